@@ -1,0 +1,101 @@
+"""Every error this system raises on purpose.
+
+* TailraceError
+    * ConfigurationError        start-up only; the process must not run
+    * RequestError              the client's request cannot be served; carries an HTTP status
+        * CursorInvalid         not an event id that this system could have issued
+        * NotFound              no such generation, or not the asker's
+        * Expired               known, but past its retention
+    * BackendError              a model backend failed; the attempt is over
+    * Unavailable               Redis cannot be reached or refuses; repeating is safe
+
+`code` is the stable name that clients see; `retryable` says whether the same thing again can help.
+Expected endings of a generation are events in its log, not exceptions. docs/protocol.md lists the codes.
+"""
+
+from __future__ import annotations
+
+
+class TailraceError(Exception):
+    """Base class of all errors defined here."""
+
+    code = "internal"
+    retryable = False
+
+
+class ConfigurationError(TailraceError):
+    """A setting is missing, malformed or contradicts another."""
+
+    code = "configuration"
+
+
+class RequestError(TailraceError):
+    """A request that is answered with a 4xx or 5xx.
+
+    Args:
+        status: the HTTP status.
+        code: stable name, lower case with underscores.
+        message: for a person; says what to do.
+        retry_after_s: seconds for the `Retry-After` header, when waiting can help.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s
+
+
+class CursorInvalid(RequestError):
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            400,
+            "cursor_invalid",
+            f"{text[:60]!r} is not an event id: send the last id you were given, for example 1-42",
+        )
+
+
+class NotFound(RequestError):
+    def __init__(self, what: str = "generation") -> None:
+        super().__init__(404, "not_found", f"no such {what}")
+
+
+class Expired(RequestError):
+    def __init__(self) -> None:
+        super().__init__(410, "expired", "this generation is past its retention: start a new one")
+
+
+class BackendError(TailraceError):
+    """A backend failed; ends the attempt.
+
+    Args:
+        code: `upstream_error`, `upstream_timeout`, `upstream_refused`, `answer_too_large`, …
+        retryable: another attempt can help (not after a 4xx other than 408 and 429).
+        retry_after_s: what the backend asked for, seconds.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, retryable: bool = True, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(TailraceError):
+    """Redis did not answer, or refused for lack of memory. The call may have happened."""
+
+    code = "unavailable"
+    retryable = True

@@ -1,0 +1,115 @@
+"""The models file: which models there are, where each one streams from, how it survives a takeover.
+
+API nodes list these and refuse unknown names; workers build a backend from each. The file holds
+names of variables, never keys.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from shared.errors import ConfigurationError
+
+BACKENDS = ("demo", "openai")
+ON_TAKEOVER = ("continue", "restart", "fail")
+# How an openai backend is told to go on from a partial answer; the servers differ.
+CONTINUE_STYLES = ("continue_final_message", "trailing", "prefix")
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One table of the models file.
+
+    Attributes:
+        name: what clients ask for.
+        backend: `demo` or `openai`.
+        base_url: of an openai backend, up to and with `/v1`.
+        model: the name upstream; empty: the same as `name`.
+        api_key_env: the name of the variable that holds the key.
+        on_takeover: continue (send the partial answer back as a prefix), restart (reset) or fail.
+        continue_style: `continue_final_message` (vLLM, SGLang), `trailing` (llama.cpp, Ollama: a
+            last assistant message is continued) or `prefix` (DeepSeek, Mistral).
+        options: further members, for the demo backend: seed, tokens_per_s, fail_at, …
+    """
+
+    name: str
+    backend: str = "openai"
+    base_url: str = ""
+    model: str = ""
+    api_key_env: str = ""
+    on_takeover: str = "restart"
+    continue_style: str = "continue_final_message"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def upstream_name(self) -> str:
+        return self.model or self.name
+
+
+DEMO = Model(name="demo", backend="demo", on_takeover="continue")
+
+
+def load_models(path: str) -> dict[str, Model]:
+    """Read the models file; with no path there is the built-in demo alone. The first is the default.
+
+    Raises:
+        ConfigurationError: no such file, no TOML, an unknown member, or a value out of its choices.
+    """
+    if not path:
+        return {DEMO.name: DEMO}
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"TAILRACE_MODELS: {path}: {exc}") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigurationError(f"{path} is not TOML: {exc}") from exc
+    return parse_models(tables, path)
+
+
+def parse_models(tables: Mapping[str, Any], path: str) -> dict[str, Model]:
+    """Check the decoded file and build its models."""
+    unknown = set(tables) - {"models"}
+    if unknown:
+        raise ConfigurationError(
+            f"{path}: unknown table {sorted(unknown)[0]!r}; models go in [models.NAME]"
+        )
+    models = tables.get("models")
+    if not isinstance(models, dict) or not models:
+        raise ConfigurationError(f"{path}: no [models.NAME] table")
+    return {name: _parse_model(name, table, path) for name, table in models.items()}
+
+
+def _parse_model(name: str, table: Any, path: str) -> Model:
+    where = f"{path}: models.{name}"
+    if MODEL_NAME.fullmatch(name) is None:
+        raise ConfigurationError(
+            f"{where}: a name has letters, digits and ._:/@+- only, at most 128"
+        )
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{where}: must be a table")
+    known = {f.name for f in fields(Model)} - {"name", "options"}
+    values = {key: value for key, value in table.items() if key in known}
+    options = {key: value for key, value in table.items() if key not in known}
+    for key, value in values.items():
+        if not isinstance(value, str):
+            raise ConfigurationError(f"{where}.{key}: must be a string")
+    model = Model(name=name, options=options, **values)
+    for key, value, allowed in (
+        ("backend", model.backend, BACKENDS),
+        ("on_takeover", model.on_takeover, ON_TAKEOVER),
+        ("continue_style", model.continue_style, CONTINUE_STYLES),
+    ):
+        if value not in allowed:
+            raise ConfigurationError(f"{where}.{key}: must be one of {', '.join(allowed)}")
+    if model.backend == "openai":
+        if not model.base_url.startswith(("http://", "https://")):
+            raise ConfigurationError(f"{where}.base_url: must start with http:// or https://")
+        if options:
+            raise ConfigurationError(f"{where}: unknown member {sorted(options)[0]!r}")
+    return model
