@@ -9,8 +9,9 @@
     * BackendError              a model backend failed; the attempt is over
     * Unavailable               Redis cannot be reached or refuses; repeating is safe
 
-`code` is the stable name that clients see; `retryable` says whether the same thing again can help.
-Expected endings of a generation are events in its log, not exceptions. docs/protocol.md lists the codes.
+`code` is the stable name that clients see; `retryable`: whether the same thing again can help.
+Expected endings of a generation are events in its log, not exceptions. The codes are listed in
+docs/protocol.md.
 """
 
 from __future__ import annotations

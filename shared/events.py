@@ -40,7 +40,7 @@ class Reasoning(Event, frozen=True, tag="reasoning"):
 
 
 class ToolCall(Event, frozen=True, tag="tool_call"):
-    """A piece of a tool call; `arguments` is a string delta, the names come with the first piece."""
+    """A piece of a tool call; `arguments` is a string delta, names come with the first piece."""
 
     index: int
     call_id: str = ""
@@ -115,7 +115,7 @@ class End(Event, frozen=True, tag="end"):
 AnyEvent = Start | Token | Reasoning | ToolCall | Progress | File | Data | Reset | Usage | End
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(AnyEvent)
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(AnyEvent)
 
 
 def encode(event: Event) -> bytes:
@@ -129,4 +129,5 @@ def decode(raw: bytes) -> AnyEvent:
     Raises:
         msgspec.ValidationError: a type or shape that this version does not know.
     """
-    return _decoder.decode(raw)
+    event: AnyEvent = _decoder.decode(raw)
+    return event

@@ -26,7 +26,7 @@ import hashlib
 GROUP = "workers"
 LANES = ("resume", "interactive", "batch")
 PRIORITIES = ("interactive", "batch")
-ENTRY_FIELD = "e"
+FIELD = b"e"  # the one field of every entry, in logs and lanes
 WORKERS = "tr:workers"
 RUNNING = "tr:{q}:running"
 LATER = "tr:{q}:later"

@@ -56,7 +56,7 @@ DEMO = Model(name="demo", backend="demo", on_takeover="continue")
 
 
 def load_models(path: str) -> dict[str, Model]:
-    """Read the models file; with no path there is the built-in demo alone. The first is the default.
+    """Read the models file; with no path, the built-in demo alone. The first is the default.
 
     Raises:
         ConfigurationError: no such file, no TOML, an unknown member, or a value out of its choices.

@@ -116,7 +116,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read settings from `environ` (default: the process's); a missing variable keeps its default.
+        """Read settings from `environ` (default: the process's); what is missing keeps its default.
 
         Raises:
             ConfigurationError: a value does not parse or breaks a bound, or a `TAILRACE_…` variable

@@ -1,0 +1,149 @@
+"""Accepting a prompt: steps in an order that lets a crash between any two lose nothing.
+
+    1  the idempotency key, if any, names the id from now on
+    2  the queue entry: a worker that comes too early looks again
+    3  meta, only if absent: the moment of acceptance
+    4  the indexes of session and owner
+
+Each may be repeated. A client that got no answer repeats with its key and finds what is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared import keys
+from shared.errors import RequestError
+from shared.ids import new_generation_id
+from shared.queue import encode_entry
+from shared.redis_client import Client, translated
+from shared.settings import Settings
+from shared.store import Store
+
+RETRY_AFTER_S = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NewGeneration:
+    """A validated request.
+
+    Attributes:
+        grace_s: readers gone for this long cancel it; None: it goes on without readers.
+        idempotency_key: the client's, or empty.
+        body_digest: of the request's meaning; the same key with another digest is refused.
+    """
+
+    owner: str
+    model: str
+    request: bytes
+    session: str = ""
+    metadata: bytes = b"{}"
+    priority: str = "interactive"
+    grace_s: float | None = None
+    idempotency_key: str = ""
+    body_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    generation_id: str
+    is_new: bool
+    created_at_ms: int
+    status: str
+
+
+class Acceptor:
+    """Accepts prompts onto one Redis."""
+
+    def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
+        self.redis = redis
+        self.store = store
+        self.settings = settings
+
+    async def accept(self, new: NewGeneration) -> Accepted:
+        """Accept a prompt, or find the one that the same idempotency key has made.
+
+        Raises:
+            RequestError: 422 `idempotency_mismatch`; 503 `queue_full`.
+            Unavailable: Redis is away; the prompt may have been accepted. With an idempotency key
+                it is always safe to repeat.
+        """
+        generation_id, is_repeat = new_generation_id(), False
+        if new.idempotency_key:
+            generation_id, is_repeat = await self._reserve(new, generation_id)
+            if is_repeat:
+                meta = await self.store.meta(generation_id)
+                if meta is not None:
+                    await self._index(generation_id, new, meta.created_at_ms)
+                    return Accepted(generation_id, False, meta.created_at_ms, meta.status)
+        await self._enqueue(generation_id, new)
+        is_new, status, created_at_ms = await self.store.create(
+            generation_id, self._fields(new), may_be_lost=is_repeat
+        )
+        await self._index(generation_id, new, created_at_ms)
+        return Accepted(generation_id, is_new and not is_repeat, created_at_ms, status)
+
+    async def _reserve(self, new: NewGeneration, generation_id: str) -> tuple[str, bool]:
+        key = keys.idempotency(new.owner, new.idempotency_key)
+        value = f"{generation_id} {new.body_digest}"
+        with translated():
+            if await self.redis.set(key, value, nx=True, px=self._idempotency_ms()):
+                return generation_id, False
+            found = await self.redis.get(key)
+        if found is None:  # it ran out between the two: the generation that it named is long gone
+            return await self._reserve(new, generation_id)
+        known_id, _, digest = found.decode().partition(" ")
+        if digest != new.body_digest:
+            raise RequestError(
+                422,
+                "idempotency_mismatch",
+                "this Idempotency-Key was used with another request: send a new key",
+            )
+        return known_id, True
+
+    def _idempotency_ms(self) -> int:
+        """As long as the longest generation and its retention; shortened when it ends."""
+        s = self.settings
+        longest_s = s.queue_wait_s + s.attempts_max * s.upstream_total_s + s.retention_s
+        return round(longest_s * 1000)
+
+    async def _enqueue(self, generation_id: str, new: NewGeneration) -> None:
+        lane_keys = [keys.lane(new.priority), keys.waiting(new.priority)]
+        entry = encode_entry(generation_id, new.priority, new.model)
+        args = [generation_id, entry, self.settings.queue_max]
+        if not await self.store.scripts.run("enqueue", lane_keys, args):
+            raise RequestError(
+                503,
+                "queue_full",
+                f"{self.settings.queue_max} prompts wait already: try again",
+                retryable=True,
+                retry_after_s=RETRY_AFTER_S,
+            )
+
+    def _fields(self, new: NewGeneration) -> dict[str, str | bytes]:
+        fields: dict[str, str | bytes] = {
+            "owner": new.owner,
+            "session": new.session,
+            "model": new.model,
+            "priority": new.priority,
+            "request": new.request,
+            "metadata": new.metadata,
+        }
+        if new.grace_s is not None:
+            fields["grace"] = str(round(new.grace_s * 1000))
+        if new.idempotency_key:
+            fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
+        return fields
+
+    async def _index(self, generation_id: str, new: NewGeneration, created_at_ms: int) -> None:
+        names = [keys.owner(new.owner)]
+        if new.session:
+            names.append(keys.session(new.owner, new.session))
+        kept_ms = self._idempotency_ms() + round(self.settings.retention_s * 1000)
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipeline.zadd(name, {generation_id: created_at_ms})
+                pipeline.zremrangebyscore(name, "-inf", created_at_ms - kept_ms)
+                pipeline.pexpire(name, kept_ms)
+            await pipeline.execute()

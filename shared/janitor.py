@@ -1,0 +1,119 @@
+"""The backstop: finds what nobody looks after, and sees to it that everything ends.
+
+Looks through those that wait and those that run; puts lost work back on the queue, ends what has
+waited too long, drops what has ended from the indexes. Every step may be repeated and may race with
+any other; API nodes and the jobs role all run it, and a short lock lets one do each pass.
+"""
+
+from __future__ import annotations
+
+from shared import keys
+from shared.events import End
+from shared.ids import EventId
+from shared.outcomes import Top, failed
+from shared.queue import Presence, forget, workers_seen
+from shared.redis_client import Client, translated
+from shared.settings import Settings
+from shared.store import Store
+
+PASS_S = 1.0  # one pass in this time, over all processes
+LOOKED_AT_MAX = 1_000  # of each index in one pass, the oldest first
+NEVER_BEGAN_S = 30.0  # queued this long without a begin: its entry may be lost
+ABSENT_S = 10.0  # an index member without a generation is dropped after this
+WORKER_GONE_S = 3_600.0
+
+
+class Janitor:
+    """One process's share of the passes."""
+
+    def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
+        self.redis = redis
+        self.store = store
+        self.settings = settings
+
+    async def sweep(self) -> int:
+        """Make one pass unless somebody else just did; returns how many were acted on.
+
+        Raises:
+            Unavailable: the next pass does the rest.
+        """
+        lock = f"{keys.lane('janitor')}:lock"
+        with translated():
+            if not await self.redis.set(lock, b"1", nx=True, px=round(PASS_S * 900)):
+                return 0
+        now_ms = await self.store.now_ms()
+        patience_s = min(self.settings.queue_wait_s, NEVER_BEGAN_S, ABSENT_S)
+        acted = 0
+        for priority in keys.PRIORITIES:
+            acted += await self._sweep_index(keys.waiting(priority), priority, now_ms, patience_s)
+        # A living worker says every third of a lease what it runs, so only the rest is looked at.
+        acted += await self._sweep_index(
+            keys.RUNNING, "interactive", now_ms, 2 * self.settings.lease_s
+        )
+        await self._drop_gone_workers(now_ms)
+        return acted
+
+    async def _sweep_index(self, index: str, priority: str, now_ms: int, older_s: float) -> int:
+        with translated():
+            members = await self.redis.zrangebyscore(
+                index, "-inf", now_ms - older_s * 1000, start=0, num=LOOKED_AT_MAX, withscores=True
+            )
+        ids = [member.decode() for member, _ in members]
+        tops = await self.store.tops(ids) if ids else []
+        acted = 0
+        for generation_id, (_, since_ms), top in zip(ids, members, tops, strict=True):
+            acted += await self._look(index, priority, generation_id, int(since_ms), top)
+        return acted
+
+    async def _look(
+        self, index: str, priority: str, generation_id: str, since_ms: int, top: Top
+    ) -> bool:
+        age_s = (top.now_ms - since_ms) / 1000
+        if top.status is None:
+            if age_s > ABSENT_S:  # lost, or never accepted; a living worker would bring it back
+                with translated():
+                    await self.redis.zrem(index, generation_id)
+            return age_s > ABSENT_S
+        if top.status not in ("queued", "running"):
+            await forget(self.redis, generation_id, self.store.retention_ms)
+            return True
+        idle_s = (top.now_ms - max(top.lease_ms, top.waiting_since_ms)) / 1000
+        if idle_s > self.settings.queue_wait_s:
+            return await self._time_out(generation_id)
+        if self._is_lost(top, idle_s):
+            await self.store.requeue(generation_id, priority)
+            return True
+        return False
+
+    def _is_lost(self, top: Top, idle_s: float) -> bool:
+        """Whether somebody should have taken it by now; a wrong yes only costs a look."""
+        if top.waiting_since_ms:
+            return idle_s > NEVER_BEGAN_S
+        return idle_s > 2 * self.settings.lease_s
+
+    async def _time_out(self, generation_id: str) -> bool:
+        end = timed_out(self.settings.queue_wait_s)
+        outcome = await self.store.close(
+            generation_id, end, idle_ms=round(self.settings.queue_wait_s * 1000)
+        )
+        if isinstance(outcome, EventId):
+            await forget(self.redis, generation_id, self.store.retention_ms)
+        return isinstance(outcome, EventId)
+
+    async def _drop_gone_workers(self, now_ms: int) -> None:
+        for presence in await workers_seen(self.redis):
+            if now_ms - presence.at_ms > WORKER_GONE_S * 1000:
+                with translated():
+                    await self.redis.hdel(keys.WORKERS, presence.worker)  # type: ignore[misc]
+
+
+def timed_out(wait_s: float) -> End:
+    """Return the end of a generation that no worker took in time."""
+    return failed(
+        "queue_timeout", f"no worker took it within {wait_s:g} s: ask again", retryable=True
+    )
+
+
+def is_recent(presence: Presence, now_ms: int, lease_s: float) -> bool:
+    """Whether a worker has been seen lately enough to be counted on."""
+    return now_ms - presence.at_ms < 2 * lease_s * 1000

@@ -1,0 +1,255 @@
+"""The queue: who should look at which generation, at least once. Safety never depends on it.
+
+Three streams of one consumer group, `resume` before `interactive` before `batch`; an entry names a
+generation, and `begin` on that generation decides. Beside them: who waits since when (ZSETs), what
+is tried again when, and which workers live. All keys carry `{q}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from shared import keys
+from shared.redis_client import Client, translated
+
+VERSION = 1
+LATER_PER_SWEEP = 200
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """One queue entry's content; `v` lets old and new workers share a queue."""
+
+    v: int
+    id: str
+    priority: str
+    model: str
+
+
+class Presence(msgspec.Struct, frozen=True):
+    """What a worker says of itself at each renewal."""
+
+    worker: str
+    at_ms: int  # Redis's clock
+    slots: int
+    running: int
+    draining: bool
+    counters: dict[str, float]  # since the worker started; names as in docs/operations.md
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An entry that a worker was given.
+
+    Attributes:
+        is_claimed: it was taken over from a consumer that has been silent, not read fresh.
+        ticket: None where this version cannot read it: leave it for others.
+    """
+
+    lane: str
+    entry_id: bytes
+    ticket: Ticket | None
+    is_claimed: bool = False
+
+
+_tickets = msgspec.json.Decoder(Ticket)
+_presences = msgspec.json.Decoder(Presence)
+
+
+def encode_entry(generation_id: str, priority: str, model: str) -> bytes:
+    return msgspec.json.encode(Ticket(VERSION, generation_id, priority, model))
+
+
+def decode_entry(raw: bytes) -> Ticket | None:
+    """Read an entry; None for one of another version or shape."""
+    try:
+        ticket = _tickets.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return ticket if ticket.v == VERSION else None
+
+
+class Queue:
+    """The lanes as one worker sees them. Every method may raise `Unavailable`."""
+
+    def __init__(self, redis: Client, blocking: Client, worker: str) -> None:
+        self.redis = redis
+        self.blocking = blocking  # of its own: a blocked connection serves nobody else
+        self.worker = worker
+
+    async def ensure_groups(self) -> None:
+        """Make the lanes and their group, at 0: what was added before is delivered, too."""
+        for lane in keys.LANES:
+            with translated():
+                try:
+                    await self.redis.xgroup_create(keys.lane(lane), keys.GROUP, "0", mkstream=True)
+                except ResponseError as exc:
+                    if not str(exc).startswith("BUSYGROUP"):
+                        raise
+
+    async def read(self, lane: str, count: int) -> list[Delivery]:
+        """Take up to `count` fresh entries of one lane, without waiting."""
+        return await self._read(self.redis, [lane], count, None)
+
+    async def wait(self, lanes: Sequence[str], wait_ms: int) -> list[Delivery]:
+        """Take the next entry of any lane; at most one of each, after at most `wait_ms`."""
+        return await self._read(self.blocking, lanes, 1, wait_ms)
+
+    async def _read(
+        self, redis: Client, lanes: Sequence[str], count: int, wait_ms: int | None
+    ) -> list[Delivery]:
+        streams: dict[Any, Any] = {keys.lane(lane): ">" for lane in lanes}
+        with translated():
+            try:
+                replies = await redis.xreadgroup(
+                    keys.GROUP, self.worker, streams, count=count, block=wait_ms
+                )
+            except ResponseError as exc:
+                if not str(exc).startswith(("NOGROUP", "UNBLOCKED")):
+                    raise
+                await self.ensure_groups()  # Redis came back empty
+                return []
+        names = {keys.lane(lane).encode(): lane for lane in lanes}
+        return [
+            Delivery(names[stream], entry_id, decode_entry(fields.get(keys.FIELD, b"")))
+            for stream, entries in replies
+            for entry_id, fields in entries
+        ]
+
+    async def claim(self, lane: str, idle_ms: int, count: int) -> list[Delivery]:
+        """Take over what has been with a silent consumer for `idle_ms`; walks the whole lane."""
+        found: list[Delivery] = []
+        cursor: Any = "0-0"
+        while len(found) < count:
+            with translated():
+                try:
+                    reply = await self.redis.xautoclaim(
+                        keys.lane(lane), keys.GROUP, self.worker, idle_ms, cursor, count=count
+                    )
+                except ResponseError as exc:
+                    if not str(exc).startswith("NOGROUP"):
+                        raise
+                    await self.ensure_groups()
+                    return found
+            cursor, entries = reply[0], reply[1]
+            found += [
+                Delivery(lane, entry_id, decode_entry(fields.get(keys.FIELD, b"")), True)
+                for entry_id, fields in entries
+                if fields
+            ]
+            if cursor in (b"0-0", "0-0"):
+                break
+        return found
+
+    async def renew(self, held: Mapping[str, Sequence[bytes]]) -> None:
+        """Keep entries (by lane) away from other workers' claims, without counting a delivery."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for lane, entries in held.items():
+                if entries:
+                    pipeline.xclaim(
+                        keys.lane(lane), keys.GROUP, self.worker, 0, list(entries), justid=True
+                    )
+            await pipeline.execute(raise_on_error=False)
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Take an entry off its lane for good."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            pipeline.xack(keys.lane(delivery.lane), keys.GROUP, delivery.entry_id)
+            pipeline.xdel(keys.lane(delivery.lane), delivery.entry_id)
+            await pipeline.execute(raise_on_error=False)
+
+    # Beside the lanes
+
+    async def note_begun(self, ticket: Ticket, now_ms: int) -> None:
+        """It waits no more: a worker has it."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            pipeline.zadd(keys.RUNNING, {ticket.id: now_ms})
+            pipeline.zrem(keys.waiting(ticket.priority), ticket.id)
+            await pipeline.execute()
+
+    async def note_running(self, ids: Sequence[str], now_ms: int) -> None:
+        """Say again what runs here, so that the index survives its loss."""
+        if ids:
+            with translated():
+                await self.redis.zadd(keys.RUNNING, dict.fromkeys(ids, now_ms))
+
+    async def try_later(self, ticket: Ticket, at_ms: int) -> None:
+        """Put it back on `resume` at `at_ms`, Redis's clock; it waits meanwhile."""
+        entry = msgspec.json.encode(ticket)
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            pipeline.zadd(keys.LATER, {entry: at_ms})
+            pipeline.zadd(keys.waiting(ticket.priority), {ticket.id: at_ms}, nx=True)
+            pipeline.zrem(keys.RUNNING, ticket.id)
+            await pipeline.execute()
+
+    async def announce(self, presence: Presence) -> None:
+        with translated():
+            encoded: Any = msgspec.json.encode(presence)
+            await self.redis.hset(keys.WORKERS, presence.worker, encoded)  # type: ignore[misc]
+
+    async def withdraw(self) -> None:
+        """This worker is gone: nobody need count on it."""
+        with translated():
+            await self.redis.hdel(keys.WORKERS, self.worker)  # type: ignore[misc]
+
+
+async def forget(redis: Client, generation_id: str, retention_ms: int) -> None:
+    """Take an ended generation out of the indexes; its idempotency key goes when its meta goes."""
+    with translated():
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.hget(keys.meta(generation_id), "idem")
+        pipeline.zrem(keys.RUNNING, generation_id)
+        for priority in keys.PRIORITIES:
+            pipeline.zrem(keys.waiting(priority), generation_id)
+        idempotency, *_ = await pipeline.execute()
+        if idempotency:
+            # A little less than meta: a key must never name a generation that is not there.
+            await redis.pexpire(idempotency, max(1, 2 * retention_ms - 1000))
+
+
+async def workers_seen(redis: Client) -> list[Presence]:
+    """Return what each worker last said; the reader judges its age."""
+    with translated():
+        found: dict[bytes, bytes] = await redis.hgetall(keys.WORKERS)  # type: ignore[misc]
+    return [_presences.decode(raw) for raw in found.values()]
+
+
+async def queue_depths(redis: Client) -> dict[str, int]:
+    """Return how many wait by priority, run, and are to be tried later."""
+    with translated():
+        pipeline = redis.pipeline(transaction=False)
+        for priority in keys.PRIORITIES:
+            pipeline.zcard(keys.waiting(priority))
+        pipeline.zcard(keys.RUNNING)
+        pipeline.zcard(keys.LATER)
+        counts = await pipeline.execute()
+    return dict(zip((*keys.PRIORITIES, "running", "later"), counts, strict=True))
+
+
+async def session_ids(
+    redis: Client, owner: str, session: str, limit: int, *, before_ms: int | None = None
+) -> list[str]:
+    """Return a session's generations, newest first; those made before `before_ms`."""
+    return await _newest(redis, keys.session(owner, session), limit, before_ms)
+
+
+async def owner_ids(
+    redis: Client, owner: str, limit: int, *, before_ms: int | None = None
+) -> list[str]:
+    """Return an owner's generations, newest first."""
+    return await _newest(redis, keys.owner(owner), limit, before_ms)
+
+
+async def _newest(redis: Client, key: str, limit: int, before_ms: int | None) -> list[str]:
+    highest = "+inf" if before_ms is None else f"({before_ms}"
+    with translated():
+        found = await redis.zrevrangebyscore(key, highest, "-inf", start=0, num=limit)
+    return [member.decode() for member in found]

@@ -1,0 +1,83 @@
+"""The connection to Redis, with every default that matters said aloud.
+
+RESP2 on purpose: redis-py 8 would choose RESP3, whose replies have other shapes. Answers are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from shared.errors import ConfigurationError, Unavailable
+from shared.settings import Settings
+
+Client = Redis
+
+CONNECT_S = 1.5
+ANSWER_S = 2.5  # above this an accepted prompt could not be refused within the promised 5 s
+
+
+def connect(settings: Settings, *, answer_s: float = ANSWER_S) -> Client:
+    """Return a client; it connects when first used.
+
+    Args:
+        answer_s: how long one answer may take, seconds; above the BLOCK of a blocking read.
+
+    Raises:
+        ConfigurationError: no URL, or one that redis-py cannot read.
+    """
+    if not settings.redis_url:
+        raise ConfigurationError(
+            "TAILRACE_REDIS_URL is not set: name a server, or use `tailrace up`"
+        )
+    try:
+        client: Client = Redis.from_url(
+            settings.redis_url,
+            protocol=2,
+            decode_responses=False,
+            socket_connect_timeout=CONNECT_S,
+            socket_timeout=answer_s,
+            retry=Retry(NoBackoff(), 0),  # who calls decides what may be repeated
+        )
+    except ValueError as exc:
+        raise ConfigurationError(f"TAILRACE_REDIS_URL: {exc}") from exc
+    return client
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn what redis-py raises when Redis is away, loading or full into `Unavailable`."""
+    try:
+        yield
+    except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as exc:
+        raise Unavailable(f"Redis cannot be reached: {exc}") from exc
+    except exceptions.ResponseError as exc:
+        if is_refusal(exc):
+            raise Unavailable(f"Redis refuses: {exc}") from exc
+        raise
+
+
+def is_refusal(exc: Any) -> bool:
+    """Whether an error reply means "not now" and not "wrong"."""
+    words = (
+        "OOM",
+        "LOADING",
+        "READONLY",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "TRYAGAIN",
+        "MISCONF",
+        "NOREPLICAS",
+        "BUSY",
+    )
+    if isinstance(
+        exc, exceptions.ConnectionError | exceptions.TimeoutError | exceptions.OutOfMemoryError
+    ):
+        return True
+    return str(exc).startswith(words) or "used memory > 'maxmemory'" in str(exc)

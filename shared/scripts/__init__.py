@@ -1,0 +1,113 @@
+"""The Lua scripts, loaded once and run by digest.
+
+Each runs on the keys of one `{id}` or of `{q}`, never of both, so that everything also runs on a
+cluster. EVALSHA first; where the server has forgotten a script (a restart), it is loaded and only
+the calls that failed for it are made again: a script that was not found has done nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from shared.redis_client import Client, is_refusal, translated
+
+FOLDER = Path(__file__).parent
+WITHOUT_PRELUDE = ("enqueue", "later")
+# These make room or keep a promise, so they must pass when memory is full (server 7.0 or newer).
+ALLOW_OOM = ("finish", "close", "seal", "renew", "release", "attach")
+# `finish` is append with an end in it, under a name of its own so that it may pass a full server.
+FILES = {"finish": "append"}
+
+Call = tuple[Sequence[str], Sequence[Any]]  # keys, arguments
+
+
+@cache
+def _source(name: str, has_flags: bool) -> str:
+    body = (FOLDER / f"{FILES.get(name, name)}.lua").read_text(encoding="utf-8")
+    if name not in WITHOUT_PRELUDE:
+        body = (FOLDER / "prelude.lua").read_text(encoding="utf-8") + body
+    if name in ALLOW_OOM and has_flags:
+        return "#!lua flags=allow-oom\n" + body
+    return f"-- {name}\n" + body
+
+
+class Scripts:
+    """Runs scripts by name against one server."""
+
+    def __init__(self, redis: Client) -> None:
+        self.redis = redis
+        self._has_flags: bool | None = None  # whether the server knows `#!lua flags=`
+        self._digests: dict[str, str] = {}
+
+    async def run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run one script; returns its reply.
+
+        Raises:
+            Unavailable: no answer, or refused; the script may have run.
+        """
+        return (await self.run_many(name, [(keys, args)]))[0]
+
+    async def run_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
+        """Run one script over many generations in one round trip; replies in order.
+
+        A call that the server refuses for now (out of memory) gives `Unavailable` in its place.
+        """
+        digest = await self._digest(name)
+        replies = await self._evaluate(digest, calls)
+        missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missing:
+            with translated():
+                await self.redis.script_load(_source(name, bool(self._has_flags)))
+            again = await self._evaluate(digest, [calls[i] for i in missing])
+            for i, reply in zip(missing, again, strict=True):
+                replies[i] = reply
+        for reply in replies:
+            if isinstance(reply, ResponseError) and not is_refusal(reply):
+                raise reply
+        return replies
+
+    async def _evaluate(self, digest: str, calls: Sequence[Call]) -> list[Any]:
+        with translated():
+            if len(calls) == 1:  # a pipeline of one costs more than the command
+                keys, args = calls[0]
+                try:
+                    return [await _answer(self.redis.evalsha(digest, len(keys), *keys, *args))]
+                except ResponseError as exc:
+                    if isinstance(exc, NoScriptError):
+                        return [exc]
+                    raise
+            pipeline = self.redis.pipeline(transaction=False)
+            for keys, args in calls:
+                pipeline.evalsha(digest, len(keys), *keys, *args)
+            return list(await pipeline.execute(raise_on_error=False))
+
+    async def _digest(self, name: str) -> str:
+        if self._has_flags is None:
+            self._has_flags = await self._knows_flags()
+        digest = self._digests.get(name)
+        if digest is None:
+            source = _source(name, self._has_flags).encode()
+            digest = self._digests[name] = hashlib.sha1(source).hexdigest()  # Redis's own choice
+        return digest
+
+    async def _knows_flags(self) -> bool:
+        """Asked of the server itself: version numbers of its relatives say little."""
+        with translated():
+            try:
+                await _answer(self.redis.eval("#!lua flags=allow-oom\nreturn 1", 0))
+            except ResponseError as exc:
+                if is_refusal(exc):
+                    raise
+                return False
+            return True
+
+
+async def _answer(reply: Any) -> Any:
+    """redis-py types the answers of scripts for its sync twin as well."""
+    return await reply

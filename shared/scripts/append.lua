@@ -1,0 +1,33 @@
+-- Appends a holder's entries in order and publishes them in one frame; a resend is always safe.
+-- ARGV[1] token  [2] attempt  [3] seq before the first entry  [4] lease ms
+--     [5] '' or, where the last entry is the end, its status  [6] retention ms  [7..] entries, JSON
+-- Returns {'ok'} | {'ended'} | {'fenced'} | {'behind', seq, id} | {'lost', id}
+local f = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt')
+local top_attempt, top_seq, top_id = top()
+if not f[1] then return {'lost', top_id} end
+if not is_active(f[1]) then return {'ended'} end
+if f[2] ~= ARGV[1] then
+  if tonumber(f[3] or '0') >= tonumber(ARGV[2]) then return {'fenced'} end
+  return {'lost', top_id}
+end
+local before = tonumber(ARGV[3])
+if top_seq < before then return {'behind', whole(top_seq), top_id} end
+
+local frame = {top_id}
+for i = 7, #ARGV do
+  local seq = before + i - 6
+  if seq > top_seq then
+    local id = ARGV[2] .. '-' .. whole(seq)
+    if i == #ARGV and ARGV[5] ~= '' then
+      write_end(id, top_id, ARGV[5], ARGV[i], now_ms(), tonumber(ARGV[6]))
+    else
+      redis.call('XADD', KEYS[2], id, 'e', ARGV[i])
+    end
+    frame[#frame + 1] = id .. ' ' .. ARGV[i]
+  end
+end
+if ARGV[5] == '' then
+  redis.call('HSET', KEYS[1], 'lease', whole(now_ms() + tonumber(ARGV[4])))
+end
+if #frame > 1 then redis.call('PUBLISH', KEYS[3], table.concat(frame, '\n')) end
+return {'ok'}

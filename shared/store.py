@@ -1,0 +1,303 @@
+"""The log of each generation in Redis: who may write it, what stands in it, how it ends.
+
+Every write is one script on the keys of one `{id}` and may be repeated. This module and
+shared/scripts are the only ones that know the fields of meta; redis-py's errors go no further.
+The rules and the models behind them: docs/architecture.md, "The write protocol".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from shared import keys
+from shared.errors import Unavailable
+from shared.events import End, encode
+from shared.ids import START, EventId, parse_event_id
+from shared.outcomes import (
+    Absent,
+    Append,
+    Begun,
+    Ended,
+    Entry,
+    Fenced,
+    Held,
+    Lost,
+    Meta,
+    Moved,
+    Ok,
+    Released,
+    Top,
+    Writing,
+    parse_meta,
+    parse_top,
+    parse_writing,
+)
+from shared.queue import encode_entry, forget
+from shared.redis_client import Client, translated
+from shared.scripts import Call, Scripts
+from shared.settings import Settings
+
+REQUEUE_S = 10.0
+CANCELLED = End(status="cancelled", finish_reason="cancelled")
+
+
+class Store:
+    """The logs on one Redis. Every method may raise `Unavailable`: repeating it is safe."""
+
+    def __init__(self, redis: Client, settings: Settings) -> None:
+        self.redis = redis
+        self.settings = settings
+        self.scripts = Scripts(redis)
+        self.lease_ms = round(settings.lease_s * 1000)
+        self.retention_ms = round(settings.retention_s * 1000)
+
+    # Reading
+
+    async def meta(self, generation_id: str) -> Meta | None:
+        """Return what is known of a generation; None where there is nothing."""
+        return (await self.metas([generation_id]))[0]
+
+    async def metas(self, ids: Sequence[str]) -> list[Meta | None]:
+        """The same for many, in one round trip."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id in ids:
+                pipeline.hgetall(keys.meta(generation_id))
+            replies = await pipeline.execute()
+        return [
+            parse_meta(generation_id, fields) if fields else None
+            for generation_id, fields in zip(ids, replies, strict=True)
+        ]
+
+    async def page(self, generation_id: str, start: EventId, count: int) -> list[Entry]:
+        """Return up to `count` entries from `start` on, itself included; START: from the first."""
+        assert count > 0
+        lowest = "-" if start == START else str(start)
+        with translated():
+            found = await self.redis.xrange(
+                keys.log(generation_id), min=lowest, max="+", count=count
+            )
+        return [(parse_event_id(entry_id), fields[b"e"]) for entry_id, fields in found]
+
+    async def tops(self, ids: Sequence[str]) -> list[Top]:
+        """Return top and lease of many generations, in one round trip."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            pipeline.time()
+            for generation_id in ids:
+                pipeline.hmget(keys.meta(generation_id), ["status", "lease", "waiting"])
+                pipeline.xrevrange(keys.log(generation_id), count=1)
+            now, *replies = await pipeline.execute()
+        now_ms = now[0] * 1000 + now[1] // 1000
+        return [parse_top(replies[i], replies[i + 1], now_ms) for i in range(0, len(replies), 2)]
+
+    async def now_ms(self) -> int:
+        """Return Redis's clock."""
+        with translated():
+            seconds, micros = await self.redis.time()
+        return int(seconds * 1000 + micros // 1000)
+
+    # The life of a generation
+
+    async def create(
+        self, generation_id: str, fields: Mapping[str, str | bytes], *, may_be_lost: bool
+    ) -> tuple[bool, str, int]:
+        """Accept a generation unless it is there: whether it is new, its status, created at, ms."""
+        pairs = [part for pair in fields.items() for part in pair]
+        reply = await self._run("create", generation_id, [int(may_be_lost), *pairs])
+        if reply[0] == b"ok":
+            return True, "queued", int(reply[1])
+        return False, reply[1].decode(), int(reply[2])
+
+    async def begin(
+        self,
+        generation_id: str,
+        token: str,
+        worker: str,
+        *,
+        quiet_until_ms: int = 0,
+        forgive_until_ms: int = 0,
+        survives_worker: bool = True,
+    ) -> Begun | Held | Ended | Absent:
+        """Become the holder: a new attempt and its `start`, in one step.
+
+        Args:
+            token: random, of this holder alone; repeated, it answers the same attempt.
+            quiet_until_ms: before this, Redis's clock, no lapsed lease is taken over.
+            forgive_until_ms: a lease that lapsed before this is nobody's failure.
+            survives_worker: False ends a generation whose worker died (`on_takeover = "fail"`).
+        """
+        args = [
+            token, self.lease_ms, worker, quiet_until_ms, forgive_until_ms,
+            self.settings.attempts_max, self.retention_ms, int(not survives_worker),
+        ]  # fmt: skip
+        reply = await self._run("begin", generation_id, args)
+        match reply[0]:
+            case b"held":
+                return Held(int(reply[1]))
+            case b"ended":
+                return Ended()
+            case b"absent":
+                return Absent()
+        fields = dict(zip(reply[4::2], reply[5::2], strict=True))
+        start = EventId(int(reply[1]), int(reply[2]))
+        return Begun(start, int(reply[3]), fields, parse_meta(generation_id, fields))
+
+    async def append_many(self, batches: Sequence[Append]) -> list[Writing | Unavailable]:
+        """Append the batches of many generations in one round trip; outcomes in order."""
+        outcomes: list[Writing | Unavailable] = [Ok()] * len(batches)
+        for name in ("append", "finish"):
+            chosen = [
+                i for i, batch in enumerate(batches) if (batch.status is None) == (name == "append")
+            ]
+            if chosen:
+                replies = await self.scripts.run_many(
+                    name, [self._append(batches[i]) for i in chosen]
+                )
+                for i, reply in zip(chosen, replies, strict=True):
+                    outcomes[i] = parse_writing(reply)
+        return outcomes
+
+    async def restore(
+        self,
+        generation_id: str,
+        token: str,
+        attempt: int,
+        top: EventId,
+        fields: Mapping[bytes, bytes],
+        entries: Sequence[Entry],
+    ) -> Writing | Moved:
+        """Write `entries` on top of `top` again after a loss; the caller keeps calls under 256 kB.
+
+        Only for a holder whose last accepted call is less than 10 s old and in whose own log `top`
+        is; Redis's side of the rule (nobody newer, `top` still the top) is checked in that step.
+        """
+        pairs = [part for pair in fields.items() for part in pair]
+        log = [part for event_id, raw in entries for part in (str(event_id), raw)]
+        args = [token, attempt, self.lease_ms, str(top), len(pairs), *pairs, *log]
+        reply = await self._run("restore", generation_id, args)
+        if reply[0] == b"moved":
+            return Moved(parse_event_id(reply[1]))
+        return _writing(reply)
+
+    async def renew_many(
+        self, holders: Sequence[tuple[str, str, int]]
+    ) -> list[Writing | Unavailable]:
+        """Push on the leases of (id, token, attempt); outcomes in order."""
+        calls: list[Call] = [
+            (_keys(generation_id), [token, attempt, self.lease_ms, self.retention_ms])
+            for generation_id, token, attempt in holders
+        ]
+        return [parse_writing(reply) for reply in await self.scripts.run_many("renew", calls)]
+
+    async def release(
+        self, generation_id: str, token: str, attempt: int, *, has_failed: bool
+    ) -> Released | Ended | Fenced | Lost:
+        """Give a generation back, so that the next holder need not wait for the lease."""
+        reply = await self._run("release", generation_id, [token, attempt, int(has_failed)])
+        if reply[0] == b"ok":
+            return Released(int(reply[1]))
+        outcome = _writing(reply)
+        assert isinstance(outcome, Ended | Fenced | Lost)
+        return outcome
+
+    # From outside the holder
+
+    async def close(
+        self, generation_id: str, end: End, *, idle_ms: int | None = None
+    ) -> EventId | Ended | Absent | Held:
+        """Write the end, from any node, unless there is one.
+
+        Args:
+            idle_ms: only if nobody has held it for this long; else the answer is `Held`.
+        """
+        idle = "" if idle_ms is None else idle_ms
+        reply = await self._run(
+            "close", generation_id, [end.status, encode(end), self.retention_ms, idle]
+        )
+        match reply[0]:
+            case b"ok":
+                return parse_event_id(reply[1])
+            case b"ended":
+                return Ended()
+            case b"absent":
+                return Absent()
+        return Held(0)
+
+    async def cancel(self, generation_id: str) -> Meta | None:
+        """End a generation as cancelled unless it has ended, and tell its worker at once."""
+        outcome = await self.close(generation_id, CANCELLED)
+        if isinstance(outcome, EventId):
+            # Only for speed: a worker that misses this learns it from its next append or renewal.
+            await self.publish(keys.CANCEL, generation_id.encode())
+            await forget(self.redis, generation_id, self.retention_ms)
+        return await self.meta(generation_id)
+
+    async def seal(self, generation_id: str) -> str:
+        """Mark an absent generation as gone for good: `sealed`, or its status where it exists."""
+        reply = await self._run("seal", generation_id, [self.retention_ms])
+        return "sealed" if reply[0] == b"sealed" else str(reply[1].decode())
+
+    async def attach_readers(self, generation_id: str, node: str) -> bool:
+        """Say that `node` has readers; False: too late, it has ended. To be renewed every 3 s."""
+        reply = await self._run("attach", generation_id, [node, 0])
+        return bool(reply[0] == b"ok")
+
+    async def detach_readers(self, generation_id: str, node: str) -> None:
+        """Say that the last reader of `node` has gone: the grace begins."""
+        await self._run("attach", generation_id, [node, 1])
+
+    async def requeue(self, generation_id: str, priority: str) -> None:
+        """Say once more that somebody should look: safe at any time, `begin` decides.
+
+        At most once in `REQUEUE_S` for each, whoever asks: entries nobody reads must not pile up.
+        """
+        guard = f"{keys.lane('requeued')}:{generation_id}"
+        with translated():
+            if not await self.redis.set(guard, b"1", nx=True, px=round(REQUEUE_S * 1000)):
+                return
+            model = await self.redis.hget(keys.meta(generation_id), "model")  # type: ignore[misc]
+        if model is None:
+            return
+        args = [generation_id, encode_entry(generation_id, priority, _text(model)), ""]
+        await self.scripts.run("enqueue", [keys.lane("resume"), keys.waiting(priority)], args)
+
+    async def publish(self, channel: str, data: bytes) -> int:
+        with translated():
+            return int(await self.redis.publish(channel, data))
+
+    # Calls
+
+    async def _run(self, name: str, generation_id: str, args: Sequence[Any]) -> list[Any]:
+        reply = await self.scripts.run(name, _keys(generation_id), args)
+        if isinstance(reply, ResponseError):
+            raise Unavailable(f"Redis refuses: {reply}")
+        return list(reply)
+
+    def _append(self, batch: Append) -> Call:
+        return _keys(batch.generation_id), [
+            batch.token, batch.attempt, batch.before_seq, self.lease_ms,
+            batch.status or "", self.retention_ms, *batch.entries,
+        ]  # fmt: skip
+
+
+def _keys(generation_id: str) -> tuple[str, str, str, str]:
+    return (
+        keys.meta(generation_id),
+        keys.log(generation_id),
+        keys.live(generation_id),
+        keys.readers(generation_id),
+    )
+
+
+def _writing(reply: Any) -> Writing:
+    outcome = parse_writing(reply)
+    assert not isinstance(outcome, Unavailable)  # `_run` has raised it
+    return outcome
+
+
+def _text(raw: Any) -> str:
+    return bytes(raw).decode()
