@@ -192,7 +192,7 @@ def _is_silent(how: str) -> bool:
     kind, _, number = how.partition(" ")
     if kind == "code":
         return int(number) not in RESUME_CODES
-    return kind == "clean" or how in ("status 204", "status 200")
+    return kind in ("clean", "stalled") or how == "status 204"
 
 
 def _stands_for(delivery: Delivery, covered: Sequence[Delivery]) -> bool:

@@ -102,6 +102,8 @@ def test_end_lost_with_id_0_0_is_an_end():
     [
         ("clean", True),
         ("status 204", True),
+        ("stalled", True),
+        ("left", False),
         ("code 1000", True),
         ("code 1001", True),
         ("code 4501", True),

@@ -1,0 +1,290 @@
+"""Tailrace's roles as real processes, as an operator runs them, and every way to end them.
+
+    async with Cluster(api=2, workers=2, lease_s=0.8) as cluster:
+        cluster.workers[0].kill()
+
+Nothing is left behind: each role has a process group of its own that dies with the tests. What a
+role wrote to stderr is kept in a file and shown where a wait for it fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import redis.asyncio
+
+from tests.support.client import Client
+from tests.support.redis_server import RedisServer, free_port
+from tests.support.spawn import kill_group, signal_group, spawn
+from tests.support.wait import until
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_S = 30.0  # Python starts slowly on a busy machine
+
+
+class RoleEnded(Exception):
+    """A role that should have become ready has ended; waiting on would not help."""
+
+
+class Role:
+    """One `tailrace <name>` process; may be started again after it ended, at the same address."""
+
+    def __init__(self, name: str, settings: Mapping[str, str], directory: Path) -> None:
+        self.name = name
+        self.settings = dict(settings)
+        self.process: subprocess.Popen[bytes] | None = None
+        handle, path = tempfile.mkstemp(prefix=f"{name}-", dir=directory)
+        os.close(handle)
+        self.output = Path(path)
+        self._seen_bytes = 0  # what earlier starts of this role have written
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings['TAILRACE_PORT']}"
+
+    @property
+    def port(self) -> int:
+        return int(self.settings["TAILRACE_PORT"])
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> Role:
+        assert not self.is_running, f"{self.name} is already running"
+        self._seen_bytes = self.output.stat().st_size
+        self.process = spawn(
+            [sys.executable, "-m", "cli.main", self.name],
+            env=_environment(self.settings),
+            output=self.output,
+            cwd=ROOT,
+        )
+        return self
+
+    async def ready(self) -> Role:
+        """Return once the role has said that it is ready.
+
+        Raises:
+            AssertionError: it ended, or said nothing in time; the message has its stderr.
+        """
+        try:
+            await until(self._said_ready, READY_S, f"{self.name} ready")
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}\n{self.stderr()}") from None
+        return self
+
+    async def ended(self, deadline_s: float) -> int:
+        """Return the exit code once the process has ended by itself."""
+        assert self.process is not None
+        process = self.process
+        try:
+            await until(lambda: process.poll() is not None, deadline_s, f"end of {self.name}")
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}\n{self.stderr()}") from None
+        return process.returncode
+
+    def kill(self) -> None:
+        """SIGKILL, and reap."""
+        if self.process is not None:
+            kill_group(self.process)
+
+    def terminate(self) -> None:
+        """SIGTERM: drain."""
+        self._signal(signal.SIGTERM)
+
+    def freeze(self) -> None:
+        """SIGSTOP: the process is there, holds its sockets, and does nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def stderr(self) -> str:
+        """The last lines of this role, for failure messages."""
+        lines = self.output.read_text(errors="replace").splitlines()
+        return f"--- {self.name} ---\n" + "\n".join(lines[-40:])
+
+    def _signal(self, number: int) -> None:
+        assert self.process is not None
+        signal_group(self.process, number)
+
+    def _said_ready(self) -> bool:
+        assert self.process is not None
+        said = self.output.read_bytes()[self._seen_bytes :].decode(errors="replace")
+        if f"tailrace {self.name} ready" in said:
+            return True
+        if self.process.poll() is not None:
+            raise RoleEnded(f"{self.name} ended with {self.process.returncode}:\n{said}")
+        return False
+
+
+class Cluster:
+    """A Redis, API nodes, workers and the jobs role, with a short lease.
+
+    Args:
+        settings: further TAILRACE_ variables for every role, without the prefix in lower case:
+            `{"heartbeat_s": "0.5"}`.
+        redis_url: what the roles are given, when a proxy stands before the server.
+        server: a server of the caller's, which the caller closes; else one with AOF everysec.
+    """
+
+    def __init__(
+        self,
+        *,
+        api: int = 2,
+        workers: int = 2,
+        jobs: bool = False,
+        lease_s: float = 0.8,
+        settings: Mapping[str, str] | None = None,
+        server: RedisServer | None = None,
+        redis_url: str = "",
+        models: str = "",
+    ) -> None:
+        self._owned_server = None if server else RedisServer(aof="everysec", tcp=True)
+        self.server = server or self._owned_server
+        assert self.server is not None
+        self.lease_s = lease_s
+        self.directory = Path(tempfile.mkdtemp(prefix="trc-"))
+        self._settings = {
+            "redis_url": redis_url or self.server.url,
+            "lease_s": str(lease_s),
+            "heartbeat_s": "1",
+            "drain_s": "3",
+            "data_dir": str(self.directory),
+            **(settings or {}),
+        }
+        if models:
+            path = self.directory / "models.toml"
+            path.write_text(models)
+            self._settings["models"] = str(path)
+        self.api = [self._role("api", port=str(free_port())) for _ in range(api)]
+        self.workers = [self._role("worker") for _ in range(workers)]
+        self.jobs = [self._role("jobs")] if jobs else []
+
+    @property
+    def roles(self) -> list[Role]:
+        return [*self.api, *self.workers, *self.jobs]
+
+    @property
+    def urls(self) -> list[str]:
+        return [role.url for role in self.api]
+
+    async def __aenter__(self) -> Cluster:
+        try:
+            if self._owned_server is not None:
+                self._owned_server.start()
+            for role in self.roles:
+                role.start()
+            await self.ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def ready(self, roles: Sequence[Role] = ()) -> None:
+        """Return once all roles are ready, and the nodes answer /readyz with 200."""
+        for role in roles or self.roles:
+            await role.ready()
+        async with Client(self.urls, deadline_s=READY_S) as client:
+            for role in self.api:
+                if role.is_running:
+                    try:
+                        await client.readyz(role.url)
+                    except AssertionError as exc:
+                        raise AssertionError(f"{exc}\n{self.report()}") from None
+
+    async def heal(self) -> None:
+        """Start again what is not running, thaw what is frozen, and wait for all of it."""
+        assert self.server is not None
+        if self.server.process is None:
+            self.server.start()
+        started = []
+        for role in self.roles:
+            if role.is_running:
+                role.thaw()
+            else:
+                started.append(role.start())
+        await self.ready(started or self.roles)
+
+    def add_worker(self, **settings: str) -> Role:
+        """Start one more worker; the caller waits for `ready`."""
+        self.workers.append(self._role("worker", **settings))
+        return self.workers[-1].start()
+
+    def redis(self) -> redis.asyncio.Redis:
+        """A client of the server itself, past any proxy; the caller closes it."""
+        assert self.server is not None
+        client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(self.server.url, protocol=2)
+        return client
+
+    def report(self) -> str:
+        """The ends of all roles' stderr."""
+        return "\n".join(role.stderr() for role in self.roles)
+
+    def close(self) -> None:
+        """Kill everything and remove its files."""
+        for role in self.roles:
+            role.kill()
+        if self._owned_server is not None:
+            self._owned_server.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _role(self, name: str, **settings: str) -> Role:
+        merged = {**self._settings, **settings}
+        variables = {f"TAILRACE_{key.upper()}": value for key, value in merged.items()}
+        return Role(name, variables, self.directory)
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The caller's environment without its settings, and without asyncio's slow debug mode."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("TAILRACE_") and name != "PYTHONASYNCIODEBUG"
+    }
+    return {**kept, "PYTHONUNBUFFERED": "1", **settings}
+
+
+async def run_role(
+    name: str, settings: Mapping[str, str], *, deadline_s: float = READY_S
+) -> tuple[int, str]:
+    """Run a role that should end by itself, for example one that refuses to start.
+
+    Returns: its exit code and what it wrote to stderr.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "cli.main",
+        name,
+        env=_environment(settings),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(deadline_s):
+            _, said = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise AssertionError(f"{name} did not end within {deadline_s} s") from None
+    assert process.returncode is not None
+    return process.returncode, said.decode(errors="replace")
