@@ -1,0 +1,244 @@
+"""Request bodies: read within bounds, decoded strictly, checked field by field.
+
+Bytes go in; a `NewGeneration` or a `RequestError` with a 4xx comes out, whatever the bytes are.
+The parsing is pure and does no I/O; only `read_body` awaits. The status says whose fault it is:
+400 is no JSON as we accept it, 422 is JSON that says something wrong.
+Source: docs/protocol.md, "HTTP".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.types import Receive
+
+from api.errors import request_error
+from api.strict_json import decode_json
+from shared.accept import NewGeneration
+from shared.errors import RequestError
+from shared.models import Model
+from shared.request import Request, encode_request
+from shared.settings import Settings
+
+BODY_S = 30.0  # a body must be complete by then; a slower one is answered 408
+SESSION_CHARACTERS_MAX = 128
+METADATA_BYTES_MAX = 16 * 1024
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+GRACE_S_MAX = 86_400.0
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+PRIORITIES = ("interactive", "batch")
+# The request around them says these already: given in params they could contradict it.
+RESERVED_PARAMS = ("model", "messages", "prompt", "stream", "stream_options")
+
+_encode_canonical = msgspec.json.Encoder(order="deterministic").encode
+
+
+async def read_body(headers: Headers, receive: Receive, *, bytes_max: int) -> bytes:
+    """Read a request body of type application/json, at most `bytes_max` long.
+
+    What is too large is refused before it is read where the length is announced, and never kept.
+
+    Raises:
+        RequestError: 415 another content type or none, 413 too large, 408 slower than `BODY_S`.
+    """
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise request_error("unsupported_media_type", "send content-type: application/json")
+    announced = headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > bytes_max:
+        raise _too_large(bytes_max)
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await _receive_all(receive, bytes_max)
+    except TimeoutError:
+        raise request_error(
+            "request_timeout", f"the body was not complete after {BODY_S:.0f} seconds"
+        ) from None
+
+
+async def _receive_all(receive: Receive, bytes_max: int) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise request_error("request_timeout", "the client left before its body was complete")
+        body += message.get("body", b"")
+        if len(body) > bytes_max:
+            raise _too_large(bytes_max)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def parse_new_generation(
+    raw: bytes | Mapping[str, Any],
+    *,
+    owner: str,
+    models: Mapping[str, Model],
+    settings: Settings,
+    idempotency_key: str = "",
+) -> NewGeneration:
+    """Read what a client wants generated.
+
+    Args:
+        raw: the body, or what `decode_json` made of it (a WebSocket frame).
+        models: by name; the first is the default.
+
+    Raises:
+        RequestError: 400, 404 `model_not_found`, 413 or 422.
+    """
+    if isinstance(raw, bytes):
+        if len(raw) > settings.body_bytes_max:
+            raise _too_large(settings.body_bytes_max)
+        raw = decode_json(raw)
+    if not isinstance(raw, Mapping):
+        raise _wrong("the body must be an object")
+    # null says the same as leaving the member out: many clients send all of theirs.
+    body = {name: value for name, value in raw.items() if value is not None}
+    request = Request(messages=_messages(body), params=_params(body))
+    model, session, metadata = _model(body, models), _session(body), _metadata(body)
+    priority, grace_s = _priority(body), _grace_s(body)
+    return NewGeneration(
+        owner=owner,
+        model=model,
+        request=encode_request(request),
+        session=session,
+        metadata=metadata,
+        priority=priority,
+        grace_s=grace_s,
+        idempotency_key=check_idempotency_key(idempotency_key) if idempotency_key else "",
+        body_digest=_digest([model, request, session, metadata, priority, grace_s]),
+    )
+
+
+def check_idempotency_key(key: str) -> str:
+    """Return `key`.
+
+    Raises:
+        RequestError: 400, not 1 to 255 visible ASCII characters.
+    """
+    if IDEMPOTENCY_KEY.fullmatch(key) is None:
+        raise request_error(
+            "idempotency_key_invalid", "Idempotency-Key: 1 to 255 visible ASCII characters"
+        )
+    return key
+
+
+def _digest(parts: list[Any]) -> str:
+    """Hash what was understood, not what was sent: order and spaces do not matter."""
+    return hashlib.sha256(_encode_canonical(parts)).hexdigest()
+
+
+def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if ("prompt" in body) == ("messages" in body):
+        raise _wrong("give either prompt or messages")
+    if "prompt" in body:
+        prompt = body["prompt"]
+        if not isinstance(prompt, str) or not prompt:
+            raise _wrong("prompt must be a string that is not empty")
+        return [{"role": "user", "content": prompt}]
+    messages = body["messages"]
+    if not isinstance(messages, list) or not messages:
+        raise _wrong("messages must be an array that is not empty")
+    for index, message in enumerate(messages):
+        _check_message(f"messages[{index}]", message)
+    return messages
+
+
+def _check_message(where: str, message: Any) -> None:
+    """Check role and content; further members (name, tool_calls, …) pass as they are."""
+    if not isinstance(message, dict):
+        raise _wrong(f"{where} must be an object")
+    if message.get("role") not in ROLES:
+        raise _wrong(f"{where}.role must be one of {', '.join(ROLES)}")
+    content = message.get("content")
+    if isinstance(content, list):
+        if not content or not all(_is_part(part) for part in content):
+            raise _wrong(f"{where}.content: every part must be an object with a type")
+    elif content is None:
+        if not (message["role"] == "assistant" and message.get("tool_calls")):
+            raise _wrong(f"{where}.content is missing")
+    elif not isinstance(content, str):
+        raise _wrong(f"{where}.content must be a string or an array of parts")
+
+
+def _is_part(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("type"), str)
+
+
+def _params(body: Mapping[str, Any]) -> dict[str, Any]:
+    params = body.get("params", {})
+    if not isinstance(params, dict):
+        raise _wrong("params must be an object")
+    for name in RESERVED_PARAMS:
+        if name in params:
+            raise _wrong(f"params.{name} is not for the client to set")
+    if params.get("n", 1) != 1:
+        raise _wrong("params.n: one generation is one answer")
+    return params
+
+
+def _model(body: Mapping[str, Any], models: Mapping[str, Model]) -> str:
+    name = body.get("model", next(iter(models)))
+    if not isinstance(name, str):
+        raise _wrong("model must be a string")
+    if name not in models:
+        raise request_error("model_not_found", f"no model {name[:80]!r}: GET /v1/models lists them")
+    return name
+
+
+def _session(body: Mapping[str, Any]) -> str:
+    """Any text will do for a name, except control characters, which no log or URL should carry."""
+    session = body.get("session", "")
+    if not isinstance(session, str):
+        raise _wrong("session must be a string")
+    if len(session) > SESSION_CHARACTERS_MAX:
+        raise _wrong(f"session must be at most {SESSION_CHARACTERS_MAX} characters long")
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in session):
+        raise _wrong("session must not hold control characters")
+    return session
+
+
+def _metadata(body: Mapping[str, Any]) -> bytes:
+    metadata = body.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise _wrong("metadata must be an object")
+    encoded = msgspec.json.encode(metadata)
+    if len(encoded) > METADATA_BYTES_MAX:
+        raise _wrong(f"metadata must be at most {METADATA_BYTES_MAX} bytes of JSON")
+    return encoded
+
+
+def _priority(body: Mapping[str, Any]) -> str:
+    priority = body.get("priority", PRIORITIES[0])
+    if priority not in PRIORITIES:
+        raise _wrong(f"priority must be one of {', '.join(PRIORITIES)}")
+    return str(priority)
+
+
+def _grace_s(body: Mapping[str, Any]) -> float | None:
+    """Read on_disconnect: None goes on without readers, 0 cancels at once, else seconds."""
+    value = body.get("on_disconnect", "continue")
+    if value == "continue":
+        return None
+    if value == "cancel":
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong("on_disconnect must be continue, cancel or a number of seconds")
+    if not 0 <= value <= GRACE_S_MAX or not math.isfinite(value):
+        raise _wrong(f"on_disconnect: 0 to {GRACE_S_MAX:.0f} seconds")
+    return float(value)
+
+
+def _wrong(message: str) -> RequestError:
+    return request_error("invalid_request", message)
+
+
+def _too_large(bytes_max: int) -> RequestError:
+    return request_error("body_too_large", f"the body is larger than {bytes_max} bytes")

@@ -1,0 +1,211 @@
+"""How errors leave an API node: one table, one body, one boundary.
+
+Every code that a client may be shown stands in `CODES` with its HTTP status and its WebSocket close
+code, so the transports cannot drift apart. Bad input never becomes a 500: a handler raises
+`RequestError`, the store raises `Unavailable`, and whatever else escapes is a defect of ours,
+logged with its traceback. Once a response has begun there is no status left to send: the connection
+is broken off, because a body that ends cleanly would claim that the answer is whole.
+Knows nothing of generations. Source: docs/protocol.md, the status table.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.errors import RequestError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1  # after which a client may ask again when Redis is away or the node drains
+TRANSPORT = "tailrace.transport"  # the scope extension that api/http_protocol.py provides
+
+
+class Code(NamedTuple):
+    """What one error code looks like outside.
+
+    Attributes:
+        status: HTTP status; 0 where the code exists on sockets only.
+        close: WebSocket close code; 0 where an error frame says it and the socket lives.
+    """
+
+    status: int
+    close: int = 0
+    is_retryable: bool = False
+
+
+# 4000 to 4499: reconnect and resume. 4500 to 4999: final. Clients decide by range.
+CODES: dict[str, Code] = {
+    "invalid_json": Code(400),
+    "cursor_invalid": Code(400),
+    "wait_invalid": Code(400),
+    "idempotency_key_invalid": Code(400),
+    "upgrade_required": Code(400),
+    "unauthorized": Code(401, close=4501),
+    "forbidden": Code(403, close=4503),
+    "not_found": Code(404),
+    "model_not_found": Code(404),
+    "method_not_allowed": Code(405),
+    "not_acceptable": Code(406),
+    "request_timeout": Code(408, is_retryable=True),
+    "expired": Code(410),
+    "body_too_large": Code(413, close=1009),
+    "unsupported_media_type": Code(415),
+    "invalid_request": Code(422),
+    "idempotency_mismatch": Code(422),
+    "rate_limited": Code(429, is_retryable=True),
+    "internal": Code(500, close=1011),
+    "unavailable": Code(503, close=1013, is_retryable=True),
+    "draining": Code(503, close=1012, is_retryable=True),
+    "queue_full": Code(503, is_retryable=True),
+    "too_slow": Code(0, close=4008, is_retryable=True),
+}
+
+
+def request_error(code: str, message: str, *, retry_after_s: int | None = None) -> RequestError:
+    """Build the error of a code in the table; `message` is for a person and says what to do."""
+    row = CODES[code]
+    return RequestError(
+        row.status, code, message, retryable=row.is_retryable, retry_after_s=retry_after_s
+    )
+
+
+def unavailable() -> RequestError:
+    return request_error(
+        "unavailable",
+        "the log cannot be reached right now; repeating with an Idempotency-Key is safe",
+        retry_after_s=RETRY_AFTER_S,
+    )
+
+
+def draining() -> RequestError:
+    return request_error(
+        "draining", "this node is stopping: ask again, another one answers", retry_after_s=1
+    )
+
+
+def error_body(code: str, message: str, retryable: bool) -> bytes:
+    """Return the native error body, `{"error":{"code","message","retryable"}}`."""
+    return msgspec.json.encode(
+        {"error": {"code": code, "message": message, "retryable": retryable}}
+    )
+
+
+async def respond(
+    send: Send, error: RequestError, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Answer an HTTP request with `error`; the response must not have begun."""
+    body = error_body(error.code, _encodable(error.message), error.retryable)
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error.status,
+            "headers": [*error_headers(error, len(body)), *headers],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def error_headers(error: RequestError, body_bytes: int) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an error, `Retry-After` and the challenge where they belong."""
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % body_bytes),
+        (b"cache-control", b"no-store"),
+    ]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % error.retry_after_s))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allow.encode("ascii")))
+    return headers
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, the method does not; `allow` is the header that must go with it."""
+
+    def __init__(self, methods: Iterable[str]) -> None:
+        self.allow = ", ".join(sorted(methods))
+        super().__init__(405, "method_not_allowed", f"use one of: {self.allow}")
+
+
+class ErrorBoundary:
+    """The outermost ASGI layer: everything that escapes a handler ends here.
+
+    Expected errors become their response. Anything else is logged with its traceback and answered
+    with 500, or, after the response began, breaks the connection off.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched_send)
+        except RequestError as exc:
+            await _finish(scope, send, exc, has_begun=has_begun)
+        except Unavailable:
+            await _finish(scope, send, unavailable(), has_begun=has_begun)
+        except Exception:
+            logger.exception("request failed", extra={"path": scope.get("path", "")})
+            error = request_error("internal", "a defect of this server; its log has the details")
+            await _finish(scope, send, error, has_begun=has_begun)
+
+
+async def _finish(scope: Scope, send: Send, error: RequestError, *, has_begun: bool) -> None:
+    if scope["type"] == "websocket":
+        await _finish_socket(scope, send, error, has_begun=has_begun)
+    elif has_begun:
+        break_off(scope)
+    else:
+        await respond(send, error)
+
+
+async def _finish_socket(scope: Scope, send: Send, error: RequestError, *, has_begun: bool) -> None:
+    """Refuse at the handshake, or close an accepted socket with the code's number."""
+    if has_begun:
+        code = CODES[error.code].close if error.code in CODES else 0
+        await send({"type": "websocket.close", "code": code or 1011, "reason": error.code})
+    elif "websocket.http.response" in scope.get("extensions", {}):
+        await refuse_socket(send, error)
+    else:
+        await send({"type": "websocket.close", "code": 1008, "reason": error.code})
+
+
+async def refuse_socket(send: Send, error: RequestError) -> None:
+    """Answer a WebSocket handshake with an HTTP error; needs the denial extension of ASGI."""
+    body = error_body(error.code, _encodable(error.message), error.retryable)
+    headers = error_headers(error, len(body))
+    await send(
+        {"type": "websocket.http.response.start", "status": error.status, "headers": headers}
+    )
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+def break_off(scope: Scope) -> None:
+    """End a response that cannot be finished, so that the client sees an error, not an end.
+
+    Raises:
+        ConnectionAbortedError: there is no transport at hand; the server then closes for us.
+    """
+    transport = scope.get("extensions", {}).get(TRANSPORT)
+    if transport is None:
+        raise ConnectionAbortedError("response broken off")
+    transport.abort()
+
+
+def _encodable(text: str) -> str:
+    """Messages quote what clients sent, which need not be encodable."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

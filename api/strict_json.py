@@ -1,0 +1,89 @@
+"""JSON from outside, decoded as strictly as the log needs it.
+
+What is JSON here: UTF-8 without a byte order mark, at most 32 levels deep, integers within 64 bits,
+floats that are finite, no NaN or Infinity. Of duplicate names the last wins. What comes out can
+always be encoded again. Pure; knows nothing of what the JSON means. Source: RFC 8259.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from api.errors import request_error
+from shared.errors import RequestError
+
+DEPTH_MAX = 32
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+# A whole integer token of 19 digits or more; a fraction or an exponent makes it a float.
+_LONG_INTEGER = re.compile(rb"(?<![0-9.eE+\-])-?[0-9]{19,}+(?![.eE])")
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: a character
+    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"  # a lone half: none
+    rb"|\\.",
+    re.DOTALL,
+)
+
+
+def decode_json(raw: bytes | str) -> Any:
+    """Decode JSON as strictly as the module says.
+
+    Raises:
+        RequestError: 400 `invalid_json`; 422 when it is JSON, but a string in it holds half a
+            surrogate pair, which no UTF-8 can carry on.
+    """
+    raw = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
+    try:
+        value = msgspec.json.decode(raw)
+    except RecursionError:
+        raise _too_deep() from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        if _has_lone_surrogate(raw):
+            raise request_error(
+                "invalid_request", "a string holds a lone surrogate (\\ud800 to \\udfff)"
+            ) from None
+        raise request_error("invalid_json", f"the body is not JSON: {exc}") from None
+    _check_bounds(raw)
+    return value
+
+
+def _has_lone_surrogate(raw: bytes) -> bool:
+    """Whether a lone surrogate is all that keeps `raw` from being JSON."""
+
+    def mend(match: re.Match[bytes]) -> bytes:
+        escape = match[0]
+        return b"\\ufffd" if len(escape) == 6 else escape
+
+    mended = _ESCAPE.sub(mend, raw)
+    if mended == raw:
+        return False
+    try:
+        msgspec.json.decode(mended)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _check_bounds(raw: bytes) -> None:
+    """Check depth and integers on the text itself: cheaper than walking the tree, and no recursion.
+
+    `raw` has been decoded, so its strings are closed and the patterns run in linear time.
+    """
+    bare = _STRING.sub(b"", raw)
+    depth = 0
+    if bare.count(b"[") + bare.count(b"{") > DEPTH_MAX:
+        for bracket in _BRACKET.findall(bare):
+            depth += 1 if bracket in b"[{" else -1
+            if depth > DEPTH_MAX:
+                raise _too_deep()
+    for match in _LONG_INTEGER.finditer(bare):
+        if len(match[0]) > 20 or not -(2**63) <= int(match[0]) < 2**64:
+            raise request_error("invalid_json", "an integer does not fit 64 bits")
+
+
+def _too_deep() -> RequestError:
+    return request_error("invalid_json", f"nested more than {DEPTH_MAX} levels deep")

@@ -1,0 +1,134 @@
+"""The table of codes, the shape of an error, and the boundary that nothing passes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from api.errors import CODES, ErrorBoundary, MethodNotAllowed, draining, request_error
+from shared.errors import CursorInvalid, Expired, NotFound, RequestError, Unavailable
+
+
+async def call(app: Any, scope: dict[str, Any] | None = None) -> list[Message]:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError("nothing to receive")
+
+    await ErrorBoundary(app)(scope or {"type": "http", "path": "/x"}, receive, send)
+    return sent
+
+
+def raising(error: Exception, *, after_start: bool = False) -> Any:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if after_start:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise error
+
+    return app
+
+
+class Transport:
+    is_aborted = False
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+@pytest.mark.parametrize("error", [CursorInvalid("x"), NotFound(), Expired()])
+def test_codes_of_the_shared_errors_are_in_the_table(error: RequestError) -> None:
+    assert CODES[error.code].status == error.status
+
+
+def test_close_codes_are_decided_by_range() -> None:
+    for name, code in CODES.items():
+        if 4000 <= code.close < 4500:
+            assert code.is_retryable, name
+        if code.close >= 4500:
+            assert not code.is_retryable, name
+
+
+async def test_a_request_error_becomes_its_response() -> None:
+    start, body = await call(raising(draining()))
+
+    assert start["status"] == 503
+    assert dict(start["headers"])[b"retry-after"] == b"1"
+    assert dict(start["headers"])[b"content-type"] == b"application/json"
+    error = json.loads(body["body"])["error"]
+    assert (error["code"], error["retryable"]) == ("draining", True)
+
+
+async def test_redis_away_is_503_with_retry_after() -> None:
+    start, body = await call(raising(Unavailable("connection refused")))
+
+    assert start["status"] == 503
+    assert b"retry-after" in dict(start["headers"])
+    assert b"connection refused" not in body["body"]
+
+
+async def test_a_401_carries_its_challenge() -> None:
+    start, _ = await call(raising(request_error("unauthorized", "no")))
+
+    assert dict(start["headers"])[b"www-authenticate"] == b"Bearer"
+
+
+async def test_a_405_names_the_methods() -> None:
+    start, _ = await call(raising(MethodNotAllowed(["POST", "GET"])))
+
+    assert dict(start["headers"])[b"allow"] == b"GET, POST"
+
+
+async def test_a_message_that_no_utf8_can_carry_is_escaped() -> None:
+    _, body = await call(raising(CursorInvalid("\ud800")))
+
+    assert json.loads(body["body"])["error"]["code"] == "cursor_invalid"
+
+
+async def test_a_defect_is_500_and_logged_with_its_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        start, body = await call(raising(ZeroDivisionError("secret")))
+
+    assert start["status"] == 500
+    assert b"secret" not in body["body"]
+    assert caplog.records[0].exc_info is not None
+
+
+async def test_after_the_response_began_it_is_broken_off() -> None:
+    transport = Transport()
+    scope = {"type": "http", "path": "/", "extensions": {"tailrace.transport": transport}}
+    sent = await call(raising(NotFound(), after_start=True), scope)
+
+    assert [message["type"] for message in sent] == ["http.response.start"]
+    assert transport.is_aborted
+
+
+async def test_without_a_transport_the_server_is_told_to_close() -> None:
+    with pytest.raises(ConnectionAbortedError):
+        await call(raising(NotFound(), after_start=True))
+
+
+async def test_a_handshake_is_refused_with_the_status() -> None:
+    scope = {"type": "websocket", "path": "/", "extensions": {"websocket.http.response": {}}}
+    start, _ = await call(raising(request_error("forbidden", "no")), scope)
+
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 403)
+
+
+async def test_a_defect_on_an_open_socket_closes_it_with_1011() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        raise ZeroDivisionError
+
+    sent = await call(app, {"type": "websocket", "path": "/"})
+
+    assert sent[-1]["type"] == "websocket.close"
+    assert sent[-1]["code"] == 1011
