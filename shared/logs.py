@@ -1,0 +1,111 @@
+"""Logging: one format for our lines and the libraries', set up once per process.
+
+A message is a constant event name, its data goes in `extra`; `generation_id` and `request_id` come
+from context variables. Invariants: no line shows a credential, and no library writes below WARNING,
+because some of them would show texts, headers and URLs. That token text appears at DEBUG only is
+up to the callers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+from shared.settings import Settings
+
+generation_id: ContextVar[str] = ContextVar("generation_id", default="")
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+OURS = ("api", "workers", "shared", "cli")
+# Those that make a handler or a level of their own when left alone.
+LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "arq", "arq.worker", "websockets")
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# In a query, in a header, as a header's repr in a traceback.
+CREDENTIAL = re.compile(r"(?i)(access_token=|\bbearer[ +]+|\bbearer%20)[^\s&\"'\\,;)\]}]+")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def configure(settings: Settings, role: str) -> None:
+    """Send every log line of this process to standard error, in the format settings name."""
+    is_json = settings.log == "json" or (settings.log == "" and not sys.stderr.isatty())
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter(role) if is_json else TextFormatter(role))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in OURS:
+        logging.getLogger(name).setLevel(settings.log_level.upper())
+    for name in LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers[:] = []
+        library.propagate = True
+        library.setLevel(logging.WARNING)
+    # One line per request with its query, and so with ?access_token=: metrics count requests.
+    logging.getLogger("uvicorn.access").disabled = True
+    logging.captureWarnings(True)
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what a caller gave in `extra`, and the ids of the context unless it gave them."""
+    context = {"generation_id": generation_id.get(), "request_id": request_id.get()}
+    extra = {name: value for name, value in vars(record).items() if name not in STANDARD}
+    return {name: value for name, value in context.items() if value} | extra
+
+
+def redact(text: str) -> str:
+    """Hide credentials that came along in a URL, a header or a traceback."""
+    return CREDENTIAL.sub(r"\1***", text)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time, level, role, event, logger, then the data."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, Any] = {
+            "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "role": self._role,
+            "event": record.getMessage(),
+            "logger": record.name,
+        }
+        line.update((k, v) for k, v in fields_of(record).items() if k not in line)
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return redact(json.dumps(line, ensure_ascii=False, default=str, skipkeys=True))
+
+
+class TextFormatter(logging.Formatter):
+    """One line for a person: clock, level, role, event, `name=value`; a traceback below it."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
+        head = f"{clock} {record.levelname.lower():<7} {self._role:<6} {record.getMessage()}"
+        data = [f"{name}={_shown(value)}" for name, value in fields_of(record).items()]
+        line = CONTROL.sub(_escaped, "  ".join([head, *data]))
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return redact(line)
+
+
+def _shown(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return repr(text) if " " in text or text == "" else text
+
+
+def _escaped(match: re.Match[str]) -> str:
+    """What a client sent must not move a terminal's cursor or fake a second line."""
+    return f"\\x{ord(match[0]):02x}"

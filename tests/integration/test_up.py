@@ -1,0 +1,265 @@
+"""`tailrace up` as a real process with a real private server; the roles are stand-ins.
+
+Every test ends with nothing left: no process, no socket, no temporary file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.redis_guard import ask
+from tests.support.redis_server import find_binary, free_port
+from tests.support.spawn import kill_group, spawn
+from tests.support.wait import until_sync
+
+ROOT = Path(__file__).resolve().parents[2]
+STAND_IN = ROOT / "tests" / "support" / "stand_in.py"
+SOON_S = 15.0
+
+
+class Up:
+    """One `tailrace up` in a directory of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.notes = folder / "notes"
+        self.temporary = folder / "tmp"
+        self.data = folder / "data"
+        self.output = folder / "output"
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.seen: set[int] = set()
+        for path in (self.notes, self.temporary, folder / "bin"):
+            path.mkdir(exist_ok=True)
+        (folder / "bin" / "redis-server").symlink_to(find_binary())
+
+    def start(self, *flags: str, worker: str = "", output: Path | None = None, port: int = 0) -> Up:
+        environ = {
+            "PATH": f"{self.folder / 'bin'}:/usr/bin:/bin",
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(self.temporary),
+            "STAND_IN": str(self.notes),
+            "STAND_IN_WORKER": worker,
+            "TAILRACE_DATA_DIR": str(self.data),
+            "TAILRACE_PORT": str(port or self.port),
+            "TAILRACE_DRAIN_S": "0.2",
+        }
+        argv = [sys.executable, "-P", str(STAND_IN), "up", *flags]
+        self.process = spawn(argv, env=environ, output=output or self.output, cwd=self.folder)
+        return self
+
+    def ready(self) -> Up:
+        until_sync(lambda: "Tailrace is ready" in self.text(), SOON_S, "readiness")
+        self.seen |= {self.pid, *self.pids("api"), *self.pids("worker"), *self.pids("jobs")}
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def interrupt(self) -> None:
+        """What a terminal does on Ctrl-C: SIGINT to the whole foreground group."""
+        os.killpg(self.pid, signal.SIGINT)
+
+    def wait(self) -> int:
+        assert self.process is not None
+        return self.process.wait(SOON_S)
+
+    def text(self) -> str:
+        return self.output.read_text() if self.output.exists() else ""
+
+    def pids(self, role: str) -> list[int]:
+        return [int(path.suffix[1:]) for path in self.notes.glob(f"{role}.*")]
+
+    @property
+    def socket_path(self) -> str:
+        (found,) = self.temporary.glob("tailrace-*/redis.sock")
+        return str(found)
+
+    def redis_pid(self) -> int:
+        answer = ask(self.socket_path, "INFO server")
+        return int(answer.split("process_id:")[1].split("\r")[0])
+
+    def nothing_is_left(self) -> bool:
+        return not any(is_alive(pid) for pid in self.seen) and not list(self.temporary.iterdir())
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture
+def up() -> Iterator[Up]:
+    folder = Path(tempfile.mkdtemp(prefix="tru-"))
+    up = Up(folder)
+    yield up
+    if up.process is not None:
+        kill_group(up.process)
+    until_sync(up.nothing_is_left, SOON_S, "the end of every child")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_runs_every_role_and_ctrl_c_leaves_nothing(up: Up) -> None:
+    up.start("--api", "2", "--workers", "2").ready()
+    up.seen.add(up.redis_pid())
+    counts = [len(up.pids(role)) for role in ("api", "worker", "jobs")]
+    up.interrupt()
+
+    assert counts == [2, 2, 1]
+    assert f"http://127.0.0.1:{up.port}/" in up.text()
+    assert f"http://127.0.0.1:{up.port + 1}/" in up.text()
+    assert up.wait() == 0
+    assert up.nothing_is_left()
+
+
+def test_ctrl_c_reaches_the_roles_as_a_drain_and_redis_last(up: Up) -> None:
+    up.start(worker="slow").ready()
+    (worker,) = up.pids("worker")
+    up.interrupt()
+    until_sync(lambda: not up.pids("api"), SOON_S, "the drained api")
+
+    assert is_alive(worker)
+    assert ask(up.socket_path, "PING") == "+PONG\r\n"
+
+    (up.notes / "drain").touch()
+
+    assert up.wait() == 0
+    (up.notes / "drain").unlink()
+
+
+def test_a_second_ctrl_c_kills_what_drains(up: Up) -> None:
+    up.start(worker="stubborn").ready()
+    up.interrupt()
+    until_sync(lambda: not up.pids("api"), SOON_S, "the drained api")
+    up.interrupt()
+
+    assert up.wait() == 1
+    assert "worker 1 had to be killed" in up.text()
+
+
+def test_a_role_that_outlasts_its_drain_is_killed(up: Up) -> None:
+    """It gets 5 s beyond its drain time: the one slow test here."""
+    up.start(worker="stubborn").ready()
+    up.interrupt()
+
+    assert up.wait() == 1
+    assert up.nothing_is_left()
+
+
+def test_a_killed_worker_is_started_again(up: Up) -> None:
+    up.start().ready()
+    (first,) = up.pids("worker")
+    os.kill(first, signal.SIGKILL)
+    until_sync(lambda: set(up.pids("worker")) - {first}, SOON_S, "another worker")
+    up.seen |= set(up.pids("worker"))
+
+    assert "worker 1 was killed by SIGKILL; again in" in up.text()
+
+
+def test_a_killed_redis_comes_back_on_the_same_socket_with_its_data(up: Up) -> None:
+    up.start().ready()
+    path, before = up.socket_path, up.redis_pid()
+    assert ask(path, "SET kept 1") == "+OK\r\n"
+    os.kill(before, signal.SIGKILL)
+    until_sync(lambda: ask(path, "PING") == "+PONG\r\n", SOON_S, "redis again")
+    up.seen |= {before, up.redis_pid()}
+
+    assert ask(path, "GET kept") == "$1\r\n1\r\n"
+
+
+def test_data_is_kept_from_one_run_to_the_next_in_plain_commands(up: Up) -> None:
+    """Plain commands: Redis 7 and Valkey 9 read each other's; their RDB formats differ."""
+    up.start().ready()
+    ask(up.socket_path, "SET kept 1")
+    ask(up.socket_path, "BGREWRITEAOF")
+    up.interrupt()
+    assert up.wait() == 0
+    up.output.unlink()
+    up.start().ready()
+
+    assert ask(up.socket_path, "GET kept") == "$1\r\n1\r\n"
+    bases = list((up.data / "appendonlydir").glob("*.base.*"))
+    assert [path.suffix for path in bases] == [".aof"]
+
+
+def test_everything_ends_when_the_supervisor_is_killed(up: Up) -> None:
+    up.start("--workers", "2").ready()
+    up.seen.add(up.redis_pid())
+    os.kill(up.pid, signal.SIGKILL)
+    up.wait()
+
+    until_sync(up.nothing_is_left, SOON_S, "the end of every child")
+
+
+def test_redis_waits_for_the_roles_when_the_supervisor_is_killed(up: Up) -> None:
+    up.start(worker="slow").ready()
+    path = up.socket_path
+    up.seen.add(up.redis_pid())
+    with socket.socket(socket.AF_UNIX) as client:  # stands for a draining worker's connection
+        client.connect(path)
+        os.kill(up.pid, signal.SIGKILL)
+        up.wait()
+        until_sync(lambda: not up.pids("api"), SOON_S, "the drained api")
+
+        assert ask(path, "PING") == "+PONG\r\n"
+
+    (up.notes / "drain").touch()
+    until_sync(lambda: ask(path, "PING") == "", SOON_S, "the end of redis")
+
+
+def test_a_taken_port_is_one_line_and_exit_2(up: Up) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        up.start(port=taken.getsockname()[1])
+
+        assert up.wait() == 2
+    assert up.text().count("\n") == 1
+    assert "is taken" in up.text()
+
+
+def test_the_second_on_one_data_directory_is_one_line_and_exit_2(up: Up) -> None:
+    up.start().ready()
+    first, second = up.process, up.folder / "second"
+    up.start(output=second, port=free_port())
+
+    assert up.wait() == 2
+    assert second.read_text().count("\n") == 1
+    assert "in use by another `tailrace up`" in second.read_text()
+    up.process = first
+
+
+def test_a_role_that_cannot_start_ends_everything_with_exit_2(up: Up) -> None:
+    up.start(worker="refuses")
+
+    assert up.wait() == 2
+    assert "worker: no good" in up.text()
+
+
+def test_a_named_redis_is_used_and_left_alone(up: Up) -> None:
+    url = "redis://user:secret@127.0.0.1:1/0"
+    environ = {"STAND_IN": str(up.notes), "PYTHONPATH": str(ROOT), "TAILRACE_REDIS_URL": url}
+    environ |= {"TAILRACE_PORT": str(up.port), "PATH": os.environ["PATH"]}
+    argv = [sys.executable, "-P", str(STAND_IN), "up"]
+    up.process = spawn(argv, env=environ, output=up.output, cwd=up.folder)
+    up.ready()
+    (worker,) = up.notes.glob("worker.*")
+
+    assert worker.read_text() == url
+    assert "secret" not in up.text()
+    assert not up.data.exists()
+    up.interrupt()
+    assert up.wait() == 0
