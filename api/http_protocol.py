@@ -1,0 +1,196 @@
+"""uvicorn's protocols, with what they leave open closed, and the transport handed to the app.
+
+* The transport is in `scope["extensions"]["tailrace.transport"]`: the hub asks it how much is
+  unsent, and breaks off with it. Code that uses it works without it, on any ASGI server.
+* A request head must be complete 10 s after it began, and so must the rest of a body that was
+  answered before it was read; a head of more than about 64 KiB is refused. uvicorn limits none.
+* A closed connection is closed: `transport.close()` waits until what is unsent has gone, for ever
+  where the peer reads nothing.
+* A WebSocket handshake that cannot be parsed and a text frame that is no UTF-8 are the client's
+  mistake: they get their code, and the log gets no traceback.
+
+Knows nothing of generations. Written against uvicorn 0.54; tests/unit/api/test_http_protocol.py
+drives it over real sockets, so an upgrade that moves a method shows there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
+from websockets.protocol import CONNECTING
+
+from api.errors import TRANSPORT
+
+HEAD_S = 10.0  # for a request head, and for the rest of a body that nobody waits for
+HEAD_BYTES_MAX = 65_536
+CLOSE_S = 1.0  # a peer that does not read its close frame is not waited for any longer
+FLUSH_S = 30.0  # the same for the rest of a whole response
+
+_HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-type: application/json\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+)
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One HTTP/1.1 connection.
+
+    `_deadline` runs while the peer owes us bytes: from the connection or the first byte of a
+    request to the end of its head, and from an early response to the end of the body. It is not
+    pushed on by bytes that trickle in.
+    """
+
+    head_s = HEAD_S
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._is_in_head = True  # a connection owes its first head from the start
+        self._is_in_body = False
+        self._has_begun = False  # a head, within one read
+        self._has_completed = False  # a request, within one read
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._has_completed = False
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._is_in_head:
+            # The read in which it began is not counted: a body may fill most of it.
+            self._head_bytes = 0 if self._has_begun else self._head_bytes + len(data)
+            self._has_begun = False
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self.transport.write(_HEAD_TOO_LARGE)
+                self.transport.close()
+                return
+        if self._deadline is None and self._owes_bytes():
+            # Also line ends before a request, which stop uvicorn's keep-alive timer for good.
+            self._start_deadline()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
+        self._is_in_head = self._has_begun = True
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._is_in_body = True
+        self._stop_deadline()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._is_in_body = False
+        self._has_completed = True
+        super().on_message_complete()
+        if self.cycle is not None and self.cycle.response_complete:
+            self._stop_deadline()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self.loop.call_later(FLUSH_S, self.transport.abort)
+        elif self._is_in_body:
+            self._start_deadline()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self.loop.call_later(CLOSE_S, self.transport.abort)
+
+    def handle_websocket_upgrade(self) -> None:
+        self._stop_deadline()
+        super().handle_websocket_upgrade()
+
+    def _owes_bytes(self) -> bool:
+        """Whether what was read last belongs to a head, and no response is under way."""
+        if self._is_in_body or (self._has_completed and not self._is_in_head):
+            return False
+        return self.cycle is None or self.cycle.response_complete
+
+    def _start_deadline(self) -> None:
+        self._stop_deadline()
+        self._deadline = self.loop.call_later(self.head_s, self._give_up)
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        if not self.transport.is_closing():
+            self.transport.close()
+            self.loop.call_later(CLOSE_S, self.transport.abort)
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket connection, from its handshake on."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated and not self.transport.is_closing():
+            # The HTTP parser has handed over a whole request; websockets' own would not have it
+            # (a line too long, a byte that it refuses), and uvicorn would wait for more.
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            # The application runs in a task that has not started yet.
+            extensions = cast(dict[str, Any], self.scope["extensions"])
+            extensions[TRANSPORT] = self.transport
+
+    def handle_parser_exception(self) -> None:
+        if self.conn.state is CONNECTING:
+            # A handshake that is no request: there is no frame to close with.
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+            return
+        super().handle_parser_exception()
+        self._abort_soon()
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            data = b"".join(self.frames)
+            try:
+                data.decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self._fail(1007, "text frames are UTF-8")
+                return
+            self.frames = [data]
+        super().send_receive_event_to_app()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._abort_soon()
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.close":
+            self.loop.call_later(self.close_timeout + CLOSE_S, self.transport.abort)
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.conn.send_close(code, reason)
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.transport.close()
+        self._abort_soon()
+
+    def _abort_soon(self) -> None:
+        """Closing waits until what is unsent has gone; a peer that reads nothing would hold it."""
+        self.loop.call_later(CLOSE_S, self.transport.abort)
