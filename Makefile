@@ -1,0 +1,75 @@
+# `make up` and `make test` need nothing but Python 3.11 and pip: each sets itself up first.
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+STAMP := .venv/.set-up
+# A developer's TAILRACE_ variables are for running, not for the tests.
+CLEAN_ENV = env $$(env | sed -n 's/^\(TAILRACE_[A-Z0-9_]*\)=.*/-u \1/p')
+# The servers differ, so what talks to one is also tested against Debian's.
+TEST_REDIS_SERVER_DEBIAN ?= $(shell command -v redis-server 2>/dev/null)
+SERVER_TESTS := $(wildcard tests/unit/shared tests/stateful tests/integration tests/faults)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up test test-redis check style types format lock clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup: $(STAMP) ## Make .venv with everything in it; does nothing when it is up to date
+
+up: $(STAMP) ## Run everything on this machine; ARGS="--api 2 --workers 2 --port 8000"
+	@exec $(BIN)/tailrace up $(ARGS)
+
+test: $(STAMP) ## Run the tests; ARGS="tests/unit -k cursor" for some of them
+	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(ARGS)
+
+test-redis: $(STAMP) ## Run what needs a server again, on Debian's redis-server
+	@test -n "$(TEST_REDIS_SERVER_DEBIAN)" || { echo "no redis-server on PATH: apt-get install redis-server" >&2; exit 2; }
+	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 TEST_REDIS_SERVER=$(TEST_REDIS_SERVER_DEBIAN) \
+		$(BIN)/python -m pytest $(SERVER_TESTS) $(ARGS)
+
+check: style types test ## Everything that must hold before a commit
+
+style: $(STAMP) ## Check format and style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP) ## Check types
+	$(BIN)/mypy
+
+format: $(STAMP) ## Format the code and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# requirements.lock is all that development needs, deploy/requirements.lock what the image needs.
+# Both are for every platform and every Python from 3.11 on. UPGRADE="--upgrade" moves the pins.
+lock: .venv/lock/bin/uv ## Pin the dependencies anew, with hashes
+	$(LOCK) --extra server --extra dev --output-file requirements.lock $(UPGRADE)
+	$(LOCK) --extra server --constraint requirements.lock --output-file deploy/requirements.lock
+
+LOCK = .venv/lock/bin/uv pip compile pyproject.toml --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --quiet
+UPGRADE ?=
+
+.venv/lock/bin/uv: | $(STAMP)
+	$(BIN)/python -m venv .venv/lock
+	.venv/lock/bin/python -m pip install --quiet uv
+
+clean: ## Remove what setup and the tests made; .tailrace, with its data, stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Debian's python3 may lack ensurepip: then the environment is made without pip, and the
+# system's pip installs into it from outside.
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed" >&2; exit 2; }
+	@$(BIN)/python -c '' 2>/dev/null || { rm -rf .venv && $(PYTHON) -m venv .venv >/dev/null 2>&1; } \
+		|| { rm -rf .venv && $(PYTHON) -m venv --without-pip .venv; }
+	@pip="$(BIN)/python -m pip"; \
+	$$pip --version >/dev/null 2>&1 || pip="$(PYTHON) -m pip --python $(BIN)/python"; \
+	$$pip --version >/dev/null || { echo "pip is needed: apt-get install python3-pip" >&2; exit 2; }; \
+	echo "setting up .venv"; \
+	$$pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+	$$pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
