@@ -1,0 +1,52 @@
+"""The model backends, built from the models file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared.errors import ConfigurationError
+from shared.models import Model
+from shared.settings import Settings
+from workers.backends.contract import Backend, Finish, Item, is_plain
+from workers.backends.demo import DemoBackend
+from workers.backends.openai import OpenAIBackend
+from workers.backends.upstream_http import UpstreamHttp
+
+__all__ = ["Backend", "Finish", "Item", "build_backends", "is_plain"]
+
+
+def build_backends(
+    models: Mapping[str, Model], settings: Settings, environ: Mapping[str, str]
+) -> dict[str, Backend]:
+    """Build a backend for each model. Opens no connection yet.
+
+    Args:
+        environ: where the variables named by `api_key_env` are looked up.
+
+    Raises:
+        ConfigurationError: such a variable is missing or cannot be a header, or an option of a demo
+            model is not one.
+    """
+    http = UpstreamHttp(settings)
+    return {name: _build(model, settings, http, environ) for name, model in models.items()}
+
+
+def _build(
+    model: Model, settings: Settings, http: UpstreamHttp, environ: Mapping[str, str]
+) -> Backend:
+    if model.backend == "demo":
+        return DemoBackend(model)
+    return OpenAIBackend(model, settings, http, key=_read_key(model, environ))
+
+
+def _read_key(model: Model, environ: Mapping[str, str]) -> str:
+    if not model.api_key_env:
+        return ""
+    key = environ.get(model.api_key_env, "").strip()
+    if not key:
+        raise ConfigurationError(
+            f"models.{model.name}: set {model.api_key_env} to the backend's key"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"models.{model.name}: {model.api_key_env} is not a key")
+    return key
