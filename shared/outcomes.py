@@ -63,12 +63,12 @@ class Begun:
     """The caller holds the generation.
 
     Attributes:
-        start: the id of the `start` that was written.
+        start: the `start` that was written.
         failures: how many attempts have failed before this one.
         fields: meta as it is, so that the holder can write it again after a loss.
     """
 
-    start: EventId
+    start: Entry
     failures: int
     fields: Mapping[bytes, bytes]
     meta: Meta

@@ -142,8 +142,8 @@ class Store:
                 return Ended()
             case b"absent":
                 return Absent()
-        fields = dict(zip(reply[4::2], reply[5::2], strict=True))
-        start = EventId(int(reply[1]), int(reply[2]))
+        fields = dict(zip(reply[5::2], reply[6::2], strict=True))
+        start = (EventId(int(reply[1]), int(reply[2])), reply[4])
         return Begun(start, int(reply[3]), fields, parse_meta(generation_id, fields))
 
     async def append_many(self, batches: Sequence[Append]) -> list[Writing | Unavailable]:
@@ -260,9 +260,12 @@ class Store:
             if not await self.redis.set(guard, b"1", nx=True, px=round(REQUEUE_S * 1000)):
                 return
             model = await self.redis.hget(keys.meta(generation_id), "model")  # type: ignore[misc]
-        if model is None:
-            return
-        args = [generation_id, encode_entry(generation_id, priority, _text(model)), ""]
+        if model is not None:
+            await self.put_back(generation_id, priority, _text(model))
+
+    async def put_back(self, generation_id: str, priority: str, model: str) -> None:
+        """Put it on the resume lane, which wakes a waiting worker at once."""
+        args = [generation_id, encode_entry(generation_id, priority, model), ""]
         await self.scripts.run("enqueue", [keys.lane("resume"), keys.waiting(priority)], args)
 
     async def publish(self, channel: str, data: bytes) -> int:

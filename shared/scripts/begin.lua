@@ -2,7 +2,7 @@
 -- ARGV[1] token  [2] lease ms  [3] worker  [4] quiet until ms: takes over nothing before, 0 = no limit
 --     [5] forgive until ms: a lease that ran out before this is nobody's failure
 --     [6] attempts max  [7] retention ms  [8] '1': the model's answers do not survive their worker
--- Returns {'ok', attempt, seq of start, failures, fields…} | {'held', ms to wait} | {'ended'} | {'absent'}
+-- Returns {'ok', attempt, seq of start, failures, start's JSON, fields…} | {'held', ms to wait} | {'ended'} | {'absent'}
 -- Repeated with the same token it answers the same attempt.
 local f = redis.call('HMGET', KEYS[1],
   'status', 'attempt', 'token', 'lease', 'hist', 'failures', 'grace', 'model', 'start')
@@ -10,7 +10,9 @@ local status, known, token, seen = f[1], f[2], f[3], f[5]
 if not status then return {'absent'} end
 if not is_active(status) then return {'ended'} end
 if token == ARGV[1] then
-  return {'ok', known, f[9], f[6], unpack(redis.call('HGETALL', KEYS[1]))}
+  local id = known .. '-' .. f[9]
+  local json = redis.call('XRANGE', KEYS[2], id, id)[1][2][2]
+  return {'ok', known, f[9], f[6], json, unpack(redis.call('HGETALL', KEYS[1]))}
 end
 
 local now, lease, retention_ms = now_ms(), tonumber(f[4] or '0'), tonumber(ARGV[7])
@@ -53,4 +55,4 @@ redis.call('HSET', KEYS[1], 'status', 'running', 'attempt', attempt, 'token', AR
 redis.call('HDEL', KEYS[1], 'waiting')
 redis.call('XADD', KEYS[2], attempt .. '-' .. seq, 'e', json)
 redis.call('PUBLISH', KEYS[3], top_id .. '\n' .. attempt .. '-' .. seq .. ' ' .. json)
-return {'ok', attempt, seq, whole(failures), unpack(redis.call('HGETALL', KEYS[1]))}
+return {'ok', attempt, seq, whole(failures), json, unpack(redis.call('HGETALL', KEYS[1]))}

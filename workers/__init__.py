@@ -1,0 +1,1 @@
+"""Workers: take prompts from the queue and stream answers into their logs."""

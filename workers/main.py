@@ -1,0 +1,76 @@
+"""The worker role: one process, from settings to an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+
+from shared.logs import configure
+from shared.models import load_models
+from shared.redis_client import connect
+from shared.settings import Settings
+from workers.backends import build_backends
+from workers.worker import BLOCK_MS, Worker
+
+log = logging.getLogger(__name__)
+
+try:
+    from uvloop import new_event_loop as _new_loop
+except ImportError:  # not on every platform
+    _new_loop = asyncio.new_event_loop  # type: ignore[assignment]
+
+
+def serve(settings: Settings) -> int:
+    """Run a worker until it is told to stop; returns the exit code.
+
+    SIGTERM or SIGINT drains within `settings.drain_s`, a second one stops at once.
+    """
+    configure(settings, "worker")
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    models = load_models(settings.models)
+    backends = build_backends(models, settings, os.environ)
+    redis = connect(settings)
+    blocking = connect(settings, answer_s=BLOCK_MS / 1000 + 2.0)
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    worker = Worker(redis, blocking, settings, name=name, models=models, backends=backends)
+    ready = asyncio.Event()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            announcing = tasks.create_task(_announce(ready, name))
+            serving = tasks.create_task(worker.serve(ready))
+            _on_signals(worker, serving)
+            serving.add_done_callback(lambda _: announcing.cancel())
+    finally:
+        for backend in backends.values():
+            await backend.aclose()
+        await redis.aclose()
+        await blocking.aclose()
+    return 1 if serving.cancelled() else 0
+
+
+async def _announce(ready: asyncio.Event, name: str) -> None:
+    await ready.wait()
+    sys.stderr.write(f"tailrace worker ready: {name}\n")
+    sys.stderr.flush()
+
+
+def _on_signals(worker: Worker, serving: asyncio.Task[None]) -> None:
+    def stop() -> None:
+        if worker.is_draining or not worker.is_connected:
+            serving.cancel()
+        else:
+            log.info("draining", extra={"running": len(worker.runs)})
+            worker.drain()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)

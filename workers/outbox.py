@@ -1,0 +1,217 @@
+"""What one attempt writes: ids and bytes given once, sent until accepted, written again when lost.
+
+Holds the whole log of a generation as its holder knows it (what it found at takeover, too), because
+Redis may lose it. Decides what to send next and what each answer means; does no I/O and is given
+the time.
+
+    push() ──▶ pending ──encode──▶ log ──take()──▶ Append ──answer()──▶ accepted
+                                    ▲                         │ behind, lost
+                                    └────────── Restore ◀─────┘
+
+Invariant: an event gets its id and its bytes once; a resend is the same, byte for byte. Only what
+has no bytes yet may be joined: pieces that arrive while a call is under way leave as one event.
+Source: docs/architecture.md, "The write protocol".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.errors import Unavailable
+from shared.events import AnyEvent, End, Reasoning, Status, Token, encode
+from shared.ids import START, EventId
+from shared.outcomes import (
+    Append,
+    Behind,
+    Ended,
+    Entry,
+    Fenced,
+    Lost,
+    Moved,
+    Ok,
+    Writing,
+)
+
+BATCH_ENTRIES_MAX = 64
+BATCH_BYTES_MAX = 262_144
+RESTORE_ENTRIES_MAX = 1_000  # Lua's unpack fails past about 8,000 values
+RESTORE_WITHIN_S = 10.0  # after its last accepted call; later the generation may be sealed
+
+Stopped = Literal["ended", "fenced", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Entries to write again on top of `top`; with meta's fields where that may be gone, too."""
+
+    top: EventId
+    fields: Mapping[bytes, bytes]
+    entries: Sequence[Entry]
+
+
+class Outbox:
+    """The log of one generation in the hands of its holder.
+
+    Args:
+        found: what the log held before this attempt, in order.
+        start: this attempt's `start`, already accepted.
+        fields: meta as it was at the begin.
+        now_s: when the begin was sent.
+    """
+
+    def __init__(
+        self,
+        generation_id: str,
+        token: str,
+        *,
+        found: Sequence[Entry],
+        start: Entry,
+        fields: Mapping[bytes, bytes],
+        now_s: float,
+    ) -> None:
+        self.generation_id = generation_id
+        self.token = token
+        self.attempt = start[0].attempt
+        self.log: list[Entry] = [*found, start]
+        assert all(event_id.seq == n for n, (event_id, _) in enumerate(self.log, 1))
+        self.bytes_kept = sum(len(raw) for _, raw in self.log)
+        self.bytes_unsent = 0  # of events that have no accepted entry yet, about
+        self.stopped: Stopped | None = None
+        self._fields = fields
+        self._accepted = len(self.log)  # how many entries stand in Redis, as far as we know
+        self._accepted_most = len(self.log)
+        self._restore_on: EventId | None = None
+        self._restore_fields = False
+        self._pending: list[AnyEvent] = []
+        self._status: Status | None = None  # once the end has been pushed
+        self._flight: tuple[int, float] | None = None  # entries after it is accepted; sent at
+        self._last_ok_s = now_s
+
+    def push(self, event: AnyEvent) -> None:
+        """Add an event; text joins the piece before it while that has no bytes yet."""
+        assert self._status is None, "nothing after the end"
+        if isinstance(event, End):
+            self._status = event.status
+        if isinstance(event, Token | Reasoning):
+            self.bytes_unsent += len(event.text)
+            last = self._pending[-1] if self._pending else None
+            if type(last) is type(event):
+                assert isinstance(last, Token | Reasoning)
+                self._pending[-1] = type(event)(last.text + event.text)
+                return
+        self._pending.append(event)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything pushed stands in Redis, or never will."""
+        return self.stopped is not None or (
+            not self._pending and self._accepted == len(self.log) and self._restore_on is None
+        )
+
+    def take(self, now_s: float) -> Append | Restore | None:
+        """Return the next call to make, or None; each must be answered before the next."""
+        if self._flight is not None or self.is_settled:
+            return None
+        step = self._restore() if self._restore_on is not None else self._append()
+        upto = self._accepted + len(step.entries)
+        self._flight = (upto, now_s)
+        return step
+
+    def answer(self, outcome: Writing | Moved | Unavailable, now_s: float) -> None:
+        """Take in what the call that is under way came to."""
+        assert self._flight is not None
+        upto, sent_at_s = self._flight
+        self._flight = None
+        match outcome:
+            case Unavailable():
+                pass  # it may have happened: the same is sent again
+            case Ok():
+                self._last_ok_s = sent_at_s
+                self._accept(upto)
+            case Ended():
+                self.stopped = "ended"
+            case Fenced():
+                self.stopped = "fenced"
+            case Behind(top):
+                self._go_back(top, now_s, lost=False)
+            case Lost(top) | Moved(top):
+                self._go_back(top, now_s, lost=True)
+
+    def renewed(self, outcome: Writing | Unavailable, sent_at_s: float, now_s: float) -> None:
+        """Take in the answer of a renewal, which runs beside the appends."""
+        match outcome:
+            case Ok():
+                self._last_ok_s = max(self._last_ok_s, sent_at_s)
+            case Ended():
+                self.stopped = "ended"
+            case Fenced():
+                self.stopped = "fenced"
+            case Lost(top) if self._flight is None and self._restore_on is None:
+                self._go_back(top, now_s, lost=True)
+
+    def forgo(self, reason: Stopped) -> None:
+        """Stop writing: told from elsewhere that this generation is over for us."""
+        self.stopped = self.stopped or reason
+
+    def _accept(self, upto: int) -> None:
+        self._accepted = upto
+        self._accepted_most = max(self._accepted_most, upto)
+        if self._restore_on is not None:
+            self._restore_on = None if upto >= self._accepted_most else self.log[upto - 1][0]
+            self._restore_fields = False
+        if upto == len(self.log):
+            self.bytes_unsent = sum(
+                len(e.text) for e in self._pending if isinstance(e, Token | Reasoning)
+            )
+            if self._status is not None and not self._pending:
+                self.stopped = "ended"
+
+    def _go_back(self, top: EventId, now_s: float, *, lost: bool) -> None:
+        """Redis has less than we had accepted: write it again, if the rules allow it."""
+        if lost and now_s - self._last_ok_s >= RESTORE_WITHIN_S:
+            self.stopped = "lost"
+            return
+        is_mine = top == START or (top.seq <= len(self.log) and self.log[top.seq - 1][0] == top)
+        if not is_mine:
+            self.stopped = "lost"
+            return
+        self._accepted = top.seq
+        self._restore_on = top
+        self._restore_fields = lost
+
+    def _restore(self) -> Restore:
+        assert self._restore_on is not None
+        chunk = self._chunk(self._accepted, self._accepted_most, RESTORE_ENTRIES_MAX)
+        return Restore(self._restore_on, self._fields if self._restore_fields else {}, chunk)
+
+    def _append(self) -> Append:
+        self._encode()
+        chunk = self._chunk(self._accepted, len(self.log), BATCH_ENTRIES_MAX)
+        has_end = self._status is not None and self._accepted + len(chunk) == len(self.log)
+        return Append(
+            self.generation_id,
+            self.token,
+            self.attempt,
+            self._accepted,
+            [raw for _, raw in chunk],
+            self._status if has_end and not self._pending else None,
+        )
+
+    def _encode(self) -> None:
+        for event in self._pending:
+            raw = encode(event)
+            self.log.append((EventId(self.attempt, len(self.log) + 1), raw))
+            self.bytes_kept += len(raw)
+        self._pending.clear()
+
+    def _chunk(self, first: int, last: int, entries_max: int) -> list[Entry]:
+        size = 0
+        chunk: list[Entry] = []
+        for entry in self.log[first : min(last, first + entries_max)]:
+            size += len(entry[1])
+            if chunk and size > BATCH_BYTES_MAX:
+                break
+            chunk.append(entry)
+        return chunk

@@ -1,0 +1,404 @@
+"""One generation in the hands of one worker: begin, stream, end; or hand over, or stop.
+
+Every way out is one of a few outcomes, and each leaves the queue entry in a state that somebody
+else can go on from: acknowledged when there is nothing left to do, left alone when another worker
+holds the generation, put on `resume` or `later` when it was given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shared.errors import BackendError, Unavailable
+from shared.events import Counts, End, Event, Reset, Token, Usage
+from shared.ids import START, EventId
+from shared.models import Model
+from shared.outcomes import Absent, Begun, Ended, Entry, Held, Released, failed
+from shared.queue import Delivery, Queue, Ticket, forget
+from shared.request import Request, decode_request
+from shared.settings import Settings
+from shared.store import Store
+from workers.appender import Appender
+from workers.backends import Backend, Finish
+from workers.continuation import plan
+from workers.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+ABSENT_PAUSE_S = 0.002  # a worker is often quicker than the node that is still creating meta
+ABSENT_S = 10.0  # then the entry is dropped: the prompt was never accepted
+AGAIN_PAUSE_S = 0.05
+RETRY_PAUSE_S = 0.5  # doubled with each failure
+RETRY_PAUSE_MAX_S = 30.0
+UNSENT_BYTES_MAX = 1_048_576  # past this the backend is not read on: Redis is slower than it
+PAGE_ENTRIES = 1_000
+
+StopReason = Literal["drain", "outage", "told"]
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """From when on lapsed leases may be taken over, and which lapses are nobody's failure (ms)."""
+
+    quiet_until_ms: int = 0
+    forgive_until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What all runs of a worker share."""
+
+    worker: str
+    settings: Settings
+    store: Store
+    queue: Queue
+    appender: Appender
+    models: Mapping[str, Model]
+    backends: Mapping[str, Backend]
+    clock: Callable[[], float]  # seconds, monotonic
+    takeover: Callable[[], Takeover]
+    counters: dict[str, float]
+
+
+@dataclass(slots=True)
+class Timeline:
+    """When what happened to one attempt, for the one log line that tells its story."""
+
+    began_s: float
+    first_token_s: float | None = None
+    connected_s: float | None = None
+    pieces: int = 0
+    text_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Run:
+    """One queue entry, from delivery to its end."""
+
+    tools: Tools
+    delivery: Delivery
+    ticket: Ticket
+    begun: Begun | None = None
+    held_ms: int | None = None  # begin said: look again after this
+    request: Request | None = None
+    _outbox: Outbox | None = None
+    _stop: StopReason | None = None
+    _scope: asyncio.Timeout | None = None
+    _progress: asyncio.Event = field(default_factory=asyncio.Event)
+    _usage: Usage | None = None
+    _timeline: Timeline | None = None
+
+    # What the worker asks and says
+
+    @property
+    def id(self) -> str:
+        return self.ticket.id
+
+    @property
+    def model(self) -> Model:
+        return self.tools.models[self.ticket.model]
+
+    @property
+    def outbox(self) -> Outbox:
+        assert self._outbox is not None
+        return self._outbox
+
+    @property
+    def is_holding(self) -> bool:
+        return self._outbox is not None and self._outbox.stopped is None
+
+    def can_hand_over(self) -> bool:
+        """Whether another worker could go on without taking anything back."""
+        if self._outbox is None or self.request is None:
+            return self.begun is None
+        backend = self.tools.backends[self.model.name]
+        log_so_far = self.outbox.log
+        return not plan(
+            log_so_far, self.request, self.model, can_continue=backend.can_continue
+        ).needs_reset
+
+    def stop(self, reason: StopReason) -> None:
+        """Close the backend soon; what was generated is still written where that is allowed."""
+        is_first = self._stop is None
+        if is_first or reason == "outage":
+            self._stop = reason
+        self._progress.set()
+        if is_first and self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    def on_answer(self) -> None:
+        self._progress.set()
+        if self._outbox is not None and self._outbox.stopped is not None:
+            self.stop("told")
+
+    # The way through
+
+    async def execute(self) -> None:
+        """See this entry through. Cancelling it leaves the generation to its lease."""
+        try:
+            begun = await self._begin()
+            if begun is None:
+                return
+            self.begun = begun
+            ending = await self._hold(begun)
+            self._tell(ending)
+        except Unavailable as exc:
+            # Nothing is lost: the lease runs out, and whoever sees Redis finds the entry.
+            log.warning("run abandoned", extra={"generation_id": self.id, "reason": str(exc)})
+
+    async def _begin(self) -> Begun | None:
+        """Become the holder; None: nothing to do, and the entry is dealt with."""
+        token, takeover = secrets.token_hex(12), self.tools.takeover()
+        give_up_s = self.tools.clock() + ABSENT_S
+        pause_s = ABSENT_PAUSE_S
+        while True:
+            outcome = await self._try_begin(token, takeover)
+            match outcome:
+                case Begun():
+                    return outcome
+                case Ended():
+                    await forget(self.tools.store.redis, self.id, self.tools.store.retention_ms)
+                    await self.tools.queue.acknowledge(self.delivery)
+                    return None
+                case Held(wait_ms):
+                    if self.delivery.is_claimed:
+                        self.held_ms = wait_ms
+                    else:
+                        await self.tools.queue.acknowledge(self.delivery)
+                    return None
+                case Absent():
+                    if self.delivery.is_claimed or self.tools.clock() > give_up_s:
+                        await self.tools.queue.acknowledge(self.delivery)
+                        return None
+            if self._stop is not None:
+                return None
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 0.5)
+
+    async def _try_begin(
+        self, token: str, takeover: Takeover
+    ) -> Begun | Held | Ended | Absent | None:
+        try:
+            return await self.tools.store.begin(
+                self.id,
+                token,
+                self.tools.worker,
+                quiet_until_ms=takeover.quiet_until_ms,
+                forgive_until_ms=takeover.forgive_until_ms,
+                survives_worker=self.model.on_takeover != "fail",
+            )
+        except Unavailable:
+            # It may have happened: the same token asks again, for as long as a holder would wait.
+            if (
+                self.tools.clock() - self.tools.appender.last_ok_s
+                > self.tools.settings.redis_outage_s
+            ):
+                raise
+            return None
+
+    async def _hold(self, begun: Begun) -> str:
+        now_s = self.tools.clock()
+        self._timeline = Timeline(began_s=now_s)
+        found = await self._read_found(begun)
+        self._outbox = Outbox(
+            self.id,
+            begun_token(begun),
+            found=found,
+            start=begun.start,
+            fields=begun.fields,
+            now_s=now_s,
+        )
+        await self.tools.queue.note_begun(self.ticket, begun.meta.created_at_ms)
+        self.request = decode_request(begun.meta.request)
+        try:
+            ending = await self._stream(self.request)
+        except BackendError as exc:
+            ending = self._failure(begun, exc)
+        if isinstance(ending, End):
+            return await self._finish(ending)
+        return await self._give_back(ending)
+
+    async def _read_found(self, begun: Begun) -> list[Entry]:
+        """What earlier attempts wrote: to go on from, and to write again should Redis lose it."""
+        found: list[Entry] = []
+        start_id = begun.start[0]
+        while len(found) < start_id.seq - 1:
+            after = EventId(found[-1][0].attempt, found[-1][0].seq + 1) if found else START
+            page = await self.tools.store.page(self.id, after, PAGE_ENTRIES)
+            found += [entry for entry in page if entry[0] < start_id]
+            if not page or page[-1][0] >= start_id:
+                break
+        if len(found) != start_id.seq - 1:
+            raise Unavailable("the log changed while it was read")
+        return found
+
+    async def _stream(self, request: Request) -> End | BackendError | None:
+        """Stream until the end; None: stopped, with `_stop` or the outbox saying why."""
+        backend = self.tools.backends[self.model.name]
+        course = plan(self.outbox.log, request, self.model, can_continue=backend.can_continue)
+        if course.needs_reset:
+            self._push(Reset("another attempt starts the answer again"))
+        try:
+            async with asyncio.timeout(None) as self._scope:
+                if self._stop is not None:
+                    return None
+                stream = backend.stream(request, prefix=course.prefix, seed=self.id)
+                async with aclosing(stream):
+                    async for items in stream:
+                        for item in items:
+                            if isinstance(item, Finish):
+                                return End("completed", item.reason, usage=self._counts())
+                            self._push(item)
+                        self.tools.appender.offer(self)
+                        await self._wait_for_room()
+        except TimeoutError:
+            if self._stop is None:
+                raise
+            return None
+        finally:
+            self._scope = None
+        raise BackendError("upstream_error", "the backend stopped without saying that it was done")
+
+    def _push(self, event: Event) -> None:
+        timeline = self._timeline
+        assert timeline is not None
+        if isinstance(event, Token):
+            timeline.pieces += 1
+            timeline.text_bytes += len(event.text)
+            if timeline.first_token_s is None:
+                timeline.first_token_s = self.tools.clock() - timeline.began_s
+        elif isinstance(event, Usage):
+            self._usage = event
+        elif timeline.connected_s is None:
+            timeline.connected_s = self.tools.clock() - timeline.began_s
+        self.outbox.push(event)  # type: ignore[arg-type]
+        if self.outbox.bytes_kept + self.outbox.bytes_unsent > self.tools.settings.answer_bytes_max:
+            raise BackendError(
+                "answer_too_large",
+                f"the answer is longer than {self.tools.settings.answer_bytes_max} bytes",
+                retryable=False,
+            )
+
+    def _counts(self) -> Counts | None:
+        usage = self._usage
+        if usage is None:
+            return None
+        return Counts(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+
+    async def _wait_for_room(self) -> None:
+        """Backpressure: while Redis is slower than the backend, the backend is not read on."""
+        while self.outbox.bytes_unsent > UNSENT_BYTES_MAX and self._stop is None:
+            self._progress.clear()
+            await self._progress.wait()
+
+    def _failure(self, begun: Begun, error: BackendError) -> End | BackendError:
+        """What a failed attempt comes to: the end, or (the error) another attempt later."""
+        failures = begun.failures + 1
+        self.tools.counters["attempts_failed"] += 1
+        if not error.retryable or self.model.on_takeover == "fail":
+            return failed(
+                error.code, error.message, retryable=error.retryable, usage=self._counts()
+            )
+        if failures >= self.tools.settings.attempts_max:
+            message = f"given up after {failures} failures; the last: {error.code}: {error.message}"
+            return failed("attempts_exhausted", message, retryable=True, usage=self._counts())
+        return error
+
+    # Ways out
+
+    async def _finish(self, end: End) -> str:
+        self.outbox.push(end)
+        self.tools.appender.offer(self)
+        await self._settle()
+        if self.outbox.stopped != "ended":
+            return self.outbox.stopped or "outage"
+        await self._leave()
+        return end.status if end.error is None else end.error.code
+
+    async def _give_back(self, error: BackendError | None) -> str:
+        """Stopped before the end: told so, drained, cut off from Redis, or failed for now."""
+        if self.outbox.stopped is None and self._stop != "outage":
+            self.tools.appender.offer(self)
+            await self._settle()
+        if self.outbox.stopped == "ended":
+            await self._leave()
+            return "ended elsewhere"
+        if self.outbox.stopped is not None or self._stop == "outage":
+            return self.outbox.stopped or "outage"
+        return await self._release(error)
+
+    async def _release(self, error: BackendError | None) -> str:
+        store, queue = self.tools.store, self.tools.queue
+        outcome = await store.release(
+            self.id, self.outbox.token, self.outbox.attempt, has_failed=error is not None
+        )
+        self.outbox.forgo("fenced")
+        if not isinstance(outcome, Released):
+            return type(outcome).__name__.lower()
+        if error is None:
+            await store.put_back(self.id, self.ticket.priority, self.ticket.model)
+        else:
+            await queue.try_later(self.ticket, await store.now_ms() + _pause_ms(outcome, error))
+        await queue.acknowledge(self.delivery)
+        return "handed over" if error is None else f"to be tried again: {error.code}"
+
+    async def _settle(self) -> None:
+        """Wait until what was pushed stands in Redis, or never will."""
+        while not self.outbox.is_settled and self._stop != "outage":
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def _leave(self) -> None:
+        """It has its end: out of the queue and the indexes. Repeatable, and done again if lost."""
+        try:
+            await self.tools.queue.acknowledge(self.delivery)
+            await forget(self.tools.store.redis, self.id, self.tools.store.retention_ms)
+        except Unavailable:
+            pass  # whoever claims the entry finds that it has ended, and does this
+
+    def _queued_ms(self, begun: Begun) -> int:
+        """From acceptance to this begin, by Redis's clock."""
+        return begun.meta.lease_ms - self.tools.store.lease_ms - begun.meta.created_at_ms
+
+    def _tell(self, ending: str) -> None:
+        """One line that answers: accepted, queued for, connected, first token, ended how."""
+        timeline, begun = self._timeline, self.begun
+        assert timeline is not None and begun is not None
+        counters = self.tools.counters
+        counters["generations"] += 1
+        counters["pieces"] += timeline.pieces
+        log.info(
+            "generation left",
+            extra={
+                "generation_id": self.id,
+                "model": self.ticket.model,
+                "attempt": begun.start[0].attempt,
+                "accepted_at_ms": begun.meta.created_at_ms,
+                "failures": begun.failures,
+                "queued_s": self._queued_ms(begun) / 1000,
+                "connected_s": _rounded(timeline.connected_s),
+                "first_token_s": _rounded(timeline.first_token_s),
+                "took_s": _rounded(self.tools.clock() - timeline.began_s),
+                "pieces": timeline.pieces,
+                "ending": ending,
+            },
+        )
+
+
+def begun_token(begun: Begun) -> str:
+    return begun.fields[b"token"].decode()
+
+
+def _pause_ms(outcome: Released, error: BackendError) -> int:
+    pause_s: float = min(RETRY_PAUSE_S * 2 ** (outcome.failures - 1), RETRY_PAUSE_MAX_S)
+    return int(1000 * max(pause_s, error.retry_after_s or 0.0))
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)
