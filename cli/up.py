@@ -120,8 +120,9 @@ def free_ports(host: str, first: int, count: int) -> list[int]:
 def listen_once(host: str, port: int, held: contextlib.ExitStack) -> int:
     """Listen as an API node would, until `held` is closed; return the port.
 
-    `listen`, not `bind` alone: with SO_REUSEADDR the bind succeeds beside a socket that is bound
-    and not listening yet. A name like localhost can have several addresses: a node takes them all.
+    With SO_REUSEADDR, or connections of the last run that wait to be forgotten would count as
+    taken; and with `listen`, for beside such a socket `bind` alone may succeed. A name like
+    localhost can have several addresses: a node takes them all.
     """
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

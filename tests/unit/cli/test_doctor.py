@@ -1,0 +1,153 @@
+"""What the doctor finds, and that whatever is not well comes with advice."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from cli import doctor
+from cli.doctor import Finding, examine_models, examine_redis
+from shared.models import Model
+from shared.settings import Settings
+from tests.support.redis_server import RedisServer, free_port
+
+WELL = {"redis_version": "7.0.15", "maxmemory_policy": "noeviction", "aof_enabled": 1}
+MODEL = Model(name="m", base_url="http://h/v1", model="qwen", api_key_env="KEY")
+
+
+def levels(findings: list[Finding]) -> list[str]:
+    return [finding.level for finding in findings]
+
+
+@pytest.mark.parametrize(
+    ("version", "level"), [((3, 11, 0), "ok"), ((3, 14, 1), "ok"), ((3, 10, 9), "FAIL")]
+)
+def test_python(version: tuple[int, ...], level: str) -> None:
+    assert doctor.judge_python(version).level == level
+
+
+@pytest.mark.parametrize(("hard", "level"), [(65_536, "ok"), (1_024, "warn"), (100, "FAIL")])
+def test_files(hard: int, level: str) -> None:
+    assert doctor.judge_files(hard).level == level
+
+
+def test_a_server_that_is_well() -> None:
+    assert levels(doctor.judge_server(WELL)) == ["ok", "ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"redis_version": "6.0.16"}, ["FAIL", "ok", "ok"]),
+        ({"redis_version": "6.2.0"}, ["ok", "ok", "ok"]),
+        ({"redis_version": ""}, ["FAIL", "ok", "ok"]),
+        ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, ["ok", "ok", "ok"]),
+        ({"maxmemory_policy": "allkeys-lru"}, ["ok", "FAIL", "ok"]),
+        ({"aof_enabled": 0}, ["ok", "ok", "warn"]),
+    ],
+)
+def test_a_server_that_is_not(change: dict[str, object], expected: list[str]) -> None:
+    assert levels(doctor.judge_server(WELL | change)) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "level"),
+    [
+        ("normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", "ok"),
+        ("normal 0 0 0 slave 0 0 0 pubsub 0 0 0", "ok"),
+        ("normal 0 0 0 slave 0 0 0 pubsub 1048576 0 0", "warn"),
+        ("", "warn"),
+        ("pubsub", "warn"),
+    ],
+)
+def test_pubsub_buffers(value: str, level: str) -> None:
+    assert doctor.judge_pubsub_limit(value).level == level
+
+
+@pytest.mark.parametrize(
+    ("status", "names", "level"),
+    [
+        (200, ["qwen"], "ok"),
+        (200, ["llama"], "warn"),
+        (200, [], "warn"),
+        (200, None, "warn"),
+        (404, None, "warn"),
+        (401, None, "FAIL"),
+        (403, None, "FAIL"),
+        (500, None, "FAIL"),
+    ],
+)
+def test_a_models_answer(status: int, names: list[str] | None, level: str) -> None:
+    assert doctor.judge_answer(MODEL, status, names).level == level
+
+
+@pytest.mark.parametrize(
+    ("settings", "level"),
+    [
+        (Settings(), "ok"),
+        (Settings(host="0.0.0.0"), "FAIL"),
+        (Settings(host="0.0.0.0", auth="off"), "warn"),
+        (Settings(host="0.0.0.0", api_keys="a-key-that-is-long-enough:me"), "ok"),
+    ],
+)
+def test_the_address_against_the_credentials(settings: Settings, level: str) -> None:
+    assert doctor.examine_address(settings).level == level
+
+
+async def test_a_real_server(redis_server: RedisServer) -> None:
+    findings = await examine_redis(Settings(redis_url=redis_server.url))
+
+    assert levels(findings) == ["ok", "ok", "warn", "ok"]  # tests run without an AOF
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "unix:///no/such/socket"])
+async def test_a_server_that_is_away(url: str) -> None:
+    (finding,) = await examine_redis(Settings(redis_url=url))
+
+    assert finding.level == "FAIL"
+    assert "TAILRACE_REDIS_URL" in finding.text
+
+
+async def test_the_models_servers_are_asked(tmp_path: Path) -> None:
+    """One lists its model, one has no key to be asked with, one is not there."""
+    requests: list[bytes] = []
+    body = b'{"data": [{"id": "up"}]}'
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        path = tmp_path / "models.toml"
+        path.write_text(
+            f'[models.up]\nbase_url = "http://127.0.0.1:{port}/v1/"\napi_key_env = "A"\n'
+            f'[models.keyless]\nbase_url = "http://127.0.0.1:{port}/v1"\napi_key_env = "B"\n'
+            f'[models.away]\nbase_url = "http://127.0.0.1:{free_port()}/v1"\n'
+            '[models.demo]\nbackend = "demo"\n'
+        )
+        findings = await examine_models(Settings(models=str(path)), {"A": "the-key"})
+
+    assert levels(findings) == ["ok", "ok", "FAIL", "FAIL"]
+    assert "set B" in findings[2].text
+    (request,) = requests
+    assert request.startswith(b"GET /v1/models HTTP/1.1\r\n")
+    assert b"Authorization: Bearer the-key" in request
+    assert not any("the-key" in finding.text for finding in findings)
+
+
+def test_a_fail_is_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.doctor(Settings(host="0.0.0.0")) == 1
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("ok    python")
+    assert any(line.startswith("FAIL  address") for line in lines)
+
+
+def test_a_machine_that_is_well_is_exit_0() -> None:
+    assert doctor.doctor(Settings()) == 0

@@ -1,0 +1,83 @@
+"""The command line: what it accepts, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+from cli import main as cli
+from shared.settings import Settings
+
+COMMANDS = ("up", "api", "worker", "jobs", "chat", "tail", "cancel", "ps", "doctor")
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"    {command} " in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+
+    assert caught.value.code == 0
+    assert f"usage: tailrace {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [[], ["dance"], ["api", "--port", "x"], ["tail"], ["cancel"]])
+def test_a_wrong_command_line_is_exit_2(argv: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+
+    assert caught.value.code == 2
+
+
+def test_what_is_not_built_yet_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench"]) == 2
+    assert capsys.readouterr().err == "tailrace bench: not built yet\n"
+
+
+@pytest.mark.parametrize("command", ["up", "api", "worker", "doctor", "ps"])
+def test_a_misspelt_variable_is_one_line_and_exit_2(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAILRACE_LEASES", "3")
+
+    assert cli.main([command]) == 2
+    line = f"tailrace {command}: TAILRACE_LEASES is not a setting; docs/operations.md lists them\n"
+    assert capsys.readouterr().err == line
+
+
+def test_flags_win_over_the_environment() -> None:
+    args = cli.build_parser().parse_args(["api", "--port", "9", "--host", "::1"])
+    settings = cli.with_flags(Settings(port=1, host="127.0.0.1"), args)
+
+    assert (settings.port, settings.host) == (9, "::1")
+
+
+def test_a_flag_that_is_left_out_changes_nothing() -> None:
+    args = cli.build_parser().parse_args(["up", "--api", "2"])
+
+    assert cli.with_flags(Settings(port=1), args) == Settings(port=1)
+
+
+def test_a_flag_is_checked_like_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["api", "--port", "70000"]) == 2
+    assert "from 0 to 65535" in capsys.readouterr().err
+
+
+def test_as_many_files_as_the_system_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [(1_024, 1_048_576), (1_024, 4_096), (1_024, resource.RLIM_INFINITY), (70_000, 80_000)]
+    wanted = []
+    for limit in limits:
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: limit)
+        monkeypatch.setattr(resource, "setrlimit", lambda _, pair: wanted.append(pair[0]))
+        cli.raise_file_limit()
+
+    assert wanted == [65_536, 4_096, 65_536]
