@@ -89,7 +89,7 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
     where = f"{path}: models.{name}"
     if MODEL_NAME.fullmatch(name) is None:
         raise ConfigurationError(
-            f"{where}: a name has letters, digits and ._:/@+- only, at most 128"
+            f"{path}: models.{name!r}: a name has letters, digits and ._:/@+- only, at most 128"
         )
     if not isinstance(table, dict):
         raise ConfigurationError(f"{where}: must be a table")

@@ -223,7 +223,7 @@ TOPICS: tuple[tuple[tuple[str, ...], ...], ...] = (
 
 CLOSINGS = (
     "That is all there is to it — one log, one writer, any number of readers. Connect a real model"
-    " in models.toml, and the same 流, as Zoë would call the stream, carries its words. ✨",
+    " in models.toml, and the same 流, as Zoë would call the stream, carries its words. 👩‍🚀",
     "Now put a real model behind me: a few lines in models.toml, and everything above holds for its"
     " answers too. Or ask again — with another seed, André, Zoë and 小明 hear another story. 👋",
     "Thanks for reading to the end event. The rest is in docs/architecture.md — short, and with a"

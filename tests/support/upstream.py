@@ -1,0 +1,303 @@
+"""A model server for tests: speaks the OpenAI stream from a script, byte by byte if told to.
+
+In this process: `async with Upstream() as upstream:` and `upstream.base_url`; `upstream.calls` has
+every request, and when its client went away. As a process of its own:
+`python -m tests.support.upstream --port 0` prints its base URL; `GET /calls` gives the records.
+A raw asyncio server and no framework, because the tests choose where writes and connections end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from tests.support.upstream_script import (
+    PRESETS,
+    Cut,
+    Pause,
+    Script,
+    document,
+    error_body,
+    expected_text,
+    position,
+    prefix_of,
+    prompt_of,
+    script_of,
+    steps,
+)
+
+__all__ = ["PRESETS", "Call", "Script", "Upstream", "expected_text", "script_of"]
+
+HEAD_BYTES_MAX = 65_536
+EVENT_STREAM = "text/event-stream"
+JSON = "application/json"
+
+
+@dataclass(slots=True)
+class Call:
+    """One request to chat completions.
+
+    Attributes:
+        connection: which connection it came over, from 1.
+        written: bytes of the body so far.
+        left: set when the client closed its connection before the answer was over.
+        ended: set when the server is done with it, in whatever way.
+    """
+
+    headers: dict[str, str]
+    body: dict[str, Any]
+    connection: int
+    written: int = 0
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Upstream:
+    """The server.
+
+    Attributes:
+        raw: every request is answered with these bytes, in these pieces, instead of a script's.
+        keep_open: with `raw`: the body is not ended.
+        refusal: every request is answered 401 with this body.
+        hang_up_next: the next request is read and its connection closed without a word.
+    """
+
+    def __init__(self, *, port: int = 0, raw: list[bytes] | None = None) -> None:
+        self.calls: list[Call] = []
+        self.raw = raw
+        self.keep_open = False
+        self.refusal = b""
+        self.hang_up_next = False
+        self.port = port
+        self.connections = 0
+        self._faults: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def __aenter__(self) -> Upstream:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._server.wait_closed()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        number = self.connections
+        try:
+            while await self._serve_one(reader, writer, number):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _serve_one(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
+    ) -> bool:
+        """Answer one request; return whether the connection may be used again."""
+        request = await _read_request(reader)
+        if request is None:
+            return False
+        if self.hang_up_next:
+            self.hang_up_next = False
+            return False
+        line, headers, raw_body = request
+        if "/chat/completions" not in line:
+            content = self._records() if "/calls" in line else b'{"object":"list","data":[]}'
+            writer.write(_head(200, JSON, f"Content-Length: {len(content)}") + content)
+            await writer.drain()
+            return True
+        call = Call(headers, msgspec.json.decode(raw_body), connection)
+        self.calls.append(call)
+        is_kept = False
+        try:
+            async with asyncio.TaskGroup() as group:
+                # A client sends nothing while it waits: whatever this read gives is the end.
+                gone = group.create_task(reader.read(1))
+                try:
+                    is_kept = await self._answer(call, _Body(call, writer, gone))
+                finally:
+                    gone.cancel()
+        except* ConnectionError:
+            call.left.set()
+        finally:
+            call.ended.set()
+        return is_kept
+
+    async def _answer(self, call: Call, out: _Body) -> bool:
+        if self.refusal:
+            return await out.whole(401, self.refusal)
+        if self.raw is not None:
+            return await self._answer_raw(self.raw, out)
+        script = script_of(call.body)
+        is_faulty = self._meets_fault(call, script)
+        await out.pause(script.head_delay_s)
+        if is_faulty and script.fault == "status":
+            return await out.whole(script.status, error_body("as told"), script.retry_after)
+        start = position(prompt_of(call.body["messages"]), prefix_of(call.body), script)
+        if start < 0:
+            return await out.whole(400, error_body("not my words", kind="invalid_request_error"))
+        if script.is_json:
+            return await out.whole(200, document(call.body, script, start))
+        await out.begin(EVENT_STREAM)
+        out.write_bytes = script.write_bytes
+        out.cut_at_byte = script.cut_at_byte if is_faulty and script.fault == "cut" else 0
+        is_at_token = is_faulty and not out.cut_at_byte
+        for step in steps(call.body, script, start, is_faulty=is_at_token):
+            match step:
+                case Pause(seconds):
+                    await out.pause(seconds)
+                case Cut(is_clean):
+                    return await out.end() if is_clean else out.reset()
+                case _:
+                    if not await out.write(step):
+                        return False
+        return await out.end()
+
+    async def _answer_raw(self, pieces: list[bytes], out: _Body) -> bool:
+        await out.begin(EVENT_STREAM)
+        for piece in pieces:
+            await out.write(piece)
+        if self.keep_open:
+            await out.pause(None)
+        return await out.end()
+
+    def _meets_fault(self, call: Call, script: Script) -> bool:
+        if not script.fault:
+            return False
+        prompt = prompt_of(call.body["messages"])
+        self._faults[prompt] += 1
+        return not script.fault_requests or self._faults[prompt] <= script.fault_requests
+
+    def _records(self) -> bytes:
+        return msgspec.json.encode(
+            [
+                {
+                    "prompt": prompt_of(call.body["messages"]),
+                    "prefix": prefix_of(call.body),
+                    "body": call.body,
+                    "written": call.written,
+                    "left": call.left.is_set(),
+                    "ended": call.ended.is_set(),
+                }
+                for call in self.calls
+            ]
+        )
+
+
+class _Body:
+    """The answer to one call, chunked. A client that goes away raises ConnectionError here."""
+
+    def __init__(self, call: Call, writer: asyncio.StreamWriter, gone: asyncio.Task[bytes]) -> None:
+        self.write_bytes = 0
+        self.cut_at_byte = 0
+        self._call = call
+        self._writer = writer
+        self._gone = gone
+
+    async def pause(self, seconds: float | None) -> None:
+        if seconds is None or seconds > 0:
+            await asyncio.wait({self._gone}, timeout=seconds)
+        self._check()
+
+    async def begin(self, content_type: str) -> None:
+        self._writer.write(_head(200, content_type, "Transfer-Encoding: chunked"))
+        await self._writer.drain()
+
+    async def write(self, data: bytes) -> bool:
+        """Write, in pieces if told to; return False once the connection was cut as told."""
+        size = self.write_bytes or len(data) or 1
+        for at in range(0, len(data), size):
+            piece = data[at : at + size]
+            if self.cut_at_byte and self._call.written + len(piece) >= self.cut_at_byte:
+                self._chunk(piece[: self.cut_at_byte - self._call.written])
+                return self.reset()
+            self._chunk(piece)
+            await self._writer.drain()
+            if size < len(data):
+                await asyncio.sleep(0)  # a packet of its own
+            self._check()
+        return True
+
+    async def end(self) -> bool:
+        self._writer.write(b"0\r\n\r\n")
+        await self._writer.drain()
+        return True
+
+    async def whole(self, status: int, body: bytes, retry_after: str = "") -> bool:
+        lines = [f"Content-Length: {len(body)}"]
+        if retry_after:
+            lines.append(f"Retry-After: {retry_after}")
+        self._writer.write(_head(status, JSON, *lines) + body)
+        await self._writer.drain()
+        return True
+
+    def reset(self) -> bool:
+        """Close without the last chunk: what was written arrives, an end does not."""
+        self._writer.close()
+        return False
+
+    def _chunk(self, data: bytes) -> None:
+        if data:
+            self._call.written += len(data)
+            self._writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def _check(self) -> None:
+        if self._gone.done():
+            raise ConnectionResetError("the client has gone")
+
+
+async def _read_request(
+    reader: asyncio.StreamReader,
+) -> tuple[str, dict[str, str], bytes] | None:
+    """Read one request; None where the client closed instead."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    line, *lines = head.decode("latin-1").split("\r\n")
+    headers = {}
+    for header in lines:
+        name, _, value = header.partition(":")
+        headers[name.strip().lower()] = value.strip()
+    return line, headers, await reader.readexactly(int(headers.get("content-length", 0)))
+
+
+def _head(status: int, content_type: str, *lines: str) -> bytes:
+    fields = "\r\n".join((f"HTTP/1.1 {status} Status", f"Content-Type: {content_type}", *lines))
+    return f"{fields}\r\n\r\n".encode()
+
+
+async def _serve(port: int) -> None:
+    async with Upstream(port=port) as upstream:
+        sys.stdout.write(upstream.base_url + "\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(parser.parse_args().port))

@@ -1,0 +1,37 @@
+"""Backends out of the models file and the environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.errors import ConfigurationError
+from shared.models import DEMO, Model
+from shared.settings import Settings
+from workers.backends import build_backends
+
+UP = Model(name="up", base_url="http://x/v1", api_key_env="UP_KEY", on_takeover="continue")
+
+
+def test_one_backend_for_each_model() -> None:
+    built = build_backends({"demo": DEMO, "up": UP}, Settings(), {"UP_KEY": "k"})
+
+    assert list(built) == ["demo", "up"]
+    assert all(backend.can_continue for backend in built.values())
+
+
+@pytest.mark.parametrize("environ", [{}, {"UP_KEY": ""}, {"UP_KEY": " "}, {"UP_KEY": "a\nb"}])
+def test_a_key_that_is_missing_or_no_header(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="UP_KEY"):
+        build_backends({"up": UP}, Settings(), environ)
+
+
+def test_a_demo_option_that_is_none() -> None:
+    model = Model(name="d", backend="demo", options={"tokens_per_sec": 5})
+    with pytest.raises(ConfigurationError, match=r"models\.d.*tokens_per_sec"):
+        build_backends({"d": model}, Settings(), {})
+
+
+async def test_closing_what_was_never_used_and_twice() -> None:
+    for backend in build_backends({"demo": DEMO, "up": UP}, Settings(), {"UP_KEY": "k"}).values():
+        await backend.aclose()
+        await backend.aclose()

@@ -1,0 +1,59 @@
+"""Which deadline holds when, with times that the test makes up."""
+
+from __future__ import annotations
+
+from shared.settings import Settings
+from workers.backends.limits import AFTER_FINISH_S, Limits
+
+SETTINGS = Settings(upstream_first_token_s=300, upstream_idle_s=60, upstream_total_s=1_000)
+
+
+def test_while_connecting_only_the_total_holds() -> None:
+    assert Limits(SETTINGS, 100.0).deadline == 1_100.0
+
+
+def test_first_token_counts_from_the_request_being_sent() -> None:
+    limits = Limits(SETTINGS, 100.0)
+    limits.sent(109.0)
+
+    assert limits.deadline == 409.0
+    assert limits.exceeded().message == "the backend gave no token within 300 s"
+
+
+def test_reads_without_content_do_not_move_the_first_token_limit() -> None:
+    limits = Limits(SETTINGS, 100.0)
+    limits.sent(100.0)
+    limits.read(350.0, is_finished=False)
+
+    assert limits.deadline == 400.0
+
+
+def test_after_content_each_read_may_take_the_idle_time() -> None:
+    limits = Limits(SETTINGS, 100.0)
+    limits.sent(100.0)
+    limits.content()
+    limits.read(350.0, is_finished=False)
+
+    assert limits.deadline == 410.0
+    assert limits.exceeded().message == "the backend was silent for 60 s"
+
+
+def test_the_total_ends_an_answer_that_keeps_talking() -> None:
+    limits = Limits(SETTINGS, 100.0)
+    limits.sent(100.0)
+    limits.content()
+    limits.read(1_090.0, is_finished=False)
+
+    assert limits.deadline == 1_100.0
+    assert limits.exceeded().message == "the answer took more than 1000 s"
+    assert limits.exceeded().code == "upstream_timeout"
+    assert limits.exceeded().retryable
+
+
+def test_after_the_finish_only_a_moment() -> None:
+    limits = Limits(SETTINGS, 100.0)
+    limits.sent(100.0)
+    limits.content()
+    limits.read(200.0, is_finished=True)
+
+    assert limits.deadline == 200.0 + AFTER_FINISH_S

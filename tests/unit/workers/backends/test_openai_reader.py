@@ -1,0 +1,209 @@
+"""The reader gives the same items and the same failure however the bytes were cut."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.errors import BackendError
+from shared.events import Reasoning, Token, ToolCall, Usage
+from tests.support.openai_streams import ALL, OPENAI, Recorded
+from workers.backends.contract import Finish, Item
+from workers.backends.openai_reader import ChatReader, has_content
+
+LINE_BYTES_MAX = 4_096
+
+
+def read(*pieces: bytes, line_bytes_max: int = LINE_BYTES_MAX) -> tuple[list[Item], ChatReader]:
+    reader = ChatReader(line_bytes_max=line_bytes_max, body_bytes_max=LINE_BYTES_MAX)
+    items = [item for piece in pieces for item in reader.feed(piece)]
+    return items + reader.feed_eof(), reader
+
+
+def check(recorded: Recorded, *pieces: bytes) -> None:
+    items, reader = read(*pieces)
+    assert items == recorded.items
+    assert reader.is_done
+    if recorded.failure:
+        assert reader.failure is not None
+        assert reader.failure.message.startswith(recorded.failure)
+    else:
+        assert reader.failure is None
+
+
+def chunk(delta: dict[str, object], finish: str | None = None, **more: object) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return b"data: " + msgspec.json.encode({"choices": [choice]} | more) + b"\n\n"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_recorded_stream(name: str) -> None:
+    check(ALL[name], ALL[name].raw)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_cut_at_every_byte(name: str) -> None:
+    raw = ALL[name].raw
+    for at in range(1, len(raw)):
+        check(ALL[name], raw[:at], raw[at:])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_byte_at_a_time(name: str) -> None:
+    raw = ALL[name].raw
+    check(ALL[name], *(raw[at : at + 1] for at in range(len(raw))))
+
+
+@settings(max_examples=300)
+@given(name=st.sampled_from(sorted(ALL)), data=st.data())
+def test_cut_anywhere_many_times(name: str, data: st.DataObject) -> None:
+    raw = ALL[name].raw
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=12)))
+    check(ALL[name], *(raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)))
+
+
+@settings(max_examples=100)
+@given(
+    name=st.sampled_from(sorted(ALL)),
+    ends=st.sampled_from([b"\r", b"\r\n"]),
+    cut=st.floats(0, 1),
+)
+def test_any_line_end(name: str, ends: bytes, cut: float) -> None:
+    recorded = ALL[name]
+    raw = recorded.raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", ends)
+    at = int(cut * len(raw))
+    check(recorded, raw[:at], raw[at:])
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_any_bytes_end_in_a_finish_or_a_backend_error(raw: bytes, at: int) -> None:
+    items, reader = read(raw[:at], raw[at:])
+    assert reader.is_done
+    assert (reader.failure is None) == bool(items and isinstance(items[-1], Finish))
+
+
+@settings(max_examples=200)
+@given(texts=st.lists(st.text(min_size=1), max_size=8), size=st.integers(1, 40))
+def test_text_arrives_exactly(texts: list[str], size: int) -> None:
+    texts = [text.encode("utf-8", "ignore").decode() for text in texts]
+    raw = b"".join(chunk({"content": text}) for text in texts) + chunk({}, "stop")
+    items, _ = read(*(raw[at : at + size] for at in range(0, len(raw), size)))
+    assert items == [*(Token(text) for text in texts if text), Finish("stop")]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("stop", "stop"),
+        ("length", "length"),
+        ("tool_calls", "tool_calls"),
+        ("function_call", "tool_calls"),
+        ("content_filter", "content_filter"),
+    ],
+)
+def test_finish_reasons(said: str, reason: str) -> None:
+    assert read(chunk({}, said))[0] == [Finish(reason)]  # type: ignore[arg-type]
+
+
+def test_unknown_finish_reason_is_a_stop_and_is_told() -> None:
+    assert read(chunk({}, "solar_flare"))[0] == [Finish("stop", "solar_flare")]
+
+
+@pytest.mark.parametrize("said", ["error", "abort", "insufficient_system_resource"])
+def test_finish_reason_that_means_failure(said: str) -> None:
+    items, reader = read(chunk({"content": "a"}), chunk({}, said), b"data: [DONE]\n\n")
+    assert items == [Token("a")]
+    assert reader.failure is not None and reader.failure.retryable
+    assert said in reader.failure.message
+
+
+@pytest.mark.parametrize("said", ["", "null"])
+def test_finish_reason_that_means_not_yet(said: str) -> None:
+    items, _ = read(chunk({"content": "a"}, said), chunk({"content": "b"}, "stop"))
+    assert items == [Token("a"), Token("b"), Finish("stop")]
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [
+        ({"message": "busy", "code": 429}, True),
+        ({"message": "busy", "code": "503"}, True),
+        ({"message": "too long", "code": 400, "type": "BadRequestError"}, False),
+        ({"message": "too long", "code": "context_length_exceeded"}, False),
+        ("just words", True),
+    ],
+)
+def test_error_in_the_stream_says_whether_to_try_again(error: object, retryable: bool) -> None:
+    _, reader = read(b"data: " + msgspec.json.encode({"error": error}) + b"\n\n")
+    assert reader.failure is not None
+    assert reader.failure.retryable is retryable
+    assert reader.failure.code == ("upstream_error" if retryable else "upstream_refused")
+
+
+def test_error_by_event_name() -> None:
+    _, reader = read(b'event: error\ndata: {"message":"overloaded"}\n\n', chunk({}, "stop"))
+    assert reader.failure is not None and reader.failure.message == "overloaded"
+
+
+def test_error_inside_a_choice() -> None:
+    raw = b'data: {"choices":[{"index":0,"error":{"message":"gone","code":502}}]}\n\n'
+    _, reader = read(raw, chunk({}, "stop"))
+    assert reader.failure is not None and reader.failure.message == "gone"
+
+
+def test_usage_comes_once_and_last_count_wins() -> None:
+    pieces = [
+        chunk({"content": str(n)}, usage={"prompt_tokens": 1, "completion_tokens": n})
+        for n in range(3)
+    ]
+    items, _ = read(*pieces, chunk({}, "stop"), b"data: [DONE]\n\n")
+    assert items[-2:] == [Usage(1, 2, 3), Finish("stop")]
+    assert sum(isinstance(item, Usage) for item in items) == 1
+
+
+@pytest.mark.parametrize("usage", [None, {}, [], "many", {"prompt_tokens": "3"}])
+def test_odd_usage_does_not_end_an_answer(usage: object) -> None:
+    assert read(chunk({"content": "a"}, "stop", usage=usage))[0] == [Token("a"), Finish("stop")]
+
+
+def test_odd_optional_members_are_ignored() -> None:
+    delta = {"content": "a", "reasoning": {"x": 1}, "refusal": [], "audio": 5}
+    assert read(chunk(delta, "stop"))[0] == [Token("a"), Finish("stop")]
+    parts = [5, {"type": "text", "text": 7}, {"thinking": True}, {"thinking": ["x"]}]
+    assert read(chunk({"content": parts}, "stop"))[0] == [Finish("stop")]
+
+
+def test_nothing_is_read_after_done() -> None:
+    items, reader = read(OPENAI.raw, chunk({"content": "more"}), b"\xff")
+    assert items == OPENAI.items
+    assert reader.failure is None
+
+
+def test_line_longer_than_the_limit_fails_after_what_came_before() -> None:
+    raw = chunk({"content": "a"}) + b"data: " + b"x" * LINE_BYTES_MAX
+    for size in (1, 1_000, len(raw)):
+        items, reader = read(*(raw[at : at + size] for at in range(0, len(raw), size)))
+        assert items == [Token("a")]
+        assert reader.failure is not None and "line" in reader.failure.message
+
+
+def test_document_longer_than_the_limit_is_too_large() -> None:
+    _, reader = read(b'{"x":"' + b"x" * LINE_BYTES_MAX + b'"}')
+    assert reader.failure is not None
+    assert (reader.failure.code, reader.failure.retryable) == ("answer_too_large", False)
+
+
+def test_deep_json_is_a_backend_error() -> None:
+    raw = b'data: {"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}\n\n"
+    _, reader = read(raw, line_bytes_max=2**20)
+    assert isinstance(reader.failure, BackendError)
+
+
+def test_what_counts_as_content() -> None:
+    assert has_content([Token("a")])
+    assert has_content([Reasoning("a")])
+    assert has_content([ToolCall(0)])
+    assert not has_content([Usage(1, 1, 2), Finish("stop")])
