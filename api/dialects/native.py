@@ -1,0 +1,118 @@
+r"""The native dialect, in three framings. None of them decodes an event: the bytes are cut and put.
+
+    log        1-42  {"type":"token","text":" Hello"}
+    SSE        id: 1-42 LF event: token LF data: {"text":" Hello"} LF LF
+    NDJSON     {"id":"1-42","type":"token","text":" Hello"} LF
+    WebSocket  {"type":"token","id":"<generation>","event_id":"1-42","text":" Hello"}
+
+LF and not CRLF, and a heartbeat without a blank line: everything else breaks some client's parser.
+Source: docs/protocol.md, "Events" and "WebSocket".
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from api.dialects.fold import Dialect
+from shared.ids import START, EventId
+from shared.outcomes import Meta
+
+TYPE_PREFIX = b'{"type":"'
+TYPE_START = len(TYPE_PREFIX)
+TOKEN_PREFIX = b'{"type":"token","text":"'
+TOKEN_SUFFIX = b'"}'
+RESET = b'{"type":"reset","reason":"log_rewritten"}'
+LOST = (
+    b'{"type":"end","status":"failed","finish_reason":"error","error":{"code":"lost",'
+    b'"message":"the log of this generation was lost: start a new one","retryable":true}}'
+)
+
+
+class SseFold:
+    """Server-sent events."""
+
+    def __init__(self, meta: Meta) -> None:
+        pass
+
+    def add(self, event_id: EventId, raw: bytes) -> bytes:
+        raw = as_one_line(raw)
+        close = raw.index(b'"', TYPE_START)
+        # What follows the type starts with a comma, or is the closing brace alone.
+        rest = raw[close + 2 :] if raw[close + 1] == 0x2C else b"}"
+        return b"id: %d-%d\nevent: %b\ndata: {%b\n\n" % (*event_id, raw[TYPE_START:close], rest)
+
+    def aside(self, raw: bytes) -> bytes:
+        return self.add(START, raw)
+
+
+class NdjsonFold:
+    """One JSON object a line."""
+
+    def __init__(self, meta: Meta) -> None:
+        pass
+
+    def add(self, event_id: EventId, raw: bytes) -> bytes:
+        return b'{"id":"%d-%d",%b\n' % (*event_id, as_one_line(raw)[1:])
+
+    def aside(self, raw: bytes) -> bytes:
+        return self.add(START, raw)
+
+
+class SocketFold:
+    """One JSON object a text frame; each names its generation, because many share a socket."""
+
+    def __init__(self, meta: Meta) -> None:
+        self._id = meta.generation_id.encode()
+
+    def add(self, event_id: EventId, raw: bytes) -> bytes:
+        raw = as_one_line(raw)
+        close = raw.index(b'"', TYPE_START) + 1
+        named = b',"id":"%b","event_id":"%d-%d"' % (self._id, *event_id)
+        return raw[:close] + named + raw[close:]
+
+    def aside(self, raw: bytes) -> bytes:
+        return self.add(START, raw)
+
+
+SSE = Dialect("native-sse", SseFold, heartbeat=b": ping\n")
+NDJSON = Dialect("native-ndjson", NdjsonFold, heartbeat=b"\n")
+SOCKET = Dialect("native-socket", SocketFold)
+
+
+def as_one_line(raw: bytes) -> bytes:
+    """Return the entry as our worker writes it: `type` first, no line breaks.
+
+    A foreign writer may order members differently or indent; its bytes must not break the framing.
+    """
+    if raw.startswith(TYPE_PREFIX) and b"\n" not in raw and b"\r" not in raw:
+        return raw
+    try:
+        fields = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        fields = None
+    if not isinstance(fields, dict):
+        fields = {}
+    kind = fields.pop("type", "unreadable")
+    kind = kind if isinstance(kind, str) and kind.isidentifier() else "unreadable"
+    return msgspec.json.encode({"type": kind, **fields})
+
+
+def joined_tokens(raws: list[bytes], start: int, bytes_max: int) -> tuple[bytes, int]:
+    """Join the run of tokens from `raws[start]` on into one event; return it and how many it took.
+
+    Piece borders mean nothing, so a reader that is behind gets a run in one frame, under the id of
+    its last. Only plain tokens are joined, without decoding: JSON strings concatenate.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    for index in range(start, len(raws)):
+        raw = raws[index]
+        text = raw[len(TOKEN_PREFIX) : -len(TOKEN_SUFFIX)]
+        is_plain = raw.startswith(TOKEN_PREFIX) and raw.endswith(TOKEN_SUFFIX) and b'"' not in text
+        if not is_plain or size + len(text) > bytes_max:
+            break
+        pieces.append(text)
+        size += len(text)
+    if len(pieces) < 2:
+        return raws[start], 1
+    return TOKEN_PREFIX + b"".join(pieces) + TOKEN_SUFFIX, len(pieces)

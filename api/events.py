@@ -1,0 +1,273 @@
+"""GET /v1/generations/{id}/events, and every answer that is a stream: SSE, NDJSON, long poll.
+
+Negotiates the transport and the cursor, answers the rows of the status table, and then hands `send`
+to the hub. Invariant: a response body is finished only after `end` was written; every other way out
+breaks the connection off, so that the client sees an error and comes back with its cursor.
+Source: docs/protocol.md, "HTTP" and its status table.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable, Mapping
+from urllib.parse import parse_qsl
+
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from api import longpoll
+from api.dialects.native import NDJSON, SSE
+from api.errors import TRANSPORT, break_off, request_error, unavailable
+from api.hub.departure import Departure
+from api.hub.hub import Hub
+from api.hub.reader import Outcome
+from api.hub.relay import Relay
+from api.hub.subscriber import Subscriber
+from shared.errors import NotFound, RequestError, Unavailable
+from shared.ids import START, EventId, is_generation_id, parse_cursor
+from shared.outcomes import Meta
+from shared.store import Store
+
+logger = logging.getLogger(__name__)
+
+DIALECTS = {"sse": SSE, "ndjson": NDJSON}
+MEDIA_TYPES = {
+    "sse": "text/event-stream",
+    "ndjson": "application/x-ndjson",
+    "long_poll": "application/json",
+}
+CONTENT_TYPES = {
+    "sse": b"text/event-stream; charset=utf-8",
+    "ndjson": b"application/x-ndjson; charset=utf-8",
+}
+RETRY_MS = (500, 1_500)  # jittered, lest the readers of a node that dies come back in one second
+
+ExtraHeaders = Iterable[tuple[bytes, bytes]]
+
+
+async def events(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    hub: Hub,
+    store: Store,
+    owner: str,
+    generation_id: str,
+) -> None:
+    """Answer GET (or HEAD) /v1/generations/{id}/events for `owner`.
+
+    Raises:
+        RequestError: before anything was sent.
+    """
+    headers, query = Headers(scope=scope), read_query(scope)
+    transport, wait_s = choose_transport(headers.get("accept", ""), query)
+    cursor = read_cursor(headers, query)
+    try:
+        meta = await find(hub, store, owner, generation_id)
+        if transport == "long_poll":
+            await _respond_json(scope, send, await longpoll.long_poll(hub, meta, cursor, wait_s))
+        else:
+            await stream_events(
+                hub, scope, receive, send, meta=meta, cursor=cursor, transport=transport
+            )
+    except (RequestError, Unavailable) as exc:
+        error = unavailable() if isinstance(exc, Unavailable) else exc
+        if error.status != 503 or transport != "sse" or cursor == START:
+            raise error from exc
+        await _send_away(scope, receive, send)
+
+
+async def find(hub: Hub, store: Store, owner: str, generation_id: str) -> Meta:
+    """Return the generation if it is the asker's; with Redis away, from what the node holds.
+
+    Raises:
+        NotFound, Unavailable.
+    """
+    if not is_generation_id(generation_id):
+        raise NotFound()
+    try:
+        meta = await store.meta(generation_id)
+    except Unavailable:
+        meta = hub.known(generation_id)
+        if meta is None:
+            raise
+    if meta is None or meta.owner != owner or meta.status == "sealed":
+        raise NotFound()
+    return meta
+
+
+async def stream_events(
+    hub: Hub,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    meta: Meta,
+    cursor: EventId,
+    transport: str,
+    extra_headers: ExtraHeaders = (),
+) -> None:
+    """Answer with the stream of one generation, after `cursor`; returns when it is over.
+
+    Args:
+        transport: `sse` or `ndjson`.
+        extra_headers: sent with the response's own.
+
+    Raises:
+        RequestError, Unavailable: before anything was sent.
+    """
+    async with hub.reading(meta) as relay:
+        has_all = relay.feed.is_ended and cursor == relay.feed.top
+        headers = [*stream_headers(transport), *extra_headers]
+        if scope["method"] == "HEAD" or has_all:
+            status = 204 if has_all else 200
+            await _respond_empty(send, status, list(extra_headers) if has_all else headers)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        outcome = await _stream(hub, relay, scope, receive, send, cursor, transport)
+    await _finish(scope, receive, send, outcome)
+
+
+async def _stream(
+    hub: Hub,
+    relay: Relay,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    cursor: EventId,
+    transport: str,
+) -> Outcome:
+    subscriber = Subscriber(
+        relay,
+        DIALECTS[transport],
+        send,
+        hub,
+        cursor=cursor,
+        transport=scope.get("extensions", {}).get(TRANSPORT),
+        prefix=retry_line() if transport == "sse" else b"",
+    )
+    departure = Departure(receive, lambda: subscriber.break_off(Outcome.LEFT))
+    hub.admit(subscriber, transport)
+    hub.heartbeats.put(subscriber, hub.now() + hub.settings.heartbeat_s)
+    try:
+        relay.join(subscriber)
+        return await subscriber.done
+    finally:
+        subscriber.break_off(Outcome.LEFT)
+        departure.close()
+        relay.leave(subscriber)
+        hub.dismiss(subscriber)
+
+
+async def _finish(scope: Scope, receive: Receive, send: Send, outcome: Outcome) -> None:
+    """End the response as its outcome deserves: cleanly after `end`, and never otherwise."""
+    if outcome is Outcome.ENDED:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    elif outcome is not Outcome.LEFT:
+        logger.info("reader broken off", extra={"outcome": outcome.value})
+        break_off(scope)
+        await Departure.wait(receive)
+
+
+async def _send_away(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell a native EventSource to come back: a 503 would end it for good."""
+    headers = list(stream_headers("sse"))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if scope["method"] == "HEAD":
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return
+    await send({"type": "http.response.body", "body": retry_line() + b"\n", "more_body": True})
+    break_off(scope)
+    await Departure.wait(receive)
+
+
+async def _respond_json(scope: Scope, send: Send, body: bytes) -> None:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    body = b"" if scope["method"] == "HEAD" else body
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _respond_empty(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def stream_headers(transport: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a stream: nothing between us and the reader may keep or change it."""
+    return [
+        (b"content-type", CONTENT_TYPES[transport]),
+        (b"cache-control", b"no-store, no-transform"),
+        (b"x-accel-buffering", b"no"),
+    ]
+
+
+def retry_line() -> bytes:
+    return b"retry: %d\n" % random.randint(*RETRY_MS)
+
+
+# What was asked for
+
+
+def read_query(scope: Scope) -> dict[str, str]:
+    """Return the query's parameters; of a repeated one the last counts."""
+    raw = scope.get("query_string", b"").decode("latin-1")
+    return dict(parse_qsl(raw, keep_blank_values=True, errors="surrogateescape"))
+
+
+def read_cursor(headers: Headers, query: Mapping[str, str]) -> EventId:
+    """Return where to read on from: the header, else the query, else the start.
+
+    Raises:
+        CursorInvalid: it is there and is not an event id.
+    """
+    text = headers.get("last-event-id")
+    if text is None:
+        text = query.get("last_event_id", "")
+    return parse_cursor(text) if text else START
+
+
+def choose_transport(accept: str, query: Mapping[str, str]) -> tuple[str, float]:
+    """Return the transport that is asked for, and how long a long poll may wait, s.
+
+    Raises:
+        RequestError: 400, `wait` is no number from 0 to 60; 406, nothing that can be served.
+    """
+    if "wait" in query:
+        return "long_poll", longpoll.parse_wait(query["wait"])
+    if not accept.strip():
+        return "sse", 0.0
+    best = max(MEDIA_TYPES, key=lambda transport: _weight(accept, MEDIA_TYPES[transport]))
+    if _weight(accept, MEDIA_TYPES[best])[0] <= 0:
+        raise request_error("not_acceptable", f"offered are {', '.join(MEDIA_TYPES.values())}")
+    return best, 0.0
+
+
+def _weight(accept: str, media_type: str) -> tuple[float, int]:
+    """Return (q, exactness) of the range in `accept` that fits best. Source: RFC 9110, 12.5.1."""
+    main = media_type.partition("/")[0]
+    exactness = {media_type: 2, f"{main}/*": 1, "*/*": 0}
+    best: tuple[int, float] = (-1, 0.0)
+    for part in accept.split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        if name in exactness:
+            best = max(best, (exactness[name], _quality(parameters)))
+    return best[1], best[0]
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                quality = float(value)
+            except ValueError:
+                return 0.0
+            return quality if 0 <= quality <= 1 else 0.0
+    return 1.0

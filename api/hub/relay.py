@@ -1,0 +1,241 @@
+"""One generation on this node: its copy, its encoded logs, its readers, and the reads that fill it.
+
+Invariant: pages are read by one task at a time for all readers, and only once the live channel is
+subscribed (or known not to be needed), so that nothing falls between the page and the first frame.
+A rewrite of the log puts every reader back to the id that it has seen before any of them is woken.
+Knows no transport. Source: docs/architecture.md, "The hub".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from api.dialects.fold import Dialect
+from api.hub.encoded import EncodedLog
+from api.hub.feed import Feed
+from api.hub.frame import FrameInvalid, Notice, parse_frame
+from api.hub.reader import Outcome, Reader
+from api.hub.recheck import Recheck
+from shared.errors import Unavailable
+from shared.outcomes import Meta
+from shared.store import Store
+
+logger = logging.getLogger(__name__)
+
+PAGE_ENTRIES_MAX = 1_000
+PAGE_ENTRIES_MIN = 8
+PAGE_ENTRIES_FIRST = 256  # before the size of the entries is known
+PAGE_BYTES = 262_144
+RETRY_S = (0.05, 2.0)  # first and longest pause after a read that failed
+REWRITES_MAX = 3  # in one go; then the next read waits, lest a log that we cannot read spins us
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+class Relay:
+    """What a node holds of one generation.
+
+    Args:
+        spawn: runs a coroutine in a task that somebody owns.
+        clock: loop time, s.
+    """
+
+    def __init__(
+        self,
+        meta: Meta,
+        store: Store,
+        *,
+        spawn: Spawn,
+        clock: Callable[[], float],
+        lease_s: float,
+    ) -> None:
+        self.meta = meta
+        self.feed = Feed()
+        self.readers: set[Reader] = set()
+        self.recheck = Recheck(lease_s)
+        self.last_words: bytes | None = None  # an end that is not in the log
+        self.is_gone = False  # ended, but its log has expired
+        self.is_closed = False
+        self.is_confirmed = meta.is_ended  # its live channel is subscribed, or not needed
+        self.holds = 0  # requests that are being served from it
+        self.opened_at = self.heard_at = self.idle_since = clock()
+        self.grace_lock = asyncio.Lock()
+        self.is_attached = False  # Redis counts our readers (grace)
+        self.attached_at = 0.0
+        self._store = store
+        self._spawn = spawn
+        self._clock = clock
+        self._logs: dict[str, EncodedLog] = {}
+        self._is_reading = False
+        self._settled = asyncio.Event()
+
+    @property
+    def generation_id(self) -> str:
+        return self.meta.generation_id
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can come."""
+        return self.feed.is_ended or self.is_gone or self.last_words is not None
+
+    @property
+    def bytes_kept(self) -> int:
+        return self.feed.bytes_kept + sum(log.bytes_kept for log in self._logs.values())
+
+    def encoded(self, dialect: Dialect) -> EncodedLog:
+        """Return the log in `dialect`, shared by all who read it so."""
+        log = self._logs.get(dialect.name)
+        if log is None:
+            log = self._logs[dialect.name] = EncodedLog(self.feed, dialect, self.meta)
+        return log
+
+    # Readers
+
+    def join(self, reader: Reader) -> None:
+        """Let `reader` read from its cursor on."""
+        self.readers.add(reader)
+        if not self.feed.ids.has(reader.position.cursor):
+            # Perhaps ours is the old log: read it again before the cursor is declared void.
+            self.feed.mark_stale()
+            self.read_soon()
+        reader.wake()
+
+    def leave(self, reader: Reader) -> None:
+        self.readers.discard(reader)
+
+    def changed(self) -> None:
+        """Wake every reader, and whoever waits for the copy to be whole."""
+        if self.feed.is_whole or self.is_over:
+            self._settled.set()
+        for reader in self.readers:
+            reader.wake()
+
+    def break_off(self, outcome: Outcome) -> None:
+        for reader in list(self.readers):
+            reader.break_off(outcome)
+
+    async def settled(self) -> None:
+        """Return once the log has been read to its end, or is known to be gone."""
+        await self._settled.wait()
+
+    def say_last_words(self, raw: bytes) -> None:
+        """End all readers with an event that is in no log."""
+        if not self.is_over:
+            self.last_words = raw
+            self.changed()
+
+    def declare_gone(self) -> None:
+        """The log has expired: nobody can be given its end any more."""
+        self.is_gone = True
+        self._settled.set()
+        self.break_off(Outcome.LOST)
+
+    # What comes live
+
+    def offer(self, payload: bytes) -> None:
+        """Take one message of the live channel. Never waits, never raises."""
+        self.heard_at = self._clock()
+        before = self.feed.count
+        try:
+            frame = parse_frame(payload)
+        except FrameInvalid as exc:
+            logger.warning(
+                "live frame invalid",
+                extra={"generation_id": self.generation_id, "reason": str(exc)},
+            )
+            self.feed.mark_stale()
+        else:
+            if isinstance(frame, Notice):
+                self.feed.offer_top(frame.top)
+            else:
+                self.feed.offer_live(frame)
+        if self.feed.count != before or self.feed.is_ended:
+            self.changed()
+        self.read_soon()
+
+    def confirm(self) -> None:
+        """The live channel is subscribed, perhaps again: what came before has to be read."""
+        self.is_confirmed = True
+        self.feed.mark_stale()
+        self.read_soon()
+
+    def repair(self) -> None:
+        """Something may have been missed: read the log again from the own top."""
+        self.feed.mark_stale()
+        if not self.feed.is_whole:
+            self._settled.clear()
+        self.read_soon()
+
+    # Reading the log
+
+    def read_soon(self) -> None:
+        """Start reading unless somebody does, nothing is missing, or it is too early."""
+        if self.feed.wants_page and self.is_confirmed and not self._is_reading and not self.is_over:
+            self._is_reading = True
+            self._spawn(self._read())
+
+    async def _read(self) -> None:
+        """Read pages until the copy is whole; one failure after the other is waited out."""
+        pause_s = RETRY_S[0]
+        rewrites = 0
+        try:
+            while self.feed.wants_page and not self.is_over and not self.is_closed:
+                try:
+                    was_dropped = await self._read_page()
+                except Unavailable:
+                    await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+                    pause_s = min(2 * pause_s, RETRY_S[1])
+                    continue
+                if was_dropped is None:
+                    break  # absent: the recheck decides
+                rewrites = rewrites + 1 if was_dropped else 0
+                if rewrites > REWRITES_MAX:
+                    await asyncio.sleep(RETRY_S[1])
+        finally:
+            self._is_reading = False
+
+    async def _read_page(self) -> bool | None:
+        """Read one page; True: the log was rewritten under us; None: there is no generation."""
+        feed = self.feed
+        request = feed.request_page(self._page_entries())
+        try:
+            page = await self._store.page(self.generation_id, request.start, request.count)
+            is_there = bool(page) or await self._is_there()
+        except BaseException:
+            feed.page_failed(request)
+            raise
+        self.heard_at = self._clock()
+        if not is_there:
+            # Its worker may write it again, the same ids: the copy is kept until that is decided.
+            feed.page_failed(request)
+            return None
+        was_dropped = feed.offer_page(request, page)
+        if was_dropped:
+            self._put_back()
+        self.changed()
+        return was_dropped
+
+    async def _is_there(self) -> bool:
+        """An empty page: is that the log, or is the generation absent or its log expired?"""
+        if self.feed.count == 0 and not self.meta.is_ended:
+            return True
+        top = (await self._store.tops([self.generation_id]))[0]
+        if self.meta.is_ended and top.id is None:
+            self.declare_gone()
+        return top.status not in (None, "sealed") and not self.is_gone
+
+    def _put_back(self) -> None:
+        logger.warning("log rewritten", extra={"generation_id": self.generation_id})
+        now = self._clock()
+        for reader in self.readers:
+            reader.position.leave(self.feed.former, now)
+
+    def _page_entries(self) -> int:
+        if not self.feed.count:
+            return PAGE_ENTRIES_FIRST
+        fitting = PAGE_BYTES * self.feed.count // max(1, self.feed.bytes_kept)
+        return max(PAGE_ENTRIES_MIN, min(PAGE_ENTRIES_MAX, fitting))

@@ -1,0 +1,196 @@
+"""One HTTP reader: a place in a log, and a `send` that takes its bytes.
+
+It has no task and no queue. When its log changes it is woken; in its turn it is given the bytes
+after its place in one slice. While a write waits nothing is put aside for it: when the write is
+through, it catches up from the log. Invariant: `done` is ENDED only after the bytes of `end` were
+taken by `send`; every other outcome leaves the response unfinished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.types import Send
+
+from api.dialects.fold import Dialect
+from api.dialects.native import RESET
+from api.hub.blockage import Blockage
+from api.hub.position import Placing, Position
+from api.hub.reader import Outcome, Port, Transport
+from api.hub.relay import Relay
+from api.hub.step import Step
+from shared.ids import EventId
+
+
+class Subscriber:
+    """One reader of one generation over HTTP.
+
+    Args:
+        cursor: the last id that it has seen.
+        transport: what is below `send`, when the server shows it.
+        prefix: written immediately before the first bytes of the log, in the same block.
+    """
+
+    __slots__ = (
+        "_blockage",
+        "_chunk_bytes",
+        "_has_last_words",
+        "_log",
+        "_port",
+        "_prefix",
+        "_relay",
+        "_send",
+        "_sent_at",
+        "_step",
+        "_transport",
+        "done",
+        "is_queued",
+        "position",
+    )
+
+    def __init__(
+        self,
+        relay: Relay,
+        dialect: Dialect,
+        send: Send,
+        port: Port,
+        *,
+        cursor: EventId,
+        transport: Transport | None = None,
+        prefix: bytes = b"",
+    ) -> None:
+        self.position = Position(cursor, port.now())
+        self.is_queued = False
+        self.done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._relay = relay
+        self._log = relay.encoded(dialect)
+        self._send = send
+        self._port = port
+        self._transport = transport
+        self._prefix = prefix
+        self._sent_at = port.now()
+        self._step = Step(self._written)
+        self._blockage: Blockage | None = None
+        self._chunk_bytes = 0
+        self._has_last_words = False
+
+    def wake(self) -> None:
+        if not self.is_queued and not self._step.is_busy:
+            self._port.wake(self)
+
+    def pump(self, now: float) -> bool:
+        """Write the next slice, if there is one and nothing waits; True: there is more."""
+        if self._step.is_busy or self.done.done():
+            return False
+        match self.position.place(self._relay.feed, now):
+            case Placing.WAITING:
+                self._port.await_place(self)
+                return self._say_last_words(now)
+            case Placing.RESET:
+                self._port.counters.resets += 1
+                return self._say(RESET, now)
+        start = self.position.seq
+        chunk, self.position.seq = self._log.slice(start)
+        if chunk:
+            self._port.counters.events_delivered += self.position.seq - start
+            self._port.counters.bytes_delivered += len(chunk)
+            self._write(chunk, now)
+            if self._step.is_busy or self.done.done():
+                return False
+        if self.position.seq < self._relay.feed.count:
+            return True
+        if self._relay.feed.is_ended:
+            self._finish(Outcome.ENDED)
+            return False
+        return self._say_last_words(now)
+
+    def _say_last_words(self, now: float) -> bool:
+        """Write an end that is not in the log, where the log itself is gone."""
+        if self._has_last_words:
+            self._finish(Outcome.ENDED)
+        elif self._relay.last_words is not None:
+            self._has_last_words = True
+            return self._say(self._relay.last_words, now)
+        return False
+
+    def _say(self, raw: bytes, now: float) -> bool:
+        """Write an event that is not in the log; True: go on."""
+        words = self._log.fold.aside(raw)
+        if words is None:
+            self._finish(Outcome.LOST)
+            return False
+        self._write(words, now)
+        return not self._step.is_busy and not self.done.done()
+
+    def _write(self, chunk: bytes, now: float) -> None:
+        if self._prefix:
+            chunk, self._prefix = self._prefix + chunk, b""
+        self._put(chunk, now)
+
+    def _put(self, chunk: bytes, now: float) -> None:
+        self._sent_at = now
+        message = {"type": "http.response.body", "body": chunk, "more_body": True}
+        try:
+            is_through = self._step.start(self._send(message))  # type: ignore[arg-type]
+        except Exception:  # whatever a server or a middleware raises, it ends this reader alone
+            self._finish(Outcome.FAILED)
+            return
+        if not is_through:
+            self._chunk_bytes = len(chunk)
+            self._blockage = Blockage(now, self._buffer_bytes())
+            self._port.note_blocked(self)
+
+    def _written(self, _: Any, error: BaseException | None) -> None:
+        self._unblock()
+        if error is not None:
+            self._finish(Outcome.FAILED)
+        else:
+            self._port.wake(self)
+
+    def _unblock(self) -> None:
+        if self._blockage is not None:
+            self._blockage = None
+            self._chunk_bytes = 0
+            self._port.note_unblocked(self)
+
+    # Limits and signs of life
+
+    def beat(self, now: float, heartbeat_s: float) -> float | None:
+        """Write a heartbeat if nothing was written for `heartbeat_s`; return when to look again."""
+        if self.done.done():
+            return None
+        if now - self._sent_at < heartbeat_s or self._step.is_busy:
+            return max(self._sent_at, now - heartbeat_s / 2) + heartbeat_s
+        self._put(self._log.dialect.heartbeat, now)
+        return now + heartbeat_s
+
+    def is_too_slow(self, now: float, bytes_max: int) -> bool:
+        if self._blockage is None:
+            return False
+        return self._blockage.is_too_slow(
+            now,
+            buffer_bytes=self._buffer_bytes(),
+            backlog_bytes=self._backlog_bytes(),
+            bytes_max=bytes_max,
+        )
+
+    def _backlog_bytes(self) -> int:
+        unsent = self._buffer_bytes() + self._chunk_bytes
+        if self.position.epoch == self._relay.feed.epoch:
+            unsent += self._log.backlog_bytes(self.position.seq)
+        return unsent
+
+    def _buffer_bytes(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    # The end
+
+    def break_off(self, outcome: Outcome) -> None:
+        self._finish(outcome)
+
+    def _finish(self, outcome: Outcome) -> None:
+        if not self.done.done():
+            self.done.set_result(outcome)
+        self._unblock()
+        self._step.cancel()

@@ -1,0 +1,128 @@
+"""Broken copies of the feed, each of which the state machine must find: a test of that test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from api.hub.feed import Feed, PageRequest
+from api.hub.frame import Entry, Frame
+from shared.ids import START
+from tests.stateful.test_feed import FeedMachine
+
+
+class KnowsBySeq(Feed):
+    """Skips what it has by seq alone, as if a seq had one text."""
+
+    def _connect(self, frame: Frame) -> bool:
+        if frame.prev.seq > self.count:
+            return False
+        for event_id, raw in frame.entries:
+            if event_id.seq > self.count:
+                self._append(event_id, raw)
+        return True
+
+
+class ComparesPagesBySeq(Feed):
+    """Takes a page for a continuation if its seqs fit."""
+
+    def _contradicts(self, request: PageRequest, entries: Sequence[Entry]) -> bool:
+        return bool(entries) and entries[0][0].seq != max(1, request.start.seq)
+
+
+class ReadsExclusively(Feed):
+    """Reads what follows the own top, so that it never sees its top gone."""
+
+    def _contradicts(self, request: PageRequest, entries: Sequence[Entry]) -> bool:
+        return False
+
+    def offer_page(self, request: PageRequest, entries: Sequence[Entry]) -> bool:
+        return super().offer_page(request, [e for e in entries if e[0].seq > self.count])
+
+
+class IgnoresPrev(Feed):
+    """Appends whatever comes next by number."""
+
+    def _connect(self, frame: Frame) -> bool:
+        if any(e.seq <= self.count and not self.ids.has(e) for e, _ in frame.entries):
+            return False
+        if frame.entries and frame.entries[0][0].seq > self.count + 1:
+            return False
+        for event_id, raw in frame.entries:
+            if event_id.seq > self.count:
+                self._append(event_id, raw)
+        return True
+
+
+class TrustsOldPages(Feed):
+    """Takes a page for the present log although it was asked for before a frame was missed."""
+
+    def mark_stale(self) -> None:
+        super().mark_stale()
+        self._stale_at = min(self._stale_at, self._requests - 1)
+
+
+class ForgetsWhatWaits(Feed):
+    """Drops the frames that came while it was reading."""
+
+    def _finish_reading(self, number: int) -> None:
+        self._buffer.clear()
+        self._stale_at = -1
+        super()._finish_reading(number)
+
+
+class KeepsItsCopy(Feed):
+    """Notices the rewrite, and reads on from where it was."""
+
+    def _drop(self) -> None:
+        pass
+
+
+class ForgetsOnOverflow(Feed):
+    """Forgets buffered frames without reading them from the log."""
+
+    def _keep(self, frame: Frame) -> None:
+        pass
+
+    def mark_stale(self) -> None:
+        pass
+
+
+MUTANTS = [
+    KnowsBySeq,
+    ComparesPagesBySeq,
+    ReadsExclusively,
+    IgnoresPrev,
+    TrustsOldPages,
+    ForgetsWhatWaits,
+    KeepsItsCopy,
+    ForgetsOnOverflow,
+]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_broken_feed_is_found(mutant: type[Feed]) -> None:
+    class Machine(FeedMachine):
+        feed_class = mutant
+
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                max_examples=1_500,
+                stateful_step_count=30,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                print_blob=False,
+                phases=[Phase.generate],
+                report_multiple_bugs=False,
+            ),
+        )
+
+
+def test_start_is_before_the_first_entry() -> None:
+    assert Feed().top == START
