@@ -60,6 +60,17 @@ class Role:
         return self.process.pid
 
     @property
+    def ready_name(self) -> str:
+        """What the last ready line says after the colon: a worker's id."""
+        said = self.output.read_bytes()[self._seen_bytes :].decode(errors="replace")
+        line = next(line for line in said.splitlines() if line.startswith(self._ready_line))
+        return line.rpartition(": ")[2]
+
+    @property
+    def _ready_line(self) -> str:
+        return f"tailrace {self.name} ready"
+
+    @property
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
@@ -124,7 +135,7 @@ class Role:
     def _said_ready(self) -> bool:
         assert self.process is not None
         said = self.output.read_bytes()[self._seen_bytes :].decode(errors="replace")
-        if f"tailrace {self.name} ready" in said:
+        if self._ready_line in said:
             return True
         if self.process.poll() is not None:
             raise RoleEnded(f"{self.name} ended with {self.process.returncode}:\n{said}")
@@ -138,6 +149,8 @@ class Cluster:
         settings: further TAILRACE_ variables for every role, without the prefix in lower case:
             `{"heartbeat_s": "0.5"}`.
         redis_url: what the roles are given, when a proxy stands before the server.
+        models: the text of a models file.
+        is_waiting_for_workers: False where there are none: then no node will be ready.
         server: a server of the caller's, which the caller closes; else one with AOF everysec.
     """
 
@@ -152,11 +165,13 @@ class Cluster:
         server: RedisServer | None = None,
         redis_url: str = "",
         models: str = "",
+        is_waiting_for_workers: bool = True,
     ) -> None:
         self._owned_server = None if server else RedisServer(aof="everysec", tcp=True)
         self.server = server or self._owned_server
         assert self.server is not None
         self.lease_s = lease_s
+        self._is_waiting = is_waiting_for_workers
         self.directory = Path(tempfile.mkdtemp(prefix="trc-"))
         self._settings = {
             "redis_url": redis_url or self.server.url,
@@ -201,6 +216,8 @@ class Cluster:
         """Return once all roles are ready, and the nodes answer /readyz with 200."""
         for role in roles or self.roles:
             await role.ready()
+        if not self._is_waiting:
+            return
         async with Client(self.urls, deadline_s=READY_S) as client:
             for role in self.api:
                 if role.is_running:

@@ -1,0 +1,43 @@
+"""One cluster per file of fault tests; each test finds it healed, whatever the last one broke."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.processes import Cluster
+from tests.support.scene import Scene
+
+LEASE_S = 0.8
+
+
+@pytest.fixture(scope="module")
+async def shared_cluster() -> AsyncIterator[Cluster]:
+    async with Cluster(api=2, workers=2, jobs=True, lease_s=LEASE_S) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(shared_cluster: Cluster) -> AsyncIterator[Cluster]:
+    await shared_cluster.heal()
+    yield shared_cluster
+    await shared_cluster.heal()
+
+
+@pytest.fixture
+async def scene(cluster: Cluster) -> AsyncIterator[Scene]:
+    async with Scene(cluster) as scene:
+        yield scene
+
+
+@pytest.fixture
+def figure(record_property, capsys):
+    """Say a measured figure: in the junit report, and on the terminal."""
+
+    def say(name: str, value: str) -> None:
+        record_property(name, value)
+        with capsys.disabled():
+            print(f"\n    {name}: {value}")  # noqa: T201 - the figure is the output
+
+    return say
