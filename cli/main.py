@@ -55,8 +55,10 @@ def run(args: argparse.Namespace) -> int:
     if args.command in ROLES:
         return run_role(settings, args)
     if args.command == "up":
+        from api.auth import Authenticator
         from cli.up import up
 
+        Authenticator.from_settings(settings)  # one line from here instead of one from every node
         return up(settings, api=args.api, workers=args.workers)
     if args.command == "doctor":
         from cli.doctor import doctor

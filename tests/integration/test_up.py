@@ -242,6 +242,16 @@ def test_the_second_on_one_data_directory_is_one_line_and_exit_2(up: Up) -> None
     up.process = first
 
 
+def test_a_server_that_cannot_read_its_data_says_so_and_exit_2(up: Up) -> None:
+    (up.data / "appendonlydir").mkdir(parents=True)
+    (up.data / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
+    up.start()
+
+    assert up.wait() == 2
+    assert "the private Redis server ended by itself" in up.text()
+    assert "server.log" in up.text()
+
+
 def test_a_role_that_cannot_start_ends_everything_with_exit_2(up: Up) -> None:
     up.start(worker="refuses")
 

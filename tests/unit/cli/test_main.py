@@ -54,6 +54,15 @@ def test_a_misspelt_variable_is_one_line_and_exit_2(
     assert capsys.readouterr().err == line
 
 
+def test_listening_beyond_loopback_is_refused_before_anything_starts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["up", "--host", "0.0.0.0"]) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "TAILRACE_API_KEYS" in line and "TAILRACE_AUTH=off" in line
+
+
 def test_flags_win_over_the_environment() -> None:
     args = cli.build_parser().parse_args(["api", "--port", "9", "--host", "::1"])
     settings = cli.with_flags(Settings(port=1, host="127.0.0.1"), args)
