@@ -14,7 +14,7 @@ import logging
 import random
 import ssl
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import hiredis
 from redis.asyncio.connection import SSLConnection, parse_url
@@ -162,7 +162,8 @@ class _Protocol(asyncio.Protocol):
         self.reason = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        # Not asserted: uvloop's transports are not instances of asyncio's.
+        transport = cast(asyncio.Transport, transport)
         self._transport = transport
         if self._login:
             transport.write(_encode([b"AUTH", *self._login]))
