@@ -66,6 +66,7 @@ class Upstream:
         raw: every request is answered with these bytes, in these pieces, instead of a script's.
         keep_open: with `raw`: the body is not ended.
         refusal: every request is answered 401 with this body.
+        redirect: every request is answered 307 to this address.
         hang_up_next: the next request is read and its connection closed without a word.
     """
 
@@ -74,11 +75,12 @@ class Upstream:
         self.raw = raw
         self.keep_open = False
         self.refusal = b""
+        self.redirect = ""
         self.hang_up_next = False
         self.port = port
         self.connections = 0
         self._faults: Counter[str] = Counter()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
 
     @property
     def base_url(self) -> str:
@@ -91,8 +93,8 @@ class Upstream:
 
     async def __aexit__(self, *exc: object) -> None:
         self._server.close()
-        for task in self._tasks:
-            task.cancel()
+        for writer in self._tasks.values():
+            writer.transport.abort()  # a handler sees its client go and ends by itself
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._server.wait_closed()
@@ -100,7 +102,7 @@ class Upstream:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        self._tasks[task] = writer
         self.connections += 1
         number = self.connections
         try:
@@ -109,7 +111,7 @@ class Upstream:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            self._tasks.discard(task)
+            del self._tasks[task]
             writer.close()
 
     async def _serve_one(
@@ -148,13 +150,16 @@ class Upstream:
     async def _answer(self, call: Call, out: _Body) -> bool:
         if self.refusal:
             return await out.whole(401, self.refusal)
+        if self.redirect:
+            return await out.whole(307, b"", f"Location: {self.redirect}")
         if self.raw is not None:
             return await self._answer_raw(self.raw, out)
         script = script_of(call.body)
         is_faulty = self._meets_fault(call, script)
         await out.pause(script.head_delay_s)
         if is_faulty and script.fault == "status":
-            return await out.whole(script.status, error_body("as told"), script.retry_after)
+            told = [f"Retry-After: {script.retry_after}"] if script.retry_after else []
+            return await out.whole(script.status, error_body("as told"), *told)
         start = position(prompt_of(call.body["messages"]), prefix_of(call.body), script)
         if start < 0:
             return await out.whole(400, error_body("not my words", kind="invalid_request_error"))
@@ -173,6 +178,7 @@ class Upstream:
                 case _:
                     if not await out.write(step):
                         return False
+        await out.pause(script.end_delay_s)
         return await out.end()
 
     async def _answer_raw(self, pieces: list[bytes], out: _Body) -> bool:
@@ -245,11 +251,8 @@ class _Body:
         await self._writer.drain()
         return True
 
-    async def whole(self, status: int, body: bytes, retry_after: str = "") -> bool:
-        lines = [f"Content-Length: {len(body)}"]
-        if retry_after:
-            lines.append(f"Retry-After: {retry_after}")
-        self._writer.write(_head(status, JSON, *lines) + body)
+    async def whole(self, status: int, body: bytes, *lines: str) -> bool:
+        self._writer.write(_head(status, JSON, f"Content-Length: {len(body)}", *lines) + body)
         await self._writer.drain()
         return True
 

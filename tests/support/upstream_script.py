@@ -48,6 +48,7 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     delay_s: float = 0.0
     head_delay_s: float = 0.0
     first_delay_s: float = 0.0
+    end_delay_s: float = 0.0
     per_chunk: Annotated[int, msgspec.Meta(ge=1)] = 1
     write_bytes: int = 0
     comments: bool = False

@@ -16,7 +16,7 @@ class Limits:
     """The deadlines of one call, all on the clock of `now`.
 
     Attributes:
-        has_content: the model has begun to answer, so the first-token limit is behind us.
+        has_content: set by the caller once the model has said something.
     """
 
     def __init__(self, settings: Settings, now: float) -> None:
@@ -37,9 +37,6 @@ class Limits:
         wait_s = self._settings.upstream_first_token_s
         self._next_at = now + wait_s
         self._next = f"the backend gave no token within {wait_s:g} s"
-
-    def content(self) -> None:
-        self.has_content = True
 
     def read(self, now: float, *, is_finished: bool) -> None:
         """A read is over, the next begins. Comments keep a stream alive, but are no first token."""

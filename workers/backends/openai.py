@@ -21,7 +21,7 @@ from shared.settings import Settings
 from workers.backends.contract import Finish, Item
 from workers.backends.limits import Limits
 from workers.backends.openai_failure import refusal
-from workers.backends.openai_reader import ChatReader, has_content
+from workers.backends.openai_reader import ChatReader
 from workers.backends.openai_request import encode_body
 from workers.backends.upstream_http import Call, UpstreamHttp
 
@@ -72,9 +72,8 @@ class OpenAIBackend:
             while not reader.is_done:
                 items = await self._read(response, reader, limits)
                 if items:
-                    if not limits.has_content and has_content(items):
-                        limits.content()
                     yield items
+                    limits.has_content = True
                 limits.read(clock(), is_finished=reader.has_finish_reason)
             if reader.failure is not None:
                 raise reader.failure

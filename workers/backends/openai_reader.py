@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import BackendError
-from shared.events import FinishReason, Reasoning, Token, ToolCall, Usage
+from shared.events import FinishReason, Reasoning, Token, Usage
 from workers.backends.contract import Finish, Item
 from workers.backends.openai_failure import failure_of
 from workers.backends.openai_tools import FunctionDelta, ToolCallDelta, ToolCalls
@@ -228,11 +228,6 @@ class ChatReader:
             items.append(usage)
         items.append(self._finish)
         self.is_done = True
-
-
-def has_content(items: list[Item]) -> bool:
-    """Whether the model has said something, so that the wait for its first token is over."""
-    return any(isinstance(item, Token | Reasoning | ToolCall) for item in items)
 
 
 def _read_chunk(payload: bytes) -> _Chunk:

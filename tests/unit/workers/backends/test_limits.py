@@ -31,7 +31,7 @@ def test_reads_without_content_do_not_move_the_first_token_limit() -> None:
 def test_after_content_each_read_may_take_the_idle_time() -> None:
     limits = Limits(SETTINGS, 100.0)
     limits.sent(100.0)
-    limits.content()
+    limits.has_content = True
     limits.read(350.0, is_finished=False)
 
     assert limits.deadline == 410.0
@@ -41,7 +41,7 @@ def test_after_content_each_read_may_take_the_idle_time() -> None:
 def test_the_total_ends_an_answer_that_keeps_talking() -> None:
     limits = Limits(SETTINGS, 100.0)
     limits.sent(100.0)
-    limits.content()
+    limits.has_content = True
     limits.read(1_090.0, is_finished=False)
 
     assert limits.deadline == 1_100.0
@@ -53,7 +53,7 @@ def test_the_total_ends_an_answer_that_keeps_talking() -> None:
 def test_after_the_finish_only_a_moment() -> None:
     limits = Limits(SETTINGS, 100.0)
     limits.sent(100.0)
-    limits.content()
+    limits.has_content = True
     limits.read(200.0, is_finished=True)
 
     assert limits.deadline == 200.0 + AFTER_FINISH_S

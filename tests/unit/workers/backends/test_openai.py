@@ -168,6 +168,7 @@ async def test_body_cut_anywhere_is_a_failure(upstream: Upstream) -> None:
             backend, request(f"p{cut_at_byte}", fault="cut", cut_at_byte=cut_at_byte)
         )
         assert error.code == "upstream_error"
+        assert error.message == "the connection to the backend broke in mid-answer"
 
 
 @pytest.mark.parametrize(
@@ -192,6 +193,15 @@ async def test_statuses(upstream: Upstream, status: int, code: str, retryable: b
     assert error.message == f"the backend answered {status}: as told"
     assert error.retry_after_s == (7.0 if retryable else None)
     assert len(upstream.calls) == 1
+
+
+async def test_the_key_is_not_carried_to_another_host(upstream: Upstream) -> None:
+    async with Upstream() as server:
+        server.redirect = f"{upstream.base_url}/chat/completions"
+        error = await failure(backend_for(server.base_url, api_key_env="KEY"), request())
+
+    assert (error.code, error.retryable) == ("upstream_refused", False)
+    assert upstream.calls == []
 
 
 async def test_connection_refused_can_be_retried() -> None:
@@ -309,7 +319,8 @@ async def test_cancelling_closes_the_connection(upstream: Upstream, script: dict
 async def test_a_finished_answer_leaves_its_connection_for_the_next(upstream: Upstream) -> None:
     backend = backend_for(upstream.base_url)
     for prompt in ("one", "two", "three"):
-        async for _ in backend.stream(request(prompt), prefix="", seed=""):
+        # The body's last bytes come after [DONE], in a packet of their own.
+        async for _ in backend.stream(request(prompt, end_delay_s=0.01), prefix="", seed=""):
             pass
     await backend.aclose()
 

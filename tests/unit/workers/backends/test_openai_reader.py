@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import BackendError
-from shared.events import Reasoning, Token, ToolCall, Usage
+from shared.events import Token, Usage
 from tests.support.openai_streams import ALL, OPENAI, Recorded
 from workers.backends.contract import Finish, Item
-from workers.backends.openai_reader import ChatReader, has_content
+from workers.backends.openai_reader import ChatReader
 
 LINE_BYTES_MAX = 4_096
 
@@ -200,10 +200,3 @@ def test_deep_json_is_a_backend_error() -> None:
     raw = b'data: {"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}\n\n"
     _, reader = read(raw, line_bytes_max=2**20)
     assert isinstance(reader.failure, BackendError)
-
-
-def test_what_counts_as_content() -> None:
-    assert has_content([Token("a")])
-    assert has_content([Reasoning("a")])
-    assert has_content([ToolCall(0)])
-    assert not has_content([Usage(1, 1, 2), Finish("stop")])
