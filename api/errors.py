@@ -11,7 +11,7 @@ Knows nothing of generations. Source: docs/protocol.md, the status table.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -139,29 +139,39 @@ class ErrorBoundary:
 
     Expected errors become their response. Anything else is logged with its traceback and answered
     with 500, or, after the response began, breaks the connection off.
+
+    Args:
+        on_answer: called with the first message of every answer. Here, because one layer around
+            `send` is enough for a path that carries every token.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, on_answer: Callable[[Scope, Message], None] | None = None
+    ) -> None:
         self.app = app
+        self.on_answer = on_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_begun = False
 
         async def watched_send(message: Message) -> None:
             nonlocal has_begun
-            has_begun = True
+            if not has_begun:
+                has_begun = True
+                if self.on_answer is not None:
+                    self.on_answer(scope, message)
             await send(message)
 
         try:
             await self.app(scope, receive, watched_send)
         except RequestError as exc:
-            await _finish(scope, send, exc, has_begun=has_begun)
+            await _finish(scope, watched_send, exc, has_begun=has_begun)
         except Unavailable:
-            await _finish(scope, send, unavailable(), has_begun=has_begun)
+            await _finish(scope, watched_send, unavailable(), has_begun=has_begun)
         except Exception:
             logger.exception("request failed", extra={"path": scope.get("path", "")})
             error = request_error("internal", "a defect of this server; its log has the details")
-            await _finish(scope, send, error, has_begun=has_begun)
+            await _finish(scope, watched_send, error, has_begun=has_begun)
 
 
 async def _finish(scope: Scope, send: Send, error: RequestError, *, has_begun: bool) -> None:

@@ -1,0 +1,79 @@
+"""The ASGI application of an API node: only wiring.
+
+Every route stands here. Layers, from the outside in: CORS where origins are configured, then the
+error boundary, which also counts answers, then the router. No layer buffers or wraps a body.
+"""
+
+from __future__ import annotations
+
+from starlette.routing import Route as StarletteRoute
+from starlette.routing import Router, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.cors import Cors
+from api.errors import ErrorBoundary, request_error
+from api.generations import Generations
+from api.health import Health
+from api.node import Node
+from api.pages import Pages
+from api.resource import Handler, Resource
+from api.sessions import Listings
+from api.ws import WebSocketEndpoint
+from shared.errors import NotFound
+
+
+def create_app(node: Node) -> ASGIApp:
+    """Build the application of `node`; its hub must be running when requests come."""
+    router = Router(
+        [*http_routes(node), WebSocketRoute("/v1/ws", web_socket(node))],
+        redirect_slashes=False,
+        default=nothing_here,
+    )
+    app: ASGIApp = ErrorBoundary(router, node.metrics.count_answer)
+    origins = node.authenticator.origins
+    return Cors(app, origins) if origins else app
+
+
+def http_routes(node: Node) -> list[StarletteRoute]:
+    generations, listings = Generations(node), Listings(node)
+    health, pages = Health(node), Pages()
+    return [
+        route("/v1/generations", GET=listings.generations, POST=generations.create),
+        route("/v1/generations/{id}", GET=generations.snapshot),
+        route("/v1/generations/{id}/cancel", POST=generations.cancel),
+        route("/v1/generations/{id}/events", GET=generations.events),
+        route("/v1/sessions/{session:path}", GET=listings.session),
+        route("/v1/models", GET=listings.models),
+        route("/v1/workers", GET=listings.workers),
+        route("/v1/ws", GET=upgrade_required),
+        route("/livez", GET=health.live),
+        route("/readyz", GET=health.ready),
+        route("/metrics", GET=health.metrics),
+        route("/openapi.json", GET=pages.openapi),
+        route("/docs", GET=pages.docs),
+        route("/", GET=pages.chat),
+        route("/page/{name}", GET=pages.asset),
+    ]
+
+
+def route(path: str, **methods: Handler) -> StarletteRoute:
+    return StarletteRoute(path, Resource(path, **methods))
+
+
+def web_socket(node: Node) -> WebSocketEndpoint:
+    return WebSocketEndpoint(
+        hub=node.hub,
+        acceptor=node.acceptor,
+        store=node.store,
+        authenticator=node.authenticator,
+        models=node.models,
+        settings=node.settings,
+    )
+
+
+async def upgrade_required(request: object) -> ASGIApp:
+    raise request_error("upgrade_required", "/v1/ws is a WebSocket: subprotocol tailrace.v1")
+
+
+async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    raise NotFound("path")

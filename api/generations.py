@@ -1,0 +1,135 @@
+"""Generations over HTTP: start one, look at it, read its events, cancel it.
+
+Each handler checks in the same order, so that the answer to a request that is wrong twice is always
+the same: credentials, draining, what it wants to be answered in, then what it asks for. Streams are
+api/events.py's; this module decides who may have one.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.body import check_idempotency_key, parse_new_generation, read_body
+from api.events import events, read_cursor, stream_events
+from api.negotiation import Form, choose_form
+from api.node import Node, answering, json_response
+from api.snapshot import Snapshot, events_url
+from shared.accept import Accepted, NewGeneration
+from shared.errors import Expired, Unavailable
+from shared.ids import START, EventId
+from shared.outcomes import Meta
+
+PAGE_ENTRIES = 1_000
+
+
+class Generations:
+    """The handlers of /v1/generations and what is below it."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    async def create(self, request: Request) -> ASGIApp:
+        """POST /v1/generations."""
+        owner = self.node.owner(request)
+        self.node.refuse_while_draining()
+        form = choose_form(request.headers.get("accept"), "json")
+        cursor = read_cursor(request.headers, request.query_params)
+        new = await self._read(request, owner)
+        with self.node.metrics.accept_seconds.time():
+            async with answering():
+                accepted = await self.node.acceptor.accept(new)
+        if accepted.is_new:
+            self.node.metrics.accepted.labels(new.priority).inc()
+        if form == "json":
+            return _accepted_response(accepted, new)
+        async with answering():
+            meta = await self.node.meta(accepted.generation_id, owner)
+        headers = [
+            (b"location", f"/v1/generations/{meta.generation_id}".encode()),
+            (b"x-generation-id", meta.generation_id.encode()),
+        ]
+        return self._stream(meta, cursor, form, headers)
+
+    async def _read(self, request: Request, owner: str) -> NewGeneration:
+        key = request.headers.get("idempotency-key")
+        if key is not None:
+            check_idempotency_key(key)
+        settings = self.node.settings
+        raw = await read_body(request.headers, request.receive, bytes_max=settings.body_bytes_max)
+        return parse_new_generation(
+            raw, owner=owner, models=self.node.models, settings=settings, idempotency_key=key or ""
+        )
+
+    async def snapshot(self, request: Request) -> ASGIApp:
+        """GET /v1/generations/{id}."""
+        owner = self.node.owner(request)
+        async with answering():
+            meta = await self.node.meta(request.path_params["id"], owner)
+            snapshot = await self._fold(meta)
+        return json_response(snapshot.fields())
+
+    async def _fold(self, meta: Meta) -> Snapshot:
+        snapshot = Snapshot(meta)
+        start = START
+        while True:
+            page = await self.node.store.page(meta.generation_id, start, PAGE_ENTRIES)
+            if start != START and (not page or page[0][0] != start):
+                raise Unavailable("the log changed while it was read")
+            # A page begins with the entry that it is asked to begin with: it is known already.
+            fresh = page[1:] if start != START else page
+            for event_id, raw in fresh:
+                snapshot.add(event_id, raw)
+            if len(page) < PAGE_ENTRIES:
+                break
+            start = snapshot.last_event_id
+        if meta.is_ended and snapshot.last_event_id == START:
+            raise Expired
+        return snapshot
+
+    async def cancel(self, request: Request) -> ASGIApp:
+        """POST /v1/generations/{id}/cancel."""
+        owner = self.node.owner(request)
+        async with answering():
+            before = await self.node.meta(request.path_params["id"], owner)
+            meta = await self.node.store.cancel(before.generation_id) or before
+        return json_response({"id": meta.generation_id, "status": meta.status}, 202)
+
+    async def events(self, request: Request) -> ASGIApp:
+        """GET /v1/generations/{id}/events."""
+        owner, generation_id = self.node.owner(request), request.path_params["id"]
+
+        async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+            await events(
+                scope, receive, send,
+                hub=self.node.hub, store=self.node.store, owner=owner, generation_id=generation_id,
+            )  # fmt: skip
+
+        return stream
+
+    def _stream(
+        self, meta: Meta, cursor: EventId, form: Form, headers: list[tuple[bytes, bytes]]
+    ) -> ASGIApp:
+        assert form != "json"
+
+        async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+            await stream_events(
+                self.node.hub, scope, receive, send,
+                meta=meta, cursor=cursor, transport=form, extra_headers=headers,
+            )  # fmt: skip
+
+        return stream
+
+
+def _accepted_response(accepted: Accepted, new: NewGeneration) -> Response:
+    content = {
+        "id": accepted.generation_id,
+        "status": accepted.status,
+        "model": new.model,
+        "session": new.session or None,
+        "created_at": accepted.created_at_ms // 1000,
+        "events_url": events_url(accepted.generation_id),
+    }
+    location = {"location": f"/v1/generations/{accepted.generation_id}"}
+    return json_response(content, 202 if accepted.is_new else 200, location)

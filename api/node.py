@@ -1,0 +1,97 @@
+"""What the handlers of one API node share: the parts, and whether it is draining.
+
+Holds references and no logic beyond the checks that several handlers begin with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.auth import Authenticator
+from api.errors import draining
+from api.hub.hub import Hub
+from api.metrics import Metrics
+from shared.accept import Acceptor
+from shared.errors import NotFound, Unavailable
+from shared.ids import is_generation_id
+from shared.models import Model
+from shared.outcomes import Meta
+from shared.redis_client import Client
+from shared.settings import Settings
+from shared.store import Store
+
+ANSWER_S = 4.0  # a request that only asks Redis is answered by then; 5 s are promised
+
+
+@dataclass(slots=True)
+class Node:
+    """One API node."""
+
+    name: str
+    settings: Settings
+    models: Mapping[str, Model]
+    redis: Client
+    store: Store
+    acceptor: Acceptor
+    hub: Hub
+    authenticator: Authenticator
+    metrics: Metrics
+    started_at: int  # Unix seconds
+    is_draining: bool = False
+
+    def owner(self, request: Request) -> str:
+        """Return who asks.
+
+        Raises:
+            RequestError: 401.
+        """
+        return self.authenticator.owner(request.headers, request.query_params)
+
+    def refuse_while_draining(self) -> None:
+        if self.is_draining:
+            raise draining()
+
+    async def meta(self, generation_id: str, owner: str) -> Meta:
+        """Return the generation, if it is the asker's.
+
+        Raises:
+            NotFound: there is none, it was sealed after a loss, or it belongs to somebody else:
+                the three look the same from outside.
+        """
+        meta = await self.store.meta(generation_id) if is_generation_id(generation_id) else None
+        if meta is None or meta.status == "sealed" or meta.owner != owner:
+            raise NotFound
+        return meta
+
+
+@asynccontextmanager
+async def answering() -> AsyncIterator[None]:
+    """Give what is inside `ANSWER_S`.
+
+    Raises:
+        Unavailable: it took longer.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            yield
+    except TimeoutError as exc:
+        raise Unavailable("Redis did not answer in time") from exc
+
+
+def json_response(
+    content: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Answer with JSON; never stored, because a generation's state is of this moment."""
+    return Response(
+        msgspec.json.encode(content),
+        status,
+        {"cache-control": "no-store", **(headers or {})},
+        media_type="application/json",
+    )

@@ -1,0 +1,417 @@
+"""The description of the native interface, OpenAPI 3.1, written by hand.
+
+By hand because the answers are streams and errors that no generator would guess; a test holds its
+paths and methods equal to the routes. Data only. Source: docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.body import (
+    GRACE_S_MAX,
+    PRIORITIES,
+    RESERVED_PARAMS,
+    ROLES,
+    SESSION_CHARACTERS_MAX,
+)
+from api.errors import CODES
+from shared.ids import CURSOR, GENERATION_ID
+
+Json = dict[str, Any]
+
+STRING: Json = {"type": "string"}
+INTEGER: Json = {"type": "integer"}
+OBJECT: Json = {"type": "object"}
+
+
+def ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def nullable(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def array(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def record(required: Json, optional: Json | None = None) -> Json:
+    """An object; all of `required` must be there."""
+    properties = {**required, **(optional or {})}
+    return {"type": "object", "required": list(required), "properties": properties}
+
+
+def content(schema: Json, media_type: str = "application/json") -> Json:
+    return {media_type: {"schema": schema}}
+
+
+def answer(description: str, schema: Json | None = None, headers: Json | None = None) -> Json:
+    found: Json = {"description": description}
+    if schema is not None:
+        found["content"] = content(schema)
+    if headers is not None:
+        found["headers"] = headers
+    return found
+
+
+def errors(*codes: str) -> Json:
+    """The responses of error codes, joined by status."""
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(CODES[code].status, []).append(code)
+    return {
+        str(status): {
+            "description": "`" + "`, `".join(names) + "`",
+            "content": content(ref("Error")),
+            **({"headers": {"Retry-After": RETRY_AFTER}} if status == 503 else {}),
+        }
+        for status, names in by_status.items()
+    }
+
+
+def parameter(name: str, where: str, description: str, schema: Json) -> Json:
+    found = {"name": name, "in": where, "description": description, "schema": schema}
+    return {**found, "required": True} if where == "path" else found
+
+
+EVENT_ID: Json = {"type": "string", "pattern": f"^{CURSOR.pattern}$", "examples": ["1-42"]}
+RETRY_AFTER: Json = {"description": "Seconds.", "schema": INTEGER}
+LOCATION: Json = {"description": "Path of the generation.", "schema": STRING}
+GENERATION: Json = {"type": "string", "pattern": f"^{GENERATION_ID.pattern}$"}
+ID = parameter("id", "path", "The generation.", GENERATION)
+BEFORE = parameter("before", "query", "`next_before` of the page before.", INTEGER)
+CURSOR_HEADER = parameter("Last-Event-ID", "header", "Read on after this event.", EVENT_ID)
+CURSOR_QUERY = parameter(
+    "last_event_id", "query", "The same where headers cannot be set.", EVENT_ID
+)
+ACCEPT = parameter("Accept", "header", "Chooses what the answer is in.", STRING)
+SHARED = ("unauthorized", "unavailable")
+
+MESSAGE = record(
+    {"role": {"enum": list(ROLES)}}, {"content": {"type": ["string", "array", "null"]}}
+)
+USAGE = record({"prompt_tokens": INTEGER, "completion_tokens": INTEGER, "total_tokens": INTEGER})
+FAILURE = record({"code": STRING, "message": STRING, "retryable": {"type": "boolean"}})
+STATUS: Json = {"enum": ["queued", "running", "completed", "cancelled", "failed"]}
+SUMMARY: Json = {
+    "id": STRING,
+    "status": STATUS,
+    "model": STRING,
+    "session": nullable(STRING),
+    "priority": {"enum": list(PRIORITIES)},
+    "created_at": INTEGER,
+    "ended_at": nullable(INTEGER),
+    "attempt": INTEGER,
+    "finish_reason": nullable(STRING),
+    "error": nullable(ref("Failure")),
+    "metadata": OBJECT,
+    "events_url": STRING,
+}
+PROMPT: Json = {"type": "string", "minLength": 1}
+MESSAGES: Json = {"type": "array", "minItems": 1, "items": ref("Message")}
+OPTIONS: Json = {
+    "model": {"type": "string", "description": "Default: the first of the models file."},
+    "params": {
+        "type": "object",
+        "description": "Passed on to the backend: max_tokens, temperature, stop, …",
+        "propertyNames": {"not": {"enum": list(RESERVED_PARAMS)}},
+    },
+    "session": {"type": "string", "maxLength": SESSION_CHARACTERS_MAX},
+    "metadata": {"type": "object", "description": "At most 16 KiB."},
+    "priority": {"enum": list(PRIORITIES)},
+    "on_disconnect": {
+        "description": "What happens when the last reader has gone; a number: seconds of grace.",
+        "anyOf": [
+            {"enum": ["continue", "cancel"]},
+            {"type": "number", "minimum": 0, "maximum": GRACE_S_MAX},
+        ],
+    },
+}
+
+SCHEMAS: Json = {
+    "Error": record({"error": ref("Failure")}),
+    "Failure": FAILURE,
+    "Usage": USAGE,
+    "Message": MESSAGE,
+    "NewGeneration": {
+        "oneOf": [
+            record({"prompt": PROMPT}, OPTIONS),
+            record({"messages": MESSAGES}, OPTIONS),
+        ]
+    },
+    "Accepted": record(
+        {
+            "id": STRING,
+            "status": STATUS,
+            "model": STRING,
+            "session": nullable(STRING),
+            "created_at": INTEGER,
+            "events_url": STRING,
+        }
+    ),
+    "Summary": record(SUMMARY),
+    "ListedGeneration": record({**SUMMARY, "prompt": STRING}),
+    "Generation": record(
+        {
+            **SUMMARY,
+            "text": STRING,
+            "reasoning": STRING,
+            "tool_calls": array(OBJECT),
+            "usage": nullable(ref("Usage")),
+            "last_event_id": EVENT_ID,
+            "messages": array(ref("Message")),
+        }
+    ),
+    "Generations": record(
+        {
+            "generations": array(ref("ListedGeneration")),
+            "active": array(STRING),
+            "next_before": nullable(INTEGER),
+        },
+        {"session": STRING},
+    ),
+    "Event": record(
+        {"id": EVENT_ID, "type": {"type": "string", "description": "Ignore what you do not know."}}
+    ),
+    "Poll": record(
+        {"events": array(ref("Event")), "last_event_id": EVENT_ID, "done": {"type": "boolean"}}
+    ),
+    "Models": record(
+        {
+            "object": {"const": "list"},
+            "data": array(
+                record({"id": STRING, "object": STRING, "created": INTEGER, "owned_by": STRING})
+            ),
+        }
+    ),
+    "Workers": record({"workers": array(OBJECT), "queue": OBJECT}),
+    "Health": record({"status": STRING}, {"checks": OBJECT}),
+}
+
+STREAMS: Json = {
+    **content({"type": "string", "description": "Server-sent events."}, "text/event-stream"),
+    **content({"type": "string", "description": "One event a line."}, "application/x-ndjson"),
+}
+
+
+def operation(name: str, summary: str, responses: Json, *parameters: Json, **more: Any) -> Json:
+    found: Json = {"operationId": name, "summary": summary, "responses": responses, **more}
+    return {**found, "parameters": list(parameters)} if parameters else found
+
+
+def page(name: str, summary: str, media_type: str, schema: Json = STRING) -> Json:
+    responses = {"200": {"description": summary, "content": content(schema, media_type)}}
+    return operation(name, summary, responses, security=[])
+
+
+CREATE = operation(
+    "createGeneration",
+    "Start a generation; with an Accept that names a stream, the answer is the stream.",
+    {
+        "200": {
+            "description": "The stream; or, as JSON, what this Idempotency-Key had started before.",
+            "headers": {"Location": LOCATION},
+            "content": {**content(ref("Accepted")), **STREAMS},
+        },
+        "202": answer("Accepted.", ref("Accepted"), {"Location": LOCATION}),
+        "204": answer("A repeat whose cursor is the last event of an ended generation."),
+        **errors(
+            "invalid_json", "cursor_invalid", "idempotency_key_invalid", "model_not_found",
+            "not_acceptable", "request_timeout", "expired", "body_too_large",
+            "unsupported_media_type", "invalid_request", "idempotency_mismatch",
+            "draining", "queue_full", *SHARED,
+        ),
+    },
+    parameter(
+        "Idempotency-Key",
+        "header",
+        "A repeat with the same key and body returns the same generation.",
+        {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    ),
+    ACCEPT,
+    CURSOR_HEADER,
+    CURSOR_QUERY,
+    requestBody={"required": True, "content": content(ref("NewGeneration"))},
+)  # fmt: skip
+
+EVENTS = operation(
+    "readEvents",
+    "Read the stream, from the start or after a cursor: SSE, NDJSON or long poll.",
+    {
+        "200": {
+            "description": "The events; a `reset` with id `0-0` where the cursor cannot go on.",
+            "content": {**STREAMS, **content(ref("Poll"))},
+        },
+        "204": answer("Ended, and the cursor is its last event."),
+        **errors(
+            "cursor_invalid", "wait_invalid", "not_found", "not_acceptable", "expired", "draining",
+            *SHARED,
+        ),
+    },
+    ID,
+    ACCEPT,
+    CURSOR_HEADER,
+    CURSOR_QUERY,
+    parameter(
+        "wait",
+        "query",
+        "Long poll: seconds to wait for something after the cursor.",
+        {"type": "number", "minimum": 0, "maximum": 60},
+    ),
+)  # fmt: skip
+
+PATHS: Json = {
+    "/v1/generations": {
+        "post": CREATE,
+        "get": operation(
+            "listGenerations",
+            "The asker's generations, newest first.",
+            {
+                "200": answer("A page.", ref("Generations")),
+                **errors("cursor_invalid", *SHARED),
+            },
+            parameter("active", "query", "`1`: only the unfinished.", {"enum": ["0", "1"]}),
+            BEFORE,
+        ),
+    },
+    "/v1/generations/{id}": {
+        "get": operation(
+            "getGeneration",
+            "A generation as it stands, with its text so far.",
+            {
+                "200": answer("The generation.", ref("Generation")),
+                **errors("not_found", "expired", *SHARED),
+            },
+            ID,
+        )
+    },
+    "/v1/generations/{id}/cancel": {
+        "post": operation(
+            "cancelGeneration",
+            "End it as cancelled; an ended one stays as it is. Repeating it is harmless.",
+            {
+                "202": answer("Its status now.", record({"id": STRING, "status": STATUS})),
+                **errors("not_found", *SHARED),
+            },
+            ID,
+        )
+    },
+    "/v1/generations/{id}/events": {"get": EVENTS},
+    "/v1/sessions/{session}": {
+        "get": operation(
+            "getSession",
+            "The generations of a session, newest first.",
+            {
+                "200": answer("A page.", ref("Generations")),
+                **errors("cursor_invalid", "not_found", *SHARED),
+            },
+            parameter("session", "path", "Its name, percent-encoded.", STRING),
+            BEFORE,
+        )
+    },
+    "/v1/models": {
+        "get": operation(
+            "listModels",
+            "The models, as OpenAI lists them; the first is the default.",
+            {"200": answer("All.", ref("Models")), **errors("unauthorized")},
+        )
+    },
+    "/v1/workers": {
+        "get": operation(
+            "listWorkers",
+            "Who works, and how much waits.",
+            {"200": answer("All.", ref("Workers")), **errors(*SHARED)},
+        )
+    },
+    "/v1/ws": {
+        "get": operation(
+            "openSocket",
+            "WebSocket, subprotocol `tailrace.v1`: many generations over one connection.",
+            {
+                "101": answer("Switching."),
+                **errors("upgrade_required", "unauthorized", "forbidden"),
+                "426": answer("Another WebSocket version than 13."),
+            },
+        )
+    },
+    "/livez": {
+        "get": operation(
+            "live",
+            "Whether the process turns.",
+            {"200": answer("Yes.", ref("Health"))},
+            security=[],
+        )
+    },
+    "/readyz": {
+        "get": operation(
+            "ready",
+            "Whether a prompt sent here would be answered.",
+            {"200": answer("Yes.", ref("Health")), "503": answer("No.", ref("Health"))},
+            security=[],
+        )
+    },
+    "/metrics": {
+        "get": operation(
+            "metrics",
+            "Figures for Prometheus.",
+            {
+                "200": {"description": "All.", "content": content(STRING, "text/plain")},
+                **errors("unauthorized"),
+            },
+        )
+    },
+    "/openapi.json": {"get": page("openapi", "This document.", "application/json", OBJECT)},
+    "/docs": {"get": page("docs", "This document as a page.", "text/html")},
+    "/": {"get": page("chat", "A chat page.", "text/html")},
+    "/page/{name}": {
+        "get": {
+            **page("asset", "What the pages load.", "text/javascript"),
+            "parameters": [parameter("name", "path", "A file.", STRING)],
+            "responses": {
+                "200": {
+                    "description": "The file.",
+                    "content": {
+                        **content(STRING, "text/javascript"),
+                        **content(STRING, "text/css"),
+                        **content(STRING, "text/html"),
+                    },
+                },
+                **errors("not_found"),
+            },
+        }
+    },
+}
+
+# HEAD is what GET is, without a body.
+for _path in PATHS.values():
+    if "get" in _path:
+        _path["head"] = {
+            **_path["get"],
+            "operationId": "head" + _path["get"]["operationId"][0].upper()
+            + _path["get"]["operationId"][1:],
+            "responses": {
+                status: {k: v for k, v in response.items() if k != "content"}
+                for status, response in _path["get"]["responses"].items()
+            },
+        }  # fmt: skip
+
+DOCUMENT: Json = {
+    "openapi": "3.1.0",
+    "info": {
+        "title": "Tailrace",
+        "version": "1",
+        "description": "Prompts in on any node, resumable token streams out on any node.",
+    },
+    "paths": PATHS,
+    "components": {
+        "schemas": SCHEMAS,
+        "securitySchemes": {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "query": {"type": "apiKey", "in": "query", "name": "access_token"},
+        },
+    },
+    # Or none, where no keys are configured.
+    "security": [{}, {"bearer": []}, {"query": []}],
+}

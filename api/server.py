@@ -1,0 +1,188 @@
+"""The process of `tailrace api`: listens, serves, drains, and ends with an exit code.
+
+uvicorn by itself would wait for endless streams, or break all sockets at once, so the signals are
+taken here. SIGTERM: readiness fails and new prompts are refused, the readers are broken off spread
+over the drain time, plain requests finish, then uvicorn stops. A second signal ends it at once. The
+node never ends because Redis is away: it says so at /readyz and answers 503 meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from api.app import create_app
+from api.auth import Authenticator
+from api.http_protocol import HttpProtocol, WebSocketProtocol
+from api.hub.hub import Hub
+from api.metrics import Metrics
+from api.node import Node
+from shared.accept import Acceptor
+from shared.errors import ConfigurationError
+from shared.models import load_models
+from shared.redis_client import connect
+from shared.settings import Settings
+from shared.store import Store
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2_048
+KEEP_ALIVE_S = 60
+# Of the drain time, what is left for plain requests after the readers have gone.
+LAST_SHARE = 0.2
+LAST_S_MAX = 3.0
+EXIT_AT_ONCE = 1
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, without its own signals, that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(settings: Settings) -> int:
+    """Run one API node until it is told to stop; return the exit code.
+
+    Raises:
+        ConfigurationError: it cannot start as configured.
+    """
+    with listen(settings.host, settings.port) as listener:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(run(settings, listener))
+        except asyncio.CancelledError:
+            return EXIT_AT_ONCE
+
+
+async def run(settings: Settings, listener: socket.socket) -> int:
+    """Serve on `listener` until a signal, then drain."""
+    stopping = take_signals()
+    authenticator = Authenticator.from_settings(settings)
+    models = load_models(settings.models)
+    redis = connect(settings)
+    store = Store(redis, settings)
+    name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    async with contextlib.aclosing(redis), Hub(store, settings, node=name) as hub:
+        node = Node(
+            name=name,
+            settings=settings,
+            models=models,
+            redis=redis,
+            store=store,
+            acceptor=Acceptor(redis, store, settings),
+            hub=hub,
+            authenticator=authenticator,
+            metrics=Metrics(),
+            started_at=int(time.time()),
+        )
+        node.metrics.watch_hub(hub.statistics)
+        await serve_node(node, listener, stopping)
+    return 0
+
+
+async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Event) -> None:
+    """Serve until `stopping` is set, then drain within the drain time."""
+    drain_s = node.settings.drain_s
+    last_s = min(LAST_S_MAX, drain_s * LAST_SHARE)
+    server = Server(configuration(node, last_s))
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(node.metrics.watch_loop(), name="loop lag")
+        serving = group.create_task(server.serve([listener]), name="uvicorn")
+        await server.is_listening.wait()
+        print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201
+        await stopping.wait()
+        logger.info("api draining", extra={"readers": len(node.hub.connections)})
+        node.is_draining = True
+        await node.hub.drain(drain_s - last_s)
+        server.should_exit = True
+        await serving
+        watching.cancel()
+    logger.info("api stopped")
+
+
+def configuration(node: Node, last_s: float) -> uvicorn.Config:
+    settings = node.settings
+    return uvicorn.Config(
+        create_app(node),
+        http=HttpProtocol,
+        ws=WebSocketProtocol,
+        ws_max_size=settings.body_bytes_max,
+        ws_ping_interval=settings.heartbeat_s,
+        ws_ping_timeout=settings.heartbeat_s,
+        ws_per_message_deflate=False,
+        lifespan="off",  # the parts live around the server, not inside it
+        log_config=None,
+        access_log=False,  # it would show access_token
+        proxy_headers=False,  # nothing here depends on where a request came from
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(last_s),
+    )
+
+
+def take_signals() -> asyncio.Event:
+    """Return the event that the first SIGTERM or SIGINT sets; the second cancels the caller."""
+    stopping = asyncio.Event()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def take() -> None:
+        if stopping.is_set():
+            task.cancel()
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, take)
+    return stopping
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 takes a free one.
+
+    Raises:
+        ConfigurationError: the port is taken, or the address is not this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # A name with both kinds of address means the older one here, as most clients try it.
+        family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as exc:
+        raise ConfigurationError(f"cannot listen on {host}: {exc.strerror}") from exc
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as exc:
+        listener.close()
+        what = f"cannot listen on {host}:{port}: {exc.strerror}"
+        raise ConfigurationError(f"{what}; TAILRACE_PORT or --port names another") from exc
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

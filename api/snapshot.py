@@ -1,0 +1,131 @@
+"""A generation as it stands: what GET answers, folded from meta and log.
+
+Pure: entries are added in order, the fields come out. The texts since the last `reset`, joined, are
+the answer. Meta and log are read one after the other, so the log may know an end that meta, read
+before it, did not: the log decides. Source: docs/protocol.md, "Events" and "HTTP".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shared.events import End, Reasoning, Reset, Token, ToolCall, Usage, decode
+from shared.ids import START, EventId
+from shared.outcomes import Meta
+from shared.request import decode_request
+
+PROMPT_CHARACTERS_MAX = 4_000  # of the prompt that a listing shows
+
+
+class Snapshot:
+    """The fold over one log."""
+
+    def __init__(self, meta: Meta) -> None:
+        self.meta = meta
+        self.last_event_id = START
+        self.usage: dict[str, int] | None = None
+        self.end: End | None = read_end(meta)
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._tool_calls: dict[int, dict[str, Any]] = {}
+
+    def add(self, event_id: EventId, raw: bytes) -> None:
+        """Take the next entry of the log."""
+        self.last_event_id = event_id
+        try:
+            event = decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return  # of a newer version: there is nothing of ours in it
+        match event:
+            case Token():
+                self._text.append(event.text)
+            case Reasoning():
+                self._reasoning.append(event.text)
+            case ToolCall():
+                self._add_tool_call(event)
+            case Reset():
+                self._text, self._reasoning, self._tool_calls = [], [], {}
+            case Usage():
+                self.usage = msgspec.to_builtins(event)
+                self.usage.pop("type")
+            case End():
+                self.end = event
+
+    def _add_tool_call(self, event: ToolCall) -> None:
+        call = self._tool_calls.setdefault(
+            event.index, {"index": event.index, "call_id": "", "name": "", "arguments": ""}
+        )
+        call["call_id"] = call["call_id"] or event.call_id
+        call["name"] = call["name"] or event.name
+        call["arguments"] += event.arguments
+
+    def fields(self) -> dict[str, Any]:
+        """Return the JSON members of the generation."""
+        request = decode_request(self.meta.request)
+        return {
+            **summary(self.meta, self.end),
+            "attempt": max(self.meta.attempt, self.last_event_id.attempt),
+            "text": "".join(self._text),
+            "reasoning": "".join(self._reasoning),
+            "tool_calls": [self._tool_calls[index] for index in sorted(self._tool_calls)],
+            "usage": self._usage(),
+            "last_event_id": str(self.last_event_id),
+            "messages": request.messages,
+        }
+
+    def _usage(self) -> dict[str, int] | None:
+        if self.end is not None and self.end.usage is not None:
+            return dict(msgspec.to_builtins(self.end.usage))
+        return self.usage
+
+
+def summary(meta: Meta, end: End | None = None) -> dict[str, Any]:
+    """Return what can be said without reading the log: the members of a listing."""
+    end = end or read_end(meta)
+    return {
+        "id": meta.generation_id,
+        "status": end.status if end is not None else meta.status,
+        "model": meta.model,
+        "session": meta.session or None,
+        "priority": meta.priority,
+        "created_at": meta.created_at_ms // 1000,
+        "ended_at": meta.ended_at_ms // 1000 or None,
+        "attempt": meta.attempt,
+        "finish_reason": end.finish_reason if end is not None else None,
+        "error": msgspec.to_builtins(end.error) if end is not None and end.error else None,
+        "metadata": msgspec.Raw(meta.metadata or b"{}"),
+        "events_url": events_url(meta.generation_id),
+    }
+
+
+def prompt_of(meta: Meta) -> str:
+    """Return the text of the last user message, cut to what a listing carries."""
+    for message in reversed(decode_request(meta.request).messages):
+        if message.get("role") == "user":
+            return _text_of(message.get("content"))[:PROMPT_CHARACTERS_MAX]
+    return ""
+
+
+def _text_of(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "\n".join(
+        part["text"]
+        for part in parts
+        if isinstance(part, dict) and isinstance(part.get("text"), str)
+    )
+
+
+def read_end(meta: Meta) -> End | None:
+    if not meta.end:
+        return None
+    event = decode(meta.end)
+    assert isinstance(event, End)
+    return event
+
+
+def events_url(generation_id: str) -> str:
+    return f"/v1/generations/{generation_id}/events"
