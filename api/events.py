@@ -18,12 +18,13 @@ from starlette.types import Receive, Scope, Send
 
 from api import longpoll
 from api.dialects.native import NDJSON, SSE
-from api.errors import TRANSPORT, break_off, request_error, unavailable
+from api.errors import TRANSPORT, break_off, unavailable
 from api.hub.departure import Departure
 from api.hub.hub import Hub
 from api.hub.reader import Outcome
 from api.hub.relay import Relay
 from api.hub.subscriber import Subscriber
+from api.negotiation import choose_form
 from shared.errors import NotFound, RequestError, Unavailable
 from shared.ids import START, EventId, is_generation_id, parse_cursor
 from shared.outcomes import Meta
@@ -32,11 +33,6 @@ from shared.store import Store
 logger = logging.getLogger(__name__)
 
 DIALECTS = {"sse": SSE, "ndjson": NDJSON}
-MEDIA_TYPES = {
-    "sse": "text/event-stream",
-    "ndjson": "application/x-ndjson",
-    "long_poll": "application/json",
-}
 CONTENT_TYPES = {
     "sse": b"text/event-stream; charset=utf-8",
     "ndjson": b"application/x-ndjson; charset=utf-8",
@@ -241,33 +237,5 @@ def choose_transport(accept: str, query: Mapping[str, str]) -> tuple[str, float]
     """
     if "wait" in query:
         return "long_poll", longpoll.parse_wait(query["wait"])
-    if not accept.strip():
-        return "sse", 0.0
-    best = max(MEDIA_TYPES, key=lambda transport: _weight(accept, MEDIA_TYPES[transport]))
-    if _weight(accept, MEDIA_TYPES[best])[0] <= 0:
-        raise request_error("not_acceptable", f"offered are {', '.join(MEDIA_TYPES.values())}")
-    return best, 0.0
-
-
-def _weight(accept: str, media_type: str) -> tuple[float, int]:
-    """Return (q, exactness) of the range in `accept` that fits best. Source: RFC 9110, 12.5.1."""
-    main = media_type.partition("/")[0]
-    exactness = {media_type: 2, f"{main}/*": 1, "*/*": 0}
-    best: tuple[int, float] = (-1, 0.0)
-    for part in accept.split(","):
-        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        if name in exactness:
-            best = max(best, (exactness[name], _quality(parameters)))
-    return best[1], best[0]
-
-
-def _quality(parameters: list[str]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                quality = float(value)
-            except ValueError:
-                return 0.0
-            return quality if 0 <= quality <= 1 else 0.0
-    return 1.0
+    form = choose_form(accept, "sse")
+    return ("long_poll" if form == "json" else form), 0.0

@@ -76,7 +76,6 @@ class SocketFold:
 
 SSE = Dialect("native-sse", SseFold, heartbeat=b": ping\n")
 NDJSON = Dialect("native-ndjson", NdjsonFold, heartbeat=b"\n")
-SOCKET = Dialect("native-socket", SocketFold)
 
 
 def as_one_line(raw: bytes) -> bytes:
@@ -97,15 +96,15 @@ def as_one_line(raw: bytes) -> bytes:
     return msgspec.json.encode({"type": kind, **fields})
 
 
-def joined_tokens(raws: list[bytes], start: int, bytes_max: int) -> tuple[bytes, int]:
-    """Join the run of tokens from `raws[start]` on into one event; return it and how many it took.
+def joined_tokens(raws: list[bytes], start: int, stop: int, bytes_max: int) -> tuple[bytes, int]:
+    """Join the run of tokens in `raws[start:stop]` into one event; return it and how many it took.
 
     Piece borders mean nothing, so a reader that is behind gets a run in one frame, under the id of
     its last. Only plain tokens are joined, without decoding: JSON strings concatenate.
     """
     pieces: list[bytes] = []
     size = 0
-    for index in range(start, len(raws)):
+    for index in range(start, stop):
         raw = raws[index]
         text = raw[len(TOKEN_PREFIX) : -len(TOKEN_SUFFIX)]
         is_plain = raw.startswith(TOKEN_PREFIX) and raw.endswith(TOKEN_SUFFIX) and b'"' not in text

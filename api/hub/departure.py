@@ -30,11 +30,11 @@ class Departure:
         self._step.cancel()
 
     @staticmethod
-    async def wait(receive: Receive) -> None:
+    async def wait(receive: Receive, kind: str = "http.disconnect") -> None:
         """Return when the client is seen as gone, so that the server need not complain of us."""
         try:
             async with asyncio.timeout(WAIT_S):
-                while (await receive())["type"] != "http.disconnect":
+                while (await receive())["type"] != kind:
                     pass
         except (TimeoutError, OSError):
             pass

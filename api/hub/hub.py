@@ -142,7 +142,15 @@ class Hub:
 
     @asynccontextmanager
     async def reading(self, meta: Meta) -> AsyncIterator[Relay]:
-        """Hold the relay of a generation; an ended one has been read when this returns.
+        """Hold the relay of a generation; raises as `hold` does."""
+        relay = await self.hold(meta)
+        try:
+            yield relay
+        finally:
+            self.release(relay)
+
+    async def hold(self, meta: Meta) -> Relay:
+        """Return the relay of a generation, to be released; an ended one has been read.
 
         Args:
             meta: as the store has it just now, or, with Redis away, as `known` has it.
@@ -159,13 +167,18 @@ class Hub:
         relay.holds += 1
         try:
             await self._admit(relay)
-            yield relay
-        finally:
-            relay.holds -= 1
-            if not relay.holds:
-                relay.idle_since = self.now()
-                if relay.is_attached:
-                    self.spawn(self._detach(relay))
+        except BaseException:
+            self.release(relay)
+            raise
+        return relay
+
+    def release(self, relay: Relay) -> None:
+        """Let go of a relay. When the last does, it lingers, and the grace begins."""
+        relay.holds -= 1
+        if not relay.holds:
+            relay.idle_since = self.now()
+            if relay.is_attached:
+                self.spawn(self._detach(relay))
 
     def known(self, generation_id: str) -> Meta | None:
         """Return what this node knows of a generation that it holds, for when Redis is away."""

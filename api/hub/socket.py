@@ -1,0 +1,323 @@
+"""One WebSocket: many readings behind one `send`.
+
+The socket is the sink: its subscriptions take turns, one frame each, and what answers the client
+(`accepted`, `pong`, `error`) goes before events. Invariant: frames of one subscription leave in the
+order of its log, `caught_up` once, when what was there at the join has been sent, and nothing of it
+after its `end`. No task and no queue per subscription: what waits is in the log.
+Knows nothing of what clients may ask for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from starlette.types import Send
+
+from api.dialects.native import RESET, SocketFold, joined_tokens
+from api.hub.blockage import Blockage
+from api.hub.position import Placing, Position
+from api.hub.reader import Outcome, Port, Transport
+from api.hub.relay import Relay
+from api.hub.step import Step
+from shared.ids import EventId
+
+FRAMES_PER_TURN = 16
+JOIN_FROM = 4  # entries behind, from which tokens are joined into one frame
+JOIN_BYTES_MAX = 65_536
+REPLIES_MAX = 64  # above this nothing more is read from the client until they have left
+TOO_SLOW = 4008
+RESTARTING = 1012
+GONE = 0  # no close frame: the connection is broken, or has to be
+IDLE = 4000
+
+CLOSE_CODES = {Outcome.CUT: TOO_SLOW, Outcome.DRAINED: RESTARTING}
+
+
+class Socket:
+    """The sending side of one WebSocket.
+
+    Args:
+        idle_s: without an open generation and a frame for this long it is closed.
+        release: lets go of a relay that a subscription held.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        port: Port,
+        *,
+        idle_s: float,
+        release: Callable[[Relay], None],
+        transport: Transport | None = None,
+    ) -> None:
+        self.subscriptions: dict[str, Subscription] = {}
+        self.is_queued = False
+        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.port = port
+        self.active_at = port.now()
+        self._send = send
+        self._idle_s = idle_s
+        self._release = release
+        self._transport = transport
+        self._step = Step(self._written)
+        self._blockage: Blockage | None = None
+        self._frame_bytes = 0
+        self._replies: deque[str] = deque()
+        self._turns: deque[Subscription] = deque()
+        self._closing: int | None = None
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+
+    @property
+    def is_blocked(self) -> bool:
+        return self._step.is_busy
+
+    # What it is told to send
+
+    def say(self, **frame: Any) -> None:
+        """Send a frame that is no event, before the events that wait."""
+        if self._closing is None and not self.done.done():
+            self._replies.append(msgspec.json.encode(frame).decode())
+            if len(self._replies) > REPLIES_MAX:
+                self._has_room.clear()
+            self.wake()
+
+    async def room(self) -> None:
+        """Return once the client has taken most of what it was answered."""
+        await self._has_room.wait()
+
+    def subscribe(self, relay: Relay, cursor: EventId) -> None:
+        """Send the events of `relay` after `cursor`; one that is open for it is replaced."""
+        self.unsubscribe(relay.generation_id)
+        subscription = Subscription(self, relay, cursor)
+        self.subscriptions[relay.generation_id] = subscription
+        relay.join(subscription)
+
+    def unsubscribe(self, generation_id: str) -> None:
+        subscription = self.subscriptions.pop(generation_id, None)
+        if subscription is not None:
+            subscription.is_over = True
+            subscription.relay.leave(subscription)
+            self._release(subscription.relay)
+            self.active_at = self.port.now()
+
+    def close(self, code: int) -> None:
+        """Close with `code` once what was said has been sent."""
+        if self._closing is None:
+            self._closing = code
+            self.wake()
+
+    def break_off(self, outcome: Outcome) -> None:
+        """Stop at once, in mid-answer."""
+        self._finish(CLOSE_CODES.get(outcome, GONE))
+
+    def stop(self) -> None:
+        """Let go of everything; the endpoint has to call this."""
+        self._finish(GONE)
+        for generation_id in list(self.subscriptions):
+            self.unsubscribe(generation_id)
+        self._unblock()
+        self._step.cancel()
+
+    # Sending
+
+    def wake(self) -> None:
+        if not self.is_queued and not self._step.is_busy:
+            self.port.wake(self)
+
+    def take_turn(self, subscription: Subscription) -> None:
+        self._turns.append(subscription)
+        self.wake()
+
+    def pump(self, now: float) -> bool:
+        for _ in range(FRAMES_PER_TURN):
+            if self._step.is_busy or self.done.done():
+                return False
+            frame = self._next_frame(now)
+            if frame is None:
+                if self._closing is not None:
+                    self._finish(self._closing)
+                return False
+            self._write(frame, now)
+        return True
+
+    def _next_frame(self, now: float) -> str | None:
+        if self._replies:
+            frame = self._replies.popleft()
+            if len(self._replies) <= REPLIES_MAX // 2:
+                self._has_room.set()
+            return frame
+        while self._turns and self._closing is None:
+            subscription = self._turns.popleft()
+            frame_or_none = subscription.next_frame(now)
+            if frame_or_none is not None:
+                self._turns.append(subscription)  # to the back: every stream its turn
+                return frame_or_none
+        return None
+
+    def _write(self, frame: str, now: float) -> None:
+        self.active_at = now
+        try:
+            is_through = self._step.start(
+                self._send({"type": "websocket.send", "text": frame})  # type: ignore[arg-type]
+            )
+        except Exception:  # whatever a server raises here: this socket is gone
+            self._finish(GONE)
+            return
+        if not is_through:
+            self._frame_bytes = len(frame)
+            self._blockage = Blockage(now, self._buffer_bytes())
+            self.port.note_blocked(self)
+
+    def _written(self, _: Any, error: BaseException | None) -> None:
+        self._unblock()
+        if error is not None:
+            self._finish(GONE)
+        else:
+            self.port.wake(self)
+
+    def _unblock(self) -> None:
+        if self._blockage is not None:
+            self._blockage = None
+            self._frame_bytes = 0
+            self.port.note_unblocked(self)
+
+    def _finish(self, code: int) -> None:
+        if not self.done.done():
+            self.done.set_result(code)
+        self._has_room.set()
+
+    # Limits
+
+    def beat(self, now: float, heartbeat_s: float) -> float | None:
+        """Close when idle. The heartbeats themselves are WebSocket pings, the server's affair."""
+        if self.done.done():
+            return None
+        if not self.subscriptions and now - self.active_at >= self._idle_s:
+            self.close(IDLE)
+            return None
+        return now + min(heartbeat_s, self._idle_s)
+
+    def is_too_slow(self, now: float, bytes_max: int) -> bool:
+        if self._blockage is None:
+            return False
+        unsent = self._buffer_bytes()
+        backlog = unsent + self._frame_bytes + sum(map(len, self._replies))
+        backlog += sum(one.backlog_bytes() for one in self.subscriptions.values())
+        return self._blockage.is_too_slow(
+            now, buffer_bytes=unsent, backlog_bytes=backlog, bytes_max=bytes_max
+        )
+
+    def _buffer_bytes(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+
+class Subscription:
+    """One generation on one socket."""
+
+    __slots__ = (
+        "_fold",
+        "_has_last_words",
+        "_has_turn",
+        "_socket",
+        "_target",
+        "is_over",
+        "position",
+        "relay",
+    )
+
+    def __init__(self, socket: Socket, relay: Relay, cursor: EventId) -> None:
+        self.position = Position(cursor, socket.port.now())
+        self.relay = relay
+        self.is_over = False
+        self._socket = socket
+        # Folding an entry costs no more than finding its bytes in a shared log would.
+        self._fold = SocketFold(relay.meta)
+        self._has_turn = False
+        self._has_last_words = False
+        self._target: int | None = None  # the seq at which it has caught up; -1: that was said
+
+    def wake(self) -> None:
+        if not self._has_turn and not self.is_over:
+            self._has_turn = True
+            self._socket.take_turn(self)
+
+    def break_off(self, outcome: Outcome) -> None:
+        """The log is gone before its end: there is nothing to come back to."""
+        if not self.is_over:
+            name = self.relay.generation_id
+            self._socket.unsubscribe(name)
+            self._socket.say(
+                type="error",
+                id=name,
+                code="expired",
+                message="the log of this generation has expired before its end was read",
+                retryable=False,
+            )
+
+    def backlog_bytes(self) -> int:
+        if self.position.epoch != self.relay.feed.epoch:
+            return 0
+        return sum(map(len, self.relay.feed.raws[self.position.seq :]))
+
+    def next_frame(self, now: float) -> str | None:
+        """Return the next frame, or None: then it has given up its turn."""
+        frame = None if self.is_over else self._next(now)
+        if frame is None:
+            self._has_turn = False
+            return None
+        return frame.decode()
+
+    def _next(self, now: float) -> bytes | None:
+        feed = self.relay.feed
+        match self.position.place(feed, now):
+            case Placing.WAITING:
+                self._socket.port.await_place(self)
+                return self._last_words()
+            case Placing.RESET:
+                self._socket.port.counters.resets += 1
+                return self._fold.aside(RESET)
+        if feed.is_whole and (self._target is None or self._target > feed.count):
+            self._target = feed.count
+        if self._target is not None and 0 <= self._target <= self.position.seq:
+            self._target = -1
+            return b'{"type":"caught_up","id":"%b"}' % self.relay.generation_id.encode()
+        if self.position.seq < feed.count:
+            return self._event()
+        if feed.is_ended:
+            self._socket.unsubscribe(self.relay.generation_id)
+            return None
+        return self._last_words()
+
+    def _event(self) -> bytes:
+        """Return the next entry, or, of a reader that is behind, the next run of tokens."""
+        feed, start = self.relay.feed, self.position.seq
+        frame = b""
+        if feed.count - start >= JOIN_FROM:
+            # Never over the place at which `caught_up` is due.
+            stop = self._target if self._target is not None and self._target > start else feed.count
+            raw, count = joined_tokens(feed.raws, start, stop, JOIN_BYTES_MAX)
+            if count > 1:
+                self.position.seq = start + count
+                frame = self._fold.add(feed.ids.at(self.position.seq), raw)
+        if not frame:
+            self.position.seq = start + 1
+            frame = self._fold.add(feed.ids.at(start + 1), feed.raws[start])
+        counters = self._socket.port.counters
+        counters.events_delivered += self.position.seq - start
+        counters.bytes_delivered += len(frame)
+        return frame
+
+    def _last_words(self) -> bytes | None:
+        """Return an end that is in no log, once, where the log itself is gone."""
+        if self.relay.last_words is None:
+            return None
+        if self._has_last_words:
+            self._socket.unsubscribe(self.relay.generation_id)
+            return None
+        self._has_last_words = True
+        return self._fold.aside(self.relay.last_words)
