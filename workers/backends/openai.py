@@ -23,7 +23,7 @@ from workers.backends.limits import Limits
 from workers.backends.openai_failure import refusal
 from workers.backends.openai_reader import ChatReader
 from workers.backends.openai_request import encode_body
-from workers.backends.upstream_http import Call, UpstreamHttp
+from workers.backends.upstream_http import Call, UpstreamHttp, Watch
 
 REFUSAL_BYTES_MAX = 65_536
 TRIES_MAX = 3  # connections that a server had closed while they lay idle
@@ -68,17 +68,19 @@ class OpenAIBackend:
             body_bytes_max=self._settings.answer_bytes_max,
         )
         response = await self._open(body, limits)
+        watch = Watch(response.content)
         try:
             while not reader.is_done:
-                items = await self._read(response, reader, limits)
+                items = await self._read(watch, reader, limits)
                 if items:
                     yield items
                     limits.has_content = True
                 limits.read(clock(), is_finished=reader.has_finish_reason)
             if reader.failure is not None:
                 raise reader.failure
-            await _read_tail(response)
+            await _read_tail(watch, clock() + TAIL_S)
         finally:
+            watch.close()
             response.close()  # nothing where the body was read to its end
 
     async def aclose(self) -> None:
@@ -135,13 +137,10 @@ class OpenAIBackend:
         retry_after = response.headers.get("Retry-After")
         return refusal(response.status, body, retry_after=retry_after, now_s=time.time())
 
-    async def _read(
-        self, response: aiohttp.ClientResponse, reader: ChatReader, limits: Limits
-    ) -> list[Item]:
+    async def _read(self, watch: Watch, reader: ChatReader, limits: Limits) -> list[Item]:
         """Wait for bytes and return what they complete; past the finish, silence is an end."""
         try:
-            async with asyncio.timeout_at(limits.deadline):
-                data = await response.content.readany()
+            data = await watch.read(limits.deadline)
         except TimeoutError as exc:
             if not reader.has_finish_reason:
                 raise limits.exceeded() from exc
@@ -164,11 +163,10 @@ def _unreachable(exc: Exception) -> BackendError:
     return BackendError("upstream_error", f"the backend did not answer: {type(exc).__name__}")
 
 
-async def _read_tail(response: aiohttp.ClientResponse) -> None:
+async def _read_tail(watch: Watch, deadline: float) -> None:
     """Read to the end of the body, so that the connection goes back to the pool."""
     try:
-        async with asyncio.timeout(TAIL_S):
-            while await response.content.readany():
-                pass
+        while await watch.read(deadline):
+            pass
     except (TimeoutError, aiohttp.ClientError, OSError):
         pass  # then it is closed; the answer is complete either way

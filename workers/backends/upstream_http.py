@@ -7,6 +7,7 @@ models; the worker's slots bound how many connections there are.
 from __future__ import annotations
 
 import asyncio
+import math
 from types import SimpleNamespace
 
 import aiohttp
@@ -31,6 +32,51 @@ class Call:
         self.limits.sent(asyncio.get_running_loop().time())
         if self.timer is not None and not self.timer.expired():
             self.timer.reschedule(self.limits.deadline)
+
+
+class Watch:
+    """Reads a body, each read with a deadline, and with one timer for the whole answer.
+
+    `asyncio.timeout` around each read would set and cancel a timer per token, which costs as much
+    as reading the token. Here the timer stays where it is while deadlines move on, and looks again
+    when it rings.
+    """
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+        self._loop = asyncio.get_running_loop()
+        self._deadline = math.inf  # of the read that waits now, if one does
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def read(self, deadline: float) -> bytes:
+        """Return what has arrived, b"" at the end of the body.
+
+        Raises:
+            TimeoutError: nothing came before `deadline`, on the loop's clock. The body is spoilt.
+        """
+        self._deadline = deadline
+        if self._timer is None or self._timer.when() > deadline:
+            self._set_timer(deadline)
+        try:
+            return await self._content.readany()
+        finally:
+            self._deadline = math.inf
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self, deadline: float) -> None:
+        self.close()
+        self._timer = self._loop.call_at(deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._loop.time() >= self._deadline:
+            self._content.set_exception(TimeoutError())
+        elif self._deadline < math.inf:
+            self._set_timer(self._deadline)
 
 
 class UpstreamHttp:
