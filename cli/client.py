@@ -31,9 +31,10 @@ Event = dict[str, Any]
 class Refused(Exception):
     """The server said no, and would say so again."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
         self.status = status
+        self.code = code
 
 
 class Unreachable(Exception):
@@ -196,10 +197,12 @@ async def _check(response: aiohttp.ClientResponse) -> None:
         message = f"the server answered {response.status}"
     if error.get("retryable", response.status >= 500):
         raise _Passing(message)
-    raise Refused(response.status, message)
+    raise Refused(response.status, str(error.get("code", "")), message)
 
 
 def _words(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
+        return "it broke off"
     return str(error) or type(error).__name__
 
 

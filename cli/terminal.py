@@ -170,8 +170,9 @@ class Printer:
                 self._end(event)
 
     def note(self, text: str) -> None:
-        """Say something about the answer on a line of its own."""
-        self._break_line()
+        """Say something about the answer, on a line of its own where both share a terminal."""
+        if self.out.isatty():
+            self._break_line()
         print(f"{DIM}[{text}]{PLAIN}" if self._is_dim else f"[{text}]", file=self.err, flush=True)
 
     def close(self) -> None:
@@ -234,10 +235,10 @@ def _row(item: dict[str, Any]) -> list[str]:
 
 
 def _advice(error: Refused) -> str:
-    match error.status:
-        case 401:
+    match error.code:
+        case "unauthorized":
             return f"{error}; set TAILRACE_KEY or --key"
-        case 404:
+        case "not_found":
             return f"{error}; `tailrace ps` lists what runs"
     return str(error)
 
