@@ -1,0 +1,304 @@
+"""The write protocol against a real server that forgets: any interleaving of workers.
+
+Each step of a worker is split: the call runs on the server, and its answer arrives later or never.
+Leases lapse at once (any worker may take over at any time), Redis goes back to any earlier state
+and gets another history, and anybody may cancel.
+
+Never, in any state:
+    ABA     an event id that was visible with two contents
+    MIX     entries of one attempt by two writers
+    SEQ     a log whose seqs are not 1, 2, 3, …
+    SPLICE  an entry after a text that its writer did not write or continue from
+    END     two ends, or an entry after the end
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from shared import keys
+from shared.errors import Unavailable
+from shared.events import End, Token
+from shared.ids import START, EventId
+from shared.outcomes import Append, Begun, Entry
+from shared.redis_client import Client, connect
+from shared.settings import Settings
+from shared.store import Store
+from tests.support.redis_server import RedisServer
+from workers.outbox import RESTORE_WITHIN_S, Outbox, Restore
+
+GENERATION = "gen_machine0"
+WORKERS = ("A", "B")
+LOSSES_MAX = 2
+LAPSED_AT_ONCE_S = 0.0004  # rounds to a lease of 0 ms
+
+
+@dataclass
+class Writer:
+    """One worker's hand on the generation, with a call that may be under way."""
+
+    name: str
+    outbox: Outbox | None = None
+    answer: Any = None
+    has_answer: bool = False
+    pieces: int = 0
+    begins: int = 0
+    clock_s: float = 0.0
+    wrote: dict[EventId, list[Entry]] = field(default_factory=dict)  # what stood before each
+
+
+@dataclass
+class Snapshot:
+    """Redis's state of one generation, to go back to."""
+
+    meta: dict[bytes, bytes]
+    log: list[Any]
+
+
+class WriteProtocol(RuleBasedStateMachine):
+    server: RedisServer
+
+    @initialize()
+    def create(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        config = Settings(
+            redis_url=self.server.url, lease_s=LAPSED_AT_ONCE_S, attempts_max=1_000_000
+        )
+        self.redis: Client = connect(config)
+        self.store = Store(self.redis, config)
+        self.run(self.redis.flushall())
+        fields = {"model": "demo", "request": "{}", "owner": "o", "priority": "interactive"}
+        self.run(self.store.create(GENERATION, fields, may_be_lost=False))
+        self.writers = {name: Writer(name) for name in WORKERS}
+        self.snapshots: list[Snapshot] = []
+        self.losses = 0
+        self.seen: dict[EventId, bytes] = {}
+        self.makers: dict[EventId, str] = {}
+        self.look()
+
+    def run(self, awaitable: Any) -> Any:
+        return self.loop.run_until_complete(awaitable)
+
+    # Workers
+
+    @rule(name=st.sampled_from(WORKERS))
+    def begin(self, name: str) -> None:
+        writer = self.writers[name]
+        if writer.outbox is not None and writer.outbox.stopped is None:
+            return
+        writer.begins += 1
+        token = f"{name}{writer.begins}"
+        begun = self.run(self.store.begin(GENERATION, token, name))
+        if not isinstance(begun, Begun):
+            return
+        log = self.run(self.store.page(GENERATION, START, 100_000))
+        found = [entry for entry in log if entry[0] < begun.start[0]]
+        writer.outbox = Outbox(
+            GENERATION,
+            token,
+            found=found,
+            start=begun.start,
+            fields=begun.fields,
+            now_s=writer.clock_s,
+        )
+        writer.has_answer = False
+        writer.wrote[begun.start[0]] = found
+        self.makers[begun.start[0]] = f"{name}:{token}"
+        self.look()
+
+    @rule(
+        name=st.sampled_from(WORKERS),
+        kind=st.sampled_from(("answered", "answered", "lost", "under way")),
+    )
+    def write(self, name: str, kind: str) -> None:
+        """A worker makes an event and sends what it has; the answer comes now, never, or later."""
+        writer = self.writers[name]
+        outbox = writer.outbox
+        if outbox is None or outbox.stopped is not None:
+            return
+        if writer.has_answer:
+            return self._answer(writer, is_lost=kind == "lost")
+        if outbox._status is None:
+            writer.pieces += 1
+            outbox.push(Token(f"{name}{writer.pieces} "))
+        self._call(writer)
+        if kind != "under way" and writer.has_answer:
+            self._answer(writer, is_lost=kind == "lost")
+
+    @rule(name=st.sampled_from(WORKERS))
+    def send_again(self, name: str) -> None:
+        """Nothing new: what was lost, or not answered, is sent again."""
+        writer = self.writers[name]
+        if writer.outbox is None:
+            return
+        if writer.has_answer:
+            return self._answer(writer, is_lost=False)
+        self._call(writer)
+        if writer.has_answer:
+            self._answer(writer, is_lost=False)
+
+    @rule(
+        name=st.sampled_from(WORKERS),
+        what=st.sampled_from(("finish", "renew", "sleep", "release", "cancel", "pass")),
+    )
+    def rarely(self, name: str, what: str) -> None:
+        """One rule for what would otherwise crowd out the writes."""
+        if what != "pass":
+            getattr(self, f"_{what}")(name)
+
+    def _finish(self, name: str) -> None:
+        outbox = self.writers[name].outbox
+        if outbox is not None and not outbox.stopped and outbox._status is None:
+            outbox.push(End("completed", "stop"))
+            self.send_again(name)
+
+    def _answer(self, writer: Writer, *, is_lost: bool) -> None:
+        assert writer.outbox is not None
+        writer.has_answer = False
+        outcome = Unavailable("no answer") if is_lost else writer.answer
+        writer.outbox.answer(outcome, writer.clock_s)
+
+    def _call(self, writer: Writer) -> None:
+        assert writer.outbox is not None
+        step = writer.outbox.take(writer.clock_s)
+        if step is None:
+            return
+        self._note(writer)
+        if isinstance(step, Append):
+            writer.answer = self.run(self.store.append_many([step]))[0]
+        else:
+            assert isinstance(step, Restore)
+            outbox = writer.outbox
+            writer.answer = self.run(
+                self.store.restore(
+                    GENERATION, outbox.token, outbox.attempt, step.top, step.fields, step.entries
+                )
+            )
+        writer.has_answer = True
+        self.look()
+
+    def _note(self, writer: Writer) -> None:
+        outbox = writer.outbox
+        assert outbox is not None
+        for n, (event_id, _) in enumerate(outbox.log):
+            if event_id.attempt == outbox.attempt and event_id not in writer.wrote:
+                writer.wrote[event_id] = list(outbox.log[:n])
+                self.makers[event_id] = f"{writer.name}:{outbox.token}"
+
+    def _renew(self, name: str) -> None:
+        writer = self.writers[name]
+        outbox = writer.outbox
+        if outbox is None or outbox.stopped is not None or writer.has_answer:
+            return
+        holder = (GENERATION, outbox.token, outbox.attempt)
+        outcome = self.run(self.store.renew_many([holder]))[0]
+        outbox.renewed(outcome, writer.clock_s, writer.clock_s)
+        self.look()
+
+    def _sleep(self, name: str) -> None:
+        """A worker is paused for longer than it may restore."""
+        self.writers[name].clock_s += RESTORE_WITHIN_S + 1
+
+    def _release(self, name: str) -> None:
+        writer = self.writers[name]
+        outbox = writer.outbox
+        if outbox is None or outbox.stopped is not None or writer.has_answer:
+            return
+        self.run(self.store.release(GENERATION, outbox.token, outbox.attempt, has_failed=False))
+        outbox.forgo("fenced")
+        self.look()
+
+    # Redis and the rest of the world
+
+    def _cancel(self, name: str) -> None:
+        self.run(self.store.cancel(GENERATION))
+        self.look()
+
+    @precondition(lambda self: len(self.snapshots) > 3 and self.losses < LOSSES_MAX)
+    @rule(steps=st.integers(1, 6))
+    def lose_tail(self, steps: int) -> None:
+        """Redis loses its last steps and comes back with another history."""
+        self.losses += 1
+        back_to = max(0, len(self.snapshots) - 1 - steps)
+        snapshot = self.snapshots[back_to]
+        del self.snapshots[back_to + 1 :]
+        self.run(self._restore_state(snapshot))
+        self.look()
+
+    @precondition(lambda self: len(self.snapshots) > 3 and self.losses < LOSSES_MAX)
+    @rule()
+    def lose_everything(self) -> None:
+        self.losses += 1
+        self.run(self._restore_state(Snapshot({}, [])))
+        self.look()
+
+    async def _restore_state(self, snapshot: Snapshot) -> None:
+        await self.redis.delete(keys.meta(GENERATION), keys.log(GENERATION))
+        if snapshot.meta:
+            await self.redis.hset(keys.meta(GENERATION), mapping=snapshot.meta)  # type: ignore[misc]
+        for entry_id, fields in snapshot.log:
+            await self.redis.xadd(keys.log(GENERATION), fields, id=entry_id)
+        await self.redis.execute_command("DEBUG", "CHANGE-REPL-ID")
+        # A restart or a failover takes longer than the clock's grain, which attempts rely on.
+        highest = max((event_id.attempt for event_id in self.seen), default=0)
+        while await self.store.now_ms() <= highest:
+            pass
+
+    # What must hold
+
+    def look(self) -> None:
+        """What any reader could see now."""
+        meta = self.run(self.redis.hgetall(keys.meta(GENERATION)))
+        raw_log = self.run(self.redis.xrange(keys.log(GENERATION)))
+        if not self.snapshots or self.snapshots[-1] != Snapshot(meta, raw_log):
+            self.snapshots.append(Snapshot(meta, raw_log))
+        log = self.run(self.store.page(GENERATION, START, 100_000))
+        for n, (event_id, raw) in enumerate(log, 1):
+            assert event_id.seq == n, f"SEQ: {event_id} stands at {n}"
+            assert self.seen.setdefault(event_id, raw) == raw, f"ABA: {event_id} has two contents"
+            self._check_writer(event_id, log[: n - 1])
+        self._check_attempts(log)
+        ends = [event_id for event_id, raw in log if json.loads(raw)["type"] == "end"]
+        assert ends in ([], [log[-1][0]] if log else []), f"END: {ends}"
+
+    def _check_writer(self, event_id: EventId, before: list[Entry]) -> None:
+        for writer in self.writers.values():
+            if event_id in writer.wrote:
+                assert writer.wrote[event_id] == before, f"SPLICE: before {event_id}"
+
+    def _check_attempts(self, log: list[Entry]) -> None:
+        makers: dict[int, set[str]] = {}
+        for event_id, _ in log:
+            if event_id in self.makers:
+                makers.setdefault(event_id.attempt, set()).add(self.makers[event_id])
+        for attempt, names in makers.items():
+            assert len(names) == 1, f"MIX: attempt {attempt} by {names}"
+        attempts = [event_id.attempt for event_id, _ in log]
+        assert attempts == sorted(attempts), f"attempts go down: {attempts}"
+
+    def teardown(self) -> None:
+        if hasattr(self, "loop"):
+            self.run(self.redis.aclose())
+            self.loop.close()
+
+
+def test_write_protocol_survives_any_interleaving() -> None:
+    with RedisServer(options={"enable-debug-command": "yes"}) as server:
+        WriteProtocol.server = server
+        run_state_machine_as_test(
+            WriteProtocol,
+            settings=settings(max_examples=400, stateful_step_count=30, deadline=None),
+        )
