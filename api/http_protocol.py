@@ -23,7 +23,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 from websockets.protocol import CONNECTING
 
-from api.errors import TRANSPORT
+from api.errors import CODES, TRANSPORT
 
 HEAD_S = 10.0  # for a request head, and for the rest of a body that nobody waits for
 HEAD_BYTES_MAX = 65_536
@@ -175,8 +175,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
     def keepalive_timeout(self) -> None:
-        super().keepalive_timeout()
-        self._abort_soon()
+        # Not uvicorn's 1011: a reader that was away for a while has to be told to come back.
+        self.pong_timer = None
+        self.pending_ping_payload = None
+        if not self.close_sent and not self.transport.is_closing():
+            self._fail(CODES["too_slow"].close, "no pong in two heartbeats")
 
     async def send(self, message: Any) -> None:
         await super().send(message)
