@@ -34,7 +34,7 @@ from tests.support.deliveries import (
 Id = tuple[int, int]
 VOID: Id = (0, 0)
 # Close codes that tell a client to come back; 1006 is what it sees of a socket that broke.
-RESUME_CODES = frozenset({1006, 1011, 1012, 1013, *range(4000, 4500)})
+RESUME_CODES = frozenset({1006, 1012, 1013, *range(4000, 4500)})
 
 
 class History:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -122,9 +123,10 @@ class Outsider:
             raw = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
         sent |= headers or {}
+        data = io.BytesIO(raw) if isinstance(raw, bytes) else raw
         url = yarl.URL((node or self.url) + path, encoded=True)  # sent as the test spells it
         async with self._http.request(
-            method, url, headers=sent, data=raw, allow_redirects=False
+            method, url, headers=sent, data=data, allow_redirects=False
         ) as response:
             pieces = bytearray()
             try:

@@ -1,0 +1,42 @@
+"""A deployment to test from outside: the one at --base-url, or two nodes and a worker of our own.
+
+The tests know docs/protocol.md and nothing else. Those that need a node with settings of its own
+start one; they are skipped, saying so, where --base-url names a deployment that we did not start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from tests.support.outsider import Outsider
+from tests.support.processes import Cluster
+
+OwnCluster = Callable[..., contextlib.AbstractAsyncContextManager[Cluster]]
+
+
+@pytest.fixture(scope="session")
+async def deployment(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, str, str]]:
+    """URL of a node, of another one, and the key."""
+    option = request.config.getoption
+    if base := option("--base-url"):
+        yield base, option("--other-url") or base, option("--key")
+        return
+    async with Cluster(api=2, workers=1, lease_s=3) as cluster:
+        yield cluster.urls[0], cluster.urls[1], ""
+
+
+@pytest.fixture
+async def api(deployment: tuple[str, str, str]) -> AsyncIterator[Outsider]:
+    async with Outsider(*deployment) as outsider:
+        yield outsider
+
+
+@pytest.fixture(scope="session")
+def own_cluster(request: pytest.FixtureRequest) -> OwnCluster:
+    """Start a cluster: `async with own_cluster(workers=0, settings={…}) as cluster`."""
+    if request.config.getoption("--base-url"):
+        pytest.skip("needs a node with settings of its own; --base-url names a running one")
+    return Cluster

@@ -1,0 +1,232 @@
+"""Credentials, owners and origins: a deployment with API keys and one allowed origin."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+import websockets
+
+from tests.support.demo import demo_body
+from tests.support.outsider import Outsider, hear, tell
+from tests.support.processes import run_role
+
+SHORT = demo_body(2, 0)
+ALICE, BOB = "key-of-alice-1234567890", "key-of-bob-1234567890"
+ORIGIN = "https://app.example"
+PROTECTED = [
+    ("POST", "/v1/generations"),
+    ("GET", "/v1/generations/gen_x"),
+    ("GET", "/v1/generations/gen_x/events"),
+    ("POST", "/v1/generations/gen_x/cancel"),
+    ("GET", "/v1/sessions/s"),
+    ("GET", "/v1/models"),
+    ("GET", "/metrics"),
+]
+
+
+@pytest.fixture(scope="module")
+async def cluster(own_cluster):
+    settings = {"api_keys": f"{ALICE}:alice,{BOB}:bob", "cors_origins": ORIGIN, "log": "json"}
+    async with own_cluster(api=1, workers=1, settings=settings) as it:
+        yield it
+
+
+@pytest.fixture
+async def api(cluster):
+    async with Outsider(cluster.urls[0], key=ALICE) as outsider:
+        yield outsider
+
+
+@pytest.fixture
+async def bob(cluster):
+    async with Outsider(cluster.urls[0], key=BOB) as outsider:
+        yield outsider
+
+
+@pytest.mark.parametrize("method, path", PROTECTED)
+async def test_without_credentials_it_is_401(api, method, path):
+    answer = await api.call(method, path, anonymous=True)
+
+    assert (answer.status, answer.error_code) == (401, "unauthorized")
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    "header", ["Bearer wrong", "Bearer", "Bearer ", "Basic a2V5OmtleQ==", ALICE, f"Token {ALICE}"]
+)
+async def test_bad_credentials_are_401(api, header):
+    answer = await api.get("/v1/models", anonymous=True, headers={"Authorization": header})
+
+    assert answer.status == 401
+
+
+async def test_a_bearer_key_is_taken(api):
+    assert (await api.get("/v1/models")).status == 200
+
+
+async def test_a_key_in_the_query_is_taken_and_no_log_shows_it(api, cluster):
+    generation_id = await api.finished(SHORT)
+    path = f"/v1/generations/{generation_id}/events?access_token={ALICE}"
+
+    answer = await api.get(path, anonymous=True)
+
+    assert answer.status == 200
+    assert answer.events[-1].type == "end"
+    assert all(ALICE not in role.output.read_text() for role in cluster.roles)
+
+
+async def test_a_bad_key_in_the_query_is_401(api):
+    assert (await api.get("/v1/models?access_token=nope", anonymous=True)).status == 401
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/", "/docs"])
+async def test_these_are_open(api, path):
+    assert (await api.get(path, anonymous=True)).status == 200
+
+
+async def test_the_metrics_open_with_a_key(api):
+    assert (await api.get("/metrics")).status == 200
+
+
+@pytest.mark.parametrize("method, rest", [("GET", ""), ("GET", "/events"), ("POST", "/cancel")])
+async def test_another_owners_generation_is_404(api, bob, method, rest):
+    generation_id = await api.finished(SHORT)
+
+    answer = await bob.call(method, f"/v1/generations/{generation_id}{rest}")
+
+    assert (answer.status, answer.error_code) == (404, "not_found")
+
+
+async def test_another_owners_generation_is_not_found_on_a_socket(api, bob):
+    generation_id = await api.finished(SHORT)
+
+    async with bob.socket() as socket:
+        for kind in ("subscribe", "cancel"):
+            await tell(socket, type=kind, id=generation_id)
+            error = await hear(socket)
+            assert (error["type"], error["code"]) == ("error", "not_found")
+
+
+async def test_a_session_name_belongs_to_its_owner(api, bob):
+    name = uuid.uuid4().hex
+    mine = await api.start(SHORT | {"session": name})
+    his = await bob.start(SHORT | {"session": name})
+
+    body = (await bob.get(f"/v1/sessions/{name}")).json()
+
+    assert [g["id"] for g in body["generations"]] == [his]
+    assert mine != his
+
+
+async def test_an_idempotency_key_belongs_to_its_owner(api, bob):
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+
+    mine, his = await api.start(SHORT, headers=headers), await bob.start(SHORT, headers=headers)
+
+    assert mine != his
+
+
+async def test_a_socket_without_credentials_is_refused_at_the_handshake(api):
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        async with api.socket(additional_headers={"Authorization": ""}):
+            pass
+
+    assert refused.value.response.status_code == 401
+
+
+async def test_a_browsers_socket_without_credentials_is_told_why_and_closed_4501(api):
+    headers = {"Authorization": "", "Origin": ORIGIN}
+
+    async with api.socket(additional_headers=headers) as socket:
+        error = await hear(socket)
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await hear(socket)
+
+    assert (error["type"], error["code"]) == ("error", "unauthorized")
+    assert closed.value.rcvd.code == 4501
+
+
+async def test_a_socket_takes_its_key_in_the_query(api):
+    headers = {"Authorization": "", "Origin": ORIGIN}
+
+    async with api.socket(query=f"?access_token={ALICE}", additional_headers=headers) as socket:
+        await tell(socket, type="ping")
+        assert await hear(socket) == {"type": "pong"}
+
+
+async def test_a_refused_origin_is_403_whatever_the_key(api):
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        async with api.socket(additional_headers={"Origin": "https://evil.example"}):
+            pass
+
+    assert refused.value.response.status_code == 403
+
+
+async def test_an_allowed_origin_may_read(api):
+    answer = await api.get("/v1/models", headers={"Origin": ORIGIN})
+
+    assert answer.headers["Access-Control-Allow-Origin"] in (ORIGIN, "*")
+    exposed = answer.headers["Access-Control-Expose-Headers"].lower()
+    for name in ("location", "x-generation-id", "retry-after"):
+        assert name in exposed
+
+
+async def test_an_error_can_be_read_by_an_allowed_origin_too(api):
+    answer = await api.get("/v1/models", anonymous=True, headers={"Origin": ORIGIN})
+
+    assert answer.status == 401
+    assert answer.headers["Access-Control-Allow-Origin"] in (ORIGIN, "*")
+
+
+async def test_a_preflight_needs_no_key_and_allows_the_documented_headers(api):
+    headers = {
+        "Origin": ORIGIN,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,idempotency-key",
+    }
+
+    answer = await api.call("OPTIONS", "/v1/generations", anonymous=True, headers=headers)
+
+    assert answer.status in (200, 204)
+    assert answer.headers["Access-Control-Allow-Origin"] in (ORIGIN, "*")
+    allowed = answer.headers["Access-Control-Allow-Headers"].lower()
+    for name in ("authorization", "content-type", "last-event-id", "idempotency-key"):
+        assert name in allowed
+    assert "POST" in answer.headers["Access-Control-Allow-Methods"]
+
+
+async def test_another_origin_may_not_read(api):
+    answer = await api.get("/v1/models", headers={"Origin": "https://evil.example"})
+
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+async def test_listening_beyond_loopback_needs_credentials_or_saying_so(cluster):
+    settings = dict(cluster.api[0].settings, TAILRACE_HOST="0.0.0.0", TAILRACE_PORT="0")
+    del settings["TAILRACE_API_KEYS"]
+
+    code, said = await run_role("api", settings)
+
+    assert code == 2
+    assert len(said.strip().splitlines()) == 1, said
+    assert "TAILRACE_AUTH" in said or "TAILRACE_API_KEYS" in said
+
+
+@pytest.mark.parametrize("role", ["api", "worker", "jobs"])
+async def test_a_misspelt_setting_is_one_line_and_exit_2(cluster, role):
+    settings = dict(cluster.api[0].settings, TAILRACE_LEASE="3")
+
+    code, said = await run_role(role, settings)
+
+    assert code == 2
+    assert len(said.strip().splitlines()) == 1, said
+    assert "TAILRACE_LEASE" in said
+
+
+async def test_a_taken_port_is_one_line_and_exit_2(cluster):
+    code, said = await run_role("api", cluster.api[0].settings)
+
+    assert code == 2
+    assert len(said.strip().splitlines()) == 1, said
+    assert str(cluster.api[0].port) in said

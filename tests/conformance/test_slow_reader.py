@@ -1,0 +1,144 @@
+"""A reader that stops costs only itself: it is cut at a byte limit and resumes exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.deliveries import Reading
+from tests.support.demo import demo_body
+from tests.support.history import check_against_log, check_reading
+from tests.support.outsider import Outsider
+from tests.support.raw_wire import frame, handshake
+from tests.support.sse import SseParser
+from tests.support.wait import until
+
+# More than the kernel's buffers can hold, while the reader's limit is 64 kB.
+FLOOD = demo_body(60_000, 12_000)
+
+
+@pytest.fixture(scope="module")
+async def cluster(own_cluster):
+    # Without the long heartbeat a socket would be ended for its missing pongs first.
+    settings = {"subscriber_bytes_max": "65536", "heartbeat_s": "15"}
+    async with own_cluster(api=2, workers=1, settings=settings) as it:
+        yield it
+
+
+@pytest.fixture
+async def api(cluster):
+    async with Outsider(*cluster.urls) as outsider:
+        yield outsider
+
+
+async def stopped_connection(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection whose kernel takes little and whose program reads only when asked to."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    # Small segments: else the sender's kernel takes megabytes on its own, and nobody is slow.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+    sock.setblocking(False)
+    parts = urlsplit(url)
+    await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
+    return await asyncio.open_connection(sock=sock, limit=2048)
+
+
+def slow_request(api: Outsider, generation_id: str) -> bytes:
+    path = f"/v1/generations/{generation_id}/events"
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+
+
+def dechunk(received: bytes) -> tuple[bytes, bool]:
+    """Return the body so far and whether it was finished."""
+    body, rest = b"", received.partition(b"\r\n\r\n")[2]
+    while b"\r\n" in rest:
+        size_text, _, rest = rest.partition(b"\r\n")
+        size = int(size_text, 16)
+        if size == 0:
+            return body, True
+        body += rest[:size]
+        if len(rest) < size + 2:
+            break
+        rest = rest[size + 2 :]
+    return body, False
+
+
+async def cuts(api: Outsider) -> float:
+    """How many readers the node has cut so far."""
+    lines = (await api.get("/metrics")).body.decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("tailrace_hub_cuts"))
+
+
+async def cut_off(api: Outsider, before: float) -> None:
+    async def is_cut() -> bool:
+        return await cuts(api) > before
+
+    await until(is_cut, 15, "the stopped reader is cut")
+
+
+async def read_rest(reader: asyncio.StreamReader) -> bytes:
+    """What the kernels still hold, up to the break."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        async with asyncio.timeout(20):
+            while piece := await reader.read(65_536):
+                received += piece
+    return received
+
+
+async def test_a_stopped_sse_reader_is_cut_and_resumes_and_the_others_read_on(api: Outsider):
+    generation_id = await api.start(FLOOD)
+    before_cut = await cuts(api)
+    reader, writer = await stopped_connection(api.url)
+    writer.write(slow_request(api, generation_id))
+    healthy = asyncio.create_task(api.events(generation_id))
+
+    await cut_off(api, before_cut)
+    body, is_finished = dechunk(await read_rest(reader))
+    writer.close()
+
+    assert (await healthy).events[-1].type == "end"
+    parser = SseParser()
+    before = [block.delivery() for block in parser.feed(body)]
+    assert not is_finished, "the body must be left unfinished"
+    assert before[-1].type != "end"
+    after = (await api.events(generation_id, before[-1].event_id, node=api.other_url)).events
+    reading = Reading("slow", [*before, *after])
+    assert check_reading(reading) == []
+    log = (await api.events(generation_id)).events
+    assert reading.text == Reading("log", log).text
+
+
+async def test_a_stopped_socket_is_cut_with_4008_or_broken_off(api: Outsider):
+    generation_id = await api.start(FLOOD)
+    before_cut = await cuts(api)
+    reader, writer = await stopped_connection(api.url)
+    writer.write(handshake(api.url))
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(frame(json.dumps({"type": "subscribe", "id": generation_id}).encode()))
+
+    await cut_off(api, before_cut)
+    received = await read_rest(reader)
+    writer.close()
+
+    assert b'"type":"end"' not in received.replace(b" ", b"")
+
+
+async def test_a_late_joiner_that_reads_is_not_slow(api: Outsider):
+    """Far more than the limit lies before it, and it takes all of it."""
+    generation_id = await api.start(FLOOD)
+    await api.ended(generation_id, deadline_s=30)
+
+    answers = [await api.events(generation_id, node=api.url) for _ in range(2)]
+
+    for answer in answers:
+        assert not answer.is_broken
+        reading = Reading("late", answer.events)
+        assert check_reading(reading) == []
+        log = (await api.events(generation_id)).events
+        assert check_against_log(reading, log) == [] or reading.text == Reading("l", log).text

@@ -1,0 +1,159 @@
+"""Retention, Redis away, draining: what a node answers when it cannot give what was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import aiohttp
+import pytest
+
+from tests.support.demo import demo_body
+from tests.support.outsider import Outsider, hear, hear_until, tell
+from tests.support.wait import until
+
+SHORT = demo_body(3, 0)
+LONG = demo_body(10_000, 20)
+SSE, NDJSON, POLL = "text/event-stream", "application/x-ndjson", "application/json"
+
+
+async def test_past_its_retention_a_generation_is_410_everywhere_and_later_404(own_cluster):
+    async with own_cluster(api=2, workers=1, settings={"retention_s": "2"}) as cluster:
+        async with Outsider(*cluster.urls) as api:
+            generation_id = await api.finished(SHORT)
+            path = f"/v1/generations/{generation_id}"
+            top = (await api.log(generation_id))[-1].event_id
+
+            async def status() -> int:
+                return (await api.get(path)).status
+
+            await until(lambda: _is(status, 410), 6, "410")
+            for answer in (
+                await api.get(path, node=api.other_url),
+                await api.events(generation_id),
+                await api.events(generation_id, "1-1", NDJSON, node=api.other_url),
+                await api.events(generation_id, top),
+                await api.poll(generation_id, wait="5"),
+            ):
+                assert (answer.status, answer.error_code) == (410, "expired")
+            async with api.socket() as socket:
+                await tell(socket, type="subscribe", id=generation_id)
+                error = await hear(socket)
+                assert (error["type"], error["code"]) == ("error", "expired")
+            await until(lambda: _is(status, 404), 6, "404 after as long again")
+
+
+async def _is(status, wanted: int) -> bool:
+    return await status() == wanted
+
+
+async def test_with_redis_away_every_answer_says_so(own_cluster):
+    async with own_cluster(api=1, workers=1) as cluster, Outsider(cluster.urls[0]) as api:
+        generation_id = await api.finished(SHORT)
+        top = (await api.log(generation_id))[-1].event_id
+        cluster.server.kill()
+
+        begun = time.monotonic()
+        answers = [
+            await api.post(SHORT),
+            await api.post(SHORT, headers={"Accept": SSE}),
+            await api.get(f"/v1/generations/{generation_id}"),
+            await api.call("POST", f"/v1/generations/{generation_id}/cancel"),
+            await api.events("gen_00000000000000000000000000"),
+        ]
+        assert time.monotonic() - begun < 5 * len(answers)
+        for answer in answers:
+            assert (answer.status, answer.error_code) == (503, "unavailable")
+            assert int(answer.headers["Retry-After"]) >= 0
+            assert answer.json()["error"]["retryable"] is True
+
+        broken = await api.events("gen_00000000000000000000000000", top)
+        assert broken.status == 200, "a 503 would end a native EventSource for good"
+        assert broken.headers["Content-Type"].startswith(SSE)
+        assert b"retry: " in broken.body
+        assert broken.is_broken
+
+        assert (await api.get("/livez")).status == 200
+        ready = await api.get("/readyz")
+        assert ready.status == 503
+        assert b"redis" in ready.body.lower()
+
+        cluster.server.start()
+        await until(lambda: _is_ready(api), 15, "readyz after Redis is back")
+        assert (await api.post(SHORT)).status == 202
+
+
+async def _is_ready(api: Outsider) -> bool:
+    return (await api.get("/readyz")).status == 200
+
+
+async def test_with_redis_frozen_a_post_is_503_within_5_s(own_cluster):
+    async with own_cluster(api=1, workers=1) as cluster, Outsider(cluster.urls[0]) as api:
+        cluster.server.freeze()
+        try:
+            begun = time.monotonic()
+            answer = await api.post(SHORT)
+            elapsed = time.monotonic() - begun
+        finally:
+            cluster.server.thaw()
+
+        assert (answer.status, answer.error_code) == (503, "unavailable")
+        assert elapsed < 5
+        await until(lambda: _is_ready(api), 15, "readyz after the thaw")
+
+
+async def test_a_drained_node_refuses_lets_go_on_and_breaks_off(own_cluster):
+    """Readiness fails first; nothing ends as if it were complete; the exit code is 0."""
+    async with own_cluster(api=2, workers=1, settings={"drain_s": "3"}) as cluster:
+        async with Outsider(*cluster.urls) as api:
+            generation_id = await api.start(LONG)
+            await api.running(generation_id)
+            sse = asyncio.create_task(api.events(generation_id))
+            ndjson = asyncio.create_task(api.events(generation_id, accept=NDJSON))
+            socket = await api.socket()
+            await tell(socket, type="subscribe", id=generation_id)
+            await hear_until(socket, "token")
+
+            begun = time.monotonic()
+            cluster.api[0].terminate()
+
+            async def refused() -> int:
+                try:
+                    return (await api.post(SHORT)).status
+                except aiohttp.ClientConnectionError:
+                    return 0
+
+            statuses = set()
+            while cluster.api[0].is_running and time.monotonic() - begun < 10:
+                statuses.add(await refused())
+            assert await cluster.api[0].ended(5) == 0
+            assert time.monotonic() - begun < 3 + 3
+            assert 503 in statuses
+            assert (await sse).is_broken
+            assert (await ndjson).is_broken
+            with pytest.raises(Exception) as closed:
+                await hear_until(socket, "end")
+            assert closed.value.rcvd.code == 1012
+
+            await api.call("POST", f"/v1/generations/{generation_id}/cancel", node=api.other_url)
+
+
+async def test_a_draining_node_fails_readiness_and_says_draining(own_cluster):
+    async with own_cluster(api=1, workers=1, settings={"drain_s": "4"}) as cluster:
+        async with Outsider(cluster.urls[0]) as api:
+            generation_id = await api.start(LONG)
+            await api.running(generation_id)
+            async with api.stream(generation_id) as reading:
+                await reading.content.readany()
+                cluster.api[0].terminate()
+
+                async def is_unready() -> bool:
+                    return (await api.get("/readyz")).status == 503
+
+                await until(is_unready, 3, "readyz 503 while draining")
+                answer = await api.post(SHORT)
+                assert (answer.status, answer.error_code) == (503, "draining")
+                assert int(answer.headers["Retry-After"]) >= 0
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await reading.read()
+            assert await cluster.api[0].ended(10) == 0
