@@ -113,11 +113,7 @@ HOLDERS: dict[tuple[State, Action], State | str] = {
 
 # The caller's attempt is older than the one in meta: it was taken over, and may write nothing.
 STRANGERS: dict[tuple[State, Action], State | str] = {
-    (state, action): "fenced"
-    for state in (S.HELD, S.LAPSED, S.RELEASED)
-    for action in (A.APPEND, A.FINISH, A.RENEW, A.RELEASE, A.RESTORE)
-} | {
-    (state, action): "ended"
-    for state in (S.ENDED, S.SEALED)
+    (state, action): "ended" if state in (S.ENDED, S.SEALED) else "fenced"
+    for state in (S.HELD, S.LAPSED, S.RELEASED, S.ENDED, S.SEALED)
     for action in (A.APPEND, A.FINISH, A.RENEW, A.RELEASE, A.RESTORE)
 }

@@ -10,24 +10,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
 from shared.errors import BackendError, Unavailable
-from shared.events import Counts, End, Event, Reset, Token, Usage
+from shared.events import Counts, End, Reset, Token, Usage
 from shared.ids import START, EventId
 from shared.models import Model
 from shared.outcomes import Absent, Begun, Ended, Entry, Held, Released, failed
-from shared.queue import Delivery, Queue, Ticket, forget
+from shared.queue import Delivery, Ticket, forget
 from shared.request import Request, decode_request
-from shared.settings import Settings
-from shared.store import Store
-from workers.appender import Appender
-from workers.backends import Backend, Finish
+from workers.backends import Finish, Item
 from workers.continuation import plan
 from workers.outbox import Outbox
+from workers.timeline import Timeline
+from workers.tools import Takeover, Tools
 
 log = logging.getLogger(__name__)
 
@@ -40,41 +38,6 @@ UNSENT_BYTES_MAX = 1_048_576  # past this the backend is not read on: Redis is s
 PAGE_ENTRIES = 1_000
 
 StopReason = Literal["drain", "outage", "told"]
-
-
-@dataclass(frozen=True, slots=True)
-class Takeover:
-    """From when on lapsed leases may be taken over, and which lapses are nobody's failure (ms)."""
-
-    quiet_until_ms: int = 0
-    forgive_until_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What all runs of a worker share."""
-
-    worker: str
-    settings: Settings
-    store: Store
-    queue: Queue
-    appender: Appender
-    models: Mapping[str, Model]
-    backends: Mapping[str, Backend]
-    clock: Callable[[], float]  # seconds, monotonic
-    takeover: Callable[[], Takeover]
-    counters: dict[str, float]
-
-
-@dataclass(slots=True)
-class Timeline:
-    """When what happened to one attempt, for the one log line that tells its story."""
-
-    began_s: float
-    first_token_s: float | None = None
-    connected_s: float | None = None
-    pieces: int = 0
-    text_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -92,7 +55,8 @@ class Run:
     _scope: asyncio.Timeout | None = None
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
     _usage: Usage | None = None
-    _timeline: Timeline | None = None
+    _end: End | None = None
+    _timeline: Timeline = field(default_factory=lambda: Timeline(0.0))
 
     # What the worker asks and says
 
@@ -134,7 +98,7 @@ class Run:
 
     def on_answer(self) -> None:
         self._progress.set()
-        if self._outbox is not None and self._outbox.stopped is not None:
+        if self._outbox is not None and self._outbox.stopped is not None and self._end is None:
             self.stop("told")
 
     # The way through
@@ -147,7 +111,7 @@ class Run:
                 return
             self.begun = begun
             ending = await self._hold(begun)
-            self._tell(ending)
+            self._tell(begun, ending)
         except Unavailable as exc:
             # Nothing is lost: the lease runs out, and whoever sees Redis finds the entry.
             log.warning("run abandoned", extra={"generation_id": self.id, "reason": str(exc)})
@@ -216,13 +180,18 @@ class Run:
         )
         await self.tools.queue.note_begun(self.ticket, begun.meta.created_at_ms)
         self.request = decode_request(begun.meta.request)
+        error: BackendError | None = None
         try:
-            ending = await self._stream(self.request)
+            await self._stream(self.request)
+            if self._end is None and self._stop is None:
+                error = BackendError("upstream_error", "the backend stopped in mid-answer")
         except BackendError as exc:
-            ending = self._failure(begun, exc)
-        if isinstance(ending, End):
-            return await self._finish(ending)
-        return await self._give_back(ending)
+            error = exc
+        if self._end is None and error is not None and self._is_final(begun, error):
+            self._push_end(self._failure(begun, error))
+        if self._end is not None:
+            return await self._finish(self._end)
+        return await self._give_back(error)
 
     async def _read_found(self, begun: Begun) -> list[Entry]:
         """What earlier attempts wrote: to go on from, and to write again should Redis lose it."""
@@ -238,12 +207,17 @@ class Run:
             raise Unavailable("the log changed while it was read")
         return found
 
-    async def _stream(self, request: Request) -> End | BackendError | None:
-        """Stream until the end; None: stopped, with `_stop` or the outbox saying why."""
+    async def _stream(self, request: Request) -> None:
+        """Stream until the backend is done, the end included, or `stop` is called.
+
+        Raises:
+            BackendError: the attempt has failed. Nothing of it matters once the end is pushed: the
+                generator is run to its own end only so that its connection can be used again.
+        """
         backend = self.tools.backends[self.model.name]
         course = plan(self.outbox.log, request, self.model, can_continue=backend.can_continue)
         if course.needs_reset:
-            self._push(Reset("another attempt starts the answer again"))
+            self._push(Reset("restarted"))
         try:
             async with asyncio.timeout(None) as self._scope:
                 if self._stop is not None:
@@ -251,39 +225,37 @@ class Run:
                 stream = backend.stream(request, prefix=course.prefix, seed=self.id)
                 async with aclosing(stream):
                     async for items in stream:
+                        self._timeline.note_connected(self.tools.clock())
                         for item in items:
-                            if isinstance(item, Finish):
-                                return End("completed", item.reason, usage=self._counts())
                             self._push(item)
                         self.tools.appender.offer(self)
                         await self._wait_for_room()
         except TimeoutError:
             if self._stop is None:
                 raise
-            return None
         finally:
             self._scope = None
-        raise BackendError("upstream_error", "the backend stopped without saying that it was done")
+        return None
 
-    def _push(self, event: Event) -> None:
-        timeline = self._timeline
-        assert timeline is not None
-        if isinstance(event, Token):
-            timeline.pieces += 1
-            timeline.text_bytes += len(event.text)
-            if timeline.first_token_s is None:
-                timeline.first_token_s = self.tools.clock() - timeline.began_s
-        elif isinstance(event, Usage):
-            self._usage = event
-        elif timeline.connected_s is None:
-            timeline.connected_s = self.tools.clock() - timeline.began_s
-        self.outbox.push(event)  # type: ignore[arg-type]
+    def _push(self, item: Item) -> None:
+        if isinstance(item, Finish):
+            self._push_end(End("completed", item.reason, usage=self._counts()))
+            return
+        if isinstance(item, Usage):
+            self._usage = item
+        elif isinstance(item, Token):
+            self._timeline.note_token(item, self.tools.clock())
+        self.outbox.push(item)
         if self.outbox.bytes_kept + self.outbox.bytes_unsent > self.tools.settings.answer_bytes_max:
             raise BackendError(
                 "answer_too_large",
                 f"the answer is longer than {self.tools.settings.answer_bytes_max} bytes",
                 retryable=False,
             )
+
+    def _push_end(self, end: End) -> None:
+        self._end = end
+        self.outbox.push(end)
 
     def _counts(self) -> Counts | None:
         usage = self._usage
@@ -297,23 +269,22 @@ class Run:
             self._progress.clear()
             await self._progress.wait()
 
-    def _failure(self, begun: Begun, error: BackendError) -> End | BackendError:
-        """What a failed attempt comes to: the end, or (the error) another attempt later."""
-        failures = begun.failures + 1
+    def _is_final(self, begun: Begun, error: BackendError) -> bool:
+        """Whether a failed attempt is the last one."""
         self.tools.counters["attempts_failed"] += 1
-        if not error.retryable or self.model.on_takeover == "fail":
-            return failed(
-                error.code, error.message, retryable=error.retryable, usage=self._counts()
-            )
-        if failures >= self.tools.settings.attempts_max:
-            message = f"given up after {failures} failures; the last: {error.code}: {error.message}"
-            return failed("attempts_exhausted", message, retryable=True, usage=self._counts())
-        return error
+        is_last = begun.failures + 1 >= self.tools.settings.attempts_max
+        return is_last or not error.retryable or self.model.on_takeover == "fail"
+
+    def _failure(self, begun: Begun, error: BackendError) -> End:
+        code, message = error.code, error.message
+        if error.retryable and self.model.on_takeover != "fail":
+            message = f"given up after {begun.failures + 1} failures; the last: {code}: {message}"
+            code = "attempts_exhausted"
+        return failed(code, message, retryable=error.retryable, usage=self._counts())
 
     # Ways out
 
     async def _finish(self, end: End) -> str:
-        self.outbox.push(end)
         self.tools.appender.offer(self)
         await self._settle()
         if self.outbox.stopped != "ended":
@@ -362,33 +333,11 @@ class Run:
         except Unavailable:
             pass  # whoever claims the entry finds that it has ended, and does this
 
-    def _queued_ms(self, begun: Begun) -> int:
-        """From acceptance to this begin, by Redis's clock."""
-        return begun.meta.lease_ms - self.tools.store.lease_ms - begun.meta.created_at_ms
-
-    def _tell(self, ending: str) -> None:
-        """One line that answers: accepted, queued for, connected, first token, ended how."""
-        timeline, begun = self._timeline, self.begun
-        assert timeline is not None and begun is not None
-        counters = self.tools.counters
-        counters["generations"] += 1
-        counters["pieces"] += timeline.pieces
-        log.info(
-            "generation left",
-            extra={
-                "generation_id": self.id,
-                "model": self.ticket.model,
-                "attempt": begun.start[0].attempt,
-                "accepted_at_ms": begun.meta.created_at_ms,
-                "failures": begun.failures,
-                "queued_s": self._queued_ms(begun) / 1000,
-                "connected_s": _rounded(timeline.connected_s),
-                "first_token_s": _rounded(timeline.first_token_s),
-                "took_s": _rounded(self.tools.clock() - timeline.began_s),
-                "pieces": timeline.pieces,
-                "ending": ending,
-            },
-        )
+    def _tell(self, begun: Begun, ending: str) -> None:
+        self.tools.counters["generations"] += 1
+        self.tools.counters["pieces"] += self._timeline.pieces
+        story = self._timeline.story(begun, self.tools.store.lease_ms, self.tools.clock())
+        log.info("generation left", extra=story | {"model": self.ticket.model, "ending": ending})
 
 
 def begun_token(begun: Begun) -> str:
@@ -398,7 +347,3 @@ def begun_token(begun: Begun) -> str:
 def _pause_ms(outcome: Released, error: BackendError) -> int:
     pause_s: float = min(RETRY_PAUSE_S * 2 ** (outcome.failures - 1), RETRY_PAUSE_MAX_S)
     return int(1000 * max(pause_s, error.retry_after_s or 0.0))
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 4)

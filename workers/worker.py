@@ -25,8 +25,9 @@ from shared.settings import Settings
 from shared.store import Store
 from workers.appender import Appender
 from workers.backends import Backend
-from workers.run import Run, Takeover, Tools
+from workers.run import Run
 from workers.share import lanes_to_wait_on, rounds
+from workers.tools import Takeover, Tools
 
 log = logging.getLogger(__name__)
 

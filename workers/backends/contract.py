@@ -51,7 +51,7 @@ class Backend(Protocol):
     def stream(
         self, request: Request, *, prefix: str, seed: str
     ) -> AsyncGenerator[list[Item], None]:
-        """Yield what each read of the upstream gave, never an empty list, in order.
+        """Yield what each read of the upstream gave, in order; an empty list: it has answered.
 
         Args:
             prefix: what of the answer's text stands already; only given where `can_continue`.

@@ -70,6 +70,7 @@ class OpenAIBackend:
         response = await self._open(body, limits)
         watch = Watch(response.content)
         try:
+            yield []
             while not reader.is_done:
                 items = await self._read(watch, reader, limits)
                 if items:

@@ -45,11 +45,13 @@ def request(
 async def read(backend: Backend, asked: Request, prefix: str = "") -> list[Item]:
     """Read an answer to its end, and close the backend; raises what it raises."""
     items: list[Item] = []
+    rounds = 0
     try:
         async with asyncio.timeout(DEADLINE_S):
             async for batch in backend.stream(asked, prefix=prefix, seed="s"):
-                assert batch
+                assert bool(batch) == (rounds > 0), "the first says that it answered, none other"
                 items += batch
+                rounds += 1
     finally:
         await backend.aclose()
     return items
@@ -352,6 +354,7 @@ async def test_a_backend_that_is_read_slowly_is_held_back() -> None:
     async with Upstream(raw=[frame * 64] * 1_000) as server:
         backend = backend_for(server.base_url)
         async with aclosing(backend.stream(request(), prefix="", seed="")) as batches:
+            assert await anext(batches) == []
             await anext(batches)
             for _ in range(2_000):  # rounds of the loop in which nobody takes anything
                 await asyncio.sleep(0)

@@ -1,0 +1,37 @@
+"""What all runs of a worker share, handed down once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from shared.models import Model
+from shared.queue import Queue
+from shared.settings import Settings
+from shared.store import Store
+from workers.appender import Appender
+from workers.backends import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """From when on lapsed leases may be taken over, and which lapses are nobody's failure (ms)."""
+
+    quiet_until_ms: int = 0
+    forgive_until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What all runs of a worker share."""
+
+    worker: str
+    settings: Settings
+    store: Store
+    queue: Queue
+    appender: Appender
+    models: Mapping[str, Model]
+    backends: Mapping[str, Backend]
+    clock: Callable[[], float]  # seconds, monotonic
+    takeover: Callable[[], Takeover]
+    counters: dict[str, float]
