@@ -110,6 +110,8 @@ class Run:
             if begun is None:
                 return
             self.begun = begun
+            if begun.start[0].seq > 1:
+                self.tools.counters["takeovers"] += 1
             ending = await self._hold(begun)
             self._tell(begun, ending)
         except Unavailable as exc:
@@ -287,6 +289,7 @@ class Run:
     async def _finish(self, end: End) -> str:
         self.tools.appender.offer(self)
         await self._settle()
+        self._count_loss()
         if self.outbox.stopped != "ended":
             return self.outbox.stopped or "outage"
         await self._leave()
@@ -297,6 +300,7 @@ class Run:
         if self.outbox.stopped is None and self._stop != "outage":
             self.tools.appender.offer(self)
             await self._settle()
+        self._count_loss()
         if self.outbox.stopped == "ended":
             await self._leave()
             return "ended elsewhere"
@@ -313,11 +317,17 @@ class Run:
         if not isinstance(outcome, Released):
             return type(outcome).__name__.lower()
         if error is None:
+            self.tools.counters["handed_over"] += 1
             await store.put_back(self.id, self.ticket.priority, self.ticket.model)
         else:
             await queue.try_later(self.ticket, await store.now_ms() + _pause_ms(outcome, error))
         await queue.acknowledge(self.delivery)
         return "handed over" if error is None else f"to be tried again: {error.code}"
+
+    def _count_loss(self) -> None:
+        if self.outbox.stopped in ("fenced", "lost"):
+            self.tools.counters["leases_lost"] += 1
+            log.warning("lease lost", extra={"generation_id": self.id, "how": self.outbox.stopped})
 
     async def _settle(self) -> None:
         """Wait until what was pushed stands in Redis, or never will."""
