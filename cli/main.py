@@ -163,7 +163,7 @@ def _add_terminal(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     cancel = commands.add_parser("cancel", help=what, description=what)
     cancel.add_argument("id", help="the generation's id")
 
-    what = "list the generations of a session, newest first"
+    what = "list what runs and waits; with --session all generations of it"
     ps = commands.add_parser("ps", help=what, description=what)
     ps.add_argument("--session", default="", help="the session's name")
 

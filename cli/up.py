@@ -153,8 +153,10 @@ async def _supervise(
         relay=relay_json if is_json else relay_text,
     )
     loop = asyncio.get_running_loop()
+    # SIGINT also where a shell has it ignored: a script's `tailrace up &` must hear `kill -INT`.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+        is_nohup = number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+        if not is_nohup:
             loop.add_signal_handler(number, supervisor.stop)
 
     def on_ready() -> None:
