@@ -120,7 +120,6 @@ class Socket:
         self._finish(GONE)
         for generation_id in list(self.subscriptions):
             self.unsubscribe(generation_id)
-        self._unblock()
         self._step.cancel()
 
     # Sending
@@ -189,6 +188,7 @@ class Socket:
     def _finish(self, code: int) -> None:
         if not self.done.done():
             self.done.set_result(code)
+        self._unblock()
         self._has_room.set()
 
     # Limits

@@ -70,7 +70,10 @@ class Step:
         self._future = future
         future.add_done_callback(self._wake)
 
-    def _wake(self, _: Any) -> None:
+    def _wake(self, future: asyncio.Future[Any]) -> None:
+        # A callback that is on its way already cannot be taken back by `cancel`.
+        if future is not self._future:
+            return
         coroutine, self._future = self._coroutine, None
         assert coroutine is not None
         try:

@@ -1,0 +1,261 @@
+"""The fan-out over real sockets, uvicorn and a real Redis: what a fake cannot show."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from redis.asyncio import Redis
+
+from shared.events import End, Token
+from shared.settings import Settings
+from tests.support.deliveries import Delivery
+from tests.support.history import check_log
+from tests.support.redis_server import RedisServer
+from tests.support.served import Hand, Served, serve_here
+from tests.support.wait import until
+
+END = End(status="completed", finish_reason="stop")
+DEADLINE_S = 10.0
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.fixture
+async def settings(redis_server: RedisServer) -> Settings:
+    client = Redis.from_url(redis_server.url, protocol=2)
+    await client.flushall()
+    await client.aclose()
+    return Settings(redis_url=redis_server.url, subscriber_bytes_max=100_000)
+
+
+@pytest.fixture
+async def node(settings: Settings) -> AsyncIterator[Served]:
+    async with serve_here(settings) as served:
+        yield served
+
+
+@pytest.fixture
+async def web() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+def lines_of(body: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in body.splitlines() if line]
+
+
+async def whole(web: aiohttp.ClientSession, node: Served, hand: Hand, **query: str) -> bytes:
+    """Read to the proper end of the body; a broken one raises."""
+    url = f"{node.url}/v1/generations/{hand.generation_id}/events"
+    headers = {"Accept": "application/x-ndjson"}
+    async with web.get(url, params=query, headers=headers) as response:
+        assert response.status == 200
+        return await response.read()
+
+
+async def test_every_reader_of_two_nodes_gets_the_same_bytes(
+    node: Served, settings: Settings, web: aiohttp.ClientSession
+) -> None:
+    hand = await Hand.take(node.node.store)
+    async with serve_here(settings, "n2") as other, asyncio.TaskGroup() as group:
+        readings = []
+        for n in range(40):
+            readings.append(group.create_task(whole(web, (node, other)[n % 2], hand)))
+            await hand.append(*(Token(f"{n}.{k} ") for k in range(n % 4 + 1)))
+        await hand.append(END)
+    bodies = {reading.result() for reading in readings}
+
+    assert len(bodies) == 1
+    events = lines_of(bodies.pop())
+    assert check_log([Delivery(e.pop("id"), e.pop("type"), e) for e in events]) == []
+
+
+async def test_a_killed_live_connection_loses_nothing(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
+    hand = await Hand.take(node.node.store)
+    reading = asyncio.create_task(whole(web, node, hand))
+    await until(lambda: node.hub.connections, DEADLINE_S)
+    for n in range(20):
+        await hand.append(Token(f"{n} "))
+        if n % 5 == 2:
+            await node.node.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await hand.append(END)
+    events = lines_of(await asyncio.wait_for(reading, DEADLINE_S))
+
+    assert "".join(e.get("text", "") for e in events) == "".join(f"{n} " for n in range(20))
+    assert node.hub.statistics().reconnects >= 1
+    await until(lambda: node.hub.is_live, DEADLINE_S)
+
+
+async def test_a_reader_that_stops_reading_is_cut_and_resumes_exactly(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
+    hand = await Hand.take(node.node.store)
+    other = asyncio.create_task(whole(web, node, hand))
+    reader = socket.create_connection(("127.0.0.1", node.port))
+    reader.setblocking(False)
+    path = f"/v1/generations/{hand.generation_id}/events"
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n\r\n"
+    await asyncio.get_running_loop().sock_sendall(reader, request.encode())
+    await until(lambda: len(node.hub.connections) == 2, DEADLINE_S)
+    sent = await write_until_blocked(node, hand)
+    await until(lambda: node.hub.statistics().cuts == 1, DEADLINE_S)
+    await hand.append(END)
+    got = await drain(reader)
+    await other
+
+    assert not got.endswith(b"0\r\n\r\n")  # the body was not finished
+    head, _, body = got.partition(b"\r\n\r\n")
+    lines = b"".join(chunks(body)).split(b"\n")[:-1]
+    seen = json.loads(lines[-1])["id"]
+    rest = lines_of(await whole(web, node, hand, last_event_id=seen))
+    ids = [json.loads(line)["id"] for line in lines] + [e["id"] for e in rest]
+    assert ids == [f"1-{n}" for n in range(1, sent + 3)]
+
+
+async def write_until_blocked(node: Served, hand: Hand) -> int:
+    """Write more than a socket and its reader's kernel can hold; return how many tokens."""
+    sent = 0
+    while not node.hub.blocked and sent < 2_000:
+        await hand.append(*(Token("x" * 8_000) for _ in range(8)))
+        sent += 8
+    await hand.append(*(Token("x" * 8_000) for _ in range(40)))
+    return sent + 40
+
+
+async def drain(reader: socket.socket) -> bytes:
+    got = b""
+    try:
+        while data := await asyncio.get_running_loop().sock_recv(reader, 65_536):
+            got += data
+    except ConnectionResetError:
+        pass
+    finally:
+        reader.close()
+    return got
+
+
+def chunks(body: bytes) -> list[bytes]:
+    """Take a chunked body apart, as far as it came."""
+    found = []
+    while True:
+        size, has_size, rest = body.partition(b"\r\n")
+        if not has_size or len(rest) < int(size, 16):
+            return found + ([rest] if has_size else [])
+        found.append(rest[: int(size, 16)])
+        body = rest[int(size, 16) + 2 :]
+
+
+async def test_a_reader_that_hangs_up_is_gone_at_once(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
+    hand = await Hand.take(node.node.store)
+    url = f"{node.url}/v1/generations/{hand.generation_id}/events"
+    async with web.get(url) as response:
+        assert response.status == 200
+        await until(lambda: len(node.hub.connections) == 1, DEADLINE_S)
+    await until(lambda: not node.hub.connections, DEADLINE_S)
+
+
+async def test_a_drain_breaks_the_body_off(node: Served, web: aiohttp.ClientSession) -> None:
+    hand = await Hand.take(node.node.store)
+    await hand.append(Token("a"))
+    reading = asyncio.create_task(whole(web, node, hand))
+    await until(lambda: node.hub.connections, DEADLINE_S)
+    await node.hub.drain(0.05)
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await reading
+
+
+async def test_long_poll_walks_a_log_to_its_end(node: Served, web: aiohttp.ClientSession) -> None:
+    hand = await Hand.take(node.node.store)
+    url = f"{node.url}/v1/generations/{hand.generation_id}/events"
+    cursor, events, done = "0-0", [], False
+    for text in ("a", "b", None):
+        await hand.append(Token(text) if text else END)
+        async with web.get(url, params={"wait": "5", "last_event_id": cursor}) as response:
+            reply = await response.json()
+        events += reply["events"]
+        cursor, done = reply["last_event_id"], reply["done"]
+    assert [e["type"] for e in events] == ["start", "token", "token", "end"]
+    assert done
+    async with web.get(url, params={"wait": "5", "last_event_id": cursor}) as response:
+        assert await response.json() == {"events": [], "last_event_id": cursor, "done": True}
+
+
+async def test_a_long_poll_wakes_when_something_comes(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
+    hand = await Hand.take(node.node.store)
+    url = f"{node.url}/v1/generations/{hand.generation_id}/events"
+
+    async def poll(wait: str) -> Any:
+        async with web.get(url, params={"wait": wait, "last_event_id": "1-1"}) as response:
+            return await response.json()
+
+    assert await poll("0") == {"events": [], "last_event_id": "1-1", "done": False}
+    polling = asyncio.create_task(poll("30"))
+    await until(lambda: node.hub.connections, DEADLINE_S)
+    await hand.append(Token("a"))
+    reply = await asyncio.wait_for(polling, DEADLINE_S)
+    assert [e["id"] for e in reply["events"]] == ["1-2"]
+
+
+async def test_a_socket_streams_and_a_slow_one_is_broken_off(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
+    hand = await Hand.take(node.node.store)
+    patience = aiohttp.ClientWSTimeout(ws_close=0.1)
+    async with web.ws_connect(
+        f"{node.url}/v1/ws", protocols=["tailrace.v1"], timeout=patience
+    ) as ws:
+        assert ws.protocol == "tailrace.v1"
+        await ws.send_json({"type": "subscribe", "id": hand.generation_id})
+        assert [(await ws.receive_json())["type"] for _ in range(2)] == ["start", "caught_up"]
+        await hand.append(Token("a"))
+        assert (await ws.receive_json())["text"] == "a"
+
+        ws._reader._protocol.pause_reading()  # type: ignore[attr-defined]
+        await write_until_blocked(node, hand)
+        await until(lambda: node.hub.statistics().cuts == 1, DEADLINE_S)
+        await until(lambda: not node.hub.connections, DEADLINE_S)
+
+
+async def test_the_live_connection_logs_in(redis_server: RedisServer, settings: Settings) -> None:
+    admin = Redis.from_url(redis_server.url, protocol=2)
+    await admin.execute_command("ACL", "SETUSER", "ann", "on", ">p@ss", "~*", "&*", "+@all")
+    scheme, _, rest = redis_server.url.partition("://")
+    try:
+        async with serve_here(Settings(redis_url=f"{scheme}://ann:p%40ss@{rest}")) as served:
+            hand = await Hand.take(served.node.store)
+            async with served.hub.reading(await meta_of(served, hand)) as relay:
+                await hand.append(Token("a"), END)
+                await until(lambda: relay.feed.is_ended, DEADLINE_S)
+    finally:
+        await admin.execute_command("ACL", "DELUSER", "ann")
+        await admin.aclose()
+
+
+async def meta_of(served: Served, hand: Hand) -> Any:
+    meta = await served.node.store.meta(hand.generation_id)
+    assert meta is not None
+    return meta
+
+
+async def test_a_long_log_is_read_in_pages(node: Served, web: aiohttp.ClientSession) -> None:
+    hand = await Hand.take(node.node.store)
+    for n in range(0, 3_000, 100):
+        await hand.append(*(Token(f"{n + k} ") for k in range(100)))
+    await hand.append(END)
+    events = lines_of(await whole(web, node, hand))
+    assert "".join(e.get("text", "") for e in events) == "".join(f"{n} " for n in range(3_000))

@@ -1,0 +1,85 @@
+"""The encoded log: slices are whole events, shared, and equal to the fold."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.dialects.native import NDJSON, SSE, NdjsonFold
+from api.hub import encoded
+from api.hub.encoded import EncodedLog
+from api.hub.feed import Feed
+from api.hub.frame import Frame
+from shared.events import Token, encode
+from shared.ids import EventId
+from tests.support.bench import make_meta
+
+
+def feed_of(*texts: str) -> Feed:
+    feed = Feed()
+    add(feed, *texts)
+    return feed
+
+
+def add(feed: Feed, *texts: str) -> None:
+    entries = [
+        (EventId(1, feed.count + n + 1), encode(Token(text))) for n, text in enumerate(texts)
+    ]
+    feed.offer_live(Frame(feed.top, tuple(entries), 0))
+
+
+@given(
+    st.lists(st.text(max_size=20), max_size=30),
+    st.integers(0, 30),
+    st.integers(1, 300),
+)
+def test_slices_from_any_place_join_to_the_fold(texts: list[str], place: int, size: int) -> None:
+    feed = feed_of(*texts)
+    log, fold = EncodedLog(feed, NDJSON, make_meta()), NdjsonFold(make_meta())
+    seq = start = min(place, len(texts))
+    whole = b""
+    while True:
+        chunk, last = log.slice(seq, size)
+        if last == seq:
+            break
+        assert chunk.endswith(b"\n")
+        assert len(chunk) <= size or last == seq + 1
+        whole, seq = whole + chunk, last
+    assert whole == b"".join(
+        fold.add(feed.ids.at(n + 1), feed.raws[n]) for n in range(start, feed.count)
+    )
+
+
+def test_readers_at_one_place_get_the_same_object() -> None:
+    log = EncodedLog(feed_of("a", "b", "c"), SSE, make_meta())
+    assert log.slice(1)[0] is log.slice(1)[0]
+
+
+def test_a_long_log_is_encoded_step_by_step() -> None:
+    feed = feed_of(*("x" for _ in range(2 * encoded.ENCODE_ENTRIES_MAX)))
+    log = EncodedLog(feed, SSE, make_meta())
+    assert log.slice(feed.count - 1) == (b"", feed.count - 1)
+    assert not log.is_complete
+    chunk, last = log.slice(feed.count - 1)
+    assert last == feed.count
+    assert chunk.startswith(b"id: 1-2000\n")
+
+
+def test_the_backlog_counts_what_is_not_encoded_yet() -> None:
+    feed = feed_of("a", "b")
+    log = EncodedLog(feed, NDJSON, make_meta())
+    assert log.backlog_bytes(0) == sum(map(len, feed.raws))
+    log.slice(0)
+    size = log.backlog_bytes(0)
+    add(feed, "c")
+    assert log.backlog_bytes(0) == size + len(feed.raws[-1])
+    assert log.backlog_bytes(3) == 0
+
+
+def test_a_rewrite_starts_the_fold_anew() -> None:
+    feed = feed_of("a", "b")
+    log = EncodedLog(feed, NDJSON, make_meta())
+    log.slice(0)
+    feed.offer_page(feed.request_page(9), [(EventId(2, 1), encode(Token("B")))])
+    feed.offer_page(feed.request_page(9), [(EventId(2, 1), encode(Token("B")))])
+    assert log.slice(0) == (b'{"id":"2-1","type":"token","text":"B"}\n', 1)
