@@ -1,0 +1,606 @@
+"""The shell of an API node, without sockets: routes, owners, listings, probes, and bad input.
+
+The store is the real one on a fake Redis; the hub is a stand-in, because streams have tests of
+their own (tests/unit/api/hub, tests/integration, tests/conformance).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from urllib.parse import quote
+
+import fakeredis
+import httpx2
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from api.app import create_app, http_routes
+from api.auth import Authenticator
+from api.metrics import Metrics
+from api.node import Node
+from api.openapi import DOCUMENT
+from api.pages import DIRECTORY
+from shared import keys
+from shared.accept import Acceptor
+from shared.events import End, Token
+from shared.models import Model
+from shared.queue import Presence
+from shared.settings import Settings
+from shared.store import Store
+from tests.support.served import Hand
+
+ALICE = {"authorization": "Bearer alpha"}
+BOB = {"authorization": "Bearer beta"}
+DONE = End(status="completed", finish_reason="stop")
+
+
+FIELDS: dict[str, str | bytes] = {
+    "owner": "alice",
+    "session": "",
+    "model": "demo",
+    "priority": "interactive",
+    "metadata": b"{}",
+    "request": b'{"messages":[]}',
+}
+
+
+class StandInHub:
+    """A hub that nobody reads from."""
+
+    is_live = True
+    is_draining = False
+
+    def known(self, generation_id: str) -> None:
+        return None
+
+
+class Shell:
+    """An application and what is behind it."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.server = fakeredis.FakeServer()
+        self.redis = fakeredis.FakeAsyncRedis(server=self.server)
+        self.settings = Settings(**{"api_keys": "alpha:alice,beta:bob", **changes})
+        self.store = Store(self.redis, self.settings)
+        self.hub = StandInHub()
+        hub: Any = self.hub
+        self.node = Node(
+            name="n1",
+            settings=self.settings,
+            models={"demo": Model(name="demo", backend="demo"), "other": Model(name="other")},
+            redis=self.redis,
+            store=self.store,
+            acceptor=Acceptor(self.redis, self.store, self.settings),
+            hub=hub,
+            authenticator=Authenticator.from_settings(self.settings),
+            metrics=Metrics(),
+            started_at=1_700_000_000,
+        )
+        self.app = create_app(self.node)
+        self.client = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=self.app), base_url="http://node"
+        )
+
+    async def post(self, body: Any = None, **headers: str) -> httpx2.Response:
+        sent = {**ALICE, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        return await self.client.post(
+            "/v1/generations", json={"prompt": "Hi"} if body is None else body, headers=sent
+        )
+
+    async def get(self, path: str, **headers: str) -> httpx2.Response:
+        return await self.client.get(path, headers=headers or ALICE)
+
+    async def announce(self, *, age_ms: int = 0, is_draining: bool = False) -> None:
+        seconds, microseconds = await self.redis.time()
+        at_ms = seconds * 1000 + microseconds // 1000 - age_ms
+        presence = Presence("w1", at_ms, 100, 7, is_draining, {"generations": 3.0})
+        await self.redis.hset(keys.WORKERS, "w1", msgspec.json.encode(presence))
+
+
+@pytest.fixture
+async def shell() -> AsyncIterator[Shell]:
+    made = Shell()
+    yield made
+    await made.client.aclose()
+    await made.redis.aclose()
+
+
+@pytest.fixture
+async def open_shell() -> AsyncIterator[Shell]:
+    made = Shell(api_keys="")
+    yield made
+    await made.client.aclose()
+    await made.redis.aclose()
+
+
+def code(response: httpx2.Response) -> str:
+    assert response.headers["content-type"] == "application/json"
+    error = response.json()["error"]
+    assert set(error) == {"code", "message", "retryable"}
+    return str(error["code"])
+
+
+# Starting one
+
+
+async def test_a_prompt_is_accepted(shell: Shell) -> None:
+    response = await shell.post({"prompt": "Hi", "session": "s", "model": "other"})
+    body = response.json()
+
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/v1/generations/{body['id']}"
+    assert body["events_url"] == f"/v1/generations/{body['id']}/events"
+    assert (body["status"], body["model"], body["session"]) == ("queued", "other", "s")
+    assert isinstance(body["created_at"], int)
+
+
+async def test_a_repeat_under_the_same_key_finds_the_first(shell: Shell) -> None:
+    first = await shell.post({"prompt": "Hi"}, idempotency_key="k")
+    again = await shell.post({"prompt": "Hi", "unknown": 1}, idempotency_key="k")
+    other = await shell.post({"prompt": "Ho"}, idempotency_key="k")
+
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert first.json()["id"] == again.json()["id"]
+    assert first.headers["location"] == again.headers["location"]
+    assert (other.status_code, code(other)) == (422, "idempotency_mismatch")
+
+
+async def test_one_key_of_two_owners_is_two_keys(shell: Shell) -> None:
+    mine = await shell.post(idempotency_key="k")
+    theirs = await shell.post(idempotency_key="k", **BOB)
+
+    assert mine.json()["id"] != theirs.json()["id"]
+
+
+async def test_a_full_queue_is_503(shell: Shell) -> None:
+    small = Shell(queue_max=1)
+    assert (await small.post()).status_code == 202
+    response = await small.post()
+
+    assert (response.status_code, code(response)) == (503, "queue_full")
+    assert "retry-after" in response.headers
+
+
+async def test_a_draining_node_takes_no_prompts_and_still_cancels(shell: Shell) -> None:
+    generation_id = (await shell.post()).json()["id"]
+    shell.node.is_draining = True
+    response = await shell.post()
+    cancelled = await shell.client.post(f"/v1/generations/{generation_id}/cancel", headers=ALICE)
+
+    assert (response.status_code, code(response)) == (503, "draining")
+    assert response.headers["retry-after"] == "1"
+    assert cancelled.status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content_type": "text/plain"}, 415),
+        ({"accept": "text/html"}, 406),
+        ({"idempotency_key": ""}, 400),
+        ({"idempotency_key": "a b"}, 400),
+        ({"last_event_id": "x"}, 400),
+        ({"authorization": "Bearer gamma"}, 401),
+    ],
+)
+async def test_wrong_headers(shell: Shell, headers: dict[str, str], status: int) -> None:
+    assert (await shell.post(**headers)).status_code == status
+
+
+# Looking at one
+
+
+async def test_a_snapshot_has_the_text_so_far(shell: Shell) -> None:
+    hand = await Hand.take(shell.store, owner="alice")
+    await hand.append(Token("Hel"), Token("lo"))
+    body = (await shell.get(f"/v1/generations/{hand.generation_id}")).json()
+
+    assert (body["status"], body["text"]) == ("running", "Hello")
+    assert body["last_event_id"] == f"{hand.attempt}-3"
+    assert body["attempt"] == hand.attempt
+
+
+async def test_a_long_log_is_read_in_pages(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.generations.PAGE_ENTRIES", 3)
+    for count in range(1, 9):
+        hand = await Hand.take(shell.store, owner="alice", token=f"t{count}")
+        await hand.append(*(Token(str(number)) for number in range(count)))
+        body = (await shell.get(f"/v1/generations/{hand.generation_id}")).json()
+
+        assert body["text"] == "".join(map(str, range(count)))
+
+
+async def test_an_expired_log_is_410(shell: Shell) -> None:
+    hand = await Hand.take(shell.store, owner="alice")
+    await hand.append(DONE)
+    await shell.redis.delete(keys.log(hand.generation_id))
+    response = await shell.get(f"/v1/generations/{hand.generation_id}")
+
+    assert (response.status_code, code(response)) == (410, "expired")
+
+
+async def test_a_sealed_one_is_404(shell: Shell) -> None:
+    hand = await Hand.take(shell.store, owner="alice")
+    await shell.redis.flushall()
+    await shell.store.seal(hand.generation_id)
+
+    for path in ("", "/events"):
+        response = await shell.get(f"/v1/generations/{hand.generation_id}{path}")
+        assert (response.status_code, code(response)) == (404, "not_found")
+
+
+async def test_cancelling_is_final_and_may_be_repeated(shell: Shell) -> None:
+    generation_id = (await shell.post()).json()["id"]
+    path = f"/v1/generations/{generation_id}"
+    first = await shell.client.post(path + "/cancel", headers=ALICE)
+    again = await shell.client.post(path + "/cancel", headers=ALICE)
+    body = (await shell.get(path)).json()
+
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json() == again.json() == {"id": generation_id, "status": "cancelled"}
+    assert (body["status"], body["finish_reason"]) == ("cancelled", "cancelled")
+
+
+async def test_cancelling_an_ended_one_changes_nothing(shell: Shell) -> None:
+    hand = await Hand.take(shell.store, owner="alice")
+    await hand.append(Token("x"), DONE)
+    path = f"/v1/generations/{hand.generation_id}"
+    response = await shell.client.post(path + "/cancel", headers=ALICE)
+
+    assert (response.status_code, response.json()["status"]) == (202, "completed")
+    assert (await shell.get(path)).json()["text"] == "x"
+
+
+# Whose it is
+
+
+async def test_another_owners_is_404_everywhere(shell: Shell) -> None:
+    generation_id = (await shell.post({"prompt": "x", "session": "s"})).json()["id"]
+    path = f"/v1/generations/{generation_id}"
+    answers = [
+        await shell.client.get(path, headers=BOB),
+        await shell.client.get(path + "/events", headers=BOB),
+        await shell.client.post(path + "/cancel", headers=BOB),
+    ]
+
+    assert [answer.status_code for answer in answers] == [404, 404, 404]
+    assert (await shell.get(path)).json()["status"] == "queued"
+    for listing in ("/v1/sessions/s", "/v1/generations"):
+        assert (await shell.get(listing, **BOB)).json()["generations"] == []
+        assert len((await shell.get(listing)).json()["generations"]) == 1
+
+
+PROTECTED = [
+    ("POST", "/v1/generations"),
+    ("GET", "/v1/generations"),
+    ("GET", "/v1/generations/gen_12345678"),
+    ("GET", "/v1/generations/gen_12345678/events"),
+    ("POST", "/v1/generations/gen_12345678/cancel"),
+    ("GET", "/v1/sessions/s"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/workers"),
+    ("GET", "/metrics"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), PROTECTED)
+async def test_without_a_key_it_is_401(shell: Shell, method: str, path: str) -> None:
+    response = await shell.client.request(method, path)
+
+    assert (response.status_code, code(response)) == (401, "unauthorized")
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/", "/docs", "/openapi.json"])
+async def test_these_are_open(shell: Shell, path: str) -> None:
+    assert (await shell.client.get(path)).status_code in (200, 503)
+
+
+async def test_a_key_in_the_query_works_and_is_not_logged(
+    shell: Shell, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        assert (await shell.client.get("/v1/models?access_token=alpha")).status_code == 200
+        await shell.redis.aclose()
+
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("api")]
+    assert not any("alpha" in line for line in ours)
+
+
+# Listings
+
+
+async def test_a_session_lists_newest_first_with_prompts(open_shell: Shell) -> None:
+    ids = []
+    for number in range(3):
+        response = await open_shell.post({"prompt": f"p{number}", "session": "a/b c"})
+        ids.append(response.json()["id"])
+        await open_shell.redis.zadd(keys.session("anonymous", "a/b c"), {ids[-1]: 10**13 + number})
+    await open_shell.client.post(f"/v1/generations/{ids[1]}/cancel")
+    body = (await open_shell.get("/v1/sessions/a%2Fb%20c")).json()
+
+    assert body["session"] == "a/b c"
+    assert [item["id"] for item in body["generations"]] == ids[::-1]
+    assert [item["prompt"] for item in body["generations"]] == ["p2", "p1", "p0"]
+    assert body["active"] == [ids[2], ids[0]]
+    assert body["next_before"] is None
+
+
+async def test_an_unknown_session_is_empty(shell: Shell) -> None:
+    body = (await shell.get("/v1/sessions/nobody")).json()
+
+    assert (body["generations"], body["active"]) == ([], [])
+
+
+async def test_pages_hold_a_hundred_and_lead_on(shell: Shell) -> None:
+    ids = [f"gen_{number:08}" for number in range(105)]
+    for number, generation_id in enumerate(ids):
+        await shell.store.create(generation_id, FIELDS, may_be_lost=False)
+        await shell.redis.hset(keys.meta(generation_id), "created", 1000 + number)
+        await shell.redis.zadd(keys.owner("alice"), {generation_id: 1000 + number})
+    seen: list[str] = []
+    path = "/v1/generations"
+    for _ in range(3):
+        body = (await shell.get(path)).json()
+        assert len(body["generations"]) <= 100
+        seen += [item["id"] for item in body["generations"]]
+        if body["next_before"] is None:
+            break
+        path = f"/v1/generations?before={body['next_before']}"
+
+    assert seen == ids[::-1]
+
+
+async def test_only_the_unfinished_on_demand(shell: Shell) -> None:
+    ended, running = (await shell.post()).json()["id"], (await shell.post()).json()["id"]
+    await shell.client.post(f"/v1/generations/{ended}/cancel", headers=ALICE)
+    body = (await shell.get("/v1/generations?active=1")).json()
+
+    assert [item["id"] for item in body["generations"]] == [running]
+
+
+async def test_models_in_the_shape_of_openai(shell: Shell) -> None:
+    body = (await shell.get("/v1/models")).json()
+
+    assert body["object"] == "list"
+    assert [model["id"] for model in body["data"]] == ["demo", "other"]
+    assert body["data"][0]["object"] == "model"
+
+
+async def test_workers_and_the_queue(shell: Shell) -> None:
+    await shell.announce(age_ms=1500)
+    await shell.post()
+    body = (await shell.get("/v1/workers")).json()
+
+    assert body["workers"][0]["id"] == "w1"
+    assert 1.5 <= body["workers"][0]["seen_s"] < 10
+    assert body["queue"]["interactive"] == 1
+
+
+# Probes and figures
+
+
+async def test_ready_when_all_is_there(shell: Shell) -> None:
+    await shell.announce()
+    response = await shell.client.get("/readyz")
+
+    assert response.status_code == 200
+    assert all(response.json()["checks"].values())
+
+
+def drain(shell: Shell) -> None:
+    shell.node.is_draining = True
+
+
+def deafen(shell: Shell) -> None:
+    shell.hub.is_live = False
+
+
+def disconnect(shell: Shell) -> None:
+    shell.server.connected = False
+
+
+@pytest.mark.parametrize(
+    ("harm", "missing"),
+    [
+        (drain, {"not_draining"}),
+        (deafen, {"live_connection"}),
+        (disconnect, {"redis", "worker"}),
+    ],
+)
+async def test_not_ready_says_what_is_missing(
+    shell: Shell, harm: Callable[[Shell], None], missing: set[str]
+) -> None:
+    await shell.announce()
+    harm(shell)
+    response = await shell.client.get("/readyz")
+
+    assert response.status_code == 503
+    checks = response.json()["checks"]
+    assert {name for name, holds in checks.items() if not holds} == missing
+    assert (await shell.client.get("/livez")).status_code == 200
+
+
+@pytest.mark.parametrize("worker", [{"age_ms": 10_000}, {"is_draining": True}, None])
+async def test_a_worker_that_takes_nothing_does_not_count(
+    shell: Shell, worker: dict[str, Any] | None
+) -> None:
+    if worker is not None:
+        await shell.announce(**worker)
+
+    assert (await shell.client.get("/readyz")).json()["checks"]["worker"] is False
+
+
+async def test_redis_away_is_503_with_retry_after(shell: Shell) -> None:
+    generation_id = (await shell.post()).json()["id"]
+    shell.server.connected = False
+    path = f"/v1/generations/{generation_id}"
+    answers = [
+        await shell.post(),
+        await shell.get(path),
+        await shell.client.post(path + "/cancel", headers=ALICE),
+        await shell.get("/v1/sessions/s"),
+        await shell.get("/v1/workers"),
+        await shell.get(path + "/events"),
+    ]
+
+    assert [(answer.status_code, code(answer)) for answer in answers] == [(503, "unavailable")] * 6
+    assert all("retry-after" in answer.headers for answer in answers)
+    assert (await shell.get("/v1/models")).status_code == 200
+
+
+async def test_metrics_count_routes_not_paths(shell: Shell) -> None:
+    await shell.announce()
+    await shell.post()
+    await shell.post(authorization="x")
+    await shell.get("/v1/generations/gen_12345678")
+    await shell.client.request("BREW", "/coffee")
+    text = (await shell.get("/metrics")).text
+
+    for line in (
+        'http_requests_total{method="POST",route="/v1/generations",status="202"} 1.0',
+        'http_requests_total{method="POST",route="/v1/generations",status="401"} 1.0',
+        'http_requests_total{method="GET",route="/v1/generations/{id}",status="404"} 1.0',
+        'http_requests_total{method="other",route="none",status="404"} 1.0',
+        'generations_accepted_total{priority="interactive"} 1.0',
+        'queue_depth{state="interactive"} 1.0',
+        'worker_running{worker="w1"} 7.0',
+        'worker_total{what="generations",worker="w1"} 3.0',
+        "redis_up 1.0",
+    ):
+        assert f"tailrace_{line}" in text
+    assert "gen_12345678" not in text
+    assert "coffee" not in text
+
+
+async def test_metrics_do_without_redis(shell: Shell) -> None:
+    await shell.announce()
+    await shell.get("/metrics")
+    shell.server.connected = False
+    text = (await shell.get("/metrics")).text
+
+    assert "tailrace_redis_up 0.0" in text
+    assert "tailrace_queue_depth{" not in text
+
+
+# Routes and their description
+
+
+async def test_every_route_is_described_and_nothing_else(shell: Shell) -> None:
+    routes = {
+        route.path.replace(":path", ""): {method.lower() for method in route.endpoint.methods}
+        for route in http_routes(shell.node)
+    }
+    described = {path: set(methods) for path, methods in DOCUMENT["paths"].items()}
+
+    assert described == routes
+
+
+def test_every_reference_of_the_description_leads_somewhere() -> None:
+    text = json.dumps(DOCUMENT)
+    names = set(re.findall(r'"#/components/schemas/(\w+)"', text))
+
+    assert names <= set(DOCUMENT["components"]["schemas"])
+    ids = re.findall(r'"operationId": "(\w+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("PUT", "/v1/generations", 405, "GET, HEAD, POST"),
+        ("GET", "/v1/generations/gen_12345678/cancel", 405, "POST"),
+        ("OPTIONS", "/v1/models", 405, "GET, HEAD"),
+        ("GET", "/v1/ws", 400, None),
+        ("GET", "/nowhere", 404, None),
+        ("GET", "/v1/generations/", 404, None),
+        ("GET", "/v1/sessions/", 404, None),
+        ("GET", "/v1/sessions/" + "s" * 129, 404, None),
+        ("GET", "/v1/generations?before=x", 400, None),
+    ],
+)
+async def test_what_is_not_there(
+    shell: Shell, method: str, path: str, status: int, allow: str | None
+) -> None:
+    response = await shell.client.request(method, path, headers=ALICE)
+
+    assert response.status_code == status
+    assert response.headers.get("allow") == allow
+    assert code(response)
+
+
+# Pages
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/page/chat.js", "/page/chat.css"])
+async def test_pages_load_nothing_from_elsewhere(shell: Shell, path: str) -> None:
+    response = await shell.client.get(path)
+
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert response.headers["x-content-type-options"] == "nosniff"
+    for source in re.findall(r'(?:src|href)="([^"]*)"', response.text):
+        assert source.startswith(("/", "data:"))
+    assert not re.search(r"@import|url\(|https?://(?!www\.w3\.org/2000/svg)[a-z]", response.text)
+
+
+def test_text_of_a_model_never_becomes_markup() -> None:
+    for path in DIRECTORY.glob("*.js"):
+        code_only = re.sub(r"//.*", "", path.read_text())
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", code_only
+        )
+
+
+@pytest.mark.parametrize("name", ["..%2fapp.py", "%2e%2e/app.py", "chat", "nothing.js"])
+async def test_only_the_pages_own_files_are_served(shell: Shell, name: str) -> None:
+    assert (await shell.client.get(f"/page/{name}")).status_code == 404
+
+
+# Whatever comes
+
+PATHS = st.sampled_from(
+    ["/v1/generations", "/v1/generations/{}", "/v1/generations/{}/cancel", "/v1/sessions/{}"]
+    + ["/v1/generations/{}/events", "/page/{}", "/{}", "/v1/models"]
+)
+HEADERS = st.dictionaries(
+    st.sampled_from(["accept", "last-event-id", "idempotency-key", "content-type", "x-a"]),
+    st.binary(max_size=12).filter(lambda value: not set(value) & {0, 10, 13}),
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    method=st.sampled_from(["GET", "POST", "HEAD", "PUT"]),
+    path=PATHS,
+    piece=st.text(max_size=12),
+    query=st.dictionaries(st.sampled_from(["wait", "before", "last_event_id"]), st.text()),
+    headers=HEADERS,
+    body=st.binary(max_size=30) | st.just(b'{"prompt":"x"}'),
+)
+async def test_nothing_that_a_client_sends_is_a_500(
+    open_shell: Shell,
+    method: str,
+    path: str,
+    piece: str,
+    query: dict[str, str],
+    headers: dict[str, bytes],
+    body: bytes,
+) -> None:
+    response = await open_shell.client.request(
+        method,
+        httpx2.URL("http://node" + path.format(quote(piece, safe="")), params=query),
+        headers={"content-type": b"application/json", **headers},
+        content=body,
+    )
+
+    assert response.status_code < 500
+    if response.status_code >= 400 and method != "HEAD":
+        assert code(response)
