@@ -188,6 +188,7 @@ class Cluster:
         self.api = [self._role("api", port=str(free_port())) for _ in range(api)]
         self.workers = [self._role("worker") for _ in range(workers)]
         self.jobs = [self._role("jobs")] if jobs else []
+        self.urls_seen: list[str] = []
 
     @property
     def roles(self) -> list[Role]:
@@ -195,7 +196,8 @@ class Cluster:
 
     @property
     def urls(self) -> list[str]:
-        return [role.url for role in self.api]
+        """Where clients find the nodes; `urls_seen` sends them through proxies."""
+        return self.urls_seen or [role.url for role in self.api]
 
     async def __aenter__(self) -> Cluster:
         try:

@@ -1,0 +1,198 @@
+"""Connections that break at the worst byte: mid-request, mid-reply, after the request arrived.
+
+A proxy stands between one process and Redis, or between a client and a node. Rows 5, 11 and 16 of
+the fault table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from tests.support.client import Client
+from tests.support.demo import demo_body
+from tests.support.processes import Cluster, Role
+from tests.support.proxy import Proxy
+from tests.support.scene import Scene
+from tests.support.wait import until
+
+LEASE_S = 0.8
+
+
+def starts(answer) -> int:
+    return [entry.type for entry in answer.record.log].count("start")
+
+
+@pytest.fixture
+async def proxied() -> AsyncIterator[tuple[Cluster, Proxy, Role]]:
+    """Two nodes at Redis itself, and one worker that reaches it through a proxy."""
+    async with Cluster(api=2, workers=0, lease_s=LEASE_S, is_waiting_for_workers=False) as cluster:
+        async with Proxy("127.0.0.1", cluster.server.port) as proxy:
+            worker = cluster.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
+            await worker.ready()
+            yield cluster, proxy, worker
+            cluster.close()
+
+
+async def test_a_workers_connection_cut_in_mid_request_and_mid_reply(proxied):
+    """Twelve cuts at odd places in both directions while answers stream: none shows."""
+    cluster, proxy, _ = proxied
+    async with Scene(cluster) as scene:
+        answers = [await scene.start(demo_body(160, 40)) for _ in range(3)]
+        for n in range(12):
+            await scene.read_to(answers[0], 5 + 8 * n)
+            cuts = proxy.cuts
+            proxy.cut_after(1 + 97 * n % 500, "up" if n % 2 else "down")
+            await until(lambda: proxy.cuts > cuts, 5, "a cut")  # noqa: B023 - awaited at once
+        await scene.finish(bound_s=30)
+
+        assert all(a.record.snapshot["status"] == "completed" for a in answers)
+
+
+async def test_an_append_whose_reply_is_lost_is_not_repeated(proxied):
+    """It happened, and nobody was told: the resend is skipped entry by entry."""
+    cluster, proxy, _ = proxied
+    async with Scene(cluster) as scene:
+        answer = await scene.start(demo_body(120, 40))
+        for n in range(6):
+            await scene.read_to(answer, 10 + 12 * n)
+            cuts = proxy.cuts
+            proxy.lose_replies()
+            await until(lambda: proxy.cuts > cuts, 5, "a lost reply")  # noqa: B023 - awaited at once
+        await scene.finish(bound_s=30)
+
+        assert answer.record.snapshot["status"] == "completed"
+
+
+async def test_a_short_outage_for_the_only_worker_costs_no_attempt(proxied):
+    cluster, proxy, _ = proxied
+    async with Scene(cluster) as scene:
+        answer = await scene.start(demo_body(160, 40))
+        await scene.read_to(answer, 15)
+
+        await proxy.refuse()
+        redis = cluster.redis()
+        meta = f"tr:{{{answer.id}}}:meta"
+
+        async def is_lapsed() -> bool:
+            seconds, micros = await redis.time()
+            return int(await redis.hget(meta, "lease") or 0) < seconds * 1000 + micros // 1000
+
+        await until(is_lapsed, 5, "the lease has lapsed")
+        proxy.flow()
+        await scene.finish(bound_s=30)
+
+        failures = int(await redis.hget(meta, "failures") or 0)
+        await redis.aclose()
+        assert failures == 0
+        assert answer.record.snapshot["status"] == "completed"
+
+
+async def test_a_worker_in_a_black_hole_is_replaced_and_fenced(proxied):
+    """Its own side of the network is gone; the other worker and the readers see everything."""
+    cluster, proxy, lonely = proxied
+    async with Scene(cluster) as scene:
+        answer = await scene.start(demo_body(160, 30))
+        await scene.read_to(answer, 15)
+        other = await cluster.add_worker().ready()
+
+        proxy.stall()
+        await until(
+            lambda: any(d.event_id.startswith("2-") for d in answer.readings[0].deliveries),
+            15,
+            f"takeover\n{cluster.report()}",
+        )
+        proxy.flow()
+        await scene.finish(bound_s=30)
+
+        assert starts(answer) == 2
+        assert lonely.is_running and other.is_running
+
+
+async def test_a_node_in_a_black_hole_repairs_itself_afterwards():
+    """Its readers wait, hear heartbeats, and miss nothing when the network is back."""
+    async with Cluster(api=2, workers=1, lease_s=LEASE_S) as cluster:
+        async with Proxy("127.0.0.1", cluster.server.port) as proxy, Scene(cluster) as scene:
+            node = cluster.api[0]
+            node.kill()
+            node.settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
+            await cluster.heal()
+            answer = await scene.start(demo_body(160, 40), transports=("sse",), hop_after=0)
+            await scene.read_to(answer, 15)
+
+            proxy.stall()
+            other = answer.readings[1]
+            await scene.read_to_one(other, len(other.deliveries) + 60)
+            proxy.flow()
+
+            await scene.finish(bound_s=30)
+
+
+async def test_a_nodes_connections_cut_while_readers_read():
+    async with Cluster(api=2, workers=1, lease_s=LEASE_S) as cluster:
+        async with Proxy("127.0.0.1", cluster.server.port) as proxy, Scene(cluster) as scene:
+            node = cluster.api[0]
+            node.kill()
+            node.settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
+            await cluster.heal()
+            answers = [await scene.start(demo_body(160, 40)) for _ in range(3)]
+            for n in range(10):
+                await scene.read_to(answers[0], 10 + 10 * n)
+                cuts = proxy.cuts
+                proxy.cut_after(1 + 211 * n % 700, "down")
+                await until(lambda: proxy.cuts > cuts, 5, "a cut")  # noqa: B023 - awaited at once
+
+            await scene.finish(bound_s=30)
+
+
+async def test_a_post_whose_answer_is_lost_is_the_same_generation_when_repeated():
+    """The client cannot know whether it was accepted; the key makes repeating safe."""
+    async with Cluster(api=2, workers=1, lease_s=LEASE_S) as cluster:
+        async with Proxy("127.0.0.1", cluster.api[0].port) as proxy, Client(cluster.urls) as client:
+            headers = {"Idempotency-Key": secrets.token_hex(8)}
+            body = demo_body(5, 0) | {"session": "lost-reply"}
+            proxy.lose_replies()
+            async with aiohttp.ClientSession() as http:
+                with pytest.raises(aiohttp.ClientError):
+                    await http.post(
+                        f"http://127.0.0.1:{proxy.port}/v1/generations", json=body, headers=headers
+                    )
+                answer = await http.post(
+                    f"{cluster.urls[1]}/v1/generations", json=body, headers=headers
+                )
+                assert answer.status == 200, "it had been accepted: a repeat"
+                generation_id = (await answer.json())["id"]
+                listing = await http.get(f"{cluster.urls[1]}/v1/sessions/lost-reply")
+                ids = [g["id"] for g in (await listing.json())["generations"]]
+
+            assert ids == [generation_id]
+            await until(lambda: _is_ended(client, generation_id), 10, "its end")
+
+
+async def _is_ended(client: Client, generation_id: str) -> bool:
+    return (await client.snapshot(generation_id))["status"] == "completed"
+
+
+async def test_a_reader_behind_a_proxy_that_cuts_reads_exactly():
+    """Cut at many places of the wire itself, over every transport."""
+    async with Cluster(api=1, workers=1, lease_s=LEASE_S) as cluster:
+        async with Proxy("127.0.0.1", cluster.api[0].port) as proxy:
+            cluster.urls_seen = [f"http://127.0.0.1:{proxy.port}"]
+            async with Scene(cluster) as scene:
+                await scene.start(demo_body(200, 40), hop_after=0)
+                cutting = asyncio.create_task(_cut_now_and_then(proxy))
+                await scene.finish(bound_s=40)
+                cutting.cancel()
+
+    assert proxy.cuts > 10
+
+
+async def _cut_now_and_then(proxy: Proxy) -> None:
+    for n in range(10_000):
+        proxy.cut_after(300 + 177 * n % 1_500, "down")
+        cuts = proxy.cuts
+        await until(lambda: proxy.cuts > cuts, 30, "a cut")  # noqa: B023 - awaited at once
