@@ -63,7 +63,8 @@ async def events(
     try:
         meta = await find(hub, store, owner, generation_id)
         if transport == "long_poll":
-            await _respond_json(scope, send, await longpoll.long_poll(hub, meta, cursor, wait_s))
+            reply = await longpoll.long_poll(hub, meta, cursor, wait_s, receive=receive)
+            await _respond_json(scope, send, reply)
         else:
             await stream_events(
                 hub, scope, receive, send, meta=meta, cursor=cursor, transport=transport

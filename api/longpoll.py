@@ -11,8 +11,11 @@ from __future__ import annotations
 import asyncio
 import math
 
+from starlette.types import Receive
+
 from api.dialects.native import NDJSON, RESET
 from api.errors import request_error
+from api.hub.departure import Departure
 from api.hub.hub import Hub
 from api.hub.position import Placing, Position
 from api.hub.reader import Outcome
@@ -41,19 +44,27 @@ def parse_wait(text: str) -> float:
     return wait_s
 
 
-async def long_poll(hub: Hub, meta: Meta, cursor: EventId, wait_s: float) -> bytes:
+async def long_poll(
+    hub: Hub, meta: Meta, cursor: EventId, wait_s: float, *, receive: Receive | None = None
+) -> bytes:
     """Return the reply's body.
+
+    Args:
+        receive: tells when the client has left, so that its place is not kept for it.
 
     Raises:
         RequestError, Unavailable: as `Hub.reading`; the log could not be read in time.
     """
     async with hub.reading(meta) as relay:
         poll = _Poll(hub, relay, cursor)
+        departure = Departure(receive, lambda: poll.break_off(Outcome.LEFT)) if receive else None
         hub.admit(poll, "long_poll")
         try:
             relay.join(poll)
             return await poll.reply(wait_s)
         finally:
+            if departure is not None:
+                departure.close()
             relay.leave(poll)
             hub.dismiss(poll)
 

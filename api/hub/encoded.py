@@ -74,6 +74,8 @@ class EncodedLog:
             self._start()
         ids, raws, add = self._feed.ids, self._feed.raws, self.fold.add
         done = len(self._ends) - 1
+        if done == len(raws):
+            return
         for index in range(done, min(len(raws), done + ENCODE_ENTRIES_MAX)):
             self._bytes += add(ids.at(index + 1), raws[index])
             self._ends.append(len(self._bytes))

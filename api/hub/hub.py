@@ -33,7 +33,9 @@ from shared.store import Store
 
 logger = logging.getLogger(__name__)
 
+META_S = 2.0  # within which a meta may be older than the end that came live
 OPEN_S = 4.0  # for an ended log to be read before the answer is 503
+DRAIN_STEP_S = 0.02
 EXIT_S = 3.0  # for what is under way at the end: detaching readers, mostly
 
 
@@ -85,12 +87,12 @@ class Hub:
         self.places: list[Reader] = []  # wait for their place to be decided
         self.heartbeats: Wheel[Beating] = Wheel(TICK_S)
         self.is_draining = False
-        self.now = clock or (lambda: asyncio.get_running_loop().time())
+        self.now: Callable[[], float] = clock or time.monotonic
         self.wall_ms = wall_ms
+        self._clock = clock
         self.repairs_before = 0  # of relays that are gone
         self._channels: dict[bytes, Relay] = {}
         self._probe_channel = keys.probe(node).encode()
-        self._pump = Pump(self.now, lambda run: asyncio.get_running_loop().call_soon(run))
         listener: Listener = self
         self.live: Live = open_connection(settings.redis_url, listener)
         self._upkeep = Upkeep(self)
@@ -102,6 +104,9 @@ class Hub:
     async def __aenter__(self) -> Hub:
         await self._group.__aenter__()
         self._is_open = True
+        loop = asyncio.get_running_loop()
+        self.now = self._clock or loop.time
+        self._pump = Pump(self.now, loop.call_soon)
         self.live.subscribe(self._probe_channel)
         self._loops = [
             self._group.create_task(self.live.run(), name="live connection"),
@@ -194,6 +199,7 @@ class Hub:
         if relay is None:
             return self._open(meta)
         if meta.is_ended and not relay.feed.is_ended:
+            relay.is_confirmed = True  # nothing will be published any more
             relay.repair()  # the frame with the end is on its way, or was lost
         relay.meta = meta
         return relay
@@ -205,8 +211,11 @@ class Hub:
         if not relay.feed.is_ended:
             return False
         retention_ms = round(self.settings.retention_s * 1000)
-        has_expired = meta.is_ended and self.wall_ms() > meta.ended_at_ms + retention_ms
-        return has_expired or not meta.is_ended or relay.feed.raws[-1] != meta.end
+        if not meta.is_ended:
+            # Either the end has come since meta was read, or Redis has lost it.
+            return self.now() - relay.heard_at > META_S
+        has_expired = self.wall_ms() > meta.ended_at_ms + retention_ms
+        return has_expired or relay.feed.raws[-1] != meta.end
 
     def _open(self, meta: Meta) -> Relay:
         relay = Relay(
@@ -323,17 +332,24 @@ class Hub:
         They come back at another node, which must not meet them all in one second.
         """
         self.is_draining = True
-        connections = list(self.connections)
-        random.shuffle(connections)
-        for connection in connections:
-            if connection in self.connections:
-                await asyncio.sleep(within_s / len(connections))
-                connection.break_off(Outcome.DRAINED)
-        deadline = self.now() + EXIT_S
-        while self.connections and self.now() < deadline:
+        waiting = list(self.connections)
+        random.shuffle(waiting)
+        loop = asyncio.get_running_loop()
+        total, began_at = len(waiting), loop.time()
+        while self.connections and loop.time() < began_at + within_s:
+            due = (loop.time() - began_at) / within_s * total
+            while waiting and total - len(waiting) < due:
+                self._break_off(waiting.pop())
+            await asyncio.sleep(min(DRAIN_STEP_S, within_s))
+        deadline = loop.time() + EXIT_S
+        while self.connections and loop.time() < deadline:
             for connection in list(self.connections):
-                connection.break_off(Outcome.DRAINED)  # who came in while we were at it
-            await asyncio.sleep(TICK_S / 10)
+                self._break_off(connection)
+            await asyncio.sleep(DRAIN_STEP_S)
+
+    def _break_off(self, connection: Connection) -> None:
+        if connection in self.connections:
+            connection.break_off(Outcome.DRAINED)
 
     def statistics(self) -> HubStatistics:
         relays = self.relays.values()
