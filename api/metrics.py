@@ -36,7 +36,7 @@ _SOCKET_STATUS = {"websocket.accept": 101, "websocket.close": 403}
 ACCEPT_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 # A time of birth beside each counter would double what is scraped; nothing here needs it.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
