@@ -123,6 +123,8 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
 
 def configuration(node: Node, last_s: float) -> uvicorn.Config:
     settings = node.settings
+    # It warns of every request that is no HTTP: whoever sends those would write our log.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     return uvicorn.Config(
         create_app(node),
         http=HttpProtocol,
