@@ -30,6 +30,7 @@ from api.metrics import Metrics
 from api.node import Node
 from shared.accept import Acceptor
 from shared.errors import ConfigurationError
+from shared.janitor import Janitor
 from shared.models import load_models
 from shared.redis_client import connect
 from shared.settings import Settings
@@ -108,6 +109,8 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
     server = Server(configuration(node, last_s))
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(node.metrics.watch_loop(), name="loop lag")
+        janitor = Janitor(node.redis, node.store, node.settings)
+        keeping = group.create_task(janitor.run(), name="janitor")
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
         print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201
@@ -118,6 +121,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         server.should_exit = True
         await serving
         watching.cancel()
+        keeping.cancel()
     logger.info("api stopped")
 
 

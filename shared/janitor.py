@@ -7,7 +7,11 @@ any other; API nodes and the jobs role all run it, and a short lock lets one do 
 
 from __future__ import annotations
 
+import asyncio
+import random
+
 from shared import keys
+from shared.errors import Unavailable
 from shared.events import End
 from shared.ids import EventId
 from shared.outcomes import Top, failed
@@ -30,6 +34,15 @@ class Janitor:
         self.redis = redis
         self.store = store
         self.settings = settings
+
+    async def run(self) -> None:
+        """Make passes until cancelled."""
+        while True:
+            await asyncio.sleep(PASS_S * random.uniform(0.8, 1.2))
+            try:
+                await self.sweep()
+            except Unavailable:
+                continue  # whoever sees Redis makes the next one
 
     async def sweep(self) -> int:
         """Make one pass unless somebody else just did; returns how many were acted on.

@@ -8,6 +8,7 @@ is tried again when, and which workers live. All keys carry `{q}`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,7 +220,11 @@ async def workers_seen(redis: Client) -> list[Presence]:
     """Return what each worker last said; the reader judges its age."""
     with translated():
         found: dict[bytes, bytes] = await redis.hgetall(keys.WORKERS)  # type: ignore[misc]
-    return [_presences.decode(raw) for raw in found.values()]
+    presences = []
+    for raw in found.values():
+        with suppress(msgspec.MsgspecError):  # of a newer version
+            presences.append(_presences.decode(raw))
+    return presences
 
 
 async def queue_depths(redis: Client) -> dict[str, int]:
