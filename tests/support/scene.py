@@ -75,16 +75,19 @@ class Scene:
         hop_after: int = 7,
         readers: int = 2,
         has_text: bool = True,
+        text: str | None = None,
     ) -> Playing:
         """Have a prompt accepted and set careful readers on it.
 
         Args:
             hop_after: the first reader stays until it is broken off, the others hop.
             has_text: the whole text is known in advance (the demo model that completes).
+            text: what it is, of a model that is not the demo.
         """
         begun = time.monotonic()
         generation_id = (await self._client.start(body))["id"]
-        text = expected_text(body, generation_id) if has_text else None
+        if text is None and has_text:
+            text = expected_text(body, generation_id)
         playing = Playing(self.history.accepted(generation_id, at=begun, expected_text=text))
         self.playing.append(playing)
         for n in range(readers):

@@ -1,0 +1,149 @@
+"""An OpenAI-compatible upstream, and a worker that dies while it streams from it.
+
+What happens then is the model's `on_takeover`: continue sends the partial answer back as a prefix,
+restart resets, fail ends. Rows 1, 13 and 14 of the fault table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.processes import Cluster
+from tests.support.scene import Playing, Scene
+from tests.support.upstream import Upstream, expected_text, script_of
+from tests.support.wait import until
+
+LEASE_S = 0.8
+TABLE = """
+[models.{name}]
+backend = "openai"
+base_url = "{url}"
+on_takeover = "{name}"
+"""
+
+
+@pytest.fixture(scope="module")
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
+    models = "".join(
+        TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart", "fail")
+    )
+    async with Cluster(api=2, workers=2, lease_s=LEASE_S, models=models) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def scene(shared: Cluster) -> AsyncIterator[Scene]:
+    await shared.heal()
+    async with Scene(shared) as scene:
+        yield scene
+
+
+async def begin(scene: Scene, model: str, prompt: str, **script) -> Playing:
+    """Start an answer of 60 tokens at 30 a second."""
+    told = {"tokens": 60, "delay_s": 0.033, **script}
+    body = {"model": model, "prompt": prompt, "params": {"upstream": told}}
+    text = expected_text(prompt, script_of({"messages": [], "upstream": told}))
+    return await scene.start(body, text=text)
+
+
+async def test_continue_sends_the_partial_answer_back_and_readers_see_no_seam(
+    scene: Scene, upstream: Upstream
+):
+    answer = await begin(scene, "continue", "go on where it stopped")
+    await scene.read_to(answer, 15)
+
+    (await scene.holder(answer)).kill()
+
+    await scene.finish(bound_s=20)
+    assert answer.record.snapshot["status"] == "completed"
+    last = upstream.calls[-1].body["messages"][-1]
+    assert last["role"] == "assistant"
+    assert answer.record.snapshot["text"].startswith(last["content"]) and last["content"]
+
+
+async def test_restart_resets_and_the_text_is_whole(scene: Scene):
+    answer = await begin(scene, "restart", "begin again")
+    await scene.read_to(answer, 15)
+
+    (await scene.holder(answer)).kill()
+
+    await scene.finish(bound_s=20, is_lossless=False)
+    assert answer.record.snapshot["status"] == "completed"
+    assert [entry.type for entry in answer.record.log].count("reset") == 1
+    assert all(reading.resets == 1 for reading in answer.readings)
+
+
+async def test_fail_ends_with_worker_lost(scene: Scene):
+    body = {
+        "model": "fail",
+        "prompt": "do not go on",
+        "params": {"upstream": {"tokens": 60, "delay_s": 0.033}},
+    }
+    answer = await scene.start(body, has_text=False)
+    await scene.read_to(answer, 15)
+
+    (await scene.holder(answer)).kill()
+
+    await scene.finish(bound_s=20)
+    error = answer.record.log[-1].fields["error"]
+    assert (error["code"], error["retryable"]) == ("worker_lost", True)
+
+
+@pytest.mark.parametrize("fault", ["cut", "error", "error_field", "eof", "garbage", "status"])
+async def test_an_upstream_that_fails_in_mid_answer_is_asked_again(scene: Scene, fault):
+    prompt = f"fail with {fault}"
+    fault_at = 0 if fault == "status" else 20
+    answer = await begin(
+        scene, "continue", prompt, fault=fault, fault_at=fault_at, fault_requests=1
+    )
+
+    await scene.finish(bound_s=25)
+    assert answer.record.snapshot["status"] == "completed"
+
+
+async def test_an_upstream_that_always_fails_ends_the_answer(scene: Scene):
+    told = {"tokens": 20, "fault": "eof", "fault_at": 5, "fault_requests": 0}
+    body = {"model": "restart", "prompt": "never ends well", "params": {"upstream": told}}
+    answer = await scene.start(body, has_text=False)
+
+    await scene.finish(bound_s=28, is_lossless=False)
+    error = answer.record.log[-1].fields["error"]
+    assert answer.record.snapshot["status"] == "failed"
+    assert error["code"] == "attempts_exhausted"
+
+
+async def test_cancel_closes_the_connection_to_the_upstream(scene: Scene, upstream: Upstream):
+    told = {"tokens": 1_000, "delay_s": 0.033}
+    body = {"model": "continue", "prompt": "stop me", "params": {"upstream": told}}
+    answer = await scene.start(body, has_text=False)
+    await scene.read_to(answer, 5)
+    call = upstream.calls[-1]
+
+    await scene.cancel(answer, node=scene.cluster.urls[1])
+
+    await until(call.left.is_set, 5, "the upstream's client has left")
+    await scene.finish(bound_s=10)
+    assert answer.record.snapshot["status"] == "cancelled"
+
+
+async def test_a_drained_worker_closes_its_call_and_the_next_one_goes_on(
+    scene: Scene, upstream: Upstream
+):
+    answer = await begin(scene, "continue", "drain me")
+    await scene.read_to(answer, 10)
+    worker, call = await scene.holder(answer), upstream.calls[-1]
+
+    worker.terminate()
+
+    assert await worker.ended(10) == 0
+    await until(call.left.is_set, 5, "the first call is closed")
+    await scene.finish(bound_s=20)
+    assert answer.record.snapshot["status"] == "completed"
