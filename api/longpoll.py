@@ -152,6 +152,9 @@ class _Poll:
             self._last = relay.feed.ids.at(self.position.seq)
         is_at_top = self.position.seq == relay.feed.count
         if not chunk and not is_at_top:
+            if self._log.lacks(start):
+                relay.refill_soon()
+                return False
             return True  # still being encoded
         if is_at_top and relay.feed.is_ended:
             self._is_done = True

@@ -31,56 +31,87 @@ class EncodedLog:
     def _start(self) -> None:
         self._epoch = self._feed.epoch
         self.fold: Fold = self.dialect.new_fold(self._meta)
+        self.base = 0  # the bytes up to this entry have been let go
         self._bytes = bytearray()
-        self._ends = array("Q", [0])  # where entry seq ends; seq 0 is the place before the first
+        self._ends = array("Q", [0])  # where the bytes of entry base + n end
         self._shared: tuple[tuple[int, int, int], bytes, int] = ((-1, -1, -1), b"", -1)
 
     @property
     def bytes_kept(self) -> int:
         return len(self._bytes) + self._ends.itemsize * len(self._ends)
 
+    @property
+    def count(self) -> int:
+        """The entries that have been folded."""
+        return self.base + len(self._ends) - 1
+
     def slice(self, seq: int, bytes_max: int = SLICE_BYTES_MAX) -> tuple[bytes, int]:
         """Return the bytes after entry `seq`, and the seq of the last entry in them.
 
         At most `bytes_max`, but one entry at least, and cut at entries only. Empty with the same
-        seq: nothing yet. Readers at one place get the same object.
+        seq: nothing yet, or not encoded yet, or `lacks(seq)`. Readers at one place get the same
+        object.
         """
         self._encode()
-        available = len(self._ends) - 1
+        if seq < self.base:
+            if self._feed.base:
+                return b"", seq
+            self._start()  # deterministic, so these are the bytes that were let go
+            self._encode()
+        available = self.count
         if seq >= available:
             return b"", seq
         key = (seq, available, bytes_max)
         if self._shared[0] == key:
             return self._shared[1], self._shared[2]
-        start = self._ends[seq]
-        last = available
-        if self._ends[last] - start > bytes_max:
-            last = bisect.bisect_right(self._ends, start + bytes_max, seq + 1) - 1
-            last = max(last, seq + 1)
-        chunk = bytes(memoryview(self._bytes)[start : self._ends[last]])
+        start, stop = seq - self.base, available - self.base
+        begin = self._ends[start]
+        if self._ends[stop] - begin > bytes_max:
+            stop = bisect.bisect_right(self._ends, begin + bytes_max, start + 1) - 1
+            stop = max(stop, start + 1)
+        chunk = bytes(memoryview(self._bytes)[begin : self._ends[stop]])
+        last = self.base + stop
         self._shared = (key, chunk, last)
         return chunk, last
 
+    def lacks(self, seq: int) -> bool:
+        """Whether the bytes after `seq` are made of entries that the feed has let go."""
+        if self._epoch != self._feed.epoch:
+            return False
+        needs = self.count if seq >= self.base else 0
+        return needs < self._feed.base
+
+    def trim(self, seq: int) -> None:
+        """Let go of the bytes up to entry `seq`, which has been folded."""
+        assert self.base <= seq <= self.count
+        cut = self._ends[seq - self.base]
+        del self._bytes[:cut]
+        self._ends = array("Q", [end - cut for end in self._ends[seq - self.base :]])
+        self.base = seq
+
     def backlog_bytes(self, seq: int) -> int:
-        """Return how many bytes follow entry `seq`; what is not encoded yet counts as it is."""
-        available = len(self._ends) - 1
-        if seq >= available:
-            return sum(map(len, self._feed.raws[seq:]))
-        return self._ends[-1] - self._ends[seq] + sum(map(len, self._feed.raws[available:]))
+        """Return about how many bytes follow entry `seq`; what is not encoded counts as it is."""
+        available, feed = self.count, self._feed
+        encoded = 0
+        if self.base <= seq < available:
+            encoded = self._ends[-1] - self._ends[seq - self.base]
+            seq = available
+        return encoded + sum(map(len, feed.raws[max(0, seq - feed.base) :]))
 
     def _encode(self) -> None:
         """Fold what is new, up to the bound of one call."""
         if self._epoch != self._feed.epoch:
             self._start()
-        ids, raws, add = self._feed.ids, self._feed.raws, self.fold.add
-        done = len(self._ends) - 1
-        if done == len(raws):
+        feed, done = self._feed, self.count
+        if done == feed.count or done < feed.base:
             return
-        for index in range(done, min(len(raws), done + ENCODE_ENTRIES_MAX)):
-            self._bytes += add(ids.at(index + 1), raws[index])
+        ids, raws, add = feed.ids, feed.raws, self.fold.add
+        first = done - feed.base
+        for index in range(first, min(len(raws), first + ENCODE_ENTRIES_MAX)):
+            self._bytes += add(ids.at(feed.base + index + 1), raws[index])
             self._ends.append(len(self._bytes))
 
     @property
     def is_complete(self) -> bool:
         """Whether all that the feed has is encoded."""
-        return len(self._ends) - 1 == self._feed.count and self._epoch == self._feed.epoch
+        return self.count == self._feed.count and self._epoch == self._feed.epoch

@@ -86,7 +86,8 @@ class Feed:
         self.state = State.JOINING
         self.epoch = 0
         self.ids = IdIndex()
-        self.raws: list[bytes] = []
+        self.base = 0  # entries up to this one are known by id only
+        self.raws: list[bytes] = []  # of the entries after `base`
         self.bytes_kept = 0
         self.former = IdIndex()  # the ids of the epoch before this one
         self.repairs = 0
@@ -180,11 +181,39 @@ class Feed:
     def _drop(self) -> None:
         self.former = self.ids
         self.ids = IdIndex()
+        self.base = 0
         self.raws = []
         self.bytes_kept = 0
         self.epoch += 1
         self.state = State.REPAIRING
         self._stale_at = max(self._stale_at, self._requests)
+
+    # Memory
+
+    def trim(self, seq: int) -> None:
+        """Forget what the entries up to `seq` say; their ids stay, and so does the last entry."""
+        dropped = min(seq, self.count - 1) - self.base
+        if dropped > 0:
+            self.bytes_kept -= sum(map(len, self.raws[:dropped])) + dropped * ENTRY_OVERHEAD_BYTES
+            del self.raws[:dropped]
+            self.base += dropped
+
+    def refill(self, epoch: int, entries: Sequence[Entry]) -> bool:
+        """Take back all that was trimmed; False: this is not what the copy was made of.
+
+        Args:
+            epoch: the feed's, when reading of `entries` began.
+            entries: the log from its first entry to `base` at least.
+        """
+        if epoch != self.epoch or len(entries) < self.base:
+            return False
+        head = entries[: self.base]
+        if any(self.ids.at(n + 1) != event_id for n, (event_id, _) in enumerate(head)):
+            return False
+        self.raws[:0] = [raw for _, raw in head]
+        self.bytes_kept += sum(len(raw) + ENTRY_OVERHEAD_BYTES for _, raw in head)
+        self.base = 0
+        return True
 
     # What comes live
 

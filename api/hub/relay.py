@@ -17,10 +17,11 @@ from typing import Any
 from api.dialects.fold import Dialect
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
-from api.hub.frame import FrameInvalid, Notice, parse_frame
+from api.hub.frame import Entry, FrameInvalid, Notice, parse_frame
 from api.hub.reader import Outcome, Reader
 from api.hub.recheck import Recheck
 from shared.errors import Unavailable
+from shared.ids import START
 from shared.outcomes import Meta
 from shared.store import Store
 
@@ -31,6 +32,7 @@ PAGE_ENTRIES_MIN = 8
 PAGE_ENTRIES_FIRST = 256  # before the size of the entries is known
 PAGE_BYTES = 262_144
 RETRY_S = (0.05, 2.0)  # first and longest pause after a read that failed
+REFILL_PAUSE_S = 0.25
 REWRITES_MAX = 3  # in one go; then the next read waits, lest a log that we cannot read spins us
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
@@ -71,6 +73,7 @@ class Relay:
         self._clock = clock
         self._logs: dict[str, EncodedLog] = {}
         self._is_reading = False
+        self._is_refilling = False
         self._settled = asyncio.Event()
 
     @property
@@ -133,6 +136,49 @@ class Relay:
         self.is_gone = True
         self._settled.set()
         self.break_off(Outcome.LOST)
+
+    # Memory
+
+    def trim(self) -> None:
+        """Let go of what all readers have behind them; who needs it has it read again."""
+        feed = self.feed
+        target = feed.count
+        for reader in self.readers:
+            is_placed = reader.position.epoch == feed.epoch
+            target = min(target, reader.position.seq if is_placed else 0)
+        for name, log in list(self._logs.items()):
+            if log.count < target:
+                del self._logs[name]  # nobody reads it: its readers would be further back
+            else:
+                log.trim(max(target, log.base))
+        feed.trim(target)
+
+    def refill_soon(self) -> None:
+        """Somebody needs what was trimmed: read it once for all who do."""
+        if self.feed.base and not self._is_refilling:
+            self._is_refilling = True
+            self._spawn(self._refill())
+
+    async def _refill(self) -> None:
+        feed, epoch = self.feed, self.feed.epoch
+        head: list[Entry] = []
+        try:
+            while len(head) < feed.base and epoch == feed.epoch:
+                start = head[-1][0] if head else START
+                page = await self._store.page(self.generation_id, start, self._page_entries())
+                if head and (not page or page[0][0] != start):
+                    break
+                head += page[1:] if head else page
+                if len(page) < 2:
+                    break
+            if not feed.refill(epoch, head):
+                self.repair()
+                await asyncio.sleep(REFILL_PAUSE_S)
+        except Unavailable:
+            await asyncio.sleep(REFILL_PAUSE_S)
+        finally:
+            self._is_refilling = False
+            self.changed()  # who still lacks something asks again
 
     # What comes live
 
@@ -237,5 +283,5 @@ class Relay:
     def _page_entries(self) -> int:
         if not self.feed.count:
             return PAGE_ENTRIES_FIRST
-        fitting = PAGE_BYTES * self.feed.count // max(1, self.feed.bytes_kept)
+        fitting = PAGE_BYTES * len(self.feed.raws) // max(1, self.feed.bytes_kept)
         return max(PAGE_ENTRIES_MIN, min(PAGE_ENTRIES_MAX, fitting))

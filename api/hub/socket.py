@@ -262,7 +262,8 @@ class Subscription:
     def backlog_bytes(self) -> int:
         if self.position.epoch != self.relay.feed.epoch:
             return 0
-        return sum(map(len, self.relay.feed.raws[self.position.seq :]))
+        feed = self.relay.feed
+        return sum(map(len, feed.raws[max(0, self.position.seq - feed.base) :]))
 
     def next_frame(self, now: float) -> str | None:
         """Return the next frame, or None: then it has given up its turn."""
@@ -286,6 +287,9 @@ class Subscription:
         if self._target is not None and 0 <= self._target <= self.position.seq:
             self._target = -1
             return b'{"type":"caught_up","id":"%b"}' % self.relay.generation_id.encode()
+        if self.position.seq < feed.base:
+            self.relay.refill_soon()
+            return None
         if self.position.seq < feed.count:
             return self._event()
         if feed.is_ended:
@@ -300,13 +304,15 @@ class Subscription:
         if feed.count - start >= JOIN_FROM:
             # Never over the place at which `caught_up` is due.
             stop = self._target if self._target is not None and self._target > start else feed.count
-            raw, count = joined_tokens(feed.raws, start, stop, JOIN_BYTES_MAX)
+            raw, count = joined_tokens(
+                feed.raws, start - feed.base, stop - feed.base, JOIN_BYTES_MAX
+            )
             if count > 1:
                 self.position.seq = start + count
                 frame = self._fold.add(feed.ids.at(self.position.seq), raw)
         if not frame:
             self.position.seq = start + 1
-            frame = self._fold.add(feed.ids.at(start + 1), feed.raws[start])
+            frame = self._fold.add(feed.ids.at(start + 1), feed.raws[start - feed.base])
         counters = self._socket.port.counters
         counters.events_delivered += self.position.seq - start
         counters.bytes_delivered += len(frame)

@@ -99,11 +99,18 @@ class Subscriber:
             if self._step.is_busy or self.done.done():
                 return False
         if self.position.seq < self._relay.feed.count:
-            return True
+            return self._goes_on()
         if self._relay.feed.is_ended:
             self._finish(Outcome.ENDED)
             return False
         return self._say_last_words(now)
+
+    def _goes_on(self) -> bool:
+        """There is more; but what was let go for lack of room has to be read again first."""
+        if self._log.lacks(self.position.seq):
+            self._relay.refill_soon()
+            return False
+        return True
 
     def _say_last_words(self, now: float) -> bool:
         """Write an end that is not in the log, where the log itself is gone."""

@@ -114,13 +114,23 @@ class Upkeep:
                 self._hub.close(relay)
             elif not relay.is_over and now - relay.idle_since >= LINGER_S:
                 self._hub.close(relay)
-        kept = sum(relay.bytes_kept for relay in self._hub.relays.values())
+        self._keep_within_budget([relay for relay in idle if not relay.is_closed])
+
+    def _keep_within_budget(self, idle: list[Relay]) -> None:
+        """Let go of what nobody reads, longest idle first; then of what all have behind them."""
+        relays, bytes_max = self._hub.relays, self._hub.settings.hub_bytes_max
+        kept = sum(relay.bytes_kept for relay in relays.values())
         for relay in sorted(idle, key=lambda relay: relay.idle_since):
-            if kept <= self._hub.settings.hub_bytes_max:
-                break
-            if not relay.is_closed:
-                kept -= relay.bytes_kept
-                self._hub.close(relay)
+            if kept <= bytes_max:
+                return
+            kept -= relay.bytes_kept
+            self._hub.close(relay)
+        for relay in sorted(relays.values(), key=lambda relay: relay.bytes_kept, reverse=True):
+            if kept <= bytes_max:
+                return
+            kept -= relay.bytes_kept
+            relay.trim()
+            kept += relay.bytes_kept
 
     def _has_expired(self, relay: Relay) -> bool:
         retention_ms = self._hub.settings.retention_s * 1000

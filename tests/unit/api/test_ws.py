@@ -427,3 +427,21 @@ async def test_a_draining_node_takes_no_sockets(bench: Bench) -> None:
     with pytest.raises(RequestError) as caught:
         await Talk(bench).task
     assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
+
+
+async def test_a_socket_reads_again_what_was_let_go() -> None:
+    async with Bench(hub_bytes_max=2_000) as bench:
+        talk = Talk(bench)
+        await settle()
+        bench.log.create()
+        await talk.say({"type": "subscribe", "id": GENERATION})
+        for n in range(30):
+            bench.log.tokens(f"{n} " + "x" * 100)
+        await settle(100)
+        text = "".join(f.get("text", "") for f in talk.take())
+        await bench.pass_time(1.25)
+        assert bench.hub.relays[GENERATION].feed.base > 0
+        await talk.say({"type": "subscribe", "id": GENERATION})
+        await settle(100)
+        assert "".join(f.get("text", "") for f in talk.take()) == text
+        await talk.leave()

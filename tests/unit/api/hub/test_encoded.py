@@ -83,3 +83,33 @@ def test_a_rewrite_starts_the_fold_anew() -> None:
     feed.offer_page(feed.request_page(9), [(EventId(2, 1), encode(Token("B")))])
     feed.offer_page(feed.request_page(9), [(EventId(2, 1), encode(Token("B")))])
     assert log.slice(0) == (b'{"id":"2-1","type":"token","text":"B"}\n', 1)
+
+
+@given(st.integers(1, 12), st.integers(0, 12), st.integers(0, 12), st.booleans())
+def test_trimmed_bytes_come_back_the_same(
+    count: int, trimmed: int, place: int, is_refilled: bool
+) -> None:
+    feed = feed_of(*map(str, range(count)))
+    entries = [(feed.ids.at(n + 1), raw) for n, raw in enumerate(feed.raws)]
+    log = EncodedLog(feed, NDJSON, make_meta())
+    whole = log.slice(0)[0]
+    ends = [0]
+    for line in whole.splitlines(keepends=True):
+        ends.append(ends[-1] + len(line))
+    trimmed, place = min(trimmed, count), min(place, count)
+    log.trim(trimmed)
+    feed.trim(trimmed)
+    if is_refilled:
+        assert feed.refill(feed.epoch, entries)
+    assert log.lacks(place) == (feed.base > 0 and place < trimmed)
+    if not log.lacks(place):
+        assert log.slice(place)[0] == whole[ends[place] :]
+
+
+def test_a_refill_of_another_log_is_refused() -> None:
+    feed = feed_of("a", "b", "c")
+    feed.trim(2)
+    other = [(EventId(2, n), b"{}") for n in (1, 2)]
+    assert not feed.refill(feed.epoch, other)
+    assert not feed.refill(feed.epoch - 1, [(EventId(1, n), b"{}") for n in (1, 2)])
+    assert feed.base == 2

@@ -812,3 +812,52 @@ async def test_with_redis_away_a_grace_cannot_be_promised(bench: Bench) -> None:
     with pytest.raises(Unavailable):
         async with bench.hub.reading(meta):
             pass
+
+
+# Room
+
+
+@pytest.mark.parametrize("transport", ["sse", "ndjson"])
+async def test_what_all_readers_have_behind_them_goes_and_is_read_again(transport: str) -> None:
+    async with Bench(hub_bytes_max=20_000) as bench:
+        bench.log.create()
+        first = await read(bench, transport=transport)
+        for n in range(100):
+            bench.log.tokens(f"{n} " + "x" * 400)
+        await settle()
+        await bench.pass_time(1.25)
+        assert bench.hub.statistics().bytes_kept < 20_000
+        bench.log.tokens("tip")
+        await settle()
+
+        pages = bench.log.count("page")
+        late = [await read(bench, transport=transport) for _ in range(10)]
+        await settle(200)
+        assert bench.log.count("page") - pages < 10  # read once for all
+        bench.log.append(END)
+        await asyncio.gather(first.task, *(reading.task for reading in late))
+
+        bodies = {re.sub(rb"^retry: \d+\n", b"", r.client.body) for r in [first, *late]}
+        assert len(bodies) == 1
+        assert first.client.body.count(b"xxx") > 100
+
+
+async def test_a_rewrite_while_a_trimmed_head_is_read_again_is_a_reset() -> None:
+    async with Bench(hub_bytes_max=1_000) as bench:
+        bench.log.create()
+        first = await read(bench)
+        bench.log.tokens(*("x" * 100 for _ in range(20)))
+        await settle()
+        await bench.pass_time(1.25)
+        assert bench.hub.relays[GENERATION].feed.base > 0
+        bench.log.pages_held = asyncio.Event()
+        late = await read(bench)
+        bench.log.roll_back(20)
+        bench.log.tokens("B", "C")
+        bench.log.pages_held.set()
+        await bench.pass_time(4)
+        bench.log.append(END)
+        await asyncio.gather(first.task, late.task)
+
+        assert first.ids[-4:] == ["0-0", "2-1", "2-2", "2-3"]
+        assert late.ids[-3:] == ["2-1", "2-2", "2-3"]
