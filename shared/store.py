@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from redis.exceptions import ResponseError
-
 from shared import keys
 from shared.errors import Unavailable
 from shared.events import End, encode
@@ -275,10 +273,7 @@ class Store:
     # Calls
 
     async def _run(self, name: str, generation_id: str, args: Sequence[Any]) -> list[Any]:
-        reply = await self.scripts.run(name, _keys(generation_id), args)
-        if isinstance(reply, ResponseError):
-            raise Unavailable(f"Redis refuses: {reply}")
-        return list(reply)
+        return list(await self.scripts.run(name, _keys(generation_id), args))
 
     def _append(self, batch: Append) -> Call:
         return _keys(batch.generation_id), [

@@ -15,6 +15,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, ResponseError
 
+from shared.errors import Unavailable
 from shared.redis_client import Client, is_refusal, translated
 
 FOLDER = Path(__file__).parent
@@ -51,12 +52,16 @@ class Scripts:
         Raises:
             Unavailable: no answer, or refused; the script may have run.
         """
-        return (await self.run_many(name, [(keys, args)]))[0]
+        reply = (await self.run_many(name, [(keys, args)]))[0]
+        if isinstance(reply, ResponseError):
+            raise Unavailable(f"Redis refuses: {reply}") from reply
+        return reply
 
     async def run_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
         """Run one script over many generations in one round trip; replies in order.
 
-        A call that the server refuses for now (out of memory) gives `Unavailable` in its place.
+        A call that the server refuses for now (out of memory) gives its error in its place, one
+        call alone, too: a refused append must not hold up the ends beside it.
         """
         digest = await self._digest(name)
         replies = await self._evaluate(digest, calls)
@@ -79,9 +84,7 @@ class Scripts:
                 try:
                     return [await _answer(self.redis.evalsha(digest, len(keys), *keys, *args))]
                 except ResponseError as exc:
-                    if isinstance(exc, NoScriptError):
-                        return [exc]
-                    raise
+                    return [exc]
             pipeline = self.redis.pipeline(transaction=False)
             for keys, args in calls:
                 pipeline.evalsha(digest, len(keys), *keys, *args)
