@@ -15,6 +15,7 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -77,28 +78,38 @@ async def _chat(client: Client, body: dict[str, Any]) -> int:
     key = secrets.token_urlsafe(16)
     accepted = await client.create(body, key)
     generation_id = accepted["id"]
-    following = asyncio.ensure_future(_follow(client, generation_id, ""))
-    return await _cancelling(client, generation_id, following)
+    return await _cancelling(client, generation_id)
 
 
-async def _cancelling(client: Client, generation_id: str, following: asyncio.Future[int]) -> int:
+async def _cancelling(client: Client, generation_id: str) -> int:
     """Wait for the answer; the first Ctrl-C cancels the generation, the second ends the program."""
-    errands: set[asyncio.Future[Any]] = set()
+    errands: list[asyncio.Task[Any]] = []
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(_outcome(_follow(client, generation_id, "")))
 
-    def interrupt() -> None:
-        if errands:
-            following.cancel()
-            return
-        errands.add(asyncio.ensure_future(client.cancel(generation_id)))
+        def interrupt() -> None:
+            if errands:
+                following.cancel()
+            else:
+                errands.append(tasks.create_task(_outcome(client.cancel(generation_id))))
 
-    loop = asyncio.get_running_loop()
-    with contextlib.suppress(NotImplementedError, RuntimeError):  # not in the main thread
-        loop.add_signal_handler(signal.SIGINT, interrupt)
-    await asyncio.wait([following])
-    for errand in errands:
-        with contextlib.suppress(Unreachable, Refused):
-            await errand
-    return EXIT_FAILED if following.cancelled() else following.result()
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # not in the main thread
+            loop.add_signal_handler(signal.SIGINT, interrupt)
+    if following.cancelled():
+        return EXIT_FAILED
+    outcome = following.result()
+    if isinstance(outcome, Exception):
+        raise outcome
+    return int(outcome)
+
+
+async def _outcome(work: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result or the error, so that one task's error does not end the others."""
+    try:
+        return await work
+    except (Unreachable, Refused, BrokenPipeError) as exc:
+        return exc
 
 
 async def _follow(client: Client, generation_id: str, cursor: str) -> int:

@@ -135,7 +135,7 @@ async def test_a_head_that_trickles_is_closed_all_the_same(port: int) -> None:
         rest = asyncio.ensure_future(peer.rest())
         while not rest.done():
             peer.say(b"x-a: 1\r\n")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # the trickle is what is tested
 
         assert await rest == b""
 
@@ -157,7 +157,7 @@ async def test_an_idle_connection_and_a_slow_answer_are_left_alone() -> None:
         await peer.until(b"ok")
         await asyncio.sleep(2 * Quick.head_s)  # the silence is what is tested
         peer.say(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
-        await asyncio.sleep(2 * Quick.head_s)
+        await asyncio.sleep(2 * Quick.head_s)  # a slow answer, too
         app.release.set()
 
         assert (await peer.until(b"ok")).startswith(b"HTTP/1.1 200")
