@@ -129,8 +129,9 @@ class Queue:
             with translated():
                 try:
                     reply = await self.redis.xautoclaim(
-                        keys.lane(lane), keys.GROUP, self.worker, idle_ms, cursor, count=count
-                    )
+                        keys.lane(lane), keys.GROUP, self.worker, idle_ms, cursor,
+                        count=count - len(found),  # one step may find less, and there are slots
+                    )  # fmt: skip
                 except ResponseError as exc:
                     if not str(exc).startswith("NOGROUP"):
                         raise
