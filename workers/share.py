@@ -37,4 +37,4 @@ def lanes_to_wait_on(slots: int, running: int, running_batch: int) -> tuple[str,
     wanted = ["interactive", "resume"]
     if running_batch < batch_slots_max(slots):
         wanted.append("batch")
-    return tuple(wanted[:free])
+    return tuple(wanted[: max(free, 0)])
