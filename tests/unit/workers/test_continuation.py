@@ -1,0 +1,123 @@
+"""Whether an attempt goes on or starts again: a log in, a plan out."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.events import (
+    Data,
+    File,
+    Progress,
+    Reasoning,
+    Reset,
+    Start,
+    Token,
+    ToolCall,
+    Usage,
+    encode,
+)
+from shared.ids import EventId
+from shared.models import Model
+from shared.request import Request
+from workers.continuation import Plan, plan
+
+REQUEST = Request([{"role": "user", "content": "hello"}])
+CONTINUES = Model(name="m", backend="demo", on_takeover="continue")
+FRESH = Plan("", False)
+AGAIN = Plan("", True)
+
+
+def decide(*events, request=REQUEST, model=CONTINUES, can_continue=True):
+    """Plan after a log of these events; the new attempt's own start is its last."""
+    raws = [event if isinstance(event, bytes) else encode(event) for event in events]
+    log = [(EventId(1, n), raw) for n, raw in enumerate([*raws, encode(Start(2, "m"))], 1)]
+    return plan(log, request, model, can_continue=can_continue)
+
+
+def with_params(**params):
+    return Request(REQUEST.messages, params)
+
+
+def test_a_first_attempt_starts():
+    assert decide() == FRESH
+
+
+def test_an_answer_is_continued_from_its_text():
+    assert decide(Start(1, "m"), Token("Hel"), Token("lo")) == Plan("Hello", False)
+
+
+def test_only_the_text_since_the_last_reset_counts():
+    assert decide(Token("void"), Reset("restarted"), Token("ok")) == Plan("ok", False)
+
+
+def test_an_answer_goes_on_over_many_attempts():
+    events = [Start(1, "m"), Token("a"), Start(2, "m"), Token("b"), Start(3, "m"), Token("c")]
+
+    assert decide(*events) == Plan("abc", False)
+
+
+def test_where_nothing_was_said_nothing_is_taken_back():
+    for model in (CONTINUES, Model(name="m", on_takeover="restart")):
+        assert decide(Start(1, "m"), model=model) == FRESH
+        assert decide(Start(1, "m"), Progress("pdf", 1, 2, 50.0), model=model) == FRESH
+        assert decide(Token("x"), Reset("restarted"), model=model) == FRESH
+        assert decide(Token(""), model=model) == FRESH
+
+
+@pytest.mark.parametrize("on_takeover", ["restart", "fail"])
+def test_a_model_that_does_not_continue_starts_again(on_takeover):
+    """`fail` comes here only after a drain: a lost worker ends it."""
+    assert decide(Token("a"), model=Model(name="m", on_takeover=on_takeover)) == AGAIN
+
+
+def test_a_backend_that_cannot_continue_starts_again():
+    assert decide(Token("a"), can_continue=False) == AGAIN
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Reasoning("hm"),
+        ToolCall(0, "c", "f", "{"),
+        File("a.png", "image/png", url="http://x"),
+        Data("metrics", {"a": 1}),
+        b'{"type":"hologram","of":"a later version"}',
+        b'{"type":"token","text":7}',
+    ],
+    ids=["reasoning", "tool call", "file", "data", "unknown type", "unknown shape"],
+)
+def test_only_plain_text_is_continued(event):
+    assert decide(Token("a"), event, Token("b")) == AGAIN
+    assert decide(event, Token("b")) == AGAIN
+    assert decide(event) == AGAIN
+
+
+def test_what_was_not_plain_before_a_reset_does_not_matter():
+    assert decide(Reasoning("hm"), Reset("restarted"), Token("a")) == Plan("a", False)
+
+
+def test_usage_and_progress_are_no_part_of_the_answer():
+    assert decide(Progress("pdf", 1, 1, 100.0), Token("a"), Usage(1, 2, 3)) == Plan("a", False)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "json_schema", "json_schema": {}}},
+        {"guided_json": {}, "guided_regex": "a+"},
+        {"structured_outputs": {"regex": "a"}},
+        {"logprobs": True},
+        {"top_logprobs": 3},
+    ],
+)
+def test_structured_output_is_not_continued(params):
+    assert decide(Token("{"), request=with_params(**params)) == AGAIN
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"response_format": {"type": "text"}}, {"logprobs": False}, {"max_tokens": 5}, {}],
+)
+def test_plain_requests_are(params):
+    assert decide(Token("a"), request=with_params(**params)) == Plan("a", False)
