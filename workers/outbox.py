@@ -36,6 +36,7 @@ from shared.outcomes import (
 
 BATCH_ENTRIES_MAX = 64
 BATCH_BYTES_MAX = 262_144
+JOINED_CHARS_MAX = 8_192  # an event is one write to every reader; and joining copies
 RESTORE_ENTRIES_MAX = 1_000  # Lua's unpack fails past about 8,000 values
 RESTORE_WITHIN_S = 10.0  # after its last accepted call; later the generation may be sealed
 
@@ -94,13 +95,14 @@ class Outbox:
         assert self._status is None, "nothing after the end"
         if isinstance(event, End):
             self._status = event.status
+        self.bytes_unsent += _size(event)
         if isinstance(event, Token | Reasoning):
-            self.bytes_unsent += len(event.text)
             last = self._pending[-1] if self._pending else None
             if type(last) is type(event):
                 assert isinstance(last, Token | Reasoning)
-                self._pending[-1] = type(event)(last.text + event.text)
-                return
+                if len(last.text) + len(event.text) <= JOINED_CHARS_MAX:
+                    self._pending[-1] = type(event)(last.text + event.text)
+                    return
         self._pending.append(event)
 
     @property
@@ -162,9 +164,7 @@ class Outbox:
             self._restore_on = None if upto >= self._accepted_most else self.log[upto - 1][0]
             self._restore_fields = False
         if upto == len(self.log):
-            self.bytes_unsent = sum(
-                len(e.text) for e in self._pending if isinstance(e, Token | Reasoning)
-            )
+            self.bytes_unsent = sum(map(_size, self._pending))
             if self._status is not None and not self._pending:
                 self.stopped = "ended"
 
@@ -215,3 +215,10 @@ class Outbox:
                 break
             chunk.append(entry)
         return chunk
+
+
+def _size(event: AnyEvent) -> int:
+    """About how many bytes it will have."""
+    if isinstance(event, Token | Reasoning):
+        return len(event.text if event.text.isascii() else event.text.encode())
+    return len(encode(event))
