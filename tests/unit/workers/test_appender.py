@@ -1,0 +1,334 @@
+"""One pipeline for all: what it carries, in which order, and what it does while Redis is away."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+from shared.errors import Unavailable
+from shared.events import End, Start, Token, decode, encode
+from shared.ids import START, EventId
+from shared.outcomes import Append, Ended, Fenced, Lost, Ok
+from workers import appender as module
+from workers.appender import Appender
+from workers.outbox import Outbox
+
+AWAY = Unavailable("no answer")
+DEADLINE_S = 5.0
+
+
+class Clock:
+    def __init__(self):
+        self.now_s = 100.0
+
+    def __call__(self):
+        return self.now_s
+
+
+class FakeStore:
+    """Answers when it is told to; `calls` has what was asked, in order."""
+
+    def __init__(self):
+        self.calls = asyncio.Queue()
+        self.under_way = 0
+
+    async def append_many(self, batches):
+        return await self._ask(list(batches))
+
+    async def restore(self, *args):
+        return await self._ask(args)
+
+    async def _ask(self, what):
+        assert self.under_way == 0, "one call at a time"
+        self.under_way += 1
+        answer = asyncio.get_running_loop().create_future()
+        self.calls.put_nowait((what, answer))
+        try:
+            return await answer
+        finally:
+            self.under_way -= 1
+
+    async def next(self):
+        async with asyncio.timeout(DEADLINE_S):
+            return await self.calls.get()
+
+
+class Writer:
+    def __init__(self, name):
+        self.answers = 0
+        self.answered = asyncio.Event()
+        start = (EventId(1, 1), encode(Start(1, "demo")))
+        self.outbox = Outbox(
+            name, "mine", found=(), start=start, fields={b"owner": b"o"}, now_s=100.0
+        )
+
+    def on_answer(self):
+        self.answers += 1
+        self.answered.set()
+
+    async def until_answered(self):
+        async with asyncio.timeout(DEADLINE_S):
+            await self.answered.wait()
+        self.answered.clear()
+
+
+@asynccontextmanager
+async def running(clock=None):
+    store = FakeStore()
+    appender = Appender(store, clock or Clock())
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(appender.run())
+        yield appender, store
+        task.cancel()
+
+
+def say(appender, writer, *texts):
+    for text in texts:
+        writer.outbox.push(Token(text))
+    appender.offer(writer)
+
+
+def texts(batch):
+    return [getattr(decode(raw), "text", "end") for raw in batch.entries]
+
+
+async def test_a_lone_token_leaves_at_once():
+    async with running() as (appender, store):
+        writer = Writer("a")
+        say(appender, writer, "x")
+
+        (batch,), answer = await store.next()
+        assert (batch.generation_id, texts(batch)) == ("a", ["x"])
+        answer.set_result([Ok()])
+        await writer.until_answered()
+
+        assert writer.outbox.is_settled
+        assert (appender.entries, appender.calls) == (1, 1)
+
+
+async def test_what_is_offered_together_leaves_in_one_call_in_order():
+    async with running() as (appender, store):
+        writers = [Writer(name) for name in "abc"]
+        for writer in writers:
+            say(appender, writer, writer.outbox.generation_id.upper())
+        say(appender, writers[0], "again")
+
+        batches, answer = await store.next()
+        answer.set_result([Ok()] * 3)
+
+        assert [(batch.generation_id, texts(batch)) for batch in batches] == [
+            ("a", ["Aagain"]),
+            ("b", ["B"]),
+            ("c", ["C"]),
+        ]
+
+
+async def test_what_arrives_meanwhile_leaves_with_the_next_call():
+    async with running() as (appender, store):
+        a, b = Writer("a"), Writer("b")
+        say(appender, a, "1")
+        _, first = await store.next()
+        say(appender, a, "2")
+        say(appender, b, "3")
+        say(appender, a, "4")
+        assert store.calls.empty(), "one call at a time"
+        first.set_result([Ok()])
+
+        batches, answer = await store.next()
+        answer.set_result([Ok()] * 2)
+
+        assert {batch.generation_id: texts(batch) for batch in batches} == {
+            "a": ["24"],
+            "b": ["3"],
+        }
+
+
+async def test_answers_find_their_writers():
+    async with running() as (appender, store):
+        writers = [Writer(name) for name in "abcd"]
+        for writer in writers:
+            say(appender, writer, "x")
+        _, answer = await store.next()
+
+        answer.set_result([Ok(), Ended(), Fenced(), Ok()])
+        for writer in writers:
+            await writer.until_answered()
+
+        stopped = [writer.outbox.stopped for writer in writers]
+        assert stopped == [None, "ended", "fenced", None]
+
+
+async def test_who_has_nothing_to_say_makes_no_call():
+    async with running() as (appender, store):
+        idle, busy = Writer("idle"), Writer("busy")
+        appender.offer(idle)
+        say(appender, busy, "x")
+
+        batches, answer = await store.next()
+        answer.set_result([Ok()])
+
+        assert [batch.generation_id for batch in batches] == ["busy"]
+
+
+async def test_a_long_outbox_takes_as_many_calls_as_it_needs():
+    async with running() as (appender, store):
+        writer = Writer("a")
+        for _ in range(30):
+            say(appender, writer, "x" * 8_000, "y" * 8_000)
+        entries = []
+        while not writer.outbox.is_settled:
+            (batch,), answer = await store.next()
+            entries += texts(batch)
+            answer.set_result([Ok()])
+            await writer.until_answered()
+
+        assert "".join(entries) == ("x" * 8_000 + "y" * 8_000) * 30
+        assert appender.calls > 1
+
+
+async def test_while_redis_is_away_the_same_is_sent_again_with_growing_pauses(monkeypatch):
+    pauses = []
+
+    async def pause(seconds):
+        pauses.append(seconds)
+
+    async with running() as (appender, store):
+        monkeypatch.setattr(module.asyncio, "sleep", pause)
+        writer = Writer("a")
+        say(appender, writer, "x")
+        (first,), answer = await store.next()
+        for _ in range(9):
+            answer.set_exception(AWAY)
+            (again,), answer = await store.next()
+            assert again == first
+        answer.set_result([Ok()])
+        await writer.until_answered()
+
+    assert len(pauses) == 9
+    for n, seconds in enumerate(pauses):
+        planned = min(module.PAUSE_MIN_S * 2**n, module.PAUSE_MAX_S)
+        assert 0.5 * planned <= seconds <= 1.5 * planned
+
+
+async def test_the_pauses_are_short_again_after_an_answer(monkeypatch):
+    pauses = []
+
+    async def pause(seconds):
+        pauses.append(seconds)
+
+    async with running() as (appender, store):
+        monkeypatch.setattr(module.asyncio, "sleep", pause)
+        writer = Writer("a")
+        for outcome in (AWAY, AWAY, AWAY, Ok(), AWAY):
+            if writer.outbox.is_settled:
+                say(appender, writer, "x")
+            _, answer = await store.next()
+            answer.set_result([outcome])
+            await writer.until_answered()
+        _, answer = await store.next()
+        answer.set_result([Ok()])
+
+    assert pauses[-1] <= 1.5 * module.PAUSE_MIN_S
+
+
+async def test_what_is_refused_is_sent_again_beside_what_is_new(monkeypatch):
+    async def pause(seconds):
+        pass
+
+    async with running() as (appender, store):
+        monkeypatch.setattr(module.asyncio, "sleep", pause)
+        full, fine = Writer("full"), Writer("fine")
+        say(appender, full, "x")
+        say(appender, fine, "y")
+        (refused, _), answer = await store.next()
+        answer.set_result([AWAY, Ok()])
+        await fine.until_answered()
+        say(appender, fine, "z")
+
+        resent = []
+        while len(resent) < 2:
+            batches, answer = await store.next()
+            resent += batches
+            answer.set_result([Ok()] * len(batches))
+
+        assert refused in resent
+        assert ["z"] in [texts(batch) for batch in resent]
+
+
+async def test_a_loss_is_restored_and_then_it_goes_on():
+    async with running() as (appender, store):
+        writer = Writer("a")
+        say(appender, writer, "x")
+        _, answer = await store.next()
+        answer.set_result([Lost(START)])
+
+        restore, answer = await store.next()
+        assert restore == ("a", "mine", 1, START, {b"owner": b"o"}, writer.outbox.log[:1])
+        answer.set_result(Ok())
+        (batch,), answer = await store.next()
+        answer.set_result([Ok()])
+
+        assert isinstance(batch, Append)
+        assert texts(batch) == ["x"]
+
+
+async def test_a_restore_without_an_answer_is_made_again(monkeypatch):
+    async def pause(seconds):
+        pass
+
+    async with running() as (appender, store):
+        monkeypatch.setattr(module.asyncio, "sleep", pause)
+        writer = Writer("a")
+        say(appender, writer, "x")
+        _, answer = await store.next()
+        answer.set_result([Lost(START)])
+        first, answer = await store.next()
+        answer.set_exception(AWAY)
+
+        again, answer = await store.next()
+        answer.set_result(Fenced())
+        await writer.until_answered()
+
+        assert again == first
+
+
+async def test_the_end_settles_its_writer():
+    async with running() as (appender, store):
+        writer = Writer("a")
+        writer.outbox.push(End("completed", "stop"))
+        say(appender, writer)
+        (batch,), answer = await store.next()
+        answer.set_result([Ok()])
+        await writer.until_answered()
+
+        assert batch.status == "completed"
+        assert writer.outbox.stopped == "ended"
+
+
+async def test_the_last_answer_of_redis_is_remembered(monkeypatch):
+    async def pause(seconds):
+        pass
+
+    clock = Clock()
+    async with running(clock) as (appender, store):
+        monkeypatch.setattr(module.asyncio, "sleep", pause)
+        writer = Writer("a")
+        say(appender, writer, "x")
+        _, answer = await store.next()
+        clock.now_s = 105.0
+        answer.set_exception(AWAY)
+        await writer.until_answered()
+        _, answer = await store.next()
+        assert appender.last_ok_s == 100.0
+
+        clock.now_s = 107.0
+        answer.set_result([Ok()])
+        await writer.until_answered()
+
+        assert appender.last_ok_s == 107.0
+
+
+async def test_cancelled_in_a_call_it_ends():
+    async with running() as (appender, store):
+        say(appender, Writer("a"), "x")
+        await store.next()
