@@ -1,0 +1,369 @@
+"""The documents are true of the code: what one side names, the other side has.
+
+Names are compared, not sentences: settings and defaults, metrics, log events, error codes, routes,
+targets, paths, headings. The README's commands are run as they stand, on nodes of our own.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from api.errors import CODES
+from api.hub.hub import HubStatistics
+from api.metrics import Metrics
+from api.openapi import DOCUMENT
+from cli.main import build_parser
+from shared import events
+from shared.errors import TailraceError
+from shared.queue import Presence
+from shared.settings import NOT_YET, PREFIX, Settings
+from tests.support.processes import Cluster
+from tests.support.sse import SseParser
+from workers.worker import Worker
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+PACKAGES = ("api", "workers", "shared", "cli")
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+SCRIPTS = sorted((ROOT / "shared" / "scripts").glob("*.lua"))
+
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+HEADING = re.compile(r"^#+ (.+)$", re.M)
+LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
+PATH = re.compile(r"`((?:api|workers|shared|cli|tests|docs|deploy|\.ci)/[\w./-]*)`")
+MAKE = re.compile(r"(?:^|[`(\s])make ([a-z][a-z-]*)")
+REFERENCE = re.compile(r'(docs/[\w/-]+\.md)(?:, "([^"]+)"(?: and "([^"]+)")?)?')
+LOG_CALL = re.compile(r'\blog(?:ger)?\.(?:info|warning|error|exception)\(\s*"([^"]+)"')
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def prose(text: str) -> str:
+    """A page without its code blocks."""
+    return BLOCK.sub("", text)
+
+
+def headings(path: Path) -> list[str]:
+    return HEADING.findall(prose(path.read_text()))
+
+
+def anchor(heading: str) -> str:
+    """How GitHub makes a link of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def shell_blocks(path: Path) -> list[str]:
+    return [text for language, text in BLOCK.findall(path.read_text()) if language == "sh"]
+
+
+def table_rows(text: str) -> dict[str, list[str]]:
+    """The rows of all tables by the names in their first cell; of several the first."""
+    rows: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if line.startswith("|") and len(cells) > 1:
+            for name in re.findall(r"`([^`]+)`", cells[0]):
+                rows.setdefault(name, cells[1:])
+    return rows
+
+
+# Settings
+
+
+@pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
+def test_every_setting_is_described_with_its_default(field: Any) -> None:
+    default, *_ = table_rows(page("docs/operations.md"))[PREFIX + field.name.upper()]
+    value = field.default
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+
+    assert default == (f"`{shown}`" if shown else "none")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_every_variable_named_is_a_setting(path: Path) -> None:
+    known = {PREFIX + field.name.upper() for field in fields(Settings)}
+
+    assert set(re.findall(r"TAILRACE_[A-Z_]*[A-Z]", path.read_text())) <= known
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_what_is_refused_as_not_built_yet_is_named(name: str) -> None:
+    assert f"`{name}`" in page("docs/protocol.md")
+
+
+# The interface
+
+
+def codes_raised() -> Iterator[str]:
+    """Every code that our sources give an error, wherever they do."""
+    for path in [*SOURCES, *SCRIPTS]:
+        text = path.read_text()
+        yield from re.findall(r'"code":"(\w+)"', text)
+        if path.suffix == ".lua":
+            yield from re.findall(r"\bfail\('(\w+)'", text)
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call):
+                yield from _code_of(node)
+
+
+def _code_of(call: ast.Call) -> Iterator[str]:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    place = {"BackendError": 0, "failed": 0, "request_error": 0, "RequestError": 1, "Failure": 0}
+    if name in place and len(call.args) > place[name]:
+        argument = call.args[place[name]]
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+            yield argument.value
+
+
+def code_classes(base: type[TailraceError] = TailraceError) -> Iterator[str]:
+    yield base.code
+    for one in base.__subclasses__():
+        yield from code_classes(one)
+
+
+def test_every_error_code_is_described() -> None:
+    found = {*codes_raised(), *code_classes(), *CODES}
+    missing = {code for code in found if f"`{code}`" not in page("docs/protocol.md")}
+
+    assert "queue_timeout" in found and "worker_lost" in found  # the search itself works
+    assert not missing
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_table_of_codes_has_status_and_close_code(code: str) -> None:
+    status, close, retryable, *_ = table_rows(page("docs/protocol.md"))[code]
+    row = CODES[code]
+
+    assert status == (str(row.status) if row.status else "–")
+    assert not row.close or str(row.close) in close
+    assert retryable == ("yes" if row.is_retryable else "no")
+
+
+def test_every_close_code_is_described() -> None:
+    rows = re.findall(r"^\| ([\d, ]+?)(?: \(| \|)", page("docs/protocol.md"), re.M)
+    described = {int(number) for row in rows for number in re.findall(r"\d+", row)}
+
+    assert {row.close for row in CODES.values() if row.close} <= described
+
+
+@pytest.mark.parametrize("path", DOCUMENT["paths"])
+def test_every_route_is_described(path: str) -> None:
+    assert re.search(rf"`(?:GET |POST )?{re.escape(path)}`", page("docs/protocol.md"))
+
+
+@pytest.mark.parametrize("event", get_args(events.AnyEvent), ids=lambda event: event.__name__)
+def test_every_event_is_described_with_its_members(event: type[events.Event]) -> None:
+    members, _ = table_rows(page("docs/protocol.md"))[event.__struct_config__.tag]
+
+    assert set(re.findall(r"`(\w+)\??`", members)) == set(event.__struct_fields__)
+
+
+# What operators see
+
+
+def metrics() -> Metrics:
+    """All that a node can show, with a reader and a worker to show it of."""
+    metrics = Metrics()
+    counts = {field.name: 0 for field in fields(HubStatistics)}
+    statistics = HubStatistics(**{**counts, "connections": {"sse": 1}, "is_live": True})
+    metrics.watch_hub(lambda: statistics)
+    metrics.presences = [Presence("w", 0, 1, 0, False, {"pieces": 0.0})]
+    return metrics
+
+
+def test_the_metrics_described_are_those_there_are() -> None:
+    found = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in metrics().registry.collect()
+    }
+    rows = table_rows(page("docs/operations.md"))
+
+    assert {name for name in rows if name.startswith("tailrace_")} == found
+
+
+def test_every_count_of_a_worker_is_described() -> None:
+    nobody: Any = None
+    worker = Worker(nobody, nobody, Settings(), name="w", models={}, backends={})
+    rows = table_rows(page("docs/operations.md"))
+
+    assert set(worker._presence(0).counters) <= set(rows)
+
+
+def test_the_log_events_described_are_those_there_are() -> None:
+    written = {event for path in SOURCES for event in LOG_CALL.findall(path.read_text())}
+    rows = re.findall(r"^\| (`.*`) \| (?:info|warning|error) \|", page("docs/operations.md"), re.M)
+    described = {event for names in rows for event in re.findall(r"`([^`]+)`", names)}
+
+    assert described == written
+
+
+# The pages themselves
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for link in LINK.findall(prose(path.read_text())):
+        name, _, fragment = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+
+        assert target.exists(), link
+        assert not fragment or fragment in map(anchor, headings(target)), link
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_every_path_named_exists(path: Path) -> None:
+    for name in PATH.findall(path.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=name_of)
+def test_what_the_code_refers_to_is_there(path: Path) -> None:
+    """`docs/architecture.md, "The hub"` names a page and a heading."""
+    text = " ".join(path.read_text().replace('"""', " ").split())
+    for name, *titles in REFERENCE.findall(text):
+        assert (ROOT / name).exists(), name
+        for title in filter(None, titles):
+            assert title in headings(ROOT / name), f"{name}, {title!r}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_tests_that_the_code_names_are_there(path: Path) -> None:
+    for name in re.findall(r"\btests/[\w/]+\.py", path.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):.*## ", page("Makefile"), re.M))
+
+
+def test_every_make_target_is_described() -> None:
+    rows = table_rows(page("CONTRIBUTING.md"))
+
+    assert {
+        name.removeprefix("make ") for name in rows if name.startswith("make ")
+    } == make_targets()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_every_make_target_named_exists(path: Path) -> None:
+    text = path.read_text()
+    named = {name for block in shell_blocks(path) for name in MAKE.findall(block)}
+    named |= set(re.findall(r"`make ([a-z-]+)", text))
+
+    assert named <= make_targets()
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads(page("pyproject.toml"))["project"]
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    section = page("docs/architecture.md").partition("## Dependencies")[2]
+
+    for requirement in wanted:
+        name = re.split(r"[^\w-]", requirement)[0]
+        assert re.search(rf"\b{name}\b", section), requirement
+
+
+# Commands
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_shell_blocks_are_valid(path: Path) -> None:
+    for block in shell_blocks(path):
+        done = subprocess.run(
+            ["bash", "-n"], input=block, text=True, capture_output=True, check=False
+        )
+
+        assert done.returncode == 0, f"{done.stderr}{block}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_commands_of_ours_are_understood(path: Path) -> None:
+    for block in shell_blocks(path):
+        for line in re.findall(r"^(?:TAILRACE_\w+=\S+ )*\.venv/bin/tailrace (.*)$", block, re.M):
+            build_parser().parse_args(shlex.split(line))
+
+
+@pytest.fixture(scope="module")
+async def cluster() -> Any:
+    quick = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s = 300\n'
+    async with Cluster(api=2, workers=1, models=quick) as cluster:
+        yield cluster
+
+
+CURL_BLOCKS = [block for block in shell_blocks(ROOT / "README.md") if "curl" in block]
+
+
+def on(cluster: Cluster, block: str) -> str:
+    """The block as it stands, but for the addresses."""
+    for port, url in zip((8000, 8001), cluster.urls, strict=True):
+        block = block.replace(f"http://127.0.0.1:{port}", url)
+    return block
+
+
+def run_shell(script: str) -> str:
+    env = {"PATH": os.environ["PATH"], "no_proxy": "*"}
+    done = subprocess.run(
+        ["bash", "-eu"],
+        input=script,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        env=env,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def seqs_and_types(output: str) -> list[tuple[int, str]]:
+    """What a block printed, NDJSON and then server-sent events, or either of them."""
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    found = [(line["id"], line["type"]) for line in lines]
+    rest = "".join(line for line in output.splitlines(keepends=True) if not line.startswith("{"))
+    parser = SseParser()
+    found += [(block.event_id, block.event) for block in parser.feed(rest.encode())]
+    assert not parser.faults
+    return [(int(event_id.partition("-")[2]), kind) for event_id, kind in found]
+
+
+@pytest.mark.parametrize("block", CURL_BLOCKS, ids=range(len(CURL_BLOCKS)))
+async def test_the_readmes_streams_are_whole_also_when_they_are_cut(
+    cluster: Cluster, block: str
+) -> None:
+    found = seqs_and_types(run_shell(on(cluster, block)))
+
+    assert [seq for seq, _ in found] == list(range(1, len(found) + 1))
+    assert found[-1][1] == "end"
+
+
+async def test_the_fields_of_meta_are_described(cluster: Cluster) -> None:
+    run_shell(on(cluster, CURL_BLOCKS[0]))
+    rows = table_rows(page("docs/operations.md"))
+    async with cluster.redis() as redis:
+        names = [key async for key in redis.scan_iter("tr:*:meta")]
+        found = {field.decode() for name in names for field in await redis.hgetall(name)}
+
+    assert "status" in found
+    assert found <= set(rows)
