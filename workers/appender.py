@@ -1,8 +1,9 @@
 """Carries what all running generations have to write to Redis, together.
 
-One pipeline at a time for the whole worker: what arrives while it is under way leaves with the
-next, so batches grow with the load and a lone token leaves at once. While Redis is away the same
-calls are made again, with growing pauses: every one may be repeated.
+One pipeline at a time for the whole worker, and one in `GATHER_S` unless something is urgent: what
+arrives meanwhile leaves with the next, so batches grow with the load, while a lone token and the
+first of any answer leave at once. While Redis is away the same calls are made again, with growing
+pauses: every one may be repeated.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from shared.outcomes import Append, Moved, Writing
 from shared.store import Store
 from workers.outbox import Outbox, Restore
 
+GATHER_S = 0.004
 PAUSE_MIN_S = 0.02
 PAUSE_MAX_S = 0.5
 
@@ -41,24 +43,43 @@ class Appender:
         self.calls = 0
         self._ready: dict[int, Writer] = {}  # by identity, in order of arrival
         self._wake = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._sent_s = clock() - GATHER_S
 
-    def offer(self, writer: Writer) -> None:
-        """Say that `writer` may have something to send."""
+    def offer(self, writer: Writer, *, is_urgent: bool = False) -> None:
+        """Say that `writer` may have something to send; urgent: somebody waits for just that."""
         self._ready[id(writer)] = writer
         self._wake.set()
+        if is_urgent:
+            self._urgent.set()
 
     async def run(self) -> None:
         """Send until cancelled."""
         pause_s = PAUSE_MIN_S
         while True:
             await self._wake.wait()
+            await self._gather()
             self._wake.clear()
-            while steps := self._collect():
-                if await self._exchange(steps):
-                    pause_s = PAUSE_MIN_S
-                else:
-                    await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-                    pause_s = min(pause_s * 2, PAUSE_MAX_S)
+            self._urgent.clear()
+            steps = self._collect()
+            if not steps:
+                continue
+            self._sent_s = self.clock()
+            if await self._exchange(steps):
+                pause_s = PAUSE_MIN_S
+            else:
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+                pause_s = min(pause_s * 2, PAUSE_MAX_S)
+
+    async def _gather(self) -> None:
+        """Let more come together, if the last pipeline left only just now."""
+        wait_s = self._sent_s + GATHER_S - self.clock()
+        if wait_s > 0:
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._urgent.wait()
+            except TimeoutError:
+                pass
 
     def _collect(self) -> list[tuple[Writer, Append | Restore]]:
         now_s = self.clock()
@@ -108,7 +129,8 @@ class Appender:
         now_s = self.clock()
         writer.outbox.answer(outcome, now_s)
         writer.on_answer()
-        self.offer(writer)
+        if not writer.outbox.is_settled:
+            self.offer(writer)
         if isinstance(outcome, Unavailable):
             return False
         self.last_ok_s = now_s

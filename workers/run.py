@@ -228,9 +228,11 @@ class Run:
                 async with aclosing(stream):
                     async for items in stream:
                         self._timeline.note_connected(self.tools.clock())
+                        is_first = self._timeline.first_token_s is None
                         for item in items:
                             self._push(item)
-                        self.tools.appender.offer(self)
+                        is_urgent = is_first or self._end is not None
+                        self.tools.appender.offer(self, is_urgent=is_urgent)
                         await self._wait_for_room()
         except TimeoutError:
             if self._stop is None:
@@ -287,7 +289,7 @@ class Run:
     # Ways out
 
     async def _finish(self, end: End) -> str:
-        self.tools.appender.offer(self)
+        self.tools.appender.offer(self, is_urgent=True)
         await self._settle()
         self._count_loss()
         if self.outbox.stopped != "ended":
@@ -298,7 +300,7 @@ class Run:
     async def _give_back(self, error: BackendError | None) -> str:
         """Stopped before the end: told so, drained, cut off from Redis, or failed for now."""
         if self.outbox.stopped is None and self._stop != "outage":
-            self.tools.appender.offer(self)
+            self.tools.appender.offer(self, is_urgent=True)
             await self._settle()
         self._count_loss()
         if self.outbox.stopped == "ended":
