@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import aiohttp
 import pytest
 
+from shared import keys
 from tests.support.client import Client
 from tests.support.demo import demo_body
 from tests.support.processes import Cluster, Role
@@ -42,7 +44,7 @@ async def test_a_workers_connection_cut_in_mid_request_and_mid_reply(proxied):
     """Twelve cuts at odd places in both directions while answers stream: none shows."""
     cluster, proxy, _ = proxied
     async with Scene(cluster) as scene:
-        answers = [await scene.start(demo_body(160, 40)) for _ in range(3)]
+        answers = [await scene.start(demo_body(160, 60)) for _ in range(3)]
         for n in range(12):
             await scene.read_to(answers[0], 5 + 8 * n)
             cuts = proxy.cuts
@@ -71,24 +73,23 @@ async def test_an_append_whose_reply_is_lost_is_not_repeated(proxied):
 async def test_a_short_outage_for_the_only_worker_costs_no_attempt(proxied):
     cluster, proxy, _ = proxied
     async with Scene(cluster) as scene:
-        answer = await scene.start(demo_body(160, 40))
+        answer = await scene.start(demo_body(160, 60))
         await scene.read_to(answer, 15)
 
         await proxy.refuse()
-        redis = cluster.redis()
-        meta = f"tr:{{{answer.id}}}:meta"
+        meta = keys.meta(answer.id)
+        async with aclosing(cluster.redis()) as redis:
 
-        async def is_lapsed() -> bool:
-            seconds, micros = await redis.time()
-            return int(await redis.hget(meta, "lease") or 0) < seconds * 1000 + micros // 1000
+            async def is_lapsed() -> bool:
+                seconds, micros = await redis.time()
+                now_ms = seconds * 1000 + micros // 1000
+                return int(await redis.hget(meta, "lease") or 0) < now_ms
 
-        await until(is_lapsed, 5, "the lease has lapsed")
-        proxy.flow()
-        await scene.finish(bound_s=30)
+            await until(is_lapsed, 5, "the lease has lapsed")
+            proxy.flow()
+            await scene.finish(bound_s=30)
 
-        failures = int(await redis.hget(meta, "failures") or 0)
-        await redis.aclose()
-        assert failures == 0
+            assert int(await redis.hget(meta, "failures") or 0) == 0
         assert answer.record.snapshot["status"] == "completed"
 
 
@@ -121,7 +122,7 @@ async def test_a_node_in_a_black_hole_repairs_itself_afterwards():
             node.kill()
             node.settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
             await cluster.heal()
-            answer = await scene.start(demo_body(160, 40), transports=("sse",), hop_after=0)
+            answer = await scene.start(demo_body(160, 60), transports=("sse",), hop_after=0)
             await scene.read_to(answer, 15)
 
             proxy.stall()
@@ -139,7 +140,7 @@ async def test_a_nodes_connections_cut_while_readers_read():
             node.kill()
             node.settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
             await cluster.heal()
-            answers = [await scene.start(demo_body(160, 40)) for _ in range(3)]
+            answers = [await scene.start(demo_body(160, 60)) for _ in range(3)]
             for n in range(10):
                 await scene.read_to(answers[0], 10 + 10 * n)
                 cuts = proxy.cuts
@@ -183,7 +184,7 @@ async def test_a_reader_behind_a_proxy_that_cuts_reads_exactly():
         async with Proxy("127.0.0.1", cluster.api[0].port) as proxy:
             cluster.urls_seen = [f"http://127.0.0.1:{proxy.port}"]
             async with Scene(cluster) as scene:
-                await scene.start(demo_body(200, 40), hop_after=0)
+                await scene.start(demo_body(200, 60), hop_after=0)
                 cutting = asyncio.create_task(_cut_now_and_then(proxy))
                 await scene.finish(bound_s=40)
                 cutting.cancel()

@@ -14,7 +14,7 @@ from tests.support.scene import Scene
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_killed_node_breaks_its_readers_and_the_other_one_goes_on(scene: Scene, transport):
-    answer = await scene.start(demo_body(100, 40), transports=(transport,), hop_after=0)
+    answer = await scene.start(demo_body(100, 60), transports=(transport,), hop_after=0)
     await scene.read_to(answer, 15)
 
     scene.cluster.api[0].kill()
@@ -25,7 +25,7 @@ async def test_a_killed_node_breaks_its_readers_and_the_other_one_goes_on(scene:
 
 
 async def test_a_node_killed_again_and_again_loses_nothing(scene: Scene):
-    answer = await scene.start(demo_body(200, 40))
+    answer = await scene.start(demo_body(200, 60))
     for round_number in range(3):
         await scene.read_to(answer, 20 * (round_number + 1))
         scene.cluster.api[round_number % 2].kill()
@@ -36,7 +36,7 @@ async def test_a_node_killed_again_and_again_loses_nothing(scene: Scene):
 
 async def test_a_frozen_node_costs_only_its_own_readers(scene: Scene):
     """SIGSTOP, then SIGCONT: what it missed meanwhile it repairs by itself."""
-    answer = await scene.start(demo_body(100, 40), transports=("sse",), hop_after=0)
+    answer = await scene.start(demo_body(100, 60), transports=("sse",), hop_after=0)
     await scene.read_to(answer, 10)
     frozen = scene.cluster.api[0]
 
@@ -50,7 +50,7 @@ async def test_a_frozen_node_costs_only_its_own_readers(scene: Scene):
 
 
 async def test_a_drained_node_breaks_off_and_exits_0(scene: Scene):
-    answer = await scene.start(demo_body(250, 40), hop_after=0)
+    answer = await scene.start(demo_body(250, 60), hop_after=0)
     await scene.read_to(answer, 15)
     node = scene.cluster.api[0]
 

@@ -14,7 +14,7 @@ from tests.support.wait import until
 
 async def test_redis_killed_and_back_with_its_aof(scene: Scene):
     """AOF everysec loses about a second; the worker writes it again. Nothing is lost to readers."""
-    answers = [await scene.start(demo_body(150, 40)) for _ in range(3)]
+    answers = [await scene.start(demo_body(150, 60)) for _ in range(3)]
     for answer in answers:
         await scene.read_to(answer, 20)
 
@@ -25,7 +25,7 @@ async def test_redis_killed_and_back_with_its_aof(scene: Scene):
 
 
 async def test_redis_back_empty_and_the_worker_writes_all_of_it_again(scene: Scene):
-    answers = [await scene.start(demo_body(150, 40)) for _ in range(3)]
+    answers = [await scene.start(demo_body(150, 60)) for _ in range(3)]
     for answer in answers:
         await scene.read_to(answer, 20)
 
@@ -38,13 +38,12 @@ async def test_redis_back_empty_and_the_worker_writes_all_of_it_again(scene: Sce
 
 
 async def test_flushall_in_mid_stream(scene: Scene):
-    answer = await scene.start(demo_body(150, 40))
+    answer = await scene.start(demo_body(150, 60))
     await scene.read_to(answer, 20)
-    redis = scene.cluster.redis()
 
-    await redis.flushall()
-    await redis.script_flush()
-    await redis.aclose()
+    with scene.cluster.server.client() as client:
+        client.flushall()
+        client.script_flush()
 
     await scene.finish(bound_s=30, is_lossless=False)
     assert answer.record.snapshot["status"] == "completed"
@@ -52,19 +51,18 @@ async def test_flushall_in_mid_stream(scene: Scene):
 
 @pytest.mark.parametrize("kind", ["pubsub", "normal"])
 async def test_redis_throws_its_clients_out(scene: Scene, kind):
-    answer = await scene.start(demo_body(150, 40))
-    redis = scene.cluster.redis()
-    for events in (15, 40, 70):
-        await scene.read_to(answer, events)
-        await redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
-    await redis.aclose()
+    answer = await scene.start(demo_body(150, 60))
+    with scene.cluster.server.client() as client:
+        for events in (15, 40, 70):
+            await scene.read_to(answer, events)
+            client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
     await scene.finish(bound_s=25)
 
 
 async def test_redis_frozen_for_longer_than_the_lease(scene: Scene):
     """Nobody could renew: the living go on, and no attempt is counted as failed."""
-    answer = await scene.start(demo_body(150, 40))
+    answer = await scene.start(demo_body(150, 60))
     await scene.read_to(answer, 20)
 
     with scene.cluster.server.client() as onlooker:
@@ -77,7 +75,7 @@ async def test_redis_frozen_for_longer_than_the_lease(scene: Scene):
 
 async def test_a_full_redis_refuses_prompts_and_running_answers_survive(scene: Scene):
     """noeviction: writes fail until there is room again; nobody dies, nothing is torn."""
-    answer = await scene.start(demo_body(200, 40))
+    answer = await scene.start(demo_body(200, 60))
     await scene.read_to(answer, 15)
     async with Outsider(*scene.cluster.urls) as outsider:
         with scene.cluster.server.client() as client:
@@ -97,7 +95,7 @@ async def test_a_full_redis_refuses_prompts_and_running_answers_survive(scene: S
 
 async def test_redis_stopped_and_continued(scene: Scene):
     """SIGSTOP: connections stay open and nothing answers, for longer than lease and time-outs."""
-    answer = await scene.start(demo_body(200, 40))
+    answer = await scene.start(demo_body(200, 60))
     await scene.read_to(answer, 15)
 
     scene.cluster.server.freeze()

@@ -105,7 +105,8 @@ def check_reading(reading: Reading) -> list[str]:
                 f"silent end: the connection ended as {step.how!r} without an end event"
             )
     if not has_ended:
-        problems.append("no end: the reader never got one")
+        last = next((s.how for s in reversed(reading.steps) if isinstance(s, Closed)), "nothing")
+        problems.append(f"no end: the reader gave up after {last!r}, at {reading.cursor!r}")
     return problems
 
 
