@@ -29,10 +29,10 @@ from api.hub.hub import Hub
 from api.metrics import Metrics
 from api.node import Node
 from shared.accept import Acceptor
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, Unavailable
 from shared.janitor import Janitor
 from shared.models import load_models
-from shared.redis_client import connect
+from shared.redis_client import check_server, connect
 from shared.settings import Settings
 from shared.store import Store
 
@@ -82,6 +82,8 @@ async def run(settings: Settings, listener: socket.socket) -> int:
     authenticator = Authenticator.from_settings(settings)
     models = load_models(settings.models)
     redis = connect(settings)
+    with contextlib.suppress(Unavailable):  # then its workers, which cannot do without it, refuse
+        await check_server(redis)
     store = Store(redis, settings)
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     async with contextlib.aclosing(redis), Hub(store, settings, node=name) as hub:

@@ -50,9 +50,8 @@ class Janitor:
         Raises:
             Unavailable: the next pass does the rest.
         """
-        lock = f"{keys.lane('janitor')}:lock"
         with translated():
-            if not await self.redis.set(lock, b"1", nx=True, px=round(PASS_S * 900)):
+            if not await self.redis.set(keys.JANITOR, b"1", nx=True, px=round(PASS_S * 900)):
                 return 0
         now_ms = await self.store.now_ms()
         patience_s = min(self.settings.queue_wait_s, NEVER_BEGAN_S, ABSENT_S)

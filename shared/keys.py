@@ -10,7 +10,9 @@ script stays within one cluster slot.
     tr:{q}:<lane>        stream   who should look: lanes resume, interactive, batch
     tr:{q}:waiting:<p>   zset     id -> since when it waits, ms; p = interactive, batch
     tr:{q}:running       zset     id -> when it began, ms
-    tr:{q}:later         zset     id -> when to try again, ms
+    tr:{q}:later         zset     queue entry -> when to try it again, ms
+    tr:{q}:janitor       string   one pass at a time
+    tr:{q}:requeued:<id> string   put back lately: not again for a while
     tr:{q}:cancel        channel  ids whose backend should stop now
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
     tr:session:<digest>  zset     id -> created, ms
@@ -31,6 +33,7 @@ WORKERS = "tr:workers"
 RUNNING = "tr:{q}:running"
 LATER = "tr:{q}:later"
 CANCEL = "tr:{q}:cancel"
+JANITOR = "tr:{q}:janitor"
 
 
 def log(generation_id: str) -> str:
@@ -55,6 +58,10 @@ def lane(name: str) -> str:
 
 def waiting(priority: str) -> str:
     return f"tr:{{q}}:waiting:{priority}"
+
+
+def requeued(generation_id: str) -> str:
+    return f"tr:{{q}}:requeued:{generation_id}"
 
 
 def probe(node: str) -> str:

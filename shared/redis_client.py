@@ -20,6 +20,8 @@ from shared.settings import Settings
 Client = Redis
 
 CONNECT_S = 1.5
+POLICY = "noeviction"
+OLDEST = (6, 2)
 ANSWER_S = 2.5  # above this an accepted prompt could not be refused within the promised 5 s
 
 
@@ -48,6 +50,25 @@ def connect(settings: Settings, *, answer_s: float = ANSWER_S) -> Client:
     except ValueError as exc:
         raise ConfigurationError(f"TAILRACE_REDIS_URL: {exc}") from exc
     return client
+
+
+async def check_server(redis: Client) -> None:
+    """Refuse a server that could take a generation's keys apart, or that is too old.
+
+    Raises:
+        ConfigurationError: it evicts, or is older than 6.2. A server that does not say is let pass.
+        Unavailable: it does not answer.
+    """
+    with translated():
+        info: dict[str, Any] = await redis.info("everything")
+    policy = str(info.get("maxmemory_policy", POLICY))
+    if policy != POLICY:
+        raise ConfigurationError(
+            f"this Redis has maxmemory-policy {policy}: set {POLICY}, or answers lose their parts"
+        )
+    version = str(info.get("redis_version", "7.0"))
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        raise ConfigurationError(f"this Redis is version {version}: 6.2 or newer is needed")
 
 
 @contextmanager

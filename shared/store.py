@@ -253,7 +253,7 @@ class Store:
 
         At most once in `REQUEUE_S` for each, whoever asks: entries nobody reads must not pile up.
         """
-        guard = f"{keys.lane('requeued')}:{generation_id}"
+        guard = keys.requeued(generation_id)
         with translated():
             if not await self.redis.set(guard, b"1", nx=True, px=round(REQUEUE_S * 1000)):
                 return

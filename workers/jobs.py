@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from shared.errors import Unavailable
 from shared.janitor import Janitor
 from shared.logs import configure
-from shared.redis_client import ANSWER_S, CONNECT_S, connect
+from shared.redis_client import ANSWER_S, CONNECT_S, check_server, connect
 from shared.settings import Settings
 from shared.store import Store
 
@@ -98,7 +98,7 @@ async def _reach(store: Store, stopping: asyncio.Event) -> None:
     """Wait for Redis: roles may be started in any order."""
     while not stopping.is_set():
         try:
-            await store.now_ms()
+            await check_server(store.redis)
             return
         except Unavailable as exc:
             log.warning("redis away", extra={"reason": str(exc)})

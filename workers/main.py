@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 
+from shared.errors import ConfigurationError
 from shared.logs import configure
 from shared.models import load_models
 from shared.redis_client import connect
@@ -49,6 +50,8 @@ async def _serve(settings: Settings) -> int:
             serving = tasks.create_task(worker.serve(ready))
             _on_signals(worker, serving)
             serving.add_done_callback(lambda _: announcing.cancel())
+    except* ConfigurationError as group:
+        raise group.exceptions[0] from None
     finally:
         for backend in backends.values():
             await backend.aclose()

@@ -20,7 +20,7 @@ from shared.errors import Unavailable
 from shared.models import Model
 from shared.outcomes import Ok
 from shared.queue import LATER_PER_SWEEP, Delivery, Presence, Queue
-from shared.redis_client import Client
+from shared.redis_client import Client, check_server
 from shared.settings import Settings
 from shared.store import Store
 from workers.appender import Appender
@@ -121,6 +121,7 @@ class Worker:
     async def _connect(self) -> None:
         while True:
             try:
+                await check_server(self.redis)
                 await self.queue.ensure_groups()
                 await self._note_contact()
                 return

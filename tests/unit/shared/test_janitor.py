@@ -33,7 +33,7 @@ def janitor(store):
 
 async def sweep(janitor):
     """One pass, as if the last one were a while ago."""
-    await janitor.redis.delete(f"{keys.lane('janitor')}:lock")
+    await janitor.redis.delete(keys.JANITOR)
     return await janitor.sweep()
 
 
@@ -265,7 +265,7 @@ async def test_one_pass_is_enough_for_all_processes(janitor, store):
     await accept(store, waited_s=QUEUE_WAIT_S + 1, generation_id="gen_second00")
     assert await other.sweep() == 0
 
-    assert 0 < await store.redis.pttl(f"{keys.lane('janitor')}:lock") <= 1_000
+    assert 0 < await store.redis.pttl(keys.JANITOR) <= 1_000
 
 
 async def test_a_pass_over_nothing_does_nothing(janitor):
