@@ -19,6 +19,24 @@ from shared.settings import Settings
 
 Client = Redis
 
+# redis-py takes the first word off the errors that it has a type for.
+REFUSALS = (
+    exceptions.ConnectionError,  # and BusyLoadingError, AuthenticationError
+    exceptions.TimeoutError,
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,  # a master that was demoted
+)
+REFUSING_WORDS = (
+    "OOM",
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "MISCONF",
+    "NOREPLICAS",
+    "BUSY",
+)
 CONNECT_S = 1.5
 POLICY = "noeviction"
 OLDEST = (6, 2)
@@ -86,19 +104,7 @@ def translated() -> Iterator[None]:
 
 def is_refusal(exc: Any) -> bool:
     """Whether an error reply means "not now" and not "wrong"."""
-    words = (
-        "OOM",
-        "LOADING",
-        "READONLY",
-        "MASTERDOWN",
-        "CLUSTERDOWN",
-        "TRYAGAIN",
-        "MISCONF",
-        "NOREPLICAS",
-        "BUSY",
-    )
-    if isinstance(
-        exc, exceptions.ConnectionError | exceptions.TimeoutError | exceptions.OutOfMemoryError
-    ):
+    if isinstance(exc, REFUSALS):
         return True
-    return str(exc).startswith(words) or "used memory > 'maxmemory'" in str(exc)
+    # Inside a script, an error keeps its words but not always its type.
+    return str(exc).startswith(REFUSING_WORDS) or "used memory > 'maxmemory'" in str(exc)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from redis.exceptions import RedisError
 
-from shared import keys
+from shared import keys, logs
 from shared.errors import Unavailable
 from shared.models import Model
 from shared.outcomes import Ok
@@ -200,6 +200,7 @@ class Worker:
         self._tasks.create_task(self._run(run))
 
     async def _run(self, run: Run) -> None:
+        logs.generation_id.set(run.id)
         try:
             await run.execute()
         except Exception:  # the generation boundary: one answer's accident is not the others'
@@ -278,8 +279,13 @@ class Worker:
 
     async def _sweep_once(self) -> None:
         lane_keys = [keys.LATER, keys.lane("resume")]
+        sent_s = time.monotonic()
         await self.store.scripts.run("later", lane_keys, [LATER_PER_SWEEP])
         now_s = time.monotonic()
+        if now_s - sent_s > self.settings.lease_s / 3:
+            # Redis, or this process, stood still: leases have run out that nobody gave up.
+            self._is_away = True
+            await self._note_contact()
         due = [delivery for at_s, delivery in self._held if at_s <= now_s]
         self._held = [(at_s, delivery) for at_s, delivery in self._held if at_s > now_s]
         for delivery in due:
