@@ -79,6 +79,8 @@ async def events(
 async def find(hub: Hub, store: Store, owner: str, generation_id: str) -> Meta:
     """Return the generation if it is the asker's; with Redis away, from what the node holds.
 
+    The same where Redis has lost it and it is not sealed yet.
+
     Raises:
         NotFound, Unavailable.
     """
@@ -90,6 +92,9 @@ async def find(hub: Hub, store: Store, owner: str, generation_id: str) -> Meta:
         meta = hub.known(generation_id)
         if meta is None:
             raise
+    if meta is None:
+        # A 404 would send away for good a reader whose answer is about to be written again.
+        meta = hub.unfinished(generation_id)
     if meta is None or meta.owner != owner or meta.status == "sealed":
         raise NotFound()
     return meta

@@ -191,6 +191,14 @@ class Hub:
         usable = relay is not None and not relay.is_gone and relay.last_words is None
         return relay.meta if relay is not None and usable else None
 
+    def unfinished(self, generation_id: str) -> Meta | None:
+        """Return a generation that this node serves without an end yet.
+
+        When Redis has lost it, its worker is about to write it again, or the recheck will seal it.
+        """
+        relay = self.relays.get(generation_id)
+        return None if relay is None or relay.feed.is_ended else self.known(generation_id)
+
     def _find(self, meta: Meta) -> Relay:
         relay = self.relays.get(meta.generation_id)
         if relay is not None and self._is_outdated(relay, meta):

@@ -49,6 +49,25 @@ async def test_flushall_in_mid_stream(scene: Scene):
     assert answer.record.snapshot["status"] == "completed"
 
 
+async def test_a_reader_that_comes_before_the_answer_is_back_is_not_sent_away(scene: Scene):
+    """Absent is not gone: its worker holds it and writes it again. A 404 would be final."""
+    answer = await scene.start(demo_body(150, 60), transports=("sse",), hop_after=0)
+    await scene.read_to(answer, 15)
+    worker = await scene.holder(answer)
+
+    worker.freeze()
+    with scene.cluster.server.client() as client:
+        client.flushall()
+    async with Outsider(*scene.cluster.urls) as outsider:
+        for node in scene.cluster.urls:
+            async with outsider.stream(answer.id, "1-10", node=node) as response:
+                assert response.status == 200
+    worker.thaw()
+
+    await scene.finish(bound_s=30, is_lossless=False)
+    assert answer.record.snapshot["status"] == "completed"
+
+
 @pytest.mark.parametrize("kind", ["pubsub", "normal"])
 async def test_redis_throws_its_clients_out(scene: Scene, kind):
     answer = await scene.start(demo_body(150, 60))
