@@ -8,6 +8,7 @@ Source: docs/protocol.md, "HTTP" and its status table.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Iterable, Mapping
@@ -37,6 +38,8 @@ CONTENT_TYPES = {
     "sse": b"text/event-stream; charset=utf-8",
     "ndjson": b"application/x-ndjson; charset=utf-8",
 }
+COME_BACK_S = 2.0  # what Redis has lost is waited for, for a reader that knows it
+LOOK_AGAIN_S = 0.1
 RETRY_MS = (500, 1_500)  # jittered, lest the readers of a node that dies come back in one second
 
 ExtraHeaders = Iterable[tuple[bytes, bytes]]
@@ -61,7 +64,7 @@ async def events(
     transport, wait_s = choose_transport(headers.get("accept", ""), query)
     cursor = read_cursor(headers, query)
     try:
-        meta = await find(hub, store, owner, generation_id)
+        meta = await find(hub, store, owner, generation_id, cursor)
         if transport == "long_poll":
             reply = await longpoll.long_poll(hub, meta, cursor, wait_s, receive=receive)
             await _respond_json(scope, send, reply)
@@ -76,28 +79,39 @@ async def events(
         await _send_away(scope, receive, send)
 
 
-async def find(hub: Hub, store: Store, owner: str, generation_id: str) -> Meta:
+async def find(
+    hub: Hub, store: Store, owner: str, generation_id: str, cursor: EventId = START
+) -> Meta:
     """Return the generation if it is the asker's; with Redis away, from what the node holds.
 
-    The same where Redis has lost it and it is not sealed yet.
+    The same where Redis has lost it and it is not sealed yet. Who has a cursor has seen it on some
+    node, so for its sake a lost one is waited for: its worker is about to write it again, and a 404
+    would send the reader away for good.
 
     Raises:
         NotFound, Unavailable.
     """
     if not is_generation_id(generation_id):
         raise NotFound()
+    meta = await _look(hub, store, generation_id)
+    clock = asyncio.get_running_loop().time
+    until_s = clock() + COME_BACK_S
+    while meta is None and cursor != START and clock() < until_s:
+        await asyncio.sleep(LOOK_AGAIN_S)
+        meta = await _look(hub, store, generation_id)
+    if meta is None or meta.owner != owner or meta.status == "sealed":
+        raise NotFound()
+    return meta
+
+
+async def _look(hub: Hub, store: Store, generation_id: str) -> Meta | None:
     try:
-        meta = await store.meta(generation_id)
+        return await store.meta(generation_id) or hub.unfinished(generation_id)
     except Unavailable:
         meta = hub.known(generation_id)
         if meta is None:
             raise
-    if meta is None:
-        # A 404 would send away for good a reader whose answer is about to be written again.
-        meta = hub.unfinished(generation_id)
-    if meta is None or meta.owner != owner or meta.status == "sealed":
-        raise NotFound()
-    return meta
+        return meta
 
 
 async def stream_events(
