@@ -5,12 +5,14 @@ RESP2 on purpose: redis-py 8 would choose RESP3, whose replies have other shapes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -67,7 +69,48 @@ def connect(settings: Settings, *, answer_s: float = ANSWER_S) -> Client:
         )
     except ValueError as exc:
         raise ConfigurationError(f"TAILRACE_REDIS_URL: {exc}") from exc
+    make_cancellable(client.connection_pool)
     return client
+
+
+def make_cancellable(pool: ConnectionPool) -> None:
+    """Let every cancellation through that meets a connection of this pool.
+
+    redis-py sends under `asyncio.wait_for`, which up to Python 3.11 loses a cancellation that comes
+    just when the sending is done: a loop that was to end runs on, and its process never stops.
+    """
+    connection_class: Any = pool.connection_class
+    pool.connection_class = _cancellable(connection_class)
+
+
+@cache
+def _cancellable(connection_class: Any) -> Any:
+    class Cancellable(connection_class):  # type: ignore[misc]
+        """As redis-py's, but for how it waits while it sends."""
+
+        async def send_packed_command(
+            self, command: bytes | str | Iterable[bytes], check_health: bool = True
+        ) -> None:
+            if not self.is_connected:
+                await self.connect()
+            elif check_health:
+                await self.check_health()
+            if isinstance(command, str):
+                command = command.encode()
+            try:
+                async with asyncio.timeout(self.socket_timeout):
+                    self._writer.writelines([command] if isinstance(command, bytes) else command)
+                    await self._writer.drain()
+            except BaseException as exc:
+                # A command of which a part was sent leaves the connection useless.
+                await self.disconnect(nowait=True)
+                if isinstance(exc, TimeoutError):
+                    raise exceptions.TimeoutError("Timeout writing to socket") from None
+                if isinstance(exc, OSError):
+                    raise exceptions.ConnectionError(f"Error while writing: {exc}") from exc
+                raise
+
+    return Cancellable
 
 
 async def check_server(redis: Client) -> None:

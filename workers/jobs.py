@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from shared.errors import Unavailable
 from shared.janitor import Janitor
 from shared.logs import configure
-from shared.redis_client import ANSWER_S, CONNECT_S, check_server, connect
+from shared.redis_client import ANSWER_S, CONNECT_S, check_server, connect, make_cancellable
 from shared.settings import Settings
 from shared.store import Store
 
@@ -132,6 +132,7 @@ def build_worker(settings: Settings, janitor: Janitor) -> JobsWorker:
     pool: ConnectionPool = ConnectionPool.from_url(
         settings.redis_url, protocol=2, socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S
     )
+    make_cancellable(pool)
     pool.connection_kwargs["db"] = int(pool.connection_kwargs.get("db") or 0) + 1
     redis = ArqRedis(
         pool, job_serializer=msgspec.json.encode, job_deserializer=msgspec.json.decode,
