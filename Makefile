@@ -12,7 +12,7 @@ SERVER_TESTS := $(wildcard tests/unit/shared tests/stateful tests/integration te
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-redis check style types format lock clean
+.PHONY: help setup up test test-redis soak bench check style types format lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -29,6 +29,12 @@ test-redis: $(STAMP) ## Run what needs a server again, on Debian's redis-server
 	@test -n "$(TEST_REDIS_SERVER_DEBIAN)" || { echo "no redis-server on PATH: apt-get install redis-server" >&2; exit 2; }
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 TEST_REDIS_SERVER=$(TEST_REDIS_SERVER_DEBIAN) \
 		$(BIN)/python -m pytest $(SERVER_TESTS) $(ARGS)
+
+soak: $(STAMP) ## Random faults against real processes, audited; SECONDS=600 SEED=1
+	@$(CLEAN_ENV) $(BIN)/python -m tests.soak.run --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
+bench: $(STAMP) ## CPU per token of each process; ARGS="--generations 100 --tokens-per-s 20"
+	@$(CLEAN_ENV) $(BIN)/python -m bench.cpu_per_token $(ARGS)
 
 check: style types test ## Everything that must hold before a commit
 
