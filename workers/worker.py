@@ -99,8 +99,11 @@ class Worker:
                 for loop in (self.appender.run(), self._renew(), self._sweep(), self._listen())
             ]
             async with asyncio.TaskGroup() as self._tasks:
-                await self._dispatch()
-                await self._hand_over()
+                try:
+                    await self._dispatch()
+                    await self._hand_over()
+                finally:
+                    self.is_draining = True  # cancelled, too: the sweep starts nothing more
             for task in own:
                 task.cancel()
         try:
@@ -285,11 +288,13 @@ class Worker:
         if now_s - sent_s > self.settings.lease_s / 3:
             # Redis, or this process, stood still: leases have run out that nobody gave up.
             self._is_away = True
-            await self._note_contact()
-        due = [delivery for at_s, delivery in self._held if at_s <= now_s]
-        self._held = [(at_s, delivery) for at_s, delivery in self._held if at_s > now_s]
-        for delivery in due:
-            await self._start(delivery)
+        await self._note_contact()  # it may be the first to find Redis back
+        held, self._held = self._held, []
+        for at_s, delivery in held:
+            if at_s <= now_s and len(self.runs) < self.settings.worker_slots:
+                await self._start(delivery)
+            else:
+                self._held.append((at_s, delivery))
         for lane in keys.LANES:
             slots, running, batch = self._load()
             free = slots - running if lane != "batch" else min(slots - running, slots - batch)
