@@ -1,0 +1,170 @@
+"""Workers in this process on a real server, with backends that play what a test wrote.
+
+    async with Stage(url, play) as stage:
+        worker = await stage.start("one")
+        generation_id = await stage.ask()
+
+A play is an async generator function of (prefix); each attempt plays the next one, the last again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any
+
+from redis.asyncio import Redis
+
+from shared.accept import Acceptor, NewGeneration
+from shared.events import decode
+from shared.ids import START
+from shared.models import Model
+from shared.outcomes import Meta
+from shared.redis_client import connect
+from shared.request import Request
+from shared.settings import Settings
+from shared.store import Store
+from tests.support.wait import until
+from workers.backends.contract import Item
+from workers.worker import Worker
+
+Play = Callable[[str], AsyncGenerator[list[Item], None]]
+DEADLINE_S = 10.0
+
+
+class ScriptedBackend:
+    """Plays, and remembers how it was called."""
+
+    def __init__(self, *plays: Play, can_continue: bool = True) -> None:
+        self.plays = plays
+        self.can_continue = can_continue
+        self.prefixes: list[str] = []  # of each attempt
+        self.seeds: list[str] = []
+        self.lists = 0  # that the worker has taken
+        self.open = 0
+        self.open_most = 0
+
+    async def stream(
+        self, request: Request, *, prefix: str, seed: str
+    ) -> AsyncGenerator[list[Item], None]:
+        play = self.plays[min(len(self.prefixes), len(self.plays) - 1)]
+        self.prefixes.append(prefix)
+        self.seeds.append(seed)
+        self.open += 1
+        self.open_most = max(self.open_most, self.open)
+        try:
+            async for items in play(prefix):
+                self.lists += 1
+                yield items
+        finally:
+            self.open -= 1
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+class Stage:
+    """A server's URL, backends by model, and the workers that were started."""
+
+    def __init__(self, url: str, *plays: Play, on_takeover: str = "continue", **settings: Any):
+        self.settings = Settings(redis_url=url, **({"lease_s": 0.6} | settings))
+        self.models = {"m": Model(name="m", on_takeover=on_takeover)}
+        self.backend = ScriptedBackend(*plays, can_continue=on_takeover == "continue")
+        self.backends = {"m": self.backend}
+        self.redis: Redis = connect(self.settings)
+        self.store = Store(self.redis, self.settings)
+        self.acceptor = Acceptor(self.redis, self.store, self.settings)
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self._group = asyncio.TaskGroup()
+        self._clients = AsyncExitStack()
+
+    async def __aenter__(self) -> Stage:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for task in self.tasks.values():
+            task.cancel()
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        finally:
+            await self._clients.aclose()
+            await self.redis.aclose()
+
+    def worker(self, name: str, **changes: Any) -> Worker:
+        """A worker that has not been started."""
+        redis, blocking = connect(self.settings), connect(self.settings)
+        self._clients.push_async_callback(redis.aclose)
+        self._clients.push_async_callback(blocking.aclose)
+        return Worker(
+            redis,
+            blocking,
+            self.settings,
+            name=name,
+            models=changes.get("models", self.models),
+            backends=changes.get("backends", self.backends),
+        )
+
+    async def start(self, name: str = "one", **changes: Any) -> Worker:
+        worker = self.worker(name, **changes)
+        ready = asyncio.Event()
+        self.tasks[name] = self._group.create_task(worker.serve(ready))
+        async with asyncio.timeout(DEADLINE_S):
+            await ready.wait()
+        return worker
+
+    async def kill(self, name: str = "one") -> None:
+        """As near to SIGKILL as it gets in a process: it says nothing to anybody any more."""
+        task = self.tasks.pop(name)
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def drained(self, name: str = "one") -> None:
+        """Wait until a worker that was told to drain has returned."""
+        async with asyncio.timeout(DEADLINE_S):
+            await asyncio.wait([self.tasks[name]])
+        self.tasks.pop(name).result()
+
+    async def ask(self, **changes: Any) -> str:
+        new = NewGeneration(
+            **{"owner": "alice", "model": "m", "request": b'{"messages":[]}'} | changes
+        )
+        return (await self.acceptor.accept(new)).generation_id
+
+    async def events(self, generation_id: str) -> list[Any]:
+        return [decode(raw) for _, raw in await self.store.page(generation_id, START, 100_000)]
+
+    async def said(self, generation_id: str) -> list[str]:
+        """The log, with texts for tokens and types for the rest."""
+        events = await self.events(generation_id)
+        return [getattr(event, "text", type(event).__name__.lower()) for event in events]
+
+    async def text(self, generation_id: str) -> str:
+        """The answer: the texts since the last reset."""
+        text = ""
+        for event in await self.events(generation_id):
+            kind = type(event).__name__
+            text = "" if kind == "Reset" else text + (event.text if kind == "Token" else "")
+        return text
+
+    async def has_said(self, generation_id: str, text: str) -> None:
+        async def has() -> bool:
+            return await self.text(generation_id) == text
+
+        await until(has, DEADLINE_S, f"{text!r} in the log")
+
+    async def ended(self, generation_id: str) -> Meta:
+        async def end() -> Meta | None:
+            meta = await self.store.meta(generation_id)
+            return meta if meta is not None and meta.is_ended else None
+
+        meta = await until(end, DEADLINE_S, f"{generation_id} ends")
+        assert meta is not None
+        return meta
