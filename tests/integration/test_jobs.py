@@ -1,0 +1,174 @@
+"""The jobs role on arq: its schedule, what it survives, and what of arq it must not rely on."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import pickle
+from contextlib import asynccontextmanager
+
+import pytest
+from arq.connections import ArqRedis
+from arq.jobs import DeserializationError, deserialize_job_raw
+from arq.worker import Worker
+
+from shared import keys
+from shared.errors import Unavailable
+from shared.janitor import Janitor
+from shared.settings import Settings
+from shared.store import Store
+from tests.support.generation import ID, create
+from tests.support.wait import until
+from workers import jobs
+from workers.jobs import QUEUE, JobsWorker, build_worker, sweep
+
+DEADLINE_S = 20.0  # a pass every two seconds, on a busy machine
+
+
+@pytest.fixture
+async def settings(redis_server, real_redis):
+    return Settings(redis_url=redis_server.url, queue_wait_s=1.0)
+
+
+class Passes:
+    """A janitor that only counts."""
+
+    def __init__(self, error=None):
+        self.count = 0
+        self.error = error
+
+    async def sweep(self):
+        self.count += 1
+        if self.error is not None:
+            raise self.error
+        return 7
+
+
+@pytest.fixture
+def short_polls(monkeypatch):
+    monkeypatch.setattr(jobs, "POLL_S", 0.05)
+    monkeypatch.setattr(jobs, "SWEEP_EVERY_S", 1)
+    monkeypatch.setattr(jobs, "AWAY_PAUSE_S", 0.05)
+
+
+@asynccontextmanager
+async def running(worker):
+    """The worker, until the block ends."""
+    stopping = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(jobs._work(worker, stopping))
+        try:
+            yield
+        finally:
+            stopping.set()
+
+
+async def other_database(redis_server):
+    """Where arq's keys are: the database after ours."""
+    return ArqRedis.from_url(redis_server.url.replace("db=0", "db=1"))
+
+
+# What of arq is not public
+
+
+def test_the_private_names_of_arq_are_there():
+    assert inspect.iscoroutinefunction(Worker._poll_iteration)
+    assert list(inspect.signature(Worker._poll_iteration).parameters) == ["self"]
+    assert "self._poll_iteration()" in inspect.getsource(Worker.main)
+    assert "self._pool" in inspect.getsource(Worker.__init__)
+    for name in ("allow_pick_jobs", "tasks", "health_check_key"):
+        assert f"self.{name}" in inspect.getsource(Worker.__init__), name
+
+
+def test_our_main_replaces_the_loop_that_dies_with_its_connection():
+    assert JobsWorker.main is not Worker.main
+    assert "_poll_iteration" in inspect.getsource(JobsWorker.main)
+
+
+# The schedule
+
+
+async def test_the_janitor_runs_on_schedule(settings, short_polls):
+    passes = Passes()
+    async with running(build_worker(settings, passes)):
+        await until(lambda: passes.count >= 2, DEADLINE_S, "two passes")
+
+
+async def test_what_waits_too_long_ends_without_any_worker_or_node(
+    settings, real_redis, short_polls
+):
+    store = Store(real_redis, settings)
+    await create(store)
+    long_ago_ms = await store.now_ms() - 60_000
+    await real_redis.hset(keys.meta(ID), "waiting", str(long_ago_ms))
+    await real_redis.zadd(keys.waiting("interactive"), {ID: long_ago_ms})
+
+    async with running(build_worker(settings, Janitor(real_redis, store, settings))):
+
+        async def has_ended():
+            return (await store.meta(ID)).status == "failed"
+
+        await until(has_ended, DEADLINE_S, "the queue timeout")
+
+
+async def test_it_survives_the_loss_of_all_its_connections(settings, real_redis, short_polls):
+    passes = Passes()
+    async with running(build_worker(settings, passes)):
+        await until(lambda: passes.count >= 1, DEADLINE_S, "a pass")
+        before = passes.count
+
+        await real_redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+        await until(lambda: passes.count > before, DEADLINE_S, "a pass afterwards")
+
+
+async def test_it_survives_a_redis_that_comes_back_empty(settings, real_redis, short_polls):
+    passes = Passes()
+    async with running(build_worker(settings, passes)):
+        await until(lambda: passes.count >= 1, DEADLINE_S, "a pass")
+        before = passes.count
+
+        await real_redis.flushall()
+
+        await until(lambda: passes.count > before, DEADLINE_S, "a pass afterwards")
+
+
+async def test_a_pass_that_fails_is_made_again(settings, short_polls, caplog):
+    passes = Passes(error=ValueError("an accident"))
+    async with running(build_worker(settings, passes)):
+        await until(lambda: passes.count >= 2, DEADLINE_S, "another pass")
+
+
+async def test_without_redis_a_pass_is_left_to_the_next():
+    assert await sweep({"janitor": Passes()}) == 7
+    assert await sweep({"janitor": Passes(error=Unavailable("away"))}) == 0
+
+
+# What is in Redis
+
+
+async def test_payloads_are_json_in_a_database_of_their_own(
+    settings, real_redis, redis_server, short_polls
+):
+    """Whoever can write to Redis must not be able to run code here, as with pickles."""
+    worker = build_worker(settings, Passes())
+    other = await other_database(redis_server)
+    await worker.pool.enqueue_job("sweep", 5, text="ü")
+
+    (name,) = [key async for key in other.scan_iter("arq:job:*")]
+    payload = await other.get(name)
+
+    assert payload.startswith(b"{") and "ü".encode() in payload
+    assert await other.zcard(QUEUE) == 1
+    assert await real_redis.dbsize() == 0, "nothing of arq's among our keys"
+    await other.aclose()
+    await worker.close()
+
+
+async def test_a_pickle_is_not_read(settings):
+    raw = pickle.dumps({"t": 1, "f": "sweep", "a": (), "k": {}, "et": 1})
+    assert deserialize_job_raw(raw)[0] == "sweep", "as arq would read it by default"
+    worker = build_worker(settings, Passes())
+
+    with pytest.raises(DeserializationError):
+        deserialize_job_raw(raw, deserializer=worker.job_deserializer)
