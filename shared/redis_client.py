@@ -106,11 +106,16 @@ def _cancellable(connection_class: Any) -> Any:
                 await self.disconnect(nowait=True)
                 if isinstance(exc, TimeoutError):
                     raise exceptions.TimeoutError("Timeout writing to socket") from None
-                if isinstance(exc, OSError):
+                if isinstance(exc, OSError) or _is_closed(exc):
                     raise exceptions.ConnectionError(f"Error while writing: {exc}") from exc
                 raise
 
     return Cancellable
+
+
+def _is_closed(exc: BaseException) -> bool:
+    """uvloop's word for a connection that the other side closed a moment ago."""
+    return isinstance(exc, RuntimeError) and "closed" in str(exc)
 
 
 async def check_server(redis: Client) -> None:

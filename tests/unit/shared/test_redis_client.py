@@ -49,6 +49,23 @@ async def test_a_connection_that_breaks_while_sending_is_unavailable(redis_serve
     await client.aclose()
 
 
+async def test_what_uvloop_says_of_a_closed_transport_is_unavailable(redis_server, monkeypatch):
+    client = connect(Settings(redis_url=redis_server.url))
+    await client.ping()
+    (connection,) = client.connection_pool._available_connections
+
+    def closed(_):
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
+
+    monkeypatch.setattr(connection._writer, "writelines", closed)
+
+    with pytest.raises(Unavailable), translated():
+        await client.ping()
+
+    assert await client.ping()
+    await client.aclose()
+
+
 async def test_a_server_that_stops_reading_is_unavailable():
     """The write fills the socket's buffers and waits."""
 
