@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from api.events import choose_transport, events, read_cursor, read_query
 from shared.errors import CursorInvalid, NotFound, RequestError
 from shared.ids import START, EventId
+from shared.outcomes import Meta
 from tests.support.bench import END, GENERATION, Bench, Client, make_scope
 
 
@@ -87,6 +88,37 @@ async def test_anothers_or_no_generation_is_404(bench: Bench) -> None:
     bench.log.create()
     with pytest.raises(NotFound):
         await ask(bench, owner="bob")
+
+
+async def test_who_has_a_cursor_waits_for_what_redis_has_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker is about to write it again: a 404 would send the reader away for good."""
+    looks = 0
+    meta = bench.log.meta
+
+    async def comes_back(generation_id: str) -> Meta | None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            bench.log.create()
+            bench.log.append(END)
+        return await meta(generation_id)
+
+    monkeypatch.setattr(bench.log, "meta", comes_back)
+    monkeypatch.setattr("api.events.LOOK_AGAIN_S", 0.0)
+    client = await ask(bench, query="last_event_id=1-1&wait=0")
+
+    assert looks == 3
+    assert client.body.endswith(b'"done":true}')
+
+
+async def test_who_has_a_cursor_waits_for_no_longer_than_is_promised(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.events.COME_BACK_S", 0.0)
+    with pytest.raises(NotFound):
+        await ask(bench, query="last_event_id=1-1&wait=0")
 
 
 async def test_a_known_generation_is_still_anothers_while_redis_is_away(bench: Bench) -> None:
