@@ -524,6 +524,29 @@ async def test_another_worker_goes_on_where_a_killed_one_stopped(url):
         await nothing_left(stage)
 
 
+async def test_what_a_living_worker_has_stays_with_it(url):
+    """Its entry is renewed with its lease: the other does not even look."""
+    gate = asyncio.Event()
+    async with Stage(url, says_and_waits(gate, "a"), lease_s=0.3) as stage:
+        await stage.start("one")
+        generation_id = await stage.ask()
+        await stage.has_said(generation_id, "a")
+        await stage.start("two")
+        until_ms = await stage.store.now_ms() + 3 * stage.store.lease_ms
+
+        async def three_leases_later():
+            return await stage.store.now_ms() > until_ms
+
+        await until(three_leases_later, DEADLINE_S)
+
+        (entry,) = await stage.redis.xpending_range(
+            keys.lane("interactive"), keys.GROUP, "-", "+", 9
+        )
+        assert (entry["consumer"], entry["times_delivered"]) == (b"one", 1)
+        gate.set()
+        await stage.ended(generation_id)
+
+
 async def test_a_prompt_that_kills_its_workers_is_given_up(url):
     gate = asyncio.Event()
     async with Stage(url, says_and_waits(gate, "a"), lease_s=0.2, attempts_max=2) as stage:

@@ -924,7 +924,7 @@ async def live(store):
 
 
 async def next_message(heard):
-    for _ in range(100):
+    for _ in range(3):
         message = await heard.get_message(timeout=1.0)
         if message is not None:
             return message["data"]
