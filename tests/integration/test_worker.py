@@ -114,8 +114,8 @@ async def test_an_answer_is_whole_and_leaves_nothing_behind(url):
         )
         assert (meta.attempt, meta.failures) == (1, 0)
         assert (stage.backend.prefixes, stage.backend.seeds) == ([""], [generation_id])
-        assert stage.backend.open == 0
         await nothing_left(stage)
+        assert stage.backend.open == 0
 
 
 async def test_many_at_once_are_all_whole(url):
@@ -251,7 +251,7 @@ async def test_an_answer_may_only_be_so_long(url):
             False,
         )
         assert len(await stage.text(generation_id)) <= 5_100
-        assert stage.backend.open == 0
+        await until(lambda: stage.backend.open == 0, DEADLINE_S, "the backend is closed")
 
 
 async def test_an_accident_of_one_answer_is_not_the_others(url, caplog):
@@ -354,7 +354,7 @@ async def test_no_more_run_than_there_are_slots(url):
             await stage.ended(generation_id)
 
         assert stage.backend.open_most == 3
-        assert not worker.runs
+        await until(lambda: not worker.runs, DEADLINE_S, "free slots")
         await nothing_left(stage)
 
 
