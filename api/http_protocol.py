@@ -183,6 +183,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: Any) -> None:
         await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True  # refused, and answered: nothing to complain of
         if message["type"] == "websocket.close":
             self.loop.call_later(self.close_timeout + CLOSE_S, self.transport.abort)
 

@@ -81,7 +81,7 @@ class Acceptor:
             generation_id, self._fields(new), may_be_lost=is_repeat
         )
         await self._index(generation_id, new, created_at_ms)
-        return Accepted(generation_id, is_new and not is_repeat, created_at_ms, status)
+        return Accepted(generation_id, is_new, created_at_ms, status)
 
     async def _reserve(self, new: NewGeneration, generation_id: str) -> tuple[str, bool]:
         key = keys.idempotency(new.owner, new.idempotency_key)

@@ -94,6 +94,8 @@ class Settings:
             if getattr(self, name) not in allowed:
                 words = ", ".join(repr(word) for word in allowed if word)
                 raise ConfigurationError(f"{PREFIX}{name.upper()} must be one of {words}")
+        if not self.url.startswith(("http://", "https://")):
+            raise ConfigurationError(f"{PREFIX}URL must start with http:// or https://")
         scheme = urlsplit(self.redis_url).scheme
         if scheme in ("redis+cluster", "redis+sentinel"):
             raise ConfigurationError(

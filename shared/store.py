@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shared import keys
-from shared.errors import Unavailable
+from shared.errors import Expired, Unavailable
 from shared.events import End, encode
 from shared.ids import START, EventId, parse_event_id
 from shared.outcomes import (
@@ -226,13 +226,22 @@ class Store:
         return Held(0)
 
     async def cancel(self, generation_id: str) -> Meta | None:
-        """End a generation as cancelled unless it has ended, and tell its worker at once."""
+        """End a generation as cancelled unless it has ended, and tell its worker at once.
+
+        Raises:
+            Expired: it ended so long ago that its log is gone.
+        """
         outcome = await self.close(generation_id, CANCELLED)
         if isinstance(outcome, EventId):
             # Only for speed: a worker that misses this learns it from its next append or renewal.
             await self.publish(keys.CANCEL, generation_id.encode())
             await forget(self.redis, generation_id, self.retention_ms)
-        return await self.meta(generation_id)
+        meta = await self.meta(generation_id)
+        if isinstance(outcome, Ended) and meta is not None and meta.is_ended:
+            (top,) = await self.tops([generation_id])
+            if top.id is None:
+                raise Expired
+        return meta
 
     async def seal(self, generation_id: str) -> str:
         """Mark an absent generation as gone for good: `sealed`, or its status where it exists."""
@@ -261,10 +270,12 @@ class Store:
         if model is not None:
             await self.put_back(generation_id, priority, _text(model))
 
-    async def put_back(self, generation_id: str, priority: str, model: str) -> None:
-        """Put it on the resume lane, which wakes a waiting worker at once."""
+    async def put_back(
+        self, generation_id: str, priority: str, model: str, *, lane: str = "resume"
+    ) -> None:
+        """Put it on a lane again, which wakes a waiting worker at once."""
         args = [generation_id, encode_entry(generation_id, priority, model), ""]
-        await self.scripts.run("enqueue", [keys.lane("resume"), keys.waiting(priority)], args)
+        await self.scripts.run("enqueue", [keys.lane(lane), keys.waiting(priority)], args)
 
     async def publish(self, channel: str, data: bytes) -> int:
         with translated():

@@ -322,7 +322,8 @@ class Run:
             self.tools.counters["handed_over"] += 1
             await store.put_back(self.id, self.ticket.priority, self.ticket.model)
         else:
-            await queue.try_later(self.ticket, await store.now_ms() + _pause_ms(outcome, error))
+            pause_ms = _pause_ms(outcome, error, self.tools.settings.queue_wait_s)
+            await queue.try_later(self.ticket, await store.now_ms() + pause_ms)
         await queue.acknowledge(self.delivery)
         return "handed over" if error is None else f"to be tried again: {error.code}"
 
@@ -356,6 +357,7 @@ def begun_token(begun: Begun) -> str:
     return begun.fields[b"token"].decode()
 
 
-def _pause_ms(outcome: Released, error: BackendError) -> int:
+def _pause_ms(outcome: Released, error: BackendError, wait_s_max: float) -> int:
     pause_s: float = min(RETRY_PAUSE_S * 2 ** (outcome.failures - 1), RETRY_PAUSE_MAX_S)
-    return int(1000 * max(pause_s, error.retry_after_s or 0.0))
+    # Longer than anybody waits for a worker, nobody waits for a backend either.
+    return int(1000 * min(max(pause_s, error.retry_after_s or 0.0), wait_s_max))

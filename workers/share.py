@@ -1,7 +1,7 @@
 """How many of a worker's slots each lane may take. Pure arithmetic.
 
 Batch lines alone never fill a worker (at most three quarters of its slots), and one always has a
-slot when some wait, however busy the interactive lane is.
+slot when some wait, however busy the interactive lane is; but a lone slot is interactive first.
 Source: docs/protocol.md, "Files and batches".
 """
 
@@ -24,7 +24,7 @@ def rounds(slots: int, running: int, running_batch: int) -> Iterator[tuple[str, 
         return
     batch = min(free, batch_slots_max(slots) - running_batch)
     yield "resume", free
-    if running_batch == 0:
+    if running_batch == 0 and slots > 1:  # a lone slot is for whoever waits at a screen first
         yield "batch", 1
     yield "interactive", free
     if batch > 0:

@@ -19,14 +19,14 @@ from shared import keys, logs
 from shared.errors import Unavailable
 from shared.models import Model
 from shared.outcomes import Ok
-from shared.queue import LATER_PER_SWEEP, Delivery, Presence, Queue
+from shared.queue import LATER_PER_SWEEP, Delivery, Presence, Queue, Ticket
 from shared.redis_client import Client, check_server
 from shared.settings import Settings
 from shared.store import Store
 from workers.appender import Appender
 from workers.backends import Backend
 from workers.run import Run
-from workers.share import lanes_to_wait_on, rounds
+from workers.share import batch_slots_max, lanes_to_wait_on, rounds
 from workers.tools import Takeover, Tools
 
 log = logging.getLogger(__name__)
@@ -195,12 +195,24 @@ class Worker:
                 await self.queue.acknowledge(delivery)
             return
         if self.is_draining:  # it came in the last moment: somebody else's, at once
-            await self.store.put_back(ticket.id, ticket.priority, ticket.model)
-            await self.queue.acknowledge(delivery)
+            await self._put_back(delivery, ticket, "resume")
+            return
+        if ticket.priority == "batch" and self._is_batch_full():
+            # `resume` carries both priorities and cannot be asked for one: over its share, a line
+            # goes on from its own lane.
+            await self._put_back(delivery, ticket, "batch")
             return
         run = Run(self.tools, delivery, ticket)
         self.runs[ticket.id] = run
         self._tasks.create_task(self._run(run))
+
+    def _is_batch_full(self) -> bool:
+        slots, _, batch = self._load()
+        return batch >= batch_slots_max(slots)
+
+    async def _put_back(self, delivery: Delivery, ticket: Ticket, lane: str) -> None:
+        await self.store.put_back(ticket.id, ticket.priority, ticket.model, lane=lane)
+        await self.queue.acknowledge(delivery)
 
     async def _run(self, run: Run) -> None:
         logs.generation_id.set(run.id)

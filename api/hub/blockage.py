@@ -17,25 +17,25 @@ class Blockage:
 
     Args:
         now: loop time, s.
-        buffer_bytes: what the transport holds unsent.
+        unread_bytes: what the peer has not taken, see api/hub/unread.py.
     """
 
-    __slots__ = ("_buffer_bytes", "_progress_at")
+    __slots__ = ("_unread_bytes", "_progress_at")
 
-    def __init__(self, now: float, buffer_bytes: int) -> None:
+    def __init__(self, now: float, unread_bytes: int) -> None:
         self._progress_at = now
-        self._buffer_bytes = buffer_bytes
+        self._unread_bytes = unread_bytes
 
     def is_too_slow(
-        self, now: float, *, buffer_bytes: int, backlog_bytes: int, bytes_max: int
+        self, now: float, *, unread_bytes: int, backlog_bytes: int, bytes_max: int
     ) -> bool:
         """Whether to cut the reader; to be asked every now and then while it waits.
 
         Args:
-            backlog_bytes: all that is unsent to this reader, `buffer_bytes` among it.
+            backlog_bytes: all that its socket has not been able to take.
         """
-        if buffer_bytes < self._buffer_bytes:
+        if unread_bytes < self._unread_bytes:
             self._progress_at = now
-        self._buffer_bytes = buffer_bytes
+        self._unread_bytes = unread_bytes
         stalled_s = now - self._progress_at
         return stalled_s >= AGE_S or (stalled_s >= STALL_S and backlog_bytes > bytes_max)

@@ -23,6 +23,7 @@ from api.hub.position import Placing, Position
 from api.hub.reader import Outcome, Port, Transport
 from api.hub.relay import Relay
 from api.hub.step import Step
+from api.hub.unread import unread_bytes
 from shared.ids import EventId
 
 FRAMES_PER_TURN = 16
@@ -169,7 +170,7 @@ class Socket:
             return
         if not is_through:
             self._frame_bytes = len(frame)
-            self._blockage = Blockage(now, self._buffer_bytes())
+            self._blockage = Blockage(now, unread_bytes(self._transport))
             self.port.note_blocked(self)
 
     def _written(self, _: Any, error: BaseException | None) -> None:
@@ -209,7 +210,10 @@ class Socket:
         backlog = unsent + self._frame_bytes + sum(map(len, self._replies))
         backlog += sum(one.backlog_bytes() for one in self.subscriptions.values())
         return self._blockage.is_too_slow(
-            now, buffer_bytes=unsent, backlog_bytes=backlog, bytes_max=bytes_max
+            now,
+            unread_bytes=unread_bytes(self._transport),
+            backlog_bytes=backlog,
+            bytes_max=bytes_max,
         )
 
     def _buffer_bytes(self) -> int:

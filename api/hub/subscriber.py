@@ -20,6 +20,7 @@ from api.hub.position import Placing, Position
 from api.hub.reader import Outcome, Port, Transport
 from api.hub.relay import Relay
 from api.hub.step import Step
+from api.hub.unread import unread_bytes
 from shared.ids import EventId
 
 
@@ -145,7 +146,7 @@ class Subscriber:
             return
         if not is_through:
             self._chunk_bytes = len(chunk)
-            self._blockage = Blockage(now, self._buffer_bytes())
+            self._blockage = Blockage(now, unread_bytes(self._transport))
             self._port.note_blocked(self)
 
     def _written(self, _: Any, error: BaseException | None) -> None:
@@ -177,7 +178,7 @@ class Subscriber:
             return False
         return self._blockage.is_too_slow(
             now,
-            buffer_bytes=self._buffer_bytes(),
+            unread_bytes=unread_bytes(self._transport),
             backlog_bytes=self._backlog_bytes(),
             bytes_max=bytes_max,
         )

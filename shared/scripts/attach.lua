@@ -7,4 +7,6 @@ local grace_ms = tonumber(f[2] or '') or 0
 local score = now_ms() + grace_ms
 if ARGV[2] ~= '1' then score = score + READERS_FRESH_MS end
 redis.call('ZADD', KEYS[4], whole(score), ARGV[1])
+-- The reader that was about to come has come: its stand-in counts no longer.
+redis.call('ZREM', KEYS[4], '-')
 return {'ok'}

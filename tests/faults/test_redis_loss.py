@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from functools import partial
 
 import pytest
 
@@ -137,12 +139,23 @@ async def test_new_prompts_are_served_after_an_outage(scene: Scene):
     assert answer.record.snapshot["status"] == "completed"
 
 
+async def readers_of(outsider: Outsider) -> bool:
+    """Whether two readers are attached, on whichever nodes: a queued answer shows them nothing."""
+    seen = 0.0
+    for node in (outsider.url, outsider.other_url):
+        metrics = (await outsider.get("/metrics", node=node)).body.decode()
+        found = re.findall(r"^tailrace_subscribers{.*} (\S+)$", metrics, re.MULTILINE)
+        seen += sum(float(number) for number in found)
+    return seen == 2
+
+
 async def test_a_generation_that_redis_lost_in_the_queue_ends_for_its_readers(scene: Scene):
     """Nobody holds it, so nobody can write it again: never silent, `end` failed `lost`."""
     for worker in scene.cluster.workers:
         worker.freeze()
     answer = await scene.start(demo_body(20, 40), has_text=False)
-    await until(lambda: answer.readings[0].steps, 5, "a reader is attached")
+    async with Outsider(*scene.cluster.urls) as outsider:
+        await until(partial(readers_of, outsider), 10, "both readers attached")
 
     with scene.cluster.server.client() as client:
         client.flushall()

@@ -159,6 +159,7 @@ class ChatReader:
             raise BackendError(
                 "upstream_error",
                 f"the backend sent a line of more than {self._line_bytes_max} bytes",
+                retryable=False,  # it would send it again
             )
 
     def _read_unclosed(self, items: list[Item]) -> None:

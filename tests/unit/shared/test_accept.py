@@ -183,7 +183,7 @@ async def test_a_repeat_mends_what_a_crash_left_undone(acceptor, monkeypatch, st
 
     healed = await acceptor.accept(NEW)
 
-    assert (healed.is_new, healed.status) == (False, "queued")
+    assert (healed.is_new, healed.status) == (step != "index", "queued")
     assert (await acceptor.store.meta(healed.generation_id)).request == NEW.request
     found = await tickets(acceptor.redis)
     assert {ticket.id for ticket in found} == {healed.generation_id}

@@ -11,7 +11,7 @@ import json
 import pytest
 
 from shared import keys
-from shared.errors import Unavailable
+from shared.errors import Expired, Unavailable
 from shared.events import End, Failure, Start, decode
 from shared.ids import START, EventId
 from shared.outcomes import (
@@ -837,6 +837,16 @@ async def test_readers_that_come_count_for_six_seconds_and_the_grace(graced):
     assert before_ms + FRESH_MS + GRACE_MS <= score <= await graced.now_ms() + FRESH_MS + GRACE_MS
 
 
+async def test_who_came_takes_the_place_of_who_was_awaited(graced):
+    """Otherwise a reader that leaves soon is waited for as long as one that never came."""
+    await Holder.begin(graced)
+    assert b"-" in await scores(graced)
+
+    await graced.attach_readers(ID, "node")
+
+    assert set(await scores(graced)) == {b"node"}
+
+
 async def test_readers_that_leave_count_for_the_grace(graced):
     await graced.attach_readers(ID, "node")
     before_ms = await graced.now_ms()
@@ -1101,3 +1111,11 @@ async def test_when_redis_cannot_be_reached_everything_is_unavailable():
     for call in calls:
         with pytest.raises(Unavailable):
             await call()
+
+
+async def test_a_cancel_of_what_has_expired_says_so(store):
+    await store.cancel(ID)
+    await store.redis.delete(keys.log(ID))  # its retention is over; meta stays as long again
+
+    with pytest.raises(Expired):
+        await store.cancel(ID)

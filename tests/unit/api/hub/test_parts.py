@@ -124,7 +124,7 @@ def test_a_minute_without_progress_is_slow_whatever_is_unsent() -> None:
 
 
 def slow(blockage: Blockage, now: float, *, buffer: int, backlog: int) -> bool:
-    return blockage.is_too_slow(now, buffer_bytes=buffer, backlog_bytes=backlog, bytes_max=1_000)
+    return blockage.is_too_slow(now, unread_bytes=buffer, backlog_bytes=backlog, bytes_max=1_000)
 
 
 # The pump

@@ -155,11 +155,17 @@ async def test_what_came_before_a_failure_is_handed_on(upstream: Upstream) -> No
     assert text_of(items) == expected_text("hello", Script(tokens=5))
 
 
-@pytest.mark.parametrize("fault", ["error", "error_field", "eof", "cut", "garbage", "huge_line"])
+@pytest.mark.parametrize("fault", ["error", "error_field", "eof", "cut", "garbage"])
 async def test_faults_in_mid_answer_can_be_retried(upstream: Upstream, fault: str) -> None:
     error = await failure(backend_for(upstream.base_url), request(fault=fault, fault_at=3))
 
     assert (error.code, error.retryable) == ("upstream_error", True)
+
+
+async def test_a_line_that_is_too_long_is_not_asked_for_again(upstream: Upstream) -> None:
+    error = await failure(backend_for(upstream.base_url), request(fault="huge_line", fault_at=3))
+
+    assert (error.code, error.retryable) == ("upstream_error", False)
 
 
 async def test_body_cut_anywhere_is_a_failure(upstream: Upstream) -> None:
