@@ -37,8 +37,11 @@ class RoleEnded(Exception):
 class Role:
     """One `tailrace <name>` process; may be started again after it ended, at the same address."""
 
-    def __init__(self, name: str, settings: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self, name: str, settings: Mapping[str, str], directory: Path, module: str = "cli.main"
+    ) -> None:
         self.name = name
+        self.module = module
         self.settings = dict(settings)
         self.process: subprocess.Popen[bytes] | None = None
         handle, path = tempfile.mkstemp(prefix=f"{name}-", dir=directory)
@@ -78,7 +81,7 @@ class Role:
         assert not self.is_running, f"{self.name} is already running"
         self._seen_bytes = self.output.stat().st_size
         self.process = spawn(
-            [sys.executable, "-m", "cli.main", self.name],
+            [sys.executable, "-m", self.module, self.name],
             env=_environment(self.settings),
             output=self.output,
             cwd=ROOT,
@@ -241,9 +244,10 @@ class Cluster:
                 started.append(role.start())
         await self.ready(started or self.roles)
 
-    def add_worker(self, **settings: str) -> Role:
-        """Start one more worker; the caller waits for `ready`."""
+    def add_worker(self, module: str = "cli.main", **settings: str) -> Role:
+        """Start one more worker, of another program if asked; the caller waits for `ready`."""
         self.workers.append(self._role("worker", **settings))
+        self.workers[-1].module = module
         return self.workers[-1].start()
 
     def redis(self) -> redis.asyncio.Redis:

@@ -1,0 +1,59 @@
+"""Faults that only a part of a worker has, and a Redis that cuts a node which does not read."""
+
+from __future__ import annotations
+
+import asyncio
+
+from shared import keys
+from tests.support.demo import demo_body
+from tests.support.scene import Scene
+from tests.support.wait import until_sync
+
+
+async def test_a_worker_whose_loop_stands_still_beyond_its_lease_is_fenced(scene: Scene):
+    """Its sockets answer, its kernel acknowledges, and it renews nothing: another one goes on."""
+    cluster = scene.cluster
+    odd = cluster.add_worker(module="tests.support.odd_worker")
+    try:
+        await odd.ready()
+        for worker in cluster.workers[:2]:
+            worker.freeze()  # so that the odd one gets it
+        answer = await scene.start(demo_body(200, 40, prompt="block the loop"))
+        await scene.read_to(answer, 5)
+        assert await scene.holder(answer) is odd
+        for worker in cluster.workers[:2]:
+            worker.thaw()
+
+        await scene.finish(bound_s=30)
+
+        starts = [entry.event_id for entry in answer.record.log if entry.type == "start"]
+        assert len(starts) == 2, "taken over once, and the blocked one wrote nothing more"
+        assert odd.is_running
+    finally:
+        odd.kill()
+        cluster.workers.remove(odd)
+
+
+async def test_redis_cuts_a_node_that_does_not_read_and_the_node_repairs_itself(scene: Scene):
+    """The pub/sub output buffer runs over while the node is frozen; nothing may be missing."""
+    answer = await scene.start(demo_body(300, 60))
+    await scene.read_to(answer, 10)
+    node = scene.cluster.api[0]
+
+    with scene.cluster.server.client() as client:
+        client.config_set("client-output-buffer-limit", "pubsub 256kb 128kb 1")
+        node.freeze()
+        try:
+            await asyncio.to_thread(overrun, client, keys.live(answer.id))
+        finally:
+            client.config_set("client-output-buffer-limit", "pubsub 32mb 8mb 60")
+            node.thaw()
+
+    await scene.finish(bound_s=40)
+
+
+def overrun(client, channel: str) -> None:
+    """Publish rubbish, which no node believes, until a subscriber that does not read is cut."""
+    before = client.publish(channel, b"x")
+    assert before
+    until_sync(lambda: client.publish(channel, b"x" * 500_000) < before, 20, "a subscriber cut off")
