@@ -3,13 +3,9 @@
 --     [5] '' or, where the last entry is the end, its status  [6] retention ms  [7..] entries, JSON
 -- Returns {'ok'} | {'ended'} | {'fenced'} | {'behind', seq, id} | {'lost', id}
 local f = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt')
-local top_attempt, top_seq, top_id = top()
-if not f[1] then return {'lost', top_id} end
-if not is_active(f[1]) then return {'ended'} end
-if f[2] ~= ARGV[1] then
-  if tonumber(f[3] or '0') >= tonumber(ARGV[2]) then return {'fenced'} end
-  return {'lost', top_id}
-end
+local refused = refusal(f, ARGV[1], ARGV[2])
+if refused then return refused end
+local _, top_seq, top_id = top()
 local before = tonumber(ARGV[3])
 if top_seq < before then return {'behind', whole(top_seq), top_id} end
 

@@ -30,6 +30,16 @@ local function is_active(status)
   return status == 'queued' or status == 'running'
 end
 
+-- Why a caller that believes to be the holder may not write; nil: it is the holder.
+-- `f` is status, token and attempt as meta has them.
+local function refusal(f, token, attempt)
+  if f[1] and not is_active(f[1]) then return {'ended'} end
+  if f[1] and f[2] == token then return nil end
+  if f[1] and tonumber(f[3] or '0') >= tonumber(attempt) then return {'fenced'} end
+  local _, _, top_id = top()
+  return {'lost', top_id}
+end
+
 -- An attempt number that nobody has been given: one up, and past the clock where Redis may have
 -- forgotten that it gave one out.
 local function next_attempt(known, top_attempt, seen_history, current_history, now)

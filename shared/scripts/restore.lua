@@ -4,8 +4,8 @@
 --     then field, value, … and id, entry, …
 -- Returns {'ok'} | {'ended'} | {'fenced'} | {'moved', id}
 local f = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt')
-if f[1] and not is_active(f[1]) then return {'ended'} end
-if f[1] and f[2] ~= ARGV[1] and tonumber(f[3] or '0') >= tonumber(ARGV[2]) then return {'fenced'} end
+local refused = refusal(f, ARGV[1], ARGV[2])
+if refused and refused[1] ~= 'lost' then return refused end
 local _, _, top_id = top()
 if top_id ~= ARGV[4] then return {'moved', top_id} end
 
