@@ -78,6 +78,7 @@ class Worker:
         self.runs: dict[str, Run] = {}
         self.is_draining = False
         self._takeover = Takeover()
+        self._quiet_until_s = 0.0  # the same on our clock: what may not begin need not be claimed
         self._is_away = True  # until Redis has answered: the first connection is one, too
         self._was_connected = False
         self._held: list[tuple[float, Delivery]] = []  # to be looked at again at (monotonic)
@@ -139,6 +140,7 @@ class Worker:
             until_ms = now_ms + self.store.lease_ms
             # A first connection is no outage: then a lapsed lease is its holder's failure.
             self._takeover = Takeover(until_ms, until_ms if self._was_connected else 0)
+            self._quiet_until_s = time.monotonic() + self.settings.lease_s
             self._is_away, self._was_connected = False, True
 
     async def _pause_away(self, exc: Unavailable) -> None:
@@ -307,6 +309,8 @@ class Worker:
                 await self._start(delivery)
             else:
                 self._held.append((at_s, delivery))
+        if now_s < self._quiet_until_s:
+            return  # another worker may take it over at once: it must not wait with us
         for lane in keys.LANES:
             slots, running, batch = self._load()
             free = slots - running if lane != "batch" else min(slots - running, slots - batch)
