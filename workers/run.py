@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 ABSENT_PAUSE_S = 0.002  # a worker is often quicker than the node that is still creating meta
 ABSENT_S = 10.0  # then the entry is dropped: the prompt was never accepted
-AGAIN_PAUSE_S = 0.05
 RETRY_PAUSE_S = 0.5  # doubled with each failure
 RETRY_PAUSE_MAX_S = 30.0
 UNSENT_BYTES_MAX = 1_048_576  # past this the backend is not read on: Redis is slower than it
