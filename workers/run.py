@@ -132,10 +132,9 @@ class Run:
                     await self.tools.queue.acknowledge(self.delivery)
                     return None
                 case Held(wait_ms):
-                    if self.delivery.is_claimed:
-                        self.held_ms = wait_ms
-                    else:
-                        await self.tools.queue.acknowledge(self.delivery)
+                    # Not acknowledged, fresh or not: a process that stood still after its read
+                    # would take away the very entry that has been claimed from it meanwhile.
+                    self.held_ms = wait_ms
                     return None
                 case Absent():
                     if self.delivery.is_claimed or self.tools.clock() > give_up_s:

@@ -81,7 +81,8 @@ class Worker:
         self._quiet_until_s = 0.0  # the same on our clock: what may not begin need not be claimed
         self._is_away = True  # until Redis has answered: the first connection is one, too
         self._was_connected = False
-        self._held: list[tuple[float, Delivery]] = []  # to be looked at again at (monotonic)
+        # Entries of what another worker holds, to be looked at again at (monotonic).
+        self._held: dict[tuple[str, bytes], tuple[float, Delivery]] = {}
         self._slot_freed = asyncio.Event()
         self._tasks: asyncio.TaskGroup
 
@@ -192,8 +193,8 @@ class Worker:
             log.warning("entry left for others", extra={"entry": str(delivery.entry_id)})
             return
         if ticket.id in self.runs:
-            # The entry in hand is enough; a claimed one is left, because it may be that very one.
-            if not delivery.is_claimed:
+            # The entry in hand is enough; but it may be that very one, read or claimed once more.
+            if delivery.entry_id != self.runs[ticket.id].delivery.entry_id:
                 await self.queue.acknowledge(delivery)
             return
         if self.is_draining:  # it came in the last moment: somebody else's, at once
@@ -226,7 +227,11 @@ class Worker:
             del self.runs[run.id]
             self._slot_freed.set()
         if run.held_ms is not None:
-            self._held.append((time.monotonic() + run.held_ms / 1000, run.delivery))
+            self._look_again(run.delivery, time.monotonic() + run.held_ms / 1000)
+
+    def _look_again(self, delivery: Delivery, at_s: float) -> None:
+        # Once for each entry, however often it is claimed before that.
+        self._held[delivery.lane, delivery.entry_id] = at_s, delivery
 
     # Keeping and taking over
 
@@ -303,12 +308,12 @@ class Worker:
             # Redis, or this process, stood still: leases have run out that nobody gave up.
             self._is_away = True
         await self._note_contact()  # it may be the first to find Redis back
-        held, self._held = self._held, []
-        for at_s, delivery in held:
+        held, self._held = self._held, {}
+        for at_s, delivery in held.values():
             if at_s <= now_s and len(self.runs) < self.settings.worker_slots:
                 await self._start(delivery)
             else:
-                self._held.append((at_s, delivery))
+                self._look_again(delivery, at_s)
         if now_s < self._quiet_until_s:
             return  # another worker may take it over at once: it must not wait with us
         for lane in keys.LANES:

@@ -386,6 +386,19 @@ async def test_what_dead_workers_left_is_taken_slot_by_slot(url):
         await nothing_left(stage)
 
 
+async def test_an_entry_read_late_stays_the_way_to_its_generation(url):
+    """Its reader stood still, somebody else began meanwhile, and then was lost: it must go on."""
+    async with Stage(url, says("a"), lease_s=0.4) as stage:
+        generation_id = await stage.ask()
+        assert isinstance(await stage.store.begin(generation_id, "other", "other"), Begun)
+        worker = await stage.start()
+        await stage.ended(generation_id)
+
+        assert worker.counters["takeovers"] == 1
+        await until(lambda: not worker.runs, DEADLINE_S, "free slots")
+        await nothing_left(stage)
+
+
 async def test_batch_lines_leave_room_for_people(url):
     gate = asyncio.Event()
     async with Stage(url, says_and_waits(gate, "a"), worker_slots=4) as stage:
