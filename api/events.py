@@ -241,12 +241,14 @@ def read_cursor(headers: Headers, query: Mapping[str, str]) -> EventId:
     """Return where to read on from: the header, else the query, else the start.
 
     Raises:
-        CursorInvalid: it is there and is not an event id.
+        CursorInvalid: one of them is there and is not an event id, also the one that does not count.
     """
-    text = headers.get("last-event-id")
-    if text is None:
-        text = query.get("last_event_id", "")
-    return parse_cursor(text) if text else START
+    asked = query.get("last_event_id", "")
+    from_query = parse_cursor(asked) if asked else START
+    sent = headers.get("last-event-id")
+    if sent is None:
+        return from_query
+    return parse_cursor(sent) if sent else START
 
 
 def choose_transport(accept: str, query: Mapping[str, str]) -> tuple[str, float]:

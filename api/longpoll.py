@@ -27,7 +27,8 @@ from shared.outcomes import Meta
 
 WAIT_S_MAX = 60.0
 REPLY_BYTES_MAX = 1_048_576
-_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+# Any number as JSON and scripts write it: 1e-7 too, and as many digits as a random one has.
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,32})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 READ_S = 4.0  # for the log to be read, whatever the client's wait is
 
 

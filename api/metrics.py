@@ -130,6 +130,7 @@ HUB_COUNTERS = (
     ("events_delivered", "Events written to subscribers."),
     ("bytes_delivered", "Bytes of those events, as framed."),
     ("cuts", "Subscribers cut for reading too slowly."),
+    ("rotations", "Subscribers broken off because they had been connected for long enough."),
     ("resets", "Subscribers sent back to the start after a loss."),
     ("repairs", "Times a copy was read again because a live frame did not fit."),
     ("reconnects", "Times the live connection was made anew."),

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from api.openapi_schemas import (
-    ACCEPT,
     BEFORE,
     CURSOR_HEADER,
     CURSOR_QUERY,
+    GENERATION_NAME,
     ID,
     LOCATION,
     OBJECT,
@@ -47,7 +47,7 @@ CREATE = operation(
     {
         "200": {
             "description": "The stream; or, as JSON, what this Idempotency-Key had started before.",
-            "headers": {"Location": LOCATION},
+            "headers": {"Location": LOCATION, "X-Generation-Id": GENERATION_NAME},
             "content": {**content(ref("Accepted")), **STREAMS},
         },
         "202": answer("Accepted.", ref("Accepted"), {"Location": LOCATION}),
@@ -65,7 +65,6 @@ CREATE = operation(
         "A repeat with the same key and body returns the same generation.",
         {"type": "string", "pattern": "^[!-~]{1,255}$"},
     ),
-    ACCEPT,
     CURSOR_HEADER,
     CURSOR_QUERY,
     requestBody={"required": True, "content": content(ref("NewGeneration"))},
@@ -73,7 +72,8 @@ CREATE = operation(
 
 EVENTS = operation(
     "readEvents",
-    "Read the stream, from the start or after a cursor: SSE, NDJSON or long poll.",
+    "Read the stream, from the start or after a cursor: SSE, NDJSON or, with an Accept of JSON or "
+    "a `wait`, long poll.",
     {
         "200": {
             "description": "The events; a `reset` with id `0-0` where the cursor cannot go on.",
@@ -86,7 +86,6 @@ EVENTS = operation(
         ),
     },
     ID,
-    ACCEPT,
     CURSOR_HEADER,
     CURSOR_QUERY,
     parameter(
@@ -107,7 +106,7 @@ PATHS: Json = {
                 "200": answer("A page.", ref("Generations")),
                 **errors("cursor_invalid", *SHARED),
             },
-            parameter("active", "query", "`1`: only the unfinished.", {"enum": ["0", "1"]}),
+            parameter("active", "query", "`1`: only the unfinished of the page.", STRING),
             BEFORE,
         ),
     },

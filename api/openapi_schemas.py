@@ -15,13 +15,14 @@ from api.body import (
     SESSION_CHARACTERS_MAX,
 )
 from api.errors import CODES
-from shared.ids import CURSOR, GENERATION_ID
+from shared.ids import GENERATION_ID
 
 Json = dict[str, Any]
 
 STRING: Json = {"type": "string"}
 INTEGER: Json = {"type": "integer"}
 OBJECT: Json = {"type": "object"}
+BEFORE_MAX = 10**15 - 1  # api/sessions.py reads at most 15 digits
 
 
 def ref(name: str) -> Json:
@@ -64,7 +65,7 @@ def errors(*codes: str) -> Json:
         str(status): {
             "description": "`" + "`, `".join(names) + "`",
             "content": content(ref("Error")),
-            **({"headers": {"Retry-After": RETRY_AFTER}} if status == 503 else {}),
+            **({"headers": HEADERS_OF_ERRORS[status]} if status in HEADERS_OF_ERRORS else {}),
         }
         for status, names in by_status.items()
     }
@@ -75,22 +76,39 @@ def parameter(name: str, where: str, description: str, schema: Json) -> Json:
     return {**found, "required": True} if where == "path" else found
 
 
-EVENT_ID: Json = {"type": "string", "pattern": f"^{CURSOR.pattern}$", "examples": ["1-42"]}
-RETRY_AFTER: Json = {"description": "Seconds.", "schema": INTEGER}
+# As shared.ids.parse_cursor reads it: of the zeros only `0-0`, the start.
+_EVENT_ID = "0-0|[1-9][0-9]{0,18}-[1-9][0-9]{0,18}"
+EVENT_ID: Json = {"type": "string", "pattern": f"^({_EVENT_ID})$", "examples": ["1-42"]}
+CURSOR: Json = {"type": "string", "pattern": f"^(|{_EVENT_ID})$", "examples": ["1-42"]}
+HEADERS_OF_ERRORS: Json = {
+    401: {"WWW-Authenticate": {"description": "The scheme.", "schema": {"const": "Bearer"}}},
+    503: {"Retry-After": {"description": "Seconds.", "schema": INTEGER}},
+}
 LOCATION: Json = {"description": "Path of the generation.", "schema": STRING}
 GENERATION: Json = {"type": "string", "pattern": f"^{GENERATION_ID.pattern}$"}
+GENERATION_NAME: Json = {"description": "Its id, where the answer is a stream.", "schema": STRING}
 ID = parameter("id", "path", "The generation.", GENERATION)
-BEFORE = parameter("before", "query", "`next_before` of the page before.", INTEGER)
-CURSOR_HEADER = parameter("Last-Event-ID", "header", "Read on after this event.", EVENT_ID)
-CURSOR_QUERY = parameter(
-    "last_event_id", "query", "The same where headers cannot be set.", EVENT_ID
-)
-ACCEPT = parameter("Accept", "header", "Chooses what the answer is in.", STRING)
+BEFORE = parameter(
+    "before",
+    "query",
+    "`next_before` of the page before.",
+    {"type": "integer", "minimum": 0, "maximum": BEFORE_MAX},
+) | {"allowEmptyValue": True}
+CURSOR_HEADER = parameter("Last-Event-ID", "header", "Read on after this event.", CURSOR)
+CURSOR_QUERY = parameter("last_event_id", "query", "The same where headers cannot be set.", CURSOR)
 SHARED = ("unauthorized", "unavailable")
 
-MESSAGE = record(
-    {"role": {"enum": list(ROLES)}}, {"content": {"type": ["string", "array", "null"]}}
-)
+PARTS: Json = {"type": "array", "minItems": 1, "items": record({"type": STRING})}
+MESSAGE: Json = {
+    "description": "Further members are handed on.",
+    "anyOf": [
+        record({"role": {"enum": list(ROLES)}, "content": {"anyOf": [STRING, PARTS]}}),
+        record(
+            {"role": {"const": "assistant"}, "tool_calls": {"type": "array", "minItems": 1}},
+            {"content": {"anyOf": [STRING, PARTS, {"type": "null"}]}},
+        ),
+    ],
+}
 USAGE = record({"prompt_tokens": INTEGER, "completion_tokens": INTEGER, "total_tokens": INTEGER})
 FAILURE = record({"code": STRING, "message": STRING, "retryable": {"type": "boolean"}})
 STATUS: Json = {"enum": ["queued", "running", "completed", "cancelled", "failed"]}
@@ -110,20 +128,27 @@ SUMMARY: Json = {
 }
 PROMPT: Json = {"type": "string", "minLength": 1}
 MESSAGES: Json = {"type": "array", "minItems": 1, "items": ref("Message")}
+NULL: Json = {"type": "null"}
+# `null` says the same as leaving a member out.
 OPTIONS: Json = {
-    "model": {"type": "string", "description": "Default: the first of the models file."},
+    "model": {"type": ["string", "null"], "description": "Default: the first of the models file."},
     "params": {
-        "type": "object",
+        "type": ["object", "null"],
         "description": "Passed on to the backend: max_tokens, temperature, stop, …",
         "propertyNames": {"not": {"enum": list(RESERVED_PARAMS)}},
+        "properties": {"n": {"const": 1}},
     },
-    "session": {"type": "string", "maxLength": SESSION_CHARACTERS_MAX},
-    "metadata": {"type": "object", "description": "At most 16 KiB."},
-    "priority": {"enum": list(PRIORITIES)},
+    "session": {
+        "type": ["string", "null"],
+        "maxLength": SESSION_CHARACTERS_MAX,
+        "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+    },
+    "metadata": {"type": ["object", "null"], "description": "At most 16 KiB."},
+    "priority": {"enum": [*PRIORITIES, None]},
     "on_disconnect": {
         "description": "What happens when the last reader has gone; a number: seconds of grace.",
         "anyOf": [
-            {"enum": ["continue", "cancel"]},
+            {"enum": ["continue", "cancel", None]},
             {"type": "number", "minimum": 0, "maximum": GRACE_S_MAX},
         ],
     },
@@ -136,8 +161,8 @@ SCHEMAS: Json = {
     "Message": MESSAGE,
     "NewGeneration": {
         "oneOf": [
-            record({"prompt": PROMPT}, OPTIONS),
-            record({"messages": MESSAGES}, OPTIONS),
+            record({"prompt": PROMPT}, {"messages": NULL, **OPTIONS}),
+            record({"messages": MESSAGES}, {"prompt": NULL, **OPTIONS}),
         ]
     },
     "Accepted": record(
@@ -189,7 +214,14 @@ SCHEMAS: Json = {
     "Health": record({"status": STRING}, {"checks": OBJECT}),
 }
 
+# Of a sequential media type OpenAPI 3.1 describes one event.
+SERVER_SENT_EVENT: Json = {
+    "description": "One server-sent event; `data` is the event as JSON, without `id` and `type`.",
+    **record(
+        {"id": EVENT_ID, "event": STRING, "data": STRING}, {"retry": {**INTEGER, "minimum": 0}}
+    ),
+}
 STREAMS: Json = {
-    **content({"type": "string", "description": "Server-sent events."}, "text/event-stream"),
+    **content(SERVER_SENT_EVENT, "text/event-stream"),
     **content({"type": "string", "description": "One event a line."}, "application/x-ndjson"),
 }

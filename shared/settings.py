@@ -53,6 +53,7 @@ class Settings:
 
     retention_s: float = 3_600.0  # a stream is kept this long after its end
     heartbeat_s: float = 15.0  # silence before a `: ping`
+    connection_age_s: float = 3_600.0  # then a reader is broken off and comes back elsewhere
     drain_s: float = 20.0  # time a stopping process gives what it is doing
     grace_s: float = 5.0  # readers gone this long cancel, where a dialect says so
 

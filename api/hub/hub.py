@@ -21,7 +21,7 @@ from api.errors import draining
 from api.hub.live import Listener, Live, LiveConnection, OpenConnection
 from api.hub.probe import Probe
 from api.hub.pump import Pump, Sink
-from api.hub.reader import Beating, Connection, Counters, Outcome, Reader, Slowable
+from api.hub.reader import Beating, Connection, Counters, Outcome, Reader, Slowable, Stay
 from api.hub.relay import Relay
 from api.hub.upkeep import TICK_S, Upkeep
 from api.hub.wheel import Wheel
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 META_S = 2.0  # within which a meta may be older than the end that came live
 OPEN_S = 4.0  # for an ended log to be read before the answer is 503
 DRAIN_STEP_S = 0.02
+AGE_SHARE = (0.8, 1.0)  # of the longest stay, drawn for each connection
 EXIT_S = 3.0  # for what is under way at the end: detaching readers, mostly
 
 
@@ -49,6 +50,7 @@ class HubStatistics:
     events_delivered: int
     bytes_delivered: int
     cuts: int
+    rotations: int
     resets: int
     repairs: int
     reconnects: int
@@ -80,7 +82,7 @@ class Hub:
         self.settings = settings
         self.node = node
         self.relays: dict[str, Relay] = {}
-        self.connections: dict[Connection, str] = {}
+        self.connections: dict[Connection, Stay] = {}
         self.counters = Counters()
         self.probe = Probe()
         self.blocked: set[Slowable] = set()
@@ -326,8 +328,12 @@ class Hub:
         self.places.append(reader)
 
     def admit(self, connection: Connection, transport: str) -> None:
-        """Count a connection; a drain breaks it off."""
-        self.connections[connection] = transport
+        """Count a connection; a drain breaks it off.
+
+        Its age is drawn at random, so that those who came together do not go together.
+        """
+        age_s = self.settings.connection_age_s * random.uniform(*AGE_SHARE)
+        self.connections[connection] = Stay(transport, self.now() + age_s)
 
     def dismiss(self, connection: Connection) -> None:
         self.connections.pop(connection, None)
@@ -362,12 +368,13 @@ class Hub:
     def statistics(self) -> HubStatistics:
         relays = self.relays.values()
         return HubStatistics(
-            connections=dict(Counter(self.connections.values())),
+            connections=dict(Counter(stay.transport for stay in self.connections.values())),
             relays=len(self.relays),
             bytes_kept=sum(relay.bytes_kept for relay in relays),
             events_delivered=self.counters.events_delivered,
             bytes_delivered=self.counters.bytes_delivered,
             cuts=self.counters.cuts,
+            rotations=self.counters.rotations,
             resets=self.counters.resets,
             repairs=self.repairs_before + sum(relay.feed.repairs for relay in relays),
             reconnects=getattr(self.live, "reconnects", 0),

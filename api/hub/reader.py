@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from api.hub.position import Position
 from api.hub.pump import Sink
@@ -21,6 +21,7 @@ class Outcome(enum.Enum):
     LEFT = "left"  # the reader went away
     CUT = "cut"  # too slow
     DRAINED = "drained"  # this node stops
+    ROTATED = "rotated"  # has been connected for long enough: comes back where there is room
     LOST = "lost"  # the log cannot be continued for this reader
     FAILED = "failed"  # writing raised
 
@@ -55,18 +56,25 @@ class Slowable(Protocol):
     def break_off(self, outcome: Outcome) -> None: ...
 
 
-class Beating(Protocol):
-    """A sink that wants a sign of life when it was sent nothing for a while."""
+class Connection(Protocol):
+    """What a drain breaks off: a response, a waiting poll, a socket."""
+
+    def break_off(self, outcome: Outcome) -> None: ...
+
+
+class Beating(Connection, Protocol):
+    """A connection that wants a sign of life when it was sent nothing for a while."""
 
     def beat(self, now: float, heartbeat_s: float) -> float | None:
         """Send a heartbeat if one is due; return when to ask again, None: never."""
         ...
 
 
-class Connection(Protocol):
-    """What a drain breaks off: a response, a waiting poll, a socket."""
+class Stay(NamedTuple):
+    """One connection's time at this node."""
 
-    def break_off(self, outcome: Outcome) -> None: ...
+    transport: str
+    until: float  # the hub's clock
 
 
 @dataclass(slots=True)
@@ -76,6 +84,7 @@ class Counters:
     events_delivered: int = 0
     bytes_delivered: int = 0
     cuts: int = 0
+    rotations: int = 0
     resets: int = 0
 
 

@@ -35,7 +35,7 @@ RESTARTING = 1012
 GONE = 0  # no close frame: the connection is broken, or has to be
 IDLE = 4000
 
-CLOSE_CODES = {Outcome.CUT: TOO_SLOW, Outcome.DRAINED: RESTARTING}
+CLOSE_CODES = {Outcome.CUT: TOO_SLOW, Outcome.DRAINED: RESTARTING, Outcome.ROTATED: RESTARTING}
 
 
 class Socket:

@@ -76,9 +76,14 @@ class Upkeep:
             reader.wake()
 
     def _beat(self, now: float) -> None:
+        """Heartbeats; and whoever has stayed long enough leaves, so that nodes share the load."""
         heartbeats, heartbeat_s = self._hub.heartbeats, self._hub.settings.heartbeat_s
         for sink in heartbeats.due(now):
-            if (again_at := sink.beat(now, heartbeat_s)) is not None:
+            stay = self._hub.connections.get(sink)
+            if stay is not None and now >= stay.until:
+                self._hub.counters.rotations += 1
+                sink.break_off(Outcome.ROTATED)
+            elif (again_at := sink.beat(now, heartbeat_s)) is not None:
                 heartbeats.put(sink, again_at)
 
     # The live connection

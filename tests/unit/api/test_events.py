@@ -61,6 +61,8 @@ def test_the_header_wins_over_the_query_and_empty_is_the_start() -> None:
 def test_a_malformed_cursor_is_refused(text: str) -> None:
     with pytest.raises(CursorInvalid):
         read_cursor(Headers(), {"last_event_id": text})
+    with pytest.raises(CursorInvalid):
+        read_cursor(Headers({"Last-Event-ID": "3-4"}), {"last_event_id": text})
 
 
 def test_any_bytes_are_a_query() -> None:

@@ -121,13 +121,16 @@ async def test_a_poll_that_hangs_up_is_let_go(bench: Bench) -> None:
     assert bench.hub.relays[GENERATION].holds == 0
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("60", 60), ("1.5", 1.5)])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("60", 60), ("1.5", 1.5), ("13.19887195625255", 13.19887195625255), ("1e-7", 1e-7)],
+)
 def test_wait_is_read(text: str, seconds: float) -> None:
     assert parse_wait(text) == seconds
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "-1", "61", "nan", "inf", "1e9", "1_0", "٣", "0x1", "1,5", " 3", "+1"]
+    "text", ["", "x", "-1", "61", "nan", "inf", "1e9", "1e", "1_0", "٣", "0x1", "1,5", " 3", "+1"]
 )
 def test_wait_that_is_no_number_from_0_to_60_is_refused(text: str) -> None:
     with pytest.raises(RequestError) as caught:

@@ -316,6 +316,14 @@ async def test_a_drain_closes_with_1012(bench: Bench, talk: Talk) -> None:
     assert bench.hub.relays[GENERATION].holds == 0
 
 
+async def test_a_socket_is_rotated_with_1012(bench: Bench, talk: Talk) -> None:
+    bench.log.create()
+    await talk.say({"type": "subscribe", "id": GENERATION})
+    await bench.pass_time(3_700, step_s=20)
+    assert talk.close_code == 1012
+    assert bench.hub.statistics().rotations == 1
+
+
 async def test_with_redis_away_a_socket_with_nothing_open_is_closed_with_1013(
     bench: Bench, talk: Talk
 ) -> None:

@@ -618,6 +618,26 @@ async def test_the_heartbeat_of_ndjson_is_an_empty_line(bench: Bench) -> None:
     await stop(reading)
 
 
+async def test_connections_are_rotated_at_an_age_of_their_own() -> None:
+    """Those who came together, after a deploy say, do not go together."""
+    async with Bench(connection_age_s=1_000.0, heartbeat_s=2.0) as bench:
+        bench.log.create()
+        readings = [await read(bench) for _ in range(40)]
+        began, left = bench.clock.s, list[float]()
+        while len(left) < len(readings) and bench.clock.s < began + 1_100:
+            await bench.pass_time(2, step_s=2)
+            gone = [reading for reading in readings if reading.client.was_aborted]
+            left += [bench.clock.s - began] * (len(gone) - len(left))
+
+        assert len(left) == len(readings)
+        assert 800 <= left[0] and left[-1] <= 1_004
+        assert left[-1] - left[0] > 100, "forty of them, spread over two hundred seconds"
+        assert bench.hub.statistics().rotations == 40
+        assert not any(reading.client.is_finished for reading in readings)
+        for reading in readings:
+            await stop(reading)
+
+
 async def test_a_copy_lingers_for_a_fast_resume_and_then_goes(bench: Bench) -> None:
     bench.log.create()
     bench.log.tokens("a")
