@@ -1,0 +1,251 @@
+"""Every way in which a stream can stop, over every transport: docs/protocol.md has the table.
+
+One reader for each transport, which stays until it is broken off; what it saw of each connection's
+end is compared with the table's row, and the audit sees to it that none of them was silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.support.deliveries import Closed, Opened, Reading
+from tests.support.demo import demo_body
+from tests.support.processes import Cluster
+from tests.support.reader import TRANSPORTS, CarefulReader
+from tests.support.scene import Playing, Scene
+from tests.support.wait import until
+
+DEADLINE_S = 30.0
+# A socket outlives its generation: its reader leaves after the end.
+AS_ENDED = {"sse": "clean", "ndjson": "clean", "longpoll": "clean", "ws": "left"}
+MODELS = """
+[models.demo]
+backend = "demo"
+on_takeover = "continue"
+
+[models.fails]
+backend = "demo"
+on_takeover = "fail"
+"""
+
+
+@pytest.fixture(scope="module")
+async def shared_cluster() -> AsyncIterator[Cluster]:
+    async with Cluster(api=2, workers=2, jobs=True, lease_s=0.8, models=MODELS) as cluster:
+        yield cluster
+
+
+async def watch(scene: Scene, body: dict[str, Any], **known: Any) -> Playing:
+    """Start an answer and read it over each transport by itself, from the first node on."""
+    playing = await scene.start(body, readers=0, **known)
+    for transport in TRANSPORTS:
+        reading = Reading(transport)
+        reader = CarefulReader(reading, scene.cluster.urls, transports=(transport,))
+        playing.record.readings.append(reading)
+        playing.readers.append(reader)
+        run = reader.run(playing.id, deadline_s=DEADLINE_S)
+        playing.tasks.append(asyncio.create_task(run))
+    return playing
+
+
+def hows(playing: Playing) -> dict[str, list[str]]:
+    """How each transport's connections stopped, in order."""
+    return {
+        reading.reader: [step.how for step in reading.steps if isinstance(step, Closed)]
+        for reading in playing.readings
+    }
+
+
+def first_hows(playing: Playing) -> dict[str, str]:
+    return {transport: stops[0] for transport, stops in hows(playing).items()}
+
+
+def is_once(playing: Playing, how: Mapping[str, str]) -> bool:
+    """Whether every transport had one connection, and it stopped so."""
+    return hows(playing) == {transport: [one] for transport, one in how.items()}
+
+
+def statuses(playing: Playing) -> set[str]:
+    return {reading.end.fields["status"] for reading in playing.readings if reading.end}
+
+
+# It ends
+
+
+async def test_completed(scene: Scene):
+    answer = await watch(scene, demo_body(30, 60))
+    await scene.finish()
+    assert is_once(answer, AS_ENDED), hows(answer)
+    assert statuses(answer) == {"completed"}
+
+
+async def test_cancelled(scene: Scene):
+    answer = await watch(scene, demo_body(10_000, 30), has_text=False)
+    await scene.read_to(answer, 10)
+    await scene.cancel(answer, node=scene.cluster.urls[1])
+    await scene.finish()
+    assert is_once(answer, AS_ENDED), hows(answer)
+    assert statuses(answer) == {"cancelled"}
+
+
+async def test_failed(scene: Scene):
+    body = demo_body(60, 60, model="fails", fail_at=20)
+    answer = await watch(scene, body, has_text=False)
+    await scene.finish()
+    assert is_once(answer, AS_ENDED), hows(answer)
+    assert statuses(answer) == {"failed"}
+
+
+@pytest.mark.parametrize("transport", ["sse", "ndjson", "longpoll"])
+async def test_asked_for_what_follows_the_end(scene: Scene, transport: str):
+    """A socket says `caught_up`: tests/conformance/test_websocket.py."""
+    answer = await scene.start(demo_body(5, 0), transports=(transport,), hop_after=0)
+    await scene.finish()
+    reading = Reading("after the end")
+    reading.steps.append(answer.readings[0].deliveries[-1])
+    after = CarefulReader(reading, scene.cluster.urls, transports=(transport,))
+    await after.run(answer.id, deadline_s=DEADLINE_S)
+    expected = "clean" if transport == "longpoll" else "status 204"
+    assert [step.how for step in reading.steps if isinstance(step, Closed)] == [expected]
+    assert len(reading.deliveries) == 1, "nothing but the end that it had"
+
+
+# The answer goes on: the reader is not broken off at all
+
+
+@pytest.mark.parametrize("way", ["dies", "drains"])
+async def test_its_worker(scene: Scene, way: str):
+    answer = await watch(scene, demo_body(120, 60))
+    await scene.read_to(answer, 20)
+    holder = await scene.holder(answer)
+    if way == "dies":
+        holder.kill()
+    else:
+        holder.terminate()
+    await scene.finish()
+    assert is_once(answer, AS_ENDED), hows(answer)
+    assert all(has_start_of_another_attempt(reading) for reading in answer.readings)
+
+
+async def test_its_backend_fails_and_is_tried_again(scene: Scene):
+    answer = await watch(scene, demo_body(60, 60, fail_at=20))
+    await scene.finish()
+    assert is_once(answer, AS_ENDED), hows(answer)
+    assert statuses(answer) == {"completed"}
+    assert all(has_start_of_another_attempt(reading) for reading in answer.readings)
+
+
+def has_start_of_another_attempt(reading: Reading) -> bool:
+    return sum(delivery.type == "start" for delivery in reading.deliveries) == 2
+
+
+async def test_redis_is_away_for_a_while(scene: Scene):
+    """Who reads already stays; a long poll may be told to ask again."""
+    answer = await watch(scene, demo_body(150, 60))
+    await scene.read_to(answer, 20)
+    with scene.cluster.server.client() as onlooker:
+        onlooker.execute_command("CLIENT", "PAUSE", "1500", "ALL")  # ends by itself
+    await scene.finish(is_lossless=False)
+    stops = hows(answer)
+    assert set(stops.pop("longpoll")) <= {"clean", "status 503"}
+    assert all(stops[name] == [AS_ENDED[name]] for name in stops), stops
+
+
+# The reader is broken off, visibly, and comes back
+
+
+async def test_its_node_dies(scene: Scene):
+    answer = await watch(scene, demo_body(120, 60))
+    await scene.read_to(answer, 20)
+    scene.cluster.api[0].kill()
+    await scene.finish()
+    stops = first_hows(answer)
+    assert stops.pop("longpoll") in ("broken", "refused"), "it waited, or was between two polls"
+    assert stops == {"sse": "broken", "ndjson": "broken", "ws": "code 1006"}
+
+
+async def test_its_node_drains(scene: Scene):
+    answer = await watch(scene, demo_body(300, 60))
+    await scene.read_to(answer, 20)
+    scene.cluster.api[0].terminate()
+    await scene.finish()
+    stops = first_hows(answer)
+    # The poll that waits is answered; the next one is refused with 503, or there is nobody.
+    assert stops.pop("longpoll") in ("status 503", "refused", "broken")
+    assert stops == {"sse": "broken", "ndjson": "broken", "ws": "code 1012"}
+
+
+async def test_its_connection_has_reached_its_age():
+    settings = {"connection_age_s": "2", "heartbeat_s": "0.5"}
+    async with Cluster(api=2, workers=1, settings=settings) as cluster, Scene(cluster) as scene:
+        answer = await watch(scene, demo_body(250, 60))
+        await scene.finish()
+        stops = first_hows(answer)
+        assert stops == {
+            "sse": "broken",
+            "ndjson": "broken",
+            "longpoll": "clean",
+            "ws": "code 1012",
+        }
+        nodes = {s.node for r in answer.readings for s in r.steps if isinstance(s, Opened)}
+        assert nodes == set(cluster.urls)
+
+
+# What Redis has lost
+
+
+async def test_redis_lost_the_generation_for_good(scene: Scene):
+    """Its worker died with it: nobody can write it again, and everybody is told so."""
+    answer = await watch(scene, demo_body(10_000, 60), has_text=False)
+    await scene.read_to(answer, 20)
+    for worker in scene.cluster.workers:
+        worker.kill()
+    with scene.cluster.server.client() as client:
+        client.flushall()
+    await asyncio.gather(*answer.tasks)
+    scene.playing.remove(answer)
+    assert is_once(answer, AS_ENDED), hows(answer)
+    for reading in answer.readings:
+        end = reading.end
+        assert end is not None and end.event_id == "0-0"
+        assert end.fields["error"]["code"] == "lost"
+
+
+async def test_redis_lost_entries_that_were_seen(scene: Scene):
+    answer = await watch(scene, demo_body(150, 60))
+    await scene.read_to(answer, 20)
+    scene.cluster.server.kill()
+    scene.cluster.server.erase()
+    scene.cluster.server.start()
+    await scene.finish(is_lossless=False)
+    stops = hows(answer)
+    assert set(stops.pop("longpoll")) <= {"clean", "status 503"}
+    assert all(stops[name] == [AS_ENDED[name]] for name in stops), stops
+
+
+async def test_the_log_expired_before_the_end_was_read():
+    async with Cluster(api=1, workers=1, settings={"retention_s": "1"}) as cluster:
+        async with Scene(cluster) as scene:
+            answer = await scene.start(demo_body(5, 0), readers=1)
+            await asyncio.gather(*answer.tasks)
+            redis = cluster.redis()
+            try:
+                await until(lambda: log_is_gone(redis, answer.id), DEADLINE_S, "expiry")
+            finally:
+                await redis.aclose()
+            scene.playing.clear()
+            late = {transport: Reading(transport) for transport in TRANSPORTS}
+            for transport, reading in late.items():
+                reader = CarefulReader(reading, cluster.urls, transports=(transport,))
+                await reader.run(answer.id, deadline_s=DEADLINE_S)
+            stops = {name: reading.steps[-1].how for name, reading in late.items()}  # type: ignore[union-attr]
+            gone = "status 410"
+            assert stops == {"sse": gone, "ndjson": gone, "longpoll": gone, "ws": "error expired"}
+
+
+async def log_is_gone(redis: Any, generation_id: str) -> bool:
+    return not await redis.exists(f"tr:{{{generation_id}}}:log")
