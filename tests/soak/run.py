@@ -85,7 +85,8 @@ class Soak:
         self.scene.playing.remove(playing)
         ends = [r.end for r in record.readings if r.end is not None]
         statuses = {e.fields.get("status") for e in ends}
-        self.ends.update(str(status) for status in statuses)
+        codes = {(e.fields.get("error") or {}).get("code") or e.fields.get("status") for e in ends}
+        self.ends.update(map(str, codes))
         if statuses != {"completed"}:
             record.expected_text = None
         is_lost = any(e.event_id == "0-0" for e in ends)
