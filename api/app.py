@@ -18,14 +18,14 @@ from api.node import Node
 from api.pages import Pages
 from api.resource import Handler, Resource
 from api.sessions import Listings
-from api.ws import WebSocketEndpoint
+from api.ws import native_socket
 from shared.errors import NotFound
 
 
 def create_app(node: Node) -> ASGIApp:
     """Build the application of `node`; its hub must be running when requests come."""
     router = Router(
-        [*http_routes(node), WebSocketRoute("/v1/ws", web_socket(node))],
+        [*http_routes(node), WebSocketRoute("/v1/ws", native_socket(node))],
         redirect_slashes=False,
         default=nothing_here,
     )
@@ -58,17 +58,6 @@ def http_routes(node: Node) -> list[StarletteRoute]:
 
 def route(path: str, **methods: Handler) -> StarletteRoute:
     return StarletteRoute(path, Resource(path, **methods))
-
-
-def web_socket(node: Node) -> WebSocketEndpoint:
-    return WebSocketEndpoint(
-        hub=node.hub,
-        acceptor=node.acceptor,
-        store=node.store,
-        authenticator=node.authenticator,
-        models=node.models,
-        settings=node.settings,
-    )
 
 
 async def upgrade_required(request: object) -> ASGIApp:

@@ -2,7 +2,9 @@
 
 Bytes go in; a `NewGeneration` or a `RequestError` with a 4xx comes out, whatever the bytes are.
 The parsing is pure and does no I/O; only `read_body` awaits. The status says whose fault it is:
-400 is no JSON as we accept it, 422 is JSON that says something wrong.
+400 is no JSON as we accept it, 422 is JSON that says something wrong. What all dialects have in
+common (model, session, metadata, priority, on_disconnect) is read here; a dialect makes a `Request`
+of the rest and hands both to `new_generation`.
 Source: docs/protocol.md, "HTTP".
 """
 
@@ -40,16 +42,21 @@ RESERVED_PARAMS = ("model", "messages", "prompt", "stream", "stream_options")
 _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
-async def read_body(headers: Headers, receive: Receive, *, bytes_max: int) -> bytes:
+async def read_body(
+    headers: Headers, receive: Receive, *, bytes_max: int, is_any_type: bool = False
+) -> bytes:
     """Read a request body of type application/json, at most `bytes_max` long.
 
     What is too large is refused before it is read where the length is announced, and never kept.
+
+    Args:
+        is_any_type: take it for JSON whatever its content type says.
 
     Raises:
         RequestError: 415 another content type or none, 413 too large, 408 slower than `BODY_S`.
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+    if media_type != "application/json" and not is_any_type:
         raise request_error("unsupported_media_type", "send content-type: application/json")
     announced = headers.get("content-length", "")
     if announced.isascii() and announced.isdigit() and int(announced[:20]) > bytes_max:
@@ -93,17 +100,52 @@ def parse_new_generation(
     Raises:
         RequestError: 400, 404 `model_not_found`, 413 or 422.
     """
+    body = read_object(raw, bytes_max=settings.body_bytes_max)
+    request = Request(messages=_messages(body), params=_params(body))
+    return new_generation(
+        body, request, owner=owner, models=models, idempotency_key=idempotency_key
+    )
+
+
+def read_object(raw: bytes | Mapping[str, Any], *, bytes_max: int) -> dict[str, Any]:
+    """Return the members of a body; those that are null are left out: they say the same.
+
+    Raises:
+        RequestError: 400 no JSON, 413, 422 no object.
+    """
     if isinstance(raw, bytes):
-        if len(raw) > settings.body_bytes_max:
-            raise _too_large(settings.body_bytes_max)
+        if len(raw) > bytes_max:
+            raise _too_large(bytes_max)
         raw = decode_json(raw)
     if not isinstance(raw, Mapping):
-        raise _wrong("the body must be an object")
-    # null says the same as leaving the member out: many clients send all of theirs.
-    body = {name: value for name, value in raw.items() if value is not None}
-    request = Request(messages=_messages(body), params=_params(body))
+        raise wrong("the body must be an object")
+    # Many clients send all their members, set or not.
+    return {name: value for name, value in raw.items() if value is not None}
+
+
+def new_generation(
+    body: Mapping[str, Any],
+    request: Request,
+    *,
+    owner: str,
+    models: Mapping[str, Model],
+    idempotency_key: str = "",
+    grace_s: float | None = None,
+) -> NewGeneration:
+    """Read what every dialect has in common, and put it together with what this one asks for.
+
+    Args:
+        body: as `read_object` gives it; members that are not known are ignored.
+        models: by name; the first is the default.
+        grace_s: where the body does not say `on_disconnect`; None: it goes on without readers.
+
+    Raises:
+        RequestError: 400, 404 `model_not_found` or 422.
+    """
     model, session, metadata = _model(body, models), _session(body), _metadata(body)
-    priority, grace_s = _priority(body), _grace_s(body)
+    priority = _priority(body)
+    if "on_disconnect" in body:
+        grace_s = _grace_s(body["on_disconnect"])
     return NewGeneration(
         owner=owner,
         model=model,
@@ -137,15 +179,23 @@ def _digest(parts: list[Any]) -> str:
 
 def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     if ("prompt" in body) == ("messages" in body):
-        raise _wrong("give either prompt or messages")
+        raise wrong("give either prompt or messages")
     if "prompt" in body:
         prompt = body["prompt"]
         if not isinstance(prompt, str) or not prompt:
-            raise _wrong("prompt must be a string that is not empty")
+            raise wrong("prompt must be a string that is not empty")
         return [{"role": "user", "content": prompt}]
-    messages = body["messages"]
+    return check_messages(body["messages"])
+
+
+def check_messages(messages: Any) -> list[dict[str, Any]]:
+    """Return `messages`, in the chat form that backends take.
+
+    Raises:
+        RequestError: 422.
+    """
     if not isinstance(messages, list) or not messages:
-        raise _wrong("messages must be an array that is not empty")
+        raise wrong("messages must be an array that is not empty")
     for index, message in enumerate(messages):
         _check_message(f"messages[{index}]", message)
     return messages
@@ -154,18 +204,18 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _check_message(where: str, message: Any) -> None:
     """Check role and content; further members (name, tool_calls, …) pass as they are."""
     if not isinstance(message, dict):
-        raise _wrong(f"{where} must be an object")
+        raise wrong(f"{where} must be an object")
     if message.get("role") not in ROLES:
-        raise _wrong(f"{where}.role must be one of {', '.join(ROLES)}")
+        raise wrong(f"{where}.role must be one of {', '.join(ROLES)}")
     content = message.get("content")
     if isinstance(content, list):
         if not content or not all(_is_part(part) for part in content):
-            raise _wrong(f"{where}.content: every part must be an object with a type")
+            raise wrong(f"{where}.content: every part must be an object with a type")
     elif content is None:
         if not (message["role"] == "assistant" and message.get("tool_calls")):
-            raise _wrong(f"{where}.content is missing")
+            raise wrong(f"{where}.content is missing")
     elif not isinstance(content, str):
-        raise _wrong(f"{where}.content must be a string or an array of parts")
+        raise wrong(f"{where}.content must be a string or an array of parts")
 
 
 def _is_part(part: Any) -> bool:
@@ -175,19 +225,19 @@ def _is_part(part: Any) -> bool:
 def _params(body: Mapping[str, Any]) -> dict[str, Any]:
     params = body.get("params", {})
     if not isinstance(params, dict):
-        raise _wrong("params must be an object")
+        raise wrong("params must be an object")
     for name in RESERVED_PARAMS:
         if name in params:
-            raise _wrong(f"params.{name} is not for the client to set")
+            raise wrong(f"params.{name} is not for the client to set")
     if params.get("n", 1) != 1:
-        raise _wrong("params.n: one generation is one answer")
+        raise wrong("params.n: one generation is one answer")
     return params
 
 
 def _model(body: Mapping[str, Any], models: Mapping[str, Model]) -> str:
     name = body.get("model", next(iter(models)))
     if not isinstance(name, str):
-        raise _wrong("model must be a string")
+        raise wrong("model must be a string")
     if name not in models:
         raise request_error("model_not_found", f"no model {name[:80]!r}: GET /v1/models lists them")
     return name
@@ -197,46 +247,46 @@ def _session(body: Mapping[str, Any]) -> str:
     """Any text will do for a name, except control characters, which no log or URL should carry."""
     session = body.get("session", "")
     if not isinstance(session, str):
-        raise _wrong("session must be a string")
+        raise wrong("session must be a string")
     if len(session) > SESSION_CHARACTERS_MAX:
-        raise _wrong(f"session must be at most {SESSION_CHARACTERS_MAX} characters long")
+        raise wrong(f"session must be at most {SESSION_CHARACTERS_MAX} characters long")
     if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in session):
-        raise _wrong("session must not hold control characters")
+        raise wrong("session must not hold control characters")
     return session
 
 
 def _metadata(body: Mapping[str, Any]) -> bytes:
     metadata = body.get("metadata", {})
     if not isinstance(metadata, dict):
-        raise _wrong("metadata must be an object")
+        raise wrong("metadata must be an object")
     encoded = msgspec.json.encode(metadata)
     if len(encoded) > METADATA_BYTES_MAX:
-        raise _wrong(f"metadata must be at most {METADATA_BYTES_MAX} bytes of JSON")
+        raise wrong(f"metadata must be at most {METADATA_BYTES_MAX} bytes of JSON")
     return encoded
 
 
 def _priority(body: Mapping[str, Any]) -> str:
     priority = body.get("priority", PRIORITIES[0])
     if priority not in PRIORITIES:
-        raise _wrong(f"priority must be one of {', '.join(PRIORITIES)}")
+        raise wrong(f"priority must be one of {', '.join(PRIORITIES)}")
     return str(priority)
 
 
-def _grace_s(body: Mapping[str, Any]) -> float | None:
+def _grace_s(value: Any) -> float | None:
     """Read on_disconnect: None goes on without readers, 0 cancels at once, else seconds."""
-    value = body.get("on_disconnect", "continue")
     if value == "continue":
         return None
     if value == "cancel":
         return 0.0
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong("on_disconnect must be continue, cancel or a number of seconds")
+        raise wrong("on_disconnect must be continue, cancel or a number of seconds")
     if not 0 <= value <= GRACE_S_MAX or not math.isfinite(value):
-        raise _wrong(f"on_disconnect: 0 to {GRACE_S_MAX:.0f} seconds")
+        raise wrong(f"on_disconnect: 0 to {GRACE_S_MAX:.0f} seconds")
     return float(value)
 
 
-def _wrong(message: str) -> RequestError:
+def wrong(message: str) -> RequestError:
+    """Return the error of a body that is JSON and says something wrong."""
     return request_error("invalid_request", message)
 
 

@@ -5,13 +5,14 @@ code, so the transports cannot drift apart. Bad input never becomes a 500: a han
 `RequestError`, the store raises `Unavailable`, and whatever else escapes is a defect of ours,
 logged with its traceback. Once a response has begun there is no status left to send: the connection
 is broken off, because a body that ends cleanly would claim that the answer is whole.
-Knows nothing of generations. Source: docs/protocol.md, the status table.
+Each dialect has a shape of its own for the body, found by the path, so that also what no route
+answers has it. Knows nothing of generations. Source: docs/protocol.md, the status table.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -57,6 +58,7 @@ CODES: dict[str, Code] = {
     "unsupported_media_type": Code(415),
     "invalid_request": Code(422),
     "idempotency_mismatch": Code(422),
+    "stream_reset": Code(409),
     "rate_limited": Code(429, is_retryable=True),
     "internal": Code(500, close=1011),
     "unavailable": Code(503, close=1013, is_retryable=True),
@@ -88,33 +90,47 @@ def draining() -> RequestError:
     )
 
 
-def error_body(code: str, message: str, retryable: bool) -> bytes:
-    """Return the native error body, `{"error":{"code","message","retryable"}}`."""
-    return msgspec.json.encode(
-        {"error": {"code": code, "message": message, "retryable": retryable}}
-    )
+class ErrorBody(NamedTuple):
+    """How a dialect says an error, before anything else was sent."""
+
+    body: bytes
+    content_type: bytes = b"application/json"
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+
+Shape = Callable[[RequestError], ErrorBody]
+
+
+def native_shape(error: RequestError) -> ErrorBody:
+    """Return `{"error":{"code","message","retryable"}}`."""
+    said = {"code": error.code, "message": error.message, "retryable": error.retryable}
+    return ErrorBody(msgspec.json.encode({"error": said}))
 
 
 async def respond(
-    send: Send, error: RequestError, headers: Iterable[tuple[bytes, bytes]] = ()
+    send: Send, error: RequestError, shape: Shape = native_shape, *, kind: str = "http"
 ) -> None:
-    """Answer an HTTP request with `error`; the response must not have begun."""
-    body = error_body(error.code, _encodable(error.message), error.retryable)
-    await send(
-        {
-            "type": "http.response.start",
-            "status": error.status,
-            "headers": [*error_headers(error, len(body)), *headers],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
+    """Answer a request with `error`; the response must not have begun.
+
+    Args:
+        kind: `http`, or `websocket.http` for a handshake (the denial extension of ASGI).
+    """
+    error.message = _encodable(error.message)
+    shaped = shape(error)
+    start = {
+        "type": f"{kind}.response.start",
+        "status": error.status,
+        "headers": [*error_headers(error, shaped), *shaped.headers],
+    }
+    await send(start)
+    await send({"type": f"{kind}.response.body", "body": shaped.body})
 
 
-def error_headers(error: RequestError, body_bytes: int) -> list[tuple[bytes, bytes]]:
+def error_headers(error: RequestError, shaped: ErrorBody) -> list[tuple[bytes, bytes]]:
     """Return the headers of an error, `Retry-After` and the challenge where they belong."""
     headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % body_bytes),
+        (b"content-type", shaped.content_type),
+        (b"content-length", b"%d" % len(shaped.body)),
         (b"cache-control", b"no-store"),
     ]
     if error.retry_after_s is not None:
@@ -143,13 +159,18 @@ class ErrorBoundary:
     Args:
         on_answer: called with the first message of every answer. Here, because one layer around
             `send` is enough for a path that carries every token.
+        shapes: how errors look at and below a path; the first that fits counts, else the native.
     """
 
     def __init__(
-        self, app: ASGIApp, on_answer: Callable[[Scope, Message], None] | None = None
+        self,
+        app: ASGIApp,
+        on_answer: Callable[[Scope, Message], None] | None = None,
+        shapes: Sequence[tuple[str, Shape]] = (),
     ) -> None:
         self.app = app
         self.on_answer = on_answer
+        self.shapes = shapes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_begun = False
@@ -164,44 +185,39 @@ class ErrorBoundary:
 
         try:
             await self.app(scope, receive, watched_send)
+            return
         except RequestError as exc:
-            await _finish(scope, watched_send, exc, has_begun=has_begun)
+            error = exc
         except Unavailable:
-            await _finish(scope, watched_send, unavailable(), has_begun=has_begun)
+            error = unavailable()
         except Exception:
             logger.exception("request failed", extra={"path": scope.get("path", "")})
             error = request_error("internal", "a defect of this server; its log has the details")
-            await _finish(scope, watched_send, error, has_begun=has_begun)
+        if scope["type"] == "websocket":
+            await self._finish_socket(scope, watched_send, error, has_begun=has_begun)
+        elif has_begun:
+            break_off(scope)
+        else:
+            await respond(watched_send, error, self._shape(scope))
 
+    def _shape(self, scope: Scope) -> Shape:
+        path = scope.get("path", "")
+        for prefix, shape in self.shapes:
+            if path == prefix or path.startswith(prefix + "/"):
+                return shape
+        return native_shape
 
-async def _finish(scope: Scope, send: Send, error: RequestError, *, has_begun: bool) -> None:
-    if scope["type"] == "websocket":
-        await _finish_socket(scope, send, error, has_begun=has_begun)
-    elif has_begun:
-        break_off(scope)
-    else:
-        await respond(send, error)
-
-
-async def _finish_socket(scope: Scope, send: Send, error: RequestError, *, has_begun: bool) -> None:
-    """Refuse at the handshake, or close an accepted socket with the code's number."""
-    if has_begun:
-        code = CODES[error.code].close if error.code in CODES else 0
-        await send({"type": "websocket.close", "code": code or 1011, "reason": error.code})
-    elif "websocket.http.response" in scope.get("extensions", {}):
-        await refuse_socket(send, error)
-    else:
-        await send({"type": "websocket.close", "code": 1008, "reason": error.code})
-
-
-async def refuse_socket(send: Send, error: RequestError) -> None:
-    """Answer a WebSocket handshake with an HTTP error; needs the denial extension of ASGI."""
-    body = error_body(error.code, _encodable(error.message), error.retryable)
-    headers = error_headers(error, len(body))
-    await send(
-        {"type": "websocket.http.response.start", "status": error.status, "headers": headers}
-    )
-    await send({"type": "websocket.http.response.body", "body": body})
+    async def _finish_socket(
+        self, scope: Scope, send: Send, error: RequestError, *, has_begun: bool
+    ) -> None:
+        """Refuse at the handshake, or close an accepted socket with the code's number."""
+        if has_begun:
+            code = CODES[error.code].close if error.code in CODES else 0
+            await send({"type": "websocket.close", "code": code or 1011, "reason": error.code})
+        elif "websocket.http.response" in scope.get("extensions", {}):
+            await respond(send, error, self._shape(scope), kind="websocket.http")
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": error.code})
 
 
 def break_off(scope: Scope) -> None:

@@ -1,48 +1,38 @@
-"""GET /v1/generations/{id}/events, and every answer that is a stream: SSE, NDJSON, long poll.
+"""GET /v1/generations/{id}/events, and every native stream: SSE, NDJSON, long poll.
 
-Negotiates the transport and the cursor, answers the rows of the status table, and then hands `send`
-to the hub. Invariant: a response body is finished only after `end` was written; every other way out
-breaks the connection off, so that the client sees an error and comes back with its cursor.
+Negotiates the transport and the cursor, and answers the rows of the status table; the stream itself
+is api/stream.py's.
 Source: docs/protocol.md, "HTTP" and its status table.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers as RequestHeaders
 from starlette.types import Receive, Scope, Send
 
 from api import longpoll
+from api.dialects.fold import Headers
 from api.dialects.native import NDJSON, SSE
-from api.errors import TRANSPORT, break_off, unavailable
+from api.errors import break_off, unavailable
 from api.hub.departure import Departure
 from api.hub.hub import Hub
-from api.hub.reader import Outcome
 from api.hub.relay import Relay
-from api.hub.subscriber import Subscriber
 from api.negotiation import choose_form
+from api.stream import Beginning, stream, stream_headers
 from shared.errors import NotFound, RequestError, Unavailable
 from shared.ids import START, EventId, is_generation_id, parse_cursor
 from shared.outcomes import Meta
 from shared.store import Store
 
-logger = logging.getLogger(__name__)
-
 DIALECTS = {"sse": SSE, "ndjson": NDJSON}
-CONTENT_TYPES = {
-    "sse": b"text/event-stream; charset=utf-8",
-    "ndjson": b"application/x-ndjson; charset=utf-8",
-}
 COME_BACK_S = 2.0  # what Redis has lost is waited for, for a reader that knows it
 LOOK_AGAIN_S = 0.1
 RETRY_MS = (500, 1_500)  # jittered, lest the readers of a node that dies come back in one second
-
-ExtraHeaders = Iterable[tuple[bytes, bytes]]
 
 
 async def events(
@@ -60,7 +50,7 @@ async def events(
     Raises:
         RequestError: before anything was sent.
     """
-    headers, query = Headers(scope=scope), read_query(scope)
+    headers, query = RequestHeaders(scope=scope), read_query(scope)
     transport, wait_s = choose_transport(headers.get("accept", ""), query)
     cursor = read_cursor(headers, query)
     try:
@@ -123,9 +113,9 @@ async def stream_events(
     meta: Meta,
     cursor: EventId,
     transport: str,
-    extra_headers: ExtraHeaders = (),
+    extra_headers: Headers = (),
 ) -> None:
-    """Answer with the stream of one generation, after `cursor`; returns when it is over.
+    """Answer with the native stream of one generation, after `cursor`; returns when it is over.
 
     Args:
         transport: `sse` or `ndjson`.
@@ -134,62 +124,23 @@ async def stream_events(
     Raises:
         RequestError, Unavailable: before anything was sent.
     """
-    async with hub.reading(meta) as relay:
-        has_all = relay.feed.is_ended and cursor == relay.feed.top
-        headers = [*stream_headers(transport), *extra_headers]
-        if scope["method"] == "HEAD" or has_all:
-            status = 204 if has_all else 200
-            await _respond_empty(send, status, list(extra_headers) if has_all else headers)
-            return
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        outcome = await _stream(hub, relay, scope, receive, send, cursor, transport)
-    await _finish(scope, receive, send, outcome)
 
+    async def begin(relay: Relay) -> Beginning:
+        return Beginning(
+            cursor=cursor,
+            prefix=retry_line() if transport == "sse" else b"",
+            is_empty=relay.feed.is_ended and cursor == relay.feed.top,
+        )
 
-async def _stream(
-    hub: Hub,
-    relay: Relay,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-    cursor: EventId,
-    transport: str,
-) -> Outcome:
-    subscriber = Subscriber(
-        relay,
-        DIALECTS[transport],
-        send,
-        hub,
-        cursor=cursor,
-        transport=scope.get("extensions", {}).get(TRANSPORT),
-        prefix=retry_line() if transport == "sse" else b"",
+    dialect = DIALECTS[transport]
+    await stream(
+        hub, scope, receive, send, meta=meta, dialect=dialect, headers=extra_headers, begin=begin
     )
-    departure = Departure(receive, lambda: subscriber.break_off(Outcome.LEFT))
-    hub.admit(subscriber, transport)
-    hub.heartbeats.put(subscriber, hub.now() + hub.settings.heartbeat_s)
-    try:
-        relay.join(subscriber)
-        return await subscriber.done
-    finally:
-        subscriber.break_off(Outcome.LEFT)
-        departure.close()
-        relay.leave(subscriber)
-        hub.dismiss(subscriber)
-
-
-async def _finish(scope: Scope, receive: Receive, send: Send, outcome: Outcome) -> None:
-    """End the response as its outcome deserves: cleanly after `end`, and never otherwise."""
-    if outcome is Outcome.ENDED:
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-    elif outcome is not Outcome.LEFT:
-        logger.info("reader broken off", extra={"outcome": outcome.value})
-        break_off(scope)
-        await Departure.wait(receive)
 
 
 async def _send_away(scope: Scope, receive: Receive, send: Send) -> None:
     """Tell a native EventSource to come back: a 503 would end it for good."""
-    headers = list(stream_headers("sse"))
+    headers = stream_headers(SSE)
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if scope["method"] == "HEAD":
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -215,15 +166,6 @@ async def _respond_empty(send: Send, status: int, headers: list[tuple[bytes, byt
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def stream_headers(transport: str) -> list[tuple[bytes, bytes]]:
-    """Return the headers of a stream: nothing between us and the reader may keep or change it."""
-    return [
-        (b"content-type", CONTENT_TYPES[transport]),
-        (b"cache-control", b"no-store, no-transform"),
-        (b"x-accel-buffering", b"no"),
-    ]
-
-
 def retry_line() -> bytes:
     return b"retry: %d\n" % random.randint(*RETRY_MS)
 
@@ -237,11 +179,11 @@ def read_query(scope: Scope) -> dict[str, str]:
     return dict(parse_qsl(raw, keep_blank_values=True, errors="surrogateescape"))
 
 
-def read_cursor(headers: Headers, query: Mapping[str, str]) -> EventId:
+def read_cursor(headers: RequestHeaders, query: Mapping[str, str]) -> EventId:
     """Return where to read on from: the header, else the query, else the start.
 
     Raises:
-        CursorInvalid: one of them is there and is not an event id, also the one that does not count.
+        CursorInvalid: one of them is there and is no event id, also the one that does not count.
     """
     asked = query.get("last_event_id", "")
     from_query = parse_cursor(asked) if asked else START

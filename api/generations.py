@@ -37,11 +37,7 @@ class Generations:
         form = choose_form(request.headers.get("accept"), "json")
         cursor = read_cursor(request.headers, request.query_params)
         new = await self._read(request, owner)
-        with self.node.metrics.accept_seconds.time():
-            async with answering():
-                accepted = await self.node.acceptor.accept(new)
-        if accepted.is_new:
-            self.node.metrics.accepted.labels(new.priority).inc()
+        accepted = await self.node.accept(new)
         if form == "json":
             return _accepted_response(accepted, new)
         async with answering():

@@ -18,7 +18,7 @@ from api.auth import Authenticator
 from api.errors import draining
 from api.hub.hub import Hub
 from api.metrics import Metrics
-from shared.accept import Acceptor
+from shared.accept import Accepted, Acceptor, NewGeneration
 from shared.errors import NotFound, Unavailable
 from shared.ids import is_generation_id
 from shared.models import Model
@@ -57,6 +57,19 @@ class Node:
     def refuse_while_draining(self) -> None:
         if self.is_draining:
             raise draining()
+
+    async def accept(self, new: NewGeneration) -> Accepted:
+        """Accept a prompt, and count it.
+
+        Raises:
+            RequestError, Unavailable: as `Acceptor.accept`.
+        """
+        with self.metrics.accept_seconds.time():
+            async with answering():
+                accepted = await self.acceptor.accept(new)
+        if accepted.is_new:
+            self.metrics.accepted.labels(new.priority).inc()
+        return accepted
 
     async def meta(self, generation_id: str, owner: str) -> Meta:
         """Return the generation, if it is the asker's.

@@ -11,9 +11,11 @@ Source: docs/protocol.md, "Events" and "WebSocket".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
-from api.dialects.fold import Dialect
+from api.dialects.fold import Dialect, Fold, FrameFold
 from shared.ids import START, EventId
 from shared.outcomes import Meta
 
@@ -26,9 +28,13 @@ LOST = (
     b'{"type":"end","status":"failed","finish_reason":"error","error":{"code":"lost",'
     b'"message":"the log of this generation was lost: start a new one","retryable":true}}'
 )
+EXPIRED = (
+    b'{"type":"error","id":"%b","code":"expired","message":"the log of this generation has expired '
+    b'before its end was read","retryable":false}'
+)
 
 
-class SseFold:
+class SseFold(Fold):
     """Server-sent events."""
 
     def __init__(self, meta: Meta) -> None:
@@ -45,7 +51,7 @@ class SseFold:
         return self.add(START, raw)
 
 
-class NdjsonFold:
+class NdjsonFold(Fold):
     """One JSON object a line."""
 
     def __init__(self, meta: Meta) -> None:
@@ -58,24 +64,39 @@ class NdjsonFold:
         return self.add(START, raw)
 
 
-class SocketFold:
+class SocketFold(FrameFold):
     """One JSON object a text frame; each names its generation, because many share a socket."""
+
+    joins = True
+    restarts = True
 
     def __init__(self, meta: Meta) -> None:
         self._id = meta.generation_id.encode()
 
-    def add(self, event_id: EventId, raw: bytes) -> bytes:
+    def add(self, event_id: EventId, raw: bytes) -> Sequence[bytes]:
         raw = as_one_line(raw)
         close = raw.index(b'"', TYPE_START) + 1
         named = b',"id":"%b","event_id":"%d-%d"' % (self._id, *event_id)
-        return raw[:close] + named + raw[close:]
+        return (raw[:close] + named + raw[close:],)
 
-    def aside(self, raw: bytes) -> bytes:
+    def caught_up(self) -> Sequence[bytes]:
+        return (b'{"type":"caught_up","id":"%b"}' % self._id,)
+
+    def aside(self, raw: bytes) -> Sequence[bytes]:
         return self.add(START, raw)
 
+    def expired(self) -> Sequence[bytes]:
+        return (EXPIRED % self._id,)
 
-SSE = Dialect("native-sse", SseFold, heartbeat=b": ping\n")
-NDJSON = Dialect("native-ndjson", NdjsonFold, heartbeat=b"\n")
+
+SSE = Dialect("sse", SseFold, restarts=True)
+NDJSON = Dialect(
+    "ndjson",
+    NdjsonFold,
+    heartbeat=b"\n",
+    content_type=b"application/x-ndjson; charset=utf-8",
+    restarts=True,
+)
 
 
 def as_one_line(raw: bytes) -> bytes:

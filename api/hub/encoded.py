@@ -2,7 +2,8 @@
 
 Invariant: the bytes are the fold of the feed's entries in order, each folded once however many
 readers there are. A resume or a late join is one slice of them. Encoding is lazy and bounded per
-call, so that a long log which nobody has read in this dialect does not hold the loop.
+call, so that a long log which nobody has read in this dialect does not hold the loop. Of a numbered
+dialect it also knows which entry each chunk is in.
 Knows no clock, no transport and no reader.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import bisect
 from array import array
 
-from api.dialects.fold import Dialect, Fold
+from api.dialects.fold import FRAME_END, Dialect, Fold
 from api.hub.feed import Feed
 from shared.outcomes import Meta
 
@@ -20,7 +21,12 @@ SLICE_BYTES_MAX = 65_536
 
 
 class EncodedLog:
-    """What all readers of one generation in one dialect share."""
+    """What all readers of one generation in one dialect share.
+
+    Attributes:
+        opening: what a reader from the start is sent first, before the log's bytes.
+        over_at: the seq after which this dialect has nothing more to say; -1: not known of any.
+    """
 
     def __init__(self, feed: Feed, dialect: Dialect, meta: Meta) -> None:
         self.dialect = dialect
@@ -31,14 +37,18 @@ class EncodedLog:
     def _start(self) -> None:
         self._epoch = self._feed.epoch
         self.fold: Fold = self.dialect.new_fold(self._meta)
+        self.opening = self.fold.opening()
+        self.over_at = -1
         self.base = 0  # the bytes up to this entry have been let go
         self._bytes = bytearray()
         self._ends = array("Q", [0])  # where the bytes of entry base + n end
+        self._given = array("Q", [self.fold.given])  # chunks up to entry n, of a numbered dialect
         self._shared: tuple[tuple[int, int, int], bytes, int] = ((-1, -1, -1), b"", -1)
 
     @property
     def bytes_kept(self) -> int:
-        return len(self._bytes) + self._ends.itemsize * len(self._ends)
+        kept = len(self._ends) + len(self._given)
+        return len(self._bytes) + self._ends.itemsize * kept
 
     @property
     def count(self) -> int:
@@ -52,12 +62,12 @@ class EncodedLog:
         seq: nothing yet, or not encoded yet, or `lacks(seq)`. Readers at one place get the same
         object.
         """
-        self._encode()
+        self.encode()
         if seq < self.base:
             if self._feed.base:
                 return b"", seq
             self._start()  # deterministic, so these are the bytes that were let go
-            self._encode()
+            self.encode()
         available = self.count
         if seq >= available:
             return b"", seq
@@ -96,22 +106,65 @@ class EncodedLog:
         if self.base <= seq < available:
             encoded = self._ends[-1] - self._ends[seq - self.base]
             seq = available
+        if self.over_at >= 0:
+            return encoded
         return encoded + sum(map(len, feed.raws[max(0, seq - feed.base) :]))
 
-    def _encode(self) -> None:
+    def encode(self) -> None:
         """Fold what is new, up to the bound of one call."""
         if self._epoch != self._feed.epoch:
             self._start()
         feed, done = self._feed, self.count
-        if done == feed.count or done < feed.base:
+        if done == feed.count or done < feed.base or self.over_at >= 0:
             return
-        ids, raws, add = feed.ids, feed.raws, self.fold.add
+        ids, raws, fold = feed.ids, feed.raws, self.fold
+        is_numbered = self.dialect.is_numbered
         first = done - feed.base
         for index in range(first, min(len(raws), first + ENCODE_ENTRIES_MAX)):
-            self._bytes += add(ids.at(feed.base + index + 1), raws[index])
+            self._bytes += fold.add(ids.at(feed.base + index + 1), raws[index])
             self._ends.append(len(self._bytes))
+            if is_numbered:
+                self._given.append(fold.given)
+            if fold.over_at >= 0:
+                self.over_at = fold.over_at
+                break
 
     @property
     def is_complete(self) -> bool:
-        """Whether all that the feed has is encoded."""
-        return self.count == self._feed.count and self._epoch == self._feed.epoch
+        """Whether all that the feed has, or that the dialect has to say, is encoded."""
+        if self._epoch != self._feed.epoch:
+            return False
+        return self.count == self._feed.count or self.over_at >= 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all is encoded that this dialect will ever say of this log."""
+        return self.over_at >= 0 or (self._feed.is_ended and self.is_complete)
+
+    # Numbered chunks
+
+    @property
+    def chunks(self) -> int:
+        """The chunks in what has been folded, those of the opening included."""
+        return self._given[-1]
+
+    def chunks_up_to(self, seq: int) -> int:
+        """The chunks up to entry `seq`, which has been folded, or beyond which nothing is said."""
+        return self._given[min(seq, self.count)]
+
+    def find(self, number: int) -> tuple[int, bytes] | None:
+        """Return the seq of the entry that chunk `number` is in, and its bytes from there on.
+
+        Seq 0 is the opening; with `number == chunks` the last entry and no bytes. None: the bytes
+        have been let go, or are not encoded again yet.
+        """
+        assert self.dialect.is_numbered and 0 <= number <= self.chunks
+        seq = bisect.bisect_right(self._given, number)
+        if seq == len(self._given):
+            return self.count, b""
+        rest = self.slice(seq - 1, 1)[0] if seq else self.opening
+        if not rest:
+            return None
+        for _ in range(number - (self._given[seq - 1] if seq else 0)):
+            rest = rest.partition(FRAME_END)[2]
+        return seq, rest

@@ -72,6 +72,19 @@ class IdIndex:
     def has(self, event_id: EventId) -> bool:
         return event_id.seq <= self.count and self.at(event_id.seq) == event_id
 
+    @property
+    def unbroken(self) -> int:
+        """The seq up to which attempts follow one another by one: after a loss the next one jumps.
+
+        What comes after it may have stood there before with other texts.
+        """
+        before = 0
+        for first, attempt in zip(self._firsts, self._attempts, strict=True):
+            if attempt > before + 1:
+                return first - 1
+            before = attempt
+        return self.count
+
 
 class Feed:
     """The copy of one log, and the rule for what may be added to it.

@@ -2,22 +2,24 @@
 
 The socket is the sink: its subscriptions take turns, one frame each, and what answers the client
 (`accepted`, `pong`, `error`) goes before events. Invariant: frames of one subscription leave in the
-order of its log, `caught_up` once, when what was there at the join has been sent, and nothing of it
-after its `end`. No task and no queue per subscription: what waits is in the log.
-Knows nothing of what clients may ask for.
+order of its log, its `caught_up` once, when what was there at the join has been sent, and nothing
+of it after its end. No task and no queue per subscription: what waits is in the log, except for the
+frames of the one entry that is being sent.
+Knows nothing of what clients may ask for, and of a dialect only its fold.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from starlette.types import Send
 
-from api.dialects.native import RESET, SocketFold, joined_tokens
+from api.dialects.fold import FrameFold
+from api.dialects.native import RESET, joined_tokens
 from api.hub.blockage import Blockage
 from api.hub.position import Placing, Position
 from api.hub.reader import Outcome, Port, Transport
@@ -81,8 +83,12 @@ class Socket:
 
     def say(self, **frame: Any) -> None:
         """Send a frame that is no event, before the events that wait."""
+        self.say_text(msgspec.json.encode(frame).decode())
+
+    def say_text(self, frame: str) -> None:
+        """The same, of a frame that is ready."""
         if self._closing is None and not self.done.done():
-            self._replies.append(msgspec.json.encode(frame).decode())
+            self._replies.append(frame)
             if len(self._replies) > REPLIES_MAX:
                 self._has_room.clear()
             self.wake()
@@ -91,17 +97,18 @@ class Socket:
         """Return once the client has taken most of what it was answered."""
         await self._has_room.wait()
 
-    def subscribe(self, relay: Relay, cursor: EventId) -> None:
-        """Send the events of `relay` after `cursor`; one that is open for it is replaced."""
-        self.unsubscribe(relay.generation_id)
-        subscription = Subscription(self, relay, cursor)
-        self.subscriptions[relay.generation_id] = subscription
+    def subscribe(self, key: str, relay: Relay, cursor: EventId, fold: FrameFold) -> Subscription:
+        """Send the events of `relay` after `cursor`; one that is open under `key` is replaced."""
+        self.unsubscribe(key)
+        subscription = Subscription(self, key, relay, cursor, fold)
+        self.subscriptions[key] = subscription
         relay.join(subscription)
+        return subscription
 
-    def unsubscribe(self, generation_id: str) -> None:
-        subscription = self.subscriptions.pop(generation_id, None)
+    def unsubscribe(self, key: str) -> None:
+        subscription = self.subscriptions.pop(key, None)
         if subscription is not None:
-            subscription.is_over = True
+            subscription.stop()
             subscription.relay.leave(subscription)
             self._release(subscription.relay)
             self.active_at = self.port.now()
@@ -119,8 +126,8 @@ class Socket:
     def stop(self) -> None:
         """Let go of everything; the endpoint has to call this."""
         self._finish(GONE)
-        for generation_id in list(self.subscriptions):
-            self.unsubscribe(generation_id)
+        for key in list(self.subscriptions):
+            self.unsubscribe(key)
         self._step.cancel()
 
     # Sending
@@ -142,10 +149,12 @@ class Socket:
                 if self._closing is not None:
                     self._finish(self._closing)
                 return False
-            self._write(frame, now)
+            if frame:
+                self._write(frame, now)
         return True
 
     def _next_frame(self, now: float) -> str | None:
+        """Return the next frame; empty: there may be one in the next turn; None: nothing waits."""
         if self._replies:
             frame = self._replies.popleft()
             if len(self._replies) <= REPLIES_MAX // 2:
@@ -221,29 +230,53 @@ class Socket:
 
 
 class Subscription:
-    """One generation on one socket."""
+    """One reading of one generation on one socket.
+
+    Attributes:
+        key: what the conversation calls it.
+        is_over: nothing more of it will be sent, for whatever reason.
+    """
 
     __slots__ = (
         "_fold",
-        "_has_last_words",
+        "_frames",
         "_has_turn",
+        "_is_last",
+        "_over",
         "_socket",
         "_target",
         "is_over",
+        "key",
         "position",
         "relay",
     )
 
-    def __init__(self, socket: Socket, relay: Relay, cursor: EventId) -> None:
+    def __init__(
+        self, socket: Socket, key: str, relay: Relay, cursor: EventId, fold: FrameFold
+    ) -> None:
+        self.key = key
         self.position = Position(cursor, socket.port.now())
         self.relay = relay
         self.is_over = False
         self._socket = socket
         # Folding an entry costs no more than finding its bytes in a shared log would.
-        self._fold = SocketFold(relay.meta)
+        self._fold = fold
+        self._frames: list[bytes] = []  # of the entry that is being sent, the next one last
+        self._is_last = False  # nothing follows those
+        self._over: asyncio.Event | None = None
         self._has_turn = False
-        self._has_last_words = False
         self._target: int | None = None  # the seq at which it has caught up; -1: that was said
+
+    async def ended(self) -> None:
+        """Return once nothing more of it will be sent."""
+        self._over = self._over or asyncio.Event()
+        if not self.is_over:
+            await self._over.wait()
+
+    def stop(self) -> None:
+        self.is_over = True
+        if self._over is not None:
+            self._over.set()
 
     def wake(self) -> None:
         if not self._has_turn and not self.is_over:
@@ -253,25 +286,22 @@ class Subscription:
     def break_off(self, outcome: Outcome) -> None:
         """The log is gone before its end: there is nothing to come back to."""
         if not self.is_over:
-            name = self.relay.generation_id
-            self._socket.unsubscribe(name)
-            self._socket.say(
-                type="error",
-                id=name,
-                code="expired",
-                message="the log of this generation has expired before its end was read",
-                retryable=False,
-            )
+            self._socket.unsubscribe(self.key)
+            for frame in self._fold.expired():
+                self._socket.say_text(frame.decode())
 
     def backlog_bytes(self) -> int:
+        waiting = sum(map(len, self._frames))
         if self.position.epoch != self.relay.feed.epoch:
-            return 0
+            return waiting
         feed = self.relay.feed
-        return sum(map(len, feed.raws[max(0, self.position.seq - feed.base) :]))
+        return waiting + sum(map(len, feed.raws[max(0, self.position.seq - feed.base) :]))
 
     def next_frame(self, now: float) -> str | None:
-        """Return the next frame, or None: then it has given up its turn."""
-        frame = None if self.is_over else self._next(now)
+        """Return the next frame; empty: come back; None: it has given up its turn."""
+        frame = None
+        if not self.is_over:
+            frame = self._frames.pop() if self._frames else self._next(now)
         if frame is None:
             self._has_turn = False
             return None
@@ -279,55 +309,65 @@ class Subscription:
 
     def _next(self, now: float) -> bytes | None:
         feed = self.relay.feed
+        if self._is_last:
+            self._socket.unsubscribe(self.key)
+            return None
         match self.position.place(feed, now):
             case Placing.WAITING:
                 self._socket.port.await_place(self)
                 return self._last_words()
             case Placing.RESET:
                 self._socket.port.counters.resets += 1
-                return self._fold.aside(RESET)
+                return self._aside(RESET, is_last=not self._fold.restarts)
         if feed.is_whole and (self._target is None or self._target > feed.count):
             self._target = feed.count
         if self._target is not None and 0 <= self._target <= self.position.seq:
             self._target = -1
-            return b'{"type":"caught_up","id":"%b"}' % self.relay.generation_id.encode()
+            return self._first_of(self._fold.caught_up())
         if self.position.seq < feed.base:
             self.relay.refill_soon()
             return None
         if self.position.seq < feed.count:
             return self._event()
         if feed.is_ended:
-            self._socket.unsubscribe(self.relay.generation_id)
+            self._socket.unsubscribe(self.key)
             return None
         return self._last_words()
 
     def _event(self) -> bytes:
         """Return the next entry, or, of a reader that is behind, the next run of tokens."""
-        feed, start = self.relay.feed, self.position.seq
-        frame = b""
-        if feed.count - start >= JOIN_FROM:
+        feed, fold, start = self.relay.feed, self._fold, self.position.seq
+        raw, count = feed.raws[start - feed.base], 1
+        if feed.count - start >= JOIN_FROM and fold.joins:
             # Never over the place at which `caught_up` is due.
             stop = self._target if self._target is not None and self._target > start else feed.count
             raw, count = joined_tokens(
                 feed.raws, start - feed.base, stop - feed.base, JOIN_BYTES_MAX
             )
-            if count > 1:
-                self.position.seq = start + count
-                frame = self._fold.add(feed.ids.at(self.position.seq), raw)
-        if not frame:
-            self.position.seq = start + 1
-            frame = self._fold.add(feed.ids.at(start + 1), feed.raws[start - feed.base])
+        self.position.seq = start + count
+        frame = self._first_of(fold.add(feed.ids.at(start + count), raw))
+        self._is_last = fold.is_over
         counters = self._socket.port.counters
-        counters.events_delivered += self.position.seq - start
+        counters.events_delivered += count
         counters.bytes_delivered += len(frame)
+        if self._frames:
+            counters.bytes_delivered += sum(map(len, self._frames))
         return frame
 
+    def _first_of(self, frames: Sequence[bytes]) -> bytes:
+        """Return the first, and keep the others for the next turns."""
+        if len(frames) == 1:
+            return frames[0]
+        self._frames = list(reversed(frames[1:]))
+        return frames[0] if frames else b""
+
     def _last_words(self) -> bytes | None:
-        """Return an end that is in no log, once, where the log itself is gone."""
+        """Return an end that is in no log, where the log itself is gone."""
         if self.relay.last_words is None:
             return None
-        if self._has_last_words:
-            self._socket.unsubscribe(self.relay.generation_id)
-            return None
-        self._has_last_words = True
-        return self._fold.aside(self.relay.last_words)
+        return self._aside(self.relay.last_words, is_last=True)
+
+    def _aside(self, raw: bytes, *, is_last: bool) -> bytes:
+        frames = self._fold.aside(raw)
+        self._is_last = is_last or frames is None
+        return self._first_of(self._fold.expired() if frames is None else frames)

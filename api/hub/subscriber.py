@@ -2,8 +2,9 @@
 
 It has no task and no queue. When its log changes it is woken; in its turn it is given the bytes
 after its place in one slice. While a write waits nothing is put aside for it: when the write is
-through, it catches up from the log. Invariant: `done` is ENDED only after the bytes of `end` were
-taken by `send`; every other outcome leaves the response unfinished.
+through, it catches up from the log. Invariant: `done` is ENDED only after the bytes of `end`, or of
+the entry at which its dialect is over, were taken by `send`; every other outcome leaves the
+response unfinished.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Subscriber:
                 return self._say_last_words(now)
             case Placing.RESET:
                 self._port.counters.resets += 1
-                return self._say(RESET, now)
+                return self._say(RESET, now, is_last=not self._log.dialect.restarts)
         start = self.position.seq
         chunk, self.position.seq = self._log.slice(start)
         if chunk:
@@ -101,13 +102,16 @@ class Subscriber:
                 return False
         if self.position.seq < self._relay.feed.count:
             return self._goes_on()
-        if self._relay.feed.is_ended:
+        if self._relay.feed.is_ended or self.position.seq == self._log.over_at:
             self._finish(Outcome.ENDED)
             return False
         return self._say_last_words(now)
 
     def _goes_on(self) -> bool:
         """There is more; but what was let go for lack of room has to be read again first."""
+        if self.position.seq == self._log.over_at:
+            self._finish(Outcome.ENDED)
+            return False
         if self._log.lacks(self.position.seq):
             self._relay.refill_soon()
             return False
@@ -115,20 +119,20 @@ class Subscriber:
 
     def _say_last_words(self, now: float) -> bool:
         """Write an end that is not in the log, where the log itself is gone."""
-        if self._has_last_words:
-            self._finish(Outcome.ENDED)
-        elif self._relay.last_words is not None:
-            self._has_last_words = True
-            return self._say(self._relay.last_words, now)
-        return False
+        if self._relay.last_words is None:
+            return False
+        return self._say(self._relay.last_words, now, is_last=True)
 
-    def _say(self, raw: bytes, now: float) -> bool:
+    def _say(self, raw: bytes, now: float, *, is_last: bool) -> bool:
         """Write an event that is not in the log; True: go on."""
         words = self._log.fold.aside(raw)
         if words is None:
             self._finish(Outcome.LOST)
             return False
+        self._has_last_words = is_last
         self._write(words, now)
+        if is_last and not self._step.is_busy:
+            self._finish(Outcome.ENDED)
         return not self._step.is_busy and not self.done.done()
 
     def _write(self, chunk: bytes, now: float) -> None:
@@ -153,6 +157,8 @@ class Subscriber:
         self._unblock()
         if error is not None:
             self._finish(Outcome.FAILED)
+        elif self._has_last_words:
+            self._finish(Outcome.ENDED)
         else:
             self._port.wake(self)
 

@@ -11,12 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from api.auth import Authenticator
 from api.hub.hub import Hub
 from api.hub.live import Listener
+from api.metrics import Metrics
+from api.node import Node
 from shared import keys
 from shared.errors import Unavailable
 from shared.events import End, Event, Token, encode
 from shared.ids import START, EventId
+from shared.models import load_models
 from shared.outcomes import Entry, Meta, Top
 from shared.settings import Settings
 
@@ -238,6 +242,23 @@ class Bench:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.hub.__aexit__(*exc)
+
+    def node(self, **parts: Any) -> Node:
+        """A node around this hub, with stand-ins for what a test does not ask."""
+        known: Any = {
+            "name": "n1",
+            "settings": self.settings,
+            "models": load_models(""),
+            "redis": None,
+            "store": self.log,
+            "acceptor": None,
+            "hub": self.hub,
+            "authenticator": Authenticator({}, ()),
+            "metrics": Metrics(),
+            "started_at": 0,
+            **parts,
+        }
+        return Node(**known)
 
     async def pass_time(self, seconds: float, step_s: float = 0.25) -> None:
         """Let time pass, tick by tick; what the ticks start is run."""

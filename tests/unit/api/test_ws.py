@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from api.auth import Authenticator
-from api.ws import WebSocketEndpoint
+from api.ws import native_socket
 from shared.accept import Accepted, NewGeneration
 from shared.errors import RequestError, Unavailable
 from shared.events import Start
-from shared.models import load_models
 from tests.support.bench import END, GENERATION, Bench, Client, settle
 
 OTHER = "gen_other00000"
@@ -44,14 +43,7 @@ class Talk:
         self.client = Client({"type": "websocket.connect"})
         self.acceptor = FakeAcceptor(bench)
         authenticator = Authenticator({"k1": "ann"} if keys else {}, ())
-        endpoint = WebSocketEndpoint(
-            hub=bench.hub,
-            acceptor=self.acceptor,  # type: ignore[arg-type]
-            store=bench.log,  # type: ignore[arg-type]
-            authenticator=authenticator,
-            models=load_models(""),
-            settings=bench.settings,
-        )
+        endpoint = native_socket(bench.node(acceptor=self.acceptor, authenticator=authenticator))
         bench.log.cancel = self._cancel  # type: ignore[attr-defined]
         self.cancelled: list[str] = []
         self.task = asyncio.create_task(

@@ -1,0 +1,257 @@
+"""A WebSocket that clients talk on: the handshake, the reading loop, limits, how it is closed.
+
+A dialect derives from `Conversation` and says what its frames mean. The handshake decides who may
+come in; after it, whatever a client sends wrong is an error frame of the dialect's, and the socket
+lives. Reading and sending are apart: a ping is answered while an answer streams, and a client that
+does not read what it is answered is not read from. Invariant: the socket closes with a code that
+says whether to come back. Source: docs/protocol.md, "WebSocket".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
+
+from api.dialects.fold import FrameFold
+from api.errors import CODES, TRANSPORT, draining, request_error, unavailable
+from api.events import find, read_query
+from api.hub.departure import Departure
+from api.hub.socket import GONE, Socket, Subscription
+from api.node import Node
+from api.strict_json import decode_json
+from shared.errors import RequestError, Unavailable
+from shared.ids import START, EventId
+from shared.outcomes import Meta
+
+logger = logging.getLogger(__name__)
+
+SUBSCRIPTIONS_MAX = 100
+ANSWER_S = 4.0  # for one request of a client; what takes longer is unavailable
+CLOSE_S = 1.0  # for a close frame to leave
+BINARY = 1003
+UNAVAILABLE = 1013
+
+Frame = dict[str, Any]
+Command = Callable[[Frame], Awaitable[None]]
+Open = Callable[[Node, str, Scope, Send], "Conversation"]  # node, owner, scope, send
+
+
+class SocketEndpoint:
+    """The ASGI application of one WebSocket route.
+
+    Args:
+        path: the route's; the label of the metrics.
+        converse: makes the conversation of one socket; what it raises refuses the handshake.
+        subprotocol: chosen where the client offers it.
+        tells_browsers: bad credentials of a browser, which cannot read the handshake's status, are
+            let in, told and closed for good. Only for clients that know final close codes.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        path: str,
+        converse: Open,
+        *,
+        subprotocol: str | None = None,
+        tells_browsers: bool = False,
+    ) -> None:
+        self.node = node
+        self.path = path
+        self.converse = converse
+        self.subprotocol = subprotocol
+        self.tells_browsers = tells_browsers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one socket.
+
+        Raises:
+            RequestError: refused at the handshake.
+        """
+        assert (await receive())["type"] == "websocket.connect"
+        headers, authenticator = Headers(scope=scope), self.node.authenticator
+        if not authenticator.allows_origin(headers.get("origin"), headers.get("host")):
+            raise request_error("forbidden", "this origin may not open sockets here")
+        if self.node.hub.is_draining:
+            raise draining()
+        try:
+            owner = authenticator.owner(headers, read_query(scope))
+        except RequestError as exc:
+            if "origin" not in headers or not self.tells_browsers:
+                raise
+            await self._refuse_browser(scope, send, exc)
+            return
+        conversation = self.converse(self.node, owner, scope, send)
+        await self._accept(scope, send)
+        await conversation.hold(receive)
+
+    async def _accept(self, scope: Scope, send: Send) -> None:
+        chosen = self.subprotocol if self.subprotocol in scope.get("subprotocols", ()) else None
+        await send({"type": "websocket.accept", "subprotocol": chosen})
+
+    async def _refuse_browser(self, scope: Scope, send: Send, error: RequestError) -> None:
+        await self._accept(scope, send)
+        frame = msgspec.json.encode(error_frame(error)).decode()
+        await send({"type": "websocket.send", "text": frame})
+        code = CODES[error.code].close or 4501
+        await send({"type": "websocket.close", "code": code, "reason": error.code})
+
+
+class Conversation(ABC):
+    """One accepted socket: what its client asks for, one thing after the other.
+
+    A dialect gives `commands` (or its own `do`) and `say_error`, and answers through `socket`:
+    `socket.say(**frame)` for what is no event, `open` for a log. Frames that are wrong raise
+    RequestError.
+    """
+
+    commands: Mapping[str, Command] = {}
+
+    def __init__(self, node: Node, owner: str, scope: Scope, send: Send) -> None:
+        self.node = node
+        self.hub = node.hub
+        self.owner = owner
+        self._send = send
+        self._transport = scope.get("extensions", {}).get(TRANSPORT)
+        self.socket = Socket(
+            send,
+            self.hub,
+            idle_s=node.settings.ws_idle_s,
+            release=self.hub.release,
+            transport=self._transport,
+        )
+
+    # What a dialect says
+
+    async def do(self, frame: Frame) -> None:
+        """Do what one frame asks for, within `ANSWER_S`: by default what `commands` has for it."""
+        command = self.commands.get(str(frame.get("type")))
+        if command is None:
+            raise request_error("invalid_request", f"type: one of {', '.join(self.commands)}")
+        await command(frame)
+
+    @abstractmethod
+    def say_error(self, frame: Any, error: RequestError) -> None:
+        """Tell the client what is wrong with `frame`, which may be anything, or None: no JSON."""
+
+    def take_binary(self) -> None:
+        """Refuse a binary frame."""
+        self.socket.close(BINARY)
+
+    def errands(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what runs beside the reading, until the socket closes."""
+        return []
+
+    # What a dialect may use
+
+    async def open(
+        self, key: str, meta: Meta, fold: FrameFold, cursor: EventId = START
+    ) -> Subscription:
+        """Send what follows `cursor`, as `fold` has it; what is open under `key` is replaced."""
+        relay = await self.hub.hold(meta)
+        return self.socket.subscribe(key, relay, cursor, fold)
+
+    async def find(self, generation_id: str) -> Meta:
+        """Return the generation, if it is the asker's; raises as api.events.find."""
+        return await find(self.hub, self.node.store, self.owner, generation_id)
+
+    def check_room(self) -> None:
+        """Raise `rate_limited` where the socket has as many generations open as it may."""
+        if len(self.socket.subscriptions) >= SUBSCRIPTIONS_MAX:
+            raise request_error(
+                "rate_limited", f"at most {SUBSCRIPTIONS_MAX} open generations on one socket"
+            )
+
+    # The socket's life
+
+    async def hold(self, receive: Receive) -> None:
+        """Read and send until either side has had enough, then close."""
+        hub, socket = self.hub, self.socket
+        hub.admit(socket, "websocket")
+        hub.heartbeats.put(socket, hub.now() + hub.settings.heartbeat_s)
+        try:
+            async with asyncio.TaskGroup() as group:
+                errands = [self._read(receive), *self.errands()]
+                tasks = [group.create_task(errand) for errand in errands]
+                code = await socket.done
+                for task in tasks:
+                    task.cancel()
+            await self._close(code, receive)
+        finally:
+            socket.stop()
+            hub.dismiss(socket)
+
+    async def _close(self, code: int, receive: Receive) -> None:
+        """Say why, where that can still be said; else break the connection off."""
+        if code == GONE:
+            return
+        if not self.socket.is_blocked:
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await self._send(
+                        {"type": "websocket.close", "code": code, "reason": _reason(code)}
+                    )
+                return
+            except (TimeoutError, OSError):
+                pass
+        logger.info("socket broken off", extra={"close_code": code})
+        if self._transport is None:
+            raise ConnectionAbortedError("socket broken off")
+        self._transport.abort()
+        await Departure.wait(receive, "websocket.disconnect")
+
+    async def _read(self, receive: Receive) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                self.socket.close(GONE)
+                self.socket.stop()
+                return
+            self.socket.active_at = self.hub.now()
+            if message.get("bytes") is not None:
+                self.take_binary()
+                return
+            await self._take(message)
+            await self.socket.room()
+
+    async def _take(self, message: Message) -> None:
+        """Do what one frame asks for; what is wrong with it is an error frame."""
+        frame: Any = None
+        try:
+            frame = decode_json(message.get("text") or "")
+            if not isinstance(frame, dict):
+                raise request_error("invalid_request", "a frame is a JSON object")
+            async with asyncio.timeout(ANSWER_S):
+                await self.do(frame)
+        except (Unavailable, TimeoutError):
+            self.fail(frame, unavailable())
+        except RequestError as exc:
+            self.fail(frame, exc)
+
+    def fail(self, frame: Any, error: RequestError) -> None:
+        """Say what is wrong, and close where the client had better go elsewhere."""
+        self.say_error(frame, error)
+        if error.code == "draining":
+            self.socket.close(CODES["draining"].close)
+        elif error.code == "unavailable" and not self.socket.subscriptions:
+            self.socket.close(UNAVAILABLE)
+
+
+def error_frame(error: RequestError, **names: str) -> Frame:
+    """Return the native error frame; `names` say what it answers."""
+    said = {"code": error.code, "message": error.message, "retryable": error.retryable}
+    return {"type": "error", **names, **said}
+
+
+def _reason(code: int) -> str:
+    for name, row in CODES.items():
+        if row.close == code:
+            return name
+    return {4000: "idle", BINARY: "binary"}.get(code, "")

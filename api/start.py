@@ -1,0 +1,69 @@
+"""A POST that starts a generation, as every dialect does it: who, what, accepted, found again.
+
+The checks come in one order, so that the answer to a request that is wrong twice is always the
+same: credentials, draining, idempotency key, body. Knows no dialect: each brings its own reading
+of the body's members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from starlette.requests import Request as HttpRequest
+
+from api.body import check_idempotency_key, new_generation, read_body, read_object
+from api.node import Node, answering
+from shared.outcomes import Meta
+from shared.request import Request
+
+
+class Asked(NamedTuple):
+    """What a dialect has made of a body.
+
+    Attributes:
+        grace_s: `on_disconnect` where the client does not say it; None: goes on without readers.
+    """
+
+    request: Request
+    grace_s: float | None = None
+
+
+# Is given the body's members, null ones left out. It may set those that all dialects have in
+# common (`session`, …) where its clients say them in other words.
+Parse = Callable[[dict[str, Any]], Asked]
+
+
+async def start(
+    node: Node, request: HttpRequest, parse: Parse, *, is_any_type: bool = False
+) -> Meta:
+    """Accept what a POST asks for, or find what the same Idempotency-Key has started.
+
+    Args:
+        is_any_type: the body is JSON whatever its content type says.
+
+    Raises:
+        RequestError, Unavailable.
+    """
+    owner = node.owner(request)
+    node.refuse_while_draining()
+    key = request.headers.get("idempotency-key")
+    if key is not None:
+        check_idempotency_key(key)
+    bytes_max = node.settings.body_bytes_max
+    raw = await read_body(
+        request.headers, request.receive, bytes_max=bytes_max, is_any_type=is_any_type
+    )
+    body = read_object(raw, bytes_max=bytes_max)
+    asked = parse(body)
+    new = new_generation(
+        body,
+        asked.request,
+        owner=owner,
+        models=node.models,
+        idempotency_key=key or "",
+        grace_s=asked.grace_s,
+    )
+    accepted = await node.accept(new)
+    async with answering():
+        return await node.meta(accepted.generation_id, owner)

@@ -1,0 +1,141 @@
+"""An answer that is a stream of one generation's log, in any dialect.
+
+Hands `send` to the hub and gives the response the end that its outcome deserves. Invariant: a body
+is finished only after the log's end, or after the last thing that its dialect has to say; every
+other way out breaks the connection off, so that the client sees an error and not an end.
+Knows no path and no query.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.types import Receive, Scope, Send
+
+from api.dialects.fold import Dialect, Headers
+from api.errors import TRANSPORT, break_off
+from api.hub.departure import Departure
+from api.hub.hub import Hub
+from api.hub.reader import Outcome
+from api.hub.relay import Relay
+from api.hub.subscriber import Subscriber
+from shared.ids import START, EventId
+from shared.outcomes import Meta
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where an answer begins.
+
+    Attributes:
+        cursor: everything after this entry is sent.
+        head: sent at once, before it.
+        prefix: sent immediately before the first bytes of the log, in the same block.
+        headers: further ones of the response.
+        is_empty: there is nothing to send: 204.
+    """
+
+    cursor: EventId = START
+    head: bytes = b""
+    prefix: bytes = b""
+    headers: Headers = ()
+    is_empty: bool = False
+
+
+Begin = Callable[[Relay], Awaitable[Beginning]]
+
+
+async def stream(
+    hub: Hub,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    meta: Meta,
+    dialect: Dialect,
+    headers: Headers = (),
+    begin: Begin | None = None,
+) -> None:
+    """Answer with the log of one generation in `dialect`; returns when the answer is over.
+
+    Args:
+        headers: sent with the dialect's own.
+        begin: says where, once the log is at hand; default: the opening, and all from the start.
+
+    Raises:
+        RequestError, Unavailable: before anything was sent.
+    """
+    async with hub.reading(meta) as relay:
+        if begin is None:
+            beginning = Beginning(head=relay.encoded(dialect).opening)
+        else:
+            beginning = await begin(relay)
+        own = () if beginning.is_empty else stream_headers(dialect)
+        head = {
+            "type": "http.response.start",
+            "status": 204 if beginning.is_empty else 200,
+            "headers": [*own, *beginning.headers, *headers],
+        }
+        await send(head)
+        if scope["method"] == "HEAD" or beginning.is_empty:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        if beginning.head:
+            await send({"type": "http.response.body", "body": beginning.head, "more_body": True})
+        outcome = await _read(hub, relay, scope, receive, send, dialect, beginning)
+    await finish(scope, receive, send, outcome)
+
+
+async def _read(
+    hub: Hub,
+    relay: Relay,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    dialect: Dialect,
+    beginning: Beginning,
+) -> Outcome:
+    subscriber = Subscriber(
+        relay,
+        dialect,
+        send,
+        hub,
+        cursor=beginning.cursor,
+        transport=scope.get("extensions", {}).get(TRANSPORT),
+        prefix=beginning.prefix,
+    )
+    departure = Departure(receive, lambda: subscriber.break_off(Outcome.LEFT))
+    hub.admit(subscriber, dialect.name)
+    hub.heartbeats.put(subscriber, hub.now() + hub.settings.heartbeat_s)
+    try:
+        relay.join(subscriber)
+        return await subscriber.done
+    finally:
+        subscriber.break_off(Outcome.LEFT)
+        departure.close()
+        relay.leave(subscriber)
+        hub.dismiss(subscriber)
+
+
+async def finish(scope: Scope, receive: Receive, send: Send, outcome: Outcome) -> None:
+    """End the response as its outcome deserves: cleanly after its end, and never otherwise."""
+    if outcome is Outcome.ENDED:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    elif outcome is not Outcome.LEFT:
+        logger.info("reader broken off", extra={"outcome": outcome.value})
+        break_off(scope)
+        await Departure.wait(receive)
+
+
+def stream_headers(dialect: Dialect) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a stream: nothing between us and the reader may keep or change it."""
+    return [
+        (b"content-type", dialect.content_type),
+        (b"cache-control", b"no-store, no-transform"),
+        (b"x-accel-buffering", b"no"),
+        *dialect.headers,
+    ]

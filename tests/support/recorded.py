@@ -1,0 +1,160 @@
+"""Recorded logs, one for each thing that can happen to an answer, and a dialect's bytes for them.
+
+tests/golden/<dialect>.<log>.txt pins those bytes: whoever changes one changes what clients get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from api.dialects.fold import Dialect, FrameFold
+from api.dialects.native import LOST, RESET
+from api.hub.encoded import EncodedLog
+from api.hub.feed import Feed
+from api.hub.frame import Frame
+from shared.events import (
+    Counts,
+    Data,
+    End,
+    Event,
+    Failure,
+    File,
+    Progress,
+    Reasoning,
+    Reset,
+    Start,
+    Token,
+    ToolCall,
+    Usage,
+    encode,
+)
+from shared.ids import EventId
+from shared.outcomes import Meta
+from shared.request import Request, encode_request
+from tests.support.bench import make_meta
+
+CREATED_AT_MS = 1_735_689_600_123
+STOP = End("completed", "stop", usage=Counts(5, 3, 8))
+CANCELLED = End("cancelled", "cancelled")
+
+
+@dataclass(frozen=True)
+class Log:
+    """One log as it was appended: (attempt, event), and what was said outside it."""
+
+    entries: list[tuple[int, Event]]
+    aside: list[bytes] = field(default_factory=list)
+
+    @property
+    def feed(self) -> Feed:
+        feed = Feed()
+        for seq, (attempt, event) in enumerate(self.entries, 1):
+            entry = (EventId(attempt, seq), encode(event))
+            feed.offer_live(Frame(feed.top, (entry,), 0))
+        return feed
+
+
+def attempt(number: int, *events: Event) -> list[tuple[int, Event]]:
+    return [(number, Start(number, "demo")), *((number, event) for event in events)]
+
+
+LOGS = {
+    "normal": Log(
+        attempt(1, Token("Grüße"), Token(' "you"'), Token(" 👩\u200d🚀\n"), Usage(5, 3, 8), STOP)
+    ),
+    "tools": Log(
+        attempt(
+            1,
+            Reasoning("Hm, "),
+            Reasoning("weather."),
+            Token("Let me see."),
+            ToolCall(0, "call_a", "weather"),
+            ToolCall(0, arguments='{"city":'),
+            ToolCall(0, arguments='"Köln"}'),
+            ToolCall(1, "call_b", "time", "{}"),
+            End("completed", "tool_calls"),
+        )
+    ),
+    "extras": Log(
+        attempt(
+            1,
+            Progress("pdf_parsing", 3, 50, 6.0),
+            Data("steps", {"n": [1]}),
+            File("plot.png", "image/png", data="iVBORw0K"),
+            File("paper.pdf", "application/pdf", url="https://example.org/paper.pdf"),
+            Token("See the plot."),
+            End("completed", "length"),
+        )
+    ),
+    "takeover": Log(
+        [
+            *attempt(1, Token("One, "), Token("two, ")),
+            *attempt(2, Token("three."), Usage(5, 3, 8), STOP),
+        ]
+    ),
+    "reset": Log(
+        [
+            *attempt(1, Token("One, "), Token("two, ")),
+            (2, Start(2, "demo")),
+            (2, Reset("takeover")),
+            (2, Token("Uno, due, ")),
+            (2, Token("tre.")),
+            (2, End("completed", "stop")),
+        ]
+    ),
+    # Nothing that a client was shown is taken back.
+    "reset_early": Log(
+        [
+            *attempt(1),
+            (2, Start(2, "demo")),
+            (2, Reset("takeover")),
+            (2, Token("Uno.")),
+            (2, End("completed", "stop")),
+        ]
+    ),
+    "cancelled": Log(attempt(1, Token("One, "), CANCELLED)),
+    "cancelled_in_queue": Log([(1, CANCELLED)]),
+    "failed": Log(
+        attempt(
+            1,
+            Token("One, "),
+            End("failed", "error", error=Failure("upstream_error", "the upstream broke", True)),
+        )
+    ),
+    "empty": Log(attempt(1, End("completed", "stop"))),
+    "lost": Log(attempt(1, Token("One, ")), [LOST]),
+    "rewritten": Log(attempt(1, Token("One, ")), [RESET]),
+}
+
+
+def recorded_meta(request: Request | None = None) -> Meta:
+    request = request or Request(messages=[{"role": "user", "content": "Hi"}])
+    return make_meta(created_at_ms=CREATED_AT_MS, request=encode_request(request))
+
+
+def bytes_of(dialect: Dialect, log: Log, meta: Meta) -> bytes:
+    """What a reader from the start is sent, until it is finished or the log has no more."""
+    encoded = EncodedLog(log.feed, dialect, meta)
+    sent, seq = encoded.opening, 0
+    while True:
+        chunk, last = encoded.slice(seq)
+        if last == seq:
+            break
+        sent, seq = sent + chunk, last
+    if not encoded.is_finished:
+        sent += b"".join(encoded.fold.aside(raw) or b"(broken off)\n" for raw in log.aside)
+    return sent
+
+
+def frames_of(new_fold: Callable[[Meta], FrameFold], log: Log, meta: Meta) -> bytes:
+    """The same of a socket, one frame a line, nothing joined."""
+    fold, feed, lines = new_fold(meta), log.feed, []
+    for seq, raw in enumerate(feed.raws, 1):
+        lines += fold.add(feed.ids.at(seq), raw)
+        if fold.is_over:
+            break
+    else:
+        for raw in log.aside:
+            lines += fold.aside(raw) or fold.expired()
+    return b"".join(line + b"\n" for line in lines)

@@ -1,0 +1,43 @@
+"""Each dialect's bytes for each recorded log are those in tests/golden.
+
+`pytest tests/unit/api/dialects/test_golden.py --golden-update` writes them anew: read the diff.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from api.dialects.native import NDJSON, SSE, SocketFold
+from tests.support.recorded import LOGS, Log, bytes_of, frames_of, recorded_meta
+
+DIRECTORY = Path(__file__).parents[3] / "golden"
+META = recorded_meta()
+
+# By the name of the file. A dialect that depends on what was asked stands here once per case.
+DIALECTS: dict[str, Callable[[Log], bytes]] = {
+    "native-sse": lambda log: bytes_of(SSE, log, META),
+    "native-ndjson": lambda log: bytes_of(NDJSON, log, META),
+    "native-websocket": lambda log: frames_of(SocketFold, log, META),
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_bytes_are_those_recorded(
+    dialect: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    path = DIRECTORY / f"{dialect}.{name}.txt"
+    found = DIALECTS[dialect](LOGS[name])
+    if request.config.getoption("--golden-update"):
+        path.write_bytes(found)
+
+    assert found == path.read_bytes()
+
+
+def test_every_file_belongs_to_a_dialect_and_a_log() -> None:
+    names = {f"{dialect}.{name}.txt" for dialect in DIALECTS for name in LOGS}
+
+    assert {path.name for path in DIRECTORY.iterdir()} == names
