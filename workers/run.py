@@ -48,6 +48,7 @@ class Run:
     ticket: Ticket
     begun: Begun | None = None
     held_ms: int | None = None  # begin said: look again after this
+    is_giving_back: bool = False  # another entry of it is the next one's
     request: Request | None = None
     _outbox: Outbox | None = None
     _stop: StopReason | None = None
@@ -310,6 +311,7 @@ class Run:
 
     async def _release(self, error: BackendError | None) -> str:
         store, queue = self.tools.store, self.tools.queue
+        self.is_giving_back = True
         outcome = await store.release(
             self.id, self.outbox.token, self.outbox.attempt, has_failed=error is not None
         )
