@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from api import longpoll
 from api.dialects.native import NDJSON, SSE
-from api.errors import TRANSPORT, break_off, unavailable
+from api.errors import TRANSPORT, WIRE, break_off, unavailable
 from api.hub.departure import Departure
 from api.hub.hub import Hub
 from api.hub.reader import Outcome
@@ -162,6 +162,7 @@ async def _stream(
         hub,
         cursor=cursor,
         transport=scope.get("extensions", {}).get(TRANSPORT),
+        wire=scope.get("extensions", {}).get(WIRE),
         prefix=retry_line() if transport == "sse" else b"",
     )
     departure = Departure(receive, lambda: subscriber.break_off(Outcome.LEFT))
