@@ -23,7 +23,9 @@ from shared.errors import RequestError, Unavailable
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1  # after which a client may ask again when Redis is away or the node drains
-TRANSPORT = "tailrace.transport"  # the scope extension that api/http_protocol.py provides
+# The scope extensions that api/http_protocol.py provides.
+TRANSPORT = "tailrace.transport"
+WIRE = "tailrace.wire"
 
 
 class Code(NamedTuple):

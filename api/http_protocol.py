@@ -1,7 +1,8 @@
 """uvicorn's protocols, with what they leave open closed, and the transport handed to the app.
 
 * The transport is in `scope["extensions"]["tailrace.transport"]`: the hub asks it how much is
-  unsent, and breaks off with it. Code that uses it works without it, on any ASGI server.
+  unsent, and breaks off with it. Beside it, `tailrace.wire` is the way past `send`. Code that uses
+  them works without them, on any ASGI server.
 * A request head must be complete 10 s after it began, and so must the rest of a body that was
   answered before it was read; a head of more than about 64 KiB is refused. uvicorn limits none.
 * A closed connection is closed: `transport.close()` waits until what is unsent has gone, for ever
@@ -16,6 +17,7 @@ drives it over real sockets, so an upgrade that moves a method shows there.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -23,7 +25,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 from websockets.protocol import CONNECTING
 
-from api.errors import CODES, TRANSPORT
+from api.errors import CODES, TRANSPORT, WIRE
 
 HEAD_S = 10.0  # for a request head, and for the rest of a body that nobody waits for
 HEAD_BYTES_MAX = 65_536
@@ -34,6 +36,37 @@ _HEAD_TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-type: application/json\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 )
+
+
+class DirectWire:
+    """What `scope["extensions"]["tailrace.wire"]` is: the transport's `write`, and when to stop.
+
+    Chunks that are written here stand between those of `send`, which keeps none back. The protocol
+    that owns it tells it of the transport's pauses.
+    """
+
+    __slots__ = ("is_paused", "on_paused", "on_resumed", "write")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.write: Callable[[bytes], None] = transport.write
+        self.is_paused = False
+        self.release()
+
+    def release(self) -> None:
+        """Nobody writes here any more."""
+        self.on_paused = self.on_resumed = _nothing
+
+    def pause(self) -> None:
+        self.is_paused = True
+        self.on_paused()
+
+    def resume(self) -> None:
+        self.is_paused = False
+        self.on_resumed()
+
+
+def _nothing() -> None:
+    pass
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -57,11 +90,20 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.wire = DirectWire(transport)
         self._start_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_deadline()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.wire.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.wire.resume()
 
     def data_received(self, data: bytes) -> None:
         self._has_completed = False
@@ -82,7 +124,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
+        extensions: dict[str, Any] = {TRANSPORT: self.transport, WIRE: self.wire}
+        self.scope["extensions"] = extensions
         self._is_in_head = self._has_begun = True
 
     def on_headers_complete(self) -> None:
@@ -138,6 +181,8 @@ class HttpProtocol(HttpToolsProtocol):
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket connection, from its handshake on."""
 
+    wire: DirectWire | None = None  # once it is open
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if not self.handshake_initiated and not self.transport.is_closing():
@@ -152,6 +197,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             # The application runs in a task that has not started yet.
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[TRANSPORT] = self.transport
+            self.wire = extensions[WIRE] = DirectWire(self.transport)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.wire is not None:
+            self.wire.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.wire is not None:
+            self.wire.resume()
 
     def handle_parser_exception(self) -> None:
         if self.conn.state is CONNECTING:

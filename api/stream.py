@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from starlette.types import Receive, Scope, Send
 
 from api.dialects.fold import Dialect, Headers
-from api.errors import TRANSPORT, break_off
+from api.errors import TRANSPORT, WIRE, break_off
 from api.hub.departure import Departure
 from api.hub.hub import Hub
 from api.hub.reader import Outcome
@@ -106,6 +106,7 @@ async def _read(
         hub,
         cursor=beginning.cursor,
         transport=scope.get("extensions", {}).get(TRANSPORT),
+        wire=scope.get("extensions", {}).get(WIRE),
         prefix=beginning.prefix,
     )
     departure = Departure(receive, lambda: subscriber.break_off(Outcome.LEFT))

@@ -60,6 +60,8 @@ class Outbox:
         start: this attempt's `start`, already accepted.
         fields: meta as it was at the begin.
         now_s: when the begin was sent.
+        restore_within_s: of its last accepted call; at most as long as an end is remembered, or a
+            holder that slept would take what was ended and forgotten for lost.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Outbox:
         start: Entry,
         fields: Mapping[bytes, bytes],
         now_s: float,
+        restore_within_s: float = RESTORE_WITHIN_S,
     ) -> None:
         self.generation_id = generation_id
         self.token = token
@@ -89,6 +92,7 @@ class Outbox:
         self._status: Status | None = None  # once the end has been pushed
         self._flight: tuple[int, float] | None = None  # entries after it is accepted; sent at
         self._last_ok_s = now_s
+        self._restore_within_s = min(restore_within_s, RESTORE_WITHIN_S)
 
     def push(self, event: AnyEvent) -> None:
         """Add an event; text joins the piece before it while that has no bytes yet."""
@@ -170,7 +174,7 @@ class Outbox:
 
     def _go_back(self, top: EventId, now_s: float, *, lost: bool) -> None:
         """Redis has less than we had accepted: write it again, if the rules allow it."""
-        if lost and now_s - self._last_ok_s >= RESTORE_WITHIN_S:
+        if lost and now_s - self._last_ok_s >= self._restore_within_s:
             self.stopped = "lost"
             return
         is_mine = top == START or (top.seq <= len(self.log) and self.log[top.seq - 1][0] == top)

@@ -48,6 +48,7 @@ class Run:
     ticket: Ticket
     begun: Begun | None = None
     held_ms: int | None = None  # begin said: look again after this
+    is_giving_back: bool = False  # another entry of it is the next one's
     request: Request | None = None
     _outbox: Outbox | None = None
     _stop: StopReason | None = None
@@ -177,6 +178,7 @@ class Run:
             start=begun.start,
             fields=begun.fields,
             now_s=now_s,
+            restore_within_s=2 * self.tools.settings.retention_s,  # as long as meta outlives an end
         )
         await self.tools.queue.note_begun(self.ticket, begun.meta.created_at_ms)
         self.request = decode_request(begun.meta.request)
@@ -310,6 +312,7 @@ class Run:
 
     async def _release(self, error: BackendError | None) -> str:
         store, queue = self.tools.store, self.tools.queue
+        self.is_giving_back = True
         outcome = await store.release(
             self.id, self.outbox.token, self.outbox.attempt, has_failed=error is not None
         )

@@ -193,9 +193,7 @@ class Worker:
             log.warning("entry left for others", extra={"entry": str(delivery.entry_id)})
             return
         if ticket.id in self.runs:
-            # The entry in hand is enough; but it may be that very one, read or claimed once more.
-            if delivery.entry_id != self.runs[ticket.id].delivery.entry_id:
-                await self.queue.acknowledge(delivery)
+            await self._set_aside(delivery, self.runs[ticket.id])
             return
         if self.is_draining:  # it came in the last moment: somebody else's, at once
             await self._put_back(delivery, ticket, "resume")
@@ -208,6 +206,15 @@ class Worker:
         run = Run(self.tools, delivery, ticket)
         self.runs[ticket.id] = run
         self._tasks.create_task(self._run(run))
+
+    async def _set_aside(self, delivery: Delivery, run: Run) -> None:
+        """One entry in hand is enough; but it may be that very one, read or claimed once more."""
+        if delivery.entry_id == run.delivery.entry_id:
+            return
+        if run.is_giving_back:  # this may be what it has given back already: the only way on
+            self._look_again(delivery, time.monotonic())
+            return
+        await self.queue.acknowledge(delivery)
 
     def _is_batch_full(self) -> bool:
         slots, _, batch = self._load()

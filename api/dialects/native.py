@@ -22,6 +22,7 @@ from shared.outcomes import Meta
 TYPE_PREFIX = b'{"type":"'
 TYPE_START = len(TYPE_PREFIX)
 TOKEN_PREFIX = b'{"type":"token","text":"'
+TOKEN_REST = len(b'{"type":"token",')
 TOKEN_SUFFIX = b'"}'
 RESET = b'{"type":"reset","reason":"log_rewritten"}'
 LOST = (
@@ -41,6 +42,9 @@ class SseFold(Fold):
         pass
 
     def add(self, event_id: EventId, raw: bytes) -> bytes:
+        if raw.startswith(TOKEN_PREFIX) and raw.splitlines() == [raw]:
+            attempt, seq = event_id
+            return b"id: %d-%d\nevent: token\ndata: {%b\n\n" % (attempt, seq, raw[TOKEN_REST:])
         raw = as_one_line(raw)
         close = raw.index(b'"', TYPE_START)
         # What follows the type starts with a comma, or is the closing brace alone.
@@ -104,7 +108,7 @@ def as_one_line(raw: bytes) -> bytes:
 
     A foreign writer may order members differently or indent; its bytes must not break the framing.
     """
-    if raw.startswith(TYPE_PREFIX) and b"\n" not in raw and b"\r" not in raw:
+    if raw.startswith(TYPE_PREFIX) and raw.splitlines() == [raw]:
         return raw
     try:
         fields = msgspec.json.decode(raw)

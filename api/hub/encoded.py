@@ -44,6 +44,8 @@ class EncodedLog:
         self._ends = array("Q", [0])  # where the bytes of entry base + n end
         self._given = array("Q", [self.fold.given])  # chunks up to entry n, of a numbered dialect
         self._shared: tuple[tuple[int, int, int], bytes, int] = ((-1, -1, -1), b"", -1)
+        # The newest entry's bytes, for the many who wait for just these.
+        self._last, self._last_seq = b"", -1
 
     @property
     def bytes_kept(self) -> int:
@@ -62,7 +64,11 @@ class EncodedLog:
         seq: nothing yet, or not encoded yet, or `lacks(seq)`. Readers at one place get the same
         object.
         """
-        self.encode()
+        feed = self._feed
+        if self._epoch != feed.epoch or self.base + len(self._ends) - 1 != feed.ids.count:
+            self.encode()
+        if seq == self._last_seq - 1:
+            return self._last, self._last_seq
         if seq < self.base:
             if self._feed.base:
                 return b"", seq
@@ -115,19 +121,21 @@ class EncodedLog:
         if self._epoch != self._feed.epoch:
             self._start()
         feed, done = self._feed, self.count
-        if done == feed.count or done < feed.base or self.over_at >= 0:
+        if done == feed.ids.count or done < feed.base or self.over_at >= 0:
             return
         ids, raws, fold = feed.ids, feed.raws, self.fold
         is_numbered = self.dialect.is_numbered
         first = done - feed.base
         for index in range(first, min(len(raws), first + ENCODE_ENTRIES_MAX)):
-            self._bytes += fold.add(ids.at(feed.base + index + 1), raws[index])
+            self._last = fold.add(ids.at(feed.base + index + 1), raws[index])
+            self._bytes += self._last
             self._ends.append(len(self._bytes))
             if is_numbered:
                 self._given.append(fold.given)
             if fold.over_at >= 0:
                 self.over_at = fold.over_at
                 break
+        self._last_seq = self.count
 
     @property
     def is_complete(self) -> bool:

@@ -55,9 +55,14 @@ class IdIndex:
         self._firsts: list[int] = []
         self._attempts: list[int] = []
 
-    def append(self, event_id: EventId) -> None:
+    @property
+    def attempt(self) -> int:
+        """The attempt of the last entry; 0 without one."""
+        return self._attempts[-1] if self._attempts else 0
+
+    def begin(self, event_id: EventId) -> None:
+        """The next entry, not counted yet, is this one."""
         assert event_id.seq == self.count + 1
-        self.count = event_id.seq
         if not self._attempts or self._attempts[-1] != event_id.attempt:
             self._firsts.append(event_id.seq)
             self._attempts.append(event_id.attempt)
@@ -67,6 +72,8 @@ class IdIndex:
         if seq == 0:
             return START
         assert 1 <= seq <= self.count
+        if seq >= self._firsts[-1]:
+            return EventId(self._attempts[-1], seq)
         return EventId(self._attempts[bisect.bisect_right(self._firsts, seq) - 1], seq)
 
     def has(self, event_id: EventId) -> bool:
@@ -104,6 +111,7 @@ class Feed:
         self.bytes_kept = 0
         self.former = IdIndex()  # the ids of the epoch before this one
         self.repairs = 0
+        self._top = b""  # see `_top_line`; empty: to be made anew
         self._buffer_bytes_max = buffer_bytes_max
         self._buffer: list[Frame] = []
         self._buffer_bytes = 0
@@ -194,6 +202,7 @@ class Feed:
     def _drop(self) -> None:
         self.former = self.ids
         self.ids = IdIndex()
+        self._top = b""
         self.base = 0
         self.raws = []
         self.bytes_kept = 0
@@ -229,6 +238,40 @@ class Feed:
         return True
 
     # What comes live
+
+    def follow(self, payload: bytes) -> bool:
+        """Append what a frame brings if it continues this copy in the plainest way.
+
+        That is nearly every frame there is: the own top first, then the next seqs of the same
+        attempt. It is compared as bytes, nothing is parsed. False: `parse_frame` and `offer_live`
+        decide; a beginning of it may have been appended.
+        """
+        if self.state is not State.LIVE or not payload.startswith(self._top_line()):
+            return False
+        attempt, seq = self.ids.attempt, self.ids.count
+        for line in payload.split(b"\n")[1:]:
+            seq += 1
+            name = b"%d-%d" % (attempt, seq)
+            raw = line[len(name) + 1 :]
+            if not line.startswith(name) or line[len(name) : -len(raw)] != b" ":
+                return False
+            self._append_next(raw)
+            self._top = name + b"\n"
+        return True
+
+    def _top_line(self) -> bytes:
+        """The own top as a frame's first line names it."""
+        if not self._top:
+            self._top = b"%d-%d\n" % self.top
+        return self._top
+
+    def _append_next(self, raw: bytes) -> None:
+        self.ids.count += 1
+        self.raws.append(raw)
+        self.bytes_kept += len(raw) + ENTRY_OVERHEAD_BYTES
+        if raw.startswith(END_PREFIX):
+            self.state = State.ENDED
+            self._buffer, self._buffer_bytes = [], 0
 
     def offer_live(self, frame: Frame) -> None:
         """Take a frame. It never blocks and never fails: what does not fit is read from the log."""
@@ -273,9 +316,6 @@ class Feed:
     def _append(self, event_id: EventId, raw: bytes) -> None:
         if self.is_ended:
             return  # nothing is read after an end
-        self.ids.append(event_id)
-        self.raws.append(raw)
-        self.bytes_kept += len(raw) + ENTRY_OVERHEAD_BYTES
-        if raw.startswith(END_PREFIX):
-            self.state = State.ENDED
-            self._buffer, self._buffer_bytes = [], 0
+        self.ids.begin(event_id)
+        self._append_next(raw)
+        self._top = b""

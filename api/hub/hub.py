@@ -228,9 +228,7 @@ class Hub:
         return has_expired or relay.feed.raws[-1] != meta.end
 
     def _open(self, meta: Meta) -> Relay:
-        relay = Relay(
-            meta, self.store, spawn=self.spawn, clock=self.now, lease_s=self.settings.lease_s
-        )
+        relay = Relay(meta, self.store, spawn=self.spawn, host=self, lease_s=self.settings.lease_s)
         self.relays[meta.generation_id] = relay
         if not meta.is_ended:
             channel = keys.live(meta.generation_id).encode()
@@ -317,6 +315,10 @@ class Hub:
 
     def wake(self, sink: Sink) -> None:
         self._pump.wake(sink)
+
+    def call_at(self, at: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call back at hub time `at`."""
+        return asyncio.get_running_loop().call_later(max(0.0, at - self.now()), callback)
 
     def note_blocked(self, sink: Slowable) -> None:
         self.blocked.add(sink)

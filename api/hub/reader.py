@@ -7,6 +7,7 @@ no queue; where its bytes go is its own affair.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -32,6 +33,25 @@ class Transport(Protocol):
     def abort(self) -> None: ...
 
     def get_write_buffer_size(self) -> int: ...
+
+
+class Wire(Protocol):
+    """A connection that bytes are written to directly, below the server's `send`.
+
+    Attributes:
+        write: takes all bytes at once and never waits; what the socket does not take is kept.
+        is_paused: more is kept than should be: write nothing further.
+        on_paused, on_resumed: called when that begins and ends; whoever writes sets them.
+    """
+
+    write: Callable[[bytes], None]
+    is_paused: bool
+    on_paused: Callable[[], None]
+    on_resumed: Callable[[], None]
+
+    def release(self) -> None:
+        """Forget both."""
+        ...
 
 
 class Reader(Protocol):

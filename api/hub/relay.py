@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from api.dialects.fold import Dialect
+from api.hub.audience import Audience, Host
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import Entry, FrameInvalid, Notice, parse_frame
@@ -43,7 +44,7 @@ class Relay:
 
     Args:
         spawn: runs a coroutine in a task that somebody owns.
-        clock: loop time, s.
+        host: the hub, as audiences need it.
     """
 
     def __init__(
@@ -52,26 +53,29 @@ class Relay:
         store: Store,
         *,
         spawn: Spawn,
-        clock: Callable[[], float],
+        host: Host,
         lease_s: float,
     ) -> None:
         self.meta = meta
         self.feed = Feed()
         self.readers: set[Reader] = set()
+        self.scattered: set[Reader] = set()  # those that do not follow in a row
         self.recheck = Recheck(lease_s)
         self.last_words: bytes | None = None  # an end that is not in the log
         self.is_gone = False  # ended, but its log has expired
         self.is_closed = False
         self.is_confirmed = meta.is_ended  # its live channel is subscribed, or not needed
         self.holds = 0  # requests that are being served from it
-        self.opened_at = self.heard_at = self.idle_since = clock()
+        self.opened_at = self.heard_at = self.idle_since = host.now()
         self.grace_lock = asyncio.Lock()
         self.is_attached = False  # Redis counts our readers (grace)
         self.attached_at = 0.0
         self._store = store
         self._spawn = spawn
-        self._clock = clock
+        self._host = host
+        self._clock = host.now
         self._logs: dict[str, EncodedLog] = {}
+        self._audiences: dict[str, Audience] = {}
         self._is_reading = False
         self._is_refilling = False
         self._settled = asyncio.Event()
@@ -96,11 +100,21 @@ class Relay:
             log = self._logs[dialect.name] = EncodedLog(self.feed, dialect, self.meta)
         return log
 
+    def audience(self, dialect: Dialect, *, is_chunked: bool) -> Audience:
+        """Return those who follow in `dialect`; a dialect is always chunked, or never."""
+        audience = self._audiences.get(dialect.name)
+        if audience is None:
+            log = self.encoded(dialect)
+            audience = Audience(log, self.feed, self._host, is_chunked=is_chunked)
+            self._audiences[dialect.name] = audience
+        return audience
+
     # Readers
 
     def join(self, reader: Reader) -> None:
         """Let `reader` read from its cursor on."""
         self.readers.add(reader)
+        self.scattered.add(reader)
         if not self.feed.ids.has(reader.position.cursor):
             # Perhaps ours is the old log: read it again before the cursor is declared void.
             self.feed.mark_stale()
@@ -109,13 +123,21 @@ class Relay:
 
     def leave(self, reader: Reader) -> None:
         self.readers.discard(reader)
+        self.scattered.discard(reader)
 
     def changed(self) -> None:
         """Wake every reader, and whoever waits for the copy to be whole."""
-        if self.feed.is_whole or self.is_over:
+        if not self._settled.is_set() and (self.feed.is_whole or self.is_over):
             self._settled.set()
-        for reader in self.readers:
+        for reader in self.scattered:
             reader.wake()
+        for audience in self._audiences.values():
+            audience.changed()
+
+    def disband(self) -> None:
+        """Nobody follows any more: each reader has to look for itself."""
+        for audience in self._audiences.values():
+            audience.disband()
 
     def break_off(self, outcome: Outcome) -> None:
         for reader in list(self.readers):
@@ -129,6 +151,7 @@ class Relay:
         """End all readers with an event that is in no log."""
         if not self.is_over:
             self.last_words = raw
+            self.disband()
             self.changed()
 
     def declare_gone(self) -> None:
@@ -142,13 +165,15 @@ class Relay:
     def trim(self) -> None:
         """Let go of what all readers have behind them; who needs it has it read again."""
         feed = self.feed
-        target = feed.count
-        for reader in self.readers:
+        rows = [a.seq_min for a in self._audiences.values() if a.seq_min is not None]
+        target = min([feed.count, *rows])
+        for reader in self.scattered:
             is_placed = reader.position.epoch == feed.epoch
             target = min(target, reader.position.seq if is_placed else 0)
         for name, log in list(self._logs.items()):
             if log.count < target:
                 del self._logs[name]  # nobody reads it: its readers would be further back
+                self._audiences.pop(name, None)
             else:
                 log.trim(max(target, log.base))
         feed.trim(target)
@@ -186,6 +211,9 @@ class Relay:
         """Take one message of the live channel. Never waits, never raises."""
         self.heard_at = self._clock()
         before = self.feed.count
+        if self.feed.follow(payload):
+            self.changed()
+            return
         try:
             frame = parse_frame(payload)
         except FrameInvalid as exc:
@@ -277,6 +305,7 @@ class Relay:
     def _put_back(self) -> None:
         logger.warning("log rewritten", extra={"generation_id": self.generation_id})
         now = self._clock()
+        self.disband()
         for reader in self.readers:
             reader.position.leave(self.feed.former, now)
 

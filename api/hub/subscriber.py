@@ -16,9 +16,10 @@ from starlette.types import Send
 
 from api.dialects.fold import Dialect
 from api.dialects.native import RESET
+from api.hub.audience import Row
 from api.hub.blockage import Blockage
 from api.hub.position import Placing, Position
-from api.hub.reader import Outcome, Port, Transport
+from api.hub.reader import Outcome, Port, Transport, Wire
 from api.hub.relay import Relay
 from api.hub.step import Step
 from api.hub.unread import unread_bytes
@@ -31,6 +32,7 @@ class Subscriber:
     Args:
         cursor: the last id that it has seen.
         transport: what is below `send`, when the server shows it.
+        wire: the way past `send`, when the server has one.
         prefix: written immediately before the first bytes of the log, in the same block.
     """
 
@@ -46,9 +48,12 @@ class Subscriber:
         "_sent_at",
         "_step",
         "_transport",
+        "_wire",
         "done",
         "is_queued",
         "position",
+        "row",
+        "write",
     )
 
     def __init__(
@@ -60,6 +65,7 @@ class Subscriber:
         *,
         cursor: EventId,
         transport: Transport | None = None,
+        wire: Wire | None = None,
         prefix: bytes = b"",
     ) -> None:
         self.position = Position(cursor, port.now())
@@ -70,6 +76,11 @@ class Subscriber:
         self._send = send
         self._port = port
         self._transport = transport
+        self._wire = wire
+        self.row: Row | None = None
+        if wire is not None:
+            self.write = wire.write
+            wire.on_paused, wire.on_resumed = self._paused, self._resumed
         self._prefix = prefix
         self._sent_at = port.now()
         self._step = Step(self._written)
@@ -77,13 +88,20 @@ class Subscriber:
         self._chunk_bytes = 0
         self._has_last_words = False
 
+    @property
+    def _is_blocked(self) -> bool:
+        return self._blockage is not None or self._step.is_busy
+
     def wake(self) -> None:
-        if not self.is_queued and not self._step.is_busy:
+        if not self.is_queued and not self._is_blocked:
             self._port.wake(self)
 
     def pump(self, now: float) -> bool:
         """Write the next slice, if there is one and nothing waits; True: there is more."""
-        if self._step.is_busy or self.done.done():
+        if self.row is not None or self._is_blocked or self.done.done():
+            return False
+        if self._wire is not None and self._wire.is_paused:
+            self._block(now)  # by what was sent before on this connection
             return False
         match self.position.place(self._relay.feed, now):
             case Placing.WAITING:
@@ -98,14 +116,30 @@ class Subscriber:
             self._port.counters.events_delivered += self.position.seq - start
             self._port.counters.bytes_delivered += len(chunk)
             self._write(chunk, now)
-            if self._step.is_busy or self.done.done():
+            if self._is_blocked or self.done.done():
                 return False
         if self.position.seq < self._relay.feed.count:
             return self._goes_on()
         if self._relay.feed.is_ended or self.position.seq == self._log.over_at:
             self._finish(Outcome.ENDED)
             return False
-        return self._say_last_words(now)
+        if self._relay.last_words is not None:
+            return self._say_last_words(now)
+        self._follow(now)
+        return False
+
+    def _follow(self, now: float) -> None:
+        """All is written: from here on with the others, if the server shows us its wire."""
+        if self._wire is not None and not self._prefix:
+            self._relay.scattered.discard(self)
+            audience = self._relay.audience(self._log.dialect, is_chunked=True)
+            audience.admit(self, self.position.seq, now)
+
+    def step_out(self, seq: int, sent_at: float) -> None:
+        self.position.seq, self._sent_at = seq, sent_at
+        if not self.done.done():
+            self._relay.scattered.add(self)
+            self.wake()
 
     def _goes_on(self) -> bool:
         """There is more; but what was let go for lack of room has to be read again first."""
@@ -131,9 +165,9 @@ class Subscriber:
             return False
         self._has_last_words = is_last
         self._write(words, now)
-        if is_last and not self._step.is_busy:
+        if is_last and not self._is_blocked:
             self._finish(Outcome.ENDED)
-        return not self._step.is_busy and not self.done.done()
+        return not self._is_blocked and not self.done.done()
 
     def _write(self, chunk: bytes, now: float) -> None:
         if self._prefix:
@@ -141,7 +175,12 @@ class Subscriber:
         self._put(chunk, now)
 
     def _put(self, chunk: bytes, now: float) -> None:
+        if not chunk:
+            return  # as a chunk of the body it would be its end
         self._sent_at = now
+        if self._wire is not None:
+            self._wire.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            return
         message = {"type": "http.response.body", "body": chunk, "more_body": True}
         try:
             is_through = self._step.start(self._send(message))  # type: ignore[arg-type]
@@ -150,8 +189,22 @@ class Subscriber:
             return
         if not is_through:
             self._chunk_bytes = len(chunk)
-            self._blockage = Blockage(now, unread_bytes(self._transport))
-            self._port.note_blocked(self)
+            self._block(now)
+
+    def _block(self, now: float) -> None:
+        self._blockage = Blockage(now, unread_bytes(self._transport))
+        self._port.note_blocked(self)
+
+    def _paused(self) -> None:
+        """The connection keeps as much unsent as it should: read on when it has gone."""
+        if self.row is not None:
+            self.row.remove(self)
+        if self._blockage is None and not self.done.done():
+            self._block(self._port.now())
+
+    def _resumed(self) -> None:
+        if not self.done.done():
+            self._written(None, None)
 
     def _written(self, _: Any, error: BaseException | None) -> None:
         self._unblock()
@@ -174,8 +227,9 @@ class Subscriber:
         """Write a heartbeat if nothing was written for `heartbeat_s`; return when to look again."""
         if self.done.done():
             return None
-        if now - self._sent_at < heartbeat_s or self._step.is_busy:
-            return max(self._sent_at, now - heartbeat_s / 2) + heartbeat_s
+        sent_at = self._sent_at if self.row is None else max(self._sent_at, self.row.sent_at)
+        if now - sent_at < heartbeat_s or self._is_blocked:
+            return max(sent_at, now - heartbeat_s / 2) + heartbeat_s
         self._put(self._log.dialect.heartbeat, now)
         return now + heartbeat_s
 
@@ -206,5 +260,9 @@ class Subscriber:
     def _finish(self, outcome: Outcome) -> None:
         if not self.done.done():
             self.done.set_result(outcome)
+            if self._wire is not None:
+                self._wire.release()
+        if self.row is not None:
+            self.row.remove(self)
         self._unblock()
         self._step.cancel()

@@ -18,7 +18,7 @@ async def test_a_worker_whose_loop_stands_still_beyond_its_lease_is_fenced(scene
         await odd.ready()
         for worker in cluster.workers[:2]:
             worker.freeze()  # so that the odd one gets it
-        answer = await scene.start(demo_body(200, 40, prompt="block the loop"))
+        answer = await scene.start(demo_body(120, 50, prompt="block the loop"))
         await scene.read_to(answer, 5)
         assert await scene.holder(answer) is odd
         for worker in cluster.workers[:2]:
@@ -36,7 +36,7 @@ async def test_a_worker_whose_loop_stands_still_beyond_its_lease_is_fenced(scene
 
 async def test_redis_cuts_a_node_that_does_not_read_and_the_node_repairs_itself(scene: Scene):
     """The pub/sub output buffer runs over while the node is frozen; nothing may be missing."""
-    answer = await scene.start(demo_body(300, 60))
+    answer = await scene.start(demo_body(150, 60))
     await scene.read_to(answer, 10)
     node = scene.cluster.api[0]
 

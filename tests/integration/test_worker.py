@@ -748,6 +748,36 @@ async def test_what_is_delivered_twice_runs_once(url):
         await nothing_left(stage)
 
 
+async def test_an_entry_that_comes_back_before_its_run_has_left_is_kept(url, monkeypatch):
+    """It was to be tried again, and the run that gave it back has not been answered yet."""
+    async with Stage(url, fails("Hel"), says("lo")) as stage:
+        worker = await stage.start()
+        gate, is_leaving = asyncio.Event(), asyncio.Event()
+        acknowledge = worker.queue.acknowledge
+
+        async def slow(delivery):
+            if delivery.lane == "interactive":
+                is_leaving.set()
+                await gate.wait()
+            await acknowledge(delivery)
+
+        monkeypatch.setattr(worker.queue, "acknowledge", slow)
+        generation_id = await stage.ask()
+        await is_leaving.wait()
+
+        async def is_read_again():
+            pending = await stage.redis.xpending(keys.lane("resume"), keys.GROUP)
+            read = (await stage.redis.xinfo_groups(keys.lane("resume")))[0]["entries-read"]
+            return read or pending["pending"]
+
+        await until(is_read_again, DEADLINE_S, "the entry is back and has been read")
+        gate.set()
+        await stage.ended(generation_id)
+
+        assert await stage.text(generation_id) == "Hello"
+        await nothing_left(stage)
+
+
 async def test_models_of_other_workers_are_left_for_them(url):
     mine, theirs = ScriptedBackend(says("mine")), ScriptedBackend(says("theirs"))
     async with Stage(url, says("a"), lease_s=0.3) as stage:

@@ -22,6 +22,12 @@ LOG_MAX = 24
 READERS_MAX = 3
 
 
+def payload_of(frame: Frame) -> bytes:
+    """The frame as it is published."""
+    lines = [b"%d-%d" % frame.prev, *(b"%d-%d %b" % (*e, raw) for e, raw in frame.entries)]
+    return b"\n".join(lines)
+
+
 class Reader:
     """One reader of the copy, as the hub treats it."""
 
@@ -98,7 +104,9 @@ class FeedMachine(RuleBasedStateMachine):
     def deliver(self, index: int, again: bool) -> None:
         """A frame arrives: in order, out of order, or to come once more."""
         index = min(index, len(self.frames) - 1)
-        self.feed.offer_live(self.frames[index])
+        frame = self.frames[index]
+        if not self.feed.follow(payload_of(frame)):
+            self.feed.offer_live(frame)
         if not again:
             del self.frames[index]
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from api.hub.feed import Feed, PageRequest
 from api.hub.frame import Entry, Frame
-from shared.ids import START
+from shared.ids import START, EventId
 from tests.stateful.test_feed import FeedMachine
 
 
@@ -91,7 +91,25 @@ class ForgetsOnOverflow(Feed):
         pass
 
 
+class FollowsBySeq(Feed):
+    """Takes a frame that begins where the copy ends, whatever attempt that was."""
+
+    def _top_line(self) -> bytes:
+        return b""
+
+    def follow(self, payload: bytes) -> bool:
+        prev, *lines = payload.split(b"\n")
+        if not lines or int(prev.partition(b"-")[2]) != self.count:
+            return False
+        for line in lines:
+            name, _, raw = line.partition(b" ")
+            attempt, _, seq = name.partition(b"-")
+            self._append(EventId(int(attempt), int(seq)), raw)
+        return True
+
+
 MUTANTS = [
+    FollowsBySeq,
     KnowsBySeq,
     ComparesPagesBySeq,
     ReadsExclusively,

@@ -4,8 +4,8 @@ Loaded by schemathesis itself, in a process of its own (tests/conformance/test_o
 
 * `Accept`: OpenAPI leaves it to the content types of the answers, and schemathesis sends none. Here
   each request gets one, chosen by what it asks, so that a run repeats itself.
-* `Idempotency-Key`: two bodies under one key are refused, as they should be, which would look like a
-  valid request that was turned down. A key that is valid is made one of its body.
+* `Idempotency-Key`: two bodies under one key are refused, as they should be, which would look like
+  a valid request that was turned down. A key that is valid is made one of its body.
 """
 
 from __future__ import annotations

@@ -333,6 +333,20 @@ def test_just_before_it_restores():
     assert isinstance(outbox.take(14.9), Restore)
 
 
+def test_where_an_end_is_remembered_more_shortly_it_stops_sooner():
+    """What is absent then may have ended and been forgotten: it is not lost."""
+    start = (EventId(1, 1), encode(Start(1, "demo")))
+    outbox = Outbox(
+        ID, "mine", found=[], start=start, fields=FIELDS, now_s=0.0, restore_within_s=2.0
+    )
+    outbox.push(Token("a"))
+
+    outbox.take(2.0)
+    outbox.answer(Lost(START), 2.0)
+
+    assert outbox.stopped == "lost"
+
+
 def test_the_time_counts_from_when_the_call_was_made():
     """An answer may have been under way for long: then the call was accepted long ago."""
     outbox = outbox_of()

@@ -1,0 +1,82 @@
+"""Runs benches and prints one table: goal, seen, and what it is compared with.
+
+    python -m bench [names] [--quick] [--repeat 3] [--json FILE]
+
+Ends with 1 if a reader anywhere did not get its exact text, or a run could not be measured; a goal
+that was missed is a figure and not a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from bench.support import cpu, nchan
+from bench.support.stage import Stage, open_stage
+from bench.support.table import Row, show, spread
+
+BENCHES = ("fan_out",)
+REPEATS = 3
+
+
+def main() -> None:
+    args = parse(sys.argv[1:])
+    rows = asyncio.run(run(args.names or BENCHES, is_quick=args.quick, repeats=args.repeat))
+    print("\n" + show(rows))
+    if args.json:
+        args.json.write_text(json.dumps([row.record() for row in rows], indent=1))
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("names", nargs="*", help=f"which: {', '.join(BENCHES)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="small: does it work, not how fast")
+    parser.add_argument("--repeat", type=int, default=0, help=f"default {REPEATS}, quick 1")
+    parser.add_argument("--json", type=Path, help="write the rows here, too")
+    args = parser.parse_args(argv)
+    if unknown := {*args.names} - {*BENCHES}:
+        parser.error(f"no bench {sorted(unknown)[0]!r}; there are {', '.join(BENCHES)}")
+    args.repeat = args.repeat or (1 if args.quick else REPEATS)
+    return args
+
+
+async def run(names: Sequence[str], *, is_quick: bool, repeats: int) -> list[Row]:
+    """Run these benches one after the other on one stage."""
+    say(f"{len(cpu.CORES)} cores, load {os.getloadavg()[0]:.1f}; measured: core {cpu.MEASURED}")
+    if missing := nchan.why_missing():
+        say(missing)
+    rows: list[Row] = []
+    async with open_stage(is_quick=is_quick, repeats=repeats) as stage:
+        for name in names:
+            began = time.monotonic()
+            rows += await bench(name).run(stage)
+            say(f"{name}: {time.monotonic() - began:.0f} s; cores busy with others: {busy(stage)}")
+    return rows
+
+
+def busy(stage: Stage) -> str:
+    """How much else the machine did within the windows of the last bench."""
+    seen, stage.others = stage.others, []
+    return spread(seen)
+
+
+def bench(name: str) -> ModuleType:
+    return importlib.import_module(f"bench.{name}")
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""The bare loop: a process that has sockets and frames, and does nothing but `send`.
+
+What everything else is compared with: the frames that Tailrace would write, to as many readers,
+without a log, a protocol, a resume or a limit. A reader asks for `/<n>` and gets the stream `n`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from api.dialects.native import NDJSON, SSE, SocketFold
+from bench.support.cpu import MEASURED
+from shared.events import Token, encode
+from shared.ids import EventId
+from shared.outcomes import parse_meta
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+TICK_S = 0.005  # many streams: what is due leaves this often
+
+Send = Callable[[bytes], int]
+
+
+def frames_of(kind: str, pieces: Sequence[str]) -> list[bytes]:
+    """What Tailrace writes to a socket for each of these tokens, byte for byte."""
+    meta = parse_meta("gen_0000000000000000000000", {})
+    fold = {"sse": SSE.new_fold, "ndjson": NDJSON.new_fold, "ws": SocketFold}[kind](meta)
+    frames = []
+    for seq, text in enumerate(pieces, 2):
+        data = fold.add(EventId(1, seq), encode(Token(text)))
+        if kind == "ws":
+            size = bytes((len(data),)) if len(data) < 126 else b"\x7e" + len(data).to_bytes(2)
+            frames.append(b"\x81" + size + data)
+        else:
+            frames.append(b"%x\r\n%b\r\n" % (len(data), data))
+    return frames
+
+
+class Bare:
+    """One run after the other, as the parent says."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=2_048)
+        self._socks: list[socket.socket] = []
+        self._unsent: dict[int, bytes] = {}
+
+    def run(self) -> None:
+        """Serve until the parent closes its end."""
+        self._pipe.send(self._listener.getsockname()[1])
+        while True:
+            try:
+                name, args = self._pipe.recv()
+            except EOFError:
+                return
+            self._pipe.send(getattr(self, name)(*args))
+
+    def accept(self, readers: int) -> None:
+        """Take this many readers and send each a head."""
+        self._socks = [None] * readers  # type: ignore[list-item]
+        for _ in range(readers):
+            sock, _ = self._listener.accept()
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            asked = sock.recv(65_536)
+            self._socks[int(asked.split(b" ", 2)[1][1:])] = sock
+            sock.send(HEAD)
+            sock.setblocking(False)
+
+    def fan_out(self, frames: list[bytes], per_s: float) -> float:
+        """Send each frame to every reader, `per_s` frames a second; return when the first left."""
+        sends = [sock.send for sock in self._socks]
+        began = time.monotonic()
+        for n, frame in enumerate(frames):
+            if per_s and (wait_s := began + n / per_s - time.monotonic()) > 0:
+                time.sleep(wait_s)
+            size = len(frame)
+            for reader, send in enumerate(sends):
+                try:
+                    if (sent := send(frame)) == size:
+                        continue
+                except BlockingIOError:
+                    sent = 0
+                self._unsent[reader] = frame[sent:]
+            while self._unsent:  # a full socket: nobody goes on before it has taken the frame
+                self._flush()
+        self._finish()
+        return began
+
+    def many(self, frames: list[list[bytes]], per_s: float) -> float:
+        """Send each reader its own frames, `per_s` a second, every 5 ms what is due."""
+        sends = [sock.send for sock in self._socks]
+        count, total = len(frames), len(frames) * len(frames[0])
+        done, began = 0, time.monotonic()
+        while done < total:
+            due = min(total, 1 + int((time.monotonic() - began) * per_s * count))
+            for n in range(done, due):
+                sends[n % count](frames[n % count][n // count])
+            done = due
+            time.sleep(TICK_S)
+        self._finish()
+        return began
+
+    def serve(self, body: bytes, readers: int) -> None:
+        """Give this many readers, as they come, the whole body as fast as they take it."""
+        poll = select.epoll()
+        poll.register(self._listener.fileno(), select.EPOLLIN)
+        socks: dict[int, socket.socket] = {}
+        left: dict[int, memoryview] = {}
+        whole, done = memoryview(HEAD + body), 0
+        while done < readers:
+            for fd, _ in poll.poll():
+                if fd == self._listener.fileno():
+                    sock, _ = self._listener.accept()
+                    sock.setblocking(False)
+                    socks[sock.fileno()], left[sock.fileno()] = sock, whole
+                    poll.register(sock.fileno(), select.EPOLLIN)
+                    continue
+                if left[fd] is whole:
+                    socks[fd].recv(65_536)
+                    poll.modify(fd, select.EPOLLOUT)
+                left[fd] = left[fd][socks[fd].send(left[fd]) :]
+                if not left[fd]:
+                    poll.unregister(fd)
+                    done += 1
+        self._socks = list(socks.values())
+
+    def close(self) -> None:
+        for sock in self._socks:
+            sock.close()
+        self._socks = []
+
+    def _finish(self) -> None:
+        for sock in self._socks:
+            sock.send(LAST_CHUNK)
+
+    def _flush(self) -> None:
+        """Send on what a socket did not take; wait until one takes some."""
+        writable = select.select([], [self._socks[n] for n in self._unsent], [], 0.01)[1]
+        for reader in [n for n in self._unsent if self._socks[n] in writable]:
+            data = self._unsent.pop(reader)
+            sent = self._socks[reader].send(data)
+            if sent < len(data):
+                self._unsent[reader] = data[sent:]
+
+
+def run(pipe: Connection, cores: Sequence[int]) -> None:
+    """The process's whole life."""
+    os.sched_setaffinity(0, cores)
+    gc.disable()
+    Bare(pipe).run()
+
+
+class BareProcess:
+    """The process, seen from a bench.
+
+    Attributes:
+        port: where it listens, once entered.
+    """
+
+    def __init__(self, cores: Sequence[int] = MEASURED) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, self._theirs = context.Pipe()
+        self._process = context.Process(target=run, args=(self._theirs, list(cores)), daemon=True)
+        self.port = 0
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
+
+    async def __aenter__(self) -> BareProcess:
+        self._process.start()
+        self._theirs.close()
+        self.port = await asyncio.to_thread(self._pipe.recv)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pipe.close()
+        await asyncio.to_thread(self._process.join, 10)
+        self._process.kill()
+
+    async def call(self, name: str, *args: Any) -> Any:
+        """Have it run a method of `Bare` and return what that returned."""
+        self._pipe.send((name, args))
+        return await asyncio.to_thread(self._pipe.recv)

@@ -1,0 +1,206 @@
+"""The readers: one process, one epoll loop, sockets that are read and nothing more.
+
+While a run is on, bytes and the times of reads are kept; they are looked at when it is over. So a
+reader costs one `recv` for each write that reaches it, and a slow measurement is the server's.
+Does what comes over the pipe: `open`, `wait`, `report`, `count`, `close`. Knows no asyncio.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import select
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from bench.support.wire import LENGTH, Judge
+
+BUFFER_BYTES = 1 << 20
+LAST_ID = re.compile(rb'"last_event_id":"([0-9-]+)"')
+
+
+class Ask(NamedTuple):
+    """What a reader sends.
+
+    Attributes:
+        first: at once.
+        then: when the first bytes have come: a WebSocket's first frame.
+        again: after each whole reply, with the new cursor in its place: a long poll's next request.
+    """
+
+    first: bytes
+    then: bytes = b""
+    again: bytes = b""
+
+
+@dataclass(slots=True)
+class Reader:
+    """One connection.
+
+    Attributes:
+        end: the bytes with which its stream is over.
+        reply: of a long poll, what has come of the reply that is under way.
+    """
+
+    sock: socket.socket
+    ask: Ask
+    end: bytes
+    reply: bytes = b""
+    arrivals: list[tuple[float, bytes]] = field(default_factory=list)
+    tail: bytes = b""
+    is_over: bool = False
+
+
+class Readers:
+    """All connections of a run, and the loop that reads them."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._poll = select.epoll()
+        self._poll.register(pipe.fileno(), select.EPOLLIN)
+        self._readers: dict[int, Reader] = {}
+        self._silent: set[int] = set()  # have not had a byte yet
+        self._open: set[int] = set()  # are not over
+        self._asked: str = ""  # what the parent waits for
+        self._deadline = 0.0
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+
+    def run(self) -> None:
+        """Serve until the parent closes its end."""
+        while True:
+            timeout = max(0.0, self._deadline - time.monotonic()) if self._asked else -1
+            for fd, mask in self._poll.poll(timeout):
+                reader = self._readers.get(fd)
+                if reader is None:
+                    if not self._command():
+                        return
+                elif mask & select.EPOLLOUT:
+                    self._send(fd, reader)
+                else:
+                    self._read(fd, reader)
+            if self._asked:
+                self._answer()
+
+    # What the parent asks for
+
+    def _command(self) -> bool:
+        try:
+            name, args = self._pipe.recv()
+        except EOFError:
+            return False
+        if name in ("opened", "wait"):
+            self._asked, self._deadline = name, time.monotonic() + args[0]
+        else:
+            self._pipe.send(getattr(self, name)(*args))
+        return True
+
+    def _answer(self) -> None:
+        """Answer `opened` with how many are silent, `wait` with how many are not over."""
+        left = self._silent if self._asked == "opened" else self._open
+        if not left or time.monotonic() >= self._deadline:
+            self._asked = ""
+            self._pipe.send(len(left))
+
+    def open(self, address: tuple[str, int], asks: Sequence[Ask], end: bytes) -> float:
+        """Begin to connect one reader for each ask, all at once; return when."""
+        began = time.monotonic()
+        for ask in asks:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.connect_ex(address)
+            fd = sock.fileno()
+            self._readers[fd] = Reader(sock, ask, end)
+            self._silent.add(fd)
+            self._open.add(fd)
+            self._poll.register(fd, select.EPOLLOUT)
+        return began
+
+    def report(self, kind: str, answers: Sequence[Sequence[str]], which: Sequence[int]) -> Any:
+        judge = Judge(kind, answers)
+        readers = self._readers.values()
+        return [judge.read(r.arrivals, n) for r, n in zip(readers, which, strict=True)]
+
+    def count(self, what: bytes) -> int:
+        """How often all readers together have got these bytes."""
+        bodies = (b"".join(data for _, data in r.arrivals) for r in self._readers.values())
+        return sum(body.count(what) for body in bodies)
+
+    def statuses(self) -> dict[bytes, int]:
+        """How many readers got which status line; empty where there was none."""
+        found: dict[bytes, int] = {}
+        for reader in self._readers.values():
+            line = reader.arrivals[0][1].partition(b"\r\n")[0] if reader.arrivals else b""
+            found[line] = found.get(line, 0) + 1
+        return found
+
+    def last_bytes(self, number: int) -> bytes:
+        """The end of what one reader got."""
+        arrivals = list(self._readers.values())[number].arrivals
+        return b"".join(data for _, data in arrivals[-3:])[-200:]
+
+    def close(self) -> None:
+        for reader in self._readers.values():
+            reader.sock.close()  # which also takes it out of the epoll
+        self._readers.clear()
+        self._silent.clear()
+        self._open.clear()
+        gc.collect()
+
+    # Reading
+
+    def _send(self, fd: int, reader: Reader) -> None:
+        error = reader.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise ConnectionError(os.strerror(error))
+        reader.sock.send(reader.ask.first)
+        self._poll.modify(fd, select.EPOLLIN)
+
+    def _read(self, fd: int, reader: Reader) -> None:
+        try:
+            size = reader.sock.recv_into(self._buffer)
+        except OSError:
+            size = 0
+        if not size:
+            self._poll.unregister(fd)
+            reader.sock.close()
+            self._open.discard(fd)
+            self._silent.discard(fd)
+            return
+        data = bytes(self._view[:size])
+        if not reader.arrivals:
+            self._silent.discard(fd)
+            if reader.ask.then:
+                reader.sock.send(reader.ask.then)
+        reader.arrivals.append((time.monotonic(), data))
+        if reader.ask.again:
+            self._poll_again(reader, data)
+        ending = reader.tail + data
+        if reader.end in ending:
+            self._open.discard(fd)
+        reader.tail = ending[-len(reader.end) + 1 :]
+
+    def _poll_again(self, reader: Reader, data: bytes) -> None:
+        """A long poll whose reply is complete asks for what follows it."""
+        reader.reply += data
+        head_end = reader.reply.find(b"\r\n\r\n") + 4
+        length = LENGTH.search(reader.reply, 0, max(head_end, 0))
+        if length is None or len(reader.reply) < head_end + int(length[1]):
+            return
+        last = LAST_ID.search(reader.reply, head_end)
+        if last is not None and reader.end not in reader.reply:
+            reader.sock.send(reader.ask.again.replace(b"CURSOR", last[1]))
+        reader.reply = b""
+
+
+def run(pipe: Connection, cores: Sequence[int]) -> None:
+    """The process's whole life."""
+    os.sched_setaffinity(0, cores)
+    gc.disable()  # it keeps millions of small objects, and none in a circle
+    Readers(pipe).run()

@@ -1,0 +1,221 @@
+"""The model server: OpenAI's stream, paced, in a process of its own that knows when it said what.
+
+One token is one SSE event, one HTTP chunk and one write, as vLLM sends them; where it is late, or
+told to send as fast as it can, several events leave in one write. A raw asyncio protocol, because
+it has to be cheaper than what reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+import multiprocessing
+import os
+import time
+from array import array
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import uvloop
+
+from bench.support.answer import Answer
+from bench.support.cpu import OTHERS
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+CHUNK = (
+    b'data: {"id":"chatcmpl-%d","object":"chat.completion.chunk","created":1790000000,'
+    b'"model":"bench","choices":[{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}]}\n\n'
+)
+USAGE = (
+    b'data: {"id":"chatcmpl-%d","object":"chat.completion.chunk","created":1790000000,'
+    b'"model":"bench","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":%d,'
+    b'"total_tokens":%d}}\n\n'
+)
+BURST = 64  # tokens in one write where there is no pace
+
+
+class Saying(asyncio.Protocol):
+    """One connection; one answer after the other."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.answer: Answer | None = None
+        self.said = 0
+        self._input = b""
+        self._can_write = True
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.answer = None
+
+    def data_received(self, data: bytes) -> None:
+        self._input += data
+        head, separator, body = self._input.partition(b"\r\n\r\n")
+        lowered = head.lower()
+        at = lowered.find(b"content-length:")
+        if not separator or at < 0:
+            return
+        length = int(lowered[at + 15 :].partition(b"\r\n")[0])
+        if len(body) >= length:
+            self._input = body[length:]
+            self._begin(Answer.of(json.loads(body[:length])))
+
+    def _begin(self, answer: Answer) -> None:
+        self.answer, self.said = answer, 0
+        self.times = self.upstream.times[answer.number] = array("d")
+        self.transport.write(
+            HEAD + _chunk(CHUNK % (answer.number, b'{"role":"assistant"}', b"null"))
+        )
+        self.began_s = time.monotonic() + answer.first_s + answer.phase_s
+        if answer.per_s or answer.first_s:
+            self.upstream.schedule(self.began_s, self)
+        else:
+            self.say_due(self.began_s)
+
+    def say_due(self, now: float) -> None:
+        """Write what is due, and come back when the next token is."""
+        answer = self.answer
+        if answer is None:
+            return
+        if not answer.per_s:
+            return self._burst()
+        due = min(answer.tokens, 1 + int((now - self.began_s) * answer.per_s + 1e-9))
+        self._say(due)
+        if due < answer.tokens:
+            self.upstream.schedule(self.began_s + due / answer.per_s, self)
+        else:
+            self._end()
+
+    def _burst(self) -> None:
+        assert self.answer is not None
+        while self._can_write and self.said < self.answer.tokens:
+            self._say(min(self.answer.tokens, self.said + BURST))
+        if self.said == self.answer.tokens:
+            self._end()
+
+    def _say(self, upto: int) -> None:
+        answer = self.answer
+        assert answer is not None
+        written = b"".join(
+            _chunk(CHUNK % (answer.number, b'{"content":"%b"}' % answer.token(n).encode(), b"null"))
+            for n in range(self.said, upto)
+        )
+        self.times.extend([time.monotonic()] * (upto - self.said))
+        self.said = upto
+        self.transport.write(written)
+
+    def _end(self) -> None:
+        assert self.answer is not None
+        number, count = self.answer.number, self.answer.tokens
+        self.answer = None
+        last = CHUNK % (number, b"{}", b'"stop"') + USAGE % (number, count, count + 1)
+        self.transport.write(_chunk(last + b"data: [DONE]\n\n") + b"0\r\n\r\n")
+
+    def pause_writing(self) -> None:
+        self._can_write = False
+
+    def resume_writing(self) -> None:
+        self._can_write = True
+        if self.answer is not None and not self.answer.per_s and self.said:
+            self._burst()
+
+
+class Upstream:
+    """All connections, and when the next token of any is due."""
+
+    def __init__(self) -> None:
+        self.times: dict[int, array[float]] = {}
+        self._due: list[tuple[float, int, Saying]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def schedule(self, at: float, saying: Saying) -> None:
+        heapq.heappush(self._due, (at, id(saying), saying))
+        if self._due[0][2] is saying:
+            self._wake_at(at)
+
+    def _wake_at(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        while self._due and self._due[0][0] <= now:
+            heapq.heappop(self._due)[2].say_due(now)
+        if self._due:
+            self._wake_at(self._due[0][0])
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def _serve(pipe: Connection) -> None:
+    upstream = Upstream()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Saying(upstream), "127.0.0.1", 0, backlog=2_048)
+    pipe.send(server.sockets[0].getsockname()[1])
+    closed = asyncio.Event()
+
+    def answer() -> None:
+        try:
+            numbers = pipe.recv()
+        except EOFError:
+            return closed.set()
+        pipe.send([upstream.times.pop(number) for number in numbers])
+
+    loop.add_reader(pipe.fileno(), answer)
+    await closed.wait()
+
+
+def run(pipe: Connection, cores: Sequence[int]) -> None:
+    """The process's whole life."""
+    os.sched_setaffinity(0, cores)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(pipe))
+
+
+class UpstreamProcess:
+    """The process, seen from a bench.
+
+    Attributes:
+        port: where it listens, once entered.
+    """
+
+    def __init__(self, cores: Sequence[int] = OTHERS) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, self._theirs = context.Pipe()
+        self._process = context.Process(target=run, args=(self._theirs, list(cores)), daemon=True)
+        self.port = 0
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    async def __aenter__(self) -> UpstreamProcess:
+        self._process.start()
+        self._theirs.close()
+        self.port = await asyncio.to_thread(self._pipe.recv)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pipe.close()
+        await asyncio.to_thread(self._process.join, 10)
+        self._process.kill()
+
+    async def times(self, answers: Sequence[Answer]) -> list[array[float]]:
+        """When each token of these answers was written, and forget it."""
+        self._pipe.send([answer.number for answer in answers])
+        times: list[array[float]] = await asyncio.to_thread(self._pipe.recv)
+        return times

@@ -1,0 +1,119 @@
+"""Workers that die at a named point of an answer, and a prompt that kills whoever runs it.
+
+The points are exact: tests/support/odd_worker.py kills itself between two calls. Row 1 of the fault
+table is each of them; row 12 is the poison.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from shared import keys
+from tests.support.demo import demo_body
+from tests.support.odd_worker import CRASH_AT, DEATHS
+from tests.support.processes import Cluster, Role
+from tests.support.scene import Playing, Scene
+from tests.support.wait import until
+
+LEASE_S = 0.8
+TOKENS = 40
+
+
+@pytest.fixture(scope="module")
+async def shared() -> AsyncIterator[Cluster]:
+    cluster = Cluster(api=2, workers=2, lease_s=LEASE_S)
+    for worker in cluster.workers:
+        worker.module = "tests.support.odd_worker"
+    async with cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def scene(shared: Cluster) -> AsyncIterator[Scene]:
+    await shared.heal()
+    async with Scene(shared) as scene:
+        yield scene
+
+
+async def the_dead(scene: Scene) -> Role:
+    """The worker that has killed itself, as soon as it has."""
+    return await until(
+        lambda: next((role for role in scene.cluster.workers if not role.is_running), None),
+        10,
+        f"a worker dies\n{scene.cluster.report()}",
+    )
+
+
+async def nothing_is_left(cluster: Cluster) -> None:
+    """Neither entries nor pending ones, nobody waits and nothing runs."""
+    redis = cluster.redis()
+
+    async def is_empty() -> bool:
+        for lane in keys.LANES:
+            pending = await redis.xpending(keys.lane(lane), keys.GROUP)
+            if pending["pending"] or await redis.xlen(keys.lane(lane)):
+                return False
+        waiting = [await redis.zcard(keys.waiting(p)) for p in keys.PRIORITIES]
+        return not any(waiting) and not await redis.zcard(keys.RUNNING)
+
+    try:
+        await until(is_empty, 10, "empty queues")
+    finally:
+        await redis.aclose()
+
+
+def types_of(answer: Playing) -> list[str]:
+    return [entry.type for entry in answer.record.log or []]
+
+
+def first_of_the_second_attempt(answer: Playing) -> float:
+    later = [d.at for d in answer.readings[0].deliveries if not d.event_id.startswith("1-")]
+    return later[0]
+
+
+@pytest.mark.parametrize("death", DEATHS)
+async def test_a_worker_dies_at_this_point_and_the_answer_is_whole(scene: Scene, figure, death):
+    answer = await scene.start(demo_body(TOKENS, 100, prompt=death))
+    await the_dead(scene)
+    died_at = time.monotonic()
+
+    await scene.finish(bound_s=20)
+    await nothing_is_left(scene.cluster)
+
+    assert answer.record.snapshot["status"] == "completed"
+    types = types_of(answer)
+    assert types.count("end") == 1
+    # Before begin nobody had it, after the end nobody needs it: else it is taken over once.
+    assert types.count("start") == (1 if death in (DEATHS[0], DEATHS[-1]) else 2)
+    if death == "die at token 17":
+        assert types.index("start", 1) == CRASH_AT + 1, "right after the seventeenth token"
+    if death == "die before the end":
+        assert "token" not in types[types.index("start", 1) :], "there was nothing left to say"
+    if death != "die after the end":
+        took_s = (
+            answer.readings[0].deliveries[0].at
+            if death == "die before begin"
+            else first_of_the_second_attempt(answer)
+        ) - died_at
+        figure(f"{death}: to the next event", f"{took_s:.2f} s, lease {LEASE_S} s")
+        assert took_s < LEASE_S * 4 / 3 + 1.5
+
+
+async def test_a_poisonous_prompt_is_given_up_and_the_fleet_survives(scene: Scene):
+    """It kills each worker that runs it, three times; then it is over, and others are served."""
+    poison = await scene.start(demo_body(60, 60, prompt="poison"), has_text=False)
+    for _ in range(3):
+        await the_dead(scene)
+        await scene.cluster.heal()
+    after = [await scene.start(demo_body(10, 0), readers=1) for _ in range(4)]
+
+    await scene.finish(bound_s=30)
+    await nothing_is_left(scene.cluster)
+
+    error = poison.record.log[-1].fields["error"]
+    assert (error["code"], error["retryable"]) == ("attempts_exhausted", False)
+    assert types_of(poison).count("start") == 3
+    assert {answer.record.snapshot["status"] for answer in after} == {"completed"}

@@ -1,0 +1,83 @@
+"""Deadlines and retention with real processes: nobody waits for ever, and nothing comes back.
+
+Row 18 of the fault table: a prompt that no worker takes in time, and a worker that wakes up after
+the answer it was writing has been ended, kept for its time, and forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+
+from shared import keys
+from tests.support.demo import demo_body
+from tests.support.processes import Cluster
+from tests.support.scene import Playing, Scene
+from tests.support.wait import until
+
+LEASE_S = 0.8
+SETTINGS = {"queue_wait_s": "1", "retention_s": "1"}
+
+
+@pytest.fixture(scope="module")
+async def shared() -> AsyncIterator[Cluster]:
+    async with Cluster(api=2, workers=1, lease_s=LEASE_S, settings=SETTINGS) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def scene(shared: Cluster) -> AsyncIterator[Scene]:
+    await shared.heal()
+    async with Scene(shared) as scene:
+        yield scene
+
+
+async def read_to_the_end(scene: Scene, answer: Playing) -> None:
+    """Audit what the readers saw: the log itself is kept too shortly here to look at it."""
+    await asyncio.gather(*answer.tasks)
+    problems = scene.history.check(bound_s=15)
+    assert not problems, "\n".join([*problems, scene.cluster.report()])
+
+
+async def test_a_prompt_that_no_worker_takes_in_time_ends(scene: Scene):
+    worker = scene.cluster.workers[0]
+    worker.freeze()
+
+    answer = await scene.start(demo_body(5, 0), has_text=False)
+    await read_to_the_end(scene, answer)
+
+    for reading in answer.readings:
+        error = reading.end.fields["error"]
+        assert (error["code"], error["retryable"]) == ("queue_timeout", True)
+        assert [d.type for d in reading.deliveries] == ["end"]
+    worker.thaw()
+    next_one = await scene.start(demo_body(5, 0))
+    await read_to_the_end(scene, next_one)
+    assert next_one.readings[0].end.fields["status"] == "completed"
+    said = worker.stderr()
+    assert next_one.id in said and answer.id not in said, "what has timed out is run by nobody"
+
+
+async def test_a_worker_that_wakes_up_after_all_is_forgotten_brings_nothing_back(scene: Scene):
+    """It is well within the time in which it may restore what Redis has lost: this is not lost."""
+    await scene.cluster.add_worker().ready()
+    answer = await scene.start(demo_body(60, 60))
+    await scene.read_to(answer, 10)
+    zombie = await scene.holder(answer)
+
+    zombie.freeze()
+    await read_to_the_end(scene, answer)
+    async with aclosing(scene.cluster.redis()) as redis:
+
+        async def is_forgotten() -> bool:
+            return not await redis.exists(keys.meta(answer.id), keys.log(answer.id))
+
+        await until(is_forgotten, 8, "past its retention, twice")
+        zombie.thaw()
+        await until(lambda: answer.id in zombie.stderr(), 10, "the worker leaves it")
+
+        assert await is_forgotten(), await redis.hgetall(keys.meta(answer.id))
+    assert answer.readings[0].end.fields["status"] == "completed"

@@ -1,0 +1,151 @@
+"""Deploys under load: every worker is restarted once, and a node with many readers is stopped.
+
+Row 4 of the fault table, and what a deploy may cost: with a model that continues no reset, no gap
+that a person notices, no attempt spent; and of a node, its readers go one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import aiohttp
+import pytest
+import websockets
+
+from shared import keys
+from tests.support.demo import demo_body, expected_text
+from tests.support.outsider import Outsider, hear, tell
+from tests.support.processes import Cluster
+from tests.support.scene import Playing, Scene
+from tests.support.wait import until
+
+LEASE_S = 0.8
+DRAIN_S = 3.0
+READERS = 190
+SOCKETS = 10
+
+
+@pytest.fixture(scope="module")
+async def shared() -> AsyncIterator[Cluster]:
+    settings = {"drain_s": str(DRAIN_S)}
+    async with Cluster(api=2, workers=3, lease_s=LEASE_S, settings=settings) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def scene(shared: Cluster) -> AsyncIterator[Scene]:
+    await shared.heal()
+    async with Scene(shared) as scene:
+        yield scene
+
+
+async def test_every_worker_is_restarted_under_load_and_nobody_notices(scene: Scene, figure):
+    """Each answer changes hands once or more; three attempts are allowed, and none is spent."""
+    body = demo_body(5_000, 50)
+    answers = [await scene.start(body, readers=1, has_text=False) for _ in range(8)]
+    for answer in answers:
+        await scene.read_to(answer, 5)
+    began_at = time.monotonic()
+
+    for worker in scene.cluster.workers:
+        worker.terminate()
+        assert await worker.ended(10) == 0
+        await worker.start().ready()
+    took_s = time.monotonic() - began_at
+    failures = await failures_of(answers, scene.cluster)
+    for answer in answers:
+        await scene.cancel(answer)
+    await scene.finish(bound_s=30)
+
+    assert failures == [0] * len(answers)
+    starts = [sum(e.type == "start" for e in answer.record.log) for answer in answers]
+    assert min(starts) >= 2, "one of them was never handed over"
+    for answer in answers:
+        assert expected_text(body, answer.id).startswith(answer.record.snapshot["text"])
+    gaps = [answer.readings[0].longest_gap_s(after=began_at) for answer in answers]
+    figure(
+        "rolling restart of three workers, eight answers",
+        f"{sum(starts) - len(answers)} hand-overs in {took_s:.1f} s,"
+        f" longest gap {max(gaps) * 1000:.0f} ms",
+    )
+    assert max(gaps) < 0.5
+
+
+async def failures_of(answers: list[Playing], cluster: Cluster) -> list[int]:
+    async with aclosing(cluster.redis()) as redis:
+        return [int(await redis.hget(keys.meta(answer.id), "failures")) for answer in answers]
+
+
+async def test_a_stopped_node_lets_its_readers_go_one_after_the_other(scene: Scene, figure):
+    """Readiness fails while nearly all are still here; nobody is left with a clean early end."""
+    answer = await scene.start(demo_body(10_000, 40), has_text=False, hop_after=0)
+    await scene.read_to(answer, 2)
+    node = scene.cluster.api[0]
+    broken: dict[int, float] = {}
+    async with Outsider(*scene.cluster.urls) as outsider, asyncio.TaskGroup() as group:
+        opened = [asyncio.Event() for _ in range(READERS + SOCKETS)]
+        for n in range(READERS):
+            group.create_task(read_until_broken(outsider, answer.id, n, opened[n], broken))
+        for n in range(READERS, READERS + SOCKETS):
+            group.create_task(hear_until_closed(outsider, answer.id, n, opened[n], broken))
+        for each in opened:
+            await each.wait()
+
+        node.terminate()
+        told_at = time.monotonic()
+        await until(lambda: is_unready(outsider), 5, "readyz fails")
+        still_here = READERS + SOCKETS - len(broken)
+        assert await node.ended(DRAIN_S + 5) == 0
+        took_s = time.monotonic() - told_at
+    await scene.cancel(answer, node=scene.cluster.urls[1])
+    await scene.finish(bound_s=30)
+
+    moments = sorted(at - told_at for at in broken.values())
+    assert len(moments) == READERS + SOCKETS, "each of them was broken off"
+    window_s = moments[-1] - moments[0]
+    busiest = max(sum(at <= other < at + 0.5 for other in moments) for at in moments)
+    figure(
+        "200 readers of a stopped node",
+        f"over {window_s:.1f} s of {DRAIN_S:.0f} s, at most {busiest} in half a second,"
+        f" {still_here} still there when readiness failed; ended after {took_s:.1f} s",
+    )
+    assert still_here > len(moments) * 0.8, "readiness fails first"
+    assert window_s > DRAIN_S / 2
+    assert busiest < len(moments) / 2
+    in_order = sorted(broken, key=lambda n: broken[n])
+    assert in_order != sorted(in_order), "in random order"
+
+
+async def read_until_broken(
+    outsider: Outsider, generation_id: str, n: int, opened: asyncio.Event, broken: dict[int, float]
+) -> None:
+    async with outsider.stream(generation_id) as response:
+        await response.content.readany()
+        opened.set()
+        with pytest.raises((aiohttp.ClientPayloadError, ConnectionResetError)):
+            async for _ in response.content.iter_any():
+                pass
+        broken[n] = time.monotonic()
+
+
+async def hear_until_closed(
+    outsider: Outsider, generation_id: str, n: int, opened: asyncio.Event, broken: dict[int, float]
+) -> None:
+    async with outsider.socket() as socket:
+        await tell(socket, type="subscribe", id=generation_id)
+        await hear(socket)
+        opened.set()
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            while True:
+                await hear(socket)
+        broken[n] = time.monotonic()
+        assert closed.value.rcvd.code == 1012
+
+
+async def is_unready(outsider: Outsider) -> bool:
+    """The node itself says so; that it answers no more would be no answer."""
+    answer = await outsider.get("/readyz")
+    return answer.status == 503 and answer.json()["checks"]["not_draining"] is False

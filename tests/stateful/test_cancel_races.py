@@ -1,0 +1,128 @@
+"""A thousand cancels at random moments of an answer's life: each answer has exactly one end.
+
+Workers in this process on a real server. The cancel comes while the answer is queued, begun, in
+mid-text, finishing, given back after a failure, or left behind by a worker that was killed; once or
+twice. The numbers decide the schedule, the machine what meets what. Row 15 of the fault table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator
+from itertools import accumulate
+from random import Random
+
+from shared import keys
+from shared.errors import BackendError
+from shared.events import Token, Usage
+from shared.ids import START
+from shared.queue import queue_depths
+from shared.request import Request
+from tests.support.stage import DEADLINE_S, Stage
+from tests.support.wait import until
+from workers import run as run_module
+from workers.backends.contract import Finish, Item
+
+RACES = 1_000
+AT_ONCE = 25
+KILL_EVERY = 100
+LATEST_S = 0.05  # a little longer than most answers take here
+
+
+class RacingBackend:
+    """Says the words of its number at a pace of its own, and sometimes fails once."""
+
+    can_continue = True
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    async def stream(
+        self, request: Request, *, prefix: str, seed: str
+    ) -> AsyncGenerator[list[Item], None]:
+        number = int(request.messages[0]["content"])
+        rng = Random(f"{number} {len(prefix)}")
+        self.open += 1
+        try:
+            for word, upto in zip(words(number), accumulate(words(number)), strict=True):
+                if len(upto) <= len(prefix):
+                    continue
+                for _ in range(rng.randrange(8)):
+                    await asyncio.sleep(0)
+                yield [Token(word)]
+                if not prefix and rng.random() < 0.1:
+                    raise BackendError("upstream_error", "as it was told to")
+            yield [Usage(1, 2, 3), Finish("stop")]
+        finally:
+            self.open -= 1
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+def words(number: int) -> list[str]:
+    return [f"{number}.{n} " for n in range(Random(f"words {number}").randrange(6))]
+
+
+async def race(stage: Stage, number: int) -> str:
+    """One answer and its cancels; returns how it ended."""
+    rng = Random(f"race {number}")
+    request = json.dumps({"messages": [{"role": "user", "content": str(number)}]}).encode()
+    generation_id = await stage.ask(request=request)
+
+    async def cancel() -> None:
+        await asyncio.sleep(rng.choice((0.0, rng.uniform(0.0, LATEST_S))))
+        meta = await stage.store.cancel(generation_id)
+        assert meta is not None and meta.is_ended, "after a cancel it is over"
+
+    await asyncio.gather(*(cancel() for _ in range(rng.choice((1, 1, 2)))))
+    return await audit(stage, generation_id, "".join(words(number)))
+
+
+async def audit(stage: Stage, generation_id: str, whole: str) -> str:
+    meta = await stage.store.meta(generation_id)
+    assert meta is not None
+    log = await stage.store.page(generation_id, START, 100)
+    assert [event_id.seq for event_id, _ in log] == list(range(1, len(log) + 1))
+    events = [json.loads(raw) for _, raw in log]
+    assert [event["type"] for event in events].count("end") == 1
+    assert (log[-1][1], events[-1]["status"]) == (meta.end, meta.status)
+    text = "".join(event.get("text", "") for event in events)
+    assert text == whole if meta.status == "completed" else whole.startswith(text)
+    return meta.status
+
+
+async def test_every_cancel_leaves_one_end_and_nothing_behind(
+    redis_server, real_redis, monkeypatch
+):
+    monkeypatch.setattr(run_module, "RETRY_PAUSE_S", 0.01)
+    # Debug mode keeps a stack with every future: ten times as long, and hardly a race left.
+    asyncio.get_running_loop().set_debug(False)
+    backend, ends = RacingBackend(), Counter[str]()
+    async with Stage(redis_server.url, lease_s=0.3) as stage:
+        stage.backends = {"m": backend}  # type: ignore[dict-item]
+        await stage.start("keeper")
+        for start in range(0, RACES, AT_ONCE):
+            if start % KILL_EVERY == 0:
+                await stage.start("victim")
+            races = [
+                asyncio.create_task(race(stage, number)) for number in range(start, start + AT_ONCE)
+            ]
+            if start % KILL_EVERY == KILL_EVERY - AT_ONCE:
+                await until(lambda: backend.open, DEADLINE_S, "somebody streams")
+                await stage.kill("victim")
+            ends.update(await asyncio.gather(*races))
+
+        async def nothing_is_left() -> bool:
+            lanes = [await stage.redis.xlen(keys.lane(lane)) for lane in keys.LANES]
+            depths = await queue_depths(stage.redis)
+            del depths["running"]  # a renewal may just have said it again: the janitor's business
+            assert not any((*lanes, *depths.values(), backend.open)), (lanes, depths)
+            return True
+
+        await until(nothing_is_left, DEADLINE_S, "empty queues and backends")
+    assert sum(ends.values()) == RACES
+    assert set(ends) == {"completed", "cancelled"}
+    assert min(ends.values()) > RACES / 20, f"hardly a race: {ends}"
