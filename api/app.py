@@ -10,8 +10,10 @@ from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.chat import Chat
 from api.cors import Cors
-from api.errors import ErrorBoundary, request_error
+from api.dialects.openai import models_shape, openai_shape
+from api.errors import ErrorBoundary, Shape, request_error
 from api.generations import Generations
 from api.health import Health
 from api.node import Node
@@ -21,6 +23,14 @@ from api.sessions import Listings
 from api.ws import native_socket
 from shared.errors import NotFound
 
+# How errors look at and below a path, where not natively.
+SHAPES: tuple[tuple[str, Shape], ...] = (
+    ("/v1/chat", openai_shape),
+    ("/chat", openai_shape),
+    ("/v1/models", models_shape),
+    ("/models", openai_shape),
+)
+
 
 def create_app(node: Node) -> ASGIApp:
     """Build the application of `node`; its hub must be running when requests come."""
@@ -29,14 +39,14 @@ def create_app(node: Node) -> ASGIApp:
         redirect_slashes=False,
         default=nothing_here,
     )
-    app: ASGIApp = ErrorBoundary(router, node.metrics.count_answer)
+    app: ASGIApp = ErrorBoundary(router, node.metrics.count_answer, SHAPES)
     origins = node.authenticator.origins
     return Cors(app, origins) if origins else app
 
 
 def http_routes(node: Node) -> list[StarletteRoute]:
     generations, listings = Generations(node), Listings(node)
-    health, pages = Health(node), Pages()
+    health, pages, chat = Health(node), Pages(), Chat(node)
     return [
         route("/v1/generations", GET=listings.generations, POST=generations.create),
         route("/v1/generations/{id}", GET=generations.snapshot),
@@ -44,6 +54,11 @@ def http_routes(node: Node) -> list[StarletteRoute]:
         route("/v1/generations/{id}/events", GET=generations.events),
         route("/v1/sessions/{session:path}", GET=listings.session),
         route("/v1/models", GET=listings.models),
+        route("/v1/models/{model:path}", GET=listings.model),
+        route("/models", GET=listings.models),
+        route("/models/{model:path}", GET=listings.model),
+        route("/v1/chat/completions", POST=chat.create),
+        route("/chat/completions", POST=chat.create),
         route("/v1/workers", GET=listings.workers),
         route("/v1/ws", GET=upgrade_required),
         route("/livez", GET=health.live),
@@ -65,4 +80,6 @@ async def upgrade_required(request: object) -> ASGIApp:
 
 
 async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope.get("path", "").endswith(("/chat/completions", "/models")):
+        raise NotFound("path: the base URL of OpenAI's clients ends with /v1 here, or with nothing")
     raise NotFound("path")

@@ -239,7 +239,7 @@ def _model(body: Mapping[str, Any], models: Mapping[str, Model]) -> str:
     if not isinstance(name, str):
         raise wrong("model must be a string")
     if name not in models:
-        raise request_error("model_not_found", f"no model {name[:80]!r}: GET /v1/models lists them")
+        raise model_not_found(name)
     return name
 
 
@@ -283,6 +283,10 @@ def _grace_s(value: Any) -> float | None:
     if not 0 <= value <= GRACE_S_MAX or not math.isfinite(value):
         raise wrong(f"on_disconnect: 0 to {GRACE_S_MAX:.0f} seconds")
     return float(value)
+
+
+def model_not_found(name: str) -> RequestError:
+    return request_error("model_not_found", f"no model {name[:80]!r}: GET /v1/models lists them")
 
 
 def wrong(message: str) -> RequestError:

@@ -15,11 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.auth import Authenticator
-from api.errors import draining
+from api.errors import Shape, draining, error_headers
 from api.hub.hub import Hub
 from api.metrics import Metrics
 from shared.accept import Accepted, Acceptor, NewGeneration
-from shared.errors import NotFound, Unavailable
+from shared.errors import NotFound, RequestError, Unavailable
 from shared.ids import is_generation_id
 from shared.models import Model
 from shared.outcomes import Meta
@@ -96,6 +96,14 @@ async def answering() -> AsyncIterator[None]:
             yield
     except TimeoutError as exc:
         raise Unavailable("Redis did not answer in time") from exc
+
+
+def error_response(error: RequestError, shape: Shape, headers: Mapping[str, str]) -> Response:
+    """Answer with an error and headers of its own; those that need none are raised."""
+    shaped = shape(error)
+    response = Response(shaped.body, error.status, headers)
+    response.raw_headers += [*error_headers(error, shaped), *shaped.headers]
+    return response
 
 
 def json_response(

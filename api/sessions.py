@@ -13,12 +13,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from api.body import SESSION_CHARACTERS_MAX
+from api.body import SESSION_CHARACTERS_MAX, model_not_found
 from api.errors import request_error
 from api.health import worker_age_ms
 from api.node import Node, answering, json_response
 from api.snapshot import prompt_of, summary
 from shared.errors import NotFound
+from shared.models import Model
 from shared.outcomes import Meta
 from shared.queue import owner_ids, queue_depths, session_ids
 
@@ -77,18 +78,26 @@ class Listings:
     async def models(self, request: Request) -> ASGIApp:
         """GET /v1/models, in the shape that OpenAI's clients read."""
         self.node.owner(request)
-        data = [
-            {
-                "id": model.name,
-                "object": "model",
-                "created": self.node.started_at,
-                "owned_by": "tailrace",
-                "backend": model.backend,
-                "on_takeover": model.on_takeover,
-            }
-            for model in self.node.models.values()
-        ]
+        data = [self._model(model) for model in self.node.models.values()]
         return json_response({"object": "list", "data": data})
+
+    async def model(self, request: Request) -> ASGIApp:
+        """GET /v1/models/{model}."""
+        self.node.owner(request)
+        model = self.node.models.get(request.path_params["model"])
+        if model is None:
+            raise model_not_found(request.path_params["model"])
+        return json_response(self._model(model))
+
+    def _model(self, model: Model) -> dict[str, Any]:
+        return {
+            "id": model.name,
+            "object": "model",
+            "created": self.node.started_at,
+            "owned_by": "tailrace",
+            "backend": model.backend,
+            "on_takeover": model.on_takeover,
+        }
 
     async def workers(self, request: Request) -> ASGIApp:
         """GET /v1/workers: who works, and how much waits."""

@@ -25,7 +25,7 @@ class Snapshot:
     def __init__(self, meta: Meta) -> None:
         self.meta = meta
         self.last_event_id = START
-        self.usage: dict[str, int] | None = None
+        self._usage: dict[str, int] | None = None
         self.end: End | None = read_end(meta)
         self._text: list[str] = []
         self._reasoning: list[str] = []
@@ -48,8 +48,8 @@ class Snapshot:
             case Reset():
                 self._text, self._reasoning, self._tool_calls = [], [], {}
             case Usage():
-                self.usage = msgspec.to_builtins(event)
-                self.usage.pop("type")
+                self._usage = msgspec.to_builtins(event)
+                self._usage.pop("type")
             case End():
                 self.end = event
 
@@ -61,24 +61,39 @@ class Snapshot:
         call["name"] = call["name"] or event.name
         call["arguments"] += event.arguments
 
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self._reasoning)
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The calls by their index: `index`, `call_id`, `name`, `arguments`."""
+        return [self._tool_calls[index] for index in sorted(self._tool_calls)]
+
+    @property
+    def usage(self) -> dict[str, int] | None:
+        """The counts of the end, else the last that were reported."""
+        if self.end is not None and self.end.usage is not None:
+            return dict(msgspec.to_builtins(self.end.usage))
+        return self._usage
+
     def fields(self) -> dict[str, Any]:
         """Return the JSON members of the generation."""
         request = decode_request(self.meta.request)
         return {
             **summary(self.meta, self.end),
             "attempt": max(self.meta.attempt, self.last_event_id.attempt),
-            "text": "".join(self._text),
-            "reasoning": "".join(self._reasoning),
-            "tool_calls": [self._tool_calls[index] for index in sorted(self._tool_calls)],
-            "usage": self._usage(),
+            "text": self.text,
+            "reasoning": self.reasoning,
+            "tool_calls": self.tool_calls,
+            "usage": self.usage,
             "last_event_id": str(self.last_event_id),
             "messages": request.messages,
         }
-
-    def _usage(self) -> dict[str, int] | None:
-        if self.end is not None and self.end.usage is not None:
-            return dict(msgspec.to_builtins(self.end.usage))
-        return self.usage
 
 
 def summary(meta: Meta, end: End | None = None) -> dict[str, Any]:

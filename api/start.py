@@ -8,7 +8,8 @@ of the body's members.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
 
@@ -18,8 +19,9 @@ from shared.outcomes import Meta
 from shared.request import Request
 
 
-class Asked(NamedTuple):
-    """What a dialect has made of a body.
+@dataclass(frozen=True)
+class Asked:
+    """What a dialect has made of a body; it may derive a class of its own.
 
     Attributes:
         grace_s: `on_disconnect` where the client does not say it; None: goes on without readers.
@@ -29,17 +31,21 @@ class Asked(NamedTuple):
     grace_s: float | None = None
 
 
-# Is given the body's members, null ones left out. It may set those that all dialects have in
-# common (`session`, …) where its clients say them in other words.
-Parse = Callable[[dict[str, Any]], Asked]
+AskedT = TypeVar("AskedT", bound=Asked)
 
 
 async def start(
-    node: Node, request: HttpRequest, parse: Parse, *, is_any_type: bool = False
-) -> Meta:
+    node: Node,
+    request: HttpRequest,
+    parse: Callable[[dict[str, Any]], AskedT],
+    *,
+    is_any_type: bool = False,
+) -> tuple[Meta, AskedT]:
     """Accept what a POST asks for, or find what the same Idempotency-Key has started.
 
     Args:
+        parse: is given the body's members, null ones left out. It may set those that all dialects
+            have in common (`session`, …) where its clients say them in other words.
         is_any_type: the body is JSON whatever its content type says.
 
     Raises:
@@ -66,4 +72,4 @@ async def start(
     )
     accepted = await node.accept(new)
     async with answering():
-        return await node.meta(accepted.generation_id, owner)
+        return await node.meta(accepted.generation_id, owner), asked
