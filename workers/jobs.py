@@ -12,7 +12,7 @@ import logging
 import random
 import signal
 import sys
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -36,6 +36,7 @@ SWEEP_EVERY_S = 2
 SWEEP_TIMEOUT_S = 20
 POLL_S = 1.0
 AWAY_PAUSE_S = 0.5
+PLANNED_AHEAD_S = 5.0  # arq queues what is due within two polls; what is later can be planned again
 
 
 class JobsWorker(Worker):
@@ -48,6 +49,7 @@ class JobsWorker(Worker):
     async def main(self) -> None:
         self.ctx["redis"] = self.pool
         while True:
+            self._follow_clock()
             try:
                 await self._poll_iteration()
                 pause_s = POLL_S
@@ -55,6 +57,13 @@ class JobsWorker(Worker):
                 log.warning("redis away", extra={"reason": str(exc)})
                 pause_s = AWAY_PAUSE_S * random.uniform(1, 3)
             await asyncio.sleep(pause_s)
+
+    def _follow_clock(self) -> None:
+        """arq plans by the wall clock: where that was set back, the plan is made anew."""
+        latest = datetime.now(UTC) + timedelta(seconds=PLANNED_AHEAD_S)
+        for job in self.cron_jobs:
+            if job.next_run is not None and job.next_run > latest:
+                job.next_run = None
 
     async def close(self) -> None:
         """As arq's, without the deprecated call."""

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import pickle
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from arq.connections import ArqRedis
@@ -131,6 +132,20 @@ async def test_it_survives_a_redis_that_comes_back_empty(settings, real_redis, s
         await real_redis.flushall()
 
         await until(lambda: passes.count > before, DEADLINE_S, "a pass afterwards")
+
+
+async def test_it_goes_on_when_the_clock_is_set_back(settings, real_redis, short_polls):
+    """Else it would wait until the clock is again where it was."""
+    passes = Passes()
+    worker = build_worker(settings, passes)
+    async with running(worker):
+        await until(lambda: passes.count >= 1, DEADLINE_S, "a pass")
+        before, (job,) = passes.count, worker.cron_jobs
+
+        job.next_run = datetime.now(UTC) + timedelta(hours=1)  # as it stands after such a jump
+
+        # One pass may have been on its way already.
+        await until(lambda: passes.count > before + 1, DEADLINE_S, "passes afterwards")
 
 
 async def test_a_pass_that_fails_is_made_again(settings, short_polls, caplog):

@@ -73,7 +73,8 @@ async def race(stage: Stage, number: int) -> str:
     generation_id = await stage.ask(request=request)
 
     async def cancel() -> None:
-        await asyncio.sleep(rng.choice((0.0, rng.uniform(0.0, LATEST_S))))
+        moment_s = rng.choice((0.0, rng.uniform(0.0, LATEST_S)))
+        await asyncio.sleep(moment_s)  # the schedule itself: nothing is waited for
         meta = await stage.store.cancel(generation_id)
         assert meta is not None and meta.is_ended, "after a cancel it is over"
 

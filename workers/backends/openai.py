@@ -20,7 +20,7 @@ from shared.request import Request
 from shared.settings import Settings
 from workers.backends.contract import Finish, Item
 from workers.backends.limits import Limits
-from workers.backends.openai_failure import refusal
+from workers.backends.openai_failure import answered_at, refusal
 from workers.backends.openai_reader import ChatReader
 from workers.backends.openai_request import encode_body
 from workers.backends.upstream_http import Call, UpstreamHttp, Watch
@@ -136,7 +136,8 @@ class OpenAIBackend:
         if self._key:
             body = body.replace(self._key.encode(), b"***")
         retry_after = response.headers.get("Retry-After")
-        return refusal(response.status, body, retry_after=retry_after, now_s=time.time())
+        now_s = answered_at(response.headers.get("Date"), time.time())
+        return refusal(response.status, body, retry_after=retry_after, now_s=now_s)
 
     async def _read(self, watch: Watch, reader: ChatReader, limits: Limits) -> list[Item]:
         """Wait for bytes and return what they complete; past the finish, silence is an end."""

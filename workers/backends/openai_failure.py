@@ -84,6 +84,17 @@ def parse_retry_after(header: str | None, now_s: float) -> float | None:
     return max(wait_s, 0.0) if wait_s < 2**31 else None  # also refuses inf and nan
 
 
+def answered_at(header: str | None, now_s: float) -> float:
+    """Return when a server says that it answered, by its own clock; `now_s` where it does not say.
+
+    A date in Retry-After is of that same clock, and ours may be an hour off.
+    """
+    try:
+        return parsedate_to_datetime(header or "").timestamp()
+    except ValueError:
+        return now_s
+
+
 def _inner(found: Any) -> Any:
     """Find the error object: `{"error": …}`, the choice's own, or the document itself."""
     if not isinstance(found, dict):

@@ -6,7 +6,13 @@ from email.utils import formatdate
 
 import pytest
 
-from workers.backends.openai_failure import MESSAGE_MAX, describe, parse_retry_after, refusal
+from workers.backends.openai_failure import (
+    MESSAGE_MAX,
+    answered_at,
+    describe,
+    parse_retry_after,
+    refusal,
+)
 
 NOW_S = 1_750_000_000.0
 
@@ -29,6 +35,19 @@ NOW_S = 1_750_000_000.0
 )
 def test_retry_after(header: str | None, seconds: float | None) -> None:
     assert parse_retry_after(header, NOW_S) == seconds
+
+
+@pytest.mark.parametrize("header", [None, "", "yesterday", "7"])
+def test_a_server_that_does_not_say_when_it_answered_has_our_clock(header: str | None) -> None:
+    assert answered_at(header, NOW_S) == NOW_S
+
+
+def test_a_date_in_retry_after_is_of_the_servers_clock() -> None:
+    """An hour between its clock and ours is not an hour of waiting."""
+    theirs_s = NOW_S + 3_600
+    date, later = formatdate(theirs_s, usegmt=True), formatdate(theirs_s + 5, usegmt=True)
+
+    assert parse_retry_after(later, answered_at(date, NOW_S)) == 5.0
 
 
 @pytest.mark.parametrize(

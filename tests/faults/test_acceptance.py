@@ -1,0 +1,92 @@
+"""Prompts whose acceptance is cut off: by a death between two steps, by a reply that is lost.
+
+Row 16 of the fault table. The client cannot know what happened; it repeats with its key, at another
+node, and there is one generation, which runs once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.support.client import Client
+from tests.support.demo import demo_body
+from tests.support.odd_node import DEATHS
+from tests.support.outsider import Outsider
+from tests.support.processes import Cluster
+from tests.support.proxy import Proxy
+from tests.support.wait import until
+
+ROUNDS = 12
+
+
+@pytest.fixture(scope="module")
+async def shared() -> AsyncIterator[tuple[Cluster, Proxy]]:
+    """A node that may die, one whose Redis is behind a proxy, and an ordinary one."""
+    cluster = Cluster(api=3, workers=1, lease_s=0.8)
+    cluster.api[0].module = "tests.support.odd_node"
+    async with Proxy("127.0.0.1", cluster.server.port) as proxy:
+        cluster.api[1].settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
+        async with cluster:
+            yield cluster, proxy
+
+
+async def session_of(outsider: Outsider, name: str) -> list[dict[str, Any]]:
+    """Its generations, each with its log's types, once all have ended."""
+    listing = (await outsider.get(f"/v1/sessions/{name}")).json()["generations"]
+    found = []
+    for generation in listing:
+        await outsider.ended(generation["id"])
+        types = [event.type for event in await outsider.log(generation["id"])]
+        found.append({"id": generation["id"], "types": types})
+    return found
+
+
+@pytest.mark.parametrize("death", DEATHS)
+async def test_a_node_dies_between_two_steps_and_the_repeat_is_the_same_one(shared, death):
+    cluster, _ = shared
+    await cluster.heal()
+    name = f"session-{secrets.token_hex(4)}"
+    body = demo_body(5, 0, prompt=death) | {"session": name}
+    headers = {"Idempotency-Key": secrets.token_hex(8)}
+    async with Outsider(cluster.urls[2]) as outsider:
+        with pytest.raises((aiohttp.ClientError, OSError)):
+            await outsider.post(body, headers=headers, node=cluster.urls[0])
+        await until(lambda: not cluster.api[0].is_running, 5, "the node is dead")
+
+        repeats = [
+            await outsider.post(body, headers=headers, node=cluster.urls[n]) for n in (1, 2, 1)
+        ]
+        ids = {answer.json()["id"] for answer in repeats}
+        (only,) = await session_of(outsider, name)
+
+    statuses = [answer.status for answer in repeats]
+    assert statuses == [200 if death == DEATHS[2] else 202, 200, 200]
+    assert ids == {only["id"]}
+    assert (only["types"].count("start"), only["types"].count("end")) == (1, 1)
+
+
+async def test_a_reply_of_redis_that_is_lost_makes_no_second_generation(shared):
+    """Whichever reply of those that the node waits for it was: the client comes again."""
+    cluster, proxy = shared
+    await cluster.heal()
+    name = f"session-{secrets.token_hex(4)}"
+    async with Outsider(cluster.urls[2]) as outsider, Client(cluster.urls[1:]) as client:
+        before = proxy.cuts
+        ids = []
+        for n in range(ROUNDS):
+            # One connection is cut at some byte of some reply: in the key's, the entry's, meta's.
+            proxy.cut_after(1 + 3 * n, "down")
+            body = demo_body(3, 0, prompt=f"round {n}") | {"session": name}
+            ids.append((await client.start(body))["id"])
+        found = await session_of(outsider, name)
+
+    assert proxy.cuts > before + ROUNDS / 2
+    assert {each["id"] for each in found} == set(ids)
+    assert len(found) == ROUNDS
+    for each in found:
+        assert (each["types"].count("start"), each["types"].count("end")) == (1, 1)

@@ -1,0 +1,83 @@
+"""Wall clocks that are set while answers run: leases, limits and retention do not notice.
+
+Row 19 of the fault table. A worker, a node and the jobs role jump an hour forward, two back, and
+return (tests/support/jumping_clock.py). Times that several processes share are Redis's, what one
+process measures by itself is monotonic.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
+
+import pytest
+
+from shared import keys
+from tests.support.deliveries import Closed
+from tests.support.demo import demo_body
+from tests.support.outsider import Outsider
+from tests.support.processes import Cluster, Role
+from tests.support.scene import Scene
+from tests.support.spawn import signal_group
+from tests.support.wait import until
+
+FORTH, BACK = signal.SIGUSR1, signal.SIGUSR2
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    """One of two nodes, the only worker, and the jobs role have clocks that jump."""
+    cluster = Cluster(api=2, workers=1, jobs=True, lease_s=0.8, settings={"queue_wait_s": "20"})
+    for role in (cluster.api[0], *cluster.workers, *cluster.jobs):
+        role.module = "tests.support.jumping_clock"
+    async with cluster:
+        yield cluster
+
+
+async def set_clocks(cluster: Cluster, numbers: list[signal.Signals], offset_s: int) -> None:
+    """Send each jumping role these signals, and return once its clock is off by so much."""
+    for role in (cluster.api[0], *cluster.workers, *cluster.jobs):
+        for number in numbers:
+            before = len(jumps_of(role))
+            signal_group(role.process, number)
+            await until(partial(has_jumped, role, before), 5, f"a jump of the {role.name}")
+        assert jumps_of(role)[-1] == offset_s
+
+
+def jumps_of(role: Role) -> list[int]:
+    """By how much its clock has been off, jump by jump."""
+    return [int(n) for n in re.findall(r"clock off by (-?\d+) s", role.output.read_text())]
+
+
+def has_jumped(role: Role, before: int) -> bool:
+    return len(jumps_of(role)) > before
+
+
+async def test_an_hour_forth_and_back_in_mid_answer_changes_nothing(cluster: Cluster):
+    async with Scene(cluster) as scene, Outsider(cluster.urls[0], cluster.urls[1]) as outsider:
+        answer = await scene.start(demo_body(180, 60), transports=("sse",), hop_after=0)
+        await scene.read_to(answer, 10)
+        for events, numbers, offset_s in (
+            (10, [FORTH], 3_600),
+            (60, [BACK, BACK], -3_600),
+            (110, [FORTH], 0),
+        ):
+            await scene.read_to(answer, events)
+            await set_clocks(cluster, numbers, offset_s)
+            # Everything else goes on as well: readiness, a whole new answer, an old one.
+            assert (await outsider.get("/readyz")).status == 200
+            finished = await outsider.finished(demo_body(3, 0))
+            for node in cluster.urls:
+                assert (await outsider.events(finished, node=node)).events[-1].type == "end"
+        await scene.finish(bound_s=20)
+
+        assert answer.record.snapshot["status"] == "completed"
+        assert [entry.type for entry in answer.record.log].count("start") == 1
+        for reading in answer.readings:
+            hows = [step.how for step in reading.steps if isinstance(step, Closed)]
+            assert hows == ["clean"], "nobody was broken off"
+        async with aclosing(cluster.redis()) as redis:
+            assert await redis.hget(keys.meta(answer.id), "failures") == b"0"
