@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from api import openapi_dialects
 from api.openapi_schemas import (
     BEFORE,
     CURSOR_HEADER,
@@ -145,13 +146,7 @@ PATHS: Json = {
             BEFORE,
         )
     },
-    "/v1/models": {
-        "get": operation(
-            "listModels",
-            "The models, as OpenAI lists them; the first is the default.",
-            {"200": answer("All.", ref("Models")), **errors("unauthorized")},
-        )
-    },
+    **openapi_dialects.PATHS,
     "/v1/workers": {
         "get": operation(
             "listWorkers",
@@ -240,7 +235,7 @@ DOCUMENT: Json = {
     },
     "paths": PATHS,
     "components": {
-        "schemas": SCHEMAS,
+        "schemas": SCHEMAS | openapi_dialects.SCHEMAS,
         "securitySchemes": {
             "bearer": {"type": "http", "scheme": "bearer"},
             "query": {"type": "apiKey", "in": "query", "name": "access_token"},

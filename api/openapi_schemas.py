@@ -56,7 +56,7 @@ def answer(description: str, schema: Json | None = None, headers: Json | None = 
     return found
 
 
-def errors(*codes: str) -> Json:
+def errors(*codes: str, schema: str = "Error") -> Json:
     """The responses of error codes, joined by status."""
     by_status: dict[int, list[str]] = {}
     for code in codes:
@@ -64,7 +64,7 @@ def errors(*codes: str) -> Json:
     return {
         str(status): {
             "description": "`" + "`, `".join(names) + "`",
-            "content": content(ref("Error")),
+            "content": content(ref(schema)),
             **({"headers": HEADERS_OF_ERRORS[status]} if status in HEADERS_OF_ERRORS else {}),
         }
         for status, names in by_status.items()
@@ -80,7 +80,7 @@ def parameter(name: str, where: str, description: str, schema: Json) -> Json:
 _EVENT_ID = "0-0|[1-9][0-9]{0,18}-[1-9][0-9]{0,18}"
 EVENT_ID: Json = {"type": "string", "pattern": f"^({_EVENT_ID})$", "examples": ["1-42"]}
 CURSOR: Json = {"type": "string", "pattern": f"^(|{_EVENT_ID})$", "examples": ["1-42"]}
-HEADERS_OF_ERRORS: Json = {
+HEADERS_OF_ERRORS: dict[int, Json] = {
     401: {"WWW-Authenticate": {"description": "The scheme.", "schema": {"const": "Bearer"}}},
     503: {"Retry-After": {"description": "Seconds.", "schema": INTEGER}},
 }

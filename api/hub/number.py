@@ -57,6 +57,8 @@ async def locate(hub: Hub, relay: Relay, dialect: Dialect, number: int) -> Place
                 await _await_chunk(relay, log, waiter, number)
             async with _bound():
                 return await _find(relay, log, waiter, number)
+    if number == log.chunks_up_to(0):
+        return Place()
     found = log.find(number)
     assert found is not None  # the opening is always at hand
     return Place(START, found[1])

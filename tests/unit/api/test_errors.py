@@ -9,11 +9,21 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from api.errors import CODES, ErrorBoundary, MethodNotAllowed, draining, request_error
+from api.errors import (
+    CODES,
+    ErrorBody,
+    ErrorBoundary,
+    MethodNotAllowed,
+    Shape,
+    draining,
+    request_error,
+)
 from shared.errors import CursorInvalid, Expired, NotFound, RequestError, Unavailable
 
 
-async def call(app: Any, scope: dict[str, Any] | None = None) -> list[Message]:
+async def call(
+    app: Any, scope: dict[str, Any] | None = None, shapes: list[tuple[str, Shape]] | None = None
+) -> list[Message]:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -22,7 +32,8 @@ async def call(app: Any, scope: dict[str, Any] | None = None) -> list[Message]:
     async def receive() -> Message:
         raise AssertionError("nothing to receive")
 
-    await ErrorBoundary(app)(scope or {"type": "http", "path": "/x"}, receive, send)
+    boundary = ErrorBoundary(app, shapes=shapes or ())
+    await boundary(scope or {"type": "http", "path": "/x"}, receive, send)
     return sent
 
 
@@ -132,3 +143,33 @@ async def test_a_defect_on_an_open_socket_closes_it_with_1011() -> None:
 
     assert sent[-1]["type"] == "websocket.close"
     assert sent[-1]["code"] == 1011
+
+
+def shaped(error: RequestError) -> ErrorBody:
+    return ErrorBody(error.code.encode(), b"text/plain", [(b"x-shape", b"own")])
+
+
+@pytest.mark.parametrize(
+    ("path", "is_shaped"),
+    [("/own", True), ("/own/below/it", True), ("/owner", False), ("/", False)],
+)
+@pytest.mark.parametrize("error", [NotFound(), Unavailable("x"), ValueError("x")])
+async def test_a_path_may_have_errors_of_its_own_shape(
+    path: str, is_shaped: bool, error: Exception
+) -> None:
+    scope = {"type": "http", "path": path}
+    start, body = await call(raising(error), scope, shapes=[("/own", shaped)])
+    headers = dict(start["headers"])
+
+    assert (headers.get(b"x-shape") == b"own") == is_shaped
+    assert (headers[b"content-type"] == b"text/plain") == is_shaped
+    assert headers[b"content-length"] == b"%d" % len(body["body"])
+    assert start["status"] == {NotFound: 404, Unavailable: 503}.get(type(error), 500)
+
+
+async def test_a_refused_handshake_has_the_shape_too() -> None:
+    extensions = {"websocket.http.response": {}}
+    scope = {"type": "websocket", "path": "/own", "extensions": extensions}
+    start, body = await call(raising(NotFound()), scope, shapes=[("/own", shaped)])
+    assert start["type"] == "websocket.http.response.start"
+    assert body["body"] == b"not_found"

@@ -10,17 +10,23 @@ from pathlib import Path
 
 import pytest
 
+from api.dialects.chat import CHAT, INCLUDE_USAGE
 from api.dialects.native import NDJSON, SSE, SocketFold
+from shared.request import Request
 from tests.support.recorded import LOGS, Log, bytes_of, frames_of, recorded_meta
 
 DIRECTORY = Path(__file__).parents[3] / "golden"
 META = recorded_meta()
+HELLO = [{"role": "user", "content": "Hi"}]
+WITH_USAGE = recorded_meta(Request(messages=HELLO, dialect={INCLUDE_USAGE: True}))
 
 # By the name of the file. A dialect that depends on what was asked stands here once per case.
 DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "native-sse": lambda log: bytes_of(SSE, log, META),
     "native-ndjson": lambda log: bytes_of(NDJSON, log, META),
     "native-websocket": lambda log: frames_of(SocketFold, log, META),
+    "chat": lambda log: bytes_of(CHAT, log, META),
+    "chat-usage": lambda log: bytes_of(CHAT, log, WITH_USAGE),
 }
 
 

@@ -1,0 +1,218 @@
+"""OpenAI's own SDK at two nodes while workers, nodes and the upstream fail under it.
+
+It has no cursor and cannot take anything back; what it must never do is take a part for the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from shared import keys
+from tests.support.client import Client
+from tests.support.outsider import Outsider
+from tests.support.processes import Cluster, Role
+from tests.support.sdk import HELLO, Heard, listen, sdk
+from tests.support.upstream import Upstream, expected_text, script_of
+from tests.support.wait import until
+
+LEASE_S = 0.8
+TABLE = """
+[models.{name}]
+backend = "openai"
+base_url = "{url}"
+on_takeover = "{name}"
+"""
+PROMPT = HELLO[0]["content"]
+SCRIPT = {"tokens": 60, "delay_s": 0.033}
+TEXT = expected_text(PROMPT, script_of({"messages": [], "upstream": SCRIPT}))
+
+
+@pytest.fixture(scope="module")
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
+    models = "".join(
+        TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
+    )
+    async with Cluster(api=2, workers=2, lease_s=LEASE_S, models=models) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
+    await shared.heal()
+    yield shared
+
+
+@pytest.fixture
+async def client(cluster: Cluster) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with sdk(f"{cluster.urls[0]}/v1") as client:
+        yield client
+
+
+async def begin(client: openai.AsyncOpenAI, model: str, prompt: str = PROMPT, **script: Any) -> Any:
+    """Start a stream; returns it after its tenth chunk, with what was heard."""
+    stream = await client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": prompt}], stream=True,
+        extra_body={"upstream": {**SCRIPT, **script}},
+    )  # fmt: skip
+    heard = Heard()
+    async for chunk in stream:
+        heard.chunks.append(chunk)
+        if len(heard.chunks) == 10:
+            return stream, heard
+    raise AssertionError(f"over after {len(heard.chunks)} chunks")
+
+
+async def rest_of(stream: Any, heard: Heard) -> Heard:
+    rest = await listen(stream)
+    return Heard(heard.chunks + rest.chunks, rest.error)
+
+
+async def holder(cluster: Cluster, generation_id: str) -> Role:
+    async with cluster.redis() as redis:
+        name: Any = await until(
+            lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
+        )
+    return next(role for role in cluster.workers if role.ready_name == name.decode())
+
+
+async def test_a_killed_worker_leaves_no_seam_where_the_model_continues(
+    cluster: Cluster, client: openai.AsyncOpenAI
+) -> None:
+    stream, heard = await begin(client, "continue")
+    (await holder(cluster, heard.id)).kill()
+    heard = await rest_of(stream, heard)
+
+    assert heard.error is None, cluster.report()
+    assert heard.text == TEXT
+    assert heard.finish_reasons == ["stop"]
+    roles = [c.choices[0].delta.role for c in heard.chunks if c.choices]
+    assert roles.count("assistant") == 1
+    assert heard.cursor.split("-")[0] != "1"  # it was taken over
+
+
+async def test_a_killed_worker_is_an_error_where_the_answer_begins_anew(
+    cluster: Cluster, client: openai.AsyncOpenAI
+) -> None:
+    stream, heard = await begin(client, "restart")
+    (await holder(cluster, heard.id)).kill()
+    heard = await rest_of(stream, heard)
+
+    assert heard.error is not None and heard.error.code == "stream_reset"
+    assert heard.finish_reasons == []
+    assert TEXT.startswith(heard.text)
+
+
+async def test_a_whole_answer_is_the_right_text_all_the_same(
+    cluster: Cluster, client: openai.AsyncOpenAI
+) -> None:
+    body = {"upstream": SCRIPT, "session": "s-whole"}
+    asking = asyncio.ensure_future(
+        client.chat.completions.create(model="restart", messages=HELLO, extra_body=body)
+    )
+    async with Outsider(cluster.urls[1]) as other:
+
+        async def active() -> Any:
+            return (await other.get("/v1/sessions/s-whole")).json()["active"]
+
+        (generation_id,) = await until(active, 10, "the generation")
+        await other.running(generation_id)
+    (await holder(cluster, generation_id)).kill()
+    answer = await asking
+
+    assert answer.choices[0].message.content == TEXT
+    assert answer.choices[0].finish_reason == "stop"
+
+
+async def test_a_killed_node_is_no_end_and_the_rest_is_read_natively(
+    cluster: Cluster, client: openai.AsyncOpenAI
+) -> None:
+    stream, heard = await begin(client, "continue")
+    cluster.api[0].kill()
+    # The SDK lets the error of its HTTP library through.
+    with pytest.raises((openai.APIError, httpx2.HTTPError)):
+        await stream_rest(stream, heard)
+    async with Outsider(cluster.urls[1]) as other:
+        rest = await other.events(heard.id, heard.cursor)
+        snapshot = await other.ended(heard.id)
+
+    text = "".join(event.fields["text"] for event in rest.events if event.type == "token")
+    assert heard.text + text == TEXT
+    assert snapshot["status"] == "completed"
+
+
+async def stream_rest(stream: Any, heard: Heard) -> None:
+    async for chunk in stream:
+        heard.chunks.append(chunk)
+
+
+@pytest.mark.parametrize("fault", ["error", "eof", "cut"])
+async def test_an_upstream_that_fails_once_is_not_seen(
+    client: openai.AsyncOpenAI, fault: str
+) -> None:
+    prompt = f"fail once with {fault}"
+    stream, heard = await begin(client, "continue", prompt, fault=fault, fault_at=20)
+    heard = await rest_of(stream, heard)
+
+    assert heard.error is None
+    assert heard.text == expected_text(prompt, script_of({"messages": [], "upstream": SCRIPT}))
+    assert heard.cursor.startswith("2-")
+
+
+async def test_an_upstream_that_always_fails_is_an_error(client: openai.AsyncOpenAI) -> None:
+    body = {"upstream": {"tokens": 20, "fault": "eof", "fault_at": 0, "fault_requests": 0}}
+    asked: Any = {"model": "restart", "messages": HELLO, "extra_body": body}
+    heard = await listen(await client.chat.completions.create(**asked, stream=True))
+    assert heard.error is not None and heard.error.code == "attempts_exhausted"
+    with pytest.raises(openai.InternalServerError) as caught:
+        await client.chat.completions.create(**asked)
+    assert caught.value.code == "attempts_exhausted"
+
+
+async def test_a_request_that_the_upstream_refuses_is_told_with_its_reason(
+    client: openai.AsyncOpenAI,
+) -> None:
+    body = {"upstream": {"fault": "status", "status": 400, "fault_requests": 0}}
+    asked: Any = {"model": "restart", "messages": HELLO, "extra_body": body}
+    heard = await listen(await client.chat.completions.create(**asked, stream=True))
+    assert heard.error is not None and heard.error.code == "upstream_refused"
+    with pytest.raises(openai.APIStatusError) as caught:
+        await client.chat.completions.create(**asked)
+    assert caught.value.code == "upstream_refused"
+    assert "400" in caught.value.message
+
+
+async def test_the_sdks_own_retry_finds_the_same_answer_by_its_key(cluster: Cluster) -> None:
+    """The node dies under a whole answer; the SDK asks again, and is sent to another node."""
+    body = {"upstream": SCRIPT, "session": "s-retry"}
+    headers = {"Idempotency-Key": "retry-1"}
+    asked: Any = {"model": "continue", "messages": HELLO, "extra_body": body}
+    asked["extra_headers"] = headers
+    async with sdk(f"{cluster.urls[0]}/v1") as client, Client(cluster.urls) as native:
+        asking = asyncio.ensure_future(client.chat.completions.create(**asked))
+        async with Outsider(cluster.urls[1]) as other:
+
+            async def active() -> Any:
+                return (await other.get("/v1/sessions/s-retry")).json()["active"]
+
+            (generation_id,) = await until(active, 10, "the generation")
+        cluster.api[0].kill()
+        with pytest.raises(openai.APIConnectionError):
+            await asking
+        async with sdk(f"{cluster.urls[1]}/v1") as again:
+            answer = await again.chat.completions.create(**asked)
+
+        assert answer.id == generation_id
+        assert answer.choices[0].message.content == TEXT
+        assert (await native.snapshot(generation_id, node=cluster.urls[1]))["attempt"] == 1
