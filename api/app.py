@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.chat import Chat
 from api.cors import Cors
-from api.dialects.openai import models_shape, openai_shape
+from api.dialects.openai import openai_shape
 from api.errors import ErrorBoundary, Shape, request_error
 from api.generations import Generations
 from api.health import Health
@@ -23,11 +23,11 @@ from api.sessions import Listings
 from api.ws import native_socket
 from shared.errors import NotFound
 
-# How errors look at and below a path, where not natively.
+# How errors look at and below a path, where not natively. Not at /v1/models, which native clients
+# read too: OpenAI's find message and code there all the same.
 SHAPES: tuple[tuple[str, Shape], ...] = (
     ("/v1/chat", openai_shape),
     ("/chat", openai_shape),
-    ("/v1/models", models_shape),
     ("/models", openai_shape),
 )
 

@@ -69,11 +69,9 @@ SCHEMAS: Json = {
                 "properties": {"include_usage": {"type": "boolean"}},
             },
             "n": {"enum": [1, None]},
-            "max_tokens": {"type": ["integer", "null"], "minimum": 1, "maximum": 100_000},
-            "temperature": {"type": ["number", "null"]},
-            "prompt": NULL,
         },
-    ),
+    )
+    | {"description": "Further members go to the backend: max_tokens, temperature, tools, …"},
     "ChatCompletion": record(
         {
             "id": {**STRING, "description": "The generation's."},

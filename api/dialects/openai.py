@@ -30,17 +30,8 @@ _STATUSES = {"cancelled": 409, "upstream_timeout": 504, "queue_timeout": 503, "l
 
 def openai_shape(error: RequestError) -> ErrorBody:
     """Return an error as OpenAI's API has it."""
-    return _body(error, {})
-
-
-def models_shape(error: RequestError) -> ErrorBody:
-    """The same for /v1/models, which native clients read too: with the native members."""
-    return _body(error, {"retryable": error.retryable})
-
-
-def _body(error: RequestError, more: dict[str, Any]) -> ErrorBody:
     param = "model" if error.code == "model_not_found" else None
-    said = error_object(error.code, error.message, status=error.status, param=param) | more
+    said = error_object(error.code, error.message, status=error.status, param=param)
     is_retried = error.status in _RETRIED or error.status >= 500
     headers = [(b"x-should-retry", b"false")] if is_retried and not error.retryable else []
     return ErrorBody(msgspec.json.encode({"error": said}), headers=headers)

@@ -117,6 +117,8 @@ async def test_an_unknown_model_is_404(client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         await client.chat.completions.create(model="no-such", messages=HELLO, stream=True)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.UnprocessableEntityError):
+        await client.chat.completions.create(model="demo", messages=HELLO, n=2)
 
 
 @pytest.mark.parametrize(
