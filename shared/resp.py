@@ -141,10 +141,13 @@ class Line:
             if isinstance(answer, Exception):
                 raise OSError(str(answer))
 
-    def close(self) -> None:
-        """Nothing more is asked here."""
+    async def aclose(self) -> None:
+        """Nothing more is asked here; returns when the connection is gone."""
         self._is_closed = True
+        connection = self._connection
         self._give_up()
+        if connection is not None:
+            await connection.lost.wait()
 
     def _give_up(self) -> None:
         connection, self._connection = self._connection, None
@@ -168,6 +171,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.is_lost = False
+        self.lost = asyncio.Event()
         self._reader = hiredis.Reader(replyError=BaseParser.parse_error)
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[_Waiting] = deque()
@@ -191,6 +195,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
+        self.lost.set()
         waiting, self._waiting = self._waiting, deque()
         for one in waiting:
             if not one.done.done():

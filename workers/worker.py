@@ -98,7 +98,7 @@ class Worker:
         try:
             await self._serve(ready)
         finally:
-            self._line.close()
+            await self._line.aclose()
 
     async def _serve(self, ready: asyncio.Event) -> None:
         await self._connect()

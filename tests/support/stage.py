@@ -111,7 +111,7 @@ class Stage:
             models=changes.get("models", self.models),
             backends=changes.get("backends", self.backends),
         )
-        self._clients.callback(worker._line.close)
+        self._clients.push_async_callback(worker._line.aclose)
         return worker
 
     async def start(self, name: str = "one", **changes: Any) -> Worker:
