@@ -69,12 +69,14 @@ class Row:
 
     def add(self, follower: Follower) -> None:
         self.members[follower] = None
+        self._audience.count += 1
         self._writes = None
         follower.row = self
 
     def remove(self, follower: Follower) -> None:
         """Let a member go; it is told its place."""
         del self.members[follower]
+        self._audience.count -= 1
         self._writes = None
         follower.row = None
         if not self.members:
@@ -94,7 +96,10 @@ class Row:
         self.seq, self.sent_at = seq, now
         for write in writes:
             write(data)
-        return audience.has_written(self, seq - start, len(data), len(writes))
+        counters = audience.counters
+        counters.events_delivered += (seq - start) * len(writes)
+        counters.bytes_delivered += len(data) * len(writes)
+        return audience.has_more(self)
 
 
 class Audience:
@@ -106,9 +111,11 @@ class Audience:
 
     def __init__(self, log: EncodedLog, feed: Feed, host: Host, *, is_chunked: bool) -> None:
         self.rows: list[Row] = []
+        self.count = 0  # of all who follow
         self._log = log
         self._feed = feed
         self._host = host
+        self.counters = host.counters
         self._is_chunked = is_chunked
         self._shared: tuple[bytes, bytes] = (b"", b"")
         self._next_at = 0.0
@@ -126,26 +133,22 @@ class Audience:
 
     def changed(self) -> None:
         """There may be something new: write it at once, or when the window is over."""
-        if not self.rows:
-            return
-        window_s = self.window_s
-        if window_s and not self._is_urgent:
+        if self.count >= WINDOW_READERS_MIN and not self._is_urgent:
             if self._timer is not None:
                 return
             now = self._host.now()
             if now < self._next_at:
                 self._timer = self._host.call_at(self._next_at, self._window_over)
                 return
-            self._next_at = now + window_s
+            self._next_at = now + self.window_s
         self._wake_all()
 
     @property
     def window_s(self) -> float:
         """The least distance of two broadcasts, s."""
-        if len(self.rows) == 1 and len(self.rows[0].members) < WINDOW_READERS_MIN:
+        if self.count < WINDOW_READERS_MIN:
             return 0.0
-        readers = sum(len(row.members) for row in self.rows)
-        return min(WINDOW_S_MAX, readers * WINDOW_PER_READER_S)
+        return min(WINDOW_S_MAX, self.count * WINDOW_PER_READER_S)
 
     @property
     def _is_urgent(self) -> bool:
@@ -158,8 +161,7 @@ class Audience:
 
     def _wake_all(self) -> None:
         for row in self.rows:
-            if not row.is_queued:
-                self._host.wake(row)
+            self._host.wake(row)
 
     def broadcast_after(self, seq: int) -> tuple[bytes, int]:
         """Return the bytes after entry `seq` as they go out, and the seq of the last one."""
@@ -171,12 +173,10 @@ class Audience:
             self._shared = (chunk, b"%x\r\n%b\r\n" % (len(chunk), chunk))
         return self._shared[1], last
 
-    def has_written(self, row: Row, entries: int, size: int, readers: int) -> bool:
-        """Count what was written; True: there is more. After the end everybody steps out."""
-        counters, feed = self._host.counters, self._feed
-        counters.events_delivered += entries * readers
-        counters.bytes_delivered += size * readers
-        if row.seq < feed.count:
+    def has_more(self, row: Row) -> bool:
+        """Whether a row that was written to is behind still. After the end everybody steps out."""
+        feed = self._feed
+        if row.seq < feed.ids.count:
             return True
         if feed.is_ended:
             self._disband(row)

@@ -202,19 +202,19 @@ class _Protocol(asyncio.Protocol):
         self._owner.bytes_received += len(data)
         try:
             self._reader.feed(data)
-            reply = self._reader.gets()
-            while reply is not False:
-                self._take(reply)
-                reply = self._reader.gets()
+            gets, message = self._reader.gets, self._listener.message
+            while (reply := gets()) is not False:
+                if type(reply) is list and reply[0] == b"message":
+                    message(reply[1], reply[2])
+                else:
+                    self._take(reply)
         except hiredis.ProtocolError as exc:
             self._fail(f"not RESP: {exc}")
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, list) and len(reply) == 3:
-            kind, channel, payload = reply
-            if kind == b"message":
-                self._listener.message(channel, payload)
-            elif kind == b"subscribe":
+            kind, channel, _ = reply
+            if kind == b"subscribe":
                 self._listener.subscribed(channel)
         elif isinstance(reply, hiredis.ReplyError):
             self._fail(str(reply))

@@ -38,8 +38,9 @@ class FakeHost:
         return self.time_s
 
     def wake(self, sink: Any) -> None:
-        sink.is_queued = True
-        self.queue.append(sink)
+        if not sink.is_queued:
+            sink.is_queued = True
+            self.queue.append(sink)
 
     def call_at(self, at: float, callback: Callable[[], None]) -> Timer:
         self.timers.append(Timer(at, callback))
