@@ -22,7 +22,7 @@ from bench.support import cpu, nchan
 from bench.support.stage import Stage, open_stage
 from bench.support.table import Row, show, spread
 
-BENCHES = ("fan_out", "many_streams", "worker")
+BENCHES = ("fan_out", "many_streams", "worker", "burst")
 REPEATS = 3
 PATIENCE_S = 20.0
 

@@ -92,7 +92,7 @@ async def ours(
 ) -> None:
     answers = [_answer(stage, size)]
     play = await stage.play(node, answers, kind=kind, readers=size.readers, window_s=size.window_s)
-    contest.add(OURS[kind], play.us_per_token("api"), joined=play.tokens_per_piece)
+    contest.add(OURS[kind], play.us_per_token("api"), joined=play.joined)
     if kind == "sse":
         latencies = play.latencies_ms()
         for share in (0.5, 0.99):

@@ -78,7 +78,7 @@ async def ours(
     async with stage.node() as node:
         answers = answers_of(stage, size)
         play = await stage.play(node, answers, kind="sse", readers=1, window_s=size.window_s)
-    contest.add(OURS, play.us_per_token("api"), joined=play.tokens_per_piece)
+    contest.add(OURS, play.us_per_token("api"), joined=play.joined)
     for who in ("worker", "redis", "model"):
         others.add(who, play.us_per_token(who))
     latencies = play.latencies_ms()

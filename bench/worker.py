@@ -68,7 +68,7 @@ async def run(stage: Stage) -> list[Row]:
 async def _paced(stage: Stage, node: Role, size: many_streams.Size, contest: Contest) -> None:
     answers = many_streams.answers_of(stage, size)
     play = await stage.play(node, answers, kind="sse", readers=1, window_s=size.window_s)
-    contest.add(OURS, play.us_per_token("worker"), joined=play.tokens_per_piece)
+    contest.add(OURS, play.us_per_token("worker"), joined=play.joined)
 
 
 async def _flooded(stage: Stage, node: Role, flood: Flood, contest: Contest) -> None:

@@ -80,7 +80,7 @@ class Play:
         return self.window.tokens(self.readings)
 
     @property
-    def tokens_per_piece(self) -> float:
+    def joined(self) -> float:
         """How many came together at a reader, over the whole run."""
         return joined(self.readings)
 
@@ -204,8 +204,8 @@ class Stage:
 
 
 def joined(readings: Sequence[Reading]) -> float:
-    """Tokens per piece of text, over all readers."""
-    return sum(len(r.times) for r in readings) / sum(r.events for r in readings)
+    """Tokens per read of a socket, over all readers: about what left in one write."""
+    return sum(len(r.times) for r in readings) / sum(r.reads for r in readings)
 
 
 def address(node: Role) -> tuple[str, int]:
