@@ -80,7 +80,7 @@ def parameter(name: str, where: str, description: str, schema: Json) -> Json:
 _EVENT_ID = "0-0|[1-9][0-9]{0,18}-[1-9][0-9]{0,18}"
 EVENT_ID: Json = {"type": "string", "pattern": f"^({_EVENT_ID})$", "examples": ["1-42"]}
 CURSOR: Json = {"type": "string", "pattern": f"^(|{_EVENT_ID})$", "examples": ["1-42"]}
-HEADERS_OF_ERRORS: Json = {
+HEADERS_OF_ERRORS: dict[int, Json] = {
     401: {"WWW-Authenticate": {"description": "The scheme.", "schema": {"const": "Bearer"}}},
     503: {"Retry-After": {"description": "Seconds.", "schema": INTEGER}},
 }

@@ -95,7 +95,11 @@ class Row:
         # Before the writes: who is stopped by one of them has been given it.
         self.seq, self.sent_at = seq, now
         for write in writes:
-            write(data)
+            try:
+                write(data)
+            except Exception:  # what a server raises of one connection is not the others' affair
+                # It is gone, and its reader will be told so; until then it has its place here.
+                continue
         counters = audience.counters
         counters.events_delivered += (seq - start) * len(writes)
         counters.bytes_delivered += len(data) * len(writes)

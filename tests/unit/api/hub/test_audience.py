@@ -110,6 +110,28 @@ def test_a_broadcast_is_one_chunk_and_one_object_for_all() -> None:
     assert room.host.counters.events_delivered == ROW_MAX + 5
 
 
+def test_a_connection_that_is_gone_costs_the_others_nothing() -> None:
+    room = Room(3)
+
+    def gone(data: bytes) -> None:
+        raise RuntimeError("the handler is closed")
+
+    lost = room.readers[0]
+    row = lost.row
+    assert row is not None
+    row.remove(lost)
+    lost.write = gone  # type: ignore[assignment]
+    room.audience.admit(lost, row.seq, room.host.now())
+    # Again the first of its row, so that the others come after it.
+    for reader in room.readers[1:]:
+        row.remove(reader)
+        room.audience.admit(reader, row.seq, room.host.now())
+    room.say(Token("new"))
+    room.say(Token("newer"))
+
+    assert [reader.body.count(b"new") for reader in room.readers] == [0, 2, 2]
+
+
 def test_a_row_is_no_longer_than_the_loop_may_be_held() -> None:
     room = Room(3 * ROW_MAX + 1)
     assert [len(row.members) for row in room.audience.rows] == [ROW_MAX] * 3 + [1]
