@@ -183,7 +183,8 @@ def read_cursor(headers: RequestHeaders, query: Mapping[str, str]) -> EventId:
     """Return where to read on from: the header, else the query, else the start.
 
     Raises:
-        CursorInvalid: one of them is there and is no event id, also the one that does not count.
+        CursorInvalid: one of them is there and is not an event id; also the query, where the
+            header counts.
     """
     asked = query.get("last_event_id", "")
     from_query = parse_cursor(asked) if asked else START

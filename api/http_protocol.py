@@ -4,9 +4,8 @@
   unsent, and breaks off with it. Beside it, `tailrace.wire` is the way past `send`. Code that uses
   them works without them, on any ASGI server.
 * A request head must be complete 10 s after it began, and so must the rest of a body that was
-  answered before it was read; a head of more than about 64 KiB is refused. uvicorn limits none.
-* A closed connection is closed: `transport.close()` waits until what is unsent has gone, for ever
-  where the peer reads nothing.
+  answered before it was read. uvicorn limits neither. How much a peer may send is for the classes
+  that these build on.
 * A WebSocket handshake that cannot be parsed and a text frame that is no UTF-8 are the client's
   mistake: they get their code, and the log gets no traceback.
 
@@ -20,22 +19,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 from websockets.protocol import CONNECTING
 
 from api.errors import CODES, TRANSPORT, WIRE
+from api.http_bounds import BoundedHttpProtocol
+from api.socket_bounds import BoundedWebSocketProtocol
+from api.stall import CLOSE_S
 
 HEAD_S = 10.0  # for a request head, and for the rest of a body that nobody waits for
-HEAD_BYTES_MAX = 65_536
-CLOSE_S = 1.0  # a peer that does not read its close frame is not waited for any longer
-FLUSH_S = 30.0  # the same for the rest of a whole response
-
-_HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-type: application/json\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-)
 
 
 class DirectWire:
@@ -69,7 +61,7 @@ def _nothing() -> None:
     pass
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(BoundedHttpProtocol):
     """One HTTP/1.1 connection.
 
     `_deadline` runs while the peer owes us bytes: from the connection or the first byte of a
@@ -83,10 +75,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None
         self._is_in_head = True  # a connection owes its first head from the start
-        self._is_in_body = False
-        self._has_begun = False  # a head, within one read
         self._has_completed = False  # a request, within one read
-        self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -110,14 +99,6 @@ class HttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._is_in_head:
-            # The read in which it began is not counted: a body may fill most of it.
-            self._head_bytes = 0 if self._has_begun else self._head_bytes + len(data)
-            self._has_begun = False
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self.transport.write(_HEAD_TOO_LARGE)
-                self.transport.close()
-                return
         if self._deadline is None and self._owes_bytes():
             # Also line ends before a request, which stop uvicorn's keep-alive timer for good.
             self._start_deadline()
@@ -126,16 +107,14 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         extensions: dict[str, Any] = {TRANSPORT: self.transport, WIRE: self.wire}
         self.scope["extensions"] = extensions
-        self._is_in_head = self._has_begun = True
+        self._is_in_head = True
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        self._is_in_body = True
         self._stop_deadline()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._is_in_body = False
         self._has_completed = True
         super().on_message_complete()
         if self.cycle is not None and self.cycle.response_complete:
@@ -143,14 +122,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.is_closing():
-            self.loop.call_later(FLUSH_S, self.transport.abort)
-        elif self._is_in_body:
+        if self.is_in_body and not self.transport.is_closing():
             self._start_deadline()
-
-    def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        self.loop.call_later(CLOSE_S, self.transport.abort)
 
     def handle_websocket_upgrade(self) -> None:
         self._stop_deadline()
@@ -158,7 +131,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _owes_bytes(self) -> bool:
         """Whether what was read last belongs to a head, and no response is under way."""
-        if self._is_in_body or (self._has_completed and not self._is_in_head):
+        if self.is_in_body or (self._has_completed and not self._is_in_head):
             return False
         return self.cycle is None or self.cycle.response_complete
 
@@ -175,16 +148,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._deadline = None
         if not self.transport.is_closing():
             self.transport.close()
-            self.loop.call_later(CLOSE_S, self.transport.abort)
+            self.stall.watch(CLOSE_S)
 
 
-class WebSocketProtocol(WebSocketsSansIOProtocol):
+class WebSocketProtocol(BoundedWebSocketProtocol):
     """One WebSocket connection, from its handshake on."""
 
     wire: DirectWire | None = None  # once it is open
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+    def take(self, data: bytes) -> None:
+        super().take(data)
         if not self.handshake_initiated and not self.transport.is_closing():
             # The HTTP parser has handed over a whole request; websockets' own would not have it
             # (a line too long, a byte that it refuses), and uvicorn would wait for more.
@@ -216,7 +189,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.close()
             return
         super().handle_parser_exception()
-        self._abort_soon()
 
     def send_receive_event_to_app(self) -> None:
         if self.curr_msg_data_type == "text" and not self.close_sent:
@@ -241,8 +213,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True  # refused, and answered: nothing to complain of
-        if message["type"] == "websocket.close":
-            self.loop.call_later(self.close_timeout + CLOSE_S, self.transport.abort)
 
     def _fail(self, code: int, reason: str) -> None:
         self.conn.send_close(code, reason)
@@ -250,8 +220,4 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.transport.close()
-        self._abort_soon()
-
-    def _abort_soon(self) -> None:
-        """Closing waits until what is unsent has gone; a peer that reads nothing would hold it."""
-        self.loop.call_later(CLOSE_S, self.transport.abort)
+        self.end_soon()

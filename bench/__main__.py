@@ -15,7 +15,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -23,13 +22,14 @@ from bench.support import cpu, nchan
 from bench.support.stage import Stage, open_stage
 from bench.support.table import Row, show, spread
 
-BENCHES = ("fan_out",)
+BENCHES = ("fan_out", "many_streams", "worker", "burst")
 REPEATS = 3
+PATIENCE_S = 20.0
 
 
 def main() -> None:
     args = parse(sys.argv[1:])
-    rows = asyncio.run(run(args.names or BENCHES, is_quick=args.quick, repeats=args.repeat))
+    rows = asyncio.run(run(args))
     print("\n" + show(rows))
     if args.json:
         args.json.write_text(json.dumps([row.record() for row in rows], indent=1))
@@ -42,22 +42,29 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", help=f"which: {', '.join(BENCHES)}; default: all")
     parser.add_argument("--quick", action="store_true", help="small: does it work, not how fast")
     parser.add_argument("--repeat", type=int, default=0, help=f"default {REPEATS}, quick 1")
+    parser.add_argument(
+        "--patience", type=float, help=f"s to wait for a quiet machine; default {PATIENCE_S:.0f}"
+    )
     parser.add_argument("--json", type=Path, help="write the rows here, too")
     args = parser.parse_args(argv)
     if unknown := {*args.names} - {*BENCHES}:
         parser.error(f"no bench {sorted(unknown)[0]!r}; there are {', '.join(BENCHES)}")
     args.repeat = args.repeat or (1 if args.quick else REPEATS)
+    if args.patience is None:
+        args.patience = 0.0 if args.quick else PATIENCE_S
     return args
 
 
-async def run(names: Sequence[str], *, is_quick: bool, repeats: int) -> list[Row]:
-    """Run these benches one after the other on one stage."""
-    say(f"{len(cpu.CORES)} cores, load {os.getloadavg()[0]:.1f}; measured: core {cpu.MEASURED}")
+async def run(args: argparse.Namespace) -> list[Row]:
+    """Run the benches asked for, one after the other on one stage."""
+    say(f"{len(cpu.CORES)} cores, load {os.getloadavg()[0]:.1f}")
     if missing := nchan.why_missing():
         say(missing)
     rows: list[Row] = []
-    async with open_stage(is_quick=is_quick, repeats=repeats) as stage:
-        for name in names:
+    async with open_stage(
+        is_quick=args.quick, repeats=args.repeat, patience_s=args.patience
+    ) as stage:
+        for name in args.names or BENCHES:
             began = time.monotonic()
             rows += await bench(name).run(stage)
             say(f"{name}: {time.monotonic() - began:.0f} s; cores busy with others: {busy(stage)}")

@@ -71,6 +71,7 @@ def _contest(kind: str, size: Size) -> Contest:
 
 async def bare(stage: Stage, kind: str, size: Size) -> float:
     """The frames of Tailrace, sent to each socket in turn; µs per token delivered."""
+    await stage.quiet()
     pieces = _answer(stage, size).pieces()
     asks = [get(f"/{n}") for n in range(size.readers)]
     await stage.load.open(stage.bare.address, asks, end=LAST_CHUNK)
@@ -89,10 +90,9 @@ async def bare(stage: Stage, kind: str, size: Size) -> float:
 async def ours(
     stage: Stage, node: Role, kind: str, size: Size, contest: Contest, delays: Contest
 ) -> None:
-    stage.system.pin([node.pid])
     answers = [_answer(stage, size)]
     play = await stage.play(node, answers, kind=kind, readers=size.readers, window_s=size.window_s)
-    contest.add(OURS[kind], play.us_per_token("api"), joined=play.tokens_per_piece)
+    contest.add(OURS[kind], play.us_per_token("api"), joined=play.joined)
     if kind == "sse":
         latencies = play.latencies_ms()
         for share in (0.5, 0.99):
@@ -101,9 +101,9 @@ async def ours(
 
 async def by_nchan(stage: Stage, size: Size) -> float:
     """The same tokens, published to nchan at the same pace; µs of the worker with the readers."""
+    await stage.quiet()
     answer = _answer(stage, size)
     async with Nchan(stage.system.server.port) as nchan:
-        stage.pin_measured(nchan.pid, nchan.sayer_pid)
         channel = f"fan{answer.number}"
         asks = [get(f"/read/{channel}")] * size.readers
         await stage.load.open(nchan.address, asks, end=END)
@@ -128,13 +128,13 @@ async def by_nchan(stage: Stage, size: Size) -> float:
 
 async def by_naive(stage: Stage, size: Size) -> float:
     """The same log, read by the naive app; it may fall behind, and is waited for."""
+    await stage.quiet()
     answer = _answer(stage, size)
     async with (
         naive.Naive(stage.system.server.url) as app,
         stage.node() as node,
     ):
-        stage.pin_measured(app.pid)
-        generation_id = await stage.system.start(node, answer)
+        (generation_id,) = await stage.system.start(node, [answer])
         asks = [get_events("sse", generation_id)] * size.readers
         begin_s = time.monotonic() + size.first_s + stage.settle_s
         await stage.load.open(app.address, asks, end=ENDS["sse"])

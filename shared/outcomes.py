@@ -125,7 +125,12 @@ Writing = Ok | Ended | Fenced | Behind | Lost
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """One batch of a holder's entries; with `status` the last entry is the end."""
+    """One batch of a holder's entries; with `status` the last entry is the end.
+
+    Attributes:
+        before_attempt: of the entry before the first one; 0: the same as this one.
+        pushes_lease: no renewal has done it lately.
+    """
 
     generation_id: str
     token: str
@@ -133,6 +138,8 @@ class Append:
     before_seq: int
     entries: Sequence[bytes]
     status: Status | None = None
+    before_attempt: int = 0
+    pushes_lease: bool = True
 
 
 def parse_writing(reply: Any) -> Writing | Unavailable:

@@ -25,7 +25,6 @@ from shared.outcomes import (
     Lost,
     Meta,
     Moved,
-    Ok,
     Released,
     Top,
     Writing,
@@ -35,6 +34,7 @@ from shared.outcomes import (
 )
 from shared.queue import encode_entry, forget
 from shared.redis_client import Client, translated
+from shared.resp import Line
 from shared.scripts import Call, Scripts
 from shared.settings import Settings
 
@@ -45,10 +45,11 @@ CANCELLED = End(status="cancelled", finish_reason="cancelled")
 class Store:
     """The logs on one Redis. Every method may raise `Unavailable`: repeating it is safe."""
 
-    def __init__(self, redis: Client, settings: Settings) -> None:
+    def __init__(self, redis: Client, settings: Settings, line: Line | None = None) -> None:
+        """Args: line: what appends take, where there are many of them."""
         self.redis = redis
         self.settings = settings
-        self.scripts = Scripts(redis)
+        self.scripts = Scripts(redis, line)
         self.lease_ms = round(settings.lease_s * 1000)
         self.retention_ms = round(settings.retention_s * 1000)
 
@@ -146,18 +147,11 @@ class Store:
 
     async def append_many(self, batches: Sequence[Append]) -> list[Writing | Unavailable]:
         """Append the batches of many generations in one round trip; outcomes in order."""
-        outcomes: list[Writing | Unavailable] = [Ok()] * len(batches)
-        for name in ("append", "finish"):
-            chosen = [
-                i for i, batch in enumerate(batches) if (batch.status is None) == (name == "append")
-            ]
-            if chosen:
-                replies = await self.scripts.run_many(
-                    name, [self._append(batches[i]) for i in chosen]
-                )
-                for i, reply in zip(chosen, replies, strict=True):
-                    outcomes[i] = parse_writing(reply)
-        return outcomes
+        calls = [
+            (("append" if batch.status is None else "finish"), self._append(batch))
+            for batch in batches
+        ]
+        return [parse_writing(reply) for reply in await self.scripts.run_mixed(calls)]
 
     async def restore(
         self,
@@ -288,8 +282,10 @@ class Store:
 
     def _append(self, batch: Append) -> Call:
         return _keys(batch.generation_id), [
-            batch.token, batch.attempt, batch.before_seq, self.lease_ms,
-            batch.status or "", self.retention_ms, *batch.entries,
+            batch.token, batch.attempt, batch.before_seq,
+            self.lease_ms if batch.pushes_lease else "",
+            batch.status or "", self.retention_ms,
+            f"{batch.before_attempt or batch.attempt}-{batch.before_seq}", *batch.entries,
         ]  # fmt: skip
 
 

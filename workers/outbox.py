@@ -62,6 +62,7 @@ class Outbox:
         now_s: when the begin was sent.
         restore_within_s: of its last accepted call; at most as long as an end is remembered, or a
             holder that slept would take what was ended and forgotten for lost.
+        lease_every_s: an append pushes the lease on when nothing has done so for this long.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Outbox:
         fields: Mapping[bytes, bytes],
         now_s: float,
         restore_within_s: float = RESTORE_WITHIN_S,
+        lease_every_s: float = 0.0,
     ) -> None:
         self.generation_id = generation_id
         self.token = token
@@ -90,8 +92,10 @@ class Outbox:
         self._restore_fields = False
         self._pending: list[AnyEvent] = []
         self._status: Status | None = None  # once the end has been pushed
-        self._flight: tuple[int, float] | None = None  # entries after it is accepted; sent at
-        self._last_ok_s = now_s
+        # What is under way: entries after it is accepted, sent at, whether it pushes the lease.
+        self._flight: tuple[int, float, bool] | None = None
+        self._last_ok_s = self._leased_at_s = now_s
+        self._lease_every_s = lease_every_s
         self._restore_within_s = min(restore_within_s, RESTORE_WITHIN_S)
 
     def push(self, event: AnyEvent) -> None:
@@ -120,21 +124,23 @@ class Outbox:
         """Return the next call to make, or None; each must be answered before the next."""
         if self._flight is not None or self.is_settled:
             return None
-        step = self._restore() if self._restore_on is not None else self._append()
+        step = self._restore() if self._restore_on is not None else self._append(now_s)
         upto = self._accepted + len(step.entries)
-        self._flight = (upto, now_s)
+        self._flight = (upto, now_s, isinstance(step, Append) and step.pushes_lease)
         return step
 
     def answer(self, outcome: Writing | Moved | Unavailable, now_s: float) -> None:
         """Take in what the call that is under way came to."""
         assert self._flight is not None
-        upto, sent_at_s = self._flight
+        upto, sent_at_s, pushed_lease = self._flight
         self._flight = None
         match outcome:
             case Unavailable():
                 pass  # it may have happened: the same is sent again
             case Ok():
                 self._last_ok_s = sent_at_s
+                if pushed_lease:
+                    self._leased_at_s = max(self._leased_at_s, sent_at_s)
                 self._accept(upto)
             case Ended():
                 self.stopped = "ended"
@@ -150,6 +156,7 @@ class Outbox:
         match outcome:
             case Ok():
                 self._last_ok_s = max(self._last_ok_s, sent_at_s)
+                self._leased_at_s = max(self._leased_at_s, sent_at_s)
             case Ended():
                 self.stopped = "ended"
             case Fenced():
@@ -190,7 +197,7 @@ class Outbox:
         chunk = self._chunk(self._accepted, self._accepted_most, RESTORE_ENTRIES_MAX)
         return Restore(self._restore_on, self._fields if self._restore_fields else {}, chunk)
 
-    def _append(self) -> Append:
+    def _append(self, now_s: float) -> Append:
         self._encode()
         chunk = self._chunk(self._accepted, len(self.log), BATCH_ENTRIES_MAX)
         has_end = self._status is not None and self._accepted + len(chunk) == len(self.log)
@@ -201,6 +208,8 @@ class Outbox:
             self._accepted,
             [raw for _, raw in chunk],
             self._status if has_end and not self._pending else None,
+            before_attempt=self.log[self._accepted - 1][0].attempt if self._accepted else 0,
+            pushes_lease=now_s - self._leased_at_s >= self._lease_every_s,
         )
 
     def _encode(self) -> None:

@@ -178,6 +178,7 @@ class Run:
             start=begun.start,
             fields=begun.fields,
             now_s=now_s,
+            lease_every_s=self.tools.settings.lease_s / 4,
             restore_within_s=2 * self.tools.settings.retention_s,  # as long as meta outlives an end
         )
         await self.tools.queue.note_begun(self.ticket, begun.meta.created_at_ms)

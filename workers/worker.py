@@ -20,7 +20,8 @@ from shared.errors import Unavailable
 from shared.models import Model
 from shared.outcomes import Ok
 from shared.queue import LATER_PER_SWEEP, Delivery, Presence, Queue, Ticket
-from shared.redis_client import Client, check_server
+from shared.redis_client import ANSWER_S, Client, check_server
+from shared.resp import Line
 from shared.settings import Settings
 from shared.store import Store
 from workers.appender import Appender
@@ -56,7 +57,8 @@ class Worker:
     ) -> None:
         self.redis = redis
         self.settings = settings
-        self.store = Store(redis, settings)
+        self._line = Line(settings.redis_url, answer_s=ANSWER_S)
+        self.store = Store(redis, settings, self._line)
         self.queue = Queue(redis, blocking, name)
         self.appender = Appender(self.store, time.monotonic)
         self.counters = dict.fromkeys(
@@ -93,6 +95,12 @@ class Worker:
 
         `ready` is set once Redis has answered.
         """
+        try:
+            await self._serve(ready)
+        finally:
+            await self._line.aclose()
+
+    async def _serve(self, ready: asyncio.Event) -> None:
         await self._connect()
         ready.set()
         async with asyncio.TaskGroup() as services:

@@ -69,12 +69,14 @@ class Row:
 
     def add(self, follower: Follower) -> None:
         self.members[follower] = None
+        self._audience.count += 1
         self._writes = None
         follower.row = self
 
     def remove(self, follower: Follower) -> None:
         """Let a member go; it is told its place."""
         del self.members[follower]
+        self._audience.count -= 1
         self._writes = None
         follower.row = None
         if not self.members:
@@ -92,10 +94,17 @@ class Row:
             writes = self._writes = tuple(follower.write for follower in self.members)
         # Before the writes: who is stopped by one of them has been given it.
         self.seq, self.sent_at = seq, now
-        if data:  # a dialect may have nothing to say of an entry
-            for write in writes:
+        # A dialect may have nothing to say of an entry.
+        for write in writes if data else ():
+            try:
                 write(data)
-        return audience.has_written(self, seq - start, len(data), len(writes))
+            except Exception:  # what a server raises of one connection is not the others' affair
+                # It is gone, and its reader will be told so; until then it has its place here.
+                continue
+        counters = audience.counters
+        counters.events_delivered += (seq - start) * len(writes)
+        counters.bytes_delivered += len(data) * len(writes)
+        return audience.has_more(self)
 
 
 class Audience:
@@ -107,9 +116,11 @@ class Audience:
 
     def __init__(self, log: EncodedLog, feed: Feed, host: Host, *, is_chunked: bool) -> None:
         self.rows: list[Row] = []
+        self.count = 0  # of all who follow
         self._log = log
         self._feed = feed
         self._host = host
+        self.counters = host.counters
         self._is_chunked = is_chunked
         self._shared: tuple[bytes, bytes] = (b"", b"")
         self._next_at = 0.0
@@ -127,26 +138,22 @@ class Audience:
 
     def changed(self) -> None:
         """There may be something new: write it at once, or when the window is over."""
-        if not self.rows:
-            return
-        window_s = self.window_s
-        if window_s and not self._is_urgent:
+        if self.count >= WINDOW_READERS_MIN and not self._is_urgent:
             if self._timer is not None:
                 return
             now = self._host.now()
             if now < self._next_at:
                 self._timer = self._host.call_at(self._next_at, self._window_over)
                 return
-            self._next_at = now + window_s
+            self._next_at = now + self.window_s
         self._wake_all()
 
     @property
     def window_s(self) -> float:
         """The least distance of two broadcasts, s."""
-        if len(self.rows) == 1 and len(self.rows[0].members) < WINDOW_READERS_MIN:
+        if self.count < WINDOW_READERS_MIN:
             return 0.0
-        readers = sum(len(row.members) for row in self.rows)
-        return min(WINDOW_S_MAX, readers * WINDOW_PER_READER_S)
+        return min(WINDOW_S_MAX, self.count * WINDOW_PER_READER_S)
 
     @property
     def _is_urgent(self) -> bool:
@@ -159,8 +166,7 @@ class Audience:
 
     def _wake_all(self) -> None:
         for row in self.rows:
-            if not row.is_queued:
-                self._host.wake(row)
+            self._host.wake(row)
 
     def broadcast_after(self, seq: int) -> tuple[bytes, int]:
         """Return the bytes after entry `seq` as they go out, and the seq of the last one."""
@@ -172,13 +178,11 @@ class Audience:
             self._shared = (chunk, b"%x\r\n%b\r\n" % (len(chunk), chunk))
         return self._shared[1], last
 
-    def has_written(self, row: Row, entries: int, size: int, readers: int) -> bool:
-        """Count what was written; True: there is more. After the end everybody steps out."""
-        counters, feed = self._host.counters, self._feed
-        counters.events_delivered += entries * readers
-        counters.bytes_delivered += size * readers
+    def has_more(self, row: Row) -> bool:
+        """Whether a row that was written to is behind still. After the end everybody steps out."""
+        feed = self._feed
         is_over = row.seq == self._log.over_at
-        if row.seq < feed.count and not is_over:
+        if row.seq < feed.ids.count and not is_over:
             return True
         if feed.is_ended or is_over:
             self._disband(row)

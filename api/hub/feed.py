@@ -52,18 +52,15 @@ class IdIndex:
 
     def __init__(self) -> None:
         self.count = 0
+        self.attempt = 0  # of the last entry; 0 without one
         self._firsts: list[int] = []
         self._attempts: list[int] = []
-
-    @property
-    def attempt(self) -> int:
-        """The attempt of the last entry; 0 without one."""
-        return self._attempts[-1] if self._attempts else 0
 
     def begin(self, event_id: EventId) -> None:
         """The next entry, not counted yet, is this one."""
         assert event_id.seq == self.count + 1
-        if not self._attempts or self._attempts[-1] != event_id.attempt:
+        if self.attempt != event_id.attempt:
+            self.attempt = event_id.attempt
             self._firsts.append(event_id.seq)
             self._attempts.append(event_id.attempt)
 
@@ -73,7 +70,7 @@ class IdIndex:
             return START
         assert 1 <= seq <= self.count
         if seq >= self._firsts[-1]:
-            return EventId(self._attempts[-1], seq)
+            return EventId(self.attempt, seq)
         return EventId(self._attempts[bisect.bisect_right(self._firsts, seq) - 1], seq)
 
     def has(self, event_id: EventId) -> bool:
@@ -246,23 +243,27 @@ class Feed:
         attempt. It is compared as bytes, nothing is parsed. False: `parse_frame` and `offer_live`
         decide; a beginning of it may have been appended.
         """
-        if self.state is not State.LIVE or not payload.startswith(self._top_line()):
+        top = self._top or self._top_line()
+        if self.state is not State.LIVE or not payload.startswith(top):
             return False
-        attempt, seq = self.ids.attempt, self.ids.count
-        for line in payload.split(b"\n")[1:]:
+        ids = self.ids
+        attempt, seq, start = ids.attempt, ids.count, len(top)
+        while start:
             seq += 1
-            name = b"%d-%d" % (attempt, seq)
-            raw = line[len(name) + 1 :]
-            if not line.startswith(name) or line[len(name) : -len(raw)] != b" ":
+            name = b"%d-%d " % (attempt, seq)
+            begin = start + len(name)
+            stop = payload.find(b"\n", begin)
+            raw = payload[begin:] if stop < 0 else payload[begin:stop]
+            if not raw or not payload.startswith(name, start):
                 return False
             self._append_next(raw)
-            self._top = name + b"\n"
+            self._top = name[:-1] + b"\n"
+            start = stop + 1
         return True
 
     def _top_line(self) -> bytes:
         """The own top as a frame's first line names it."""
-        if not self._top:
-            self._top = b"%d-%d\n" % self.top
+        self._top = b"%d-%d\n" % self.top
         return self._top
 
     def _append_next(self, raw: bytes) -> None:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import hiredis
-from redis.asyncio.connection import SSLConnection, parse_url
+
+from shared.resp import Target, encode
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class LiveConnection:
     """
 
     def __init__(self, url: str, listener: Listener) -> None:
-        self._target: dict[str, Any] = dict(parse_url(url))
+        self._target = Target(url)
         self._listener = listener
         self._wanted: set[bytes] = set()
         self._protocol: _Protocol | None = None
@@ -132,19 +132,8 @@ class LiveConnection:
         return protocol
 
     async def _connect(self) -> _Protocol:
-        loop = asyncio.get_running_loop()
-        target = self._target
-
-        def new_protocol() -> _Protocol:
-            return _Protocol(self, self._listener, _credentials(target))
-
-        if "path" in target:
-            _, protocol = await loop.create_unix_connection(new_protocol, target["path"])
-        else:
-            host, port = target.get("host", "localhost"), int(target.get("port", 6379))
-            context = _tls(target)
-            _, protocol = await loop.create_connection(new_protocol, host, port, ssl=context)
-        return protocol
+        login = self._target.login
+        return await self._target.open(lambda: _Protocol(self, self._listener, login))
 
 
 class _Protocol(asyncio.Protocol):
@@ -166,8 +155,8 @@ class _Protocol(asyncio.Protocol):
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
         if self._login:
-            transport.write(_encode([b"AUTH", *self._login]))
-        transport.write(_encode([b"PING"]))  # answered only where we may ask
+            transport.write(encode(self._login))
+        transport.write(encode([b"PING"]))  # answered only where we may ask
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.reason = self.reason or str(exc or "closed")
@@ -200,12 +189,12 @@ class _Protocol(asyncio.Protocol):
         request: list[bytes] = []
         for name, channel in commands:
             if request and (request[0] != name or len(request) > BATCH_CHANNELS):
-                self._transport.write(_encode(request))
+                self._transport.write(encode(request))
                 request = []
             request = request or [name]
             request.append(channel)
         if request:
-            self._transport.write(_encode(request))
+            self._transport.write(encode(request))
 
     # Replies
 
@@ -213,19 +202,19 @@ class _Protocol(asyncio.Protocol):
         self._owner.bytes_received += len(data)
         try:
             self._reader.feed(data)
-            reply = self._reader.gets()
-            while reply is not False:
-                self._take(reply)
-                reply = self._reader.gets()
+            gets, message = self._reader.gets, self._listener.message
+            while (reply := gets()) is not False:
+                if type(reply) is list and reply[0] == b"message":
+                    message(reply[1], reply[2])
+                else:
+                    self._take(reply)
         except hiredis.ProtocolError as exc:
             self._fail(f"not RESP: {exc}")
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, list) and len(reply) == 3:
-            kind, channel, payload = reply
-            if kind == b"message":
-                self._listener.message(channel, payload)
-            elif kind == b"subscribe":
+            kind, channel, _ = reply
+            if kind == b"subscribe":
                 self._listener.subscribed(channel)
         elif isinstance(reply, hiredis.ReplyError):
             self._fail(str(reply))
@@ -235,25 +224,3 @@ class _Protocol(asyncio.Protocol):
     def _fail(self, reason: str) -> None:
         self.reason = reason
         self.abort()
-
-
-def _credentials(target: dict[str, Any]) -> list[bytes]:
-    password = target.get("password")
-    if not password:
-        return []
-    user = target.get("username")
-    return [part.encode() for part in (user, password) if part]
-
-
-def _tls(target: dict[str, Any]) -> ssl.SSLContext | None:
-    """Return redis-py's own reading of a rediss:// URL, so that both connections trust the same."""
-    if target.get("connection_class") is not SSLConnection:
-        return None
-    options = {key: value for key, value in target.items() if key.startswith("ssl_")}
-    context: ssl.SSLContext = SSLConnection(**options).ssl_context.get()
-    return context
-
-
-def _encode(words: Iterable[bytes]) -> bytes:
-    parts = list(words)
-    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in parts)

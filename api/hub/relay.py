@@ -79,6 +79,7 @@ class Relay:
         self._is_reading = False
         self._is_refilling = False
         self._settled = asyncio.Event()
+        self._is_settled = False  # the same; asked for each event
 
     @property
     def generation_id(self) -> str:
@@ -127,12 +128,14 @@ class Relay:
 
     def changed(self) -> None:
         """Wake every reader, and whoever waits for the copy to be whole."""
-        if not self._settled.is_set() and (self.feed.is_whole or self.is_over):
+        if not self._is_settled and (self.feed.is_whole or self.is_over):
+            self._is_settled = True
             self._settled.set()
         for reader in self.scattered:
             reader.wake()
         for audience in self._audiences.values():
-            audience.changed()
+            if audience.rows:
+                audience.changed()
 
     def disband(self) -> None:
         """Nobody follows any more: each reader has to look for itself."""
@@ -210,10 +213,13 @@ class Relay:
     def offer(self, payload: bytes) -> None:
         """Take one message of the live channel. Never waits, never raises."""
         self.heard_at = self._clock()
-        before = self.feed.count
         if self.feed.follow(payload):
             self.changed()
-            return
+        else:
+            self._look_closer(payload)
+
+    def _look_closer(self, payload: bytes) -> None:
+        before = self.feed.count
         try:
             frame = parse_frame(payload)
         except FrameInvalid as exc:
@@ -242,6 +248,7 @@ class Relay:
         self.feed.mark_stale()
         if not self.feed.is_whole:
             self._settled.clear()
+            self._is_settled = False
         self.read_soon()
 
     # Reading the log

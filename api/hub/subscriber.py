@@ -178,18 +178,21 @@ class Subscriber:
         if not chunk:
             return  # as a chunk of the body it would be its end
         self._sent_at = now
-        if self._wire is not None:
-            self._wire.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-            return
-        message = {"type": "http.response.body", "body": chunk, "more_body": True}
         try:
-            is_through = self._step.start(self._send(message))  # type: ignore[arg-type]
+            is_through = self._send_chunk(chunk)
         except Exception:  # whatever a server or a middleware raises, it ends this reader alone
             self._finish(Outcome.FAILED)
             return
         if not is_through:
             self._chunk_bytes = len(chunk)
             self._block(now)
+
+    def _send_chunk(self, chunk: bytes) -> bool:
+        if self._wire is not None:
+            self._wire.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            return True
+        message = {"type": "http.response.body", "body": chunk, "more_body": True}
+        return self._step.start(self._send(message))  # type: ignore[arg-type]
 
     def _block(self, now: float) -> None:
         self._blockage = Blockage(now, unread_bytes(self._transport))

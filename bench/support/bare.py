@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from api.dialects.native import NDJSON, SSE, SocketFold
-from bench.support.cpu import MEASURED
+from bench.support.cpu import CORES
 from shared.events import Token, encode
 from shared.ids import EventId
 from shared.outcomes import parse_meta
@@ -166,7 +166,7 @@ class BareProcess:
         port: where it listens, once entered.
     """
 
-    def __init__(self, cores: Sequence[int] = MEASURED) -> None:
+    def __init__(self, cores: Sequence[int] = CORES) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, self._theirs = context.Pipe()
         self._process = context.Process(target=run, args=(self._theirs, list(cores)), daemon=True)

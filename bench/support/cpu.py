@@ -14,7 +14,7 @@ from pathlib import Path
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 CORES = sorted(os.sched_getaffinity(0))
-# What is measured has a core to itself; what feeds and reads it shares the others.
+# Where one process is to fill a core, it has one to itself, and the rest shares the others.
 MEASURED = CORES[-1:]
 OTHERS = CORES[:-1] or CORES
 

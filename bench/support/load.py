@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from bench.support import load_process
-from bench.support.cpu import OTHERS
+from bench.support.cpu import CORES
 from bench.support.load_process import Ask
 from bench.support.wire import Reading
 
@@ -42,7 +42,7 @@ class Inexact(Exception):
 class Load:
     """A process with readers; several may run side by side."""
 
-    def __init__(self, cores: Sequence[int] = OTHERS) -> None:
+    def __init__(self, cores: Sequence[int] = CORES) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(

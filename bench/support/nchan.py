@@ -11,7 +11,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import aiohttp
@@ -89,7 +89,8 @@ class Nchan:
             self._close()
             raise
         self._http = aiohttp.ClientSession()
-        await until(self._is_ready, 10, "nchan's way to Redis")
+        ready: Callable[[], bool | Awaitable[bool]] = self._is_ready
+        await until(ready, 10, "nchan's way to Redis")
         return self
 
     async def __aexit__(self, *_: object) -> None:

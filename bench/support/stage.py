@@ -26,6 +26,7 @@ from bench.support.upstream import UpstreamProcess
 from bench.support.wire import Reading
 from tests.support.processes import Role
 
+QUIET_S, QUIET_CORES = 1.0, 0.15
 SLACK_S = 1.5  # a run goes on for this long after its window
 
 
@@ -79,7 +80,7 @@ class Play:
         return self.window.tokens(self.readings)
 
     @property
-    def tokens_per_piece(self) -> float:
+    def joined(self) -> float:
         """How many came together at a reader, over the whole run."""
         return joined(self.readings)
 
@@ -98,7 +99,12 @@ class Play:
 
 @dataclass(slots=True)
 class Stage:
-    """Everything that runs; `is_quick` asks for small sizes: does it work, not how fast is it."""
+    """Everything that runs.
+
+    Attributes:
+        is_quick: small sizes: does it work, not how fast is it.
+        patience_s: a run waits at most this long for others to leave the machine alone.
+    """
 
     is_quick: bool
     repeats: int
@@ -106,6 +112,7 @@ class Stage:
     bare: BareProcess
     upstream: UpstreamProcess
     system: System
+    patience_s: float = 0.0
     shared_node: Role | None = None
     others: list[float] = field(default_factory=list)  # of each window
 
@@ -138,13 +145,14 @@ class Stage:
         Args:
             readers: of each answer. One reads the POST's own answer; more come by GET.
         """
+        await self.quiet()
         settled_s = time.monotonic() + answers[0].first_s + self.settle_s
         which = [n for n in range(len(answers)) for _ in range(readers)]
         if readers == 1 and kind in ("sse", "ndjson"):
             accept = loads.ACCEPT[kind]
             asks = [loads.post("/v1/generations", a.body(), accept=accept) for a in answers]
         else:
-            ids = [await self.system.start(node, answer) for answer in answers]
+            ids = await self.system.start(node, answers)
             asks = [loads.get_events(kind, ids[n]) for n in which]
         await self.load.open(address(node), asks, end=loads.ENDS[kind])
         if kind != "poll":
@@ -168,6 +176,16 @@ class Stage:
         self.others.append(window.others)
         return window
 
+    async def quiet(self) -> None:
+        """Return when the machine has had little else to do for a second, or patience is over."""
+        until_s = time.monotonic() + self.patience_s
+        while time.monotonic() < until_s:
+            at_s, busy, ours = time.monotonic(), busy_s(), family_s(os.getpid())
+            await asyncio.sleep(QUIET_S)
+            others = busy_s() - busy - (family_s(os.getpid()) - ours)
+            if others < QUIET_CORES * (time.monotonic() - at_s):
+                return
+
     def pin_measured(self, *pids: int) -> None:
         """Give the first of these a core to itself; the others and the system share the rest."""
         self.system.pin([])
@@ -186,8 +204,8 @@ class Stage:
 
 
 def joined(readings: Sequence[Reading]) -> float:
-    """Tokens per piece of text, over all readers."""
-    return sum(len(r.times) for r in readings) / sum(r.events for r in readings)
+    """Tokens per read of a socket, over all readers: about what left in one write."""
+    return sum(len(r.times) for r in readings) / sum(r.reads for r in readings)
 
 
 def address(node: Role) -> tuple[str, int]:
@@ -195,14 +213,16 @@ def address(node: Role) -> tuple[str, int]:
 
 
 @asynccontextmanager
-async def open_stage(*, is_quick: bool, repeats: int) -> AsyncIterator[Stage]:
+async def open_stage(
+    *, is_quick: bool, repeats: int = 1, patience_s: float = 0.0
+) -> AsyncIterator[Stage]:
     """Start everything; nothing is left behind."""
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(UpstreamProcess())
         load = await stack.enter_async_context(Load())
         bare = await stack.enter_async_context(BareProcess())
         system = await stack.enter_async_context(System(upstream.base_url))
-        stage = Stage(is_quick, repeats, load, bare, upstream, system)
+        stage = Stage(is_quick, repeats, load, bare, upstream, system, patience_s)
         if is_quick:
             stage.shared_node = await stack.enter_async_context(system.node())
         yield stage

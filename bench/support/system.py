@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ import aiohttp
 
 from bench.support import cpu
 from bench.support.answer import MODEL, Answer
+from shared import keys
 from tests.support.processes import Role
 from tests.support.redis_server import RedisServer, free_port
+from tests.support.wait import until
 
 MODELS = """
 [models.{name}]
@@ -90,15 +92,24 @@ class System:
         pids = {self.redis_pid, *(role.pid for role in self._roles if role.is_running)}
         cpu.pin(pids, cpu.CORES)
 
-    async def start(self, node: Role, answer: Answer) -> str:
-        """Have an answer generated; return the generation's id."""
-        async with (
-            aiohttp.ClientSession() as http,
-            http.post(f"{node.url}/v1/generations", json=answer.body()) as reply,
-        ):
+    async def start(self, node: Role, answers: Sequence[Answer]) -> list[str]:
+        """Have answers generated; return the generations' ids."""
+        async with aiohttp.ClientSession() as http:
+            return [await self._start(http, node, answer) for answer in answers]
+
+    async def _start(self, http: aiohttp.ClientSession, node: Role, answer: Answer) -> str:
+        async with http.post(f"{node.url}/v1/generations", json=answer.body()) as reply:
             reply.raise_for_status()
             accepted: dict[str, Any] = await reply.json()
             return str(accepted["id"])
+
+    async def all_ended(self, deadline_s: float) -> None:
+        """Return once nothing runs and nothing waits."""
+        await until(self._is_idle, deadline_s, "the end of all generations")
+
+    def _is_idle(self) -> bool:
+        names = (keys.RUNNING, keys.waiting("interactive"))
+        return not any(self.redis.zcard(name) for name in names)
 
     def _role(self, name: str, **settings: str) -> Role:
         merged = {**self._settings, **settings}

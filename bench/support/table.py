@@ -25,7 +25,7 @@ class Row:
         values: one for each repetition.
         ratios: each value as a multiple of what it is compared with, `base`.
         goal: what it should be, in words; `is_met` says whether the median is.
-        joined: how many tokens came in one piece, where more than one may.
+        joined: how many tokens came with one read, where more than one may.
     """
 
     work: str
@@ -64,7 +64,7 @@ class Contest:
     joined: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, who: str, value: float, *, joined: float = 0.0) -> None:
-        """Take in the figure of one repetition, and how many tokens came in one piece."""
+        """Take in the figure of one repetition, and how many tokens came with one read."""
         self.seen.setdefault(who, []).append(value)
         if joined:
             self.joined.setdefault(who, []).append(joined)
@@ -101,7 +101,7 @@ def show(rows: Sequence[Row]) -> str:
             work = row.work
             lines += ["", work]
         verdict = {True: "met", False: "missed", None: ""}[row.is_met]
-        joined = f"{number(statistics.median(row.joined))} joined" if row.joined else ""
+        joined = f"{number(statistics.median(row.joined))} a read" if row.joined else ""
         lines.append(
             f"  {row.who:34}{spread(row.values):>30} {row.unit:9}{joined:>12}"
             f"{_ratio(row):>24}  {row.goal:28} {verdict}".rstrip()
@@ -121,6 +121,8 @@ def spread(values: Sequence[float]) -> str:
 
 def number(value: float) -> str:
     """Three digits that mean something."""
+    if abs(value) >= 1_000_000:
+        return f"{value / 1_000_000:.3g} M"
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -21,18 +22,17 @@ from typing import Any
 import uvloop
 
 from bench.support.answer import Answer
-from bench.support.cpu import OTHERS
+from bench.support.cpu import CORES
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-CHUNK = (
+OBJECT = (
     b'data: {"id":"chatcmpl-%d","object":"chat.completion.chunk","created":1790000000,'
-    b'"model":"bench","choices":[{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}]}\n\n'
+    b'"model":"bench","choices":['
 )
-USAGE = (
-    b'data: {"id":"chatcmpl-%d","object":"chat.completion.chunk","created":1790000000,'
-    b'"model":"bench","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":%d,'
-    b'"total_tokens":%d}}\n\n'
-)
+CHOICE = b'{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}]}\n\n'
+TOKEN = (b'{"index":0,"delta":{"content":"', b'"},"logprobs":null,"finish_reason":null}]}\n\n\r\n')
+USAGE = b'],"usage":{"prompt_tokens":1,"completion_tokens":%d,"total_tokens":%d}}\n\n'
+TICK_S = 0.001  # what falls due within it leaves together, each token with its own write
 BURST = 64  # tokens in one write where there is no pace
 
 
@@ -67,9 +67,11 @@ class Saying(asyncio.Protocol):
     def _begin(self, answer: Answer) -> None:
         self.answer, self.said = answer, 0
         self.times = self.upstream.times[answer.number] = array("d")
-        self.transport.write(
-            HEAD + _chunk(CHUNK % (answer.number, b'{"role":"assistant"}', b"null"))
-        )
+        self._object = OBJECT % answer.number
+        self._before, self._after = self._object + TOKEN[0], TOKEN[1]
+        self._around = len(self._before) + len(self._after) - 2  # of a chunk, without its text
+        role = self._object + CHOICE % (b'{"role":"assistant"}', b"null")
+        self.transport.write(HEAD + _chunk(role))
         self.began_s = time.monotonic() + answer.first_s + answer.phase_s
         if answer.per_s or answer.first_s:
             self.upstream.schedule(self.began_s, self)
@@ -100,20 +102,21 @@ class Saying(asyncio.Protocol):
     def _say(self, upto: int) -> None:
         answer = self.answer
         assert answer is not None
-        written = b"".join(
-            _chunk(CHUNK % (answer.number, b'{"content":"%b"}' % answer.token(n).encode(), b"null"))
-            for n in range(self.said, upto)
-        )
+        chunks: list[bytes] = []
+        for n in range(self.said, upto):
+            text = answer.token(n).encode()
+            size = b"%x\r\n" % (self._around + len(text))
+            chunks += (size, self._before, text, self._after)
         self.times.extend([time.monotonic()] * (upto - self.said))
         self.said = upto
-        self.transport.write(written)
+        self.transport.write(b"".join(chunks))
 
     def _end(self) -> None:
         assert self.answer is not None
-        number, count = self.answer.number, self.answer.tokens
-        self.answer = None
-        last = CHUNK % (number, b"{}", b'"stop"') + USAGE % (number, count, count + 1)
-        self.transport.write(_chunk(last + b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        count, self.answer = self.answer.tokens, None
+        stop = self._object + CHOICE % (b"{}", b'"stop"')
+        usage = self._object + USAGE % (count, count + 1)
+        self.transport.write(_chunk(stop + usage + b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
     def pause_writing(self) -> None:
         self._can_write = False
@@ -131,23 +134,26 @@ class Upstream:
         self.times: dict[int, array[float]] = {}
         self._due: list[tuple[float, int, Saying]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = math.inf
         self._loop = asyncio.get_running_loop()
 
     def schedule(self, at: float, saying: Saying) -> None:
         heapq.heappush(self._due, (at, id(saying), saying))
-        if self._due[0][2] is saying:
+        if at < self._wakes_at:
             self._wake_at(at)
 
     def _wake_at(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._tick)
+        self._wakes_at = at = max(at, time.monotonic() + TICK_S)
+        self._timer = self._loop.call_later(at - time.monotonic(), self._tick)
 
     def _tick(self) -> None:
-        self._timer = None
+        self._timer, self._wakes_at = None, 0.0  # nobody below sets another one
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
             heapq.heappop(self._due)[2].say_due(now)
+        self._wakes_at = math.inf
         if self._due:
             self._wake_at(self._due[0][0])
 
@@ -171,6 +177,7 @@ async def _serve(pipe: Connection) -> None:
         pipe.send([upstream.times.pop(number) for number in numbers])
 
     loop.add_reader(pipe.fileno(), answer)
+    os.set_blocking(pipe.fileno(), True)  # the loop only watches it
     await closed.wait()
 
 
@@ -188,7 +195,7 @@ class UpstreamProcess:
         port: where it listens, once entered.
     """
 
-    def __init__(self, cores: Sequence[int] = OTHERS) -> None:
+    def __init__(self, cores: Sequence[int] = CORES) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, self._theirs = context.Pipe()
         self._process = context.Process(target=run, args=(self._theirs, list(cores)), daemon=True)

@@ -47,12 +47,12 @@ class Reading:
 
     Attributes:
         times: when each token had arrived, in order; fewer than the answer has if some are missing.
-        events: how many pieces of text they came in.
+        reads: how many reads of the socket it took to get them.
     """
 
     is_exact: bool
     times: array[float]
-    events: int
+    reads: int
     wire_bytes: int
 
 
@@ -83,12 +83,14 @@ class Judge:
         parsed = self._parse(raw)
         ends = self._raw_ends(parsed, answer)
         times: array[float] = array("d")
-        seen = 0
+        seen = reads = 0
         for at, data in arrivals:
             seen += len(data)
-            times.extend([at] * (bisect_right(ends, seen) - len(times)))
+            new = bisect_right(ends, seen) - len(times)
+            times.extend([at] * new)
+            reads += new > 0
         is_exact = parsed.text == self._answers[answer]
-        return Reading(is_exact, times, len(parsed.chars), len(raw))
+        return Reading(is_exact, times, reads, len(raw))
 
     def _parse(self, raw: bytes) -> Parsed:
         # The pause before a reconnect is drawn for each reader; all else is equal for equal slices.

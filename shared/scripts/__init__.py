@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from shared.errors import Unavailable
 from shared.redis_client import Client, is_refusal, translated
+from shared.resp import Line, encode_words
 
 FOLDER = Path(__file__).parent
 WITHOUT_PRELUDE = ("enqueue", "later")
@@ -31,7 +32,10 @@ Call = tuple[Sequence[str], Sequence[Any]]  # keys, arguments
 @cache
 def _source(name: str, has_flags: bool) -> str:
     body = (FOLDER / f"{FILES.get(name, name)}.lua").read_text(encoding="utf-8")
-    if name not in WITHOUT_PRELUDE:
+    if name == "append":
+        fast = (FOLDER / "append_fast.lua").read_text(encoding="utf-8")
+        body = fast + (FOLDER / "prelude.lua").read_text(encoding="utf-8") + body
+    elif name not in WITHOUT_PRELUDE:
         body = (FOLDER / "prelude.lua").read_text(encoding="utf-8") + body
     if name in ALLOW_OOM and has_flags:
         return "#!lua flags=allow-oom\n" + body
@@ -41,8 +45,9 @@ def _source(name: str, has_flags: bool) -> str:
 class Scripts:
     """Runs scripts by name against one server."""
 
-    def __init__(self, redis: Client) -> None:
+    def __init__(self, redis: Client, line: Line | None = None) -> None:
         self.redis = redis
+        self.line = line
         self._has_flags: bool | None = None  # whether the server knows `#!lua flags=`
         self._digests: dict[str, str] = {}
 
@@ -58,18 +63,25 @@ class Scripts:
         return reply
 
     async def run_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
-        """Run one script over many generations in one round trip; replies in order.
+        """Run one script over many generations in one round trip; replies in order."""
+        return await self.run_mixed([(name, call) for call in calls])
+
+    async def run_mixed(self, calls: Sequence[tuple[str, Call]]) -> list[Any]:
+        """Run (name, call) for many generations in one round trip; replies in order.
 
         A call that the server refuses for now (out of memory) gives its error in its place, one
         call alone, too: a refused append must not hold up the ends beside it.
         """
-        digest = await self._digest(name)
-        replies = await self._evaluate(digest, calls)
+        if not calls:
+            return []
+        digests = {name: await self._digest(name) for name in {name for name, _ in calls}}
+        replies = await self._evaluate([(digests[name], call) for name, call in calls])
         missing = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
             with translated():
-                await self.redis.script_load(_source(name, bool(self._has_flags)))
-            again = await self._evaluate(digest, [calls[i] for i in missing])
+                for name in sorted({calls[i][0] for i in missing}):
+                    await self.redis.script_load(_source(name, bool(self._has_flags)))
+            again = await self._evaluate([(digests[calls[i][0]], calls[i][1]) for i in missing])
             for i, reply in zip(missing, again, strict=True):
                 replies[i] = reply
         for reply in replies:
@@ -77,16 +89,18 @@ class Scripts:
                 raise reply
         return replies
 
-    async def _evaluate(self, digest: str, calls: Sequence[Call]) -> list[Any]:
+    async def _evaluate(self, calls: Sequence[tuple[str, Call]]) -> list[Any]:
+        if self.line is not None:
+            return await self.line.ask(b"".join([_packed(*call) for call in calls]), len(calls))
         with translated():
             if len(calls) == 1:  # a pipeline of one costs more than the command
-                keys, args = calls[0]
+                digest, (keys, args) = calls[0]
                 try:
                     return [await _answer(self.redis.evalsha(digest, len(keys), *keys, *args))]
                 except ResponseError as exc:
                     return [exc]
             pipeline = self.redis.pipeline(transaction=False)
-            for keys, args in calls:
+            for digest, (keys, args) in calls:
                 pipeline.evalsha(digest, len(keys), *keys, *args)
             return list(await pipeline.execute(raise_on_error=False))
 
@@ -109,6 +123,19 @@ class Scripts:
                     raise
                 return False
             return True
+
+
+def _packed(digest: str, call: Call) -> bytes:
+    keys, args = call
+    words = [word if isinstance(word, bytes) else str(word).encode() for word in args]
+    count = b"*%d\r\n" % (3 + len(keys) + len(words))
+    return count + _named(digest, tuple(keys)) + encode_words(words)
+
+
+@lru_cache(maxsize=4_096)
+def _named(digest: str, keys: tuple[str, ...]) -> bytes:
+    """The words of a call that are the same each time."""
+    return encode_words([b"EVALSHA", digest.encode(), b"%d" % len(keys), *map(str.encode, keys)])
 
 
 async def _answer(reply: Any) -> Any:

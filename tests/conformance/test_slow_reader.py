@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,7 +12,7 @@ from tests.support.deliveries import Reading
 from tests.support.demo import demo_body
 from tests.support.history import check_against_log, check_reading
 from tests.support.outsider import Outsider
-from tests.support.raw_wire import frame, handshake
+from tests.support.raw_wire import frame, handshake, stopped_connection
 from tests.support.sse import SseParser
 from tests.support.wait import until
 
@@ -34,18 +32,6 @@ async def cluster(own_cluster):
 async def api(cluster):
     async with Outsider(*cluster.urls) as outsider:
         yield outsider
-
-
-async def stopped_connection(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection whose kernel takes little and whose program reads only when asked to."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    # Small segments: else the sender's kernel takes megabytes on its own, and nobody is slow.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
-    sock.setblocking(False)
-    parts = urlsplit(url)
-    await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
-    return await asyncio.open_connection(sock=sock, limit=2048)
 
 
 def slow_request(api: Outsider, generation_id: str) -> bytes:
@@ -94,13 +80,12 @@ async def read_rest(reader: asyncio.StreamReader) -> bytes:
 async def test_a_stopped_sse_reader_is_cut_and_resumes_and_the_others_read_on(api: Outsider):
     generation_id = await api.start(FLOOD)
     before_cut = await cuts(api)
-    reader, writer = await stopped_connection(api.url)
-    writer.write(slow_request(api, generation_id))
-    healthy = asyncio.create_task(api.events(generation_id))
+    async with stopped_connection(api.url) as (reader, writer):
+        writer.write(slow_request(api, generation_id))
+        healthy = asyncio.create_task(api.events(generation_id))
 
-    await cut_off(api, before_cut)
-    body, is_finished = dechunk(await read_rest(reader))
-    writer.close()
+        await cut_off(api, before_cut)
+        body, is_finished = dechunk(await read_rest(reader))
 
     assert (await healthy).events[-1].type == "end"
     parser = SseParser()
@@ -117,14 +102,13 @@ async def test_a_stopped_sse_reader_is_cut_and_resumes_and_the_others_read_on(ap
 async def test_a_stopped_socket_is_cut_with_4008_or_broken_off(api: Outsider):
     generation_id = await api.start(FLOOD)
     before_cut = await cuts(api)
-    reader, writer = await stopped_connection(api.url)
-    writer.write(handshake(api.url))
-    await reader.readuntil(b"\r\n\r\n")
-    writer.write(frame(json.dumps({"type": "subscribe", "id": generation_id}).encode()))
+    async with stopped_connection(api.url) as (reader, writer):
+        writer.write(handshake(api.url))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(frame(json.dumps({"type": "subscribe", "id": generation_id}).encode()))
 
-    await cut_off(api, before_cut)
-    received = await read_rest(reader)
-    writer.close()
+        await cut_off(api, before_cut)
+        received = await read_rest(reader)
 
     assert b'"type":"end"' not in received.replace(b" ", b"")
 

@@ -94,8 +94,8 @@ class WriteProtocol(RuleBasedStateMachine):
 
     # Workers
 
-    @rule(name=st.sampled_from(WORKERS))
-    def begin(self, name: str) -> None:
+    @rule(name=st.sampled_from(WORKERS), pushes_lease=st.booleans())
+    def begin(self, name: str, pushes_lease: bool) -> None:
         writer = self.writers[name]
         if writer.outbox is not None and writer.outbox.stopped is None:
             return
@@ -113,6 +113,7 @@ class WriteProtocol(RuleBasedStateMachine):
             start=begun.start,
             fields=begun.fields,
             now_s=writer.clock_s,
+            lease_every_s=0.0 if pushes_lease else 1e9,
         )
         writer.has_answer = False
         writer.wrote[begun.start[0]] = found

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
 from urllib.parse import urlsplit
@@ -37,6 +38,27 @@ async def raw_connection(
     parts = urlsplit(url)
     assert parts.hostname is not None
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def stopped_connection(
+    url: str,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection whose kernel takes little and whose program reads only when asked to."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    # Small segments: else the sender's kernel takes megabytes on its own, and nobody is slow.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+    sock.setblocking(False)
+    parts = urlsplit(url)
+    await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=2048)
     try:
         yield reader, writer
     finally:

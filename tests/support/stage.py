@@ -103,7 +103,7 @@ class Stage:
         redis, blocking = connect(self.settings), connect(self.settings)
         self._clients.push_async_callback(redis.aclose)
         self._clients.push_async_callback(blocking.aclose)
-        return Worker(
+        worker = Worker(
             redis,
             blocking,
             self.settings,
@@ -111,6 +111,8 @@ class Stage:
             models=changes.get("models", self.models),
             backends=changes.get("backends", self.backends),
         )
+        self._clients.push_async_callback(worker._line.aclose)
+        return worker
 
     async def start(self, name: str = "one", **changes: Any) -> Worker:
         worker = self.worker(name, **changes)

@@ -70,7 +70,7 @@ def test_what_is_pushed_is_taken_once():
     outbox.push(Token("a"))
     assert not outbox.is_settled
 
-    assert outbox.take(0.0) == Append(ID, "mine", 2, 1, [encode(Token("a"))], None)
+    assert outbox.take(0.0) == Append(ID, "mine", 2, 1, [encode(Token("a"))], before_attempt=2)
     assert outbox.take(0.0) is None, "one call at a time"
     outbox.answer(Ok(), 0.0)
 

@@ -38,8 +38,9 @@ class FakeHost:
         return self.time_s
 
     def wake(self, sink: Any) -> None:
-        sink.is_queued = True
-        self.queue.append(sink)
+        if not sink.is_queued:
+            sink.is_queued = True
+            self.queue.append(sink)
 
     def call_at(self, at: float, callback: Callable[[], None]) -> Timer:
         self.timers.append(Timer(at, callback))
@@ -107,6 +108,28 @@ def test_a_broadcast_is_one_chunk_and_one_object_for_all() -> None:
     assert {reader.body for reader in room.readers} == {b"%x\r\n%b\r\n" % (len(frame), frame)}
     assert len({id(reader.got[0]) for reader in room.readers}) == 1
     assert room.host.counters.events_delivered == ROW_MAX + 5
+
+
+def test_a_connection_that_is_gone_costs_the_others_nothing() -> None:
+    room = Room(3)
+
+    def gone(data: bytes) -> None:
+        raise RuntimeError("the handler is closed")
+
+    lost = room.readers[0]
+    row = lost.row
+    assert row is not None
+    row.remove(lost)
+    lost.write = gone  # type: ignore[assignment]
+    room.audience.admit(lost, row.seq, room.host.now())
+    # Again the first of its row, so that the others come after it.
+    for reader in room.readers[1:]:
+        row.remove(reader)
+        room.audience.admit(reader, row.seq, room.host.now())
+    room.say(Token("new"))
+    room.say(Token("newer"))
+
+    assert [reader.body.count(b"new") for reader in room.readers] == [0, 2, 2]
 
 
 def test_a_row_is_no_longer_than_the_loop_may_be_held() -> None:

@@ -1,0 +1,137 @@
+"""uvicorn's WebSocket protocol with a bound on what a peer can make it keep, or do at a time.
+
+uvicorn bounds a message. It reads whatever has arrived in one go, a quarter of a megabyte of
+frames of six bytes, and keeps every message in it as an object; it keeps empty fragments without
+end, and a pong for every ping while the peer reads nothing; and a closed connection stays for as
+long as the peer takes nothing of what is left.
+
+Here `SLICE_BYTES` are taken at a time, with everybody else's turn in between, and no more while
+the application has not had the messages in them.
+
+Knows nothing of generations. Written against uvicorn 0.54; tests/unit/api/test_http_protocol.py
+and tests/hostile drive it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from api.stall import CLOSE_S, Stall
+
+SLICE_BYTES = 4_096
+
+
+class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket connection."""
+
+    stall: Stall
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._unread = b""
+        self._is_going_on = False
+        self._owed_pong = b""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.stall = Stall(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unread = b""
+        self.stall.end()
+        super().connection_lost(exc)
+
+    # Reading, a slice at a time
+
+    def data_received(self, data: bytes) -> None:
+        if self.handshake_initiated and (self._unread or len(data) > SLICE_BYTES):
+            self._unread += data
+            self.transport.pause_reading()
+            self._go_on_soon()
+        else:
+            self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """Read one slice."""
+        super().data_received(data)
+
+    def _go_on_soon(self) -> None:
+        if not self._is_going_on:
+            self._is_going_on = True
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_going_on = False
+        # While uvicorn has paused reading, the application has not taken the messages so far.
+        if self.read_paused or self.transport.is_closing():
+            return
+        data, self._unread = self._unread[:SLICE_BYTES], self._unread[SLICE_BYTES:]
+        if data:
+            self.take(data)
+        if self._unread:
+            self._go_on_soon()
+        elif not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self._unread and not self.read_paused:
+            self._go_on_soon()  # uvicorn reads on for the answer to a close frame
+
+    async def receive(self) -> Any:
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            if self._unread:
+                self._go_on_soon()
+            else:
+                self.transport.resume_reading()
+        return message
+
+    # What is kept of a peer that does not read, or does not say anything
+
+    def handle_cont(self, event: Any) -> None:
+        if event.data or event.fin:
+            super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            # Of pings that wait only the last needs its pong (RFC 6455, 5.5.3). What a slice made
+            # to be sent is all taken at its first ping.
+            self._owed_pong = b"".join(self.conn.data_to_send()) or self._owed_pong
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        pong, self._owed_pong = self._owed_pong, b""
+        if pong and not self.close_sent and not self.transport.is_closing():
+            self.transport.write(pong)
+
+    # Closing
+
+    def handle_close(self, event: Any) -> None:
+        super().handle_close(event)
+        self.end_soon()
+
+    def eof_received(self) -> None:
+        super().eof_received()
+        self.stall.watch(CLOSE_S)  # the transport closes itself after this
+
+    def handle_parser_exception(self) -> None:
+        super().handle_parser_exception()
+        self.end_soon()
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        super().on_task_complete(task)
+        if not self.disconnected and not self.stall.is_watching:
+            # The peer may still answer a close frame with its own.
+            self.stall.watch(self.close_timeout + CLOSE_S)
+
+    def end_soon(self) -> None:
+        """Closing waits until what is unsent has gone; a peer that reads nothing would hold it."""
+        if self.transport.is_closing():
+            self.stall.watch(CLOSE_S)

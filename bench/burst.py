@@ -1,0 +1,142 @@
+"""A burst: many tokens at once to many readers. How many does a CPU second of the node deliver?
+
+This is where joining counts: what waits for a socket leaves as one write. The log is written by the
+bench itself, one entry for each token, so that nothing is joined before the node; once more a real
+worker has it from a model that says everything at once.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from bench.support.answer import Answer, new_answers
+from bench.support.bare import LAST_CHUNK, frames_of
+from bench.support.cpu import cpu_s
+from bench.support.load import ENDS, get, get_events
+from bench.support.nchan import END, Nchan, why_missing
+from bench.support.nchan import WHO as NCHAN
+from bench.support.stage import Stage, address, joined
+from bench.support.table import Contest, Row
+from bench.support.wire import Reading
+from bench.support.writer import Writer
+
+BARE = "bare send() loop"
+OURS = "Tailrace, SSE"
+WITH_WORKER = "Tailrace, SSE, through a worker"
+GOAL = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    readers: int
+    tokens: int
+    first_s: float  # through a worker: readers connect before the first token
+
+
+FULL = Size(500, 2_000, 2.5)
+QUICK = Size(10, 200, 0.3)
+
+
+async def run(stage: Stage) -> list[Row]:
+    size = QUICK if stage.is_quick else FULL
+    work = f"burst of {size.tokens:,} tokens to {size.readers} readers"
+    rate = Contest(
+        f"{work}: tokens delivered per CPU second of the node", "/s", NCHAN, {OURS: GOAL}, True
+    )
+    took = Contest(f"{work}: until the last reader has all of it", "s")
+    for _ in stage.rounds():
+        if not why_missing():
+            await _nchan(stage, size, rate, took)
+        await _bare(stage, size, rate, took)
+        await _ours(stage, size, rate, took)
+        await _with_worker(stage, size, rate, took)
+    return [*rate.rows(), *took.rows()]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run, from its first token until all readers have their end; CPU of one process."""
+
+    stage: Stage
+    who: str
+    pid: int
+    rate: Contest
+    took: Contest
+    answer: Answer
+    readers: int
+    began_s: float = 0.0
+    spent_s: float = 0.0
+
+    def begin(self) -> None:
+        self.began_s, self.spent_s = time.monotonic(), cpu_s(self.pid)
+
+    async def end(self, *, is_joined: bool = False) -> None:
+        await self.stage.load.over(120)
+        spent_s = cpu_s(self.pid) - self.spent_s
+        pieces = self.answer.pieces()
+        readings: list[Reading] = await self.stage.load.report("sse", [pieces], [0] * self.readers)
+        together = joined(readings) if is_joined else 0.0
+        self.rate.add(self.who, self.readers * len(pieces) / spent_s, joined=together)
+        self.took.add(self.who, max(r.times[-1] for r in readings) - self.began_s)
+
+
+async def _bare(stage: Stage, size: Size, rate: Contest, took: Contest) -> None:
+    await stage.quiet()
+    (answer,) = new_answers(1, tokens=size.tokens)
+    asks = [get(f"/{n}") for n in range(size.readers)]
+    await stage.load.open(stage.bare.address, asks, end=LAST_CHUNK)
+    await stage.bare.call("accept", size.readers)
+    await stage.load.opened()
+    run = _Run(stage, BARE, stage.bare.pid, rate, took, answer, size.readers)
+    frames = frames_of("sse", answer.pieces())
+    run.begin()
+    await stage.bare.call("fan_out", frames, 0.0)
+    await run.end()
+    await stage.bare.call("close")
+
+
+async def _ours(stage: Stage, size: Size, rate: Contest, took: Contest) -> None:
+    await stage.quiet()
+    (answer,) = new_answers(1, tokens=size.tokens)
+    async with stage.node() as node, Writer(stage.system.server.url) as writer:
+        holder = await writer.begin()
+        asks = [get_events("sse", holder.generation_id)] * size.readers
+        await stage.load.open(address(node), asks, end=ENDS["sse"])
+        await stage.load.opened()
+        run = _Run(stage, OURS, node.pid, rate, took, answer, size.readers)
+        run.begin()
+        await writer.say(holder, answer.pieces())
+        await writer.end(holder, said=size.tokens)
+        await run.end(is_joined=True)
+
+
+async def _with_worker(stage: Stage, size: Size, rate: Contest, took: Contest) -> None:
+    await stage.quiet()
+    (answer,) = new_answers(1, tokens=size.tokens, first_s=size.first_s)
+    async with stage.node() as node:
+        (generation_id,) = await stage.system.start(node, [answer])
+        asks = [get_events("sse", generation_id)] * size.readers
+        await stage.load.open(address(node), asks, end=ENDS["sse"])
+        await stage.load.opened()
+        run = _Run(stage, WITH_WORKER, node.pid, rate, took, answer, size.readers)
+        run.begin()
+        await stage.load.over(120)
+        run.began_s = (await stage.upstream.times([answer]))[0][0]
+        await run.end(is_joined=True)
+
+
+async def _nchan(stage: Stage, size: Size, rate: Contest, took: Contest) -> None:
+    await stage.quiet()
+    (answer,) = new_answers(1, tokens=size.tokens)
+    async with Nchan(stage.system.server.port) as nchan:
+        channel = f"burst{answer.number}"
+        asks = [get(f"/read/{channel}")] * size.readers
+        await stage.load.open(nchan.address, asks, end=END)
+        await stage.load.opened()
+        run = _Run(stage, NCHAN, nchan.pid, rate, took, answer, size.readers)
+        run.begin()
+        for piece in answer.pieces():
+            await nchan.say(channel, b'{"text":"%b"}' % piece.encode())
+        await nchan.say(channel, END)
+        await run.end()

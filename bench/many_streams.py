@@ -1,0 +1,105 @@
+"""Many generations with one reader each: what does a node spend on each token?
+
+The usual case of a chat. No frame serves two readers, so what counts is the price of one token's
+way: from the live channel through the log to one socket. The bare loop sends what is due every
+5 ms. The other processes' shares are taken in the same runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.support import naive
+from bench.support.answer import Answer, new_answers
+from bench.support.bare import LAST_CHUNK, frames_of
+from bench.support.load import ENDS, get, get_events
+from bench.support.stage import Stage
+from bench.support.table import US, Contest, Row, percentile
+
+BASE = "bare send() loop, every 5 ms"
+OURS = "Tailrace, SSE"
+GOAL = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    streams: int
+    per_s: int
+    window_s: float
+    first_s: float  # readers connect before the first token
+
+
+FULL = Size(300, 20, 6.0, 3.0)
+QUICK = Size(5, 20, 0.3, 0.3)
+
+
+async def run(stage: Stage) -> list[Row]:
+    size = QUICK if stage.is_quick else FULL
+    work = f"{size.streams} generations at {size.per_s} tokens/s, 1 reader each"
+    contest = Contest(
+        f"{work}: CPU of the node per token delivered", "µs/token", BASE, {OURS: GOAL}
+    )
+    others = Contest(f"{work}: the other processes, and the way from the model", "µs/token")
+    delays = Contest(f"{work}: from the model's write to a reader", "ms")
+    for n in stage.rounds():
+        contest.add(BASE, await bare(stage, size))
+        await ours(stage, size, contest, others, delays)
+        if n == 0:
+            contest.add(naive.WHO, await by_naive(stage, size))
+    return [row for one in (contest, others, delays) for row in one.rows()]
+
+
+async def bare(stage: Stage, size: Size) -> float:
+    """The frames of Tailrace, each to its socket; µs per token delivered."""
+    await stage.quiet()
+    answers = answers_of(stage, size)
+    frames = [frames_of("sse", answer.pieces()) for answer in answers]
+    asks = [get(f"/{n}") for n in range(size.streams)]
+    await stage.load.open(stage.bare.address, asks, end=LAST_CHUNK)
+    await stage.bare.call("accept", size.streams)
+    await stage.load.opened()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(stage.bare.call("many", frames, float(size.per_s)))
+        begin_s = time.monotonic() + stage.settle_s
+        window = await stage.watch({"bare": stage.bare.pid}, begin_s, size.window_s)
+    await stage.load.over()
+    readings = await stage.load.report("sse", [answer.pieces() for answer in answers])
+    await stage.bare.call("close")
+    return US * window.cpu_s["bare"] / window.tokens(readings)
+
+
+async def ours(
+    stage: Stage, size: Size, contest: Contest, others: Contest, delays: Contest
+) -> None:
+    """Every generation begins with a POST whose answer is its stream."""
+    async with stage.node() as node:
+        answers = answers_of(stage, size)
+        play = await stage.play(node, answers, kind="sse", readers=1, window_s=size.window_s)
+    contest.add(OURS, play.us_per_token("api"), joined=play.joined)
+    for who in ("worker", "redis", "model"):
+        others.add(who, play.us_per_token(who))
+    latencies = play.latencies_ms()
+    for share in (0.5, 0.99):
+        delays.add(f"p{share * 100:.0f}", percentile(latencies, share))
+
+
+async def by_naive(stage: Stage, size: Size) -> float:
+    """The same logs, each read by the naive app for its reader."""
+    await stage.quiet()
+    answers = answers_of(stage, size)
+    async with naive.Naive(stage.system.server.url) as app, stage.node() as node:
+        begin_s = time.monotonic() + size.first_s + stage.settle_s
+        ids = await stage.system.start(node, answers)
+        await stage.load.open(app.address, [get_events("sse", one) for one in ids], end=ENDS["sse"])
+        window = await stage.watch({"naive": app.pid}, begin_s, size.window_s)
+        await stage.load.over(180)
+        readings = await stage.load.report("sse", [answer.pieces() for answer in answers])
+    return US * window.cpu_s["naive"] / window.tokens(readings)
+
+
+def answers_of(stage: Stage, size: Size) -> Sequence[Answer]:
+    tokens = stage.tokens(size.per_s, size.window_s)
+    return new_answers(size.streams, tokens=tokens, per_s=size.per_s, first_s=size.first_s)

@@ -1,0 +1,218 @@
+"""Redis's wire on sockets of our own, for the two paths that every token takes.
+
+redis-py is right for everything else; where thousands of small calls or messages a second pass, its
+general way costs more than the work. Here: how a URL becomes a connection, how requests look, and
+`Line`, which sends many calls in one write and gives all their answers at once.
+Source: redis.io/docs/reference/protocol-spec (RESP2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+import hiredis
+from redis._parsers import BaseParser
+from redis.asyncio.connection import SSLConnection, parse_url
+
+from shared.errors import Unavailable
+
+CONNECT_S = 1.5
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+
+class Target:
+    """Where a URL leads, as redis-py reads it: redis://, rediss:// or unix://."""
+
+    def __init__(self, url: str) -> None:
+        self._options: dict[str, Any] = dict(parse_url(url))
+
+    async def open(self, new_protocol: Callable[[], P]) -> P:
+        """Connect.
+
+        Raises:
+            OSError: nobody is there, or TLS failed.
+        """
+        loop, options = asyncio.get_running_loop(), self._options
+        if "path" in options:
+            _, protocol = await loop.create_unix_connection(new_protocol, options["path"])
+        else:
+            host, port = options.get("host", "localhost"), int(options.get("port", 6379))
+            _, protocol = await loop.create_connection(new_protocol, host, port, ssl=self._tls())
+        return protocol
+
+    @property
+    def login(self) -> list[bytes]:
+        """The AUTH that has to come first; empty: none."""
+        password = self._options.get("password")
+        if not password:
+            return []
+        user = self._options.get("username")
+        return [b"AUTH", *(part.encode() for part in (user, password) if part)]
+
+    @property
+    def database(self) -> int:
+        return int(self._options.get("db") or 0)
+
+    def _tls(self) -> ssl.SSLContext | None:
+        """Return redis-py's own reading of a rediss:// URL, so that all connections trust alike."""
+        if self._options.get("connection_class") is not SSLConnection:
+            return None
+        options = {key: value for key, value in self._options.items() if key.startswith("ssl_")}
+        context: ssl.SSLContext = SSLConnection(**options).ssl_context.get()
+        return context
+
+
+def encode(words: Iterable[bytes]) -> bytes:
+    """Return one request."""
+    parts = list(words)
+    return b"*%d\r\n" % len(parts) + encode_words(parts)
+
+
+def encode_words(words: Iterable[bytes]) -> bytes:
+    """Return a part of a request: the words without their number."""
+    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+
+
+class Line:
+    """One connection for many calls: what is asked in one go is sent in one write.
+
+    Several exchanges may be under way; answers come in the order of the calls. When one of them is
+    not answered in time the connection is given up, for all of them: whatever hangs, hangs for all.
+    The next exchange makes another connection.
+
+    Args:
+        answer_s: how long all answers of one exchange may take, s.
+    """
+
+    def __init__(self, url: str, *, answer_s: float) -> None:
+        self._target = Target(url)
+        self._answer_s = answer_s
+        self._connecting = asyncio.Lock()
+        self._is_closed = False
+        self._connection: _Connection | None = None
+
+    async def ask(self, requests: bytes, count: int) -> list[Any]:
+        """Send `requests` and return their `count` answers, error replies among them.
+
+        Raises:
+            Unavailable: no answer, or not all of them; each call may have happened.
+        """
+        try:
+            async with asyncio.timeout(self._answer_s):
+                connection = self._connection
+                if connection is None or connection.is_lost:
+                    connection = await self._connect()
+                return await connection.ask(requests, count)
+        except TimeoutError as exc:
+            self._give_up()
+            raise Unavailable("Redis cannot be reached: no answer in time") from exc
+        except (OSError, hiredis.HiredisError) as exc:
+            raise Unavailable(f"Redis cannot be reached: {exc}") from exc
+
+    async def _connect(self) -> _Connection:
+        async with self._connecting:
+            if self._connection is not None and not self._connection.is_lost:
+                return self._connection
+            if self._is_closed:
+                raise ConnectionAbortedError("closed")
+            async with asyncio.timeout(CONNECT_S):
+                connection = await self._target.open(_Connection)
+                try:
+                    await self._greet(connection)
+                    if self._is_closed:
+                        raise ConnectionAbortedError("closed meanwhile")
+                except BaseException:
+                    connection.abort()
+                    raise
+            self._connection = connection
+            return connection
+
+    async def _greet(self, connection: _Connection) -> None:
+        greeting = [encode(self._target.login)] if self._target.login else []
+        if self._target.database:
+            greeting.append(encode([b"SELECT", b"%d" % self._target.database]))
+        for request in greeting:
+            (answer,) = await connection.ask(request, 1)
+            if isinstance(answer, Exception):
+                raise OSError(str(answer))
+
+    async def aclose(self) -> None:
+        """Nothing more is asked here; returns when the connection is gone."""
+        self._is_closed = True
+        connection = self._connection
+        self._give_up()
+        if connection is not None:
+            await connection.lost.wait()
+
+    def _give_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+
+class _Waiting:
+    """One exchange that is under way."""
+
+    __slots__ = ("answers", "count", "done")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.answers: list[Any] = []
+        self.done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+
+
+class _Connection(asyncio.Protocol):
+    """A connection, and who waits for what comes next on it."""
+
+    def __init__(self) -> None:
+        self.is_lost = False
+        self.lost = asyncio.Event()
+        self._reader = hiredis.Reader(replyError=BaseParser.parse_error)
+        self._transport: asyncio.Transport | None = None
+        self._waiting: deque[_Waiting] = deque()
+
+    async def ask(self, requests: bytes, count: int) -> list[Any]:
+        if self.is_lost or self._transport is None:
+            raise ConnectionResetError("the connection was closed")
+        waiting = _Waiting(count)
+        self._waiting.append(waiting)  # and stays, whoever is cancelled: its answers come
+        self._transport.write(requests)
+        return await waiting.done
+
+    def abort(self) -> None:
+        self.is_lost = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not asserted: uvloop's transports are not instances of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        self.lost.set()
+        waiting, self._waiting = self._waiting, deque()
+        for one in waiting:
+            if not one.done.done():
+                one.done.set_exception(exc or ConnectionResetError("closed by Redis"))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while (answer := self._reader.gets()) is not False:
+                self._take(answer)
+        except (hiredis.ProtocolError, IndexError):  # not RESP, or an answer that nobody asked for
+            self.abort()
+
+    def _take(self, answer: Any) -> None:
+        waiting = self._waiting[0]
+        waiting.answers.append(answer)
+        if len(waiting.answers) == waiting.count:
+            self._waiting.popleft()
+            if not waiting.done.done():
+                waiting.done.set_result(waiting.answers)

@@ -1,0 +1,134 @@
+"""What one WebSocket peer can make the server keep, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import api.socket_bounds
+from api.http_protocol import WebSocketProtocol
+from api.socket_bounds import SLICE_BYTES
+from tests.support.protocol_server import Echo, Peer, connected, frame, handshake, serving
+from tests.support.raw_wire import stopped_connection
+from tests.support.wait import until
+
+
+class Watched(WebSocketProtocol):
+    """Remembers itself, to be looked into."""
+
+    seen: list[WebSocketProtocol] = []
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        Watched.seen.append(self)
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen() -> None:
+    Watched.seen.clear()
+
+
+async def opened(peer: Peer) -> WebSocketProtocol:
+    peer.say(handshake())
+    await peer.until(b"\r\n\r\n")
+    return Watched.seen[-1]
+
+
+async def test_a_flood_of_messages_is_taken_a_slice_at_a_time() -> None:
+    app = Echo()
+    app.start.clear()
+    flood = b"".join(frame(1, b"%d" % n) for n in range(20_000))
+    async with serving(app, socket_protocol=Watched) as port:
+        async with connected(port) as peer:
+            protocol = await opened(peer)
+            peer.say(flood)
+            await until(lambda: not protocol.queue.empty(), 5)
+            async with connected(port) as other:
+                other.say(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert b" 200 " in await other.until(b"ok")
+
+            assert protocol.queue.qsize() <= SLICE_BYTES // 7
+            app.start.set()
+            async with asyncio.timeout(20):
+                while len(app.received) < 20_000:
+                    await peer.reader.read(65_536)
+    assert app.received == [str(n) for n in range(20_000)]
+
+
+async def test_a_message_of_many_slices_is_whole() -> None:
+    app = Echo()
+    text = b"x" * 900
+    many = b"".join(frame(1, text) for _ in range(50))
+    async with serving(app, socket_protocol=Watched) as port, connected(port) as peer:
+        await opened(peer)
+        peer.say(many[:-5])
+        await until(lambda: len(app.received) == 49, 5)
+        peer.say(many[-5:])
+        await until(lambda: len(app.received) == 50, 5)
+
+    assert app.received == [text.decode()] * 50
+
+
+async def test_empty_fragments_are_not_kept() -> None:
+    app = Echo()
+    async with serving(app, socket_protocol=Watched) as port, connected(port) as peer:
+        protocol = await opened(peer)
+        peer.say(frame(1, b"a", fin=False) + frame(0, b"", fin=False) * 10_000 + frame(9, b"p"))
+        await peer.until(b"p")
+        assert len(protocol.frames) == 1
+        peer.say(frame(0, b"", fin=False) + frame(0, b"b", fin=False) + frame(0, b""))
+        await peer.until(b"ab")
+
+    assert app.received == ["ab"]
+
+
+async def pinged_full(peer: Peer, protocol: WebSocketProtocol) -> None:
+    """Ping until the peer's kernel takes no more pongs."""
+    while protocol.writable.is_set():
+        peer.say(frame(9, b"x" * 125) * 200)
+        await asyncio.sleep(0)
+
+
+async def test_a_peer_that_reads_no_pongs_is_owed_one() -> None:
+    app = Echo()
+    async with (
+        serving(app, socket_protocol=Watched) as port,
+        stopped_connection(f"http://127.0.0.1:{port}") as (reader, writer),
+    ):
+        peer = Peer(reader, writer)
+        protocol = await opened(peer)
+        await pinged_full(peer, protocol)
+        unsent = protocol.transport.get_write_buffer_size()
+        peer.say(frame(9, b"y" * 125) * 500 + frame(9, b"last"))
+
+        await until(lambda: b"last" in protocol._owed_pong, 5)
+        assert protocol.transport.get_write_buffer_size() <= unsent
+        async with asyncio.timeout(20):
+            received = b""
+            while not received.endswith(b"\x8a\x04last"):
+                received = received[-100:] + await reader.read(65_536)
+        peer.say(frame(1, b"alive"))
+        assert await peer.until(b"alive")
+
+
+@pytest.mark.parametrize("last", [frame(8, b"\x03\xe8"), b""], ids=["close frame", "half closed"])
+async def test_who_takes_nothing_and_leaves_is_not_waited_for(
+    last: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.socket_bounds, "CLOSE_S", 0.2)
+    app = Echo()
+    async with (
+        serving(app, socket_protocol=Watched) as port,
+        stopped_connection(f"http://127.0.0.1:{port}") as (reader, writer),
+    ):
+        peer = Peer(reader, writer)
+        protocol = await opened(peer)
+        await pinged_full(peer, protocol)
+        if last:
+            peer.say(last)
+        else:
+            writer.write_eof()
+
+        await until(lambda: protocol.disconnected, 5)
