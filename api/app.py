@@ -16,6 +16,7 @@ from api.dialects.openai import openai_shape
 from api.errors import ErrorBoundary, Shape, request_error
 from api.generations import Generations
 from api.health import Health
+from api.lobe import lobe_socket
 from api.node import Node
 from api.pages import Pages
 from api.resource import Handler, Resource
@@ -35,7 +36,7 @@ SHAPES: tuple[tuple[str, Shape], ...] = (
 def create_app(node: Node) -> ASGIApp:
     """Build the application of `node`; its hub must be running when requests come."""
     router = Router(
-        [*http_routes(node), WebSocketRoute("/v1/ws", native_socket(node))],
+        [*http_routes(node), *socket_routes(node)],
         redirect_slashes=False,
         default=nothing_here,
     )
@@ -61,6 +62,7 @@ def http_routes(node: Node) -> list[StarletteRoute]:
         route("/chat/completions", POST=chat.create),
         route("/v1/workers", GET=listings.workers),
         route("/v1/ws", GET=upgrade_required),
+        route("/lobe/ws", GET=upgrade_required),
         route("/livez", GET=health.live),
         route("/readyz", GET=health.ready),
         route("/metrics", GET=health.metrics),
@@ -71,12 +73,19 @@ def http_routes(node: Node) -> list[StarletteRoute]:
     ]
 
 
+def socket_routes(node: Node) -> list[WebSocketRoute]:
+    return [
+        WebSocketRoute("/v1/ws", native_socket(node)),
+        WebSocketRoute("/lobe/ws", lobe_socket(node)),
+    ]
+
+
 def route(path: str, **methods: Handler) -> StarletteRoute:
     return StarletteRoute(path, Resource(path, **methods))
 
 
 async def upgrade_required(request: object) -> ASGIApp:
-    raise request_error("upgrade_required", "/v1/ws is a WebSocket: subprotocol tailrace.v1")
+    raise request_error("upgrade_required", "this is a WebSocket; docs/protocol.md has its frames")
 
 
 async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

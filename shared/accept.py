@@ -83,6 +83,16 @@ class Acceptor:
         await self._index(generation_id, new, created_at_ms)
         return Accepted(generation_id, is_new, created_at_ms, status)
 
+    async def find(self, owner: str, idempotency_key: str) -> str | None:
+        """Return the id of what a key has made, or was about to; None: the key is not known.
+
+        Raises:
+            Unavailable.
+        """
+        with translated():
+            found = await self.redis.get(keys.idempotency(owner, idempotency_key))
+        return None if found is None else found.decode().partition(" ")[0]
+
     async def _reserve(self, new: NewGeneration, generation_id: str) -> tuple[str, bool]:
         key = keys.idempotency(new.owner, new.idempotency_key)
         value = f"{generation_id} {new.body_digest}"
