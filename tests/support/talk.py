@@ -1,0 +1,90 @@
+"""A client on the bench that talks to a WebSocket endpoint: says frames, takes frames."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from api.auth import Authenticator
+from api.conversation import SocketEndpoint
+from shared.accept import Accepted, NewGeneration
+from shared.errors import RequestError
+from tests.support.bench import Bench, Client, settle
+
+ANYBODY = Authenticator({}, ())
+
+
+class KeyedAcceptor:
+    """Accepts prompts on a bench; the same key finds the same generation, as the real one."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.error: Exception | None = None
+        self.seen: list[NewGeneration] = []
+        self.known: dict[tuple[str, str], tuple[str, str]] = {}
+
+    async def accept(self, new: NewGeneration) -> Accepted:
+        if self.error is not None:
+            raise self.error
+        self.seen.append(new)
+        name = (new.owner, new.idempotency_key)
+        if new.idempotency_key and name in self.known:
+            generation_id, digest = self.known[name]
+            if digest != new.body_digest:
+                raise RequestError(422, "idempotency_mismatch", "another request had this key")
+            return Accepted(generation_id, False, 1, "queued")
+        generation_id = f"gen_{len(self.bench.log.known):010}"
+        self.known[name] = (generation_id, new.body_digest)
+        self.bench.log.create(generation_id, owner=new.owner, grace_s=new.grace_s, status="queued")
+        return Accepted(generation_id, True, 1, "queued")
+
+    async def find(self, owner: str, idempotency_key: str) -> str | None:
+        if self.error is not None:
+            raise self.error
+        return self.known.get((owner, idempotency_key), (None, ""))[0]
+
+
+class Talk:
+    """One socket under way; `endpoint` is its application."""
+
+    def __init__(self, endpoint: SocketEndpoint, *, query: str = "", **headers: str) -> None:
+        self.client = Client({"type": "websocket.connect"})
+        self.endpoint = endpoint
+        scope = {
+            "type": "websocket",
+            "path": endpoint.path,
+            "query_string": query.encode(),
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "subprotocols": [],
+            "extensions": {"tailrace.transport": self.client},
+        }
+        self.task = asyncio.create_task(
+            endpoint(scope, self.client.receive, self.client.send)  # type: ignore[arg-type]
+        )
+
+    async def say(self, frame: Any) -> None:
+        text = frame if isinstance(frame, str) else json.dumps(frame)
+        self.client.incoming.put_nowait({"type": "websocket.receive", "text": text})
+        await settle()
+
+    async def say_bytes(self, data: bytes) -> None:
+        self.client.incoming.put_nowait({"type": "websocket.receive", "bytes": data})
+        await settle()
+
+    def take(self) -> list[dict[str, Any]]:
+        """Return the frames since the last call."""
+        frames = [json.loads(m["text"]) for m in self.client.messages if "text" in m]
+        self.client.messages = [m for m in self.client.messages if "text" not in m]
+        return frames
+
+    @property
+    def close_code(self) -> int | None:
+        codes = [m["code"] for m in self.client.messages if m["type"] == "websocket.close"]
+        assert len(codes) <= 1
+        return codes[0] if codes else None
+
+    async def leave(self) -> None:
+        if not self.task.done():
+            self.client.leave("websocket")
+            await self.task
