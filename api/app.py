@@ -12,6 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.chat import Chat
 from api.cors import Cors
+from api.deep_chat import DeepChat, deep_chat_socket
+from api.dialects.deep_chat import deep_chat_shape
 from api.dialects.openai import openai_shape
 from api.errors import ErrorBoundary, Shape, request_error
 from api.generations import Generations
@@ -27,6 +29,7 @@ from shared.errors import NotFound
 # How errors look at and below a path, where not natively. Not at /v1/models, which native clients
 # read too: OpenAI's find message and code there all the same.
 SHAPES: tuple[tuple[str, Shape], ...] = (
+    ("/deep-chat", deep_chat_shape),
     ("/v1/chat", openai_shape),
     ("/chat", openai_shape),
     ("/models", openai_shape),
@@ -48,6 +51,7 @@ def create_app(node: Node) -> ASGIApp:
 def http_routes(node: Node) -> list[StarletteRoute]:
     generations, listings = Generations(node), Listings(node)
     health, pages, chat = Health(node), Pages(), Chat(node)
+    deep_chat = DeepChat(node)
     return [
         route("/v1/generations", GET=listings.generations, POST=generations.create),
         route("/v1/generations/{id}", GET=generations.snapshot),
@@ -63,6 +67,8 @@ def http_routes(node: Node) -> list[StarletteRoute]:
         route("/v1/workers", GET=listings.workers),
         route("/v1/ws", GET=upgrade_required),
         route("/lobe/ws", GET=upgrade_required),
+        route("/deep-chat", POST=deep_chat.create),
+        route("/deep-chat/ws", GET=upgrade_required),
         route("/livez", GET=health.live),
         route("/readyz", GET=health.ready),
         route("/metrics", GET=health.metrics),
@@ -77,6 +83,7 @@ def socket_routes(node: Node) -> list[WebSocketRoute]:
     return [
         WebSocketRoute("/v1/ws", native_socket(node)),
         WebSocketRoute("/lobe/ws", lobe_socket(node)),
+        WebSocketRoute("/deep-chat/ws", deep_chat_socket(node)),
     ]
 
 

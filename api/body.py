@@ -101,7 +101,7 @@ def parse_new_generation(
         RequestError: 400, 404 `model_not_found`, 413 or 422.
     """
     body = read_object(raw, bytes_max=settings.body_bytes_max)
-    request = Request(messages=_messages(body), params=_params(body))
+    request = Request(messages=_messages(body), params=check_params(body))
     return new_generation(
         body, request, owner=owner, models=models, idempotency_key=idempotency_key
     )
@@ -222,7 +222,12 @@ def _is_part(part: Any) -> bool:
     return isinstance(part, dict) and isinstance(part.get("type"), str)
 
 
-def _params(body: Mapping[str, Any]) -> dict[str, Any]:
+def check_params(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the member `params`, which is the backend's.
+
+    Raises:
+        RequestError: 422.
+    """
     params = body.get("params", {})
     if not isinstance(params, dict):
         raise wrong("params must be an object")

@@ -41,6 +41,12 @@ def choose_form(accept: str | None, default: Form) -> Form:
     return form
 
 
+def names_event_stream(accept: str) -> bool:
+    """Whether the client names server-sent events; a wildcard does not."""
+    ranges = [_read_range(part) for part in accept.split(",")]
+    return any(name == "text/event-stream" and quality > 0 for name, quality in ranges)
+
+
 def _rank(form: Form, ranges: list[tuple[str, float]]) -> tuple[float, int, int]:
     """How well `form` is liked: quality, specificity of the range that says so, its place."""
     media_type = next(name for name, value in MEDIA_TYPES.items() if value == form)

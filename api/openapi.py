@@ -165,17 +165,6 @@ PATHS: Json = {
             },
         )
     },
-    "/lobe/ws": {
-        "get": operation(
-            "openLobeSocket",
-            "WebSocket: startConversation, resume, cancel, ping; many messages over one.",
-            {
-                "101": answer("Switching."),
-                **errors("upgrade_required", "unauthorized", "forbidden"),
-                "426": answer("Another WebSocket version than 13."),
-            },
-        )
-    },
     "/livez": {
         "get": operation(
             "live",

@@ -72,6 +72,25 @@ SCHEMAS: Json = {
         },
     )
     | {"description": "Further members go to the backend: max_tokens, temperature, tools, …"},
+    "TextError": record({"error": STRING}),
+    "NewDeepChat": record(
+        {
+            "messages": array(
+                record(
+                    {},
+                    {
+                        "role": {"type": ["string", "null"]},
+                        "text": {"type": ["string", "null"]},
+                        "html": {"type": ["string", "null"]},
+                        "files": {"type": ["array", "null"], "items": OBJECT},
+                    },
+                )
+            )
+            | {"minItems": 1}
+        },
+        OPTIONS,
+    ),
+    "DeepChatResponse": record({"text": STRING}, {"files": array(OBJECT)}),
     "ChatCompletion": record(
         {
             "id": {**STRING, "description": "The generation's."},
@@ -134,7 +153,57 @@ def model(name: str, schema: str) -> Json:
     }
 
 
+DEEP_CHAT: Json = {
+    "operationId": "createDeepChat",
+    "summary": "deep-chat: a stream where Accept names text/event-stream, else one Response.",
+    "parameters": [IDEMPOTENCY_KEY],
+    "requestBody": {"required": True, "content": content(ref("NewDeepChat"))},
+    "responses": {
+        "200": {
+            "description": "The answer.",
+            "headers": {"X-Generation-Id": GENERATION_NAME},
+            "content": {**content(ref("DeepChatResponse")), **EVENT_STREAM},
+        },
+        **errors(*BAD_BODY, *SHARED, schema="TextError"),
+        "502": {
+            "description": "The generation failed.",
+            "content": content(ref("TextError")),
+        },
+    },
+}
+
+
+def socket(name: str, summary: str, schema: str, *parameters: Json) -> Json:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": list(parameters),
+        "responses": {
+            "101": answer("Switching."),
+            **errors("upgrade_required", "unauthorized", "forbidden", "invalid_request",
+                     schema=schema),
+            "426": answer("Another WebSocket version than 13."),
+        },
+    }  # fmt: skip
+
+
 PATHS: Json = {
+    "/deep-chat": {"post": DEEP_CHAT},
+    "/deep-chat/ws": {
+        "get": socket(
+            "openDeepChatSocket",
+            "WebSocket: deep-chat's, with a stop key after each answer.",
+            "TextError",
+            parameter("stop_key", "query", "2 to 256 characters; `stop-key`.", STRING),
+        )
+    },
+    "/lobe/ws": {
+        "get": socket(
+            "openLobeSocket",
+            "WebSocket: startConversation, resume, cancel, ping; many messages over one.",
+            "Error",
+        )
+    },
     "/v1/chat/completions": {"post": chat_completions("createChatCompletion")},
     "/chat/completions": {"post": chat_completions("createChatCompletionAlias")},
     "/v1/models": {"get": models("listModels", "Error")},
