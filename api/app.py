@@ -22,6 +22,7 @@ from api.lobe import lobe_socket
 from api.node import Node
 from api.pages import Pages
 from api.resource import Handler, Resource
+from api.responses import Responses
 from api.sessions import Listings
 from api.ws import native_socket
 from shared.errors import NotFound
@@ -32,6 +33,7 @@ SHAPES: tuple[tuple[str, Shape], ...] = (
     ("/deep-chat", deep_chat_shape),
     ("/v1/chat", openai_shape),
     ("/chat", openai_shape),
+    ("/v1/responses", openai_shape),
     ("/models", openai_shape),
 )
 
@@ -50,6 +52,7 @@ def create_app(node: Node) -> ASGIApp:
 
 def http_routes(node: Node) -> list[StarletteRoute]:
     generations, listings = Generations(node), Listings(node)
+    responses = Responses(node)
     health, pages, chat = Health(node), Pages(), Chat(node)
     deep_chat = DeepChat(node)
     return [
@@ -64,6 +67,10 @@ def http_routes(node: Node) -> list[StarletteRoute]:
         route("/models/{model:path}", GET=listings.model),
         route("/v1/chat/completions", POST=chat.create),
         route("/chat/completions", POST=chat.create),
+        route("/v1/responses", POST=responses.create),
+        route("/v1/responses/{id}", GET=responses.get, DELETE=responses.delete),
+        route("/v1/responses/{id}/cancel", POST=responses.cancel),
+        route("/v1/responses/{id}/input_items", GET=responses.input_items),
         route("/v1/workers", GET=listings.workers),
         route("/v1/ws", GET=upgrade_required),
         route("/lobe/ws", GET=upgrade_required),

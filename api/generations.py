@@ -13,15 +13,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.body import check_idempotency_key, parse_new_generation, read_body
 from api.events import events, read_cursor, stream_events
+from api.log_reader import read_log
 from api.negotiation import Form, choose_form
 from api.node import Node, answering, json_response
 from api.snapshot import Snapshot, events_url
 from shared.accept import Accepted, NewGeneration
-from shared.errors import Expired, Unavailable
+from shared.errors import Expired
 from shared.ids import START, EventId
 from shared.outcomes import Meta
-
-PAGE_ENTRIES = 1_000
 
 
 class Generations:
@@ -68,18 +67,7 @@ class Generations:
 
     async def _fold(self, meta: Meta) -> Snapshot:
         snapshot = Snapshot(meta)
-        start = START
-        while True:
-            page = await self.node.store.page(meta.generation_id, start, PAGE_ENTRIES)
-            if start != START and (not page or page[0][0] != start):
-                raise Unavailable("the log changed while it was read")
-            # A page begins with the entry that it is asked to begin with: it is known already.
-            fresh = page[1:] if start != START else page
-            for event_id, raw in fresh:
-                snapshot.add(event_id, raw)
-            if len(page) < PAGE_ENTRIES:
-                break
-            start = snapshot.last_event_id
+        await read_log(self.node.store, meta.generation_id, snapshot.add)
         if meta.is_ended and snapshot.last_event_id == START:
             raise Expired
         return snapshot

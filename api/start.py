@@ -7,7 +7,7 @@ of the body's members.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -40,6 +40,7 @@ async def start(
     parse: Callable[[dict[str, Any]], AskedT],
     *,
     is_any_type: bool = False,
+    complete: Callable[[AskedT, str], Awaitable[AskedT]] | None = None,
 ) -> tuple[Meta, AskedT]:
     """Accept what a POST asks for, or find what the same Idempotency-Key has started.
 
@@ -47,6 +48,7 @@ async def start(
         parse: is given the body's members, null ones left out. It may set those that all dialects
             have in common (`session`, …) where its clients say them in other words.
         is_any_type: the body is JSON whatever its content type says.
+        complete: is given what `parse` returned and the owner; for what only the store can say.
 
     Raises:
         RequestError, Unavailable.
@@ -62,6 +64,8 @@ async def start(
     )
     body = read_object(raw, bytes_max=bytes_max)
     asked = parse(body)
+    if complete is not None:
+        asked = await complete(asked, owner)
     new = new_generation(
         body,
         asked.request,

@@ -10,6 +10,8 @@ carry it out, and tests/unit/shared/test_lifecycle.py drives them through every 
     sealed             ended   lapsed ◀─(lease)  released ───┘
                                   └──────begin──▶ held
 
+    whatever is there ──delete──▶ sealed
+
 A state is what Redis holds, not what a process believes: `held` means that a token is set and its
 lease has not run out. `absent` is also what a loss of data leaves.
 """
@@ -39,6 +41,7 @@ class Action(enum.Enum):
     RESTORE = "restore"  # by a former holder, after a loss
     CLOSE = "close"  # from outside: cancel, queue timeout
     SEAL = "seal"
+    DELETE = "delete"
 
 
 S, A = State, Action
@@ -74,6 +77,13 @@ ANYBODYS: dict[tuple[State, Action], State | str] = {
     (S.RELEASED, A.SEAL): "exists",
     (S.ENDED, A.SEAL): "exists",
     (S.SEALED, A.SEAL): S.SEALED,
+    (S.ABSENT, A.DELETE): "absent",
+    (S.QUEUED, A.DELETE): S.SEALED,
+    (S.HELD, A.DELETE): S.SEALED,
+    (S.LAPSED, A.DELETE): S.SEALED,
+    (S.RELEASED, A.DELETE): S.SEALED,
+    (S.ENDED, A.DELETE): S.SEALED,
+    (S.SEALED, A.DELETE): S.SEALED,
 }
 
 # The caller has the token that is set, or that was set last. A lease that has run out does not

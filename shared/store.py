@@ -242,6 +242,13 @@ class Store:
         reply = await self._run("seal", generation_id, [self.retention_ms])
         return "sealed" if reply[0] == b"sealed" else str(reply[1].decode())
 
+    async def delete(self, generation_id: str) -> bool:
+        """Leave a seal and nothing else of a generation; False: there is none.
+
+        Whoever holds it is stopped by its next write; cancel it first where readers should be told.
+        """
+        return bool((await self._run("delete", generation_id, [self.retention_ms]))[0] == b"sealed")
+
     async def attach_readers(self, generation_id: str, node: str) -> bool:
         """Say that `node` has readers; False: too late, it has ended. To be renewed every 3 s."""
         reply = await self._run("attach", generation_id, [node, 0])

@@ -22,7 +22,7 @@ from shared.resp import Line, encode_words
 FOLDER = Path(__file__).parent
 WITHOUT_PRELUDE = ("enqueue", "later")
 # These make room or keep a promise, so they must pass when memory is full (server 7.0 or newer).
-ALLOW_OOM = ("finish", "close", "seal", "renew", "release", "attach")
+ALLOW_OOM = ("finish", "close", "seal", "delete", "renew", "release", "attach")
 # `finish` is append with an end in it, under a name of its own so that it may pass a full server.
 FILES = {"finish": "append"}
 

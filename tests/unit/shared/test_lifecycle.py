@@ -18,7 +18,7 @@ from shared.store import CANCELLED, Store
 from tests.support.generation import FIELDS, ID, Holder, let_lapse, lose, store_on, token
 
 S, A = State, Action
-ANYONES_ACTIONS = (A.CREATE, A.BEGIN, A.CLOSE, A.SEAL)
+ANYONES_ACTIONS = (A.CREATE, A.BEGIN, A.CLOSE, A.SEAL, A.DELETE)
 HOLDERS_ACTIONS = (A.APPEND, A.FINISH, A.RENEW, A.RELEASE, A.RESTORE)
 Caller = tuple[str, int]  # token, attempt
 
@@ -56,10 +56,10 @@ def test_every_action_belongs_to_anybody_or_to_holders() -> None:
     assert not set(ANYBODYS) & set(STRANGERS)
 
 
-def test_nothing_leaves_the_end_but_the_passing_of_time() -> None:
+def test_nothing_leaves_the_end_but_the_passing_of_time_and_its_deletion() -> None:
     for table in (ANYBODYS, HOLDERS, STRANGERS):
-        for (state, _), becomes in table.items():
-            if state in (S.ENDED, S.SEALED):
+        for (state, action), becomes in table.items():
+            if state in (S.ENDED, S.SEALED) and action != A.DELETE:
                 assert isinstance(becomes, str) or becomes is state
 
 
@@ -111,6 +111,17 @@ async def state_now(store: Store) -> State:
     return S.QUEUED if status == b"queued" else S.RELEASED
 
 
+async def test_a_deletion_leaves_nothing_but_a_seal_that_runs_out(redis) -> None:
+    store = store_on(redis)
+    await bring_to(store, S.ENDED)
+
+    assert await store.delete(ID)
+
+    meta, log = await snapshot(store)
+    assert (meta, log) == ({b"status": b"sealed"}, [])
+    assert 0 < await redis.pttl(keys.meta(ID)) <= 2 * store.retention_ms
+
+
 async def snapshot(store: Store) -> tuple[Any, Any]:
     return await store.redis.hgetall(keys.meta(ID)), await store.redis.xrange(keys.log(ID))
 
@@ -127,6 +138,8 @@ def anybodys_call(store: Store, action: Action) -> Awaitable[Any]:
             return store.begin(ID, "another", "worker")
         case A.CLOSE:
             return store.close(ID, CANCELLED)
+        case A.DELETE:
+            return store.delete(ID)
     return store.seal(ID)
 
 
@@ -151,6 +164,8 @@ def word_for(outcome: Any) -> str:
     """How the table calls an answer."""
     if isinstance(outcome, tuple) and not isinstance(outcome, EventId):  # create
         return "done" if outcome[0] else "exists"
+    if isinstance(outcome, bool):  # delete
+        return "done" if outcome else "absent"
     if isinstance(outcome, str):  # seal
         return "done" if outcome == "sealed" else "exists"
     if isinstance(outcome, Ok | EventId | Begun | Released):

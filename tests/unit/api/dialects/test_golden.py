@@ -13,6 +13,7 @@ import pytest
 from api.dialects.chat import CHAT, INCLUDE_USAGE
 from api.dialects.lobe import LobeFrames
 from api.dialects.native import NDJSON, SSE, SocketFold
+from api.dialects.responses import RESPONSES
 from shared.request import Request
 from tests.support.recorded import LOGS, Log, bytes_of, frames_of, recorded_meta
 
@@ -28,6 +29,7 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "native-websocket": lambda log: frames_of(SocketFold, log, META),
     "chat": lambda log: bytes_of(CHAT, log, META),
     "chat-usage": lambda log: bytes_of(CHAT, log, WITH_USAGE),
+    "responses": lambda log: bytes_of(RESPONSES, log, META),
     "lobe": lambda log: frames_of(lambda meta: LobeFrames(meta, "m1"), log, META),
 }
 

@@ -1,0 +1,229 @@
+"""/v1/responses: OpenAI's Responses, in the foreground and in the background.
+
+Who may have what, and how it is answered; the bytes are api/dialects/responses.py's. Reading goes
+on by `starting_after` on any node as long as the log is kept, foreground or background. A response
+with `store: false` is there for its own request only. Source: docs/protocol.md, "Responses".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.body import wrong
+from api.dialects.openai import as_request_error, failure_of, openai_shape
+from api.dialects.response_object import (
+    INSTRUCTED,
+    UNSTORED,
+    generation_id,
+    response_id,
+)
+from api.dialects.responses import RESPONSES, ResponsesFold
+from api.errors import request_error
+from api.events import find
+from api.hub.number import locate
+from api.hub.relay import Relay
+from api.log_reader import read_log
+from api.node import Node, answering, error_response, json_response
+from api.responses_body import ResponseAsked, parse_response
+from api.responses_input import items_of, messages_of
+from api.start import start
+from api.stream import Begin, Beginning, stream
+from api.whole import read_whole
+from shared.errors import Expired, NotFound
+from shared.ids import START, EventId
+from shared.outcomes import Meta
+from shared.request import decode_request
+
+LIMIT, LIMIT_MAX = 20, 100  # items of a page
+NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
+class Responses:
+    """The handlers of /v1/responses and what is below it."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    async def create(self, request: HttpRequest) -> ASGIApp:
+        """POST /v1/responses."""
+        meta, asked = await start(self.node, request, self._parse, complete=self._go_on)
+        if asked.is_stream:
+            return self._stream(meta, headers=[(b"x-generation-id", meta.generation_id.encode())])
+        headers = {"x-generation-id": meta.generation_id}
+        if asked.is_background:
+            return json_response(await self._response(meta), headers=headers)
+        fold = _Whole(meta)
+        await read_whole(self.node.hub, meta, request.receive, fold.add)
+        end = fold.end
+        failure = failure_of(end) if end is not None and end.status == "failed" else None
+        if failure is not None:
+            return error_response(as_request_error(failure), openai_shape, headers)
+        return json_response(fold.response(), headers=headers)
+
+    def _parse(self, body: dict[str, Any]) -> ResponseAsked:
+        return parse_response(body, grace_s=self.node.settings.grace_s)
+
+    async def _go_on(self, asked: ResponseAsked, owner: str) -> ResponseAsked:
+        """Put the conversation that a new response goes on from before its own input."""
+        if not asked.previous:
+            return asked
+        async with answering():
+            meta = await self._meta(asked.previous, owner)
+            if not meta.is_ended:
+                raise wrong("previous_response_id: that response has not ended yet")
+            before = decode_request(meta.request)
+            output = (await self._response(meta))["output"]
+        # Its instructions were for itself alone.
+        known = before.messages[1 if INSTRUCTED in before.dialect else 0 :]
+        known += messages_of(msgspec.json.decode(msgspec.json.encode(output)))
+        own = asked.request
+        place = 1 if INSTRUCTED in own.dialect else 0
+        messages = [*own.messages[:place], *known, *own.messages[place:]]
+        if len(msgspec.json.encode(messages)) > self.node.settings.body_bytes_max:
+            raise request_error("body_too_large", "the conversation has become too large")
+        return replace(asked, request=msgspec.structs.replace(own, messages=messages))
+
+    async def get(self, request: HttpRequest) -> ASGIApp:
+        """GET /v1/responses/{id}: the object, or with `stream=true` the events."""
+        owner, named = self.node.owner(request), request.path_params["id"]
+        query = request.query_params
+        if not _is_true("stream", query.get("stream", "")):
+            async with answering():
+                return json_response(await self._response(await self._meta(named, owner)))
+        after = query.get("starting_after", "")
+        if not after:
+            return self._stream(await self._meta(named, owner))
+        number = _number("starting_after", after) + 1
+
+        async def begin(relay: Relay) -> Beginning:
+            place = await locate(self.node.hub, relay, RESPONSES, number)
+            return Beginning(place.cursor, head=place.head)
+
+        # Whoever counts has seen it: what Redis has just lost is waited for.
+        return self._stream(await self._meta(named, owner, EventId(1, 1)), begin)
+
+    async def cancel(self, request: HttpRequest) -> ASGIApp:
+        """POST /v1/responses/{id}/cancel: what has been generated stays."""
+        owner = self.node.owner(request)
+        async with answering():
+            before = await self._meta(request.path_params["id"], owner)
+            meta = await self.node.store.cancel(before.generation_id) or before
+            return json_response(await self._response(meta))
+
+    async def delete(self, request: HttpRequest) -> ASGIApp:
+        """DELETE /v1/responses/{id}: stopped, and gone for every dialect."""
+        owner, store = self.node.owner(request), self.node.store
+        async with answering():
+            meta = await self._meta(request.path_params["id"], owner)
+            if not meta.is_ended:
+                await store.cancel(meta.generation_id)  # its readers are told an end
+            await store.delete(meta.generation_id)
+        named = {"id": response_id(meta.generation_id), "object": "response", "deleted": True}
+        return json_response(named)
+
+    async def input_items(self, request: HttpRequest) -> ASGIApp:
+        """GET /v1/responses/{id}/input_items."""
+        owner, query = self.node.owner(request), request.query_params
+        limit = _number("limit", query.get("limit") or str(LIMIT))
+        if not 1 <= limit <= LIMIT_MAX:
+            raise wrong(f"limit must be from 1 to {LIMIT_MAX}")
+        order = query.get("order") or "desc"
+        if order not in ("asc", "desc"):
+            raise wrong("order must be asc or desc")
+        async with answering():
+            meta = await self._meta(request.path_params["id"], owner)
+        asked = decode_request(meta.request)
+        messages = asked.messages[1 if INSTRUCTED in asked.dialect else 0 :]
+        items = items_of(messages, meta.generation_id.removeprefix("gen_"))
+        if order == "desc":
+            items.reverse()
+        return json_response(_page(items, query.get("after", ""), limit))
+
+    # What they share
+
+    async def _meta(self, named: str, owner: str, cursor: EventId = START) -> Meta:
+        """Return the generation of a response that was stored.
+
+        Raises:
+            NotFound, Unavailable.
+        """
+        hub, store = self.node.hub, self.node.store
+        try:
+            meta = await find(hub, store, owner, generation_id(named), cursor)
+        except NotFound:
+            raise NotFound("response") from None
+        if UNSTORED in decode_request(meta.request).dialect:
+            raise NotFound("response")
+        return meta
+
+    async def _response(self, meta: Meta) -> dict[str, Any]:
+        fold = _Whole(meta)
+        last = await read_log(self.node.store, meta.generation_id, fold.add)
+        if meta.is_ended and last == START:
+            raise Expired
+        return fold.response()
+
+    def _stream(
+        self,
+        meta: Meta,
+        begin: Begin | None = None,
+        headers: list[tuple[bytes, bytes]] | None = None,
+    ) -> ASGIApp:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            await stream(
+                self.node.hub, scope, receive, send,
+                meta=meta, dialect=RESPONSES, headers=headers or (), begin=begin,
+            )  # fmt: skip
+
+        return answer
+
+
+class _Whole:
+    """The same fold, for who wants the object and none of the events."""
+
+    def __init__(self, meta: Meta) -> None:
+        self._fold = ResponsesFold(meta)
+        self.response = self._fold.response
+
+    def add(self, event_id: EventId, raw: bytes) -> None:
+        self._fold.add(event_id, raw)
+
+    @property
+    def end(self) -> Any:
+        return self._fold.end
+
+
+def _page(items: list[dict[str, Any]], after: str, limit: int) -> dict[str, Any]:
+    ids = [item["id"] for item in items]
+    if after:
+        if after not in ids:
+            raise wrong("after names no item of this response")
+        items = items[ids.index(after) + 1 :]
+    page = items[:limit]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": len(items) > limit,
+    }
+
+
+def _is_true(name: str, value: str) -> bool:
+    if value.lower() in ("", "false", "0"):
+        return False
+    if value.lower() in ("true", "1"):
+        return True
+    raise wrong(f"{name} must be true or false")
+
+
+def _number(name: str, value: str) -> int:
+    if NUMBER.fullmatch(value) is None:
+        raise wrong(f"{name} must be a whole number from 0")
+    return int(value)
