@@ -156,5 +156,6 @@ def frames_of(new_fold: Callable[[Meta], FrameFold], log: Log, meta: Meta) -> by
             break
     else:
         for raw in log.aside:
-            lines += fold.aside(raw) or fold.expired()
+            said = fold.aside(raw)
+            lines += fold.expired() if said is None else said
     return b"".join(line + b"\n" for line in lines)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from api.dialects.chat import CHAT, INCLUDE_USAGE
+from api.dialects.deep_chat import DEEP_CHAT, DeepChatFrames
 from api.dialects.lobe import LobeFrames
 from api.dialects.native import NDJSON, SSE, SocketFold
 from api.dialects.responses import RESPONSES
@@ -30,6 +31,10 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "chat": lambda log: bytes_of(CHAT, log, META),
     "chat-usage": lambda log: bytes_of(CHAT, log, WITH_USAGE),
     "responses": lambda log: bytes_of(RESPONSES, log, META),
+    "deep-chat": lambda log: bytes_of(DEEP_CHAT, log, META),
+    "deep-chat-websocket": lambda log: frames_of(
+        lambda meta: DeepChatFrames(meta, "stop-key"), log, META
+    ),
     "lobe": lambda log: frames_of(lambda meta: LobeFrames(meta, "m1"), log, META),
 }
 
