@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api import openapi_dialects
+from api import openapi_dialects, openapi_responses
 from api.openapi_schemas import (
     BEFORE,
     CURSOR_HEADER,
@@ -147,6 +147,7 @@ PATHS: Json = {
         )
     },
     **openapi_dialects.PATHS,
+    **openapi_responses.PATHS,
     "/v1/workers": {
         "get": operation(
             "listWorkers",
@@ -235,7 +236,7 @@ DOCUMENT: Json = {
     },
     "paths": PATHS,
     "components": {
-        "schemas": SCHEMAS | openapi_dialects.SCHEMAS,
+        "schemas": SCHEMAS | openapi_dialects.SCHEMAS | openapi_responses.SCHEMAS,
         "securitySchemes": {
             "bearer": {"type": "http", "scheme": "bearer"},
             "query": {"type": "apiKey", "in": "query", "name": "access_token"},

@@ -207,7 +207,7 @@ async def test_a_snapshot_has_the_text_so_far(shell: Shell) -> None:
 
 
 async def test_a_long_log_is_read_in_pages(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.generations.PAGE_ENTRIES", 3)
+    monkeypatch.setattr("api.log_reader.PAGE_ENTRIES", 3)
     for count in range(1, 9):
         hand = await Hand.take(shell.store, owner="alice", token=f"t{count}")
         await hand.append(*(Token(str(number)) for number in range(count)))
