@@ -210,9 +210,9 @@ class Outsider:
         async with self._http.get(url, headers=headers) as response:
             yield response
 
-    def socket(self, node: str = "", **kwargs: Any) -> connect:
-        """Open `/v1/ws`; use as `async with outsider.socket() as socket`."""
-        url = (node or self.url).replace("http", "ws", 1) + "/v1/ws" + kwargs.pop("query", "")
+    def socket(self, node: str = "", *, path: str = "/v1/ws", **kwargs: Any) -> connect:
+        """Open a WebSocket; use as `async with outsider.socket() as socket`."""
+        url = (node or self.url).replace("http", "ws", 1) + path + kwargs.pop("query", "")
         headers = {**self.credentials, **kwargs.pop("additional_headers", {})}
         options: dict[str, Any] = {
             "subprotocols": [websockets.Subprotocol("tailrace.v1")],

@@ -68,7 +68,10 @@ async def stopped_connection(
 
 
 def handshake(
-    url: str, changes: Mapping[str, str | None] | None = None, method: str = "GET"
+    url: str,
+    changes: Mapping[str, str | None] | None = None,
+    method: str = "GET",
+    path: str = "/v1/ws",
 ) -> bytes:
     """A WebSocket upgrade request; `changes` replaces headers, None leaves one out."""
     headers: dict[str, str | None] = {
@@ -81,7 +84,7 @@ def handshake(
         **(changes or {}),
     }
     lines = [f"{name}: {value}" for name, value in headers.items() if value is not None]
-    return "\r\n".join([f"{method} /v1/ws HTTP/1.1", *lines, "", ""]).encode()
+    return "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode()
 
 
 def frame(payload: bytes, *, opcode: int = 1, reserved: int = 0, is_masked: bool = True) -> bytes:
@@ -101,10 +104,12 @@ def frame(payload: bytes, *, opcode: int = 1, reserved: int = 0, is_masked: bool
     return first + length + mask + masked
 
 
-async def raw_socket_close_code(url: str, sent: bytes, headers: Mapping[str, str]) -> int:
+async def raw_socket_close_code(
+    url: str, sent: bytes, headers: Mapping[str, str], path: str = "/v1/ws"
+) -> int:
     """Open a socket by hand, send `sent`, return the code of the server's close frame; 0: none."""
     async with raw_connection(url) as (reader, writer):
-        writer.write(handshake(url, dict(headers)))
+        writer.write(handshake(url, dict(headers), path=path))
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), ANSWER_S)
         assert b" 101 " in head.split(b"\r\n")[0], head
         writer.write(sent)
