@@ -1,0 +1,331 @@
+"""OpenAI's Responses by its own SDK: streamed, whole, in the background, gone on with elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+from pydantic import BaseModel
+
+from tests.support.outsider import Outsider
+from tests.support.responses import Told, hear
+from tests.support.sdk import sdk
+from tests.support.wait import until
+
+WEATHER: Any = {"type": "function", "name": "weather", "parameters": {}, "strict": False}
+
+
+def told(tokens: int, per_s: float = 0, **controls: Any) -> dict[str, Any]:
+    """What the demo model is to do, beside OpenAI's own members."""
+    return {"demo": {"tokens": tokens, "tokens_per_s": per_s, "first_token_s": 0, **controls}}
+
+
+def native(response_id: str) -> str:
+    return response_id.replace("resp_", "gen_")
+
+
+@pytest.fixture
+async def client(api: Outsider) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with sdk(f"{api.url}/v1", api.key) as client:
+        yield client
+
+
+@pytest.fixture
+async def other(api: Outsider) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with sdk(f"{api.other_url}/v1", api.key) as client:
+        yield client
+
+
+async def background(client: openai.AsyncOpenAI, tokens: int, per_s: float, **asked: Any) -> Any:
+    return await client.responses.create(
+        model="demo", input="tell me", background=True, extra_body=told(tokens, per_s), **asked
+    )
+
+
+# In the foreground
+
+
+async def test_a_stream_is_the_answer(api: Outsider, client: openai.AsyncOpenAI) -> None:
+    raw = await client.responses.with_raw_response.create(
+        model="demo", input="tell me", stream=True, instructions="Be brief.",
+        metadata={"a": "b"}, extra_body=told(30),
+    )  # fmt: skip
+    heard = await hear(raw.parse())
+
+    heard.check()
+    snapshot = await api.ended(raw.headers["x-generation-id"])
+    assert native(heard.id) == snapshot["id"]
+    assert heard.text == heard.final.output_text == snapshot["text"] != ""
+    assert (heard.final.status, heard.final.instructions) == ("completed", "Be brief.")
+    assert (heard.final.metadata, heard.final.background) == ({"a": "b"}, False)
+    assert heard.final.usage.total_tokens == snapshot["usage"]["total_tokens"] > 0
+    assert [message["role"] for message in snapshot["messages"]] == ["system", "user"]
+
+
+async def test_a_whole_answer_is_the_same_object(client: openai.AsyncOpenAI) -> None:
+    answer = await client.responses.create(model="demo", input="tell me", extra_body=told(30))
+    again = await client.responses.retrieve(answer.id)
+
+    assert answer.status == "completed" and answer.output_text
+    assert answer == again
+
+
+async def test_a_limit_makes_it_incomplete(client: openai.AsyncOpenAI) -> None:
+    answer = await client.responses.create(
+        model="demo", input="tell me", max_output_tokens=3, extra_body=told(30)
+    )
+    assert answer.status == "incomplete" and answer.incomplete_details is not None
+    assert answer.incomplete_details.reason == "max_output_tokens"
+
+
+async def test_a_tool_is_called_and_its_output_answered(client: openai.AsyncOpenAI) -> None:
+    asked: Any = {"model": "demo", "tools": [WEATHER], "tool_choice": "auto"}
+    asked["extra_body"] = told(3, tool_call="weather", reasoning_tokens=4)
+    async with client.responses.stream(input="tell me", **asked) as stream:
+        first = await stream.get_final_response()
+
+    assert [item.type for item in first.output] == ["reasoning", "message", "function_call"]
+    call: Any = first.output[-1]
+    assert call.name == "weather" and isinstance(json.loads(call.arguments), dict)
+    assert first.tools[0].to_dict() | WEATHER == first.tools[0].to_dict()
+    output: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+    history: Any = [{"role": "user", "content": "tell me"}, *first.output, output]
+    second = await client.responses.create(model="demo", input=history, extra_body=told(3))
+    assert second.output_text
+    items = (await client.responses.input_items.list(second.id, order="asc")).data
+    assert [item.type for item in items] == [
+        "message", "message", "function_call", "function_call_output",
+    ]  # fmt: skip
+    found: Any = items[2]
+    assert (found.call_id, found.arguments) == (call.call_id, call.arguments)
+
+
+async def test_a_model_of_the_clients_own_is_parsed(client: openai.AsyncOpenAI) -> None:
+    """The form reaches the backend; the demo's answer is no JSON, and the SDK says so."""
+
+    class Answer(BaseModel):
+        city: str
+
+    with pytest.raises(ValueError, match="Answer"):
+        await client.responses.parse(
+            model="demo", input="tell me", text_format=Answer, extra_body=told(3)
+        )
+
+
+async def test_a_conversation_goes_on_from_a_stored_response(
+    api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    first = await client.responses.create(
+        model="demo", input="one", instructions="Be brief.", extra_body=told(3)
+    )
+    second = await other.responses.create(
+        model="demo", input="two", previous_response_id=first.id, instructions="Shout.",
+        extra_body=told(3),
+    )  # fmt: skip
+    third = await client.responses.create(
+        model="demo", input="three", previous_response_id=second.id, extra_body=told(3)
+    )
+
+    assert third.previous_response_id == second.id
+    messages = (await api.ended(native(third.id)))["messages"]
+    assert [message["content"] for message in messages] == [
+        "one", first.output_text, "two", second.output_text, "three",
+    ]  # fmt: skip
+    assert (await api.ended(native(second.id)))["messages"][0]["content"] == "Shout."
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.create(
+            model="demo", input="x", previous_response_id="resp_00000000000000000000000000"
+        )
+
+
+async def test_what_is_not_stored_is_there_for_its_own_request_only(
+    api: Outsider, client: openai.AsyncOpenAI
+) -> None:
+    answer = await client.responses.create(
+        model="demo", input="tell me", store=False, extra_body=told(3)
+    )
+    assert answer.output_text
+    for call in (client.responses.retrieve, client.responses.cancel, client.responses.delete):
+        with pytest.raises(openai.NotFoundError):
+            await call(answer.id)  # type: ignore[operator]
+    with pytest.raises(openai.UnprocessableEntityError):
+        await background(client, 3, 0, store=False)
+
+
+# In the background
+
+
+async def test_it_is_gone_on_with_on_another_node_without_a_seam(
+    api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    heard = await hear(await background(client, 60, 100, stream=True), upto=12)
+    assert heard.numbers == list(range(13))
+    after = heard.numbers[-1]
+    rest = await other.responses.retrieve(heard.id, stream=True, starting_after=after)
+    heard = await hear(rest, told=heard)
+
+    heard.check()
+    assert heard.final.background is True
+    assert heard.text == heard.final.output_text == (await api.ended(native(heard.id)))["text"]
+    # After the end, too: all, a part, and nothing.
+    again = await hear(await other.responses.retrieve(heard.id, stream=True))
+    assert again.events == heard.events
+    for after in (0, 1, 2, len(heard.events) // 2, heard.numbers[-2], heard.numbers[-1]):
+        rest = await client.responses.retrieve(
+            heard.id, stream=True, starting_after=after, include_obfuscation=False
+        )
+        assert (await hear(rest)).events == heard.events[after + 1 :]
+
+
+async def test_the_helper_goes_on_after_a_number(
+    client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    heard = await hear(await background(client, 40, 100, stream=True), upto=8)
+    async with other.responses.stream(response_id=heard.id, starting_after=8) as stream:
+        numbers = [event.sequence_number async for event in stream]
+        final = await stream.get_final_response()
+
+    assert numbers == list(range(9, 9 + len(numbers)))
+    assert final.output_text == (await client.responses.retrieve(heard.id)).output_text
+
+
+async def test_it_is_answered_at_once_and_looked_at_until_it_is_done(
+    client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    started = await background(client, 30, 60)
+    assert started.status in ("queued", "in_progress") and started.background
+
+    async def is_over() -> Any:
+        found = await other.responses.retrieve(started.id)
+        return found if found.status not in ("queued", "in_progress") else None
+
+    done = await until(is_over, 10, "the end")
+    assert done.status == "completed" and done.output_text
+
+
+async def test_a_cancel_works_from_any_node_and_keeps_what_there_is(
+    client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    stream = await background(client, 2_000, 50, stream=True)
+    heard = await hear(stream, upto=12)
+    reading = await client.responses.retrieve(heard.id, stream=True, starting_after=12)
+    cancelled = await other.responses.cancel(heard.id)
+    heard = await hear(reading, told=heard)
+
+    heard.check()
+    assert heard.types[-1] == "response.incomplete"
+    assert cancelled.status == heard.final.status == "cancelled"
+    assert cancelled.output_text == heard.text != ""
+    assert cancelled.output[0].status == "incomplete"  # type: ignore[union-attr]
+    assert await client.responses.cancel(heard.id) == cancelled
+    assert await client.responses.retrieve(heard.id) == cancelled
+
+
+async def test_a_cancel_of_what_is_over_leaves_it(client: openai.AsyncOpenAI) -> None:
+    answer = await client.responses.create(model="demo", input="tell me", extra_body=told(3))
+    assert await client.responses.cancel(answer.id) == answer
+
+
+async def test_what_is_deleted_is_gone_everywhere(
+    api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    answer = await client.responses.create(model="demo", input="tell me", extra_body=told(3))
+    await other.responses.delete(answer.id)
+    for node in (client, other):
+        for call in (node.responses.retrieve, node.responses.cancel, node.responses.delete):
+            with pytest.raises(openai.NotFoundError):
+                await call(answer.id)  # type: ignore[operator]
+        with pytest.raises(openai.NotFoundError):
+            await node.responses.retrieve(answer.id, stream=True, starting_after=1)
+        with pytest.raises(openai.NotFoundError):
+            await node.responses.input_items.list(answer.id)
+    for node_url in (api.url, api.other_url):
+        gone = await api.get(f"/v1/generations/{native(answer.id)}", node=node_url)
+        assert gone.status == 404
+
+
+async def test_a_deletion_of_what_runs_stops_it(
+    api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    heard = await hear(await background(client, 2_000, 50, stream=True), upto=8)
+    reply = await api.call("DELETE", f"/v1/responses/{heard.id}", node=api.other_url)
+    assert reply.json() == {"id": heard.id, "object": "response", "deleted": True}
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(heard.id)
+
+
+async def test_input_items_come_in_pages(client: openai.AsyncOpenAI) -> None:
+    turns: Any = [{"role": "user", "content": f"turn {n}"} for n in range(5)]
+    answer = await client.responses.create(model="demo", input=turns, extra_body=told(1))
+    texts = [
+        item.content[0].text  # type: ignore[union-attr]
+        async for item in client.responses.input_items.list(answer.id, limit=2)
+    ]
+    assert texts == [f"turn {n}" for n in (4, 3, 2, 1, 0)]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"input": []},
+        {"input": "x", "conversation": "c"},
+        {"input": "x", "tools": [{"type": "web_search"}]},
+        {"input": [{"type": "item_reference", "id": "x"}]},
+        {"input": "x", "stream": "yes"},
+        {"input": "x", "max_output_tokens": 0},
+        {"input": 3},
+        {},
+    ],
+)
+async def test_a_body_that_cannot_be_served_says_why(api: Outsider, asked: dict[str, Any]) -> None:
+    reply = await api.call("POST", "/v1/responses", body={"model": "demo", **asked})
+    assert reply.status == 422
+    error = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("resp_00000000000000000000000000", 404),
+        ("gen_00000000000000000000000000", 404),
+        ("x", 404),
+        ("resp_00000000000000000000000000/nothing", 404),
+        ("resp_00000000000000000000000000?stream=maybe", 422),
+        ("resp_00000000000000000000000000?stream=true&starting_after=-1", 422),
+        ("resp_00000000000000000000000000?stream=true&starting_after=x", 422),
+        ("resp_00000000000000000000000000/input_items?limit=0", 422),
+    ],
+)
+async def test_errors_look_as_openais(api: Outsider, path: str, status: int) -> None:
+    reply = await api.get(f"/v1/responses/{path}")
+    assert reply.status == status
+    assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_a_number_that_was_never_given_is_a_stream_reset(
+    api: Outsider, client: openai.AsyncOpenAI
+) -> None:
+    answer = await client.responses.create(model="demo", input="tell me", extra_body=told(3))
+    with pytest.raises(openai.ConflictError) as caught:
+        await client.responses.retrieve(answer.id, stream=True, starting_after=10_000)
+    assert caught.value.code == "stream_reset"
+
+
+async def test_what_was_started_natively_is_a_response_too(
+    api: Outsider, client: openai.AsyncOpenAI
+) -> None:
+    body = {"prompt": "tell me", "params": told(20), "model": "demo"}
+    generation_id = await api.finished(body)
+    found = Told()
+    named = generation_id.replace("gen_", "resp_")
+    found = await hear(await client.responses.retrieve(named, stream=True))
+    found.check()
+    assert found.text == (await api.ended(generation_id))["text"]
