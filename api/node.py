@@ -102,6 +102,7 @@ def error_response(error: RequestError, shape: Shape, headers: Mapping[str, str]
     """Answer with an error and headers of its own; those that need none are raised."""
     shaped = shape(error)
     response = Response(shaped.body, error.status, headers)
+    del response.headers["content-length"]  # it is one of the error's own
     response.raw_headers += [*error_headers(error, shaped), *shaped.headers]
     return response
 
