@@ -1,0 +1,276 @@
+"""OpenAI's Responses by its own SDK while workers, nodes and the upstream fail under them.
+
+The client can count and go on, so whatever dies it ends with the whole answer, or is told the
+truth; and the SDK's helpers, which are strict about the order of events, accept what it is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from shared import keys
+from tests.support.processes import Cluster, Role
+from tests.support.responses import Told, hear
+from tests.support.sdk import sdk
+from tests.support.upstream import Upstream, expected_text, script_of
+from tests.support.wait import until
+
+LEASE_S = 0.8
+TABLE = """
+[models.{name}]
+backend = "openai"
+base_url = "{url}"
+on_takeover = "{name}"
+"""
+PROMPT = "tell me"
+SCRIPT = {"tokens": 60, "delay_s": 0.033}
+TEXT = expected_text(PROMPT, script_of({"messages": [], "upstream": SCRIPT}))
+
+
+@pytest.fixture(scope="module")
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
+    models = "".join(
+        TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
+    )
+    async with Cluster(api=2, workers=2, lease_s=LEASE_S, models=models) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
+    await shared.heal()
+    yield shared
+
+
+@pytest.fixture
+async def client(cluster: Cluster) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with sdk(f"{cluster.urls[0]}/v1") as client:
+        yield client
+
+
+@pytest.fixture
+async def other(cluster: Cluster) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with sdk(f"{cluster.urls[1]}/v1") as client:
+        yield client
+
+
+async def begin(
+    client: openai.AsyncOpenAI, model: str, prompt: str = PROMPT, **script: Any
+) -> tuple[Any, Told]:
+    """Start one in the background; returns its stream after the twelfth event, and what it said."""
+    stream = await client.responses.create(
+        model=model, input=prompt, background=True, stream=True,
+        extra_body={"upstream": {**SCRIPT, **script}},
+    )  # fmt: skip
+    told = Told()
+    async for event in stream:
+        told.events.append(event)
+        if event.sequence_number == 11:
+            return stream, told
+    raise AssertionError(f"over after {told.types}")
+
+
+async def holder(cluster: Cluster, response_id: str) -> Role:
+    generation_id = response_id.replace("resp_", "gen_")
+    async with cluster.redis() as redis:
+        name: Any = await until(
+            lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
+        )
+    return next(role for role in cluster.workers if role.ready_name == name.decode())
+
+
+async def test_a_killed_worker_leaves_no_seam_where_the_model_continues(
+    cluster: Cluster, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    stream, told = await begin(client, "continue")
+    (await holder(cluster, told.id)).kill()
+    told = await hear(stream, told=told)
+
+    told.check()
+    assert told.final.status == "completed", cluster.report()
+    assert told.texts == {0: TEXT}
+    assert told.final.output_text == TEXT
+    elsewhere = await hear(await other.responses.retrieve(told.id, stream=True))
+    assert elsewhere.events == told.events
+
+
+async def test_a_killed_worker_gives_a_new_item_where_the_answer_begins_anew(
+    cluster: Cluster, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    stream, told = await begin(client, "restart")
+    (await holder(cluster, told.id)).kill()
+    told = await hear(stream, told=told)
+
+    told.check()
+    assert told.texts.keys() == {0, 1}
+    assert TEXT.startswith(told.texts[0]) and told.texts[1] == TEXT
+    done: list[Any] = [e for e in told.events if e.type == "response.output_item.done"]
+    assert [event.item.status for event in done] == ["incomplete", "completed"]
+    (item,) = told.final.output
+    assert item.id == done[1].item.id
+    # The helper is strict about items; it takes the whole, and a part.
+    for after in (None, 11):
+        async with other.responses.stream(
+            response_id=told.id, **({} if after is None else {"starting_after": after})
+        ) as helped:
+            numbers = [event.sequence_number async for event in helped]
+            final = await helped.get_final_response()
+        assert numbers == told.numbers[(after + 1 if after is not None else 0) :]
+        assert final.output_text == TEXT
+    # Whatever number a client has got to, the rest is the same on the other node.
+    for after in range(0, len(told.events), 7):
+        rest = await other.responses.retrieve(told.id, stream=True, starting_after=after)
+        assert (await hear(rest)).events == told.events[after + 1 :]
+    assert (await client.responses.retrieve(told.id)).output_text == TEXT
+
+
+async def test_the_helper_that_creates_takes_a_restart(
+    cluster: Cluster, client: openai.AsyncOpenAI
+) -> None:
+    body = {"upstream": SCRIPT}
+    async with client.responses.stream(model="restart", input=PROMPT, extra_body=body) as stream:
+        async for event in stream:
+            if event.type == "response.created":
+                response_id = event.response.id
+            if event.sequence_number == 11:
+                (await holder(cluster, response_id)).kill()
+        final = await stream.get_final_response()
+
+    assert final.output_text == TEXT
+    assert len(final.output) == 1
+
+
+async def test_a_whole_answer_is_the_right_text_all_the_same(
+    cluster: Cluster, client: openai.AsyncOpenAI
+) -> None:
+    stream, told = await begin(client, "restart")
+    await stream.close()
+    (await holder(cluster, told.id)).kill()
+
+    async def is_over() -> Any:
+        found = await client.responses.retrieve(told.id)
+        return found if found.status not in ("queued", "in_progress") else None
+
+    found = await until(is_over, 20, "the end")
+    assert (found.status, found.output_text) == ("completed", TEXT)
+
+
+async def test_a_killed_node_is_an_error_and_the_rest_is_on_the_other(
+    cluster: Cluster, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    stream, told = await begin(client, "continue")
+    cluster.api[0].kill()
+    # The SDK lets the error of its HTTP library through.
+    with pytest.raises((openai.APIError, httpx2.HTTPError)):
+        await hear(stream, told=told)
+    after = told.numbers[-1]
+    rest = await other.responses.retrieve(told.id, stream=True, starting_after=after)
+    told = await hear(rest, told=told)
+
+    told.check()
+    assert told.text == told.final.output_text == TEXT
+
+
+async def test_a_client_that_leaves_does_not_stop_what_is_in_the_background(
+    client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    stream = await client.responses.create(
+        model="continue", input=PROMPT, background=True, stream=True,
+        extra_body={"upstream": SCRIPT, "on_disconnect": "cancel"},
+    )  # fmt: skip
+    told = await hear(stream, upto=6)
+
+    async def is_over() -> Any:
+        found = await other.responses.retrieve(told.id)
+        return found if found.status not in ("queued", "in_progress") else None
+
+    found = await until(is_over, 20, "the end")
+    assert (found.status, found.output_text) == ("completed", TEXT)
+
+
+async def test_a_client_that_leaves_stops_what_is_in_the_foreground(
+    client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    stream = await client.responses.create(
+        model="continue", input=PROMPT, stream=True,
+        extra_body={"upstream": {**SCRIPT, "tokens": 2_000}, "on_disconnect": "cancel"},
+    )  # fmt: skip
+    told = await hear(stream, upto=6)
+
+    async def is_over() -> Any:
+        found = await other.responses.retrieve(told.id)
+        return found if found.status not in ("queued", "in_progress") else None
+
+    assert (await until(is_over, 20, "the end")).status == "cancelled"
+
+
+@pytest.mark.parametrize("fault", ["error", "eof", "cut"])
+async def test_an_upstream_that_fails_once_is_not_seen(
+    client: openai.AsyncOpenAI, fault: str
+) -> None:
+    prompt = f"answer once with {fault}"
+    stream, told = await begin(client, "continue", prompt, fault=fault, fault_at=20)
+    told = await hear(stream, told=told)
+
+    told.check()
+    text = expected_text(prompt, script_of({"messages": [], "upstream": SCRIPT}))
+    assert told.texts == {0: text}
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ({"fault": "eof", "fault_at": 5, "fault_requests": 0}, "attempts_exhausted"),
+        ({"fault": "status", "status": 400, "fault_requests": 0}, "upstream_refused"),
+    ],
+)
+async def test_an_upstream_that_always_fails_is_told_with_its_reason(
+    client: openai.AsyncOpenAI, script: dict[str, Any], code: str
+) -> None:
+    body = {"upstream": {"tokens": 20, **script}}
+    asked: Any = {"model": "restart", "input": f"fail with {code}", "extra_body": body}
+    told = await hear(await client.responses.create(**asked, stream=True))
+    told.check()
+    assert told.types[-1] == "response.failed"
+    assert (told.final.status, told.final.error.code) == ("failed", code)
+    found = await client.responses.retrieve(told.id)
+    assert found.error is not None and found.error.code == code
+    with pytest.raises(openai.APIStatusError) as caught:
+        await client.responses.create(**asked)
+    assert caught.value.status_code >= 500
+    assert caught.value.code == code
+
+
+async def test_the_opening_leaves_before_a_worker_has_it(
+    cluster: Cluster, client: openai.AsyncOpenAI
+) -> None:
+    for worker in cluster.workers:
+        worker.kill()
+    stream = await client.responses.create(
+        model="continue",
+        input=PROMPT,
+        background=True,
+        stream=True,
+        extra_body={"upstream": SCRIPT},
+    )
+    told = await hear(stream, upto=1)
+    assert told.types == ["response.created", "response.queued"]
+    found = await client.responses.retrieve(told.id)
+    assert found.status == "queued"
+    cancelled = await client.responses.cancel(told.id)
+    assert (cancelled.status, cancelled.output) == ("cancelled", [])
+    rest = await client.responses.retrieve(told.id, stream=True, starting_after=1)
+    told = await hear(rest, told=told)
+    told.check()
+    assert told.types[2:] == ["response.incomplete"]
