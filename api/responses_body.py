@@ -91,8 +91,9 @@ def _params(body: dict[str, Any]) -> dict[str, Any]:
     params = {name: value for name, value in body.items() if name not in _NOT_PASSED_ON}
     if "max_output_tokens" in body:
         params["max_tokens"] = _count(body, "max_output_tokens")
-    if body.get("tools"):
-        params["tools"] = _tools(body["tools"])
+    tools = _tools(body.get("tools", []))
+    if tools:  # a choice without any is refused by backends, and some SDKs always send one
+        params["tools"] = tools
         if "tool_choice" in body:
             params["tool_choice"] = _tool_choice(body["tool_choice"])
     text, reasoning = _object(body, "text"), _object(body, "reasoning")
