@@ -16,7 +16,7 @@ from api.errors import draining, request_error
 from api.events import read_query
 from api.node import Node
 from shared.errors import RequestError
-from shared.events import Progress, Reset, Start
+from shared.events import Progress, Reset, Start, ToolCall
 from tests.support.bench import END, GENERATION, Bench, Client, settle
 from tests.support.toy import ToyFrames
 
@@ -121,10 +121,10 @@ async def test_an_entry_may_be_none_one_or_several_frames(bench: Bench, talk: Ta
     bench.log.append(Start(1, "demo"), Progress("x", 1, 2, 50.0))
     await talk.say(read="r1")
     bench.log.tokens("a")
-    bench.log.append(Progress("x", 2, 2, 100.0), END)
+    bench.log.append(ToolCall(0), Progress("x", 2, 2, 100.0), END)
     await settle()
 
-    assert talk.frames == said("r1", 0, 1, "caught", "up", 2, 3)
+    assert talk.frames == said("r1", 0, 1, "caught", "up", 2, 3, 4, 5, 6)
     assert not talk.conversations[0].socket.subscriptions
 
 

@@ -147,7 +147,8 @@ async def test_last_words_wait_for_a_socket_that_takes_nothing(bench: Bench) -> 
     assert not reading.task.done()
     reading.client.unblock()
 
-    assert (await reading.ended()).endswith(DONE)
+    body = await reading.ended()
+    assert body.endswith(DONE) and body.count(DONE) == 1
     assert reading.client.is_finished
 
 
@@ -163,6 +164,25 @@ async def test_what_a_dialect_cannot_say_breaks_off(bench: Bench) -> None:
 
     assert reading.client.was_aborted
     assert not reading.client.is_finished
+
+
+async def test_an_aside_may_say_nothing_and_the_body_is_finished_by_the_server(
+    bench: Bench,
+) -> None:
+    """An empty chunk would be the end of the body, and the server's own would be one too many."""
+
+    class Silent(ToyFold):
+        def aside(self, raw: bytes) -> bytes:
+            return b""
+
+    wire = Wire()
+    reading = Reading(bench, dialect=Dialect("silent", Silent), wire=wire)
+    await settle()
+    bench.hub.relays[GENERATION].say_last_words(b'{"type":"end"}')
+    await reading.ended()
+
+    assert wire.got == []
+    assert reading.client.is_finished
 
 
 async def test_a_stream_may_begin_at_a_number(bench: Bench) -> None:

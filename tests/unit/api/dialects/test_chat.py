@@ -10,15 +10,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.chat import CHAT, DONE, ChatFold, completion
+from api.dialects.chat import CHAT, DONE, INCLUDE_USAGE, ChatFold, completion
 from api.dialects.openai import as_request_error, failure_of, openai_shape
 from api.snapshot import Snapshot
 from shared.errors import RequestError
-from shared.events import Counts, End, Event, Failure, Reasoning, Start, Token, ToolCall, encode
+from shared.events import (
+    Counts,
+    End,
+    Event,
+    Failure,
+    Reasoning,
+    Start,
+    Token,
+    ToolCall,
+    Usage,
+    encode,
+)
 from shared.ids import EventId
+from shared.request import Request
 from tests.support.recorded import LOGS, Log, bytes_of, recorded_meta
 
 META = recorded_meta()
+HELLO = [{"role": "user", "content": "Hi"}]
+WITH_USAGE = recorded_meta(Request(messages=HELLO, dialect={INCLUDE_USAGE: True}))
+NEWER = b'{"type":"token","text":"b","logprob":"-1"}'
 PIECES = st.one_of(
     st.builds(Token, st.text(max_size=8)),
     st.builds(Reasoning, st.text(max_size=8)),
@@ -73,6 +88,33 @@ def test_the_short_way_for_tokens_gives_the_same_bytes(text: str) -> None:
     foreign = msgspec.json.encode({"text": text, "type": "token"})
     place = EventId(1, 2)
     assert ChatFold(META).add(place, encode(Token(text))) == ChatFold(META).add(place, foreign)
+
+
+def test_a_token_of_a_newer_worker_may_have_more_members() -> None:
+    (chunk,) = ChatFold(META).add(EventId(1, 2), NEWER).split(b"\n\n")[:-1]
+    assert json.loads(chunk[6:])["choices"][0]["delta"] == {"content": "b"}
+
+
+@pytest.mark.parametrize(
+    ("events", "tokens"),
+    [
+        ([Usage(1, 2, 3), End("completed", "stop", usage=Counts(4, 5, 9))], 9),
+        ([Usage(1, 2, 3), Usage(4, 5, 9), End("completed", "stop")], 9),
+        ([End("completed", "stop", usage=Counts(4, 5, 9))], 9),
+        ([End("completed", "stop")], None),
+    ],
+)
+def test_the_usage_is_that_of_the_end_or_else_the_last(
+    events: list[Event], tokens: int | None
+) -> None:
+    """The last chunk has it, and the cursor; where nobody reported any there is no such chunk."""
+    log = Log([(1, event) for event in events])
+    last = chunks_of(bytes_of(CHAT, log, WITH_USAGE))[-1]
+    assert (last["usage"] or {}).get("total_tokens") == tokens
+    assert bool(last["choices"]) == (tokens is None)
+    assert last["event_id"] == f"1-{len(events)}"
+    whole = completion(META, snapshot_of(log))
+    assert whole.get("usage", {}).get("total_tokens") == tokens
 
 
 @pytest.mark.parametrize("raw", [b"{}", b"x", b"\xff", b'{"type":"newer"}', b'{"type":"token"}'])

@@ -118,19 +118,15 @@ async def test_what_does_not_come_back_is_refused(
     assert await refusal(bench, 9) == "stream_reset"
 
 
-async def test_beyond_an_end_nothing_is_waited_for(bench: Bench) -> None:
-    bench.log.append(END)  # chunk 7
-    assert await place_of(bench, 8) == Place(EventId(1, 5), b"")
-    assert await refusal(bench, 9) == "stream_reset"
-
-
-async def test_beyond_the_place_where_the_dialect_is_over_nothing_is_waited_for(
-    bench: Bench,
+@pytest.mark.parametrize("last", [[END], [Reset("takeover"), Token("A")]], ids=["end", "over"])
+async def test_beyond_the_last_chunk_nothing_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, last: list[Event]
 ) -> None:
-    bench.log.append(Reset("takeover"))  # chunk 7
-    bench.log.tokens("A")
-    assert await place_of(bench, 8) == Place(EventId(1, 5), b"")
-    assert await refusal(bench, 9) == "stream_reset"
+    monkeypatch.setattr("api.hub.number.WAIT_S", 60.0)
+    bench.log.append(*last)  # chunk 7
+    async with asyncio.timeout(5):
+        assert await place_of(bench, 8) == Place(EventId(1, 5), b"")
+        assert await refusal(bench, 9) == "stream_reset"
 
 
 async def test_a_takeover_without_a_loss_keeps_the_numbers(bench: Bench) -> None:
