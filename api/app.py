@@ -10,9 +10,12 @@ from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.ai_sdk import AiSdk, RawRoute
+from api.ai_sdk_ws import ai_sdk_socket
 from api.chat import Chat
 from api.cors import Cors
 from api.deep_chat import DeepChat, deep_chat_socket
+from api.dialects.ai_sdk import ai_sdk_shape
 from api.dialects.deep_chat import deep_chat_shape
 from api.dialects.openai import openai_shape
 from api.errors import ErrorBoundary, Shape, request_error
@@ -30,6 +33,7 @@ from shared.errors import NotFound
 # How errors look at and below a path, where not natively. Not at /v1/models, which native clients
 # read too: OpenAI's find message and code there all the same.
 SHAPES: tuple[tuple[str, Shape], ...] = (
+    ("/ai-sdk", ai_sdk_shape),
     ("/deep-chat", deep_chat_shape),
     ("/v1/chat", openai_shape),
     ("/chat", openai_shape),
@@ -54,7 +58,7 @@ def http_routes(node: Node) -> list[StarletteRoute]:
     generations, listings = Generations(node), Listings(node)
     responses = Responses(node)
     health, pages, chat = Health(node), Pages(), Chat(node)
-    deep_chat = DeepChat(node)
+    deep_chat, ai_sdk = DeepChat(node), AiSdk(node)
     return [
         route("/v1/generations", GET=listings.generations, POST=generations.create),
         route("/v1/generations/{id}", GET=generations.snapshot),
@@ -74,6 +78,10 @@ def http_routes(node: Node) -> list[StarletteRoute]:
         route("/v1/workers", GET=listings.workers),
         route("/v1/ws", GET=upgrade_required),
         route("/lobe/ws", GET=upgrade_required),
+        route("/ai-sdk/chat", POST=ai_sdk.create),
+        raw_route("/ai-sdk/chat/{name}/stream", GET=ai_sdk.stream),
+        raw_route("/ai-sdk/chat/{name}/stop", POST=ai_sdk.stop),
+        route("/ai-sdk/ws", GET=upgrade_required),
         route("/deep-chat", POST=deep_chat.create),
         route("/deep-chat/ws", GET=upgrade_required),
         route("/livez", GET=health.live),
@@ -90,12 +98,17 @@ def socket_routes(node: Node) -> list[WebSocketRoute]:
     return [
         WebSocketRoute("/v1/ws", native_socket(node)),
         WebSocketRoute("/lobe/ws", lobe_socket(node)),
+        WebSocketRoute("/ai-sdk/ws", ai_sdk_socket(node)),
         WebSocketRoute("/deep-chat/ws", deep_chat_socket(node)),
     ]
 
 
 def route(path: str, **methods: Handler) -> StarletteRoute:
     return StarletteRoute(path, Resource(path, **methods))
+
+
+def raw_route(path: str, **methods: Handler) -> StarletteRoute:
+    return RawRoute(path, Resource(path, **methods))
 
 
 async def upgrade_required(request: object) -> ASGIApp:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api import openapi_dialects, openapi_responses
+from api import openapi_ai_sdk, openapi_dialects, openapi_responses
 from api.openapi_schemas import (
     BEFORE,
     CURSOR_HEADER,
@@ -146,6 +146,7 @@ PATHS: Json = {
             BEFORE,
         )
     },
+    **openapi_ai_sdk.PATHS,
     **openapi_dialects.PATHS,
     **openapi_responses.PATHS,
     "/v1/workers": {
@@ -236,7 +237,10 @@ DOCUMENT: Json = {
     },
     "paths": PATHS,
     "components": {
-        "schemas": SCHEMAS | openapi_dialects.SCHEMAS | openapi_responses.SCHEMAS,
+        "schemas": SCHEMAS
+        | openapi_ai_sdk.SCHEMAS
+        | openapi_dialects.SCHEMAS
+        | openapi_responses.SCHEMAS,
         "securitySchemes": {
             "bearer": {"type": "http", "scheme": "bearer"},
             "query": {"type": "apiKey", "in": "query", "name": "access_token"},

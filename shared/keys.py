@@ -17,6 +17,8 @@ script stays within one cluster slot.
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
     tr:session:<digest>  zset     id -> created, ms
     tr:owner:<digest>    zset     id -> created, ms
+    tr:{chat:<d>}:runs   zset     id -> created, ms; <d> = digest of owner and chat
+    tr:{chat:<d>}:stops  string   how often the chat was stopped
     tr:workers           hash     worker -> presence, JSON
     tr:probe:<node>      channel  a node's own probe of its live connection
 """
@@ -74,6 +76,14 @@ def idempotency(owner: str, key: str) -> str:
 
 def session(owner: str, name: str) -> str:
     return f"tr:session:{_digest(owner, name)}"
+
+
+def chat_runs(owner: str, chat: str) -> str:
+    return f"tr:{{chat:{_digest(owner, chat)}}}:runs"
+
+
+def chat_stops(owner: str, chat: str) -> str:
+    return f"tr:{{chat:{_digest(owner, chat)}}}:stops"
 
 
 def owner(name: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from api.dialects.ai_sdk import AI_SDK, RESET_STEP, AiSdkFrames
 from api.dialects.chat import CHAT, INCLUDE_USAGE
 from api.dialects.deep_chat import DEEP_CHAT, DeepChatFrames
 from api.dialects.lobe import LobeFrames
@@ -22,6 +23,7 @@ DIRECTORY = Path(__file__).parents[3] / "golden"
 META = recorded_meta()
 HELLO = [{"role": "user", "content": "Hi"}]
 WITH_USAGE = recorded_meta(Request(messages=HELLO, dialect={INCLUDE_USAGE: True}))
+KNOWS_RESET_STEP = recorded_meta(Request(messages=HELLO, dialect={RESET_STEP: True}))
 
 # By the name of the file. A dialect that depends on what was asked stands here once per case.
 DIALECTS: dict[str, Callable[[Log], bytes]] = {
@@ -35,6 +37,9 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "deep-chat-websocket": lambda log: frames_of(
         lambda meta: DeepChatFrames(meta, "stop-key"), log, META
     ),
+    "ai-sdk": lambda log: bytes_of(AI_SDK, log, META),
+    "ai-sdk-reset-step": lambda log: bytes_of(AI_SDK, log, KNOWS_RESET_STEP),
+    "ai-sdk-websocket": lambda log: frames_of(lambda meta: AiSdkFrames(meta, "r1"), log, META),
     "lobe": lambda log: frames_of(lambda meta: LobeFrames(meta, "m1"), log, META),
 }
 
