@@ -51,6 +51,10 @@ class Proxy:
         self._server.close()
         await self.cut()
 
+    def aim(self, host: str, port: int) -> None:
+        """Connect new connections to another target, as a load balancer does."""
+        self._target = (host, port)
+
     def cut_after(self, count: int, direction: Direction) -> None:
         """Pass on `count` more bytes in `direction`, over all connections, then cut that one.
 

@@ -1,0 +1,55 @@
+// A Chromium that pages are opened in, told what to do on stdin and answering on stdout, one JSON
+// object a line: {"id":1,"do":"open","url":…} → {"id":1,"value":"p1"} or {"id":1,"error":"…"}.
+// tests/support/browser.py is its other half. argv: the path of a Chromium.
+
+import { createInterface } from "node:readline";
+import { chromium } from "playwright-core";
+
+const browser = await chromium.launch({ executablePath: process.argv[2], args: ["--no-sandbox"] });
+const pages = new Map();
+
+const commands = {
+  async open({ url }) {
+    const page = await browser.newPage();
+    const name = `p${pages.size + 1}`;
+    const seen = [];
+    page.on("pageerror", (error) => seen.push(String(error)));
+    pages.set(name, { page, seen });
+    await page.goto(url);
+    return name;
+  },
+  async evaluate({ page, script }) {
+    return pages.get(page).page.evaluate(script);
+  },
+  async type({ page, text }) {
+    await pages.get(page).page.locator("#text-input").fill(text);
+    await pages.get(page).page.keyboard.press("Enter");
+  },
+  async click({ page, selector }) {
+    await pages.get(page).page.locator(selector).click();
+  },
+  async errors({ page }) {
+    return pages.get(page).seen;
+  },
+  async close({ page }) {
+    await pages.get(page).page.close();
+  },
+};
+
+function say(message) {
+  process.stdout.write(JSON.stringify(message) + "\n");
+}
+
+async function run({ id, do: name, ...given }) {
+  try {
+    say({ id, value: (await commands[name](given)) ?? null });
+  } catch (error) {
+    say({ id, error: String(error) });
+  }
+}
+
+say({ id: 0, value: browser.version() });
+for await (const line of createInterface({ input: process.stdin })) {
+  run(JSON.parse(line));
+}
+await browser.close();

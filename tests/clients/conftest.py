@@ -1,0 +1,55 @@
+"""Real browsers and packages at a deployment of two nodes, whose pages are on another origin."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.browser import Browser, PageServer
+from tests.support.processes import Cluster
+from tests.support.upstream import Upstream
+
+LEASE_S = 0.8
+TABLE = """
+[models.{name}]
+backend = "openai"
+base_url = "{url}"
+on_takeover = "{name}"
+"""
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    async with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+async def pages() -> AsyncIterator[PageServer]:
+    async with PageServer() as pages:
+        yield pages
+
+
+@pytest.fixture(scope="session")
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def shared_cluster(upstream: Upstream, pages: PageServer) -> AsyncIterator[Cluster]:
+    models = "".join(
+        TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
+    )
+    settings = {"cors_origins": pages.origin, "grace_s": "0.5"}
+    async with Cluster(
+        api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(shared_cluster: Cluster) -> AsyncIterator[Cluster]:
+    await shared_cluster.heal()
+    yield shared_cluster

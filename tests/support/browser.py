@@ -1,0 +1,162 @@
+"""A real browser for tests: Debian's headless Chromium, driven by playwright-core in Node.js.
+
+    async with Browser() as browser:
+        page = await browser.open(url)
+        assert await page.evaluate("1 + 1") == 2
+
+Pages come from `PageServer`, an origin of its own: what they ask of a node crosses origins, as in a
+deployment where the front end is another server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from typing import Any
+
+from aiohttp import web
+
+from tests.support.npm import CLIENTS, installed, tool
+from tests.support.wait import until
+
+CHROMIUM = ("chromium-headless-shell", "chromium")
+ANSWER_S = 30.0
+LINE_BYTES_MAX = 2**24
+
+
+class Browser:
+    """Use as an async context manager."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._ids = itertools.count(1)
+
+    async def __aenter__(self) -> Browser:
+        installed()
+        self._process = await asyncio.create_subprocess_exec(
+            tool("node"),
+            str(CLIENTS / "browser.mjs"),
+            tool(*CHROMIUM),
+            cwd=CLIENTS,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LINE_BYTES_MAX,
+        )
+        self._asked[0] = asyncio.get_running_loop().create_future()
+        self._reader = asyncio.create_task(self._read())
+        await asyncio.wait_for(self._asked[0], ANSWER_S)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        assert self._reader is not None
+        self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), ANSWER_S)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        await self._reader
+
+    async def open(self, url: str) -> Page:
+        return Page(self, await self.ask("open", url=url))
+
+    async def ask(self, name: str, **given: Any) -> Any:
+        """Have the driver do something.
+
+        Raises:
+            AssertionError: it could not.
+        """
+        assert self._process is not None and self._process.stdin is not None
+        number = next(self._ids)
+        self._asked[number] = answered = asyncio.get_running_loop().create_future()
+        line = json.dumps({"id": number, "do": name, **given})
+        self._process.stdin.write(line.encode() + b"\n")
+        return await asyncio.wait_for(answered, ANSWER_S)
+
+    async def _read(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            answer = json.loads(line)
+            asked = self._asked.pop(answer["id"])
+            if asked.done():
+                continue
+            if "error" in answer:
+                asked.set_exception(AssertionError(answer["error"]))
+            else:
+                asked.set_result(answer["value"])
+        for asked in self._asked.values():
+            if not asked.done():
+                asked.set_exception(AssertionError("the browser's driver has ended"))
+
+
+class Page:
+    """One page."""
+
+    def __init__(self, browser: Browser, name: str) -> None:
+        self._browser = browser
+        self._name = name
+
+    async def evaluate(self, script: str) -> Any:
+        """Evaluate an expression in the page; a promise is waited for."""
+        return await self._browser.ask("evaluate", page=self._name, script=script)
+
+    async def until(self, script: str, what: str, within_s: float = ANSWER_S) -> Any:
+        """Return the expression's value once it is true."""
+        return await until(lambda: self.evaluate(script), within_s, what)
+
+    async def type(self, text: str) -> None:
+        """Type into deep-chat's input and send it."""
+        await self._browser.ask("type", page=self._name, text=text)
+
+    async def click(self, selector: str) -> None:
+        await self._browser.ask("click", page=self._name, selector=selector)
+
+    async def errors(self) -> list[str]:
+        """What the page threw and nobody caught."""
+        found: list[str] = await self._browser.ask("errors", page=self._name)
+        return found
+
+    async def close(self) -> None:
+        await self._browser.ask("close", page=self._name)
+
+
+class PageServer:
+    """Serves pages and the clients' bundles on an origin of its own. An async context manager.
+
+    Attributes:
+        pages: what is served, by path.
+    """
+
+    def __init__(self) -> None:
+        self.pages: dict[str, str] = {"/": "<!doctype html><title>a page</title>"}
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> PageServer:
+        app = web.Application()
+        app.router.add_static("/modules", installed())
+        app.router.add_get("/{path:.*}", self._page)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def _page(self, request: web.Request) -> web.Response:
+        page = self.pages.get(request.path)
+        if page is None:
+            raise web.HTTPNotFound
+        return web.Response(text=page, content_type="text/html")
