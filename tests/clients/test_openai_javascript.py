@@ -1,0 +1,130 @@
+"""OpenAI's SDK for JavaScript at two nodes: Responses in the background, cut, resumed, stopped.
+
+Its helper keeps a stricter account of a response's items than the one for Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from shared import keys
+from tests.support.node_program import NodeProgram
+from tests.support.processes import Cluster, Role
+from tests.support.upstream import expected_text, script_of
+from tests.support.wait import until
+
+PROMPT = "tell me"
+SCRIPT = {"tokens": 60, "delay_s": 0.033}
+TEXT = expected_text(PROMPT, script_of({"messages": [], "upstream": SCRIPT}))
+
+
+@pytest.fixture
+async def program() -> AsyncIterator[NodeProgram]:
+    async with NodeProgram("openai.mjs") as program:
+        yield program
+
+
+def asked(model: str, *, script: dict[str, Any] | None = None, **members: Any) -> dict[str, Any]:
+    told = {**SCRIPT, **(script or {})}
+    return {"model": model, "input": PROMPT, "stream": True, "upstream": told, **members}
+
+
+def value_of(said: dict[str, Any]) -> Any:
+    assert "value" in said, said
+    return said["value"]
+
+
+def numbers(events: list[dict[str, Any]]) -> list[int]:
+    return [event["sequence_number"] for event in events]
+
+
+async def holder(cluster: Cluster, response_id: str) -> Role:
+    generation_id = response_id.replace("resp_", "gen_")
+    async with cluster.redis() as redis:
+        name: Any = await until(
+            lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
+        )
+    return next(role for role in cluster.workers if role.ready_name == name.decode())
+
+
+@pytest.mark.parametrize("model", ["continue", "restart"])
+async def test_it_is_cut_and_goes_on_on_the_other_node_although_its_worker_died(
+    cluster: Cluster, program: NodeProgram, model: str
+) -> None:
+    here, there = cluster.urls
+    body = asked(model, background=True)
+    events = value_of(await program.ask("create", url=here, body=body, upto=11))
+    assert numbers(events) == list(range(12))
+    response_id = events[0]["response"]["id"]
+    (await holder(cluster, response_id)).kill()
+    query = {"stream": True, "starting_after": 11}
+    events += value_of(await program.ask("retrieve", url=there, id=response_id, query=query))
+
+    assert numbers(events) == list(range(len(events)))
+    assert events[-1]["type"] == "response.completed"
+    (item,) = events[-1]["response"]["output"]
+    assert item["content"][0]["text"] == TEXT
+    # The helper that retrieves takes the whole, and gives what follows a number.
+    told = {"response_id": response_id, "starting_after": 11}
+    found = value_of(await program.ask("helper", url=here, body=told))
+    assert numbers(found["events"]) == numbers(events)[12:]
+    assert found["final"]["output_text"] == TEXT
+    whole = value_of(await program.ask("call", url=there, name="retrieve", args=[response_id]))
+    assert (whole["status"], whole["output_text"]) == ("completed", TEXT)
+
+
+async def test_the_helper_that_creates_takes_a_restart(
+    cluster: Cluster, program: NodeProgram
+) -> None:
+    body = asked("restart")
+    begun = await program.ask("helper", url=cluster.urls[0], body=body, upto=11)
+    (await holder(cluster, begun["events"][0]["response"]["id"])).kill()
+    found = value_of(await program.said())
+
+    assert numbers(found["events"]) == list(range(len(found["events"])))
+    assert found["final"]["output_text"] == TEXT
+    assert len(found["final"]["output"]) == 1
+
+
+async def test_a_cancel_works_from_the_other_node(cluster: Cluster, program: NodeProgram) -> None:
+    here, there = cluster.urls
+    body = asked("restart", background=True, script={"tokens": 2_000})
+    events = value_of(await program.ask("create", url=here, body=body, upto=11))
+    response_id = events[0]["response"]["id"]
+    cancel = {"url": there, "name": "cancel", "args": [response_id]}
+    cancelled = value_of(await program.ask("call", **cancel))
+    assert cancelled["status"] == "cancelled" and cancelled["output_text"]
+    assert value_of(await program.ask("call", **cancel)) == cancelled
+    query = {"stream": True, "starting_after": 11}
+    events += value_of(await program.ask("retrieve", url=here, id=response_id, query=query))
+    assert numbers(events) == list(range(len(events)))
+    assert events[-1]["response"]["status"] == "cancelled"
+    # The helper has to take this end, too.
+    found = value_of(await program.ask("helper", url=here, body={"response_id": response_id}))
+    assert found["final"]["output_text"] == cancelled["output_text"]
+
+
+async def test_what_is_deleted_is_gone(cluster: Cluster, program: NodeProgram) -> None:
+    here, there = cluster.urls
+    body = asked("restart", stream=False, script={"tokens": 3})
+    made = value_of(await program.ask("call", url=here, name="create", args=[body]))
+    assert made["status"] == "completed"
+    (item,) = value_of(await program.ask("items", url=there, id=made["id"], query={}))
+    assert item["content"] == [{"type": "input_text", "text": PROMPT}]
+    assert value_of(await program.ask("call", url=there, name="delete", args=[made["id"]])) is None
+    gone = await program.ask("call", url=here, name="retrieve", args=[made["id"]])
+    assert (gone["error"]["status"], gone["error"]["code"]) == (404, "not_found")
+
+
+async def test_an_upstream_that_always_fails_is_told(
+    cluster: Cluster, program: NodeProgram
+) -> None:
+    script = {"tokens": 20, "fault": "eof", "fault_at": 5, "fault_requests": 0}
+    body = asked("restart", script=script)
+    found = value_of(await program.ask("create", url=cluster.urls[0], body=body))
+    assert numbers(found) == list(range(len(found)))
+    assert found[-1]["type"] == "response.failed"
+    assert found[-1]["response"]["error"]["code"] == "attempts_exhausted"
