@@ -345,19 +345,18 @@ class Subscription:
                 feed.raws, start - feed.base, stop - feed.base, JOIN_BYTES_MAX
             )
         self.position.seq = start + count
-        frame = self._first_of(fold.add(feed.ids.at(start + count), raw))
+        frames = fold.add(feed.ids.at(start + count), raw)
         self._is_last = fold.is_over
         counters = self._socket.port.counters
         counters.events_delivered += count
-        counters.bytes_delivered += len(frame)
-        if self._frames:
-            counters.bytes_delivered += sum(map(len, self._frames))
-        return frame
+        if len(frames) == 1:
+            counters.bytes_delivered += len(frames[0])
+            return frames[0]
+        counters.bytes_delivered += sum(map(len, frames))
+        return self._first_of(frames)
 
     def _first_of(self, frames: Sequence[bytes]) -> bytes:
         """Return the first, and keep the others for the next turns."""
-        if len(frames) == 1:
-            return frames[0]
         self._frames = list(reversed(frames[1:]))
         return frames[0] if frames else b""
 
