@@ -5,6 +5,8 @@ What cannot be installed fails, saying what is missing: nothing is skipped.
 
 from __future__ import annotations
 
+import fcntl
+import json
 import shutil
 import subprocess
 from functools import cache
@@ -33,16 +35,34 @@ def installed() -> Path:
     Raises:
         AssertionError: npm is not there, or could not install them.
     """
-    modules, lock = CLIENTS / "node_modules", CLIENTS / "package-lock.json"
-    stamp = modules / ".set-up"
-    if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
-        done = subprocess.run(
-            [tool("npm"), "ci", "--no-audit", "--no-fund"],
-            cwd=CLIENTS,
-            capture_output=True,
-            text=True,
-            timeout=INSTALL_S,
-        )
-        assert done.returncode == 0, f"npm ci failed:\n{done.stdout}\n{done.stderr}"
-        stamp.write_bytes(lock.read_bytes())
+    modules = CLIENTS / "node_modules"
+    modules.mkdir(exist_ok=True)
+    # Beside the directory, because npm empties it: two runs at once would tear it apart.
+    with (CLIENTS / ".installing").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _versions(CLIENTS / "package-lock.json") != _versions(modules / ".package-lock.json"):
+            _install()
     return modules
+
+
+def _install() -> None:
+    done = subprocess.run(
+        [tool("npm"), "ci", "--no-audit", "--no-fund", "--loglevel=error"],
+        cwd=CLIENTS,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_S,
+    )
+    assert done.returncode == 0, f"npm ci failed:\n{done.stdout}\n{done.stderr}"
+
+
+def _versions(lock: Path) -> dict[str, str]:
+    """The packages that a lock file names, or that npm has noted as installed."""
+    if not lock.exists():
+        return {}
+    packages = json.loads(lock.read_text())["packages"]
+    return {
+        path: each["version"]
+        for path, each in packages.items()
+        if path and not each.get("optional") and "version" in each
+    }
