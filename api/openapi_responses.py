@@ -5,7 +5,7 @@ Source: docs/protocol.md, "Responses".
 
 from __future__ import annotations
 
-from api.openapi_dialects import BAD_BODY, COMMON, EVENT_STREAM, FAILED, IDEMPOTENCY_KEY
+from api.openapi_dialects import BAD_BODY, COMMON, FAILED, IDEMPOTENCY_KEY
 from api.openapi_schemas import (
     GENERATION_NAME,
     INTEGER,
@@ -121,7 +121,8 @@ SCHEMAS: Json = {
         {"id": STRING, "object": {"const": "response"}, "deleted": {"const": True}}
     ),
 }  # fmt: skip
-STREAM_OR_OBJECT: Json = {**content(ref("Response")), **EVENT_STREAM}
+EVENT = record({"event": STRING, "data": {**STRING, "description": "JSON with `sequence_number`."}})
+STREAM_OR_OBJECT: Json = {**content(ref("Response")), **content(EVENT, "text/event-stream")}
 
 PATHS: Json = {
     "/v1/responses": {

@@ -93,13 +93,14 @@ class Responses:
         """GET /v1/responses/{id}: the object, or with `stream=true` the events."""
         owner, named = self.node.owner(request), request.path_params["id"]
         query = request.query_params
-        if not _is_true("stream", query.get("stream", "")):
+        is_stream = _is_true("stream", query.get("stream", ""))
+        after = query.get("starting_after", "")
+        number = _number("starting_after", after) + 1 if after else 0
+        if not is_stream:
             async with answering():
                 return json_response(await self._response(await self._meta(named, owner)))
-        after = query.get("starting_after", "")
-        if not after:
+        if not number:
             return self._stream(await self._meta(named, owner))
-        number = _number("starting_after", after) + 1
 
         async def begin(relay: Relay) -> Beginning:
             place = await locate(self.node.hub, relay, RESPONSES, number)
@@ -203,7 +204,7 @@ def _page(items: list[dict[str, Any]], after: str, limit: int) -> dict[str, Any]
     ids = [item["id"] for item in items]
     if after:
         if after not in ids:
-            raise wrong("after names no item of this response")
+            raise NotFound("item of this response")
         items = items[ids.index(after) + 1 :]
     page = items[:limit]
     return {
@@ -216,11 +217,9 @@ def _page(items: list[dict[str, Any]], after: str, limit: int) -> dict[str, Any]
 
 
 def _is_true(name: str, value: str) -> bool:
-    if value.lower() in ("", "false", "0"):
-        return False
-    if value.lower() in ("true", "1"):
-        return True
-    raise wrong(f"{name} must be true or false")
+    if value not in ("", "true", "false"):
+        raise wrong(f"{name} must be true or false")
+    return value == "true"
 
 
 def _number(name: str, value: str) -> int:

@@ -265,6 +265,8 @@ async def test_input_items_come_in_pages(client: openai.AsyncOpenAI) -> None:
         async for item in client.responses.input_items.list(answer.id, limit=2)
     ]
     assert texts == [f"turn {n}" for n in (4, 3, 2, 1, 0)]
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.input_items.list(answer.id, after="no-such")
 
 
 # Errors
