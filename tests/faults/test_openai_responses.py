@@ -6,7 +6,9 @@ truth; and the SDK's helpers, which are strict about the order of events, accept
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -274,3 +276,37 @@ async def test_the_opening_leaves_before_a_worker_has_it(
     told = await hear(rest, told=told)
     told.check()
     assert told.types[2:] == ["response.incomplete"]
+
+
+async def test_after_a_loss_a_number_is_refused_unless_it_is_older_than_the_loss(
+    cluster: Cluster, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI, tmp_path: Path
+) -> None:
+    """Redis goes back in time and the worker is dead: another writes on, from the older log."""
+    server, kept = cluster.server, tmp_path / "kept"
+    stream, told = await begin(client, "continue", tokens=150)
+    shutil.copytree(server.directory, kept)
+    async for event in stream:
+        told.events.append(event)
+        if event.sequence_number == 60:
+            break
+    (await holder(cluster, told.id)).kill()
+    server.kill()
+    shutil.rmtree(server.directory)
+    shutil.copytree(kept, server.directory)
+    server.start()
+    with pytest.raises((openai.APIError, httpx2.HTTPError)):
+        await hear(stream, told=told)
+
+    for node in (client, other):
+        with pytest.raises(openai.ConflictError) as caught:
+            await node.responses.retrieve(told.id, stream=True, starting_after=told.numbers[-1])
+        assert caught.value.code == "stream_reset"
+    anew = await hear(await other.responses.retrieve(told.id, stream=True))
+    anew.check()
+    assert anew.text == expected_text(
+        PROMPT, script_of({"messages": [], "upstream": {"tokens": 150}})
+    )
+    # What stood before the loss stands as it was, and may be gone on with.
+    assert anew.events[:9] == told.events[:9]
+    rest = await client.responses.retrieve(told.id, stream=True, starting_after=8)
+    assert (await hear(rest)).events == anew.events[9:]
