@@ -125,9 +125,9 @@ async def test_a_drained_worker_hands_over_without_a_gap(scene: Scene, figure):
 
 
 async def test_drains_cost_no_attempt(scene: Scene):
-    """Five hand-overs at three attempts allowed: none of them is a failure."""
-    answer = await scene.start(demo_body(300, 40))
-    for round_number in range(5):
+    """Four hand-overs at three attempts allowed: none of them is a failure."""
+    answer = await scene.start(demo_body(230, 60))
+    for round_number in range(4):
         await scene.read_to(answer, 15 * (round_number + 1))
         worker = await scene.holder(answer)
         worker.terminate()

@@ -76,16 +76,18 @@ class Scene:
         readers: int = 2,
         has_text: bool = True,
         text: str | None = None,
+        node: str = "",
     ) -> Playing:
         """Have a prompt accepted and set careful readers on it.
 
         Args:
+            node: which one accepts it; else any.
             hop_after: the first reader stays until it is broken off, the others hop.
             has_text: the whole text is known in advance (the demo model that completes).
             text: what it is, of a model that is not the demo.
         """
         begun = time.monotonic()
-        generation_id = (await self._client.start(body))["id"]
+        generation_id = (await self._client.start(body, node=node))["id"]
         if text is None and has_text:
             text = expected_text(body, generation_id)
         playing = Playing(self.history.accepted(generation_id, at=begun, expected_text=text))
