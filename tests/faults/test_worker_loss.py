@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 
 from shared import keys
-from tests.support.demo import demo_body
+from tests.support.demo import demo_body, expected_text
 from tests.support.scene import Scene, gap_around
 from tests.support.wait import until
 
@@ -126,16 +126,20 @@ async def test_a_drained_worker_hands_over_without_a_gap(scene: Scene, figure):
 
 async def test_drains_cost_no_attempt(scene: Scene):
     """Four hand-overs at three attempts allowed: none of them is a failure."""
-    answer = await scene.start(demo_body(230, 60))
-    for round_number in range(4):
-        await scene.read_to(answer, 15 * (round_number + 1))
+    body = demo_body(5_000, 60)
+    answer = await scene.start(body, has_text=False)
+    for _ in range(4):
+        await scene.read_on(answer, 10)
         worker = await scene.holder(answer)
         worker.terminate()
         assert await worker.ended(10) == 0
         await scene.cluster.heal()
+    await scene.read_on(answer, 10)
+    await scene.cancel(answer)
 
     await scene.finish(bound_s=40)
-    assert answer.record.snapshot["status"] == "completed"
+    assert [entry.type for entry in answer.record.log].count("start") == 5
+    assert expected_text(body, answer.id).startswith(answer.record.snapshot["text"])
 
 
 async def test_a_prompt_whose_worker_always_dies_ends_as_failed(scene: Scene):
@@ -184,8 +188,7 @@ async def test_readers_come_and_go_while_workers_do(scene: Scene):
     answers = [await scene.start(demo_body(150, 50)) for _ in range(5)]
     for _ in range(2):
         for answer in answers:
-            seen = len(answer.readings[0].deliveries)
-            await scene.read_to(answer, min(seen + 10, 100))
+            await scene.read_on(answer, 10)
         (await scene.holder(answers[0])).kill()
         await scene.cluster.heal()
 

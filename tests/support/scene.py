@@ -112,6 +112,23 @@ class Scene:
             f"{events} events of {playing.id} to every reader\n{self.cluster.report()}",
         )
 
+    async def read_on(self, playing: Playing, events: int) -> bool:
+        """Return once the readers have been given so many more, each; False: they have the end.
+
+        For faults that make events fewer: what a worker could not write for a while is joined.
+        """
+        goals = [len(reading.deliveries) + events for reading in playing.readings]
+
+        def is_there() -> bool:
+            return all(
+                reading.end is not None or len(reading.deliveries) >= goal
+                for reading, goal in zip(playing.readings, goals, strict=True)
+            )
+
+        what = f"{events} more events of {playing.id}, or its end\n{self.cluster.report()}"
+        await until(is_there, self._deadline_s, what)
+        return all(reading.end is None for reading in playing.readings)
+
     async def read_to_one(self, reading: Reading, events: int) -> None:
         """The same for one reader."""
         await until(
