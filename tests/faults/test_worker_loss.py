@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 
 from shared import keys
-from tests.support.demo import demo_body, expected_text
+from tests.support.demo import demo_body
 from tests.support.scene import Scene, gap_around
 from tests.support.wait import until
 
@@ -122,24 +122,6 @@ async def test_a_drained_worker_hands_over_without_a_gap(scene: Scene, figure):
     figure("longest gap of a drain", f"{gap * 1000:.0f} ms")
     assert gap < 1.0
     assert [entry.type for entry in answer.record.log].count("start") == 2
-
-
-async def test_drains_cost_no_attempt(scene: Scene):
-    """Four hand-overs at three attempts allowed: none of them is a failure."""
-    body = demo_body(5_000, 60)
-    answer = await scene.start(body, has_text=False)
-    for _ in range(4):
-        await scene.read_on(answer, 10)
-        worker = await scene.holder(answer)
-        worker.terminate()
-        assert await worker.ended(10) == 0
-        await scene.cluster.heal()
-    await scene.read_on(answer, 10)
-    await scene.cancel(answer)
-
-    await scene.finish(bound_s=40)
-    assert [entry.type for entry in answer.record.log].count("start") == 5
-    assert expected_text(body, answer.id).startswith(answer.record.snapshot["text"])
 
 
 async def test_a_prompt_whose_worker_always_dies_ends_as_failed(scene: Scene):

@@ -35,7 +35,7 @@ from workers.backends.contract import Item
 from workers.backends.demo import DemoBackend
 
 BLOCK_AT = 10  # tokens
-BLOCK_S = 1.8  # more than two leases
+BLOCK_S = 2.5  # some three leases
 POISON_AT = 3
 CRASH_AT = 17
 DEATHS = (
