@@ -131,7 +131,7 @@ async def by_naive(stage: Stage, size: Size) -> float:
     await stage.quiet()
     answer = _answer(stage, size)
     async with (
-        naive.Naive(stage.system.server.url) as app,
+        stage.naive() as app,
         stage.node() as node,
     ):
         (generation_id,) = await stage.system.start(node, [answer])

@@ -90,7 +90,7 @@ async def by_naive(stage: Stage, size: Size) -> float:
     """The same logs, each read by the naive app for its reader."""
     await stage.quiet()
     answers = answers_of(stage, size)
-    async with naive.Naive(stage.system.server.url) as app, stage.node() as node:
+    async with stage.naive() as app, stage.node() as node:
         begin_s = time.monotonic() + size.first_s + stage.settle_s
         ids = await stage.system.start(node, answers)
         await stage.load.open(app.address, [get_events("sse", one) for one in ids], end=ENDS["sse"])

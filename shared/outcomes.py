@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from shared.errors import Unavailable
 from shared.events import Counts, End, Failure, Status
 from shared.ids import EventId, parse_event_id
@@ -123,8 +125,7 @@ class Released:
 Writing = Ok | Ended | Fenced | Behind | Lost
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(msgspec.Struct, frozen=True):
     """One batch of a holder's entries; with `status` the last entry is the end.
 
     Attributes:

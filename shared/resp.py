@@ -90,7 +90,7 @@ class Line:
     """
 
     def __init__(self, url: str, *, answer_s: float) -> None:
-        self._target = Target(url)
+        self._url = url
         self._answer_s = answer_s
         self._connecting = asyncio.Lock()
         self._is_closed = False
@@ -121,9 +121,10 @@ class Line:
             if self._is_closed:
                 raise ConnectionAbortedError("closed")
             async with asyncio.timeout(CONNECT_S):
-                connection = await self._target.open(_Connection)
+                target = Target(self._url)
+                connection = await target.open(_Connection)
                 try:
-                    await self._greet(connection)
+                    await _greet(connection, target)
                     if self._is_closed:
                         raise ConnectionAbortedError("closed meanwhile")
                 except BaseException:
@@ -131,15 +132,6 @@ class Line:
                     raise
             self._connection = connection
             return connection
-
-    async def _greet(self, connection: _Connection) -> None:
-        greeting = [encode(self._target.login)] if self._target.login else []
-        if self._target.database:
-            greeting.append(encode([b"SELECT", b"%d" % self._target.database]))
-        for request in greeting:
-            (answer,) = await connection.ask(request, 1)
-            if isinstance(answer, Exception):
-                raise OSError(str(answer))
 
     async def aclose(self) -> None:
         """Nothing more is asked here; returns when the connection is gone."""
@@ -153,6 +145,16 @@ class Line:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
+
+
+async def _greet(connection: _Connection, target: Target) -> None:
+    greeting = [encode(target.login)] if target.login else []
+    if target.database:
+        greeting.append(encode([b"SELECT", b"%d" % target.database]))
+    for request in greeting:
+        (answer,) = await connection.ask(request, 1)
+        if isinstance(answer, Exception):
+            raise OSError(str(answer))
 
 
 class _Waiting:

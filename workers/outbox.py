@@ -213,13 +213,16 @@ class Outbox:
         )
 
     def _encode(self) -> None:
+        log, attempt = self.log, self.attempt
         for event in self._pending:
             raw = encode(event)
-            self.log.append((EventId(self.attempt, len(self.log) + 1), raw))
+            log.append((EventId(attempt, len(log) + 1), raw))
             self.bytes_kept += len(raw)
         self._pending.clear()
 
     def _chunk(self, first: int, last: int, entries_max: int) -> list[Entry]:
+        if last - first == 1:  # as nearly always
+            return [self.log[first]]
         size = 0
         chunk: list[Entry] = []
         for entry in self.log[first : min(last, first + entries_max)]:

@@ -33,6 +33,7 @@ ENDS = {
 }
 ACCEPT = {"sse": "text/event-stream", "ndjson": "application/x-ndjson", "poll": "application/json"}
 DEADLINE_S = 60.0
+ANSWER_S = 300.0  # a report of millions of tokens takes its time
 
 
 class Inexact(Exception):
@@ -113,7 +114,9 @@ class Load:
 
     async def _ask(self, name: str, *args: Any) -> Any:
         self._pipe.send((name, args))
-        return await asyncio.to_thread(self._pipe.recv)
+        if not await asyncio.to_thread(self._pipe.poll, ANSWER_S):
+            raise Inexact(f"the readers' process does not answer to {name!r}")
+        return self._pipe.recv()
 
 
 # What readers send

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from bench.support.wire import LENGTH, Judge
 
 BUFFER_BYTES = 1 << 20
+PING, PONG = 0x89, 0x8A
 LAST_ID = re.compile(rb'"last_event_id":"([0-9-]+)"')
 
 
@@ -53,7 +54,10 @@ class Reader:
     reply: bytes = b""
     arrivals: list[tuple[float, bytes]] = field(default_factory=list)
     tail: bytes = b""
-    is_over: bool = False
+    sent_bytes: int = 0
+
+    def send(self, data: bytes) -> None:
+        self.sent_bytes += self.sock.send(data)
 
 
 class Readers:
@@ -125,7 +129,10 @@ class Readers:
     def report(self, kind: str, answers: Sequence[Sequence[str]], which: Sequence[int]) -> Any:
         judge = Judge(kind, answers)
         readers = self._readers.values()
-        return [judge.read(r.arrivals, n) for r, n in zip(readers, which, strict=True)]
+        return [
+            judge.read(reader.arrivals, n, reader.sent_bytes)
+            for reader, n in zip(readers, which, strict=True)
+        ]
 
     def count(self, what: bytes) -> int:
         """How often all readers together have got these bytes."""
@@ -159,7 +166,7 @@ class Readers:
         error = reader.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise ConnectionError(os.strerror(error))
-        reader.sock.send(reader.ask.first)
+        reader.send(reader.ask.first)
         self._poll.modify(fd, select.EPOLLIN)
 
     def _read(self, fd: int, reader: Reader) -> None:
@@ -177,14 +184,21 @@ class Readers:
         if not reader.arrivals:
             self._silent.discard(fd)
             if reader.ask.then:
-                reader.sock.send(reader.ask.then)
+                reader.send(reader.ask.then)
         reader.arrivals.append((time.monotonic(), data))
+        if data[0] == PING:
+            self._pong(reader, data)
         if reader.ask.again:
             self._poll_again(reader, data)
         ending = reader.tail + data
         if reader.end in ending:
             self._open.discard(fd)
         reader.tail = ending[-len(reader.end) + 1 :]
+
+    def _pong(self, reader: Reader, data: bytes) -> None:
+        """Answer a WebSocket's ping, masked with zeros; no other transport begins so."""
+        size = data[1]
+        reader.send(bytes((PONG, 0x80 | size)) + bytes(4) + data[2 : 2 + size])
 
     def _poll_again(self, reader: Reader, data: bytes) -> None:
         """A long poll whose reply is complete asks for what follows it."""
@@ -195,7 +209,7 @@ class Readers:
             return
         last = LAST_ID.search(reader.reply, head_end)
         if last is not None and reader.end not in reader.reply:
-            reader.sock.send(reader.ask.again.replace(b"CURSOR", last[1]))
+            reader.send(reader.ask.again.replace(b"CURSOR", last[1]))
         reader.reply = b""
 
 

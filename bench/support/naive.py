@@ -74,7 +74,7 @@ def make_app(redis_url: str, ping_s: int) -> Starlette:
 class Naive:
     """The app as a process of its own. Use `async with`."""
 
-    def __init__(self, redis_url: str, *, ping_s: int = 600) -> None:
+    def __init__(self, redis_url: str, *, ping_s: int) -> None:
         self._redis_url = redis_url
         self._ping_s = ping_s
         self.port = free_port()
@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--redis", required=True)
-    parser.add_argument("--ping", type=int, default=600)
+    parser.add_argument("--ping", type=int, required=True)
     args = parser.parse_args()
     app = make_app(args.redis, args.ping)
     uvicorn.run(app, port=args.port, access_log=False, backlog=2_048)

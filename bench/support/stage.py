@@ -11,7 +11,7 @@ import os
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -20,14 +20,19 @@ from bench.support.answer import Answer
 from bench.support.bare import BareProcess
 from bench.support.cpu import MEASURED, OTHERS, busy_s, cpu_s, family_s, pin
 from bench.support.load import Load
+from bench.support.naive import Naive
 from bench.support.system import System
 from bench.support.table import MS, US
 from bench.support.upstream import UpstreamProcess
 from bench.support.wire import Reading
 from tests.support.processes import Role
 
+NEVER_S = 600
 QUIET_S, QUIET_CORES = 1.0, 0.15
 SLACK_S = 1.5  # a run goes on for this long after its window
+
+
+Probe = Callable[[], Mapping[str, float]]
 
 
 class WindowMissed(Exception):
@@ -40,12 +45,14 @@ class Window:
 
     Attributes:
         cpu_s: what each process spent in it.
+        seen: what a probe counted in it, the difference between its two answers.
         others: cores that were busy with what is none of ours.
     """
 
     began_s: float
     ended_s: float = 0.0
     cpu_s: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, float] = field(default_factory=dict)
     others: float = 0.0
 
     @property
@@ -114,6 +121,7 @@ class Stage:
     system: System
     patience_s: float = 0.0
     shared_node: Role | None = None
+    shared_app: Naive | None = None
     others: list[float] = field(default_factory=list)  # of each window
 
     def rounds(self) -> Iterator[int]:
@@ -129,6 +137,15 @@ class Stage:
         async with self.system.node(**settings) as role:
             yield role
 
+    @asynccontextmanager
+    async def naive(self, ping_s: int = NEVER_S) -> AsyncIterator[Naive]:
+        """The naive app, fresh; in a quick run one does for all."""
+        if self.shared_app is not None:
+            yield self.shared_app
+            return
+        async with Naive(self.system.server.url, ping_s=ping_s) as app:
+            yield app
+
     def pids(self, node: Role) -> dict[str, int]:
         return {
             "api": node.pid,
@@ -138,12 +155,20 @@ class Stage:
         }
 
     async def play(
-        self, node: Role, answers: Sequence[Answer], *, kind: str, readers: int, window_s: float
+        self,
+        node: Role,
+        answers: Sequence[Answer],
+        *,
+        kind: str,
+        readers: int,
+        window_s: float,
+        probe: Probe = dict,
     ) -> Play:
         """Have answers generated and read, and look at the middle of it.
 
         Args:
             readers: of each answer. One reads the POST's own answer; more come by GET.
+            probe: see `watch`.
         """
         await self.quiet()
         settled_s = time.monotonic() + answers[0].first_s + self.settle_s
@@ -157,20 +182,32 @@ class Stage:
         await self.load.open(address(node), asks, end=loads.ENDS[kind])
         if kind != "poll":
             await self.load.opened()
-        window = await self.watch(self.pids(node), settled_s, window_s)
+        window = await self.watch(self.pids(node), settled_s, window_s, probe=probe)
         await self.load.over()
         readings = await self.load.report(kind, [answer.pieces() for answer in answers], which)
         return Play(window, readings, await self.upstream.times(answers), which)
 
-    async def watch(self, pids: Mapping[str, int], begin_s: float, window_s: float) -> Window:
-        """Look at processes for `window_s`, from `begin_s` on or from now, whatever is later."""
+    async def watch(
+        self,
+        pids: Mapping[str, int],
+        begin_s: float,
+        window_s: float,
+        *,
+        probe: Probe = dict,
+    ) -> Window:
+        """Look at processes for `window_s`, from `begin_s` on or from now, whatever is later.
+
+        Args:
+            probe: counters, which only rise; it may block for a moment.
+        """
         await asyncio.sleep(max(0.0, begin_s - time.monotonic()))
-        busy, ours = busy_s(), family_s(os.getpid())
+        busy, ours, counted = busy_s(), family_s(os.getpid()), probe()
         before = {name: cpu_s(pid) for name, pid in pids.items()}
         window = Window(time.monotonic())
         await asyncio.sleep(window_s)
         window.ended_s = time.monotonic()
         window.cpu_s = {name: cpu_s(pid) - before[name] for name, pid in pids.items()}
+        window.seen = {name: n - counted.get(name, 0) for name, n in probe().items()}
         busy, ours = busy_s() - busy, family_s(os.getpid()) - ours
         window.others = max(0.0, busy - ours) / window.took_s
         self.others.append(window.others)
@@ -225,4 +262,6 @@ async def open_stage(
         stage = Stage(is_quick, repeats, load, bare, upstream, system, patience_s)
         if is_quick:
             stage.shared_node = await stack.enter_async_context(system.node())
+            app = Naive(system.server.url, ping_s=1)
+            stage.shared_app = await stack.enter_async_context(app)
         yield stage

@@ -103,6 +103,20 @@ class System:
             accepted: dict[str, Any] = await reply.json()
             return str(accepted["id"])
 
+    def newest(self, count: int) -> list[str]:
+        """The ids of the last generations that were asked for, newest first."""
+        found: Any = self.redis.zrevrange(keys.owner("anonymous"), 0, count - 1)
+        return [generation_id.decode() for generation_id in found]
+
+    async def cancel_all(self, node: Role) -> None:
+        """Cancel whatever runs."""
+        async with aiohttp.ClientSession() as http:
+            running: Any = self.redis.zrange(keys.RUNNING, 0, -1)
+            for generation_id in running:
+                url = f"{node.url}/v1/generations/{generation_id.decode()}/cancel"
+                async with http.post(url) as reply:
+                    reply.raise_for_status()
+
     async def all_ended(self, deadline_s: float) -> None:
         """Return once nothing runs and nothing waits."""
         await until(self._is_idle, deadline_s, "the end of all generations")

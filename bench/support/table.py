@@ -53,6 +53,8 @@ class Contest:
 
     Attributes:
         goals: for each who has one: the largest ratio, or the largest value if there is no base.
+        is_more_better: they are the smallest instead.
+        is_goal_ratio: whether goals are ratios; by default where there is a base.
     """
 
     work: str
@@ -60,6 +62,7 @@ class Contest:
     base: str = ""
     goals: dict[str, float] = field(default_factory=dict)
     is_more_better: bool = False
+    is_goal_ratio: bool = True
     seen: dict[str, list[float]] = field(default_factory=dict)
     joined: dict[str, list[float]] = field(default_factory=dict)
 
@@ -78,10 +81,10 @@ class Contest:
         ratios = [mine / theirs for mine, theirs in zip(values, base, strict=False)]
         goal, is_met = "", None
         if who in self.goals:
-            limit = self.goals[who]
-            got = statistics.median(ratios or values)
+            limit, is_ratio = self.goals[who], bool(ratios) and self.is_goal_ratio
+            got = statistics.median(ratios if is_ratio else values)
             is_met = got >= limit if self.is_more_better else got <= limit
-            unit = f" x {self.base}" if ratios else f" {self.unit}"
+            unit = f" x {self.base}" if is_ratio else f" {self.unit}"
             goal = f"{'≥' if self.is_more_better else '≤'} {limit:g}{unit}"
         joined = self.joined.get(who, [])
         return Row(self.work, who, self.unit, values, ratios, self.base, goal, is_met, joined)
@@ -93,14 +96,18 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def show(rows: Sequence[Row]) -> str:
-    """The rows as text, a heading for each work."""
+def show(rows: Sequence[Row], *, is_judged: bool = True) -> str:
+    """The rows as text, a heading for each work.
+
+    Args:
+        is_judged: say which goals are met; sizes that are too small mean nothing.
+    """
     lines, work = [], ""
     for row in rows:
         if row.work != work:
             work = row.work
             lines += ["", work]
-        verdict = {True: "met", False: "missed", None: ""}[row.is_met]
+        verdict = {True: "met", False: "missed", None: ""}[row.is_met if is_judged else None]
         joined = f"{number(statistics.median(row.joined))} a read" if row.joined else ""
         lines.append(
             f"  {row.who:34}{spread(row.values):>30} {row.unit:9}{joined:>12}"

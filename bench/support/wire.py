@@ -48,12 +48,14 @@ class Reading:
     Attributes:
         times: when each token had arrived, in order; fewer than the answer has if some are missing.
         reads: how many reads of the socket it took to get them.
+        sent_bytes: what it sent itself.
     """
 
     is_exact: bool
     times: array[float]
     reads: int
     wire_bytes: int
+    sent_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Judge:
         self._token_ends = [list(accumulate(map(len, tokens))) for tokens in answers]
         self._known: dict[bytes, Parsed] = {}  # most readers of a stream get the same bytes
 
-    def read(self, arrivals: Arrivals, answer: int) -> Reading:
+    def read(self, arrivals: Arrivals, answer: int, sent_bytes: int = 0) -> Reading:
         raw = b"".join(data for _, data in arrivals)
         parsed = self._parse(raw)
         ends = self._raw_ends(parsed, answer)
@@ -90,7 +92,7 @@ class Judge:
             times.extend([at] * new)
             reads += new > 0
         is_exact = parsed.text == self._answers[answer]
-        return Reading(is_exact, times, reads, len(raw))
+        return Reading(is_exact, times, reads, len(raw), sent_bytes)
 
     def _parse(self, raw: bytes) -> Parsed:
         # The pause before a reconnect is drawn for each reader; all else is equal for equal slices.

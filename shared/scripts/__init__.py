@@ -126,10 +126,14 @@ class Scripts:
 
 
 def _packed(digest: str, call: Call) -> bytes:
+    """Return one EVALSHA as it goes over the wire. Made for every token: hence one pass."""
     keys, args = call
-    words = [word if isinstance(word, bytes) else str(word).encode() for word in args]
-    count = b"*%d\r\n" % (3 + len(keys) + len(words))
-    return count + _named(digest, tuple(keys)) + encode_words(words)
+    parts = [b"*%d\r\n" % (3 + len(keys) + len(args)), _named(digest, tuple(keys))]
+    for word in args:
+        if type(word) is not bytes:
+            word = b"%d" % word if type(word) is int else str(word).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(word), word))
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=4_096)

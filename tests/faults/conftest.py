@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.processes import Cluster
+from tests.support.redis_server import RedisServer
 from tests.support.scene import Scene
 
 LEASE_S = 0.8
@@ -14,8 +15,10 @@ LEASE_S = 0.8
 
 @pytest.fixture(scope="module")
 async def shared_cluster() -> AsyncIterator[Cluster]:
-    async with Cluster(api=2, workers=2, jobs=True, lease_s=LEASE_S) as cluster:
-        yield cluster
+    debug = {"enable-debug-command": "yes"}  # DEBUG SLEEP
+    with RedisServer(aof="everysec", tcp=True, options=debug) as server:
+        async with Cluster(api=2, workers=2, jobs=True, lease_s=LEASE_S, server=server) as cluster:
+            yield cluster
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ async def test_a_worker_dies_at_this_point_and_the_answer_is_whole(scene: Scene,
             else first_of_the_second_attempt(answer)
         ) - died_at
         figure(f"{death}: to the next event", f"{took_s:.2f} s, lease {LEASE_S} s")
-        assert took_s < LEASE_S * 4 / 3 + 1.5
+        assert took_s < LEASE_S * 4 / 3 + 4, "far too late, even for a busy machine"
 
 
 async def test_a_poisonous_prompt_is_given_up_and_the_fleet_survives(scene: Scene):

@@ -7,7 +7,7 @@ import asyncio
 from shared import keys
 from tests.support.demo import demo_body
 from tests.support.scene import Scene
-from tests.support.wait import until_sync
+from tests.support.wait import until, until_sync
 
 
 async def test_a_worker_whose_loop_stands_still_beyond_its_lease_is_fenced(scene: Scene):
@@ -18,11 +18,15 @@ async def test_a_worker_whose_loop_stands_still_beyond_its_lease_is_fenced(scene
         await odd.ready()
         for worker in cluster.workers[:2]:
             worker.freeze()  # so that the odd one gets it
-        answer = await scene.start(demo_body(120, 50, prompt="block the loop"))
+        prompt = demo_body(5_000, 50, prompt="block the loop")
+        answer = await scene.start(prompt, is_cut_short=True)
         await scene.read_to(answer, 5)
         assert await scene.holder(answer) is odd
         for worker in cluster.workers[:2]:
             worker.thaw()
+        await until(lambda: "lease lost" in odd.stderr(), 20, "it wakes up and is fenced")
+        await scene.read_on(answer, 10)
+        await scene.cancel(answer)
 
         await scene.finish(bound_s=30)
 

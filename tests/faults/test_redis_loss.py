@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import time
+from contextlib import aclosing
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from shared import keys
 from tests.support.demo import demo_body
 from tests.support.outsider import Outsider
+from tests.support.redis_server import RedisServer
 from tests.support.scene import Scene
 from tests.support.wait import until
 
@@ -24,6 +30,33 @@ async def test_redis_killed_and_back_with_its_aof(scene: Scene):
 
     await scene.finish(bound_s=30, is_lossless=False)
     assert all(a.record.snapshot["status"] == "completed" for a in answers)
+
+
+async def test_redis_back_without_its_last_second_and_the_worker_gone(scene: Scene):
+    """As when a machine loses power: nobody has the tail, and readers had already seen it."""
+    answer = await scene.start(demo_body(5_000, 60), is_cut_short=True)
+    server = scene.cluster.server
+    await scene.read_to(answer, 15)
+    kept_bytes = aof_of(server).stat().st_size
+    await scene.read_on(answer, 30)
+
+    (await scene.holder(answer)).kill()
+    server.kill()
+    os.truncate(aof_of(server), kept_bytes)
+    server.start()
+    await until(lambda: all(r.resets for r in answer.readings), 20, "each reader is told")
+    await scene.read_on(answer, 30)
+    await scene.cancel(answer)
+
+    await scene.finish(bound_s=40, is_lossless=False)
+    first, last = answer.record.log[0].event_id, answer.record.log[-1].event_id
+    assert first == "1-1", "what was kept stays"
+    assert int(last.split("-")[0]) > 10**12, "a number that cannot have been given out and lost"
+
+
+def aof_of(server: RedisServer) -> Path:
+    """The file that commands are appended to; they are written before they are answered."""
+    return max((server.directory / "appendonlydir").glob("*.incr.aof"))
 
 
 async def test_redis_back_empty_and_the_worker_writes_all_of_it_again(scene: Scene):
@@ -74,24 +107,53 @@ async def test_a_reader_that_comes_before_the_answer_is_back_is_not_sent_away(sc
 async def test_redis_throws_its_clients_out(scene: Scene, kind):
     answer = await scene.start(demo_body(150, 60))
     with scene.cluster.server.client() as client:
-        for events in (15, 40, 70):
-            await scene.read_to(answer, events)
+        for _ in range(3):
+            await scene.read_on(answer, 20)
             client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
     await scene.finish(bound_s=25)
 
 
-async def test_redis_frozen_for_longer_than_the_lease(scene: Scene):
-    """Nobody could renew: the living go on, and no attempt is counted as failed."""
-    answer = await scene.start(demo_body(150, 60))
-    await scene.read_to(answer, 20)
+def pause_everything(server: RedisServer) -> None:
+    """The server holds back every command, renewals and appends alike."""
+    with server.client() as client:
+        client.execute_command("CLIENT", "PAUSE", "2000", "ALL")
 
-    with scene.cluster.server.client() as onlooker:
-        # Ends by itself: the server holds back every command, renewals and appends alike.
-        onlooker.execute_command("CLIENT", "PAUSE", "2000", "ALL")
 
-    await scene.finish(bound_s=30, is_lossless=False)
-    assert answer.record.snapshot["status"] == "completed"
+def pause_writes(server: RedisServer) -> None:
+    """Reads are answered: a node sees all logs, and that nothing moves. Longer than time-outs."""
+    with server.client() as client:
+        client.execute_command("CLIENT", "PAUSE", "3000", "WRITE")
+
+
+def sleep(server: RedisServer) -> None:
+    """The server is busy: nothing at all is answered, and then everything at once."""
+    with server.client() as client:
+        client.execute_command("DEBUG", "SLEEP", "2")
+
+
+def stop(server: RedisServer) -> None:
+    """SIGSTOP: time passes that the server does not see passing."""
+    server.freeze()
+    time.sleep(2)  # in a thread, for as long as it is to stand still
+    server.thaw()
+
+
+@pytest.mark.parametrize("stand_still", [pause_everything, pause_writes, sleep, stop])
+async def test_redis_stands_still_for_longer_than_every_lease(scene: Scene, stand_still):
+    """Nobody could renew, so nobody has failed: no answer changes hands, none spends an attempt."""
+    answers = [await scene.start(demo_body(120, 60)) for _ in range(4)]
+    for answer in answers:
+        await scene.read_to(answer, 15)
+
+    await asyncio.to_thread(stand_still, scene.cluster.server)
+
+    await scene.finish(bound_s=30)
+    async with aclosing(scene.cluster.redis()) as redis:
+        for answer in answers:
+            assert answer.record.snapshot["status"] == "completed"
+            assert [entry.type for entry in answer.record.log].count("start") == 1
+            assert await redis.hget(keys.meta(answer.id), "failures") == b"0"
 
 
 async def test_a_full_redis_refuses_prompts_and_running_answers_survive(scene: Scene):
@@ -116,14 +178,13 @@ async def test_a_full_redis_refuses_prompts_and_running_answers_survive(scene: S
 
 async def test_redis_stopped_and_continued(scene: Scene):
     """SIGSTOP: connections stay open and nothing answers, for longer than lease and time-outs."""
-    answer = await scene.start(demo_body(200, 60))
+    answer = await scene.start(demo_body(120, 60))
     await scene.read_to(answer, 15)
 
     scene.cluster.server.freeze()
     async with Outsider(*scene.cluster.urls) as outsider:
-        for url in scene.cluster.urls:
-            refused = await outsider.post(demo_body(5, 0), node=url)
-            assert refused.status == 503
+        posts = [outsider.post(demo_body(5, 0), node=url) for url in scene.cluster.urls]
+        assert [refused.status for refused in await asyncio.gather(*posts)] == [503, 503]
     scene.cluster.server.thaw()
 
     await scene.finish(bound_s=40, is_lossless=False)
@@ -137,6 +198,39 @@ async def test_new_prompts_are_served_after_an_outage(scene: Scene):
 
     await scene.finish(bound_s=25, is_lossless=False)
     assert answer.record.snapshot["status"] == "completed"
+
+
+async def test_readyz_names_what_is_wrong(scene: Scene):
+    """Redis may refuse just the subscription, and workers may be there and do nothing."""
+    with scene.cluster.server.client() as client:
+        async with Outsider(*scene.cluster.urls) as outsider:
+            try:
+                client.execute_command("ACL", "SETUSER", "default", "-subscribe")
+                client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+                await until(partial(fails, outsider, {"live_connection"}), 10, "deaf nodes")
+                # The logs are read all the same, once a second.
+                answer = await scene.start(demo_body(40, 40))
+                await scene.finish(bound_s=15)
+                for worker in scene.cluster.workers:
+                    worker.freeze()
+                wrong = {"live_connection", "worker"}
+                await until(partial(fails, outsider, wrong), 10, "idle workers")
+            finally:
+                client.execute_command("ACL", "SETUSER", "default", "+subscribe")
+                for worker in scene.cluster.workers:
+                    worker.thaw()
+            await until(partial(fails, outsider, set()), 10, "all is well again")
+    assert answer.record.snapshot["status"] == "completed"
+
+
+async def fails(outsider: Outsider, names: set[str]) -> bool:
+    """Whether exactly these checks fail, at both nodes."""
+    for node in (outsider.url, outsider.other_url):
+        answer = await outsider.get("/readyz", node=node)
+        assert answer.status == (503 if names else 200), answer.body
+        failed = {name for name, is_fine in answer.json()["checks"].items() if not is_fine}
+        assert failed == names
+    return True
 
 
 async def readers_of(outsider: Outsider) -> bool:

@@ -7,10 +7,12 @@ restart resets, fail ends. Rows 1, 13 and 14 of the fault table.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from tests.support.processes import Cluster
+from tests.support.redis_server import free_port
 from tests.support.scene import Playing, Scene
 from tests.support.upstream import Upstream, expected_text, script_of
 from tests.support.wait import until
@@ -21,6 +23,12 @@ TABLE = """
 backend = "openai"
 base_url = "{url}"
 on_takeover = "{name}"
+"""
+NOWHERE = """
+[models.nowhere]
+backend = "openai"
+base_url = "http://127.0.0.1:{port}/v1"
+on_takeover = "restart"
 """
 
 
@@ -35,7 +43,10 @@ async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
     models = "".join(
         TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart", "fail")
     )
-    async with Cluster(api=2, workers=2, lease_s=LEASE_S, models=models) as cluster:
+    models += NOWHERE.format(port=free_port())
+    settings = {"upstream_idle_s": "1"}
+    cluster = Cluster(api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings)
+    async with cluster:
         yield cluster
 
 
@@ -97,27 +108,49 @@ async def test_fail_ends_with_worker_lost(scene: Scene):
     assert (error["code"], error["retryable"]) == ("worker_lost", True)
 
 
-@pytest.mark.parametrize("fault", ["cut", "error", "error_field", "eof", "garbage", "status"])
-async def test_an_upstream_that_fails_in_mid_answer_is_asked_again(scene: Scene, fault):
-    prompt = f"fail with {fault}"
-    fault_at = 0 if fault == "status" else 20
-    answer = await begin(
-        scene, "continue", prompt, fault=fault, fault_at=fault_at, fault_requests=1
-    )
+FAULTS: dict[str, dict[str, Any]] = {
+    "hangs up in mid-line": {"fault": "cut", "fault_at": 20},
+    "sends an error and [DONE]": {"fault": "error", "fault_at": 20},
+    "sends an error as a field": {"fault": "error_field", "fault_at": 20},
+    "ends without a finish": {"fault": "eof", "fault_at": 20},
+    "falls silent": {"fault": "stall", "fault_at": 20},
+    "sends what is no UTF-8": {"fault": "garbage", "fault_at": 20},
+    "answers 500": {"fault": "status"},
+    "answers 429, come back in a second": {"fault": "status", "status": 429, "retry_after": "1"},
+    "hangs up before the first token": {"fault": "cut"},
+}
+
+
+async def test_upstreams_that_fail_are_asked_again_and_the_answers_are_whole(scene: Scene):
+    """All of them at once, one worker's other answers among them."""
+    answers = {}
+    for prompt, fault in FAULTS.items():
+        answers[prompt] = await begin(scene, "continue", prompt, **fault, fault_requests=1)
 
     await scene.finish(bound_s=25)
-    assert answer.record.snapshot["status"] == "completed"
+    for prompt, answer in answers.items():
+        assert answer.record.snapshot["status"] == "completed", prompt
+        assert [entry.type for entry in answer.record.log].count("start") == 2, prompt
 
 
-async def test_an_upstream_that_always_fails_ends_the_answer(scene: Scene):
-    told = {"tokens": 20, "fault": "eof", "fault_at": 5, "fault_requests": 0}
-    body = {"model": "restart", "prompt": "never ends well", "params": {"upstream": told}}
+@pytest.mark.parametrize(
+    ("model", "told", "code"),
+    [
+        ("restart", {"tokens": 20, "fault": "eof", "fault_at": 5}, "attempts_exhausted"),
+        ("nowhere", {}, "attempts_exhausted"),
+        ("continue", {"fault": "huge_line", "fault_at": 5}, "upstream_error"),
+    ],
+    ids=["always breaks off", "refuses the connection", "sends an endless line"],
+)
+async def test_an_upstream_that_always_fails_ends_the_answer(scene: Scene, model, told, code):
+    params = {"upstream": told | {"fault_requests": 0}} if told else {}
+    body = {"model": model, "prompt": "never ends well", "params": params}
     answer = await scene.start(body, has_text=False)
 
     await scene.finish(bound_s=28, is_lossless=False)
     error = answer.record.log[-1].fields["error"]
     assert answer.record.snapshot["status"] == "failed"
-    assert error["code"] == "attempts_exhausted"
+    assert error["code"] == code
 
 
 async def test_cancel_closes_the_connection_to_the_upstream(scene: Scene, upstream: Upstream):

@@ -19,8 +19,9 @@ import signal
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 import workers.worker
 from shared.events import Token
@@ -34,7 +35,7 @@ from workers.backends.contract import Item
 from workers.backends.demo import DemoBackend
 
 BLOCK_AT = 10  # tokens
-BLOCK_S = 1.8  # more than two leases
+BLOCK_S = 2.5  # some three leases
 POISON_AT = 3
 CRASH_AT = 17
 DEATHS = (

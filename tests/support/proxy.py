@@ -80,6 +80,10 @@ class Proxy:
         self._is_refusing = True
         await self.cut()
 
+    def lead_to(self, port: int) -> None:
+        """Connections made from now on go to this port: an address that follows the master."""
+        self._target = (self._target[0], port)
+
     async def cut(self) -> None:
         """Break every open connection with a reset."""
         tasks = list(self._connections)

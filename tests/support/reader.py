@@ -100,7 +100,11 @@ class CarefulReader:
                 "longpoll": self._read_longpoll,
             }[transport]
             return await read(http, url)
-        except (aiohttp.ClientConnectorError, ConnectionRefusedError):
+        except (
+            aiohttp.ClientConnectorError,
+            aiohttp.ConnectionTimeoutError,  # it never came to be: on a machine that is too busy
+            ConnectionRefusedError,
+        ):
             return "refused"
         except (aiohttp.ServerTimeoutError, aiohttp.SocketTimeoutError):
             return "stalled"

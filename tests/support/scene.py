@@ -36,6 +36,7 @@ class Playing:
     record: Record
     readers: list[CarefulReader] = field(default_factory=list)
     tasks: list[asyncio.Task[Reading]] = field(default_factory=list)
+    whole: str = ""  # of which an answer that is to be cancelled must have said a beginning
 
     @property
     def id(self) -> str:
@@ -76,19 +77,25 @@ class Scene:
         readers: int = 2,
         has_text: bool = True,
         text: str | None = None,
+        node: str = "",
+        is_cut_short: bool = False,
     ) -> Playing:
         """Have a prompt accepted and set careful readers on it.
 
         Args:
+            node: which one accepts it; else any.
             hop_after: the first reader stays until it is broken off, the others hop.
             has_text: the whole text is known in advance (the demo model that completes).
             text: what it is, of a model that is not the demo.
+            is_cut_short: the test will cancel it, so that it lasts however slow the machine is.
         """
         begun = time.monotonic()
-        generation_id = (await self._client.start(body))["id"]
+        generation_id = (await self._client.start(body, node=node))["id"]
         if text is None and has_text:
             text = expected_text(body, generation_id)
-        playing = Playing(self.history.accepted(generation_id, at=begun, expected_text=text))
+        known = None if is_cut_short else text
+        playing = Playing(self.history.accepted(generation_id, at=begun, expected_text=known))
+        playing.whole = text if is_cut_short and text else ""
         self.playing.append(playing)
         for n in range(readers):
             reading = Reading(f"reader {n}")
@@ -109,6 +116,23 @@ class Scene:
             self._deadline_s,
             f"{events} events of {playing.id} to every reader\n{self.cluster.report()}",
         )
+
+    async def read_on(self, playing: Playing, events: int) -> bool:
+        """Return once the readers have been given so many more, each; False: they have the end.
+
+        For faults that make events fewer: what a worker could not write for a while is joined.
+        """
+        goals = [len(reading.deliveries) + events for reading in playing.readings]
+
+        def is_there() -> bool:
+            return all(
+                reading.end is not None or len(reading.deliveries) >= goal
+                for reading, goal in zip(playing.readings, goals, strict=True)
+            )
+
+        what = f"{events} more events of {playing.id}, or its end\n{self.cluster.report()}"
+        await until(is_there, self._deadline_s, what)
+        return all(reading.end is None for reading in playing.readings)
 
     async def read_to_one(self, reading: Reading, events: int) -> None:
         """The same for one reader."""
@@ -146,6 +170,10 @@ class Scene:
             playing.record.log = await self._dump(playing.id)
             playing.record.snapshot = await self._client.snapshot(playing.id)
         problems = self.history.check(bound_s=bound_s)
+        for playing in self.playing:
+            said = (playing.record.snapshot or {}).get("text")
+            if playing.whole and not (said and playing.whole.startswith(said)):
+                problems.append(f"{playing.id}: {said!r} is no beginning of its text")
         for playing in self.playing:
             for reader in playing.readers:
                 name = f"{playing.id}: {reader.reading.reader}"

@@ -7,10 +7,10 @@ situation is met by both, on a real server: the fake numbers attempts by its clo
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from shared import keys
 from shared.outcomes import Append

@@ -139,3 +139,13 @@ async def test_a_target_that_is_gone_breaks_the_connection():
 
         assert await is_broken(reader)
         writer.close()
+
+
+async def test_it_leads_to_another_port_from_the_next_connection_on(echo):
+    async with Proxy("127.0.0.1", 1) as proxy:
+        proxy.lead_to(echo.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"hello")
+
+        assert await reader.readexactly(5) == b"hello"
+        writer.close()

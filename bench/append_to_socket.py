@@ -1,0 +1,49 @@
+"""Under a steady load, how long does a token take from the model server's write to a reader's read?
+
+The worker's socket, its gathering, Redis, the node and its write are all in it: more than from the
+append to the socket, and what a person feels. Every token of the window counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.support.answer import new_answers
+from bench.support.stage import Stage
+from bench.support.table import Contest, Row, percentile
+
+GOALS_MS = {"p50": 5.0, "p99": 25.0}
+SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    streams: int
+    per_s: int
+    window_s: float
+    first_s: float
+
+
+FULL = Size(100, 50, 8.0, 1.5)
+QUICK = Size(5, 20, 0.3, 0.2)
+
+
+async def run(stage: Stage) -> list[Row]:
+    size = QUICK if stage.is_quick else FULL
+    contest = Contest(
+        f"{size.streams * size.per_s:,} tokens/s, {size.streams} generations with 1 reader each:"
+        " from the model's write to the reader's read",
+        "ms",
+        goals=GOALS_MS,
+    )
+    for _ in stage.rounds():
+        async with stage.node() as node:
+            tokens = stage.tokens(size.per_s, size.window_s)
+            answers = new_answers(
+                size.streams, tokens=tokens, per_s=size.per_s, first_s=size.first_s
+            )
+            play = await stage.play(node, answers, kind="sse", readers=1, window_s=size.window_s)
+            latencies = play.latencies_ms()
+            for name, share in SHARES.items():
+                contest.add(name, percentile(latencies, share), joined=play.joined)
+    return contest.rows()

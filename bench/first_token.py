@@ -1,0 +1,134 @@
+"""Time to the first token: a POST that streams, against the model server asked directly.
+
+One request after the other on a connection that is open already, in turns: directly, through
+Tailrace. The model says its first token at once, so that what is left is the way. Unloaded, and
+while many other answers stream through the same node, worker and model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from bench.support.answer import Answer, new_answers
+from bench.support.load import ENDS, Address, post
+from bench.support.stage import Stage, address
+from bench.support.table import MS, Contest, Row, percentile
+from tests.support.processes import Role
+
+DIRECT = "the model server, asked directly"
+OURS = "added by Tailrace"
+GOALS_MS = {"unloaded": (2.0, 10.0), "loaded": (4.0, 25.0)}  # p50, p99
+FIRST_TEXT = (b'"content":"', b'"text":"')
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    asks: int
+    streams: int
+    per_s: int
+    first_s: float
+
+
+FULL = Size(400, 100, 20, 2.0)
+QUICK = Size(5, 5, 20, 0.1)
+
+
+async def run(stage: Stage) -> list[Row]:
+    size = QUICK if stage.is_quick else FULL
+    works = {
+        "unloaded": "first token of a POST that streams",
+        "loaded": f"the same beside {size.streams} generations at {size.per_s} tokens/s",
+    }
+    contests = {
+        (name, share): Contest(f"{work}: p{share}", "ms", goals={OURS: GOALS_MS[name][share == 99]})
+        for name, work in works.items()
+        for share in (50, 99)
+    }
+    for _ in stage.rounds():
+        async with stage.node() as node:
+            await stage.quiet()
+            _add(contests, "unloaded", await _compare(stage, node, size))
+            await stage.quiet()
+            async with _streams(stage, node, size):
+                _add(contests, "loaded", await _compare(stage, node, size))
+    return [row for contest in contests.values() for row in contest.rows()]
+
+
+def _add(
+    contests: dict[tuple[str, int], Contest], name: str, seen: tuple[list[float], list[float]]
+) -> None:
+    direct, through = seen
+    for share in (50, 99):
+        alone = percentile(direct, share / 100)
+        contests[name, share].add(DIRECT, alone)
+        contests[name, share].add(OURS, percentile(through, share / 100) - alone)
+
+
+async def _compare(stage: Stage, node: Role, size: Size) -> tuple[list[float], list[float]]:
+    """Milliseconds to the first token: directly, and through Tailrace."""
+    direct, through = [], []
+    async with _connected(("127.0.0.1", stage.upstream.port)) as model:
+        async with _connected(address(node)) as ours:
+            for _ in range(size.asks):
+                answer, again = new_answers(2, tokens=2)
+                asked = post("/v1/chat/completions", answer.chat_body()).first
+                direct.append(await _first_token_ms(*model, asked, answer))
+                asked = post("/v1/generations", again.body()).first
+                through.append(await _first_token_ms(*ours, asked, again))
+                await stage.upstream.times([answer, again])
+    return direct, through
+
+
+async def _first_token_ms(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: bytes, answer: Answer
+) -> float:
+    """Ask, and read the whole answer.
+
+    Raises:
+        AssertionError: its text is not what it should be.
+    """
+    began_s, at_s = time.monotonic(), 0.0
+    writer.write(asked)
+    got = b""
+    while ENDS["sse"] not in got:
+        data = await reader.read(65_536)
+        assert data, f"the connection was closed: {got[-200:]!r}"
+        got += data
+        if not at_s and any(answer.token(0).encode() in got and mark in got for mark in FIRST_TEXT):
+            at_s = time.monotonic()
+    texts = [got.find(answer.token(n).encode()) for n in range(answer.tokens)]
+    assert min(texts) > 0 and texts == sorted(texts), got[-500:]
+    return (at_s - began_s) * MS
+
+
+@asynccontextmanager
+async def _connected(
+    server: Address,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection(*server)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+@asynccontextmanager
+async def _streams(stage: Stage, node: Role, size: Size) -> AsyncIterator[None]:
+    """Other answers that go on for as long as this is open, and are cancelled then."""
+    answers = new_answers(size.streams, tokens=100_000, per_s=size.per_s, first_s=0.05)
+    asks = [post("/v1/generations", answer.body()) for answer in answers]
+    await stage.load.open(address(node), asks, end=ENDS["sse"])
+    await stage.load.opened()
+    await asyncio.sleep(stage.settle_s)
+    try:
+        yield
+    finally:
+        await stage.system.cancel_all(node)
+        await stage.load.over()
+        await stage.load.close()
+        await stage.upstream.times(answers)

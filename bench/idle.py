@@ -1,0 +1,144 @@
+"""Many readers of a generation that says nothing: what does each cost in memory, and a heartbeat?
+
+Memory is what the process grew by when they came, after a few others had come and gone. A
+heartbeat's CPU is what was spent beyond the same process without readers, for each one that
+reached a socket. Everybody sends one every 2 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from bench.support import naive
+from bench.support.cpu import rss_bytes
+from bench.support.load import ACCEPT, Address, get, get_events
+from bench.support.load_process import Ask
+from bench.support.nchan import WHO as NCHAN
+from bench.support.nchan import Nchan, why_missing
+from bench.support.stage import Stage, WindowMissed, address
+from bench.support.table import US, Contest, Row
+from bench.support.writer import Writer
+from tests.support.generation import Holder
+from tests.support.processes import Role
+
+OURS = {"sse": "Tailrace, SSE", "ndjson": "Tailrace, NDJSON", "ws": "Tailrace, WebSocket"}
+MEMORY_KB_MAX, BEAT_US_MAX = 12.0, 10.0
+BEAT_S = 2
+BEATS = {"sse": b": ping\n", "ndjson": b"\r\n\n\r\n", "ws": b"\x89"}
+NCHAN_BEAT = b"event: ping"
+NAIVE_BEAT = b": ping - "
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    readers: int
+    warm: int
+    window_s: float
+    beat_s: int
+
+
+FULL = Size(2_000, 100, 8.0, BEAT_S)
+QUICK = Size(20, 2, 1.6, 1)
+
+
+@dataclass(slots=True)
+class _Idle:
+    """One server with idle readers."""
+
+    stage: Stage
+    size: Size
+    memory: Contest
+    beats: Contest
+
+    async def measure(self, who: str, pid: int, server: Address, ask: Ask, *, beat: bytes) -> None:
+        load, size = self.stage.load, self.size
+        await self.stage.quiet()
+        await _warm(self.stage, server, ask, size.warm)
+        alone = await self.stage.watch(
+            {who: pid}, time.monotonic() + self.stage.settle_s, size.window_s / 2
+        )
+        before = rss_bytes(pid)
+        await _connect(self.stage, server, ask, size.readers)
+        self.memory.add(who, (rss_bytes(pid) - before) / 1_000 / size.readers)
+        seen = await load.count(beat)
+        window = await self.stage.watch({who: pid}, 0.0, size.window_s)
+        count = await load.count(beat) - seen
+        await load.close()
+        if not count:
+            raise WindowMissed(f"{who}: no heartbeat came within {window.took_s:.1f} s")
+        idle_s = alone.cpu_s[who] * window.took_s / alone.took_s
+        self.beats.add(who, US * (window.cpu_s[who] - idle_s) / count)
+
+
+async def run(stage: Stage) -> list[Row]:
+    size = QUICK if stage.is_quick else FULL
+    work = f"{size.readers:,} idle readers"
+    memory_goals = dict.fromkeys(OURS.values(), MEMORY_KB_MAX)
+    beat_goals = dict.fromkeys(OURS.values(), BEAT_US_MAX)
+    idle = _Idle(
+        stage,
+        size,
+        Contest(f"{work}: memory of the node for each", "kB", goals=memory_goals),
+        Contest(f"{work}: CPU of the node per heartbeat", "µs", goals=beat_goals),
+    )
+    for n in stage.rounds():
+        await _ours(idle)
+        if not why_missing():
+            async with Nchan(stage.system.server.port, ping_s=size.beat_s) as nchan:
+                ask = get("/read/idle")
+                await idle.measure(NCHAN, nchan.pid, nchan.address, ask, beat=NCHAN_BEAT)
+        if n == 0:
+            await _naive(idle)
+    return [*idle.memory.rows(), *idle.beats.rows()]
+
+
+async def _ours(idle: _Idle) -> None:
+    system = idle.stage.system
+    async with Writer(system.server.url) as writer:
+        holder = await writer.begin()
+        kinds = {"sse": OURS["sse"]} if idle.stage.is_quick else OURS
+        for kind, who in kinds.items():
+            async with system.node(heartbeat_s=str(idle.size.beat_s)) as node:
+                ask = get_events(kind, holder.generation_id)
+                await idle.measure(who, node.pid, address(node), ask, beat=BEATS[kind])
+        await writer.end(holder, said=0)
+
+
+async def _naive(idle: _Idle) -> None:
+    system = idle.stage.system
+    async with Writer(system.server.url) as writer, idle.stage.naive(idle.size.beat_s) as app:
+        holder = await writer.begin()
+        ask = get_events("sse", holder.generation_id)
+        await idle.measure(naive.WHO, app.pid, app.address, ask, beat=NAIVE_BEAT)
+        await writer.end(holder, said=0)
+
+
+async def memory_kb(stage: Stage, node: Role, kind: str, holder: Holder, readers: int) -> float:
+    """What each of these idle readers costs a node, kB, after a few others; they are let go."""
+    ask = get_events(kind, holder.generation_id)
+    if kind == "poll":  # after its only event: it waits
+        ask = get(
+            f"/v1/generations/{holder.generation_id}/events?wait=60&last_event_id=1-1",
+            accept=ACCEPT["poll"],
+        )
+    await _warm(stage, address(node), ask, readers // 10)
+    before = rss_bytes(node.pid)
+    await _connect(stage, address(node), ask, readers)
+    grown = rss_bytes(node.pid) - before
+    await stage.load.close()
+    return grown / 1_000 / readers
+
+
+async def _warm(stage: Stage, server: Address, ask: Ask, readers: int) -> None:
+    """Let a few come and go: what a process needs once is not counted."""
+    await _connect(stage, server, ask, readers)
+    await stage.load.close()
+
+
+async def _connect(stage: Stage, server: Address, ask: Ask, readers: int) -> None:
+    await stage.load.open(server, [ask] * readers, end=b"never")
+    if b"wait=60" not in ask.first:
+        await stage.load.opened()
+    await asyncio.sleep(stage.settle_s)  # what was needed for the requests is let go

@@ -1,0 +1,117 @@
+"""What a token costs Redis: commands sent to it, its CPU, and the bytes that it keeps.
+
+Many generations through a real worker to one reader each, so that every frame is published to
+somebody. Commands are what clients have sent; what a script calls inside is its own matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from bench.support.answer import Answer, new_answers
+from bench.support.stage import Stage
+from bench.support.table import Contest, Row
+from shared import keys
+from tests.support.processes import Role
+
+GOALS = {"commands sent to it": 0.7, "its CPU, µs": 6.0, "bytes kept in the log": 70.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    streams: int
+    per_s: int
+    window_s: float
+    first_s: float
+
+
+FULL = Size(200, 50, 6.0, 2.0)
+QUICK = Size(5, 50, 0.3, 0.2)
+
+
+async def run(stage: Stage) -> list[Row]:
+    size = QUICK if stage.is_quick else FULL
+    work = f"Redis at {size.streams * size.per_s:,} tokens/s, {size.streams} generations: per token"
+    contest = Contest(work, "", goals=GOALS)
+    for _ in stage.rounds():
+        async with stage.node() as node:
+            await _cost(stage, node, size, contest)
+            await _sent(stage, node, size, contest)
+    return contest.rows()
+
+
+async def _cost(stage: Stage, node: Role, size: Size, contest: Contest) -> None:
+    redis = stage.system.redis
+    answers = _answers(stage, size, size.window_s)
+    play = await stage.play(
+        node,
+        answers,
+        kind="sse",
+        readers=1,
+        window_s=size.window_s,
+        probe=lambda: _counters(redis),
+    )
+    seen, said = play.window.seen, sum(answer.tokens for answer in answers)
+    contest.add("its CPU, µs", play.us_per_token("redis"), joined=play.joined)
+    contest.add("its CPU in scripts, µs", seen["usec"] / play.tokens)
+    contest.add("commands run, inside scripts too", seen["run"] / play.tokens)
+    usages: Any = [
+        redis.memory_usage(keys.log(one), samples=0) for one in stage.system.newest(size.streams)
+    ]
+    contest.add("bytes kept in the log", sum(usages) / said)
+
+
+def _counters(redis: Redis) -> dict[str, float]:
+    stats: Any = redis.info("commandstats")
+    scripts = [row["usec"] for name, row in stats.items() if "eval" in name]
+    return {"run": float(sum(row["calls"] for row in stats.values())), "usec": sum(scripts)}
+
+
+async def _sent(stage: Stage, node: Role, size: Size, contest: Contest) -> None:
+    """Count what clients send, in a run of its own: only MONITOR tells it apart, and it costs."""
+    window_s = size.window_s / 3
+    async with Monitor(stage.system.server.port) as monitor:
+        play = await stage.play(
+            node,
+            _answers(stage, size, window_s),
+            kind="sse",
+            readers=1,
+            window_s=window_s,
+            probe=lambda: {"sent": float(monitor.sent)},
+        )
+    contest.add("commands sent to it", play.window.seen["sent"] / play.tokens)
+
+
+class Monitor:
+    """Counts the commands that clients send, as Redis's MONITOR shows them. Use `async with`."""
+
+    def __init__(self, port: int) -> None:
+        self.sent = 0
+        self._port = port
+
+    async def __aenter__(self) -> Monitor:
+        reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writer.write(b"MONITOR\r\n")
+        self._group = asyncio.TaskGroup()
+        await self._group.__aenter__()
+        self._group.create_task(self._count(reader))
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        self._writer.close()  # which ends the reading, too
+        await self._group.__aexit__(*exc)
+        await self._writer.wait_closed()
+
+    async def _count(self, reader: asyncio.StreamReader) -> None:
+        while data := await reader.read(1 << 20):
+            # A line a command; what a script calls says `lua` in place of an address.
+            self.sent += data.count(b"\n") - data.count(b" lua] ")
+
+
+def _answers(stage: Stage, size: Size, window_s: float) -> list[Answer]:
+    tokens = stage.tokens(size.per_s, window_s)
+    return new_answers(size.streams, tokens=tokens, per_s=size.per_s, first_s=size.first_s)

@@ -1,0 +1,84 @@
+"""A replica that lacks the last writes is promoted under nodes and workers that are at work.
+
+Row 10 of the fault table, with real roles behind an address that follows the master; the write
+protocol's own cases are in test_failover.py. Who has what the replica lacks writes it again. What
+nobody has is said anew under numbers that were never given out, and readers who had seen more are
+told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.demo import demo_body
+from tests.support.processes import Cluster, Role
+from tests.support.proxy import Proxy
+from tests.support.redis_server import RedisServer
+from tests.support.scene import Playing, Scene
+from tests.support.wait import until
+
+LEASE_S = 0.8
+LONG = demo_body(5_000, 50)
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[tuple[RedisServer, RedisServer, Proxy]]:
+    """A master, a replica of it, and the link between them."""
+    with RedisServer(tcp=True) as master, RedisServer(tcp=True) as replica:
+        async with Proxy("127.0.0.1", master.port) as link:
+            with replica.client() as client:
+                client.execute_command("REPLICAOF", "127.0.0.1", str(link.port))
+            replica.replica_of = master
+            yield master, replica, link
+
+
+async def test_what_the_replica_lacks_is_written_again_or_said_anew(servers):
+    master, replica, link = servers
+    async with Proxy("127.0.0.1", master.port) as front:
+        url = f"redis://127.0.0.1:{front.port}/0"
+        cluster = Cluster(api=2, workers=2, lease_s=LEASE_S, server=master, redis_url=url)
+        async with cluster, Scene(cluster) as scene:
+            answers: list[Playing] = []
+            holders: dict[str, Role] = {}
+            while len(answers) < 4 or len(set(holders.values())) < 2:
+                answers.append(await scene.start(LONG, is_cut_short=True))
+                holders[answers[-1].id] = await scene.holder(answers[-1])
+            for answer in answers:
+                await scene.read_to(answer, 8)
+            await asyncio.to_thread(replica.wait_replicated)
+            link.stall()  # from here on the replica hears nothing
+            late = await scene.start(LONG, is_cut_short=True)
+            for answer in [*answers, late]:
+                await scene.read_on(answer, 10)
+            holders[late.id] = await scene.holder(late)
+            (victim,) = (role for role in cluster.workers if role is not holders[late.id])
+
+            victim.kill()
+            master.kill()
+            replica.promote()
+            cluster.server = replica
+            front.lead_to(replica.port)
+
+            orphans = [answer for answer in answers if holders[answer.id] is victim]
+            told = [reading for answer in orphans for reading in answer.readings]
+            await until(lambda: all(r.resets for r in told), 30, "those who had seen more are told")
+            for answer in [*answers, late]:
+                await scene.read_on(answer, 10)
+                await scene.cancel(answer)
+            await scene.finish(bound_s=40, is_lossless=False)
+
+    assert orphans
+    for answer in [*answers, late]:
+        numbers = attempts_of(answer)
+        if answer in orphans:
+            assert numbers[0] == 1 and numbers[-1] > 10**12
+        else:
+            assert numbers == [1], "its worker wrote again what the replica lacked"
+            assert not any(reading.resets for reading in answer.readings)
+
+
+def attempts_of(answer: Playing) -> list[int]:
+    return [entry.fields["attempt"] for entry in answer.record.log if entry.type == "start"]

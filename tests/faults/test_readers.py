@@ -1,0 +1,137 @@
+"""Readers that must not matter to anybody else, and readers that come at every possible moment.
+
+Row 22 of the fault table: subscribers that read nothing, or whose machine is gone. And the join:
+a live stream has as many moments for it as it has events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+from collections.abc import AsyncIterator
+from functools import partial
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.deliveries import Reading
+from tests.support.outsider import Outsider
+from tests.support.processes import Cluster
+from tests.support.reader import TRANSPORTS, CarefulReader
+from tests.support.scene import Playing, Scene
+from tests.support.upstream import Upstream, expected_text, script_of
+from tests.support.wait import until
+
+MODELS = """
+[models.upstream]
+backend = "openai"
+base_url = "{url}"
+"""
+CHUNKS, TOKENS_PER_CHUNK, PAUSE_S = 150, 600, 0.015  # about a megabyte in two seconds
+DEAD = 20  # at each node
+
+
+@pytest.fixture(scope="module")
+async def shared() -> AsyncIterator[Cluster]:
+    async with Upstream() as upstream:
+        models = MODELS.format(url=upstream.base_url)
+        async with Cluster(api=2, workers=1, models=models) as cluster:
+            yield cluster
+
+
+@pytest.fixture
+async def scene(shared: Cluster) -> AsyncIterator[Scene]:
+    async with Scene(shared) as scene:
+        yield scene
+
+
+async def begin(scene: Scene, prompt: str, *, readers: int, **script: float) -> Playing:
+    body = {"model": "upstream", "prompt": prompt, "params": {"upstream": script}}
+    text = expected_text(prompt, script_of({"messages": [], "upstream": script}))
+    return await scene.start(body, text=text, transports=("sse",), hop_after=0, readers=readers)
+
+
+async def test_readers_that_read_nothing_cost_the_worker_and_the_others_nothing(
+    scene: Scene, figure
+):
+    """They take no byte after their request, from the first event to the last and longer."""
+    answer = await begin(
+        scene, "much", readers=2, tokens=CHUNKS * TOKENS_PER_CHUNK, per_chunk=TOKENS_PER_CHUNK,
+        delay_s=PAUSE_S,
+    )  # fmt: skip
+    dead = [dead_reader(url, answer.id) for url in scene.cluster.urls for _ in range(DEAD)]
+    await asyncio.gather(*answer.tasks)
+    async with Outsider(*scene.cluster.urls) as outsider:
+        stuck = [await subscribers(outsider, node) for node in scene.cluster.urls]
+        for each in dead:
+            each.close()
+        for node in scene.cluster.urls:
+            await until(partial(has_none, outsider, node), 10, "the dead are forgotten")
+
+    await scene.finish(bound_s=20)
+    assert stuck == [DEAD, DEAD], "each of them was still owed something"
+    (took_s,) = [story["took_s"] for story in stories(scene, answer.id)]
+    figure(
+        f"an answer beside {2 * DEAD} dead readers",
+        f"{took_s:.2f} s at its worker; the model takes {CHUNKS * PAUSE_S:.2f} s",
+    )
+    assert took_s < CHUNKS * PAUSE_S + 2.0
+
+
+def dead_reader(url: str, generation_id: str) -> socket.socket:
+    """A connection that asks for the stream and never reads."""
+    parts = urlsplit(url)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    # Small segments: else the sender's kernel takes megabytes on its own, and nobody is slow.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+    sock.connect((parts.hostname, parts.port))
+    sock.send(f"GET /v1/generations/{generation_id}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return sock
+
+
+async def subscribers(outsider: Outsider, node: str) -> int:
+    metrics = (await outsider.get("/metrics", node=node)).body.decode()
+    return sum(
+        int(float(n)) for n in re.findall(r"^tailrace_subscribers{.*} (\S+)$", metrics, re.M)
+    )
+
+
+async def has_none(outsider: Outsider, node: str) -> bool:
+    return await subscribers(outsider, node) == 0
+
+
+def stories(scene: Scene, generation_id: str) -> list[dict[str, float]]:
+    """What the workers' logs say of its attempts."""
+    lines = [ln for w in scene.cluster.workers for ln in w.output.read_text().splitlines()]
+    return [json.loads(ln) for ln in lines if "generation left" in ln and generation_id in ln]
+
+
+async def test_a_reader_may_join_at_every_position(scene: Scene):
+    """With each event that one reader is given another one comes: from the start, or from there."""
+    answer = await begin(scene, "join me", readers=1, tokens=110, delay_s=0.01)
+    (first,) = answer.readings
+    joined = 0
+    while first.end is None:
+        await scene.read_to_one(first, joined + 1)
+        for position in range(joined, len(first.deliveries)):
+            join(scene, answer, position)
+        joined = len(first.deliveries)
+
+    await scene.finish(bound_s=20)
+    assert joined > 60
+
+
+def join(scene: Scene, answer: Playing, position: int) -> None:
+    """One more reader of this answer; every second one has what the first has had up to here."""
+    reading = Reading(f"joined at {position}")
+    if position % 2:
+        reading.steps += answer.readings[0].deliveries[: position + 1]
+    transport = TRANSPORTS[position // 2 % len(TRANSPORTS)]
+    nodes = scene.cluster.urls[:: 1 if position % 3 else -1]
+    reader = CarefulReader(reading, nodes, transports=(transport,))
+    answer.record.readings.append(reading)
+    answer.readers.append(reader)
+    answer.tasks.append(asyncio.create_task(reader.run(answer.id, deadline_s=20)))
