@@ -25,7 +25,7 @@ class Size:
 
 
 FULL = Size(100, 50, 8.0, 1.5)
-QUICK = Size(5, 20, 0.3, 0.2)
+QUICK = Size(5, 50, 0.1, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:

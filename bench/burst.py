@@ -35,7 +35,7 @@ class Size:
 
 
 FULL = Size(500, 2_000, 2.5)
-QUICK = Size(10, 200, 0.3)
+QUICK = Size(10, 200, 0.15)
 
 
 async def run(stage: Stage) -> list[Row]:

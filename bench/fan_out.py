@@ -36,7 +36,7 @@ class Size:
 
 
 FULL = Size(900, 50, 6.0, 2.5)
-QUICK = Size(10, 50, 0.3, 0.3)
+QUICK = Size(10, 50, 0.1, 0.15)
 
 
 async def run(stage: Stage) -> list[Row]:

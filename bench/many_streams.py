@@ -33,7 +33,7 @@ class Size:
 
 
 FULL = Size(300, 20, 6.0, 3.0)
-QUICK = Size(5, 20, 0.3, 0.3)
+QUICK = Size(5, 50, 0.1, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:

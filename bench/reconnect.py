@@ -38,7 +38,7 @@ class Size:
 
 
 FULL = Size(1_000, 3_000)
-QUICK = Size(20, 300)
+QUICK = Size(5, 200)
 
 
 async def run(stage: Stage) -> list[Row]:

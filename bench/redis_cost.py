@@ -30,7 +30,7 @@ class Size:
 
 
 FULL = Size(200, 50, 6.0, 2.0)
-QUICK = Size(5, 50, 0.3, 0.2)
+QUICK = Size(5, 50, 0.15, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:

@@ -31,7 +31,7 @@ class Size:
 
 
 FULL = Size(100, 500, 20, 6.0, 1.0)
-QUICK = Size(5, 20, 20, 0.3, 0.2)
+QUICK = Size(5, 20, 50, 0.1, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:

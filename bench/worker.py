@@ -39,7 +39,7 @@ class Flood:
 
 
 FULL = Flood(500, 600, 200, 3.0)
-QUICK = Flood(5, 100, 500, 0.1)
+QUICK = Flood(5, 100, 1_000, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:

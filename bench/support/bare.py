@@ -38,11 +38,17 @@ def frames_of(kind: str, pieces: Sequence[str]) -> list[bytes]:
     for seq, text in enumerate(pieces, 2):
         data = fold.add(EventId(1, seq), encode(Token(text)))
         if kind == "ws":
-            size = bytes((len(data),)) if len(data) < 126 else b"\x7e" + len(data).to_bytes(2)
-            frames.append(b"\x81" + size + data)
+            frames.append(b"\x81" + _size(len(data)) + data)
         else:
             frames.append(b"%x\r\n%b\r\n" % (len(data), data))
     return frames
+
+
+def _size(count: int) -> bytes:
+    """The length of a WebSocket frame's payload. Source: RFC 6455, 5.2."""
+    if count < 126:
+        return bytes((count,))
+    return b"\x7e" + count.to_bytes(2) if count < 1 << 16 else b"\x7f" + count.to_bytes(8)
 
 
 class Bare:

@@ -80,8 +80,9 @@ class Contest:
         base = self.seen.get(self.base, [])
         ratios = [mine / theirs for mine, theirs in zip(values, base, strict=False)]
         goal, is_met = "", None
-        if who in self.goals:
-            limit, is_ratio = self.goals[who], bool(ratios) and self.is_goal_ratio
+        is_ratio = bool(self.base) and self.is_goal_ratio
+        if who in self.goals and (ratios or not is_ratio):
+            limit = self.goals[who]
             got = statistics.median(ratios if is_ratio else values)
             is_met = got >= limit if self.is_more_better else got <= limit
             unit = f" x {self.base}" if is_ratio else f" {self.unit}"

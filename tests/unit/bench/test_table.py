@@ -1,0 +1,80 @@
+"""Figures become medians, ratios and verdicts."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.support.table import Contest, number, percentile, show
+
+
+def contest(**options: object) -> Contest:
+    return Contest("work", "µs", **options)  # type: ignore[arg-type]
+
+
+def test_a_ratio_is_taken_within_each_repetition() -> None:
+    one = contest(base="bare")
+    for bare, ours in ((1.0, 2.0), (10.0, 20.0), (4.0, 12.0)):
+        one.add("bare", bare)
+        one.add("ours", ours)
+    ours = one.rows()[1]
+
+    assert list(ours.ratios) == [2.0, 2.0, 3.0]
+    assert ours.record()["median"] == 12.0
+    assert ours.record()["ratio"] == 2.0
+
+
+def test_who_was_measured_less_often_is_compared_with_the_same_repetitions() -> None:
+    one = contest(base="bare")
+    for bare in (2.0, 8.0):
+        one.add("bare", bare)
+    one.add("naive", 6.0)
+
+    assert list(one.rows()[1].ratios) == [3.0]
+
+
+@pytest.mark.parametrize(("value", "is_met"), [(2.4, True), (2.6, False)])
+def test_a_goal_is_a_ratio_where_there_is_a_base(value: float, is_met: bool) -> None:
+    one = contest(base="bare", goals={"ours": 1.25})
+    one.add("bare", 2.0)
+    one.add("ours", value)
+
+    assert one.rows()[1].is_met is is_met
+    assert one.rows()[1].goal == "≤ 1.25 x bare"
+
+
+def test_a_goal_without_a_base_or_that_says_so_is_a_value() -> None:
+    alone = contest(goals={"ours": 5.0}, is_more_better=True)
+    alone.add("ours", 6.0)
+    both = contest(base="bare", goals={"ours": 5.0}, is_goal_ratio=False)
+    both.add("bare", 1.0)
+    both.add("ours", 5.5)
+
+    assert alone.rows()[0].goal == "≥ 5 µs"
+    assert alone.rows()[0].is_met is True
+    assert both.rows()[1].is_met is False
+
+
+def test_a_base_that_was_not_measured_leaves_no_ratio_and_no_verdict_of_one() -> None:
+    one = contest(base="nchan", goals={"ours": 30.0})
+    one.add("ours", 5.0)
+
+    assert one.rows()[0].ratios == []
+    assert one.rows()[0].is_met is None
+
+
+def test_the_table_has_each_work_once_and_judges_only_when_asked_to() -> None:
+    one = contest(goals={"ours": 5.0})
+    one.add("ours", 4.0, joined=3.0)
+    one.add("theirs", 1_234_567.0)
+
+    assert show(one.rows()).splitlines()[0] == "work"
+    assert "3.00 a read" in show(one.rows()) and "1.23 M µs" in show(one.rows())
+    assert show(one.rows()).count(" met") == 1
+    assert " met" not in show(one.rows(), is_judged=False)
+
+
+def test_percentiles_and_numbers() -> None:
+    values = [float(n) for n in range(100, 0, -1)]
+
+    assert (percentile(values, 0.5), percentile(values, 0.99)) == (51.0, 100.0)
+    assert [number(v) for v in (0.123, 12.34, 1234.5)] == ["0.12", "12.3", "1,234"]
