@@ -33,8 +33,8 @@ test-redis: $(STAMP) ## Run what needs a server again, on Debian's redis-server
 soak: $(STAMP) ## Random faults against real processes, audited; SECONDS=600 SEED=1
 	@$(CLEAN_ENV) $(BIN)/python -m tests.soak.run --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
-bench: $(STAMP) ## CPU per token of each process; ARGS="--generations 100 --tokens-per-s 20"
-	@$(CLEAN_ENV) $(BIN)/python -m bench.cpu_per_token $(ARGS)
+bench: $(STAMP) ## Measure, beside a bare loop, nchan and a naive app; ARGS="fan_out worker --json FILE"
+	@$(CLEAN_ENV) $(BIN)/python -m bench $(ARGS)
 
 check: style types test ## Everything that must hold before a commit
 

@@ -13,10 +13,13 @@ import asyncio
 import importlib
 import json
 import os
+import platform
+import resource
 import sys
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from bench.support import cpu, nchan
 from bench.support.stage import Stage, open_stage
@@ -40,10 +43,13 @@ PATIENCE_S = 8.0
 
 def main() -> None:
     args = parse(sys.argv[1:])
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for each reader, or more
     rows = asyncio.run(run(args))
     print("\n" + show(rows, is_judged=not args.quick))
     if args.json:
-        args.json.write_text(json.dumps([row.record() for row in rows], indent=1))
+        found = {"machine": machine(), "rows": [row.record() for row in rows]}
+        args.json.write_text(json.dumps(found, indent=1, ensure_ascii=False))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -80,6 +86,16 @@ async def run(args: argparse.Namespace) -> list[Row]:
             rows += await bench(name).run(stage)
             say(f"{name}: {time.monotonic() - began:.0f} s; cores busy with others: {busy(stage)}")
     return rows
+
+
+def machine() -> dict[str, Any]:
+    """Where the figures are from."""
+    return {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "cores": len(cpu.CORES),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
 
 
 def busy(stage: Stage) -> str:

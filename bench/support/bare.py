@@ -17,27 +17,33 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from api.dialects.native import NDJSON, SSE, SocketFold
+import msgspec
+
 from bench.support.cpu import CORES
-from shared.events import Token, encode
-from shared.ids import EventId
-from shared.outcomes import parse_meta
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+FORMS = {
+    "sse": b'id: 1-%d\nevent: token\ndata: {"text":%b}\n\n',
+    "ndjson": b'{"id":"1-%d","type":"token","text":%b}\n',
+    "ws": b'{"type":"token","id":"ID","event_id":"1-%d","text":%b}',
+}
+ID = "gen_0000000000000000000000"
 LAST_CHUNK = b"0\r\n\r\n"
 TICK_S = 0.005  # many streams: what is due leaves this often
 
 Send = Callable[[bytes], int]
 
 
-def frames_of(kind: str, pieces: Sequence[str]) -> list[bytes]:
-    """What Tailrace writes to a socket for each of these tokens, byte for byte."""
-    meta = parse_meta("gen_0000000000000000000000", {})
-    fold = {"sse": SSE.new_fold, "ndjson": NDJSON.new_fold, "ws": SocketFold}[kind](meta)
+def frames_of(kind: str, pieces: Sequence[str], generation_id: str = ID) -> list[bytes]:
+    """What Tailrace writes to a socket for each of these tokens, byte for byte.
+
+    They follow a `start`; for `ws` a whole frame, else one chunk. Source: docs/protocol.md.
+    """
     frames = []
     for seq, text in enumerate(pieces, 2):
-        data = fold.add(EventId(1, seq), encode(Token(text)))
+        data = FORMS[kind] % (seq, msgspec.json.encode(text))
         if kind == "ws":
+            data = data.replace(b"ID", generation_id.encode(), 1)
             frames.append(b"\x81" + _size(len(data)) + data)
         else:
             frames.append(b"%x\r\n%b\r\n" % (len(data), data))

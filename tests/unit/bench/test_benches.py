@@ -13,8 +13,9 @@ import pytest
 from bench.__main__ import BENCHES
 from bench.support.answer import new_answers
 from bench.support.bare import LAST_CHUNK, frames_of
-from bench.support.load import Inexact, get
-from bench.support.stage import Stage, open_stage
+from bench.support.load import ENDS, Inexact, get, get_events
+from bench.support.stage import Stage, address, open_stage
+from bench.support.writer import Writer
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +49,21 @@ async def test_a_reader_that_loses_a_token_spoils_the_run(stage: Stage) -> None:
         await stage.load.report("sse", [answer.pieces()], [0])
     await stage.load.close()
     await stage.bare.call("close")
+
+
+@pytest.mark.parametrize("kind", ["sse", "ndjson", "ws"])
+async def test_the_bare_loop_sends_the_frames_of_a_node(stage: Stage, kind: str) -> None:
+    pieces = [" alpha", ' "δ"']  # so few that none are joined
+    async with stage.node() as node, Writer(stage.system.server.url) as writer:
+        holder = await writer.begin()
+        await writer.say(holder, pieces)
+        await writer.end(holder, said=len(pieces))
+        ask = get_events(kind, holder.generation_id)
+        await stage.load.open(address(node), [ask], end=ENDS[kind])
+        await stage.load.over()
+        for frame in frames_of(kind, pieces, holder.generation_id):
+            # What leaves in one write is one chunk.
+            data = frame if kind == "ws" else frame.partition(b"\r\n")[2][:-2]
+
+            assert await stage.load.count(data) == 1
+        await stage.load.close()
