@@ -12,7 +12,7 @@ SERVER_TESTS := $(wildcard tests/unit/shared tests/stateful tests/integration te
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-redis soak bench check style types format lock clean
+.PHONY: help setup up test test-redis conform soak bench check style types format lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -29,6 +29,11 @@ test-redis: $(STAMP) ## Run what needs a server again, on Debian's redis-server
 	@test -n "$(TEST_REDIS_SERVER_DEBIAN)" || { echo "no redis-server on PATH: apt-get install redis-server" >&2; exit 2; }
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 TEST_REDIS_SERVER=$(TEST_REDIS_SERVER_DEBIAN) \
 		$(BIN)/python -m pytest $(SERVER_TESTS) $(ARGS)
+
+conform: $(STAMP) ## Drive two nodes with the clients that people have; BASE_URL=… holds that one to the contract
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients $(ARGS)
+	@test -z "$(BASE_URL)" || $(CLEAN_ENV) $(BIN)/python -m pytest tests/conformance --base-url $(BASE_URL) \
+		$(if $(OTHER_URL),--other-url $(OTHER_URL)) $(if $(KEY),--key $(KEY))
 
 soak: $(STAMP) ## Random faults against real processes, audited; SECONDS=600 SEED=1
 	@$(CLEAN_ENV) $(BIN)/python -m tests.soak.run --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
