@@ -32,12 +32,12 @@ HTML = """<!doctype html><title>deep-chat</title>
     }
   };
 </script>
-<script type="module" src="/modules/deep-chat/dist/deepChat.bundle.js"></script>
-<deep-chat style="font-family: sans-serif"></deep-chat>
 <script type="module">
+  import "/modules/deep-chat/dist/deepChat.bundle.js";
+  // As attributes: each property that is set afterwards makes the component open one more socket.
+  document.body.innerHTML = "<deep-chat></deep-chat>".replace(">", ` style="font-family: sans-serif"
+    errorMessages='{"displayServiceErrorMessages": true}' connect='%s'>`);
   const chat = document.querySelector("deep-chat");
-  chat.errorMessages = {displayServiceErrorMessages: true};
-  chat.connect = %s;
   window.chat = chat;
   window.texts = (role) => chat.getMessages().filter((m) => m.role === role).map((m) => m.text);
   window.errors = () =>
@@ -213,9 +213,10 @@ async def test_over_a_socket_a_killed_node_costs_a_connection_and_no_message(
         page = await open_chat(over_socket(url), **asking("continue", "b-ws-node", delay_s=0))
         await page.type(PROMPT)
         await says(page, TEXT)
+        assert await page.evaluate("opened") == 1
         balancer.aim("127.0.0.1", cluster.api[1].port)
         cluster.api[0].kill()
-        await page.until("opened === 2", "the second connection")
+        await page.until("opened === 2 && errors().length === 0", "the second connection")
         await page.type(PROMPT)
         await says(page, TEXT, 1)
 
