@@ -12,7 +12,7 @@ SERVER_TESTS := $(wildcard tests/unit/shared tests/stateful tests/integration te
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-redis soak bench check style types format lock clean
+.PHONY: help setup up test clients test-redis soak bench check style types format lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -24,6 +24,9 @@ up: $(STAMP) ## Run everything on this machine; ARGS="--api 2 --workers 2 --port
 
 test: $(STAMP) ## Run the tests; ARGS="tests/unit -k cursor" for some of them
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(ARGS)
+
+clients: $(STAMP) ## Drive people's JavaScript clients and a browser: needs Node.js 20 and Chromium
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients $(ARGS)
 
 test-redis: $(STAMP) ## Run what needs a server again, on Debian's redis-server
 	@test -n "$(TEST_REDIS_SERVER_DEBIAN)" || { echo "no redis-server on PATH: apt-get install redis-server" >&2; exit 2; }
