@@ -34,10 +34,14 @@ HTML = """<!doctype html><title>deep-chat</title>
 </script>
 <script type="module">
   import "/modules/deep-chat/dist/deepChat.bundle.js";
-  // As attributes: each property that is set afterwards makes the component open one more socket.
-  document.body.innerHTML = "<deep-chat></deep-chat>".replace(">", ` style="font-family: sans-serif"
-    errorMessages='{"displayServiceErrorMessages": true}' connect='%s'>`);
-  const chat = document.querySelector("deep-chat");
+  const chat = document.createElement("deep-chat");
+  // On a slow machine the component renders twice, and then has two sockets and shows the answers
+  // of one of them only: its own timer, for pages that set nothing, is told that it came too late.
+  chat._hasBeenRendered = true;
+  chat.style.fontFamily = "sans-serif";
+  chat.errorMessages = {displayServiceErrorMessages: true};
+  chat.connect = %s;
+  document.body.append(chat);
   window.chat = chat;
   window.texts = (role) => chat.getMessages().filter((m) => m.role === role).map((m) => m.text);
   window.errors = () =>
