@@ -12,7 +12,7 @@ SERVER_TESTS := $(wildcard tests/unit/shared tests/stateful tests/integration te
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-redis conform soak bench check style types format lock clean
+.PHONY: help setup up test clients conform test-redis soak bench check style types format lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -25,13 +25,15 @@ up: $(STAMP) ## Run everything on this machine; ARGS="--api 2 --workers 2 --port
 test: $(STAMP) ## Run the tests; ARGS="tests/unit -k cursor" for some of them
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(ARGS)
 
+clients: $(STAMP) ## Drive people's JavaScript clients and a browser: needs Node.js 20 and Chromium
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients $(ARGS)
+
 test-redis: $(STAMP) ## Run what needs a server again, on Debian's redis-server
 	@test -n "$(TEST_REDIS_SERVER_DEBIAN)" || { echo "no redis-server on PATH: apt-get install redis-server" >&2; exit 2; }
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 TEST_REDIS_SERVER=$(TEST_REDIS_SERVER_DEBIAN) \
 		$(BIN)/python -m pytest $(SERVER_TESTS) $(ARGS)
 
-conform: $(STAMP) ## Drive two nodes with the clients that people have; BASE_URL=… holds that one to the contract
-	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients $(ARGS)
+conform: clients ## The same, and hold a deployment to the contract: BASE_URL=… OTHER_URL=… KEY=…
 	@test -z "$(BASE_URL)" || $(CLEAN_ENV) $(BIN)/python -m pytest tests/conformance --base-url $(BASE_URL) \
 		$(if $(OTHER_URL),--other-url $(OTHER_URL)) $(if $(KEY),--key $(KEY))
 

@@ -162,7 +162,7 @@ async def test_workflow_goes_on_by_itself_from_the_very_chunk(sdk: Sdk) -> None:
 
 
 async def test_workflow_reads_a_run_from_any_chunk(sdk: Sdk) -> None:
-    await sdk.open("workflow")
+    await sdk.open("default", chat="counted")
     said = await sdk.send("continue", {"tokens": 10})
     run = answer_of(said)["id"]
     here, there = sdk.cluster.urls
@@ -176,6 +176,8 @@ async def test_workflow_reads_a_run_from_any_chunk(sdk: Sdk) -> None:
         # Past the end it is the one finish, or it would ask for ever.
         assert found == (whole[number:] or whole[-1:])
     assert await sdk.ask("chunks", url=there, id=run, startIndex=-2) == whole[-2:]
+    # Not told the run, it asks for the chat.
+    assert await sdk.ask("chunks", url=there, id="counted", startIndex=0) == whole
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -235,8 +237,9 @@ async def test_a_stop_from_the_other_node(sdk: Sdk, api: Outsider, kind: str) ->
     assert (said["status"], len(said["messages"])) == ("ready", 2)
 
 
-async def test_hanging_up_is_no_stop_over_http(sdk: Sdk, api: Outsider) -> None:
-    await sdk.open("default")
+@pytest.mark.parametrize("kind", ["default", "workflow"])
+async def test_hanging_up_is_no_stop_over_http(sdk: Sdk, api: Outsider, kind: str) -> None:
+    await sdk.open(kind)
     run = answer_of(await sdk.send("continue", characters=50))["id"]
     await sdk.ask("stop", name="one")
 

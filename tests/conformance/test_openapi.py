@@ -19,7 +19,7 @@ from tests.support.processes import ROOT
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 QUICK = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s = 0\n'
-RUN_S = 120.0  # it takes 20 s on a quiet machine
+RUN_S = 300.0  # it takes a minute or two on a busy machine
 
 
 async def test_a_node_does_what_its_document_says(own_cluster, tmp_path: Path):
@@ -29,7 +29,7 @@ async def test_a_node_does_what_its_document_says(own_cluster, tmp_path: Path):
         code, said = await schemathesis(f"{node.url}/openapi.json", tmp_path)
 
         assert code == 0, f"{said}\n{cluster.report()}"
-        assert "37 selected / 37 total" in said, said
+        assert "55 selected / 55 total" in said, said
         assert "No issues found" in said, said
         assert node.is_running and node.pid == pid
         assert "request failed" not in node.stderr()

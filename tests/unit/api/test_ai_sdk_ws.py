@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,8 @@ import fakeredis
 import pytest
 
 from api.ai_sdk_ws import ai_sdk_socket
+from api.dialects.ai_sdk import AiSdkFrames
+from api.dialects.native import LOST
 from shared.accept import Accepted, NewGeneration
 from shared.errors import Unavailable
 from shared.events import End, Start
@@ -220,3 +223,13 @@ async def test_an_expired_log_is_an_error(stage: Stage) -> None:
     (frame,) = talk.take()
     assert (frame["type"], frame["requestId"]) == ("error", "r1")
     assert "expired" in frame["errorText"]
+
+
+async def test_what_is_lost_before_its_first_entry_is_told_in_order(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(SEND)
+    frames = [
+        json.loads(frame) for frame in AiSdkFrames(stage.log.known[FIRST], "r1").aside(LOST) or ()
+    ]
+    assert chunks_of(frames) == ["start", "error", "finish"]
+    assert frames[-1]["type"] == "end"
