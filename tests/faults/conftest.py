@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from signal import SIGKILL
 
 import pytest
 
@@ -25,6 +26,9 @@ async def shared_cluster() -> AsyncIterator[Cluster]:
 async def cluster(shared_cluster: Cluster) -> AsyncIterator[Cluster]:
     await shared_cluster.heal()
     yield shared_cluster
+    for role in shared_cluster.roles:
+        # Killed or drained by the test, or still there: nobody dies of a fault by himself.
+        assert role.process is None or role.process.poll() in (None, 0, -SIGKILL), role.stderr()
     await shared_cluster.heal()
 
 

@@ -17,11 +17,12 @@ import websockets
 
 from shared import keys
 from tests.support.demo import demo_body
+from tests.support.full_speed import full_speed
 from tests.support.outsider import Outsider, hear, tell
 from tests.support.processes import Cluster
 from tests.support.scene import Playing, Scene
 
-LEASE_S = 0.8
+LEASE_S = 3.0  # none lapses here; a hand-over that failed would cost one
 DRAIN_S = 3.0
 READERS = 190
 SOCKETS = 10
@@ -68,8 +69,8 @@ async def test_every_worker_is_restarted_under_load_and_nobody_notices(scene: Sc
         f"{sum(starts) - len(answers)} hand-overs in {took_s:.1f} s,"
         f" longest gap {max(gaps) * 1000:.0f} ms",
     )
-    # Some 40 ms where the machine has nothing else to do. One failed hand-over is a lease.
-    assert max(gaps) < LEASE_S
+    # Some 40 ms where the machine has nothing else to do, half a second where it has far too much.
+    assert max(gaps) < LEASE_S / 2
 
 
 async def failures_of(answers: list[Playing], cluster: Cluster) -> list[int]:
@@ -79,25 +80,11 @@ async def failures_of(answers: list[Playing], cluster: Cluster) -> list[int]:
 
 async def test_a_stopped_node_lets_its_readers_go_one_after_the_other(scene: Scene, figure):
     """Readiness fails while nearly all are still here; nobody is left with a clean early end."""
-    answer = await scene.start(demo_body(10_000, 40), has_text=False, hop_after=0)
+    answer = await scene.start(demo_body(1_000, 5), hop_after=0, is_cut_short=True)
     await scene.read_to(answer, 2)
-    node = scene.cluster.api[0]
-    broken: dict[int, float] = {}
-    async with Outsider(*scene.cluster.urls) as outsider, asyncio.TaskGroup() as group:
-        opened = [asyncio.Event() for _ in range(READERS + SOCKETS)]
-        for n in range(READERS):
-            group.create_task(read_until_broken(outsider, answer.id, n, opened[n], broken))
-        for n in range(READERS, READERS + SOCKETS):
-            group.create_task(hear_until_closed(outsider, answer.id, n, opened[n], broken))
-        for each in opened:
-            await each.wait()
-
-        polling = asyncio.create_task(poll_readiness(outsider))
-        node.terminate()
-        told_at = time.monotonic()
-        assert await node.ended(DRAIN_S + 8) == 0
+    with full_speed():
+        broken, polls, told_at = await stop_a_node_with_readers(scene, answer.id)
         took_s = time.monotonic() - told_at
-        polls = await polling
     await scene.cancel(answer, node=scene.cluster.urls[1])
     await scene.finish(bound_s=30)
 
@@ -105,17 +92,40 @@ async def test_a_stopped_node_lets_its_readers_go_one_after_the_other(scene: Sce
     assert len(moments) == READERS + SOCKETS, "each of them was broken off"
     window_s = moments[-1] - moments[0]
     busiest = max(sum(at <= other < at + 0.5 for other in moments) for at in moments)
-    unready_at = next(sent_at for sent_at, is_ready in polls if not is_ready)
+    refusals = [sent_at for sent_at, is_ready in polls if not is_ready]
+    assert refusals, "it must say so for as long as it answers"
     figure(
         f"{len(moments)} readers of a stopped node",
         f"over {window_s:.1f} s of {DRAIN_S:.0f} s, at most {busiest} in half a second;"
-        f" not ready {max(unready_at - told_at, 0):.2f} s and ended {took_s:.1f} s after SIGTERM",
+        f" not ready {max(refusals[0] - told_at, 0):.2f} s and ended {took_s:.1f} s after SIGTERM",
     )
     assert not [at for at, is_ready in polls if is_ready and at > moments[0]], "readiness first"
     assert window_s > DRAIN_S / 4
     assert busiest < 0.8 * len(moments)
     in_order = sorted(broken, key=lambda n: broken[n])
     assert in_order != sorted(in_order), "in random order"
+
+
+async def stop_a_node_with_readers(
+    scene: Scene, generation_id: str
+) -> tuple[dict[int, float], list[tuple[float, bool]], float]:
+    """Return when each reader was broken off, what /readyz said, and when SIGTERM was sent."""
+    node = scene.cluster.api[0]
+    broken: dict[int, float] = {}
+    async with Outsider(*scene.cluster.urls) as outsider, asyncio.TaskGroup() as group:
+        opened = [asyncio.Event() for _ in range(READERS + SOCKETS)]
+        for n in range(READERS):
+            group.create_task(read_until_broken(outsider, generation_id, n, opened[n], broken))
+        for n in range(READERS, READERS + SOCKETS):
+            group.create_task(hear_until_closed(outsider, generation_id, n, opened[n], broken))
+        for each in opened:
+            await each.wait()
+
+        polling = group.create_task(poll_readiness(outsider))
+        node.terminate()
+        told_at = time.monotonic()
+        assert await node.ended(DRAIN_S + 8) == 0
+    return broken, polling.result(), told_at
 
 
 async def poll_readiness(outsider: Outsider) -> list[tuple[float, bool]]:
@@ -130,6 +140,7 @@ async def poll_readiness(outsider: Outsider) -> list[tuple[float, bool]]:
         is_ready = answer.status == 200
         assert is_ready or answer.json()["checks"]["not_draining"] is False
         polls.append((sent_at, is_ready))
+        await asyncio.sleep(0.02)  # the pace of the questions: the node has better things to do
 
 
 async def read_until_broken(
