@@ -17,12 +17,13 @@ import platform
 import resource
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from bench.support import cpu, nchan
-from bench.support.stage import Stage, open_stage
+from bench.support.stage import open_stage
 from bench.support.table import Row, show, spread
 
 BENCHES = (
@@ -45,11 +46,13 @@ def main() -> None:
     args = parse(sys.argv[1:])
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for each reader, or more
-    rows = asyncio.run(run(args))
+    rows, failed = asyncio.run(run(args))
     print("\n" + show(rows, is_judged=not args.quick))
     if args.json:
         found = {"machine": machine(), "rows": [row.record() for row in rows]}
         args.json.write_text(json.dumps(found, indent=1, ensure_ascii=False))
+    if failed:
+        sys.exit(f"could not be measured: {', '.join(failed)}")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -72,20 +75,30 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-async def run(args: argparse.Namespace) -> list[Row]:
-    """Run the benches asked for, one after the other on one stage."""
+async def run(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """Run the benches asked for, one after the other; return the rows, and which have failed.
+
+    Each has processes of its own: what one leaves in a node or in Redis is not the next one's.
+    """
     say(f"{len(cpu.CORES)} cores, load {os.getloadavg()[0]:.1f}")
     if missing := nchan.why_missing():
         say(missing)
     rows: list[Row] = []
-    async with open_stage(
-        is_quick=args.quick, repeats=args.repeat, patience_s=args.patience
-    ) as stage:
-        for name in args.names or BENCHES:
-            began = time.monotonic()
-            rows += await bench(name).run(stage)
-            say(f"{name}: {time.monotonic() - began:.0f} s; cores busy with others: {busy(stage)}")
-    return rows
+    failed: list[str] = []
+    for name in args.names or BENCHES:
+        began = time.monotonic()
+        try:
+            async with open_stage(
+                is_quick=args.quick, repeats=args.repeat, patience_s=args.patience
+            ) as stage:
+                rows += await bench(name).run(stage)
+        except Exception:  # whatever went wrong: the others are worth having
+            traceback.print_exc()
+            failed.append(name)
+            continue
+        busy = spread(stage.others)
+        say(f"{name}: {time.monotonic() - began:.0f} s; cores busy with others: {busy}")
+    return rows, failed
 
 
 def machine() -> dict[str, Any]:
@@ -96,12 +109,6 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
-
-
-def busy(stage: Stage) -> str:
-    """How much else the machine did within the windows of the last bench."""
-    seen, stage.others = stage.others, []
-    return spread(seen)
 
 
 def bench(name: str) -> ModuleType:
