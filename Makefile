@@ -6,9 +6,11 @@ BIN := .venv/bin
 STAMP := .venv/.set-up
 # A developer's TAILRACE_ variables are for running, not for the tests.
 CLEAN_ENV = env $$(env | sed -n 's/^\(TAILRACE_[A-Z0-9_]*\)=.*/-u \1/p')
-# The servers differ, so what talks to one is also tested against Debian's.
+# The servers differ, so what talks to one is also tested against Debian's; of the faults those that
+# are the server's own.
 TEST_REDIS_SERVER_DEBIAN ?= $(shell command -v redis-server 2>/dev/null)
-SERVER_TESTS := $(wildcard tests/unit/shared tests/stateful tests/integration tests/faults)
+SERVER_TESTS := tests/unit/shared tests/stateful tests/integration \
+	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion worker_loss expiry)
 ARGS ?=
 
 .DEFAULT_GOAL := help
