@@ -90,7 +90,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._keep(len(name) + len(value))
         if not self.is_in_body:  # a trailer is nobody's
-            super().on_header(name, value)
+            # The parser takes spaces from around a value, and leaves tabs (RFC 9110, 5.5).
+            super().on_header(name, value.strip(b" \t"))
             if len(self.headers) > HEADERS_MAX:
                 self._refuse_head()
 

@@ -122,7 +122,9 @@ class HttpProtocol(BoundedHttpProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.is_in_body and not self.transport.is_closing():
+        # Also a head that began meanwhile; but not while another request waits for its answer.
+        owes = self.is_in_body or self._is_in_head
+        if owes and self.cycle.response_complete and not self.transport.is_closing():
             self._start_deadline()
 
     def handle_websocket_upgrade(self) -> None:
@@ -216,8 +218,4 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
 
     def _fail(self, code: int, reason: str) -> None:
         self.conn.send_close(code, reason)
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self.transport.close()
-        self.end_soon()
+        self.hang_up(code, reason)

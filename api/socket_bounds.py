@@ -34,6 +34,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self._unread = b""
         self._is_going_on = False
         self._owed_pong = b""
+        self._is_deaf = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -47,6 +48,8 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     # Reading, a slice at a time
 
     def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
         if self.handshake_initiated and (self._unread or len(data) > SLICE_BYTES):
             self._unread += data
             self.transport.pause_reading()
@@ -122,8 +125,24 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self.stall.watch(CLOSE_S)  # the transport closes itself after this
 
     def handle_parser_exception(self) -> None:
-        super().handle_parser_exception()
-        self.end_soon()
+        why = self.conn.close_sent
+        assert why is not None
+        self.hang_up(why.code, why.reason)
+
+    def hang_up(self, code: int, reason: str) -> None:
+        """Send the close frame that is ready, and listen no more.
+
+        What the peer still sends is read for `CLOSE_S` and dropped: to close with something unread
+        resets the connection, and the peer may never see the frame that says why.
+        """
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = self._is_deaf = True
+        self._unread = b""
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+            self.transport.resume_reading()
+            self.close_timer = self.loop.call_later(CLOSE_S, self.transport.abort)
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         super().on_task_complete(task)

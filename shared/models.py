@@ -67,7 +67,8 @@ def load_models(path: str) -> dict[str, Model]:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"TAILRACE_MODELS: {path}: {exc}") from exc
-    except tomllib.TOMLDecodeError as exc:
+    except (ValueError, RecursionError) as exc:
+        # tomllib's own error is a ValueError; a number of 5,000 digits is one, and no error of its.
         raise ConfigurationError(f"{path} is not TOML: {exc}") from exc
     return parse_models(tables, path)
 

@@ -339,6 +339,7 @@ class Hub:
 
     def dismiss(self, connection: Connection) -> None:
         self.connections.pop(connection, None)
+        self.heartbeats.remove(connection)
 
     # Leaving
 

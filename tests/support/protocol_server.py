@@ -25,7 +25,7 @@ LARGE_BYTES = 8_000_000  # more than the kernels keep for a peer that reads noth
 class Quick(HttpProtocol):
     """The same with a head timeout that a test can wait for."""
 
-    head_s = 0.15
+    head_s = 0.3
 
 
 class Echo:

@@ -87,9 +87,11 @@ def handshake(
     return "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode()
 
 
-def frame(payload: bytes, *, opcode: int = 1, reserved: int = 0, is_masked: bool = True) -> bytes:
-    """One final WebSocket frame as a client sends it, or as it must not."""
-    first = bytes([0x80 | reserved << 4 | opcode])
+def frame(
+    payload: bytes, *, opcode: int = 1, reserved: int = 0, is_masked: bool = True, fin: bool = True
+) -> bytes:
+    """One WebSocket frame as a client sends it, or as it must not."""
+    first = bytes([(0x80 if fin else 0) | reserved << 4 | opcode])
     mask_bit = 0x80 if is_masked else 0
     if len(payload) < 126:
         length = bytes([mask_bit | len(payload)])
@@ -116,13 +118,14 @@ async def raw_socket_close_code(
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
             async with asyncio.timeout(ANSWER_S):
                 while True:
-                    opcode, payload = await _read_frame(reader)
+                    opcode, payload = await read_frame(reader)
                     if opcode == 8:
                         return int(struct.unpack("!H", payload[:2])[0]) if payload else 1005
         return 0
 
 
-async def _read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Read one frame of the server's: its opcode and payload."""
     first, length = await reader.readexactly(2)
     assert not length & 0x80, "a server must not mask"
     if length == 126:

@@ -17,7 +17,7 @@ after an answer that broke (vLLM and llama.cpp both do), so it only says that no
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -42,6 +42,7 @@ FINISHES: dict[str, FinishReason] = {
 }
 # The server gave the answer up: what stands is not the whole of it.
 BROKEN = ("error", "abort", "cancelled", "insufficient_system_resource")
+COUNT_MAX = 2**52  # and the sum of two is still exact in JavaScript
 UNFINISHED = (None, "", "null")  # some servers fill the member in on every chunk
 
 
@@ -270,7 +271,12 @@ def _read_usage(raw: Any) -> Usage | None:
     if not isinstance(raw, dict):
         return None
     prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens", 0)
-    if not isinstance(prompt, int) or not isinstance(completion, int):
+    if not _is_count(prompt) or not _is_count(completion):
         return None
     total = raw.get("total_tokens")
-    return Usage(prompt, completion, total if isinstance(total, int) else prompt + completion)
+    return Usage(prompt, completion, total if _is_count(total) else prompt + completion)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    """Whether it can be a number of tokens; every client can read what it says."""
+    return type(value) is int and 0 <= value <= COUNT_MAX

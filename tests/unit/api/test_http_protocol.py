@@ -56,6 +56,24 @@ async def test_between_requests_the_first_byte_counts(port: int, start: bytes) -
         assert await peer.rest() == b""
 
 
+async def test_a_head_that_began_during_an_answer_has_the_same_time(port: int) -> None:
+    async with connected(port) as peer:
+        peer.say(b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HT")
+
+        assert b" 200 " in await peer.rest()
+
+
+async def test_a_head_that_began_during_a_stream_does_not_end_it() -> None:
+    app = Echo()
+    async with serving(app) as port, connected(port) as peer:
+        peer.say(b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET /slow HTTP/1.1\r\nhost: x\r\n\r\nGET")
+        await peer.until(b"ok")
+        await asyncio.sleep(2 * Quick.head_s)  # the silence is what is tested
+        app.release.set()
+
+        assert b" 200 " in await peer.until(b"ok")
+
+
 async def test_an_idle_connection_and_a_slow_answer_are_left_alone() -> None:
     app = Echo()
     async with serving(app) as port, connected(port) as peer:

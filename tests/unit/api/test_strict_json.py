@@ -138,7 +138,20 @@ def test_any_mix_of_fragments_gives_a_value_or_a_4xx(raw: bytes) -> None:
         msgspec.json.encode(value)
 
 
-@pytest.mark.parametrize("raw", [b'"' + b'\\"' * 500_000, b'"' * 500_001, b"\\" * 1_000_000])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'"' + b'\\"' * 500_000,
+        b'"' * 500_001,
+        b"\\" * 1_000_000,
+        b"[" + b"{}," * 300_000 + b"]",
+        b"[" + b"[[[[[[[]]]]]]]," * 60_000 + b"0" * 20 + b"]",
+        b'["' + b"\\ud800" * 150_000 + b'"]',
+        nested(DEPTH_MAX + 1) + b" " * 1_000_000,
+        b"[" + (nested(DEPTH_MAX) + b",") * 15_000 + b"0]",
+    ],
+    ids=range(8),
+)
 def test_hostile_bytes_take_linear_time(raw: bytes) -> None:
     """Quadratic, these would take minutes, and the run would show it."""
     assert status_of(raw) == 400

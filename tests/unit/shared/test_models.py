@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from shared.errors import ConfigurationError
 from shared.models import DEMO, Model, load_models
@@ -145,3 +149,88 @@ def test_the_example_is_valid() -> None:
 def test_the_example_as_it_is_shows_every_style() -> None:
     styles = {model.continue_style for model in load_models(str(EXAMPLE)).values()}
     assert styles == {"continue_final_message", "trailing", "prefix"}
+
+
+# Whatever is in the file
+
+
+def toml(value: object) -> str:
+    """Write a value as TOML, on one line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {toml(v)}" for k, v in value.items()) + "}"
+    return str(value)
+
+
+VALUES = st.recursive(
+    st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from([datetime.date(2026, 1, 1), datetime.time(1, 2), 10**400]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=4,
+)
+URLS = st.sampled_from(
+    ["http://x/v1", "http://", "https://[::1", "http://a:99999/v1", "http://\x00"]
+)
+TABLE = st.fixed_dictionaries(
+    {"backend": st.sampled_from(["demo", "openai"]) | VALUES},
+    optional={
+        "base_url": URLS | VALUES,
+        "model": VALUES,
+        "api_key_env": st.sampled_from(["KEY", "", "NONE"]) | VALUES,
+        "on_takeover": st.sampled_from(["continue", "restart", "fail"]) | VALUES,
+        "continue_style": st.sampled_from(["prefix", "trailing"]) | VALUES,
+        "tokens": VALUES,
+        "tokens_per_s": VALUES,
+        "seed": VALUES,
+        "fail_at": VALUES,
+        "fail_code": VALUES,
+        "tool_call": VALUES,
+    },
+)
+FILES = st.one_of(
+    st.dictionaries(st.sampled_from(["a", "b-c", ""]) | st.text(max_size=5), TABLE | VALUES).map(
+        lambda models: f"models = {toml(models)}\n"
+    ),
+    st.text(max_size=60),
+    st.sampled_from(
+        [
+            "a = " + "[" * 5_000,
+            "a = " + "{a=" * 5_000,
+            "a." * 5_000 + "b = 1",
+            "[" + "a." * 5_000 + "b]",
+            "a = " + "9" * 5_000,
+            "a = 0x" + "f" * 100_000,
+            "a = 2026-99-99",
+            "a = 1e99999",
+            '[models.a]\nbackend = "demo"\nseed = ' + "9" * 5_000,
+            "\ufeff[models.a]",
+            "[models.a]\r[models.b]",
+            "\x00",
+        ]
+    ),
+)
+
+
+@settings(
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(text=FILES)
+def test_any_file_is_models_or_one_line_why_not(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "models.toml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        models = load_models(str(path))
+        build_backends(models, Settings(), {"KEY": "k"})
+    except ConfigurationError as exc:
+        assert str(exc).isprintable(), exc
+    else:
+        assert models

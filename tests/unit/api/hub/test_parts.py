@@ -174,6 +174,20 @@ def test_the_wheel_gives_each_thing_once_and_not_too_early() -> None:
     assert len(wheel) == 0
 
 
+def test_what_is_removed_from_the_wheel_is_held_no_longer() -> None:
+    wheel: Wheel[str] = Wheel(0.25)
+    wheel.put("a", 1.0)
+    wheel.put("b", 1.0)
+    wheel.put("b", 2.0)
+    wheel.remove("a")
+    wheel.remove("nobody")
+
+    assert len(wheel) == 1
+    assert wheel.due(1.5) == []
+    assert wheel.due(2.0) == ["b"]
+    assert wheel.due(99) == []
+
+
 # The probe
 
 

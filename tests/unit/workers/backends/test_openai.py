@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shared.errors import BackendError
 from shared.events import Reasoning, Token, ToolCall, Usage
@@ -221,6 +225,106 @@ async def test_connection_refused_can_be_retried() -> None:
 
     assert (error.code, error.retryable) == ("upstream_error", True)
     assert "127.0.0.1" not in error.message
+
+
+# Below the stream
+
+
+@asynccontextmanager
+async def says(raw: bytes) -> AsyncIterator[str]:
+    """A server that says these bytes to everybody, whatever they are, and hangs up."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65_536)
+        writer.write(raw)
+        with suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+STREAM = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
+BOMB = gzip.compress(b"data: " + b"x" * 60_000_000)
+WIRES = {
+    "nothing": b"",
+    "no HTTP": b"\x00\x01\x02\x03" * 100,
+    "TLS": b"\x15\x03\x01\x00\x02\x02\x28",
+    "HTTP/2": b"\x00\x00\x12\x04\x00\x00\x00\x00\x00",
+    "no status": b"HTTP/1.1 \r\n\r\n",
+    "a status that is none": b"HTTP/1.1 999999 Odd\r\n\r\n",
+    "only an information": b"HTTP/1.1 100 Continue\r\n\r\n" * 50,
+    "switching": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
+    "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "half a head": OK,
+    "an endless header": OK + b"x: " + b"y" * 100_000 + b"\r\n\r\n",
+    "many headers": OK + b"x: y\r\n" * 50_000 + b"\r\n",
+    "a header with a NUL": OK + b"x: \x00\r\n\r\n" + STREAM,
+    "a header in no code": OK + b"x: \xff\xfe\r\n\r\n" + STREAM,
+    "an odd cookie": OK + b"set-cookie: =;=;\xff\r\n\r\n" + STREAM,
+    "an odd charset": OK.replace(b"event-stream", b"event-stream; charset=\xff") + b"\r\n" + STREAM,
+    "an odd length": OK + b"content-length: -5\r\n\r\n" + STREAM,
+    "two lengths": OK + b"content-length: 5\r\ncontent-length: 6\r\n\r\n" + STREAM,
+    "a short body": OK + b"content-length: 5000\r\n\r\n" + STREAM,
+    "no chunks": OK + b"transfer-encoding: chunked\r\n\r\n" + STREAM,
+    "an absurd chunk": OK + b"transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n" + STREAM,
+    "a chunk below zero": OK + b"transfer-encoding: chunked\r\n\r\n-5\r\n" + STREAM,
+    "an endless chunk extension": OK + b"transfer-encoding: chunked\r\n\r\n5;" + b"x" * 500_000,
+    "no gzip": OK + b"content-encoding: gzip\r\n\r\n" + STREAM,
+    "broken gzip": OK + b"content-encoding: gzip\r\n\r\n" + gzip.compress(STREAM)[:-9],
+    "brotli": OK + b"content-encoding: br\r\n\r\n" + STREAM,
+    "a bomb": OK + b"content-encoding: gzip\r\n\r\n" + BOMB,
+    "a redirect": b"HTTP/1.1 302 Found\r\nlocation: http://[\r\n\r\n",
+    "a refusal in no code": b"HTTP/1.1 400 \xff\r\ncontent-length: 2\r\n\r\n\xff\xfe",
+    "a refusal that is a bomb": b"HTTP/1.1 500 x\r\ncontent-encoding: gzip\r\n\r\n" + BOMB,
+    "an odd retry-after": b"HTTP/1.1 429 x\r\nretry-after: \xff\r\ncontent-length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_whatever_a_server_sends_is_an_answer_or_a_backend_error(wire: str) -> None:
+    settings = Settings(upstream_line_bytes_max=65_536, upstream_first_token_s=3)
+    tracemalloc.start()
+    try:
+        async with says(WIRES[wire]) as url:
+            with suppress(BackendError):
+                assert text_of(await read(backend_for(url, settings), request())) == "hi"
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < 20_000_000
+
+
+@settings(max_examples=60, deadline=None)
+@given(head=st.binary(max_size=60), body=st.binary(max_size=60), is_http=st.booleans())
+async def test_any_bytes_are_an_answer_or_a_backend_error(
+    head: bytes, body: bytes, is_http: bool
+) -> None:
+    raw = OK + head + b"\r\n\r\n" + body if is_http else head + body
+    async with says(raw) as url:
+        with suppress(BackendError):
+            await read(backend_for(url, Settings(upstream_first_token_s=1)), request())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http://:80/v1",
+        "http://a:99999/v1",
+        "http://[::1",
+        "http://\x00/v1",
+        "http://ü/v1",
+    ],
+)
+async def test_an_odd_address_is_a_backend_error(url: str) -> None:
+    error = await failure(backend_for(url, Settings(upstream_connect_s=1)), request())
+
+    assert error.code in ("upstream_error", "upstream_timeout")
 
 
 @contextmanager

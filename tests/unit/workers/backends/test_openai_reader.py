@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import BackendError
-from shared.events import Token, Usage
+from shared.events import Token, Usage, decode, encode
 from tests.support.openai_streams import ALL, OPENAI, Recorded
 from workers.backends.contract import Finish, Item
 from workers.backends.openai_reader import ChatReader
@@ -83,6 +85,124 @@ def test_any_bytes_end_in_a_finish_or_a_backend_error(raw: bytes, at: int) -> No
     items, reader = read(raw[:at], raw[at:])
     assert reader.is_done
     assert (reader.failure is None) == bool(items and isinstance(items[-1], Finish))
+
+
+# Any JSON, and members that are nearly what a server sends.
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**40), 10**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+CALL = st.fixed_dictionaries(
+    {},
+    optional={
+        "index": st.integers(-1, 3) | JSON,
+        "id": st.sampled_from(["", "a", "b"]) | JSON,
+        "function": JSON
+        | st.fixed_dictionaries(
+            {}, optional={"name": st.text(max_size=3) | JSON, "arguments": JSON}
+        ),
+    },
+)
+DELTA = st.fixed_dictionaries(
+    {},
+    optional={
+        "content": st.text(max_size=5)
+        | st.lists(st.fixed_dictionaries({}, optional={"text": JSON, "thinking": JSON}), max_size=2)
+        | JSON,
+        "reasoning": JSON,
+        "reasoning_content": JSON,
+        "refusal": JSON,
+        "tool_calls": st.lists(CALL, max_size=3) | JSON,
+        "function_call": JSON,
+    },
+)
+CHOICE = st.fixed_dictionaries(
+    {"delta": DELTA | JSON},
+    optional={
+        "index": st.integers(0, 1) | JSON,
+        "finish_reason": st.sampled_from(["stop", "tool_calls", "error", "", "x"]) | JSON,
+        "error": JSON,
+        "message": DELTA | JSON,
+    },
+)
+COUNTS = st.integers(-1, 9) | st.sampled_from([10**4299, 2**64]) | JSON
+CHUNK = st.fixed_dictionaries(
+    {"choices": st.lists(CHOICE, max_size=2) | JSON},
+    optional={
+        "usage": st.fixed_dictionaries(
+            {},
+            optional={"prompt_tokens": COUNTS, "completion_tokens": COUNTS, "total_tokens": COUNTS},
+        )
+        | JSON,
+        "error": st.fixed_dictionaries(
+            {}, optional={"message": JSON, "code": JSON, "type": JSON, "status": JSON}
+        )
+        | JSON,
+        "object": st.sampled_from(["error", "chat.completion.chunk"]) | JSON,
+    },
+)
+LINE = st.one_of(
+    CHUNK.map(lambda value: b"data: " + msgspec.json.encode(value) + b"\n\n"),
+    JSON.map(lambda value: b"data: " + msgspec.json.encode(value) + b"\n\n"),
+    JSON.map(lambda value: b"event: error\ndata: " + msgspec.json.encode(value) + b"\n\n"),
+    st.binary(max_size=20),
+    st.sampled_from([b"data: [DONE]\n\n", b": ping\n\n", b"\n\n", b"data:\n", b"error: {\n"]),
+)
+
+
+@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+@given(lines=st.lists(LINE, max_size=6), size=st.sampled_from([1, 7, 10_000]))
+def test_whatever_a_server_says_is_items_that_can_be_stored_or_a_backend_error(
+    lines: list[bytes], size: int
+) -> None:
+    raw = b"".join(lines)
+    items, reader = read(*(raw[at : at + size] for at in range(0, len(raw), size)))
+
+    assert reader.is_done
+    assert (reader.failure is None) == bool(items and isinstance(items[-1], Finish))
+    for item in items:
+        if not isinstance(item, Finish):
+            assert decode(encode(item)) == item
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b": ping\n\n",
+        b"\n",
+        b"\r\n",
+        b"   ",
+        b"event: x\n",
+        b"id: 1\nretry: 1\n",
+        b"data: x",
+        b"data: x\n",
+        b"data:\n",
+        b'{"a":1,',
+        b"nonsense",
+        b"error",
+        b'data: {"choices":[]}\n\n',
+        b'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\n',
+    ],
+    ids=repr,
+)
+def test_a_server_that_never_ends_is_not_kept_in_memory(piece: bytes) -> None:
+    """Comments and empty chunks may go on; whatever would have to be kept ends at the limit."""
+    reader = ChatReader(line_bytes_max=LINE_BYTES_MAX, body_bytes_max=LINE_BYTES_MAX)
+    block = piece * (LINE_BYTES_MAX // len(piece))
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            reader.feed(block)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 40 * LINE_BYTES_MAX
 
 
 @settings(max_examples=200)
@@ -164,7 +284,19 @@ def test_usage_comes_once_and_last_count_wins() -> None:
     assert sum(isinstance(item, Usage) for item in items) == 1
 
 
-@pytest.mark.parametrize("usage", [None, {}, [], "many", {"prompt_tokens": "3"}])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        [],
+        "many",
+        {"prompt_tokens": "3"},
+        {"prompt_tokens": True},
+        {"prompt_tokens": -1},
+        {"prompt_tokens": 1, "completion_tokens": 10**30},
+    ],
+)
 def test_odd_usage_does_not_end_an_answer(usage: object) -> None:
     assert read(chunk({"content": "a"}, "stop", usage=usage))[0] == [Token("a"), Finish("stop")]
 

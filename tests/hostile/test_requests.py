@@ -1,0 +1,139 @@
+"""Requests that two readers of HTTP could read differently: refused, and never half believed.
+
+Each carries a second request, hidden where a sloppy reader would find it: a prompt for a session of
+its own. If that session has a generation afterwards, the request was smuggled in. Then floods: of
+headers, of trailers, of requests, of bodies that are too large or too deep.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.outsider import Outsider
+from tests.support.raw_wire import exchange
+
+PROMPT = b'{"prompt":"x","session":"%b","params":{"demo":{"tokens":0}}}'
+
+
+def hidden(session: bytes) -> bytes:
+    body = PROMPT % session
+    return (
+        b"POST /v1/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+
+
+def outer(
+    *headers: bytes, line: bytes = b"POST /v1/generations/gen_nothing/cancel HTTP/1.1"
+) -> bytes:
+    return b"\r\n".join([line, b"Host: x", *headers, b"", b""])
+
+
+GET = b"GET /livez HTTP/1.1"
+# What stands before the hidden request; SIZE is its length, HEX the same as a chunk has it.
+SHAPES = {
+    "two lengths": outer(b"Content-Length: SIZE", b"Content-Length: 0"),
+    "two lengths, the other way": outer(b"Content-Length: 0", b"Content-Length: SIZE"),
+    "a list of lengths": outer(b"Content-Length: SIZE, 0"),
+    "chunked and a length": outer(b"Content-Length: SIZE", b"Transfer-Encoding: chunked")
+    + b"0\r\n\r\n",
+    "a length and chunked": outer(b"Transfer-Encoding: chunked", b"Content-Length: SIZE")
+    + b"0\r\n\r\n",
+    "nearly chunked": outer(b"Transfer-Encoding: xchunked", b"Content-Length: SIZE"),
+    "chunked, and then something": outer(b"Transfer-Encoding: chunked, identity") + b"0\r\n\r\n",
+    "two encodings": outer(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity")
+    + b"0\r\n\r\n",
+    "an odd space": outer(b"Transfer-Encoding:\x0bchunked", b"Content-Length: SIZE"),
+    "a space before the colon": outer(b"Content-Length : SIZE"),
+    "a folded header": outer(b"X: y\r\n Content-Length: SIZE"),
+    "a bare line feed": outer(b"X: y\nContent-Length: SIZE"),
+    "a bare carriage return": outer(b"X: y\rContent-Length: SIZE"),
+    "a NUL": outer(b"X: \0y", b"Content-Length: SIZE"),
+    "a signed length": outer(b"Content-Length: +SIZE"),
+    "a length below zero": outer(b"Content-Length: -1"),
+    "a length in hex": outer(b"Content-Length: 0xHEX"),
+    "a length beyond 64 bits": outer(b"Content-Length: 18446744073709551616"),
+    "a length that wraps around": outer(b"Content-Length: 1844674407370955SIZE"),
+    "an empty length": outer(b"Content-Length:"),
+    "an absurd chunk": outer(b"Transfer-Encoding: chunked") + b"FFFFFFFFFFFFFFFFF\r\n",
+    "a chunk below zero": outer(b"Transfer-Encoding: chunked") + b"-HEX\r\n",
+    "a chunk with a prefix": outer(b"Transfer-Encoding: chunked") + b"0xHEX\r\n",
+    "a chunk without its end": outer(b"Transfer-Encoding: chunked") + b"1\r\nx0\r\n\r\n",
+    "a GET with a body": outer(b"Content-Length: SIZE", line=GET),
+    "a GET with a chunk": outer(b"Transfer-Encoding: chunked", line=GET) + b"HEX\r\n",
+    "a HEAD with a body": outer(b"Content-Length: SIZE", line=b"HEAD /livez HTTP/1.1"),
+    "chunked in HTTP/1.0": outer(b"Transfer-Encoding: chunked", line=GET[:-1] + b"0") + b"HEX\r\n",
+    "after the last answer": outer(b"Connection: close", line=GET),
+    "after an upgrade": outer(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", line=GET),
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "after a CONNECT": outer(line=b"CONNECT x:80 HTTP/1.1"),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_a_hidden_request_is_not_served(api: Outsider, shape: str) -> None:
+    session = f"smuggled {shape}"
+    second = hidden(session.encode())
+    first = SHAPES[shape].replace(b"SIZE", b"%d" % len(second)).replace(b"HEX", b"%x" % len(second))
+
+    received = await exchange(api.url, first + second + b"\r\n0\r\n\r\n", within_s=0.5)
+
+    assert b"HTTP/1.1 5" not in received
+    assert b"HTTP/1.1 202" not in received
+    page = (await api.get(f"/v1/sessions/{session.replace(' ', '%20')}")).json()
+    assert page["generations"] == []
+
+
+async def test_a_second_request_in_its_own_right_is_served(api: Outsider) -> None:
+    """So that the tests above look for something that can be found."""
+    await exchange(api.url, outer(line=GET) + hidden(b"in its own right"), within_s=0.5)
+
+    page = (await api.get("/v1/sessions/in%20its%20own%20right")).json()
+    assert len(page["generations"]) == 1
+
+
+BODIES = {
+    "deep": (b"[" * 500_000 + b"]" * 500_000, 400),
+    "deep and never closed": (b'{"a":' * 150_000, 400),
+    "deep within": (b'{"prompt":"x","metadata":' + b'{"a":' * 40 + b"1" + b"}" * 41, 400),
+    "wide": (b'{"prompt":"x","messages":[' + b"{}," * 300_000 + b"{}]}", 422),
+    "many names": (
+        json.dumps({"prompt": "x", "params": {f"p{n}": n for n in range(50_000)}}).encode(),
+        202,
+    ),
+    "one name again and again": (b"{" + b'"prompt":"x",' * 60_000 + b'"prompt":"y"}', 202),
+    "a long number": (b'{"prompt":"x","params":{"a":' + b"9" * 1_000_000 + b"}}", 400),
+    "a long fraction": (b'{"prompt":"x","params":{"a":0.' + b"9" * 1_000_000 + b"}}", 202),
+    "escapes": (b'{"prompt":"' + b"\\u0041" * 170_000 + b'"}', 202),
+    "halves of pairs": (b'{"prompt":"' + b"\\ud800" * 19_000 + b'"}', 422),
+    "too many halves of pairs": (b'{"prompt":"' + b"\\ud800" * 170_000 + b'"}', 400),
+    "backslashes": (b'{"prompt":"' + b"\\" * 1_000_001, 400),
+    "spaces": (b" " * 1_040_000 + b'{"prompt":"x"}', 202),
+    "a byte too much": (b'{"prompt":"' + b"x" * 1_048_564 + b'"}', 413),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+async def test_a_hostile_body_has_its_answer(api: Outsider, name: str) -> None:
+    raw, status = BODIES[name]
+
+    answer = await api.post(raw=raw, headers={"Content-Type": "application/json"})
+
+    assert answer.status == status, answer.body[:200]
+    if status == 202:
+        await api.ended(answer.json()["id"])
+
+
+async def test_announced_bodies_without_end_are_refused_at_once(api: Outsider) -> None:
+    head = outer(
+        b"Content-Type: application/json",
+        b"Content-Length: 999999999999999",
+        b"Connection: close",
+        line=b"POST /v1/generations HTTP/1.1",
+    )
+
+    received = await exchange(api.url, head + b"{", within_s=5)
+
+    assert received.startswith(b"HTTP/1.1 413 ")
