@@ -86,7 +86,7 @@ async def run(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     failed: list[str] = []
     for name in args.names or BENCHES:
-        began = time.monotonic()
+        began, busy, ours = time.monotonic(), cpu.busy_s(), cpu.ours_s()
         try:
             async with open_stage(
                 is_quick=args.quick, repeats=args.repeat, patience_s=args.patience
@@ -96,8 +96,10 @@ async def run(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
             traceback.print_exc()
             failed.append(name)
             continue
-        busy = spread(stage.others)
-        say(f"{name}: {time.monotonic() - began:.0f} s; cores busy with others: {busy}")
+        took_s = time.monotonic() - began
+        others = (cpu.busy_s() - busy - (cpu.ours_s() - ours)) / took_s
+        windows = f", in windows {spread(stage.others)}" if stage.others else ""
+        say(f"{name}: {took_s:.0f} s; cores busy with others: {others:.2f}{windows}")
     return rows, failed
 
 

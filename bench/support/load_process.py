@@ -80,10 +80,11 @@ class Readers:
         while True:
             timeout = max(0.0, self._deadline - time.monotonic()) if self._asked else -1
             for fd, mask in self._poll.poll(timeout):
-                reader = self._readers.get(fd)
-                if reader is None:
+                if fd == self._pipe.fileno():
                     if not self._command():
                         return
+                elif (reader := self._readers.get(fd)) is None:
+                    continue  # closed by a command that came with the same poll
                 elif mask & select.EPOLLOUT:
                     self._send(fd, reader)
                 else:
