@@ -12,7 +12,7 @@ from tests.support.deliveries import Reading
 from tests.support.demo import demo_body
 from tests.support.history import check_against_log, check_reading
 from tests.support.outsider import Outsider
-from tests.support.raw_wire import frame, handshake, stopped_connection
+from tests.support.raw_wire import dechunk, frame, handshake, stopped_connection
 from tests.support.sse import SseParser
 from tests.support.wait import until
 
@@ -37,21 +37,6 @@ async def api(cluster):
 def slow_request(api: Outsider, generation_id: str) -> bytes:
     path = f"/v1/generations/{generation_id}/events"
     return f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
-
-
-def dechunk(received: bytes) -> tuple[bytes, bool]:
-    """Return the body so far and whether it was finished."""
-    body, rest = b"", received.partition(b"\r\n\r\n")[2]
-    while b"\r\n" in rest:
-        size_text, _, rest = rest.partition(b"\r\n")
-        size = int(size_text, 16)
-        if size == 0:
-            return body, True
-        body += rest[:size]
-        if len(rest) < size + 2:
-            break
-        rest = rest[size + 2 :]
-    return body, False
 
 
 async def cuts(api: Outsider) -> float:

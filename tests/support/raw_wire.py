@@ -133,3 +133,18 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     elif length == 127:
         length = struct.unpack("!Q", await reader.readexactly(8))[0]
     return first & 0x0F, await reader.readexactly(length)
+
+
+def dechunk(received: bytes) -> tuple[bytes, bool]:
+    """Take a chunked answer apart: its body so far, and whether it was finished."""
+    body, rest = b"", received.partition(b"\r\n\r\n")[2]
+    while b"\r\n" in rest:
+        size_text, _, rest = rest.partition(b"\r\n")
+        size = int(size_text, 16)
+        if size == 0:
+            return body, True
+        body += rest[:size]
+        if len(rest) < size + 2:
+            break
+        rest = rest[size + 2 :]
+    return body, False
