@@ -37,6 +37,7 @@ BENCHES = (
     "reconnect",
     "redis_cost",
     "transports",
+    "stalled_reader",
 )
 REPEATS = 3
 PATIENCE_S = 8.0

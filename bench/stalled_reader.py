@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from bench.support.load import ENDS, Ask, get_events
+from bench.support.load import ENDS, get_events
+from bench.support.load_process import Ask
 from bench.support.stage import Stage, address, open_stage
 from bench.support.table import MS, Contest, Row, percentile, show
 from bench.support.writer import Writer
