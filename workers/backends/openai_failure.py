@@ -32,7 +32,8 @@ NEVER = frozenset(
 def failure_of(payload: bytes) -> BackendError:
     """Read the data of an error event, or of a chunk with an `error` in it."""
     message, names = describe(payload)
-    if any(name in NEVER or _is_final_status(name) for name in names):
+    # A server may put anything there, also what no set can be asked for.
+    if any((isinstance(name, str) and name in NEVER) or _is_final_status(name) for name in names):
         return BackendError("upstream_refused", message, retryable=False)
     return BackendError("upstream_error", message)
 

@@ -332,3 +332,10 @@ def test_deep_json_is_a_backend_error() -> None:
     raw = b'data: {"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}\n\n"
     _, reader = read(raw, line_bytes_max=2**20)
     assert isinstance(reader.failure, BackendError)
+
+
+@pytest.mark.parametrize("error", ['{"status":[]}', '{"code":{},"type":[1]}', '{"code":[[]]}'])
+def test_an_error_whose_code_is_no_code_is_a_backend_error(error: str) -> None:
+    reader = ChatReader(line_bytes_max=LINE_BYTES_MAX, body_bytes_max=LINE_BYTES_MAX)
+    reader.feed(f'data: {{"choices":[],"error":{error}}}\n\n'.encode())
+    assert reader.failure is not None and reader.failure.code == "upstream_error"
