@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -47,7 +48,10 @@ def main() -> None:
     args = parse(sys.argv[1:])
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for each reader, or more
-    rows, failed = asyncio.run(run(args))
+    try:
+        rows, failed = asyncio.run(run(args))
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
     print("\n" + show(rows, is_judged=not args.quick))
     if args.json:
         found = {"machine": machine(), "rows": [row.record() for row in rows]}
@@ -81,6 +85,10 @@ async def run(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
 
     Each has processes of its own: what one leaves in a node or in Redis is not the next one's.
     """
+    task = asyncio.current_task()
+    assert task is not None
+    # As Ctrl-C does: nothing that was started is left behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     say(f"{len(cpu.CORES)} cores, load {os.getloadavg()[0]:.1f}")
     if missing := nchan.why_missing():
         say(missing)

@@ -1,13 +1,13 @@
 """nginx with nchan, a push server in C, storing in Redis: what the node is compared with.
 
 Two servers on one Redis, one that is published to and one that has the readers, so that what is
-measured only delivers. One worker process each. Debian: `apt-get install nginx libnginx-mod-nchan`.
+measured only delivers. Each is one process: a worker would outlive a master that is killed.
+Debian: `apt-get install nginx libnginx-mod-nchan`.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import aiohttp
 
-from bench.support import cpu
 from tests.support.redis_server import free_port
 from tests.support.spawn import kill_group, spawn
 from tests.support.wait import until
@@ -29,9 +28,8 @@ MODULE = "ngx_nchan_module.so"
 END = b'{"end":true}'
 CONFIG = """
 load_module {module};
-user {user};
 daemon off;
-worker_processes 1;
+master_process off;
 worker_rlimit_nofile 20000;
 pid {directory}/pid;
 error_log {directory}/error.log warn;
@@ -123,7 +121,6 @@ class Nchan:
         config.write_text(
             CONFIG.format(
                 module=_module(),
-                user=pwd.getpwuid(os.geteuid()).pw_name,
                 directory=directory,
                 port=port,
                 redis_port=self._redis_port,
@@ -137,7 +134,7 @@ class Nchan:
             await until(lambda: _is_listening(port), 10, "nginx")
         except AssertionError as exc:
             raise AssertionError(f"{exc}\n{(directory / 'out').read_text()}") from None
-        return port, cpu.children(server.pid)[0]
+        return port, server.pid
 
     def _close(self) -> None:
         for server in self._servers:
