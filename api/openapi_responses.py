@@ -156,7 +156,8 @@ PATHS: Json = {
                     "query",
                     "With `stream=true`: the events after this `sequence_number`.",
                     {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
-                ),
+                )
+                | {"allowEmptyValue": True},
             ],
             "responses": {
                 "200": {"description": "The response.", "content": STREAM_OR_OBJECT},

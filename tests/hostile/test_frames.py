@@ -7,66 +7,24 @@ it.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import itertools
 import json
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.frames import BINARY, CLOSE, ENDED, JSON, PING, Said, converse, harmless
 from tests.support.outsider import Outsider
-from tests.support.raw_wire import frame, handshake, raw_connection, read_frame
+from tests.support.raw_wire import frame, handshake, raw_connection
 
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 MARK = "mark-of-the-end"
-ENDED = "@ended"
 VIOLATIONS = {1002, 1003, 1007, 1009}
 TYPES = ["start", "subscribe", "unsubscribe", "cancel", "ping", "Start", "", "token", "close"]
 CURSORS = ["1-1", "0-0", "1-99", "9-1", "1", "-", "1-1 ", "0" * 40, "9" * 19 + "-" + "9" * 19]
 MAY_FIND = settings(
     max_examples=80,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-
-@dataclass(frozen=True)
-class Said:
-    """What is sent: bytes as they are, or a text, in fragments with a ping between any two.
-
-    Attributes:
-        text: `ENDED` in it stands for the id of a generation that is there.
-        cuts: where the text is cut.
-    """
-
-    raw: bytes = b""
-    text: str = ""
-    cuts: tuple[int, ...] = ()
-
-    def wire(self, ended: str = "") -> bytes:
-        if not self.text:
-            return self.raw
-        payload = self.text.replace(ENDED, ended).encode("utf-8", "replace")
-        places = [0, *sorted({min(cut, len(payload)) for cut in self.cuts}), len(payload)]
-        parts = [payload[a:b] for a, b in itertools.pairwise(places)]
-        frames = [
-            frame(part, opcode=0 if n else TEXT, fin=n == len(parts) - 1)
-            for n, part in enumerate(parts)
-        ]
-        return frame(b"between", opcode=PING).join(frames)
-
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**30), 10**30)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
-    max_leaves=6,
 )
 
 
@@ -89,40 +47,6 @@ COMMANDS = st.fixed_dictionaries(
         "metadata": JSON,
     },
 ).map(json.dumps)
-PLACE = st.integers(0, 60)
-
-TEXTS = st.one_of(
-    st.text(max_size=30),
-    st.integers(1, 3_000).map(lambda depth: '{"type":' + "[" * depth),
-    st.integers(1, 3_000).map(lambda depth: "[" * depth + "]" * depth),
-    st.sampled_from(
-        [
-            '{"type":"ping","type":"nothing"}',
-            '{"type":"nothing","type":"ping"}',
-            '{"type":"subscribe","id":"a","id":"bbbbbbbbb"}',
-            '{"type":"start","prompt":"x","params":{"a":1e999}}',
-            '{"type":"start","prompt":"x","params":{"a":' + "9" * 5_000 + "}}",
-            '{"type":"start","prompt":"x","params":{"demo":{"tokens":-1}}}',
-            '{"type":"subscribe","id":"\\ud800\\udc00xxxxxxxx"}',
-            '{"type":"subscribe","id":"\\ud800xxxxxxxxx"}',
-            '{"type":"subscribe","id":"\\u0000xxxxxxxxx"}',
-            '{"type":"start","prompt":"\\u0000"}',
-            "﻿{}",
-            '{"type":"ping"}garbage',
-            '{"type":"ping"',
-            '"' + "\\" * 1_001 + '"',
-        ]
-    ),
-)
-
-
-CONTROL = st.binary(max_size=125)
-HARMLESS = st.one_of(
-    st.builds(Said, text=TEXTS | COMMANDS),
-    st.builds(Said, text=TEXTS | COMMANDS, cuts=st.tuples(PLACE, PLACE, PLACE)),
-    CONTROL.map(lambda data: Said(frame(data, opcode=PING))),
-    CONTROL.map(lambda data: Said(frame(data, opcode=PONG))),
-)
 
 
 def lengths(*sizes: int) -> list[bytes]:
@@ -157,57 +81,43 @@ BROKEN = st.one_of(
 ).map(Said)
 
 
-async def converse(
+async def talk(
     api: Outsider, said: list[Said], ended: str = ""
 ) -> tuple[list[dict[str, Any]], int]:
     """Say it all, then the mark; return the answers and the close code, 0 where it lives."""
     mark = frame(json.dumps({"type": "subscribe", "id": MARK}).encode())
-    answers: list[dict[str, Any]] = []
-    async with asyncio.timeout(20), raw_connection(api.url) as (reader, writer):
-        writer.write(handshake(api.url))
-        assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"".join(one.wire(ended) for one in said) + mark)
-        while True:
-            opcode, payload = await read_frame(reader)
-            if opcode == CLOSE:
-                writer.write(frame(payload, opcode=CLOSE))  # what a client owes it
-                with contextlib.suppress(ConnectionResetError):  # unless it had said it before
-                    assert await reader.read() == b"", "something came after the close frame"
-                return answers, int(struct.unpack("!H", payload[:2])[0]) if payload else 1005
-            if opcode == TEXT:
-                answers.append(checked(payload))
-                if answers[-1]["type"] == "error" and answers[-1].get("id") == MARK:
-                    return answers, 0
-            else:
-                assert opcode == PONG, opcode
+
+    def is_over(answers: list[dict[str, Any]]) -> bool:
+        check(answers[-1])
+        return answers[-1]["type"] == "error" and answers[-1].get("id") == MARK
+
+    return await converse(api.url, [*(one.wire(ended) for one in said), mark], is_over)
 
 
-def checked(payload: bytes) -> dict[str, Any]:
-    """A frame of ours: an object with a type; an error has its members and is no defect."""
-    answer = json.loads(payload)
+def check(answer: dict[str, Any]) -> None:
+    """A frame of ours has a type; an error has its members and is no defect."""
     assert isinstance(answer["type"], str)
     if answer["type"] == "error":
         assert {"code", "message", "retryable"} <= set(answer)
         assert answer["code"] != "internal"
-    return answer
 
 
 @MAY_FIND
-@given(said=st.lists(HARMLESS, min_size=1, max_size=8))
+@given(said=st.lists(harmless(COMMANDS), min_size=1, max_size=8))
 async def test_what_is_said_wrong_is_answered_and_the_socket_lives(
     api: Outsider, ended: str, said: list[Said]
 ) -> None:
-    answers, code = await converse(api, said, ended)
+    answers, code = await talk(api, said, ended)
 
     assert code == 0, (code, answers)
 
 
 @MAY_FIND
-@given(before=st.lists(HARMLESS, max_size=4), broken=BROKEN, after=st.binary(max_size=60))
+@given(before=st.lists(harmless(COMMANDS), max_size=4), broken=BROKEN, after=st.binary(max_size=60))
 async def test_what_breaks_the_protocol_closes_with_its_code(
     api: Outsider, before: list[Said], broken: Said, after: bytes
 ) -> None:
-    _, code = await converse(api, [*before, broken, Said(after)])
+    _, code = await talk(api, [*before, broken, Said(after)])
 
     assert code in VIOLATIONS, code
 
@@ -220,12 +130,12 @@ async def test_any_bytes_are_answered_or_closed(api: Outsider, raw: bytes) -> No
         writer.write(handshake(api.url) + raw)
         writer.write_eof()
 
-    assert (await converse(api, []))[1] == 0
+    assert (await talk(api, []))[1] == 0
 
 
 @MAY_FIND
 @given(
-    said=st.lists(HARMLESS, max_size=3),
+    said=st.lists(harmless(COMMANDS), max_size=3),
     code=st.sampled_from([1000, 1001, 1011, 3000, 4999]),
     reason=st.text(max_size=20),
 )
@@ -234,7 +144,7 @@ async def test_a_close_frame_is_answered_whatever_came_before(
 ) -> None:
     bye = struct.pack("!H", code) + reason.encode("utf-8", "replace")
 
-    _, answered = await converse(api, [*said, Said(frame(bye, opcode=CLOSE))])
+    _, answered = await talk(api, [*said, Said(frame(bye, opcode=CLOSE))])
 
     assert answered == code
 
@@ -245,8 +155,8 @@ async def test_the_largest_message_is_read_and_one_byte_more_is_not(
     text = b'{"type":"' + b"x" * 1_048_565 + b'"}'
     assert len(text) == 1_048_576
 
-    answers, code = await converse(api, [Said(frame(text))])
-    _, too_large = await converse(api, [Said(frame(text + b" "))])
+    answers, code = await talk(api, [Said(frame(text))])
+    _, too_large = await talk(api, [Said(frame(text + b" "))])
 
     assert [answer["code"] for answer in answers] == ["invalid_request", "not_found"]
     assert (code, too_large) == (0, 1009)
