@@ -12,8 +12,9 @@ RUN pip install --no-cache-dir --require-hashes -r deploy/requirements.lock
 COPY api api
 COPY workers workers
 COPY shared shared
+COPY jobs jobs
 COPY cli cli
-RUN python -m compileall -q api workers shared cli \
+RUN python -m compileall -q api workers shared jobs cli \
     && useradd --system --no-create-home tailrace
 USER tailrace
 

@@ -81,7 +81,7 @@ def run_role(settings: Settings, args: argparse.Namespace) -> int:
     elif args.command == "worker":
         from workers.main import serve
     else:
-        from workers.jobs import serve
+        from jobs.role import serve
     return serve(settings)
 
 

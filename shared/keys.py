@@ -19,6 +19,7 @@ script stays within one cluster slot.
     tr:owner:<digest>    zset     id -> created, ms
     tr:{chat:<d>}:runs   zset     id -> created, ms; <d> = digest of owner and chat
     tr:{chat:<d>}:stops  string   how often the chat was stopped
+    tr:{jobs}:wake       list     something may be due: look now
     tr:workers           hash     worker -> presence, JSON
     tr:probe:<node>      channel  a node's own probe of its live connection
 """
@@ -36,6 +37,7 @@ RUNNING = "tr:{q}:running"
 LATER = "tr:{q}:later"
 CANCEL = "tr:{q}:cancel"
 JANITOR = "tr:{q}:janitor"
+JOBS_WAKE = "tr:{jobs}:wake"
 
 
 def log(generation_id: str) -> str:

@@ -217,6 +217,15 @@ async def forget(redis: Client, generation_id: str, retention_ms: int) -> None:
             await redis.pexpire(idempotency, max(1, 2 * retention_ms - 1000))
 
 
+async def wake_jobs(redis: Client) -> None:
+    """Tell one jobs process that something may be due; each looks once a second anyway."""
+    with translated():
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.lpush(keys.JOBS_WAKE, b"1")
+        pipeline.ltrim(keys.JOBS_WAKE, 0, 0)
+        await pipeline.execute()
+
+
 async def workers_seen(redis: Client) -> list[Presence]:
     """Return what each worker last said; the reader judges its age."""
     with translated():

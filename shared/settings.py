@@ -25,9 +25,6 @@ NOT_YET = {
     "JWT_JWKS": "JWTs",
     "OWNER_ACTIVE_MAX": "owner limits",
     "OWNER_CONNECTIONS_MAX": "owner limits",
-    "FILES_URL": "files and batches",
-    "FILE_BYTES_MAX": "files and batches",
-    "JOBS_REDIS_URL": "files and batches",
 }
 
 
@@ -37,6 +34,7 @@ class Settings:
     host: str = "127.0.0.1"  # where an API node listens
     port: int = 8000
     models: str = ""  # path of the models file; empty: the built-in demo
+    jobs_redis_url: str = ""  # where arq keeps its queue; empty: the database after ours
     data_dir: str = ".tailrace"  # what the private server keeps
     auth: str = ""  # "off": listen beyond loopback without credentials
     api_keys: str = ""  # `key:owner` pairs separated by commas, or a file with one a line

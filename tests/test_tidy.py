@@ -13,7 +13,8 @@ MAY_IMPORT = {
     "api": {"api", "shared"},
     "workers": {"workers", "shared"},
     "shared": {"shared"},
-    "cli": {"api", "workers", "shared", "cli"},
+    "jobs": {"api", "shared", "jobs"},
+    "cli": {"api", "workers", "shared", "jobs", "cli"},
 }
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60

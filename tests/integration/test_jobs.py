@@ -11,17 +11,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from arq.connections import ArqRedis
 from arq.jobs import DeserializationError, deserialize_job_raw
-from arq.worker import Worker
+from arq.worker import Worker, func
 
+from jobs import arq_worker, role
+from jobs.arq_worker import QUEUE, JobsWorker
+from jobs.role import janitor_cron, sweep, work
+from jobs.source import Job
 from shared import keys
 from shared.errors import Unavailable
 from shared.janitor import Janitor
+from shared.queue import wake_jobs
 from shared.settings import Settings
 from shared.store import Store
 from tests.support.generation import ID, create
 from tests.support.wait import until
-from workers import jobs
-from workers.jobs import QUEUE, JobsWorker, build_worker, sweep
 
 DEADLINE_S = 20.0  # a pass every two seconds, on a busy machine
 
@@ -47,17 +50,24 @@ class Passes:
 
 @pytest.fixture
 def short_polls(monkeypatch):
-    monkeypatch.setattr(jobs, "POLL_S", 0.05)
-    monkeypatch.setattr(jobs, "SWEEP_EVERY_S", 1)
-    monkeypatch.setattr(jobs, "AWAY_PAUSE_S", 0.05)
+    monkeypatch.setattr(arq_worker, "POLL_S", 0.05)
+    monkeypatch.setattr(role, "SWEEP_EVERY_S", 1)
+    for module in (arq_worker, role):
+        monkeypatch.setattr(module, "AWAY_PAUSE_S", 0.05)
+
+
+def build_worker(settings, janitor, functions=()):
+    worker = arq_worker.build_worker(settings, functions, [janitor_cron()])
+    worker.ctx["janitor"] = janitor
+    return worker
 
 
 @asynccontextmanager
-async def running(worker):
+async def running(worker, redis, sources=()):
     """The worker, until the block ends."""
     stopping = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(jobs._work(worker, stopping))
+        tasks.create_task(work(worker, redis, sources, stopping, 5.0))
         try:
             yield
         finally:
@@ -89,9 +99,9 @@ def test_our_main_replaces_the_loop_that_dies_with_its_connection():
 # The schedule
 
 
-async def test_the_janitor_runs_on_schedule(settings, short_polls):
+async def test_the_janitor_runs_on_schedule(settings, real_redis, short_polls):
     passes = Passes()
-    async with running(build_worker(settings, passes)):
+    async with running(build_worker(settings, passes), real_redis):
         await until(lambda: passes.count >= 2, DEADLINE_S, "two passes")
 
 
@@ -104,7 +114,8 @@ async def test_what_waits_too_long_ends_without_any_worker_or_node(
     await real_redis.hset(keys.meta(ID), "waiting", str(long_ago_ms))
     await real_redis.zadd(keys.waiting("interactive"), {ID: long_ago_ms})
 
-    async with running(build_worker(settings, Janitor(real_redis, store, settings))):
+    worker = build_worker(settings, Janitor(real_redis, store, settings))
+    async with running(worker, real_redis):
 
         async def has_ended():
             return (await store.meta(ID)).status == "failed"
@@ -114,7 +125,7 @@ async def test_what_waits_too_long_ends_without_any_worker_or_node(
 
 async def test_it_survives_the_loss_of_all_its_connections(settings, real_redis, short_polls):
     passes = Passes()
-    async with running(build_worker(settings, passes)):
+    async with running(build_worker(settings, passes), real_redis):
         await until(lambda: passes.count >= 1, DEADLINE_S, "a pass")
         before = passes.count
 
@@ -125,7 +136,7 @@ async def test_it_survives_the_loss_of_all_its_connections(settings, real_redis,
 
 async def test_it_survives_a_redis_that_comes_back_empty(settings, real_redis, short_polls):
     passes = Passes()
-    async with running(build_worker(settings, passes)):
+    async with running(build_worker(settings, passes), real_redis):
         await until(lambda: passes.count >= 1, DEADLINE_S, "a pass")
         before = passes.count
 
@@ -138,7 +149,7 @@ async def test_it_goes_on_when_the_clock_is_set_back(settings, real_redis, short
     """Else it would wait until the clock is again where it was."""
     passes = Passes()
     worker = build_worker(settings, passes)
-    async with running(worker):
+    async with running(worker, real_redis):
         await until(lambda: passes.count >= 1, DEADLINE_S, "a pass")
         before, (job,) = passes.count, worker.cron_jobs
 
@@ -148,15 +159,56 @@ async def test_it_goes_on_when_the_clock_is_set_back(settings, real_redis, short
         await until(lambda: passes.count > before + 1, DEADLINE_S, "passes afterwards")
 
 
-async def test_a_pass_that_fails_is_made_again(settings, short_polls, caplog):
+async def test_a_pass_that_fails_is_made_again(settings, real_redis, short_polls, caplog):
     passes = Passes(error=ValueError("an accident"))
-    async with running(build_worker(settings, passes)):
+    async with running(build_worker(settings, passes), real_redis):
         await until(lambda: passes.count >= 2, DEADLINE_S, "another pass")
 
 
 async def test_without_redis_a_pass_is_left_to_the_next():
     assert await sweep({"janitor": Passes()}) == 7
     assert await sweep({"janitor": Passes(error=Unavailable("away"))}) == 0
+
+
+# What is due
+
+
+class Errands:
+    """A source whose one errand is due until it is done."""
+
+    def __init__(self):
+        self.is_due = False
+        self.done = []
+        self.functions = [func(self.run, name="run")]
+
+    async def run(self, ctx, number):
+        self.done.append(number)
+        self.is_due = False
+
+    async def due(self):
+        return [Job("run", (7,), "errand:7")] if self.is_due else []
+
+
+async def test_what_is_due_runs_when_the_role_is_woken(settings, real_redis, monkeypatch):
+    monkeypatch.setattr(role, "LOOK_S", 2)
+    errands = Errands()
+    worker = build_worker(settings, Passes(), errands.functions)
+    async with running(worker, real_redis, [errands]):
+        await until(lambda: worker.ctx.get("redis"), DEADLINE_S, "the start")
+        errands.is_due = True
+
+        await wake_jobs(real_redis)
+
+        await until(lambda: errands.done, DEADLINE_S, "the errand")
+    assert errands.done == [7]
+
+
+async def test_what_is_due_is_found_without_a_call(settings, real_redis, short_polls):
+    errands = Errands()
+    errands.is_due = True
+    worker = build_worker(settings, Passes(), errands.functions)
+    async with running(worker, real_redis, [errands]):
+        await until(lambda: errands.done, DEADLINE_S, "the errand")
 
 
 # What is in Redis

@@ -1,0 +1,138 @@
+"""The jobs role: asks each kind of background work what is due, and lets arq do it.
+
+It is woken through a list in Redis by whoever has made something due, and looks once a second
+anyway. Any number of these processes may run; each is asked, one does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from arq import cron
+from arq.cron import CronJob
+from redis.exceptions import RedisError
+
+from jobs.arq_worker import AWAY_PAUSE_S, JobsWorker, build_worker
+from jobs.source import Source
+from shared import keys
+from shared.errors import Unavailable
+from shared.janitor import Janitor
+from shared.logs import configure
+from shared.redis_client import Client, check_server, connect, translated
+from shared.settings import Settings
+from shared.store import Store
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY_S = 2
+SWEEP_TIMEOUT_S = 20
+LOOK_S = 1
+
+
+async def sweep(ctx: dict[Any, Any]) -> int:
+    """One pass of the janitor; the next one does what this one could not."""
+    janitor: Janitor = ctx["janitor"]
+    try:
+        return await janitor.sweep()
+    except Unavailable:
+        return 0
+
+
+def janitor_cron() -> CronJob:
+    every = set(range(0, 60, SWEEP_EVERY_S))
+    return cron(sweep, second=every, timeout=SWEEP_TIMEOUT_S, keep_result=0, max_tries=1)
+
+
+def serve(settings: Settings) -> int:
+    """Run what is due until told to stop; returns the exit code."""
+    configure(settings, "jobs")
+    return asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    redis = connect(settings)
+    store = Store(redis, settings)
+    sources: list[Source] = []
+    functions = [function for source in sources for function in source.functions]
+    worker = build_worker(settings, functions, [janitor_cron()])
+    worker.ctx["janitor"] = Janitor(redis, store, settings)
+    stopping = asyncio.Event()
+    worker.ctx["stopping"] = stopping
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await _reach(store, stopping)
+    if not stopping.is_set():
+        sys.stderr.write("tailrace jobs ready\n")
+        sys.stderr.flush()
+        await work(worker, redis, sources, stopping, settings.drain_s)
+    await redis.aclose()
+    return 0
+
+
+async def _reach(store: Store, stopping: asyncio.Event) -> None:
+    """Wait for Redis: roles may be started in any order."""
+    while not stopping.is_set():
+        try:
+            await check_server(store.redis)
+            return
+        except Unavailable as exc:
+            log.warning("redis away", extra={"reason": str(exc)})
+            await _pause(stopping, AWAY_PAUSE_S * random.uniform(1, 3))
+
+
+async def _pause(stopping: asyncio.Event, pause_s: float) -> None:
+    try:
+        async with asyncio.timeout(pause_s):
+            await stopping.wait()
+    except TimeoutError:
+        pass
+
+
+async def work(
+    worker: JobsWorker,
+    redis: Client,
+    sources: Sequence[Source],
+    stopping: asyncio.Event,
+    drain_s: float,
+) -> None:
+    """Do what is due until `stopping`; then give what runs `drain_s` to come to an end."""
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(worker.main())
+        looking = tasks.create_task(_look(worker, redis, sources))
+        await stopping.wait()
+        looking.cancel()
+        worker.allow_pick_jobs = False
+        if worker.tasks:
+            await asyncio.wait(list(worker.tasks.values()), timeout=drain_s)
+        for job in worker.tasks.values():
+            job.cancel()
+        working.cancel()
+    try:
+        await worker.close()
+    except (RedisError, OSError):
+        pass  # it could not say goodbye: its key runs out by itself
+
+
+async def _look(worker: JobsWorker, redis: Client, sources: Sequence[Source]) -> None:
+    while True:
+        try:
+            for source in sources:
+                for job in await source.due():
+                    await worker.enqueue(job)
+            await _wake_up(redis)
+        except (Unavailable, RedisError, OSError) as exc:
+            log.warning("redis away", extra={"reason": str(exc)})
+            await asyncio.sleep(AWAY_PAUSE_S * random.uniform(1, 3))
+
+
+async def _wake_up(redis: Client) -> None:
+    """Return when something may be due: somebody says so, or a second is over."""
+    with translated():
+        await redis.blpop([keys.JOBS_WAKE], timeout=LOOK_S)  # type: ignore[misc]
