@@ -6,8 +6,11 @@
         * CursorInvalid         not an event id that this system could have issued
         * NotFound              no such generation, or not the asker's
         * Expired               known, but past its retention
+        * TooLarge              a file beyond its limit
     * BackendError              a model backend failed; the attempt is over
-    * Unavailable               Redis cannot be reached or refuses; repeating is safe
+    * LeaseLost                 somebody else runs this batch, or nobody need; leaves no job
+    * Unavailable               Redis or the file store cannot be reached, or refuses; repeating
+                                is safe
 
 `code` is the stable name that clients see; `retryable`: whether the same thing again can help.
 Expected endings of a generation are events in its log, not exceptions. The codes are listed in
@@ -76,6 +79,11 @@ class Expired(RequestError):
         super().__init__(410, "expired", "this generation is past its retention: start a new one")
 
 
+class TooLarge(RequestError):
+    def __init__(self, message: str) -> None:
+        super().__init__(413, "body_too_large", message)
+
+
 class BackendError(TailraceError):
     """A backend failed; ends the attempt.
 
@@ -95,8 +103,12 @@ class BackendError(TailraceError):
         self.retry_after_s = retry_after_s
 
 
+class LeaseLost(TailraceError):
+    """The caller is no longer the holder of what it runs: it must write nothing more."""
+
+
 class Unavailable(TailraceError):
-    """Redis did not answer, or refused for lack of memory. The call may have happened."""
+    """Redis or the file store did not answer, or refused. The call may have happened."""
 
     code = "unavailable"
     retryable = True

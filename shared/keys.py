@@ -20,6 +20,21 @@ script stays within one cluster slot.
     tr:{chat:<d>}:runs   zset     id -> created, ms; <d> = digest of owner and chat
     tr:{chat:<d>}:stops  string   how often the chat was stopped
     tr:{jobs}:wake       list     something may be due: look now
+    tr:{jobs}:counts     hash     what the jobs role has done -> how often
+    tr:{jobs}:hook:<id>  hash     one webhook: url, secret, state, body, tries
+    tr:{jobs}:hooks:waiting   zset  id -> when to look whether it has ended, ms
+    tr:{jobs}:hooks:hosts     zset  host -> when to look for deliveries to it, ms
+    tr:{jobs}:hooks:due:<d>   zset  id -> when to deliver, ms; <d> = digest of the host
+    tr:{jobs}:hooks:busy:<d>  zset  id -> until when an attempt counts as under way, ms
+    tr:file:<id>         hash     one file: owner, bytes, created, filename, purpose, expires
+    tr:files:<digest>    zset     an owner's files: id -> created, ms
+    tr:files:expiry      zset     all files: id -> expires, ms
+    tr:{<batch>}:batch   hash     one batch: status, counts, cursor, …; its log is as a generation's
+    tr:{<batch>}:flight  hash     line -> offset, length, try
+    tr:{<batch>}:parts   list     objects that hold results
+    tr:{<batch>}:dead    list     lines that failed, JSON
+    tr:{jobs}:batches    zset     unfinished batches: id -> created, ms
+    tr:batches:<digest>  zset     an owner's batches: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
     tr:probe:<node>      channel  a node's own probe of its live connection
 """
@@ -38,6 +53,11 @@ LATER = "tr:{q}:later"
 CANCEL = "tr:{q}:cancel"
 JANITOR = "tr:{q}:janitor"
 JOBS_WAKE = "tr:{jobs}:wake"
+JOBS_COUNTS = "tr:{jobs}:counts"
+HOOKS_WAITING = "tr:{jobs}:hooks:waiting"
+HOOKS_HOSTS = "tr:{jobs}:hooks:hosts"
+BATCHES_ACTIVE = "tr:{jobs}:batches"
+FILES_EXPIRY = "tr:files:expiry"
 
 
 def log(generation_id: str) -> str:
@@ -86,6 +106,46 @@ def chat_runs(owner: str, chat: str) -> str:
 
 def chat_stops(owner: str, chat: str) -> str:
     return f"tr:{{chat:{_digest(owner, chat)}}}:stops"
+
+
+def file(file_id: str) -> str:
+    return f"tr:file:{file_id}"
+
+
+def files(owner: str) -> str:
+    return f"tr:files:{_digest(owner)}"
+
+
+def batch(batch_id: str) -> str:
+    return f"tr:{{{batch_id}}}:batch"
+
+
+def batch_flight(batch_id: str) -> str:
+    return f"tr:{{{batch_id}}}:flight"
+
+
+def batch_parts(batch_id: str) -> str:
+    return f"tr:{{{batch_id}}}:parts"
+
+
+def batch_dead(batch_id: str) -> str:
+    return f"tr:{{{batch_id}}}:dead"
+
+
+def batches(owner: str) -> str:
+    return f"tr:batches:{_digest(owner)}"
+
+
+def hook(subject_id: str) -> str:
+    return f"tr:{{jobs}}:hook:{subject_id}"
+
+
+def hooks_due(host: str) -> str:
+    return f"tr:{{jobs}}:hooks:due:{_digest(host)}"
+
+
+def hooks_busy(host: str) -> str:
+    return f"tr:{{jobs}}:hooks:busy:{_digest(host)}"
 
 
 def owner(name: str) -> str:

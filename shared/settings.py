@@ -36,9 +36,11 @@ class Settings:
     models: str = ""  # path of the models file; empty: the built-in demo
     jobs_redis_url: str = ""  # where arq keeps its queue; empty: the database after ours
     data_dir: str = ".tailrace"  # what the private server keeps
+    files_url: str = ""  # where files lie; empty: the directory `files` of data_dir
     auth: str = ""  # "off": listen beyond loopback without credentials
     api_keys: str = ""  # `key:owner` pairs separated by commas, or a file with one a line
     cors_origins: str = ""  # origins that may read and open sockets, comma-separated, or *
+    webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public
     log: str = ""  # text or json; empty: text on a terminal
     log_level: str = "info"  # debug, info, warning or error; token text only at debug
 
@@ -58,6 +60,7 @@ class Settings:
     subscriber_bytes_max: int = 1_048_576  # unsent bytes at which a slow reader is cut
     hub_bytes_max: int = 268_435_456  # encoded logs that a node keeps
     body_bytes_max: int = 1_048_576  # request body
+    file_bytes_max: int = 209_715_200  # an uploaded file
     answer_bytes_max: int = 16_777_216  # longest answer
     ws_idle_s: float = 300.0  # an idle socket is closed
 
@@ -88,6 +91,7 @@ class Settings:
         for name, allowed in (
             ("log", ("", "text", "json")),
             ("auth", ("", "off")),
+            ("webhook_private", ("", "allow")),
             ("log_level", ("debug", "info", "warning", "error")),
         ):
             if getattr(self, name) not in allowed:

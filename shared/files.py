@@ -1,0 +1,258 @@
+"""Files: bytes in the object store, and for each a record in Redis that says whose they are.
+
+A file is there when its record is. The object comes first and goes last, so a record never promises
+bytes that are not there, and what a crash leaves in between (an object alone, an index entry alone)
+is nobody's and is swept (shared/file_sweep.py). A record is gone at the moment it expires.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing
+from typing import NamedTuple
+
+from shared import keys
+from shared.errors import NotFound, TooLarge
+from shared.ids import ALPHABET
+from shared.objects import ObjectInfo, ObjectStore
+from shared.redis_client import Client, translated
+from shared.settings import Settings
+
+KEPT_S = 30 * 86_400.0  # a file of which nobody said how long
+PREFIX = "files/"
+FILE_ID = re.compile(r"file-[A-Za-z0-9_-]{8,64}", re.ASCII)
+PAGE_READ = 500  # records looked through at once
+
+
+class FileRecord(NamedTuple):
+    """What is known of a file; times are Unix seconds."""
+
+    id: str
+    owner: str
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    expires_at: int
+
+    @property
+    def object_name(self) -> str:
+        return PREFIX + self.id
+
+
+class FileStore:
+    """The files of one installation. Every method may raise `Unavailable`.
+
+    Raises:
+        ConfigurationError: TAILRACE_FILES_URL cannot be used.
+    """
+
+    def __init__(
+        self, redis: Client, settings: Settings, objects: ObjectStore | None = None
+    ) -> None:
+        self.redis = redis
+        self.objects = objects or ObjectStore(settings)
+
+    async def create(
+        self,
+        owner: str,
+        filename: str,
+        purpose: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        bytes_max: int,
+        expires_s: float | None = None,
+        file_id: str = "",
+    ) -> FileRecord:
+        """Store a file as it comes; nothing is visible until it is whole.
+
+        Args:
+            bytes_max: one byte more is refused.
+            expires_s: from now; None: `KEPT_S`.
+            file_id: of a file that may have been stored before: then that one is returned, and
+                `chunks` is not read. Two that store it at once must store the same bytes.
+
+        Raises:
+            TooLarge, and whatever `chunks` raises: nothing is left.
+        """
+        if file_id and (found := await self._load(file_id)) is not None:
+            return found
+        file_id = file_id or new_file_id()
+        assert FILE_ID.fullmatch(file_id), file_id
+        size = _Size(bytes_max)
+        async with aclosing(size.counted(chunks)) as pieces:
+            await self.objects.put(PREFIX + file_id, pieces)
+        return await self._record(
+            file_id,
+            {"owner": owner, "bytes": str(size.bytes), "filename": filename, "purpose": purpose},
+            KEPT_S if expires_s is None else expires_s,
+        )
+
+    async def _record(self, file_id: str, fields: dict[str, str], expires_s: float) -> FileRecord:
+        """The indexes first: an entry without a record is skipped, and swept."""
+        with translated():
+            seconds, micros = await self.redis.time()
+            now_ms = seconds * 1000 + micros // 1000
+            expires_ms = now_ms + round(expires_s * 1000)
+            fields |= {"created": str(now_ms), "expires": str(expires_ms)}
+            pipeline = self.redis.pipeline(transaction=False)
+            pipeline.zadd(keys.FILES_EXPIRY, {file_id: expires_ms})
+            pipeline.zadd(keys.files(fields["owner"]), {file_id: now_ms})
+            pipeline.hset(keys.file(file_id), mapping=fields)
+            pipeline.pexpireat(keys.file(file_id), expires_ms)
+            await pipeline.execute()
+        record = _parse(file_id, {name.encode(): value.encode() for name, value in fields.items()})
+        assert record is not None
+        return record
+
+    async def get(self, file_id: str, owner: str) -> FileRecord | None:
+        """Return a file, if it is this owner's."""
+        if FILE_ID.fullmatch(file_id) is None:
+            return None
+        record = await self._load(file_id)
+        return record if record is not None and record.owner == owner else None
+
+    async def page(
+        self,
+        owner: str,
+        *,
+        after: str = "",
+        limit: int = 100,
+        purpose: str = "",
+        order: str = "desc",
+    ) -> tuple[list[FileRecord], bool]:
+        """Return up to `limit` files by their age, and whether there are more.
+
+        Args:
+            after: the last file of the page before.
+            purpose: only these; empty: all.
+            order: `desc`, the newest first, or `asc`.
+
+        Raises:
+            NotFound: `after` is no file of this owner.
+        """
+        is_newest_first = order == "desc"
+        place = await self._place_after(owner, after, is_newest_first) if after else 0
+        found: list[FileRecord] = []
+        while len(found) <= limit:
+            wanted = min(PAGE_READ, limit + 1) if not purpose else PAGE_READ
+            with translated():
+                ids = await self.redis.zrange(
+                    keys.files(owner), place, place + wanted - 1, desc=is_newest_first
+                )
+            records = await self._load_many([file_id.decode() for file_id in ids])
+            found += [r for r in records if r.owner == owner and purpose in ("", r.purpose)]
+            place += len(ids)
+            if len(ids) < wanted:
+                break
+        return found[:limit], len(found) > limit
+
+    async def _place_after(self, owner: str, after: str, is_newest_first: bool) -> int:
+        index = keys.files(owner)
+        with translated():
+            if is_newest_first:
+                rank = await self.redis.zrevrank(index, after.encode("utf-8", "replace"))
+            else:
+                rank = await self.redis.zrank(index, after.encode("utf-8", "replace"))
+        if rank is None:
+            raise NotFound("file: after")
+        return int(rank) + 1
+
+    async def delete(self, file_id: str, owner: str) -> bool:
+        """Delete a file, if it is this owner's; False: there is none."""
+        record = await self.get(file_id, owner)
+        if record is None:
+            return False
+        await self.forget(record.id, owner)
+        await self.objects.delete(record.object_name)
+        return True
+
+    async def forget(self, file_id: str, owner: str) -> None:
+        """Delete the record alone."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            pipeline.delete(keys.file(file_id))
+            pipeline.zrem(keys.files(owner), file_id)
+            pipeline.zrem(keys.FILES_EXPIRY, file_id)
+            await pipeline.execute()
+
+    async def read(self, record: FileRecord, start: int = 0) -> AsyncIterator[bytes]:
+        """Yield a file's bytes from `start` on.
+
+        Raises:
+            NotFound: the object is gone, before the first piece.
+        """
+        try:
+            async for piece in self.objects.read(record.object_name, start):
+                yield piece
+        except FileNotFoundError:
+            raise NotFound("file") from None
+
+    # Objects that are no files: the parts of a batch's output
+
+    async def put_object(self, name: str, data: bytes | AsyncIterable[bytes]) -> None:
+        """Write an object, over one of the same name; it is there as a whole or not at all."""
+        await self.objects.put(name, data)
+
+    def read_object(self, name: str, start: int = 0) -> AsyncIterator[bytes]:
+        """Yield an object's bytes; FileNotFoundError: there is none."""
+        return self.objects.read(name, start)
+
+    def list_objects(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """Yield what is below a path (whole segments), in any order."""
+        return self.objects.list(prefix)
+
+    async def delete_prefix(self, prefix: str) -> int:
+        """Delete all below a path; returns how many."""
+        return await self.objects.delete_prefix(prefix)
+
+    async def _load(self, file_id: str) -> FileRecord | None:
+        return next(iter(await self._load_many([file_id])), None)
+
+    async def _load_many(self, ids: list[str]) -> list[FileRecord]:
+        """Return the records that are there, in the order of `ids`."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for file_id in ids:
+                pipeline.hgetall(keys.file(file_id))
+            replies = await pipeline.execute() if ids else []
+        parsed = [_parse(*pair) for pair in zip(ids, replies, strict=True)]
+        return [record for record in parsed if record is not None]
+
+
+class _Size:
+    """Counts what goes through, and stops it beyond a limit."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes = 0
+        self.bytes_max = bytes_max
+
+    async def counted(self, chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            self.bytes += len(chunk)
+            if self.bytes > self.bytes_max:
+                raise TooLarge(f"the file is larger than {self.bytes_max} bytes")
+            yield chunk
+
+
+def new_file_id() -> str:
+    """Return a fresh id: 130 random bits."""
+    return "file-" + "".join(secrets.choice(ALPHABET) for _ in range(26))
+
+
+def _parse(file_id: str, fields: dict[bytes, bytes]) -> FileRecord | None:
+    """Read a record; None: there is none, or not a whole one (it expired while it was written)."""
+    try:
+        return FileRecord(
+            id=file_id,
+            owner=fields[b"owner"].decode(),
+            bytes=int(fields[b"bytes"]),
+            created_at=int(fields[b"created"]) // 1000,
+            filename=fields[b"filename"].decode(),
+            purpose=fields[b"purpose"].decode(),
+            expires_at=int(fields[b"expires"]) // 1000,
+        )
+    except KeyError:
+        return None
