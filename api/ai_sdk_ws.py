@@ -65,7 +65,7 @@ class AiSdkConversation(Conversation):
             idempotency_key=_idempotency_key(frame),
         )
         accepted = await self.node.accept(new)
-        meta = await self.find(accepted.generation_id)
+        meta = accepted.meta or await self.find(accepted.generation_id)
         if asked.chat:
             await self.chats.add(asked.chat, meta, stops)
         await self._tell(request_id, meta)

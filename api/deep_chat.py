@@ -135,7 +135,7 @@ class DeepChatConversation(Conversation):
         )
         accepted = await self.node.accept(new)
         async with answering():
-            meta = await self.find(accepted.generation_id)
+            meta = accepted.meta or await self.find(accepted.generation_id)
             subscription = await self.open("answer", meta, DeepChatFrames(meta, self._key))
         await subscription.ended()
 

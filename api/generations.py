@@ -40,7 +40,7 @@ class Generations:
         if form == "json":
             return _accepted_response(accepted, new)
         async with answering():
-            meta = await self.node.meta(accepted.generation_id, owner)
+            meta = accepted.meta or await self.node.meta(accepted.generation_id, owner)
         headers = [
             (b"location", f"/v1/generations/{meta.generation_id}".encode()),
             (b"x-generation-id", meta.generation_id.encode()),

@@ -75,7 +75,7 @@ class LobeConversation(Conversation):
         accepted = await self.node.accept(new)
         # What is being read here goes on: the client would be told twice what it has.
         if message_id not in self.socket.subscriptions:
-            meta = await self.find(accepted.generation_id)
+            meta = accepted.meta or await self.find(accepted.generation_id)
             await self.open(message_id, meta, LobeFrames(meta, message_id))
 
     async def _resume(self, frame: Frame) -> None:

@@ -32,7 +32,8 @@ from shared.accept import Acceptor
 from shared.errors import ConfigurationError, Unavailable
 from shared.janitor import Janitor
 from shared.models import load_models
-from shared.redis_client import check_server, connect
+from shared.redis_client import ANSWER_S, check_server, connect
+from shared.resp import Line
 from shared.settings import Settings
 from shared.store import Store
 
@@ -84,9 +85,14 @@ async def run(settings: Settings, listener: socket.socket) -> int:
     redis = connect(settings)
     with contextlib.suppress(Unavailable):  # then its workers, which cannot do without it, refuse
         await check_server(redis)
-    store = Store(redis, settings)
+    line = Line(settings.redis_url, answer_s=ANSWER_S)
+    store = Store(redis, settings, line)
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    async with contextlib.aclosing(redis), Hub(store, settings, node=name) as hub:
+    async with (
+        contextlib.aclosing(redis),
+        contextlib.aclosing(line),
+        Hub(store, settings, node=name) as hub,
+    ):
         node = Node(
             name=name,
             settings=settings,

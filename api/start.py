@@ -76,4 +76,4 @@ async def start(
     )
     accepted = await node.accept(new)
     async with answering():
-        return await node.meta(accepted.generation_id, owner), asked
+        return accepted.meta or await node.meta(accepted.generation_id, owner), asked

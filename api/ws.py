@@ -68,7 +68,8 @@ class NativeConversation(Conversation):
         accepted = await self.node.accept(new)
         names = {} if ref is None else {"ref": ref}
         self.socket.say(type="accepted", **names, id=accepted.generation_id)
-        await self._subscribe_to(await self.find(accepted.generation_id), START)
+        meta = accepted.meta or await self.find(accepted.generation_id)
+        await self._subscribe_to(meta, START)
 
     async def _subscribe(self, frame: Frame) -> None:
         generation_id, cursor = _generation_id(frame), _cursor(frame)

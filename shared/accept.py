@@ -2,25 +2,35 @@
 
     1  the idempotency key, if any, names the id from now on
     2  the queue entry: a worker that comes too early looks again
-    3  meta, only if absent: the moment of acceptance
-    4  the indexes of session and owner
+    3  its webhook, if any; one whose generation never comes is dropped
+    4  meta, only if absent: the moment of acceptance
+    5  the indexes of session and owner
 
 Each may be repeated. A client that got no answer repeats with its key and finds what is there.
+Where the queue was far from full a moment ago, 2 and 3 leave in one request, in this order: then
+the worker that the entry wakes finds meta there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from shared import keys
-from shared.errors import RequestError
+from shared.errors import RequestError, Unavailable
 from shared.ids import new_generation_id
+from shared.outcomes import Meta
 from shared.queue import encode_entry
 from shared.redis_client import Client, translated
+from shared.scripts import Call
 from shared.settings import Settings
 from shared.store import Store
+from shared.webhooks import Webhook, encode_webhook, register
 
 RETRY_AFTER_S = 1
+FAR_FROM_FULL = 100  # so many may be put between two looks at the queue, by all nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,8 @@ class NewGeneration:
         grace_s: readers gone for this long cancel it; None: it goes on without readers.
         idempotency_key: the client's, or empty.
         body_digest: of the request's meaning; the same key with another digest is refused.
+        wait_s: it waits so long for a worker; None: as the settings say.
+        webhook: whom to tell of its end.
     """
 
     owner: str
@@ -42,6 +54,8 @@ class NewGeneration:
     grace_s: float | None = None
     idempotency_key: str = ""
     body_digest: str = ""
+    webhook: Webhook | None = None
+    wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,7 @@ class Accepted:
     is_new: bool
     created_at_ms: int
     status: str
+    meta: Meta | None = None  # as it was created, where it is new and was just written
 
 
 class Acceptor:
@@ -59,6 +74,7 @@ class Acceptor:
         self.redis = redis
         self.store = store
         self.settings = settings
+        self._waiting: dict[str, int] = {}  # by priority, as last seen
 
     async def accept(self, new: NewGeneration) -> Accepted:
         """Accept a prompt, or find the one that the same idempotency key has made.
@@ -76,12 +92,56 @@ class Acceptor:
                 if meta is not None:
                     await self._index(generation_id, new, meta.created_at_ms)
                     return Accepted(generation_id, False, meta.created_at_ms, meta.status)
+        if self._is_far_from_full(new):
+            meta = await self._enter(generation_id, new)
+            await self._index(generation_id, new, meta.created_at_ms)
+            return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta)
         await self._enqueue(generation_id, new)
+        if new.webhook is not None:
+            about = {
+                "model": new.model,
+                "session": new.session or None,
+                "metadata": msgspec.Raw(new.metadata),
+            }
+            await register(self.redis, generation_id, "generation", new.webhook, about)
         is_new, status, created_at_ms = await self.store.create(
             generation_id, self._fields(new), may_be_lost=is_repeat
         )
         await self._index(generation_id, new, created_at_ms)
         return Accepted(generation_id, is_new, created_at_ms, status)
+
+    async def accept_lines(
+        self, lines: Sequence[tuple[str, NewGeneration]], *, is_repeat: bool
+    ) -> None:
+        """Accept many under ids that are the caller's, in three round trips.
+
+        What is there already stays as it is. They are in nobody's index: their ids follow from
+        what they are part of.
+
+        Args:
+            is_repeat: they may have been accepted before, and lost.
+
+        Raises:
+            Unavailable: some may have been accepted; repeating it is safe.
+        """
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id, _ in lines:
+                pipeline.exists(keys.meta(generation_id))
+            known = await pipeline.execute()
+        absent = [line for line, is_there in zip(lines, known, strict=True) if not is_there]
+        entries = [
+            (
+                [keys.lane(new.priority), keys.waiting(new.priority)],
+                [generation_id, encode_entry(generation_id, new.priority, new.model), ""],
+            )
+            for generation_id, new in absent
+        ]
+        for reply in await self.store.scripts.run_many("enqueue", entries):
+            if isinstance(reply, Exception):
+                raise Unavailable(f"Redis refuses: {reply}") from reply
+        fields = [(generation_id, self._fields(new)) for generation_id, new in absent]
+        await self.store.create_many(fields, may_be_lost=is_repeat)
 
     async def find(self, owner: str, idempotency_key: str) -> str | None:
         """Return the id of what a key has made, or was about to; None: the key is not known.
@@ -117,11 +177,35 @@ class Acceptor:
         longest_s = s.queue_wait_s + s.attempts_max * s.upstream_total_s + s.retention_s
         return round(longest_s * 1000)
 
+    def _is_far_from_full(self, new: NewGeneration) -> bool:
+        """Whether the entry will be taken, as nearly always. Not known: no.
+
+        Not for a key either: should Redis refuse the entry and take meta, a repeat would find meta
+        and put no entry. An id without a key is nobody's yet.
+        """
+        queue_max = self.settings.queue_max
+        seen = self._waiting.get(new.priority, queue_max)
+        return not new.idempotency_key and seen + FAR_FROM_FULL <= queue_max
+
+    async def _enter(self, generation_id: str, new: NewGeneration) -> Meta:
+        """Steps 2 and 3 in one request.
+
+        Raises:
+            Unavailable.
+        """
+        waiting, meta = await self.store.enqueue_and_create(
+            generation_id, self._entry(generation_id, new), self._fields(new)
+        )
+        self._waiting[new.priority] = waiting or self.settings.queue_max
+        if not waiting:  # a hundred have come since the last look: this one is within the bound
+            await self.store.put_back(generation_id, new.priority, new.model, lane=new.priority)
+        return meta
+
     async def _enqueue(self, generation_id: str, new: NewGeneration) -> None:
-        lane_keys = [keys.lane(new.priority), keys.waiting(new.priority)]
-        entry = encode_entry(generation_id, new.priority, new.model)
-        args = [generation_id, entry, self.settings.queue_max]
-        if not await self.store.scripts.run("enqueue", lane_keys, args):
+        lane_keys, args = self._entry(generation_id, new)
+        waiting = int(await self.store.scripts.run("enqueue", lane_keys, args))
+        self._waiting[new.priority] = waiting or self.settings.queue_max
+        if not waiting:
             raise RequestError(
                 503,
                 "queue_full",
@@ -129,6 +213,11 @@ class Acceptor:
                 retryable=True,
                 retry_after_s=RETRY_AFTER_S,
             )
+
+    def _entry(self, generation_id: str, new: NewGeneration) -> Call:
+        entry = encode_entry(generation_id, new.priority, new.model)
+        args = [generation_id, entry, self.settings.queue_max]
+        return [keys.lane(new.priority), keys.waiting(new.priority)], args
 
     def _fields(self, new: NewGeneration) -> dict[str, str | bytes]:
         fields: dict[str, str | bytes] = {
@@ -141,8 +230,13 @@ class Acceptor:
         }
         if new.grace_s is not None:
             fields["grace"] = str(round(new.grace_s * 1000))
+        if new.wait_s is not None:
+            fields["wait"] = str(round(new.wait_s * 1000))
         if new.idempotency_key:
             fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
+        if new.webhook is not None:
+            # Here, too: a worker that writes a lost generation again brings it back.
+            fields["webhook"] = encode_webhook(new.webhook)
         return fields
 
     async def _index(self, generation_id: str, new: NewGeneration, created_at_ms: int) -> None:

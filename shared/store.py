@@ -81,6 +81,36 @@ class Store:
             )
         return [(parse_event_id(entry_id), fields[b"e"]) for entry_id, fields in found]
 
+    async def statuses(self, ids: Sequence[str]) -> list[str | None]:
+        """Return the status of many generations, in one round trip; None where there is nothing."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id in ids:
+                pipeline.hget(keys.meta(generation_id), "status")
+            replies = await pipeline.execute()
+        return [None if status is None else _text(status) for status in replies]
+
+    async def first_pages(self, ids: Sequence[str], count: int) -> list[list[Entry]]:
+        """Return the first `count` entries of many logs, in one round trip."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id in ids:
+                pipeline.xrange(keys.log(generation_id), count=count)
+            replies = await pipeline.execute()
+        return [
+            [(parse_event_id(entry_id), fields[b"e"]) for entry_id, fields in found]
+            for found in replies
+        ]
+
+    async def keep_for(self, ids: Sequence[str], kept_ms: int) -> None:
+        """Let ended generations go sooner than their retention says: nobody needs them any more."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id in ids:
+                pipeline.pexpire(keys.log(generation_id), kept_ms)
+                pipeline.pexpire(keys.meta(generation_id), 2 * kept_ms)
+            await pipeline.execute()
+
     async def tops(self, ids: Sequence[str]) -> list[Top]:
         """Return top and lease of many generations, in one round trip."""
         with translated():
@@ -110,6 +140,35 @@ class Store:
         if reply[0] == b"ok":
             return True, "queued", int(reply[1])
         return False, reply[1].decode(), int(reply[2])
+
+    async def enqueue_and_create(
+        self, generation_id: str, entry: Call, fields: Mapping[str, str | bytes]
+    ) -> tuple[int, Meta]:
+        """Put a fresh id on its lane, then create it, in one request.
+
+        Returns:
+            what `enqueue` answered (0: the lane is full, and it is not on it), and meta.
+        """
+        pairs = [part for pair in fields.items() for part in pair]
+        calls = [("enqueue", entry), ("create", (_keys(generation_id), [0, *pairs]))]
+        replies = await self.scripts.run_mixed(calls)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise Unavailable(f"Redis refuses: {reply}") from reply
+        waiting, created = replies
+        known = {b"status": b"queued", b"created": created[1], b"waiting": created[1]}
+        given = {name.encode(): _bytes(value) for name, value in fields.items()}
+        return int(waiting), parse_meta(generation_id, known | given)
+
+    async def create_many(
+        self, new: Sequence[tuple[str, Mapping[str, str | bytes]]], *, may_be_lost: bool
+    ) -> None:
+        """Accept many in one round trip; those that are there stay as they are."""
+        calls: list[Call] = []
+        for generation_id, fields in new:
+            pairs = [part for pair in fields.items() for part in pair]
+            calls.append((_keys(generation_id), [int(may_be_lost), *pairs]))
+        await self._run_many("create", calls)
 
     async def begin(
         self,
@@ -237,6 +296,18 @@ class Store:
                 raise Expired
         return meta
 
+    async def cancel_many(self, ids: Sequence[str]) -> None:
+        """The same for many, in two round trips; those that have ended stay as they are."""
+        args = [CANCELLED.status, encode(CANCELLED), self.retention_ms, ""]
+        await self._run_many("close", [(_keys(generation_id), args) for generation_id in ids])
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id in ids:
+                pipeline.publish(keys.CANCEL, generation_id)
+                for priority in keys.PRIORITIES:
+                    pipeline.zrem(keys.waiting(priority), generation_id)
+            await pipeline.execute()
+
     async def seal(self, generation_id: str) -> str:
         """Mark an absent generation as gone for good: `sealed`, or its status where it exists."""
         reply = await self._run("seal", generation_id, [self.retention_ms])
@@ -268,7 +339,7 @@ class Store:
             if not await self.redis.set(guard, b"1", nx=True, px=round(REQUEUE_S * 1000)):
                 return
             model = await self.redis.hget(keys.meta(generation_id), "model")  # type: ignore[misc]
-        if model is not None:
+        if model:  # the log of a batch has none: it is no worker's to look after
             await self.put_back(generation_id, priority, _text(model))
 
     async def put_back(
@@ -286,6 +357,11 @@ class Store:
 
     async def _run(self, name: str, generation_id: str, args: Sequence[Any]) -> list[Any]:
         return list(await self.scripts.run(name, _keys(generation_id), args))
+
+    async def _run_many(self, name: str, calls: Sequence[Call]) -> None:
+        for reply in await self.scripts.run_many(name, calls):
+            if isinstance(reply, Exception):
+                raise Unavailable(f"Redis refuses: {reply}") from reply
 
     def _append(self, batch: Append) -> Call:
         return _keys(batch.generation_id), [
@@ -309,6 +385,10 @@ def _writing(reply: Any) -> Writing:
     outcome = parse_writing(reply)
     assert not isinstance(outcome, Unavailable)  # `_run` has raised it
     return outcome
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()
 
 
 def _text(raw: Any) -> str:

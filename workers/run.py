@@ -29,7 +29,7 @@ from workers.tools import Takeover, Tools
 
 log = logging.getLogger(__name__)
 
-ABSENT_PAUSE_S = 0.002  # a worker is often quicker than the node that is still creating meta
+ABSENT_PAUSE_S = 0.0005  # a worker is often quicker than the node that is still creating meta
 ABSENT_S = 10.0  # then the entry is dropped: the prompt was never accepted
 RETRY_PAUSE_S = 0.5  # doubled with each failure
 RETRY_PAUSE_MAX_S = 30.0
@@ -56,6 +56,7 @@ class Run:
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
     _usage: Usage | None = None
     _end: End | None = None
+    _noting: asyncio.Task[None] | None = None
     _timeline: Timeline = field(default_factory=lambda: Timeline(0.0))
 
     # What the worker asks and says
@@ -181,7 +182,7 @@ class Run:
             lease_every_s=self.tools.settings.lease_s / 4,
             restore_within_s=2 * self.tools.settings.retention_s,  # as long as meta outlives an end
         )
-        await self.tools.queue.note_begun(self.ticket, begun.meta.created_at_ms)
+        self._noting = self.tools.spawn(self._note_begun(begun))
         self.request = decode_request(begun.meta.request)
         error: BackendError | None = None
         try:
@@ -192,9 +193,22 @@ class Run:
             error = exc
         if self._end is None and error is not None and self._is_final(begun, error):
             self._push_end(self._failure(begun, error))
+        await self._noted()
         if self._end is not None:
             return await self._finish(self._end)
         return await self._give_back(error)
+
+    async def _note_begun(self, begun: Begun) -> None:
+        """Beside the stream, because nothing of the answer waits for it."""
+        try:
+            await self.tools.queue.note_begun(self.ticket, begun.meta.created_at_ms)
+        except Unavailable:
+            pass  # counted as waiting until it ends; each renewal says that it runs
+
+    async def _noted(self) -> None:
+        """Before it is taken out of the indexes, it is in them."""
+        if self._noting is not None:
+            await self._noting
 
     async def _read_found(self, begun: Begun) -> list[Entry]:
         """What earlier attempts wrote: to go on from, and to write again should Redis lose it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from shared.models import Model
 from shared.queue import Queue
@@ -35,3 +37,4 @@ class Tools:
     clock: Callable[[], float]  # seconds, monotonic
     takeover: Callable[[], Takeover]
     counters: dict[str, float]
+    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]  # ends with the runs

@@ -76,6 +76,7 @@ class Worker:
             clock=time.monotonic,
             takeover=lambda: self._takeover,
             counters=self.counters,
+            spawn=lambda errand: self._tasks.create_task(errand),
         )
         self.runs: dict[str, Run] = {}
         self.is_draining = False

@@ -44,6 +44,32 @@ async def tickets(redis, lane="interactive"):
     return [delivery.ticket for delivery in await queue.read(lane, 99)]
 
 
+async def test_what_is_accepted_in_one_request_is_the_same(acceptor, redis):
+    """As from the second on: the first has seen that the queue is far from full."""
+    first = await acceptor.accept(WITHOUT_KEY)
+    second = await acceptor.accept(dataclasses.replace(WITHOUT_KEY, grace_s=2.5))
+
+    assert (first.meta, second.is_new, second.status) == (None, True, "queued")
+    assert second.meta == await acceptor.store.meta(second.generation_id)
+    assert [ticket.id for ticket in await tickets(redis)] == [
+        first.generation_id,
+        second.generation_id,
+    ]
+    assert await owner_ids(redis, "alice", 9) == [second.generation_id, first.generation_id]
+
+
+async def test_nothing_is_lost_when_the_queue_fills_between_two_looks(redis):
+    acceptor = acceptor_on(redis, queue_max=150)
+    await acceptor.accept(WITHOUT_KEY)
+    await redis.zadd(keys.waiting("interactive"), {f"gen_{n:026}": 1 for n in range(150)})
+
+    accepted = await acceptor.accept(WITHOUT_KEY)
+
+    assert accepted.generation_id in [ticket.id for ticket in await tickets(redis)]
+    with pytest.raises(RequestError, match="150 prompts wait"):
+        await acceptor.accept(WITHOUT_KEY)
+
+
 async def test_what_is_accepted_is_queued_and_known(acceptor):
     accepted = await acceptor.accept(WITHOUT_KEY)
 
