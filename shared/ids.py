@@ -7,6 +7,7 @@ Source: docs/protocol.md, "Words".
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from typing import NamedTuple
@@ -18,6 +19,7 @@ GENERATION_ID = re.compile(r"[A-Za-z0-9_-]{8,64}", re.ASCII)
 # At most 19 digits, as Redis entry ids have; neither part starts with a zero unless it is one.
 CURSOR = re.compile(r"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})", re.ASCII)
 ID_PART_MAX = 2**63 - 1
+BATCH_PREFIX = "batch_"
 
 
 class EventId(NamedTuple):
@@ -60,5 +62,25 @@ def new_generation_id() -> str:
 
 
 def is_generation_id(text: str) -> bool:
-    """Whether `text` could be an id; anything else need not be asked of Redis."""
-    return GENERATION_ID.fullmatch(text) is not None
+    """Whether `text` could be an id; anything else need not be asked of Redis.
+
+    A batch has a log of the same shape, and is no generation: nobody runs it but its holder.
+    """
+    return GENERATION_ID.fullmatch(text) is not None and not text.startswith(BATCH_PREFIX)
+
+
+def new_batch_id() -> str:
+    """Return a fresh id: 130 random bits."""
+    return BATCH_PREFIX + "".join(secrets.choice(ALPHABET) for _ in range(26))
+
+
+def is_batch_id(text: str) -> bool:
+    """Whether `text` could be a batch's id."""
+    return GENERATION_ID.fullmatch(text) is not None and text.startswith(BATCH_PREFIX)
+
+
+def derived_id(prefix: str, *parts: str | int) -> str:
+    """Return an id that is a function of `parts`, one of which is as unguessable as an id."""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).digest()
+    number = int.from_bytes(digest[:17], "big")
+    return prefix + "".join(ALPHABET[number >> 5 * place & 31] for place in range(26))

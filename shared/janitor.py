@@ -90,8 +90,8 @@ class Janitor:
             await forget(self.redis, generation_id, self.store.retention_ms)
             return True
         idle_s = (top.now_ms - max(top.lease_ms, top.waiting_since_ms)) / 1000
-        if idle_s > self.settings.queue_wait_s:
-            return await self._time_out(generation_id)
+        if idle_s > self.settings.queue_wait_s and await self._time_out(generation_id):
+            return True
         if self._is_lost(top, idle_s):
             await self.store.requeue(generation_id, priority)
             return True
@@ -104,10 +104,12 @@ class Janitor:
         return idle_s > 2 * self.settings.lease_s
 
     async def _time_out(self, generation_id: str) -> bool:
-        end = timed_out(self.settings.queue_wait_s)
-        outcome = await self.store.close(
-            generation_id, end, idle_ms=round(self.settings.queue_wait_s * 1000)
-        )
+        with translated():
+            own_ms = await self.redis.hget(keys.meta(generation_id), "wait")  # type: ignore[misc]
+        # A line of a batch waits for as long as its batch may.
+        wait_s = int(own_ms) / 1000 if own_ms else self.settings.queue_wait_s
+        end = timed_out(wait_s)
+        outcome = await self.store.close(generation_id, end, idle_ms=round(wait_s * 1000))
         if isinstance(outcome, EventId):
             await forget(self.redis, generation_id, self.store.retention_ms)
         return isinstance(outcome, EventId)

@@ -20,9 +20,11 @@ from shared.redis_client import Client, is_refusal, translated
 from shared.resp import Line, encode_words
 
 FOLDER = Path(__file__).parent
-WITHOUT_PRELUDE = ("enqueue", "later")
+WITHOUT_PRELUDE = ("enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take")
 # These make room or keep a promise, so they must pass when memory is full (server 7.0 or newer).
-ALLOW_OOM = ("finish", "close", "seal", "delete", "renew", "release", "attach")
+ALLOW_OOM = (
+    "finish", "close", "seal", "delete", "renew", "release", "attach", "batch_cancel", "batch_move",
+)  # fmt: skip
 # `finish` is append with an end in it, under a name of its own so that it may pass a full server.
 FILES = {"finish": "append"}
 
@@ -36,6 +38,8 @@ def _source(name: str, has_flags: bool) -> str:
         fast = (FOLDER / "append_fast.lua").read_text(encoding="utf-8")
         body = fast + (FOLDER / "prelude.lua").read_text(encoding="utf-8") + body
     elif name not in WITHOUT_PRELUDE:
+        if name.startswith("batch_"):
+            body = (FOLDER / "batch_prelude.lua").read_text(encoding="utf-8") + body
         body = (FOLDER / "prelude.lua").read_text(encoding="utf-8") + body
     if name in ALLOW_OOM and has_flags:
         return "#!lua flags=allow-oom\n" + body

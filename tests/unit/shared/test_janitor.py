@@ -298,3 +298,19 @@ async def test_workers_that_are_long_gone_are_dropped(janitor, store):
 @pytest.mark.parametrize(("age_s", "expected"), [(0, True), (5.9, True), (6.0, False)])
 def test_a_worker_counts_for_two_leases(age_s, expected):
     assert is_recent(presence("w", 1_000_000 - round(age_s * 1000)), 1_000_000, 3.0) is expected
+
+
+async def test_a_line_of_a_batch_waits_for_as_long_as_it_says(janitor, store):
+    """And is put back meanwhile: it may have been forgotten like any other."""
+    await accept(store, waited_s=QUEUE_WAIT_S + 1, priority="batch")
+    await store.redis.hset(keys.meta(ID), "wait", str(round(2 * QUEUE_WAIT_S * 1000)))
+
+    await sweep(janitor)
+
+    assert await types_of(store) == []
+    assert await on_resume(store) == [ID]
+
+    await waits(store, 2 * QUEUE_WAIT_S + 1, priority="batch")
+    await sweep(janitor)
+
+    assert await types_of(store) == ["end"]
