@@ -23,11 +23,13 @@ from starlette.types import Receive
 
 from api.errors import request_error
 from api.strict_json import decode_json
+from api.webhook_body import read_webhook
 from shared.accept import NewGeneration
 from shared.errors import RequestError
 from shared.models import Model
 from shared.request import Request, encode_request
 from shared.settings import Settings
+from shared.webhooks import Webhook
 
 BODY_S = 30.0  # a body must be complete by then; a slower one is answered 408
 SESSION_CHARACTERS_MAX = 128
@@ -103,8 +105,9 @@ def parse_new_generation(
     body = read_object(raw, bytes_max=settings.body_bytes_max)
     request = Request(messages=_messages(body), params=check_params(body))
     return new_generation(
-        body, request, owner=owner, models=models, idempotency_key=idempotency_key
-    )
+        body, request, owner=owner, models=models, idempotency_key=idempotency_key,
+        webhook=read_webhook(body, settings),
+    )  # fmt: skip
 
 
 def read_object(raw: bytes | Mapping[str, Any], *, bytes_max: int) -> dict[str, Any]:
@@ -131,6 +134,7 @@ def new_generation(
     models: Mapping[str, Model],
     idempotency_key: str = "",
     grace_s: float | None = None,
+    webhook: Webhook | None = None,
 ) -> NewGeneration:
     """Read what every dialect has in common, and put it together with what this one asks for.
 
@@ -146,6 +150,7 @@ def new_generation(
     priority = _priority(body)
     if "on_disconnect" in body:
         grace_s = _grace_s(body["on_disconnect"])
+    meaning = [model, request, session, metadata, priority, grace_s]
     return NewGeneration(
         owner=owner,
         model=model,
@@ -155,7 +160,9 @@ def new_generation(
         priority=priority,
         grace_s=grace_s,
         idempotency_key=check_idempotency_key(idempotency_key) if idempotency_key else "",
-        body_digest=_digest([model, request, session, metadata, priority, grace_s]),
+        # Only where there is one: the digests of an older version stay what they were.
+        body_digest=_digest(meaning if webhook is None else [*meaning, webhook]),
+        webhook=webhook,
     )
 
 

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from jobs.arq_worker import AWAY_PAUSE_S, JobsWorker, build_worker
 from jobs.source import Source
+from jobs.webhooks import Webhooks
 from shared import keys
 from shared.errors import Unavailable
 from shared.janitor import Janitor
@@ -58,7 +59,7 @@ def serve(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     redis = connect(settings)
     store = Store(redis, settings)
-    sources: list[Source] = []
+    sources: list[Source] = [Webhooks(redis, settings)]
     functions = [function for source in sources for function in source.functions]
     worker = build_worker(settings, functions, [janitor_cron()])
     worker.ctx["janitor"] = Janitor(redis, store, settings)

@@ -21,7 +21,7 @@ from shared.settings import Settings
 generation_id: ContextVar[str] = ContextVar("generation_id", default="")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-OURS = ("api", "workers", "shared", "cli")
+OURS = ("api", "workers", "shared", "jobs", "cli")
 # Those that make a handler or a level of their own when left alone.
 LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "arq", "arq.worker", "websockets")
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

@@ -17,6 +17,7 @@ from redis.exceptions import ResponseError
 
 from shared import keys
 from shared.redis_client import Client, translated
+from shared.webhooks import end_generation
 
 VERSION = 1
 LATER_PER_SWEEP = 200
@@ -204,17 +205,22 @@ class Queue:
 
 
 async def forget(redis: Client, generation_id: str, retention_ms: int) -> None:
-    """Take an ended generation out of the indexes; its idempotency key goes when its meta goes."""
+    """Take an ended generation out of the indexes, and have its webhook delivered.
+
+    Its idempotency key goes when its meta goes.
+    """
     with translated():
         pipeline = redis.pipeline(transaction=False)
-        pipeline.hget(keys.meta(generation_id), "idem")
+        pipeline.hmget(keys.meta(generation_id), ["idem", "webhook"])
         pipeline.zrem(keys.RUNNING, generation_id)
         for priority in keys.PRIORITIES:
             pipeline.zrem(keys.waiting(priority), generation_id)
-        idempotency, *_ = await pipeline.execute()
+        (idempotency, webhook), *_ = await pipeline.execute()
         if idempotency:
             # A little less than meta: a key must never name a generation that is not there.
             await redis.pexpire(idempotency, max(1, 2 * retention_ms - 1000))
+    if webhook and await end_generation(redis, generation_id):
+        await wake_jobs(redis)
 
 
 async def wake_jobs(redis: Client) -> None:

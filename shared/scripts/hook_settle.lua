@@ -1,0 +1,20 @@
+-- Says how an attempt went: done with, or due again later.
+-- KEYS[1] record  [2] due, of this host  [3] busy, of this host
+-- ARGV[1] id  [2] the attempt's number  [3] '' when no more are wanted, or ms until the next
+--     [4] how long the record is still kept then, ms  [5] how it ended: delivered, given_up
+-- Returns 1, or 0 where another attempt has been made since, and this one has nothing to say.
+redis.call('ZREM', KEYS[3], ARGV[1])
+local f = redis.call('HMGET', KEYS[1], 'state', 'tries')
+if f[1] ~= 'due' then return 0 end
+if ARGV[3] == '' then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('HSET', KEYS[1], 'state', 'done', 'result', ARGV[5])
+  redis.call('HDEL', KEYS[1], 'url', 'secret', 'body')
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+  return 1
+end
+if f[2] ~= ARGV[2] then return 0 end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[3])), ARGV[1])
+return 1

@@ -1,0 +1,209 @@
+"""Webhooks: who is to be told of an end, what they are told, and what of it is due.
+
+A webhook is registered before what it waits for is accepted, and noted as due when that has ended,
+by whoever wrote the end or by a look at what nobody noted. From then on its record holds the bytes
+to be sent, so that a delivery needs nothing else. The jobs role delivers (jobs/webhooks.py); this
+module knows no HTTP. All keys carry `{jobs}`.
+
+For another kind of work than generations, three calls, each of which may be repeated:
+
+    await register(redis, id, "batch", webhook, about)      before it is accepted
+    await end(redis, id, webhook, Event("batch.completed", data))   when it has ended
+    a `Finder` for jobs/webhooks.py                          says how it ended, if nobody did
+
+At least once; a receiver tells repeats by the header `webhook-id`, which is one per event.
+Source: standardwebhooks.com, "Specification".
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from shared import keys
+from shared.redis_client import Client, translated
+from shared.scripts import Scripts
+
+FIRST_LOOK_S = 10.0  # after which somebody looks whether the end was not noted
+KEPT_S = 10 * 86_400.0  # a record that nothing happens to; a batch may take seven days
+SECRET_PREFIX = "whsec_"
+
+
+class Webhook(msgspec.Struct, frozen=True):
+    """Where to say that something has ended; `secret` as the client gave it."""
+
+    url: str
+    secret: str
+
+    @property
+    def host(self) -> str:
+        """Whom deliveries are counted against."""
+        return urlsplit(self.url).netloc.lower()
+
+    def __repr__(self) -> str:
+        return "Webhook(…)"  # neither belongs in a log
+
+
+class Event(NamedTuple):
+    """What a receiver is told: `generation.completed`, and its data."""
+
+    type: str
+    data: Mapping[str, Any]
+
+
+class Record(NamedTuple):
+    """What is known of one webhook that is waited with, or being delivered."""
+
+    kind: str
+    state: str  # waiting, due, done
+    about: dict[str, Any]  # what an event can say of it when it is lost
+    webhook: Webhook | None  # None: done with
+    body: bytes
+    missing: int  # how often it was looked for and not there
+    is_seen: bool  # whether it was ever there
+
+
+encode_webhook = msgspec.json.Encoder().encode
+decode_webhook = msgspec.json.Decoder(Webhook).decode
+
+
+async def register(
+    redis: Client, subject_id: str, kind: str, webhook: Webhook, about: Mapping[str, Any]
+) -> None:
+    """Wait with a webhook for the end of what is about to be accepted.
+
+    Args:
+        kind: `generation`, or the name of a `Finder`.
+        about: JSON; what an event says of it should it be lost. `id` is added.
+
+    Raises:
+        Unavailable.
+    """
+    record = {"kind": kind, "url": webhook.url, "secret": webhook.secret}
+    name = keys.hook(subject_id)
+    with translated():
+        now_ms = await _now_ms(redis)
+        pipeline = redis.pipeline()
+        pipeline.hsetnx(name, "state", "waiting")
+        pipeline.hset(name, mapping={**record, "about": msgspec.json.encode(about)})
+        pipeline.pexpire(name, round(KEPT_S * 1000))
+        pipeline.zadd(keys.HOOKS_WAITING, {subject_id: now_ms + FIRST_LOOK_S * 1000}, nx=True)
+        await pipeline.execute()
+
+
+async def end(redis: Client, subject_id: str, webhook: Webhook, event: Event) -> bool:
+    """Note that it has ended: its delivery is due now. False: that was known.
+
+    Raises:
+        Unavailable.
+    """
+    body = encode_event(event)
+    fields: list[Any] = [
+        "url", webhook.url, "secret", webhook.secret, "host", webhook.host, "body", body,
+    ]  # fmt: skip
+    names = [
+        keys.hook(subject_id), keys.HOOKS_WAITING, keys.HOOKS_HOSTS, keys.hooks_due(webhook.host),
+    ]  # fmt: skip
+    args = [subject_id, webhook.host, round(KEPT_S * 1000), *fields]
+    return bool(await Scripts(redis).run("hook_end", names, args))
+
+
+async def end_generation(redis: Client, generation_id: str) -> bool:
+    """Note the end of a generation as its meta has it. False: known, unfinished, or no webhook."""
+    with translated():
+        fields: dict[bytes, bytes] = await redis.hgetall(keys.meta(generation_id))  # type: ignore[misc]
+    event = generation_event(generation_id, fields)
+    if event is None or not fields.get(b"webhook"):
+        return False
+    return await end(redis, generation_id, decode_webhook(fields[b"webhook"]), event)
+
+
+def generation_event(generation_id: str, fields: Mapping[bytes, bytes]) -> Event | None:
+    """Return what a generation's meta says of its end; None: there is none in it."""
+    raw = fields.get(b"end")
+    if not raw:
+        return None
+    said = msgspec.json.decode(raw)
+    return Event(
+        f"generation.{said['status']}",
+        {
+            "id": generation_id,
+            "object": "generation",
+            "status": said["status"],
+            "model": fields.get(b"model", b"").decode(),
+            "session": fields.get(b"session", b"").decode() or None,
+            "finish_reason": said.get("finish_reason"),
+            "usage": said.get("usage"),
+            "error": said.get("error"),
+            "metadata": msgspec.json.decode(fields.get(b"metadata") or b"{}"),
+            "attempt": int(fields.get(b"attempt") or 0),
+            "created_at": int(fields.get(b"created") or 0) // 1000,
+            "ended_at": int(fields.get(b"ended") or 0) // 1000,
+            "events_url": f"/v1/generations/{generation_id}/events",
+        },
+    )
+
+
+def lost_event(subject_id: str, record: Record) -> Event:
+    """Return what can be said of something that Redis has lost."""
+    error = {"code": "lost", "message": "the log was lost: ask again", "retryable": True}
+    data = {"id": subject_id, "object": record.kind, **record.about, "status": "failed"}
+    return Event(f"{record.kind}.failed", {**data, "error": error})
+
+
+async def read_record(redis: Client, subject_id: str) -> Record | None:
+    """Return what is known of a webhook; None: nothing."""
+    with translated():
+        fields: dict[bytes, bytes] = await redis.hgetall(keys.hook(subject_id))  # type: ignore[misc]
+    if not fields:
+        return None
+    url, secret = fields.get(b"url"), fields.get(b"secret")
+    return Record(
+        kind=fields.get(b"kind", b"generation").decode(),
+        state=fields.get(b"state", b"waiting").decode(),
+        about=msgspec.json.decode(fields.get(b"about") or b"{}"),
+        webhook=Webhook(url.decode(), secret.decode()) if url and secret else None,
+        body=fields.get(b"body", b""),
+        missing=int(fields.get(b"missing") or 0),
+        is_seen=fields.get(b"seen") == b"1",
+    )
+
+
+def encode_event(event: Event) -> bytes:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return msgspec.json.encode({"type": event.type, "timestamp": now, "data": event.data})
+
+
+def key_of(secret: str) -> bytes:
+    """Return the bytes that sign: of `whsec_…` what its base64 says, else the text itself.
+
+    Raises:
+        ValueError: what follows `whsec_` is no base64.
+    """
+    if secret.startswith(SECRET_PREFIX):
+        return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    return secret.encode()
+
+
+def signed(subject_id: str, webhook: Webhook, body: bytes, at_s: int) -> dict[str, str]:
+    """Return the headers of Standard Webhooks for one attempt."""
+    message_id = f"msg_{subject_id}"
+    content = b".".join((message_id.encode(), str(at_s).encode(), body))
+    digest = hmac.new(key_of(webhook.secret), content, hashlib.sha256).digest()
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(at_s),
+        "webhook-signature": "v1," + base64.b64encode(digest).decode(),
+    }
+
+
+async def _now_ms(redis: Client) -> int:
+    seconds, micros = await redis.time()
+    return int(seconds * 1000 + micros // 1000)
