@@ -1,13 +1,13 @@
 """Accepting a prompt: steps in an order that lets a crash between any two lose nothing.
 
     1  the idempotency key, if any, names the id from now on
-    2  the queue entry: a worker that comes too early looks again
-    3  its webhook, if any; one whose generation never comes is dropped
+    2  its webhook, if any; one whose generation never comes is dropped
+    3  the queue entry: a worker that comes too early looks again
     4  meta, only if absent: the moment of acceptance
     5  the indexes of session and owner
 
 Each may be repeated. A client that got no answer repeats with its key and finds what is there.
-Where the queue was far from full a moment ago, 2 and 3 leave in one request, in this order: then
+Where the queue was far from full a moment ago, 3 and 4 leave in one request, in this order: then
 the worker that the entry wakes finds meta there.
 """
 
@@ -87,23 +87,32 @@ class Acceptor:
         generation_id, is_repeat = new_generation_id(), False
         if new.idempotency_key:
             generation_id, is_repeat = await self._reserve(new, generation_id)
-            if is_repeat:
-                meta = await self.store.meta(generation_id)
-                if meta is not None:
-                    await self._index(generation_id, new, meta.created_at_ms)
-                    return Accepted(generation_id, False, meta.created_at_ms, meta.status)
-        if self._is_far_from_full(new):
+        if not is_repeat and self._is_far_from_full(new):
+            await self._register(generation_id, new)
             meta = await self._enter(generation_id, new)
             await self._index(generation_id, new, meta.created_at_ms)
             return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta)
+        return await self.accept_as(generation_id, new, is_repeat=is_repeat)
+
+    async def accept_as(
+        self, generation_id: str, new: NewGeneration, *, is_repeat: bool
+    ) -> Accepted:
+        """Accept a prompt under an id that is the caller's; what is there already stays as it is.
+
+        Args:
+            is_repeat: it may have been accepted before, and lost.
+
+        Raises:
+            RequestError: 503 `queue_full`.
+            Unavailable: repeating it, as a repeat, is safe.
+        """
+        if is_repeat:
+            meta = await self.store.meta(generation_id)
+            if meta is not None:
+                await self._index(generation_id, new, meta.created_at_ms)
+                return Accepted(generation_id, False, meta.created_at_ms, meta.status)
+        await self._register(generation_id, new)
         await self._enqueue(generation_id, new)
-        if new.webhook is not None:
-            about = {
-                "model": new.model,
-                "session": new.session or None,
-                "metadata": msgspec.Raw(new.metadata),
-            }
-            await register(self.redis, generation_id, "generation", new.webhook, about)
         is_new, status, created_at_ms = await self.store.create(
             generation_id, self._fields(new), may_be_lost=is_repeat
         )
@@ -200,6 +209,15 @@ class Acceptor:
         if not waiting:  # a hundred have come since the last look: this one is within the bound
             await self.store.put_back(generation_id, new.priority, new.model, lane=new.priority)
         return meta
+
+    async def _register(self, generation_id: str, new: NewGeneration) -> None:
+        if new.webhook is not None:
+            about = {
+                "model": new.model,
+                "session": new.session or None,
+                "metadata": msgspec.Raw(new.metadata),
+            }
+            await register(self.redis, generation_id, "generation", new.webhook, about)
 
     async def _enqueue(self, generation_id: str, new: NewGeneration) -> None:
         lane_keys, args = self._entry(generation_id, new)
