@@ -8,6 +8,7 @@ Source: docs/protocol.md, "AI SDK".
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import replace
 from typing import NoReturn
@@ -35,6 +36,7 @@ from shared.ids import START, EventId, is_generation_id
 from shared.outcomes import Meta
 
 START_INDEX = "startIndex"
+RUN_PREFIX = "gen_"
 _START_INDEX = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 
 
@@ -66,18 +68,23 @@ class AiSdk:
         owner, name = self.node.owner(request), name_of(request)
         index = request.query_params.get(START_INDEX)
         if index is not None:
-            number = read_index(index)
+            number, since_s = read_index(index), asyncio.get_running_loop().time()
             meta = await self._run(owner, name, number)
-            return self._stream(meta, begin_at(self.node.hub, number))
+            return self._stream(meta, begin_at(self.node.hub, number, since_s))
         async with answering():
             running = await self.chats.running(owner, name)
         return Response(status_code=204) if running is None else self._stream(running)
 
     async def _run(self, owner: str, name: str, number: int) -> Meta:
         """Return a run by its id, or by its chat: the one that runs, else the newest."""
-        if is_generation_id(name):
-            cursor = EventId(1, 1) if number else START  # who has counted has seen it
-            return await find(self.node.hub, self.node.store, owner, name, cursor)
+        # Clients make up names for chats that look like ids in everything but this.
+        is_run = name.startswith(RUN_PREFIX) and is_generation_id(name)
+        try:
+            if is_run:
+                cursor = EventId(1, 1) if number else START  # who has counted has seen it
+                return await find(self.node.hub, self.node.store, owner, name, cursor)
+        except NotFound:
+            pass
         async with answering():
             metas = await self.chats.runs(owner, name)
         if not metas:
@@ -104,16 +111,21 @@ class AiSdk:
         return answer
 
 
-def begin_at(hub: Hub, number: int) -> Begin:
-    """Return what begins an answer at chunk `number`; a negative one counts from the end."""
+def begin_at(hub: Hub, number: int, since_s: float | None = None) -> Begin:
+    """Return what begins an answer at chunk `number`; a negative one counts from the end.
+
+    Args:
+        since_s: as of `answering`.
+    """
 
     async def begin(relay: Relay) -> Beginning:
-        log = await fold_all(hub, relay, AI_SDK)
-        tail = log.chunks - 1
-        if number < 0:
-            place = await _from_end(hub, relay, log, max(0, log.chunks + number))
-        else:
-            place = await _from_start(hub, relay, log, number)
+        async with answering(since_s):
+            log = await fold_all(hub, relay, AI_SDK)
+            tail = log.chunks - 1
+            if number < 0:
+                place = await _from_end(hub, relay, log, max(0, log.chunks + number))
+            else:
+                place = await _from_start(hub, relay, log, number)
         headers = [(b"x-workflow-stream-tail-index", b"%d" % tail)]
         return Beginning(place.cursor, head=place.head, headers=headers)
 

@@ -32,6 +32,7 @@ from shared.store import Store
 DIALECTS = {"sse": SSE, "ndjson": NDJSON}
 COME_BACK_S = 2.0  # what Redis has lost is waited for, for a reader that knows it
 LOOK_AGAIN_S = 0.1
+LOOK_S = 2.0  # past it Redis counts as away: requests that connect anew wait for one another
 RETRY_MS = (500, 1_500)  # jittered, lest the readers of a node that dies come back in one second
 
 
@@ -96,11 +97,12 @@ async def find(
 
 async def _look(hub: Hub, store: Store, generation_id: str) -> Meta | None:
     try:
-        return await store.meta(generation_id) or hub.unfinished(generation_id)
-    except Unavailable:
+        async with asyncio.timeout(LOOK_S):
+            return await store.meta(generation_id) or hub.unfinished(generation_id)
+    except (Unavailable, TimeoutError) as exc:
         meta = hub.known(generation_id)
         if meta is None:
-            raise
+            raise Unavailable("Redis did not answer in time") from exc
         return meta
 
 

@@ -20,6 +20,7 @@ from api.hub.hub import Hub
 from api.metrics import Metrics
 from shared.accept import Accepted, Acceptor, NewGeneration
 from shared.errors import NotFound, RequestError, Unavailable
+from shared.files import FileStore
 from shared.ids import is_generation_id
 from shared.models import Model
 from shared.outcomes import Meta
@@ -40,6 +41,7 @@ class Node:
     redis: Client
     store: Store
     acceptor: Acceptor
+    files: FileStore
     hub: Hub
     authenticator: Authenticator
     metrics: Metrics
@@ -85,14 +87,18 @@ class Node:
 
 
 @asynccontextmanager
-async def answering() -> AsyncIterator[None]:
+async def answering(since_s: float | None = None) -> AsyncIterator[None]:
     """Give what is inside `ANSWER_S`.
+
+    Args:
+        since_s: when the request came, loop time, where something else was waited for before.
 
     Raises:
         Unavailable: it took longer.
     """
+    begun_s = asyncio.get_running_loop().time() if since_s is None else since_s
     try:
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout_at(begun_s + ANSWER_S):
             yield
     except TimeoutError as exc:
         raise Unavailable("Redis did not answer in time") from exc

@@ -7,6 +7,7 @@ with `store: false` is there for its own request only. Source: docs/protocol.md,
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import replace
 from typing import Any
@@ -96,6 +97,7 @@ class Responses:
         is_stream = _is_true("stream", query.get("stream", ""))
         after = query.get("starting_after", "")
         number = _number("starting_after", after) + 1 if after else 0
+        since_s = asyncio.get_running_loop().time()
         if not is_stream:
             async with answering():
                 return json_response(await self._response(await self._meta(named, owner)))
@@ -103,7 +105,8 @@ class Responses:
             return self._stream(await self._meta(named, owner))
 
         async def begin(relay: Relay) -> Beginning:
-            place = await locate(self.node.hub, relay, RESPONSES, number)
+            async with answering(since_s):
+                place = await locate(self.node.hub, relay, RESPONSES, number)
             return Beginning(place.cursor, head=place.head)
 
         # Whoever counts has seen it: what Redis has just lost is waited for.

@@ -102,6 +102,48 @@ async def test_with_redis_frozen_a_post_is_503_within_5_s(own_cluster):
         await until(lambda: _is_ready(api), 15, "readyz after the thaw")
 
 
+async def test_with_redis_frozen_every_dialect_answers_within_5_s(own_cluster):
+    """Many at once: a node has to connect anew for each of them."""
+    messages = [{"role": "user", "content": "hi"}]
+    async with own_cluster(api=1, workers=1) as cluster, Outsider(cluster.urls[0]) as api:
+        generation_id = await api.finished(SHORT)
+        run, response_id = generation_id, generation_id.replace("gen_", "resp_")
+        lost = "aaaaaaaaaaaaaaaaaaaaaaaaaa"
+        asked = [
+            ("POST", "/v1/chat/completions", {"messages": messages}),
+            ("POST", "/v1/chat/completions", {"messages": messages, "stream": True}),
+            ("POST", "/v1/responses", {"input": "hi", "background": True}),
+            ("POST", "/ai-sdk/chat", {"id": "c", "messages": messages}),
+            ("POST", "/deep-chat", {"messages": [{"text": "hi"}]}),
+            ("POST", f"/v1/responses/{response_id}/cancel", None),
+            ("POST", "/ai-sdk/chat/c/stop", None),
+            ("DELETE", f"/v1/responses/{response_id}", None),
+            ("GET", f"/v1/responses/{response_id}", None),
+            ("GET", f"/v1/responses/resp_{lost}?stream=true", None),
+            ("GET", f"/v1/responses/resp_{lost}?stream=true&starting_after=3", None),
+            ("GET", f"/v1/responses/{response_id}/input_items", None),
+            ("GET", "/ai-sdk/chat/c/stream", None),
+            ("GET", "/ai-sdk/chat/c/stream?startIndex=1", None),
+            ("GET", f"/ai-sdk/chat/gen_{lost}/stream?startIndex=1", None),
+            ("GET", f"/v1/generations/{run}", None),
+            ("GET", f"/v1/generations/gen_{lost}/events", None),
+        ]
+
+        async def ask(method: str, path: str, body: object) -> tuple[float, int, str]:
+            begun = time.monotonic()
+            answer = await api.call(method, path, body=body)
+            return time.monotonic() - begun, answer.status, f"{method} {path}"
+
+        cluster.server.freeze()
+        try:
+            answers = await asyncio.gather(*[ask(*each) for each in asked])
+        finally:
+            cluster.server.thaw()
+
+        assert [each for each in answers if each[0] >= 5 or each[1] != 503] == []
+        await until(lambda: _is_ready(api), 15, "readyz after the thaw")
+
+
 async def test_a_drained_node_refuses_lets_go_on_and_breaks_off(own_cluster):
     """Readiness fails first; nothing ends as if it were complete; the exit code is 0."""
     async with own_cluster(api=2, workers=1, settings={"drain_s": "3"}) as cluster:

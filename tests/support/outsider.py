@@ -210,6 +210,27 @@ class Outsider:
         async with self._http.get(url, headers=headers) as response:
             yield response
 
+    @contextlib.asynccontextmanager
+    async def opened(
+        self,
+        method: str,
+        path: str,
+        *,
+        node: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: Any = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A response under way; whoever leaves hangs up."""
+        assert self._http is not None
+        sent = {**self.credentials, **(headers or {})}
+        data = None
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        url = yarl.URL((node or self.url) + path, encoded=True)
+        async with self._http.request(method, url, headers=sent, data=data) as response:
+            yield response
+
     def socket(self, node: str = "", *, path: str = "/v1/ws", **kwargs: Any) -> connect:
         """Open a WebSocket; use as `async with outsider.socket() as socket`."""
         url = (node or self.url).replace("http", "ws", 1) + path + kwargs.pop("query", "")
