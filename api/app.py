@@ -19,6 +19,7 @@ from api.dialects.ai_sdk import ai_sdk_shape
 from api.dialects.deep_chat import deep_chat_shape
 from api.dialects.openai import openai_shape
 from api.errors import ErrorBoundary, Shape, request_error
+from api.files import Files
 from api.generations import Generations
 from api.health import Health
 from api.lobe import lobe_socket
@@ -38,6 +39,7 @@ SHAPES: tuple[tuple[str, Shape], ...] = (
     ("/v1/chat", openai_shape),
     ("/chat", openai_shape),
     ("/v1/responses", openai_shape),
+    ("/v1/files", openai_shape),
     ("/models", openai_shape),
 )
 
@@ -59,6 +61,7 @@ def http_routes(node: Node) -> list[StarletteRoute]:
     responses = Responses(node)
     health, pages, chat = Health(node), Pages(), Chat(node)
     deep_chat, ai_sdk = DeepChat(node), AiSdk(node)
+    files = Files(node)
     return [
         route("/v1/generations", GET=listings.generations, POST=generations.create),
         route("/v1/generations/{id}", GET=generations.snapshot),
@@ -75,6 +78,9 @@ def http_routes(node: Node) -> list[StarletteRoute]:
         route("/v1/responses/{id}", GET=responses.get, DELETE=responses.delete),
         route("/v1/responses/{id}/cancel", POST=responses.cancel),
         route("/v1/responses/{id}/input_items", GET=responses.input_items),
+        route("/v1/files", GET=files.list, POST=files.create),
+        route("/v1/files/{id}", GET=files.get, DELETE=files.delete),
+        route("/v1/files/{id}/content", GET=files.content),
         route("/v1/workers", GET=listings.workers),
         route("/v1/ws", GET=upgrade_required),
         route("/lobe/ws", GET=upgrade_required),

@@ -44,6 +44,7 @@ class Code(NamedTuple):
 # 4000 to 4499: reconnect and resume. 4500 to 4999: final. Clients decide by range.
 CODES: dict[str, Code] = {
     "invalid_json": Code(400),
+    "invalid_multipart": Code(400),
     "cursor_invalid": Code(400),
     "wait_invalid": Code(400),
     "idempotency_key_invalid": Code(400),
@@ -61,6 +62,7 @@ CODES: dict[str, Code] = {
     "invalid_request": Code(422),
     "idempotency_mismatch": Code(422),
     "stream_reset": Code(409),
+    "too_many_schedules": Code(409),
     "rate_limited": Code(429, is_retryable=True),
     "internal": Code(500, close=1011),
     "unavailable": Code(503, close=1013, is_retryable=True),

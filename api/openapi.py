@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api import openapi_ai_sdk, openapi_dialects, openapi_responses
+from api import openapi_ai_sdk, openapi_dialects, openapi_files, openapi_responses
 from api.openapi_schemas import (
     BEFORE,
     CURSOR_HEADER,
@@ -149,6 +149,7 @@ PATHS: Json = {
     **openapi_ai_sdk.PATHS,
     **openapi_dialects.PATHS,
     **openapi_responses.PATHS,
+    **openapi_files.PATHS,
     "/v1/workers": {
         "get": operation(
             "listWorkers",
@@ -240,7 +241,8 @@ DOCUMENT: Json = {
         "schemas": SCHEMAS
         | openapi_ai_sdk.SCHEMAS
         | openapi_dialects.SCHEMAS
-        | openapi_responses.SCHEMAS,
+        | openapi_responses.SCHEMAS
+        | openapi_files.SCHEMAS,
         "securitySchemes": {
             "bearer": {"type": "http", "scheme": "bearer"},
             "query": {"type": "apiKey", "in": "query", "name": "access_token"},

@@ -30,6 +30,7 @@ from api.metrics import Metrics
 from api.node import Node
 from shared.accept import Acceptor
 from shared.errors import ConfigurationError, Unavailable
+from shared.files import FileStore
 from shared.janitor import Janitor
 from shared.models import load_models
 from shared.redis_client import ANSWER_S, check_server, connect
@@ -100,6 +101,7 @@ async def run(settings: Settings, listener: socket.socket) -> int:
             redis=redis,
             store=store,
             acceptor=Acceptor(redis, store, settings),
+            files=FileStore(redis, settings),
             hub=hub,
             authenticator=authenticator,
             metrics=Metrics(),

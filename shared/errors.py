@@ -9,8 +9,8 @@
         * TooLarge              a file beyond its limit
     * BackendError              a model backend failed; the attempt is over
     * LeaseLost                 somebody else runs this batch, or nobody need; leaves no job
-    * Unavailable               Redis or the file store cannot be reached, or refuses; repeating
-                                is safe
+    * Unavailable               Redis cannot be reached or refuses; repeating is safe
+        * FilesUnavailable      the same of where files lie
 
 `code` is the stable name that clients see; `retryable`: whether the same thing again can help.
 Expected endings of a generation are events in its log, not exceptions. The codes are listed in
@@ -108,7 +108,11 @@ class LeaseLost(TailraceError):
 
 
 class Unavailable(TailraceError):
-    """Redis or the file store did not answer, or refused. The call may have happened."""
+    """Redis did not answer, or refused for lack of memory. The call may have happened."""
 
     code = "unavailable"
     retryable = True
+
+
+class FilesUnavailable(Unavailable):
+    """Where files lie did not answer, or refused."""

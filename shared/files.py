@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import NamedTuple
 
 from shared import keys
-from shared.errors import NotFound, TooLarge
+from shared.errors import FilesUnavailable, NotFound, TooLarge
 from shared.ids import ALPHABET
 from shared.objects import ObjectInfo, ObjectStore
 from shared.redis_client import Client, translated
@@ -79,33 +79,62 @@ class FileStore:
         """
         if file_id and (found := await self._load(file_id)) is not None:
             return found
+        file_id, size = await self.store(chunks, bytes_max=bytes_max, file_id=file_id)
+        return await self.record(
+            file_id,
+            owner=owner,
+            size=size,
+            filename=filename,
+            purpose=purpose,
+            expires_s=expires_s,
+        )
+
+    async def store(
+        self, chunks: AsyncIterable[bytes], *, bytes_max: int, file_id: str = ""
+    ) -> tuple[str, int]:
+        """The first half of `create`, for who knows the rest only when the bytes have ended.
+
+        Returns: the id, and how many bytes. Without `record` that is nobody's, and swept.
+        """
         file_id = file_id or new_file_id()
         assert FILE_ID.fullmatch(file_id), file_id
         size = _Size(bytes_max)
         async with aclosing(size.counted(chunks)) as pieces:
             await self.objects.put(PREFIX + file_id, pieces)
-        return await self._record(
-            file_id,
-            {"owner": owner, "bytes": str(size.bytes), "filename": filename, "purpose": purpose},
-            KEPT_S if expires_s is None else expires_s,
-        )
+        return file_id, size.bytes
 
-    async def _record(self, file_id: str, fields: dict[str, str], expires_s: float) -> FileRecord:
-        """The indexes first: an entry without a record is skipped, and swept."""
+    async def record(
+        self,
+        file_id: str,
+        *,
+        owner: str,
+        size: int,
+        filename: str,
+        purpose: str,
+        expires_s: float | None = None,
+    ) -> FileRecord:
+        """Make what was stored visible.
+
+        The indexes first: an entry without a record is skipped, and swept.
+        """
         with translated():
             seconds, micros = await self.redis.time()
             now_ms = seconds * 1000 + micros // 1000
-            expires_ms = now_ms + round(expires_s * 1000)
-            fields |= {"created": str(now_ms), "expires": str(expires_ms)}
+            expires_ms = now_ms + round((KEPT_S if expires_s is None else expires_s) * 1000)
+            fields = {
+                "owner": owner, "bytes": str(size), "filename": filename, "purpose": purpose,
+                "created": str(now_ms), "expires": str(expires_ms),
+            }  # fmt: skip
             pipeline = self.redis.pipeline(transaction=False)
             pipeline.zadd(keys.FILES_EXPIRY, {file_id: expires_ms})
-            pipeline.zadd(keys.files(fields["owner"]), {file_id: now_ms})
+            pipeline.zadd(keys.files(owner), {file_id: now_ms})
             pipeline.hset(keys.file(file_id), mapping=fields)
             pipeline.pexpireat(keys.file(file_id), expires_ms)
             await pipeline.execute()
-        record = _parse(file_id, {name.encode(): value.encode() for name, value in fields.items()})
-        assert record is not None
-        return record
+        return FileRecord(
+            id=file_id, owner=owner, bytes=size, created_at=now_ms // 1000,
+            filename=filename, purpose=purpose, expires_at=expires_ms // 1000,
+        )  # fmt: skip
 
     async def get(self, file_id: str, owner: str) -> FileRecord | None:
         """Return a file, if it is this owner's."""
@@ -166,7 +195,8 @@ class FileStore:
         if record is None:
             return False
         await self.forget(record.id, owner)
-        await self.objects.delete(record.object_name)
+        with suppress(FilesUnavailable):  # without a record it is swept
+            await self.objects.delete(record.object_name)
         return True
 
     async def forget(self, file_id: str, owner: str) -> None:

@@ -23,7 +23,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
-from shared.errors import ConfigurationError, Unavailable
+from shared.errors import ConfigurationError, FilesUnavailable
 from shared.settings import Settings
 
 VARIABLE = "TAILRACE_FILES_URL"
@@ -47,7 +47,7 @@ class ObjectInfo(NamedTuple):
 
 
 class ObjectStore:
-    """The objects of one installation. Every method may raise `Unavailable`.
+    """The objects of one installation. Every method may raise `FilesUnavailable`.
 
     Names are paths of plain ASCII, `files/file-…`. A directory is made when it is first needed, for
     nobody but its owner.
@@ -201,13 +201,13 @@ class _Feed:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what obstore raises into `Unavailable`; FileNotFoundError stays."""
+    """Turn what obstore raises into `FilesUnavailable`; FileNotFoundError stays."""
     try:
         yield
     except FileNotFoundError:
         raise
     except (BaseError, OSError) as exc:
-        raise Unavailable(f"the file store refuses: {_first_line(exc)}") from exc
+        raise FilesUnavailable(f"the file store refuses: {_first_line(exc)}") from exc
 
 
 def directory_of(settings: Settings) -> Path | None:

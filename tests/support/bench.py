@@ -252,6 +252,7 @@ class Bench:
             "redis": None,
             "store": self.log,
             "acceptor": None,
+            "files": None,
             "hub": self.hub,
             "authenticator": Authenticator({}, ()),
             "metrics": Metrics(),

@@ -18,6 +18,7 @@ from api.node import Node
 from api.server import Server, configuration
 from shared.accept import Acceptor
 from shared.events import End, Event, encode
+from shared.files import FileStore
 from shared.ids import new_generation_id
 from shared.models import load_models
 from shared.outcomes import Append, Begun, Ok
@@ -51,6 +52,7 @@ async def serve_here(settings: Settings, name: str = "n1") -> AsyncIterator[Serv
             redis=redis,
             store=store,
             acceptor=Acceptor(redis, store, settings),
+            files=FileStore(redis, settings),
             hub=hub,
             authenticator=Authenticator.from_settings(settings),
             metrics=Metrics(),

@@ -29,6 +29,7 @@ from api.pages import DIRECTORY
 from shared import keys
 from shared.accept import Acceptor
 from shared.events import End, Token
+from shared.files import FileStore
 from shared.models import Model
 from shared.queue import Presence
 from shared.settings import Settings
@@ -77,6 +78,7 @@ class Shell:
             redis=self.redis,
             store=self.store,
             acceptor=Acceptor(self.redis, self.store, self.settings),
+            files=FileStore(self.redis, self.settings),
             hub=hub,
             authenticator=Authenticator.from_settings(self.settings),
             metrics=Metrics(),
