@@ -27,6 +27,7 @@ from api.node import Node
 from api.pages import Pages
 from api.resource import Handler, Resource
 from api.responses import Responses
+from api.schedules import Schedules
 from api.sessions import Listings
 from api.ws import native_socket
 from shared.errors import NotFound
@@ -61,6 +62,7 @@ def http_routes(node: Node) -> list[StarletteRoute]:
     responses = Responses(node)
     health, pages, chat = Health(node), Pages(), Chat(node)
     deep_chat, ai_sdk = DeepChat(node), AiSdk(node)
+    schedules = Schedules(node)
     files = Files(node)
     return [
         route("/v1/generations", GET=listings.generations, POST=generations.create),
@@ -81,6 +83,8 @@ def http_routes(node: Node) -> list[StarletteRoute]:
         route("/v1/files", GET=files.list, POST=files.create),
         route("/v1/files/{id}", GET=files.get, DELETE=files.delete),
         route("/v1/files/{id}/content", GET=files.content),
+        route("/v1/schedules", GET=schedules.list),
+        route("/v1/schedules/{id}", GET=schedules.get, DELETE=schedules.delete),
         route("/v1/workers", GET=listings.workers),
         route("/v1/ws", GET=upgrade_required),
         route("/lobe/ws", GET=upgrade_required),

@@ -22,6 +22,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from api.errors import request_error
+from api.schedule_body import is_scheduled
 from api.strict_json import decode_json
 from api.webhook_body import read_webhook
 from shared.accept import NewGeneration
@@ -103,6 +104,8 @@ def parse_new_generation(
         RequestError: 400, 404 `model_not_found`, 413 or 422.
     """
     body = read_object(raw, bytes_max=settings.body_bytes_max)
+    if is_scheduled(body):
+        raise wrong("run_at and cron are for POST /v1/generations and /v1/batches")
     request = Request(messages=_messages(body), params=check_params(body))
     return new_generation(
         body, request, owner=owner, models=models, idempotency_key=idempotency_key,

@@ -7,20 +7,26 @@ api/events.py's; this module decides who may have one.
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.body import check_idempotency_key, parse_new_generation, read_body
+from api.body import check_idempotency_key, parse_new_generation, read_body, read_object
+from api.errors import request_error
 from api.events import events, read_cursor, stream_events
 from api.log_reader import read_log
 from api.negotiation import Form, choose_form
 from api.node import Node, answering, json_response
+from api.schedule_body import is_scheduled, without_timing
+from api.schedules import Schedules
 from api.snapshot import Snapshot, events_url
 from shared.accept import Accepted, NewGeneration
 from shared.errors import Expired
 from shared.ids import START, EventId
 from shared.outcomes import Meta
+from shared.schedules import PREFIX, marked
 
 
 class Generations:
@@ -28,6 +34,7 @@ class Generations:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.schedules = Schedules(node)
 
     async def create(self, request: Request) -> ASGIApp:
         """POST /v1/generations."""
@@ -35,7 +42,12 @@ class Generations:
         self.node.refuse_while_draining()
         form = choose_form(request.headers.get("accept"), "json")
         cursor = read_cursor(request.headers, request.query_params)
-        new = await self._read(request, owner)
+        body, key = await self._read(request)
+        if is_scheduled(body):
+            if form != "json":
+                raise request_error("not_acceptable", "a schedule is answered in application/json")
+            return await self._schedule(owner, body, key)
+        new = self._parse(body, owner, key)
         accepted = await self.node.accept(new)
         if form == "json":
             return _accepted_response(accepted, new)
@@ -47,15 +59,26 @@ class Generations:
         ]
         return self._stream(meta, cursor, form, headers)
 
-    async def _read(self, request: Request, owner: str) -> NewGeneration:
+    async def _read(self, request: Request) -> tuple[dict[str, Any], str]:
         key = request.headers.get("idempotency-key")
         if key is not None:
             check_idempotency_key(key)
-        settings = self.node.settings
-        raw = await read_body(request.headers, request.receive, bytes_max=settings.body_bytes_max)
+        bytes_max = self.node.settings.body_bytes_max
+        raw = await read_body(request.headers, request.receive, bytes_max=bytes_max)
+        return read_object(raw, bytes_max=bytes_max), key or ""
+
+    def _parse(self, body: dict[str, Any], owner: str, key: str = "") -> NewGeneration:
+        node = self.node
         return parse_new_generation(
-            raw, owner=owner, models=self.node.models, settings=settings, idempotency_key=key or ""
+            body, owner=owner, models=node.models, settings=node.settings, idempotency_key=key
         )
+
+    async def _schedule(self, owner: str, body: dict[str, Any], key: str) -> Response:
+        """Keep it until it is due; what would be refused now is refused now."""
+        request = without_timing(body)
+        self._parse(request, owner)
+        self._parse(marked(request, PREFIX + "0" * 26), owner)  # as it will be then: larger
+        return await self.schedules.create(owner, "generation", body, key=key)
 
     async def snapshot(self, request: Request) -> ASGIApp:
         """GET /v1/generations/{id}."""

@@ -19,13 +19,17 @@ from arq.cron import CronJob
 from redis.exceptions import RedisError
 
 from jobs.arq_worker import AWAY_PAUSE_S, JobsWorker, build_worker
+from jobs.schedules import Firings, generations
 from jobs.source import Source
 from jobs.webhooks import Webhooks
 from shared import keys
+from shared.accept import Acceptor
 from shared.errors import Unavailable
 from shared.janitor import Janitor
 from shared.logs import configure
+from shared.models import load_models
 from shared.redis_client import Client, check_server, connect, translated
+from shared.schedules import Schedules
 from shared.settings import Settings
 from shared.store import Store
 
@@ -59,7 +63,12 @@ def serve(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     redis = connect(settings)
     store = Store(redis, settings)
-    sources: list[Source] = [Webhooks(redis, settings)]
+    models = load_models(settings.models)
+    kinds = {"generation": generations(Acceptor(redis, store, settings), models, settings)}
+    sources: list[Source] = [
+        Webhooks(redis, settings),
+        Firings(store, Schedules(redis, settings.schedules_max), kinds),
+    ]
     functions = [function for source in sources for function in source.functions]
     worker = build_worker(settings, functions, [janitor_cron()])
     worker.ctx["janitor"] = Janitor(redis, store, settings)

@@ -21,6 +21,11 @@ script stays within one cluster slot.
     tr:{chat:<d>}:stops  string   how often the chat was stopped
     tr:{jobs}:wake       list     something may be due: look now
     tr:{jobs}:counts     hash     what the jobs role has done -> how often
+    tr:{jobs}:schedule:<id>   hash  one schedule: owner, kind, request, when, next, last
+    tr:{jobs}:schedules       zset  id -> when it is due, ms
+    tr:{jobs}:schedules:<d>   zset  an owner's: id -> created, ms
+    tr:{jobs}:unfinished:<d>  set   those of an owner's that are due again
+    tr:{jobs}:schedule-key:<d>  string  id and body hash of an Idempotency-Key
     tr:{jobs}:hook:<id>  hash     one webhook: url, secret, state, body, tries
     tr:{jobs}:hooks:waiting   zset  id -> when to look whether it has ended, ms
     tr:{jobs}:hooks:hosts     zset  host -> when to look for deliveries to it, ms
@@ -54,6 +59,7 @@ CANCEL = "tr:{q}:cancel"
 JANITOR = "tr:{q}:janitor"
 JOBS_WAKE = "tr:{jobs}:wake"
 JOBS_COUNTS = "tr:{jobs}:counts"
+SCHEDULES = "tr:{jobs}:schedules"
 HOOKS_WAITING = "tr:{jobs}:hooks:waiting"
 HOOKS_HOSTS = "tr:{jobs}:hooks:hosts"
 BATCHES_ACTIVE = "tr:{jobs}:batches"
@@ -134,6 +140,22 @@ def batch_dead(batch_id: str) -> str:
 
 def batches(owner: str) -> str:
     return f"tr:batches:{_digest(owner)}"
+
+
+def schedule(schedule_id: str) -> str:
+    return f"tr:{{jobs}}:schedule:{schedule_id}"
+
+
+def schedules_of(owner: str) -> str:
+    return f"tr:{{jobs}}:schedules:{_digest(owner)}"
+
+
+def schedules_unfinished(owner: str) -> str:
+    return f"tr:{{jobs}}:unfinished:{_digest(owner)}"
+
+
+def schedule_key(owner: str, key: str) -> str:
+    return f"tr:{{jobs}}:schedule-key:{_digest(owner, key)}"
 
 
 def hook(subject_id: str) -> str:

@@ -49,6 +49,7 @@ class Settings:
     attempts_max: int = 3  # failures before a generation ends `attempts_exhausted`
     redis_outage_s: float = 10.0  # a worker keeps its backends running this long without Redis
     queue_wait_s: float = 600.0  # a generation waits this long for a worker
+    schedules_max: int = 100  # unfinished schedules of one owner
     queue_max: int = 10_000  # waiting generations per priority before `queue_full`
 
     retention_s: float = 3_600.0  # a stream is kept this long after its end

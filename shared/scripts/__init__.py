@@ -20,7 +20,10 @@ from shared.redis_client import Client, is_refusal, translated
 from shared.resp import Line, encode_words
 
 FOLDER = Path(__file__).parent
-WITHOUT_PRELUDE = ("enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take")
+WITHOUT_PRELUDE = (
+    "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
+    "schedule_add", "schedule_delete", "schedule_done", "schedule_fire",
+)  # fmt: skip
 # These make room or keep a promise, so they must pass when memory is full (server 7.0 or newer).
 ALLOW_OOM = (
     "finish", "close", "seal", "delete", "renew", "release", "attach", "batch_cancel", "batch_move",
