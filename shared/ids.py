@@ -58,7 +58,7 @@ def parse_event_id(entry_id: bytes) -> EventId:
 
 def new_generation_id() -> str:
     """Return a fresh id: 130 random bits, 30 characters."""
-    return "gen_" + "".join(secrets.choice(ALPHABET) for _ in range(26))
+    return "gen_" + "".join([ALPHABET[byte & 31] for byte in secrets.token_bytes(26)])
 
 
 def is_generation_id(text: str) -> bool:

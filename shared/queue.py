@@ -16,7 +16,9 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from shared import keys
+from shared.errors import Unavailable
 from shared.redis_client import Client, translated
+from shared.resp import Line
 from shared.webhooks import end_generation
 
 VERSION = 1
@@ -58,8 +60,15 @@ class Delivery:
     is_claimed: bool = False
 
 
+Command = Sequence[bytes | str | int]
+
 _tickets = msgspec.json.Decoder(Ticket)
 _presences = msgspec.json.Decoder(Presence)
+
+
+def batch_slots_max(slots: int) -> int:
+    """How many of a worker's slots may run lines: alone they never fill it."""
+    return max(1, slots * 3 // 4)
 
 
 def encode_entry(generation_id: str, priority: str, model: str) -> bytes:
@@ -78,8 +87,12 @@ def decode_entry(raw: bytes) -> Ticket | None:
 class Queue:
     """The lanes as one worker sees them. Every method may raise `Unavailable`."""
 
-    def __init__(self, redis: Client, blocking: Client, worker: str) -> None:
+    def __init__(
+        self, redis: Client, blocking: Client, worker: str, line: Line | None = None
+    ) -> None:
+        """Args: line: what each answer's few commands take, where there are many answers."""
         self.redis = redis
+        self.line = line
         self.blocking = blocking  # of its own: a blocked connection serves nobody else
         self.worker = worker
 
@@ -161,21 +174,29 @@ class Queue:
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Take an entry off its lane for good."""
-        with translated():
-            pipeline = self.redis.pipeline(transaction=False)
-            pipeline.xack(keys.lane(delivery.lane), keys.GROUP, delivery.entry_id)
-            pipeline.xdel(keys.lane(delivery.lane), delivery.entry_id)
-            await pipeline.execute(raise_on_error=False)
+        await self._run(_acknowledging(delivery))
+
+    async def leave(self, delivery: Delivery, generation_id: str, retention_ms: int) -> None:
+        """Acknowledge the entry of a generation that has ended, and `forget` it, in one request."""
+        done = _acknowledging(delivery)
+        replies = await self._run([*done, *_forgetting(generation_id)])
+        await _follow_up(self.redis, generation_id, retention_ms, replies[len(done)])
+
+    async def _run(self, commands: Sequence[Command]) -> list[Any]:
+        if self.line is not None:
+            return await self.line.run(commands)
+        return await _run(self.redis, commands)
 
     # Beside the lanes
 
     async def note_begun(self, ticket: Ticket, now_ms: int) -> None:
         """It waits no more: a worker has it."""
-        with translated():
-            pipeline = self.redis.pipeline(transaction=False)
-            pipeline.zadd(keys.RUNNING, {ticket.id: now_ms})
-            pipeline.zrem(keys.waiting(ticket.priority), ticket.id)
-            await pipeline.execute()
+        await self._run(
+            [
+                ("ZADD", keys.RUNNING, now_ms, ticket.id),
+                ("ZREM", keys.waiting(ticket.priority), ticket.id),
+            ]
+        )
 
     async def note_running(self, ids: Sequence[str], now_ms: int) -> None:
         """Say again what runs here, so that the index survives its loss."""
@@ -209,14 +230,38 @@ async def forget(redis: Client, generation_id: str, retention_ms: int) -> None:
 
     Its idempotency key goes when its meta goes.
     """
+    found, *_ = await _run(redis, _forgetting(generation_id))
+    await _follow_up(redis, generation_id, retention_ms, found)
+
+
+def _acknowledging(delivery: Delivery) -> list[Command]:
+    lane = keys.lane(delivery.lane)
+    return [("XACK", lane, keys.GROUP, delivery.entry_id), ("XDEL", lane, delivery.entry_id)]
+
+
+def _forgetting(generation_id: str) -> list[Command]:
+    """Return the commands; the first one's answer goes to `_follow_up`."""
+    return [
+        ("HMGET", keys.meta(generation_id), "idem", "webhook"),
+        ("ZREM", keys.RUNNING, generation_id),
+        *(("ZREM", keys.waiting(priority), generation_id) for priority in keys.PRIORITIES),
+    ]
+
+
+async def _run(redis: Client, commands: Sequence[Command]) -> list[Any]:
     with translated():
         pipeline = redis.pipeline(transaction=False)
-        pipeline.hmget(keys.meta(generation_id), ["idem", "webhook"])
-        pipeline.zrem(keys.RUNNING, generation_id)
-        for priority in keys.PRIORITIES:
-            pipeline.zrem(keys.waiting(priority), generation_id)
-        (idempotency, webhook), *_ = await pipeline.execute()
-        if idempotency:
+        for command in commands:
+            pipeline.execute_command(*command)
+        return list(await pipeline.execute(raise_on_error=False))
+
+
+async def _follow_up(redis: Client, generation_id: str, retention_ms: int, found: Any) -> None:
+    if isinstance(found, Exception):
+        raise Unavailable(f"Redis refuses: {found}") from found
+    idempotency, webhook = found
+    if idempotency:
+        with translated():
             # A little less than meta: a key must never name a generation that is not there.
             await redis.pexpire(idempotency, max(1, 2 * retention_ms - 1000))
     if webhook and await end_generation(redis, generation_id):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 import hiredis
@@ -78,6 +78,13 @@ def encode_words(words: Iterable[bytes]) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
 
 
+def as_bytes(word: bytes | str | int) -> bytes:
+    """Return a word as it is sent."""
+    if type(word) is bytes:
+        return word
+    return b"%d" % word if type(word) is int else str(word).encode()
+
+
 class Line:
     """One connection for many calls: what is asked in one go is sent in one write.
 
@@ -113,6 +120,15 @@ class Line:
             raise Unavailable("Redis cannot be reached: no answer in time") from exc
         except (OSError, hiredis.HiredisError) as exc:
             raise Unavailable(f"Redis cannot be reached: {exc}") from exc
+
+    async def run(self, commands: Sequence[Sequence[bytes | str | int]]) -> list[Any]:
+        """Send commands in one write; their answers in order, error replies among them.
+
+        Raises:
+            Unavailable: as `ask`.
+        """
+        requests = b"".join([encode(map(as_bytes, command)) for command in commands])
+        return await self.ask(requests, len(commands))
 
     async def _connect(self) -> _Connection:
         async with self._connecting:

@@ -19,7 +19,7 @@ from shared.events import Counts, End, Reset, Token, Usage
 from shared.ids import START, EventId
 from shared.models import Model
 from shared.outcomes import Absent, Begun, Ended, Entry, Held, Released, failed
-from shared.queue import Delivery, Ticket, forget
+from shared.queue import Delivery, Ticket
 from shared.request import Request, decode_request
 from workers.backends import Finish, Item
 from workers.continuation import plan
@@ -130,8 +130,7 @@ class Run:
                 case Begun():
                     return outcome
                 case Ended():
-                    await forget(self.tools.store.redis, self.id, self.tools.store.retention_ms)
-                    await self.tools.queue.acknowledge(self.delivery)
+                    await self._leave()
                     return None
                 case Held(wait_ms):
                     # Not acknowledged, fresh or not: a process that stood still after its read
@@ -357,8 +356,7 @@ class Run:
     async def _leave(self) -> None:
         """It has its end: out of the queue and the indexes. Repeatable, and done again if lost."""
         try:
-            await self.tools.queue.acknowledge(self.delivery)
-            await forget(self.tools.store.redis, self.id, self.tools.store.retention_ms)
+            await self.tools.queue.leave(self.delivery, self.id, self.tools.store.retention_ms)
         except Unavailable:
             pass  # whoever claims the entry finds that it has ended, and does this
 

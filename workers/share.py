@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-
-def batch_slots_max(slots: int) -> int:
-    return max(1, slots * 3 // 4)
+from shared.queue import batch_slots_max
 
 
 def rounds(slots: int, running: int, running_batch: int) -> Iterator[tuple[str, int]]:

@@ -19,7 +19,7 @@ from shared import keys, logs
 from shared.errors import Unavailable
 from shared.models import Model
 from shared.outcomes import Ok
-from shared.queue import LATER_PER_SWEEP, Delivery, Presence, Queue, Ticket
+from shared.queue import LATER_PER_SWEEP, Delivery, Presence, Queue, Ticket, batch_slots_max
 from shared.redis_client import ANSWER_S, Client, check_server
 from shared.resp import Line
 from shared.settings import Settings
@@ -27,7 +27,7 @@ from shared.store import Store
 from workers.appender import Appender
 from workers.backends import Backend
 from workers.run import Run
-from workers.share import batch_slots_max, lanes_to_wait_on, rounds
+from workers.share import lanes_to_wait_on, rounds
 from workers.tools import Takeover, Tools
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 BLOCK_MS = 500  # also how long an idle worker takes to notice that it should drain
 SHORT_BLOCK_MS = 50  # while only some lanes can be waited on
 AWAY_PAUSE_S = 0.25
+AT_ONCE_S = 0.002  # an answer within this was there already
 
 
 class Worker:
@@ -59,7 +60,7 @@ class Worker:
         self.settings = settings
         self._line = Line(settings.redis_url, answer_s=ANSWER_S)
         self.store = Store(redis, settings, self._line)
-        self.queue = Queue(redis, blocking, name)
+        self.queue = Queue(redis, blocking, name, self._line)
         self.appender = Appender(self.store, time.monotonic)
         self.counters = dict.fromkeys(
             ("generations", "pieces", "attempts_failed", "takeovers", "leases_lost", "handed_over"),
@@ -162,11 +163,12 @@ class Worker:
     # Taking work
 
     async def _dispatch(self) -> None:
+        is_empty = False
         while not self.is_draining:
             try:
                 await self._note_contact()
-                if not await self._take():
-                    await self._wait()
+                if is_empty or not await self._take():
+                    is_empty = await self._wait()
             except Unavailable as exc:
                 await self._pause_away(exc)
 
@@ -184,16 +186,25 @@ class Worker:
                 return True
         return False
 
-    async def _wait(self) -> None:
+    async def _wait(self) -> bool:
+        """Wait for the next entry; whether the lanes are empty, as far as one can tell.
+
+        An entry that had to be waited for was the only one: to look through all lanes after each
+        would cost four times what it takes to begin.
+        """
         lanes = lanes_to_wait_on(*self._load())
         if not lanes:
             self._slot_freed.clear()
             if len(self.runs) >= self.settings.worker_slots and not self.is_draining:
                 await self._slot_freed.wait()
-            return
-        block_ms = BLOCK_MS if len(lanes) == len(keys.LANES) else SHORT_BLOCK_MS
-        for delivery in await self.queue.wait(lanes, block_ms):
+            return False
+        is_every_lane = len(lanes) == len(keys.LANES)
+        began_s = time.monotonic()
+        deliveries = await self.queue.wait(lanes, BLOCK_MS if is_every_lane else SHORT_BLOCK_MS)
+        waited_s = time.monotonic() - began_s
+        for delivery in deliveries:
             await self._start(delivery)
+        return is_every_lane and waited_s > AT_ONCE_S
 
     async def _start(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
