@@ -126,7 +126,7 @@ class FileStore:
                 "created": str(now_ms), "expires": str(expires_ms),
             }  # fmt: skip
             pipeline = self.redis.pipeline(transaction=False)
-            pipeline.zadd(keys.FILES_EXPIRY, {file_id: expires_ms})
+            pipeline.zadd(keys.FILES_EXPIRY, {keys.file_entry(file_id, owner): expires_ms})
             pipeline.zadd(keys.files(owner), {file_id: now_ms})
             pipeline.hset(keys.file(file_id), mapping=fields)
             pipeline.pexpireat(keys.file(file_id), expires_ms)
@@ -194,18 +194,19 @@ class FileStore:
         record = await self.get(file_id, owner)
         if record is None:
             return False
-        await self.forget(record.id, owner)
+        await self.drop(keys.file_entry(record.id, owner))
         with suppress(FilesUnavailable):  # without a record it is swept
             await self.objects.delete(record.object_name)
         return True
 
-    async def forget(self, file_id: str, owner: str) -> None:
-        """Delete the record alone."""
+    async def drop(self, entry: str) -> None:
+        """Delete the record alone, by its entry in `FILES_EXPIRY`."""
+        file_id, index = keys.split_file_entry(entry)
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             pipeline.delete(keys.file(file_id))
-            pipeline.zrem(keys.files(owner), file_id)
-            pipeline.zrem(keys.FILES_EXPIRY, file_id)
+            pipeline.zrem(index, file_id)
+            pipeline.zrem(keys.FILES_EXPIRY, entry)
             await pipeline.execute()
 
     async def read(self, record: FileRecord, start: int = 0) -> AsyncIterator[bytes]:

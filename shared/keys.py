@@ -33,7 +33,7 @@ script stays within one cluster slot.
     tr:{jobs}:hooks:busy:<d>  zset  id -> until when an attempt counts as under way, ms
     tr:file:<id>         hash     one file: owner, bytes, created, filename, purpose, expires
     tr:files:<digest>    zset     an owner's files: id -> created, ms
-    tr:files:expiry      zset     all files: id -> expires, ms
+    tr:files:expiry      zset     all files: id and <digest> -> expires, ms
     tr:{<batch>}:batch   hash     one batch: status, counts, cursor, …; its log is as a generation's
     tr:{<batch>}:flight  hash     line -> offset, length, try
     tr:{<batch>}:parts   list     objects that hold results
@@ -120,6 +120,17 @@ def file(file_id: str) -> str:
 
 def files(owner: str) -> str:
     return f"tr:files:{_digest(owner)}"
+
+
+def file_entry(file_id: str, owner: str) -> str:
+    """Return the member of `FILES_EXPIRY`: it outlives the record, and still leads to the index."""
+    return f"{file_id} {_digest(owner)}"
+
+
+def split_file_entry(entry: str) -> tuple[str, str]:
+    """Return the file's id and the key of its owner's index."""
+    file_id, _, digest = entry.partition(" ")
+    return file_id, f"tr:files:{digest}"
 
 
 def batch(batch_id: str) -> str:
