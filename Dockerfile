@@ -15,7 +15,8 @@ COPY shared shared
 COPY jobs jobs
 COPY cli cli
 RUN python -m compileall -q api workers shared jobs cli \
-    && useradd --system --no-create-home tailrace
+    && useradd --system --no-create-home tailrace \
+    && install -d -o tailrace -m 0700 /var/lib/tailrace
 USER tailrace
 
 EXPOSE 8000

@@ -18,13 +18,15 @@ from redis.exceptions import ResponseError
 
 from api.auth import Authenticator
 from cli.private_server import VERSION_MIN, find_server, parse_version, server_version
-from shared.errors import ConfigurationError, Unavailable
+from shared.errors import ConfigurationError, FilesUnavailable, Unavailable
 from shared.models import Model, load_models
+from shared.objects import ObjectStore
 from shared.redis_client import Client, connect, translated
 from shared.settings import Settings
 
 PYTHON_MIN = (3, 11)
 MODELS_ANSWER_S = 3.0
+FILES_ANSWER_S = 10.0
 ANSWER_BYTES_MAX = 4_194_304
 FILES_MIN = 256  # below it a node cannot serve anybody
 FILES_ENOUGH = 4_096
@@ -54,6 +56,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Findin
         judge_files(files, is_unlimited=files == resource.RLIM_INFINITY),
         examine_address(settings),
         *(await examine_redis(settings) if settings.redis_url else [examine_private_server()]),
+        await examine_files(settings),
         *(await examine_models(settings, environ)),
     ]
 
@@ -179,6 +182,23 @@ async def _pubsub_limit(client: Client) -> str:
     except ResponseError:
         return ""
     return str(answer.get("client-output-buffer-limit", ""))
+
+
+async def examine_files(settings: Settings) -> Finding:
+    """Where files lie: a bucket is asked for a list, a directory is looked at and not made."""
+    where = settings.files_url.partition("?")[0] or f"{settings.data_dir}/files"
+    try:
+        objects = ObjectStore(settings)
+        if objects.directory is None:
+            async with asyncio.timeout(FILES_ANSWER_S):
+                await anext(objects.list(), None)
+    except ConfigurationError as exc:
+        return Finding("FAIL", "storage", str(exc))
+    except (FilesUnavailable, TimeoutError) as exc:
+        why = str(exc) or f"no answer within {FILES_ANSWER_S:.0f} s"
+        advice = "see that TAILRACE_FILES_URL and its credentials are right"
+        return Finding("FAIL", "storage", f"{where}: {why}: {advice}")
+    return Finding("ok", "storage", f"files lie in {where}")
 
 
 async def examine_models(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:

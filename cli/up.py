@@ -178,6 +178,8 @@ def child_environ(settings: Settings, log: str) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "TAILRACE_REDIS_URL": settings.redis_url,
+        # Absolute: all roles have to find the same files there, wherever they were started.
+        "TAILRACE_DATA_DIR": str(Path(settings.data_dir).resolve()),
         "TAILRACE_LOG": log,
     }
 

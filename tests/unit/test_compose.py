@@ -83,6 +83,16 @@ def test_a_node_is_healthy_when_it_is_ready(name: str, services: dict[str, Any])
     assert f":{services[name]['environment']['TAILRACE_PORT']}/readyz" in program
 
 
+def test_nodes_and_jobs_share_the_files(services: dict[str, Any]) -> None:
+    for name in (*APIS, "jobs"):
+        (place,) = [
+            mount.partition(":")[2] for mount in services[name]["volumes"] if "files:" in mount
+        ]
+        assert services[name]["environment"]["TAILRACE_FILES_URL"].startswith(f"{place}/")
+        # A new volume takes over whose the image's directory is.
+        assert f"install -d -o tailrace -m 0700 {place}" in (ROOT / "Dockerfile").read_text()
+
+
 def test_redis_keeps_everything_and_evicts_nothing(services: dict[str, Any]) -> None:
     words = services["redis"]["command"][1:]
     options = dict(zip(words[::2], words[1::2], strict=True))
@@ -117,6 +127,9 @@ def test_nginx_lets_the_node_refuse_a_large_body(nginx: str) -> None:
 
     assert size.endswith("m")
     assert int(size[:-1]) * 2**20 > Settings().body_bytes_max
+    uploads = nginx.partition("location = /v1/files")[2]
+    assert int(directive(uploads, "client_max_body_size")[:-1]) * 2**20 > Settings().file_bytes_max
+    assert directive(uploads, "proxy_request_buffering") == "off"
 
 
 def test_nginx_writes_no_query_to_a_log(nginx: str) -> None:

@@ -151,3 +151,33 @@ def test_a_fail_is_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_machine_that_is_well_is_exit_0() -> None:
     assert doctor.doctor(Settings()) == 0
+
+
+# Where files lie
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("", "ok"),
+        ("ftp://x", "FAIL"),
+        ("/dev/null/files", "FAIL"),
+        # No credentials, and nobody there: said, and not waited for.
+        ("s3://bucket", "FAIL"),
+    ],
+)
+async def test_where_files_lie(
+    url: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "FILES_ANSWER_S", 0.5)
+    for name, value in (
+        ("AWS_ENDPOINT", "http://127.0.0.1:1"), ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_REGION", "r"),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    finding = await doctor.examine_files(Settings(files_url=url, data_dir=str(tmp_path / "d")))
+
+    assert finding.level == expected, finding
+    assert not (tmp_path / "d").exists()
+    if expected == "FAIL":
+        assert "TAILRACE_FILES_URL" in finding.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -84,8 +85,9 @@ def test_roles_learn_the_server_and_the_form_of_their_logs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OTHER", "kept")
-    environ = child_environ(Settings(redis_url="unix:///s"), "text")
+    environ = child_environ(Settings(redis_url="unix:///s", data_dir="some/where"), "text")
 
+    assert environ["TAILRACE_DATA_DIR"] == str(Path("some/where").resolve())
     assert environ["TAILRACE_REDIS_URL"] == "unix:///s"
     assert environ["TAILRACE_LOG"] == "text"
     assert environ["OTHER"] == "kept"
