@@ -20,7 +20,7 @@ from api.node import Node, error_response, json_response
 from api.snapshot import Snapshot
 from api.start import Asked, start
 from api.stream import stream
-from api.whole import read_whole
+from api.whole import whole_or_refusal
 from shared.outcomes import Meta
 from shared.request import Request
 
@@ -52,7 +52,11 @@ class Chat:
         if asked.is_stream:
             return self._stream(meta)
         snapshot = Snapshot(meta)
-        await read_whole(self.node.hub, meta, request.receive, snapshot.add)
+        refusal = await whole_or_refusal(
+            self.node.hub, meta, request.receive, snapshot.add, openai_shape
+        )
+        if refusal is not None:
+            return refusal
         headers = {"x-generation-id": meta.generation_id}
         assert snapshot.end is not None
         failure = failure_of(snapshot.end)

@@ -31,7 +31,7 @@ from api.negotiation import names_event_stream
 from api.node import Node, answering, error_response, json_response
 from api.start import Asked, start
 from api.stream import stream
-from api.whole import read_whole
+from api.whole import whole_or_refusal
 from shared.errors import RequestError, Unavailable
 from shared.outcomes import Meta
 from shared.request import Request
@@ -56,7 +56,11 @@ class DeepChat:
         if names_event_stream(request.headers.get("accept", "")):
             return self._stream(meta)
         whole = Whole(meta)
-        await read_whole(self.node.hub, meta, request.receive, whole.add)
+        refusal = await whole_or_refusal(
+            self.node.hub, meta, request.receive, whole.add, deep_chat_shape
+        )
+        if refusal is not None:
+            return refusal
         headers = {"x-generation-id": meta.generation_id}
         failure = whole.failure
         if failure is not None:

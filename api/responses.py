@@ -35,7 +35,7 @@ from api.responses_body import ResponseAsked, parse_response
 from api.responses_input import items_of, messages_of
 from api.start import start
 from api.stream import Begin, Beginning, stream
-from api.whole import read_whole
+from api.whole import whole_or_refusal
 from shared.errors import Expired, NotFound
 from shared.ids import START, EventId
 from shared.outcomes import Meta
@@ -60,7 +60,11 @@ class Responses:
         if asked.is_background:
             return json_response(await self._response(meta), headers=headers)
         fold = _Whole(meta)
-        await read_whole(self.node.hub, meta, request.receive, fold.add)
+        refusal = await whole_or_refusal(
+            self.node.hub, meta, request.receive, fold.add, openai_shape
+        )
+        if refusal is not None:
+            return refusal
         end = fold.end
         failure = failure_of(end) if end is not None and end.status == "failed" else None
         if failure is not None:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from starlette.responses import Response
 from starlette.types import Receive
 
-from api.errors import draining, request_error
+from api.errors import Shape, draining, request_error, unavailable
 from api.hub.departure import Departure
 from api.hub.encoded import ENCODE_ENTRIES_MAX
 from api.hub.hub import Hub
 from api.hub.reader import Outcome
 from api.hub.relay import Relay
 from api.hub.waiter import Waiter
-from shared.errors import Expired
+from api.node import error_response
+from shared.errors import Expired, RequestError, Unavailable
 from shared.ids import START, EventId
 from shared.outcomes import Meta
 
@@ -53,6 +55,24 @@ async def read_whole(hub: Hub, meta: Meta, receive: Receive, add: Add) -> None:
                 departure.close()
                 hub.dismiss(waiter)
             await _hand_over(relay, add)
+
+
+async def whole_or_refusal(
+    hub: Hub, meta: Meta, receive: Receive, add: Add, shape: Shape
+) -> Response | None:
+    """As `read_whole`; return the answer that says why not, if it did not come to the end.
+
+    It names the generation, which goes on and can be read natively elsewhere.
+    """
+    try:
+        await read_whole(hub, meta, receive, add)
+    except Unavailable:
+        error = unavailable()
+    except RequestError as exc:
+        error = exc
+    else:
+        return None
+    return error_response(error, shape, {"x-generation-id": meta.generation_id})
 
 
 async def _hand_over(relay: Relay, add: Add) -> None:

@@ -199,3 +199,33 @@ async def test_a_draining_node_fails_readiness_and_says_draining(own_cluster):
                 with pytest.raises(aiohttp.ClientPayloadError):
                     await reading.read()
             assert await cluster.api[0].ended(10) == 0
+
+
+async def test_a_whole_answer_that_a_drain_cuts_short_names_its_generation(own_cluster):
+    """It goes on, and is read natively at the other node."""
+    messages, demo = [{"role": "user", "content": "hi"}], LONG["params"]
+    asked = {
+        "/v1/chat/completions": {"messages": messages, **demo},
+        "/v1/responses": {"input": "hi", **demo},
+        "/deep-chat": {"messages": [{"text": "hi"}], "params": demo},
+    }
+    async with own_cluster(api=2, workers=1, settings={"drain_s": "1"}) as cluster:
+        async with Outsider(*cluster.urls) as api:
+            waiting = [
+                asyncio.ensure_future(
+                    api.call("POST", path, body={**body, "session": "w", "on_disconnect": 30})
+                )
+                for path, body in asked.items()
+            ]
+
+            async def are_started() -> bool:
+                return len((await api.get("/v1/sessions/w")).json()["active"]) == len(asked)
+
+            await until(are_started, 5, "three generations")
+            cluster.api[0].terminate()
+            answers = await asyncio.gather(*waiting)
+            named = {answer.headers.get("X-Generation-Id") for answer in answers}
+            listed = (await api.get("/v1/sessions/w", node=api.other_url)).json()
+
+    assert [answer.status for answer in answers] == [503] * len(asked)
+    assert named == set(listed["active"])
