@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from api import openapi_ai_sdk, openapi_dialects, openapi_files, openapi_responses
+from api import (
+    openapi_ai_sdk,
+    openapi_dialects,
+    openapi_files,
+    openapi_responses,
+    openapi_schedules,
+)
 from api.openapi_schemas import (
     BEFORE,
     CURSOR_HEADER,
@@ -42,6 +48,7 @@ def page(name: str, summary: str, media_type: str, schema: Json = STRING) -> Jso
     return operation(name, summary, responses, security=[])
 
 
+STARTED: Json = {"anyOf": [ref("Accepted"), ref("Schedule")]}
 CREATE = operation(
     "createGeneration",
     "Start a generation; with an Accept that names a stream, the answer is the stream.",
@@ -49,15 +56,15 @@ CREATE = operation(
         "200": {
             "description": "The stream; or, as JSON, what this Idempotency-Key had started before.",
             "headers": {"Location": LOCATION, "X-Generation-Id": GENERATION_NAME},
-            "content": {**content(ref("Accepted")), **STREAMS},
+            "content": {**content(STARTED), **STREAMS},
         },
-        "202": answer("Accepted.", ref("Accepted"), {"Location": LOCATION}),
+        "202": answer("Accepted, or scheduled.", STARTED, {"Location": LOCATION}),
         "204": answer("A repeat whose cursor is the last event of an ended generation."),
         **errors(
             "invalid_json", "cursor_invalid", "idempotency_key_invalid", "model_not_found",
             "not_acceptable", "request_timeout", "expired", "body_too_large",
             "unsupported_media_type", "invalid_request", "idempotency_mismatch",
-            "draining", "queue_full", *SHARED,
+            "too_many_schedules", "draining", "queue_full", *SHARED,
         ),
     },
     parameter(
@@ -150,6 +157,7 @@ PATHS: Json = {
     **openapi_dialects.PATHS,
     **openapi_responses.PATHS,
     **openapi_files.PATHS,
+    **openapi_schedules.PATHS,
     "/v1/workers": {
         "get": operation(
             "listWorkers",
@@ -242,7 +250,8 @@ DOCUMENT: Json = {
         | openapi_ai_sdk.SCHEMAS
         | openapi_dialects.SCHEMAS
         | openapi_responses.SCHEMAS
-        | openapi_files.SCHEMAS,
+        | openapi_files.SCHEMAS
+        | openapi_schedules.SCHEMAS,
         "securitySchemes": {
             "bearer": {"type": "http", "scheme": "bearer"},
             "query": {"type": "apiKey", "in": "query", "name": "access_token"},

@@ -159,12 +159,6 @@ SCHEMAS: Json = {
     "Failure": FAILURE,
     "Usage": USAGE,
     "Message": MESSAGE,
-    "NewGeneration": {
-        "oneOf": [
-            record({"prompt": PROMPT}, {"messages": NULL, **OPTIONS}),
-            record({"messages": MESSAGES}, {"prompt": NULL, **OPTIONS}),
-        ]
-    },
     "Accepted": record(
         {
             "id": STRING,

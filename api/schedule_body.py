@@ -19,7 +19,7 @@ from shared.errors import RequestError
 from shared.schedules import Timing
 
 MEMBERS = ("run_at", "cron", "timezone")
-AHEAD_S_MAX = 10 * 366 * 86_400
+RUN_AT_S_MAX = 4_102_444_799  # the last second before 2100
 CRON_CHARACTERS_MAX = 100
 ZONE_CHARACTERS_MAX = 64
 
@@ -41,7 +41,7 @@ def read_timing(body: Mapping[str, Any], now_s: float) -> Timing:
             raise wrong("give either run_at or cron")
         if timezone is not None:
             raise wrong("timezone belongs to cron; an RFC 3339 run_at has its own offset")
-        return Timing(run_at_ms=_run_at_ms(run_at, now_s))
+        return Timing(run_at_ms=_run_at_ms(run_at))
     if cron is None:
         raise wrong("timezone belongs to cron")
     return _cron(cron, "UTC" if timezone is None else timezone, now_s)
@@ -52,16 +52,16 @@ def without_timing(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name not in MEMBERS}
 
 
-def _run_at_ms(value: Any, now_s: float) -> int:
+def _run_at_ms(value: Any) -> int:
     if isinstance(value, str):
         at_s = _rfc_3339_s(value)
     elif isinstance(value, bool) or not isinstance(value, int | float):
         raise wrong("run_at must be Unix seconds or an RFC 3339 time")
     else:
         at_s = float(value) if abs(value) < 2**53 else math.inf
-    if not 0 < at_s <= now_s + AHEAD_S_MAX:
-        raise wrong("run_at must be after 1970 and at most ten years from now")
-    return max(1, round(at_s * 1000))
+    if not 0 < at_s <= RUN_AT_S_MAX:
+        raise wrong("run_at must be after 1970 and before 2100")
+    return max(1, math.floor(at_s * 1000))
 
 
 def _rfc_3339_s(text: str) -> float:

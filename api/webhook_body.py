@@ -8,6 +8,7 @@ Source: docs/webhooks.md, "Asking for one".
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -22,6 +23,7 @@ URL_CHARACTERS_MAX = 2_048
 SECRET_BYTES_MIN = 16
 SECRET_BYTES_MAX = 128
 SECRET_CHARACTERS_MAX = 256
+_VISIBLE = re.compile(r"[!-~]+")
 
 
 def read_webhook(body: Mapping[str, Any], settings: Settings) -> Webhook | None:
@@ -43,7 +45,7 @@ def _url(url: Any, settings: Settings) -> str:
         raise wrong("webhook.url must be a string")
     if len(url) > URL_CHARACTERS_MAX:
         raise wrong(f"webhook.url must be at most {URL_CHARACTERS_MAX} characters long")
-    if any(not 32 < ord(character) < 127 for character in url) or "\\" in url:
+    if _VISIBLE.fullmatch(url) is None or "\\" in url:
         raise wrong("webhook.url must be ASCII without spaces: encode the rest")
     parts = _split(url)
     host = parts.hostname
@@ -72,6 +74,8 @@ def _secret(secret: Any) -> str:
         raise wrong("webhook.secret must be a string: whsec_ and base64, or any text")
     if len(secret) > SECRET_CHARACTERS_MAX:
         raise wrong(f"webhook.secret must be at most {SECRET_CHARACTERS_MAX} characters long")
+    if _VISIBLE.fullmatch(secret) is None:
+        raise wrong("webhook.secret must be visible ASCII")
     try:
         length = len(key_of(secret))
     except (binascii.Error, ValueError):
