@@ -166,6 +166,15 @@ class Outsider:
         snapshot: dict[str, Any] = await until(is_ended, deadline_s, f"end of {generation_id}")
         return snapshot
 
+    async def first_of(self, session: str) -> str:
+        """Return the id of a session's generation once there is one."""
+
+        async def listed() -> Any:
+            return (await self.get(f"/v1/sessions/{session}")).json()["generations"]
+
+        (found,) = await until(listed, ANSWER_S, f"a generation of {session}")
+        return str(found["id"])
+
     async def running(self, generation_id: str) -> None:
         """Return once a first token stands."""
 
