@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from starlette.types import Message, Scope
 
 from api.hub.hub import HubStatistics
+from shared.counts import read_counts
 from shared.errors import Unavailable
 from shared.queue import Presence, queue_depths, workers_seen
 from shared.redis_client import Client
@@ -76,7 +77,16 @@ class Metrics:
             ["state"],
             registry=self.registry,
         )
+        self.jobs_ahead = Gauge(
+            "tailrace_jobs_ahead",
+            "What the jobs role has before it: what will have to be told to a webhook, hosts of "
+            "webhooks that are due, schedules, unfinished batches.",
+            ["what"],
+            registry=self.registry,
+        )
+        self.jobs_done: dict[str, int] = {}
         self.presences: list[Presence] = []
+        self.registry.register(JobsCollector(self))
         self.registry.register(WorkerCollector(self))
 
     def count_answer(self, scope: Scope, message: Message) -> None:
@@ -103,17 +113,21 @@ class Metrics:
     async def ask_redis(self, redis: Client) -> None:
         """Bring up to date what only Redis knows; what it does not answer in time is left out."""
         self.queue_depth.clear()
-        self.presences = []
+        self.jobs_ahead.clear()
+        self.presences, self.jobs_done = [], {}
         try:
             async with asyncio.timeout(SCRAPE_S):
                 depths = await queue_depths(redis)
                 self.presences = await workers_seen(redis)
+                self.jobs_done, ahead = await read_counts(redis)
         except (Unavailable, TimeoutError):
             self.redis_up.set(0)
             return
         self.redis_up.set(1)
         for state, depth in depths.items():
             self.queue_depth.labels(state).set(depth)
+        for what, number in ahead.items():
+            self.jobs_ahead.labels(what).set(number)
 
     def render(self) -> bytes:
         """Return the text format."""
@@ -156,6 +170,21 @@ class HubCollector(Collector):
             yield GaugeMetricFamily(f"tailrace_hub_{name}", text, float(getattr(statistics, name)))
         for name, text in HUB_COUNTERS:
             yield CounterMetricFamily(f"tailrace_hub_{name}", text, getattr(statistics, name))
+
+
+class JobsCollector(Collector):
+    """What the jobs role had counted when Redis was asked last."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        counted = CounterMetricFamily(
+            "tailrace_jobs", "What the jobs role has done, ever.", labels=["what"]
+        )
+        for name, number in self._metrics.jobs_done.items():
+            counted.add_metric([name], number)
+        yield counted
 
 
 class WorkerCollector(Collector):

@@ -179,7 +179,10 @@ class Webhooks:
             },
         )
         data |= {"reason": reply.reason, "again_s": pause_s}
-        log.warning("webhook given up" if pause_s is None else "webhook failed", extra=data)
+        if pause_s is None:
+            log.warning("webhook given up", extra=data)
+        else:
+            log.warning("webhook failed", extra=data)
 
     # What nobody has noted
 

@@ -1,6 +1,7 @@
-"""What the jobs role has done, counted in Redis, so that any node can show it.
+"""What the jobs role has done and has before it, counted in Redis, so that any node can show it.
 
-One hash, whose counters only rise. The names are those of docs/operations.md, "Metrics".
+One hash, whose counters only rise. The names are those of docs/operations.md, "Metrics"; a test
+holds the two together.
 """
 
 from __future__ import annotations
@@ -10,6 +11,17 @@ from collections.abc import Mapping
 from shared import keys
 from shared.redis_client import Client, translated
 
+WHAT = (
+    "webhooks_delivered", "webhook_attempts_failed", "webhook_addresses_refused",
+    "webhooks_given_up", "schedules_fired", "schedules_late", "schedules_refused",
+)  # fmt: skip
+AHEAD = {
+    "webhooks": keys.HOOKS_WAITING,
+    "webhook_hosts": keys.HOOKS_HOSTS,
+    "schedules": keys.SCHEDULES,
+    "batches": keys.BATCHES_ACTIVE,
+}
+
 
 async def count(redis: Client, found: Mapping[str, int]) -> None:
     """Add to the counters.
@@ -17,6 +29,7 @@ async def count(redis: Client, found: Mapping[str, int]) -> None:
     Raises:
         Unavailable.
     """
+    assert all(name in WHAT for name in found), found
     if not any(found.values()):
         return
     with translated():
@@ -27,12 +40,17 @@ async def count(redis: Client, found: Mapping[str, int]) -> None:
         await pipeline.execute()
 
 
-async def read_counts(redis: Client) -> dict[str, int]:
-    """Return all counters.
+async def read_counts(redis: Client) -> tuple[dict[str, int], dict[str, int]]:
+    """Return all counters, and how much there is of each thing to come.
 
     Raises:
         Unavailable.
     """
     with translated():
-        found: dict[bytes, bytes] = await redis.hgetall(keys.JOBS_COUNTS)  # type: ignore[misc]
-    return {name.decode(): int(number) for name, number in found.items()}
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.hgetall(keys.JOBS_COUNTS)
+        for key in AHEAD.values():
+            pipeline.zcard(key)
+        found, *ahead = await pipeline.execute()
+    counts = {name.decode(): int(number) for name, number in found.items()}
+    return {name: counts.get(name, 0) for name in WHAT}, dict(zip(AHEAD, ahead, strict=True))

@@ -38,14 +38,14 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-PACKAGES = ("api", "workers", "shared", "cli")
+PACKAGES = ("api", "workers", "shared", "jobs", "cli")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 SCRIPTS = sorted((ROOT / "shared" / "scripts").glob("*.lua"))
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 HEADING = re.compile(r"^#+ (.+)$", re.M)
 LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
-PATH = re.compile(r"`((?:api|workers|shared|cli|tests|docs|deploy|\.ci)/[\w./-]*)`")
+PATH = re.compile(r"`((?:api|workers|shared|jobs|cli|tests|docs|deploy|\.ci)/[\w./-]*)`")
 MAKE = re.compile(r"(?:^|[`(\s])make ([a-z][a-z-]*)")
 REFERENCE = re.compile(r'(docs/[\w/-]+\.md)(?:, "([^"]+)"(?: and "([^"]+)")?)?')
 LOG_CALL = re.compile(r'\blog(?:ger)?\.(?:info|warning|error|exception)\(\s*"([^"]+)"')
