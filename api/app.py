@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.ai_sdk import AiSdk, RawRoute
 from api.ai_sdk_ws import ai_sdk_socket
+from api.batches import BatchRoutes
 from api.chat import Chat
 from api.cors import Cors
 from api.deep_chat import DeepChat, deep_chat_socket
@@ -40,6 +41,7 @@ SHAPES: tuple[tuple[str, Shape], ...] = (
     ("/v1/chat", openai_shape),
     ("/chat", openai_shape),
     ("/v1/responses", openai_shape),
+    ("/v1/batches", openai_shape),
     ("/v1/files", openai_shape),
     ("/models", openai_shape),
 )
@@ -59,7 +61,7 @@ def create_app(node: Node) -> ASGIApp:
 
 def http_routes(node: Node) -> list[StarletteRoute]:
     generations, listings = Generations(node), Listings(node)
-    responses = Responses(node)
+    responses, batches = Responses(node), BatchRoutes(node)
     health, pages, chat = Health(node), Pages(), Chat(node)
     deep_chat, ai_sdk = DeepChat(node), AiSdk(node)
     schedules = Schedules(node)
@@ -85,6 +87,12 @@ def http_routes(node: Node) -> list[StarletteRoute]:
         route("/v1/files/{id}/content", GET=files.content),
         route("/v1/schedules", GET=schedules.list),
         route("/v1/schedules/{id}", GET=schedules.get, DELETE=schedules.delete),
+        route("/v1/batches", GET=batches.list, POST=batches.create),
+        route("/v1/batches/{id}", GET=batches.get),
+        route("/v1/batches/{id}/cancel", POST=batches.cancel),
+        route("/v1/batches/{id}/redrive", POST=batches.redrive),
+        route("/v1/batches/{id}/dead_letters", GET=batches.dead_letters),
+        route("/v1/batches/{id}/events", GET=batches.events),
         route("/v1/workers", GET=listings.workers),
         route("/v1/ws", GET=upgrade_required),
         route("/lobe/ws", GET=upgrade_required),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers as RequestHeaders
@@ -45,8 +45,12 @@ async def events(
     store: Store,
     owner: str,
     generation_id: str,
+    find_other: Callable[[], Awaitable[Meta]] | None = None,
 ) -> None:
     """Answer GET (or HEAD) /v1/generations/{id}/events for `owner`.
+
+    Args:
+        find_other: finds a log that is no generation's, and judges who may read it.
 
     Raises:
         RequestError: before anything was sent.
@@ -55,7 +59,10 @@ async def events(
     transport, wait_s = choose_transport(headers.get("accept", ""), query)
     cursor = read_cursor(headers, query)
     try:
-        meta = await find(hub, store, owner, generation_id, cursor)
+        if find_other is not None:
+            meta = await find_other()
+        else:
+            meta = await find(hub, store, owner, generation_id, cursor)
         if transport == "long_poll":
             reply = await longpoll.long_poll(hub, meta, cursor, wait_s, receive=receive)
             await _respond_json(scope, send, reply)

@@ -19,6 +19,7 @@ from arq.cron import CronJob
 from redis.exceptions import RedisError
 
 from jobs.arq_worker import AWAY_PAUSE_S, JobsWorker, build_worker
+from jobs.batch.source import build_batches
 from jobs.schedules import Firings, generations
 from jobs.source import Source
 from jobs.webhooks import Webhooks
@@ -68,6 +69,7 @@ async def _serve(settings: Settings) -> int:
     sources: list[Source] = [
         Webhooks(redis, settings),
         Firings(store, Schedules(redis, settings.schedules_max), kinds),
+        build_batches(redis, store, settings),
     ]
     functions = [function for source in sources for function in source.functions]
     worker = build_worker(settings, functions, [janitor_cron()])

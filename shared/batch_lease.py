@@ -8,6 +8,7 @@ changes nothing. Every call may be repeated.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -78,6 +79,7 @@ class BatchLease:
         self.batch_id = batch_id
         self.token = token
         self.attempt = attempt
+        self.confirmed_s = time.monotonic()  # it was the holder then, at least
         self._keys = batch_keys(batch_id)
 
     @classmethod
@@ -94,11 +96,22 @@ class BatchLease:
         return cls(store, batch_id, token, begun.start[0].attempt)
 
     async def renew(self) -> None:
+        sent_s = time.monotonic()
         (outcome,) = await self.store.renew_many([(self.batch_id, self.token, self.attempt)])
         if isinstance(outcome, Unavailable):
             raise outcome
         if not isinstance(outcome, Ok):
             raise LeaseLost(f"the batch is {type(outcome).__name__.lower()}")
+        self.confirmed_s = sent_s
+
+    async def confirm(self) -> None:
+        """Make sure that it is still the holder, before it does what no token protects.
+
+        That is a matter of nanoseconds where a call has just succeeded; a process that stood still
+        meanwhile is told here.
+        """
+        if time.monotonic() - self.confirmed_s > self.store.lease_ms / 2000:
+            await self.renew()
 
     async def release(self) -> None:
         """Let the next holder begin at once; nothing of the batch changes."""
@@ -127,16 +140,15 @@ class BatchLease:
             found = await self.store.redis.lrange(self._keys[6], 0, -1)  # type: ignore[misc]
         return [part.decode() for part in found]
 
-    async def take(self, before: int, lines: Sequence[Flying], offset: int) -> bool:
+    async def take(self, lines: Sequence[Flying], *, before: int, line: int, offset: int) -> bool:
         """Take the next lines; False: the batch is not in progress any more.
 
         Args:
-            before: the cursor, lines.
-            offset: where the line after the last of them begins.
+            before: the cursor as it is, in lines; empty ones count.
+            line, offset: where it goes.
         """
         words = [word for one in lines for word in (str(one.line), flight_words(one))]
-        head = [before, before + len(lines), offset]
-        return await self._do("batch_take", [*head, *words])
+        return await self._do("batch_take", [before, line, offset, *words])
 
     async def commit(self, commit: Commit) -> None:
         await self._do("batch_commit", [msgspec.json.encode(commit)])
@@ -164,10 +176,11 @@ class BatchLease:
         return await self._do("batch_move", [*args, self.store.retention_ms, round(kept_s * 1000)])
 
     async def _do(self, name: str, args: Sequence[Any]) -> bool:
-        own = [self.token, self.attempt, self.store.lease_ms]
+        own, sent_s = [self.token, self.attempt, self.store.lease_ms], time.monotonic()
         reply = await self.store.scripts.run(name, self._keys, [*own, *args])
         match reply[0]:
             case b"ok":
+                self.confirmed_s = sent_s
                 return True
             case b"status":
                 return False

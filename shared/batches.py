@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from shared import keys
-from shared.errors import NotFound
+from shared.errors import NotFound, RequestError
 from shared.events import Counts
 from shared.ids import is_batch_id
 from shared.queue import wake_jobs
@@ -140,6 +140,29 @@ class Batches:
             raise NotFound("batch")  # it was there, and has just expired
         return batch, reply[0] == b"ok"
 
+    async def reserve(self, owner: str, key: str, digest: str, batch_id: str) -> str:
+        """Return the id that an idempotency key names: `batch_id` where it is new.
+
+        Raises:
+            RequestError: 422 `idempotency_mismatch`.
+        """
+        # A space is in no client's key: generations have names of their own.
+        name, value = keys.idempotency(owner, f"batch {key}"), f"{batch_id} {digest}"
+        with translated():
+            if await self.redis.set(name, value, nx=True, px=round(KEPT_S * 1000)):
+                return batch_id
+            found = await self.redis.get(name)
+        if found is None:  # it ran out between the two
+            return await self.reserve(owner, key, digest, batch_id)
+        known_id, _, known_digest = str(found.decode()).partition(" ")
+        if known_digest != digest:
+            raise RequestError(
+                422,
+                "idempotency_mismatch",
+                "this Idempotency-Key was used with another request: send a new key",
+            )
+        return known_id
+
     async def load(self, batch_id: str) -> Batch | None:
         """Return a batch, whoever's it is."""
         return next(iter(await self._load_many([batch_id])), None)
@@ -216,6 +239,11 @@ class Batches:
         with translated():
             seconds, micros = await self.redis.time()
         return int(seconds * 1000 + micros // 1000)
+
+
+def parts_prefix(batch_id: str) -> str:
+    """Return below what the objects that hold a batch's results lie until it ends."""
+    return f"batches/{batch_id}/"
 
 
 def batch_keys(batch_id: str) -> tuple[str, ...]:

@@ -288,6 +288,16 @@ async def workers_seen(redis: Client) -> list[Presence]:
     return presences
 
 
+async def running_of(redis: Client, ids: Sequence[str]) -> list[str]:
+    """Return those of `ids` that some worker has not left yet, as far as workers have said."""
+    with translated():
+        pipeline = redis.pipeline(transaction=False)
+        for generation_id in ids:
+            pipeline.zscore(keys.RUNNING, generation_id)
+        scores = await pipeline.execute()
+    return [one for one, score in zip(ids, scores, strict=True) if score is not None]
+
+
 async def queue_depths(redis: Client) -> dict[str, int]:
     """Return how many wait by priority, run, and are to be tried later."""
     with translated():

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 from shared.queue import batch_slots_max
 
+__all__ = ["batch_slots_max", "lanes_to_wait_on", "rounds"]
+
 
 def rounds(slots: int, running: int, running_batch: int) -> Iterator[tuple[str, int]]:
     """Yield (lane, how many to take) in the order in which the lanes are to be read.

@@ -8,7 +8,7 @@ if refused then return refused end
 local b = redis.call('HMGET', KEYS[5], 'status', 'line')
 if b[2] == ARGV[5] then return {'ok'} end
 if b[1] ~= 'in_progress' or b[2] ~= ARGV[4] then return {'status', b[1] or ''} end
-redis.call('HSET', KEYS[6], unpack(ARGV, 7))
+if ARGV[7] then redis.call('HSET', KEYS[6], unpack(ARGV, 7)) end
 redis.call('HSET', KEYS[5], 'line', ARGV[5], 'offset', ARGV[6])
 push_lease(now_ms(), ARGV[3])
 return {'ok'}

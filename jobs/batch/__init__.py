@@ -1,0 +1,1 @@
+"""Batches: slices that run lines as generations, and put their answers together."""

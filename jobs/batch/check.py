@@ -1,0 +1,113 @@
+"""The first look at a batch's input: whether each line is one that can be asked at all. Pure.
+
+One wrong line, and nothing runs. What a line asks for is not looked at here: what the API would
+refuse is refused in its turn, and goes to the error file.
+Source: docs/batches.md, "The input".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from jobs.batch.splitter import InputLine
+from shared.batches import LINES_MAX
+
+COMPLAINTS_MAX = 100  # then it is not read any further
+CUSTOM_ID_CHARACTERS_MAX = 512
+LINE_FRAME_BYTES = 8_192  # what a line may have around its body
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A line as it should be; further members are ignored."""
+
+    custom_id: str
+    method: str
+    url: str
+    body: msgspec.Raw
+
+
+class Complaint(msgspec.Struct, frozen=True):
+    """Why a batch fails: one of `errors.data`."""
+
+    code: str
+    line: int | None
+    message: str
+    param: str | None = None
+
+
+decode_line = msgspec.json.Decoder(Line).decode
+
+
+class InputCheck:
+    """Takes line after line; afterwards `complaints` and `total` say what came of it."""
+
+    def __init__(self, endpoint: str, *, bytes_max: int) -> None:
+        self.total = 0
+        self.complaints: list[Complaint] = []
+        self._endpoint = endpoint
+        self._bytes_max = bytes_max
+        self._seen: set[bytes] = set()  # digests: ids may be long, and there are many
+
+    @property
+    def is_over(self) -> bool:
+        """Whether reading on would say nothing more."""
+        return len(self.complaints) >= COMPLAINTS_MAX or self.total > LINES_MAX
+
+    def add(self, line: InputLine) -> None:
+        self.total += 1
+        if self.total > LINES_MAX:
+            message = f"a batch has at most {LINES_MAX} lines: make several of it"
+            self.complaints.append(Complaint("too_many_lines", line.number, message))
+        elif (complaint := self._look(line)) is not None:
+            self.complaints.append(complaint)
+
+    def close(self) -> None:
+        """Take the end of the input."""
+        if not self.total:
+            self.complaints.append(Complaint("empty_file", None, "the input file has no lines"))
+
+    def _look(self, line: InputLine) -> Complaint | None:
+        if line.raw is None:
+            message = f"the line is longer than {self._bytes_max} bytes"
+            return Complaint("line_too_large", line.number, message)
+        try:
+            asked = decode_line(line.raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            return _why(line, exc)
+        return self._compare(line.number, asked)
+
+    def _compare(self, number: int, asked: Line) -> Complaint | None:
+        if asked.method != "POST":
+            return Complaint("invalid_method", number, "method must be POST", "method")
+        if asked.url != self._endpoint:
+            message = f"url must be the batch's endpoint, {self._endpoint}"
+            return Complaint("invalid_url", number, message, "url")
+        if not 0 < len(asked.custom_id) <= CUSTOM_ID_CHARACTERS_MAX:
+            message = f"custom_id must have 1 to {CUSTOM_ID_CHARACTERS_MAX} characters"
+            return Complaint("invalid_custom_id", number, message, "custom_id")
+        digest = hashlib.blake2b(asked.custom_id.encode(), digest_size=16).digest()
+        if digest in self._seen:
+            message = f"custom_id {asked.custom_id[:64]!r} is used before"
+            return Complaint("duplicate_custom_id", number, message, "custom_id")
+        self._seen.add(digest)
+        return None
+
+
+def _why(line: InputLine, exc: Exception) -> Complaint:
+    """Say what is wrong with a line that is none."""
+    assert line.raw is not None
+    try:
+        found: Any = msgspec.json.decode(line.raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return Complaint("invalid_json_line", line.number, f"the line is not JSON: {exc}")
+    if not isinstance(found, dict):
+        return Complaint("invalid_line", line.number, "the line must be an object")
+    for name in ("custom_id", "method", "url"):
+        if not isinstance(found.get(name), str):
+            said = "is missing" if name not in found else "must be a string"
+            code = "missing_custom_id" if name == "custom_id" else "invalid_line"
+            return Complaint(code, line.number, f"{name} {said}", name)
+    return Complaint("invalid_line", line.number, "body is missing", "body")

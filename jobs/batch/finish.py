@@ -1,0 +1,76 @@
+"""The end of a batch: its files from the parts, then its last status and the end of its log.
+
+The files have ids that follow from the batch's, so whoever does this again finds them there; the
+parts go when both files are whole, and the status comes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+
+from jobs.batch.check import Complaint
+from jobs.batch.tools import Tools
+from shared.batch_lease import BatchLease
+from shared.batches import KEPT_S, OUTPUT_BYTES_MAX, Batch, parts_prefix
+from shared.events import End
+from shared.ids import derived_id
+from shared.outcomes import failed
+
+RESULTS_LOST = Complaint("results_lost", None, "the file store has lost results")
+ENDS = {
+    "expired": failed("batch_expired", "its completion window is over", retryable=True),
+    "failed": failed("invalid_request", "files are gone: see errors", retryable=False),
+    "cancelled": End("cancelled", "cancelled"),
+}
+
+
+async def finish(
+    tools: Tools,
+    lease: BatchLease,
+    batch: Batch,
+    after: str,
+    *,
+    errors: str = "",
+) -> bool:
+    """Bring a batch to its last status; False: it has come to another one meanwhile.
+
+    Raises:
+        LeaseLost, Unavailable: it is done again.
+    """
+    parts = await lease.parts()
+    fields = {"errors": errors} if errors else {}
+    for name, suffix in (("output", ".out"), ("error", ".err")):
+        chosen = [part for part in parts if part.endswith(suffix)]
+        try:
+            if chosen:
+                fields[f"{name}_file_id"] = await _join(tools, batch, name, chosen)
+        except FileNotFoundError:
+            await lease.renew()  # the parts are gone because somebody else has done all this
+            fields["errors"] = msgspec.json.encode([RESULTS_LOST]).decode()
+            after = "failed"
+    await tools.files.delete_prefix(parts_prefix(batch.id))
+    end = ENDS.get(after) or End("completed", "stop", usage=batch.usage)
+    is_over = await lease.move(batch.status, after, fields=fields, events=[end], kept_s=KEPT_S)
+    if is_over:
+        await tools.batches.retire([batch.id])
+    return is_over
+
+
+async def _join(tools: Tools, batch: Batch, name: str, parts: Sequence[str]) -> str:
+    async def pieces() -> AsyncIterator[bytes]:
+        for part in parts:
+            async for piece in tools.files.read_object(part):
+                yield piece
+
+    record = await tools.files.create(
+        batch.owner,
+        f"{batch.id}_{name}.jsonl",
+        "batch_output",
+        pieces(),
+        bytes_max=OUTPUT_BYTES_MAX,
+        expires_s=batch.output_expires_s,
+        file_id=derived_id("file-", batch.id, name),
+    )
+    return record.id

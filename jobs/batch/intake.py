@@ -1,0 +1,65 @@
+"""Reads a batch's input on from a cursor, line by line.
+
+Nothing is ever whole in memory: a piece of the file, and the lines that it completed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from jobs.batch.check import LINE_FRAME_BYTES
+from jobs.batch.splitter import InputLine, LineSplitter
+from shared.files import FileRecord, FileStore
+from shared.settings import Settings
+
+
+def line_bytes_max(settings: Settings) -> int:
+    return settings.body_bytes_max + LINE_FRAME_BYTES
+
+
+async def lines_of(
+    files: FileStore, record: FileRecord, *, line: int = 0, offset: int = 0, bytes_max: int
+) -> AsyncIterator[list[InputLine]]:
+    """Yield the lines from a cursor on, as the pieces of the file give them.
+
+    Raises:
+        NotFound: the file is gone.
+    """
+    splitter = LineSplitter(line=line, offset=offset, bytes_max=bytes_max)
+    async with aclosing(files.read(record, offset)) as pieces:  # type: ignore[type-var]
+        async for piece in pieces:
+            yield splitter.feed(piece)
+    yield splitter.close()
+
+
+class InputReader:
+    """Gives the lines from a cursor on, as many as are wanted. To be closed."""
+
+    def __init__(self, lines: AsyncIterator[list[InputLine]]) -> None:
+        self.is_exhausted = False
+        self._lines = lines
+        self._waiting: deque[InputLine] = deque()
+
+    async def take(self, count: int, bytes_max: int) -> list[InputLine]:
+        """Return up to `count` lines, and no more after `bytes_max` bytes.
+
+        Raises:
+            NotFound: the file is gone.
+        """
+        found: list[InputLine] = []
+        size = 0
+        while len(found) < count and size < bytes_max and await self._has_more():
+            found.append(self._waiting.popleft())
+            size += found[-1].length
+        return found
+
+    async def _has_more(self) -> bool:
+        while not self._waiting:
+            try:
+                self._waiting.extend(await anext(self._lines))
+            except StopAsyncIteration:
+                self.is_exhausted = True
+                return False
+        return True

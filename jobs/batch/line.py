@@ -1,0 +1,80 @@
+"""One line of a batch as what it asks for: the same reading of its body as the API's own. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from api.body import new_generation, parse_new_generation, read_object, wrong
+from api.chat import parse_chat
+from api.responses_body import parse_response
+from api.start import Asked
+from jobs.batch.check import decode_line
+from shared.accept import NewGeneration
+from shared.errors import RequestError
+from shared.ids import derived_id
+from shared.models import Model
+from shared.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a line asks for; `error` instead, where the API would refuse it."""
+
+    custom_id: str
+    new: NewGeneration | None = None
+    error: RequestError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all lines of a batch have in common."""
+
+    batch_id: str
+    owner: str
+    endpoint: str
+    models: Mapping[str, Model]
+    settings: Settings
+
+
+def read_query(raw: bytes, terms: Terms, wait_s: float) -> Query:
+    """Read a line that the check has let pass.
+
+    Args:
+        wait_s: until the batch expires: so long it may wait for a worker.
+    """
+    line = decode_line(raw)
+    try:
+        body = read_object(bytes(line.body), bytes_max=terms.settings.body_bytes_max)
+        new = _read_body(body, terms)
+    except RequestError as exc:
+        return Query(line.custom_id, error=exc)
+    new = replace(
+        new, session=terms.batch_id, priority="batch", grace_s=None, wait_s=wait_s, webhook=None
+    )
+    return Query(line.custom_id, new)
+
+
+def _read_body(body: dict[str, Any], terms: Terms) -> NewGeneration:
+    if terms.endpoint == "/v1/generations":
+        return parse_new_generation(
+            body, owner=terms.owner, models=terms.models, settings=terms.settings
+        )
+    asked = _asked(body, terms.endpoint)
+    return new_generation(body, asked.request, owner=terms.owner, models=terms.models)
+
+
+def _asked(body: dict[str, Any], endpoint: str) -> Asked:
+    """`stream` is read and means nothing here: every answer is whole."""
+    if endpoint == "/v1/chat/completions":
+        return parse_chat(body, grace_s=0.0)
+    asked = parse_response(body, grace_s=0.0)
+    if asked.previous:
+        raise wrong("previous_response_id is not supported in a batch")
+    return asked
+
+
+def line_generation_id(batch_id: str, line: int, tries: int) -> str:
+    """Return the id of the generation of a line: whoever runs the batch finds the same one."""
+    return derived_id("gen_", batch_id, line, tries)

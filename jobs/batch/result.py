@@ -1,0 +1,127 @@
+"""What came of a line, as it stands in the output or the error file. Pure.
+
+    {"id":"batch_req_…","custom_id":"a","response":{"status_code":200,"request_id":"gen_…",
+     "body":{…}},"error":null}
+
+The body is what the endpoint itself would answer. Source: docs/batches.md, "The output".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from api.dialects.chat import completion
+from api.dialects.openai import as_request_error, failure_of, openai_shape
+from api.dialects.responses import ResponsesFold
+from api.errors import native_shape
+from api.snapshot import Snapshot
+from shared.errors import RequestError
+from shared.events import End, Failure
+from shared.ids import derived_id
+from shared.outcomes import Entry, Meta
+
+NATIVE = "/v1/generations"
+TRIES_MAX = 3  # of what ends with a failure that another try can help
+GONE_MAX = 10  # of what Redis loses
+PAUSE_S, PAUSE_S_MAX = 0.5, 30.0
+# The worker has tried it as often as it may, or the batch is over.
+GIVEN_UP = ("attempts_exhausted", "queue_timeout")
+EXPIRED = Failure("batch_expired", "the batch expired before this line was done", True)
+LOST = Failure("lost", "the answer was lost again and again", True)
+
+
+class Source(NamedTuple):
+    """Which line a result is of."""
+
+    batch_id: str
+    endpoint: str
+    line: int
+    custom_id: str
+    generation_id: str = ""
+
+
+class Result(NamedTuple):
+    """What is written of a line, and what is counted.
+
+    Attributes:
+        raw: JSON and a line break.
+        code: of what went wrong; empty: it is for the output file.
+    """
+
+    raw: bytes
+    status: str
+    code: str = ""
+    usage: tuple[int, int, int] = (0, 0, 0)
+    model: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        return not self.code
+
+
+def answered(source: Source, meta: Meta, log: Sequence[Entry]) -> tuple[Result, End]:
+    """Fold the whole log of a generation that has ended."""
+    snapshot = Snapshot(meta)
+    for event_id, raw in log:
+        snapshot.add(event_id, raw)
+    end = snapshot.end
+    assert end is not None
+    counted = tuple((snapshot.usage or {}).values()) or (0, 0, 0)
+    prompt, output, total = counted
+    failure = failure_of(end)
+    if failure is None:
+        body = _body(source.endpoint, meta, snapshot, log)
+        said = _response(200, source.generation_id, body)
+        result = Result(_line(source, said, None), end.status)
+    else:
+        result = refused(source, as_request_error(failure))._replace(status=end.status)
+    return result._replace(usage=(prompt, output, total), model=meta.model), end
+
+
+def refused(source: Source, error: RequestError) -> Result:
+    """Say what the API would have answered."""
+    shape = native_shape if source.endpoint == NATIVE else openai_shape
+    body = msgspec.Raw(shape(error).body)
+    said = _response(error.status, source.generation_id, body)
+    why = {"code": error.code, "message": error.message}
+    return Result(_line(source, said, why), "failed", error.code)
+
+
+def never_done(source: Source, failure: Failure) -> Result:
+    """Say why there is no answer at all."""
+    why = {"code": failure.code, "message": failure.message}
+    return Result(_line(source, None, why), "failed", failure.code)
+
+
+def pause_before_next_try(end: End, tries: int) -> float | None:
+    """Return after how long a line that ended so is asked again, s; None: it is not."""
+    failure = end.error
+    if end.status != "failed" or failure is None:
+        return None
+    if not failure.retryable or failure.code in GIVEN_UP or tries + 1 >= TRIES_MAX:
+        return None
+    return float(min(PAUSE_S * 2**tries, PAUSE_S_MAX))
+
+
+def _body(endpoint: str, meta: Meta, snapshot: Snapshot, log: Sequence[Entry]) -> dict[str, Any]:
+    if endpoint == NATIVE:
+        return snapshot.fields()
+    if endpoint == "/v1/chat/completions":
+        return completion(meta, snapshot)
+    fold = ResponsesFold(meta)
+    for event_id, raw in log:
+        fold.add(event_id, raw)
+    return fold.response()
+
+
+def _response(status: int, generation_id: str, body: Any) -> dict[str, Any]:
+    return {"status_code": status, "request_id": generation_id, "body": body}
+
+
+def _line(source: Source, response: dict[str, Any] | None, error: dict[str, str] | None) -> bytes:
+    named = derived_id("batch_req_", source.batch_id, source.line)
+    said = {"id": named, "custom_id": source.custom_id, "response": response, "error": error}
+    return msgspec.json.encode(said) + b"\n"

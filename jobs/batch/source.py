@@ -1,0 +1,212 @@
+"""Batches as background work: which of them nobody runs, and one slice of one.
+
+A slice begins by taking the batch's lease, so two of them for one batch are harmless: one runs, the
+other leaves. It ends after `SLICE_S`, gives the lease back, and the next one goes on at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from arq.worker import Function, func
+
+from jobs.batch.course import Course
+from jobs.batch.finish import finish
+from jobs.batch.line import line_generation_id
+from jobs.batch.tools import Tools
+from jobs.batch.validation import GONE, validate
+from jobs.source import Job
+from shared.accept import Acceptor
+from shared.batch_lease import BatchLease, log_store
+from shared.batches import Batch, Batches
+from shared.errors import LeaseLost, NotFound, Unavailable
+from shared.files import FileStore
+from shared.models import load_models
+from shared.outcomes import ENDED, Top
+from shared.queue import wake_jobs
+from shared.redis_client import Client
+from shared.settings import Settings
+from shared.store import Store
+
+log = logging.getLogger(__name__)
+
+SLICE_S = 45.0
+TIMEOUT_S = 300.0  # a slice that stands still; its lease is another's by then
+ACTIVE_MAX = 1_000  # looked at, the oldest first
+RUNNING_MAX = 32  # slices at once in one process
+ABSENT_S = 10.0  # an entry without a batch is dropped after this
+AGAIN_S = 1  # a job that was lost with its process is queued again after this
+
+
+class BatchSource:
+    """Runs batches. See jobs/source.py."""
+
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+        self.functions: Sequence[Function] = [
+            func(self.run, name="batch", timeout=TIMEOUT_S, keep_result=0, max_tries=1)
+        ]
+        self._running = 0
+
+    async def due(self) -> list[Job]:
+        """Return the batches that nobody runs, in any order: none is to wait for ever."""
+        active = await self.tools.batches.active(ACTIVE_MAX)
+        if not active:
+            return []
+        tops = await self.tools.log_store.tops([batch_id for batch_id, _ in active])
+        wanted, over = [], []
+        for (batch_id, since_ms), top in zip(active, tops, strict=True):
+            if is_over(top, since_ms):
+                over.append(batch_id)
+            elif top.status is not None and top.lease_ms <= top.now_ms:
+                tick = top.now_ms // 1000 // AGAIN_S
+                wanted.append(Job("batch", (batch_id,), f"batch:{batch_id}:{tick}"))
+        if over:
+            await self.tools.batches.retire(over)
+        random.shuffle(wanted)
+        return wanted[: max(0, RUNNING_MAX - self._running)]
+
+    async def run(self, ctx: dict[Any, Any], batch_id: str) -> None:
+        """Run one slice of a batch, unless somebody else does."""
+        lease = await BatchLease.begin(self.tools.log_store, batch_id, self.tools.name)
+        if lease is None:
+            return
+        self._running += 1
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                renewing = tasks.create_task(_renew(lease, self.tools.settings.lease_s / 3))
+                await Slice(self.tools, lease, ctx["stopping"]).run()
+                renewing.cancel()
+        except* (LeaseLost, Unavailable) as group:
+            # Nothing is lost: whoever holds the lease next goes on from what is committed.
+            reasons = "; ".join(str(exc) for exc in group.exceptions)
+            log.warning("batch left", extra={"batch_id": batch_id, "reason": reasons})
+        finally:
+            self._running -= 1
+
+
+class Slice:
+    """One holder's turn with one batch."""
+
+    def __init__(self, tools: Tools, lease: BatchLease, stopping: asyncio.Event) -> None:
+        self.tools = tools
+        self.lease = lease
+        self.stopping = stopping
+        self._until_s = time.monotonic() + SLICE_S
+        self._course: Course | None = None
+
+    async def run(self) -> None:
+        """Bring the batch on as far as the time allows, and give it back.
+
+        Raises:
+            LeaseLost, Unavailable.
+        """
+        try:
+            while not self.stopping.is_set():
+                batch = await self.lease.load()
+                if batch.is_final:
+                    return  # its log has ended, and nobody holds it
+                if not await self._step(batch):
+                    break
+        finally:
+            if self._course is not None:
+                await self._course.close()
+        await self.lease.release()
+        await wake_jobs(self.tools.redis)
+
+    async def _step(self, batch: Batch) -> bool:
+        """Do what its status asks for; False: the time is over."""
+        if batch.status == "validating":
+            await validate(self.tools, self.lease, batch)
+            return True
+        if batch.status == "finalizing":
+            await finish(self.tools, self.lease, batch, "completed")
+            return True
+        try:
+            course = self._course or await self._open(batch)
+            if batch.status == "in_progress":
+                return await self._progress(course)
+            await course.call_off(is_expired=False)
+        except NotFound:
+            await self._without_input(batch)
+            return True
+        await finish(self.tools, self.lease, batch, "cancelled")
+        return True
+
+    async def _open(self, batch: Batch) -> Course:
+        """Raises: NotFound: the input is gone."""
+        record = await self.tools.files.get(batch.input_file_id, batch.owner)
+        if record is None:
+            raise NotFound("file")
+        self._course = Course(self.tools, self.lease, batch, record)
+        await self._course.resume()
+        return self._course
+
+    async def _progress(self, course: Course) -> bool:
+        is_ready = await course.run(self._until_s, self.stopping)
+        if not is_ready or course.batch.status != "in_progress":
+            return is_ready
+        if course.is_done:
+            await self.lease.move("in_progress", "finalizing")
+            return True
+        await course.call_off(is_expired=True)
+        await course.expire_rest()
+        await finish(self.tools, self.lease, await self.lease.load(), "expired")
+        return True
+
+    async def _without_input(self, batch: Batch) -> None:
+        """What was done is kept; what was not can neither be asked nor named."""
+        ids = [
+            line_generation_id(batch.id, one.line, one.tries) for one in await self.lease.flight()
+        ]
+        await self.tools.store.cancel_many(ids)
+        if batch.status == "cancelling":
+            await finish(self.tools, self.lease, batch, "cancelled")
+            return
+        errors = msgspec.json.encode([GONE]).decode()
+        await finish(self.tools, self.lease, batch, "failed", errors=errors)
+
+
+async def _renew(lease: BatchLease, every_s: float) -> None:
+    """Keep the lease, also while a file is written."""
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await lease.renew()
+        except Unavailable:
+            continue  # what it runs meets the same, and decides
+
+
+def build_batches(redis: Client, store: Store, settings: Settings) -> BatchSource:
+    """Put together what batches need in this process.
+
+    Raises:
+        ConfigurationError: the models file, or TAILRACE_FILES_URL.
+    """
+    return BatchSource(
+        Tools(
+            name=f"jobs-{os.getpid()}",
+            settings=settings,
+            redis=redis,
+            store=store,
+            log_store=log_store(redis, settings),
+            acceptor=Acceptor(redis, store, settings),
+            batches=Batches(redis, settings),
+            files=FileStore(redis, settings),
+            models=load_models(settings.models),
+        )
+    )
+
+
+def is_over(top: Top, since_ms: int) -> bool:
+    """Whether nobody need look at a batch any more."""
+    if top.status is None:
+        return top.now_ms - since_ms > ABSENT_S * 1000
+    return top.status in ENDED or top.status == "sealed"

@@ -1,0 +1,69 @@
+"""Reads a batch's input for the first time, and says whether it will run."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from jobs.batch.check import Complaint, InputCheck
+from jobs.batch.gathering import progress
+from jobs.batch.intake import line_bytes_max, lines_of
+from jobs.batch.tools import Tools
+from shared.batch_lease import BatchLease, Commit
+from shared.batches import KEPT_S, Batch
+from shared.errors import NotFound
+from shared.events import encode
+from shared.outcomes import failed
+
+LOOK_S = 0.5
+GONE = Complaint("input_file_gone", None, "the input file is gone", "input_file_id")
+
+
+async def validate(tools: Tools, lease: BatchLease, batch: Batch) -> None:
+    """Move a batch from `validating` to `in_progress`, or to `failed`; not, if it was cancelled.
+
+    Raises:
+        LeaseLost, Unavailable.
+    """
+    bytes_max = line_bytes_max(tools.settings)
+    check = InputCheck(batch.endpoint, bytes_max=bytes_max)
+    record = await tools.files.get(batch.input_file_id, batch.owner)
+    if record is None:
+        await refuse(tools, lease, "validating", [GONE])
+        return
+    looked_s = time.monotonic()
+    try:
+        async for lines in lines_of(tools.files, record, bytes_max=bytes_max):
+            for line in lines:
+                check.add(line)
+                if check.is_over:
+                    break
+            if check.is_over:
+                break
+            if time.monotonic() - looked_s > LOOK_S:
+                looked_s = time.monotonic()
+                if (await lease.load()).status != "validating":
+                    return
+                at = lines[-1].after if lines else 0
+                said = encode(progress(at, record.bytes, "validating")).decode()
+                await lease.commit(Commit(name=f"{lease.token}-v{at}", events=[said]))
+    except NotFound:
+        await refuse(tools, lease, "validating", [GONE])
+        return
+    check.close()
+    if check.complaints:
+        await refuse(tools, lease, "validating", check.complaints)
+        return
+    events = [progress(0, check.total)]
+    await lease.move("validating", "in_progress", fields={"total": str(check.total)}, events=events)
+
+
+async def refuse(tools: Tools, lease: BatchLease, before: str, complaints: list[Complaint]) -> None:
+    """End a batch whose input cannot be run."""
+    first = complaints[0]
+    where = f"line {first.line}: " if first.line else ""
+    end = failed("invalid_request", f"{where}{first.message}", retryable=False)
+    fields = {"errors": msgspec.json.encode(complaints).decode()}
+    if await lease.move(before, "failed", fields=fields, events=[end], kept_s=KEPT_S):
+        await tools.batches.retire([lease.batch_id])
