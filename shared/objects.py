@@ -31,6 +31,7 @@ SCHEMES = ("file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 LOCAL_PART_BYTES = 1_048_576  # written at once
 REMOTE_PART_BYTES = 8_388_608  # S3 takes no smaller ones than 5 MiB, and 10,000 of them
 PARTS_AT_ONCE = 2  # with the parts' size, what one writer keeps in memory
+ABORT_S = 5.0
 READ_BYTES = 262_144
 WAITING_PIECES = 2
 # obstore's own are 30 s for a whole answer, and three minutes of tries.
@@ -84,24 +85,29 @@ class ObjectStore:
         feed = _Feed()
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._write(name, feed))
+                writing = tasks.create_task(self._write(name, feed))
                 try:
                     async for piece in pieces:
                         await feed.give(piece)
                     await feed.give(None)
-                except BaseException:
+                except BaseException as exc:
                     feed.break_off()
+                    if isinstance(exc, Exception):  # then there is time to clear up
+                        await asyncio.wait([writing], timeout=ABORT_S)
                     raise
         except BaseExceptionGroup as group:
-            # The writer is broken off for what went wrong here: the first cause counts.
             raise group.exceptions[0] from None
 
     async def _write(self, name: str, feed: _Feed) -> None:
         size = REMOTE_PART_BYTES if self.directory is None else LOCAL_PART_BYTES
-        with translated():
-            await obstore.put_async(
-                self._store, name, feed, chunk_size=size, max_concurrency=PARTS_AT_ONCE
-            )
+        try:
+            with translated():
+                await obstore.put_async(
+                    self._store, name, feed, chunk_size=size, max_concurrency=PARTS_AT_ONCE
+                )
+        except FilesUnavailable:
+            if not feed.is_broken_off:
+                raise
 
     async def read(self, name: str, start: int = 0) -> AsyncIterator[bytes]:
         """Yield an object's bytes from `start` on, in pieces of `READ_BYTES` or so.
@@ -175,7 +181,7 @@ class _Feed:
 
     def __init__(self) -> None:
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(WAITING_PIECES)
-        self._is_broken_off = False
+        self.is_broken_off = False
 
     async def give(self, piece: bytes | None) -> None:
         """Wait until there is room; None is the end."""
@@ -183,7 +189,7 @@ class _Feed:
 
     def break_off(self) -> None:
         """Let whoever waits here, or comes later, fail."""
-        self._is_broken_off = True
+        self.is_broken_off = True
         if self._pieces.empty():
             self._pieces.put_nowait(b"")
 
@@ -191,8 +197,8 @@ class _Feed:
         return self
 
     async def __anext__(self) -> bytes:
-        piece = None if self._is_broken_off else await self._pieces.get()
-        if self._is_broken_off:
+        piece = None if self.is_broken_off else await self._pieces.get()
+        if self.is_broken_off:
             raise ConnectionAbortedError("broken off")
         if piece is None:
             raise StopAsyncIteration

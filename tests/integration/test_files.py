@@ -1,0 +1,297 @@
+"""Uploads against real nodes: large, slow, broken off, one owner's, and with something away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api import upload
+from shared.settings import Settings
+from tests.support.footprint import MB, connections, rss_bytes
+from tests.support.outsider import Outsider
+from tests.support.processes import Cluster, run_role
+from tests.support.raw_wire import raw_connection
+from tests.support.redis_server import RedisServer
+from tests.support.served import Served, serve_here
+from tests.support.uploads import HEAD, MULTIPART, TAIL, form, lying, stream_form
+from tests.support.wait import until
+
+FILE_MAX = 60 * MB
+LARGE = 57 * MB
+GROWTH_MAX = 12 * MB  # a few parts on their way, and what the allocator keeps
+SMALL = 5_000
+FILES = "/v1/files"
+
+
+def openai_code(body: bytes) -> str:
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return str(error["code"])
+
+
+def head(*headers: str) -> bytes:
+    kind = f"Content-Type: {MULTIPART['Content-Type']}"
+    lines = ["POST /v1/files HTTP/1.1", "Host: x", kind, *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+async def status_of(url: str, raw: bytes) -> int:
+    """The status that raw bytes are answered with, which need not be a whole request."""
+    async with raw_connection(url) as (reader, writer):
+        writer.write(raw)
+        async with asyncio.timeout(15):
+            return int((await reader.readline()).split()[1])
+
+
+@pytest.fixture(scope="module")
+async def cluster() -> AsyncIterator[Cluster]:
+    settings = {"file_bytes_max": str(FILE_MAX), "api_keys": "key-a:ann,key-b:bob"}
+    async with Cluster(
+        api=1, workers=0, settings=settings, is_waiting_for_workers=False
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def ann(cluster: Cluster) -> AsyncIterator[Outsider]:
+    async with Outsider(cluster.urls[0], key="key-a") as outsider:
+        yield outsider
+
+
+@pytest.fixture
+async def bob(cluster: Cluster) -> AsyncIterator[Outsider]:
+    async with Outsider(cluster.urls[0], key="key-b") as outsider:
+        yield outsider
+
+
+async def upload_small(api: Outsider) -> str:
+    answer = await api.call("POST", FILES, raw=form(b"x" * 10), headers=MULTIPART)
+    assert answer.status == 200, answer.body
+    return str(answer.json()["id"])
+
+
+async def test_a_large_file_costs_no_memory(cluster: Cluster, ann: Outsider) -> None:
+    await upload_small(ann)
+    pid, before = cluster.api[0].pid, rss_bytes(cluster.api[0].pid)
+    most = before
+
+    async def watched() -> AsyncIterator[bytes]:
+        nonlocal most
+        async for piece in stream_form(LARGE):
+            most = max(most, rss_bytes(pid))
+            yield piece
+
+    made = await ann.call("POST", FILES, raw=watched(), headers=MULTIPART)
+    assert made.status == 200, made.body
+    assert made.json()["bytes"] == LARGE
+    assert most - before < GROWTH_MAX
+
+    read = await ann.get(f"{FILES}/{made.json()['id']}/content")
+    assert (len(read.body), read.body.count(b"x")) == (LARGE, LARGE)
+    assert rss_bytes(pid) - before < GROWTH_MAX
+    assert (await ann.call("DELETE", f"{FILES}/{made.json()['id']}")).status == 200
+
+
+async def test_too_large_is_said_before_and_while_it_comes(cluster: Cluster, ann: Outsider) -> None:
+    before = lying(cluster.directory / "files")
+    size = FILE_MAX + 1_000_000
+    told = head("Authorization: Bearer key-a", f"Content-Length: {size}")
+    assert await status_of(ann.url, told) == 413
+
+    told_late = await ann.call("POST", FILES, raw=stream_form(size), headers=MULTIPART)
+    assert (told_late.status, openai_code(told_late.body)) == (413, "body_too_large")
+    assert lying(cluster.directory / "files") == before
+
+
+async def test_nobody_sees_or_takes_what_is_anothers(ann: Outsider, bob: Outsider) -> None:
+    file_id = await upload_small(ann)
+
+    for method, path in (("GET", ""), ("GET", "/content"), ("DELETE", "")):
+        answer = await bob.call(method, f"{FILES}/{file_id}{path}")
+        assert (answer.status, openai_code(answer.body)) == (404, "not_found")
+        nobody = await bob.call(method, f"{FILES}/{file_id}{path}", anonymous=True)
+        assert (nobody.status, openai_code(nobody.body)) == (401, "unauthorized")
+    assert (await bob.get(FILES)).json()["data"] == []
+    assert (await bob.get(f"{FILES}?after={file_id}")).status == 404
+    assert (await ann.get(f"{FILES}/{file_id}/content")).body == b"x" * 10
+
+
+async def test_who_hangs_up_leaves_nothing(cluster: Cluster, ann: Outsider) -> None:
+    directory = cluster.directory / "files"
+    before, listed = lying(directory), (await ann.get(FILES)).json()["data"]
+    async with raw_connection(ann.url) as (_, writer):
+        writer.write(head("Authorization: Bearer key-a", f"Content-Length: {LARGE}") + HEAD)
+        for _ in range(40):
+            writer.write(b"x" * 100_000)
+            await writer.drain()
+        await until(lambda: any("#" in name for name in lying(directory)), 10, "being written")
+        assert (await ann.get(FILES)).json()["data"] == listed
+        writer.transport.abort()
+
+    await until(lambda: lying(directory) == before, 10, "what was half written is gone")
+    await until(lambda: connections(cluster.api[0].port) <= 1, 10, "the connection is let go")
+    assert (await ann.get(FILES)).json()["data"] == listed
+
+
+async def test_a_client_that_asks_first_is_told_to_go_on(ann: Outsider) -> None:
+    raw = form(b"x" * SMALL)
+    async with raw_connection(ann.url) as (reader, writer):
+        length = f"Content-Length: {len(raw)}"
+        writer.write(head("Authorization: Bearer key-a", length, "Expect: 100-continue"))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(raw)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    assert await status_of(ann.url, head(length, "Expect: 100-continue")) == 401
+
+
+PART = b'--b0undary\r\nContent-Disposition: form-data; name="x"\r\n\r\n\r\n'
+HOSTILE = {
+    "nothing": (b"", 400),
+    "no form": (b"hello" * 1_000, 400),
+    "no end": (HEAD + b"x" * SMALL, 400),
+    "line ends for ever": (b"\r\n" * 100_000, 400),
+    "a header for ever": (b"--b0undary\r\nA: " + b"x" * 100_000, 400),
+    "headers for ever": (b"--b0undary\r\n" + b"A: x\r\n" * 10_000, 400),
+    "parts for ever": (PART * 9_999, 400),
+    "a purpose for ever": (HEAD.partition(b"batch")[0] + b"x" * 100_000 + TAIL, 422),
+    "another purpose": (form(b"x").replace(b"batch", b"theft"), 422),
+    "two files": (HEAD + b"x\r\n" + HEAD.partition(b"batch\r\n")[2] + b"x" + TAIL, 422),
+    "an empty file": (form(b""), 422),
+    "a NUL for a name": (form(b"x").replace(b"a.jsonl", b"\0"), 200),
+    "a path for a name": (form(b"x").replace(b"a.jsonl", b"../../../tmp/x"), 200),
+    "half a character": (form(b"x").replace(b"a.jsonl", b"\xe2\x82"), 200),
+    "a long name": (form(b"x").replace(b"a.jsonl", b"n" * 3_000), 200),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+async def test_what_no_client_would_send_is_refused_in_words(
+    cluster: Cluster, ann: Outsider, what: str
+) -> None:
+    raw, status = HOSTILE[what]
+    before = lying(cluster.directory / "files")
+
+    answer = await ann.call("POST", FILES, raw=raw, headers=MULTIPART)
+
+    assert answer.status == status, answer.body
+    if status == 200:
+        assert "/" not in answer.json()["filename"]
+        read = await ann.get(f"{FILES}/{answer.json()['id']}/content")
+        assert (read.status, read.body) == (200, b"x")
+    else:
+        code = openai_code(answer.body)
+        assert code == ("invalid_multipart" if status == 400 else "invalid_request")
+        assert lying(cluster.directory / "files") == before
+    assert '"level": "error"' not in cluster.api[0].output.read_text()
+    assert "multipart" not in cluster.api[0].output.read_text()
+
+
+@pytest.fixture
+async def served(redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Served]:
+    settings = Settings(redis_url=redis_server.url, files_url=str(tmp_path / "files"))
+    async with serve_here(settings) as served:
+        yield served
+
+
+@pytest.fixture
+async def api(served: Served) -> AsyncIterator[Outsider]:
+    async with Outsider(served.url) as outsider:
+        yield outsider
+
+
+async def test_a_draining_node_takes_no_upload(served: Served, api: Outsider) -> None:
+    file_id = await upload_small(api)
+    served.node.is_draining = True
+
+    answer = await api.call("POST", FILES, raw=form(b"x"), headers=MULTIPART)
+    assert (answer.status, openai_code(answer.body)) == (503, "draining")
+    assert "Retry-After" in answer.headers
+    assert (await api.get(f"{FILES}/{file_id}/content")).body == b"x" * 10
+
+
+async def test_a_store_that_is_away_is_503(served: Served, api: Outsider, tmp_path: Path) -> None:
+    file_id = await upload_small(api)
+    os.rename(tmp_path / "files", tmp_path / "away")
+    (tmp_path / "files").write_bytes(b"")
+
+    refused = await api.call("POST", FILES, raw=form(b"x" * SMALL), headers=MULTIPART)
+    assert (refused.status, openai_code(refused.body)) == (503, "unavailable")
+    for answer in (await api.get(FILES), await api.get(f"{FILES}/{file_id}")):
+        assert answer.status == 200
+
+    (tmp_path / "files").unlink()
+    os.rename(tmp_path / "away", tmp_path / "files")
+    assert (await api.get(f"{FILES}/{file_id}/content")).status == 200
+    (tmp_path / "files" / "files" / file_id).unlink()
+    gone = await api.get(f"{FILES}/{file_id}/content")
+    assert (gone.status, openai_code(gone.body)) == (404, "not_found")
+
+
+async def test_an_upload_that_says_nothing_more_is_given_up(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "PIECE_S", 0.2)
+    raw = head("Content-Length: 5000") + HEAD + b"x" * 100
+
+    assert await status_of(served.url, raw) == 408
+    assert lying(tmp_path / "files") == []
+
+
+async def test_only_so_many_uploads_are_taken_at_once(served: Served) -> None:
+    """The others wait, and are taken when one has ended."""
+    async with asyncio.TaskGroup() as tasks:
+        made = [tasks.create_task(upload_one(served.url)) for _ in range(40)]
+    assert len({task.result() for task in made}) == 40
+
+
+async def upload_one(url: str) -> Any:
+    async with Outsider(url) as api:
+        return await upload_small(api)
+
+
+async def test_a_download_that_cannot_be_finished_is_broken_off(
+    served: Served, api: Outsider, tmp_path: Path
+) -> None:
+    made = await api.call("POST", FILES, raw=stream_form(3 * MB), headers=MULTIPART)
+    path = tmp_path / "files" / "files" / made.json()["id"]
+    os.truncate(path, MB)
+
+    answer = await api.get(f"{FILES}/{path.name}/content")
+    assert answer.is_broken and len(answer.body) <= MB
+
+
+@pytest.mark.parametrize("role", ["api", "jobs"])
+async def test_a_place_that_cannot_be_used_is_said_at_start(
+    redis_server: RedisServer, role: str
+) -> None:
+    settings = {
+        "TAILRACE_REDIS_URL": redis_server.url, "TAILRACE_PORT": "0",
+        "TAILRACE_FILES_URL": "/dev/null/files",
+    }  # fmt: skip
+    code, said = await run_role(role, settings)
+
+    assert code == 2
+    assert len(said.splitlines()) == 1 and "TAILRACE_FILES_URL" in said
+
+
+async def test_with_redis_away_nothing_is_taken(cluster: Cluster, ann: Outsider) -> None:
+    """Last in this file: the server is started again, and all connections are new."""
+    before = lying(cluster.directory / "files")
+    assert cluster.server is not None
+    cluster.server.kill()
+    for answer in (
+        await ann.call("POST", FILES, raw=form(b"x"), headers=MULTIPART),
+        await ann.get(FILES),
+        await ann.get(f"{FILES}/file-0123456789"),
+        await ann.get(f"{FILES}/file-0123456789/content"),
+        await ann.call("DELETE", f"{FILES}/file-0123456789"),
+    ):
+        assert (answer.status, openai_code(answer.body)) == (503, "unavailable")
+        assert "Retry-After" in answer.headers
+    assert lying(cluster.directory / "files") == before
