@@ -13,31 +13,19 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import quote
 
-import fakeredis
 import httpx2
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.app import create_app, http_routes
-from api.auth import Authenticator
-from api.metrics import Metrics
-from api.node import Node
+from api.app import http_routes
 from api.openapi import DOCUMENT
 from api.pages import DIRECTORY
 from shared import keys
-from shared.accept import Acceptor
 from shared.events import End, Token
-from shared.files import FileStore
-from shared.models import Model
-from shared.queue import Presence
-from shared.settings import Settings
-from shared.store import Store
 from tests.support.served import Hand
+from tests.support.shell import ALICE, BOB, Shell
 
-ALICE = {"authorization": "Bearer alpha"}
-BOB = {"authorization": "Bearer beta"}
 DONE = End(status="completed", finish_reason="stop")
 
 
@@ -49,60 +37,6 @@ FIELDS: dict[str, str | bytes] = {
     "metadata": b"{}",
     "request": b'{"messages":[]}',
 }
-
-
-class StandInHub:
-    """A hub that nobody reads from."""
-
-    is_live = True
-    is_draining = False
-
-    def known(self, generation_id: str) -> None:
-        return None
-
-
-class Shell:
-    """An application and what is behind it."""
-
-    def __init__(self, **changes: Any) -> None:
-        self.server = fakeredis.FakeServer()
-        self.redis = fakeredis.FakeAsyncRedis(server=self.server)
-        self.settings = Settings(**{"api_keys": "alpha:alice,beta:bob", **changes})
-        self.store = Store(self.redis, self.settings)
-        self.hub = StandInHub()
-        hub: Any = self.hub
-        self.node = Node(
-            name="n1",
-            settings=self.settings,
-            models={"demo": Model(name="demo", backend="demo"), "other": Model(name="other")},
-            redis=self.redis,
-            store=self.store,
-            acceptor=Acceptor(self.redis, self.store, self.settings),
-            files=FileStore(self.redis, self.settings),
-            hub=hub,
-            authenticator=Authenticator.from_settings(self.settings),
-            metrics=Metrics(),
-            started_at=1_700_000_000,
-        )
-        self.app = create_app(self.node)
-        self.client = httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app=self.app), base_url="http://node"
-        )
-
-    async def post(self, body: Any = None, **headers: str) -> httpx2.Response:
-        sent = {**ALICE, **{name.replace("_", "-"): value for name, value in headers.items()}}
-        return await self.client.post(
-            "/v1/generations", json={"prompt": "Hi"} if body is None else body, headers=sent
-        )
-
-    async def get(self, path: str, **headers: str) -> httpx2.Response:
-        return await self.client.get(path, headers=headers or ALICE)
-
-    async def announce(self, *, age_ms: int = 0, is_draining: bool = False) -> None:
-        seconds, microseconds = await self.redis.time()
-        at_ms = seconds * 1000 + microseconds // 1000 - age_ms
-        presence = Presence("w1", at_ms, 100, 7, is_draining, {"generations": 3.0})
-        await self.redis.hset(keys.WORKERS, "w1", msgspec.json.encode(presence))
 
 
 @pytest.fixture
