@@ -160,7 +160,7 @@ class Conversation(ABC):
 
     async def find(self, generation_id: str) -> Meta:
         """Return the generation, if it is the asker's; raises as api.events.find."""
-        return await find(self.hub, self.node.store, self.owner, generation_id)
+        return await find(self.hub, self.node.store, self.owner, generation_id, is_reader=True)
 
     def check_room(self) -> None:
         """Raise `rate_limited` where the socket has as many generations open as it may."""

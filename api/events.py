@@ -21,6 +21,7 @@ from api.dialects.native import NDJSON, SSE
 from api.errors import break_off, unavailable
 from api.hub.departure import Departure
 from api.hub.hub import Hub
+from api.hub.looks import Read
 from api.hub.relay import Relay
 from api.negotiation import choose_form
 from api.stream import Beginning, stream, stream_headers
@@ -62,7 +63,7 @@ async def events(
         if find_other is not None:
             meta = await find_other()
         else:
-            meta = await find(hub, store, owner, generation_id, cursor)
+            meta = await find(hub, store, owner, generation_id, cursor, is_reader=True)
         if transport == "long_poll":
             reply = await longpoll.long_poll(hub, meta, cursor, wait_s, receive=receive)
             await _respond_json(scope, send, reply)
@@ -78,7 +79,13 @@ async def events(
 
 
 async def find(
-    hub: Hub, store: Store, owner: str, generation_id: str, cursor: EventId = START
+    hub: Hub,
+    store: Store,
+    owner: str,
+    generation_id: str,
+    cursor: EventId = START,
+    *,
+    is_reader: bool = False,
 ) -> Meta:
     """Return the generation if it is the asker's; with Redis away, from what the node holds.
 
@@ -86,26 +93,31 @@ async def find(
     node, so for its sake a lost one is waited for: its worker is about to write it again, and a 404
     would send the reader away for good.
 
+    Args:
+        is_reader: it will read the log, which corrects what is a moment old here; so all who come
+            at once share one look.
+
     Raises:
         NotFound, Unavailable.
     """
     if not is_generation_id(generation_id):
         raise NotFound()
-    meta = await _look(hub, store, generation_id)
+    read = hub.look if is_reader else store.meta
+    meta = await _look(hub, read, generation_id)
     clock = asyncio.get_running_loop().time
     until_s = clock() + COME_BACK_S
     while meta is None and cursor != START and clock() < until_s:
         await asyncio.sleep(LOOK_AGAIN_S)
-        meta = await _look(hub, store, generation_id)
+        meta = await _look(hub, read, generation_id)
     if meta is None or meta.owner != owner or meta.status == "sealed":
         raise NotFound()
     return meta
 
 
-async def _look(hub: Hub, store: Store, generation_id: str) -> Meta | None:
+async def _look(hub: Hub, read: Read, generation_id: str) -> Meta | None:
     try:
         async with asyncio.timeout(LOOK_S):
-            return await store.meta(generation_id) or hub.unfinished(generation_id)
+            return await read(generation_id) or hub.unfinished(generation_id)
     except (Unavailable, TimeoutError) as exc:
         meta = hub.known(generation_id)
         if meta is None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from api.errors import draining
 from api.hub.live import Listener, Live, LiveConnection, OpenConnection
+from api.hub.looks import Looks
 from api.hub.probe import Probe
 from api.hub.pump import Pump, Sink
 from api.hub.reader import Beating, Connection, Counters, Outcome, Reader, Slowable, Stay
@@ -98,6 +99,7 @@ class Hub:
         listener: Listener = self
         self.live: Live = open_connection(settings.redis_url, listener)
         self._upkeep = Upkeep(self)
+        self._looks = Looks(lambda generation_id: self.store.meta(generation_id))
         self._group = asyncio.TaskGroup()
         self._loops: list[asyncio.Task[None]] = []
         self._errands: set[asyncio.Task[None]] = set()
@@ -186,6 +188,22 @@ class Hub:
             relay.idle_since = self.now()
             if relay.is_attached:
                 self.spawn(self._detach(relay))
+
+    async def look(self, generation_id: str) -> Meta | None:
+        """Return meta for a reader: as it is, or was a moment ago, where many come at once.
+
+        Never from before an end that this node has seen.
+
+        Raises:
+            Unavailable.
+        """
+        meta = await self._looks.meta(generation_id)
+        relay = self.relays.get(generation_id)
+        is_over = relay is not None and (relay.is_over or relay.feed.is_ended)
+        if is_over and meta is not None and not meta.is_ended:
+            self._looks.forget(generation_id)
+            meta = await self.store.meta(generation_id)
+        return meta
 
     def known(self, generation_id: str) -> Meta | None:
         """Return what this node knows of a generation that it holds, for when Redis is away."""
