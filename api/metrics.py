@@ -24,7 +24,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import Message, Scope
 
-from api.hub.hub import HubStatistics
+from api.hub.statistics import HubStatistics
 from shared.counts import read_counts
 from shared.errors import Unavailable
 from shared.queue import Presence, queue_depths, workers_seen

@@ -21,7 +21,7 @@ from typing import Any, get_args
 import pytest
 
 from api.errors import CODES
-from api.hub.hub import HubStatistics
+from api.hub.statistics import HubStatistics
 from api.metrics import Metrics
 from api.openapi import DOCUMENT
 from cli.main import build_parser

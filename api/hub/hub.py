@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from api.errors import draining
@@ -24,6 +23,7 @@ from api.hub.probe import Probe
 from api.hub.pump import Pump, Sink
 from api.hub.reader import Beating, Connection, Counters, Outcome, Reader, Slowable, Stay
 from api.hub.relay import Relay
+from api.hub.statistics import HubStatistics
 from api.hub.upkeep import TICK_S, Upkeep
 from api.hub.wheel import Wheel
 from shared import keys
@@ -39,24 +39,6 @@ OPEN_S = 4.0  # for an ended log to be read before the answer is 503
 DRAIN_STEP_S = 0.02
 AGE_SHARE = (0.8, 1.0)  # of the longest stay, drawn for each connection
 EXIT_S = 3.0  # for what is under way at the end: detaching readers, mostly
-
-
-@dataclass(frozen=True, slots=True)
-class HubStatistics:
-    """What /metrics and the logs say of a hub."""
-
-    connections: dict[str, int]  # by transport
-    relays: int
-    bytes_kept: int
-    events_delivered: int
-    bytes_delivered: int
-    cuts: int
-    rotations: int
-    resets: int
-    repairs: int
-    reconnects: int
-    probes_lost: int
-    is_live: bool
 
 
 class Hub:
