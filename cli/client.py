@@ -41,7 +41,7 @@ class Unreachable(Exception):
     """Nothing answered for too long."""
 
 
-class _Passing(Exception):
+class Passing(Exception):
     """It may work in a moment."""
 
 
@@ -103,29 +103,35 @@ class Client:
             Refused: no such generation, no right to it, or past its retention.
             Unreachable: nothing came for `patience_s`.
         """
-        patience = _Patience(self.patience_s)
+        path = f"/v1/generations/{quote(generation_id, safe='')}/events"
+        async for event in self._follow(path, cursor, on_trouble):
+            yield event
+
+    async def _follow(
+        self, path: str, cursor: str, on_trouble: Callable[[str], None]
+    ) -> AsyncIterator[Event]:
+        patience = Patience(self.patience_s)
         while True:
             try:
-                async for event in self._stream(generation_id, cursor):
+                async for event in self._stream(path, cursor):
                     patience.renew()
                     cursor = "" if event["id"] == "0-0" else event["id"]
                     yield event
                     if event["type"] == "end":
                         return
                 return  # 204: the cursor was the end
-            except _Passing as exc:
+            except Passing as exc:
                 if patience.is_first:
                     on_trouble(f"connection lost ({exc}), coming back")
                 await patience.wait(self.url, str(exc))
 
-    async def _stream(self, generation_id: str, cursor: str) -> AsyncIterator[Event]:
+    async def _stream(self, path: str, cursor: str) -> AsyncIterator[Event]:
         headers = {"Accept": "application/x-ndjson"}
         if cursor:
             headers["Last-Event-ID"] = cursor
-        path = f"/v1/generations/{quote(generation_id, safe='')}/events"
         try:
             async with self._session.get(self.url + path, headers=headers) as response:
-                await _check(response)
+                await check(response)
                 if response.status == 204:
                     return
                 async for line in response.content:
@@ -134,35 +140,35 @@ class Client:
                     if line.strip():
                         yield json.loads(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise _Passing(_words(exc)) from exc
-        raise _Passing("the stream stopped before its end")
+            raise Passing(words(exc)) from exc
+        raise Passing("the stream stopped before its end")
 
     async def _persist(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """Make a request that may be repeated until it gets through."""
-        patience = _Patience(self.patience_s)
+        patience = Patience(self.patience_s)
         while True:
             try:
                 return await self._once(method, path, **options)
-            except _Passing as exc:
+            except Passing as exc:
                 await patience.wait(self.url, str(exc))
 
     async def _once(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:
             async with asyncio.timeout(ANSWER_S):
                 async with self._session.request(method, self.url + path, **options) as response:
-                    await _check(response)
+                    await check(response)
                     found: dict[str, Any] = await response.json()
                     return found
         except aiohttp.InvalidURL as exc:
             raise Unreachable(f"{self.url} is not a URL: set TAILRACE_URL or --url") from exc
         except aiohttp.ClientConnectorError as exc:
             # Nobody listens: waiting would look like hanging to somebody who has started nothing.
-            raise Unreachable(_nobody(self.url)) from exc
+            raise Unreachable(nobody(self.url)) from exc
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise _Passing(_words(exc)) from exc
+            raise Passing(words(exc)) from exc
 
 
-class _Patience:
+class Patience:
     """How long to wait before the next try, and when to stop trying."""
 
     def __init__(self, patience_s: float) -> None:
@@ -186,7 +192,7 @@ class _Patience:
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
 
 
-async def _check(response: aiohttp.ClientResponse) -> None:
+async def check(response: aiohttp.ClientResponse) -> None:
     if response.status < 400:
         return
     error: dict[str, Any] = {}
@@ -195,16 +201,17 @@ async def _check(response: aiohttp.ClientResponse) -> None:
         message = str(error["message"])
     except (aiohttp.ClientError, ValueError, KeyError, TypeError):
         message = f"the server answered {response.status}"
-    if error.get("retryable", response.status >= 500):
-        raise _Passing(message)
+    # OpenAI's shape says nothing of it.
+    if error.get("retryable", response.status in (408, 429) or response.status >= 500):
+        raise Passing(message)
     raise Refused(response.status, str(error.get("code", "")), message)
 
 
-def _words(error: BaseException) -> str:
+def words(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
         return "it broke off"
     return str(error) or type(error).__name__
 
 
-def _nobody(url: str) -> str:
+def nobody(url: str) -> str:
     return f"nothing answers at {url}: start it with `tailrace up`, or set TAILRACE_URL or --url"

@@ -64,6 +64,10 @@ def run(args: argparse.Namespace) -> int:
         from cli.doctor import doctor
 
         return doctor(settings)
+    if args.command == "batch":
+        from cli.batch import batch
+
+        return batch(settings, args)
     from cli import terminal
 
     command: Callable[[Settings, argparse.Namespace], int] = getattr(terminal, args.command)
@@ -117,6 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_processes(commands)
     _add_terminal(commands)
+    _add_batch(commands)
     doctor = "check Python, Redis, the models and the limits of this machine"
     commands.add_parser("doctor", help=doctor, description=doctor)
     commands.add_parser("bench", help="not built yet")
@@ -168,8 +173,39 @@ def _add_terminal(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     ps.add_argument("--session", default="", help="the session's name")
 
     for command in (chat, tail, cancel, ps):
-        command.add_argument("--url", help="an API node (http://127.0.0.1:8000)")
-        command.add_argument("--key", help="the credentials; better in TAILRACE_KEY")
+        _add_server(command)
+
+
+def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "submit a batch, follow it, get its results"
+    batch = commands.add_parser("batch", help=what, description=what)
+    actions = batch.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def add(name: str, what: str, has_id: bool = True) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, help=what, description=what)
+        if has_id:
+            action.add_argument("id", help="the batch's id")
+        _add_server(action)
+        return action
+
+    submit = add("submit", "upload a file of requests, one a line, and start a batch", False)
+    submit.add_argument("file", metavar="FILE", help="JSON lines, as OpenAI's Batch API has them")
+    submit.add_argument("--endpoint", help="where its lines go (as the first line says)")
+    submit.add_argument("--window", default="24h", help="time for all of it (24h)")
+    redrive = add("redrive", "ask again for the lines of a batch that failed, as a new batch")
+    for action in (submit, redrive):
+        action.add_argument("--watch", action="store_true", help="follow it to its end")
+    add("watch", "follow a batch to its end")
+    add("ls", "list batches, the newest first", False)
+    add("cancel", "cancel a batch; what is done stays")
+    results = add("results", "print what a batch has given, one line for each request")
+    results.add_argument("-o", "--output", metavar="FILE", help="write it there instead")
+    results.add_argument("--errors", action="store_true", help="the lines that failed instead")
+
+
+def _add_server(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--url", help="an API node (http://127.0.0.1:8000)")
+    command.add_argument("--key", help="the credentials; better in TAILRACE_KEY")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from cli.client import Client, Refused, Unreachable
 from shared.settings import Settings
@@ -28,6 +28,8 @@ EXIT_UNREACHABLE = 2
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 PROMPT_WIDTH = 40
 
+ClientT = TypeVar("ClientT", bound=Client)
+
 
 def chat(settings: Settings, args: argparse.Namespace) -> int:
     """Send a prompt and print the answer; Ctrl-C cancels it."""
@@ -35,7 +37,7 @@ def chat(settings: Settings, args: argparse.Namespace) -> int:
     if prompt is None or prompt == "-":
         prompt = sys.stdin.read().strip()
     if not prompt:
-        return _complain('nothing to ask: tailrace chat "…", or a prompt on standard input')
+        return complain('nothing to ask: tailrace chat "…", or a prompt on standard input')
     body = {"prompt": prompt, "model": args.model or None, "session": args.session or None}
     return _run(settings, lambda client: _chat(client, body))
 
@@ -56,17 +58,23 @@ def ps(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def _run(settings: Settings, command: Any) -> int:
+    return run_client(Client(settings.url, settings.key), command, _advice)
+
+
+def run_client(made: ClientT, command: Any, advice: Callable[[Refused], str]) -> int:
+    """Run a command with a client; what the server refuses is one line, with advice."""
+
     async def with_client() -> int:
-        async with Client(settings.url, settings.key) as client:
+        async with made as client:
             result: int = await command(client)
             return result
 
     try:
         return asyncio.run(with_client())
     except Unreachable as exc:
-        return _complain(str(exc))
+        return complain(str(exc))
     except Refused as exc:
-        return _complain(_advice(exc))
+        return complain(advice(exc))
     except BrokenPipeError:
         # Whoever read us has had enough; what is still buffered must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -85,26 +93,26 @@ async def _cancelling(client: Client, generation_id: str) -> int:
     """Wait for the answer; the first Ctrl-C cancels the generation, the second ends the program."""
     errands: list[asyncio.Task[Any]] = []
     async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(_outcome(_follow(client, generation_id, "")))
+        following = tasks.create_task(outcome(_follow(client, generation_id, "")))
 
         def interrupt() -> None:
             if errands:
                 following.cancel()
             else:
-                errands.append(tasks.create_task(_outcome(client.cancel(generation_id))))
+                errands.append(tasks.create_task(outcome(client.cancel(generation_id))))
 
         loop = asyncio.get_running_loop()
         with contextlib.suppress(NotImplementedError, RuntimeError):  # not in the main thread
             loop.add_signal_handler(signal.SIGINT, interrupt)
     if following.cancelled():
         return EXIT_FAILED
-    outcome = following.result()
-    if isinstance(outcome, Exception):
-        raise outcome
-    return int(outcome)
+    found = following.result()
+    if isinstance(found, Exception):
+        raise found
+    return int(found)
 
 
-async def _outcome(work: Coroutine[Any, Any, Any]) -> Any:
+async def outcome(work: Coroutine[Any, Any, Any]) -> Any:
     """Return the result or the error, so that one task's error does not end the others."""
     try:
         return await work
@@ -254,6 +262,6 @@ def _advice(error: Refused) -> str:
     return str(error)
 
 
-def _complain(text: str) -> int:
+def complain(text: str) -> int:
     print(f"tailrace: {text}", file=sys.stderr)
     return EXIT_UNREACHABLE
