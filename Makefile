@@ -35,9 +35,10 @@ test-redis: $(STAMP) ## Run what needs a server again, on Debian's redis-server
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 TEST_REDIS_SERVER=$(TEST_REDIS_SERVER_DEBIAN) \
 		$(BIN)/python -m pytest $(SERVER_TESTS) $(ARGS)
 
-conform: clients ## The same, and hold a deployment to the contract: BASE_URL=… OTHER_URL=… KEY=…
-	@test -z "$(BASE_URL)" || $(CLEAN_ENV) $(BIN)/python -m pytest tests/conformance --base-url $(BASE_URL) \
-		$(if $(OTHER_URL),--other-url $(OTHER_URL)) $(if $(KEY),--key $(KEY))
+conform: $(STAMP) ## The same and the contract, at a deployment: BASE_URL=… OTHER_URL=… KEY=…
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients $(if $(BASE_URL),tests/conformance $(DEPLOYMENT)) $(ARGS)
+
+DEPLOYMENT = --base-url $(BASE_URL) $(if $(OTHER_URL),--other-url $(OTHER_URL)) $(if $(KEY),--key $(KEY))
 
 soak: $(STAMP) ## Random faults against real processes, audited; SECONDS=600 SEED=1
 	@$(CLEAN_ENV) $(BIN)/python -m tests.soak.run --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))

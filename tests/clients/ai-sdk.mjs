@@ -27,17 +27,22 @@ class State {
 class Chat extends AbstractChat {}
 
 const chats = {};
+const key = process.env.API_KEY;
+// WorkflowChatTransport has no option for headers.
+const allowed = (input, init) =>
+  fetch(input, { ...init, headers: { ...init?.headers, ...(key && { Authorization: `Bearer ${key}` }) } });
+const query = key ? `?access_token=${encodeURIComponent(key)}` : '';
 
 function transport(kind, url, requests) {
   const api = `${url}/ai-sdk/chat`;
   const counted = async (input, init) => {
-    const response = await fetch(input, init);
+    const response = await allowed(input, init);
     requests.push([init?.method ?? 'GET', String(input).replace(api, ''), response.status]);
     return response;
   };
   if (kind === 'default') return new DefaultChatTransport({ api, fetch: counted });
   if (kind === 'workflow') return new WorkflowChatTransport({ api, fetch: counted });
-  return new WebSocketChatTransport({ url: `${url}/ai-sdk/ws`, webSocket: WebSocket });
+  return new WebSocketChatTransport({ url: `${url}/ai-sdk/ws${query}`, webSocket: WebSocket });
 }
 
 const textOf = (message) =>
@@ -99,7 +104,7 @@ const ops = {
   // The transport by itself, from a number on: the chunks that it gave.
   chunks: async ({ url, id, startIndex }) => {
     const api = `${url}/ai-sdk/chat`;
-    const stream = await new WorkflowChatTransport({ api }).reconnectToStream({ chatId: id, startIndex });
+    const stream = await new WorkflowChatTransport({ api, fetch: allowed }).reconnectToStream({ chatId: id, startIndex });
     return Array.fromAsync ? Array.fromAsync(stream) : collected(stream);
   },
 };

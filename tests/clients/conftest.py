@@ -1,4 +1,8 @@
-"""Real browsers and packages at a deployment of two nodes, whose pages are on another origin."""
+"""Real browsers and packages at two nodes of our own, whose pages are on another origin.
+
+test_deployment.py drives the deployment at --base-url instead, where one is named. The others kill
+processes, or need an upstream that fails as told: they run on these nodes all the same.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,10 @@ TABLE = """
 backend = "openai"
 base_url = "{url}"
 on_takeover = "{name}"
+"""
+DEMO = """
+[models.demo]
+backend = "demo"
 """
 
 
@@ -42,6 +50,7 @@ async def shared_cluster(upstream: Upstream, pages: PageServer) -> AsyncIterator
     models = "".join(
         TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
     )
+    models += DEMO
     settings = {"cors_origins": pages.origin, "grace_s": "0.5"}
     async with Cluster(
         api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings

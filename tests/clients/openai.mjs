@@ -3,7 +3,8 @@ import { createInterface } from 'node:readline';
 import OpenAI from 'openai';
 
 const say = (said) => process.stdout.write(JSON.stringify(said) + '\n');
-const at = (url) => new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0 });
+const apiKey = process.env.API_KEY || 'none';
+const at = (url) => new OpenAI({ baseURL: `${url}/v1`, apiKey, maxRetries: 0 });
 
 async function hear(stream, upto) {
   const events = [];
@@ -24,6 +25,20 @@ async function helped(stream, upto) {
 }
 
 const ops = {
+  // Chat completions: the answer, or up to so many chunks and then hung up.
+  chat: async ({ url, body, upto }) => {
+    const chunks = [];
+    for await (const chunk of await at(url).chat.completions.create(body)) {
+      chunks.push(chunk);
+      if (chunks.length === upto) break;
+    }
+    return chunks;
+  },
+  models: async ({ url }) => {
+    const ids = [];
+    for await (const model of at(url).models.list()) ids.push(model.id);
+    return ids;
+  },
   create: async ({ url, body, upto }) => hear(await at(url).responses.create(body), upto),
   retrieve: async ({ url, id, query }) => hear(await at(url).responses.retrieve(id, query)),
   helper: async ({ url, body, upto }) => helped(at(url).responses.stream(body), upto),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import Any
 
 from tests.support.npm import CLIENTS, installed, tool
@@ -13,10 +14,15 @@ LINE_BYTES_MAX = 2**24
 
 
 class NodeProgram:
-    """Use as an async context manager."""
+    """Use as an async context manager.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        key: the API key that its clients use; empty: none.
+    """
+
+    def __init__(self, name: str, key: str = "") -> None:
         self.name = name
+        self.key = key
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> NodeProgram:
@@ -24,6 +30,7 @@ class NodeProgram:
         self._process = await asyncio.create_subprocess_exec(
             tool("node"), str(CLIENTS / self.name), cwd=CLIENTS, limit=LINE_BYTES_MAX,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "API_KEY": self.key},
         )  # fmt: skip
         return self
 
