@@ -69,11 +69,13 @@ class Firings:
             pass  # it is due still
 
     async def _fire(self, schedule: Schedule, due_ms: int) -> None:
-        create = self.kinds.get(schedule.kind)
-        firing = await self.schedules.begin(schedule, due_ms) if create else ""
-        if create is None or not firing:
+        create, now_ms = self.kinds.get(schedule.kind), await self.store.now_ms()
+        if create is None:  # of a newer version, which runs beside this one
+            await self.schedules.postpone(schedule.id, now_ms + round(AGAIN_S * 1000))
             return
-        now_ms = await self.store.now_ms()
+        firing = await self.schedules.begin(schedule, due_ms)
+        if not firing:
+            return
         data = {"schedule": schedule.id, "late_s": round((now_ms - due_ms) / 1000, 3)}
         try:
             made_id = await create(schedule, due_ms, firing == "repeat")
@@ -82,8 +84,8 @@ class Firings:
             return
         fields: Fields = {"last": now_ms, "last_id": made_id, "error_code": "", "error_message": ""}
         if await self.schedules.finish(schedule, due_ms, now_ms, fields):
-            is_late = now_ms - due_ms > LATE_S * 1000
-            await count(self.schedules.redis, {"schedules_fired": 1, "schedules_late": is_late})
+            late = int(now_ms - due_ms > LATE_S * 1000)
+            await count(self.schedules.redis, {"schedules_fired": 1, "schedules_late": late})
             log.info("schedule fired", extra={**data, "made": made_id})
 
     async def _refuse(

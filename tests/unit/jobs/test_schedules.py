@@ -1,0 +1,307 @@
+"""Firings: once for each due time, however they are cut and by however many they are tried."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from jobs import schedules as module
+from jobs.schedules import Firings, generations
+from shared import keys
+from shared.accept import Acceptor
+from shared.counts import read_counts
+from shared.errors import RequestError, Unavailable
+from shared.models import Model
+from shared.queue import owner_ids, session_ids
+from shared.schedules import Schedule, Schedules, Timing
+from tests.support.generation import store_on
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def store(redis):
+    return store_on(redis)
+
+
+@pytest.fixture
+def schedules(redis):
+    return Schedules(redis, 100)
+
+
+@pytest.fixture
+def create(store):
+    models = {"demo": Model(name="demo"), "other": Model(name="other")}
+    acceptor = Acceptor(store.redis, store, store.settings)
+    return generations(acceptor, models, store.settings)
+
+
+@pytest.fixture
+def firings(store, schedules, create):
+    return Firings(store, schedules, {"generation": create})
+
+
+async def plan(schedules, *, due_ms, timing=None, number=1, kind="generation", **body):
+    asked = {"prompt": "Hi", "session": "mornings", "metadata": {"a": 1}, **body}
+    one = Schedule(
+        id=f"sched_{number:026}",
+        owner="alice",
+        kind=kind,
+        body=json.dumps(asked).encode(),
+        timing=timing or Timing(run_at_ms=due_ms),
+        created_ms=0,
+        next_ms=due_ms,
+        last_ms=0,
+        last_id="",
+        error=None,
+    )
+    assert (await schedules.add(one)).how == "ok"
+    return one
+
+
+async def turn(*firings):
+    """Do what is due now, by each of several processes at once."""
+    async with asyncio.TaskGroup() as tasks:
+        for one in firings:
+            for job in await one.due():
+                tasks.create_task(one.fire({}, *job.args))
+
+
+async def counted(schedules):
+    counts, _ = await read_counts(schedules.redis)
+    return {name: number for name, number in counts.items() if number}
+
+
+async def test_what_is_due_becomes_a_generation_of_its_owner(firings, schedules, store):
+    due_ms = await store.now_ms()
+    one = await plan(schedules, due_ms=due_ms, model="other")
+    await turn(firings)
+
+    found = await schedules.get(one.id)
+    meta = await store.meta(found.last_id)
+    assert (meta.owner, meta.session, meta.model) == ("alice", "mornings", "other")
+    assert json.loads(meta.metadata) == {"a": 1, "schedule": one.id}
+    assert meta.status == "queued" and meta.attempt == 0
+    assert await owner_ids(store.redis, "alice", 10) == [found.last_id]
+    assert await session_ids(store.redis, "alice", "mornings", 10) == [found.last_id]
+    assert await store.redis.xlen(keys.lane("interactive")) == 1
+    assert found.next_ms is None and abs(found.last_ms - due_ms) < 60_000
+    assert await counted(schedules) == {"schedules_fired": 1}
+
+
+async def test_what_is_not_due_is_left_alone(firings, schedules, store):
+    one = await plan(schedules, due_ms=await store.now_ms() + 60_000)
+    await turn(firings)
+
+    assert not (await schedules.get(one.id)).last_id
+    assert await store.redis.xlen(keys.lane("interactive")) == 0
+
+
+async def test_a_time_that_is_past_runs_at_once(firings, schedules):
+    one = await plan(schedules, due_ms=1)
+    await turn(firings)
+
+    assert (await schedules.get(one.id)).last_id
+
+
+async def test_two_processes_make_one(firings, schedules, store, create):
+    other = Firings(store, schedules, {"generation": create})
+    one = await plan(schedules, due_ms=1)
+    await turn(firings, other, firings)
+
+    assert await owner_ids(store.redis, "alice", 10) == [(await schedules.get(one.id)).last_id]
+    assert await counted(schedules) == {"schedules_fired": 1, "schedules_late": 1}
+
+
+async def test_after_an_outage_one_is_made_for_all_that_was_missed(firings, schedules, store):
+    now_ms = await store.now_ms()
+    timing = Timing(cron="* * * * *")
+    one = await plan(schedules, due_ms=timing.next_ms(now_ms - 24 * HOUR_MS), timing=timing)
+    for _ in range(3):
+        await turn(firings)
+
+    assert len(await owner_ids(store.redis, "alice", 10)) == 1
+    assert (await schedules.get(one.id)).next_ms > now_ms
+
+
+class Cut(Exception):
+    """The process died here."""
+
+
+STEPS = ("get", "begin", "finish")
+
+
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", [*STEPS, "create"])
+async def test_a_kill_between_any_two_steps_makes_one(
+    firings, schedules, store, create, monkeypatch, step, is_after
+):
+    due_ms = await store.now_ms() - 5
+    one = await plan(schedules, due_ms=due_ms)
+    cut_once = [True]
+
+    def cutting(call):
+        async def called(*args, **kwargs):
+            answer = None
+            if not cut_once or is_after:
+                answer = await call(*args, **kwargs)
+            if cut_once and cut_once.pop():
+                raise Cut
+            return answer
+
+        return called
+
+    if step == "create":
+        firings.kinds["generation"] = cutting(create)
+    else:
+        monkeypatch.setattr(schedules, step, cutting(getattr(schedules, step)))
+    with pytest.raises(ExceptionGroup):
+        await turn(firings)
+    await turn(firings)
+    await turn(firings)
+
+    found = await schedules.get(one.id)
+    assert found.next_ms is None
+    assert found.last_id == one.made_id("gen_", due_ms)
+    assert await owner_ids(store.redis, "alice", 10) == [found.last_id]
+
+
+@pytest.mark.parametrize("call", ["_register", "_enqueue", "_index"])
+async def test_a_kill_within_the_acceptance_makes_one(firings, schedules, store, monkeypatch, call):
+    one = await plan(schedules, due_ms=1)
+    real, cut_once = getattr(Acceptor, call), [True]
+
+    async def cut(self, *args):
+        await real(self, *args)
+        if cut_once:
+            cut_once.pop()
+            raise Cut
+
+    monkeypatch.setattr(Acceptor, call, cut)
+    with pytest.raises(ExceptionGroup):
+        await turn(firings)
+    await turn(firings)
+
+    assert await owner_ids(store.redis, "alice", 10) == [one.made_id("gen_", 1)]
+    assert (await schedules.get(one.id)).last_id == one.made_id("gen_", 1)
+
+
+async def test_a_repeat_finds_what_was_made_though_it_has_ended(firings, schedules, store, create):
+    """It ran between the kill and the repeat, and must not run again."""
+    one = await plan(schedules, due_ms=1)
+    await schedules.begin(one, 1)
+    made = await create(one, 1, False)
+    await store.cancel(made)
+    await turn(firings)
+
+    assert (await store.meta(made)).status == "cancelled"
+    assert (await schedules.get(one.id)).last_id == made
+    assert await store.redis.xlen(keys.lane("interactive")) == 1, "only that of the first time"
+
+
+async def test_what_was_lost_between_is_made_again_and_numbers_jump(
+    firings, schedules, store, create
+):
+    one = await plan(schedules, due_ms=1)
+    await schedules.begin(one, 1)
+    made = await create(one, 1, False)
+    await store.redis.delete(keys.meta(made))
+    await turn(firings)
+
+    assert (await store.meta(made)).status == "queued"
+    assert await store.redis.hget(keys.meta(made), "hist") == b"lost"
+
+
+async def test_a_model_that_has_gone_ends_this_due_time_and_says_why(firings, schedules, store):
+    timing = Timing(cron="0 * * * *")
+    now_ms = await store.now_ms()
+    due_ms = timing.next_ms(now_ms - HOUR_MS)
+    one = await plan(schedules, due_ms=due_ms, timing=timing, model="gone")
+    await turn(firings)
+
+    found = await schedules.get(one.id)
+    assert found.error[0] == "model_not_found" and "gone" in found.error[1]
+    assert found.next_ms > now_ms and not found.last_id
+    assert await counted(schedules) == {"schedules_refused": 1}
+
+
+async def test_an_error_is_forgotten_when_it_goes_well_again(firings, schedules, store, create):
+    timing = Timing(cron="0 * * * *")
+    one = await plan(schedules, due_ms=HOUR_MS, timing=timing, model="gone")
+    await turn(firings)
+    found = await schedules.get(one.id)
+    await schedules.redis.hset(keys.schedule(one.id), mapping={"body": '{"prompt":"Hi"}'})
+    await firings.fire({}, one.id, found.next_ms)
+
+    found = await schedules.get(one.id)
+    assert found.error is None and found.last_id
+
+
+async def test_a_full_queue_puts_it_off_and_nothing_is_missed(firings, schedules, store):
+    one = await plan(schedules, due_ms=1)
+    real = firings.kinds["generation"]
+
+    async def full(*_):
+        raise RequestError(503, "queue_full", "try again", retryable=True)
+
+    firings.kinds["generation"] = full
+    await turn(firings)
+    assert (await schedules.get(one.id)).next_ms == 1
+    assert await firings.due() == []
+
+    firings.kinds["generation"] = real
+    await schedules.postpone(one.id, 1)
+    await turn(firings)
+    assert (await schedules.get(one.id)).last_id == one.made_id("gen_", 1)
+
+
+async def test_without_redis_it_stays_due(firings, schedules):
+    await plan(schedules, due_ms=1)
+    real = firings.kinds["generation"]
+
+    async def away(*_):
+        raise Unavailable("away")
+
+    firings.kinds["generation"] = away
+    await turn(firings)
+    firings.kinds["generation"] = real
+    await turn(firings)
+
+    assert (await counted(schedules))["schedules_fired"] == 1
+
+
+async def test_what_was_deleted_meanwhile_is_not_fired(firings, schedules, store):
+    one = await plan(schedules, due_ms=1)
+    (job,) = await firings.due()
+    await schedules.delete(one)
+    await firings.fire({}, *job.args)
+
+    assert await store.redis.xlen(keys.lane("interactive")) == 0
+
+
+async def test_a_kind_of_a_newer_version_is_left_to_it(firings, schedules):
+    one = await plan(schedules, due_ms=1, kind="dream")
+    await turn(firings)
+
+    assert (await schedules.get(one.id)).next_ms == 1
+    assert await firings.due() == [], "it does not keep this process busy"
+
+
+async def test_a_job_of_a_time_that_is_over_does_nothing(firings, schedules, store):
+    """arq may bring back what was done long ago."""
+    timing = Timing(cron="0 * * * *")
+    one = await plan(schedules, due_ms=HOUR_MS, timing=timing)
+    await turn(firings)
+    await firings.fire({}, one.id, HOUR_MS)
+    await firings.fire({}, one.id, 2 * HOUR_MS)
+
+    assert len(await owner_ids(store.redis, "alice", 10)) == 1
+
+
+async def test_jobs_of_one_time_have_one_id_for_a_second(firings, schedules):
+    await plan(schedules, due_ms=1)
+
+    assert len({job.id for _ in range(3) for job in await firings.due()}) <= 2
+    assert firings.functions[0].timeout_s == module.TIMEOUT_S
