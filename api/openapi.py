@@ -10,6 +10,7 @@ from typing import Any
 
 from api import (
     openapi_ai_sdk,
+    openapi_batches,
     openapi_dialects,
     openapi_files,
     openapi_responses,
@@ -156,6 +157,7 @@ PATHS: Json = {
     **openapi_ai_sdk.PATHS,
     **openapi_dialects.PATHS,
     **openapi_responses.PATHS,
+    **openapi_batches.PATHS,
     **openapi_files.PATHS,
     **openapi_schedules.PATHS,
     "/v1/workers": {
@@ -250,6 +252,7 @@ DOCUMENT: Json = {
         | openapi_ai_sdk.SCHEMAS
         | openapi_dialects.SCHEMAS
         | openapi_responses.SCHEMAS
+        | openapi_batches.SCHEMAS
         | openapi_files.SCHEMAS
         | openapi_schedules.SCHEMAS,
         "securitySchemes": {

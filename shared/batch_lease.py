@@ -18,7 +18,7 @@ import msgspec
 from shared.batches import Batch, DeadLetter, batch_keys, parse_batch
 from shared.errors import LeaseLost, Unavailable
 from shared.events import End, Event, encode
-from shared.outcomes import Begun, Ok
+from shared.outcomes import Begun, Ended, Ok
 from shared.redis_client import Client, translated
 from shared.settings import Settings
 from shared.store import Store
@@ -95,23 +95,27 @@ class BatchLease:
             return None
         return cls(store, batch_id, token, begun.start[0].attempt)
 
-    async def renew(self) -> None:
+    async def renew(self) -> bool:
+        """Push the lease on; False: the batch has ended."""
         sent_s = time.monotonic()
         (outcome,) = await self.store.renew_many([(self.batch_id, self.token, self.attempt)])
         if isinstance(outcome, Unavailable):
             raise outcome
+        if isinstance(outcome, Ended):
+            return False
         if not isinstance(outcome, Ok):
             raise LeaseLost(f"the batch is {type(outcome).__name__.lower()}")
         self.confirmed_s = sent_s
+        return True
 
     async def confirm(self) -> None:
         """Make sure that it is still the holder, before it does what no token protects.
 
-        That is a matter of nanoseconds where a call has just succeeded; a process that stood still
-        meanwhile is told here.
+        Costs nothing where a call has just succeeded; a process that stood still meanwhile asks.
         """
-        if time.monotonic() - self.confirmed_s > self.store.lease_ms / 2000:
-            await self.renew()
+        is_fresh = time.monotonic() - self.confirmed_s < self.store.lease_ms / 2000
+        if not is_fresh and not await self.renew():
+            raise LeaseLost("the batch has ended")
 
     async def release(self) -> None:
         """Let the next holder begin at once; nothing of the batch changes."""

@@ -14,6 +14,7 @@ from jobs.batch.check import Complaint
 from jobs.batch.tools import Tools
 from shared.batch_lease import BatchLease
 from shared.batches import KEPT_S, OUTPUT_BYTES_MAX, Batch, parts_prefix
+from shared.errors import LeaseLost
 from shared.events import End
 from shared.ids import derived_id
 from shared.outcomes import failed
@@ -47,7 +48,8 @@ async def finish(
             if chosen:
                 fields[f"{name}_file_id"] = await _join(tools, batch, name, chosen)
         except FileNotFoundError:
-            await lease.renew()  # the parts are gone because somebody else has done all this
+            if not await lease.renew():  # somebody else has done all this, and cleared it away
+                raise LeaseLost("the batch has ended") from None
             fields["errors"] = msgspec.json.encode([RESULTS_LOST]).decode()
             after = "failed"
     await tools.files.delete_prefix(parts_prefix(batch.id))

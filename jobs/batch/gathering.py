@@ -15,7 +15,7 @@ from shared.events import Data, Progress, encode
 
 RESULTS_MAX = 250
 BYTES_MAX = 4_194_304
-AGE_S_MAX = 1.0
+AGE_S_MAX = 0.5
 
 
 class Gathering:

@@ -179,7 +179,8 @@ async def _renew(lease: BatchLease, every_s: float) -> None:
     while True:
         await asyncio.sleep(every_s)
         try:
-            await lease.renew()
+            if not await lease.renew():
+                return  # it has just been brought to its end here
         except Unavailable:
             continue  # what it runs meets the same, and decides
 

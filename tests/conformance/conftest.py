@@ -24,7 +24,7 @@ async def deployment(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str,
     if base := option("--base-url"):
         yield base, option("--other-url") or base, option("--key")
         return
-    async with Cluster(api=2, workers=1, lease_s=3) as cluster:
+    async with Cluster(api=2, workers=1, jobs=1, lease_s=3) as cluster:
         yield cluster.urls[0], cluster.urls[1], ""
 
 

@@ -162,7 +162,7 @@ class Cluster:
         *,
         api: int = 2,
         workers: int = 2,
-        jobs: bool = False,
+        jobs: int = 0,
         lease_s: float = 0.8,
         settings: Mapping[str, str] | None = None,
         server: RedisServer | None = None,
@@ -190,7 +190,7 @@ class Cluster:
             self._settings["models"] = str(path)
         self.api = [self._role("api", port=str(free_port())) for _ in range(api)]
         self.workers = [self._role("worker") for _ in range(workers)]
-        self.jobs = [self._role("jobs")] if jobs else []
+        self.jobs = [self._role("jobs") for _ in range(jobs)]
         self.urls_seen: list[str] = []
 
     @property

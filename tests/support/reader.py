@@ -35,6 +35,7 @@ class CarefulReader:
         nodes: base URLs, used in turn; each reconnect goes to the next.
         transports: used in turn, each on every node before the next.
         hop_after: leave after so many events of one connection; 0: only when it breaks.
+        path: below which the log is found by its id.
 
     Attributes:
         faults: departures from the wire format, in words.
@@ -48,8 +49,10 @@ class CarefulReader:
         transports: Sequence[str] = ("sse",),
         hop_after: int = 0,
         key: str = "",
+        path: str = "/v1/generations",
     ) -> None:
         self.reading = reading
+        self._path = path
         self.faults: list[str] = []
         self._nodes = nodes
         self._transports = transports
@@ -90,7 +93,7 @@ class CarefulReader:
         self, http: aiohttp.ClientSession, node: str, transport: str, generation_id: str
     ) -> str:
         """One connection; returns how it closed."""
-        url = f"{node}/v1/generations/{generation_id}/events"
+        url = f"{node}{self._path}/{generation_id}/events"
         try:
             if transport == "ws":
                 return await self._read_ws(node, generation_id)

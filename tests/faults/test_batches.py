@@ -1,0 +1,532 @@
+"""Batches while everything dies: no line twice in the output, none missing, nothing asked in vain.
+
+The model is an upstream of ours, which knows every call that was made of it. What reads the batch's
+events all the while is a careful reader, and its reading goes before the history checker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+
+from shared import keys
+from tests.support.batch import by_id, chat_line, encoded, ended, rows, submit, text_of
+from tests.support.deliveries import Reading, Record, read_log
+from tests.support.history import check_record
+from tests.support.processes import Cluster, Role
+from tests.support.reader import CarefulReader
+from tests.support.sdk import sdk
+from tests.support.upstream import Upstream, expected_text, script_of
+from tests.support.wait import until
+
+LEASE_S = 0.8
+SLOTS = 8
+LINES_PER_WORKER = 6  # three quarters of the slots
+WINDOW = 24  # two workers, twice
+LINES = 240
+TRANSPORTS = ("sse", "ndjson", "longpoll")
+MODELS = """
+[models.up]
+backend = "openai"
+base_url = "{url}"
+on_takeover = "restart"
+"""
+
+
+@pytest.fixture(scope="module")
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
+    settings = {"worker_slots": str(SLOTS), "queue_wait_s": "1"}
+    models = MODELS.format(url=upstream.base_url)
+    async with Cluster(
+        api=2, workers=2, jobs=2, lease_s=LEASE_S, models=models, settings=settings
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(shared: Cluster, upstream: Upstream) -> AsyncIterator[Cluster]:
+    await shared.heal()
+    upstream.calls.clear()
+    yield shared
+    await shared.heal()
+
+
+class Run:
+    """One batch of `lines` lines, what it must say, and who watches it."""
+
+    def __init__(self, cluster: Cluster, client: openai.AsyncOpenAI, batch_id: str, lines: int):
+        self.cluster = cluster
+        self.client = client
+        self.id = batch_id
+        self.lines = lines
+        self.began = time.monotonic()
+        self.readings: list[Reading] = []
+        self.tasks: list[asyncio.Task[Reading]] = []
+
+    async def look(self) -> Any:
+        return await self.client.batches.retrieve(self.id)
+
+    async def done(self) -> int:
+        counts = (await self.look()).request_counts
+        return counts.completed + counts.failed if counts.total else -1
+
+    async def until_done(self, lines: int, deadline_s: float = 20.0) -> None:
+        """Wait until so many lines count."""
+
+        async def enough() -> bool:
+            with contextlib.suppress(openai.APIError):
+                return await self.done() >= lines
+            return False
+
+        await until(enough, deadline_s, f"{lines} lines done\n{self.cluster.report()}")
+
+    async def holder(self) -> Role:
+        """The jobs process that runs it."""
+
+        async def look() -> Role | None:
+            async with contextlib.aclosing(self.cluster.redis()) as redis:
+                name = await redis.hget(keys.meta(self.id), "worker")
+                token = await redis.hget(keys.meta(self.id), "token")
+            pid = int(name.decode().rpartition("-")[2]) if name and token else 0
+            return next((role for role in self.cluster.jobs if role.pid == pid), None)
+
+        role = await until(look, 10, "a holder")
+        assert role is not None
+        return role
+
+    async def flying(self) -> int:
+        async with contextlib.aclosing(self.cluster.redis()) as redis:
+            return int(await redis.hlen(keys.batch_flight(self.id)))
+
+    def watch(self) -> None:
+        reading = Reading("batch")
+        self.readings.append(reading)
+        reader = CarefulReader(
+            reading, self.cluster.urls, transports=TRANSPORTS, hop_after=60, path="/v1/batches"
+        )
+        self.tasks.append(asyncio.create_task(reader.run(self.id, deadline_s=90)))
+
+    async def audit(self) -> None:
+        """The log and its readers, by the rules that hold for every log."""
+        for task in self.tasks:
+            await asyncio.wait_for(task, 30)
+        async with contextlib.aclosing(self.cluster.redis()) as redis:
+            entries = await redis.xrange(keys.log(self.id))
+        log = read_log([(entry_id, fields[b"e"]) for entry_id, fields in entries])
+        record = Record(self.id, self.began, None, self.readings, log)
+
+        assert check_record(record, bound_s=90) == []
+        seqs = [int(entry.event_id.partition("-")[2]) for entry in log]
+        assert seqs == list(range(1, len(log) + 1)), "an event is missing"
+        said = [e.fields["value"]["custom_id"] for e in log if e.type == "data"]
+        assert len(said) == len(set(said)), "a line is said to be done twice"
+
+    async def check_completed(self, tokens: int) -> Any:
+        """It completed: each line once, each answer exact, the counts right."""
+        batch = await ended(self.client, self.id)
+        assert batch.status == "completed", (batch, self.cluster.report())
+        found = by_id(await rows(self.client, batch.output_file_id))
+        assert found.keys() == {f"c{number}" for number in range(self.lines)}
+        for number in range(self.lines):
+            prompt = f"{self.began_prompt} {number}"
+            script = script_of({"messages": [], "upstream": {"tokens": tokens}})
+            assert text_of(found[f"c{number}"]) == expected_text(prompt, script)
+        counts = batch.request_counts
+        assert (counts.total, counts.completed, counts.failed) == (self.lines, self.lines, 0)
+        assert batch.error_file_id is None
+        await self.audit()
+        return batch
+
+    began_prompt = ""
+
+
+@contextlib.asynccontextmanager
+async def running(
+    cluster: Cluster,
+    lines: int = LINES,
+    *,
+    prompt: str = "tell me of",
+    window: str = "24h",
+    node: int = 0,
+    is_watched: bool = True,
+    **script: Any,
+) -> AsyncIterator[Run]:
+    """Submit a batch; each answer takes about 80 ms unless the script says otherwise."""
+    told = {"tokens": 4, "delay_s": 0.02, **script}
+    content = encoded(chat_line(n, f"{prompt} {n}", upstream=told) for n in range(lines))
+    async with sdk(cluster.urls[node] + "/v1", retries=2) as client:
+        batch = await submit(client, content, window=window)
+        run = Run(cluster, client, batch.id, lines)
+        run.began_prompt = prompt
+        if is_watched:
+            run.watch()
+        try:
+            yield run
+        finally:
+            for task in run.tasks:
+                task.cancel()
+            await asyncio.gather(*run.tasks, return_exceptions=True)
+
+
+def asked(upstream: Upstream) -> collections.Counter[str]:
+    """How often each prompt was asked of the upstream."""
+    return collections.Counter(call.body["messages"][-1]["content"] for call in upstream.calls)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.95])
+async def test_a_killed_jobs_role_is_replaced_and_asks_nothing_again(
+    cluster: Cluster, upstream: Upstream, figure, share
+):
+    async with running(cluster) as run:
+        await run.until_done(round(LINES * share))
+        (await run.holder()).kill()
+        killed_at = time.monotonic()
+        before = await run.done()
+        if before < LINES:
+            await run.until_done(before + 1)
+            figure(
+                "jobs killed to the next line that counts", f"{time.monotonic() - killed_at:.2f} s"
+            )
+            assert time.monotonic() - killed_at < 5
+
+        await run.check_completed(tokens=4)
+
+    assert asked(upstream).total() == LINES, "nobody is asked twice"
+
+
+async def test_no_jobs_role_at_all_for_a_while(cluster: Cluster, upstream: Upstream):
+    """What was in flight ends meanwhile, and is taken in by whoever comes."""
+    async with running(cluster) as run:
+        await run.until_done(30)
+        for role in cluster.jobs:
+            role.kill()
+        calls = len(upstream.calls)
+        await until(lambda: all(call.ended.is_set() for call in upstream.calls), 10, "the ends")
+        assert len(upstream.calls) <= calls + WINDOW
+        back_at = time.monotonic()
+        cluster.jobs[0].start()
+        await cluster.ready([cluster.jobs[0]])
+        before = await run.done()
+        await run.until_done(before + 1)
+        assert time.monotonic() - back_at < 8, "5 s, and the start of a process"
+
+        await run.check_completed(tokens=4)
+
+    assert asked(upstream).total() == LINES
+
+
+async def test_a_frozen_jobs_role_is_fenced_when_it_wakes(cluster: Cluster, upstream: Upstream):
+    async with running(cluster, delay_s=0.04) as run:
+        await run.until_done(40)
+        zombie = await run.holder()
+        zombie.freeze()
+        before = await run.done()
+        await run.until_done(before + 20)
+        other = await run.holder()
+        zombie.thaw()
+
+        await run.check_completed(tokens=4)
+
+    assert other is not zombie
+    assert asked(upstream).total() == LINES
+    assert zombie.is_running
+    assert "batch left" in zombie.stderr(), "it was told, and stopped"
+
+
+async def test_jobs_roles_that_die_one_after_the_other(cluster: Cluster, upstream: Upstream):
+    random.seed(5)
+    async with running(cluster) as run:
+        for _ in range(4):
+            await run.until_done(min(await run.done() + random.randint(5, 30), LINES))
+            (await run.holder()).kill()
+            await cluster.heal()
+
+        await run.check_completed(tokens=4)
+
+    assert asked(upstream).total() == LINES
+
+
+async def test_a_drained_jobs_role_hands_over_at_once(cluster: Cluster, upstream: Upstream, figure):
+    async with running(cluster) as run:
+        await run.until_done(40)
+        role = await run.holder()
+        role.terminate()
+        told_at = time.monotonic()
+        assert await role.ended(10) == 0
+        before = await run.done()
+        await run.until_done(before + 1)
+        figure("jobs drained to the next line that counts", f"{time.monotonic() - told_at:.2f} s")
+
+        await run.check_completed(tokens=4)
+
+    assert asked(upstream).total() == LINES
+
+
+async def test_a_killed_worker_repeats_only_what_it_ran(cluster: Cluster, upstream: Upstream):
+    async with running(cluster) as run:
+        await run.until_done(60)
+        cluster.workers[0].kill()
+        await run.until_done(120)
+        cluster.workers[0].start()
+
+        await run.check_completed(tokens=4)
+
+    assert LINES <= asked(upstream).total() <= LINES + LINES_PER_WORKER
+
+
+async def test_a_killed_node_costs_nothing(cluster: Cluster, upstream: Upstream):
+    async with running(cluster, node=1) as run:
+        await run.until_done(60)
+        cluster.api[0].kill()
+        await run.until_done(120)
+        cluster.api[0].start()
+
+        await run.check_completed(tokens=4)
+
+    assert asked(upstream).total() == LINES
+
+
+@pytest.mark.parametrize("done", [10, 150])
+async def test_redis_is_killed_and_comes_back_with_its_file(
+    cluster: Cluster, upstream: Upstream, done
+):
+    """AOF everysec: what the last second said may be lost, and is done again, but never twice."""
+    async with running(cluster) as run:
+        await run.until_done(done)
+        cluster.server.kill()
+        cluster.server.start()
+
+        await run.check_completed(tokens=4)
+
+    again = asked(upstream)
+    assert max(again.values()) <= 3
+    assert again.total() <= LINES + 3 * WINDOW
+
+
+async def test_everything_dies_in_turn(cluster: Cluster, upstream: Upstream, figure):
+    random.seed(11)
+    async with running(cluster, 400) as run:
+        for kill in ("jobs", "worker", "api", "redis", "jobs", "worker"):
+            with contextlib.suppress(openai.APIError):
+                await run.until_done(min(await run.done() + random.randint(10, 40), 400), 30)
+            if kill == "jobs":
+                (await run.holder()).kill()
+            elif kill == "worker":
+                random.choice(cluster.workers).kill()
+            elif kill == "api":
+                cluster.api[1].kill()
+            else:
+                cluster.server.kill()
+            await cluster.heal()
+
+        await run.check_completed(tokens=4)
+
+    figure("upstream calls beyond one a line, after six kills", str(asked(upstream).total() - 400))
+    assert asked(upstream).total() <= 400 + 6 * WINDOW
+
+
+# Cancelling
+
+
+async def test_cancel_keeps_what_is_done_and_asks_nothing_more(
+    cluster: Cluster, upstream: Upstream, figure
+):
+    async with running(cluster, delay_s=0.05) as run:
+        await run.until_done(30)
+        said = await run.client.batches.cancel(run.id)
+        cancelled_at = time.monotonic()
+        batch = await ended(run.client, run.id, 10)
+        figure("cancel to cancelled", f"{time.monotonic() - cancelled_at:.2f} s")
+        calls = len(upstream.calls)
+
+        assert said.status == "cancelling"
+        assert batch.status == "cancelled" and batch.cancelled_at
+        found = by_id(await rows(run.client, batch.output_file_id))
+        assert 30 <= len(found) == batch.request_counts.completed < LINES
+        await run.audit()
+        await until(lambda: all(call.ended.is_set() for call in upstream.calls), 5, "the ends")
+        assert len(upstream.calls) == calls
+        again = await run.client.batches.cancel(run.id)
+        assert again.status == "cancelled"
+
+
+async def test_a_batch_that_nobody_runs_yet_is_cancelled_when_somebody_comes(
+    cluster: Cluster, upstream: Upstream
+):
+    for role in cluster.jobs:
+        role.kill()
+    async with running(cluster) as run:
+        assert (await run.look()).status == "validating"
+        assert (await run.client.batches.cancel(run.id)).status == "cancelling"
+        cluster.jobs[0].start()
+        batch = await ended(run.client, run.id, 12)
+        assert batch.status == "cancelled"
+        assert batch.output_file_id is None
+        await run.audit()
+    assert not upstream.calls
+
+
+async def test_a_cancel_outlives_the_jobs_role_that_saw_it(cluster: Cluster, upstream: Upstream):
+    async with running(cluster, delay_s=0.2) as run:
+        await run.until_done(12)
+        holder = await run.holder()
+        holder.freeze()
+        await run.client.batches.cancel(run.id)
+        batch = await ended(run.client, run.id, 10)
+        holder.thaw()
+        assert batch.status == "cancelled"
+        found = by_id(await rows(run.client, batch.output_file_id))
+        assert len(found) == batch.request_counts.completed
+        await run.audit()
+    assert max(asked(upstream).values()) == 1
+
+
+# Time
+
+
+async def test_a_batch_past_its_window_expires_with_every_line_accounted_for(
+    cluster: Cluster, upstream: Upstream
+):
+    async with running(cluster, 120, window="3s", tokens=10, delay_s=0.1) as run:
+        batch = await ended(run.client, run.id, 15)
+        calls = len(upstream.calls)
+        done = by_id(await rows(run.client, batch.output_file_id))
+        late = by_id(await rows(run.client, batch.error_file_id))
+
+        assert batch.status == "expired" and batch.expired_at
+        assert batch.expired_at - batch.created_at <= 6
+        assert done and not done.keys() & late.keys()
+        assert done.keys() | late.keys() == {f"c{number}" for number in range(120)}
+        assert {row["error"]["code"] for row in late.values()} == {"batch_expired"}
+        counts = batch.request_counts
+        assert (counts.completed, counts.failed) == (len(done), len(late))
+        await run.audit()
+        assert len(upstream.calls) == calls
+
+
+async def test_lines_wait_for_a_worker_longer_than_a_prompt_would(
+    cluster: Cluster, upstream: Upstream
+):
+    """TAILRACE_QUEUE_WAIT_S is one second here."""
+    for worker in cluster.workers:
+        worker.kill()
+    async with running(cluster, 8) as run:
+        await until(run.flying, 10, "lines in flight")
+        async with sdk(cluster.urls[1] + "/v1") as client:
+            with pytest.raises(openai.APIStatusError) as said:
+                await client.chat.completions.create(
+                    model="up", messages=[{"role": "user", "content": "is anybody there?"}]
+                )
+        assert said.value.body["code"] == "queue_timeout"  # type: ignore[index]
+        assert await run.done() == 0
+        await cluster.heal()
+
+        await run.check_completed(tokens=4)
+
+
+# Upstream trouble
+
+
+async def test_a_busy_upstream_is_asked_again_when_it_says(cluster: Cluster, upstream: Upstream):
+    """429 with Retry-After on the first request of each line."""
+    async with running(
+        cluster, 12, prompt="busy", fault="status", status=429, retry_after="1"
+    ) as run:
+        batch = await ended(run.client, run.id)
+        assert batch.request_counts.completed == 12
+        await run.audit()
+    calls = collections.defaultdict(list)
+    for call in upstream.calls:
+        calls[call.body["messages"][-1]["content"]].append(call)
+    assert {len(found) for found in calls.values()} == {2}
+
+
+async def test_lines_that_fail_for_good_are_dead_letters_and_can_be_redriven(
+    cluster: Cluster, upstream: Upstream
+):
+    """500 on the first three requests of each: the worker's attempts are the line's."""
+    async with running(
+        cluster, 6, prompt="broken", fault="status", status=500, fault_requests=3
+    ) as run:
+        batch = await ended(run.client, run.id)
+        assert batch.status == "completed"
+        assert (batch.request_counts.completed, batch.request_counts.failed) == (0, 6)
+        failed = by_id(await rows(run.client, batch.error_file_id))
+        assert {row["response"]["status_code"] for row in failed.values()} == {502}
+        assert {row["error"]["code"] for row in failed.values()} == {"attempts_exhausted"}
+        letters = await run.client.get(f"/batches/{run.id}/dead_letters?limit=4", cast_to=object)
+        assert [one["code"] for one in letters["data"]] == ["attempts_exhausted"] * 4
+        assert letters["has_more"]
+
+        raw = await run.client.post(f"/batches/{run.id}/redrive", cast_to=object)
+        assert raw["metadata"]["redrive_of"] == run.id
+        again = await ended(run.client, raw["id"])
+        assert (again.request_counts.completed, again.request_counts.failed) == (6, 0)
+        found = by_id(await rows(run.client, again.output_file_id))
+        assert found.keys() == {f"c{number}" for number in range(6)}
+    assert set(asked(upstream).values()) == {4}
+
+
+# Beside people
+
+
+async def test_a_prompt_does_not_wait_behind_thousands_of_lines(
+    cluster: Cluster, upstream: Upstream, figure
+):
+    async with running(cluster, 3_000, is_watched=False, tokens=20, delay_s=0.05) as run:
+        await run.until_done(5)
+        took = []
+        async with sdk(cluster.urls[1] + "/v1") as client:
+            for number in range(10):
+                begun = time.monotonic()
+                stream = await client.chat.completions.create(
+                    model="up", stream=True, extra_body={"upstream": {"tokens": 2}},
+                    messages=[{"role": "user", "content": f"quick {number}"}],
+                )  # fmt: skip
+                async for chunk in stream:
+                    if chunk.choices and chunk.choices[0].delta.content:
+                        took.append(time.monotonic() - begun)
+                        break
+                await stream.close()
+        figure("first token beside a full batch", f"{1000 * sorted(took)[5]:.0f} ms median")
+        assert sorted(took)[5] < 0.5, "a line takes a second; none was waited for"
+        assert await run.done() < 3_000
+        await run.client.batches.cancel(run.id)
+        await ended(run.client, run.id, 10)
+
+
+async def test_lines_have_a_slot_beside_prompts_without_end(cluster: Cluster, upstream: Upstream):
+    """More people than slots, who ask again and again: lines go through all the same."""
+    script = {"tokens": 10, "delay_s": 0.05}
+
+    async def ask(client: openai.AsyncOpenAI, name: int) -> None:
+        while True:
+            with contextlib.suppress(openai.InternalServerError):  # who waits too long asks again
+                await client.chat.completions.create(
+                    model="up", extra_body={"upstream": script},
+                    messages=[{"role": "user", "content": f"person {name}"}],
+                )  # fmt: skip
+
+    async with sdk(cluster.urls[0] + "/v1") as client:
+        people = [asyncio.create_task(ask(client, name)) for name in range(3 * 2 * SLOTS)]
+        await until(lambda: len(upstream.calls) > 3 * SLOTS, 20, "a rush")
+        async with running(cluster, 30) as run:
+            await run.check_completed(tokens=4)
+            assert not any(task.done() for task in people)
+        for task in people:
+            task.cancel()
+        await asyncio.gather(*people, return_exceptions=True)
