@@ -9,7 +9,7 @@ import pytest
 from cli import main as cli
 from shared.settings import Settings
 
-COMMANDS = ("up", "api", "worker", "jobs", "chat", "tail", "cancel", "ps", "doctor")
+COMMANDS = ("up", "api", "worker", "jobs", "chat", "tail", "cancel", "ps", "batch", "doctor")
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
