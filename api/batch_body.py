@@ -13,8 +13,11 @@ from typing import Any
 import msgspec
 
 from api.body import METADATA_BYTES_MAX, wrong
+from api.webhook_body import read_webhook
 from shared.batches import ENDPOINTS, TIMES, Batch, NewBatch
 from shared.errors import NotFound
+from shared.settings import Settings
+from shared.webhooks import encode_webhook
 
 WINDOW = re.compile(r"([1-9][0-9]{0,6})([smhd])", re.ASCII)
 WINDOW_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -25,7 +28,9 @@ EXPIRES_S_MIN, EXPIRES_S_MAX = 3_600, 30 * 86_400  # as OpenAI has it
 _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
-def read_new_batch(body: Mapping[str, Any], *, owner: str, batch_id: str) -> NewBatch:
+def read_new_batch(
+    body: Mapping[str, Any], *, owner: str, batch_id: str, settings: Settings
+) -> NewBatch:
     """Read what a client wants run; whether the input file is there is not known here.
 
     Args:
@@ -35,6 +40,7 @@ def read_new_batch(body: Mapping[str, Any], *, owner: str, batch_id: str) -> New
         RequestError: 404 an endpoint that batches cannot have, 422.
     """
     window, window_s = _window(body.get("completion_window", "24h"))
+    webhook = read_webhook(body, settings)
     return NewBatch(
         batch_id=batch_id,
         owner=owner,
@@ -44,6 +50,7 @@ def read_new_batch(body: Mapping[str, Any], *, owner: str, batch_id: str) -> New
         window_s=window_s,
         metadata=_metadata(body.get("metadata", {})),
         output_expires_s=_expires_s(body.get("output_expires_after")),
+        webhook=b"" if webhook is None else encode_webhook(webhook),
     )
 
 

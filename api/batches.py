@@ -19,13 +19,16 @@ from api.batch_body import batch_object, digest_of, read_new_batch
 from api.body import check_idempotency_key, read_body, read_object, wrong
 from api.events import events
 from api.node import Node, answering, json_response
+from api.schedule_body import is_scheduled, without_timing
+from api.schedules import Schedules
 from shared.batch_input import fetch
 from shared.batch_lease import Flying
 from shared.batches import OUTPUT_BYTES_MAX, Batch, Batches, NewBatch
 from shared.errors import Expired, NotFound
-from shared.files import FileRecord
+from shared.files import FileRecord, FileStore
 from shared.ids import derived_id, new_batch_id
 from shared.outcomes import Meta
+from shared.schedules import PREFIX, marked
 
 LIMIT, LIMIT_MAX = 20, 100
 LETTERS_READ = 1_000
@@ -38,6 +41,7 @@ class BatchRoutes:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.batches = Batches(node.redis, node.settings)
+        self.schedules = Schedules(node)
 
     async def create(self, request: Request) -> ASGIApp:
         """POST /v1/batches."""
@@ -47,10 +51,23 @@ class BatchRoutes:
         bytes_max = self.node.settings.body_bytes_max
         raw = await read_body(request.headers, request.receive, bytes_max=bytes_max)
         body = read_object(raw, bytes_max=bytes_max)
-        new = read_new_batch(body, owner=owner, batch_id=new_batch_id())
+        if is_scheduled(body):
+            return await self._schedule(body, owner, key)
+        new = self._read(body, owner)
         async with answering():
-            await self._input(new.input_file_id, owner)
+            await find_input(self.node.files, new.input_file_id, owner)
             return await self._create(new, key)
+
+    def _read(self, body: dict[str, Any], owner: str) -> NewBatch:
+        settings = self.node.settings
+        return read_new_batch(body, owner=owner, batch_id=new_batch_id(), settings=settings)
+
+    async def _schedule(self, body: dict[str, Any], owner: str, key: str) -> ASGIApp:
+        """Keep it until it is due; what would be refused now is refused now."""
+        new = self._read(marked(without_timing(body), PREFIX + "0" * 26), owner)
+        async with answering():
+            await find_input(self.node.files, new.input_file_id, owner)
+        return await self.schedules.create(owner, "batch", body, key=key)
 
     async def _create(self, new: NewBatch, key: str) -> ASGIApp:
         if key:
@@ -132,7 +149,7 @@ class BatchRoutes:
                 raise wrong(f"this batch is {batch.status}: wait for its end, or cancel it")
             if not await self.batches.dead_letters(batch.id, 0, 1):
                 raise wrong("no line of this batch has failed")
-            record = await self._input(batch.input_file_id, owner)
+            record = await find_input(self.node.files, batch.input_file_id, owner)
             new_id = new_batch_id()
             if key:
                 new_id = await self.batches.reserve(owner, key, f"redrive {batch.id}", new_id)
@@ -171,19 +188,20 @@ class BatchRoutes:
     async def _batch(self, request: Request) -> Batch:
         return await self.batches.get(request.path_params["id"], self.node.owner(request))
 
-    async def _input(self, file_id: str, owner: str) -> FileRecord:
-        """Return an input file.
 
-        Raises:
-            NotFound: there is none, or it is somebody else's.
-            RequestError: 422, it was not uploaded for this.
-        """
-        record = await self.node.files.get(file_id, owner)
-        if record is None:
-            raise NotFound(f"file: {file_id[:64]!r}")
-        if record.purpose != "batch":
-            raise wrong(f"input_file_id: upload it with purpose batch, not {record.purpose}")
-        return record
+async def find_input(files: FileStore, file_id: str, owner: str) -> FileRecord:
+    """Return an input file.
+
+    Raises:
+        NotFound: there is none, or it is somebody else's.
+        RequestError: 422, it was not uploaded for this.
+    """
+    record = await files.get(file_id, owner)
+    if record is None:
+        raise NotFound(f"file: {file_id[:64]!r}")
+    if record.purpose != "batch":
+        raise wrong(f"input_file_id: upload it with purpose batch, not {record.purpose}")
+    return record
 
 
 def _answer(batch: Batch) -> ASGIApp:

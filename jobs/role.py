@@ -19,13 +19,16 @@ from arq.cron import CronJob
 from redis.exceptions import RedisError
 
 from jobs.arq_worker import AWAY_PAUSE_S, JobsWorker, build_worker
+from jobs.batch.outside import batch_end, scheduled_batches
 from jobs.batch.source import build_batches
 from jobs.schedules import Firings, generations
 from jobs.source import Source
 from jobs.webhooks import Webhooks
 from shared import keys
 from shared.accept import Acceptor
+from shared.batches import Batches
 from shared.errors import Unavailable
+from shared.files import FileStore
 from shared.janitor import Janitor
 from shared.logs import configure
 from shared.models import load_models
@@ -65,9 +68,13 @@ async def _serve(settings: Settings) -> int:
     redis = connect(settings)
     store = Store(redis, settings)
     models = load_models(settings.models)
-    kinds = {"generation": generations(Acceptor(redis, store, settings), models, settings)}
+    batches, files = Batches(redis, settings), FileStore(redis, settings)
+    kinds = {
+        "generation": generations(Acceptor(redis, store, settings), models, settings),
+        "batch": scheduled_batches(batches, files, settings),
+    }
     sources: list[Source] = [
-        Webhooks(redis, settings),
+        Webhooks(redis, settings, {"batch": batch_end(batches)}),
         Firings(store, Schedules(redis, settings.schedules_max), kinds),
         build_batches(redis, store, settings),
     ]

@@ -23,6 +23,7 @@ from jobs.connector import ATTEMPT_S, REPLY_BYTES_MAX, AddressRefused, open_sess
 from jobs.source import Job
 from shared import keys
 from shared.counts import count
+from shared.errors import NotFound
 from shared.redis_client import Client, translated
 from shared.scripts import Scripts
 from shared.settings import Settings
@@ -31,7 +32,7 @@ from shared.webhooks import (
     Record,
     Webhook,
     end,
-    end_generation,
+    generation_event,
     lost_event,
     read_record,
     signed,
@@ -43,7 +44,8 @@ PAUSES_S = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0)
 PAUSE_S_MAX = 86_400.0  # of what a receiver may ask for
 JITTER = 0.2
 LEASE_S = ATTEMPT_S + 5.0
-LOOK_AGAIN_S = 30.0  # at what has not ended yet, where nobody notes its end
+LOOK_AGAIN_S = 30.0  # at what has not ended yet, where somebody ought to note its end
+LOOK_FOR_S = 2.0  # where nobody does: kinds that have a finder
 MISSING_MAX = 2  # looks that found nothing of it, after which it is taken for lost
 DONE_KEPT_S = 86_400.0  # what has been delivered is not delivered again
 HOSTS_MAX = 100  # looked at in one turn, the longest waiting first
@@ -71,8 +73,8 @@ class Webhooks:
     """The deliveries that are due.
 
     Args:
-        finders: by kind, beside generations: returns the event of what has ended, and None of what
-            has not, or is not there any more.
+        finders: by kind, beside generations: returns the event of what has ended and None of what
+            has not; raises NotFound of what is not there.
     """
 
     def __init__(
@@ -195,38 +197,54 @@ class Webhooks:
         for subject_id in [raw.decode() for raw in found]:
             record = await read_record(self.redis, subject_id)
             if record is None or record.state != "waiting" or record.webhook is None:
+                # Nothing is known of it any more; or it is due, or done, and was registered again.
                 with translated():
                     await self.redis.zrem(keys.HOOKS_WAITING, subject_id)
-            elif not await self._is_noted(subject_id, record, record.webhook):
-                await self._look_later(subject_id, now_ms)
+            else:
+                pause_s = await self._look(subject_id, record, record.webhook)
+                if pause_s:
+                    await self._look_later(subject_id, now_ms + round(pause_s * 1000))
 
-    async def _is_noted(self, subject_id: str, record: Record, webhook: Webhook) -> bool:
-        """Note an end, or that it is lost; False: it goes on."""
-        finder = self.finders.get(record.kind)
-        if finder is not None:
+    async def _look(self, subject_id: str, record: Record, webhook: Webhook) -> float:
+        """Note an end, or that it is lost; returns seconds until another look, 0: none."""
+        finder = self.finders.get(record.kind, self._find_generation)
+        try:
             event = await finder(subject_id, record.about)
-            return event is not None and await end(self.redis, subject_id, webhook, event)
-        if await end_generation(self.redis, subject_id):
-            return True
-        with translated():
-            status = await self.redis.hget(keys.meta(subject_id), "status")  # type: ignore[misc]
-        if status is not None and status != b"sealed":
+        except NotFound:
+            return await self._miss(subject_id, record, webhook)
+        if event is None:
             await self._set(subject_id, {"seen": "1", "missing": "0"})
-            return False
-        if status is None and record.missing + 1 < MISSING_MAX:
+            return LOOK_FOR_S if record.kind in self.finders else LOOK_AGAIN_S
+        await end(self.redis, subject_id, webhook, event)
+        return 0
+
+    async def _miss(self, subject_id: str, record: Record, webhook: Webhook) -> float:
+        if record.missing + 1 < MISSING_MAX:
             await self._set(subject_id, {"missing": str(record.missing + 1)})
-            return False
-        if status is None and not record.is_seen:
+            return LOOK_AGAIN_S
+        if record.is_seen:
+            await end(
+                self.redis, subject_id, webhook, lost_event(subject_id, record.kind, record.about)
+            )
+        else:
             await self._drop(subject_id)  # it was never accepted
-            return True
-        return await end(self.redis, subject_id, webhook, lost_event(subject_id, record))
+        return 0
+
+    async def _find_generation(self, generation_id: str, about: Mapping[str, Any]) -> Event | None:
+        with translated():
+            name = keys.meta(generation_id)
+            fields: dict[bytes, bytes] = await self.redis.hgetall(name)  # type: ignore[misc]
+        if not fields:
+            raise NotFound
+        if fields.get(b"status") == b"sealed":
+            return lost_event(generation_id, "generation", about)
+        return generation_event(generation_id, fields)
 
     async def _set(self, subject_id: str, fields: Mapping[str, str]) -> None:
         with translated():
             await self.redis.hset(keys.hook(subject_id), mapping=dict(fields))  # type: ignore[misc]
 
-    async def _look_later(self, subject_id: str, now_ms: int) -> None:
-        at_ms = now_ms + LOOK_AGAIN_S * 1000 * random.uniform(0.8, 1.2)
+    async def _look_later(self, subject_id: str, at_ms: int) -> None:
         with translated():
             await self.redis.zadd(keys.HOOKS_WAITING, {subject_id: at_ms}, xx=True)
 

@@ -22,6 +22,7 @@ from shared.queue import wake_jobs
 from shared.redis_client import Client, translated
 from shared.scripts import Scripts
 from shared.settings import Settings
+from shared.webhooks import decode_webhook, register
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/generations")
 FINAL = ("completed", "failed", "expired", "cancelled")
@@ -117,8 +118,12 @@ class Batches:
         """Create a batch unless it is there; returns it, and whether it is new.
 
         The indexes come first: an entry without a batch is skipped and dropped, a batch without
-        an entry would be run by nobody.
+        an entry would be run by nobody. So does its webhook, which is told by whoever finds that
+        the batch has ended.
         """
+        if new.webhook:
+            about = {"endpoint": new.endpoint, "metadata": msgspec.Raw(new.metadata)}
+            await register(self.redis, new.batch_id, "batch", decode_webhook(new.webhook), about)
         now_ms = await self._now_ms()
         kept_ms = round((KEPT_S + new.window_s) * 1000)
         index = keys.batches(new.owner)

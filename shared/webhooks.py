@@ -5,11 +5,11 @@ by whoever wrote the end or by a look at what nobody noted. From then on its rec
 to be sent, so that a delivery needs nothing else. The jobs role delivers (jobs/webhooks.py); this
 module knows no HTTP. All keys carry `{jobs}`.
 
-For another kind of work than generations, three calls, each of which may be repeated:
+For another kind of work than generations:
 
-    await register(redis, id, "batch", webhook, about)      before it is accepted
-    await end(redis, id, webhook, Event("batch.completed", data))   when it has ended
-    a `Finder` for jobs/webhooks.py                          says how it ended, if nobody did
+    await register(redis, id, "batch", webhook, about)     before it is accepted
+    a `Finder` for jobs/webhooks.py                         says how it has ended
+    await end(redis, id, webhook, Event("batch.completed", data))   only to be told at once
 
 At least once; a receiver tells repeats by the header `webhook-id`, which is one per event.
 Source: standardwebhooks.com, "Specification".
@@ -32,6 +32,7 @@ from shared.redis_client import Client, translated
 from shared.scripts import Scripts
 
 FIRST_LOOK_S = 10.0  # after which somebody looks whether the end was not noted
+FIRST_LOOK_OTHER_S = 2.0
 KEPT_S = 10 * 86_400.0  # a record that nothing happens to; a batch may take seven days
 SECRET_PREFIX = "whsec_"
 
@@ -80,7 +81,7 @@ async def register(
     """Wait with a webhook for the end of what is about to be accepted.
 
     Args:
-        kind: `generation`, or the name of a `Finder`.
+        kind: `generation`, or the name of a `Finder`, which is asked soon and often.
         about: JSON; what an event says of it should it be lost. `id` is added.
 
     Raises:
@@ -94,7 +95,8 @@ async def register(
         pipeline.hsetnx(name, "state", "waiting")
         pipeline.hset(name, mapping={**record, "about": msgspec.json.encode(about)})
         pipeline.pexpire(name, round(KEPT_S * 1000))
-        pipeline.zadd(keys.HOOKS_WAITING, {subject_id: now_ms + FIRST_LOOK_S * 1000}, nx=True)
+        first_s = FIRST_LOOK_S if kind == "generation" else FIRST_LOOK_OTHER_S
+        pipeline.zadd(keys.HOOKS_WAITING, {subject_id: now_ms + first_s * 1000}, nx=True)
         await pipeline.execute()
 
 
@@ -151,11 +153,11 @@ def generation_event(generation_id: str, fields: Mapping[bytes, bytes]) -> Event
     )
 
 
-def lost_event(subject_id: str, record: Record) -> Event:
+def lost_event(subject_id: str, kind: str, about: Mapping[str, Any]) -> Event:
     """Return what can be said of something that Redis has lost."""
     error = {"code": "lost", "message": "the log was lost: ask again", "retryable": True}
-    data = {"id": subject_id, "object": record.kind, **record.about, "status": "failed"}
-    return Event(f"{record.kind}.failed", {**data, "error": error})
+    data = {"id": subject_id, "object": kind, **about, "status": "failed"}
+    return Event(f"{kind}.failed", {**data, "error": error})
 
 
 async def read_record(redis: Client, subject_id: str) -> Record | None:

@@ -184,7 +184,7 @@ async def test_what_was_lost_is_told_with_what_was_known(store):
     await accept(store)
     record = await read_record(store.redis, ID)
 
-    event = lost_event(ID, record)
+    event = lost_event(ID, record.kind, record.about)
 
     assert event.type == "generation.failed"
     assert event.data["error"]["code"] == "lost"

@@ -1,0 +1,48 @@
+"""What schedules and webhooks must know of batches: how one is made, and how one has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from api.batch_body import batch_object, read_new_batch
+from api.batches import find_input
+from jobs.schedules import Create
+from jobs.webhooks import Finder
+from shared.batches import Batches
+from shared.errors import NotFound
+from shared.files import FileStore
+from shared.ids import BATCH_PREFIX
+from shared.schedules import Schedule
+from shared.settings import Settings
+from shared.webhooks import Event
+
+
+def scheduled_batches(batches: Batches, files: FileStore, settings: Settings) -> Create:
+    """Return what starts batches for schedules; one whose input has gone is refused then."""
+
+    async def create(schedule: Schedule, due_ms: int, is_repeat: bool) -> str:
+        batch_id = schedule.made_id(BATCH_PREFIX, due_ms)
+        new = read_new_batch(
+            schedule.request(), owner=schedule.owner, batch_id=batch_id, settings=settings
+        )
+        if not is_repeat or await batches.load(batch_id) is None:
+            await find_input(files, new.input_file_id, schedule.owner)
+            await batches.create(new)
+        return batch_id
+
+    return create
+
+
+def batch_end(batches: Batches) -> Finder:
+    """Return what says how a batch has ended."""
+
+    async def find(batch_id: str, about: Mapping[str, Any]) -> Event | None:
+        batch = await batches.load(batch_id)
+        if batch is None:
+            raise NotFound("batch")
+        if not batch.is_final:
+            return None
+        return Event(f"batch.{batch.status}", batch_object(batch))
+
+    return find
