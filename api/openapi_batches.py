@@ -8,10 +8,12 @@ from __future__ import annotations
 from api.batch_body import EXPIRES_S_MAX, EXPIRES_S_MIN, FILE_ID_CHARACTERS_MAX, WINDOW
 from api.batches import LIMIT_MAX
 from api.openapi_dialects import IDEMPOTENCY_KEY
+from api.openapi_schedules import WEBHOOK, WHEN
 from api.openapi_schemas import (
     CURSOR_HEADER,
     CURSOR_QUERY,
     INTEGER,
+    LOCATION,
     OBJECT,
     SHARED,
     STREAMS,
@@ -63,6 +65,8 @@ SCHEMAS: Json = {
             "endpoint": {"enum": list(ENDPOINTS)},
         },
         {
+            **WHEN,
+            "webhook": WEBHOOK,
             "completion_window": {
                 "type": ["string", "null"],
                 "pattern": f"^{WINDOW.pattern}$",
@@ -136,8 +140,12 @@ PATHS: Json = {
             "parameters": [IDEMPOTENCY_KEY],
             "requestBody": {"required": True, "content": content(ref("NewBatch"))},
             "responses": {
-                "200": answer("The batch.", ref("Batch")),
-                **errors(*BAD_BODY, *SHARED, schema="OpenAiError"),
+                "200": answer(
+                    "The batch, or the schedule of a repeat.",
+                    {"anyOf": [ref("Batch"), ref("Schedule")]},
+                ),
+                "202": answer("Scheduled.", ref("Schedule"), {"Location": LOCATION}),
+                **errors(*BAD_BODY, "too_many_schedules", *SHARED, schema="OpenAiError"),
             },
         },
         "get": {
