@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.body import check_params, new_generation, wrong
 from api.conversation import Conversation, Frame, SocketEndpoint
+from api.deep_chat_form import member, read_form
 from api.dialects.deep_chat import (
     DEEP_CHAT,
     STATUS_ROLE,
@@ -52,7 +53,7 @@ class DeepChat:
 
     async def create(self, request: HttpRequest) -> ASGIApp:
         """POST /deep-chat."""
-        meta, _ = await start(self.node, request, self._parse)
+        meta, _ = await start(self.node, request, self._parse, read_form=read_form)
         if names_event_stream(request.headers.get("accept", "")):
             return self._stream(meta)
         whole = Whole(meta)
@@ -181,6 +182,10 @@ def parse_deep_chat(body: dict[str, Any], *, grace_s: float) -> Asked:
     said = [message for message in read if message is not None]
     if not said:
         raise wrong("messages must be an array that is not empty")
+    # The one form in which a page can give them for requests with files and without.
+    for name in ("params", "metadata"):
+        if isinstance(body.get(name), str):
+            body[name] = member(name, body[name])
     return Asked(Request(messages=said, params=check_params(body)), grace_s)
 
 

@@ -157,14 +157,30 @@ DEEP_CHAT: Json = {
     "operationId": "createDeepChat",
     "summary": "deep-chat: a stream where Accept names text/event-stream, else one Response.",
     "parameters": [IDEMPOTENCY_KEY],
-    "requestBody": {"required": True, "content": content(ref("NewDeepChat"))},
+    "requestBody": {
+        "required": True,
+        "content": {
+            **content(ref("NewDeepChat")),
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "message1": STRING,
+                        "files": {"type": "array", "items": {**STRING, "format": "binary"}},
+                        "model": STRING,
+                        "params": STRING,
+                    },
+                }
+            },
+        },
+    },
     "responses": {
         "200": {
             "description": "The answer.",
             "headers": {"X-Generation-Id": GENERATION_NAME},
             "content": {**content(ref("DeepChatResponse")), **EVENT_STREAM},
         },
-        **errors(*BAD_BODY, *SHARED, schema="TextError"),
+        **errors(*BAD_BODY, *SHARED, "invalid_multipart", schema="TextError"),
         "502": {
             "description": "The generation failed.",
             "content": content(ref("TextError")),

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from starlette.datastructures import Headers
 from starlette.requests import Request as HttpRequest
 
 from api.body import check_idempotency_key, new_generation, read_body, read_object
@@ -41,6 +42,7 @@ async def start(
     *,
     is_any_type: bool = False,
     complete: Callable[[AskedT, str], Awaitable[AskedT]] | None = None,
+    read_form: Callable[[Headers, bytes], Awaitable[dict[str, Any]]] | None = None,
 ) -> tuple[Meta, AskedT]:
     """Accept what a POST asks for, or find what the same Idempotency-Key has started.
 
@@ -49,6 +51,7 @@ async def start(
             have in common (`session`, …) where its clients say them in other words.
         is_any_type: the body is JSON whatever its content type says.
         complete: is given what `parse` returned and the owner; for what only the store can say.
+        read_form: reads a body of type multipart/form-data into members; None: that is 415.
 
     Raises:
         RequestError, Unavailable.
@@ -59,10 +62,12 @@ async def start(
     if key is not None:
         check_idempotency_key(key)
     bytes_max = node.settings.body_bytes_max
+    is_form = read_form is not None and _is_form(request.headers)
     raw = await read_body(
-        request.headers, request.receive, bytes_max=bytes_max, is_any_type=is_any_type
+        request.headers, request.receive, bytes_max=bytes_max, is_any_type=is_any_type or is_form
     )
-    body = read_object(raw, bytes_max=bytes_max)
+    sent = await read_form(request.headers, raw) if read_form is not None and is_form else raw
+    body = read_object(sent, bytes_max=bytes_max)
     asked = parse(body)
     if complete is not None:
         asked = await complete(asked, owner)
@@ -77,3 +82,8 @@ async def start(
     accepted = await node.accept(new)
     async with answering():
         return accepted.meta or await node.meta(accepted.generation_id, owner), asked
+
+
+def _is_form(headers: Headers) -> bool:
+    media_type = headers.get("content-type", "").partition(";")[0]
+    return media_type.strip().lower() == "multipart/form-data"

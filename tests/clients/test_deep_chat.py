@@ -234,3 +234,31 @@ async def test_the_key_in_an_answer_does_not_end_it(cluster: Cluster, open_chat:
     page = await open_chat(connect, **asking("continue", "b-key", tokens=3, delay_s=0.1))
     await page.type(PROMPT)
     await says(page, text)
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_a_picture_goes_to_the_model_and_another_file_is_refused(
+    cluster: Cluster, api: Outsider, upstream: Upstream, open_chat: OpenChat, is_stream: bool
+) -> None:
+    """As a form, which the component makes of it, and of all else a string."""
+    params = json.dumps({"upstream": {**SCRIPT, "delay_s": 0}})
+    session = f"b-form-{is_stream}"
+    connect = {"url": f"{cluster.urls[0]}/deep-chat", "stream": is_stream}
+    page = await open_chat(connect, model="continue", session=session, params=params)
+    attach = """
+      chat.submitUserMessage({text: "tell me", files: [new File(["abc"], "%s", {type: "%s"})]})
+    """
+    await page.evaluate("chat.images = chat.mixedFiles = true")
+    await page.until("chat.shadowRoot?.querySelector('#text-input')", "the chat")
+    await page.evaluate(attach % ("a.png", "image/png"))
+    asked = await api.ended(await generation_of(api, session))
+    await says(page, asked["text"])
+    (message,) = asked["messages"]
+    assert message["content"] == [
+        {"type": "text", "text": PROMPT},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,YWJj"}},
+    ]
+
+    await page.evaluate(attach % ("a.txt", "text/plain"))
+    (error,) = await page.until("errors().length && errors()", "an error")
+    assert error == "'a.txt': only pictures can be given to a model here"
