@@ -39,6 +39,7 @@ BENCHES = (
     "redis_cost",
     "transports",
     "stalled_reader",
+    "batch",
 )
 REPEATS = 3
 PATIENCE_S = 8.0

@@ -53,6 +53,11 @@ def rss_bytes(pid: int) -> int:
     return _status_kb(pid, "VmRSS") * 1024
 
 
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process ever had resident."""
+    return _status_kb(pid, "VmHWM") * 1024
+
+
 def children(pid: int) -> list[int]:
     """The processes that a process has started, from whichever thread."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
