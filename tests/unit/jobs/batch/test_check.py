@@ -1,0 +1,85 @@
+"""The first look at an input. Each kind of wrong line: tests/conformance/test_batches.py."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from jobs.batch.check import COMPLAINTS_MAX, CUSTOM_ID_CHARACTERS_MAX, InputCheck
+from jobs.batch.splitter import InputLine
+from shared.batches import LINES_MAX
+
+CHAT = "/v1/chat/completions"
+
+
+def input_line(number: int, custom_id: object, **members: object) -> InputLine:
+    said = {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": {}, **members}
+    raw = json.dumps(said).encode()
+    return InputLine(number, 0, len(raw), raw)
+
+
+@pytest.fixture
+def check() -> InputCheck:
+    return InputCheck(CHAT, bytes_max=1_000)
+
+
+def codes(check: InputCheck) -> list[tuple[str, int | None]]:
+    return [(complaint.code, complaint.line) for complaint in check.complaints]
+
+
+def test_good_lines_are_counted(check: InputCheck) -> None:
+    for number in range(1, 4):
+        check.add(input_line(number, f"c{number}", further="members"))
+    check.close()
+
+    assert (check.total, check.complaints) == (3, [])
+
+
+def test_fifty_thousand_lines_are_enough_and_one_more_is_too_many(check: InputCheck) -> None:
+    for number in range(1, LINES_MAX + 1):
+        check.add(input_line(number, f"c{number}"))
+    assert check.complaints == [] and not check.is_over
+
+    check.add(input_line(LINES_MAX + 1, "last"))
+
+    assert codes(check) == [("too_many_lines", LINES_MAX + 1)]
+    assert check.is_over
+
+
+def test_nothing_is_read_on_after_many_complaints(check: InputCheck) -> None:
+    for number in range(1, COMPLAINTS_MAX + 1):
+        assert not check.is_over
+        check.add(InputLine(number, 0, 1, b"{"))
+
+    assert check.is_over
+
+
+def test_no_lines_are_a_complaint(check: InputCheck) -> None:
+    check.close()
+
+    assert codes(check) == [("empty_file", None)]
+
+
+@pytest.mark.parametrize(
+    ("characters", "is_good"),
+    [(1, True), (CUSTOM_ID_CHARACTERS_MAX, True), (CUSTOM_ID_CHARACTERS_MAX + 1, False)],
+)
+def test_ids_have_a_length(check: InputCheck, characters: int, is_good: bool) -> None:
+    check.add(input_line(1, "ü" * characters))
+
+    assert (codes(check) == []) == is_good
+
+
+def test_an_id_of_half_a_character_is_a_complaint_and_no_accident(check: InputCheck) -> None:
+    raw = b'{"custom_id":"\\ud800","method":"POST","url":"/v1/chat/completions","body":{}}'
+    check.add(InputLine(1, 0, len(raw), raw))
+
+    assert codes(check) == [("invalid_json_line", 1)]
+
+
+def test_a_line_nested_without_end_is_a_complaint(check: InputCheck) -> None:
+    raw = b"[" * 100_000
+    check.add(InputLine(1, 0, len(raw), raw))
+
+    assert codes(check) == [("invalid_json_line", 1)]

@@ -1,0 +1,76 @@
+"""Lines out of pieces: the same ones, however the file is cut."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.batch.splitter import InputLine, LineSplitter
+
+BYTES_MAX = 8
+CONTENTS = st.lists(
+    st.sampled_from([b"", b" ", b"\r", b"a", b"abc", b"x" * 8, b"x" * 9, b"x" * 30, b"\xc3\xa4"]),
+    max_size=12,
+).map(b"\n".join)
+
+
+def split(content: bytes, cuts: list[int], *, start: InputLine | None = None) -> list[InputLine]:
+    offset, line = (start.after, start.number) if start else (0, 0)
+    splitter = LineSplitter(line=line, offset=offset, bytes_max=BYTES_MAX)
+    rest = content[offset:]
+    places = sorted({0, len(rest), *(cut % (len(rest) + 1) for cut in cuts)})
+    found = []
+    for begin, end in zip(places, places[1:], strict=False):
+        found += splitter.feed(rest[begin:end])
+    return found + splitter.close()
+
+
+def test_lines_are_numbered_and_placed_and_blank_ones_are_left_out() -> None:
+    found = split(b"a\r\n\n  \nbc\nd", [])
+
+    assert [(line.number, line.offset, line.after, line.raw) for line in found] == [
+        (1, 0, 3, b"a"),
+        (4, 7, 10, b"bc"),
+        (5, 10, 11, b"d"),
+    ]
+
+
+def test_a_line_that_is_too_long_is_there_without_its_bytes() -> None:
+    found = split(b"a\n" + b"x" * 30 + b"\nb\n", [])
+
+    assert [(line.number, line.raw) for line in found] == [(1, b"a"), (2, None), (3, b"b")]
+    assert found[2].offset == 33
+
+
+def test_an_end_of_line_counts_for_nothing() -> None:
+    assert [line.raw for line in split(b"x" * 8 + b"\r\n" + b"x" * 9, [])] == [b"x" * 8, None]
+
+
+@given(CONTENTS, st.lists(st.integers(0, 200), max_size=20))
+def test_it_does_not_matter_how_a_file_is_cut(content: bytes, cuts: list[int]) -> None:
+    assert split(content, cuts) == split(content, [])
+
+
+@given(CONTENTS)
+def test_each_line_stands_where_it_says(content: bytes) -> None:
+    for line in split(content, []):
+        if line.raw is not None:
+            assert content[line.offset : line.after].strip() == line.raw
+
+
+@given(CONTENTS, st.lists(st.integers(0, 200), max_size=5))
+def test_reading_goes_on_after_any_line(content: bytes, cuts: list[int]) -> None:
+    whole = split(content, [])
+    for place, line in enumerate(whole):
+        assert split(content, cuts, start=line) == whole[place + 1 :]
+
+
+def test_what_is_kept_of_an_endless_line_is_bounded() -> None:
+    splitter = LineSplitter(bytes_max=BYTES_MAX)
+    for _ in range(1_000):
+        assert splitter.feed(b"x" * 1_000) == []
+        assert len(splitter._begun) <= BYTES_MAX + 1_000
+
+    (line,) = splitter.close()
+
+    assert line.raw is None and line.after == 1_000_000
