@@ -20,10 +20,11 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from api.dialects.fold import FrameFold
-from api.errors import CODES, TRANSPORT, draining, request_error, unavailable
+from api.errors import CODES, TRANSPORT, WIRE, draining, request_error, unavailable
 from api.events import find, read_query
 from api.hub.departure import Departure
-from api.hub.socket import GONE, Socket, Subscription
+from api.hub.socket import GONE, Socket
+from api.hub.subscription import Subscription
 from api.node import Node
 from api.strict_json import decode_json
 from shared.errors import RequestError, Unavailable
@@ -126,6 +127,7 @@ class Conversation(ABC):
             idle_s=node.settings.ws_idle_s,
             release=self.hub.release,
             transport=self._transport,
+            wire=scope.get("extensions", {}).get(WIRE),
         )
 
     # What a dialect says

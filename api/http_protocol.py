@@ -61,6 +61,21 @@ def _nothing() -> None:
     pass
 
 
+class SocketWire(DirectWire):
+    """The same of a WebSocket: whole frames, and none after a close frame."""
+
+    __slots__ = ("_protocol", "_write")
+
+    def __init__(self, transport: asyncio.Transport, protocol: WebSocketProtocol) -> None:
+        super().__init__(transport)
+        self._write, self._protocol = self.write, protocol
+        self.write = self._write_frames
+
+    def _write_frames(self, data: bytes) -> None:
+        if not self._protocol.close_sent:
+            self._write(data)
+
+
 class HttpProtocol(BoundedHttpProtocol):
     """One HTTP/1.1 connection.
 
@@ -172,7 +187,7 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
             # The application runs in a task that has not started yet.
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[TRANSPORT] = self.transport
-            self.wire = extensions[WIRE] = DirectWire(self.transport)
+            self.wire = extensions[WIRE] = SocketWire(self.transport, self)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -93,11 +93,14 @@ class FrameFold(ABC):
             counts frames.
         restarts: as of a `Dialect`.
         is_over: it has nothing more to say, although the log may go on. Set within `add`.
+        shared: the dialect whose bytes are what `add` returns, framed (RFC 6455, 5.2), where that
+            is the same for every reading of a generation: then they are made once for all.
     """
 
     joins = False
     restarts = False
     is_over = False
+    shared: Dialect | None = None
 
     @abstractmethod
     def add(self, event_id: EventId, raw: bytes) -> Sequence[bytes]:

@@ -68,11 +68,25 @@ class NdjsonFold(Fold):
         return self.add(START, raw)
 
 
+class FramedFold(Fold):
+    """What SocketFold gives, as it goes over the wire."""
+
+    def __init__(self, meta: Meta) -> None:
+        self._fold = SocketFold(meta)
+
+    def add(self, event_id: EventId, raw: bytes) -> bytes:
+        return b"".join(map(text_frame, self._fold.add(event_id, raw)))
+
+
+FRAMED = Dialect("websocket", FramedFold, heartbeat=b"")
+
+
 class SocketFold(FrameFold):
     """One JSON object a text frame; each names its generation, because many share a socket."""
 
     joins = True
     restarts = True
+    shared = FRAMED
 
     def __init__(self, meta: Meta) -> None:
         self._id = meta.generation_id.encode()
@@ -101,6 +115,16 @@ NDJSON = Dialect(
     content_type=b"application/x-ndjson; charset=utf-8",
     restarts=True,
 )
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return a server's whole text message: one frame, not masked (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81%c%b" % (size, payload)
+    if size < 65_536:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), payload)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), payload)
 
 
 def as_one_line(raw: bytes) -> bytes:

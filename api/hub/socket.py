@@ -1,10 +1,8 @@
 """One WebSocket: many readings behind one `send`.
 
 The socket is the sink: its subscriptions take turns, one frame each, and what answers the client
-(`accepted`, `pong`, `error`) goes before events. Invariant: frames of one subscription leave in the
-order of its log, its `caught_up` once, when what was there at the join has been sent, and nothing
-of it after its end. No task and no queue per subscription: what waits is in the log, except for the
-frames of the one entry that is being sent.
+(`accepted`, `pong`, `error`) goes before events. No task and no queue per subscription: what waits
+is in the log, except for the frames of the one entry that is being sent.
 Knows nothing of what clients may ask for, and of a dialect only its fold.
 """
 
@@ -12,25 +10,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from starlette.types import Send
 
 from api.dialects.fold import FrameFold
-from api.dialects.native import RESET, joined_tokens
 from api.hub.blockage import Blockage
-from api.hub.position import Placing, Position
-from api.hub.reader import Outcome, Port, Transport
+from api.hub.reader import Outcome, Port, Transport, Wire
 from api.hub.relay import Relay
 from api.hub.step import Step
+from api.hub.subscription import Subscription
 from api.hub.unread import unread_bytes
 from shared.ids import EventId
 
 FRAMES_PER_TURN = 16
-JOIN_FROM = 4  # entries behind, from which tokens are joined into one frame
-JOIN_BYTES_MAX = 65_536
 REPLIES_MAX = 64  # above this nothing more is read from the client until they have left
 TOO_SLOW = 4008
 RESTARTING = 1012
@@ -46,6 +41,7 @@ class Socket:
     Args:
         idle_s: without an open generation and a frame for this long it is closed.
         release: lets go of a relay that a subscription held.
+        wire: the way past `send`, when the server has one.
     """
 
     def __init__(
@@ -56,6 +52,7 @@ class Socket:
         idle_s: float,
         release: Callable[[Relay], None],
         transport: Transport | None = None,
+        wire: Wire | None = None,
     ) -> None:
         self.subscriptions: dict[str, Subscription] = {}
         self.is_queued = False
@@ -66,6 +63,9 @@ class Socket:
         self._idle_s = idle_s
         self._release = release
         self._transport = transport
+        self.wire = wire
+        if wire is not None:
+            wire.on_paused = self._step_out
         self._step = Step(self._written)
         self._blockage: Blockage | None = None
         self._frame_bytes = 0
@@ -117,6 +117,7 @@ class Socket:
         """Close with `code` once what was said has been sent."""
         if self._closing is None:
             self._closing = code
+            self._step_out()
             self.wake()
 
     def break_off(self, outcome: Outcome) -> None:
@@ -198,8 +199,20 @@ class Socket:
     def _finish(self, code: int) -> None:
         if not self.done.done():
             self.done.set_result(code)
+            self._step_out()
         self._unblock()
         self._has_room.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether events may still be sent."""
+        return self._closing is None and not self.done.done()
+
+    def _step_out(self) -> None:
+        """Nothing more is written past `send`: the connection takes no more, or is to be closed."""
+        for subscription in self.subscriptions.values():
+            if subscription.row is not None:
+                subscription.row.remove(subscription)
 
     # Limits
 
@@ -227,146 +240,3 @@ class Socket:
 
     def _buffer_bytes(self) -> int:
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
-
-
-class Subscription:
-    """One reading of one generation on one socket.
-
-    Attributes:
-        key: what the conversation calls it.
-        is_over: nothing more of it will be sent, for whatever reason.
-    """
-
-    __slots__ = (
-        "_fold",
-        "_frames",
-        "_has_turn",
-        "_is_last",
-        "_over",
-        "_socket",
-        "_target",
-        "is_over",
-        "key",
-        "position",
-        "relay",
-    )
-
-    def __init__(
-        self, socket: Socket, key: str, relay: Relay, cursor: EventId, fold: FrameFold
-    ) -> None:
-        self.key = key
-        self.position = Position(cursor, socket.port.now())
-        self.relay = relay
-        self.is_over = False
-        self._socket = socket
-        # Folding an entry costs no more than finding its bytes in a shared log would.
-        self._fold = fold
-        self._frames: list[bytes] = []  # of the entry that is being sent, the next one last
-        self._is_last = False  # nothing follows those
-        self._over: asyncio.Event | None = None
-        self._has_turn = False
-        self._target: int | None = None  # the seq at which it has caught up; -1: that was said
-
-    async def ended(self) -> None:
-        """Return once nothing more of it will be sent."""
-        self._over = self._over or asyncio.Event()
-        if not self.is_over:
-            await self._over.wait()
-
-    def stop(self) -> None:
-        self.is_over = True
-        if self._over is not None:
-            self._over.set()
-
-    def wake(self) -> None:
-        if not self._has_turn and not self.is_over:
-            self._has_turn = True
-            self._socket.take_turn(self)
-
-    def break_off(self, outcome: Outcome) -> None:
-        """The log is gone before its end: there is nothing to come back to."""
-        if not self.is_over:
-            self._socket.unsubscribe(self.key)
-            for frame in self._fold.expired():
-                self._socket.say_text(frame.decode())
-
-    def backlog_bytes(self) -> int:
-        waiting = sum(map(len, self._frames))
-        if self.position.epoch != self.relay.feed.epoch:
-            return waiting
-        feed = self.relay.feed
-        return waiting + sum(map(len, feed.raws[max(0, self.position.seq - feed.base) :]))
-
-    def next_frame(self, now: float) -> str | None:
-        """Return the next frame; empty: come back; None: it has given up its turn."""
-        frame = None
-        if not self.is_over:
-            frame = self._frames.pop() if self._frames else self._next(now)
-        if frame is None:
-            self._has_turn = False
-            return None
-        return frame.decode()
-
-    def _next(self, now: float) -> bytes | None:
-        feed = self.relay.feed
-        if self._is_last:
-            self._socket.unsubscribe(self.key)
-            return None
-        match self.position.place(feed, now):
-            case Placing.WAITING:
-                self._socket.port.await_place(self)
-                return self._last_words()
-            case Placing.RESET:
-                self._socket.port.counters.resets += 1
-                return self._aside(RESET, is_last=not self._fold.restarts)
-        if feed.is_whole and (self._target is None or self._target > feed.count):
-            self._target = feed.count
-        if self._target is not None and 0 <= self._target <= self.position.seq:
-            self._target = -1
-            return self._first_of(self._fold.caught_up())
-        if self.position.seq < feed.base:
-            self.relay.refill_soon()
-            return None
-        if self.position.seq < feed.count:
-            return self._event()
-        if feed.is_ended:
-            self._socket.unsubscribe(self.key)
-            return None
-        return self._last_words()
-
-    def _event(self) -> bytes:
-        """Return the next entry, or, of a reader that is behind, the next run of tokens."""
-        feed, fold, start = self.relay.feed, self._fold, self.position.seq
-        raw, count = feed.raws[start - feed.base], 1
-        if feed.count - start >= JOIN_FROM and fold.joins:
-            # Never over the place at which `caught_up` is due.
-            stop = self._target if self._target is not None and self._target > start else feed.count
-            raw, count = joined_tokens(
-                feed.raws, start - feed.base, stop - feed.base, JOIN_BYTES_MAX
-            )
-        self.position.seq = start + count
-        frames = fold.add(feed.ids.at(start + count), raw)
-        self._is_last = fold.is_over
-        counters = self._socket.port.counters
-        counters.events_delivered += count
-        if len(frames) == 1:
-            counters.bytes_delivered += len(frames[0])
-            return frames[0]
-        counters.bytes_delivered += sum(map(len, frames))
-        return self._first_of(frames)
-
-    def _first_of(self, frames: Sequence[bytes]) -> bytes:
-        """Return the first, and keep the others for the next turns."""
-        self._frames = list(reversed(frames[1:]))
-        return frames[0] if frames else b""
-
-    def _last_words(self) -> bytes | None:
-        """Return an end that is in no log, where the log itself is gone."""
-        if self.relay.last_words is None:
-            return None
-        return self._aside(self.relay.last_words, is_last=True)
-
-    def _aside(self, raw: bytes, *, is_last: bool) -> bytes:
-        frames = self._fold.aside(raw)
-        self._is_last = is_last or frames is None
-        return self._first_of(self._fold.expired() if frames is None else frames)

@@ -259,3 +259,128 @@ async def test_a_long_log_is_read_in_pages(node: Served, web: aiohttp.ClientSess
     await hand.append(END)
     events = lines_of(await whole(web, node, hand))
     assert "".join(e.get("text", "") for e in events) == "".join(f"{n} " for n in range(3_000))
+
+
+# WebSockets that follow in a row
+
+
+async def open_socket(web: aiohttp.ClientSession, node: Served) -> aiohttp.ClientWebSocketResponse:
+    return await web.ws_connect(f"{node.url}/v1/ws", protocols=["tailrace.v1"])
+
+
+async def subscribe(socket: aiohttp.ClientWebSocketResponse, hand: Hand) -> None:
+    await socket.send_json({"type": "subscribe", "id": hand.generation_id})
+
+
+async def frames_to_end(socket: aiohttp.ClientWebSocketResponse) -> list[dict[str, Any]]:
+    """Read up to `end`."""
+    frames = []
+    async with asyncio.timeout(DEADLINE_S):
+        while not frames or frames[-1]["type"] != "end":
+            frames.append(await socket.receive_json())
+    return frames
+
+
+def followers(node: Served, hand: Hand) -> int:
+    audiences = node.hub.relays[hand.generation_id]._audiences.values()
+    return sum(audience.count for audience in audiences)
+
+
+def text_of(frames: list[dict[str, Any]]) -> str:
+    return "".join(frame["text"] for frame in frames if frame["type"] == "token")
+
+
+async def test_sockets_follow_and_get_what_the_others_get(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
+    hand = await Hand.take(node.node.store)
+    await hand.append(Token("before "))
+    sockets = [await open_socket(web, node) for _ in range(50)]
+    for one in sockets:
+        await subscribe(one, hand)
+    await until(lambda: followers(node, hand) == 50, DEADLINE_S, "all follow")
+    # Payloads on both sides of each of the three forms of a frame's length.
+    sizes = [1, *range(20, 60), 65_350, 65_400, 65_450, 65_500, 70_000]
+    async with asyncio.TaskGroup() as group:
+        body = group.create_task(whole(web, node, hand))
+        reads = [group.create_task(frames_to_end(one)) for one in sockets]
+        for size in sizes:
+            await hand.append(Token("é" * (size // 2) + "x" * (size % 2)))
+        await hand.append(END)
+    expected = lines_of(body.result())
+    for read in reads:
+        frames = read.result()
+        events = [
+            {name: value for name, value in frame.items() if name != "event_id"}
+            | {"id": frame["event_id"]}
+            for frame in frames
+            if "event_id" in frame
+        ]
+        assert [frame["type"] for frame in frames].count("caught_up") == 1
+        assert events == expected
+    assert followers(node, hand) == 0
+    for one in sockets:
+        await one.send_json({"type": "ping"})
+        assert (await one.receive_json())["type"] == "pong", "the socket lives on"
+        await one.close()
+
+
+async def test_a_socket_that_unsubscribes_is_written_to_no_more(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
+    left, kept = await Hand.take(node.node.store), await Hand.take(node.node.store)
+    one = await open_socket(web, node)
+    for hand in (left, kept):
+        await subscribe(one, hand)
+        await until(lambda hand=hand: followers(node, hand) == 1, DEADLINE_S, "it follows")
+    await one.send_json({"type": "unsubscribe", "id": left.generation_id})
+    await until(lambda: followers(node, left) == 0, DEADLINE_S, "it follows no more")
+
+    await left.append(Token("not wanted"), END)
+    await kept.append(Token("wanted"), END)
+
+    frames = await frames_to_end(one)
+    assert text_of(frames) == "wanted"
+    await one.close()
+
+
+async def test_a_socket_is_closed_out_of_its_row(node: Served, web: aiohttp.ClientSession) -> None:
+    hand = await Hand.take(node.node.store)
+    one = await open_socket(web, node)
+    await subscribe(one, hand)
+    await until(lambda: followers(node, hand) == 1, DEADLINE_S, "it follows")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(node.hub.drain(0.1))
+        for n in range(20):
+            await hand.append(Token(f"{n} "))
+    frames = []
+    while (message := await one.receive()).type is aiohttp.WSMsgType.TEXT:
+        frames.append(json.loads(message.data))
+
+    assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1012)
+    assert text_of(frames) == "".join(f"{n} " for n in range(len(text_of(frames).split())))
+    await hand.append(END)
+
+
+async def test_a_socket_that_stops_reading_leaves_its_row_and_is_told_all(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
+    """What was written past `send` before the pause, and what follows after it, are one text."""
+    hand = await Hand.take(node.node.store)
+    one, other = await open_socket(web, node), await open_socket(web, node)
+    for socket_ in (one, other):
+        await subscribe(socket_, hand)
+    await until(lambda: followers(node, hand) == 2, DEADLINE_S, "they follow")
+    transport = one._conn.transport  # type: ignore[union-attr]
+    transport.pause_reading()  # type: ignore[union-attr]
+    written = []
+    while followers(node, hand) == 2:
+        written.append(f"{len(written)}:" + "x" * 20_000)
+        await hand.append(Token(written[-1]))
+        assert len(written) < 2_000, "it never was full"
+    transport.resume_reading()  # type: ignore[union-attr]
+    await hand.append(END)
+
+    for socket_ in (one, other):
+        assert text_of(await frames_to_end(socket_)) == "".join(written)
+        await socket_.close()

@@ -30,6 +30,9 @@ class StandInHub:
     is_live = True
     is_draining = False
 
+    def __init__(self, store: Store) -> None:
+        self.look = store.meta
+
     def known(self, generation_id: str) -> None:
         return None
 
@@ -42,7 +45,7 @@ class Shell:
         self.redis = fakeredis.FakeAsyncRedis(server=self.server)
         self.settings = Settings(**{"api_keys": "alpha:alice,beta:bob", **changes})
         self.store = Store(self.redis, self.settings)
-        self.hub = StandInHub()
+        self.hub = StandInHub(self.store)
         hub: Any = self.hub
         self.node = Node(
             name="n1",
