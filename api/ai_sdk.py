@@ -20,7 +20,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.ai_sdk_body import AiSdkAsked, parse_ai_sdk
-from api.dialects.ai_sdk import AI_SDK
+from api.dialects.ai_sdk import AI_SDK, joined
 from api.errors import request_error
 from api.events import find
 from api.hub.encoded import EncodedLog
@@ -37,6 +37,7 @@ from shared.outcomes import Meta
 
 START_INDEX = "startIndex"
 RUN_PREFIX = "gen_"
+JOINED_BYTES_MAX = 2**20  # of frames; what comes after them is sent as it is
 _START_INDEX = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 
 
@@ -73,7 +74,9 @@ class AiSdk:
             return self._stream(meta, begin_at(self.node.hub, number, since_s))
         async with answering():
             running = await self.chats.running(owner, name)
-        return Response(status_code=204) if running is None else self._stream(running)
+        if running is None:
+            return Response(status_code=204)
+        return self._stream(running, replay(self.node.hub))
 
     async def _run(self, owner: str, name: str, number: int) -> Meta:
         """Return a run by its id, or by its chat: the one that runs, else the newest."""
@@ -109,6 +112,19 @@ class AiSdk:
             )  # fmt: skip
 
         return answer
+
+
+def replay(hub: Hub) -> Begin:
+    """Return what begins a running answer from its start, the text so far in few large deltas."""
+
+    async def begin(relay: Relay) -> Beginning:
+        log = await fold_all(hub, relay, AI_SDK)
+        frames, seq = log.slice(0, JOINED_BYTES_MAX)
+        if not frames or log.is_finished:
+            return Beginning(head=log.opening)
+        return Beginning(relay.feed.ids.at(seq), head=log.opening + joined(frames))
+
+    return begin
 
 
 def begin_at(hub: Hub, number: int, since_s: float | None = None) -> Begin:

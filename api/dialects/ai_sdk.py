@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from api.dialects.fold import Dialect, Fold, FrameFold
+from api.dialects.fold import FRAME_END, Dialect, Fold, FrameFold
 from api.dialects.native import TOKEN_PREFIX, TOKEN_SUFFIX
 from api.dialects.openai import GIVEN_UP, STREAM_RESET, failure_aside
 from api.errors import ErrorBody
@@ -59,6 +59,8 @@ _FINISH_REASONS = {
     "content_filter": "content-filter",
 }
 _encode = msgspec.json.encode
+_DELTA, _DELTA_END = b'"delta":"', b'"}' + FRAME_END
+_JOINED = (b'data: {"type":"text-delta"', b'data: {"type":"reasoning-delta"')
 
 
 @dataclass
@@ -230,6 +232,28 @@ AI_SDK = Dialect(
     headers=[(b"x-vercel-ai-ui-message-stream", b"v1")],
     is_numbered=True,
 )
+
+
+def joined(frames: bytes) -> bytes:
+    """Return whole frames with each run of deltas of a part as one: for a client that counts none.
+
+    data: {"type":"text-delta","id":"text-1","delta":" Hello"} LF LF
+    ─────────────── head ────────────────────────────  text  ─ end ─
+    """
+    pieces: list[bytes] = []
+    open_head = b""
+    for frame in frames.split(FRAME_END)[:-1]:
+        head, is_delta, text = frame.partition(_DELTA)
+        if not is_delta or not head.startswith(_JOINED):
+            pieces += (_DELTA_END, frame, FRAME_END) if open_head else (frame, FRAME_END)
+            open_head = b""
+        elif head == open_head:
+            pieces.append(text.removesuffix(b'"}'))
+        else:
+            pieces += (_DELTA_END,) if open_head else ()
+            pieces += (head, _DELTA, text.removesuffix(b'"}'))
+            open_head = head
+    return b"".join((*pieces, _DELTA_END) if open_head else pieces)
 
 
 class AiSdkFrames(FrameFold):

@@ -164,8 +164,9 @@ async def test_a_chats_running_answer_is_replayed_and_stopped_on_any_node(
         assert (await api.call("POST", path_of(chat, "stop"), node=node)).status == 204
         assert (await api.get(path_of(chat), node=node)).status == 204
 
-    found = chunks(await replay)
-    assert found == chunks(await counted)
+    found, whole = chunks(await replay), chunks(await counted)
+    # Where nobody counts, the text so far may be one delta.
+    assert (kinds(found), text_of(found)) == (kinds(whole), text_of(whole))
     assert found[0]["messageId"] == run
     assert kinds(found)[-3:] == ["text-end", "abort", "finish"]
     assert found[-1]["finishReason"] == "other"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.routing import Match
 
-from api.ai_sdk import RawRoute, begin_at, name_of, read_index
-from api.dialects.ai_sdk import AI_SDK
+from api.ai_sdk import RawRoute, begin_at, name_of, read_index, replay
+from api.dialects.ai_sdk import AI_SDK, RESET_STEP, joined
 from api.hub.relay import Relay
 from api.stream import Beginning, stream
 from shared.errors import NotFound, RequestError
-from shared.events import End, Start
+from shared.events import Data, End, Progress, Reasoning, Reset, Start, Token, ToolCall, encode
+from shared.ids import EventId
 from shared.request import Request, encode_request
-from tests.support.bench import GENERATION, Bench, Client, make_scope, settle
+from tests.support.bench import GENERATION, Bench, Client, make_meta, make_scope, settle
 
 REQUEST = encode_request(Request([{"role": "user", "content": "Hi"}]))
 STOP = End("completed", "stop")
@@ -173,3 +177,64 @@ def test_a_name_that_is_no_text_is_nobodys() -> None:
     asked: Any = Asked({"path_params": {"name": "%FF"}})
     with pytest.raises(NotFound):
         name_of(asked)
+
+
+# Replayed, for a client that does not count
+
+
+async def test_the_text_so_far_is_one_delta_and_the_rest_is_as_it_comes(bench: Bench) -> None:
+    client = Client()
+    meta = await bench.log.meta(GENERATION)
+    assert meta is not None
+    reading = asyncio.ensure_future(stream(
+        bench.hub, make_scope(client), client.receive, client.send,  # type: ignore[arg-type]
+        meta=meta, dialect=AI_SDK, begin=replay(bench.hub),
+    ))  # fmt: skip
+    await settle()
+    bench.log.tokens("d", "e")
+    await settle()
+    end(bench)
+    await reading
+
+    found = chunks(client)
+    deltas = [chunk["delta"] for chunk in found if chunk["type"] == "text-delta"]
+    assert deltas[0] == "abc" and "".join(deltas) == "abcde"
+    whole = chunks(await read(bench, 0))
+    others = [chunk for chunk in whole if chunk["type"] != "text-delta"]
+    assert [chunk for chunk in found if chunk["type"] != "text-delta"] == others
+
+
+def merged(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What joining means, said of the chunks."""
+    out: list[dict[str, Any]] = []
+    for chunk in found:
+        last = out[-1] if out else {}
+        if "delta" in chunk and (last.get("type"), last.get("id")) == (chunk["type"], chunk["id"]):
+            last["delta"] += chunk["delta"]
+        else:
+            out.append(dict(chunk))
+    return out
+
+
+def in_frames(frames: bytes) -> list[dict[str, Any]]:
+    return [json.loads(frame.removeprefix(b"data: ")) for frame in frames.split(b"\n\n")[:-1]]
+
+
+TEXTS = st.text() | st.sampled_from(['"delta":"', '"}', "\\", "\n\n", 'data: {"type":"text-delta"'])
+EVENTS = st.one_of(
+    TEXTS.map(Token),
+    TEXTS.map(Reasoning),
+    TEXTS.map(lambda text: ToolCall(0, "c", "f", text)),
+    st.just(Progress("pdf", 1, 2, 50.0)),
+    TEXTS.map(lambda text: Data("d", {"delta": text})),
+    st.just(Reset("restarted")),
+)
+
+
+@given(st.lists(EVENTS))
+def test_joined_frames_are_the_chunks_with_their_deltas_joined(events: list[Any]) -> None:
+    meta = make_meta(request=encode_request(Request([], dialect={RESET_STEP: True})))
+    fold = AI_SDK.new_fold(meta)
+    frames = b"".join(fold.add(EventId(1, seq), encode(e)) for seq, e in enumerate(events, 1))
+
+    assert in_frames(joined(frames)) == merged(in_frames(frames))
