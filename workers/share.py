@@ -2,7 +2,7 @@
 
 Batch lines alone never fill a worker (at most three quarters of its slots), and one always has a
 slot when some wait, however busy the interactive lane is; but a lone slot is interactive first.
-Source: docs/protocol.md, "Files and batches".
+Source: docs/batches.md, "Beside people".
 """
 
 from __future__ import annotations

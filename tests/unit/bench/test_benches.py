@@ -34,7 +34,7 @@ async def test_it_runs_and_the_texts_are_exact(stage: Stage, name: str) -> None:
 
 
 # These have one figure for each percentile or resource, and nobody beside Tailrace.
-NAMELESS = ("first_token", "append_to_socket", "redis_cost", "transports")
+NAMELESS = ("first_token", "append_to_socket", "redis_cost", "transports", "batch")
 
 
 async def test_a_reader_that_loses_a_token_spoils_the_run(stage: Stage) -> None:
