@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from jobs.arq_worker import AWAY_PAUSE_S, JobsWorker, build_worker
 from jobs.batch.outside import batch_end, scheduled_batches
 from jobs.batch.source import build_batches
+from jobs.janitor import Rounds, round_cron
 from jobs.schedules import Firings, generations
 from jobs.source import Source
 from jobs.webhooks import Webhooks
@@ -79,7 +80,8 @@ async def _serve(settings: Settings) -> int:
         build_batches(redis, store, settings),
     ]
     functions = [function for source in sources for function in source.functions]
-    worker = build_worker(settings, functions, [janitor_cron()])
+    worker = build_worker(settings, functions, [janitor_cron(), round_cron()])
+    worker.ctx["rounds"] = Rounds(redis, files, settings)
     worker.ctx["janitor"] = Janitor(redis, store, settings)
     stopping = asyncio.Event()
     worker.ctx["stopping"] = stopping

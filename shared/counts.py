@@ -14,6 +14,11 @@ from shared.redis_client import Client, translated
 WHAT = (
     "webhooks_delivered", "webhook_attempts_failed", "webhook_addresses_refused",
     "webhooks_given_up", "schedules_fired", "schedules_late", "schedules_refused",
+    # what the janitors find
+    "generations_put_back", "queue_timeouts", "queue_entries_dropped", "workers_forgotten",
+    "consumers_dropped", "index_entries_dropped", "files_expired", "files_orphaned",
+    "files_missing", "files_unfinished", "batch_parts_orphaned", "schedules_mended",
+    "webhooks_mended",
 )  # fmt: skip
 AHEAD = {
     "webhooks": keys.HOOKS_WAITING,

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 
 from shared import keys
+from shared.counts import count
 from shared.errors import Unavailable
 from shared.events import End
 from shared.ids import EventId
 from shared.outcomes import Top, failed
-from shared.queue import Presence, forget, workers_seen
+from shared.queue import forget, workers_seen
 from shared.redis_client import Client, translated
 from shared.settings import Settings
 from shared.store import Store
@@ -55,47 +57,54 @@ class Janitor:
                 return 0
         now_ms = await self.store.now_ms()
         patience_s = min(self.settings.queue_wait_s, NEVER_BEGAN_S, ABSENT_S)
-        acted = 0
+        found: Counter[str] = Counter()
         for priority in keys.PRIORITIES:
-            acted += await self._sweep_index(keys.waiting(priority), priority, now_ms, patience_s)
+            found += await self._sweep_index(keys.waiting(priority), priority, now_ms, patience_s)
         # A living worker says every third of a lease what it runs, so only the rest is looked at.
-        acted += await self._sweep_index(
+        found += await self._sweep_index(
             keys.RUNNING, "interactive", now_ms, 2 * self.settings.lease_s
         )
-        await self._drop_gone_workers(now_ms)
-        return acted
+        found["workers_forgotten"] = await self._drop_gone_workers(now_ms)
+        await count(self.redis, found)
+        return found.total()
 
-    async def _sweep_index(self, index: str, priority: str, now_ms: int, older_s: float) -> int:
+    async def _sweep_index(
+        self, index: str, priority: str, now_ms: int, older_s: float
+    ) -> Counter[str]:
         with translated():
             members = await self.redis.zrangebyscore(
                 index, "-inf", now_ms - older_s * 1000, start=0, num=LOOKED_AT_MAX, withscores=True
             )
         ids = [member.decode() for member, _ in members]
         tops = await self.store.tops(ids) if ids else []
-        acted = 0
+        found: Counter[str] = Counter()
         for generation_id, (_, since_ms), top in zip(ids, members, tops, strict=True):
-            acted += await self._look(index, priority, generation_id, int(since_ms), top)
-        return acted
+            finding = await self._look(index, priority, generation_id, int(since_ms), top)
+            if finding:
+                found[finding] += 1
+        return found
 
     async def _look(
         self, index: str, priority: str, generation_id: str, since_ms: int, top: Top
-    ) -> bool:
+    ) -> str:
+        """Act on one; returns what it was, as it is counted; empty: all is well."""
         age_s = (top.now_ms - since_ms) / 1000
         if top.status is None:
-            if age_s > ABSENT_S:  # lost, or never accepted; a living worker would bring it back
-                with translated():
-                    await self.redis.zrem(index, generation_id)
-            return age_s > ABSENT_S
+            if age_s <= ABSENT_S:  # lost, or never accepted; a living worker brings it back
+                return ""
+            with translated():
+                await self.redis.zrem(index, generation_id)
+            return "queue_entries_dropped"
         if top.status not in ("queued", "running"):
             await forget(self.redis, generation_id, self.store.retention_ms)
-            return True
+            return "queue_entries_dropped"
         idle_s = (top.now_ms - max(top.lease_ms, top.waiting_since_ms)) / 1000
         if idle_s > self.settings.queue_wait_s and await self._time_out(generation_id):
-            return True
+            return "queue_timeouts"
         if self._is_lost(top, idle_s):
             await self.store.requeue(generation_id, priority)
-            return True
-        return False
+            return "generations_put_back"
+        return ""
 
     def _is_lost(self, top: Top, idle_s: float) -> bool:
         """Whether somebody should have taken it by now; a wrong yes only costs a look."""
@@ -114,11 +123,13 @@ class Janitor:
             await forget(self.redis, generation_id, self.store.retention_ms)
         return isinstance(outcome, EventId)
 
-    async def _drop_gone_workers(self, now_ms: int) -> None:
+    async def _drop_gone_workers(self, now_ms: int) -> int:
+        dropped = 0
         for presence in await workers_seen(self.redis):
             if now_ms - presence.at_ms > WORKER_GONE_S * 1000:
                 with translated():
-                    await self.redis.hdel(keys.WORKERS, presence.worker)  # type: ignore[misc]
+                    dropped += await self.redis.hdel(keys.WORKERS, presence.worker)  # type: ignore[misc]
+        return dropped
 
 
 def timed_out(wait_s: float) -> End:
@@ -126,8 +137,3 @@ def timed_out(wait_s: float) -> End:
     return failed(
         "queue_timeout", f"no worker took it within {wait_s:g} s: ask again", retryable=True
     )
-
-
-def is_recent(presence: Presence, now_ms: int, lease_s: float) -> bool:
-    """Whether a worker has been seen lately enough to be counted on."""
-    return now_ms - presence.at_ms < 2 * lease_s * 1000

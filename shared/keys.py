@@ -60,6 +60,7 @@ JANITOR = "tr:{q}:janitor"
 JOBS_WAKE = "tr:{jobs}:wake"
 JOBS_COUNTS = "tr:{jobs}:counts"
 SCHEDULES = "tr:{jobs}:schedules"
+SCHEDULES_UNFINISHED = "tr:{jobs}:unfinished:"
 HOOKS_WAITING = "tr:{jobs}:hooks:waiting"
 HOOKS_HOSTS = "tr:{jobs}:hooks:hosts"
 BATCHES_ACTIVE = "tr:{jobs}:batches"
@@ -162,7 +163,7 @@ def schedules_of(owner: str) -> str:
 
 
 def schedules_unfinished(owner: str) -> str:
-    return f"tr:{{jobs}}:unfinished:{_digest(owner)}"
+    return SCHEDULES_UNFINISHED + _digest(owner)
 
 
 def schedule_key(owner: str, key: str) -> str:

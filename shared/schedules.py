@@ -135,12 +135,19 @@ class Schedules:
     async def page(self, owner: str, limit: int, *, before_ms: int | None) -> list[Schedule]:
         """Return an owner's schedules, newest first; those made before `before_ms`."""
         highest = "+inf" if before_ms is None else f"({before_ms}"
-        with translated():
-            found = await self.redis.zrevrangebyscore(
-                keys.schedules_of(owner), highest, "-inf", start=0, num=limit
-            )
-        schedules = await self._read([raw.decode() for raw in found])
-        return [one for one in schedules if one is not None and one.owner == owner]
+        found: list[Schedule] = []
+        start = 0
+        while len(found) < limit:
+            with translated():
+                raws = await self.redis.zrevrangebyscore(
+                    keys.schedules_of(owner), highest, "-inf", start=start, num=limit
+                )
+            read = await self._read([raw.decode() for raw in raws])
+            found += [one for one in read if one is not None and one.owner == owner]
+            start += len(raws)
+            if len(raws) < limit:
+                break
+        return found[:limit]
 
     async def delete(self, schedule: Schedule) -> bool:
         """Delete a schedule; what it has made stays."""

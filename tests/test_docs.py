@@ -26,6 +26,7 @@ from api.metrics import Metrics
 from api.openapi import DOCUMENT
 from cli.main import build_parser
 from shared import events
+from shared.counts import WHAT
 from shared.errors import TailraceError
 from shared.queue import Presence
 from shared.settings import NOT_YET, PREFIX, Settings
@@ -209,6 +210,12 @@ def test_every_count_of_a_worker_is_described() -> None:
     rows = table_rows(page("docs/operations.md"))
 
     assert set(worker._presence(0).counters) <= set(rows)
+
+
+def test_every_count_of_the_jobs_role_is_described() -> None:
+    rows = table_rows(page("docs/operations.md"))
+
+    assert set(WHAT) <= set(rows)
 
 
 def test_the_log_events_described_are_those_there_are() -> None:

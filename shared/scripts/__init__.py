@@ -22,7 +22,7 @@ from shared.resp import Line, encode_words
 FOLDER = Path(__file__).parent
 WITHOUT_PRELUDE = (
     "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
-    "schedule_add", "schedule_delete", "schedule_done", "schedule_fire",
+    "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
 )  # fmt: skip
 # These make room or keep a promise, so they must pass when memory is full (server 7.0 or newer).
 ALLOW_OOM = (

@@ -165,6 +165,19 @@ async def test_a_page_is_the_owners_newest_first(schedules):
     assert [one.id for one in rest] == [schedule(0).id]
 
 
+async def test_a_page_is_full_though_some_have_run_out(schedules):
+    """What was over is forgotten after a day; the index learns it later."""
+    schedules.schedules_max = 9
+    for number in range(5):
+        await schedules.add(schedule(number))
+        await schedules.redis.zadd(keys.schedules_of("alice"), {schedule(number).id: number + 1})
+    await schedules.redis.delete(keys.schedule(schedule(4).id), keys.schedule(schedule(3).id))
+
+    page = await schedules.page("alice", 2, before_ms=None)
+
+    assert [one.id for one in page] == [schedule(2).id, schedule(1).id]
+
+
 async def test_what_is_deleted_is_gone_everywhere(schedules):
     one = schedule()
     await schedules.add(one)

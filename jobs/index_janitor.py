@@ -1,0 +1,153 @@
+"""Indexes that say what is no longer so, and records that no index names: mended.
+
+Walks the whole key space by SCAN, some steps in each round, and goes on where the last round
+stopped. An entry is dropped only where its generation has been absent twice, some time apart: a
+worker that lives writes again what Redis has lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from shared import keys
+from shared.redis_client import Client, translated
+
+STEPS = 200  # in one round, of `COUNT` keys each
+COUNT = 500
+PAGE = 1_000  # members of one index at a time
+SUSPECTS_MAX = 10_000
+ABSENT_S = 12.0  # a worker restores within 10 s, or never
+GENERATIONS = ("tr:owner:", "tr:session:", "tr:{chat:")
+HOOK, SCHEDULE = keys.hook(""), keys.schedule("")
+BATCHES = "tr:batches:"
+OWNED, UNFINISHED = keys.SCHEDULES + ":", keys.SCHEDULES_UNFINISHED
+
+
+class IndexJanitor:
+    """One process's rounds through the key space."""
+
+    def __init__(self, redis: Client) -> None:
+        self.redis = redis
+        self._cursor = 0
+
+    async def mend(self) -> Counter[str]:
+        """Look at the next part of the key space.
+
+        Raises:
+            Unavailable.
+        """
+        found: Counter[str] = Counter()
+        suspects: list[tuple[str, str]] = []
+        for _ in range(STEPS):
+            with translated():
+                self._cursor, names = await self.redis.scan(self._cursor, match="tr:*", count=COUNT)
+            for name in [raw.decode() for raw in names]:
+                if name.startswith(GENERATIONS) and not name.endswith(":stops"):
+                    suspects += await self._absent(name, keys.meta, SUSPECTS_MAX - len(suspects))
+                else:
+                    found += await self._mend_jobs(name)
+            if self._cursor == 0:
+                break
+        found["index_entries_dropped"] += await self._drop_absent(suspects)
+        return found
+
+    async def _absent(
+        self, index: str, key: Callable[[str], str], limit: int
+    ) -> list[tuple[str, str]]:
+        """The entries of an index, oldest first, that name what is not there."""
+        absent: list[tuple[str, str]] = []
+        start = 0
+        while len(absent) < limit:
+            with translated():
+                members = await self.redis.zrange(index, start, start + PAGE - 1)
+            ids = [raw.decode() for raw in members]
+            known = await self._exist([key(one) for one in ids])
+            absent += [
+                (index, one) for one, is_there in zip(ids, known, strict=True) if not is_there
+            ]
+            start += PAGE
+            if len(ids) < PAGE:
+                break
+        return absent[:limit]
+
+    async def _drop_absent(self, suspects: Sequence[tuple[str, str]]) -> int:
+        if not suspects:
+            return 0
+        await asyncio.sleep(ABSENT_S)
+        known = await self._exist([keys.meta(one) for _, one in suspects])
+        gone = [pair for pair, is_there in zip(suspects, known, strict=True) if not is_there]
+        return await self._remove(gone)
+
+    async def _remove(self, entries: Iterable[tuple[str, str]]) -> int:
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for index, member in entries:
+                pipeline.zrem(index, member)
+            return sum(await pipeline.execute())
+
+    async def _exist(self, names: Sequence[str]) -> list[bool]:
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipeline.exists(name)
+            return [bool(number) for number in await pipeline.execute()] if names else []
+
+    # What the jobs role has to do
+
+    async def _mend_jobs(self, name: str) -> Counter[str]:
+        if name.startswith(SCHEDULE):
+            return Counter(schedules_mended=await self._mend_schedule(name.removeprefix(SCHEDULE)))
+        if name.startswith(HOOK):
+            return Counter(webhooks_mended=await self._mend_hook(name.removeprefix(HOOK)))
+        if name.startswith((OWNED, BATCHES)):  # whose records have run out, as they should
+            key = keys.schedule if name.startswith(OWNED) else keys.batch
+            await self._remove(await self._absent(name, key, SUSPECTS_MAX))
+        elif name.startswith(UNFINISHED):
+            return Counter(schedules_mended=await self._mend_unfinished(name))
+        return Counter()
+
+    async def _mend_schedule(self, schedule_id: str) -> int:
+        """One that is due again stands in all three indexes."""
+        with translated():
+            fields = await self.redis.hmget(
+                keys.schedule(schedule_id), ["owner", "next", "created"]
+            )  # type: ignore[misc]
+            owner, next_ms, created_ms = fields
+            if not owner or not created_ms:
+                return 0
+            pipeline = self.redis.pipeline()
+            pipeline.zadd(keys.schedules_of(owner.decode()), {schedule_id: created_ms}, nx=True)
+            if next_ms:
+                pipeline.zadd(keys.SCHEDULES, {schedule_id: next_ms}, nx=True)
+                pipeline.sadd(keys.schedules_unfinished(owner.decode()), schedule_id)
+            return int(any(await pipeline.execute()))
+
+    async def _mend_unfinished(self, name: str) -> int:
+        """Those that are over, or gone, count against nobody's limit."""
+        with translated():
+            members: set[bytes] = await self.redis.smembers(name)  # type: ignore[misc]
+            pipeline = self.redis.pipeline(transaction=False)
+            for member in members:
+                pipeline.hget(keys.schedule(member.decode()), "next")
+            times = await pipeline.execute() if members else []
+            over = [one for one, next_ms in zip(members, times, strict=True) if not next_ms]
+            return int(await self.redis.srem(name, *over)) if over else 0  # type: ignore[misc]
+
+    async def _mend_hook(self, subject_id: str) -> int:
+        """One that waits is looked at, one that is due is delivered."""
+        with translated():
+            now = await self.redis.time()
+            fields = await self.redis.hmget(keys.hook(subject_id), ["state", "host"])  # type: ignore[misc]
+            state, host = fields
+            pipeline = self.redis.pipeline()
+            if state == b"waiting":
+                pipeline.zadd(keys.HOOKS_WAITING, {subject_id: now[0] * 1000}, nx=True)
+            elif state == b"due" and host:
+                due = keys.hooks_due(host.decode())
+                pipeline.zadd(due, {subject_id: now[0] * 1000}, nx=True)
+                pipeline.zadd(keys.HOOKS_HOSTS, {host: now[0] * 1000}, nx=True)
+            else:
+                return 0
+            return int(bool((await pipeline.execute())[0]))

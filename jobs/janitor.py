@@ -1,0 +1,136 @@
+"""The jobs role's rounds: finds what has been left, and what has drifted, and puts it right.
+
+Some minutes apart, one process at a time (arq sees to that), everything that a crash or a loss can
+leave behind: files and their records, parts of batches that are gone, consumers of workers that are
+gone, entries of indexes whose generation is gone, schedules and webhooks that no index names. Each
+finding is counted. Every step may be repeated and may race with any other. What must happen within
+seconds is the backstop's (shared/janitor.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from arq import cron
+from arq.cron import CronJob
+from redis.exceptions import ResponseError
+
+from jobs.index_janitor import IndexJanitor
+from shared import keys
+from shared.batches import Batches
+from shared.counts import count
+from shared.errors import Unavailable
+from shared.file_sweep import ORPHAN_S, sweep_files
+from shared.files import FileStore
+from shared.redis_client import Client, translated
+from shared.scripts import Scripts
+from shared.settings import Settings
+
+log = logging.getLogger(__name__)
+
+EVERY_MINUTES = 5
+TIMEOUT_S = 240
+CONSUMER_IDLE_S = 3_600.0
+PARTS = "batches/"
+NAME = "round"
+
+Check = Callable[[], Awaitable[Counter[str]]]
+
+
+class Rounds:
+    """One round after the other; each check by itself, so that one that fails stops no other."""
+
+    def __init__(self, redis: Client, files: FileStore, settings: Settings) -> None:
+        self.redis = redis
+        self.files = files
+        self.batches = Batches(redis, settings)
+        self.indexes = IndexJanitor(redis)
+        self.scripts = Scripts(redis)
+
+    async def make(self) -> Counter[str]:
+        """Make one round; returns what was found."""
+        checks: Sequence[Check] = (
+            self.drop_files,
+            self.drop_parts,
+            self.drop_consumers,
+            self.indexes.mend,
+        )
+        found: Counter[str] = Counter()
+        for check in checks:
+            try:
+                one = await check()
+                await count(self.redis, one)
+            except Unavailable as exc:  # the next round does the rest
+                log.warning("round cut short", extra={"reason": str(exc)})
+                continue
+            found += one
+        if found:
+            log.info("round made", extra=dict(found))
+        return found
+
+    async def drop_files(self) -> Counter[str]:
+        """What of files is nobody's."""
+        swept = await sweep_files(self.files)
+        return Counter(
+            files_expired=swept.expired,
+            files_orphaned=swept.orphans,
+            files_missing=swept.missing,
+            files_unfinished=swept.remains,
+        )
+
+    async def drop_parts(self) -> Counter[str]:
+        """What batches that have ended, or are gone, have left of their results' parts."""
+        before_s = time.time() - ORPHAN_S
+        dropped, known = 0, dict[str, bool]()
+        async for info in self.files.objects.list(PARTS):
+            batch_id, _, rest = info.name.removeprefix(PARTS).partition("/")
+            if not rest or info.modified_s > before_s:
+                continue
+            if batch_id not in known:
+                batch = await self.batches.load(batch_id)
+                known[batch_id] = batch is not None and not batch.is_final
+            if not known[batch_id]:
+                dropped += await self.files.objects.delete(info.name)
+        return Counter(batch_parts_orphaned=dropped)
+
+    async def drop_consumers(self) -> Counter[str]:
+        """Workers that are gone, and hold nothing."""
+        dropped, idle_ms = 0, round(CONSUMER_IDLE_S * 1000)
+        for lane in map(keys.lane, keys.LANES):
+            async for name in self._idle_consumers(lane, idle_ms):
+                dropped += int(
+                    await self.scripts.run("consumer_drop", [lane], [keys.GROUP, name, idle_ms])
+                )
+        return Counter(consumers_dropped=dropped)
+
+    async def _idle_consumers(self, lane: str, idle_ms: int) -> AsyncIterator[bytes]:
+        with translated():
+            try:
+                rows: list[Any] = await self.redis.xinfo_consumers(lane, keys.GROUP)
+            except ResponseError as exc:
+                if not str(exc).startswith(("NOGROUP", "no such key")):
+                    raise
+                return  # nobody has ever worked here
+        for row in rows:
+            if row["pending"] == 0 and row["idle"] >= idle_ms:
+                yield row["name"]
+
+
+async def make_round(ctx: dict[Any, Any]) -> int:
+    """One round, as arq calls it."""
+    rounds: Rounds = ctx["rounds"]
+    async with asyncio.timeout(TIMEOUT_S):
+        return (await rounds.make()).total()
+
+
+def round_cron() -> CronJob:
+    every = set(range(0, 60, EVERY_MINUTES))
+    return cron(
+        make_round, name=NAME, minute=every, second=30, timeout=TIMEOUT_S + 10,
+        keep_result=0, max_tries=1,
+    )  # fmt: skip
