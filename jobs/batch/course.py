@@ -70,6 +70,7 @@ class Course:
         self._reader = InputReader(self._lines)
         self._commits = 0
         self._window = 0
+        self._now_ms = batch.created_at_ms
 
     @property
     def is_done(self) -> bool:
@@ -78,6 +79,7 @@ class Course:
 
     async def resume(self) -> None:
         """Take over what is in flight. To be called once, before everything else."""
+        self._now_ms = await self.tools.store.now_ms()
         flying = await self.lease.flight()
         async for at, raw in fetch(self.tools.files, self.record, flying):
             self._admit(at, raw, is_repeat=True)
@@ -172,7 +174,7 @@ class Course:
     async def _is_over(self) -> bool:
         """Whether the batch has come to another status, or to its time."""
         self.batch = await self.lease.load()
-        now_ms = await self.tools.store.now_ms()
+        now_ms = self._now_ms = await self.tools.store.now_ms()
         presences = await workers_seen(self.tools.redis)
         self._window = window_of(presences, now_ms, 2000 * self.tools.settings.lease_s)
         return self.batch.status != "in_progress" or now_ms >= self.batch.expires_at_ms
@@ -197,14 +199,18 @@ class Course:
         return len(lines)
 
     def _admit(self, at: Flying, raw: bytes, *, is_repeat: bool) -> None:
-        wait_s = (self.batch.expires_at_ms - self.batch.created_at_ms) / 1000
-        query = read_query(raw, self.terms, wait_s)
+        query = read_query(raw, self.terms, self._wait_s)
         named = line_generation_id(self.batch.id, at.line, at.tries)
         one = Aloft(at, query.custom_id, named, query.new, is_repeat=is_repeat)
         self.flight.add(one)
         if query.error is not None:
             one.generation_id = ""
             self._done(one, refused(self._source(one), query.error))
+
+    @property
+    def _wait_s(self) -> float:
+        """A line waits for a worker as long as the batch may."""
+        return max(1.0, (self.batch.expires_at_ms - self._now_ms) / 1000)
 
     async def _ask(self, now_s: float) -> int:
         """Have lines accepted that nobody has asked yet, or that are to be asked again."""
@@ -213,7 +219,7 @@ class Course:
         if lacking:
             wanted = [one.at for one in lacking.values()]
             async for at, raw in fetch(self.tools.files, self.record, wanted):
-                lacking[at.line].new = read_query(raw, self.terms, 0.0).new
+                lacking[at.line].new = read_query(raw, self.terms, self._wait_s).new
         for some in _chunks(ready, ASK_LINES):
             new = [(one.generation_id, one.new) for one in some if one.new is not None]
             # No token protects what is accepted: who is not the holder any more must not do it.

@@ -1,0 +1,405 @@
+"""Batches in this process: slices, and the moments between two steps that no kill hits for sure.
+
+Real Redis, a real worker with a backend of the test's, files in a directory. With real processes
+and real kills: tests/faults/test_batches.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tracemalloc
+from collections.abc import AsyncIterator
+
+import pytest
+
+from jobs.batch import course as course_module
+from jobs.batch import result as result_module
+from jobs.batch import source as source_module
+from jobs.batch import validation as validation_module
+from jobs.batch.source import BatchSource, build_batches
+from shared import keys
+from shared.batch_lease import BatchLease
+from shared.batches import Batch, Batches, NewBatch, parts_prefix
+from shared.errors import BackendError, Unavailable
+from shared.events import Token
+from shared.ids import new_batch_id
+from tests.support.batch import by_id, encoded, line
+from tests.support.stage import DEADLINE_S, Stage
+from tests.support.wait import until
+from workers.backends.contract import Finish
+
+OWNER = "alice"
+NATIVE = "/v1/generations"
+
+
+async def says(prefix):
+    yield [Token("Hello")]
+    yield [Token(" you"), Finish("stop")]
+
+
+class Desk:
+    """A jobs process's batches, and the answers of one owner."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.stopping = asyncio.Event()
+        self.batches = Batches(stage.redis, stage.settings)
+        self.source = self.another()
+
+    def another(self) -> BatchSource:
+        """One more process's."""
+        source = build_batches(self.stage.redis, self.stage.store, self.stage.settings)
+        source.tools.models.clear()  # type: ignore[attr-defined]
+        source.tools.models.update(self.stage.models)  # type: ignore[attr-defined]
+        return source
+
+    @property
+    def files(self):
+        return self.source.tools.files
+
+    async def submit(self, lines: int = 20, *, pad: int = 0, window_s: float = 600.0) -> str:
+        bodies = ({"prompt": f"say {n}" + "x" * pad} for n in range(lines))
+        content = encoded(line(f"c{n}", body, NATIVE) for n, body in enumerate(bodies))
+        return await self.submit_bytes(content, window_s=window_s)
+
+    async def submit_bytes(self, content: bytes, *, window_s: float = 600.0) -> str:
+        async def pieces() -> AsyncIterator[bytes]:
+            for at in range(0, len(content), 100_000):
+                yield content[at : at + 100_000]
+
+        file = await self.files.create(OWNER, "in.jsonl", "batch", pieces(), bytes_max=2**30)
+        new = NewBatch(new_batch_id(), OWNER, NATIVE, file.id, "10m", window_s)
+        await self.batches.create(new)
+        return new.batch_id
+
+    async def slice(self, batch_id: str, source: BatchSource | None = None) -> None:
+        await (source or self.source).run({"stopping": self.stopping}, batch_id)
+
+    async def run(self, batch_id: str) -> Batch:
+        """Slice after slice, to the end."""
+        async with asyncio.timeout(DEADLINE_S * 2):
+            while not (batch := await self.batches.get(batch_id, OWNER)).is_final:
+                await self.slice(batch_id)
+                await self.stage.redis.hset(keys.meta(batch_id), "lease", "0")
+        return batch
+
+    async def rows(self, file_id: str) -> dict[str, dict]:
+        if not file_id:
+            return {}
+        record = await self.files.get(file_id, OWNER)
+        content = b"".join([piece async for piece in self.files.read(record)])
+        return by_id([json.loads(raw) for raw in content.splitlines()])
+
+    async def starts(self, batch_id: str) -> int:
+        entries = await self.stage.redis.xrange(keys.log(batch_id))
+        return sum(b'"type":"start"' in fields[b"e"] for _, fields in entries)
+
+
+@pytest.fixture
+async def desk(redis_server, real_redis, tmp_path):
+    async with Stage(redis_server.url, says, data_dir=str(tmp_path), lease_s=2.0) as stage:
+        await stage.start()
+        yield Desk(stage)
+
+
+@contextlib.contextmanager
+def failing_once(owner, name, *, before: bool = True):
+    """The next call of a method does not get through, or its answer does not come back."""
+    whole = getattr(owner, name)
+    calls = []
+
+    async def broken(self, *args, **kwargs):
+        calls.append(args)
+        if len(calls) > 1:
+            return await whole(self, *args, **kwargs)
+        if not before:
+            await whole(self, *args, **kwargs)
+        raise Unavailable("as told")
+
+    setattr(owner, name, broken)
+    try:
+        yield
+    finally:
+        setattr(owner, name, whole)
+    assert calls, f"{name} was never called"
+
+
+def names(count: int) -> set[str]:
+    return {f"c{n}" for n in range(count)}
+
+
+# Slices
+
+
+async def test_a_batch_goes_on_over_many_slices(desk, monkeypatch):
+    monkeypatch.setattr(source_module, "SLICE_S", 0.02)
+    batch_id = await desk.submit(200)
+
+    batch = await desk.run(batch_id)
+
+    assert (batch.status, batch.completed) == ("completed", 200)
+    assert (await desk.rows(batch.output_file_id)).keys() == names(200)
+    assert await desk.starts(batch_id) > 2
+    assert len(desk.stage.backend.seeds) == 200, "each line was asked once"
+
+
+async def test_a_second_slice_beside_the_first_leaves_at_once(desk):
+    batch_id = await desk.submit(200)
+    other = desk.another()
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(desk.slice(batch_id))
+        await until(lambda: desk.stage.backend.seeds, DEADLINE_S, "a line that runs")
+
+        await desk.slice(batch_id, other)
+
+        assert not first.done()
+    assert await desk.starts(batch_id) == 1
+
+
+async def test_a_slice_that_is_told_to_stop_keeps_what_is_done(desk):
+    batch_id = await desk.submit(400)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(desk.slice(batch_id))
+        await until(lambda: len(desk.stage.backend.seeds) > 100, DEADLINE_S, "some lines")
+        desk.stopping.set()
+    stopped = await desk.batches.get(batch_id, OWNER)
+    desk.stopping.clear()
+
+    assert stopped.status == "in_progress" and 0 < stopped.completed < 400
+    batch = await desk.run(batch_id)
+    assert (await desk.rows(batch.output_file_id)).keys() == names(400)
+    assert len(desk.stage.backend.seeds) == 400
+
+
+async def test_only_what_nobody_runs_is_due(desk):
+    batch_id = await desk.submit(1)
+    await desk.stage.redis.zadd(keys.BATCHES_ACTIVE, {"batch_never_created": 1})
+    assert [job.args for job in await desk.source.due()] == [(batch_id,)]
+
+    lease = await BatchLease.begin(desk.source.tools.log_store, batch_id, "somebody")
+    assert await desk.source.due() == []
+
+    await lease.release()
+    assert [job.args for job in await desk.source.due()] == [(batch_id,)]
+
+    await desk.run(batch_id)
+    assert await desk.source.due() == []
+    assert await desk.stage.redis.zcard(keys.BATCHES_ACTIVE) == 0
+
+
+# Between two steps
+
+
+@pytest.mark.parametrize("name", ["take", "commit", "move"])
+@pytest.mark.parametrize("before", [True, False], ids=["not sent", "not answered"])
+async def test_a_step_that_fails_is_done_again_by_the_next_slice(desk, name, before):
+    batch_id = await desk.submit(30)
+    with failing_once(BatchLease, name, before=before):
+        batch = await desk.run(batch_id)
+
+    assert (batch.status, batch.completed, batch.failed) == ("completed", 30, 0)
+    assert (await desk.rows(batch.output_file_id)).keys() == names(30)
+    assert len(desk.stage.backend.seeds) == 30
+
+
+async def test_a_crash_between_the_files_and_the_last_status(desk):
+    """The files are there already, and their parts are gone."""
+    batch_id = await desk.submit(5)
+    moved, calls = BatchLease.move, []
+
+    async def move(self, before, after, **more):
+        if after == "completed" and not calls:
+            calls.append(after)
+            raise Unavailable("as told")
+        return await moved(self, before, after, **more)
+
+    BatchLease.move = move
+    try:
+        batch = await desk.run(batch_id)
+    finally:
+        BatchLease.move = moved
+
+    assert calls
+    assert batch.status == "completed"
+    assert (await desk.rows(batch.output_file_id)).keys() == names(5)
+
+
+async def test_nothing_is_left_but_the_files(desk):
+    batch_id = await desk.submit(5)
+    batch = await desk.run(batch_id)
+
+    left = [found.name async for found in desk.files.list_objects(parts_prefix(batch_id))]
+    found = {key.decode() async for key in desk.stage.redis.scan_iter(f"tr:{{{batch_id}}}:*")}
+
+    assert left == []
+    assert found == {keys.batch(batch_id), keys.meta(batch_id), keys.log(batch_id)}
+    assert batch.output_file_id and not batch.error_file_id
+
+
+async def test_a_part_that_was_written_and_never_committed_does_not_count(desk):
+    batch_id = await desk.submit(10)
+    with failing_once(BatchLease, "commit"):
+        await desk.slice(batch_id)
+    parts = [found.name async for found in desk.files.list_objects(parts_prefix(batch_id))]
+    assert len(parts) == 1
+
+    batch = await desk.run(batch_id)
+
+    assert (await desk.rows(batch.output_file_id)).keys() == names(10)
+    assert [f async for f in desk.files.list_objects(parts_prefix(batch_id))] == []
+
+
+# Cancelled at odd moments
+
+
+async def test_a_batch_can_be_cancelled_while_it_is_looked_at(desk, monkeypatch):
+    monkeypatch.setattr(validation_module, "LOOK_S", 0.0)
+    batch_id = await desk.submit(2_000, pad=1_000)
+    read, pieces = type(desk.files).read, []
+
+    async def reading(self, record, start=0):
+        async for piece in read(self, record, start):
+            pieces.append(piece)
+            if len(pieces) == 2:
+                await desk.batches.cancel(batch_id)
+            yield piece
+
+    monkeypatch.setattr(type(desk.files), "read", reading)
+    batch = await desk.run(batch_id)
+
+    assert (batch.status, batch.total) == ("cancelled", 0)
+    assert len(pieces) < 6, "it was not read on"
+    assert desk.stage.backend.seeds == []
+
+
+async def test_a_batch_can_be_cancelled_while_its_files_are_written(desk, monkeypatch):
+    batch_id = await desk.submit(5)
+    create = type(desk.files).create
+
+    async def creating(self, *args, **more):
+        record = await create(self, *args, **more)
+        if more.get("file_id"):
+            await desk.batches.cancel(batch_id)
+        return record
+
+    monkeypatch.setattr(type(desk.files), "create", creating)
+    batch = await desk.run(batch_id)
+
+    assert (batch.status, batch.completed) == ("cancelled", 5)
+    assert (await desk.rows(batch.output_file_id)).keys() == names(5)
+
+
+# What goes away
+
+
+async def test_an_input_that_is_deleted_in_the_middle_ends_the_batch(desk, monkeypatch):
+    monkeypatch.setattr(source_module, "SLICE_S", 0.2)
+    batch_id = await desk.submit(3_000)
+    await desk.slice(batch_id)
+    before = await desk.batches.get(batch_id, OWNER)
+    assert before.status == "in_progress"
+    await desk.files.delete(before.input_file_id, OWNER)
+
+    batch = await desk.run(batch_id)
+
+    assert batch.status == "failed"
+    assert json.loads(batch.errors)[0]["code"] == "input_file_gone"
+    assert len(await desk.rows(batch.output_file_id)) == batch.completed > 0
+
+
+async def test_results_that_the_store_has_lost_are_not_passed_over_in_silence(desk, monkeypatch):
+    async def finish(*args, **more):
+        await desk.files.delete_prefix(parts_prefix(batch_id))
+        return await finished(*args, **more)
+
+    finished = source_module.finish
+    monkeypatch.setattr(source_module, "finish", finish)
+    batch_id = await desk.submit(5)
+
+    batch = await desk.run(batch_id)
+
+    assert batch.status == "failed"
+    assert json.loads(batch.errors)[0]["code"] == "results_lost"
+
+
+async def test_a_line_whose_generation_is_gone_is_asked_again(desk):
+    """Sealed by a node, or deleted: what it had was never committed."""
+    batch_id = await desk.submit(3)
+    await desk.stage.kill()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(desk.slice(batch_id))
+        pending = keys.waiting("batch")
+
+        async def waiting():
+            return len(await desk.stage.redis.zrange(pending, 0, -1)) == 3
+
+        await until(waiting, DEADLINE_S, "lines that wait")
+        (gone, *_) = await desk.stage.redis.zrange(pending, 0, -1)
+        await desk.stage.store.delete(gone.decode())
+        await desk.stage.start()
+    batch = await desk.run(batch_id)
+
+    rows = await desk.rows(batch.output_file_id)
+    assert (batch.status, rows.keys()) == ("completed", names(3))
+    assert gone.decode() not in {row["response"]["request_id"] for row in rows.values()}
+
+
+async def test_an_answer_longer_than_a_page_is_whole(desk, monkeypatch):
+    monkeypatch.setattr(course_module, "LOG_ENTRIES", 2)
+    batch = await desk.run(await desk.submit(2))
+
+    rows = await desk.rows(batch.output_file_id)
+    assert {row["response"]["body"]["text"] for row in rows.values()} == {"Hello you"}
+
+
+async def test_a_model_that_workers_do_not_try_again_is_tried_again_here(
+    redis_server, real_redis, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(result_module, "PAUSE_S", 0.01)
+
+    async def fails(prefix):
+        raise BackendError("upstream_error", "it broke")
+        yield
+
+    async with Stage(
+        redis_server.url, fails, fails, says, on_takeover="fail", data_dir=str(tmp_path)
+    ) as stage:
+        await stage.start()
+        desk = Desk(stage)
+        batch = await desk.run(await desk.submit(1))
+
+        assert (batch.completed, batch.failed) == (1, 0)
+        assert len(stage.backend.seeds) == 3
+        assert len(set(stage.backend.seeds)) == 3, "each try is a generation of its own"
+
+
+# Size
+
+
+async def test_a_large_input_is_never_whole_in_memory(desk):
+    batch_id = await desk.submit(1_500, pad=20_000)
+    lease = await BatchLease.begin(desk.source.tools.log_store, batch_id, "me")
+    batch = await lease.load()
+    tracemalloc.start()
+    try:
+        await validation_module.validate(desk.source.tools, lease, batch)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (await lease.load()).total == 1_500
+    assert peak < 8_000_000, "the file has 30 MB"
+
+
+async def test_few_lines_are_in_flight_however_many_there_are(desk):
+    batch_id = await desk.submit(800)
+    most = 0
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(desk.run(batch_id))
+        while not task.done():
+            most = max(most, await desk.stage.redis.zcard(keys.waiting("batch")))
+            await asyncio.sleep(0)
+    assert 0 < most <= 150, "twice what one worker runs"
+    assert task.result().completed == 800
