@@ -294,10 +294,17 @@ async def test_a_batch_can_be_cancelled_while_its_files_are_written(desk, monkey
 # What goes away
 
 
-async def test_an_input_that_is_deleted_in_the_middle_ends_the_batch(desk, monkeypatch):
-    monkeypatch.setattr(source_module, "SLICE_S", 0.2)
-    batch_id = await desk.submit(3_000)
-    await desk.slice(batch_id)
+async def test_an_input_that_is_deleted_in_the_middle_ends_the_batch(desk):
+    batch_id = await desk.submit(1_000)
+
+    async def has_some():
+        return (await desk.batches.get(batch_id, OWNER)).completed
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(desk.slice(batch_id))
+        await until(has_some, DEADLINE_S, "lines that are done")
+        desk.stopping.set()
+    desk.stopping.clear()
     before = await desk.batches.get(batch_id, OWNER)
     assert before.status == "in_progress"
     await desk.files.delete(before.input_file_id, OWNER)
