@@ -86,17 +86,13 @@ async def _drop_unrecorded(files: FileStore, infos: list[ObjectInfo]) -> int:
 
 
 async def _drop_missing(files: FileStore) -> int:
-    """Records that promise what is not there."""
+    """Records that promise what is not there: an object always comes before its record."""
     with translated():
         entries = await files.redis.zrandmember(keys.FILES_EXPIRY, LOOKED_AT_MAX) or []
-        pipeline = files.redis.pipeline(transaction=False)
-        for entry in entries:
-            pipeline.exists(keys.file(keys.split_file_entry(entry.decode())[0]))
-        found = await pipeline.execute() if entries else []
     dropped = 0
-    for entry, is_known in zip(entries, found, strict=True):
+    for entry in entries:
         file_id, _ = keys.split_file_entry(entry.decode())
-        if is_known and await files.objects.size(PREFIX + file_id) is None:
+        if await files.objects.size(PREFIX + file_id) is None:
             await files.drop(entry.decode())
             dropped += 1
     return dropped
