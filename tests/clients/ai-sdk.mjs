@@ -1,7 +1,8 @@
 // Vercel's AI SDK without a framework, told by lines of JSON on stdin what to do: chats as useChat
-// holds them, each with one of the three transports. It says what became of a chat.
+// holds them, each with one of the three transports, or with the one of the version before (`ai` 6). It says what became of a chat.
 import { createInterface } from 'node:readline';
 import { AbstractChat, DefaultChatTransport, WebSocketChatTransport } from 'ai';
+import * as six from 'ai6';
 import { WorkflowChatTransport } from '@ai-sdk/workflow/client';
 import WebSocket from 'ws';
 
@@ -25,6 +26,7 @@ class State {
 }
 
 class Chat extends AbstractChat {}
+class Chat6 extends six.AbstractChat {}
 
 const chats = {};
 const key = process.env.API_KEY;
@@ -41,6 +43,7 @@ function transport(kind, url, requests) {
     return response;
   };
   if (kind === 'default') return new DefaultChatTransport({ api, fetch: counted });
+  if (kind === 'default6') return new six.DefaultChatTransport({ api, fetch: counted });
   if (kind === 'workflow') return new WorkflowChatTransport({ api, fetch: counted });
   return new WebSocketChatTransport({ url: `${url}/ai-sdk/ws${query}`, webSocket: WebSocket });
 }
@@ -72,7 +75,7 @@ const ops = {
   open: ({ name, kind, url, id, messages = [] }) => {
     const requests = [], finishes = [], data = [], state = new State();
     state.messages = messages;
-    const chat = new Chat({
+    const chat = new (kind === 'default6' ? Chat6 : Chat)({
       id, state,
       transport: transport(kind, url, requests),
       onFinish: ({ finishReason, isAbort, isDisconnect, isError }) =>

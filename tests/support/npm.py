@@ -66,3 +66,22 @@ def _versions(lock: Path) -> dict[str, str]:
         for path, each in packages.items()
         if path and not each.get("optional") and "version" in each
     }
+
+
+@cache
+def bundle(name: str) -> str:
+    """Return a program of tests/clients with its packages, as one script for a page.
+
+    Raises:
+        AssertionError: esbuild could not make it.
+    """
+    production = "--define:process.env.NODE_ENV='production'"
+    done = subprocess.run(
+        [installed() / ".bin" / "esbuild", name, "--bundle", "--minify", production],
+        cwd=CLIENTS,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_S,
+    )
+    assert done.returncode == 0, f"esbuild failed:\n{done.stderr}"
+    return done.stdout
