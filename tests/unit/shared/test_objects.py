@@ -80,6 +80,10 @@ async def test_a_source_that_fails_leaves_nothing(objects: ObjectStore, director
     assert left_in(directory) == []
 
 
+def is_pulling() -> bool:
+    return any("__anext__" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+
 async def test_a_writer_that_is_cancelled_leaves_nothing(
     objects: ObjectStore, directory: Path
 ) -> None:
@@ -99,6 +103,7 @@ async def test_a_writer_that_is_cancelled_leaves_nothing(
         writing = tasks.create_task(objects.put("broken", endless()))
         await is_half_way.wait()
         assert [info async for info in objects.list()] == []
+        await until(is_pulling, 5, "the store waits for more")
         writing.cancel()
 
     assert ended == [True]
