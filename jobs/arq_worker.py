@@ -57,7 +57,20 @@ class JobsWorker(Worker):
             except (RedisError, OSError) as exc:
                 log.warning("redis away", extra={"reason": str(exc)})
                 pause_s = AWAY_PAUSE_S * random.uniform(1, 3)
+            except UnicodeDecodeError:
+                pause_s = 0 if await self._drop_unreadable() else POLL_S
             await self._pause(pause_s)
+
+    async def _drop_unreadable(self) -> int:
+        """Take off the queue what is no id of a job: arq would stumble over it each time."""
+        try:
+            names: list[bytes] = await self.pool.zrange(QUEUE, 0, READ_MAX)
+            bad = [name for name in names if not _is_text(name)]
+            dropped = int(await self.pool.zrem(QUEUE, *bad)) if bad else 0
+        except (RedisError, OSError):
+            return 0
+        log.warning("job unreadable", extra={"dropped": dropped})
+        return dropped
 
     async def enqueue(self, job: Job) -> None:
         """Queue a job unless one of its id waits or runs; a free worker starts it at once.
@@ -88,6 +101,19 @@ class JobsWorker(Worker):
         await self.pool.aclose(close_connection_pool=True)
 
 
+def encode(value: Any) -> bytes:
+    """Encode a job, or how it ended: an error is kept as its text."""
+    return msgspec.json.encode(value, enc_hook=repr)
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def build_worker(
     settings: Settings, functions: Sequence[Function], crons: Sequence[CronJob]
 ) -> JobsWorker:
@@ -103,7 +129,7 @@ def build_worker(
     if not settings.jobs_redis_url:
         pool.connection_kwargs["db"] = int(pool.connection_kwargs.get("db") or 0) + 1
     redis = ArqRedis(
-        pool, job_serializer=msgspec.json.encode, job_deserializer=msgspec.json.decode,
+        pool, job_serializer=encode, job_deserializer=msgspec.json.decode,
         default_queue_name=QUEUE, expires_extra_ms=KEPT_MS,
     )  # fmt: skip
     return JobsWorker(
@@ -118,7 +144,7 @@ def build_worker(
         keep_result=0,
         expires_extra_ms=KEPT_MS,
         health_check_interval=15,
-        job_serializer=msgspec.json.encode,
+        job_serializer=encode,
         job_deserializer=msgspec.json.decode,
         timezone=UTC,
         log_results=False,

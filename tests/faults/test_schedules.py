@@ -2,75 +2,177 @@
 
 from __future__ import annotations
 
+import pickle
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
+from redis.asyncio import Redis
 
+from jobs.arq_worker import QUEUE
+from shared import keys
 from tests.support.batch import CHAT, demo_line, encoded, ended
-from tests.support.demo import demo_body
+from tests.support.jobs import DEADLINE_S, call, fired, first_dead, made, odd_cluster, plan
 from tests.support.processes import Cluster
 from tests.support.sdk import sdk
 from tests.support.wait import until
 
-DEADLINE_S = 30.0
-
 
 @pytest.fixture(scope="module")
-async def cluster() -> Any:
-    async with Cluster(api=1, workers=1, jobs=True) as cluster:
+async def shared() -> AsyncIterator[Cluster]:
+    async with odd_cluster() as cluster:
         yield cluster
 
 
-async def call(cluster: Cluster, method: str, path: str, **kwargs: Any) -> tuple[int, Any]:
-    async with aiohttp.ClientSession() as session:
-        async with session.request(method, cluster.urls[0] + path, **kwargs) as response:
-            return response.status, await response.json()
+@pytest.fixture
+async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
+    await shared.heal()
+    yield shared
+    await shared.heal()
+
+
+async def settled(cluster: Cluster) -> None:
+    """Return when the jobs role has looked again at all that was due before."""
+    for number in range(2):
+        await fired(cluster, await plan(cluster, f"settled-{number}", run_at=1))
+
+
+def arq(cluster: Cluster) -> Redis:
+    """Where arq's keys are: the database after ours."""
+    return Redis.from_url(cluster.server.url.replace("/0", "/1"), protocol=2)
 
 
 async def test_what_is_due_is_started_and_can_be_found(cluster: Cluster) -> None:
-    body = {
-        **demo_body(3, 100),
-        "run_at": time.time() + 1,
-        "session": "later",
-        "metadata": {"a": 1},
-    }
-    status, schedule = await call(cluster, "POST", "/v1/generations", json=body)
-    assert status == 202 and schedule["next_run_at"]
+    schedule = await plan(cluster, "later", run_at=time.time() + 1, metadata={"a": 1})
+    assert schedule["next_run_at"]
 
-    async def fired() -> Any:
-        _, found = await call(cluster, "GET", f"/v1/schedules/{schedule['id']}")
-        return found if found["last_id"] else None
-
-    found = await until(fired, DEADLINE_S, "the firing")
+    found = await fired(cluster, schedule)
     _, generation = await call(cluster, "GET", f"/v1/generations/{found['last_id']}")
-    _, session = await call(cluster, "GET", "/v1/sessions/later")
 
     assert found["next_run_at"] is None
     assert generation["metadata"] == {"a": 1, "schedule": schedule["id"]}
-    assert [one["id"] for one in session["generations"]] == [found["last_id"]]
+    assert await made(cluster, "later") == [found["last_id"]]
 
 
 async def test_a_batch_can_be_scheduled(cluster: Cluster) -> None:
     async with sdk(cluster.urls[0] + "/v1") as client:
         content = encoded([demo_line(1), demo_line(2)])
         file = await client.files.create(file=("input.jsonl", content), purpose="batch")
-        body = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h"}
+        body = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h", "run_at": 1}
         _, gone = await call(
-            cluster, "POST", "/v1/batches", json={**body, "input_file_id": "file-none", "run_at": 1}
+            cluster, "POST", "/v1/batches", json={**body, "input_file_id": "file-none"}
         )
-        status, schedule = await call(cluster, "POST", "/v1/batches", json={**body, "run_at": 1})
+        status, schedule = await call(cluster, "POST", "/v1/batches", json=body)
         assert status == 202 and schedule["kind"] == "batch"
         assert gone["error"]["code"] == "not_found"
 
-        async def fired() -> Any:
-            _, found = await call(cluster, "GET", f"/v1/schedules/{schedule['id']}")
-            return found["last_id"]
-
-        batch_id = await until(fired, DEADLINE_S, "the firing")
-        batch = await ended(client, batch_id, DEADLINE_S)
+        batch = await ended(client, (await fired(cluster, schedule))["last_id"], DEADLINE_S)
 
     assert batch.status == "completed"
     assert batch.request_counts is not None and batch.request_counts.completed == 2
     assert batch.metadata == {"schedule": schedule["id"]}
+
+
+@pytest.mark.parametrize(
+    "death", ["die before begin", "die after begin", "die after create", "die after finish"]
+)
+async def test_a_kill_between_any_two_steps_starts_one(cluster: Cluster, death: str) -> None:
+    session = death.replace(" ", "-")
+    schedule = await plan(cluster, session, prompt=death, run_at=1)
+    await first_dead(cluster)
+    found = await fired(cluster, schedule)
+    await settled(cluster)
+
+    assert await made(cluster, session) == [found["last_id"]]
+
+
+async def test_two_processes_at_one_tick_start_one_of_each(cluster: Cluster) -> None:
+    """All at once, so that both have something to do at the same time."""
+    at = time.time() + 1
+    schedules = [await plan(cluster, f"tick-{number}", run_at=at) for number in range(25)]
+    found = [await fired(cluster, schedule) for schedule in schedules]
+    await settled(cluster)
+
+    for number, one in enumerate(found):
+        assert await made(cluster, f"tick-{number}") == [one["last_id"]]
+
+
+async def missed(cluster: Cluster, schedule: dict[str, Any], since_s: float) -> None:
+    """As it stands when everybody was down at its ticks."""
+    due_ms = round((time.time() - since_s) * 1000)
+    async with cluster.redis() as redis:
+        await redis.hset(keys.schedule(schedule["id"]), "next", due_ms)
+        await redis.zadd(keys.SCHEDULES, {schedule["id"]: due_ms})
+
+
+async def test_what_was_missed_while_all_were_down_is_caught_up_once(cluster: Cluster) -> None:
+    for role in cluster.jobs:
+        role.kill()
+    once = await plan(cluster, "once", run_at=time.time() - 3_600)
+    often = await plan(cluster, "often", cron="* * * * *", timezone="Europe/Berlin")
+    await missed(cluster, often, 3_600)
+    await cluster.heal()
+    found = await fired(cluster, often)
+    await fired(cluster, once)
+    await settled(cluster)
+
+    assert len(await made(cluster, "once")) == 1
+    # The ticks of now are of now, and may have come since.
+    assert len(await made(cluster, "often")) <= 1 + (time.time() - found["last_run_at"]) // 60 + 1
+    assert found["next_run_at"] > time.time() - 60
+    status, _ = await call(cluster, "DELETE", f"/v1/schedules/{often['id']}")
+    assert status == 200
+
+
+async def test_redis_killed_and_back_with_its_file(cluster: Cluster) -> None:
+    at = time.time() + 1.5
+    schedules = [await plan(cluster, f"outage-{number}", run_at=at) for number in range(5)]
+    cluster.server.kill()
+    await until(lambda: time.time() > at + 0.5, DEADLINE_S, "the due time, without Redis")
+    cluster.server.start()
+    found = [await fired(cluster, schedule) for schedule in schedules]
+    await settled(cluster)
+
+    for number, one in enumerate(found):
+        assert await made(cluster, f"outage-{number}") == [one["last_id"]]
+    assert all(role.is_running for role in cluster.jobs), cluster.report()
+
+
+async def test_arqs_database_may_be_lost_in_mid_work(cluster: Cluster) -> None:
+    async with arq(cluster) as theirs:
+        for number in range(10):
+            schedule = await plan(cluster, f"flushed-{number}", run_at=1)
+            await theirs.flushdb()
+            found = await fired(cluster, schedule)
+            await theirs.flushdb()
+
+            assert await made(cluster, f"flushed-{number}") == [found["last_id"]]
+
+
+MALFORMED = {
+    "garbage": b"\xff\x00 no payload",
+    "empty": b"",
+    "pickle": pickle.dumps({"t": 1, "f": "fire_schedule", "a": (), "k": {}, "et": 1}),
+    "no-object": b"[1,2,3]",
+    "no-members": b"{}",
+    "unknown": b'{"t":1,"f":"nobody","a":[],"k":{},"et":1}',
+    "arguments": b'{"t":1,"f":"fire_schedule","a":["one"],"k":{"x":1},"et":1}',
+    "types": b'{"t":1,"f":"fire_schedule","a":[7,"then"],"k":{},"et":1}',
+    "old": b'{"t":1,"f":"deliver_webhook","a":["gen_long_gone","example.com"],"k":{},"et":1}',
+}
+
+
+async def test_a_malformed_payload_on_arqs_queue_stops_nothing(cluster: Cluster) -> None:
+    async with arq(cluster) as theirs:
+        for name, payload in MALFORMED.items():
+            await theirs.set(f"arq:job:{name}", payload)
+            await theirs.zadd(QUEUE, {name: 1})
+        await theirs.zadd(QUEUE, {"no-payload": 1, b"\xff no text": 1})
+        await settled(cluster)
+
+        async def is_clear() -> bool:
+            return await theirs.zcard(QUEUE) <= len(MALFORMED) // 2
+
+        await until(is_clear, DEADLINE_S, "the queue to be clear")
+    assert all(role.is_running for role in cluster.jobs), cluster.report()

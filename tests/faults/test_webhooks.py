@@ -2,65 +2,182 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
 
-import aiohttp
 import pytest
+from redis.asyncio import Redis
 
+from shared import keys
 from tests.support.batch import demo_line, encoded, submit
 from tests.support.demo import demo_body
+from tests.support.jobs import DEADLINE_S, ask, call, odd_cluster
 from tests.support.processes import Cluster
 from tests.support.receiver import SECRET, Receiver
 from tests.support.sdk import sdk
 from tests.support.wait import until
 
-DEADLINE_S = 30.0
-
 
 @pytest.fixture(scope="module")
-async def cluster() -> Any:
-    settings = {"webhook_private": "allow"}
-    async with Cluster(api=1, workers=1, jobs=True, settings=settings) as cluster:
+async def shared() -> AsyncIterator[Cluster]:
+    async with odd_cluster() as cluster:
         yield cluster
 
 
-async def ask(cluster: Cluster, receiver: Receiver, **members: Any) -> str:
-    body = {
-        **demo_body(5, 200),
-        "webhook": {"url": receiver.url, "secret": SECRET},
-        **members,
-    }
-    async with aiohttp.ClientSession() as session:
-        async with session.post(cluster.urls[0] + "/v1/generations", json=body) as response:
-            assert response.status == 202, await response.text()
-            return str((await response.json())["id"])
+@pytest.fixture
+async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
+    await shared.heal()
+    yield shared
+    await shared.heal()
 
 
-async def test_the_end_is_told_and_signed(cluster: Cluster) -> None:
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
     async with Receiver() as receiver:
-        generation_id = await ask(cluster, receiver, session="s", metadata={"order": 7})
-        await until(lambda: receiver.calls, DEADLINE_S, "the webhook")
-        (call,) = receiver.calls
+        yield receiver
 
-    event = call.verified()
+
+async def heard(receiver: Receiver, count: int = 1) -> None:
+    await until(lambda: len(receiver.calls) >= count, DEADLINE_S, f"{count} webhooks")
+
+
+async def test_the_end_is_told_and_signed(cluster: Cluster, receiver: Receiver) -> None:
+    generation_id = await ask(cluster, receiver.url, session="s", metadata={"order": 7})
+    await heard(receiver)
+
+    event = receiver.calls[0].verified()
     assert event["type"] == "generation.completed"
     assert event["data"]["id"] == generation_id
     assert event["data"]["session"] == "s"
     assert event["data"]["metadata"] == {"order": 7}
     assert event["data"]["usage"]["completion_tokens"] > 0
+    _, shown = await call(cluster, "GET", f"/v1/generations/{generation_id}")
+    assert "webhook" not in shown and "whsec" not in str(shown)
 
 
-async def test_the_end_of_a_batch_is_told(cluster: Cluster) -> None:
-    async with Receiver() as receiver, sdk(cluster.urls[0] + "/v1") as client:
+async def test_the_end_of_a_batch_is_told(cluster: Cluster, receiver: Receiver) -> None:
+    async with sdk(cluster.urls[0] + "/v1") as client:
         hook = {"webhook": {"url": receiver.url, "secret": SECRET}}
         batch = await submit(client, encoded([demo_line(1)]), extra_body=hook)
-        await until(lambda: receiver.calls, DEADLINE_S, "the webhook")
+        await heard(receiver)
         shown = await client.batches.retrieve(batch.id)
-        (call,) = receiver.calls
 
-    event = call.verified()
+    event = receiver.calls[0].verified()
     assert event["type"] == "batch.completed"
     assert event["data"]["id"] == batch.id
     assert event["data"]["output_file_id"] == shown.output_file_id
     assert event["data"]["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
     assert "webhook" not in shown.model_dump() and "whsec" not in shown.model_dump_json()
+
+
+async def test_a_cancel_is_told(cluster: Cluster, receiver: Receiver) -> None:
+    generation_id = await ask(cluster, receiver.url, **demo_body(1_000, 10))
+    await call(cluster, "POST", f"/v1/generations/{generation_id}/cancel")
+    await heard(receiver)
+
+    assert receiver.calls[0].verified()["type"] == "generation.cancelled"
+
+
+async def test_a_failure_is_told(cluster: Cluster, receiver: Receiver) -> None:
+    body = demo_body(10, 0, fail_at=3, fail_code="upstream_refused", fail_retryable=False)
+    await ask(cluster, receiver.url, **body)
+    await heard(receiver)
+
+    event = receiver.calls[0].verified()
+    assert event["type"] == "generation.failed"
+    assert event["data"]["error"]["code"]
+
+
+async def test_a_kill_in_the_middle_of_an_attempt_leaves_it_to_the_next(
+    cluster: Cluster, receiver: Receiver
+) -> None:
+    receiver.holds.clear()
+    generation_id = await ask(cluster, receiver.url)
+    await heard(receiver)
+    for role in cluster.jobs:
+        role.kill()
+    receiver.holds.set()
+    await cluster.heal()
+    await heard(receiver, 2)
+
+    first, second = receiver.calls[:2]
+    assert first.headers["webhook-id"] == second.headers["webhook-id"] == f"msg_{generation_id}"
+    assert first.body == second.body
+    assert second.verified()["data"]["id"] == generation_id
+
+
+async def test_what_ended_while_all_were_down_is_told(cluster: Cluster, receiver: Receiver) -> None:
+    for role in cluster.jobs:
+        role.kill()
+    generation_ids = {await ask(cluster, receiver.url) for _ in range(5)}
+
+    async def all_ended() -> bool:
+        async with cluster.redis() as redis:
+            statuses = [await redis.hget(keys.meta(one), "status") for one in generation_ids]
+        return set(statuses) == {b"completed"}
+
+    await until(all_ended, DEADLINE_S, "the ends")
+    assert not receiver.calls
+    await cluster.heal()
+    await heard(receiver, 5)
+
+    assert {call.verified()["data"]["id"] for call in receiver.calls} == generation_ids
+    assert len(receiver.calls) == 5
+
+
+async def test_a_worker_that_dies_with_its_answer_told_nobody(
+    cluster: Cluster, receiver: Receiver
+) -> None:
+    """The end stands, and its worker could not say so any more."""
+    odd = cluster.add_worker("tests.support.odd_worker")
+    await odd.ready()
+    cluster.workers[0].kill()
+    generation_id = await ask(cluster, receiver.url, prompt="die after the end")
+    assert await odd.ended(DEADLINE_S) == -9
+    cluster.workers.remove(odd)
+    await cluster.heal()
+    await heard(receiver)
+
+    assert receiver.calls[0].verified()["data"]["id"] == generation_id
+
+
+async def test_redis_killed_and_back_with_its_file(cluster: Cluster, receiver: Receiver) -> None:
+    receiver.answers = [503, 503, 204]
+    generation_ids = {await ask(cluster, receiver.url) for _ in range(3)}
+    await heard(receiver)
+    cluster.server.restart()
+
+    def all_told() -> bool:
+        return {call.event["data"]["id"] for call in receiver.calls[2:]} == generation_ids
+
+    await until(all_told, DEADLINE_S, "all webhooks")
+    assert all(role.is_running for role in cluster.jobs), cluster.report()
+
+
+async def test_arqs_database_may_be_lost_in_mid_work(cluster: Cluster, receiver: Receiver) -> None:
+    receiver.answers = [500, 204]
+    receiver.holds.clear()
+    await ask(cluster, receiver.url)
+    await heard(receiver)
+    async with Redis.from_url(cluster.server.url.replace("/0", "/1"), protocol=2) as theirs:
+        await theirs.flushdb()
+        receiver.holds.set()
+        await theirs.flushdb()
+    await heard(receiver, 2)
+
+    assert len({call.headers["webhook-id"] for call in receiver.calls}) == 1
+
+
+async def test_a_dead_receiver_holds_up_nobody_else(cluster: Cluster, receiver: Receiver) -> None:
+    async with Receiver() as dead:
+        dead.holds.clear()
+        for _ in range(20):
+            await ask(cluster, dead.url)
+        await until(lambda: len(dead.calls) == 4, DEADLINE_S, "as many as may be under way")
+        for _ in range(5):
+            await ask(cluster, receiver.url)
+        await heard(receiver, 5)
+
+        assert len(dead.calls) <= 8  # another four where a lease has run out meanwhile
+        dead.holds.set()
+        dead.answers = [410]
+        await until(lambda: len(set(dead.events())) == 20, DEADLINE_S, "all of the dead one's")
