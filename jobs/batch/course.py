@@ -162,10 +162,7 @@ class Course:
                 await self.tools.files.put_object(parts[-1], bytes(content))
         lines = gathering.lines
         await self.lease.commit(gathering.commit(name, parts))
-        left = [
-            self.flight.lines[line].generation_id for line in lines if line in self.flight.lines
-        ]
-        self.flight.leave(lines)
+        left = self.flight.leave(lines)
         kept_s = min(LINE_KEPT_S, self.tools.settings.retention_s)
         await self.tools.store.keep_for(left, round(kept_s * 1000))
 
