@@ -93,17 +93,21 @@ class Files:
     async def list(self, request: Request) -> ASGIApp:
         """GET /v1/files, the newest first."""
         owner, query = self.node.owner(request), request.query_params
-        limit = query.get("limit") or str(LIMIT)
+        limit = query.get("limit", str(LIMIT))
         if _LIMIT.fullmatch(limit) is None or not 1 <= int(limit) <= LIMIT_MAX:
             raise wrong(f"limit must be from 1 to {LIMIT_MAX}")
-        order, purpose = query.get("order") or "desc", query.get("purpose", "")
+        order, purpose = query.get("order", "desc"), query.get("purpose")
         if order not in ("asc", "desc"):
             raise wrong("order must be asc or desc")
-        if purpose and purpose not in LISTED:
+        if purpose is not None and purpose not in LISTED:
             raise wrong(f"purpose must be one of {', '.join(LISTED)}")
         async with answering():
             page, has_more = await self.files.page(
-                owner, after=query.get("after", ""), limit=int(limit), purpose=purpose, order=order
+                owner,
+                after=query.get("after", ""),
+                limit=int(limit),
+                purpose=purpose or "",
+                order=order,
             )
         return json_response(
             {
