@@ -23,6 +23,7 @@ import msgspec
 
 from shared.errors import BackendError
 from shared.events import FinishReason, Reasoning, Token, Usage
+from workers.backends.chunk_template import ChunkTemplate, learn
 from workers.backends.contract import Finish, Item
 from workers.backends.openai_failure import failure_of
 from workers.backends.openai_tools import FunctionDelta, ToolCallDelta, ToolCalls
@@ -72,6 +73,8 @@ class _Chunk(msgspec.Struct):
     message: Any = None
 
 
+LEARNINGS_MAX = 16  # of templates: a server whose chunks all differ is decoded in full
+
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
@@ -99,6 +102,8 @@ class ChatReader:
         self._tools = ToolCalls()
         self._finish: Finish | None = None
         self._usage: Any = None
+        self._template: ChunkTemplate | None = None
+        self._learnings_left = LEARNINGS_MAX
 
     @property
     def has_finish_reason(self) -> bool:
@@ -109,6 +114,11 @@ class ChatReader:
         items: list[Item] = []
         if self.is_done:
             return items
+        if self._template is not None and self._lines.is_between_events(len(data)):
+            text = self._template.text_of_event(data)
+            if text is not None:  # as nearly always
+                items.append(Token(text))
+                return items
         try:
             self._feed(data, items)
         except BackendError as failure:
@@ -180,11 +190,19 @@ class ChatReader:
                 return
         if name == b"error":
             raise failure_of(payload)
+        if self._template is not None:
+            text = self._template.text_of(payload)
+            if text is not None:
+                items.append(Token(text))
+                return
         chunk = _read_chunk(payload)
         if chunk.error or chunk.object == "error":
             raise failure_of(payload)
         if chunk.usage:
             self._usage = chunk.usage  # running counts: the last one stands
+        elif self._learnings_left and (text := _only_text(chunk)):
+            self._learnings_left -= 1
+            self._template = learn(payload, text)
         for choice in chunk.choices or ():
             if not choice.index:  # only the first answer, where a server gives several
                 self._take_choice(choice, payload, items)
@@ -239,6 +257,23 @@ def _read_chunk(payload: bytes) -> _Chunk:
         return _decode(payload)
     except (ValueError, RecursionError) as exc:  # msgspec's errors are ValueErrors
         raise BackendError("upstream_error", f"the backend sent broken data: {exc}") from exc
+
+
+def _only_text(chunk: _Chunk) -> str | None:
+    """Return the text of a chunk that does nothing but say it."""
+    if chunk.choices is None or len(chunk.choices) != 1:
+        return None
+    (choice,) = chunk.choices
+    delta = choice.delta
+    if choice.index or delta is None or choice.message is not None:
+        return None
+    if choice.error or choice.finish_reason not in UNFINISHED:
+        return None
+    others = (
+        delta.reasoning, delta.reasoning_content, delta.refusal, delta.tool_calls,
+        delta.function_call,
+    )  # fmt: skip
+    return delta.content if isinstance(delta.content, str) and not any(others) else None
 
 
 def _is_json(payload: bytes) -> bool:

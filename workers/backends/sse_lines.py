@@ -53,6 +53,11 @@ class SseLines:
         """Return the events that `data` completes."""
         return [] if self.is_too_long else self._read(self._split(data))
 
+    def is_between_events(self, size: int) -> bool:
+        """Whether `size` bytes that come now may be taken for events of their own."""
+        is_clean = not (self._part or self._data or self._name or self._skips_lf or self._is_first)
+        return is_clean and not self.is_too_long and size <= self._max
+
     def feed_eof(self) -> list[SseEvent]:
         """Return the event that was not yet closed by a blank line, if there is one.
 
