@@ -125,3 +125,13 @@ def test_recorded_streams_read_the_same(name, monkeypatch):
     plain = read(events, learns=False, monkeypatch=monkeypatch)
 
     assert read(events, learns=True, monkeypatch=monkeypatch) == plain
+
+
+@pytest.mark.parametrize("before", [b"event: error\n", b"data: 1\n", b"data: {", b"x\r"])
+def test_a_chunk_that_is_no_event_of_its_own_is_not_taken_for_one(before, monkeypatch):
+    """The fast way asks what stands before it on the wire."""
+    event = b"data: " + CHUNK % b"a" + b"\n\n"
+    pieces = [event, event, before, event, event]
+    plain = read(pieces, learns=False, monkeypatch=monkeypatch)
+
+    assert read(pieces, learns=True, monkeypatch=monkeypatch) == plain
