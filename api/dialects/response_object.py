@@ -1,7 +1,8 @@
 """The response object of OpenAI's Responses: what was asked, said back, and the items of an answer.
 
 Everything here is a function of what was stored at creation and of the log: every node gives the
-same object. What a backend does not report is null, or zero where OpenAI's types demand a number.
+same object. What a backend does not report is null, or zero where OpenAI's types demand a number;
+what was not asked for is OpenAI's own default there, as the Open Responses schema demands it.
 Pure. Source: docs/protocol.md, "Responses".
 """
 
@@ -82,23 +83,28 @@ def response_head(meta: Meta) -> dict[str, Any]:
         "id": response_id(meta.generation_id),
         "object": "response",
         "created_at": meta.created_at_ms // 1000,
+        "completed_at": None,  # the log has no times
         "background": asked.get(BACKGROUND, False),
+        "frequency_penalty": params.get("frequency_penalty", 0.0),
         "instructions": request.messages[0]["content"] if INSTRUCTED in asked else None,
         "max_output_tokens": params.get("max_tokens"),
         "max_tool_calls": None,
         "metadata": msgspec.Raw(meta.metadata or b"{}"),
         "model": meta.model,
         "parallel_tool_calls": params.get("parallel_tool_calls", True),
+        "presence_penalty": params.get("presence_penalty", 0.0),
         "previous_response_id": asked.get(PREVIOUS),
+        "prompt_cache_key": None,
         "reasoning": {"effort": params.get("reasoning_effort"), "summary": None},
+        "safety_identifier": None,
         "service_tier": "default",
         "store": UNSTORED not in asked,
-        "temperature": params.get("temperature"),
+        "temperature": params.get("temperature", 1.0),
         "text": {"format": _text_format(params.get("response_format"))},
         "tool_choice": _tool_choice(params.get("tool_choice", "auto")),
         "tools": [_tool(tool) for tool in _list(params.get("tools"))],
         "top_logprobs": params.get("top_logprobs", 0),
-        "top_p": params.get("top_p"),
+        "top_p": params.get("top_p", 1.0),
         "truncation": "disabled",
         "user": params.get("user"),
     }

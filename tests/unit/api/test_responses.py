@@ -8,6 +8,7 @@ import pytest
 
 from api.body import new_generation
 from api.dialects.response_object import response_head
+from api.dialects.responses import ResponsesFold
 from api.responses_body import parse_response
 from api.responses_input import items_of, messages_of
 from shared.accept import NewGeneration
@@ -74,6 +75,24 @@ def test_what_was_asked_is_said_back_in_its_own_form() -> None:
     assert (head["tools"], head["tool_choice"], head["text"]) == ([tool], choice, {"format": form})
     assert (head["instructions"], head["background"], head["store"]) == ("Be brief.", True, True)
     assert (head["reasoning"]["effort"], head["max_output_tokens"]) == ("low", 7)
+
+
+def test_what_the_schema_of_open_responses_demands_is_there() -> None:
+    response = ResponsesFold(recorded_meta()).response()
+    numbers = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "top_logprobs")
+    assert all(isinstance(response[name], int | float) for name in numbers)
+    texts = ("id", "object", "status", "model", "truncation", "service_tier")
+    assert all(isinstance(response[name], str) for name in texts)
+    may_be_null = (
+        "completed_at", "incomplete_details", "previous_response_id", "instructions", "error",
+        "reasoning", "user", "usage", "max_output_tokens", "max_tool_calls", "safety_identifier",
+        "prompt_cache_key",
+    )  # fmt: skip
+    others = ("output", "tools", "tool_choice", "parallel_tool_calls", "text", "store")
+    assert {*may_be_null, *others, "background", "metadata", "created_at"} < set(response)
+    asked = recorded_meta(decode_request(accepted(temperature=0.5, top_p=0.1).request))
+    found = response_head(asked)
+    assert (found["temperature"], found["top_p"]) == (0.5, 0.1)
 
 
 def test_a_tool_choice_without_tools_is_not_for_the_backend() -> None:
