@@ -19,9 +19,15 @@ from shared.errors import NotFound
 from shared.settings import Settings
 from shared.webhooks import encode_webhook
 
-WINDOW = re.compile(r"([1-9][0-9]{0,6})([smhd])", re.ASCII)
+# Up to seven days in each unit, so that a schema can say it, too.
+WINDOW = re.compile(
+    r"([1-7]d"
+    r"|([1-9][0-9]?|1[0-5][0-9]|16[0-8])h"
+    r"|([1-9][0-9]{0,3}|100[0-7][0-9]|10080)m"
+    r"|([1-9][0-9]{0,4}|[1-5][0-9]{5}|60[0-3][0-9]{3}|604[0-7][0-9]{2}|604800)s)",
+    re.ASCII,
+)
 WINDOW_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-WINDOW_S_MAX = 7 * 86_400
 FILE_ID_CHARACTERS_MAX = 128
 EXPIRES_S_MIN, EXPIRES_S_MAX = 3_600, 30 * 86_400  # as OpenAI has it
 
@@ -119,11 +125,9 @@ def _file_id(body: Mapping[str, Any]) -> str:
 
 
 def _window(value: Any) -> tuple[str, float]:
-    match = WINDOW.fullmatch(value) if isinstance(value, str) else None
-    window_s = int(match[1]) * WINDOW_UNITS_S[match[2]] if match else 0
-    if not 0 < window_s <= WINDOW_S_MAX:
+    if not isinstance(value, str) or WINDOW.fullmatch(value) is None:
         raise wrong("completion_window must be 24h, or a number of s, m, h or d up to 7d")
-    return value, float(window_s)
+    return value, float(int(value[:-1]) * WINDOW_UNITS_S[value[-1]])
 
 
 def _metadata(metadata: Any) -> bytes:

@@ -64,7 +64,9 @@ class BatchRoutes:
 
     async def _schedule(self, body: dict[str, Any], owner: str, key: str) -> ASGIApp:
         """Keep it until it is due; what would be refused now is refused now."""
-        new = self._read(marked(without_timing(body), PREFIX + "0" * 26), owner)
+        request = without_timing(body)
+        self._read(request, owner)
+        new = self._read(marked(request, PREFIX + "0" * 26), owner)  # as it will be then: larger
         async with answering():
             await find_input(self.node.files, new.input_file_id, owner)
         return await self.schedules.create(owner, "batch", body, key=key)
