@@ -171,7 +171,7 @@ async def test_where_files_lie(
 ) -> None:
     monkeypatch.setattr(doctor, "FILES_ANSWER_S", 0.5)
     for name, value in (
-        ("AWS_ENDPOINT", "http://127.0.0.1:1"), ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_ENDPOINT", "http://127.0.0.1:1"),
         ("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_REGION", "r"),
     ):  # fmt: skip
         monkeypatch.setenv(name, value)

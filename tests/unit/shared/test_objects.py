@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ConfigurationError, Unavailable
-from shared.objects import LOCAL_PART_BYTES, ObjectStore
+from shared.objects import LOCAL_PART_BYTES, REMOTE_PART_BYTES, ObjectStore
 from shared.settings import Settings
 from tests.support.pieces import left_in, mode_of, pieces, whole
+from tests.support.s3_server import S3Server, s3_server
 from tests.support.wait import until
 
 
@@ -26,47 +27,66 @@ def objects(directory: Path) -> ObjectStore:
     return ObjectStore(Settings(data_dir=str(directory.parent)))
 
 
-async def test_what_was_put_is_read_from_anywhere(objects: ObjectStore) -> None:
-    data = os.urandom(3 * LOCAL_PART_BYTES + 5)
-    await objects.put("a/streamed", pieces(data[:100], data[100:2_000_000], data[2_000_000:]))
-    await objects.put("a/whole", b"short")
+@pytest.fixture
+async def bucket(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[S3Server]:
+    async with s3_server() as server:
+        for name, value in server.variables.items():
+            monkeypatch.setenv(name, value)
+        yield server
 
-    assert await whole(objects.read("a/streamed")) == data
-    assert await whole(objects.read("a/streamed", len(data) - 7)) == data[-7:]
-    assert await whole(objects.read("a/streamed", len(data))) == b""
-    assert await whole(objects.read("a/whole", 9)) == b""
-    assert await objects.size("a/streamed") == len(data)
-    assert {info.name: info.bytes async for info in objects.list("a")} == {
+
+@pytest.fixture(params=["directory", "bucket"])
+def anywhere(request: pytest.FixtureRequest) -> ObjectStore:
+    """The same test on both kinds of place; the bucket is one that a prefix shares with others."""
+    if request.param == "directory":
+        found: ObjectStore = request.getfixturevalue("objects")
+        return found
+    server: S3Server = request.getfixturevalue("bucket")
+    server.objects["elsewhere/x"] = b"not ours"
+    return ObjectStore(Settings(files_url="s3://bucket/our/own"))
+
+
+async def test_what_was_put_is_read_from_anywhere(anywhere: ObjectStore) -> None:
+    data = os.urandom(3 * LOCAL_PART_BYTES + 5)
+    await anywhere.put("a/streamed", pieces(data[:100], data[100:2_000_000], data[2_000_000:]))
+    await anywhere.put("a/whole", b"short")
+
+    assert await whole(anywhere.read("a/streamed")) == data
+    assert await whole(anywhere.read("a/streamed", len(data) - 7)) == data[-7:]
+    assert await whole(anywhere.read("a/streamed", len(data))) == b""
+    assert await whole(anywhere.read("a/whole", 9)) == b""
+    assert await anywhere.size("a/streamed") == len(data)
+    assert {info.name: info.bytes async for info in anywhere.list("a")} == {
         "a/streamed": len(data),
         "a/whole": 5,
     }
 
 
-async def test_an_object_may_be_empty_and_may_be_replaced(objects: ObjectStore) -> None:
-    await objects.put("x", pieces(b"first"))
-    await objects.put("x", pieces())
+async def test_an_object_may_be_empty_and_may_be_replaced(anywhere: ObjectStore) -> None:
+    await anywhere.put("x", pieces(b"first"))
+    await anywhere.put("x", pieces())
 
-    assert await whole(objects.read("x")) == b""
-    assert await objects.size("x") == 0
+    assert await whole(anywhere.read("x")) == b""
+    assert await anywhere.size("x") == 0
 
 
-async def test_what_is_not_there_says_so(objects: ObjectStore) -> None:
+async def test_what_is_not_there_says_so(anywhere: ObjectStore) -> None:
     with pytest.raises(FileNotFoundError):
-        await whole(objects.read("none"))
+        await whole(anywhere.read("none"))
     with pytest.raises(FileNotFoundError):
-        await whole(objects.read("none", 5))
+        await whole(anywhere.read("none", 5))
 
-    assert await objects.size("none") is None
-    assert not await objects.delete("none")
-    assert [info async for info in objects.list("none")] == []
+    assert await anywhere.size("none") is None
+    await anywhere.delete("none")
+    assert [info async for info in anywhere.list("none")] == []
 
 
-async def test_a_prefix_is_whole_segments(objects: ObjectStore) -> None:
+async def test_a_prefix_is_whole_segments(anywhere: ObjectStore) -> None:
     for name in ("b/1/part-1", "b/1/part-2", "b/10/part-1"):
-        await objects.put(name, b"x")
+        await anywhere.put(name, b"x")
 
-    assert await objects.delete_prefix("b/1") == 2
-    assert [info.name async for info in objects.list("b")] == ["b/10/part-1"]
+    assert await anywhere.delete_prefix("b/1") == 2
+    assert [info.name async for info in anywhere.list("b")] == ["b/10/part-1"]
 
 
 async def test_a_source_that_fails_leaves_nothing(objects: ObjectStore, directory: Path) -> None:
@@ -124,6 +144,49 @@ async def test_a_store_that_fails_ends_the_source(objects: ObjectStore, director
         await objects.put("file/below", endless())
 
     assert left_in(directory) == ["file"]
+
+
+# In a bucket
+
+
+async def test_a_large_object_is_written_in_parts_that_s3_takes(bucket: S3Server) -> None:
+    objects = ObjectStore(Settings(files_url="s3://bucket/p"))
+    data = os.urandom(REMOTE_PART_BYTES + 1_000)
+    await objects.put(
+        "a", pieces(*(data[at : at + 100_000] for at in range(0, len(data), 100_000)))
+    )
+
+    assert bucket.finished == [[REMOTE_PART_BYTES, 1_000]]
+    assert bucket.objects["p/a"] == data
+    assert await whole(objects.read("a", REMOTE_PART_BYTES)) == data[-1_000:]
+
+
+async def test_a_broken_upload_is_taken_back(bucket: S3Server) -> None:
+    objects = ObjectStore(Settings(files_url="s3://bucket/p"))
+
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"x" * (REMOTE_PART_BYTES + 1)
+        raise ValueError("the source")
+
+    with pytest.raises(ValueError, match="the source"):
+        await objects.put("a", failing())
+
+    assert (bucket.objects, bucket.uploads, bucket.aborted) == ({}, {}, 1)
+
+
+async def test_a_bucket_that_refuses_is_unavailable(bucket: S3Server) -> None:
+    objects = ObjectStore(Settings(files_url="s3://bucket/p"))
+    bucket.is_away = True
+
+    for asked in (
+        objects.put("a", b"x"), objects.put("a", pieces(b"x")), objects.size("a"),
+        objects.delete("a"), whole(objects.read("a")), anext(objects.list()),
+    ):  # fmt: skip
+        with pytest.raises(Unavailable, match="the file store refuses"):
+            await asked
+
+
+# In a directory
 
 
 async def test_the_directory_is_made_when_needed_and_private(
