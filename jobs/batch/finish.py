@@ -6,6 +6,7 @@ parts go when both files are whole, and the status comes last.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 
 import msgspec
@@ -18,6 +19,8 @@ from shared.errors import LeaseLost
 from shared.events import End
 from shared.ids import derived_id
 from shared.outcomes import failed
+
+log = logging.getLogger(__name__)
 
 RESULTS_LOST = Complaint("results_lost", None, "the file store has lost results")
 ENDS = {
@@ -57,6 +60,8 @@ async def finish(
     is_over = await lease.move(batch.status, after, fields=fields, events=[end], kept_s=KEPT_S)
     if is_over:
         await tools.batches.retire([batch.id])
+        counts = {"lines": batch.total, "completed": batch.completed, "failed": batch.failed}
+        log.info("batch ended", extra={"batch_id": batch.id, "status": after, **counts})
     return is_over
 
 

@@ -28,7 +28,7 @@ async def lines_of(
         NotFound: the file is gone.
     """
     splitter = LineSplitter(line=line, offset=offset, bytes_max=bytes_max)
-    async with aclosing(files.read(record, offset)) as pieces:  # type: ignore[type-var]
+    async with aclosing(files.read(record, offset)) as pieces:
         async for piece in pieces:
             yield splitter.feed(piece)
     yield splitter.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import msgspec
@@ -15,6 +16,8 @@ from shared.batches import KEPT_S, Batch
 from shared.errors import NotFound
 from shared.events import encode
 from shared.outcomes import failed
+
+log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
 GONE = Complaint("input_file_gone", None, "the input file is gone", "input_file_id")
@@ -67,3 +70,5 @@ async def refuse(tools: Tools, lease: BatchLease, before: str, complaints: list[
     fields = {"errors": msgspec.json.encode(complaints).decode()}
     if await lease.move(before, "failed", fields=fields, events=[end], kept_s=KEPT_S):
         await tools.batches.retire([lease.batch_id])
+        data = {"status": "failed", "code": first.code, "line": first.line}
+        log.info("batch ended", extra={"batch_id": lease.batch_id, **data})

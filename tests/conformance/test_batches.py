@@ -392,3 +392,40 @@ async def test_there_is_nothing_to_redrive_of_what_went_well(client: openai.Asyn
 
     with pytest.raises(openai.UnprocessableEntityError):
         await client.post(f"/batches/{batch.id}/redrive", cast_to=object)
+
+
+# Owners, and time
+
+
+async def test_a_batch_is_its_owners_alone_and_its_events_run_out(own_cluster: Any) -> None:
+    settings = {"api_keys": "key-of-alice-12345:alice,key-of-bob-1234567:bob", "retention_s": "1"}
+    async with own_cluster(api=1, workers=1, jobs=1, settings=settings) as cluster:
+        url = cluster.urls[0]
+        async with sdk(f"{url}/v1", "key-of-alice-12345") as alice:
+            made = await submit(alice, encoded([demo_line(0)]))
+            batch = await ended(alice, made.id)
+            async with sdk(f"{url}/v1", "key-of-bob-1234567") as bob:
+                for call in (bob.batches.retrieve, bob.batches.cancel):
+                    with pytest.raises(openai.NotFoundError):
+                        await call(made.id)
+                with pytest.raises(openai.NotFoundError):
+                    await bob.batches.create(
+                        input_file_id=made.input_file_id, endpoint=CHAT, completion_window="24h"
+                    )
+                assert [one async for one in bob.batches.list()] == []
+                assert batch.output_file_id is not None
+                with pytest.raises(openai.NotFoundError):
+                    await bob.files.content(batch.output_file_id)
+        async with Outsider(url, key="key-of-alice-12345") as outsider:
+            events = f"/v1/batches/{made.id}/events"
+
+            async def status() -> int:
+                return (await outsider.get(events)).status
+
+            async def is_over() -> bool:
+                return await status() == 410
+
+            await until(is_over, 15, "events past their retention")
+            assert (await outsider.get(f"/v1/batches/{made.id}")).json()["status"] == "completed"
+            async with Outsider(url, key="key-of-bob-1234567") as other:
+                assert (await other.get(events)).status == 404
