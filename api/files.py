@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -175,7 +175,7 @@ def refusing() -> Iterator[None]:
 
 async def _send_pieces(
     first: bytes,
-    rest: AsyncIterator[bytes],
+    rest: AsyncGenerator[bytes, None],
     count: int,
     scope: Scope,
     receive: Receive,
@@ -204,6 +204,7 @@ async def _send_pieces(
         await Departure.wait(receive)
     finally:
         departure.close()
+        await rest.aclose()
 
 
 def _content_start(record: FileRecord, start: int, stop: int) -> dict[str, Any]:

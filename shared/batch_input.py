@@ -29,7 +29,7 @@ async def fetch(
     while rest:
         left = len(rest)
         at, kept = rest[0].offset, bytearray()
-        async with aclosing(files.read(record, at)) as pieces:  # type: ignore[type-var]
+        async with aclosing(files.read(record, at)) as pieces:
             async for piece in pieces:
                 kept += piece
                 while rest and rest[0].offset + rest[0].length <= at + len(kept):

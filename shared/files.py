@@ -209,15 +209,16 @@ class FileStore:
             pipeline.zrem(keys.FILES_EXPIRY, entry)
             await pipeline.execute()
 
-    async def read(self, record: FileRecord, start: int = 0) -> AsyncIterator[bytes]:
+    async def read(self, record: FileRecord, start: int = 0) -> AsyncGenerator[bytes, None]:
         """Yield a file's bytes from `start` on.
 
         Raises:
             NotFound: the object is gone, before the first piece.
         """
         try:
-            async for piece in self.objects.read(record.object_name, start):
-                yield piece
+            async with aclosing(self.objects.read(record.object_name, start)) as pieces:
+                async for piece in pieces:
+                    yield piece
         except FileNotFoundError:
             raise NotFound("file") from None
 
@@ -227,7 +228,7 @@ class FileStore:
         """Write an object, over one of the same name; it is there as a whole or not at all."""
         await self.objects.put(name, data)
 
-    def read_object(self, name: str, start: int = 0) -> AsyncIterator[bytes]:
+    def read_object(self, name: str, start: int = 0) -> AsyncGenerator[bytes, None]:
         """Yield an object's bytes; FileNotFoundError: there is none."""
         return self.objects.read(name, start)
 

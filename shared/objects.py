@@ -11,7 +11,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -112,7 +112,7 @@ class ObjectStore:
             if not feed.is_broken_off:
                 raise
 
-    async def read(self, name: str, start: int = 0) -> AsyncIterator[bytes]:
+    async def read(self, name: str, start: int = 0) -> AsyncGenerator[bytes, None]:
         """Yield an object's bytes from `start` on, in pieces of `READ_BYTES` or so.
 
         Raises:

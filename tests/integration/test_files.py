@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from api import upload
+from shared.objects import ObjectStore
 from shared.settings import Settings
 from tests.support.footprint import MB, connections, rss_bytes
 from tests.support.outsider import Outsider
 from tests.support.processes import Cluster, run_role
-from tests.support.raw_wire import raw_connection
+from tests.support.raw_wire import raw_connection, stopped_connection
 from tests.support.redis_server import RedisServer
 from tests.support.served import Served, serve_here
 from tests.support.uploads import HEAD, MULTIPART, TAIL, form, lying, stream_form
@@ -253,6 +254,32 @@ async def test_only_so_many_uploads_are_taken_at_once(served: Served) -> None:
 async def upload_one(url: str) -> Any:
     async with Outsider(url) as api:
         return await upload_small(api)
+
+
+async def test_who_leaves_a_download_stops_the_reading(
+    served: Served, api: Outsider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await api.call("POST", FILES, raw=stream_form(20 * MB), headers=MULTIPART)
+    given, read = [0], ObjectStore.read
+
+    async def counted(self: ObjectStore, name: str, start: int = 0) -> AsyncIterator[bytes]:
+        try:
+            async for piece in read(self, name, start):
+                given[0] += len(piece)
+                yield piece
+        finally:
+            ended.set()
+
+    ended = asyncio.Event()
+    monkeypatch.setattr(ObjectStore, "read", counted)
+    async with stopped_connection(served.url) as (reader, writer):
+        path = f"{FILES}/{made.json()['id']}/content"
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+    async with asyncio.timeout(10):
+        await ended.wait()
+    assert given[0] < 10 * MB
 
 
 async def test_a_download_that_cannot_be_finished_is_broken_off(
