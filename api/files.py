@@ -6,7 +6,6 @@ between leaves nothing. Somebody else's file is 404. Source: docs/protocol.md, "
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, Iterator
@@ -28,9 +27,6 @@ from shared.redis_client import translated
 
 logger = logging.getLogger(__name__)
 
-UPLOADS_MAX = 16  # at once on a node; each keeps a few MB on their way to the store
-UPLOAD_TURN_S = 30.0  # the others wait that long for their turn
-UPLOAD_S = 3_600.0  # the slowest upload
 LIMIT, LIMIT_MAX = 100, 10_000
 LISTED = (*PURPOSES, "batch_output")
 _LIMIT = re.compile(r"[0-9]{1,5}", re.ASCII)
@@ -42,7 +38,6 @@ class Files:
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self._turns = asyncio.Semaphore(UPLOADS_MAX)
 
     @property
     def files(self) -> FileStore:
@@ -56,24 +51,9 @@ class Files:
         async with answering():  # before a body is taken that could not be kept
             with translated():
                 await self.node.redis.ping()
-        await self._take_turn()
-        try:
-            async with asyncio.timeout(UPLOAD_S):
-                record = await self._store(form, owner, request.receive)
-        except TimeoutError:
-            raise request_error(
-                "request_timeout", f"the upload was not complete after {UPLOAD_S:.0f} s"
-            ) from None
-        finally:
-            self._turns.release()
+        async with self.node.uploads.turn():
+            record = await self._store(form, owner, request.receive)
         return json_response(file_object(record))
-
-    async def _take_turn(self) -> None:
-        try:
-            async with asyncio.timeout(UPLOAD_TURN_S):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise Unavailable("too many uploads at once") from None
 
     async def _store(self, form: Form, owner: str, receive: Receive) -> FileRecord:
         bytes_max = self.node.settings.file_bytes_max

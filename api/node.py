@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from starlette.requests import Request
@@ -18,6 +18,7 @@ from api.auth import Authenticator
 from api.errors import Shape, draining, error_headers
 from api.hub.hub import Hub
 from api.metrics import Metrics
+from api.turns import Turns
 from shared.accept import Accepted, Acceptor, NewGeneration
 from shared.errors import NotFound, RequestError, Unavailable
 from shared.files import FileStore
@@ -46,6 +47,7 @@ class Node:
     authenticator: Authenticator
     metrics: Metrics
     started_at: int  # Unix seconds
+    uploads: Turns = field(default_factory=Turns)
     is_draining: bool = False
 
     def owner(self, request: Request) -> str:

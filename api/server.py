@@ -127,7 +127,9 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         await stopping.wait()
         logger.info("api draining", extra={"readers": len(node.hub.connections)})
         node.is_draining = True
+        leaving = group.create_task(node.uploads.drain(drain_s - last_s), name="uploads")
         await node.hub.drain(drain_s - last_s)
+        await leaving
         server.should_exit = True
         await serving
         watching.cancel()

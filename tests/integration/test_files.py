@@ -216,6 +216,28 @@ async def test_a_draining_node_takes_no_upload(served: Served, api: Outsider) ->
     assert (await api.get(f"{FILES}/{file_id}/content")).body == b"x" * 10
 
 
+async def test_an_upload_may_end_while_its_node_drains_and_not_later() -> None:
+    async with Cluster(api=1, workers=0, is_waiting_for_workers=False) as cluster:
+        node, raw = cluster.api[0], form(b"x" * SMALL)
+        request = head(f"Content-Length: {len(raw)}") + raw
+        async with (
+            raw_connection(node.url) as (quick, quick_out),
+            raw_connection(node.url) as (stuck, stuck_out),
+        ):
+            for writer in (quick_out, stuck_out):
+                writer.write(request[:-100])
+            directory = cluster.directory / "files"
+            await until(lambda: len(lying(directory)) == 2, 10, "both are being written")
+            node.terminate()
+            await until(lambda: "api draining" in node.stderr(), 10, "draining")
+            quick_out.write(request[-100:])
+            assert (await quick.readline()).startswith(b"HTTP/1.1 200 ")
+            assert (await stuck.readline()).startswith(b"HTTP/1.1 503 ")
+            assert await node.ended(10) == 0
+        assert len(lying(directory)) == 1
+        assert '"level": "error"' not in node.output.read_text()
+
+
 async def test_a_store_that_is_away_is_503(served: Served, api: Outsider, tmp_path: Path) -> None:
     file_id = await upload_small(api)
     os.rename(tmp_path / "files", tmp_path / "away")
