@@ -22,7 +22,6 @@ from shared.settings import Settings
 EXIT_CONFIGURATION = 2
 EXIT_INTERRUPTED = 130  # as a shell reports SIGINT
 OPEN_FILES_WANTED = 65_536  # one per reader
-NOT_YET = {"bench": "not built yet"}
 
 ROLES = ("api", "worker", "jobs")
 EPILOG = """\
@@ -35,8 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     args = build_parser().parse_args(argv)
     try:
-        if args.command in NOT_YET:
-            raise ConfigurationError(NOT_YET[args.command])
         return run(args)
     except ConfigurationError as exc:
         print(f"tailrace {args.command}: {one_line(str(exc))}", file=sys.stderr)
@@ -64,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
         from cli.doctor import doctor
 
         return doctor(settings)
+    if args.command == "bench":
+        from cli.bench import bench
+
+        return bench(settings, args)
     if args.command == "batch":
         from cli.batch import batch
 
@@ -124,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_batch(commands)
     doctor = "check Python, Redis, the models and the limits of this machine"
     commands.add_parser("doctor", help=doctor, description=doctor)
-    commands.add_parser("bench", help="not built yet")
+    _add_bench(commands)
     return parser
 
 
@@ -174,6 +175,18 @@ def _add_terminal(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
     for command in (chat, tail, cancel, ps):
         _add_server(command)
+
+
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "ask prompts of a deployment, and print how it answered"
+    bench = commands.add_parser("bench", help=what, description=what)
+    bench.add_argument("--prompts", type=int, default=100, metavar="N", help="how many (100)")
+    bench.add_argument("--at-once", type=int, default=10, metavar="N", help="side by side (10)")
+    bench.add_argument("--model", default="", help="a model of the deployment (its first)")
+    bench.add_argument("--prompt", default="Tell me about rivers.", help="what to ask")
+    bench.add_argument("--max-tokens", type=int, metavar="N", help="of each answer")
+    bench.add_argument("--json", action="store_true", help="print the figures as JSON")
+    _add_server(bench)
 
 
 def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

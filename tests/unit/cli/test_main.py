@@ -38,11 +38,6 @@ def test_a_wrong_command_line_is_exit_2(argv: list[str]) -> None:
     assert caught.value.code == 2
 
 
-def test_what_is_not_built_yet_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench"]) == 2
-    assert capsys.readouterr().err == "tailrace bench: not built yet\n"
-
-
 @pytest.mark.parametrize("command", ["up", "api", "worker", "doctor", "ps"])
 def test_a_misspelt_variable_is_one_line_and_exit_2(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
