@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -21,7 +21,7 @@ from api.errors import RETRY_AFTER_S, break_off, request_error
 from api.hub.departure import Departure
 from api.node import Node, answering, json_response
 from api.upload import PURPOSES, Form, file_pieces, open_form
-from shared.errors import FilesUnavailable, NotFound, Unavailable
+from shared.errors import FilesUnavailable, NotFound, RequestError, Unavailable
 from shared.files import FileRecord, FileStore
 from shared.redis_client import translated
 
@@ -121,11 +121,23 @@ class Files:
                 first = b"" if is_head else await anext(pieces, b"")
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            await send(_content_start(record, start, stop))
+            begun = _content_start(record, start, stop)
             if is_head:
+                await send(begun)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-            else:
-                await _send_pieces(first, pieces, stop - start, scope, receive, send)
+                return
+            has_begun = False
+            try:
+                async with aclosing(pieces), self.node.downloads.turn():
+                    has_begun = True
+                    await send(begun)
+                    await _send_pieces(first, pieces, stop - start, receive, send)
+            except (RequestError, Unavailable) as exc:
+                if not has_begun:
+                    raise
+                logger.warning("file broken off", extra={"reason": str(exc)})
+                break_off(scope)
+                await Departure.wait(receive)
 
         return answer
 
@@ -154,14 +166,13 @@ def refusing() -> Iterator[None]:
 
 
 async def _send_pieces(
-    first: bytes,
-    rest: AsyncGenerator[bytes, None],
-    count: int,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
+    first: bytes, rest: AsyncGenerator[bytes, None], count: int, receive: Receive, send: Send
 ) -> None:
-    """Send `count` bytes; stop where the client has gone, break off where the store has."""
+    """Send `count` bytes; stop where the client has gone.
+
+    Raises:
+        NotFound, Unavailable: the store has no more.
+    """
     is_left = False
 
     def leave() -> None:
@@ -171,20 +182,17 @@ async def _send_pieces(
     departure = Departure(receive, leave)
     try:
         piece = first
-        while not is_left and count:
+        while not is_left:
             piece = piece[:count]
             count -= len(piece)
             await send({"type": "http.response.body", "body": piece, "more_body": count > 0})
-            if count:
-                piece = await anext(rest)
-    except (NotFound, Unavailable, StopAsyncIteration) as exc:
-        logger.warning("file broken off", extra={"reason": str(exc) or "it is too short"})
-        departure.close()
-        break_off(scope)
-        await Departure.wait(receive)
+            if not count:
+                return
+            piece = await anext(rest, b"")
+            if not piece:
+                raise FilesUnavailable("the object is too short")
     finally:
         departure.close()
-        await rest.aclose()
 
 
 def _content_start(record: FileRecord, start: int, stop: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from api.auth import Authenticator
 from api.errors import Shape, draining, error_headers
 from api.hub.hub import Hub
 from api.metrics import Metrics
-from api.turns import Turns
+from api.turns import DOWNLOADS_AT_ONCE, UPLOADS_AT_ONCE, Turns
 from shared.accept import Accepted, Acceptor, NewGeneration
 from shared.errors import NotFound, RequestError, Unavailable
 from shared.files import FileStore
@@ -47,7 +47,8 @@ class Node:
     authenticator: Authenticator
     metrics: Metrics
     started_at: int  # Unix seconds
-    uploads: Turns = field(default_factory=Turns)
+    uploads: Turns = field(default_factory=lambda: Turns(UPLOADS_AT_ONCE))
+    downloads: Turns = field(default_factory=lambda: Turns(DOWNLOADS_AT_ONCE))
     is_draining: bool = False
 
     def owner(self, request: Request) -> str:

@@ -29,6 +29,7 @@ from api.hub.hub import Hub
 from api.metrics import Metrics
 from api.node import Node
 from shared.accept import Acceptor
+from shared.collector import settle
 from shared.errors import ConfigurationError, Unavailable
 from shared.files import FileStore
 from shared.janitor import Janitor
@@ -117,6 +118,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
     drain_s = node.settings.drain_s
     last_s = min(LAST_S_MAX, drain_s * LAST_SHARE)
     server = Server(configuration(node, last_s))
+    settle()
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(node.metrics.watch_loop(), name="loop lag")
         janitor = Janitor(node.redis, node.store, node.settings)
@@ -127,9 +129,10 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         await stopping.wait()
         logger.info("api draining", extra={"readers": len(node.hub.connections)})
         node.is_draining = True
-        leaving = group.create_task(node.uploads.drain(drain_s - last_s), name="uploads")
-        await node.hub.drain(drain_s - last_s)
-        await leaving
+        async with asyncio.TaskGroup() as leaving:
+            for transfers in (node.uploads, node.downloads):
+                leaving.create_task(transfers.drain(drain_s - last_s))
+            await node.hub.drain(drain_s - last_s)
         server.should_exit = True
         await serving
         watching.cancel()

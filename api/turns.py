@@ -1,4 +1,4 @@
-"""Uploads under way on a node: so many at once, none without end, and all over when it drains.
+"""Transfers under way on a node: so many at once, none without end, all over when it drains.
 
 Knows nothing of files or forms.
 """
@@ -12,16 +12,17 @@ from contextlib import asynccontextmanager
 from api.errors import draining, request_error
 from shared.errors import Unavailable
 
-AT_ONCE = 16  # each keeps a few MB on their way to the store
+UPLOADS_AT_ONCE = 16  # each keeps a few MB on their way to the store
+DOWNLOADS_AT_ONCE = 256  # each keeps a piece and an open object
 WAIT_S = 30.0  # the others wait that long for their turn
 LONGEST_S = 3_600.0
 
 
 class Turns:
-    """Who may upload now."""
+    """Who may send or be sent something long now."""
 
-    def __init__(self) -> None:
-        self._free = asyncio.Semaphore(AT_ONCE)
+    def __init__(self, at_once: int) -> None:
+        self._free = asyncio.Semaphore(at_once)
         self._running: set[asyncio.Timeout] = set()
         self._is_over = asyncio.Event()
         self._is_draining = False
@@ -38,7 +39,7 @@ class Turns:
             async with asyncio.timeout(WAIT_S):
                 await self._free.acquire()
         except TimeoutError:
-            raise Unavailable("too many uploads at once") from None
+            raise Unavailable("too many transfers at once") from None
         limit = asyncio.timeout(LONGEST_S)
         try:
             if self._is_draining:
@@ -49,7 +50,7 @@ class Turns:
         except TimeoutError:
             if self._is_draining:
                 raise draining() from None
-            what = f"the upload was not complete after {LONGEST_S:.0f} s"
+            what = f"this was not complete after {LONGEST_S:.0f} s"
             raise request_error("request_timeout", what) from None
         finally:
             self._running.discard(limit)
@@ -58,7 +59,7 @@ class Turns:
                 self._is_over.set()
 
     async def drain(self, within_s: float) -> None:
-        """Return when no upload runs any more; those that take longer are refused."""
+        """Return when none runs any more; those that take longer are refused."""
         self._is_draining = True
         until_s = asyncio.get_running_loop().time() + within_s
         for limit in self._running:

@@ -238,6 +238,21 @@ async def test_an_upload_may_end_while_its_node_drains_and_not_later() -> None:
         assert '"level": "error"' not in node.output.read_text()
 
 
+async def test_a_download_is_broken_off_when_its_node_can_wait_no_longer() -> None:
+    async with Cluster(api=1, workers=0, is_waiting_for_workers=False) as cluster:
+        node = cluster.api[0]
+        async with Outsider(node.url) as api:
+            made = await api.call("POST", FILES, raw=stream_form(20 * MB), headers=MULTIPART)
+        async with stopped_connection(node.url) as (reader, writer):
+            path = f"{FILES}/{made.json()['id']}/content"
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await reader.readuntil(b"\r\n\r\n")
+            node.terminate()
+            assert await node.ended(10) == 0
+        assert "file broken off" in node.output.read_text()
+        assert '"level": "error"' not in node.output.read_text()
+
+
 async def test_a_store_that_is_away_is_503(served: Served, api: Outsider, tmp_path: Path) -> None:
     file_id = await upload_small(api)
     os.rename(tmp_path / "files", tmp_path / "away")

@@ -11,9 +11,8 @@ from api.turns import Turns
 from shared.errors import RequestError, Unavailable
 
 
-async def test_only_so_many_have_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "AT_ONCE", 2)
-    taken, most, now = Turns(), 0, 0
+async def test_only_so_many_have_a_turn() -> None:
+    taken, most, now = Turns(2), 0, 0
 
     async def one() -> None:
         nonlocal most, now
@@ -31,9 +30,8 @@ async def test_only_so_many_have_a_turn(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_who_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "AT_ONCE", 1)
     monkeypatch.setattr(turns, "WAIT_S", 0.02)
-    taken = Turns()
+    taken = Turns(1)
     async with taken.turn():
         with pytest.raises(Unavailable):
             async with taken.turn():
@@ -45,13 +43,13 @@ async def test_who_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_a_turn_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "LONGEST_S", 0.02)
     with pytest.raises(RequestError) as caught:
-        async with Turns().turn():
+        async with Turns(9).turn():
             await asyncio.Event().wait()
     assert caught.value.status == 408
 
 
 async def test_a_drain_waits_for_what_ends_and_ends_what_does_not() -> None:
-    taken, may_end, codes = Turns(), asyncio.Event(), []
+    taken, may_end, codes = Turns(9), asyncio.Event(), []
 
     async def one(until: asyncio.Event) -> None:
         try:
@@ -78,4 +76,4 @@ async def test_a_drain_waits_for_what_ends_and_ends_what_does_not() -> None:
 
 async def test_a_drain_with_nothing_to_wait_for_is_over_at_once() -> None:
     async with asyncio.timeout(1):
-        await Turns().drain(60)
+        await Turns(9).drain(60)
