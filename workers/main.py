@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 
+from shared.collector import settle
 from shared.errors import ConfigurationError
 from shared.logs import configure
 from shared.models import load_models
@@ -44,6 +45,7 @@ async def _serve(settings: Settings) -> int:
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     worker = Worker(redis, blocking, settings, name=name, models=models, backends=backends)
     ready = asyncio.Event()
+    settle()
     try:
         async with asyncio.TaskGroup() as tasks:
             announcing = tasks.create_task(_announce(ready, name))
