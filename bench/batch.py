@@ -17,9 +17,9 @@ from typing import Any
 
 import openai
 
-from bench.support.cpu import peak_bytes
+from bench.support.cpu import cpu_s, peak_bytes
 from bench.support.stage import Stage
-from bench.support.table import MS, Contest, Row, percentile
+from bench.support.table import MS, US, Contest, Row, percentile
 from tests.support.batch import demo_line, encoded, ended, submit
 from tests.support.processes import Cluster
 from tests.support.sdk import sdk
@@ -54,6 +54,7 @@ async def run(stage: Stage) -> list[Row]:
     whole = f"a batch of {size.lines:,} lines, demo model, one worker, one jobs role"
     contests = {
         "rate": Contest(f"{whole}: rate", "lines/s"),
+        "cpu": Contest(f"{whole}: CPU of a line", "µs"),
         "memory": Contest(f"{whole}: memory", "MB"),
         "p50": Contest("first token of a POST that streams: p50", "ms", ALONE, {BESIDE: 2.0}),
         "p99": Contest("first token of a POST that streams: p99", "ms", ALONE, {BESIDE: 3.0}),
@@ -76,8 +77,15 @@ async def _done(
     cluster: Cluster, client: openai.AsyncOpenAI, size: Size, contests: dict[str, Contest]
 ) -> None:
     """Run one batch to its end, from its creation on."""
+    assert cluster.server is not None and cluster.server.process is not None
+    pids = {
+        "the jobs role": cluster.jobs[0].pid,
+        "the worker": cluster.workers[0].pid,
+        "Redis": cluster.server.process.pid,
+    }
     async with contextlib.aclosing(cluster.redis()) as redis:
         before = (await redis.info("memory"))["used_memory"]
+        spent_s = {who: cpu_s(pid) for who, pid in pids.items()}
         began_s = time.monotonic()
         content = encoded(demo_line(n, tokens=20) for n in range(size.lines))
         made = await submit(client, content)
@@ -87,6 +95,8 @@ async def _done(
         assert batch.request_counts.completed == size.lines, batch
         peak = (await redis.info("memory"))["used_memory_peak"]
     contests["rate"].add(RATE, size.lines / took_s)
+    for who, pid in pids.items():
+        contests["cpu"].add(who, US * (cpu_s(pid) - spent_s[who]) / size.lines)
     contests["memory"].add("the jobs role, at most", peak_bytes(cluster.jobs[0].pid) / MB)
     contests["memory"].add("Redis, at most, beyond an empty one", (peak - before) / MB)
 

@@ -247,6 +247,21 @@ async def test_a_frozen_jobs_role_is_fenced_when_it_wakes(cluster: Cluster, upst
     assert "batch left" in zombie.stderr(), "it was told, and stopped"
 
 
+async def test_arq_may_forget_everything(cluster: Cluster, upstream: Upstream):
+    """What is to be done stands in our own keys."""
+    async with running(cluster) as run:
+        await run.until_done(30)
+        async with contextlib.aclosing(cluster.redis()) as redis:
+            await redis.execute_command("SELECT", 1)
+            assert await redis.dbsize()
+            await redis.flushdb()
+        (await run.holder()).kill()
+
+        await run.check_completed(tokens=4)
+
+    assert asked(upstream).total() == LINES
+
+
 async def test_a_drained_jobs_role_hands_over_at_once(cluster: Cluster, upstream: Upstream, figure):
     async with running(cluster) as run:
         await run.until_done(40)
