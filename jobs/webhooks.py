@@ -23,7 +23,7 @@ from jobs.connector import ATTEMPT_S, REPLY_BYTES_MAX, AddressRefused, open_sess
 from jobs.source import Job
 from shared import keys
 from shared.counts import count
-from shared.errors import NotFound
+from shared.errors import NotFound, Unavailable
 from shared.redis_client import Client, translated
 from shared.scripts import Scripts
 from shared.settings import Settings
@@ -117,6 +117,8 @@ class Webhooks:
         self.running += 1
         try:
             await self._deliver(subject_id, host)
+        except Unavailable:
+            pass  # what has been taken is due again when its lease has run out
         finally:
             self.running -= 1
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from arq import cron
 from arq.connections import ArqRedis
 from arq.jobs import DeserializationError, deserialize_job_raw
 from arq.worker import Worker, func
@@ -159,6 +160,23 @@ async def test_it_goes_on_when_the_clock_is_set_back(settings, real_redis, short
         await until(lambda: passes.count > before + 1, DEADLINE_S, "passes afterwards")
 
 
+async def test_two_schedulers_at_one_tick_make_one_pass(settings, real_redis, short_polls):
+    """arq's own cron, which several processes run: each tick is one job."""
+    ticks = []
+
+    async def tick(ctx):
+        ticks.append(ctx["job_id"])
+
+    def scheduler():
+        job = cron(tick, second=set(range(60)), keep_result=0, max_tries=1)
+        return arq_worker.build_worker(settings, [], [job])
+
+    async with running(scheduler(), real_redis), running(scheduler(), real_redis):
+        await until(lambda: len(ticks) >= 4, DEADLINE_S, "four ticks")
+
+    assert len(set(ticks)) == len(ticks)
+
+
 async def test_a_pass_that_fails_is_made_again(settings, real_redis, short_polls, caplog):
     passes = Passes(error=ValueError("an accident"))
     async with running(build_worker(settings, passes), real_redis):
@@ -230,6 +248,27 @@ async def test_payloads_are_json_in_a_database_of_their_own(
     assert await real_redis.dbsize() == 0, "nothing of arq's among our keys"
     await other.aclose()
     await worker.close()
+
+
+async def test_what_is_no_id_on_the_queue_is_taken_off_it(
+    settings, real_redis, redis_server, short_polls
+):
+    """arq reads ids as text, and would end with the first that is none."""
+    passes = Passes()
+    other = await other_database(redis_server)
+    await other.zadd(QUEUE, {b"\xff\x00": 1, b"\xc3(": 2})
+    async with running(build_worker(settings, passes), real_redis):
+        await until(lambda: passes.count >= 1, DEADLINE_S, "a pass")
+
+    assert all(name.startswith(b"cron:") for name in await other.zrange(QUEUE, 0, -1))
+    await other.aclose()
+
+
+async def test_a_job_that_fails_is_kept_as_its_text(settings, real_redis):
+    assert (
+        arq_worker.encode({"r": ValueError("an accident")})
+        == b'{"r":"ValueError(\'an accident\')"}'
+    )
 
 
 async def test_a_pickle_is_not_read(settings):

@@ -17,6 +17,7 @@ from jobs.webhooks import PAUSES_S, Reply, Webhooks, pause_after, retry_after_s
 from shared import keys
 from shared.accept import Acceptor, NewGeneration
 from shared.counts import read_counts
+from shared.errors import Unavailable
 from shared.settings import Settings
 from shared.store import Store
 from shared.webhooks import Event, Webhook, encode_webhook, end, read_record, register
@@ -114,8 +115,9 @@ async def test_nothing_secret_is_kept_once_it_is_delivered(hooks, store, receive
     record = await read_record(store.redis, ID)
     assert record.state == "done" and record.webhook is None and not record.body
     assert await store.redis.pttl(keys.hook(ID)) > 0
-    assert await store.redis.zcard(keys.HOOKS_HOSTS) in (0, 1)
+    await store.redis.zadd(keys.HOOKS_HOSTS, {Webhook(receiver.url, SECRET).host: 1})
     await hooks.due()
+    assert await store.redis.zcard(keys.HOOKS_HOSTS) == 0
     assert await store.redis.exists(keys.hooks_due(Webhook(receiver.url, SECRET).host)) == 0
 
 
@@ -427,6 +429,28 @@ async def test_an_attempt_that_was_left_is_made_again_after_its_lease(hooks, sto
     await make_due(store, receiver.url)
     assert await turn(hooks) == 1
     assert len(receiver.calls) == 1
+
+
+async def test_redis_that_goes_away_in_mid_attempt_leaves_it_due(
+    hooks, store, receiver, monkeypatch
+):
+    await ended(store, receiver.url)
+    run = hooks.scripts.run
+
+    async def away(name, *args):
+        if name == "hook_settle":
+            raise Unavailable("away")
+        return await run(name, *args)
+
+    monkeypatch.setattr(hooks.scripts, "run", away)
+    await turn(hooks)
+    monkeypatch.undo()
+    assert len(receiver.calls) == 1 and hooks.running == 0
+
+    await make_due(store, receiver.url)
+    await turn(hooks)
+    first, second = receiver.calls
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
 
 
 async def test_an_attempt_that_comes_back_late_has_nothing_to_say(hooks, store, receiver):
