@@ -160,6 +160,38 @@ async def test_another_content_type_is_415(api: Outsider, content_type: str) -> 
     assert set(answer.json()) == {"error"}
 
 
+def form(**parts: tuple[str, str] | str) -> dict[str, Any]:
+    """A request with files, as the component sends it: `(media type, content)` is a file."""
+    body = ""
+    for name, part in parts.items():
+        media_type, content = part if isinstance(part, tuple) else ("", part)
+        head = f'--b\r\nContent-Disposition: form-data; name="{name}"'
+        file = f'; filename="a.file"\r\nContent-Type: {media_type}' if media_type else ""
+        body += f"{head}{file}\r\n\r\n{content}\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    return {"raw": (body + "--b--\r\n").encode(), "headers": headers}
+
+
+async def test_a_form_with_a_picture_is_a_message_with_one(api: Outsider) -> None:
+    said, params = json.dumps({"role": "user", "text": "What?"}), json.dumps(asking()["params"])
+    told = {"message1": said, "model": "demo", "params": params}
+    answer = await api.call("POST", CHAT, **form(files=("image/png", "abc"), **told))
+    asked = await api.ended(answer.headers["x-generation-id"])
+    (message,) = asked["messages"]
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,YWJj"}}
+    assert message["content"] == [{"type": "text", "text": "What?"}, picture]
+    assert answer.json() == {"text": asked["text"]}
+
+    for parts, status in [
+        ({"files": ("text/plain", "abc"), **told}, 415),
+        ({**told, "params": "[object Object]"}, 422),
+        ({**told, "message1": "no json"}, 400),
+        ({**told, "model": "no-such-model"}, 404),
+    ]:
+        refused = await api.call("POST", CHAT, **form(**parts))
+        assert (refused.status, set(refused.json())) == (status, {"error"})
+
+
 # On the socket
 
 
