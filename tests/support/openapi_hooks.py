@@ -6,6 +6,8 @@ Loaded by schemathesis itself, in a process of its own (tests/conformance/test_o
   each request gets one, chosen by what it asks, so that a run repeats itself.
 * `Idempotency-Key`: two bodies under one key are refused, as they should be, which would look like
   a valid request that was turned down. A key that is valid is made one of its path and body.
+* `run_at`, `cron`, `timezone`: what looks like a cron or a zone gets to be one, and of two that
+  exclude each other one is left. There is no stream of what is scheduled, so none is asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ from typing import Any
 
 import schemathesis
 
+from api.openapi_schedules import WHEN as WHEN_SCHEMAS
+
 ACCEPTS = (None, "application/json", "text/event-stream", "application/x-ndjson", "*/*")
+WHEN = ("run_at", "cron", "timezone")
 VALID_KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -26,7 +31,37 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     said = zlib.crc32(repr(asked).encode())
     headers = case.headers if case.headers is not None else {}
     accept = ACCEPTS[said % len(ACCEPTS)]
+    if is_scheduled(case.body):
+        accept = "application/json"
     if accept is not None and "Accept" not in headers:
         headers["Accept"] = accept
     if VALID_KEY.fullmatch(str(headers.get("Idempotency-Key", ""))):
         headers["Idempotency-Key"] = f"key-{said}"
+
+
+def is_scheduled(body: Any) -> bool:
+    """Whether a body says when; what fits its schema is made right in what no schema says."""
+    if not isinstance(body, dict) or all(body.get(name) is None for name in WHEN):
+        return False
+    if all(body.get(name) is None or _is_valid(name, body[name]) for name in WHEN):
+        if body.get("cron") is None:
+            body.pop("timezone", None)
+        elif body.get("run_at") is not None:
+            del body["run_at"]
+        for name, value in (("cron", "0 8 * * 1"), ("timezone", "Europe/Berlin")):
+            if body.get(name) is not None:
+                body[name] = value
+    return True
+
+
+def _is_valid(name: str, value: Any) -> bool:
+    kinds = WHEN_SCHEMAS[name].get("anyOf", [WHEN_SCHEMAS[name]])
+    return any(_fits(value, kind) for kind in kinds)
+
+
+def _fits(value: Any, schema: dict[str, Any]) -> bool:
+    if isinstance(value, str):
+        pattern, length = schema.get("pattern"), schema.get("maxLength", len(value))
+        return bool(pattern and re.search(pattern, value)) and len(value) <= length
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and schema["type"] == "number" and 0 < value <= schema["maximum"]
