@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bench.support import cpu, nchan
+from bench.support import cpu, nchan, resumable
 from bench.support.stage import open_stage
 from bench.support.table import Row, show, spread
 
@@ -91,7 +91,7 @@ async def run(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
     # As Ctrl-C does: nothing that was started is left behind.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     say(f"{len(cpu.CORES)} cores, load {os.getloadavg()[0]:.1f}")
-    if missing := nchan.why_missing():
+    for missing in filter(None, (nchan.why_missing(), resumable.install())):
         say(missing)
     rows: list[Row] = []
     failed: list[str] = []

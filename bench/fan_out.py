@@ -2,21 +2,22 @@
 
 Tokens come at a steady pace from the model server through the real worker and Redis; readers are
 sockets in another process. Beside it, in the same repetition: the bare loop, nginx with nchan and
-Redis, and the app that most people write. The measured process has a core to itself.
+Redis, resumable-stream, and the app that most people write.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bench.support import naive
+from bench.support import naive, resumable
 from bench.support.answer import Answer, new_answers
 from bench.support.bare import LAST_CHUNK, frames_of
 from bench.support.load import ENDS, get, get_events
 from bench.support.nchan import END, Nchan, why_missing
 from bench.support.nchan import WHO as NCHAN
+from bench.support.resumable import Resumable
 from bench.support.stage import Stage
 from bench.support.table import US, Contest, Row, percentile
 from tests.support.processes import Role
@@ -25,6 +26,7 @@ BASE = "bare send() loop"
 OURS = {"sse": "Tailrace, SSE", "ndjson": "Tailrace, NDJSON", "ws": "Tailrace, WebSocket"}
 GOALS = {"sse": 1.2, "ndjson": 1.4, "ws": 1.4}
 MEDIAN_MS_MAX = 40.0
+RESUMABLE = f"{resumable.WHO}, a third of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ QUICK = Size(10, 50, 0.1, 0.15)
 async def run(stage: Stage) -> list[Row]:
     size = QUICK if stage.is_quick else FULL
     contests = {kind: _contest(kind, size) for kind in OURS}
+    followers = replace(size, readers=max(1, size.readers // 3))  # more, and it falls behind
     delays = Contest(
         f"{_work(size)}: from the model's write to a reader",
         "ms",
@@ -55,6 +58,8 @@ async def run(stage: Stage) -> list[Row]:
         if not why_missing():
             contests["sse"].add(NCHAN, await by_nchan(stage, size))
         if n == 0:  # it takes its time, and nothing is close to it
+            if not resumable.why_missing():
+                contests["sse"].add(RESUMABLE, await by_resumable(stage, followers))
             contests["sse"].add(naive.WHO, await by_naive(stage, size))
     return [row for contest in (*contests.values(), delays) for row in contest.rows()]
 
@@ -124,6 +129,21 @@ async def by_nchan(stage: Stage, size: Size) -> float:
         await stage.load.over()
         readings = await stage.load.report("sse", [pieces], [0] * size.readers)
     return US * window.cpu_s["nchan"] / window.tokens(readings)
+
+
+async def by_resumable(stage: Stage, size: Size) -> float:
+    """The same tokens, said by its producer at the same pace; µs of producer and readers' ends."""
+    await stage.quiet()
+    answer = _answer(stage, size)
+    pieces, name = answer.pieces(), f"fan{answer.number}"
+    async with Resumable(stage.system.server.url) as app:
+        await app.say(name, pieces, per_s=size.per_s, first_s=size.first_s)
+        begin_s = time.monotonic() + size.first_s + stage.settle_s
+        await stage.load.open(app.address, [get(f"/read/{name}")] * size.readers, end=ENDS["sse"])
+        window = await stage.watch({"app": app.pid}, begin_s, size.window_s)
+        await stage.load.over(180)
+        readings = await stage.load.report("sse", [pieces], [0] * size.readers)
+    return US * window.cpu_s["app"] / window.tokens(readings)
 
 
 async def by_naive(stage: Stage, size: Size) -> float:

@@ -2,7 +2,7 @@
 
 How long until each has all of it, and what does Redis feel of that? The answer is unfinished, as it
 is when a node dies; the log is written by the bench. Beside it a bare loop that pours the same
-bytes, and the naive app.
+bytes, resumable-stream, and the naive app.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from bench.support.answer import Answer, new_answers
 from bench.support.bare import LAST_CHUNK, frames_of
 from bench.support.load import Address, get, get_events
 from bench.support.load_process import Ask
+from bench.support.resumable import WHO, Resumable, why_missing
 from bench.support.stage import Stage, address
 from bench.support.system import System
 from bench.support.table import Contest, Row, percentile
@@ -23,6 +24,7 @@ from tests.support.generation import Holder
 
 OURS = "Tailrace, SSE"
 NAIVE = "sse-starlette, a tenth of them"
+RESUMABLE = f"{WHO}, a tenth of them"
 BARE = "bare loop of the same bytes"
 P99_S_MAX, READS_MAX = 0.6, 30.0
 READS = (
@@ -65,6 +67,8 @@ async def run(stage: Stage) -> list[Row]:
                 async with stage.naive() as app:
                     _add(times, NAIVE, await _come_back(stage, fewer, holder, answer, app.address))
                 reads.add(NAIVE, _reads(stage.system) - before)
+                if not why_missing():
+                    _add(times, RESUMABLE, await by_resumable(stage, fewer))
             await writer.end(holder, said=size.tokens)
     return [row for contest in (*times.values(), reads) for row in contest.rows()]
 
@@ -91,6 +95,18 @@ async def _pour(
     await stage.load.over(120)
     readings = await stage.load.report("sse", [pieces], [0] * size.readers)
     return [reading.times[-1] - began_s for reading in readings]
+
+
+async def by_resumable(stage: Stage, size: Size) -> list[float]:
+    """By resumable-stream: its producer is still there, and has all of it in memory."""
+    (answer,) = new_answers(1, tokens=size.tokens)
+    pieces, name = answer.pieces(), f"back{answer.number}"
+    async with Resumable(stage.system.server.url) as app:
+        await app.say(name, pieces, stays=True)
+        asks = [get(f"/read/{name}")] * size.readers
+        one = replace(size, readers=1)
+        await _pour(stage, one, app.address, asks[:1], pieces)  # then all of it has been said
+        return await _pour(stage, size, app.address, asks, pieces)
 
 
 async def _bare(stage: Stage, size: Size) -> list[float]:
