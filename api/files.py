@@ -57,7 +57,7 @@ class Files:
 
     async def _store(self, form: Form, owner: str, receive: Receive) -> FileRecord:
         bytes_max = self.node.settings.file_bytes_max
-        pieces = file_pieces(form, receive, bytes_max=bytes_max)
+        pieces = file_pieces(form, receive)
         with refusing():
             file_id, size = await self.files.store(pieces, bytes_max=bytes_max)
         async with answering():

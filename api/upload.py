@@ -22,7 +22,8 @@ from api.errors import request_error
 from shared.errors import RequestError, TooLarge
 
 PIECE_S = 30.0  # without a byte for so long, an upload is given up
-FORM_BYTES_MAX = 65_536  # of a body, beside the file itself
+FORM_BYTES_MAX = 65_536  # of a body, beside the file: there the parser looks at every byte
+FED_AT_ONCE = 65_536
 PARTS_MAX = 32
 PART_HEADERS_MAX = 8
 PART_HEADER_BYTES_MAX = 4_096
@@ -52,7 +53,7 @@ class Form:
         self._headers: dict[bytes, bytes] = {}
         self._header_name = self._header_value = b""
         self._name = ""  # of the part that is being read
-        self._parts = 0
+        self._parts = self._other_bytes = 0
         self._has_file = self._has_bytes = self._is_whole = False
         try:
             self._parser = MultipartParser(
@@ -78,10 +79,15 @@ class Form:
         Raises:
             RequestError: 400 no multipart, 422 parts that are not wanted.
         """
-        try:
-            self._parser.write(data)
-        except FormParserError as exc:
-            raise malformed(str(exc)) from None
+        for start in range(0, len(data), FED_AT_ONCE):
+            fed = data[start : start + FED_AT_ONCE]
+            try:
+                self._parser.write(fed)
+            except FormParserError as exc:
+                raise malformed(str(exc)) from None
+            self._other_bytes += len(fed)
+            if self._other_bytes > FORM_BYTES_MAX:
+                raise malformed(f"more than {FORM_BYTES_MAX} bytes are not of the file")
         pieces, self._pieces = self._pieces, []
         return pieces
 
@@ -165,6 +171,7 @@ class Form:
     def _read_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == FILE:
             self._has_bytes = self._has_bytes or end > start
+            self._other_bytes -= end - start
             self._pieces.append(data[start:end])
         elif (value := self._values.get(self._name)) is not None:
             value += data[start:end]
@@ -190,25 +197,23 @@ def open_form(headers: Headers, *, bytes_max: int) -> Form:
     announced = headers.get("content-length", "")
     if announced.isascii() and announced.isdigit():
         if int(announced[:20]) > bytes_max + FORM_BYTES_MAX:
-            raise _too_large(bytes_max)
+            raise TooLarge(f"the file is larger than {bytes_max} bytes")
     return Form(boundary)
 
 
-async def file_pieces(form: Form, receive: Receive, *, bytes_max: int) -> AsyncIterator[bytes]:
+async def file_pieces(form: Form, receive: Receive) -> AsyncIterator[bytes]:
     """Yield the file's bytes as they come; when it ends without an error, the form is whole.
 
+    Who takes them has to stop at a size.
+
     Raises:
-        RequestError: 400, 422; 413 too large; 408 nothing came for `PIECE_S`, or the client left.
+        RequestError: 400, 422; 408 nothing came for `PIECE_S`, or the client left.
     """
-    count, has_more = 0, True
+    has_more = True
     while has_more:
         message = await _next(receive)
-        body = message.get("body", b"")
         has_more = message.get("more_body", False)
-        count += len(body)
-        if count > bytes_max + FORM_BYTES_MAX:
-            raise _too_large(bytes_max)
-        for piece in form.feed(body):
+        for piece in form.feed(message.get("body", b"")):
             yield piece
     form.finish()
 
@@ -233,7 +238,3 @@ def clean_filename(raw: bytes) -> str:
 
 def malformed(why: str) -> RequestError:
     return request_error("invalid_multipart", f"the body is no multipart form: {why[:200]}")
-
-
-def _too_large(bytes_max: int) -> RequestError:
-    return TooLarge(f"the file is larger than {bytes_max} bytes")

@@ -159,9 +159,36 @@ async def test_a_body_without_end_is_cut() -> None:
         return {"type": "http.request", "body": b"\r\n" * 1_000, "more_body": True}
 
     with pytest.raises(RequestError) as caught:
-        async for _ in file_pieces(Form(BOUNDARY), receive, bytes_max=FORM_BYTES_MAX):
+        async for _ in file_pieces(Form(BOUNDARY), receive):
             pass
-    assert caught.value.status == 413
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\r\n",
+        b"--b0undary\r\nA: ",
+        body(WHOLE[0]),
+        part(b'form-data; name="unknown"', b"")[:-2],
+        part(FILE, b"x") + b"--b0undary",  # where spaces may follow
+    ],
+)
+def test_only_the_file_may_be_long(head: bytes) -> None:
+    """Elsewhere the parser goes byte by byte, and the node's readers would wait for it."""
+    form = Form(BOUNDARY)
+    form.feed(head)
+    with pytest.raises(RequestError) as caught:
+        for _ in range(FORM_BYTES_MAX // 1_000 + 1):
+            form.feed((b"\r\n" if head == b"\r\n" else b" ") * 1_000)
+    assert caught.value.status == 400
+
+
+def test_the_file_may() -> None:
+    form = Form(BOUNDARY)
+    form.feed(part(FILE, b"")[:-2])
+    count = sum(len(piece) for _ in range(20) for piece in form.feed(b" " * FORM_BYTES_MAX))
+    assert count == 20 * FORM_BYTES_MAX
 
 
 @pytest.mark.parametrize(

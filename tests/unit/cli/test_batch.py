@@ -45,6 +45,7 @@ class Server:
         self.cursors: list[str | None] = []
         self.ranges: list[str | None] = []
         self.content = b""
+        self.refusal: tuple[int, str] | None = None
         self.break_uploads = 0
         self.url = ""
 
@@ -74,6 +75,9 @@ class Server:
         return web.json_response({"data": [self.batch], "has_more": True})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
+        if self.refusal:
+            error = {"message": "no", "code": self.refusal[1], "retryable": False}
+            return web.json_response({"error": error}, status=self.refusal[0])
         cursor = request.headers.get("Last-Event-ID")
         self.cursors.append(cursor)
         events = [*PROGRESS, END]
@@ -177,6 +181,18 @@ async def test_watching_comes_back_with_its_cursor(
     assert "in_progress 0/1,200 0 %" in err and "in_progress 1,200/1,200 100 %" in err
     assert "completed: 1,200 of 1,200 lines done in 1 min 05 s" in err
     assert f"results: tailrace batch results {ID}" in err
+
+
+async def test_of_an_old_batch_there_is_how_it_ended(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.refusal = (410, "expired")
+    assert await run(server, "watch") == 0
+    assert "completed: 1,200 of 1,200 lines done" in capsys.readouterr().err
+
+    server.refusal = (404, "not_found")
+    assert await run(server, "watch") == 2
+    assert "tailrace batch ls" in capsys.readouterr().err
 
 
 async def test_how_it_ended_is_said_with_what_to_do(
