@@ -18,6 +18,7 @@ import msgspec
 from shared.batches import Batch, DeadLetter, batch_keys, parse_batch
 from shared.errors import LeaseLost, Unavailable
 from shared.events import End, Event, encode
+from shared.ids import EventId
 from shared.outcomes import Begun, Ended, Ok
 from shared.redis_client import Client, translated
 from shared.settings import Settings
@@ -46,7 +47,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
         dead: dead letters, JSON.
         usage: prompt, completion and total tokens.
         events: what the log says of it, JSON.
-        line, offset: 0, or the cursor's new place: what it passes over is done, too.
+        before, line, offset: 0, or the cursor's place and its new one; `done` is what lies between.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     usage: tuple[int, int, int] = (0, 0, 0)
     model: str = ""
     events: Sequence[str] = ()
+    before: int = 0
     line: int = 0
     offset: int = 0
 
@@ -71,14 +73,16 @@ def log_store(redis: Client, settings: Settings) -> Store:
 class BatchLease:
     """One holder's hand on one batch.
 
-    Every method raises `LeaseLost` when it is no longer the holder, and `Unavailable`.
+    Every method raises `LeaseLost` when it is no longer the holder, or Redis has gone back behind
+    what it knows; and `Unavailable`.
     """
 
-    def __init__(self, store: Store, batch_id: str, token: str, attempt: int) -> None:
+    def __init__(self, store: Store, batch_id: str, token: str, start: EventId) -> None:
         self.store = store
         self.batch_id = batch_id
         self.token = token
-        self.attempt = attempt
+        self.attempt = start.attempt
+        self.top = str(start)  # of the log: nobody else writes there
         self.confirmed_s = time.monotonic()  # it was the holder then, at least
         self._keys = batch_keys(batch_id)
 
@@ -93,7 +97,7 @@ class BatchLease:
         begun = await store.begin(batch_id, token, holder)
         if not isinstance(begun, Begun):
             return None
-        return cls(store, batch_id, token, begun.start[0].attempt)
+        return cls(store, batch_id, token, begun.start[0])
 
     async def renew(self) -> bool:
         """Push the lease on; False: the batch has ended."""
@@ -180,14 +184,16 @@ class BatchLease:
         return await self._do("batch_move", [*args, self.store.retention_ms, round(kept_s * 1000)])
 
     async def _do(self, name: str, args: Sequence[Any]) -> bool:
-        own, sent_s = [self.token, self.attempt, self.store.lease_ms], time.monotonic()
+        own, sent_s = [self.token, self.attempt, self.store.lease_ms, self.top], time.monotonic()
         reply = await self.store.scripts.run(name, self._keys, [*own, *args])
         match reply[0]:
             case b"ok":
-                self.confirmed_s = sent_s
+                self.confirmed_s, self.top = sent_s, reply[1].decode()
                 return True
             case b"status":
                 return False
+            case b"moved":
+                raise LeaseLost("Redis has gone back: the batch is not as it was known here")
         raise LeaseLost(f"the batch is {reply[0].decode()}")
 
 

@@ -145,7 +145,9 @@ class Course:
                 source = Source(self.batch.id, self.batch.endpoint, line.number, custom_id)
                 result = never_done(source, EXPIRED)
                 self.gathering.add(at, custom_id, "", result, time.monotonic())
-            self.gathering.pass_over(lines[-1].number, lines[-1].after, time.monotonic())
+            last = lines[-1]
+            self.gathering.pass_over(self._cursor, last.number, last.after, time.monotonic())
+            self._cursor = last.number
             await self.commit()
 
     async def commit(self) -> None:

@@ -34,13 +34,13 @@ class Gathering:
         self.output.clear()
         self.error.clear()
         self.lines = []
-        self._again: list[str] = []
+        self._again: dict[str, str] = {}  # flight by line
         self._dead: list[str] = []
         self._events: list[str] = []
         self._completed = self._failed = 0
         self._usage = [0, 0, 0]
         self._model = ""
-        self._cursor = (0, 0)
+        self._cursor = (0, 0, 0)
         self._since_s = 0.0
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class Gathering:
 
     @property
     def is_empty(self) -> bool:
-        return not self.lines and not self._again and self._cursor == (0, 0)
+        return not self.lines and not self._again and self._cursor == (0, 0, 0)
 
     def is_due(self, now_s: float) -> bool:
         if self.is_empty:
@@ -60,8 +60,7 @@ class Gathering:
         self, at: Flying, custom_id: str, generation_id: str, result: Result, now_s: float
     ) -> None:
         """Take the result of a line, good or not."""
-        self._touch(now_s)
-        self.lines.append(at.line)
+        self._leave(at, now_s)
         if result.is_good:
             self._completed += 1
             self.output += result.raw
@@ -78,42 +77,47 @@ class Gathering:
 
     def drop(self, at: Flying, now_s: float) -> None:
         """Take a line out of the flight without a result: the batch is cancelled."""
-        self._touch(now_s)
-        self.lines.append(at.line)
+        self._leave(at, now_s)
 
     def ask_again(self, at: Flying, now_s: float) -> None:
         """Write down that a line is asked once more."""
         self._touch(now_s)
-        self._again += [str(at.line), flight_words(at)]
+        self._again[str(at.line)] = flight_words(at)
 
-    def pass_over(self, line: int, offset: int, now_s: float) -> None:
-        """Move the cursor: the lines before it have their results here."""
+    def pass_over(self, before: int, line: int, offset: int, now_s: float) -> None:
+        """Move the cursor from `before` on: the lines that it passes have their results here."""
         self._touch(now_s)
-        self._cursor = (line, offset)
+        self._cursor = (before, line, offset)
 
     def commit(self, name: str, parts: list[str]) -> Commit:
         """Return what is to be committed, and begin anew."""
         self._counted += self._completed + self._failed
         if self._completed + self._failed:
             self._say(encode(progress(self._counted, self._total)))
-        line, offset = self._cursor
+        before, line, offset = self._cursor
         prompt, output, total = self._usage
         commit = Commit(
             name=name,
             parts=parts,
             done=[str(number) for number in self.lines],
-            again=self._again,
+            again=[word for pair in self._again.items() for word in pair],
             dead=self._dead,
             completed=self._completed,
             failed=self._failed,
             usage=(prompt, output, total),
             model=self._model,
             events=self._events,
+            before=before,
             line=line,
             offset=offset,
         )
         self._clear()
         return commit
+
+    def _leave(self, at: Flying, now_s: float) -> None:
+        self._touch(now_s)
+        self.lines.append(at.line)
+        self._again.pop(str(at.line), None)  # asked again, and done, since the last commit
 
     def _touch(self, now_s: float) -> None:
         if self.is_empty:

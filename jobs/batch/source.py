@@ -24,7 +24,7 @@ from jobs.batch.tools import Tools
 from jobs.batch.validation import GONE, validate
 from jobs.source import Job
 from shared.accept import Acceptor
-from shared.batch_lease import BatchLease, log_store
+from shared.batch_lease import BatchLease, Commit, log_store
 from shared.batches import Batch, Batches
 from shared.errors import LeaseLost, NotFound, Unavailable
 from shared.files import FileStore
@@ -163,10 +163,12 @@ class Slice:
 
     async def _without_input(self, batch: Batch) -> None:
         """What was done is kept; what was not can neither be asked nor named."""
-        ids = [
-            line_generation_id(batch.id, one.line, one.tries) for one in await self.lease.flight()
-        ]
+        flying = await self.lease.flight()
+        ids = [line_generation_id(batch.id, one.line, one.tries) for one in flying]
         await self.tools.store.cancel_many(ids)
+        if flying:
+            lines = [str(one.line) for one in flying]
+            await self.lease.commit(Commit(name=f"{self.lease.token}-gone", done=lines))
         if batch.status == "cancelling":
             await finish(self.tools, self.lease, batch, "cancelled")
             return

@@ -88,9 +88,10 @@ class Run:
         """Wait until so many lines count."""
 
         async def enough() -> bool:
-            with contextlib.suppress(openai.APIError):
+            try:
                 return await self.done() >= lines
-            return False
+            except openai.APIError as exc:  # told when it does not pass
+                raise RuntimeError(f"{exc!r} {exc.__cause__!r}") from exc
 
         await until(enough, deadline_s, f"{lines} lines done\n{self.cluster.report()}")
 

@@ -251,6 +251,38 @@ async def test_a_part_that_was_written_and_never_committed_does_not_count(desk):
     assert [f async for f in desk.files.list_objects(parts_prefix(batch_id))] == []
 
 
+@pytest.mark.parametrize("after_calls", [1, 2])
+async def test_redis_goes_back_and_nobody_notices(desk, monkeypatch, after_calls):
+    """A second of the batch is forgotten under its holder, whose connections live on."""
+    batch_id = await desk.submit(600)
+    kept: dict[bytes, bytes] = {}
+    commits = []
+    commit = BatchLease.commit
+
+    async def committing(self, said):
+        await commit(self, said)
+        commits.append(said.name)
+        redis = desk.stage.redis
+        if len(commits) == after_calls:
+            names = [key async for key in redis.scan_iter(f"tr:{{{batch_id}}}:*")]
+            kept.update({name: await redis.dump(name) for name in names})
+        elif len(commits) == after_calls + 1:
+            pipeline = redis.pipeline()
+            for name in [key async for key in redis.scan_iter(f"tr:{{{batch_id}}}:*")]:
+                pipeline.delete(name)
+            for name, raw in kept.items():
+                pipeline.restore(name, 0, raw)
+            await pipeline.execute()
+
+    monkeypatch.setattr(BatchLease, "commit", committing)
+    batch = await desk.run(batch_id)
+
+    assert len(commits) > after_calls + 1, "it went back"
+    assert (batch.status, batch.completed, batch.failed) == ("completed", 600, 0)
+    assert (await desk.rows(batch.output_file_id)).keys() == names(600)
+    assert len(set(desk.stage.backend.seeds)) == 600, "nothing was asked under another id"
+
+
 # Cancelled at odd moments
 
 

@@ -59,7 +59,7 @@ async def ended(client: openai.AsyncOpenAI, batch_id: str, deadline_s: float = 6
         try:
             batch = await client.batches.retrieve(batch_id)
         except (openai.APIConnectionError, openai.APIStatusError) as exc:
-            raise LookupError(str(exc)) from exc
+            raise LookupError(f"{exc!r} {exc.__cause__!r}") from exc
         return batch if batch.status in FINAL else None
 
     batch = await until(look, deadline_s, f"the end of {batch_id}")

@@ -167,10 +167,11 @@ async def test_to_take_twice_is_to_take_once(lease):
     assert await lease.flight() == LINES[1:]
 
 
-async def test_lines_that_are_taken_elsewhere_are_not_taken(lease):
+async def test_lines_behind_another_cursor_are_not_taken(lease):
     await take_all(lease)
 
-    assert not await lease.take([Flying(9, 80, 10)], before=8, line=9, offset=90)
+    with pytest.raises(LeaseLost):
+        await lease.take([Flying(9, 80, 10)], before=8, line=9, offset=90)
     assert await lease.flight() == LINES
 
 
@@ -203,6 +204,14 @@ async def test_a_commit_counts_once(store, lease):
     assert [event["type"] for event in await events(store)] == ["start", "progress"]
 
 
+async def test_a_line_that_is_asked_again_and_done_is_not_in_flight(lease):
+    await take_all(lease)
+
+    await lease.commit(Commit(name="1", done=["1"], again=["1", "0 10 1", "2", "10 10 1"]))
+
+    assert await lease.flight() == [Flying(2, 10, 10, 1), LINES[2]]
+
+
 async def test_a_commit_may_move_the_cursor(lease):
     await lease.commit(Commit(name="1", failed=3, line=3, offset=30))
 
@@ -210,8 +219,18 @@ async def test_a_commit_may_move_the_cursor(lease):
     assert (batch.line, batch.offset, batch.failed) == (3, 30, 3)
 
 
+async def test_nothing_is_over_with_a_line_in_flight(lease):
+    await take_all(lease)
+
+    for after, said in (("finalizing", []), ("completed", [END])):
+        with pytest.raises(LeaseLost):
+            await lease.move("in_progress", after, events=said)
+    assert (await lease.load()).status == "in_progress"
+
+
 async def test_the_last_status_comes_with_the_end_of_the_log(store, lease):
     await take_all(lease)
+    await lease.commit(Commit(name="1", done=["1", "2", "3"]))
     assert await lease.move("in_progress", "finalizing")
     said = [Progress("finalizing", 3, 3, 100.0), END]
 
@@ -282,6 +301,59 @@ async def test_who_slept_is_told_before_it_does_what_no_token_protects(store, le
 
     with pytest.raises(LeaseLost):
         await lease.confirm()
+
+
+SAID = '{"type":"progress","stage":"x","current":1,"total":3,"percentage":33.3}'
+SAID_AGAIN = SAID.replace("33.3", "33.4")
+
+
+async def went_back(store, act) -> None:
+    """Redis forgets what `act` did: a file without its last second, a replica that lacked it."""
+    names = [key async for key in store.redis.scan_iter(f"tr:{{{ID}}}:*")]
+    before = {name: await store.redis.dump(name) for name in names}
+    await act()
+    after = [key async for key in store.redis.scan_iter(f"tr:{{{ID}}}:*")]
+    await store.redis.delete(*after)
+    for name, raw in before.items():
+        await store.redis.restore(name, 0, raw)
+
+
+async def test_a_commit_that_was_forgotten_is_not_built_upon(store, lease):
+    """Else an event id would have two contents, and a line be done that is not in the output."""
+    await take_all(lease)
+    await went_back(
+        store, lambda: lease.commit(Commit(name="1", done=["1"], completed=1, events=[SAID]))
+    )
+    log, batch = await events(store), await lease.load()
+
+    for attempt in (
+        lease.commit(Commit(name="2", done=["2"], completed=1, events=[SAID_AGAIN])),
+        lease.take([Flying(4, 30, 10)], before=3, line=4, offset=40),
+        lease.move("in_progress", "finalizing"),
+    ):
+        with pytest.raises(LeaseLost):
+            await attempt
+
+    assert (await events(store), await lease.load()) == (log, batch)
+    assert await lease.flight() == LINES
+
+
+async def test_a_take_that_was_forgotten_is_not_built_upon(store, lease):
+    """Else a line would be done that is taken again, and stand in the output twice."""
+    await went_back(store, lambda: take_all(lease))
+
+    for attempt in (
+        lease.commit(Commit(name="1", done=["1"], completed=1, events=[SAID])),
+        lease.commit(Commit(name="1", again=["1", "0 10 1"])),
+        lease.commit(Commit(name="1", done=["4"], failed=1, before=3, line=4, offset=40)),
+        lease.take([Flying(4, 30, 10)], before=3, line=4, offset=40),
+    ):
+        with pytest.raises(LeaseLost):
+            await attempt
+
+    batch = await lease.load()
+    assert (batch.completed, batch.failed, batch.line) == (0, 0, 0)
+    assert await lease.flight() == []
 
 
 async def test_nobody_holds_what_redis_has_lost(store, lease):

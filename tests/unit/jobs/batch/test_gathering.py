@@ -93,11 +93,23 @@ def test_a_line_without_a_result_counts_for_nothing(gathering: Gathering) -> Non
     assert (commit.done, commit.completed, commit.failed, commit.events) == (["1"], 0, 0, [])
 
 
-def test_lines_that_are_passed_over_move_the_cursor(gathering: Gathering) -> None:
-    add(gathering, 7, BAD)
-    gathering.pass_over(7, 750, 0.0)
+def test_a_line_that_is_asked_again_and_done_is_done(gathering: Gathering) -> None:
+    """Else it would be back in flight, and be done twice."""
+    gathering.ask_again(Flying(3, 300, 50, 1), 0.0)
+    add(gathering, 3)
+    gathering.ask_again(Flying(4, 400, 50, 1), 0.0)
+    gathering.drop(Flying(4, 400, 50, 1), 0.0)
 
     commit = gathering.commit("n1", [])
 
-    assert (commit.line, commit.offset) == (7, 750)
+    assert (commit.done, commit.again) == (["3", "4"], [])
+
+
+def test_lines_that_are_passed_over_move_the_cursor(gathering: Gathering) -> None:
+    add(gathering, 7, BAD)
+    gathering.pass_over(3, 7, 750, 0.0)
+
+    commit = gathering.commit("n1", [])
+
+    assert (commit.before, commit.line, commit.offset) == (3, 7, 750)
     assert (gathering.commit("n2", []).line, gathering.is_empty) == (0, True)
