@@ -5,13 +5,16 @@ Its helper keeps a stricter account of a response's items than the one for Pytho
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from shared import keys
+from tests.support.browser import Browser, PageServer
 from tests.support.node_program import NodeProgram
+from tests.support.npm import bundle
 from tests.support.processes import Cluster, Role
 from tests.support.upstream import expected_text, script_of
 from tests.support.wait import until
@@ -130,3 +133,21 @@ async def test_an_upstream_that_always_fails_is_told(
     assert numbers(found) == list(range(len(found)))
     assert found[-1]["type"] == "response.failed"
     assert found[-1]["response"]["error"]["code"] == "attempts_exhausted"
+
+
+async def test_a_page_of_another_origin_asks_by_itself(
+    cluster: Cluster, browser: Browser, pages: PageServer
+) -> None:
+    """Preflights with all the headers that the SDK sends, and those of ours that it may read."""
+    pages.pages["/openai"] = f"<!doctype html><script>{bundle('openai-page.mjs')}</script>"
+    page = await browser.open(pages.origin + "/openai")
+    messages = [{"role": "user", "content": PROMPT}]
+    body = {"model": "continue", "messages": messages, "stream": True, "upstream": SCRIPT}
+    said = await page.evaluate(f"ask('{cluster.urls[0]}/v1', {json.dumps(body)})")
+
+    assert said["text"] == TEXT
+    assert "continue" in said["models"]
+    assert said["named"].startswith("gen_")
+    assert said["gone"] == "model_not_found"
+    assert await page.errors() == []
+    await page.close()
