@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
@@ -21,22 +21,14 @@ from arq.worker import Function, func
 
 from jobs.connector import ATTEMPT_S, REPLY_BYTES_MAX, AddressRefused, open_session
 from jobs.source import Job
+from jobs.webhook_ends import Ends, Finder
 from shared import keys
 from shared.counts import count
-from shared.errors import NotFound, Unavailable
+from shared.errors import Unavailable
 from shared.redis_client import Client, translated
 from shared.scripts import Scripts
 from shared.settings import Settings
-from shared.webhooks import (
-    Event,
-    Record,
-    Webhook,
-    end,
-    generation_event,
-    lost_event,
-    read_record,
-    signed,
-)
+from shared.webhooks import Webhook, read_record, signed
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +36,12 @@ PAUSES_S = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0)
 PAUSE_S_MAX = 86_400.0  # of what a receiver may ask for
 JITTER = 0.2
 LEASE_S = ATTEMPT_S + 5.0
-LOOK_AGAIN_S = 30.0  # at what has not ended yet, where somebody ought to note its end
-LOOK_FOR_S = 2.0  # where nobody does: kinds that have a finder
-MISSING_MAX = 2  # looks that found nothing of it, after which it is taken for lost
 DONE_KEPT_S = 86_400.0  # what has been delivered is not delivered again
 HOSTS_MAX = 100  # looked at in one turn, the longest waiting first
 TO_ONE_HOST_MAX = 4  # under way, over all processes
 RUNNING_MAX = 24  # under way in one process
-LOOKS_MAX = 200
+IN_A_ROW_S = 5.0  # then other hosts have their turn
 GONE = 410
-
-Finder = Callable[[str, Mapping[str, Any]], Awaitable[Event | None]]
 
 
 class Reply(NamedTuple):
@@ -73,8 +60,7 @@ class Webhooks:
     """The deliveries that are due.
 
     Args:
-        finders: by kind, beside generations: returns the event of what has ended and None of what
-            has not; raises NotFound of what is not there.
+        finders: how other kinds than generations have ended, see jobs/webhook_ends.py.
     """
 
     def __init__(
@@ -82,7 +68,7 @@ class Webhooks:
     ) -> None:
         self.redis = redis
         self.settings = settings
-        self.finders = dict(finders or {})
+        self.ends = Ends(redis, finders or {})
         self.scripts = Scripts(redis)
         self.running = 0
         self.functions: Sequence[Function] = [
@@ -91,8 +77,9 @@ class Webhooks:
 
     async def due(self) -> list[Job]:
         """Return attempts to make now, after a look at ends that nobody has noted."""
-        await self._look_at_waiting()
         now_ms = await self._now_ms()
+        await self.ends.look(now_ms)
+        now_ms = await self._now_ms()  # what has become due by that is due now
         with translated():
             hosts = await self.redis.zrangebyscore(
                 keys.HOOKS_HOSTS, "-inf", now_ms, start=0, num=HOSTS_MAX
@@ -111,24 +98,38 @@ class Webhooks:
         return jobs
 
     async def deliver(self, ctx: dict[Any, Any], subject_id: str, host: str) -> None:
-        """Make one attempt, unless another one is being made, or was."""
+        """Make one attempt, unless another one is being made, or was; then others at this host."""
         if self.running >= RUNNING_MAX:
             return  # it is found due again
         self.running += 1
+        until_s = time.monotonic() + IN_A_ROW_S
         try:
-            await self._deliver(subject_id, host)
+            # One that goes well is followed by the next: a look each second would be four a second.
+            while subject_id:
+                is_well = await self._deliver(subject_id, host) and time.monotonic() < until_s
+                subject_id = await self._next(host) if is_well else ""
         except Unavailable:
             pass  # what has been taken is due again when its lease has run out
         finally:
             self.running -= 1
 
-    async def _deliver(self, subject_id: str, host: str) -> None:
+    async def _next(self, host: str) -> str:
+        """Return one of the next that are due at a host; empty: none is."""
+        with translated():
+            now_ms = await self._now_ms()
+            found: list[bytes] = await self.redis.zrangebyscore(
+                keys.hooks_due(host), "-inf", now_ms, start=0, num=2 * TO_ONE_HOST_MAX
+            )
+        return random.choice(found).decode() if found else ""
+
+    async def _deliver(self, subject_id: str, host: str) -> bool:
+        """Make one attempt; False: it was not wanted, or has failed."""
         names = [keys.hook(subject_id), keys.hooks_due(host), keys.hooks_busy(host)]
         taken = [subject_id, round(LEASE_S * 1000), TO_ONE_HOST_MAX]
         number = int(await self.scripts.run("hook_take", names, taken))
         record = await read_record(self.redis, subject_id) if number else None
         if record is None or record.webhook is None:
-            return
+            return False
         reply = await self._attempt(subject_id, record.webhook, record.body)
         pause_s = None if reply.is_delivered else pause_after(number, reply)
         result = "delivered" if reply.is_delivered else "given_up"
@@ -137,6 +138,7 @@ class Webhooks:
         said = [subject_id, number, again, kept_ms, result]
         is_news = bool(await self.scripts.run("hook_settle", names, said))
         await self._tell(subject_id, host, reply, number, pause_s, is_news)
+        return reply.is_delivered
 
     async def _attempt(self, subject_id: str, webhook: Webhook, body: bytes) -> Reply:
         is_allowed = self.settings.webhook_private == "allow"
@@ -187,75 +189,6 @@ class Webhooks:
             log.warning("webhook given up", extra=data)
         else:
             log.warning("webhook failed", extra=data)
-
-    # What nobody has noted
-
-    async def _look_at_waiting(self) -> None:
-        now_ms = await self._now_ms()
-        with translated():
-            found = await self.redis.zrangebyscore(
-                keys.HOOKS_WAITING, "-inf", now_ms, start=0, num=LOOKS_MAX
-            )
-        for subject_id in [raw.decode() for raw in found]:
-            record = await read_record(self.redis, subject_id)
-            if record is None or record.state != "waiting" or record.webhook is None:
-                # Nothing is known of it any more; or it is due, or done, and was registered again.
-                with translated():
-                    await self.redis.zrem(keys.HOOKS_WAITING, subject_id)
-            else:
-                pause_s = await self._look(subject_id, record, record.webhook)
-                if pause_s:
-                    await self._look_later(subject_id, now_ms + round(pause_s * 1000))
-
-    async def _look(self, subject_id: str, record: Record, webhook: Webhook) -> float:
-        """Note an end, or that it is lost; returns seconds until another look, 0: none."""
-        finder = self.finders.get(record.kind, self._find_generation)
-        try:
-            event = await finder(subject_id, record.about)
-        except NotFound:
-            return await self._miss(subject_id, record, webhook)
-        if event is None:
-            await self._set(subject_id, {"seen": "1", "missing": "0"})
-            return LOOK_FOR_S if record.kind in self.finders else LOOK_AGAIN_S
-        await end(self.redis, subject_id, webhook, event)
-        return 0
-
-    async def _miss(self, subject_id: str, record: Record, webhook: Webhook) -> float:
-        if record.missing + 1 < MISSING_MAX:
-            await self._set(subject_id, {"missing": str(record.missing + 1)})
-            return LOOK_AGAIN_S
-        if record.is_seen:
-            await end(
-                self.redis, subject_id, webhook, lost_event(subject_id, record.kind, record.about)
-            )
-        else:
-            await self._drop(subject_id)  # it was never accepted
-        return 0
-
-    async def _find_generation(self, generation_id: str, about: Mapping[str, Any]) -> Event | None:
-        with translated():
-            name = keys.meta(generation_id)
-            fields: dict[bytes, bytes] = await self.redis.hgetall(name)  # type: ignore[misc]
-        if not fields:
-            raise NotFound
-        if fields.get(b"status") == b"sealed":
-            return lost_event(generation_id, "generation", about)
-        return generation_event(generation_id, fields)
-
-    async def _set(self, subject_id: str, fields: Mapping[str, str]) -> None:
-        with translated():
-            await self.redis.hset(keys.hook(subject_id), mapping=dict(fields))  # type: ignore[misc]
-
-    async def _look_later(self, subject_id: str, at_ms: int) -> None:
-        with translated():
-            await self.redis.zadd(keys.HOOKS_WAITING, {subject_id: at_ms}, xx=True)
-
-    async def _drop(self, subject_id: str) -> None:
-        with translated():
-            pipeline = self.redis.pipeline()
-            pipeline.delete(keys.hook(subject_id))
-            pipeline.zrem(keys.HOOKS_WAITING, subject_id)
-            await pipeline.execute()
 
     async def _now_ms(self) -> int:
         with translated():

@@ -8,7 +8,7 @@ from typing import Any
 from api.batch_body import batch_object, read_new_batch
 from api.batches import find_input
 from jobs.schedules import Create
-from jobs.webhooks import Finder
+from jobs.webhook_ends import Finder
 from shared.batches import Batches
 from shared.errors import NotFound
 from shared.files import FileStore

@@ -394,6 +394,23 @@ async def test_a_receiver_that_hangs_holds_up_its_own_events_only(hooks, store, 
         receiver.holds.set()
 
 
+async def test_many_events_for_one_receiver_follow_one_another(hooks, store, receiver):
+    """Not four with each look."""
+    for number in range(40):
+        await ended(store, receiver.url, f"gen_many_{number:04}")
+
+    assert await turn(hooks) == webhooks.TO_ONE_HOST_MAX
+    assert len(receiver.calls) == len(set(receiver.events())) == 40
+
+
+async def test_a_receiver_that_fails_is_not_pressed(hooks, store, receiver):
+    receiver.answers = [500]
+    for number in range(10):
+        await ended(store, receiver.url, f"gen_many_{number:04}")
+
+    assert await turn(hooks) == len(receiver.calls) == webhooks.TO_ONE_HOST_MAX
+
+
 async def test_a_process_makes_so_many_attempts_at_once_and_no_more(hooks, store, receiver):
     await ended(store, receiver.url)
     hooks.running = webhooks.RUNNING_MAX
