@@ -26,12 +26,13 @@ from shared import keys
 from shared.counts import count
 from shared.errors import Unavailable
 from shared.redis_client import Client, translated
-from shared.scripts import Scripts
+from shared.scripts import Call, Scripts
 from shared.settings import Settings
 from shared.webhooks import Webhook, read_record, signed
 
 log = logging.getLogger(__name__)
 
+NAME = "deliver_webhook"
 PAUSES_S = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0)
 PAUSE_S_MAX = 86_400.0  # of what a receiver may ask for
 JITTER = 0.2
@@ -40,6 +41,7 @@ DONE_KEPT_S = 86_400.0  # what has been delivered is not delivered again
 HOSTS_MAX = 100  # looked at in one turn, the longest waiting first
 TO_ONE_HOST_MAX = 4  # under way, over all processes
 RUNNING_MAX = 24  # under way in one process
+LOOK_MS = 1_000  # at a host again, where something is due
 IN_A_ROW_S = 5.0  # then other hosts have their turn
 GONE = 410
 
@@ -72,7 +74,7 @@ class Webhooks:
         self.scripts = Scripts(redis)
         self.running = 0
         self.functions: Sequence[Function] = [
-            func(self.deliver, name="deliver_webhook", timeout=2 * LEASE_S, max_tries=1)
+            func(self.deliver, name=NAME, timeout=2 * LEASE_S, max_tries=1)
         ]
 
     async def due(self) -> list[Job]:
@@ -84,16 +86,19 @@ class Webhooks:
             hosts = await self.redis.zrangebyscore(
                 keys.HOOKS_HOSTS, "-inf", now_ms, start=0, num=HOSTS_MAX
             )
+        names = [host.decode() for host in hosts]
+        calls: list[Call] = [
+            ([keys.HOOKS_HOSTS, keys.hooks_due(name)], [name, TO_ONE_HOST_MAX, LOOK_MS])
+            for name in names
+        ]
         jobs: list[Job] = []
-        for host in [name.decode() for name in hosts]:
-            names = [keys.HOOKS_HOSTS, keys.hooks_due(host)]
-            ids = await self.scripts.run("hook_due", names, [host, TO_ONE_HOST_MAX, 1_000])
+        for name, ids in zip(names, await self.scripts.run_many("hook_due", calls), strict=True):
+            if isinstance(ids, Exception):
+                raise Unavailable(f"Redis refuses: {ids}") from ids
             # An id for each second: that of a process which died is taken for a while.
             jobs += [
-                Job(
-                    "deliver_webhook", (raw.decode(), host), f"hook:{raw.decode()}:{now_ms // 1000}"
-                )
-                for raw in ids
+                Job(NAME, (one.decode(), name), f"hook:{one.decode()}:{now_ms // 1000}")
+                for one in ids
             ]
         return jobs
 

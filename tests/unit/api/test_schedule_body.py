@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.body import parse_new_generation
 from api.schedule_body import RUN_AT_S_MAX, is_scheduled, read_timing, without_timing
 from shared.errors import RequestError
+from shared.models import Model
 from shared.schedules import Timing
+from shared.settings import Settings
 
 NOW_S = 1_795_255_095.0
 
@@ -115,6 +118,17 @@ def test_they_exclude_each_other() -> None:
     refused(run_at=NOW_S, cron="* * * * *")
     refused(run_at=NOW_S, timezone="UTC")
     refused(timezone="UTC")
+
+
+def test_where_nothing_can_be_scheduled_it_is_refused_and_not_run_at_once() -> None:
+    """A WebSocket's `start`, a line of a batch."""
+    settings, models = Settings(), {"m": Model(name="m")}
+    for when in ({"run_at": NOW_S}, {"cron": "* * * * *"}, {"timezone": "UTC"}):
+        with pytest.raises(RequestError) as caught:
+            parse_new_generation(
+                {"prompt": "Hi", **when}, owner="alice", models=models, settings=settings
+            )
+        assert caught.value.status == 422
 
 
 def test_null_says_nothing() -> None:
