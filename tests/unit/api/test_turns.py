@@ -66,7 +66,8 @@ async def test_a_drain_waits_for_what_ends_and_ends_what_does_not() -> None:
         draining = tasks.create_task(taken.drain(0.05))
         await asyncio.sleep(0)
         may_end.set()
-        await draining
+        async with asyncio.timeout(5):
+            await draining
         assert codes == ["whole", "draining"]
     with pytest.raises(RequestError):
         async with taken.turn():
