@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from api.log_reader import read_log
 from jobs.batch.check import decode_line
-from jobs.batch.flight import Aloft, Flight, window_of
+from jobs.batch.flight import PAUSE_S_MAX, Aloft, Flight, pause_of, window_of
 from jobs.batch.gathering import Gathering
 from jobs.batch.intake import InputReader, line_bytes_max, lines_of
 from jobs.batch.line import Terms, line_generation_id, read_query
@@ -43,7 +43,6 @@ ASK_LINES = 64
 COLLECT_LINES, FOLD_LINES = 256, 32
 LOG_ENTRIES = 1_000
 LOOK_S = 0.25
-PAUSE_S, PAUSE_S_MAX = 0.005, 0.1
 LINE_KEPT_S = 60.0  # a committed line's generation: its answer is in the output
 LEAVE_S = 5.0  # workers get to stop what was cancelled
 PASS_LINES = 500
@@ -90,20 +89,20 @@ class Course:
         Raises:
             LeaseLost, NotFound, Unavailable.
         """
-        look_s, pause_s = 0.0, PAUSE_S
+        look_s = 0.0
         while (now_s := time.monotonic()) < until_s and not stopping.is_set():
             if now_s >= look_s:
                 if await self._is_over():
                     break
                 look_s = now_s + LOOK_S
-            moved = await self._fill() + await self._ask(now_s) + await self._collect()
+            filled = await self._fill()
+            asked, ended = await self._ask(now_s), await self._collect()
             is_last = self.is_done
             if is_last or self.gathering.is_due(time.monotonic()):
                 await self.commit()
             if is_last:
                 return True
-            pause_s = PAUSE_S if moved else min(pause_s * 1.5, PAUSE_S_MAX)
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(pause_of(filled + asked + ended, len(self.flight.open())))
         else:
             await self.commit()
             return False

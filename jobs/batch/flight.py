@@ -16,6 +16,7 @@ from shared.queue import Presence, batch_slots_max
 
 WINDOW_MIN, WINDOW_MAX = 8, 512
 FLIGHT_BYTES_MAX = 33_554_432  # of lines, whose bodies Redis holds as long as they are here
+PAUSE_S_MIN, PAUSE_S_MAX = 0.005, 0.2
 ABSENT_S = 10.0  # a generation that is not there for so long is lost
 
 
@@ -108,3 +109,13 @@ def window_of(presences: Sequence[Presence], now_ms: int, recent_ms: float) -> i
         if now_ms - presence.at_ms < recent_ms and not presence.draining
     )
     return min(max(2 * slots, WINDOW_MIN), WINDOW_MAX)
+
+
+def pause_of(moved: int, flying: int) -> float:
+    """How long to wait before the next look, s, after one that found `moved` of `flying` changed.
+
+    Each look asks after all of them, so it should find a good share: the more have moved, the
+    sooner it comes. What is waiting in the queue keeps the workers busy meanwhile.
+    """
+    share = min(1.0, 4 * moved / max(flying, 1))
+    return max(PAUSE_S_MIN, PAUSE_S_MAX * (1 - share))

@@ -7,10 +7,13 @@ import pytest
 from jobs.batch.flight import (
     ABSENT_S,
     FLIGHT_BYTES_MAX,
+    PAUSE_S_MAX,
+    PAUSE_S_MIN,
     WINDOW_MAX,
     WINDOW_MIN,
     Aloft,
     Flight,
+    pause_of,
     window_of,
 )
 from shared.batch_lease import Flying
@@ -109,3 +112,15 @@ def test_the_window_is_twice_what_workers_run(
     ]
 
     assert window_of(presences, 10_000, 6_000.0) == window
+
+
+def test_the_more_have_moved_the_sooner_is_the_next_look() -> None:
+    pauses = [pause_of(moved, 100) for moved in (0, 1, 10, 25, 100)]
+
+    assert pauses == sorted(pauses, reverse=True)
+    assert pauses[0] == PAUSE_S_MAX and pauses[-1] == PAUSE_S_MIN
+    assert pauses[1] > PAUSE_S_MAX * 0.9, "one line is not worth a look at all the others"
+
+
+def test_with_nothing_in_flight_it_waits_too() -> None:
+    assert pause_of(0, 0) == PAUSE_S_MAX
