@@ -12,9 +12,10 @@ TEST_REDIS_SERVER_DEBIAN ?= $(shell command -v redis-server 2>/dev/null)
 SERVER_TESTS := tests/unit/shared tests/stateful tests/integration \
 	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion worker_loss expiry)
 ARGS ?=
+PLOTS := .venv/plots/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test clients conform test-redis soak bench check style types format lock clean
+.PHONY: help setup up test clients conform test-redis soak bench plots check style types format lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -46,6 +47,9 @@ soak: $(STAMP) ## Random faults against real processes, audited; SECONDS=600 SEE
 bench: $(STAMP) ## Measure, beside a bare loop, nchan and a naive app; ARGS="fan_out worker --json FILE"
 	@$(CLEAN_ENV) $(BIN)/python -m bench $(ARGS)
 
+plots: $(PLOTS) ## Draw docs/plots and write the tables beside them; ARGS="FILE…", of bench's --json
+	@.venv/plots/bin/python -m bench.plot $(ARGS)
+
 check: style types test ## Everything that must hold before a commit
 
 style: $(STAMP) ## Check format and style
@@ -59,11 +63,13 @@ format: $(STAMP) ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# requirements.lock is all that development needs, deploy/requirements.lock what the image needs.
-# Both are for every platform and every Python from 3.11 on. UPGRADE="--upgrade" moves the pins.
+# requirements.lock is all that development needs, deploy/requirements.lock what the image needs,
+# bench/requirements.lock what draws the plots. All are for every platform and every Python from
+# 3.11 on. UPGRADE="--upgrade" moves the pins.
 lock: .venv/lock/bin/uv ## Pin the dependencies anew, with hashes
 	$(LOCK) --extra server --extra dev --output-file requirements.lock $(UPGRADE)
 	$(LOCK) --extra server --constraint requirements.lock --output-file deploy/requirements.lock
+	$(LOCK:pyproject.toml=) --group plots --constraint requirements.lock --output-file bench/requirements.lock
 
 LOCK = .venv/lock/bin/uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --quiet
@@ -88,4 +94,13 @@ $(STAMP): requirements.lock pyproject.toml
 	echo "setting up .venv"; \
 	$$pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
 	$$pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# As above, without pip where it cannot be made with it; development is spared what only draws.
+$(PLOTS): bench/requirements.lock | $(STAMP)
+	@echo "setting up .venv/plots"
+	@$(BIN)/python -m venv .venv/plots >/dev/null 2>&1 || $(BIN)/python -m venv --without-pip .venv/plots
+	@pip=".venv/plots/bin/python -m pip"; \
+	$$pip --version >/dev/null 2>&1 || pip="$(PYTHON) -m pip --python .venv/plots/bin/python"; \
+	$$pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements.lock
 	@touch $@

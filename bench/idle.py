@@ -59,12 +59,12 @@ class _Idle:
     async def measure(self, who: str, pid: int, server: Address, ask: Ask, *, beat: bytes) -> None:
         load, size = self.stage.load, self.size
         await self.stage.quiet()
-        await _warm(self.stage, server, ask, size.warm)
+        await warm(self.stage, server, ask, size.warm)
         alone = await self.stage.watch(
             {who: pid}, time.monotonic() + self.stage.settle_s, size.window_s / 2
         )
         before = rss_bytes(pid)
-        await _connect(self.stage, server, ask, size.readers)
+        await connect(self.stage, server, ask, size.readers)
         self.memory.add(who, (rss_bytes(pid) - before) / 1_000 / size.readers)
         heard: Callable[[], int | Awaitable[int]] = partial(self._heard, beat)
         await until(heard, 10 * size.beat_s + 10, f"{who}: a heartbeat")
@@ -137,21 +137,21 @@ async def memory_kb(stage: Stage, node: Role, kind: str, holder: Holder, readers
             f"/v1/generations/{holder.generation_id}/events?wait=60&last_event_id=1-1",
             accept=ACCEPT["poll"],
         )
-    await _warm(stage, address(node), ask, readers // 10)
+    await warm(stage, address(node), ask, readers // 10)
     before = rss_bytes(node.pid)
-    await _connect(stage, address(node), ask, readers)
+    await connect(stage, address(node), ask, readers)
     grown = rss_bytes(node.pid) - before
     await stage.load.close()
     return grown / 1_000 / readers
 
 
-async def _warm(stage: Stage, server: Address, ask: Ask, readers: int) -> None:
+async def warm(stage: Stage, server: Address, ask: Ask, readers: int) -> None:
     """Let a few come and go: what a process needs once is not counted."""
-    await _connect(stage, server, ask, readers)
+    await connect(stage, server, ask, readers)
     await stage.load.close()
 
 
-async def _connect(stage: Stage, server: Address, ask: Ask, readers: int) -> None:
+async def connect(stage: Stage, server: Address, ask: Ask, readers: int) -> None:
     await stage.load.open(server, [ask] * readers, end=b"never")
     if b"wait=60" not in ask.first:
         await stage.load.opened()

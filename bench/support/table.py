@@ -26,6 +26,8 @@ class Row:
         ratios: each value as a multiple of what it is compared with, `base`.
         goal: what it should be, in words; `is_met` says whether the median is.
         joined: how many tokens came with one read, where more than one may.
+        curve: the plot that it is a point of, if it is, `at` this x.
+        bench: which one found it.
     """
 
     work: str
@@ -37,6 +39,9 @@ class Row:
     goal: str = ""
     is_met: bool | None = None
     joined: Sequence[float] = ()
+    curve: str = ""
+    at: float = 0.0
+    bench: str = ""
 
     def record(self) -> dict[str, Any]:
         """As --json writes it."""
@@ -55,6 +60,7 @@ class Contest:
         goals: for each who has one: the largest ratio, or the largest value if there is no base.
         is_more_better: they are the smallest instead.
         is_goal_ratio: whether goals are ratios; by default where there is a base.
+        curve, at: see `Row`.
     """
 
     work: str
@@ -63,6 +69,8 @@ class Contest:
     goals: dict[str, float] = field(default_factory=dict)
     is_more_better: bool = False
     is_goal_ratio: bool = True
+    curve: str = ""
+    at: float = 0.0
     seen: dict[str, list[float]] = field(default_factory=dict)
     joined: dict[str, list[float]] = field(default_factory=dict)
 
@@ -88,7 +96,10 @@ class Contest:
             unit = f" x {self.base}" if is_ratio else f" {self.unit}"
             goal = f"{'≥' if self.is_more_better else '≤'} {limit:g}{unit}"
         joined = self.joined.get(who, [])
-        return Row(self.work, who, self.unit, values, ratios, self.base, goal, is_met, joined)
+        return Row(
+            self.work, who, self.unit, values, ratios, self.base, goal, is_met, joined,
+            curve=self.curve, at=self.at,
+        )  # fmt: skip
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -1,0 +1,125 @@
+"""How the figures grow: CPU and memory with the readers, delay with the tokens per second.
+
+What docs/plots draws. Each point is a run as in `fan_out`, `append_to_socket` or `idle`, but
+shorter, because there are many: it is run when it is named, not with the others.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from bench import fan_out, idle
+from bench.support.answer import new_answers
+from bench.support.cpu import rss_bytes
+from bench.support.load import get_events
+from bench.support.nchan import WHO as NCHAN
+from bench.support.nchan import why_missing
+from bench.support.stage import Stage, WindowMissed, address
+from bench.support.table import Contest, Row, percentile
+from bench.support.writer import Writer
+
+CPU, DELAY, MEMORY = "readers and CPU", "tokens per second and delay", "readers and memory"
+SHARES = {"p50": 0.5, "p99": 0.99}
+MB = 1_000_000
+FAN_OUT_PER_S = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What is on the x axes.
+
+    Attributes:
+        idle: rising.
+    """
+
+    readers: tuple[int, ...]
+    rates: tuple[int, ...]
+    idle: tuple[int, ...]
+    streams: int
+    window_s: float
+    first_s: float
+
+
+FULL = Size(
+    readers=(10, 50, 100, 300, 900),
+    rates=(500, 1_000, 2_500, 5_000, 8_000),
+    idle=(0, 250, 500, 1_000, 2_000),
+    streams=100,
+    window_s=4.0,
+    first_s=2.0,
+)
+QUICK = Size((2,), (100,), (0, 5), streams=5, window_s=0.1, first_s=0.1)
+
+Points = dict[int, Contest]
+
+
+async def run(stage: Stage) -> list[Row]:
+    size = QUICK if stage.is_quick else FULL
+    cpu = {n: _cpu_at(n) for n in size.readers}
+    delay = {rate: _delay_at(rate, size.streams) for rate in size.rates}
+    memory = {n: _memory_at(n) for n in size.idle}
+    for _ in stage.rounds():
+        for n, contest in cpu.items():
+            await _cpu(stage, size, n, contest)
+        for rate, contest in delay.items():
+            await _delay(stage, size, rate, contest)
+        for kind in ("sse", "ws"):
+            await _memory(stage, kind, memory)
+    return [row for points in (cpu, delay, memory) for one in points.values() for row in one.rows()]
+
+
+def _cpu_at(readers: int) -> Contest:
+    work = f"1 generation at {FAN_OUT_PER_S} tokens/s, {readers} readers over SSE"
+    work += ": CPU of the node per token delivered"
+    return Contest(work, "µs/token", fan_out.BASE, curve=CPU, at=readers)
+
+
+def _delay_at(rate: int, streams: int) -> Contest:
+    work = f"{rate:,} tokens/s of {streams} generations, 1 reader each: from the model's write"
+    return Contest(f"{work} to the reader's read", "ms", curve=DELAY, at=rate)
+
+
+def _memory_at(readers: int) -> Contest:
+    return Contest(f"{readers:,} idle readers: memory of the node", "MB", curve=MEMORY, at=readers)
+
+
+async def _cpu(stage: Stage, size: Size, readers: int, contest: Contest) -> None:
+    """One point of each who fans out."""
+    one = fan_out.Size(readers, FAN_OUT_PER_S, size.window_s, size.first_s)
+    try:
+        contest.add(fan_out.BASE, await fan_out.bare(stage, "sse", one))
+        async with stage.node() as node:
+            await fan_out.ours(stage, node, "sse", one, contest, Contest("", "ms"))
+        if not why_missing():
+            contest.add(NCHAN, await fan_out.by_nchan(stage, one))
+    except WindowMissed as exc:  # the other points are worth having
+        print(f"{contest.work}: {exc}", file=sys.stderr)
+
+
+async def _delay(stage: Stage, size: Size, rate: int, contest: Contest) -> None:
+    """All generations together say `rate` tokens a second."""
+    per_s = rate / size.streams
+    tokens = stage.tokens(per_s, size.window_s)
+    answers = new_answers(size.streams, tokens=tokens, per_s=per_s, first_s=size.first_s)
+    async with stage.node() as node:
+        play = await stage.play(node, answers, kind="sse", readers=1, window_s=size.window_s)
+    latencies = play.latencies_ms()
+    for name, share in SHARES.items():
+        contest.add(f"Tailrace, SSE, {name}", percentile(latencies, share), joined=play.joined)
+
+
+async def _memory(stage: Stage, kind: str, points: Points) -> None:
+    """One fresh node, more and more readers of one silent generation."""
+    is_fresh = not stage.is_quick
+    async with Writer(stage.system.server.url) as writer, stage.node(is_fresh=is_fresh) as node:
+        holder = await writer.begin()
+        ask = get_events(kind, holder.generation_id)
+        await idle.warm(stage, address(node), ask, max(1, max(points) // 20))
+        before = 0
+        for readers, contest in points.items():
+            await idle.connect(stage, address(node), ask, readers - before)
+            contest.add(fan_out.OURS[kind], rss_bytes(node.pid) / MB)
+            before = readers
+        await stage.load.close()
+        await writer.end(holder, said=0)

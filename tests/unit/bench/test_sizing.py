@@ -1,0 +1,100 @@
+"""The cost model, with figures that can be multiplied in the head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bench.figures import Found
+from bench.sizing import (
+    CONSTANTS,
+    DEMANDS,
+    Demand,
+    carried_table,
+    constants,
+    constants_table,
+    examples_table,
+    need,
+    node_s,
+    processes_of,
+)
+
+# 30 µs for a lone reader's token and 10.2 for one of a hundred: 10 are each one's, 20 are shared.
+FIGURES = {
+    "n1": 30.0, "n100": 10.2, "w": 15.0, "r": 5.0, "log": 50.0, "net": 100.0, "reader": 10.0,
+    "socket": 20.0, "node": 50.0,
+}  # fmt: skip
+
+
+def found(**figures: float) -> Found:
+    rows: list[dict[str, Any]] = [
+        {"bench": one.bench, "work": f"x {one.work} y", "who": one.who, "values": [figures[name]]}
+        for one in CONSTANTS
+        if (name := one.name) in figures
+    ]
+    return Found(rows)
+
+
+COST = constants(found(**FIGURES))
+
+
+@pytest.mark.parametrize(("together", "us"), [(1, 30), (2, 20), (20, 11), (100, 10.2)])
+def test_what_the_readers_of_a_generation_share_is_divided_among_them(
+    together: int, us: float
+) -> None:
+    assert node_s(together, COST) == pytest.approx(us * 1e-6)
+
+
+def test_a_reader_with_a_generation_of_its_own_each() -> None:
+    it = need(Demand(readers=1_000, together=1), COST)
+
+    assert it.node_cores == pytest.approx(0.6)
+    assert it.worker_cores == pytest.approx(0.3)
+    assert it.redis_cores == pytest.approx(0.1)
+    assert it.redis_bytes == pytest.approx((20_000 * 3_600 * 50, 20_000 * 300 * 50))
+    assert it.node_bytes == pytest.approx(50e6 + 1_000 * 10e3)
+    assert it.bits_per_s == pytest.approx(16e6)
+
+
+def test_readers_together_cost_the_workers_and_redis_nothing() -> None:
+    alone, many = need(Demand(1_000, 100), COST), need(Demand(100_000, 10_000), COST)
+
+    assert alone.worker_cores == many.worker_cores == pytest.approx(0.003)
+    assert alone.redis_bytes == many.redis_bytes
+
+
+@pytest.mark.parametrize(
+    ("cores", "count"), [(0.01, 1), (0.6, 1), (0.61, 2), (6.0, 10), (None, None)]
+)
+def test_a_process_is_planned_for_less_than_a_core(cores: float | None, count: int | None) -> None:
+    assert processes_of(cores) == count
+
+
+@pytest.mark.parametrize("missing", FIGURES)
+def test_what_was_not_measured_is_missing_in_the_answer(missing: str) -> None:
+    part = found(**{name: value for name, value in FIGURES.items() if name != missing})
+
+    assert missing not in constants(part)
+    assert "not in this run" in constants_table(part)
+    assert len(examples_table(part).splitlines()) == 2 + len(DEMANDS)
+    assert "–" in examples_table(part) or missing == "socket"  # which no example has
+
+
+def test_what_one_process_carries() -> None:
+    assert carried_table(found(**FIGURES)).splitlines()[2:] == [
+        "| node, readers with a generation each | 20,000 | 1,000 |",
+        "| node, readers of which 100 are together | 58,824 | 2,941 |",
+        "| worker, generations | 40,000 | 2,000 |",
+        "| Redis, generations | 120,000 | 6,000 |",
+    ]
+    assert carried_table(Found()).count("| – | – |") == 4
+
+
+def test_an_example_has_the_whole_deployment() -> None:
+    million = examples_table(found(**FIGURES)).splitlines()[4]
+
+    assert million.strip("| ").split(" | ") == [
+        "1,000,000", "1", "20,000,000", "1,000", "500", "167", "3.60 TB", "300 GB", "60.0 GB",
+        "16.0 Gbit/s",
+    ]  # fmt: skip
