@@ -147,12 +147,9 @@ class Webhooks:
 
     async def _attempt(self, subject_id: str, webhook: Webhook, body: bytes) -> Reply:
         is_allowed = self.settings.webhook_private == "allow"
-        headers = {
-            "content-type": "application/json",
-            "user-agent": "tailrace",
-            **signed(subject_id, webhook, body, int(time.time())),
-        }
+        headers = {"content-type": "application/json", "user-agent": "tailrace"}
         try:
+            headers |= signed(subject_id, webhook, body, int(time.time()))
             async with (
                 asyncio.timeout(ATTEMPT_S),
                 open_session(is_private_allowed=is_allowed) as session,

@@ -9,7 +9,7 @@ if f[1] ~= 'due' then return 0 end
 if ARGV[3] == '' then
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('HSET', KEYS[1], 'state', 'done', 'result', ARGV[5])
-  redis.call('HDEL', KEYS[1], 'url', 'secret', 'body')
+  redis.call('HDEL', KEYS[1], 'url', 'secret', 'body', 'about')
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
   return 1
 end

@@ -114,6 +114,7 @@ async def test_nothing_secret_is_kept_once_it_is_delivered(hooks, store, receive
 
     record = await read_record(store.redis, ID)
     assert record.state == "done" and record.webhook is None and not record.body
+    assert not record.about
     assert await store.redis.pttl(keys.hook(ID)) > 0
     await store.redis.zadd(keys.HOOKS_HOSTS, {Webhook(receiver.url, SECRET).host: 1})
     await hooks.due()
@@ -249,6 +250,16 @@ async def test_what_is_no_http_is_a_failure(hooks, store, answer):
 
     assert await counted(store) == {"webhook_attempts_failed": 1}
     assert await pause_s(store, url) > 0
+
+
+async def test_a_record_that_cannot_be_signed_ends_like_any_other(hooks, store, receiver):
+    """It would else be taken again and again."""
+    await ended(store, receiver.url)
+    await store.redis.hset(keys.hook(ID), "secret", "whsec_no base64!")
+    await turn(hooks)
+
+    assert await pause_s(store, receiver.url) > 0
+    assert await counted(store) == {"webhook_attempts_failed": 1}
 
 
 # When again
