@@ -118,11 +118,13 @@ def draw(plot: Plot, found: Found, folder: Path) -> None:
     if not lines:
         print(f"{plot.file}: not drawn, there are no points of {plot.curve!r}", file=sys.stderr)
         return
-    import matplotlib
+    try:
+        import matplotlib
+        from matplotlib import pyplot
+    except ImportError:
+        sys.exit("matplotlib is not here: `make plots` has it")
 
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
+    pyplot.switch_backend("svg")
     with matplotlib.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
         for number, (who, points) in enumerate(lines.items()):

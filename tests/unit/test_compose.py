@@ -171,7 +171,10 @@ def test_the_images_packages_are_those_that_are_tested() -> None:
     assert pins[0] < pins[1]
 
 
-@pytest.mark.parametrize("path", ["deploy/requirements.lock", "requirements.lock"])
+LOCKS = ["requirements.lock", "deploy/requirements.lock", "bench/requirements.lock"]
+
+
+@pytest.mark.parametrize("path", LOCKS)
 def test_a_lock_has_hashes_and_names_no_host(path: str) -> None:
     text = (ROOT / path).read_text()
     for pin in re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]:

@@ -1,0 +1,70 @@
+"""resumable-stream beside the benches: left out, and said so, where it is not or loses readers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench.support import resumable
+from bench.support.load import Inexact
+
+
+class Load:
+    def __init__(self) -> None:
+        self.closed = 0
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+async def run(result: float | Exception) -> float:
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+async def test_a_run_that_loses_readers_is_left_out_and_its_readers_are_let_go(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stage: Any = SimpleNamespace(load=Load())
+
+    assert await resumable.unless_lost(stage, run(2.5)) == 2.5
+    assert stage.load.closed == 0
+    assert await resumable.unless_lost(stage, run(Inexact("3 of 9 texts"))) is None
+    assert stage.load.closed == 1
+    assert "left out: 3 of 9 texts" in capsys.readouterr().err
+    with pytest.raises(OSError):
+        await resumable.unless_lost(stage, run(OSError("something else")))
+
+
+def test_without_node_it_says_what_is_needed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert "Node.js" in resumable.why_missing()
+    assert "Node.js" in resumable.install()
+
+
+@pytest.mark.parametrize(("said", "major"), [("v20.20.2\n", 20), ("v9.1.0", 9), ("", 0)])
+def test_versions_of_node_are_read(said: str, major: int) -> None:
+    assert resumable._major(said) == major
+
+
+def test_what_is_pinned_is_exact_and_says_no_host() -> None:
+    here = resumable.HERE
+    asked = json.loads((here / "package.json").read_text())["dependencies"]
+    found = resumable.versions(here / "package-lock.json")
+
+    assert {f"node_modules/{name}": version for name, version in asked.items()}.items() <= (
+        found.items()
+    )
+    assert "://" not in (here / "package-lock.json").read_text()
+
+
+def test_packages_that_are_not_installed_have_no_versions(tmp_path: Path) -> None:
+    assert resumable.versions(tmp_path / "package-lock.json") == {}
