@@ -6,8 +6,6 @@ Redis. So each line stands in the output once, whoever dies between.
 
 from __future__ import annotations
 
-import msgspec
-
 from jobs.batch.result import Result
 from shared.batch_lease import Commit, Flying, flight_words, letter
 from shared.batches import DeadLetter
@@ -131,7 +129,3 @@ def progress(done: int, total: int, stage: str = "in_progress") -> Progress:
     """Return how far a batch is."""
     share = round(100 * done / total, 1) if total else 0.0
     return Progress(stage, done, total, share)
-
-
-def encode_complaints(complaints: list[msgspec.Struct]) -> str:
-    return msgspec.json.encode(complaints).decode()

@@ -75,7 +75,10 @@ class BatchSource:
 
     async def run(self, ctx: dict[Any, Any], batch_id: str) -> None:
         """Run one slice of a batch, unless somebody else does."""
-        lease = await BatchLease.begin(self.tools.log_store, batch_id, self.tools.name)
+        try:
+            lease = await BatchLease.begin(self.tools.log_store, batch_id, self.tools.name)
+        except Unavailable:
+            return  # it is found due again
         if lease is None:
             return
         self._running += 1
