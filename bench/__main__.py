@@ -58,10 +58,6 @@ def main() -> None:
     except asyncio.CancelledError:
         sys.exit(128 + signal.SIGTERM)
     print("\n" + show(rows, is_judged=not args.quick))
-    if args.json:
-        records = [row.record() for row in rows]
-        found = {"machine": machine(), "is_quick": args.quick, "rows": records}
-        args.json.write_text(json.dumps(found, indent=1, ensure_ascii=False))
     if failed:
         sys.exit(f"could not be measured: {', '.join(failed)}")
 
@@ -115,11 +111,20 @@ async def run(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
             traceback.print_exc()
             failed.append(name)
             continue
+        if args.json:  # after each: who has to stop has what was found until then
+            keep(args.json, rows, is_quick=args.quick)
         took_s = time.monotonic() - began
         others = (cpu.busy_s() - busy - (cpu.ours_s() - ours)) / took_s
         windows = f", in windows {spread(stage.others)}" if stage.others else ""
         say(f"{name}: {took_s:.0f} s; cores busy with others: {others:.2f}{windows}")
     return rows, failed
+
+
+def keep(path: Path, rows: list[Row], *, is_quick: bool) -> None:
+    """Write what was found, for programs."""
+    records = [row.record() for row in rows]
+    found = {"machine": machine(), "is_quick": is_quick, "rows": records}
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False))
 
 
 def machine() -> dict[str, Any]:
