@@ -45,7 +45,7 @@ def decode_json(raw: bytes | str) -> Any:
     except RecursionError:
         raise _too_deep() from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-        if _has_lone_surrogate(raw):
+        if mend_surrogates(raw) is not None:
             raise request_error(
                 "invalid_request", "a string holds a lone surrogate (\\ud800 to \\udfff)"
             ) from None
@@ -54,10 +54,10 @@ def decode_json(raw: bytes | str) -> Any:
     return value
 
 
-def _has_lone_surrogate(raw: bytes) -> bool:
-    """Whether a lone surrogate is all that keeps `raw` from being JSON."""
+def mend_surrogates(raw: bytes) -> bytes | None:
+    """Return `raw` with U+FFFD for each lone surrogate; None: they are not all that is wrong."""
     if raw.count(b"\\") > ESCAPES_MAX:
-        return False
+        return None
 
     def mend(match: re.Match[bytes]) -> bytes:
         escape = match[0]
@@ -65,12 +65,12 @@ def _has_lone_surrogate(raw: bytes) -> bool:
 
     mended = _ESCAPE.sub(mend, raw)
     if mended == raw:
-        return False
+        return None
     try:
         msgspec.json.decode(mended)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return None
+    return mended
 
 
 def _check_bounds(raw: bytes) -> None:

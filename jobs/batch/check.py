@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from api.strict_json import mend_surrogates
 from jobs.batch.splitter import InputLine
 from shared.batches import LINES_MAX
 
@@ -38,7 +39,28 @@ class Complaint(msgspec.Struct, frozen=True):
     param: str | None = None
 
 
-decode_line = msgspec.json.Decoder(Line).decode
+_decode = msgspec.json.Decoder(Line).decode
+
+
+def decode_line(raw: bytes) -> Line:
+    """Decode a line.
+
+    Half a surrogate pair is JSON and yet no text (RFC 8259, 8.2). A line with one beside its id is
+    a line; its body is then all of it, for the API to refuse in its turn, for that same reason.
+
+    Raises:
+        msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is none.
+    """
+    try:
+        return _decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        mended = mend_surrogates(raw)
+        if mended is None:
+            raise
+        line = _decode(mended)
+        if "\ufffd" in line.custom_id:
+            raise
+        return msgspec.structs.replace(line, body=msgspec.Raw(raw))
 
 
 class InputCheck:

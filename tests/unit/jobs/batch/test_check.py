@@ -83,3 +83,10 @@ def test_a_line_nested_without_end_is_a_complaint(check: InputCheck) -> None:
     check.add(InputLine(1, 0, len(raw), raw))
 
     assert codes(check) == [("invalid_json_line", 1)]
+
+
+def test_half_a_character_beside_the_id_is_not_the_files_fault(check: InputCheck) -> None:
+    raw = rb'{"custom_id":"c1","method":"POST","url":"/v1/chat/completions","body":{"a":"\ud800"}}'
+    check.add(InputLine(1, 0, len(raw), raw))
+
+    assert (check.total, check.complaints) == (1, [])

@@ -40,6 +40,14 @@ def test_every_endpoint_is_read(endpoint: str, body: dict[str, Any]) -> None:
     assert request.params["temperature"] == 0.5
 
 
+def test_half_a_character_in_a_body_is_refused_as_the_api_refuses_it() -> None:
+    query = read({"messages": [{"role": "user", "content": "\ud800"}]})
+
+    assert query.custom_id == "c1" and query.new is None
+    assert query.error is not None and query.error.status == 422
+    assert "surrogate" in query.error.message
+
+
 def test_a_line_cannot_choose_how_it_is_run() -> None:
     query = read(
         {
