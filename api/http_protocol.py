@@ -27,6 +27,7 @@ from api.http_bounds import BoundedHttpProtocol
 from api.socket_bounds import BoundedWebSocketProtocol
 from api.stall import CLOSE_S
 
+UNREAD_S = 10.0  # more than any answer takes that a client has to wait for
 HEAD_S = 10.0  # for a request head, and for the rest of a body that nobody waits for
 
 
@@ -172,6 +173,7 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
     """One WebSocket connection, from its handshake on."""
 
     wire: DirectWire | None = None  # once it is open
+    _behind_since_s = 0.0  # a pong was missed then, and we were not reading
 
     def take(self, data: bytes) -> None:
         super().take(data)
@@ -223,8 +225,18 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
         # Not uvicorn's 1011: a reader that was away for a while has to be told to come back.
         self.pong_timer = None
         self.pending_ping_payload = None
-        if not self.close_sent and not self.transport.is_closing():
-            self._fail(CODES["too_slow"].close, "no pong in two heartbeats")
+        if self.close_sent or self.transport.is_closing():
+            return
+        now_s = self.loop.time()
+        if self.is_behind and now_s - (self._behind_since_s or now_s) < UNREAD_S:
+            self._behind_since_s = self._behind_since_s or now_s
+            self.schedule_ping()  # its pong may be among what we have not read yet
+            return
+        self._fail(CODES["too_slow"].close, "no pong in two heartbeats")
+
+    def handle_pong(self, event: Any) -> None:
+        super().handle_pong(event)
+        self._behind_since_s = 0.0
 
     async def send(self, message: Any) -> None:
         await super().send(message)

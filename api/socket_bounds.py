@@ -47,6 +47,11 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     # Reading, a slice at a time
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the peer has sent what was not read yet, and why is on this side."""
+        return bool(self.read_paused or self._unread)
+
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return

@@ -78,12 +78,14 @@ async def serving(
     app: Any,
     protocol: type[HttpProtocol] = Quick,
     socket_protocol: type[WebSocketProtocol] = WebSocketProtocol,
+    *,
+    ping_s: float | None = None,
 ) -> AsyncIterator[int]:
-    """Serve `app` on a free port."""
+    """Serve `app` on a free port; `ping_s`: of WebSockets, and as long again for the pong."""
     config = uvicorn.Config(
         app, port=0, http=protocol, ws=socket_protocol, ws_per_message_deflate=False,
-        ws_max_size=1000, ws_ping_interval=None, lifespan="off", log_config=None,
-        timeout_keep_alive=60, timeout_graceful_shutdown=1,
+        ws_max_size=1000, ws_ping_interval=ping_s, ws_ping_timeout=ping_s, lifespan="off",
+        log_config=None, timeout_keep_alive=60, timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)
     config.load()

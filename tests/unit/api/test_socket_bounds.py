@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import api.http_protocol
 import api.socket_bounds
 from api.http_protocol import WebSocketProtocol
 from api.socket_bounds import SLICE_BYTES
@@ -132,3 +133,45 @@ async def test_who_takes_nothing_and_leaves_is_not_waited_for(
             writer.write_eof()
 
         await until(lambda: protocol.disconnected, 5)
+
+
+async def wait_for_pings(peer: Peer, count: int) -> bytes:
+    """Read until so many pings have come; a busy peer answers none."""
+    got = b""
+    while got.count(b"\x89\x04") < count:
+        got += await peer.until(b"\x89\x04")
+    return got
+
+
+async def test_a_peer_whose_pong_was_not_read_is_not_taken_for_dead() -> None:
+    """The application is busy with one message, the next one waits: pongs stand behind it."""
+    app = Echo()
+    app.start.clear()
+    async with serving(app, socket_protocol=Watched, ping_s=0.05) as port:
+        async with connected(port) as peer:
+            protocol = await opened(peer)
+            peer.say(frame(1, b"one") + frame(1, b"two"))
+            await until(lambda: protocol.is_behind, 5, "the second one waits")
+
+            await wait_for_pings(peer, 4)  # the second is due when two heartbeats are over
+
+            app.start.set()
+            assert await peer.until(b"two")
+    assert app.received == ["one", "two"]
+
+
+@pytest.mark.parametrize("is_behind", [True, False])
+async def test_a_peer_that_has_died_is_given_up(
+    is_behind: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.http_protocol, "UNREAD_S", 0.3)
+    app = Echo()
+    if is_behind:
+        app.start.clear()
+    async with serving(app, socket_protocol=Watched, ping_s=0.05) as port:
+        async with connected(port) as peer:
+            await opened(peer)
+            peer.say(frame(1, b"one") + frame(1, b"two"))
+
+            rest = await peer.rest()
+    assert (4008).to_bytes(2, "big") + b"no pong in two heartbeats" in rest
