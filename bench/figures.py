@@ -109,7 +109,7 @@ def all_rows(found: Found) -> str:
             continue
         work = "" if row["work"] == before else row["work"]
         before = row["work"]
-        lines.append([work, row["who"], *_figures(row), _goal(row)])
+        lines.append([work, row["who"], *_figures(row), _goal(row, is_judged=not found.is_quick)])
     if not lines:
         return "Nothing was measured."
     head = ("work", "who", "median (smallest to largest)", "a read", "ratio", "goal")
@@ -126,10 +126,10 @@ def _figures(row: Row) -> list[str]:
     ]
 
 
-def _goal(row: Row) -> str:
+def _goal(row: Row, *, is_judged: bool) -> str:
     verdict = {True: "met", False: "**missed**"}.get(row.get("is_met"))  # type: ignore[arg-type]
     goal = (row.get("goal") or "").strip()
-    return f"{goal}: {verdict}" if goal and verdict else goal
+    return f"{goal}: {verdict}" if goal and verdict and is_judged else goal
 
 
 def where(found: Found) -> str:

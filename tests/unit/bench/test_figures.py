@@ -62,7 +62,7 @@ def test_of_several_runs_the_last_one_counts_for_a_row_that_both_have(tmp_path: 
     assert found.values("fan_out", "work", "ours") == [9.0]
     assert found.values("fan_out", "work", "bare") == [2.0, 4.0]
     assert "2 cores" in all_rows(found) and "4 cores" in all_rows(found)
-    assert "which say nothing" in all_rows(found)
+    assert "which say nothing" in all_rows(found) and "missed" not in all_rows(found)
 
 
 def test_a_part_replaces_what_was_between_its_markers_and_nothing_else() -> None:
