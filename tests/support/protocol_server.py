@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -158,7 +157,7 @@ def frame(opcode: int, data: bytes, *, fin: bool = True, is_masked: bool = True)
     )
     if not is_masked:
         return head + size + data
-    key = os.urandom(4)
+    key = b"mask"
     return head + size + key + bytes(b ^ key[i % 4] for i, b in enumerate(data))
 
 
