@@ -85,7 +85,8 @@ class Subscription:
             self._over.set()
 
     def wake(self) -> None:
-        if not self._has_turn and not self.is_over:
+        # In a row it is not where `position` says, which is the row's affair.
+        if not self._has_turn and not self.is_over and self.row is None:
             self._has_turn = True
             self._socket.take_turn(self)
 

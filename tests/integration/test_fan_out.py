@@ -384,3 +384,22 @@ async def test_a_socket_that_stops_reading_leaves_its_row_and_is_told_all(
     for socket_ in (one, other):
         assert text_of(await frames_to_end(socket_)) == "".join(written)
         await socket_.close()
+
+
+async def test_a_socket_in_a_row_that_is_woken_is_told_nothing_twice(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
+    """As by the tick, where its place had to be waited for before it came into the row."""
+    hand = await Hand.take(node.node.store)
+    one = await open_socket(web, node)
+    await subscribe(one, hand)
+    await until(lambda: followers(node, hand) == 1, DEADLINE_S, "it follows")
+    for n in range(5):
+        await hand.append(Token(f"{n} "))
+        for reader in node.hub.relays[hand.generation_id].readers:
+            node.hub.await_place(reader)
+        await until(lambda: not node.hub.places, DEADLINE_S, "the tick")
+    await hand.append(END)
+
+    assert text_of(await frames_to_end(one)) == "0 1 2 3 4 "
+    await one.close()
