@@ -29,7 +29,8 @@ async def test_a_node_does_what_its_document_says(own_cluster, tmp_path: Path):
         pid = node.pid
         async with Outsider(node.url) as api:
             paths = (await api.get("/openapi.json")).json()["paths"]
-        count = sum(len(methods) for methods in paths.values())
+        # All but the GET by which it reads the document.
+        count = sum(len(methods) for methods in paths.values()) - 1
         code, said = await schemathesis(f"{node.url}/openapi.json", tmp_path)
 
         assert code == 0, f"{said}\n{cluster.report()}"
