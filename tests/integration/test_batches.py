@@ -79,7 +79,7 @@ class Desk:
 
     async def run(self, batch_id: str) -> Batch:
         """Slice after slice, to the end."""
-        async with asyncio.timeout(DEADLINE_S * 2):
+        async with asyncio.timeout(DEADLINE_S * 6):
             while not (batch := await self.batches.get(batch_id, OWNER)).is_final:
                 await self.slice(batch_id)
                 await self.stage.redis.hset(keys.meta(batch_id), "lease", "0")

@@ -564,7 +564,7 @@ async def test_what_a_living_worker_has_stays_with_it(url):
 
 async def test_a_prompt_that_kills_its_workers_is_given_up(url):
     gate = asyncio.Event()
-    async with Stage(url, says_and_waits(gate, "a"), lease_s=0.2, attempts_max=2) as stage:
+    async with Stage(url, says_and_waits(gate, "a"), lease_s=0.6, attempts_max=2) as stage:
         generation_id = await stage.ask()
         for n in (1, 2):
             await stage.start(f"victim {n}")
