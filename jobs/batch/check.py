@@ -18,7 +18,8 @@ from shared.batches import LINES_MAX
 
 COMPLAINTS_MAX = 100  # then it is not read any further
 CUSTOM_ID_CHARACTERS_MAX = 512
-LINE_FRAME_BYTES = 8_192  # what a line may have around its body
+LINE_FRAME_BYTES = 8_192  # what a line has around its body, at most
+LINE_BYTES_MAX = 16_777_216  # a body that is too long is refused as a body, up to here
 
 
 class Line(msgspec.Struct, frozen=True):

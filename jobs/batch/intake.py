@@ -9,14 +9,15 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from jobs.batch.check import LINE_FRAME_BYTES
+from jobs.batch.check import LINE_BYTES_MAX, LINE_FRAME_BYTES
 from jobs.batch.splitter import InputLine, LineSplitter
 from shared.files import FileRecord, FileStore
 from shared.settings import Settings
 
 
 def line_bytes_max(settings: Settings) -> int:
-    return settings.body_bytes_max + LINE_FRAME_BYTES
+    """Return how much of one line is read; a longer one fails the whole input."""
+    return max(LINE_BYTES_MAX, settings.body_bytes_max + LINE_FRAME_BYTES)
 
 
 async def lines_of(

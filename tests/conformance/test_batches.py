@@ -165,7 +165,6 @@ WRONG_LINES: dict[str, list[bytes]] = {
     "duplicate_custom_id": [b'{"custom_id":"c0","method":"POST","url":"URL","body":{}}'],
     "invalid_method": [b'{"custom_id":"x","method":"GET","url":"URL","body":{}}'],
     "invalid_url": [b'{"custom_id":"x","method":"POST","url":"/v1/responses","body":{}}'],
-    "line_too_large": [b"x" * 2_000_000],
 }
 
 

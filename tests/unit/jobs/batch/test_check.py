@@ -36,6 +36,12 @@ def test_good_lines_are_counted(check: InputCheck) -> None:
     assert (check.total, check.complaints) == (3, [])
 
 
+def test_a_line_that_was_not_read_is_too_large(check: InputCheck) -> None:
+    check.add(InputLine(1, 0, 5_000, None))
+
+    assert codes(check) == [("line_too_large", 1)]
+
+
 def test_fifty_thousand_lines_are_enough_and_one_more_is_too_many(check: InputCheck) -> None:
     for number in range(1, LINES_MAX + 1):
         check.add(input_line(number, f"c{number}"))
