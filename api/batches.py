@@ -6,7 +6,6 @@ else's batch is 404. Source: docs/batches.md.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -19,6 +18,7 @@ from api.batch_body import batch_object, digest_of, read_new_batch
 from api.body import check_idempotency_key, read_body, read_object, wrong
 from api.events import events
 from api.node import Node, answering, json_response
+from api.paging import read_limit, read_number
 from api.schedule_body import is_scheduled, without_timing
 from api.schedules import Schedules
 from shared.batch_input import fetch
@@ -32,7 +32,6 @@ from shared.schedules import PREFIX, marked
 
 LIMIT, LIMIT_MAX = 20, 100
 LETTERS_READ = 1_000
-_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class BatchRoutes:
@@ -81,9 +80,7 @@ class BatchRoutes:
     async def list(self, request: Request) -> ASGIApp:
         """GET /v1/batches."""
         owner, query = self.node.owner(request), request.query_params
-        limit = _number("limit", query.get("limit") or str(LIMIT))
-        if not 1 <= limit <= LIMIT_MAX:
-            raise wrong(f"limit must be from 1 to {LIMIT_MAX}")
+        limit = read_limit(query, LIMIT, LIMIT_MAX)
         async with answering():
             page, has_more = await self.batches.page(
                 owner, after=query.get("after", ""), limit=limit
@@ -126,10 +123,8 @@ class BatchRoutes:
     async def dead_letters(self, request: Request) -> ASGIApp:
         """GET /v1/batches/{id}/dead_letters: the lines that failed, first things first."""
         query = request.query_params
-        limit = _number("limit", query.get("limit") or str(LIMIT))
-        if not 1 <= limit <= LIMIT_MAX:
-            raise wrong(f"limit must be from 1 to {LIMIT_MAX}")
-        start = _number("after", query.get("after") or "0")
+        limit = read_limit(query, LIMIT, LIMIT_MAX)
+        start = read_number("after", query.get("after") or "0", digits_max=9)
         async with answering():
             batch = await self._batch(request)
             letters = await self.batches.dead_letters(batch.id, start, limit + 1)
@@ -223,9 +218,3 @@ def _page(data: list[dict[str, Any]], ids: list[str], has_more: bool) -> dict[st
         "last_id": ids[-1] if ids else None,
         "has_more": has_more,
     }
-
-
-def _number(name: str, value: str) -> int:
-    if _NUMBER.fullmatch(value) is None:
-        raise wrong(f"{name} must be a whole number from 0")
-    return int(value)

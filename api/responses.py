@@ -8,7 +8,6 @@ with `store: false` is there for its own request only. Source: docs/protocol.md,
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +30,7 @@ from api.hub.number import locate
 from api.hub.relay import Relay
 from api.log_reader import read_log
 from api.node import Node, answering, error_response, json_response
+from api.paging import read_limit, read_number
 from api.responses_body import ResponseAsked, parse_response
 from api.responses_input import items_of, messages_of
 from api.start import start
@@ -42,7 +42,6 @@ from shared.outcomes import Meta
 from shared.request import decode_request
 
 LIMIT, LIMIT_MAX = 20, 100  # items of a page
-NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class Responses:
@@ -100,7 +99,7 @@ class Responses:
         query = request.query_params
         is_stream = _is_true("stream", query.get("stream", ""))
         after = query.get("starting_after", "")
-        number = _number("starting_after", after) + 1 if after else 0
+        number = read_number("starting_after", after) + 1 if after else 0
         since_s = asyncio.get_running_loop().time()
         if not is_stream:
             async with answering():
@@ -138,9 +137,7 @@ class Responses:
     async def input_items(self, request: HttpRequest) -> ASGIApp:
         """GET /v1/responses/{id}/input_items."""
         owner, query = self.node.owner(request), request.query_params
-        limit = _number("limit", query.get("limit") or str(LIMIT))
-        if not 1 <= limit <= LIMIT_MAX:
-            raise wrong(f"limit must be from 1 to {LIMIT_MAX}")
+        limit = read_limit(query, LIMIT, LIMIT_MAX)
         order = query.get("order") or "desc"
         if order not in ("asc", "desc"):
             raise wrong("order must be asc or desc")
@@ -227,9 +224,3 @@ def _is_true(name: str, value: str) -> bool:
     if value not in ("", "true", "false"):
         raise wrong(f"{name} must be true or false")
     return value == "true"
-
-
-def _number(name: str, value: str) -> int:
-    if NUMBER.fullmatch(value) is None:
-        raise wrong(f"{name} must be a whole number from 0")
-    return int(value)

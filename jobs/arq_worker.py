@@ -37,6 +37,15 @@ READ_MAX = 2_000  # of the queue in one look; arq never looks further, running o
 KEPT_MS = 8 * 86_400_000  # arq calls a job that is older than a day expired
 
 
+async def pause(event: asyncio.Event, pause_s: float) -> None:
+    """Return when `event` is set, or the time is over."""
+    try:
+        async with asyncio.timeout(pause_s):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
 class JobsWorker(Worker):
     """Uses two of arq's private names, `_pool` and `_poll_iteration`; arq is frozen and pinned,
     and tests/integration/test_jobs.py stands guard.
@@ -59,7 +68,7 @@ class JobsWorker(Worker):
                 pause_s = AWAY_PAUSE_S * random.uniform(1, 3)
             except UnicodeDecodeError:
                 pause_s = 0 if await self._drop_unreadable() else POLL_S
-            await self._pause(pause_s)
+            await pause(self.woken, pause_s)
 
     async def _drop_unreadable(self) -> int:
         """Take off the queue what is no id of a job: arq would stumble over it each time."""
@@ -80,13 +89,6 @@ class JobsWorker(Worker):
         """
         await self.pool.enqueue_job(job.function, *job.args, _job_id=job.id)
         self.woken.set()
-
-    async def _pause(self, pause_s: float) -> None:
-        try:
-            async with asyncio.timeout(pause_s):
-                await self.woken.wait()
-        except TimeoutError:
-            pass
 
     def _follow_clock(self) -> None:
         """arq plans by the wall clock: where that was set back, the plan is made anew."""

@@ -18,7 +18,7 @@ from arq import cron
 from arq.cron import CronJob
 from redis.exceptions import RedisError
 
-from jobs.arq_worker import AWAY_PAUSE_S, JobsWorker, build_worker
+from jobs.arq_worker import AWAY_PAUSE_S, JobsWorker, build_worker, pause
 from jobs.batch.outside import batch_end, scheduled_batches
 from jobs.batch.source import build_batches
 from jobs.janitor import Rounds, round_cron
@@ -105,15 +105,7 @@ async def _reach(store: Store, stopping: asyncio.Event) -> None:
             return
         except Unavailable as exc:
             log.warning("redis away", extra={"reason": str(exc)})
-            await _pause(stopping, AWAY_PAUSE_S * random.uniform(1, 3))
-
-
-async def _pause(stopping: asyncio.Event, pause_s: float) -> None:
-    try:
-        async with asyncio.timeout(pause_s):
-            await stopping.wait()
-    except TimeoutError:
-        pass
+            await pause(stopping, AWAY_PAUSE_S * random.uniform(1, 3))
 
 
 async def work(

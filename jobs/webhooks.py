@@ -25,7 +25,7 @@ from jobs.webhook_ends import Ends, Finder
 from shared import keys
 from shared.counts import count
 from shared.errors import Unavailable
-from shared.redis_client import Client, translated
+from shared.redis_client import Client, clock_ms, translated
 from shared.scripts import Call, Scripts
 from shared.settings import Settings
 from shared.webhooks import Webhook, read_record, signed
@@ -79,9 +79,9 @@ class Webhooks:
 
     async def due(self) -> list[Job]:
         """Return attempts to make now, after a look at ends that nobody has noted."""
-        now_ms = await self._now_ms()
+        now_ms = await clock_ms(self.redis)
         await self.ends.look(now_ms)
-        now_ms = await self._now_ms()  # what has become due by that is due now
+        now_ms = await clock_ms(self.redis)  # what has become due by that is due now
         with translated():
             hosts = await self.redis.zrangebyscore(
                 keys.HOOKS_HOSTS, "-inf", now_ms, start=0, num=HOSTS_MAX
@@ -121,7 +121,7 @@ class Webhooks:
     async def _next(self, host: str) -> str:
         """Return one of the next that are due at a host; empty: none is."""
         with translated():
-            now_ms = await self._now_ms()
+            now_ms = await clock_ms(self.redis)
             found: list[bytes] = await self.redis.zrangebyscore(
                 keys.hooks_due(host), "-inf", now_ms, start=0, num=2 * TO_ONE_HOST_MAX
             )
@@ -191,11 +191,6 @@ class Webhooks:
             log.warning("webhook given up", extra=data)
         else:
             log.warning("webhook failed", extra=data)
-
-    async def _now_ms(self) -> int:
-        with translated():
-            seconds, micros = await self.redis.time()
-        return int(seconds * 1000 + micros // 1000)
 
 
 def pause_after(number: int, reply: Reply) -> float | None:

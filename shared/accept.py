@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import msgspec
 
 from shared import keys
-from shared.errors import RequestError, Unavailable
+from shared.errors import RequestError
+from shared.idempotency import reserve
 from shared.ids import new_generation_id
 from shared.outcomes import Meta
 from shared.queue import encode_entry
@@ -139,16 +140,8 @@ class Acceptor:
                 pipeline.exists(keys.meta(generation_id))
             known = await pipeline.execute()
         absent = [line for line, is_there in zip(lines, known, strict=True) if not is_there]
-        entries = [
-            (
-                [keys.lane(new.priority), keys.waiting(new.priority)],
-                [generation_id, encode_entry(generation_id, new.priority, new.model), ""],
-            )
-            for generation_id, new in absent
-        ]
-        for reply in await self.store.scripts.run_many("enqueue", entries):
-            if isinstance(reply, Exception):
-                raise Unavailable(f"Redis refuses: {reply}") from reply
+        entries = [_entry(generation_id, new, "") for generation_id, new in absent]
+        await self.store.scripts.run_all([("enqueue", entry) for entry in entries])
         fields = [(generation_id, self._fields(new)) for generation_id, new in absent]
         await self.store.create_many(fields, may_be_lost=is_repeat)
 
@@ -164,21 +157,9 @@ class Acceptor:
 
     async def _reserve(self, new: NewGeneration, generation_id: str) -> tuple[str, bool]:
         key = keys.idempotency(new.owner, new.idempotency_key)
-        value = f"{generation_id} {new.body_digest}"
-        with translated():
-            if await self.redis.set(key, value, nx=True, px=self._idempotency_ms()):
-                return generation_id, False
-            found = await self.redis.get(key)
-        if found is None:  # it ran out between the two: the generation that it named is long gone
-            return await self._reserve(new, generation_id)
-        known_id, _, digest = found.decode().partition(" ")
-        if digest != new.body_digest:
-            raise RequestError(
-                422,
-                "idempotency_mismatch",
-                "this Idempotency-Key was used with another request: send a new key",
-            )
-        return known_id, True
+        kept_ms = self._idempotency_ms()
+        named = await reserve(self.redis, key, generation_id, new.body_digest, kept_ms)
+        return named, named != generation_id
 
     def _idempotency_ms(self) -> int:
         """As long as the longest generation and its retention; shortened when it ends."""
@@ -197,13 +178,13 @@ class Acceptor:
         return not new.idempotency_key and seen + FAR_FROM_FULL <= queue_max
 
     async def _enter(self, generation_id: str, new: NewGeneration) -> Meta:
-        """Steps 2 and 3 in one request.
+        """Steps 3 and 4 in one request.
 
         Raises:
             Unavailable.
         """
         waiting, meta = await self.store.enqueue_and_create(
-            generation_id, self._entry(generation_id, new), self._fields(new)
+            generation_id, _entry(generation_id, new, self.settings.queue_max), self._fields(new)
         )
         self._waiting[new.priority] = waiting or self.settings.queue_max
         if not waiting:  # a hundred have come since the last look: this one is within the bound
@@ -220,7 +201,7 @@ class Acceptor:
             await register(self.redis, generation_id, "generation", new.webhook, about)
 
     async def _enqueue(self, generation_id: str, new: NewGeneration) -> None:
-        lane_keys, args = self._entry(generation_id, new)
+        lane_keys, args = _entry(generation_id, new, self.settings.queue_max)
         waiting = int(await self.store.scripts.run("enqueue", lane_keys, args))
         self._waiting[new.priority] = waiting or self.settings.queue_max
         if not waiting:
@@ -231,11 +212,6 @@ class Acceptor:
                 retryable=True,
                 retry_after_s=RETRY_AFTER_S,
             )
-
-    def _entry(self, generation_id: str, new: NewGeneration) -> Call:
-        entry = encode_entry(generation_id, new.priority, new.model)
-        args = [generation_id, entry, self.settings.queue_max]
-        return [keys.lane(new.priority), keys.waiting(new.priority)], args
 
     def _fields(self, new: NewGeneration) -> dict[str, str | bytes]:
         fields: dict[str, str | bytes] = {
@@ -269,3 +245,13 @@ class Acceptor:
                 pipeline.zremrangebyscore(name, "-inf", created_at_ms - kept_ms)
                 pipeline.pexpire(name, kept_ms)
             await pipeline.execute()
+
+
+def _entry(generation_id: str, new: NewGeneration, waiting_max: int | str) -> Call:
+    """Return the call that puts a generation on its lane; `waiting_max`: as `enqueue` has it."""
+    entry = encode_entry(generation_id, new.priority, new.model)
+    return [keys.lane(new.priority), keys.waiting(new.priority)], [
+        generation_id,
+        entry,
+        waiting_max,
+    ]

@@ -15,11 +15,12 @@ from typing import Any
 import msgspec
 
 from shared import keys
-from shared.errors import NotFound, RequestError
+from shared.errors import NotFound
 from shared.events import Counts
+from shared.idempotency import reserve
 from shared.ids import is_batch_id
 from shared.queue import wake_jobs
-from shared.redis_client import Client, translated
+from shared.redis_client import Client, clock_ms, translated
 from shared.scripts import Scripts
 from shared.settings import Settings
 from shared.webhooks import decode_webhook, register
@@ -124,14 +125,14 @@ class Batches:
         if new.webhook:
             about = {"endpoint": new.endpoint, "metadata": msgspec.Raw(new.metadata)}
             await register(self.redis, new.batch_id, "batch", decode_webhook(new.webhook), about)
-        now_ms = await self._now_ms()
+        created_ms = await clock_ms(self.redis)
         kept_ms = round((KEPT_S + new.window_s) * 1000)
         index = keys.batches(new.owner)
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
-            pipeline.zadd(keys.BATCHES_ACTIVE, {new.batch_id: now_ms}, nx=True)
-            pipeline.zadd(index, {new.batch_id: now_ms}, nx=True)
-            pipeline.zremrangebyscore(index, "-inf", now_ms - 2 * kept_ms)
+            pipeline.zadd(keys.BATCHES_ACTIVE, {new.batch_id: created_ms}, nx=True)
+            pipeline.zadd(index, {new.batch_id: created_ms}, nx=True)
+            pipeline.zremrangebyscore(index, "-inf", created_ms - 2 * kept_ms)
             pipeline.pexpire(index, 2 * kept_ms)
             await pipeline.execute()
         meta, record = _meta_fields(new), _record_fields(new)
@@ -152,21 +153,8 @@ class Batches:
             RequestError: 422 `idempotency_mismatch`.
         """
         # A space is in no client's key: generations have names of their own.
-        name, value = keys.idempotency(owner, f"batch {key}"), f"{batch_id} {digest}"
-        with translated():
-            if await self.redis.set(name, value, nx=True, px=round(KEPT_S * 1000)):
-                return batch_id
-            found = await self.redis.get(name)
-        if found is None:  # it ran out between the two
-            return await self.reserve(owner, key, digest, batch_id)
-        known_id, _, known_digest = str(found.decode()).partition(" ")
-        if known_digest != digest:
-            raise RequestError(
-                422,
-                "idempotency_mismatch",
-                "this Idempotency-Key was used with another request: send a new key",
-            )
-        return known_id
+        name = keys.idempotency(owner, f"batch {key}")
+        return await reserve(self.redis, name, batch_id, digest, round(KEPT_S * 1000))
 
     async def load(self, batch_id: str) -> Batch | None:
         """Return a batch, whoever's it is."""
@@ -239,11 +227,6 @@ class Batches:
                 pipeline.hgetall(keys.batch(batch_id))
             replies = await pipeline.execute() if ids else []
         return [parse_batch(*pair) for pair in zip(ids, replies, strict=True) if pair[1]]
-
-    async def _now_ms(self) -> int:
-        with translated():
-            seconds, micros = await self.redis.time()
-        return int(seconds * 1000 + micros // 1000)
 
 
 def parts_prefix(batch_id: str) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from shared import keys
 from shared.files import FILE_ID, PREFIX, FileStore
 from shared.objects import ObjectInfo
-from shared.redis_client import translated
+from shared.redis_client import clock_ms, translated
 
 ORPHAN_S = 3_600.0  # a record follows its object at once; younger ones may be on their way
 EXPIRED_MAX = 1_000  # in one sweep
@@ -46,10 +46,10 @@ async def sweep_files(files: FileStore) -> Swept:
 
 async def _drop_expired(files: FileStore) -> int:
     """The record has gone by itself; the object and the index entries are left."""
+    now_ms = await clock_ms(files.redis)
     with translated():
-        seconds, micros = await files.redis.time()
         entries = await files.redis.zrangebyscore(
-            keys.FILES_EXPIRY, "-inf", seconds * 1000 + micros // 1000, start=0, num=EXPIRED_MAX
+            keys.FILES_EXPIRY, "-inf", now_ms, start=0, num=EXPIRED_MAX
         )
     for entry in entries:
         file_id, _ = keys.split_file_entry(entry.decode())

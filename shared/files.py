@@ -17,7 +17,7 @@ from shared import keys
 from shared.errors import FilesUnavailable, NotFound, TooLarge
 from shared.ids import ALPHABET
 from shared.objects import ObjectInfo, ObjectStore
-from shared.redis_client import Client, translated
+from shared.redis_client import Client, clock_ms, translated
 from shared.settings import Settings
 
 KEPT_S = 30 * 86_400.0  # a file of which nobody said how long
@@ -117,9 +117,8 @@ class FileStore:
 
         The indexes first: an entry without a record is skipped, and swept.
         """
+        now_ms = await clock_ms(self.redis)
         with translated():
-            seconds, micros = await self.redis.time()
-            now_ms = seconds * 1000 + micros // 1000
             expires_ms = now_ms + round((KEPT_S if expires_s is None else expires_s) * 1000)
             fields = {
                 "owner": owner, "bytes": str(size), "filename": filename, "purpose": purpose,

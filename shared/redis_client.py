@@ -137,6 +137,17 @@ async def check_server(redis: Client) -> None:
         raise ConfigurationError(f"this Redis is version {version}: 6.2 or newer is needed")
 
 
+async def clock_ms(redis: Client) -> int:
+    """Return Redis's clock, ms since 1970.
+
+    Raises:
+        Unavailable.
+    """
+    with translated():
+        seconds, micros = await redis.time()
+    return int(seconds * 1000 + micros // 1000)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn what redis-py raises when Redis is away, loading or full into `Unavailable`."""

@@ -33,7 +33,7 @@ from shared.outcomes import (
     parse_writing,
 )
 from shared.queue import encode_entry, forget
-from shared.redis_client import Client, translated
+from shared.redis_client import Client, clock_ms, translated
 from shared.resp import Line
 from shared.scripts import Call, Scripts
 from shared.settings import Settings
@@ -125,9 +125,7 @@ class Store:
 
     async def now_ms(self) -> int:
         """Return Redis's clock."""
-        with translated():
-            seconds, micros = await self.redis.time()
-        return int(seconds * 1000 + micros // 1000)
+        return await clock_ms(self.redis)
 
     # The life of a generation
 
@@ -150,12 +148,11 @@ class Store:
             what `enqueue` answered (0: the lane is full, and it is not on it), and meta.
         """
         pairs = [part for pair in fields.items() for part in pair]
-        calls = [("enqueue", entry), ("create", (_keys(generation_id), [0, *pairs]))]
-        replies = await self.scripts.run_mixed(calls)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise Unavailable(f"Redis refuses: {reply}") from reply
-        waiting, created = replies
+        calls: list[tuple[str, Call]] = [
+            ("enqueue", entry),
+            ("create", (_keys(generation_id), [0, *pairs])),
+        ]
+        waiting, created = await self.scripts.run_all(calls)
         known = {b"status": b"queued", b"created": created[1], b"waiting": created[1]}
         given = {name.encode(): _bytes(value) for name, value in fields.items()}
         return int(waiting), parse_meta(generation_id, known | given)
@@ -359,9 +356,7 @@ class Store:
         return list(await self.scripts.run(name, _keys(generation_id), args))
 
     async def _run_many(self, name: str, calls: Sequence[Call]) -> None:
-        for reply in await self.scripts.run_many(name, calls):
-            if isinstance(reply, Exception):
-                raise Unavailable(f"Redis refuses: {reply}") from reply
+        await self.scripts.run_all([(name, call) for call in calls])
 
     def _append(self, batch: Append) -> Call:
         return _keys(batch.generation_id), [

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from shared import keys
-from shared.redis_client import Client, translated
+from shared.redis_client import Client, clock_ms, translated
 from shared.scripts import Scripts
 
 FIRST_LOOK_S = 10.0  # after which somebody looks whether the end was not noted
@@ -90,7 +90,7 @@ async def register(
     record = {"kind": kind, "url": webhook.url, "secret": webhook.secret}
     name = keys.hook(subject_id)
     with translated():
-        now_ms = await _now_ms(redis)
+        now_ms = await clock_ms(redis)
         pipeline = redis.pipeline()
         pipeline.hsetnx(name, "state", "waiting")
         pipeline.hset(name, mapping={**record, "about": msgspec.json.encode(about)})
@@ -204,8 +204,3 @@ def signed(subject_id: str, webhook: Webhook, body: bytes, at_s: int) -> dict[st
         "webhook-timestamp": str(at_s),
         "webhook-signature": "v1," + base64.b64encode(digest).decode(),
     }
-
-
-async def _now_ms(redis: Client) -> int:
-    seconds, micros = await redis.time()
-    return int(seconds * 1000 + micros // 1000)

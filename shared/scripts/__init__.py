@@ -64,10 +64,19 @@ class Scripts:
         Raises:
             Unavailable: no answer, or refused; the script may have run.
         """
-        reply = (await self.run_many(name, [(keys, args)]))[0]
-        if isinstance(reply, ResponseError):
-            raise Unavailable(f"Redis refuses: {reply}") from reply
-        return reply
+        return (await self.run_all([(name, (keys, args))]))[0]
+
+    async def run_all(self, calls: Sequence[tuple[str, Call]]) -> list[Any]:
+        """As `run_mixed`, where one refused call spoils the others.
+
+        Raises:
+            Unavailable: as `run`; of the calls some may have run.
+        """
+        replies = await self.run_mixed(calls)
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise Unavailable(f"Redis refuses: {reply}") from reply
+        return replies
 
     async def run_many(self, name: str, calls: Sequence[Call]) -> list[Any]:
         """Run one script over many generations in one round trip; replies in order."""
