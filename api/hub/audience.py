@@ -2,7 +2,7 @@
 
 A reader that is behind reads by itself (api/hub/subscriber.py); once it has caught up it follows,
 and from then on costs one `write` for each broadcast and no call of ours. A row is what is written
-to in one go, small enough not to hold the loop.
+to in one go (api/hub/pump.py), small enough not to hold the loop.
 
 Invariants: all members of a row have read up to the row's `seq`; a follower is in one row at most,
 and leaves it with that place the moment its connection takes no more, the log is rewritten, ends,
@@ -19,7 +19,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from api.hub.encoded import EncodedLog
-from api.hub.feed import Feed
+from api.hub.feed import Feed, State
+from api.hub.pump import Broadcast, Write
 from api.hub.reader import Counters
 
 ROW_MAX = 128  # at about 5 µs a write
@@ -27,8 +28,6 @@ WINDOW_READERS_MIN = 32  # fewer are written to at once, always
 WINDOW_PER_READER_S = 30e-6  # six times what writing to one costs
 WINDOW_S_MAX = 0.03
 AT_ONCE_ENTRIES = 8  # the beginning of an answer waits for no window
-
-Write = Callable[[bytes], None]
 
 
 class Follower(Protocol):
@@ -49,13 +48,13 @@ class Host(Protocol):
 
     def now(self) -> float: ...
 
-    def wake(self, sink: Any) -> None: ...
+    def wake_row(self, row: Row) -> None: ...
 
     def call_at(self, at: float, callback: Callable[[], None]) -> Any: ...
 
 
 class Row:
-    """Followers that are written to in one go. A sink of the pump's."""
+    """Followers that are written to in one go."""
 
     __slots__ = ("_audience", "_writes", "is_queued", "members", "sent_at", "seq")
 
@@ -83,28 +82,23 @@ class Row:
             self._audience.rows.remove(self)
         follower.step_out(self.seq, self.sent_at)
 
-    def pump(self, now: float) -> bool:
-        """Write what is new to all members; True: there is more."""
+    def take(self, now: float, due: list[Broadcast]) -> bool:
+        """Add what is new to all members to `due`, as written; True: there is more."""
         audience, start = self._audience, self.seq
         data, seq = audience.broadcast_after(start)
         if seq == start:
             return False
         writes = self._writes
         if writes is None:
-            writes = self._writes = tuple(follower.write for follower in self.members)
-        # Before the writes: who is stopped by one of them has been given it.
+            writes = self._writes = tuple([follower.write for follower in self.members])
+        # From here on it is theirs: who is stopped by one of the writes has been given it.
         self.seq, self.sent_at = seq, now
-        # A dialect may have nothing to say of an entry.
-        for write in writes if data else ():
-            try:
-                write(data)
-            except Exception:  # what a server raises of one connection is not the others' affair
-                # It is gone, and its reader will be told so; until then it has its place here.
-                continue
+        if data:  # a dialect may have nothing to say of an entry
+            due.append((writes, data))
         counters = audience.counters
         counters.events_delivered += (seq - start) * len(writes)
         counters.bytes_delivered += len(data) * len(writes)
-        return audience.has_more(self)
+        return not audience.is_all(seq) and audience.has_more(self)
 
 
 class Audience:
@@ -114,15 +108,31 @@ class Audience:
         is_chunked: the bytes go into HTTP bodies: chunks (RFC 9112, 7.1).
     """
 
+    __slots__ = (
+        "_chunk",
+        "_feed",
+        "_framed",
+        "_host",
+        "_is_chunked",
+        "_log",
+        "_next_at",
+        "_timer",
+        "_wake",
+        "count",
+        "counters",
+        "rows",
+    )
+
     def __init__(self, log: EncodedLog, feed: Feed, host: Host, *, is_chunked: bool) -> None:
         self.rows: list[Row] = []
         self.count = 0  # of all who follow
         self._log = log
         self._feed = feed
         self._host = host
+        self._wake = host.wake_row
         self.counters = host.counters
         self._is_chunked = is_chunked
-        self._shared: tuple[bytes, bytes] = (b"", b"")
+        self._chunk = self._framed = b""  # the last broadcast, without and with its frame
         self._next_at = 0.0
         self._timer: Any = None
 
@@ -146,7 +156,8 @@ class Audience:
                 self._timer = self._host.call_at(self._next_at, self._window_over)
                 return
             self._next_at = now + self.window_s
-        self._wake_all()
+        for row in self.rows:
+            self._wake(row)
 
     @property
     def window_s(self) -> float:
@@ -162,21 +173,22 @@ class Audience:
     def _window_over(self) -> None:
         self._timer = None
         self._next_at = self._host.now() + self.window_s
-        self._wake_all()
-
-    def _wake_all(self) -> None:
         for row in self.rows:
-            self._host.wake(row)
+            self._wake(row)
 
     def broadcast_after(self, seq: int) -> tuple[bytes, int]:
         """Return the bytes after entry `seq` as they go out, and the seq of the last one."""
         chunk, last = self._log.slice(seq)
         if not self._is_chunked or not chunk:
             return chunk, last
-        # Rows at one place are given the same object.
-        if self._shared[0] is not chunk:
-            self._shared = (chunk, b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        return self._shared[1], last
+        if self._chunk is not chunk:  # rows at one place are given the same object
+            self._chunk, self._framed = chunk, b"%x\r\n%b\r\n" % (len(chunk), chunk)
+        return self._framed, last
+
+    def is_all(self, seq: int) -> bool:
+        """Whether who has entry `seq` has all that there is, and there will be more."""
+        feed = self._feed
+        return seq == feed.ids.count != self._log.over_at and feed.state is not State.ENDED
 
     def has_more(self, row: Row) -> bool:
         """Whether a row that was written to is behind still. After the end everybody steps out."""

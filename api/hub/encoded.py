@@ -14,6 +14,7 @@ from array import array
 
 from api.dialects.fold import FRAME_END, Dialect, Fold
 from api.hub.feed import Feed
+from shared.ids import EventId
 from shared.outcomes import Meta
 
 ENCODE_ENTRIES_MAX = 1_000  # per call: about a millisecond
@@ -24,12 +25,32 @@ class EncodedLog:
     """What all readers of one generation in one dialect share.
 
     Attributes:
+        count: the entries that have been folded.
         opening: what a reader from the start is sent first, before the log's bytes.
         over_at: the seq after which this dialect has nothing more to say; -1: not known of any.
     """
 
+    __slots__ = (
+        "_bytes",
+        "_ends",
+        "_epoch",
+        "_feed",
+        "_given",
+        "_is_numbered",
+        "_last",
+        "_meta",
+        "_shared",
+        "base",
+        "count",
+        "dialect",
+        "fold",
+        "opening",
+        "over_at",
+    )
+
     def __init__(self, feed: Feed, dialect: Dialect, meta: Meta) -> None:
         self.dialect = dialect
+        self._is_numbered = dialect.is_numbered
         self._feed = feed
         self._meta = meta
         self._start()
@@ -44,18 +65,13 @@ class EncodedLog:
         self._ends = array("Q", [0])  # where the bytes of entry base + n end
         self._given = array("Q", [self.fold.given])  # chunks up to entry n, of a numbered dialect
         self._shared: tuple[tuple[int, int, int], bytes, int] = ((-1, -1, -1), b"", -1)
-        # The newest entry's bytes, for the many who wait for just these.
-        self._last, self._last_seq = b"", -1
+        self.count = 0  # the entries that have been folded
+        self._last = b""  # the newest one's bytes, for the many who wait for just these
 
     @property
     def bytes_kept(self) -> int:
         kept = len(self._ends) + len(self._given)
         return len(self._bytes) + self._ends.itemsize * kept
-
-    @property
-    def count(self) -> int:
-        """The entries that have been folded."""
-        return self.base + len(self._ends) - 1
 
     def slice(self, seq: int, bytes_max: int = SLICE_BYTES_MAX) -> tuple[bytes, int]:
         """Return the bytes after entry `seq`, and the seq of the last entry in them.
@@ -65,10 +81,10 @@ class EncodedLog:
         object.
         """
         feed = self._feed
-        if self._epoch != feed.epoch or self.base + len(self._ends) - 1 != feed.ids.count:
+        if self.count != feed.ids.count or self._epoch != feed.epoch:
             self.encode()
-        if seq == self._last_seq - 1:
-            return self._last, self._last_seq
+        if seq == self.count - 1:
+            return self._last, self.count
         if seq < self.base:
             if self._feed.base:
                 return b"", seq
@@ -118,24 +134,29 @@ class EncodedLog:
 
     def encode(self) -> None:
         """Fold what is new, up to the bound of one call."""
-        if self._epoch != self._feed.epoch:
+        feed = self._feed
+        if self._epoch != feed.epoch:
             self._start()
-        feed, done = self._feed, self.count
+        done = self.count
         if done == feed.ids.count or done < feed.base or self.over_at >= 0:
             return
-        ids, raws, fold = feed.ids, feed.raws, self.fold
-        is_numbered = self.dialect.is_numbered
-        first = done - feed.base
-        for index in range(first, min(len(raws), first + ENCODE_ENTRIES_MAX)):
-            self._last = fold.add(ids.at(feed.base + index + 1), raws[index])
-            self._bytes += self._last
-            self._ends.append(len(self._bytes))
-            if is_numbered:
-                self._given.append(fold.given)
-            if fold.over_at >= 0:
-                self.over_at = fold.over_at
+        if done == feed.ids.count - 1:  # as nearly always
+            self._add(feed.ids.top, feed.raws[-1])
+            return
+        for seq in range(done + 1, min(feed.ids.count, done + ENCODE_ENTRIES_MAX) + 1):
+            self._add(feed.ids.at(seq), feed.raws[seq - feed.base - 1])
+            if self.over_at >= 0:
                 break
-        self._last_seq = self.count
+
+    def _add(self, event_id: EventId, raw: bytes) -> None:
+        fold = self.fold
+        self._last = fold.add(event_id, raw)
+        self._bytes += self._last
+        self._ends.append(len(self._bytes))
+        self.count += 1
+        self.over_at = fold.over_at
+        if self._is_numbered:
+            self._given.append(fold.given)
 
     @property
     def is_complete(self) -> bool:

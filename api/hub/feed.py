@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from api.hub.frame import Entry, Frame
 from shared.ids import START, EventId
 
+_new_id = tuple.__new__  # a NamedTuple's own constructor is one of Python's: twice the price
 END_PREFIX = b'{"type":"end"'
 ENTRY_OVERHEAD_BYTES = 48  # what Python adds to each entry kept
 
@@ -50,6 +51,8 @@ class PageRequest:
 class IdIndex:
     """The ids of a copy: one attempt per run of seqs, because seqs have no holes."""
 
+    __slots__ = ("_attempts", "_firsts", "attempt", "count")
+
     def __init__(self) -> None:
         self.count = 0
         self.attempt = 0  # of the last entry; 0 without one
@@ -63,6 +66,11 @@ class IdIndex:
             self.attempt = event_id.attempt
             self._firsts.append(event_id.seq)
             self._attempts.append(event_id.attempt)
+
+    @property
+    def top(self) -> EventId:
+        """The id of the last entry; START without one."""
+        return _new_id(EventId, (self.attempt, self.count))
 
     def at(self, seq: int) -> EventId:
         """Return the id of an entry; seq 0 is the place before the first."""
@@ -98,6 +106,24 @@ class Feed:
             forgotten and read from the log instead.
     """
 
+    __slots__ = (
+        "_buffer",
+        "_buffer_bytes",
+        "_buffer_bytes_max",
+        "_head",
+        "_in_flight",
+        "_requests",
+        "_stale_at",
+        "base",
+        "bytes_kept",
+        "epoch",
+        "former",
+        "ids",
+        "raws",
+        "repairs",
+        "state",
+    )
+
     def __init__(self, *, buffer_bytes_max: int = 4_194_304) -> None:
         assert buffer_bytes_max > 0
         self.state = State.JOINING
@@ -108,7 +134,7 @@ class Feed:
         self.bytes_kept = 0
         self.former = IdIndex()  # the ids of the epoch before this one
         self.repairs = 0
-        self._top = b""  # see `_top_line`; empty: to be made anew
+        self._head = b""  # see `_next_head`; empty: to be made anew
         self._buffer_bytes_max = buffer_bytes_max
         self._buffer: list[Frame] = []
         self._buffer_bytes = 0
@@ -119,7 +145,7 @@ class Feed:
 
     @property
     def top(self) -> EventId:
-        return self.ids.at(self.ids.count)
+        return self.ids.top
 
     @property
     def count(self) -> int:
@@ -199,7 +225,7 @@ class Feed:
     def _drop(self) -> None:
         self.former = self.ids
         self.ids = IdIndex()
-        self._top = b""
+        self._head = b""
         self.base = 0
         self.raws = []
         self.bytes_kept = 0
@@ -243,28 +269,32 @@ class Feed:
         attempt. It is compared as bytes, nothing is parsed. False: `parse_frame` and `offer_live`
         decide; a beginning of it may have been appended.
         """
-        top = self._top or self._top_line()
-        if self.state is not State.LIVE or not payload.startswith(top):
+        if self.state is not State.LIVE or not payload.startswith(self._head or self._next_head()):
             return False
-        ids = self.ids
-        attempt, seq, start = ids.attempt, ids.count, len(top)
-        while start:
-            seq += 1
-            name = b"%d-%d " % (attempt, seq)
-            begin = start + len(name)
-            stop = payload.find(b"\n", begin)
-            raw = payload[begin:] if stop < 0 else payload[begin:stop]
-            if not raw or not payload.startswith(name, start):
+        raw = payload[len(self._head) :]
+        if raw.find(b"\n") >= 0:
+            return self._follow_many(payload)
+        if raw:
+            self._append_next(raw)
+            self._next_head()
+        return bool(raw)
+
+    def _follow_many(self, payload: bytes) -> bool:
+        attempt = self.ids.attempt
+        for line in payload.split(b"\n")[1:]:
+            name = b"%d-%d " % (attempt, self.ids.count + 1)
+            raw = line[len(name) :]
+            if self.is_ended or not raw or not line.startswith(name):
                 return False
             self._append_next(raw)
-            self._top = name[:-1] + b"\n"
-            start = stop + 1
+            self._next_head()
         return True
 
-    def _top_line(self) -> bytes:
-        """The own top as a frame's first line names it."""
-        self._top = b"%d-%d\n" % self.top
-        return self._top
+    def _next_head(self) -> bytes:
+        """How the next plain frame begins: the own top, and the id of the entry after it."""
+        attempt, seq = self.ids.attempt, self.ids.count
+        self._head = b"%d-%d\n%d-%d " % (attempt, seq, attempt, seq + 1)
+        return self._head
 
     def _append_next(self, raw: bytes) -> None:
         self.ids.count += 1
@@ -319,4 +349,4 @@ class Feed:
             return  # nothing is read after an end
         self.ids.begin(event_id)
         self._append_next(raw)
-        self._top = b""
+        self._head = b""

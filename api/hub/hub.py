@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from api.errors import draining
+from api.hub.feed import State
 from api.hub.live import Listener, Live, LiveConnection, OpenConnection
 from api.hub.looks import Looks
 from api.hub.probe import Probe
@@ -93,6 +94,7 @@ class Hub:
         loop = asyncio.get_running_loop()
         self.now = self._clock or loop.time
         self._pump = Pump(self.now, loop.call_soon)
+        self.wake_row = self._pump.wake_row
         self.live.subscribe(self._probe_channel)
         self._loops = [
             self._group.create_task(self.live.run(), name="live connection"),
@@ -298,7 +300,7 @@ class Hub:
         relay = self._channels.get(channel)
         if relay is not None:
             relay.offer(payload)
-            if relay.feed.is_ended:
+            if relay.feed.state is State.ENDED:
                 self.stop_listening(relay)
         elif channel == self._probe_channel:
             self.probe.heard(payload, self.now())

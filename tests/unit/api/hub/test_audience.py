@@ -11,6 +11,7 @@ from api.hub.audience import ROW_MAX, WINDOW_S_MAX, Audience, Row
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import Frame
+from api.hub.pump import Pump
 from api.hub.reader import Counters
 from shared.events import End, Token, encode
 from shared.ids import EventId
@@ -31,27 +32,23 @@ class FakeHost:
     def __init__(self) -> None:
         self.counters = Counters()
         self.time_s = 100.0
-        self.queue: deque[Any] = deque()
+        self.due: deque[Callable[[], None]] = deque()
+        self.pump = Pump(self.now, self.due.append)
         self.timers: list[Timer] = []
 
     def now(self) -> float:
         return self.time_s
 
-    def wake(self, sink: Any) -> None:
-        if not sink.is_queued:
-            sink.is_queued = True
-            self.queue.append(sink)
+    def wake_row(self, row: Any) -> None:
+        self.pump.wake_row(row)
 
     def call_at(self, at: float, callback: Callable[[], None]) -> Timer:
         self.timers.append(Timer(at, callback))
         return self.timers[-1]
 
     def run(self) -> None:
-        while self.queue:
-            sink = self.queue.popleft()
-            sink.is_queued = False
-            if sink.pump(self.time_s):
-                self.wake(sink)
+        while self.due:
+            self.due.popleft()()
 
     def pass_time(self, seconds: float) -> None:
         self.time_s += seconds

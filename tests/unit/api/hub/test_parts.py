@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from api.hub.feed import Feed
 from api.hub.frame import Frame, FrameInvalid, Notice, parse_frame
 from api.hub.position import Placing, Position
 from api.hub.probe import Probe
-from api.hub.pump import Pump
+from api.hub.pump import WRITES_PER_TURN, Broadcast, Pump, Write
 from api.hub.recheck import Recheck, Verdict
 from api.hub.wheel import Wheel
 from shared.ids import START, EventId
@@ -158,6 +159,38 @@ def test_sinks_take_turns_and_the_loop_is_let_go_after_a_slice() -> None:
         runs += 1
     assert order == list("abcabc")
     assert runs == 2
+
+
+class FakeRow:
+    """Says the same to each of its readers in each of its turns."""
+
+    def __init__(self, turns: int, name: bytes, readers: list[Write]) -> None:
+        self.is_queued = False
+        self.members = readers
+        self.turns, self.name = turns, name
+
+    def take(self, now: float, due: list[Broadcast]) -> bool:
+        due.append((tuple(self.members), self.name))
+        self.turns -= 1
+        return self.turns > 0
+
+
+def test_what_rows_have_leaves_a_bounded_lot_at_a_time_between_the_sinks() -> None:
+    written: list[Any] = []
+    calls: list[Callable[[], None]] = []
+    pump = Pump(lambda: 0.0, calls.append)
+    half = WRITES_PER_TURN // 2
+    pump.wake(FakeSink(1, written, "sink", lambda: None))
+    for row in [FakeRow(2, name, [written.append] * half) for name in (b"a", b"b", b"c")]:
+        pump.wake_row(row)
+        pump.wake_row(row)
+    while calls:
+        calls.pop()()
+
+    lots = [written[n : n + half] for n in range(0, 2 * half, half)]
+    assert lots == [[b"a"] * half, [b"b"] * half]
+    assert written[2 * half] == "sink", "nobody is kept waiting by rows without end"
+    assert all(written.count(name) == 2 * half for name in (b"a", b"b", b"c"))
 
 
 # The wheel
