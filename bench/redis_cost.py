@@ -1,7 +1,8 @@
 """What a token costs Redis: commands sent to it, its CPU, and the bytes that it keeps.
 
 Many generations through a real worker to one reader each, so that every frame is published to
-somebody. Commands are what clients have sent; what a script calls inside is its own matter.
+somebody: once few fast ones, whose tokens leave two at a time, and once many slow ones, where each
+token is an append. Commands are what clients have sent; what a script calls inside is its own.
 """
 
 from __future__ import annotations
@@ -29,19 +30,27 @@ class Size:
     first_s: float
 
 
-FULL = Size(200, 50, 6.0, 2.0)
-QUICK = Size(5, 50, 0.15, 0.1)
+FULL = (Size(50, 200, 6.0, 2.0), Size(200, 50, 6.0, 2.0))
+QUICK = (Size(5, 50, 0.15, 0.1),)
 
 
 async def run(stage: Stage) -> list[Row]:
-    size = QUICK if stage.is_quick else FULL
-    work = f"Redis at {size.streams * size.per_s:,} tokens/s, {size.streams} generations: per token"
-    contest = Contest(work, "", goals=GOALS)
+    contests = {size: Contest(_work(size), "", goals=GOALS) for size in _sizes(stage)}
     for _ in stage.rounds():
         async with stage.node() as node:
-            await _cost(stage, node, size, contest)
-            await _sent(stage, node, size, contest)
-    return contest.rows()
+            for size, contest in contests.items():
+                await _cost(stage, node, size, contest)
+                await _sent(stage, node, size, contest)
+    return [row for contest in contests.values() for row in contest.rows()]
+
+
+def _sizes(stage: Stage) -> tuple[Size, ...]:
+    return QUICK if stage.is_quick else FULL
+
+
+def _work(size: Size) -> str:
+    shape = f"{size.streams} generations of {size.per_s} each"
+    return f"Redis at {size.streams * size.per_s:,} tokens/s, {shape}: per token"
 
 
 async def _cost(stage: Stage, node: Role, size: Size, contest: Contest) -> None:

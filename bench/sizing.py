@@ -47,10 +47,13 @@ CONSTANTS = (
         "w", "worker: CPU per token",
         "µs", US, "worker", "CPU per token to Redis", "Tailrace's worker",
     ),
-    Constant("r", "Redis: CPU per token", "µs", US, "redis_cost", "per token", "its CPU, µs"),
+    Constant(
+        "r", "Redis: CPU per token",
+        "µs", US, "redis_cost", "of 50 each: per token", "its CPU, µs",
+    ),
     Constant(
         "log", "Redis: memory per token that is kept",
-        "bytes", 1.0, "redis_cost", "per token", "bytes kept in the log",
+        "bytes", 1.0, "redis_cost", "of 50 each: per token", "bytes kept in the log",
     ),
     Constant(
         "net", "bytes to a reader per token, SSE",

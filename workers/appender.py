@@ -2,8 +2,9 @@
 
 One pipeline at a time for the whole worker, and one in `GATHER_S` unless something is urgent: what
 arrives meanwhile leaves with the next, so batches grow with the load, while a lone token and the
-first of any answer leave at once. While Redis is away the same calls are made again, with growing
-pauses: every one may be repeated.
+first of any answer leave at once. No generation is appended to more often than once in `PACE_S`: of
+a stream that is faster than that several tokens leave as one, and nobody sees it. While Redis is
+away the same calls are made again, with growing pauses: every one may be repeated.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from shared.store import Store
 from workers.outbox import Outbox, Restore
 
 GATHER_S = 0.004
+PACE_S = 0.01
 PAUSE_MIN_S = 0.02
 PAUSE_MAX_S = 0.5
 
@@ -42,6 +44,7 @@ class Appender:
         self.entries = 0  # accepted, for the metrics
         self.calls = 0
         self._ready: dict[int, Writer] = {}  # by identity, in order of arrival
+        self._hurried: set[int] = set()  # those of them that no pace holds up
         self._wake = asyncio.Event()
         self._urgent = asyncio.Event()
         self._sent_s = clock() - GATHER_S
@@ -51,6 +54,7 @@ class Appender:
         self._ready[id(writer)] = writer
         self._wake.set()
         if is_urgent:
+            self._hurried.add(id(writer))
             self._urgent.set()
 
     async def run(self) -> None:
@@ -62,9 +66,9 @@ class Appender:
             self._wake.clear()
             self._urgent.clear()
             steps = self._collect()
+            self._sent_s = self.clock()
             if not steps:
                 continue
-            self._sent_s = self.clock()
             if await self._exchange(steps):
                 pause_s = PAUSE_MIN_S
             else:
@@ -84,8 +88,13 @@ class Appender:
     def _collect(self) -> list[tuple[Writer, Append | Restore]]:
         now_s = self.clock()
         ready, self._ready = self._ready, {}
+        hurried, self._hurried = self._hurried, set()
         steps = []
-        for writer in ready.values():
+        for key, writer in ready.items():
+            if now_s - writer.outbox.taken_s < PACE_S and key not in hurried:
+                self._ready[key] = writer
+                self._wake.set()
+                continue
             step = writer.outbox.take(now_s)
             if step is not None:
                 steps.append((writer, step))
@@ -131,6 +140,8 @@ class Appender:
         writer.on_answer()
         if not writer.outbox.is_settled:
             self.offer(writer)
+            if writer.outbox.is_behind:
+                self._hurried.add(id(writer))
         if isinstance(outcome, Unavailable):
             return False
         self.last_ok_s = now_s

@@ -15,6 +15,7 @@ Source: docs/architecture.md, "The write protocol".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -83,6 +84,7 @@ class Outbox:
         self.log: list[Entry] = [*found, start]
         assert all(event_id.seq == n for n, (event_id, _) in enumerate(self.log, 1))
         self.bytes_kept = sum(len(raw) for _, raw in self.log)
+        self.taken_s = -math.inf  # when the last call was taken
         self.bytes_unsent = 0  # of events that have no accepted entry yet, about
         self.stopped: Stopped | None = None
         self._fields = fields
@@ -120,11 +122,17 @@ class Outbox:
             not self._pending and self._accepted == len(self.log) and self._restore_on is None
         )
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are entries that Redis should have by now: more than went into one call."""
+        return self._accepted < len(self.log) or self._restore_on is not None
+
     def take(self, now_s: float) -> Append | Restore | None:
         """Return the next call to make, or None; each must be answered before the next."""
         if self._flight is not None or self.is_settled:
             return None
         step = self._restore() if self._restore_on is not None else self._append(now_s)
+        self.taken_s = now_s
         upto = self._accepted + len(step.entries)
         self._flight = (upto, now_s, isinstance(step, Append) and step.pushes_lease)
         return step

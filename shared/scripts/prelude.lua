@@ -59,7 +59,8 @@ end
 -- Writes the one end, whoever calls: entry, status and times to live in one step.
 local function write_end(id, before_id, status, json, now, retention_ms)
   redis.call('XADD', KEYS[2], id, 'e', json)
-  redis.call('HSET', KEYS[1], 'status', status, 'end', json, 'ended', whole(now), 'lease', '0')
+  redis.call('HSET', KEYS[1], 'status', status, 'token', '', 'end', json, 'ended', whole(now),
+    'lease', '0')
   redis.call('HDEL', KEYS[1], 'waiting')
   redis.call('PEXPIRE', KEYS[2], retention_ms)
   redis.call('PEXPIRE', KEYS[1], retention_ms * 2)

@@ -124,7 +124,8 @@ async def test_what_is_offered_together_leaves_in_one_call_in_order():
 
 
 async def test_what_arrives_meanwhile_leaves_with_the_next_call():
-    async with running() as (appender, store):
+    clock = Clock()
+    async with running(clock) as (appender, store):
         a, b = Writer("a"), Writer("b")
         say(appender, a, "1")
         _, first = await store.next()
@@ -132,6 +133,7 @@ async def test_what_arrives_meanwhile_leaves_with_the_next_call():
         say(appender, b, "3")
         say(appender, a, "4")
         assert store.calls.empty(), "one call at a time"
+        clock.now_s += module.PACE_S
         first.set_result([Ok()])
 
         batches, answer = await store.next()
@@ -141,6 +143,43 @@ async def test_what_arrives_meanwhile_leaves_with_the_next_call():
             "a": ["24"],
             "b": ["3"],
         }
+
+
+async def test_a_generation_is_not_appended_to_more_often_than_its_pace():
+    clock = Clock()
+    async with running(clock) as (appender, store):
+        fast, other = Writer("fast"), Writer("other")
+        say(appender, fast, "1")
+        _, answer = await store.next()
+        answer.set_result([Ok()])
+        await fast.until_answered()
+        say(appender, fast, "2")
+        clock.now_s += 0.9 * module.PACE_S
+        say(appender, fast, "3")
+        say(appender, other, "4")
+
+        batches, answer = await store.next()
+        answer.set_result([Ok()])
+        assert [batch.generation_id for batch in batches] == ["other"]
+        clock.now_s += 0.2 * module.PACE_S
+        batches, answer = await store.next()
+        answer.set_result([Ok()])
+        assert [texts(batch) for batch in batches] == [["23"]]
+
+
+async def test_what_is_urgent_waits_for_no_pace():
+    async with running() as (appender, store):
+        writer = Writer("a")
+        say(appender, writer, "1")
+        _, answer = await store.next()
+        answer.set_result([Ok()])
+        await writer.until_answered()
+        writer.outbox.push(End("completed", "stop"))
+        appender.offer(writer, is_urgent=True)
+
+        (batch,), answer = await store.next()
+        answer.set_result([Ok()])
+        assert texts(batch) == ["end"]
 
 
 async def test_answers_find_their_writers():
@@ -211,15 +250,17 @@ async def test_while_redis_is_away_the_same_is_sent_again_with_growing_pauses(mo
 
 
 async def test_the_pauses_are_short_again_after_an_answer(monkeypatch):
+    clock = Clock()
     pauses = []
 
     async def pause(seconds):
         pauses.append(seconds)
 
-    async with running() as (appender, store):
+    async with running(clock) as (appender, store):
         monkeypatch.setattr(module.asyncio, "sleep", pause)
         writer = Writer("a")
         for outcome in (AWAY, AWAY, AWAY, Ok(), AWAY):
+            clock.now_s += module.PACE_S
             if writer.outbox.is_settled:
                 say(appender, writer, "x")
             _, answer = await store.next()
@@ -232,10 +273,12 @@ async def test_the_pauses_are_short_again_after_an_answer(monkeypatch):
 
 
 async def test_what_is_refused_is_sent_again_beside_what_is_new(monkeypatch):
+    clock = Clock()
+
     async def pause(seconds):
         pass
 
-    async with running() as (appender, store):
+    async with running(clock) as (appender, store):
         monkeypatch.setattr(module.asyncio, "sleep", pause)
         full, fine = Writer("full"), Writer("fine")
         say(appender, full, "x")
@@ -243,6 +286,7 @@ async def test_what_is_refused_is_sent_again_beside_what_is_new(monkeypatch):
         (refused, _), answer = await store.next()
         answer.set_result([AWAY, Ok()])
         await fine.until_answered()
+        clock.now_s += module.PACE_S
         say(appender, fine, "z")
 
         resent = []
