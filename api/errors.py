@@ -23,9 +23,10 @@ from shared.errors import RequestError, Unavailable
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1  # after which a client may ask again when Redis is away or the node drains
-# The scope extensions that api/http_protocol.py provides.
+# The scope extensions that api/http_protocol.py and api/socket_protocol.py provide.
 TRANSPORT = "tailrace.transport"
 WIRE = "tailrace.wire"
+HANDOVER = "tailrace.handover"
 
 
 class Code(NamedTuple):

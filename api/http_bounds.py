@@ -20,6 +20,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from api.lean_flow import LeanFlow
 from api.stall import FLUSH_S, OPEN_S, Stall
 
 HEAD_BYTES_MAX = 65_536
@@ -40,13 +41,38 @@ class TooManyRequests(Exception):
     """Stops the parser: too many requests wait for the one before them."""
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
-    """One HTTP/1.1 connection."""
+class _Pipeline(list[Any]):
+    """uvicorn's queue of requests that wait. It is nearly always empty, and a deque never small."""
 
-    stall: Stall
+    __slots__ = ()
+
+    def appendleft(self, waiting: Any) -> None:
+        self.insert(0, waiting)
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One HTTP/1.1 connection.
+
+    The slots are for what uvicorn sets, too: a dictionary of so many names would be 2 kB.
+    """
+
+    __slots__ = (
+        *("access_log", "access_logger", "app", "app_state", "asgi_version", "client", "config"),
+        *("connections", "cycle", "expect_100_continue", "flow", "headers", "limit_concurrency"),
+        *("logger", "loop", "parser", "pipeline", "root_path", "scheme", "scope", "server"),
+        *("server_state", "tasks", "timeout_keep_alive", "timeout_keep_alive_task", "transport"),
+        *("url", "ws_protocol_class"),
+        "_is_silent",
+        "_is_too_large",
+        "_kept_bytes",
+        "_running",
+        "is_in_body",
+        "stall",
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.pipeline = _Pipeline()  # type: ignore[assignment]
         self.is_in_body = False
         self._is_too_large = False
         self._kept_bytes = 0  # of a head, or of what stands behind a body
@@ -55,6 +81,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = LeanFlow(transport)
         self.stall = Stall(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,9 +130,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise TooManyRequests
 
     def on_body(self, body: bytes) -> None:
+        self.hear_body()
+        super().on_body(body)
+
+    def hear_body(self) -> None:
+        """Bytes of a body are not counted here."""
         self._is_silent = False
         self._kept_bytes = 0
-        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self.is_in_body = False

@@ -24,10 +24,11 @@ import uvloop
 
 from api.app import create_app
 from api.auth import Authenticator
-from api.http_protocol import HttpProtocol, WebSocketProtocol
+from api.http_protocol import HttpProtocol
 from api.hub.hub import Hub
 from api.metrics import Metrics
 from api.node import Node
+from api.socket_protocol import WebSocketProtocol
 from shared.accept import Acceptor
 from shared.collector import settle
 from shared.errors import ConfigurationError, Unavailable
@@ -149,8 +150,7 @@ def configuration(node: Node, last_s: float) -> uvicorn.Config:
         http=HttpProtocol,
         ws=WebSocketProtocol,
         ws_max_size=settings.body_bytes_max,
-        ws_ping_interval=settings.heartbeat_s,
-        ws_ping_timeout=settings.heartbeat_s,
+        ws_ping_interval=None,  # the hub has all of them pinged (api/hub/socket.py)
         ws_per_message_deflate=False,
         lifespan="off",  # the parts live around the server, not inside it
         log_config=None,

@@ -1,13 +1,15 @@
 """An answer that is a stream of one generation's log, in any dialect.
 
-Hands `send` to the hub and gives the response the end that its outcome deserves. Invariant: a body
-is finished only after the log's end, or after the last thing that its dialect has to say; every
-other way out breaks the connection off, so that the client sees an error and not an end.
-Knows no path and no query.
+Hands the connection to the hub and gives the response the end that its outcome deserves. Where the
+server lets a handler go while its answer goes on (api/handover.py), it does; elsewhere the handler
+waits, with the same bytes. Invariant: a body is finished only after the log's end, or after the
+last thing that its dialect has to say; every other way out breaks the connection off, so that the
+client sees an error and not an end. Knows no path and no query.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +17,8 @@ from dataclasses import dataclass
 from starlette.types import Receive, Scope, Send
 
 from api.dialects.fold import Dialect, Headers
-from api.errors import TRANSPORT, WIRE, break_off
+from api.errors import HANDOVER, TRANSPORT, WIRE, break_off
+from api.handover import HandedOver
 from api.hub.departure import Departure
 from api.hub.hub import Hub
 from api.hub.reader import Outcome
@@ -60,7 +63,9 @@ async def stream(
     headers: Headers = (),
     begin: Begin | None = None,
 ) -> None:
-    """Answer with the log of one generation in `dialect`; returns when the answer is over.
+    """Answer with the log of one generation in `dialect`.
+
+    Returns when the answer is over, or has been handed over and goes on by itself.
 
     Args:
         headers: sent with the dialect's own.
@@ -86,8 +91,36 @@ async def stream(
             return
         if beginning.head:
             await send({"type": "http.response.body", "body": beginning.head, "more_body": True})
+        if HANDOVER in scope.get("extensions", {}):
+            Departed(hub, relay, scope, dialect, beginning)
+            return
         outcome = await _read(hub, relay, scope, receive, send, dialect, beginning)
     await finish(scope, receive, send, outcome)
+
+
+class Departed:
+    """An answer whose handler has gone: what is to be done once it is over, and done once."""
+
+    __slots__ = ("_answer", "_hub", "_relay", "_subscriber")
+
+    def __init__(
+        self, hub: Hub, relay: Relay, scope: Scope, dialect: Dialect, beginning: Beginning
+    ) -> None:
+        self._hub = hub
+        self._relay = relay
+        self._subscriber = _subscribe(hub, relay, scope, None, self._over, dialect, beginning)
+        relay.holds += 1  # the handler's own is released when it returns
+        # Last: of a peer that has left meanwhile the subscriber is told at once.
+        self._answer: HandedOver = scope["extensions"][HANDOVER](self._subscriber)
+
+    def _over(self, outcome: Outcome) -> None:
+        _dismiss(self._hub, self._relay, self._subscriber)
+        self._hub.release(self._relay)
+        if outcome is Outcome.ENDED:
+            self._answer.end()
+        elif outcome is not Outcome.LEFT:
+            logger.info("reader broken off", extra={"outcome": outcome.value})
+            self._answer.break_off()
 
 
 async def _read(
@@ -99,27 +132,56 @@ async def _read(
     dialect: Dialect,
     beginning: Beginning,
 ) -> Outcome:
+    over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def on_over(outcome: Outcome) -> None:
+        if not over.done():
+            over.set_result(outcome)
+
+    subscriber = _subscribe(hub, relay, scope, send, on_over, dialect, beginning)
+    departure = Departure(receive, subscriber.left)
+    try:
+        return await over
+    finally:
+        subscriber.left()
+        departure.close()
+        _dismiss(hub, relay, subscriber)
+
+
+def _subscribe(
+    hub: Hub,
+    relay: Relay,
+    scope: Scope,
+    send: Send | None,
+    on_over: Callable[[Outcome], None],
+    dialect: Dialect,
+    beginning: Beginning,
+) -> Subscriber:
+    extensions = scope.get("extensions", {})
     subscriber = Subscriber(
         relay,
         dialect,
         send,
         hub,
+        on_over,
         cursor=beginning.cursor,
-        transport=scope.get("extensions", {}).get(TRANSPORT),
-        wire=scope.get("extensions", {}).get(WIRE),
+        transport=extensions.get(TRANSPORT),
+        wire=extensions.get(WIRE),
         prefix=beginning.prefix,
     )
-    departure = Departure(receive, lambda: subscriber.break_off(Outcome.LEFT))
     hub.admit(subscriber, dialect.name)
     hub.heartbeats.put(subscriber, hub.now() + hub.settings.heartbeat_s)
     try:
         relay.join(subscriber)
-        return await subscriber.done
-    finally:
-        subscriber.break_off(Outcome.LEFT)
-        departure.close()
-        relay.leave(subscriber)
-        hub.dismiss(subscriber)
+    except BaseException:
+        _dismiss(hub, relay, subscriber)
+        raise
+    return subscriber
+
+
+def _dismiss(hub: Hub, relay: Relay, subscriber: Subscriber) -> None:
+    relay.leave(subscriber)
+    hub.dismiss(subscriber)
 
 
 async def finish(scope: Scope, receive: Receive, send: Send, outcome: Outcome) -> None:

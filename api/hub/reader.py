@@ -54,6 +54,16 @@ class Wire(Protocol):
         ...
 
 
+class SocketWire(Wire, Protocol):
+    """The same of a WebSocket.
+
+    Attributes:
+        beat: to be called once a heartbeat: sends a ping, or closes if the last one got no pong.
+    """
+
+    beat: Callable[[], None]
+
+
 class Reader(Protocol):
     """One reading of one generation."""
 

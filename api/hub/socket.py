@@ -18,7 +18,7 @@ from starlette.types import Send
 
 from api.dialects.fold import FrameFold
 from api.hub.blockage import Blockage
-from api.hub.reader import Outcome, Port, Transport, Wire
+from api.hub.reader import Outcome, Port, SocketWire, Transport
 from api.hub.relay import Relay
 from api.hub.step import Step
 from api.hub.subscription import Subscription
@@ -52,13 +52,13 @@ class Socket:
         idle_s: float,
         release: Callable[[Relay], None],
         transport: Transport | None = None,
-        wire: Wire | None = None,
+        wire: SocketWire | None = None,
     ) -> None:
         self.subscriptions: dict[str, Subscription] = {}
         self.is_queued = False
         self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.port = port
-        self.active_at = port.now()
+        self.active_at = self._beaten_at = port.now()
         self._send = send
         self._idle_s = idle_s
         self._release = release
@@ -217,12 +217,15 @@ class Socket:
     # Limits
 
     def beat(self, now: float, heartbeat_s: float) -> float | None:
-        """Close when idle. The heartbeats themselves are WebSocket pings, the server's affair."""
+        """Ping once a heartbeat, where the server leaves that to us; close when idle."""
         if self.done.done():
             return None
         if not self.subscriptions and now - self.active_at >= self._idle_s:
             self.close(IDLE)
             return None
+        if self.wire is not None and now - self._beaten_at >= heartbeat_s:
+            self._beaten_at = now
+            self.wire.beat()
         return now + min(heartbeat_s, self._idle_s)
 
     def is_too_slow(self, now: float, bytes_max: int) -> bool:

@@ -2,14 +2,15 @@
 
 It has no task and no queue. When its log changes it is woken; in its turn it is given the bytes
 after its place in one slice. While a write waits nothing is put aside for it: when the write is
-through, it catches up from the log. Invariant: `done` is ENDED only after the bytes of `end`, or of
-the entry at which its dialect is over, were taken by `send`; every other outcome leaves the
-response unfinished.
+through, it catches up from the log. Invariant: the outcome is ENDED only after the bytes of `end`,
+or of the entry at which its dialect is over, were taken by `send` or the wire; every other outcome
+leaves the response unfinished.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import Send
@@ -30,6 +31,8 @@ class Subscriber:
     """One reader of one generation over HTTP.
 
     Args:
+        send: may be None where there is a wire, which takes everything.
+        on_over: called with the outcome, once, after whatever was going on has returned.
         cursor: the last id that it has seen.
         transport: what is below `send`, when the server shows it.
         wire: the way past `send`, when the server has one.
@@ -41,6 +44,7 @@ class Subscriber:
         "_chunk_bytes",
         "_has_last_words",
         "_log",
+        "_on_over",
         "_port",
         "_prefix",
         "_relay",
@@ -49,8 +53,8 @@ class Subscriber:
         "_step",
         "_transport",
         "_wire",
-        "done",
         "is_queued",
+        "outcome",
         "position",
         "row",
         "write",
@@ -60,8 +64,9 @@ class Subscriber:
         self,
         relay: Relay,
         dialect: Dialect,
-        send: Send,
+        send: Send | None,
         port: Port,
+        on_over: Callable[[Outcome], None],
         *,
         cursor: EventId,
         transport: Transport | None = None,
@@ -70,7 +75,8 @@ class Subscriber:
     ) -> None:
         self.position = Position(cursor, port.now())
         self.is_queued = False
-        self.done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.outcome: Outcome | None = None
+        self._on_over: Callable[[Outcome], None] | None = on_over
         self._relay = relay
         self._log = relay.encoded(dialect)
         self._send = send
@@ -83,14 +89,14 @@ class Subscriber:
             wire.on_paused, wire.on_resumed = self._paused, self._resumed
         self._prefix = prefix
         self._sent_at = port.now()
-        self._step = Step(self._written)
+        self._step = None if send is None else Step(self._written)
         self._blockage: Blockage | None = None
         self._chunk_bytes = 0
         self._has_last_words = False
 
     @property
     def _is_blocked(self) -> bool:
-        return self._blockage is not None or self._step.is_busy
+        return self._blockage is not None or (self._step is not None and self._step.is_busy)
 
     def wake(self) -> None:
         if not self.is_queued and not self._is_blocked:
@@ -98,7 +104,7 @@ class Subscriber:
 
     def pump(self, now: float) -> bool:
         """Write the next slice, if there is one and nothing waits; True: there is more."""
-        if self.row is not None or self._is_blocked or self.done.done():
+        if self.row is not None or self._is_blocked or self.outcome is not None:
             return False
         if self._wire is not None and self._wire.is_paused:
             self._block(now)  # by what was sent before on this connection
@@ -116,7 +122,7 @@ class Subscriber:
             self._port.counters.events_delivered += self.position.seq - start
             self._port.counters.bytes_delivered += len(chunk)
             self._write(chunk, now)
-            if self._is_blocked or self.done.done():
+            if self._is_blocked or self.outcome is not None:
                 return False
         if self.position.seq < self._relay.feed.count:
             return self._goes_on()
@@ -137,7 +143,7 @@ class Subscriber:
 
     def step_out(self, seq: int, sent_at: float) -> None:
         self.position.seq, self._sent_at = seq, sent_at
-        if not self.done.done():
+        if self.outcome is None:
             self._relay.scattered.add(self)
             self.wake()
 
@@ -167,7 +173,7 @@ class Subscriber:
         self._write(words, now)
         if is_last and not self._is_blocked:
             self._finish(Outcome.ENDED)
-        return not self._is_blocked and not self.done.done()
+        return not self._is_blocked and self.outcome is None
 
     def _write(self, chunk: bytes, now: float) -> None:
         if self._prefix:
@@ -192,6 +198,7 @@ class Subscriber:
             self._wire.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
             return True
         message = {"type": "http.response.body", "body": chunk, "more_body": True}
+        assert self._step is not None and self._send is not None
         return self._step.start(self._send(message))  # type: ignore[arg-type]
 
     def _block(self, now: float) -> None:
@@ -202,11 +209,11 @@ class Subscriber:
         """The connection keeps as much unsent as it should: read on when it has gone."""
         if self.row is not None:
             self.row.remove(self)
-        if self._blockage is None and not self.done.done():
+        if self._blockage is None and self.outcome is None:
             self._block(self._port.now())
 
     def _resumed(self) -> None:
-        if not self.done.done():
+        if self.outcome is None:
             self._written(None, None)
 
     def _written(self, _: Any, error: BaseException | None) -> None:
@@ -228,7 +235,7 @@ class Subscriber:
 
     def beat(self, now: float, heartbeat_s: float) -> float | None:
         """Write a heartbeat if nothing was written for `heartbeat_s`; return when to look again."""
-        if self.done.done():
+        if self.outcome is not None:
             return None
         sent_at = self._sent_at if self.row is None else max(self._sent_at, self.row.sent_at)
         if now - sent_at < heartbeat_s or self._is_blocked:
@@ -260,12 +267,23 @@ class Subscriber:
     def break_off(self, outcome: Outcome) -> None:
         self._finish(outcome)
 
+    def left(self) -> None:
+        """The peer has gone."""
+        self._finish(Outcome.LEFT)
+
     def _finish(self, outcome: Outcome) -> None:
-        if not self.done.done():
-            self.done.set_result(outcome)
+        if self.outcome is None:
+            self.outcome = outcome
             if self._wire is not None:
                 self._wire.release()
+            asyncio.get_running_loop().call_soon(self._tell)
         if self.row is not None:
             self.row.remove(self)
         self._unblock()
-        self._step.cancel()
+        if self._step is not None:
+            self._step.cancel()
+
+    def _tell(self) -> None:
+        on_over, self._on_over = self._on_over, None
+        assert on_over is not None and self.outcome is not None
+        on_over(self.outcome)

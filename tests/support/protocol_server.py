@@ -15,7 +15,8 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from api.http_protocol import HttpProtocol, WebSocketProtocol
+from api.http_protocol import HttpProtocol
+from api.socket_protocol import WebSocketProtocol
 
 DEADLINE_S = 5.0
 LARGE_BYTES = 8_000_000  # more than the kernels keep for a peer that reads nothing
@@ -77,13 +78,11 @@ async def serving(
     app: Any,
     protocol: type[HttpProtocol] = Quick,
     socket_protocol: type[WebSocketProtocol] = WebSocketProtocol,
-    *,
-    ping_s: float | None = None,
 ) -> AsyncIterator[int]:
-    """Serve `app` on a free port; `ping_s`: of WebSockets, and as long again for the pong."""
+    """Serve `app` on a free port."""
     config = uvicorn.Config(
         app, port=0, http=protocol, ws=socket_protocol, ws_per_message_deflate=False,
-        ws_max_size=1000, ws_ping_interval=ping_s, ws_ping_timeout=ping_s, lifespan="off",
+        ws_max_size=1000, ws_ping_interval=None, lifespan="off",
         log_config=None, timeout_keep_alive=60, timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-import api.http_protocol
 import api.socket_bounds
-from api.http_protocol import WebSocketProtocol
+import api.socket_protocol
 from api.socket_bounds import SLICE_BYTES
+from api.socket_protocol import PING, WebSocketProtocol
+from tests.support.bench import settle
 from tests.support.protocol_server import Echo, Peer, connected, frame, handshake, serving
 from tests.support.raw_wire import stopped_connection
 from tests.support.wait import until
@@ -135,25 +136,18 @@ async def test_who_takes_nothing_and_leaves_is_not_waited_for(
         await until(lambda: protocol.disconnected, 5)
 
 
-async def wait_for_pings(peer: Peer, count: int) -> bytes:
-    """Read until so many pings have come; a busy peer answers none."""
-    got = b""
-    while got.count(b"\x89\x04") < count:
-        got += await peer.until(b"\x89\x04")
-    return got
-
-
 async def test_a_peer_whose_pong_was_not_read_is_not_taken_for_dead() -> None:
     """The application is busy with one message, the next one waits: pongs stand behind it."""
     app = Echo()
     app.start.clear()
-    async with serving(app, socket_protocol=Watched, ping_s=0.05) as port:
+    async with serving(app, socket_protocol=Watched) as port:
         async with connected(port) as peer:
             protocol = await opened(peer)
             peer.say(frame(1, b"one") + frame(1, b"two"))
             await until(lambda: protocol.is_behind, 5, "the second one waits")
-
-            await wait_for_pings(peer, 4)  # the second is due when two heartbeats are over
+            for _ in range(4):
+                protocol.beat()
+                await peer.until(PING)
 
             app.start.set()
             assert await peer.until(b"two")
@@ -164,14 +158,78 @@ async def test_a_peer_whose_pong_was_not_read_is_not_taken_for_dead() -> None:
 async def test_a_peer_that_has_died_is_given_up(
     is_behind: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.http_protocol, "UNREAD_S", 0.3)
     app = Echo()
     if is_behind:
         app.start.clear()
-    async with serving(app, socket_protocol=Watched, ping_s=0.05) as port:
+    async with serving(app, socket_protocol=Watched) as port:
         async with connected(port) as peer:
-            await opened(peer)
+            protocol = await opened(peer)
             peer.say(frame(1, b"one") + frame(1, b"two"))
+            await until(lambda: protocol.is_behind == is_behind and protocol.frames == [], 5)
+            protocol.beat()
+            assert protocol.close_sent is False
+            if is_behind:
+                protocol.beat()  # may be among what we have not read
+                assert protocol.close_sent is False
+                monkeypatch.setattr(api.socket_protocol, "UNREAD_S", 0.0)
+            protocol.beat()
 
             rest = await peer.rest()
     assert (4008).to_bytes(2, "big") + b"no pong in two heartbeats" in rest
+
+
+OURS = frame(10, PING[2:])
+
+
+@pytest.mark.parametrize(
+    ("before", "pong", "after", "is_heard"),
+    [
+        (b"", OURS, b"", True),
+        (b"", OURS + frame(1, b"x"), b"", True),
+        (frame(2, b"y" * 20)[:7], OURS, frame(2, b"y" * 20)[17:], False),
+        (frame(1, b"y", fin=False), OURS, frame(0, b"y"), True),
+        (b"", frame(10, b"else"), b"", False),
+        (b"", frame(10, b""), b"", False),
+        (b"", frame(9, PING[2:]), b"", False),
+    ],
+    ids="alone first inside between another empty ping".split(),
+)
+async def test_a_pong_is_one_only_between_frames(
+    before: bytes, pong: bytes, after: bytes, is_heard: bool
+) -> None:
+    """By the short way, and by the parser's where that cannot be taken."""
+    app = Echo()
+    async with serving(app, socket_protocol=Watched) as port, connected(port) as peer:
+        protocol = await opened(peer)
+        protocol.beat()
+        await peer.until(PING)
+        for piece in filter(None, (before, pong, after)):
+            peer.say(piece)
+            await settle()  # each reaches the server by itself
+        peer.say(frame(1, b"last"))
+        await peer.until(b"last")
+
+        assert protocol._awaits_pong is not is_heard
+        assert (b"last" in app.received[-1].encode()) and not app.disconnects
+
+
+async def test_an_idle_peers_pong_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or an upgrade of websockets has made each heartbeat dear again."""
+    async with serving(Echo(), socket_protocol=Watched) as port, connected(port) as peer:
+        protocol = await opened(peer)
+        monkeypatch.setattr(protocol, "take", None)
+        protocol.beat()
+        await peer.until(PING)
+        peer.say(OURS)
+
+        await until(lambda: not protocol._awaits_pong, 5)
+
+
+async def test_nothing_is_pinged_after_a_close_frame() -> None:
+    async with serving(Echo(), socket_protocol=Watched) as port, connected(port) as peer:
+        protocol = await opened(peer)
+        peer.say(frame(3, b"wrong"))
+        await until(lambda: protocol.close_sent, 5)
+        protocol.beat()
+
+        assert PING not in await peer.rest()

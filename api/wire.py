@@ -1,0 +1,40 @@
+"""The way past an ASGI server's `send`, for what is written to many connections at once.
+
+Knows no protocol: whoever writes brings chunks or frames that are whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class DirectWire:
+    """What `scope["extensions"]["tailrace.wire"]` is: the transport's `write`, and when to stop.
+
+    Chunks that are written here stand between those of `send`, which keeps none back. The protocol
+    that owns it tells it of the transport's pauses.
+    """
+
+    __slots__ = ("is_paused", "on_paused", "on_resumed", "write")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.write: Callable[[bytes], None] = transport.write
+        self.is_paused = False
+        self.release()
+
+    def release(self) -> None:
+        """Nobody writes here any more."""
+        self.on_paused = self.on_resumed = _nothing
+
+    def pause(self) -> None:
+        self.is_paused = True
+        self.on_paused()
+
+    def resume(self) -> None:
+        self.is_paused = False
+        self.on_resumed()
+
+
+def _nothing() -> None:
+    pass
