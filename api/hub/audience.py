@@ -98,7 +98,7 @@ class Row:
         counters = audience.counters
         counters.events_delivered += (seq - start) * len(writes)
         counters.bytes_delivered += len(data) * len(writes)
-        return not audience.is_all(seq) and audience.has_more(self)
+        return audience.has_more(self)
 
 
 class Audience:
@@ -185,20 +185,14 @@ class Audience:
             self._chunk, self._framed = chunk, b"%x\r\n%b\r\n" % (len(chunk), chunk)
         return self._framed, last
 
-    def is_all(self, seq: int) -> bool:
-        """Whether who has entry `seq` has all that there is, and there will be more."""
-        feed = self._feed
-        return seq == feed.ids.count != self._log.over_at and feed.state is not State.ENDED
-
     def has_more(self, row: Row) -> bool:
         """Whether a row that was written to is behind still. After the end everybody steps out."""
-        feed = self._feed
-        is_over = row.seq == self._log.over_at
-        if row.seq < feed.ids.count and not is_over:
-            return True
-        if feed.is_ended or is_over:
+        feed, seq = self._feed, row.seq
+        is_behind = seq < feed.ids.count
+        if seq == self._log.over_at or (feed.state is State.ENDED and not is_behind):
             self._disband(row)
-        return False
+            return False
+        return is_behind
 
     def disband(self) -> None:
         """Everybody reads by himself again, from his place in the log as it is now."""

@@ -81,7 +81,7 @@ class EncodedLog:
         object.
         """
         feed = self._feed
-        if self.count != feed.ids.count or self._epoch != feed.epoch:
+        if self._epoch != feed.epoch or self.count != feed.ids.count:
             self.encode()
         if seq == self.count - 1:
             return self._last, self.count
