@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import msgspec
 
 from shared import keys
-from shared.errors import RequestError
+from shared.errors import RequestError, Unavailable
 from shared.idempotency import reserve
 from shared.ids import new_generation_id
 from shared.outcomes import Meta
 from shared.queue import encode_entry
-from shared.redis_client import Client, translated
+from shared.redis_client import Client, Command, run_commands, translated
 from shared.scripts import Call
 from shared.settings import Settings
 from shared.store import Store
@@ -77,15 +77,18 @@ class Acceptor:
         self.settings = settings
         self._waiting: dict[str, int] = {}  # by priority, as last seen
 
-    async def accept(self, new: NewGeneration) -> Accepted:
+    async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
         """Accept a prompt, or find the one that the same idempotency key has made.
+
+        Args:
+            generation_id: a fresh one, if the caller had to know it before; a key may name another.
 
         Raises:
             RequestError: 422 `idempotency_mismatch`; 503 `queue_full`.
             Unavailable: Redis is away; the prompt may have been accepted. With an idempotency key
                 it is always safe to repeat.
         """
-        generation_id, is_repeat = new_generation_id(), False
+        generation_id, is_repeat = generation_id or new_generation_id(), False
         if new.idempotency_key:
             generation_id, is_repeat = await self._reserve(new, generation_id)
         if not is_repeat and self._is_far_from_full(new):
@@ -183,13 +186,13 @@ class Acceptor:
         Raises:
             Unavailable.
         """
-        waiting, meta = await self.store.enqueue_and_create(
+        waiting, created_at_ms = await self.store.enqueue_and_create(
             generation_id, _entry(generation_id, new, self.settings.queue_max), self._fields(new)
         )
         self._waiting[new.priority] = waiting or self.settings.queue_max
         if not waiting:  # a hundred have come since the last look: this one is within the bound
             await self.store.put_back(generation_id, new.priority, new.model, lane=new.priority)
-        return meta
+        return queued_meta(generation_id, new, created_at_ms)
 
     async def _register(self, generation_id: str, new: NewGeneration) -> None:
         if new.webhook is not None:
@@ -238,13 +241,39 @@ class Acceptor:
         if new.session:
             names.append(keys.session(new.owner, new.session))
         kept_ms = self._idempotency_ms() + round(self.settings.retention_s * 1000)
-        with translated():
-            pipeline = self.redis.pipeline(transaction=False)
-            for name in names:
-                pipeline.zadd(name, {generation_id: created_at_ms})
-                pipeline.zremrangebyscore(name, "-inf", created_at_ms - kept_ms)
-                pipeline.pexpire(name, kept_ms)
-            await pipeline.execute()
+        commands: list[Command] = []
+        for name in names:
+            commands += [
+                ("ZADD", name, created_at_ms, generation_id),
+                ("ZREMRANGEBYSCORE", name, "-inf", created_at_ms - kept_ms),
+                ("PEXPIRE", name, kept_ms),
+            ]
+        replies = await run_commands(self.redis, self.store.scripts.line, commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise Unavailable(f"Redis refuses: {reply}") from reply
+
+
+def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> Meta:
+    """Return meta as it stands there once it was created."""
+    return Meta(
+        generation_id=generation_id,
+        status="queued",
+        owner=new.owner,
+        session=new.session,
+        model=new.model,
+        priority=new.priority,
+        created_at_ms=created_at_ms,
+        attempt=0,
+        lease_ms=0,
+        waiting_since_ms=created_at_ms,
+        failures=0,
+        grace_s=None if new.grace_s is None else round(new.grace_s * 1000) / 1000,
+        metadata=new.metadata,
+        request=new.request,
+        end=b"",
+        ended_at_ms=0,
+    )
 
 
 def _entry(generation_id: str, new: NewGeneration, waiting_max: int | str) -> Call:

@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 
 from shared import keys
 from shared.errors import Unavailable
-from shared.redis_client import Client, translated
+from shared.redis_client import Client, Command, run_commands, translated
 from shared.resp import Line
 from shared.webhooks import end_generation
 
@@ -60,8 +60,6 @@ class Delivery:
     is_claimed: bool = False
 
 
-Command = Sequence[bytes | str | int]
-
 _tickets = msgspec.json.Decoder(Ticket)
 _presences = msgspec.json.Decoder(Presence)
 
@@ -88,12 +86,17 @@ class Queue:
     """The lanes as one worker sees them. Every method may raise `Unavailable`."""
 
     def __init__(
-        self, redis: Client, blocking: Client, worker: str, line: Line | None = None
+        self, redis: Client, worker: str, line: Line | None = None, waiting: Line | None = None
     ) -> None:
-        """Args: line: what each answer's few commands take, where there are many answers."""
+        """A queue.
+
+        Args:
+            line: what each answer's few commands take, where there are many answers.
+            waiting: what is waited on, if not `redis`. A blocked connection serves nobody else.
+        """
         self.redis = redis
         self.line = line
-        self.blocking = blocking  # of its own: a blocked connection serves nobody else
+        self.waiting = waiting
         self.worker = worker
 
     async def ensure_groups(self) -> None:
@@ -108,30 +111,30 @@ class Queue:
 
     async def read(self, lane: str, count: int) -> list[Delivery]:
         """Take up to `count` fresh entries of one lane, without waiting."""
-        return await self._read(self.redis, [lane], count, None)
+        return await self._read(self.line, [lane], count, ())
 
     async def wait(self, lanes: Sequence[str], wait_ms: int) -> list[Delivery]:
         """Take the next entry of any lane; at most one of each, after at most `wait_ms`."""
-        return await self._read(self.blocking, lanes, 1, wait_ms)
+        return await self._read(self.waiting, lanes, 1, ("BLOCK", wait_ms))
 
     async def _read(
-        self, redis: Client, lanes: Sequence[str], count: int, wait_ms: int | None
+        self, line: Line | None, lanes: Sequence[str], count: int, wait: Command
     ) -> list[Delivery]:
-        streams: dict[Any, Any] = {keys.lane(lane): ">" for lane in lanes}
+        names = {keys.lane(lane): lane for lane in lanes}
+        command = (
+            "XREADGROUP", "GROUP", keys.GROUP, self.worker, "COUNT", count, *wait,
+            "STREAMS", *names, *(">" for _ in names),
+        )  # fmt: skip
+        (reply,) = await run_commands(self.redis, line, [command])
         with translated():
-            try:
-                replies = await redis.xreadgroup(
-                    keys.GROUP, self.worker, streams, count=count, block=wait_ms
-                )
-            except ResponseError as exc:
-                if not str(exc).startswith(("NOGROUP", "UNBLOCKED")):
-                    raise
+            if isinstance(reply, Exception):
+                if not str(reply).startswith(("NOGROUP", "UNBLOCKED")):
+                    raise reply
                 await self.ensure_groups()  # Redis came back empty
                 return []
-        names = {keys.lane(lane).encode(): lane for lane in lanes}
         return [
-            Delivery(names[stream], entry_id, decode_entry(fields.get(keys.FIELD, b"")))
-            for stream, entries in replies
+            Delivery(names[stream.decode()], entry_id, decode_entry(_content(fields)))
+            for stream, entries in reply or ()
             for entry_id, fields in entries
         ]
 
@@ -183,9 +186,7 @@ class Queue:
         await _follow_up(self.redis, generation_id, retention_ms, replies[len(done)])
 
     async def _run(self, commands: Sequence[Command]) -> list[Any]:
-        if self.line is not None:
-            return await self.line.run(commands)
-        return await _run(self.redis, commands)
+        return await run_commands(self.redis, self.line, commands)
 
     # Beside the lanes
 
@@ -230,8 +231,16 @@ async def forget(redis: Client, generation_id: str, retention_ms: int) -> None:
 
     Its idempotency key goes when its meta goes.
     """
-    found, *_ = await _run(redis, _forgetting(generation_id))
+    found, *_ = await run_commands(redis, None, _forgetting(generation_id))
     await _follow_up(redis, generation_id, retention_ms, found)
+
+
+def _content(fields: Any) -> bytes:
+    """Return what an entry says: redis-py makes a mapping of it, on a line it is as it came."""
+    if not isinstance(fields, Mapping):
+        fields = dict(zip(fields[::2], fields[1::2], strict=True))
+    content: bytes = fields.get(keys.FIELD, b"")
+    return content
 
 
 def _acknowledging(delivery: Delivery) -> list[Command]:
@@ -246,14 +255,6 @@ def _forgetting(generation_id: str) -> list[Command]:
         ("ZREM", keys.RUNNING, generation_id),
         *(("ZREM", keys.waiting(priority), generation_id) for priority in keys.PRIORITIES),
     ]
-
-
-async def _run(redis: Client, commands: Sequence[Command]) -> list[Any]:
-    with translated():
-        pipeline = redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return list(await pipeline.execute(raise_on_error=False))
 
 
 async def _follow_up(redis: Client, generation_id: str, retention_ms: int, found: Any) -> None:

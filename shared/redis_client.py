@@ -6,7 +6,7 @@ RESP2 on purpose: redis-py 8 would choose RESP3, whose replies have other shapes
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -17,9 +17,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from shared.errors import ConfigurationError, Unavailable
+from shared.resp import Line
 from shared.settings import Settings
 
 Client = Redis
+Command = Sequence[bytes | str | int]
 
 # redis-py takes the first word off the errors that it has a type for.
 REFUSALS = (
@@ -146,6 +148,23 @@ async def clock_ms(redis: Client) -> int:
     with translated():
         seconds, micros = await redis.time()
     return int(seconds * 1000 + micros // 1000)
+
+
+async def run_commands(redis: Client, line: Line | None, commands: Sequence[Command]) -> list[Any]:
+    """Send commands in one write, on `line` where there is one; answers in order.
+
+    Error replies are among the answers.
+
+    Raises:
+        Unavailable: no answer; each command may have happened.
+    """
+    if line is not None:
+        return await line.run(commands)
+    with translated():
+        pipeline = redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return list(await pipeline.execute(raise_on_error=False))
 
 
 @contextmanager

@@ -141,11 +141,11 @@ class Store:
 
     async def enqueue_and_create(
         self, generation_id: str, entry: Call, fields: Mapping[str, str | bytes]
-    ) -> tuple[int, Meta]:
+    ) -> tuple[int, int]:
         """Put a fresh id on its lane, then create it, in one request.
 
         Returns:
-            what `enqueue` answered (0: the lane is full, and it is not on it), and meta.
+            what `enqueue` answered (0: the lane is full, and it is not on it), and created at, ms.
         """
         pairs = [part for pair in fields.items() for part in pair]
         calls: list[tuple[str, Call]] = [
@@ -153,9 +153,7 @@ class Store:
             ("create", (_keys(generation_id), [0, *pairs])),
         ]
         waiting, created = await self.scripts.run_all(calls)
-        known = {b"status": b"queued", b"created": created[1], b"waiting": created[1]}
-        given = {name.encode(): _bytes(value) for name, value in fields.items()}
-        return int(waiting), parse_meta(generation_id, known | given)
+        return int(waiting), int(created[1])
 
     async def create_many(
         self, new: Sequence[tuple[str, Mapping[str, str | bytes]]], *, may_be_lost: bool
@@ -380,10 +378,6 @@ def _writing(reply: Any) -> Writing:
     outcome = parse_writing(reply)
     assert not isinstance(outcome, Unavailable)  # `_run` has raised it
     return outcome
-
-
-def _bytes(value: str | bytes) -> bytes:
-    return value if isinstance(value, bytes) else value.encode()
 
 
 def _text(raw: Any) -> str:

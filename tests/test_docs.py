@@ -206,7 +206,7 @@ def test_the_metrics_described_are_those_there_are() -> None:
 
 def test_every_count_of_a_worker_is_described() -> None:
     nobody: Any = None
-    worker = Worker(nobody, nobody, Settings(), name="w", models={}, backends={})
+    worker = Worker(nobody, Settings(), name="w", models={}, backends={})
     rows = table_rows(page("docs/operations.md"))
 
     assert set(worker._presence(0).counters) <= set(rows)

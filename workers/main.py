@@ -17,7 +17,7 @@ from shared.models import load_models
 from shared.redis_client import connect
 from shared.settings import Settings
 from workers.backends import build_backends
-from workers.worker import BLOCK_MS, Worker
+from workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +41,8 @@ async def _serve(settings: Settings) -> int:
     models = load_models(settings.models)
     backends = build_backends(models, settings, os.environ)
     redis = connect(settings)
-    blocking = connect(settings, answer_s=BLOCK_MS / 1000 + 2.0)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    worker = Worker(redis, blocking, settings, name=name, models=models, backends=backends)
+    worker = Worker(redis, settings, name=name, models=models, backends=backends)
     ready = asyncio.Event()
     settle()
     try:
@@ -58,7 +57,6 @@ async def _serve(settings: Settings) -> int:
         for backend in backends.values():
             await backend.aclose()
         await redis.aclose()
-        await blocking.aclose()
     return 1 if serving.cancelled() else 0
 
 

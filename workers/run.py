@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 ABSENT_PAUSE_S = 0.0005  # a worker is often quicker than the node that is still creating meta
 ABSENT_S = 10.0  # then the entry is dropped: the prompt was never accepted
+NOTED_AFTER_S = 0.02  # an answer that is over before needs no note
 RETRY_PAUSE_S = 0.5  # doubled with each failure
 RETRY_PAUSE_MAX_S = 30.0
 UNSENT_BYTES_MAX = 1_048_576  # past this the backend is not read on: Redis is slower than it
@@ -57,6 +58,7 @@ class Run:
     _usage: Usage | None = None
     _end: End | None = None
     _noting: asyncio.Task[None] | None = None
+    _is_noted: bool = False
     _timeline: Timeline = field(default_factory=lambda: Timeline(0.0))
 
     # What the worker asks and says
@@ -181,7 +183,7 @@ class Run:
             lease_every_s=self.tools.settings.lease_s / 4,
             restore_within_s=2 * self.tools.settings.retention_s,  # as long as meta outlives an end
         )
-        self._noting = self.tools.spawn(self._note_begun(begun))
+        self._noting = self.tools.spawn(self._note_soon(begun))
         self.request = decode_request(begun.meta.request)
         error: BackendError | None = None
         try:
@@ -192,22 +194,32 @@ class Run:
             error = exc
         if self._end is None and error is not None and self._is_final(begun, error):
             self._push_end(self._failure(begun, error))
-        await self._noted()
+        await self._noted(begun)
         if self._end is not None:
             return await self._finish(self._end)
         return await self._give_back(error)
 
     async def _note_begun(self, begun: Begun) -> None:
-        """Beside the stream, because nothing of the answer waits for it."""
+        """Say that it waits no more; beside the stream, for nothing in the answer needs it."""
+        self._is_noted = True
         try:
             await self.tools.queue.note_begun(self.ticket, begun.meta.created_at_ms)
         except Unavailable:
             pass  # counted as waiting until it ends; each renewal says that it runs
 
-    async def _noted(self) -> None:
-        """Before it is taken out of the indexes, it is in them."""
-        if self._noting is not None:
+    async def _note_soon(self, begun: Begun) -> None:
+        await asyncio.sleep(NOTED_AFTER_S)
+        await self._note_begun(begun)
+
+    async def _noted(self, begun: Begun) -> None:
+        """Before it is taken out of the indexes, it is in them; what is over need not be."""
+        assert self._noting is not None
+        if self._is_noted:
             await self._noting
+            return
+        self._noting.cancel()
+        if self._end is None:
+            await self._note_begun(begun)
 
     async def _read_found(self, begun: Begun) -> list[Entry]:
         """What earlier attempts wrote: to go on from, and to write again should Redis lose it."""

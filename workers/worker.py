@@ -42,14 +42,12 @@ class Worker:
     """One worker process's part of the system.
 
     Args:
-        redis: for everything that answers at once.
-        blocking: a client of its own for the blocking read.
+        redis: for what is rare; what each answer takes has connections of its own.
     """
 
     def __init__(
         self,
         redis: Client,
-        blocking: Client,
         settings: Settings,
         *,
         name: str,
@@ -60,7 +58,8 @@ class Worker:
         self.settings = settings
         self._line = Line(settings.redis_url, answer_s=ANSWER_S)
         self.store = Store(redis, settings, self._line)
-        self.queue = Queue(redis, blocking, name, self._line)
+        self._waiting = Line(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0)
+        self.queue = Queue(redis, name, self._line, self._waiting)
         self.appender = Appender(self.store, time.monotonic)
         self.counters = dict.fromkeys(
             ("generations", "pieces", "attempts_failed", "takeovers", "leases_lost", "handed_over"),
@@ -101,6 +100,7 @@ class Worker:
             await self._serve(ready)
         finally:
             await self._line.aclose()
+            await self._waiting.aclose()
 
     async def _serve(self, ready: asyncio.Event) -> None:
         await self._connect()
@@ -204,6 +204,8 @@ class Worker:
         waited_s = time.monotonic() - began_s
         for delivery in deliveries:
             await self._start(delivery)
+        if deliveries:
+            await asyncio.sleep(0)  # they begin before the next one is asked for
         return is_every_lane and waited_s > AT_ONCE_S
 
     async def _start(self, delivery: Delivery) -> None:

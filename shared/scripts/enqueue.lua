@@ -7,8 +7,7 @@ if ARGV[3] ~= '' and waiting >= tonumber(ARGV[3])
     and not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
   return 0
 end
-local time = redis.call('TIME')
-local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
-redis.call('XADD', KEYS[1], '*', 'e', ARGV[2])
-redis.call('ZADD', KEYS[2], 'NX', now, ARGV[1])
+-- An entry's own id begins with Redis's clock.
+local entry = redis.call('XADD', KEYS[1], '*', 'e', ARGV[2])
+redis.call('ZADD', KEYS[2], 'NX', string.match(entry, '%d+'), ARGV[1])
 return waiting + 1

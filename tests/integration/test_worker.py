@@ -119,6 +119,40 @@ async def test_an_answer_is_whole_and_leaves_nothing_behind(url):
         assert stage.backend.open == 0
 
 
+async def test_an_answer_that_is_over_at_once_is_never_noted_as_running(url, monkeypatch):
+    noted = []
+
+    async def note(queue, ticket, now_ms):
+        noted.append(ticket.id)
+
+    monkeypatch.setattr(Queue, "note_begun", note)
+    monkeypatch.setattr(run_module, "NOTED_AFTER_S", DEADLINE_S)
+    async with Stage(url, says("a")) as stage:
+        await stage.start()
+        await stage.ended(await stage.ask())
+        await nothing_left(stage)
+
+        assert not noted
+
+
+async def test_an_answer_that_fails_for_now_is_noted_before_it_is_put_off(url, monkeypatch):
+    monkeypatch.setattr(run_module, "NOTED_AFTER_S", DEADLINE_S)
+    async with Stage(url, breaks_off("a"), says("b")) as stage:
+        worker = await stage.start()
+        steps = []
+        for name in ("note_begun", "try_later"):
+            step = getattr(worker.queue, name)
+
+            async def told(*args, name=name, step=step):
+                steps.append(name)
+                await step(*args)
+
+            monkeypatch.setattr(worker.queue, name, told)
+        await stage.ended(await stage.ask())
+
+        assert steps == ["note_begun", "try_later"]
+
+
 async def test_many_at_once_are_all_whole(url):
     texts = [f"piece {n} " for n in range(20)]
     async with Stage(url, says(*texts)) as stage:
@@ -348,7 +382,11 @@ async def test_no_more_run_than_there_are_slots(url):
         worker = await stage.start()
         await until(lambda: stage.backend.open == 3, DEADLINE_S, "all slots are taken")
         ids += [await stage.ask() for _ in range(8)]
-        assert (await queue_depths(stage.redis))["interactive"] == 17
+
+        async def waiting() -> bool:
+            return (await queue_depths(stage.redis))["interactive"] == 17
+
+        await until(waiting, DEADLINE_S, "those that run wait no more")
         gate.set()
 
         for generation_id in ids:
@@ -364,7 +402,7 @@ async def test_what_dead_workers_left_is_taken_slot_by_slot(url):
     gate = asyncio.Event()
     async with Stage(url, says_and_waits(gate, "a"), worker_slots=2, lease_s=0.4) as stage:
         ids = [await stage.ask() for _ in range(15)]
-        dead = Queue(stage.redis, stage.redis, "dead")
+        dead = Queue(stage.redis, "dead")
         await dead.ensure_groups()
         entries = [delivery.entry_id for delivery in await dead.read("interactive", 99)]
         lives_until_ms = await stage.store.now_ms() + 2_000  # pushed on by an append, say
@@ -626,7 +664,7 @@ async def test_nothing_is_taken_over_in_the_first_lease_after_an_absence(url):
         # The server may still hold a blocked read of its, and would give the entry to nobody.
         await until(partial(nobody_is_blocked, stage), DEADLINE_S, "its blocked read is gone")
         other = await stage.ask()
-        dead = Queue(stage.redis, stage.redis, "dead")
+        dead = Queue(stage.redis, "dead")
         (delivery,) = await dead.read("interactive", 9)
         assert isinstance(await stage.store.begin(other, "dead", "dead"), Begun)
         await stage.redis.hset(keys.meta(other), "lease", "1")

@@ -100,18 +100,17 @@ class Stage:
 
     def worker(self, name: str, **changes: Any) -> Worker:
         """A worker that has not been started."""
-        redis, blocking = connect(self.settings), connect(self.settings)
+        redis = connect(self.settings)
         self._clients.push_async_callback(redis.aclose)
-        self._clients.push_async_callback(blocking.aclose)
         worker = Worker(
             redis,
-            blocking,
             self.settings,
             name=name,
             models=changes.get("models", self.models),
             backends=changes.get("backends", self.backends),
         )
         self._clients.push_async_callback(worker._line.aclose)
+        self._clients.push_async_callback(worker._waiting.aclose)
         return worker
 
     async def start(self, name: str = "one", **changes: Any) -> Worker:

@@ -126,7 +126,7 @@ async def test_parts_of_batches_that_are_gone_go(rounds, files, redis, settings,
 
 @pytest.fixture
 async def queue(redis):
-    queue = Queue(redis, redis, "gone-worker")
+    queue = Queue(redis, "gone-worker")
     await queue.ensure_groups()
     return queue
 

@@ -39,7 +39,7 @@ def acceptor(redis):
 
 
 async def tickets(redis, lane="interactive"):
-    queue = Queue(redis, redis, "worker")
+    queue = Queue(redis, "worker")
     await queue.ensure_groups()
     return [delivery.ticket for delivery in await queue.read(lane, 99)]
 
@@ -321,7 +321,7 @@ async def test_there_is_room_again_once_one_has_begun(redis):
     acceptor = acceptor_on(redis, queue_max=1)
     await acceptor.accept(WITHOUT_KEY)
     (ticket,) = await tickets(redis)
-    await Queue(redis, redis, "worker").note_begun(ticket, 1)
+    await Queue(redis, "worker").note_begun(ticket, 1)
 
     assert (await acceptor.accept(WITHOUT_KEY)).is_new
 
@@ -332,7 +332,7 @@ async def test_who_was_refused_may_come_again_with_the_same_key(redis):
     with pytest.raises(RequestError):
         await acceptor.accept(NEW)
     (ticket,) = await tickets(redis)
-    await Queue(redis, redis, "worker").note_begun(ticket, 1)
+    await Queue(redis, "worker").note_begun(ticket, 1)
 
     assert (await acceptor.accept(NEW)).status == "queued"
 

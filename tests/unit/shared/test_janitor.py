@@ -59,7 +59,7 @@ async def runs(store, *, lapsed_s, generation_id=ID):
 
 
 async def on_resume(store):
-    queue = Queue(store.redis, store.redis, "worker")
+    queue = Queue(store.redis, "worker")
     await queue.ensure_groups()
     return [delivery.ticket.id for delivery in await queue.read("resume", 99)]
 
@@ -82,7 +82,7 @@ async def test_a_queue_entry_that_was_lost_is_put_back(janitor, store, priority)
 
     assert await sweep(janitor) == 1
 
-    queue = Queue(store.redis, store.redis, "worker")
+    queue = Queue(store.redis, "worker")
     await queue.ensure_groups()
     (found,) = await queue.read("resume", 9)
     assert (found.ticket.id, found.ticket.priority, found.ticket.model) == (ID, priority, "demo")
@@ -280,7 +280,7 @@ def presence(name, at_ms):
 
 async def test_workers_that_are_long_gone_are_dropped(janitor, store):
     now_ms = await store.now_ms()
-    queue = Queue(store.redis, store.redis, "x")
+    queue = Queue(store.redis, "x")
     gone_ms = now_ms - round(1000 * WORKER_GONE_S) - 1
     for each in (
         presence("gone", gone_ms),

@@ -25,13 +25,13 @@ TICKET = Ticket(1, "gen_0123456789", "interactive", "demo")
 
 @pytest.fixture
 async def queue(redis):
-    queue = Queue(redis, redis, "worker-1")
+    queue = Queue(redis, "worker-1")
     await queue.ensure_groups()
     return queue
 
 
 def other(queue, name="worker-2"):
-    return Queue(queue.redis, queue.blocking, name)
+    return Queue(queue.redis, name)
 
 
 async def add(queue, lane, *ids, priority="interactive"):
@@ -87,7 +87,7 @@ async def test_groups_are_made_once(queue):
 
 
 async def test_what_was_added_before_there_was_a_group_is_delivered(redis):
-    queue = Queue(redis, redis, "worker-1")
+    queue = Queue(redis, "worker-1")
     await add(queue, "interactive", "a")
 
     await queue.ensure_groups()
@@ -108,7 +108,7 @@ async def test_groups_come_back_after_redis_came_back_empty(queue, call):
 
 async def test_groups_come_back_under_a_blocked_read(real_redis):
     """The fake words this error differently."""
-    queue = Queue(real_redis, real_redis, "worker-1")
+    queue = Queue(real_redis, "worker-1")
 
     assert await queue.wait(keys.LANES, 10) == []
 
