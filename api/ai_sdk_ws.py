@@ -64,7 +64,7 @@ class AiSdkConversation(Conversation):
             models=self.node.models,
             idempotency_key=_idempotency_key(frame),
         )
-        accepted = await self.node.accept(new)
+        accepted = await self.node.accept(new, is_read=True)
         meta = accepted.meta or await self.find(accepted.generation_id)
         if asked.chat:
             await self.chats.add(asked.chat, meta, stops)

@@ -138,7 +138,7 @@ class DeepChatConversation(Conversation):
             models=self.node.models,
             grace_s=asked.grace_s,
         )
-        accepted = await self.node.accept(new)
+        accepted = await self.node.accept(new, is_read=True)
         async with answering():
             meta = accepted.meta or await self.find(accepted.generation_id)
             subscription = await self.open("answer", meta, DeepChatFrames(meta, self._key))

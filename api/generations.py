@@ -48,7 +48,7 @@ class Generations:
                 raise request_error("not_acceptable", "a schedule is answered in application/json")
             return await self._schedule(owner, body, key)
         new = self._parse(body, owner, key)
-        accepted = await self.node.accept(new)
+        accepted = await self.node.accept(new, is_read=form != "json")
         if form == "json":
             return _accepted_response(accepted, new)
         async with answering():

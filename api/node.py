@@ -19,10 +19,10 @@ from api.errors import Shape, draining, error_headers
 from api.hub.hub import Hub
 from api.metrics import Metrics
 from api.turns import DOWNLOADS_AT_ONCE, UPLOADS_AT_ONCE, Turns
-from shared.accept import Accepted, Acceptor, NewGeneration
+from shared.accept import Accepted, Acceptor, NewGeneration, queued_meta
 from shared.errors import NotFound, RequestError, Unavailable
 from shared.files import FileStore
-from shared.ids import is_generation_id
+from shared.ids import is_generation_id, new_generation_id
 from shared.models import Model
 from shared.outcomes import Meta
 from shared.redis_client import Client
@@ -63,15 +63,31 @@ class Node:
         if self.is_draining:
             raise draining()
 
-    async def accept(self, new: NewGeneration) -> Accepted:
+    async def accept(self, new: NewGeneration, *, is_read: bool = False) -> Accepted:
         """Accept a prompt, and count it.
+
+        Args:
+            is_read: its log is read here at once. The hub listens to a fresh one before it has a
+                log, so that no page stands between its first entry and the reader.
 
         Raises:
             RequestError, Unavailable: as `Acceptor.accept`.
         """
-        with self.metrics.accept_seconds.time():
-            async with answering():
-                accepted = await self.acceptor.accept(new)
+        generation_id = new_generation_id()
+        expecting: asyncio.Handle | None = None
+        if is_read and not new.idempotency_key:
+            # Soon: what creates it leaves first.
+            meta = queued_meta(generation_id, new, 0)
+            expecting = asyncio.get_running_loop().call_soon(self.hub.expect, meta)
+        try:
+            with self.metrics.accept_seconds.time():
+                async with answering():
+                    accepted = await self.acceptor.accept(new, generation_id)
+        except BaseException:
+            if expecting is not None:
+                expecting.cancel()
+                self.hub.expect_no_more(generation_id)
+            raise
         if accepted.is_new:
             self.metrics.accepted.labels(new.priority).inc()
         return accepted

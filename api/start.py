@@ -79,7 +79,7 @@ async def start(
         idempotency_key=key or "",
         grace_s=asked.grace_s,
     )
-    accepted = await node.accept(new)
+    accepted = await node.accept(new, is_read=True)
     async with answering():
         return accepted.meta or await node.meta(accepted.generation_id, owner), asked
 

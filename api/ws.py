@@ -65,7 +65,7 @@ class NativeConversation(Conversation):
             settings=self.node.settings,
             idempotency_key=key or "",
         )
-        accepted = await self.node.accept(new)
+        accepted = await self.node.accept(new, is_read=True)
         names = {} if ref is None else {"ref": ref}
         self.socket.say(type="accepted", **names, id=accepted.generation_id)
         meta = accepted.meta or await self.find(accepted.generation_id)

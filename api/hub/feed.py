@@ -306,7 +306,12 @@ class Feed:
 
     def offer_live(self, frame: Frame) -> None:
         """Take a frame. It never blocks and never fails: what does not fit is read from the log."""
+        is_empty = self.count == 0
         if self.is_ended or self._connect(frame):
+            if is_empty and frame.prev == START and self.state is State.JOINING:
+                # Nothing stood before it: this is the whole log.
+                self._buffer, self._buffer_bytes = [], 0
+                self.state = State.LIVE
             return
         self._keep(frame)
         self.mark_stale()

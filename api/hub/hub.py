@@ -165,6 +165,16 @@ class Hub:
             raise
         return relay
 
+    def expect(self, meta: Meta) -> None:
+        """Listen to a generation that is about to be created here: its log is empty so far."""
+        if self._is_open and not self.is_draining:
+            self._open(meta).is_expected = True
+
+    def expect_no_more(self, generation_id: str) -> None:
+        """It was not created, as far as we know."""
+        if (relay := self.relays.get(generation_id)) is not None:
+            self.close(relay)
+
     def release(self, relay: Relay) -> None:
         """Let go of a relay. When the last does, it lingers, and the grace begins."""
         relay.holds -= 1
@@ -214,6 +224,7 @@ class Hub:
             relay.is_confirmed = True  # nothing will be published any more
             relay.repair()  # the frame with the end is on its way, or was lost
         relay.meta = meta
+        relay.take_up()
         return relay
 
     def _is_outdated(self, relay: Relay, meta: Meta) -> bool:

@@ -34,6 +34,7 @@ PAGE_ENTRIES_FIRST = 256  # before the size of the entries is known
 PAGE_BYTES = 262_144
 RETRY_S = (0.05, 2.0)  # first and longest pause after a read that failed
 REFILL_PAUSE_S = 0.25
+EXPECTED_S = 0.05  # then an expected log is read after all
 REWRITES_MAX = 3  # in one go; then the next read waits, lest a log that we cannot read spins us
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
@@ -65,6 +66,7 @@ class Relay:
         self.is_gone = False  # ended, but its log has expired
         self.is_closed = False
         self.is_confirmed = meta.is_ended  # its live channel is subscribed, or not needed
+        self.is_expected = False  # about to be created: its log is empty
         self.holds = 0  # requests that are being served from it
         self.opened_at = self.heard_at = self.idle_since = host.now()
         self.grace_lock = asyncio.Lock()
@@ -239,9 +241,20 @@ class Relay:
 
     def confirm(self) -> None:
         """The live channel is subscribed, perhaps again: what came before has to be read."""
-        self.is_confirmed = True
+        is_first, self.is_confirmed = not self.is_confirmed, True
+        if is_first and self.is_expected:
+            return  # nothing can have come before
         self.feed.mark_stale()
         self.read_soon()
+
+    def take_up(self) -> None:
+        """Somebody is going to read: see to what is missing."""
+        if self.is_expected:
+            self.is_expected = False
+            # Its first frame will come, unless a worker was quicker than our SUBSCRIBE.
+            self._host.call_at(self._clock() + EXPECTED_S, self.read_soon)
+        else:
+            self.read_soon()
 
     def repair(self) -> None:
         """Something may have been missed: read the log again from the own top."""

@@ -24,7 +24,7 @@ class KeyedAcceptor:
         self.seen: list[NewGeneration] = []
         self.known: dict[tuple[str, str], tuple[str, str]] = {}
 
-    async def accept(self, new: NewGeneration) -> Accepted:
+    async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
         if self.error is not None:
             raise self.error
         self.seen.append(new)

@@ -31,8 +31,8 @@ CANCELLED = End("cancelled", "cancelled")
 class RequestAcceptor(KeyedAcceptor):
     """Keeps what was asked with the generation, as the real one does."""
 
-    async def accept(self, new: NewGeneration) -> Accepted:
-        accepted = await super().accept(new)
+    async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
+        accepted = await super().accept(new, generation_id)
         known = self.bench.log.known
         known[accepted.generation_id] = replace(
             known[accepted.generation_id], request=new.request, session=new.session

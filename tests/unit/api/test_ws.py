@@ -27,7 +27,7 @@ class FakeAcceptor:
         self.error: Exception | None = None
         self.seen: list[NewGeneration] = []
 
-    async def accept(self, new: NewGeneration) -> Accepted:
+    async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
         if self.error is not None:
             raise self.error
         self.seen.append(new)

@@ -80,6 +80,7 @@ def test_a_rewrite_starts_the_fold_anew() -> None:
     feed = feed_of("a", "b")
     log = EncodedLog(feed, NDJSON, make_meta())
     log.slice(0)
+    feed.mark_stale()
     feed.offer_page(feed.request_page(9), [(EventId(2, 1), encode(Token("B")))])
     feed.offer_page(feed.request_page(9), [(EventId(2, 1), encode(Token("B")))])
     assert log.slice(0) == (b'{"id":"2-1","type":"token","text":"B"}\n', 1)

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from api.events import events, stream_events
+from api.hub import relay as relay_module
 from shared.errors import Expired, NotFound, RequestError, Unavailable
 from shared.events import Start
 from shared.ids import START, EventId
-from tests.support.bench import END, GENERATION, Bench, Client, make_scope, settle
+from tests.support.bench import END, GENERATION, Bench, Client, make_meta, make_scope, settle
 
 
 @pytest.fixture
@@ -881,3 +882,82 @@ async def test_a_rewrite_while_a_trimmed_head_is_read_again_is_a_reset() -> None
 
         assert first.ids[-4:] == ["0-0", "2-1", "2-2", "2-3"]
         assert late.ids[-3:] == ["2-1", "2-2", "2-3"]
+
+
+# A log that is about to be created here
+
+
+async def expect(bench: Bench) -> None:
+    bench.hub.expect(make_meta(status="queued"))
+    await settle()
+    bench.log.create()
+
+
+async def test_an_expected_log_is_not_read(bench: Bench) -> None:
+    await expect(bench)
+    reading = await read(bench)
+    bench.log.append(Start(attempt=1, model="demo"))
+    await settle()
+    bench.log.tokens("a")
+    bench.log.append(END)
+    await reading.task
+
+    assert reading.ids == ["1-1", "1-2", "1-3"]
+    assert bench.log.count("page") == 0
+    assert bench.live.channels == {b"tr:probe:n1"}
+
+
+async def test_what_comes_before_the_reader_is_kept_for_it(bench: Bench) -> None:
+    await expect(bench)
+    bench.log.append(Start(attempt=1, model="demo"))
+    bench.log.tokens("a")
+    reading = await read(bench)
+
+    assert reading.ids == ["1-1", "1-2"]
+    assert bench.log.count("page") == 0
+    await stop(reading)
+
+
+async def test_an_expected_log_whose_first_frame_was_missed_is_read(bench: Bench) -> None:
+    await expect(bench)
+    bench.log.is_deaf = True
+    bench.log.append(Start(attempt=1, model="demo"))
+    bench.log.is_deaf = False
+    reading = await read(bench)
+    bench.log.tokens("a")
+    await settle()
+
+    assert reading.ids == ["1-1", "1-2"]
+    await stop(reading)
+
+
+async def test_an_expected_log_of_which_nothing_is_heard_is_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "EXPECTED_S", 0.0)
+    await expect(bench)
+    bench.log.is_deaf = True
+    bench.log.append(Start(attempt=1, model="demo"))
+    reading = await read(bench)
+
+    assert reading.ids == ["1-1"]
+    await stop(reading)
+
+
+async def test_an_expected_log_is_read_after_a_reconnect(bench: Bench) -> None:
+    await expect(bench)
+    bench.live.lose()
+    bench.log.append(Start(attempt=1, model="demo"))
+    bench.live.reconnect()
+    reading = await read(bench)
+
+    assert reading.ids == ["1-1"]
+    await stop(reading)
+
+
+async def test_a_log_that_did_not_come_is_expected_no_more(bench: Bench) -> None:
+    bench.hub.expect(make_meta(status="queued"))
+    bench.hub.expect_no_more(GENERATION)
+
+    assert not bench.hub.relays
+    assert bench.live.channels == {b"tr:probe:n1"}
