@@ -12,6 +12,8 @@ TEST_REDIS_SERVER_DEBIAN ?= $(shell command -v redis-server 2>/dev/null)
 SERVER_TESTS := tests/unit/shared tests/stateful tests/integration \
 	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion worker_loss expiry)
 ARGS ?=
+# Much of a test is waiting. A module stays in one process, whose Redis and nodes it has for itself.
+PARALLEL := $(if $(ARGS),,-n 2 --dist loadfile)
 PLOTS := .venv/plots/.set-up
 
 .DEFAULT_GOAL := help
@@ -26,7 +28,7 @@ up: $(STAMP) ## Run everything on this machine; ARGS="--api 2 --workers 2 --port
 	@exec $(BIN)/tailrace up $(ARGS)
 
 test: $(STAMP) ## Run the tests; ARGS="tests/unit -k cursor" for some of them
-	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(ARGS)
+	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # Peers are killed at any moment there: a socket that a helper is left with is told, and no failure.
 clients: $(STAMP) ## Drive people's JavaScript clients and a browser: needs Node.js 20 and Chromium
@@ -35,7 +37,7 @@ clients: $(STAMP) ## Drive people's JavaScript clients and a browser: needs Node
 test-redis: $(STAMP) ## Run what needs a server again, on Debian's redis-server
 	@test -n "$(TEST_REDIS_SERVER_DEBIAN)" || { echo "no redis-server on PATH: apt-get install redis-server" >&2; exit 2; }
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 TEST_REDIS_SERVER=$(TEST_REDIS_SERVER_DEBIAN) \
-		$(BIN)/python -m pytest $(SERVER_TESTS) $(ARGS)
+		$(BIN)/python -m pytest $(SERVER_TESTS) $(PARALLEL) $(ARGS)
 
 conform: $(STAMP) ## The same and the contract, at a deployment: BASE_URL=… OTHER_URL=… KEY=…
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients $(if $(BASE_URL),tests/conformance $(DEPLOYMENT)) $(ARGS)
