@@ -1,126 +1,141 @@
-"""The process's one aiohttp session towards model servers.
+"""The process's connections towards model servers: made, kept while they are idle, used again.
 
-Opened when first used, because a session belongs to the loop that runs it. Knows nothing of
-models; the worker's slots bound how many connections there are.
+Knows nothing of models and nothing of answers; the worker's slots bound how many connections there
+are. Nothing is carried from one request to the next: no cookies, no redirects, no proxies from the
+environment.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from types import SimpleNamespace
+import base64
+import socket
+import ssl
+from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit
 
-import aiohttp
+from aiohappyeyeballs import start_connection
 
 from shared.settings import Settings
-from workers.backends.limits import Limits
+from workers.backends.exchange import Exchange
 
-READ_BYTES = 65_536  # aiohttp stops reading a socket at twice this: a fast backend is slowed
 # uvicorn, and so vLLM, closes idle connections after 5 s: let go of them before.
 IDLE_S = 4.0
+NEXT_ADDRESS_S = 0.25  # RFC 8305
+_PORTS = {"http": 80, "https": 443}
+_PATH_SAFE = "/:@!$&'()*+,;=~%-._"
 
 
-class Call:
-    """What the trace tells about one request: when it was sent, and over which connection."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.timer: asyncio.Timeout | None = None
-        self.is_reused = False
-
-    def sent(self) -> None:
-        self.limits.sent(asyncio.get_running_loop().time())
-        if self.timer is not None and not self.timer.expired():
-            self.timer.reschedule(self.limits.deadline)
+class AddressInvalid(ValueError):
+    """Not a URL of a model server."""
 
 
-class Watch:
-    """Reads a body, each read with a deadline, and with one timer for the whole answer.
+class Origin(NamedTuple):
+    """Where connections lead."""
 
-    `asyncio.timeout` around each read would set and cancel a timer per token, which costs as much
-    as reading the token. Here the timer stays where it is while deadlines move on, and looks again
-    when it rings.
+    host: str
+    port: int
+    is_tls: bool
+
+
+class Target:
+    """A URL as requests to it need it.
+
+    Args:
+        headers: sent with every request.
+
+    Raises:
+        AddressInvalid: it has no host, or nothing can be there.
     """
 
-    def __init__(self, content: aiohttp.StreamReader) -> None:
-        self._content = content
-        self._loop = asyncio.get_running_loop()
-        self._deadline = math.inf  # of the read that waits now, if one does
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def read(self, deadline: float) -> bytes:
-        """Return what has arrived, b"" at the end of the body.
-
-        Raises:
-            TimeoutError: nothing came before `deadline`, on the loop's clock. The body is spoilt.
-        """
-        self._deadline = deadline
-        if self._timer is None or self._timer.when() > deadline:
-            self._set_timer(deadline)
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         try:
-            return await self._content.readany()
-        finally:
-            self._deadline = math.inf
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+            name = host if host.isascii() else host.encode("idna").decode()
+        except (ValueError, KeyError) as exc:
+            raise AddressInvalid(url) from exc
+        if name.split() != [name] or not name.isprintable():
+            raise AddressInvalid(url)
+        self.origin = Origin(name, port, parts.scheme == "https")
+        path = quote(parts.path, safe=_PATH_SAFE) or "/"
+        query = f"?{quote(parts.query, safe=_PATH_SAFE + '?')}" if parts.query else ""
+        authority = f"[{name}]" if ":" in name else name
+        if port != _PORTS[parts.scheme]:
+            authority += f":{port}"
+        lines = [f"POST {path}{query} HTTP/1.1", f"Host: {authority}"]
+        lines += [f"{header}: {value}" for header, value in headers.items()]
+        if parts.username is not None and "Authorization" not in headers:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            lines.append(f"Authorization: Basic {base64.b64encode(pair.encode()).decode()}")
+        self._head = "\r\n".join([*lines, "Content-Length: "]).encode()
 
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set_timer(self, deadline: float) -> None:
-        self.close()
-        self._timer = self._loop.call_at(deadline, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        if self._loop.time() >= self._deadline:
-            self._content.set_exception(TimeoutError())
-        elif self._deadline < math.inf:
-            self._set_timer(self._deadline)
+    def request(self, body: bytes) -> bytes:
+        return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
 
 
 class UpstreamHttp:
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._session: aiohttp.ClientSession | None = None
+    """Connections of this process to all its model servers."""
 
-    def session(self) -> aiohttp.ClientSession:
-        if self._session is None or self._session.closed:
-            self._session = self._open()
-        return self._session
+    def __init__(self, settings: Settings) -> None:
+        self._connect_s = settings.upstream_connect_s
+        self._idle: dict[Origin, list[Exchange]] = {}
+
+    def idle(self, origin: Origin) -> Exchange | None:
+        """Return a connection that was used before; the server may just be closing it."""
+        waiting = self._idle.get(origin)
+        while waiting:
+            exchange = waiting.pop()
+            if exchange.idle_timer is not None:
+                exchange.idle_timer.cancel()
+            if not exchange.is_lost:
+                return exchange
+        return None
+
+    async def connect(self, origin: Origin, deadline: float) -> Exchange:
+        """Make a connection.
+
+        Raises:
+            OSError: nobody is there, or TLS failed.
+            TimeoutError: not before `deadline`, or within the time that a connection may take.
+        """
+        loop = asyncio.get_running_loop()
+        host, port, is_tls = origin
+        async with asyncio.timeout_at(min(deadline, loop.time() + self._connect_s)):
+            try:
+                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except UnicodeError as exc:
+                raise OSError("no such host") from exc
+            # A host of two families of which one leads nowhere costs no more than this delay.
+            sock = await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1)
+            if is_tls:
+                made = await loop.create_connection(
+                    Exchange, sock=sock, ssl=_tls(), server_hostname=host
+                )
+            else:
+                made = await loop.create_connection(Exchange, sock=sock)
+        return made[1]
+
+    def release(self, origin: Origin, exchange: Exchange) -> None:
+        """Take a connection back, whatever has become of the answer."""
+        if exchange.finish():
+            exchange.idle_timer = asyncio.get_running_loop().call_later(IDLE_S, exchange.abort)
+            waiting = self._idle.setdefault(origin, [])
+            waiting[:] = [one for one in waiting if not one.is_lost]
+            waiting.append(exchange)
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-
-    def _open(self) -> aiohttp.ClientSession:
-        connect_s = self._settings.upstream_connect_s
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
-            cookie_jar=aiohttp.DummyCookieJar(),  # nothing is carried from one owner to the next
-            # aiohttp's own total would end every answer after 5 minutes.
-            timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=None),
-            read_bufsize=READ_BYTES,
-            trace_configs=[_trace()],
-        )
+        """Let go of what is idle; harmless when repeated."""
+        idle, self._idle = self._idle, {}
+        for exchange in (one for waiting in idle.values() for one in waiting):
+            if exchange.idle_timer is not None:
+                exchange.idle_timer.cancel()
+            exchange.abort()
+        await asyncio.sleep(0)
 
 
-def _trace() -> aiohttp.TraceConfig:
-    async def on_sent(
-        session: aiohttp.ClientSession,
-        context: SimpleNamespace,
-        params: aiohttp.TraceRequestHeadersSentParams,
-    ) -> None:
-        context.trace_request_ctx.sent()
-
-    async def on_reuse(
-        session: aiohttp.ClientSession,
-        context: SimpleNamespace,
-        params: aiohttp.TraceConnectionReuseconnParams,
-    ) -> None:
-        context.trace_request_ctx.is_reused = True
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(on_sent)
-    trace.on_connection_reuseconn.append(on_reuse)
-    return trace
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()

@@ -1,143 +1,98 @@
-"""Reads with deadlines that share one timer."""
+"""Addresses as requests need them, and connections that are kept for the next request."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from workers.backends.upstream_http import Watch
+from shared.settings import Settings
+from tests.support.wait import until
+from workers.backends import upstream_http
+from workers.backends.upstream_http import AddressInvalid, Origin, Target, UpstreamHttp
+
+DEADLINE_S = 10.0
 
 
-class FakeContent:
-    """A body whose reads wait for what the test gives."""
+@pytest.mark.parametrize(
+    ("url", "origin", "line", "host"),
+    [
+        ("http://a/v1", Origin("a", 80, False), "POST /v1 HTTP/1.1", "a"),
+        ("http://a:8000/v1", Origin("a", 8000, False), "POST /v1 HTTP/1.1", "a:8000"),
+        ("https://a", Origin("a", 443, True), "POST / HTTP/1.1", "a"),
+        ("https://[::1]:80/v1", Origin("::1", 80, True), "POST /v1 HTTP/1.1", "[::1]:80"),
+        ("http://bücher.example/v1", Origin("xn--bcher-kva.example", 80, False),
+         "POST /v1 HTTP/1.1", "xn--bcher-kva.example"),
+        ("http://a/ü v%20/x?y=1 2", Origin("a", 80, False),
+         "POST /%C3%BC%20v%20/x?y=1%202 HTTP/1.1", "a"),
+    ],
+)  # fmt: skip
+def test_an_address_is_a_line_and_a_host(url: str, origin: Origin, line: str, host: str) -> None:
+    target = Target(url, {"A": "b"})
 
-    def __init__(self) -> None:
-        self.waiter: asyncio.Future[bytes] | None = None
-
-    async def readany(self) -> bytes:
-        self.waiter = asyncio.get_running_loop().create_future()
-        return await self.waiter
-
-    def set_exception(self, exc: BaseException) -> None:
-        assert self.waiter is not None and not self.waiter.done(), "it would spoil the next read"
-        self.waiter.set_exception(exc)
-
-
-class FakeTimer:
-    def __init__(self, at: float, ring: Any) -> None:
-        self.at, self.ring, self.is_cancelled = at, ring, False
-
-    def when(self) -> float:
-        return self.at
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
+    assert target.origin == origin
+    expected = f"{line}\r\nHost: {host}\r\nA: b\r\nContent-Length: 2\r\n\r\nhi"
+    assert target.request(b"hi").decode() == expected
 
 
-class FakeLoop:
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.timers: list[FakeTimer] = []
-
-    def time(self) -> float:
-        return self.now
-
-    def call_at(self, at: float, ring: Any) -> FakeTimer:
-        self.timers.append(FakeTimer(at, ring))
-        return self.timers[-1]
-
-    def advance(self, now: float) -> None:
-        self.now = now
-        due = [t for t in self.timers if t.at <= now and not t.is_cancelled]
-        self.timers = [t for t in self.timers if t not in due and not t.is_cancelled]
-        for timer in due:
-            timer.ring()
+def test_a_user_in_the_address_is_a_header_unless_there_is_a_key() -> None:
+    assert b"\r\nAuthorization: Basic dTpwOnc=\r\n" in Target("http://u:p%3Aw@a", {}).request(b"")
+    request = Target("http://u:p@a", {"Authorization": "Bearer k"}).request(b"")
+    assert request.count(b"Authorization") == 1
 
 
-Watched = tuple[Watch, FakeContent, FakeLoop]
+@pytest.mark.parametrize("url", ["", "a", "ftp://a", "http://", "http://a b", "http://a:x"])
+def test_an_address_that_leads_nowhere_is_refused(url: str) -> None:
+    with pytest.raises(AddressInvalid):
+        Target(url, {})
 
 
-@pytest.fixture
-async def watched() -> Watched:
-    content, loop = FakeContent(), FakeLoop()
-    watch = Watch(content)  # type: ignore[arg-type]
-    watch._loop = loop  # type: ignore[assignment]
-    return watch, content, loop
+@asynccontextmanager
+async def server() -> AsyncIterator[Origin]:
+    """Answers `hi` to whatever it reads, on connections that stay."""
+
+    serving: set[asyncio.StreamWriter] = set()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(writer)
+        with suppress(ConnectionError):
+            while await reader.read(1_000):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+        writer.close()
+        serving.discard(writer)
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with listening:
+        yield Origin("127.0.0.1", listening.sockets[0].getsockname()[1], False)
+        await until(lambda: not serving, DEADLINE_S, "the client has hung up")
 
 
-async def start(watch: Watch, content: FakeContent, deadline: float) -> asyncio.Task[bytes]:
-    content.waiter = None
-    task = asyncio.create_task(watch.read(deadline))
-    while content.waiter is None:  # noqa: ASYNC110 - one round of the loop, no waiting in time
-        await asyncio.sleep(0)
-    return task
+async def test_a_connection_is_kept_for_its_origin_alone() -> None:
+    http, deadline = UpstreamHttp(Settings()), asyncio.get_running_loop().time() + DEADLINE_S
+    async with server() as origin:
+        exchange = await http.connect(origin, deadline)
+        exchange.send(b"POST")
+        await exchange.head(deadline)
+        assert await exchange.read(deadline) == b"hi"
+        http.release(origin, exchange)
+
+        assert http.idle(origin._replace(host="localhost")) is None
+        assert http.idle(origin) is exchange
+        assert http.idle(origin) is None
+        exchange.abort()
 
 
-async def timed_out(task: asyncio.Task[bytes]) -> None:
-    await asyncio.wait({task}, timeout=5.0)
-    assert isinstance(task.exception(), TimeoutError)
+async def test_a_connection_that_lies_idle_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_http, "IDLE_S", 0.0)
+    http, deadline = UpstreamHttp(Settings()), asyncio.get_running_loop().time() + DEADLINE_S
+    async with server() as origin:
+        exchange = await http.connect(origin, deadline)
+        exchange.send(b"POST")
+        await exchange.head(deadline)
+        await exchange.read(deadline)
+        http.release(origin, exchange)
+        await until(lambda: exchange.is_lost, DEADLINE_S, "the connection is closed")
 
-
-async def give(content: FakeContent, task: asyncio.Task[bytes]) -> bytes:
-    assert content.waiter is not None
-    content.waiter.set_result(b"x")
-    return await task
-
-
-async def test_silence_ends_a_read_at_its_deadline(watched: Watched) -> None:
-    watch, content, loop = watched
-    task = await start(watch, content, 10.0)
-    loop.advance(9.9)
-    assert content.waiter is not None and not content.waiter.done()
-    loop.advance(10.0)
-
-    await timed_out(task)
-
-
-async def test_many_reads_share_one_timer(watched: Watched) -> None:
-    watch, content, loop = watched
-    for now in range(9):
-        loop.now = float(now)
-        assert await give(content, await start(watch, content, now + 10.0)) == b"x"
-
-    assert len(loop.timers) == 1
-
-
-async def test_a_timer_that_rings_early_is_set_again(watched: Watched) -> None:
-    watch, content, loop = watched
-    await give(content, await start(watch, content, 10.0))
-    task = await start(watch, content, 15.0)
-    loop.advance(10.0)
-    assert content.waiter is not None and not content.waiter.done()
-    loop.advance(15.0)
-
-    await timed_out(task)
-
-
-async def test_an_earlier_deadline_moves_the_timer(watched: Watched) -> None:
-    watch, content, loop = watched
-    await give(content, await start(watch, content, 100.0))
-    task = await start(watch, content, 5.0)
-    loop.advance(5.0)
-
-    await timed_out(task)
-
-
-async def test_between_reads_no_deadline_holds(watched: Watched) -> None:
-    watch, content, loop = watched
-    await give(content, await start(watch, content, 10.0))
-    loop.advance(50.0)
-
-    assert await give(content, await start(watch, content, 60.0)) == b"x"
-
-
-async def test_closing_leaves_no_timer(watched: Watched) -> None:
-    watch, content, loop = watched
-    await give(content, await start(watch, content, 10.0))
-    (timer,) = loop.timers
-    watch.close()
-    watch.close()
-
-    assert timer.is_cancelled
+        assert http.idle(origin) is None
