@@ -22,8 +22,8 @@ from shared.outcomes import Meta
 TYPE_PREFIX = b'{"type":"'
 TYPE_START = len(TYPE_PREFIX)
 TOKEN_PREFIX = b'{"type":"token","text":"'
-TOKEN_REST = len(b'{"type":"token",')
 TOKEN_SUFFIX = b'"}'
+TOKEN_REST = len(b'{"type":"token",')
 RESET = b'{"type":"reset","reason":"log_rewritten"}'
 LOST = (
     b'{"type":"end","status":"failed","finish_reason":"error","error":{"code":"lost",'
@@ -78,7 +78,7 @@ class FramedFold(Fold):
         return b"".join(map(text_frame, self._fold.add(event_id, raw)))
 
 
-FRAMED = Dialect("websocket", FramedFold, heartbeat=b"")
+FRAMED = Dialect("websocket", FramedFold, heartbeat=b"", joins=True)
 
 
 class SocketFold(FrameFold):
@@ -107,12 +107,13 @@ class SocketFold(FrameFold):
         return (EXPIRED % self._id,)
 
 
-SSE = Dialect("sse", SseFold, restarts=True)
+SSE = Dialect("sse", SseFold, joins=True, restarts=True)
 NDJSON = Dialect(
     "ndjson",
     NdjsonFold,
     heartbeat=b"\n",
     content_type=b"application/x-ndjson; charset=utf-8",
+    joins=True,
     restarts=True,
 )
 
@@ -143,24 +144,3 @@ def as_one_line(raw: bytes) -> bytes:
     kind = fields.pop("type", "unreadable")
     kind = kind if isinstance(kind, str) and kind.isidentifier() else "unreadable"
     return msgspec.json.encode({"type": kind, **fields})
-
-
-def joined_tokens(raws: list[bytes], start: int, stop: int, bytes_max: int) -> tuple[bytes, int]:
-    """Join the run of tokens in `raws[start:stop]` into one event; return it and how many it took.
-
-    Piece borders mean nothing, so a reader that is behind gets a run in one frame, under the id of
-    its last. Only plain tokens are joined, without decoding: JSON strings concatenate.
-    """
-    pieces: list[bytes] = []
-    size = 0
-    for index in range(start, stop):
-        raw = raws[index]
-        text = raw[len(TOKEN_PREFIX) : -len(TOKEN_SUFFIX)]
-        is_plain = raw.startswith(TOKEN_PREFIX) and raw.endswith(TOKEN_SUFFIX) and b'"' not in text
-        if not is_plain or size + len(text) > bytes_max:
-            break
-        pieces.append(text)
-        size += len(text)
-    if len(pieces) < 2:
-        return raws[start], 1
-    return TOKEN_PREFIX + b"".join(pieces) + TOKEN_SUFFIX, len(pieces)

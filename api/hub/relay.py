@@ -16,11 +16,13 @@ from typing import Any
 
 from api.dialects.fold import Dialect
 from api.hub.audience import Audience, Host
-from api.hub.encoded import EncodedLog
+from api.hub.encoded import EncodedLog, SharedLog
 from api.hub.feed import Feed
 from api.hub.frame import Entry, FrameInvalid, Notice, parse_frame
+from api.hub.joined import JoinedLog
 from api.hub.reader import Outcome, Reader
 from api.hub.recheck import Recheck
+from api.hub.runs import Runs
 from shared.errors import Unavailable
 from shared.ids import START
 from shared.outcomes import Meta
@@ -76,7 +78,8 @@ class Relay:
         self._spawn = spawn
         self._host = host
         self._clock = host.now
-        self._logs: dict[str, EncodedLog] = {}
+        self.runs = Runs(self.feed)
+        self._logs: dict[str, SharedLog] = {}
         self._audiences: dict[str, Audience] = {}
         self._is_reading = False
         self._is_refilling = False
@@ -94,20 +97,31 @@ class Relay:
 
     @property
     def bytes_kept(self) -> int:
-        return self.feed.bytes_kept + sum(log.bytes_kept for log in self._logs.values())
+        kept = self.feed.bytes_kept + self.runs.bytes_kept
+        return kept + sum(log.bytes_kept for log in self._logs.values())
 
-    def encoded(self, dialect: Dialect) -> EncodedLog:
+    def log(self, dialect: Dialect) -> SharedLog:
         """Return the log in `dialect`, shared by all who read it so."""
         log = self._logs.get(dialect.name)
         if log is None:
-            log = self._logs[dialect.name] = EncodedLog(self.feed, dialect, self.meta)
+            if dialect.joins:
+                log = JoinedLog(self.feed, self.runs, dialect, self.meta)
+            else:
+                log = EncodedLog(self.feed, dialect, self.meta)
+            self._logs[dialect.name] = log
+        return log
+
+    def encoded(self, dialect: Dialect) -> EncodedLog:
+        """The same of a dialect in which nothing is joined."""
+        log = self.log(dialect)
+        assert isinstance(log, EncodedLog)
         return log
 
     def audience(self, dialect: Dialect, *, is_chunked: bool) -> Audience:
         """Return those who follow in `dialect`; a dialect is always chunked, or never."""
         audience = self._audiences.get(dialect.name)
         if audience is None:
-            log = self.encoded(dialect)
+            log = self.log(dialect)
             audience = Audience(log, self.feed, self._host, is_chunked=is_chunked)
             self._audiences[dialect.name] = audience
         return audience
@@ -182,6 +196,7 @@ class Relay:
             else:
                 log.trim(max(target, log.base))
         feed.trim(target)
+        self.runs.forget()
 
     def refill_soon(self) -> None:
         """Somebody needs what was trimmed: read it once for all who do."""

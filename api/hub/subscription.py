@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from api.dialects.fold import FrameFold
-from api.dialects.native import RESET, joined_tokens
+from api.dialects.native import RESET
 from api.hub.audience import Row
 from api.hub.position import Placing, Position
 from api.hub.reader import Outcome
@@ -161,18 +161,17 @@ class Subscription:
     def _event(self) -> bytes:
         """Return the next entry, or, of a reader that is behind, the next run of tokens."""
         feed, fold, start = self.relay.feed, self._fold, self.position.seq
-        raw, count = feed.raws[start - feed.base], 1
+        end, raw = start + 1, feed.raws[start - feed.base]
         if feed.count - start >= JOIN_FROM and fold.joins:
             # Never over the place at which `caught_up` is due.
             stop = self._target if self._target is not None and self._target > start else feed.count
-            raw, count = joined_tokens(
-                feed.raws, start - feed.base, stop - feed.base, JOIN_BYTES_MAX
-            )
-        self.position.seq = start + count
-        frames = fold.add(feed.ids.at(start + count), raw)
+            self.relay.runs.look()
+            raw, end = self.relay.runs.piece(start, stop=stop, bytes_max=JOIN_BYTES_MAX)
+        self.position.seq = end
+        frames = fold.add(feed.ids.at(end), raw)
         self._is_last = fold.is_over
         counters = self._socket.port.counters
-        counters.events_delivered += count
+        counters.events_delivered += end - start
         if len(frames) == 1:
             counters.bytes_delivered += len(frames[0])
             return frames[0]

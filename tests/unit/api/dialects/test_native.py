@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.native import NdjsonFold, SocketFold, SseFold, as_one_line, joined_tokens
-from shared.events import Data, Reset, Token, ToolCall, decode, encode
+from api.dialects.native import NdjsonFold, SocketFold, SseFold, as_one_line
+from shared.events import Data, Reset, Token, encode
 from shared.ids import EventId
 from tests.support.bench import GENERATION, make_meta
 
@@ -71,29 +71,3 @@ def test_a_foreign_writers_bytes_do_not_break_the_framing(
     if raw != b'{"type":"a\\nb"}':
         assert json.loads(as_one_line(raw)) == fields
     assert SseFold(META).add(ID, raw).count(b"\n") == 4
-
-
-@given(st.lists(st.text(max_size=8), max_size=12), st.integers(1, 60))
-def test_joined_tokens_are_the_same_text(texts: list[str], bytes_max: int) -> None:
-    raws = [encode(Token(text)) for text in texts]
-    joined, place = "", 0
-    while place < len(raws):
-        raw, count = joined_tokens(raws, place, len(raws), bytes_max)
-        assert count >= 1
-        event = decode(raw)
-        assert isinstance(event, Token)
-        joined, place = joined + event.text, place + count
-    assert joined == "".join(texts)
-
-
-def test_only_plain_tokens_are_joined() -> None:
-    raws = [
-        encode(Token("a")),
-        b'{"type":"token","text":"b","logprob":"-1"}',
-        encode(ToolCall(index=0)),
-        encode(Token("c")),
-        encode(Token("d")),
-        encode(Token("e")),
-    ]
-    assert [joined_tokens(raws, n, len(raws), 99)[1] for n in range(4)] == [1, 1, 1, 3]
-    assert joined_tokens(raws, 3, 5, 99) == (encode(Token("cd")), 2)
