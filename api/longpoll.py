@@ -77,7 +77,7 @@ class _Poll:
         self.is_queued = False
         self._hub = hub
         self._relay = relay
-        self._log = relay.log(NDJSON)
+        self._log = relay.encoded(NDJSON)
         self._cursor = cursor
         self._lines: list[bytes] = []
         self._last = cursor

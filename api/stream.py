@@ -76,7 +76,7 @@ async def stream(
     """
     async with hub.reading(meta) as relay:
         if begin is None:
-            beginning = Beginning(head=relay.log(dialect).opening)
+            beginning = Beginning(head=relay.encoded(dialect).opening)
         else:
             beginning = await begin(relay)
         own = () if beginning.is_empty else stream_headers(dialect)

@@ -72,8 +72,6 @@ class Dialect:
         headers: further ones of every response.
         is_numbered: clients count the chunks (SSE frames). `Fold.given` is kept for each entry; of
             an entry's bytes the counted frames come first.
-        joins: a frame is a function of its entry alone, and nobody counts them: a reader that is
-            behind may be given a run of tokens as one.
         restarts: after an aside `reset` a reader is sent everything from the start; False: the
             aside is the last thing that it is sent.
     """
@@ -84,7 +82,6 @@ class Dialect:
     content_type: bytes = EVENT_STREAM
     headers: Headers = ()
     is_numbered: bool = False
-    joins: bool = False
     restarts: bool = False
 
 

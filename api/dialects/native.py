@@ -78,7 +78,7 @@ class FramedFold(Fold):
         return b"".join(map(text_frame, self._fold.add(event_id, raw)))
 
 
-FRAMED = Dialect("websocket", FramedFold, heartbeat=b"", joins=True)
+FRAMED = Dialect("websocket", FramedFold, heartbeat=b"")
 
 
 class SocketFold(FrameFold):
@@ -107,13 +107,12 @@ class SocketFold(FrameFold):
         return (EXPIRED % self._id,)
 
 
-SSE = Dialect("sse", SseFold, joins=True, restarts=True)
+SSE = Dialect("sse", SseFold, restarts=True)
 NDJSON = Dialect(
     "ndjson",
     NdjsonFold,
     heartbeat=b"\n",
     content_type=b"application/x-ndjson; charset=utf-8",
-    joins=True,
     restarts=True,
 )
 

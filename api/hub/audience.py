@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from api.hub.encoded import SharedLog
+from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed, State
 from api.hub.pump import Broadcast, Write
 from api.hub.reader import Counters
@@ -123,7 +123,7 @@ class Audience:
         "rows",
     )
 
-    def __init__(self, log: SharedLog, feed: Feed, host: Host, *, is_chunked: bool) -> None:
+    def __init__(self, log: EncodedLog, feed: Feed, host: Host, *, is_chunked: bool) -> None:
         self.rows: list[Row] = []
         self.count = 0  # of all who follow
         self._log = log

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import bisect
 from array import array
-from typing import Protocol
 
 from api.dialects.fold import FRAME_END, Dialect, Fold
 from api.hub.feed import Feed
@@ -20,34 +19,6 @@ from shared.outcomes import Meta
 
 ENCODE_ENTRIES_MAX = 1_000  # per call: about a millisecond
 SLICE_BYTES_MAX = 65_536
-
-
-class SharedLog(Protocol):
-    """One generation in one dialect, as who writes it out needs it; see `EncodedLog`."""
-
-    dialect: Dialect
-    fold: Fold
-    opening: bytes
-
-    @property
-    def over_at(self) -> int: ...
-
-    @property
-    def base(self) -> int: ...
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def bytes_kept(self) -> int: ...
-
-    def slice(self, seq: int, bytes_max: int = SLICE_BYTES_MAX) -> tuple[bytes, int]: ...
-
-    def lacks(self, seq: int) -> bool: ...
-
-    def trim(self, seq: int) -> None: ...
-
-    def backlog_bytes(self, seq: int) -> int: ...
 
 
 class EncodedLog:

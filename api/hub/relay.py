@@ -16,10 +16,9 @@ from typing import Any
 
 from api.dialects.fold import Dialect
 from api.hub.audience import Audience, Host
-from api.hub.encoded import EncodedLog, SharedLog
+from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import Entry, FrameInvalid, Notice, parse_frame
-from api.hub.joined import JoinedLog
 from api.hub.reader import Outcome, Reader
 from api.hub.recheck import Recheck
 from api.hub.runs import Runs
@@ -79,7 +78,7 @@ class Relay:
         self._host = host
         self._clock = host.now
         self.runs = Runs(self.feed)
-        self._logs: dict[str, SharedLog] = {}
+        self._logs: dict[str, EncodedLog] = {}
         self._audiences: dict[str, Audience] = {}
         self._is_reading = False
         self._is_refilling = False
@@ -100,28 +99,18 @@ class Relay:
         kept = self.feed.bytes_kept + self.runs.bytes_kept
         return kept + sum(log.bytes_kept for log in self._logs.values())
 
-    def log(self, dialect: Dialect) -> SharedLog:
+    def encoded(self, dialect: Dialect) -> EncodedLog:
         """Return the log in `dialect`, shared by all who read it so."""
         log = self._logs.get(dialect.name)
         if log is None:
-            if dialect.joins:
-                log = JoinedLog(self.feed, self.runs, dialect, self.meta)
-            else:
-                log = EncodedLog(self.feed, dialect, self.meta)
-            self._logs[dialect.name] = log
-        return log
-
-    def encoded(self, dialect: Dialect) -> EncodedLog:
-        """The same of a dialect in which nothing is joined."""
-        log = self.log(dialect)
-        assert isinstance(log, EncodedLog)
+            log = self._logs[dialect.name] = EncodedLog(self.feed, dialect, self.meta)
         return log
 
     def audience(self, dialect: Dialect, *, is_chunked: bool) -> Audience:
         """Return those who follow in `dialect`; a dialect is always chunked, or never."""
         audience = self._audiences.get(dialect.name)
         if audience is None:
-            log = self.log(dialect)
+            log = self.encoded(dialect)
             audience = Audience(log, self.feed, self._host, is_chunked=is_chunked)
             self._audiences[dialect.name] = audience
         return audience

@@ -78,7 +78,7 @@ class Subscriber:
         self.outcome: Outcome | None = None
         self._on_over: Callable[[Outcome], None] | None = on_over
         self._relay = relay
-        self._log = relay.log(dialect)
+        self._log = relay.encoded(dialect)
         self._send = send
         self._port = port
         self._transport = transport

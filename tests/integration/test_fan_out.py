@@ -53,14 +53,6 @@ def lines_of(body: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in body.splitlines() if line]
 
 
-def ids_of(events: list[dict[str, Any]]) -> list[str]:
-    return [event["id"] for event in events]
-
-
-def text_of(events: list[dict[str, Any]]) -> str:
-    return "".join(event.get("text", "") for event in events)
-
-
 async def whole(web: aiohttp.ClientSession, node: Served, hand: Hand, **query: str) -> bytes:
     """Read to the proper end of the body; a broken one raises."""
     url = f"{node.url}/v1/generations/{hand.generation_id}/events"
@@ -70,7 +62,7 @@ async def whole(web: aiohttp.ClientSession, node: Served, hand: Hand, **query: s
         return await response.read()
 
 
-async def test_every_reader_of_two_nodes_gets_the_same_log(
+async def test_every_reader_of_two_nodes_gets_the_same_bytes(
     node: Served, settings: Settings, web: aiohttp.ClientSession
 ) -> None:
     hand = await Hand.take(node.node.store)
@@ -80,13 +72,11 @@ async def test_every_reader_of_two_nodes_gets_the_same_log(
             readings.append(group.create_task(whole(web, (node, other)[n % 2], hand)))
             await hand.append(*(Token(f"{n}.{k} ") for k in range(n % 4 + 1)))
         await hand.append(END)
-    # The first was there from the start; who came late was given some tokens as one.
-    logs = [lines_of(reading.result()) for reading in readings]
-    assert len({text_of(events) for events in logs}) == 1
-    assert len({events[-1]["id"] for events in logs}) == 1
-    ids = [e["id"] for e in logs[0]]
-    assert all([one for one in ids if one in late] == late for late in map(ids_of, logs))
-    assert check_log([Delivery(e.pop("id"), e.pop("type"), e) for e in logs[0]]) == []
+    bodies = {reading.result() for reading in readings}
+
+    assert len(bodies) == 1
+    events = lines_of(bodies.pop())
+    assert check_log([Delivery(e.pop("id"), e.pop("type"), e) for e in events]) == []
 
 
 async def test_a_killed_live_connection_loses_nothing(
@@ -129,10 +119,8 @@ async def test_a_reader_that_stops_reading_is_cut_and_resumes_exactly(
     lines = b"".join(chunks(body)).split(b"\n")[:-1]
     seen = json.loads(lines[-1])["id"]
     rest = lines_of(await whole(web, node, hand, last_event_id=seen))
-    events = [json.loads(line) for line in lines] + rest
-    seqs = [int(one.removeprefix("1-")) for one in ids_of(events)]
-    assert seqs == sorted(set(seqs)) and seqs[-1] == sent + 2
-    assert text_of(events) == "x" * 8_000 * sent
+    ids = [json.loads(line)["id"] for line in lines] + [e["id"] for e in rest]
+    assert ids == [f"1-{n}" for n in range(1, sent + 3)]
 
 
 async def write_until_blocked(node: Served, hand: Hand) -> int:
@@ -296,3 +284,122 @@ async def frames_to_end(socket: aiohttp.ClientWebSocketResponse) -> list[dict[st
 def followers(node: Served, hand: Hand) -> int:
     audiences = node.hub.relays[hand.generation_id]._audiences.values()
     return sum(audience.count for audience in audiences)
+
+
+def text_of(frames: list[dict[str, Any]]) -> str:
+    return "".join(frame["text"] for frame in frames if frame["type"] == "token")
+
+
+async def test_sockets_follow_and_get_what_the_others_get(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
+    hand = await Hand.take(node.node.store)
+    await hand.append(Token("before "))
+    sockets = [await open_socket(web, node) for _ in range(50)]
+    for one in sockets:
+        await subscribe(one, hand)
+    await until(lambda: followers(node, hand) == 50, DEADLINE_S, "all follow")
+    # Payloads on both sides of each of the three forms of a frame's length.
+    sizes = [1, *range(20, 60), 65_350, 65_400, 65_450, 65_500, 70_000]
+    async with asyncio.TaskGroup() as group:
+        body = group.create_task(whole(web, node, hand))
+        reads = [group.create_task(frames_to_end(one)) for one in sockets]
+        for size in sizes:
+            await hand.append(Token("é" * (size // 2) + "x" * (size % 2)))
+        await hand.append(END)
+    expected = lines_of(body.result())
+    for read in reads:
+        frames = read.result()
+        events = [
+            {name: value for name, value in frame.items() if name != "event_id"}
+            | {"id": frame["event_id"]}
+            for frame in frames
+            if "event_id" in frame
+        ]
+        assert [frame["type"] for frame in frames].count("caught_up") == 1
+        assert events == expected
+    assert followers(node, hand) == 0
+    for one in sockets:
+        await one.send_json({"type": "ping"})
+        assert (await one.receive_json())["type"] == "pong", "the socket lives on"
+        await one.close()
+
+
+async def test_a_socket_that_unsubscribes_is_written_to_no_more(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
+    left, kept = await Hand.take(node.node.store), await Hand.take(node.node.store)
+    one = await open_socket(web, node)
+    for hand in (left, kept):
+        await subscribe(one, hand)
+        await until(lambda hand=hand: followers(node, hand) == 1, DEADLINE_S, "it follows")
+    await one.send_json({"type": "unsubscribe", "id": left.generation_id})
+    await until(lambda: followers(node, left) == 0, DEADLINE_S, "it follows no more")
+
+    await left.append(Token("not wanted"), END)
+    await kept.append(Token("wanted"), END)
+
+    frames = await frames_to_end(one)
+    assert text_of(frames) == "wanted"
+    await one.close()
+
+
+async def test_a_socket_is_closed_out_of_its_row(node: Served, web: aiohttp.ClientSession) -> None:
+    hand = await Hand.take(node.node.store)
+    one = await open_socket(web, node)
+    await subscribe(one, hand)
+    await until(lambda: followers(node, hand) == 1, DEADLINE_S, "it follows")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(node.hub.drain(0.1))
+        for n in range(20):
+            await hand.append(Token(f"{n} "))
+    frames = []
+    while (message := await one.receive()).type is aiohttp.WSMsgType.TEXT:
+        frames.append(json.loads(message.data))
+
+    assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1012)
+    assert text_of(frames) == "".join(f"{n} " for n in range(len(text_of(frames).split())))
+    await hand.append(END)
+
+
+async def test_a_socket_that_stops_reading_leaves_its_row_and_is_told_all(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
+    """What was written past `send` before the pause, and what follows after it, are one text."""
+    hand = await Hand.take(node.node.store)
+    one, other = await open_socket(web, node), await open_socket(web, node)
+    for socket_ in (one, other):
+        await subscribe(socket_, hand)
+    await until(lambda: followers(node, hand) == 2, DEADLINE_S, "they follow")
+    transport = one._conn.transport  # type: ignore[union-attr]
+    transport.pause_reading()  # type: ignore[union-attr]
+    written = []
+    while followers(node, hand) == 2:
+        written.append(f"{len(written)}:" + "x" * 20_000)
+        await hand.append(Token(written[-1]))
+        assert len(written) < 2_000, "it never was full"
+    transport.resume_reading()  # type: ignore[union-attr]
+    await hand.append(END)
+
+    for socket_ in (one, other):
+        assert text_of(await frames_to_end(socket_)) == "".join(written)
+        await socket_.close()
+
+
+async def test_a_socket_in_a_row_that_is_woken_is_told_nothing_twice(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
+    """As by the tick, where its place had to be waited for before it came into the row."""
+    hand = await Hand.take(node.node.store)
+    one = await open_socket(web, node)
+    await subscribe(one, hand)
+    await until(lambda: followers(node, hand) == 1, DEADLINE_S, "it follows")
+    for n in range(5):
+        await hand.append(Token(f"{n} "))
+        for reader in node.hub.relays[hand.generation_id].readers:
+            node.hub.await_place(reader)
+        await until(lambda: not node.hub.places, DEADLINE_S, "the tick")
+    await hand.append(END)
+
+    assert text_of(await frames_to_end(one)) == "0 1 2 3 4 "
+    await one.close()
