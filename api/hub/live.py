@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 CONNECT_S = 3.0
 BACKOFF_S = (0.05, 5.0)  # first and longest pause before a reconnect
 BATCH_CHANNELS = 512  # of one SUBSCRIBE
+UNSUBSCRIBE_S = 0.02  # nobody waits for it
 
 
 class Listener(Protocol):
@@ -146,6 +147,8 @@ class _Protocol(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._commands: list[tuple[bytes, bytes]] = []
+        self._is_flush_near = False
+        self._flushing: asyncio.TimerHandle | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.lost = asyncio.Event()
         self.reason = ""
@@ -160,6 +163,8 @@ class _Protocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.reason = self.reason or str(exc or "closed")
+        if self._flushing is not None:
+            self._flushing.cancel()
         self._transport = None
         self.lost.set()
         if not self.ready.done():
@@ -173,9 +178,17 @@ class _Protocol(asyncio.Protocol):
     # Commands
 
     def command(self, name: bytes, channel: bytes) -> None:
-        """Send soon: what is asked for within one tick leaves together, in order."""
-        if not self._commands:
-            asyncio.get_running_loop().call_soon(self._flush)
+        """Send soon: what is asked for within one tick leaves together, in order.
+
+        To hear no more of a channel is not urgent: that leaves with what is, or after a moment.
+        """
+        loop = asyncio.get_running_loop()
+        if name == b"UNSUBSCRIBE":
+            if self._flushing is None:
+                self._flushing = loop.call_later(UNSUBSCRIBE_S, self._flush)
+        elif not self._is_flush_near:
+            self._is_flush_near = True
+            loop.call_soon(self._flush)
         self._commands.append((name, channel))
 
     def subscribe_many(self, channels: list[bytes]) -> None:
@@ -184,6 +197,10 @@ class _Protocol(asyncio.Protocol):
 
     def _flush(self) -> None:
         commands, self._commands = self._commands, []
+        self._is_flush_near = False
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
         if self._transport is None:
             return
         request: list[bytes] = []

@@ -110,6 +110,33 @@ async def test_what_is_wanted_in_one_tick_is_asked_for_in_order_and_together() -
         connection.unsubscribe(b"a")
 
 
+@pytest.mark.parametrize("is_next_wanted", [True, False])
+async def test_an_unsubscribe_leaves_with_what_is_wanted_next_or_after_a_moment(
+    is_next_wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "UNSUBSCRIBE_S", DEADLINE_S * 10 if is_next_wanted else 0.0)
+
+    async def talk(peer: Peer) -> None:
+        await greet(peer)
+        await peer.expect(b"SUBSCRIBE", b"a")
+        peer.say(confirmation(b"a"))
+        await peer.expect(b"UNSUBSCRIBE", b"a")
+        if is_next_wanted:
+            await peer.expect(b"SUBSCRIBE", b"b")
+        peer.say(confirmation(b"b"))
+
+    async with connected(talk) as (connection, heard, _):
+        connection.subscribe(b"a")
+        await until(lambda: heard.notes == [(b"subscribed", b"a")], DEADLINE_S)
+        connection.unsubscribe(b"a")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        if is_next_wanted:
+            assert len(heard.notes) == 1
+            connection.subscribe(b"b")
+        await until(lambda: heard.notes[1:] == [(b"subscribed", b"b")], DEADLINE_S)
+
+
 async def test_after_a_loss_everything_wanted_is_subscribed_and_confirmed_again() -> None:
     async def talk(peer: Peer) -> None:
         await greet(peer)
