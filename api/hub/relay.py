@@ -253,12 +253,15 @@ class Relay:
 
     def take_up(self) -> None:
         """Somebody is going to read: see to what is missing."""
-        if self.is_expected:
-            self.is_expected = False
+        if self.is_expected and not self.holds:
             # Its first frame will come, unless a worker was quicker than our SUBSCRIBE.
-            self._host.call_at(self._clock() + EXPECTED_S, self.read_soon)
+            self._host.call_at(self._clock() + EXPECTED_S, self._expect_no_more)
         else:
             self.read_soon()
+
+    def _expect_no_more(self) -> None:
+        self.is_expected = False
+        self.read_soon()
 
     def repair(self) -> None:
         """Something may have been missed: read the log again from the own top."""

@@ -907,6 +907,19 @@ async def test_an_expected_log_is_not_read(bench: Bench) -> None:
     assert bench.live.channels == {b"tr:probe:n1"}
 
 
+async def test_an_expected_log_is_not_read_when_its_channel_is_confirmed_late(bench: Bench) -> None:
+    bench.live.confirms = False
+    await expect(bench)
+    reading = await read(bench)
+    bench.live.reconnect()
+    bench.log.append(Start(attempt=1, model="demo"))
+    await settle()
+
+    assert reading.ids == ["1-1"]
+    assert bench.log.count("page") == 0
+    await stop(reading)
+
+
 async def test_what_comes_before_the_reader_is_kept_for_it(bench: Bench) -> None:
     await expect(bench)
     bench.log.append(Start(attempt=1, model="demo"))
