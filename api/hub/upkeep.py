@@ -125,6 +125,8 @@ class Upkeep:
         """Let go of what nobody reads, longest idle first; then of what all have behind them."""
         relays, bytes_max = self._hub.relays, self._hub.settings.hub_bytes_max
         kept = sum(relay.bytes_kept for relay in relays.values())
+        if kept <= bytes_max:
+            return  # as nearly always: nothing is put in order
         for relay in sorted(idle, key=lambda relay: relay.idle_since):
             if kept <= bytes_max:
                 return
