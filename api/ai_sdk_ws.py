@@ -7,13 +7,14 @@ the answer was started. Source: docs/protocol.md, "AI SDK".
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from starlette.types import Scope, Send
 
 from api.ai_sdk_body import parse_ai_sdk
 from api.body import new_generation, read_object
-from api.conversation import SUBSCRIPTIONS_MAX, Conversation, Frame, SocketEndpoint
+from api.conversation import SUBSCRIPTIONS_MAX, Command, Conversation, Frame, SocketEndpoint
 from api.dialects.ai_sdk import AiSdkFrames
 from api.errors import draining, request_error
 from api.node import Node
@@ -37,7 +38,6 @@ class AiSdkConversation(Conversation):
     def __init__(self, node: Node, owner: str, scope: Scope, send: Send) -> None:
         super().__init__(node, owner, scope, send)
         self.chats = Chats(node.redis, node.store, node.settings)
-        self.commands = {"send": self._send_messages, "resume": self._resume, "abort": self._abort}
         self._runs: dict[str, str] = {}  # request -> generation, also a while after its end
 
     def say_error(self, frame: Any, error: RequestError) -> None:
@@ -95,6 +95,12 @@ class AiSdkConversation(Conversation):
         generation_id = self._runs.get(_request_id(frame))
         if generation_id is not None:
             await self.node.store.cancel(generation_id)
+
+    commands: ClassVar[Mapping[str, Command]] = {
+        "send": _send_messages,
+        "resume": _resume,
+        "abort": _abort,
+    }
 
 
 def _request_id(frame: Frame) -> str:

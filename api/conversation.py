@@ -13,20 +13,21 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from api.dialects.fold import FrameFold
-from api.errors import CODES, TRANSPORT, WIRE, draining, request_error, unavailable
+from api.errors import CODES, HANDOVER, TRANSPORT, WIRE, draining, request_error, unavailable
 from api.events import find, read_query
 from api.hub.departure import Departure
 from api.hub.socket import GONE, Socket
 from api.hub.subscription import Subscription
 from api.node import Node
 from api.strict_json import decode_json
+from api.unattended import Unattended
 from shared.errors import RequestError, Unavailable
 from shared.ids import START, EventId
 from shared.outcomes import Meta
@@ -40,7 +41,7 @@ BINARY = 1003
 UNAVAILABLE = 1013
 
 Frame = dict[str, Any]
-Command = Callable[[Frame], Awaitable[None]]
+Command = Callable[[Any, Frame], Awaitable[None]]  # the conversation, what was said
 Open = Callable[[Node, str, Scope, Send], "Conversation"]  # node, owner, scope, send
 
 
@@ -91,7 +92,11 @@ class SocketEndpoint:
             return
         conversation = self.converse(self.node, owner, scope, send)
         await self._accept(scope, send)
-        await conversation.hold(receive)
+        hand_over = scope.get("extensions", {}).get(HANDOVER)
+        if hand_over is None or conversation.has_errands:
+            await conversation.hold(receive)
+        else:
+            Unattended(conversation, self.path, hand_over)
 
     async def _accept(self, scope: Scope, send: Send) -> None:
         chosen = self.subprotocol if self.subprotocol in scope.get("subprotocols", ()) else None
@@ -113,7 +118,7 @@ class Conversation(ABC):
     RequestError.
     """
 
-    commands: Mapping[str, Command] = {}
+    commands: ClassVar[Mapping[str, Command]] = {}
 
     def __init__(self, node: Node, owner: str, scope: Scope, send: Send) -> None:
         self.node = node
@@ -137,7 +142,7 @@ class Conversation(ABC):
         command = self.commands.get(str(frame.get("type")))
         if command is None:
             raise request_error("invalid_request", f"type: one of {', '.join(self.commands)}")
-        await command(frame)
+        await command(self, frame)
 
     @abstractmethod
     def say_error(self, frame: Any, error: RequestError) -> None:
@@ -150,6 +155,10 @@ class Conversation(ABC):
     def errands(self) -> list[Coroutine[Any, Any, None]]:
         """Return what runs beside the reading, until the socket closes."""
         return []
+
+    @property
+    def has_errands(self) -> bool:
+        return type(self).errands is not Conversation.errands
 
     # What a dialect may use
 
@@ -175,22 +184,35 @@ class Conversation(ABC):
 
     async def hold(self, receive: Receive) -> None:
         """Read and send until either side has had enough, then close."""
-        hub, socket = self.hub, self.socket
-        hub.admit(socket, "websocket")
-        hub.heartbeats.put(socket, hub.now() + hub.settings.heartbeat_s)
+        self.enter()
         try:
             async with asyncio.TaskGroup() as group:
                 errands = [self._read(receive), *self.errands()]
                 tasks = [group.create_task(errand) for errand in errands]
-                code = await socket.done
+                code = await self.socket.done
                 for task in tasks:
                     task.cancel()
-            await self._close(code, receive)
+            await self.close(code, receive)
         finally:
-            socket.stop()
-            hub.dismiss(socket)
+            self.leave()
 
-    async def _close(self, code: int, receive: Receive) -> None:
+    def enter(self) -> None:
+        """Be counted, and be sent signs of life."""
+        hub = self.hub
+        hub.admit(self.socket, "websocket")
+        hub.heartbeats.put(self.socket, hub.now() + hub.settings.heartbeat_s)
+
+    def leave(self) -> None:
+        """Let go of everything."""
+        self.socket.stop()
+        self.hub.dismiss(self.socket)
+
+    def send_through(self, send: Send) -> None:
+        """Send this way from now on."""
+        self._send = send
+        self.socket.send_through(send)
+
+    async def close(self, code: int, receive: Receive) -> None:
         """Say why, where that can still be said; else break the connection off."""
         if code == GONE:
             return
@@ -210,18 +232,22 @@ class Conversation(ABC):
         await Departure.wait(receive, "websocket.disconnect")
 
     async def _read(self, receive: Receive) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                self.socket.close(GONE)
-                self.socket.stop()
-                return
-            self.socket.active_at = self.hub.now()
-            if message.get("bytes") is not None:
-                self.take_binary()
-                return
-            await self._take(message)
-            await self.socket.room()
+        while await self.hear(await receive()):
+            pass
+
+    async def hear(self, message: Message) -> bool:
+        """Do what one message asks for; False: no further one is wanted."""
+        if message["type"] == "websocket.disconnect":
+            self.socket.close(GONE)
+            self.socket.stop()
+            return False
+        self.socket.active_at = self.hub.now()
+        if message.get("bytes") is not None:
+            self.take_binary()
+            return False
+        await self._take(message)
+        await self.socket.room()
+        return True
 
     async def _take(self, message: Message) -> None:
         """Do what one frame asks for; what is wrong with it is an error frame."""

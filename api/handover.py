@@ -14,11 +14,12 @@ tests/unit/api/test_handover.py drives it over real sockets.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from api.errors import HANDOVER
 from api.http_bounds import BoundedHttpProtocol
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -52,7 +53,6 @@ class HandedOver:
         "_protocol",
         "_reader",
         "disconnected",
-        "is_ending",
         "keep_alive",
         "more_body",
         "response_complete",
@@ -62,17 +62,13 @@ class HandedOver:
     def __init__(self, protocol: HandingHttpProtocol, reader: Leaver, *, keep_alive: bool) -> None:
         self.keep_alive = keep_alive
         self.disconnected = self.response_complete = self.more_body = False
-        self.is_ending = False  # once the peer has taken some of what is before it
         self._protocol: HandingHttpProtocol | None = protocol
         self._reader: Leaver | None = reader
 
     def end(self) -> None:
-        """Finish the body, as soon as there is room for that."""
+        """Finish the body. What is before it has been taken, or nearly: no reader ends before."""
         protocol = self._protocol
         if protocol is None:
-            return
-        if protocol.flow.write_paused:
-            self.is_ending = True
             return
         self.response_complete = True
         self._let_go()
@@ -107,6 +103,11 @@ class HandingHttpProtocol(BoundedHttpProtocol):
         super().__init__(*args, **kwargs)
         self._is_parsing = False  # in the middle of a request
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        extensions = cast(dict[str, Any], cycle.scope).setdefault("extensions", {})
+        extensions[HANDOVER] = self.hand_over
+        super()._start_asgi_task(cycle, app)
+
     def hand_over(self, reader: Leaver) -> HandedOver:
         """Let the handler that calls this return; `reader` writes the rest of the body as chunks.
 
@@ -114,18 +115,28 @@ class HandingHttpProtocol(BoundedHttpProtocol):
         """
         cycle = self._running
         assert isinstance(cycle, RequestResponseCycle) and not cycle.response_complete
-        assert cycle.chunked_encoding or cycle.disconnected
+        assert cycle.chunked_encoding and not cycle.disconnected
+        self._withdraw()
         answer = HandedOver(self, reader, keep_alive=cycle.keep_alive)
-        is_lost, cycle.disconnected = cycle.disconnected, True  # uvicorn lets it return in silence
+        cycle.disconnected = True  # as far as the handler goes, so that uvicorn lets it return
         self._running = answer  # type: ignore[assignment]
         if self.cycle is cycle:
             self.cycle = answer  # type: ignore[assignment]
-        if is_lost:
-            answer.lose()
-        else:
-            self.flow.resume_reading()  # what a handler that waited in `receive` would do
-            self._forget_request()
+        self.flow.resume_reading()  # what a handler that waited in `receive` would do
+        self._forget_request()
         return answer
+
+    def _withdraw(self) -> None:
+        """Take the offer back: what was answered, or lost its peer, cannot be handed over.
+
+        The scope and the protocol would keep each other alive, too.
+        """
+        if isinstance(self._running, RequestResponseCycle):
+            cast(dict[str, Any], self._running.scope)["extensions"].pop(HANDOVER, None)
+
+    def on_response_complete(self) -> None:
+        self._withdraw()
+        super().on_response_complete()
 
     def _forget_request(self) -> None:
         """Let go of what was only the request's, if nothing that was read belongs to another."""
@@ -156,12 +167,8 @@ class HandingHttpProtocol(BoundedHttpProtocol):
         self._is_parsing = False
         super().on_message_complete()
 
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if isinstance(self._running, HandedOver) and self._running.is_ending:
-            self._running.end()
-
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._withdraw()
         if isinstance(self._running, HandedOver):
             self._running.lose()

@@ -20,7 +20,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from api.lean_flow import LeanFlow
+from api.lean import LeanFlow, LeanLine
 from api.stall import FLUSH_S, OPEN_S, Stall
 
 HEAD_BYTES_MAX = 65_536
@@ -39,15 +39,6 @@ class HeadTooLarge(Exception):
 
 class TooManyRequests(Exception):
     """Stops the parser: too many requests wait for the one before them."""
-
-
-class _Pipeline(list[Any]):
-    """uvicorn's queue of requests that wait. It is nearly always empty, and a deque never small."""
-
-    __slots__ = ()
-
-    def appendleft(self, waiting: Any) -> None:
-        self.insert(0, waiting)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -72,7 +63,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.pipeline = _Pipeline()  # type: ignore[assignment]
+        self.pipeline = LeanLine()  # type: ignore[assignment]
         self.is_in_body = False
         self._is_too_large = False
         self._kept_bytes = 0  # of a head, or of what stands behind a body
@@ -186,3 +177,4 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self.stall.stop()
         super().handle_websocket_upgrade()
+        self.parser = None  # type: ignore[assignment]  # it holds us, and nobody else does now

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from api.errors import HANDOVER, TRANSPORT, WIRE
+from api.errors import TRANSPORT, WIRE
 from api.handover import HandingHttpProtocol
 from api.stall import CLOSE_S
 from api.wire import DirectWire
@@ -71,7 +71,6 @@ class HttpProtocol(HandingHttpProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         extensions: dict[str, Any] = {TRANSPORT: self.transport, WIRE: self.wire}
-        extensions[HANDOVER] = self.hand_over
         self.scope["extensions"] = extensions
         self._is_in_head = True
 

@@ -9,12 +9,11 @@ Source: docs/protocol.md, "The protocol of /lobe/ws".
 from __future__ import annotations
 
 import hashlib
-from typing import Any
-
-from starlette.types import Scope, Send
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from api.body import parse_new_generation
-from api.conversation import Conversation, Frame, SocketEndpoint, error_frame
+from api.conversation import Command, Conversation, Frame, SocketEndpoint, error_frame
 from api.dialects.lobe import LobeFrames
 from api.errors import draining, request_error
 from api.events import find
@@ -35,15 +34,6 @@ def lobe_socket(node: Node) -> SocketEndpoint:
 
 class LobeConversation(Conversation):
     """Readings are named by their message."""
-
-    def __init__(self, node: Node, owner: str, scope: Scope, send: Send) -> None:
-        super().__init__(node, owner, scope, send)
-        self.commands = {
-            "startConversation": self._start,
-            "resume": self._resume,
-            "cancel": self._cancel,
-            "ping": self._ping,
-        }
 
     def say_error(self, frame: Any, error: RequestError) -> None:
         named = frame.get("messageId") if isinstance(frame, dict) else None
@@ -98,6 +88,13 @@ class LobeConversation(Conversation):
         if found is None and not message_id.startswith(GENERATION_PREFIX):
             raise NotFound("message")
         return await find(self.hub, self.node.store, self.owner, found or message_id, cursor)
+
+    commands: ClassVar[Mapping[str, Command]] = {
+        "startConversation": _start,
+        "resume": _resume,
+        "cancel": _cancel,
+        "ping": _ping,
+    }
 
 
 def key_of(message_id: str) -> str:

@@ -19,18 +19,39 @@ from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from api.lean import LeanEvent, LeanQueue
 from api.stall import CLOSE_S, Stall
 
 SLICE_BYTES = 4_096
 
 
 class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
-    """One WebSocket connection."""
+    """One WebSocket connection.
 
-    stall: Stall
+    The slots are for what uvicorn sets, too: a dictionary of so many names would be 2 kB.
+    """
+
+    __slots__ = (
+        *("app", "app_state", "asgi_version", "client", "close_sent", "close_timeout"),
+        *("close_timer", "config", "conn", "connections", "curr_msg_data_type"),
+        *("default_headers", "disconnected", "frames", "handshake_complete"),
+        *("handshake_initiated", "initial_response", "last_ping_rtt", "logger", "loop"),
+        *("pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer"),
+        *("pong_timer", "queue", "read_paused", "request", "response", "root_path", "scheme"),
+        *("scope", "server", "tasks", "transport", "writable"),
+        "_is_deaf",
+        "_is_going_on",
+        "_owed_pong",
+        "_unread",
+        "stall",
+    )
+
+    queue: LeanQueue  # type: ignore[assignment]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.queue = LeanQueue()
+        self.writable = LeanEvent(is_set=True)  # type: ignore[assignment]
         self._unread = b""
         self._is_going_on = False
         self._owed_pong = b""
@@ -151,6 +172,10 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         super().on_task_complete(task)
+        self.wait_for_close()
+
+    def wait_for_close(self) -> None:
+        """The application has done with it."""
         if not self.disconnected and not self.stall.is_watching:
             # The peer may still answer a close frame with its own.
             self.stall.watch(self.close_timeout + CLOSE_S)

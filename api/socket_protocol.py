@@ -14,42 +14,60 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import Any, cast
 
 from websockets.http11 import Request
-from websockets.protocol import CONNECTING
+from websockets.protocol import CONNECTING, Protocol
 
-from api.errors import CODES, TRANSPORT, WIRE
+from api.errors import CODES, HANDOVER, TRANSPORT, WIRE
 from api.socket_bounds import BoundedWebSocketProtocol
-from api.wire import DirectWire
+from api.wire import Pauses
 
 UNREAD_S = 10.0  # more than any answer takes that a client has to wait for
 PING = b"\x89\x04" + os.urandom(4)  # a whole frame
 PONG_HEAD, PONG_BYTES = b"\x8a\x84", 10  # of the masked frame that answers it
 
 
-class SocketWire(DirectWire):
+class _StaysOpen:
+    """In the place of a timer, so that uvicorn does not close when a handler returns."""
+
+    def cancel(self) -> None:
+        pass
+
+
+_STAYS_OPEN = _StaysOpen()
+
+
+class SocketWire(Pauses):
     """The same of a WebSocket: whole frames, and none after a close frame; and its pings."""
 
-    __slots__ = ("_protocol", "_write", "beat")
+    __slots__ = ("_protocol", "_write")
 
-    def __init__(self, transport: asyncio.Transport, protocol: WebSocketProtocol) -> None:
-        super().__init__(transport)
-        self._write, self._protocol = self.write, protocol
-        self.write = self._write_frames
-        self.beat = protocol.beat
+    def __init__(self, protocol: WebSocketProtocol) -> None:
+        super().__init__()
+        self._protocol, self._write = protocol, protocol.transport.write
 
-    def _write_frames(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         if not self._protocol.close_sent:
             self._write(data)
+
+    def beat(self) -> None:
+        self._protocol.beat()
 
 
 class WebSocketProtocol(BoundedWebSocketProtocol):
     """One WebSocket connection, from its handshake on."""
 
-    wire: DirectWire | None = None  # once it is open
-    _awaits_pong = False
-    _behind_since_s = 0.0  # a pong was missed then, and we were not reading
+    __slots__ = ("_awaits_pong", "_behind_since_s", "_is_handed_over", "wire")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.wire: SocketWire | None = None  # once it is open
+        self.scope = None  # type: ignore[assignment]  # until the handshake
+        self._is_handed_over = False
+        self._awaits_pong = False
+        self._behind_since_s = 0.0  # a pong was missed then, and we were not reading
 
     def data_received(self, data: bytes) -> None:
         if len(data) != PONG_BYTES or not self._is_pong_alone(data):
@@ -84,7 +102,8 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
             # The application runs in a task that has not started yet.
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[TRANSPORT] = self.transport
-            self.wire = extensions[WIRE] = SocketWire(self.transport, self)
+            extensions[HANDOVER] = self.hand_over
+            self.wire = extensions[WIRE] = SocketWire(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -116,6 +135,44 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
             self.frames = [data]
         super().send_receive_event_to_app()
 
+    # Without a handler (api/unattended.py)
+
+    def hand_over(self, on_received: Callable[[], None]) -> WebSocketProtocol:
+        """Let the handler that calls this return; the socket is open until `leave`."""
+        self._is_handed_over = True
+        self.scope = None  # type: ignore[assignment]
+        self.close_timer = _STAYS_OPEN  # type: ignore[assignment]
+        self.queue.on_put = on_received
+        return self
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        if not self._is_handed_over:
+            super().on_task_complete(task)
+            return
+        self.tasks.discard(task)
+        if self.close_timer is _STAYS_OPEN:  # type: ignore[comparison-overlap]
+            self.close_timer = None
+
+    @property
+    def is_waiting(self) -> bool:
+        return not self.queue.empty()
+
+    def leave(self) -> None:
+        self.queue.on_put = None
+        if self.close_timer is None:
+            self.transport.close()
+        self.wait_for_close()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # What would keep this alive, and be kept alive by it.
+        self.wire = None
+        if self.scope is not None:
+            self.scope["extensions"].clear()
+
     # Signs of life: instead of uvicorn's timers for each connection, the hub says when
 
     def beat(self) -> None:
@@ -141,6 +198,8 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
             self._hear_pong()
 
     def _hear_pong(self) -> None:
+        self.scope = None  # type: ignore[assignment]  # until the handshake
+        self._is_handed_over = False
         self._awaits_pong = False
         self._behind_since_s = 0.0
 
@@ -148,6 +207,15 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True  # refused, and answered: nothing to complain of
+        elif message["type"] == "websocket.accept":
+            self._forget_handshake()
+
+    def _forget_handshake(self) -> None:
+        """Let go of the request; websockets' parser would hold it for as long as it runs."""
+        self.request = self.response = None  # type: ignore[assignment]
+        if self._is_between_frames():
+            self.conn.parser = Protocol.parse(self.conn)
+            next(self.conn.parser)
 
     def _fail(self, code: int, reason: str) -> None:
         self.conn.send_close(code, reason)

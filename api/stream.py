@@ -110,7 +110,6 @@ class Departed:
         self._relay = relay
         self._subscriber = _subscribe(hub, relay, scope, None, self._over, dialect, beginning)
         relay.holds += 1  # the handler's own is released when it returns
-        # Last: of a peer that has left meanwhile the subscriber is told at once.
         self._answer: HandedOver = scope["extensions"][HANDOVER](self._subscriber)
 
     def _over(self, outcome: Outcome) -> None:

@@ -9,17 +9,12 @@ import asyncio
 from collections.abc import Callable
 
 
-class DirectWire:
-    """What `scope["extensions"]["tailrace.wire"]` is: the transport's `write`, and when to stop.
+class Pauses:
+    """Whether a connection takes more; the protocol that owns it tells it."""
 
-    Chunks that are written here stand between those of `send`, which keeps none back. The protocol
-    that owns it tells it of the transport's pauses.
-    """
+    __slots__ = ("is_paused", "on_paused", "on_resumed")
 
-    __slots__ = ("is_paused", "on_paused", "on_resumed", "write")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self.write: Callable[[bytes], None] = transport.write
+    def __init__(self) -> None:
         self.is_paused = False
         self.release()
 
@@ -34,6 +29,19 @@ class DirectWire:
     def resume(self) -> None:
         self.is_paused = False
         self.on_resumed()
+
+
+class DirectWire(Pauses):
+    """What `scope["extensions"]["tailrace.wire"]` is: the transport's `write`, and when to stop.
+
+    Chunks that are written here stand between those of `send`, which keeps none back.
+    """
+
+    __slots__ = ("write",)
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self.write: Callable[[bytes], None] = transport.write
 
 
 def _nothing() -> None:

@@ -6,12 +6,11 @@ end of a generation is only ever its `end`. Source: docs/protocol.md, "WebSocket
 
 from __future__ import annotations
 
-from typing import Any
-
-from starlette.types import Scope, Send
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from api.body import parse_new_generation
-from api.conversation import Conversation, Frame, SocketEndpoint, error_frame
+from api.conversation import Command, Conversation, Frame, SocketEndpoint, error_frame
 from api.dialects.native import SocketFold
 from api.errors import draining, request_error
 from api.node import Node
@@ -32,16 +31,6 @@ def native_socket(node: Node) -> SocketEndpoint:
 
 class NativeConversation(Conversation):
     """The native protocol: subscriptions are named by their generation."""
-
-    def __init__(self, node: Node, owner: str, scope: Scope, send: Send) -> None:
-        super().__init__(node, owner, scope, send)
-        self.commands = {
-            "start": self._start,
-            "subscribe": self._subscribe,
-            "unsubscribe": self._unsubscribe,
-            "cancel": self._cancel,
-            "ping": self._ping,
-        }
 
     def say_error(self, frame: Any, error: RequestError) -> None:
         names = {}
@@ -89,6 +78,14 @@ class NativeConversation(Conversation):
 
     async def _ping(self, frame: Frame) -> None:
         self.socket.say(type="pong")
+
+    commands: ClassVar[Mapping[str, Command]] = {
+        "start": _start,
+        "subscribe": _subscribe,
+        "unsubscribe": _unsubscribe,
+        "cancel": _cancel,
+        "ping": _ping,
+    }
 
 
 def _generation_id(frame: Frame) -> str:

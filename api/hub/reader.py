@@ -55,13 +55,11 @@ class Wire(Protocol):
 
 
 class SocketWire(Wire, Protocol):
-    """The same of a WebSocket.
+    """The same of a WebSocket."""
 
-    Attributes:
-        beat: to be called once a heartbeat: sends a ping, or closes if the last one got no pong.
-    """
-
-    beat: Callable[[], None]
+    def beat(self) -> None:
+        """Ping, once a heartbeat, or close if the last ping got no pong."""
+        ...
 
 
 class Reader(Protocol):

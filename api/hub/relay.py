@@ -38,7 +38,7 @@ REFILL_PAUSE_S = 0.25
 EXPECTED_S = 0.05  # then an expected log is read after all
 REWRITES_MAX = 3  # in one go; then the next read waits, lest a log that we cannot read spins us
 
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
 class Relay:

@@ -9,7 +9,6 @@ Knows nothing of what clients may ask for, and of a dialect only its fold.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from api.hub.relay import Relay
 from api.hub.step import Step
 from api.hub.subscription import Subscription
 from api.hub.unread import unread_bytes
+from api.lean import LeanEvent
 from shared.ids import EventId
 
 FRAMES_PER_TURN = 16
@@ -43,6 +43,27 @@ class Socket:
         release: lets go of a relay that a subscription held.
         wire: the way past `send`, when the server has one.
     """
+
+    __slots__ = (
+        "_beaten_at",
+        "_blockage",
+        "_closing",
+        "_frame_bytes",
+        "_has_room",
+        "_idle_s",
+        "_release",
+        "_replies",
+        "_send",
+        "_step",
+        "_transport",
+        "_turns",
+        "active_at",
+        "done",
+        "is_queued",
+        "port",
+        "subscriptions",
+        "wire",
+    )
 
     def __init__(
         self,
@@ -69,15 +90,17 @@ class Socket:
         self._step = Step(self._written)
         self._blockage: Blockage | None = None
         self._frame_bytes = 0
-        self._replies: deque[str] = deque()
-        self._turns: deque[Subscription] = deque()
+        self._replies: list[str] = []  # few, as all that waits here: a deque is never small
+        self._turns: list[Subscription] = []
         self._closing: int | None = None
-        self._has_room = asyncio.Event()
-        self._has_room.set()
+        self._has_room = LeanEvent(is_set=True)
 
     @property
     def is_blocked(self) -> bool:
         return self._step.is_busy
+
+    def send_through(self, send: Send) -> None:
+        self._send = send
 
     # What it is told to send
 
@@ -129,7 +152,10 @@ class Socket:
         self._finish(GONE)
         for key in list(self.subscriptions):
             self.unsubscribe(key)
-        self._step.cancel()
+        self._turns.clear()
+        self._step.close()
+        if self.wire is not None:
+            self.wire.release()
 
     # Sending
 
@@ -157,12 +183,12 @@ class Socket:
     def _next_frame(self, now: float) -> str | None:
         """Return the next frame; empty: there may be one in the next turn; None: nothing waits."""
         if self._replies:
-            frame = self._replies.popleft()
+            frame = self._replies.pop(0)
             if len(self._replies) <= REPLIES_MAX // 2:
                 self._has_room.set()
             return frame
         while self._turns and self._closing is None:
-            subscription = self._turns.popleft()
+            subscription = self._turns.pop(0)
             frame_or_none = subscription.next_frame(now)
             if frame_or_none is not None:
                 self._turns.append(subscription)  # to the back: every stream its turn

@@ -16,6 +16,10 @@ from typing import Any
 OnDone = Callable[[Any, BaseException | None], None]
 
 
+def _nobody(_: Any, __: BaseException | None) -> None:
+    pass
+
+
 class Step:
     """Runs one coroutine after the other, never two at once.
 
@@ -49,6 +53,11 @@ class Step:
         self._coroutine = coroutine
         self._wait(waits_for)
         return False
+
+    def close(self) -> None:
+        """Cancel, and know nobody any more: nothing will be started again."""
+        self.cancel()
+        self._on_done = _nobody
 
     def cancel(self) -> None:
         """Close what is under way; `on_done` will not be called for it."""

@@ -281,7 +281,7 @@ class Subscriber:
             self.row.remove(self)
         self._unblock()
         if self._step is not None:
-            self._step.cancel()
+            self._step.close()
 
     def _tell(self) -> None:
         on_over, self._on_over = self._on_over, None

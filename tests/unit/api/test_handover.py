@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -15,7 +17,7 @@ from api.hub.relay import Relay
 from api.stream import Beginning, stream
 from shared.events import Start
 from tests.support.bench import END, GENERATION, Bench, settle
-from tests.support.protocol_server import Peer, Quick, connected, serving
+from tests.support.protocol_server import Peer, Quick, connected, handshake, serving
 from tests.support.raw_wire import dechunk, stopped_connection
 from tests.support.wait import until
 
@@ -36,6 +38,11 @@ class App:
         self.transport: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+            return
         if scope["path"] == "/plain":
             headers = [(b"content-length", b"2")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -66,14 +73,17 @@ class App:
 
 
 @contextlib.asynccontextmanager
-async def streaming(*, hands_over: bool = True, **settings: Any) -> AsyncIterator[tuple[App, int]]:
+async def streaming(
+    *, hands_over: bool = True, protocol: type[Quick] = Quick, **settings: Any
+) -> AsyncIterator[tuple[App, int]]:
     async with Bench(**settings) as bench:
         bench.log.create()
         bench.log.append(Start(1, "demo"))
         app = App(bench, hands_over=hands_over)
-        async with serving(app) as port:
+        async with serving(app, protocol) as port:
             yield app, port
-        await until(lambda: app.is_empty, 5, "nobody left in the hub")
+        if app.begun:
+            await until(lambda: app.is_empty, 5, "nobody left in the hub")
 
 
 @pytest.fixture
@@ -120,6 +130,31 @@ async def test_what_is_kept_is_no_request(served: tuple[App, int]) -> None:
         assert not protocol.tasks
 
 
+@pytest.mark.parametrize("request_bytes", [GET, NEXT, GET[:9], handshake()])
+async def test_a_connection_goes_when_it_is_closed(request_bytes: bytes) -> None:
+    """And not when the garbage collector comes by."""
+    seen: list[weakref.ref[Quick]] = []
+
+    class Watched(Quick):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            seen.append(weakref.ref(self))
+
+    async with streaming(protocol=Watched) as (app, port):
+        gc.collect()
+        gc.disable()
+        try:
+            async with connected(port) as peer:
+                peer.say(request_bytes)
+                if request_bytes != GET[:9]:
+                    await peer.until(b"\r\n\r\n")
+                await until(lambda: seen, 5)
+            app.transport = None
+            await until(lambda: seen[0]() is None, 5, "it is gone")
+        finally:
+            gc.enable()
+
+
 async def test_a_peer_that_leaves_is_forgotten(served: tuple[App, int]) -> None:
     app, port = served
     async with connected(port) as peer:
@@ -139,6 +174,19 @@ async def test_a_peer_that_leaves_before_the_handover_is_forgotten(
     await until(lambda: app.transport.is_closing(), 5)
     app.held.set()
     await until(lambda: app.returned, 5)
+    await until(lambda: app.is_empty, 5)
+
+
+async def test_a_peer_that_leaves_after_a_body_that_nobody_reads_is_forgotten(
+    served: tuple[App, int],
+) -> None:
+    app, port = served
+    app.held = asyncio.Event()
+    async with connected(port) as peer:
+        peer.say(GET[:-2] + b"content-length: 300000\r\n\r\n" + b"x" * 300_000)
+        await until(lambda: app.begun and app.transport.get_protocol().flow.read_paused, 5)
+        app.held.set()
+        await until(lambda: app.returned, 5)
     await until(lambda: app.is_empty, 5)
 
 

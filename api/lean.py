@@ -1,0 +1,112 @@
+"""What uvicorn keeps for each connection, for the case that nobody waits on it.
+
+An asyncio event or queue is 700 bytes to 3 kB, and most are never waited for in a connection's
+life. These make what waits when somebody does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+
+class LeanEvent:
+    """asyncio's Event."""
+
+    __slots__ = ("_event", "_is_set")
+
+    def __init__(self, *, is_set: bool = False) -> None:
+        self._is_set = is_set
+        self._event: asyncio.Event | None = None
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        waited_for, self._event = self._event, None
+        if waited_for is not None:
+            waited_for.set()
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    async def wait(self) -> None:
+        if not self._is_set:
+            self._event = self._event or asyncio.Event()
+            await self._event.wait()
+
+
+class LeanQueue:
+    """asyncio's Queue without a bound, for one who takes.
+
+    Attributes:
+        on_put: called for an item that nobody waits for.
+    """
+
+    __slots__ = ("_filled", "_items", "on_put")
+
+    def __init__(self) -> None:
+        self.on_put: Callable[[], None] | None = None
+        self._items: list[Any] = []
+        self._filled: asyncio.Future[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def empty(self) -> bool:
+        return not self._items
+
+    def put_nowait(self, item: Any) -> None:
+        self._items.append(item)
+        if self._filled is not None:
+            if not self._filled.done():
+                self._filled.set_result(None)
+        elif self.on_put is not None:
+            self.on_put()
+
+    async def get(self) -> Any:
+        while not self._items:
+            assert self._filled is None, "one at a time"
+            self._filled = asyncio.get_running_loop().create_future()
+            try:
+                await self._filled
+            finally:
+                self._filled = None
+        return self._items.pop(0)
+
+
+class LeanFlow(FlowControl):
+    """uvicorn's flow control of one HTTP connection."""
+
+    __slots__ = ("_is_writable", "_transport", "read_paused")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.read_paused = False
+        self._is_writable = LeanEvent(is_set=True)
+
+    @property
+    def write_paused(self) -> bool:  # type: ignore[override]
+        return not self._is_writable.is_set()
+
+    async def drain(self) -> None:
+        await self._is_writable.wait()
+
+    def pause_writing(self) -> None:
+        self._is_writable.clear()
+
+    def resume_writing(self) -> None:
+        self._is_writable.set()
+
+
+class LeanLine(list[Any]):
+    """uvicorn's line of requests that wait: of a deque it uses no more than this."""
+
+    __slots__ = ()
+
+    def appendleft(self, waiting: Any) -> None:
+        self.insert(0, waiting)
