@@ -31,6 +31,8 @@ def choose_form(accept: str | None, default: Form) -> Form:
     """
     if accept is None or not accept.strip():
         return default
+    if accept in MEDIA_TYPES:  # as nearly always
+        return MEDIA_TYPES[accept]
     ranges = [_read_range(part) for part in accept.split(",")]
     order = [default, *(form for form in MEDIA_TYPES.values() if form != default)]
     ranked = [_rank(form, ranges) for form in order]

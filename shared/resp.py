@@ -110,11 +110,11 @@ class Line:
             Unavailable: no answer, or not all of them; each call may have happened.
         """
         try:
-            async with asyncio.timeout(self._answer_s):
-                connection = self._connection
-                if connection is None or connection.is_lost:
+            connection = self._connection
+            if connection is None or connection.is_lost:
+                async with asyncio.timeout(self._answer_s):
                     connection = await self._connect()
-                return await connection.ask(requests, count)
+            return await connection.ask(requests, count)
         except TimeoutError as exc:
             self._give_up()
             raise Unavailable("Redis cannot be reached: no answer in time") from exc
@@ -138,7 +138,7 @@ class Line:
                 raise ConnectionAbortedError("closed")
             async with asyncio.timeout(CONNECT_S):
                 target = Target(self._url)
-                connection = await target.open(_Connection)
+                connection = await target.open(lambda: _Connection(self._answer_s))
                 try:
                     await _greet(connection, target)
                     if self._is_closed:
@@ -174,20 +174,28 @@ async def _greet(connection: _Connection, target: Target) -> None:
 
 
 class _Waiting:
-    """One exchange that is under way."""
+    """One exchange that is under way, since `at_s` on the loop's clock."""
 
-    __slots__ = ("answers", "count", "done")
+    __slots__ = ("answers", "at_s", "count", "done")
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, at_s: float) -> None:
         self.count = count
+        self.at_s = at_s
         self.answers: list[Any] = []
         self.done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
 
 class _Connection(asyncio.Protocol):
-    """A connection, and who waits for what comes next on it."""
+    """A connection, and who waits for what comes next on it.
 
-    def __init__(self) -> None:
+    One timer for all exchanges: it looks when the oldest one could be overdue. A timeout of its own
+    for each would cost as much as the exchange.
+    """
+
+    def __init__(self, answer_s: float) -> None:
+        self._answer_s = answer_s
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
         self.is_lost = False
         self.lost = asyncio.Event()
         self._reader = hiredis.Reader(replyError=BaseParser.parse_error)
@@ -197,10 +205,30 @@ class _Connection(asyncio.Protocol):
     async def ask(self, requests: bytes, count: int) -> list[Any]:
         if self.is_lost or self._transport is None:
             raise ConnectionResetError("the connection was closed")
-        waiting = _Waiting(count)
+        at_s = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_at(at_s + self._answer_s, self._look)
+        waiting = _Waiting(count, at_s)
         self._waiting.append(waiting)  # and stays, whoever is cancelled: its answers come
         self._transport.write(requests)
         return await waiting.done
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._waiting:
+            return
+        due_s = self._waiting[0].at_s + self._answer_s
+        if self._loop.time() < due_s:
+            self._timer = self._loop.call_at(due_s, self._look)
+            return
+        self._fail(TimeoutError())
+        self.abort()
+
+    def _fail(self, exc: Exception) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for one in waiting:
+            if not one.done.done():
+                one.done.set_exception(exc)
 
     def abort(self) -> None:
         self.is_lost = True
@@ -214,10 +242,10 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
         self.lost.set()
-        waiting, self._waiting = self._waiting, deque()
-        for one in waiting:
-            if not one.done.done():
-                one.done.set_exception(exc or ConnectionResetError("closed by Redis"))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._fail(exc or ConnectionResetError("closed by Redis"))
 
     def data_received(self, data: bytes) -> None:
         try:

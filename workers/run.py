@@ -254,6 +254,8 @@ class Run:
                 async with aclosing(stream):
                     async for items in stream:
                         self._timeline.note_connected(self.tools.clock())
+                        if not items and self.outbox.is_settled:
+                            continue
                         is_first = self._timeline.first_token_s is None
                         for item in items:
                             self._push(item)
