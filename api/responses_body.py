@@ -48,6 +48,10 @@ class ResponseAsked(Asked):
     is_background: bool = False
     previous: str = ""
 
+    @property
+    def is_read(self) -> bool:
+        return self.is_stream or not self.is_background
+
 
 def parse_response(body: dict[str, Any], *, grace_s: float) -> ResponseAsked:
     """Read the members of a new response.

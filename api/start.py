@@ -31,6 +31,11 @@ class Asked:
     request: Request
     grace_s: float | None = None
 
+    @property
+    def is_read(self) -> bool:
+        """Whether this very request is answered from the log."""
+        return True
+
 
 AskedT = TypeVar("AskedT", bound=Asked)
 
@@ -79,7 +84,7 @@ async def start(
         idempotency_key=key or "",
         grace_s=asked.grace_s,
     )
-    accepted = await node.accept(new, is_read=True)
+    accepted = await node.accept(new, is_read=asked.is_read)
     async with answering():
         return accepted.meta or await node.meta(accepted.generation_id, owner), asked
 

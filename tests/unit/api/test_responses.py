@@ -33,6 +33,20 @@ def params(**members: Any) -> dict[str, Any]:
     return decode_request(accepted(**members).request).params
 
 
+@pytest.mark.parametrize(
+    ("is_stream", "is_background"), [(False, False), (True, False), (True, True)]
+)
+def test_what_is_answered_from_the_log_is_read_at_once(
+    is_stream: bool, is_background: bool
+) -> None:
+    body = {"input": "Hi", "stream": is_stream, "background": is_background}
+    assert parse_response(body, grace_s=5.0).is_read
+
+
+def test_a_response_in_the_background_is_read_by_nobody_yet() -> None:
+    assert not parse_response({"input": "Hi", "background": True}, grace_s=5.0).is_read
+
+
 def test_members_go_to_the_backend_in_the_form_that_it_takes() -> None:
     schema = {"name": "n", "schema": {"type": "object"}, "strict": True}
     tool = {"name": "f", "parameters": {"type": "object"}, "strict": True}
