@@ -175,6 +175,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.stall.stop()
 
     def handle_websocket_upgrade(self) -> None:
+        if self._running is not None and not self._running.response_complete:
+            # uvicorn would switch in mid-answer, and nobody would ever tell whoever writes that.
+            self.send_400_response("")
+            return
         self.stall.stop()
         super().handle_websocket_upgrade()
         self.parser = None  # type: ignore[assignment]  # it holds us, and nobody else does now

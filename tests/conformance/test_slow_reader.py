@@ -17,7 +17,7 @@ from tests.support.sse import SseParser
 from tests.support.wait import until
 
 # More than the kernel's buffers can hold, while the reader's limit is 64 kB.
-FLOOD = demo_body(60_000, 12_000)
+FLOOD = demo_body(120_000, 20_000)
 
 
 @pytest.fixture(scope="module")

@@ -190,6 +190,19 @@ async def test_a_peer_that_leaves_after_a_body_that_nobody_reads_is_forgotten(
     await until(lambda: app.is_empty, 5)
 
 
+@pytest.mark.parametrize("hands_over", [True, False])
+async def test_a_socket_cannot_be_had_in_the_middle_of_an_answer(hands_over: bool) -> None:
+    async with streaming(hands_over=hands_over) as (app, port):
+        async with connected(port) as peer:
+            await begun(app, peer)
+            await settle()
+            peer.say(handshake())
+            rest = await peer.rest()
+
+            assert b" 101 " not in rest and ENDED not in rest
+            await until(lambda: app.is_empty, 5)
+
+
 async def test_a_peer_that_ends_its_side_has_left(served: tuple[App, int]) -> None:
     app, port = served
     async with connected(port) as peer:
