@@ -57,7 +57,7 @@ class JobsWorker(Worker):
 
     async def main(self) -> None:
         self.ctx["redis"] = self.pool
-        while True:
+        while self.allow_pick_jobs:
             self.woken.clear()
             self._follow_clock()
             try:
@@ -69,6 +69,11 @@ class JobsWorker(Worker):
             except UnicodeDecodeError:
                 pause_s = 0 if await self._drop_unreadable() else POLL_S
             await pause(self.woken, pause_s)
+
+    def retire(self) -> None:
+        """Take no more jobs; `main` returns after its present look, which is not cut in two."""
+        self.allow_pick_jobs = False
+        self.woken.set()
 
     async def _drop_unreadable(self) -> int:
         """Take off the queue what is no id of a job: arq would stumble over it each time."""

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 SWEEP_EVERY_S = 2
 SWEEP_TIMEOUT_S = 20
 LOOK_S = 1
+RETIRE_S = 1.0  # for a look at the queue that is under way; Redis may be away
 
 
 async def sweep(ctx: dict[Any, Any]) -> int:
@@ -121,11 +122,12 @@ async def work(
         looking = tasks.create_task(_look(worker, redis, sources))
         await stopping.wait()
         looking.cancel()
-        worker.allow_pick_jobs = False
+        worker.retire()
         if worker.tasks:
             await asyncio.wait(list(worker.tasks.values()), timeout=drain_s)
         for job in worker.tasks.values():
             job.cancel()
+        await asyncio.wait([working], timeout=RETIRE_S)
         working.cancel()
     try:
         await worker.close()

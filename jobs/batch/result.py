@@ -72,7 +72,9 @@ def answered(source: Source, meta: Meta, log: Sequence[Entry]) -> tuple[Result, 
     counted = tuple((snapshot.usage or {}).values()) or (0, 0, 0)
     prompt, output, total = counted
     failure = failure_of(end)
-    if failure is None:
+    if failure is not None and failure.code == "queue_timeout":
+        result = never_done(source, EXPIRED)  # a line waits as long as its batch may
+    elif failure is None:
         body = _body(source.endpoint, meta, snapshot, log)
         said = _response(200, source.generation_id, body)
         result = Result(_line(source, said, None), end.status)

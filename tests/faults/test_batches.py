@@ -105,7 +105,7 @@ class Run:
             pid = int(name.decode().rpartition("-")[2]) if name and token else 0
             return next((role for role in self.cluster.jobs if role.pid == pid), None)
 
-        role = await until(look, 10, "a holder")
+        role = await until(look, 20, "a holder")
         assert role is not None
         return role
 

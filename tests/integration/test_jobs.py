@@ -177,6 +177,28 @@ async def test_two_schedulers_at_one_tick_make_one_pass(settings, real_redis, sh
     assert len(set(ticks)) == len(ticks)
 
 
+async def test_a_look_at_the_queue_is_not_cut_in_two(settings, real_redis, monkeypatch):
+    """arq looks in transactions: one that is cancelled half-way keeps its connection."""
+    worker = build_worker(settings, Passes())
+    looking, may_end, ends = asyncio.Event(), asyncio.Event(), []
+
+    async def look():
+        looking.set()
+        try:
+            await may_end.wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+        ends.append("done")
+
+    monkeypatch.setattr(worker, "_poll_iteration", look)
+    async with running(worker, real_redis):
+        await asyncio.wait_for(looking.wait(), DEADLINE_S)
+        asyncio.get_running_loop().call_later(0.05, may_end.set)
+
+    assert ends == ["done"]
+
+
 async def test_a_pass_that_fails_is_made_again(settings, real_redis, short_polls, caplog):
     passes = Passes(error=ValueError("an accident"))
     async with running(build_worker(settings, passes), real_redis):

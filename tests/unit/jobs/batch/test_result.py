@@ -84,6 +84,14 @@ def test_a_failure_is_the_answer_that_the_endpoint_would_give() -> None:
     assert row["error"] == {"code": "upstream_timeout", "message": "as told"}
 
 
+def test_a_line_that_no_worker_took_within_the_window_is_one_that_was_never_done() -> None:
+    end = failed("queue_timeout", retryable=True)
+
+    result, _ = answered(source(), meta(status=b"failed"), log(end))
+
+    assert json.loads(result.raw) == json.loads(never_done(source(), EXPIRED).raw)
+
+
 def test_a_line_that_somebody_has_cancelled_is_a_failure() -> None:
     result, end = answered(source(), meta(status=b"cancelled"), log(End("cancelled", "cancelled")))
 
