@@ -16,6 +16,7 @@ Knows nothing of deadlines for what a peer owes us, nor of generations. Written 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -31,6 +32,11 @@ _HEAD_TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-type: application/json\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 )
+
+
+# What Java's HTTP client and curl's --http2 ask for beside every plain request. A server may ignore
+# it (RFC 9110, 7.8); the parser would take the body for another protocol's.
+_H2C = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|$)", re.IGNORECASE)
 
 
 class HeadTooLarge(Exception):
@@ -89,6 +95,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._is_silent = True
+        if b"h2c" in data and not self.is_in_body:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _H2C.sub(b"", head) + end + rest
         super().data_received(data)
         if self._is_silent and not self.transport.is_closing():
             self._kept_bytes += len(data)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 import hiredis
 from redis._parsers import BaseParser
 from redis.asyncio.connection import SSLConnection, parse_url
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.errors import Unavailable
 
@@ -114,12 +115,16 @@ class Line:
             if connection is None or connection.is_lost:
                 async with asyncio.timeout(self._answer_s):
                     connection = await self._connect()
-            return await connection.ask(requests, count)
+            answers = await connection.ask(requests, count)
         except TimeoutError as exc:
             self._give_up()
             raise Unavailable("Redis cannot be reached: no answer in time") from exc
         except (OSError, hiredis.HiredisError) as exc:
             raise Unavailable(f"Redis cannot be reached: {exc}") from exc
+        for answer in answers:
+            if isinstance(answer, RedisConnectionError):  # it loads its data, or lets nobody in
+                raise Unavailable(f"Redis cannot be reached: {answer}") from answer
+        return answers
 
     async def run(self, commands: Sequence[Sequence[bytes | str | int]]) -> list[Any]:
         """Send commands in one write; their answers in order, error replies among them.

@@ -53,9 +53,11 @@ class Echo:
                 pass
             self.release.set()
         if scope["method"] == "POST" and scope["path"] != "/early":
-            while (await receive()).get("more_body", False):
+            while (message := await receive()).get("more_body", False):
                 pass
         body = b"x" * LARGE_BYTES if scope["path"] == "/large" else b"ok"
+        if scope["path"] == "/body":
+            body = message["body"]
         headers = [(b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

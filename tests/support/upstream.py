@@ -68,6 +68,7 @@ class Upstream:
         refusal: every request is answered 401 with this body.
         redirect: every request is answered 307 to this address.
         hang_up_next: the next request is read and its connection closed without a word.
+        hang_up_on_reuse: so is every request that is not the first on its connection.
     """
 
     def __init__(self, *, port: int = 0, raw: list[bytes] | None = None) -> None:
@@ -76,9 +77,10 @@ class Upstream:
         self.keep_open = False
         self.refusal = b""
         self.redirect = ""
-        self.hang_up_next = False
+        self.hang_up_next = self.hang_up_on_reuse = False
         self.port = port
         self.connections = 0
+        self._used: set[int] = set()
         self._faults: Counter[str] = Counter()
         self._tasks: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
 
@@ -121,9 +123,10 @@ class Upstream:
         request = await _read_request(reader)
         if request is None:
             return False
-        if self.hang_up_next:
+        if self.hang_up_next or (self.hang_up_on_reuse and connection in self._used):
             self.hang_up_next = False
             return False
+        self._used.add(connection)
         line, headers, raw_body = request
         if "/chat/completions" not in line:
             content = self._records() if "/calls" in line else b'{"object":"list","data":[]}'

@@ -166,11 +166,10 @@ class Exchange(asyncio.Protocol):
             self._timer = None
 
     def _fail(self, error: Exception) -> None:
-        """What has come stands; whoever waits for more is told."""
+        """What has come stands, and is read first; whoever waits for more is told."""
         self._error = self._error or error
         self._is_spoilt = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(self._error)
+        self._wake()
 
     # What the transport says
 

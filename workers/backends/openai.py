@@ -56,7 +56,7 @@ class OpenAIBackend:
             headers["Authorization"] = f"Bearer {key}"
         self._target: Target | None = None
         with suppress(AddressInvalid):  # each attempt says so
-            self._target = Target(model.base_url.rstrip("/") + "/chat/completions", headers)
+            self._target = Target(model.base_url, "/chat/completions", headers)
 
     async def stream(
         self, request: Request, *, prefix: str, seed: str
@@ -98,14 +98,15 @@ class OpenAIBackend:
         """
         request = target.request(body)
         for tries_left in reversed(range(TRIES_MAX)):
-            exchange = self._http.idle(target.origin)
+            # The last try has a connection of its own: all that lie idle may have been closed.
+            exchange = self._http.idle(target.origin) if tries_left else None
             is_reused = exchange is not None
             if exchange is None:
                 exchange = await self._connect(target, limits)
             try:
                 await self._ask(exchange, request, limits)
             except Broken as exc:
-                if is_reused and tries_left and exc.is_untouched:
+                if is_reused and exc.is_untouched:
                     continue
                 raise BackendError("upstream_error", f"the backend did not answer: {exc}") from exc
             if 200 <= exchange.status < 300:

@@ -44,13 +44,14 @@ class Target:
     """A URL as requests to it need it.
 
     Args:
+        below: what follows the URL's own path.
         headers: sent with every request.
 
     Raises:
         AddressInvalid: it has no host, or nothing can be there.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, below: str, headers: Mapping[str, str]) -> None:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
@@ -60,7 +61,7 @@ class Target:
         if name.split() != [name] or not name.isprintable():
             raise AddressInvalid(url)
         self.origin = Origin(name, port, parts.scheme == "https")
-        path = quote(parts.path, safe=_PATH_SAFE) or "/"
+        path = quote(parts.path.rstrip("/") + below, safe=_PATH_SAFE) or "/"
         query = f"?{quote(parts.query, safe=_PATH_SAFE + '?')}" if parts.query else ""
         authority = f"[{name}]" if ":" in name else name
         if port != _PORTS[parts.scheme]:

@@ -120,6 +120,15 @@ async def test_an_endless_head_is_431() -> None:
         assert b" 200 " not in await peer.rest()  # the 431 may be lost to the reset
 
 
+async def test_a_request_that_would_also_speak_http_2_is_served_as_it_is(port: int) -> None:
+    """What Java's client and curl --http2 send; the body is the request's (RFC 9110, 7.8)."""
+    asks = b"connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nhttp2-settings: AAMA\r\n"
+    async with connected(port) as peer:
+        for _ in range(2):
+            peer.say(b"POST /body HTTP/1.1\r\nhost: x\r\n" + asks + b"content-length: 3\r\n\r\nh2c")
+            assert (await peer.until(b"h2c")).startswith(b"HTTP/1.1 200")
+
+
 async def test_a_large_body_is_no_head(port: int) -> None:
     async with connected(port) as peer:
         peer.say(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 500000\r\n\r\n" + b"x" * 500_000)

@@ -103,6 +103,21 @@ async def test_a_password_is_sent_first():
         await wrong.aclose()
 
 
+async def test_a_server_that_loads_its_data_is_unavailable():
+    async def refuse(reader, writer):
+        while await reader.read(1_000):
+            writer.write(b"-LOADING Redis is loading the dataset in memory\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    line = Line(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", answer_s=5.0)
+    with pytest.raises(Unavailable, match="loading"):
+        await line.ask(commands("PING"), 1)
+    await line.aclose()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_replies_cut_anywhere_are_put_together():
     """Through a proxy that delays: chunks do not respect replies."""
     with RedisServer(tcp=True) as server:

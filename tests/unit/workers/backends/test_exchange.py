@@ -140,6 +140,18 @@ async def test_a_body_that_breaks_off_says_so_after_what_came(
     assert not caught.value.is_untouched
 
 
+async def test_what_came_before_rubbish_stands(exchange: Connected) -> None:
+    head = asyncio.create_task(exchange.head(NEVER))
+    await asyncio.sleep(0)
+    exchange.data_received(CHUNKED + b"2\r\nhi\r\nno size\r\n")
+    await head
+    assert await exchange.read(NEVER) == b"hi"
+
+    with pytest.raises(Broken, match="no HTTP"):
+        await exchange.read(NEVER)
+    assert not exchange.finish()
+
+
 async def test_a_connection_that_closes_before_a_byte_is_untouched(exchange: Connected) -> None:
     waiting = asyncio.create_task(exchange.head(NEVER))
     await asyncio.sleep(0)

@@ -7,7 +7,7 @@ import gzip
 import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -448,6 +448,24 @@ async def test_a_connection_that_died_idle_costs_no_attempt(upstream: Upstream) 
 
     assert text_of(items) == expected_text("two")
     assert upstream.connections == 2
+
+
+async def test_many_connections_that_died_idle_cost_no_attempt(upstream: Upstream) -> None:
+    backend = backend_for(upstream.base_url)
+    async with AsyncExitStack() as stack:
+        for n in range(6):
+            stream = backend.stream(request(str(n)), prefix="", seed="")
+            stack.push_async_callback(read_on, stream)
+            await anext(stream)
+    assert upstream.connections == 6
+    upstream.hang_up_on_reuse = True
+
+    assert text_of(await read(backend, request("one"))) == expected_text("one")
+
+
+async def read_on(stream: AsyncIterator[list[Item]]) -> None:
+    async for _ in stream:
+        pass
 
 
 async def test_a_server_that_hangs_up_on_a_fresh_connection_is_a_failure(

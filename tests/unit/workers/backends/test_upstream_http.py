@@ -19,18 +19,18 @@ DEADLINE_S = 10.0
 @pytest.mark.parametrize(
     ("url", "origin", "line", "host"),
     [
-        ("http://a/v1", Origin("a", 80, False), "POST /v1 HTTP/1.1", "a"),
-        ("http://a:8000/v1", Origin("a", 8000, False), "POST /v1 HTTP/1.1", "a:8000"),
-        ("https://a", Origin("a", 443, True), "POST / HTTP/1.1", "a"),
-        ("https://[::1]:80/v1", Origin("::1", 80, True), "POST /v1 HTTP/1.1", "[::1]:80"),
+        ("http://a/v1", Origin("a", 80, False), "POST /v1/chat HTTP/1.1", "a"),
+        ("http://a:8000/v1", Origin("a", 8000, False), "POST /v1/chat HTTP/1.1", "a:8000"),
+        ("https://a", Origin("a", 443, True), "POST /chat HTTP/1.1", "a"),
+        ("https://[::1]:80/v1", Origin("::1", 80, True), "POST /v1/chat HTTP/1.1", "[::1]:80"),
         ("http://bücher.example/v1", Origin("xn--bcher-kva.example", 80, False),
-         "POST /v1 HTTP/1.1", "xn--bcher-kva.example"),
+         "POST /v1/chat HTTP/1.1", "xn--bcher-kva.example"),
         ("http://a/ü v%20/x?y=1 2", Origin("a", 80, False),
-         "POST /%C3%BC%20v%20/x?y=1%202 HTTP/1.1", "a"),
+         "POST /%C3%BC%20v%20/x/chat?y=1%202 HTTP/1.1", "a"),
     ],
 )  # fmt: skip
 def test_an_address_is_a_line_and_a_host(url: str, origin: Origin, line: str, host: str) -> None:
-    target = Target(url, {"A": "b"})
+    target = Target(url, "/chat", {"A": "b"})
 
     assert target.origin == origin
     expected = f"{line}\r\nHost: {host}\r\nA: b\r\nContent-Length: 2\r\n\r\nhi"
@@ -38,15 +38,17 @@ def test_an_address_is_a_line_and_a_host(url: str, origin: Origin, line: str, ho
 
 
 def test_a_user_in_the_address_is_a_header_unless_there_is_a_key() -> None:
-    assert b"\r\nAuthorization: Basic dTpwOnc=\r\n" in Target("http://u:p%3Aw@a", {}).request(b"")
-    request = Target("http://u:p@a", {"Authorization": "Bearer k"}).request(b"")
+    assert b"\r\nAuthorization: Basic dTpwOnc=\r\n" in Target("http://u:p%3Aw@a", "", {}).request(
+        b""
+    )
+    request = Target("http://u:p@a", "", {"Authorization": "Bearer k"}).request(b"")
     assert request.count(b"Authorization") == 1
 
 
 @pytest.mark.parametrize("url", ["", "a", "ftp://a", "http://", "http://a b", "http://a:x"])
 def test_an_address_that_leads_nowhere_is_refused(url: str) -> None:
     with pytest.raises(AddressInvalid):
-        Target(url, {})
+        Target(url, "", {})
 
 
 @asynccontextmanager
