@@ -66,13 +66,16 @@ class Server(uvicorn.Server):
         yield
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, *, shares_port: bool = False) -> int:
     """Run one API node until it is told to stop; return the exit code.
+
+    Args:
+        shares_port: other nodes listen on the same port, each with a socket of its own.
 
     Raises:
         ConfigurationError: it cannot start as configured.
     """
-    with listen(settings.host, settings.port) as listener:
+    with listen(settings.host, settings.port, is_shared=shares_port) as listener:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(run(settings, listener))
@@ -179,8 +182,8 @@ def take_signals() -> asyncio.Event:
     return stopping
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; port 0 takes a free one.
+def listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+    """Return a listening socket; port 0 takes a free one, a shared one may have others beside it.
 
     Raises:
         ConfigurationError: the port is taken, or the address is not this machine's.
@@ -194,6 +197,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigurationError(f"cannot listen on {host}: {exc.strerror}") from exc
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
         listener.setblocking(False)

@@ -49,6 +49,10 @@ def run(args: argparse.Namespace) -> int:
         ConfigurationError: a setting is wrong, or the command cannot work with it.
     """
     settings = with_flags(Settings.from_env(), args)
+    if args.command == "api" and args.processes != 1:
+        from cli.nodes import nodes
+
+        return nodes(settings, args.processes)
     if args.command in ROLES:
         return run_role(settings, args)
     if args.command == "up":
@@ -82,8 +86,10 @@ def run_role(settings: Settings, args: argparse.Namespace) -> int:
     if args.lifeline:
         lifeline.hold(settings.drain_s + 5.0)
     if args.command == "api":
-        from api.server import serve
-    elif args.command == "worker":
+        from api.server import serve as serve_node
+
+        return serve_node(settings, shares_port=args.share_port)
+    if args.command == "worker":
         from workers.main import serve
     else:
         from jobs.role import serve
@@ -146,6 +152,9 @@ def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         command.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
         if role == "api":
             _add_address(command, "where to listen (8000)")
+            many = "as many nodes on this one port; the kernel deals out connections (1)"
+            command.add_argument("--processes", type=int, default=1, metavar="N", help=many)
+            command.add_argument("--share-port", action="store_true", help=argparse.SUPPRESS)
 
 
 def _add_address(command: argparse.ArgumentParser, port_help: str) -> None:

@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -67,7 +68,7 @@ def up(
             settings = dataclasses.replace(settings, redis_url=server.url)
         roles = role_children(settings, ports, workers, command)
         stages = [[guard_child(server, settings)], roles] if server else [roles]
-        return asyncio.run(_supervise(settings, stages, ports))
+        return asyncio.run(supervise(settings, stages, "up", partial(greeting, settings, ports)))
 
 
 def role_children(
@@ -142,14 +143,23 @@ def listen_once(host: str, port: int, held: contextlib.ExitStack) -> int:
         raise ConfigurationError(f"cannot listen on {host} port {port}: {exc.strerror}") from exc
 
 
-async def _supervise(
-    settings: Settings, stages: Sequence[Sequence[Child]], ports: Sequence[int]
+async def supervise(
+    settings: Settings,
+    stages: Sequence[Sequence[Child]],
+    name: str,
+    greet: Callable[[float], list[str]],
 ) -> int:
+    """Run children until a signal; return the exit code.
+
+    Args:
+        name: of the command, in what it says.
+        greet: what the operator is told once all are ready, after so many seconds.
+    """
     began = time.monotonic()
     is_json = settings.log == "json" or (settings.log == "" and not sys.stderr.isatty())
     supervisor = Supervisor(
         child_environ(settings, "json" if is_json else "text"),
-        say=lambda line: write_lines(f"tailrace up: {line}"),
+        say=lambda line: write_lines(f"tailrace {name}: {line}"),
         relay=relay_json if is_json else relay_text,
     )
     loop = asyncio.get_running_loop()
@@ -160,11 +170,10 @@ async def _supervise(
             loop.add_signal_handler(number, supervisor.stop)
 
     def on_ready() -> None:
-        lines = greeting(settings, ports, time.monotonic() - began)
-        write_lines(*lines, stream=sys.stdout.fileno())
+        write_lines(*greet(time.monotonic() - began), stream=sys.stdout.fileno())
 
     code = await supervisor.run(stages, on_ready)
-    write_lines("tailrace up: ended")
+    write_lines(f"tailrace {name}: ended")
     return code
 
 
