@@ -96,13 +96,13 @@ class Run:
         await until(enough, deadline_s, f"{lines} lines done\n{self.cluster.report()}")
 
     async def holder(self) -> Role:
-        """The jobs process that runs it."""
+        """The jobs process that runs it, or ran it to its end."""
 
         async def look() -> Role | None:
             async with contextlib.aclosing(self.cluster.redis()) as redis:
-                name = await redis.hget(keys.meta(self.id), "worker")
-                token = await redis.hget(keys.meta(self.id), "token")
-            pid = int(name.decode().rpartition("-")[2]) if name and token else 0
+                names = ["worker", "token", "end"]
+                name, token, end = await redis.hmget(keys.meta(self.id), names)
+            pid = int(name.decode().rpartition("-")[2]) if name and (token or end) else 0
             return next((role for role in self.cluster.jobs if role.pid == pid), None)
 
         role = await until(look, 20, "a holder")
