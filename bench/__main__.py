@@ -132,7 +132,7 @@ def machine() -> dict[str, Any]:
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cores": len(cpu.CORES),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],  # a build's own name says nothing
         "python": platform.python_version(),
     }
 
