@@ -11,8 +11,15 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from cli.keeper import Child
-from cli.up import END_EXTRA_S, PER_ROLE_MAX, READY, Command, free_ports, role_command, supervise
+from cli.up import (
+    Command,
+    check_count,
+    free_ports,
+    role_child,
+    role_command,
+    supervise,
+    url_of,
+)
 from shared.errors import ConfigurationError
 from shared.settings import Settings
 
@@ -23,25 +30,15 @@ def nodes(settings: Settings, count: int, *, command: Command = role_command) ->
     Raises:
         ConfigurationError: the port is taken, no Redis is named, or a bad setting.
     """
-    if not 1 <= count <= PER_ROLE_MAX:
-        raise ConfigurationError(f"--processes must be from 1 to {PER_ROLE_MAX}, got {count}")
+    check_count("--processes", count)
     if not hasattr(socket, "SO_REUSEPORT"):
         raise ConfigurationError("--processes needs SO_REUSEPORT, which this system has not")
-    if not settings.redis_url:
-        raise ConfigurationError(
-            "TAILRACE_REDIS_URL is not set: name a server, or use `tailrace up`"
-        )
+    settings.named_redis_url()  # one line from here instead of one from every node
     (port,) = free_ports(settings.host, settings.port, 1)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     flags = ("--host", settings.host, "--port", str(port), "--share-port")
     children = [
-        Child(
-            name=f"api {number}",
-            argv=command("api", flags),
-            ready=READY["api"],
-            end_s=settings.drain_s + END_EXTRA_S,
-        )
+        role_child(settings, command, "api", f"api {number}", *flags)
         for number in range(1, count + 1)
     ]
-    ready = f"tailrace api ready on http://{host}:{port}, {count} processes"
+    ready = f"tailrace api ready on {url_of(settings.host, port)}, {count} processes"
     return asyncio.run(supervise(settings, [children], "api", lambda _: ["", ready]))

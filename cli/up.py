@@ -56,9 +56,8 @@ def up(
     Raises:
         ConfigurationError: a port is taken, no Redis to be had, or a bad setting.
     """
-    for name, count in (("--api", api), ("--workers", workers)):
-        if not 1 <= count <= PER_ROLE_MAX:
-            raise ConfigurationError(f"{name} must be from 1 to {PER_ROLE_MAX}, got {count}")
+    check_count("--api", api)
+    check_count("--workers", workers)
     load_models(settings.models)  # one line from here instead of one from every role
     ports = free_ports(settings.host, settings.port, api)
     with contextlib.ExitStack() as stack:
@@ -71,19 +70,31 @@ def up(
         return asyncio.run(supervise(settings, stages, "up", partial(greeting, settings, ports)))
 
 
+def check_count(name: str, count: int) -> None:
+    """Refuse a number of processes of one kind that makes no sense.
+
+    Raises:
+        ConfigurationError.
+    """
+    if not 1 <= count <= PER_ROLE_MAX:
+        raise ConfigurationError(f"{name} must be from 1 to {PER_ROLE_MAX}, got {count}")
+
+
+def role_child(settings: Settings, command: Command, role: str, name: str, *flags: str) -> Child:
+    """Describe one role process."""
+    return Child(
+        name=name,
+        argv=command(role, flags),
+        ready=READY[role],
+        end_s=settings.drain_s + END_EXTRA_S,
+    )
+
+
 def role_children(
     settings: Settings, ports: Sequence[int], workers: int, command: Command
 ) -> list[Child]:
     """Describe the role processes: an API node per port, the workers, one jobs role."""
-
-    def child(role: str, name: str, *flags: str) -> Child:
-        return Child(
-            name=name,
-            argv=command(role, flags),
-            ready=READY[role],
-            end_s=settings.drain_s + END_EXTRA_S,
-        )
-
+    child = partial(role_child, settings, command)
     return [
         *(
             child("api", f"api {port}", "--host", settings.host, "--port", str(port))
@@ -196,7 +207,7 @@ def child_environ(settings: Settings, log: str) -> dict[str, str]:
 def greeting(settings: Settings, ports: Sequence[int], took_s: float) -> list[str]:
     """Return what to do next, as lines that can be pasted."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
-    urls = [f"http://{f'[{host}]' if ':' in host else host}:{port}" for port in ports]
+    urls = [url_of(host, port) for port in ports]
     key = " -H 'authorization: Bearer YOUR-KEY'" if settings.api_keys else ""
     redis_cli = f"redis-cli {redis_address(settings.redis_url)}"
     return [
@@ -212,6 +223,10 @@ def greeting(settings: Settings, ports: Sequence[int], took_s: float) -> list[st
         "Ctrl-C drains and ends.",
         "",
     ]
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def redis_address(url: str) -> str:

@@ -51,18 +51,15 @@ def connect(settings: Settings, *, answer_s: float = ANSWER_S) -> Client:
     """Return a client; it connects when first used.
 
     Args:
-        answer_s: how long one answer may take, seconds; above the BLOCK of a blocking read.
+        answer_s: how long one answer may take, s.
 
     Raises:
         ConfigurationError: no URL, or one that redis-py cannot read.
     """
-    if not settings.redis_url:
-        raise ConfigurationError(
-            "TAILRACE_REDIS_URL is not set: name a server, or use `tailrace up`"
-        )
+    redis_url = settings.named_redis_url()
     try:
         client: Client = Redis.from_url(
-            settings.redis_url,
+            redis_url,
             protocol=2,
             decode_responses=False,
             socket_connect_timeout=CONNECT_S,

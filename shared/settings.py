@@ -120,6 +120,18 @@ class Settings:
         except ValueError:
             return False
 
+    def named_redis_url(self) -> str:
+        """Return the server's address.
+
+        Raises:
+            ConfigurationError: none is named.
+        """
+        if not self.redis_url:
+            raise ConfigurationError(
+                "TAILRACE_REDIS_URL is not set: name a server, or use `tailrace up`"
+            )
+        return self.redis_url
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read settings from `environ` (default: the process's); what is missing keeps its default.
