@@ -17,7 +17,7 @@ PARALLEL := $(if $(ARGS),,-n 2 --dist loadfile)
 PLOTS := .venv/plots/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test clients conform test-redis soak bench plots check style types format lock clean
+.PHONY: help setup up test clients conform hostile test-redis soak bench plots check style types format lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -41,6 +41,9 @@ test-redis: $(STAMP) ## Run what needs a server again, on Debian's redis-server
 
 conform: $(STAMP) ## The same and the contract, at a deployment: BASE_URL=… OTHER_URL=… KEY=…
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients $(if $(BASE_URL),tests/conformance $(DEPLOYMENT)) $(ARGS)
+
+hostile: $(STAMP) ## Attack: our own nodes, or any deployment by BASE_URL=… OTHER_URL=… KEY=…
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/hostile $(if $(BASE_URL),$(DEPLOYMENT)) $(ARGS)
 
 DEPLOYMENT = --base-url $(BASE_URL) $(if $(OTHER_URL),--other-url $(OTHER_URL)) $(if $(KEY),--key $(KEY))
 

@@ -2,11 +2,17 @@
 
 The worker's demo answers at once, so that a generation that a fuzzer starts by accident is over
 before the next one.
+
+With `--base-url` the attacks run against that deployment instead (`make hostile BASE_URL=…`). Tests
+that look inside the process or need settings of their own are left out of such a run: they are the
+tests that ask for one of the fixtures in `INSIDE`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -17,6 +23,25 @@ from tests.support.wait import until
 
 QUICK = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s = 0\n'
 REDIS_MAX = 40  # connections to Redis that are kept for as many requests at once
+INSIDE = {"node", "cluster", "own_cluster"}
+
+OwnCluster = Callable[..., contextlib.AbstractAsyncContextManager[Cluster]]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Against a deployment of somebody's, keep the tests that need nothing but its URL."""
+    if not config.getoption("--base-url"):
+        return
+    here = [item for item in items if "hostile" in item.path.parts]
+    inside = [item for item in here if INSIDE & set(_asked_for(item))]
+    config.hook.pytest_deselected(items=inside)
+    items[:] = [item for item in items if item not in inside]
+
+
+def _asked_for(item: pytest.Item) -> Iterator[str]:
+    if isinstance(item, pytest.Function):
+        # hypothesis wraps the function; what it wraps names the fixtures.
+        yield from inspect.signature(inspect.unwrap(item.function)).parameters
 
 
 @pytest.fixture(scope="session")
@@ -26,15 +51,28 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 
 @pytest.fixture(scope="module")
-async def cluster() -> AsyncIterator[Cluster]:
+async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster | None]:
+    """The node and its worker; None where `--base-url` names a deployment."""
+    if request.config.getoption("--base-url"):
+        yield None
+        return
     settings = {"heartbeat_s": "15", "hub_bytes_max": "4000000"}
     async with Cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def own_cluster() -> OwnCluster:
+    """Start a cluster with settings of its own: `async with own_cluster(settings={…})`."""
+    return Cluster
+
+
 @pytest.fixture
-async def node(cluster: Cluster) -> AsyncIterator[Role]:
+async def node(cluster: Cluster | None) -> AsyncIterator[Role | None]:
     """The process. A test fails by what it leaves open, or by a line at the level error."""
+    if cluster is None:
+        yield None
+        return
     role = cluster.api[0]
     pid = role.pid
     yield role
@@ -45,8 +83,15 @@ async def node(cluster: Cluster) -> AsyncIterator[Role]:
 
 
 @pytest.fixture
-async def api(node: Role) -> AsyncIterator[Outsider]:
-    async with Outsider(node.url) as outsider:
+async def api(node: Role | None, request: pytest.FixtureRequest) -> AsyncIterator[Outsider]:
+    """A client of the node under attack: ours, or the one that `--base-url` names."""
+    option = request.config.getoption
+    target = (
+        (node.url, "", "")
+        if node
+        else (option("--base-url"), option("--other-url"), option("--key"))
+    )
+    async with Outsider(*target) as outsider:
         yield outsider
 
 
