@@ -92,25 +92,34 @@ def table_rows(text: str) -> dict[str, list[str]]:
 # Settings
 
 
-@pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
-def test_every_setting_is_described_with_its_default(field: Any) -> None:
-    default, *_ = table_rows(page("docs/operations.md"))[PREFIX + field.name.upper()]
-    value = field.default
-    shown = f"{value:g}" if isinstance(value, float) else str(value)
+def test_every_setting_is_described_with_its_default() -> None:
+    rows = table_rows(page("docs/operations.md"))
+    wrong = {}
+    for field in fields(Settings):
+        described = rows.get(PREFIX + field.name.upper(), ["no row"])[0]
+        value = field.default
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        if described != (f"`{shown}`" if shown else "none"):
+            wrong[field.name] = described
 
-    assert default == (f"`{shown}`" if shown else "none")
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
-def test_every_variable_named_is_a_setting(path: Path) -> None:
+def test_every_variable_named_is_a_setting() -> None:
     known = {PREFIX + field.name.upper() for field in fields(Settings)}
+    wrong = {
+        name_of(path): unknown
+        for path in PAGES
+        if (unknown := set(re.findall(r"TAILRACE_[A-Z_]*[A-Z]", path.read_text())) - known)
+    }
 
-    assert set(re.findall(r"TAILRACE_[A-Z_]*[A-Z]", path.read_text())) <= known
+    assert not wrong
 
 
-@pytest.mark.parametrize("name", NOT_YET)
-def test_what_is_refused_as_not_built_yet_is_named(name: str) -> None:
-    assert f"`{name}`" in page("docs/protocol.md")
+def test_every_setting_of_a_later_version_is_named() -> None:
+    missing = [name for name in NOT_YET if f"`{name}`" not in page("docs/protocol.md")]
+
+    assert not missing
 
 
 # The interface
@@ -152,14 +161,20 @@ def test_every_error_code_is_described() -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("code", CODES)
-def test_the_table_of_codes_has_status_and_close_code(code: str) -> None:
-    status, close, retryable, *_ = table_rows(page("docs/protocol.md"))[code]
-    row = CODES[code]
+def test_the_table_of_codes_has_status_and_close_code() -> None:
+    rows = table_rows(page("docs/protocol.md"))
+    wrong = []
+    for code, row in CODES.items():
+        status, close, retryable, *_ = rows[code]
+        is_true = (
+            status == (str(row.status) if row.status else "–")
+            and (not row.close or str(row.close) in close)
+            and retryable == ("yes" if row.is_retryable else "no")
+        )
+        if not is_true:
+            wrong.append((code, status, close, retryable, row))
 
-    assert status == (str(row.status) if row.status else "–")
-    assert not row.close or str(row.close) in close
-    assert retryable == ("yes" if row.is_retryable else "no")
+    assert not wrong
 
 
 def test_every_close_code_is_described() -> None:
@@ -169,16 +184,27 @@ def test_every_close_code_is_described() -> None:
     assert {row.close for row in CODES.values() if row.close} <= described
 
 
-@pytest.mark.parametrize("path", DOCUMENT["paths"])
-def test_every_route_is_described(path: str) -> None:
-    assert re.search(rf"`(?:GET |POST )?{re.escape(path)}`", page("docs/protocol.md"))
+def test_every_route_is_described() -> None:
+    text = page("docs/protocol.md")
+    missing = [
+        path
+        for path in DOCUMENT["paths"]
+        if not re.search(rf"`(?:GET |POST )?{re.escape(path)}`", text)
+    ]
+
+    assert not missing
 
 
-@pytest.mark.parametrize("event", get_args(events.AnyEvent), ids=lambda event: event.__name__)
-def test_every_event_is_described_with_its_members(event: type[events.Event]) -> None:
-    members, _ = table_rows(page("docs/protocol.md"))[event.__struct_config__.tag]
+def test_every_event_is_described_with_its_members() -> None:
+    rows = table_rows(page("docs/protocol.md"))
+    wrong = {}
+    for event in get_args(events.AnyEvent):
+        members, _ = rows[event.__struct_config__.tag]
+        described = set(re.findall(r"`(\w+)\??`", members))
+        if described != set(event.__struct_fields__):
+            wrong[event.__name__] = described
 
-    assert set(re.findall(r"`(\w+)\??`", members)) == set(event.__struct_fields__)
+    assert not wrong
 
 
 # What operators see
@@ -229,36 +255,58 @@ def test_the_log_events_described_are_those_there_are() -> None:
 # The pages themselves
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
-def test_every_link_leads_somewhere(path: Path) -> None:
-    for link in LINK.findall(prose(path.read_text())):
-        name, _, fragment = link.partition("#")
-        target = (path.parent / name).resolve() if name else path
+def test_every_link_leads_somewhere() -> None:
+    broken = []
+    for path in PAGES:
+        for link in LINK.findall(prose(path.read_text())):
+            name, _, fragment = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            has_heading = not fragment or (
+                target.exists() and fragment in map(anchor, headings(target))
+            )
+            if not target.exists() or not has_heading:
+                broken.append(f"{name_of(path)}: {link}")
 
-        assert target.exists(), link
-        assert not fragment or fragment in map(anchor, headings(target)), link
+    assert not broken
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
-def test_every_path_named_exists(path: Path) -> None:
-    for name in PATH.findall(path.read_text()):
-        assert (ROOT / name).exists(), name
+def test_every_path_named_exists() -> None:
+    missing = [
+        f"{name_of(path)}: {name}"
+        for path in PAGES
+        for name in PATH.findall(path.read_text())
+        if not (ROOT / name).exists()
+    ]
+
+    assert not missing
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=name_of)
-def test_what_the_code_refers_to_is_there(path: Path) -> None:
+def test_every_page_and_heading_that_the_code_names_exists() -> None:
     """`docs/architecture.md, "The hub"` names a page and a heading."""
-    text = " ".join(path.read_text().replace('"""', " ").split())
-    for name, *titles in REFERENCE.findall(text):
-        assert (ROOT / name).exists(), name
-        for title in filter(None, titles):
-            assert title in headings(ROOT / name), f"{name}, {title!r}"
+    missing = []
+    for path in [*SOURCES, *SCRIPTS]:
+        text = " ".join(path.read_text().replace('"""', " ").split())
+        for name, *titles in REFERENCE.findall(text):
+            if not (ROOT / name).exists():
+                missing.append(f"{name_of(path)}: {name}")
+                continue
+            found = headings(ROOT / name)
+            missing += [f"{name_of(path)}: {name}, {t!r}" for t in titles if t and t not in found]
+
+    assert not missing
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_tests_that_the_code_names_are_there(path: Path) -> None:
-    for name in re.findall(r"\btests/[\w/]+\.py", path.read_text()):
-        assert (ROOT / name).exists(), name
+def test_every_file_that_the_code_names_exists() -> None:
+    """A comment that names a module of ours, or a test, by its path."""
+    named = re.compile(r"\b((?:tests|api|shared|workers|jobs|cli)/[\w/]+\.(?:py|lua|js))\b")
+    missing = [
+        f"{name_of(path)}: {name}"
+        for path in [*SOURCES, *SCRIPTS]
+        for name in named.findall(path.read_text())
+        if not (ROOT / name).exists()
+    ]
+
+    assert not missing
 
 
 def make_targets() -> set[str]:
@@ -273,13 +321,15 @@ def test_every_make_target_is_described() -> None:
     } == make_targets()
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
-def test_every_make_target_named_exists(path: Path) -> None:
-    text = path.read_text()
-    named = {name for block in shell_blocks(path) for name in MAKE.findall(block)}
-    named |= set(re.findall(r"`make ([a-z-]+)", text))
+def test_every_make_target_named_exists() -> None:
+    wrong = {}
+    for path in PAGES:
+        named = {name for block in shell_blocks(path) for name in MAKE.findall(block)}
+        named |= set(re.findall(r"`make ([a-z-]+)", path.read_text()))
+        if unknown := named - make_targets():
+            wrong[name_of(path)] = unknown
 
-    assert named <= make_targets()
+    assert not wrong
 
 
 def test_every_dependency_has_its_reason() -> None:
@@ -295,21 +345,26 @@ def test_every_dependency_has_its_reason() -> None:
 # Commands
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
-def test_shell_blocks_are_valid(path: Path) -> None:
-    for block in shell_blocks(path):
-        done = subprocess.run(
-            ["bash", "-n"], input=block, text=True, capture_output=True, check=False
-        )
+def test_shell_blocks_are_valid() -> None:
+    wrong = []
+    for path in PAGES:
+        for block in shell_blocks(path):
+            done = subprocess.run(
+                ["bash", "-n"], input=block, text=True, capture_output=True, check=False
+            )
+            if done.returncode:
+                wrong.append(f"{name_of(path)}: {done.stderr}{block}")
 
-        assert done.returncode == 0, f"{done.stderr}{block}"
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
-def test_commands_of_ours_are_understood(path: Path) -> None:
-    for block in shell_blocks(path):
-        for line in re.findall(r"^(?:TAILRACE_\w+=\S+ )*\.venv/bin/tailrace (.*)$", block, re.M):
-            build_parser().parse_args(shlex.split(line))
+def test_commands_of_ours_are_understood() -> None:
+    for path in PAGES:
+        for block in shell_blocks(path):
+            for line in re.findall(
+                r"^(?:TAILRACE_\w+=\S+ )*\.venv/bin/tailrace (.*)$", block, re.M
+            ):
+                build_parser().parse_args(shlex.split(line))  # ends the test where it is wrong
 
 
 @pytest.fixture(scope="module")

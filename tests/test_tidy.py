@@ -1,9 +1,15 @@
-"""The rules of docs/style.md that a program can check."""
+"""The rules of docs/style.md that a program can check: one test for each rule.
+
+Each test collects every place that breaks its rule and fails with the whole list, so that one run
+shows all the work that is left.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,104 +26,138 @@ MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
 SLEEPS = ("asyncio.sleep", "anyio.sleep", "time.sleep", "sleep")
 ENVIRONMENT = re.compile(r"\bos\.environ\b|\bos\.getenv\b|\benviron\[")
+UNOWNED_TASK = re.compile(r"\b(asyncio|loop)\.(create_task|ensure_future|gather)\(")
+PUT_OFF = re.compile(rf"\b({'|'.join(['TO' + 'DO', 'FIX' + 'ME', 'XX' + 'X', 'HA' + 'CK'])})\b")
 
 MODULES = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
-def name_of(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
-def imported_packages(tree: ast.AST) -> set[str]:
+def nodes(path: Path, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
+    return (node for node in ast.walk(parsed(path)) if isinstance(node, kinds))
+
+
+def place(path: Path, line: int = 0) -> str:
+    """Return `api/app.py:12`, which an editor opens."""
+    return f"{path.relative_to(ROOT)}{f':{line}' if line else ''}"
+
+
+def imported_packages(path: Path) -> set[str]:
     """Return which of our packages a module imports, also inside functions."""
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes(path, ast.Import, ast.ImportFrom):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            found.add((node.module or "").split(".")[0])
-    return found & {*MAY_IMPORT, "tests"}
+            found.add((node.module or "relative import").split(".")[0])
+    return found & {*MAY_IMPORT, "tests", "relative import"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_go_one_way(path: Path) -> None:
+def test_imports_go_one_way() -> None:
     """api -> shared <- workers; the command line may import all; nobody imports the tests."""
-    tree = ast.parse(path.read_text())
+    wrong = {
+        place(path): found
+        for path in MODULES
+        if (found := imported_packages(path) - MAY_IMPORT[path.relative_to(ROOT).parts[0]])
+    }
 
-    assert imported_packages(tree) <= MAY_IMPORT[path.relative_to(ROOT).parts[0]]
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_says_what_it_is_for_and_stays_small(path: Path) -> None:
-    source = path.read_text()
-
-    assert not source.strip() or ast.get_docstring(ast.parse(source))
-    assert source.count("\n") <= MODULE_LINES_MAX
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_functions_stay_small(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno is not None
-            assert node.end_lineno - node.lineno + 1 <= FUNCTION_LINES_MAX, node.name
+def test_every_module_has_a_docstring() -> None:
+    silent = [
+        place(path)
+        for path in MODULES
+        if path.read_text().strip() and not ast.get_docstring(parsed(path))
+    ]
+
+    assert not silent
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_nothing_is_swallowed_whole(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ExceptHandler):
-            assert node.type is not None, f"line {node.lineno}: bare except"
+def test_modules_stay_small() -> None:
+    large = [place(path) for path in MODULES if path.read_text().count("\n") > MODULE_LINES_MAX]
+
+    assert not large
+
+
+def test_functions_stay_small() -> None:
+    large = [
+        f"{place(path, node.lineno)} {node.name}"
+        for path in MODULES
+        for node in nodes(path, ast.FunctionDef, ast.AsyncFunctionDef)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES_MAX
+    ]
+
+    assert not large
+
+
+def test_no_handler_catches_everything() -> None:
+    """A bare `except` and a `BaseException` that is not raised again swallow a cancellation."""
+    wrong = []
+    for path in MODULES:
+        for node in nodes(path, ast.ExceptHandler):
+            assert isinstance(node, ast.ExceptHandler)
             is_widest = isinstance(node.type, ast.Name) and node.type.id == "BaseException"
             raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+            if node.type is None or (is_widest and not raises):
+                wrong.append(place(path, node.lineno))
 
-            assert not is_widest or raises, f"line {node.lineno}: cancellation is swallowed"
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_every_task_has_an_owner(path: Path) -> None:
-    """Tasks are made by a TaskGroup; the loop's and asyncio's own `create_task` own nothing."""
-    source = path.read_text()
-
-    assert not re.search(r"\b(asyncio|loop)\.(create_task|ensure_future|gather)\(", source)
+    assert not wrong
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if path.name != "settings.py"], ids=name_of
-)
-def test_settings_alone_read_our_variables(path: Path) -> None:
+def test_every_task_has_an_owner() -> None:
+    """A TaskGroup creates tasks; the loop's and asyncio's own `create_task` own nothing."""
+    wrong = [place(path) for path in MODULES if UNOWNED_TASK.search(path.read_text())]
+
+    assert not wrong
+
+
+def test_settings_alone_read_our_variables() -> None:
     """Other variables may be read where a role is started: in `cli`, `serve` and the backends."""
-    for line in path.read_text().splitlines():
-        if ENVIRONMENT.search(line):
-            assert "TAILRACE_" not in line
+    wrong = [
+        place(path, number)
+        for path in MODULES
+        if path.name != "settings.py"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if ENVIRONMENT.search(line) and "TAILRACE_" in line
+    ]
+
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", [*MODULES, *TESTS], ids=name_of)
-def test_nothing_is_put_off_in_a_comment(path: Path) -> None:
-    words = "|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"])
+def test_nothing_is_put_off_in_a_comment() -> None:
+    wrong = [place(path) for path in [*MODULES, *TESTS] if PUT_OFF.search(path.read_text())]
 
-    assert not re.search(rf"\b({words})\b", path.read_text())
+    assert not wrong
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in TESTS if path.name.startswith("test_")], ids=name_of
-)
-def test_no_test_sleeps_to_wait(path: Path) -> None:
+def test_no_test_sleeps_to_wait() -> None:
     """Waiting has a condition and a deadline: tests/support/wait.py. `sleep(0)` only yields.
 
-    Where silence itself is what is tested, the line says so in a comment.
+    Where silence itself is tested, the line says so in a comment.
     """
-    source = path.read_text()
-    lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in SLEEPS:
+    wrong = []
+    for path in TESTS:
+        if not path.name.startswith("test_"):
+            continue
+        lines = path.read_text().splitlines()
+        for node in nodes(path, ast.Call):
+            assert isinstance(node, ast.Call)
+            if ast.unparse(node.func) not in SLEEPS:
+                continue
             is_zero = len(node.args) == 1 and ast.unparse(node.args[0]) == "0"
+            if not is_zero and "  # " not in lines[node.lineno - 1]:
+                wrong.append(place(path, node.lineno))
 
-            assert is_zero or "  # " in lines[node.lineno - 1], f"line {node.lineno}"
+    assert not wrong
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
-def test_every_module_is_looked_at(package: str) -> None:
+def test_every_package_is_checked(package: str) -> None:
     assert any(path.relative_to(ROOT).parts[0] == package for path in MODULES)
