@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from shared.errors import ConfigurationError
+from shared.url_hosts import read_hosts
 
 PREFIX = "TAILRACE_"
 REDIS_SCHEMES = ("redis", "rediss", "unix")
@@ -40,6 +41,7 @@ class Settings:
     auth: str = ""  # "off": listen beyond loopback without credentials
     api_keys: str = ""  # `key:owner` pairs separated by commas, or a file with one a line
     cors_origins: str = ""  # origins that may read and open sockets, comma-separated, or *
+    part_urls: str = ""  # whom URLs in prompts may name: empty: anybody, none, or hosts
     webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public
     log: str = ""  # text or json; empty: text on a terminal
     log_level: str = "info"  # debug, info, warning or error; token text only at debug
@@ -90,6 +92,7 @@ class Settings:
 
     def _check_choices(self) -> None:
         for name, allowed in (
+        read_hosts(self.part_urls)
             ("log", ("", "text", "json")),
             ("auth", ("", "off")),
             ("webhook_private", ("", "allow")),
