@@ -37,6 +37,8 @@ script stays within one cluster slot.
     tr:file:<id>         hash     one file: owner, bytes, created, filename, purpose, expires
     tr:files:<digest>    zset     an owner's files: id -> created, ms
     tr:files:expiry      zset     all files: id and <digest> -> expires, ms
+    tr:{files:<digest>}:expiries  zset  an owner's files that are counted: id -> expires, ms
+    tr:{files:<digest>}:sizes     hash  the same: id -> bytes; and `sum`
     tr:{<batch>}:batch   hash     one batch: status, counts, cursor, …; its log is as a generation's
     tr:{<batch>}:flight  hash     line -> offset, length, try
     tr:{<batch>}:parts   list     objects that hold results
@@ -66,9 +68,9 @@ SCHEDULES = "tr:{jobs}:schedules"
 SCHEDULES_UNFINISHED = "tr:{jobs}:unfinished:"
 HOOKS_WAITING = "tr:{jobs}:hooks:waiting"
 HOOKS_HOSTS = "tr:{jobs}:hooks:hosts"
+HOOKS_OWNERS = "tr:{jobs}:hooks:owners"
 BATCHES_ACTIVE = "tr:{jobs}:batches"
 FILES_EXPIRY = "tr:files:expiry"
-HOOKS_OWNERS = "tr:{jobs}:hooks:owners"
 
 
 def log(generation_id: str) -> str:
@@ -124,7 +126,19 @@ def file(file_id: str) -> str:
 
 
 def files(owner: str) -> str:
-    return f"tr:files:{_digest(owner)}"
+    return files_by(_digest(owner))
+
+
+def files_by(digest: str) -> str:
+    return f"tr:files:{digest}"
+
+
+def files_expiries(digest: str) -> str:
+    return f"tr:{{files:{digest}}}:expiries"
+
+
+def files_sizes(digest: str) -> str:
+    return f"tr:{{files:{digest}}}:sizes"
 
 
 def file_entry(file_id: str, owner: str) -> str:
@@ -133,9 +147,9 @@ def file_entry(file_id: str, owner: str) -> str:
 
 
 def split_file_entry(entry: str) -> tuple[str, str]:
-    """Return the file's id and the key of its owner's index."""
+    """Return the file's id and the digest of its owner."""
     file_id, _, digest = entry.partition(" ")
-    return file_id, f"tr:files:{digest}"
+    return file_id, digest
 
 
 def batch(batch_id: str) -> str:
@@ -204,14 +218,19 @@ def hooks_busy(host: str) -> str:
     return f"tr:{{jobs}}:hooks:busy:{_digest(host)}"
 
 
+def hooks_clock(owner: str, kind: str) -> str:
+    return f"tr:{{jobs}}:hooks:clock:{_digest(owner, kind)}"
+
+
 def owner(name: str) -> str:
     return f"tr:owner:{_digest(name)}"
+
+
+def digest_of(owner: str) -> str:
+    """Return what stands for an owner in keys and members."""
+    return _digest(owner)
 
 
 def _digest(*parts: str) -> str:
     """Names that clients choose become fixed-size key parts: no braces, no odd bytes, no growth."""
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:40]
-def hooks_clock(owner: str, kind: str) -> str:
-    return f"tr:{{jobs}}:hooks:clock:{_digest(owner, kind)}"
-
-
