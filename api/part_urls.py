@@ -25,9 +25,14 @@ TEXTS = frozenset(
     )
 )  # fmt: skip
 _ADDRESSES = ("url", "uri")  # also with an s at the end
+_HOLDING = (dict, list)
+LOOKED_AT_MAX = 5_000  # strings with a colon: a body of a megabyte could hold forty times as many
+_LAST_LETTERS = frozenset("lisLIS")
+_WEB = ("http", "https")
 # Parsers drop what stands around, and tabs and line ends anywhere.
-_DROPPED = re.compile(r"[\x00-\x20]+")
-_SCHEME = re.compile(r"https?:|[a-z][a-z0-9+.-]*:[/\\]", re.IGNORECASE | re.ASCII)
+_DROPPED = "".join(map(chr, range(33)))
+_DROPPING = str.maketrans("", "", _DROPPED)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}", re.IGNORECASE | re.ASCII)
 
 Trail: TypeAlias = "tuple[Trail, str | int] | None"
 
@@ -54,30 +59,77 @@ def check_urls(request: Request, settings: Settings) -> None:
 def _refused(value: dict[str, Any], hosts: UrlHosts) -> str | None:
     """Return where a URL stands that is not allowed.
 
-    Without recursion: how deep it goes is the client's choice. A trail becomes text only when it is
-    shown, because a body of a megabyte has hundreds of thousands of places.
+    Without recursion: how deep it goes is the client's choice. A body of a megabyte has hundreds of
+    thousands of places, so each costs little: trails become text only when they are shown.
+
+    Raises:
+        RequestError: 422, more could be a URL than is looked at.
     """
+    looked_at = 0
     waiting: list[tuple[Trail, str, Any]] = [(None, "", value)]
     while waiting:
         trail, name, found = waiting.pop()
-        is_array = isinstance(found, list)
-        inside: Iterable[tuple[Any, Any]] = enumerate(found) if is_array else found.items()
-        for key, inner in inside:
-            # What stands in an array has the array's name: `image_urls`, `stop`.
-            inner_name = name if is_array else key
-            if isinstance(inner, dict | list):
+        # What stands in an array has the array's name: `image_urls`, `stop`.
+        places = _in_array(name, found) if type(found) is list else _in_object(found)
+        for key, inner_name, inner in places:
+            if type(inner) in _HOLDING:
                 waiting.append(((trail, key), inner_name, inner))
-            elif isinstance(inner, str) and _is_url(inner_name, inner) and not hosts.allows(inner):
+                continue
+            looked_at += 1
+            if looked_at > LOOKED_AT_MAX:
+                raise request_error(
+                    "invalid_request", f"more than {LOOKED_AT_MAX} strings could be URLs"
+                )
+            if type(inner) is str and _is_url(inner_name, inner) and not hosts.allows(inner):
                 return _shown((trail, key))
     return None
+
+
+def _in_object(found: dict[str, Any]) -> Iterable[tuple[str | int, str, Any]]:
+    """The members that could be URLs or hold one: key, name, value."""
+    return (
+        (key, key, inner)
+        for key, inner in found.items()
+        if ((kind := type(inner)) is str and (":" in inner or _names_address(key)))
+        or ((kind is dict or kind is list) and inner)
+    )
+
+
+def _in_array(name: str, found: list[Any]) -> Iterable[tuple[str | int, str, Any]]:
+    # Long arrays of numbers or words are told at once, or a megabyte of them would hold the loop.
+    kinds = set(map(type, found))
+    if kinds.isdisjoint((dict, list, str)):
+        return []
+    if kinds == {str} and not _names_address(name) and ":" not in "".join(found):
+        return []
+    if name in TEXTS:
+        return ((at, name, inner) for at, inner in enumerate(found) if type(inner) in _HOLDING)
+    if _names_address(name):
+        return ((at, name, inner) for at, inner in enumerate(found) if inner)
+    return (
+        (at, name, inner)
+        for at, inner in enumerate(found)
+        if ((kind := type(inner)) is str and ":" in inner)
+        or ((kind is dict or kind is list) and inner)
+    )
+
+
+def _names_address(name: str) -> bool:
+    if name[-1:] not in _LAST_LETTERS or name in TEXTS:
+        return False
+    return name[-4:].lower().rstrip("s").endswith(_ADDRESSES)
 
 
 def _is_url(name: str, value: str) -> bool:
     if name in TEXTS or not value:
         return False
-    if name[-4:].lower().rstrip("s").endswith(_ADDRESSES):
+    if _names_address(name):
         return True
-    return ":" in value and _SCHEME.match(_DROPPED.sub("", value)) is not None
+    raw, colon, rest = value.partition(":")
+    scheme = raw.translate(_DROPPING)
+    if not colon or _SCHEME.fullmatch(scheme) is None:
+        return False
+    return scheme.lower() in _WEB or rest.lstrip(_DROPPED)[:1] in ("/", "\\")
 
 
 def _shown(trail: Trail) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.part_urls import check_urls
+from api.part_urls import LOOKED_AT_MAX, check_urls
 from shared.errors import RequestError
 from shared.request import Request
 from shared.settings import Settings
@@ -101,3 +101,11 @@ def test_how_deep_it_stands_does_not_matter() -> None:
         deep = {"a": [deep]}
 
     assert refusal(Request(said(), {"x": deep}))
+
+
+def test_more_than_is_looked_at_is_refused() -> None:
+    many = {"x": ["a:"] * (LOOKED_AT_MAX + 1)}
+
+    assert str(LOOKED_AT_MAX) in refusal(Request(said(), many))
+    check_urls(Request(said(), many), Settings())
+    check_urls(Request(said(), {"x": ["a"] * 10 * LOOKED_AT_MAX}), LISTED)
