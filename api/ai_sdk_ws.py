@@ -62,6 +62,7 @@ class AiSdkConversation(Conversation):
             asked.request,
             owner=self.owner,
             models=self.node.models,
+            settings=self.node.settings,
             idempotency_key=_idempotency_key(frame),
         )
         accepted = await self.node.accept(new, is_read=True)

@@ -157,6 +157,7 @@ class BatchRoutes:
             self._failed_lines(batch, record),
             bytes_max=OUTPUT_BYTES_MAX,
             file_id=derived_id("file-", new_id, "input"),
+            is_bounded=True,
         )
         metadata = msgspec.json.decode(batch.metadata) | {"redrive_of": batch.id}
         new = NewBatch(

@@ -22,6 +22,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from api.errors import request_error
+from api.part_urls import check_urls
 from api.schedule_body import is_scheduled
 from api.strict_json import decode_json
 from api.webhook_body import read_webhook
@@ -108,8 +109,8 @@ def parse_new_generation(
         raise wrong("run_at and cron are for POST /v1/generations and /v1/batches")
     request = Request(messages=_messages(body), params=check_params(body))
     return new_generation(
-        body, request, owner=owner, models=models, idempotency_key=idempotency_key,
-        webhook=read_webhook(body, settings),
+        body, request, owner=owner, models=models, settings=settings,
+        idempotency_key=idempotency_key, webhook=read_webhook(body, settings),
     )  # fmt: skip
 
 
@@ -135,6 +136,7 @@ def new_generation(
     *,
     owner: str,
     models: Mapping[str, Model],
+    settings: Settings,
     idempotency_key: str = "",
     grace_s: float | None = None,
     webhook: Webhook | None = None,
@@ -149,6 +151,7 @@ def new_generation(
     Raises:
         RequestError: 400, 404 `model_not_found` or 422.
     """
+    check_urls(request, settings)
     model, session, metadata = _model(body, models), _session(body), _metadata(body)
     priority = _priority(body)
     if "on_disconnect" in body:

@@ -136,6 +136,7 @@ class DeepChatConversation(Conversation):
             asked.request,
             owner=self.owner,
             models=self.node.models,
+            settings=self.node.settings,
             grace_s=asked.grace_s,
         )
         accepted = await self.node.accept(new, is_read=True)

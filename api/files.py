@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.body import wrong
+from api.download import Download, byte_range, content_start, head_only
 from api.errors import RETRY_AFTER_S, break_off, request_error
 from api.hub.departure import Departure
 from api.node import Node, answering, json_response
-from api.upload import PURPOSES, Form, file_pieces, open_form
+from api.upload import (
+    FORM_BYTES_MAX,
+    PURPOSES,
+    Form,
+    announced_bytes,
+    file_pieces,
+    open_form,
+)
 from shared.errors import FilesUnavailable, NotFound, RequestError, Unavailable
 from shared.files import FileRecord, FileStore
 from shared.redis_client import translated
@@ -30,7 +37,6 @@ logger = logging.getLogger(__name__)
 LIMIT, LIMIT_MAX = 100, 10_000
 LISTED = (*PURPOSES, "batch_output")
 _LIMIT = re.compile(r"[0-9]{1,5}", re.ASCII)
-_RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{0,15})", re.ASCII)
 
 
 class Files:
@@ -51,13 +57,17 @@ class Files:
         async with answering():  # before a body is taken that could not be kept
             with translated():
                 await self.node.redis.ping()
-        async with self.node.uploads.turn():
-            record = await self._store(form, owner, request.receive)
+        announced = max(0, announced_bytes(request.headers) - FORM_BYTES_MAX)
+        async with answering():
+            with refusing():
+                room = await self.files.room(owner, announced)
+        async with self.node.uploads.turn(owner) as turn:
+            pieces = room.within(file_pieces(form, request.receive, turn))
+            record = await self._store(form, owner, pieces)
         return json_response(file_object(record))
 
-    async def _store(self, form: Form, owner: str, receive: Receive) -> FileRecord:
+    async def _store(self, form: Form, owner: str, pieces: AsyncIterator[bytes]) -> FileRecord:
         bytes_max = self.node.settings.file_bytes_max
-        pieces = file_pieces(form, receive)
         with refusing():
             file_id, size = await self.files.store(pieces, bytes_max=bytes_max)
         async with answering():
@@ -68,6 +78,7 @@ class Files:
                 filename=form.filename,
                 purpose=form.purpose,
                 expires_s=form.expires_s,
+                is_bounded=True,
             )
 
     async def list(self, request: Request) -> ASGIApp:
@@ -114,26 +125,21 @@ class Files:
         """GET /v1/files/{id}/content, from a byte on where a Range asks for it."""
         record = await self._record(request)
         start, stop = byte_range(request.headers.get("range", ""), record.bytes)
-        is_head = request.method == "HEAD"
+        begun = content_start(record, start, stop)
+        if request.method == "HEAD":
+            return head_only(begun)
         pieces = self.files.read(record, start)
-        async with answering():
-            with refusing():
-                first = b"" if is_head else await anext(pieces, b"")
+        download = Download(begun, pieces, stop - start)
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            begun = _content_start(record, start, stop)
-            if is_head:
-                await send(begun)
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-                return
-            has_begun = False
             try:
-                async with aclosing(pieces), self.node.downloads.turn():
-                    has_begun = True
-                    await send(begun)
-                    await _send_pieces(first, pieces, stop - start, receive, send)
+                async with aclosing(pieces), self.node.downloads.turn(record.owner) as turn:
+                    async with answering():
+                        with refusing():
+                            await download.open()
+                    await download.run(turn, scope, receive, send)
             except (RequestError, Unavailable) as exc:
-                if not has_begun:
+                if not download.has_begun:
                     raise
                 logger.warning("file broken off", extra={"reason": str(exc)})
                 break_off(scope)
@@ -163,67 +169,6 @@ def refusing() -> Iterator[None]:
         logger.warning("file store away", extra={"reason": str(exc)})
         what = "files can be neither kept nor read right now: ask again"
         raise request_error("unavailable", what, retry_after_s=RETRY_AFTER_S) from exc
-
-
-async def _send_pieces(
-    first: bytes, rest: AsyncGenerator[bytes, None], count: int, receive: Receive, send: Send
-) -> None:
-    """Send `count` bytes; stop where the client has gone.
-
-    Raises:
-        NotFound, Unavailable: the store has no more.
-    """
-    is_left = False
-
-    def leave() -> None:
-        nonlocal is_left
-        is_left = True
-
-    departure = Departure(receive, leave)
-    try:
-        piece = first
-        while not is_left:
-            piece = piece[:count]
-            count -= len(piece)
-            await send({"type": "http.response.body", "body": piece, "more_body": count > 0})
-            if not count:
-                return
-            piece = await anext(rest, b"")
-            if not piece:
-                raise FilesUnavailable("the object is too short")
-    finally:
-        departure.close()
-
-
-def _content_start(record: FileRecord, start: int, stop: int) -> dict[str, Any]:
-    headers = [
-        (b"content-type", b"application/octet-stream"),
-        (b"content-length", b"%d" % (stop - start)),
-        (b"content-disposition", disposition(record.filename)),
-        (b"accept-ranges", b"bytes"),
-        (b"cache-control", b"private, no-store"),
-        (b"x-content-type-options", b"nosniff"),
-    ]
-    is_part = stop - start < record.bytes
-    if is_part:
-        headers.append((b"content-range", b"bytes %d-%d/%d" % (start, stop - 1, record.bytes)))
-    status = 206 if is_part else 200
-    return {"type": "http.response.start", "status": status, "headers": headers}
-
-
-def byte_range(value: str, size: int) -> tuple[int, int]:
-    """Return from where to where a Range header asks; what cannot be served asks for everything."""
-    match = _RANGE.fullmatch(value)
-    if match is None:
-        return 0, size
-    start, stop = int(match[1]), int(match[2] or size) + (1 if match[2] else 0)
-    return (start, min(stop, size)) if start < min(stop, size) else (0, size)
-
-
-def disposition(filename: str) -> bytes:
-    """Return a header that names a file, whatever is in the name (RFC 6266)."""
-    plain = re.sub(r'[^\x20-\x7e]|["\\%]', "_", filename)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}".encode()
 
 
 def file_object(record: FileRecord) -> dict[str, Any]:

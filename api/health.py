@@ -48,6 +48,7 @@ class Health:
         """GET /metrics."""
         self.node.owner(request)
         await self.node.metrics.ask_redis(self.node.redis)
+        await self.node.metrics.ask_disk(self.node.files.objects)
         return Response(self.node.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     async def checks(self) -> dict[str, bool]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from prometheus_client import (
     CollectorRegistry,
@@ -26,7 +27,8 @@ from starlette.types import Message, Scope
 
 from api.hub.statistics import HubStatistics
 from shared.counts import read_counts
-from shared.errors import Unavailable
+from shared.errors import FilesUnavailable, Unavailable
+from shared.objects import ObjectStore
 from shared.queue import Presence, queue_depths, workers_seen
 from shared.redis_client import Client
 
@@ -84,6 +86,11 @@ class Metrics:
             ["what"],
             registry=self.registry,
         )
+        self.files_free_bytes = Gauge(
+            "tailrace_files_free_bytes",
+            "Free bytes on the disk of the files; not a number where they lie in a bucket.",
+            registry=self.registry,
+        )
         self.jobs_done: dict[str, int] = {}
         self.presences: list[Presence] = []
         self.registry.register(JobsCollector(self))
@@ -109,6 +116,14 @@ class Metrics:
     def watch_hub(self, statistics: Callable[[], HubStatistics]) -> None:
         """Show what the hub counts."""
         self.registry.register(HubCollector(statistics))
+
+    async def ask_disk(self, objects: ObjectStore) -> None:
+        """Bring up to date what is free for files."""
+        free: int | None = None
+        with suppress(FilesUnavailable, TimeoutError):
+            async with asyncio.timeout(SCRAPE_S):
+                free = await objects.free_bytes()
+        self.files_free_bytes.set(float("nan") if free is None else free)
 
     async def ask_redis(self, redis: Client) -> None:
         """Bring up to date what only Redis knows; what it does not answer in time is left out."""

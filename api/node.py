@@ -18,7 +18,13 @@ from api.auth import Authenticator
 from api.errors import Shape, draining, error_headers
 from api.hub.hub import Hub
 from api.metrics import Metrics
-from api.turns import DOWNLOADS_AT_ONCE, UPLOADS_AT_ONCE, Turns
+from api.turns import (
+    DOWNLOADS_AT_ONCE,
+    DOWNLOADS_OF_OWNER,
+    UPLOADS_AT_ONCE,
+    UPLOADS_OF_OWNER,
+    Turns,
+)
 from shared.accept import Accepted, Acceptor, NewGeneration, queued_meta
 from shared.errors import NotFound, RequestError, Unavailable
 from shared.files import FileStore
@@ -47,9 +53,14 @@ class Node:
     authenticator: Authenticator
     metrics: Metrics
     started_at: int  # Unix seconds
-    uploads: Turns = field(default_factory=lambda: Turns(UPLOADS_AT_ONCE))
-    downloads: Turns = field(default_factory=lambda: Turns(DOWNLOADS_AT_ONCE))
+    uploads: Turns = field(default_factory=lambda: Turns(UPLOADS_AT_ONCE, UPLOADS_OF_OWNER))
+    downloads: Turns = field(default_factory=lambda: Turns(DOWNLOADS_AT_ONCE, DOWNLOADS_OF_OWNER))
     is_draining: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.authenticator.is_configured:  # then everybody is the same owner
+            self.uploads.share_freely()
+            self.downloads.share_freely()
 
     def owner(self, request: Request) -> str:
         """Return who asks.

@@ -170,6 +170,7 @@ PATHS: Json = {
             **found(
                 "A new batch of the lines that failed.", "redriveBatch",
                 "idempotency_key_invalid", "invalid_request", "idempotency_mismatch", "draining",
+                "owner_files_full", "storage_full",
             ),
             "parameters": [ID, IDEMPOTENCY_KEY],
         },

@@ -80,7 +80,8 @@ PATHS: Json = {
                 "200": answer("The file.", ref("File")),
                 **errors(
                     "invalid_multipart", "request_timeout", "body_too_large",
-                    "unsupported_media_type", "invalid_request", "draining", *SHARED,
+                    "unsupported_media_type", "invalid_request", "draining", "owner_files_full",
+                    "too_many_transfers", "storage_full", *SHARED,
                     schema="OpenAiError",
                 ),
             },
@@ -137,7 +138,7 @@ PATHS: Json = {
                     "description": "The piece.",
                     "content": content(BYTES, "application/octet-stream"),
                 },
-                **errors("not_found", *SHARED, schema="OpenAiError"),
+                **errors("not_found", "too_many_transfers", *SHARED, schema="OpenAiError"),
             },
         }
     },

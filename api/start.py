@@ -81,6 +81,7 @@ async def start(
         asked.request,
         owner=owner,
         models=node.models,
+        settings=node.settings,
         idempotency_key=key or "",
         grace_s=asked.grace_s,
     )

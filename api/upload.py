@@ -7,7 +7,6 @@ when the body has ended. Nothing is kept but the short fields. Knows nothing of 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -15,13 +14,13 @@ from collections.abc import AsyncIterator
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.datastructures import Headers
-from starlette.types import Message, Receive
+from starlette.types import Receive
 
 from api.body import wrong
 from api.errors import request_error
+from api.turns import Turn
 from shared.errors import RequestError, TooLarge
 
-PIECE_S = 30.0  # without a byte for so long, an upload is given up
 FORM_BYTES_MAX = 65_536  # of a body, beside the file: there the parser looks at every byte
 FED_AT_ONCE = 65_536
 PARTS_MAX = 32
@@ -182,6 +181,12 @@ class Form:
         self._is_whole = True
 
 
+def announced_bytes(headers: Headers) -> int:
+    """Return how large a body says it is, at most the 20 first digits of it; 0: it does not say."""
+    announced = headers.get("content-length", "")
+    return int(announced[:20]) if announced.isascii() and announced.isdigit() else 0
+
+
 def open_form(headers: Headers, *, bytes_max: int) -> Form:
     """Begin to read an upload.
 
@@ -194,39 +199,33 @@ def open_form(headers: Headers, *, bytes_max: int) -> Form:
     boundary = options.get(b"boundary", b"")
     if not boundary:
         raise malformed("its content type names no boundary")
-    announced = headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit():
-        if int(announced[:20]) > bytes_max + FORM_BYTES_MAX:
-            raise TooLarge(f"the file is larger than {bytes_max} bytes")
+    if announced_bytes(headers) > bytes_max + FORM_BYTES_MAX:
+        raise TooLarge(f"the file is larger than {bytes_max} bytes")
     return Form(boundary)
 
 
-async def file_pieces(form: Form, receive: Receive) -> AsyncIterator[bytes]:
+async def file_pieces(form: Form, receive: Receive, turn: Turn) -> AsyncIterator[bytes]:
     """Yield the file's bytes as they come; when it ends without an error, the form is whole.
 
-    Who takes them has to stop at a size.
+    Who takes them has to stop at a size. All of the body counts for how fast it comes, its fields
+    too: a body that announces much and sends nothing is not waited for any longer.
 
     Raises:
-        RequestError: 400, 422; 408 nothing came for `PIECE_S`, or the client left.
+        RequestError: 400, 422; 408 it comes too slowly, or the client left.
     """
-    has_more = True
+    received, has_more = 0, True
+    turn.moved = lambda: received
     while has_more:
-        message = await _next(receive)
+        async with turn.waiting():
+            message = await receive()
+        if message["type"] == "http.disconnect":
+            raise request_error("request_timeout", "the client left before its body was complete")
+        body = message.get("body", b"")
+        received += len(body)
         has_more = message.get("more_body", False)
-        for piece in form.feed(message.get("body", b"")):
+        for piece in form.feed(body):
             yield piece
     form.finish()
-
-
-async def _next(receive: Receive) -> Message:
-    try:
-        async with asyncio.timeout(PIECE_S):
-            message = await receive()
-    except TimeoutError:
-        raise request_error("request_timeout", f"nothing came for {PIECE_S:.0f} s") from None
-    if message["type"] == "http.disconnect":
-        raise request_error("request_timeout", "the client left before its body was complete")
-    return message
 
 
 def clean_filename(raw: bytes) -> str:

@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -20,7 +21,7 @@ from api.auth import Authenticator
 from cli.private_server import VERSION_MIN, find_server, parse_version, server_version
 from shared.errors import ConfigurationError, FilesUnavailable, Unavailable
 from shared.models import Model, load_models
-from shared.objects import ObjectStore
+from shared.objects import ObjectStore, directory_of, existing_part, free_bytes_at
 from shared.redis_client import Client, connect, translated
 from shared.settings import Settings
 
@@ -31,6 +32,7 @@ ANSWER_BYTES_MAX = 4_194_304
 FILES_MIN = 256  # below it a node cannot serve anybody
 FILES_ENOUGH = 4_096
 FILES_OWN = 64  # what a process needs beside its readers
+SHARED_BYTES_MIN = 5 * 2**30  # its append-only file is written anew beside the old one
 PUBSUB_BYTES_MIN = 33_554_432  # Redis's own default
 
 
@@ -57,6 +59,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Findin
         examine_address(settings),
         *(await examine_redis(settings) if settings.redis_url else [examine_private_server()]),
         await examine_files(settings),
+        *examine_space(settings),
         *(await examine_models(settings, environ)),
     ]
 
@@ -109,6 +112,25 @@ def judge_pubsub_limit(value: str) -> Finding:
         return Finding("ok", "redis", f"pubsub buffer {hard or 'unlimited'} bytes")
     advice = "set client-output-buffer-limit 'pubsub 32mb 8mb 60', or busy nodes are cut off"
     return Finding("warn", "redis", f"pubsub buffer {hard} bytes: {advice}")
+
+
+def judge_space(free: int, free_min: int, *, is_shared: bool) -> Finding:
+    """Judge what is free on the disk of the files.
+
+    Args:
+        free_min: below it, uploads are refused.
+        is_shared: the private server's append-only file grows on the same disk.
+    """
+    text = f"{free / 2**30:.1f} GiB are free for files"
+    if free < free_min:
+        advice = "uploads are refused: make room, or lower TAILRACE_FILES_FREE_BYTES_MIN"
+        return Finding("warn", "storage", f"{text}: {advice}")
+    if free < 2 * free_min:
+        return Finding("warn", "storage", f"{text}: make room before uploads are refused")
+    if is_shared and free < SHARED_BYTES_MIN:
+        advice = "Redis's file grows on the same disk: make room, or set TAILRACE_FILES_URL"
+        return Finding("warn", "storage", f"{text}: {advice}")
+    return Finding("ok", "storage", text)
 
 
 def judge_answer(model: Model, status: int, names: Sequence[str] | None) -> Finding:
@@ -199,6 +221,22 @@ async def examine_files(settings: Settings) -> Finding:
         advice = "see that TAILRACE_FILES_URL and its credentials are right"
         return Finding("FAIL", "storage", f"{where}: {why}: {advice}")
     return Finding("ok", "storage", f"files lie in {where}")
+
+
+def examine_space(settings: Settings) -> list[Finding]:
+    """Whether files in a directory have room, and leave some to the file of `up`'s own server."""
+    try:
+        directory = directory_of(settings)
+        if directory is None:
+            return []
+        free = free_bytes_at(directory)
+        own = existing_part(Path(settings.data_dir).resolve())
+        is_shared = own.stat().st_dev == existing_part(directory).stat().st_dev
+    except (ConfigurationError, OSError, ValueError):  # `examine_files` says so
+        return []
+    # A server elsewhere has its file elsewhere.
+    is_shared = is_shared and not settings.redis_url
+    return [judge_space(free, settings.files_free_bytes_min, is_shared=is_shared)]
 
 
 async def examine_models(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:

@@ -32,7 +32,7 @@ QUEUE = "tr:jobs"
 POLL_S = 1.0
 AWAY_PAUSE_S = 0.5
 PLANNED_AHEAD_S = 5.0  # arq queues what is due within two polls; what is later can be planned again
-JOBS_MAX = 64  # at once in one process: they wait, mostly
+JOBS_MAX = 96  # at once in one process: 48 webhooks, 32 batches, the rest; they wait, mostly
 READ_MAX = 2_000  # of the queue in one look; arq never looks further, running ones included
 KEPT_MS = 8 * 86_400_000  # arq calls a job that is older than a day expired
 

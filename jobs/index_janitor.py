@@ -139,15 +139,17 @@ class IndexJanitor:
         """One that waits is looked at, one that is due is delivered."""
         with translated():
             now = await self.redis.time()
-            fields = await self.redis.hmget(keys.hook(subject_id), ["state", "host"])  # type: ignore[misc]
-            state, host = fields
+            fields = await self.redis.hmget(keys.hook(subject_id), ["state", "place", "host"])  # type: ignore[misc]
+            state, place = fields[0], fields[1] or fields[2]  # an older version has no place
             pipeline = self.redis.pipeline()
             if state == b"waiting":
                 pipeline.zadd(keys.HOOKS_WAITING, {subject_id: now[0] * 1000}, nx=True)
-            elif state == b"due" and host:
-                due = keys.hooks_due(host.decode())
+            elif state == b"due" and place:
+                digest, _ = keys.split_hook_place(place.decode())
+                due = keys.hooks_due(place.decode())
                 pipeline.zadd(due, {subject_id: now[0] * 1000}, nx=True)
-                pipeline.zadd(keys.HOOKS_HOSTS, {host: now[0] * 1000}, nx=True)
+                pipeline.zadd(keys.hooks_hosts(digest), {place: now[0] * 1000}, nx=True)
+                pipeline.zadd(keys.HOOKS_OWNERS, {digest: now[0] * 1000}, nx=True)
             else:
                 return 0
             return int(bool((await pipeline.execute())[0]))

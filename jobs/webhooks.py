@@ -1,9 +1,10 @@
 """Webhooks: tells receivers of ends, each at least once, over hours if it must be.
 
 What is due stands in Redis (shared/webhooks.py) and is taken for one attempt at a time under a
-lease: a process that is killed in the middle of one leaves it due again. Hosts are looked at in
-turn, and only a few attempts are under way to any of them, so that one that does not answer holds
-up no other. No line of a log holds a URL or a secret: the host must do.
+lease: a process that is killed in the middle of one leaves it due again. Owners are looked at in
+turn, then the hosts of each (jobs/webhook_due.py); only a few attempts are under way to any host,
+and of any owner (jobs/webhook_slots.py), so that receivers that do not answer hold up no others. No
+line of a log holds a URL or a secret: the host must do.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from arq.worker import Function, func
 
 from jobs.connector import ATTEMPT_S, REPLY_BYTES_MAX, AddressRefused, open_session
 from jobs.source import Job
+from jobs.webhook_due import TO_ONE_HOST_MAX, DueHooks
 from jobs.webhook_ends import Ends, Finder
+from jobs.webhook_slots import Experience, Hope, Slots
 from shared import keys
 from shared.counts import count
 from shared.errors import Unavailable
 from shared.redis_client import Client, clock_ms, translated
-from shared.scripts import Call, Scripts
+from shared.scripts import Scripts
 from shared.settings import Settings
 from shared.webhooks import Webhook, read_record, signed
 
@@ -38,11 +41,7 @@ PAUSE_S_MAX = 86_400.0  # of what a receiver may ask for
 JITTER = 0.2
 LEASE_S = ATTEMPT_S + 5.0
 DONE_KEPT_S = 86_400.0  # what has been delivered is not delivered again
-HOSTS_MAX = 100  # looked at in one turn, the longest waiting first
-TO_ONE_HOST_MAX = 4  # under way, over all processes
-RUNNING_MAX = 24  # under way in one process
-LOOK_MS = 1_000  # at a host again, where something is due
-IN_A_ROW_S = 5.0  # then other hosts have their turn
+IN_A_ROW_S = 5.0  # then other owners and hosts have their turn
 GONE = 410
 
 
@@ -72,7 +71,9 @@ class Webhooks:
         self.settings = settings
         self.ends = Ends(redis, finders or {})
         self.scripts = Scripts(redis)
-        self.running = 0
+        self.slots = Slots()
+        self.experience = Experience()
+        self._due = DueHooks(redis)
         self.functions: Sequence[Function] = [
             func(self.deliver, name=NAME, timeout=2 * LEASE_S, max_tries=1)
         ]
@@ -82,60 +83,63 @@ class Webhooks:
         now_ms = await clock_ms(self.redis)
         await self.ends.look(now_ms)
         now_ms = await clock_ms(self.redis)  # what has become due by that is due now
-        with translated():
-            hosts = await self.redis.zrangebyscore(
-                keys.HOOKS_HOSTS, "-inf", now_ms, start=0, num=HOSTS_MAX
-            )
-        names = [host.decode() for host in hosts]
-        calls: list[Call] = [
-            ([keys.HOOKS_HOSTS, keys.hooks_due(name)], [name, TO_ONE_HOST_MAX, LOOK_MS])
-            for name in names
+        # An id for each second: that of a process which died is taken for a while.
+        return [
+            Job(NAME, tuple(due), f"hook:{due.subject_id}:{now_ms // 1000}")
+            for due in await self._due.find(now_ms)
         ]
-        jobs: list[Job] = []
-        for name, ids in zip(names, await self.scripts.run_many("hook_due", calls), strict=True):
-            if isinstance(ids, Exception):
-                raise Unavailable(f"Redis refuses: {ids}") from ids
-            # An id for each second: that of a process which died is taken for a while.
-            jobs += [
-                Job(NAME, (one.decode(), name), f"hook:{one.decode()}:{now_ms // 1000}")
-                for one in ids
-            ]
-        return jobs
 
-    async def deliver(self, ctx: dict[Any, Any], subject_id: str, host: str) -> None:
-        """Make one attempt, unless another one is being made, or was; then others at this host."""
-        if self.running >= RUNNING_MAX:
-            return  # it is found due again
-        self.running += 1
+    async def deliver(self, ctx: dict[Any, Any], subject_id: str, place: str) -> None:
+        """Make one attempt, unless another one is being made, or was; then others at this place.
+
+        Where no slot is free, it is found due again.
+        """
         until_s = time.monotonic() + IN_A_ROW_S
         try:
             # One that goes well is followed by the next: a look each second would be four a second.
             while subject_id:
-                is_well = await self._deliver(subject_id, host) and time.monotonic() < until_s
-                subject_id = await self._next(host) if is_well else ""
+                is_well = await self._in_slot(subject_id, place) and time.monotonic() < until_s
+                subject_id = await self._next(place) if is_well else ""
         except Unavailable:
             pass  # what has been taken is due again when its lease has run out
-        finally:
-            self.running -= 1
 
-    async def _next(self, host: str) -> str:
-        """Return one of the next that are due at a host; empty: none is."""
+    async def _in_slot(self, subject_id: str, place: str) -> bool:
+        """Make one attempt, if a slot is free; False: it was not made, or has failed."""
+        owner, _ = keys.split_hook_place(place)
+        is_repeat = await self._is_repeat(subject_id)
+        hope = Hope.LITTLE if is_repeat else self.experience.of(place, time.monotonic())
+        if not self.slots.take(owner, hope):
+            return False
+        try:
+            return await self._deliver(subject_id, place)
+        finally:
+            self.slots.free(owner, hope)
+
+    async def _is_repeat(self, subject_id: str) -> bool:
+        with translated():
+            tries: bytes | None = await self.redis.hget(keys.hook(subject_id), "tries")  # type: ignore[misc]
+        return bool(int(tries or 0))
+
+    async def _next(self, place: str) -> str:
+        """Return one of the next that are due at a place; empty: none is."""
         with translated():
             now_ms = await clock_ms(self.redis)
             found: list[bytes] = await self.redis.zrangebyscore(
-                keys.hooks_due(host), "-inf", now_ms, start=0, num=2 * TO_ONE_HOST_MAX
+                keys.hooks_due(place), "-inf", now_ms, start=0, num=2 * TO_ONE_HOST_MAX
             )
         return random.choice(found).decode() if found else ""
 
-    async def _deliver(self, subject_id: str, host: str) -> bool:
+    async def _deliver(self, subject_id: str, place: str) -> bool:
         """Make one attempt; False: it was not wanted, or has failed."""
-        names = [keys.hook(subject_id), keys.hooks_due(host), keys.hooks_busy(host)]
+        _, host = keys.split_hook_place(place)
+        names = [keys.hook(subject_id), keys.hooks_due(place), keys.hooks_busy(host)]
         taken = [subject_id, round(LEASE_S * 1000), TO_ONE_HOST_MAX]
         number = int(await self.scripts.run("hook_take", names, taken))
         record = await read_record(self.redis, subject_id) if number else None
         if record is None or record.webhook is None:
             return False
         reply = await self._attempt(subject_id, record.webhook, record.body)
+        self.experience.note(place, time.monotonic(), is_well=reply.is_delivered)
         pause_s = None if reply.is_delivered else pause_after(number, reply)
         result = "delivered" if reply.is_delivered else "given_up"
         kept_ms = round(max(DONE_KEPT_S, 4 * self.settings.retention_s) * 1000)

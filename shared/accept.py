@@ -201,7 +201,9 @@ class Acceptor:
                 "session": new.session or None,
                 "metadata": msgspec.Raw(new.metadata),
             }
-            await register(self.redis, generation_id, "generation", new.webhook, about)
+            await register(
+                self.redis, generation_id, "generation", new.webhook, about, owner=new.owner
+            )
 
     async def _enqueue(self, generation_id: str, new: NewGeneration) -> None:
         lane_keys, args = _entry(generation_id, new, self.settings.queue_max)

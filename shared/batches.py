@@ -124,7 +124,8 @@ class Batches:
         """
         if new.webhook:
             about = {"endpoint": new.endpoint, "metadata": msgspec.Raw(new.metadata)}
-            await register(self.redis, new.batch_id, "batch", decode_webhook(new.webhook), about)
+            webhook = decode_webhook(new.webhook)
+            await register(self.redis, new.batch_id, "batch", webhook, about, owner=new.owner)
         created_ms = await clock_ms(self.redis)
         kept_ms = round((KEPT_S + new.window_s) * 1000)
         index = keys.batches(new.owner)

@@ -22,10 +22,11 @@ WHAT = (
 )  # fmt: skip
 AHEAD = {
     "webhooks": keys.HOOKS_WAITING,
-    "webhook_hosts": keys.HOOKS_HOSTS,
+    "webhook_hosts": keys.HOOKS_HOSTS,  # and those of each owner
     "schedules": keys.SCHEDULES,
     "batches": keys.BATCHES_ACTIVE,
 }
+OWNERS_COUNTED_MAX = 1_000
 
 
 async def count(redis: Client, found: Mapping[str, int]) -> None:
@@ -56,6 +57,12 @@ async def read_counts(redis: Client) -> tuple[dict[str, int], dict[str, int]]:
         pipeline.hgetall(keys.JOBS_COUNTS)
         for key in AHEAD.values():
             pipeline.zcard(key)
-        found, *ahead = await pipeline.execute()
+        pipeline.zrange(keys.HOOKS_OWNERS, 0, OWNERS_COUNTED_MAX - 1)
+        found, *numbers, owners = await pipeline.execute()
+        for owner in filter(None, owners):
+            pipeline.zcard(keys.hooks_hosts(owner.decode()))
+        hosts = await pipeline.execute() if owners else []
+    ahead = dict(zip(AHEAD, numbers, strict=True))
+    ahead["webhook_hosts"] += sum(hosts)
     counts = {name.decode(): int(number) for name, number in found.items()}
-    return {name: counts.get(name, 0) for name in WHAT}, dict(zip(AHEAD, ahead, strict=True))
+    return {name: counts.get(name, 0) for name in WHAT}, ahead

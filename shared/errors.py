@@ -7,6 +7,8 @@
         * NotFound              no such generation, or not the asker's
         * Expired               known, but past its retention
         * TooLarge              a file beyond its limit
+        * OwnerFilesFull        its owner keeps as much as one owner may
+        * StorageFull           the disk of the files has too little room
     * BackendError              a model backend failed; the attempt is over
     * LeaseLost                 somebody else runs this batch, or nobody need; leaves no job
     * Unavailable               Redis cannot be reached or refuses; repeating is safe
@@ -82,6 +84,25 @@ class Expired(RequestError):
 class TooLarge(RequestError):
     def __init__(self, message: str) -> None:
         super().__init__(413, "body_too_large", message)
+
+
+class OwnerFilesFull(RequestError):
+    """413 and not 409 or 429: clients repeat those by themselves, and would send the file again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(413, "owner_files_full", message)
+
+
+class StorageFull(RequestError):
+    def __init__(self) -> None:
+        super().__init__(
+            503,
+            "storage_full",
+            "the disk of the files has too little room for uploads: ask again later, or tell the "
+            "operator",
+            retryable=True,
+            retry_after_s=60,
+        )
 
 
 class BackendError(TailraceError):

@@ -2,7 +2,8 @@
 
 A file is there when its record is. The object comes first and goes last, so a record never promises
 bytes that are not there, and what a crash leaves in between (an object alone, an index entry alone)
-is nobody's and is swept (shared/file_sweep.py). A record is gone at the moment it expires.
+is nobody's and is swept (shared/file_sweep.py). A record is gone at the moment it expires. What one
+owner keeps is bounded (shared/owner_files.py) for uploads; what batches write is counted and kept.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from contextlib import aclosing, suppress
 from typing import NamedTuple
 
 from shared import keys
-from shared.errors import FilesUnavailable, NotFound, TooLarge
+from shared.errors import FilesUnavailable, NotFound, OwnerFilesFull, TooLarge, Unavailable
 from shared.ids import ALPHABET
 from shared.objects import ObjectInfo, ObjectStore
+from shared.owner_files import Counted, OwnerFiles
 from shared.redis_client import Client, clock_ms, translated
 from shared.settings import Settings
+from shared.upload_room import UploadRoom
 
 KEPT_S = 30 * 86_400.0  # a file of which nobody said how long
 PREFIX = "files/"
@@ -54,6 +57,22 @@ class FileStore:
     ) -> None:
         self.redis = redis
         self.objects = objects or ObjectStore(settings)
+        self.owners = OwnerFiles(redis, settings)
+        self._free_min = settings.files_free_bytes_min
+
+    async def room(self, owner: str, announced: int = 0) -> UploadRoom:
+        """Return the room for an upload.
+
+        Args:
+            announced: its bytes, or fewer; 0: not known.
+
+        Raises:
+            OwnerFilesFull, StorageFull.
+        """
+        kept = await self.owners.kept(owner)
+        room = UploadRoom(self.objects, self.owners, kept, free_min=self._free_min)
+        await room.open(announced)
+        return room
 
     async def create(
         self,
@@ -65,6 +84,7 @@ class FileStore:
         bytes_max: int,
         expires_s: float | None = None,
         file_id: str = "",
+        is_bounded: bool = False,
     ) -> FileRecord:
         """Store a file as it comes; nothing is visible until it is whole.
 
@@ -73,12 +93,15 @@ class FileStore:
             expires_s: from now; None: `KEPT_S`.
             file_id: of a file that may have been stored before: then that one is returned, and
                 `chunks` is not read. Two that store it at once must store the same bytes.
+            is_bounded: a client asks for it, so what its owner may keep holds.
 
         Raises:
-            TooLarge, and whatever `chunks` raises: nothing is left.
+            TooLarge, OwnerFilesFull, StorageFull, and whatever `chunks` raises: nothing is left.
         """
         if file_id and (found := await self._load(file_id)) is not None:
             return found
+        if is_bounded:
+            chunks = (await self.room(owner)).within(chunks)
         file_id, size = await self.store(chunks, bytes_max=bytes_max, file_id=file_id)
         return await self.record(
             file_id,
@@ -87,6 +110,7 @@ class FileStore:
             filename=filename,
             purpose=purpose,
             expires_s=expires_s,
+            is_bounded=is_bounded,
         )
 
     async def store(
@@ -112,21 +136,36 @@ class FileStore:
         filename: str,
         purpose: str,
         expires_s: float | None = None,
+        is_bounded: bool = False,
     ) -> FileRecord:
         """Make what was stored visible.
 
-        The indexes first: an entry without a record is skipped, and swept.
+        The indexes first: an entry without a record is skipped, and swept. Then it is counted
+        against its owner, in one step with the bound, so that uploads at once do not pass it.
+
+        Raises:
+            OwnerFilesFull: nothing is left of it.
         """
         now_ms = await clock_ms(self.redis)
+        expires_ms = now_ms + round((KEPT_S if expires_s is None else expires_s) * 1000)
+        fields = {
+            "owner": owner, "bytes": str(size), "filename": filename, "purpose": purpose,
+            "created": str(now_ms), "expires": str(expires_ms),
+        }  # fmt: skip
+        entry = keys.file_entry(file_id, owner)
         with translated():
-            expires_ms = now_ms + round((KEPT_S if expires_s is None else expires_s) * 1000)
-            fields = {
-                "owner": owner, "bytes": str(size), "filename": filename, "purpose": purpose,
-                "created": str(now_ms), "expires": str(expires_ms),
-            }  # fmt: skip
             pipeline = self.redis.pipeline(transaction=False)
-            pipeline.zadd(keys.FILES_EXPIRY, {keys.file_entry(file_id, owner): expires_ms})
+            pipeline.zadd(keys.FILES_EXPIRY, {entry: expires_ms})
             pipeline.zadd(keys.files(owner), {file_id: now_ms})
+            await pipeline.execute()
+        try:
+            counted = Counted(file_id, size, expires_ms)
+            await self.owners.add(owner, counted, is_bounded=is_bounded)
+        except OwnerFilesFull:
+            await self._delete(PREFIX + file_id, entry)
+            raise
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
             pipeline.hset(keys.file(file_id), mapping=fields)
             pipeline.pexpireat(keys.file(file_id), expires_ms)
             await pipeline.execute()
@@ -193,20 +232,25 @@ class FileStore:
         record = await self.get(file_id, owner)
         if record is None:
             return False
-        await self.drop(keys.file_entry(record.id, owner))
-        with suppress(FilesUnavailable):  # without a record it is swept
-            await self.objects.delete(record.object_name)
+        await self._delete(record.object_name, keys.file_entry(record.id, owner))
         return True
 
+    async def _delete(self, name: str, entry: str) -> None:
+        await self.drop(entry)
+        with suppress(FilesUnavailable):  # without a record it is swept
+            await self.objects.delete(name)
+
     async def drop(self, entry: str) -> None:
-        """Delete the record alone, by its entry in `FILES_EXPIRY`."""
-        file_id, index = keys.split_file_entry(entry)
+        """Delete the record alone, by its entry in `FILES_EXPIRY`, and count it no more."""
+        file_id, digest = keys.split_file_entry(entry)
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             pipeline.delete(keys.file(file_id))
-            pipeline.zrem(index, file_id)
+            pipeline.zrem(keys.files_by(digest), file_id)
             pipeline.zrem(keys.FILES_EXPIRY, entry)
             await pipeline.execute()
+        with suppress(Unavailable):  # it is counted anew within the hour
+            await self.owners.remove(file_id, digest)
 
     async def read(self, record: FileRecord, start: int = 0) -> AsyncGenerator[bytes, None]:
         """Yield a file's bytes from `start` on.

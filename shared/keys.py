@@ -28,12 +28,17 @@ script stays within one cluster slot.
     tr:{jobs}:schedule-key:<d>  string  id and body hash of an Idempotency-Key
     tr:{jobs}:hook:<id>  hash     one webhook: url, secret, state, body, tries
     tr:{jobs}:hooks:waiting   zset  id -> when to look whether it has ended, ms
-    tr:{jobs}:hooks:hosts     zset  host -> when to look for deliveries to it, ms
-    tr:{jobs}:hooks:due:<d>   zset  id -> when to deliver, ms; <d> = digest of the host
-    tr:{jobs}:hooks:busy:<d>  zset  id -> until when an attempt counts as under way, ms
+    tr:{jobs}:hooks:owners    zset  <digest of the owner> -> when to look for deliveries, ms
+    tr:{jobs}:hooks:hosts:<d> zset  an owner's places -> when to look for deliveries there, ms
+    tr:{jobs}:hooks:hosts     zset  the same of records without an owner: an older version's
+    tr:{jobs}:hooks:due:<d>   zset  id -> when to deliver, ms; <d> = digest of the place
+    tr:{jobs}:hooks:busy:<d>  zset  id -> until when an attempt counts as under way, ms; of a host
+    tr:{jobs}:hooks:clock:<d> string  when the last look at what one owner waits for is, ms
     tr:file:<id>         hash     one file: owner, bytes, created, filename, purpose, expires
     tr:files:<digest>    zset     an owner's files: id -> created, ms
     tr:files:expiry      zset     all files: id and <digest> -> expires, ms
+    tr:{files:<digest>}:expiries  zset  an owner's files that are counted: id -> expires, ms
+    tr:{files:<digest>}:sizes     hash  the same: id -> bytes; and `sum`
     tr:{<batch>}:batch   hash     one batch: status, counts, cursor, …; its log is as a generation's
     tr:{<batch>}:flight  hash     line -> offset, length, try
     tr:{<batch>}:parts   list     objects that hold results
@@ -63,6 +68,7 @@ SCHEDULES = "tr:{jobs}:schedules"
 SCHEDULES_UNFINISHED = "tr:{jobs}:unfinished:"
 HOOKS_WAITING = "tr:{jobs}:hooks:waiting"
 HOOKS_HOSTS = "tr:{jobs}:hooks:hosts"
+HOOKS_OWNERS = "tr:{jobs}:hooks:owners"
 BATCHES_ACTIVE = "tr:{jobs}:batches"
 FILES_EXPIRY = "tr:files:expiry"
 
@@ -120,7 +126,19 @@ def file(file_id: str) -> str:
 
 
 def files(owner: str) -> str:
-    return f"tr:files:{_digest(owner)}"
+    return files_by(_digest(owner))
+
+
+def files_by(digest: str) -> str:
+    return f"tr:files:{digest}"
+
+
+def files_expiries(digest: str) -> str:
+    return f"tr:{{files:{digest}}}:expiries"
+
+
+def files_sizes(digest: str) -> str:
+    return f"tr:{{files:{digest}}}:sizes"
 
 
 def file_entry(file_id: str, owner: str) -> str:
@@ -129,9 +147,9 @@ def file_entry(file_id: str, owner: str) -> str:
 
 
 def split_file_entry(entry: str) -> tuple[str, str]:
-    """Return the file's id and the key of its owner's index."""
+    """Return the file's id and the digest of its owner."""
     file_id, _, digest = entry.partition(" ")
-    return file_id, f"tr:files:{digest}"
+    return file_id, digest
 
 
 def batch(batch_id: str) -> str:
@@ -174,16 +192,43 @@ def hook(subject_id: str) -> str:
     return f"tr:{{jobs}}:hook:{subject_id}"
 
 
-def hooks_due(host: str) -> str:
-    return f"tr:{{jobs}}:hooks:due:{_digest(host)}"
+def hook_place(owner: str, host: str) -> str:
+    """Return the member of `hooks_hosts` for one owner's deliveries to one host.
+
+    Without an owner it is the host alone, as an older version has it.
+    """
+    return f"{_digest(owner)} {host}" if owner else host
+
+
+def split_hook_place(place: str) -> tuple[str, str]:
+    """Return the digest of the owner, which may be empty, and the host."""
+    digest, _, host = place.rpartition(" ")
+    return digest, host
+
+
+def hooks_hosts(owner_digest: str) -> str:
+    return f"{HOOKS_HOSTS}:{owner_digest}" if owner_digest else HOOKS_HOSTS
+
+
+def hooks_due(place: str) -> str:
+    return f"tr:{{jobs}}:hooks:due:{_digest(place)}"
 
 
 def hooks_busy(host: str) -> str:
     return f"tr:{{jobs}}:hooks:busy:{_digest(host)}"
 
 
+def hooks_clock(owner: str, kind: str) -> str:
+    return f"tr:{{jobs}}:hooks:clock:{_digest(owner, kind)}"
+
+
 def owner(name: str) -> str:
     return f"tr:owner:{_digest(name)}"
+
+
+def digest_of(owner: str) -> str:
+    """Return what stands for an owner in keys and members."""
+    return _digest(owner)
 
 
 def _digest(*parts: str) -> str:

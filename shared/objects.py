@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -175,6 +176,13 @@ class ObjectStore:
                 modified_s = found["last_modified"].timestamp()
                 yield ObjectInfo(found["path"], found["size"], modified_s)
 
+    async def free_bytes(self) -> int | None:
+        """Return what is free on the directory's disk; None: the objects are not in a directory."""
+        if self.directory is None:
+            return None
+        with translated():
+            return await asyncio.to_thread(free_bytes_at, self.directory)
+
     async def clear_remains(self, older_s: float) -> int:
         """Delete from a directory what writers that died have left; returns how many."""
         if self.directory is None:
@@ -247,6 +255,18 @@ def directory_of(settings: Settings) -> Path | None:
     return Path(path)
 
 
+def existing_part(path: Path) -> Path:
+    """Return a path, or the closest one above it that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def free_bytes_at(path: Path) -> int:
+    """Return what a program without special rights may still write where `path` is, or would be."""
+    return shutil.disk_usage(existing_part(path)).free
+
+
 def check_directory(directory: Path) -> None:
     """See that a directory can be used, or made; makes nothing.
 
@@ -255,8 +275,7 @@ def check_directory(directory: Path) -> None:
     """
     place = directory
     try:
-        while not place.exists() and place != place.parent:
-            place = place.parent
+        place = existing_part(directory)
         is_usable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
     except (OSError, ValueError) as exc:
         raise ConfigurationError(f"{VARIABLE}: {directory}: {exc}") from exc

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from shared.errors import ConfigurationError
+from shared.url_hosts import read_hosts
 
 PREFIX = "TAILRACE_"
 REDIS_SCHEMES = ("redis", "rediss", "unix")
@@ -40,6 +41,7 @@ class Settings:
     auth: str = ""  # "off": listen beyond loopback without credentials
     api_keys: str = ""  # `key:owner` pairs separated by commas, or a file with one a line
     cors_origins: str = ""  # origins that may read and open sockets, comma-separated, or *
+    part_urls: str = ""  # whom URLs in prompts may name: empty: anybody, none, or hosts
     webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public
     log: str = ""  # text or json; empty: text on a terminal
     log_level: str = "info"  # debug, info, warning or error; token text only at debug
@@ -62,6 +64,9 @@ class Settings:
     hub_bytes_max: int = 268_435_456  # encoded logs that a node keeps
     body_bytes_max: int = 1_048_576  # request body
     file_bytes_max: int = 209_715_200  # an uploaded file
+    owner_file_bytes_max: int = 2_147_483_648  # files that one owner keeps, together
+    owner_files_max: int = 10_000  # how many
+    files_free_bytes_min: int = 1_073_741_824  # free on the disk of the files, or no uploads
     answer_bytes_max: int = 16_777_216  # longest answer
     ws_idle_s: float = 300.0  # an idle socket is closed
 
@@ -87,6 +92,7 @@ class Settings:
         if not 0 <= self.grace_s < 2**40:
             raise ConfigurationError(f"{PREFIX}GRACE_S must be 0 or more, got {self.grace_s!r}")
         self._check_choices()
+        read_hosts(self.part_urls)
 
     def _check_choices(self) -> None:
         for name, allowed in (

@@ -5,11 +5,15 @@ by whoever wrote the end or by a look at what nobody noted. From then on its rec
 to be sent, so that a delivery needs nothing else. The jobs role delivers (jobs/webhooks.py); this
 module knows no HTTP. All keys carry `{jobs}`.
 
+Owners take turns, so each index is by owner first. An older version knows no owners: what it writes
+is found under the owner "". What this one writes, an older jobs role finds in its rounds, because
+the record says that it is due, and to which host.
+
 For another kind of work than generations:
 
-    await register(redis, id, "batch", webhook, about)     before it is accepted
-    a `Finder` for jobs/webhooks.py                         says how it has ended
-    await end(redis, id, webhook, Event("batch.completed", data))   only to be told at once
+    await register(redis, id, "batch", webhook, about, owner=owner)     before it is accepted
+    a `Finder` for jobs/webhooks.py                                     says how it has ended
+    await end(redis, id, webhook, Event("batch.completed", data), owner=owner)  to be told at once
 
 At least once; a receiver tells repeats by the header `webhook-id`, which is one per event.
 Source: standardwebhooks.com, "Specification".
@@ -20,7 +24,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -28,12 +32,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from shared import keys
-from shared.redis_client import Client, clock_ms, translated
-from shared.scripts import Scripts
+from shared.redis_client import Client, translated
+from shared.scripts import Call, Scripts
 
 FIRST_LOOK_S = 10.0  # after which somebody looks whether the end was not noted
 FIRST_LOOK_OTHER_S = 2.0
 KEPT_S = 10 * 86_400.0  # a record that nothing happens to; a batch may take seven days
+OWNER_LOOKS_S = 100.0  # looks a second at what one owner waits for, at most
 SECRET_PREFIX = "whsec_"
 
 
@@ -69,6 +74,7 @@ class Record(NamedTuple):
     body: bytes
     missing: int  # how often it was looked for and not there
     is_seen: bool  # whether it was ever there
+    owner: str = ""  # whose it is; empty: an older version has registered it
 
 
 encode_webhook = msgspec.json.Encoder().encode
@@ -76,7 +82,13 @@ decode_webhook = msgspec.json.Decoder(Webhook).decode
 
 
 async def register(
-    redis: Client, subject_id: str, kind: str, webhook: Webhook, about: Mapping[str, Any]
+    redis: Client,
+    subject_id: str,
+    kind: str,
+    webhook: Webhook,
+    about: Mapping[str, Any],
+    *,
+    owner: str = "",
 ) -> None:
     """Wait with a webhook for the end of what is about to be accepted.
 
@@ -87,33 +99,50 @@ async def register(
     Raises:
         Unavailable.
     """
-    record = {"kind": kind, "url": webhook.url, "secret": webhook.secret}
-    name = keys.hook(subject_id)
-    with translated():
-        now_ms = await clock_ms(redis)
-        pipeline = redis.pipeline()
-        pipeline.hsetnx(name, "state", "waiting")
-        pipeline.hset(name, mapping={**record, "about": msgspec.json.encode(about)})
-        pipeline.pexpire(name, round(KEPT_S * 1000))
-        first_s = FIRST_LOOK_S if kind == "generation" else FIRST_LOOK_OTHER_S
-        pipeline.zadd(keys.HOOKS_WAITING, {subject_id: now_ms + first_s * 1000}, nx=True)
-        await pipeline.execute()
+    fields: list[Any] = [
+        "kind", kind, "url", webhook.url, "secret", webhook.secret, "owner", owner,
+        "about", msgspec.json.encode(about),
+    ]  # fmt: skip
+    first_s = FIRST_LOOK_S if kind == "generation" else FIRST_LOOK_OTHER_S
+    call = look_call(subject_id, kind, owner, after_s=first_s, is_new=True, fields=fields)
+    await Scripts(redis).run("hook_wait", *call)
 
 
-async def end(redis: Client, subject_id: str, webhook: Webhook, event: Event) -> bool:
+def look_call(
+    subject_id: str,
+    kind: str,
+    owner: str,
+    *,
+    after_s: float,
+    is_new: bool = False,
+    fields: Sequence[Any] = (),
+) -> Call:
+    """Return the call of `hook_wait` that has somebody look at a webhook's subject later."""
+    names = [keys.hook(subject_id), keys.HOOKS_WAITING, keys.hooks_clock(owner, kind)]
+    apart_ms = round(1_000 / OWNER_LOOKS_S)
+    when = [round(after_s * 1000), apart_ms, round(KEPT_S * 1000)]
+    return names, [subject_id, "NX" if is_new else "XX", *when, *fields]
+
+
+async def end(
+    redis: Client, subject_id: str, webhook: Webhook, event: Event, *, owner: str = ""
+) -> bool:
     """Note that it has ended: its delivery is due now. False: that was known.
 
     Raises:
         Unavailable.
     """
-    body = encode_event(event)
+    body, place = encode_event(event), keys.hook_place(owner, webhook.host)
     fields: list[Any] = [
-        "url", webhook.url, "secret", webhook.secret, "host", webhook.host, "body", body,
+        "url", webhook.url, "secret", webhook.secret, "host", webhook.host, "place", place,
+        "body", body,
     ]  # fmt: skip
+    digest, _ = keys.split_hook_place(place)
     names = [
-        keys.hook(subject_id), keys.HOOKS_WAITING, keys.HOOKS_HOSTS, keys.hooks_due(webhook.host),
+        keys.hook(subject_id), keys.HOOKS_WAITING, keys.HOOKS_OWNERS, keys.hooks_hosts(digest),
+        keys.hooks_due(place),
     ]  # fmt: skip
-    args = [subject_id, webhook.host, round(KEPT_S * 1000), *fields]
+    args = [subject_id, digest, place, round(KEPT_S * 1000), *fields]
     return bool(await Scripts(redis).run("hook_end", names, args))
 
 
@@ -124,7 +153,8 @@ async def end_generation(redis: Client, generation_id: str) -> bool:
     event = generation_event(generation_id, fields)
     if event is None or not fields.get(b"webhook"):
         return False
-    return await end(redis, generation_id, decode_webhook(fields[b"webhook"]), event)
+    owner = fields.get(b"owner", b"").decode()
+    return await end(redis, generation_id, decode_webhook(fields[b"webhook"]), event, owner=owner)
 
 
 def generation_event(generation_id: str, fields: Mapping[bytes, bytes]) -> Event | None:
@@ -175,6 +205,7 @@ async def read_record(redis: Client, subject_id: str) -> Record | None:
         body=fields.get(b"body", b""),
         missing=int(fields.get(b"missing") or 0),
         is_seen=fields.get(b"seen") == b"1",
+        owner=fields.get(b"owner", b"").decode(),
     )
 
 

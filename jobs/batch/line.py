@@ -62,7 +62,9 @@ def _read_body(body: dict[str, Any], terms: Terms) -> NewGeneration:
             body, owner=terms.owner, models=terms.models, settings=terms.settings
         )
     asked = _asked(body, terms.endpoint)
-    return new_generation(body, asked.request, owner=terms.owner, models=terms.models)
+    return new_generation(
+        body, asked.request, owner=terms.owner, models=terms.models, settings=terms.settings
+    )
 
 
 def _asked(body: dict[str, Any], endpoint: str) -> Asked:

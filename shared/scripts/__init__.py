@@ -23,10 +23,12 @@ FOLDER = Path(__file__).parent
 WITHOUT_PRELUDE = (
     "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
     "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
+    "files_add", "files_remove", "files_sum", "hook_hosts", "hook_wait",
 )  # fmt: skip
 # These make room or keep a promise, so they must pass when memory is full (server 7.0 or newer).
 ALLOW_OOM = (
     "finish", "close", "seal", "delete", "renew", "release", "attach", "batch_cancel", "batch_move",
+    "files_remove",
 )  # fmt: skip
 # `finish` is append with an end in it, under a name of its own so that it may pass a full server.
 FILES = {"finish": "append"}

@@ -1,6 +1,6 @@
 -- Finds the deliveries to one host that are due, and when to look at this host again.
--- KEYS[1] hosts  [2] due, of this host
--- ARGV[1] host  [2] at most this many  [3] ms until the next look, where something is due now
+-- KEYS[1] hosts, of one owner  [2] due, of this owner and host
+-- ARGV[1] the member of hosts  [2] at most this many  [3] ms until the next look, where something is due now
 -- Returns ids. A host with nothing to come leaves the index in the same step, so that what is added
 -- meanwhile is not forgotten.
 local time = redis.call('TIME')

@@ -1,5 +1,5 @@
 -- Says how an attempt went: done with, or due again later.
--- KEYS[1] record  [2] due, of this host  [3] busy, of this host
+-- KEYS[1] record  [2] due, of its owner and host  [3] busy, of this host
 -- ARGV[1] id  [2] the attempt's number  [3] '' when no more are wanted, or ms until the next
 --     [4] how long the record is still kept then, ms  [5] how it ended: delivered, given_up
 -- Returns 1, or 0 where another attempt has been made since, and this one has nothing to say.

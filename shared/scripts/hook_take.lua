@@ -1,5 +1,5 @@
 -- Takes one delivery for one attempt: nobody else makes one before the lease has run out.
--- KEYS[1] record  [2] due, of this host  [3] busy, of this host
+-- KEYS[1] record  [2] due, of its owner and host  [3] busy, of this host
 -- ARGV[1] id  [2] lease ms  [3] how many may be under way to this host
 -- Returns the attempt's number, or 0: not due, gone, or enough is under way.
 local time = redis.call('TIME')

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from api import upload
+from api import pace, turns
 from shared.objects import ObjectStore
 from shared.settings import Settings
 from tests.support.footprint import MB, connections, rss_bytes
@@ -274,7 +274,8 @@ async def test_a_store_that_is_away_is_503(served: Served, api: Outsider, tmp_pa
 async def test_an_upload_that_says_nothing_more_is_given_up(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload, "PIECE_S", 0.2)
+    monkeypatch.setattr(pace, "WINDOW_S", 0.2)
+    monkeypatch.setattr(turns, "LOOK_S", 0.05)
     raw = head("Content-Length: 5000") + HEAD + b"x" * 100
 
     assert await status_of(served.url, raw) == 408

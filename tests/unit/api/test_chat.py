@@ -12,6 +12,7 @@ from api.chat import parse_chat
 from shared.accept import NewGeneration
 from shared.models import load_models
 from shared.request import decode_request
+from shared.settings import Settings
 
 HELLO = [{"role": "user", "content": "Hi"}]
 MINE = {"session": "s", "metadata": {"a": 1}, "priority": "batch", "on_disconnect": "continue"}
@@ -21,7 +22,12 @@ def accepted(**members: Any) -> NewGeneration:
     body = {"messages": HELLO, **members}
     asked = parse_chat(body, grace_s=5.0)
     return new_generation(
-        body, asked.request, owner="ann", models=load_models(""), grace_s=asked.grace_s
+        body,
+        asked.request,
+        owner="ann",
+        models=load_models(""),
+        settings=Settings(),
+        grace_s=asked.grace_s,
     )
 
 

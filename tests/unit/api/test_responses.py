@@ -15,6 +15,7 @@ from shared.accept import NewGeneration
 from shared.errors import RequestError
 from shared.models import load_models
 from shared.request import decode_request
+from shared.settings import Settings
 from tests.support.recorded import recorded_meta
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
@@ -25,7 +26,12 @@ def accepted(**members: Any) -> NewGeneration:
     body = {"input": "Hi", **members}
     asked = parse_response(body, grace_s=5.0)
     return new_generation(
-        body, asked.request, owner="ann", models=load_models(""), grace_s=asked.grace_s
+        body,
+        asked.request,
+        owner="ann",
+        models=load_models(""),
+        settings=Settings(),
+        grace_s=asked.grace_s,
     )
 
 

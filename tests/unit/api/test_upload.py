@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
+from api.turns import Turn
 from api.upload import (
     FIELD_BYTES_MAX,
     FORM_BYTES_MAX,
@@ -161,7 +162,7 @@ async def test_a_body_without_end_is_cut() -> None:
         return messages.pop()
 
     with pytest.raises(RequestError) as caught:
-        async for _ in file_pieces(Form(BOUNDARY), receive):
+        async for _ in file_pieces(Form(BOUNDARY), receive, Turn(lambda: False)):
             pass
     assert caught.value.status == 400
 

@@ -181,3 +181,28 @@ async def test_where_files_lie(
     assert not (tmp_path / "d").exists()
     if expected == "FAIL":
         assert "TAILRACE_FILES_URL" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("free", "is_shared", "level", "advice"),
+    [
+        (2**30 - 1, False, "warn", "uploads are refused"),
+        (2 * 2**30 - 1, False, "warn", "make room"),
+        (2 * 2**30, False, "ok", ""),
+        (5 * 2**30 - 1, True, "warn", "Redis's file grows on the same disk"),
+        (5 * 2**30, True, "ok", ""),
+    ],
+)
+def test_room_for_files(free: int, is_shared: bool, level: str, advice: str) -> None:
+    finding = doctor.judge_space(free, 2**30, is_shared=is_shared)
+
+    assert finding.level == level and advice in finding.text
+
+
+def test_the_disk_of_the_files_is_looked_at(tmp_path: Path) -> None:
+    here = {"files_url": str(tmp_path / "files"), "data_dir": str(tmp_path / "data")}
+    assert levels(doctor.examine_space(Settings(**here, files_free_bytes_min=1)))
+    (full,) = doctor.examine_space(Settings(**here, files_free_bytes_min=2**40 - 1))
+    assert full.level == "warn" and "refused" in full.text
+    assert doctor.examine_space(Settings(files_url="s3://bucket")) == []
+    assert not any(tmp_path.iterdir()), "nothing is made"

@@ -13,6 +13,8 @@ import pytest
 
 from jobs import connector, webhooks
 from jobs.connector import AddressRefused, open_session
+from jobs.webhook_due import TO_ONE_HOST_MAX
+from jobs.webhook_slots import RUNNING_MAX, Hope
 from jobs.webhooks import PAUSES_S, Reply, Webhooks, pause_after, retry_after_s
 from shared import keys
 from shared.accept import Acceptor, NewGeneration
@@ -26,6 +28,7 @@ from tests.support.receiver import SECRET, Receiver
 from tests.support.wait import until
 
 DEADLINE_S = 10.0
+ALICE = "alice"
 
 
 @pytest.fixture
@@ -49,14 +52,25 @@ async def receiver():
         yield receiver
 
 
-async def accept(store, url, generation_id=ID):
+def place_of(url, owner=ALICE):
+    return keys.hook_place(owner, Webhook(url, SECRET).host)
+
+
+async def look_at(store, place):
+    """The next look finds this place, if anything is due there."""
+    digest, _ = keys.split_hook_place(place)
+    await store.redis.zadd(keys.hooks_hosts(digest), {place: 1})
+    await store.redis.zadd(keys.HOOKS_OWNERS, {digest: 1})
+
+
+async def accept(store, url, generation_id=ID, owner=ALICE):
     hook = Webhook(url, SECRET)
-    await register(store.redis, generation_id, "generation", hook, {"model": "demo"})
-    await create(store, generation_id, webhook=encode_webhook(hook))
+    await register(store.redis, generation_id, "generation", hook, {"model": "demo"}, owner=owner)
+    await create(store, generation_id, webhook=encode_webhook(hook), owner=owner)
 
 
-async def ended(store, url, generation_id=ID):
-    await accept(store, url, generation_id)
+async def ended(store, url, generation_id=ID, owner=ALICE):
+    await accept(store, url, generation_id, owner)
     await store.cancel(generation_id)
 
 
@@ -71,9 +85,8 @@ async def turn(hooks):
 
 async def make_due(store, url, generation_id=ID):
     """The pause is over: its time is long past."""
-    host = Webhook(url, SECRET).host
-    await store.redis.zadd(keys.hooks_due(host), {generation_id: 1}, xx=True)
-    await store.redis.zadd(keys.HOOKS_HOSTS, {host: 1}, xx=True)
+    await store.redis.zadd(keys.hooks_due(place_of(url)), {generation_id: 1}, xx=True)
+    await look_at(store, place_of(url))
 
 
 async def make_looked_at(store, generation_id=ID):
@@ -86,7 +99,7 @@ async def counted(store):
 
 
 async def pause_s(store, url, generation_id=ID):
-    due_ms = await store.redis.zscore(keys.hooks_due(Webhook(url, SECRET).host), generation_id)
+    due_ms = await store.redis.zscore(keys.hooks_due(place_of(url)), generation_id)
     return None if due_ms is None else (due_ms - await store.now_ms()) / 1000
 
 
@@ -116,10 +129,14 @@ async def test_nothing_secret_is_kept_once_it_is_delivered(hooks, store, receive
     assert record.state == "done" and record.webhook is None and not record.body
     assert not record.about
     assert await store.redis.pttl(keys.hook(ID)) > 0
-    await store.redis.zadd(keys.HOOKS_HOSTS, {Webhook(receiver.url, SECRET).host: 1})
+    place = place_of(receiver.url)
+    await look_at(store, place)
     await hooks.due()
-    assert await store.redis.zcard(keys.HOOKS_HOSTS) == 0
-    assert await store.redis.exists(keys.hooks_due(Webhook(receiver.url, SECRET).host)) == 0
+    assert await store.redis.exists(keys.hooks_hosts(keys.split_hook_place(place)[0])) == 0
+    assert await store.redis.exists(keys.hooks_due(place)) == 0
+    await store.redis.zadd(keys.HOOKS_OWNERS, {keys.split_hook_place(place)[0]: 1})
+    await hooks.due()
+    assert await store.redis.zcard(keys.HOOKS_OWNERS) == 0
 
 
 async def test_no_line_of_the_log_names_url_or_secret(hooks, store, receiver, caplog):
@@ -400,8 +417,8 @@ async def test_a_receiver_that_hangs_holds_up_its_own_events_only(hooks, store, 
         await until(lambda: len(receiver.calls) == 4, DEADLINE_S, "as many as may be under way")
         await make_due(store, receiver.url, "gen_hanging_40")
 
-        assert await turn(hooks) <= webhooks.TO_ONE_HOST_MAX
-        assert len(receiver.calls) == webhooks.TO_ONE_HOST_MAX
+        assert await turn(hooks) <= TO_ONE_HOST_MAX
+        assert len(receiver.calls) == TO_ONE_HOST_MAX
         receiver.holds.set()
 
 
@@ -410,7 +427,7 @@ async def test_many_events_for_one_receiver_follow_one_another(hooks, store, rec
     for number in range(40):
         await ended(store, receiver.url, f"gen_many_{number:04}")
 
-    assert await turn(hooks) == webhooks.TO_ONE_HOST_MAX
+    assert await turn(hooks) == TO_ONE_HOST_MAX
     assert len(receiver.calls) == len(set(receiver.events())) == 40
 
 
@@ -419,16 +436,19 @@ async def test_a_receiver_that_fails_is_not_pressed(hooks, store, receiver):
     for number in range(10):
         await ended(store, receiver.url, f"gen_many_{number:04}")
 
-    assert await turn(hooks) == len(receiver.calls) == webhooks.TO_ONE_HOST_MAX
+    assert await turn(hooks) == len(receiver.calls) == TO_ONE_HOST_MAX
 
 
 async def test_a_process_makes_so_many_attempts_at_once_and_no_more(hooks, store, receiver):
     await ended(store, receiver.url)
-    hooks.running = webhooks.RUNNING_MAX
+    owners = [f"owner {number}" for number in range(RUNNING_MAX)]
+    for owner in owners:
+        assert hooks.slots.take(owner, Hope.MUCH)
     assert await turn(hooks) == 1
     assert not receiver.calls
 
-    hooks.running = 0
+    for owner in owners:
+        hooks.slots.free(owner, Hope.MUCH)
     await make_due(store, receiver.url)
     await turn(hooks)
     assert receiver.calls
@@ -448,11 +468,12 @@ async def test_two_processes_make_one_attempt(hooks, store, receiver):
 async def test_an_attempt_that_was_left_is_made_again_after_its_lease(hooks, store, receiver):
     """The process was killed in the middle of it."""
     await ended(store, receiver.url)
-    host = Webhook(receiver.url, SECRET).host
-    names = [keys.hook(ID), keys.hooks_due(host), keys.hooks_busy(host)]
+    place = place_of(receiver.url)
+    host = keys.split_hook_place(place)[1]
+    names = [keys.hook(ID), keys.hooks_due(place), keys.hooks_busy(host)]
     assert await hooks.scripts.run("hook_take", names, [ID, 20_000, 4]) == 1
 
-    await store.redis.zadd(keys.HOOKS_HOSTS, {host: 1})
+    await look_at(store, place)
     assert await turn(hooks) == 0
     await make_due(store, receiver.url)
     assert await turn(hooks) == 1
@@ -473,7 +494,7 @@ async def test_redis_that_goes_away_in_mid_attempt_leaves_it_due(
     monkeypatch.setattr(hooks.scripts, "run", away)
     await turn(hooks)
     monkeypatch.undo()
-    assert len(receiver.calls) == 1 and hooks.running == 0
+    assert len(receiver.calls) == 1
 
     await make_due(store, receiver.url)
     await turn(hooks)
@@ -484,8 +505,9 @@ async def test_redis_that_goes_away_in_mid_attempt_leaves_it_due(
 async def test_an_attempt_that_comes_back_late_has_nothing_to_say(hooks, store, receiver):
     """It stood still beyond its lease; another one is under way, or has been made."""
     await ended(store, receiver.url)
-    host = Webhook(receiver.url, SECRET).host
-    names = [keys.hook(ID), keys.hooks_due(host), keys.hooks_busy(host)]
+    place = place_of(receiver.url)
+    host = keys.split_hook_place(place)[1]
+    names = [keys.hook(ID), keys.hooks_due(place), keys.hooks_busy(host)]
     await hooks.scripts.run("hook_take", names, [ID, 20_000, 4])
     await make_due(store, receiver.url)
     await hooks.scripts.run("hook_take", names, [ID, 20_000, 4])

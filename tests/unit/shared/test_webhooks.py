@@ -30,6 +30,7 @@ from tests.support.generation import ID, Holder, create, store_on
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of more than 24 bytes").decode()
 HOOK = Webhook("https://Example.com:8443/hook", SECRET)
+PLACE = keys.hook_place("alice", HOOK.host)
 
 
 @pytest.fixture
@@ -40,12 +41,12 @@ def store(redis):
 async def accept(store):
     """A generation with a webhook, as shared/accept.py makes it."""
     about = {"model": "demo", "session": "chat", "metadata": {"a": 1}}
-    await register(store.redis, ID, "generation", HOOK, about)
+    await register(store.redis, ID, "generation", HOOK, about, owner="alice")
     await create(store, webhook=encode_webhook(HOOK))
 
 
 async def is_due(store):
-    return await store.redis.zscore(keys.hooks_due(HOOK.host), ID) is not None
+    return await store.redis.zscore(keys.hooks_due(PLACE), ID) is not None
 
 
 async def body_of(store):
@@ -71,7 +72,9 @@ async def test_whoever_forgets_an_ended_generation_makes_it_due(store):
     body = await body_of(store)
     assert await is_due(store)
     assert await store.redis.zcard(keys.HOOKS_WAITING) == 0
-    assert await store.redis.zcard(keys.HOOKS_HOSTS) == 1
+    digest, _ = keys.split_hook_place(PLACE)
+    assert await store.redis.zrange(keys.hooks_hosts(digest), 0, -1) == [PLACE.encode()]
+    assert await store.redis.zrange(keys.HOOKS_OWNERS, 0, -1) == [digest.encode()]
     assert body["type"] == "generation.completed"
     assert body["data"] | {"attempt": 1, "created_at": 0, "ended_at": 0} == {
         "id": ID,

@@ -1,0 +1,164 @@
+"""One owner's files, and a disk that fills: bounded, said clearly, and nobody else's trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.objects import ObjectStore
+from shared.settings import Settings
+from tests.support.outsider import Answer, Outsider
+from tests.support.pieces import pieces
+from tests.support.redis_server import RedisServer
+from tests.support.served import Served, serve_here
+from tests.support.uploads import MULTIPART, form, lying, stream_form
+from tests.support.wait import until
+
+FILES = "/v1/files"
+KB = 1_000
+BYTES_MAX, FILES_MAX = 1_000 * KB, 8
+FREE_MIN = 50_000_000
+KEYS = {"ann": "a-key-that-is-anns", "bob": "a-key-that-is-bobs"}
+
+
+@pytest.fixture
+async def served(
+    redis_server: RedisServer, real_redis: Any, tmp_path: Path
+) -> AsyncIterator[Served]:
+    settings = Settings(
+        redis_url=redis_server.url,
+        files_url=str(tmp_path / "files"),
+        api_keys=",".join(f"{key}:{owner}" for owner, key in KEYS.items()),
+        owner_file_bytes_max=BYTES_MAX,
+        owner_files_max=FILES_MAX,
+        files_free_bytes_min=FREE_MIN,
+    )
+    async with serve_here(settings) as served:
+        yield served
+
+
+@pytest.fixture
+async def ann(served: Served) -> AsyncIterator[Outsider]:
+    async with Outsider(served.url, key=KEYS["ann"]) as outsider:
+        yield outsider
+
+
+@pytest.fixture
+async def bob(served: Served) -> AsyncIterator[Outsider]:
+    async with Outsider(served.url, key=KEYS["bob"]) as outsider:
+        yield outsider
+
+
+async def put(api: Outsider, size: int, *, is_announced: bool = True) -> Answer:
+    raw = form(b"x" * size) if is_announced else stream_form(size)
+    return await api.call("POST", FILES, raw=raw, headers=MULTIPART)
+
+
+def refused(answer: Answer, status: int, code: str) -> bool:
+    error = answer.json()["error"]
+    assert (answer.status, error["code"]) == (status, code), answer.body
+    return True
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+async def test_an_owner_keeps_so_many_bytes_and_others_are_not_concerned(
+    ann: Outsider, bob: Outsider, tmp_path: Path, is_announced: bool
+) -> None:
+    first = await put(ann, 600 * KB)
+    assert refused(await put(ann, 600 * KB, is_announced=is_announced), 413, "owner_files_full")
+    assert len(lying(tmp_path / "files")) == 1
+    assert (await put(ann, 300 * KB)).status == 200
+    assert (await put(bob, 600 * KB)).status == 200
+
+    assert (await ann.call("DELETE", f"{FILES}/{first.json()['id']}")).status == 200
+    assert (await put(ann, 600 * KB, is_announced=is_announced)).status == 200
+
+
+async def test_an_owner_keeps_so_many_files(ann: Outsider, bob: Outsider) -> None:
+    for _ in range(FILES_MAX):
+        assert (await put(ann, 10)).status == 200
+    answer = await put(ann, 10)
+
+    assert refused(answer, 413, "owner_files_full")
+    assert f"{FILES_MAX} files" in answer.json()["error"]["message"]
+    assert (await put(bob, 10)).status == 200
+
+
+async def test_uploads_at_once_do_not_pass_the_bound(ann: Outsider, tmp_path: Path) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(put(ann, 300 * KB)) for _ in range(10)]
+    statuses = sorted(task.result().status for task in asked)
+
+    assert statuses == [200] * 3 + [413] * 7
+    listed = (await ann.get(FILES)).json()["data"]
+    assert sum(file["bytes"] for file in listed) <= BYTES_MAX
+    assert len(lying(tmp_path / "files")) == 3
+
+
+async def test_what_a_batch_writes_is_kept_and_counts(served: Served, ann: Outsider) -> None:
+    output = pieces(b"x" * 2 * BYTES_MAX)
+    await served.node.files.create("ann", "out", "batch_output", output, bytes_max=2**40)
+
+    assert len((await ann.get(FILES)).json()["data"]) == 1
+    assert refused(await put(ann, 10), 413, "owner_files_full")
+
+
+async def test_a_disk_that_is_nearly_full_takes_no_upload(
+    served: Served, ann: Outsider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = (await put(ann, 10)).json()["id"]
+    free = FREE_MIN + 500 * KB
+
+    async def free_bytes(self: ObjectStore) -> int:
+        return free
+
+    monkeypatch.setattr(ObjectStore, "free_bytes", free_bytes)
+    answer = await put(ann, 700 * KB)
+    assert refused(answer, 503, "storage_full")
+    assert answer.headers["Retry-After"]
+    assert (await put(ann, 10)).status == 200
+
+    free = FREE_MIN - 1
+    assert refused(await put(ann, 10), 503, "storage_full")
+    assert (await ann.get(f"{FILES}/{kept}/content")).body == b"x" * 10
+    await served.node.files.create("ann", "o", "batch_output", pieces(b"x"), bytes_max=2**40)
+    await served.node.metrics.ask_disk(served.node.files.objects)
+    text = served.node.metrics.render().decode()
+    (shown,) = re.findall(r"^tailrace_files_free_bytes (\S+)$", text, re.M)
+    assert float(shown) == free
+    assert len(lying(tmp_path / "files")) == 3
+
+
+async def test_a_disk_that_fills_while_an_upload_comes_ends_it(
+    served: Served, ann: Outsider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.upload_room.LOOK_BYTES", 100 * KB)
+    looks: list[int] = []
+
+    async def free_bytes(self: ObjectStore) -> int:
+        looks.append(1)
+        return FREE_MIN + 1 if len(looks) < 3 else 0
+
+    monkeypatch.setattr(ObjectStore, "free_bytes", free_bytes)
+
+    assert refused(await put(ann, 900 * KB, is_announced=False), 503, "storage_full")
+    await until(lambda: lying(tmp_path / "files") == [], 5, "nothing of it is left")
+
+
+async def test_who_hangs_up_is_not_counted(served: Served, ann: Outsider, tmp_path: Path) -> None:
+    async def half() -> AsyncIterator[bytes]:
+        yield form(b"x" * 900 * KB)[: 700 * KB]
+        await until(lambda: lying(tmp_path / "files") != [], 5, "it is being written")
+        raise ConnectionError
+
+    for _ in range(3):
+        with contextlib.suppress(Exception):
+            await ann.call("POST", FILES, raw=half(), headers=MULTIPART)
+        await until(lambda: lying(tmp_path / "files") == [], 10, "what was half written is gone")
+    assert (await put(ann, 900 * KB)).status == 200

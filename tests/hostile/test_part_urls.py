@@ -1,0 +1,132 @@
+"""URLs in prompts: in no dialect is a model server handed one that is not listed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from shared.settings import Settings
+from tests.support.outsider import Outsider, hear, tell
+from tests.support.redis_server import RedisServer
+from tests.support.served import Served, serve_here
+
+LISTED = "https://images.example.org/a.png"
+INSIDE = "http://169.254.169.254/latest/meta-data"
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+PART = {"type": "text", "text": "what is at http://169.254.169.254/ ?"}
+MESSAGE = {"role": "user", "content": "see http://169.254.169.254/"}
+
+
+def image(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def said(*parts: Any) -> list[dict[str, Any]]:
+    return [MESSAGE, MESSAGE, {"role": "user", "content": [PART, *parts]}]
+
+
+# By route: a body with this URL in it, and where it stands in what a model server would be given.
+BODIES: dict[str, tuple[str, Any, str]] = {
+    "native": (
+        "/v1/generations", lambda url: {"messages": said(image(url))}, "messages[2].content[1]",
+    ),
+    "params": (
+        "/v1/generations", lambda url: {"prompt": "x", "params": {"extra": {"logo": url}}},
+        "params.extra.logo",
+    ),
+    "chat": (
+        "/v1/chat/completions", lambda url: {"messages": said(image(url))},
+        "messages[2].content[1]",
+    ),
+    "chat, audio": (
+        "/v1/chat/completions",
+        lambda url: {"messages": said({"type": "input_audio", "input_audio": {"url": url}})},
+        "messages[2].content[1]",
+    ),
+    "chat, a member beside the content": (
+        "/v1/chat/completions", lambda url: {"messages": [{**MESSAGE, "images": [url]}]},
+        "messages[0].images[0]",
+    ),
+    "chat, a parameter": (
+        "/v1/chat/completions", lambda url: {"messages": [MESSAGE], "base_url": url}, "base_url",
+    ),
+    "responses, image": (
+        "/v1/responses",
+        lambda url: {"input": [{"role": "user", "content": [
+            {"type": "input_text", "text": "x"}, {"type": "input_image", "image_url": url}]}]},
+        "messages[0].content[1]",
+    ),
+    "responses, file": (
+        "/v1/responses",
+        lambda url: {"input": [{"role": "user", "content": [
+            {"type": "input_file", "filename": "a", "file_data": url}]}]},
+        "messages[0].content[0]",
+    ),
+    "deep-chat": (
+        "/deep-chat",
+        lambda url: {"messages": [{"role": "user", "text": "x",
+                                   "files": [{"type": "image", "src": url}]}]},
+        "messages[0].content[1]",
+    ),
+    "ai-sdk, image": (
+        "/ai-sdk/chat",
+        lambda url: {"id": "c", "messages": [{"id": "m", "role": "user", "parts": [
+            {"type": "text", "text": "x"},
+            {"type": "file", "mediaType": "image/png", "url": url}]}]},
+        "messages[0].content[1]",
+    ),
+    "ai-sdk, file": (
+        "/ai-sdk/chat",
+        lambda url: {"id": "c", "messages": [{"id": "m", "role": "user", "parts": [
+            {"type": "file", "mediaType": "application/pdf", "url": url}]}]},
+        "messages[0].content[0]",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+async def served(redis_server: RedisServer) -> AsyncIterator[Served]:
+    settings = Settings(redis_url=redis_server.url, part_urls="images.example.org,*.cdn.example")
+    async with serve_here(settings) as served:
+        yield served
+
+
+@pytest.fixture
+async def node_api(served: Served) -> AsyncIterator[Outsider]:
+    async with Outsider(served.url) as outsider:
+        yield outsider
+
+
+@pytest.mark.parametrize("name", BODIES)
+async def test_no_dialect_hands_on_a_url_that_is_not_listed(node_api: Outsider, name: str) -> None:
+    path, body, where = BODIES[name]
+
+    answer = await node_api.call("POST", path, body=body(INSIDE))
+
+    assert answer.status == 422, answer.body
+    assert where in answer.body.decode()
+    assert "169.254" not in answer.body.decode()
+
+
+@pytest.mark.parametrize("url", [LISTED, PIXEL, "http://a.b.cdn.example:8080/x?y=z"])
+async def test_what_is_listed_is_handed_on(node_api: Outsider, url: str) -> None:
+    body = {"messages": said(image(url)), "params": {"logo": url, "stop": ["http://"]}}
+
+    assert (await node_api.post(body)).status == 202
+
+
+async def test_a_socket_holds_urls_against_the_list_too(node_api: Outsider) -> None:
+    async with node_api.socket() as socket:
+        await tell(socket, type="start", ref="r", messages=said(image(INSIDE)))
+        error = await hear(socket)
+
+    assert error["type"] == "error" and "messages[2].content[1]" in json.dumps(error)
+
+
+async def test_a_schedule_is_refused_when_it_is_made(node_api: Outsider) -> None:
+    body = {"messages": said(image(INSIDE)), "cron": "0 0 1 1 *"}
+
+    assert (await node_api.post(body)).status == 422

@@ -1,0 +1,169 @@
+"""Transfers that drip or are not read: they hold up nobody else, and are over in a bounded time.
+
+A node in this process, with two keys, and with the window in which a pace is measured made short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shared.settings import Settings
+from tests.support.outsider import Outsider
+from tests.support.raw_wire import raw_connection, stopped_connection
+from tests.support.redis_server import RedisServer
+from tests.support.served import Served, serve_here
+from tests.support.uploads import HEAD, MULTIPART, form, lying, stream_form
+from tests.support.wait import until
+
+MB = 1_000_000
+FILES = "/v1/files"
+WINDOW_S = 0.5
+DRIPPING = 17  # one more than the node has turns
+SOON_S = 5.0  # an honest upload of a megabyte, on a busy machine
+OVER_S = 20.0
+KEYS = {"ann": "a-key-that-is-anns", "bob": "a-key-that-is-bobs"}
+Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture(params=["keys", "anonymous"])
+async def served(
+    request: pytest.FixtureRequest,
+    redis_server: RedisServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Served]:
+    for name in ("WINDOW_S", "WANTED_S"):
+        monkeypatch.setattr(f"api.pace.{name}", WINDOW_S)
+    monkeypatch.setattr("api.turns.LOOK_S", 0.1)
+    is_keyed = request.param == "keys"
+    settings = Settings(
+        redis_url=redis_server.url,
+        files_url=str(tmp_path / "files"),
+        api_keys=",".join(f"{key}:{owner}" for owner, key in KEYS.items()) if is_keyed else "",
+    )
+    async with serve_here(settings) as served:
+        yield served
+
+
+@pytest.fixture
+async def bob(served: Served) -> AsyncIterator[Outsider]:
+    async with Outsider(served.url, key=KEYS["bob"]) as outsider:
+        yield outsider
+
+
+def head_of_upload(owner: str) -> bytes:
+    lines = [
+        "POST /v1/files HTTP/1.1", "Host: localhost", f"Authorization: Bearer {KEYS[owner]}",
+        f"Content-Type: {MULTIPART['Content-Type']}", "Content-Length: 100000000", "", "",
+    ]  # fmt: skip
+    return "\r\n".join(lines).encode()
+
+
+async def dripped(wire: Wire, piece: bytes) -> bytes:
+    """Send a byte whenever no answer came for a tenth of a second; return the answer."""
+    reader, writer = wire
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                return await reader.readuntil(b"\r\n\r\n") + await reader.read(4_096)
+        writer.write(piece)
+
+
+# What drips: the file, the fields before it, or nothing at all after an announcement.
+@pytest.mark.parametrize(
+    ("begun", "piece"),
+    [(HEAD, b"x"), (HEAD[: HEAD.index(b"batch")], b"b"), (b"", b"")],
+    ids=["file", "field", "nothing"],
+)
+async def test_uploads_that_drip_lock_nobody_out_and_are_ended(
+    served: Served, bob: Outsider, tmp_path: Path, begun: bytes, piece: bytes
+) -> None:
+    async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        wires: list[Wire] = [
+            await stack.enter_async_context(raw_connection(served.url)) for _ in range(DRIPPING)
+        ]
+        for _, writer in wires:
+            writer.write(head_of_upload("ann") + begun)
+        dripping = [tasks.create_task(dripped(wire, piece)) for wire in wires]
+        begun_s = time.monotonic()
+
+        answer = await bob.call("POST", FILES, raw=form(b"x" * MB), headers=MULTIPART)
+        assert answer.status == 200, answer.body
+        assert time.monotonic() - begun_s < SOON_S
+
+        async with asyncio.timeout(OVER_S):
+            refused = [await task for task in dripping]
+    for said in refused:
+        assert said.startswith(b"HTTP/1.1 408 "), said
+        error = json.loads(said.partition(b"\r\n\r\n")[2])["error"]
+        assert error["code"] == "request_timeout"
+        assert "4096 bytes a second" in error["message"]
+    assert len(lying(tmp_path / "files")) == 1
+
+
+async def test_downloads_that_are_not_read_lock_nobody_out_and_are_broken_off(
+    served: Served, bob: Outsider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The line is the same for any number of turns; 260 stopped readers would only be slower.
+    monkeypatch.setattr(served.node.downloads._line, "at_once", 8)
+    monkeypatch.setattr(
+        served.node.downloads._line,
+        "owner_max",
+        4 if served.node.authenticator.is_configured else 8,
+    )
+    async with Outsider(served.url, key=KEYS["ann"]) as ann, contextlib.AsyncExitStack() as stack:
+        made = await ann.call("POST", FILES, raw=stream_form(20 * MB), headers=MULTIPART)
+        mine = await bob.call("POST", FILES, raw=form(b"x" * MB), headers=MULTIPART)
+        asked = (
+            f"GET {FILES}/{made.json()['id']}/content HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: Bearer {KEYS['ann']}\r\n\r\n"
+        ).encode()
+        wires: list[Wire] = [
+            await stack.enter_async_context(stopped_connection(served.url)) for _ in range(10)
+        ]
+        for _, writer in wires:
+            writer.write(asked)
+        await wires[0][0].readuntil(b"\r\n\r\n")
+        begun_s = time.monotonic()
+
+        answer = await bob.get(f"{FILES}/{mine.json()['id']}/content")
+        assert (answer.status, len(answer.body)) == (200, MB)
+        assert time.monotonic() - begun_s < SOON_S
+        turns = served.node.downloads
+        await until(lambda: not turns._running, OVER_S, "every download is over")
+        for reader, _ in wires:
+            assert await length_of(reader) < 20 * MB
+
+
+async def length_of(reader: asyncio.StreamReader) -> int:
+    """How much still comes before the connection is broken off."""
+    count = 0
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(OVER_S):
+            while piece := await reader.read(65_536):
+                count += len(piece)
+    return count
+
+
+async def test_too_many_at_once_have_an_error_of_their_own(
+    served: Served, bob: Outsider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.turns.WAIT_S", 0.2)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(DRIPPING):
+            wire = await stack.enter_async_context(raw_connection(served.url))
+            wire[1].write(head_of_upload("bob") + HEAD)
+        await until(lambda: len(served.node.uploads._running) >= 4, 5, "the turns are taken")
+        answer = await bob.call("POST", FILES, raw=form(b"x"), headers=MULTIPART)
+
+    error = answer.json()["error"]
+    assert (answer.status, error["code"]) == (429, "too_many_transfers")
+    assert "transfer" in error["code"] and "log" not in error["message"]
+    assert "Retry-After" in answer.headers
