@@ -13,7 +13,16 @@ from typing import Any
 from shared import keys
 from shared.errors import NotFound
 from shared.redis_client import Client, translated
-from shared.webhooks import Event, Record, Webhook, end, generation_event, lost_event, read_record
+from shared.webhooks import (
+    Event,
+    Record,
+    Webhook,
+    end,
+    generation_event,
+    lost_event,
+    read_record,
+    read_told,
+)
 
 LOOK_AGAIN_S = 30.0  # at what has not ended yet, where somebody ought to note its end
 LOOK_FOR_S = 2.0  # where nobody does: kinds that have a finder
@@ -108,9 +117,7 @@ class Ends:
             await self._drop(subject_id, with_record=True)  # it was never accepted
 
     async def _find_generation(self, generation_id: str, about: Mapping[str, Any]) -> Event | None:
-        with translated():
-            name = keys.meta(generation_id)
-            fields: dict[bytes, bytes] = await self.redis.hgetall(name)  # type: ignore[misc]
+        fields = await read_told(self.redis, generation_id)
         if not fields:
             raise NotFound
         if fields.get(b"status") == b"sealed":

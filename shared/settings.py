@@ -63,6 +63,7 @@ class Settings:
     body_bytes_max: int = 1_048_576  # request body
     file_bytes_max: int = 209_715_200  # an uploaded file
     answer_bytes_max: int = 16_777_216  # longest answer
+    owner_bytes_max: int = 268_435_456  # prompts and logs of one owner in Redis
     redis_bytes_max: int = 1_073_741_824  # what the private server of `up` may hold
     ws_idle_s: float = 300.0  # an idle socket is closed
 
