@@ -81,7 +81,7 @@ class BatchRoutes:
         """GET /v1/batches."""
         owner, query = self.node.owner(request), request.query_params
         limit = read_limit(query, LIMIT, LIMIT_MAX)
-        async with answering():
+        async with answering(), self.node.heavy_reads.turn(owner):
             page, has_more = await self.batches.page(
                 owner, after=query.get("after", ""), limit=limit
             )

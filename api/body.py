@@ -29,7 +29,7 @@ from api.webhook_body import read_webhook
 from shared.accept import NewGeneration
 from shared.errors import RequestError
 from shared.models import Model
-from shared.request import Request, encode_request
+from shared.request import Request, encode_dialect, encode_request, shown_prompt
 from shared.settings import Settings
 from shared.webhooks import Webhook
 
@@ -169,6 +169,8 @@ def new_generation(
         # Only where there is one: the digests of an older version stay what they were.
         body_digest=_digest(meaning if webhook is None else [*meaning, webhook]),
         webhook=webhook,
+        prompt=shown_prompt(request),
+        dialect=encode_dialect(request),
     )
 
 

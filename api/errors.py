@@ -67,6 +67,7 @@ CODES: dict[str, Code] = {
     "too_many_schedules": Code(409),
     "rate_limited": Code(429, is_retryable=True),
     "too_many_transfers": Code(429, is_retryable=True),
+    "owner_full": Code(429, is_retryable=True),
     "internal": Code(500, close=1011),
     "unavailable": Code(503, close=1013, is_retryable=True),
     "draining": Code(503, close=1012, is_retryable=True),

@@ -93,6 +93,9 @@ async def find(
     node, so for its sake a lost one is waited for: its worker is about to write it again, and a 404
     would send the reader away for good.
 
+    Somebody else's is absent for the asker, in every step: an answer that came sooner would tell
+    him that there is one.
+
     Args:
         is_reader: it will read the log, which corrects what is a moment old here; so all who come
             at once share one look.
@@ -103,26 +106,32 @@ async def find(
     if not is_generation_id(generation_id):
         raise NotFound()
     read = hub.look if is_reader else store.meta
-    meta = await _look(hub, read, generation_id)
+    meta = await _look(hub, read, owner, generation_id)
     clock = asyncio.get_running_loop().time
     until_s = clock() + COME_BACK_S
     while meta is None and cursor != START and clock() < until_s:
         await asyncio.sleep(LOOK_AGAIN_S)
-        meta = await _look(hub, read, generation_id)
-    if meta is None or meta.owner != owner or meta.status == "sealed":
+        meta = await _look(hub, read, owner, generation_id)
+    if meta is None or meta.status == "sealed":
         raise NotFound()
     return meta
 
 
-async def _look(hub: Hub, read: Read, generation_id: str) -> Meta | None:
+async def _look(hub: Hub, read: Read, owner: str, generation_id: str) -> Meta | None:
+    """Return the generation as Redis or this node has it; None: there is none of this owner's."""
     try:
         async with asyncio.timeout(LOOK_S):
-            return await read(generation_id) or hub.unfinished(generation_id)
+            meta = await read(generation_id) or hub.unfinished(generation_id)
+            return _own(meta, owner)
     except (Unavailable, TimeoutError) as exc:
-        meta = hub.known(generation_id)
+        meta = _own(hub.known(generation_id), owner)
         if meta is None:
             raise Unavailable("Redis did not answer in time") from exc
         return meta
+
+
+def _own(meta: Meta | None, owner: str) -> Meta | None:
+    return meta if meta is not None and meta.owner == owner else None
 
 
 async def stream_events(

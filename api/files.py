@@ -92,7 +92,7 @@ class Files:
             raise wrong("order must be asc or desc")
         if purpose is not None and purpose not in LISTED:
             raise wrong(f"purpose must be one of {', '.join(LISTED)}")
-        async with answering():
+        async with answering(), self.node.heavy_reads.turn(owner):
             page, has_more = await self.files.page(
                 owner,
                 after=query.get("after", ""),

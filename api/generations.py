@@ -23,7 +23,7 @@ from api.schedule_body import is_scheduled, without_timing
 from api.schedules import Schedules
 from api.snapshot import Snapshot, events_url
 from shared.accept import Accepted, NewGeneration
-from shared.errors import Expired
+from shared.errors import Expired, NotFound
 from shared.ids import START, EventId
 from shared.outcomes import Meta
 from shared.schedules import PREFIX, marked
@@ -85,11 +85,14 @@ class Generations:
         owner = self.node.owner(request)
         async with answering():
             meta = await self.node.meta(request.path_params["id"], owner)
-            snapshot = await self._fold(meta)
-        return json_response(snapshot.fields())
+            async with self.node.heavy_reads.turn(owner):
+                return json_response((await self._fold(meta)).fields())
 
     async def _fold(self, meta: Meta) -> Snapshot:
-        snapshot = Snapshot(meta)
+        whole = await self.node.store.with_request(meta)
+        if whole is None:
+            raise NotFound
+        snapshot = Snapshot(whole)
         await read_log(self.node.store, meta.generation_id, snapshot.add)
         if meta.is_ended and snapshot.last_event_id == START:
             raise Expired

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from api.auth import Authenticator
 from api.errors import Shape, draining, error_headers
+from api.heavy_reads import HeavyReads
 from api.hub.hub import Hub
 from api.metrics import Metrics
 from api.turns import (
@@ -55,6 +56,7 @@ class Node:
     started_at: int  # Unix seconds
     uploads: Turns = field(default_factory=lambda: Turns(UPLOADS_AT_ONCE, UPLOADS_OF_OWNER))
     downloads: Turns = field(default_factory=lambda: Turns(DOWNLOADS_AT_ONCE, DOWNLOADS_OF_OWNER))
+    heavy_reads: HeavyReads = field(default_factory=HeavyReads)
     is_draining: bool = False
 
     def __post_init__(self) -> None:

@@ -82,6 +82,7 @@ EVENT_ID: Json = {"type": "string", "pattern": f"^({_EVENT_ID})$", "examples": [
 CURSOR: Json = {"type": "string", "pattern": f"^(|{_EVENT_ID})$", "examples": ["1-42"]}
 HEADERS_OF_ERRORS: dict[int, Json] = {
     401: {"WWW-Authenticate": {"description": "The scheme.", "schema": {"const": "Bearer"}}},
+    429: {"Retry-After": {"description": "Seconds.", "schema": INTEGER}},
     503: {"Retry-After": {"description": "Seconds.", "schema": INTEGER}},
 }
 LOCATION: Json = {"description": "Path of the generation.", "schema": STRING}

@@ -39,7 +39,7 @@ from api.whole import whole_or_refusal
 from shared.errors import Expired, NotFound
 from shared.ids import START, EventId
 from shared.outcomes import Meta
-from shared.request import decode_request
+from shared.request import decode_request, dialect_of
 
 LIMIT, LIMIT_MAX = 20, 100  # items of a page
 
@@ -52,12 +52,15 @@ class Responses:
 
     async def create(self, request: HttpRequest) -> ASGIApp:
         """POST /v1/responses."""
-        meta, asked = await start(self.node, request, self._parse, complete=self._go_on)
+        meta, asked = await start(
+            self.node, request, self._parse, complete=self._go_on, needs_request=True
+        )
         if asked.is_stream:
             return self._stream(meta, headers=[(b"x-generation-id", meta.generation_id.encode())])
         headers = {"x-generation-id": meta.generation_id}
         if asked.is_background:
-            return json_response(await self._response(meta), headers=headers)
+            async with answering():
+                return json_response(await self._response(meta), headers=headers)
         fold = _Whole(meta)
         refusal = await whole_or_refusal(
             self.node.hub, meta, request.receive, fold.add, openai_shape
@@ -81,6 +84,7 @@ class Responses:
             meta = await self._meta(asked.previous, owner)
             if not meta.is_ended:
                 raise wrong("previous_response_id: that response has not ended yet")
+            meta = await self._with_request(meta)
             before = decode_request(meta.request)
             output = (await self._response(meta))["output"]
         # Its instructions were for itself alone.
@@ -105,7 +109,7 @@ class Responses:
             async with answering():
                 return json_response(await self._response(await self._meta(named, owner)))
         if not number:
-            return self._stream(await self._meta(named, owner))
+            return self._stream(await self._with_request(await self._meta(named, owner)))
 
         async def begin(relay: Relay) -> Beginning:
             async with answering(since_s):
@@ -113,7 +117,8 @@ class Responses:
             return Beginning(place.cursor, head=place.head)
 
         # Whoever counts has seen it: what Redis has just lost is waited for.
-        return self._stream(await self._meta(named, owner, EventId(1, 1)), begin)
+        meta = await self._meta(named, owner, EventId(1, 1))
+        return self._stream(await self._with_request(meta), begin)
 
     async def cancel(self, request: HttpRequest) -> ASGIApp:
         """POST /v1/responses/{id}/cancel: what has been generated stays."""
@@ -142,7 +147,7 @@ class Responses:
         if order not in ("asc", "desc"):
             raise wrong("order must be asc or desc")
         async with answering():
-            meta = await self._meta(request.path_params["id"], owner)
+            meta = await self._with_request(await self._meta(request.path_params["id"], owner))
         asked = decode_request(meta.request)
         messages = asked.messages[1 if INSTRUCTED in asked.dialect else 0 :]
         items = items_of(messages, meta.generation_id.removeprefix("gen_"))
@@ -153,7 +158,7 @@ class Responses:
     # What they share
 
     async def _meta(self, named: str, owner: str, cursor: EventId = START) -> Meta:
-        """Return the generation of a response that was stored.
+        """Return the generation of a response that was stored, without its request.
 
         Raises:
             NotFound, Unavailable.
@@ -163,13 +168,28 @@ class Responses:
             meta = await find(hub, store, owner, generation_id(named), cursor)
         except NotFound:
             raise NotFound("response") from None
-        if UNSTORED in decode_request(meta.request).dialect:
+        if UNSTORED in dialect_of(meta):
             raise NotFound("response")
         return meta
 
+    async def _with_request(self, meta: Meta) -> Meta:
+        """Return the generation with what was asked for, which a response says back.
+
+        Raises:
+            NotFound, RequestError, Unavailable.
+        """
+        if meta.request:
+            return meta
+        async with self.node.heavy_reads.turn(meta.owner):
+            found = await self.node.store.with_request(meta)
+        if found is None:
+            raise NotFound("response")
+        return found
+
     async def _response(self, meta: Meta) -> dict[str, Any]:
-        fold = _Whole(meta)
-        last = await read_log(self.node.store, meta.generation_id, fold.add)
+        fold = _Whole(await self._with_request(meta))
+        async with self.node.heavy_reads.turn(meta.owner):
+            last = await read_log(self.node.store, meta.generation_id, fold.add)
         if meta.is_ended and last == START:
             raise Expired
         return fold.response()

@@ -17,7 +17,7 @@ from api.body import SESSION_CHARACTERS_MAX, model_not_found
 from api.errors import request_error
 from api.health import worker_age_ms
 from api.node import Node, answering, json_response
-from api.snapshot import prompt_of, summary
+from api.snapshot import summary
 from shared.errors import NotFound
 from shared.models import Model
 from shared.outcomes import Meta
@@ -61,14 +61,16 @@ class Listings:
         return json_response(content)
 
     async def _page(self, ids: Sequence[str], owner: str) -> dict[str, Any]:
-        found = await self.node.store.metas(ids)
+        # Small as a rule; with the longest prompts and metadata some 3 MB.
+        async with self.node.heavy_reads.turn(owner):
+            found = await self.node.store.metas(ids)
         metas = [
             meta
             for meta in found
             if meta is not None and meta.owner == owner and meta.status != "sealed"
         ]
         page, next_before = cut_page(metas, PAGE_GENERATIONS)
-        items = [{**summary(meta), "prompt": prompt_of(meta)} for meta in page]
+        items = [{**summary(meta), "prompt": meta.prompt} for meta in page]
         return {
             "generations": items,
             "active": [meta.generation_id for meta in page if not meta.is_ended],

@@ -16,11 +16,13 @@ from shared.ids import START, EventId
 from shared.outcomes import Meta
 from shared.request import decode_request
 
-PROMPT_CHARACTERS_MAX = 4_000  # of the prompt that a listing shows
-
 
 class Snapshot:
-    """The fold over one log."""
+    """The fold over one log.
+
+    Args:
+        meta: with its request, where `fields` is asked for.
+    """
 
     def __init__(self, meta: Meta) -> None:
         self.meta = meta
@@ -113,25 +115,6 @@ def summary(meta: Meta, end: End | None = None) -> dict[str, Any]:
         "metadata": msgspec.Raw(meta.metadata or b"{}"),
         "events_url": events_url(meta.generation_id),
     }
-
-
-def prompt_of(meta: Meta) -> str:
-    """Return the text of the last user message, cut to what a listing carries."""
-    for message in reversed(decode_request(meta.request).messages):
-        if message.get("role") == "user":
-            return _text_of(message.get("content"))[:PROMPT_CHARACTERS_MAX]
-    return ""
-
-
-def _text_of(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "\n".join(
-        part["text"]
-        for part in parts
-        if isinstance(part, dict) and isinstance(part.get("text"), str)
-    )
 
 
 def read_end(meta: Meta) -> End | None:

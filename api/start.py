@@ -8,7 +8,7 @@ of the body's members.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
@@ -48,6 +48,7 @@ async def start(
     is_any_type: bool = False,
     complete: Callable[[AskedT, str], Awaitable[AskedT]] | None = None,
     read_form: Callable[[Headers, bytes], Awaitable[dict[str, Any]]] | None = None,
+    needs_request: bool = False,
 ) -> tuple[Meta, AskedT]:
     """Accept what a POST asks for, or find what the same Idempotency-Key has started.
 
@@ -57,6 +58,7 @@ async def start(
         is_any_type: the body is JSON whatever its content type says.
         complete: is given what `parse` returned and the owner; for what only the store can say.
         read_form: reads a body of type multipart/form-data into members; None: that is 415.
+        needs_request: the answer says the request back: the meta that is returned has it.
 
     Raises:
         RequestError, Unavailable.
@@ -87,7 +89,9 @@ async def start(
     )
     accepted = await node.accept(new, is_read=asked.is_read)
     async with answering():
-        return accepted.meta or await node.meta(accepted.generation_id, owner), asked
+        meta = accepted.meta or await node.meta(accepted.generation_id, owner)
+    # A repeat means the same, or it would have been refused: no need to read it from Redis.
+    return replace(meta, request=new.request) if needs_request else meta, asked
 
 
 def _is_form(headers: Headers) -> bool:

@@ -34,6 +34,7 @@ FILES_ENOUGH = 4_096
 FILES_OWN = 64  # what a process needs beside its readers
 SHARED_BYTES_MIN = 5 * 2**30  # its append-only file is written anew beside the old one
 PUBSUB_BYTES_MIN = 33_554_432  # Redis's own default
+MAXMEMORY_SHARE = 0.5  # of the memory where Redis runs
 
 
 class Finding(NamedTuple):
@@ -99,7 +100,19 @@ def judge_server(info: Mapping[str, Any]) -> list[Finding]:
     else:
         advice = "set appendonly yes, or a restart of Redis loses every stream"
         findings.append(Finding("warn", "redis", f"append-only file off: {advice}"))
-    return findings
+    return [*findings, judge_memory(info)]
+
+
+def judge_memory(info: Mapping[str, Any]) -> Finding:
+    """Judge what INFO says of the memory that the server may take."""
+    bound, machine = int(info.get("maxmemory", 0)), int(info.get("total_system_memory", 0))
+    if not bound:
+        advice = "set it to less than half of its memory, or full memory kills the server"
+        return Finding("warn", "redis", f"maxmemory is not set: {advice}")
+    if machine and bound > machine * MAXMEMORY_SHARE:
+        advice = "set less than half: a rewrite of the append-only file may take as much again"
+        return Finding("warn", "redis", f"maxmemory is {bound} of {machine} bytes: {advice}")
+    return Finding("ok", "redis", f"maxmemory {bound} bytes")
 
 
 def judge_pubsub_limit(value: str) -> Finding:

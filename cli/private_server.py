@@ -25,16 +25,25 @@ from shared.errors import ConfigurationError
 VERSION_MIN = (6, 2)  # LPOS, XAUTOCLAIM, ZADD GT and exclusive ranges
 NAMES = ("redis-server", "valkey-server")
 SOCKET_PATH_BYTES_MAX = 100  # sun_path is 104 bytes on macOS, 108 on Linux
+# Of the machine's memory: while the append-only file is rewritten, a forked copy of the server
+# keeps what is changed meanwhile, at worst as much again.
+MEMORY_SHARE = 0.45
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateServer:
-    """Where a private server runs: its binary, what it keeps, its socket, the lock it inherits."""
+    """Where a private server runs: its binary, what it keeps, its socket, the lock it inherits.
+
+    Attributes:
+        bytes_max: what it may hold in memory; past it, it refuses to take more.
+    """
 
     binary: str
     data_dir: str
     socket_path: str
     lock_fd: int
+    bytes_max: int = 2**30
 
     @property
     def url(self) -> str:
@@ -85,8 +94,11 @@ def _wheel_binaries() -> list[str]:
 
 
 @contextlib.contextmanager
-def private_server(data_dir: str) -> Iterator[PrivateServer]:
+def private_server(data_dir: str, bytes_max: int = 2**30) -> Iterator[PrivateServer]:
     """Lock the data directory and make a place for the socket; both are given back at the end.
+
+    Args:
+        bytes_max: what the server may hold; less where the machine has no room for so much.
 
     Raises:
         ConfigurationError: no server to run, no such directory, or another `up` uses it.
@@ -111,7 +123,24 @@ def private_server(data_dir: str) -> Iterator[PrivateServer]:
             data_dir=str(path),
             socket_path=f"{folder}/redis.sock",
             lock_fd=lock.fileno(),
+            bytes_max=fitting(bytes_max, machine_bytes()),
         )
+
+
+def fitting(bytes_max: int, machine: int) -> int:
+    """Return how much the server may hold on a machine with so much memory, bytes; 0: not known."""
+    return min(bytes_max, int(machine * MEMORY_SHARE)) if machine else bytes_max
+
+
+def machine_bytes() -> int:
+    """Return how much memory this machine, or the container around us, has; 0: it does not say."""
+    found = []
+    with contextlib.suppress(OSError, ValueError):
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            found.append(int(Path(path).read_text()))  # "max" is no number: no limit
+    return min((size for size in found if size > 0), default=0)
 
 
 def _short_folder() -> str:
@@ -137,6 +166,7 @@ def server_argv(server: PrivateServer) -> list[str]:
         "appendfsync": "everysec",
         "aof-use-rdb-preamble": "no",
         "save": "",
+        "maxmemory": str(server.bytes_max),
         "maxmemory-policy": "noeviction",
         "loglevel": "notice",
     }

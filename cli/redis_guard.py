@@ -36,6 +36,7 @@ def guard_argv(server: PrivateServer, *, leave_s: float) -> tuple[str, ...]:
         *(sys.executable, "-P", "-m", "cli.redis_guard"),
         *("--binary", server.binary, "--data-dir", server.data_dir),
         *("--socket", server.socket_path, "--lock-fd", str(server.lock_fd)),
+        *("--bytes-max", str(server.bytes_max)),
         *("--leave-s", str(leave_s)),
     )
 
@@ -129,6 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("--binary", "--data-dir", "--socket"):
         parser.add_argument(name, required=True)
     parser.add_argument("--lock-fd", type=int, required=True)
+    parser.add_argument("--bytes-max", type=int, required=True)
     parser.add_argument("--leave-s", type=float, required=True)
     args = parser.parse_args(argv)
     server = PrivateServer(
@@ -136,6 +138,7 @@ def main(argv: list[str] | None = None) -> int:
         data_dir=args.data_dir,
         socket_path=args.socket,
         lock_fd=args.lock_fd,
+        bytes_max=args.bytes_max,
     )
     return Guard(server, leave_s=args.leave_s).run()
 

@@ -63,7 +63,9 @@ def up(
     with contextlib.ExitStack() as stack:
         server = None
         if not settings.redis_url:
-            server = stack.enter_context(private_server(settings.data_dir))
+            server = stack.enter_context(
+                private_server(settings.data_dir, settings.redis_bytes_max)
+            )
             settings = dataclasses.replace(settings, redis_url=server.url)
         roles = role_children(settings, ports, workers, command)
         stages = [[guard_child(server, settings)], roles] if server else [roles]

@@ -62,7 +62,7 @@ class Firings:
     async def fire(self, ctx: dict[Any, Any], schedule_id: str, due_ms: int) -> None:
         """Start what one schedule is due for, unless that has been done."""
         try:
-            schedule = await self.schedules.get(schedule_id)
+            schedule = await self.schedules.get(schedule_id, with_body=True)
             if schedule is not None:
                 await self._fire(schedule, due_ms)
         except Unavailable:

@@ -24,6 +24,7 @@ from shared.webhooks import (
     look_call,
     lost_event,
     read_record,
+    read_told,
 )
 
 LOOK_AGAIN_S = 30.0  # at what has not ended yet, where somebody ought to note its end
@@ -125,9 +126,7 @@ class Ends:
             await self._drop(subject_id, with_record=True)  # it was never accepted
 
     async def _find_generation(self, generation_id: str, about: Mapping[str, Any]) -> Event | None:
-        with translated():
-            name = keys.meta(generation_id)
-            fields: dict[bytes, bytes] = await self.redis.hgetall(name)  # type: ignore[misc]
+        fields = await read_told(self.redis, generation_id)
         if not fields:
             raise NotFound
         if fields.get(b"status") == b"sealed":

@@ -6,23 +6,28 @@
     4  meta, only if absent: the moment of acceptance
     5  the indexes of session and owner
 
-Each may be repeated. A client that got no answer repeats with its key and finds what is there.
+Before 2 it is decided whether its owner may keep so much more (shared/owner_bytes.py); what it
+keeps is noted with 4. Each step may be repeated. A client that got no answer repeats with its key
+and finds what is there.
 Where the queue was far from full a moment ago, 3 and 4 leave in one request, in this order: then
 the worker that the entry wakes finds meta there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import msgspec
 
-from shared import keys
+from shared import keys, owner_bytes
 from shared.errors import RequestError, Unavailable
 from shared.idempotency import reserve
 from shared.ids import new_generation_id
 from shared.outcomes import Meta
+from shared.owner_bytes import Kept, OwnerRoom, request_bytes
 from shared.queue import encode_entry
 from shared.redis_client import Client, Command, run_commands, translated
 from shared.scripts import Call
@@ -44,6 +49,7 @@ class NewGeneration:
         body_digest: of the request's meaning; the same key with another digest is refused.
         wait_s: it waits so long for a worker; None: as the settings say.
         webhook: whom to tell of its end.
+        prompt, dialect: what is shown of `request`, and what its dialect must know again.
     """
 
     owner: str
@@ -57,6 +63,8 @@ class NewGeneration:
     body_digest: str = ""
     webhook: Webhook | None = None
     wait_s: float | None = None
+    prompt: str = ""
+    dialect: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,7 @@ class Acceptor:
         self.store = store
         self.settings = settings
         self._waiting: dict[str, int] = {}  # by priority, as last seen
+        self._room = OwnerRoom(settings.owner_bytes_max)
 
     async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
         """Accept a prompt, or find the one that the same idempotency key has made.
@@ -84,7 +93,7 @@ class Acceptor:
             generation_id: a fresh one, if the caller had to know it before; a key may name another.
 
         Raises:
-            RequestError: 422 `idempotency_mismatch`; 503 `queue_full`.
+            RequestError: 422 `idempotency_mismatch`; 429 `owner_full`; 503 `queue_full`.
             Unavailable: Redis is away; the prompt may have been accepted. With an idempotency key
                 it is always safe to repeat.
         """
@@ -92,8 +101,9 @@ class Acceptor:
         if new.idempotency_key:
             generation_id, is_repeat = await self._reserve(new, generation_id)
         if not is_repeat and self._is_far_from_full(new):
-            await self._register(generation_id, new)
-            meta = await self._enter(generation_id, new)
+            async with self._having_room(new):
+                await self._register(generation_id, new)
+                meta = await self._enter(generation_id, new)
             await self._index(generation_id, new, meta.created_at_ms)
             return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta)
         return await self.accept_as(generation_id, new, is_repeat=is_repeat)
@@ -107,7 +117,7 @@ class Acceptor:
             is_repeat: it may have been accepted before, and lost.
 
         Raises:
-            RequestError: 503 `queue_full`.
+            RequestError: 429 `owner_full`, 503 `queue_full`.
             Unavailable: repeating it, as a repeat, is safe.
         """
         if is_repeat:
@@ -115,11 +125,14 @@ class Acceptor:
             if meta is not None:
                 await self._index(generation_id, new, meta.created_at_ms)
                 return Accepted(generation_id, False, meta.created_at_ms, meta.status)
-        await self._register(generation_id, new)
-        await self._enqueue(generation_id, new)
-        is_new, status, created_at_ms = await self.store.create(
-            generation_id, self._fields(new), may_be_lost=is_repeat
-        )
+        async with self._having_room(new):
+            await self._register(generation_id, new)
+            await self._enqueue(generation_id, new)
+            (is_new, status, created_at_ms), total = await self.store.create_charged(
+                generation_id, self._fields(new), self._charge(generation_id, new),
+                may_be_lost=is_repeat,
+            )  # fmt: skip
+            self._room.hear(new.owner, total, self._now_s())
         await self._index(generation_id, new, created_at_ms)
         return Accepted(generation_id, is_new, created_at_ms, status)
 
@@ -186,13 +199,40 @@ class Acceptor:
         Raises:
             Unavailable.
         """
-        waiting, created_at_ms = await self.store.enqueue_and_create(
-            generation_id, _entry(generation_id, new, self.settings.queue_max), self._fields(new)
+        entry = _entry(generation_id, new, self.settings.queue_max)
+        waiting, created_at_ms, total = await self.store.enqueue_and_create(
+            generation_id, entry, self._fields(new), self._charge(generation_id, new)
         )
+        self._room.hear(new.owner, total, self._now_s())
         self._waiting[new.priority] = waiting or self.settings.queue_max
         if not waiting:  # a hundred have come since the last look: this one is within the bound
             await self.store.put_back(generation_id, new.priority, new.model, lane=new.priority)
         return queued_meta(generation_id, new, created_at_ms)
+
+    @asynccontextmanager
+    async def _having_room(self, new: NewGeneration) -> AsyncIterator[None]:
+        """Let a prompt in whose owner does not keep too much.
+
+        Raises:
+            RequestError: 429 `owner_full`.
+            Unavailable.
+        """
+        owner, size, room = new.owner, _size(new), self._room
+        if not room.has(owner, size) and room.is_old(owner, self._now_s()):
+            call = owner_bytes.total(owner)
+            total = int(await self.store.scripts.run(owner_bytes.SCRIPT, *call))
+            room.hear(owner, total, self._now_s())
+        if not room.has(owner, size):
+            raise room.refusal(owner)
+        with room.coming(owner, size):
+            yield
+
+    def _charge(self, generation_id: str, new: NewGeneration) -> Call:
+        kept = Kept(new.owner, generation_id, 0, _size(new))
+        return owner_bytes.unfinished(kept, self.settings)
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
 
     async def _register(self, generation_id: str, new: NewGeneration) -> None:
         if new.webhook is not None:
@@ -226,7 +266,10 @@ class Acceptor:
             "priority": new.priority,
             "request": new.request,
             "metadata": new.metadata,
+            "prompt": new.prompt,
         }
+        if new.dialect:
+            fields["dialect"] = new.dialect
         if new.grace_s is not None:
             fields["grace"] = str(round(new.grace_s * 1000))
         if new.wait_s is not None:
@@ -257,7 +300,7 @@ class Acceptor:
 
 
 def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> Meta:
-    """Return meta as it stands there once it was created."""
+    """Return meta as whoever looks at it would find it just after its creation."""
     return Meta(
         generation_id=generation_id,
         status="queued",
@@ -272,10 +315,16 @@ def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> M
         failures=0,
         grace_s=None if new.grace_s is None else round(new.grace_s * 1000) / 1000,
         metadata=new.metadata,
-        request=new.request,
+        request=b"",
         end=b"",
         ended_at_ms=0,
+        prompt=new.prompt,
+        dialect=new.dialect,
     )
+
+
+def _size(new: NewGeneration) -> int:
+    return request_bytes(new.request, new.metadata, new.prompt)
 
 
 def _entry(generation_id: str, new: NewGeneration, waiting_max: int | str) -> Call:

@@ -289,7 +289,7 @@ def _meta_fields(new: NewBatch) -> dict[str, Any]:
     """Of the log of its progress. It has no model: no worker is ever to look after it."""
     return {
         "owner": new.owner, "session": "", "model": "", "priority": "batch",
-        "request": b'{"messages":[]}', "metadata": new.metadata,
+        "request": b'{"messages":[]}', "metadata": new.metadata, "prompt": "",
     }  # fmt: skip
 
 

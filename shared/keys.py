@@ -17,6 +17,8 @@ script stays within one cluster slot.
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
     tr:session:<digest>  zset     id -> created, ms
     tr:owner:<digest>    zset     id -> created, ms
+    tr:{owner:<d>}:bytes hash     id -> bytes that it keeps: log, request; and their total
+    tr:{owner:<d>}:until zset     id -> when its log is gone, ms
     tr:{chat:<d>}:runs   zset     id -> created, ms; <d> = digest of owner and chat
     tr:{chat:<d>}:stops  string   how often the chat was stopped
     tr:{jobs}:wake       list     something may be due: look now
@@ -229,6 +231,14 @@ def owner(name: str) -> str:
 def digest_of(owner: str) -> str:
     """Return what stands for an owner in keys and members."""
     return _digest(owner)
+
+
+def owner_bytes(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:bytes"
+
+
+def owner_until(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:until"
 
 
 def _digest(*parts: str) -> str:

@@ -14,6 +14,12 @@ from shared.ids import EventId, parse_event_id
 
 Entry = tuple[EventId, bytes]
 ENDED = ("completed", "cancelled", "failed")
+# What is read of meta by whoever looks at it: all that `parse_meta` knows but the request, which
+# may be a megabyte long.
+META_FIELDS = (
+    b"status", b"owner", b"session", b"model", b"priority", b"created", b"attempt", b"lease",
+    b"waiting", b"failures", b"grace", b"metadata", b"end", b"ended", b"prompt", b"dialect",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +39,11 @@ class Meta:
     failures: int
     grace_s: float | None  # None: goes on without readers
     metadata: bytes  # a JSON object
-    request: bytes  # shared.request.Request, JSON
+    request: bytes  # shared.request.Request, JSON; b"" unless it was asked for (Store.with_request)
     end: bytes  # the End event, b"" while unfinished
     ended_at_ms: int
+    prompt: str = ""  # what a listing shows of the request
+    dialect: bytes = b""  # a JSON object, Request.dialect; b"": an empty one
 
     @property
     def is_ended(self) -> bool:
@@ -186,6 +194,8 @@ def parse_meta(generation_id: str, fields: Mapping[bytes, bytes]) -> Meta:
         request=fields.get(b"request", b""),
         end=fields.get(b"end", b""),
         ended_at_ms=number(b"ended"),
+        prompt=text(b"prompt"),
+        dialect=fields.get(b"dialect", b""),
     )
 
 

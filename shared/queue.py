@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from shared import keys
 from shared.errors import Unavailable
+from shared.owner_bytes import SCRIPT, over
 from shared.redis_client import Client, Command, run_commands, translated
 from shared.resp import Line
+from shared.scripts import Call, Scripts
 from shared.webhooks import end_generation
 
 VERSION = 1
@@ -97,6 +99,7 @@ class Queue:
         self.redis = redis
         self.line = line
         self.waiting = waiting
+        self.scripts = Scripts(redis, line)
         self.worker = worker
 
     async def ensure_groups(self) -> None:
@@ -179,11 +182,27 @@ class Queue:
         """Take an entry off its lane for good."""
         await self._run(_acknowledging(delivery))
 
-    async def leave(self, delivery: Delivery, generation_id: str, retention_ms: int) -> None:
-        """Acknowledge the entry of a generation that has ended, and `forget` it, in one request."""
-        done = _acknowledging(delivery)
-        replies = await self._run([*done, *_forgetting(generation_id)])
-        await _follow_up(self.redis, generation_id, retention_ms, replies[len(done)])
+    async def leave(
+        self,
+        delivery: Delivery,
+        generation_id: str,
+        retention_ms: int,
+        charge: Call | None = None,
+    ) -> None:
+        """Acknowledge the entry of a generation that has ended, and `forget` it, in one request.
+
+        Args:
+            charge: notes what it keeps (shared/owner_bytes.py), where that is known.
+        """
+        done, forgetting = _acknowledging(delivery), _forgetting(generation_id)
+        noting = [await self.scripts.command(SCRIPT, charge)] if charge is not None else []
+        replies = await self._run([*done, *forgetting, *noting])
+        if charge is not None and isinstance(replies[-1], NoScriptError):
+            await self.scripts.run(SCRIPT, *charge)
+        await _follow_up(
+            self.scripts, generation_id, retention_ms, replies[len(done)],
+            is_noted=charge is not None,
+        )  # fmt: skip
 
     async def _run(self, commands: Sequence[Command]) -> list[Any]:
         return await run_commands(self.redis, self.line, commands)
@@ -232,7 +251,7 @@ async def forget(redis: Client, generation_id: str, retention_ms: int) -> None:
     Its idempotency key goes when its meta goes.
     """
     found, *_ = await run_commands(redis, None, _forgetting(generation_id))
-    await _follow_up(redis, generation_id, retention_ms, found)
+    await _follow_up(Scripts(redis), generation_id, retention_ms, found, is_noted=False)
 
 
 def _content(fields: Any) -> bytes:
@@ -251,16 +270,21 @@ def _acknowledging(delivery: Delivery) -> list[Command]:
 def _forgetting(generation_id: str) -> list[Command]:
     """Return the commands; the first one's answer goes to `_follow_up`."""
     return [
-        ("HMGET", keys.meta(generation_id), "idem", "webhook"),
+        ("HMGET", keys.meta(generation_id), "idem", "webhook", "owner", "wait"),
         ("ZREM", keys.RUNNING, generation_id),
         *(("ZREM", keys.waiting(priority), generation_id) for priority in keys.PRIORITIES),
     ]
 
 
-async def _follow_up(redis: Client, generation_id: str, retention_ms: int, found: Any) -> None:
+async def _follow_up(
+    scripts: Scripts, generation_id: str, retention_ms: int, found: Any, *, is_noted: bool
+) -> None:
     if isinstance(found, Exception):
         raise Unavailable(f"Redis refuses: {found}") from found
-    idempotency, webhook = found
+    redis = scripts.redis
+    idempotency, webhook, owner, wait = found
+    if owner and not wait and not is_noted:  # lines of a batch, which wait, are not counted
+        await scripts.run(SCRIPT, *over(owner.decode(), generation_id, retention_ms))
     if idempotency:
         with translated():
             # A little less than meta: a key must never name a generation that is not there.

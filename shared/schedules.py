@@ -26,6 +26,11 @@ from shared.scripts import Scripts
 FINISHED_KEPT_S = 86_400.0  # so long it can be read what became of one that is over
 KEY_KEPT_S = 86_400.0
 PREFIX = "sched_"
+# What is read of a record by whoever looks at it: all but the body, which may be a megabyte long.
+SHOWN_FIELDS = (
+    b"owner", b"kind", b"run_at", b"cron", b"timezone", b"created", b"next", b"last", b"last_id",
+    b"error_code", b"error_message",
+)  # fmt: skip
 
 Firing = Literal["", "first", "repeat"]
 
@@ -58,7 +63,7 @@ class Schedule:
 
     Attributes:
         kind: of what it starts: `generation`, `batch`.
-        body: the request, JSON; empty once it is over.
+        body: the request, JSON, up to a megabyte; empty once it is over, and unless asked for.
         next_ms: None: it is over.
         error: why the last firing made nothing: code and message.
     """
@@ -128,9 +133,10 @@ class Schedules:
         how = reply[0].decode()
         return Added(how, reply[1].decode() if how == "exists" else schedule.id)
 
-    async def get(self, schedule_id: str) -> Schedule | None:
+    async def get(self, schedule_id: str, *, with_body: bool = False) -> Schedule | None:
         """Return a schedule; None: there is none."""
-        return (await self._read([schedule_id]))[0]
+        names = [*SHOWN_FIELDS, b"body"] if with_body else SHOWN_FIELDS
+        return (await self._read([schedule_id], names))[0]
 
     async def page(self, owner: str, limit: int, *, before_ms: int | None) -> list[Schedule]:
         """Return an owner's schedules, newest first; those made before `before_ms`."""
@@ -203,15 +209,21 @@ class Schedules:
             keys.schedules_unfinished(schedule.owner),
         )
 
-    async def _read(self, ids: Sequence[str]) -> list[Schedule | None]:
+    async def _read(
+        self, ids: Sequence[str], names: Sequence[bytes] = SHOWN_FIELDS
+    ) -> list[Schedule | None]:
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             for schedule_id in ids:
-                pipeline.hgetall(keys.schedule(schedule_id))
+                pipeline.hmget(keys.schedule(schedule_id), list(names))
             replies = await pipeline.execute()
+        found = [
+            {name: value for name, value in zip(names, reply, strict=True) if value is not None}
+            for reply in replies
+        ]
         return [
             _parse(schedule_id, fields) if fields else None
-            for schedule_id, fields in zip(ids, replies, strict=True)
+            for schedule_id, fields in zip(ids, found, strict=True)
         ]
 
 

@@ -68,6 +68,8 @@ class Settings:
     owner_files_max: int = 10_000  # how many
     files_free_bytes_min: int = 1_073_741_824  # free on the disk of the files, or no uploads
     answer_bytes_max: int = 16_777_216  # longest answer
+    owner_bytes_max: int = 268_435_456  # prompts and logs of one owner in Redis
+    redis_bytes_max: int = 1_073_741_824  # what the private server of `up` may hold
     ws_idle_s: float = 300.0  # an idle socket is closed
 
     upstream_connect_s: float = 10.0  # limits on a backend, each by itself

@@ -1,7 +1,8 @@
 """The log of each generation in Redis: who may write it, what stands in it, how it ends.
 
-Every write is one script on the keys of one `{id}` and may be repeated. This module and
-shared/scripts are the only ones that know the fields of meta; redis-py's errors go no further.
+Every write is one script on the keys of one `{id}` and may be repeated. This module,
+shared/meta_reader.py and shared/scripts are the only ones that know the fields of meta; redis-py's
+errors go no further.
 The rules and the models behind them: docs/architecture.md, "The write protocol".
 """
 
@@ -10,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shared import keys
+from shared import keys, owner_bytes
 from shared.errors import Expired, Unavailable
 from shared.events import End, encode
 from shared.ids import START, EventId, parse_event_id
+from shared.meta_reader import MetaReader
 from shared.outcomes import (
     Absent,
     Append,
@@ -42,34 +44,18 @@ REQUEUE_S = 10.0
 CANCELLED = End(status="cancelled", finish_reason="cancelled")
 
 
-class Store:
+class Store(MetaReader):
     """The logs on one Redis. Every method may raise `Unavailable`: repeating it is safe."""
 
     def __init__(self, redis: Client, settings: Settings, line: Line | None = None) -> None:
         """Args: line: what appends take, where there are many of them."""
-        self.redis = redis
+        super().__init__(redis)
         self.settings = settings
         self.scripts = Scripts(redis, line)
         self.lease_ms = round(settings.lease_s * 1000)
         self.retention_ms = round(settings.retention_s * 1000)
 
     # Reading
-
-    async def meta(self, generation_id: str) -> Meta | None:
-        """Return what is known of a generation; None where there is nothing."""
-        return (await self.metas([generation_id]))[0]
-
-    async def metas(self, ids: Sequence[str]) -> list[Meta | None]:
-        """The same for many, in one round trip."""
-        with translated():
-            pipeline = self.redis.pipeline(transaction=False)
-            for generation_id in ids:
-                pipeline.hgetall(keys.meta(generation_id))
-            replies = await pipeline.execute()
-        return [
-            parse_meta(generation_id, fields) if fields else None
-            for generation_id, fields in zip(ids, replies, strict=True)
-        ]
 
     async def page(self, generation_id: str, start: EventId, count: int) -> list[Entry]:
         """Return up to `count` entries from `start` on, itself included; START: from the first."""
@@ -133,36 +119,42 @@ class Store:
         self, generation_id: str, fields: Mapping[str, str | bytes], *, may_be_lost: bool
     ) -> tuple[bool, str, int]:
         """Accept a generation unless it is there: whether it is new, its status, created at, ms."""
-        pairs = [part for pair in fields.items() for part in pair]
-        reply = await self._run("create", generation_id, [int(may_be_lost), *pairs])
-        if reply[0] == b"ok":
-            return True, "queued", int(reply[1])
-        return False, reply[1].decode(), int(reply[2])
+        create = _create(generation_id, fields, may_be_lost=may_be_lost)
+        return _created(await self.scripts.run("create", *create))
+
+    async def create_charged(
+        self,
+        generation_id: str,
+        fields: Mapping[str, str | bytes],
+        charge: Call,
+        *,
+        may_be_lost: bool,
+    ) -> tuple[tuple[bool, str, int], int]:
+        """The same, and note in one request what it keeps: also how much all of its owner's do."""
+        create = _create(generation_id, fields, may_be_lost=may_be_lost)
+        calls = [("create", create), (owner_bytes.CHARGE, charge)]
+        created, total = await self.scripts.run_all(calls)
+        return _created(created), int(total)
 
     async def enqueue_and_create(
-        self, generation_id: str, entry: Call, fields: Mapping[str, str | bytes]
-    ) -> tuple[int, int]:
-        """Put a fresh id on its lane, then create it, in one request.
+        self, generation_id: str, entry: Call, fields: Mapping[str, str | bytes], charge: Call
+    ) -> tuple[int, int, int]:
+        """Put a fresh id on its lane, then create it and note what it keeps, in one request.
 
         Returns:
-            what `enqueue` answered (0: the lane is full, and it is not on it), and created at, ms.
+            what `enqueue` answered (0: the lane is full, and it is not on it), created at, ms, and
+            how many bytes all generations of its owner keep.
         """
-        pairs = [part for pair in fields.items() for part in pair]
-        calls: list[tuple[str, Call]] = [
-            ("enqueue", entry),
-            ("create", (_keys(generation_id), [0, *pairs])),
-        ]
-        waiting, created = await self.scripts.run_all(calls)
-        return int(waiting), int(created[1])
+        create = _create(generation_id, fields, may_be_lost=False)
+        calls = [("enqueue", entry), ("create", create), (owner_bytes.CHARGE, charge)]
+        waiting, created, total = await self.scripts.run_all(calls)
+        return int(waiting), int(created[1]), int(total)
 
     async def create_many(
         self, new: Sequence[tuple[str, Mapping[str, str | bytes]]], *, may_be_lost: bool
     ) -> None:
         """Accept many in one round trip; those that are there stay as they are."""
-        calls: list[Call] = []
-        for generation_id, fields in new:
-            pairs = [part for pair in fields.items() for part in pair]
-            calls.append((_keys(generation_id), [int(may_be_lost), *pairs]))
+        calls = [_create(*one, may_be_lost=may_be_lost) for one in new]
         await self._run_many("create", calls)
 
     async def begin(
@@ -313,7 +305,13 @@ class Store:
 
         Whoever holds it is stopped by its next write; cancel it first where readers should be told.
         """
-        return bool((await self._run("delete", generation_id, [self.retention_ms]))[0] == b"sealed")
+        reply = await self._run("delete", generation_id, [self.retention_ms])
+        if reply[0] != b"sealed":
+            return False
+        if reply[1]:
+            call = owner_bytes.deleted(reply[1].decode(), generation_id, self.retention_ms)
+            await self.scripts.run(owner_bytes.SCRIPT, *call)
+        return True
 
     async def attach_readers(self, generation_id: str, node: str) -> bool:
         """Say that `node` has readers; False: too late, it has ended. To be renewed every 3 s."""
@@ -372,6 +370,17 @@ def _keys(generation_id: str) -> tuple[str, str, str, str]:
         keys.live(generation_id),
         keys.readers(generation_id),
     )
+
+
+def _create(generation_id: str, fields: Mapping[str, str | bytes], *, may_be_lost: bool) -> Call:
+    pairs = [part for pair in fields.items() for part in pair]
+    return _keys(generation_id), [int(may_be_lost), *pairs]
+
+
+def _created(reply: Any) -> tuple[bool, str, int]:
+    if reply[0] == b"ok":
+        return True, "queued", int(reply[1])
+    return False, reply[1].decode(), int(reply[2])
 
 
 def _writing(reply: Any) -> Writing:

@@ -40,6 +40,11 @@ FIRST_LOOK_OTHER_S = 2.0
 KEPT_S = 10 * 86_400.0  # a record that nothing happens to; a batch may take seven days
 OWNER_LOOKS_S = 100.0  # looks a second at what one owner waits for, at most
 SECRET_PREFIX = "whsec_"
+# Of a generation's meta. Its request, which may be a megabyte, is not among them.
+TOLD_FIELDS = (
+    b"status", b"end", b"model", b"session", b"metadata", b"attempt", b"created", b"ended",
+    b"webhook", b"owner",
+)  # fmt: skip
 
 
 class Webhook(msgspec.Struct, frozen=True):
@@ -148,13 +153,24 @@ async def end(
 
 async def end_generation(redis: Client, generation_id: str) -> bool:
     """Note the end of a generation as its meta has it. False: known, unfinished, or no webhook."""
-    with translated():
-        fields: dict[bytes, bytes] = await redis.hgetall(keys.meta(generation_id))  # type: ignore[misc]
+    fields = await read_told(redis, generation_id)
     event = generation_event(generation_id, fields)
     if event is None or not fields.get(b"webhook"):
         return False
     owner = fields.get(b"owner", b"").decode()
     return await end(redis, generation_id, decode_webhook(fields[b"webhook"]), event, owner=owner)
+
+
+async def read_told(redis: Client, generation_id: str) -> dict[bytes, bytes]:
+    """Return those fields of meta that an event tells of, and `webhook`; empty: there is none.
+
+    Raises:
+        Unavailable.
+    """
+    with translated():
+        found = await redis.hmget(keys.meta(generation_id), list(TOLD_FIELDS))  # type: ignore[misc]
+    pairs = zip(TOLD_FIELDS, found, strict=True)
+    return {name: value for name, value in pairs if value is not None}
 
 
 def generation_event(generation_id: str, fields: Mapping[bytes, bytes]) -> Event | None:

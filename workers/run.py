@@ -24,6 +24,7 @@ from shared.request import Request, decode_request
 from workers.backends import Finish, Item
 from workers.continuation import plan
 from workers.outbox import Outbox
+from workers.owner_meter import OwnerMeter
 from workers.timeline import Timeline
 from workers.tools import Takeover, Tools
 
@@ -59,6 +60,7 @@ class Run:
     _end: End | None = None
     _noting: asyncio.Task[None] | None = None
     _is_noted: bool = False
+    _meter: OwnerMeter | None = None
     _timeline: Timeline = field(default_factory=lambda: Timeline(0.0))
 
     # What the worker asks and says
@@ -185,6 +187,7 @@ class Run:
         )
         self._noting = self.tools.spawn(self._note_soon(begun))
         self.request = decode_request(begun.meta.request)
+        self._meter = OwnerMeter(self.tools.store, begun)
         error: BackendError | None = None
         try:
             await self._stream(self.request)
@@ -242,6 +245,7 @@ class Run:
             BackendError: the attempt has failed. Nothing of it matters once the end is pushed: the
                 generator is run to its own end only so that its connection can be used again.
         """
+        assert self._meter is not None
         backend = self.tools.backends[self.model.name]
         course = plan(self.outbox.log, request, self.model, can_continue=backend.can_continue)
         if course.needs_reset:
@@ -262,6 +266,7 @@ class Run:
                         is_urgent = is_first or self._end is not None
                         self.tools.appender.offer(self, is_urgent=is_urgent)
                         await self._wait_for_room()
+                        await self._meter.note(self.outbox.bytes_kept)
         except TimeoutError:
             if self._stop is None:
                 raise
@@ -369,8 +374,10 @@ class Run:
 
     async def _leave(self) -> None:
         """It has its end: out of the queue and the indexes. Repeatable, and done again if lost."""
+        charge = self._meter.last(self.outbox.bytes_kept) if self._meter is not None else None
+        retention_ms = self.tools.store.retention_ms
         try:
-            await self.tools.queue.leave(self.delivery, self.id, self.tools.store.retention_ms)
+            await self.tools.queue.leave(self.delivery, self.id, retention_ms, charge)
         except Unavailable:
             pass  # whoever claims the entry finds that it has ended, and does this
 

@@ -44,7 +44,7 @@ from shared.events import (
 )
 from shared.ids import EventId
 from shared.outcomes import Meta
-from shared.request import decode_request
+from shared.request import dialect_of
 
 # In Request.dialect
 RESET_STEP = "reset_step"
@@ -81,7 +81,7 @@ class Chunks:
     """
 
     def __init__(self, meta: Meta) -> None:
-        asked = decode_request(meta.request).dialect
+        asked = dialect_of(meta)
         message_id = asked.get(MESSAGE_ID)
         self._generation_id = meta.generation_id
         self._message_id = message_id if isinstance(message_id, str) else meta.generation_id

@@ -35,7 +35,7 @@ from shared.events import (
 )
 from shared.ids import EventId
 from shared.outcomes import Meta
-from shared.request import decode_request
+from shared.request import dialect_of
 
 INCLUDE_USAGE = "include_usage"  # in Request.dialect
 DONE = b"data: [DONE]\n\n"
@@ -46,7 +46,7 @@ class ChatFold(Fold):
     """One completion as server-sent events."""
 
     def __init__(self, meta: Meta) -> None:
-        wants_usage = decode_request(meta.request).dialect.get(INCLUDE_USAGE) is True
+        wants_usage = dialect_of(meta).get(INCLUDE_USAGE) is True
         head = _head(meta, "chat.completion.chunk")
         self._head = b"data: " + msgspec.json.encode(head)[:-1] + b","
         # As OpenAI has it: who asks for the usage gets the member in every chunk.

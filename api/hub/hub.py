@@ -224,7 +224,7 @@ class Hub:
         if meta.is_ended and not relay.feed.is_ended:
             relay.is_confirmed = True  # nothing will be published any more
             relay.repair()  # the frame with the end is on its way, or was lost
-        relay.meta = meta
+        relay.take_meta(meta)
         relay.take_up()
         return relay
 
@@ -290,7 +290,7 @@ class Hub:
         meta = await self.store.meta(relay.generation_id)  # too late: it has ended meanwhile
         if meta is None or meta.status == "sealed":
             raise NotFound()
-        relay.meta = meta
+        relay.take_meta(meta)
         relay.repair()
 
     async def _detach(self, relay: Relay) -> None:

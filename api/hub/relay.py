@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from api.dialects.fold import Dialect
@@ -96,8 +97,16 @@ class Relay:
 
     @property
     def bytes_kept(self) -> int:
-        kept = self.feed.bytes_kept + self.runs.bytes_kept
+        kept = self.feed.bytes_kept + self.runs.bytes_kept + len(self.meta.request)
         return kept + sum(log.bytes_kept for log in self._logs.values())
+
+    def take_meta(self, meta: Meta) -> None:
+        """Take meta as it was just read; a request that was read before is kept.
+
+        A dialect that says it back may begin its fold at any time from now on.
+        """
+        is_known = self.meta.request and not meta.request
+        self.meta = replace(meta, request=self.meta.request) if is_known else meta
 
     def encoded(self, dialect: Dialect) -> EncodedLog:
         """Return the log in `dialect`, shared by all who read it so."""

@@ -46,6 +46,7 @@ class System:
         models.write_text(MODELS.format(name=MODEL, url=upstream_url))
         self._settings = {
             **SETTINGS,
+            "owner_bytes_max": str(2**39),  # one owner asks for everything here
             "redis_url": self.server.url,
             "models": str(models),
             "data_dir": str(self.directory),

@@ -245,7 +245,7 @@ class Course:
     async def _fold(self, some: Sequence[Aloft], *, is_over: bool) -> None:
         """Make results of generations that have ended; with `is_over`, not of those called off."""
         ids = [one.generation_id for one in some]
-        metas = await self.tools.store.metas(ids)
+        metas = await self._metas(ids)
         logs = await self.tools.store.first_pages(ids, LOG_ENTRIES)
         for one, meta, log in zip(some, metas, logs, strict=True):
             if is_over and (meta is None or meta.status not in ("completed", "failed")):
@@ -256,6 +256,14 @@ class Course:
                 self._ask_again(one, 0.0)
                 continue
             self._take_in(one, meta, log)
+
+    async def _metas(self, ids: Sequence[str]) -> list[Meta | None]:
+        """Return what is known of lines; with the request where the endpoint says it back."""
+        store = self.tools.store
+        metas = await store.metas(ids)
+        if self.batch.endpoint == "/v1/chat/completions":
+            return metas
+        return await store.with_requests(metas)
 
     def _take_in(self, one: Aloft, meta: Meta, log: list[tuple[EventId, bytes]]) -> None:
         result, end = answered(self._source(one), meta, log)

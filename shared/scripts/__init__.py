@@ -16,7 +16,7 @@ from typing import Any
 from redis.exceptions import NoScriptError, ResponseError
 
 from shared.errors import Unavailable
-from shared.redis_client import Client, is_refusal, translated
+from shared.redis_client import Client, Command, is_refusal, translated
 from shared.resp import Line, encode_words
 
 FOLDER = Path(__file__).parent
@@ -24,14 +24,17 @@ WITHOUT_PRELUDE = (
     "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
     "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
     "files_add", "files_remove", "files_sum", "hook_hosts", "hook_wait",
+    "owner_bytes", "owner_charge",
 )  # fmt: skip
 # These make room or keep a promise, so they must pass when memory is full (server 7.0 or newer).
 ALLOW_OOM = (
     "finish", "close", "seal", "delete", "renew", "release", "attach", "batch_cancel", "batch_move",
     "files_remove",
+    "owner_bytes",
 )  # fmt: skip
 # `finish` is append with an end in it, under a name of its own so that it may pass a full server.
-FILES = {"finish": "append"}
+# `owner_charge` goes with `create`: where that is refused, nothing may be charged either.
+FILES = {"finish": "append", "owner_charge": "owner_bytes"}
 
 Call = tuple[Sequence[str], Sequence[Any]]  # keys, arguments
 
@@ -106,6 +109,14 @@ class Scripts:
             if isinstance(reply, ResponseError) and not is_refusal(reply):
                 raise reply
         return replies
+
+    async def command(self, name: str, call: Call) -> Command:
+        """Return a call as a command, to be sent in one request with others.
+
+        A server that has forgotten the script answers NoScriptError: `run` the call then.
+        """
+        names, args = call
+        return ["EVALSHA", await self._digest(name), len(names), *names, *args]
 
     async def _evaluate(self, calls: Sequence[tuple[str, Call]]) -> list[Any]:
         if self.line is not None:

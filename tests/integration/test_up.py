@@ -43,7 +43,14 @@ class Up:
             path.mkdir(exist_ok=True)
         (folder / "bin" / "redis-server").symlink_to(find_binary())
 
-    def start(self, *flags: str, worker: str = "", output: Path | None = None, port: int = 0) -> Up:
+    def start(
+        self,
+        *flags: str,
+        worker: str = "",
+        output: Path | None = None,
+        port: int = 0,
+        **settings: str,
+    ) -> Up:
         environ = {
             "PATH": f"{self.folder / 'bin'}:/usr/bin:/bin",
             "PYTHONPATH": str(ROOT),
@@ -53,6 +60,7 @@ class Up:
             "TAILRACE_DATA_DIR": str(self.data),
             "TAILRACE_PORT": str(port or self.port),
             "TAILRACE_DRAIN_S": "0.2",
+            **{f"TAILRACE_{name.upper()}": value for name, value in settings.items()},
         }
         argv = [sys.executable, "-P", str(STAND_IN), "up", *flags]
         self.process = spawn(argv, env=environ, output=output or self.output, cwd=self.folder)
@@ -180,6 +188,18 @@ def test_a_killed_redis_comes_back_on_the_same_socket_with_its_data(up: Up) -> N
     up.seen |= {before, up.redis_pid()}
 
     assert ask(path, "GET kept") == "$1\r\n1\r\n"
+
+
+def test_the_private_server_has_a_bound_and_refuses_what_is_above_it(up: Up) -> None:
+    up.start(redis_bytes_max="5000000").ready()
+    up.seen.add(up.redis_pid())
+
+    assert "\nmaxmemory:5000000\r" in ask(up.socket_path, "INFO memory")
+    answers = {ask(up.socket_path, f"SET k{n} {'x' * 60_000}")[:4] for n in range(100)}
+    assert answers == {"+OK\r", "-OOM"}, "it evicts nothing"
+
+    up.interrupt()
+    assert up.wait() == 0
 
 
 def test_data_is_kept_from_one_run_to_the_next_in_plain_commands(up: Up) -> None:

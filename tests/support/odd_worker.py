@@ -27,7 +27,7 @@ import workers.worker
 from shared.events import Token
 from shared.models import Model
 from shared.outcomes import Absent, Append, Begun, Ended, Held, Writing
-from shared.request import Request, decode_request
+from shared.request import Request
 from shared.settings import Settings
 from shared.store import Store
 from workers import main as role
@@ -76,8 +76,7 @@ class OddStore(Store):
         meta = await self.meta(generation_id)
         if meta is None:  # the node is still creating it, and its prompt is not known yet
             return Absent()
-        messages = decode_request(meta.request).messages if meta.request else []
-        death = next((name for name in DEATHS if name in str(messages)), "")
+        death = next((name for name in DEATHS if name in meta.prompt), "")
         self.deaths[generation_id] = death
         if death == "die before begin":
             await self._die_once(generation_id)

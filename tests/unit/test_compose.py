@@ -93,6 +93,17 @@ def test_nodes_and_jobs_share_the_files(services: dict[str, Any]) -> None:
         assert f"install -d -o tailrace -m 0700 {place}" in (ROOT / "Dockerfile").read_text()
 
 
+def test_redis_has_a_bound_and_its_container_room_for_a_rewrite(services: dict[str, Any]) -> None:
+    """The rewrite of the append-only file forks the server: at worst it takes as much again."""
+    words = services["redis"]["command"]
+    bound = words[words.index("--maxmemory") + 1]
+    gigabytes = re.fullmatch(r"\$\{REDIS_MAXMEMORY:-(\d+)gb\}", bound)
+    megabytes = re.fullmatch(r"\$\{REDIS_MEM_LIMIT:-(\d+)m\}", services["redis"]["mem_limit"])
+
+    assert gigabytes and megabytes
+    assert int(megabytes[1]) > 2 * 1024 * int(gigabytes[1])
+
+
 def test_redis_keeps_everything_and_evicts_nothing(services: dict[str, Any]) -> None:
     words = services["redis"]["command"][1:]
     options = dict(zip(words[::2], words[1::2], strict=True))

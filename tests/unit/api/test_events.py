@@ -70,7 +70,9 @@ def test_any_bytes_are_a_query() -> None:
     assert read_query(scope)["wait"] == "2"
 
 
-async def ask(bench: Bench, *, owner: str = "anonymous", **scope: object) -> Client:
+async def ask(
+    bench: Bench, *, owner: str = "anonymous", named: str = GENERATION, **scope: object
+) -> Client:
     client = Client()
     await events(
         make_scope(client, **scope),  # type: ignore[arg-type]
@@ -79,7 +81,7 @@ async def ask(bench: Bench, *, owner: str = "anonymous", **scope: object) -> Cli
         hub=bench.hub,
         store=bench.log,  # type: ignore[arg-type]
         owner=owner,
-        generation_id=GENERATION,
+        generation_id=named,
     )
     return client
 
@@ -123,12 +125,17 @@ async def test_who_has_a_cursor_waits_for_no_longer_than_is_promised(
         await ask(bench, query="last_event_id=1-1&wait=0")
 
 
-async def test_a_known_generation_is_still_anothers_while_redis_is_away(bench: Bench) -> None:
+async def test_a_known_generation_is_absent_for_others_while_redis_is_away(bench: Bench) -> None:
+    """Of what is not known here nothing can be said; and so of what is somebody else's."""
     meta = bench.log.create()
     async with bench.hub.reading(meta):
         bench.log.is_away = True
-        with pytest.raises(NotFound):
-            await ask(bench, owner="bob")
+        answers = []
+        for named in (GENERATION, "gen_nobody0000"):
+            with pytest.raises(RequestError) as refused:
+                await ask(bench, owner="bob", named=named)
+            answers.append((refused.value.status, refused.value.message))
+        assert answers[0] == answers[1] and answers[0][0] == 503
 
 
 async def test_json_is_a_long_poll_that_does_not_wait(bench: Bench) -> None:

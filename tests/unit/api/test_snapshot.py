@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from api.sessions import cut_page
-from api.snapshot import PROMPT_CHARACTERS_MAX, Snapshot, prompt_of, summary
+from api.snapshot import Snapshot, summary
 from shared.events import (
     Counts,
     End,
@@ -25,7 +25,7 @@ from shared.events import (
 )
 from shared.ids import EventId
 from shared.outcomes import Meta
-from shared.request import Request, encode_request
+from shared.request import PROMPT_CHARACTERS_MAX, Request, encode_request, shown_prompt
 
 DONE = End(status="completed", finish_reason="stop", usage=Counts(1, 2, 3))
 
@@ -141,10 +141,10 @@ def test_a_listing_shows_the_last_prompt_cut_short() -> None:
         {"role": "user", "content": [{"type": "text", "text": "y" * 9000}, {"type": "image"}]},
         {"role": "assistant", "tool_calls": [{}], "content": None},
     ]
-    listed = prompt_of(meta(request=encode_request(Request(messages=messages))))
+    listed = shown_prompt(Request(messages=messages))
 
     assert listed == "y" * PROMPT_CHARACTERS_MAX
-    assert prompt_of(meta(request=encode_request(Request(messages=messages[1:2])))) == ""
+    assert shown_prompt(Request(messages=messages[1:2])) == ""
 
 
 def test_a_summary_needs_no_log() -> None:

@@ -13,7 +13,11 @@ from shared.models import Model
 from shared.settings import Settings
 from tests.support.redis_server import RedisServer, free_port
 
-WELL = {"redis_version": "7.0.15", "maxmemory_policy": "noeviction", "aof_enabled": 1}
+GB = 2**30
+WELL = {
+    "redis_version": "7.0.15", "maxmemory_policy": "noeviction", "aof_enabled": 1,
+    "maxmemory": GB, "total_system_memory": 4 * GB,
+}  # fmt: skip
 MODEL = Model(name="m", base_url="http://h/v1", model="qwen", api_key_env="KEY")
 
 
@@ -34,18 +38,21 @@ def test_files(hard: int, level: str) -> None:
 
 
 def test_a_server_that_is_well() -> None:
-    assert levels(doctor.judge_server(WELL)) == ["ok", "ok", "ok"]
+    assert levels(doctor.judge_server(WELL)) == ["ok", "ok", "ok", "ok"]
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"redis_version": "6.0.16"}, ["FAIL", "ok", "ok"]),
-        ({"redis_version": "6.2.0"}, ["ok", "ok", "ok"]),
-        ({"redis_version": ""}, ["FAIL", "ok", "ok"]),
-        ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, ["ok", "ok", "ok"]),
-        ({"maxmemory_policy": "allkeys-lru"}, ["ok", "FAIL", "ok"]),
-        ({"aof_enabled": 0}, ["ok", "ok", "warn"]),
+        ({"redis_version": "6.0.16"}, ["FAIL", "ok", "ok", "ok"]),
+        ({"redis_version": "6.2.0"}, ["ok", "ok", "ok", "ok"]),
+        ({"redis_version": ""}, ["FAIL", "ok", "ok", "ok"]),
+        ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, ["ok", "ok", "ok", "ok"]),
+        ({"maxmemory_policy": "allkeys-lru"}, ["ok", "FAIL", "ok", "ok"]),
+        ({"aof_enabled": 0}, ["ok", "ok", "warn", "ok"]),
+        ({"maxmemory": 0}, ["ok", "ok", "ok", "warn"]),
+        ({"maxmemory": 3 * GB}, ["ok", "ok", "ok", "warn"]),
+        ({"total_system_memory": 0}, ["ok", "ok", "ok", "ok"]),
     ],
 )
 def test_a_server_that_is_not(change: dict[str, object], expected: list[str]) -> None:
@@ -99,7 +106,8 @@ def test_the_address_against_the_credentials(settings: Settings, level: str) -> 
 async def test_a_real_server(redis_server: RedisServer) -> None:
     findings = await examine_redis(Settings(redis_url=redis_server.url))
 
-    assert levels(findings) == ["ok", "ok", "warn", "ok"]  # tests run without an AOF
+    # Tests run without an AOF, and without a bound.
+    assert levels(findings) == ["ok", "ok", "warn", "warn", "ok"]
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "unix:///no/such/socket"])

@@ -120,4 +120,33 @@ def test_the_server_keeps_what_it_is_told_and_evicts_nothing() -> None:
     assert options["--maxmemory-policy"] == "noeviction"
     assert options["--port"] == "0"
     assert options["--save"] == ""
+    assert int(options["--maxmemory"]) == 2**30
     assert server.url == "unix:///s"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "machine", "given"),
+    [
+        (1_000, 10_000, 1_000),
+        (1_000, 2_000, 900),
+        (1_000, 0, 1_000),  # a machine that does not say how much it has
+    ],
+)
+def test_the_server_takes_less_than_half_of_the_machine(
+    wanted: int, machine: int, given: int
+) -> None:
+    assert private_server.fitting(wanted, machine) == given
+
+
+def test_a_container_has_less_than_its_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(private_server, "CGROUP_LIMITS", (str(limit), str(tmp_path / "none")))
+    alone = private_server.machine_bytes()
+
+    limit.write_text("1048576\n")
+    assert private_server.machine_bytes() == 1_048_576 < alone
+
+    limit.write_text("max\n")
+    assert private_server.machine_bytes() == alone

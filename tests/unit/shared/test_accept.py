@@ -75,7 +75,7 @@ async def test_what_is_accepted_is_queued_and_known(acceptor):
 
     assert is_generation_id(accepted.generation_id)
     assert (accepted.is_new, accepted.status) == (True, "queued")
-    meta = await acceptor.store.meta(accepted.generation_id)
+    meta = await acceptor.store.with_request(await acceptor.store.meta(accepted.generation_id))
     assert meta.created_at_ms == accepted.created_at_ms
     assert (meta.owner, meta.session, meta.model) == ("alice", "chat", "demo")
     assert (meta.request, meta.metadata, meta.priority) == (
@@ -189,7 +189,7 @@ def break_step(acceptor, monkeypatch, step):
     """The next call of this step never happens; what came before it has."""
     owner, name = {
         "enqueue": (acceptor, "_enqueue"),
-        "create": (acceptor.store, "create"),
+        "create": (acceptor.store, "create_charged"),
         "index": (acceptor, "_index"),
     }[step]
 
@@ -210,7 +210,8 @@ async def test_a_repeat_mends_what_a_crash_left_undone(acceptor, monkeypatch, st
     healed = await acceptor.accept(NEW)
 
     assert (healed.is_new, healed.status) == (step != "index", "queued")
-    assert (await acceptor.store.meta(healed.generation_id)).request == NEW.request
+    meta = await acceptor.store.meta(healed.generation_id)
+    assert (await acceptor.store.with_request(meta)).request == NEW.request
     found = await tickets(acceptor.redis)
     assert {ticket.id for ticket in found} == {healed.generation_id}
     assert await owner_ids(acceptor.redis, "alice", 9) == [healed.generation_id]
@@ -270,13 +271,13 @@ async def test_without_a_key_a_crash_before_meta_accepts_nothing(acceptor, monke
 async def test_the_entry_comes_before_meta(acceptor, monkeypatch):
     """What is accepted has an entry, whatever breaks after it."""
     seen = []
-    create = acceptor.store.create
+    create = acceptor.store.create_charged
 
     async def look(generation_id, *args, **kwargs):
         seen.append([ticket.id for ticket in await tickets(acceptor.redis)] == [generation_id])
         return await create(generation_id, *args, **kwargs)
 
-    monkeypatch.setattr(acceptor.store, "create", look)
+    monkeypatch.setattr(acceptor.store, "create_charged", look)
 
     await acceptor.accept(NEW)
 

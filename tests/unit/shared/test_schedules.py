@@ -106,10 +106,11 @@ async def test_what_is_added_is_there_and_due(schedules):
     one = schedule()
     assert (await schedules.add(one)).how == "ok"
 
-    found = await schedules.get(one.id)
+    found = await schedules.get(one.id, with_body=True)
     assert found.created_ms > 10**12
     assert (found.owner, found.kind, found.body) == (one.owner, one.kind, one.body)
     assert (found.timing, found.next_ms) == (one.timing, 1_000)
+    assert (await schedules.get(one.id)).body == b"", "a megabyte that is not shown"
     assert await schedules.due(999, 10) == []
     assert await schedules.due(1_000, 10) == [(one.id, 1_000)]
 

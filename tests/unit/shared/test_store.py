@@ -79,7 +79,7 @@ async def test_a_generation_is_created_once(store):
 
 
 async def test_meta_is_what_was_given(store):
-    meta = await store.meta(ID)
+    meta = await store.with_request(await store.meta(ID))
     now_ms = await store.now_ms()
 
     assert (meta.status, meta.owner, meta.session, meta.model) == (
@@ -126,7 +126,7 @@ async def test_begin_makes_the_caller_the_holder_and_writes_start(store):
     assert 0 < meta.lease_ms - await store.now_ms() <= store.lease_ms
     assert await field(store, "token") == b"mine"
     assert await field(store, "worker") == b"worker-7"
-    assert begun.meta == meta
+    assert begun.meta == await store.with_request(meta)
     assert begun.failures == 0
 
 

@@ -7,6 +7,7 @@ import json
 import random
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -406,6 +407,16 @@ async def test_a_copy_with_another_end_is_read_anew(bench: Bench) -> None:
     second = await read(bench)
     await second.task
     assert second.ids == ["1-1", "2-2", "2-3"]
+
+
+async def test_a_request_that_was_read_is_kept_and_counted(bench: Bench) -> None:
+    """A dialect that says it back may begin its fold after a reader who did not need it."""
+    whole = bench.log.create(request=b"x" * 1_000)
+    async with bench.hub.reading(whole) as relay:
+        before = relay.bytes_kept
+        async with bench.hub.reading(replace(whole, request=b"", attempt=7)):
+            assert (relay.meta.request, relay.meta.attempt) == (whole.request, 7)
+        assert relay.bytes_kept == before >= 1_000
 
 
 async def test_a_sealed_generation_is_not_found(bench: Bench) -> None:

@@ -1,0 +1,103 @@
+"""Whose generation an id names: nobody but its owner can tell, also not by a clock.
+
+A reader with a cursor has seen the generation, so one that is absent is waited for (Redis may have
+lost it a moment ago). Somebody else's is absent for the asker, and is waited for as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from tests.hostile.conftest import QUICK, OwnCluster
+from tests.support.outsider import Outsider, hear, tell
+from tests.support.processes import Cluster
+
+KEYS = "a-key-of-the-attackers:mallory,a-key-of-somebody-else:alice"
+ABSENT = "gen_0000000000000000000000abcd"
+NEAR_S = 0.5
+
+Ask = Callable[[Outsider, str], Awaitable[object]]
+
+
+@pytest.fixture(scope="module")
+async def two_owners(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
+    settings = {"api_keys": KEYS}
+    async with own_cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
+        yield cluster
+
+
+async def native(asker: Outsider, named: str, accept: str = "text/event-stream") -> object:
+    return (await asker.events(named, "1-1", accept)).status
+
+
+async def lines(asker: Outsider, named: str) -> object:
+    return await native(asker, named, "application/x-ndjson")
+
+
+async def poll(asker: Outsider, named: str) -> object:
+    return (await asker.poll(named, "1-1")).status
+
+
+async def response(asker: Outsider, named: str) -> object:
+    path = f"/v1/responses/{named.replace('gen_', 'resp_')}?stream=true&starting_after=1"
+    return (await asker.get(path)).status
+
+
+async def chunks(asker: Outsider, named: str) -> object:
+    return (await asker.get(f"/ai-sdk/chat/{named}/stream?startIndex=1")).status
+
+
+async def lobe(asker: Outsider, named: str) -> object:
+    async with asker.socket(path="/lobe/ws", subprotocols=None) as socket:
+        await tell(socket, type="resume", messageId=named, lastEventId="1-1")
+        return (await hear(socket))["code"]
+
+
+async def subscription(asker: Outsider, named: str) -> object:
+    async with asker.socket() as socket:
+        await tell(socket, type="subscribe", id=named, last_event_id="1-1")
+        return (await hear(socket))["code"]
+
+
+async def snapshot(asker: Outsider, named: str) -> object:
+    return (await asker.get(f"/v1/generations/{named}")).status
+
+
+async def cancel(asker: Outsider, named: str) -> object:
+    return (await asker.call("POST", f"/v1/generations/{named}/cancel")).status
+
+
+ROUTES = [native, lines, poll, response, chunks, lobe, subscription, snapshot, cancel]
+
+
+async def timed(ask: Ask, asker: Outsider, named: str) -> tuple[object, float]:
+    began_s = time.monotonic()
+    return await ask(asker, named), time.monotonic() - began_s
+
+
+@pytest.mark.parametrize("ask", ROUTES, ids=lambda ask: ask.__name__)
+async def test_somebody_elses_is_answered_as_an_absent_one_and_as_late(
+    two_owners: Cluster, ask: Ask
+):
+    url = two_owners.urls[0]
+    async with (
+        Outsider(url, key="a-key-of-somebody-else") as alice,
+        Outsider(url, key="a-key-of-the-attackers") as mallory,
+    ):
+        body = {"prompt": "x", "params": {"demo": {"tokens": 3}}}
+        foreign = await alice.finished(body)
+        deleted = await alice.finished(body)
+        path = f"/v1/responses/{deleted.replace('gen_', 'resp_')}"
+        assert (await alice.call("DELETE", path)).status == 200
+
+        answers = await asyncio.gather(
+            *(timed(ask, mallory, named) for named in [foreign, deleted, ABSENT] * 3)
+        )
+
+    assert len({said for said, _ in answers}) == 1 and answers[0][0] in (404, "not_found")
+    times_s = [took_s for _, took_s in answers]
+    assert max(times_s) - min(times_s) < NEAR_S
