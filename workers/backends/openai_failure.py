@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import BackendError
+from shared.json_values import has_too_many_values
 
 MESSAGE_MAX = 500
 # Names that say "this request is wrong", whatever the status is: asking again changes nothing.
@@ -57,6 +58,8 @@ def refusal(status: int, body: bytes, *, retry_after: str | None, now_s: float) 
 def describe(body: bytes) -> tuple[str, list[Any]]:
     """Return a message for a person and every `code` and `type` that came with it."""
     try:
+        if has_too_many_values(body):
+            raise ValueError("more values than a worker decodes while others wait")
         found: Any = msgspec.json.decode(body)
     except (ValueError, RecursionError):
         # Only ever shown to a person; the answer itself is never decoded like this.
