@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from cli import lifeline
 from shared import logs
 from shared.errors import ConfigurationError
+from shared.plain_text import plain_line
+from shared.redaction import redact
 from shared.settings import Settings
 
 EXIT_CONFIGURATION = 2
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(args)
     except ConfigurationError as exc:
-        print(f"tailrace {args.command}: {one_line(str(exc))}", file=sys.stderr)
+        print(f"tailrace {args.command}: {redact(one_line(str(exc)))}", file=sys.stderr)
         return EXIT_CONFIGURATION
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -115,7 +117,7 @@ def raise_file_limit() -> None:
 
 
 def one_line(text: str) -> str:
-    return " ".join(text.split())
+    return plain_line(" ".join(text.split()))
 
 
 def build_parser() -> argparse.ArgumentParser:
