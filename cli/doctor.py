@@ -21,6 +21,8 @@ from cli.private_server import VERSION_MIN, find_server, parse_version, server_v
 from shared.errors import ConfigurationError, FilesUnavailable, Unavailable
 from shared.models import Model, load_models
 from shared.objects import ObjectStore
+from shared.plain_text import plain_line
+from shared.redaction import redact
 from shared.redis_client import Client, connect, translated
 from shared.settings import Settings
 
@@ -44,7 +46,9 @@ def doctor(settings: Settings) -> int:
     """Print what was found; return 1 if anything is a FAIL."""
     findings = asyncio.run(examine(settings, os.environ))
     for finding in findings:
-        print(f"{finding.level:<5} {finding.subject:<8} {' '.join(finding.text.split())}")
+        # Servers choose some of these words, and URLs may hold passwords.
+        text = plain_line(redact(" ".join(finding.text.split())))
+        print(f"{finding.level:<5} {finding.subject:<8} {text}")
     return int(any(finding.level == "FAIL" for finding in findings))
 
 

@@ -27,6 +27,7 @@ from cli.private_server import PrivateServer, private_server
 from cli.supervisor import Supervisor
 from shared.errors import ConfigurationError
 from shared.models import load_models
+from shared.plain_text import plain_line
 from shared.settings import Settings
 
 PER_ROLE_MAX = 64  # processes of one kind; more on one machine helps nobody
@@ -239,12 +240,17 @@ def redis_address(url: str) -> str:
 
 
 def relay_text(name: str, line: bytes) -> None:
-    write_lines(f"{name:<10} {line.decode(errors='replace').rstrip()}")
+    write_lines(f"{name:<10} {_shown(line)}")
 
 
 def relay_json(name: str, line: bytes) -> None:
     """JSON lines go through as they are: they say which role wrote them."""
-    write_lines(line.decode(errors="replace").rstrip())
+    write_lines(_shown(line))
+
+
+def _shown(line: bytes) -> str:
+    """Return what a role wrote: also what its interpreter or a library wrote past its log."""
+    return plain_line(line.decode(errors="replace").rstrip().expandtabs())
 
 
 def write_lines(*lines: str, stream: int = 2) -> None:
