@@ -17,6 +17,7 @@ import aiohttp
 from redis.exceptions import ResponseError
 
 from api.auth import Authenticator
+from cli.privacy import open_directories
 from cli.private_server import VERSION_MIN, find_server, parse_version, server_version
 from shared.errors import ConfigurationError, FilesUnavailable, Unavailable
 from shared.models import Model, load_models
@@ -61,6 +62,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Findin
         examine_address(settings),
         *(await examine_redis(settings) if settings.redis_url else [examine_private_server()]),
         await examine_files(settings),
+        *examine_privacy(settings),
         *(await examine_models(settings, environ)),
     ]
 
@@ -146,6 +148,14 @@ def examine_address(settings: Settings) -> Finding:
     if settings.is_loopback:
         return Finding("ok", "address", f"{where}: this machine only, no credentials")
     return Finding("warn", "address", f"{where} and lets everybody in: set TAILRACE_API_KEYS")
+
+
+def examine_privacy(settings: Settings) -> list[Finding]:
+    """What others on this machine could read; nothing where that is nothing."""
+    try:
+        return [Finding("warn", "private", line) for line in open_directories(settings)]
+    except ConfigurationError:
+        return []  # said of the files already
 
 
 def examine_private_server() -> Finding:

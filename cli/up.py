@@ -23,6 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from cli import redis_guard
 from cli.keeper import Child
+from cli.privacy import open_directories
 from cli.private_server import PrivateServer, private_server
 from cli.supervisor import Supervisor
 from shared.errors import ConfigurationError
@@ -65,6 +66,8 @@ def up(
         server = None
         if not settings.redis_url:
             server = stack.enter_context(private_server(settings.data_dir))
+        write_lines(*(f"tailrace up: {line}" for line in open_directories(settings)))
+        if server is not None:
             settings = dataclasses.replace(settings, redis_url=server.url)
         roles = role_children(settings, ports, workers, command)
         stages = [[guard_child(server, settings)], roles] if server else [roles]
