@@ -1,5 +1,6 @@
 # One image for every role: `docker run tailrace api`, `worker` or `jobs`.
-FROM python:3.11-slim-bookworm
+# By digest: a tag may be another image tomorrow. docs/security.md says how to renew it.
+FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/srv/tailrace
 

@@ -55,15 +55,17 @@ class AiSdkConversation(Conversation):
             self.check_room()
         sent = {**_object(frame, "body"), "id": frame.get("id"), "messages": frame.get("messages")}
         body = read_object(sent, bytes_max=self.node.settings.body_bytes_max)
-        asked = parse_ai_sdk(body)
+        asked = await self.step(lambda: parse_ai_sdk(body))
         stops = await self.chats.stops(self.owner, asked.chat) if asked.chat else 0
-        new = new_generation(
-            body,
-            asked.request,
-            owner=self.owner,
-            models=self.node.models,
-            settings=self.node.settings,
-            idempotency_key=_idempotency_key(frame),
+        new = await self.step(
+            lambda: new_generation(
+                body,
+                asked.request,
+                owner=self.owner,
+                models=self.node.models,
+                settings=self.node.settings,
+                idempotency_key=_idempotency_key(frame),
+            )
         )
         accepted = await self.node.accept(new, is_read=True)
         meta = accepted.meta or await self.find(accepted.generation_id)

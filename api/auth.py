@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from api.errors import request_error
 from shared.errors import ConfigurationError
+from shared.redaction import remember
 from shared.settings import Settings
 
 ANONYMOUS = "anonymous"
@@ -50,6 +51,7 @@ class Authenticator:
                 f"TAILRACE_HOST={settings.host} is not loopback: set {VARIABLE}, "
                 "or TAILRACE_AUTH=off to let everybody in"
             )
+        remember(*owners)
         return cls(owners, read_origins(settings.cors_origins))
 
     @property

@@ -49,7 +49,7 @@ class BatchRoutes:
         key = _key(request)
         bytes_max = self.node.settings.body_bytes_max
         raw = await read_body(request.headers, request.receive, bytes_max=bytes_max)
-        body = read_object(raw, bytes_max=bytes_max)
+        body = await self.node.large.step(len(raw), lambda: read_object(raw, bytes_max=bytes_max))
         if is_scheduled(body):
             return await self._schedule(body, owner, key)
         new = self._read(body, owner)

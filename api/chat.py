@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.body import check_messages, wrong
 from api.dialects.chat import CHAT, INCLUDE_USAGE, completion
 from api.dialects.openai import as_request_error, failure_of, openai_shape
-from api.node import Node, error_response, json_response
+from api.node import Node, error_response, long_json_response
 from api.snapshot import Snapshot
 from api.start import Asked, start
 from api.stream import stream
@@ -62,7 +62,7 @@ class Chat:
         failure = failure_of(snapshot.end)
         if failure is not None:
             return error_response(as_request_error(failure), openai_shape, headers)
-        return json_response(completion(meta, snapshot), headers=headers)
+        return await long_json_response(completion(meta, snapshot), headers=headers)
 
     def _parse(self, body: dict[str, Any]) -> ChatAsked:
         return parse_chat(body, grace_s=self.node.settings.grace_s)

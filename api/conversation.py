@@ -13,7 +13,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from starlette.datastructures import Headers
@@ -39,6 +39,8 @@ ANSWER_S = 4.0  # for one request of a client; what takes longer is unavailable
 CLOSE_S = 1.0  # for a close frame to leave
 BINARY = 1003
 UNAVAILABLE = 1013
+
+T = TypeVar("T")
 
 Frame = dict[str, Any]
 Command = Callable[[Any, Frame], Awaitable[None]]  # the conversation, what was said
@@ -124,6 +126,7 @@ class Conversation(ABC):
         self.node = node
         self.hub = node.hub
         self.owner = owner
+        self.frame_bytes = 0  # of the frame that is being served
         self._send = send
         self._transport = scope.get("extensions", {}).get(TRANSPORT)
         self.socket = Socket(
@@ -161,6 +164,10 @@ class Conversation(ABC):
         return type(self).errands is not Conversation.errands
 
     # What a dialect may use
+
+    async def step(self, work: Callable[[], T]) -> T:
+        """Do work that is in proportion to the frame that is being served: see LargeWork.step."""
+        return await self.node.large.step(self.frame_bytes, work)
 
     async def open(
         self, key: str, meta: Meta, fold: FrameFold, cursor: EventId = START
@@ -253,7 +260,9 @@ class Conversation(ABC):
         """Do what one frame asks for; what is wrong with it is an error frame."""
         frame: Any = None
         try:
-            frame = decode_json(message.get("text") or "")
+            text = message.get("text") or ""
+            self.frame_bytes = len(text)
+            frame = await self.step(lambda: decode_json(text))
             if not isinstance(frame, dict):
                 raise request_error("invalid_request", "a frame is a JSON object")
             async with asyncio.timeout(ANSWER_S):

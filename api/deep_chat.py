@@ -29,7 +29,7 @@ from api.dialects.deep_chat import (
 from api.errors import CODES, draining, request_error, unavailable
 from api.events import read_query
 from api.negotiation import names_event_stream
-from api.node import Node, answering, error_response, json_response
+from api.node import Node, answering, error_response, long_json_response
 from api.start import Asked, start
 from api.stream import stream
 from api.whole import whole_or_refusal
@@ -67,7 +67,7 @@ class DeepChat:
         if failure is not None:
             error = RequestError(502, failure.code, failure.message, retryable=failure.retryable)
             return error_response(error, deep_chat_shape, headers)
-        return json_response(whole.response, headers=headers)
+        return await long_json_response(whole.response, headers=headers)
 
     def _parse(self, body: dict[str, Any]) -> Asked:
         return parse_deep_chat(body, grace_s=self.node.settings.grace_s)
@@ -94,12 +94,13 @@ class DeepChatConversation(Conversation):
     def __init__(self, node: Node, owner: str, scope: Scope, send: Send) -> None:
         super().__init__(node, owner, scope, send)
         self._key = read_stop_key(read_query(scope))
-        self._waiting: asyncio.Queue[Frame | RequestError] = asyncio.Queue()
+        # A request and its bytes, or what was wrong with it.
+        self._waiting: asyncio.Queue[tuple[Frame, int] | RequestError] = asyncio.Queue()
 
     async def do(self, frame: Frame) -> None:
         if self._waiting.qsize() >= WAITING_MAX:
             raise request_error("rate_limited", f"at most {WAITING_MAX} requests wait on a socket")
-        self._waiting.put_nowait(frame)
+        self._waiting.put_nowait((frame, self.frame_bytes))
 
     def say_error(self, frame: Any, error: RequestError) -> None:
         if self._waiting.qsize() >= 4 * WAITING_MAX:
@@ -120,24 +121,28 @@ class DeepChatConversation(Conversation):
             try:
                 if isinstance(turn, RequestError):
                     raise turn
-                await self._answer(turn)
+                await self._answer(*turn)
             except Unavailable:
                 self._tell(unavailable())
             except RequestError as exc:
                 self._tell(exc)
 
-    async def _answer(self, frame: Frame) -> None:
+    async def _answer(self, frame: Frame, size: int) -> None:
         if self.hub.is_draining:
             raise draining()
         body = {name: value for name, value in frame.items() if value is not None}
-        asked = parse_deep_chat(body, grace_s=self.node.settings.grace_s)
-        new = new_generation(
-            body,
-            asked.request,
-            owner=self.owner,
-            models=self.node.models,
-            settings=self.node.settings,
-            grace_s=asked.grace_s,
+        large, grace_s = self.node.large, self.node.settings.grace_s
+        asked = await large.step(size, lambda: parse_deep_chat(body, grace_s=grace_s))
+        new = await large.step(
+            size,
+            lambda: new_generation(
+                body,
+                asked.request,
+                owner=self.owner,
+                models=self.node.models,
+                settings=self.node.settings,
+                grace_s=asked.grace_s,
+            ),
         )
         accepted = await self.node.accept(new, is_read=True)
         async with answering():

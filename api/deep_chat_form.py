@@ -9,6 +9,7 @@ Source: docs/protocol.md, "deep-chat".
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import re
@@ -21,7 +22,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from api.body import wrong
 from api.errors import request_error
-from api.strict_json import decode_json
+from api.strict_json import check_values, decode_json
 from shared.errors import RequestError
 
 FILES = "files"
@@ -32,6 +33,7 @@ PICTURE = re.compile(r"image/[a-z0-9.+-]{1,64}")
 _MESSAGE = re.compile(r"message([1-9][0-9]{0,5})", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 _OBJECTS = ("params", "metadata")
+PIECE_BYTES = 16_384  # parsed at once; the parts' heads cost more than their contents
 
 
 async def read_form(headers: Headers, raw: bytes) -> dict[str, Any]:
@@ -42,6 +44,7 @@ async def read_form(headers: Headers, raw: bytes) -> dict[str, Any]:
     """
     form = await _parse(headers, raw)
     try:
+        _check_values(form)
         body: dict[str, Any] = {}
         messages: dict[int, Any] = {}
         for name, value in form.multi_items():
@@ -86,7 +89,9 @@ async def _parse(headers: Headers, raw: bytes) -> FormData:
         raise _malformed("it stops before its last boundary")
 
     async def pieces() -> AsyncIterator[bytes]:
-        yield raw
+        for start in range(0, len(raw), PIECE_BYTES):
+            yield raw[start : start + PIECE_BYTES]
+            await asyncio.sleep(0)
 
     parser = MultiPartParser(
         headers,
@@ -100,6 +105,20 @@ async def _parse(headers: Headers, raw: bytes) -> FormData:
         return await parser.parse()
     except MultiPartException as exc:
         raise _malformed(exc.message) from None
+
+
+def _check_values(form: FormData) -> None:
+    """All the JSON in a form is one document to whoever reads it afterwards.
+
+    Raises:
+        RequestError: 400.
+    """
+    documents = [
+        value
+        for name, value in form.multi_items()
+        if isinstance(value, str) and (_MESSAGE.fullmatch(name) or name in _OBJECTS)
+    ]
+    check_values(",".join(documents))
 
 
 def _uploads(form: FormData) -> list[UploadFile]:

@@ -18,7 +18,7 @@ from api.errors import request_error
 from api.events import events, read_cursor, stream_events
 from api.log_reader import read_log
 from api.negotiation import Form, choose_form
-from api.node import Node, answering, json_response
+from api.node import Node, answering, json_response, long_json_response
 from api.schedule_body import is_scheduled, without_timing
 from api.schedules import Schedules
 from api.snapshot import Snapshot, events_url
@@ -42,12 +42,12 @@ class Generations:
         self.node.refuse_while_draining()
         form = choose_form(request.headers.get("accept"), "json")
         cursor = read_cursor(request.headers, request.query_params)
-        body, key = await self._read(request)
+        body, key, size = await self._read(request)
         if is_scheduled(body):
             if form != "json":
                 raise request_error("not_acceptable", "a schedule is answered in application/json")
-            return await self._schedule(owner, body, key)
-        new = self._parse(body, owner, key)
+            return await self._schedule(owner, body, key, size)
+        new = await self._parse(body, owner, key, size)
         accepted = await self.node.accept(new, is_read=form != "json")
         if form == "json":
             return _accepted_response(accepted, new)
@@ -59,25 +59,32 @@ class Generations:
         ]
         return self._stream(meta, cursor, form, headers)
 
-    async def _read(self, request: Request) -> tuple[dict[str, Any], str]:
+    async def _read(self, request: Request) -> tuple[dict[str, Any], str, int]:
+        """Return the members, the Idempotency-Key, and how many bytes the body had."""
         key = request.headers.get("idempotency-key")
         if key is not None:
             check_idempotency_key(key)
         bytes_max = self.node.settings.body_bytes_max
         raw = await read_body(request.headers, request.receive, bytes_max=bytes_max)
-        return read_object(raw, bytes_max=bytes_max), key or ""
+        body = await self.node.large.step(len(raw), lambda: read_object(raw, bytes_max=bytes_max))
+        return body, key or "", len(raw)
 
-    def _parse(self, body: dict[str, Any], owner: str, key: str = "") -> NewGeneration:
+    async def _parse(self, body: dict[str, Any], owner: str, key: str, size: int) -> NewGeneration:
         node = self.node
-        return parse_new_generation(
-            body, owner=owner, models=node.models, settings=node.settings, idempotency_key=key
-        )
 
-    async def _schedule(self, owner: str, body: dict[str, Any], key: str) -> Response:
+        def parse() -> NewGeneration:
+            return parse_new_generation(
+                body, owner=owner, models=node.models, settings=node.settings, idempotency_key=key
+            )
+
+        return await node.large.step(size, parse)
+
+    async def _schedule(self, owner: str, body: dict[str, Any], key: str, size: int) -> Response:
         """Keep it until it is due; what would be refused now is refused now."""
         request = without_timing(body)
-        self._parse(request, owner)
-        self._parse(marked(request, PREFIX + "0" * 26), owner)  # as it will be then: larger
+        await self._parse(request, owner, "", size)
+        # As it will be then: larger.
+        await self._parse(marked(request, PREFIX + "0" * 26), owner, "", size)
         return await self.schedules.create(owner, "generation", body, key=key)
 
     async def snapshot(self, request: Request) -> ASGIApp:
@@ -86,7 +93,8 @@ class Generations:
         async with answering():
             meta = await self.node.meta(request.path_params["id"], owner)
             async with self.node.heavy_reads.turn(owner):
-                return json_response((await self._fold(meta)).fields())
+                snapshot = await self._fold(meta)
+        return await long_json_response(snapshot.fields())
 
     async def _fold(self, meta: Meta) -> Snapshot:
         whole = await self.node.store.with_request(meta)

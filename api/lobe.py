@@ -55,12 +55,14 @@ class LobeConversation(Conversation):
             raise draining()
         if message_id not in self.socket.subscriptions:
             self.check_room()
-        new = parse_new_generation(
-            {**body, "session": session} if session else body,
-            owner=self.owner,
-            models=self.node.models,
-            settings=self.node.settings,
-            idempotency_key=key_of(message_id),
+        new = await self.step(
+            lambda: parse_new_generation(
+                {**body, "session": session} if session else body,
+                owner=self.owner,
+                models=self.node.models,
+                settings=self.node.settings,
+                idempotency_key=key_of(message_id),
+            )
         )
         accepted = await self.node.accept(new)
         # What is being read here goes on: the client would be told twice what it has.

@@ -6,8 +6,10 @@ changed while it was read is refused. Knows no dialect.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
+from api.large import FOLD_BYTES_MAX
 from shared.errors import Unavailable
 from shared.ids import START, EventId
 from shared.store import Store
@@ -24,6 +26,7 @@ async def read_log(
         Unavailable: Redis is away, or the log changed meanwhile.
     """
     start = START
+    folded = 0
     while True:
         page = await store.page(generation_id, start, PAGE_ENTRIES)
         if start != START and (not page or page[0][0] != start):
@@ -31,6 +34,10 @@ async def read_log(
         # A page begins with the entry that it is asked to begin with: it is known already.
         for event_id, raw in page[1:] if start != START else page:
             add(event_id, raw)
+            folded += len(raw)
+            if folded > FOLD_BYTES_MAX:
+                folded = 0
+                await asyncio.sleep(0)
         if len(page) < PAGE_ENTRIES:
             return page[-1][0] if page else START
         start = page[-1][0]

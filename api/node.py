@@ -18,6 +18,7 @@ from api.auth import Authenticator
 from api.errors import Shape, draining, error_headers
 from api.heavy_reads import HeavyReads
 from api.hub.hub import Hub
+from api.large import LargeWork, encode_json
 from api.metrics import Metrics
 from api.turns import (
     DOWNLOADS_AT_ONCE,
@@ -57,6 +58,7 @@ class Node:
     uploads: Turns = field(default_factory=lambda: Turns(UPLOADS_AT_ONCE, UPLOADS_OF_OWNER))
     downloads: Turns = field(default_factory=lambda: Turns(DOWNLOADS_AT_ONCE, DOWNLOADS_OF_OWNER))
     heavy_reads: HeavyReads = field(default_factory=HeavyReads)
+    large: LargeWork = field(default_factory=LargeWork)
     is_draining: bool = False
 
     def __post_init__(self) -> None:
@@ -149,9 +151,16 @@ def json_response(
     content: object, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Answer with JSON; never stored, because a generation's state is of this moment."""
-    return Response(
-        msgspec.json.encode(content),
-        status,
-        {"cache-control": "no-store", **(headers or {})},
-        media_type="application/json",
-    )
+    return _json_response(msgspec.json.encode(content), status, headers)
+
+
+async def long_json_response(
+    content: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """As `json_response`, for what holds a whole answer."""
+    return _json_response(await encode_json(content), status, headers)
+
+
+def _json_response(body: bytes, status: int, headers: Mapping[str, str] | None) -> Response:
+    all_headers = {"cache-control": "no-store", **(headers or {})}
+    return Response(body, status, all_headers, media_type="application/json")

@@ -29,7 +29,7 @@ from api.events import find
 from api.hub.number import locate
 from api.hub.relay import Relay
 from api.log_reader import read_log
-from api.node import Node, answering, error_response, json_response
+from api.node import Node, answering, error_response, json_response, long_json_response
 from api.paging import read_limit, read_number
 from api.responses_body import ResponseAsked, parse_response
 from api.responses_input import items_of, messages_of
@@ -38,6 +38,7 @@ from api.stream import Begin, Beginning, stream
 from api.whole import whole_or_refusal
 from shared.errors import Expired, NotFound
 from shared.ids import START, EventId
+from shared.json_values import has_too_many_values
 from shared.outcomes import Meta
 from shared.request import decode_request, dialect_of
 
@@ -60,7 +61,8 @@ class Responses:
         headers = {"x-generation-id": meta.generation_id}
         if asked.is_background:
             async with answering():
-                return json_response(await self._response(meta), headers=headers)
+                response = await self._response(meta)
+            return await long_json_response(response, headers=headers)
         fold = _Whole(meta)
         refusal = await whole_or_refusal(
             self.node.hub, meta, request.receive, fold.add, openai_shape
@@ -71,7 +73,7 @@ class Responses:
         failure = failure_of(end) if end is not None and end.status == "failed" else None
         if failure is not None:
             return error_response(as_request_error(failure), openai_shape, headers)
-        return json_response(fold.response(), headers=headers)
+        return await long_json_response(fold.response(), headers=headers)
 
     def _parse(self, body: dict[str, Any]) -> ResponseAsked:
         return parse_response(body, grace_s=self.node.settings.grace_s)
@@ -93,7 +95,8 @@ class Responses:
         own = asked.request
         place = 1 if INSTRUCTED in own.dialect else 0
         messages = [*own.messages[:place], *known, *own.messages[place:]]
-        if len(msgspec.json.encode(messages)) > self.node.settings.body_bytes_max:
+        encoded = msgspec.json.encode(messages)
+        if len(encoded) > self.node.settings.body_bytes_max or has_too_many_values(encoded):
             raise request_error("body_too_large", "the conversation has become too large")
         return replace(asked, request=msgspec.structs.replace(own, messages=messages))
 
@@ -107,7 +110,9 @@ class Responses:
         since_s = asyncio.get_running_loop().time()
         if not is_stream:
             async with answering():
-                return json_response(await self._response(await self._meta(named, owner)))
+                return await long_json_response(
+                    await self._response(await self._meta(named, owner))
+                )
         if not number:
             return self._stream(await self._with_request(await self._meta(named, owner)))
 
@@ -126,7 +131,7 @@ class Responses:
         async with answering():
             before = await self._meta(request.path_params["id"], owner)
             meta = await self.node.store.cancel(before.generation_id) or before
-            return json_response(await self._response(meta))
+            return await long_json_response(await self._response(meta))
 
     async def delete(self, request: HttpRequest) -> ASGIApp:
         """DELETE /v1/responses/{id}: stopped, and gone for every dialect."""

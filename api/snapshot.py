@@ -32,6 +32,7 @@ class Snapshot:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._tool_calls: dict[int, dict[str, Any]] = {}
+        self._arguments: dict[int, list[str]] = {}  # of each call, joined when they are asked for
 
     def add(self, event_id: EventId, raw: bytes) -> None:
         """Take the next entry of the log."""
@@ -48,7 +49,8 @@ class Snapshot:
             case ToolCall():
                 self._add_tool_call(event)
             case Reset():
-                self._text, self._reasoning, self._tool_calls = [], [], {}
+                self._text, self._reasoning = [], []
+                self._tool_calls, self._arguments = {}, {}
             case Usage():
                 self._usage = msgspec.to_builtins(event)
                 self._usage.pop("type")
@@ -61,7 +63,7 @@ class Snapshot:
         )
         call["call_id"] = call["call_id"] or event.call_id
         call["name"] = call["name"] or event.name
-        call["arguments"] += event.arguments
+        self._arguments.setdefault(event.index, []).append(event.arguments)
 
     @property
     def text(self) -> str:
@@ -74,7 +76,10 @@ class Snapshot:
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
         """The calls by their index: `index`, `call_id`, `name`, `arguments`."""
-        return [self._tool_calls[index] for index in sorted(self._tool_calls)]
+        return [
+            {**self._tool_calls[index], "arguments": "".join(self._arguments[index])}
+            for index in sorted(self._tool_calls)
+        ]
 
     @property
     def usage(self) -> dict[str, int] | None:

@@ -74,18 +74,22 @@ async def start(
         request.headers, request.receive, bytes_max=bytes_max, is_any_type=is_any_type or is_form
     )
     sent = await read_form(request.headers, raw) if read_form is not None and is_form else raw
-    body = read_object(sent, bytes_max=bytes_max)
-    asked = parse(body)
+    large, size = node.large, len(raw)
+    body = await large.step(size, lambda: read_object(sent, bytes_max=bytes_max))
+    asked = await large.step(size, lambda: parse(body))
     if complete is not None:
         asked = await complete(asked, owner)
-    new = new_generation(
-        body,
-        asked.request,
-        owner=owner,
-        models=node.models,
-        settings=node.settings,
-        idempotency_key=key or "",
-        grace_s=asked.grace_s,
+    new = await large.step(
+        size,
+        lambda: new_generation(
+            body,
+            asked.request,
+            owner=owner,
+            models=node.models,
+            settings=node.settings,
+            idempotency_key=key or "",
+            grace_s=asked.grace_s,
+        ),
     )
     accepted = await node.accept(new, is_read=asked.is_read)
     async with answering():

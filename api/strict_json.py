@@ -1,8 +1,12 @@
 """JSON from outside, decoded as strictly as the log needs it.
 
 What is JSON here: UTF-8 without a byte order mark, at most 32 levels deep, integers within 64 bits,
-floats that are finite, no NaN or Infinity. Of duplicate names the last wins. What comes out can
-always be encoded again. Pure; knows nothing of what the JSON means. Source: RFC 8259.
+floats that are finite, no NaN or Infinity, and no more values than a node can decode while others
+wait. Of duplicate names the last wins. What comes out can always be encoded again.
+
+Invariant: the time that a decoding takes is bounded: the values are counted before
+(shared/json_values.py). Nothing here is done once per byte or per bracket in Python.
+Pure; knows nothing of what the JSON means. Source: RFC 8259.
 """
 
 from __future__ import annotations
@@ -14,21 +18,26 @@ import msgspec
 
 from api.errors import request_error
 from shared.errors import RequestError
+from shared.json_values import (
+    VALUES_MAX,
+    count_values,
+    has_too_many_values,
+    long_runs,
+    without_strings,
+)
 
 DEPTH_MAX = 32
 ESCAPES_MAX = 20_000  # in what is no JSON; with more of them it is not asked any further why
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _ROUND = bytes.maketrans(b"[{]}", b"(())")
 _NO_BRACKET = bytes(set(range(256)) - set(b"[{]}"))
-_MANY_DIGITS = re.compile(rb"[0-9]{19}")
 # A whole integer token of 19 digits or more; a fraction or an exponent makes it a float.
 _LONG_INTEGER = re.compile(rb"(?<![0-9.eE+\-])-?[0-9]{19,}+(?![.eE])")
-_ESCAPE = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: a character
-    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"  # a lone half: none
-    rb"|\\.",
-    re.DOTALL,
+# Half of a pair without the other half. No backslash before it may be an escaped one.
+_LONE_SURROGATE = re.compile(
+    rb"\\u[dD](?:"
+    rb"[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
 )
 
 
@@ -40,6 +49,7 @@ def decode_json(raw: bytes | str) -> Any:
             surrogate pair, which no UTF-8 can carry on.
     """
     raw = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
+    bare = check_values(raw)
     try:
         value = msgspec.json.decode(raw)
     except RecursionError:
@@ -50,21 +60,36 @@ def decode_json(raw: bytes | str) -> Any:
                 "invalid_request", "a string holds a lone surrogate (\\ud800 to \\udfff)"
             ) from None
         raise request_error("invalid_json", f"the body is not JSON: {exc}") from None
-    _check_bounds(raw)
+    _check_depth(bare)
+    _check_integers(bare)
     return value
+
+
+def check_values(raw: bytes | str) -> bytes:
+    """Check that JSON has no more values than may be decoded at once.
+
+    Returns what stands outside of its strings, for further checks.
+
+    Raises:
+        RequestError: 400 `invalid_json`.
+    """
+    raw = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
+    bare = without_strings(raw)
+    if bare is None or count_values(bare) > VALUES_MAX:
+        raise request_error(
+            "invalid_json", f"more than {VALUES_MAX} values: send less, or data as one string"
+        )
+    return bare
 
 
 def mend_surrogates(raw: bytes) -> bytes | None:
     """Return `raw` with U+FFFD for each lone surrogate; None: they are not all that is wrong."""
-    if raw.count(b"\\") > ESCAPES_MAX:
+    if raw.count(b"\\") > ESCAPES_MAX or has_too_many_values(raw):
         return None
-
-    def mend(match: re.Match[bytes]) -> bytes:
-        escape = match[0]
-        return b"\\ufffd" if len(escape) == 6 else escape
-
-    mended = _ESCAPE.sub(mend, raw)
-    if mended == raw:
+    # Written otherwise, an escaped backslash cannot be taken for the beginning of an escape.
+    plain = raw.replace(rb"\\", rb"\u005c")
+    mended = _LONE_SURROGATE.sub(rb"\\ufffd", plain)
+    if mended == plain:
         return None
     try:
         msgspec.json.decode(mended)
@@ -73,24 +98,25 @@ def mend_surrogates(raw: bytes) -> bytes | None:
     return mended
 
 
-def _check_bounds(raw: bytes) -> None:
-    """Check depth and integers on the text itself: cheaper than walking the tree, and no recursion.
+def _check_depth(bare: bytes) -> None:
+    """Check on the text itself: cheaper than walking the tree, and no recursion.
 
-    `raw` has been decoded, so its strings are closed, its brackets match, and the patterns run in
-    linear time. Nothing is done once per bracket in Python: a body may have a million of them.
+    It has been decoded, so its brackets match.
     """
-    bare = _STRING.sub(b"", raw)
     brackets = bare.translate(_ROUND, _NO_BRACKET)
     for _ in range(DEPTH_MAX):
         if not brackets:
-            break
+            return
         brackets = brackets.replace(b"()", b"")  # the innermost of each branch
     if brackets:
         raise _too_deep()
-    if _MANY_DIGITS.search(bare) is None:
+
+
+def _check_integers(bare: bytes) -> None:
+    if not long_runs(bare):
         return
-    for match in _LONG_INTEGER.finditer(bare):
-        if len(match[0]) > 20 or not -(2**63) <= int(match[0]) < 2**64:
+    for found in _LONG_INTEGER.findall(bare):
+        if len(found) > 20 or not -(2**63) <= int(found) < 2**64:
             raise request_error("invalid_json", "an integer does not fit 64 bits")
 
 

@@ -5,7 +5,8 @@ and with it go the tasks, the scope and all frames between the server and here, 
 what an idle socket would weigh. A message starts a task that reads until nothing waits any more;
 the end of the sending side starts the closing. Invariants: one task reads at a time, in the order
 of what came; nothing is read once the socket is over; what `Conversation.hold` would do at the end
-is done once. Knows nothing of what is said.
+is done once; each task belongs to the hub, which keeps it and logs what it raises. Knows nothing
+of what is said.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class Unattended:
 
     def _received(self) -> None:
         if self._reading is None and self._hears and self._line.is_waiting:
-            self._reading = asyncio.get_running_loop().create_task(self._read())
+            # The hub's: nothing else need refer to a task that waits, and one that nobody refers
+            # to may be collected. None: the hub has closed, and its sockets are being cut.
+            self._reading = self._conversation.hub.spawn(self._read())
 
     async def _read(self) -> None:
         try:

@@ -20,6 +20,7 @@ from api.hub.hub import Hub
 from api.hub.reader import Outcome
 from api.hub.relay import Relay
 from api.hub.waiter import Waiter
+from api.large import FOLD_BYTES_MAX
 from api.node import error_response
 from shared.errors import Expired, RequestError, Unavailable
 from shared.ids import START, EventId
@@ -79,10 +80,13 @@ async def _hand_over(relay: Relay, add: Add) -> None:
     """In steps, so that a long log does not hold the loop."""
     feed = relay.feed
     raws, ids = list(feed.raws), feed.ids
+    folded = 0
     for index, raw in enumerate(raws):
-        if index % ENCODE_ENTRIES_MAX == ENCODE_ENTRIES_MAX - 1:
+        if index % ENCODE_ENTRIES_MAX == ENCODE_ENTRIES_MAX - 1 or folded > FOLD_BYTES_MAX:
+            folded = 0
             await asyncio.sleep(0)
         add(ids.at(index + 1), raw)
+        folded += len(raw)
     if relay.last_words is not None:
         add(START, relay.last_words)
 

@@ -47,12 +47,14 @@ class NativeConversation(Conversation):
         if self.hub.is_draining:
             raise draining()
         self.check_room()
-        new = parse_new_generation(
-            frame,
-            owner=self.owner,
-            models=self.node.models,
-            settings=self.node.settings,
-            idempotency_key=key or "",
+        new = await self.step(
+            lambda: parse_new_generation(
+                frame,
+                owner=self.owner,
+                models=self.node.models,
+                settings=self.node.settings,
+                idempotency_key=key or "",
+            )
         )
         accepted = await self.node.accept(new, is_read=True)
         names = {} if ref is None else {"ref": ref}

@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 from cli.batch_client import BatchClient, Object
 from cli.batch_progress import Bar, megabytes, span
 from cli.client import Refused
-from cli.terminal import EXIT_FAILED, EXIT_OK, complain, outcome, run_client, table
+from cli.terminal import EXIT_FAILED, EXIT_OK, complain, outcome, run_client, say, table
+from shared.plain_text import plain_line, plain_text
 from shared.settings import Settings
 
 EXIT_INTERRUPTED = 130
@@ -71,10 +73,10 @@ async def _redrive(client: BatchClient, args: argparse.Namespace) -> int:
 
 
 async def _started(client: BatchClient, made: Object, is_watched: bool) -> int:
-    print(made["id"], flush=True)
+    print(plain_line(made["id"]), flush=True)
     if is_watched:
         return await _watch(client, made["id"])
-    print(f"follow it: tailrace batch watch {made['id']}", file=sys.stderr)
+    say(f"follow it: tailrace batch watch {made['id']}")
     return EXIT_OK
 
 
@@ -88,7 +90,7 @@ async def _watch(client: BatchClient, batch_id: str) -> int:
             loop.add_signal_handler(signal.SIGINT, following.cancel)
     bar.close()
     if following.cancelled():
-        print(f"{batch_id} goes on; come back: tailrace batch watch {batch_id}", file=sys.stderr)
+        say(f"{batch_id} goes on; come back: tailrace batch watch {batch_id}")
         return EXIT_INTERRUPTED
     if isinstance(following.result(), Exception):
         raise following.result()
@@ -113,18 +115,18 @@ def _summary(found: Object) -> int:
     took = f" in {span(ended_at - found['created_at'])}" if ended_at else ""
     told = f"{counts['completed']:,} of {counts['total']:,} lines done"
     failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
-    print(f"{found['status']}: {told}{failed}{took}", file=sys.stderr)
+    say(f"{found['status']}: {told}{failed}{took}")
     errors = (found.get("errors") or {}).get("data", [])
     for error in errors[:ERRORS_SHOWN]:
         where = f"line {error['line']}: " if error.get("line") else ""
-        print(f"  {where}{printable(str(error['message']))}", file=sys.stderr)
+        say(f"  {where}{error['message']}")
     if len(errors) > ERRORS_SHOWN:
-        print(f"  and {len(errors) - ERRORS_SHOWN} more", file=sys.stderr)
+        say(f"  and {len(errors) - ERRORS_SHOWN} more")
     if found.get("output_file_id"):
-        print(f"results: tailrace batch results {batch_id}", file=sys.stderr)
+        say(f"results: tailrace batch results {batch_id}")
     if found.get("error_file_id"):
         again = f"again: tailrace batch redrive {batch_id}"
-        print(f"errors: tailrace batch results --errors {batch_id}; {again}", file=sys.stderr)
+        say(f"errors: tailrace batch results --errors {batch_id}; {again}")
     return EXIT_OK if found["status"] == "completed" else EXIT_FAILED
 
 
@@ -132,7 +134,7 @@ async def _ls(client: BatchClient) -> int:
     page = await client.batches(LISTED)
     print(table(["ID", "STATUS", "ENDPOINT", "DONE", "FAILED", "AGE"], map(_row, page["data"])))
     if page["has_more"]:
-        print(f"\nthe newest {LISTED}; there are more", file=sys.stderr)
+        say(f"the newest {LISTED}; there are more")
     return EXIT_OK
 
 
@@ -150,7 +152,7 @@ def _row(item: Object) -> list[str]:
 
 
 async def _cancel(client: BatchClient, batch_id: str) -> int:
-    print(f"{batch_id} {(await client.cancel_batch(batch_id))['status']}")
+    print(plain_line(f"{batch_id} {(await client.cancel_batch(batch_id))['status']}"))
     return EXIT_OK
 
 
@@ -160,19 +162,31 @@ async def _results(client: BatchClient, args: argparse.Namespace) -> int:
     if not found.get(name):
         what = "no line has failed" if args.errors else "no results"
         later = "" if found["status"] in ENDED else " yet"
-        print(f"tailrace: {args.id} is {found['status']}: {what}{later}", file=sys.stderr)
+        say(f"tailrace: {args.id} is {found['status']}: {what}{later}")
         return EXIT_FAILED
     pieces = client.content(found[name])
     if args.output:
         await _save(pieces, Path(args.output))
     else:
-        async for piece in pieces:
-            sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
+        await _print(pieces)
     if not args.errors and found.get("error_file_id"):
         failed = found["request_counts"]["failed"]
-        print(f"{failed:,} lines are not in it: --errors has them", file=sys.stderr)
+        say(f"{failed:,} lines are not in it: --errors has them")
     return EXIT_OK
+
+
+async def _print(pieces: AsyncIterator[bytes]) -> None:
+    """Write a file to standard output: as it is, but on a terminal nothing that one obeys."""
+    out, decoder = sys.stdout, getincrementaldecoder("utf-8")("replace")
+    is_terminal = out.isatty()
+    async for piece in pieces:
+        if is_terminal:
+            out.write(plain_text(decoder.decode(piece)))
+        else:
+            out.buffer.write(piece)
+    if is_terminal:
+        out.write(plain_text(decoder.decode(b"", final=True)))
+    out.flush()
 
 
 async def _save(pieces: AsyncIterator[bytes], path: Path) -> None:
@@ -197,11 +211,6 @@ def endpoint_of(path: Path) -> str:
     except (ValueError, KeyError, TypeError, RecursionError):
         return ENDPOINT
     return url if isinstance(url, str) and url.startswith("/") else ENDPOINT
-
-
-def printable(text: str) -> str:
-    """What came from elsewhere may hold bytes that move a terminal's cursor."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _advice(error: Refused) -> str:

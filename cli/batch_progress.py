@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from shared.plain_text import plain_line
+
 REPLAY_S = 1.0  # what comes within it had happened before
 WINDOW_S = 30.0
 SAMPLE_S = 0.5
@@ -75,6 +77,7 @@ class Bar:
 
     def show(self, stage: str, current: int, total: int) -> None:
         """Say how far `stage` is; what comes too soon after the last is left out."""
+        stage = plain_line(stage)
         now_s = self._clock()
         if stage != self._stage:
             self._pace, self._shown_s = Pace(), now_s - LINE_S
@@ -94,7 +97,7 @@ class Bar:
 
     def note(self, text: str) -> None:
         """Say something on a line of its own."""
-        self.out.write(f"{CLEAR if self._is_drawn else ''}{text}\n")
+        self.out.write(f"{CLEAR if self._is_drawn else ''}{plain_line(text)}\n")
         self._is_drawn = False
         self.out.flush()
 

@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import json
 import secrets
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from typing import Any
 import aiohttp
 
 from cli.client import ANSWER_S, Client, Event, Passing, Refused, Unreachable, check, words
-from cli.terminal import EXIT_FAILED, EXIT_OK, complain, run_client
+from cli.terminal import EXIT_FAILED, EXIT_OK, complain, run_client, say
 from shared.settings import Settings
 
 PROMPTS_MAX = 100_000
@@ -173,7 +172,7 @@ async def _bench(client: BenchClient, args: argparse.Namespace, body: dict[str, 
         print(f"{args.prompts} prompts, {args.at_once} at once, at {client.url}")
         print("\n".join(lines_of(figures)))
     for reading in [one for one in readings if one.wrong][:5]:
-        print(f"wrong: {reading.wrong}", file=sys.stderr)
+        say(f"wrong: {reading.wrong}")
     return EXIT_FAILED if figures["wrong"] else EXIT_OK
 
 

@@ -18,10 +18,13 @@ import aiohttp
 from redis.exceptions import ResponseError
 
 from api.auth import Authenticator
+from cli.privacy import open_directories
 from cli.private_server import VERSION_MIN, find_server, parse_version, server_version
 from shared.errors import ConfigurationError, FilesUnavailable, Unavailable
 from shared.models import Model, load_models
 from shared.objects import ObjectStore, directory_of, existing_part, free_bytes_at
+from shared.plain_text import plain_line
+from shared.redaction import redact
 from shared.redis_client import Client, connect, translated
 from shared.settings import Settings
 
@@ -47,7 +50,9 @@ def doctor(settings: Settings) -> int:
     """Print what was found; return 1 if anything is a FAIL."""
     findings = asyncio.run(examine(settings, os.environ))
     for finding in findings:
-        print(f"{finding.level:<5} {finding.subject:<8} {' '.join(finding.text.split())}")
+        # Servers choose some of these words, and URLs may hold passwords.
+        text = plain_line(redact(" ".join(finding.text.split())))
+        print(f"{finding.level:<5} {finding.subject:<8} {text}")
     return int(any(finding.level == "FAIL" for finding in findings))
 
 
@@ -61,6 +66,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Findin
         *(await examine_redis(settings) if settings.redis_url else [examine_private_server()]),
         await examine_files(settings),
         *examine_space(settings),
+        *examine_privacy(settings),
         *(await examine_models(settings, environ)),
     ]
 
@@ -177,6 +183,14 @@ def examine_address(settings: Settings) -> Finding:
     if settings.is_loopback:
         return Finding("ok", "address", f"{where}: this machine only, no credentials")
     return Finding("warn", "address", f"{where} and lets everybody in: set TAILRACE_API_KEYS")
+
+
+def examine_privacy(settings: Settings) -> list[Finding]:
+    """What others on this machine could read; nothing where that is nothing."""
+    try:
+        return [Finding("warn", "private", line) for line in open_directories(settings)]
+    except ConfigurationError:
+        return []  # said of the files already
 
 
 def examine_private_server() -> Finding:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import resource
 import sys
 from collections.abc import Callable, Sequence
 
 from cli import lifeline
+from cli.privacy import UMASK
 from shared import logs
 from shared.errors import ConfigurationError
+from shared.plain_text import plain_line
+from shared.redaction import redact
 from shared.settings import Settings
 
 EXIT_CONFIGURATION = 2
@@ -36,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(args)
     except ConfigurationError as exc:
-        print(f"tailrace {args.command}: {one_line(str(exc))}", file=sys.stderr)
+        print(f"tailrace {args.command}: {redact(one_line(str(exc)))}", file=sys.stderr)
         return EXIT_CONFIGURATION
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -60,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         from cli.up import up
 
         Authenticator.from_settings(settings)  # one line from here instead of one from every node
+        os.umask(UMASK)
         return up(settings, api=args.api, workers=args.workers)
     if args.command == "doctor":
         from cli.doctor import doctor
@@ -83,6 +88,7 @@ def run_role(settings: Settings, args: argparse.Namespace) -> int:
     """Become one role; return when it has drained."""
     logs.configure(settings, args.command)
     raise_file_limit()
+    os.umask(UMASK)
     if args.lifeline:
         lifeline.hold(settings.drain_s + 5.0)
     if args.command == "api":
@@ -115,7 +121,7 @@ def raise_file_limit() -> None:
 
 
 def one_line(text: str) -> str:
-    return " ".join(text.split())
+    return plain_line(" ".join(text.split()))
 
 
 def build_parser() -> argparse.ArgumentParser:

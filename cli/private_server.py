@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.privacy import close_own
 from shared.errors import ConfigurationError
 
 VERSION_MIN = (6, 2)  # LPOS, XAUTOCLAIM, ZADD GT and exclusive ranges
@@ -108,8 +109,9 @@ def private_server(data_dir: str, bytes_max: int = 2**30) -> Iterator[PrivateSer
     with contextlib.ExitStack() as stack:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = stack.enter_context(open(path / "lock", "a"))
+            lock = stack.enter_context(open(path / "lock", "a", opener=open_private))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            close_own(path)
         except BlockingIOError as exc:
             raise ConfigurationError(
                 f"{path} is in use by another `tailrace up`: end that one or set TAILRACE_DATA_DIR"
@@ -141,6 +143,11 @@ def machine_bytes() -> int:
         with contextlib.suppress(OSError, ValueError):
             found.append(int(Path(path).read_text()))  # "max" is no number: no limit
     return min((size for size in found if size > 0), default=0)
+
+
+def open_private(path: str, flags: int) -> int:
+    """Open a file, for `open`; one that is made is its owner's alone."""
+    return os.open(path, flags, 0o600)
 
 
 def _short_folder() -> str:

@@ -22,7 +22,8 @@ import sys
 import time
 from pathlib import Path
 
-from cli.private_server import PrivateServer, server_argv
+from cli.privacy import UMASK
+from cli.private_server import PrivateServer, open_private, server_argv
 
 READY = "tailrace redis ready"
 END_S = 10.0  # between SIGTERM and SIGKILL for the server
@@ -52,13 +53,14 @@ class Guard:
     def run(self) -> int:
         """Return 0 when asked to end, 2 when the server never answered, 1 when it died later."""
         wake = _signals_as_bytes()
-        with open(Path(self._server.data_dir, LOG_NAME), "wb") as log:
+        with open(Path(self._server.data_dir, LOG_NAME), "wb", opener=open_private) as log:
             process = subprocess.Popen(
                 server_argv(self._server),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=(self._server.lock_fd,),
+                umask=UMASK,  # its append-only file has everybody's prompts
             )
         while process.poll() is None:
             if not self._is_ready and (answer := ask(self._server.socket_path, "PING")):

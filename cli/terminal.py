@@ -1,7 +1,10 @@
 """`tailrace chat`, `tail`, `cancel` and `ps`: the native interface from a terminal.
 
 The answer goes to standard output as it comes and nothing else does, so it can be piped; reasoning,
-notes and errors go to standard error. A reading survives its connection: it comes back with its
+notes and errors go to standard error. What others chose (a model, a server, whoever named a
+session) is printed through shared/plain_text.py, because a terminal obeys what it is sent; only an
+answer that goes into a pipe passes as it is, so that a program gets the bytes that the model wrote.
+A reading survives its connection: it comes back with its
 cursor, here or at whatever node answers at the address. Exit codes: 0 the answer is complete, 1 it
 failed or was cancelled, 2 it cannot be asked for (no server, no key, no such generation).
 """
@@ -20,6 +23,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from cli.client import Client, Refused, Unreachable
+from shared.plain_text import plain_line, plain_text
 from shared.settings import Settings
 
 EXIT_OK = 0
@@ -132,7 +136,7 @@ async def _follow(client: Client, generation_id: str, cursor: str) -> int:
 
 async def _cancel(client: Client, generation_id: str) -> int:
     status = (await client.cancel(generation_id))["status"]
-    print(f"{generation_id} {status}")
+    print(plain_line(f"{generation_id} {status}"))
     return EXIT_OK
 
 
@@ -144,7 +148,7 @@ async def _ps(client: Client, session: str) -> int:
     found = await client.workers()
     rows = [
         [
-            worker["id"],
+            str(worker["id"]),
             "draining" if worker["draining"] else "working",
             f"{worker['running']}/{worker['slots']}",
             f"{worker['seen_s']:.0f}s ago",
@@ -153,7 +157,8 @@ async def _ps(client: Client, session: str) -> int:
     ]
     print()
     print(table(["WORKER", "STATE", "RUNNING", "SEEN"], rows))
-    print("\nqueue: " + ", ".join(f"{count} {state}" for state, count in found["queue"].items()))
+    states = ", ".join(f"{count} {state}" for state, count in found["queue"].items())
+    print(f"\nqueue: {plain_line(states)}")
     return EXIT_OK
 
 
@@ -165,6 +170,7 @@ class Printer:
         self.err = sys.stderr if err is None else err
         self.exit_code = EXIT_FAILED  # until an end says otherwise
         self._is_dim = self.err.isatty()
+        self._is_terminal = self.out.isatty()
         self._is_mid_line = False
         self._is_reasoning = False
 
@@ -190,8 +196,9 @@ class Printer:
 
     def note(self, text: str) -> None:
         """Say something about the answer, on a line of its own where both share a terminal."""
-        if self.out.isatty():
+        if self._is_terminal:
             self._break_line()
+        text = plain_line(text)
         print(f"{DIM}[{text}]{PLAIN}" if self._is_dim else f"[{text}]", file=self.err, flush=True)
 
     def close(self) -> None:
@@ -199,7 +206,7 @@ class Printer:
         self._break_line()
 
     def _answer(self, text: str) -> None:
-        self.out.write(text)
+        self.out.write(plain_text(text) if self._is_terminal else text)
         self.out.flush()
         self._is_mid_line = not text.endswith("\n")
 
@@ -207,7 +214,7 @@ class Printer:
         if not self._is_reasoning and self._is_dim:
             self.err.write(DIM)
         self._is_reasoning = True
-        self.err.write(text)
+        self.err.write(plain_text(text))
         self.err.flush()
 
     def _end_reasoning(self) -> None:
@@ -234,8 +241,8 @@ class Printer:
 
 
 def table(head: list[str], rows: Any) -> str:
-    """Return columns as wide as what is in them."""
-    lines = [head, *rows]
+    """Return columns as wide as what is in them; a cell is one line, whatever is in it."""
+    lines = [head, *([plain_line(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -247,8 +254,6 @@ def _row(item: dict[str, Any]) -> list[str]:
     age_s = max(0, round(datetime.now(UTC).timestamp() - item["created_at"]))
     prompt = " ".join(item["prompt"].split())
     prompt = prompt if len(prompt) <= PROMPT_WIDTH else prompt[: PROMPT_WIDTH - 1] + "…"
-    # What a client sent may hold bytes that move a terminal's cursor.
-    prompt = "".join(character if character.isprintable() else "?" for character in prompt)
     attempt = str(item["attempt"])
     return [item["id"], item["status"], item["model"], f"{age_s}s", attempt, prompt]
 
@@ -263,5 +268,10 @@ def _advice(error: Refused) -> str:
 
 
 def complain(text: str) -> int:
-    print(f"tailrace: {text}", file=sys.stderr)
+    say(f"tailrace: {text}")
     return EXIT_UNREACHABLE
+
+
+def say(text: str) -> None:
+    """Print a line to standard error, which somebody reads even where it is no terminal."""
+    print(plain_line(text), file=sys.stderr, flush=True)

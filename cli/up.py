@@ -23,10 +23,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 from cli import redis_guard
 from cli.keeper import Child
+from cli.privacy import open_directories
 from cli.private_server import PrivateServer, private_server
 from cli.supervisor import Supervisor
 from shared.errors import ConfigurationError
 from shared.models import load_models
+from shared.plain_text import plain_line
 from shared.settings import Settings
 
 PER_ROLE_MAX = 64  # processes of one kind; more on one machine helps nobody
@@ -66,6 +68,8 @@ def up(
             server = stack.enter_context(
                 private_server(settings.data_dir, settings.redis_bytes_max)
             )
+        write_lines(*(f"tailrace up: {line}" for line in open_directories(settings)))
+        if server is not None:
             settings = dataclasses.replace(settings, redis_url=server.url)
         roles = role_children(settings, ports, workers, command)
         stages = [[guard_child(server, settings)], roles] if server else [roles]
@@ -241,12 +245,17 @@ def redis_address(url: str) -> str:
 
 
 def relay_text(name: str, line: bytes) -> None:
-    write_lines(f"{name:<10} {line.decode(errors='replace').rstrip()}")
+    write_lines(f"{name:<10} {_shown(line)}")
 
 
 def relay_json(name: str, line: bytes) -> None:
     """JSON lines go through as they are: they say which role wrote them."""
-    write_lines(line.decode(errors="replace").rstrip())
+    write_lines(_shown(line))
+
+
+def _shown(line: bytes) -> str:
+    """Return what a role wrote: also what its interpreter or a library wrote past its log."""
+    return plain_line(line.decode(errors="replace").rstrip().expandtabs())
 
 
 def write_lines(*lines: str, stream: int = 2) -> None:

@@ -21,6 +21,11 @@ docs/protocol.md.
 
 from __future__ import annotations
 
+from shared.redaction import redact
+
+QUOTED_CHARACTERS_MAX = 4_000  # of what a backend says: enough for a credential to end in it
+MESSAGE_CHARACTERS_MAX = 600  # of a backend's error, as clients see it
+
 
 class TailraceError(Exception):
     """Base class of all errors defined here."""
@@ -108,6 +113,10 @@ class StorageFull(RequestError):
 class BackendError(TailraceError):
     """A backend failed; ends the attempt.
 
+    Its message is what clients and logs are shown, and it may quote what a model server has sent.
+    So this is the one place where credentials are taken out of it, whatever backend raises it; and
+    only then is it cut, so that no half of one is left.
+
     Args:
         code: `upstream_error`, `upstream_timeout`, `upstream_refused`, `answer_too_large`, …
         retryable: another attempt can help (not after a 4xx other than 408 and 429).
@@ -117,6 +126,7 @@ class BackendError(TailraceError):
     def __init__(
         self, code: str, message: str, *, retryable: bool = True, retry_after_s: float | None = None
     ) -> None:
+        message = redact(message[:QUOTED_CHARACTERS_MAX])[:MESSAGE_CHARACTERS_MAX]
         super().__init__(message)
         self.code = code
         self.message = message

@@ -1,21 +1,22 @@
 """Logging: one format for our lines and the libraries', set up once per process.
 
 A message is a constant event name, its data goes in `extra`; `generation_id` and `request_id` come
-from context variables. Invariants: no line shows a credential, and no library writes below WARNING,
-because some of them would show texts, headers and URLs. That token text appears at DEBUG only is
-up to the callers.
+from context variables. Invariants: no line shows a credential (shared/redaction.py) or moves a
+terminal (shared/plain_text.py), and no library writes below WARNING, because some of them would
+show texts, headers and URLs. That token text appears at DEBUG only is up to the callers.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+from shared.plain_text import plain_block, plain_json, plain_line
+from shared.redaction import redact, remember, remember_url
 from shared.settings import Settings
 
 generation_id: ContextVar[str] = ContextVar("generation_id", default="")
@@ -25,13 +26,13 @@ OURS = ("api", "workers", "shared", "jobs", "cli")
 # Those that make a handler or a level of their own when left alone.
 LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "arq", "arq.worker", "websockets")
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# In a query, in a header, as a header's repr in a traceback.
-CREDENTIAL = re.compile(r"(?i)(access_token=|\bbearer[ +]+|\bbearer%20)[^\s&\"'\\,;)\]}]+")
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def configure(settings: Settings, role: str) -> None:
     """Send every log line of this process to standard error, in the format settings name."""
+    remember(settings.key)
+    for url in (settings.redis_url, settings.jobs_redis_url, settings.files_url):
+        remember_url(url)
     is_json = settings.log == "json" or (settings.log == "" and not sys.stderr.isatty())
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter(role) if is_json else TextFormatter(role))
@@ -57,11 +58,6 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in context.items() if value} | extra
 
 
-def redact(text: str) -> str:
-    """Hide credentials that came along in a URL, a header or a traceback."""
-    return CREDENTIAL.sub(r"\1***", text)
-
-
 class JsonFormatter(logging.Formatter):
     """One JSON object per line: time, level, role, event, logger, then the data."""
 
@@ -81,7 +77,8 @@ class JsonFormatter(logging.Formatter):
         line.update((k, v) for k, v in fields_of(record).items() if k not in line)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return redact(json.dumps(line, ensure_ascii=False, default=str, skipkeys=True))
+        text = json.dumps(line, ensure_ascii=False, default=str, skipkeys=True)
+        return plain_json(redact(text))
 
 
 class TextFormatter(logging.Formatter):
@@ -95,17 +92,12 @@ class TextFormatter(logging.Formatter):
         clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         head = f"{clock} {record.levelname.lower():<7} {self._role:<6} {record.getMessage()}"
         data = [f"{name}={_shown(value)}" for name, value in fields_of(record).items()]
-        line = CONTROL.sub(_escaped, "  ".join([head, *data]))
+        line = plain_line("  ".join([head, *data]))
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + plain_block(self.formatException(record.exc_info))
         return redact(line)
 
 
 def _shown(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return repr(text) if " " in text or text == "" else text
-
-
-def _escaped(match: re.Match[str]) -> str:
-    """What a client sent must not move a terminal's cursor or fake a second line."""
-    return f"\\x{ord(match[0]):02x}"

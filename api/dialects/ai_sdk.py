@@ -314,7 +314,8 @@ def _input(call: _Call) -> bytes:
     text = "".join(call.arguments)
     named = {"toolCallId": call.call_id, "toolName": call.name}
     try:
-        value = msgspec.json.decode(text) if text else {}
+        # Never decoded: what a model says may have more values than a node can decode meanwhile.
+        value = msgspec.Raw(msgspec.json.format(text.encode(), indent=-1) if text else b"{}")
     except (msgspec.MsgspecError, RecursionError):
         wrong = "the model's arguments are no JSON"
         return _chunk("tool-input-error", **named, input=text, errorText=wrong)

@@ -14,6 +14,7 @@ from array import array
 
 from api.dialects.fold import FRAME_END, Dialect, Fold
 from api.hub.feed import Feed
+from api.large import FOLD_BYTES_MAX
 from shared.ids import EventId
 from shared.outcomes import Meta
 
@@ -143,9 +144,12 @@ class EncodedLog:
         if done == feed.ids.count - 1:  # as nearly always
             self._add(feed.ids.top, feed.raws[-1])
             return
+        folded = 0
         for seq in range(done + 1, min(feed.ids.count, done + ENCODE_ENTRIES_MAX) + 1):
-            self._add(feed.ids.at(seq), feed.raws[seq - feed.base - 1])
-            if self.over_at >= 0:
+            raw = feed.raws[seq - feed.base - 1]
+            self._add(feed.ids.at(seq), raw)
+            folded += len(raw)
+            if self.over_at >= 0 or folded > FOLD_BYTES_MAX:
                 break
 
     def _add(self, event_id: EventId, raw: bytes) -> None:

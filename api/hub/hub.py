@@ -114,15 +114,15 @@ class Hub:
             errand.cancel()
         await self._group.__aexit__(None, None, None)
 
-    def spawn(self, errand: Coroutine[Any, Any, None]) -> bool:
-        """Run a short piece of work in a task of ours; errors are logged. False: it is too late."""
+    def spawn(self, errand: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Run a short piece of work in a task of ours; errors are logged. None: it is too late."""
         if not self._is_open:
             errand.close()
-            return False
+            return None
         task = self._group.create_task(self._guard(errand))
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
-        return True
+        return task
 
     async def _guard(self, errand: Coroutine[Any, Any, None]) -> None:
         try:

@@ -18,6 +18,7 @@ from array import array
 
 from api.dialects.native import TOKEN_PREFIX, TOKEN_SUFFIX
 from api.hub.feed import Feed
+from api.large import FOLD_BYTES_MAX
 
 # The text of an entry that says nothing else. A lone `"` ends it, an escaped one does not.
 PLAIN = re.compile(rb'\{"type":"token","text":"((?:[^"\\]|\\.)*+)"\}', re.DOTALL)
@@ -54,6 +55,7 @@ class Runs:
         if first < 0:  # what is missing was trimmed, unseen
             self.forget()
             first = 0
+        looked = 0
         for seq, raw in enumerate(feed.raws[first : first + ENTRIES_MAX], self._seen + 1):
             plain = PLAIN.fullmatch(raw)
             if plain is None:
@@ -61,6 +63,9 @@ class Runs:
             else:
                 self._text += plain[1]
             self._ends.append(len(self._text))
+            looked += len(raw)
+            if looked > FOLD_BYTES_MAX:
+                break
 
     @property
     def _seen(self) -> int:

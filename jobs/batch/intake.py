@@ -1,10 +1,12 @@
 """Reads a batch's input on from a cursor, line by line.
 
-Nothing is ever whole in memory: a piece of the file, and the lines that it completed.
+Nothing is ever whole in memory: a piece of the file, and the lines that it completed. A piece is
+taken apart in slices, between which others have their turn: it may be nothing but line ends.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -13,6 +15,8 @@ from jobs.batch.check import LINE_BYTES_MAX, LINE_FRAME_BYTES
 from jobs.batch.splitter import InputLine, LineSplitter
 from shared.files import FileRecord, FileStore
 from shared.settings import Settings
+
+SLICE_BYTES = 16_384
 
 
 def line_bytes_max(settings: Settings) -> int:
@@ -31,7 +35,9 @@ async def lines_of(
     splitter = LineSplitter(line=line, offset=offset, bytes_max=bytes_max)
     async with aclosing(files.read(record, offset)) as pieces:
         async for piece in pieces:
-            yield splitter.feed(piece)
+            for start in range(0, len(piece), SLICE_BYTES):
+                yield splitter.feed(piece[start : start + SLICE_BYTES])
+                await asyncio.sleep(0)
     yield splitter.close()
 
 

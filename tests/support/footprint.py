@@ -1,6 +1,6 @@
-"""What a process holds, seen from outside: memory and descriptors. Linux only, as `/proc` is.
+"""What a process holds and uses, seen from outside: memory, descriptors, time.
 
-Does not import the system under test.
+Linux only, as `/proc` is. Does not import the system under test.
 """
 
 from __future__ import annotations
@@ -37,3 +37,9 @@ def connections(port: int) -> int:
         for row in rows
         if int(row[1].rpartition(":")[2], 16) == port and row[3] not in (TIME_WAIT, LISTEN)
     )
+
+
+def cpu_s(pid: int) -> float:
+    """Time that processors have worked for a process, in seconds; its resolution is 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -113,6 +113,49 @@ def test_redis_keeps_everything_and_evicts_nothing(services: dict[str, Any]) -> 
     assert "ports" not in services["redis"]
 
 
+@pytest.mark.parametrize("name", ["redis", *APIS, *WORKERS, "jobs", "nginx"])
+def test_a_service_can_do_no_more_than_it_must(name: str, services: dict[str, Any]) -> None:
+    service = services[name]
+
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+    assert not {"privileged", "network_mode", "pid", "ipc", "devices"} & set(service)
+    assert not any("docker.sock" in mount for mount in service.get("volumes", []))
+
+
+def test_only_nginx_has_capabilities_and_no_others_than_it_needs(services: dict[str, Any]) -> None:
+    """To listen on port 80, to own its folders, and to make its workers another user's."""
+    added = {name: service["cap_add"] for name, service in services.items() if "cap_add" in service}
+
+    assert added == {"nginx": ["CHOWN", "NET_BIND_SERVICE", "SETGID", "SETUID"]}
+
+
+def test_nobody_else_is_root(services: dict[str, Any]) -> None:
+    assert services["redis"]["user"] == "redis"
+    assert re.search(r"^USER tailrace$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert not any("user" in services[name] for name in (*APIS, *WORKERS, "jobs"))
+
+
+def test_what_is_written_has_a_place(nginx: str, services: dict[str, Any]) -> None:
+    """Everything else is read-only."""
+    assert all(services[name]["tmpfs"] == ["/tmp"] for name in (*APIS, *WORKERS, "jobs"))
+    assert services["redis"]["volumes"] == ["redis:/data"]
+    pid = directive(nginx, "pid")
+    assert any(pid.startswith(f"{place}/") for place in services["nginx"]["tmpfs"])
+    assert "/var/cache/nginx" in services["nginx"]["tmpfs"]
+
+
+def test_images_are_named_by_digest_where_one_is_known(services: dict[str, Any]) -> None:
+    digest = re.compile(r"\S+:\S+@sha256:[0-9a-f]{64}")
+    (base,) = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+    assert digest.fullmatch(services["redis"]["image"])
+    assert digest.fullmatch(base)
+    page = (ROOT / "docs" / "security.md").read_text()
+    assert f"docker buildx imagetools inspect {services['nginx']['image']}" in page
+
+
 def test_nginx_is_published_on_loopback_only(services: dict[str, Any]) -> None:
     assert services["nginx"]["ports"] == ["${PUBLISH:-127.0.0.1:8080}:80"]
 

@@ -42,9 +42,8 @@ class Answer:
         self.controls = controls = with_params(options, request.params)
         self.seed = seed if controls.seed is None else str(controls.seed)
         self.prompt = _last_words(request.messages)
-        self.prompt_tokens = sum(
-            len(demo_text.split(_text_of(message.get("content")))) for message in request.messages
-        )
+        texts = [_text_of(message.get("content")) for message in request.messages]
+        self.prompt_tokens = demo_text.count(texts)
 
     def pieces(self) -> Iterator[str]:
         """Give the pieces of the text, cut at `max_tokens`."""

@@ -13,6 +13,7 @@ from itertools import chain
 from random import Random
 
 QUOTE_CHARS_MAX = 60
+READ_CHARS_MAX = 16_384  # of a prompt; reading a megabyte held a worker's leases for half a second
 PARAGRAPHS = 4  # of an answer whose length nobody asked for
 PARAGRAPH_END = "\n\n"
 
@@ -257,10 +258,24 @@ def split(text: str) -> tuple[str, ...]:
 _split_known = lru_cache(maxsize=1024)(split)  # the sentences above, not what people write
 
 
+def count(texts: Sequence[str]) -> int:
+    """Return how many pieces `texts` have; of what is longer than is read, about how many."""
+    total = sum(map(len, texts))
+    counted = read = 0
+    for text in texts:
+        if read >= READ_CHARS_MAX:
+            break
+        head = text[: READ_CHARS_MAX - read]
+        counted += len(split(head))
+        read += len(head)
+    return round(counted * total / read) if read else 0
+
+
 def quote_of(prompt: str) -> str:
     """Return the prompt's first words on one line."""
-    words = " ".join(prompt.encode("utf-8", "ignore").decode().split())
-    if len(words) <= QUOTE_CHARS_MAX:
+    head = prompt[:READ_CHARS_MAX]
+    words = " ".join(head.encode("utf-8", "ignore").decode().split())
+    if len(words) <= QUOTE_CHARS_MAX and len(head) == len(prompt):
         return words or "…"
     taken = ""
     for piece in split(words[: 2 * QUOTE_CHARS_MAX]):

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from shared.errors import BackendError
 from shared.models import Model
+from shared.redaction import remember, remember_url
 from shared.request import Request
 from shared.settings import Settings
 from workers.backends.contract import Finish, Item
@@ -45,7 +46,9 @@ class OpenAIBackend:
         self._model = model
         self._settings = settings
         self._http = http
-        self._key = key
+        # Servers quote them when they refuse.
+        remember(key)
+        remember_url(model.base_url)
         headers = {
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",  # a compressing proxy would hold tokens back
@@ -136,7 +139,7 @@ class OpenAIBackend:
             raise
 
     async def _refused(self, target: Target, exchange: Exchange, limits: Limits) -> BackendError:
-        """Read why. What the client is shown of it never has the key, which some servers quote."""
+        """Read why."""
         body = bytearray()
         try:
             while len(body) < REFUSAL_BYTES_MAX and (data := await exchange.read(limits.deadline)):
@@ -146,8 +149,6 @@ class OpenAIBackend:
         finally:
             exchange.abort()
         said = bytes(body[:REFUSAL_BYTES_MAX])
-        if self._key:
-            said = said.replace(self._key.encode(), b"***")
         headers = exchange.headers
         now_s = answered_at(headers.get("date"), time.time())
         return refusal(exchange.status, said, retry_after=headers.get("retry-after"), now_s=now_s)

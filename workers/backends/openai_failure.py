@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from shared.errors import BackendError
+from shared.json_values import has_too_many_values
 
-MESSAGE_MAX = 500
+MESSAGE_MAX = 2_000  # of what is quoted; `BackendError` cuts it, when it has been redacted
 # Names that say "this request is wrong", whatever the status is: asking again changes nothing.
 NEVER = frozenset(
     (
@@ -46,7 +47,7 @@ def refusal(status: int, body: bytes, *, retry_after: str | None, now_s: float) 
         now_s: Unix time, to count a date from.
     """
     message, _ = describe(body)
-    message = f"the backend answered {status}: {message}"[:MESSAGE_MAX]
+    message = f"the backend answered {status}: {message}"
     if _is_final_status(status) or 300 <= status < 400:
         return BackendError("upstream_refused", message, retryable=False)
     return BackendError(
@@ -57,11 +58,13 @@ def refusal(status: int, body: bytes, *, retry_after: str | None, now_s: float) 
 def describe(body: bytes) -> tuple[str, list[Any]]:
     """Return a message for a person and every `code` and `type` that came with it."""
     try:
+        if has_too_many_values(body):
+            raise ValueError("more values than a worker decodes while others wait")
         found: Any = msgspec.json.decode(body)
     except (ValueError, RecursionError):
         # Only ever shown to a person; the answer itself is never decoded like this.
-        text = " ".join(body[: 4 * MESSAGE_MAX].decode("utf-8", "replace").split())
-        return text[:MESSAGE_MAX] or "no message", []
+        text = " ".join(body[:MESSAGE_MAX].decode("utf-8", "replace").split())
+        return text or "no message", []
     found = _inner(found)
     if not isinstance(found, dict):
         return str(found or "no message")[:MESSAGE_MAX], []

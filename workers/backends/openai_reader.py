@@ -23,6 +23,7 @@ import msgspec
 
 from shared.errors import BackendError
 from shared.events import FinishReason, Reasoning, Token, Usage
+from shared.json_values import VALUES_MAX, has_too_many_values
 from workers.backends.chunk_template import ChunkTemplate, learn
 from workers.backends.contract import Finish, Item
 from workers.backends.openai_failure import failure_of
@@ -65,6 +66,24 @@ class _Choice(msgspec.Struct):
     error: Any = None
 
 
+_NOTHING = msgspec.Raw()
+
+
+# What of a chunk is decoded, and not skipped as for instance `logprobs` is.
+class _RawChoice(msgspec.Struct):
+    delta: msgspec.Raw = _NOTHING
+    message: msgspec.Raw = _NOTHING
+    error: msgspec.Raw = _NOTHING
+
+
+class _RawChunk(msgspec.Struct):
+    choices: list[_RawChoice] | None = None
+    usage: msgspec.Raw = _NOTHING
+    error: msgspec.Raw = _NOTHING
+    object: msgspec.Raw = _NOTHING
+    message: msgspec.Raw = _NOTHING
+
+
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: Any = None
@@ -75,7 +94,11 @@ class _Chunk(msgspec.Struct):
 
 LEARNINGS_MAX = 16  # of templates: a server whose chunks all differ is decoded in full
 
+LARGE_BYTES = 4_096  # of a chunk; in less there are not many values
+
 _decode = msgspec.json.Decoder(_Chunk).decode
+_decode_raw = msgspec.json.Decoder(_RawChunk).decode
+_scan = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class ChatReader:
@@ -254,9 +277,25 @@ def _read_chunk(payload: bytes) -> _Chunk:
     try:
         if not payload.isascii():
             payload.decode()  # also the members that are skipped: broken bytes are a failure
+        if len(payload) > LARGE_BYTES and has_too_many_values(payload):
+            _check_values(_decode_raw(payload))
         return _decode(payload)
     except (ValueError, RecursionError) as exc:  # msgspec's errors are ValueErrors
         raise BackendError("upstream_error", f"the backend sent broken data: {exc}") from exc
+
+
+def _check_values(chunk: _RawChunk) -> None:
+    """Check that a worker can decode it while others wait.
+
+    Raises:
+        BackendError.
+    """
+    parts = [chunk.usage, chunk.error, chunk.object, chunk.message]
+    for choice in chunk.choices or ():
+        parts += [choice.delta, choice.message, choice.error]
+    if has_too_many_values(b",".join(map(bytes, parts))):
+        message = f"the backend sent a chunk of more than {VALUES_MAX} values"
+        raise BackendError("upstream_error", message, retryable=False)
 
 
 def _only_text(chunk: _Chunk) -> str | None:
@@ -278,7 +317,7 @@ def _only_text(chunk: _Chunk) -> str | None:
 
 def _is_json(payload: bytes) -> bool:
     try:
-        msgspec.json.decode(payload)
+        _scan(payload)
     except (ValueError, RecursionError):
         return False
     return True

@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from aiohappyeyeballs import start_connection
 
+from shared.redaction import remember
 from shared.settings import Settings
 from workers.backends.exchange import Exchange
 
@@ -70,7 +71,9 @@ class Target:
         lines += [f"{header}: {value}" for header, value in headers.items()]
         if parts.username is not None and "Authorization" not in headers:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            lines.append(f"Authorization: Basic {base64.b64encode(pair.encode()).decode()}")
+            encoded = base64.b64encode(pair.encode()).decode()
+            remember(encoded)
+            lines.append(f"Authorization: Basic {encoded}")
         self._head = "\r\n".join([*lines, "Content-Length: "]).encode()
 
     def request(self, body: bytes) -> bytes:

@@ -289,3 +289,30 @@ async def test_a_connection_goes_when_it_is_closed(hands_over: bool) -> None:
             await until(lambda: app.is_empty and app.protocols[0]() is None, 5, "it is gone")
         finally:
             gc.enable()
+
+
+async def test_what_is_being_done_belongs_to_the_hub() -> None:
+    """A task that nobody refers to may be collected while it waits, and its answer never comes."""
+    async with talking() as (app, port), connected(port) as peer:
+        await opened(peer)
+        peer.say(frame(1, b'{"type":"hold"}'))
+        await until(lambda: app.bench.hub._errands, 5, "the reading is the hub's")
+        gc.collect()
+        Odd.held.set()
+
+        assert (await heard(peer))["type"] == "error"  # there is no such command
+        await until(lambda: not app.bench.hub._errands, 5)
+
+
+async def test_what_the_boundary_itself_raises_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: object, code: int) -> None:
+        raise RuntimeError("the socket could not be closed")
+
+    async with talking() as (_, port), connected(port) as peer:
+        await opened(peer)
+        with monkeypatch.context() as patch:
+            patch.setattr("api.hub.socket.Socket.close", fail)
+            peer.say(frame(1, b'{"type":"fail"}'))
+            await until(lambda: "hub errand failed" in caplog.messages, 5, "it is reported")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 
 import msgspec
@@ -339,3 +340,30 @@ def test_an_error_whose_code_is_no_code_is_a_backend_error(error: str) -> None:
     reader = ChatReader(line_bytes_max=LINE_BYTES_MAX, body_bytes_max=LINE_BYTES_MAX)
     reader.feed(f'data: {{"choices":[],"error":{error}}}\n\n'.encode())
     assert reader.failure is not None and reader.failure.code == "upstream_error"
+
+
+@pytest.mark.parametrize("place", ['"usage":[%s]', '"choices":[{"delta":{"content":[%s]}}]'])
+@pytest.mark.parametrize("value", ["[],", "1e300,"])
+def test_a_chunk_of_more_values_than_can_be_decoded_meanwhile_is_a_failure(
+    place: str, value: str
+) -> None:
+    payload = "{" + place % (value * 100_000 + "1") + "}"
+    reader = ChatReader(line_bytes_max=2**20, body_bytes_max=2**20)
+
+    begun_s = time.thread_time()
+    reader.feed(b"data: " + payload.encode() + b"\n\n")
+
+    assert time.thread_time() - begun_s < 0.06
+    assert reader.failure is not None and "50000 values" in reader.failure.message
+
+
+def test_what_is_skipped_may_have_any_number_of_values() -> None:
+    payload = (
+        '{"choices":[{"index":0,"message":{"content":"all"},"finish_reason":"stop",'
+        '"logprobs":{"content":[' + '{"token":"a","logprob":-0.1},' * 50_000 + "{}]}}]}"
+    )
+    reader = ChatReader(line_bytes_max=2**20, body_bytes_max=2**24)
+
+    items = [*reader.feed(payload.encode()), *reader.feed_eof()]
+
+    assert items[0] == Token("all") and reader.failure is None

@@ -1,0 +1,99 @@
+"""One body of a megabyte, made to keep a node or a worker busy: how long nobody else is served.
+
+Judged by the time that the processor worked for the process, because a clock on the wall would
+measure the machine that the tests share. tests/unit/api/test_large.py says how long one step takes.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.footprint import cpu_s
+from tests.support.frames import converse
+from tests.support.large_bodies import HEAVIEST, REFUSED
+from tests.support.outsider import Outsider
+from tests.support.processes import Cluster, Role
+from tests.support.raw_wire import frame
+
+TIMES = 4  # each body
+# Of all steps together, and the way through HTTP and Redis. It was 0.1 s to 2.6 s in one step.
+CPU_S_MAX = 0.08
+JSON = {"Content-Type": "application/json"}
+ITEMS = b"[],"
+MEMBERS = b'"messages":[{"role":"user","content":"x"}],"input":"x","p":['
+PATHS = ["/v1/chat/completions", "/v1/responses", "/ai-sdk/chat", "/deep-chat", "/v1/batches"]
+SOCKETS = {
+    "/v1/ws": '{"type":"start","prompt":"x","params":{"a":[',
+    "/lobe/ws": '{"type":"startConversation","prompt":"x","params":{"a":[',
+    "/ai-sdk/ws": '{"type":"send","requestId":"r","params":{"a":[',
+    "/deep-chat/ws": '{"messages":[{"text":"x"}],"params":{"a":[',
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_takes_long_to_decode_is_refused_before(
+    node: Role, api: Outsider, name: str
+) -> None:
+    before = cpu_s(node.pid)
+    for _ in range(TIMES):
+        answer = await api.post(raw=REFUSED[name], headers=JSON)
+        assert (answer.status, answer.error_code) == (400, "invalid_json")
+
+    assert (cpu_s(node.pid) - before) / TIMES < CPU_S_MAX
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_it_is_refused_by_every_dialect(node: Role, api: Outsider, path: str) -> None:
+    raw = b"{" + MEMBERS + ITEMS * 340_000 + b"1]}"
+    before = cpu_s(node.pid)
+    for _ in range(TIMES):
+        assert (await api.call("POST", path, raw=raw, headers=JSON)).status == 400
+
+    assert (cpu_s(node.pid) - before) / TIMES < CPU_S_MAX
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+async def test_it_is_refused_on_every_socket(node: Role, api: Outsider, path: str) -> None:
+    begin = SOCKETS[path]
+    text = (begin + "[]," * 340_000 + "1" + "]}}").encode()
+    before = cpu_s(node.pid)
+
+    answers, code = await converse(
+        api.url, [frame(text)] * TIMES, lambda said: json.dumps(said).count("50000") >= TIMES, path
+    )
+
+    assert code == 0 and answers
+    assert (cpu_s(node.pid) - before) / TIMES < CPU_S_MAX
+
+
+async def test_a_form_is_one_document(node: Role, api: Outsider) -> None:
+    """A thousand parts of a form may have a value in each, and all of them together too many."""
+    head = '--x\r\nContent-Disposition: form-data; name="message%d"\r\n\r\n'
+    part = '{"text":"x","a":[' + "[]," * 20_000 + "1]}\r\n"
+    raw = "".join(head % (n + 1) + part for n in range(15)).encode() + b"--x--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    before = cpu_s(node.pid)
+
+    for _ in range(TIMES):
+        answer = await api.call("POST", "/deep-chat", raw=raw, headers=headers)
+        assert answer.status == 400 and b"50000 values" in answer.body
+
+    assert (cpu_s(node.pid) - before) / TIMES < CPU_S_MAX
+
+
+@pytest.mark.parametrize("name", HEAVIEST)
+async def test_the_heaviest_that_is_accepted_costs_little(
+    node: Role, cluster: Cluster, api: Outsider, name: str
+) -> None:
+    worker = cluster.workers[0]
+    before = cpu_s(node.pid), cpu_s(worker.pid)
+
+    for _ in range(TIMES):
+        answer = await api.post(raw=HEAVIEST[name], headers=JSON)
+        assert answer.status == 202, answer.body[:200]
+        await api.ended(answer.json()["id"])
+
+    assert (cpu_s(node.pid) - before[0]) / TIMES < 2 * CPU_S_MAX
+    assert (cpu_s(worker.pid) - before[1]) / TIMES < 2 * CPU_S_MAX
