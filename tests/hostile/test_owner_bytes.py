@@ -145,7 +145,7 @@ async def test_an_owner_who_is_full_may_go_on_once_his_answers_have_expired(forg
 async def test_answers_that_outgrow_the_bound_are_ended(forgetting: Cluster):
     """Answers of megabytes, from prompts of nothing."""
     async with clients(forgetting) as (mallory, alice):
-        grow = {"prompt": "x", "params": {"demo": {"tokens": 60_000}}}
+        grow = {"prompt": "x", "params": {"demo": {"tokens": 200_000}}}
         ids = await asyncio.gather(*(mallory.start(grow) for _ in range(6)))
 
         async def is_ended(named: str) -> Any:
