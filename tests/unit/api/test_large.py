@@ -74,7 +74,7 @@ def test_a_dialect_holds_nobody_longer() -> None:
 
     def parse() -> None:
         asked = parse_chat(body, grace_s=0)
-        new_generation(body, asked.request, owner="o", models=MODELS)
+        new_generation(body, asked.request, owner="o", models=MODELS, settings=SETTINGS)
 
     assert held_s(parse) < HELD_S_MAX * SLACK
 
