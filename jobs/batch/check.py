@@ -132,6 +132,7 @@ def _why(line: InputLine, exc: Exception) -> Complaint:
     """Say what is wrong with a line that is none."""
     assert line.raw is not None
     try:
+        line.raw.decode()  # a scan does not look into strings
         _scan(line.raw)  # all of it: what follows looks at members only
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Complaint("invalid_json_line", line.number, f"the line is not JSON: {exc}")

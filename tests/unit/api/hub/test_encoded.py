@@ -10,6 +10,7 @@ from api.hub import encoded
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import Frame
+from api.large import FOLD_BYTES_MAX
 from shared.events import Token, encode
 from shared.ids import EventId
 from tests.support.bench import make_meta
@@ -114,3 +115,15 @@ def test_a_refill_of_another_log_is_refused() -> None:
     assert not feed.refill(feed.epoch, other)
     assert not feed.refill(feed.epoch - 1, [(EventId(1, n), b"{}") for n in (1, 2)])
     assert feed.base == 2
+
+
+def test_long_entries_are_encoded_by_their_bytes() -> None:
+    """A model's line may be a megabyte: a thousand of them would hold the loop for seconds."""
+    feed = feed_of(*("x" * (FOLD_BYTES_MAX // 2) for _ in range(5)))
+    log = EncodedLog(feed, SSE, make_meta())
+
+    log.encode()
+    assert log.count == 2
+    log.encode()
+    log.encode()
+    assert log.is_complete
