@@ -38,7 +38,8 @@ class Settings:
     data_dir: str = ".tailrace"  # what the private server keeps
     files_url: str = ""  # where files lie; empty: the directory `files` of data_dir
     auth: str = ""  # "off": listen beyond loopback without credentials
-    api_keys: str = ""  # `key:owner` pairs separated by commas, or a file with one a line
+    api_keys: str = ""  # `key:owner` or `key:owner:scopes`, comma-separated, or a file of them
+    hosts: str = ""  # names that a node without credentials answers to, comma-separated
     cors_origins: str = ""  # origins that may read and open sockets, comma-separated, or *
     webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public
     log: str = ""  # text or json; empty: text on a terminal
