@@ -1,7 +1,9 @@
 """The ASGI application of an API node: only wiring.
 
 Every route stands here. Layers, from the outside in: CORS where origins are configured, then the
-error boundary, which also counts answers, then the router. No layer buffers or wraps a body.
+error boundary, which also counts answers, then the gate, which refuses foreign hosts and sites,
+then the router. No layer buffers or wraps a body. Preflights end at the CORS layer: they read no
+body, start nothing and show nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from api.dialects.deep_chat import deep_chat_shape
 from api.dialects.openai import openai_shape
 from api.errors import ErrorBoundary, Shape, request_error
 from api.files import Files
+from api.gate import Gate
 from api.generations import Generations
 from api.health import Health
 from api.lobe import lobe_socket
@@ -54,7 +57,8 @@ def create_app(node: Node) -> ASGIApp:
         redirect_slashes=False,
         default=nothing_here,
     )
-    app: ASGIApp = ErrorBoundary(router, node.metrics.count_answer, SHAPES)
+    gate = Gate(router, node.authenticator)
+    app: ASGIApp = ErrorBoundary(gate, node.metrics.count_answer, SHAPES)
     origins = node.authenticator.origins
     return Cors(app, origins) if origins else app
 

@@ -1,4 +1,4 @@
-"""Who is asking: credentials become an owner, origins are let in or not.
+"""Who is asking: credentials become an identity, origins and host names are let in or not.
 
 A key is never compared byte by byte: its SHA-256 is looked up in a dictionary, so the time that the
 answer takes says nothing about how much of a guess was right. With no keys configured everybody is
@@ -10,56 +10,68 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from api.errors import request_error
+from api.host_names import Host, Hosts, read_hosts
+from shared.credentials import NOBODY_IN_PARTICULAR, VARIABLE, Identity, read_keys, short_keys
 from shared.errors import ConfigurationError
 from shared.redaction import remember
 from shared.settings import Settings
 
-ANONYMOUS = "anonymous"
-VARIABLE = "TAILRACE_API_KEYS"
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 class Authenticator:
-    """Knows the keys and the origins of one node.
+    """Knows the keys, the origins and the host names of one node.
 
     Args:
-        owners: key -> owner; empty: credentials are not asked for.
+        identities: key -> identity; empty: credentials are not asked for.
         origins: what browsers may come from besides the node's own host; `*` is everywhere.
+        hosts: what a node without credentials answers to.
     """
 
-    def __init__(self, owners: Mapping[str, str], origins: tuple[str, ...] = ()) -> None:
-        self._owners = {_digest(key.encode()): owner for key, owner in owners.items()}
+    def __init__(
+        self,
+        identities: Mapping[str, Identity],
+        origins: tuple[str, ...] = (),
+        hosts: Hosts | None = None,
+    ) -> None:
+        self._identities = {_digest(key.encode()): one for key, one in identities.items()}
         self.origins = origins
+        self.owners_of_short_keys = short_keys(identities)
+        self._hosts = hosts or Hosts()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Authenticator:
-        """Read keys and origins.
+        """Read keys, origins and host names.
 
         Raises:
-            ConfigurationError: malformed keys or origins, or a node that would listen beyond
+            ConfigurationError: malformed keys, origins or names, or a node that would listen beyond
                 loopback without credentials and without `TAILRACE_AUTH=off`.
         """
-        owners = read_keys(settings.api_keys)
-        if owners and settings.auth == "off":
+        identities = read_keys(settings.api_keys)
+        if identities and settings.auth == "off":
             raise ConfigurationError(f"TAILRACE_AUTH=off contradicts {VARIABLE}: unset one of them")
-        if not owners and not settings.is_loopback and settings.auth != "off":
+        if not identities and not settings.is_loopback and settings.auth != "off":
             raise ConfigurationError(
                 f"TAILRACE_HOST={settings.host} is not loopback: set {VARIABLE}, "
                 "or TAILRACE_AUTH=off to let everybody in"
             )
-        remember(*owners)
-        return cls(owners, read_origins(settings.cors_origins))
+        remember(*identities)
+        hosts = Hosts(settings.host, read_hosts(settings.hosts))
+        return cls(identities, read_origins(settings.cors_origins), hosts)
 
     @property
     def is_configured(self) -> bool:
-        return bool(self._owners)
+        return bool(self._identities)
 
     def owner(self, headers: Mapping[str, str], query: Mapping[str, str]) -> str:
-        """Return the owner that the credentials name.
+        """Return the owner that the credentials name; see `identify`."""
+        return self.identify(headers, query).owner
+
+    def identify(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
+        """Return the identity that the credentials name.
 
         Args:
             headers: by lower-case name, as latin-1 text (Starlette's `Headers`).
@@ -68,65 +80,33 @@ class Authenticator:
         Raises:
             RequestError: 401, no or unknown credentials.
         """
-        if not self._owners:
-            return ANONYMOUS
+        if not self._identities:
+            return NOBODY_IN_PARTICULAR
         key = _presented_key(headers, query)
-        owner = self._owners.get(_digest(key)) if key else None
-        if owner is None:
+        identity = self._identities.get(_digest(key)) if key else None
+        if identity is None:
             what = "unknown API key" if key else "an API key is needed"
             raise request_error("unauthorized", f"{what}: Authorization: Bearer <key>")
-        return owner
+        return identity
 
-    def allows_origin(self, origin: str | None, host: str | None) -> bool:
-        """Whether a WebSocket may be opened from `origin`; CORS does not guard sockets.
+    def answers_to(self, host: Host, arrived_at: str) -> bool:
+        """Whether the node answers a request that names it `host`.
+
+        With credentials it answers to any name: a stranger's page has no key, whatever its name.
 
         Args:
-            origin: the `Origin` header; None: not a browser, nothing to guard against.
-            host: the `Host` header; the node's own pages are always let in.
+            arrived_at: the address of ours that the connection came to.
         """
-        if origin is None or "*" in self.origins:
-            return True
-        if origin.lower() in self.origins:
-            return True
+        return self.is_configured or self._hosts.include(host, arrived_at)
+
+    def lists_origin(self, origin: str | None) -> bool:
+        """Whether the operator lets pages of this origin in; None: the request named none."""
+        return "*" in self.origins or (origin is not None and origin.lower() in self.origins)
+
+    def is_own_origin(self, origin: str, host: str | None) -> bool:
+        """Whether `origin` is the node itself, as the request's `Host` names it."""
         own = _authority(f"{origin.partition('://')[0]}://{host}")
         return host is not None and own is not None and _authority(origin) == own
-
-
-def read_keys(value: str) -> dict[str, str]:
-    """Read `key:owner` pairs, separated by commas or lines, or the file of them that `value` names.
-
-    In a file, empty lines and those that start with `#` are skipped. The first colon separates.
-    """
-    if not value:
-        return {}
-    try:
-        text = Path(value).read_text(encoding="utf-8")
-    except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"{VARIABLE}: {exc}") from exc
-    except (OSError, ValueError) as exc:
-        if ":" not in value:
-            raise ConfigurationError(
-                f"{VARIABLE} is neither key:owner pairs nor a file that can be read"
-            ) from exc
-        text = value
-    owners: dict[str, str] = {}
-    for line in text.splitlines():
-        if not line.lstrip().startswith("#"):
-            _read_pairs(line, owners)
-    if not owners:
-        raise ConfigurationError(f"{VARIABLE} names no key")
-    return owners
-
-
-def _read_pairs(line: str, owners: dict[str, str]) -> None:
-    for pair in filter(None, map(str.strip, line.split(","))):
-        key, _, owner = (part.strip() for part in pair.partition(":"))
-        # The key itself must not reach a log.
-        if not key or not owner:
-            raise ConfigurationError(f"{VARIABLE}: every entry must be key:owner, neither empty")
-        if owners.get(key, owner) != owner:
-            raise ConfigurationError(f"{VARIABLE}: one key belongs to {owners[key]} and {owner}")
-        owners[key] = owner
 
 
 def read_origins(value: str) -> tuple[str, ...]:

@@ -79,13 +79,16 @@ class BatchRoutes:
 
     async def list(self, request: Request) -> ASGIApp:
         """GET /v1/batches."""
-        owner, query = self.node.owner(request), request.query_params
+        owner, names_owners = self.node.listed_owner(request)
+        query = request.query_params
         limit = read_limit(query, LIMIT, LIMIT_MAX)
         async with answering(), self.node.heavy_reads.turn(owner):
             page, has_more = await self.batches.page(
                 owner, after=query.get("after", ""), limit=limit
             )
-        data = [batch_object(batch) for batch in page]
+        data = [
+            batch_object(batch) | ({"owner": batch.owner} if names_owners else {}) for batch in page
+        ]
         return json_response(_page(data, [batch.id for batch in page], has_more))
 
     async def get(self, request: Request) -> ASGIApp:
@@ -95,10 +98,11 @@ class BatchRoutes:
 
     async def cancel(self, request: Request) -> ASGIApp:
         """POST /v1/batches/{id}/cancel: done lines stay; one that has ended stays as it is."""
+        owner = self.node.owner_to_end(request)
         async with answering():
-            batch = await self._batch(request)
+            batch = await self.batches.get(request.path_params["id"], owner)
             await self.batches.cancel(batch.id)
-            return _answer(await self._batch(request))
+            return _answer(await self.batches.get(batch.id, owner))
 
     async def events(self, request: Request) -> ASGIApp:
         """GET /v1/batches/{id}/events: as those of a generation."""

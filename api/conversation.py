@@ -1,10 +1,11 @@
 """A WebSocket that clients talk on: the handshake, the reading loop, limits, how it is closed.
 
 A dialect derives from `Conversation` and says what its frames mean. The handshake decides who may
-come in; after it, whatever a client sends wrong is an error frame of the dialect's, and the socket
-lives. Reading and sending are apart: a ping is answered while an answer streams, and a client that
-does not read what it is answered is not read from. Invariant: the socket closes with a code that
-says whether to come back. Source: docs/protocol.md, "WebSocket".
+come in (of foreign origins api/gate.py has done so before); after it, whatever a client sends wrong
+is an error frame of the dialect's, and the socket lives. Reading and sending are apart: a ping is
+answered while an answer streams, and a client that does not read what it is answered is not read
+from. Invariant: the socket closes with a code that says whether to come back.
+Source: docs/protocol.md, "WebSocket".
 """
 
 from __future__ import annotations
@@ -81,8 +82,6 @@ class SocketEndpoint:
         """
         assert (await receive())["type"] == "websocket.connect"
         headers, authenticator = Headers(scope=scope), self.node.authenticator
-        if not authenticator.allows_origin(headers.get("origin"), headers.get("host")):
-            raise request_error("forbidden", "this origin may not open sockets here")
         if self.node.hub.is_draining:
             raise draining()
         try:

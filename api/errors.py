@@ -48,6 +48,7 @@ CODES: dict[str, Code] = {
     "invalid_multipart": Code(400),
     "cursor_invalid": Code(400),
     "wait_invalid": Code(400),
+    "host_invalid": Code(400),
     "idempotency_key_invalid": Code(400),
     "upgrade_required": Code(400),
     "unauthorized": Code(401, close=4501),

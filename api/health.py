@@ -2,7 +2,7 @@
 
 /livez says that the process turns; only a supervisor that restarts it should ask. /readyz says that
 a prompt sent here would be answered, and names what is missing; a balancer should ask it. Both are
-open and show no names and no addresses; /metrics asks for credentials once there are any.
+open and show no names and no addresses; /metrics asks for an operator's key once there are keys.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Health:
         return json_response(content, 503, {"retry-after": str(RETRY_AFTER_S)})
 
     async def metrics(self, request: Request) -> ASGIApp:
-        """GET /metrics."""
-        self.node.owner(request)
+        """GET /metrics: for operators, because it shows the work of all owners together."""
+        self.node.require_operator(request)
         await self.node.metrics.ask_redis(self.node.redis)
         await self.node.metrics.ask_disk(self.node.files.objects)
         return Response(self.node.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.auth import Authenticator
-from api.errors import Shape, draining, error_headers
+from api.errors import Shape, draining, error_headers, request_error
 from api.heavy_reads import HeavyReads
 from api.hub.hub import Hub
 from api.large import LargeWork, encode_json
@@ -28,6 +28,7 @@ from api.turns import (
     Turns,
 )
 from shared.accept import Accepted, Acceptor, NewGeneration, queued_meta
+from shared.credentials import EVERYBODY, Identity
 from shared.errors import NotFound, RequestError, Unavailable
 from shared.files import FileStore
 from shared.ids import is_generation_id, new_generation_id
@@ -37,6 +38,7 @@ from shared.redis_client import Client
 from shared.settings import Settings
 from shared.store import Store
 
+OPERATORS_ONLY = "this needs an operator's key: key:owner:admin in TAILRACE_API_KEYS"
 ANSWER_S = 4.0  # a request that only asks Redis is answered by then; 5 s are promised
 
 
@@ -72,7 +74,47 @@ class Node:
         Raises:
             RequestError: 401.
         """
-        return self.authenticator.owner(request.headers, request.query_params)
+        return self.identity(request).owner
+
+    def identity(self, request: Request) -> Identity:
+        """Return who asks, and what else the key allows.
+
+        Raises:
+            RequestError: 401.
+        """
+        return self.authenticator.identify(request.headers, request.query_params)
+
+    def require_operator(self, request: Request) -> None:
+        """Refuse everybody but an operator; without credentials everybody is one.
+
+        Raises:
+            RequestError: 401; 403, the key is an ordinary one.
+        """
+        if not self.identity(request).is_operator:
+            raise request_error("forbidden", OPERATORS_ONLY)
+
+    def listed_owner(self, request: Request) -> tuple[str, bool]:
+        """Return whose work a listing is to show, and whether its rows name their owners.
+
+        The asker's, unless the query `owner` names somebody else, or `*`: everybody.
+
+        Raises:
+            RequestError: 401; 403, only operators may see the work of others.
+        """
+        identity = self.identity(request)
+        wanted = request.query_params.get("owner", "")
+        if wanted not in ("", identity.owner) and not identity.is_operator:
+            raise request_error("forbidden", OPERATORS_ONLY)
+        return wanted or identity.owner, bool(wanted)
+
+    def owner_to_end(self, request: Request) -> str:
+        """Return whose work the asker may end: the asker's own, or an operator's `*`: everybody's.
+
+        Raises:
+            RequestError: 401.
+        """
+        identity = self.identity(request)
+        return EVERYBODY if identity.is_operator else identity.owner
 
     def refuse_while_draining(self) -> None:
         if self.is_draining:

@@ -163,7 +163,7 @@ PATHS: Json = {
     "/v1/workers": {
         "get": operation(
             "listWorkers",
-            "Who works, and how much waits.",
+            "Who works, and how much waits. For operators.",
             {"200": answer("All.", ref("Workers")), **errors(*SHARED)},
         )
     },
@@ -197,10 +197,10 @@ PATHS: Json = {
     "/metrics": {
         "get": operation(
             "metrics",
-            "Figures for Prometheus.",
+            "Figures for Prometheus. For operators.",
             {
                 "200": {"description": "All.", "content": content(STRING, "text/plain")},
-                **errors("unauthorized"),
+                **errors("host_invalid", "unauthorized", "forbidden"),
             },
         )
     },

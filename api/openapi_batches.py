@@ -15,6 +15,7 @@ from api.openapi_schemas import (
     INTEGER,
     LOCATION,
     OBJECT,
+    OWNER_QUERY,
     SHARED,
     STREAMS,
     STRING,
@@ -105,6 +106,7 @@ SCHEMAS: Json = {
             "events_url": STRING,
         },
         {
+            "owner": STRING,
             **{f"{name}_at": nullable(INTEGER) for name in TIMES},
             "output_file_id": nullable(STRING),
             "error_file_id": nullable(STRING),
@@ -154,6 +156,7 @@ PATHS: Json = {
             "parameters": [
                 LIMIT,
                 parameter("after", "query", "`last_id` of the page before.", STRING),
+                OWNER_QUERY,
             ],
             "responses": {
                 "200": answer("A page.", ref("Batches")),

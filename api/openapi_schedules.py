@@ -13,6 +13,7 @@ from api.openapi_schemas import (
     MESSAGES,
     NULL,
     OPTIONS,
+    OWNER_QUERY,
     PROMPT,
     SHARED,
     STRING,
@@ -30,6 +31,7 @@ from api.webhook_body import SECRET_BYTES_MAX, SECRET_BYTES_MIN, URL_CHARACTERS_
 
 SCHEDULE_ID = "^sched_[A-Za-z0-9_-]{2,58}$"
 ID = parameter("id", "path", "The schedule.", {"type": "string", "pattern": SCHEDULE_ID})
+AFTER = parameter("after", "query", "With `owner=*`: `next_after` of the page before.", STRING)
 
 # An address in numbers will do, too, if it is public.
 URL: Json = {
@@ -101,9 +103,13 @@ SCHEMAS: Json = {
             "last_id": nullable(STRING),
             "last_error": nullable(record({"code": STRING, "message": STRING})),
             "created_at": INTEGER,
-        }
+        },
+        {"owner": STRING},
     ),
-    "Schedules": record({"schedules": array(ref("Schedule")), "next_before": nullable(INTEGER)}),
+    "Schedules": record(
+        {"schedules": array(ref("Schedule")), "next_before": nullable(INTEGER)},
+        {"next_after": nullable(STRING)},
+    ),
 }
 
 PATHS: Json = {
@@ -111,10 +117,10 @@ PATHS: Json = {
         "get": {
             "operationId": "listSchedules",
             "summary": "The asker's schedules, newest first.",
-            "parameters": [BEFORE],
+            "parameters": [BEFORE, OWNER_QUERY, AFTER],
             "responses": {
                 "200": answer("A page.", ref("Schedules")),
-                **errors("cursor_invalid", *SHARED),
+                **errors("cursor_invalid", "not_found", *SHARED),
             },
         }
     },

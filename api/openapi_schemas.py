@@ -97,7 +97,10 @@ BEFORE = parameter(
 ) | {"allowEmptyValue": True}
 CURSOR_HEADER = parameter("Last-Event-ID", "header", "Read on after this event.", CURSOR)
 CURSOR_QUERY = parameter("last_event_id", "query", "The same where headers cannot be set.", CURSOR)
-SHARED = ("unauthorized", "unavailable")
+OWNER_QUERY = parameter(
+    "owner", "query", "Whose, where not the asker's own; `*`: of all owners. For operators.", STRING
+)
+SHARED = ("host_invalid", "unauthorized", "forbidden", "unavailable")
 
 PARTS: Json = {"type": "array", "minItems": 1, "items": record({"type": STRING})}
 MESSAGE: Json = {

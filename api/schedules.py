@@ -20,6 +20,7 @@ from api.errors import request_error
 from api.node import Node, answering, json_response
 from api.schedule_body import read_timing, without_timing
 from api.sessions import read_before
+from shared.credentials import EVERYBODY
 from shared.errors import NotFound
 from shared.ids import is_generation_id, new_generation_id
 from shared.queue import wake_jobs
@@ -84,7 +85,9 @@ class Schedules:
 
     async def list(self, request: Request) -> ASGIApp:
         """GET /v1/schedules."""
-        owner = self.node.owner(request)
+        owner, names_owners = self.node.listed_owner(request)
+        if owner == EVERYBODY:
+            return await self._list_unfinished(request)
         before_ms = read_before(request)
         async with answering():
             found = await self.store.page(owner, PAGE_SCHEDULES + 1, before_ms=before_ms)
@@ -92,8 +95,23 @@ class Schedules:
         more = len(found) > PAGE_SCHEDULES
         return json_response(
             {
-                "schedules": [shown(one) for one in page],
+                "schedules": [shown(one, names_owner=names_owners) for one in page],
                 "next_before": page[-1].created_ms if more else None,
+            }
+        )
+
+    async def _list_unfinished(self, request: Request) -> ASGIApp:
+        """Those of all owners that are not over, the next one due first, for an operator."""
+        after = request.query_params.get("after", "")
+        async with answering():
+            found = await self.store.unfinished(PAGE_SCHEDULES + 1, after=after)
+        page = found[:PAGE_SCHEDULES]
+        more = len(found) > PAGE_SCHEDULES
+        return json_response(
+            {
+                "schedules": [shown(one, names_owner=True) for one in page],
+                "next_before": None,
+                "next_after": page[-1].id if more else None,
             }
         )
 
@@ -105,7 +123,7 @@ class Schedules:
 
     async def delete(self, request: Request) -> ASGIApp:
         """DELETE /v1/schedules/{id}: it fires no more; what it has started goes on."""
-        owner = self.node.owner(request)
+        owner = self.node.owner_to_end(request)
         async with answering():
             schedule = await self._find(request, owner)
             await self.store.delete(schedule)
@@ -115,16 +133,17 @@ class Schedules:
         schedule_id = request.path_params["id"]
         is_one = schedule_id.startswith(PREFIX) and is_generation_id(schedule_id)
         found = await self.store.get(schedule_id) if is_one else None
-        if found is None or found.owner != owner:
+        if found is None or owner not in (found.owner, EVERYBODY):
             raise NotFound("schedule")
         return found
 
 
-def shown(schedule: Schedule) -> dict[str, Any]:
+def shown(schedule: Schedule, *, names_owner: bool = False) -> dict[str, Any]:
     """Return the JSON members of a schedule: never its request, which may hold a secret."""
     timing = schedule.timing
     error = schedule.error
     return {
+        **({"owner": schedule.owner} if names_owner else {}),
         "id": schedule.id,
         "object": "schedule",
         "kind": schedule.kind,

@@ -31,6 +31,7 @@ from api.node import Node
 from api.socket_protocol import WebSocketProtocol
 from shared.accept import Acceptor
 from shared.collector import settle
+from shared.credentials import named
 from shared.errors import ConfigurationError, Unavailable
 from shared.files import FileStore
 from shared.janitor import Janitor
@@ -87,6 +88,8 @@ async def run(settings: Settings, listener: socket.socket) -> int:
     """Serve on `listener` until a signal, then drain."""
     stopping = take_signals()
     authenticator = Authenticator.from_settings(settings)
+    if owners := authenticator.owners_of_short_keys:
+        logger.warning("api keys short", extra={"keys": len(owners), "owners": named(owners)})
     models = load_models(settings.models)
     redis = connect(settings)
     with contextlib.suppress(Unavailable):  # then its workers, which cannot do without it, refuse

@@ -102,8 +102,8 @@ class Listings:
         }
 
     async def workers(self, request: Request) -> ASGIApp:
-        """GET /v1/workers: who works, and how much waits."""
-        self.node.owner(request)
+        """GET /v1/workers: who works, and how much waits; for operators."""
+        self.node.require_operator(request)
         async with answering():
             seen = await worker_age_ms(self.node.redis)
             depths = await queue_depths(self.node.redis)

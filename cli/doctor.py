@@ -20,6 +20,7 @@ from redis.exceptions import ResponseError
 from api.auth import Authenticator
 from cli.privacy import open_directories
 from cli.private_server import VERSION_MIN, find_server, parse_version, server_version
+from shared.credentials import KEY_CHARACTERS_MIN, named
 from shared.errors import ConfigurationError, FilesUnavailable, Unavailable
 from shared.models import Model, load_models
 from shared.objects import ObjectStore, directory_of, existing_part, free_bytes_at
@@ -63,6 +64,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Findin
         judge_python(sys.version_info[:3]),
         judge_files(files, is_unlimited=files == resource.RLIM_INFINITY),
         examine_address(settings),
+        *examine_doors(settings),
         *(await examine_redis(settings) if settings.redis_url else [examine_private_server()]),
         await examine_files(settings),
         *examine_space(settings),
@@ -191,6 +193,24 @@ def examine_privacy(settings: Settings) -> list[Finding]:
         return [Finding("warn", "private", line) for line in open_directories(settings)]
     except ConfigurationError:
         return []  # said of the files already
+
+
+def examine_doors(settings: Settings) -> list[Finding]:
+    """What is allowed, and lets in more people than it may look like."""
+    try:
+        authenticator = Authenticator.from_settings(settings)
+    except ConfigurationError:
+        return []  # `examine_address` has said so
+    findings = []
+    if owners := authenticator.owners_of_short_keys:
+        text = f"{len(owners)} with fewer than {KEY_CHARACTERS_MIN} characters, of {named(owners)}"
+        advice = "give longer ones, for example from `openssl rand -hex 16`"
+        findings.append(Finding("warn", "keys", f"{text}: {advice}"))
+    if "*" in authenticator.origins and not authenticator.is_configured:
+        text = "every website may read and start everything here: set TAILRACE_API_KEYS"
+        advice = "or list the origins in TAILRACE_CORS_ORIGINS instead of *"
+        findings.append(Finding("warn", "origins", f"{text}, {advice}"))
+    return findings
 
 
 def examine_private_server() -> Finding:

@@ -145,7 +145,13 @@ async def _ps(client: Client, session: str) -> int:
     print(table(["ID", "STATUS", "MODEL", "AGE", "ATTEMPT", "PROMPT"], map(_row, generations)))
     if session:
         return EXIT_OK
-    found = await client.workers()
+    try:
+        found = await client.workers()
+    except Refused as exc:
+        if exc.code != "forbidden":
+            raise
+        print("\nworkers and the queue are shown to operators' keys only")
+        return EXIT_OK
     rows = [
         [
             str(worker["id"]),

@@ -22,6 +22,7 @@ from jobs.arq_worker import AWAY_PAUSE_S, JobsWorker, build_worker, pause
 from jobs.batch.outside import batch_end, scheduled_batches
 from jobs.batch.source import build_batches
 from jobs.janitor import Rounds, round_cron
+from jobs.owners import Owners
 from jobs.schedules import Firings, generations
 from jobs.source import Source
 from jobs.webhooks import Webhooks
@@ -75,10 +76,11 @@ async def _serve(settings: Settings) -> int:
         "generation": generations(Acceptor(redis, store, settings), models, settings),
         "batch": scheduled_batches(batches, files, settings),
     }
+    owners = Owners.from_settings(settings)
     sources: list[Source] = [
         Webhooks(redis, settings, {"batch": batch_end(batches)}),
-        Firings(store, Schedules(redis, settings.schedules_max), kinds),
-        build_batches(redis, store, settings),
+        Firings(store, Schedules(redis, settings.schedules_max), kinds, owners),
+        build_batches(redis, store, settings, owners),
     ]
     functions = [function for source in sources for function in source.functions]
     worker = build_worker(settings, functions, [janitor_cron(), round_cron()])

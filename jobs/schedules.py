@@ -14,6 +14,7 @@ from typing import Any
 from arq.worker import Function, func
 
 from api.body import parse_new_generation
+from jobs.owners import HOLD_S, Owners
 from jobs.source import Job
 from shared.accept import Acceptor
 from shared.counts import count
@@ -41,12 +42,16 @@ class Firings:
     Args:
         kinds: what can be scheduled, by name. Each creates under an id that follows from schedule
             and due time (`Schedule.made_id`), returns it, and leaves what is there as it is.
+        owners: whose schedules fire; those of others are held.
     """
 
-    def __init__(self, store: Store, schedules: Schedules, kinds: Mapping[str, Create]) -> None:
+    def __init__(
+        self, store: Store, schedules: Schedules, kinds: Mapping[str, Create], owners: Owners
+    ) -> None:
         self.store = store
         self.schedules = schedules
         self.kinds = dict(kinds)
+        self.owners = owners
         self.functions: Sequence[Function] = [
             func(self.fire, name="fire_schedule", timeout=TIMEOUT_S, max_tries=1)
         ]
@@ -72,6 +77,10 @@ class Firings:
         create, now_ms = self.kinds.get(schedule.kind), await self.store.now_ms()
         if create is None:  # of a newer version, which runs beside this one
             await self.schedules.postpone(schedule.id, now_ms + round(AGAIN_S * 1000))
+            return
+        if not self.owners.is_known(schedule.owner):  # what it is due for stays, and is caught up
+            await self.schedules.postpone(schedule.id, now_ms + round(HOLD_S * 1000))
+            self.owners.say_schedule_held(schedule.owner, schedule.id)
             return
         firing = await self.schedules.begin(schedule, due_ms)
         if not firing:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from shared import keys
+from shared.credentials import EVERYBODY
 from shared.errors import NotFound
 from shared.events import Counts
 from shared.idempotency import reserve
@@ -94,6 +95,13 @@ class Batch:
         return self.status in FINAL
 
 
+class Standing(NamedTuple):
+    """What says whether somebody must look at a batch: its status, and when its window is over."""
+
+    status: str
+    expires_at_ms: int
+
+
 class DeadLetter(msgspec.Struct, frozen=True):
     """A line that failed for good: where it stands in the input, and why it failed."""
 
@@ -162,37 +170,44 @@ class Batches:
         return next(iter(await self._load_many([batch_id])), None)
 
     async def get(self, batch_id: str, owner: str) -> Batch:
-        """Return a batch of this owner's.
+        """Return a batch of this owner's; `EVERYBODY`: whoever's it is.
 
         Raises:
             NotFound: there is none, or it is somebody else's: the two look the same.
         """
         batch = await self.load(batch_id) if is_batch_id(batch_id) else None
-        if batch is None or batch.owner != owner:
+        if batch is None or owner not in (batch.owner, EVERYBODY):
             raise NotFound("batch")
         return batch
 
     async def page(self, owner: str, *, after: str, limit: int) -> tuple[list[Batch], bool]:
         """Return up to `limit` batches, the newest first, and whether there are more.
 
+        Args:
+            owner: whose; `EVERYBODY`: of all owners, those that have not ended.
+
         Raises:
-            NotFound: `after` is no batch of this owner.
+            NotFound: `after` is no batch of this owner, or has ended meanwhile.
         """
-        place = await self._place_after(owner, after) if after else 0
+        index = keys.BATCHES_ACTIVE if owner == EVERYBODY else keys.batches(owner)
+        place = await self._place_after(index, after) if after else 0
         found: list[Batch] = []
         while len(found) <= limit:
             with translated():
-                ids = await self.redis.zrevrange(keys.batches(owner), place, place + PAGE_READ - 1)
+                ids = await self.redis.zrevrange(index, place, place + PAGE_READ - 1)
             batches = await self._load_many([batch_id.decode() for batch_id in ids])
-            found += [batch for batch in batches if batch.owner == owner]
+            if owner == EVERYBODY:
+                found += [batch for batch in batches if not batch.is_final]
+            else:
+                found += [batch for batch in batches if batch.owner == owner]
             place += len(ids)
             if len(ids) < PAGE_READ:
                 break
         return found[:limit], len(found) > limit
 
-    async def _place_after(self, owner: str, after: str) -> int:
+    async def _place_after(self, index: str, after: str) -> int:
         with translated():
-            rank = await self.redis.zrevrank(keys.batches(owner), after.encode("utf-8", "replace"))
+            rank = await self.redis.zrevrank(index, after.encode("utf-8", "replace"))
         if rank is None:
             raise NotFound("batch: after")
         return int(rank) + 1
@@ -215,6 +230,18 @@ class Batches:
         with translated():
             found = await self.redis.zrange(keys.BATCHES_ACTIVE, 0, count - 1, withscores=True)
         return [(batch_id.decode(), int(since_ms)) for batch_id, since_ms in found]
+
+    async def standings(self, ids: Sequence[str]) -> list[Standing | None]:
+        """Return status and end of the window of many batches, in one round trip; None: gone."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for batch_id in ids:
+                pipeline.hmget(keys.batch(batch_id), ["status", "expires"])
+            replies = await pipeline.execute() if ids else []
+        return [
+            None if status is None else Standing(status.decode(), int(expires or b"0"))
+            for status, expires in replies
+        ]
 
     async def retire(self, ids: Sequence[str]) -> None:
         """Take batches that have ended, or are gone, out of the index of the unfinished."""

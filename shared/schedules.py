@@ -19,6 +19,7 @@ import msgspec
 from cronsim import CronSim, CronSimError
 
 from shared import keys
+from shared.errors import NotFound
 from shared.ids import derived_id
 from shared.redis_client import Client, translated
 from shared.scripts import Scripts
@@ -154,6 +155,34 @@ class Schedules:
             if len(raws) < limit:
                 break
         return found[:limit]
+
+    async def unfinished(self, limit: int, *, after: str) -> list[Schedule]:
+        """Return up to `limit` schedules of all owners that are not over, the next one due first.
+
+        Args:
+            after: the id that the page follows. A schedule changes its place when it fires or is
+                postponed, so one may be missed or come twice between two pages.
+
+        Raises:
+            NotFound: `after` is no schedule that is due again.
+        """
+        place = await self._place_after(after) if after else 0
+        found: list[Schedule] = []
+        while len(found) < limit:
+            with translated():
+                raws = await self.redis.zrange(keys.SCHEDULES, place, place + limit - 1)
+            found += [one for one in await self._read([raw.decode() for raw in raws]) if one]
+            place += len(raws)
+            if len(raws) < limit:
+                break
+        return found[:limit]
+
+    async def _place_after(self, schedule_id: str) -> int:
+        with translated():
+            rank = await self.redis.zrank(keys.SCHEDULES, schedule_id.encode("utf-8", "replace"))
+        if rank is None:
+            raise NotFound("schedule: after")
+        return int(rank) + 1
 
     async def delete(self, schedule: Schedule) -> bool:
         """Delete a schedule; what it has made stays."""

@@ -39,7 +39,8 @@ class Settings:
     data_dir: str = ".tailrace"  # what the private server keeps
     files_url: str = ""  # where files lie; empty: the directory `files` of data_dir
     auth: str = ""  # "off": listen beyond loopback without credentials
-    api_keys: str = ""  # `key:owner` pairs separated by commas, or a file with one a line
+    api_keys: str = ""  # `key:owner` or `key:owner:scopes`, comma-separated, or a file of them
+    hosts: str = ""  # names that a node without credentials answers to, comma-separated
     cors_origins: str = ""  # origins that may read and open sockets, comma-separated, or *
     part_urls: str = ""  # whom URLs in prompts may name: empty: anybody, none, or hosts
     webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public

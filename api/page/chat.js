@@ -4,6 +4,7 @@
 
 import { Client, HttpError } from "./client.js";
 import { render } from "./markdown.js";
+import { asSession, ofBrowser, ofTab, openChannel, sessionIn } from "./memory.js";
 
 const LOOK_MS = 2_000; // for what another tab has started
 const LOOK_HIDDEN_MS = 15_000;
@@ -12,7 +13,7 @@ const HISTORY_CHARACTERS_MAX = 200_000;
 
 const $ = (id) => document.getElementById(id);
 const turns = new Map(); // generation id -> Turn, oldest first
-const channel = "BroadcastChannel" in window ? new BroadcastChannel("tailrace") : null;
+const channel = openChannel("tailrace");
 const client = new Client(askKey);
 
 let session = "";
@@ -215,7 +216,7 @@ function enter(name) {
   leaving.abort();
   leaving = new AbortController();
   session = name;
-  localStorage.setItem("tailrace.session", name);
+  ofBrowser.set("tailrace.session", name);
   if (location.hash.slice(1) !== encodeURIComponent(name)) location.hash = encodeURIComponent(name);
   turns.forEach((turn) => turn.element.remove());
   turns.clear();
@@ -266,7 +267,7 @@ function askKey(problem) {
   $("ask-key").showModal();
   return new Promise((resolve) => {
     $("ask-key").addEventListener("close", () => {
-      sessionStorage.setItem("tailrace.key", $("key").value);
+      ofTab.set("tailrace.key", $("key").value);
       $("key").value = "";
       resolve();
     }, { once: true });
@@ -298,7 +299,7 @@ function fit() {
 
 async function listModels() {
   const { data } = await client.persist("/v1/models", {}, setLink);
-  const chosen = localStorage.getItem("tailrace.model");
+  const chosen = ofBrowser.get("tailrace.model");
   $("model").replaceChildren(...data.map(({ id }) => new Option(id, id, false, id === chosen)));
 }
 
@@ -321,14 +322,14 @@ $("prompt").addEventListener("input", fit);
 $("ask-key").addEventListener("cancel", (event) => event.preventDefault());
 $("stop").addEventListener("click", () => void stop());
 $("new").addEventListener("click", () => enter(randomName()));
-$("model").addEventListener("change", () => localStorage.setItem("tailrace.model", $("model").value));
+$("model").addEventListener("change", () => ofBrowser.set("tailrace.model", $("model").value));
 window.addEventListener("hashchange", () => {
-  const name = decodeURIComponent(location.hash.slice(1));
+  const name = sessionIn(location.hash);
   if (name && name !== session) enter(name);
 });
 document.addEventListener("visibilitychange", () => wake());
 channel?.addEventListener("message", ({ data }) => data === session && wake());
 
-enter(decodeURIComponent(location.hash.slice(1)) || localStorage.getItem("tailrace.session") || randomName());
+enter(sessionIn(location.hash) || asSession(ofBrowser.get("tailrace.session")) || randomName());
 listModels().catch((error) => setProblem(explain(error)));
 void keepLooking();

@@ -2,6 +2,8 @@
 // to the connection. A stream is over when `end` has come; a body that just stops is a broken one.
 "use strict";
 
+import { ofTab } from "./memory.js";
+
 const PAUSE_MS = 400;
 const PAUSE_MS_MAX = 15_000;
 const SILENCE_MS_MAX = 60_000; // heartbeats come more often
@@ -25,7 +27,7 @@ export class Client {
 
   async request(path, { method = "GET", headers = {}, body, signal } = {}) {
     for (;;) {
-      const key = sessionStorage.getItem("tailrace.key");
+      const key = ofTab.get("tailrace.key");
       const sent = { ...headers };
       if (key) sent["Authorization"] = `Bearer ${key}`;
       if (body !== undefined) sent["Content-Type"] = "application/json";
@@ -36,7 +38,7 @@ export class Client {
       if (response.ok) return response;
       const error = await readError(response);
       if (error.status !== 401) throw error;
-      if (sessionStorage.getItem("tailrace.key") !== key) continue; // another request has asked
+      if (ofTab.get("tailrace.key") !== key) continue; // another request has asked
       this.asking ??= this.askKey(key ? "This key is not known here. Try another." : "")
         .finally(() => { this.asking = null; });
       await this.asking;

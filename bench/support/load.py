@@ -135,20 +135,20 @@ def get_events(kind: str, generation_id: str) -> Ask:
 
 
 def get(path: str, *, accept: str = "text/event-stream") -> Ask:
-    return Ask(f"GET {path} HTTP/1.1\r\nhost: bench\r\naccept: {accept}\r\n\r\n".encode())
+    return Ask(f"GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n".encode())
 
 
 def post(path: str, body: dict[str, Any], *, accept: str = "text/event-stream") -> Ask:
     raw = json.dumps(body)
     head = (
-        f"POST {path} HTTP/1.1\r\nhost: bench\r\naccept: {accept}\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(raw)}\r\n\r\n"
     )
     return Ask((head + raw).encode())
 
 
 _HANDSHAKE = (
-    b"GET /v1/ws HTTP/1.1\r\nhost: bench\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+    b"GET /v1/ws HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
     b"sec-websocket-version: 13\r\nsec-websocket-key: " + base64.b64encode(bytes(16)) + b"\r\n\r\n"
 )
 

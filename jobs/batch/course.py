@@ -58,6 +58,7 @@ class Course:
         self.lease = lease
         self.batch = batch
         self.record = record
+        self.is_held = not tools.owners.is_known(batch.owner)
         self.flight = Flight()
         self.gathering = Gathering(batch.total, batch.completed + batch.failed)
         self.terms = Terms(batch.id, batch.owner, batch.endpoint, tools.models, tools.settings)
@@ -76,6 +77,11 @@ class Course:
         """Whether every line has its result."""
         return self._reader.is_exhausted and not self.flight.open()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is held, and nothing that was asked before goes on."""
+        return self.is_held and not self.flight.asked()
+
     async def resume(self) -> None:
         """Take over what is in flight. To be called once, before everything else."""
         self._now_ms = await self.tools.store.now_ms()
@@ -86,6 +92,8 @@ class Course:
     async def run(self, until_s: float, stopping: asyncio.Event) -> bool:
         """Go on until the time is over, or the batch needs something else; returns whether it does.
 
+        A batch that is held takes in what was asked before, and has then no use for its time.
+
         Raises:
             LeaseLost, NotFound, Unavailable.
         """
@@ -95,13 +103,16 @@ class Course:
                 if await self._is_over():
                     break
                 look_s = now_s + LOOK_S
-            filled = await self._fill()
-            asked, ended = await self._ask(now_s), await self._collect()
+            filled, asked = await self._move_on(now_s)
+            ended = await self._collect()
             is_last = self.is_done
             if is_last or self.gathering.is_due(time.monotonic()):
                 await self.commit()
             if is_last:
                 return True
+            if self.is_idle:
+                await self.commit()
+                return False
             await asyncio.sleep(pause_of(filled + asked + ended, len(self.flight.open())))
         else:
             await self.commit()
@@ -176,6 +187,22 @@ class Course:
         presences = await workers_seen(self.tools.redis)
         self._window = window_of(presences, now_ms, 2000 * self.tools.settings.lease_s)
         return self.batch.status != "in_progress" or now_ms >= self.batch.expires_at_ms
+
+    async def _move_on(self, now_s: float) -> tuple[int, int]:
+        """Take lines and have them asked, or neither; returns how many of each."""
+        if not self.is_held:
+            return await self._fill(), await self._ask(now_s)
+        await self._reader.has_more()  # or nobody would learn that no line is left
+        return 0, await self._find_asked(now_s)
+
+    async def _find_asked(self, now_s: float) -> int:
+        """Find what a holder before this one has had accepted, and ask nothing."""
+        ready = self.flight.to_ask(now_s)
+        statuses = await self.tools.store.statuses([one.generation_id for one in ready])
+        found = [one for one, status in zip(ready, statuses, strict=True) if status is not None]
+        for one in found:
+            one.is_asked, one.new = True, None
+        return len(found)
 
     async def _fill(self) -> int:
         """Take as many lines as there is room for."""

@@ -57,12 +57,17 @@ class InputReader:
         """
         found: list[InputLine] = []
         size = 0
-        while len(found) < count and size < bytes_max and await self._has_more():
+        while len(found) < count and size < bytes_max and await self.has_more():
             found.append(self._waiting.popleft())
             size += found[-1].length
         return found
 
-    async def _has_more(self) -> bool:
+    async def has_more(self) -> bool:
+        """Whether there is another line; it stays to be taken.
+
+        Raises:
+            NotFound: the file is gone.
+        """
         while not self._waiting:
             try:
                 self._waiting.extend(await anext(self._lines))

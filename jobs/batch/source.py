@@ -19,9 +19,11 @@ from arq.worker import Function, func
 
 from jobs.batch.course import Course
 from jobs.batch.finish import finish
+from jobs.batch.held import HeldBatches, needs_nobody
 from jobs.batch.line import line_generation_id
 from jobs.batch.tools import Tools
 from jobs.batch.validation import GONE, validate
+from jobs.owners import Owners
 from jobs.source import Job
 from shared.accept import Acceptor
 from shared.batch_lease import BatchLease, Commit, log_store
@@ -54,10 +56,13 @@ class BatchSource:
             func(self.run, name="batch", timeout=TIMEOUT_S, keep_result=0, max_tries=1)
         ]
         self._running = 0
+        self._held = HeldBatches()
 
     async def due(self) -> list[Job]:
         """Return the batches that nobody runs, in any order: none is to wait for ever."""
-        active = await self.tools.batches.active(ACTIVE_MAX)
+        # Those that are held take no place from the others.
+        active = await self.tools.batches.active(ACTIVE_MAX + len(self._held))
+        active = await self._without_held(active)
         if not active:
             return []
         tops = await self.tools.log_store.tops([batch_id for batch_id, _ in active])
@@ -73,6 +78,17 @@ class BatchSource:
         random.shuffle(wanted)
         return wanted[: max(0, RUNNING_MAX - self._running)]
 
+    async def _without_held(self, active: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        held = self._held.of([batch_id for batch_id, _ in active], time.monotonic())
+        standings = await self.tools.batches.standings(held)
+        now_ms = await self.tools.store.now_ms() if held else 0
+        idle = {
+            batch_id
+            for batch_id, standing in zip(held, standings, strict=True)
+            if needs_nobody(standing, now_ms)
+        }
+        return [entry for entry in active if entry[0] not in idle]
+
     async def run(self, ctx: dict[Any, Any], batch_id: str) -> None:
         """Run one slice of a batch, unless somebody else does."""
         try:
@@ -85,7 +101,7 @@ class BatchSource:
         try:
             async with asyncio.TaskGroup() as tasks:
                 renewing = tasks.create_task(_renew(lease, self.tools.settings.lease_s / 3))
-                await Slice(self.tools, lease, ctx["stopping"]).run()
+                await Slice(self.tools, lease, ctx["stopping"], self._held).run()
                 renewing.cancel()
         except* (LeaseLost, Unavailable) as group:
             # Nothing is lost: whoever holds the lease next goes on from what is committed.
@@ -98,10 +114,13 @@ class BatchSource:
 class Slice:
     """One holder's turn with one batch."""
 
-    def __init__(self, tools: Tools, lease: BatchLease, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, tools: Tools, lease: BatchLease, stopping: asyncio.Event, held: HeldBatches
+    ) -> None:
         self.tools = tools
         self.lease = lease
         self.stopping = stopping
+        self.held = held
         self._until_s = time.monotonic() + SLICE_S
         self._course: Course | None = None
 
@@ -154,6 +173,9 @@ class Slice:
 
     async def _progress(self, course: Course) -> bool:
         is_ready = await course.run(self._until_s, self.stopping)
+        if course.is_idle and not is_ready:
+            self.held.add(course.batch.id, time.monotonic())
+            self.tools.owners.say_batch_held(course.batch.owner, course.batch.id)
         if not is_ready or course.batch.status != "in_progress":
             return is_ready
         if course.is_done:
@@ -190,7 +212,7 @@ async def _renew(lease: BatchLease, every_s: float) -> None:
             continue  # what it runs meets the same, and decides
 
 
-def build_batches(redis: Client, store: Store, settings: Settings) -> BatchSource:
+def build_batches(redis: Client, store: Store, settings: Settings, owners: Owners) -> BatchSource:
     """Put together what batches need in this process.
 
     Raises:
@@ -207,6 +229,7 @@ def build_batches(redis: Client, store: Store, settings: Settings) -> BatchSourc
             batches=Batches(redis, settings),
             files=FileStore(redis, settings),
             models=load_models(settings.models),
+            owners=owners,
         )
     )
 

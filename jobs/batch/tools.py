@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from jobs.owners import Owners
 from shared.accept import Acceptor
 from shared.batches import Batches
 from shared.files import FileStore
@@ -22,6 +23,7 @@ class Tools:
         name: of the process.
         store: of the generations.
         log_store: of the batches' own logs.
+        owners: whose lines may be asked.
     """
 
     name: str
@@ -33,3 +35,4 @@ class Tools:
     batches: Batches
     files: FileStore
     models: Mapping[str, Model]
+    owners: Owners

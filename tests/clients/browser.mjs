@@ -1,16 +1,19 @@
 // A Chromium that pages are opened in, told what to do on stdin and answering on stdout, one JSON
 // object a line: {"id":1,"do":"open","url":…} → {"id":1,"value":"p1"} or {"id":1,"error":"…"}.
-// tests/support/browser.py is its other half. argv: the path of a Chromium.
+// tests/support/browser.py is its other half. argv: the path of a Chromium, and
+// its further flags.
 
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
-const browser = await chromium.launch({ executablePath: process.argv[2], args: ["--no-sandbox"] });
+const [executablePath, ...flags] = process.argv.slice(2);
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", ...flags] });
 const pages = new Map();
 
 const commands = {
-  async open({ url }) {
+  async open({ url, first }) {
     const page = await browser.newPage();
+    if (first) await page.addInitScript(first);
     const name = `p${pages.size + 1}`;
     const seen = [];
     page.on("pageerror", (error) => seen.push(String(error)));
@@ -24,6 +27,9 @@ const commands = {
   async type({ page, text }) {
     await pages.get(page).page.locator("#text-input").fill(text);
     await pages.get(page).page.keyboard.press("Enter");
+  },
+  async fill({ page, selector, text }) {
+    await pages.get(page).page.locator(selector).fill(text);
   },
   async click({ page, selector }) {
     await pages.get(page).page.locator(selector).click();

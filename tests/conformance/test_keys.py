@@ -13,6 +13,7 @@ from tests.support.processes import run_role
 
 SHORT = demo_body(2, 0)
 ALICE, BOB = "key-of-alice-1234567890", "key-of-bob-1234567890"
+OLGA = "key-of-olga-1234567890"  # an operator
 ORIGIN = "https://app.example"
 PROTECTED = [
     ("POST", "/v1/generations"),
@@ -22,12 +23,17 @@ PROTECTED = [
     ("GET", "/v1/sessions/s"),
     ("GET", "/v1/models"),
     ("GET", "/metrics"),
+    ("GET", "/v1/workers"),
 ]
 
 
 @pytest.fixture(scope="module")
 async def cluster(own_cluster):
-    settings = {"api_keys": f"{ALICE}:alice,{BOB}:bob", "cors_origins": ORIGIN, "log": "json"}
+    settings = {
+        "api_keys": f"{ALICE}:alice,{BOB}:bob,{OLGA}:olga:admin",
+        "cors_origins": ORIGIN,
+        "log": "json",
+    }
     async with own_cluster(api=1, workers=1, settings=settings) as it:
         yield it
 
@@ -41,6 +47,12 @@ async def api(cluster):
 @pytest.fixture
 async def bob(cluster):
     async with Outsider(cluster.urls[0], key=BOB) as outsider:
+        yield outsider
+
+
+@pytest.fixture
+async def olga(cluster):
+    async with Outsider(cluster.urls[0], key=OLGA) as outsider:
         yield outsider
 
 
@@ -85,8 +97,30 @@ async def test_these_are_open(api, path):
     assert (await api.get(path, anonymous=True)).status == 200
 
 
-async def test_the_metrics_open_with_a_key(api):
-    assert (await api.get("/metrics")).status == 200
+@pytest.mark.parametrize("path", ["/metrics", "/v1/workers"])
+async def test_an_operators_key_opens_what_an_ordinary_one_does_not(api, olga, path):
+    refused = await api.get(path)
+
+    assert (refused.status, refused.error_code) == (403, "forbidden")
+    assert (await olga.get(path)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/schedules", "/v1/batches"])
+async def test_an_operator_may_list_the_work_of_others(api, olga, path):
+    for owner in ("alice", "bob", "*"):
+        assert (await olga.get(f"{path}?owner={owner}")).status == 200
+    for owner, status in (("alice", 200), ("bob", 403), ("*", 403)):
+        assert (await api.get(f"{path}?owner={owner}")).status == status
+
+
+async def test_an_operator_ends_anybodys_schedule(api, olga):
+    planned = (await api.post(SHORT | {"cron": "0 8 * * *"})).json()
+    listed = (await olga.get("/v1/schedules?owner=alice")).json()["schedules"]
+
+    assert [(one["id"], one["owner"]) for one in listed] == [(planned["id"], "alice")]
+    gone = await olga.call("DELETE", f"/v1/schedules/{planned['id']}")
+    assert gone.json()["deleted"] is True
+    assert (await api.get(f"/v1/schedules/{planned['id']}")).status == 404
 
 
 @pytest.mark.parametrize("method, rest", [("GET", ""), ("GET", "/events"), ("POST", "/cancel")])
@@ -194,6 +228,31 @@ async def test_a_preflight_needs_no_key_and_allows_the_documented_headers(api):
     for name in ("authorization", "content-type", "last-event-id", "idempotency-key"):
         assert name in allowed
     assert "POST" in answer.headers["Access-Control-Allow-Methods"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+async def test_another_origin_may_not_start_or_end_anything(api, headers):
+    generation_id = await api.finished(SHORT)
+    for method, path in (
+        ("POST", "/v1/generations"),
+        ("POST", f"/v1/generations/{generation_id}/cancel"),
+        ("DELETE", "/v1/schedules/sched_x"),
+    ):
+        answer = await api.call(method, path, headers=headers, body=SHORT)
+        assert (answer.status, answer.error_code) == (403, "forbidden")
+
+
+async def test_an_allowed_origin_and_the_nodes_own_may_start(api, cluster):
+    for origin in (ORIGIN, cluster.urls[0]):
+        assert (await api.post(SHORT, headers={"Origin": origin})).status == 202
 
 
 async def test_another_origin_may_not_read(api):

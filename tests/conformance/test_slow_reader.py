@@ -36,7 +36,7 @@ async def api(cluster):
 
 def slow_request(api: Outsider, generation_id: str) -> bytes:
     path = f"/v1/generations/{generation_id}/events"
-    return f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
 
 
 async def cuts(api: Outsider) -> float:

@@ -89,7 +89,9 @@ def dead_reader(url: str, generation_id: str) -> socket.socket:
     # Small segments: else the sender's kernel takes megabytes on its own, and nobody is slow.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
     sock.connect((parts.hostname, parts.port))
-    sock.send(f"GET /v1/generations/{generation_id}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    sock.send(
+        f"GET /v1/generations/{generation_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    )
     return sock
 
 

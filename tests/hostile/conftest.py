@@ -42,6 +42,8 @@ def _asked_for(item: pytest.Item) -> Iterator[str]:
     if isinstance(item, pytest.Function):
         # hypothesis wraps the function; what it wraps names the fixtures.
         yield from inspect.signature(inspect.unwrap(item.function)).parameters
+        # Also by way of a fixture of the module's.
+        yield from {"own_cluster"} & set(item.fixturenames)
 
 
 @pytest.fixture(scope="session")

@@ -138,7 +138,7 @@ async def ask(api: Outsider, path: str, header: bytes, body: bytes = b"") -> int
     method = b"POST" if body else b"GET"
     head = [
         method + b" " + path.encode() + b" HTTP/1.1",
-        b"Host: x",
+        b"Host: localhost",
         b"Connection: close",
         b"Content-Type: application/json",
         b"Content-Length: %d" % len(body),

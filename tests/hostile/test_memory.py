@@ -23,7 +23,7 @@ from tests.support.wait import until
 WARM_UP, ROUNDS, AT_ONCE = 3, 4, 25
 GROWTH_MAX = 6 * MB
 CHUNKED = (
-    b"POST /v1/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"POST /v1/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
 RUNNING = {"prompt": "x", "params": {"demo": {"tokens": 10_000, "tokens_per_s": 5}}}
@@ -118,7 +118,7 @@ class Crowd:
         await self.send(CHUNKED + b"1\r\n{\r\n0\r\n" + b"x: y\r\n" * 100_000)
 
     async def pipeline(self) -> None:
-        first = f"GET /v1/generations/{self.running}/events HTTP/1.1\r\nHost: x\r\n\r\n"
+        first = f"GET /v1/generations/{self.running}/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
         await self.send(first.encode() + b"GET / HTTP/1.1\r\n\r\n" * 5_000)
 
     async def reader_that_leaves(self) -> None:

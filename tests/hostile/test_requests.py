@@ -20,7 +20,7 @@ PROMPT = b'{"prompt":"x","session":"%b","params":{"demo":{"tokens":0}}}'
 def hidden(session: bytes) -> bytes:
     body = PROMPT % session
     return (
-        b"POST /v1/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"POST /v1/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     )
 
@@ -28,7 +28,7 @@ def hidden(session: bytes) -> bytes:
 def outer(
     *headers: bytes, line: bytes = b"POST /v1/generations/gen_nothing/cancel HTTP/1.1"
 ) -> bytes:
-    return b"\r\n".join([line, b"Host: x", *headers, b"", b""])
+    return b"\r\n".join([line, b"Host: localhost", *headers, b"", b""])
 
 
 GET = b"GET /livez HTTP/1.1"

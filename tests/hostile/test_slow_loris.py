@@ -27,7 +27,7 @@ from tests.support.wait import until
 HEAD_S, BODY_S, HEARTBEAT_S = 1.0, 1.5, 0.5
 LATE_S = 2.0  # what a busy machine may add
 OF_EACH = 5
-POST = b"POST /v1/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+POST = b"POST /v1/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 DRIP_S = 0.1
 
 # What each says at once, then piece by piece, and by when it must be gone, s.
@@ -43,7 +43,11 @@ PEERS: dict[str, Peer] = {
     "blank lines drip": (lambda url: b"\r\n", b"\r\n", HEAD_S),
     "handshake stops": (lambda url: handshake(url)[:-2], b"", HEAD_S),
     "handshake drips": (lambda url: handshake(url)[:-2], b"X: y\r\n", HEAD_S),
-    "next head stops": (lambda url: b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET", b"", HEAD_S),
+    "next head stops": (
+        lambda url: b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\nGET",
+        b"",
+        HEAD_S,
+    ),
     "body stops": (lambda url: POST + b"Content-Length: 99\r\n\r\n{", b"", BODY_S + HEAD_S),
     "body drips": (lambda url: POST + b"Content-Length: 999\r\n\r\n{", b" ", BODY_S + HEAD_S),
     "chunks drip": (
@@ -62,7 +66,7 @@ PEERS: dict[str, Peer] = {
         BODY_S + HEAD_S,
     ),
     "a body that nobody asked for": (
-        lambda url: b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n",
+        lambda url: b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n",
         b" ",
         HEAD_S,
     ),

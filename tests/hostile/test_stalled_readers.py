@@ -47,7 +47,7 @@ async def test_readers_that_stop_cost_themselves_only(node: Role, api: Outsider)
             ]
             for _, writer in stopped:
                 path = f"/v1/generations/{generation_id}/events"
-                writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             async with asyncio.TaskGroup() as group:
                 others = [group.create_task(api.events(generation_id)) for _ in range(OTHERS)]
             await all_cut(api, before_cuts + STOPPED)

@@ -19,6 +19,7 @@ from jobs.batch import result as result_module
 from jobs.batch import source as source_module
 from jobs.batch import validation as validation_module
 from jobs.batch.source import BatchSource, build_batches
+from jobs.owners import Owners
 from shared import keys
 from shared.batch_lease import BatchLease
 from shared.batches import Batch, Batches, NewBatch, parts_prefix
@@ -48,9 +49,10 @@ class Desk:
         self.batches = Batches(stage.redis, stage.settings)
         self.source = self.another()
 
-    def another(self) -> BatchSource:
-        """One more process's."""
-        source = build_batches(self.stage.redis, self.stage.store, self.stage.settings)
+    def another(self, owner: str = OWNER) -> BatchSource:
+        """One more process's, which knows this owner."""
+        owners = Owners({owner})
+        source = build_batches(self.stage.redis, self.stage.store, self.stage.settings, owners)
         source.tools.models.clear()  # type: ignore[attr-defined]
         source.tools.models.update(self.stage.models)  # type: ignore[attr-defined]
         return source
@@ -187,6 +189,117 @@ async def test_only_what_nobody_runs_is_due(desk):
     await desk.run(batch_id)
     assert await desk.source.due() == []
     assert await desk.stage.redis.zcard(keys.BATCHES_ACTIVE) == 0
+
+
+# Of an owner that no key names any more
+
+
+async def test_a_held_batch_asks_no_line_and_goes_on_when_its_owner_is_known(desk):
+    batch_id = await desk.submit(20)
+    strict = desk.another("somebody else")
+    for _ in range(2):
+        await desk.slice(batch_id, strict)
+
+    held = await desk.batches.get(batch_id, OWNER)
+    assert (held.status, held.line, held.completed) == ("in_progress", 0, 0)
+    assert desk.stage.backend.seeds == []
+    assert await strict.due() == [], "it is left alone for a while"
+    assert [job.args for job in await desk.source.due()] == [(batch_id,)]
+
+    batch = await desk.run(batch_id)
+    assert (batch.status, batch.completed) == ("completed", 20)
+    assert len(desk.stage.backend.seeds) == 20
+
+
+async def test_what_a_held_batch_has_in_flight_ends_and_counts(desk, monkeypatch):
+    """Some lines were accepted by a holder that knew the owner; others only taken."""
+    monkeypatch.setattr(source_module, "SLICE_S", 0.0)
+    batch_id = await desk.submit(10)
+    lease = await BatchLease.begin(desk.source.tools.log_store, batch_id, "dies")
+    await validation_module.validate(desk.source.tools, lease, await lease.load())
+    record = await desk.files.get((await lease.load()).input_file_id, OWNER)
+    course = course_module.Course(desk.source.tools, lease, await lease.load(), record)
+    await course.resume()
+    course._window = 6
+    assert await course._fill() == 6
+    asked = desk.source.tools.acceptor.accept_lines
+
+    async def accept_four(lines, *, is_repeat):
+        await asked(lines[:4], is_repeat=is_repeat)
+
+    monkeypatch.setattr(desk.source.tools.acceptor, "accept_lines", accept_four)
+    await course._ask(0.0)
+    monkeypatch.setattr(desk.source.tools.acceptor, "accept_lines", asked)
+    await lease.release()
+    await course.close()
+    monkeypatch.setattr(source_module, "SLICE_S", 45.0)
+
+    strict = desk.another("somebody else")
+    await desk.slice(batch_id, strict)
+
+    held = await desk.batches.get(batch_id, OWNER)
+    assert (held.status, held.line, held.completed) == ("in_progress", 6, 4)
+    assert len(desk.stage.backend.seeds) == 4
+    batch = await desk.run(batch_id)
+    assert (batch.completed, batch.failed) == (10, 0)
+    assert len(desk.stage.backend.seeds) == 10, "each line was asked once"
+
+
+async def test_a_held_batch_with_nothing_left_to_ask_is_completed(desk, monkeypatch):
+    """Its last line was committed, and the holder died before it said so."""
+    batch_id = await desk.submit(3)
+    moved = BatchLease.move
+
+    async def move(self, before, after, **more):
+        if after == "finalizing":
+            raise Unavailable("as told")
+        return await moved(self, before, after, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchLease, "move", move)
+        await desk.slice(batch_id)
+    left = await desk.batches.get(batch_id, OWNER)
+    assert (left.status, left.completed) == ("in_progress", 3)
+    await desk.stage.redis.hset(keys.meta(batch_id), "lease", "0")
+
+    await desk.slice(batch_id, desk.another("somebody else"))
+    assert (await desk.batches.get(batch_id, OWNER)).status == "completed"
+
+
+async def test_a_held_batch_can_be_cancelled(desk):
+    batch_id = await desk.submit(5)
+    strict = desk.another("somebody else")
+    await desk.slice(batch_id, strict)
+    assert await strict.due() == []
+    await desk.batches.cancel(batch_id)
+
+    assert [job.args for job in await strict.due()] == [(batch_id,)]
+    await desk.slice(batch_id, strict)
+    assert (await desk.batches.get(batch_id, OWNER)).status == "cancelled"
+
+
+async def test_a_held_batch_expires_when_its_window_is_over(desk):
+    batch_id = await desk.submit(5)
+    strict = desk.another("somebody else")
+    await desk.slice(batch_id, strict)
+    await desk.stage.redis.hset(keys.batch(batch_id), "expires", "1")
+
+    assert [job.args for job in await strict.due()] == [(batch_id,)]
+    await desk.slice(batch_id, strict)
+    batch = await desk.batches.get(batch_id, OWNER)
+    assert (batch.status, batch.failed) == ("expired", 5)
+    assert desk.stage.backend.seeds == []
+
+
+async def test_held_batches_take_no_place_from_others(desk, monkeypatch):
+    monkeypatch.setattr(source_module, "ACTIVE_MAX", 1)
+    first, second = await desk.submit(1), await desk.submit(1)
+    await desk.stage.redis.zadd(keys.BATCHES_ACTIVE, {first: 1, second: 2})
+    strict = desk.another("somebody else")
+    assert [job.args for job in await strict.due()] == [(first,)]
+    await desk.slice(first, strict)
+
+    assert [job.args for job in await strict.due()] == [(second,)]
 
 
 # Between two steps

@@ -105,7 +105,7 @@ async def test_a_reader_that_stops_reading_is_cut_and_resumes_exactly(
     reader = socket.create_connection(("127.0.0.1", node.port))
     reader.setblocking(False)
     path = f"/v1/generations/{hand.generation_id}/events"
-    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n\r\n"
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n\r\n"
     await asyncio.get_running_loop().sock_sendall(reader, request.encode())
     await until(lambda: len(node.hub.connections) == 2, DEADLINE_S)
     sent = await write_until_blocked(node, hand)

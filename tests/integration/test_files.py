@@ -38,7 +38,7 @@ def openai_code(body: bytes) -> str:
 
 def head(*headers: str) -> bytes:
     kind = f"Content-Type: {MULTIPART['Content-Type']}"
-    lines = ["POST /v1/files HTTP/1.1", "Host: x", kind, *headers, "", ""]
+    lines = ["POST /v1/files HTTP/1.1", "Host: localhost", kind, *headers, "", ""]
     return "\r\n".join(lines).encode()
 
 
@@ -245,7 +245,7 @@ async def test_a_download_is_broken_off_when_its_node_can_wait_no_longer() -> No
             made = await api.call("POST", FILES, raw=stream_form(20 * MB), headers=MULTIPART)
         async with stopped_connection(node.url) as (reader, writer):
             path = f"{FILES}/{made.json()['id']}/content"
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             await reader.readuntil(b"\r\n\r\n")
             node.terminate()
             assert await node.ended(10) == 0
@@ -312,7 +312,7 @@ async def test_who_leaves_a_download_stops_the_reading(
     monkeypatch.setattr(ObjectStore, "read", counted)
     async with stopped_connection(served.url) as (reader, writer):
         path = f"{FILES}/{made.json()['id']}/content"
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
     async with asyncio.timeout(10):

@@ -26,9 +26,14 @@ LINE_BYTES_MAX = 2**24
 
 
 class Browser:
-    """Use as an async context manager."""
+    """Use as an async context manager.
 
-    def __init__(self) -> None:
+    Args:
+        flags: of Chromium's command line.
+    """
+
+    def __init__(self, *flags: str) -> None:
+        self._flags = flags
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._asked: dict[int, asyncio.Future[Any]] = {}
@@ -40,6 +45,7 @@ class Browser:
             tool("node"),
             str(CLIENTS / "browser.mjs"),
             tool(*CHROMIUM),
+            *self._flags,
             cwd=CLIENTS,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -61,8 +67,9 @@ class Browser:
             await self._process.wait()
         await self._reader
 
-    async def open(self, url: str) -> Page:
-        return Page(self, await self.ask("open", url=url))
+    async def open(self, url: str, *, first: str = "") -> Page:
+        """Open a page; `first` is a script that runs before any of the page's own."""
+        return Page(self, await self.ask("open", url=url, first=first))
 
     async def ask(self, name: str, **given: Any) -> Any:
         """Have the driver do something.
@@ -111,6 +118,9 @@ class Page:
     async def type(self, text: str) -> None:
         """Type into deep-chat's input and send it."""
         await self._browser.ask("type", page=self._name, text=text)
+
+    async def fill(self, selector: str, text: str) -> None:
+        await self._browser.ask("fill", page=self._name, selector=selector, text=text)
 
     async def click(self, selector: str) -> None:
         await self._browser.ask("click", page=self._name, selector=selector)

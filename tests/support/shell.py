@@ -1,4 +1,4 @@
-"""An API node's application on a fake Redis, called without sockets; two owners with a key each."""
+"""An API node's application on a fake Redis, called without sockets; two owners and an operator."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from shared.store import Store
 
 ALICE = {"authorization": "Bearer alpha"}
 BOB = {"authorization": "Bearer beta"}
+OPERATOR = {"authorization": "Bearer omega"}
 
 
 class StandInHub:
@@ -45,7 +46,7 @@ class Shell:
     def __init__(self, **changes: Any) -> None:
         self.server = fakeredis.FakeServer()
         self.redis = fakeredis.FakeAsyncRedis(server=self.server)
-        self.settings = Settings(**{"api_keys": "alpha:alice,beta:bob", **changes})
+        self.settings = Settings(**{"api_keys": "alpha:alice,beta:bob,omega:olga:admin", **changes})
         self.store = Store(self.redis, self.settings)
         self.hub = StandInHub(self.store)
         hub: Any = self.hub
@@ -64,7 +65,7 @@ class Shell:
         )
         self.app = create_app(self.node)
         self.client = httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app=self.app), base_url="http://node"
+            transport=httpx2.ASGITransport(app=self.app), base_url="http://localhost"
         )
 
     async def post(self, body: Any = None, **headers: str) -> httpx2.Response:

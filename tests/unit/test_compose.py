@@ -72,7 +72,14 @@ def test_a_node_asks_the_operator_about_credentials(name: str, services: dict[st
     assert not Settings(host=environ["TAILRACE_HOST"]).is_loopback
     assert environ["TAILRACE_API_KEYS"] == "${TAILRACE_API_KEYS:-}"
     assert environ["TAILRACE_AUTH"] == "${TAILRACE_AUTH:-}"
+    assert environ["TAILRACE_HOSTS"] == "${TAILRACE_HOSTS:-}"
     assert "ports" not in services[name]
+
+
+def test_the_jobs_role_knows_the_same_owners_as_the_nodes(services: dict[str, Any]) -> None:
+    keys = [services[name]["environment"]["TAILRACE_API_KEYS"] for name in (*APIS, "jobs")]
+
+    assert len(set(keys)) == 1
 
 
 @pytest.mark.parametrize("name", APIS)

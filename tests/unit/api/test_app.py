@@ -24,7 +24,7 @@ from api.pages import DIRECTORY
 from shared import keys
 from shared.events import End, Token
 from tests.support.served import Hand
-from tests.support.shell import ALICE, BOB, Shell
+from tests.support.shell import ALICE, BOB, OPERATOR, Shell
 
 DONE = End(status="completed", finish_reason="stop")
 
@@ -233,6 +233,19 @@ async def test_without_a_key_it_is_401(shell: Shell, method: str, path: str) -> 
     assert response.headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.parametrize("path", ["/v1/workers", "/metrics"])
+async def test_what_shows_everybodys_work_needs_an_operators_key(shell: Shell, path: str) -> None:
+    response = await shell.get(path)
+
+    assert (response.status_code, code(response)) == (403, "forbidden")
+    assert (await shell.get(path, **OPERATOR)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/workers", "/metrics"])
+async def test_without_credentials_everybody_is_an_operator(open_shell: Shell, path: str) -> None:
+    assert (await open_shell.client.get(path)).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/", "/docs", "/openapi.json"])
 async def test_these_are_open(shell: Shell, path: str) -> None:
     assert (await shell.client.get(path)).status_code in (200, 503)
@@ -312,7 +325,7 @@ async def test_models_in_the_shape_of_openai(shell: Shell) -> None:
 async def test_workers_and_the_queue(shell: Shell) -> None:
     await shell.announce(age_ms=1500)
     await shell.post()
-    body = (await shell.get("/v1/workers")).json()
+    body = (await shell.get("/v1/workers", **OPERATOR)).json()
 
     assert body["workers"][0]["id"] == "w1"
     assert 1.5 <= body["workers"][0]["seen_s"] < 10
@@ -382,7 +395,7 @@ async def test_redis_away_is_503_with_retry_after(shell: Shell) -> None:
         await shell.get(path),
         await shell.client.post(path + "/cancel", headers=ALICE),
         await shell.get("/v1/sessions/s"),
-        await shell.get("/v1/workers"),
+        await shell.get("/v1/workers", **OPERATOR),
         await shell.get(path + "/events"),
     ]
 
@@ -397,7 +410,7 @@ async def test_metrics_count_routes_not_paths(shell: Shell) -> None:
     await shell.post(authorization="x")
     await shell.get("/v1/generations/gen_12345678")
     await shell.client.request("BREW", "/coffee")
-    text = (await shell.get("/metrics")).text
+    text = (await shell.get("/metrics", **OPERATOR)).text
 
     for line in (
         'http_requests_total{method="POST",route="/v1/generations",status="202"} 1.0',
@@ -417,9 +430,9 @@ async def test_metrics_count_routes_not_paths(shell: Shell) -> None:
 
 async def test_metrics_do_without_redis(shell: Shell) -> None:
     await shell.announce()
-    await shell.get("/metrics")
+    await shell.get("/metrics", **OPERATOR)
     shell.server.connected = False
-    text = (await shell.get("/metrics")).text
+    text = (await shell.get("/metrics", **OPERATOR)).text
 
     assert "tailrace_redis_up 0.0" in text
     assert "tailrace_queue_depth{" not in text

@@ -1,13 +1,12 @@
-"""Credentials to owners, origins to yes or no."""
+"""Credentials to identities, origins and names to yes or no."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 from starlette.datastructures import Headers, QueryParams
 
-from api.auth import Authenticator, read_keys, read_origins
+from api.auth import Authenticator, read_origins
+from shared.credentials import Identity
 from shared.errors import ConfigurationError, RequestError
 from shared.settings import Settings
 
@@ -61,33 +60,11 @@ def test_anything_else_is_401(configured: Authenticator, authorization: str, que
 
 
 def test_a_key_beyond_ascii_works_in_header_and_query() -> None:
-    authenticator = Authenticator({"schlüssel": "karl"})
+    authenticator = Authenticator({"schlüssel": Identity("karl")})
     as_latin1 = "schlüssel".encode().decode("latin-1")
 
     assert owner(authenticator, f"Bearer {as_latin1}") == "karl"
     assert owner(authenticator, query="access_token=schl%C3%BCssel") == "karl"
-
-
-def test_keys_come_from_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "keys"
-    path.write_text("# people\n\nalpha-key:alice\n  beta-key : team:b  \n")
-
-    assert read_keys(str(path)) == {"alpha-key": "alice", "beta-key": "team:b"}
-
-
-def test_pairs_are_separated_by_commas_or_lines() -> None:
-    assert read_keys("a:1,b:2\nc:3,\n") == {"a": "1", "b": "2", "c": "3"}
-
-
-@pytest.mark.parametrize(
-    "value",
-    ["no-colon", "/nowhere/keys", ":nobody", "secret:", "a:1,b", "a:1,a:2", ",", "x" * 5000],
-)
-def test_malformed_keys_stop_the_start_and_are_not_quoted(value: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        read_keys(value)
-
-    assert value not in str(caught.value) or value == ","
 
 
 def test_beyond_loopback_needs_keys_or_a_loud_no() -> None:
@@ -104,32 +81,78 @@ def test_auth_off_with_keys_is_a_contradiction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("origin", "host", "is_allowed"),
+    ("origin", "host", "is_own"),
     [
-        (None, "node:8000", True),
         ("http://node:8000", "node:8000", True),
         ("https://node", "node:443", True),
         ("http://NODE", "node", True),
         ("http://[::1]:8000", "[::1]:8000", True),
-        ("https://app.example", "node:8000", True),
-        ("http://app.example", "node:8000", False),
         ("http://node:8001", "node:8000", False),
         ("http://evil", "node:8000", False),
         ("null", "node:8000", False),
+        ("null", "null", False),
         ("http://node:8000", None, False),
         ("http://node:99999", "node:99999", False),
         ("nonsense", "nonsense", False),
         ("", "", False),
+        ("", "node", False),
     ],
 )
-def test_origins(origin: str | None, host: str | None, is_allowed: bool) -> None:
+def test_a_nodes_own_origin(origin: str, host: str | None, is_own: bool) -> None:
+    assert Authenticator({}).is_own_origin(origin, host) is is_own
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_listed"),
+    [
+        ("https://app.example", True),
+        ("https://APP.example", True),
+        ("http://app.example", False),
+        ("https://app.example:8443", False),
+        ("https://app.example.evil", False),
+        ("null", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_listed_origins(origin: str | None, is_listed: bool) -> None:
     authenticator = Authenticator({}, read_origins("https://app.example/"))
 
-    assert authenticator.allows_origin(origin, host) is is_allowed
+    assert authenticator.lists_origin(origin) is is_listed
 
 
-def test_a_star_lets_every_origin_in() -> None:
-    assert Authenticator({}, read_origins("*")).allows_origin("https://any", "node")
+def test_a_star_lists_every_origin_and_null_can_be_listed() -> None:
+    assert Authenticator({}, read_origins("*")).lists_origin("https://any")
+    assert Authenticator({}, read_origins("null")).lists_origin("null")
+
+
+def test_a_key_with_a_scope_is_an_operators() -> None:
+    authenticator = Authenticator.from_settings(Settings(api_keys="a:alice,o:olga:admin"))
+
+    def identify(key: str) -> Identity:
+        return authenticator.identify(Headers({"authorization": f"Bearer {key}"}), {})
+
+    assert not identify("a").is_operator
+    assert identify("o") == Identity("olga", frozenset({"admin"}))
+    assert Authenticator({}).identify({}, {}).is_operator
+
+
+def test_names_count_only_where_no_credentials_are_asked_for() -> None:
+    is_open = Authenticator.from_settings(Settings(hosts="node.example"))
+    has_keys = Authenticator.from_settings(Settings(api_keys=KEYS))
+
+    assert is_open.answers_to("node.example", "127.0.0.1")
+    assert not is_open.answers_to("evil.example", "127.0.0.1")
+    assert has_keys.answers_to("evil.example", "127.0.0.1")
+
+
+def test_owners_of_short_keys_are_known() -> None:
+    keys = f"short:zoe,{'x' * 15}:alice,{'y' * 16}:bob"
+
+    assert Authenticator.from_settings(Settings(api_keys=keys)).owners_of_short_keys == [
+        "alice",
+        "zoe",
+    ]
 
 
 @pytest.mark.parametrize("value", ["example.org", "https://a.b/path", "https://"])

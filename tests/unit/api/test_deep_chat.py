@@ -11,6 +11,7 @@ import pytest
 from api.auth import Authenticator
 from api.deep_chat import deep_chat_socket, parse_deep_chat, read_stop_key
 from api.dialects.deep_chat import DeepChatFold, DeepChatFrames, Whole
+from shared.credentials import Identity
 from shared.errors import RequestError, Unavailable
 from shared.events import End, Failure, File, Progress, Reset, Start, Token, encode
 from shared.ids import EventId
@@ -340,7 +341,7 @@ async def test_binary_is_an_error_and_then_1003(stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     ("query", "authenticator", "status"),
-    [("", Authenticator({"k": "ann"}, ()), 401), ("stop_key=x", ANYBODY, 422)],
+    [("", Authenticator({"k": Identity("ann")}, ()), 401), ("stop_key=x", ANYBODY, 422)],
 )
 async def test_what_is_refused_is_refused_at_the_handshake(
     stage: Stage, query: str, authenticator: Authenticator, status: int

@@ -9,6 +9,7 @@ import pytest
 
 from api.auth import Authenticator
 from api.lobe import lobe_socket
+from shared.credentials import Identity
 from shared.errors import RequestError, Unavailable
 from shared.events import Counts, End, Failure, Progress, Reset, Start, Token, Usage
 from tests.support.bench import END, Bench, settle
@@ -125,7 +126,7 @@ async def test_another_prompt_under_the_same_message_id_is_refused(stage: Stage)
 
 
 async def test_a_message_belongs_to_its_owner(stage: Stage) -> None:
-    keys = Authenticator({"k1": "ann", "k2": "bob"}, ())
+    keys = Authenticator({"k1": Identity("ann"), "k2": Identity("bob")}, ())
     ann = await stage.talk(keys, "access_token=k1")
     bob = await stage.talk(keys, "access_token=k2")
     await ann.say(START)
@@ -350,7 +351,7 @@ async def test_with_redis_away_it_says_so(stage: Stage) -> None:
 
 
 async def test_bad_credentials_are_refused_at_the_handshake(stage: Stage) -> None:
-    talk = await stage.talk(Authenticator({"k1": "ann"}, ()))
+    talk = await stage.talk(Authenticator({"k1": Identity("ann")}, ()))
     with pytest.raises(RequestError) as caught:
         await talk.task
     assert caught.value.status == 401

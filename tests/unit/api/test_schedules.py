@@ -6,10 +6,15 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx2
 import pytest
 
+from api.app import create_app
+from api.auth import Authenticator
 from shared import keys
-from tests.support.shell import ALICE, BOB, Shell
+from shared.schedules import Schedule, Schedules, Timing
+from shared.settings import Settings
+from tests.support.shell import ALICE, BOB, OPERATOR, Shell
 
 CRON = {"prompt": "Hi", "cron": "0 8 * * *", "timezone": "Europe/Berlin"}
 
@@ -152,6 +157,81 @@ async def test_somebody_elses_is_404(shell: Shell, method: str) -> None:
     assert (await shell.get(f"/v1/schedules/{found['id']}")).json() == found
 
 
+async def test_an_operator_lists_and_ends_those_of_others(shell: Shell) -> None:
+    mine, others = await plan(shell), (await shell.post(CRON, **BOB)).json()
+    found = await shell.get("/v1/schedules?owner=alice", **OPERATOR)
+
+    assert found.json() == {"schedules": [{"owner": "alice", **mine}], "next_before": None}
+    everybodys = (await shell.get("/v1/schedules?owner=*", **OPERATOR)).json()
+    assert {one["id"]: one["owner"] for one in everybodys["schedules"]} == {
+        mine["id"]: "alice",
+        others["id"]: "bob",
+    }
+    assert everybodys["next_after"] is None
+    gone = await shell.client.delete(f"/v1/schedules/{mine['id']}", headers=OPERATOR)
+    assert gone.status_code == 200
+    assert (await shell.get("/v1/schedules")).json()["schedules"] == []
+
+
+async def test_an_ordinary_key_lists_its_own_alone(shell: Shell) -> None:
+    mine = await plan(shell)
+
+    for owner in ("bob", "*", "olga"):
+        answer = await shell.get(f"/v1/schedules?owner={owner}")
+        assert (answer.status_code, code(answer)) == (403, "forbidden")
+    own = (await shell.get("/v1/schedules?owner=alice")).json()
+    assert own["schedules"] == [{"owner": "alice", **mine}]
+    assert (await shell.get("/v1/schedules?owner=")).json()["schedules"] == [mine]
+
+
+async def test_without_credentials_everybody_may_list_and_end_all() -> None:
+    keyed = Shell()
+    planned = await plan(keyed)
+    keyed.settings = keyed.node.settings = Settings()
+    keyed.node.authenticator = Authenticator({})
+    client = httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app=create_app(keyed.node)), base_url="http://localhost"
+    )
+
+    assert (await client.get("/v1/schedules")).json()["schedules"] == []
+    (one,) = (await client.get("/v1/schedules?owner=*")).json()["schedules"]
+    assert (one["id"], one["owner"]) == (planned["id"], "alice")
+    assert (await client.delete(f"/v1/schedules/{one['id']}")).status_code == 200
+    for opened in (client, keyed.client, keyed.redis):
+        await opened.aclose()
+
+
+async def test_pages_of_all_owners_lead_on_in_the_order_of_their_next_time(shell: Shell) -> None:
+    ids = []
+    for number in range(205):
+        one = Schedule(
+            id=f"sched_{number:026}",
+            owner=f"owner {number % 7}",
+            kind="generation",
+            body=b"{}",
+            timing=Timing(cron="0 8 * * *"),
+            created_ms=0,
+            next_ms=10**13 + number // 150,  # many at one moment
+            last_ms=0,
+            last_id="",
+            error=None,
+        )
+        assert (await Schedules(shell.redis, 100).add(one)).how == "ok"
+        ids.append(one.id)
+    seen: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        path = "/v1/schedules?owner=*" + (f"&after={after}" if after else "")
+        page = (await shell.get(path, **OPERATOR)).json()
+        assert len(page["schedules"]) <= 100
+        seen += [one["id"] for one in page["schedules"]]
+        after = page["next_after"]
+
+    assert seen == ids
+    gone = await shell.get("/v1/schedules?owner=*&after=sched_gone", **OPERATOR)
+    assert (gone.status_code, code(gone)) == (404, "not_found")
+
+
 async def test_credentials_are_needed(shell: Shell) -> None:
     for method, path in (("GET", "/v1/schedules"), ("GET", "/v1/schedules/sched_1234")):
         assert (await shell.client.request(method, path)).status_code == 401
@@ -207,7 +287,7 @@ async def test_a_generation_with_a_webhook_shows_nothing_of_it(shell: Shell) -> 
 async def test_every_node_shows_what_the_jobs_role_has_done(shell: Shell) -> None:
     await shell.redis.hset(keys.JOBS_COUNTS, "webhooks_delivered", 7)
     await plan(shell)
-    text = (await shell.get("/metrics")).text
+    text = (await shell.get("/metrics", **OPERATOR)).text
 
     assert 'tailrace_jobs_total{what="webhooks_delivered"} 7.0' in text
     assert 'tailrace_jobs_total{what="schedules_fired"} 0.0' in text

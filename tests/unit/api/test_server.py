@@ -110,7 +110,7 @@ async def test_a_request_under_way_is_answered_before_the_end(
 ) -> None:
     async with running(monkeypatch, drain_s=10) as node:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(node.url.split(":")[-1]))
-        writer.write(b"POST /v1/generations HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n")
+        writer.write(b"POST /v1/generations HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n")
         writer.write(b"content-type: application/json\r\n\r\n{")
         # The node has read that much once it answers a request that came later.
         async with aiohttp.ClientSession(node.url) as client, client.get("/livez"):

@@ -103,6 +103,29 @@ def test_the_address_against_the_credentials(settings: Settings, level: str) -> 
     assert doctor.examine_address(settings).level == level
 
 
+LONG = "x" * 16
+
+
+@pytest.mark.parametrize(
+    ("settings", "subjects"),
+    [
+        (Settings(), []),
+        (Settings(api_keys=f"{LONG}:alice"), []),
+        (Settings(api_keys=f"{LONG}:alice,short:bob"), ["keys"]),
+        (Settings(cors_origins="*"), ["origins"]),
+        (Settings(cors_origins="https://app.example"), []),
+        (Settings(cors_origins="*", api_keys=f"{LONG}:alice"), []),
+        (Settings(api_keys="malformed"), []),
+    ],
+)
+def test_what_lets_in_more_than_it_looks_like(settings: Settings, subjects: list[str]) -> None:
+    findings = doctor.examine_doors(settings)
+
+    assert [finding.subject for finding in findings] == subjects
+    assert all(finding.level == "warn" and "short" not in finding.text for finding in findings)
+    assert all(": " in finding.text for finding in findings), "what to do"
+
+
 async def test_a_real_server(redis_server: RedisServer) -> None:
     findings = await examine_redis(Settings(redis_url=redis_server.url))
 

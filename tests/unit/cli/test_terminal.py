@@ -263,3 +263,18 @@ def test_an_empty_prompt_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_missing_key_says_what_to_set() -> None:
     assert "TAILRACE_KEY" in _advice(Refused(401, "unauthorized", "an API key is needed"))
+
+
+async def test_an_ordinary_key_lists_generations_and_no_workers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def none(request: web.Request) -> web.Response:
+        return web.json_response({"generations": []})
+
+    handlers = {"generations": none, "workers": refusing(403, "forbidden")}
+    async with served(**handlers) as url, Client(url) as client:
+        assert await _ps(client, "") == 0
+
+    said = capsys.readouterr().out
+    assert said.startswith("ID")
+    assert "operators' keys" in said

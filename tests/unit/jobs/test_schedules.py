@@ -8,6 +8,7 @@ import json
 import pytest
 
 from jobs import schedules as module
+from jobs.owners import HOLD_S, Owners
 from jobs.schedules import Firings, generations
 from shared import keys
 from shared.accept import Acceptor
@@ -19,6 +20,7 @@ from shared.schedules import Schedule, Schedules, Timing
 from tests.support.generation import store_on
 
 HOUR_MS = 3_600_000
+KNOWN = Owners({"alice"})
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def create(store):
 
 @pytest.fixture
 def firings(store, schedules, create):
-    return Firings(store, schedules, {"generation": create})
+    return Firings(store, schedules, {"generation": create}, KNOWN)
 
 
 async def plan(schedules, *, due_ms, timing=None, number=1, kind="generation", **body):
@@ -107,7 +109,7 @@ async def test_a_time_that_is_past_runs_at_once(firings, schedules):
 
 
 async def test_two_processes_make_one(firings, schedules, store, create):
-    other = Firings(store, schedules, {"generation": create})
+    other = Firings(store, schedules, {"generation": create}, KNOWN)
     one = await plan(schedules, due_ms=1)
     await turn(firings, other, firings)
 
@@ -122,6 +124,36 @@ async def test_after_an_outage_one_is_made_for_all_that_was_missed(firings, sche
     for _ in range(3):
         await turn(firings)
 
+    assert len(await owner_ids(store.redis, "alice", 10)) == 1
+    assert (await schedules.get(one.id)).next_ms > now_ms
+
+
+async def test_what_belongs_to_an_owner_that_no_key_names_is_held_and_caught_up_once(
+    firings, schedules, store, create, caplog
+):
+    now_ms = await store.now_ms()
+    timing = Timing(cron="* * * * *")
+    due_ms = timing.next_ms(now_ms - 24 * HOUR_MS)
+    one = await plan(schedules, due_ms=due_ms, timing=timing)
+    strict = Firings(store, schedules, {"generation": create}, Owners({"bob"}))
+    await turn(strict)
+
+    held = await schedules.get(one.id)
+    assert (held.last_id, held.next_ms) == ("", due_ms), "what it is due for stays"
+    assert await owner_ids(store.redis, "alice", 10) == []
+    looked_at_ms = await store.redis.zscore(keys.SCHEDULES, one.id)
+    assert 0 < looked_at_ms - now_ms - HOLD_S * 1000 < 60_000
+    assert await strict.due() == []
+    assert [line.message for line in caplog.records] == ["schedule held"]
+    assert caplog.records[0].owner == "alice"
+
+    await store.redis.zadd(keys.SCHEDULES, {one.id: 1})  # the minute is over
+    await turn(strict)
+    assert len(caplog.records) == 1, "one line for each owner and hour"
+
+    await store.redis.zadd(keys.SCHEDULES, {one.id: 1})
+    for _ in range(3):
+        await turn(firings)
     assert len(await owner_ids(store.redis, "alice", 10)) == 1
     assert (await schedules.get(one.id)).next_ms > now_ms
 

@@ -1,0 +1,163 @@
+"""A website in somebody's browser spends, uploads, ends and listens nothing at a node.
+
+A page of any origin may send simple POSTs without asking, and open sockets; CORS guards answers
+only. Each unsafe route is tried as such a page would: the routes are the router's own, so that a
+new one is tried, too.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import AsyncIterator
+from unittest.mock import MagicMock
+
+import pytest
+import websockets
+
+from api.app import http_routes, socket_routes
+from tests.support.outsider import Outsider
+from tests.support.processes import Cluster
+from tests.support.raw_wire import exchange
+
+SAFE = {"GET", "HEAD", "OPTIONS"}
+FOREIGN, LISTED = "https://evil.example", "https://app.example"
+UNSAFE = [
+    (method, re.sub(r"\{.*?\}", "gen_12345678", route.path))
+    for route in http_routes(MagicMock())
+    for method in sorted(set(route.endpoint.methods) - SAFE)
+]
+SOCKETS = [route.path for route in socket_routes(MagicMock())]
+# What a browser says of a page that has no business here.
+STRANGERS = {
+    "a foreign origin": {"Origin": FOREIGN},
+    "a foreign origin that says where from": {"Origin": FOREIGN, "Sec-Fetch-Site": "cross-site"},
+    "no origin to speak of": {"Origin": "null"},
+    "from elsewhere, without an origin": {"Sec-Fetch-Site": "cross-site"},
+    "from a sibling, without an origin": {"Sec-Fetch-Site": "same-site"},
+    "the node's name at another port": {"Origin": "http://127.0.0.1:1"},
+}
+TEXT = {"Content-Type": "text/plain"}
+
+
+def test_there_are_unsafe_routes() -> None:
+    assert len(UNSAFE) > 12
+    assert len(SOCKETS) == 4
+
+
+@pytest.mark.parametrize(("method", "path"), UNSAFE)
+async def test_a_stranger_is_refused(api: Outsider, method: str, path: str) -> None:
+    for who, headers in STRANGERS.items():
+        for more in ({}, TEXT):
+            answer = await api.call(method, path, headers={**headers, **more}, raw=b"{}")
+
+            assert answer.status == 403, (who, answer.body)
+            assert b"TAILRACE_CORS_ORIGINS" in answer.body, "in whatever shape, the same words"
+
+
+async def test_methods_and_paths_that_do_not_exist_are_no_way_around(api: Outsider) -> None:
+    for who, headers in STRANGERS.items():
+        for method in ("PUT", "PATCH", "PURGE"):
+            for path in ("/v1/generations", "/nowhere"):
+                assert (await api.call(method, path, headers=headers)).status == 403, who
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+async def test_a_stranger_opens_no_socket(api: Outsider, path: str) -> None:
+    for who, headers in STRANGERS.items():
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with api.socket(path=path, additional_headers=headers):
+                pass
+
+        assert refused.value.response.status_code == 403, who
+
+
+@pytest.mark.parametrize(("method", "path"), UNSAFE)
+async def test_own_pages_and_programs_come_through(api: Outsider, method: str, path: str) -> None:
+    for headers in (
+        {},
+        {"Origin": api.url},
+        {"Origin": api.url, "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+    ):
+        answer = await api.call(method, path, headers=headers)
+
+        assert answer.status not in (403, 500), answer.body
+
+
+async def test_what_a_stranger_sends_starts_nothing(api: Outsider) -> None:
+    session = uuid.uuid4().hex
+    prompt = f'{{"session":"{session}","prompt":"x","params":{{"demo":{{"tokens":1}}}}}}'.encode()
+    chat = (
+        b'{"id":"c","session":"%b","messages":[{"id":"1","role":"user",'
+        b'"parts":[{"type":"text","text":"x"}]}]}' % session.encode()
+    )
+    for headers in STRANGERS.values():
+        for path, body in (("/v1/generations", prompt), ("/ai-sdk/chat", chat)):
+            answer = await api.call("POST", path, headers={**headers, **TEXT}, raw=body)
+            assert answer.status == 403
+
+    assert (await api.get(f"/v1/sessions/{session}")).json()["generations"] == []
+
+
+async def test_a_stranger_ends_nothing(api: Outsider) -> None:
+    body = {"prompt": "x", "params": {"demo": {"tokens": 100_000, "tokens_per_s": 5}}}
+    generation_id = await api.start(body)
+    path = f"/v1/generations/{generation_id}/cancel"
+    try:
+        for headers in STRANGERS.values():
+            assert (await api.call("POST", path, headers=headers)).status == 403
+        found = (await api.get(f"/v1/generations/{generation_id}")).json()
+        assert found["status"] in ("queued", "running")
+    finally:
+        await api.call("POST", path)
+
+
+async def test_a_stranger_is_refused_before_its_body_is_read(api: Outsider) -> None:
+    """Nothing of it is ever sent, and the answer comes all the same."""
+    host = api.url.partition("://")[2]
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nHost: {host}\r\nOrigin: {FOREIGN}\r\nConnection: close\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 100000000\r\n\r\n"
+    )
+
+    assert (await exchange(api.url, head.encode(), within_s=5)).startswith(b"HTTP/1.1 403 ")
+
+
+# Origins that the operator lists
+
+
+@pytest.fixture(scope="module")
+async def listing(own_cluster: type[Cluster]) -> AsyncIterator[Outsider]:
+    async with (
+        own_cluster(api=1, workers=1, settings={"cors_origins": LISTED}) as cluster,
+        Outsider(cluster.urls[0]) as outsider,
+    ):
+        yield outsider
+
+
+@pytest.mark.parametrize(("method", "path"), UNSAFE)
+async def test_a_listed_origin_comes_through(listing: Outsider, method: str, path: str) -> None:
+    for headers in ({"Origin": LISTED}, {"Origin": LISTED, "Sec-Fetch-Site": "cross-site"}):
+        answer = await listing.call(method, path, headers=headers)
+
+        assert answer.status not in (403, 500), answer.body
+        assert answer.headers["Access-Control-Allow-Origin"] == LISTED
+    asks = {"Origin": LISTED, "Access-Control-Request-Method": method}
+    assert (await listing.call("OPTIONS", path, headers=asks)).status == 200
+
+
+@pytest.mark.parametrize(("method", "path"), UNSAFE)
+async def test_a_list_lets_nobody_else_in(listing: Outsider, method: str, path: str) -> None:
+    for who, headers in STRANGERS.items():
+        answer = await listing.call(method, path, headers=headers)
+
+        assert answer.status == 403, who
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+async def test_a_listed_origin_opens_sockets(listing: Outsider, path: str) -> None:
+    headers = {"Origin": LISTED, "Sec-Fetch-Site": "cross-site"}
+    async with listing.socket(path=path, additional_headers=headers):
+        pass

@@ -1,0 +1,40 @@
+"""Batches that are left alone: until when, and what ends it sooner."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.batch.held import HeldBatches, needs_nobody
+from jobs.owners import HOLD_S
+from shared.batches import Standing
+
+
+def test_a_held_batch_is_left_alone_for_a_while() -> None:
+    held = HeldBatches()
+    held.add("a", 100.0)
+
+    assert held.of(["a", "b"], 101.0) == ["a"]
+    assert held.of(["a", "b"], 100.0 + HOLD_S) == []
+
+
+def test_one_that_is_not_among_the_unfinished_is_forgotten() -> None:
+    held = HeldBatches()
+    held.add("a", 100.0)
+    held.add("b", 100.0)
+
+    assert held.of(["b"], 101.0) == ["b"]
+    assert len(held) == 1
+
+
+@pytest.mark.parametrize(
+    ("standing", "is_idle"),
+    [
+        (Standing("in_progress", 1001), True),
+        (Standing("in_progress", 1000), False),
+        (Standing("cancelling", 1001), False),
+        (Standing("finalizing", 1001), False),
+        (None, False),
+    ],
+)
+def test_an_end_is_not_waited_for(standing: Standing | None, is_idle: bool) -> None:
+    assert needs_nobody(standing, 1000) is is_idle

@@ -1,0 +1,53 @@
+"""Which owners are known, and how often it is said that one is not."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from jobs.owners import SAID_MAX, SAY_EVERY_S, Owners
+from shared.errors import ConfigurationError
+from shared.settings import Settings
+
+
+def test_with_keys_the_owners_in_them_are_known() -> None:
+    owners = Owners.from_settings(Settings(api_keys="a:alice,b:alice,c:olga:admin"))
+
+    assert owners.is_known("alice") and owners.is_known("olga")
+    assert not owners.is_known("anonymous")
+    assert not owners.is_known("")
+
+
+def test_without_keys_the_one_owner_is_anonymous() -> None:
+    owners = Owners.from_settings(Settings())
+
+    assert owners.is_known("anonymous")
+    assert not owners.is_known("alice")
+
+
+def test_malformed_keys_stop_the_start() -> None:
+    with pytest.raises(ConfigurationError):
+        Owners.from_settings(Settings(api_keys="nothing"))
+
+
+def test_each_owner_is_named_once_an_hour(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = 0.0
+    owners = Owners((), clock=lambda: now_s)
+    with caplog.at_level(logging.WARNING):
+        for owner in ("alice", "alice", "bob"):
+            owners.say_schedule_held(owner, "sched_1")
+        owners.say_batch_held("alice", "batch_1")
+        assert len(caplog.records) == 3
+
+        now_s = SAY_EVERY_S
+        owners.say_schedule_held("alice", "sched_1")
+        assert len(caplog.records) == 4
+
+
+def test_what_is_remembered_of_it_has_a_bound() -> None:
+    owners = Owners(())
+    for number in range(3 * SAID_MAX):
+        owners.say_batch_held(f"owner {number}", "batch_1")
+
+    assert len(owners._said_s) <= SAID_MAX
