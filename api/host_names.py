@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 from shared.errors import ConfigurationError
 
@@ -36,8 +37,11 @@ def read_host(value: str) -> Host | None:
     The port, one last dot and the zone of an IPv6 address are left out: they change nothing in
     whose the name is.
     """
-    if len(value) > HOST_BYTES_MAX:
-        return None
+    return None if len(value) > HOST_BYTES_MAX else _read_host(value)
+
+
+@lru_cache(maxsize=256)  # nearly every request has one of a few
+def _read_host(value: str) -> Host | None:
     if literal := _LITERAL.fullmatch(value):
         return as_address(literal[1])
     name = _NAME.fullmatch(value)
