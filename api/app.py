@@ -54,7 +54,8 @@ def create_app(node: Node) -> ASGIApp:
         redirect_slashes=False,
         default=nothing_here,
     )
-    app: ASGIApp = ErrorBoundary(router, node.metrics.count_answer, SHAPES)
+    hold_back = node.slowing.hold_back
+    app: ASGIApp = ErrorBoundary(router, node.metrics.count_answer, SHAPES, hold_back=hold_back)
     origins = node.authenticator.origins
     return Cors(app, origins) if origins else app
 

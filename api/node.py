@@ -18,6 +18,8 @@ from api.auth import Authenticator
 from api.errors import Shape, draining, error_headers
 from api.hub.hub import Hub
 from api.metrics import Metrics
+from api.peer import Peers
+from api.slowing import Slowing
 from api.turns import DOWNLOADS_AT_ONCE, UPLOADS_AT_ONCE, Turns
 from shared.accept import Accepted, Acceptor, NewGeneration, queued_meta
 from shared.errors import NotFound, RequestError, Unavailable
@@ -50,6 +52,13 @@ class Node:
     uploads: Turns = field(default_factory=lambda: Turns(UPLOADS_AT_ONCE))
     downloads: Turns = field(default_factory=lambda: Turns(DOWNLOADS_AT_ONCE))
     is_draining: bool = False
+    peers: Peers = field(init=False)
+    slowing: Slowing = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError: the trusted proxies cannot be read."""
+        self.peers = Peers.read(self.settings.trusted_proxies)
+        self.slowing = Slowing(self.peers)
 
     def owner(self, request: Request) -> str:
         """Return who asks.

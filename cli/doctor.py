@@ -17,6 +17,7 @@ import aiohttp
 from redis.exceptions import ResponseError
 
 from api.auth import Authenticator
+from api.peer import Peers
 from cli.private_server import VERSION_MIN, find_server, parse_version, server_version
 from shared.errors import ConfigurationError, FilesUnavailable, Unavailable
 from shared.models import Model, load_models
@@ -135,6 +136,7 @@ def examine_address(settings: Settings) -> Finding:
     where = f"listens on {settings.host}"
     try:
         authenticator = Authenticator.from_settings(settings)
+        Peers.read(settings.trusted_proxies)
     except ConfigurationError as exc:
         return Finding("FAIL", "address", str(exc))
     if authenticator.is_configured:
