@@ -31,7 +31,7 @@ test: $(STAMP) ## Run the tests; ARGS="tests/unit -k cursor" for some of them
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # Peers are killed at any moment there: a socket that a helper is left with is told, and no failure.
-clients: $(STAMP) ## Drive people's JavaScript clients and a browser: needs Node.js 20 and Chromium
+clients: $(STAMP) ## Drive people's JavaScript clients, a browser and nginx: needs Node.js 20, Chromium, nginx
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients -W default::ResourceWarning $(ARGS)
 
 test-redis: $(STAMP) ## Run what needs a server again, on Debian's redis-server

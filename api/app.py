@@ -58,7 +58,8 @@ def create_app(node: Node) -> ASGIApp:
         default=nothing_here,
     )
     gate = Gate(router, node.authenticator)
-    app: ASGIApp = ErrorBoundary(gate, node.metrics.count_answer, SHAPES)
+    count, hold_back = node.metrics.count_answer, node.slowing.hold_back
+    app: ASGIApp = ErrorBoundary(gate, count, SHAPES, hold_back=hold_back)
     origins = node.authenticator.origins
     return Cors(app, origins) if origins else app
 

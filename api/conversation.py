@@ -89,6 +89,7 @@ class SocketEndpoint:
         except RequestError as exc:
             if "origin" not in headers or not self.tells_browsers:
                 raise
+            await self.node.slowing.hold_back(scope)
             await self._refuse_browser(scope, send, exc)
             return
         conversation = self.converse(self.node, owner, scope, send)

@@ -12,7 +12,7 @@ answers has it. Knows nothing of generations. Source: docs/protocol.md, the stat
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -44,6 +44,7 @@ class Code(NamedTuple):
 
 # 4000 to 4499: reconnect and resume. 4500 to 4999: final. Clients decide by range.
 CODES: dict[str, Code] = {
+    "invalid_http": Code(400),
     "invalid_json": Code(400),
     "invalid_multipart": Code(400),
     "cursor_invalid": Code(400),
@@ -69,6 +70,7 @@ CODES: dict[str, Code] = {
     "rate_limited": Code(429, is_retryable=True),
     "too_many_transfers": Code(429, is_retryable=True),
     "owner_full": Code(429, is_retryable=True),
+    "head_too_large": Code(431),
     "internal": Code(500, close=1011),
     "unavailable": Code(503, close=1013, is_retryable=True),
     "draining": Code(503, close=1012, is_retryable=True),
@@ -169,6 +171,7 @@ class ErrorBoundary:
     Args:
         on_answer: called with the first message of every answer. Here, because one layer around
             `send` is enough for a path that carries every token.
+        hold_back: waited for before a 401.
         shapes: how errors look at and below a path; the first that fits counts, else the native.
     """
 
@@ -177,8 +180,11 @@ class ErrorBoundary:
         app: ASGIApp,
         on_answer: Callable[[Scope, Message], None] | None = None,
         shapes: Sequence[tuple[str, Shape]] = (),
+        *,
+        hold_back: Callable[[Scope], Awaitable[None]] | None = None,
     ) -> None:
         self.app = app
+        self.hold_back = hold_back
         self.on_answer = on_answer
         self.shapes = shapes
 
@@ -203,6 +209,8 @@ class ErrorBoundary:
         except Exception:
             logger.exception("request failed", extra={"path": scope.get("path", "")})
             error = request_error("internal", "a defect of this server; its log has the details")
+        if error.status == 401 and self.hold_back is not None:
+            await self.hold_back(scope)
         if scope["type"] == "websocket":
             await self._finish_socket(scope, watched_send, error, has_begun=has_begun)
         elif has_begun:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol, cast
 
-import httptools
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from api.errors import HANDOVER
@@ -149,8 +148,7 @@ class HandingHttpProtocol(BoundedHttpProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self.parser is None:
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.parser = self.new_parser()
         super().data_received(data)
 
     def on_message_begin(self) -> None:

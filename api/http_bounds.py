@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with a bound on what a peer can make it keep.
+"""uvicorn's HTTP protocol with a bound on what a peer can make it keep, and an answer to all of it.
 
 uvicorn bounds a body. It keeps all else that is sent: headers by the thousand, trailers and chunk
 extensions without end, requests that wait behind a stream. A connection that it closes stays for
@@ -9,6 +9,10 @@ Here a request has at most `HEADERS_MAX` headers in about `HEAD_BYTES_MAX`, or i
 trailers are not kept; at most `PIPELINED_MAX` requests wait for the one before them; and no
 connection is waited for whose peer takes nothing (api/stall.py).
 
+What cannot be served is refused with an answer, in its turn: requests before it are answered first
+(`refuse`). An `Upgrade` to anything but a WebSocket is ignored, as RFC 9110, 7.8 allows: the head
+is read once more without that header, so that its body and what follows are read as HTTP.
+
 Knows nothing of deadlines for what a peer owes us, nor of generations. Written against uvicorn
 0.54; tests/unit/api/test_http_protocol.py and tests/hostile drive it.
 """
@@ -16,35 +20,27 @@ Knows nothing of deadlines for what a peer owes us, nor of generations. Written 
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.lean import LeanFlow, LeanLine
+from api.refusal import answer_of, finish, head_too_large, not_http
 from api.stall import FLUSH_S, OPEN_S, Stall
+from shared.errors import RequestError
 
 HEAD_BYTES_MAX = 65_536
 HEADERS_MAX = 100
 PIPELINED_MAX = 100
 
-_HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-type: application/json\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-)
 
+class Refused(Exception):
+    """Stops the parser; `error` is the answer."""
 
-# What Java's HTTP client and curl's --http2 ask for beside every plain request. A server may ignore
-# it (RFC 9110, 7.8); the parser would take the body for another protocol's.
-_H2C = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|$)", re.IGNORECASE)
-
-
-class HeadTooLarge(Exception):
-    """Stops the parser; the answer is 431."""
-
-
-class TooManyRequests(Exception):
-    """Stops the parser: too many requests wait for the one before them."""
+    def __init__(self, error: RequestError) -> None:
+        self.error = error
+        super().__init__(error.code)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -59,9 +55,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         *("logger", "loop", "parser", "pipeline", "root_path", "scheme", "scope", "server"),
         *("server_state", "tasks", "timeout_keep_alive", "timeout_keep_alive_task", "transport"),
         *("url", "ws_protocol_class"),
+        "_again",
+        "_is_over",
         "_is_silent",
-        "_is_too_large",
         "_kept_bytes",
+        "_last",
         "_running",
         "is_in_body",
         "stall",
@@ -71,7 +69,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.pipeline = LeanLine()  # type: ignore[assignment]
         self.is_in_body = False
-        self._is_too_large = False
+        self._again = b""  # a head whose Upgrade is ignored, without it
+        self._last: bytes | None = None  # the answer that ends the connection
+        self._is_over = False  # and it was said
         self._kept_bytes = 0  # of a head, or of what stands behind a body
         self._is_silent = True  # the parser has said nothing of this read: it keeps it
         self._running: RequestResponseCycle | None = None
@@ -93,17 +93,46 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
+    # Reading
+
+    def new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        return parser
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nothing more is read: the last answer is said, or waits for its turn."""
+        return self._last is not None
+
     def data_received(self, data: bytes) -> None:
+        if self.is_refused:
+            return
         self._is_silent = True
-        if b"h2c" in data and not self.is_in_body:
-            head, end, rest = data.partition(b"\r\n\r\n")
-            data = _H2C.sub(b"", head) + end + rest
-        super().data_received(data)
-        if self._is_silent and not self.transport.is_closing():
+        self._unset_keepalive_if_required()
+        self._parse(data)
+        if self._is_silent and not (self.is_refused or self.transport.is_closing()):
             self._kept_bytes += len(data)
             if self._kept_bytes > HEAD_BYTES_MAX:
-                self._is_too_large = True
-                self.send_400_response("")
+                self.refuse(head_too_large())
+
+    def _parse(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self._again:
+                    self.handle_websocket_upgrade()
+                    return
+                # The head without the header, and what followed it. The parser reads no further
+                # where the request was to be the last one.
+                data, self._again = self._again + data[upgrade.args[0] :], b""
+                self.parser = self.new_parser()
+            except httptools.HttpParserError as exc:
+                why = exc.__context__
+                self.refuse(why.error if isinstance(why, Refused) else not_http())
+                return
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -111,6 +140,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._kept_bytes = 0
 
     def on_url(self, url: bytes) -> None:
+        if self.parser.get_method() == b"PRI":  # the parser would wait for what stands behind it
+            raise Refused(not_http("HTTP/2 is not spoken here"))
         self._keep(len(url))
         super().on_url(url)
 
@@ -120,14 +151,39 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             # The parser takes spaces from around a value, and leaves tabs (RFC 9110, 5.5).
             super().on_header(name, value.strip(b" \t"))
             if len(self.headers) > HEADERS_MAX:
-                self._refuse_head()
+                raise Refused(head_too_large())
 
     def on_headers_complete(self) -> None:
-        self.is_in_body = True
         self._kept_bytes = 0
+        if self.parser.should_upgrade() and not self._is_handshake():
+            self._again = self._without_upgrade()
+            return
         super().on_headers_complete()
+        self.is_in_body = True
         if len(self.pipeline) > PIPELINED_MAX:
-            raise TooManyRequests
+            raise Refused(not_http(f"more than {PIPELINED_MAX} requests wait for an answer"))
+
+    def _is_handshake(self) -> bool:
+        """Whether the request opens a WebSocket; False: its `Upgrade` is ignored.
+
+        Raises:
+            Refused: it is a CONNECT, or a handshake with a body.
+        """
+        if self.parser.get_method() == b"CONNECT":
+            raise Refused(not_http("this is no proxy: CONNECT has nothing to connect to"))
+        if not self._should_upgrade():
+            return False
+        for name, value in self.headers:
+            if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")):
+                raise Refused(not_http("a WebSocket handshake has no body: leave it out"))
+        return True
+
+    def _without_upgrade(self) -> bytes:
+        """Return the head that was just read, without its `Upgrade`."""
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def on_body(self, body: bytes) -> None:
         self.hear_body()
@@ -141,25 +197,47 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self.is_in_body = False
         self._kept_bytes = 0
-        super().on_message_complete()
+        if not self._again:  # else it begins only now
+            super().on_message_complete()
 
     def _keep(self, count: int) -> None:
         self._is_silent = False
         self._kept_bytes += count
         if self._kept_bytes > HEAD_BYTES_MAX:
-            self._refuse_head()
+            raise Refused(head_too_large())
 
-    def _refuse_head(self) -> None:
-        self._is_too_large = True
-        raise HeadTooLarge
+    # Refusing, and closing
 
-    def send_400_response(self, msg: str) -> None:
-        if self._is_too_large:
-            self.transport.write(_HEAD_TOO_LARGE)
-            self.transport.close()
+    def refuse(self, error: RequestError) -> None:
+        """Answer what was read last with `error`, in its turn; read no more; close."""
+        self._last = answer_of(error)
+        if self.is_in_body:
+            self._give_up_request()
+        self._say_last_in_turn()
+
+    def _give_up_request(self) -> None:
+        """The rest of a request cannot be read: its answer is the last one, unless it has begun."""
+        self.is_in_body = False
+        cycle = self.cycle
+        if self.pipeline and self.pipeline[0][0] is cycle:
+            del self.pipeline[0]
+        elif isinstance(cycle, RequestResponseCycle) and not cycle.response_started:
+            cycle.disconnected = True
+            cycle.message_event.set()
         else:
-            super().send_400_response(msg)
-        self.stall.watch(FLUSH_S)
+            self._last = b""
+
+    def _say_last_in_turn(self) -> None:
+        """Say the last answer, if there is one and no other is under way before it."""
+        if self._last is not None and not (self.is_answering or self._is_over):
+            self._is_over = True
+            finish(self.transport, self.stall, self._last)
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a request is under way whose peer is there."""
+        cycle = self._running
+        return cycle is not None and not (cycle.response_complete or cycle.disconnected)
 
     def eof_received(self) -> None:
         super().eof_received()
@@ -169,6 +247,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self.stall.watch(FLUSH_S)
+        else:
+            self._say_last_in_turn()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -180,13 +260,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if not self.transport.is_closing():
+        if not (self._is_over or self.transport.is_closing()):
             self.stall.stop()
 
     def handle_websocket_upgrade(self) -> None:
-        if self._running is not None and not self._running.response_complete:
+        if self.is_answering:
             # uvicorn would switch in mid-answer, and nobody would ever tell whoever writes that.
-            self.send_400_response("")
+            self.refuse(not_http("a WebSocket handshake waits for the answers before it"))
             return
         self.stall.stop()
         super().handle_websocket_upgrade()

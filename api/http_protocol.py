@@ -7,6 +7,9 @@
 * A request head must be complete 10 s after it began, and so must the rest of a body that was
   answered before it was read. uvicorn limits neither. How much a peer may send is for the classes
   that this builds on.
+* A connection is in the node's crowd (api/crowd.py), which closes it when it is idle and others
+  need its place. A request through a trusted proxy counts for the address that the proxy names.
+* A node that stops answers what was on its way to it, before it closes an idle connection.
 
 Knows nothing of generations. Written against uvicorn 0.54; tests/unit/api/test_http_protocol.py
 drives it over real sockets, so an upgrade that moves a method shows there.
@@ -17,12 +20,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from api.errors import TRANSPORT, WIRE
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from api.crowd import UNBOUNDED, Crowd, too_many
+from api.errors import TRANSPORT, WIRE, respond
 from api.handover import HandingHttpProtocol
 from api.stall import CLOSE_S
 from api.wire import DirectWire
+from shared.errors import RequestError
 
 HEAD_S = 10.0  # for a request head, and for the rest of a body that nobody waits for
+LEAVE_S = 0.2  # for a request that was on its way when the node stopped
 
 
 class HttpProtocol(HandingHttpProtocol):
@@ -33,11 +42,17 @@ class HttpProtocol(HandingHttpProtocol):
     pushed on by bytes that trickle in.
     """
 
-    __slots__ = ("_deadline", "_has_completed", "_is_in_head", "wire")
+    __slots__ = (
+        *("_address", "_crowd", "_deadline", "_has_completed", "_is_in_head", "_is_leaving"),
+        "wire",
+    )
     head_s = HEAD_S
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, crowd: Crowd | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._crowd = UNBOUNDED if crowd is None else crowd
+        self._address: str | None = None  # for which the request under way counts
+        self._is_leaving = False
         self._deadline: asyncio.TimerHandle | None = None
         self._is_in_head = True  # a connection owes its first head from the start
         self._has_completed = False  # a request, within one read
@@ -45,10 +60,19 @@ class HttpProtocol(HandingHttpProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.wire = DirectWire(transport)
-        self._start_deadline()
+        if refusal := self._crowd.enter(self, self._host):
+            self.refuse(refusal)
+        else:
+            self._start_deadline()
+
+    @property
+    def _host(self) -> str | None:
+        return self.client[0] if self.client else None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_deadline()
+        self._crowd.leave(self)
+        self._give_address_back()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -62,7 +86,7 @@ class HttpProtocol(HandingHttpProtocol):
     def data_received(self, data: bytes) -> None:
         self._has_completed = False
         super().data_received(data)
-        if self.transport.is_closing():
+        if self.is_refused or self.transport.is_closing():
             return
         if self._deadline is None and self._owes_bytes():
             # Also line ends before a request, which stop uvicorn's keep-alive timer for good.
@@ -78,6 +102,22 @@ class HttpProtocol(HandingHttpProtocol):
         self._is_in_head = False
         self._stop_deadline()
         super().on_headers_complete()
+        self._crowd.work(self)
+        if self._is_leaving and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        address = self._crowd.forwarded(self._host, cycle.scope["headers"])
+        if address is None or self._crowd.take(address):
+            self._address = address
+        else:
+            app = _refuse_address
+        super()._start_asgi_task(cycle, app)
+
+    def _give_address_back(self) -> None:
+        if self._address is not None:
+            self._crowd.give_back(self._address)
+            self._address = None
 
     def on_message_complete(self) -> None:
         self._has_completed = True
@@ -86,11 +126,37 @@ class HttpProtocol(HandingHttpProtocol):
             self._stop_deadline()
 
     def on_response_complete(self) -> None:
+        self._give_address_back()
         super().on_response_complete()
+        self._rest_if_idle()
         # Also a head that began meanwhile; but not while another request waits for its answer.
-        owes = self.is_in_body or self._is_in_head
+        owes = (self.is_in_body or self._is_in_head) and not self.is_refused
         if owes and self.cycle.response_complete and not self.transport.is_closing():
             self._start_deadline()
+
+    def refuse(self, error: RequestError) -> None:
+        self._stop_deadline()
+        super().refuse(error)
+        self._rest_if_idle()
+
+    def _rest_if_idle(self) -> None:
+        if not self.is_answering:
+            self._crowd.rest(self)
+
+    def evict(self) -> None:
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        self._is_leaving = True
+        if self.is_answering:
+            super().shutdown()
+        else:
+            self.loop.call_later(LEAVE_S, self._leave)
+
+    def _leave(self) -> None:
+        if not (self.is_answering or self.transport.is_closing()):
+            self.transport.close()
+            self.stall.watch(CLOSE_S)
 
     def handle_websocket_upgrade(self) -> None:
         self._stop_deadline()
@@ -116,3 +182,7 @@ class HttpProtocol(HandingHttpProtocol):
         if not self.transport.is_closing():
             self.transport.close()
             self.stall.watch(CLOSE_S)
+
+
+async def _refuse_address(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(send, too_many())

@@ -20,6 +20,8 @@ from api.heavy_reads import HeavyReads
 from api.hub.hub import Hub
 from api.large import LargeWork, encode_json
 from api.metrics import Metrics
+from api.peer import Peers
+from api.slowing import Slowing
 from api.turns import (
     DOWNLOADS_AT_ONCE,
     DOWNLOADS_OF_OWNER,
@@ -62,8 +64,13 @@ class Node:
     heavy_reads: HeavyReads = field(default_factory=HeavyReads)
     large: LargeWork = field(default_factory=LargeWork)
     is_draining: bool = False
+    peers: Peers = field(init=False)
+    slowing: Slowing = field(init=False)
 
     def __post_init__(self) -> None:
+        """Raises ConfigurationError: the trusted proxies cannot be read."""
+        self.peers = Peers.read(self.settings.trusted_proxies)
+        self.slowing = Slowing(self.peers)
         if not self.authenticator.is_configured:  # then everybody is the same owner
             self.uploads.share_freely()
             self.downloads.share_freely()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import secrets
@@ -24,6 +25,7 @@ import uvloop
 
 from api.app import create_app
 from api.auth import Authenticator
+from api.crowd import Crowd, room_of_process
 from api.http_protocol import HttpProtocol
 from api.hub.hub import Hub
 from api.metrics import Metrics
@@ -149,19 +151,25 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
 
 def configuration(node: Node, last_s: float) -> uvicorn.Config:
     settings = node.settings
-    # It warns of every request that is no HTTP: whoever sends those would write our log.
+    # It has a line for each WebSocket, with the query, and so with ?access_token=.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    crowd = Crowd(
+        room=room_of_process(),
+        now=time.monotonic,
+        peers=node.peers,
+        address_max=settings.address_connections_max,
+    )
     return uvicorn.Config(
         create_app(node),
-        http=HttpProtocol,
-        ws=WebSocketProtocol,
+        http=functools.partial(HttpProtocol, crowd=crowd),  # type: ignore[arg-type]
+        ws=functools.partial(WebSocketProtocol, crowd=crowd),  # type: ignore[arg-type]
         ws_max_size=settings.body_bytes_max,
         ws_ping_interval=None,  # the hub has all of them pinged (api/hub/socket.py)
         ws_per_message_deflate=False,
         lifespan="off",  # the parts live around the server, not inside it
         log_config=None,
         access_log=False,  # it would show access_token
-        proxy_headers=False,  # nothing here depends on where a request came from
+        proxy_headers=False,  # X-Forwarded-For is read by api/peer.py, of trusted proxies only
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(last_s),

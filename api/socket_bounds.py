@@ -20,7 +20,9 @@ from typing import Any
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from api.lean import LeanEvent, LeanQueue
+from api.refusal import answer_of, finish
 from api.stall import CLOSE_S, Stall
+from shared.errors import RequestError
 
 SLICE_BYTES = 4_096
 
@@ -86,6 +88,16 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     def take(self, data: bytes) -> None:
         """Read one slice."""
         super().data_received(data)
+
+    def refuse(self, error: RequestError) -> None:
+        """Refuse the handshake: nothing was answered yet, and nothing more is read."""
+        self.say_last(answer_of(error))
+
+    def say_last(self, answer: bytes) -> None:
+        """The same with an answer that is ready to be sent."""
+        self.handshake_initiated = self.handshake_complete = True
+        self.close_sent = self._is_deaf = self.disconnected = True
+        finish(self.transport, self.stall, answer)
 
     def _go_on_soon(self) -> None:
         if not self._is_going_on:

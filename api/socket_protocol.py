@@ -20,7 +20,10 @@ from typing import Any, cast
 from websockets.http11 import Request
 from websockets.protocol import CONNECTING, Protocol
 
-from api.errors import CODES, HANDOVER, TRANSPORT, WIRE
+from api.crowd import UNBOUNDED, Crowd, too_many
+from api.errors import CODES, HANDOVER, TRANSPORT, WIRE, draining
+from api.peer import FORWARDED
+from api.refusal import answer_of, not_http
 from api.socket_bounds import BoundedWebSocketProtocol
 from api.wire import Pauses
 
@@ -59,15 +62,24 @@ class SocketWire(Pauses):
 class WebSocketProtocol(BoundedWebSocketProtocol):
     """One WebSocket connection, from its handshake on."""
 
-    __slots__ = ("_awaits_pong", "_behind_since_s", "_is_handed_over", "wire")
+    __slots__ = (
+        *("_address", "_awaits_pong", "_behind_since_s", "_crowd", "_is_handed_over"),
+        "wire",
+    )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, crowd: Crowd | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._crowd = UNBOUNDED if crowd is None else crowd
+        self._address: str | None = None  # for which this socket counts, through a proxy
         self.wire: SocketWire | None = None  # once it is open
         self.scope = None  # type: ignore[assignment]  # until the handshake
         self._is_handed_over = False
         self._awaits_pong = False
         self._behind_since_s = 0.0  # a pong was missed then, and we were not reading
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._crowd.replace(transport.get_protocol(), self)
 
     def data_received(self, data: bytes) -> None:
         if len(data) != PONG_BYTES or not self._is_pong_alone(data):
@@ -93,10 +105,23 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
         if not self.handshake_initiated and not self.transport.is_closing():
             # The HTTP parser has handed over a whole request; websockets' own would not have it
             # (a line too long, a byte that it refuses), and uvicorn would wait for more.
-            self.transport.write(b"".join(self.conn.data_to_send()))
-            self.transport.close()
+            self._refuse_unread()
+
+    def _refuse_unread(self) -> None:
+        """Answer a handshake that websockets cannot parse: in its words, where it has any."""
+        answer = b"".join(self.conn.data_to_send())
+        self.say_last(answer or answer_of(not_http("this WebSocket handshake cannot be read")))
+
+    def shutdown(self) -> None:
+        if self.handshake_complete or self.close_sent or self.initial_response is not None:
+            super().shutdown()
+        else:
+            self.refuse(draining())
 
     def handle_connect(self, event: Request) -> None:
+        if not self._has_turn(event):
+            self.refuse(too_many())
+            return
         super().handle_connect(event)
         if self.response.status_code == 101:
             # The application runs in a task that has not started yet.
@@ -104,6 +129,19 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
             extensions[TRANSPORT] = self.transport
             extensions[HANDOVER] = self.hand_over
             self.wire = extensions[WIRE] = SocketWire(self)
+
+    def _has_turn(self, event: Request) -> bool:
+        named = [
+            (FORWARDED, value.encode("latin-1", "replace"))
+            for value in event.headers.get_all("X-Forwarded-For")
+        ]
+        address = self._crowd.forwarded(self.client[0] if self.client else None, named)
+        if address is None:
+            return True
+        if not self._crowd.take(address):
+            return False
+        self._address = address
+        return True
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -118,8 +156,7 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
     def handle_parser_exception(self) -> None:
         if self.conn.state is CONNECTING:
             # A handshake that is no request: there is no frame to close with.
-            self.transport.write(b"".join(self.conn.data_to_send()))
-            self.transport.close()
+            self._refuse_unread()
             return
         super().handle_parser_exception()
 
@@ -166,7 +203,26 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
     def abort(self) -> None:
         self.transport.abort()
 
+    def evict(self) -> None:
+        self.transport.abort()
+
+    def say_last(self, answer: bytes) -> None:
+        super().say_last(answer)
+        self._crowd.rest(self)
+
+    def hang_up(self, code: int, reason: str) -> None:
+        super().hang_up(code, reason)
+        self._crowd.rest(self)
+
+    def wait_for_close(self) -> None:
+        super().wait_for_close()
+        self._crowd.rest(self)
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._crowd.leave(self)
+        if self._address is not None:
+            self._crowd.give_back(self._address)
+            self._address = None
         super().connection_lost(exc)
         # What would keep this alive, and be kept alive by it.
         self.wire = None

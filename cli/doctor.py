@@ -18,6 +18,7 @@ import aiohttp
 from redis.exceptions import ResponseError
 
 from api.auth import Authenticator
+from api.peer import Peers
 from cli.privacy import open_directories
 from cli.private_server import VERSION_MIN, find_server, parse_version, server_version
 from shared.credentials import KEY_CHARACTERS_MIN, named
@@ -178,6 +179,7 @@ def examine_address(settings: Settings) -> Finding:
     where = f"listens on {settings.host}"
     try:
         authenticator = Authenticator.from_settings(settings)
+        Peers.read(settings.trusted_proxies)
     except ConfigurationError as exc:
         return Finding("FAIL", "address", str(exc))
     if authenticator.is_configured:

@@ -20,6 +20,9 @@ from shared.url_hosts import read_hosts
 PREFIX = "TAILRACE_"
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
+# All other numbers are above 0.
+MAY_BE_ZERO = ("grace_s", "address_connections_max")
+
 # Named in the contract, not built yet: saying so beats ignoring a setting that somebody relies on.
 NOT_YET = {
     "JWT_SECRET": "JWTs",
@@ -41,6 +44,10 @@ class Settings:
     auth: str = ""  # "off": listen beyond loopback without credentials
     api_keys: str = ""  # `key:owner` or `key:owner:scopes`, comma-separated, or a file of them
     hosts: str = ""  # names that a node without credentials answers to, comma-separated
+    trusted_proxies: str = (
+        ""  # whose X-Forwarded-For counts: addresses and networks, comma-separated
+    )
+    address_connections_max: int = 0  # of one address to one API node; 0: no bound
     cors_origins: str = ""  # origins that may read and open sockets, comma-separated, or *
     part_urls: str = ""  # whom URLs in prompts may name: empty: anybody, none, or hosts
     webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public
@@ -85,15 +92,15 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and field.name not in ("port", "grace_s"):
-                if not 0 < value < 2**40:  # also refuses nan and inf
+            if isinstance(value, int | float) and field.name != "port":
+                may_be_zero = field.name in MAY_BE_ZERO and value == 0
+                if not (may_be_zero or 0 < value < 2**40):  # also refuses nan and inf
+                    bound = "0 or more" if field.name in MAY_BE_ZERO else "positive"
                     raise ConfigurationError(
-                        f"{PREFIX}{field.name.upper()} must be positive, got {value!r}"
+                        f"{PREFIX}{field.name.upper()} must be {bound}, got {value!r}"
                     )
         if not 0 <= self.port <= 65_535:
             raise ConfigurationError(f"{PREFIX}PORT must be from 0 to 65535, got {self.port}")
-        if not 0 <= self.grace_s < 2**40:
-            raise ConfigurationError(f"{PREFIX}GRACE_S must be 0 or more, got {self.grace_s!r}")
         self._check_choices()
         read_hosts(self.part_urls)
 

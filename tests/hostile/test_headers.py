@@ -127,6 +127,8 @@ async def test_any_bytes_in_a_path_are_somebodys_or_404(
 ) -> None:
     path = f"/v1/{collection}/{quote_from_bytes(name, safe='')}{rest}"
     answer = await api.call("POST" if rest == "/cancel" else "GET", path)
+    if b"\0" in name and answer.status == 400:
+        return  # a balancer before the node may refuse a zero byte, as nginx does
 
     assert answer.status in ((404, 405) if collection == "generations" else (200, 404, 405))
     if answer.status != 200:

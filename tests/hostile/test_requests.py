@@ -7,12 +7,14 @@ headers, of trailers, of requests, of bodies that are too large or too deep.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 
 import pytest
 
 from tests.support.outsider import Outsider
-from tests.support.raw_wire import exchange
+from tests.support.raw_wire import exchange, raw_connection
 
 PROMPT = b'{"prompt":"x","session":"%b","params":{"demo":{"tokens":0}}}'
 
@@ -66,7 +68,9 @@ SHAPES = {
     "a HEAD with a body": outer(b"Content-Length: SIZE", line=b"HEAD /livez HTTP/1.1"),
     "chunked in HTTP/1.0": outer(b"Transfer-Encoding: chunked", line=GET[:-1] + b"0") + b"HEX\r\n",
     "after the last answer": outer(b"Connection: close", line=GET),
-    "after an upgrade": outer(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", line=GET),
+    "after a handshake": outer(
+        b"Connection: Upgrade", b"Upgrade: websocket", b"Content-Length: SIZE", line=GET
+    ),
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "after a CONNECT": outer(line=b"CONNECT x:80 HTTP/1.1"),
 }
@@ -92,6 +96,46 @@ async def test_a_second_request_in_its_own_right_is_served(api: Outsider) -> Non
 
     page = (await api.get("/v1/sessions/in%20its%20own%20right")).json()
     assert len(page["generations"]) == 1
+
+
+UPLOAD = (
+    b'--b\r\nContent-Disposition: form-data; name="purpose"\r\nupgrade: h2c\r\n\r\nbatch\r\n'
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\nupgrade: h2c\r\n\r\n'
+    b"\r\nupgrade: h2c\r\n\r\n--b--\r\n"
+)
+KEPT = b"\r\nupgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize("asks", [(), (b"Connection: Upgrade", b"Upgrade: h2c")])
+@pytest.mark.parametrize("cut", [0, 2], ids=["at once", "in two"])
+async def test_a_body_that_reads_like_a_header_is_kept(
+    api: Outsider, asks: tuple[bytes, ...], cut: int
+) -> None:
+    bearer = [f"{name}: {value}".encode() for name, value in api.credentials.items()]
+    said = outer(
+        b"Content-Type: multipart/form-data; boundary=b",
+        b"Content-Length: %d" % len(UPLOAD),
+        *asks,
+        *bearer,
+        line=b"POST /v1/files HTTP/1.1",
+    )
+    split = len(said) - cut
+    async with asyncio.timeout(5), raw_connection(api.url) as (reader, writer):
+        # A pipelined one, too: it comes in the same read.
+        writer.write(said[:split])
+        await writer.drain()
+        if cut:
+            await asyncio.sleep(0.1)  # that the body comes with the end of the head is tested
+        writer.write(said[split:] + UPLOAD + said + UPLOAD)
+        for _ in range(2):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            found = re.search(rb"content-length: (\d+)", head.lower())
+            assert found is not None
+            file = json.loads(await reader.readexactly(int(found[1])))
+            content = await api.get(f"/v1/files/{file['id']}/content")
+            assert content.body == KEPT
+            await api.call("DELETE", f"/v1/files/{file['id']}")
 
 
 BODIES = {

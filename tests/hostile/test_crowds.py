@@ -1,0 +1,159 @@
+"""Connections that only take place: somebody with a key is served all the same.
+
+The node has few open files (tests/support/few_files.py), so that a test can use all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.hostile.conftest import QUICK, OwnCluster
+from tests.support.few_files import FILES
+from tests.support.outsider import Outsider
+from tests.support.processes import Cluster
+from tests.support.raw_wire import exchange, handshake, raw_connection
+from tests.support.wait import until
+
+KEY = "a-key-of-sixteen-characters"
+SLOW = {"prompt": "x", "params": {"demo": {"tokens": 100_000, "tokens_per_s": 20}}}
+ANSWER_S = 3.0  # generous: without the bound nobody is answered for as long as the attack goes on
+
+Writers = list[asyncio.StreamWriter]
+
+
+@pytest.fixture(scope="module")
+async def crowded(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
+    settings = {"api_keys": f"{KEY}:me", "heartbeat_s": "0.5"}
+    cluster = own_cluster(api=1, workers=1, models=QUICK, settings=settings)
+    cluster.api[0].module = "tests.support.few_files"
+    async with cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def outsider(crowded: Cluster) -> AsyncIterator[Outsider]:
+    async with Outsider(crowded.api[0].url, key=KEY) as outsider:
+        yield outsider
+
+
+@contextlib.asynccontextmanager
+async def flooded(url: str, start: bytes, count: int = 2 * FILES) -> AsyncIterator[Writers]:
+    """Open connections that say `start` and then nothing; more than the node has files for."""
+    async with contextlib.AsyncExitStack() as opened:
+        writers: Writers = []
+        for _ in range(count):
+            with contextlib.suppress(ConnectionError):
+                _, writer = await opened.enter_async_context(raw_connection(url))
+                writer.write(start)
+                writers.append(writer)
+                await asyncio.sleep(0)
+        yield writers
+
+
+STARTS = {
+    "nothing": b"",
+    "half a head": b"GET /livez HTTP/1.1\r\nHost: x\r\nX: ",
+    "one request": b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a body that never comes": b"POST /v1/generations HTTP/1.1\r\nHost: x\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 99\r\n\r\n",
+    "a bad handshake": handshake("http://x", {"Content-Length": "5"}),
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+async def test_idle_connections_lock_nobody_out(outsider: Outsider, start: str) -> None:
+    async with flooded(outsider.url, STARTS[start]):
+        for _ in range(10):
+            async with Outsider(outsider.url, key=KEY) as newcomer, asyncio.timeout(ANSWER_S):
+                assert (await newcomer.get("/v1/models")).status == 200
+
+
+async def test_a_stream_and_a_socket_outlive_a_flood(outsider: Outsider) -> None:
+    generation_id = await outsider.start(SLOW)
+    async with outsider.stream(generation_id) as stream, outsider.socket() as socket:
+        for start in STARTS.values():
+            async with flooded(outsider.url, start, FILES):
+                async with asyncio.timeout(ANSWER_S):
+                    assert await stream.content.readany()
+                await socket.ping()
+        await socket.send('{"type":"ping"}')
+        async with asyncio.timeout(ANSWER_S):
+            assert json.loads(await socket.recv())["type"] == "pong"
+    await outsider.call("POST", f"/v1/generations/{generation_id}/cancel")
+
+
+async def test_the_log_has_one_line(outsider: Outsider, crowded: Cluster) -> None:
+    async with flooded(outsider.url, b""):
+        assert (await outsider.get("/livez")).status == 200
+
+    lines = list(events(crowded.api[0].output.read_text(), "connections full"))
+    assert len(lines) == 1, "one a minute, whatever happens"
+    assert lines[0]["level"] == "warning"
+
+
+async def test_where_all_are_in_use_a_newcomer_is_told_so(outsider: Outsider) -> None:
+    bearer = {"Authorization": f"Bearer {KEY}"}
+    async with flooded(outsider.url, handshake("http://x", bearer), FILES):
+
+        async def refused() -> bytes:
+            received = await exchange(outsider.url, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            return received if received.startswith(b"HTTP/1.1 503 ") else b""
+
+        head, _, body = (await until(refused, 10, "a full node")).partition(b"\r\n\r\n")
+        assert b"retry-after: 1" in head
+        assert json.loads(body)["error"]["code"] == "unavailable"
+
+
+def events(text: str, name: str) -> Iterator[dict[str, object]]:
+    for line in text.splitlines():
+        if line.startswith("{") and (record := json.loads(line))["event"] == name:
+            yield record
+
+
+# A bound for each address, of the address that a trusted proxy names
+
+MAX = 3
+
+
+@pytest.fixture(scope="module")
+async def bounded(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
+    settings = {"address_connections_max": str(MAX), "trusted_proxies": "127.0.0.0/8"}
+    async with own_cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("kind", ["streams", "sockets"])
+async def test_one_address_behind_a_proxy_has_so_many_requests(bounded: Cluster, kind: str) -> None:
+    attacker = {"X-Forwarded-For": "198.51.100.7, 203.0.113.7"}
+    victim = {"X-Forwarded-For": "203.0.113.7, 198.51.100.7"}
+    async with Outsider(bounded.api[0].url) as outsider:
+        generation_id = await outsider.start(SLOW)
+        path = f"/v1/generations/{generation_id}/events"
+        async with contextlib.AsyncExitStack() as opened:
+            for _ in range(MAX):
+                if kind == "streams":
+                    what = outsider.opened("GET", path, headers=attacker)
+                    assert (await opened.enter_async_context(what)).status == 200
+                else:
+                    socket = outsider.socket(additional_headers=attacker)
+                    await opened.enter_async_context(socket)
+
+            for probe in ("/livez", path):
+                answer = await outsider.get(probe, headers=attacker)
+                assert (answer.status, answer.error_code) == (429, "rate_limited")
+                assert answer.headers["retry-after"] == "1"
+            upgrade = handshake(outsider.url, attacker)
+            assert (await exchange(outsider.url, upgrade)).startswith(b"HTTP/1.1 429 ")
+            assert (await outsider.get("/livez", headers=victim)).status == 200
+            assert (await outsider.get("/livez")).status == 200  # the proxy's own
+
+        async def is_served() -> bool:
+            return (await outsider.get("/livez", headers=attacker)).status == 200
+
+        await until(is_served, 5, "who has left counts no more")
+        await outsider.call("POST", f"/v1/generations/{generation_id}/cancel")

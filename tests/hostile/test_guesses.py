@@ -1,0 +1,87 @@
+"""Who guesses keys waits; who has one does not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.hostile.conftest import QUICK, OwnCluster
+from tests.support.outsider import Outsider
+from tests.support.wait import until
+
+KEY = "a-key-of-sixteen-characters"
+FREE = 10  # in a minute, as docs/operations.md has it
+SLOWED_S = 0.9  # the pause is 2 s after some more
+ANSWER_S = 5.0  # on a busy machine; 300 pauses one after the other would take minutes
+ENOUGH = FREE + 6
+BAD = {"Authorization": "Bearer a-key-that-nobody-has"}
+
+
+@pytest.fixture(scope="module")
+async def guarded(own_cluster: OwnCluster) -> AsyncIterator[str]:
+    settings = {"api_keys": f"{KEY}:me", "trusted_proxies": "127.0.0.0/8"}
+    async with own_cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
+        yield cluster.api[0].url
+
+
+@pytest.fixture
+async def outsider(guarded: str) -> AsyncIterator[Outsider]:
+    async with Outsider(guarded, key=KEY) as outsider:
+        yield outsider
+
+
+async def guessed(outsider: Outsider, kind: str, host: str) -> float:
+    """Ask with a bad key from `host`; return how long the refusal took, s."""
+    headers = {**BAD, "X-Forwarded-For": host}
+    began = time.monotonic()
+    if kind == "http":
+        answer = await outsider.get("/v1/models", headers=headers)
+        assert (answer.status, answer.error_code) == (401, "unauthorized")
+    elif kind == "handshake":
+        with pytest.raises(InvalidStatus) as refused:
+            async with outsider.socket(additional_headers=headers):
+                pass
+        assert refused.value.response.status_code == 401
+    else:
+        # A browser cannot read the status: it is let in and told.
+        own = {"Origin": outsider.url}
+        async with outsider.socket(additional_headers=headers | own) as socket:
+            assert json.loads(await socket.recv())["code"] == "unauthorized"
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("kind", "host"),
+    [("http", "203.0.113.1"), ("handshake", "203.0.113.2"), ("browser", "203.0.113.3")],
+)
+async def test_repeated_guesses_of_one_address_are_slowed(
+    outsider: Outsider, kind: str, host: str
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        for _ in range(ENOUGH):
+            group.create_task(guessed(outsider, kind, host))
+
+    slow = asyncio.ensure_future(guessed(outsider, kind, host))
+    # Meanwhile the same address is served where its key is good, and another one as before.
+    good = {"X-Forwarded-For": host}
+    async with asyncio.timeout(SLOWED_S):
+        assert (await outsider.get("/v1/models", headers=good)).status == 200
+        async with outsider.socket(additional_headers=good):
+            pass
+        await guessed(outsider, kind, f"{host}0")
+    assert await slow > SLOWED_S
+
+
+async def test_a_crowd_of_guesses_does_not_hold_up_who_has_a_key(outsider: Outsider) -> None:
+    host = "203.0.113.9"
+    async with asyncio.TaskGroup() as group:
+        guesses = [group.create_task(guessed(outsider, "http", host)) for _ in range(300)]
+        await until(lambda: any(task.done() for task in guesses), 10, "a first refusal")
+        async with asyncio.timeout(ANSWER_S):
+            answer = await outsider.get("/v1/models", headers={"X-Forwarded-For": host})
+        assert answer.status == 200
