@@ -11,6 +11,7 @@ answers has it. Knows nothing of generations. Source: docs/protocol.md, the stat
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -209,6 +210,11 @@ class ErrorBoundary:
         except Exception:
             logger.exception("request failed", extra={"path": scope.get("path", "")})
             error = request_error("internal", "a defect of this server; its log has the details")
+        except asyncio.CancelledError:
+            # The node stops and its drain time is over. uvicorn would answer 500.
+            if not has_begun and scope["type"] == "http":
+                await respond(watched_send, draining(), self._shape(scope))
+            raise
         if error.status == 401 and self.hold_back is not None:
             await self.hold_back(scope)
         if scope["type"] == "websocket":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -29,12 +30,13 @@ async def call(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    async def receive() -> Message:
-        raise AssertionError("nothing to receive")
-
     boundary = ErrorBoundary(app, shapes=shapes or ())
-    await boundary(scope or {"type": "http", "path": "/x"}, receive, send)
+    await boundary(scope or {"type": "http", "path": "/x"}, receive_nothing, send)
     return sent
+
+
+async def receive_nothing() -> Message:
+    raise AssertionError("nothing to receive")
 
 
 def raising(error: Exception, *, after_start: bool = False) -> Any:
@@ -111,6 +113,28 @@ async def test_a_defect_is_500_and_logged_with_its_traceback(
     assert start["status"] == 500
     assert b"secret" not in body["body"]
     assert caplog.records[0].exc_info is not None
+
+
+async def test_a_request_that_a_stopping_server_cancels_is_answered_503() -> None:
+    """Without that answer uvicorn would say 500, which tells a client not to come back."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    boundary = ErrorBoundary(wait)
+    async with asyncio.TaskGroup() as group:
+        scope = {"type": "http", "path": "/x"}
+        task = group.create_task(boundary(scope, receive_nothing, send))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    assert task.cancelled()
+    assert [message.get("status") for message in sent] == [503, None]
+    assert json.loads(sent[1]["body"])["error"]["code"] == "draining"
 
 
 async def test_after_the_response_began_it_is_broken_off() -> None:
