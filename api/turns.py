@@ -78,11 +78,11 @@ class Turn:
         if self._since_s is not None:
             waited_s += now_s - self._since_s
         is_slow = self._pace.is_slow(waited_s, self.moved(), self._window_s())
-        # Where the peer is not waited for, it has just done what it was asked for.
-        if is_slow and self._limit is not None:
+        # Where nobody waits for the peer, the peer has just done its part.
+        if is_slow and self._limit is not None and not self._limit.expired():
             self._limit.reschedule(now_s)
-        else:
-            self.start()
+        # Also then: a byte that arrives at the same moment ends the wait before the limit does.
+        self.start()
 
 
 class Turns:

@@ -87,7 +87,7 @@ async def test_a_killed_node_is_passed_over(outsider: Outsider, nodes: Cluster) 
 async def test_a_body_that_nginx_does_not_take_is_refused_in_the_apis_words(
     outsider: Outsider, path: str, size: int
 ) -> None:
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
 
     error = refused(await exchange(outsider.url, head + b"{", within_s=3), 413)
 
@@ -97,14 +97,14 @@ async def test_a_body_that_nginx_does_not_take_is_refused_in_the_apis_words(
 @pytest.mark.parametrize(
     ("request_bytes", "status", "code"),
     [
-        (b"GET /\x01 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "invalid_http"),
+        (b"GET /\x01 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "invalid_http"),
         (b"GET / HTTP/1.1\r\n\r\n", 400, "invalid_http"),
         (b"rubbish\r\n\r\n", 400, "invalid_http"),
-        (b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", 405, "method_not_allowed"),
-        (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "head_too_large"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 40_000 + b"\r\n\r\n", 431, "head_too_large"),
-        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: odd\r\n\r\n", 400, "invalid_http"),
-        (b"GET / HTTP/3.0\r\nHost: x\r\n\r\n", 400, "invalid_http"),
+        (b"TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, "method_not_allowed"),
+        (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, "head_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 40_000 + b"\r\n\r\n", 431, "head_too_large"),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: odd\r\n\r\n", 400, "invalid_http"),
+        (b"GET / HTTP/3.0\r\nHost: localhost\r\n\r\n", 400, "invalid_http"),
     ],
 )
 async def test_what_nginx_refuses_by_itself_is_json(
@@ -116,7 +116,7 @@ async def test_what_nginx_refuses_by_itself_is_json(
 
 
 async def test_one_address_has_so_many_requests_at_once(outsider: Outsider) -> None:
-    half = b"POST /v1/generations HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"
+    half = b"POST /v1/generations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
     async with contextlib.AsyncExitStack() as open_ones:
         for _ in range(CONNECTIONS_MAX):
             _, writer = await open_ones.enter_async_context(raw_connection(outsider.url))

@@ -57,9 +57,9 @@ async def flooded(url: str, start: bytes, count: int = 2 * FILES) -> AsyncIterat
 
 STARTS = {
     "nothing": b"",
-    "half a head": b"GET /livez HTTP/1.1\r\nHost: x\r\nX: ",
-    "one request": b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a body that never comes": b"POST /v1/generations HTTP/1.1\r\nHost: x\r\n"
+    "half a head": b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ",
+    "one request": b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a body that never comes": b"POST /v1/generations HTTP/1.1\r\nHost: localhost\r\n"
     b"Content-Type: application/json\r\nContent-Length: 99\r\n\r\n",
     "a bad handshake": handshake("http://x", {"Content-Length": "5"}),
 }
@@ -101,7 +101,7 @@ async def test_where_all_are_in_use_a_newcomer_is_told_so(outsider: Outsider) ->
     async with flooded(outsider.url, handshake("http://x", bearer), FILES):
 
         async def refused() -> bytes:
-            received = await exchange(outsider.url, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            received = await exchange(outsider.url, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             return received if received.startswith(b"HTTP/1.1 503 ") else b""
 
         head, _, body = (await until(refused, 10, "a full node")).partition(b"\r\n\r\n")

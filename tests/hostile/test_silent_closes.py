@@ -206,7 +206,7 @@ async def test_handshakes_with_a_body_take_nothing_from_others(api: Outsider, bo
         assert (await api.get("/livez")).status == 200
 
 
-GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 async def test_what_waits_before_a_refused_request_is_answered_first(node: Role) -> None:

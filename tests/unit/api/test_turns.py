@@ -98,6 +98,23 @@ async def test_a_peer_that_is_too_slow_loses_its_turn() -> None:
     assert "4096 bytes a second" in caught.value.message
 
 
+async def test_a_byte_at_the_moment_of_the_limit_does_not_end_the_watch(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait for that byte ends before its limit does, and the next wait has a limit, too."""
+    monkeypatch.setattr(turns, "LOOK_S", 10.0)
+    async with Turns(1, 1).turn("ann") as turn:
+        turn._waited_s = pace.WINDOW_S
+        monkeypatch.setattr(turns, "LOOK_S", 0.01)
+        async with turn.waiting():
+            turn._look()  # slow: the limit is now, and the byte is there already
+        with pytest.raises(RequestError) as caught:
+            async with asyncio.timeout(2), turn.waiting():
+                await asyncio.Event().wait()
+
+    assert caught.value.status == 408
+
+
 @pytest.mark.usefixtures("quick")
 async def test_a_peer_that_is_fast_enough_keeps_it() -> None:
     moved = 0

@@ -132,7 +132,8 @@ async def test_one_that_waits_for_very_many_ends_delays_no_other(redis):
     assert late_ms > 4 * LOOKS_MAX / OWNER_LOOKS_S * 1000 * 0.5
     at_ms = await redis.zscore(keys.HOOKS_WAITING, "b")
     assert at_ms - now_ms <= 2_000
-    assert await redis.zcount(keys.HOOKS_WAITING, "-inf", at_ms) < LOOKS_MAX
+    # What was due before now has been looked at, however long the registering took here.
+    assert await redis.zcount(keys.HOOKS_WAITING, now_ms, at_ms) < LOOKS_MAX
 
 
 async def test_looks_that_are_repeated_are_spaced_too(redis):
