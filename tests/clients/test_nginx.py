@@ -102,8 +102,16 @@ async def test_a_body_that_nginx_does_not_take_is_refused_in_the_apis_words(
         (b"rubbish\r\n\r\n", 400, "invalid_http"),
         (b"TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, "method_not_allowed"),
         (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, "head_too_large"),
-        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 40_000 + b"\r\n\r\n", 431, "head_too_large"),
-        (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: odd\r\n\r\n", 400, "invalid_http"),
+        (
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 40_000 + b"\r\n\r\n",
+            431,
+            "head_too_large",
+        ),
+        (
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: odd\r\n\r\n",
+            400,
+            "invalid_http",
+        ),
         (b"GET / HTTP/3.0\r\nHost: localhost\r\n\r\n", 400, "invalid_http"),
     ],
 )

@@ -101,7 +101,9 @@ async def test_where_all_are_in_use_a_newcomer_is_told_so(outsider: Outsider) ->
     async with flooded(outsider.url, handshake("http://x", bearer), FILES):
 
         async def refused() -> bytes:
-            received = await exchange(outsider.url, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            received = await exchange(
+                outsider.url, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            )
             return received if received.startswith(b"HTTP/1.1 503 ") else b""
 
         head, _, body = (await until(refused, 10, "a full node")).partition(b"\r\n\r\n")
