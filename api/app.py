@@ -12,28 +12,29 @@ from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.ai_sdk import AiSdk, RawRoute
-from api.ai_sdk_ws import ai_sdk_socket
-from api.batches import BatchRoutes
-from api.chat import Chat
-from api.cors import Cors
-from api.deep_chat import DeepChat, deep_chat_socket
-from api.dialects.ai_sdk import ai_sdk_shape
-from api.dialects.deep_chat import deep_chat_shape
-from api.dialects.openai import openai_shape
-from api.errors import ErrorBoundary, Shape, request_error
-from api.files import Files
-from api.gate import Gate
-from api.generations import Generations
-from api.health import Health
-from api.lobe import lobe_socket
+from api.dialects.ai_sdk.fold import ai_sdk_shape
+from api.dialects.ai_sdk.routes import AiSdk, RawRoute
+from api.dialects.ai_sdk.socket import ai_sdk_socket
+from api.dialects.chat.routes import Chat
+from api.dialects.deep_chat.fold import deep_chat_shape
+from api.dialects.deep_chat.routes import DeepChat, deep_chat_socket
+from api.dialects.lobe.socket import lobe_socket
+from api.dialects.native.routes import Generations
+from api.dialects.native.socket import native_socket
+from api.dialects.openai_errors import openai_shape
+from api.dialects.responses.routes import Responses
+from api.edge.cors import Cors
+from api.edge.error_boundary import ErrorBoundary
+from api.edge.gate import Gate
+from api.edge.method_dispatch import Handler, Resource
+from api.errors import Shape, request_error
 from api.node import Node
-from api.pages import Pages
-from api.resource import Handler, Resource
-from api.responses import Responses
-from api.schedules import Schedules
-from api.sessions import Listings
-from api.ws import native_socket
+from api.pages.pages import Pages
+from api.resources.batches import BatchRoutes
+from api.resources.files import Files
+from api.resources.health import Health
+from api.resources.listings import Listings
+from api.resources.schedules import Schedules
 from shared.errors import NotFound
 
 # How errors look at and below a path, where not natively. Not at /v1/models, which native clients
@@ -65,11 +66,11 @@ def create_app(node: Node) -> ASGIApp:
 
 
 def http_routes(node: Node) -> list[StarletteRoute]:
-    generations, listings = Generations(node), Listings(node)
+    schedules = Schedules(node)
+    generations, listings = Generations(node, schedules.create), Listings(node)
     responses, batches = Responses(node), BatchRoutes(node)
     health, pages, chat = Health(node), Pages(), Chat(node)
     deep_chat, ai_sdk = DeepChat(node), AiSdk(node)
-    schedules = Schedules(node)
     files = Files(node)
     return [
         route("/v1/generations", GET=listings.generations, POST=generations.create),

@@ -11,23 +11,18 @@ answers has it. Knows nothing of generations. Source: docs/protocol.md, the stat
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Send
 
-from shared.errors import RequestError, Unavailable
+from shared.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1  # after which a client may ask again when Redis is away or the node drains
-# The scope extensions that api/http_protocol.py and api/socket_protocol.py provide.
-TRANSPORT = "tailrace.transport"
-WIRE = "tailrace.wire"
-HANDOVER = "tailrace.handover"
 
 
 class Code(NamedTuple):
@@ -97,12 +92,6 @@ def unavailable() -> RequestError:
     )
 
 
-def draining() -> RequestError:
-    return request_error(
-        "draining", "this node is stopping: ask again, another one answers", retry_after_s=1
-    )
-
-
 class ErrorBody(NamedTuple):
     """How a dialect says an error, before anything else was sent."""
 
@@ -161,99 +150,6 @@ class MethodNotAllowed(RequestError):
     def __init__(self, methods: Iterable[str]) -> None:
         self.allow = ", ".join(sorted(methods))
         super().__init__(405, "method_not_allowed", f"use one of: {self.allow}")
-
-
-class ErrorBoundary:
-    """The outermost ASGI layer: everything that escapes a handler ends here.
-
-    Expected errors become their response. Anything else is logged with its traceback and answered
-    with 500, or, after the response began, breaks the connection off.
-
-    Args:
-        on_answer: called with the first message of every answer. Here, because one layer around
-            `send` is enough for a path that carries every token.
-        hold_back: waited for before a 401.
-        shapes: how errors look at and below a path; the first that fits counts, else the native.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        on_answer: Callable[[Scope, Message], None] | None = None,
-        shapes: Sequence[tuple[str, Shape]] = (),
-        *,
-        hold_back: Callable[[Scope], Awaitable[None]] | None = None,
-    ) -> None:
-        self.app = app
-        self.hold_back = hold_back
-        self.on_answer = on_answer
-        self.shapes = shapes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        has_begun = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal has_begun
-            if not has_begun:
-                has_begun = True
-                if self.on_answer is not None:
-                    self.on_answer(scope, message)
-            await send(message)
-
-        try:
-            await self.app(scope, receive, watched_send)
-            return
-        except RequestError as exc:
-            error = exc
-        except Unavailable:
-            error = unavailable()
-        except Exception:
-            logger.exception("request failed", extra={"path": scope.get("path", "")})
-            error = request_error("internal", "a defect of this server; its log has the details")
-        except asyncio.CancelledError:
-            # The node stops and its drain time is over. uvicorn would answer 500.
-            if not has_begun and scope["type"] == "http":
-                await respond(watched_send, draining(), self._shape(scope))
-            raise
-        if error.status == 401 and self.hold_back is not None:
-            await self.hold_back(scope)
-        if scope["type"] == "websocket":
-            await self._finish_socket(scope, watched_send, error, has_begun=has_begun)
-        elif has_begun:
-            break_off(scope)
-        else:
-            await respond(watched_send, error, self._shape(scope))
-
-    def _shape(self, scope: Scope) -> Shape:
-        path = scope.get("path", "")
-        for prefix, shape in self.shapes:
-            if path == prefix or path.startswith(prefix + "/"):
-                return shape
-        return native_shape
-
-    async def _finish_socket(
-        self, scope: Scope, send: Send, error: RequestError, *, has_begun: bool
-    ) -> None:
-        """Refuse at the handshake, or close an accepted socket with the code's number."""
-        if has_begun:
-            code = CODES[error.code].close if error.code in CODES else 0
-            await send({"type": "websocket.close", "code": code or 1011, "reason": error.code})
-        elif "websocket.http.response" in scope.get("extensions", {}):
-            await respond(send, error, self._shape(scope), kind="websocket.http")
-        else:
-            await send({"type": "websocket.close", "code": 1008, "reason": error.code})
-
-
-def break_off(scope: Scope) -> None:
-    """End a response that cannot be finished, so that the client sees an error, not an end.
-
-    Raises:
-        ConnectionAbortedError: there is no transport at hand; the server then closes for us.
-    """
-    transport = scope.get("extensions", {}).get(TRANSPORT)
-    if transport is None:
-        raise ConnectionAbortedError("response broken off")
-    transport.abort()
 
 
 def _encodable(text: str) -> str:

@@ -14,31 +14,31 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.auth import Authenticator
-from api.errors import Shape, draining, error_headers, request_error
-from api.heavy_reads import HeavyReads
-from api.hub.hub import Hub
-from api.large import LargeWork, encode_json
-from api.metrics import Metrics
-from api.peer import Peers
-from api.slowing import Slowing
-from api.turns import (
+from api.edge.auth import Authenticator
+from api.edge.heavy_reads import HeavyReads
+from api.edge.metrics import Metrics
+from api.edge.slowing import Slowing
+from api.edge.transfer_limit import (
     DOWNLOADS_AT_ONCE,
     DOWNLOADS_OF_OWNER,
     UPLOADS_AT_ONCE,
     UPLOADS_OF_OWNER,
     Turns,
 )
-from shared.accept import Accepted, Acceptor, NewGeneration, queued_meta
-from shared.credentials import EVERYBODY, Identity
-from shared.errors import NotFound, RequestError, Unavailable
-from shared.files import FileStore
-from shared.ids import is_generation_id, new_generation_id
-from shared.models import Model
-from shared.outcomes import Meta
-from shared.redis_client import Client
-from shared.settings import Settings
-from shared.store import Store
+from api.errors import Shape, error_headers, request_error
+from api.hub.hub import Hub
+from api.transport.peer import Peers
+from shared.config.credentials import EVERYBODY, Identity
+from shared.config.models import Model
+from shared.config.settings import Settings
+from shared.errors import Draining, NotFound, RequestError, Unavailable
+from shared.files.store import FileStore
+from shared.log.ids import is_generation_id, new_generation_id
+from shared.log.records import Meta
+from shared.log.store import Store
+from shared.queue.accept import Accepted, Acceptor, NewGeneration, queued_meta
+from shared.redis.client import Client
+from shared.text.large import LargeWork, encode_json
 
 OPERATORS_ONLY = "this needs an operator's key: key:owner:admin in TAILRACE_API_KEYS"
 ANSWER_S = 4.0  # a request that only asks Redis is answered by then; 5 s are promised
@@ -125,7 +125,7 @@ class Node:
 
     def refuse_while_draining(self) -> None:
         if self.is_draining:
-            raise draining()
+            raise Draining()
 
     async def accept(self, new: NewGeneration, *, is_read: bool = False) -> Accepted:
         """Accept a prompt, and count it.

@@ -24,24 +24,24 @@ import uvicorn
 import uvloop
 
 from api.app import create_app
-from api.auth import Authenticator
-from api.crowd import Crowd, room_of_process
-from api.http_protocol import HttpProtocol
+from api.edge.auth import Authenticator
+from api.edge.metrics import Metrics
 from api.hub.hub import Hub
-from api.metrics import Metrics
 from api.node import Node
-from api.socket_protocol import WebSocketProtocol
-from shared.accept import Acceptor
-from shared.collector import settle
-from shared.credentials import named
+from api.transport.connection_limit import Crowd, room_of_process
+from api.transport.http import HttpProtocol
+from api.transport.websocket import WebSocketProtocol
+from shared.config.credentials import named
+from shared.config.gc_tuning import settle
+from shared.config.models import load_models
+from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
-from shared.files import FileStore
-from shared.janitor import Janitor
-from shared.models import load_models
-from shared.redis_client import ANSWER_S, check_server, connect
-from shared.resp import Line
-from shared.settings import Settings
-from shared.store import Store
+from shared.files.store import FileStore
+from shared.log.store import Store
+from shared.queue.accept import Acceptor
+from shared.queue.janitor import Janitor
+from shared.redis.client import ANSWER_S, check_server, connect
+from shared.redis.resp import Line
 
 logger = logging.getLogger(__name__)
 
@@ -164,12 +164,13 @@ def configuration(node: Node, last_s: float) -> uvicorn.Config:
         http=functools.partial(HttpProtocol, crowd=crowd),  # type: ignore[arg-type]
         ws=functools.partial(WebSocketProtocol, crowd=crowd),  # type: ignore[arg-type]
         ws_max_size=settings.body_bytes_max,
-        ws_ping_interval=None,  # the hub has all of them pinged (api/hub/socket.py)
+        ws_ping_interval=None,  # the hub has all of them pinged (api/readers/websocket_sender.py)
         ws_per_message_deflate=False,
         lifespan="off",  # the parts live around the server, not inside it
         log_config=None,
         access_log=False,  # it would show access_token
-        proxy_headers=False,  # X-Forwarded-For is read by api/peer.py, of trusted proxies only
+        # X-Forwarded-For is read by api/transport/peer.py, of trusted proxies only
+        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(last_s),

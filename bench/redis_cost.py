@@ -16,7 +16,7 @@ from redis import Redis
 from bench.support.answer import Answer, new_answers
 from bench.support.stage import Stage
 from bench.support.table import Contest, Row
-from shared import keys
+from shared.redis import keys
 from tests.support.processes import Role
 
 GOALS = {"commands sent to it": 0.7, "its CPU, µs": 6.0, "bytes kept in the log": 70.0}

@@ -17,18 +17,18 @@ from typing import Any, NamedTuple
 import aiohttp
 from redis.exceptions import ResponseError
 
-from api.auth import Authenticator
-from api.peer import Peers
-from cli.privacy import open_directories
-from cli.private_server import VERSION_MIN, find_server, parse_version, server_version
-from shared.credentials import KEY_CHARACTERS_MIN, named
+from api.edge.auth import Authenticator
+from api.transport.peer import Peers
+from cli.up.privacy import open_directories
+from cli.up.private_server import VERSION_MIN, find_server, parse_version, server_version
+from shared.config.credentials import KEY_CHARACTERS_MIN, named
+from shared.config.models import Model, load_models
+from shared.config.settings import Settings
 from shared.errors import ConfigurationError, FilesUnavailable, Unavailable
-from shared.models import Model, load_models
-from shared.objects import ObjectStore, directory_of, existing_part, free_bytes_at
-from shared.plain_text import plain_line
-from shared.redaction import redact
-from shared.redis_client import Client, connect, translated
-from shared.settings import Settings
+from shared.files.objects import ObjectStore, directory_of, existing_part, free_bytes_at
+from shared.redis.client import Client, connect, translated
+from shared.text.plain_text import plain_line
+from shared.text.redaction import redact
 
 PYTHON_MIN = (3, 11)
 MODELS_ANSWER_S = 3.0

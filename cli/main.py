@@ -15,13 +15,13 @@ import resource
 import sys
 from collections.abc import Callable, Sequence
 
-from cli import lifeline
-from cli.privacy import UMASK
-from shared import logs
+from cli.up import lifeline
+from cli.up.privacy import UMASK
+from shared.config import logs
+from shared.config.settings import Settings
 from shared.errors import ConfigurationError
-from shared.plain_text import plain_line
-from shared.redaction import redact
-from shared.settings import Settings
+from shared.text.plain_text import plain_line
+from shared.text.redaction import redact
 
 EXIT_CONFIGURATION = 2
 EXIT_INTERRUPTED = 130  # as a shell reports SIGINT
@@ -54,14 +54,14 @@ def run(args: argparse.Namespace) -> int:
     """
     settings = with_flags(Settings.from_env(), args)
     if args.command == "api" and args.processes != 1:
-        from cli.nodes import nodes
+        from cli.up.nodes import nodes
 
         return nodes(settings, args.processes)
     if args.command in ROLES:
         return run_role(settings, args)
     if args.command == "up":
-        from api.auth import Authenticator
-        from cli.up import up
+        from api.edge.auth import Authenticator
+        from cli.up.up import up
 
         Authenticator.from_settings(settings)  # one line from here instead of one from every node
         os.umask(UMASK)
@@ -71,14 +71,14 @@ def run(args: argparse.Namespace) -> int:
 
         return doctor(settings)
     if args.command == "bench":
-        from cli.bench import bench
+        from cli.client.bench import bench
 
         return bench(settings, args)
     if args.command == "batch":
-        from cli.batch import batch
+        from cli.client.batch import batch
 
         return batch(settings, args)
-    from cli import terminal
+    from cli.client import terminal
 
     command: Callable[[Settings, argparse.Namespace], int] = getattr(terminal, args.command)
     return command(settings, args)

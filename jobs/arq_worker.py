@@ -23,8 +23,8 @@ from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
 from jobs.source import Job
-from shared.redis_client import ANSWER_S, CONNECT_S, make_cancellable
-from shared.settings import Settings
+from shared.config.settings import Settings
+from shared.redis.client import ANSWER_S, CONNECT_S, make_cancellable
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from shared.addresses import is_public
+from shared.text.addresses import is_public
 
 ATTEMPT_S = 15.0
 CONNECT_S = 5.0

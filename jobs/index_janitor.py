@@ -11,8 +11,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from shared import keys
-from shared.redis_client import Client, translated
+from shared.redis import keys
+from shared.redis.client import Client, translated
 
 STEPS = 200  # in one round, of `COUNT` keys each
 COUNT = 500

@@ -4,7 +4,7 @@ Some minutes apart, one process at a time (arq sees to that), everything that a 
 leave behind: files and their records, parts of batches that are gone, consumers of workers that are
 gone, entries of indexes whose generation is gone, schedules and webhooks that no index names. Each
 finding is counted. Every step may be repeated and may race with any other. What must happen within
-seconds is the backstop's (shared/janitor.py).
+seconds is the backstop's (shared/queue/janitor.py).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from arq.cron import CronJob
 from redis.exceptions import ResponseError
 
 from jobs.index_janitor import IndexJanitor
-from shared import keys
-from shared.batches import Batches
-from shared.counts import count
+from shared.batches.record import Batches
+from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.file_sweep import ORPHAN_S, sweep_files
-from shared.files import FileStore
-from shared.redis_client import Client, translated
-from shared.scripts import Scripts
-from shared.settings import Settings
+from shared.files.store import FileStore
+from shared.files.sweep import ORPHAN_S, sweep_files
+from shared.redis import keys
+from shared.redis.client import Client, translated
+from shared.redis.counts import count
+from shared.redis.scripts import Scripts
 
 log = logging.getLogger(__name__)
 

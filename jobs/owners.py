@@ -14,8 +14,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from shared.credentials import ANONYMOUS, read_keys
-from shared.settings import Settings
+from shared.config.credentials import ANONYMOUS, read_keys
+from shared.config.settings import Settings
 
 log = logging.getLogger(__name__)
 

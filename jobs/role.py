@@ -26,18 +26,18 @@ from jobs.owners import Owners
 from jobs.schedules import Firings, generations
 from jobs.source import Source
 from jobs.webhooks import Webhooks
-from shared import keys
-from shared.accept import Acceptor
-from shared.batches import Batches
+from shared.batches.record import Batches
+from shared.config.logs import configure
+from shared.config.models import load_models
+from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.files import FileStore
-from shared.janitor import Janitor
-from shared.logs import configure
-from shared.models import load_models
-from shared.redis_client import Client, check_server, connect, translated
-from shared.schedules import Schedules
-from shared.settings import Settings
-from shared.store import Store
+from shared.files.store import FileStore
+from shared.later.schedules import Schedules
+from shared.log.store import Store
+from shared.queue.accept import Acceptor
+from shared.queue.janitor import Janitor
+from shared.redis import keys
+from shared.redis.client import Client, check_server, connect, translated
 
 log = logging.getLogger(__name__)
 

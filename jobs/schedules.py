@@ -13,16 +13,16 @@ from typing import Any
 
 from arq.worker import Function, func
 
-from api.body import parse_new_generation
+from api.intake.body import parse_new_generation
 from jobs.owners import HOLD_S, Owners
 from jobs.source import Job
-from shared.accept import Acceptor
-from shared.counts import count
+from shared.config.models import Model
+from shared.config.settings import Settings
 from shared.errors import RequestError, Unavailable
-from shared.models import Model
-from shared.schedules import Schedule, Schedules
-from shared.settings import Settings
-from shared.store import Store
+from shared.later.schedules import Schedule, Schedules
+from shared.log.store import Store
+from shared.queue.accept import Acceptor
+from shared.redis.counts import count
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from itertools import chain, zip_longest
 from typing import NamedTuple, TypeVar
 
-from shared import keys
 from shared.errors import Unavailable
-from shared.redis_client import Client, translated
-from shared.scripts import Call, Scripts
+from shared.redis import keys
+from shared.redis.client import Client, translated
+from shared.redis.scripts import Call, Scripts
 
 OWNERS_MAX = 50  # looked at in one turn, the longest waiting first
 HOSTS_MAX = 100  # of all of them; of one that is alone

@@ -1,9 +1,10 @@
 """Ends that nobody has noted: looked for among those that a webhook waits for.
 
-Whoever writes an end notes it (`forget` in shared/queue.py), unless he dies before he can; and the
-ends of other kinds than generations are found here alone. What was registered and never accepted is
-dropped; what was there and is gone is told as lost. The looks of one owner are spaced
-(`OWNER_LOOKS_S` in shared/webhooks.py), so that one who waits for very many holds up nobody else.
+Whoever writes an end notes it (`forget` in shared/queue/lanes.py), unless he dies before he can;
+and the ends of other kinds than generations are found here alone. What was registered and never
+accepted is dropped; what was there and is gone is told as lost. The looks of one owner are spaced
+(`OWNER_LOOKS_S` in shared/later/webhooks.py), so that one who waits for very many holds up nobody
+else.
 """
 
 from __future__ import annotations
@@ -11,11 +12,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from shared import keys
 from shared.errors import NotFound
-from shared.redis_client import Client, translated
-from shared.scripts import Scripts
-from shared.webhooks import (
+from shared.later.webhooks import (
     Event,
     Record,
     Webhook,
@@ -26,6 +24,9 @@ from shared.webhooks import (
     read_record,
     read_told,
 )
+from shared.redis import keys
+from shared.redis.client import Client, translated
+from shared.redis.scripts import Scripts
 
 LOOK_AGAIN_S = 30.0  # at what has not ended yet, where somebody ought to note its end
 LOOK_FOR_S = 2.0  # where nobody does: kinds that have a finder

@@ -1,7 +1,7 @@
 """Webhooks: tells receivers of ends, each at least once, over hours if it must be.
 
-What is due stands in Redis (shared/webhooks.py) and is taken for one attempt at a time under a
-lease: a process that is killed in the middle of one leaves it due again. Owners are looked at in
+What is due stands in Redis (shared/later/webhooks.py) and is taken for one attempt at a time under
+a lease: a process that is killed in the middle of one leaves it due again. Owners are looked at in
 turn, then the hosts of each (jobs/webhook_due.py); only a few attempts are under way to any host,
 and of any owner (jobs/webhook_slots.py), so that receivers that do not answer hold up no others. No
 line of a log holds a URL or a secret: the host must do.
@@ -25,13 +25,13 @@ from jobs.source import Job
 from jobs.webhook_due import TO_ONE_HOST_MAX, DueHooks
 from jobs.webhook_ends import Ends, Finder
 from jobs.webhook_slots import Experience, Hope, Slots
-from shared import keys
-from shared.counts import count
+from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.redis_client import Client, clock_ms, translated
-from shared.scripts import Scripts
-from shared.settings import Settings
-from shared.webhooks import Webhook, read_record, signed
+from shared.later.webhooks import Webhook, read_record, signed
+from shared.redis import keys
+from shared.redis.client import Client, clock_ms, translated
+from shared.redis.counts import count
+from shared.redis.scripts import Scripts
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@
         * TooLarge              a file beyond its limit
         * OwnerFilesFull        its owner keeps as much as one owner may
         * StorageFull           the disk of the files has too little room
+        * Draining              this process stops: another one answers
     * BackendError              a model backend failed; the attempt is over
     * LeaseLost                 somebody else runs this batch, or nobody need; leaves no job
     * Unavailable               Redis cannot be reached or refuses; repeating is safe
@@ -21,7 +22,7 @@ docs/protocol.md.
 
 from __future__ import annotations
 
-from shared.redaction import redact
+from shared.text.redaction import redact
 
 QUOTED_CHARACTERS_MAX = 4_000  # of what a backend says: enough for a credential to end in it
 MESSAGE_CHARACTERS_MAX = 600  # of a backend's error, as clients see it
@@ -107,6 +108,19 @@ class StorageFull(RequestError):
             "operator",
             retryable=True,
             retry_after_s=60,
+        )
+
+
+class Draining(RequestError):
+    """This process stops and takes nothing new; another one answers."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            503,
+            "draining",
+            "this node is stopping: ask again, another one answers",
+            retryable=True,
+            retry_after_s=1,
         )
 
 

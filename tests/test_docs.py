@@ -20,16 +20,16 @@ from typing import Any, get_args
 
 import pytest
 
+from api.edge.metrics import Metrics
 from api.errors import CODES
 from api.hub.statistics import HubStatistics
-from api.metrics import Metrics
-from api.openapi import DOCUMENT
+from api.pages.openapi.document import DOCUMENT
 from cli.main import build_parser
-from shared import events
-from shared.counts import WHAT
+from shared.config.settings import NOT_YET, PREFIX, Settings
 from shared.errors import TailraceError
-from shared.queue import Presence
-from shared.settings import NOT_YET, PREFIX, Settings
+from shared.log import events
+from shared.queue.lanes import Presence
+from shared.redis.counts import WHAT
 from tests.support.processes import Cluster
 from tests.support.sse import SseParser
 from workers.worker import Worker
@@ -41,7 +41,7 @@ PAGES = [
 ]
 PACKAGES = ("api", "workers", "shared", "jobs", "cli")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-SCRIPTS = sorted((ROOT / "shared" / "scripts").glob("*.lua"))
+SCRIPTS = sorted((ROOT / "shared" / "redis" / "scripts").glob("*.lua"))
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 HEADING = re.compile(r"^#+ (.+)$", re.M)

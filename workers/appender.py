@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from shared.errors import Unavailable
-from shared.outcomes import Append, Moved, Writing
-from shared.store import Store
+from shared.log.records import Append, Moved, Writing
+from shared.log.store import Store
 from workers.outbox import Outbox, Restore
 
 GATHER_S = 0.004

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from shared.events import AnyEvent, Progress, Reset, Start, Token, Usage, decode
-from shared.models import Model
-from shared.outcomes import Entry
-from shared.request import Request
+from shared.config.models import Model
+from shared.log.events import AnyEvent, Progress, Reset, Start, Token, Usage, decode
+from shared.log.records import Entry
+from shared.log.request import Request
 from workers.backends.contract import is_plain as is_continuable
 
 

@@ -10,12 +10,12 @@ import signal
 import socket
 import sys
 
-from shared.collector import settle
+from shared.config.gc_tuning import settle
+from shared.config.logs import configure
+from shared.config.models import load_models
+from shared.config.settings import Settings
 from shared.errors import ConfigurationError
-from shared.logs import configure
-from shared.models import load_models
-from shared.redis_client import connect
-from shared.settings import Settings
+from shared.redis.client import connect
 from workers.backends import build_backends
 from workers.worker import Worker
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.errors import Unavailable
-from shared.events import AnyEvent, End, Reasoning, Status, Token, encode
-from shared.ids import START, EventId
-from shared.outcomes import (
+from shared.log.events import AnyEvent, End, Reasoning, Status, Token, encode
+from shared.log.ids import START, EventId
+from shared.log.records import (
     Append,
     Behind,
     Ended,

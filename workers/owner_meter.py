@@ -8,12 +8,12 @@ Knows no queue and no backend.
 
 from __future__ import annotations
 
-from shared import owner_bytes
 from shared.errors import BackendError, Unavailable
-from shared.outcomes import Begun
-from shared.owner_bytes import ENDED_AT, SCRIPT, Kept, request_bytes
-from shared.scripts import Call
-from shared.store import Store
+from shared.log import owner_bytes
+from shared.log.owner_bytes import ENDED_AT, SCRIPT, Kept, request_bytes
+from shared.log.records import Begun
+from shared.log.store import Store
+from shared.redis.scripts import Call
 
 STEP_BYTES = 65_536  # of a log; so much of each answer that runs may be uncounted
 

@@ -14,13 +14,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
+from shared.config.models import Model
 from shared.errors import BackendError, Unavailable
-from shared.events import Counts, End, Reset, Token, Usage
-from shared.ids import START, EventId
-from shared.models import Model
-from shared.outcomes import Absent, Begun, Ended, Entry, Held, Released, failed
-from shared.queue import Delivery, Ticket
-from shared.request import Request, decode_request
+from shared.log.events import Counts, End, Reset, Token, Usage
+from shared.log.ids import START, EventId
+from shared.log.records import Absent, Begun, Ended, Entry, Held, Released, failed
+from shared.log.request import Request, decode_request
+from shared.queue.lanes import Delivery, Ticket, put_back
 from workers.backends import Finish, Item
 from workers.continuation import plan
 from workers.outbox import Outbox
@@ -354,7 +354,7 @@ class Run:
             return type(outcome).__name__.lower()
         if error is None:
             self.tools.counters["handed_over"] += 1
-            await store.put_back(self.id, self.ticket.priority, self.ticket.model)
+            await put_back(store, self.id, self.ticket.priority, self.ticket.model)
         else:
             pause_ms = _pause_ms(outcome, error, self.tools.settings.queue_wait_s)
             await queue.try_later(self.ticket, await store.now_ms() + pause_ms)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from shared.events import Token
-from shared.outcomes import Begun
+from shared.log.events import Token
+from shared.log.records import Begun
 
 
 @dataclass(slots=True)

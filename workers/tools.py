@@ -7,10 +7,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.models import Model
-from shared.queue import Queue
-from shared.settings import Settings
-from shared.store import Store
+from shared.config.models import Model
+from shared.config.settings import Settings
+from shared.log.store import Store
+from shared.queue.lanes import Queue
 from workers.appender import Appender
 from workers.backends import Backend
 

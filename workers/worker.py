@@ -15,19 +15,28 @@ from collections.abc import Mapping
 
 from redis.exceptions import RedisError
 
-from shared import keys, logs
+from shared.config import logs
+from shared.config.models import Model
+from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.models import Model
-from shared.outcomes import Ok
-from shared.queue import LATER_PER_SWEEP, Delivery, Presence, Queue, Ticket, batch_slots_max
-from shared.redis_client import ANSWER_S, Client, check_server
-from shared.resp import Line
-from shared.settings import Settings
-from shared.store import Store
+from shared.log.records import Ok
+from shared.log.store import Store
+from shared.queue.lanes import (
+    LATER_PER_SWEEP,
+    Delivery,
+    Presence,
+    Queue,
+    Ticket,
+    batch_slots_max,
+    put_back,
+)
+from shared.redis import keys
+from shared.redis.client import ANSWER_S, Client, check_server
+from shared.redis.resp import Line
 from workers.appender import Appender
 from workers.backends import Backend
 from workers.run import Run
-from workers.share import lanes_to_wait_on, rounds
+from workers.slots import lanes_to_wait_on, rounds
 from workers.tools import Takeover, Tools
 
 log = logging.getLogger(__name__)
@@ -243,7 +252,7 @@ class Worker:
         return batch >= batch_slots_max(slots)
 
     async def _put_back(self, delivery: Delivery, ticket: Ticket, lane: str) -> None:
-        await self.store.put_back(ticket.id, ticket.priority, ticket.model, lane=lane)
+        await put_back(self.store, ticket.id, ticket.priority, ticket.model, lane=lane)
         await self.queue.acknowledge(delivery)
 
     async def _run(self, run: Run) -> None:

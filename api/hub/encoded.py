@@ -12,11 +12,11 @@ from __future__ import annotations
 import bisect
 from array import array
 
-from api.dialects.fold import FRAME_END, Dialect, Fold
 from api.hub.feed import Feed
-from api.large import FOLD_BYTES_MAX
-from shared.ids import EventId
-from shared.outcomes import Meta
+from shared.log.fold import FRAME_END, Dialect, Fold
+from shared.log.ids import EventId
+from shared.log.records import Meta
+from shared.text.large import FOLD_BYTES_MAX
 
 ENCODE_ENTRIES_MAX = 1_000  # per call: about a millisecond
 SLICE_BYTES_MAX = 65_536

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.hub.frame import Entry, Frame
-from shared.ids import START, EventId
+from shared.log.ids import START, EventId
 
 _new_id = tuple.__new__  # a NamedTuple's own constructor is one of Python's: twice the price
 END_PREFIX = b'{"type":"end"'

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.ids import EventId, parse_event_id
+from shared.log.ids import EventId, parse_event_id
 
 Entry = tuple[EventId, bytes]
 

@@ -16,22 +16,21 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from api.errors import draining
+from api.hub.contracts import Beating, Connection, Counters, Outcome, Reader, Slowable, Stay
 from api.hub.feed import State
-from api.hub.live import Listener, Live, LiveConnection, OpenConnection
-from api.hub.looks import Looks
+from api.hub.live_connection import Listener, Live, LiveConnection, OpenConnection
+from api.hub.meta_lookup import Looks
 from api.hub.probe import Probe
 from api.hub.pump import Pump, Sink
-from api.hub.reader import Beating, Connection, Counters, Outcome, Reader, Slowable, Stay
 from api.hub.relay import Relay
 from api.hub.statistics import HubStatistics
+from api.hub.timer_wheel import Wheel
 from api.hub.upkeep import TICK_S, Upkeep
-from api.hub.wheel import Wheel
-from shared import keys
-from shared.errors import Expired, NotFound, Unavailable
-from shared.outcomes import Meta
-from shared.settings import Settings
-from shared.store import Store
+from shared.config.settings import Settings
+from shared.errors import Draining, Expired, NotFound, Unavailable
+from shared.log.records import Meta
+from shared.log.store import Store
+from shared.redis import keys
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +153,7 @@ class Hub:
             Unavailable: its log cannot be read now.
         """
         if self.is_draining:
-            raise draining()
+            raise Draining()
         if meta.status == "sealed":
             raise NotFound()
         relay = self._find(meta)

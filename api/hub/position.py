@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 
 from api.hub.feed import Feed, IdIndex
-from shared.ids import START, EventId
+from shared.log.ids import START, EventId
 
 WAIT_S = 2.0  # for an entry above the top to come back, before the reset
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import enum
 
-from shared.ids import START, EventId
-from shared.outcomes import ENDED, Top
+from shared.log.ids import START, EventId
+from shared.log.records import ENDED, Top
 
 ABSENT_S = 10.0  # absent this long, while Redis answered: sealed
 STEP_S_MAX = 3.0  # between two answers; a longer silence is not counted as absence

@@ -15,18 +15,18 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from api.dialects.fold import Dialect
-from api.hub.audience import Audience, Host
+from api.hub.broadcast import Audience, Host
+from api.hub.contracts import Outcome, Reader
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import Entry, FrameInvalid, Notice, parse_frame
-from api.hub.reader import Outcome, Reader
 from api.hub.recheck import Recheck
-from api.hub.runs import Runs
+from api.hub.token_runs import Runs
 from shared.errors import Unavailable
-from shared.ids import START
-from shared.outcomes import Meta
-from shared.store import Store
+from shared.log.fold import Dialect
+from shared.log.ids import START
+from shared.log.records import Meta
+from shared.log.store import Store
 
 logger = logging.getLogger(__name__)
 

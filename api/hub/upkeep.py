@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
-from api.dialects.native import LOST
-from api.hub.reader import Outcome
+from api.hub.contracts import Beating, Connection, Counters, Outcome, Reader, Slowable, Stay
+from api.hub.live_connection import Live
+from api.hub.probe import Probe
 from api.hub.recheck import Verdict
 from api.hub.relay import Relay
-from shared import keys
+from api.hub.timer_wheel import Wheel
+from shared.config.settings import Settings
 from shared.errors import Unavailable
-
-if TYPE_CHECKING:
-    from api.hub.hub import Hub
+from shared.log.event_bytes import LOST
+from shared.log.store import Store
+from shared.queue.lanes import requeue
+from shared.redis import keys
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +36,44 @@ LINGER_S = 10.0  # an unfinished copy that nobody reads is kept this long
 RENEW_S = 3.0
 
 
+class Upkept(Protocol):
+    """The state of a hub that its timer looks at and changes (api/hub/hub.py).
+
+    Attributes:
+        relays: the copies that the node holds, by generation id.
+        connections: everybody who reads, with the time at which each has stayed long enough.
+        blocked: sinks whose write waits.
+        places: readers whose place could not be decided yet.
+        heartbeats: who is to be sent a sign of life, and when.
+        now: the hub's clock, s.
+        wall_ms: time since 1970, ms.
+    """
+
+    store: Store
+    settings: Settings
+    node: str
+    relays: dict[str, Relay]
+    connections: dict[Connection, Stay]
+    counters: Counters
+    probe: Probe
+    live: Live
+    blocked: set[Slowable]
+    places: list[Reader]
+    heartbeats: Wheel[Beating]
+    now: Callable[[], float]
+    wall_ms: Callable[[], int]
+
+    def spawn(self, errand: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None: ...
+
+    def close(self, relay: Relay) -> None: ...
+
+    def stop_listening(self, relay: Relay) -> None: ...
+
+
 class Upkeep:
     """The hub's timer. Tests call `tick` with a time of their own."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Upkept) -> None:
         self._hub = hub
         self._second_at = 0.0
         self._under_way: set[str] = set()
@@ -192,7 +229,7 @@ class Upkeep:
             case Verdict.GONE:
                 relay.declare_gone()
             case Verdict.REQUEUE:
-                await self._hub.store.requeue(relay.generation_id, relay.meta.priority)
+                await requeue(self._hub.store, relay.generation_id, relay.meta.priority)
 
     def _lost(self, relay: Relay) -> None:
         logger.error("generation lost", extra={"generation_id": relay.generation_id})

@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from shared import keys
+from shared.redis import keys
 from tests.support.processes import ROOT
 from tests.support.redis_server import free_port
 from tests.support.spawn import kill_group, spawn

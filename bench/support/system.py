@@ -17,7 +17,7 @@ import aiohttp
 
 from bench.support import cpu
 from bench.support.answer import MODEL, Answer
-from shared import keys
+from shared.redis import keys
 from tests.support.processes import Role
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.wait import until

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
-from shared.events import End, Token, encode
-from shared.ids import new_generation_id
-from shared.outcomes import Ok
-from shared.redis_client import connect
-from shared.settings import Settings
-from shared.store import Store
+from shared.config.settings import Settings
+from shared.log.events import End, Token, encode
+from shared.log.ids import new_generation_id
+from shared.log.records import Ok
+from shared.log.store import Store
+from shared.redis.client import connect
 from tests.support.generation import FIELDS, Holder
 
 BATCH = 64  # entries in one call, as a worker's

@@ -11,9 +11,9 @@ import hashlib
 
 import msgspec
 
-from api.strict_json import mend_surrogates
+from api.intake.strict_json import mend_surrogates
 from jobs.batch.splitter import InputLine
-from shared.batches import LINES_MAX
+from shared.batches.record import LINES_MAX
 
 COMPLAINTS_MAX = 100  # then it is not read any further
 CUSTOM_ID_CHARACTERS_MAX = 512

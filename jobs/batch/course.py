@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from api.log_reader import read_log
 from jobs.batch.check import decode_line
 from jobs.batch.flight import PAUSE_S_MAX, Aloft, Flight, pause_of, window_of
 from jobs.batch.gathering import Gathering
@@ -30,13 +29,15 @@ from jobs.batch.result import (
     refused,
 )
 from jobs.batch.tools import Tools
-from shared.batch_input import fetch
-from shared.batch_lease import BatchLease, Flying
-from shared.batches import Batch, parts_prefix
-from shared.files import FileRecord
-from shared.ids import EventId
-from shared.outcomes import Meta
-from shared.queue import running_of, workers_seen
+from shared.batches.input import fetch
+from shared.batches.lease import BatchLease, Flying
+from shared.batches.record import Batch, parts_prefix
+from shared.files.store import FileRecord
+from shared.log.ids import EventId
+from shared.log.log_reader import read_log
+from shared.log.records import Meta
+from shared.queue.endings import cancel_many
+from shared.queue.lanes import running_of, workers_seen
 
 TAKE_LINES, TAKE_BYTES = 64, 4_194_304  # at once
 ASK_LINES = 64
@@ -129,7 +130,7 @@ class Course:
         What was not done leaves without a result, or has expired.
         """
         ids = [one.generation_id for one in self.flight.open()]
-        await self.tools.store.cancel_many(ids)
+        await cancel_many(self.tools.store, ids)
         until_s = time.monotonic() + LEAVE_S
         while ids and time.monotonic() < until_s:
             await asyncio.sleep(PAUSE_S_MAX)

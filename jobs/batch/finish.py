@@ -13,12 +13,12 @@ import msgspec
 
 from jobs.batch.check import Complaint
 from jobs.batch.tools import Tools
-from shared.batch_lease import BatchLease
-from shared.batches import KEPT_S, OUTPUT_BYTES_MAX, Batch, parts_prefix
+from shared.batches.lease import BatchLease
+from shared.batches.record import KEPT_S, OUTPUT_BYTES_MAX, Batch, parts_prefix
 from shared.errors import LeaseLost
-from shared.events import End
-from shared.ids import derived_id
-from shared.outcomes import failed
+from shared.log.events import End
+from shared.log.ids import derived_id
+from shared.log.records import failed
 
 log = logging.getLogger(__name__)
 

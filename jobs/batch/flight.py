@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shared.accept import NewGeneration
-from shared.batch_lease import Flying
-from shared.outcomes import ENDED
-from shared.queue import Presence, batch_slots_max
+from shared.batches.lease import Flying
+from shared.log.records import ENDED
+from shared.queue.accept import NewGeneration
+from shared.queue.lanes import Presence, batch_slots_max
 
 WINDOW_MIN, WINDOW_MAX = 8, 512
 FLIGHT_BYTES_MAX = 33_554_432  # of lines, whose bodies Redis holds as long as they are here

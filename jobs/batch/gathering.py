@@ -7,9 +7,9 @@ Redis. So each line stands in the output once, whoever dies between.
 from __future__ import annotations
 
 from jobs.batch.result import Result
-from shared.batch_lease import Commit, Flying, flight_words, letter
-from shared.batches import DeadLetter
-from shared.events import Data, Progress, encode
+from shared.batches.lease import Commit, Flying, flight_words, letter
+from shared.batches.record import DeadLetter
+from shared.log.events import Data, Progress, encode
 
 RESULTS_MAX = 250
 BYTES_MAX = 4_194_304

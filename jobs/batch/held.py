@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from jobs.owners import HOLD_S
-from shared.batches import Standing
+from shared.batches.record import Standing
 
 
 class HeldBatches:

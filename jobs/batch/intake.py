@@ -13,8 +13,8 @@ from contextlib import aclosing
 
 from jobs.batch.check import LINE_BYTES_MAX, LINE_FRAME_BYTES
 from jobs.batch.splitter import InputLine, LineSplitter
-from shared.files import FileRecord, FileStore
-from shared.settings import Settings
+from shared.config.settings import Settings
+from shared.files.store import FileRecord, FileStore
 
 SLICE_BYTES = 16_384
 

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from api.body import new_generation, parse_new_generation, read_object, wrong
-from api.chat import parse_chat
-from api.responses_body import parse_response
-from api.start import Asked
+from api.dialects.chat.request import parse_chat
+from api.dialects.responses.request import parse_response
+from api.intake.asked import Asked
+from api.intake.body import new_generation, parse_new_generation, read_object, wrong
 from jobs.batch.check import decode_line
-from shared.accept import NewGeneration
+from shared.config.models import Model
+from shared.config.settings import Settings
 from shared.errors import RequestError
-from shared.ids import derived_id
-from shared.models import Model
-from shared.settings import Settings
+from shared.log.ids import derived_id
+from shared.queue.accept import NewGeneration
 
 
 @dataclass(frozen=True, slots=True)

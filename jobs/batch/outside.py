@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from api.batch_body import batch_object, read_new_batch
-from api.batches import find_input
+from api.intake.batch_members import batch_object, find_input, read_new_batch
 from jobs.schedules import Create
 from jobs.webhook_ends import Finder
-from shared.batches import Batches
+from shared.batches.record import Batches
+from shared.config.settings import Settings
 from shared.errors import NotFound
-from shared.files import FileStore
-from shared.ids import BATCH_PREFIX
-from shared.schedules import Schedule
-from shared.settings import Settings
-from shared.webhooks import Event
+from shared.files.store import FileStore
+from shared.later.schedules import Schedule
+from shared.later.webhooks import Event
+from shared.log.ids import BATCH_PREFIX
 
 
 def scheduled_batches(batches: Batches, files: FileStore, settings: Settings) -> Create:

@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from api.dialects.chat import completion
-from api.dialects.openai import as_request_error, failure_of, openai_shape
-from api.dialects.responses import ResponsesFold
+from api.dialects.chat.fold import completion
+from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
+from api.dialects.responses.fold import ResponsesFold
 from api.errors import native_shape
-from api.snapshot import Snapshot
 from shared.errors import RequestError
-from shared.events import End, Failure
-from shared.ids import derived_id
-from shared.outcomes import Entry, Meta
+from shared.log.events import End, Failure
+from shared.log.ids import derived_id
+from shared.log.records import Entry, Meta
+from shared.log.snapshot import Snapshot
 
 NATIVE = "/v1/generations"
 TRIES_MAX = 3  # of what ends with a failure that another try can help

@@ -25,17 +25,18 @@ from jobs.batch.tools import Tools
 from jobs.batch.validation import GONE, validate
 from jobs.owners import Owners
 from jobs.source import Job
-from shared.accept import Acceptor
-from shared.batch_lease import BatchLease, Commit, log_store
-from shared.batches import Batch, Batches
+from shared.batches.lease import BatchLease, Commit, log_store
+from shared.batches.record import Batch, Batches
+from shared.config.models import load_models
+from shared.config.settings import Settings
 from shared.errors import LeaseLost, NotFound, Unavailable
-from shared.files import FileStore
-from shared.models import load_models
-from shared.outcomes import ENDED, Top
-from shared.queue import wake_jobs
-from shared.redis_client import Client
-from shared.settings import Settings
-from shared.store import Store
+from shared.files.store import FileStore
+from shared.log.records import ENDED, Top
+from shared.log.store import Store
+from shared.queue.accept import Acceptor
+from shared.queue.endings import cancel_many
+from shared.queue.lanes import wake_jobs
+from shared.redis.client import Client
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +191,7 @@ class Slice:
         """What was done is kept; what was not can neither be asked nor named."""
         flying = await self.lease.flight()
         ids = [line_generation_id(batch.id, one.line, one.tries) for one in flying]
-        await self.tools.store.cancel_many(ids)
+        await cancel_many(self.tools.store, ids)
         if flying:
             lines = [str(one.line) for one in flying]
             await self.lease.commit(Commit(name=f"{self.lease.token}-gone", done=lines))

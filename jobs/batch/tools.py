@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobs.owners import Owners
-from shared.accept import Acceptor
-from shared.batches import Batches
-from shared.files import FileStore
-from shared.models import Model
-from shared.redis_client import Client
-from shared.settings import Settings
-from shared.store import Store
+from shared.batches.record import Batches
+from shared.config.models import Model
+from shared.config.settings import Settings
+from shared.files.store import FileStore
+from shared.log.store import Store
+from shared.queue.accept import Acceptor
+from shared.redis.client import Client
 
 
 @dataclass(frozen=True, slots=True)

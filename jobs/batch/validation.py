@@ -11,11 +11,11 @@ from jobs.batch.check import Complaint, InputCheck
 from jobs.batch.gathering import progress
 from jobs.batch.intake import line_bytes_max, lines_of
 from jobs.batch.tools import Tools
-from shared.batch_lease import BatchLease, Commit
-from shared.batches import KEPT_S, Batch
+from shared.batches.lease import BatchLease, Commit
+from shared.batches.record import KEPT_S, Batch
 from shared.errors import NotFound
-from shared.events import encode
-from shared.outcomes import failed
+from shared.log.events import encode
+from shared.log.records import failed
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from shared import keys
+from shared.redis import keys
 from tests.support.node_program import NodeProgram
 from tests.support.outsider import Outsider
 from tests.support.processes import Cluster, Role

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from shared import keys
+from shared.redis import keys
 from tests.support.browser import Browser, Page, PageServer
 from tests.support.outsider import Outsider
 from tests.support.processes import Cluster

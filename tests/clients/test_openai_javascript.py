@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shared import keys
+from shared.redis import keys
 from tests.support.browser import Browser, PageServer
 from tests.support.node_program import NodeProgram
 from tests.support.npm import bundle

@@ -17,7 +17,7 @@ from typing import Any
 import openai
 import pytest
 
-from shared import keys
+from shared.redis import keys
 from tests.support.batch import by_id, chat_line, encoded, ended, rows, submit, text_of
 from tests.support.deliveries import Reading, Record, read_log
 from tests.support.history import check_record

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
-from shared import keys
+from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.scene import Playing, Scene
 from tests.support.wait import until

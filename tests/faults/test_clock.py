@@ -15,7 +15,7 @@ from functools import partial
 
 import pytest
 
-from shared import keys
+from shared.redis import keys
 from tests.support.deliveries import Closed
 from tests.support.demo import demo_body
 from tests.support.outsider import Outsider

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from shared import keys
+from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.odd_worker import CRASH_AT, DEATHS
 from tests.support.processes import Cluster, Role

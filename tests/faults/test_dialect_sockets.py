@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import websockets
 
-from shared import keys
+from shared.redis import keys
 from tests.support.outsider import Outsider, hear, hear_until, tell
 from tests.support.processes import Cluster, Role
 from tests.support.sse import SseParser

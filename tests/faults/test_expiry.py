@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 import pytest
 
-from shared import keys
+from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.processes import Cluster
 from tests.support.scene import Playing, Scene

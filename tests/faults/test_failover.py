@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from shared.events import End, Token, encode
-from shared.ids import EventId
-from shared.outcomes import Append, Begun, Ended, Entry, Fenced, Held, Lost, Ok
-from shared.redis_client import connect
-from shared.settings import Settings
-from shared.store import Store
+from shared.config.settings import Settings
+from shared.log.events import End, Token, encode
+from shared.log.ids import EventId
+from shared.log.records import Append, Begun, Ended, Entry, Fenced, Held, Lost, Ok
+from shared.log.store import Store
+from shared.redis.client import connect
 from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 

@@ -15,8 +15,8 @@ from contextlib import aclosing
 import aiohttp
 import pytest
 
-from shared import keys
-from shared.redis_client import ANSWER_S
+from shared.redis import keys
+from shared.redis.client import ANSWER_S
 from tests.support.client import Client
 from tests.support.demo import demo_body
 from tests.support.processes import Cluster, Role

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from shared import keys
+from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.scene import Scene
 from tests.support.wait import until, until_sync

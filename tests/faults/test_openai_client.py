@@ -13,7 +13,7 @@ import httpx2
 import openai
 import pytest
 
-from shared import keys
+from shared.redis import keys
 from tests.support.client import Client
 from tests.support.outsider import Outsider
 from tests.support.processes import Cluster, Role

@@ -15,7 +15,7 @@ import httpx2
 import openai
 import pytest
 
-from shared import keys
+from shared.redis import keys
 from tests.support.processes import Cluster, Role
 from tests.support.responses import Told, hear
 from tests.support.sdk import sdk

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from shared import keys
+from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.outsider import Outsider
 from tests.support.redis_server import RedisServer

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 import websockets
 
-from shared import keys
+from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.full_speed import full_speed
 from tests.support.outsider import Outsider, hear, tell

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from jobs.arq_worker import QUEUE
-from shared import keys
+from shared.redis import keys
 from tests.support.batch import CHAT, demo_line, encoded, ended
 from tests.support.jobs import DEADLINE_S, call, fired, first_dead, made, odd_cluster, plan
 from tests.support.processes import Cluster

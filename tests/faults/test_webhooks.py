@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from shared import keys
+from shared.redis import keys
 from tests.support.batch import demo_line, encoded, submit
 from tests.support.demo import demo_body
 from tests.support.jobs import DEADLINE_S, ask, call, odd_cluster

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from shared import keys
+from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.scene import Scene, gap_around
 from tests.support.wait import until

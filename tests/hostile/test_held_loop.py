@@ -1,7 +1,8 @@
 """One body of a megabyte, made to keep a node or a worker busy: how long nobody else is served.
 
 Judged by the time that the processor worked for the process, because a clock on the wall would
-measure the machine that the tests share. tests/unit/api/test_large.py says how long one step takes.
+measure the machine that the tests share. tests/unit/shared/text/test_large.py says how long one
+step takes.
 """
 
 from __future__ import annotations

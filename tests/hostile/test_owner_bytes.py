@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared import keys
+from shared.redis import keys
 from tests.hostile.conftest import QUICK, OwnCluster
 from tests.support.outsider import Answer, Outsider, hear, tell
 from tests.support.processes import Cluster

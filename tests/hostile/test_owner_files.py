@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from shared.objects import ObjectStore
-from shared.settings import Settings
+from shared.config.settings import Settings
+from shared.files.objects import ObjectStore
 from tests.support.outsider import Answer, Outsider
 from tests.support.pieces import pieces
 from tests.support.redis_server import RedisServer
@@ -138,7 +138,7 @@ async def test_a_disk_that_is_nearly_full_takes_no_upload(
 async def test_a_disk_that_fills_while_an_upload_comes_ends_it(
     served: Served, ann: Outsider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.upload_room.LOOK_BYTES", 100 * KB)
+    monkeypatch.setattr("shared.files.upload_room.LOOK_BYTES", 100 * KB)
     looks: list[int] = []
 
     async def free_bytes(self: ObjectStore) -> int:

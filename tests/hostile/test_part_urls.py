@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.settings import Settings
+from shared.config.settings import Settings
 from tests.support.outsider import Outsider, hear, tell
 from tests.support.redis_server import RedisServer
 from tests.support.served import Served, serve_here

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.settings import Settings
+from shared.config.settings import Settings
 from tests.support.outsider import Outsider
 from tests.support.raw_wire import raw_connection, stopped_connection
 from tests.support.redis_server import RedisServer
@@ -40,8 +40,8 @@ async def served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Served]:
     for name in ("WINDOW_S", "WANTED_S"):
-        monkeypatch.setattr(f"api.pace.{name}", WINDOW_S)
-    monkeypatch.setattr("api.turns.LOOK_S", 0.1)
+        monkeypatch.setattr(f"api.edge.pace.{name}", WINDOW_S)
+    monkeypatch.setattr("api.edge.transfer_limit.LOOK_S", 0.1)
     is_keyed = request.param == "keys"
     settings = Settings(
         redis_url=redis_server.url,
@@ -155,7 +155,7 @@ async def length_of(reader: asyncio.StreamReader) -> int:
 async def test_too_many_at_once_have_an_error_of_their_own(
     served: Served, bob: Outsider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.turns.WAIT_S", 0.2)
+    monkeypatch.setattr("api.edge.transfer_limit.WAIT_S", 0.2)
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(DRIPPING):
             wire = await stack.enter_async_context(raw_connection(served.url))

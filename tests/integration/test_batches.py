@@ -20,12 +20,12 @@ from jobs.batch import source as source_module
 from jobs.batch import validation as validation_module
 from jobs.batch.source import BatchSource, build_batches
 from jobs.owners import Owners
-from shared import keys
-from shared.batch_lease import BatchLease
-from shared.batches import Batch, Batches, NewBatch, parts_prefix
+from shared.batches.lease import BatchLease
+from shared.batches.record import Batch, Batches, NewBatch, parts_prefix
 from shared.errors import BackendError, Unavailable
-from shared.events import Token
-from shared.ids import new_batch_id
+from shared.log.events import Token
+from shared.log.ids import new_batch_id
+from shared.redis import keys
 from tests.support.batch import by_id, encoded, line
 from tests.support.stage import DEADLINE_S, Stage
 from tests.support.wait import until

@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
-from shared.events import End, Token
-from shared.settings import Settings
+from shared.config.settings import Settings
+from shared.log.events import End, Token
 from tests.support.deliveries import Delivery
 from tests.support.history import check_log
 from tests.support.redis_server import RedisServer

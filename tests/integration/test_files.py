@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from api import pace, turns
-from shared.objects import ObjectStore
-from shared.settings import Settings
+from api.edge import pace
+from api.edge import transfer_limit as turns
+from shared.config.settings import Settings
+from shared.files.objects import ObjectStore
 from tests.support.footprint import MB, connections, rss_bytes
 from tests.support.outsider import Outsider
 from tests.support.processes import Cluster, run_role

@@ -18,12 +18,12 @@ from jobs import arq_worker, role
 from jobs.arq_worker import QUEUE, JobsWorker
 from jobs.role import janitor_cron, sweep, work
 from jobs.source import Job
-from shared import keys
+from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.janitor import Janitor
-from shared.queue import wake_jobs
-from shared.settings import Settings
-from shared.store import Store
+from shared.log.store import Store
+from shared.queue.janitor import Janitor
+from shared.queue.lanes import wake_jobs
+from shared.redis import keys
 from tests.support.generation import ID, create
 from tests.support.wait import until
 

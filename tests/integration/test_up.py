@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.redis_guard import ask
+from cli.up.redis_guard import ask
 from tests.support.redis_server import find_binary, free_port
 from tests.support.spawn import kill_group, spawn
 from tests.support.wait import until_sync

@@ -7,15 +7,15 @@ from functools import partial
 
 import pytest
 
-from shared import keys
+from shared.config.models import Model
 from shared.errors import BackendError
-from shared.events import Counts, Token, Usage, decode
-from shared.ids import START
-from shared.models import Model
-from shared.outcomes import Begun
-from shared.queue import Queue, encode_entry, queue_depths, workers_seen
-from shared.redis_client import ANSWER_S
-from shared.store import CANCELLED
+from shared.log.events import Counts, Token, Usage, decode
+from shared.log.ids import START
+from shared.log.records import Begun
+from shared.queue.endings import CANCELLED, cancel
+from shared.queue.lanes import Queue, encode_entry, put_back, queue_depths, workers_seen
+from shared.redis import keys
+from shared.redis.client import ANSWER_S
 from tests.support.stage import DEADLINE_S, ScriptedBackend, Stage
 from tests.support.wait import until
 from workers import run as run_module
@@ -314,7 +314,7 @@ async def test_a_cancel_stops_the_backend_at_once(url):
         await stage.has_said(generation_id, "a")
         await heard(stage)
 
-        await stage.store.cancel(generation_id)
+        await cancel(stage.store, generation_id)
 
         await until(lambda: stage.backend.open == 0, 3.0, "the backend is closed")
         assert await stage.said(generation_id) == ["start", "a", "end"]
@@ -361,7 +361,7 @@ async def test_a_cancel_is_learnt_from_the_next_append(url):
 async def test_what_is_cancelled_in_the_queue_runs_nowhere(url):
     async with Stage(url, says("a")) as stage:
         cancelled = await stage.ask()
-        await stage.store.cancel(cancelled)
+        await cancel(stage.store, cancelled)
         await stage.start()
 
         other = await stage.ask()
@@ -772,7 +772,7 @@ async def test_what_is_delivered_twice_runs_once(url):
         generation_id = await stage.ask()
         await stage.has_said(generation_id, "a")
         for _ in range(4):
-            await stage.store.put_back(generation_id, "interactive", "m")
+            await put_back(stage.store, generation_id, "interactive", "m")
 
         async def looked_at():
             return await stage.redis.xlen(keys.lane("resume")) == 0

@@ -16,13 +16,14 @@ from dataclasses import replace
 from itertools import accumulate
 from random import Random
 
-from shared import keys
 from shared.errors import BackendError
-from shared.events import Token, Usage
-from shared.ids import START
-from shared.janitor import Janitor
-from shared.queue import queue_depths
-from shared.request import Request
+from shared.log.events import Token, Usage
+from shared.log.ids import START
+from shared.log.request import Request
+from shared.queue.endings import cancel
+from shared.queue.janitor import Janitor
+from shared.queue.lanes import queue_depths
+from shared.redis import keys
 from tests.support.full_speed import full_speed
 from tests.support.stage import DEADLINE_S, Stage
 from tests.support.wait import until
@@ -77,14 +78,14 @@ async def race(stage: Stage, number: int) -> str:
     request = json.dumps({"messages": [{"role": "user", "content": str(number)}]}).encode()
     generation_id = await stage.ask(request=request)
 
-    async def cancel() -> None:
+    async def cancel_once() -> None:
         moment_s = rng.choice((0.0, rng.uniform(0.0, LATEST_S)))
         await asyncio.sleep(moment_s)  # the schedule itself: nothing is waited for
-        meta = await stage.store.cancel(generation_id)
+        meta = await cancel(stage.store, generation_id)
         assert meta is not None and meta.is_ended, "after a cancel it is over"
 
     cancels = rng.choice((0, 1, 1, 1, 2, 2))
-    await asyncio.gather(*(cancel() for _ in range(cancels)))
+    await asyncio.gather(*(cancel_once() for _ in range(cancels)))
 
     async def is_over() -> bool:
         meta = await stage.store.meta(generation_id)

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from api.hub.feed import Feed
 from api.hub.frame import Entry, Frame
 from api.hub.position import Placing, Position
-from shared.ids import START, EventId
+from shared.log.ids import START, EventId
 
 LOG_MAX = 24
 READERS_MAX = 3

@@ -10,7 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from api.hub.feed import Feed, PageRequest
 from api.hub.frame import Entry, Frame
-from shared.ids import START, EventId
+from shared.log.ids import START, EventId
 from tests.stateful.test_feed import FeedMachine
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.events import stream_events
-from shared.ids import START, EventId
+from api.dialects.native.events import stream_events
+from shared.log.ids import START, EventId
 from tests.support.bench import END, GENERATION, Bench, Client, make_scope, settle
 
 OPERATIONS = st.one_of(

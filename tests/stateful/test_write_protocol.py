@@ -29,14 +29,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from shared import keys
+from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.events import End, Token
-from shared.ids import START, EventId
-from shared.outcomes import Append, Begun, Entry
-from shared.redis_client import Client, connect
-from shared.settings import Settings
-from shared.store import Store
+from shared.log.events import End, Token
+from shared.log.ids import START, EventId
+from shared.log.records import Append, Begun, Entry
+from shared.log.store import Store
+from shared.queue.endings import cancel
+from shared.redis import keys
+from shared.redis.client import Client, connect
 from tests.support.redis_server import RedisServer
 from workers.outbox import RESTORE_WITHIN_S, Outbox, Restore
 
@@ -225,7 +226,7 @@ class WriteProtocol(RuleBasedStateMachine):
     # Redis and the rest of the world
 
     def _cancel(self, name: str) -> None:
-        self.run(self.store.cancel(GENERATION))
+        self.run(cancel(self.store, GENERATION))
         self.look()
 
     @precondition(lambda self: len(self.snapshots) > 3 and self.losses < LOSSES_MAX)

@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from api.auth import Authenticator
+from api.edge.auth import Authenticator
+from api.edge.metrics import Metrics
 from api.hub.hub import Hub
-from api.hub.live import Listener
-from api.metrics import Metrics
+from api.hub.live_connection import Listener
 from api.node import Node
-from shared import keys
+from shared.config.models import load_models
+from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.events import End, Event, Token, encode
-from shared.ids import START, EventId
-from shared.models import load_models
-from shared.outcomes import Entry, Meta, Top
-from shared.settings import Settings
+from shared.log.events import End, Event, Token, encode
+from shared.log.ids import START, EventId
+from shared.log.records import Entry, Meta, Top
+from shared.redis import keys
 
 GENERATION = "gen_0000000000"
 END = End(status="completed", finish_reason="stop")

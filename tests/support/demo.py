@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.request import Request
-from workers.backends import demo
+from shared.log.request import Request
+from workers.backends.demo import backend as demo
 
 
 def demo_body(

@@ -12,12 +12,12 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from shared import keys
-from shared.events import End, Token, encode
-from shared.ids import START, EventId
-from shared.outcomes import Append, Begun, Entry, Moved, Writing
-from shared.settings import Settings
-from shared.store import Store
+from shared.config.settings import Settings
+from shared.log.events import End, Token, encode
+from shared.log.ids import START, EventId
+from shared.log.records import Append, Begun, Entry, Moved, Writing
+from shared.log.store import Store
+from shared.redis import keys
 
 ID = "gen_0123456789"
 END = encode(End("completed", "stop"))

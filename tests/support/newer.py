@@ -13,16 +13,16 @@ from typing import Any
 
 import msgspec
 
-import shared.queue
+import shared.queue.lanes
 from cli.main import main
-from shared.events import Event, Token
-from shared.models import Model
-from shared.queue import Ticket
-from shared.request import Request
-from shared.settings import Settings
+from shared.config.models import Model
+from shared.config.settings import Settings
+from shared.log.events import Event, Token
+from shared.log.request import Request
+from shared.queue.lanes import Ticket
 from workers import main as role
 from workers.backends.contract import Item
-from workers.backends.demo import DemoBackend
+from workers.backends.demo.backend import DemoBackend
 
 VERSION = 2
 EVERY = 5  # tokens
@@ -64,7 +64,7 @@ def build(
 
 
 if __name__ == "__main__":
-    shared.queue.VERSION = VERSION
-    shared.queue.decode_entry = decode_entry
+    shared.queue.lanes.VERSION = VERSION
+    shared.queue.lanes.decode_entry = decode_entry
     role.build_backends = build  # type: ignore[assignment]
     sys.exit(main())

@@ -18,8 +18,8 @@ from typing import Any
 
 import jobs.webhooks
 from jobs import role
-from shared.schedules import Firing, Schedule, Schedules
-from shared.settings import Settings
+from shared.config.settings import Settings
+from shared.later.schedules import Firing, Schedule, Schedules
 from tests.support.odd_worker import die
 
 LEASE_S = 3.0

@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 
 import api.server
-from shared.accept import Acceptor, NewGeneration
-from shared.settings import Settings
+from shared.config.settings import Settings
+from shared.queue.accept import Acceptor, NewGeneration
 from tests.support.odd_worker import die
 
 DEATHS = ("die after the key", "die after the entry", "die after the creation")

@@ -24,15 +24,15 @@ from typing import Any
 from msgspec.structs import replace
 
 import workers.worker
-from shared.events import Token
-from shared.models import Model
-from shared.outcomes import Absent, Append, Begun, Ended, Held, Writing
-from shared.request import Request
-from shared.settings import Settings
-from shared.store import Store
+from shared.config.models import Model
+from shared.config.settings import Settings
+from shared.log.events import Token
+from shared.log.records import Absent, Append, Begun, Ended, Held, Writing
+from shared.log.request import Request
+from shared.log.store import Store
 from workers import main as role
 from workers.backends.contract import Item
-from workers.backends.demo import DemoBackend
+from workers.backends.demo.backend import DemoBackend
 
 BLOCK_AT = 10  # tokens
 BLOCK_S = 2.5  # some three leases

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from shared.events import Reasoning, Token, ToolCall, Usage
+from shared.log.events import Reasoning, Token, ToolCall, Usage
 from workers.backends.contract import Finish, Item
 
 

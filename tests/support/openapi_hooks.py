@@ -18,7 +18,7 @@ from typing import Any
 
 import schemathesis
 
-from api.openapi_schedules import WHEN as WHEN_SCHEMAS
+from api.pages.openapi.schedules import WHEN as WHEN_SCHEMAS
 
 ACCEPTS = (None, "application/json", "text/event-stream", "application/x-ndjson", "*/*")
 WHEN = ("run_at", "cron", "timezone")

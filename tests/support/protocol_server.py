@@ -15,8 +15,8 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from api.http_protocol import HttpProtocol
-from api.socket_protocol import WebSocketProtocol
+from api.transport.http import HttpProtocol
+from api.transport.websocket import WebSocketProtocol
 
 DEADLINE_S = 5.0
 LARGE_BYTES = 8_000_000  # more than the kernels keep for a peer that reads nothing

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from api.dialects.fold import Dialect, FrameFold
-from api.dialects.native import LOST, RESET
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import Frame
-from shared.events import (
+from shared.log.event_bytes import LOST, RESET
+from shared.log.events import (
     Counts,
     Data,
     End,
@@ -29,9 +28,10 @@ from shared.events import (
     Usage,
     encode,
 )
-from shared.ids import EventId
-from shared.outcomes import Meta
-from shared.request import Request, encode_request
+from shared.log.fold import Dialect, FrameFold
+from shared.log.ids import EventId
+from shared.log.records import Meta
+from shared.log.request import Request, encode_request
 from tests.support.bench import make_meta
 
 CREATED_AT_MS = 1_735_689_600_123

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared import keys
+from shared.redis import keys
 from tests.support.client import Client
 from tests.support.deliveries import Reading, Record, read_log
 from tests.support.demo import expected_text

@@ -11,20 +11,20 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
-from api.auth import Authenticator
+from api.edge.auth import Authenticator
+from api.edge.metrics import Metrics
 from api.hub.hub import Hub
-from api.metrics import Metrics
 from api.node import Node
 from api.server import Server, configuration
-from shared.accept import Acceptor
-from shared.events import End, Event, encode
-from shared.files import FileStore
-from shared.ids import new_generation_id
-from shared.models import load_models
-from shared.outcomes import Append, Begun, Ok
-from shared.redis_client import connect
-from shared.settings import Settings
-from shared.store import Store
+from shared.config.models import load_models
+from shared.config.settings import Settings
+from shared.files.store import FileStore
+from shared.log.events import End, Event, encode
+from shared.log.ids import new_generation_id
+from shared.log.records import Append, Begun, Ok
+from shared.log.store import Store
+from shared.queue.accept import Acceptor
+from shared.redis.client import connect
 from tests.support.wait import until
 
 

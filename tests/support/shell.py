@@ -9,16 +9,16 @@ import httpx2
 import msgspec
 
 from api.app import create_app
-from api.auth import Authenticator
-from api.metrics import Metrics
+from api.edge.auth import Authenticator
+from api.edge.metrics import Metrics
 from api.node import Node
-from shared import keys
-from shared.accept import Acceptor
-from shared.files import FileStore
-from shared.models import Model
-from shared.queue import Presence
-from shared.settings import Settings
-from shared.store import Store
+from shared.config.models import Model
+from shared.config.settings import Settings
+from shared.files.store import FileStore
+from shared.log.store import Store
+from shared.queue.accept import Acceptor
+from shared.queue.lanes import Presence
+from shared.redis import keys
 
 ALICE = {"authorization": "Bearer alpha"}
 BOB = {"authorization": "Bearer beta"}

@@ -17,15 +17,15 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from shared.accept import Acceptor, NewGeneration
-from shared.events import decode
-from shared.ids import START
-from shared.models import Model
-from shared.outcomes import Meta
-from shared.redis_client import connect
-from shared.request import Request
-from shared.settings import Settings
-from shared.store import Store
+from shared.config.models import Model
+from shared.config.settings import Settings
+from shared.log.events import decode
+from shared.log.ids import START
+from shared.log.records import Meta
+from shared.log.request import Request
+from shared.log.store import Store
+from shared.queue.accept import Acceptor, NewGeneration
+from shared.redis.client import connect
 from tests.support.wait import until
 from workers.backends.contract import Item
 from workers.worker import Worker

@@ -17,10 +17,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli import lifeline
-from cli.up import up
+from cli.up import lifeline
+from cli.up.up import up
+from shared.config.settings import Settings
 from shared.errors import ConfigurationError
-from shared.settings import Settings
 
 NOTES = Path(os.environ["STAND_IN"])
 

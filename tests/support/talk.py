@@ -6,10 +6,10 @@ import asyncio
 import json
 from typing import Any
 
-from api.auth import Authenticator
-from api.conversation import SocketEndpoint
-from shared.accept import Accepted, NewGeneration
+from api.edge.auth import Authenticator
+from api.readers.conversation import SocketEndpoint
 from shared.errors import RequestError
+from shared.queue.accept import Accepted, NewGeneration
 from tests.support.bench import Bench, Client, settle
 
 ANYBODY = Authenticator({}, ())

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api.dialects.fold import Dialect, Fold, FrameFold
-from shared.ids import EventId
-from shared.outcomes import Meta
+from shared.log.fold import Dialect, Fold, FrameFold
+from shared.log.ids import EventId
+from shared.log.records import Meta
 
 DONE = b"data: [DONE]\n\n"
 PARTS = {b"start": 2, b"token": 1, b"tool_call": 3, b"end": 1, b"reset": 1}

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cli.main import build_parser
-from shared.settings import Settings
+from shared.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2")

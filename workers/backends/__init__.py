@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from shared.config.models import Model
+from shared.config.settings import Settings
 from shared.errors import ConfigurationError
-from shared.models import Model
-from shared.settings import Settings
 from workers.backends.contract import Backend, Finish, Item, is_plain
-from workers.backends.demo import DemoBackend
-from workers.backends.openai import OpenAIBackend
-from workers.backends.upstream_http import UpstreamHttp
+from workers.backends.demo.backend import DemoBackend
+from workers.backends.http.upstream_http import UpstreamHttp
+from workers.backends.openai.backend import OpenAIBackend
 
 __all__ = ["Backend", "Finish", "Item", "build_backends", "is_plain"]
 

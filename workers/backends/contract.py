@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from shared.events import AnyEvent, FinishReason
-from shared.request import Request
+from shared.log.events import AnyEvent, FinishReason
+from shared.log.request import Request
 
 # Members of `params` that make the answer something other than plain text.
 STRUCTURED = (

@@ -6,8 +6,8 @@ spends elsewhere, for instance on a slow store, is not the backend's silence.
 
 from __future__ import annotations
 
+from shared.config.settings import Settings
 from shared.errors import BackendError
-from shared.settings import Settings
 
 AFTER_FINISH_S = 5.0  # usage and [DONE] follow the finish_reason at once, or not at all
 

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.app import http_routes
-from api.openapi import DOCUMENT
-from api.pages import DIRECTORY
-from shared import keys
-from shared.events import End, Token
+from api.pages.openapi.document import DOCUMENT
+from api.pages.pages import DIRECTORY
+from shared.log.events import End, Token
+from shared.redis import keys
 from tests.support.served import Hand
 from tests.support.shell import ALICE, BOB, OPERATOR, Shell
 
@@ -143,7 +143,7 @@ async def test_a_snapshot_has_the_text_so_far(shell: Shell) -> None:
 
 
 async def test_a_long_log_is_read_in_pages(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.log_reader.PAGE_ENTRIES", 3)
+    monkeypatch.setattr("shared.log.log_reader.PAGE_ENTRIES", 3)
     for count in range(1, 9):
         hand = await Hand.take(shell.store, owner="alice", token=f"t{count}")
         await hand.append(*(Token(str(number)) for number in range(count)))

@@ -10,16 +10,9 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from api.errors import (
-    CODES,
-    ErrorBody,
-    ErrorBoundary,
-    MethodNotAllowed,
-    Shape,
-    draining,
-    request_error,
-)
-from shared.errors import CursorInvalid, Expired, NotFound, RequestError, Unavailable
+from api.edge.error_boundary import ErrorBoundary
+from api.errors import CODES, ErrorBody, MethodNotAllowed, Shape, request_error
+from shared.errors import CursorInvalid, Draining, Expired, NotFound, RequestError, Unavailable
 
 
 async def call(
@@ -69,7 +62,7 @@ def test_close_codes_are_decided_by_range() -> None:
 
 
 async def test_a_request_error_becomes_its_response() -> None:
-    start, body = await call(raising(draining()))
+    start, body = await call(raising(Draining()))
 
     assert start["status"] == 503
     assert dict(start["headers"])[b"retry-after"] == b"1"

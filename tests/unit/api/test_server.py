@@ -12,8 +12,8 @@ import pytest
 
 from api import server
 from api.server import listen, run, url_of
+from shared.config.settings import Settings
 from shared.errors import ConfigurationError
-from shared.settings import Settings
 
 DEADLINE_S = 10.0
 NO_REDIS = "redis://127.0.0.1:1/0"

@@ -9,8 +9,8 @@ import pytest
 
 from cli import doctor
 from cli.doctor import Finding, examine_models, examine_redis
-from shared.models import Model
-from shared.settings import Settings
+from shared.config.models import Model
+from shared.config.settings import Settings
 from tests.support.redis_server import RedisServer, free_port
 
 GB = 2**30

@@ -7,7 +7,7 @@ import resource
 import pytest
 
 from cli import main as cli
-from shared.settings import Settings
+from shared.config.settings import Settings
 
 COMMANDS = ("up", "api", "worker", "jobs", "chat", "tail", "cancel", "ps", "batch", "doctor")
 

@@ -10,19 +10,19 @@ import pytest
 from jobs import index_janitor, janitor
 from jobs.index_janitor import IndexJanitor
 from jobs.janitor import Rounds, make_round, round_cron
-from shared import keys
-from shared.accept import Acceptor, NewGeneration
-from shared.batches import Batches, NewBatch
-from shared.counts import WHAT, read_counts
+from shared.batches.record import Batches, NewBatch
+from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.files import FileStore
-from shared.queue import Queue, owner_ids, session_ids
-from shared.schedules import Schedules
-from shared.settings import Settings
-from shared.store import Store
-from shared.webhooks import Webhook, read_record, register
+from shared.files.store import FileStore
+from shared.later.schedules import Schedules
+from shared.later.webhooks import Webhook, read_record, register
+from shared.log.store import Store
+from shared.queue.accept import Acceptor, NewGeneration
+from shared.queue.lanes import Queue, owner_ids, session_ids
+from shared.redis import keys
+from shared.redis.counts import WHAT, read_counts
 from tests.support.generation import ID, lose
-from tests.unit.shared.test_schedules import schedule
+from tests.unit.shared.later.test_schedules import schedule
 
 HOUR_S = 3_600
 HOOK = Webhook("https://example.com/hook", "a secret that is long")

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from jobs.owners import SAID_MAX, SAY_EVERY_S, Owners
+from shared.config.settings import Settings
 from shared.errors import ConfigurationError
-from shared.settings import Settings
 
 
 def test_with_keys_the_owners_in_them_are_known() -> None:

@@ -10,13 +10,14 @@ import pytest
 from jobs import schedules as module
 from jobs.owners import HOLD_S, Owners
 from jobs.schedules import Firings, generations
-from shared import keys
-from shared.accept import Acceptor
-from shared.counts import read_counts
+from shared.config.models import Model
 from shared.errors import RequestError, Unavailable
-from shared.models import Model
-from shared.queue import owner_ids, session_ids
-from shared.schedules import Schedule, Schedules, Timing
+from shared.later.schedules import Schedule, Schedules, Timing
+from shared.queue.accept import Acceptor
+from shared.queue.endings import cancel
+from shared.queue.lanes import owner_ids, session_ids
+from shared.redis import keys
+from shared.redis.counts import read_counts
 from tests.support.generation import store_on
 
 HOUR_MS = 3_600_000
@@ -225,7 +226,7 @@ async def test_a_repeat_finds_what_was_made_though_it_has_ended(firings, schedul
     one = await plan(schedules, due_ms=1)
     await schedules.begin(one, 1)
     made = await create(one, 1, False)
-    await store.cancel(made)
+    await cancel(store, made)
     await turn(firings)
 
     assert (await store.meta(made)).status == "cancelled"

@@ -7,10 +7,10 @@ import pytest
 from jobs.index_janitor import IndexJanitor
 from jobs.webhook_due import HOSTS_LEAST, HOSTS_MAX, OWNERS_MAX, DueHooks, in_turn
 from jobs.webhook_ends import LOOKS_MAX, Ends
-from shared import keys
-from shared.counts import read_counts
-from shared.redis_client import clock_ms
-from shared.webhooks import OWNER_LOOKS_S, Event, Webhook, end, register
+from shared.later.webhooks import OWNER_LOOKS_S, Event, Webhook, end, register
+from shared.redis import keys
+from shared.redis.client import clock_ms
+from shared.redis.counts import read_counts
 from tests.support.receiver import SECRET
 
 ANN, BOB = "ann", "bob"

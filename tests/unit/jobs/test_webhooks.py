@@ -16,13 +16,14 @@ from jobs.connector import AddressRefused, open_session
 from jobs.webhook_due import TO_ONE_HOST_MAX
 from jobs.webhook_slots import RUNNING_MAX, Hope
 from jobs.webhooks import PAUSES_S, Reply, Webhooks, pause_after, retry_after_s
-from shared import keys
-from shared.accept import Acceptor, NewGeneration
-from shared.counts import read_counts
+from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.settings import Settings
-from shared.store import Store
-from shared.webhooks import Event, Webhook, encode_webhook, end, read_record, register
+from shared.later.webhooks import Event, Webhook, encode_webhook, end, read_record, register
+from shared.log.store import Store
+from shared.queue.accept import Acceptor, NewGeneration
+from shared.queue.endings import cancel
+from shared.redis import keys
+from shared.redis.counts import read_counts
 from tests.support.generation import ID, Holder, create, lose, store_on
 from tests.support.receiver import SECRET, Receiver
 from tests.support.wait import until
@@ -71,7 +72,7 @@ async def accept(store, url, generation_id=ID, owner=ALICE):
 
 async def ended(store, url, generation_id=ID, owner=ALICE):
     await accept(store, url, generation_id, owner)
-    await store.cancel(generation_id)
+    await cancel(store, generation_id)
 
 
 async def turn(hooks):

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from shared import keys
-from shared.outcomes import Append
-from shared.store import Store
+from shared.log.records import Append
+from shared.log.store import Store
+from shared.queue.endings import cancel
+from shared.redis import keys
 from tests.support.generation import ID, Holder, create, lose, lose_tail, store_on, token
 
 Situation = Callable[[Store], Awaitable[Append]]
@@ -76,7 +77,7 @@ async def fenced(store: Store) -> Append:
 
 async def ended(store: Store) -> Append:
     holder = await Holder.begin(store)
-    await store.cancel(ID)
+    await cancel(store, ID)
     return holder.batch(token("a"))
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from shared import keys
+from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.ids import START, EventId
-from shared.outcomes import Begun, Held, Ok
-from shared.redis_client import connect
-from shared.settings import Settings
-from shared.store import CANCELLED, Store
+from shared.log.ids import START, EventId
+from shared.log.records import Begun, Held, Ok
+from shared.log.store import Store
+from shared.queue.endings import CANCELLED, cancel
+from shared.queue.lanes import put_back
+from shared.redis import keys
+from shared.redis.client import connect
 from tests.support.generation import (
     END,
     ID,
@@ -194,7 +196,7 @@ async def test_every_script_survives_a_flush(real_redis, count):
         await flush()
         assert await store.attach_readers(holder.generation_id, "node")
         await flush()
-        await store.put_back(holder.generation_id, "interactive", "demo")
+        await put_back(store, holder.generation_id, "interactive", "demo")
         await flush()
         await holder.release()
         await flush()
@@ -284,7 +286,7 @@ async def test_on_a_full_server_what_keeps_a_promise_or_makes_room_passes(small)
     assert await holder.renew() == Ok()
     assert isinstance(await small.close(ID, CANCELLED), EventId)
     await other.release()
-    assert (await small.cancel("gen_full00002")).status == "cancelled"
+    assert (await cancel(small, "gen_full00002")).status == "cancelled"
     assert await small.seal("gen_nobody00") == "sealed"
 
 
@@ -297,7 +299,7 @@ async def test_on_a_full_server_nothing_is_accepted_or_begun(small):
     with pytest.raises(Unavailable):
         await small.begin(ID, "mine", "worker")
     with pytest.raises(Unavailable):
-        await small.put_back(ID, "interactive", "demo")
+        await put_back(small, ID, "interactive", "demo")
 
     await empty(small)
     assert isinstance(await small.begin(ID, "mine", "worker"), Begun)

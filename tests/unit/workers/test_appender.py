@@ -6,9 +6,9 @@ import asyncio
 from contextlib import asynccontextmanager
 
 from shared.errors import Unavailable
-from shared.events import End, Start, Token, decode, encode
-from shared.ids import START, EventId
-from shared.outcomes import Append, Ended, Fenced, Lost, Ok
+from shared.log.events import End, Start, Token, decode, encode
+from shared.log.ids import START, EventId
+from shared.log.records import Append, Ended, Fenced, Lost, Ok
 from workers import appender as module
 from workers.appender import Appender
 from workers.outbox import Outbox

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared.events import (
+from shared.config.models import Model
+from shared.log.events import (
     Data,
     File,
     Progress,
@@ -16,9 +17,8 @@ from shared.events import (
     Usage,
     encode,
 )
-from shared.ids import EventId
-from shared.models import Model
-from shared.request import Request
+from shared.log.ids import EventId
+from shared.log.request import Request
 from workers.continuation import Plan, plan
 
 REQUEST = Request([{"role": "user", "content": "hello"}])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import Unavailable
-from shared.events import (
+from shared.log.events import (
     Data,
     End,
     Progress,
@@ -24,8 +24,8 @@ from shared.events import (
     decode,
     encode,
 )
-from shared.ids import START, EventId
-from shared.outcomes import Append, Behind, Ended, Fenced, Lost, Moved, Ok
+from shared.log.ids import START, EventId
+from shared.log.records import Append, Behind, Ended, Fenced, Lost, Moved, Ok
 from workers.outbox import (
     BATCH_BYTES_MAX,
     BATCH_ENTRIES_MAX,

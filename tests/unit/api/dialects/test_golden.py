@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from api.dialects.ai_sdk import AI_SDK, RESET_STEP, AiSdkFrames
-from api.dialects.chat import CHAT, INCLUDE_USAGE
-from api.dialects.deep_chat import DEEP_CHAT, DeepChatFrames
-from api.dialects.lobe import LobeFrames
-from api.dialects.native import NDJSON, SSE, SocketFold
-from api.dialects.responses import RESPONSES
-from shared.request import Request
+from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, AiSdkFrames
+from api.dialects.chat.fold import CHAT, INCLUDE_USAGE
+from api.dialects.deep_chat.fold import DEEP_CHAT, DeepChatFrames
+from api.dialects.lobe.fold import LobeFrames
+from api.dialects.native.fold import NDJSON, SSE, SocketFold
+from api.dialects.responses.fold import RESPONSES
+from shared.log.request import Request
 from tests.support.recorded import LOGS, Log, bytes_of, frames_of, recorded_meta
 
 DIRECTORY = Path(__file__).parents[3] / "golden"

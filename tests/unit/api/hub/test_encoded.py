@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.native import NDJSON, SSE, NdjsonFold
+from api.dialects.native.fold import NDJSON, SSE, NdjsonFold
 from api.hub import encoded
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import Frame
-from api.large import FOLD_BYTES_MAX
-from shared.events import Token, encode
-from shared.ids import EventId
+from shared.log.events import Token, encode
+from shared.log.ids import EventId
+from shared.text.large import FOLD_BYTES_MAX
 from tests.support.bench import make_meta
 
 

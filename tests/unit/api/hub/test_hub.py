@@ -12,12 +12,18 @@ from typing import Any
 
 import pytest
 
-from api.events import events, stream_events
+from api.dialects.native.events import events, stream_events
 from api.hub import relay as relay_module
 from shared.errors import Expired, NotFound, RequestError, Unavailable
-from shared.events import Start
-from shared.ids import START, EventId
+from shared.log.events import Start
+from shared.log.ids import START, EventId
 from tests.support.bench import END, GENERATION, Bench, Client, make_meta, make_scope, settle
+
+
+@pytest.fixture(autouse=True)
+def requeue_through_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store here is a fake, which notes the call."""
+    monkeypatch.setattr("api.hub.upkeep.requeue", lambda store, *args: store.requeue(*args))
 
 
 @pytest.fixture

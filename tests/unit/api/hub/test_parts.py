@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from api.hub.blockage import Blockage
 from api.hub.feed import Feed
 from api.hub.frame import Frame, FrameInvalid, Notice, parse_frame
 from api.hub.position import Placing, Position
 from api.hub.probe import Probe
 from api.hub.pump import WRITES_PER_TURN, Broadcast, Pump, Write
 from api.hub.recheck import Recheck, Verdict
-from api.hub.wheel import Wheel
-from shared.ids import START, EventId
-from shared.outcomes import Top
+from api.hub.timer_wheel import Wheel
+from api.readers.slow_reader import Blockage
+from shared.log.ids import START, EventId
+from shared.log.records import Top
 
 TOKEN = b'{"type":"token","text":"x"}'
 

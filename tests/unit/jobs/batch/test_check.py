@@ -8,7 +8,7 @@ import pytest
 
 from jobs.batch.check import COMPLAINTS_MAX, CUSTOM_ID_CHARACTERS_MAX, InputCheck
 from jobs.batch.splitter import InputLine
-from shared.batches import LINES_MAX
+from shared.batches.record import LINES_MAX
 
 CHAT = "/v1/chat/completions"
 

@@ -16,8 +16,8 @@ from jobs.batch.flight import (
     pause_of,
     window_of,
 )
-from shared.batch_lease import Flying
-from shared.queue import Presence
+from shared.batches.lease import Flying
+from shared.queue.lanes import Presence
 
 
 def aloft(line: int, length: int = 10, **more: object) -> Aloft:

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.batch.gathering import AGE_S_MAX, BYTES_MAX, RESULTS_MAX, Gathering
 from jobs.batch.result import Result
-from shared.batch_lease import Flying
+from shared.batches.lease import Flying
 
 GOOD = Result(b'{"ok":1}\n', "completed", usage=(1, 2, 3), model="m")
 BAD = Result(b'{"ok":0}\n', "failed", "upstream_refused")

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.batch.held import HeldBatches, needs_nobody
 from jobs.owners import HOLD_S
-from shared.batches import Standing
+from shared.batches.record import Standing
 
 
 def test_a_held_batch_is_left_alone_for_a_while() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from jobs.batch.line import Query, Terms, line_generation_id, read_query
-from shared.ids import is_generation_id
-from shared.models import DEMO
-from shared.request import decode_request
-from shared.settings import Settings
+from shared.config.models import DEMO
+from shared.config.settings import Settings
+from shared.log.ids import is_generation_id
+from shared.log.request import decode_request
 
 CHAT, RESPONSES, NATIVE = "/v1/chat/completions", "/v1/responses", "/v1/generations"
 HELLO = [{"role": "user", "content": "tell me"}]

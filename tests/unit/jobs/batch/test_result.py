@@ -17,9 +17,9 @@ from jobs.batch.result import (
     pause_before_next_try,
     refused,
 )
-from shared.events import Counts, End, Failure, Start, Token, Usage, encode
-from shared.ids import EventId
-from shared.outcomes import Meta, parse_meta
+from shared.log.events import Counts, End, Failure, Start, Token, Usage, encode
+from shared.log.ids import EventId
+from shared.log.records import Meta, parse_meta
 
 FIELDS = {
     b"status": b"completed", b"owner": b"me", b"model": b"m", b"created": b"5000",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from shared.config.models import DEMO, Model
+from shared.config.settings import Settings
 from shared.errors import ConfigurationError
-from shared.models import DEMO, Model
-from shared.settings import Settings
 from workers.backends import build_backends
 
 UP = Model(name="up", base_url="http://x/v1", api_key_env="UP_KEY", on_takeover="continue")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.settings import Settings
+from shared.config.settings import Settings
 from workers.backends.limits import AFTER_FINISH_S, Limits
 
 SETTINGS = Settings(upstream_first_token_s=300, upstream_idle_s=60, upstream_total_s=1_000)

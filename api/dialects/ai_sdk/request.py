@@ -1,0 +1,157 @@
+"""What the AI SDK's clients send, read as a prompt: UI messages become chat messages.
+
+Pure. A UI message has parts: text, files, reasoning, tool calls with their results, sources, data
+of the application. A backend is given what it can take: text, files, tool calls and results; the
+rest was for eyes. Messages that are chat messages already pass as they are.
+Source: docs/protocol.md, "AI SDK".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from api.dialects.ai_sdk.fold import MESSAGE_ID, RESET_STEP
+from api.intake.asked import Asked
+from api.intake.body import SESSION_CHARACTERS_MAX, check_messages, check_params, wrong
+from shared.log.request import Request
+
+CHAT_CHARACTERS_MAX = 4_096
+MESSAGE_ID_CHARACTERS_MAX = 256
+_OUTPUTS = ("output-available", "output-error", "output-denied")
+
+
+@dataclass(frozen=True)
+class AiSdkAsked(Asked):
+    """What a body asks for.
+
+    Attributes:
+        chat: whose running answer this is; empty: of no chat.
+        stops: how often that chat had been stopped when this was asked.
+    """
+
+    chat: str = ""
+    stops: int = 0
+
+
+def parse_ai_sdk(body: dict[str, Any]) -> AiSdkAsked:
+    """Read the members of a request; sets `session` to the chat where the body names none.
+
+    Raises:
+        RequestError: 422.
+    """
+    chat = body.get("id", "")
+    if not isinstance(chat, str) or len(chat) > CHAT_CHARACTERS_MAX:
+        raise wrong(f"id: the chat, a string of at most {CHAT_CHARACTERS_MAX} characters")
+    sent = body.get("messages", [body["message"]] if "message" in body else None)
+    if not isinstance(sent, list) or not sent:
+        raise wrong("messages must be an array that is not empty")
+    knows_reset_step = body.get("resetStep", False)
+    if not isinstance(knows_reset_step, bool):
+        raise wrong("resetStep must be true or false")
+    dialect: dict[str, Any] = {RESET_STEP: True} if knows_reset_step else {}
+    if message_id := _continued(sent[-1]):
+        dialect[MESSAGE_ID] = message_id
+    if chat and "session" not in body and len(chat) <= SESSION_CHARACTERS_MAX:
+        if chat.isprintable():
+            body["session"] = chat
+    messages = [one for index, message in enumerate(sent) for one in _read(index, message)]
+    if not messages:
+        raise wrong("messages: there is nothing in them that a model can read")
+    request = Request(check_messages(messages), check_params(body), dialect)
+    return AiSdkAsked(request, chat=chat)
+
+
+def _continued(last: Any) -> str:
+    """Return the id of the message that goes on: after tool results, the client's own last one."""
+    if not isinstance(last, dict) or last.get("role") != "assistant":
+        return ""
+    message_id = last.get("id")
+    fits = isinstance(message_id, str) and len(message_id) <= MESSAGE_ID_CHARACTERS_MAX
+    return str(message_id) if fits else ""
+
+
+def _read(index: int, message: Any) -> list[dict[str, Any]]:
+    """Return a message as chat messages: none where it has nothing for a model."""
+    if not isinstance(message, dict):
+        raise wrong(f"messages[{index}] must be an object")
+    if "parts" not in message:
+        return [message]
+    role, parts = message.get("role"), message["parts"]
+    if role not in ("system", "user", "assistant"):
+        raise wrong(f"messages[{index}].role must be one of system, user, assistant")
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise wrong(f"messages[{index}].parts must be an array of objects")
+    for part in parts:
+        if not isinstance(part.get("type"), str):
+            raise wrong(f"messages[{index}].parts: every part must have a type")
+        if part["type"] == "text" and not isinstance(part.get("text"), str):
+            raise wrong(f"messages[{index}].parts: a text must have text")
+    if role == "assistant":
+        return _assistant(parts)
+    files = [_file(index, part) for part in parts if part["type"] == "file"]
+    text = "".join(part["text"] for part in parts if part["type"] == "text")
+    if role == "system" or not files:
+        return [{"role": role, "content": text}] if text else []
+    said = [{"type": "text", "text": text}] if text else []
+    return [{"role": role, "content": [*said, *files]}]
+
+
+def _assistant(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what an assistant said, step by step, each with the results of its tool calls."""
+    messages: list[dict[str, Any]] = []
+    steps: list[list[dict[str, Any]]] = [[]]
+    for part in parts:
+        if part["type"] == "step-start":
+            steps.append([])
+        else:
+            steps[-1].append(part)
+    for step in steps:
+        text = "".join(part["text"] for part in step if part["type"] == "text")
+        # A call without a result is none: models refuse a history that has one.
+        tools = [part for part in step if _is_tool(part) and part.get("state") in _OUTPUTS]
+        calls = [_call(part) for part in tools]
+        if calls:
+            messages.append({"role": "assistant", "content": text or None, "tool_calls": calls})
+        elif text:
+            messages.append({"role": "assistant", "content": text})
+        messages += [
+            {"role": "tool", "tool_call_id": part["toolCallId"], "content": _output(part)}
+            for part in tools
+        ]
+    return messages
+
+
+def _is_tool(part: Mapping[str, Any]) -> bool:
+    kind = part["type"]
+    is_tool = kind == "dynamic-tool" or kind.startswith("tool-")
+    return is_tool and isinstance(part.get("toolCallId"), str)
+
+
+def _call(part: Mapping[str, Any]) -> dict[str, Any]:
+    name = part.get("toolName") if part["type"] == "dynamic-tool" else part["type"][5:]
+    given = part.get("input", part.get("rawInput"))
+    arguments = msgspec.json.encode({} if given is None else given).decode()
+    function = {"name": str(name), "arguments": arguments}
+    return {"id": part["toolCallId"], "type": "function", "function": function}
+
+
+def _output(part: Mapping[str, Any]) -> str:
+    if part["state"] == "output-denied":
+        return "The user refused this."
+    output = part.get("errorText") if part["state"] == "output-error" else part.get("output")
+    return output if isinstance(output, str) else msgspec.json.encode(output).decode()
+
+
+def _file(index: int, part: Mapping[str, Any]) -> dict[str, Any]:
+    url, media_type = part.get("url"), part.get("mediaType", "")
+    if not isinstance(url, str) or not isinstance(media_type, str):
+        raise wrong(f"messages[{index}].parts: a file must have a url and a mediaType")
+    if media_type.startswith("image/"):
+        return {"type": "image_url", "image_url": {"url": url}}
+    name = part.get("filename")
+    named = {"filename": name} if isinstance(name, str) else {}
+    return {"type": "file", "file": {**named, "file_data": url}}

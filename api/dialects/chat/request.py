@@ -1,0 +1,50 @@
+"""Reads what a chat completion asks for. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from api.dialects.chat.fold import INCLUDE_USAGE
+from api.intake.asked import Asked
+from api.intake.body import check_messages, wrong
+from shared.log.request import Request
+
+# Everything else is the backend's.
+_OURS = frozenset(
+    (
+        "model", "messages", "stream", "stream_options", "n",
+        "session", "metadata", "priority", "on_disconnect",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ChatAsked(Asked):
+    """What a body asks for; `is_stream` is of this request alone, not of the generation."""
+
+    is_stream: bool = False
+
+
+def parse_chat(body: dict[str, Any], *, grace_s: float) -> ChatAsked:
+    """Read the members of a chat completion.
+
+    Raises:
+        RequestError: 422.
+    """
+    if "messages" not in body:
+        raise wrong("messages is missing")
+    if body.get("n", 1) != 1:
+        raise wrong("n: one generation is one answer")
+    is_stream = body.get("stream", False)
+    if not isinstance(is_stream, bool):
+        raise wrong("stream must be true or false")
+    options = body.get("stream_options", {})
+    if not isinstance(options, dict):
+        raise wrong("stream_options must be an object")
+    request = Request(
+        messages=check_messages(body["messages"]),
+        params={name: value for name, value in body.items() if name not in _OURS},
+        dialect={INCLUDE_USAGE: True} if options.get(INCLUDE_USAGE) is True else {},
+    )
+    return ChatAsked(request, grace_s, is_stream=is_stream)

@@ -1,0 +1,61 @@
+"""POST /v1/chat/completions: OpenAI's chat completions, streamed or whole.
+
+What the body asks for, and how it is answered; the bytes are api/dialects/chat/fold.py's. Members
+that are not this system's own go to the backend as they are, also those that OpenAI does not know.
+Source: docs/protocol.md, "Chat completions".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request as HttpRequest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.dialects.chat.fold import CHAT, completion
+from api.dialects.chat.request import ChatAsked, parse_chat
+from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
+from api.dialects.start import start
+from api.node import Node, error_response, long_json_response
+from api.readers.complete_answer import whole_or_refusal
+from api.readers.http_stream import stream
+from shared.log.records import Meta
+from shared.log.snapshot import Snapshot
+
+
+class Chat:
+    """The handlers of chat completions."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    async def create(self, request: HttpRequest) -> ASGIApp:
+        """POST /v1/chat/completions."""
+        meta, asked = await start(self.node, request, self._parse)
+        if asked.is_stream:
+            return self._stream(meta)
+        snapshot = Snapshot(meta)
+        refusal = await whole_or_refusal(
+            self.node.hub, meta, request.receive, snapshot.add, openai_shape
+        )
+        if refusal is not None:
+            return refusal
+        headers = {"x-generation-id": meta.generation_id}
+        assert snapshot.end is not None
+        failure = failure_of(snapshot.end)
+        if failure is not None:
+            return error_response(as_request_error(failure), openai_shape, headers)
+        return await long_json_response(completion(meta, snapshot), headers=headers)
+
+    def _parse(self, body: dict[str, Any]) -> ChatAsked:
+        return parse_chat(body, grace_s=self.node.settings.grace_s)
+
+    def _stream(self, meta: Meta) -> ASGIApp:
+        headers = [(b"x-generation-id", meta.generation_id.encode())]
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            await stream(
+                self.node.hub, scope, receive, send, meta=meta, dialect=CHAT, headers=headers
+            )
+
+        return answer

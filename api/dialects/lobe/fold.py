@@ -1,0 +1,120 @@
+r"""The WebSocket protocol that front ends know from articles: flat frames, named by `messageId`.
+
+    {"type":"token","content":" Hello","messageId":"m1","id":"1-42"}
+
+`id` is the event id, and so the cursor of a `resume`. What this protocol has no frame for
+(reasoning, tool calls, files, data) is left out. Invariant: a reading has one `end`, whatever
+becomes of its log, and a failure is told by an `error` just before it.
+Source: docs/protocol.md, "The protocol of /lobe/ws".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from shared.log.event_bytes import TOKEN_PREFIX, TOKEN_SUFFIX
+from shared.log.events import Counts, End, Failure, Progress, Reset, Token, Usage, decode
+from shared.log.fold import FrameFold
+from shared.log.ids import START, EventId
+from shared.log.records import Meta
+
+EXPIRED = Failure("expired", "the log of this message has expired before its end was read", False)
+GIVEN_UP = Failure("upstream_error", "the generation failed", True)
+_encode = msgspec.json.encode
+
+
+class LobeFrames(FrameFold):
+    """One reading of one message.
+
+    Args:
+        is_resumed: it was asked for by `resume`, which is told when it has caught up.
+    """
+
+    joins = True
+    restarts = True
+
+    def __init__(self, meta: Meta, message_id: str, *, is_resumed: bool = False) -> None:
+        self._message_id = message_id
+        self._named = _encode(message_id)
+        self._owes_complete = is_resumed
+        self._has_gap = False
+        self._status = meta.status
+        self._usage: Usage | Counts | None = None
+
+    def add(self, event_id: EventId, raw: bytes) -> Sequence[bytes]:
+        if raw.startswith(TOKEN_PREFIX) and raw.endswith(TOKEN_SUFFIX):
+            text = raw[len(TOKEN_PREFIX) : -len(TOKEN_SUFFIX)]
+            # A JSON string goes from one JSON to the other as it is, if it is surely one.
+            if b'"' not in text and b"\n" not in text:
+                self._running()
+                parts = (text, self._named, *event_id)
+                return (b'{"type":"token","content":"%b","messageId":%b,"id":"%d-%d"}' % parts,)
+        try:
+            event = decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return ()  # of a newer version: there is nothing of ours in it
+        self._running()
+        match event:
+            case Token():
+                return (self._frame("token", event_id, content=event.text),)
+            case Progress():
+                return (self._frame("progress", event_id, **_members(event)),)
+            case Reset():
+                self._usage = None
+                return (self._frame("reset", event_id, reason=event.reason),)
+            case Usage():
+                self._usage = event
+            case End():
+                return self._end(event_id, event)
+        return ()
+
+    def caught_up(self) -> Sequence[bytes]:
+        if not self._owes_complete:
+            return ()
+        self._owes_complete = False
+        said = {"messageId": self._message_id, "status": self._status, "gap": self._has_gap}
+        return (_encode({"type": "resume_complete", **said}),)
+
+    def aside(self, raw: bytes) -> Sequence[bytes]:
+        event = decode(raw)
+        if isinstance(event, End):
+            return (*self._end(START, event), *self.caught_up())
+        assert isinstance(event, Reset)
+        self._has_gap, self._usage = True, None
+        return (self._frame("reset", START, reason=event.reason),)
+
+    def expired(self) -> Sequence[bytes]:
+        end = End("failed", "error", error=EXPIRED)
+        return (*self._end(START, end), *self.caught_up())
+
+    def _running(self) -> None:
+        if self._status == "queued":
+            self._status = "running"
+
+    def _end(self, event_id: EventId, end: End) -> Sequence[bytes]:
+        self._status = end.status
+        usage = end.usage or self._usage
+        said = {"status": end.status, "usage": _members(usage) if usage else None}
+        frame = self._frame("end", event_id, **said)
+        if end.status != "failed":
+            return (frame,)
+        return (_encode(failure_frame(end.error or GIVEN_UP, self._message_id)), frame)
+
+    def _frame(self, kind: str, event_id: EventId, **members: Any) -> bytes:
+        named = {"messageId": self._message_id, "id": str(event_id)}
+        return _encode({"type": kind, **named, **members})
+
+
+def failure_frame(failure: Failure, message_id: str) -> dict[str, Any]:
+    """Return the `error` frame of a message that failed."""
+    said = {"code": failure.code, "message": failure.message, "retryable": failure.retryable}
+    return {"type": "error", "messageId": message_id, **said}
+
+
+def _members(event: Progress | Usage | Counts) -> dict[str, Any]:
+    members: dict[str, Any] = msgspec.to_builtins(event)
+    members.pop("type", None)
+    return members

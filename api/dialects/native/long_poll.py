@@ -1,0 +1,174 @@
+"""Long poll: one JSON reply with what follows the cursor, at once or when there is something.
+
+    {"events":[{"id":"1-42","type":"token","text":" Hello"}, …],"last_event_id":"1-43","done":false}
+
+The same places and the same bytes as NDJSON. Invariant: `done` is true only when `end` is in the
+reply or the cursor is the end. A reply is at most about 1 MiB; the next one goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+
+from starlette.types import Receive
+
+from api.dialects.native.fold import NDJSON
+from api.errors import request_error
+from api.hub.contracts import Outcome
+from api.hub.hub import Hub
+from api.hub.position import Placing, Position
+from api.hub.relay import Relay
+from api.readers.disconnect import Departure
+from shared.errors import Unavailable
+from shared.log.event_bytes import RESET
+from shared.log.ids import START, EventId
+from shared.log.records import Meta
+
+WAIT_S_MAX = 60.0
+REPLY_BYTES_MAX = 1_048_576
+# Any number as JSON and scripts write it: 1e-7 too, and as many digits as a random one has.
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,32})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+READ_S = 4.0  # for the log to be read, whatever the client's wait is
+
+
+def parse_wait(text: str) -> float:
+    """Read `wait`.
+
+    Raises:
+        RequestError: 400, no number from 0 to 60.
+    """
+    wait_s = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not 0 <= wait_s <= WAIT_S_MAX:
+        raise request_error("wait_invalid", f"wait: a number from 0 to {WAIT_S_MAX:.0f}, seconds")
+    return wait_s
+
+
+async def long_poll(
+    hub: Hub, meta: Meta, cursor: EventId, wait_s: float, *, receive: Receive | None = None
+) -> bytes:
+    """Return the reply's body.
+
+    Args:
+        receive: tells when the client has left, so that its place is not kept for it.
+
+    Raises:
+        RequestError, Unavailable: as `Hub.reading`; the log could not be read in time.
+    """
+    async with hub.reading(meta) as relay:
+        poll = _Poll(hub, relay, cursor)
+        departure = Departure(receive, lambda: poll.break_off(Outcome.LEFT)) if receive else None
+        hub.admit(poll, "long_poll")
+        try:
+            relay.join(poll)
+            return await poll.reply(wait_s)
+        finally:
+            if departure is not None:
+                departure.close()
+            relay.leave(poll)
+            hub.dismiss(poll)
+
+
+class _Poll:
+    """A reader that waits for the first bytes and takes them whole."""
+
+    def __init__(self, hub: Hub, relay: Relay, cursor: EventId) -> None:
+        self.position = Position(cursor, hub.now())
+        self.is_queued = False
+        self._hub = hub
+        self._relay = relay
+        self._log = relay.encoded(NDJSON)
+        self._cursor = cursor
+        self._lines: list[bytes] = []
+        self._last = cursor
+        self._is_done = False
+        self._is_settled = False  # it is known that there is nothing yet
+        self._outcome: Outcome | None = None
+        self._changed = asyncio.Event()
+
+    def wake(self) -> None:
+        if not self.is_queued:
+            self._hub.wake(self)
+
+    def break_off(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._changed.set()
+
+    async def reply(self, wait_s: float) -> bytes:
+        """Wait for something to reply with, at most `wait_s` once the log is read."""
+        await self._wait(self._hub.now() + wait_s)
+        if self._outcome is Outcome.LOST:
+            raise Unavailable("the log is gone")
+        if not self._has_answer and not self._is_settled:
+            raise Unavailable("the log could not be read in time")
+        events = b",".join(line for line in self._lines if line)
+        done = b"true" if self._is_done else b"false"
+        last = str(self._last).encode()
+        return b'{"events":[%b],"last_event_id":"%b","done":%b}' % (events, last, done)
+
+    @property
+    def _has_answer(self) -> bool:
+        return bool(self._lines or self._is_done or self._outcome)
+
+    async def _wait(self, until: float) -> None:
+        """Wait for lines, an end or a break-off; while the log is not read yet, somewhat longer."""
+        while not self._has_answer:
+            left_s = until + (0.0 if self._is_settled else READ_S) - self._hub.now()
+            if left_s <= 0:
+                return
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
+
+    def pump(self, now: float) -> bool:
+        """Take what is there, once."""
+        if self._lines or self._is_done:
+            return False
+        relay = self._relay
+        match self.position.place(relay.feed, now):
+            case Placing.WAITING:
+                self._hub.await_place(self)
+                if relay.last_words is not None:
+                    self._take_aside(relay.last_words)
+                    self._is_done = True
+                    self._changed.set()
+                return False
+            case Placing.RESET:
+                self._hub.counters.resets += 1
+                self._take_aside(RESET)
+        return self._take()
+
+    def _take(self) -> bool:
+        relay, start = self._relay, self.position.seq
+        chunk, self.position.seq = self._log.slice(start, REPLY_BYTES_MAX)
+        if chunk:
+            self._hub.counters.events_delivered += self.position.seq - start
+            self._hub.counters.bytes_delivered += len(chunk)
+            # JSON has no line breaks of its own, so the lines are the events.
+            self._lines.append(chunk[:-1].replace(b"\n", b","))
+            self._last = relay.feed.ids.at(self.position.seq)
+        is_at_top = self.position.seq == relay.feed.count
+        if not chunk and not is_at_top:
+            if self._log.lacks(start):
+                relay.refill_soon()
+                return False
+            return True  # still being encoded
+        if is_at_top and relay.feed.is_ended:
+            self._is_done = True
+        elif is_at_top and relay.last_words is not None:
+            self._take_aside(relay.last_words)
+            self._is_done = True
+        self._is_settled = self._is_settled or relay.feed.is_whole
+        if self._lines or self._is_done or self._is_settled:
+            self._changed.set()
+        return False
+
+    def _take_aside(self, raw: bytes) -> None:
+        words = self._log.fold.aside(raw)
+        assert words is not None  # NDJSON can say everything
+        self._lines.append(words[:-1])
+        self._last = START

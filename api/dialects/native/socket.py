@@ -1,0 +1,107 @@
+"""GET /v1/ws: many generations on one WebSocket, subprotocol tailrace.v1.
+
+What each frame of a client means; the socket's life is api/readers/conversation.py's. Invariant: a
+clean end of a generation is only ever its `end`. Source: docs/protocol.md, "WebSocket".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from api.dialects.native.fold import SocketFold
+from api.errors import request_error
+from api.intake.body import parse_new_generation
+from api.node import Node
+from api.readers.conversation import Command, Conversation, Frame, SocketEndpoint, error_frame
+from shared.errors import Draining, RequestError
+from shared.log.ids import START, EventId, parse_cursor
+from shared.log.records import Meta
+from shared.queue.endings import cancel
+
+PATH = "/v1/ws"
+SUBPROTOCOL = "tailrace.v1"
+
+
+def native_socket(node: Node) -> SocketEndpoint:
+    """Return the ASGI application of /v1/ws."""
+    return SocketEndpoint(
+        node, PATH, NativeConversation, subprotocol=SUBPROTOCOL, tells_browsers=True
+    )
+
+
+class NativeConversation(Conversation):
+    """The native protocol: subscriptions are named by their generation."""
+
+    def say_error(self, frame: Any, error: RequestError) -> None:
+        names = {}
+        if isinstance(frame, dict):
+            names = {key: frame[key] for key in ("ref", "id") if isinstance(frame.get(key), str)}
+        self.socket.say(**error_frame(error, **names))
+
+    async def _start(self, frame: Frame) -> None:
+        ref, key = frame.get("ref"), frame.get("idempotency_key")
+        if ref is not None and not isinstance(ref, str):
+            raise request_error("invalid_request", "ref must be a string")
+        if key is not None and not isinstance(key, str):
+            raise request_error("invalid_request", "idempotency_key must be a string")
+        if self.hub.is_draining:
+            raise Draining()
+        self.check_room()
+        new = await self.step(
+            lambda: parse_new_generation(
+                frame,
+                owner=self.owner,
+                models=self.node.models,
+                settings=self.node.settings,
+                idempotency_key=key or "",
+            )
+        )
+        accepted = await self.node.accept(new, is_read=True)
+        names = {} if ref is None else {"ref": ref}
+        self.socket.say(type="accepted", **names, id=accepted.generation_id)
+        meta = accepted.meta or await self.find(accepted.generation_id)
+        await self._subscribe_to(meta, START)
+
+    async def _subscribe(self, frame: Frame) -> None:
+        generation_id, cursor = _generation_id(frame), _cursor(frame)
+        if generation_id not in self.socket.subscriptions:
+            self.check_room()
+        await self._subscribe_to(await self.find(generation_id), cursor)
+
+    async def _subscribe_to(self, meta: Meta, cursor: EventId) -> None:
+        await self.open(meta.generation_id, meta, SocketFold(meta), cursor)
+
+    async def _unsubscribe(self, frame: Frame) -> None:
+        self.socket.unsubscribe(_generation_id(frame))
+
+    async def _cancel(self, frame: Frame) -> None:
+        meta = await self.find(_generation_id(frame))
+        await cancel(self.node.store, meta.generation_id)
+
+    async def _ping(self, frame: Frame) -> None:
+        self.socket.say(type="pong")
+
+    commands: ClassVar[Mapping[str, Command]] = {
+        "start": _start,
+        "subscribe": _subscribe,
+        "unsubscribe": _unsubscribe,
+        "cancel": _cancel,
+        "ping": _ping,
+    }
+
+
+def _generation_id(frame: Frame) -> str:
+    value = frame.get("id")
+    if not isinstance(value, str):
+        raise request_error("invalid_request", "id must be a generation's id")
+    return value
+
+
+def _cursor(frame: Frame) -> EventId:
+    value = frame.get("last_event_id")
+    if value is None or value == "":
+        return START
+    if not isinstance(value, str):
+        raise request_error("cursor_invalid", "last_event_id must be a string, for example 1-42")
+    return parse_cursor(value)

@@ -1,0 +1,318 @@
+"""Request bodies: read within bounds, decoded strictly, checked field by field.
+
+Bytes go in; a `NewGeneration` or a `RequestError` with a 4xx comes out, whatever the bytes are.
+The parsing is pure and does no I/O; only `read_body` awaits. The status says whose fault it is:
+400 is no JSON as we accept it, 422 is JSON that says something wrong. What all dialects have in
+common (model, session, metadata, priority, on_disconnect) is read here; a dialect makes a `Request`
+of the rest and hands both to `new_generation`.
+Source: docs/protocol.md, "HTTP".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.types import Receive
+
+from api.errors import request_error
+from api.intake.part_urls import check_urls
+from api.intake.schedule_members import is_scheduled
+from api.intake.strict_json import decode_json
+from api.intake.webhook_members import read_webhook
+from shared.config.models import Model
+from shared.config.settings import Settings
+from shared.errors import RequestError
+from shared.later.webhooks import Webhook
+from shared.log.request import Request, encode_dialect, encode_request, shown_prompt
+from shared.queue.accept import NewGeneration
+
+BODY_S = 30.0  # a body must be complete by then; a slower one is answered 408
+SESSION_CHARACTERS_MAX = 128
+METADATA_BYTES_MAX = 16 * 1024
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+GRACE_S_MAX = 86_400.0
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+PRIORITIES = ("interactive", "batch")
+# The request around them says these already: given in params they could contradict it.
+RESERVED_PARAMS = ("model", "messages", "prompt", "stream", "stream_options")
+
+_encode_canonical = msgspec.json.Encoder(order="deterministic").encode
+
+
+async def read_body(
+    headers: Headers, receive: Receive, *, bytes_max: int, is_any_type: bool = False
+) -> bytes:
+    """Read a request body of type application/json, at most `bytes_max` long.
+
+    What is too large is refused before it is read where the length is announced, and never kept.
+
+    Args:
+        is_any_type: take it for JSON whatever its content type says.
+
+    Raises:
+        RequestError: 415 another content type or none, 413 too large, 408 slower than `BODY_S`.
+    """
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not is_any_type:
+        raise request_error("unsupported_media_type", "send content-type: application/json")
+    announced = headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > bytes_max:
+        raise _too_large(bytes_max)
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await _receive_all(receive, bytes_max)
+    except TimeoutError:
+        raise request_error(
+            "request_timeout", f"the body was not complete after {BODY_S:.0f} seconds"
+        ) from None
+
+
+async def _receive_all(receive: Receive, bytes_max: int) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise request_error("request_timeout", "the client left before its body was complete")
+        body += message.get("body", b"")
+        if len(body) > bytes_max:
+            raise _too_large(bytes_max)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def parse_new_generation(
+    raw: bytes | Mapping[str, Any],
+    *,
+    owner: str,
+    models: Mapping[str, Model],
+    settings: Settings,
+    idempotency_key: str = "",
+) -> NewGeneration:
+    """Read what a client wants generated.
+
+    Args:
+        raw: the body, or what `decode_json` made of it (a WebSocket frame).
+        models: by name; the first is the default.
+
+    Raises:
+        RequestError: 400, 404 `model_not_found`, 413 or 422.
+    """
+    body = read_object(raw, bytes_max=settings.body_bytes_max)
+    if is_scheduled(body):
+        raise wrong("run_at and cron are for POST /v1/generations and /v1/batches")
+    request = Request(messages=_messages(body), params=check_params(body))
+    return new_generation(
+        body, request, owner=owner, models=models, settings=settings,
+        idempotency_key=idempotency_key, webhook=read_webhook(body, settings),
+    )  # fmt: skip
+
+
+def read_object(raw: bytes | Mapping[str, Any], *, bytes_max: int) -> dict[str, Any]:
+    """Return the members of a body; those that are null are left out: they say the same.
+
+    Raises:
+        RequestError: 400 no JSON, 413, 422 no object.
+    """
+    if isinstance(raw, bytes):
+        if len(raw) > bytes_max:
+            raise _too_large(bytes_max)
+        raw = decode_json(raw)
+    if not isinstance(raw, Mapping):
+        raise wrong("the body must be an object")
+    # Many clients send all their members, set or not.
+    return {name: value for name, value in raw.items() if value is not None}
+
+
+def new_generation(
+    body: Mapping[str, Any],
+    request: Request,
+    *,
+    owner: str,
+    models: Mapping[str, Model],
+    settings: Settings,
+    idempotency_key: str = "",
+    grace_s: float | None = None,
+    webhook: Webhook | None = None,
+) -> NewGeneration:
+    """Read what every dialect has in common, and put it together with what this one asks for.
+
+    Args:
+        body: as `read_object` gives it; members that are not known are ignored.
+        models: by name; the first is the default.
+        grace_s: where the body does not say `on_disconnect`; None: it goes on without readers.
+
+    Raises:
+        RequestError: 400, 404 `model_not_found` or 422.
+    """
+    check_urls(request, settings)
+    model, session, metadata = _model(body, models), _session(body), _metadata(body)
+    priority = _priority(body)
+    if "on_disconnect" in body:
+        grace_s = _grace_s(body["on_disconnect"])
+    meaning = [model, request, session, metadata, priority, grace_s]
+    return NewGeneration(
+        owner=owner,
+        model=model,
+        request=encode_request(request),
+        session=session,
+        metadata=metadata,
+        priority=priority,
+        grace_s=grace_s,
+        idempotency_key=check_idempotency_key(idempotency_key) if idempotency_key else "",
+        # Only where there is one: the digests of an older version stay what they were.
+        body_digest=_digest(meaning if webhook is None else [*meaning, webhook]),
+        webhook=webhook,
+        prompt=shown_prompt(request),
+        dialect=encode_dialect(request),
+    )
+
+
+def check_idempotency_key(key: str) -> str:
+    """Return `key`.
+
+    Raises:
+        RequestError: 400, not 1 to 255 visible ASCII characters.
+    """
+    if IDEMPOTENCY_KEY.fullmatch(key) is None:
+        raise request_error(
+            "idempotency_key_invalid", "Idempotency-Key: 1 to 255 visible ASCII characters"
+        )
+    return key
+
+
+def _digest(parts: list[Any]) -> str:
+    """Hash what was understood, not what was sent: order and spaces do not matter."""
+    return hashlib.sha256(_encode_canonical(parts)).hexdigest()
+
+
+def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if ("prompt" in body) == ("messages" in body):
+        raise wrong("give either prompt or messages")
+    if "prompt" in body:
+        prompt = body["prompt"]
+        if not isinstance(prompt, str) or not prompt:
+            raise wrong("prompt must be a string that is not empty")
+        return [{"role": "user", "content": prompt}]
+    return check_messages(body["messages"])
+
+
+def check_messages(messages: Any) -> list[dict[str, Any]]:
+    """Return `messages`, in the chat form that backends take.
+
+    Raises:
+        RequestError: 422.
+    """
+    if not isinstance(messages, list) or not messages:
+        raise wrong("messages must be an array that is not empty")
+    for index, message in enumerate(messages):
+        _check_message(f"messages[{index}]", message)
+    return messages
+
+
+def _check_message(where: str, message: Any) -> None:
+    """Check role and content; further members (name, tool_calls, …) pass as they are."""
+    if not isinstance(message, dict):
+        raise wrong(f"{where} must be an object")
+    if message.get("role") not in ROLES:
+        raise wrong(f"{where}.role must be one of {', '.join(ROLES)}")
+    content = message.get("content")
+    if isinstance(content, list):
+        if not content or not all(_is_part(part) for part in content):
+            raise wrong(f"{where}.content: every part must be an object with a type")
+    elif content is None:
+        if not (message["role"] == "assistant" and message.get("tool_calls")):
+            raise wrong(f"{where}.content is missing")
+    elif not isinstance(content, str):
+        raise wrong(f"{where}.content must be a string or an array of parts")
+
+
+def _is_part(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("type"), str)
+
+
+def check_params(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the member `params`, which is the backend's.
+
+    Raises:
+        RequestError: 422.
+    """
+    params = body.get("params", {})
+    if not isinstance(params, dict):
+        raise wrong("params must be an object")
+    for name in RESERVED_PARAMS:
+        if name in params:
+            raise wrong(f"params.{name} is not for the client to set")
+    if params.get("n", 1) != 1:
+        raise wrong("params.n: one generation is one answer")
+    return params
+
+
+def _model(body: Mapping[str, Any], models: Mapping[str, Model]) -> str:
+    name = body.get("model", next(iter(models)))
+    if not isinstance(name, str):
+        raise wrong("model must be a string")
+    if name not in models:
+        raise model_not_found(name)
+    return name
+
+
+def _session(body: Mapping[str, Any]) -> str:
+    """Any text will do for a name, except control characters, which no log or URL should carry."""
+    session = body.get("session", "")
+    if not isinstance(session, str):
+        raise wrong("session must be a string")
+    if len(session) > SESSION_CHARACTERS_MAX:
+        raise wrong(f"session must be at most {SESSION_CHARACTERS_MAX} characters long")
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in session):
+        raise wrong("session must not hold control characters")
+    return session
+
+
+def _metadata(body: Mapping[str, Any]) -> bytes:
+    metadata = body.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise wrong("metadata must be an object")
+    encoded = msgspec.json.encode(metadata)
+    if len(encoded) > METADATA_BYTES_MAX:
+        raise wrong(f"metadata must be at most {METADATA_BYTES_MAX} bytes of JSON")
+    return encoded
+
+
+def _priority(body: Mapping[str, Any]) -> str:
+    priority = body.get("priority", PRIORITIES[0])
+    if priority not in PRIORITIES:
+        raise wrong(f"priority must be one of {', '.join(PRIORITIES)}")
+    return str(priority)
+
+
+def _grace_s(value: Any) -> float | None:
+    """Read on_disconnect: None goes on without readers, 0 cancels at once, else seconds."""
+    if value == "continue":
+        return None
+    if value == "cancel":
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong("on_disconnect must be continue, cancel or a number of seconds")
+    if not 0 <= value <= GRACE_S_MAX or not math.isfinite(value):
+        raise wrong(f"on_disconnect: 0 to {GRACE_S_MAX:.0f} seconds")
+    return float(value)
+
+
+def model_not_found(name: str) -> RequestError:
+    return request_error("model_not_found", f"no model {name[:80]!r}: GET /v1/models lists them")
+
+
+def wrong(message: str) -> RequestError:
+    """Return the error of a body that is JSON and says something wrong."""
+    return request_error("invalid_request", message)
+
+
+def _too_large(bytes_max: int) -> RequestError:
+    return request_error("body_too_large", f"the body is larger than {bytes_max} bytes")

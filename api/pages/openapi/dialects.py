@@ -1,0 +1,229 @@
+"""The part of the OpenAPI document that is of dialects: data, written by hand.
+
+Their bodies are described as far as this system reads them; what it hands on to a backend is the
+backend's to describe. Source: docs/protocol.md, "Dialects".
+"""
+
+from __future__ import annotations
+
+from api.pages.openapi.schemas import (
+    GENERATION_NAME,
+    INTEGER,
+    MESSAGES,
+    NULL,
+    OBJECT,
+    OPTIONS,
+    SHARED,
+    STRING,
+    Json,
+    answer,
+    array,
+    content,
+    errors,
+    nullable,
+    parameter,
+    record,
+    ref,
+)
+
+# Members of a body that every dialect reads as natively.
+COMMON = {name: schema for name, schema in OPTIONS.items() if name != "params"}
+IDEMPOTENCY_KEY = parameter(
+    "Idempotency-Key",
+    "header",
+    "A repeat with the same key and body reads the same answer.",
+    {"type": "string", "pattern": "^[!-~]{1,255}$"},
+)
+EVENT_STREAM: Json = content(
+    {"type": "string", "description": "Server-sent events, each with one JSON object; `[DONE]`."},
+    "text/event-stream",
+)
+BAD_BODY = (
+    "invalid_json", "idempotency_key_invalid", "model_not_found", "request_timeout", "expired",
+    "body_too_large", "unsupported_media_type", "invalid_request", "idempotency_mismatch",
+    "owner_full", "draining", "queue_full",
+)  # fmt: skip
+
+OPENAI_ERROR = record(
+    {
+        "error": record(
+            {"message": STRING, "type": STRING, "param": nullable(STRING), "code": STRING}
+        )
+    }
+)
+FAILED: Json = {
+    "description": "The backend failed, or is given up; `code` is that of the generation's end.",
+    "content": content(ref("OpenAiError")),
+}
+
+SCHEMAS: Json = {
+    "OpenAiError": OPENAI_ERROR,
+    "Model": record({"id": STRING, "object": {"const": "model"}, "created": INTEGER}),
+    "NewChatCompletion": record(
+        {"messages": MESSAGES},
+        {
+            **COMMON,
+            "stream": {"type": ["boolean", "null"]},
+            "stream_options": {
+                "type": ["object", "null"],
+                "properties": {"include_usage": {"type": "boolean"}},
+            },
+            "n": {"enum": [1, None]},
+        },
+    )
+    | {"description": "Further members go to the backend: max_tokens, temperature, tools, …"},
+    "TextError": record({"error": STRING}),
+    "NewDeepChat": record(
+        {
+            "messages": array(
+                record(
+                    {},
+                    {
+                        "role": {"type": ["string", "null"]},
+                        "text": {"type": ["string", "null"]},
+                        "html": {"type": ["string", "null"]},
+                        "files": {"type": ["array", "null"], "items": OBJECT},
+                    },
+                )
+            )
+            | {"minItems": 1}
+        },
+        OPTIONS,
+    ),
+    "DeepChatResponse": record({"text": STRING}, {"files": array(OBJECT)}),
+    "ChatCompletion": record(
+        {
+            "id": {**STRING, "description": "The generation's."},
+            "object": {"const": "chat.completion"},
+            "created": INTEGER,
+            "model": STRING,
+            "choices": array(
+                record(
+                    {"index": INTEGER, "message": OBJECT, "finish_reason": STRING},
+                    {"logprobs": NULL},
+                )
+            ),
+        },
+        {"usage": ref("Usage")},
+    ),
+}
+
+
+def chat_completions(name: str) -> Json:
+    return {
+        "operationId": name,
+        "summary": "OpenAI's chat completions: a stream with `stream: true`, else one answer.",
+        "parameters": [IDEMPOTENCY_KEY],
+        "requestBody": {"required": True, "content": content(ref("NewChatCompletion"))},
+        "responses": {
+            "200": {
+                "description": "The answer.",
+                "headers": {"X-Generation-Id": GENERATION_NAME},
+                "content": {**content(ref("ChatCompletion")), **EVENT_STREAM},
+            },
+            **errors(*BAD_BODY, *SHARED, schema="OpenAiError"),
+            "409": FAILED | {"description": "Cancelled."},
+            "500": FAILED | {"description": "Lost."},
+            "502": FAILED,
+            "504": FAILED | {"description": "The backend did not answer in time."},
+        },
+    }
+
+
+def models(name: str, schema: str) -> Json:
+    return {
+        "operationId": name,
+        "summary": "The models, as OpenAI lists them; the first is the default.",
+        "responses": {
+            "200": answer("All.", ref("Models")),
+            **errors("unauthorized", schema=schema),
+        },
+    }
+
+
+def model(name: str, schema: str) -> Json:
+    return {
+        "operationId": name,
+        "summary": "One model.",
+        "parameters": [parameter("model", "path", "Its name.", STRING)],
+        "responses": {
+            "200": answer("The model.", ref("Model")),
+            **errors("model_not_found", "unauthorized", schema=schema),
+        },
+    }
+
+
+DEEP_CHAT: Json = {
+    "operationId": "createDeepChat",
+    "summary": "deep-chat: a stream where Accept names text/event-stream, else one Response.",
+    "parameters": [IDEMPOTENCY_KEY],
+    "requestBody": {
+        "required": True,
+        "content": {
+            **content(ref("NewDeepChat")),
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "message1": STRING,
+                        "files": {"type": "array", "items": {**STRING, "format": "binary"}},
+                        "model": STRING,
+                        "params": STRING,
+                    },
+                }
+            },
+        },
+    },
+    "responses": {
+        "200": {
+            "description": "The answer.",
+            "headers": {"X-Generation-Id": GENERATION_NAME},
+            "content": {**content(ref("DeepChatResponse")), **EVENT_STREAM},
+        },
+        **errors(*BAD_BODY, *SHARED, "invalid_multipart", schema="TextError"),
+        "502": {
+            "description": "The generation failed.",
+            "content": content(ref("TextError")),
+        },
+    },
+}
+
+
+def socket(name: str, summary: str, schema: str, *parameters: Json) -> Json:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": list(parameters),
+        "responses": {
+            "101": answer("Switching."),
+            **errors("upgrade_required", "unauthorized", "forbidden", "invalid_request",
+                     schema=schema),
+            "426": answer("Another WebSocket version than 13."),
+        },
+    }  # fmt: skip
+
+
+PATHS: Json = {
+    "/deep-chat": {"post": DEEP_CHAT},
+    "/deep-chat/ws": {
+        "get": socket(
+            "openDeepChatSocket",
+            "WebSocket: deep-chat's, with a stop key after each answer.",
+            "TextError",
+            parameter("stop_key", "query", "2 to 256 characters; `stop-key`.", STRING),
+        )
+    },
+    "/lobe/ws": {
+        "get": socket(
+            "openLobeSocket",
+            "WebSocket: startConversation, resume, cancel, ping; many messages over one.",
+            "Error",
+        )
+    },
+    "/v1/chat/completions": {"post": chat_completions("createChatCompletion")},
+    "/chat/completions": {"post": chat_completions("createChatCompletionAlias")},
+    "/v1/models": {"get": models("listModels", "Error")},
+    "/v1/models/{model}": {"get": model("getModel", "Error")},
+    "/models": {"get": models("listModelsAlias", "OpenAiError")},
+    "/models/{model}": {"get": model("getModelAlias", "OpenAiError")},
+}

@@ -1,0 +1,263 @@
+"""The description of the native interface, OpenAPI 3.1, written by hand.
+
+By hand because the answers are streams and errors that no generator would guess; a test holds its
+paths and methods equal to the routes. Data only. Source: docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.pages.openapi import ai_sdk as openapi_ai_sdk
+from api.pages.openapi import batches as openapi_batches
+from api.pages.openapi import dialects as openapi_dialects
+from api.pages.openapi import files as openapi_files
+from api.pages.openapi import responses as openapi_responses
+from api.pages.openapi import schedules as openapi_schedules
+from api.pages.openapi.schemas import (
+    BEFORE,
+    CURSOR_HEADER,
+    CURSOR_QUERY,
+    GENERATION_NAME,
+    ID,
+    LOCATION,
+    OBJECT,
+    SCHEMAS,
+    SHARED,
+    STATUS,
+    STREAMS,
+    STRING,
+    Json,
+    answer,
+    content,
+    errors,
+    parameter,
+    record,
+    ref,
+)
+
+
+def operation(name: str, summary: str, responses: Json, *parameters: Json, **more: Any) -> Json:
+    found: Json = {"operationId": name, "summary": summary, "responses": responses, **more}
+    return {**found, "parameters": list(parameters)} if parameters else found
+
+
+def page(name: str, summary: str, media_type: str, schema: Json = STRING) -> Json:
+    responses = {"200": {"description": summary, "content": content(schema, media_type)}}
+    return operation(name, summary, responses, security=[])
+
+
+STARTED: Json = {"anyOf": [ref("Accepted"), ref("Schedule")]}
+CREATE = operation(
+    "createGeneration",
+    "Start a generation; with an Accept that names a stream, the answer is the stream.",
+    {
+        "200": {
+            "description": "The stream; or, as JSON, what this Idempotency-Key had started before.",
+            "headers": {"Location": LOCATION, "X-Generation-Id": GENERATION_NAME},
+            "content": {**content(STARTED), **STREAMS},
+        },
+        "202": answer("Accepted, or scheduled.", STARTED, {"Location": LOCATION}),
+        "204": answer("A repeat whose cursor is the last event of an ended generation."),
+        **errors(
+            "invalid_json", "cursor_invalid", "idempotency_key_invalid", "model_not_found",
+            "not_acceptable", "request_timeout", "expired", "body_too_large",
+            "unsupported_media_type", "invalid_request", "idempotency_mismatch",
+            "too_many_schedules", "owner_full", "draining", "queue_full", *SHARED,
+        ),
+    },
+    parameter(
+        "Idempotency-Key",
+        "header",
+        "A repeat with the same key and body returns the same generation.",
+        {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    ),
+    CURSOR_HEADER,
+    CURSOR_QUERY,
+    requestBody={"required": True, "content": content(ref("NewGeneration"))},
+)  # fmt: skip
+
+EVENTS = operation(
+    "readEvents",
+    "Read the stream, from the start or after a cursor: SSE, NDJSON or, with an Accept of JSON or "
+    "a `wait`, long poll.",
+    {
+        "200": {
+            "description": "The events; a `reset` with id `0-0` where the cursor cannot go on.",
+            "content": {**STREAMS, **content(ref("Poll"))},
+        },
+        "204": answer("Ended, and the cursor is its last event."),
+        **errors(
+            "cursor_invalid", "wait_invalid", "not_found", "not_acceptable", "expired", "draining",
+            *SHARED,
+        ),
+    },
+    ID,
+    CURSOR_HEADER,
+    CURSOR_QUERY,
+    parameter(
+        "wait",
+        "query",
+        "Long poll: seconds to wait for something after the cursor.",
+        {"type": "number", "minimum": 0, "maximum": 60},
+    ),
+)  # fmt: skip
+
+PATHS: Json = {
+    "/v1/generations": {
+        "post": CREATE,
+        "get": operation(
+            "listGenerations",
+            "The asker's generations, newest first.",
+            {
+                "200": answer("A page.", ref("Generations")),
+                **errors("cursor_invalid", *SHARED),
+            },
+            parameter("active", "query", "`1`: only the unfinished of the page.", STRING),
+            BEFORE,
+        ),
+    },
+    "/v1/generations/{id}": {
+        "get": operation(
+            "getGeneration",
+            "A generation as it stands, with its text so far.",
+            {
+                "200": answer("The generation.", ref("Generation")),
+                **errors("not_found", "expired", *SHARED),
+            },
+            ID,
+        )
+    },
+    "/v1/generations/{id}/cancel": {
+        "post": operation(
+            "cancelGeneration",
+            "End it as cancelled; an ended one stays as it is. Repeating it is harmless.",
+            {
+                "202": answer("Its status now.", record({"id": STRING, "status": STATUS})),
+                **errors("not_found", *SHARED),
+            },
+            ID,
+        )
+    },
+    "/v1/generations/{id}/events": {"get": EVENTS},
+    "/v1/sessions/{session}": {
+        "get": operation(
+            "getSession",
+            "The generations of a session, newest first.",
+            {
+                "200": answer("A page.", ref("Generations")),
+                **errors("cursor_invalid", "not_found", *SHARED),
+            },
+            parameter("session", "path", "Its name, percent-encoded.", STRING),
+            BEFORE,
+        )
+    },
+    **openapi_ai_sdk.PATHS,
+    **openapi_dialects.PATHS,
+    **openapi_responses.PATHS,
+    **openapi_batches.PATHS,
+    **openapi_files.PATHS,
+    **openapi_schedules.PATHS,
+    "/v1/workers": {
+        "get": operation(
+            "listWorkers",
+            "Who works, and how much waits. For operators.",
+            {"200": answer("All.", ref("Workers")), **errors(*SHARED)},
+        )
+    },
+    "/v1/ws": {
+        "get": operation(
+            "openSocket",
+            "WebSocket, subprotocol `tailrace.v1`: many generations over one connection.",
+            {
+                "101": answer("Switching."),
+                **errors("upgrade_required", "unauthorized", "forbidden"),
+                "426": answer("Another WebSocket version than 13."),
+            },
+        )
+    },
+    "/livez": {
+        "get": operation(
+            "live",
+            "Whether the process turns.",
+            {"200": answer("Yes.", ref("Health"))},
+            security=[],
+        )
+    },
+    "/readyz": {
+        "get": operation(
+            "ready",
+            "Whether a prompt sent here would be answered.",
+            {"200": answer("Yes.", ref("Health")), "503": answer("No.", ref("Health"))},
+            security=[],
+        )
+    },
+    "/metrics": {
+        "get": operation(
+            "metrics",
+            "Figures for Prometheus. For operators.",
+            {
+                "200": {"description": "All.", "content": content(STRING, "text/plain")},
+                **errors("host_invalid", "unauthorized", "forbidden"),
+            },
+        )
+    },
+    "/openapi.json": {"get": page("openapi", "This document.", "application/json", OBJECT)},
+    "/docs": {"get": page("docs", "This document as a page.", "text/html")},
+    "/": {"get": page("chat", "A chat page.", "text/html")},
+    "/page/{name}": {
+        "get": {
+            **page("asset", "What the pages load.", "text/javascript"),
+            "parameters": [parameter("name", "path", "A file.", STRING)],
+            "responses": {
+                "200": {
+                    "description": "The file.",
+                    "content": {
+                        **content(STRING, "text/javascript"),
+                        **content(STRING, "text/css"),
+                        **content(STRING, "text/html"),
+                    },
+                },
+                **errors("not_found"),
+            },
+        }
+    },
+}
+
+# HEAD is what GET is, without a body.
+for _path in PATHS.values():
+    if "get" in _path:
+        _path["head"] = {
+            **_path["get"],
+            "operationId": "head" + _path["get"]["operationId"][0].upper()
+            + _path["get"]["operationId"][1:],
+            "responses": {
+                status: {k: v for k, v in response.items() if k != "content"}
+                for status, response in _path["get"]["responses"].items()
+            },
+        }  # fmt: skip
+
+DOCUMENT: Json = {
+    "openapi": "3.1.0",
+    "info": {
+        "title": "Tailrace",
+        "version": "1",
+        "description": "Prompts in on any node, resumable token streams out on any node.",
+    },
+    "paths": PATHS,
+    "components": {
+        "schemas": SCHEMAS
+        | openapi_ai_sdk.SCHEMAS
+        | openapi_dialects.SCHEMAS
+        | openapi_responses.SCHEMAS
+        | openapi_batches.SCHEMAS
+        | openapi_files.SCHEMAS
+        | openapi_schedules.SCHEMAS,
+        "securitySchemes": {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "query": {"type": "apiKey", "in": "query", "name": "access_token"},
+        },
+    },
+    # Or none, where no keys are configured.
+    "security": [{}, {"bearer": []}, {"query": []}],
+}

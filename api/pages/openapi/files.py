@@ -1,0 +1,145 @@
+"""The part of the OpenAPI document that is OpenAI's Files: data, written by hand.
+
+Source: docs/protocol.md, "Files".
+"""
+
+from __future__ import annotations
+
+from api.intake.upload import EXPIRES_S_MAX, EXPIRES_S_MIN, PURPOSES
+from api.pages.openapi.schemas import (
+    INTEGER,
+    SHARED,
+    STRING,
+    Json,
+    answer,
+    array,
+    content,
+    errors,
+    nullable,
+    parameter,
+    record,
+    ref,
+)
+from api.resources.files import LIMIT_MAX, LISTED
+from shared.files.store import FILE_ID
+
+ID = parameter("id", "path", "The file.", {"type": "string", "pattern": f"^{FILE_ID.pattern}$"})
+BYTES: Json = {"type": "string", "format": "binary"}
+
+SCHEMAS: Json = {
+    "NewFile": record(
+        {"file": {**BYTES, "minLength": 1}, "purpose": {"enum": list(PURPOSES)}},
+        {
+            "expires_after[anchor]": {"const": "created_at"},
+            "expires_after[seconds]": {
+                "type": "integer", "minimum": EXPIRES_S_MIN, "maximum": EXPIRES_S_MAX,
+            },
+        },
+    )
+    | {
+        "description": "Parts in any order; 30 days when nothing is said.",
+        "dependentRequired": {
+            "expires_after[anchor]": ["expires_after[seconds]"],
+            "expires_after[seconds]": ["expires_after[anchor]"],
+        },
+    },
+    "File": record(
+        {
+            "id": STRING,
+            "object": {"const": "file"},
+            "bytes": INTEGER,
+            "created_at": INTEGER,
+            "expires_at": INTEGER,
+            "filename": STRING,
+            "purpose": {"enum": list(LISTED)},
+            "status": {"const": "processed"},
+        }
+    ),
+    "Files": record(
+        {
+            "object": {"const": "list"},
+            "data": array(ref("File")),
+            "first_id": nullable(STRING),
+            "last_id": nullable(STRING),
+            "has_more": {"type": "boolean"},
+        }
+    ),
+    "DeletedFile": record({"id": STRING, "object": {"const": "file"}, "deleted": {"const": True}}),
+}  # fmt: skip
+
+PATHS: Json = {
+    "/v1/files": {
+        "post": {
+            "operationId": "createFile",
+            "summary": "Upload a file; streamed to where files lie.",
+            "requestBody": {
+                "required": True,
+                "content": content(ref("NewFile"), "multipart/form-data"),
+            },
+            "responses": {
+                "200": answer("The file.", ref("File")),
+                **errors(
+                    "invalid_multipart", "request_timeout", "body_too_large",
+                    "unsupported_media_type", "invalid_request", "draining", "owner_files_full",
+                    "too_many_transfers", "storage_full", *SHARED,
+                    schema="OpenAiError",
+                ),
+            },
+        },
+        "get": {
+            "operationId": "listFiles",
+            "summary": "The asker's files, the newest first.",
+            "parameters": [
+                parameter(
+                    "limit", "query", "Files of a page; 100 when nothing is said.",
+                    {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX},
+                ),
+                parameter("order", "query", "By age.", {"enum": ["asc", "desc"]}),
+                parameter("after", "query", "`last_id` of the page before.", STRING),
+                parameter("purpose", "query", "Only these.", {"enum": list(LISTED)}),
+            ],
+            "responses": {
+                "200": answer("A page.", ref("Files")),
+                **errors("not_found", "invalid_request", *SHARED, schema="OpenAiError"),
+            },
+        },
+    },
+    "/v1/files/{id}": {
+        "get": {
+            "operationId": "getFile",
+            "summary": "What is known of a file.",
+            "parameters": [ID],
+            "responses": {
+                "200": answer("The file.", ref("File")),
+                **errors("not_found", *SHARED, schema="OpenAiError"),
+            },
+        },
+        "delete": {
+            "operationId": "deleteFile",
+            "summary": "Deletes it, record and bytes.",
+            "parameters": [ID],
+            "responses": {
+                "200": answer("Deleted.", ref("DeletedFile")),
+                **errors("not_found", *SHARED, schema="OpenAiError"),
+            },
+        },
+    },
+    "/v1/files/{id}/content": {
+        "get": {
+            "operationId": "getFileContent",
+            "summary": "Its bytes, streamed; with a Range of one piece, that piece.",
+            "parameters": [ID],
+            "responses": {
+                "200": {
+                    "description": "All of it.",
+                    "content": content(BYTES, "application/octet-stream"),
+                },
+                "206": {
+                    "description": "The piece.",
+                    "content": content(BYTES, "application/octet-stream"),
+                },
+                **errors("not_found", "too_many_transfers", *SHARED, schema="OpenAiError"),
+            },
+        }
+    },
+}  # fmt: skip

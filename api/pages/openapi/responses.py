@@ -1,0 +1,212 @@
+"""The part of the OpenAPI document that is OpenAI's Responses: data, written by hand.
+
+Source: docs/protocol.md, "Responses".
+"""
+
+from __future__ import annotations
+
+from api.pages.openapi.dialects import BAD_BODY, COMMON, FAILED, IDEMPOTENCY_KEY
+from api.pages.openapi.schemas import (
+    GENERATION_NAME,
+    INTEGER,
+    OBJECT,
+    SHARED,
+    STRING,
+    Json,
+    answer,
+    array,
+    content,
+    errors,
+    nullable,
+    parameter,
+    record,
+    ref,
+)
+
+BOOLEAN: Json = {"type": ["boolean", "null"]}
+TEXT: Json = {"type": ["string", "null"]}
+# As the SDKs make them of true and false; further parameters of OpenAI's are ignored.
+TRUTH: Json = {"enum": ["true", "false"]}
+ID = parameter(
+    "id", "path", "The response.", {"type": "string", "pattern": "^resp_[A-Za-z0-9_-]{4,60}$"}
+)
+GONE = ("not_found", "expired")
+ITEM_TEXT: Json = record({"type": {"enum": ["input_text", "output_text"]}, "text": STRING})
+
+SCHEMAS: Json = {
+    "InputItem": {
+        "anyOf": [
+            record(
+                {
+                    "role": {"enum": ["user", "assistant", "system", "developer"]},
+                    "content": {
+                        "anyOf": [STRING, {"type": "array", "minItems": 1, "items": ITEM_TEXT}]
+                    },
+                },
+                {"type": {"const": "message"}},
+            ),
+            record(
+                {
+                    "type": {"const": "function_call_output"},
+                    "call_id": STRING,
+                    "output": STRING,
+                }
+            ),
+            record(
+                {
+                    "type": {"const": "function_call"},
+                    "call_id": STRING,
+                    "name": STRING,
+                    "arguments": STRING,
+                }
+            ),
+        ],
+        "description": "Also images, files and audio as OpenAI has them.",
+    },
+    "NewResponse": record(
+        {"input": {"anyOf": [STRING, {**array(ref("InputItem")), "minItems": 1}]}},
+        {
+            **COMMON,
+            "instructions": TEXT,
+            "stream": BOOLEAN,
+            "background": {**BOOLEAN, "description": "Never cancelled by a disconnect."},
+            "store": {"enum": [True, None], "description": "`false`: for its own request alone."},
+            "max_output_tokens": {"type": ["integer", "null"], "minimum": 1, "maximum": 10**9},
+            "tools": {
+                "type": ["array", "null"],
+                "items": record(
+                    {"type": {"const": "function"}, "name": STRING}, {"parameters": OBJECT}
+                ),
+            },
+            "reasoning": {"type": ["object", "null"], "properties": {"effort": TEXT}},
+            "previous_response_id": {
+                "type": "null",
+                "description": "Or the id of a response that has ended.",
+            },
+            "text": {"type": ["object", "null"], "properties": {"format": {"type": "null"}}},
+            "conversation": {"type": "null"},
+            "prompt": {"type": "null"},
+        },
+    )
+    | {"description": "Further members go to the backend: temperature, top_p, …"},
+    "Response": record(
+        {
+            "id": STRING,
+            "object": {"const": "response"},
+            "created_at": INTEGER,
+            "status": {
+                "enum": [
+                    "queued", "in_progress", "completed", "incomplete", "cancelled", "failed",
+                ]
+            },
+            "background": {"type": "boolean"},
+            "model": STRING,
+            "output": array(OBJECT),
+            "error": nullable(record({"code": STRING, "message": STRING})),
+            "usage": nullable(OBJECT),
+            "metadata": OBJECT,
+            "store": {"type": "boolean"},
+        }
+    ),
+    "InputItems": record(
+        {
+            "object": {"const": "list"},
+            "data": array(OBJECT),
+            "first_id": nullable(STRING),
+            "last_id": nullable(STRING),
+            "has_more": {"type": "boolean"},
+        }
+    ),
+    "DeletedResponse": record(
+        {"id": STRING, "object": {"const": "response"}, "deleted": {"const": True}}
+    ),
+}  # fmt: skip
+EVENT = record({"event": STRING, "data": {**STRING, "description": "JSON with `sequence_number`."}})
+STREAM_OR_OBJECT: Json = {**content(ref("Response")), **content(EVENT, "text/event-stream")}
+
+PATHS: Json = {
+    "/v1/responses": {
+        "post": {
+            "operationId": "createResponse",
+            "summary": "OpenAI's Responses: streamed, whole, or in the background.",
+            "parameters": [IDEMPOTENCY_KEY],
+            "requestBody": {"required": True, "content": content(ref("NewResponse"))},
+            "responses": {
+                "200": {
+                    "description": "The answer; in the background as it stands.",
+                    "headers": {"X-Generation-Id": GENERATION_NAME},
+                    "content": STREAM_OR_OBJECT,
+                },
+                **errors(*BAD_BODY, *SHARED, schema="OpenAiError"),
+                "500": FAILED | {"description": "Lost."},
+                "502": FAILED,
+                "504": FAILED | {"description": "The backend did not answer in time."},
+            },
+        }
+    },
+    "/v1/responses/{id}": {
+        "get": {
+            "operationId": "getResponse",
+            "summary": "The response as it stands, or its events.",
+            "parameters": [
+                ID,
+                parameter("stream", "query", "Its events, from the first.", TRUTH),
+                parameter(
+                    "starting_after",
+                    "query",
+                    "With `stream=true`: the events after this `sequence_number`.",
+                    {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+                )
+                | {"allowEmptyValue": True},
+            ],
+            "responses": {
+                "200": {"description": "The response.", "content": STREAM_OR_OBJECT},
+                **errors(
+                    *GONE, "invalid_request", "stream_reset", "draining", *SHARED,
+                    schema="OpenAiError",
+                ),
+            },
+        },
+        "delete": {
+            "operationId": "deleteResponse",
+            "summary": "Stops it, and deletes it for every dialect.",
+            "parameters": [ID],
+            "responses": {
+                "200": answer("Deleted.", ref("DeletedResponse")),
+                **errors(*GONE, *SHARED, schema="OpenAiError"),
+            },
+        },
+    },
+    "/v1/responses/{id}/cancel": {
+        "post": {
+            "operationId": "cancelResponse",
+            "summary": "Stops it; what was generated stays. Repeating it is harmless.",
+            "parameters": [ID],
+            "responses": {
+                "200": answer("The response.", ref("Response")),
+                **errors(*GONE, *SHARED, schema="OpenAiError"),
+            },
+        }
+    },
+    "/v1/responses/{id}/input_items": {
+        "get": {
+            "operationId": "listInputItems",
+            "summary": "What the model was given, the newest first.",
+            "parameters": [
+                ID,
+                parameter(
+                    "limit",
+                    "query",
+                    "Items of a page.",
+                    {"type": "integer", "minimum": 1, "maximum": 100},
+                ),
+                parameter("order", "query", "By age.", {"enum": ["asc", "desc"]}),
+                parameter("after", "query", "`last_id` of the page before.", STRING),
+            ],
+            "responses": {
+                "200": answer("A page.", ref("InputItems")),
+                **errors(*GONE, "invalid_request", *SHARED, schema="OpenAiError"),
+            },
+        }
+    },
+}  # fmt: skip

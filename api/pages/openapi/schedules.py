@@ -1,0 +1,156 @@
+"""The part of the OpenAPI document that is schedules and webhooks, and the body that asks for them.
+
+Data, written by hand.
+
+Source: docs/schedules.md, docs/webhooks.md.
+"""
+
+from __future__ import annotations
+
+from api.intake.schedule_members import CRON_CHARACTERS_MAX, RUN_AT_S_MAX, ZONE_CHARACTERS_MAX
+from api.intake.webhook_members import SECRET_BYTES_MAX, SECRET_BYTES_MIN, URL_CHARACTERS_MAX
+from api.pages.openapi.schemas import (
+    BEFORE,
+    INTEGER,
+    MESSAGES,
+    NULL,
+    OPTIONS,
+    OWNER_QUERY,
+    PROMPT,
+    SHARED,
+    STRING,
+    Json,
+    answer,
+    array,
+    errors,
+    nullable,
+    parameter,
+    record,
+    ref,
+)
+
+SCHEDULE_ID = "^sched_[A-Za-z0-9_-]{2,58}$"
+ID = parameter("id", "path", "The schedule.", {"type": "string", "pattern": SCHEDULE_ID})
+AFTER = parameter("after", "query", "With `owner=*`: `next_after` of the page before.", STRING)
+
+# An address in numbers will do, too, if it is public.
+URL: Json = {
+    "type": "string",
+    "maxLength": URL_CHARACTERS_MAX,
+    "pattern": r"^https?://([A-Za-z0-9-]+\.)+[A-Za-z][A-Za-z0-9-]*(:[1-9][0-9]{0,3})?([/?][!-\[\]-~]*)?$",
+}
+SECRET: Json = {
+    "anyOf": [
+        {"type": "string", "pattern": "^whsec_([A-Za-z0-9+/]{4}){6,42}$"},
+        {
+            "type": "string",
+            "pattern": f"^[!-~]{{{SECRET_BYTES_MIN},{SECRET_BYTES_MAX}}}$",
+            "not": {"pattern": "^whsec_"},
+        },
+    ]
+}
+WEBHOOK: Json = {
+    "description": "Who is told of the end, and what signs it.",
+    "anyOf": [record({"url": URL, "secret": SECRET}), {"type": "null"}],
+}
+# Members of a POST that starts something; `null` says the same as leaving one out.
+WHEN: Json = {
+    "run_at": {
+        "description": "Once, at this time: Unix seconds, or RFC 3339 with an offset.",
+        "anyOf": [
+            {"type": "number", "exclusiveMinimum": 0, "maximum": RUN_AT_S_MAX},
+            {
+                "type": "string",
+                "pattern": "^20[2-9][0-9]-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
+                "T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])$",
+            },
+            {"type": "null"},
+        ],
+    },
+    "cron": {
+        "description": "Again and again: five fields, and not together with `run_at`.",
+        "type": ["string", "null"],
+        "pattern": r"^[!-~]+( [!-~]+){4}$",
+        "maxLength": CRON_CHARACTERS_MAX,
+    },
+    "timezone": {
+        "description": "Of `cron`; default UTC.",
+        "type": ["string", "null"],
+        "pattern": "^[A-Za-z][A-Za-z0-9_+/-]*$",
+        "maxLength": ZONE_CHARACTERS_MAX,
+    },
+}
+
+NATIVE: Json = {**OPTIONS, **WHEN, "webhook": WEBHOOK}
+
+SCHEMAS: Json = {
+    "NewGeneration": {
+        "oneOf": [
+            record({"prompt": PROMPT}, {"messages": NULL, **NATIVE}),
+            record({"messages": MESSAGES}, {"prompt": NULL, **NATIVE}),
+        ]
+    },
+    "Schedule": record(
+        {
+            "id": {"type": "string", "pattern": SCHEDULE_ID},
+            "object": {"const": "schedule"},
+            "kind": {"enum": ["generation", "batch"]},
+            "run_at": nullable(INTEGER),
+            "cron": nullable(STRING),
+            "timezone": nullable(STRING),
+            "next_run_at": nullable(INTEGER),
+            "last_run_at": nullable(INTEGER),
+            "last_id": nullable(STRING),
+            "last_error": nullable(record({"code": STRING, "message": STRING})),
+            "created_at": INTEGER,
+        },
+        {"owner": STRING},
+    ),
+    "Schedules": record(
+        {"schedules": array(ref("Schedule")), "next_before": nullable(INTEGER)},
+        {"next_after": nullable(STRING)},
+    ),
+}
+
+PATHS: Json = {
+    "/v1/schedules": {
+        "get": {
+            "operationId": "listSchedules",
+            "summary": "The asker's schedules, newest first.",
+            "parameters": [BEFORE, OWNER_QUERY, AFTER],
+            "responses": {
+                "200": answer("A page.", ref("Schedules")),
+                **errors("cursor_invalid", "not_found", *SHARED),
+            },
+        }
+    },
+    "/v1/schedules/{id}": {
+        "get": {
+            "operationId": "getSchedule",
+            "summary": "A schedule, and what it made last.",
+            "parameters": [ID],
+            "responses": {
+                "200": answer("The schedule.", ref("Schedule")),
+                **errors("not_found", *SHARED),
+            },
+        },
+        "delete": {
+            "operationId": "deleteSchedule",
+            "summary": "End a schedule; what it has started goes on.",
+            "parameters": [ID],
+            "responses": {
+                "200": answer(
+                    "It is gone.",
+                    record(
+                        {
+                            "id": STRING,
+                            "object": {"const": "schedule"},
+                            "deleted": {"const": True},
+                        }
+                    ),
+                ),
+                **errors("not_found", *SHARED),
+            },
+        },
+    },
+}

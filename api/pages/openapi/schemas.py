@@ -1,0 +1,225 @@
+"""The vocabulary of the OpenAPI document: schemas, parameters and answers that its paths share.
+
+Data and small builders; knows no route. tests/unit/api holds the document to what the routes do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.errors import CODES
+from api.intake.body import (
+    GRACE_S_MAX,
+    PRIORITIES,
+    RESERVED_PARAMS,
+    ROLES,
+    SESSION_CHARACTERS_MAX,
+)
+from shared.log.ids import GENERATION_ID
+
+Json = dict[str, Any]
+
+STRING: Json = {"type": "string"}
+INTEGER: Json = {"type": "integer"}
+OBJECT: Json = {"type": "object"}
+BEFORE_MAX = 10**15 - 1  # api/resources/listings.py reads at most 15 digits
+
+
+def ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def nullable(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def array(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def record(required: Json, optional: Json | None = None) -> Json:
+    """An object; all of `required` must be there."""
+    properties = {**required, **(optional or {})}
+    return {"type": "object", "required": list(required), "properties": properties}
+
+
+def content(schema: Json, media_type: str = "application/json") -> Json:
+    return {media_type: {"schema": schema}}
+
+
+def answer(description: str, schema: Json | None = None, headers: Json | None = None) -> Json:
+    found: Json = {"description": description}
+    if schema is not None:
+        found["content"] = content(schema)
+    if headers is not None:
+        found["headers"] = headers
+    return found
+
+
+def errors(*codes: str, schema: str = "Error") -> Json:
+    """The responses of error codes, joined by status."""
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(CODES[code].status, []).append(code)
+    return {
+        str(status): {
+            "description": "`" + "`, `".join(names) + "`",
+            "content": content(ref(schema)),
+            **({"headers": HEADERS_OF_ERRORS[status]} if status in HEADERS_OF_ERRORS else {}),
+        }
+        for status, names in by_status.items()
+    }
+
+
+def parameter(name: str, where: str, description: str, schema: Json) -> Json:
+    found = {"name": name, "in": where, "description": description, "schema": schema}
+    return {**found, "required": True} if where == "path" else found
+
+
+# As shared.ids.parse_cursor reads it: of the zeros only `0-0`, the start.
+_EVENT_ID = "0-0|[1-9][0-9]{0,18}-[1-9][0-9]{0,18}"
+EVENT_ID: Json = {"type": "string", "pattern": f"^({_EVENT_ID})$", "examples": ["1-42"]}
+CURSOR: Json = {"type": "string", "pattern": f"^(|{_EVENT_ID})$", "examples": ["1-42"]}
+HEADERS_OF_ERRORS: dict[int, Json] = {
+    401: {"WWW-Authenticate": {"description": "The scheme.", "schema": {"const": "Bearer"}}},
+    429: {"Retry-After": {"description": "Seconds.", "schema": INTEGER}},
+    503: {"Retry-After": {"description": "Seconds.", "schema": INTEGER}},
+}
+LOCATION: Json = {"description": "Path of the generation.", "schema": STRING}
+GENERATION: Json = {"type": "string", "pattern": f"^{GENERATION_ID.pattern}$"}
+GENERATION_NAME: Json = {"description": "Its id, where the answer is a stream.", "schema": STRING}
+ID = parameter("id", "path", "The generation.", GENERATION)
+BEFORE = parameter(
+    "before",
+    "query",
+    "`next_before` of the page before.",
+    {"type": "integer", "minimum": 0, "maximum": BEFORE_MAX},
+) | {"allowEmptyValue": True}
+CURSOR_HEADER = parameter("Last-Event-ID", "header", "Read on after this event.", CURSOR)
+CURSOR_QUERY = parameter("last_event_id", "query", "The same where headers cannot be set.", CURSOR)
+OWNER_QUERY = parameter(
+    "owner", "query", "Whose, where not the asker's own; `*`: of all owners. For operators.", STRING
+)
+SHARED = ("host_invalid", "unauthorized", "forbidden", "unavailable")
+
+PARTS: Json = {"type": "array", "minItems": 1, "items": record({"type": STRING})}
+MESSAGE: Json = {
+    "description": "Further members are handed on.",
+    "anyOf": [
+        record({"role": {"enum": list(ROLES)}, "content": {"anyOf": [STRING, PARTS]}}),
+        record(
+            {"role": {"const": "assistant"}, "tool_calls": {"type": "array", "minItems": 1}},
+            {"content": {"anyOf": [STRING, PARTS, {"type": "null"}]}},
+        ),
+    ],
+}
+USAGE = record({"prompt_tokens": INTEGER, "completion_tokens": INTEGER, "total_tokens": INTEGER})
+FAILURE = record({"code": STRING, "message": STRING, "retryable": {"type": "boolean"}})
+STATUS: Json = {"enum": ["queued", "running", "completed", "cancelled", "failed"]}
+SUMMARY: Json = {
+    "id": STRING,
+    "status": STATUS,
+    "model": STRING,
+    "session": nullable(STRING),
+    "priority": {"enum": list(PRIORITIES)},
+    "created_at": INTEGER,
+    "ended_at": nullable(INTEGER),
+    "attempt": INTEGER,
+    "finish_reason": nullable(STRING),
+    "error": nullable(ref("Failure")),
+    "metadata": OBJECT,
+    "events_url": STRING,
+}
+PROMPT: Json = {"type": "string", "minLength": 1}
+MESSAGES: Json = {"type": "array", "minItems": 1, "items": ref("Message")}
+NULL: Json = {"type": "null"}
+# `null` says the same as leaving a member out.
+OPTIONS: Json = {
+    "model": {"type": ["string", "null"], "description": "Default: the first of the models file."},
+    "params": {
+        "type": ["object", "null"],
+        "description": "Passed on to the backend: max_tokens, temperature, stop, …",
+        "propertyNames": {"not": {"enum": list(RESERVED_PARAMS)}},
+        "properties": {"n": {"const": 1}},
+    },
+    "session": {
+        "type": ["string", "null"],
+        "maxLength": SESSION_CHARACTERS_MAX,
+        "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+    },
+    "metadata": {"type": ["object", "null"], "description": "At most 16 KiB."},
+    "priority": {"enum": [*PRIORITIES, None]},
+    "on_disconnect": {
+        "description": "What happens when the last reader has gone; a number: seconds of grace.",
+        "anyOf": [
+            {"enum": ["continue", "cancel", None]},
+            {"type": "number", "minimum": 0, "maximum": GRACE_S_MAX},
+        ],
+    },
+}
+
+SCHEMAS: Json = {
+    "Error": record({"error": ref("Failure")}),
+    "Failure": FAILURE,
+    "Usage": USAGE,
+    "Message": MESSAGE,
+    "Accepted": record(
+        {
+            "id": STRING,
+            "status": STATUS,
+            "model": STRING,
+            "session": nullable(STRING),
+            "created_at": INTEGER,
+            "events_url": STRING,
+        }
+    ),
+    "Summary": record(SUMMARY),
+    "ListedGeneration": record({**SUMMARY, "prompt": STRING}),
+    "Generation": record(
+        {
+            **SUMMARY,
+            "text": STRING,
+            "reasoning": STRING,
+            "tool_calls": array(OBJECT),
+            "usage": nullable(ref("Usage")),
+            "last_event_id": EVENT_ID,
+            "messages": array(ref("Message")),
+        }
+    ),
+    "Generations": record(
+        {
+            "generations": array(ref("ListedGeneration")),
+            "active": array(STRING),
+            "next_before": nullable(INTEGER),
+        },
+        {"session": STRING},
+    ),
+    "Event": record(
+        {"id": EVENT_ID, "type": {"type": "string", "description": "Ignore what you do not know."}}
+    ),
+    "Poll": record(
+        {"events": array(ref("Event")), "last_event_id": EVENT_ID, "done": {"type": "boolean"}}
+    ),
+    "Models": record(
+        {
+            "object": {"const": "list"},
+            "data": array(
+                record({"id": STRING, "object": STRING, "created": INTEGER, "owned_by": STRING})
+            ),
+        }
+    ),
+    "Workers": record({"workers": array(OBJECT), "queue": OBJECT}),
+    "Health": record({"status": STRING}, {"checks": OBJECT}),
+}
+
+# Of a sequential media type OpenAPI 3.1 describes one event.
+SERVER_SENT_EVENT: Json = {
+    "description": "One server-sent event; `data` is the event as JSON, without `id` and `type`.",
+    **record(
+        {"id": EVENT_ID, "event": STRING, "data": STRING}, {"retry": {**INTEGER, "minimum": 0}}
+    ),
+}
+STREAMS: Json = {
+    **content(SERVER_SENT_EVENT, "text/event-stream"),
+    **content({"type": "string", "description": "One event a line."}, "application/x-ndjson"),
+}

@@ -1,0 +1,289 @@
+"""One HTTP reader: a place in a log, and a `send` that takes its bytes.
+
+It has no task and no queue. When its log changes it is woken; in its turn it is given the bytes
+after its place in one slice. While a write waits nothing is put aside for it: when the write is
+through, it catches up from the log. Invariant: the outcome is ENDED only after the bytes of `end`,
+or of the entry at which its dialect is over, were taken by `send` or the wire; every other outcome
+leaves the response unfinished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import Send
+
+from api.hub.broadcast import Row
+from api.hub.contracts import Outcome, Port, Transport, Wire
+from api.hub.position import Placing, Position
+from api.hub.relay import Relay
+from api.readers.asgi_step import Step
+from api.readers.slow_reader import Blockage
+from api.transport.unacknowledged import unread_bytes
+from shared.log.event_bytes import RESET
+from shared.log.fold import Dialect
+from shared.log.ids import EventId
+
+
+class Subscriber:
+    """One reader of one generation over HTTP.
+
+    Args:
+        send: may be None where there is a wire, which takes everything.
+        on_over: called with the outcome, once, after whatever was going on has returned.
+        cursor: the last id that it has seen.
+        transport: what is below `send`, when the server shows it.
+        wire: the way past `send`, when the server has one.
+        prefix: written immediately before the first bytes of the log, in the same block.
+    """
+
+    __slots__ = (
+        "_blockage",
+        "_chunk_bytes",
+        "_has_last_words",
+        "_log",
+        "_on_over",
+        "_port",
+        "_prefix",
+        "_relay",
+        "_send",
+        "_sent_at",
+        "_step",
+        "_transport",
+        "_wire",
+        "is_queued",
+        "outcome",
+        "position",
+        "row",
+        "write",
+    )
+
+    def __init__(
+        self,
+        relay: Relay,
+        dialect: Dialect,
+        send: Send | None,
+        port: Port,
+        on_over: Callable[[Outcome], None],
+        *,
+        cursor: EventId,
+        transport: Transport | None = None,
+        wire: Wire | None = None,
+        prefix: bytes = b"",
+    ) -> None:
+        self.position = Position(cursor, port.now())
+        self.is_queued = False
+        self.outcome: Outcome | None = None
+        self._on_over: Callable[[Outcome], None] | None = on_over
+        self._relay = relay
+        self._log = relay.encoded(dialect)
+        self._send = send
+        self._port = port
+        self._transport = transport
+        self._wire = wire
+        self.row: Row | None = None
+        if wire is not None:
+            self.write = wire.write
+            wire.on_paused, wire.on_resumed = self._paused, self._resumed
+        self._prefix = prefix
+        self._sent_at = port.now()
+        self._step = None if send is None else Step(self._written)
+        self._blockage: Blockage | None = None
+        self._chunk_bytes = 0
+        self._has_last_words = False
+
+    @property
+    def _is_blocked(self) -> bool:
+        return self._blockage is not None or (self._step is not None and self._step.is_busy)
+
+    def wake(self) -> None:
+        if not self.is_queued and not self._is_blocked:
+            self._port.wake(self)
+
+    def pump(self, now: float) -> bool:
+        """Write the next slice, if there is one and nothing waits; True: there is more."""
+        if self.row is not None or self._is_blocked or self.outcome is not None:
+            return False
+        if self._wire is not None and self._wire.is_paused:
+            self._block(now)  # by what was sent before on this connection
+            return False
+        match self.position.place(self._relay.feed, now):
+            case Placing.WAITING:
+                self._port.await_place(self)
+                return self._say_last_words(now)
+            case Placing.RESET:
+                self._port.counters.resets += 1
+                return self._say(RESET, now, is_last=not self._log.dialect.restarts)
+        start = self.position.seq
+        chunk, self.position.seq = self._log.slice(start)
+        if chunk:
+            self._port.counters.events_delivered += self.position.seq - start
+            self._port.counters.bytes_delivered += len(chunk)
+            self._write(chunk, now)
+            if self._is_blocked or self.outcome is not None:
+                return False
+        if self.position.seq < self._relay.feed.count:
+            return self._goes_on()
+        if self._relay.feed.is_ended or self.position.seq == self._log.over_at:
+            self._finish(Outcome.ENDED)
+            return False
+        if self._relay.last_words is not None:
+            return self._say_last_words(now)
+        self._follow(now)
+        return False
+
+    def _follow(self, now: float) -> None:
+        """All is written: from here on with the others, if the server shows us its wire."""
+        if self._wire is not None and not self._prefix:
+            self._relay.scattered.discard(self)
+            audience = self._relay.audience(self._log.dialect, is_chunked=True)
+            audience.admit(self, self.position.seq, now)
+
+    def step_out(self, seq: int, sent_at: float) -> None:
+        self.position.seq, self._sent_at = seq, sent_at
+        if self.outcome is None:
+            self._relay.scattered.add(self)
+            self.wake()
+
+    def _goes_on(self) -> bool:
+        """There is more; but what was let go for lack of room has to be read again first."""
+        if self.position.seq == self._log.over_at:
+            self._finish(Outcome.ENDED)
+            return False
+        if self._log.lacks(self.position.seq):
+            self._relay.refill_soon()
+            return False
+        return True
+
+    def _say_last_words(self, now: float) -> bool:
+        """Write an end that is not in the log, where the log itself is gone."""
+        if self._relay.last_words is None:
+            return False
+        return self._say(self._relay.last_words, now, is_last=True)
+
+    def _say(self, raw: bytes, now: float, *, is_last: bool) -> bool:
+        """Write an event that is not in the log; True: go on."""
+        words = self._log.fold.aside(raw)
+        if words is None:
+            self._finish(Outcome.LOST)
+            return False
+        self._has_last_words = is_last
+        self._write(words, now)
+        if is_last and not self._is_blocked:
+            self._finish(Outcome.ENDED)
+        return not self._is_blocked and self.outcome is None
+
+    def _write(self, chunk: bytes, now: float) -> None:
+        if self._prefix:
+            chunk, self._prefix = self._prefix + chunk, b""
+        self._put(chunk, now)
+
+    def _put(self, chunk: bytes, now: float) -> None:
+        if not chunk:
+            return  # as a chunk of the body it would be its end
+        self._sent_at = now
+        try:
+            is_through = self._send_chunk(chunk)
+        except Exception:  # whatever a server or a middleware raises, it ends this reader alone
+            self._finish(Outcome.FAILED)
+            return
+        if not is_through:
+            self._chunk_bytes = len(chunk)
+            self._block(now)
+
+    def _send_chunk(self, chunk: bytes) -> bool:
+        if self._wire is not None:
+            self._wire.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            return True
+        message = {"type": "http.response.body", "body": chunk, "more_body": True}
+        assert self._step is not None and self._send is not None
+        return self._step.start(self._send(message))  # type: ignore[arg-type]
+
+    def _block(self, now: float) -> None:
+        self._blockage = Blockage(now, unread_bytes(self._transport))
+        self._port.note_blocked(self)
+
+    def _paused(self) -> None:
+        """The connection keeps as much unsent as it should: read on when it has gone."""
+        if self.row is not None:
+            self.row.remove(self)
+        if self._blockage is None and self.outcome is None:
+            self._block(self._port.now())
+
+    def _resumed(self) -> None:
+        if self.outcome is None:
+            self._written(None, None)
+
+    def _written(self, _: Any, error: BaseException | None) -> None:
+        self._unblock()
+        if error is not None:
+            self._finish(Outcome.FAILED)
+        elif self._has_last_words:
+            self._finish(Outcome.ENDED)
+        else:
+            self._port.wake(self)
+
+    def _unblock(self) -> None:
+        if self._blockage is not None:
+            self._blockage = None
+            self._chunk_bytes = 0
+            self._port.note_unblocked(self)
+
+    # Limits and signs of life
+
+    def beat(self, now: float, heartbeat_s: float) -> float | None:
+        """Write a heartbeat if nothing was written for `heartbeat_s`; return when to look again."""
+        if self.outcome is not None:
+            return None
+        sent_at = self._sent_at if self.row is None else max(self._sent_at, self.row.sent_at)
+        if now - sent_at < heartbeat_s or self._is_blocked:
+            return max(sent_at, now - heartbeat_s / 2) + heartbeat_s
+        self._put(self._log.dialect.heartbeat, now)
+        return now + heartbeat_s
+
+    def is_too_slow(self, now: float, bytes_max: int) -> bool:
+        if self._blockage is None:
+            return False
+        return self._blockage.is_too_slow(
+            now,
+            unread_bytes=unread_bytes(self._transport),
+            backlog_bytes=self._backlog_bytes(),
+            bytes_max=bytes_max,
+        )
+
+    def _backlog_bytes(self) -> int:
+        unsent = self._buffer_bytes() + self._chunk_bytes
+        if self.position.epoch == self._relay.feed.epoch:
+            unsent += self._log.backlog_bytes(self.position.seq)
+        return unsent
+
+    def _buffer_bytes(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    # The end
+
+    def break_off(self, outcome: Outcome) -> None:
+        self._finish(outcome)
+
+    def left(self) -> None:
+        """The peer has gone."""
+        self._finish(Outcome.LEFT)
+
+    def _finish(self, outcome: Outcome) -> None:
+        if self.outcome is None:
+            self.outcome = outcome
+            if self._wire is not None:
+                self._wire.release()
+            asyncio.get_running_loop().call_soon(self._tell)
+        if self.row is not None:
+            self.row.remove(self)
+        self._unblock()
+        if self._step is not None:
+            self._step.close()
+
+    def _tell(self) -> None:
+        on_over, self._on_over = self._on_over, None
+        assert on_over is not None and self.outcome is not None
+        on_over(self.outcome)

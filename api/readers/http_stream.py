@@ -1,0 +1,203 @@
+"""An answer that is a stream of one generation's log, in any dialect.
+
+Hands the connection to the hub and gives the response the end that its outcome deserves. Where the
+server lets a handler go while its answer goes on (api/transport/http_handover.py), it does;
+elsewhere the handler waits, with the same bytes. Invariant: a body is finished only after the log's
+end, or after the last thing that its dialect has to say; every other way out breaks the connection
+off, so that the client sees an error and not an end. Knows no path and no query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.types import Receive, Scope, Send
+
+from api.hub.contracts import Outcome
+from api.hub.hub import Hub
+from api.hub.relay import Relay
+from api.readers.disconnect import Departure
+from api.readers.http_reader import Subscriber
+from api.transport.extensions import HANDOVER, TRANSPORT, WIRE, break_off
+from api.transport.http_handover import HandedOver
+from shared.log.fold import Dialect, Headers
+from shared.log.ids import START, EventId
+from shared.log.records import Meta
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where an answer begins.
+
+    Attributes:
+        cursor: everything after this entry is sent.
+        head: sent at once, before it.
+        prefix: sent immediately before the first bytes of the log, in the same block.
+        headers: further ones of the response.
+        is_empty: there is nothing to send: 204.
+    """
+
+    cursor: EventId = START
+    head: bytes = b""
+    prefix: bytes = b""
+    headers: Headers = ()
+    is_empty: bool = False
+
+
+Begin = Callable[[Relay], Awaitable[Beginning]]
+
+
+async def stream(
+    hub: Hub,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    meta: Meta,
+    dialect: Dialect,
+    headers: Headers = (),
+    begin: Begin | None = None,
+) -> None:
+    """Answer with the log of one generation in `dialect`.
+
+    Returns when the answer is over, or has been handed over and goes on by itself.
+
+    Args:
+        headers: sent with the dialect's own.
+        begin: says where, once the log is at hand; default: the opening, and all from the start.
+
+    Raises:
+        RequestError, Unavailable: before anything was sent.
+    """
+    async with hub.reading(meta) as relay:
+        if begin is None:
+            beginning = Beginning(head=relay.encoded(dialect).opening)
+        else:
+            beginning = await begin(relay)
+        own = () if beginning.is_empty else stream_headers(dialect)
+        head = {
+            "type": "http.response.start",
+            "status": 204 if beginning.is_empty else 200,
+            "headers": [*own, *beginning.headers, *headers],
+        }
+        await send(head)
+        if scope["method"] == "HEAD" or beginning.is_empty:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        if beginning.head:
+            await send({"type": "http.response.body", "body": beginning.head, "more_body": True})
+        if HANDOVER in scope.get("extensions", {}):
+            Departed(hub, relay, scope, dialect, beginning)
+            return
+        outcome = await _read(hub, relay, scope, receive, send, dialect, beginning)
+    await finish(scope, receive, send, outcome)
+
+
+class Departed:
+    """An answer whose handler has gone: what is to be done once it is over, and done once."""
+
+    __slots__ = ("_answer", "_hub", "_relay", "_subscriber")
+
+    def __init__(
+        self, hub: Hub, relay: Relay, scope: Scope, dialect: Dialect, beginning: Beginning
+    ) -> None:
+        self._hub = hub
+        self._relay = relay
+        self._subscriber = _subscribe(hub, relay, scope, None, self._over, dialect, beginning)
+        relay.holds += 1  # the handler's own is released when it returns
+        self._answer: HandedOver = scope["extensions"][HANDOVER](self._subscriber)
+
+    def _over(self, outcome: Outcome) -> None:
+        _dismiss(self._hub, self._relay, self._subscriber)
+        self._hub.release(self._relay)
+        if outcome is Outcome.ENDED:
+            self._answer.end()
+        elif outcome is not Outcome.LEFT:
+            logger.info("reader broken off", extra={"outcome": outcome.value})
+            self._answer.break_off()
+
+
+async def _read(
+    hub: Hub,
+    relay: Relay,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    dialect: Dialect,
+    beginning: Beginning,
+) -> Outcome:
+    over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def on_over(outcome: Outcome) -> None:
+        if not over.done():
+            over.set_result(outcome)
+
+    subscriber = _subscribe(hub, relay, scope, send, on_over, dialect, beginning)
+    departure = Departure(receive, subscriber.left)
+    try:
+        return await over
+    finally:
+        subscriber.left()
+        departure.close()
+        _dismiss(hub, relay, subscriber)
+
+
+def _subscribe(
+    hub: Hub,
+    relay: Relay,
+    scope: Scope,
+    send: Send | None,
+    on_over: Callable[[Outcome], None],
+    dialect: Dialect,
+    beginning: Beginning,
+) -> Subscriber:
+    extensions = scope.get("extensions", {})
+    subscriber = Subscriber(
+        relay,
+        dialect,
+        send,
+        hub,
+        on_over,
+        cursor=beginning.cursor,
+        transport=extensions.get(TRANSPORT),
+        wire=extensions.get(WIRE),
+        prefix=beginning.prefix,
+    )
+    hub.admit(subscriber, dialect.name)
+    hub.heartbeats.put(subscriber, hub.now() + hub.settings.heartbeat_s)
+    try:
+        relay.join(subscriber)
+    except BaseException:
+        _dismiss(hub, relay, subscriber)
+        raise
+    return subscriber
+
+
+def _dismiss(hub: Hub, relay: Relay, subscriber: Subscriber) -> None:
+    relay.leave(subscriber)
+    hub.dismiss(subscriber)
+
+
+async def finish(scope: Scope, receive: Receive, send: Send, outcome: Outcome) -> None:
+    """End the response as its outcome deserves: cleanly after its end, and never otherwise."""
+    if outcome is Outcome.ENDED:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    elif outcome is not Outcome.LEFT:
+        logger.info("reader broken off", extra={"outcome": outcome.value})
+        break_off(scope)
+        await Departure.wait(receive)
+
+
+def stream_headers(dialect: Dialect) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a stream: nothing between us and the reader may keep or change it."""
+    return [
+        (b"content-type", dialect.content_type),
+        (b"cache-control", b"no-store, no-transform"),
+        (b"x-accel-buffering", b"no"),
+        *dialect.headers,
+    ]

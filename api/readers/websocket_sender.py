@@ -1,0 +1,271 @@
+"""One WebSocket: many readings behind one `send`.
+
+The socket is the sink: its subscriptions take turns, one frame each, and what answers the client
+(`accepted`, `pong`, `error`) goes before events. No task and no queue per subscription: what waits
+is in the log, except for the frames of the one entry that is being sent.
+Knows nothing of what clients may ask for, and of a dialect only its fold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from starlette.types import Send
+
+from api.hub.contracts import Outcome, Port, SocketWire, Transport
+from api.hub.relay import Relay
+from api.readers.asgi_step import Step
+from api.readers.slow_reader import Blockage
+from api.readers.websocket_reader import Subscription
+from api.transport.lazy_sync import LeanEvent
+from api.transport.unacknowledged import unread_bytes
+from shared.log.fold import FrameFold
+from shared.log.ids import EventId
+
+FRAMES_PER_TURN = 16
+REPLIES_MAX = 64  # above this nothing more is read from the client until they have left
+TOO_SLOW = 4008
+RESTARTING = 1012
+GONE = 0  # no close frame: the connection is broken, or has to be
+IDLE = 4000
+
+CLOSE_CODES = {Outcome.CUT: TOO_SLOW, Outcome.DRAINED: RESTARTING, Outcome.ROTATED: RESTARTING}
+
+
+class Socket:
+    """The sending side of one WebSocket.
+
+    Args:
+        idle_s: without an open generation and a frame for this long it is closed.
+        release: lets go of a relay that a subscription held.
+        wire: the way past `send`, when the server has one.
+    """
+
+    __slots__ = (
+        "_beaten_at",
+        "_blockage",
+        "_closing",
+        "_frame_bytes",
+        "_has_room",
+        "_idle_s",
+        "_release",
+        "_replies",
+        "_send",
+        "_step",
+        "_transport",
+        "_turns",
+        "active_at",
+        "done",
+        "is_queued",
+        "port",
+        "subscriptions",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        send: Send,
+        port: Port,
+        *,
+        idle_s: float,
+        release: Callable[[Relay], None],
+        transport: Transport | None = None,
+        wire: SocketWire | None = None,
+    ) -> None:
+        self.subscriptions: dict[str, Subscription] = {}
+        self.is_queued = False
+        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.port = port
+        self.active_at = self._beaten_at = port.now()
+        self._send = send
+        self._idle_s = idle_s
+        self._release = release
+        self._transport = transport
+        self.wire = wire
+        if wire is not None:
+            wire.on_paused = self._step_out
+        self._step = Step(self._written)
+        self._blockage: Blockage | None = None
+        self._frame_bytes = 0
+        self._replies: list[str] = []  # few, as all that waits here: a deque is never small
+        self._turns: list[Subscription] = []
+        self._closing: int | None = None
+        self._has_room = LeanEvent(is_set=True)
+
+    @property
+    def is_blocked(self) -> bool:
+        return self._step.is_busy
+
+    def send_through(self, send: Send) -> None:
+        self._send = send
+
+    # What it is told to send
+
+    def say(self, **frame: Any) -> None:
+        """Send a frame that is no event, before the events that wait."""
+        self.say_text(msgspec.json.encode(frame).decode())
+
+    def say_text(self, frame: str) -> None:
+        """The same, of a frame that is ready."""
+        if self._closing is None and not self.done.done():
+            self._replies.append(frame)
+            if len(self._replies) > REPLIES_MAX:
+                self._has_room.clear()
+            self.wake()
+
+    async def room(self) -> None:
+        """Return once the client has taken most of what it was answered."""
+        await self._has_room.wait()
+
+    def subscribe(self, key: str, relay: Relay, cursor: EventId, fold: FrameFold) -> Subscription:
+        """Send the events of `relay` after `cursor`; one that is open under `key` is replaced."""
+        self.unsubscribe(key)
+        subscription = Subscription(self, key, relay, cursor, fold)
+        self.subscriptions[key] = subscription
+        relay.join(subscription)
+        return subscription
+
+    def unsubscribe(self, key: str) -> None:
+        subscription = self.subscriptions.pop(key, None)
+        if subscription is not None:
+            subscription.stop()
+            subscription.relay.leave(subscription)
+            self._release(subscription.relay)
+            self.active_at = self.port.now()
+
+    def close(self, code: int) -> None:
+        """Close with `code` once what was said has been sent."""
+        if self._closing is None:
+            self._closing = code
+            self._step_out()
+            self.wake()
+
+    def break_off(self, outcome: Outcome) -> None:
+        """Stop at once, in mid-answer."""
+        self._finish(CLOSE_CODES.get(outcome, GONE))
+
+    def stop(self) -> None:
+        """Let go of everything; the endpoint has to call this."""
+        self._finish(GONE)
+        for key in list(self.subscriptions):
+            self.unsubscribe(key)
+        self._turns.clear()
+        self._step.close()
+        if self.wire is not None:
+            self.wire.release()
+
+    # Sending
+
+    def wake(self) -> None:
+        if not self.is_queued and not self._step.is_busy:
+            self.port.wake(self)
+
+    def take_turn(self, subscription: Subscription) -> None:
+        self._turns.append(subscription)
+        self.wake()
+
+    def pump(self, now: float) -> bool:
+        for _ in range(FRAMES_PER_TURN):
+            if self._step.is_busy or self.done.done():
+                return False
+            frame = self._next_frame(now)
+            if frame is None:
+                if self._closing is not None:
+                    self._finish(self._closing)
+                return False
+            if frame:
+                self._write(frame, now)
+        return True
+
+    def _next_frame(self, now: float) -> str | None:
+        """Return the next frame; empty: there may be one in the next turn; None: nothing waits."""
+        if self._replies:
+            frame = self._replies.pop(0)
+            if len(self._replies) <= REPLIES_MAX // 2:
+                self._has_room.set()
+            return frame
+        while self._turns and self._closing is None:
+            subscription = self._turns.pop(0)
+            frame_or_none = subscription.next_frame(now)
+            if frame_or_none is not None:
+                self._turns.append(subscription)  # to the back: every stream its turn
+                return frame_or_none
+        return None
+
+    def _write(self, frame: str, now: float) -> None:
+        self.active_at = now
+        try:
+            is_through = self._step.start(
+                self._send({"type": "websocket.send", "text": frame})  # type: ignore[arg-type]
+            )
+        except Exception:  # whatever a server raises here: this socket is gone
+            self._finish(GONE)
+            return
+        if not is_through:
+            self._frame_bytes = len(frame)
+            self._blockage = Blockage(now, unread_bytes(self._transport))
+            self.port.note_blocked(self)
+
+    def _written(self, _: Any, error: BaseException | None) -> None:
+        self._unblock()
+        if error is not None:
+            self._finish(GONE)
+        else:
+            self.port.wake(self)
+
+    def _unblock(self) -> None:
+        if self._blockage is not None:
+            self._blockage = None
+            self._frame_bytes = 0
+            self.port.note_unblocked(self)
+
+    def _finish(self, code: int) -> None:
+        if not self.done.done():
+            self.done.set_result(code)
+            self._step_out()
+        self._unblock()
+        self._has_room.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether events may still be sent."""
+        return self._closing is None and not self.done.done()
+
+    def _step_out(self) -> None:
+        """Nothing more is written past `send`: the connection takes no more, or is to be closed."""
+        for subscription in self.subscriptions.values():
+            if subscription.row is not None:
+                subscription.row.remove(subscription)
+
+    # Limits
+
+    def beat(self, now: float, heartbeat_s: float) -> float | None:
+        """Ping once a heartbeat, where the server leaves that to us; close when idle."""
+        if self.done.done():
+            return None
+        if not self.subscriptions and now - self.active_at >= self._idle_s:
+            self.close(IDLE)
+            return None
+        if self.wire is not None and now - self._beaten_at >= heartbeat_s:
+            self._beaten_at = now
+            self.wire.beat()
+        return now + min(heartbeat_s, self._idle_s)
+
+    def is_too_slow(self, now: float, bytes_max: int) -> bool:
+        if self._blockage is None:
+            return False
+        unsent = self._buffer_bytes()
+        backlog = unsent + self._frame_bytes + sum(map(len, self._replies))
+        backlog += sum(one.backlog_bytes() for one in self.subscriptions.values())
+        return self._blockage.is_too_slow(
+            now,
+            unread_bytes=unread_bytes(self._transport),
+            backlog_bytes=backlog,
+            bytes_max=bytes_max,
+        )
+
+    def _buffer_bytes(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()

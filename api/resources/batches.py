@@ -1,0 +1,210 @@
+"""/v1/batches: OpenAI's Batch API, and what it lacks: events, dead letters, redrive.
+
+A node writes down what is wanted and wakes the jobs role, which does it (jobs/batch). Somebody
+else's batch is 404. Source: docs/batches.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.dialects.native.events import events
+from api.intake.batch_members import batch_object, digest_of, find_input, read_new_batch
+from api.intake.body import check_idempotency_key, read_body, read_object, wrong
+from api.intake.paging import read_limit, read_number
+from api.intake.schedule_members import is_scheduled, without_timing
+from api.node import Node, answering, json_response
+from api.resources.schedules import Schedules
+from shared.batches.input import fetch
+from shared.batches.lease import Flying
+from shared.batches.record import OUTPUT_BYTES_MAX, Batch, Batches, NewBatch
+from shared.errors import Expired
+from shared.files.store import FileRecord
+from shared.later.schedules import PREFIX, marked
+from shared.log.ids import derived_id, new_batch_id
+from shared.log.records import Meta
+
+LIMIT, LIMIT_MAX = 20, 100
+LETTERS_READ = 1_000
+
+
+class BatchRoutes:
+    """The handlers of /v1/batches and what is below it."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.batches = Batches(node.redis, node.settings)
+        self.schedules = Schedules(node)
+
+    async def create(self, request: Request) -> ASGIApp:
+        """POST /v1/batches."""
+        owner = self.node.owner(request)
+        self.node.refuse_while_draining()
+        key = _key(request)
+        bytes_max = self.node.settings.body_bytes_max
+        raw = await read_body(request.headers, request.receive, bytes_max=bytes_max)
+        body = await self.node.large.step(len(raw), lambda: read_object(raw, bytes_max=bytes_max))
+        if is_scheduled(body):
+            return await self._schedule(body, owner, key)
+        new = self._read(body, owner)
+        async with answering():
+            await find_input(self.node.files, new.input_file_id, owner)
+            return await self._create(new, key)
+
+    def _read(self, body: dict[str, Any], owner: str) -> NewBatch:
+        settings = self.node.settings
+        return read_new_batch(body, owner=owner, batch_id=new_batch_id(), settings=settings)
+
+    async def _schedule(self, body: dict[str, Any], owner: str, key: str) -> ASGIApp:
+        """Keep it until it is due; what would be refused now is refused now."""
+        request = without_timing(body)
+        self._read(request, owner)
+        new = self._read(marked(request, PREFIX + "0" * 26), owner)  # as it will be then: larger
+        async with answering():
+            await find_input(self.node.files, new.input_file_id, owner)
+        return await self.schedules.create(owner, "batch", body, key=key)
+
+    async def _create(self, new: NewBatch, key: str) -> ASGIApp:
+        if key:
+            batch_id = await self.batches.reserve(new.owner, key, digest_of(new), new.batch_id)
+            new = replace(new, batch_id=batch_id)
+        batch, _ = await self.batches.create(new)
+        return _answer(batch)
+
+    async def list(self, request: Request) -> ASGIApp:
+        """GET /v1/batches."""
+        owner, names_owners = self.node.listed_owner(request)
+        query = request.query_params
+        limit = read_limit(query, LIMIT, LIMIT_MAX)
+        async with answering(), self.node.heavy_reads.turn(owner):
+            page, has_more = await self.batches.page(
+                owner, after=query.get("after", ""), limit=limit
+            )
+        data = [
+            batch_object(batch) | ({"owner": batch.owner} if names_owners else {}) for batch in page
+        ]
+        return json_response(_page(data, [batch.id for batch in page], has_more))
+
+    async def get(self, request: Request) -> ASGIApp:
+        """GET /v1/batches/{id}."""
+        async with answering():
+            return _answer(await self._batch(request))
+
+    async def cancel(self, request: Request) -> ASGIApp:
+        """POST /v1/batches/{id}/cancel: done lines stay; one that has ended stays as it is."""
+        owner = self.node.owner_to_end(request)
+        async with answering():
+            batch = await self.batches.get(request.path_params["id"], owner)
+            await self.batches.cancel(batch.id)
+            return _answer(await self.batches.get(batch.id, owner))
+
+    async def events(self, request: Request) -> ASGIApp:
+        """GET /v1/batches/{id}/events: as those of a generation."""
+        owner, batch_id = self.node.owner(request), request.path_params["id"]
+
+        async def find() -> Meta:
+            await self.batches.get(batch_id, owner)
+            meta = await self.node.store.meta(batch_id)
+            if meta is None:
+                raise Expired
+            return meta
+
+        async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+            await events(
+                scope, receive, send,
+                hub=self.node.hub, store=self.node.store, owner=owner, generation_id=batch_id,
+                find_other=find,
+            )  # fmt: skip
+
+        return stream
+
+    async def dead_letters(self, request: Request) -> ASGIApp:
+        """GET /v1/batches/{id}/dead_letters: the lines that failed, first things first."""
+        query = request.query_params
+        limit = read_limit(query, LIMIT, LIMIT_MAX)
+        start = read_number("after", query.get("after") or "0", digits_max=9)
+        async with answering():
+            batch = await self._batch(request)
+            letters = await self.batches.dead_letters(batch.id, start, limit + 1)
+        ids = [str(start + index + 1) for index in range(len(letters))][:limit]
+        data = [
+            {"id": name, "line": one.line, "custom_id": one.custom_id, "code": one.code}
+            for name, one in zip(ids, letters, strict=False)
+        ]
+        return json_response(_page(data, ids, len(letters) > limit))
+
+    async def redrive(self, request: Request) -> ASGIApp:
+        """POST /v1/batches/{id}/redrive: a new batch of the lines that failed."""
+        owner = self.node.owner(request)
+        self.node.refuse_while_draining()
+        key = _key(request)
+        async with answering():
+            batch = await self._batch(request)
+            if not batch.is_final:
+                raise wrong(f"this batch is {batch.status}: wait for its end, or cancel it")
+            if not await self.batches.dead_letters(batch.id, 0, 1):
+                raise wrong("no line of this batch has failed")
+            record = await find_input(self.node.files, batch.input_file_id, owner)
+            new_id = new_batch_id()
+            if key:
+                new_id = await self.batches.reserve(owner, key, f"redrive {batch.id}", new_id)
+        file = await self.node.files.create(
+            owner,
+            f"{batch.id}_redrive.jsonl",
+            "batch",
+            self._failed_lines(batch, record),
+            bytes_max=OUTPUT_BYTES_MAX,
+            file_id=derived_id("file-", new_id, "input"),
+            is_bounded=True,
+        )
+        metadata = msgspec.json.decode(batch.metadata) | {"redrive_of": batch.id}
+        new = NewBatch(
+            batch_id=new_id,
+            owner=owner,
+            endpoint=batch.endpoint,
+            input_file_id=file.id,
+            window=batch.window,
+            window_s=(batch.expires_at_ms - batch.created_at_ms) / 1000,
+            metadata=msgspec.json.encode(metadata),
+            output_expires_s=batch.output_expires_s,
+            webhook=batch.webhook,
+        )
+        async with answering():
+            created, _ = await self.batches.create(new)
+        return _answer(created)
+
+    async def _failed_lines(self, batch: Batch, record: FileRecord) -> AsyncIterator[bytes]:
+        start = 0
+        while letters := await self.batches.dead_letters(batch.id, start, LETTERS_READ):
+            start += len(letters)
+            wanted = [Flying(one.line, one.offset, one.length) for one in letters]
+            async for _, raw in fetch(self.node.files, record, wanted):
+                yield raw + b"\n"
+
+    async def _batch(self, request: Request) -> Batch:
+        return await self.batches.get(request.path_params["id"], self.node.owner(request))
+
+
+def _answer(batch: Batch) -> ASGIApp:
+    return json_response(batch_object(batch))
+
+
+def _key(request: Request) -> str:
+    key = request.headers.get("idempotency-key")
+    return "" if key is None else check_idempotency_key(key)
+
+
+def _page(data: list[dict[str, Any]], ids: list[str], has_more: bool) -> dict[str, Any]:
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": ids[0] if ids else None,
+        "last_id": ids[-1] if ids else None,
+        "has_more": has_more,
+    }

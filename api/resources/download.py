@@ -1,0 +1,129 @@
+"""A file on its way out: its head, the piece that a Range asks for, its bytes at a reader's pace.
+
+How fast a reader is, is judged by what it has taken, and not by what the server could put into its
+own buffers: those hold hundreds of kilobytes. Knows nothing of owners or of where bytes lie.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+from typing import Any
+from urllib.parse import quote
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.edge.transfer_limit import Turn
+from api.readers.disconnect import Departure
+from api.transport.extensions import TRANSPORT
+from api.transport.unacknowledged import unread_bytes
+from shared.errors import FilesUnavailable
+from shared.files.store import FileRecord
+
+_RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{0,15})", re.ASCII)
+
+
+class Download:
+    """One file, or a part of it, on its way to one reader.
+
+    Args:
+        begun: the message that begins the answer.
+        pieces: the bytes; the caller closes them.
+        count: how many of them are sent.
+    """
+
+    def __init__(
+        self, begun: dict[str, Any], pieces: AsyncGenerator[bytes, None], count: int
+    ) -> None:
+        self.has_begun = False
+        self._begun = begun
+        self._pieces = pieces
+        self._left = count
+        self._sent = 0
+        self._first = b""
+
+    async def open(self) -> None:
+        """Read the first piece, so that what is not there is said before the answer begins.
+
+        Raises:
+            NotFound, Unavailable.
+        """
+        self._first = await anext(self._pieces, b"")
+
+    async def run(self, turn: Turn, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all of it; stop where the reader has gone.
+
+        Raises:
+            NotFound, Unavailable: the store has no more.
+            RequestError: 408, the reader takes too little.
+        """
+        transport = scope.get("extensions", {}).get(TRANSPORT)
+        turn.moved = lambda: max(0, self._sent - unread_bytes(transport))
+        is_left = False
+
+        def leave() -> None:
+            nonlocal is_left
+            is_left = True
+
+        self.has_begun = True
+        await send(self._begun)
+        departure = Departure(receive, leave)
+        try:
+            piece, self._first = self._first, b""
+            while not is_left and await self._send(piece, turn, send):
+                piece = await anext(self._pieces, b"")
+        finally:
+            departure.close()
+
+    async def _send(self, piece: bytes, turn: Turn, send: Send) -> bool:
+        """Send one piece; False: it was the last."""
+        if not piece:
+            raise FilesUnavailable("the object is too short")
+        piece = piece[: self._left]
+        self._left -= len(piece)
+        self._sent += len(piece)
+        async with turn.waiting():
+            await send({"type": "http.response.body", "body": piece, "more_body": self._left > 0})
+        return self._left > 0
+
+
+def head_only(begun: dict[str, Any]) -> ASGIApp:
+    """Return the answer to HEAD."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(begun)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return answer
+
+
+def content_start(record: FileRecord, start: int, stop: int) -> dict[str, Any]:
+    """Return the message that begins an answer with these bytes of a file."""
+    headers = [
+        (b"content-type", b"application/octet-stream"),
+        (b"content-length", b"%d" % (stop - start)),
+        (b"content-disposition", disposition(record.filename)),
+        (b"accept-ranges", b"bytes"),
+        (b"cache-control", b"private, no-store"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    is_part = stop - start < record.bytes
+    if is_part:
+        headers.append((b"content-range", b"bytes %d-%d/%d" % (start, stop - 1, record.bytes)))
+    status = 206 if is_part else 200
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+def byte_range(value: str, size: int) -> tuple[int, int]:
+    """Return from where to where a Range header asks; what cannot be served asks for everything."""
+    match = _RANGE.fullmatch(value)
+    if match is None:
+        return 0, size
+    start, stop = int(match[1]), int(match[2] or size) + (1 if match[2] else 0)
+    return (start, min(stop, size)) if start < min(stop, size) else (0, size)
+
+
+def disposition(filename: str) -> bytes:
+    """Return a header that names a file, whatever is in the name (RFC 6266)."""
+    plain = re.sub(r'[^\x20-\x7e]|["\\%]', "_", filename)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}".encode()

@@ -1,0 +1,187 @@
+"""/v1/files: OpenAI's Files, streamed in and out; what batches read and write.
+
+An upload goes to the store as it comes, and is there when its record is: whoever hangs up in
+between leaves nothing. Somebody else's file is 404. Source: docs/protocol.md, "Files".
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.errors import RETRY_AFTER_S, request_error
+from api.intake.body import wrong
+from api.intake.upload import (
+    FORM_BYTES_MAX,
+    PURPOSES,
+    Form,
+    announced_bytes,
+    file_pieces,
+    open_form,
+)
+from api.node import Node, answering, json_response
+from api.readers.disconnect import Departure
+from api.resources.download import Download, byte_range, content_start, head_only
+from api.transport.extensions import break_off
+from shared.errors import FilesUnavailable, NotFound, RequestError, Unavailable
+from shared.files.store import FileRecord, FileStore
+from shared.redis.client import translated
+
+logger = logging.getLogger(__name__)
+
+LIMIT, LIMIT_MAX = 100, 10_000
+LISTED = (*PURPOSES, "batch_output")
+_LIMIT = re.compile(r"[0-9]{1,5}", re.ASCII)
+
+
+class Files:
+    """The handlers of /v1/files."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    @property
+    def files(self) -> FileStore:
+        return self.node.files
+
+    async def create(self, request: Request) -> ASGIApp:
+        """POST /v1/files."""
+        owner = self.node.owner(request)
+        self.node.refuse_while_draining()
+        form = open_form(request.headers, bytes_max=self.node.settings.file_bytes_max)
+        async with answering():  # before a body is taken that could not be kept
+            with translated():
+                await self.node.redis.ping()
+        announced = max(0, announced_bytes(request.headers) - FORM_BYTES_MAX)
+        async with answering():
+            with refusing():
+                room = await self.files.room(owner, announced)
+        async with self.node.uploads.turn(owner) as turn:
+            pieces = room.within(file_pieces(form, request.receive, turn))
+            record = await self._store(form, owner, pieces)
+        return json_response(file_object(record))
+
+    async def _store(self, form: Form, owner: str, pieces: AsyncIterator[bytes]) -> FileRecord:
+        bytes_max = self.node.settings.file_bytes_max
+        with refusing():
+            file_id, size = await self.files.store(pieces, bytes_max=bytes_max)
+        async with answering():
+            return await self.files.record(
+                file_id,
+                owner=owner,
+                size=size,
+                filename=form.filename,
+                purpose=form.purpose,
+                expires_s=form.expires_s,
+                is_bounded=True,
+            )
+
+    async def list(self, request: Request) -> ASGIApp:
+        """GET /v1/files, the newest first."""
+        owner, query = self.node.owner(request), request.query_params
+        limit = query.get("limit", str(LIMIT))
+        if _LIMIT.fullmatch(limit) is None or not 1 <= int(limit) <= LIMIT_MAX:
+            raise wrong(f"limit must be from 1 to {LIMIT_MAX}")
+        order, purpose = query.get("order", "desc"), query.get("purpose")
+        if order not in ("asc", "desc"):
+            raise wrong("order must be asc or desc")
+        if purpose is not None and purpose not in LISTED:
+            raise wrong(f"purpose must be one of {', '.join(LISTED)}")
+        async with answering(), self.node.heavy_reads.turn(owner):
+            page, has_more = await self.files.page(
+                owner,
+                after=query.get("after", ""),
+                limit=int(limit),
+                purpose=purpose or "",
+                order=order,
+            )
+        return json_response(
+            {
+                "object": "list",
+                "data": [file_object(record) for record in page],
+                "first_id": page[0].id if page else None,
+                "last_id": page[-1].id if page else None,
+                "has_more": has_more,
+            }
+        )
+
+    async def get(self, request: Request) -> ASGIApp:
+        """GET /v1/files/{id}."""
+        return json_response(file_object(await self._record(request)))
+
+    async def delete(self, request: Request) -> ASGIApp:
+        """DELETE /v1/files/{id}: record and bytes."""
+        record = await self._record(request)
+        async with answering():
+            await self.files.delete(record.id, record.owner)
+        return json_response({"id": record.id, "object": "file", "deleted": True})
+
+    async def content(self, request: Request) -> ASGIApp:
+        """GET /v1/files/{id}/content, from a byte on where a Range asks for it."""
+        record = await self._record(request)
+        start, stop = byte_range(request.headers.get("range", ""), record.bytes)
+        begun = content_start(record, start, stop)
+        if request.method == "HEAD":
+            return head_only(begun)
+        pieces = self.files.read(record, start)
+        download = Download(begun, pieces, stop - start)
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                async with aclosing(pieces), self.node.downloads.turn(record.owner) as turn:
+                    async with answering():
+                        with refusing():
+                            await download.open()
+                    await download.run(turn, scope, receive, send)
+            except (RequestError, Unavailable) as exc:
+                if not download.has_begun:
+                    raise
+                logger.warning("file broken off", extra={"reason": str(exc)})
+                break_off(scope)
+                await Departure.wait(receive)
+
+        return answer
+
+    async def _record(self, request: Request) -> FileRecord:
+        owner = self.node.owner(request)
+        async with answering():
+            record = await self.files.get(request.path_params["id"], owner)
+        if record is None:
+            raise NotFound("file")
+        return record
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Say that files cannot be had right now, here to the client and in the log why.
+
+    Raises:
+        RequestError: 503.
+    """
+    try:
+        yield
+    except FilesUnavailable as exc:
+        logger.warning("file store away", extra={"reason": str(exc)})
+        what = "files can be neither kept nor read right now: ask again"
+        raise request_error("unavailable", what, retry_after_s=RETRY_AFTER_S) from exc
+
+
+def file_object(record: FileRecord) -> dict[str, Any]:
+    """Return a file as OpenAI's API has it."""
+    return {
+        "id": record.id,
+        "object": "file",
+        "bytes": record.bytes,
+        "created_at": record.created_at,
+        "expires_at": record.expires_at,
+        "filename": record.filename,
+        "purpose": record.purpose,
+        "status": "processed",
+        "status_details": None,
+    }

@@ -1,0 +1,164 @@
+"""Schedules over HTTP: made where a generation or a batch would be, listed, looked at, deleted.
+
+A body that says when is checked as if it were to run now; then it is kept, and the jobs role fires
+it (jobs/schedules.py). Source: docs/schedules.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from api.errors import request_error
+from api.intake.schedule_members import read_timing, without_timing
+from api.node import Node, answering, json_response
+from api.resources.listings import read_before
+from shared.config.credentials import EVERYBODY
+from shared.errors import NotFound
+from shared.later.schedules import PREFIX, Schedule
+from shared.later.schedules import Schedules as Store
+from shared.log.ids import is_generation_id, new_generation_id
+from shared.queue.lanes import wake_jobs
+
+PAGE_SCHEDULES = 100
+
+_canonical = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Schedules:
+    """The handlers of /v1/schedules, and what others make schedules with."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.store = Store(node.redis, node.settings.schedules_max)
+
+    async def create(
+        self, owner: str, kind: str, body: Mapping[str, Any], *, key: str = ""
+    ) -> Response:
+        """Keep a request until it is due. The caller has checked it as if it were to run now.
+
+        Args:
+            kind: a name of jobs/schedules.py's kinds.
+            body: the members, those that say when among them.
+            key: an Idempotency-Key.
+
+        Raises:
+            RequestError: 409 `too_many_schedules`, 422.
+            Unavailable.
+        """
+        timing = read_timing(body, time.time())
+        schedule = Schedule(
+            id=PREFIX + new_generation_id().removeprefix("gen_"),
+            owner=owner,
+            kind=kind,
+            body=msgspec.json.encode(without_timing(body)),
+            timing=timing,
+            created_ms=0,
+            next_ms=timing.run_at_ms or timing.next_ms(round(time.time() * 1000)),
+            last_ms=0,
+            last_id="",
+            error=None,
+        )
+        digest = hashlib.sha256(_canonical([kind, body])).hexdigest()
+        async with answering():
+            added = await self.store.add(schedule, key=key, digest=digest)
+            if added.how == "full":
+                raise _full(self.store.schedules_max)
+            if added.how == "mismatch":
+                raise request_error(
+                    "idempotency_mismatch",
+                    "this Idempotency-Key was used with another request: send a new key",
+                )
+            await wake_jobs(self.node.redis)
+            found = await self.store.get(added.schedule_id)
+        if found is None:  # deleted since
+            raise NotFound("schedule")
+        location = {"location": f"/v1/schedules/{found.id}"}
+        return json_response(shown(found), 202 if added.how == "ok" else 200, location)
+
+    async def list(self, request: Request) -> ASGIApp:
+        """GET /v1/schedules."""
+        owner, names_owners = self.node.listed_owner(request)
+        if owner == EVERYBODY:
+            return await self._list_unfinished(request)
+        before_ms = read_before(request)
+        async with answering():
+            found = await self.store.page(owner, PAGE_SCHEDULES + 1, before_ms=before_ms)
+        page = found[:PAGE_SCHEDULES]
+        more = len(found) > PAGE_SCHEDULES
+        return json_response(
+            {
+                "schedules": [shown(one, names_owner=names_owners) for one in page],
+                "next_before": page[-1].created_ms if more else None,
+            }
+        )
+
+    async def _list_unfinished(self, request: Request) -> ASGIApp:
+        """Those of all owners that are not over, the next one due first, for an operator."""
+        after = request.query_params.get("after", "")
+        async with answering():
+            found = await self.store.unfinished(PAGE_SCHEDULES + 1, after=after)
+        page = found[:PAGE_SCHEDULES]
+        more = len(found) > PAGE_SCHEDULES
+        return json_response(
+            {
+                "schedules": [shown(one, names_owner=True) for one in page],
+                "next_before": None,
+                "next_after": page[-1].id if more else None,
+            }
+        )
+
+    async def get(self, request: Request) -> ASGIApp:
+        """GET /v1/schedules/{id}."""
+        owner = self.node.owner(request)
+        async with answering():
+            return json_response(shown(await self._find(request, owner)))
+
+    async def delete(self, request: Request) -> ASGIApp:
+        """DELETE /v1/schedules/{id}: it fires no more; what it has started goes on."""
+        owner = self.node.owner_to_end(request)
+        async with answering():
+            schedule = await self._find(request, owner)
+            await self.store.delete(schedule)
+        return json_response({"id": schedule.id, "object": "schedule", "deleted": True})
+
+    async def _find(self, request: Request, owner: str) -> Schedule:
+        schedule_id = request.path_params["id"]
+        is_one = schedule_id.startswith(PREFIX) and is_generation_id(schedule_id)
+        found = await self.store.get(schedule_id) if is_one else None
+        if found is None or owner not in (found.owner, EVERYBODY):
+            raise NotFound("schedule")
+        return found
+
+
+def shown(schedule: Schedule, *, names_owner: bool = False) -> dict[str, Any]:
+    """Return the JSON members of a schedule: never its request, which may hold a secret."""
+    timing = schedule.timing
+    error = schedule.error
+    return {
+        **({"owner": schedule.owner} if names_owner else {}),
+        "id": schedule.id,
+        "object": "schedule",
+        "kind": schedule.kind,
+        "run_at": timing.run_at_ms // 1000 or None,
+        "cron": timing.cron or None,
+        "timezone": timing.timezone if timing.cron else None,
+        "next_run_at": schedule.next_ms // 1000 if schedule.next_ms else None,
+        "last_run_at": schedule.last_ms // 1000 or None,
+        "last_id": schedule.last_id or None,
+        "last_error": {"code": error[0], "message": error[1]} if error else None,
+        "created_at": schedule.created_ms // 1000,
+    }
+
+
+def _full(schedules_max: int) -> Exception:
+    return request_error(
+        "too_many_schedules", f"{schedules_max} schedules are waiting already: delete one"
+    )

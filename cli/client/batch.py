@@ -1,0 +1,222 @@
+"""`tailrace batch`: submit, watch, ls, results, cancel and redrive, over HTTP.
+
+Ids and results go to standard output, everything about them to standard error, so both can be
+piped. Watching survives its connection, and who stops watching stops nothing: the batch goes on.
+Exit codes: 0 done, 1 the batch did not complete or has no results yet, 2 it cannot be asked for,
+130 interrupted while watching.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from codecs import getincrementaldecoder
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cli.client.batch_client import BatchClient, Object
+from cli.client.batch_progress import Bar, megabytes, span
+from cli.client.client import Refused
+from cli.client.terminal import EXIT_FAILED, EXIT_OK, complain, outcome, run_client, say, table
+from shared.config.settings import Settings
+from shared.text.plain_text import plain_line, plain_text
+
+EXIT_INTERRUPTED = 130
+ENDPOINT = "/v1/chat/completions"
+FIRST_LINE_BYTES_MAX = 4_194_304
+LISTED = 100
+ERRORS_SHOWN = 10
+ENDED = ("completed", "failed", "expired", "cancelled")
+
+
+def batch(settings: Settings, args: argparse.Namespace) -> int:
+    """Run one of the actions."""
+    actions: dict[str, Callable[[BatchClient], Any]] = {
+        "submit": lambda client: _submit(client, args),
+        "watch": lambda client: _watch(client, args.id),
+        "ls": _ls,
+        "results": lambda client: _results(client, args),
+        "cancel": lambda client: _cancel(client, args.id),
+        "redrive": lambda client: _redrive(client, args),
+    }
+    try:
+        return run_client(BatchClient(settings.url, settings.key), actions[args.action], _advice)
+    except OSError as exc:
+        return complain(f"{exc.filename or 'file'}: {exc.strerror or exc}")
+
+
+async def _submit(client: BatchClient, args: argparse.Namespace) -> int:
+    path = Path(args.file)
+    size = os.path.getsize(path)  # noqa: ASYNC240 (nobody else is waiting here)
+    endpoint = args.endpoint or endpoint_of(path)
+    bar = Bar(sys.stderr, megabytes)
+    is_shown = sys.stderr.isatty()
+    try:
+        file = await client.upload(
+            path, lambda count: bar.show("uploading", count, size) if is_shown else None
+        )
+    finally:
+        bar.close()
+    made = await client.create_batch(file["id"], endpoint, args.window)
+    return await _started(client, made, args.watch)
+
+
+async def _redrive(client: BatchClient, args: argparse.Namespace) -> int:
+    return await _started(client, await client.redrive(args.id), args.watch)
+
+
+async def _started(client: BatchClient, made: Object, is_watched: bool) -> int:
+    print(plain_line(made["id"]), flush=True)
+    if is_watched:
+        return await _watch(client, made["id"])
+    say(f"follow it: tailrace batch watch {made['id']}")
+    return EXIT_OK
+
+
+async def _watch(client: BatchClient, batch_id: str) -> int:
+    """Follow a batch to its end; Ctrl-C leaves it running."""
+    bar = Bar(sys.stderr)
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(outcome(_show(client, batch_id, bar)))
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # not in the main thread
+            loop.add_signal_handler(signal.SIGINT, following.cancel)
+    bar.close()
+    if following.cancelled():
+        say(f"{batch_id} goes on; come back: tailrace batch watch {batch_id}")
+        return EXIT_INTERRUPTED
+    if isinstance(following.result(), Exception):
+        raise following.result()
+    return _summary(await client.batch(batch_id))
+
+
+async def _show(client: BatchClient, batch_id: str, bar: Bar) -> None:
+    """Show the events until the end; where they are kept no longer, there is the summary."""
+    try:
+        async for event in client.follow_batch(batch_id, bar.note):
+            if event["type"] == "progress":
+                bar.show(event["stage"], event["current"], event["total"])
+    except Refused as exc:
+        if exc.code != "expired":
+            raise
+
+
+def _summary(found: Object) -> int:
+    """Say how a batch has ended, and what to do next."""
+    counts, batch_id = found["request_counts"], found["id"]
+    ended_at = next((found[f"{name}_at"] for name in ENDED if found.get(f"{name}_at")), None)
+    took = f" in {span(ended_at - found['created_at'])}" if ended_at else ""
+    told = f"{counts['completed']:,} of {counts['total']:,} lines done"
+    failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
+    say(f"{found['status']}: {told}{failed}{took}")
+    errors = (found.get("errors") or {}).get("data", [])
+    for error in errors[:ERRORS_SHOWN]:
+        where = f"line {error['line']}: " if error.get("line") else ""
+        say(f"  {where}{error['message']}")
+    if len(errors) > ERRORS_SHOWN:
+        say(f"  and {len(errors) - ERRORS_SHOWN} more")
+    if found.get("output_file_id"):
+        say(f"results: tailrace batch results {batch_id}")
+    if found.get("error_file_id"):
+        again = f"again: tailrace batch redrive {batch_id}"
+        say(f"errors: tailrace batch results --errors {batch_id}; {again}")
+    return EXIT_OK if found["status"] == "completed" else EXIT_FAILED
+
+
+async def _ls(client: BatchClient) -> int:
+    page = await client.batches(LISTED)
+    print(table(["ID", "STATUS", "ENDPOINT", "DONE", "FAILED", "AGE"], map(_row, page["data"])))
+    if page["has_more"]:
+        say(f"the newest {LISTED}; there are more")
+    return EXIT_OK
+
+
+def _row(item: Object) -> list[str]:
+    counts = item["request_counts"]
+    age_s = datetime.now(UTC).timestamp() - item["created_at"]
+    return [
+        item["id"],
+        item["status"],
+        item["endpoint"],
+        f"{counts['completed']}/{counts['total']}",
+        str(counts["failed"]),
+        span(age_s),
+    ]
+
+
+async def _cancel(client: BatchClient, batch_id: str) -> int:
+    print(plain_line(f"{batch_id} {(await client.cancel_batch(batch_id))['status']}"))
+    return EXIT_OK
+
+
+async def _results(client: BatchClient, args: argparse.Namespace) -> int:
+    found = await client.batch(args.id)
+    name = "error_file_id" if args.errors else "output_file_id"
+    if not found.get(name):
+        what = "no line has failed" if args.errors else "no results"
+        later = "" if found["status"] in ENDED else " yet"
+        say(f"tailrace: {args.id} is {found['status']}: {what}{later}")
+        return EXIT_FAILED
+    pieces = client.content(found[name])
+    if args.output:
+        await _save(pieces, Path(args.output))
+    else:
+        await _print(pieces)
+    if not args.errors and found.get("error_file_id"):
+        failed = found["request_counts"]["failed"]
+        say(f"{failed:,} lines are not in it: --errors has them")
+    return EXIT_OK
+
+
+async def _print(pieces: AsyncIterator[bytes]) -> None:
+    """Write a file to standard output: as it is, but on a terminal nothing that one obeys."""
+    out, decoder = sys.stdout, getincrementaldecoder("utf-8")("replace")
+    is_terminal = out.isatty()
+    async for piece in pieces:
+        if is_terminal:
+            out.write(plain_text(decoder.decode(piece)))
+        else:
+            out.buffer.write(piece)
+    if is_terminal:
+        out.write(plain_text(decoder.decode(b"", final=True)))
+    out.flush()
+
+
+async def _save(pieces: AsyncIterator[bytes], path: Path) -> None:
+    """Write a file under another name until it is whole."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            async for piece in pieces:
+                file.write(piece)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def endpoint_of(path: Path) -> str:
+    """Return the endpoint that the first line of a file names; a line that does not is refused."""
+    with path.open("rb") as file:
+        first = file.readline(FIRST_LINE_BYTES_MAX)
+    try:
+        url = json.loads(first)["url"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ENDPOINT
+    return url if isinstance(url, str) and url.startswith("/") else ENDPOINT
+
+
+def _advice(error: Refused) -> str:
+    match error.code:
+        case "unauthorized":
+            return f"{error}; set TAILRACE_KEY or --key"
+        case "not_found":
+            return f"{error}; `tailrace batch ls` lists yours"
+    return str(error)

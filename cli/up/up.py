@@ -1,0 +1,266 @@
+"""`tailrace up`: everything on one machine, as real processes under one supervisor.
+
+A private Redis server unless one is named, API nodes on consecutive ports, workers and the jobs
+role. Restarting and ending is cli/up/supervisor.py's; here stands what is started and what the
+operator is told. Must not import `api` or `workers`: a role is a process, and this one stays small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from cli.up import redis_guard
+from cli.up.keeper import Child
+from cli.up.privacy import open_directories
+from cli.up.private_server import PrivateServer, private_server
+from cli.up.supervisor import Supervisor
+from shared.config.models import load_models
+from shared.config.settings import Settings
+from shared.errors import ConfigurationError
+from shared.text.plain_text import plain_line
+
+PER_ROLE_MAX = 64  # processes of one kind; more on one machine helps nobody
+END_EXTRA_S = 5.0  # what a role gets beyond its drain time before SIGKILL
+READY = {
+    "api": "tailrace api ready",
+    "worker": "tailrace worker ready",
+    "jobs": "tailrace jobs ready",
+}
+
+Command = Callable[[str, Sequence[str]], tuple[str, ...]]
+
+
+def role_command(role: str, flags: Sequence[str]) -> tuple[str, ...]:
+    """Return the command line of one role.
+
+    `-P` keeps the working directory off the import path: a folder there named `shared` would win.
+    """
+    return (sys.executable, "-P", "-m", "cli.main", role, "--lifeline", *flags)
+
+
+def up(
+    settings: Settings, *, api: int = 1, workers: int = 1, command: Command = role_command
+) -> int:
+    """Run until SIGINT or SIGTERM; return the exit code.
+
+    Raises:
+        ConfigurationError: a port is taken, no Redis to be had, or a bad setting.
+    """
+    check_count("--api", api)
+    check_count("--workers", workers)
+    load_models(settings.models)  # one line from here instead of one from every role
+    ports = free_ports(settings.host, settings.port, api)
+    with contextlib.ExitStack() as stack:
+        server = None
+        if not settings.redis_url:
+            server = stack.enter_context(
+                private_server(settings.data_dir, settings.redis_bytes_max)
+            )
+        write_lines(*(f"tailrace up: {line}" for line in open_directories(settings)))
+        if server is not None:
+            settings = dataclasses.replace(settings, redis_url=server.url)
+        roles = role_children(settings, ports, workers, command)
+        stages = [[guard_child(server, settings)], roles] if server else [roles]
+        return asyncio.run(supervise(settings, stages, "up", partial(greeting, settings, ports)))
+
+
+def check_count(name: str, count: int) -> None:
+    """Refuse a number of processes of one kind that makes no sense.
+
+    Raises:
+        ConfigurationError.
+    """
+    if not 1 <= count <= PER_ROLE_MAX:
+        raise ConfigurationError(f"{name} must be from 1 to {PER_ROLE_MAX}, got {count}")
+
+
+def role_child(settings: Settings, command: Command, role: str, name: str, *flags: str) -> Child:
+    """Describe one role process."""
+    return Child(
+        name=name,
+        argv=command(role, flags),
+        ready=READY[role],
+        end_s=settings.drain_s + END_EXTRA_S,
+    )
+
+
+def role_children(
+    settings: Settings, ports: Sequence[int], workers: int, command: Command
+) -> list[Child]:
+    """Describe the role processes: an API node per port, the workers, one jobs role."""
+    child = partial(role_child, settings, command)
+    return [
+        *(
+            child("api", f"api {port}", "--host", settings.host, "--port", str(port))
+            for port in ports
+        ),
+        *(child("worker", f"worker {number}") for number in range(1, workers + 1)),
+        child("jobs", "jobs"),
+    ]
+
+
+def guard_child(server: PrivateServer, settings: Settings) -> Child:
+    """Describe the private server's guard. It is never hurried: its end is short, its data kept."""
+    return Child(
+        name="redis",
+        argv=redis_guard.guard_argv(server, leave_s=settings.drain_s + END_EXTRA_S),
+        ready=redis_guard.READY,
+        end_s=redis_guard.END_S + END_EXTRA_S,
+        can_hurry=False,
+        pass_fds=(server.lock_fd,),
+    )
+
+
+def free_ports(host: str, first: int, count: int) -> list[int]:
+    """Return `count` ports from `first` on that a server can listen on; 0: any free ones.
+
+    Raises:
+        ConfigurationError: one is taken, or the address cannot be listened on.
+    """
+    if first + count - 1 > 65_535:
+        raise ConfigurationError(f"--port {first} leaves no room for {count} API nodes")
+    with contextlib.ExitStack() as held:  # all at once, so that no free port is found twice
+        return [listen_once(host, first + number if first else 0, held) for number in range(count)]
+
+
+def listen_once(host: str, port: int, held: contextlib.ExitStack) -> int:
+    """Listen as an API node would, until `held` is closed; return the port.
+
+    With SO_REUSEADDR, or connections of the last run that wait to be forgotten would count as
+    taken; and with `listen`, for beside such a socket `bind` alone may succeed. A name like
+    localhost can have several addresses: a node takes them all.
+    """
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in infos if port else infos[:1]:
+            listener = held.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            listener.listen()
+        return port or int(listener.getsockname()[1])
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            raise ConfigurationError(
+                f"port {port} on {host} is taken: end what listens there or choose another --port"
+            ) from exc
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {exc.strerror}") from exc
+
+
+async def supervise(
+    settings: Settings,
+    stages: Sequence[Sequence[Child]],
+    name: str,
+    greet: Callable[[float], list[str]],
+) -> int:
+    """Run children until a signal; return the exit code.
+
+    Args:
+        name: of the command, in what it says.
+        greet: what the operator is told once all are ready, after so many seconds.
+    """
+    began = time.monotonic()
+    is_json = settings.log == "json" or (settings.log == "" and not sys.stderr.isatty())
+    supervisor = Supervisor(
+        child_environ(settings, "json" if is_json else "text"),
+        say=lambda line: write_lines(f"tailrace {name}: {line}"),
+        relay=relay_json if is_json else relay_text,
+    )
+    loop = asyncio.get_running_loop()
+    # SIGINT also where a shell has it ignored: a script's `tailrace up &` must hear `kill -INT`.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        is_nohup = number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+        if not is_nohup:
+            loop.add_signal_handler(number, supervisor.stop)
+
+    def on_ready() -> None:
+        write_lines(*greet(time.monotonic() - began), stream=sys.stdout.fileno())
+
+    code = await supervisor.run(stages, on_ready)
+    write_lines(f"tailrace {name}: ended")
+    return code
+
+
+def child_environ(settings: Settings, log: str) -> dict[str, str]:
+    """Return the roles' environment: ours, the server's address, this very checkout's code.
+
+    `log` is said outright, for behind our pipe a role sees no terminal.
+    """
+    path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        "TAILRACE_REDIS_URL": settings.redis_url,
+        # Absolute: all roles have to find the same files there, wherever they were started.
+        "TAILRACE_DATA_DIR": str(Path(settings.data_dir).resolve()),
+        "TAILRACE_LOG": log,
+    }
+
+
+def greeting(settings: Settings, ports: Sequence[int], took_s: float) -> list[str]:
+    """Return what to do next, as lines that can be pasted."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
+    urls = [url_of(host, port) for port in ports]
+    key = " -H 'authorization: Bearer YOUR-KEY'" if settings.api_keys else ""
+    redis_cli = f"redis-cli {redis_address(settings.redis_url)}"
+    return [
+        "",
+        f"Tailrace is ready after {took_s:.1f} s.",
+        "",
+        *(f"  {'page' if url is urls[0] else 'node':<8}{url}/" for url in urls),
+        f"  stream  curl -N {urls[0]}/v1/generations -H 'accept: text/event-stream'{key} \\",
+        "            -H 'content-type: application/json' -d '{\"prompt\": \"Hello\"}'",
+        f"  logs    {redis_cli} --scan --pattern 'tr:*:log'",
+        f"          {redis_cli} XRANGE 'tr:{{ID}}:log' - +",
+        "",
+        "Ctrl-C drains and ends.",
+        "",
+    ]
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def redis_address(url: str) -> str:
+    """Return redis-cli's option for a server; a password in the URL is not shown."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return f"-s {parts.path}"
+    netloc = parts.netloc.rpartition("@")[2]
+    return f"-u {urlunsplit((parts.scheme, netloc, parts.path, '', ''))}"
+
+
+def relay_text(name: str, line: bytes) -> None:
+    write_lines(f"{name:<10} {_shown(line)}")
+
+
+def relay_json(name: str, line: bytes) -> None:
+    """JSON lines go through as they are: they say which role wrote them."""
+    write_lines(_shown(line))
+
+
+def _shown(line: bytes) -> str:
+    """Return what a role wrote: also what its interpreter or a library wrote past its log."""
+    return plain_line(line.decode(errors="replace").rstrip().expandtabs())
+
+
+def write_lines(*lines: str, stream: int = 2) -> None:
+    """Write to a file descriptor; a terminal that is gone does not keep us from draining."""
+    data = "".join(f"{line}\n" for line in lines).encode()
+    with contextlib.suppress(OSError):
+        while data:
+            data = data[os.write(stream, data) :]

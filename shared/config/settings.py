@@ -1,0 +1,175 @@
+"""Settings: every knob of the system, read from the environment once at start.
+
+One frozen dataclass, no globals: the command line calls `Settings.from_env()` and passes the
+object down; tests build `Settings(...)` directly. Names end in their unit. docs/operations.md has
+the table, and tests/test_docs.py holds the two together. Only this module reads the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+from urllib.parse import urlsplit
+
+from shared.config.url_hosts import read_hosts
+from shared.errors import ConfigurationError
+
+PREFIX = "TAILRACE_"
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+# All other numbers are above 0.
+MAY_BE_ZERO = ("grace_s", "address_connections_max")
+
+# Named in the contract, not built yet: saying so beats ignoring a setting that somebody relies on.
+NOT_YET = {
+    "JWT_SECRET": "JWTs",
+    "JWT_JWKS": "JWTs",
+    "OWNER_ACTIVE_MAX": "owner limits",
+    "OWNER_CONNECTIONS_MAX": "owner limits",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    redis_url: str = ""  # empty: `tailrace up` starts a private server
+    host: str = "127.0.0.1"  # where an API node listens
+    port: int = 8000
+    models: str = ""  # path of the models file; empty: the built-in demo
+    jobs_redis_url: str = ""  # where arq keeps its queue; empty: the database after ours
+    data_dir: str = ".tailrace"  # what the private server keeps
+    files_url: str = ""  # where files lie; empty: the directory `files` of data_dir
+    auth: str = ""  # "off": listen beyond loopback without credentials
+    api_keys: str = ""  # `key:owner` or `key:owner:scopes`, comma-separated, or a file of them
+    hosts: str = ""  # names that a node without credentials answers to, comma-separated
+    trusted_proxies: str = (
+        ""  # whose X-Forwarded-For counts: addresses and networks, comma-separated
+    )
+    address_connections_max: int = 0  # of one address to one API node; 0: no bound
+    cors_origins: str = ""  # origins that may read and open sockets, comma-separated, or *
+    part_urls: str = ""  # whom URLs in prompts may name: empty: anybody, none, or hosts
+    webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public
+    log: str = ""  # text or json; empty: text on a terminal
+    log_level: str = "info"  # debug, info, warning or error; token text only at debug
+
+    worker_slots: int = 100  # generations that one worker runs at once
+    lease_s: float = 3.0  # a worker silent this long has lost its generations
+    attempts_max: int = 3  # failures before a generation ends `attempts_exhausted`
+    redis_outage_s: float = 10.0  # a worker keeps its backends running this long without Redis
+    queue_wait_s: float = 600.0  # a generation waits this long for a worker
+    schedules_max: int = 100  # unfinished schedules of one owner
+    queue_max: int = 10_000  # waiting generations per priority before `queue_full`
+
+    retention_s: float = 3_600.0  # a stream is kept this long after its end
+    heartbeat_s: float = 15.0  # silence before a `: ping`
+    connection_age_s: float = 3_600.0  # then a reader is broken off and comes back elsewhere
+    drain_s: float = 20.0  # time a stopping process gives what it is doing
+    grace_s: float = 5.0  # readers gone this long cancel, where a dialect says so
+
+    subscriber_bytes_max: int = 1_048_576  # unsent bytes at which a slow reader is cut
+    hub_bytes_max: int = 268_435_456  # encoded logs that a node keeps
+    body_bytes_max: int = 1_048_576  # request body
+    file_bytes_max: int = 209_715_200  # an uploaded file
+    owner_file_bytes_max: int = 2_147_483_648  # files that one owner keeps, together
+    owner_files_max: int = 10_000  # how many
+    files_free_bytes_min: int = 1_073_741_824  # free on the disk of the files, or no uploads
+    answer_bytes_max: int = 16_777_216  # longest answer
+    owner_bytes_max: int = 268_435_456  # prompts and logs of one owner in Redis
+    redis_bytes_max: int = 1_073_741_824  # what the private server of `up` may hold
+    ws_idle_s: float = 300.0  # an idle socket is closed
+
+    upstream_connect_s: float = 10.0  # limits on a backend, each by itself
+    upstream_first_token_s: float = 300.0
+    upstream_idle_s: float = 60.0
+    upstream_total_s: float = 3_600.0
+    upstream_line_bytes_max: int = 1_048_576
+
+    url: str = "http://127.0.0.1:8000"  # what the terminal commands talk to
+    key: str = ""  # and with which key
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and field.name != "port":
+                may_be_zero = field.name in MAY_BE_ZERO and value == 0
+                if not (may_be_zero or 0 < value < 2**40):  # also refuses nan and inf
+                    bound = "0 or more" if field.name in MAY_BE_ZERO else "positive"
+                    raise ConfigurationError(
+                        f"{PREFIX}{field.name.upper()} must be {bound}, got {value!r}"
+                    )
+        if not 0 <= self.port <= 65_535:
+            raise ConfigurationError(f"{PREFIX}PORT must be from 0 to 65535, got {self.port}")
+        self._check_choices()
+        read_hosts(self.part_urls)
+
+    def _check_choices(self) -> None:
+        for name, allowed in (
+            ("log", ("", "text", "json")),
+            ("auth", ("", "off")),
+            ("webhook_private", ("", "allow")),
+            ("log_level", ("debug", "info", "warning", "error")),
+        ):
+            if getattr(self, name) not in allowed:
+                words = ", ".join(repr(word) for word in allowed if word)
+                raise ConfigurationError(f"{PREFIX}{name.upper()} must be one of {words}")
+        if not self.url.startswith(("http://", "https://")):
+            raise ConfigurationError(f"{PREFIX}URL must start with http:// or https://")
+        scheme = urlsplit(self.redis_url).scheme
+        if scheme in ("redis+cluster", "redis+sentinel"):
+            raise ConfigurationError(
+                f"{PREFIX}REDIS_URL: {scheme}:// is not built yet; use redis://, rediss:// or unix://"
+            )
+        if self.redis_url and scheme not in REDIS_SCHEMES:
+            raise ConfigurationError(
+                f"{PREFIX}REDIS_URL must start with redis://, rediss:// or unix://"
+            )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether an API node listens on this machine only."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def named_redis_url(self) -> str:
+        """Return the server's address.
+
+        Raises:
+            ConfigurationError: none is named.
+        """
+        if not self.redis_url:
+            raise ConfigurationError(
+                "TAILRACE_REDIS_URL is not set: name a server, or use `tailrace up`"
+            )
+        return self.redis_url
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read settings from `environ` (default: the process's); what is missing keeps its default.
+
+        Raises:
+            ConfigurationError: a value does not parse or breaks a bound, or a `TAILRACE_…` variable
+                names no setting (a misspelt variable is an error, not a silence).
+        """
+        environ = os.environ if environ is None else environ
+        casts = {"str": str, "int": int, "float": float}
+        types = {PREFIX + f.name.upper(): (f.name, casts[str(f.type)]) for f in fields(cls)}
+        values: dict[str, Any] = {}
+        for name in sorted(n for n in environ if n.startswith(PREFIX)):
+            if later := NOT_YET.get(name.removeprefix(PREFIX)):
+                raise ConfigurationError(f"{name}: {later} are not built yet; unset it")
+            if name not in types:
+                raise ConfigurationError(f"{name} is not a setting; docs/operations.md lists them")
+            key, cast = types[name]
+            try:
+                values[key] = cast(environ[name].strip())
+            except ValueError as exc:
+                raise ConfigurationError(
+                    f"{name}: {environ[name]!r} is not {cast.__name__}"
+                ) from exc
+        return cls(**values)

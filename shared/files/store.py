@@ -1,0 +1,334 @@
+"""Files: bytes in the object store, and for each a record in Redis that says whose they are.
+
+A file is there when its record is. The object comes first and goes last, so a record never promises
+bytes that are not there, and what a crash leaves in between (an object alone, an index entry alone)
+is nobody's and is swept (shared/files/sweep.py). A record is gone at the moment it expires. What
+one owner keeps is bounded (shared/files/owner_files.py) for uploads; what batches write is counted
+and kept.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing, suppress
+from typing import NamedTuple
+
+from shared.config.settings import Settings
+from shared.errors import FilesUnavailable, NotFound, OwnerFilesFull, TooLarge, Unavailable
+from shared.files.objects import ObjectInfo, ObjectStore
+from shared.files.owner_files import Counted, OwnerFiles
+from shared.files.upload_room import UploadRoom
+from shared.log.ids import ALPHABET
+from shared.redis import keys
+from shared.redis.client import Client, clock_ms, translated
+
+KEPT_S = 30 * 86_400.0  # a file of which nobody said how long
+PREFIX = "files/"
+FILE_ID = re.compile(r"file-[A-Za-z0-9_-]{8,64}", re.ASCII)
+PAGE_READ = 500  # records looked through at once
+
+
+class FileRecord(NamedTuple):
+    """What is known of a file; times are Unix seconds."""
+
+    id: str
+    owner: str
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    expires_at: int
+
+    @property
+    def object_name(self) -> str:
+        return PREFIX + self.id
+
+
+class FileStore:
+    """The files of one installation. Every method may raise `Unavailable`.
+
+    Raises:
+        ConfigurationError: TAILRACE_FILES_URL cannot be used.
+    """
+
+    def __init__(
+        self, redis: Client, settings: Settings, objects: ObjectStore | None = None
+    ) -> None:
+        self.redis = redis
+        self.objects = objects or ObjectStore(settings)
+        self.owners = OwnerFiles(redis, settings)
+        self._free_min = settings.files_free_bytes_min
+
+    async def room(self, owner: str, announced: int = 0) -> UploadRoom:
+        """Return the room for an upload.
+
+        Args:
+            announced: its bytes, or fewer; 0: not known.
+
+        Raises:
+            OwnerFilesFull, StorageFull.
+        """
+        kept = await self.owners.kept(owner)
+        room = UploadRoom(self.objects, self.owners, kept, free_min=self._free_min)
+        await room.open(announced)
+        return room
+
+    async def create(
+        self,
+        owner: str,
+        filename: str,
+        purpose: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        bytes_max: int,
+        expires_s: float | None = None,
+        file_id: str = "",
+        is_bounded: bool = False,
+    ) -> FileRecord:
+        """Store a file as it comes; nothing is visible until it is whole.
+
+        Args:
+            bytes_max: one byte more is refused.
+            expires_s: from now; None: `KEPT_S`.
+            file_id: of a file that may have been stored before: then that one is returned, and
+                `chunks` is not read. Two that store it at once must store the same bytes.
+            is_bounded: a client asks for it, so what its owner may keep holds.
+
+        Raises:
+            TooLarge, OwnerFilesFull, StorageFull, and whatever `chunks` raises: nothing is left.
+        """
+        if file_id and (found := await self._load(file_id)) is not None:
+            return found
+        if is_bounded:
+            chunks = (await self.room(owner)).within(chunks)
+        file_id, size = await self.store(chunks, bytes_max=bytes_max, file_id=file_id)
+        return await self.record(
+            file_id,
+            owner=owner,
+            size=size,
+            filename=filename,
+            purpose=purpose,
+            expires_s=expires_s,
+            is_bounded=is_bounded,
+        )
+
+    async def store(
+        self, chunks: AsyncIterable[bytes], *, bytes_max: int, file_id: str = ""
+    ) -> tuple[str, int]:
+        """The first half of `create`, for who knows the rest only when the bytes have ended.
+
+        Returns: the id, and how many bytes. Without `record` that is nobody's, and swept.
+        """
+        file_id = file_id or new_file_id()
+        assert FILE_ID.fullmatch(file_id), file_id
+        size = _Size(bytes_max)
+        async with aclosing(size.counted(chunks)) as pieces:
+            await self.objects.put(PREFIX + file_id, pieces)
+        return file_id, size.bytes
+
+    async def record(
+        self,
+        file_id: str,
+        *,
+        owner: str,
+        size: int,
+        filename: str,
+        purpose: str,
+        expires_s: float | None = None,
+        is_bounded: bool = False,
+    ) -> FileRecord:
+        """Make what was stored visible.
+
+        The indexes first: an entry without a record is skipped, and swept. Then it is counted
+        against its owner, in one step with the bound, so that uploads at once do not pass it.
+
+        Raises:
+            OwnerFilesFull: nothing is left of it.
+        """
+        now_ms = await clock_ms(self.redis)
+        expires_ms = now_ms + round((KEPT_S if expires_s is None else expires_s) * 1000)
+        fields = {
+            "owner": owner, "bytes": str(size), "filename": filename, "purpose": purpose,
+            "created": str(now_ms), "expires": str(expires_ms),
+        }  # fmt: skip
+        entry = keys.file_entry(file_id, owner)
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            pipeline.zadd(keys.FILES_EXPIRY, {entry: expires_ms})
+            pipeline.zadd(keys.files(owner), {file_id: now_ms})
+            await pipeline.execute()
+        try:
+            counted = Counted(file_id, size, expires_ms)
+            await self.owners.add(owner, counted, is_bounded=is_bounded)
+        except OwnerFilesFull:
+            await self._delete(PREFIX + file_id, entry)
+            raise
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            pipeline.hset(keys.file(file_id), mapping=fields)
+            pipeline.pexpireat(keys.file(file_id), expires_ms)
+            await pipeline.execute()
+        return FileRecord(
+            id=file_id, owner=owner, bytes=size, created_at=now_ms // 1000,
+            filename=filename, purpose=purpose, expires_at=expires_ms // 1000,
+        )  # fmt: skip
+
+    async def get(self, file_id: str, owner: str) -> FileRecord | None:
+        """Return a file, if it is this owner's."""
+        if FILE_ID.fullmatch(file_id) is None:
+            return None
+        record = await self._load(file_id)
+        return record if record is not None and record.owner == owner else None
+
+    async def page(
+        self,
+        owner: str,
+        *,
+        after: str = "",
+        limit: int = 100,
+        purpose: str = "",
+        order: str = "desc",
+    ) -> tuple[list[FileRecord], bool]:
+        """Return up to `limit` files by their age, and whether there are more.
+
+        Args:
+            after: the last file of the page before.
+            purpose: only these; empty: all.
+            order: `desc`, the newest first, or `asc`.
+
+        Raises:
+            NotFound: `after` is no file of this owner.
+        """
+        is_newest_first = order == "desc"
+        place = await self._place_after(owner, after, is_newest_first) if after else 0
+        found: list[FileRecord] = []
+        while len(found) <= limit:
+            wanted = min(PAGE_READ, limit + 1) if not purpose else PAGE_READ
+            with translated():
+                ids = await self.redis.zrange(
+                    keys.files(owner), place, place + wanted - 1, desc=is_newest_first
+                )
+            records = await self._load_many([file_id.decode() for file_id in ids])
+            found += [r for r in records if r.owner == owner and purpose in ("", r.purpose)]
+            place += len(ids)
+            if len(ids) < wanted:
+                break
+        return found[:limit], len(found) > limit
+
+    async def _place_after(self, owner: str, after: str, is_newest_first: bool) -> int:
+        index = keys.files(owner)
+        with translated():
+            if is_newest_first:
+                rank = await self.redis.zrevrank(index, after.encode("utf-8", "replace"))
+            else:
+                rank = await self.redis.zrank(index, after.encode("utf-8", "replace"))
+        if rank is None:
+            raise NotFound("file: after")
+        return int(rank) + 1
+
+    async def delete(self, file_id: str, owner: str) -> bool:
+        """Delete a file, if it is this owner's; False: there is none."""
+        record = await self.get(file_id, owner)
+        if record is None:
+            return False
+        await self._delete(record.object_name, keys.file_entry(record.id, owner))
+        return True
+
+    async def _delete(self, name: str, entry: str) -> None:
+        await self.drop(entry)
+        with suppress(FilesUnavailable):  # without a record it is swept
+            await self.objects.delete(name)
+
+    async def drop(self, entry: str) -> None:
+        """Delete the record alone, by its entry in `FILES_EXPIRY`, and count it no more."""
+        file_id, digest = keys.split_file_entry(entry)
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            pipeline.delete(keys.file(file_id))
+            pipeline.zrem(keys.files_by(digest), file_id)
+            pipeline.zrem(keys.FILES_EXPIRY, entry)
+            await pipeline.execute()
+        with suppress(Unavailable):  # it is counted anew within the hour
+            await self.owners.remove(file_id, digest)
+
+    async def read(self, record: FileRecord, start: int = 0) -> AsyncGenerator[bytes, None]:
+        """Yield a file's bytes from `start` on.
+
+        Raises:
+            NotFound: the object is gone, before the first piece.
+        """
+        try:
+            async with aclosing(self.objects.read(record.object_name, start)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except FileNotFoundError:
+            raise NotFound("file") from None
+
+    # Objects that are no files: the parts of a batch's output
+
+    async def put_object(self, name: str, data: bytes | AsyncIterable[bytes]) -> None:
+        """Write an object, over one of the same name; it is there as a whole or not at all."""
+        await self.objects.put(name, data)
+
+    def read_object(self, name: str, start: int = 0) -> AsyncGenerator[bytes, None]:
+        """Yield an object's bytes; FileNotFoundError: there is none."""
+        return self.objects.read(name, start)
+
+    def list_objects(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """Yield what is below a path (whole segments), in any order."""
+        return self.objects.list(prefix)
+
+    async def delete_prefix(self, prefix: str) -> int:
+        """Delete all below a path; returns how many."""
+        return await self.objects.delete_prefix(prefix)
+
+    async def _load(self, file_id: str) -> FileRecord | None:
+        return next(iter(await self._load_many([file_id])), None)
+
+    async def _load_many(self, ids: list[str]) -> list[FileRecord]:
+        """Return the records that are there, in the order of `ids`."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for file_id in ids:
+                pipeline.hgetall(keys.file(file_id))
+            replies = await pipeline.execute() if ids else []
+        parsed = [_parse(*pair) for pair in zip(ids, replies, strict=True)]
+        return [record for record in parsed if record is not None]
+
+
+class _Size:
+    """Counts what goes through, and stops it beyond a limit."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes = 0
+        self.bytes_max = bytes_max
+
+    async def counted(self, chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            self.bytes += len(chunk)
+            if self.bytes > self.bytes_max:
+                raise TooLarge(f"the file is larger than {self.bytes_max} bytes")
+            yield chunk
+
+
+def new_file_id() -> str:
+    """Return a fresh id: 130 random bits."""
+    return "file-" + "".join(secrets.choice(ALPHABET) for _ in range(26))
+
+
+def _parse(file_id: str, fields: dict[bytes, bytes]) -> FileRecord | None:
+    """Read a record; None: there is none, or not a whole one (it expired while it was written)."""
+    try:
+        return FileRecord(
+            id=file_id,
+            owner=fields[b"owner"].decode(),
+            bytes=int(fields[b"bytes"]),
+            created_at=int(fields[b"created"]) // 1000,
+            filename=fields[b"filename"].decode(),
+            purpose=fields[b"purpose"].decode(),
+            expires_at=int(fields[b"expires"]) // 1000,
+        )
+    except KeyError:
+        return None

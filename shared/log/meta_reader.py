@@ -1,0 +1,85 @@
+"""Reading meta: what is known of generations, without what nobody asked for.
+
+The request in a meta may be a megabyte long. Rule: nobody reads it but who shows it or uses it. So
+a look at meta names the fields that it wants, and the request is read by `with_request` alone. Only
+this module, shared/log/store.py and shared/redis/scripts know the fields of meta.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from shared.log.records import META_FIELDS, Meta, parse_meta
+from shared.log.request import shown_fields
+from shared.redis import keys
+from shared.redis.client import Client, translated
+
+REQUESTS_AT_ONCE = 8  # each up to a megabyte: so much of Redis's output buffers at once
+
+
+class MetaReader:
+    """The metas on one Redis. Every method may raise `Unavailable`."""
+
+    def __init__(self, redis: Client) -> None:
+        self.redis = redis
+        self._older = asyncio.Lock()
+
+    async def meta(self, generation_id: str) -> Meta | None:
+        """Return what is known of a generation; None where there is nothing."""
+        return (await self.metas([generation_id]))[0]
+
+    async def metas(self, ids: Sequence[str]) -> list[Meta | None]:
+        """The same for many, in one round trip. Their requests are not read."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id in ids:
+                pipeline.hmget(keys.meta(generation_id), list(META_FIELDS))
+            replies = await pipeline.execute()
+        found = [_present(reply) for reply in replies]
+        await self._add_shown(ids, found)
+        return [
+            parse_meta(generation_id, fields) if fields else None
+            for generation_id, fields in zip(ids, found, strict=True)
+        ]
+
+    async def with_request(self, meta: Meta) -> Meta | None:
+        """Return `meta` with its request, which is read unless it has it; None: gone meanwhile."""
+        return (await self.with_requests([meta]))[0]
+
+    async def with_requests(self, metas: Sequence[Meta | None]) -> list[Meta | None]:
+        """The same for many, in place; `REQUESTS_AT_ONCE` in a round trip."""
+        found = list(metas)
+        lacking = [n for n, meta in enumerate(metas) if meta is not None and not meta.request]
+        for start in range(0, len(lacking), REQUESTS_AT_ONCE):
+            places = lacking[start : start + REQUESTS_AT_ONCE]
+            some = [meta for n in places if (meta := metas[n]) is not None]
+            requests = await self._requests([meta.generation_id for meta in some])
+            for n, meta, request in zip(places, some, requests, strict=True):
+                found[n] = replace(meta, request=request) if request else None
+        return found
+
+    async def _add_shown(self, ids: Sequence[str], found: Sequence[dict[bytes, bytes]]) -> None:
+        """Add what a version before the field `prompt` has left in the request alone.
+
+        Such generations are there for one retention after an upgrade. Their requests are read one
+        by one, and by one caller of this process at a time: those of a page may be 100 MB.
+        """
+        for generation_id, fields in zip(ids, found, strict=True):
+            is_there = fields.get(b"status", b"sealed") != b"sealed"
+            if is_there and b"prompt" not in fields:
+                async with self._older:
+                    fields |= shown_fields((await self._requests([generation_id]))[0])
+
+    async def _requests(self, ids: Sequence[str]) -> list[bytes]:
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id in ids:
+                pipeline.hget(keys.meta(generation_id), "request")
+            return [request or b"" for request in await pipeline.execute()]
+
+
+def _present(reply: Sequence[bytes | None]) -> dict[bytes, bytes]:
+    pairs = zip(META_FIELDS, reply, strict=True)
+    return {name: value for name, value in pairs if value is not None}

@@ -1,0 +1,134 @@
+"""A generation as it stands: what GET answers, folded from meta and log.
+
+Pure: entries are added in order, the fields come out. The texts since the last `reset`, joined, are
+the answer. Meta and log are read one after the other, so the log may know an end that meta, read
+before it, did not: the log decides. Source: docs/protocol.md, "Events" and "HTTP".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shared.log.events import End, Reasoning, Reset, Token, ToolCall, Usage, decode
+from shared.log.ids import START, EventId
+from shared.log.records import Meta
+from shared.log.request import decode_request
+
+
+class Snapshot:
+    """The fold over one log.
+
+    Args:
+        meta: with its request, where `fields` is asked for.
+    """
+
+    def __init__(self, meta: Meta) -> None:
+        self.meta = meta
+        self.last_event_id = START
+        self._usage: dict[str, int] | None = None
+        self.end: End | None = read_end(meta)
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._tool_calls: dict[int, dict[str, Any]] = {}
+        self._arguments: dict[int, list[str]] = {}  # of each call, joined when they are asked for
+
+    def add(self, event_id: EventId, raw: bytes) -> None:
+        """Take the next entry of the log."""
+        self.last_event_id = event_id
+        try:
+            event = decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return  # of a newer version: there is nothing of ours in it
+        match event:
+            case Token():
+                self._text.append(event.text)
+            case Reasoning():
+                self._reasoning.append(event.text)
+            case ToolCall():
+                self._add_tool_call(event)
+            case Reset():
+                self._text, self._reasoning = [], []
+                self._tool_calls, self._arguments = {}, {}
+            case Usage():
+                self._usage = msgspec.to_builtins(event)
+                self._usage.pop("type")
+            case End():
+                self.end = event
+
+    def _add_tool_call(self, event: ToolCall) -> None:
+        call = self._tool_calls.setdefault(
+            event.index, {"index": event.index, "call_id": "", "name": "", "arguments": ""}
+        )
+        call["call_id"] = call["call_id"] or event.call_id
+        call["name"] = call["name"] or event.name
+        self._arguments.setdefault(event.index, []).append(event.arguments)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self._reasoning)
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The calls by their index: `index`, `call_id`, `name`, `arguments`."""
+        return [
+            {**self._tool_calls[index], "arguments": "".join(self._arguments[index])}
+            for index in sorted(self._tool_calls)
+        ]
+
+    @property
+    def usage(self) -> dict[str, int] | None:
+        """The counts of the end, else the last that were reported."""
+        if self.end is not None and self.end.usage is not None:
+            return dict(msgspec.to_builtins(self.end.usage))
+        return self._usage
+
+    def fields(self) -> dict[str, Any]:
+        """Return the JSON members of the generation."""
+        request = decode_request(self.meta.request)
+        return {
+            **summary(self.meta, self.end),
+            "attempt": max(self.meta.attempt, self.last_event_id.attempt),
+            "text": self.text,
+            "reasoning": self.reasoning,
+            "tool_calls": self.tool_calls,
+            "usage": self.usage,
+            "last_event_id": str(self.last_event_id),
+            "messages": request.messages,
+        }
+
+
+def summary(meta: Meta, end: End | None = None) -> dict[str, Any]:
+    """Return what can be said without reading the log: the members of a listing."""
+    end = end or read_end(meta)
+    return {
+        "id": meta.generation_id,
+        "status": end.status if end is not None else meta.status,
+        "model": meta.model,
+        "session": meta.session or None,
+        "priority": meta.priority,
+        "created_at": meta.created_at_ms // 1000,
+        "ended_at": meta.ended_at_ms // 1000 or None,
+        "attempt": meta.attempt,
+        "finish_reason": end.finish_reason if end is not None else None,
+        "error": msgspec.to_builtins(end.error) if end is not None and end.error else None,
+        "metadata": msgspec.Raw(meta.metadata or b"{}"),
+        "events_url": events_url(meta.generation_id),
+    }
+
+
+def read_end(meta: Meta) -> End | None:
+    if not meta.end:
+        return None
+    event = decode(meta.end)
+    assert isinstance(event, End)
+    return event
+
+
+def events_url(generation_id: str) -> str:
+    return f"/v1/generations/{generation_id}/events"

@@ -1,0 +1,344 @@
+"""The log of each generation in Redis: who may write it, what stands in it, how it ends.
+
+Every write is one script on the keys of one `{id}` and may be repeated. This module,
+shared/log/meta_reader.py and shared/redis/scripts are the only ones that know the fields of meta;
+redis-py's errors go no further. The rules and the models behind them: docs/architecture.md, "The
+write protocol".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shared.config.settings import Settings
+from shared.errors import Unavailable
+from shared.log import owner_bytes
+from shared.log.events import End, encode
+from shared.log.ids import START, EventId, parse_event_id
+from shared.log.meta_reader import MetaReader
+from shared.log.records import (
+    Absent,
+    Append,
+    Begun,
+    Ended,
+    Entry,
+    Fenced,
+    Held,
+    Lost,
+    Moved,
+    Released,
+    Top,
+    Writing,
+    parse_meta,
+    parse_top,
+    parse_writing,
+)
+from shared.redis import keys
+from shared.redis.client import Client, clock_ms, translated
+from shared.redis.resp import Line
+from shared.redis.scripts import Call, Scripts
+
+
+class Store(MetaReader):
+    """The logs on one Redis. Every method may raise `Unavailable`: repeating it is safe."""
+
+    def __init__(self, redis: Client, settings: Settings, line: Line | None = None) -> None:
+        """Args: line: what appends take, where there are many of them."""
+        super().__init__(redis)
+        self.settings = settings
+        self.scripts = Scripts(redis, line)
+        self.lease_ms = round(settings.lease_s * 1000)
+        self.retention_ms = round(settings.retention_s * 1000)
+
+    # Reading
+
+    async def page(self, generation_id: str, start: EventId, count: int) -> list[Entry]:
+        """Return up to `count` entries from `start` on, itself included; START: from the first."""
+        assert count > 0
+        lowest = "-" if start == START else str(start)
+        with translated():
+            found = await self.redis.xrange(
+                keys.log(generation_id), min=lowest, max="+", count=count
+            )
+        return [(parse_event_id(entry_id), fields[b"e"]) for entry_id, fields in found]
+
+    async def statuses(self, ids: Sequence[str]) -> list[str | None]:
+        """Return the status of many generations, in one round trip; None where there is nothing."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id in ids:
+                pipeline.hget(keys.meta(generation_id), "status")
+            replies = await pipeline.execute()
+        return [None if status is None else _text(status) for status in replies]
+
+    async def first_pages(self, ids: Sequence[str], count: int) -> list[list[Entry]]:
+        """Return the first `count` entries of many logs, in one round trip."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id in ids:
+                pipeline.xrange(keys.log(generation_id), count=count)
+            replies = await pipeline.execute()
+        return [
+            [(parse_event_id(entry_id), fields[b"e"]) for entry_id, fields in found]
+            for found in replies
+        ]
+
+    async def keep_for(self, ids: Sequence[str], kept_ms: int) -> None:
+        """Let ended generations go sooner than their retention says: nobody needs them any more."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id in ids:
+                pipeline.pexpire(keys.log(generation_id), kept_ms)
+                pipeline.pexpire(keys.meta(generation_id), 2 * kept_ms)
+            await pipeline.execute()
+
+    async def tops(self, ids: Sequence[str]) -> list[Top]:
+        """Return top and lease of many generations, in one round trip."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            pipeline.time()
+            for generation_id in ids:
+                pipeline.hmget(keys.meta(generation_id), ["status", "lease", "waiting"])
+                pipeline.xrevrange(keys.log(generation_id), count=1)
+            now, *replies = await pipeline.execute()
+        now_ms = now[0] * 1000 + now[1] // 1000
+        return [parse_top(replies[i], replies[i + 1], now_ms) for i in range(0, len(replies), 2)]
+
+    async def now_ms(self) -> int:
+        """Return Redis's clock."""
+        return await clock_ms(self.redis)
+
+    # The life of a generation
+
+    async def create(
+        self, generation_id: str, fields: Mapping[str, str | bytes], *, may_be_lost: bool
+    ) -> tuple[bool, str, int]:
+        """Accept a generation unless it is there: whether it is new, its status, created at, ms."""
+        create = _create(generation_id, fields, may_be_lost=may_be_lost)
+        return _created(await self.scripts.run("create", *create))
+
+    async def create_charged(
+        self,
+        generation_id: str,
+        fields: Mapping[str, str | bytes],
+        charge: Call,
+        *,
+        may_be_lost: bool,
+    ) -> tuple[tuple[bool, str, int], int]:
+        """The same, and note in one request what it keeps: also how much all of its owner's do."""
+        create = _create(generation_id, fields, may_be_lost=may_be_lost)
+        calls = [("create", create), (owner_bytes.CHARGE, charge)]
+        created, total = await self.scripts.run_all(calls)
+        return _created(created), int(total)
+
+    async def enqueue_and_create(
+        self, generation_id: str, entry: Call, fields: Mapping[str, str | bytes], charge: Call
+    ) -> tuple[int, int, int]:
+        """Put a fresh id on its lane, then create it and note what it keeps, in one request.
+
+        Returns:
+            what `enqueue` answered (0: the lane is full, and it is not on it), created at, ms, and
+            how many bytes all generations of its owner keep.
+        """
+        create = _create(generation_id, fields, may_be_lost=False)
+        calls = [("enqueue", entry), ("create", create), (owner_bytes.CHARGE, charge)]
+        waiting, created, total = await self.scripts.run_all(calls)
+        return int(waiting), int(created[1]), int(total)
+
+    async def create_many(
+        self, new: Sequence[tuple[str, Mapping[str, str | bytes]]], *, may_be_lost: bool
+    ) -> None:
+        """Accept many in one round trip; those that are there stay as they are."""
+        calls = [_create(*one, may_be_lost=may_be_lost) for one in new]
+        await self._run_many("create", calls)
+
+    async def begin(
+        self,
+        generation_id: str,
+        token: str,
+        worker: str,
+        *,
+        quiet_until_ms: int = 0,
+        forgive_until_ms: int = 0,
+        survives_worker: bool = True,
+    ) -> Begun | Held | Ended | Absent:
+        """Become the holder: a new attempt and its `start`, in one step.
+
+        Args:
+            token: random, of this holder alone; repeated, it answers the same attempt.
+            quiet_until_ms: before this, Redis's clock, no lapsed lease is taken over.
+            forgive_until_ms: a lease that lapsed before this is nobody's failure.
+            survives_worker: False ends a generation whose worker died (`on_takeover = "fail"`).
+        """
+        args = [
+            token, self.lease_ms, worker, quiet_until_ms, forgive_until_ms,
+            self.settings.attempts_max, self.retention_ms, int(not survives_worker),
+        ]  # fmt: skip
+        reply = await self._run("begin", generation_id, args)
+        match reply[0]:
+            case b"held":
+                return Held(int(reply[1]))
+            case b"ended":
+                return Ended()
+            case b"absent":
+                return Absent()
+        fields = dict(zip(reply[5::2], reply[6::2], strict=True))
+        start = (EventId(int(reply[1]), int(reply[2])), reply[4])
+        return Begun(start, int(reply[3]), fields, parse_meta(generation_id, fields))
+
+    async def append_many(self, batches: Sequence[Append]) -> list[Writing | Unavailable]:
+        """Append the batches of many generations in one round trip; outcomes in order."""
+        calls = [
+            (("append" if batch.status is None else "finish"), self._append(batch))
+            for batch in batches
+        ]
+        return [parse_writing(reply) for reply in await self.scripts.run_mixed(calls)]
+
+    async def restore(
+        self,
+        generation_id: str,
+        token: str,
+        attempt: int,
+        top: EventId,
+        fields: Mapping[bytes, bytes],
+        entries: Sequence[Entry],
+    ) -> Writing | Moved:
+        """Write `entries` on top of `top` again after a loss; the caller keeps calls under 256 kB.
+
+        Only for a holder whose last accepted call is less than 10 s old and in whose own log `top`
+        is; Redis's side of the rule (nobody newer, `top` still the top) is checked in that step.
+        """
+        pairs = [part for pair in fields.items() for part in pair]
+        log = [part for event_id, raw in entries for part in (str(event_id), raw)]
+        args = [token, attempt, self.lease_ms, str(top), len(pairs), *pairs, *log]
+        reply = await self._run("restore", generation_id, args)
+        if reply[0] == b"moved":
+            return Moved(parse_event_id(reply[1]))
+        return _writing(reply)
+
+    async def renew_many(
+        self, holders: Sequence[tuple[str, str, int]]
+    ) -> list[Writing | Unavailable]:
+        """Push on the leases of (id, token, attempt); outcomes in order."""
+        calls: list[Call] = [
+            (_keys(generation_id), [token, attempt, self.lease_ms, self.retention_ms])
+            for generation_id, token, attempt in holders
+        ]
+        return [parse_writing(reply) for reply in await self.scripts.run_many("renew", calls)]
+
+    async def release(
+        self, generation_id: str, token: str, attempt: int, *, has_failed: bool
+    ) -> Released | Ended | Fenced | Lost:
+        """Give a generation back, so that the next holder need not wait for the lease."""
+        reply = await self._run("release", generation_id, [token, attempt, int(has_failed)])
+        if reply[0] == b"ok":
+            return Released(int(reply[1]))
+        outcome = _writing(reply)
+        assert isinstance(outcome, Ended | Fenced | Lost)
+        return outcome
+
+    # From outside the holder
+
+    async def close(
+        self, generation_id: str, end: End, *, idle_ms: int | None = None
+    ) -> EventId | Ended | Absent | Held:
+        """Write the end, from any node, unless there is one.
+
+        Args:
+            idle_ms: only if nobody has held it for this long; else the answer is `Held`.
+        """
+        idle = "" if idle_ms is None else idle_ms
+        reply = await self._run(
+            "close", generation_id, [end.status, encode(end), self.retention_ms, idle]
+        )
+        match reply[0]:
+            case b"ok":
+                return parse_event_id(reply[1])
+            case b"ended":
+                return Ended()
+            case b"absent":
+                return Absent()
+        return Held(0)
+
+    async def close_many(self, ids: Sequence[str], end: End) -> None:
+        """Write one end for many, in one round trip; those that have ended stay as they are."""
+        args = [end.status, encode(end), self.retention_ms, ""]
+        await self._run_many("close", [(_keys(generation_id), args) for generation_id in ids])
+
+    async def seal(self, generation_id: str) -> str:
+        """Mark an absent generation as gone for good: `sealed`, or its status where it exists."""
+        reply = await self._run("seal", generation_id, [self.retention_ms])
+        return "sealed" if reply[0] == b"sealed" else str(reply[1].decode())
+
+    async def delete(self, generation_id: str) -> bool:
+        """Leave a seal and nothing else of a generation; False: there is none.
+
+        Whoever holds it is stopped by its next write; cancel it first where readers should be told.
+        """
+        reply = await self._run("delete", generation_id, [self.retention_ms])
+        if reply[0] != b"sealed":
+            return False
+        if reply[1]:
+            call = owner_bytes.deleted(reply[1].decode(), generation_id, self.retention_ms)
+            await self.scripts.run(owner_bytes.SCRIPT, *call)
+        return True
+
+    async def attach_readers(self, generation_id: str, node: str) -> bool:
+        """Say that `node` has readers; False: too late, it has ended. To be renewed every 3 s."""
+        reply = await self._run("attach", generation_id, [node, 0])
+        return bool(reply[0] == b"ok")
+
+    async def detach_readers(self, generation_id: str, node: str) -> None:
+        """Say that the last reader of `node` has gone: the grace begins."""
+        await self._run("attach", generation_id, [node, 1])
+
+    async def publish(self, channel: str, data: bytes) -> int:
+        with translated():
+            return int(await self.redis.publish(channel, data))
+
+    # Calls
+
+    async def _run(self, name: str, generation_id: str, args: Sequence[Any]) -> list[Any]:
+        return list(await self.scripts.run(name, _keys(generation_id), args))
+
+    async def _run_many(self, name: str, calls: Sequence[Call]) -> None:
+        await self.scripts.run_all([(name, call) for call in calls])
+
+    def _append(self, batch: Append) -> Call:
+        return _keys(batch.generation_id), [
+            batch.token, batch.attempt, batch.before_seq,
+            self.lease_ms if batch.pushes_lease else "",
+            batch.status or "", self.retention_ms,
+            f"{batch.before_attempt or batch.attempt}-{batch.before_seq}", *batch.entries,
+        ]  # fmt: skip
+
+
+def _keys(generation_id: str) -> tuple[str, str, str, str]:
+    return (
+        keys.meta(generation_id),
+        keys.log(generation_id),
+        keys.live(generation_id),
+        keys.readers(generation_id),
+    )
+
+
+def _create(generation_id: str, fields: Mapping[str, str | bytes], *, may_be_lost: bool) -> Call:
+    pairs = [part for pair in fields.items() for part in pair]
+    return _keys(generation_id), [int(may_be_lost), *pairs]
+
+
+def _created(reply: Any) -> tuple[bool, str, int]:
+    if reply[0] == b"ok":
+        return True, "queued", int(reply[1])
+    return False, reply[1].decode(), int(reply[2])
+
+
+def _writing(reply: Any) -> Writing:
+    outcome = parse_writing(reply)
+    assert not isinstance(outcome, Unavailable)  # `_run` has raised it
+    return outcome
+
+
+def _text(raw: Any) -> str:
+    return bytes(raw).decode()

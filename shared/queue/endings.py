@@ -1,0 +1,55 @@
+"""Ends generations from outside the worker that holds them: the log first, then the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.errors import Expired
+from shared.log.events import End
+from shared.log.ids import EventId
+from shared.log.records import Ended, Meta
+from shared.log.store import Store
+from shared.queue.lanes import forget
+from shared.redis import keys
+from shared.redis.client import translated
+
+CANCELLED = End(status="cancelled", finish_reason="cancelled")
+
+
+async def cancel(store: Store, generation_id: str) -> Meta | None:
+    """End a generation as cancelled unless it has ended, and tell its worker at once.
+
+    Returns:
+        The generation as it stands afterwards; None: there is none.
+
+    Raises:
+        Expired: it ended so long ago that its log is gone.
+        Unavailable: repeating it is safe.
+    """
+    outcome = await store.close(generation_id, CANCELLED)
+    if isinstance(outcome, EventId):
+        # Only for speed: a worker that misses this learns it from its next append or renewal.
+        await store.publish(keys.CANCEL, generation_id.encode())
+        await forget(store.redis, generation_id, store.retention_ms)
+    meta = await store.meta(generation_id)
+    if isinstance(outcome, Ended) and meta is not None and meta.is_ended:
+        (top,) = await store.tops([generation_id])
+        if top.id is None:
+            raise Expired
+    return meta
+
+
+async def cancel_many(store: Store, ids: Sequence[str]) -> None:
+    """Cancel many generations in two round trips; those that have ended stay as they are.
+
+    Raises:
+        Unavailable: repeating it is safe.
+    """
+    await store.close_many(ids, CANCELLED)
+    with translated():
+        pipeline = store.redis.pipeline(transaction=False)
+        for generation_id in ids:
+            pipeline.publish(keys.CANCEL, generation_id)
+            for priority in keys.PRIORITIES:
+                pipeline.zrem(keys.waiting(priority), generation_id)
+        await pipeline.execute()

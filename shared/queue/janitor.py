@@ -1,0 +1,139 @@
+"""The backstop: finds what nobody looks after, and sees to it that everything ends.
+
+Looks through those that wait and those that run; puts lost work back on the queue, ends what has
+waited too long, drops what has ended from the indexes. Every step may be repeated and may race with
+any other; API nodes and the jobs role all run it, and a short lock lets one do each pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+
+from shared.config.settings import Settings
+from shared.errors import Unavailable
+from shared.log.events import End
+from shared.log.ids import EventId
+from shared.log.records import Top, failed
+from shared.log.store import Store
+from shared.queue.lanes import forget, requeue, workers_seen
+from shared.redis import keys
+from shared.redis.client import Client, translated
+from shared.redis.counts import count
+
+PASS_S = 1.0  # one pass in this time, over all processes
+LOOKED_AT_MAX = 1_000  # of each index in one pass, the oldest first
+NEVER_BEGAN_S = 30.0  # queued this long without a begin: its entry may be lost
+ABSENT_S = 10.0  # an index member without a generation is dropped after this
+WORKER_GONE_S = 3_600.0
+
+
+class Janitor:
+    """One process's share of the passes."""
+
+    def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
+        self.redis = redis
+        self.store = store
+        self.settings = settings
+
+    async def run(self) -> None:
+        """Make passes until cancelled."""
+        while True:
+            await asyncio.sleep(PASS_S * random.uniform(0.8, 1.2))
+            try:
+                await self.sweep()
+            except Unavailable:
+                continue  # whoever sees Redis makes the next one
+
+    async def sweep(self) -> int:
+        """Make one pass unless somebody else just did; returns how many were acted on.
+
+        Raises:
+            Unavailable: the next pass does the rest.
+        """
+        with translated():
+            if not await self.redis.set(keys.JANITOR, b"1", nx=True, px=round(PASS_S * 900)):
+                return 0
+        now_ms = await self.store.now_ms()
+        patience_s = min(self.settings.queue_wait_s, NEVER_BEGAN_S, ABSENT_S)
+        found: Counter[str] = Counter()
+        for priority in keys.PRIORITIES:
+            found += await self._sweep_index(keys.waiting(priority), priority, now_ms, patience_s)
+        # A living worker says every third of a lease what it runs, so only the rest is looked at.
+        found += await self._sweep_index(
+            keys.RUNNING, "interactive", now_ms, 2 * self.settings.lease_s
+        )
+        found["workers_forgotten"] = await self._drop_gone_workers(now_ms)
+        await count(self.redis, found)
+        return found.total()
+
+    async def _sweep_index(
+        self, index: str, priority: str, now_ms: int, older_s: float
+    ) -> Counter[str]:
+        with translated():
+            members = await self.redis.zrangebyscore(
+                index, "-inf", now_ms - older_s * 1000, start=0, num=LOOKED_AT_MAX, withscores=True
+            )
+        ids = [member.decode() for member, _ in members]
+        tops = await self.store.tops(ids) if ids else []
+        found: Counter[str] = Counter()
+        for generation_id, (_, since_ms), top in zip(ids, members, tops, strict=True):
+            finding = await self._look(index, priority, generation_id, int(since_ms), top)
+            if finding:
+                found[finding] += 1
+        return found
+
+    async def _look(
+        self, index: str, priority: str, generation_id: str, since_ms: int, top: Top
+    ) -> str:
+        """Act on one; returns what it was, as it is counted; empty: all is well."""
+        age_s = (top.now_ms - since_ms) / 1000
+        if top.status is None:
+            if age_s <= ABSENT_S:  # lost, or never accepted; a living worker brings it back
+                return ""
+            with translated():
+                await self.redis.zrem(index, generation_id)
+            return "queue_entries_dropped"
+        if top.status not in ("queued", "running"):
+            await forget(self.redis, generation_id, self.store.retention_ms)
+            return "queue_entries_dropped"
+        idle_s = (top.now_ms - max(top.lease_ms, top.waiting_since_ms)) / 1000
+        if idle_s > self.settings.queue_wait_s and await self._time_out(generation_id):
+            return "queue_timeouts"
+        if self._is_lost(top, idle_s):
+            await requeue(self.store, generation_id, priority)
+            return "generations_put_back"
+        return ""
+
+    def _is_lost(self, top: Top, idle_s: float) -> bool:
+        """Whether somebody should have taken it by now; a wrong yes only costs a look."""
+        if top.waiting_since_ms:
+            return idle_s > NEVER_BEGAN_S
+        return idle_s > 2 * self.settings.lease_s
+
+    async def _time_out(self, generation_id: str) -> bool:
+        with translated():
+            own_ms = await self.redis.hget(keys.meta(generation_id), "wait")  # type: ignore[misc]
+        # A line of a batch waits for as long as its batch may.
+        wait_s = int(own_ms) / 1000 if own_ms else self.settings.queue_wait_s
+        end = timed_out(wait_s)
+        outcome = await self.store.close(generation_id, end, idle_ms=round(wait_s * 1000))
+        if isinstance(outcome, EventId):
+            await forget(self.redis, generation_id, self.store.retention_ms)
+        return isinstance(outcome, EventId)
+
+    async def _drop_gone_workers(self, now_ms: int) -> int:
+        dropped = 0
+        for presence in await workers_seen(self.redis):
+            if now_ms - presence.at_ms > WORKER_GONE_S * 1000:
+                with translated():
+                    dropped += await self.redis.hdel(keys.WORKERS, presence.worker)  # type: ignore[misc]
+        return dropped
+
+
+def timed_out(wait_s: float) -> End:
+    """Return the end of a generation that no worker took in time."""
+    return failed(
+        "queue_timeout", f"no worker took it within {wait_s:g} s: ask again", retryable=True
+    )

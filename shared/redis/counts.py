@@ -1,0 +1,68 @@
+"""What the jobs role has done and has before it, counted in Redis, so that any node can show it.
+
+One hash, whose counters only rise. The names are those of docs/operations.md, "Metrics"; a test
+holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared.redis import keys
+from shared.redis.client import Client, translated
+
+WHAT = (
+    "webhooks_delivered", "webhook_attempts_failed", "webhook_addresses_refused",
+    "webhooks_given_up", "schedules_fired", "schedules_late", "schedules_refused",
+    # what the janitors find
+    "generations_put_back", "queue_timeouts", "queue_entries_dropped", "workers_forgotten",
+    "consumers_dropped", "index_entries_dropped", "files_expired", "files_orphaned",
+    "files_missing", "files_unfinished", "batch_parts_orphaned", "schedules_mended",
+    "webhooks_mended",
+)  # fmt: skip
+AHEAD = {
+    "webhooks": keys.HOOKS_WAITING,
+    "webhook_hosts": keys.HOOKS_HOSTS,  # and those of each owner
+    "schedules": keys.SCHEDULES,
+    "batches": keys.BATCHES_ACTIVE,
+}
+OWNERS_COUNTED_MAX = 1_000
+
+
+async def count(redis: Client, found: Mapping[str, int]) -> None:
+    """Add to the counters.
+
+    Raises:
+        Unavailable.
+    """
+    assert all(name in WHAT for name in found), found
+    if not any(found.values()):
+        return
+    with translated():
+        pipeline = redis.pipeline(transaction=False)
+        for name, number in found.items():
+            if number:
+                pipeline.hincrby(keys.JOBS_COUNTS, name, number)
+        await pipeline.execute()
+
+
+async def read_counts(redis: Client) -> tuple[dict[str, int], dict[str, int]]:
+    """Return all counters, and how much there is of each thing to come.
+
+    Raises:
+        Unavailable.
+    """
+    with translated():
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.hgetall(keys.JOBS_COUNTS)
+        for key in AHEAD.values():
+            pipeline.zcard(key)
+        pipeline.zrange(keys.HOOKS_OWNERS, 0, OWNERS_COUNTED_MAX - 1)
+        found, *numbers, owners = await pipeline.execute()
+        for owner in filter(None, owners):
+            pipeline.zcard(keys.hooks_hosts(owner.decode()))
+        hosts = await pipeline.execute() if owners else []
+    ahead = dict(zip(AHEAD, numbers, strict=True))
+    ahead["webhook_hosts"] += sum(hosts)
+    counts = {name.decode(): int(number) for name, number in found.items()}
+    return {name: counts.get(name, 0) for name in WHAT}, ahead

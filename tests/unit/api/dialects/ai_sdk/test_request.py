@@ -1,0 +1,138 @@
+"""UI messages become chat messages, and what is wrong with a body is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api.dialects.ai_sdk.fold import MESSAGE_ID, RESET_STEP
+from api.dialects.ai_sdk.request import parse_ai_sdk
+from shared.errors import RequestError
+
+
+def text(said: str) -> dict[str, Any]:
+    return {"type": "text", "text": said}
+
+
+def message(role: str, *parts: dict[str, Any], **members: Any) -> dict[str, Any]:
+    return {"id": f"{role}-1", "role": role, "parts": list(parts), **members}
+
+
+def read(*messages: dict[str, Any]) -> list[dict[str, Any]]:
+    return parse_ai_sdk({"messages": list(messages)}).request.messages
+
+
+def test_texts_are_joined_and_what_was_for_eyes_is_left_out() -> None:
+    assert read(
+        message("system", text("Be brief.")),
+        message("user", text("Hi"), {"type": "data-mood", "data": 1}, text(" you")),
+        message(
+            "assistant",
+            {"type": "step-start"},
+            {"type": "reasoning", "text": "Hm"},
+            text("Hello"),
+            {"type": "source-url", "url": "https://example.org"},
+        ),
+        message("assistant", {"type": "step-start"}),
+        message("user", text("And?")),
+    ) == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi you"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "And?"},
+    ]
+
+
+def test_files_become_parts() -> None:
+    image = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,AA"}
+    paper = {"type": "file", "mediaType": "application/pdf", "url": "data:x", "filename": "p.pdf"}
+    (said,) = read(message("user", text("See"), image, paper))
+
+    assert said["content"] == [
+        text("See"),
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}},
+        {"type": "file", "file": {"filename": "p.pdf", "file_data": "data:x"}},
+    ]
+
+
+def test_tool_calls_with_their_results_are_told_step_by_step() -> None:
+    weather = {"type": "tool-weather", "toolCallId": "c1", "input": {"city": "Köln"}}
+    clock = {"type": "dynamic-tool", "toolName": "clock", "toolCallId": "c2", "input": None}
+    found = read(
+        message(
+            "assistant",
+            {"type": "step-start"},
+            text("Let me see."),
+            {**weather, "state": "output-available", "output": {"c": 21}},
+            {**clock, "state": "output-error", "errorText": "no clock"},
+            {**weather, "toolCallId": "c3", "state": "input-available"},
+            {"type": "step-start"},
+            text("21."),
+        )
+    )
+
+    assert [one["role"] for one in found] == ["assistant", "tool", "tool", "assistant"]
+    calls = found[0]["tool_calls"]
+    assert [call["id"] for call in calls] == ["c1", "c2"]  # what has no result is no call
+    assert calls[0]["function"] == {"name": "weather", "arguments": '{"city":"Köln"}'}
+    assert calls[1]["function"] == {"name": "clock", "arguments": "{}"}
+    assert (found[1]["tool_call_id"], found[1]["content"]) == ("c1", '{"c":21}')
+    assert found[2]["content"] == "no clock"
+    assert found[3]["content"] == "21."
+
+
+def test_chat_messages_pass_and_one_message_is_enough() -> None:
+    assert read({"role": "user", "content": "Hi"}) == [{"role": "user", "content": "Hi"}]
+    asked = parse_ai_sdk({"message": message("user", text("Hi")), "id": "c"})
+    assert asked.request.messages == [{"role": "user", "content": "Hi"}]
+
+
+def test_the_chat_is_the_session_where_it_may_be_one() -> None:
+    for chat, session in (("c1", "c1"), ("a/ü", "a/ü"), ("x" * 129, None), ("a\nb", None)):
+        body: dict[str, Any] = {"id": chat, "messages": [message("user", text("Hi"))]}
+        assert parse_ai_sdk(body).chat == chat
+        assert body.get("session") == session
+    named = {"id": "c1", "session": "s", "messages": [message("user", text("Hi"))]}
+    parse_ai_sdk(named)
+    assert named["session"] == "s"
+
+
+def test_what_the_answer_must_know_again_is_kept() -> None:
+    hello = message("user", text("Hi"))
+    assert parse_ai_sdk({"messages": [hello]}).request.dialect == {}
+    kept = parse_ai_sdk({"messages": [hello], "resetStep": True}).request
+    assert kept.dialect == {RESET_STEP: True}
+    # After tool results the client's last message goes on.
+    goes_on = parse_ai_sdk({"messages": [hello, message("assistant", text("Well"))]}).request
+    assert goes_on.dialect == {MESSAGE_ID: "assistant-1"}
+    params = {"temperature": 0.5}
+    asked = parse_ai_sdk({"messages": [hello], "params": params, "userId": 7})
+    assert asked.request.params == params
+    assert asked.grace_s is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"messages": []},
+        {"messages": "Hi"},
+        {"messages": ["Hi"]},
+        {"messages": [message("user")]},
+        {"messages": [message("tool", text("Hi"))]},
+        {"messages": [{"role": "user", "parts": "Hi"}]},
+        {"messages": [{"role": "user", "parts": ["Hi"]}]},
+        {"messages": [message("user", {"type": 1})]},
+        {"messages": [message("user", {"type": "text"})]},
+        {"messages": [message("user", {"type": "file", "url": 1})]},
+        {"messages": [message("user", text("Hi"))], "id": 7},
+        {"messages": [message("user", text("Hi"))], "id": "x" * 5_000},
+        {"messages": [message("user", text("Hi"))], "resetStep": "yes"},
+        {"messages": [message("user", text("Hi"))], "params": {"model": "x"}},
+    ],
+)
+def test_what_is_wrong_is_422(body: dict[str, Any]) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_ai_sdk(body)
+    assert (caught.value.status, caught.value.code) == (422, "invalid_request")

@@ -1,0 +1,240 @@
+"""From chunk N on: exact, from the end, past it, and ends that come while it is looked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.routing import Match
+
+from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, joined
+from api.dialects.ai_sdk.routes import RawRoute, begin_at, name_of, read_index, replay
+from api.hub.relay import Relay
+from api.readers.http_stream import Beginning, stream
+from shared.errors import NotFound, RequestError
+from shared.log.events import Data, End, Progress, Reasoning, Reset, Start, Token, ToolCall, encode
+from shared.log.ids import EventId
+from shared.log.request import Request, encode_request
+from tests.support.bench import GENERATION, Bench, Client, make_meta, make_scope, settle
+
+REQUEST = encode_request(Request([{"role": "user", "content": "Hi"}]))
+STOP = End("completed", "stop")
+FINISH = b'data: {"type":"finish","finishReason":"stop"}\n\n'
+DONE = b"data: [DONE]\n\n"
+AFTER_A_LOSS = 1_795_255_095_694
+TAIL = b"x-workflow-stream-tail-index"
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with Bench() as bench:
+        bench.log.create(request=REQUEST)
+        bench.log.append(Start(1, "demo"))  # after the opening, 0: chunk 1
+        bench.log.tokens("a", "b", "c")  # 2 and 3, 4, 5
+        yield bench
+
+
+def end(bench: Bench) -> None:
+    bench.log.append(STOP)  # 6, 7, 8
+
+
+async def read(bench: Bench, number: int, during: Callable[[Bench], None] | None = None) -> Client:
+    """Read from a number on, as one reader; `during` happens once its place was found."""
+    client = Client()
+    meta = await bench.log.meta(GENERATION)
+    assert meta is not None
+    found = begin_at(bench.hub, number)
+
+    async def begin(relay: Relay) -> Beginning:
+        beginning = await found(relay)
+        if during is not None:
+            during(bench)
+        return beginning
+
+    await stream(
+        bench.hub, make_scope(client), client.receive, client.send,  # type: ignore[arg-type]
+        meta=meta, dialect=AI_SDK, begin=begin,
+    )  # fmt: skip
+    return client
+
+
+def chunks(client: Client) -> list[dict[str, Any]]:
+    assert client.status == 200 and client.is_finished
+    assert client.body.endswith(DONE)
+    frames = client.body.removesuffix(DONE).split(b"\n\n")[:-1]
+    return [json.loads(frame.removeprefix(b"data: ")) for frame in frames]
+
+
+@pytest.mark.parametrize("number", [*range(12), *range(-12, 0), 10**14, -(10**14)])
+async def test_an_ended_run_from_any_number(bench: Bench, number: int) -> None:
+    end(bench)
+    whole = chunks(await read(bench, 0))
+    assert len(whole) == 9
+    client = await read(bench, number)
+
+    assert chunks(client) == (whole[number:] or whole[-1:])
+    assert client.headers[TAIL] == b"8"
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 5, 6, -2])
+async def test_a_running_one_goes_on_to_its_end(bench: Bench, number: int) -> None:
+    client = await read(bench, number, during=end)
+    whole = chunks(await read(bench, 0))
+
+    assert client.headers[TAIL] == b"5"
+    assert chunks(client) == whole[number if number >= 0 else 6 + number :]
+
+
+@pytest.mark.parametrize("number", [6, 9, 20])
+async def test_an_end_that_comes_while_a_number_is_looked_for_is_no_empty_answer(
+    bench: Bench, number: int
+) -> None:
+    """The reader has all there was, or more than there was; then comes the end."""
+    meta = await bench.log.meta(GENERATION)
+    assert meta is not None
+    async with bench.hub.reading(meta) as relay:
+        await settle()
+        log = relay.encoded(AI_SDK)
+        page, has_ended = bench.log.page, False
+
+        async def page_and_end(*args: Any) -> Any:
+            nonlocal has_ended
+            if not has_ended and log.chunks == 6:
+                has_ended = True
+                end(bench)
+            return await page(*args)
+
+        bench.log.page = page_and_end  # type: ignore[assignment, method-assign]
+        beginning = await begin_at(bench.hub, number)(relay)
+        seq_left = relay.feed.count - beginning.cursor.seq
+
+    assert has_ended and log.is_finished
+    assert beginning.head or seq_left
+
+
+async def test_after_a_loss_a_number_is_not_believed_but_the_end_can_be_read(bench: Bench) -> None:
+    bench.log.attempt = AFTER_A_LOSS
+    bench.log.append(Start(AFTER_A_LOSS, "demo"))  # says nothing
+    bench.log.tokens("d")  # 6
+    end(bench)  # 7, 8, 9
+    for number in (7, 9, 20):
+        with pytest.raises(RequestError) as caught:
+            await read(bench, number)
+        assert caught.value.code == "stream_reset"
+    whole = chunks(await read(bench, 0))
+    assert chunks(await read(bench, 3)) == whole[3:]
+    assert chunks(await read(bench, -2)) == whole[-2:]  # it has counted nothing yet
+
+
+@pytest.mark.parametrize("text", ["", " 1", "1.0", "x", "--1", "1e3", "٣", "9" * 16])
+def test_an_index_is_a_whole_number(text: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_index(text)
+    assert (caught.value.status, caught.value.code) == (400, "cursor_invalid")
+    assert (read_index("-3"), read_index("07")) == (-3, 7)
+
+
+class Asked:
+    """As much of a request as `name_of` looks at."""
+
+    def __init__(self, scope: Any) -> None:
+        self.path_params = scope["path_params"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        ("c1", "c1"),
+        ("a%2Fb", "a/b"),
+        ("a%2Fstream", "a/stream"),
+        ("%0A%00%25", "\n\0%"),
+        ("%C3%BC%F0%9F%9A%80", "ü🚀"),
+        ("%2E%2E", ".."),
+        ("a+b", "a+b"),
+    ],
+)
+def test_a_name_is_any_text(raw: str, name: str) -> None:
+    async def nobody(*_: Any) -> None: ...
+
+    route = RawRoute("/ai-sdk/chat/{name}/stream", nobody)
+    scope = {"type": "http", "method": "GET", "path": "/", "path_params": {}}
+    match, child = route.matches({**scope, "raw_path": f"/ai-sdk/chat/{raw}/stream".encode()})
+    assert match is Match.FULL
+    asked: Any = Asked(child)
+    assert name_of(asked) == name
+
+    for other in ("a/b/stream", "/stream", "a%2Fstream", "stream"):
+        match, _ = route.matches({**scope, "raw_path": f"/ai-sdk/chat/{other}".encode()})
+        assert match is Match.NONE
+
+
+def test_a_name_that_is_no_text_is_nobodys() -> None:
+    asked: Any = Asked({"path_params": {"name": "%FF"}})
+    with pytest.raises(NotFound):
+        name_of(asked)
+
+
+# Replayed, for a client that does not count
+
+
+async def test_the_text_so_far_is_one_delta_and_the_rest_is_as_it_comes(bench: Bench) -> None:
+    client = Client()
+    meta = await bench.log.meta(GENERATION)
+    assert meta is not None
+    reading = asyncio.ensure_future(stream(
+        bench.hub, make_scope(client), client.receive, client.send,  # type: ignore[arg-type]
+        meta=meta, dialect=AI_SDK, begin=replay(bench.hub),
+    ))  # fmt: skip
+    await settle()
+    bench.log.tokens("d", "e")
+    await settle()
+    end(bench)
+    await reading
+
+    found = chunks(client)
+    deltas = [chunk["delta"] for chunk in found if chunk["type"] == "text-delta"]
+    assert deltas[0] == "abc" and "".join(deltas) == "abcde"
+    whole = chunks(await read(bench, 0))
+    others = [chunk for chunk in whole if chunk["type"] != "text-delta"]
+    assert [chunk for chunk in found if chunk["type"] != "text-delta"] == others
+
+
+def merged(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What joining means, said of the chunks."""
+    out: list[dict[str, Any]] = []
+    for chunk in found:
+        last = out[-1] if out else {}
+        if "delta" in chunk and (last.get("type"), last.get("id")) == (chunk["type"], chunk["id"]):
+            last["delta"] += chunk["delta"]
+        else:
+            out.append(dict(chunk))
+    return out
+
+
+def in_frames(frames: bytes) -> list[dict[str, Any]]:
+    return [json.loads(frame.removeprefix(b"data: ")) for frame in frames.split(b"\n\n")[:-1]]
+
+
+TEXTS = st.text() | st.sampled_from(['"delta":"', '"}', "\\", "\n\n", 'data: {"type":"text-delta"'])
+EVENTS = st.one_of(
+    TEXTS.map(Token),
+    TEXTS.map(Reasoning),
+    TEXTS.map(lambda text: ToolCall(0, "c", "f", text)),
+    st.just(Progress("pdf", 1, 2, 50.0)),
+    TEXTS.map(lambda text: Data("d", {"delta": text})),
+    st.just(Reset("restarted")),
+)
+
+
+@given(st.lists(EVENTS))
+def test_joined_frames_are_the_chunks_with_their_deltas_joined(events: list[Any]) -> None:
+    meta = make_meta(request=encode_request(Request([], dialect={RESET_STEP: True})))
+    fold = AI_SDK.new_fold(meta)
+    frames = b"".join(fold.add(EventId(1, seq), encode(e)) for seq, e in enumerate(events, 1))
+
+    assert in_frames(joined(frames)) == merged(in_frames(frames))

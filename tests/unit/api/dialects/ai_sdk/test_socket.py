@@ -1,0 +1,243 @@
+"""/ai-sdk/ws on the bench: every frame of the contract, and every way to be wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import fakeredis
+import pytest
+
+from api.dialects.ai_sdk.fold import AiSdkFrames
+from api.dialects.ai_sdk.socket import ai_sdk_socket
+from shared.errors import Unavailable
+from shared.log.event_bytes import LOST
+from shared.log.events import End, Start
+from shared.log.records import Meta
+from shared.queue.accept import Accepted, NewGeneration
+from tests.support.bench import Bench, settle
+from tests.support.talk import KeyedAcceptor, Talk
+
+FIRST = "gen_0000000000"
+HELLO = [{"id": "u1", "role": "user", "parts": [{"type": "text", "text": "Hi"}]}]
+SEND = {"type": "send", "requestId": "r1", "id": "c1", "messages": HELLO, "headers": {}, "body": {}}
+RESUME = {"type": "resume", "requestId": "r2", "id": "c1", "headers": {}, "body": {}}
+STOP = End("completed", "stop")
+CANCELLED = End("cancelled", "cancelled")
+
+
+@pytest.fixture(autouse=True)
+def cancel_through_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store here is a fake, which notes the call."""
+    monkeypatch.setattr(
+        "api.dialects.ai_sdk.socket.cancel", lambda store, *args: store.cancel(*args)
+    )
+
+
+class RequestAcceptor(KeyedAcceptor):
+    """Keeps what was asked with the generation, as the real one does."""
+
+    async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
+        accepted = await super().accept(new, generation_id)
+        known = self.bench.log.known
+        known[accepted.generation_id] = replace(
+            known[accepted.generation_id], request=new.request, session=new.session
+        )
+        return accepted
+
+
+class Stage:
+    """A bench with an acceptor and a Redis for the chats; two sockets are two nodes' as well."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.log = bench.log
+        self.redis = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
+        self.acceptor = RequestAcceptor(bench)
+        self.talks: list[Talk] = []
+        self.cancelled: list[str] = []
+        self.log.cancel = self._cancel  # type: ignore[attr-defined]
+        self.log.metas = self._metas  # type: ignore[attr-defined]
+
+    async def _cancel(self, generation_id: str) -> None:
+        self.cancelled.append(generation_id)
+
+    async def _metas(self, ids: Sequence[str]) -> list[Meta | None]:
+        return [await self.log.meta(generation_id) for generation_id in ids]
+
+    async def talk(self) -> Talk:
+        node = self.bench.node(acceptor=self.acceptor, redis=self.redis)
+        self.talks.append(Talk(ai_sdk_socket(node)))
+        await settle()
+        return self.talks[-1]
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    async with Bench() as bench:
+        stage = Stage(bench)
+        yield stage
+        for talk in stage.talks:
+            await talk.leave()
+        await stage.redis.aclose()
+
+
+def chunks_of(frames: list[dict[str, Any]], request_id: str = "r1") -> list[str]:
+    """The types of a request's chunks, whose numbers have no hole."""
+    assert {frame["requestId"] for frame in frames} == {request_id}
+    assert frames[0] == {"type": "start", "requestId": request_id}
+    chunks = [frame for frame in frames if frame["type"] == "chunk"]
+    assert [frame["sequence"] for frame in chunks] == list(range(len(chunks)))
+    return [frame["chunk"]["type"] for frame in chunks]
+
+
+async def test_a_request_is_chunks_from_0_and_an_end(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(SEND)
+    opening = talk.take()
+    assert chunks_of(opening) == ["start"]  # before a worker has it
+    stage.log.append(Start(1, "demo"))
+    stage.log.tokens("a", "b")
+    stage.log.append(STOP)
+    await settle()
+
+    frames = opening + talk.take()
+    assert chunks_of(frames) == [
+        "start", "start-step", "text-start", "text-delta", "text-delta", "text-end",
+        "finish-step", "finish",
+    ]  # fmt: skip
+    assert frames[1]["chunk"]["messageId"] == FIRST
+    assert frames[-1] == {"type": "end", "requestId": "r1"}
+    (new,) = stage.acceptor.seen
+    assert (new.session, new.grace_s) == ("c1", None)
+    assert stage.bench.hub.relays[FIRST].holds == 0
+
+
+async def test_members_stand_in_body_and_the_key_in_headers(stage: Stage) -> None:
+    talk = await stage.talk()
+    frame = {
+        **SEND, "headers": {"Idempotency-Key": "k1"},
+        "body": {"priority": "batch", "on_disconnect": 7, "messages": [], "id": "another"},
+    }  # fmt: skip
+    await talk.say(frame)
+    await talk.say({**frame, "requestId": "r9"})
+    first, again = stage.acceptor.seen
+    assert (first.priority, first.grace_s, first.idempotency_key) == ("batch", 7.0, "k1")
+    assert first.session == "c1"
+    assert list(stage.log.known) == [FIRST]
+    assert again.body_digest == first.body_digest
+
+
+async def test_a_resume_is_all_from_0_under_its_own_name(stage: Stage) -> None:
+    talk, other = await stage.talk(), await stage.talk()
+    await talk.say(SEND)
+    stage.log.append(Start(1, "demo"))
+    stage.log.tokens("a", "b")
+    await settle()
+    seen = chunks_of(talk.take())
+    await talk.leave()  # a lost socket cancels nothing
+    await other.say(RESUME)
+
+    assert chunks_of(other.take(), "r2") == seen
+    assert stage.cancelled == []
+
+
+async def test_where_nothing_runs_a_resume_is_told(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(RESUME)
+    await talk.say(SEND)
+    stage.log.append(STOP)
+    await settle()
+    frames = talk.take()
+    assert frames[0] == {"type": "no-active", "requestId": "r2"}
+    await talk.say({**RESUME, "requestId": "r3"})
+    assert talk.take() == [{"type": "no-active", "requestId": "r3"}]
+    assert talk.close_code is None
+
+
+async def test_an_abort_cancels_also_what_was_resumed(stage: Stage) -> None:
+    talk, other = await stage.talk(), await stage.talk()
+    await talk.say(SEND)
+    await other.say(RESUME)
+    await other.say({"type": "abort", "requestId": "r2"})
+    assert stage.cancelled == [FIRST]
+    await talk.say({"type": "abort", "requestId": "unknown"})
+    assert stage.cancelled == [FIRST]
+    stage.log.append(CANCELLED)
+    await settle()
+    for frames, name in ((talk.take(), "r1"), (other.take(), "r2")):
+        assert chunks_of(frames, name) == ["start", "abort", "finish"]
+        assert frames[-1] == {"type": "end", "requestId": name}
+
+
+async def test_many_requests_share_a_socket(stage: Stage) -> None:
+    talk = await stage.talk()
+    for number in range(100):
+        await talk.say({**SEND, "requestId": f"r{number}", "id": f"c{number}"})
+    talk.take()
+    await talk.say({**SEND, "requestId": "one too many"})
+    (frame,) = talk.take()
+    assert frame["type"] == "error" and "rate_limited" in frame["errorText"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "request_id", "code"),
+    [
+        ("{", "", "invalid_json"),
+        ("[]", "", "invalid_request"),
+        ({"type": "nothing", "requestId": "r1"}, "r1", "invalid_request"),
+        ({**SEND, "requestId": 7}, "", "invalid_request"),
+        ({**SEND, "requestId": ""}, "", "invalid_request"),
+        ({**SEND, "messages": None}, "r1", "invalid_request"),
+        ({**SEND, "id": 7}, "r1", "invalid_request"),
+        ({**SEND, "body": []}, "r1", "invalid_request"),
+        ({**SEND, "headers": "none"}, "r1", "invalid_request"),
+        ({**SEND, "body": {"model": "nothing"}}, "r1", "model_not_found"),
+        ({**SEND, "headers": {"Idempotency-Key": "a b"}}, "r1", "idempotency_key_invalid"),
+        ({**RESUME, "id": None}, "r2", "invalid_request"),
+        ({"type": "abort"}, "", "invalid_request"),
+    ],
+)
+async def test_what_is_wrong_is_said_and_the_socket_lives(
+    stage: Stage, frame: Any, request_id: str, code: str
+) -> None:
+    talk = await stage.talk()
+    await talk.say(frame)
+    (said,) = talk.take()
+    assert (said["type"], said["requestId"]) == ("error", request_id)
+    assert said["errorText"].endswith(f"({code})")
+    assert talk.close_code is None
+    await talk.say(SEND)
+    assert chunks_of(talk.take()) == ["start"]
+
+
+async def test_redis_away_closes_a_socket_that_reads_nothing(stage: Stage) -> None:
+    talk = await stage.talk()
+    stage.acceptor.error = Unavailable("away")
+    await talk.say(SEND)
+    (frame,) = talk.take()
+    assert frame["type"] == "error" and "unavailable" in frame["errorText"]
+    assert talk.close_code == 1013
+
+
+async def test_an_expired_log_is_an_error(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(SEND)
+    talk.take()
+    stage.bench.hub.relays[FIRST].declare_gone()
+    await settle()
+    (frame,) = talk.take()
+    assert (frame["type"], frame["requestId"]) == ("error", "r1")
+    assert "expired" in frame["errorText"]
+
+
+async def test_what_is_lost_before_its_first_entry_is_told_in_order(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(SEND)
+    frames = [
+        json.loads(frame) for frame in AiSdkFrames(stage.log.known[FIRST], "r1").aside(LOST) or ()
+    ]
+    assert chunks_of(frames) == ["start", "error", "finish"]
+    assert frames[-1]["type"] == "end"

@@ -1,0 +1,365 @@
+"""/lobe/ws on the bench: every frame of the contract, and every way to be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from api.dialects.lobe.socket import lobe_socket
+from api.edge.auth import Authenticator
+from shared.config.credentials import Identity
+from shared.errors import RequestError, Unavailable
+from shared.log.events import Counts, End, Failure, Progress, Reset, Start, Token, Usage
+from tests.support.bench import END, Bench, settle
+from tests.support.talk import ANYBODY, KeyedAcceptor, Talk
+
+START = {"type": "startConversation", "prompt": "Hi", "sessionId": "s1", "messageId": "m1"}
+FIRST = "gen_0000000000"
+
+
+@pytest.fixture(autouse=True)
+def cancel_through_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store here is a fake, which notes the call."""
+    name = "api.dialects.lobe.socket.cancel"
+    monkeypatch.setattr(name, lambda store, *args: store.cancel(*args))
+
+
+class Stage:
+    """A bench with an acceptor, and the sockets that were opened on it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.log = bench.log
+        self.acceptor = KeyedAcceptor(bench)
+        self.talks: list[Talk] = []
+        self.cancelled: list[str] = []
+        self.log.cancel = self._cancel  # type: ignore[attr-defined]
+
+    async def _cancel(self, generation_id: str) -> None:
+        self.cancelled.append(generation_id)
+
+    async def talk(self, authenticator: Authenticator = ANYBODY, query: str = "") -> Talk:
+        node = self.bench.node(acceptor=self.acceptor, authenticator=authenticator)
+        self.talks.append(Talk(lobe_socket(node), query=query))
+        await settle()
+        return self.talks[-1]
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    async with Bench() as bench:
+        stage = Stage(bench)
+        yield stage
+        for talk in stage.talks:
+            await talk.leave()
+
+
+def token(content: str, at: str, message_id: str = "m1") -> dict[str, Any]:
+    return {"type": "token", "content": content, "messageId": message_id, "id": at}
+
+
+async def test_a_conversation_is_tokens_and_progress_and_one_end(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(START)
+    assert talk.take() == []
+    stage.log.append(Start(1, "demo"), Progress("pdf_parsing", 3, 50, 6.0))
+    stage.log.tokens('Grüße "you"\n', "b")
+    stage.log.append(End("completed", "stop", usage=Counts(1, 2, 3)))
+    await settle()
+
+    assert talk.take() == [
+        {
+            "type": "progress", "messageId": "m1", "id": "1-2",
+            "stage": "pdf_parsing", "current": 3, "total": 50, "percentage": 6.0,
+        },
+        token('Grüße "you"\n', "1-3"),
+        token("b", "1-4"),
+        {
+            "type": "end", "messageId": "m1", "id": "1-5", "status": "completed",
+            "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+        },
+    ]  # fmt: skip
+    (new,) = stage.acceptor.seen
+    assert (new.session, new.model, new.grace_s) == ("s1", "demo", None)
+    assert stage.bench.hub.relays[FIRST].holds == 0
+
+
+async def test_without_a_message_id_one_is_given(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say({"type": "startConversation", "prompt": "Hi", "sessionId": "s1"})
+    stage.log.tokens("a")
+    await settle()
+    (frame,) = talk.take()
+    assert frame["messageId"].startswith("msg_")
+
+    other = await stage.talk()
+    await other.say({"type": "resume", "messageId": frame["messageId"]})
+    assert [f["type"] for f in other.take()] == ["token", "resume_complete"]
+
+
+async def test_starting_again_reads_the_same_message(stage: Stage) -> None:
+    first, other = await stage.talk(), await stage.talk()
+    await first.say(START)
+    stage.log.tokens("a")
+    stage.log.append(END)
+    await settle()
+    seen = first.take()
+    await first.say(START)
+    await other.say(START)
+
+    assert first.take() == other.take() == seen
+    assert [f["type"] for f in seen] == ["token", "end"]
+    assert list(stage.log.known) == [FIRST]
+
+
+async def test_starting_what_is_being_read_here_repeats_nothing(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(START)
+    stage.log.tokens("a")
+    await talk.say(START)
+    stage.log.append(END)
+    await settle()
+    assert [f["type"] for f in talk.take()] == ["token", "end"]
+
+
+async def test_another_prompt_under_the_same_message_id_is_refused(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(START)
+    await talk.say({**START, "prompt": "Ho"})
+    (error,) = talk.take()
+    assert (error["code"], error["messageId"]) == ("idempotency_mismatch", "m1")
+
+
+async def test_a_message_belongs_to_its_owner(stage: Stage) -> None:
+    keys = Authenticator({"k1": Identity("ann"), "k2": Identity("bob")}, ())
+    ann = await stage.talk(keys, "access_token=k1")
+    bob = await stage.talk(keys, "access_token=k2")
+    await ann.say(START)
+    for kind in ("resume", "cancel"):
+        await bob.say({"type": kind, "messageId": "m1"})
+    assert [f["code"] for f in bob.take()] == ["not_found", "not_found"]
+    await bob.say({**START, "prompt": "of bob"})
+    assert [meta.owner for meta in stage.log.known.values()] == ["ann", "bob"]
+    assert stage.cancelled == []
+
+
+async def test_resume_sends_what_follows_then_says_so_then_goes_on(stage: Stage) -> None:
+    talk, other = await stage.talk(), await stage.talk()
+    await talk.say(START)
+    ids = stage.log.tokens("a", "b", '"c"')
+    await other.say({"type": "resume", "messageId": "m1", "lastEventId": str(ids[0])})
+    stage.log.tokens("d")
+    stage.log.append(END)
+    await settle()
+
+    frames = other.take()
+    assert frames[:4] == [
+        token("b", "1-2"),
+        token('"c"', "1-3"),
+        {"type": "resume_complete", "messageId": "m1", "status": "running", "gap": False},
+        token("d", "1-4"),
+    ]
+    assert [f["type"] for f in frames[4:]] == ["end"]
+
+
+async def test_resume_of_one_that_waits_says_so(stage: Stage) -> None:
+    talk, other = await stage.talk(), await stage.talk()
+    await talk.say(START)
+    await other.say({"type": "resume", "messageId": "m1"})
+    assert [(f["type"], f["status"]) for f in other.take()] == [("resume_complete", "queued")]
+
+
+async def test_resume_of_an_ended_one_has_its_end_before_the_mark(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(START)
+    stage.log.tokens("a")
+    stage.log.append(END)
+    await settle()
+    talk.take()
+
+    await talk.say({"type": "resume", "messageId": "m1", "lastEventId": "1-1"})
+    assert [f["type"] for f in talk.take()] == ["end", "resume_complete"]
+    await talk.say({"type": "resume", "messageId": "m1", "lastEventId": "1-2"})
+    assert talk.take() == [
+        {"type": "resume_complete", "messageId": "m1", "status": "completed", "gap": False}
+    ]
+
+
+async def test_resume_from_a_place_that_is_gone_is_a_gap(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(START)
+    stage.log.tokens("a")
+    stage.log.append(END)
+    await settle()
+    talk.take()
+    await talk.say({"type": "resume", "messageId": "m1", "lastEventId": "3-7"})
+
+    frames = talk.take()
+    assert frames[0] == {
+        "type": "reset", "messageId": "m1", "id": "0-0", "reason": "log_rewritten",
+    }  # fmt: skip
+    assert [f["type"] for f in frames[1:]] == ["token", "end", "resume_complete"]
+    assert frames[-1]["gap"] is True
+
+
+async def test_what_was_started_natively_is_read_by_its_own_id(stage: Stage) -> None:
+    stage.log.create("gen_native0000")
+    stage.log.append(Token("a"), generation_id="gen_native0000")
+    talk = await stage.talk()
+    await talk.say({"type": "resume", "messageId": "gen_native0000"})
+    assert talk.take()[0] == token("a", "1-1", "gen_native0000")
+
+
+async def test_a_reset_is_passed_on(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(START)
+    stage.log.append(Start(1, "demo"), Usage(1, 2, 3), Reset("takeover"), END)
+    await settle()
+    frames = talk.take()
+    assert frames[0] == {"type": "reset", "messageId": "m1", "id": "1-3", "reason": "takeover"}
+    assert frames[1]["usage"] is None
+
+
+async def test_a_failure_is_an_error_and_then_the_end(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(START)
+    stage.log.append(End("failed", "error", error=Failure("upstream_error", "it broke", True)))
+    await settle()
+    assert talk.take() == [
+        {
+            "type": "error", "messageId": "m1",
+            "code": "upstream_error", "message": "it broke", "retryable": True,
+        },
+        {"type": "end", "messageId": "m1", "id": "1-1", "status": "failed", "usage": None},
+    ]  # fmt: skip
+
+
+async def test_cancel_is_by_message(stage: Stage) -> None:
+    talk, other = await stage.talk(), await stage.talk()
+    await talk.say(START)
+    await other.say({"type": "cancel", "messageId": "m1"})
+    assert stage.cancelled == [FIRST]
+    stage.log.append(End("cancelled", "cancelled"))
+    await settle()
+    assert [(f["type"], f["status"]) for f in talk.take()] == [("end", "cancelled")]
+    assert other.take() == []
+
+
+async def test_one_socket_carries_many_messages_and_a_ping_overtakes(stage: Stage) -> None:
+    talk = await stage.talk()
+    for n in range(2):
+        await talk.say({**START, "messageId": f"m{n}"})
+    talk.client.block()
+    for generation_id in list(stage.log.known) * 2:
+        stage.log.tokens("x", generation_id=generation_id)
+    await talk.say({"type": "ping"})
+    talk.client.unblock()
+    await settle()
+    frames = talk.take()
+    assert [f["type"] for f in frames] == ["token", "pong", "token", "token", "token"]
+    assert [f["messageId"] for f in frames if "id" in f] == ["m0", "m1", "m0", "m1"]
+
+
+async def test_a_lost_generation_ends_once(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(START)
+    stage.log.tokens("a")
+    await settle()
+    talk.take()
+    stage.log.lose(FIRST)
+    await stage.bench.pass_time(13)
+    error, end = talk.take()
+    assert (error["type"], error["code"]) == ("error", "lost")
+    assert (end["type"], end["id"], end["status"]) == ("end", "0-0", "failed")
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ("{", "invalid_json"),
+        ("[1]", "invalid_request"),
+        ('{"type":"nonsense"}', "invalid_request"),
+        ('{"type":["ping"]}', "invalid_request"),
+        ("{}", "invalid_request"),
+        ('{"type":"startConversation"}', "invalid_request"),
+        ('{"type":"startConversation","prompt":""}', "invalid_request"),
+        ('{"type":"startConversation","prompt":7,"sessionId":"s"}', "invalid_request"),
+        ('{"type":"startConversation","prompt":"x","sessionId":7}', "invalid_request"),
+        ('{"type":"startConversation","prompt":"x","messageId":7}', "invalid_request"),
+        ('{"type":"startConversation","prompt":"x","messageId":""}', "invalid_request"),
+        ('{"type":"startConversation","prompt":"x","messageId":false}', "invalid_request"),
+        ('{"type":"startConversation","prompt":"x","model":"none"}', "model_not_found"),
+        ('{"type":"startConversation","prompt":"x","model":7}', "invalid_request"),
+        ('{"type":"resume"}', "invalid_request"),
+        ('{"type":"resume","messageId":{}}', "invalid_request"),
+        ('{"type":"resume","messageId":"none"}', "not_found"),
+        ('{"type":"resume","messageId":"gen_none000000"}', "not_found"),
+        ('{"type":"resume","messageId":"m1","lastEventId":"1:2"}', "cursor_invalid"),
+        ('{"type":"resume","messageId":"m1","lastEventId":7}', "cursor_invalid"),
+        ('{"type":"cancel","messageId":"none"}', "not_found"),
+        ('{"type":"cancel"}', "invalid_request"),
+        ('{"type":"cancel","messageId":"\\ud800"}', "invalid_request"),
+        ("[" * 100 + "]" * 100, "invalid_json"),
+    ],
+)
+async def test_what_is_wrong_is_an_error_and_the_socket_lives(
+    stage: Stage, frame: str, code: str
+) -> None:
+    talk = await stage.talk()
+    await talk.say(START)
+    await talk.say(frame)
+    (error,) = talk.take()
+    assert (error["type"], error["code"], error["retryable"]) == ("error", code, False)
+    await talk.say({"type": "ping"})
+    assert talk.take() == [{"type": "pong"}]
+
+
+async def test_binary_is_an_error_and_then_1003(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say_bytes(b"\x00")
+    await talk.task
+    assert [f["code"] for f in talk.take()] == ["invalid_request"]
+    assert talk.close_code == 1003
+
+
+async def test_an_idle_socket_is_closed(stage: Stage) -> None:
+    talk = await stage.talk()
+    await stage.bench.pass_time(301)
+    await talk.task
+    assert talk.close_code == 4000
+
+
+async def test_the_hundred_and_first_message_is_refused(stage: Stage) -> None:
+    talk = await stage.talk()
+    for n in range(101):
+        await talk.say({**START, "messageId": f"m{n}"})
+    assert [(f["messageId"], f["code"]) for f in talk.take()] == [("m100", "rate_limited")]
+    assert len(stage.acceptor.seen) == 100
+
+
+async def test_a_draining_node_takes_no_prompts(stage: Stage) -> None:
+    talk = await stage.talk()
+    stage.bench.hub.is_draining = True
+    await talk.say(START)
+    await talk.task
+    assert [f["code"] for f in talk.take()] == ["draining"]
+    assert talk.close_code == 1012
+
+
+async def test_with_redis_away_it_says_so(stage: Stage) -> None:
+    talk = await stage.talk()
+    await talk.say(START)
+    stage.acceptor.error = Unavailable("away")
+    await talk.say({"type": "resume", "messageId": "m1"})
+    (error,) = talk.take()
+    assert (error["code"], error["retryable"], talk.close_code) == ("unavailable", True, None)
+
+
+async def test_bad_credentials_are_refused_at_the_handshake(stage: Stage) -> None:
+    talk = await stage.talk(Authenticator({"k1": Identity("ann")}, ()))
+    with pytest.raises(RequestError) as caught:
+        await talk.task
+    assert caught.value.status == 401
+    assert talk.client.messages == []

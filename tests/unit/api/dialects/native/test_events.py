@@ -1,0 +1,155 @@
+"""What a GET of events is taken to ask for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from starlette.datastructures import Headers
+
+from api.dialects.native.events import choose_transport, events
+from api.readers.lookup import read_cursor, read_query
+from shared.errors import CursorInvalid, NotFound, RequestError
+from shared.log.ids import START, EventId
+from shared.log.records import Meta
+from tests.support.bench import END, GENERATION, Bench, Client, make_scope
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with Bench() as bench:
+        yield bench
+
+
+@pytest.mark.parametrize(
+    ("accept", "query", "transport"),
+    [
+        ("", {}, ("sse", 0)),
+        ("*/*", {}, ("sse", 0)),
+        ("text/*", {}, ("sse", 0)),
+        ("text/event-stream", {}, ("sse", 0)),
+        ("application/x-ndjson", {}, ("ndjson", 0)),
+        ("application/json", {}, ("long_poll", 0)),
+        ("application/json;q=0.5, text/event-stream;q=0.9", {}, ("sse", 0)),
+        ("text/event-stream;q=0, */*", {}, ("long_poll", 0)),
+        ("text/event-stream", {"wait": "3"}, ("long_poll", 3)),
+        ("", {"wait": "0"}, ("long_poll", 0)),
+    ],
+)
+def test_the_transport_is_what_is_asked_for(
+    accept: str, query: dict[str, str], transport: tuple[str, float]
+) -> None:
+    assert choose_transport(accept, query) == transport
+
+
+@pytest.mark.parametrize("accept", ["text/html", "image/*", "*/*;q=0"])
+def test_what_cannot_be_served_is_406(accept: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        choose_transport(accept, {})
+    assert caught.value.status == 406
+
+
+def test_the_header_wins_over_the_query_and_empty_is_the_start() -> None:
+    query = {"last_event_id": "1-2"}
+    assert read_cursor(Headers({"Last-Event-ID": "3-4"}), query) == EventId(3, 4)
+    assert read_cursor(Headers({"Last-Event-ID": ""}), query) == START
+    assert read_cursor(Headers(), query) == EventId(1, 2)
+    assert read_cursor(Headers(), {}) == START
+    assert read_cursor(Headers(), {"last_event_id": "0-0"}) == START
+
+
+@pytest.mark.parametrize("text", ["x", "1", "1:2", "1-", "0-1", "1-0", "01-1", "-1-1", "1-2\n"])
+def test_a_malformed_cursor_is_refused(text: str) -> None:
+    with pytest.raises(CursorInvalid):
+        read_cursor(Headers(), {"last_event_id": text})
+    with pytest.raises(CursorInvalid):
+        read_cursor(Headers({"Last-Event-ID": "3-4"}), {"last_event_id": text})
+
+
+def test_any_bytes_are_a_query() -> None:
+    scope = {"query_string": b"last_event_id=%ff%00&wait=1&wait=2&\xff=\xfe&=&a"}
+    assert read_query(scope)["wait"] == "2"
+
+
+async def ask(
+    bench: Bench, *, owner: str = "anonymous", named: str = GENERATION, **scope: object
+) -> Client:
+    client = Client()
+    await events(
+        make_scope(client, **scope),  # type: ignore[arg-type]
+        client.receive,
+        client.send,  # type: ignore[arg-type]
+        hub=bench.hub,
+        store=bench.log,  # type: ignore[arg-type]
+        owner=owner,
+        generation_id=named,
+    )
+    return client
+
+
+async def test_anothers_or_no_generation_is_404(bench: Bench) -> None:
+    with pytest.raises(NotFound):
+        await ask(bench)
+    bench.log.create()
+    with pytest.raises(NotFound):
+        await ask(bench, owner="bob")
+
+
+async def test_who_has_a_cursor_waits_for_what_redis_has_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker is about to write it again: a 404 would send the reader away for good."""
+    looks = 0
+    meta = bench.log.meta
+
+    async def comes_back(generation_id: str) -> Meta | None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            bench.log.create()
+            bench.log.append(END)
+        return await meta(generation_id)
+
+    monkeypatch.setattr(bench.log, "meta", comes_back)
+    monkeypatch.setattr("api.readers.lookup.LOOK_AGAIN_S", 0.0)
+    client = await ask(bench, query="last_event_id=1-1&wait=0")
+
+    assert looks == 3
+    assert client.body.endswith(b'"done":true}')
+
+
+async def test_who_has_a_cursor_waits_for_no_longer_than_is_promised(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.readers.lookup.COME_BACK_S", 0.0)
+    with pytest.raises(NotFound):
+        await ask(bench, query="last_event_id=1-1&wait=0")
+
+
+async def test_a_known_generation_is_absent_for_others_while_redis_is_away(bench: Bench) -> None:
+    """Of what is not known here nothing can be said; and so of what is somebody else's."""
+    meta = bench.log.create()
+    async with bench.hub.reading(meta):
+        bench.log.is_away = True
+        answers = []
+        for named in (GENERATION, "gen_nobody0000"):
+            with pytest.raises(RequestError) as refused:
+                await ask(bench, owner="bob", named=named)
+            answers.append((refused.value.status, refused.value.message))
+        assert answers[0] == answers[1] and answers[0][0] == 503
+
+
+async def test_json_is_a_long_poll_that_does_not_wait(bench: Bench) -> None:
+    bench.log.create()
+    bench.log.append(END)
+    client = await ask(bench, headers={"Accept": "application/json"})
+    assert client.headers[b"content-type"] == b"application/json"
+    assert client.headers[b"content-length"] == b"%d" % len(client.body)
+    assert client.body.endswith(b'"last_event_id":"1-1","done":true}')
+
+
+async def test_a_head_of_a_long_poll_has_no_body(bench: Bench) -> None:
+    bench.log.create()
+    bench.log.append(END)
+    client = await ask(bench, method="HEAD", query="wait=0")
+    assert (client.status, client.body) == (200, b"")

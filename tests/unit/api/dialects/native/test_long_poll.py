@@ -1,0 +1,138 @@
+"""Long poll on the bench."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from api.dialects.native.long_poll import long_poll, parse_wait
+from shared.errors import RequestError
+from shared.log.ids import START, EventId
+from tests.support.bench import END, GENERATION, Bench, Client, settle
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with Bench() as bench:
+        yield bench
+
+
+async def poll(bench: Bench, cursor: EventId = START, wait_s: float = 0, **more: Any) -> Any:
+    meta = bench.log.known[GENERATION]
+    return json.loads(await long_poll(bench.hub, meta, cursor, wait_s, **more))
+
+
+async def test_what_is_there_comes_at_once(bench: Bench) -> None:
+    bench.log.create()
+    bench.log.tokens("a", "b")
+    assert await poll(bench, wait_s=60) == {
+        "events": [
+            {"id": "1-1", "type": "token", "text": "a"},
+            {"id": "1-2", "type": "token", "text": "b"},
+        ],
+        "last_event_id": "1-2",
+        "done": False,
+    }
+
+
+async def test_nothing_yet_is_empty_under_the_same_cursor(bench: Bench) -> None:
+    bench.log.create()
+    bench.log.tokens("a")
+    assert await poll(bench, EventId(1, 1)) == {
+        "events": [], "last_event_id": "1-1", "done": False,
+    }  # fmt: skip
+
+
+async def test_a_poll_waits_for_the_next_event(bench: Bench) -> None:
+    bench.log.create()
+    polling = asyncio.create_task(poll(bench, wait_s=60))
+    await settle()
+    assert bench.hub.statistics().connections == {"long_poll": 1}
+    bench.log.tokens("a")
+    assert (await polling)["last_event_id"] == "1-1"
+    assert bench.hub.statistics().connections == {}
+
+
+async def test_done_comes_with_the_end_and_after_it(bench: Bench) -> None:
+    bench.log.create()
+    bench.log.tokens("a")
+    bench.log.append(END)
+    first = await poll(bench)
+    assert ([e["type"] for e in first["events"]], first["done"]) == (["token", "end"], True)
+    assert await poll(bench, EventId(1, 2), 60) == {
+        "events": [], "last_event_id": "1-2", "done": True,
+    }  # fmt: skip
+
+
+async def test_a_reply_is_bounded_and_the_next_goes_on(bench: Bench) -> None:
+    bench.log.create()
+    bench.log.tokens(*("x" * 400_000 for _ in range(4)))
+    bench.log.append(END)
+    cursor, sizes, done = START, [], False
+    while not done:
+        reply = await poll(bench, cursor)
+        sizes.append(len(reply["events"]))
+        cursor = EventId(*map(int, reply["last_event_id"].split("-")))
+        done = reply["done"]
+    assert sizes == [2, 3]
+
+
+async def test_a_cursor_that_never_existed_is_a_reset_and_everything(bench: Bench) -> None:
+    bench.log.create()
+    bench.log.tokens("a")
+    polling = asyncio.create_task(poll(bench, EventId(4, 4), 60))
+    await settle()
+    await bench.pass_time(2.5)
+    reply = await polling
+    assert [e["id"] for e in reply["events"]] == ["0-0", "1-1"]
+    assert reply["last_event_id"] == "1-1"
+
+
+async def test_a_lost_generation_is_done(bench: Bench) -> None:
+    bench.log.create()
+    polling = asyncio.create_task(poll(bench, wait_s=60))
+    await settle()
+    bench.log.lose()
+    await bench.pass_time(13)
+    reply = await polling
+    assert [e["error"]["code"] for e in reply["events"]] == ["lost"]
+    assert reply["done"]
+
+
+async def test_a_drain_answers_what_waits(bench: Bench) -> None:
+    bench.log.create()
+    polling = asyncio.create_task(poll(bench, wait_s=60))
+    await settle()
+    await bench.hub.drain(0)
+    assert await polling == {"events": [], "last_event_id": "0-0", "done": False}
+
+
+async def test_a_poll_that_hangs_up_is_let_go(bench: Bench) -> None:
+    bench.log.create()
+    client = Client()
+    polling = asyncio.create_task(poll(bench, wait_s=60, receive=client.receive))
+    await settle()
+    client.leave()
+    await polling
+    assert bench.hub.relays[GENERATION].holds == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("60", 60), ("1.5", 1.5), ("13.19887195625255", 13.19887195625255), ("1e-7", 1e-7)],
+)
+def test_wait_is_read(text: str, seconds: float) -> None:
+    assert parse_wait(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "-1", "61", "nan", "inf", "1e9", "1e", "1_0", "٣", "0x1", "1,5", " 3", "+1"]
+)
+def test_wait_that_is_no_number_from_0_to_60_is_refused(text: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_wait(text)
+    assert (caught.value.status, caught.value.code) == (400, "wait_invalid")

@@ -1,0 +1,230 @@
+"""Responses' events: what any log comes to, wherever a reader begins and whatever its texts are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.dialects.openai_errors import GIVEN_UP
+from api.dialects.responses.fold import RESPONSES, ResponsesFold
+from api.dialects.responses.response_object import generation_id, response_id
+from api.hub.encoded import EncodedLog
+from shared.log.event_bytes import LOST, RESET
+from shared.log.events import (
+    Counts,
+    End,
+    Event,
+    Failure,
+    Reasoning,
+    Reset,
+    Start,
+    Token,
+    ToolCall,
+    Usage,
+    encode,
+)
+from shared.log.ids import EventId
+from shared.log.request import Request
+from shared.log.snapshot import Snapshot
+from tests.support.recorded import LOGS, Log, bytes_of, recorded_meta
+
+META = recorded_meta()
+PIECES = st.one_of(
+    st.builds(Token, st.text(max_size=8)),
+    st.builds(Reasoning, st.text(max_size=8)),
+    st.builds(ToolCall, st.integers(0, 2), arguments=st.text(max_size=8)),
+    st.builds(Usage, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)),
+    st.just(Reset("takeover")),
+    st.just(Start(2, "demo")),
+)
+ENDS = st.sampled_from(
+    [
+        End("completed", "stop", usage=Counts(1, 2, 3)),
+        End("completed", "length"),
+        End("completed", "tool_calls"),
+        End("cancelled", "cancelled"),
+        End("failed", "error", error=Failure("upstream_error", "it broke", True)),
+        End("failed", "error"),
+    ]
+)
+TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+
+
+def events_of(sent: bytes) -> list[dict[str, Any]]:
+    *blocks, nothing = sent.split(b"\n\n")
+    assert nothing == b""
+    events = []
+    for block in blocks:
+        name, data = block.split(b"\n")
+        events.append(json.loads(data.removeprefix(b"data: ")))
+        assert name == b"event: " + events[-1]["type"].encode()
+    return events
+
+
+def log_of(events: list[Event], end: End) -> Log:
+    return Log([(1, Start(1, "demo")), *((1, event) for event in events), (1, end)])
+
+
+class Reader:
+    """What a client that keeps to the rules has in the end; it asserts that they are kept."""
+
+    def __init__(self) -> None:
+        self.items: dict[int, dict[str, Any]] = {}
+        self.texts: dict[int, str] = {}
+        self.done: set[int] = set()
+        self.final: dict[str, Any] | None = None
+
+    def take(self, event: dict[str, Any]) -> None:
+        assert self.final is None
+        kind, index = event["type"], event.get("output_index", -1)
+        if "response" in event:
+            if kind in TERMINAL:
+                self.final = event["response"]
+            return
+        if kind == "response.output_item.added":
+            assert index == len(self.items)
+            self.items[index], self.texts[index] = event["item"], ""
+            return
+        assert index in self.items and index not in self.done
+        assert event.get("item_id", self.items[index]["id"]) == self.items[index]["id"]
+        if kind.endswith(".delta"):
+            self.texts[index] += event["delta"]
+        elif kind == "response.function_call_arguments.done":
+            assert event["arguments"] == self.texts[index]
+        elif kind in ("response.output_text.done", "response.reasoning_text.done"):
+            assert event["text"] == self.texts[index]
+        elif kind == "response.output_item.done":
+            item = self.items[index] = event["item"]
+            said = item["arguments"] if "arguments" in item else item["content"][0]["text"]
+            assert said == self.texts[index]
+            self.done.add(index)
+
+
+@given(st.lists(PIECES, max_size=25), ENDS)
+def test_every_sequence_keeps_the_rules_and_ends_with_the_answer(
+    pieces: list[Event], end: End
+) -> None:
+    log = log_of(pieces, end)
+    events = events_of(bytes_of(RESPONSES, log, META))
+    reader, snapshot = Reader(), Snapshot(META)
+    for event in events:
+        reader.take(event)
+    for seq, (attempt, event) in enumerate(log.entries, 1):
+        snapshot.add(EventId(attempt, seq), encode(event))
+
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert [event["type"] for event in events[:2]] == ["response.created", "response.queued"]
+    assert reader.done == set(reader.items)
+    final = reader.final
+    assert final is not None
+    texts = {"message": "", "reasoning": ""}
+    for item in final["output"]:
+        assert item in reader.items.values()
+        if item["type"] in texts:
+            texts[item["type"]] += item["content"][0]["text"]
+    assert texts == {"message": snapshot.text, "reasoning": snapshot.reasoning}
+    calls = sorted(i["arguments"] for i in final["output"] if i["type"] == "function_call")
+    assert calls == sorted(call["arguments"] for call in snapshot.tool_calls)
+    usage = final["usage"] and final["usage"]["total_tokens"]
+    if not any(isinstance(piece, Reset) for piece in pieces):
+        assert usage == (snapshot.usage and snapshot.usage["total_tokens"])
+
+
+@given(st.lists(PIECES, max_size=25), ENDS, st.data())
+def test_a_number_finds_exactly_the_rest(
+    pieces: list[Event], end: End, data: st.DataObject
+) -> None:
+    log = log_of(pieces, end)
+    whole = bytes_of(RESPONSES, log, META)
+    encoded = EncodedLog(log.feed, RESPONSES, META)
+    encoded.encode()
+    frames = whole.split(b"\n\n")[:-1]
+    assert encoded.chunks == len(frames)
+
+    number = data.draw(st.integers(0, len(frames)))
+    found = encoded.find(number)
+    assert found is not None
+    seq, rest = found
+    while True:
+        chunk, last = encoded.slice(seq)
+        if last == seq:
+            break
+        rest, seq = rest + chunk, last
+    # The opening is not in the log's bytes: who begins in it is given the rest of it.
+    assert rest.split(b"\n\n")[:-1] == frames[number:]
+
+
+@given(st.text())
+def test_the_short_way_for_tokens_gives_the_same_bytes(text: str) -> None:
+    foreign = msgspec.json.encode({"text": text, "type": "token"})
+    place = EventId(1, 2)
+    assert ResponsesFold(META).add(place, encode(Token(text))) == ResponsesFold(META).add(
+        place, foreign
+    )
+
+
+@pytest.mark.parametrize("raw", [b"{}", b"x", b"\xff", b'{"type":"newer"}', b'{"type":"token"}'])
+def test_what_cannot_be_read_says_nothing(raw: bytes) -> None:
+    fold = ResponsesFold(META)
+    fold.opening()
+    assert fold.add(EventId(1, 2), raw) == b""
+    assert fold.given == 2
+
+
+def test_what_was_cut_short_is_never_called_a_whole_text() -> None:
+    """OpenAI's helpers parse the text of a `…text.done` as the document that was asked for."""
+    for name in ("reset", "cancelled", "failed", "lost"):
+        events = events_of(bytes_of(RESPONSES, LOGS[name], META))
+        texts = [event["text"] for event in events if event["type"].endswith("text.done")]
+        assert texts == (["Uno, due, tre."] if name == "reset" else []), name
+
+
+def test_a_lost_log_is_told_to_one_reader_and_the_fold_stays() -> None:
+    fold = ResponsesFold(META)
+    sent = fold.opening() + fold.add(EventId(1, 1), encode(Start(1, "demo")))
+    sent += fold.add(EventId(1, 2), encode(Token("One, ")))
+    before = fold.given
+
+    words = fold.aside(LOST)
+
+    assert words is not None and words == fold.aside(LOST)
+    events = events_of(sent + words)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["type"] == "response.failed"
+    assert events[-1]["response"]["error"]["code"] == "lost"
+    assert fold.given == before and fold.response()["status"] == "in_progress"
+
+
+def test_a_rewritten_log_breaks_off() -> None:
+    """A clean end would be taken for the whole answer, and the reader can ask by number."""
+    assert ResponsesFold(META).aside(RESET) is None
+
+
+def test_a_failure_without_a_reason_has_one() -> None:
+    log = log_of([], End("failed", "error"))
+    final = events_of(bytes_of(RESPONSES, log, META))[-1]["response"]
+    assert final["error"] == {"code": GIVEN_UP.code, "message": GIVEN_UP.message}
+
+
+def test_ids_go_both_ways_and_nothing_else_is_an_id() -> None:
+    assert generation_id(response_id("gen_abc")) == "gen_abc"
+    assert response_id("gen_abc") == "resp_abc"
+    for other in ("", "gen_abc", "abc", "chatcmpl-1"):
+        assert generation_id(other) == ""
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"tools": 3, "tool_choice": [], "response_format": "x"},
+        {"tools": [3, {"function": 4}], "tool_choice": {"function": 1}, "response_format": []},
+    ],
+)
+def test_what_was_asked_for_elsewhere_may_be_anything(params: dict[str, Any]) -> None:
+    meta = recorded_meta(Request(messages=[], params=params))
+    assert events_of(ResponsesFold(meta).opening())[0]["response"]["object"] == "response"

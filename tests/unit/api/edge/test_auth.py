@@ -1,0 +1,161 @@
+"""Credentials to identities, origins and names to yes or no."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.datastructures import Headers, QueryParams
+
+from api.edge.auth import Authenticator, read_origins
+from shared.config.credentials import Identity
+from shared.config.settings import Settings
+from shared.errors import ConfigurationError, RequestError
+
+KEYS = "alpha-key:alice, beta-key:bob"
+
+
+def owner(authenticator: Authenticator, authorization: str = "", query: str = "") -> str:
+    headers = Headers({"authorization": authorization} if authorization else {})
+    return authenticator.owner(headers, QueryParams(query))
+
+
+@pytest.fixture
+def configured() -> Authenticator:
+    return Authenticator.from_settings(Settings(api_keys=KEYS))
+
+
+def test_without_keys_everybody_is_anonymous() -> None:
+    authenticator = Authenticator.from_settings(Settings())
+
+    assert not authenticator.is_configured
+    assert owner(authenticator, "Bearer whatever") == "anonymous"
+
+
+def test_a_key_names_its_owner(configured: Authenticator) -> None:
+    assert owner(configured, "Bearer alpha-key") == "alice"
+    assert owner(configured, "bearer  beta-key") == "bob"
+    assert owner(configured, query="access_token=beta-key") == "bob"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "query"),
+    [
+        ("", ""),
+        ("Bearer", ""),
+        ("Bearer ", ""),
+        ("Bearer alpha", ""),
+        ("Bearer alpha-key2", ""),
+        ("Basic alpha-key", ""),
+        ("alpha-key", ""),
+        ("Bearer \xff\xfe", ""),
+        ("", "access_token="),
+        ("", "access_token=%ff"),
+        ("Basic x", "access_token=alpha-key"),  # the header decides where there is one
+    ],
+)
+def test_anything_else_is_401(configured: Authenticator, authorization: str, query: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        owner(configured, authorization, query)
+
+    assert caught.value.status == 401
+
+
+def test_a_key_beyond_ascii_works_in_header_and_query() -> None:
+    authenticator = Authenticator({"schlüssel": Identity("karl")})
+    as_latin1 = "schlüssel".encode().decode("latin-1")
+
+    assert owner(authenticator, f"Bearer {as_latin1}") == "karl"
+    assert owner(authenticator, query="access_token=schl%C3%BCssel") == "karl"
+
+
+def test_beyond_loopback_needs_keys_or_a_loud_no() -> None:
+    with pytest.raises(ConfigurationError, match="TAILRACE_AUTH=off"):
+        Authenticator.from_settings(Settings(host="0.0.0.0"))
+
+    assert not Authenticator.from_settings(Settings(host="0.0.0.0", auth="off")).is_configured
+    assert Authenticator.from_settings(Settings(host="0.0.0.0", api_keys=KEYS)).is_configured
+
+
+def test_auth_off_with_keys_is_a_contradiction() -> None:
+    with pytest.raises(ConfigurationError, match="contradicts"):
+        Authenticator.from_settings(Settings(auth="off", api_keys=KEYS))
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "is_own"),
+    [
+        ("http://node:8000", "node:8000", True),
+        ("https://node", "node:443", True),
+        ("http://NODE", "node", True),
+        ("http://[::1]:8000", "[::1]:8000", True),
+        ("http://node:8001", "node:8000", False),
+        ("http://evil", "node:8000", False),
+        ("null", "node:8000", False),
+        ("null", "null", False),
+        ("http://node:8000", None, False),
+        ("http://node:99999", "node:99999", False),
+        ("nonsense", "nonsense", False),
+        ("", "", False),
+        ("", "node", False),
+    ],
+)
+def test_a_nodes_own_origin(origin: str, host: str | None, is_own: bool) -> None:
+    assert Authenticator({}).is_own_origin(origin, host) is is_own
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_listed"),
+    [
+        ("https://app.example", True),
+        ("https://APP.example", True),
+        ("http://app.example", False),
+        ("https://app.example:8443", False),
+        ("https://app.example.evil", False),
+        ("null", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_listed_origins(origin: str | None, is_listed: bool) -> None:
+    authenticator = Authenticator({}, read_origins("https://app.example/"))
+
+    assert authenticator.lists_origin(origin) is is_listed
+
+
+def test_a_star_lists_every_origin_and_null_can_be_listed() -> None:
+    assert Authenticator({}, read_origins("*")).lists_origin("https://any")
+    assert Authenticator({}, read_origins("null")).lists_origin("null")
+
+
+def test_a_key_with_a_scope_is_an_operators() -> None:
+    authenticator = Authenticator.from_settings(Settings(api_keys="a:alice,o:olga:admin"))
+
+    def identify(key: str) -> Identity:
+        return authenticator.identify(Headers({"authorization": f"Bearer {key}"}), {})
+
+    assert not identify("a").is_operator
+    assert identify("o") == Identity("olga", frozenset({"admin"}))
+    assert Authenticator({}).identify({}, {}).is_operator
+
+
+def test_names_count_only_where_no_credentials_are_asked_for() -> None:
+    is_open = Authenticator.from_settings(Settings(hosts="node.example"))
+    has_keys = Authenticator.from_settings(Settings(api_keys=KEYS))
+
+    assert is_open.answers_to("node.example", "127.0.0.1")
+    assert not is_open.answers_to("evil.example", "127.0.0.1")
+    assert has_keys.answers_to("evil.example", "127.0.0.1")
+
+
+def test_owners_of_short_keys_are_known() -> None:
+    keys = f"short:zoe,{'x' * 15}:alice,{'y' * 16}:bob"
+
+    assert Authenticator.from_settings(Settings(api_keys=keys)).owners_of_short_keys == [
+        "alice",
+        "zoe",
+    ]
+
+
+@pytest.mark.parametrize("value", ["example.org", "https://a.b/path", "https://"])
+def test_a_malformed_origin_stops_the_start(value: str) -> None:
+    with pytest.raises(ConfigurationError):
+        read_origins(value)

@@ -1,0 +1,129 @@
+"""Runs: from wherever one reads, each entry comes once, and in few pieces."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.hub import token_runs as module
+from api.hub.feed import Feed
+from api.hub.frame import Frame
+from api.hub.token_runs import Runs
+from shared.log.events import Reset, Token, ToolCall, encode
+from shared.log.ids import EventId
+
+FOREIGN = (
+    b'{"type":"token","text":"b","logprob":"-1"}',
+    b'{"text":"b","type":"token"}',
+    b'{"type":"token","text":"a\\"}',  # no JSON: the quote is escaped
+)
+TOKEN = st.text(max_size=8).map(lambda text: encode(Token(text)))
+ENTRY = st.one_of(
+    TOKEN,
+    TOKEN,
+    TOKEN,
+    st.sampled_from([*FOREIGN[:2], encode(ToolCall(index=0)), encode(Reset("restarted"))]),
+)
+LOGS = st.lists(ENTRY, max_size=80)
+
+
+def feed_of(*raws: bytes) -> Feed:
+    feed = Feed()
+    add(feed, *raws)
+    return feed
+
+
+def add(feed: Feed, *raws: bytes) -> None:
+    entries = [(EventId(1, feed.count + n), raw) for n, raw in enumerate(raws, 1)]
+    feed.offer_live(Frame(feed.top, tuple(entries), 0))
+
+
+def said(raws: list[Any]) -> list[Any]:
+    """What a log says, wherever pieces end: texts in a row are one."""
+    whole: list[Any] = []
+    for fields in (json.loads(raw) for raw in raws):
+        fields.pop("id", None)
+        is_text = set(fields) == {"type", "text"} and fields["type"] == "token"
+        if is_text and whole and isinstance(whole[-1], str):
+            whole[-1] += fields["text"]
+        else:
+            whole.append(fields["text"] if is_text else fields)
+    return whole
+
+
+@given(LOGS, st.integers(0, 80), st.integers(1, 60))
+def test_pieces_from_any_place_say_what_the_log_says(
+    raws: list[bytes], place: int, bytes_max: int
+) -> None:
+    feed = feed_of(*raws)
+    runs = Runs(feed)
+    runs.look()
+    seq = start = min(place, len(raws))
+    pieces = []
+    while seq < len(raws):
+        piece, end = runs.piece(seq, stop=len(raws), bytes_max=bytes_max)
+        assert end > seq
+        assert end == seq + 1 or len(piece) <= bytes_max + len('{"type":"token","text":""}')
+        pieces.append(piece)
+        seq = end
+    assert said(pieces) == said(raws[start:])
+
+
+def test_what_is_no_plain_token_ends_a_run() -> None:
+    raws = [encode(Token("a")), *FOREIGN, *(encode(Token(text)) for text in 'c"\\e')]
+    runs = Runs(feed_of(*raws))
+    runs.look()
+    ends = [runs.piece(seq, stop=len(raws), bytes_max=99)[1] for seq in range(5)]
+    assert ends == [1, 2, 3, 4, 8]
+    assert runs.piece(4, stop=8, bytes_max=99)[0] == encode(Token('c"\\e'))
+    assert runs.piece(4, stop=6, bytes_max=99) == (encode(Token('c"')), 6)
+
+
+def test_a_long_log_is_looked_at_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ENTRIES_MAX", 10)
+    raws = [encode(Token("x"))] * 25
+    runs = Runs(feed_of(*raws))
+    ends = []
+    for _ in range(3):
+        runs.look()
+        ends.append(
+            (runs.piece(0, stop=25, bytes_max=99)[1], runs.piece(22, stop=25, bytes_max=99)[1])
+        )
+    assert ends == [(10, 23), (20, 23), (25, 25)]
+
+
+def test_a_rewrite_is_seen() -> None:
+    feed = feed_of(*[encode(Token("a"))] * 4)
+    runs = Runs(feed)
+    runs.look()
+    feed.mark_stale()
+    again = [(EventId(2, n), encode(Token("A"))) for n in range(1, 4)]
+    for _ in range(2):
+        feed.offer_page(feed.request_page(99), again)
+    runs.look()
+    assert runs.piece(0, stop=3, bytes_max=99) == (encode(Token("AAA")), 3)
+
+
+def test_what_was_trimmed_unseen_and_read_again_is_joined_like_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "ENTRIES_MAX", 20)
+    feed = feed_of(*(encode(Token(f"{n} ")) for n in range(1, 101)))
+    entries = [(feed.ids.at(n), raw) for n, raw in enumerate(feed.raws, 1)]
+    runs = Runs(feed)
+
+    def text_after(seq: int) -> str:
+        runs.look()
+        piece, end = runs.piece(seq, stop=100, bytes_max=1_000)
+        assert end == min(100, seq + 20)
+        return str(json.loads(piece)["text"])
+
+    assert text_after(0).startswith("1 2 ")
+    feed.trim(50)  # the first 20 were seen
+    assert text_after(50).startswith("51 52 ")
+    assert feed.refill(feed.epoch, entries)
+    assert text_after(0).startswith("1 2 ")

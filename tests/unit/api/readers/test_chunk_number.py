@@ -1,0 +1,203 @@
+"""Numbered chunks: a number is the same place on every node, or is not believed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.hub.encoded import EncodedLog
+from api.hub.feed import Feed
+from api.hub.frame import Frame
+from api.readers.chunk_number import Place, fold_all, locate
+from shared.errors import RequestError, Unavailable
+from shared.log.events import Event, Progress, Reset, Start, Token, ToolCall, encode
+from shared.log.ids import START, EventId
+from tests.support.bench import END, GENERATION, Bench, make_meta, settle
+from tests.support.toy import TOY
+
+AFTER_A_LOSS = 1_795_255_095_694
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with Bench() as bench:
+        bench.log.create()
+        bench.log.append(Start(1, "demo"))  # chunks 2 and 3
+        bench.log.tokens("a", "b", "c")  # 4, 5, 6
+        yield bench
+
+
+async def place_of(bench: Bench, number: int) -> Place:
+    meta = await bench.log.meta(GENERATION)
+    assert meta is not None
+    async with bench.hub.reading(meta) as relay:
+        return await locate(bench.hub, relay, TOY, number)
+
+
+async def refusal(bench: Bench, number: int) -> str:
+    with pytest.raises(RequestError) as caught:
+        await place_of(bench, number)
+    return caught.value.code
+
+
+def numbers(sent: bytes) -> list[int]:
+    return [int(part.split(b",")[0]) for part in sent.split(b'{"n":')[1:]]
+
+
+EVENTS = st.sampled_from(
+    [Token("a"), ToolCall(0), Start(1, "demo"), Progress("x", 1, 2, 50.0)]  # progress: no chunk
+)
+
+
+@given(st.lists(EVENTS, max_size=20), st.integers(0, 70), st.booleans())
+def test_from_any_number_on_come_just_the_chunks_from_there(
+    events: list[Event], number: int, has_ended: bool
+) -> None:
+    feed = Feed()
+    for seq, event in enumerate([*events, END] if has_ended else events, 1):
+        feed.offer_live(Frame(feed.top, ((EventId(1, seq), encode(event)),), 0))
+    log = EncodedLog(feed, TOY, make_meta())
+    whole = log.opening + log.slice(0)[0]
+    number = min(number, log.chunks)
+
+    found = log.find(number)
+
+    assert found is not None
+    seq, head = found
+    rest = head + log.slice(seq)[0]
+    assert numbers(rest) == list(range(number, log.chunks))
+    assert whole.endswith(rest)
+    assert numbers(whole) == list(range(log.chunks))
+
+
+async def test_the_opening_is_there_whatever_redis_does(bench: Bench) -> None:
+    meta = await bench.log.meta(GENERATION)
+    assert meta is not None
+    bench.log.is_away = True
+    async with bench.hub.reading(meta) as relay:
+        place = await locate(bench.hub, relay, TOY, 1)
+
+    assert place == Place(START, b'data: {"n":1,"at":"opening","part":1}\n\n')
+
+
+async def test_after_the_opening_everything_follows(bench: Bench) -> None:
+    meta = await bench.log.meta(GENERATION)
+    assert meta is not None
+    async with bench.hub.reading(meta) as relay:
+        await fold_all(bench.hub, relay, TOY)
+
+        assert await locate(bench.hub, relay, TOY, 2) == Place(START, b"")
+
+
+async def test_a_number_is_an_entry_and_a_rest_of_its_bytes(bench: Bench) -> None:
+    assert await place_of(bench, 3) == (EventId(1, 1), b'data: {"n":3,"at":"1-1","part":1}\n\n')
+    assert await place_of(bench, 6) == (EventId(1, 4), b'data: {"n":6,"at":"1-4","part":0}\n\n')
+
+
+async def test_who_has_seen_all_waits_for_the_next(bench: Bench) -> None:
+    assert await place_of(bench, 7) == Place(EventId(1, 4), b"")
+
+
+async def test_who_has_seen_more_waits_for_it_to_come_back(bench: Bench) -> None:
+    waiting = asyncio.ensure_future(place_of(bench, 9))
+    await settle()
+    assert not waiting.done()
+    bench.log.tokens("d", "e", "f")
+
+    assert await waiting == (EventId(1, 7), b'data: {"n":9,"at":"1-7","part":0}\n\n')
+
+
+async def test_what_does_not_come_back_is_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.readers.chunk_number.WAIT_S", 0.01)
+    assert await refusal(bench, 9) == "stream_reset"
+
+
+@pytest.mark.parametrize("last", [[END], [Reset("takeover"), Token("A")]], ids=["end", "over"])
+async def test_beyond_the_last_chunk_nothing_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, last: list[Event]
+) -> None:
+    monkeypatch.setattr("api.readers.chunk_number.WAIT_S", 60.0)
+    bench.log.append(*last)  # chunk 7
+    async with asyncio.timeout(5):
+        assert await place_of(bench, 8) == Place(EventId(1, 5), b"")
+        assert await refusal(bench, 9) == "stream_reset"
+
+
+async def test_a_takeover_without_a_loss_keeps_the_numbers(bench: Bench) -> None:
+    bench.log.attempt = 2
+    bench.log.append(Start(2, "demo"))
+    bench.log.tokens("d")  # 9
+    assert (await place_of(bench, 9)).cursor == EventId(2, 6)
+
+
+async def test_after_a_loss_a_number_is_good_up_to_the_jump(bench: Bench) -> None:
+    """Where nobody can tell which of two texts the reader has counted, it reads again."""
+    bench.log.roll_back(1)
+    bench.log.attempt = AFTER_A_LOSS
+    bench.log.append(Start(AFTER_A_LOSS, "demo"))  # 6 and 7, where "c" was
+    bench.log.tokens("C")
+
+    assert (await place_of(bench, 5)).cursor == EventId(1, 3)
+    assert await place_of(bench, 6) == (
+        EventId(AFTER_A_LOSS, 4),
+        b'data: {"n":6,"at":"%d-4","part":0}\n\ndata: {"n":7,"at":"%d-4","part":1}\n\n'
+        % (AFTER_A_LOSS, AFTER_A_LOSS),
+    )
+    assert await refusal(bench, 7) == "stream_reset"
+
+
+async def test_a_first_attempt_that_jumps_is_believed_in_nothing(bench: Bench) -> None:
+    bench.log.lose()
+    bench.log.attempt = AFTER_A_LOSS
+    bench.log.create()
+    bench.log.append(Start(AFTER_A_LOSS, "demo"))
+    assert await place_of(bench, 2) == Place(START, b"")
+    assert await refusal(bench, 3) == "stream_reset"
+
+
+async def test_a_copy_is_compared_with_the_log_first(bench: Bench) -> None:
+    meta = await bench.log.meta(GENERATION)
+    assert meta is not None
+    async with bench.hub.reading(meta) as relay:
+        assert (await fold_all(bench.hub, relay, TOY)).chunks == 7
+        bench.log.is_deaf = True
+        bench.log.roll_back(1)
+        bench.log.attempt = AFTER_A_LOSS
+        bench.log.append(Start(AFTER_A_LOSS, "demo"))
+        bench.log.tokens("C")
+
+        assert await refusal(bench, 7) == "stream_reset"
+
+
+async def test_what_was_let_go_is_read_again(bench: Bench) -> None:
+    meta = await bench.log.meta(GENERATION)
+    assert meta is not None
+    async with bench.hub.reading(meta) as relay:
+        log = await fold_all(bench.hub, relay, TOY)
+        relay.trim()
+        assert relay.feed.base == 3 and log.base == 4
+
+        assert (await place_of(bench, 3)).head == b'data: {"n":3,"at":"1-1","part":1}\n\n'
+
+
+async def test_a_log_that_cannot_be_read_in_time_is_unavailable(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.readers.chunk_number.OPEN_S", 0.01)
+    meta = await bench.log.meta(GENERATION)
+    assert meta is not None
+    bench.log.is_away = True
+    async with bench.hub.reading(meta) as relay:
+        with pytest.raises(Unavailable):
+            await locate(bench.hub, relay, TOY, 4)
+
+
+async def test_a_long_log_is_folded_step_by_step(bench: Bench) -> None:
+    bench.log.tokens(*("x" for _ in range(2_500)))
+    assert (await place_of(bench, 2_506)).cursor == EventId(1, 2_504)

@@ -1,0 +1,318 @@
+"""Conversations that go on without their handler, and the same with it: on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import struct
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from api.dialects.native.socket import NativeConversation
+from api.edge.error_boundary import ErrorBoundary
+from api.readers.conversation import Frame, SocketEndpoint
+from api.transport.websocket import PING as PING_FRAME
+from api.transport.websocket import WebSocketProtocol
+from shared.log.events import Start
+from tests.support.bench import END, GENERATION, Bench, settle
+from tests.support.protocol_server import Peer, Quick, connected, frame, handshake, serving
+from tests.support.raw_wire import read_frame
+from tests.support.wait import until
+
+SUBSCRIBE = json.dumps({"type": "subscribe", "id": GENERATION}).encode()
+PING = b'{"type":"ping"}'
+PONG = {"type": "pong"}
+
+
+class Odd(NativeConversation):
+    """The native protocol, and commands that a test holds or that fail."""
+
+    held: asyncio.Event
+    cancelled = 0
+
+    async def do(self, asked: Frame) -> None:
+        if asked.get("type") == "fail":
+            raise LookupError("a defect")
+        if asked.get("type") == "hold":
+            try:
+                await self.held.wait()
+            except asyncio.CancelledError:
+                Odd.cancelled += 1
+                raise
+        await super().do(asked)
+
+
+class App:
+    def __init__(self, bench: Bench, *, hands_over: bool) -> None:
+        self.bench = bench
+        self.hands_over = hands_over
+        self.returned = 0
+        self.protocols: list[weakref.ref[WebSocketProtocol]] = []
+        self.app = ErrorBoundary(SocketEndpoint(bench.node(), "/ws", Odd))
+        Odd.held, Odd.cancelled = asyncio.Event(), 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self.hands_over:
+            del scope["extensions"]["tailrace.handover"]
+        await self.app(scope, receive, send)
+        self.returned += 1
+
+    @property
+    def protocol(self) -> WebSocketProtocol:
+        protocol = self.protocols[-1]()
+        assert protocol is not None
+        return protocol
+
+    @property
+    def is_empty(self) -> bool:
+        hub = self.bench.hub
+        held = any(relay.holds or relay.readers for relay in hub.relays.values())
+        return not hub.connections and not len(hub.heartbeats) and not held
+
+
+@asynccontextmanager
+async def talking(*, hands_over: bool = True, **settings: Any) -> AsyncIterator[tuple[App, int]]:
+    async with Bench(**settings) as bench:
+        bench.log.create()
+        bench.log.append(Start(1, "demo"))
+        app = App(bench, hands_over=hands_over)
+
+        class Watched(WebSocketProtocol):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                app.protocols.append(weakref.ref(self))
+
+        async with serving(app, Quick, Watched) as port:
+            yield app, port
+        await until(lambda: app.is_empty, 5, "nobody left in the hub")
+
+
+@pytest.fixture(params=[True, False], ids=["handed over", "with its handler"])
+async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[App, int]]:
+    async with talking(hands_over=request.param) as served:
+        yield served
+
+
+async def opened(peer: Peer) -> Peer:
+    peer.say(handshake())
+    await peer.until(b"\r\n\r\n")
+    return peer
+
+
+async def heard(peer: Peer) -> dict[str, Any]:
+    """The next frame; of a close frame its code."""
+    async with asyncio.timeout(5):
+        opcode, payload = await read_frame(peer.reader)
+    if opcode == 8:
+        return {"closed": struct.unpack("!H", payload[:2])[0] if payload else None}
+    said = json.loads(payload)
+    assert isinstance(said, dict)
+    return said
+
+
+async def test_the_handler_goes_while_the_conversation_goes_on() -> None:
+    async with talking() as (app, port), connected(port) as peer:
+        await opened(peer)
+        await until(lambda: app.returned, 5)
+        protocol = app.protocol
+        await until(lambda: not protocol.tasks, 5)
+        assert protocol.scope is protocol.request is None
+        peer.say(frame(1, PING))
+        assert await heard(peer) == PONG
+        await settle()
+
+        assert protocol.close_timer is None and not protocol.transport.is_closing()
+        assert not [task for task in asyncio.all_tasks() if "Unattended" in repr(task)]
+
+
+async def test_what_is_asked_is_answered_in_turn(served: tuple[App, int]) -> None:
+    app, port = served
+    async with connected(port) as peer:
+        await opened(peer)
+        peer.say(frame(1, PING) + frame(1, b"no JSON") + frame(1, PING) + frame(1, SUBSCRIBE))
+        types = [(await heard(peer))["type"] for _ in range(5)]
+        assert types == ["pong", "error", "pong", "start", "caught_up"]
+        app.bench.log.tokens("on")
+        assert (await heard(peer))["text"] == "on"
+        peer.say(frame(1, PING))
+        assert await heard(peer) == PONG
+        app.bench.log.append(END)
+
+        assert (await heard(peer))["type"] == "end"
+
+
+async def test_a_close_frame_is_answered(served: tuple[App, int]) -> None:
+    app, port = served
+    async with connected(port) as peer:
+        await opened(peer)
+        peer.say(frame(1, SUBSCRIBE))
+        await heard(peer)
+        await heard(peer)
+        peer.say(frame(8, struct.pack("!H", 1000)))
+
+        assert await heard(peer) == {"closed": 1000}
+        assert await peer.rest() == b""
+        await until(lambda: app.is_empty, 5)
+
+
+async def test_a_peer_that_leaves_is_forgotten(served: tuple[App, int]) -> None:
+    app, port = served
+    async with connected(port) as peer:
+        await opened(peer)
+        peer.say(frame(1, SUBSCRIBE))
+        await heard(peer)
+    await until(lambda: app.is_empty, 5)
+
+
+async def test_draining_says_where_to_go(served: tuple[App, int]) -> None:
+    app, port = served
+    async with connected(port) as peer:
+        await opened(peer)
+        peer.say(frame(1, PING))
+        await heard(peer)
+        drain = asyncio.ensure_future(app.bench.hub.drain(0))
+
+        assert await heard(peer) == {"closed": 1012}
+        await drain
+        assert app.is_empty
+
+
+async def test_nothing_is_heard_after_a_binary_frame(
+    served: tuple[App, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, port = served
+    async with connected(port) as peer:
+        await opened(peer)
+        peer.say(frame(1, PING) + frame(2, b"x") + frame(1, b'{"type":"fail"}'))
+
+        assert await heard(peer) == PONG
+        assert await heard(peer) == {"closed": 1003}
+    assert not caplog.records
+
+
+async def test_a_defect_closes_and_is_logged(
+    served: tuple[App, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, port = served
+    async with connected(port) as peer:
+        await opened(peer)
+        peer.say(frame(1, b'{"type":"fail"}') + frame(1, PING))
+
+        assert await heard(peer) == {"closed": 1011}
+    errors = [r for r in caplog.records if r.levelno >= logging.ERROR and r.name[:3] == "api"]
+    assert [r.getMessage() for r in errors] == ["request failed"]
+
+
+async def test_who_says_nothing_for_long_is_closed(served: tuple[App, int]) -> None:
+    app, port = served
+    async with connected(port) as peer:
+        await opened(peer)
+        await until(lambda: app.bench.hub.connections, 5)
+        # Beats are due together where the clock is moved at once.
+        app.bench.clock.s += app.bench.settings.ws_idle_s + 1
+        app.bench.hub._upkeep.tick(app.bench.clock.s)
+
+        assert await heard(peer) == {"closed": 4000}
+
+
+async def test_a_socket_is_pinged_once_a_heartbeat(served: tuple[App, int]) -> None:
+    app, port = served
+    heartbeat_s = app.bench.settings.heartbeat_s
+    async with connected(port) as peer:
+        await opened(peer)
+        await until(lambda: app.bench.hub.connections, 5)
+        for _ in range(3):
+            await app.bench.pass_time(heartbeat_s + 0.5)
+            assert await peer.reader.readexactly(len(PING_FRAME)) == PING_FRAME
+            peer.say(frame(10, PING_FRAME[2:]))
+            await until(lambda: not app.protocol._awaits_pong, 5)
+        await app.bench.pass_time(2 * heartbeat_s + 1)
+
+        assert await peer.reader.readexactly(len(PING_FRAME)) == PING_FRAME
+        assert await heard(peer) == {"closed": 4008}
+
+
+async def test_no_ping_comes_early_where_idle_sockets_go_soon() -> None:
+    async with talking(ws_idle_s=2, heartbeat_s=10) as (app, port), connected(port) as peer:
+        await opened(peer)
+        peer.say(frame(1, SUBSCRIBE))
+        await heard(peer)
+        await heard(peer)
+        await app.bench.pass_time(19)  # looked at every other second from the tenth on
+        peer.say(frame(1, PING))
+
+        assert await peer.reader.readexactly(len(PING_FRAME)) == PING_FRAME
+        assert await heard(peer) == PONG
+
+
+async def test_what_is_being_done_stops_with_the_socket(served: tuple[App, int]) -> None:
+    app, port = served
+    async with connected(port) as peer:
+        await opened(peer)
+        peer.say(frame(1, PING) + frame(1, b'{"type":"hold"}') + frame(1, PING))
+        await heard(peer)
+        await settle()
+        await app.bench.hub.drain(0)
+
+        assert await heard(peer) == {"closed": 1012}
+    assert Odd.cancelled == 1
+
+
+async def test_a_hub_that_closes_breaks_off() -> None:
+    async with talking() as (app, port), connected(port) as peer:
+        await opened(peer)
+        await until(lambda: app.returned, 5)
+        await app.bench.hub.__aexit__()
+
+        assert await peer.rest() == b""
+        assert app.is_empty
+
+
+@pytest.mark.parametrize("hands_over", [True, False])
+async def test_a_connection_goes_when_it_is_closed(hands_over: bool) -> None:
+    """And not when the garbage collector comes by."""
+    async with talking(hands_over=hands_over) as (app, port):
+        gc.collect()
+        gc.disable()
+        try:
+            async with connected(port) as peer:
+                await opened(peer)
+                peer.say(frame(1, SUBSCRIBE))
+                await heard(peer)
+            await until(lambda: app.is_empty and app.protocols[0]() is None, 5, "it is gone")
+        finally:
+            gc.enable()
+
+
+async def test_what_is_being_done_belongs_to_the_hub() -> None:
+    """A task that nobody refers to may be collected while it waits, and its answer never comes."""
+    async with talking() as (app, port), connected(port) as peer:
+        await opened(peer)
+        peer.say(frame(1, b'{"type":"hold"}'))
+        await until(lambda: app.bench.hub._errands, 5, "the reading is the hub's")
+        gc.collect()
+        Odd.held.set()
+
+        assert (await heard(peer))["type"] == "error"  # there is no such command
+        await until(lambda: not app.bench.hub._errands, 5)
+
+
+async def test_what_the_boundary_itself_raises_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: object, code: int) -> None:
+        raise RuntimeError("the socket could not be closed")
+
+    async with talking() as (_, port), connected(port) as peer:
+        await opened(peer)
+        with monkeypatch.context() as patch:
+            patch.setattr("api.readers.websocket_sender.Socket.close", fail)
+            peer.say(frame(1, b'{"type":"fail"}'))
+            await until(lambda: "hub errand failed" in caplog.messages, 5, "it is reported")

@@ -1,0 +1,217 @@
+"""A stream in a dialect: its opening, its end, and what no dialect can say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from api.hub.relay import Relay
+from api.readers.chunk_number import locate
+from api.readers.http_stream import Beginning, stream
+from shared.log.events import Progress, Reset, Start
+from shared.log.fold import Dialect
+from tests.support.bench import END, GENERATION, Bench, Client, make_scope, settle
+from tests.support.toy import DONE, RESET_WORDS, TOY, ToyFold
+
+OPENING = ToyFold.opening(ToyFold(None))  # type: ignore[arg-type]
+
+
+class Wire:
+    """A connection below `send` that takes everything."""
+
+    is_paused = False
+
+    def __init__(self) -> None:
+        self.got: list[bytes] = []
+        self.write = self.got.append
+        self.release()
+
+    def release(self) -> None:
+        self.on_paused = self.on_resumed = lambda: None
+
+
+class Reading:
+    """One reader of the toy dialect."""
+
+    def __init__(self, bench: Bench, *, dialect: Dialect = TOY, **more: Any) -> None:
+        self.client = Client()
+        self.wire = more.pop("wire", None)
+        scope = make_scope(self.client)
+        if self.wire is not None:
+            scope["extensions"]["tailrace.wire"] = self.wire
+        self.task = asyncio.ensure_future(
+            stream(
+                bench.hub, scope, self.client.receive, self.client.send,  # type: ignore[arg-type]
+                meta=bench.log.known[GENERATION], dialect=dialect, **more,
+            )
+        )  # fmt: skip
+
+    async def ended(self) -> bytes:
+        async with asyncio.timeout(5):
+            await self.task
+        return self.client.body
+
+    @property
+    def body(self) -> bytes:
+        return self.client.body
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with Bench() as bench:
+        bench.log.create()
+        yield bench
+
+
+async def test_the_opening_leaves_before_there_is_anything(bench: Bench) -> None:
+    reading = Reading(bench, headers=[(b"x-generation-id", b"g")])
+    await settle()
+    assert reading.body == OPENING
+    assert reading.client.headers[b"x-generation-id"] == b"g"
+    bench.log.append(END)
+
+    assert await reading.ended() == OPENING + b'data: {"n":2,"at":"1-1","part":0}\n\n' + DONE
+    assert reading.client.is_finished
+
+
+async def test_a_dialect_may_be_over_before_its_log(bench: Bench) -> None:
+    reading = Reading(bench)
+    await settle()
+    bench.log.append(Start(1, "demo"), Reset("takeover"))
+    bench.log.tokens("and", "on")
+    body = await reading.ended()
+
+    assert body.endswith(b'{"n":4,"at":"1-2","part":0}\n\n' + DONE)
+    assert reading.client.is_finished
+    # Who comes later, in the middle of the answer or after it, is told the same.
+    assert await Reading(bench).ended() == body
+    bench.log.append(END)
+    assert await Reading(bench).ended() == body
+
+
+@pytest.mark.parametrize("is_last_entry", [True, False])
+async def test_those_who_follow_in_a_row_are_finished_too(
+    bench: Bench, is_last_entry: bool
+) -> None:
+    wires = [Wire() for _ in range(3)]
+    readings = [Reading(bench, wire=wire) for wire in wires]
+    bench.log.append(Start(1, "demo"))
+    await settle()
+    bench.log.append(Progress("silent", 1, 2, 50.0))
+    await settle()
+    if is_last_entry:
+        bench.log.append(Reset("takeover"))
+    else:
+        bench.log.append(Reset("takeover"), Start(2, "demo"))
+    for reading, wire in zip(readings, wires, strict=True):
+        await reading.ended()
+
+        assert reading.client.is_finished
+        chunks = b"".join(wire.got)
+        assert chunks.endswith(b'{"n":4,"at":"1-3","part":0}\n\n' + DONE + b"\r\n")
+        assert b"0\r\n\r\n" not in chunks  # nothing to say is no chunk: that would end the body
+        assert b"" not in wire.got
+
+
+@pytest.mark.parametrize("has_wire", [True, False])
+async def test_after_a_rewrite_a_dialect_that_cannot_restart_says_so_and_finishes(
+    bench: Bench, has_wire: bool
+) -> None:
+    bench.log.append(Start(1, "demo"))
+    bench.log.tokens("a", "b")
+    wire = Wire() if has_wire else None
+    reading = Reading(bench, wire=wire)
+    await settle()
+    bench.log.roll_back(1)
+    bench.log.append(Start(2, "demo"))
+    bench.log.tokens("B", "c")
+    body = await reading.ended() + (b"".join(wire.got) if wire else b"")
+
+    assert RESET_WORDS in body
+    assert not body.partition(RESET_WORDS)[2].strip(b"\r\n")
+    assert reading.client.is_finished
+    assert bench.hub.counters.resets == 1
+
+
+async def test_last_words_wait_for_a_socket_that_takes_nothing(bench: Bench) -> None:
+    bench.log.append(Start(1, "demo"))
+    reading = Reading(bench)
+    await settle()
+    reading.client.block()
+    relay = bench.hub.relays[GENERATION]
+    relay.say_last_words(b'{"type":"end","status":"failed","finish_reason":"error"}')
+    await settle()
+    assert not reading.task.done()
+    reading.client.unblock()
+
+    body = await reading.ended()
+    assert body.endswith(DONE) and body.count(DONE) == 1
+    assert reading.client.is_finished
+
+
+async def test_what_a_dialect_cannot_say_breaks_off(bench: Bench) -> None:
+    class Mute(ToyFold):
+        def aside(self, raw: bytes) -> bytes:
+            return None  # type: ignore[return-value]
+
+    reading = Reading(bench, dialect=Dialect("mute", Mute))
+    await settle()
+    bench.hub.relays[GENERATION].say_last_words(b'{"type":"end"}')
+    await reading.ended()
+
+    assert reading.client.was_aborted
+    assert not reading.client.is_finished
+
+
+async def test_an_aside_may_say_nothing_and_the_body_is_finished_by_the_server(
+    bench: Bench,
+) -> None:
+    """An empty chunk would be the end of the body, and the server's own would be one too many."""
+
+    class Silent(ToyFold):
+        def aside(self, raw: bytes) -> bytes:
+            return b""
+
+    wire = Wire()
+    reading = Reading(bench, dialect=Dialect("silent", Silent), wire=wire)
+    await settle()
+    bench.hub.relays[GENERATION].say_last_words(b'{"type":"end"}')
+    await reading.ended()
+
+    assert wire.got == []
+    assert reading.client.is_finished
+
+
+async def test_a_stream_may_begin_at_a_number(bench: Bench) -> None:
+    bench.log.append(Start(1, "demo"))
+
+    async def begin(relay: Relay) -> Beginning:
+        place = await locate(bench.hub, relay, TOY, 3)
+        return Beginning(place.cursor, head=place.head, headers=[(b"x-tail", b"3")])
+
+    reading = Reading(bench, begin=begin)
+    await settle()
+    bench.log.tokens("a")
+    bench.log.append(END)
+
+    assert await reading.ended() == b"".join(
+        [
+            b'data: {"n":3,"at":"1-1","part":1}\n\n',
+            b'data: {"n":4,"at":"1-2","part":0}\n\n',
+            b'data: {"n":5,"at":"1-3","part":0}\n\n',
+            DONE,
+        ]
+    )
+    assert reading.client.headers[b"x-tail"] == b"3"
+
+
+async def test_the_metrics_label_is_the_dialects_name(bench: Bench) -> None:
+    reading = Reading(bench)
+    await settle()
+    assert bench.hub.statistics().connections == {"toy": 1}
+    reading.client.leave()
+    await reading.ended()
+    assert bench.hub.statistics().connections == {}

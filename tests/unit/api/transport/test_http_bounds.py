@@ -1,0 +1,144 @@
+"""What one HTTP peer can make the server keep, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+import api.transport.http_bounds
+from api.transport.http_bounds import HEAD_BYTES_MAX, HEADERS_MAX, PIPELINED_MAX
+from tests.support.protocol_server import Echo, connected, serving
+from tests.support.raw_wire import stopped_connection
+from tests.support.wait import until
+
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+TOO_MUCH = 16 * HEAD_BYTES_MAX
+
+
+@pytest.fixture
+def app() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+async def port(app: Echo) -> AsyncIterator[int]:
+    async with serving(app) as port:
+        yield port
+
+
+@pytest.mark.parametrize(("count", "status"), [(HEADERS_MAX, 200), (HEADERS_MAX + 1, 431)])
+async def test_a_request_has_so_many_headers(port: int, count: int, status: int) -> None:
+    async with connected(port) as peer:
+        peer.say(b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * count + b"\r\n")
+
+        assert b" %d " % status in await peer.until(b"\r\n")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * HEAD_BYTES_MAX + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nx: " + b"a" * HEAD_BYTES_MAX + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + (b"x: " + b"a" * 2_000 + b"\r\n") * 33 + b"\r\n",
+    ],
+    ids=["line", "header", "headers"],
+)
+async def test_a_head_that_comes_in_one_piece_is_bounded_too(port: int, head: bytes) -> None:
+    async with connected(port) as peer:
+        peer.say(head)
+
+        assert b" 431 " in await peer.until(b"\r\n")
+
+
+async def test_trailers_are_not_taken_for_headers(app: Echo, port: int) -> None:
+    async with connected(port) as peer:
+        peer.say(CHUNKED + b"1\r\nx\r\n0\r\nauthorization: Bearer stolen\r\n\r\n" + GET)
+
+        assert b" 200 " in await peer.until(b"ok")
+        assert b" 200 " in await peer.until(b"ok")
+    assert all(name != b"authorization" for name, _ in app.scopes[0]["headers"])
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"0\r\n", b"x: " + b"y" * 1_000 + b"\r\n"),
+        (b"0\r\nx: ", b"y" * 1_000),
+        (b"1;x=", b"y" * 1_000),
+    ],
+    ids=["trailers", "trailer", "chunk extension"],
+)
+async def test_what_stands_around_a_body_is_bounded(port: int, start: bytes, piece: bytes) -> None:
+    async with connected(port) as peer:
+        peer.say(CHUNKED + start)
+        for _ in range(TOO_MUCH // len(piece)):
+            peer.say(piece)
+
+        # It is read while the peer sends: what the peer goes on sending is dropped, not reset.
+        assert (await peer.rest()).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_body_in_small_chunks_is_a_body(port: int) -> None:
+    """Its framing is more than the bound, and none of it is kept."""
+    async with connected(port) as peer:
+        peer.say(CHUNKED + b"1;note=this\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
+
+        assert b" 200 " in await peer.until(b"ok")
+
+
+@pytest.mark.parametrize("count", [PIPELINED_MAX, PIPELINED_MAX + 1])
+async def test_so_many_requests_wait_behind_one(app: Echo, port: int, count: int) -> None:
+    async with connected(port) as peer:
+        peer.say(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n" + GET * count)
+        await until(lambda: app.scopes, 5)
+        app.release.set()
+        for _ in range(PIPELINED_MAX + 1):
+            assert b" 200 " in await peer.until(b"ok")
+        if count > PIPELINED_MAX:
+            assert (await peer.rest()).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_request_is_told_that_its_peer_left_also_when_others_wait(
+    app: Echo, port: int
+) -> None:
+    async with connected(port) as peer:
+        peer.say(b"GET /left HTTP/1.1\r\nhost: x\r\n\r\n" + GET)
+        await until(lambda: app.scopes, 5)
+
+    async with asyncio.timeout(5):
+        await app.release.wait()
+
+
+async def test_who_takes_nothing_of_an_answer_is_let_go(
+    app: Echo, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.transport.http_bounds, "OPEN_S", 0.2)
+    async with stopped_connection(f"http://127.0.0.1:{port}") as (_, writer):
+        writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+
+        await until(lambda: app.transports and app.transports[0].is_closing(), 10)
+
+
+@pytest.mark.parametrize("last", [b"\0\0\r\n\r\n", b""], ids=["rubbish", "half closed"])
+async def test_who_ends_a_connection_and_takes_nothing_is_not_waited_for(
+    app: Echo, port: int, last: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.transport.http_bounds, "FLUSH_S", 0.2)
+    async with stopped_connection(f"http://127.0.0.1:{port}") as (_, writer):
+        writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+        await until(lambda: app.transports and app.transports[0].get_write_buffer_size(), 10)
+        if last:
+            writer.write(last)
+        else:
+            writer.write_eof()
+
+        await until(lambda: is_gone(app.transports[0]), 10)
+
+
+def is_gone(transport: asyncio.Transport) -> bool:
+    """Whether the descriptor is back, not only the close asked for."""
+    sock = transport.get_extra_info("socket")
+    return sock is None or sock.fileno() == -1

@@ -1,0 +1,280 @@
+"""What the terminal prints, and how it comes back: against a small server of its own."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from cli.client import client as client_module
+from cli.client.client import Client, Refused, Unreachable
+from cli.client.terminal import Printer, _advice, _chat, _ps, chat, table
+from shared.config.settings import Settings
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def printed(*events: dict[str, Any], is_tty: bool = False) -> tuple[str, str, int]:
+    out, err = (Terminal(), Terminal()) if is_tty else (io.StringIO(), io.StringIO())
+    printer = Printer(out, err)
+    for event in events:
+        printer.show(event)
+    printer.close()
+    return out.getvalue(), err.getvalue(), printer.exit_code
+
+
+START = {"id": "1-1", "type": "start", "attempt": 1, "model": "demo"}
+DONE = {"id": "1-9", "type": "end", "status": "completed", "finish_reason": "stop"}
+
+
+def token(text: str, event_id: str = "1-2") -> dict[str, Any]:
+    return {"id": event_id, "type": "token", "text": text}
+
+
+# Printing
+
+
+def test_standard_output_gets_the_answer_and_nothing_else() -> None:
+    progress = {"type": "progress", "stage": "pdf", "percentage": 6.0}
+    out, err, exit_code = printed(
+        START, {"type": "reasoning", "text": "Hm"}, token("Hel"), progress, token("lo"), DONE
+    )
+
+    assert (out, exit_code) == ("Hello\n", 0)
+    assert err == "Hm\n[pdf: 6 %]\n"
+
+
+def test_on_a_terminal_reasoning_is_dim_and_notes_have_their_own_line() -> None:
+    out, err, _ = printed(
+        {"type": "reasoning", "text": "Hm"}, token("Hel"), {"type": "reset"}, token("Hello"),
+        DONE, is_tty=True,
+    )  # fmt: skip
+
+    assert out == "Hel\nHello\n"
+    assert err == "\x1b[2mHm\x1b[0m\n\x1b[2m[the answer starts again]\x1b[0m\n"
+
+
+def test_a_failure_is_exit_code_1_and_says_why() -> None:
+    error = {"code": "upstream_error", "message": "no answer", "retryable": True}
+    _, err, exit_code = printed(token("x"), {"type": "end", "status": "failed", "error": error})
+
+    assert exit_code == 1
+    assert "failed: no answer (upstream_error)" in err
+
+
+def test_no_end_is_no_success() -> None:
+    assert printed(token("x"))[2] == 1
+
+
+def test_unknown_events_are_passed_over() -> None:
+    assert printed({"type": "tomorrow"}, DONE) == ("", "", 0)
+
+
+def test_columns_are_as_wide_as_what_is_in_them() -> None:
+    assert table(["A", "B"], [["long", "1"], ["x", "22"]]) == "A     B\nlong  1\nx     22"
+
+
+# Talking
+
+
+@asynccontextmanager
+async def served(**handlers: Handler) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_post("/v1/generations", handlers.get("create", accept))
+    for name, path in (
+        ("events", "/v1/generations/{id}/events"),
+        ("generations", "/v1/generations"),
+        ("workers", "/v1/workers"),
+    ):
+        if name in handlers:
+            app.router.add_get(path, handlers[name])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def accept(request: web.Request) -> web.Response:
+    return web.json_response({"id": "gen_12345678"}, status=202)
+
+
+def refusing(status: int, code: str, *, is_retryable: bool = False) -> Handler:
+    async def refuse(request: web.Request) -> web.Response:
+        error = {"code": code, "message": "no", "retryable": is_retryable}
+        return web.json_response({"error": error}, status=status)
+
+    return refuse
+
+
+class Log:
+    """Serves a log from the cursor on, and breaks off after every `break_after` events."""
+
+    def __init__(self, *events: dict[str, Any], break_after: int) -> None:
+        self.events = events
+        self.break_after = break_after
+        self.cursors: list[str | None] = []
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        cursor = request.headers.get("Last-Event-ID")
+        self.cursors.append(cursor)
+        ids = [event["id"] for event in self.events]
+        start = ids.index(cursor) + 1 if cursor else 0
+        if start == len(ids):
+            return web.Response(status=204)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"\n")  # a heartbeat
+        for event in self.events[start : start + self.break_after]:
+            await response.write(json.dumps(event).encode() + b"\n")
+        if start + self.break_after < len(ids):
+            await response.write(b'{"id":"1-')
+            assert request.transport is not None
+            request.transport.close()
+        return response
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PAUSE_S", 0.001)
+    monkeypatch.setattr(client_module, "PAUSE_S_MAX", 0.005)
+
+
+LOG = (START, token("a", "1-2"), token("b", "1-3"), token("c", "1-4"), DONE)
+
+
+async def test_a_reading_comes_back_with_its_cursor() -> None:
+    log, troubles = Log(*LOG, break_after=2), list[str]()
+    async with served(events=log.answer) as url, Client(url) as client:
+        found = [event async for event in client.follow("gen_12345678", on_trouble=troubles.append)]
+
+    assert found == list(LOG)
+    assert log.cursors == [None, "1-2", "1-4"]
+    assert len(troubles) == 2
+
+
+async def test_a_reading_from_the_end_is_empty() -> None:
+    async with served(events=Log(*LOG, break_after=9).answer) as url, Client(url) as client:
+        assert [event async for event in client.follow("gen_12345678", "1-9")] == []
+
+
+async def test_a_reset_sends_the_reading_back_to_the_start() -> None:
+    cursors: list[str | None] = []
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        cursors.append(request.headers.get("Last-Event-ID"))
+        response = web.StreamResponse()
+        await response.prepare(request)
+        event = DONE if len(cursors) > 1 else {"id": "0-0", "type": "reset", "reason": "x"}
+        await response.write(json.dumps(event).encode() + b"\n")
+        return response
+
+    async with served(events=events) as url, Client(url) as client:
+        found = [event["type"] async for event in client.follow("gen_12345678", "7-7")]
+
+    assert found == ["reset", "end"]
+    assert cursors == ["7-7", None]
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, "not_found"), (410, "expired")])
+async def test_a_final_refusal_is_final(status: int, code: str) -> None:
+    async with served(events=refusing(status, code)) as url, Client(url) as client:
+        with pytest.raises(Refused) as caught:
+            await anext(client.follow("gen_12345678"))
+
+    assert (caught.value.status, caught.value.code) == (status, code)
+
+
+async def test_patience_ends() -> None:
+    busy = refusing(503, "unavailable", is_retryable=True)
+    async with served(events=busy) as url, Client(url, patience_s=0.02) as client:
+        with pytest.raises(Unreachable, match="gave up"):
+            await anext(client.follow("gen_12345678"))
+
+
+async def test_a_prompt_is_repeated_under_one_key() -> None:
+    keys: list[str] = []
+
+    async def create(request: web.Request) -> web.StreamResponse:
+        keys.append(request.headers["Idempotency-Key"])
+        if len(keys) < 3:
+            return await refusing(503, "draining", is_retryable=True)(request)
+        return await accept(request)
+
+    async with served(create=create) as url, Client(url) as client:
+        await client.create({"prompt": "x"}, "k")
+
+    assert keys == ["k", "k", "k"]
+
+
+async def test_chat_prints_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    async with served(events=Log(*LOG, break_after=9).answer) as url, Client(url) as client:
+        assert await _chat(client, {"prompt": "x"}) == 0
+
+    assert capsys.readouterr().out == "abc\n"
+
+
+async def test_ps_shows_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    async def generations(request: web.Request) -> web.Response:
+        item = {
+            "id": "gen_1", "status": "running", "model": "demo", "created_at": 0, "attempt": 1,
+            "prompt": "wipe\x1b[2J " + "x" * 99,
+        }  # fmt: skip
+        return web.json_response({"generations": [item]})
+
+    async def workers(request: web.Request) -> web.Response:
+        worker = {"id": "w", "slots": 9, "running": 1, "draining": False, "seen_s": 0.4}
+        return web.json_response({"workers": [worker], "queue": {"interactive": 2}})
+
+    async with served(generations=generations, workers=workers) as url, Client(url) as client:
+        assert await _ps(client, "") == 0
+
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "1/9" in out
+    assert "queue: 2 interactive" in out
+
+
+def test_nobody_there_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    args = argparse.Namespace(prompt="x", model="", session="")
+
+    assert chat(Settings(url="http://127.0.0.1:1"), args) == 2
+    assert "tailrace up" in capsys.readouterr().err
+
+
+def test_an_empty_prompt_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+
+    assert chat(Settings(), argparse.Namespace(prompt=None, model="", session="")) == 2
+
+
+def test_a_missing_key_says_what_to_set() -> None:
+    assert "TAILRACE_KEY" in _advice(Refused(401, "unauthorized", "an API key is needed"))
+
+
+async def test_an_ordinary_key_lists_generations_and_no_workers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def none(request: web.Request) -> web.Response:
+        return web.json_response({"generations": []})
+
+    handlers = {"generations": none, "workers": refusing(403, "forbidden")}
+    async with served(**handlers) as url, Client(url) as client:
+        assert await _ps(client, "") == 0
+
+    said = capsys.readouterr().out
+    assert said.startswith("ID")
+    assert "operators' keys" in said

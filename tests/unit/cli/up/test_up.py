@@ -1,0 +1,130 @@
+"""What `up` starts and tells; the running of it is tests/integration/test_up.py."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from cli.up.up import (
+    child_environ,
+    free_ports,
+    greeting,
+    redis_address,
+    role_children,
+    role_command,
+    up,
+)
+from shared.config.settings import Settings
+from shared.errors import ConfigurationError
+
+HOST = "127.0.0.1"
+
+
+def test_a_free_port_is_taken_as_it_is() -> None:
+    with socket.create_server((HOST, 0)) as probe:
+        port = probe.getsockname()[1]
+
+    assert free_ports(HOST, port, 1) == [port]
+
+
+def test_port_0_gives_different_ports() -> None:
+    assert len(set(free_ports(HOST, 0, 5))) == 5
+
+
+def test_a_listener_is_found() -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"port {port} on {HOST} is taken"):
+            free_ports(HOST, port, 1)
+
+
+def test_any_taken_port_of_several_is_found() -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match="is taken"):
+            free_ports(HOST, port - 1, 2)
+
+
+@pytest.mark.parametrize("host", ["203.0.113.9", "no.such.host.invalid"])
+def test_an_address_that_is_not_ours_is_said(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot listen on"):
+        free_ports(host, 8000, 1)
+
+
+def test_ports_end_at_65535() -> None:
+    with pytest.raises(ConfigurationError, match="no room"):
+        free_ports(HOST, 65_535, 2)
+
+
+@pytest.mark.parametrize("counts", [{"api": 0}, {"workers": 0}, {"workers": 65}, {"api": -1}])
+def test_counts_are_bounded(counts: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError, match="must be from 1 to"):
+        up(Settings(), **counts)
+
+
+def test_a_bad_models_file_is_found_before_anything_starts() -> None:
+    with pytest.raises(ConfigurationError, match="TAILRACE_MODELS"):
+        up(Settings(models="/no/such/file"))
+
+
+def test_each_role_gets_its_drain_time() -> None:
+    settings = Settings(drain_s=3.0)
+    children = role_children(settings, [8000, 8001], 2, role_command)
+
+    assert [child.name for child in children] == [
+        *("api 8000", "api 8001", "worker 1", "worker 2", "jobs")
+    ]
+    assert {child.end_s for child in children} == {8.0}
+    assert children[1].argv[-4:] == ("--host", HOST, "--port", "8001")
+    assert all("--lifeline" in child.argv for child in children)
+
+
+def test_roles_learn_the_server_and_the_form_of_their_logs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTHER", "kept")
+    environ = child_environ(Settings(redis_url="unix:///s", data_dir="some/where"), "text")
+
+    assert environ["TAILRACE_DATA_DIR"] == str(Path("some/where").resolve())
+    assert environ["TAILRACE_REDIS_URL"] == "unix:///s"
+    assert environ["TAILRACE_LOG"] == "text"
+    assert environ["OTHER"] == "kept"
+
+
+def test_the_greeting_names_every_node() -> None:
+    lines = greeting(Settings(redis_url="unix:///tmp/s"), [8000, 8001], 1.0)
+    text = "\n".join(lines)
+
+    assert "page    http://127.0.0.1:8000/" in text
+    assert "node    http://127.0.0.1:8001/" in text
+    assert "redis-cli -s /tmp/s XRANGE" in text
+    assert "authorization" not in text
+
+
+def test_the_greeting_says_where_a_key_goes() -> None:
+    text = "\n".join(greeting(Settings(redis_url="unix:///s", api_keys="SECRET:me"), [80], 1.0))
+
+    assert "authorization: Bearer YOUR-KEY" in text
+    assert "SECRET" not in text
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("0.0.0.0", "http://127.0.0.1:80/"), ("::1", "http://[::1]:80/")]
+)
+def test_the_greeting_names_an_address_that_can_be_opened(host: str, url: str) -> None:
+    assert url in "\n".join(greeting(Settings(host=host, redis_url="unix:///s"), [80], 1.0))
+
+
+@pytest.mark.parametrize(
+    ("url", "option"),
+    [
+        ("unix:///tmp/s", "-s /tmp/s"),
+        ("unix:///tmp/s?db=0", "-s /tmp/s"),
+        ("redis://host:1/2", "-u redis://host:1/2"),
+        ("rediss://me:SECRET@host/0?x=SECRET", "-u rediss://host/0"),
+    ],
+)
+def test_a_password_is_not_shown(url: str, option: str) -> None:
+    assert redis_address(url) == option

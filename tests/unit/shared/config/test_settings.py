@@ -1,0 +1,94 @@
+"""Settings: what the environment may say, and what it may not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from shared.config.settings import NOT_YET, Settings
+from shared.errors import ConfigurationError
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert Settings.from_env({}) == Settings()
+
+
+def test_variables_of_others_are_none_of_ours() -> None:
+    assert Settings.from_env({"PATH": "/bin", "LEASE_S": "9"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field", "value"),
+    [
+        ("TAILRACE_LEASE_S", "0.5", "lease_s", 0.5),
+        ("TAILRACE_PORT", " 9000 ", "port", 9000),
+        ("TAILRACE_PORT", "0", "port", 0),
+        ("TAILRACE_GRACE_S", "0", "grace_s", 0.0),
+        ("TAILRACE_REDIS_URL", "unix:///tmp/s", "redis_url", "unix:///tmp/s"),
+        ("TAILRACE_LOG", "json", "log", "json"),
+    ],
+)
+def test_a_variable_sets_its_field(name: str, text: str, field: str, value: object) -> None:
+    assert getattr(Settings.from_env({name: text}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        ("TAILRACE_LEASES", "3", "is not a setting"),
+        ("TAILRACE_lease_s", "3", "is not a setting"),
+        ("TAILRACE_LEASE_S", "soon", "is not float"),
+        ("TAILRACE_LEASE_S", "0", "must be positive"),
+        ("TAILRACE_LEASE_S", "-1", "must be positive"),
+        ("TAILRACE_LEASE_S", "nan", "must be positive"),
+        ("TAILRACE_LEASE_S", "inf", "must be positive"),
+        ("TAILRACE_WORKER_SLOTS", "1.5", "is not int"),
+        ("TAILRACE_GRACE_S", "-1", "0 or more"),
+        ("TAILRACE_GRACE_S", "nan", "0 or more"),
+        ("TAILRACE_PORT", "65536", "from 0 to 65535"),
+        ("TAILRACE_PORT", "-1", "from 0 to 65535"),
+        ("TAILRACE_LOG", "xml", "must be one of"),
+        ("TAILRACE_LOG_LEVEL", "loud", "must be one of"),
+        ("TAILRACE_AUTH", "no", "must be one of"),
+        ("TAILRACE_REDIS_URL", "localhost:6379", "must start with"),
+        ("TAILRACE_REDIS_URL", "redis+cluster://a", "not built yet"),
+        ("TAILRACE_REDIS_URL", "redis+sentinel://a", "not built yet"),
+    ],
+)
+def test_a_bad_variable_is_named_with_what_is_wrong(name: str, text: str, hint: str) -> None:
+    with pytest.raises(ConfigurationError, match=hint) as caught:
+        Settings.from_env({name: text})
+
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_what_is_not_built_yet_says_so(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="not built yet"):
+        Settings.from_env({f"TAILRACE_{name}": "1"})
+
+
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("localhost.example", False),
+        ("", False),
+    ],
+)
+def test_loopback_is_recognised(host: str, is_loopback: bool) -> None:
+    assert Settings(host=host).is_loopback is is_loopback
+
+
+def test_every_number_has_a_unit_or_is_a_count() -> None:
+    units = ("_s", "_bytes_max", "_bytes_min", "_max", "_slots")
+    for field in dataclasses.fields(Settings):
+        if field.type in ("int", "float") and field.name != "port":
+            assert field.name.endswith(units), field.name

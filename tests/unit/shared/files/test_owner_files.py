@@ -1,0 +1,188 @@
+"""What one owner keeps is counted: exactly for uploads, and anew where a crash made it wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from shared.config.settings import Settings
+from shared.errors import OwnerFilesFull, StorageFull
+from shared.files.objects import ObjectStore
+from shared.files.owner_files import Counted, Kept
+from shared.files.store import FileRecord, FileStore
+from shared.files.sweep import sweep_files
+from shared.redis import keys
+from tests.support.pieces import left_in, pieces
+
+BYTES_MAX, FILES_MAX = 100, 5
+
+
+@pytest.fixture
+def files(redis: Redis, tmp_path: Path) -> FileStore:
+    settings = Settings(
+        files_url=str(tmp_path / "files"),
+        owner_file_bytes_max=BYTES_MAX,
+        owner_files_max=FILES_MAX,
+        files_free_bytes_min=1,
+    )
+    return FileStore(redis, settings)
+
+
+async def store(
+    files: FileStore, size: int = 10, owner: str = "ann", *, is_bounded: bool = True
+) -> FileRecord:
+    data = pieces(b"x" * size)
+    return await files.create(owner, "a", "batch", data, bytes_max=10**6, is_bounded=is_bounded)
+
+
+async def forget_count(files: FileStore, owner: str = "ann") -> None:
+    """As it is when the count is an hour old."""
+    digest = keys.digest_of(owner)
+    await files.redis.delete(keys.files_sizes(digest), keys.files_expiries(digest))
+
+
+async def test_files_are_counted_and_no_more_when_they_are_deleted(files: FileStore) -> None:
+    assert await files.owners.kept("ann") == Kept(0, 0)
+    first, _ = await store(files, 10), await store(files, 20)
+    await store(files, 40, "bob")
+
+    assert await files.owners.kept("ann") == Kept(30, 2)
+    await files.delete(first.id, "ann")
+    await files.delete(first.id, "ann")
+    assert await files.owners.kept("ann") == Kept(20, 1)
+
+
+async def test_an_expired_file_counts_no_more_without_any_sweep(files: FileStore) -> None:
+    record = await store(files, 10)
+    await store(files, 20)
+    expiries = keys.files_expiries(keys.digest_of("ann"))
+    await files.redis.zadd(expiries, {record.id: 1})
+
+    assert await files.owners.kept("ann") == Kept(20, 1)
+    await sweep_files(files)
+    assert await files.owners.kept("ann") == Kept(20, 1)
+
+
+async def test_the_bounds_are_of_uploads(files: FileStore, tmp_path: Path) -> None:
+    await store(files, 60)
+    with pytest.raises(OwnerFilesFull, match="60 bytes in 1 files"):
+        await store(files, 41)
+    assert len(left_in(tmp_path)) == 1
+    await store(files, 40)
+    with pytest.raises(OwnerFilesFull):
+        await store(files, 1)
+
+
+async def test_so_many_files(files: FileStore) -> None:
+    for _ in range(FILES_MAX):
+        await store(files, 1)
+    with pytest.raises(OwnerFilesFull):
+        await store(files, 1)
+    await store(files, 1, "bob")
+
+
+async def test_what_batches_write_passes_the_bounds_and_counts(files: FileStore) -> None:
+    await store(files, 150, is_bounded=False)
+
+    assert await files.owners.kept("ann") == Kept(150, 1)
+    with pytest.raises(OwnerFilesFull):
+        await store(files, 1)
+
+
+async def test_uploads_that_end_at_once_do_not_pass_the_bound_together(
+    files: FileStore, tmp_path: Path
+) -> None:
+    """All of them saw an owner that keeps nothing."""
+    stored = [await files.store(pieces(b"x" * 30), bytes_max=10**6) for _ in range(8)]
+
+    async def record(file_id: str, size: int) -> bool:
+        try:
+            await files.record(
+                file_id, owner="ann", size=size, filename="a", purpose="batch", is_bounded=True
+            )
+        except OwnerFilesFull:
+            return False
+        return True
+
+    async with asyncio.TaskGroup() as tasks:
+        made = [tasks.create_task(record(*one)) for one in stored]
+    assert [task.result() for task in made].count(True) == 3
+    assert await files.owners.kept("ann") == Kept(90, 3)
+    assert len(left_in(tmp_path)) == 3
+    page, _ = await files.page("ann")
+    assert len(page) == await files.redis.zcard(keys.FILES_EXPIRY) == 3
+
+
+async def test_records_of_an_older_version_are_counted(files: FileStore) -> None:
+    """It wrote records and counted nothing."""
+    for size in (10, 20):
+        await store(files, size)
+    await forget_count(files)
+
+    assert await files.owners.kept("ann") == Kept(30, 2)
+    with pytest.raises(OwnerFilesFull):
+        await store(files, 71)
+
+
+async def test_the_first_file_that_is_added_counts_the_others(files: FileStore) -> None:
+    await store(files, 10)
+    await forget_count(files)
+    await store(files, 20, is_bounded=False)
+
+    assert await files.owners.kept("ann") == Kept(30, 2)
+
+
+async def test_what_a_crash_leaves_counted_is_forgotten_when_it_is_counted_anew(
+    files: FileStore,
+) -> None:
+    """Between the count and the record."""
+    await store(files, 10)
+    await files.owners.add("ann", Counted("file-lost", 50, 2**42), is_bounded=True)
+    assert await files.owners.kept("ann") == Kept(60, 2)
+    assert 0 < await files.redis.pttl(keys.files_sizes(keys.digest_of("ann"))) <= 3_600_000
+
+    await forget_count(files)
+    assert await files.owners.kept("ann") == Kept(10, 1)
+
+
+async def test_counting_twice_at_once_counts_once(files: FileStore) -> None:
+    for _ in range(4):
+        await store(files, 10)
+    await forget_count(files)
+    async with asyncio.TaskGroup() as tasks:
+        counts = [tasks.create_task(files.owners.kept("ann")) for _ in range(5)]
+
+    assert await files.owners.kept("ann") == Kept(40, 4)
+    assert all(task.result().bytes <= 40 for task in counts)
+
+
+async def test_many_files_are_counted_in_pages(
+    files: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.files.owner_files.PAGE_READ", 2)
+    for _ in range(5):
+        await store(files, 10)
+    await forget_count(files)
+
+    assert await files.owners.kept("ann") == Kept(50, 5)
+
+
+async def test_a_disk_without_room_takes_no_upload_and_keeps_outputs(
+    files: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def free_bytes(self: ObjectStore) -> int:
+        return 0
+
+    monkeypatch.setattr(ObjectStore, "free_bytes", free_bytes)
+    with pytest.raises(StorageFull):
+        await store(files)
+    await store(files, is_bounded=False)
+
+
+async def test_what_is_free_is_asked_of_the_disk(files: FileStore) -> None:
+    free = await files.objects.free_bytes()
+
+    assert free is not None and free > 0

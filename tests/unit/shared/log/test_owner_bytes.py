@@ -1,0 +1,198 @@
+"""What an owner keeps: the record in Redis, by the same tests on a fake and a real server, and who
+is let in.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.config.settings import Settings
+from shared.errors import RequestError
+from shared.log import owner_bytes
+from shared.log.owner_bytes import GENERATION_BYTES, Kept, OwnerRoom, request_bytes
+from shared.redis import keys
+from shared.redis.scripts import Scripts
+
+SETTINGS = Settings(redis_url="redis://test", retention_s=100)
+KEPT_MS = 100_000
+A, B = "gen_aaaaaaaaaa", "gen_bbbbbbbbbb"
+
+
+class Record:
+    """The record of alice's."""
+
+    def __init__(self, redis):
+        self.redis = redis
+        self.scripts = Scripts(redis)
+
+    async def note(self, call) -> int:
+        return int(await self.scripts.run(owner_bytes.SCRIPT, *call))
+
+    async def unfinished(self, name, log, request=0) -> int:
+        return await self.note(owner_bytes.unfinished(Kept("alice", name, log, request), SETTINGS))
+
+    async def ended(self, name, log, request=0) -> int:
+        return await self.note(owner_bytes.ended(Kept("alice", name, log, request), KEPT_MS))
+
+    async def total(self) -> int:
+        return await self.note(owner_bytes.total("alice"))
+
+    async def pass_time(self, ms) -> None:
+        """Bring every time of the record nearer, as if so much of it had passed."""
+        until = keys.owner_until("alice")
+        for name, score in await self.redis.zrange(until, 0, -1, withscores=True):
+            await self.redis.zadd(until, {name: score - ms})
+
+
+@pytest.fixture
+def record(redis):
+    return Record(redis)
+
+
+async def test_a_generation_is_counted_once_however_often_it_is_said(record):
+    assert await record.unfinished(A, 0, 500) == 500
+    assert await record.unfinished(A, 0, 500) == 500
+    assert await record.unfinished(A, 300, 500) == 800
+    assert await record.unfinished(B, 0, 100) == 900
+    assert await record.total() == 900
+
+
+async def test_what_comes_late_takes_nothing_back(record):
+    await record.unfinished(A, 300, 500)
+
+    assert await record.unfinished(A, 0, 500) == 800, "a create that was sent again"
+    assert await record.unfinished(A, 200, 0) == 800
+
+
+async def test_a_log_goes_first_and_its_request_later(record):
+    await record.ended(A, 300, 500)
+
+    await record.pass_time(KEPT_MS + 1)
+    assert await record.total() == 500
+    await record.pass_time(KEPT_MS)
+    assert await record.total() == 0
+    assert await record.redis.zcard(keys.owner_until("alice")) == 0
+
+
+async def test_one_whose_end_nobody_noted_goes_by_itself(record):
+    await record.unfinished(A, 300, 500)
+    s = SETTINGS
+    longest_s = s.queue_wait_s + s.attempts_max * s.upstream_total_s + s.retention_s
+
+    await record.pass_time(KEPT_MS)
+    assert await record.total() == 800
+    await record.pass_time(longest_s * 1000 + KEPT_MS)
+    assert await record.total() == 0
+
+
+async def test_an_end_that_only_a_stranger_notes_leaves_the_bytes_and_sets_the_time(record):
+    await record.unfinished(A, 300, 500)
+
+    assert await record.note(owner_bytes.over("alice", A, KEPT_MS)) == 800
+    await record.pass_time(2 * KEPT_MS + 1)
+    assert await record.total() == 0
+
+
+async def test_a_stranger_notes_nothing_of_what_was_never_counted(record):
+    await record.note(owner_bytes.over("alice", A, KEPT_MS))
+
+    assert await record.redis.hlen(keys.owner_bytes("alice")) == 0
+
+
+async def test_what_is_deleted_is_given_back_for_good(record):
+    await record.unfinished(A, 300, 500)
+    await record.unfinished(B, 0, 100)
+
+    assert await record.note(owner_bytes.deleted("alice", A, KEPT_MS)) == 100
+    assert await record.ended(A, 400, 500) == 100, "its worker notices only now"
+    assert await record.note(owner_bytes.deleted("alice", A, KEPT_MS)) == 100
+    await record.pass_time(2 * KEPT_MS + 1)
+    assert await record.total() == 100
+    assert await record.redis.hexists(keys.owner_bytes("alice"), A) == 0
+
+
+async def test_the_record_itself_goes_when_nothing_is_kept(record):
+    await record.ended(A, 300, 500)
+
+    for key in (keys.owner_bytes("alice"), keys.owner_until("alice")):
+        assert 2 * KEPT_MS < await record.redis.pttl(key) < 3 * KEPT_MS
+    await record.unfinished(B, 1, 1)
+    longer = await record.redis.pttl(keys.owner_bytes("alice"))
+    await record.note(owner_bytes.over("alice", A, KEPT_MS))
+    assert await record.redis.pttl(keys.owner_bytes("alice")) > longer - 10_000, "never shorter"
+
+
+async def test_a_record_that_was_empty_goes_as_well(record):
+    await record.ended(A, 300)
+    await record.pass_time(2 * KEPT_MS + 1)
+    assert await record.total() == 0
+
+    await record.ended(B, 300)
+
+    for key in (keys.owner_bytes("alice"), keys.owner_until("alice")):
+        assert await record.redis.pttl(key) > 0
+
+
+async def test_owners_have_records_of_their_own(record):
+    await record.unfinished(A, 0, 500)
+
+    assert await record.note(owner_bytes.total("bob")) == 0
+
+
+def test_a_generation_costs_more_than_its_texts():
+    assert request_bytes(b"abc", "é") == GENERATION_BYTES + 5
+
+
+# Who is let in
+
+
+def test_an_owner_is_let_in_up_to_the_bound():
+    room = OwnerRoom(1_000)
+    assert room.has("alice", 1_000)
+    assert not room.has("alice", 1_001)
+
+    room.hear("alice", 600, now_s=5.0)
+
+    assert room.has("alice", 400)
+    assert not room.has("alice", 401)
+    assert room.has("bob", 401)
+
+
+def test_prompts_that_are_being_accepted_count():
+    room = OwnerRoom(1_000)
+    with room.coming("alice", 600):
+        assert not room.has("alice", 500)
+        with room.coming("alice", 300):
+            assert not room.has("alice", 200)
+    assert room.has("alice", 1_000)
+
+
+def test_a_refusal_rests_on_a_sum_that_is_fresh():
+    room = OwnerRoom(1_000)
+    assert room.is_old("alice", 5.0)
+
+    room.hear("alice", 1_000, now_s=5.0)
+
+    assert not room.is_old("alice", 5.5)
+    assert room.is_old("alice", 6.0)
+
+
+def test_a_refusal_says_how_much_is_kept():
+    room = OwnerRoom(1_000)
+    room.hear("alice", 990, now_s=5.0)
+
+    error = room.refusal("alice")
+
+    assert isinstance(error, RequestError)
+    assert (error.status, error.code, error.retryable) == (429, "owner_full", True)
+    assert "990 bytes of 1000" in error.message and error.retry_after_s
+
+
+def test_a_node_forgets_the_owners_it_heard_of_longest_ago(monkeypatch):
+    monkeypatch.setattr(owner_bytes, "OWNERS_MAX", 2)
+    room = OwnerRoom(1_000)
+    for name in ("alice", "bob", "carol"):
+        room.hear(name, 1_000, now_s=5.0)
+
+    assert room.has("alice", 1), "and lets one prompt of hers in, which brings the sum"
+    assert not room.has("bob", 1)

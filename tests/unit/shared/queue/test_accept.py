@@ -1,0 +1,374 @@
+"""Accepting a prompt: once per key, and whatever breaks between two steps, a repeat mends it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from shared.config.settings import Settings
+from shared.errors import RequestError, Unavailable
+from shared.log.ids import is_generation_id
+from shared.log.store import Store
+from shared.queue.accept import Acceptor, NewGeneration
+from shared.queue.endings import CANCELLED, cancel
+from shared.queue.lanes import Queue, Ticket, owner_ids, queue_depths, session_ids
+from shared.redis import keys
+from shared.redis.client import connect
+from tests.support.generation import Holder, store_on
+
+NEW = NewGeneration(
+    owner="alice",
+    model="demo",
+    request=b'{"messages":[]}',
+    session="chat",
+    metadata=b'{"a":1}',
+    idempotency_key="key-1",
+    body_digest="digest-1",
+)
+WITHOUT_KEY = dataclasses.replace(NEW, idempotency_key="", body_digest="")
+
+
+def acceptor_on(redis, **settings):
+    store = store_on(redis, **settings)
+    return Acceptor(redis, store, store.settings)
+
+
+@pytest.fixture
+def acceptor(redis):
+    return acceptor_on(redis)
+
+
+async def tickets(redis, lane="interactive"):
+    queue = Queue(redis, "worker")
+    await queue.ensure_groups()
+    return [delivery.ticket for delivery in await queue.read(lane, 99)]
+
+
+async def test_what_is_accepted_in_one_request_is_the_same(acceptor, redis):
+    """As from the second on: the first has seen that the queue is far from full."""
+    first = await acceptor.accept(WITHOUT_KEY)
+    second = await acceptor.accept(dataclasses.replace(WITHOUT_KEY, grace_s=2.5))
+
+    assert (first.meta, second.is_new, second.status) == (None, True, "queued")
+    assert second.meta == await acceptor.store.meta(second.generation_id)
+    assert [ticket.id for ticket in await tickets(redis)] == [
+        first.generation_id,
+        second.generation_id,
+    ]
+    assert await owner_ids(redis, "alice", 9) == [second.generation_id, first.generation_id]
+
+
+async def test_nothing_is_lost_when_the_queue_fills_between_two_looks(redis):
+    acceptor = acceptor_on(redis, queue_max=150)
+    await acceptor.accept(WITHOUT_KEY)
+    await redis.zadd(keys.waiting("interactive"), {f"gen_{n:026}": 1 for n in range(150)})
+
+    accepted = await acceptor.accept(WITHOUT_KEY)
+
+    assert accepted.generation_id in [ticket.id for ticket in await tickets(redis)]
+    with pytest.raises(RequestError, match="150 prompts wait"):
+        await acceptor.accept(WITHOUT_KEY)
+
+
+async def test_what_is_accepted_is_queued_and_known(acceptor):
+    accepted = await acceptor.accept(WITHOUT_KEY)
+
+    assert is_generation_id(accepted.generation_id)
+    assert (accepted.is_new, accepted.status) == (True, "queued")
+    meta = await acceptor.store.with_request(await acceptor.store.meta(accepted.generation_id))
+    assert meta.created_at_ms == accepted.created_at_ms
+    assert (meta.owner, meta.session, meta.model) == ("alice", "chat", "demo")
+    assert (meta.request, meta.metadata, meta.priority) == (
+        NEW.request,
+        NEW.metadata,
+        "interactive",
+    )
+    assert meta.grace_s is None
+    assert await tickets(acceptor.redis) == [
+        Ticket(1, accepted.generation_id, "interactive", "demo")
+    ]
+    assert (await queue_depths(acceptor.redis))["interactive"] == 1
+
+
+@pytest.mark.parametrize("grace_s", [0, 0.5, 5.0])
+async def test_the_grace_is_kept(acceptor, grace_s):
+    accepted = await acceptor.accept(dataclasses.replace(WITHOUT_KEY, grace_s=grace_s))
+
+    assert (await acceptor.store.meta(accepted.generation_id)).grace_s == grace_s
+
+
+async def test_batch_has_a_lane_and_a_line_of_its_own(acceptor):
+    accepted = await acceptor.accept(dataclasses.replace(WITHOUT_KEY, priority="batch"))
+
+    assert await tickets(acceptor.redis, "interactive") == []
+    assert [ticket.id for ticket in await tickets(acceptor.redis, "batch")] == [
+        accepted.generation_id
+    ]
+    depths = await queue_depths(acceptor.redis)
+    assert (depths["interactive"], depths["batch"]) == (0, 1)
+
+
+async def test_without_a_key_every_prompt_is_a_new_one(acceptor):
+    first = await acceptor.accept(WITHOUT_KEY)
+    second = await acceptor.accept(WITHOUT_KEY)
+
+    assert first.generation_id != second.generation_id
+    assert first.is_new and second.is_new
+
+
+async def test_the_same_key_and_body_are_the_same_generation(acceptor):
+    first = await acceptor.accept(NEW)
+
+    again = await acceptor.accept(NEW)
+
+    assert again == dataclasses.replace(first, is_new=False)
+    assert len(await tickets(acceptor.redis)) == 1, "no second entry"
+
+
+async def test_a_repeat_is_told_how_it_stands(acceptor):
+    first = await acceptor.accept(NEW)
+    await Holder.begin(acceptor.store, "t", first.generation_id)
+    assert (await acceptor.accept(NEW)).status == "running"
+
+    await acceptor.store.close(first.generation_id, CANCELLED)
+
+    assert (await acceptor.accept(NEW)).status == "cancelled"
+
+
+async def test_the_same_key_with_another_body_is_refused(acceptor):
+    await acceptor.accept(NEW)
+
+    with pytest.raises(RequestError) as refused:
+        await acceptor.accept(dataclasses.replace(NEW, body_digest="digest-2"))
+
+    assert (refused.value.status, refused.value.code) == (422, "idempotency_mismatch")
+    assert len(await owner_ids(acceptor.redis, "alice", 99)) == 1
+
+
+async def test_keys_are_per_owner(acceptor):
+    first = await acceptor.accept(NEW)
+    second = await acceptor.accept(dataclasses.replace(NEW, owner="bob"))
+
+    assert first.generation_id != second.generation_id
+
+
+async def test_the_key_lives_as_long_as_its_generation(acceptor):
+    accepted = await acceptor.accept(NEW)
+    key = keys.idempotency("alice", "key-1")
+    settings = acceptor.settings
+    longest_ms = 1000 * (
+        settings.queue_wait_s
+        + settings.attempts_max * settings.upstream_total_s
+        + settings.retention_s
+    )
+    assert longest_ms - 60_000 < await acceptor.redis.pttl(key) <= longest_ms
+
+    await cancel(acceptor.store, accepted.generation_id)
+
+    meta_ms = await acceptor.redis.pttl(keys.meta(accepted.generation_id))
+    assert meta_ms - 60_000 < await acceptor.redis.pttl(key) < meta_ms
+
+
+async def test_a_key_that_ran_out_while_it_was_asked_for_is_taken_anew(acceptor, monkeypatch):
+    await acceptor.accept(NEW)
+    get = acceptor.redis.get
+
+    async def ran_out(key):
+        await acceptor.redis.delete(key)
+        return await get(key)
+
+    monkeypatch.setattr(acceptor.redis, "get", ran_out)
+
+    assert (await acceptor.accept(NEW)).is_new
+
+
+# Crashes between the steps
+
+
+def break_step(acceptor, monkeypatch, step):
+    """The next call of this step never happens; what came before it has."""
+    owner, name = {
+        "enqueue": (acceptor, "_enqueue"),
+        "create": (acceptor.store, "create_charged"),
+        "index": (acceptor, "_index"),
+    }[step]
+
+    async def crash(*args, **kwargs):
+        monkeypatch.undo()
+        raise Unavailable("the connection broke")
+
+    monkeypatch.setattr(owner, name, crash)
+
+
+@pytest.mark.parametrize("step", ["enqueue", "create", "index"])
+async def test_a_repeat_mends_what_a_crash_left_undone(acceptor, monkeypatch, step):
+    break_step(acceptor, monkeypatch, step)
+    with pytest.raises(Unavailable):
+        await acceptor.accept(NEW)
+    assert await owner_ids(acceptor.redis, "alice", 9) == []
+
+    healed = await acceptor.accept(NEW)
+
+    assert (healed.is_new, healed.status) == (step != "index", "queued")
+    meta = await acceptor.store.meta(healed.generation_id)
+    assert (await acceptor.store.with_request(meta)).request == NEW.request
+    found = await tickets(acceptor.redis)
+    assert {ticket.id for ticket in found} == {healed.generation_id}
+    assert await owner_ids(acceptor.redis, "alice", 9) == [healed.generation_id]
+    assert await session_ids(acceptor.redis, "alice", "chat", 9) == [healed.generation_id]
+    assert (await acceptor.accept(NEW)).generation_id == healed.generation_id
+    assert (await queue_depths(acceptor.redis))["interactive"] == 1, "it waits once"
+
+
+@pytest.mark.parametrize("step", ["enqueue", "create"])
+async def test_what_a_repeat_creates_may_have_been_before(acceptor, monkeypatch, step):
+    break_step(acceptor, monkeypatch, step)
+    with pytest.raises(Unavailable):
+        await acceptor.accept(NEW)
+
+    healed = await acceptor.accept(NEW)
+
+    assert await acceptor.redis.hget(keys.meta(healed.generation_id), "hist") == b"lost"
+
+
+async def test_a_generation_that_redis_forgot_is_made_again_under_its_id(acceptor):
+    first = await acceptor.accept(NEW)
+    await acceptor.redis.delete(keys.meta(first.generation_id))
+
+    again = await acceptor.accept(NEW)
+
+    assert again.generation_id == first.generation_id
+    before_ms = await acceptor.store.now_ms()
+    holder = await Holder.begin(acceptor.store, "t", first.generation_id)
+    assert holder.attempt >= before_ms, "numbers that may have been given out are not given again"
+
+
+async def test_a_key_whose_generation_was_sealed_makes_nothing(acceptor):
+    first = await acceptor.accept(NEW)
+    await acceptor.redis.delete(keys.meta(first.generation_id))
+    await acceptor.store.seal(first.generation_id)
+
+    again = await acceptor.accept(NEW)
+
+    assert (again.generation_id, again.is_new, again.status) == (
+        first.generation_id,
+        False,
+        "sealed",
+    )
+
+
+async def test_without_a_key_a_crash_before_meta_accepts_nothing(acceptor, monkeypatch):
+    """The entry alone is no generation: a worker drops it after a while."""
+    break_step(acceptor, monkeypatch, "create")
+
+    with pytest.raises(Unavailable):
+        await acceptor.accept(WITHOUT_KEY)
+
+    (ticket,) = await tickets(acceptor.redis)
+    assert await acceptor.store.meta(ticket.id) is None
+
+
+async def test_the_entry_comes_before_meta(acceptor, monkeypatch):
+    """What is accepted has an entry, whatever breaks after it."""
+    seen = []
+    create = acceptor.store.create_charged
+
+    async def look(generation_id, *args, **kwargs):
+        seen.append([ticket.id for ticket in await tickets(acceptor.redis)] == [generation_id])
+        return await create(generation_id, *args, **kwargs)
+
+    monkeypatch.setattr(acceptor.store, "create_charged", look)
+
+    await acceptor.accept(NEW)
+
+    assert seen == [True]
+
+
+# A full queue
+
+
+async def test_a_full_queue_refuses(redis):
+    acceptor = acceptor_on(redis, queue_max=2)
+    await acceptor.accept(WITHOUT_KEY)
+    await acceptor.accept(WITHOUT_KEY)
+
+    with pytest.raises(RequestError) as refused:
+        await acceptor.accept(WITHOUT_KEY)
+
+    error = refused.value
+    assert (error.status, error.code, error.retryable) == (503, "queue_full", True)
+    assert error.retry_after_s > 0
+    assert len(await tickets(redis)) == 2
+    assert len(await owner_ids(redis, "alice", 9)) == 2
+
+
+async def test_each_priority_has_a_line_of_its_own(redis):
+    acceptor = acceptor_on(redis, queue_max=1)
+    await acceptor.accept(WITHOUT_KEY)
+
+    await acceptor.accept(dataclasses.replace(WITHOUT_KEY, priority="batch"))
+
+
+async def test_a_full_queue_refuses_no_repeat(redis):
+    acceptor = acceptor_on(redis, queue_max=1)
+    first = await acceptor.accept(NEW)
+    assert (await acceptor.accept(NEW)).generation_id == first.generation_id
+    await redis.delete(keys.meta(first.generation_id))
+
+    assert (await acceptor.accept(NEW)).status == "queued", "it is among those that wait"
+
+
+async def test_there_is_room_again_once_one_has_begun(redis):
+    acceptor = acceptor_on(redis, queue_max=1)
+    await acceptor.accept(WITHOUT_KEY)
+    (ticket,) = await tickets(redis)
+    await Queue(redis, "worker").note_begun(ticket, 1)
+
+    assert (await acceptor.accept(WITHOUT_KEY)).is_new
+
+
+async def test_who_was_refused_may_come_again_with_the_same_key(redis):
+    acceptor = acceptor_on(redis, queue_max=1)
+    await acceptor.accept(WITHOUT_KEY)
+    with pytest.raises(RequestError):
+        await acceptor.accept(NEW)
+    (ticket,) = await tickets(redis)
+    await Queue(redis, "worker").note_begun(ticket, 1)
+
+    assert (await acceptor.accept(NEW)).status == "queued"
+
+
+# Indexes
+
+
+async def test_sessions_and_owners_are_indexed(acceptor):
+    first = await acceptor.accept(WITHOUT_KEY)
+    other = await acceptor.accept(dataclasses.replace(WITHOUT_KEY, session=""))
+    await acceptor.accept(dataclasses.replace(WITHOUT_KEY, owner="bob"))
+
+    assert await session_ids(acceptor.redis, "alice", "chat", 9) == [first.generation_id]
+    assert set(await owner_ids(acceptor.redis, "alice", 9)) == {
+        first.generation_id,
+        other.generation_id,
+    }
+
+
+async def test_indexes_run_out_and_drop_what_is_long_gone(acceptor):
+    index = keys.session("alice", "chat")
+    await acceptor.redis.zadd(index, {"ancient": 1})
+
+    accepted = await acceptor.accept(WITHOUT_KEY)
+
+    assert await session_ids(acceptor.redis, "alice", "chat", 9) == [accepted.generation_id]
+    for name in (index, keys.owner("alice")):
+        assert await acceptor.redis.pttl(name) > 1000 * acceptor.settings.retention_s
+
+
+async def test_when_redis_cannot_be_reached_nothing_is_accepted():
+    settings = Settings(redis_url="unix:///nowhere/at/all")
+    redis = connect(settings)
+
+    for new in (NEW, WITHOUT_KEY):
+        with pytest.raises(Unavailable):
+            await Acceptor(redis, Store(redis, settings), settings).accept(new)

@@ -1,0 +1,127 @@
+"""A chat's generations: found, stopped, and the prompts that a stop meets on their way in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import fakeredis
+import pytest
+
+from shared.config.settings import Settings
+from shared.log.records import Meta
+from shared.log.store import Store
+from shared.queue.accept import Accepted, Acceptor, NewGeneration
+from shared.queue.chats import RUNS_MAX, Chats
+from shared.queue.endings import cancel
+
+REQUEST = b'{"messages":[]}'
+CHAT = "a chat/ü\n"
+
+
+class Place:
+    """Chats and what they stand on."""
+
+    def __init__(self) -> None:
+        self.redis = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
+        settings = Settings()
+        self.store = Store(self.redis, settings)
+        self.acceptor = Acceptor(self.redis, self.store, settings)
+        self.chats = Chats(self.redis, self.store, settings)
+
+    async def accept(self, owner: str = "alice") -> Meta:
+        new = NewGeneration(owner=owner, model="demo", request=REQUEST)
+        accepted: Accepted = await self.acceptor.accept(new)
+        meta = await self.store.meta(accepted.generation_id)
+        assert meta is not None
+        return meta
+
+    async def start(self, owner: str = "alice", chat: str = CHAT) -> str:
+        stops = await self.chats.stops(owner, chat)
+        meta = await self.accept(owner)
+        await self.chats.add(chat, meta, stops)
+        return meta.generation_id
+
+    async def running(self, owner: str = "alice", chat: str = CHAT) -> str | None:
+        meta = await self.chats.running(owner, chat)
+        return meta.generation_id if meta else None
+
+    async def status(self, generation_id: str) -> str:
+        meta = await self.store.meta(generation_id)
+        assert meta is not None
+        return meta.status
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    made = Place()
+    yield made
+    await made.redis.aclose()
+
+
+async def test_the_newest_that_runs_is_found(place: Place) -> None:
+    assert await place.running() is None
+    first = await place.start()
+    assert await place.running() == first
+    # Redis orders what was made in one millisecond by name.
+    names = {first, await place.start()}
+    assert await place.running() in names
+    assert {meta.generation_id for meta in await place.chats.runs("alice", CHAT)} == names
+
+
+async def test_what_has_ended_does_not_run(place: Place) -> None:
+    ids = [await place.start(), await place.start()]
+    await cancel(place.store, ids[1])
+    assert await place.running() == ids[0]
+    await cancel(place.store, ids[0])
+    assert await place.running() is None
+    assert len(await place.chats.runs("alice", CHAT)) == 2
+
+
+async def test_a_chat_is_its_owners(place: Place) -> None:
+    theirs = await place.start("bob")
+    assert await place.running("alice") is None
+    await place.chats.stop("alice", CHAT)
+    assert await place.running("bob") == theirs
+    assert await place.running("bob", "another") is None
+
+
+async def test_a_stop_cancels_all_that_runs_and_may_be_repeated(place: Place) -> None:
+    ids = [await place.start(), await place.start()]
+    assert await place.chats.stop("alice", CHAT) == 2
+    assert [await place.status(name) for name in ids] == ["cancelled", "cancelled"]
+    assert await place.chats.stop("alice", CHAT) == 0
+    assert await place.running() is None
+
+
+async def test_a_prompt_after_a_stop_runs(place: Place) -> None:
+    await place.start()
+    await place.chats.stop("alice", CHAT)
+    fresh = await place.start()
+    assert await place.running() == fresh
+
+
+@pytest.mark.parametrize("is_accepted_before", [True, False])
+async def test_a_stop_reaches_a_prompt_that_is_on_its_way_in(
+    place: Place, is_accepted_before: bool
+) -> None:
+    stops = await place.chats.stops("alice", CHAT)
+    if is_accepted_before:
+        meta = await place.accept()
+        await place.chats.stop("alice", CHAT)
+    else:
+        await place.chats.stop("alice", CHAT)
+        meta = await place.accept()
+    await place.chats.add(CHAT, meta, stops)
+
+    assert await place.status(meta.generation_id) == "cancelled"
+    assert await place.running() is None
+
+
+async def test_a_list_is_bounded_and_goes_away(place: Place) -> None:
+    for _ in range(RUNS_MAX + 5):
+        await place.start()
+    await place.chats.stop("alice", CHAT)
+    kept = await place.redis.keys("tr:{chat:*")
+    assert len(kept) == 2
+    assert len(await place.chats.runs("alice", CHAT)) == RUNS_MAX
+    assert all([await place.redis.pttl(key) > 0 for key in kept])

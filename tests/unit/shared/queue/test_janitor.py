@@ -1,0 +1,310 @@
+"""The backstop: whatever was lost or left, everything ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.log.events import decode
+from shared.queue.endings import CANCELLED
+from shared.queue.janitor import (
+    ABSENT_S,
+    NEVER_BEGAN_S,
+    WORKER_GONE_S,
+    Janitor,
+)
+from shared.queue.lanes import Presence, Queue, queue_depths, requeue, workers_seen
+from shared.redis import keys
+from tests.support.generation import ID, Holder, create, store_on, types_of
+
+WAITING = keys.waiting("interactive")
+QUEUE_WAIT_S = 600.0
+
+
+@pytest.fixture
+def store(redis):
+    return store_on(redis, queue_wait_s=QUEUE_WAIT_S)
+
+
+@pytest.fixture
+def janitor(store):
+    return Janitor(store.redis, store, store.settings)
+
+
+async def sweep(janitor):
+    """One pass, as if the last one were a while ago."""
+    await janitor.redis.delete(keys.JANITOR)
+    return await janitor.sweep()
+
+
+async def accept(store, *, waited_s, generation_id=ID, priority="interactive"):
+    """A queued generation without any queue entry, as after a loss; waiting for so long."""
+    await create(store, generation_id, priority=priority)
+    await waits(store, waited_s, generation_id, priority)
+
+
+async def waits(store, waited_s, generation_id=ID, priority="interactive"):
+    since_ms = await store.now_ms() - round(waited_s * 1000)
+    await store.redis.zadd(keys.waiting(priority), {generation_id: since_ms})
+    await store.redis.hset(keys.meta(generation_id), "waiting", str(since_ms))
+
+
+async def runs(store, *, lapsed_s, generation_id=ID):
+    """A generation whose worker was last heard of so long ago, less a lease."""
+    await create(store, generation_id)
+    holder = await Holder.begin(store, "mine", generation_id)
+    lapsed_ms = await store.now_ms() - round(lapsed_s * 1000)
+    await store.redis.hset(keys.meta(generation_id), "lease", str(lapsed_ms))
+    await store.redis.zadd(keys.RUNNING, {generation_id: lapsed_ms - store.lease_ms})
+    return holder
+
+
+async def on_resume(store):
+    queue = Queue(store.redis, "worker")
+    await queue.ensure_groups()
+    return [delivery.ticket.id for delivery in await queue.read("resume", 99)]
+
+
+# What waits
+
+
+async def test_what_waits_for_a_while_is_left_alone(janitor, store):
+    await accept(store, waited_s=NEVER_BEGAN_S - 2)
+
+    assert await sweep(janitor) == 0
+
+    assert await on_resume(store) == []
+    assert await store.redis.zscore(WAITING, ID)
+
+
+@pytest.mark.parametrize("priority", keys.PRIORITIES)
+async def test_a_queue_entry_that_was_lost_is_put_back(janitor, store, priority):
+    await accept(store, waited_s=NEVER_BEGAN_S + 1, priority=priority)
+
+    assert await sweep(janitor) == 1
+
+    queue = Queue(store.redis, "worker")
+    await queue.ensure_groups()
+    (found,) = await queue.read("resume", 9)
+    assert (found.ticket.id, found.ticket.priority, found.ticket.model) == (ID, priority, "demo")
+    assert (await queue_depths(store.redis))[priority] == 1
+
+
+async def test_it_is_put_back_once_in_a_while_only(janitor, store):
+    await accept(store, waited_s=NEVER_BEGAN_S + 1)
+
+    for _ in range(5):
+        await sweep(janitor)
+    await requeue(store, ID, "interactive")
+
+    assert await on_resume(store) == [ID]
+
+
+async def test_it_keeps_its_place_in_the_line(janitor, store):
+    await accept(store, waited_s=NEVER_BEGAN_S + 1)
+    since = await store.redis.zscore(WAITING, ID)
+
+    await sweep(janitor)
+
+    assert await store.redis.zscore(WAITING, ID) == since
+
+
+async def test_what_has_waited_too_long_ends(janitor, store):
+    """No worker need ever have been there."""
+    await accept(store, waited_s=QUEUE_WAIT_S + 1)
+
+    assert await sweep(janitor) == 1
+
+    meta = await store.meta(ID)
+    end = decode(meta.end)
+    assert (meta.status, end.error.code, end.error.retryable) == ("failed", "queue_timeout", True)
+    assert await types_of(store) == ["end"]
+    assert await store.redis.zcard(WAITING) == 0
+
+
+async def test_a_short_patience_is_kept_too(redis):
+    store = store_on(redis, queue_wait_s=2.0)
+    janitor = Janitor(redis, store, store.settings)
+    await accept(store, waited_s=1.5)
+    assert await sweep(janitor) == 0
+
+    await waits(store, 2.5)
+
+    assert await sweep(janitor) == 1
+    assert (await store.meta(ID)).status == "failed"
+
+
+async def test_what_was_given_back_waits_anew(janitor, store):
+    """A retry that is picked up late is no reason to give up early."""
+    await create(store)
+    await store.redis.hset(keys.meta(ID), "created", "1")
+    holder = await Holder.begin(store)
+    await holder.release(has_failed=True)
+    await store.redis.zadd(WAITING, {ID: 1})
+
+    assert await sweep(janitor) == 0
+
+    assert (await store.meta(ID)).status == "running"
+
+
+async def test_what_was_given_back_and_never_taken_ends_too(janitor, store):
+    await create(store)
+    holder = await Holder.begin(store)
+    await holder.release(has_failed=True)
+    await waits(store, QUEUE_WAIT_S + 1)
+
+    assert await sweep(janitor) == 1
+
+    assert decode((await store.meta(ID)).end).error.code == "queue_timeout"
+    assert await types_of(store) == ["start", "end"]
+
+
+async def test_a_pause_that_was_asked_for_is_kept(janitor, store):
+    """It stands in the line with the time at which it is due."""
+    await create(store)
+    holder = await Holder.begin(store)
+    await holder.release(has_failed=True)
+    await store.redis.zadd(WAITING, {ID: await store.now_ms() + 60_000})
+    waited_ms = await store.now_ms() - round(1000 * (NEVER_BEGAN_S + 5))
+    await store.redis.hset(keys.meta(ID), "waiting", str(waited_ms))
+
+    assert await sweep(janitor) == 0
+
+    assert await on_resume(store) == []
+
+
+# What runs
+
+
+async def test_what_lives_is_left_alone(janitor, store):
+    await runs(store, lapsed_s=-1)
+    await store.redis.zadd(keys.RUNNING, {ID: 1})
+
+    assert await sweep(janitor) == 0
+
+    assert await on_resume(store) == []
+    assert await store.redis.zscore(keys.RUNNING, ID)
+
+
+async def test_a_lapsed_lease_is_the_workers_business_first(janitor, store):
+    await runs(store, lapsed_s=2 * store.settings.lease_s - 1)
+
+    assert await sweep(janitor) == 0
+
+
+async def test_what_is_two_leases_past_is_put_back(janitor, store):
+    await runs(store, lapsed_s=2 * store.settings.lease_s + 1)
+
+    assert await sweep(janitor) == 1
+
+    assert await on_resume(store) == [ID]
+
+
+async def test_what_nobody_takes_over_ends_as_well(janitor, store):
+    await runs(store, lapsed_s=QUEUE_WAIT_S + 1)
+
+    assert await sweep(janitor) == 1
+
+    assert (await store.meta(ID)).status == "failed"
+    assert await types_of(store) == ["start", "end"]
+
+
+# What has ended, and what is not there
+
+
+@pytest.mark.parametrize("index", [WAITING, keys.waiting("batch"), keys.RUNNING])
+async def test_what_has_ended_leaves_the_indexes(janitor, store, index):
+    await create(store)
+    await store.close(ID, CANCELLED)
+    await store.redis.zadd(index, {ID: 1})
+
+    assert await sweep(janitor) == 1
+
+    assert await store.redis.zcard(index) == 0
+    assert await types_of(store) == ["end"]
+
+
+@pytest.mark.parametrize("index", [WAITING, keys.waiting("batch"), keys.RUNNING])
+async def test_what_was_never_accepted_leaves_them_after_a_while(janitor, store, index):
+    now_ms = await store.now_ms()
+    await store.redis.zadd(
+        index,
+        {"gen_gone0000": now_ms - round(1000 * ABSENT_S) - 1, "gen_new00000": now_ms},
+    )
+
+    await sweep(janitor)
+
+    assert await store.redis.zrange(index, 0, -1) == [b"gen_new00000"]
+    assert await on_resume(store) == []
+
+
+async def test_what_was_sealed_leaves_them(janitor, store):
+    await store.seal(ID)
+    await store.redis.zadd(keys.RUNNING, {ID: 1})
+
+    assert await sweep(janitor) == 1
+
+    assert await store.redis.zcard(keys.RUNNING) == 0
+
+
+async def test_many_are_looked_at_in_one_pass(janitor, store):
+    for n in range(20):
+        await accept(store, waited_s=QUEUE_WAIT_S + 1, generation_id=f"gen_many{n:04}")
+
+    assert await sweep(janitor) == 20
+
+
+# Passes
+
+
+async def test_one_pass_is_enough_for_all_processes(janitor, store):
+    await accept(store, waited_s=QUEUE_WAIT_S + 1)
+    other = Janitor(store.redis, store, store.settings)
+
+    assert await janitor.sweep() == 1
+    await accept(store, waited_s=QUEUE_WAIT_S + 1, generation_id="gen_second00")
+    assert await other.sweep() == 0
+
+    assert 0 < await store.redis.pttl(keys.JANITOR) <= 1_000
+
+
+async def test_a_pass_over_nothing_does_nothing(janitor):
+    assert await sweep(janitor) == 0
+
+
+# Workers
+
+
+def presence(name, at_ms):
+    return Presence(name, at_ms, 100, 0, False, {})
+
+
+async def test_workers_that_are_long_gone_are_dropped(janitor, store):
+    now_ms = await store.now_ms()
+    queue = Queue(store.redis, "x")
+    gone_ms = now_ms - round(1000 * WORKER_GONE_S) - 1
+    for each in (
+        presence("gone", gone_ms),
+        presence("here", now_ms),
+        presence("late", now_ms - 99),
+    ):
+        await queue.announce(each)
+
+    await sweep(janitor)
+
+    assert sorted(each.worker for each in await workers_seen(store.redis)) == ["here", "late"]
+
+
+async def test_a_line_of_a_batch_waits_for_as_long_as_it_says(janitor, store):
+    """And is put back meanwhile: it may have been forgotten like any other."""
+    await accept(store, waited_s=QUEUE_WAIT_S + 1, priority="batch")
+    await store.redis.hset(keys.meta(ID), "wait", str(round(2 * QUEUE_WAIT_S * 1000)))
+
+    await sweep(janitor)
+
+    assert await types_of(store) == []
+    assert await on_resume(store) == [ID]
+
+    await waits(store, 2 * QUEUE_WAIT_S + 1, priority="batch")
+    await sweep(janitor)
+
+    assert await types_of(store) == ["end"]

@@ -1,0 +1,399 @@
+"""The lanes: order, claims, groups that come back, and what stands beside them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from shared.queue.lanes import (
+    Presence,
+    Queue,
+    Ticket,
+    decode_entry,
+    encode_entry,
+    forget,
+    owner_ids,
+    put_back,
+    queue_depths,
+    session_ids,
+    workers_seen,
+)
+from shared.redis import keys
+from tests.support.generation import store_on
+
+TICKET = Ticket(1, "gen_0123456789", "interactive", "demo")
+
+
+@pytest.fixture
+async def queue(redis):
+    queue = Queue(redis, "worker-1")
+    await queue.ensure_groups()
+    return queue
+
+
+def other(queue, name="worker-2"):
+    return Queue(queue.redis, name)
+
+
+async def add(queue, lane, *ids, priority="interactive"):
+    for generation_id in ids:
+        entry = encode_entry(generation_id, priority, "demo")
+        await queue.redis.xadd(keys.lane(lane), {"e": entry})
+
+
+def ids_of(deliveries):
+    return [delivery.ticket.id for delivery in deliveries]
+
+
+# Entries
+
+
+def test_an_entry_is_read_back():
+    assert decode_entry(encode_entry("gen_x", "batch", "m")) == Ticket(1, "gen_x", "batch", "m")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{}",
+        b"\xff",
+        b"not json",
+        b'{"v":2,"id":"gen_x","priority":"batch","model":"m"}',
+        b'{"v":1,"id":7,"priority":"batch","model":"m"}',
+        b'{"v":1,"id":"gen_x"}',
+        b'["v"]',
+    ],
+)
+def test_another_version_or_shape_is_nobodys_ticket(raw):
+    assert decode_entry(raw) is None
+
+
+def test_a_newer_field_is_ignored():
+    raw = b'{"v":1,"id":"gen_x","priority":"batch","model":"m","hint":"new"}'
+
+    assert decode_entry(raw) == Ticket(1, "gen_x", "batch", "m")
+
+
+# Groups
+
+
+async def test_groups_are_made_once(queue):
+    await queue.ensure_groups()
+    await add(queue, "batch", "a")
+
+    await queue.ensure_groups()
+
+    assert ids_of(await queue.read("batch", 9)) == ["a"]
+
+
+async def test_what_was_added_before_there_was_a_group_is_delivered(redis):
+    queue = Queue(redis, "worker-1")
+    await add(queue, "interactive", "a")
+
+    await queue.ensure_groups()
+
+    assert ids_of(await queue.read("interactive", 9)) == ["a"]
+
+
+@pytest.mark.parametrize("call", ["read", "claim"])
+async def test_groups_come_back_after_redis_came_back_empty(queue, call):
+    await queue.redis.flushall()
+    await add(queue, "interactive", "a")
+
+    found = queue.read("interactive", 1) if call == "read" else queue.claim("interactive", 0, 1)
+
+    assert await found == []
+    assert ids_of(await queue.read("interactive", 1)) == ["a"]
+
+
+async def test_groups_come_back_under_a_blocked_read(real_redis):
+    """The fake words this error differently."""
+    queue = Queue(real_redis, "worker-1")
+
+    assert await queue.wait(keys.LANES, 10) == []
+
+    await add(queue, "interactive", "a")
+    assert ids_of(await queue.wait(keys.LANES, 10)) == ["a"]
+
+
+# Reading
+
+
+async def test_a_lane_is_read_in_order_and_up_to_count(queue):
+    await add(queue, "interactive", "a", "b", "c")
+
+    assert ids_of(await queue.read("interactive", 2)) == ["a", "b"]
+    assert ids_of(await queue.read("interactive", 2)) == ["c"]
+    assert await queue.read("interactive", 2) == []
+
+
+async def test_a_read_is_of_one_lane_only(queue):
+    await add(queue, "interactive", "a", "b")
+    await add(queue, "batch", "c")
+
+    (found,) = await queue.read("batch", 9)
+
+    assert (found.lane, found.ticket.id, found.is_claimed) == ("batch", "c", False)
+
+
+async def test_what_one_has_the_other_does_not_get(queue):
+    await add(queue, "interactive", "a", "b")
+
+    assert ids_of(await queue.read("interactive", 1)) == ["a"]
+    assert ids_of(await other(queue).read("interactive", 9)) == ["b"]
+
+
+async def test_a_wait_gives_at_most_one_of_each_lane(queue):
+    for lane in keys.LANES:
+        await add(queue, lane, f"{lane}-1", f"{lane}-2")
+
+    found = await queue.wait(keys.LANES, 10)
+
+    assert sorted(ids_of(found)) == ["batch-1", "interactive-1", "resume-1"]
+    assert {delivery.lane: delivery.ticket.id for delivery in found} == {
+        lane: f"{lane}-1" for lane in keys.LANES
+    }
+
+
+async def test_a_wait_ends(queue):
+    assert await queue.wait(keys.LANES, 5) == []
+
+
+async def test_an_unknown_version_is_delivered_without_a_ticket(queue):
+    await queue.redis.xadd(keys.lane("batch"), {"e": b'{"v":2}'})
+    await queue.redis.xadd(keys.lane("batch"), {"other": b"field"})
+
+    assert [delivery.ticket for delivery in await queue.read("batch", 9)] == [None, None]
+
+
+# Keeping and taking over
+
+
+async def test_what_is_acknowledged_is_gone(queue):
+    await add(queue, "interactive", "a")
+    (delivery,) = await queue.read("interactive", 1)
+
+    await queue.acknowledge(delivery)
+    await queue.acknowledge(delivery)
+
+    assert await queue.redis.xlen(keys.lane("interactive")) == 0
+    assert await other(queue).claim("interactive", 0, 9) == []
+
+
+async def test_a_silent_consumers_entries_are_claimed(queue):
+    await add(queue, "interactive", "a", "b")
+    await queue.read("interactive", 9)
+
+    found = await other(queue).claim("interactive", 0, 9)
+
+    assert ids_of(found) == ["a", "b"]
+    assert all(delivery.is_claimed for delivery in found)
+
+
+async def test_nothing_is_claimed_before_its_time(queue):
+    await add(queue, "interactive", "a")
+    await queue.read("interactive", 9)
+
+    assert await other(queue).claim("interactive", 60_000, 9) == []
+
+
+async def make_idle(queue, lane, entry_ids, idle_ms):
+    """As if the entries had been with worker-1 for so long."""
+    for at in range(0, len(entry_ids), 1_000):
+        await queue.redis.xclaim(
+            keys.lane(lane),
+            keys.GROUP,
+            "worker-1",
+            0,
+            entry_ids[at : at + 1_000],
+            idle=idle_ms,
+            justid=True,
+        )
+
+
+async def test_a_claim_walks_to_the_end_of_a_long_list(queue):
+    """XAUTOCLAIM looks at ten times COUNT entries: one dead entry behind many living ones."""
+    await add(queue, "interactive", *(f"gen{n}" for n in range(300)))
+    deliveries = await queue.read("interactive", 300)
+    await make_idle(queue, "interactive", [deliveries[-1].entry_id], 60_000)
+
+    found = await other(queue).claim("interactive", 30_000, 1)
+
+    assert ids_of(found) == ["gen299"]
+
+
+async def test_a_claim_never_takes_more_than_asked_for(queue):
+    """What is found in several steps of the walk must not add up to more."""
+    await add(queue, "interactive", *(f"gen{n}" for n in range(200)))
+    deliveries = await queue.read("interactive", 200)
+    # Two in the first step's reach, the rest behind it.
+    dead = [d.entry_id for n, d in enumerate(deliveries) if n in (3, 7) or n > 100]
+    await make_idle(queue, "interactive", dead, 60_000)
+
+    found = await other(queue).claim("interactive", 30_000, 5)
+
+    assert ids_of(found) == ["gen3", "gen7", "gen101", "gen102", "gen103"]
+
+
+async def test_entries_that_were_deleted_are_not_claimed(queue):
+    await add(queue, "interactive", "a", "b")
+    first, _ = await queue.read("interactive", 9)
+    await queue.redis.xdel(keys.lane("interactive"), first.entry_id)
+
+    assert ids_of(await other(queue).claim("interactive", 0, 9)) == ["b"]
+
+
+async def test_renewal_keeps_entries_from_being_claimed(queue):
+    await add(queue, "interactive", "a", "b")
+    mine, lost = await queue.read("interactive", 9)
+    await make_idle(queue, "interactive", [mine.entry_id, lost.entry_id], 60_000)
+
+    await queue.renew({"interactive": [mine.entry_id], "batch": []})
+
+    assert ids_of(await other(queue).claim("interactive", 30_000, 9)) == ["b"]
+
+
+async def test_renewal_counts_no_delivery(queue):
+    await add(queue, "interactive", "a")
+    (mine,) = await queue.read("interactive", 9)
+
+    await queue.renew({"interactive": [mine.entry_id]})
+
+    (pending,) = await queue.redis.xpending_range(keys.lane("interactive"), keys.GROUP, "-", "+", 9)
+    assert pending["times_delivered"] == 1
+
+
+async def test_renewal_brings_nothing_back(queue):
+    """What somebody else acknowledged, or Redis forgot, is gone."""
+    await add(queue, "interactive", "a")
+    (mine,) = await queue.read("interactive", 9)
+    await queue.acknowledge(mine)
+
+    await queue.renew({"interactive": [mine.entry_id]})
+    await queue.redis.flushall()
+    await queue.renew({"interactive": [mine.entry_id]})
+
+    assert await queue.redis.dbsize() == 0
+
+
+# Beside the lanes
+
+
+async def test_what_has_begun_waits_no_more(queue):
+    await queue.redis.zadd(keys.waiting("interactive"), {TICKET.id: 5})
+
+    await queue.note_begun(TICKET, 7)
+
+    assert await queue_depths(queue.redis) == {
+        "interactive": 0,
+        "batch": 0,
+        "running": 1,
+        "later": 0,
+    }
+    assert await queue.redis.zscore(keys.RUNNING, TICKET.id) == 7
+
+
+async def test_what_runs_is_said_again(queue):
+    await queue.note_running([], 5)
+    assert await queue.redis.zcard(keys.RUNNING) == 0
+
+    await queue.note_running(["a", "b"], 5)
+
+    assert await queue.redis.zrange(keys.RUNNING, 0, -1) == [b"a", b"b"]
+
+
+async def test_a_pause_waits_in_later_until_it_is_due(queue):
+    store = store_on(queue.redis)
+    lanes = [keys.LATER, keys.lane("resume")]
+    await queue.note_begun(TICKET, 7)
+    await queue.try_later(TICKET, await store.now_ms() + 60_000)
+
+    assert await store.scripts.run("later", lanes, [10]) == 0
+    assert await queue.read("resume", 9) == []
+    assert await queue_depths(queue.redis) == {
+        "interactive": 1,
+        "batch": 0,
+        "running": 0,
+        "later": 1,
+    }
+
+    await queue.try_later(TICKET, await store.now_ms() - 1)
+    assert await store.scripts.run("later", lanes, [10]) == 1
+
+    assert [delivery.ticket for delivery in await queue.read("resume", 9)] == [TICKET]
+    assert (await queue_depths(queue.redis))["later"] == 0
+
+
+async def test_of_what_is_due_at_most_so_many_are_moved_the_earliest_first(queue):
+    store = store_on(queue.redis)
+    for n in range(5):
+        await queue.try_later(Ticket(1, f"gen{n}", "batch", "demo"), 1_000 - n)
+
+    assert await store.scripts.run("later", [keys.LATER, keys.lane("resume")], [3]) == 3
+
+    assert ids_of(await queue.read("resume", 9)) == ["gen4", "gen3", "gen2"]
+
+
+async def test_what_is_put_back_is_on_resume_and_waits(queue):
+    await put_back(store_on(queue.redis), "gen_x", "batch", "demo")
+
+    (found,) = await queue.read("resume", 9)
+    assert found.ticket == Ticket(1, "gen_x", "batch", "demo")
+    assert (await queue_depths(queue.redis))["batch"] == 1
+
+
+async def test_put_back_again_it_waits_since_the_first_time(queue):
+    await queue.redis.zadd(keys.waiting("batch"), {"gen_x": 5})
+
+    await put_back(store_on(queue.redis), "gen_x", "batch", "demo")
+
+    assert await queue.redis.zscore(keys.waiting("batch"), "gen_x") == 5
+
+
+async def test_workers_are_seen_until_they_withdraw(queue):
+    mine = Presence("worker-1", 5, 100, 3, False, {"generations": 7.0})
+    yours = msgspec.structs.replace(mine, worker="worker-2", draining=True)
+    await queue.announce(msgspec.structs.replace(mine, at_ms=4))
+    await queue.announce(mine)
+    await other(queue).announce(yours)
+
+    assert sorted(await workers_seen(queue.redis), key=lambda p: p.worker) == [mine, yours]
+
+    await queue.withdraw()
+
+    assert await workers_seen(queue.redis) == [yours]
+
+
+async def test_generations_are_listed_newest_first(redis):
+    await redis.zadd(keys.session("alice", "chat"), {"a": 1, "b": 3, "c": 2})
+    await redis.zadd(keys.owner("alice"), {"a": 1, "d": 9})
+
+    assert await session_ids(redis, "alice", "chat", 9) == ["b", "c", "a"]
+    assert await session_ids(redis, "alice", "chat", 2) == ["b", "c"]
+    assert await session_ids(redis, "alice", "chat", 9, before_ms=3) == ["c", "a"]
+    assert await session_ids(redis, "bob", "chat", 9) == []
+    assert await owner_ids(redis, "alice", 9) == ["d", "a"]
+
+
+async def test_forgetting_shortens_the_idempotency_key(redis):
+    await redis.set("tr:idem:x", "1", px=10_000_000)
+    await redis.hset(keys.meta(TICKET.id), "idem", "tr:idem:x")
+    for index in (keys.RUNNING, keys.waiting("interactive"), keys.waiting("batch")):
+        await redis.zadd(index, {TICKET.id: 1, "gen_other": 1})
+
+    await forget(redis, TICKET.id, 60_000)
+
+    assert 100_000 < await redis.pttl("tr:idem:x") <= 119_000, "never longer than its meta"
+    for index in (keys.RUNNING, keys.waiting("interactive"), keys.waiting("batch")):
+        assert await redis.zrange(index, 0, -1) == [b"gen_other"]
+
+
+def test_names_of_clients_never_reach_a_key():
+    """Neither braces nor odd bytes nor another owner's names."""
+    for key in (
+        keys.session("a{b}", "\ud800\n"),
+        keys.owner("x" * 1000),
+        keys.idempotency("a", "b c"),
+    ):
+        assert key.isascii() and key.isprintable() and "{" not in key and len(key) < 60

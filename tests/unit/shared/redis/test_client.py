@@ -1,0 +1,123 @@
+"""The connection: its errors are ours, and it can always be cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis import exceptions
+
+from shared.config.settings import Settings
+from shared.errors import ConfigurationError, Unavailable
+from shared.redis.client import connect, is_refusal, translated
+
+
+@pytest.mark.parametrize("steps", range(0, 40))
+async def test_a_loop_over_redis_ends_when_it_is_cancelled(redis_server, steps):
+    """At whatever moment: asyncio.wait_for of Python 3.11 would lose one of them."""
+    client = connect(Settings(redis_url=redis_server.url))
+    await client.ping()
+
+    async def loop():
+        while True:
+            await client.ping()
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(loop())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=1.0)
+        was_lost = not task.done()
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=0.1)
+
+    assert not was_lost
+    assert await client.ping(), "and the client is still good"
+    await client.aclose()
+
+
+async def test_a_connection_that_breaks_while_sending_is_unavailable(redis_server):
+    client = connect(Settings(redis_url=redis_server.url))
+    await client.ping()
+    (connection,) = client.connection_pool._available_connections
+    connection._writer.transport.abort()
+
+    with pytest.raises(Unavailable), translated():
+        await client.set("k", b"x" * 10_000_000)
+
+    assert await client.ping()
+    await client.aclose()
+
+
+async def test_what_uvloop_says_of_a_closed_transport_is_unavailable(redis_server, monkeypatch):
+    client = connect(Settings(redis_url=redis_server.url))
+    await client.ping()
+    (connection,) = client.connection_pool._available_connections
+
+    def closed(_):
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>")
+
+    monkeypatch.setattr(connection._writer, "writelines", closed)
+
+    with pytest.raises(Unavailable), translated():
+        await client.ping()
+
+    assert await client.ping()
+    await client.aclose()
+
+
+async def test_a_server_that_stops_reading_is_unavailable():
+    """The write fills the socket's buffers and waits."""
+
+    is_over = asyncio.Event()
+
+    async def deaf(reader, writer):
+        writer.transport.pause_reading()
+        await is_over.wait()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(deaf, "127.0.0.1")
+    port = server.sockets[0].getsockname()[1]
+    client = connect(Settings(redis_url=f"redis://127.0.0.1:{port}"), answer_s=0.2)
+
+    with pytest.raises(Unavailable), translated():
+        await client.set("k", b"x" * 50_000_000)
+
+    is_over.set()
+    await client.aclose()
+    server.close()
+    await server.wait_closed()
+
+
+def test_a_url_is_needed():
+    with pytest.raises(ConfigurationError):
+        connect(Settings())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        exceptions.ConnectionError("gone"),
+        exceptions.TimeoutError("late"),
+        OSError("no route"),
+        exceptions.ResponseError("OOM command not allowed"),
+        exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+        exceptions.ResponseError("LOADING Redis is loading"),
+        exceptions.ReadOnlyError("READONLY You can't write against a read only replica."),
+        exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots"),
+    ],
+)
+def test_not_now_is_unavailable(error):
+    with pytest.raises(Unavailable), translated():
+        raise error
+
+
+def test_a_mistake_stays_one():
+    error = exceptions.ResponseError("WRONGTYPE Operation against a key")
+
+    with pytest.raises(exceptions.ResponseError), translated():
+        raise error
+
+    assert not is_refusal(error)

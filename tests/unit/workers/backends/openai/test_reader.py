@@ -1,0 +1,369 @@
+"""The reader gives the same items and the same failure however the bytes were cut."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shared.errors import BackendError
+from shared.log.events import Token, Usage, decode, encode
+from tests.support.openai_streams import ALL, OPENAI, Recorded
+from workers.backends.contract import Finish, Item
+from workers.backends.openai.reader import ChatReader
+
+LINE_BYTES_MAX = 4_096
+
+
+def read(*pieces: bytes, line_bytes_max: int = LINE_BYTES_MAX) -> tuple[list[Item], ChatReader]:
+    reader = ChatReader(line_bytes_max=line_bytes_max, body_bytes_max=LINE_BYTES_MAX)
+    items = [item for piece in pieces for item in reader.feed(piece)]
+    return items + reader.feed_eof(), reader
+
+
+def check(recorded: Recorded, *pieces: bytes) -> None:
+    items, reader = read(*pieces)
+    assert items == recorded.items
+    assert reader.is_done
+    if recorded.failure:
+        assert reader.failure is not None
+        assert reader.failure.message.startswith(recorded.failure)
+    else:
+        assert reader.failure is None
+
+
+def chunk(delta: dict[str, object], finish: str | None = None, **more: object) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return b"data: " + msgspec.json.encode({"choices": [choice]} | more) + b"\n\n"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_recorded_stream(name: str) -> None:
+    check(ALL[name], ALL[name].raw)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_cut_at_every_byte(name: str) -> None:
+    raw = ALL[name].raw
+    for at in range(1, len(raw)):
+        check(ALL[name], raw[:at], raw[at:])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_byte_at_a_time(name: str) -> None:
+    raw = ALL[name].raw
+    check(ALL[name], *(raw[at : at + 1] for at in range(len(raw))))
+
+
+@settings(max_examples=300)
+@given(name=st.sampled_from(sorted(ALL)), data=st.data())
+def test_cut_anywhere_many_times(name: str, data: st.DataObject) -> None:
+    raw = ALL[name].raw
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=12)))
+    check(ALL[name], *(raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)))
+
+
+@settings(max_examples=100)
+@given(
+    name=st.sampled_from(sorted(ALL)),
+    ends=st.sampled_from([b"\r", b"\r\n"]),
+    cut=st.floats(0, 1),
+)
+def test_any_line_end(name: str, ends: bytes, cut: float) -> None:
+    recorded = ALL[name]
+    raw = recorded.raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", ends)
+    at = int(cut * len(raw))
+    check(recorded, raw[:at], raw[at:])
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=200), st.integers(0, 200))
+def test_any_bytes_end_in_a_finish_or_a_backend_error(raw: bytes, at: int) -> None:
+    items, reader = read(raw[:at], raw[at:])
+    assert reader.is_done
+    assert (reader.failure is None) == bool(items and isinstance(items[-1], Finish))
+
+
+# Any JSON, and members that are nearly what a server sends.
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**40), 10**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+CALL = st.fixed_dictionaries(
+    {},
+    optional={
+        "index": st.integers(-1, 3) | JSON,
+        "id": st.sampled_from(["", "a", "b"]) | JSON,
+        "function": JSON
+        | st.fixed_dictionaries(
+            {}, optional={"name": st.text(max_size=3) | JSON, "arguments": JSON}
+        ),
+    },
+)
+DELTA = st.fixed_dictionaries(
+    {},
+    optional={
+        "content": st.text(max_size=5)
+        | st.lists(st.fixed_dictionaries({}, optional={"text": JSON, "thinking": JSON}), max_size=2)
+        | JSON,
+        "reasoning": JSON,
+        "reasoning_content": JSON,
+        "refusal": JSON,
+        "tool_calls": st.lists(CALL, max_size=3) | JSON,
+        "function_call": JSON,
+    },
+)
+CHOICE = st.fixed_dictionaries(
+    {"delta": DELTA | JSON},
+    optional={
+        "index": st.integers(0, 1) | JSON,
+        "finish_reason": st.sampled_from(["stop", "tool_calls", "error", "", "x"]) | JSON,
+        "error": JSON,
+        "message": DELTA | JSON,
+    },
+)
+COUNTS = st.integers(-1, 9) | st.sampled_from([10**4299, 2**64]) | JSON
+CHUNK = st.fixed_dictionaries(
+    {"choices": st.lists(CHOICE, max_size=2) | JSON},
+    optional={
+        "usage": st.fixed_dictionaries(
+            {},
+            optional={"prompt_tokens": COUNTS, "completion_tokens": COUNTS, "total_tokens": COUNTS},
+        )
+        | JSON,
+        "error": st.fixed_dictionaries(
+            {}, optional={"message": JSON, "code": JSON, "type": JSON, "status": JSON}
+        )
+        | JSON,
+        "object": st.sampled_from(["error", "chat.completion.chunk"]) | JSON,
+    },
+)
+LINE = st.one_of(
+    CHUNK.map(lambda value: b"data: " + msgspec.json.encode(value) + b"\n\n"),
+    JSON.map(lambda value: b"data: " + msgspec.json.encode(value) + b"\n\n"),
+    JSON.map(lambda value: b"event: error\ndata: " + msgspec.json.encode(value) + b"\n\n"),
+    st.binary(max_size=20),
+    st.sampled_from([b"data: [DONE]\n\n", b": ping\n\n", b"\n\n", b"data:\n", b"error: {\n"]),
+)
+
+
+@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+@given(lines=st.lists(LINE, max_size=6), size=st.sampled_from([1, 7, 10_000]))
+def test_whatever_a_server_says_is_items_that_can_be_stored_or_a_backend_error(
+    lines: list[bytes], size: int
+) -> None:
+    raw = b"".join(lines)
+    items, reader = read(*(raw[at : at + size] for at in range(0, len(raw), size)))
+
+    assert reader.is_done
+    assert (reader.failure is None) == bool(items and isinstance(items[-1], Finish))
+    for item in items:
+        if not isinstance(item, Finish):
+            assert decode(encode(item)) == item
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b": ping\n\n",
+        b"\n",
+        b"\r\n",
+        b"   ",
+        b"event: x\n",
+        b"id: 1\nretry: 1\n",
+        b"data: x",
+        b"data: x\n",
+        b"data:\n",
+        b'{"a":1,',
+        b"nonsense",
+        b"error",
+        b'data: {"choices":[]}\n\n',
+        b'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\n',
+    ],
+    ids=repr,
+)
+def test_a_server_that_never_ends_is_not_kept_in_memory(piece: bytes) -> None:
+    """Comments and empty chunks may go on; whatever would have to be kept ends at the limit."""
+    reader = ChatReader(line_bytes_max=LINE_BYTES_MAX, body_bytes_max=LINE_BYTES_MAX)
+    block = piece * (LINE_BYTES_MAX // len(piece))
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            reader.feed(block)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 40 * LINE_BYTES_MAX
+
+
+@settings(max_examples=200)
+@given(texts=st.lists(st.text(min_size=1), max_size=8), size=st.integers(1, 40))
+def test_text_arrives_exactly(texts: list[str], size: int) -> None:
+    texts = [text.encode("utf-8", "ignore").decode() for text in texts]
+    raw = b"".join(chunk({"content": text}) for text in texts) + chunk({}, "stop")
+    items, _ = read(*(raw[at : at + size] for at in range(0, len(raw), size)))
+    assert items == [*(Token(text) for text in texts if text), Finish("stop")]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("stop", "stop"),
+        ("length", "length"),
+        ("tool_calls", "tool_calls"),
+        ("function_call", "tool_calls"),
+        ("content_filter", "content_filter"),
+    ],
+)
+def test_finish_reasons(said: str, reason: str) -> None:
+    assert read(chunk({}, said))[0] == [Finish(reason)]  # type: ignore[arg-type]
+
+
+def test_unknown_finish_reason_is_a_stop_and_is_told() -> None:
+    assert read(chunk({}, "solar_flare"))[0] == [Finish("stop", "solar_flare")]
+
+
+@pytest.mark.parametrize("said", ["error", "abort", "insufficient_system_resource"])
+def test_finish_reason_that_means_failure(said: str) -> None:
+    items, reader = read(chunk({"content": "a"}), chunk({}, said), b"data: [DONE]\n\n")
+    assert items == [Token("a")]
+    assert reader.failure is not None and reader.failure.retryable
+    assert said in reader.failure.message
+
+
+@pytest.mark.parametrize("said", ["", "null"])
+def test_finish_reason_that_means_not_yet(said: str) -> None:
+    items, _ = read(chunk({"content": "a"}, said), chunk({"content": "b"}, "stop"))
+    assert items == [Token("a"), Token("b"), Finish("stop")]
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [
+        ({"message": "busy", "code": 429}, True),
+        ({"message": "busy", "code": "503"}, True),
+        ({"message": "too long", "code": 400, "type": "BadRequestError"}, False),
+        ({"message": "too long", "code": "context_length_exceeded"}, False),
+        ("just words", True),
+    ],
+)
+def test_error_in_the_stream_says_whether_to_try_again(error: object, retryable: bool) -> None:
+    _, reader = read(b"data: " + msgspec.json.encode({"error": error}) + b"\n\n")
+    assert reader.failure is not None
+    assert reader.failure.retryable is retryable
+    assert reader.failure.code == ("upstream_error" if retryable else "upstream_refused")
+
+
+def test_error_by_event_name() -> None:
+    _, reader = read(b'event: error\ndata: {"message":"overloaded"}\n\n', chunk({}, "stop"))
+    assert reader.failure is not None and reader.failure.message == "overloaded"
+
+
+def test_error_inside_a_choice() -> None:
+    raw = b'data: {"choices":[{"index":0,"error":{"message":"gone","code":502}}]}\n\n'
+    _, reader = read(raw, chunk({}, "stop"))
+    assert reader.failure is not None and reader.failure.message == "gone"
+
+
+def test_usage_comes_once_and_last_count_wins() -> None:
+    pieces = [
+        chunk({"content": str(n)}, usage={"prompt_tokens": 1, "completion_tokens": n})
+        for n in range(3)
+    ]
+    items, _ = read(*pieces, chunk({}, "stop"), b"data: [DONE]\n\n")
+    assert items[-2:] == [Usage(1, 2, 3), Finish("stop")]
+    assert sum(isinstance(item, Usage) for item in items) == 1
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        [],
+        "many",
+        {"prompt_tokens": "3"},
+        {"prompt_tokens": True},
+        {"prompt_tokens": -1},
+        {"prompt_tokens": 1, "completion_tokens": 10**30},
+    ],
+)
+def test_odd_usage_does_not_end_an_answer(usage: object) -> None:
+    assert read(chunk({"content": "a"}, "stop", usage=usage))[0] == [Token("a"), Finish("stop")]
+
+
+def test_odd_optional_members_are_ignored() -> None:
+    delta = {"content": "a", "reasoning": {"x": 1}, "refusal": [], "audio": 5}
+    assert read(chunk(delta, "stop"))[0] == [Token("a"), Finish("stop")]
+    parts = [5, {"type": "text", "text": 7}, {"thinking": True}, {"thinking": ["x"]}]
+    assert read(chunk({"content": parts}, "stop"))[0] == [Finish("stop")]
+
+
+def test_nothing_is_read_after_done() -> None:
+    items, reader = read(OPENAI.raw, chunk({"content": "more"}), b"\xff")
+    assert items == OPENAI.items
+    assert reader.failure is None
+
+
+def test_line_longer_than_the_limit_fails_after_what_came_before() -> None:
+    raw = chunk({"content": "a"}) + b"data: " + b"x" * LINE_BYTES_MAX
+    for size in (1, 1_000, len(raw)):
+        items, reader = read(*(raw[at : at + size] for at in range(0, len(raw), size)))
+        assert items == [Token("a")]
+        assert reader.failure is not None and "line" in reader.failure.message
+
+
+def test_document_longer_than_the_limit_is_too_large() -> None:
+    _, reader = read(b'{"x":"' + b"x" * LINE_BYTES_MAX + b'"}')
+    assert reader.failure is not None
+    assert (reader.failure.code, reader.failure.retryable) == ("answer_too_large", False)
+
+
+def test_deep_json_is_a_backend_error() -> None:
+    raw = b'data: {"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}\n\n"
+    _, reader = read(raw, line_bytes_max=2**20)
+    assert isinstance(reader.failure, BackendError)
+
+
+@pytest.mark.parametrize("error", ['{"status":[]}', '{"code":{},"type":[1]}', '{"code":[[]]}'])
+def test_an_error_whose_code_is_no_code_is_a_backend_error(error: str) -> None:
+    reader = ChatReader(line_bytes_max=LINE_BYTES_MAX, body_bytes_max=LINE_BYTES_MAX)
+    reader.feed(f'data: {{"choices":[],"error":{error}}}\n\n'.encode())
+    assert reader.failure is not None and reader.failure.code == "upstream_error"
+
+
+@pytest.mark.parametrize("place", ['"usage":[%s]', '"choices":[{"delta":{"content":[%s]}}]'])
+@pytest.mark.parametrize("value", ["[],", "1e300,"])
+def test_a_chunk_of_more_values_than_can_be_decoded_meanwhile_is_a_failure(
+    place: str, value: str
+) -> None:
+    payload = "{" + place % (value * 100_000 + "1") + "}"
+    reader = ChatReader(line_bytes_max=2**20, body_bytes_max=2**20)
+
+    begun_s = time.thread_time()
+    reader.feed(b"data: " + payload.encode() + b"\n\n")
+
+    assert time.thread_time() - begun_s < 0.06
+    assert reader.failure is not None and "50000 values" in reader.failure.message
+
+
+def test_what_is_skipped_may_have_any_number_of_values() -> None:
+    payload = (
+        '{"choices":[{"index":0,"message":{"content":"all"},"finish_reason":"stop",'
+        '"logprobs":{"content":[' + '{"token":"a","logprob":-0.1},' * 50_000 + "{}]}}]}"
+    )
+    reader = ChatReader(line_bytes_max=2**20, body_bytes_max=2**24)
+
+    items = [*reader.feed(payload.encode()), *reader.feed_eof()]
+
+    assert items[0] == Token("all") and reader.failure is None

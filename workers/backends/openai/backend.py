@@ -1,0 +1,179 @@
+"""Any OpenAI-compatible server.
+
+One POST per attempt; what comes back goes through openai_reader. Here are only the request, its
+limits in time and the translation of errors. Closing the generator closes the connection: vLLM,
+llama.cpp and Ollama stop generating when they see that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+
+from shared.config.models import Model
+from shared.config.settings import Settings
+from shared.errors import BackendError
+from shared.log.request import Request
+from shared.text.redaction import remember, remember_url
+from workers.backends.contract import Finish, Item
+from workers.backends.http.exchange import Broken, Exchange
+from workers.backends.http.upstream_http import AddressInvalid, Target, UpstreamHttp
+from workers.backends.limits import Limits
+from workers.backends.openai.failure import answered_at, refusal
+from workers.backends.openai.reader import ChatReader
+from workers.backends.openai.request import encode_body
+
+REFUSAL_BYTES_MAX = 65_536
+TRIES_MAX = 3  # connections that a server had closed while they lay idle
+TAIL_S = 0.2  # time for the last bytes after [DONE]: then the connection can be used again
+
+log = logging.getLogger(__name__)
+
+
+class OpenAIBackend:
+    """One model of an OpenAI-compatible server.
+
+    Args:
+        http: shared by all backends of the process; `aclose` closes it for all of them.
+        key: the bearer token, empty for none.
+    """
+
+    def __init__(self, model: Model, settings: Settings, http: UpstreamHttp, *, key: str) -> None:
+        self.can_continue = model.on_takeover == "continue"
+        self._model = model
+        self._settings = settings
+        self._http = http
+        # Servers quote them when they refuse.
+        remember(key)
+        remember_url(model.base_url)
+        headers = {
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",  # a compressing proxy would hold tokens back
+            "Content-Type": "application/json",
+            "User-Agent": "tailrace",
+        }
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        self._target: Target | None = None
+        with suppress(AddressInvalid):  # each attempt says so
+            self._target = Target(model.base_url, "/chat/completions", headers)
+
+    async def stream(
+        self, request: Request, *, prefix: str, seed: str
+    ) -> AsyncGenerator[list[Item], None]:
+        """See `Backend.stream`. `seed` is not sent: a client that wants one says so in `params`."""
+        if self._target is None:
+            raise BackendError("upstream_error", "the backend cannot be reached")
+        body = encode_body(self._model, request, prefix)
+        clock = asyncio.get_running_loop().time
+        limits = Limits(self._settings, clock())
+        reader = ChatReader(
+            line_bytes_max=self._settings.upstream_line_bytes_max,
+            body_bytes_max=self._settings.answer_bytes_max,
+        )
+        exchange = await self._open(self._target, body, limits)
+        try:
+            yield []
+            while not reader.is_done:
+                items = await self._read(exchange, reader, limits)
+                if items:
+                    yield items
+                    limits.has_content = True
+                limits.read(clock(), is_finished=reader.has_finish_reason)
+            if reader.failure is not None:
+                raise reader.failure
+            await _read_tail(exchange, clock() + TAIL_S)
+        finally:
+            # Closed, unless the answer was read to its end.
+            self._http.release(self._target.origin, exchange)
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def _open(self, target: Target, body: bytes, limits: Limits) -> Exchange:
+        """Send the request and return the exchange once it has the answer's head.
+
+        An idle connection may be closed by the server at the moment it is used again; nothing was
+        read of the request then, so that is tried again at once and is no failure.
+        """
+        request = target.request(body)
+        for tries_left in reversed(range(TRIES_MAX)):
+            # The last try has a connection of its own: all that lie idle may have been closed.
+            exchange = self._http.idle(target.origin) if tries_left else None
+            is_reused = exchange is not None
+            if exchange is None:
+                exchange = await self._connect(target, limits)
+            try:
+                await self._ask(exchange, request, limits)
+            except Broken as exc:
+                if is_reused and exc.is_untouched:
+                    continue
+                raise BackendError("upstream_error", f"the backend did not answer: {exc}") from exc
+            if 200 <= exchange.status < 300:
+                return exchange
+            raise await self._refused(target, exchange, limits)
+        raise AssertionError("the last try returns or raises")
+
+    async def _connect(self, target: Target, limits: Limits) -> Exchange:
+        try:
+            return await self._http.connect(target.origin, limits.deadline)
+        except TimeoutError as exc:
+            is_over = asyncio.get_running_loop().time() >= limits.deadline
+            raise (limits.exceeded() if is_over else limits.no_connection()) from exc
+        except OSError as exc:
+            # Without host and port: the message is shown to clients, the cause is logged.
+            raise BackendError("upstream_error", "the backend cannot be reached") from exc
+
+    async def _ask(self, exchange: Exchange, request: bytes, limits: Limits) -> None:
+        try:
+            exchange.send(request)
+            limits.sent(asyncio.get_running_loop().time())
+            await exchange.head(limits.deadline)
+        except BaseException as exc:
+            exchange.abort()
+            if isinstance(exc, TimeoutError):
+                raise limits.exceeded() from exc
+            raise
+
+    async def _refused(self, target: Target, exchange: Exchange, limits: Limits) -> BackendError:
+        """Read why."""
+        body = bytearray()
+        try:
+            while len(body) < REFUSAL_BYTES_MAX and (data := await exchange.read(limits.deadline)):
+                body += data
+        except OSError:  # also that it took too long
+            body.clear()
+        finally:
+            exchange.abort()
+        said = bytes(body[:REFUSAL_BYTES_MAX])
+        headers = exchange.headers
+        now_s = answered_at(headers.get("date"), time.time())
+        return refusal(exchange.status, said, retry_after=headers.get("retry-after"), now_s=now_s)
+
+    async def _read(self, exchange: Exchange, reader: ChatReader, limits: Limits) -> list[Item]:
+        """Wait for bytes and return what they complete; past the finish, silence is an end."""
+        try:
+            data = await exchange.read(limits.deadline)
+        except OSError as exc:
+            if not reader.has_finish_reason:
+                if isinstance(exc, TimeoutError):
+                    raise limits.exceeded() from exc
+                message = "the connection to the backend broke in mid-answer"
+                raise BackendError("upstream_error", message) from exc
+            data = b""
+        items = reader.feed(data) if data else reader.feed_eof()
+        if items and isinstance(items[-1], Finish) and items[-1].said:
+            log.warning("finish reason unknown", extra={"finish_reason": items[-1].said})
+        return items
+
+
+async def _read_tail(exchange: Exchange, deadline: float) -> None:
+    """Read to the end of the body, so that the connection can be used again."""
+    try:
+        while await exchange.read(deadline):
+            pass
+    except OSError:
+        pass  # then it is closed; the answer is complete either way
