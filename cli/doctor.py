@@ -208,11 +208,22 @@ def examine_doors(settings: Settings) -> list[Finding]:
         text = f"{len(owners)} with fewer than {KEY_CHARACTERS_MIN} characters, of {named(owners)}"
         advice = "give longer ones, for example from `openssl rand -hex 16`"
         findings.append(Finding("warn", "keys", f"{text}: {advice}"))
+    if is_open_to_others(settings.api_keys):
+        text = "others on this machine can read the file that TAILRACE_API_KEYS names"
+        findings.append(Finding("warn", "keys", f"{text}: chmod 600 {settings.api_keys}"))
     if "*" in authenticator.origins and not authenticator.is_configured:
         text = "every website may read and start everything here: set TAILRACE_API_KEYS"
         advice = "or list the origins in TAILRACE_CORS_ORIGINS instead of *"
         findings.append(Finding("warn", "origins", f"{text}, {advice}"))
     return findings
+
+
+def is_open_to_others(path: str) -> bool:
+    """Whether a file is there that group or others may read."""
+    try:
+        return bool(path) and os.path.isfile(path) and bool(os.stat(path).st_mode & 0o077)
+    except (OSError, ValueError):  # it names no file, but holds the keys themselves
+        return False
 
 
 def examine_private_server() -> Finding:

@@ -119,9 +119,11 @@ def read_origins(value: str) -> tuple[str, ...]:
     """Read a comma-separated list of `scheme://host[:port]`, or `*`."""
     origins = tuple(part.strip().rstrip("/").lower() for part in value.split(",") if part.strip())
     for origin in origins:
-        if origin not in ("*", "null") and _authority(origin) is None:
+        has_wildcard = "*" in origin and origin != "*"
+        if has_wildcard or (origin not in ("*", "null") and _authority(origin) is None):
             raise ConfigurationError(
-                f"TAILRACE_CORS_ORIGINS: {origin!r} is not like https://example.org"
+                f"TAILRACE_CORS_ORIGINS: {origin!r} is not like https://example.org; "
+                "list each origin, or * for all"
             )
     return origins
 

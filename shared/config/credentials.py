@@ -83,7 +83,8 @@ def _text_of(value: str) -> str:
     except (OSError, ValueError) as exc:
         if ":" not in value:
             raise ConfigurationError(
-                f"{VARIABLE} is neither key:owner entries nor a file that can be read"
+                f"{VARIABLE} names no file that can be read ({exc.__class__.__name__}), and is no "
+                "key:owner entry: it has no colon"
             ) from exc
         return value
 

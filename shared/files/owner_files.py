@@ -82,9 +82,10 @@ class OwnerFiles:
 
     def full(self, kept: Kept) -> OwnerFilesFull:
         return OwnerFilesFull(
-            f"this owner keeps {kept.bytes} bytes in {kept.files} files, of at most "
-            f"{self.bytes_max} bytes and {self.files_max} files: delete some, or wait until "
-            "they expire"
+            f"with this file the owner would keep more than {self.bytes_max} bytes "
+            f"(TAILRACE_OWNER_FILE_BYTES_MAX) or {self.files_max} files "
+            f"(TAILRACE_OWNER_FILES_MAX); kept are {kept.bytes} bytes in {kept.files} files: "
+            "send a smaller file, delete some, or wait until some expire"
         )
 
     async def _count(self, digest: str) -> None:

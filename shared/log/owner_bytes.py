@@ -134,14 +134,15 @@ class OwnerRoom:
         finally:
             known.coming -= size
 
-    def refusal(self, owner: str) -> RequestError:
-        """Return the error for whom there is no room."""
+    def refusal(self, owner: str, size: int) -> RequestError:
+        """Return the error of a prompt of `size` bytes for which there is no room."""
         known = self._entry(owner)
         return RequestError(
             429,
             "owner_full",
-            f"this owner's prompts and answers take {known.total} bytes of {self.bytes_max}: "
-            "there is room again when some have expired or are deleted; ask again later",
+            f"this prompt takes {size} bytes, and this owner's prompts and answers take "
+            f"{known.total} of the {self.bytes_max} that TAILRACE_OWNER_BYTES_MAX allows: "
+            "delete some (DELETE /v1/responses/{id}), or ask again when some have expired",
             retryable=True,
             retry_after_s=RETRY_AFTER_S,
         )

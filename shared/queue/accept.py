@@ -224,7 +224,7 @@ class Acceptor:
             total = int(await self.store.scripts.run(owner_bytes.SCRIPT, *call))
             room.hear(owner, total, self._now_s())
         if not room.has(owner, size):
-            raise room.refusal(owner)
+            raise room.refusal(owner, size)
         with room.coming(owner, size):
             yield
 

@@ -63,7 +63,7 @@ _FORMS = (
     _Form(
         ("key", "secret", "token", "password"),
         re.compile(
-            r"\b([A-Z][A-Z0-9_]{0,60}(?:KEYS?|SECRET|TOKEN|PASSWORD)\s{0,3}[:=]\s{0,3}[\"']?)"
+            r"\b([A-Z][A-Z0-9_]{0,60}(?:KEYS?|SECRET|TOKEN|PASSWORD)(?:\s{0,3}=\s{0,3}|[\"']?:)[\"']?)"
             + r"[^\s\"'\\]+"
         ),
         r"\1" + MASK,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -24,6 +25,8 @@ from tests.support.wait import until
 QUICK = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s = 0\n'
 REDIS_MAX = 40  # connections to Redis that are kept for as many requests at once
 # The last three: clusters of a module's own, and programs that run on this machine.
+# Against a deployment that refuses the key every attack fails, which would prove nothing.
+PREFLIGHT_S = 10.0
 INSIDE = {"node", "cluster", "own_cluster", "quoting", "talking", "tmp_path"}
 
 OwnCluster = Callable[..., contextlib.AbstractAsyncContextManager[Cluster]]
@@ -37,6 +40,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     inside = [item for item in here if INSIDE & set(_asked_for(item))]
     config.hook.pytest_deselected(items=inside)
     items[:] = [item for item in items if item not in inside]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Stop at once where the deployment does not take the key, or none answers."""
+    base, key = session.config.getoption("--base-url"), session.config.getoption("--key")
+    if not base:
+        return
+    request = urllib.request.Request(f"{base.rstrip('/')}/v1/models")
+    if key:
+        request.add_header("Authorization", f"Bearer {key}")
+    try:
+        urllib.request.urlopen(request, timeout=PREFLIGHT_S).close()
+    except OSError as exc:  # HTTPError is one
+        pytest.exit(f"{base} does not serve GET /v1/models with this key: {exc}", 2)
 
 
 def _asked_for(item: pytest.Item) -> Iterator[str]:

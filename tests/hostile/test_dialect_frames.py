@@ -140,4 +140,4 @@ async def talk(
     api: Outsider, path: str, said: list[Said], ended: str, mark: Any, is_over: Any
 ) -> tuple[list[dict[str, Any]], int]:
     raw = [*(one.wire(ended) for one in said), frame(json.dumps(mark).encode())]
-    return await converse(api.url, raw, is_over, path)
+    return await converse(api.url, raw, is_over, path, api.credentials)

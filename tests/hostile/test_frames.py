@@ -91,7 +91,8 @@ async def talk(
         check(answers[-1])
         return answers[-1]["type"] == "error" and answers[-1].get("id") == MARK
 
-    return await converse(api.url, [*(one.wire(ended) for one in said), mark], is_over)
+    wire = [*(one.wire(ended) for one in said), mark]
+    return await converse(api.url, wire, is_over, headers=api.credentials)
 
 
 def check(answer: dict[str, Any]) -> None:
@@ -127,7 +128,7 @@ async def test_what_breaks_the_protocol_closes_with_its_code(
 async def test_any_bytes_are_answered_or_closed(api: Outsider, raw: bytes) -> None:
     """Also half a frame: then the rest is waited for, and the next connection is served."""
     async with raw_connection(api.url) as (_, writer):
-        writer.write(handshake(api.url) + raw)
+        writer.write(handshake(api.url, api.credentials) + raw)
         writer.write_eof()
 
     assert (await talk(api, []))[1] == 0

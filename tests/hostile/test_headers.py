@@ -144,6 +144,7 @@ async def ask(api: Outsider, path: str, header: bytes, body: bytes = b"") -> int
         b"Connection: close",
         b"Content-Type: application/json",
         b"Content-Length: %d" % len(body),
+        *api.credential_lines,
         header,
     ]
     async with asyncio.timeout(10), raw_connection(api.url) as (reader, writer):

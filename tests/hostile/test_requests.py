@@ -19,12 +19,18 @@ from tests.support.raw_wire import exchange, raw_connection
 PROMPT = b'{"prompt":"x","session":"%b","params":{"demo":{"tokens":0}}}'
 
 
-def hidden(session: bytes) -> bytes:
+def hidden(api: Outsider, session: bytes) -> bytes:
+    """A prompt that would be accepted, with the credentials that it needs."""
     body = PROMPT % session
-    return (
-        b"POST /v1/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-    )
+    lines = [
+        b"POST /v1/generations HTTP/1.1",
+        b"Host: localhost",
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(body),
+        *api.credential_lines,
+        b"",
+    ]
+    return b"\r\n".join(lines) + b"\r\n" + body
 
 
 def outer(
@@ -79,7 +85,7 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_a_hidden_request_is_not_served(api: Outsider, shape: str) -> None:
     session = f"smuggled {shape}"
-    second = hidden(session.encode())
+    second = hidden(api, session.encode())
     first = SHAPES[shape].replace(b"SIZE", b"%d" % len(second)).replace(b"HEX", b"%x" % len(second))
 
     received = await exchange(api.url, first + second + b"\r\n0\r\n\r\n", within_s=0.5)
@@ -92,7 +98,7 @@ async def test_a_hidden_request_is_not_served(api: Outsider, shape: str) -> None
 
 async def test_a_second_request_in_its_own_right_is_served(api: Outsider) -> None:
     """So that the tests above look for something that can be found."""
-    await exchange(api.url, outer(line=GET) + hidden(b"in its own right"), within_s=0.5)
+    await exchange(api.url, outer(line=GET) + hidden(api, b"in its own right"), within_s=0.5)
 
     page = (await api.get("/v1/sessions/in%20its%20own%20right")).json()
     assert len(page["generations"]) == 1
@@ -111,12 +117,11 @@ KEPT = b"\r\nupgrade: h2c\r\n"
 async def test_a_body_that_reads_like_a_header_is_kept(
     api: Outsider, asks: tuple[bytes, ...], cut: int
 ) -> None:
-    bearer = [f"{name}: {value}".encode() for name, value in api.credentials.items()]
     said = outer(
         b"Content-Type: multipart/form-data; boundary=b",
         b"Content-Length: %d" % len(UPLOAD),
         *asks,
-        *bearer,
+        *api.credential_lines,
         line=b"POST /v1/files HTTP/1.1",
     )
     split = len(said) - cut
@@ -182,6 +187,7 @@ async def test_announced_bodies_without_end_are_refused_at_once(api: Outsider) -
         b"Content-Type: application/json",
         b"Content-Length: 999999999999999",
         b"Connection: close",
+        *api.credential_lines,
         line=b"POST /v1/generations HTTP/1.1",
     )
 

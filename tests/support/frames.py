@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,15 +107,19 @@ async def converse(
     said: Sequence[bytes],
     is_over: Callable[[list[Answer]], bool],
     path: str = "/v1/ws",
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[list[Answer], int]:
     """Say it all on a new socket.
+
+    Args:
+        headers: of the handshake, for example credentials.
 
     Returns:
         The answers until they are over, or until a close frame; and its code, 0 where none came.
     """
     answers: list[Answer] = []
     async with asyncio.timeout(ANSWER_S), raw_connection(url) as (reader, writer):
-        writer.write(handshake(url, path=path))
+        writer.write(handshake(url, headers, path=path))
         assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
         writer.write(b"".join(said))
         while True:

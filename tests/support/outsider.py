@@ -101,6 +101,11 @@ class Outsider:
     def credentials(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
+    @property
+    def credential_lines(self) -> list[bytes]:
+        """The same as lines of a request that a test writes byte by byte."""
+        return [f"{name}: {value}".encode() for name, value in self.credentials.items()]
+
     async def call(
         self,
         method: str,

@@ -237,3 +237,14 @@ def test_the_disk_of_the_files_is_looked_at(tmp_path: Path) -> None:
     assert full.level == "warn" and "refused" in full.text
     assert doctor.examine_space(Settings(files_url="s3://bucket")) == []
     assert not any(tmp_path.iterdir()), "nothing is made"
+
+
+def test_a_key_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("a-key-of-more-than-16-characters:alice\n")
+    path.chmod(0o644)
+    (finding,) = doctor.examine_doors(Settings(api_keys=str(path)))
+    path.chmod(0o600)
+
+    assert (finding.level, f"chmod 600 {path}" in finding.text) == ("warn", True)
+    assert doctor.examine_doors(Settings(api_keys=str(path))) == []

@@ -155,7 +155,9 @@ def test_owners_of_short_keys_are_known() -> None:
     ]
 
 
-@pytest.mark.parametrize("value", ["example.org", "https://a.b/path", "https://"])
+@pytest.mark.parametrize(
+    "value", ["https://*.example.org", "example.org", "https://a.b/path", "https://"]
+)
 def test_a_malformed_origin_stops_the_start(value: str) -> None:
     with pytest.raises(ConfigurationError):
         read_origins(value)

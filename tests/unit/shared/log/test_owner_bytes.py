@@ -181,11 +181,13 @@ def test_a_refusal_says_how_much_is_kept():
     room = OwnerRoom(1_000)
     room.hear("alice", 990, now_s=5.0)
 
-    error = room.refusal("alice")
+    error = room.refusal("alice", 20)
 
     assert isinstance(error, RequestError)
     assert (error.status, error.code, error.retryable) == (429, "owner_full", True)
-    assert "990 bytes of 1000" in error.message and error.retry_after_s
+    assert (
+        "20 bytes" in error.message and "990 of the 1000" in error.message and error.retry_after_s
+    )
 
 
 def test_a_node_forgets_the_owners_it_heard_of_longest_ago(monkeypatch):

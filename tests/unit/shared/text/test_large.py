@@ -23,15 +23,22 @@ from workers.backends.demo.controls import parse_options
 from workers.backends.openai.request import encode_body
 
 HELD_S_MAX = 0.02  # docs/protocol.md, "Limits"
+MEASURED_MAX = 8
 SLACK = 3  # for a machine that is slower, or busy
 MODELS = {"demo": Model(name="demo", backend="demo")}
 SETTINGS = Settings()
 
 
 def held_s(work: Callable[[], Any]) -> float:
-    """Return the time of this thread that one step takes, the better of two."""
+    """Return the least time of this thread that one step takes.
+
+    The least of several says what the step costs; the others say what else the machine did, whose
+    caches and clock it shares. A step that is within the bound once is not measured again.
+    """
     best = float("inf")
-    for _ in range(2):
+    for _ in range(MEASURED_MAX):
+        if best < HELD_S_MAX * SLACK:
+            break
         begun = time.thread_time()
         work()
         best = min(best, time.thread_time() - begun)

@@ -138,3 +138,10 @@ def test_hostile_texts_take_linear_time(unit: str) -> None:
     redact(text)
 
     assert time.thread_time() - begun_s < 5
+
+
+def test_a_sentence_about_a_variable_stays_readable() -> None:
+    said = "TAILRACE_API_KEYS: unknown scope in the third field of an entry; known: admin"
+
+    assert redact(said) == said
+    assert redact("TAILRACE_API_KEYS=abc:alice") == "TAILRACE_API_KEYS=***"
