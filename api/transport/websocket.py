@@ -257,8 +257,6 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
             self._hear_pong()
 
     def _hear_pong(self) -> None:
-        self.scope = None  # type: ignore[assignment]  # until the handshake
-        self._is_handed_over = False
         self._awaits_pong = False
         self._behind_since_s = 0.0
 

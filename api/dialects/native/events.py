@@ -131,11 +131,6 @@ async def _respond_json(scope: Scope, send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _respond_empty(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
 def retry_line() -> bytes:
     return b"retry: %d\n" % random.randint(*RETRY_MS)
 
