@@ -131,3 +131,11 @@ def decode(raw: bytes) -> AnyEvent:
     """
     event: AnyEvent = _decoder.decode(raw)
     return event
+
+
+def decode_known(raw: bytes) -> AnyEvent | None:
+    """Read an entry back; None: it is an event of a newer version, which says nothing here."""
+    try:
+        return decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from shared.log.events import End, Reasoning, Reset, Token, ToolCall, Usage, decode
+from shared.log.events import End, Reasoning, Reset, Token, ToolCall, Usage, decode, decode_known
 from shared.log.ids import START, EventId
 from shared.log.records import Meta
 from shared.log.request import decode_request
@@ -37,10 +37,9 @@ class Snapshot:
     def add(self, event_id: EventId, raw: bytes) -> None:
         """Take the next entry of the log."""
         self.last_event_id = event_id
-        try:
-            event = decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return  # of a newer version: there is nothing of ours in it
+        event = decode_known(raw)
+        if event is None:
+            return
         match event:
             case Token():
                 self._text.append(event.text)

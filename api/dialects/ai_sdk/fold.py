@@ -26,7 +26,7 @@ import msgspec
 from api.dialects.openai_errors import GIVEN_UP, STREAM_RESET, failure_aside
 from api.errors import ErrorBody
 from shared.errors import RequestError
-from shared.log.event_bytes import TOKEN_PREFIX, TOKEN_SUFFIX
+from shared.log.event_bytes import plain_text
 from shared.log.events import (
     AnyEvent,
     Data,
@@ -39,7 +39,7 @@ from shared.log.events import (
     Start,
     Token,
     ToolCall,
-    decode,
+    decode_known,
 )
 from shared.log.fold import FRAME_END, Dialect, Fold, FrameFold
 from shared.log.ids import EventId
@@ -101,15 +101,12 @@ class Chunks:
 
     def add(self, raw: bytes) -> list[bytes]:
         """Return the chunks of the next entry."""
-        if raw.startswith(TOKEN_PREFIX) and raw.endswith(TOKEN_SUFFIX):
-            text = raw[len(TOKEN_PREFIX) : -len(TOKEN_SUFFIX)]
-            # A JSON string goes from one JSON to the other as it is, if it is surely one.
-            if b'"' not in text and b"\n" not in text:
-                return self._delta("text", text)
-        try:
-            event = decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return []  # of a newer version: there is nothing of ours in it
+        text = plain_text(raw)
+        if text is not None:
+            return self._delta("text", text)
+        event = decode_known(raw)
+        if event is None:
+            return []
         return self._add(event)
 
     def failed(self, failure: Failure) -> list[bytes]:

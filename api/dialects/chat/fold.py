@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from api.dialects.openai_errors import STREAM_RESET, error_object, failure_aside, failure_of
-from shared.log.event_bytes import TOKEN_PREFIX, TOKEN_SUFFIX
+from shared.log.event_bytes import plain_text
 from shared.log.events import (
     AnyEvent,
     Counts,
@@ -29,7 +29,7 @@ from shared.log.events import (
     Token,
     ToolCall,
     Usage,
-    decode,
+    decode_known,
 )
 from shared.log.fold import Dialect, Fold
 from shared.log.ids import EventId
@@ -57,16 +57,13 @@ class ChatFold(Fold):
         self._has_content = False
 
     def add(self, event_id: EventId, raw: bytes) -> bytes:
-        if raw.startswith(TOKEN_PREFIX) and raw.endswith(TOKEN_SUFFIX):
-            text = raw[len(TOKEN_PREFIX) : -len(TOKEN_SUFFIX)]
-            # A JSON string goes from one JSON to the other as it is, if it is surely one.
-            if b'"' not in text and b"\n" not in text:
-                self._has_content = True
-                return self._frame(event_id, _CONTENT % text)
-        try:
-            event = decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return b""  # of a newer version: there is nothing of ours in it
+        text = plain_text(raw)
+        if text is not None:
+            self._has_content = True
+            return self._frame(event_id, _CONTENT % text)
+        event = decode_known(raw)
+        if event is None:
+            return b""
         return self._add(event_id, event)
 
     def _add(self, event_id: EventId, event: AnyEvent) -> bytes:

@@ -20,8 +20,18 @@ import msgspec
 
 from api.errors import ErrorBody
 from shared.errors import RequestError
-from shared.log.event_bytes import RESET, TOKEN_PREFIX, TOKEN_SUFFIX
-from shared.log.events import AnyEvent, End, Failure, File, Progress, Reset, Token, decode
+from shared.log.event_bytes import RESET, plain_text
+from shared.log.events import (
+    AnyEvent,
+    End,
+    Failure,
+    File,
+    Progress,
+    Reset,
+    Token,
+    decode,
+    decode_known,
+)
 from shared.log.fold import Dialect, Fold, FrameFold
 from shared.log.ids import EventId
 from shared.log.records import Meta
@@ -62,10 +72,9 @@ class Responses:
         self._again = 0
 
     def add(self, raw: bytes) -> list[Response]:
-        try:
-            event = decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return []  # of a newer version: there is nothing of ours in it
+        event = decode_known(raw)
+        if event is None:
+            return []
         return self._add(event)
 
     def _add(self, event: AnyEvent) -> list[Response]:
@@ -124,11 +133,9 @@ class DeepChatFold(Fold):
     def add(self, event_id: EventId, raw: bytes) -> bytes:
         responses = self._responses
         if responses.has_text and not responses.is_void and not self._is_status:
-            if raw.startswith(TOKEN_PREFIX) and raw.endswith(TOKEN_SUFFIX):
-                text = raw[len(TOKEN_PREFIX) : -len(TOKEN_SUFFIX)]
-                # A JSON string goes from one JSON to the other as it is, if it is surely one.
-                if text and b'"' not in text and b"\n" not in text:
-                    return b'id: %d-%d\ndata: {"text":"%b"}\n\n' % (*event_id, text)
+            text = plain_text(raw)
+            if text:
+                return b'id: %d-%d\ndata: {"text":"%b"}\n\n' % (*event_id, text)
         shown = [self._placed(response) for response in responses.add(raw)]
         return b"".join(_frame(event_id, response) for response in shown if response)
 

@@ -15,8 +15,18 @@ from typing import Any
 
 import msgspec
 
-from shared.log.event_bytes import TOKEN_PREFIX, TOKEN_SUFFIX
-from shared.log.events import Counts, End, Failure, Progress, Reset, Token, Usage, decode
+from shared.log.event_bytes import plain_text
+from shared.log.events import (
+    Counts,
+    End,
+    Failure,
+    Progress,
+    Reset,
+    Token,
+    Usage,
+    decode,
+    decode_known,
+)
 from shared.log.fold import FrameFold
 from shared.log.ids import START, EventId
 from shared.log.records import Meta
@@ -45,17 +55,14 @@ class LobeFrames(FrameFold):
         self._usage: Usage | Counts | None = None
 
     def add(self, event_id: EventId, raw: bytes) -> Sequence[bytes]:
-        if raw.startswith(TOKEN_PREFIX) and raw.endswith(TOKEN_SUFFIX):
-            text = raw[len(TOKEN_PREFIX) : -len(TOKEN_SUFFIX)]
-            # A JSON string goes from one JSON to the other as it is, if it is surely one.
-            if b'"' not in text and b"\n" not in text:
-                self._running()
-                parts = (text, self._named, *event_id)
-                return (b'{"type":"token","content":"%b","messageId":%b,"id":"%d-%d"}' % parts,)
-        try:
-            event = decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return ()  # of a newer version: there is nothing of ours in it
+        text = plain_text(raw)
+        if text is not None:
+            self._running()
+            parts = (text, self._named, *event_id)
+            return (b'{"type":"token","content":"%b","messageId":%b,"id":"%d-%d"}' % parts,)
+        event = decode_known(raw)
+        if event is None:
+            return ()
         self._running()
         match event:
             case Token():

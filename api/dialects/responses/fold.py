@@ -28,7 +28,7 @@ from api.dialects.responses.response_object import (
     response_head,
     usage_object,
 )
-from shared.log.event_bytes import LOST, TOKEN_PREFIX, TOKEN_SUFFIX
+from shared.log.event_bytes import LOST, plain_text
 from shared.log.events import (
     AnyEvent,
     Counts,
@@ -40,6 +40,7 @@ from shared.log.events import (
     ToolCall,
     Usage,
     decode,
+    decode_known,
 )
 from shared.log.fold import Dialect, Fold
 from shared.log.ids import EventId
@@ -88,15 +89,12 @@ class ResponsesFold(Fold):
         )
 
     def add(self, event_id: EventId, raw: bytes) -> bytes:
-        if raw.startswith(TOKEN_PREFIX) and raw.endswith(TOKEN_SUFFIX):
-            text = raw[len(TOKEN_PREFIX) : -len(TOKEN_SUFFIX)]
-            # A JSON string goes from one JSON to the other as it is, if it is surely one.
-            if b'"' not in text and b"\n" not in text:
-                return self._write(MESSAGE, text)
-        try:
-            event = decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return b""  # of a newer version: there is nothing of ours in it
+        text = plain_text(raw)
+        if text is not None:
+            return self._write(MESSAGE, text)
+        event = decode_known(raw)
+        if event is None:
+            return b""
         return self._add(event)
 
     def _add(self, event: AnyEvent) -> bytes:
