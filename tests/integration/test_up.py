@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from cli.up.redis_guard import ask
-from tests.support.redis_server import find_binary, free_port
+from tests.support.redis_server import find_binary, free_port, free_ports
 from tests.support.spawn import kill_group, spawn
-from tests.support.wait import until_sync
+from tests.support.wait import DeadlineMissed, until_sync
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = ROOT / "tests" / "support" / "stand_in.py"
-SOON_S = 15.0
+SOON_S = 30.0  # Python starts slowly on a busy machine
 
 
 class Up:
@@ -36,7 +36,7 @@ class Up:
         self.temporary = folder / "tmp"
         self.data = folder / "data"
         self.output = folder / "output"
-        self.port = free_port()
+        self.port = free_ports(2)  # two nodes take consecutive ones
         self.process: subprocess.Popen[bytes] | None = None
         self.seen: set[int] = set()
         for path in (self.notes, self.temporary, folder / "bin"):
@@ -67,7 +67,15 @@ class Up:
         return self
 
     def ready(self) -> Up:
-        until_sync(lambda: "Tailrace is ready" in self.text(), SOON_S, "readiness")
+        def said() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, f"up has ended:\n{self.text()}"
+            return "Tailrace is ready" in self.text()
+
+        try:
+            until_sync(said, SOON_S, "readiness")
+        except DeadlineMissed as exc:
+            raise AssertionError(f"{exc}\n{self.text()}") from None
         self.seen |= {self.pid, *self.pids("api"), *self.pids("worker"), *self.pids("jobs")}
         return self
 

@@ -7,6 +7,7 @@ Knows nothing about Tailrace.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shutil
@@ -51,6 +52,16 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def free_ports(count: int) -> int:
+    """Return the first of `count` consecutive loopback ports that were free a moment ago."""
+    while True:
+        first = free_port()
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
 
 
 class RedisServer:
