@@ -1,17 +1,12 @@
-"""How errors leave an API node: one table, one body, one boundary.
+"""How errors leave an API node: one table and the body of each error.
 
 Every code that a client may be shown stands in `CODES` with its HTTP status and its WebSocket close
-code, so the transports cannot drift apart. Bad input never becomes a 500: a handler raises
-`RequestError`, the store raises `Unavailable`, and whatever else escapes is a defect of ours,
-logged with its traceback. Once a response has begun there is no status left to send: the connection
-is broken off, because a body that ends cleanly would claim that the answer is whole.
-Each dialect has a shape of its own for the body, found by the path, so that also what no route
-answers has it. Knows nothing of generations. Source: docs/protocol.md, the status table.
+code, so the transports cannot drift apart. A dialect has a shape of its own for the body. Knows
+nothing of generations. Source: docs/protocol.md, the status table.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -19,8 +14,6 @@ import msgspec
 from starlette.types import Send
 
 from shared.errors import RequestError
-
-logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1  # after which a client may ask again when Redis is away or the node drains
 

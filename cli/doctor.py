@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 
 from api.edge.auth import Authenticator
 from api.transport.peer import Peers
-from cli.up.privacy import open_directories
+from cli.up.privacy import is_open_file, open_directories
 from cli.up.private_server import VERSION_MIN, find_server, parse_version, server_version
 from shared.config.credentials import KEY_CHARACTERS_MIN, named
 from shared.config.models import Model, load_models
@@ -208,7 +208,7 @@ def examine_doors(settings: Settings) -> list[Finding]:
         text = f"{len(owners)} with fewer than {KEY_CHARACTERS_MIN} characters, of {named(owners)}"
         advice = "give longer ones, for example from `openssl rand -hex 16`"
         findings.append(Finding("warn", "keys", f"{text}: {advice}"))
-    if is_open_to_others(settings.api_keys):
+    if is_open_file(settings.api_keys):
         text = "others on this machine can read the file that TAILRACE_API_KEYS names"
         findings.append(Finding("warn", "keys", f"{text}: chmod 600 {settings.api_keys}"))
     if "*" in authenticator.origins and not authenticator.is_configured:
@@ -216,14 +216,6 @@ def examine_doors(settings: Settings) -> list[Finding]:
         advice = "or list the origins in TAILRACE_CORS_ORIGINS instead of *"
         findings.append(Finding("warn", "origins", f"{text}, {advice}"))
     return findings
-
-
-def is_open_to_others(path: str) -> bool:
-    """Whether a file is there that group or others may read."""
-    try:
-        return bool(path) and os.path.isfile(path) and bool(os.stat(path).st_mode & 0o077)
-    except (OSError, ValueError):  # it names no file, but holds the keys themselves
-        return False
 
 
 def examine_private_server() -> Finding:

@@ -1,8 +1,16 @@
-"""The outermost ASGI layer: turns what a handler raises into an answer."""
+"""The outermost ASGI layer: turns what a handler raises into an answer.
+
+Bad input never becomes a 500: a handler raises `RequestError`, the store raises `Unavailable`, and
+whatever else escapes is a defect of ours, logged with its traceback. Once a response has begun
+there is no status left to send: the connection is broken off, because a body that ends cleanly
+would claim that the answer is whole. The shape of an error is found by the path, so that also a
+path without a route has it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,7 +18,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.errors import (
     CODES,
     Shape,
-    logger,
     native_shape,
     request_error,
     respond,
@@ -18,6 +25,8 @@ from api.errors import (
 )
 from api.transport.extensions import break_off
 from shared.errors import Draining, RequestError, Unavailable
+
+logger = logging.getLogger(__name__)
 
 
 class ErrorBoundary:

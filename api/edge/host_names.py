@@ -11,15 +11,14 @@ section 6.3 (localhost), docs/protocol.md, "Credentials".
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from functools import lru_cache
 
 from shared.errors import ConfigurationError
+from shared.text.addresses import Address, as_address
 
 HOST_BYTES_MAX = 261  # a name of 253 characters, a dot, a colon and a port
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Host = Address | str  # a name is in lower case, without its last dot
 
 _PORT = r"(?::[0-9]{0,5})?"
@@ -49,20 +48,6 @@ def _read_host(value: str) -> Host | None:
         return None
     text = name[1].lower()
     return as_address(text) or (text[:-1] if text.endswith(".") else text) or None
-
-
-def as_address(text: str) -> Address | None:
-    """Return the address that `text` spells; None: it spells none.
-
-    An IPv4 address within an IPv6 one is the IPv4 address: that is how a socket for both names it.
-    """
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
 
 
 def is_loopback(host: Host) -> bool:

@@ -16,8 +16,8 @@ import ipaddress
 from collections.abc import Iterable
 
 from shared.errors import ConfigurationError
+from shared.text.addresses import Address, as_address
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 VARIABLE = "TAILRACE_TRUSTED_PROXIES"
@@ -99,21 +99,13 @@ class Peers:
 
 
 def read_address(text: str) -> Address | None:
-    """Return the address in `text`, which may have a port, brackets or a zone; None: there is none.
-
-    An IPv4 address that is written as an IPv6 one (`::ffff:192.0.2.1`) is the IPv4 address.
-    """
+    """Return the address in `text`, which may have a port, brackets or a zone; None: none."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+    return as_address(text)
 
 
 def counted_as(address: Address) -> str:

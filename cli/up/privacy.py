@@ -38,6 +38,15 @@ def open_directories(settings: Settings) -> list[str]:
     return [line for path in dict.fromkeys(reached) if (line := judge(path))]
 
 
+def is_open_file(path: str) -> bool:
+    """Whether `path` names a file that others on this machine can read, write or run."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # a setting that may hold a path, and holds something else
+        return False
+    return stat.S_ISREG(mode) and bool(mode & OTHERS)
+
+
 def judge(directory: Path) -> str:
     """Say that a directory is open and how to close it; empty: it is closed, or not there."""
     try:

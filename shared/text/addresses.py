@@ -13,10 +13,27 @@ import re
 import socket
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
+Address = IPv4Address | IPv6Address
+
 NAT64 = IPv6Network("64:ff9b::/96")
 # What the C library takes for an IPv4 address: 127.1, 2130706433, 0x7f.1, 0177.0.0.1.
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}\.?", re.IGNORECASE)
 _LOCAL_NAMES = ("localhost", "local", "internal", "localdomain", "home.arpa")
+
+
+def as_address(text: str) -> Address | None:
+    """Return the address that `text` spells, without its zone; None: it spells none.
+
+    An IPv4 address within an IPv6 one (`::ffff:192.0.2.1`) is the IPv4 address: that is how a
+    socket for both names it.
+    """
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 def is_public(address: str) -> bool:
@@ -33,7 +50,7 @@ def is_public(address: str) -> bool:
     return _is_public(found)
 
 
-def _is_public(address: IPv4Address | IPv6Address) -> bool:
+def _is_public(address: Address) -> bool:
     return (
         address.is_global
         and not address.is_private

@@ -24,9 +24,9 @@ from tests.support.wait import until
 
 QUICK = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s = 0\n'
 REDIS_MAX = 40  # connections to Redis that are kept for as many requests at once
-# The last three: clusters of a module's own, and programs that run on this machine.
 # Against a deployment that refuses the key every attack fails, which would prove nothing.
 PREFLIGHT_S = 10.0
+# The last three: clusters of a module's own, and programs that run on this machine.
 INSIDE = {"node", "cluster", "own_cluster", "quoting", "talking", "tmp_path"}
 
 OwnCluster = Callable[..., contextlib.AbstractAsyncContextManager[Cluster]]
