@@ -13,28 +13,28 @@ from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.dialects.ai_sdk.fold import ai_sdk_shape
-from api.dialects.ai_sdk.routes import AiSdk, RawRoute
+from api.dialects.ai_sdk.routes import AiSdkRoutes, RawRoute
 from api.dialects.ai_sdk.socket import ai_sdk_socket
-from api.dialects.chat.routes import Chat
+from api.dialects.chat.routes import ChatRoutes
 from api.dialects.deep_chat.fold import deep_chat_shape
-from api.dialects.deep_chat.routes import DeepChat, deep_chat_socket
+from api.dialects.deep_chat.routes import DeepChatRoutes, deep_chat_socket
 from api.dialects.lobe.socket import lobe_socket
-from api.dialects.native.routes import Generations
+from api.dialects.native.routes import GenerationRoutes
 from api.dialects.native.socket import native_socket
 from api.dialects.openai_errors import openai_shape
-from api.dialects.responses.routes import Responses
+from api.dialects.responses.routes import ResponsesRoutes
 from api.edge.cors import Cors
 from api.edge.error_boundary import ErrorBoundary
 from api.edge.gate import Gate
 from api.edge.method_dispatch import Handler, Resource
 from api.errors import Shape, request_error
 from api.node import Node
-from api.pages.pages import Pages
+from api.pages.pages import PageRoutes
 from api.resources.batches import BatchRoutes
-from api.resources.files import Files
-from api.resources.health import Health
-from api.resources.listings import Listings
-from api.resources.schedules import Schedules
+from api.resources.files import FileRoutes
+from api.resources.health import HealthRoutes
+from api.resources.listings import ListingRoutes
+from api.resources.schedules import ScheduleRoutes
 from shared.errors import NotFound
 
 # How errors look at and below a path, where not natively. Not at /v1/models, which native clients
@@ -66,12 +66,12 @@ def create_app(node: Node) -> ASGIApp:
 
 
 def http_routes(node: Node) -> list[StarletteRoute]:
-    schedules = Schedules(node)
-    generations, listings = Generations(node, schedules.create), Listings(node)
-    responses, batches = Responses(node), BatchRoutes(node)
-    health, pages, chat = Health(node), Pages(), Chat(node)
-    deep_chat, ai_sdk = DeepChat(node), AiSdk(node)
-    files = Files(node)
+    schedules = ScheduleRoutes(node)
+    generations, listings = GenerationRoutes(node, schedules.create), ListingRoutes(node)
+    responses, batches = ResponsesRoutes(node), BatchRoutes(node)
+    health, pages, chat = HealthRoutes(node), PageRoutes(), ChatRoutes(node)
+    deep_chat, ai_sdk = DeepChatRoutes(node), AiSdkRoutes(node)
+    files = FileRoutes(node)
     return [
         route("/v1/generations", GET=listings.generations, POST=generations.create),
         route("/v1/generations/{id}", GET=generations.snapshot),

@@ -41,7 +41,7 @@ from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
 from shared.redis.client import ANSWER_S, check_server, connect
-from shared.redis.resp import Line
+from shared.redis.resp import AutoPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ async def run(settings: Settings, listener: socket.socket) -> int:
     redis = connect(settings)
     with contextlib.suppress(Unavailable):  # then its workers, which cannot do without it, refuse
         await check_server(redis)
-    line = Line(settings.redis_url, answer_s=ANSWER_S)
+    line = AutoPipeline(settings.redis_url, answer_s=ANSWER_S)
     store = Store(redis, settings, line)
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     async with (

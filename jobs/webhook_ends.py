@@ -14,9 +14,9 @@ from typing import Any
 
 from shared.errors import NotFound
 from shared.later.webhooks import (
-    Event,
-    Record,
     Webhook,
+    WebhookEvent,
+    WebhookRecord,
     end,
     generation_event,
     look_call,
@@ -34,7 +34,7 @@ MISSING_MAX = 2  # looks that found nothing of it, after which it is taken for l
 LOOKS_MAX = 500
 UNFINISHED = (b"queued", b"running")
 
-Finder = Callable[[str, Mapping[str, Any]], Awaitable[Event | None]]
+Finder = Callable[[str, Mapping[str, Any]], Awaitable[WebhookEvent | None]]
 
 
 class Ends:
@@ -112,7 +112,9 @@ class Ends:
         else:
             await end(self.redis, subject_id, record.webhook, event, owner=record.owner)
 
-    async def _miss(self, subject_id: str, record: Record, webhook: Webhook, now_ms: int) -> None:
+    async def _miss(
+        self, subject_id: str, record: WebhookRecord, webhook: Webhook, now_ms: int
+    ) -> None:
         if record.missing + 1 < MISSING_MAX:
             later = {subject_id: now_ms + round(LOOK_AGAIN_S * 1000)}
             with translated():
@@ -126,7 +128,9 @@ class Ends:
         else:
             await self._drop(subject_id, with_record=True)  # it was never accepted
 
-    async def _find_generation(self, generation_id: str, about: Mapping[str, Any]) -> Event | None:
+    async def _find_generation(
+        self, generation_id: str, about: Mapping[str, Any]
+    ) -> WebhookEvent | None:
         fields = await read_told(self.redis, generation_id)
         if not fields:
             raise NotFound

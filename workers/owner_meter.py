@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from shared.errors import BackendError, Unavailable
 from shared.log import owner_bytes
-from shared.log.owner_bytes import ENDED_AT, SCRIPT, Kept, request_bytes
+from shared.log.owner_bytes import ENDED_AT, SCRIPT, GenerationBytes, request_bytes
 from shared.log.records import Begun
 from shared.log.store import Store
 from shared.redis.scripts import Call
@@ -60,5 +60,5 @@ class OwnerMeter:
             return None
         return owner_bytes.ended(self._kept(log_bytes), self._store.retention_ms)
 
-    def _kept(self, log_bytes: int) -> Kept:
-        return Kept(self._meta.owner, self._meta.generation_id, log_bytes, self._request)
+    def _kept(self, log_bytes: int) -> GenerationBytes:
+        return GenerationBytes(self._meta.owner, self._meta.generation_id, log_bytes, self._request)

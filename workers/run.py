@@ -20,13 +20,13 @@ from shared.log.events import Counts, End, Reset, Token, Usage
 from shared.log.ids import START, EventId
 from shared.log.records import Absent, Begun, Ended, Entry, Held, Released, failed
 from shared.log.request import Request, decode_request
-from shared.queue.lanes import Delivery, Ticket, put_back
+from shared.queue.lanes import Delivery, LaneEntry, put_back
 from workers.backends import Finish, Item
 from workers.continuation import plan
 from workers.outbox import Outbox
 from workers.owner_meter import OwnerMeter
+from workers.parts import Takeover, WorkerParts
 from workers.timeline import Timeline
-from workers.tools import Takeover, Tools
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +45,9 @@ StopReason = Literal["drain", "outage", "told"]
 class Run:
     """One queue entry, from delivery to its end."""
 
-    tools: Tools
+    tools: WorkerParts
     delivery: Delivery
-    ticket: Ticket
+    ticket: LaneEntry
     begun: Begun | None = None
     held_ms: int | None = None  # begin said: look again after this
     is_giving_back: bool = False  # another entry of it is the next one's

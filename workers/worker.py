@@ -24,20 +24,20 @@ from shared.log.store import Store
 from shared.queue.lanes import (
     LATER_PER_SWEEP,
     Delivery,
+    LaneEntry,
     Presence,
     Queue,
-    Ticket,
     batch_slots_max,
     put_back,
 )
 from shared.redis import keys
 from shared.redis.client import ANSWER_S, Client, check_server
-from shared.redis.resp import Line
+from shared.redis.resp import AutoPipeline
 from workers.appender import Appender
 from workers.backends import Backend
+from workers.parts import Takeover, WorkerParts
 from workers.run import Run
 from workers.slots import lanes_to_wait_on, rounds
-from workers.tools import Takeover, Tools
 
 log = logging.getLogger(__name__)
 
@@ -65,16 +65,16 @@ class Worker:
     ) -> None:
         self.redis = redis
         self.settings = settings
-        self._line = Line(settings.redis_url, answer_s=ANSWER_S)
+        self._line = AutoPipeline(settings.redis_url, answer_s=ANSWER_S)
         self.store = Store(redis, settings, self._line)
-        self._waiting = Line(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0)
+        self._waiting = AutoPipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0)
         self.queue = Queue(redis, name, self._line, self._waiting)
         self.appender = Appender(self.store, time.monotonic)
         self.counters = dict.fromkeys(
             ("generations", "pieces", "attempts_failed", "takeovers", "leases_lost", "handed_over"),
             0.0,
         )
-        self.tools = Tools(
+        self.tools = WorkerParts(
             worker=name,
             settings=settings,
             store=self.store,
@@ -251,7 +251,7 @@ class Worker:
         slots, _, batch = self._load()
         return batch >= batch_slots_max(slots)
 
-    async def _put_back(self, delivery: Delivery, ticket: Ticket, lane: str) -> None:
+    async def _put_back(self, delivery: Delivery, ticket: LaneEntry, lane: str) -> None:
         await put_back(self.store, ticket.id, ticket.priority, ticket.model, lane=lane)
         await self.queue.acknowledge(delivery)
 

@@ -14,8 +14,8 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.requests import Request as HttpRequest
 
-from api.intake.asked import AskedT
 from api.intake.body import check_idempotency_key, new_generation, read_body, read_object
+from api.intake.dialect_request import DialectRequestT
 from api.node import Node, answering
 from shared.log.records import Meta
 
@@ -23,13 +23,13 @@ from shared.log.records import Meta
 async def start(
     node: Node,
     request: HttpRequest,
-    parse: Callable[[dict[str, Any]], AskedT],
+    parse: Callable[[dict[str, Any]], DialectRequestT],
     *,
     is_any_type: bool = False,
-    complete: Callable[[AskedT, str], Awaitable[AskedT]] | None = None,
+    complete: Callable[[DialectRequestT, str], Awaitable[DialectRequestT]] | None = None,
     read_form: Callable[[Headers, bytes], Awaitable[dict[str, Any]]] | None = None,
     needs_request: bool = False,
-) -> tuple[Meta, AskedT]:
+) -> tuple[Meta, DialectRequestT]:
     """Accept what a POST asks for, or find what the same Idempotency-Key has started.
 
     Args:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from api.edge import pace
 from api.edge.pace import Pace
-from api.edge.turn_line import Ticket, TurnLine
+from api.edge.turn_line import TurnLine, TurnTicket
 from api.errors import request_error
 from shared.errors import Draining, RequestError
 
@@ -133,14 +133,14 @@ class Turns:
             if not self._running:
                 self._is_over.set()
 
-    async def _enter(self, owner: str) -> Ticket:
+    async def _enter(self, owner: str) -> TurnTicket:
         decided: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def decide(has_turn: bool) -> None:
             if not decided.done():
                 decided.set_result(has_turn)
 
-        ticket = Ticket(owner, decide)
+        ticket = TurnTicket(owner, decide)
         try:
             self._line.enter(ticket)
             async with asyncio.timeout(WAIT_S):

@@ -15,7 +15,7 @@ OWNER_WAITING_MAX = 48  # sixteen turns of `WANTED_S` each are over three times 
 
 
 @dataclass(eq=False, slots=True)
-class Ticket:
+class TurnTicket:
     """One place in the line.
 
     Attributes:
@@ -40,9 +40,9 @@ class TurnLine:
         self.owner_max = owner_max
         self._running: Counter[str] = Counter()
         # The owner at the front had a turn longest ago.
-        self._waiting: dict[str, deque[Ticket]] = {}
+        self._waiting: dict[str, deque[TurnTicket]] = {}
 
-    def enter(self, ticket: Ticket) -> None:
+    def enter(self, ticket: TurnTicket) -> None:
         """Have a turn, or wait for one; who asks for too many is refused."""
         line = self._waiting.setdefault(ticket.owner, deque())
         line.append(ticket)
@@ -52,7 +52,7 @@ class TurnLine:
         elif sum(map(len, self._waiting.values())) > WAITING_MAX:
             self._refuse_last(max(self._waiting, key=lambda owner: len(self._waiting[owner])))
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: TurnTicket) -> None:
         """Give the turn back, or the place in the line."""
         if ticket.is_running:
             ticket.is_running = False

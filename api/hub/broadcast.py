@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from api.hub.contracts import Counters
 from api.hub.encoded import EncodedLog
-from api.hub.feed import Feed, State
+from api.hub.feed import Feed, FeedState
 from api.hub.pump import Broadcast, Write
 
 ROW_MAX = 128  # at about 5 µs a write
@@ -58,7 +58,7 @@ class Row:
 
     __slots__ = ("_audience", "_writes", "is_queued", "members", "sent_at", "seq")
 
-    def __init__(self, audience: Audience, seq: int, now: float) -> None:
+    def __init__(self, audience: BroadcastGroup, seq: int, now: float) -> None:
         self.seq = seq
         self.sent_at = now
         self.members: dict[Follower, None] = {}
@@ -101,7 +101,7 @@ class Row:
         return audience.has_more(self)
 
 
-class Audience:
+class BroadcastGroup:
     """All rows of one log in one dialect.
 
     Args:
@@ -189,7 +189,7 @@ class Audience:
         """Whether a row that was written to is behind still. After the end everybody steps out."""
         feed, seq = self._feed, row.seq
         is_behind = seq < feed.ids.count
-        if seq == self._log.over_at or (feed.state is State.ENDED and not is_behind):
+        if seq == self._log.over_at or (feed.state is FeedState.ENDED and not is_behind):
             self._disband(row)
             return False
         return is_behind

@@ -31,7 +31,7 @@ END_PREFIX = b'{"type":"end"'
 ENTRY_OVERHEAD_BYTES = 48  # what Python adds to each entry kept
 
 
-class State(enum.Enum):
+class FeedState(enum.Enum):
     JOINING = "joining"
     LIVE = "live"
     REPAIRING = "repairing"
@@ -126,7 +126,7 @@ class Feed:
 
     def __init__(self, *, buffer_bytes_max: int = 4_194_304) -> None:
         assert buffer_bytes_max > 0
-        self.state = State.JOINING
+        self.state = FeedState.JOINING
         self.epoch = 0
         self.ids = IdIndex()
         self.base = 0  # entries up to this one are known by id only
@@ -153,12 +153,12 @@ class Feed:
 
     @property
     def is_ended(self) -> bool:
-        return self.state is State.ENDED
+        return self.state is FeedState.ENDED
 
     @property
     def is_whole(self) -> bool:
         """Whether the copy was equal to the log when that was last read to its end."""
-        return self.state in (State.LIVE, State.ENDED)
+        return self.state in (FeedState.LIVE, FeedState.ENDED)
 
     @property
     def wants_page(self) -> bool:
@@ -220,7 +220,7 @@ class Feed:
                 self._keep(frame)
         # What does not fit although the log was read after it came is of a log that is gone.
         if is_current and not self.is_ended:
-            self.state = State.LIVE
+            self.state = FeedState.LIVE
 
     def _drop(self) -> None:
         self.former = self.ids
@@ -230,7 +230,7 @@ class Feed:
         self.raws = []
         self.bytes_kept = 0
         self.epoch += 1
-        self.state = State.REPAIRING
+        self.state = FeedState.REPAIRING
         self._stale_at = max(self._stale_at, self._requests)
 
     # Memory
@@ -269,7 +269,9 @@ class Feed:
         attempt. It is compared as bytes, nothing is parsed. False: `parse_frame` and `offer_live`
         decide; a beginning of it may have been appended.
         """
-        if self.state is not State.LIVE or not payload.startswith(self._head or self._next_head()):
+        if self.state is not FeedState.LIVE or not payload.startswith(
+            self._head or self._next_head()
+        ):
             return False
         raw = payload[len(self._head) :]
         if raw.find(b"\n") >= 0:
@@ -301,17 +303,17 @@ class Feed:
         self.raws.append(raw)
         self.bytes_kept += len(raw) + ENTRY_OVERHEAD_BYTES
         if raw.startswith(END_PREFIX):
-            self.state = State.ENDED
+            self.state = FeedState.ENDED
             self._buffer, self._buffer_bytes = [], 0
 
     def offer_live(self, frame: Frame) -> None:
         """Take a frame. It never blocks and never fails: what does not fit is read from the log."""
         is_empty = self.count == 0
         if self.is_ended or self._connect(frame):
-            if is_empty and frame.prev == START and self.state is State.JOINING:
+            if is_empty and frame.prev == START and self.state is FeedState.JOINING:
                 # Nothing stood before it: this is the whole log.
                 self._buffer, self._buffer_bytes = [], 0
-                self.state = State.LIVE
+                self.state = FeedState.LIVE
             return
         self._keep(frame)
         self.mark_stale()
@@ -326,8 +328,8 @@ class Feed:
         if self.is_ended:
             return
         self._stale_at = self._requests
-        if self.state is State.LIVE:
-            self.state = State.REPAIRING
+        if self.state is FeedState.LIVE:
+            self.state = FeedState.REPAIRING
             self.repairs += 1
 
     def _connect(self, frame: Frame) -> bool:

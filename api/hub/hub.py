@@ -17,9 +17,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from api.hub.contracts import Beating, Connection, Counters, Outcome, Reader, Slowable, Stay
-from api.hub.feed import State
+from api.hub.feed import FeedState
 from api.hub.live_connection import Listener, Live, LiveConnection, OpenConnection
-from api.hub.meta_lookup import Looks
+from api.hub.meta_lookup import MetaLookup
 from api.hub.probe import Probe
 from api.hub.pump import Pump, Sink
 from api.hub.relay import Relay
@@ -81,7 +81,7 @@ class Hub:
         listener: Listener = self
         self.live: Live = open_connection(settings.redis_url, listener)
         self._upkeep = Upkeep(self)
-        self._looks = Looks(lambda generation_id: self.store.meta(generation_id))
+        self._looks = MetaLookup(lambda generation_id: self.store.meta(generation_id))
         self._group = asyncio.TaskGroup()
         self._loops: list[asyncio.Task[None]] = []
         self._errands: set[asyncio.Task[None]] = set()
@@ -311,7 +311,7 @@ class Hub:
         relay = self._channels.get(channel)
         if relay is not None:
             relay.offer(payload)
-            if relay.feed.state is State.ENDED:
+            if relay.feed.state is FeedState.ENDED:
                 self.stop_listening(relay)
         elif channel == self._probe_channel:
             self.probe.heard(payload, self.now())

@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 
 import hiredis
 
-from shared.redis.resp import Target, encode
+from shared.redis.resp import RedisAddress, encode
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class LiveConnection:
     """
 
     def __init__(self, url: str, listener: Listener) -> None:
-        self._target = Target(url)
+        self._target = RedisAddress(url)
         self._listener = listener
         self._wanted: set[bytes] = set()
         self._protocol: _Protocol | None = None

@@ -21,7 +21,7 @@ class _Abandoned(Exception):
     """Who looked for all has gone: somebody else has to."""
 
 
-class Looks:
+class MetaLookup:
     """The looks of one node.
 
     Args:

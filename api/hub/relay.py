@@ -15,13 +15,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from api.hub.broadcast import Audience, Host
+from api.hub.broadcast import BroadcastGroup, Host
 from api.hub.contracts import Outcome, Reader
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import Entry, FrameInvalid, Notice, parse_frame
 from api.hub.recheck import Recheck
-from api.hub.token_runs import Runs
+from api.hub.token_runs import TokenRuns
 from shared.errors import Unavailable
 from shared.log.fold import Dialect
 from shared.log.ids import START
@@ -78,9 +78,9 @@ class Relay:
         self._spawn = spawn
         self._host = host
         self._clock = host.now
-        self.runs = Runs(self.feed)
+        self.runs = TokenRuns(self.feed)
         self._logs: dict[str, EncodedLog] = {}
-        self._audiences: dict[str, Audience] = {}
+        self._audiences: dict[str, BroadcastGroup] = {}
         self._is_reading = False
         self._is_refilling = False
         self._settled = asyncio.Event()
@@ -115,12 +115,12 @@ class Relay:
             log = self._logs[dialect.name] = EncodedLog(self.feed, dialect, self.meta)
         return log
 
-    def audience(self, dialect: Dialect, *, is_chunked: bool) -> Audience:
+    def audience(self, dialect: Dialect, *, is_chunked: bool) -> BroadcastGroup:
         """Return those who follow in `dialect`; a dialect is always chunked, or never."""
         audience = self._audiences.get(dialect.name)
         if audience is None:
             log = self.encoded(dialect)
-            audience = Audience(log, self.feed, self._host, is_chunked=is_chunked)
+            audience = BroadcastGroup(log, self.feed, self._host, is_chunked=is_chunked)
             self._audiences[dialect.name] = audience
         return audience
 

@@ -25,7 +25,7 @@ PLAIN = re.compile(rb'\{"type":"token","text":"((?:[^"\\]|\\.)*+)"\}', re.DOTALL
 ENTRIES_MAX = 1_000  # looked at in one call: about a millisecond
 
 
-class Runs:
+class TokenRuns:
     """The runs of one copy."""
 
     __slots__ = ("_base", "_breaks", "_ends", "_epoch", "_feed", "_text")

@@ -10,9 +10,9 @@ from typing import Literal
 
 from api.errors import request_error
 
-Form = Literal["json", "sse", "ndjson"]
+AnswerForm = Literal["json", "sse", "ndjson"]
 
-MEDIA_TYPES: dict[str, Form] = {
+MEDIA_TYPES: dict[str, AnswerForm] = {
     "application/json": "json",
     "text/event-stream": "sse",
     "application/x-ndjson": "ndjson",
@@ -20,7 +20,7 @@ MEDIA_TYPES: dict[str, Form] = {
 _QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.ASCII)
 
 
-def choose_form(accept: str | None, default: Form) -> Form:
+def choose_form(accept: str | None, default: AnswerForm) -> AnswerForm:
     """Return the form that the client likes best; `default` where it does not say.
 
     Of forms that it likes equally, one that it names wins over one that a wildcard covers, and the
@@ -49,7 +49,7 @@ def names_event_stream(accept: str) -> bool:
     return any(name == "text/event-stream" and quality > 0 for name, quality in ranges)
 
 
-def _rank(form: Form, ranges: list[tuple[str, float]]) -> tuple[float, int, int]:
+def _rank(form: AnswerForm, ranges: list[tuple[str, float]]) -> tuple[float, int, int]:
     """How well `form` is liked: quality, specificity of the range that says so, its place."""
     media_type = next(name for name, value in MEDIA_TYPES.items() if value == form)
     patterns = ("*/*", media_type.partition("/")[0] + "/*", media_type)

@@ -1,8 +1,8 @@
-"""An upload: multipart/form-data read as it comes, its one file handed on in pieces.
+"""Read one multipart/form-data upload from the request body as it arrives, in pieces.
 
-`Form` decides and does no I/O: bytes go in, the file's bytes come out, and whatever the bytes are,
-what is wrong with them is a 4xx. The parts may come in any order, so what the fields say is known
-when the body has ended. Nothing is kept but the short fields. Knows nothing of where files go.
+`MultipartForm` does no I/O: it takes the body's bytes and gives the file's bytes. Every malformed
+body is a 4xx. The parts may come in any order, so the fields are complete only when the body has
+ended. Only the short fields are kept in memory. This module does not know where files are stored.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
-class Form:
+class MultipartForm:
     """The body of one upload.
 
     Args:
@@ -187,7 +187,7 @@ def announced_bytes(headers: Headers) -> int:
     return int(announced[:20]) if announced.isascii() and announced.isdigit() else 0
 
 
-def open_form(headers: Headers, *, bytes_max: int) -> Form:
+def open_form(headers: Headers, *, bytes_max: int) -> MultipartForm:
     """Begin to read an upload.
 
     Raises:
@@ -201,10 +201,10 @@ def open_form(headers: Headers, *, bytes_max: int) -> Form:
         raise malformed("its content type names no boundary")
     if announced_bytes(headers) > bytes_max + FORM_BYTES_MAX:
         raise TooLarge(f"the file is larger than {bytes_max} bytes")
-    return Form(boundary)
+    return MultipartForm(boundary)
 
 
-async def file_pieces(form: Form, receive: Receive, turn: Turn) -> AsyncIterator[bytes]:
+async def file_pieces(form: MultipartForm, receive: Receive, turn: Turn) -> AsyncIterator[bytes]:
     """Yield the file's bytes as they come; when it ends without an error, the form is whole.
 
     Who takes them has to stop at a size. All of the body counts for how fast it comes, its fields

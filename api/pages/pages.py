@@ -29,7 +29,7 @@ HEADERS = {
 }
 
 
-class Pages:
+class PageRoutes:
     """The handlers of what is static."""
 
     def __init__(self) -> None:

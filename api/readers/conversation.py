@@ -23,7 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 from api.errors import CODES, request_error, unavailable
 from api.intake.strict_json import decode_json
 from api.node import Node
-from api.readers.conversation_handover import Unattended
+from api.readers.conversation_handover import ConversationHandover
 from api.readers.disconnect import Departure
 from api.readers.lookup import find, read_query
 from api.readers.websocket_reader import Subscription
@@ -99,7 +99,7 @@ class SocketEndpoint:
         if hand_over is None or conversation.has_errands:
             await conversation.hold(receive)
         else:
-            Unattended(conversation, self.path, hand_over)
+            ConversationHandover(conversation, self.path, hand_over)
 
     async def _accept(self, scope: Scope, send: Send) -> None:
         chosen = self.subprotocol if self.subprotocol in scope.get("subprotocols", ()) else None

@@ -25,7 +25,7 @@ from api.readers.websocket_sender import Socket
 logger = logging.getLogger(__name__)
 
 
-class Line(Protocol):
+class HandedSocket(Protocol):
     """An accepted socket that was handed over.
 
     Attributes:
@@ -45,7 +45,7 @@ class Line(Protocol):
     def abort(self) -> None: ...
 
 
-class Conversation(Protocol):
+class HandedConversation(Protocol):
     """The conversation that is handed over (api/readers/conversation.py)."""
 
     hub: Hub
@@ -64,10 +64,10 @@ class Conversation(Protocol):
     async def close(self, code: int, receive: Receive) -> None: ...
 
 
-HandOver = Callable[[Callable[[], None]], Line]
+HandOver = Callable[[Callable[[], None]], HandedSocket]
 
 
-class Unattended:
+class ConversationHandover:
     """One conversation that goes on by itself.
 
     Args:
@@ -77,7 +77,7 @@ class Unattended:
 
     __slots__ = ("_conversation", "_hears", "_line", "_path", "_reading")
 
-    def __init__(self, conversation: Conversation, path: str, hand_over: HandOver) -> None:
+    def __init__(self, conversation: HandedConversation, path: str, hand_over: HandOver) -> None:
         self._conversation = conversation
         self._path = path
         self._hears = True

@@ -20,9 +20,9 @@ from api.intake.body import check_idempotency_key, read_body, read_object, wrong
 from api.intake.paging import read_limit, read_number
 from api.intake.schedule_members import is_scheduled, without_timing
 from api.node import Node, answering, json_response
-from api.resources.schedules import Schedules
+from api.resources.schedules import ScheduleRoutes
 from shared.batches.input import fetch
-from shared.batches.lease import Flying
+from shared.batches.lease import InFlightLine
 from shared.batches.record import OUTPUT_BYTES_MAX, Batch, Batches, NewBatch
 from shared.errors import Expired
 from shared.files.store import FileRecord
@@ -40,7 +40,7 @@ class BatchRoutes:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.batches = Batches(node.redis, node.settings)
-        self.schedules = Schedules(node)
+        self.schedules = ScheduleRoutes(node)
 
     async def create(self, request: Request) -> ASGIApp:
         """POST /v1/batches."""
@@ -183,7 +183,7 @@ class BatchRoutes:
         start = 0
         while letters := await self.batches.dead_letters(batch.id, start, LETTERS_READ):
             start += len(letters)
-            wanted = [Flying(one.line, one.offset, one.length) for one in letters]
+            wanted = [InFlightLine(one.line, one.offset, one.length) for one in letters]
             async for _, raw in fetch(self.node.files, record, wanted):
                 yield raw + b"\n"
 

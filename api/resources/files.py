@@ -20,7 +20,7 @@ from api.intake.body import wrong
 from api.intake.upload import (
     FORM_BYTES_MAX,
     PURPOSES,
-    Form,
+    MultipartForm,
     announced_bytes,
     file_pieces,
     open_form,
@@ -40,7 +40,7 @@ LISTED = (*PURPOSES, "batch_output")
 _LIMIT = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 
-class Files:
+class FileRoutes:
     """The handlers of /v1/files."""
 
     def __init__(self, node: Node) -> None:
@@ -67,7 +67,9 @@ class Files:
             record = await self._store(form, owner, pieces)
         return json_response(file_object(record))
 
-    async def _store(self, form: Form, owner: str, pieces: AsyncIterator[bytes]) -> FileRecord:
+    async def _store(
+        self, form: MultipartForm, owner: str, pieces: AsyncIterator[bytes]
+    ) -> FileRecord:
         bytes_max = self.node.settings.file_bytes_max
         with refusing():
             file_id, size = await self.files.store(pieces, bytes_max=bytes_max)

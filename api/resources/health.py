@@ -25,7 +25,7 @@ CHECK_S = 2.0
 LEASES_MAX = 3  # a worker that has not renewed for so many leases is not counted on
 
 
-class Health:
+class HealthRoutes:
     """The handlers of the probes."""
 
     def __init__(self, node: Node) -> None:

@@ -27,7 +27,7 @@ PAGE_GENERATIONS = 100
 _BEFORE = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
-class Listings:
+class ListingRoutes:
     """The handlers that list things."""
 
     def __init__(self, node: Node) -> None:

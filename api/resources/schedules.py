@@ -32,7 +32,7 @@ PAGE_SCHEDULES = 100
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
-class Schedules:
+class ScheduleRoutes:
     """The handlers of /v1/schedules, and what others make schedules with."""
 
     def __init__(self, node: Node) -> None:

@@ -30,7 +30,7 @@ from jobs.batch.result import (
 )
 from jobs.batch.tools import Tools
 from shared.batches.input import fetch
-from shared.batches.lease import BatchLease, Flying
+from shared.batches.lease import BatchLease, InFlightLine
 from shared.batches.record import Batch, parts_prefix
 from shared.files.store import FileRecord
 from shared.log.ids import EventId
@@ -151,7 +151,7 @@ class Course:
         while lines := await self._reader.take(PASS_LINES, TAKE_BYTES):
             for line in lines:
                 assert line.raw is not None
-                at = Flying(line.number, line.offset, line.length)
+                at = InFlightLine(line.number, line.offset, line.length)
                 custom_id = decode_line(line.raw).custom_id
                 source = Source(self.batch.id, self.batch.endpoint, line.number, custom_id)
                 result = never_done(source, EXPIRED)
@@ -211,7 +211,7 @@ class Course:
         lines = await self._reader.take(room, TAKE_BYTES) if room else []
         if not lines:
             return 0
-        flying = [Flying(line.number, line.offset, line.length) for line in lines]
+        flying = [InFlightLine(line.number, line.offset, line.length) for line in lines]
         last = lines[-1]
         is_mine = await self.lease.take(
             flying, before=self._cursor, line=last.number, offset=last.after
@@ -224,7 +224,7 @@ class Course:
             self._admit(at, line.raw, is_repeat=False)
         return len(lines)
 
-    def _admit(self, at: Flying, raw: bytes, *, is_repeat: bool) -> None:
+    def _admit(self, at: InFlightLine, raw: bytes, *, is_repeat: bool) -> None:
         query = read_query(raw, self.terms, self._wait_s)
         named = line_generation_id(self.batch.id, at.line, at.tries)
         one = Aloft(at, query.custom_id, named, query.new, is_repeat=is_repeat)

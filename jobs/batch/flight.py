@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shared.batches.lease import Flying
+from shared.batches.lease import InFlightLine
 from shared.log.records import ENDED
 from shared.queue.accept import NewGeneration
 from shared.queue.lanes import Presence, batch_slots_max
@@ -32,7 +32,7 @@ class Aloft:
         absent_since_s: 0, or since when there is no such generation.
     """
 
-    at: Flying
+    at: InFlightLine
     custom_id: str
     generation_id: str
     new: NewGeneration | None = None

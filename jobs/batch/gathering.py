@@ -7,7 +7,7 @@ Redis. So each line stands in the output once, whoever dies between.
 from __future__ import annotations
 
 from jobs.batch.result import Result
-from shared.batches.lease import Commit, Flying, flight_words, letter
+from shared.batches.lease import Commit, InFlightLine, flight_words, letter
 from shared.batches.record import DeadLetter
 from shared.log.events import Data, Progress, encode
 
@@ -55,7 +55,7 @@ class Gathering:
         return len(self.lines) >= RESULTS_MAX or is_large or now_s - self._since_s >= AGE_S_MAX
 
     def add(
-        self, at: Flying, custom_id: str, generation_id: str, result: Result, now_s: float
+        self, at: InFlightLine, custom_id: str, generation_id: str, result: Result, now_s: float
     ) -> None:
         """Take the result of a line, good or not."""
         self._leave(at, now_s)
@@ -73,11 +73,11 @@ class Gathering:
         named = {"generation": generation_id} if generation_id else {}
         self._say(encode(Data("line", value | named)))
 
-    def drop(self, at: Flying, now_s: float) -> None:
+    def drop(self, at: InFlightLine, now_s: float) -> None:
         """Take a line out of the flight without a result: the batch is cancelled."""
         self._leave(at, now_s)
 
-    def ask_again(self, at: Flying, now_s: float) -> None:
+    def ask_again(self, at: InFlightLine, now_s: float) -> None:
         """Write down that a line is asked once more."""
         self._touch(now_s)
         self._again[str(at.line)] = flight_words(at)
@@ -112,7 +112,7 @@ class Gathering:
         self._clear()
         return commit
 
-    def _leave(self, at: Flying, now_s: float) -> None:
+    def _leave(self, at: InFlightLine, now_s: float) -> None:
         self._touch(now_s)
         self.lines.append(at.line)
         self._again.pop(str(at.line), None)  # asked again, and done, since the last commit

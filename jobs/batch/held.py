@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from jobs.owners import HOLD_S
-from shared.batches.record import Standing
+from shared.batches.record import BatchProgress
 
 
 class HeldBatches:
@@ -36,7 +36,7 @@ class HeldBatches:
         return list(self._until_s)
 
 
-def needs_nobody(standing: Standing | None, now_ms: int) -> bool:
+def needs_nobody(standing: BatchProgress | None, now_ms: int) -> bool:
     """Whether a held batch is still to be left alone; None: it is gone, as a look will find."""
     return (
         standing is not None

@@ -8,8 +8,8 @@ from typing import Any
 
 from api.dialects.chat.request import parse_chat
 from api.dialects.responses.request import parse_response
-from api.intake.asked import Asked
 from api.intake.body import new_generation, parse_new_generation, read_object, wrong
+from api.intake.dialect_request import DialectRequest
 from jobs.batch.check import decode_line
 from shared.config.models import Model
 from shared.config.settings import Settings
@@ -67,7 +67,7 @@ def _read_body(body: dict[str, Any], terms: Terms) -> NewGeneration:
     )
 
 
-def _asked(body: dict[str, Any], endpoint: str) -> Asked:
+def _asked(body: dict[str, Any], endpoint: str) -> DialectRequest:
     """`stream` is read and means nothing here: every answer is whole."""
     if endpoint == "/v1/chat/completions":
         return parse_chat(body, grace_s=0.0)

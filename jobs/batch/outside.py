@@ -13,7 +13,7 @@ from shared.config.settings import Settings
 from shared.errors import NotFound
 from shared.files.store import FileStore
 from shared.later.schedules import Schedule
-from shared.later.webhooks import Event
+from shared.later.webhooks import WebhookEvent
 from shared.log.ids import BATCH_PREFIX
 
 
@@ -36,12 +36,12 @@ def scheduled_batches(batches: Batches, files: FileStore, settings: Settings) ->
 def batch_end(batches: Batches) -> Finder:
     """Return what says how a batch has ended."""
 
-    async def find(batch_id: str, about: Mapping[str, Any]) -> Event | None:
+    async def find(batch_id: str, about: Mapping[str, Any]) -> WebhookEvent | None:
         batch = await batches.load(batch_id)
         if batch is None:
             raise NotFound("batch")
         if not batch.is_final:
             return None
-        return Event(f"batch.{batch.status}", batch_object(batch))
+        return WebhookEvent(f"batch.{batch.status}", batch_object(batch))
 
     return find

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
-from shared.batches.lease import Flying
+from shared.batches.lease import InFlightLine
 from shared.errors import NotFound
 from shared.files.store import FileRecord, FileStore
 
@@ -18,8 +18,8 @@ GAP_BYTES = 1_048_576  # to the next line that is wanted: beyond it is read anew
 
 
 async def fetch(
-    files: FileStore, record: FileRecord, wanted: Sequence[Flying]
-) -> AsyncIterator[tuple[Flying, bytes]]:
+    files: FileStore, record: FileRecord, wanted: Sequence[InFlightLine]
+) -> AsyncIterator[tuple[InFlightLine, bytes]]:
     """Yield lines of which it is known where they stand, in the order of the input.
 
     Raises:

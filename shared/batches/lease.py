@@ -27,7 +27,7 @@ from shared.redis.client import Client, translated
 ENDLESS = 10**9  # slices are attempts here: that one ended is no failure
 
 
-class Flying(NamedTuple):
+class InFlightLine(NamedTuple):
     """A line in flight: where it stands in the input, and how often it has been asked before."""
 
     line: int
@@ -133,12 +133,12 @@ class BatchLease:
             raise LeaseLost("the batch is gone")
         return parse_batch(self.batch_id, fields)
 
-    async def flight(self) -> list[Flying]:
+    async def flight(self) -> list[InFlightLine]:
         """Return what is in flight, in the order of the input."""
         with translated():
             found = await self.store.redis.hgetall(self._keys[5])  # type: ignore[misc]
         return sorted(
-            Flying(int(line), *(int(word) for word in words.split()))
+            InFlightLine(int(line), *(int(word) for word in words.split()))
             for line, words in found.items()
         )
 
@@ -148,7 +148,9 @@ class BatchLease:
             found = await self.store.redis.lrange(self._keys[6], 0, -1)  # type: ignore[misc]
         return [part.decode() for part in found]
 
-    async def take(self, lines: Sequence[Flying], *, before: int, line: int, offset: int) -> bool:
+    async def take(
+        self, lines: Sequence[InFlightLine], *, before: int, line: int, offset: int
+    ) -> bool:
         """Take the next lines; False: the batch is not in progress any more.
 
         Args:
@@ -197,7 +199,7 @@ class BatchLease:
         raise LeaseLost(f"the batch is {reply[0].decode()}")
 
 
-def flight_words(one: Flying) -> str:
+def flight_words(one: InFlightLine) -> str:
     return f"{one.offset} {one.length} {one.tries}"
 
 

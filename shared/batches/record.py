@@ -96,7 +96,7 @@ class Batch:
         return self.status in FINAL
 
 
-class Standing(NamedTuple):
+class BatchProgress(NamedTuple):
     """What says whether somebody must look at a batch: its status, and when its window is over."""
 
     status: str
@@ -232,7 +232,7 @@ class Batches:
             found = await self.redis.zrange(keys.BATCHES_ACTIVE, 0, count - 1, withscores=True)
         return [(batch_id.decode(), int(since_ms)) for batch_id, since_ms in found]
 
-    async def standings(self, ids: Sequence[str]) -> list[Standing | None]:
+    async def standings(self, ids: Sequence[str]) -> list[BatchProgress | None]:
         """Return status and end of the window of many batches, in one round trip; None: gone."""
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
@@ -240,7 +240,7 @@ class Batches:
                 pipeline.hmget(keys.batch(batch_id), ["status", "expires"])
             replies = await pipeline.execute() if ids else []
         return [
-            None if status is None else Standing(status.decode(), int(expires or b"0"))
+            None if status is None else BatchProgress(status.decode(), int(expires or b"0"))
             for status, expires in replies
         ]
 

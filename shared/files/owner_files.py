@@ -24,7 +24,7 @@ EXPIRED_MAX = 1_000  # taken off in one look; the next looks take the others
 LATE_MS = 60_000  # a file that was recorded while the others were counted has an age below this
 
 
-class Kept(NamedTuple):
+class OwnerFileTotals(NamedTuple):
     """What one owner keeps."""
 
     bytes: int
@@ -48,14 +48,14 @@ class OwnerFiles:
         self.files_max = settings.owner_files_max
         self._scripts = Scripts(redis)
 
-    async def kept(self, owner: str) -> Kept:
+    async def kept(self, owner: str) -> OwnerFileTotals:
         """Return what an owner keeps now."""
         digest = keys.digest_of(owner)
         found = await self._scripts.run("files_sum", _names(digest), [EXPIRED_MAX])
         if not found:
             await self._count(digest)
             found = await self._scripts.run("files_sum", _names(digest), [EXPIRED_MAX])
-        return Kept(*map(int, found)) if found else Kept(0, 0)
+        return OwnerFileTotals(*map(int, found)) if found else OwnerFileTotals(0, 0)
 
     async def add(self, owner: str, file: Counted, *, is_bounded: bool) -> None:
         """Count a file that is about to be recorded; one that is counted already changes nothing.
@@ -80,7 +80,7 @@ class OwnerFiles:
         """Count a file no more, by its id and the digest of its owner."""
         await self._scripts.run("files_remove", _names(digest), [file_id])
 
-    def full(self, kept: Kept) -> OwnerFilesFull:
+    def full(self, kept: OwnerFileTotals) -> OwnerFilesFull:
         return OwnerFilesFull(
             f"with this file the owner would keep more than {self.bytes_max} bytes "
             f"(TAILRACE_OWNER_FILE_BYTES_MAX) or {self.files_max} files "

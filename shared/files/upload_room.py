@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterable
 
 from shared.errors import StorageFull
 from shared.files.objects import ObjectStore
-from shared.files.owner_files import Kept, OwnerFiles
+from shared.files.owner_files import OwnerFiles, OwnerFileTotals
 
 LOOK_BYTES = 8_388_608  # between two looks at the disk
 
@@ -25,7 +25,7 @@ class UploadRoom:
     """
 
     def __init__(
-        self, objects: ObjectStore, owners: OwnerFiles, kept: Kept, *, free_min: int
+        self, objects: ObjectStore, owners: OwnerFiles, kept: OwnerFileTotals, *, free_min: int
     ) -> None:
         self._objects = objects
         self._owners = owners

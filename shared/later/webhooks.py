@@ -13,7 +13,7 @@ For another kind of work than generations:
 
     await register(redis, id, "batch", webhook, about, owner=owner)     before it is accepted
     a `Finder` for jobs/webhooks.py                                     says how it has ended
-    await end(redis, id, webhook, Event("batch.completed", data), owner=owner)  to be told at once
+    await end(redis, id, webhook, WebhookEvent(type, data), owner=owner)     to be told at once
 
 At least once; a receiver tells repeats by the header `webhook-id`, which is one per event.
 Source: standardwebhooks.com, "Specification".
@@ -62,14 +62,14 @@ class Webhook(msgspec.Struct, frozen=True):
         return "Webhook(…)"  # neither belongs in a log
 
 
-class Event(NamedTuple):
+class WebhookEvent(NamedTuple):
     """What a receiver is told: `generation.completed`, and its data."""
 
     type: str
     data: Mapping[str, Any]
 
 
-class Record(NamedTuple):
+class WebhookRecord(NamedTuple):
     """What is known of one webhook that is waited with, or being delivered."""
 
     kind: str
@@ -130,7 +130,7 @@ def look_call(
 
 
 async def end(
-    redis: Client, subject_id: str, webhook: Webhook, event: Event, *, owner: str = ""
+    redis: Client, subject_id: str, webhook: Webhook, event: WebhookEvent, *, owner: str = ""
 ) -> bool:
     """Note that it has ended: its delivery is due now. False: that was known.
 
@@ -173,13 +173,13 @@ async def read_told(redis: Client, generation_id: str) -> dict[bytes, bytes]:
     return {name: value for name, value in pairs if value is not None}
 
 
-def generation_event(generation_id: str, fields: Mapping[bytes, bytes]) -> Event | None:
+def generation_event(generation_id: str, fields: Mapping[bytes, bytes]) -> WebhookEvent | None:
     """Return what a generation's meta says of its end; None: there is none in it."""
     raw = fields.get(b"end")
     if not raw:
         return None
     said = msgspec.json.decode(raw)
-    return Event(
+    return WebhookEvent(
         f"generation.{said['status']}",
         {
             "id": generation_id,
@@ -199,21 +199,21 @@ def generation_event(generation_id: str, fields: Mapping[bytes, bytes]) -> Event
     )
 
 
-def lost_event(subject_id: str, kind: str, about: Mapping[str, Any]) -> Event:
+def lost_event(subject_id: str, kind: str, about: Mapping[str, Any]) -> WebhookEvent:
     """Return what can be said of something that Redis has lost."""
     error = {"code": "lost", "message": "the log was lost: ask again", "retryable": True}
     data = {"id": subject_id, "object": kind, **about, "status": "failed"}
-    return Event(f"{kind}.failed", {**data, "error": error})
+    return WebhookEvent(f"{kind}.failed", {**data, "error": error})
 
 
-async def read_record(redis: Client, subject_id: str) -> Record | None:
+async def read_record(redis: Client, subject_id: str) -> WebhookRecord | None:
     """Return what is known of a webhook; None: nothing."""
     with translated():
         fields: dict[bytes, bytes] = await redis.hgetall(keys.hook(subject_id))  # type: ignore[misc]
     if not fields:
         return None
     url, secret = fields.get(b"url"), fields.get(b"secret")
-    return Record(
+    return WebhookRecord(
         kind=fields.get(b"kind", b"generation").decode(),
         state=fields.get(b"state", b"waiting").decode(),
         about=msgspec.json.decode(fields.get(b"about") or b"{}"),
@@ -225,7 +225,7 @@ async def read_record(redis: Client, subject_id: str) -> Record | None:
     )
 
 
-def encode_event(event: Event) -> bytes:
+def encode_event(event: WebhookEvent) -> bytes:
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return msgspec.json.encode({"type": event.type, "timestamp": now, "data": event.data})
 

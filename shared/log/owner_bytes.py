@@ -35,7 +35,7 @@ CHARGE = "owner_charge"  # the same, refused where memory is full, as a create i
 _SAME, _DELETED = "", "-"
 
 
-class Kept(NamedTuple):
+class GenerationBytes(NamedTuple):
     """What one generation keeps."""
 
     owner: str
@@ -51,7 +51,7 @@ def request_bytes(*parts: bytes | str) -> int:
     )
 
 
-def unfinished(kept: Kept, settings: Settings) -> Call:
+def unfinished(kept: GenerationBytes, settings: Settings) -> Call:
     """Return the call that notes a generation that has no end yet.
 
     Should its end never be noted, the entry goes when even the longest one would be gone.
@@ -61,19 +61,19 @@ def unfinished(kept: Kept, settings: Settings) -> Call:
     return _call(kept, str(kept.log), round(longest_s * 1000), round(s.retention_s * 1000))
 
 
-def ended(kept: Kept, retention_ms: int) -> Call:
+def ended(kept: GenerationBytes, retention_ms: int) -> Call:
     """Return the call that notes one that ends now: its log goes first, its request later."""
     return _call(kept, str(kept.log), retention_ms, retention_ms)
 
 
 def over(owner: str, generation_id: str, retention_ms: int) -> Call:
     """Return the same for who does not know how much it keeps."""
-    return _call(Kept(owner, generation_id, 0, 0), _SAME, retention_ms, retention_ms)
+    return _call(GenerationBytes(owner, generation_id, 0, 0), _SAME, retention_ms, retention_ms)
 
 
 def deleted(owner: str, generation_id: str, retention_ms: int) -> Call:
     """Return the call that gives all of it back; what is said of it later counts no more."""
-    return _call(Kept(owner, generation_id, 0, 0), _DELETED, 2 * retention_ms, 0)
+    return _call(GenerationBytes(owner, generation_id, 0, 0), _DELETED, 2 * retention_ms, 0)
 
 
 def total(owner: str) -> Call:
@@ -81,7 +81,7 @@ def total(owner: str) -> Call:
     return _keys(owner), [0]
 
 
-def _call(kept: Kept, log: str, until_ms: int, outlives_ms: int) -> Call:
+def _call(kept: GenerationBytes, log: str, until_ms: int, outlives_ms: int) -> Call:
     entry = [kept.generation_id, log, kept.request, until_ms, outlives_ms]
     return _keys(kept.owner), [until_ms + outlives_ms, *entry]
 

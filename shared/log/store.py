@@ -36,14 +36,14 @@ from shared.log.records import (
 )
 from shared.redis import keys
 from shared.redis.client import Client, clock_ms, translated
-from shared.redis.resp import Line
+from shared.redis.resp import AutoPipeline
 from shared.redis.scripts import Call, Scripts
 
 
 class Store(MetaReader):
     """The logs on one Redis. Every method may raise `Unavailable`: repeating it is safe."""
 
-    def __init__(self, redis: Client, settings: Settings, line: Line | None = None) -> None:
+    def __init__(self, redis: Client, settings: Settings, line: AutoPipeline | None = None) -> None:
         """Args: line: what appends take, where there are many of them."""
         super().__init__(redis)
         self.settings = settings

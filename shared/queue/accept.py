@@ -27,7 +27,7 @@ from shared.errors import RequestError, Unavailable
 from shared.later.webhooks import Webhook, encode_webhook, register
 from shared.log import owner_bytes
 from shared.log.ids import new_generation_id
-from shared.log.owner_bytes import Kept, OwnerRoom, request_bytes
+from shared.log.owner_bytes import GenerationBytes, OwnerRoom, request_bytes
 from shared.log.records import Meta
 from shared.log.store import Store
 from shared.queue.idempotency import reserve
@@ -229,7 +229,7 @@ class Acceptor:
             yield
 
     def _charge(self, generation_id: str, new: NewGeneration) -> Call:
-        kept = Kept(new.owner, generation_id, 0, _size(new))
+        kept = GenerationBytes(new.owner, generation_id, 0, _size(new))
         return owner_bytes.unfinished(kept, self.settings)
 
     def _now_s(self) -> float:

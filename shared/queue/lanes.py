@@ -21,7 +21,7 @@ from shared.log.owner_bytes import SCRIPT, over
 from shared.log.store import Store
 from shared.redis import keys
 from shared.redis.client import Client, Command, run_commands, translated
-from shared.redis.resp import Line
+from shared.redis.resp import AutoPipeline
 from shared.redis.scripts import Call, Scripts
 
 REQUEUE_S = 10.0  # a generation is put back on a lane at most once in this time
@@ -29,7 +29,7 @@ VERSION = 1
 LATER_PER_SWEEP = 200
 
 
-class Ticket(msgspec.Struct, frozen=True):
+class LaneEntry(msgspec.Struct, frozen=True):
     """One queue entry's content; `v` lets old and new workers share a queue."""
 
     v: int
@@ -60,11 +60,11 @@ class Delivery:
 
     lane: str
     entry_id: bytes
-    ticket: Ticket | None
+    ticket: LaneEntry | None
     is_claimed: bool = False
 
 
-_tickets = msgspec.json.Decoder(Ticket)
+_tickets = msgspec.json.Decoder(LaneEntry)
 _presences = msgspec.json.Decoder(Presence)
 
 
@@ -74,10 +74,10 @@ def batch_slots_max(slots: int) -> int:
 
 
 def encode_entry(generation_id: str, priority: str, model: str) -> bytes:
-    return msgspec.json.encode(Ticket(VERSION, generation_id, priority, model))
+    return msgspec.json.encode(LaneEntry(VERSION, generation_id, priority, model))
 
 
-def decode_entry(raw: bytes) -> Ticket | None:
+def decode_entry(raw: bytes) -> LaneEntry | None:
     """Read an entry; None for one of another version or shape."""
     try:
         ticket = _tickets.decode(raw)
@@ -90,7 +90,11 @@ class Queue:
     """The lanes as one worker sees them. Every method may raise `Unavailable`."""
 
     def __init__(
-        self, redis: Client, worker: str, line: Line | None = None, waiting: Line | None = None
+        self,
+        redis: Client,
+        worker: str,
+        line: AutoPipeline | None = None,
+        waiting: AutoPipeline | None = None,
     ) -> None:
         """A queue.
 
@@ -123,7 +127,7 @@ class Queue:
         return await self._read(self.waiting, lanes, 1, ("BLOCK", wait_ms))
 
     async def _read(
-        self, line: Line | None, lanes: Sequence[str], count: int, wait: Command
+        self, line: AutoPipeline | None, lanes: Sequence[str], count: int, wait: Command
     ) -> list[Delivery]:
         names = {keys.lane(lane): lane for lane in lanes}
         command = (
@@ -211,7 +215,7 @@ class Queue:
 
     # Beside the lanes
 
-    async def note_begun(self, ticket: Ticket, now_ms: int) -> None:
+    async def note_begun(self, ticket: LaneEntry, now_ms: int) -> None:
         """It waits no more: a worker has it."""
         await self._run(
             [
@@ -226,7 +230,7 @@ class Queue:
             with translated():
                 await self.redis.zadd(keys.RUNNING, dict.fromkeys(ids, now_ms))
 
-    async def try_later(self, ticket: Ticket, at_ms: int) -> None:
+    async def try_later(self, ticket: LaneEntry, at_ms: int) -> None:
         """Put it back on `resume` at `at_ms`, Redis's clock; it waits meanwhile."""
         entry = msgspec.json.encode(ticket)
         with translated():

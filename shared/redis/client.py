@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
-from shared.redis.resp import Line
+from shared.redis.resp import AutoPipeline
 
 Client = Redis
 Command = Sequence[bytes | str | int]
@@ -147,7 +147,9 @@ async def clock_ms(redis: Client) -> int:
     return int(seconds * 1000 + micros // 1000)
 
 
-async def run_commands(redis: Client, line: Line | None, commands: Sequence[Command]) -> list[Any]:
+async def run_commands(
+    redis: Client, line: AutoPipeline | None, commands: Sequence[Command]
+) -> list[Any]:
     """Send commands in one write, on `line` where there is one; answers in order.
 
     Error replies are among the answers.

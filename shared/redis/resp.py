@@ -2,7 +2,7 @@
 
 redis-py is right for everything else; where thousands of small calls or messages a second pass, its
 general way costs more than the work. Here: how a URL becomes a connection, how requests look, and
-`Line`, which sends many calls in one write and gives all their answers at once.
+`AutoPipeline`, which sends many calls in one write and gives all their answers at once.
 Source: redis.io/docs/reference/protocol-spec (RESP2).
 """
 
@@ -26,7 +26,7 @@ CONNECT_S = 1.5
 P = TypeVar("P", bound=asyncio.Protocol)
 
 
-class Target:
+class RedisAddress:
     """Where a URL leads, as redis-py reads it: redis://, rediss:// or unix://."""
 
     def __init__(self, url: str) -> None:
@@ -86,7 +86,7 @@ def as_bytes(word: bytes | str | int) -> bytes:
     return b"%d" % word if type(word) is int else str(word).encode()
 
 
-class Line:
+class AutoPipeline:
     """One connection for many calls: what is asked in one go is sent in one write.
 
     Several exchanges may be under way; answers come in the order of the calls. When one of them is
@@ -142,7 +142,7 @@ class Line:
             if self._is_closed:
                 raise ConnectionAbortedError("closed")
             async with asyncio.timeout(CONNECT_S):
-                target = Target(self._url)
+                target = RedisAddress(self._url)
                 connection = await target.open(lambda: _Connection(self._answer_s))
                 try:
                     await _greet(connection, target)
@@ -168,7 +168,7 @@ class Line:
             connection.abort()
 
 
-async def _greet(connection: _Connection, target: Target) -> None:
+async def _greet(connection: _Connection, target: RedisAddress) -> None:
     greeting = [encode(target.login)] if target.login else []
     if target.database:
         greeting.append(encode([b"SELECT", b"%d" % target.database]))

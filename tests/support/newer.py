@@ -19,7 +19,7 @@ from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.log.events import Event, Token
 from shared.log.request import Request
-from shared.queue.lanes import Ticket
+from shared.queue.lanes import LaneEntry
 from workers import main as role
 from workers.backends.contract import Item
 from workers.backends.demo.backend import DemoBackend
@@ -49,9 +49,9 @@ class NewerBackend(DemoBackend):
             said += sum(isinstance(item, Token) for item in items)
 
 
-def decode_entry(raw: bytes) -> Ticket | None:
+def decode_entry(raw: bytes) -> LaneEntry | None:
     try:
-        ticket = msgspec.json.decode(raw, type=Ticket)
+        ticket = msgspec.json.decode(raw, type=LaneEntry)
     except msgspec.MsgspecError:
         return None
     return ticket if ticket.v in (1, VERSION) else None

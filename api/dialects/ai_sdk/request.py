@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from api.dialects.ai_sdk.fold import MESSAGE_ID, RESET_STEP
-from api.intake.asked import Asked
 from api.intake.body import SESSION_CHARACTERS_MAX, check_messages, check_params, wrong
+from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
 
 CHAT_CHARACTERS_MAX = 4_096
@@ -25,7 +25,7 @@ _OUTPUTS = ("output-available", "output-error", "output-denied")
 
 
 @dataclass(frozen=True)
-class AiSdkAsked(Asked):
+class AiSdkRequest(DialectRequest):
     """What a body asks for.
 
     Attributes:
@@ -37,7 +37,7 @@ class AiSdkAsked(Asked):
     stops: int = 0
 
 
-def parse_ai_sdk(body: dict[str, Any]) -> AiSdkAsked:
+def parse_ai_sdk(body: dict[str, Any]) -> AiSdkRequest:
     """Read the members of a request; sets `session` to the chat where the body names none.
 
     Raises:
@@ -62,7 +62,7 @@ def parse_ai_sdk(body: dict[str, Any]) -> AiSdkAsked:
     if not messages:
         raise wrong("messages: there is nothing in them that a model can read")
     request = Request(check_messages(messages), check_params(body), dialect)
-    return AiSdkAsked(request, chat=chat)
+    return AiSdkRequest(request, chat=chat)
 
 
 def _continued(last: Any) -> str:

@@ -20,7 +20,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.dialects.ai_sdk.fold import AI_SDK, joined
-from api.dialects.ai_sdk.request import AiSdkAsked, parse_ai_sdk
+from api.dialects.ai_sdk.request import AiSdkRequest, parse_ai_sdk
 from api.dialects.start import start
 from api.errors import request_error
 from api.hub.encoded import EncodedLog
@@ -41,7 +41,7 @@ JOINED_BYTES_MAX = 2**20  # of frames; what comes after them is sent as it is
 _START_INDEX = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 
 
-class AiSdk:
+class AiSdkRoutes:
     """The handlers of /ai-sdk/chat and what is below it."""
 
     def __init__(self, node: Node) -> None:
@@ -58,7 +58,7 @@ class AiSdk:
                 await self.chats.add(asked.chat, meta, asked.stops)
         return self._stream(meta)
 
-    async def _complete(self, asked: AiSdkAsked, owner: str) -> AiSdkAsked:
+    async def _complete(self, asked: AiSdkRequest, owner: str) -> AiSdkRequest:
         if not asked.chat:
             return asked
         async with answering():

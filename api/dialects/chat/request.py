@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.dialects.chat.fold import INCLUDE_USAGE
-from api.intake.asked import Asked
 from api.intake.body import check_messages, wrong
+from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
 
 # Everything else is the backend's.
@@ -20,13 +20,13 @@ _OURS = frozenset(
 
 
 @dataclass(frozen=True)
-class ChatAsked(Asked):
+class ChatRequest(DialectRequest):
     """What a body asks for; `is_stream` is of this request alone, not of the generation."""
 
     is_stream: bool = False
 
 
-def parse_chat(body: dict[str, Any], *, grace_s: float) -> ChatAsked:
+def parse_chat(body: dict[str, Any], *, grace_s: float) -> ChatRequest:
     """Read the members of a chat completion.
 
     Raises:
@@ -47,4 +47,4 @@ def parse_chat(body: dict[str, Any], *, grace_s: float) -> ChatAsked:
         params={name: value for name, value in body.items() if name not in _OURS},
         dialect={INCLUDE_USAGE: True} if options.get(INCLUDE_USAGE) is True else {},
     )
-    return ChatAsked(request, grace_s, is_stream=is_stream)
+    return ChatRequest(request, grace_s, is_stream=is_stream)

@@ -13,7 +13,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.dialects.chat.fold import CHAT, completion
-from api.dialects.chat.request import ChatAsked, parse_chat
+from api.dialects.chat.request import ChatRequest, parse_chat
 from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
 from api.dialects.start import start
 from api.node import Node, error_response, long_json_response
@@ -23,7 +23,7 @@ from shared.log.records import Meta
 from shared.log.snapshot import Snapshot
 
 
-class Chat:
+class ChatRoutes:
     """The handlers of chat completions."""
 
     def __init__(self, node: Node) -> None:
@@ -47,7 +47,7 @@ class Chat:
             return error_response(as_request_error(failure), openai_shape, headers)
         return await long_json_response(completion(meta, snapshot), headers=headers)
 
-    def _parse(self, body: dict[str, Any]) -> ChatAsked:
+    def _parse(self, body: dict[str, Any]) -> ChatRequest:
         return parse_chat(body, grace_s=self.node.settings.grace_s)
 
     def _stream(self, meta: Meta) -> ASGIApp:

@@ -48,7 +48,7 @@ GIVEN_UP = Failure("upstream_error", "the generation failed", True)
 _encode = msgspec.json.encode
 
 
-class Responses:
+class DeepChatResponses:
     """What is shown of one log: entries in, Response objects out. Pure.
 
     Attributes:
@@ -127,7 +127,7 @@ class DeepChatFold(Fold):
     """
 
     def __init__(self, meta: Meta) -> None:
-        self._responses = Responses()
+        self._responses = DeepChatResponses()
         self._is_status = False
 
     def add(self, event_id: EventId, raw: bytes) -> bytes:
@@ -173,7 +173,7 @@ class DeepChatFrames(FrameFold):
     def __init__(self, meta: Meta, key: str) -> None:
         assert len(key) > 1
         self._key = key
-        self._responses = Responses()
+        self._responses = DeepChatResponses()
 
     def add(self, event_id: EventId, raw: bytes) -> Sequence[bytes]:
         shown = self._responses.add(raw)
@@ -207,7 +207,7 @@ class DeepChatFrames(FrameFold):
         return [_encode(response) for response in (*status, key)]
 
 
-class Whole:
+class CompleteDeepChat:
     """An answer in one piece."""
 
     def __init__(self, meta: Meta) -> None:

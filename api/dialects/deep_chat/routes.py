@@ -19,15 +19,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.dialects.deep_chat.fold import (
     DEEP_CHAT,
     STATUS_ROLE,
+    CompleteDeepChat,
     DeepChatFrames,
-    Whole,
     deep_chat_shape,
 )
 from api.dialects.deep_chat.form import member, read_form
 from api.dialects.start import start
 from api.errors import CODES, request_error, unavailable
-from api.intake.asked import Asked
 from api.intake.body import check_params, new_generation, wrong
+from api.intake.dialect_request import DialectRequest
 from api.intake.negotiation import names_event_stream
 from api.node import Node, answering, error_response, long_json_response
 from api.readers.complete_answer import whole_or_refusal
@@ -46,7 +46,7 @@ TOO_MANY = 1008
 ROLES = {"user": "user", "ai": "assistant", "assistant": "assistant", "system": "system"}
 
 
-class DeepChat:
+class DeepChatRoutes:
     """The handler of POST /deep-chat."""
 
     def __init__(self, node: Node) -> None:
@@ -57,7 +57,7 @@ class DeepChat:
         meta, _ = await start(self.node, request, self._parse, read_form=read_form)
         if names_event_stream(request.headers.get("accept", "")):
             return self._stream(meta)
-        whole = Whole(meta)
+        whole = CompleteDeepChat(meta)
         refusal = await whole_or_refusal(
             self.node.hub, meta, request.receive, whole.add, deep_chat_shape
         )
@@ -70,7 +70,7 @@ class DeepChat:
             return error_response(error, deep_chat_shape, headers)
         return await long_json_response(whole.response, headers=headers)
 
-    def _parse(self, body: dict[str, Any]) -> Asked:
+    def _parse(self, body: dict[str, Any]) -> DialectRequest:
         return parse_deep_chat(body, grace_s=self.node.settings.grace_s)
 
     def _stream(self, meta: Meta) -> ASGIApp:
@@ -176,7 +176,7 @@ def read_stop_key(query: dict[str, str]) -> str:
     return key
 
 
-def parse_deep_chat(body: dict[str, Any], *, grace_s: float) -> Asked:
+def parse_deep_chat(body: dict[str, Any], *, grace_s: float) -> DialectRequest:
     """Read the members of a request of deep-chat's.
 
     Raises:
@@ -193,7 +193,7 @@ def parse_deep_chat(body: dict[str, Any], *, grace_s: float) -> Asked:
     for name in ("params", "metadata"):
         if isinstance(body.get(name), str):
             body[name] = member(name, body[name])
-    return Asked(Request(messages=said, params=check_params(body)), grace_s)
+    return DialectRequest(Request(messages=said, params=check_params(body)), grace_s)
 
 
 def _message(where: str, message: Any) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.dialects.native.events import events, stream_events
 from api.errors import request_error
 from api.intake.body import check_idempotency_key, parse_new_generation, read_body, read_object
-from api.intake.negotiation import Form, choose_form
+from api.intake.negotiation import AnswerForm, choose_form
 from api.intake.schedule_members import is_scheduled, without_timing
 from api.node import Node, answering, json_response, long_json_response
 from api.readers.lookup import read_cursor
@@ -38,7 +38,7 @@ class KeepSchedule(Protocol):
     ) -> Response: ...
 
 
-class Generations:
+class GenerationRoutes:
     """The handlers of /v1/generations and what is below it.
 
     Args:
@@ -140,7 +140,7 @@ class Generations:
         return stream
 
     def _stream(
-        self, meta: Meta, cursor: EventId, form: Form, headers: list[tuple[bytes, bytes]]
+        self, meta: Meta, cursor: EventId, form: AnswerForm, headers: list[tuple[bytes, bytes]]
     ) -> ASGIApp:
         assert form != "json"
 

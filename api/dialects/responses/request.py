@@ -13,8 +13,8 @@ from typing import Any
 
 from api.dialects.responses.input import messages_of
 from api.dialects.responses.response_object import BACKGROUND, INSTRUCTED, PREVIOUS, UNSTORED
-from api.intake.asked import Asked
 from api.intake.body import wrong
+from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
 
 # Ours, OpenAI's without a meaning for a backend, and what a chat body would say in other words.
@@ -36,7 +36,7 @@ _TOOL_MEMBERS = ("name", "description", "parameters", "strict")
 
 
 @dataclass(frozen=True)
-class ResponseAsked(Asked):
+class ResponseRequest(DialectRequest):
     """What a body asks for.
 
     Attributes:
@@ -53,7 +53,7 @@ class ResponseAsked(Asked):
         return self.is_stream or not self.is_background
 
 
-def parse_response(body: dict[str, Any], *, grace_s: float) -> ResponseAsked:
+def parse_response(body: dict[str, Any], *, grace_s: float) -> ResponseRequest:
     """Read the members of a new response.
 
     Raises:
@@ -82,7 +82,7 @@ def parse_response(body: dict[str, Any], *, grace_s: float) -> ResponseAsked:
         dialect[INSTRUCTED] = True
         messages = [{"role": "system", "content": instructions}, *messages]
     request = Request(messages=messages, params=_params(body), dialect=dialect)
-    return ResponseAsked(
+    return ResponseRequest(
         request,
         None if is_background else grace_s,
         is_stream=is_stream,

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
 from api.dialects.responses.fold import RESPONSES, ResponsesFold
 from api.dialects.responses.input import items_of, messages_of
-from api.dialects.responses.request import ResponseAsked, parse_response
+from api.dialects.responses.request import ResponseRequest, parse_response
 from api.dialects.responses.response_object import (
     INSTRUCTED,
     UNSTORED,
@@ -47,7 +47,7 @@ from shared.text.json_values import has_too_many_values
 LIMIT, LIMIT_MAX = 20, 100  # items of a page
 
 
-class Responses:
+class ResponsesRoutes:
     """The handlers of /v1/responses and what is below it."""
 
     def __init__(self, node: Node) -> None:
@@ -65,7 +65,7 @@ class Responses:
             async with answering():
                 response = await self._response(meta)
             return await long_json_response(response, headers=headers)
-        fold = _Whole(meta)
+        fold = _CompleteResponse(meta)
         refusal = await whole_or_refusal(
             self.node.hub, meta, request.receive, fold.add, openai_shape
         )
@@ -77,10 +77,10 @@ class Responses:
             return error_response(as_request_error(failure), openai_shape, headers)
         return await long_json_response(fold.response(), headers=headers)
 
-    def _parse(self, body: dict[str, Any]) -> ResponseAsked:
+    def _parse(self, body: dict[str, Any]) -> ResponseRequest:
         return parse_response(body, grace_s=self.node.settings.grace_s)
 
-    async def _go_on(self, asked: ResponseAsked, owner: str) -> ResponseAsked:
+    async def _go_on(self, asked: ResponseRequest, owner: str) -> ResponseRequest:
         """Put the conversation that a new response goes on from before its own input."""
         if not asked.previous:
             return asked
@@ -194,7 +194,7 @@ class Responses:
         return found
 
     async def _response(self, meta: Meta) -> dict[str, Any]:
-        fold = _Whole(await self._with_request(meta))
+        fold = _CompleteResponse(await self._with_request(meta))
         async with self.node.heavy_reads.turn(meta.owner):
             last = await read_log(self.node.store, meta.generation_id, fold.add)
         if meta.is_ended and last == START:
@@ -216,7 +216,7 @@ class Responses:
         return answer
 
 
-class _Whole:
+class _CompleteResponse:
     """The same fold, for who wants the object and none of the events."""
 
     def __init__(self, meta: Meta) -> None:

@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from shared.errors import Unavailable
 from shared.redis.client import Client, Command, is_refusal, translated
-from shared.redis.resp import Line, encode_words
+from shared.redis.resp import AutoPipeline, encode_words
 
 FOLDER = Path(__file__).parent
 WITHOUT_PRELUDE = (
@@ -57,7 +57,7 @@ def _source(name: str, has_flags: bool) -> str:
 class Scripts:
     """Runs scripts by name against one server."""
 
-    def __init__(self, redis: Client, line: Line | None = None) -> None:
+    def __init__(self, redis: Client, line: AutoPipeline | None = None) -> None:
         self.redis = redis
         self.line = line
         self._has_flags: bool | None = None  # whether the server knows `#!lua flags=`

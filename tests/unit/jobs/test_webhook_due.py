@@ -7,7 +7,7 @@ import pytest
 from jobs.index_janitor import IndexJanitor
 from jobs.webhook_due import HOSTS_LEAST, HOSTS_MAX, OWNERS_MAX, DueHooks, in_turn
 from jobs.webhook_ends import LOOKS_MAX, Ends
-from shared.later.webhooks import OWNER_LOOKS_S, Event, Webhook, end, register
+from shared.later.webhooks import OWNER_LOOKS_S, Webhook, WebhookEvent, end, register
 from shared.redis import keys
 from shared.redis.client import clock_ms
 from shared.redis.counts import read_counts
@@ -24,7 +24,7 @@ def redis(real_redis):
 async def ended(redis, subject_id, host, owner=""):
     hook = Webhook(f"https://{host}/x", SECRET)
     await register(redis, subject_id, "batch", hook, {}, owner=owner)
-    await end(redis, subject_id, hook, Event("batch.failed", {}), owner=owner)
+    await end(redis, subject_id, hook, WebhookEvent("batch.failed", {}), owner=owner)
 
 
 async def found(redis):

@@ -18,7 +18,7 @@ from jobs.webhook_slots import RUNNING_MAX, Hope
 from jobs.webhooks import PAUSES_S, Reply, Webhooks, pause_after, retry_after_s
 from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.later.webhooks import Event, Webhook, encode_webhook, end, read_record, register
+from shared.later.webhooks import Webhook, WebhookEvent, encode_webhook, end, read_record, register
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import cancel
@@ -603,7 +603,7 @@ async def test_a_moment_of_absence_is_not_a_loss(hooks, store, receiver):
 
 
 async def test_other_kinds_are_asked_for_their_end(store, receiver):
-    answers = iter([None, Event("batch.completed", {"id": "batch_1"})])
+    answers = iter([None, WebhookEvent("batch.completed", {"id": "batch_1"})])
 
     async def find(subject_id, about):
         assert (subject_id, about) == ("batch_1", {"endpoint": "/v1/responses"})
@@ -672,7 +672,7 @@ async def test_an_event_that_ended_before_is_told_even_without_its_log(hooks, st
 async def test_the_end_of_another_kind_needs_no_log(hooks, store, receiver):
     hook = Webhook(receiver.url, SECRET)
     await register(store.redis, "batch_1", "batch", hook, {})
-    await end(store.redis, "batch_1", hook, Event("batch.failed", {"id": "batch_1"}))
+    await end(store.redis, "batch_1", hook, WebhookEvent("batch.failed", {"id": "batch_1"}))
     await turn(hooks)
 
     assert receiver.calls[0].headers["webhook-id"] == "msg_batch_1"

@@ -41,7 +41,7 @@ class Origin(NamedTuple):
     is_tls: bool
 
 
-class Target:
+class UpstreamAddress:
     """A URL as requests to it need it.
 
     Args:

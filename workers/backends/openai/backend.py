@@ -20,7 +20,7 @@ from shared.log.request import Request
 from shared.text.redaction import remember, remember_url
 from workers.backends.contract import Finish, Item
 from workers.backends.http.exchange import Broken, Exchange
-from workers.backends.http.upstream_http import AddressInvalid, Target, UpstreamHttp
+from workers.backends.http.upstream_http import AddressInvalid, UpstreamAddress, UpstreamHttp
 from workers.backends.limits import Limits
 from workers.backends.openai.failure import answered_at, refusal
 from workers.backends.openai.reader import ChatReader
@@ -57,9 +57,9 @@ class OpenAIBackend:
         }
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        self._target: Target | None = None
+        self._target: UpstreamAddress | None = None
         with suppress(AddressInvalid):  # each attempt says so
-            self._target = Target(model.base_url, "/chat/completions", headers)
+            self._target = UpstreamAddress(model.base_url, "/chat/completions", headers)
 
     async def stream(
         self, request: Request, *, prefix: str, seed: str
@@ -93,7 +93,7 @@ class OpenAIBackend:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def _open(self, target: Target, body: bytes, limits: Limits) -> Exchange:
+    async def _open(self, target: UpstreamAddress, body: bytes, limits: Limits) -> Exchange:
         """Send the request and return the exchange once it has the answer's head.
 
         An idle connection may be closed by the server at the moment it is used again; nothing was
@@ -117,7 +117,7 @@ class OpenAIBackend:
             raise await self._refused(target, exchange, limits)
         raise AssertionError("the last try returns or raises")
 
-    async def _connect(self, target: Target, limits: Limits) -> Exchange:
+    async def _connect(self, target: UpstreamAddress, limits: Limits) -> Exchange:
         try:
             return await self._http.connect(target.origin, limits.deadline)
         except TimeoutError as exc:
@@ -138,7 +138,9 @@ class OpenAIBackend:
                 raise limits.exceeded() from exc
             raise
 
-    async def _refused(self, target: Target, exchange: Exchange, limits: Limits) -> BackendError:
+    async def _refused(
+        self, target: UpstreamAddress, exchange: Exchange, limits: Limits
+    ) -> BackendError:
         """Read why."""
         body = bytearray()
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.edge.turn_line import OWNER_WAITING_MAX, WAITING_MAX, Ticket, TurnLine
+from api.edge.turn_line import OWNER_WAITING_MAX, WAITING_MAX, TurnLine, TurnTicket
 
 
 class Asking:
@@ -15,8 +15,8 @@ class Asking:
         self.line = TurnLine(at_once, owner_max)
         self.decided: list[tuple[str, bool]] = []
 
-    def ask(self, owner: str) -> Ticket:
-        ticket = Ticket(owner, lambda has_turn: self.decided.append((owner, has_turn)))
+    def ask(self, owner: str) -> TurnTicket:
+        ticket = TurnTicket(owner, lambda has_turn: self.decided.append((owner, has_turn)))
         self.line.enter(ticket)
         return ticket
 
@@ -82,7 +82,7 @@ def test_a_turn_is_wanted_by_who_could_have_it() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=200))
 def test_turns_are_neither_lost_nor_given_twice(steps: list[tuple[str, bool]]) -> None:
-    asking, held = Asking(3, 2), list[Ticket]()
+    asking, held = Asking(3, 2), list[TurnTicket]()
     for owner, enters in steps:
         if enters or not held:
             held.append(asking.ask(owner))

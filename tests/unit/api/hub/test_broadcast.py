@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from api.dialects.native.fold import SSE
-from api.hub.broadcast import ROW_MAX, WINDOW_S_MAX, Audience, Row
+from api.hub.broadcast import ROW_MAX, WINDOW_S_MAX, BroadcastGroup, Row
 from api.hub.contracts import Counters
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
@@ -83,7 +83,7 @@ class Room:
         self.host, self.feed = FakeHost(), Feed()
         self.say(*(Token(f"w{n}") for n in range(entries)))
         self.log = EncodedLog(self.feed, SSE, make_meta())
-        self.audience = Audience(self.log, self.feed, self.host, is_chunked=True)
+        self.audience = BroadcastGroup(self.log, self.feed, self.host, is_chunked=True)
         self.readers = [Reader() for _ in range(readers)]
         for reader in self.readers:
             self.audience.admit(reader, entries, self.host.now())

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from api.hub import meta_lookup as looks
-from api.hub.meta_lookup import Looks
+from api.hub.meta_lookup import MetaLookup
 from shared.errors import Unavailable
 from tests.support.wait import until
 
@@ -38,13 +38,13 @@ async def ask(tasks, looks, count, name="a"):
 
 async def test_a_thousand_ask_once(reads):
     async with asyncio.TaskGroup() as tasks:
-        asked = await ask(tasks, Looks(reads.meta), 1_000)
+        asked = await ask(tasks, MetaLookup(reads.meta), 1_000)
         reads.answers[0].set_result("meta")
     assert {task.result() for task in asked} == {"meta"} and reads.asked == ["a"]
 
 
 async def test_each_generation_has_its_own_look(reads):
-    found = Looks(reads.meta)
+    found = MetaLookup(reads.meta)
     async with asyncio.TaskGroup() as tasks:
         await ask(tasks, found, 2, "a")
         await ask(tasks, found, 2, "b")
@@ -55,7 +55,7 @@ async def test_each_generation_has_its_own_look(reads):
 
 async def test_what_many_asked_for_serves_the_next_for_a_moment(reads, monkeypatch):
     monkeypatch.setattr(looks, "KEEP_S", 60.0)
-    found = Looks(reads.meta)
+    found = MetaLookup(reads.meta)
     async with asyncio.TaskGroup() as tasks:
         await ask(tasks, found, 2)
         reads.answers[0].set_result("meta")
@@ -70,7 +70,7 @@ async def test_what_many_asked_for_serves_the_next_for_a_moment(reads, monkeypat
 
 
 async def test_what_one_asked_for_is_not_kept(reads):
-    found = Looks(reads.meta)
+    found = MetaLookup(reads.meta)
     async with asyncio.TaskGroup() as tasks:
         await ask(tasks, found, 1)
         reads.answers[0].set_result("meta")
@@ -81,7 +81,7 @@ async def test_what_one_asked_for_is_not_kept(reads):
 
 
 async def test_a_failure_is_everybodys_and_is_not_kept(reads):
-    found = Looks(reads.meta)
+    found = MetaLookup(reads.meta)
     with pytest.raises(ExceptionGroup) as raised:
         async with asyncio.TaskGroup() as tasks:
             first, *_ = await ask(tasks, found, 3)
@@ -94,7 +94,7 @@ async def test_a_failure_is_everybodys_and_is_not_kept(reads):
 
 
 async def test_when_the_one_who_looks_leaves_another_looks(reads):
-    found = Looks(reads.meta)
+    found = MetaLookup(reads.meta)
     async with asyncio.TaskGroup() as tasks:
         first, *others = await ask(tasks, found, 3)
         first.cancel()
@@ -105,7 +105,7 @@ async def test_when_the_one_who_looks_leaves_another_looks(reads):
 
 
 async def test_one_who_waits_may_leave_without_harm(reads):
-    found = Looks(reads.meta)
+    found = MetaLookup(reads.meta)
     async with asyncio.TaskGroup() as tasks:
         first, second, third = await ask(tasks, found, 3)
         second.cancel()

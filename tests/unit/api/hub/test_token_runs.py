@@ -1,4 +1,4 @@
-"""Runs: from wherever one reads, each entry comes once, and in few pieces."""
+"""TokenRuns: from wherever one reads, each entry comes once, and in few pieces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from api.hub import token_runs as module
 from api.hub.feed import Feed
 from api.hub.frame import Frame
-from api.hub.token_runs import Runs
+from api.hub.token_runs import TokenRuns
 from shared.log.events import Reset, Token, ToolCall, encode
 from shared.log.ids import EventId
 
@@ -60,7 +60,7 @@ def test_pieces_from_any_place_say_what_the_log_says(
     raws: list[bytes], place: int, bytes_max: int
 ) -> None:
     feed = feed_of(*raws)
-    runs = Runs(feed)
+    runs = TokenRuns(feed)
     runs.look()
     seq = start = min(place, len(raws))
     pieces = []
@@ -75,7 +75,7 @@ def test_pieces_from_any_place_say_what_the_log_says(
 
 def test_what_is_no_plain_token_ends_a_run() -> None:
     raws = [encode(Token("a")), *FOREIGN, *(encode(Token(text)) for text in 'c"\\e')]
-    runs = Runs(feed_of(*raws))
+    runs = TokenRuns(feed_of(*raws))
     runs.look()
     ends = [runs.piece(seq, stop=len(raws), bytes_max=99)[1] for seq in range(5)]
     assert ends == [1, 2, 3, 4, 8]
@@ -86,7 +86,7 @@ def test_what_is_no_plain_token_ends_a_run() -> None:
 def test_a_long_log_is_looked_at_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ENTRIES_MAX", 10)
     raws = [encode(Token("x"))] * 25
-    runs = Runs(feed_of(*raws))
+    runs = TokenRuns(feed_of(*raws))
     ends = []
     for _ in range(3):
         runs.look()
@@ -98,7 +98,7 @@ def test_a_long_log_is_looked_at_step_by_step(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_rewrite_is_seen() -> None:
     feed = feed_of(*[encode(Token("a"))] * 4)
-    runs = Runs(feed)
+    runs = TokenRuns(feed)
     runs.look()
     feed.mark_stale()
     again = [(EventId(2, n), encode(Token("A"))) for n in range(1, 4)]
@@ -114,7 +114,7 @@ def test_what_was_trimmed_unseen_and_read_again_is_joined_like_the_rest(
     monkeypatch.setattr(module, "ENTRIES_MAX", 20)
     feed = feed_of(*(encode(Token(f"{n} ")) for n in range(1, 101)))
     entries = [(feed.ids.at(n), raw) for n, raw in enumerate(feed.raws, 1)]
-    runs = Runs(feed)
+    runs = TokenRuns(feed)
 
     def text_after(seq: int) -> str:
         runs.look()

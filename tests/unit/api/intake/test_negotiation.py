@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.intake.negotiation import MEDIA_TYPES, Form, choose_form
+from api.intake.negotiation import MEDIA_TYPES, AnswerForm, choose_form
 from shared.errors import RequestError
 
 
@@ -32,7 +32,7 @@ from shared.errors import RequestError
         ("text/event-stream;q=0.3, application/json;q=0.2", "sse"),
     ],
 )
-def test_what_a_post_is_answered_in(accept: str | None, form: Form) -> None:
+def test_what_a_post_is_answered_in(accept: str | None, form: AnswerForm) -> None:
     assert choose_form(accept, "json") == form
 
 

@@ -14,7 +14,7 @@ from api.intake.upload import (
     FIELD_BYTES_MAX,
     FORM_BYTES_MAX,
     PARTS_MAX,
-    Form,
+    MultipartForm,
     clean_filename,
     file_pieces,
     open_form,
@@ -37,8 +37,8 @@ def body(*parts: bytes) -> bytes:
     return b"".join(parts) + b"--" + BOUNDARY + b"--\r\n"
 
 
-def read(raw: bytes, *cuts: int) -> tuple[Form, bytes]:
-    form, data = Form(BOUNDARY), b""
+def read(raw: bytes, *cuts: int) -> tuple[MultipartForm, bytes]:
+    form, data = MultipartForm(BOUNDARY), b""
     places = [0, *sorted(cuts), len(raw)]
     for start, stop in zip(places, places[1:], strict=False):
         data += b"".join(form.feed(raw[start:stop]))
@@ -81,7 +81,7 @@ def test_each_byte_by_itself() -> None:
 @given(st.binary(max_size=300), st.binary(max_size=40))
 def test_whatever_comes_is_read_or_refused(noise: bytes, head: bytes) -> None:
     for raw in (noise, b"--b0undary\r\n" + noise, body(part(FILE, noise, head)), WHOLE[1] + noise):
-        form = Form(BOUNDARY)
+        form = MultipartForm(BOUNDARY)
         try:
             form.feed(raw)
             form.finish()
@@ -151,7 +151,7 @@ def test_a_head_that_is_wrong_is_refused_at_once(headers: Mapping[str, str], sta
 
 
 def test_a_head_that_is_right_is_not() -> None:
-    kind = 'Multipart/Form-Data; charset=utf-8; boundary="b 1"'
+    kind = 'Multipart/MultipartForm-Data; charset=utf-8; boundary="b 1"'
     open_form(Headers({"content-type": kind, "content-length": "66536"}), bytes_max=1_000)
 
 
@@ -162,7 +162,7 @@ async def test_a_body_without_end_is_cut() -> None:
         return messages.pop()
 
     with pytest.raises(RequestError) as caught:
-        async for _ in file_pieces(Form(BOUNDARY), receive, Turn(lambda: False)):
+        async for _ in file_pieces(MultipartForm(BOUNDARY), receive, Turn(lambda: False)):
             pass
     assert caught.value.status == 400
 
@@ -179,7 +179,7 @@ async def test_a_body_without_end_is_cut() -> None:
 )
 def test_only_the_file_may_be_long(head: bytes) -> None:
     """Elsewhere the parser goes byte by byte, and the node's readers would wait for it."""
-    form = Form(BOUNDARY)
+    form = MultipartForm(BOUNDARY)
     form.feed(head)
     with pytest.raises(RequestError) as caught:
         for _ in range(FORM_BYTES_MAX // 1_000 + 1):
@@ -188,7 +188,7 @@ def test_only_the_file_may_be_long(head: bytes) -> None:
 
 
 def test_the_file_may() -> None:
-    form = Form(BOUNDARY)
+    form = MultipartForm(BOUNDARY)
     form.feed(part(FILE, b"")[:-2])
     count = sum(len(piece) for _ in range(20) for piece in form.feed(b" " * FORM_BYTES_MAX))
     assert count == 20 * FORM_BYTES_MAX

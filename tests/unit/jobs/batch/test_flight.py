@@ -16,12 +16,12 @@ from jobs.batch.flight import (
     pause_of,
     window_of,
 )
-from shared.batches.lease import Flying
+from shared.batches.lease import InFlightLine
 from shared.queue.lanes import Presence
 
 
 def aloft(line: int, length: int = 10, **more: object) -> Aloft:
-    return Aloft(Flying(line, 0, length), f"c{line}", f"gen_{line}", **more)  # type: ignore[arg-type]
+    return Aloft(InFlightLine(line, 0, length), f"c{line}", f"gen_{line}", **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.batch.gathering import AGE_S_MAX, BYTES_MAX, RESULTS_MAX, Gathering
 from jobs.batch.result import Result
-from shared.batches.lease import Flying
+from shared.batches.lease import InFlightLine
 
 GOOD = Result(b'{"ok":1}\n', "completed", usage=(1, 2, 3), model="m")
 BAD = Result(b'{"ok":0}\n', "failed", "upstream_refused")
@@ -20,7 +20,7 @@ def gathering() -> Gathering:
 
 
 def add(gathering: Gathering, line: int, result: Result = GOOD, now_s: float = 0.0) -> None:
-    at = Flying(line, 100 * line, 50)
+    at = InFlightLine(line, 100 * line, 50)
     gathering.add(at, f"c{line}", f"gen_{line}", result, now_s)
 
 
@@ -53,7 +53,7 @@ def test_it_is_due_when_it_is_large(gathering: Gathering) -> None:
 def test_a_commit_has_everything_and_leaves_nothing(gathering: Gathering) -> None:
     add(gathering, 1)
     add(gathering, 2, BAD)
-    gathering.ask_again(Flying(3, 300, 50, 1), 0.0)
+    gathering.ask_again(InFlightLine(3, 300, 50, 1), 0.0)
     assert (bytes(gathering.output), bytes(gathering.error)) == (GOOD.raw, BAD.raw)
 
     commit = gathering.commit("n1", ["part"])
@@ -86,7 +86,7 @@ def test_progress_goes_on_from_commit_to_commit(gathering: Gathering) -> None:
 
 def test_a_line_without_a_result_counts_for_nothing(gathering: Gathering) -> None:
     """It was called off: neither done nor failed."""
-    gathering.drop(Flying(1, 0, 10), 0.0)
+    gathering.drop(InFlightLine(1, 0, 10), 0.0)
 
     commit = gathering.commit("n1", [])
 
@@ -95,10 +95,10 @@ def test_a_line_without_a_result_counts_for_nothing(gathering: Gathering) -> Non
 
 def test_a_line_that_is_asked_again_and_done_is_done(gathering: Gathering) -> None:
     """Else it would be back in flight, and be done twice."""
-    gathering.ask_again(Flying(3, 300, 50, 1), 0.0)
+    gathering.ask_again(InFlightLine(3, 300, 50, 1), 0.0)
     add(gathering, 3)
-    gathering.ask_again(Flying(4, 400, 50, 1), 0.0)
-    gathering.drop(Flying(4, 400, 50, 1), 0.0)
+    gathering.ask_again(InFlightLine(4, 400, 50, 1), 0.0)
+    gathering.drop(InFlightLine(4, 400, 50, 1), 0.0)
 
     commit = gathering.commit("n1", [])
 

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.batch.held import HeldBatches, needs_nobody
 from jobs.owners import HOLD_S
-from shared.batches.record import Standing
+from shared.batches.record import BatchProgress
 
 
 def test_a_held_batch_is_left_alone_for_a_while() -> None:
@@ -29,12 +29,12 @@ def test_one_that_is_not_among_the_unfinished_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ("standing", "is_idle"),
     [
-        (Standing("in_progress", 1001), True),
-        (Standing("in_progress", 1000), False),
-        (Standing("cancelling", 1001), False),
-        (Standing("finalizing", 1001), False),
+        (BatchProgress("in_progress", 1001), True),
+        (BatchProgress("in_progress", 1000), False),
+        (BatchProgress("cancelling", 1001), False),
+        (BatchProgress("finalizing", 1001), False),
         (None, False),
     ],
 )
-def test_an_end_is_not_waited_for(standing: Standing | None, is_idle: bool) -> None:
+def test_an_end_is_not_waited_for(standing: BatchProgress | None, is_idle: bool) -> None:
     assert needs_nobody(standing, 1000) is is_idle

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from shared.batches.lease import BatchLease, Commit, Flying, log_store
+from shared.batches.lease import BatchLease, Commit, InFlightLine, log_store
 from shared.batches.record import Batches, NewBatch
 from shared.config.settings import Settings
 from shared.errors import LeaseLost, NotFound, RequestError
@@ -44,7 +44,7 @@ async def lease(batches, store):
     return lease
 
 
-LINES = [Flying(1, 0, 10), Flying(2, 10, 10), Flying(3, 20, 10)]
+LINES = [InFlightLine(1, 0, 10), InFlightLine(2, 10, 10), InFlightLine(3, 20, 10)]
 
 
 async def take_all(lease) -> None:
@@ -172,7 +172,7 @@ async def test_lines_behind_another_cursor_are_not_taken(lease):
     await take_all(lease)
 
     with pytest.raises(LeaseLost):
-        await lease.take([Flying(9, 80, 10)], before=8, line=9, offset=90)
+        await lease.take([InFlightLine(9, 80, 10)], before=8, line=9, offset=90)
     assert await lease.flight() == LINES
 
 
@@ -198,7 +198,7 @@ async def test_a_commit_counts_once(store, lease):
     batch = await lease.load()
     assert (batch.completed, batch.failed, batch.model) == (1, 1, "m")
     assert batch.usage.total_tokens == 3
-    assert await lease.flight() == [Flying(3, 20, 10, 1)]
+    assert await lease.flight() == [InFlightLine(3, 20, 10, 1)]
     assert await lease.parts() == ["a.out", "a.err"]
     letters = await Batches(store.redis, SETTINGS).dead_letters(ID, 0, 10)
     assert [(one.line, one.custom_id) for one in letters] == [(2, 'ü"')]
@@ -210,7 +210,7 @@ async def test_a_line_that_is_asked_again_and_done_is_not_in_flight(lease):
 
     await lease.commit(Commit(name="1", done=["1"], again=["1", "0 10 1", "2", "10 10 1"]))
 
-    assert await lease.flight() == [Flying(2, 10, 10, 1), LINES[2]]
+    assert await lease.flight() == [InFlightLine(2, 10, 10, 1), LINES[2]]
 
 
 async def test_a_commit_may_move_the_cursor(lease):
@@ -274,7 +274,7 @@ async def test_a_former_holder_changes_nothing(store, lease):
 
     for attempt in (
         lease.renew(),
-        lease.take([Flying(4, 30, 10)], before=3, line=4, offset=40),
+        lease.take([InFlightLine(4, 30, 10)], before=3, line=4, offset=40),
         lease.commit(Commit(name="z", done=["1"], completed=1, parts=["z.out"])),
         lease.move("in_progress", "finalizing"),
         lease.move("in_progress", "completed", events=[END]),
@@ -329,7 +329,7 @@ async def test_a_commit_that_was_forgotten_is_not_built_upon(store, lease):
 
     for attempt in (
         lease.commit(Commit(name="2", done=["2"], completed=1, events=[SAID_AGAIN])),
-        lease.take([Flying(4, 30, 10)], before=3, line=4, offset=40),
+        lease.take([InFlightLine(4, 30, 10)], before=3, line=4, offset=40),
         lease.move("in_progress", "finalizing"),
     ):
         with pytest.raises(LeaseLost):
@@ -347,7 +347,7 @@ async def test_a_take_that_was_forgotten_is_not_built_upon(store, lease):
         lease.commit(Commit(name="1", done=["1"], completed=1, events=[SAID])),
         lease.commit(Commit(name="1", again=["1", "0 10 1"])),
         lease.commit(Commit(name="1", done=["4"], failed=1, before=3, line=4, offset=40)),
-        lease.take([Flying(4, 30, 10)], before=3, line=4, offset=40),
+        lease.take([InFlightLine(4, 30, 10)], before=3, line=4, offset=40),
     ):
         with pytest.raises(LeaseLost):
             await attempt

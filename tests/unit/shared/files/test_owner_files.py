@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from shared.config.settings import Settings
 from shared.errors import OwnerFilesFull, StorageFull
 from shared.files.objects import ObjectStore
-from shared.files.owner_files import Counted, Kept
+from shared.files.owner_files import Counted, OwnerFileTotals
 from shared.files.store import FileRecord, FileStore
 from shared.files.sweep import sweep_files
 from shared.redis import keys
@@ -45,14 +45,14 @@ async def forget_count(files: FileStore, owner: str = "ann") -> None:
 
 
 async def test_files_are_counted_and_no_more_when_they_are_deleted(files: FileStore) -> None:
-    assert await files.owners.kept("ann") == Kept(0, 0)
+    assert await files.owners.kept("ann") == OwnerFileTotals(0, 0)
     first, _ = await store(files, 10), await store(files, 20)
     await store(files, 40, "bob")
 
-    assert await files.owners.kept("ann") == Kept(30, 2)
+    assert await files.owners.kept("ann") == OwnerFileTotals(30, 2)
     await files.delete(first.id, "ann")
     await files.delete(first.id, "ann")
-    assert await files.owners.kept("ann") == Kept(20, 1)
+    assert await files.owners.kept("ann") == OwnerFileTotals(20, 1)
 
 
 async def test_an_expired_file_counts_no_more_without_any_sweep(files: FileStore) -> None:
@@ -61,9 +61,9 @@ async def test_an_expired_file_counts_no_more_without_any_sweep(files: FileStore
     expiries = keys.files_expiries(keys.digest_of("ann"))
     await files.redis.zadd(expiries, {record.id: 1})
 
-    assert await files.owners.kept("ann") == Kept(20, 1)
+    assert await files.owners.kept("ann") == OwnerFileTotals(20, 1)
     await sweep_files(files)
-    assert await files.owners.kept("ann") == Kept(20, 1)
+    assert await files.owners.kept("ann") == OwnerFileTotals(20, 1)
 
 
 async def test_the_bounds_are_of_uploads(files: FileStore, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ async def test_so_many_files(files: FileStore) -> None:
 async def test_what_batches_write_passes_the_bounds_and_counts(files: FileStore) -> None:
     await store(files, 150, is_bounded=False)
 
-    assert await files.owners.kept("ann") == Kept(150, 1)
+    assert await files.owners.kept("ann") == OwnerFileTotals(150, 1)
     with pytest.raises(OwnerFilesFull):
         await store(files, 1)
 
@@ -110,7 +110,7 @@ async def test_uploads_that_end_at_once_do_not_pass_the_bound_together(
     async with asyncio.TaskGroup() as tasks:
         made = [tasks.create_task(record(*one)) for one in stored]
     assert [task.result() for task in made].count(True) == 3
-    assert await files.owners.kept("ann") == Kept(90, 3)
+    assert await files.owners.kept("ann") == OwnerFileTotals(90, 3)
     assert len(left_in(tmp_path)) == 3
     page, _ = await files.page("ann")
     assert len(page) == await files.redis.zcard(keys.FILES_EXPIRY) == 3
@@ -122,7 +122,7 @@ async def test_records_of_an_older_version_are_counted(files: FileStore) -> None
         await store(files, size)
     await forget_count(files)
 
-    assert await files.owners.kept("ann") == Kept(30, 2)
+    assert await files.owners.kept("ann") == OwnerFileTotals(30, 2)
     with pytest.raises(OwnerFilesFull):
         await store(files, 71)
 
@@ -132,7 +132,7 @@ async def test_the_first_file_that_is_added_counts_the_others(files: FileStore) 
     await forget_count(files)
     await store(files, 20, is_bounded=False)
 
-    assert await files.owners.kept("ann") == Kept(30, 2)
+    assert await files.owners.kept("ann") == OwnerFileTotals(30, 2)
 
 
 async def test_what_a_crash_leaves_counted_is_forgotten_when_it_is_counted_anew(
@@ -141,11 +141,11 @@ async def test_what_a_crash_leaves_counted_is_forgotten_when_it_is_counted_anew(
     """Between the count and the record."""
     await store(files, 10)
     await files.owners.add("ann", Counted("file-lost", 50, 2**42), is_bounded=True)
-    assert await files.owners.kept("ann") == Kept(60, 2)
+    assert await files.owners.kept("ann") == OwnerFileTotals(60, 2)
     assert 0 < await files.redis.pttl(keys.files_sizes(keys.digest_of("ann"))) <= 3_600_000
 
     await forget_count(files)
-    assert await files.owners.kept("ann") == Kept(10, 1)
+    assert await files.owners.kept("ann") == OwnerFileTotals(10, 1)
 
 
 async def test_counting_twice_at_once_counts_once(files: FileStore) -> None:
@@ -155,7 +155,7 @@ async def test_counting_twice_at_once_counts_once(files: FileStore) -> None:
     async with asyncio.TaskGroup() as tasks:
         counts = [tasks.create_task(files.owners.kept("ann")) for _ in range(5)]
 
-    assert await files.owners.kept("ann") == Kept(40, 4)
+    assert await files.owners.kept("ann") == OwnerFileTotals(40, 4)
     assert all(task.result().bytes <= 40 for task in counts)
 
 
@@ -167,7 +167,7 @@ async def test_many_files_are_counted_in_pages(
         await store(files, 10)
     await forget_count(files)
 
-    assert await files.owners.kept("ann") == Kept(50, 5)
+    assert await files.owners.kept("ann") == OwnerFileTotals(50, 5)
 
 
 async def test_a_disk_without_room_takes_no_upload_and_keeps_outputs(

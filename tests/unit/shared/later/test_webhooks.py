@@ -11,8 +11,8 @@ from standardwebhooks import Webhook as Reference
 from standardwebhooks import WebhookVerificationError
 
 from shared.later.webhooks import (
-    Event,
     Webhook,
+    WebhookEvent,
     encode_event,
     encode_webhook,
     end,
@@ -175,7 +175,7 @@ async def test_registering_again_changes_nothing_that_is_due(store):
 
 async def test_other_kinds_say_their_event_themselves(store):
     await register(store.redis, "batch_1", "batch", HOOK, {"model": "demo"})
-    event = Event("batch.completed", {"id": "batch_1", "status": "completed"})
+    event = WebhookEvent("batch.completed", {"id": "batch_1", "status": "completed"})
 
     assert await end(store.redis, "batch_1", HOOK, event)
     assert not await end(store.redis, "batch_1", HOOK, event)
@@ -203,7 +203,7 @@ async def test_nothing_is_known_of_what_nobody_registered(store):
 
 @pytest.mark.parametrize("secret", [SECRET, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
 def test_the_reference_library_verifies(secret):
-    body = encode_event(Event("generation.completed", {"id": ID, "text": "ü"}))
+    body = encode_event(WebhookEvent("generation.completed", {"id": ID, "text": "ü"}))
     headers = signed(ID, Webhook("https://a.example", secret), body, int(time.time()))
 
     assert Reference(secret).verify(body, headers)["data"]["text"] == "ü"

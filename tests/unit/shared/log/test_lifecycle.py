@@ -9,23 +9,23 @@ from typing import Any
 
 import pytest
 
-from shared.log import lifecycle
 from shared.log.events import End
 from shared.log.ids import START, EventId
-from shared.log.lifecycle import ANYBODYS, HOLDERS, STRANGERS, Action, State
 from shared.log.records import Begun, Ok, Released, parse_meta
 from shared.log.store import Store
 from shared.queue.endings import CANCELLED
 from shared.redis import keys
+from tests.support import lifecycle
 from tests.support.generation import FIELDS, ID, Holder, let_lapse, lose, store_on, token
+from tests.support.lifecycle import ANYBODYS, HOLDERS, STRANGERS, Action, GenerationState
 
-S, A = State, Action
+S, A = GenerationState, Action
 ANYONES_ACTIONS = (A.CREATE, A.BEGIN, A.CLOSE, A.SEAL, A.DELETE)
 HOLDERS_ACTIONS = (A.APPEND, A.FINISH, A.RENEW, A.RELEASE, A.RESTORE)
 Caller = tuple[str, int]  # token, attempt
 
 
-def cells(table: dict[tuple[State, Action], State | str]) -> list[Any]:
+def cells(table: dict[tuple[GenerationState, Action], GenerationState | str]) -> list[Any]:
     return [
         pytest.param(state, action, expected, id=f"{state.value}-{action.value}")
         for (state, action), expected in table.items()
@@ -78,7 +78,7 @@ def test_it_knows_nothing_of_the_rest() -> None:
 # The scripts
 
 
-async def bring_to(store: Store, state: State) -> Caller:
+async def bring_to(store: Store, state: GenerationState) -> Caller:
     """Make the generation be in `state`; who holds or held it last."""
     if state not in (S.ABSENT, S.SEALED):
         await store.create(ID, FIELDS, may_be_lost=False)
@@ -98,7 +98,7 @@ async def bring_to(store: Store, state: State) -> Caller:
     return holder.token, holder.attempt
 
 
-async def state_now(store: Store) -> State:
+async def state_now(store: Store) -> GenerationState:
     """What Redis holds, read without the scripts."""
     raw: dict[bytes, bytes] = await store.redis.hgetall(keys.meta(ID))
     status = raw.get(b"status")
@@ -175,12 +175,14 @@ def word_for(outcome: Any) -> str:
     return type(outcome).__name__.lower()
 
 
-async def check(store: Store, expected: State | str, call: Callable[[], Awaitable[Any]]) -> None:
+async def check(
+    store: Store, expected: GenerationState | str, call: Callable[[], Awaitable[Any]]
+) -> None:
     before, state_before = await snapshot(store), await state_now(store)
 
     word = word_for(await call())
 
-    if isinstance(expected, State):
+    if isinstance(expected, GenerationState):
         assert word == "done"
         assert await state_now(store) == expected
     else:

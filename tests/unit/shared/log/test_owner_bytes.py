@@ -9,7 +9,7 @@ import pytest
 from shared.config.settings import Settings
 from shared.errors import RequestError
 from shared.log import owner_bytes
-from shared.log.owner_bytes import GENERATION_BYTES, Kept, OwnerRoom, request_bytes
+from shared.log.owner_bytes import GENERATION_BYTES, GenerationBytes, OwnerRoom, request_bytes
 from shared.redis import keys
 from shared.redis.scripts import Scripts
 
@@ -29,10 +29,14 @@ class Record:
         return int(await self.scripts.run(owner_bytes.SCRIPT, *call))
 
     async def unfinished(self, name, log, request=0) -> int:
-        return await self.note(owner_bytes.unfinished(Kept("alice", name, log, request), SETTINGS))
+        return await self.note(
+            owner_bytes.unfinished(GenerationBytes("alice", name, log, request), SETTINGS)
+        )
 
     async def ended(self, name, log, request=0) -> int:
-        return await self.note(owner_bytes.ended(Kept("alice", name, log, request), KEPT_MS))
+        return await self.note(
+            owner_bytes.ended(GenerationBytes("alice", name, log, request), KEPT_MS)
+        )
 
     async def total(self) -> int:
         return await self.note(owner_bytes.total("alice"))

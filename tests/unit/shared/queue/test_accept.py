@@ -12,7 +12,7 @@ from shared.log.ids import is_generation_id
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import CANCELLED, cancel
-from shared.queue.lanes import Queue, Ticket, owner_ids, queue_depths, session_ids
+from shared.queue.lanes import LaneEntry, Queue, owner_ids, queue_depths, session_ids
 from shared.redis import keys
 from shared.redis.client import connect
 from tests.support.generation import Holder, store_on
@@ -86,7 +86,7 @@ async def test_what_is_accepted_is_queued_and_known(acceptor):
     )
     assert meta.grace_s is None
     assert await tickets(acceptor.redis) == [
-        Ticket(1, accepted.generation_id, "interactive", "demo")
+        LaneEntry(1, accepted.generation_id, "interactive", "demo")
     ]
     assert (await queue_depths(acceptor.redis))["interactive"] == 1
 

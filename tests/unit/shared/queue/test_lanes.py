@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from shared.queue.lanes import (
+    LaneEntry,
     Presence,
     Queue,
-    Ticket,
     decode_entry,
     encode_entry,
     forget,
@@ -21,7 +21,7 @@ from shared.queue.lanes import (
 from shared.redis import keys
 from tests.support.generation import store_on
 
-TICKET = Ticket(1, "gen_0123456789", "interactive", "demo")
+TICKET = LaneEntry(1, "gen_0123456789", "interactive", "demo")
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def ids_of(deliveries):
 
 
 def test_an_entry_is_read_back():
-    assert decode_entry(encode_entry("gen_x", "batch", "m")) == Ticket(1, "gen_x", "batch", "m")
+    assert decode_entry(encode_entry("gen_x", "batch", "m")) == LaneEntry(1, "gen_x", "batch", "m")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_another_version_or_shape_is_nobodys_ticket(raw):
 def test_a_newer_field_is_ignored():
     raw = b'{"v":1,"id":"gen_x","priority":"batch","model":"m","hint":"new"}'
 
-    assert decode_entry(raw) == Ticket(1, "gen_x", "batch", "m")
+    assert decode_entry(raw) == LaneEntry(1, "gen_x", "batch", "m")
 
 
 # Groups
@@ -328,7 +328,7 @@ async def test_a_pause_waits_in_later_until_it_is_due(queue):
 async def test_of_what_is_due_at_most_so_many_are_moved_the_earliest_first(queue):
     store = store_on(queue.redis)
     for n in range(5):
-        await queue.try_later(Ticket(1, f"gen{n}", "batch", "demo"), 1_000 - n)
+        await queue.try_later(LaneEntry(1, f"gen{n}", "batch", "demo"), 1_000 - n)
 
     assert await store.scripts.run("later", [keys.LATER, keys.lane("resume")], [3]) == 3
 
@@ -339,7 +339,7 @@ async def test_what_is_put_back_is_on_resume_and_waits(queue):
     await put_back(store_on(queue.redis), "gen_x", "batch", "demo")
 
     (found,) = await queue.read("resume", 9)
-    assert found.ticket == Ticket(1, "gen_x", "batch", "demo")
+    assert found.ticket == LaneEntry(1, "gen_x", "batch", "demo")
     assert (await queue_depths(queue.redis))["batch"] == 1
 
 

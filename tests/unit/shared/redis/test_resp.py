@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
 from shared.errors import Unavailable
-from shared.redis.resp import Line, Target, encode
+from shared.redis.resp import AutoPipeline, RedisAddress, encode
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from tests.support.wait import until
@@ -16,7 +16,7 @@ from tests.support.wait import until
 
 @pytest.fixture
 async def line(redis_server):
-    line = Line(redis_server.url, answer_s=5.0)
+    line = AutoPipeline(redis_server.url, answer_s=5.0)
     yield line
     await line.aclose()
 
@@ -59,7 +59,7 @@ async def test_a_lost_connection_is_unavailable_and_the_next_exchange_makes_anot
 
 
 async def test_an_answer_that_does_not_come_in_time_gives_the_connection_up(redis_server):
-    line = Line(redis_server.url, answer_s=0.1)
+    line = AutoPipeline(redis_server.url, answer_s=0.1)
     await line.ask(commands("PING"), 1)
     with pytest.raises(Unavailable):
         await line.ask(commands("BLPOP tr:nothing 30"), 1)
@@ -75,14 +75,14 @@ async def test_after_close_nothing_is_asked(line):
 
 
 async def test_nobody_there_is_unavailable():
-    line = Line("unix:///nonexistent/s", answer_s=1.0)
+    line = AutoPipeline("unix:///nonexistent/s", answer_s=1.0)
     with pytest.raises(Unavailable):
         await line.ask(commands("PING"), 1)
 
 
 async def test_the_database_of_the_url_is_used(redis_server):
     urls = (redis_server.url.replace("db=0", f"db={n}") for n in (0, 3))
-    zero, three = (Line(url, answer_s=5.0) for url in urls)
+    zero, three = (AutoPipeline(url, answer_s=5.0) for url in urls)
     await three.ask(commands("SET tr:db 3"), 1)
     assert await zero.ask(commands("EXISTS tr:db"), 1) == [0]
     assert await three.ask(commands("GET tr:db"), 1) == [b"3"]
@@ -94,10 +94,10 @@ async def test_a_password_is_sent_first():
     with RedisServer(tcp=True) as server:
         with server.client() as client:
             client.config_set("requirepass", "secret")
-        line = Line(f"redis://:secret@127.0.0.1:{server.port}/0", answer_s=5.0)
+        line = AutoPipeline(f"redis://:secret@127.0.0.1:{server.port}/0", answer_s=5.0)
         assert await line.ask(commands("PING"), 1) == [b"PONG"]
         await line.aclose()
-        wrong = Line(f"redis://:wrong@127.0.0.1:{server.port}/0", answer_s=5.0)
+        wrong = AutoPipeline(f"redis://:wrong@127.0.0.1:{server.port}/0", answer_s=5.0)
         with pytest.raises(Unavailable, match="WRONGPASS|invalid"):
             await wrong.ask(commands("PING"), 1)
         await wrong.aclose()
@@ -110,7 +110,7 @@ async def test_a_server_that_loads_its_data_is_unavailable():
         writer.close()
 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    line = Line(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", answer_s=5.0)
+    line = AutoPipeline(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", answer_s=5.0)
     with pytest.raises(Unavailable, match="loading"):
         await line.ask(commands("PING"), 1)
     await line.aclose()
@@ -122,7 +122,7 @@ async def test_replies_cut_anywhere_are_put_together():
     """Through a proxy that delays: chunks do not respect replies."""
     with RedisServer(tcp=True) as server:
         async with Proxy("127.0.0.1", server.port) as proxy:
-            line = Line(f"redis://127.0.0.1:{proxy.port}/0", answer_s=5.0)
+            line = AutoPipeline(f"redis://127.0.0.1:{proxy.port}/0", answer_s=5.0)
             big = "x" * 200_000
             answers = await line.ask(commands(*[f"ECHO {big}"] * 20), 20)
             assert answers == [big.encode()] * 20
@@ -133,6 +133,6 @@ async def test_replies_cut_anywhere_are_put_together():
 
 
 def test_credentials_of_a_url():
-    assert Target("redis://user:pass@h:1/2").login == [b"AUTH", b"user", b"pass"]
-    assert Target("redis://h:1/2").login == []
-    assert Target("redis://h:1/2").database == 2
+    assert RedisAddress("redis://user:pass@h:1/2").login == [b"AUTH", b"user", b"pass"]
+    assert RedisAddress("redis://h:1/2").login == []
+    assert RedisAddress("redis://h:1/2").database == 2

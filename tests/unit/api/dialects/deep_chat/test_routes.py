@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.dialects.deep_chat.fold import DeepChatFold, DeepChatFrames, Whole
+from api.dialects.deep_chat.fold import CompleteDeepChat, DeepChatFold, DeepChatFrames
 from api.dialects.deep_chat.routes import deep_chat_socket, parse_deep_chat, read_stop_key
 from api.edge.auth import Authenticator
 from shared.config.credentials import Identity
@@ -111,7 +111,7 @@ def test_a_status_that_equals_the_key_does_not_stop_it() -> None:
 
 
 def test_a_whole_answer_is_one_response() -> None:
-    whole = Whole(make_meta())
+    whole = CompleteDeepChat(make_meta())
     events = (Token("One"), PLOT, Reset("takeover"), Token("Uno"), PLOT, END)
     for seq, event in enumerate(events, 1):
         whole.add(EventId(1, seq), encode(event))

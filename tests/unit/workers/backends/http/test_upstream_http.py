@@ -11,7 +11,12 @@ import pytest
 from shared.config.settings import Settings
 from tests.support.wait import until
 from workers.backends.http import upstream_http
-from workers.backends.http.upstream_http import AddressInvalid, Origin, Target, UpstreamHttp
+from workers.backends.http.upstream_http import (
+    AddressInvalid,
+    Origin,
+    UpstreamAddress,
+    UpstreamHttp,
+)
 
 DEADLINE_S = 10.0
 
@@ -30,7 +35,7 @@ DEADLINE_S = 10.0
     ],
 )  # fmt: skip
 def test_an_address_is_a_line_and_a_host(url: str, origin: Origin, line: str, host: str) -> None:
-    target = Target(url, "/chat", {"A": "b"})
+    target = UpstreamAddress(url, "/chat", {"A": "b"})
 
     assert target.origin == origin
     expected = f"{line}\r\nHost: {host}\r\nA: b\r\nContent-Length: 2\r\n\r\nhi"
@@ -38,17 +43,17 @@ def test_an_address_is_a_line_and_a_host(url: str, origin: Origin, line: str, ho
 
 
 def test_a_user_in_the_address_is_a_header_unless_there_is_a_key() -> None:
-    assert b"\r\nAuthorization: Basic dTpwOnc=\r\n" in Target("http://u:p%3Aw@a", "", {}).request(
-        b""
-    )
-    request = Target("http://u:p@a", "", {"Authorization": "Bearer k"}).request(b"")
+    assert b"\r\nAuthorization: Basic dTpwOnc=\r\n" in UpstreamAddress(
+        "http://u:p%3Aw@a", "", {}
+    ).request(b"")
+    request = UpstreamAddress("http://u:p@a", "", {"Authorization": "Bearer k"}).request(b"")
     assert request.count(b"Authorization") == 1
 
 
 @pytest.mark.parametrize("url", ["", "a", "ftp://a", "http://", "http://a b", "http://a:x"])
 def test_an_address_that_leads_nowhere_is_refused(url: str) -> None:
     with pytest.raises(AddressInvalid):
-        Target(url, "", {})
+        UpstreamAddress(url, "", {})
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from __future__ import annotations
 import enum
 
 
-class State(enum.Enum):
+class GenerationState(enum.Enum):
     ABSENT = "absent"  # no meta: never accepted, lost, or long expired
     QUEUED = "queued"  # accepted; nobody has begun
     HELD = "held"  # a token, and a lease that lives
@@ -45,11 +45,11 @@ class Action(enum.Enum):
     DELETE = "delete"
 
 
-S, A = State, Action
+S, A = GenerationState, Action
 
 # What an action does in a state: the new state, or why it is refused. Who calls matters only for
 # the holder's actions: `HOLDERS` is for the holder, everybody else is answered by `STRANGERS`.
-ANYBODYS: dict[tuple[State, Action], State | str] = {
+ANYBODYS: dict[tuple[GenerationState, Action], GenerationState | str] = {
     (S.ABSENT, A.CREATE): S.QUEUED,
     (S.QUEUED, A.CREATE): "exists",
     (S.HELD, A.CREATE): "exists",
@@ -89,7 +89,7 @@ ANYBODYS: dict[tuple[State, Action], State | str] = {
 
 # The caller has the token that is set, or that was set last. A lease that has run out does not
 # matter to its holder as long as nobody else has begun: there is still one writer.
-HOLDERS: dict[tuple[State, Action], State | str] = {
+HOLDERS: dict[tuple[GenerationState, Action], GenerationState | str] = {
     (S.ABSENT, A.APPEND): "lost",
     (S.HELD, A.APPEND): S.HELD,
     (S.LAPSED, A.APPEND): S.HELD,
@@ -123,7 +123,7 @@ HOLDERS: dict[tuple[State, Action], State | str] = {
 }
 
 # The caller's attempt is older than the one in meta: it was taken over, and may write nothing.
-STRANGERS: dict[tuple[State, Action], State | str] = {
+STRANGERS: dict[tuple[GenerationState, Action], GenerationState | str] = {
     (state, action): "ended" if state in (S.ENDED, S.SEALED) else "fenced"
     for state in (S.HELD, S.LAPSED, S.RELEASED, S.ENDED, S.SEALED)
     for action in (A.APPEND, A.FINISH, A.RENEW, A.RELEASE, A.RESTORE)

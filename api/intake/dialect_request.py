@@ -9,7 +9,7 @@ from shared.log.request import Request
 
 
 @dataclass(frozen=True)
-class Asked:
+class DialectRequest:
     """What a dialect has made of a body; it may derive a class of its own.
 
     Attributes:
@@ -25,4 +25,4 @@ class Asked:
         return True
 
 
-AskedT = TypeVar("AskedT", bound=Asked)
+DialectRequestT = TypeVar("DialectRequestT", bound=DialectRequest)

@@ -24,7 +24,7 @@ class Takeover:
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class WorkerParts:
     """What all runs of a worker share."""
 
     worker: str
