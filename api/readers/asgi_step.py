@@ -1,10 +1,10 @@
-"""A coroutine that callbacks drive instead of a task: one ASGI `send` or `receive` at a time.
+"""Runs one ASGI `send` or `receive` coroutine at a time from callbacks, without a task.
 
-A task per reader and event costs more than the system call it waits for. Most calls of `send` run
-to their end without waiting at all; the few that do wait for a future, and are continued when it is
-done. Invariant: at most one coroutine per `Step` is under way, and each ends in exactly one of: the
-return value of `start`, an exception from `start`, one call of `on_done`, `cancel`.
-Knows nothing of what is sent.
+A task for each reader and event costs more than the system call that it waits for. Most calls of
+`send` end without waiting. A call that waits, waits for a future, and continues when that future is
+done. Invariant: at most one coroutine of a `Step` runs, and each coroutine ends in exactly one way:
+`start` returns True, `start` raises, `on_done` is called once, or `cancel` closes the coroutine.
+This module does not know what is sent.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from typing import Any
 OnDone = Callable[[Any, BaseException | None], None]
 
 
-def _nobody(_: Any, __: BaseException | None) -> None:
+def _ignore(_: Any, __: BaseException | None) -> None:
     pass
 
 
 class Step:
-    """Runs one coroutine after the other, never two at once.
+    """Runs coroutines one after the other, never two at once.
 
     Args:
-        on_done: called with (value, error) for a coroutine that did not end within `start`.
+        on_done: called with (value, error) when a coroutine ends that did not end within `start`.
+
+    Attributes:
+        value: what the last coroutine that ended within `start` returned.
     """
 
     __slots__ = ("_coroutine", "_future", "_on_done", "value")
@@ -40,9 +43,13 @@ class Step:
         return self._coroutine is not None
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> bool:
-        """Run until the coroutine ends (True, see `value`) or waits (False: `on_done` follows).
+        """Run the coroutine until it ends or waits.
 
-        Whatever the coroutine raises before it first waits is raised here.
+        Returns:
+            True: it ended, and `value` holds its result. False: it waits, and `on_done` follows.
+
+        Raises:
+            Exception: whatever the coroutine raises before it first waits.
         """
         assert self._coroutine is None, "one at a time"
         try:
@@ -55,12 +62,12 @@ class Step:
         return False
 
     def close(self) -> None:
-        """Cancel, and know nobody any more: nothing will be started again."""
+        """Cancel, and drop the reference to `on_done`. `start` must not be called afterwards."""
         self.cancel()
-        self._on_done = _nobody
+        self._on_done = _ignore
 
     def cancel(self) -> None:
-        """Close what is under way; `on_done` will not be called for it."""
+        """Close the coroutine that waits, if there is one, without calling `on_done`."""
         coroutine, self._coroutine = self._coroutine, None
         future, self._future = self._future, None
         if future is not None:
@@ -69,18 +76,18 @@ class Step:
             coroutine.close()
 
     def _wait(self, waits_for: Any) -> None:
-        if waits_for is None:  # asyncio.sleep(0): only wants to be passed over once
+        if waits_for is None:  # asyncio.sleep(0): continue in the next pass of the event loop
             future = asyncio.get_running_loop().create_future()
             future.set_result(None)
         else:
             future = waits_for
-            # A task would reset this mark, by which a future knows that it was awaited.
+            # `Future.__await__` sets this flag, and a task would clear it.
             future._asyncio_future_blocking = False
         self._future = future
         future.add_done_callback(self._wake)
 
     def _wake(self, future: asyncio.Future[Any]) -> None:
-        # A callback that is on its way already cannot be taken back by `cancel`.
+        # `cancel` cannot remove a callback that the event loop has already scheduled.
         if future is not self._future:
             return
         coroutine, self._future = self._coroutine, None

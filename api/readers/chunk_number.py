@@ -1,20 +1,24 @@
-"""Where chunk number N of a numbered dialect is: the entry, and the rest of that entry's bytes.
+"""Finds chunk number N of a numbered dialect: the entry, and the rest of that entry's bytes.
 
-A reader that counts says "from chunk N on", at any node, and has nothing else to show for it. Two
-logs of one generation may both have a chunk N: Redis lost a tail and another attempt wrote on. So:
+A client that counts chunks asks any node for "chunk N and later", and sends no event id. After a
+loss two logs of one generation may each have a chunk N: Redis lost the tail, and another attempt
+wrote other entries. Attempt numbers normally rise by one; after a loss the next attempt number
+jumps. Only chunks after a jump may have had another text before. So:
 
-    N inside the opening          placed at once: it depends on what was stored at creation alone
-    N up to the first jump of the placed. Attempts follow one another by one; only after a loss
-    attempts, N not beyond the    does the next one jump, and only what comes after the jump may
-    last chunk                    have stood there before with other texts
-    N beyond the jump             `stream_reset`, also where nothing was lost: nobody can tell
-    N exactly the next            waits for it
-    N beyond what there is        of an unfinished log waits up to 2 s, as a cursor does, for the
-                                  tail to come back; the holder that restores it writes the same
-                                  chunks again, and any other attempt jumps. Then `stream_reset`
-    … of an ended log             `stream_reset`
+    N is in the opening              placed at once: the opening depends only on data that was
+                                     stored at creation
+    N is before the first jump of    placed
+    the attempt number, and exists
+    N is after that jump             `stream_reset`, even if nothing was lost: the node cannot tell
+    N is the next chunk to come      placed after the last entry
+    N is later than that, and the    waits up to 2 s for a lost tail, as a cursor does. A holder
+    log is unfinished                that restores the tail writes the same chunks again; any other
+                                     attempt jumps. After 2 s: `stream_reset`
+    N is later than that, and the    `stream_reset`
+    log has ended
 
-The copy is compared with the log first. Source: docs/protocol.md, "Dialects".
+The node compares its copy with the log before it uses these rules.
+Source: docs/protocol.md, "Dialects".
 """
 
 from __future__ import annotations
@@ -36,55 +40,57 @@ from shared.log.ids import START, EventId
 
 
 class Place(NamedTuple):
-    """Where a reading begins: `head` is written first, then all that follows the entry `cursor`."""
+    """Where an answer begins: `head` is sent first, then every entry after `cursor`."""
 
     cursor: EventId = START
-    head: bytes = b""
+    head: bytes = b""  # the rest of an entry (or of the opening) from chunk N on
 
 
 async def locate(hub: Hub, relay: Relay, dialect: Dialect, number: int) -> Place:
-    """Return the place of chunk `number`, by the rules above.
+    """Return the place of chunk `number`, by the rules of this module.
 
     Raises:
-        RequestError: `stream_reset`; Unavailable: the log cannot be read now.
+        RequestError: `stream_reset`: the client has to read again from chunk 0.
+        Unavailable: the log could not be read within `OPEN_S`, or it expired meanwhile.
     """
     log = relay.encoded(dialect)
     if number > log.chunks_up_to(0):
         with Waiter(relay, hub.now()) as waiter:
-            async with _bound():
+            async with _read_timeout():
                 await _fold(relay, log, waiter)
             if number > log.chunks:
                 await _await_chunk(relay, log, waiter, number)
-            async with _bound():
+            async with _read_timeout():
                 return await _find(relay, log, waiter, number)
     if number == log.chunks_up_to(0):
         return Place()
     found = log.find(number)
-    assert found is not None  # the opening is always at hand
+    assert found is not None  # the opening is never trimmed
     return Place(START, found[1])
 
 
 async def fold_all(hub: Hub, relay: Relay, dialect: Dialect) -> EncodedLog:
-    """Return the log in `dialect` with all folded that there is now: `chunks` counts it.
+    """Return the log in `dialect`, with every present entry folded, so that `chunks` is complete.
 
     Raises:
-        Unavailable: the log cannot be read now.
+        Unavailable: the log could not be read within `OPEN_S`, or it expired meanwhile.
     """
     log = relay.encoded(dialect)
     with Waiter(relay, hub.now()) as waiter:
-        async with _bound():
+        async with _read_timeout():
             await _fold(relay, log, waiter)
     return log
 
 
 def stream_reset() -> RequestError:
+    """Return the error for a chunk number that cannot be placed."""
     return request_error(
         "stream_reset", "after a loss the chunks are numbered anew: read again from 0"
     )
 
 
 @asynccontextmanager
-async def _bound() -> AsyncIterator[None]:
+async def _read_timeout() -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(OPEN_S):
             yield
@@ -93,35 +99,35 @@ async def _bound() -> AsyncIterator[None]:
 
 
 async def _fold(relay: Relay, log: EncodedLog, waiter: Waiter) -> None:
-    """Read what the log has now, and fold it, step by step."""
+    """Read the log up to its present end and fold it, in steps that let other tasks run."""
     if not relay.is_over:
         relay.repair()
     await waiter.until(lambda: relay.feed.is_whole or relay.is_over)
-    _check(waiter)
+    _check_not_expired(waiter)
     log.encode()
     while not log.is_complete:
         if log.lacks(log.count):
             relay.refill_soon()
             await waiter.changed()
-            _check(waiter)
+            _check_not_expired(waiter)
         else:
             await asyncio.sleep(0)
         log.encode()
 
 
 async def _await_chunk(relay: Relay, log: EncodedLog, waiter: Waiter, number: int) -> None:
-    """Give chunks that a reader has seen, and that are not there, time to come back."""
+    """Wait up to `WAIT_S` until the log has chunk `number` - 1, which the client has seen."""
     try:
         async with asyncio.timeout(WAIT_S):
             while log.chunks < number and not (log.is_finished or relay.is_over):
                 await waiter.changed()
-                _check(waiter)
-                await _fold_changes(log)
+                _check_not_expired(waiter)
+                await _fold_new_entries(log)
     except TimeoutError:
         raise stream_reset() from None
 
 
-async def _fold_changes(log: EncodedLog) -> None:
+async def _fold_new_entries(log: EncodedLog) -> None:
     log.encode()
     while not log.is_complete:
         await asyncio.sleep(0)
@@ -137,11 +143,11 @@ async def _find(relay: Relay, log: EncodedLog, waiter: Waiter, number: int) -> P
         if relay.feed.base:
             relay.refill_soon()
             await waiter.changed()
-            _check(waiter)
-        await _fold_changes(log)
+            _check_not_expired(waiter)
+        await _fold_new_entries(log)
     raise stream_reset()
 
 
-def _check(waiter: Waiter) -> None:
+def _check_not_expired(waiter: Waiter) -> None:
     if waiter.outcome is not None:
         raise Unavailable("the log is gone")

@@ -1,8 +1,8 @@
-"""An answer that is not streamed: the log is waited for, and then handed over entry by entry.
+"""An answer that is not streamed: waits for the log's end, then hands over all entries in order.
 
-The client is a reader like any other while it waits: it counts for the grace, and when it hangs up
-it has left. There is no deadline; what ends the waiting is the log's end, a loss, a drain.
-Knows no dialect.
+A waiting client is a reader like any other: it keeps the generation alive under `on_disconnect`,
+and a disconnect counts as leaving. There is no deadline: the wait ends with the log's end, a loss,
+a drain or a disconnect. Knows no dialect.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ from shared.log.ids import START, EventId
 from shared.log.records import Meta
 from shared.text.large import FOLD_BYTES_MAX
 
-Add = Callable[[EventId, bytes], None]
+AddEntry = Callable[[EventId, bytes], None]
 
 
-async def read_whole(hub: Hub, meta: Meta, receive: Receive, add: Add) -> None:
-    """Wait for the end of a generation, and give `add` its log, `end` last.
+async def read_complete_log(hub: Hub, meta: Meta, receive: Receive, add: AddEntry) -> None:
+    """Wait for the end of a generation, then call `add` for each entry of its log, `end` last.
 
-    The end of a generation that Redis has lost is in no log: it has the id `0-0`.
+    If Redis has lost the generation, its `end` is in no log and has the id `0-0`.
 
     Args:
-        receive: tells when the client has left.
+        receive: the ASGI `receive` of the request; it reports a disconnect.
 
     Raises:
-        RequestError, Unavailable: as `Hub.reading`; also `draining`, `expired`, and
-            `request_timeout` when the client has left.
+        RequestError: `draining`: this node stops. `expired`: the log expired meanwhile.
+            `request_timeout`: the client disconnected. Also what `Hub.reading` raises.
+        Unavailable: as `Hub.reading`.
     """
     async with hub.reading(meta) as relay:
         with Waiter(relay, hub.now()) as waiter:
@@ -47,11 +48,11 @@ async def read_whole(hub: Hub, meta: Meta, receive: Receive, add: Add) -> None:
             hub.admit(waiter, "whole")
             try:
                 await waiter.until(lambda: relay.is_over)
-                _check(waiter)
-                while relay.feed.base:
+                _check_not_broken_off(waiter)
+                while relay.feed.base:  # the beginning was trimmed: read it again
                     relay.refill_soon()
                     await waiter.changed()
-                    _check(waiter)
+                    _check_not_broken_off(waiter)
             finally:
                 departure.close()
                 hub.dismiss(waiter)
@@ -59,14 +60,18 @@ async def read_whole(hub: Hub, meta: Meta, receive: Receive, add: Add) -> None:
 
 
 async def whole_or_refusal(
-    hub: Hub, meta: Meta, receive: Receive, add: Add, shape: Shape
+    hub: Hub, meta: Meta, receive: Receive, add: AddEntry, shape: Shape
 ) -> Response | None:
-    """As `read_whole`; return the answer that says why not, if it did not come to the end.
+    """Do as `read_complete_log`, but return an error response instead of raising.
 
-    It names the generation, which goes on and can be read natively elsewhere.
+    The error response names the generation in `x-generation-id`: the generation goes on, and the
+    client can read it at another node.
+
+    Returns:
+        None: `add` was called for the complete log.
     """
     try:
-        await read_whole(hub, meta, receive, add)
+        await read_complete_log(hub, meta, receive, add)
     except Unavailable:
         error = unavailable()
     except RequestError as exc:
@@ -76,22 +81,22 @@ async def whole_or_refusal(
     return error_response(error, shape, {"x-generation-id": meta.generation_id})
 
 
-async def _hand_over(relay: Relay, add: Add) -> None:
-    """In steps, so that a long log does not hold the loop."""
+async def _hand_over(relay: Relay, add: AddEntry) -> None:
+    """Call `add` for all entries, in steps, so that a long log does not block the event loop."""
     feed = relay.feed
     raws, ids = list(feed.raws), feed.ids
-    folded = 0
+    step_bytes = 0
     for index, raw in enumerate(raws):
-        if index % ENCODE_ENTRIES_MAX == ENCODE_ENTRIES_MAX - 1 or folded > FOLD_BYTES_MAX:
-            folded = 0
+        if index % ENCODE_ENTRIES_MAX == ENCODE_ENTRIES_MAX - 1 or step_bytes > FOLD_BYTES_MAX:
+            step_bytes = 0
             await asyncio.sleep(0)
         add(ids.at(index + 1), raw)
-        folded += len(raw)
+        step_bytes += len(raw)
     if relay.last_words is not None:
         add(START, relay.last_words)
 
 
-def _check(waiter: Waiter) -> None:
+def _check_not_broken_off(waiter: Waiter) -> None:
     match waiter.outcome:
         case None:
             return

@@ -1,11 +1,11 @@
-"""A WebSocket that clients talk on: the handshake, the reading loop, limits, how it is closed.
+"""One WebSocket conversation: handshake, reading loop, limits and close.
 
-A dialect derives from `Conversation` and says what its frames mean. The handshake decides who may
-come in (of foreign origins api/edge/gate.py has done so before); after it, whatever a client sends
-wrong is an error frame of the dialect's, and the socket lives. Reading and sending are apart: a
-ping is answered while an answer streams, and a client that does not read what it is answered is not
-read from. Invariant: the socket closes with a code that says whether to come back. Source:
-docs/protocol.md, "WebSocket".
+A dialect derives from `Conversation` and defines what its frames mean. The handshake checks the
+credentials; api/edge/gate.py has refused foreign origins before. After the handshake a wrong frame
+is answered with an error frame of the dialect, and the socket stays open. Reading and sending are
+independent: a ping is answered while an answer streams. While a client does not read its replies,
+no further frame is read from it. Invariant: the close code says whether the client should connect
+again. Source: docs/protocol.md, "WebSocket".
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.errors import CODES, request_error, unavailable
 from api.intake.strict_json import decode_json
-from api.node import Node
+from api.node import Node, answering
 from api.readers.conversation_handover import ConversationHandover
 from api.readers.disconnect import Departure
 from api.readers.lookup import find, read_query
 from api.readers.websocket_reader import Subscription
-from api.readers.websocket_sender import GONE, Socket
+from api.readers.websocket_sender import IDLE, NO_CLOSE_FRAME, Socket
 from api.transport.extensions import HANDOVER, TRANSPORT, WIRE
 from shared.errors import Draining, RequestError, Unavailable
 from shared.log.fold import FrameFold
@@ -36,35 +36,38 @@ from shared.log.records import Meta
 
 logger = logging.getLogger(__name__)
 
-SUBSCRIPTIONS_MAX = 100
-ANSWER_S = 4.0  # for one request of a client; what takes longer is unavailable
-CLOSE_S = 1.0  # for a close frame to leave
-BINARY = 1003
-UNAVAILABLE = 1013
+SUBSCRIPTIONS_MAX = 100  # open generations on one socket
+CLOSE_FRAME_S = 1.0  # for the close frame to leave; after it the connection is aborted
+# Close codes, RFC 6455 section 7.4 and IANA's registry.
+UNSUPPORTED_DATA = 1003
+TRY_AGAIN_LATER = 1013
 
 T = TypeVar("T")
 
 Frame = dict[str, Any]
-Command = Callable[[Any, Frame], Awaitable[None]]  # the conversation, what was said
-Open = Callable[[Node, str, Scope, Send], "Conversation"]  # node, owner, scope, send
+Command = Callable[[Any, Frame], Awaitable[None]]  # the conversation, the client's frame
+# Node, owner, scope, send.
+ConversationFactory = Callable[[Node, str, Scope, Send], "Conversation"]
 
 
 class SocketEndpoint:
     """The ASGI application of one WebSocket route.
 
     Args:
-        path: the route's; the label of the metrics.
-        converse: makes the conversation of one socket; what it raises refuses the handshake.
-        subprotocol: chosen where the client offers it.
-        tells_browsers: bad credentials of a browser, which cannot read the handshake's status, are
-            let in, told and closed for good. Only for clients that know final close codes.
+        path: the path of the route, for the log.
+        converse: makes the conversation of one socket. An error that it raises refuses the
+            handshake.
+        subprotocol: chosen if the client offers it.
+        tells_browsers: answers a browser's bad credentials with an accepted socket, an error frame
+            and a final close code, because a browser cannot read the status of a handshake. Only
+            for clients that know final close codes.
     """
 
     def __init__(
         self,
         node: Node,
         path: str,
-        converse: Open,
+        converse: ConversationFactory,
         *,
         subprotocol: str | None = None,
         tells_browsers: bool = False,
@@ -76,10 +79,10 @@ class SocketEndpoint:
         self.tells_browsers = tells_browsers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one socket.
+        """Serve one socket: to its end, or until it is handed over to the server.
 
         Raises:
-            RequestError: refused at the handshake.
+            RequestError: the handshake is refused: draining, bad credentials, or a bad query.
         """
         assert (await receive())["type"] == "websocket.connect"
         headers, authenticator = Headers(scope=scope), self.node.authenticator
@@ -114,11 +117,14 @@ class SocketEndpoint:
 
 
 class Conversation(ABC):
-    """One accepted socket: what its client asks for, one thing after the other.
+    """One accepted socket. It serves the client's frames one after the other.
 
-    A dialect gives `commands` (or its own `do`) and `say_error`, and answers through `socket`:
-    `socket.say(**frame)` for what is no event, `open` for a log. Frames that are wrong raise
-    RequestError.
+    A dialect defines `commands` (or overrides `do`) and `say_error`. It replies with
+    `socket.say(**frame)`, and sends a log with `open`. For a wrong frame it raises RequestError.
+
+    Attributes:
+        commands: by the frame's member `type`.
+        frame_bytes: length of the frame that is being served.
     """
 
     commands: ClassVar[Mapping[str, Command]] = {}
@@ -127,7 +133,7 @@ class Conversation(ABC):
         self.node = node
         self.hub = node.hub
         self.owner = owner
-        self.frame_bytes = 0  # of the frame that is being served
+        self.frame_bytes = 0
         self._send = send
         self._transport = scope.get("extensions", {}).get(TRANSPORT)
         self.socket = Socket(
@@ -139,10 +145,16 @@ class Conversation(ABC):
             wire=scope.get("extensions", {}).get(WIRE),
         )
 
-    # What a dialect says
+    # What a dialect defines
 
     async def do(self, frame: Frame) -> None:
-        """Do what one frame asks for, within `ANSWER_S`: by default what `commands` has for it."""
+        """Serve one frame; the default calls the entry of `commands` for its `type`.
+
+        The conversation limits this call to the time that `answering` gives.
+
+        Raises:
+            RequestError: the frame is wrong.
+        """
         command = self.commands.get(str(frame.get("type")))
         if command is None:
             raise request_error("invalid_request", f"type: one of {', '.join(self.commands)}")
@@ -150,14 +162,18 @@ class Conversation(ABC):
 
     @abstractmethod
     def say_error(self, frame: Any, error: RequestError) -> None:
-        """Tell the client what is wrong with `frame`, which may be anything, or None: no JSON."""
+        """Send an error frame.
+
+        Args:
+            frame: any JSON value; None if the client's text is not JSON.
+        """
 
     def take_binary(self) -> None:
-        """Refuse a binary frame."""
-        self.socket.close(BINARY)
+        """Refuse a binary frame: the default closes the socket."""
+        self.socket.close(UNSUPPORTED_DATA)
 
     def errands(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what runs beside the reading, until the socket closes."""
+        """Return coroutines that run beside the reading until the socket closes."""
         return []
 
     @property
@@ -167,22 +183,29 @@ class Conversation(ABC):
     # What a dialect may use
 
     async def step(self, work: Callable[[], T]) -> T:
-        """Do work that is in proportion to the frame that is being served: see LargeWork.step."""
+        """Do work whose cost grows with the frame that is being served; see LargeWork.step."""
         return await self.node.large.step(self.frame_bytes, work)
 
     async def open(
         self, key: str, meta: Meta, fold: FrameFold, cursor: EventId = START
     ) -> Subscription:
-        """Send what follows `cursor`, as `fold` has it; what is open under `key` is replaced."""
+        """Send the events after `cursor`, as frames of `fold`.
+
+        Args:
+            key: names the subscription; one that is open under this key is replaced.
+
+        Raises:
+            RequestError, Unavailable: as `Hub.hold`.
+        """
         relay = await self.hub.hold(meta)
         return self.socket.subscribe(key, relay, cursor, fold)
 
     async def find(self, generation_id: str) -> Meta:
-        """Return the generation, if it is the asker's; raises as `find`."""
+        """Return the generation if this socket's owner may see it; raises as `find`."""
         return await find(self.hub, self.node.store, self.owner, generation_id, is_reader=True)
 
     def check_room(self) -> None:
-        """Raise `rate_limited` where the socket has as many generations open as it may."""
+        """Raise `rate_limited` if `SUBSCRIPTIONS_MAX` generations are open on this socket."""
         if len(self.socket.subscriptions) >= SUBSCRIPTIONS_MAX:
             raise request_error(
                 "rate_limited", f"at most {SUBSCRIPTIONS_MAX} open generations on one socket"
@@ -191,12 +214,12 @@ class Conversation(ABC):
     # The socket's life
 
     async def hold(self, receive: Receive) -> None:
-        """Read and send until either side has had enough, then close."""
+        """Read and send until the client or this node closes the socket, then close it."""
         self.enter()
         try:
             async with asyncio.TaskGroup() as group:
-                errands = [self._read(receive), *self.errands()]
-                tasks = [group.create_task(errand) for errand in errands]
+                coroutines = [self._read(receive), *self.errands()]
+                tasks = [group.create_task(coroutine) for coroutine in coroutines]
                 code = await self.socket.done
                 for task in tasks:
                     task.cancel()
@@ -205,28 +228,32 @@ class Conversation(ABC):
             self.leave()
 
     def enter(self) -> None:
-        """Be counted, and be sent signs of life."""
+        """Register with the hub: it counts this socket, and calls its `beat`."""
         hub = self.hub
         hub.admit(self.socket, "websocket")
         hub.heartbeats.put(self.socket, hub.now() + hub.settings.heartbeat_s)
 
     def leave(self) -> None:
-        """Let go of everything."""
+        """Release all subscriptions and leave the hub."""
         self.socket.stop()
         self.hub.dismiss(self.socket)
 
     def send_through(self, send: Send) -> None:
-        """Send this way from now on."""
+        """Use another `send` from now on."""
         self._send = send
         self.socket.send_through(send)
 
     async def close(self, code: int, receive: Receive) -> None:
-        """Say why, where that can still be said; else break the connection off."""
-        if code == GONE:
+        """Send a close frame with `code`; if that is not possible, abort the connection.
+
+        A close frame is not possible while another write waits, or if it does not leave within
+        `CLOSE_FRAME_S`.
+        """
+        if code == NO_CLOSE_FRAME:
             return
         if not self.socket.is_blocked:
             try:
-                async with asyncio.timeout(CLOSE_S):
+                async with asyncio.timeout(CLOSE_FRAME_S):
                     await self._send(
                         {"type": "websocket.close", "code": code, "reason": _reason(code)}
                     )
@@ -244,9 +271,13 @@ class Conversation(ABC):
             pass
 
     async def hear(self, message: Message) -> bool:
-        """Do what one message asks for; False: no further one is wanted."""
+        """Serve one ASGI message.
+
+        Returns:
+            Whether to read further messages.
+        """
         if message["type"] == "websocket.disconnect":
-            self.socket.close(GONE)
+            self.socket.close(NO_CLOSE_FRAME)
             self.socket.stop()
             return False
         self.socket.active_at = self.hub.now()
@@ -254,11 +285,11 @@ class Conversation(ABC):
             self.take_binary()
             return False
         await self._take(message)
-        await self.socket.room()
+        await self.socket.await_room()
         return True
 
     async def _take(self, message: Message) -> None:
-        """Do what one frame asks for; what is wrong with it is an error frame."""
+        """Serve one text frame; an error becomes an error frame."""
         frame: Any = None
         try:
             text = message.get("text") or ""
@@ -266,30 +297,30 @@ class Conversation(ABC):
             frame = await self.step(lambda: decode_json(text))
             if not isinstance(frame, dict):
                 raise request_error("invalid_request", "a frame is a JSON object")
-            async with asyncio.timeout(ANSWER_S):
+            async with answering():
                 await self.do(frame)
-        except (Unavailable, TimeoutError):
+        except Unavailable:
             self.fail(frame, unavailable())
         except RequestError as exc:
             self.fail(frame, exc)
 
     def fail(self, frame: Any, error: RequestError) -> None:
-        """Say what is wrong, and close where the client had better go elsewhere."""
+        """Send an error frame; close the socket if the client should use another node."""
         self.say_error(frame, error)
         if error.code == "draining":
             self.socket.close(CODES["draining"].close)
         elif error.code == "unavailable" and not self.socket.subscriptions:
-            self.socket.close(UNAVAILABLE)
+            self.socket.close(TRY_AGAIN_LATER)
 
 
 def error_frame(error: RequestError, **names: str) -> Frame:
-    """Return the native error frame; `names` say what it answers."""
-    said = {"code": error.code, "message": error.message, "retryable": error.retryable}
-    return {"type": "error", **names, **said}
+    """Return the native error frame; `names` are further members that name the failed request."""
+    described = {"code": error.code, "message": error.message, "retryable": error.retryable}
+    return {"type": "error", **names, **described}
 
 
 def _reason(code: int) -> str:
     for name, row in CODES.items():
         if row.close == code:
             return name
-    return {4000: "idle", BINARY: "binary"}.get(code, "")
+    return {IDLE: "idle", UNSUPPORTED_DATA: "binary"}.get(code, "")

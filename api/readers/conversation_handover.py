@@ -1,12 +1,13 @@
-"""A conversation whose handler has gone: it has a task only while its client is being answered.
+"""A conversation whose ASGI handler has returned: it has a task only while it serves messages.
 
-The server hands the socket over (`tailrace.handover`, api/transport/websocket.py): its handler
-returns, and with it go the tasks, the scope and all frames between the server and here, which is
-most of what an idle socket would weigh. A message starts a task that reads until nothing waits any
-more; the end of the sending side starts the closing. Invariants: one task reads at a time, in the
-order of what came; nothing is read once the socket is over; what `Conversation.hold` would do at
-the end is done once; each task belongs to the hub, which keeps it and logs what it raises. Knows
-nothing of what is said.
+The server hands the socket over (`tailrace.handover`, api/transport/websocket.py). The handler
+returns, which frees its tasks, the scope and all stack frames between the server and the handler:
+most of the memory of an idle socket. A message starts a task, which reads until no message waits.
+The end of the sending side starts a task that closes.
+
+Invariants: one task reads at a time, in the order of arrival; nothing is read after the socket has
+ended; the end is done once, as `Conversation.hold` would do it; each task belongs to the hub, which
+keeps a reference to it and logs its exceptions. This module does not know what the frames mean.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 class HandedSocket(Protocol):
-    """An accepted socket that was handed over.
+    """An accepted socket that the server has handed over.
 
     Attributes:
-        is_waiting: `receive` has something, and would not wait.
+        is_waiting: `receive` has a message and would return at once.
     """
 
     receive: Receive
@@ -39,14 +40,14 @@ class HandedSocket(Protocol):
     def is_waiting(self) -> bool: ...
 
     def leave(self) -> None:
-        """The conversation is over, as if its handler had returned."""
+        """End the conversation, as the return of a handler would."""
         ...
 
     def abort(self) -> None: ...
 
 
 class HandedConversation(Protocol):
-    """The conversation that is handed over (api/readers/conversation.py)."""
+    """A conversation that can be handed over (api/readers/conversation.py)."""
 
     hub: Hub
     socket: Socket
@@ -58,7 +59,7 @@ class HandedConversation(Protocol):
     def send_through(self, send: Send) -> None: ...
 
     async def hear(self, message: Message) -> bool:
-        """Take one message of the client's; False: nothing more is to be read."""
+        """Serve one message of the client; False: read no further message."""
         ...
 
     async def close(self, code: int, receive: Receive) -> None: ...
@@ -68,47 +69,48 @@ HandOver = Callable[[Callable[[], None]], HandedSocket]
 
 
 class ConversationHandover:
-    """One conversation that goes on by itself.
+    """One conversation that goes on without its handler.
 
     Args:
-        path: of the route, for the log.
-        hand_over: takes what is to be called when something was received; returns the line.
+        path: the path of the route, for the log.
+        hand_over: the server's extension. It takes a callback for "a message was received", and
+            returns the socket.
     """
 
-    __slots__ = ("_conversation", "_hears", "_line", "_path", "_reading")
+    __slots__ = ("_conversation", "_is_reading_on", "_path", "_reading", "_socket")
 
     def __init__(self, conversation: HandedConversation, path: str, hand_over: HandOver) -> None:
         self._conversation = conversation
         self._path = path
-        self._hears = True
+        self._is_reading_on = True
         self._reading: asyncio.Task[None] | None = None
         conversation.enter()
         conversation.socket.done.add_done_callback(self._over)
-        self._line = hand_over(self._received)
-        conversation.send_through(self._line.send)
+        self._socket = hand_over(self._received)
+        conversation.send_through(self._socket.send)
         self._received()
 
     def _received(self) -> None:
-        if self._reading is None and self._hears and self._line.is_waiting:
-            # The hub's: nothing else need refer to a task that waits, and one that nobody refers
-            # to may be collected. None: the hub has closed, and its sockets are being cut.
+        if self._reading is None and self._is_reading_on and self._socket.is_waiting:
+            # The hub keeps a reference: a waiting task that nothing refers to may be garbage
+            # collected. None: the hub is closed, and it breaks off its sockets.
             self._reading = self._conversation.hub.spawn(self._read())
 
     async def _read(self) -> None:
         try:
-            while self._hears and self._line.is_waiting:
-                self._hears = await self._conversation.hear(await self._line.receive())
-        except Exception:  # as the error boundary of a handler would
+            while self._is_reading_on and self._socket.is_waiting:
+                self._is_reading_on = await self._conversation.hear(await self._socket.receive())
+        except Exception:  # this replaces the error boundary of a handler
             logger.exception("request failed", extra={"path": self._path})
             self._conversation.socket.close(CODES["internal"].close)
-            self._hears = False
+            self._is_reading_on = False
         finally:
             self._reading = None
 
     def _over(self, done: asyncio.Future[int]) -> None:
-        self._hears = False
+        self._is_reading_on = False
         if not self._conversation.hub.spawn(self._close(done.result())):
-            self._line.abort()  # the hub has been closed around it
+            self._socket.abort()  # the hub is closed and runs no further task
             self._leave()
 
     async def _close(self, code: int) -> None:
@@ -116,10 +118,10 @@ class ConversationHandover:
             self._reading.cancel()
             await asyncio.wait([self._reading])
         try:
-            await self._conversation.close(code, self._line.receive)
+            await self._conversation.close(code, self._socket.receive)
         finally:
             self._leave()
 
     def _leave(self) -> None:
         self._conversation.leave()
-        self._line.leave()
+        self._socket.leave()

@@ -1,6 +1,6 @@
-"""Watches for the reader to leave: ASGI's `receive`, driven by callbacks instead of a task.
+"""Watches ASGI's `receive` for a client's disconnect, from callbacks, without a task.
 
-uvicorn's `send` says nothing when the client has gone; only `receive` does.
+uvicorn's `send` does not report a disconnect; only `receive` does.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from starlette.types import Receive
 
 from api.readers.asgi_step import Step
 
-WAIT_S = 1.0  # for a connection that we broke off to be seen as gone
+DISCONNECT_WAIT_S = 1.0  # after this node broke a connection off, for `receive` to report it
 
 
 class Departure:
-    """Calls `on_left` once when `receive` says that the client has disconnected, or fails."""
+    """Calls `on_left` once, when `receive` reports a disconnect or raises."""
 
     def __init__(self, receive: Receive, on_left: Callable[[], None]) -> None:
         self._receive = receive
@@ -31,9 +31,15 @@ class Departure:
 
     @staticmethod
     async def wait(receive: Receive, kind: str = "http.disconnect") -> None:
-        """Return when the client is seen as gone, so that the server need not complain of us."""
+        """Wait until `receive` reports the disconnect, at most `DISCONNECT_WAIT_S`.
+
+        A handler that returned before would make the server log an incomplete response.
+
+        Args:
+            kind: the type of the ASGI message that reports a disconnect.
+        """
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(DISCONNECT_WAIT_S):
                 while (await receive())["type"] != kind:
                     pass
         except (TimeoutError, OSError):
@@ -45,7 +51,7 @@ class Departure:
                 if self._step.value["type"] == "http.disconnect":
                     self._on_left()
                     return
-        except Exception:  # a `receive` that raises will never tell us anything
+        except Exception:  # a `receive` that raises will never report a disconnect
             self._on_left()
 
     def _received(self, message: Any, error: BaseException | None) -> None:

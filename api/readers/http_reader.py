@@ -1,10 +1,10 @@
-"""One HTTP reader: a place in a log, and a `send` that takes its bytes.
+"""One HTTP reader: a position in a log, and the `send` or the wire that takes the bytes.
 
-It has no task and no queue. When its log changes it is woken; in its turn it is given the bytes
-after its place in one slice. While a write waits nothing is put aside for it: when the write is
-through, it catches up from the log. Invariant: the outcome is ENDED only after the bytes of `end`,
-or of the entry at which its dialect is over, were taken by `send` or the wire; every other outcome
-leaves the response unfinished.
+A reader has no task and no queue. A change of the log wakes it, and in its turn it writes one slice
+of the bytes after its position. While a write waits, nothing is buffered for the reader: when the
+write completes, the reader catches up from the log. Invariant: the outcome is ENDED only after
+`send` or the wire took the bytes of `end`, or of the entry at which the dialect is over; every
+other outcome leaves the response unfinished.
 """
 
 from __future__ import annotations
@@ -31,18 +31,27 @@ class Subscriber:
     """One reader of one generation over HTTP.
 
     Args:
-        send: may be None where there is a wire, which takes everything.
-        on_over: called with the outcome, once, after whatever was going on has returned.
-        cursor: the last id that it has seen.
-        transport: what is below `send`, when the server shows it.
-        wire: the way past `send`, when the server has one.
-        prefix: written immediately before the first bytes of the log, in the same block.
+        send: ASGI's; None if there is a wire, which then takes all bytes.
+        port: the hub.
+        on_over: called once with the outcome, in a later pass of the event loop.
+        cursor: the last event id that the client has seen.
+        transport: the connection below `send`, if the server exposes it.
+        wire: writes to the connection without `send`, if the server has such a way.
+        prefix: written immediately before the first bytes of the log, in the same chunk.
+
+    Attributes:
+        position: where in the log it is. While it follows in a row, `position.seq` is stale: the
+            row's `seq` counts.
+        is_queued: it waits for its turn in the pump; the pump sets this.
+        outcome: how the reading stopped; None: it goes on.
+        row: the row in which it follows; None: it reads by itself.
+        write: the wire's; only with a wire.
     """
 
     __slots__ = (
         "_blockage",
         "_chunk_bytes",
-        "_has_last_words",
+        "_is_last_chunk",
         "_log",
         "_on_over",
         "_port",
@@ -92,7 +101,7 @@ class Subscriber:
         self._step = None if send is None else Step(self._written)
         self._blockage: Blockage | None = None
         self._chunk_bytes = 0
-        self._has_last_words = False
+        self._is_last_chunk = False
 
     @property
     def _is_blocked(self) -> bool:
@@ -103,19 +112,19 @@ class Subscriber:
             self._port.wake(self)
 
     def pump(self, now: float) -> bool:
-        """Write the next slice, if there is one and nothing waits; True: there is more."""
+        """Write the next slice, unless a write waits; True: there is more to write."""
         if self.row is not None or self._is_blocked or self.outcome is not None:
             return False
         if self._wire is not None and self._wire.is_paused:
-            self._block(now)  # by what was sent before on this connection
+            self._block(now)  # earlier bytes on this connection are still unsent
             return False
         match self.position.place(self._relay.feed, now):
             case Placing.WAITING:
                 self._port.await_place(self)
-                return self._say_last_words(now)
+                return self._write_last_words(now)
             case Placing.RESET:
                 self._port.counters.resets += 1
-                return self._say(RESET, now, is_last=not self._log.dialect.restarts)
+                return self._write_aside(RESET, now, is_last=not self._log.dialect.restarts)
         start = self.position.seq
         chunk, self.position.seq = self._log.slice(start)
         if chunk:
@@ -125,17 +134,17 @@ class Subscriber:
             if self._is_blocked or self.outcome is not None:
                 return False
         if self.position.seq < self._relay.feed.count:
-            return self._goes_on()
+            return self._has_more()
         if self._relay.feed.is_ended or self.position.seq == self._log.over_at:
             self._finish(Outcome.ENDED)
             return False
         if self._relay.last_words is not None:
-            return self._say_last_words(now)
+            return self._write_last_words(now)
         self._follow(now)
         return False
 
     def _follow(self, now: float) -> None:
-        """All is written: from here on with the others, if the server shows us its wire."""
+        """Join the row of readers that have caught up, if the server has a wire."""
         if self._wire is not None and not self._prefix:
             self._relay.scattered.discard(self)
             audience = self._relay.audience(self._log.dialect, is_chunked=True)
@@ -147,8 +156,11 @@ class Subscriber:
             self._relay.scattered.add(self)
             self.wake()
 
-    def _goes_on(self) -> bool:
-        """There is more; but what was let go for lack of room has to be read again first."""
+    def _has_more(self) -> bool:
+        """Return whether the next slice can be written now.
+
+        False: the dialect is over, or the entries were trimmed and have to be read again first.
+        """
         if self.position.seq == self._log.over_at:
             self._finish(Outcome.ENDED)
             return False
@@ -157,20 +169,20 @@ class Subscriber:
             return False
         return True
 
-    def _say_last_words(self, now: float) -> bool:
-        """Write an end that is not in the log, where the log itself is gone."""
+    def _write_last_words(self, now: float) -> bool:
+        """Write the `end` of a generation whose log Redis has lost, if the relay has one."""
         if self._relay.last_words is None:
             return False
-        return self._say(self._relay.last_words, now, is_last=True)
+        return self._write_aside(self._relay.last_words, now, is_last=True)
 
-    def _say(self, raw: bytes, now: float, *, is_last: bool) -> bool:
-        """Write an event that is not in the log; True: go on."""
-        words = self._log.fold.aside(raw)
-        if words is None:
+    def _write_aside(self, raw: bytes, now: float, *, is_last: bool) -> bool:
+        """Write an event that is not in the log; True: there may be more to write."""
+        chunk = self._log.fold.aside(raw)
+        if chunk is None:
             self._finish(Outcome.LOST)
             return False
-        self._has_last_words = is_last
-        self._write(words, now)
+        self._is_last_chunk = is_last
+        self._write(chunk, now)
         if is_last and not self._is_blocked:
             self._finish(Outcome.ENDED)
         return not self._is_blocked and self.outcome is None
@@ -182,14 +194,14 @@ class Subscriber:
 
     def _put(self, chunk: bytes, now: float) -> None:
         if not chunk:
-            return  # as a chunk of the body it would be its end
+            return  # an empty chunk would end the chunked body
         self._sent_at = now
         try:
-            is_through = self._send_chunk(chunk)
-        except Exception:  # whatever a server or a middleware raises, it ends this reader alone
+            is_sent = self._send_chunk(chunk)
+        except Exception:  # an error of the server or of a middleware ends only this reader
             self._finish(Outcome.FAILED)
             return
-        if not is_through:
+        if not is_sent:
             self._chunk_bytes = len(chunk)
             self._block(now)
 
@@ -206,7 +218,7 @@ class Subscriber:
         self._port.note_blocked(self)
 
     def _paused(self) -> None:
-        """The connection keeps as much unsent as it should: read on when it has gone."""
+        """Leave the row and block: the connection's buffer is full until `_resumed`."""
         if self.row is not None:
             self.row.remove(self)
         if self._blockage is None and self.outcome is None:
@@ -220,7 +232,7 @@ class Subscriber:
         self._unblock()
         if error is not None:
             self._finish(Outcome.FAILED)
-        elif self._has_last_words:
+        elif self._is_last_chunk:
             self._finish(Outcome.ENDED)
         else:
             self._port.wake(self)
@@ -231,10 +243,14 @@ class Subscriber:
             self._chunk_bytes = 0
             self._port.note_unblocked(self)
 
-    # Limits and signs of life
+    # Limits and heartbeats
 
     def beat(self, now: float, heartbeat_s: float) -> float | None:
-        """Write a heartbeat if nothing was written for `heartbeat_s`; return when to look again."""
+        """Write a heartbeat if nothing was written for `heartbeat_s`.
+
+        Returns:
+            When to call again, loop time in s; None: never.
+        """
         if self.outcome is not None:
             return None
         sent_at = self._sent_at if self.row is None else max(self._sent_at, self.row.sent_at)
@@ -268,7 +284,7 @@ class Subscriber:
         self._finish(outcome)
 
     def left(self) -> None:
-        """The peer has gone."""
+        """End the reading: the client has disconnected."""
         self._finish(Outcome.LEFT)
 
     def _finish(self, outcome: Outcome) -> None:
@@ -276,14 +292,14 @@ class Subscriber:
             self.outcome = outcome
             if self._wire is not None:
                 self._wire.release()
-            asyncio.get_running_loop().call_soon(self._tell)
+            asyncio.get_running_loop().call_soon(self._call_on_over)
         if self.row is not None:
             self.row.remove(self)
         self._unblock()
         if self._step is not None:
             self._step.close()
 
-    def _tell(self) -> None:
+    def _call_on_over(self) -> None:
         on_over, self._on_over = self._on_over, None
         assert on_over is not None and self.outcome is not None
         on_over(self.outcome)

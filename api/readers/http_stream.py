@@ -1,10 +1,11 @@
-"""An answer that is a stream of one generation's log, in any dialect.
+"""Streams one generation's log as an HTTP response, in any dialect.
 
-Hands the connection to the hub and gives the response the end that its outcome deserves. Where the
-server lets a handler go while its answer goes on (api/transport/http_handover.py), it does;
-elsewhere the handler waits, with the same bytes. Invariant: a body is finished only after the log's
-end, or after the last thing that its dialect has to say; every other way out breaks the connection
-off, so that the client sees an error and not an end. Knows no path and no query.
+This module joins a reader to the hub, and ends the response as the reader's outcome demands. If the
+server can finish a response without its handler (api/transport/http_handover.py), the handler
+returns while the answer goes on; on any other server the handler waits, and the bytes are the same.
+Invariant: a body is finished only after the log's `end`, or after the last event of its dialect.
+Every other outcome breaks the connection off, so that the client sees an error and not an end.
+Knows no path and no query.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ class Beginning:
     """Where an answer begins.
 
     Attributes:
-        cursor: everything after this entry is sent.
-        head: sent at once, before it.
-        prefix: sent immediately before the first bytes of the log, in the same block.
-        headers: further ones of the response.
-        is_empty: there is nothing to send: 204.
+        cursor: every entry after this one is sent.
+        head: sent at once, before the first entry.
+        prefix: sent immediately before the first bytes of the log, in the same chunk.
+        headers: further headers of the response.
+        is_empty: nothing is left to send; the answer is 204.
     """
 
     cursor: EventId = START
@@ -65,14 +66,15 @@ async def stream(
 ) -> None:
     """Answer with the log of one generation in `dialect`.
 
-    Returns when the answer is over, or has been handed over and goes on by itself.
+    Returns when the answer is over, or when the server has taken over its rest.
 
     Args:
-        headers: sent with the dialect's own.
-        begin: says where, once the log is at hand; default: the opening, and all from the start.
+        headers: sent beside the dialect's own headers.
+        begin: called with the relay; returns where the answer begins. Default: the dialect's
+            opening, and then every entry.
 
     Raises:
-        RequestError, Unavailable: before anything was sent.
+        RequestError, Unavailable: as `Hub.reading` and `begin`, before anything was sent.
     """
     async with hub.reading(meta) as relay:
         if begin is None:
@@ -92,14 +94,14 @@ async def stream(
         if beginning.head:
             await send({"type": "http.response.body", "body": beginning.head, "more_body": True})
         if HANDOVER in scope.get("extensions", {}):
-            Departed(hub, relay, scope, dialect, beginning)
+            DetachedAnswer(hub, relay, scope, dialect, beginning)
             return
         outcome = await _read(hub, relay, scope, receive, send, dialect, beginning)
     await finish(scope, receive, send, outcome)
 
 
-class Departed:
-    """An answer whose handler has gone: what is to be done once it is over, and done once."""
+class DetachedAnswer:
+    """An answer whose handler has returned. It ends the response and releases the relay, once."""
 
     __slots__ = ("_answer", "_hub", "_relay", "_subscriber")
 
@@ -109,7 +111,7 @@ class Departed:
         self._hub = hub
         self._relay = relay
         self._subscriber = _subscribe(hub, relay, scope, None, self._over, dialect, beginning)
-        relay.holds += 1  # the handler's own is released when it returns
+        relay.holds += 1  # the handler releases its own hold when it returns
         self._answer: HandedOver = scope["extensions"][HANDOVER](self._subscriber)
 
     def _over(self, outcome: Outcome) -> None:
@@ -184,7 +186,10 @@ def _dismiss(hub: Hub, relay: Relay, subscriber: Subscriber) -> None:
 
 
 async def finish(scope: Scope, receive: Receive, send: Send, outcome: Outcome) -> None:
-    """End the response as its outcome deserves: cleanly after its end, and never otherwise."""
+    """End the response: finish the body after ENDED, break the connection off otherwise.
+
+    After LEFT there is nothing to do.
+    """
     if outcome is Outcome.ENDED:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     elif outcome is not Outcome.LEFT:
@@ -194,7 +199,7 @@ async def finish(scope: Scope, receive: Receive, send: Send, outcome: Outcome) -
 
 
 def stream_headers(dialect: Dialect) -> list[tuple[bytes, bytes]]:
-    """Return the headers of a stream: nothing between us and the reader may keep or change it."""
+    """Return the headers of a stream: no proxy may store, buffer or change the body."""
     return [
         (b"content-type", dialect.content_type),
         (b"cache-control", b"no-store, no-transform"),

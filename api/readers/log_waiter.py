@@ -1,8 +1,8 @@
-"""A reader that is given nothing: it waits for its log to come to some state.
+"""A reader that receives no bytes: it waits until its log reaches some state.
 
-For what needs the log and not its bytes in time: an answer that is not streamed, the place of a
-numbered chunk. It is never placed, so that nothing of the log is let go while it waits. Invariant:
-its task is woken when what it waits for may be true, and not for every event.
+An answer that is not streamed uses it, and the search for a numbered chunk. A waiter is never
+placed, so the relay trims nothing while it waits. Invariant: an event wakes the waiting task only
+if the condition that it waits for holds.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from shared.log.ids import START
 
 
 class Waiter:
-    """One waiting. Use as a context manager.
+    """One reader that waits. Use it as a context manager: it joins the relay and leaves it.
+
+    Args:
+        now: the hub's time, s.
 
     Attributes:
-        outcome: why it was broken off; None: it was not.
+        outcome: why the hub broke it off; None: it did not.
     """
 
     def __init__(self, relay: Relay, now: float) -> None:
@@ -42,19 +45,19 @@ class Waiter:
             self._woken.set()
 
     def break_off(self, outcome: Outcome) -> None:
-        if outcome is not Outcome.ROTATED:  # it has no place to come back to
+        if outcome is not Outcome.ROTATED:  # its client has no cursor to resume from
             self.outcome = self.outcome or outcome
             self._woken.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return once `condition` holds, or this was broken off."""
+        """Return once `condition` holds or `outcome` is set."""
         self._condition = condition
         while self.outcome is None and not condition():
             self._woken.clear()
             await self._woken.wait()
 
     async def changed(self) -> None:
-        """Return at the next change of the log, or when this was broken off."""
+        """Return at the next change of the log, or once `outcome` is set."""
         self._condition = _always
         self._woken.clear()
         if self.outcome is None:

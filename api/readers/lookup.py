@@ -1,4 +1,8 @@
-"""Finds the generation that a reader asks for, and where the reader goes on."""
+"""Finds the generation that a client names, and the cursor from which the client reads on.
+
+Invariant: a generation that the caller may not see (shared/log/visibility.py) is answered exactly
+like an absent generation, in every step and after the same time. Knows no route and no dialect.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,15 @@ from shared.errors import NotFound, Unavailable
 from shared.log.ids import START, EventId, is_generation_id, parse_cursor
 from shared.log.records import Meta
 from shared.log.store import Store
+from shared.log.visibility import is_visible
 
-COME_BACK_S = 2.0  # what Redis has lost is waited for, for a reader that knows it
-LOOK_AGAIN_S = 0.1
-LOOK_S = 2.0  # past it Redis counts as away: requests that connect anew wait for one another
+# A client with a cursor waits this long for a generation that Redis has lost: the worker that holds
+# the generation is about to write it again.
+COME_BACK_S = 2.0
+LOOK_AGAIN_S = 0.1  # between two reads of meta during `COME_BACK_S`
+# After this time without an answer Redis counts as down, and the node's own copy serves. It is
+# short because clients that reconnect after a node's death arrive in one burst and share one read.
+META_READ_S = 2.0
 
 
 async def find(
@@ -30,69 +39,67 @@ async def find(
     *,
     is_reader: bool = False,
 ) -> Meta:
-    """Return the generation if it is the asker's; with Redis away, from what the node holds.
+    """Return the meta of a generation that `owner` may see.
 
-    The same where Redis has lost it and it is not sealed yet. Who has a cursor has seen it on some
-    node, so for its sake a lost one is waited for: its worker is about to write it again, and a 404
-    would send the reader away for good.
+    The meta comes from Redis. It comes from the node's own copy while Redis is down, and also when
+    Redis has lost a generation that is not sealed yet.
 
-    Somebody else's is absent for the asker, in every step: an answer that came sooner would tell
-    him that there is one.
+    A client with a cursor has read this generation on some node. For such a client an absent
+    generation is read again for up to `COME_BACK_S`: its worker is about to write it again, and a
+    404 would make the client give up.
 
     Args:
-        is_reader: it will read the log, which corrects what is a moment old here; so all who come
-            at once share one look.
+        cursor: the last event that the client has seen; `START`: none.
+        is_reader: the caller will read the log, and the log corrects a meta that is a moment old.
+            So all such callers that arrive together share one read of Redis.
 
     Raises:
-        NotFound, Unavailable.
+        NotFound: the id is malformed, the generation is absent or sealed, or it belongs to another
+            owner.
+        Unavailable: Redis did not answer within `META_READ_S`, and this node has no copy.
     """
     if not is_generation_id(generation_id):
         raise NotFound()
     read = hub.look if is_reader else store.meta
-    meta = await _look(hub, read, owner, generation_id)
+    meta = await _read_visible(hub, read, owner, generation_id)
     clock = asyncio.get_running_loop().time
-    until_s = clock() + COME_BACK_S
-    while meta is None and cursor != START and clock() < until_s:
+    deadline_s = clock() + COME_BACK_S
+    while meta is None and cursor != START and clock() < deadline_s:
         await asyncio.sleep(LOOK_AGAIN_S)
-        meta = await _look(hub, read, owner, generation_id)
-    if meta is None or meta.status == "sealed":
+        meta = await _read_visible(hub, read, owner, generation_id)
+    if meta is None:
         raise NotFound()
     return meta
 
 
-async def _look(hub: Hub, read: Read, owner: str, generation_id: str) -> Meta | None:
-    """Return the generation as Redis or this node has it; None: there is none of this owner's."""
+async def _read_visible(hub: Hub, read: Read, owner: str, generation_id: str) -> Meta | None:
+    """Return meta from Redis or from this node; None: there is none that `owner` may see."""
     try:
-        async with asyncio.timeout(LOOK_S):
+        async with asyncio.timeout(META_READ_S):
             meta = await read(generation_id) or hub.unfinished(generation_id)
-            return _own(meta, owner)
     except (Unavailable, TimeoutError) as exc:
-        meta = _own(hub.known(generation_id), owner)
-        if meta is None:
+        meta = hub.known(generation_id)
+        if not is_visible(meta, owner):
             raise Unavailable("Redis did not answer in time") from exc
-        return meta
-
-
-def _own(meta: Meta | None, owner: str) -> Meta | None:
-    return meta if meta is not None and meta.owner == owner else None
+    return meta if is_visible(meta, owner) else None
 
 
 def read_query(scope: Scope) -> dict[str, str]:
-    """Return the query's parameters; of a repeated one the last counts."""
+    """Return the query's parameters; the last value of a repeated parameter counts."""
     raw = scope.get("query_string", b"").decode("latin-1")
     return dict(parse_qsl(raw, keep_blank_values=True, errors="surrogateescape"))
 
 
 def read_cursor(headers: RequestHeaders, query: Mapping[str, str]) -> EventId:
-    """Return where to read on from: the header, else the query, else the start.
+    """Return the cursor: from the header `Last-Event-ID`, else the query, else `START`.
 
     Raises:
-        CursorInvalid: one of them is there and is not an event id; also the query, where the
-            header counts.
+        CursorInvalid: the header or the query has a value that is not an event id. A bad value in
+            the query is refused even when the header has a good one.
     """
-    asked = query.get("last_event_id", "")
-    from_query = parse_cursor(asked) if asked else START
-    sent = headers.get("last-event-id")
-    if sent is None:
+    query_value = query.get("last_event_id", "")
+    from_query = parse_cursor(query_value) if query_value else START
+    header_value = headers.get("last-event-id")
+    if header_value is None:
         return from_query
-    return parse_cursor(sent) if sent else START
+    return parse_cursor(header_value) if header_value else START

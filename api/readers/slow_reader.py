@@ -1,23 +1,23 @@
-"""A write that waits: how long, with what progress, and when its reader is too slow.
+"""A write that waits: for how long, with what progress, and when its reader counts as too slow.
 
-Invariant: a reader whose socket takes bytes is never slow, however much it has before it; a late
-joiner catching up is not a slow reader. Slow is who has taken nothing for `STALL_S` and has more
-unsent than the limit, or has taken nothing for `AGE_S` whatever it has.
-Knows no clock and no transport. Source: docs/protocol.md, "A slow reader".
+Invariant: a reader whose peer takes bytes is never too slow, however many bytes are unsent; a late
+joiner that catches up is not a slow reader. A reader is too slow in two cases: its peer has taken
+nothing for `STALL_OVER_LIMIT_S` and more than the limit is unsent, or its peer has taken nothing
+for `STALL_S_MAX`. Knows no clock and no transport. Source: docs/protocol.md, "A slow reader".
 """
 
 from __future__ import annotations
 
-STALL_S = 1.0
-AGE_S = 60.0
+STALL_OVER_LIMIT_S = 1.0  # allowed without progress when more bytes are unsent than the limit
+STALL_S_MAX = 60.0  # allowed without progress in any case
 
 
 class Blockage:
-    """One blocked write, from when it began to wait.
+    """One write that waits, from the moment at which it began to wait.
 
     Args:
         now: loop time, s.
-        unread_bytes: what the peer has not taken, see api/transport/unacknowledged.py.
+        unread_bytes: bytes that the peer has not taken; see api/transport/unacknowledged.py.
     """
 
     __slots__ = ("_unread_bytes", "_progress_at")
@@ -29,13 +29,17 @@ class Blockage:
     def is_too_slow(
         self, now: float, *, unread_bytes: int, backlog_bytes: int, bytes_max: int
     ) -> bool:
-        """Whether to cut the reader; to be asked every now and then while it waits.
+        """Return whether to cut the reader. The hub calls this regularly while the write waits.
 
         Args:
-            backlog_bytes: all that its socket has not been able to take.
+            now: loop time, s.
+            unread_bytes: bytes that the peer has not taken now; fewer than before is progress.
+            backlog_bytes: all bytes that the reader still has to be sent.
+            bytes_max: the limit for `backlog_bytes`.
         """
         if unread_bytes < self._unread_bytes:
             self._progress_at = now
         self._unread_bytes = unread_bytes
         stalled_s = now - self._progress_at
-        return stalled_s >= AGE_S or (stalled_s >= STALL_S and backlog_bytes > bytes_max)
+        is_over_limit = backlog_bytes > bytes_max
+        return stalled_s >= STALL_S_MAX or (stalled_s >= STALL_OVER_LIMIT_S and is_over_limit)

@@ -1,10 +1,11 @@
-"""One reading of one generation on one WebSocket.
+"""One subscription: one reading of one generation on one WebSocket.
 
-It has no task: it takes turns with the others of its socket (api/readers/websocket_sender.py), and
-gives one frame in each. Where all have the same frames it follows in a row once it has caught up,
-and is written to past the socket's `send`. Invariant: its frames leave in the order of its log, its
-`caught_up` once, when what was there at the join has been sent, and nothing of it after its end.
-Knows of a dialect only its fold.
+A subscription has no task. It takes turns with the other subscriptions of its socket
+(api/readers/websocket_sender.py), and returns one frame in each turn. If all readers of a dialect
+have the same frames, a subscription that has caught up follows in a row, and the row writes to the
+connection without the socket's `send`. Invariant: the frames leave in the order of the log;
+`caught_up` leaves once, after the entries that the log had at the join; no frame follows the end.
+Of a dialect this module knows only the fold.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from shared.log.event_bytes import RESET
 from shared.log.fold import FrameFold
 from shared.log.ids import EventId
 
-JOIN_FROM = 4  # entries behind, from which tokens are joined into one frame
-JOIN_BYTES_MAX = 65_536
+JOIN_FROM = 4  # a reader that is this many entries behind gets several tokens in one frame
+JOIN_BYTES_MAX = 65_536  # of the tokens in such a frame
+_CAUGHT_UP_SENT = -1
 
 
 class Sender(Protocol):
-    """The socket that a subscription is sent over (api/readers/websocket_sender.py)."""
+    """The socket that sends a subscription's frames (api/readers/websocket_sender.py)."""
 
     port: Port
     wire: SocketWire | None
@@ -35,13 +37,13 @@ class Sender(Protocol):
     def is_open(self) -> bool: ...
 
     def take_turn(self, subscription: Subscription) -> None:
-        """Ask for a turn: `next_frame` will be called."""
+        """Queue for a turn; in the turn the socket calls `next_frame`."""
         ...
 
     def unsubscribe(self, key: str) -> None: ...
 
     def say_text(self, text: str) -> None:
-        """Send a frame ahead of events."""
+        """Send a frame before the events that wait."""
         ...
 
 
@@ -49,18 +51,22 @@ class Subscription:
     """One reading of one generation on one socket.
 
     Attributes:
-        key: what the conversation calls it.
-        is_over: nothing more of it will be sent, for whatever reason.
+        key: the name that the conversation gave it; unique on its socket.
+        position: where in the log it is. While it follows in a row, `position.seq` is stale: the
+            row's `seq` counts.
+        is_over: no further frame of it will be sent.
+        row: the row in which it follows; None: it takes turns.
+        write: the wire's; only with a wire.
     """
 
     __slots__ = (
+        "_caught_up_seq",
         "_fold",
         "_frames",
         "_has_turn",
         "_is_last",
         "_over",
         "_socket",
-        "_target",
         "is_over",
         "key",
         "position",
@@ -77,19 +83,20 @@ class Subscription:
         self.relay = relay
         self.is_over = False
         self._socket = socket
-        # Folding an entry costs no more than finding its bytes in a shared log would.
+        # Its own fold: folding an entry costs no more than finding its bytes in a shared log.
         self._fold = fold
-        self._frames: list[bytes] = []  # of the entry that is being sent, the next one last
-        self._is_last = False  # nothing follows those
+        self._frames: list[bytes] = []  # further frames of the same entry; the next one is last
+        self._is_last = False  # no frame follows those in `_frames`
         self._over: asyncio.Event | None = None
         self._has_turn = False
-        self._target: int | None = None  # the seq at which it has caught up; -1: that was said
+        # The seq after which `caught_up` is sent; None: not known yet.
+        self._caught_up_seq: int | None = None
         self.row: Row | None = None
         if socket.wire is not None:
             self.write = socket.wire.write
 
     async def ended(self) -> None:
-        """Return once nothing more of it will be sent."""
+        """Return once no further frame of this subscription will be sent."""
         self._over = self._over or asyncio.Event()
         if not self.is_over:
             await self._over.wait()
@@ -102,13 +109,13 @@ class Subscription:
             self._over.set()
 
     def wake(self) -> None:
-        # In a row it is not where `position` says, which is the row's affair.
+        # While it follows in a row, the row writes, and `position.seq` is stale.
         if not self._has_turn and not self.is_over and self.row is None:
             self._has_turn = True
             self._socket.take_turn(self)
 
     def break_off(self, outcome: Outcome) -> None:
-        """The log is gone before its end: there is nothing to come back to."""
+        """End with the dialect's `expired` frames: the log is gone before its end."""
         if not self.is_over:
             self._socket.unsubscribe(self.key)
             for frame in self._fold.expired():
@@ -122,7 +129,11 @@ class Subscription:
         return waiting + sum(map(len, feed.raws[max(0, self.position.seq - feed.base) :]))
 
     def next_frame(self, now: float) -> str | None:
-        """Return the next frame; empty: come back; None: it has given up its turn."""
+        """Return the next frame.
+
+        Returns:
+            A frame; "": no frame now, but keep the turn; None: no frame, the turn is given up.
+        """
         frame = None
         if not self.is_over:
             frame = self._frames.pop() if self._frames else self._next(now)
@@ -139,33 +150,33 @@ class Subscription:
         match self.position.place(feed, now):
             case Placing.WAITING:
                 self._socket.port.await_place(self)
-                return self._last_words()
+                return self._last_words_frame()
             case Placing.RESET:
                 self._socket.port.counters.resets += 1
-                return self._aside(RESET, is_last=not self._fold.restarts)
-        if feed.is_whole and (self._target is None or self._target > feed.count):
-            self._target = feed.count
-        if self._target is not None and 0 <= self._target <= self.position.seq:
-            self._target = -1
+                return self._aside_frame(RESET, is_last=not self._fold.restarts)
+        if feed.is_whole and (self._caught_up_seq is None or self._caught_up_seq > feed.count):
+            self._caught_up_seq = feed.count
+        if self._caught_up_seq is not None and 0 <= self._caught_up_seq <= self.position.seq:
+            self._caught_up_seq = _CAUGHT_UP_SENT
             return self._first_of(self._fold.caught_up())
         if self.position.seq < feed.base:
             self.relay.refill_soon()
             return None
         if self.position.seq < feed.count:
-            return self._event()
+            return self._entry_frame()
         if feed.is_ended:
             self._socket.unsubscribe(self.key)
             return None
-        words = self._last_words()
-        if words is None:
+        frame = self._last_words_frame()
+        if frame is None:
             self._follow(now)
-        return words
+        return frame
 
     def _follow(self, now: float) -> None:
-        """All is sent: from here on with the others, past `send`, where both sides allow that."""
+        """Join the row of readers that have caught up, if the fold and the server allow that."""
         wire, shared = self._socket.wire, self._fold.shared
         is_free = wire is not None and not wire.is_paused and self._socket.is_open
-        if shared is not None and is_free and self._target == -1:
+        if shared is not None and is_free and self._caught_up_seq == _CAUGHT_UP_SENT:
             self.relay.scattered.discard(self)
             self.relay.audience(shared, is_chunked=False).admit(self, self.position.seq, now)
 
@@ -175,13 +186,13 @@ class Subscription:
             self.relay.scattered.add(self)
             self.wake()
 
-    def _event(self) -> bytes:
-        """Return the next entry, or, of a reader that is behind, the next run of tokens."""
+    def _entry_frame(self) -> bytes:
+        """Return the next entry as a frame; for a reader that is behind, the next run of tokens."""
         feed, fold, start = self.relay.feed, self._fold, self.position.seq
         end, raw = start + 1, feed.raws[start - feed.base]
         if feed.count - start >= JOIN_FROM and fold.joins:
-            # Never over the place at which `caught_up` is due.
-            stop = self._target if self._target is not None and self._target > start else feed.count
+            target = self._caught_up_seq  # a run never passes the seq at which `caught_up` is due
+            stop = target if target is not None and target > start else feed.count
             self.relay.runs.look()
             raw, end = self.relay.runs.piece(start, stop=stop, bytes_max=JOIN_BYTES_MAX)
         self.position.seq = end
@@ -196,17 +207,18 @@ class Subscription:
         return self._first_of(frames)
 
     def _first_of(self, frames: Sequence[bytes]) -> bytes:
-        """Return the first, and keep the others for the next turns."""
+        """Return the first frame, and store the others for the next turns."""
         self._frames = list(reversed(frames[1:]))
         return frames[0] if frames else b""
 
-    def _last_words(self) -> bytes | None:
-        """Return an end that is in no log, where the log itself is gone."""
+    def _last_words_frame(self) -> bytes | None:
+        """Return the `end` of a generation whose log Redis has lost; None: there is none."""
         if self.relay.last_words is None:
             return None
-        return self._aside(self.relay.last_words, is_last=True)
+        return self._aside_frame(self.relay.last_words, is_last=True)
 
-    def _aside(self, raw: bytes, *, is_last: bool) -> bytes:
+    def _aside_frame(self, raw: bytes, *, is_last: bool) -> bytes:
+        """Return the first frame of an event that is not in the log."""
         frames = self._fold.aside(raw)
         self._is_last = is_last or frames is None
         return self._first_of(self._fold.expired() if frames is None else frames)

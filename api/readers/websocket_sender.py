@@ -1,9 +1,9 @@
-"""One WebSocket: many readings behind one `send`.
+"""The sending side of one WebSocket: many subscriptions share one `send`.
 
-The socket is the sink: its subscriptions take turns, one frame each, and what answers the client
-(`accepted`, `pong`, `error`) goes before events. No task and no queue per subscription: what waits
-is in the log, except for the frames of the one entry that is being sent.
-Knows nothing of what clients may ask for, and of a dialect only its fold.
+The subscriptions take turns, and each sends one frame in its turn. Replies to the client
+(`accepted`, `pong`, `error`) leave before events. A subscription has no task and no queue: unsent
+events are in the log, except for the further frames of the entry that is being sent.
+This module does not know which commands clients may send. Of a dialect it knows only the fold.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from shared.log.fold import FrameFold
 from shared.log.ids import EventId
 
 FRAMES_PER_TURN = 16
-REPLIES_MAX = 64  # above this nothing more is read from the client until they have left
+REPLIES_MAX = 64  # with more unsent replies, no frame is read until half of these have left
+# Close codes: docs/protocol.md, "WebSocket".
 TOO_SLOW = 4008
 RESTARTING = 1012
-GONE = 0  # no close frame: the connection is broken, or has to be
 IDLE = 4000
+NO_CLOSE_FRAME = 0  # not a code: the connection is broken, or will be aborted
 
 CLOSE_CODES = {Outcome.CUT: TOO_SLOW, Outcome.DRAINED: RESTARTING, Outcome.ROTATED: RESTARTING}
 
@@ -39,9 +40,17 @@ class Socket:
     """The sending side of one WebSocket.
 
     Args:
-        idle_s: without an open generation and a frame for this long it is closed.
-        release: lets go of a relay that a subscription held.
-        wire: the way past `send`, when the server has one.
+        port: the hub.
+        idle_s: a socket without a subscription and without a frame for this long is closed.
+        release: releases the hold of a subscription on its relay.
+        transport: the connection below `send`, if the server exposes it.
+        wire: writes to the connection without `send`, if the server has such a way.
+
+    Attributes:
+        subscriptions: the open ones, by the names that the conversation gave them.
+        is_queued: it waits for its turn in the pump; the pump sets this.
+        done: set to the close code when the socket ends, or to `NO_CLOSE_FRAME`.
+        active_at: when a frame last arrived or left, or a subscription ended; loop time, s.
     """
 
     __slots__ = (
@@ -90,7 +99,7 @@ class Socket:
         self._step = Step(self._written)
         self._blockage: Blockage | None = None
         self._frame_bytes = 0
-        self._replies: list[str] = []  # few, as all that waits here: a deque is never small
+        self._replies: list[str] = []  # short lists: a deque would take more memory
         self._turns: list[Subscription] = []
         self._closing: int | None = None
         self._has_room = LeanEvent(is_set=True)
@@ -102,26 +111,26 @@ class Socket:
     def send_through(self, send: Send) -> None:
         self._send = send
 
-    # What it is told to send
+    # What the conversation calls
 
     def say(self, **frame: Any) -> None:
-        """Send a frame that is no event, before the events that wait."""
+        """Send a reply: a JSON frame that leaves before the events that wait."""
         self.say_text(msgspec.json.encode(frame).decode())
 
     def say_text(self, frame: str) -> None:
-        """The same, of a frame that is ready."""
+        """Send a reply that is already encoded."""
         if self._closing is None and not self.done.done():
             self._replies.append(frame)
             if len(self._replies) > REPLIES_MAX:
                 self._has_room.clear()
             self.wake()
 
-    async def room(self) -> None:
-        """Return once the client has taken most of what it was answered."""
+    async def await_room(self) -> None:
+        """Return once fewer than `REPLIES_MAX` replies are unsent."""
         await self._has_room.wait()
 
     def subscribe(self, key: str, relay: Relay, cursor: EventId, fold: FrameFold) -> Subscription:
-        """Send the events of `relay` after `cursor`; one that is open under `key` is replaced."""
+        """Send the events of `relay` after `cursor`; replace the subscription named `key`."""
         self.unsubscribe(key)
         subscription = Subscription(self, key, relay, cursor, fold)
         self.subscriptions[key] = subscription
@@ -137,19 +146,19 @@ class Socket:
             self.active_at = self.port.now()
 
     def close(self, code: int) -> None:
-        """Close with `code` once what was said has been sent."""
+        """Close with `code` once the replies have been sent; events are sent no more."""
         if self._closing is None:
             self._closing = code
             self._step_out()
             self.wake()
 
     def break_off(self, outcome: Outcome) -> None:
-        """Stop at once, in mid-answer."""
-        self._finish(CLOSE_CODES.get(outcome, GONE))
+        """End the socket at once; unsent replies are dropped."""
+        self._finish(CLOSE_CODES.get(outcome, NO_CLOSE_FRAME))
 
     def stop(self) -> None:
-        """Let go of everything; the endpoint has to call this."""
-        self._finish(GONE)
+        """Release all subscriptions and the wire. The conversation must call this at its end."""
+        self._finish(NO_CLOSE_FRAME)
         for key in list(self.subscriptions):
             self.unsubscribe(key)
         self._turns.clear()
@@ -168,6 +177,7 @@ class Socket:
         self.wake()
 
     def pump(self, now: float) -> bool:
+        """Send up to `FRAMES_PER_TURN` frames, unless a write waits; True: there may be more."""
         for _ in range(FRAMES_PER_TURN):
             if self._step.is_busy or self.done.done():
                 return False
@@ -181,7 +191,7 @@ class Socket:
         return True
 
     def _next_frame(self, now: float) -> str | None:
-        """Return the next frame; empty: there may be one in the next turn; None: nothing waits."""
+        """Return the next frame; "": try again in the next turn; None: no frame waits."""
         if self._replies:
             frame = self._replies.pop(0)
             if len(self._replies) <= REPLIES_MAX // 2:
@@ -191,20 +201,20 @@ class Socket:
             subscription = self._turns.pop(0)
             frame_or_none = subscription.next_frame(now)
             if frame_or_none is not None:
-                self._turns.append(subscription)  # to the back: every stream its turn
+                self._turns.append(subscription)  # to the back of the line
                 return frame_or_none
         return None
 
     def _write(self, frame: str, now: float) -> None:
         self.active_at = now
         try:
-            is_through = self._step.start(
+            is_sent = self._step.start(
                 self._send({"type": "websocket.send", "text": frame})  # type: ignore[arg-type]
             )
-        except Exception:  # whatever a server raises here: this socket is gone
-            self._finish(GONE)
+        except Exception:  # an error of the server ends only this socket
+            self._finish(NO_CLOSE_FRAME)
             return
-        if not is_through:
+        if not is_sent:
             self._frame_bytes = len(frame)
             self._blockage = Blockage(now, unread_bytes(self._transport))
             self.port.note_blocked(self)
@@ -212,7 +222,7 @@ class Socket:
     def _written(self, _: Any, error: BaseException | None) -> None:
         self._unblock()
         if error is not None:
-            self._finish(GONE)
+            self._finish(NO_CLOSE_FRAME)
         else:
             self.port.wake(self)
 
@@ -231,11 +241,11 @@ class Socket:
 
     @property
     def is_open(self) -> bool:
-        """Whether events may still be sent."""
+        """Return whether events may still be sent."""
         return self._closing is None and not self.done.done()
 
     def _step_out(self) -> None:
-        """Nothing more is written past `send`: the connection takes no more, or is to be closed."""
+        """Take all subscriptions out of their rows: the connection is full, or is being closed."""
         for subscription in self.subscriptions.values():
             if subscription.row is not None:
                 subscription.row.remove(subscription)
@@ -243,7 +253,11 @@ class Socket:
     # Limits
 
     def beat(self, now: float, heartbeat_s: float) -> float | None:
-        """Ping once a heartbeat, where the server leaves that to us; close when idle."""
+        """Ping once per heartbeat if there is a wire (else the server pings); close when idle.
+
+        Returns:
+            When to call again, loop time in s; None: never.
+        """
         if self.done.done():
             return None
         if not self.subscriptions and now - self.active_at >= self._idle_s:
@@ -259,7 +273,7 @@ class Socket:
             return False
         unsent = self._buffer_bytes()
         backlog = unsent + self._frame_bytes + sum(map(len, self._replies))
-        backlog += sum(one.backlog_bytes() for one in self.subscriptions.values())
+        backlog += sum(each.backlog_bytes() for each in self.subscriptions.values())
         return self._blockage.is_too_slow(
             now,
             unread_bytes=unread_bytes(self._transport),

@@ -1,4 +1,4 @@
-"""Coroutines that callbacks drive."""
+"""Coroutines that callbacks run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from tests.support.bench import settle
 
 
 class Ends(list[tuple[Any, BaseException | None]]):
+    """An `on_done` that records its calls."""
+
     def __call__(self, value: Any, error: BaseException | None) -> None:
         self.append((value, error))
 
 
-async def test_what_does_not_wait_ends_within_start() -> None:
+async def test_a_coroutine_that_does_not_wait_ends_within_start() -> None:
     async def quick() -> int:
         return 7
 
@@ -26,7 +28,7 @@ async def test_what_does_not_wait_ends_within_start() -> None:
     assert (step.value, ends, step.is_busy) == (7, [], False)
 
 
-async def test_what_waits_ends_through_the_callback() -> None:
+async def test_a_coroutine_that_waits_ends_through_the_callback() -> None:
     event = asyncio.Event()
 
     async def slow() -> str:
@@ -44,7 +46,7 @@ async def test_what_waits_ends_through_the_callback() -> None:
     assert not step.is_busy
 
 
-async def test_errors_come_out_where_they_happen() -> None:
+async def test_an_error_is_raised_by_start_or_passed_to_the_callback() -> None:
     event = asyncio.Event()
 
     async def fails_at_once() -> None:
@@ -79,9 +81,9 @@ async def test_a_cancelled_future_reaches_the_coroutine() -> None:
     assert isinstance(ends[0][1], asyncio.CancelledError)
 
 
-@pytest.mark.parametrize("is_on_its_way", [False, True])
-async def test_cancel_closes_and_never_calls_back(is_on_its_way: bool) -> None:
-    """Also when the future was done already and its callback cannot be taken back."""
+@pytest.mark.parametrize("is_scheduled", [False, True])
+async def test_cancel_closes_the_coroutine_without_the_callback(is_scheduled: bool) -> None:
+    """Also when the event loop has already scheduled the future's callback."""
     event = asyncio.Event()
     closed: list[str] = []
 
@@ -94,7 +96,7 @@ async def test_cancel_closes_and_never_calls_back(is_on_its_way: bool) -> None:
     ends = Ends()
     step = Step(ends)
     step.start(waits("first"))
-    if is_on_its_way:
+    if is_scheduled:
         event.set()
     step.cancel()
     assert closed == ["first"]

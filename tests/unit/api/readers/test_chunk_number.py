@@ -1,4 +1,4 @@
-"""Numbered chunks: a number is the same place on every node, or is not believed."""
+"""Numbered chunks: a number means the same place on every node, or it is refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ EVENTS = st.sampled_from(
 
 
 @given(st.lists(EVENTS, max_size=20), st.integers(0, 70), st.booleans())
-def test_from_any_number_on_come_just_the_chunks_from_there(
+def test_a_placed_number_gives_exactly_the_chunks_from_it_on(
     events: list[Event], number: int, has_ended: bool
 ) -> None:
     feed = Feed()
@@ -74,7 +74,7 @@ def test_from_any_number_on_come_just_the_chunks_from_there(
     assert numbers(whole) == list(range(log.chunks))
 
 
-async def test_the_opening_is_there_whatever_redis_does(bench: Bench) -> None:
+async def test_a_chunk_of_the_opening_is_placed_without_redis(bench: Bench) -> None:
     meta = await bench.log.meta(GENERATION)
     assert meta is not None
     bench.log.is_away = True
@@ -84,7 +84,7 @@ async def test_the_opening_is_there_whatever_redis_does(bench: Bench) -> None:
     assert place == Place(START, b'data: {"n":1,"at":"opening","part":1}\n\n')
 
 
-async def test_after_the_opening_everything_follows(bench: Bench) -> None:
+async def test_the_number_after_the_opening_is_placed_at_the_start(bench: Bench) -> None:
     meta = await bench.log.meta(GENERATION)
     assert meta is not None
     async with bench.hub.reading(meta) as relay:
@@ -93,16 +93,16 @@ async def test_after_the_opening_everything_follows(bench: Bench) -> None:
         assert await locate(bench.hub, relay, TOY, 2) == Place(START, b"")
 
 
-async def test_a_number_is_an_entry_and_a_rest_of_its_bytes(bench: Bench) -> None:
+async def test_a_number_is_placed_as_an_entry_and_the_rest_of_its_bytes(bench: Bench) -> None:
     assert await place_of(bench, 3) == (EventId(1, 1), b'data: {"n":3,"at":"1-1","part":1}\n\n')
     assert await place_of(bench, 6) == (EventId(1, 4), b'data: {"n":6,"at":"1-4","part":0}\n\n')
 
 
-async def test_who_has_seen_all_waits_for_the_next(bench: Bench) -> None:
+async def test_the_next_number_is_placed_after_the_last_entry(bench: Bench) -> None:
     assert await place_of(bench, 7) == Place(EventId(1, 4), b"")
 
 
-async def test_who_has_seen_more_waits_for_it_to_come_back(bench: Bench) -> None:
+async def test_a_number_beyond_the_log_waits_for_the_missing_tail(bench: Bench) -> None:
     waiting = asyncio.ensure_future(place_of(bench, 9))
     await settle()
     assert not waiting.done()
@@ -111,7 +111,7 @@ async def test_who_has_seen_more_waits_for_it_to_come_back(bench: Bench) -> None
     assert await waiting == (EventId(1, 7), b'data: {"n":9,"at":"1-7","part":0}\n\n')
 
 
-async def test_what_does_not_come_back_is_refused(
+async def test_a_tail_that_does_not_come_back_is_a_stream_reset(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.readers.chunk_number.WAIT_S", 0.01)
@@ -119,7 +119,7 @@ async def test_what_does_not_come_back_is_refused(
 
 
 @pytest.mark.parametrize("last", [[END], [Reset("takeover"), Token("A")]], ids=["end", "over"])
-async def test_beyond_the_last_chunk_nothing_is_waited_for(
+async def test_a_number_beyond_an_ended_log_is_refused_at_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, last: list[Event]
 ) -> None:
     monkeypatch.setattr("api.readers.chunk_number.WAIT_S", 60.0)
@@ -136,8 +136,8 @@ async def test_a_takeover_without_a_loss_keeps_the_numbers(bench: Bench) -> None
     assert (await place_of(bench, 9)).cursor == EventId(2, 6)
 
 
-async def test_after_a_loss_a_number_is_good_up_to_the_jump(bench: Bench) -> None:
-    """Where nobody can tell which of two texts the reader has counted, it reads again."""
+async def test_after_a_loss_only_numbers_before_the_jump_are_placed(bench: Bench) -> None:
+    """After the jump the node cannot tell which of two texts the client has counted."""
     bench.log.roll_back(1)
     bench.log.attempt = AFTER_A_LOSS
     bench.log.append(Start(AFTER_A_LOSS, "demo"))  # 6 and 7, where "c" was
@@ -152,7 +152,7 @@ async def test_after_a_loss_a_number_is_good_up_to_the_jump(bench: Bench) -> Non
     assert await refusal(bench, 7) == "stream_reset"
 
 
-async def test_a_first_attempt_that_jumps_is_believed_in_nothing(bench: Bench) -> None:
+async def test_only_the_opening_is_placed_when_the_first_attempt_jumps(bench: Bench) -> None:
     bench.log.lose()
     bench.log.attempt = AFTER_A_LOSS
     bench.log.create()
@@ -161,7 +161,7 @@ async def test_a_first_attempt_that_jumps_is_believed_in_nothing(bench: Bench) -
     assert await refusal(bench, 3) == "stream_reset"
 
 
-async def test_a_copy_is_compared_with_the_log_first(bench: Bench) -> None:
+async def test_the_copy_is_compared_with_the_log_first(bench: Bench) -> None:
     meta = await bench.log.meta(GENERATION)
     assert meta is not None
     async with bench.hub.reading(meta) as relay:
@@ -175,7 +175,7 @@ async def test_a_copy_is_compared_with_the_log_first(bench: Bench) -> None:
         assert await refusal(bench, 7) == "stream_reset"
 
 
-async def test_what_was_let_go_is_read_again(bench: Bench) -> None:
+async def test_trimmed_entries_are_read_again(bench: Bench) -> None:
     meta = await bench.log.meta(GENERATION)
     assert meta is not None
     async with bench.hub.reading(meta) as relay:

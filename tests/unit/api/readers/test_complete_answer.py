@@ -1,4 +1,4 @@
-"""An answer in one piece: when it comes, when it does not, and what it costs meanwhile."""
+"""Answers that are not streamed: the complete log, the refusals, and the cost of waiting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from api.hub.contracts import Outcome
-from api.readers.complete_answer import read_whole
+from api.readers.complete_answer import read_complete_log
 from api.readers.log_waiter import Waiter
 from shared.errors import Expired, RequestError
 from shared.log.event_bytes import LOST
@@ -28,10 +28,10 @@ class Reading:
     def __init__(self, bench: Bench) -> None:
         self.client = Client()
         self.got: list[tuple[EventId, bytes]] = []
-        self.client.incoming.get_nowait()  # the body has been read
+        self.client.incoming.get_nowait()  # the request body, which the route has read before
         meta = bench.log.known[GENERATION]
         self.task = asyncio.ensure_future(
-            read_whole(bench.hub, meta, self.client.receive, self._add)  # type: ignore[arg-type]
+            read_complete_log(bench.hub, meta, self.client.receive, self._add)  # type: ignore[arg-type]
         )
 
     def _add(self, event_id: EventId, raw: bytes) -> None:
@@ -48,7 +48,7 @@ class Reading:
         return caught.value.code
 
 
-async def test_the_whole_log_comes_when_it_has_its_end(bench: Bench) -> None:
+async def test_the_complete_log_is_handed_over_after_its_end(bench: Bench) -> None:
     reading = Reading(bench)
     await settle()
     bench.log.append(Start(1, "demo"))
@@ -61,7 +61,7 @@ async def test_the_whole_log_comes_when_it_has_its_end(bench: Bench) -> None:
     assert await Reading(bench).ended() == bench.log.logs[GENERATION]
 
 
-async def test_who_waits_is_not_woken_for_every_event(
+async def test_an_event_does_not_wake_the_waiting_task(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits = 0
@@ -84,7 +84,7 @@ async def test_who_waits_is_not_woken_for_every_event(
     assert waits <= 1
 
 
-async def test_who_hangs_up_has_left_and_the_grace_begins(bench: Bench) -> None:
+async def test_a_disconnect_leaves_and_starts_the_grace(bench: Bench) -> None:
     reading = Reading(bench)
     await settle()
     assert bench.hub.statistics().connections == {"whole": 1}
@@ -96,7 +96,7 @@ async def test_who_hangs_up_has_left_and_the_grace_begins(bench: Bench) -> None:
     assert not bench.hub.connections
 
 
-async def test_a_drain_is_told_and_an_age_is_not_minded(bench: Bench) -> None:
+async def test_a_drain_ends_the_wait_and_a_rotation_does_not(bench: Bench) -> None:
     reading = Reading(bench)
     await settle()
     (waiter,) = bench.hub.connections
@@ -108,7 +108,7 @@ async def test_a_drain_is_told_and_an_age_is_not_minded(bench: Bench) -> None:
     assert await reading.refusal() == "draining"
 
 
-async def test_what_redis_has_lost_ends_outside_the_log(bench: Bench) -> None:
+async def test_a_lost_generation_ends_with_an_id_outside_the_log(bench: Bench) -> None:
     bench.log.tokens("a")
     reading = Reading(bench)
     await settle()
@@ -117,7 +117,7 @@ async def test_what_redis_has_lost_ends_outside_the_log(bench: Bench) -> None:
     assert await reading.ended() == [(EventId(1, 1), encode(Token("a"))), (START, LOST)]
 
 
-async def test_a_log_that_expires_meanwhile_is_expired(bench: Bench) -> None:
+async def test_a_log_that_expires_during_the_wait_raises_expired(bench: Bench) -> None:
     reading = Reading(bench)
     await settle()
     bench.hub.relays[GENERATION].declare_gone()
@@ -125,7 +125,7 @@ async def test_a_log_that_expires_meanwhile_is_expired(bench: Bench) -> None:
         await reading.ended()
 
 
-async def test_what_was_let_go_is_read_again(bench: Bench) -> None:
+async def test_trimmed_entries_are_read_again(bench: Bench) -> None:
     bench.log.tokens("a", "b", "c")
     meta = bench.log.known[GENERATION]
     async with bench.hub.reading(meta) as relay:

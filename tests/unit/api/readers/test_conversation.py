@@ -1,4 +1,4 @@
-"""A dialect over WebSocket: several frames an entry, names of its own, its own words."""
+"""A dialect over WebSocket: frames per entry, names of subscriptions, its own error frames."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.support.toy import ToyFrames
 
 
 class ToyConversation(Conversation):
-    """`{"read":"name"}` reads the one generation under that name; errands count."""
+    """`{"read":"name"}` opens the generation under that name; one errand runs beside it."""
 
     def __init__(self, node: Node, owner: str, scope: Scope, send: Send) -> None:
         super().__init__(node, owner, scope, send)
         if "bad" in read_query(scope):
-            raise request_error("invalid_request", "bad is not wanted")
+            raise request_error("invalid_request", "bad is refused")
         self.ended: list[str] = []
-        self.has_errand = asyncio.Event()
+        self.may_end_errand = asyncio.Event()
 
     async def do(self, frame: Frame) -> None:
         if "close" in frame:
@@ -54,12 +54,14 @@ class ToyConversation(Conversation):
     async def _errand(self) -> None:
         self.socket.say(errand="begun")
         try:
-            await self.has_errand.wait()
+            await self.may_end_errand.wait()
         finally:
             self.ended.append("errand")
 
 
 class Talk:
+    """One client of the toy endpoint; `frames` leaves out the errand's first frame."""
+
     def __init__(self, bench: Bench, query: str = "", **parts: Any) -> None:
         self.client = Client({"type": "websocket.connect"})
         self.conversations: list[ToyConversation] = []
@@ -114,49 +116,49 @@ async def talk(bench: Bench) -> AsyncIterator[Talk]:
     assert not bench.hub.connections
 
 
-def said(name: str, *what: Any) -> list[dict[str, Any]]:
-    return [{name: one} for one in what]
+def frames_of(name: str, *values: Any) -> list[dict[str, Any]]:
+    return [{name: value} for value in values]
 
 
-async def test_an_entry_may_be_none_one_or_several_frames(bench: Bench, talk: Talk) -> None:
+async def test_an_entry_may_be_no_frame_one_frame_or_several(bench: Bench, talk: Talk) -> None:
     bench.log.append(Start(1, "demo"), Progress("x", 1, 2, 50.0))
     await talk.say(read="r1")
     bench.log.tokens("a")
     bench.log.append(ToolCall(0), Progress("x", 2, 2, 100.0), END)
     await settle()
 
-    assert talk.frames == said("r1", 0, 1, "caught", "up", 2, 3, 4, 5, 6)
+    assert talk.frames == frames_of("r1", 0, 1, "caught", "up", 2, 3, 4, 5, 6)
     assert not talk.conversations[0].socket.subscriptions
 
 
-async def test_nothing_is_joined_where_frames_are_counted(bench: Bench, talk: Talk) -> None:
+async def test_tokens_are_not_joined_if_the_fold_counts_frames(bench: Bench, talk: Talk) -> None:
     bench.log.tokens(*"abcdefgh")
     await talk.say(read="r1")
 
-    assert talk.frames == said("r1", *range(8), "caught", "up")
+    assert talk.frames == frames_of("r1", *range(8), "caught", "up")
 
 
-async def test_one_generation_may_be_read_under_several_names(bench: Bench, talk: Talk) -> None:
+async def test_one_generation_may_be_open_under_several_names(bench: Bench, talk: Talk) -> None:
     await talk.say(read="r1")
     bench.log.tokens("a")
     await talk.say(read="r2")
     bench.log.append(END)
     await settle()
 
-    assert [f for f in talk.frames if "r1" in f] == said("r1", "caught", "up", 0, 1)
-    assert [f for f in talk.frames if "r2" in f] == said("r2", 0, "caught", "up", 1)
+    assert [f for f in talk.frames if "r1" in f] == frames_of("r1", "caught", "up", 0, 1)
+    assert [f for f in talk.frames if "r2" in f] == frames_of("r2", 0, "caught", "up", 1)
 
 
-async def test_a_dialect_may_be_over_before_its_log(bench: Bench, talk: Talk) -> None:
+async def test_a_dialect_may_end_before_its_log(bench: Bench, talk: Talk) -> None:
     bench.log.append(Start(1, "demo"), Reset("takeover"))
     bench.log.tokens("on")
     await talk.say(read="r1", wait=True)
     await settle()
 
-    assert talk.frames == [*said("r1", 0, 1, 2), {"ended": "r1"}]
+    assert talk.frames == [*frames_of("r1", 0, 1, 2), {"ended": "r1"}]
 
 
-async def test_what_cannot_restart_ends_with_its_aside(bench: Bench, talk: Talk) -> None:
+async def test_a_fold_that_cannot_restart_ends_after_a_reset(bench: Bench, talk: Talk) -> None:
     bench.log.tokens("a", "b")
     await talk.say(read="r1")
     bench.log.roll_back(1)
@@ -167,7 +169,9 @@ async def test_what_cannot_restart_ends_with_its_aside(bench: Bench, talk: Talk)
     assert not talk.conversations[0].socket.subscriptions
 
 
-async def test_what_a_dialect_cannot_say_is_expired(bench: Bench, talk: Talk) -> None:
+async def test_an_event_without_a_frame_in_the_dialect_is_sent_as_expired(
+    bench: Bench, talk: Talk
+) -> None:
     await talk.say(read="r1")
     bench.hub.relays[GENERATION].say_last_words(b'{"type":"end"}')
     await settle()
@@ -175,7 +179,7 @@ async def test_what_a_dialect_cannot_say_is_expired(bench: Bench, talk: Talk) ->
     assert not talk.conversations[0].socket.subscriptions
 
 
-async def test_a_log_that_expires_is_said_in_the_dialects_words(bench: Bench, talk: Talk) -> None:
+async def test_an_expired_log_is_sent_as_the_dialects_frame(bench: Bench, talk: Talk) -> None:
     await talk.say(read="r1")
     bench.hub.relays[GENERATION].declare_gone()
     await settle()
@@ -183,14 +187,14 @@ async def test_a_log_that_expires_is_said_in_the_dialects_words(bench: Bench, ta
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "1", '{"a":NaN}'])
-async def test_what_is_wrong_is_said_in_the_dialects_words(talk: Talk, text: str) -> None:
+async def test_a_wrong_frame_is_answered_with_the_dialects_error(talk: Talk, text: str) -> None:
     talk.client.incoming.put_nowait({"type": "websocket.receive", "text": text})
     await settle()
     assert talk.frames[0]["wrong"] in ("invalid_json", "invalid_request")
     assert talk.code is None
 
 
-async def test_a_binary_frame_may_be_answered_before_the_close(bench: Bench) -> None:
+async def test_a_dialect_may_answer_a_binary_frame_before_the_close(bench: Bench) -> None:
     talk = Talk(bench, authenticator=ANYBODY)
     await settle()
     talk.client.incoming.put_nowait({"type": "websocket.receive", "bytes": b"x"})
@@ -199,7 +203,7 @@ async def test_a_binary_frame_may_be_answered_before_the_close(bench: Bench) -> 
     assert talk.code == 1003
 
 
-async def test_a_node_that_drains_says_so_and_closes(bench: Bench) -> None:
+async def test_a_draining_node_sends_an_error_and_closes(bench: Bench) -> None:
     talk = Talk(bench, authenticator=ANYBODY)
     await settle()
     await talk.say(close=True)
@@ -215,10 +219,10 @@ async def test_a_node_that_drains_says_so_and_closes(bench: Bench) -> None:
         ("", Authenticator({"k": Identity("ann")}, ("*",)), "unauthorized"),
     ],
 )
-async def test_what_is_refused_is_refused_at_the_handshake(
+async def test_bad_queries_and_credentials_are_refused_at_the_handshake(
     bench: Bench, query: str, authenticator: Authenticator, code: str
 ) -> None:
-    """Also bad credentials of a browser: accept and close is for clients that know it."""
+    """Also for a browser: this endpoint does not set `tells_browsers`."""
     talk = Talk(bench, query, authenticator=authenticator)
     with pytest.raises(RequestError) as caught:
         await talk.task

@@ -1,4 +1,4 @@
-"""Conversations that go on without their handler, and the same with it: on real sockets."""
+"""Conversations on real sockets: handed over, and with their handler."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ PONG = {"type": "pong"}
 
 
 class Odd(NativeConversation):
-    """The native protocol, and commands that a test holds or that fail."""
+    """The native protocol with two more commands: `fail` raises, `hold` waits for the test."""
 
     held: asyncio.Event
     cancelled = 0
 
-    async def do(self, asked: Frame) -> None:
-        if asked.get("type") == "fail":
+    async def do(self, frame: Frame) -> None:
+        if frame.get("type") == "fail":
             raise LookupError("a defect")
-        if asked.get("type") == "hold":
+        if frame.get("type") == "hold":
             try:
                 await self.held.wait()
             except asyncio.CancelledError:
                 Odd.cancelled += 1
                 raise
-        await super().do(asked)
+        await super().do(frame)
 
 
 class App:
@@ -73,8 +73,8 @@ class App:
     @property
     def is_empty(self) -> bool:
         hub = self.bench.hub
-        held = any(relay.holds or relay.readers for relay in hub.relays.values())
-        return not hub.connections and not len(hub.heartbeats) and not held
+        is_held = any(relay.holds or relay.readers for relay in hub.relays.values())
+        return not hub.connections and not len(hub.heartbeats) and not is_held
 
 
 @asynccontextmanager
@@ -91,7 +91,7 @@ async def talking(*, hands_over: bool = True, **settings: Any) -> AsyncIterator[
 
         async with serving(app, Quick, Watched) as port:
             yield app, port
-        await until(lambda: app.is_empty, 5, "nobody left in the hub")
+        await until(lambda: app.is_empty, 5, "the hub has no connection and no reader")
 
 
 @pytest.fixture(params=[True, False], ids=["handed over", "with its handler"])
@@ -106,18 +106,18 @@ async def opened(peer: Peer) -> Peer:
     return peer
 
 
-async def heard(peer: Peer) -> dict[str, Any]:
-    """The next frame; of a close frame its code."""
+async def next_frame(peer: Peer) -> dict[str, Any]:
+    """Return the next frame, or `{"closed": code}` for a close frame."""
     async with asyncio.timeout(5):
         opcode, payload = await read_frame(peer.reader)
     if opcode == 8:
         return {"closed": struct.unpack("!H", payload[:2])[0] if payload else None}
-    said = json.loads(payload)
-    assert isinstance(said, dict)
-    return said
+    found = json.loads(payload)
+    assert isinstance(found, dict)
+    return found
 
 
-async def test_the_handler_goes_while_the_conversation_goes_on() -> None:
+async def test_the_handler_returns_and_the_conversation_goes_on() -> None:
     async with talking() as (app, port), connected(port) as peer:
         await opened(peer)
         await until(lambda: app.returned, 5)
@@ -125,27 +125,27 @@ async def test_the_handler_goes_while_the_conversation_goes_on() -> None:
         await until(lambda: not protocol.tasks, 5)
         assert protocol.scope is protocol.request is None
         peer.say(frame(1, PING))
-        assert await heard(peer) == PONG
+        assert await next_frame(peer) == PONG
         await settle()
 
         assert protocol.close_timer is None and not protocol.transport.is_closing()
         assert not [task for task in asyncio.all_tasks() if "Unattended" in repr(task)]
 
 
-async def test_what_is_asked_is_answered_in_turn(served: tuple[App, int]) -> None:
+async def test_frames_are_answered_in_their_order(served: tuple[App, int]) -> None:
     app, port = served
     async with connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, PING) + frame(1, b"no JSON") + frame(1, PING) + frame(1, SUBSCRIBE))
-        types = [(await heard(peer))["type"] for _ in range(5)]
+        types = [(await next_frame(peer))["type"] for _ in range(5)]
         assert types == ["pong", "error", "pong", "start", "caught_up"]
         app.bench.log.tokens("on")
-        assert (await heard(peer))["text"] == "on"
+        assert (await next_frame(peer))["text"] == "on"
         peer.say(frame(1, PING))
-        assert await heard(peer) == PONG
+        assert await next_frame(peer) == PONG
         app.bench.log.append(END)
 
-        assert (await heard(peer))["type"] == "end"
+        assert (await next_frame(peer))["type"] == "end"
 
 
 async def test_a_close_frame_is_answered(served: tuple[App, int]) -> None:
@@ -153,11 +153,11 @@ async def test_a_close_frame_is_answered(served: tuple[App, int]) -> None:
     async with connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, SUBSCRIBE))
-        await heard(peer)
-        await heard(peer)
+        await next_frame(peer)
+        await next_frame(peer)
         peer.say(frame(8, struct.pack("!H", 1000)))
 
-        assert await heard(peer) == {"closed": 1000}
+        assert await next_frame(peer) == {"closed": 1000}
         assert await peer.rest() == b""
         await until(lambda: app.is_empty, 5)
 
@@ -167,24 +167,24 @@ async def test_a_peer_that_leaves_is_forgotten(served: tuple[App, int]) -> None:
     async with connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, SUBSCRIBE))
-        await heard(peer)
+        await next_frame(peer)
     await until(lambda: app.is_empty, 5)
 
 
-async def test_draining_says_where_to_go(served: tuple[App, int]) -> None:
+async def test_a_drain_closes_the_socket_with_1012(served: tuple[App, int]) -> None:
     app, port = served
     async with connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, PING))
-        await heard(peer)
+        await next_frame(peer)
         drain = asyncio.ensure_future(app.bench.hub.drain(0))
 
-        assert await heard(peer) == {"closed": 1012}
+        assert await next_frame(peer) == {"closed": 1012}
         await drain
         assert app.is_empty
 
 
-async def test_nothing_is_heard_after_a_binary_frame(
+async def test_no_frame_is_read_after_a_binary_frame(
     served: tuple[App, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     _, port = served
@@ -192,12 +192,12 @@ async def test_nothing_is_heard_after_a_binary_frame(
         await opened(peer)
         peer.say(frame(1, PING) + frame(2, b"x") + frame(1, b'{"type":"fail"}'))
 
-        assert await heard(peer) == PONG
-        assert await heard(peer) == {"closed": 1003}
+        assert await next_frame(peer) == PONG
+        assert await next_frame(peer) == {"closed": 1003}
     assert not caplog.records
 
 
-async def test_a_defect_closes_and_is_logged(
+async def test_an_unexpected_exception_closes_the_socket_and_is_logged(
     served: tuple[App, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     _, port = served
@@ -205,21 +205,21 @@ async def test_a_defect_closes_and_is_logged(
         await opened(peer)
         peer.say(frame(1, b'{"type":"fail"}') + frame(1, PING))
 
-        assert await heard(peer) == {"closed": 1011}
+        assert await next_frame(peer) == {"closed": 1011}
     errors = [r for r in caplog.records if r.levelno >= logging.ERROR and r.name[:3] == "api"]
     assert [r.getMessage() for r in errors] == ["request failed"]
 
 
-async def test_who_says_nothing_for_long_is_closed(served: tuple[App, int]) -> None:
+async def test_an_idle_socket_is_closed(served: tuple[App, int]) -> None:
     app, port = served
     async with connected(port) as peer:
         await opened(peer)
         await until(lambda: app.bench.hub.connections, 5)
-        # Beats are due together where the clock is moved at once.
+        # A large step of the clock makes all heartbeats due in one tick.
         app.bench.clock.s += app.bench.settings.ws_idle_s + 1
         app.bench.hub._upkeep.tick(app.bench.clock.s)
 
-        assert await heard(peer) == {"closed": 4000}
+        assert await next_frame(peer) == {"closed": 4000}
 
 
 async def test_a_socket_is_pinged_once_a_heartbeat(served: tuple[App, int]) -> None:
@@ -236,36 +236,36 @@ async def test_a_socket_is_pinged_once_a_heartbeat(served: tuple[App, int]) -> N
         await app.bench.pass_time(2 * heartbeat_s + 1)
 
         assert await peer.reader.readexactly(len(PING_FRAME)) == PING_FRAME
-        assert await heard(peer) == {"closed": 4008}
+        assert await next_frame(peer) == {"closed": 4008}
 
 
-async def test_no_ping_comes_early_where_idle_sockets_go_soon() -> None:
+async def test_a_short_idle_time_does_not_make_pings_early() -> None:
     async with talking(ws_idle_s=2, heartbeat_s=10) as (app, port), connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, SUBSCRIBE))
-        await heard(peer)
-        await heard(peer)
-        await app.bench.pass_time(19)  # looked at every other second from the tenth on
+        await next_frame(peer)
+        await next_frame(peer)
+        await app.bench.pass_time(19)  # from second 10 on, `beat` is called every 2 s
         peer.say(frame(1, PING))
 
         assert await peer.reader.readexactly(len(PING_FRAME)) == PING_FRAME
-        assert await heard(peer) == PONG
+        assert await next_frame(peer) == PONG
 
 
-async def test_what_is_being_done_stops_with_the_socket(served: tuple[App, int]) -> None:
+async def test_a_running_command_is_cancelled_when_the_socket_ends(served: tuple[App, int]) -> None:
     app, port = served
     async with connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, PING) + frame(1, b'{"type":"hold"}') + frame(1, PING))
-        await heard(peer)
+        await next_frame(peer)
         await settle()
         await app.bench.hub.drain(0)
 
-        assert await heard(peer) == {"closed": 1012}
+        assert await next_frame(peer) == {"closed": 1012}
     assert Odd.cancelled == 1
 
 
-async def test_a_hub_that_closes_breaks_off() -> None:
+async def test_a_closing_hub_breaks_the_socket_off() -> None:
     async with talking() as (app, port), connected(port) as peer:
         await opened(peer)
         await until(lambda: app.returned, 5)
@@ -276,8 +276,8 @@ async def test_a_hub_that_closes_breaks_off() -> None:
 
 
 @pytest.mark.parametrize("hands_over", [True, False])
-async def test_a_connection_goes_when_it_is_closed(hands_over: bool) -> None:
-    """And not when the garbage collector comes by."""
+async def test_a_closed_connection_is_freed_without_the_garbage_collector(hands_over: bool) -> None:
+    """No reference cycle keeps the protocol object."""
     async with talking(hands_over=hands_over) as (app, port):
         gc.collect()
         gc.disable()
@@ -285,26 +285,26 @@ async def test_a_connection_goes_when_it_is_closed(hands_over: bool) -> None:
             async with connected(port) as peer:
                 await opened(peer)
                 peer.say(frame(1, SUBSCRIBE))
-                await heard(peer)
+                await next_frame(peer)
             await until(lambda: app.is_empty and app.protocols[0]() is None, 5, "it is gone")
         finally:
             gc.enable()
 
 
-async def test_what_is_being_done_belongs_to_the_hub() -> None:
-    """A task that nobody refers to may be collected while it waits, and its answer never comes."""
+async def test_the_hub_keeps_a_reference_to_a_running_command() -> None:
+    """A waiting task that nothing refers to may be collected, and its answer would be lost."""
     async with talking() as (app, port), connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, b'{"type":"hold"}'))
-        await until(lambda: app.bench.hub._errands, 5, "the reading is the hub's")
+        await until(lambda: app.bench.hub._errands, 5, "the hub has the reading task")
         gc.collect()
         Odd.held.set()
 
-        assert (await heard(peer))["type"] == "error"  # there is no such command
+        assert (await next_frame(peer))["type"] == "error"  # the native protocol has no `hold`
         await until(lambda: not app.bench.hub._errands, 5)
 
 
-async def test_what_the_boundary_itself_raises_is_logged(
+async def test_an_exception_while_closing_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(self: object, code: int) -> None:

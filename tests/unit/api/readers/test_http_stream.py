@@ -1,4 +1,4 @@
-"""A stream in a dialect: its opening, its end, and what no dialect can say."""
+"""A stream in a dialect: its opening, its end, and events that the dialect cannot express."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPENING = ToyFold.opening(ToyFold(None))  # type: ignore[arg-type]
 
 
 class Wire:
-    """A connection below `send` that takes everything."""
+    """A connection below `send` that takes all bytes."""
 
     is_paused = False
 
@@ -66,7 +66,7 @@ async def bench() -> AsyncIterator[Bench]:
         yield bench
 
 
-async def test_the_opening_leaves_before_there_is_anything(bench: Bench) -> None:
+async def test_the_opening_leaves_before_the_first_entry(bench: Bench) -> None:
     reading = Reading(bench, headers=[(b"x-generation-id", b"g")])
     await settle()
     assert reading.body == OPENING
@@ -77,7 +77,7 @@ async def test_the_opening_leaves_before_there_is_anything(bench: Bench) -> None
     assert reading.client.is_finished
 
 
-async def test_a_dialect_may_be_over_before_its_log(bench: Bench) -> None:
+async def test_a_dialect_may_end_before_its_log(bench: Bench) -> None:
     reading = Reading(bench)
     await settle()
     bench.log.append(Start(1, "demo"), Reset("takeover"))
@@ -86,14 +86,14 @@ async def test_a_dialect_may_be_over_before_its_log(bench: Bench) -> None:
 
     assert body.endswith(b'{"n":4,"at":"1-2","part":0}\n\n' + DONE)
     assert reading.client.is_finished
-    # Who comes later, in the middle of the answer or after it, is told the same.
+    # A reader that joins later, before or after the log's end, gets the same bytes.
     assert await Reading(bench).ended() == body
     bench.log.append(END)
     assert await Reading(bench).ended() == body
 
 
 @pytest.mark.parametrize("is_last_entry", [True, False])
-async def test_those_who_follow_in_a_row_are_finished_too(
+async def test_readers_in_a_row_are_finished_when_the_dialect_ends(
     bench: Bench, is_last_entry: bool
 ) -> None:
     wires = [Wire() for _ in range(3)]
@@ -112,12 +112,12 @@ async def test_those_who_follow_in_a_row_are_finished_too(
         assert reading.client.is_finished
         chunks = b"".join(wire.got)
         assert chunks.endswith(b'{"n":4,"at":"1-3","part":0}\n\n' + DONE + b"\r\n")
-        assert b"0\r\n\r\n" not in chunks  # nothing to say is no chunk: that would end the body
+        assert b"0\r\n\r\n" not in chunks  # an empty chunk would end the body
         assert b"" not in wire.got
 
 
 @pytest.mark.parametrize("has_wire", [True, False])
-async def test_after_a_rewrite_a_dialect_that_cannot_restart_says_so_and_finishes(
+async def test_a_dialect_that_cannot_restart_finishes_after_a_reset(
     bench: Bench, has_wire: bool
 ) -> None:
     bench.log.append(Start(1, "demo"))
@@ -136,7 +136,7 @@ async def test_after_a_rewrite_a_dialect_that_cannot_restart_says_so_and_finishe
     assert bench.hub.counters.resets == 1
 
 
-async def test_last_words_wait_for_a_socket_that_takes_nothing(bench: Bench) -> None:
+async def test_last_words_wait_while_the_socket_takes_nothing(bench: Bench) -> None:
     bench.log.append(Start(1, "demo"))
     reading = Reading(bench)
     await settle()
@@ -152,7 +152,7 @@ async def test_last_words_wait_for_a_socket_that_takes_nothing(bench: Bench) -> 
     assert reading.client.is_finished
 
 
-async def test_what_a_dialect_cannot_say_breaks_off(bench: Bench) -> None:
+async def test_an_event_without_bytes_in_the_dialect_breaks_off(bench: Bench) -> None:
     class Mute(ToyFold):
         def aside(self, raw: bytes) -> bytes:
             return None  # type: ignore[return-value]
@@ -166,10 +166,10 @@ async def test_what_a_dialect_cannot_say_breaks_off(bench: Bench) -> None:
     assert not reading.client.is_finished
 
 
-async def test_an_aside_may_say_nothing_and_the_body_is_finished_by_the_server(
+async def test_an_empty_aside_writes_no_chunk_and_the_body_is_finished(
     bench: Bench,
 ) -> None:
-    """An empty chunk would be the end of the body, and the server's own would be one too many."""
+    """An empty chunk would end the body, and the server would end it a second time."""
 
     class Silent(ToyFold):
         def aside(self, raw: bytes) -> bytes:
@@ -185,7 +185,7 @@ async def test_an_aside_may_say_nothing_and_the_body_is_finished_by_the_server(
     assert reading.client.is_finished
 
 
-async def test_a_stream_may_begin_at_a_number(bench: Bench) -> None:
+async def test_a_stream_may_begin_at_a_chunk_number(bench: Bench) -> None:
     bench.log.append(Start(1, "demo"))
 
     async def begin(relay: Relay) -> Beginning:
