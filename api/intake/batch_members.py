@@ -1,6 +1,6 @@
-"""The body of POST /v1/batches, read into what the system knows; and a batch as it is shown. Pure.
+"""Checks the body of POST /v1/batches, and builds the JSON object of a batch.
 
-Source: docs/batches.md; OpenAI's Batch API.
+Pure, except for `find_input`. Source: docs/batches.md; OpenAI's Batch API.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shared.errors import NotFound
 from shared.files.store import FileRecord, FileStore
 from shared.later.webhooks import encode_webhook
 
-# Up to seven days in each unit, so that a schema can say it, too.
+# At most seven days, in each unit. A regular expression, because the OpenAPI document shows it too.
 WINDOW = re.compile(
     r"([1-7]d"
     r"|([1-9][0-9]?|1[0-5][0-9]|16[0-8])h"
@@ -30,7 +30,7 @@ WINDOW = re.compile(
 )
 WINDOW_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 FILE_ID_CHARACTERS_MAX = 128
-EXPIRES_S_MIN, EXPIRES_S_MAX = 3_600, 30 * 86_400  # as OpenAI has it
+EXPIRES_S_MIN, EXPIRES_S_MAX = 3_600, 30 * 86_400  # OpenAI's bounds
 
 _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
 
@@ -38,13 +38,14 @@ _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
 def read_new_batch(
     body: Mapping[str, Any], *, owner: str, batch_id: str, settings: Settings
 ) -> NewBatch:
-    """Read what a client wants run; whether the input file is there is not known here.
+    """Return the batch that a body asks for. Does not check that the input file exists.
 
     Args:
-        body: as `read_object` gives it; members that are not known are ignored.
+        body: as `read_object` returns it; unknown members are ignored.
 
     Raises:
-        RequestError: 404 an endpoint that batches cannot have, 422.
+        RequestError: 422 for a wrong member.
+        NotFound: batches do not support this endpoint.
     """
     window, window_s = _window(body.get("completion_window", "24h"))
     webhook = read_webhook(body, settings)
@@ -62,7 +63,7 @@ def read_new_batch(
 
 
 def digest_of(new: NewBatch) -> str:
-    """Hash what was understood, so that a repeat is known for one."""
+    """Hash the meaning of a request; a repeat with the same Idempotency-Key must have this hash."""
     parts = [
         new.endpoint, new.input_file_id, new.window_s, new.metadata.decode(),
         new.output_expires_s, new.webhook.decode(),
@@ -71,7 +72,7 @@ def digest_of(new: NewBatch) -> str:
 
 
 def batch_object(batch: Batch) -> dict[str, Any]:
-    """Return a batch as OpenAI's SDK reads it, and where its events are."""
+    """Return a batch in the shape of OpenAI's SDK, with one more member, `events_url`."""
     errors = {"object": "list", "data": msgspec.Raw(batch.errors)} if batch.errors else None
     times = {f"{name}_at": _seconds(batch.times.get(name)) for name in TIMES}
     return {
@@ -154,11 +155,11 @@ def _expires_s(value: Any) -> float | None:
 
 
 async def find_input(files: FileStore, file_id: str, owner: str) -> FileRecord:
-    """Return an input file.
+    """Return the record of a batch's input file.
 
     Raises:
-        NotFound: there is none, or it is somebody else's.
-        RequestError: 422, it was not uploaded for this.
+        NotFound: there is no such file, or it belongs to another owner.
+        RequestError: 422, the file's purpose is not `batch`.
     """
     record = await files.get(file_id, owner)
     if record is None:

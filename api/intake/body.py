@@ -1,10 +1,10 @@
-"""Request bodies: read within bounds, decoded strictly, checked field by field.
+"""Request bodies: read within bounds, decoded strictly, checked member by member.
 
-Bytes go in; a `NewGeneration` or a `RequestError` with a 4xx comes out, whatever the bytes are.
-The parsing is pure and does no I/O; only `read_body` awaits. The status says whose fault it is:
-400 is no JSON as we accept it, 422 is JSON that says something wrong. What all dialects have in
-common (model, session, metadata, priority, on_disconnect) is read here; a dialect makes a `Request`
-of the rest and hands both to `new_generation`.
+Invariant: whatever the bytes are, the result is a `NewGeneration` or a `RequestError` with a 4xx
+status. 400 means that the body is not JSON as api/intake/strict_json.py accepts it; 422 means that
+a member is wrong. Parsing is pure; only `read_body` awaits. This module reads the members that all
+dialects share (model, session, metadata, priority, on_disconnect). A dialect makes a `Request` of
+the other members, and passes both to `new_generation`.
 Source: docs/protocol.md, "HTTP".
 """
 
@@ -33,14 +33,14 @@ from shared.later.webhooks import Webhook
 from shared.log.request import Request, encode_dialect, encode_request, shown_prompt
 from shared.queue.accept import NewGeneration
 
-BODY_S = 30.0  # a body must be complete by then; a slower one is answered 408
+BODY_S = 30.0  # for a body to be complete; a slower body is answered 408
 SESSION_CHARACTERS_MAX = 128
 METADATA_BYTES_MAX = 16 * 1024
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-GRACE_S_MAX = 86_400.0
+GRACE_S_MAX = 86_400.0  # on_disconnect
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 PRIORITIES = ("interactive", "batch")
-# The request around them says these already: given in params they could contradict it.
+# The body has these members itself; in `params` they could contradict the body.
 RESERVED_PARAMS = ("model", "messages", "prompt", "stream", "stream_options")
 
 _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
@@ -49,15 +49,16 @@ _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
 async def read_body(
     headers: Headers, receive: Receive, *, bytes_max: int, is_any_type: bool = False
 ) -> bytes:
-    """Read a request body of type application/json, at most `bytes_max` long.
+    """Return a request body of type application/json, of at most `bytes_max` bytes.
 
-    What is too large is refused before it is read where the length is announced, and never kept.
+    A body whose Content-Length is too large is refused before it is read.
 
     Args:
-        is_any_type: take it for JSON whatever its content type says.
+        is_any_type: accept any content type.
 
     Raises:
-        RequestError: 415 another content type or none, 413 too large, 408 slower than `BODY_S`.
+        RequestError: 415 for another content type or none; 413 too large; 408 not complete after
+            `BODY_S`, or the client disconnected.
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not is_any_type:
@@ -95,14 +96,15 @@ def parse_new_generation(
     settings: Settings,
     idempotency_key: str = "",
 ) -> NewGeneration:
-    """Read what a client wants generated.
+    """Return the generation that a native body asks for.
 
     Args:
-        raw: the body, or what `decode_json` made of it (a WebSocket frame).
-        models: by name; the first is the default.
+        raw: the body, or the result of `decode_json` (of a WebSocket frame).
+        models: by name; the first one is the default.
 
     Raises:
-        RequestError: 400, 404 `model_not_found`, 413 or 422.
+        RequestError: 400 not JSON, or a bad key; 404 `model_not_found`; 413 too large; 422 for a
+            wrong member.
     """
     body = read_object(raw, bytes_max=settings.body_bytes_max)
     if is_scheduled(body):
@@ -115,10 +117,10 @@ def parse_new_generation(
 
 
 def read_object(raw: bytes | Mapping[str, Any], *, bytes_max: int) -> dict[str, Any]:
-    """Return the members of a body; those that are null are left out: they say the same.
+    """Return the members of a body without those that are null: null means the same as absent.
 
     Raises:
-        RequestError: 400 no JSON, 413, 422 no object.
+        RequestError: 400 not JSON; 413 larger than `bytes_max`; 422 not an object.
     """
     if isinstance(raw, bytes):
         if len(raw) > bytes_max:
@@ -126,7 +128,7 @@ def read_object(raw: bytes | Mapping[str, Any], *, bytes_max: int) -> dict[str, 
         raw = decode_json(raw)
     if not isinstance(raw, Mapping):
         raise wrong("the body must be an object")
-    # Many clients send all their members, set or not.
+    # Many clients also send the members that are not set, as null.
     return {name: value for name, value in raw.items() if value is not None}
 
 
@@ -141,15 +143,16 @@ def new_generation(
     grace_s: float | None = None,
     webhook: Webhook | None = None,
 ) -> NewGeneration:
-    """Read what every dialect has in common, and put it together with what this one asks for.
+    """Read the members that all dialects share, and join them with the dialect's `request`.
 
     Args:
-        body: as `read_object` gives it; members that are not known are ignored.
-        models: by name; the first is the default.
-        grace_s: where the body does not say `on_disconnect`; None: it goes on without readers.
+        body: as `read_object` returns it; unknown members are ignored.
+        models: by name; the first one is the default.
+        grace_s: used if the body has no `on_disconnect`: seconds that the generation goes on
+            without readers; None: without limit.
 
     Raises:
-        RequestError: 400, 404 `model_not_found` or 422.
+        RequestError: 400 a bad key; 404 `model_not_found`; 422 for a wrong member.
     """
     check_urls(request, settings)
     model, session, metadata = _model(body, models), _session(body), _metadata(body)
@@ -166,7 +169,7 @@ def new_generation(
         priority=priority,
         grace_s=grace_s,
         idempotency_key=check_idempotency_key(idempotency_key) if idempotency_key else "",
-        # Only where there is one: the digests of an older version stay what they were.
+        # Without a webhook the digest stays equal to the digest of versions before webhooks.
         body_digest=_digest(meaning if webhook is None else [*meaning, webhook]),
         webhook=webhook,
         prompt=shown_prompt(request),
@@ -175,10 +178,10 @@ def new_generation(
 
 
 def check_idempotency_key(key: str) -> str:
-    """Return `key`.
+    """Return `key` unchanged.
 
     Raises:
-        RequestError: 400, not 1 to 255 visible ASCII characters.
+        RequestError: 400, `key` is not 1 to 255 visible ASCII characters.
     """
     if IDEMPOTENCY_KEY.fullmatch(key) is None:
         raise request_error(
@@ -188,7 +191,7 @@ def check_idempotency_key(key: str) -> str:
 
 
 def _digest(parts: list[Any]) -> str:
-    """Hash what was understood, not what was sent: order and spaces do not matter."""
+    """Hash the parsed values, so that the order of members and white space do not matter."""
     return hashlib.sha256(_encode_canonical(parts)).hexdigest()
 
 
@@ -204,10 +207,10 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def check_messages(messages: Any) -> list[dict[str, Any]]:
-    """Return `messages`, in the chat form that backends take.
+    """Return `messages` unchanged: chat messages as backends take them.
 
     Raises:
-        RequestError: 422.
+        RequestError: 422, not a list of messages, or a wrong role or content.
     """
     if not isinstance(messages, list) or not messages:
         raise wrong("messages must be an array that is not empty")
@@ -217,7 +220,7 @@ def check_messages(messages: Any) -> list[dict[str, Any]]:
 
 
 def _check_message(where: str, message: Any) -> None:
-    """Check role and content; further members (name, tool_calls, …) pass as they are."""
+    """Check role and content; other members (name, tool_calls, …) are not checked."""
     if not isinstance(message, dict):
         raise wrong(f"{where} must be an object")
     if message.get("role") not in ROLES:
@@ -238,10 +241,10 @@ def _is_part(part: Any) -> bool:
 
 
 def check_params(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the member `params`, which is the backend's.
+    """Return the member `params`, which goes to the backend; {} if it is absent.
 
     Raises:
-        RequestError: 422.
+        RequestError: 422, not an object, a reserved name, or `n` other than 1.
     """
     params = body.get("params", {})
     if not isinstance(params, dict):
@@ -264,7 +267,7 @@ def _model(body: Mapping[str, Any], models: Mapping[str, Model]) -> str:
 
 
 def _session(body: Mapping[str, Any]) -> str:
-    """Any text will do for a name, except control characters, which no log or URL should carry."""
+    """Accept any text as a name, except control characters: logs and URLs must not hold them."""
     session = body.get("session", "")
     if not isinstance(session, str):
         raise wrong("session must be a string")
@@ -293,7 +296,7 @@ def _priority(body: Mapping[str, Any]) -> str:
 
 
 def _grace_s(value: Any) -> float | None:
-    """Read on_disconnect: None goes on without readers, 0 cancels at once, else seconds."""
+    """Return `on_disconnect` in seconds; None: go on without readers; 0: cancel at once."""
     if value == "continue":
         return None
     if value == "cancel":
@@ -306,11 +309,12 @@ def _grace_s(value: Any) -> float | None:
 
 
 def model_not_found(name: str) -> RequestError:
+    """Return the 404 error for a model name that is not in the models file."""
     return request_error("model_not_found", f"no model {name[:80]!r}: GET /v1/models lists them")
 
 
 def wrong(message: str) -> RequestError:
-    """Return the error of a body that is JSON and says something wrong."""
+    """Return the 422 error for a body that is JSON but has a wrong member."""
     return request_error("invalid_request", message)
 
 

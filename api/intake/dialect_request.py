@@ -1,4 +1,4 @@
-"""What a dialect has made of a request body."""
+"""The part of a request body that a dialect has parsed. Data only."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from shared.log.request import Request
 
 @dataclass(frozen=True)
 class DialectRequest:
-    """What a dialect has made of a body; it may derive a class of its own.
+    """The result of a dialect's parser; a dialect may derive its own class.
 
     Attributes:
-        grace_s: `on_disconnect` where the client does not say it; None: goes on without readers.
+        request: what the backend gets.
+        grace_s: used if the body has no `on_disconnect`: seconds that the generation goes on
+            without readers; None: without limit.
     """
 
     request: Request
@@ -21,7 +23,7 @@ class DialectRequest:
 
     @property
     def is_read(self) -> bool:
-        """Whether this very request is answered from the log."""
+        """Return whether the response to this request is read from the log."""
         return True
 
 

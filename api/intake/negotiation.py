@@ -1,6 +1,6 @@
-"""What a client wants to be answered in: `Accept`, weighed as RFC 9110 section 12.5.1 says.
+"""Chooses the form of an answer by the header `Accept`, as RFC 9110 section 12.5.1 says.
 
-Pure: a header in, a form or a `RequestError` out.
+Pure: takes a header, returns a form or raises a `RequestError`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.ASCII)
 
 
 def choose_form(accept: str | None, default: AnswerForm) -> AnswerForm:
-    """Return the form that the client likes best; `default` where it does not say.
+    """Return the form with the highest quality; `default` if the header is absent or empty.
 
-    Of forms that it likes equally, one that it names wins over one that a wildcard covers, and the
-    one named first over the others.
+    Of forms with equal quality, a form that the header names wins over a form that only a wildcard
+    covers; of several named forms the first one wins.
 
     Raises:
-        RequestError: 406, none of them is acceptable.
+        RequestError: 406, no form is acceptable.
     """
     if accept is None or not accept.strip():
         return default
-    if accept in MEDIA_TYPES:  # as nearly always
+    if accept in MEDIA_TYPES:  # the usual case: one plain media type
         return MEDIA_TYPES[accept]
     ranges = [_read_range(part) for part in accept.split(",")]
     order = [default, *(form for form in MEDIA_TYPES.values() if form != default)]
@@ -44,22 +44,22 @@ def choose_form(accept: str | None, default: AnswerForm) -> AnswerForm:
 
 
 def names_event_stream(accept: str) -> bool:
-    """Whether the client names server-sent events; a wildcard does not."""
+    """Return whether the header names `text/event-stream`; a wildcard does not count."""
     ranges = [_read_range(part) for part in accept.split(",")]
     return any(name == "text/event-stream" and quality > 0 for name, quality in ranges)
 
 
 def _rank(form: AnswerForm, ranges: list[tuple[str, float]]) -> tuple[float, int, int]:
-    """How well `form` is liked: quality, specificity of the range that says so, its place."""
+    """Return what forms are compared by: quality, specificity of the media range, its place."""
     media_type = next(name for name, value in MEDIA_TYPES.items() if value == form)
     patterns = ("*/*", media_type.partition("/")[0] + "/*", media_type)
-    found = (0.0, 0, 0)
+    rank = (0.0, 0, 0)
     specificity = -1
     for place, (name, quality) in enumerate(ranges):
         if name in patterns and patterns.index(name) > specificity:
             specificity = patterns.index(name)
-            found = (quality, specificity, -place if specificity else 0)
-    return found
+            rank = (quality, specificity, -place if specificity else 0)
+    return rank
 
 
 def _read_range(part: str) -> tuple[str, float]:
@@ -68,6 +68,6 @@ def _read_range(part: str) -> tuple[str, float]:
     for parameter in parameters:
         key, _, value = parameter.partition("=")
         if key.strip().lower() == "q":
-            # A quality that is none is taken as the best: the client did name the type.
+            # A malformed quality counts as 1: the client did name the media type.
             quality = float(value.strip()) if _QUALITY.fullmatch(value.strip()) else 1.0
     return name.lower(), quality

@@ -1,4 +1,4 @@
-"""The numbers in a listing's query, as several listings have them."""
+"""Reads the numbers in the query of a listing. Pure."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from api.intake.body import wrong
 
 
 def read_number(name: str, value: str, *, digits_max: int = 18) -> int:
-    """Return a whole number from 0.
+    """Return `value` as an integer of 0 or more.
+
+    Args:
+        name: of the query parameter, for the error.
 
     Raises:
-        RequestError: 422, also for one of more than `digits_max` digits.
+        RequestError: 422, not an integer, negative, or longer than `digits_max` digits.
     """
     if not (value.isascii() and value.isdigit() and len(value) <= digits_max):
         raise wrong(f"{name} must be a whole number from 0")
     return int(value)
 
 
-def read_limit(query: Mapping[str, str], default: int, most: int) -> int:
-    """Return how many are wanted; an empty `limit` says nothing.
+def read_limit(query: Mapping[str, str], default: int, limit_max: int) -> int:
+    """Return the parameter `limit`: how many items a page holds; `default` if absent or empty.
 
     Raises:
-        RequestError: 422.
+        RequestError: 422, not an integer from 1 to `limit_max`.
     """
     limit = read_number("limit", query.get("limit") or str(default))
-    if not 1 <= limit <= most:
-        raise wrong(f"limit must be from 1 to {most}")
+    if not 1 <= limit <= limit_max:
+        raise wrong(f"limit must be from 1 to {limit_max}")
     return limit

@@ -1,8 +1,8 @@
-"""URLs that a prompt hands to a model server, which may fetch them: held against a list of hosts.
+"""Checks the URLs in a prompt against a list of hosts: a model server may fetch such URLs.
 
-Every dialect and every line of a batch comes through `check_urls`. What counts as a URL is anything
-that begins like one (`http://`, `file://`, …) and any string under a name that ends in `url` or
-`uri`; what is text to a model (`content`, `text`, `arguments`, …) is not looked at. Pure.
+Invariant: the request of every dialect and of every line of a batch passes `check_urls`. A string
+counts as a URL if it begins like a URL (`http://`, `file://`, …), or if its name ends in `url` or
+`uri`. Text for the model (`content`, `text`, `arguments`, …) is not checked. Pure.
 Source: docs/security.md, "URLs in prompts".
 """
 
@@ -17,36 +17,40 @@ from shared.config.settings import Settings
 from shared.config.url_hosts import NONE, UrlHosts, read_hosts
 from shared.log.request import Request
 
-# Words for a model, and names that only look like addresses (JSON Schema).
-TEXTS = frozenset(
+# Names of text for the model, and names that only look like addresses (JSON Schema).
+TEXT_NAMES = frozenset(
     (
         "text", "content", "refusal", "reasoning", "reasoning_content", "thinking", "arguments",
         "description", "stop", "$schema", "$id",
     )
 )  # fmt: skip
-_ADDRESSES = ("url", "uri")  # also with an s at the end
-_HOLDING = (dict, list)
-LOOKED_AT_MAX = 5_000  # strings with a colon: a body of a megabyte could hold forty times as many
-_LAST_LETTERS = frozenset("lisLIS")
-_WEB = ("http", "https")
-# Parsers drop what stands around, and tabs and line ends anywhere.
-_DROPPED = "".join(map(chr, range(33)))
-_DROPPING = str.maketrans("", "", _DROPPED)
+_ADDRESS_ENDINGS = ("url", "uri")  # also with an s after them
+_CONTAINERS = (dict, list)
+# Strings that are checked in one request. A body of one megabyte could hold 40 times as many, and
+# checking those would block the event loop.
+CHECKED_STRINGS_MAX = 5_000
+_LAST_LETTERS = frozenset("lisLIS")  # of a name that ends in url, uri, urls or uris
+_WEB_SCHEMES = ("http", "https")
+# URL parsers remove control characters and spaces around a URL, and tabs and line ends inside it.
+_IGNORED = "".join(map(chr, range(33)))
+_WITHOUT_IGNORED = str.maketrans("", "", _IGNORED)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}", re.IGNORECASE | re.ASCII)
 
+# The keys that lead to a value, as a linked list, the last key first; None: the request itself.
 Trail: TypeAlias = "tuple[Trail, str | int] | None"
 
 
 def check_urls(request: Request, settings: Settings) -> None:
-    """See that a prompt names no URL that it may not name.
+    """Check that all URLs of a prompt are allowed by the setting `part_urls`.
 
     Raises:
-        RequestError: 422; the message says where it stands.
+        RequestError: 422, a URL is not allowed (the message names its place), or more than
+            `CHECKED_STRINGS_MAX` strings could be URLs.
     """
     hosts = read_hosts(settings.part_urls)
     if hosts.is_any:
         return
-    where = _refused({"messages": request.messages, "params": request.params}, hosts)
+    where = _refused_place({"messages": request.messages, "params": request.params}, hosts)
     if where is None:
         return
     if settings.part_urls.strip().lower() == NONE:
@@ -56,84 +60,87 @@ def check_urls(request: Request, settings: Settings) -> None:
     raise request_error("invalid_request", f"{where}: {what}")
 
 
-def _refused(value: dict[str, Any], hosts: UrlHosts) -> str | None:
-    """Return where a URL stands that is not allowed.
+def _refused_place(value: dict[str, Any], hosts: UrlHosts) -> str | None:
+    """Return the place of a URL that is not allowed; None: there is no such URL.
 
-    Without recursion: how deep it goes is the client's choice. A body of a megabyte has hundreds of
-    thousands of places, so each costs little: trails become text only when they are shown.
+    Without recursion, because the client chooses the depth. A body of one megabyte has hundreds of
+    thousands of values, so the work for each is small: only the trail of the result becomes text.
 
     Raises:
-        RequestError: 422, more could be a URL than is looked at.
+        RequestError: 422, more than `CHECKED_STRINGS_MAX` strings could be URLs.
     """
-    looked_at = 0
-    waiting: list[tuple[Trail, str, Any]] = [(None, "", value)]
-    while waiting:
-        trail, name, found = waiting.pop()
-        # What stands in an array has the array's name: `image_urls`, `stop`.
-        places = _in_array(name, found) if type(found) is list else _in_object(found)
-        for key, inner_name, inner in places:
-            if type(inner) in _HOLDING:
-                waiting.append(((trail, key), inner_name, inner))
+    checked = 0
+    containers: list[tuple[Trail, str, Any]] = [(None, "", value)]
+    while containers:
+        trail, name, container = containers.pop()
+        # The items of an array have the array's name: `image_urls`, `stop`.
+        is_array = type(container) is list
+        candidates = _in_array(name, container) if is_array else _in_object(container)
+        for key, inner_name, inner in candidates:
+            if type(inner) in _CONTAINERS:
+                containers.append(((trail, key), inner_name, inner))
                 continue
-            looked_at += 1
-            if looked_at > LOOKED_AT_MAX:
+            checked += 1
+            if checked > CHECKED_STRINGS_MAX:
                 raise request_error(
-                    "invalid_request", f"more than {LOOKED_AT_MAX} strings could be URLs"
+                    "invalid_request", f"more than {CHECKED_STRINGS_MAX} strings could be URLs"
                 )
             if type(inner) is str and _is_url(inner_name, inner) and not hosts.allows(inner):
-                return _shown((trail, key))
+                return _path_of((trail, key))
     return None
 
 
-def _in_object(found: dict[str, Any]) -> Iterable[tuple[str | int, str, Any]]:
-    """The members that could be URLs or hold one: key, name, value."""
+def _in_object(container: dict[str, Any]) -> Iterable[tuple[str | int, str, Any]]:
+    """Return the members that could be a URL or contain one: key, name, value."""
     return (
         (key, key, inner)
-        for key, inner in found.items()
+        for key, inner in container.items()
         if ((kind := type(inner)) is str and (":" in inner or _names_address(key)))
         or ((kind is dict or kind is list) and inner)
     )
 
 
-def _in_array(name: str, found: list[Any]) -> Iterable[tuple[str | int, str, Any]]:
-    # Long arrays of numbers or words are told at once, or a megabyte of them would hold the loop.
-    kinds = set(map(type, found))
+def _in_array(name: str, items: list[Any]) -> Iterable[tuple[str | int, str, Any]]:
+    """Return the items that could be a URL or contain one: index, the array's name, value."""
+    # Long arrays of numbers or words are skipped in C: a Python loop over a megabyte of them would
+    # block the event loop.
+    kinds = set(map(type, items))
     if kinds.isdisjoint((dict, list, str)):
         return []
-    if kinds == {str} and not _names_address(name) and ":" not in "".join(found):
+    if kinds == {str} and not _names_address(name) and ":" not in "".join(items):
         return []
-    if name in TEXTS:
-        return ((at, name, inner) for at, inner in enumerate(found) if type(inner) in _HOLDING)
+    if name in TEXT_NAMES:
+        return ((at, name, inner) for at, inner in enumerate(items) if type(inner) in _CONTAINERS)
     if _names_address(name):
-        return ((at, name, inner) for at, inner in enumerate(found) if inner)
+        return ((at, name, inner) for at, inner in enumerate(items) if inner)
     return (
         (at, name, inner)
-        for at, inner in enumerate(found)
+        for at, inner in enumerate(items)
         if ((kind := type(inner)) is str and ":" in inner)
         or ((kind is dict or kind is list) and inner)
     )
 
 
 def _names_address(name: str) -> bool:
-    if name[-1:] not in _LAST_LETTERS or name in TEXTS:
+    if name[-1:] not in _LAST_LETTERS or name in TEXT_NAMES:
         return False
-    return name[-4:].lower().rstrip("s").endswith(_ADDRESSES)
+    return name[-4:].lower().rstrip("s").endswith(_ADDRESS_ENDINGS)
 
 
 def _is_url(name: str, value: str) -> bool:
-    if name in TEXTS or not value:
+    if name in TEXT_NAMES or not value:
         return False
     if _names_address(name):
         return True
     raw, colon, rest = value.partition(":")
-    scheme = raw.translate(_DROPPING)
+    scheme = raw.translate(_WITHOUT_IGNORED)
     if not colon or _SCHEME.fullmatch(scheme) is None:
         return False
-    return scheme.lower() in _WEB or rest.lstrip(_DROPPED)[:1] in ("/", "\\")
+    return scheme.lower() in _WEB_SCHEMES or rest.lstrip(_IGNORED)[:1] in ("/", "\\")
 
 
-def _shown(trail: Trail) -> str:
-    """Return `messages[2].content[1].image_url.url`."""
+def _path_of(trail: Trail) -> str:
+    """Return a path such as `messages[2].content[1].image_url.url`, at most 300 characters."""
     words: list[str] = []
     while trail is not None:
         trail, key = trail

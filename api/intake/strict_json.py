@@ -1,12 +1,13 @@
-"""JSON from outside, decoded as strictly as the log needs it.
+"""Decodes JSON from clients, with the limits that the log needs.
 
-What is JSON here: UTF-8 without a byte order mark, at most 32 levels deep, integers within 64 bits,
-floats that are finite, no NaN or Infinity, and no more values than a node can decode while others
-wait. Of duplicate names the last wins. What comes out can always be encoded again.
+Accepted: UTF-8 without a byte order mark, at most 32 levels deep, integers within 64 bits, finite
+floats, no NaN or Infinity, and at most `VALUES_MAX` values, so that decoding does not block the
+event loop for long. If a name is repeated in an object, the last value wins. Every decoded value
+can be encoded again.
 
-Invariant: the time that a decoding takes is bounded: the values are counted before
-(shared/text/json_values.py). Nothing here is done once per byte or per bracket in Python.
-Pure; knows nothing of what the JSON means. Source: RFC 8259.
+Invariant: the time of one decoding is bounded, because the values are counted before the decoding
+(shared/text/json_values.py). No Python code here runs once per byte or per bracket.
+Pure; does not know what the JSON means. Source: RFC 8259.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ from shared.text.json_values import (
 )
 
 DEPTH_MAX = 32
-ESCAPES_MAX = 20_000  # in what is no JSON; with more of them it is not asked any further why
+# Backslashes in a text that is not JSON; with more of them `mend_surrogates` does not look for lone
+# surrogates.
+ESCAPES_MAX = 20_000
 
 _ROUND = bytes.maketrans(b"[{]}", b"(())")
 _NO_BRACKET = bytes(set(range(256)) - set(b"[{]}"))
-# A whole integer token of 19 digits or more; a fraction or an exponent makes it a float.
+# A complete integer token of 19 digits or more; with a fraction or an exponent it is a float.
 _LONG_INTEGER = re.compile(rb"(?<![0-9.eE+\-])-?[0-9]{19,}+(?![.eE])")
-# Half of a pair without the other half. No backslash before it may be an escaped one.
+# A surrogate without its other half. Only for texts without escaped backslashes.
 _LONE_SURROGATE = re.compile(
     rb"\\u[dD](?:"
     rb"[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -42,11 +45,11 @@ _LONE_SURROGATE = re.compile(
 
 
 def decode_json(raw: bytes | str) -> Any:
-    """Decode JSON as strictly as the module says.
+    """Decode JSON within the limits of this module.
 
     Raises:
-        RequestError: 400 `invalid_json`; 422 when it is JSON, but a string in it holds half a
-            surrogate pair, which no UTF-8 can carry on.
+        RequestError: 400 `invalid_json`; 422 if the text is JSON, but a string has a lone
+            surrogate, which UTF-8 cannot encode.
     """
     raw = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
     bare = check_values(raw)
@@ -66,12 +69,13 @@ def decode_json(raw: bytes | str) -> Any:
 
 
 def check_values(raw: bytes | str) -> bytes:
-    """Check that JSON has no more values than may be decoded at once.
+    """Check that JSON has at most `VALUES_MAX` values.
 
-    Returns what stands outside of its strings, for further checks.
+    Returns:
+        The text without its strings, for further checks.
 
     Raises:
-        RequestError: 400 `invalid_json`.
+        RequestError: 400 `invalid_json`, more values.
     """
     raw = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
     bare = without_strings(raw)
@@ -83,10 +87,14 @@ def check_values(raw: bytes | str) -> bytes:
 
 
 def mend_surrogates(raw: bytes) -> bytes | None:
-    """Return `raw` with U+FFFD for each lone surrogate; None: they are not all that is wrong."""
+    """Return `raw` with U+FFFD for each lone surrogate.
+
+    Returns:
+        None: `raw` has no lone surrogate, has another error too, or is too large to search.
+    """
     if raw.count(b"\\") > ESCAPES_MAX or has_too_many_values(raw):
         return None
-    # Written otherwise, an escaped backslash cannot be taken for the beginning of an escape.
+    # `\\` becomes `\u005c`, so that every backslash in the text begins an escape.
     plain = raw.replace(rb"\\", rb"\u005c")
     mended = _LONE_SURROGATE.sub(rb"\\ufffd", plain)
     if mended == plain:
@@ -99,15 +107,16 @@ def mend_surrogates(raw: bytes) -> bytes | None:
 
 
 def _check_depth(bare: bytes) -> None:
-    """Check on the text itself: cheaper than walking the tree, and no recursion.
+    """Check the depth of a text whose brackets match (it has been decoded).
 
-    It has been decoded, so its brackets match.
+    The check works on the text: that is cheaper than a walk through the values, and needs no
+    recursion.
     """
     brackets = bare.translate(_ROUND, _NO_BRACKET)
     for _ in range(DEPTH_MAX):
         if not brackets:
             return
-        brackets = brackets.replace(b"()", b"")  # the innermost of each branch
+        brackets = brackets.replace(b"()", b"")  # removes the innermost level of each branch
     if brackets:
         raise _too_deep()
 

@@ -1,8 +1,9 @@
-"""Read one multipart/form-data upload from the request body as it arrives, in pieces.
+"""Reads one multipart/form-data upload from the request body, piece by piece.
 
-`MultipartForm` does no I/O: it takes the body's bytes and gives the file's bytes. Every malformed
-body is a 4xx. The parts may come in any order, so the fields are complete only when the body has
-ended. Only the short fields are kept in memory. This module does not know where files are stored.
+`MultipartForm` does no I/O: it takes the body's bytes and returns the file's bytes. Invariants:
+every malformed body is answered with a 4xx; only the short fields are kept in memory. The parts may
+come in any order, so the fields are complete only when the body has ended. This module does not
+know where files are stored.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from api.errors import request_error
 from api.intake.body import wrong
 from shared.errors import RequestError, TooLarge
 
-FORM_BYTES_MAX = 65_536  # of a body, beside the file: there the parser looks at every byte
-FED_AT_ONCE = 65_536
+# Bytes of a body that are not the file's. For such bytes the parser runs Python for every byte.
+FORM_BYTES_MAX = 65_536
+FEED_BYTES = (
+    65_536  # passed to the parser at a time, so that `FORM_BYTES_MAX` is checked in between
+)
 PARTS_MAX = 32
 PART_HEADERS_MAX = 8
 PART_HEADER_BYTES_MAX = 4_096
@@ -32,28 +36,35 @@ PURPOSES = ("batch", "user_data", "assistants", "fine-tune", "vision", "evals")
 EXPIRES_S_MIN, EXPIRES_S_MAX = 3_600, 2_592_000
 FILE = "file"
 FIELDS = ("purpose", "expires_after[anchor]", "expires_after[seconds]")
+# Characters that control a terminal, break a line, or change the direction of text.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class MultipartForm:
-    """The body of one upload.
+    """The parser of one upload.
 
     Args:
-        boundary: as the content type has it.
+        boundary: the parameter of the content type.
+
+    Attributes:
+        filename: cleaned by `clean_filename`; "" until the file's part begins.
+
+    Raises:
+        RequestError: 400, the boundary is too long.
     """
 
     def __init__(self, boundary: bytes) -> None:
-        # It warns of what clients send: whoever sends those would write our log.
+        # The parser logs warnings about malformed bodies: with those a client could fill the log.
         logging.getLogger("python_multipart").setLevel(logging.ERROR)
         self.filename = ""
         self._values: dict[str, bytearray] = {}
         self._pieces: list[bytes] = []
         self._headers: dict[bytes, bytes] = {}
         self._header_name = self._header_value = b""
-        self._name = ""  # of the part that is being read
+        self._name = ""  # the name of the present part
         self._parts = self._other_bytes = 0
-        self._has_file = self._has_bytes = self._is_whole = False
+        self._has_file = self._has_file_bytes = self._is_complete = False
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -73,39 +84,48 @@ class MultipartForm:
             raise malformed("its boundary is too long") from None
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Read on; returns what of it belongs to the file.
+        """Parse the next bytes of the body.
+
+        Returns:
+            The file's bytes among them, in order.
 
         Raises:
-            RequestError: 400 no multipart, 422 parts that are not wanted.
+            RequestError: 400 malformed; 422 a second file, a repeated field, or a field that is too
+                long.
         """
-        for start in range(0, len(data), FED_AT_ONCE):
-            fed = data[start : start + FED_AT_ONCE]
+        for start in range(0, len(data), FEED_BYTES):
+            piece = data[start : start + FEED_BYTES]
             try:
-                self._parser.write(fed)
+                self._parser.write(piece)
             except FormParserError as exc:
                 raise malformed(str(exc)) from None
-            self._other_bytes += len(fed)
+            self._other_bytes += len(piece)
             if self._other_bytes > FORM_BYTES_MAX:
                 raise malformed(f"more than {FORM_BYTES_MAX} bytes are not of the file")
         pieces, self._pieces = self._pieces, []
         return pieces
 
     def finish(self) -> None:
-        """The body has ended: see that everything is there, and that the fields can be read.
+        """Check, after the end of the body, that the form is complete and its fields are valid.
 
         Raises:
-            RequestError: 400, 422.
+            RequestError: 400 the last boundary is missing; 422 no file, an empty file, or a wrong
+                field.
         """
-        if not self._is_whole:
+        if not self._is_complete:
             raise malformed("it stops before its last boundary")
         if not self._has_file:
             raise wrong("file is missing")
-        if not self._has_bytes:
+        if not self._has_file_bytes:
             raise wrong("the file is empty")
         self.check_fields()
 
     def check_fields(self) -> None:
-        """Raises: RequestError: 422."""
+        """Check the fields that have been read.
+
+        Raises:
+            RequestError: 422, a wrong purpose or expiry.
+        """
         if self.purpose not in PURPOSES:
             raise wrong(f"purpose must be one of {', '.join(PURPOSES)}")
         _ = self.expires_s
@@ -116,7 +136,11 @@ class MultipartForm:
 
     @property
     def expires_s(self) -> float | None:
-        """How long from now the file is wanted; None: nothing is said."""
+        """Return how long to keep the file from now on, s; None: the form does not say.
+
+        Raises:
+            RequestError: 422, a wrong anchor or number of seconds.
+        """
         anchor, seconds = self._value(FIELDS[1]), self._value(FIELDS[2])
         if not anchor and not seconds:
             return None
@@ -169,7 +193,7 @@ class MultipartForm:
 
     def _read_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == FILE:
-            self._has_bytes = self._has_bytes or end > start
+            self._has_file_bytes = self._has_file_bytes or end > start
             self._other_bytes -= end - start
             self._pieces.append(data[start:end])
         elif (value := self._values.get(self._name)) is not None:
@@ -178,20 +202,24 @@ class MultipartForm:
                 raise wrong(f"{self._name} is longer than {FIELD_BYTES_MAX} bytes")
 
     def _end(self) -> None:
-        self._is_whole = True
+        self._is_complete = True
 
 
 def announced_bytes(headers: Headers) -> int:
-    """Return how large a body says it is, at most the 20 first digits of it; 0: it does not say."""
+    """Return Content-Length, cut to its first 20 digits; 0: absent or malformed."""
     announced = headers.get("content-length", "")
     return int(announced[:20]) if announced.isascii() and announced.isdigit() else 0
 
 
 def open_form(headers: Headers, *, bytes_max: int) -> MultipartForm:
-    """Begin to read an upload.
+    """Return the parser for an upload with these headers.
+
+    Args:
+        bytes_max: of the file.
 
     Raises:
-        RequestError: 415 no multipart/form-data, 400 no boundary, 413 too large as announced.
+        RequestError: 415 not multipart/form-data; 400 no boundary.
+        TooLarge: Content-Length is larger than any allowed form.
     """
     kind, options = parse_options_header(headers.get("content-type"))
     if kind != b"multipart/form-data":
@@ -205,13 +233,14 @@ def open_form(headers: Headers, *, bytes_max: int) -> MultipartForm:
 
 
 async def file_pieces(form: MultipartForm, receive: Receive, turn: Turn) -> AsyncIterator[bytes]:
-    """Yield the file's bytes as they come; when it ends without an error, the form is whole.
+    """Yield the file's bytes as they arrive. If it ends without an error, the form is complete.
 
-    Who takes them has to stop at a size. All of the body counts for how fast it comes, its fields
-    too: a body that announces much and sends nothing is not waited for any longer.
+    The caller has to limit the size. All bytes of the body, also those of fields, count as progress
+    for `turn`, which refuses a client that is too slow.
 
     Raises:
-        RequestError: 400, 422; 408 it comes too slowly, or the client left.
+        RequestError: 400 or 422, as `MultipartForm`; 408, the body arrives too slowly, or the
+            client disconnected.
     """
     received, has_more = 0, True
     turn.moved = lambda: received
@@ -229,11 +258,12 @@ async def file_pieces(form: MultipartForm, receive: Receive, turn: Turn) -> Asyn
 
 
 def clean_filename(raw: bytes) -> str:
-    """Return the last segment of what a client calls its file, without what moves a terminal."""
+    """Return the last segment of a file name without `_UNSAFE` characters; if empty, "file"."""
     name = raw.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
     name = _UNSAFE.sub("", name).strip()[:FILENAME_CHARACTERS_MAX]
     return name if name.strip(".") else "file"
 
 
 def malformed(why: str) -> RequestError:
+    """Return the 400 error for a body that is not a multipart form."""
     return request_error("invalid_multipart", f"the body is no multipart form: {why[:200]}")

@@ -1,7 +1,7 @@
-"""The member `webhook` of a body: a URL that may be called, and a secret that signs.
+"""Reads the member `webhook` of a body: the URL to call, and the secret that signs the call.
 
-Pure: names are not resolved here. What a name leads to is judged when it is connected to
-(jobs/connector.py); an address that says by itself that it is not public is refused at once.
+Pure: this module does not resolve host names. jobs/connector.py checks the address when it
+connects. A URL with a literal address that is not public is refused here.
 Source: docs/webhooks.md, "Asking for one".
 """
 
@@ -27,63 +27,70 @@ _VISIBLE = re.compile(r"[!-~]+")
 
 
 def read_webhook(body: Mapping[str, Any], settings: Settings) -> Webhook | None:
-    """Return the member `webhook`; None: there is none.
+    """Return the member `webhook`; None: absent or null.
 
     Raises:
-        RequestError: 422.
+        RequestError: 422, a wrong URL or secret, or an address that is not public.
     """
     found = body.get("webhook")
     if found is None:
         return None
     if not isinstance(found, Mapping):
-        raise wrong("webhook must be an object with url and secret")
+        raise _invalid_request("webhook must be an object with url and secret")
     return Webhook(_url(found.get("url"), settings), _secret(found.get("secret")))
 
 
 def _url(url: Any, settings: Settings) -> str:
     if not isinstance(url, str) or not url:
-        raise wrong("webhook.url must be a string")
+        raise _invalid_request("webhook.url must be a string")
     if len(url) > URL_CHARACTERS_MAX:
-        raise wrong(f"webhook.url must be at most {URL_CHARACTERS_MAX} characters long")
+        raise _invalid_request(f"webhook.url must be at most {URL_CHARACTERS_MAX} characters long")
     if _VISIBLE.fullmatch(url) is None or "\\" in url:
-        raise wrong("webhook.url must be ASCII without spaces: encode the rest")
+        raise _invalid_request("webhook.url must be ASCII without spaces: encode the rest")
     parts = _split(url)
     host = parts.hostname
     if parts.scheme not in ("http", "https") or not host:
-        raise wrong("webhook.url must start with http:// or https:// and name a host")
+        raise _invalid_request("webhook.url must start with http:// or https:// and name a host")
     if "@" in parts.netloc:
-        raise wrong("webhook.url must hold no credentials: the signature says who calls")
+        raise _invalid_request("webhook.url must hold no credentials: the signature says who calls")
     if settings.webhook_private != "allow" and is_plainly_private(host):
-        raise wrong("webhook.url must be a public address")
+        raise _invalid_request("webhook.url must be a public address")
     return url
 
 
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        has_port = parts.port != 0  # reading it checks it
+        is_port_valid = parts.port != 0  # reading `port` raises ValueError for a malformed port
     except ValueError:
-        raise wrong("webhook.url is not a URL") from None
-    if not has_port:
-        raise wrong("webhook.url: there is no port 0")
+        raise _invalid_request("webhook.url is not a URL") from None
+    if not is_port_valid:
+        raise _invalid_request("webhook.url: there is no port 0")
     return parts
 
 
 def _secret(secret: Any) -> str:
     if not isinstance(secret, str) or not secret:
-        raise wrong("webhook.secret must be a string: whsec_ and base64, or any text")
+        raise _invalid_request("webhook.secret must be a string: whsec_ and base64, or any text")
     if len(secret) > SECRET_CHARACTERS_MAX:
-        raise wrong(f"webhook.secret must be at most {SECRET_CHARACTERS_MAX} characters long")
+        raise _invalid_request(
+            f"webhook.secret must be at most {SECRET_CHARACTERS_MAX} characters long"
+        )
     if _VISIBLE.fullmatch(secret) is None:
-        raise wrong("webhook.secret must be visible ASCII")
+        raise _invalid_request("webhook.secret must be visible ASCII")
     try:
         length = len(key_of(secret))
     except (binascii.Error, ValueError):
-        raise wrong(f"webhook.secret: what follows {SECRET_PREFIX} must be base64") from None
+        raise _invalid_request(
+            f"webhook.secret: what follows {SECRET_PREFIX} must be base64"
+        ) from None
     if not SECRET_BYTES_MIN <= length <= SECRET_BYTES_MAX:
-        raise wrong(f"webhook.secret must be {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes long")
+        raise _invalid_request(
+            f"webhook.secret must be {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes long"
+        )
     return secret
 
 
-def wrong(message: str) -> RequestError:
+def _invalid_request(message: str) -> RequestError:
+    # Not imported from api.intake.body, which imports this module.
     return request_error("invalid_request", message)

@@ -1,4 +1,4 @@
-"""The body of a new batch, and a batch as it is shown."""
+"""The body of a new batch, and the JSON object of a batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read(**members: Any) -> NewBatch:
     return read_new_batch(body, owner="me", batch_id="batch_1", settings=Settings())
 
 
-def test_what_is_left_out_has_a_default() -> None:
+def test_absent_members_have_defaults() -> None:
     new = read()
 
     assert (new.window, new.window_s, new.metadata) == ("24h", 86_400.0, b"{}")
@@ -34,7 +34,7 @@ def test_what_is_left_out_has_a_default() -> None:
         ("10080m", WEEK_S), ("604800s", WEEK_S), ("604799s", WEEK_S - 1), ("99999s", 99_999),
     ],
 )  # fmt: skip
-def test_windows_in_any_unit(window: str, window_s: int) -> None:
+def test_a_window_may_have_any_unit(window: str, window_s: int) -> None:
     assert read(completion_window=window).window_s == window_s
 
 
@@ -45,11 +45,11 @@ def test_windows_in_any_unit(window: str, window_s: int) -> None:
         " 1h", "1h ", "01h", "1H", "٣h", 24, [], True,
     ],
 )  # fmt: skip
-def test_windows_that_are_none(window: Any) -> None:
-    with pytest.raises(RequestError) as said:
+def test_a_malformed_window_is_422(window: Any) -> None:
+    with pytest.raises(RequestError) as caught:
         read(completion_window=window)
 
-    assert said.value.code == "invalid_request"
+    assert caught.value.code == "invalid_request"
 
 
 def test_every_window_is_at_most_a_week() -> None:
@@ -77,20 +77,20 @@ def test_every_window_is_at_most_a_week() -> None:
         ({"output_expires_after": "soon"}, 422),
     ],
 )
-def test_what_is_wrong_is_refused(members: dict[str, Any], status: int) -> None:
-    with pytest.raises(RequestError) as said:
+def test_a_wrong_member_is_refused(members: dict[str, Any], status: int) -> None:
+    with pytest.raises(RequestError) as caught:
         read(**members)
 
-    assert said.value.status == status
+    assert caught.value.status == status
 
 
-def test_a_repeat_is_known_by_what_it_means() -> None:
+def test_the_digest_is_of_the_meaning() -> None:
     assert digest_of(read()) == digest_of(read(completion_window="1d", further="member"))
     assert digest_of(read()) != digest_of(read(metadata={"a": "b"}))
     assert digest_of(read()) != digest_of(read(input_file_id="file-2"))
 
 
-def test_a_batch_is_shown_with_what_it_has() -> None:
+def test_the_object_of_a_batch_has_its_files_counts_and_times() -> None:
     fields = {
         b"status": b"completed", b"created": b"5000", b"expires": b"86405000", b"metadata": b"{}",
         b"completed_at": b"9999", b"total": b"3", b"completed": b"2", b"failed": b"1",

@@ -1,4 +1,4 @@
-"""Request bodies: within bounds, strict, and never anything but a generation or a 4xx."""
+"""Request bodies: read within bounds; every body gives a generation or a 4xx."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def refusal(fields: Any, key: str = "") -> RequestError:
 
 
 class Client:
-    """Sends a body in pieces, and counts how many were taken."""
+    """Sends a body in pieces, and counts the pieces that were received."""
 
     def __init__(self, *pieces: bytes) -> None:
         self.pieces = list(pieces)
@@ -83,7 +83,7 @@ async def test_another_content_type_is_415(content_type: str | None) -> None:
     assert caught.value.status == 415
 
 
-async def test_a_body_that_is_announced_too_large_is_not_read() -> None:
+async def test_a_body_with_a_too_large_content_length_is_not_read() -> None:
     client = Client(b"{}")
     with pytest.raises(RequestError) as caught:
         await read_body(headers(content_length="10"), client.receive, bytes_max=9)
@@ -93,7 +93,7 @@ async def test_a_body_that_is_announced_too_large_is_not_read() -> None:
 
 
 @pytest.mark.parametrize("announced", ["", "3", "9" * 5000 + "x", "-1", "²"])
-async def test_a_body_that_grows_too_large_is_not_read_on(announced: str) -> None:
+async def test_reading_stops_when_a_body_grows_too_large(announced: str) -> None:
     client = Client(b"12345", b"12345", b"12345")
     with pytest.raises(RequestError) as caught:
         await read_body(
@@ -106,7 +106,7 @@ async def test_a_body_that_grows_too_large_is_not_read_on(announced: str) -> Non
     assert client.taken == 2
 
 
-async def test_a_body_that_trickles_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_body_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_module, "BODY_S", 0.0)
 
     async def receive() -> Message:
@@ -121,7 +121,7 @@ async def test_a_body_that_trickles_is_408(monkeypatch: pytest.MonkeyPatch) -> N
     assert caught.value.status == 408
 
 
-# What is understood
+# Members
 
 
 def test_a_prompt_is_one_user_message() -> None:
@@ -132,7 +132,7 @@ def test_a_prompt_is_one_user_message() -> None:
     assert (new.priority, new.grace_s, new.idempotency_key) == ("interactive", None, "")
 
 
-def test_messages_and_params_pass_as_they_are() -> None:
+def test_messages_and_params_are_not_changed() -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Hi"}], "name": "ann"},
@@ -145,7 +145,7 @@ def test_messages_and_params_pass_as_they_are() -> None:
     assert request.params == {"stop": ["x"]}
 
 
-def test_all_the_rest_is_understood() -> None:
+def test_all_other_members_are_read() -> None:
     new = parse(
         {
             "prompt": "x",
@@ -170,7 +170,7 @@ def test_on_disconnect(value: object, grace_s: float | None) -> None:
     assert parse({"prompt": "x", "on_disconnect": value}).grace_s == grace_s
 
 
-def test_null_says_the_same_as_nothing() -> None:
+def test_null_means_the_same_as_absent() -> None:
     names = ("model", "params", "session", "metadata", "priority", "on_disconnect", "messages")
 
     assert parse({"prompt": "x", **dict.fromkeys(names)}) == parse({"prompt": "x"})
@@ -253,14 +253,14 @@ def test_metadata_may_have_16_kib() -> None:
 
 
 @pytest.mark.parametrize("key", ["a b", "ä", "x" * 256, "\x7f", "a\n"])
-def test_an_odd_idempotency_key_is_400(key: str) -> None:
+def test_a_malformed_idempotency_key_is_400(key: str) -> None:
     assert refusal({"prompt": "x"}, key).status == 400
 
 
 # The digest
 
 
-def test_the_digest_is_of_what_was_understood() -> None:
+def test_the_digest_is_of_the_meaning() -> None:
     first = parse(b'{"prompt":"x","params":{"a":1,"b":2},"other":1}')
     second = parse(b'{ "params": {"b":2,"a":1}, "messages":[{"content":"x","role":"user"}] }')
 

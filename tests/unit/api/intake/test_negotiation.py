@@ -1,4 +1,4 @@
-"""`Accept` to a form."""
+"""The choice of a form by the header `Accept`."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from shared.errors import RequestError
         ("text/event-stream;q=0.3, application/json;q=0.2", "sse"),
     ],
 )
-def test_what_a_post_is_answered_in(accept: str | None, form: AnswerForm) -> None:
+def test_the_form_with_the_highest_quality_is_chosen(accept: str | None, form: AnswerForm) -> None:
     assert choose_form(accept, "json") == form
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/*", "application/json;q=0", "*/*;q=0", "x"])
-def test_what_cannot_be_served_is_406(accept: str) -> None:
+def test_a_header_without_an_acceptable_form_is_406(accept: str) -> None:
     with pytest.raises(RequestError) as caught:
         choose_form(accept, "json")
 

@@ -1,4 +1,4 @@
-"""URLs in prompts: found wherever they stand, and text is left alone."""
+"""URLs in prompts: checked in every place, and not in text for the model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.intake.part_urls import LOOKED_AT_MAX, check_urls
+from api.intake.part_urls import CHECKED_STRINGS_MAX, check_urls
 from shared.config.settings import Settings
 from shared.errors import RequestError
 from shared.log.request import Request
@@ -15,7 +15,7 @@ LISTED = Settings(part_urls="images.example.org")
 INSIDE = "http://169.254.169.254/"
 
 
-def said(*parts: Any, **members: Any) -> list[dict[str, Any]]:
+def messages_with(*parts: Any, **members: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": list(parts), **members}]
 
 
@@ -44,11 +44,11 @@ PARTS = [
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_may_name_no_other_host(part: dict[str, Any]) -> None:
+def test_a_url_in_a_part_must_name_a_listed_host(part: dict[str, Any]) -> None:
     text = {"type": "text", "text": "x"}
 
-    assert refusal(Request(said(text, part))).startswith("messages[0].content[1].")
-    check_urls(Request(said(text, part)), Settings())
+    assert refusal(Request(messages_with(text, part))).startswith("messages[0].content[1].")
+    check_urls(Request(messages_with(text, part)), Settings())
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,15 @@ def test_a_part_may_name_no_other_host(part: dict[str, Any]) -> None:
         ({"tools": [{"type": "mcp", "server_url": INSIDE}]}, "params.tools[0].server_url"),
     ],
 )
-def test_so_may_no_parameter(params: dict[str, Any], where: str) -> None:
-    assert refusal(Request(said(), params)).startswith(where + ":")
+def test_a_url_in_params_must_name_a_listed_host(params: dict[str, Any], where: str) -> None:
+    assert refusal(Request(messages_with(), params)).startswith(where + ":")
 
 
-def test_a_member_beside_the_content_is_looked_at() -> None:
-    assert refusal(Request(said(images=[INSIDE]))).startswith("messages[0].images[0]:")
+def test_members_beside_the_content_are_checked() -> None:
+    assert refusal(Request(messages_with(images=[INSIDE]))).startswith("messages[0].images[0]:")
 
 
-def test_text_is_text() -> None:
+def test_text_for_the_model_is_not_checked() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": INSIDE}}
     schema = {"$schema": "http://json-schema.org/draft-07/schema#", "description": INSIDE}
     request = Request(
@@ -83,29 +83,29 @@ def test_text_is_text() -> None:
     check_urls(request, Settings(part_urls="none"))
 
 
-def test_what_holds_its_content_itself_needs_no_list() -> None:
+def test_data_urls_and_inline_data_need_no_listed_host() -> None:
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
     raw = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
 
-    check_urls(Request(said(part, raw)), Settings(part_urls="none"))
+    check_urls(Request(messages_with(part, raw)), Settings(part_urls="none"))
 
 
-def test_the_message_names_no_url() -> None:
-    assert "169" not in refusal(Request(said(PARTS[0])))
-    assert "data:" in refusal(Request(said(PARTS[0])), Settings(part_urls="none"))
+def test_the_message_does_not_quote_the_url() -> None:
+    assert "169" not in refusal(Request(messages_with(PARTS[0])))
+    assert "data:" in refusal(Request(messages_with(PARTS[0])), Settings(part_urls="none"))
 
 
-def test_how_deep_it_stands_does_not_matter() -> None:
+def test_a_url_is_found_at_any_depth() -> None:
     deep: Any = INSIDE
     for _ in range(5_000):
         deep = {"a": [deep]}
 
-    assert refusal(Request(said(), {"x": deep}))
+    assert refusal(Request(messages_with(), {"x": deep}))
 
 
-def test_more_than_is_looked_at_is_refused() -> None:
-    many = {"x": ["a:"] * (LOOKED_AT_MAX + 1)}
+def test_more_strings_than_the_limit_are_refused() -> None:
+    many = {"x": ["a:"] * (CHECKED_STRINGS_MAX + 1)}
 
-    assert str(LOOKED_AT_MAX) in refusal(Request(said(), many))
-    check_urls(Request(said(), many), Settings())
-    check_urls(Request(said(), {"x": ["a"] * 10 * LOOKED_AT_MAX}), LISTED)
+    assert str(CHECKED_STRINGS_MAX) in refusal(Request(messages_with(), many))
+    check_urls(Request(messages_with(), many), Settings())
+    check_urls(Request(messages_with(), {"x": ["a"] * 10 * CHECKED_STRINGS_MAX}), LISTED)

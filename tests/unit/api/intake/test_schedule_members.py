@@ -1,4 +1,4 @@
-"""The members that say when: what is taken, and what is refused with 422 whatever it is."""
+"""The members that set a time: accepted values, and the values that are refused with 422."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_time_is_seconds_or_rfc_3339(value: Any, at_ms: int) -> None:
         "0001-01-01T00:00:00+23:59",
     ],
 )  # fmt: skip
-def test_no_other_time_is(value: Any) -> None:
+def test_any_other_time_is_refused(value: Any) -> None:
     assert "run_at" in refused(run_at=value)
 
 
@@ -94,14 +94,14 @@ def test_a_cron_has_five_fields(cron: str) -> None:
         (True, "string"),
     ],
 )
-def test_what_never_comes_or_is_no_cron_is_refused(cron: Any, hint: str) -> None:
+def test_a_cron_that_is_malformed_or_never_due_is_refused(cron: Any, hint: str) -> None:
     message = refused(cron=cron)
 
     assert "cron" in message and hint in message
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/Argentina/Ushuaia", "Etc/GMT+5"])
-def test_a_zone_is_a_name_of_the_list(zone: str) -> None:
+def test_a_zone_is_a_name_of_the_time_zone_database(zone: str) -> None:
     assert read(cron="0 8 * * *", timezone=zone).timezone == zone
 
 
@@ -110,18 +110,18 @@ def test_a_zone_is_a_name_of_the_list(zone: str) -> None:
     ["Mars/Base", "", "../../etc/passwd", "/etc/localtime", "Europe", "x" * 65, "a\0b", 7, [],
      "Europe/Berlin ", "ü"],
 )  # fmt: skip
-def test_no_other_zone_is(zone: Any) -> None:
+def test_any_other_zone_is_refused(zone: Any) -> None:
     assert "timezone" in refused(cron="0 8 * * *", timezone=zone)
 
 
-def test_they_exclude_each_other() -> None:
+def test_run_at_cron_and_timezone_exclude_each_other() -> None:
     refused(run_at=NOW_S, cron="* * * * *")
     refused(run_at=NOW_S, timezone="UTC")
     refused(timezone="UTC")
 
 
-def test_where_nothing_can_be_scheduled_it_is_refused_and_not_run_at_once() -> None:
-    """A WebSocket's `start`, a line of a batch."""
+def test_a_time_is_refused_where_nothing_can_be_scheduled() -> None:
+    """`parse_new_generation` reads a WebSocket's `start` and a line of a batch."""
     settings, models = Settings(), {"m": Model(name="m")}
     for when in ({"run_at": NOW_S}, {"cron": "* * * * *"}, {"timezone": "UTC"}):
         with pytest.raises(RequestError) as caught:
@@ -131,7 +131,7 @@ def test_where_nothing_can_be_scheduled_it_is_refused_and_not_run_at_once() -> N
         assert caught.value.status == 422
 
 
-def test_null_says_nothing() -> None:
+def test_null_counts_as_absent() -> None:
     assert not is_scheduled({"run_at": None, "cron": None, "timezone": None, "prompt": "Hi"})
     assert is_scheduled({"timezone": "UTC"})
     assert read(run_at=NOW_S, cron=None).run_at_ms
@@ -148,7 +148,7 @@ SHAPES = st.one_of(
 
 
 @given(SHAPES, SHAPES, SHAPES)
-def test_nothing_is_an_error_of_ours(run_at: Any, cron: Any, timezone: Any) -> None:
+def test_any_value_gives_a_timing_or_422(run_at: Any, cron: Any, timezone: Any) -> None:
     try:
         read(run_at=run_at, cron=cron, timezone=timezone)
     except RequestError as exc:

@@ -1,4 +1,4 @@
-"""JSON from outside: what is refused, and with which status."""
+"""JSON from clients: which texts are refused, and with which status."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def nested(depth: int) -> bytes:
         b"-Infinity",
         b'"\xff"',
         b'{"\xff":1}',
-        b'"\xed\xa0\x80"',  # a surrogate in bytes is no UTF-8 at all
+        b'"\xed\xa0\x80"',  # the bytes of a surrogate are not UTF-8
         b"\xef\xbb\xbf{}",
         '{"a":1}'.encode("utf-16"),
         b'"\x00"',
@@ -64,7 +64,7 @@ def nested(depth: int) -> bytes:
         b'{"a":' * 500 + b"1" + b"}" * 500,
     ],
 )
-def test_what_is_no_json_is_400(raw: bytes) -> None:
+def test_a_text_that_is_not_json_is_400(raw: bytes) -> None:
     assert status_of(raw) == 400
 
 
@@ -82,7 +82,7 @@ def test_a_lone_surrogate_is_422(raw: bytes) -> None:
     assert status_of(raw) == 422
 
 
-def test_a_lone_surrogate_in_what_is_no_json_is_400() -> None:
+def test_a_lone_surrogate_in_a_text_that_is_not_json_is_400() -> None:
     assert status_of(rb'{"a":"\ud800"') == 400
 
 
@@ -101,12 +101,12 @@ def test_a_lone_surrogate_in_what_is_no_json_is_400() -> None:
         (b"[" + b"[]," * 1000 + b"[]]", [[]] * 1001),
     ],
 )
-def test_what_is_json(raw: bytes, value: object) -> None:
+def test_valid_json_is_decoded(raw: bytes, value: object) -> None:
     assert decode_json(raw) == value
 
 
 @given(JSON, st.booleans())
-def test_any_value_of_json_survives(value: object, is_ascii: bool) -> None:
+def test_any_json_value_is_decoded_unchanged(value: object, is_ascii: bool) -> None:
     raw = json.dumps(value, ensure_ascii=is_ascii).encode()
 
     assert decode_json(raw) == json.loads(raw)
@@ -153,5 +153,5 @@ def test_any_mix_of_fragments_gives_a_value_or_a_4xx(raw: bytes) -> None:
     ids=range(8),
 )
 def test_hostile_bytes_take_linear_time(raw: bytes) -> None:
-    """Quadratic, these would take minutes, and the run would show it."""
+    """In quadratic time each of these texts would take minutes."""
     assert status_of(raw) == 400

@@ -1,4 +1,4 @@
-"""Uploads as bytes: read the same however they are cut, refused with a 4xx whatever they are."""
+"""Uploads: pieces of any size give the same result, and a malformed body gives a 4xx."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def refused(raw: bytes) -> RequestError:
     return caught.value
 
 
-WHOLE = [
+PARTS = [
     part(PURPOSE, b"batch"),
     part(FILE, b"one\r\n--b0undar\r\ntwo", b"Content-Type: application/jsonl"),
     part(ANCHOR, b"created_at"),
@@ -61,8 +61,8 @@ WHOLE = [
 ]
 
 
-@given(order=st.permutations(WHOLE), cuts=st.lists(st.integers(0, 6_000), max_size=6))
-def test_parts_come_in_any_order_and_are_cut_anywhere(order: list[bytes], cuts: list[int]) -> None:
+@given(order=st.permutations(PARTS), cuts=st.lists(st.integers(0, 6_000), max_size=6))
+def test_parts_may_come_in_any_order_and_in_any_pieces(order: list[bytes], cuts: list[int]) -> None:
     raw = body(*order)
     form, data = read(raw, *(min(cut, len(raw)) for cut in cuts))
 
@@ -70,8 +70,8 @@ def test_parts_come_in_any_order_and_are_cut_anywhere(order: list[bytes], cuts: 
     assert (form.filename, form.purpose, form.expires_s) == ("a.jsonl", "batch", 3_600)
 
 
-def test_each_byte_by_itself() -> None:
-    raw = b"\r\n" + body(*WHOLE[:2]) + b"epilogue"
+def test_a_body_may_arrive_byte_by_byte() -> None:
+    raw = b"\r\n" + body(*PARTS[:2]) + b"epilogue"
     form, data = read(raw, *range(len(raw)))
 
     assert data == b"one\r\n--b0undar\r\ntwo"
@@ -79,8 +79,8 @@ def test_each_byte_by_itself() -> None:
 
 
 @given(st.binary(max_size=300), st.binary(max_size=40))
-def test_whatever_comes_is_read_or_refused(noise: bytes, head: bytes) -> None:
-    for raw in (noise, b"--b0undary\r\n" + noise, body(part(FILE, noise, head)), WHOLE[1] + noise):
+def test_any_bytes_give_a_form_or_a_4xx(noise: bytes, head: bytes) -> None:
+    for raw in (noise, b"--b0undary\r\n" + noise, body(part(FILE, noise, head)), PARTS[1] + noise):
         form = MultipartForm(BOUNDARY)
         try:
             form.feed(raw)
@@ -94,27 +94,27 @@ def test_whatever_comes_is_read_or_refused(noise: bytes, head: bytes) -> None:
     [
         (b"", 400),
         (b"hello", 400),
-        (WHOLE[0] + WHOLE[1], 400),  # stops
-        (body(*WHOLE[:2])[:-6], 400),
+        (PARTS[0] + PARTS[1], 400),  # the last boundary is missing
+        (body(*PARTS[:2])[:-6], 400),
         (body(), 422),  # no part at all
-        (body(WHOLE[0]), 422),  # no file
-        (body(WHOLE[1]), 422),  # no purpose
-        (body(WHOLE[0], WHOLE[1], WHOLE[1]), 422),  # two files
-        (body(WHOLE[0], WHOLE[0], WHOLE[1]), 422),
-        (body(WHOLE[0], part(FILE, b"")), 422),  # empty
-        (body(part(PURPOSE, b"mischief"), WHOLE[1]), 422),
-        (body(part(PURPOSE, b"\xff"), WHOLE[1]), 422),
-        (body(part(PURPOSE, b"b" * (FIELD_BYTES_MAX + 1)), WHOLE[1]), 422),
-        (body(*WHOLE[:3]), 422),  # an anchor alone
-        (body(*WHOLE[:2], WHOLE[3]), 422),
-        (body(*WHOLE[:3], part(SECONDS, b"3599")), 422),
-        (body(*WHOLE[:3], part(SECONDS, b"2592001")), 422),
-        (body(*WHOLE[:3], part(SECONDS, b"1e5")), 422),
-        (body(*WHOLE[:3], part(SECONDS, "٣٦٠٠".encode())), 422),
-        (body(*WHOLE[:2], part(ANCHOR, b"now"), WHOLE[3]), 422),
+        (body(PARTS[0]), 422),  # no file
+        (body(PARTS[1]), 422),  # no purpose
+        (body(PARTS[0], PARTS[1], PARTS[1]), 422),  # two files
+        (body(PARTS[0], PARTS[0], PARTS[1]), 422),
+        (body(PARTS[0], part(FILE, b"")), 422),  # empty
+        (body(part(PURPOSE, b"mischief"), PARTS[1]), 422),
+        (body(part(PURPOSE, b"\xff"), PARTS[1]), 422),
+        (body(part(PURPOSE, b"b" * (FIELD_BYTES_MAX + 1)), PARTS[1]), 422),
+        (body(*PARTS[:3]), 422),  # an anchor without seconds
+        (body(*PARTS[:2], PARTS[3]), 422),
+        (body(*PARTS[:3], part(SECONDS, b"3599")), 422),
+        (body(*PARTS[:3], part(SECONDS, b"2592001")), 422),
+        (body(*PARTS[:3], part(SECONDS, b"1e5")), 422),
+        (body(*PARTS[:3], part(SECONDS, "٣٦٠٠".encode())), 422),
+        (body(*PARTS[:2], part(ANCHOR, b"now"), PARTS[3]), 422),
         (body(part(b"attachment", b"x")), 400),
         (body(part(b"form-data", b"x")), 400),
-        (body(part(FILE, b"eA==", b"Content-Transfer-Encoding: base64"), WHOLE[0]), 400),
+        (body(part(FILE, b"eA==", b"Content-Transfer-Encoding: base64"), PARTS[0]), 400),
         (body(part(FILE, b"x", b"A" * 5_000 + b": x")), 400),
         (body(part(FILE, b"x", b"A: " + b"x" * 5_000)), 400),
         (body(part(FILE, b"x", *[b"A: x"] * 20)), 400),
@@ -123,7 +123,7 @@ def test_whatever_comes_is_read_or_refused(noise: bytes, head: bytes) -> None:
         (b"--" + BOUNDARY + b"\r\n\r\nno headers\r\n", 400),
     ],
 )
-def test_what_is_wrong_is_said(raw: bytes, status: int) -> None:
+def test_a_malformed_or_wrong_form_is_refused(raw: bytes, status: int) -> None:
     error = refused(raw)
 
     assert error.status == status, error.message
@@ -143,19 +143,19 @@ def test_what_is_wrong_is_said(raw: bytes, status: int) -> None:
         ({"content-type": "multipart/form-data; boundary=b", "content-length": "66537"}, 413),
     ],
 )
-def test_a_head_that_is_wrong_is_refused_at_once(headers: Mapping[str, str], status: int) -> None:
+def test_wrong_headers_are_refused(headers: Mapping[str, str], status: int) -> None:
     with pytest.raises(RequestError) as caught:
         open_form(Headers(headers), bytes_max=1_000)
 
     assert caught.value.status == status
 
 
-def test_a_head_that_is_right_is_not() -> None:
-    kind = 'Multipart/MultipartForm-Data; charset=utf-8; boundary="b 1"'
+def test_valid_headers_are_accepted() -> None:
+    kind = 'Multipart/Form-Data; charset=utf-8; boundary="b 1"'
     open_form(Headers({"content-type": kind, "content-length": "66536"}), bytes_max=1_000)
 
 
-async def test_a_body_without_end_is_cut() -> None:
+async def test_an_endless_body_is_refused() -> None:
     messages = [{"type": "http.request", "body": b"\r\n" * 1_000, "more_body": True}] * 1_000
 
     async def receive() -> dict[str, object]:
@@ -172,13 +172,13 @@ async def test_a_body_without_end_is_cut() -> None:
     [
         b"\r\n",
         b"--b0undary\r\nA: ",
-        body(WHOLE[0]),
+        body(PARTS[0]),
         part(b'form-data; name="unknown"', b"")[:-2],
         part(FILE, b"x") + b"--b0undary",  # where spaces may follow
     ],
 )
-def test_only_the_file_may_be_long(head: bytes) -> None:
-    """Elsewhere the parser goes byte by byte, and the node's readers would wait for it."""
+def test_bytes_outside_the_file_are_limited(head: bytes) -> None:
+    """Outside the file the parser runs byte by byte in Python, which blocks the event loop."""
     form = MultipartForm(BOUNDARY)
     form.feed(head)
     with pytest.raises(RequestError) as caught:
@@ -187,7 +187,7 @@ def test_only_the_file_may_be_long(head: bytes) -> None:
     assert caught.value.status == 400
 
 
-def test_the_file_may() -> None:
+def test_the_file_itself_may_be_long() -> None:
     form = MultipartForm(BOUNDARY)
     form.feed(part(FILE, b"")[:-2])
     count = sum(len(piece) for _ in range(20) for piece in form.feed(b" " * FORM_BYTES_MAX))

@@ -1,4 +1,4 @@
-"""The member `webhook`: what is taken, and what is refused with 422 whatever it is."""
+"""The member `webhook`: accepted values, and the values that are refused with 422."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read(url: Any = URL, secret: Any = SECRET, settings: Settings = SETTINGS) ->
         "https://[2606:4700::1111]:443/",
     ],
 )
-def test_a_public_url_is_taken_as_it_is(url: str) -> None:
+def test_a_public_url_is_not_changed(url: str) -> None:
     found = read(url)
 
     assert found is not None and found.url == url
@@ -54,7 +54,7 @@ def test_a_public_url_is_taken_as_it_is(url: str) -> None:
         "javascript:alert(1)", "https://\x00example.com", "file:///etc/passwd",
     ],
 )  # fmt: skip
-def test_what_is_no_url_of_ours_is_refused(url: Any) -> None:
+def test_a_malformed_or_unsupported_url_is_refused(url: Any) -> None:
     with pytest.raises(RequestError) as caught:
         read(url, settings=ANYWHERE)
 
@@ -70,7 +70,7 @@ def test_what_is_no_url_of_ours_is_refused(url: Any) -> None:
         "http://metadata.google.internal/",
     ],
 )  # fmt: skip
-def test_a_private_address_is_refused_at_once_unless_allowed(url: str) -> None:
+def test_a_private_address_is_refused_unless_allowed(url: str) -> None:
     with pytest.raises(RequestError) as caught:
         read(url)
 
@@ -93,7 +93,7 @@ def test_a_secret_may_be_base64_or_text(length: int) -> None:
         "with spaces in it, and long", "ü" * 20, "a line\nand another one",
     ],
 )  # fmt: skip
-def test_a_secret_that_signs_nothing_is_refused(secret: Any) -> None:
+def test_a_malformed_or_short_secret_is_refused(secret: Any) -> None:
     with pytest.raises(RequestError) as caught:
         read(secret=secret)
 
@@ -107,13 +107,13 @@ def test_a_webhook_is_an_object(value: Any) -> None:
         read_webhook({"webhook": value}, SETTINGS)
 
 
-def test_none_is_none() -> None:
+def test_an_absent_webhook_is_none() -> None:
     assert read_webhook({}, SETTINGS) is None
     assert read_webhook({"webhook": None}, SETTINGS) is None
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_no_text_is_an_error_of_ours(url: str, secret: str) -> None:
+def test_any_text_gives_a_webhook_or_422(url: str, secret: str) -> None:
     for candidate in (url, "https://" + url, "http://[" + url):
         try:
             read(candidate, secret)
@@ -127,8 +127,8 @@ def parse(**members: Any) -> Any:
     )
 
 
-def test_another_webhook_is_another_request() -> None:
-    """Else a repeat under the same key would silently keep the first one."""
+def test_another_webhook_changes_the_digest() -> None:
+    """Otherwise a repeat with the same Idempotency-Key would silently keep the first webhook."""
     hook = {"url": URL, "secret": SECRET}
     digests = {
         parse().body_digest,
