@@ -1,9 +1,10 @@
 """The process of `tailrace api`: listens, serves, drains, and ends with an exit code.
 
-uvicorn by itself would wait for endless streams, or break all sockets at once, so the signals are
-taken here. SIGTERM: readiness fails and new prompts are refused, the readers are broken off spread
-over the drain time, plain requests finish, then uvicorn stops. A second signal ends it at once. The
-node never ends because Redis is away: it says so at /readyz and answers 503 meanwhile.
+This module handles the signals itself: uvicorn would wait for endless streams, or close all sockets
+at once. After the first SIGTERM or SIGINT, /readyz fails and new prompts are refused; the readers
+are broken off one after the other during the drain time; plain requests finish; then uvicorn stops.
+A second signal ends the process at once. Invariant: an outage of Redis does not end the node; until
+Redis is back, /readyz fails and requests are answered 503.
 """
 
 from __future__ import annotations
@@ -45,16 +46,21 @@ from shared.redis.resp import AutoPipeline
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 2_048
-KEEP_ALIVE_S = 60
-# Of the drain time, what is left for plain requests after the readers have gone.
-LAST_SHARE = 0.2
-LAST_S_MAX = 3.0
-EXIT_AT_ONCE = 1
+BACKLOG = 2_048  # connections that the kernel queues until the node accepts them
+KEEP_ALIVE_S = 60  # an idle HTTP connection is closed after this
+# The end of the drain time is for plain requests, when all readers have been broken off: this share
+# of the drain time, at most `PLAIN_REQUESTS_S_MAX`.
+PLAIN_REQUESTS_SHARE = 0.2
+PLAIN_REQUESTS_S_MAX = 3.0
+EXIT_SECOND_SIGNAL = 1
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, without its own signals, that says when it listens."""
+    """uvicorn's server without its signal handlers.
+
+    Attributes:
+        is_listening: set once the server accepts connections.
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -70,31 +76,39 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings, *, shares_port: bool = False) -> int:
-    """Run one API node until it is told to stop; return the exit code.
+    """Run one API node until a signal stops it.
 
     Args:
-        shares_port: other nodes listen on the same port, each with a socket of its own.
+        shares_port: other nodes listen on the same port, each with its own socket.
+
+    Returns:
+        The exit code: 0 after a drain, `EXIT_SECOND_SIGNAL` after a second signal.
 
     Raises:
-        ConfigurationError: it cannot start as configured.
+        ConfigurationError: the node cannot start with these settings.
     """
     with listen(settings.host, settings.port, is_shared=shares_port) as listener:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(run(settings, listener))
         except asyncio.CancelledError:
-            return EXIT_AT_ONCE
+            return EXIT_SECOND_SIGNAL
 
 
 async def run(settings: Settings, listener: socket.socket) -> int:
-    """Serve on `listener` until a signal, then drain."""
+    """Build the node's parts, serve on `listener` until a signal, then drain; return 0.
+
+    Raises:
+        ConfigurationError: keys, the models file or the Redis server cannot be used.
+    """
     stopping = take_signals()
     authenticator = Authenticator.from_settings(settings)
     if owners := authenticator.owners_of_short_keys:
         logger.warning("api keys short", extra={"keys": len(owners), "owners": named(owners)})
     models = load_models(settings.models)
     redis = connect(settings)
-    with contextlib.suppress(Unavailable):  # then its workers, which cannot do without it, refuse
+    # Without an answer of Redis the check is skipped: a worker makes it too, and cannot skip it.
+    with contextlib.suppress(Unavailable):
         await check_server(redis)
     line = AutoPipeline(settings.redis_url, answer_s=ANSWER_S)
     store = Store(redis, settings, line)
@@ -123,10 +137,10 @@ async def run(settings: Settings, listener: socket.socket) -> int:
 
 
 async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Event) -> None:
-    """Serve until `stopping` is set, then drain within the drain time."""
+    """Serve until `stopping` is set, then drain within the setting `drain_s`."""
     drain_s = node.settings.drain_s
-    last_s = min(LAST_S_MAX, drain_s * LAST_SHARE)
-    server = Server(configuration(node, last_s))
+    plain_s = min(PLAIN_REQUESTS_S_MAX, drain_s * PLAIN_REQUESTS_SHARE)
+    server = Server(configuration(node, plain_s))
     settle()
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(node.metrics.watch_loop(), name="loop lag")
@@ -140,8 +154,8 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         node.is_draining = True
         async with asyncio.TaskGroup() as leaving:
             for transfers in (node.uploads, node.downloads):
-                leaving.create_task(transfers.drain(drain_s - last_s))
-            await node.hub.drain(drain_s - last_s)
+                leaving.create_task(transfers.drain(drain_s - plain_s))
+            await node.hub.drain(drain_s - plain_s)
         server.should_exit = True
         await serving
         watching.cancel()
@@ -149,9 +163,14 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
     logger.info("api stopped")
 
 
-def configuration(node: Node, last_s: float) -> uvicorn.Config:
+def configuration(node: Node, plain_s: float) -> uvicorn.Config:
+    """Return uvicorn's configuration.
+
+    Args:
+        plain_s: how long a stopping server waits for plain requests, s.
+    """
     settings = node.settings
-    # It has a line for each WebSocket, with the query, and so with ?access_token=.
+    # This logger writes a line for each WebSocket with its query, which may hold ?access_token=.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     crowd = Crowd(
         room=room_of_process(),
@@ -164,21 +183,21 @@ def configuration(node: Node, last_s: float) -> uvicorn.Config:
         http=functools.partial(HttpProtocol, crowd=crowd),  # type: ignore[arg-type]
         ws=functools.partial(WebSocketProtocol, crowd=crowd),  # type: ignore[arg-type]
         ws_max_size=settings.body_bytes_max,
-        ws_ping_interval=None,  # the hub has all of them pinged (api/readers/websocket_sender.py)
+        ws_ping_interval=None,  # the hub's heartbeats ping (api/readers/websocket_sender.py)
         ws_per_message_deflate=False,
-        lifespan="off",  # the parts live around the server, not inside it
+        lifespan="off",  # `run` opens and closes the node's parts
         log_config=None,
-        access_log=False,  # it would show access_token
-        # X-Forwarded-For is read by api/transport/peer.py, of trusted proxies only
+        access_log=False,  # its lines would hold access_token
+        # api/transport/peer.py reads X-Forwarded-For, and only from trusted proxies.
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(last_s),
+        timeout_graceful_shutdown=math.ceil(plain_s),
     )
 
 
 def take_signals() -> asyncio.Event:
-    """Return the event that the first SIGTERM or SIGINT sets; the second cancels the caller."""
+    """Return an event that the first SIGTERM or SIGINT sets; the second cancels the caller."""
     stopping = asyncio.Event()
     task = asyncio.current_task()
     assert task is not None
@@ -195,14 +214,18 @@ def take_signals() -> asyncio.Event:
 
 
 def listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
-    """Return a listening socket; port 0 takes a free one, a shared one may have others beside it.
+    """Return a listening socket.
+
+    Args:
+        port: 0: any free port.
+        is_shared: other sockets may listen on the same port (SO_REUSEPORT).
 
     Raises:
-        ConfigurationError: the port is taken, or the address is not this machine's.
+        ConfigurationError: the port is taken, or this machine does not have the address.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # A name with both kinds of address means the older one here, as most clients try it.
+        # For a name with IPv4 and IPv6 addresses take IPv4, because most clients try it.
         family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
         listener = socket.socket(family, socket.SOCK_STREAM)
     except OSError as exc:
@@ -222,5 +245,6 @@ def listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
+    """Return the base URL of a listening socket, with an IPv6 address in brackets."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,7 +1,7 @@
-"""/v1/batches: OpenAI's Batch API, and what it lacks: events, dead letters, redrive.
+"""/v1/batches: OpenAI's Batch API, with further routes for events, dead letters and redrive.
 
-A node writes down what is wanted and wakes the jobs role, which does it (jobs/batch). Somebody
-else's batch is 404. Source: docs/batches.md.
+A node writes a batch's record and wakes the jobs role, which runs the batch (jobs/batch).
+Invariant: a batch of another owner is answered 404. Source: docs/batches.md.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from shared.later.schedules import PREFIX, marked
 from shared.log.ids import derived_id, new_batch_id
 from shared.log.records import Meta
 
-LIMIT, LIMIT_MAX = 20, 100
-LETTERS_READ = 1_000
+LIMIT, LIMIT_MAX = 20, 100  # items of a page: the default, and at most
+LETTERS_AT_ONCE = 1_000  # dead letters in one read of Redis
 
 
 class BatchRoutes:
-    """The handlers of /v1/batches and what is below it."""
+    """The handlers of /v1/batches and of the paths below it."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -43,7 +43,7 @@ class BatchRoutes:
         self.schedules = ScheduleRoutes(node)
 
     async def create(self, request: Request) -> ASGIApp:
-        """POST /v1/batches."""
+        """POST /v1/batches: create a batch, or a schedule if the body sets a time."""
         owner = self.node.owner(request)
         self.node.refuse_while_draining()
         key = _key(request)
@@ -62,10 +62,11 @@ class BatchRoutes:
         return read_new_batch(body, owner=owner, batch_id=new_batch_id(), settings=settings)
 
     async def _schedule(self, body: dict[str, Any], owner: str, key: str) -> ASGIApp:
-        """Keep it until it is due; what would be refused now is refused now."""
+        """Create a schedule. A request that would be refused when it is due is refused now."""
         request = without_timing(body)
         self._read(request, owner)
-        new = self._read(marked(request, PREFIX + "0" * 26), owner)  # as it will be then: larger
+        # When it is due, the metadata also names the schedule, and may then be too large.
+        new = self._read(marked(request, PREFIX + "0" * 26), owner)
         async with answering():
             await find_input(self.node.files, new.input_file_id, owner)
         return await self.schedules.create(owner, "batch", body, key=key)
@@ -78,7 +79,7 @@ class BatchRoutes:
         return _answer(batch)
 
     async def list(self, request: Request) -> ASGIApp:
-        """GET /v1/batches."""
+        """GET /v1/batches: a page, the newest first."""
         owner, names_owners = self.node.listed_owner(request)
         query = request.query_params
         limit = read_limit(query, LIMIT, LIMIT_MAX)
@@ -92,12 +93,12 @@ class BatchRoutes:
         return json_response(_page(data, [batch.id for batch in page], has_more))
 
     async def get(self, request: Request) -> ASGIApp:
-        """GET /v1/batches/{id}."""
+        """GET /v1/batches/{id}: the batch with its present counts."""
         async with answering():
             return _answer(await self._batch(request))
 
     async def cancel(self, request: Request) -> ASGIApp:
-        """POST /v1/batches/{id}/cancel: done lines stay; one that has ended stays as it is."""
+        """POST /v1/batches/{id}/cancel: finished lines are kept; an ended batch does not change."""
         owner = self.node.owner_to_end(request)
         async with answering():
             batch = await self.batches.get(request.path_params["id"], owner)
@@ -105,7 +106,7 @@ class BatchRoutes:
             return _answer(await self.batches.get(batch.id, owner))
 
     async def events(self, request: Request) -> ASGIApp:
-        """GET /v1/batches/{id}/events: as those of a generation."""
+        """GET /v1/batches/{id}/events: like the events of a generation."""
         owner, batch_id = self.node.owner(request), request.path_params["id"]
 
         async def find() -> Meta:
@@ -125,7 +126,7 @@ class BatchRoutes:
         return stream
 
     async def dead_letters(self, request: Request) -> ASGIApp:
-        """GET /v1/batches/{id}/dead_letters: the lines that failed, first things first."""
+        """GET /v1/batches/{id}/dead_letters: the failed lines, the first one first."""
         query = request.query_params
         limit = read_limit(query, LIMIT, LIMIT_MAX)
         start = read_number("after", query.get("after") or "0", digits_max=9)
@@ -134,13 +135,13 @@ class BatchRoutes:
             letters = await self.batches.dead_letters(batch.id, start, limit + 1)
         ids = [str(start + index + 1) for index in range(len(letters))][:limit]
         data = [
-            {"id": name, "line": one.line, "custom_id": one.custom_id, "code": one.code}
-            for name, one in zip(ids, letters, strict=False)
+            {"id": name, "line": letter.line, "custom_id": letter.custom_id, "code": letter.code}
+            for name, letter in zip(ids, letters, strict=False)
         ]
         return json_response(_page(data, ids, len(letters) > limit))
 
     async def redrive(self, request: Request) -> ASGIApp:
-        """POST /v1/batches/{id}/redrive: a new batch of the lines that failed."""
+        """POST /v1/batches/{id}/redrive: create a batch of the lines that failed in this one."""
         owner = self.node.owner(request)
         self.node.refuse_while_draining()
         key = _key(request)
@@ -181,10 +182,10 @@ class BatchRoutes:
 
     async def _failed_lines(self, batch: Batch, record: FileRecord) -> AsyncIterator[bytes]:
         start = 0
-        while letters := await self.batches.dead_letters(batch.id, start, LETTERS_READ):
+        while letters := await self.batches.dead_letters(batch.id, start, LETTERS_AT_ONCE):
             start += len(letters)
-            wanted = [InFlightLine(one.line, one.offset, one.length) for one in letters]
-            async for _, raw in fetch(self.node.files, record, wanted):
+            lines = [InFlightLine(letter.line, letter.offset, letter.length) for letter in letters]
+            async for _, raw in fetch(self.node.files, record, lines):
                 yield raw + b"\n"
 
     async def _batch(self, request: Request) -> Batch:

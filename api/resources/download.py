@@ -1,7 +1,8 @@
-"""A file on its way out: its head, the piece that a Range asks for, its bytes at a reader's pace.
+"""Sends a file: the headers, the byte range, and the bytes at the client's pace.
 
-How fast a reader is, is judged by what it has taken, and not by what the server could put into its
-own buffers: those hold hundreds of kilobytes. Knows nothing of owners or of where bytes lie.
+The client's pace is measured by the bytes that the client has taken. The bytes that the server has
+buffered do not count, because its buffers hold hundreds of kilobytes. This module does not know
+owners, and does not know where files are stored.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ _RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{0,15})", re.ASCII)
 
 
 class Download:
-    """One file, or a part of it, on its way to one reader.
+    """Sends one file, or a byte range of it, to one client.
 
     Args:
-        begun: the message that begins the answer.
-        pieces: the bytes; the caller closes them.
-        count: how many of them are sent.
+        begun: the ASGI message that begins the response.
+        pieces: the bytes; the caller closes this generator.
+        count: how many bytes of `pieces` to send.
+
+    Attributes:
+        has_begun: `begun` has been sent, so an error can only break the connection off.
     """
 
     def __init__(
@@ -43,19 +47,20 @@ class Download:
         self._first = b""
 
     async def open(self) -> None:
-        """Read the first piece, so that what is not there is said before the answer begins.
+        """Read the first piece, so that a missing object is an error before the response begins.
 
         Raises:
-            NotFound, Unavailable.
+            NotFound: the object is gone.
+            Unavailable: the store did not answer.
         """
         self._first = await anext(self._pieces, b"")
 
     async def run(self, turn: Turn, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all of it; stop where the reader has gone.
+        """Send the bytes; stop when the client disconnects.
 
         Raises:
-            NotFound, Unavailable: the store has no more.
-            RequestError: 408, the reader takes too little.
+            NotFound, Unavailable: the object is gone or too short, or the store did not answer.
+            RequestError: 408, the client takes the bytes too slowly.
         """
         transport = scope.get("extensions", {}).get(TRANSPORT)
         turn.moved = lambda: max(0, self._sent - unread_bytes(transport))
@@ -76,7 +81,7 @@ class Download:
             departure.close()
 
     async def _send(self, piece: bytes, turn: Turn, send: Send) -> bool:
-        """Send one piece; False: it was the last."""
+        """Send one piece; return whether more bytes have to follow."""
         if not piece:
             raise FilesUnavailable("the object is too short")
         piece = piece[: self._left]
@@ -88,7 +93,7 @@ class Download:
 
 
 def head_only(begun: dict[str, Any]) -> ASGIApp:
-    """Return the answer to HEAD."""
+    """Return the response to a HEAD request."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         await send(begun)
@@ -98,7 +103,7 @@ def head_only(begun: dict[str, Any]) -> ASGIApp:
 
 
 def content_start(record: FileRecord, start: int, stop: int) -> dict[str, Any]:
-    """Return the message that begins an answer with these bytes of a file."""
+    """Return the ASGI message that begins a response with the bytes `start` to `stop` - 1."""
     headers = [
         (b"content-type", b"application/octet-stream"),
         (b"content-length", b"%d" % (stop - start)),
@@ -115,7 +120,10 @@ def content_start(record: FileRecord, start: int, stop: int) -> dict[str, Any]:
 
 
 def byte_range(value: str, size: int) -> tuple[int, int]:
-    """Return from where to where a Range header asks; what cannot be served asks for everything."""
+    """Return the start and the end (exclusive) of the bytes that a Range header asks for.
+
+    A header that is absent, malformed or cannot be satisfied means the complete file.
+    """
     match = _RANGE.fullmatch(value)
     if match is None:
         return 0, size
@@ -124,6 +132,6 @@ def byte_range(value: str, size: int) -> tuple[int, int]:
 
 
 def disposition(filename: str) -> bytes:
-    """Return a header that names a file, whatever is in the name (RFC 6266)."""
+    """Return a Content-Disposition for any file name (RFC 6266)."""
     plain = re.sub(r'[^\x20-\x7e]|["\\%]', "_", filename)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}".encode()

@@ -1,7 +1,8 @@
-"""/v1/files: OpenAI's Files, streamed in and out; what batches read and write.
+"""/v1/files: OpenAI's Files. Batches read their input from files and write their output to them.
 
-An upload goes to the store as it comes, and is there when its record is: whoever hangs up in
-between leaves nothing. Somebody else's file is 404. Source: docs/protocol.md, "Files".
+Uploads and downloads are streamed. A file exists once its record is written, after all its bytes: a
+client that disconnects during the upload leaves no file. Invariant: a file of another owner is
+answered 404. Source: docs/protocol.md, "Files".
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from shared.redis.client import translated
 
 logger = logging.getLogger(__name__)
 
-LIMIT, LIMIT_MAX = 100, 10_000
-LISTED = (*PURPOSES, "batch_output")
+LIMIT, LIMIT_MAX = 100, 10_000  # files of a page: the default, and at most
+LISTED = (*PURPOSES, "batch_output")  # the purposes that a listing can ask for
 _LIMIT = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 
@@ -51,16 +52,16 @@ class FileRoutes:
         return self.node.files
 
     async def create(self, request: Request) -> ASGIApp:
-        """POST /v1/files."""
+        """POST /v1/files: upload a file."""
         owner = self.node.owner(request)
         self.node.refuse_while_draining()
         form = open_form(request.headers, bytes_max=self.node.settings.file_bytes_max)
-        async with answering():  # before a body is taken that could not be kept
+        async with answering():  # refuse before the body is read if no record could be written
             with translated():
                 await self.node.redis.ping()
         announced = max(0, announced_bytes(request.headers) - FORM_BYTES_MAX)
         async with answering():
-            with refusing():
+            with translating_store_errors():
                 room = await self.files.room(owner, announced)
         async with self.node.uploads.turn(owner) as turn:
             pieces = room.within(file_pieces(form, request.receive, turn))
@@ -71,7 +72,7 @@ class FileRoutes:
         self, form: MultipartForm, owner: str, pieces: AsyncIterator[bytes]
     ) -> FileRecord:
         bytes_max = self.node.settings.file_bytes_max
-        with refusing():
+        with translating_store_errors():
             file_id, size = await self.files.store(pieces, bytes_max=bytes_max)
         async with answering():
             return await self.files.record(
@@ -85,7 +86,7 @@ class FileRoutes:
             )
 
     async def list(self, request: Request) -> ASGIApp:
-        """GET /v1/files, the newest first."""
+        """GET /v1/files: a page; the newest first unless `order=asc`."""
         owner, query = self.node.owner(request), request.query_params
         limit = query.get("limit", str(LIMIT))
         if _LIMIT.fullmatch(limit) is None or not 1 <= int(limit) <= LIMIT_MAX:
@@ -118,14 +119,14 @@ class FileRoutes:
         return json_response(file_object(await self._record(request)))
 
     async def delete(self, request: Request) -> ASGIApp:
-        """DELETE /v1/files/{id}: record and bytes."""
+        """DELETE /v1/files/{id}: delete the record and the bytes."""
         record = await self._record(request)
         async with answering():
             await self.files.delete(record.id, record.owner)
         return json_response({"id": record.id, "object": "file", "deleted": True})
 
     async def content(self, request: Request) -> ASGIApp:
-        """GET /v1/files/{id}/content, from a byte on where a Range asks for it."""
+        """GET /v1/files/{id}/content: the bytes, or the range that the header Range asks for."""
         record = await self._record(request)
         start, stop = byte_range(request.headers.get("range", ""), record.bytes)
         begun = content_start(record, start, stop)
@@ -138,7 +139,7 @@ class FileRoutes:
             try:
                 async with aclosing(pieces), self.node.downloads.turn(record.owner) as turn:
                     async with answering():
-                        with refusing():
+                        with translating_store_errors():
                             await download.open()
                     await download.run(turn, scope, receive, send)
             except (RequestError, Unavailable) as exc:
@@ -160,11 +161,11 @@ class FileRoutes:
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """Say that files cannot be had right now, here to the client and in the log why.
+def translating_store_errors() -> Iterator[None]:
+    """Turn an error of the file store into a 503 for the client, and log its reason.
 
     Raises:
-        RequestError: 503.
+        RequestError: 503 `unavailable`.
     """
     try:
         yield
@@ -175,7 +176,7 @@ def refusing() -> Iterator[None]:
 
 
 def file_object(record: FileRecord) -> dict[str, Any]:
-    """Return a file as OpenAI's API has it."""
+    """Return a file in the shape of OpenAI's API."""
     return {
         "id": record.id,
         "object": "file",

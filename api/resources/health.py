@@ -1,8 +1,9 @@
-"""Whether this node can do its work: /livez, /readyz, and the figures behind it: /metrics.
+"""The probes /livez and /readyz, and /metrics.
 
-/livez says that the process turns; only a supervisor that restarts it should ask. /readyz says that
-a prompt sent here would be answered, and names what is missing; a balancer should ask it. Both are
-open and show no names and no addresses; /metrics asks for an operator's key once there are keys.
+/livez says that the event loop of the process runs; it is for a supervisor that restarts the
+process. /readyz says whether this node would answer a prompt, and names the conditions that fail;
+it is for a load balancer. Both need no credentials, and show no names and no addresses. /metrics
+needs an operator's key if keys are configured.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from shared.errors import Unavailable
 from shared.queue.lanes import Presence, workers_seen
 from shared.redis.client import Client, translated
 
-CHECK_S = 2.0
-LEASES_MAX = 3  # a worker that has not renewed for so many leases is not counted on
+READY_CHECK_S = 2.0  # for Redis to answer /readyz; after it the condition `redis` fails
+SILENT_LEASES_MAX = 3  # a worker that has sent no presence for so many leases does not count
 
 
 class HealthRoutes:
@@ -36,7 +37,7 @@ class HealthRoutes:
         return json_response({"status": "ok"})
 
     async def ready(self, request: Request) -> ASGIApp:
-        """GET /readyz: 200, or 503 with what is missing."""
+        """GET /readyz: 200 or 503, with each condition."""
         checks = await self.checks()
         is_ready = all(checks.values())
         content = {"status": "ready" if is_ready else "not ready", "checks": checks}
@@ -45,36 +46,40 @@ class HealthRoutes:
         return json_response(content, 503, {"retry-after": str(RETRY_AFTER_S)})
 
     async def metrics(self, request: Request) -> ASGIApp:
-        """GET /metrics: for operators, because it shows the work of all owners together."""
+        """GET /metrics: for operators only, because the figures include all owners."""
         self.node.require_operator(request)
         await self.node.metrics.ask_redis(self.node.redis)
         await self.node.metrics.ask_disk(self.node.files.objects)
         return Response(self.node.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     async def checks(self) -> dict[str, bool]:
-        """Return each condition by name; all must hold."""
-        seen = await self._workers()
-        oldest_ms = LEASES_MAX * self.node.settings.lease_s * 1000
+        """Return each condition of readiness by name; the node is ready if all are True."""
+        workers = await self._workers()
+        age_ms_max = SILENT_LEASES_MAX * self.node.settings.lease_s * 1000
         return {
             "not_draining": not self.node.is_draining,
-            "redis": seen is not None,
+            "redis": workers is not None,
             "live_connection": self.node.hub.is_live,
             "worker": any(
-                age_ms <= oldest_ms and not presence.draining for presence, age_ms in seen or []
+                age_ms <= age_ms_max and not presence.draining for presence, age_ms in workers or []
             ),
         }
 
     async def _workers(self) -> list[tuple[Presence, int]] | None:
-        """None: Redis does not answer."""
+        """Return the workers as `workers_with_age_ms`; None: Redis does not answer."""
         try:
-            async with asyncio.timeout(CHECK_S):
-                return await worker_age_ms(self.node.redis)
+            async with asyncio.timeout(READY_CHECK_S):
+                return await workers_with_age_ms(self.node.redis)
         except (Unavailable, TimeoutError):
             return None
 
 
-async def worker_age_ms(redis: Client) -> list[tuple[Presence, int]]:
-    """Return each worker's last word and its age by Redis's clock, which wrote it, too."""
+async def workers_with_age_ms(redis: Client) -> list[tuple[Presence, int]]:
+    """Return each worker's last presence and its age in ms, both by Redis's clock.
+
+    Raises:
+        Unavailable: Redis did not answer in time.
+    """
     seen = await workers_seen(redis)
     with translated():
         reply: Any = await redis.time()

@@ -1,7 +1,8 @@
-"""Listings: the generations of a session, those of an owner, the models and the workers.
+"""Listings: the generations of a session, the generations of an owner, the models, the workers.
 
-A page holds at most 100, newest first, and names the `before` of the next one. Its last place is
-never cut between two generations of one millisecond, for `before` could not tell them apart.
+A page holds at most 100 generations, newest first, and names the `before` of the next page.
+Invariant: a page does not end between two generations of the same millisecond, because `before` is
+a time in ms and could not tell them apart.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from starlette.types import ASGIApp
 from api.errors import request_error
 from api.intake.body import SESSION_CHARACTERS_MAX, model_not_found
 from api.node import Node, answering, json_response
-from api.resources.health import worker_age_ms
+from api.resources.health import workers_with_age_ms
 from shared.config.models import Model
 from shared.errors import NotFound
 from shared.log.records import Meta
 from shared.log.snapshot import summary
+from shared.log.visibility import is_visible
 from shared.queue.lanes import owner_ids, queue_depths, session_ids
 
 PAGE_GENERATIONS = 100
@@ -28,18 +30,18 @@ _BEFORE = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
 class ListingRoutes:
-    """The handlers that list things."""
+    """The handlers of the listings."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
 
     async def session(self, request: Request) -> ASGIApp:
-        """GET /v1/sessions/{session}; a session that nobody has used is an empty one."""
+        """GET /v1/sessions/{session}: a page; for an unused session an empty page."""
         owner = self.node.owner(request)
         name = request.path_params["session"]
         if not name or len(name) > SESSION_CHARACTERS_MAX:
             raise NotFound("session")
-        before_ms = read_before(request)
+        before_ms = read_before_ms(request)
         async with answering():
             ids = await session_ids(
                 self.node.redis, owner, name, PAGE_GENERATIONS + 1, before_ms=before_ms
@@ -48,9 +50,12 @@ class ListingRoutes:
         return json_response({"session": name, **content})
 
     async def generations(self, request: Request) -> ASGIApp:
-        """GET /v1/generations: the asker's, of any session; with `active=1` the unfinished."""
+        """GET /v1/generations: the owner's, of all sessions; with `active=1` only the unfinished.
+
+        `active=1` filters the page, so a page may then be empty although more pages follow.
+        """
         owner = self.node.owner(request)
-        before_ms = read_before(request)
+        before_ms = read_before_ms(request)
         async with answering():
             ids = await owner_ids(self.node.redis, owner, PAGE_GENERATIONS + 1, before_ms=before_ms)
             content = await self._page(ids, owner)
@@ -61,14 +66,10 @@ class ListingRoutes:
         return json_response(content)
 
     async def _page(self, ids: Sequence[str], owner: str) -> dict[str, Any]:
-        # Small as a rule; with the longest prompts and metadata some 3 MB.
+        # Usually small; about 3 MB with the longest prompts and metadata.
         async with self.node.heavy_reads.turn(owner):
             found = await self.node.store.metas(ids)
-        metas = [
-            meta
-            for meta in found
-            if meta is not None and meta.owner == owner and meta.status != "sealed"
-        ]
+        metas = [meta for meta in found if is_visible(meta, owner)]
         page, next_before = cut_page(metas, PAGE_GENERATIONS)
         items = [{**summary(meta), "prompt": meta.prompt} for meta in page]
         return {
@@ -78,13 +79,13 @@ class ListingRoutes:
         }
 
     async def models(self, request: Request) -> ASGIApp:
-        """GET /v1/models, in the shape that OpenAI's clients read."""
+        """GET /v1/models: all models, in the shape of OpenAI's API."""
         self.node.owner(request)
         data = [self._model(model) for model in self.node.models.values()]
         return json_response({"object": "list", "data": data})
 
     async def model(self, request: Request) -> ASGIApp:
-        """GET /v1/models/{model}."""
+        """GET /v1/models/{model}: one model, in the same shape."""
         self.node.owner(request)
         model = self.node.models.get(request.path_params["model"])
         if model is None:
@@ -102,10 +103,10 @@ class ListingRoutes:
         }
 
     async def workers(self, request: Request) -> ASGIApp:
-        """GET /v1/workers: who works, and how much waits; for operators."""
+        """GET /v1/workers: the workers, and the depth of each queue lane; for operators only."""
         self.node.require_operator(request)
         async with answering():
-            seen = await worker_age_ms(self.node.redis)
+            seen = await workers_with_age_ms(self.node.redis)
             depths = await queue_depths(self.node.redis)
         workers = [
             {
@@ -121,21 +122,25 @@ class ListingRoutes:
 
 
 def cut_page(metas: Sequence[Meta], limit: int) -> tuple[list[Meta], int | None]:
-    """Return the page and the `before` of the next one; None: there is no next one.
+    """Return a page, and the `before` of the next page (None: this is the last page).
 
     Args:
-        metas: newest first; one more than `limit` where there are more.
+        metas: newest first; one more than `limit` if there are more.
     """
     if len(metas) <= limit:
         return list(metas), None
     page = list(metas[:limit])
-    over = metas[limit].created_at_ms
-    whole = [meta for meta in page if meta.created_at_ms != over]
-    page = whole or page
+    next_ms = metas[limit].created_at_ms
+    page = [meta for meta in page if meta.created_at_ms != next_ms] or page
     return page, page[-1].created_at_ms
 
 
-def read_before(request: Request) -> int | None:
+def read_before_ms(request: Request) -> int | None:
+    """Return the query's `before`, Unix ms; None: absent or empty.
+
+    Raises:
+        RequestError: 400 `cursor_invalid`.
+    """
     text = request.query_params.get("before")
     if not text:
         return None

@@ -1,7 +1,8 @@
-"""Schedules over HTTP: made where a generation or a batch would be, listed, looked at, deleted.
+"""Schedules over HTTP: create, list, get, delete.
 
-A body that says when is checked as if it were to run now; then it is kept, and the jobs role fires
-it (jobs/schedules.py). Source: docs/schedules.md.
+A body of POST /v1/generations or POST /v1/batches that sets a time becomes a schedule. The body is
+checked as if it ran now; when it is due, the jobs role starts it (jobs/schedules.py).
+Source: docs/schedules.md.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp
 from api.errors import request_error
 from api.intake.schedule_members import read_timing, without_timing
 from api.node import Node, answering, json_response
-from api.resources.listings import read_before
+from api.resources.listings import read_before_ms
 from shared.config.credentials import EVERYBODY
 from shared.errors import NotFound
 from shared.later.schedules import PREFIX, Schedule
@@ -33,7 +34,7 @@ _canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
 class ScheduleRoutes:
-    """The handlers of /v1/schedules, and what others make schedules with."""
+    """The handlers of /v1/schedules, and `create` for the routes that create schedules."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -42,16 +43,20 @@ class ScheduleRoutes:
     async def create(
         self, owner: str, kind: str, body: Mapping[str, Any], *, key: str = ""
     ) -> Response:
-        """Keep a request until it is due. The caller has checked it as if it were to run now.
+        """Create a schedule. The caller has checked the body as if it ran now.
 
         Args:
-            kind: a name of jobs/schedules.py's kinds.
-            body: the members, those that say when among them.
-            key: an Idempotency-Key.
+            kind: one of the kinds in jobs/schedules.py.
+            body: the members of the request, with those that set the time.
+            key: the Idempotency-Key; "": none.
+
+        Returns:
+            202 with the schedule; 200 if a request with the same key has created it before.
 
         Raises:
-            RequestError: 409 `too_many_schedules`, 422.
-            Unavailable.
+            RequestError: `too_many_schedules`; `idempotency_mismatch`; 422 for a wrong time.
+            NotFound: the schedule was deleted at the same moment.
+            Unavailable: Redis did not answer in time.
         """
         timing = read_timing(body, time.time())
         schedule = Schedule(
@@ -78,40 +83,40 @@ class ScheduleRoutes:
                 )
             await wake_jobs(self.node.redis)
             found = await self.store.get(added.schedule_id)
-        if found is None:  # deleted since
+        if found is None:  # another request has deleted it
             raise NotFound("schedule")
         location = {"location": f"/v1/schedules/{found.id}"}
-        return json_response(shown(found), 202 if added.how == "ok" else 200, location)
+        return json_response(schedule_object(found), 202 if added.how == "ok" else 200, location)
 
     async def list(self, request: Request) -> ASGIApp:
-        """GET /v1/schedules."""
+        """GET /v1/schedules: a page, the newest first; with `owner=*` see `_list_unfinished`."""
         owner, names_owners = self.node.listed_owner(request)
         if owner == EVERYBODY:
             return await self._list_unfinished(request)
-        before_ms = read_before(request)
+        before_ms = read_before_ms(request)
         async with answering():
             found = await self.store.page(owner, PAGE_SCHEDULES + 1, before_ms=before_ms)
         page = found[:PAGE_SCHEDULES]
-        more = len(found) > PAGE_SCHEDULES
+        has_more = len(found) > PAGE_SCHEDULES
         return json_response(
             {
-                "schedules": [shown(one, names_owner=names_owners) for one in page],
-                "next_before": page[-1].created_ms if more else None,
+                "schedules": [schedule_object(each, names_owner=names_owners) for each in page],
+                "next_before": page[-1].created_ms if has_more else None,
             }
         )
 
     async def _list_unfinished(self, request: Request) -> ASGIApp:
-        """Those of all owners that are not over, the next one due first, for an operator."""
+        """Return a page of the unfinished schedules of all owners, the next due one first."""
         after = request.query_params.get("after", "")
         async with answering():
             found = await self.store.unfinished(PAGE_SCHEDULES + 1, after=after)
         page = found[:PAGE_SCHEDULES]
-        more = len(found) > PAGE_SCHEDULES
+        has_more = len(found) > PAGE_SCHEDULES
         return json_response(
             {
-                "schedules": [shown(one, names_owner=True) for one in page],
+                "schedules": [schedule_object(each, names_owner=True) for each in page],
                 "next_before": None,
-                "next_after": page[-1].id if more else None,
+                "next_after": page[-1].id if has_more else None,
             }
         )
 
@@ -119,10 +124,10 @@ class ScheduleRoutes:
         """GET /v1/schedules/{id}."""
         owner = self.node.owner(request)
         async with answering():
-            return json_response(shown(await self._find(request, owner)))
+            return json_response(schedule_object(await self._find(request, owner)))
 
     async def delete(self, request: Request) -> ASGIApp:
-        """DELETE /v1/schedules/{id}: it fires no more; what it has started goes on."""
+        """DELETE /v1/schedules/{id}: it starts nothing more; what it has started goes on."""
         owner = self.node.owner_to_end(request)
         async with answering():
             schedule = await self._find(request, owner)
@@ -131,15 +136,15 @@ class ScheduleRoutes:
 
     async def _find(self, request: Request, owner: str) -> Schedule:
         schedule_id = request.path_params["id"]
-        is_one = schedule_id.startswith(PREFIX) and is_generation_id(schedule_id)
-        found = await self.store.get(schedule_id) if is_one else None
+        is_id = schedule_id.startswith(PREFIX) and is_generation_id(schedule_id)
+        found = await self.store.get(schedule_id) if is_id else None
         if found is None or owner not in (found.owner, EVERYBODY):
             raise NotFound("schedule")
         return found
 
 
-def shown(schedule: Schedule, *, names_owner: bool = False) -> dict[str, Any]:
-    """Return the JSON members of a schedule: never its request, which may hold a secret."""
+def schedule_object(schedule: Schedule, *, names_owner: bool = False) -> dict[str, Any]:
+    """Return the JSON members of a schedule. Its request is left out: it may hold a secret."""
     timing = schedule.timing
     error = schedule.error
     return {

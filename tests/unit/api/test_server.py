@@ -1,4 +1,4 @@
-"""The process of an API node: listening, starting without Redis, stopping in order."""
+"""The process of an API node: it listens, starts without Redis, and stops in order."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def test_a_taken_port_is_a_configuration_error() -> None:
             listen("127.0.0.1", first.getsockname()[1])
 
 
-def test_an_address_of_somebody_else_is_a_configuration_error() -> None:
+def test_an_address_of_another_machine_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="203.0.113.9"):
         listen("203.0.113.9", 0)
 
 
-def test_the_url_names_the_port_that_was_given() -> None:
+def test_the_url_names_the_port_that_was_chosen() -> None:
     with listen("localhost", 0) as listener:
         assert url_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 in this Python")
-def test_ipv6_is_bracketed() -> None:
+def test_the_url_has_brackets_around_an_ipv6_address() -> None:
     class Named:
         def getsockname(self) -> tuple[str, int, int, int]:
             return ("::1", 8000, 0, 0)
@@ -68,7 +68,7 @@ async def running(monkeypatch: pytest.MonkeyPatch, **changes: float) -> AsyncIte
     task = asyncio.create_task(run(Settings(redis_url=NO_REDIS, **changes), listener))  # type: ignore[arg-type]
     try:
         yield Running(url, stopping, task)
-        assert task.done(), "the test has to stop it"
+        assert task.done(), "the test has to stop the node"
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -89,10 +89,10 @@ async def test_a_node_starts_and_stops_without_redis(
         assert f"tailrace api ready on {node.url}" in capsys.readouterr().err
 
 
-async def test_a_reader_without_redis_is_sent_away_to_come_back(
+async def test_a_reader_with_a_cursor_is_broken_off_without_redis(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """503 would end a native EventSource for good; an end in good order would claim success."""
+    """A 503 would end a native EventSource for good; a finished body would look like a success."""
     async with running(monkeypatch) as node, aiohttp.ClientSession(node.url) as client:
         path = "/v1/generations/gen_12345678/events"
         async with client.get(path, headers={"Last-Event-ID": "1-1"}) as response:
@@ -105,14 +105,14 @@ async def test_a_reader_without_redis_is_sent_away_to_come_back(
         await node.stop()
 
 
-async def test_a_request_under_way_is_answered_before_the_end(
+async def test_a_request_in_progress_is_answered_before_the_node_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with running(monkeypatch, drain_s=10) as node:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(node.url.split(":")[-1]))
         writer.write(b"POST /v1/generations HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n")
         writer.write(b"content-type: application/json\r\n\r\n{")
-        # The node has read that much once it answers a request that came later.
+        # When the node answers this later request, it has read the bytes above.
         async with aiohttp.ClientSession(node.url) as client, client.get("/livez"):
             pass
         stopped = asyncio.create_task(node.stop())

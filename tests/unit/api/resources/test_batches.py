@@ -1,4 +1,4 @@
-"""Batches of other owners: an operator lists and ends them, nobody else does."""
+"""Batches of other owners: only an operator may list and end them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.support.shell import ALICE, BOB, OPERATOR, Shell
 
 @pytest.fixture
 async def shell() -> AsyncIterator[Shell]:
-    made = Shell()
-    yield made
-    await made.client.aclose()
-    await made.redis.aclose()
+    shell = Shell()
+    yield shell
+    await shell.client.aclose()
+    await shell.redis.aclose()
 
 
 async def submit(shell: Shell, owner: str) -> str:
@@ -32,14 +32,15 @@ def code(response: Any) -> str:
 
 async def listed(shell: Shell, query: str) -> list[tuple[str, str]]:
     answer = await shell.get(f"/v1/batches?{query}", **OPERATOR)
-    return [(one["id"], one["owner"]) for one in answer.json()["data"]]
+    return [(batch["id"], batch["owner"]) for batch in answer.json()["data"]]
 
 
-async def test_an_operator_lists_those_of_one_owner_and_the_unfinished_of_all(
+async def test_an_operator_lists_one_owners_batches_and_all_unfinished_batches(
     shell: Shell,
 ) -> None:
     mine, others = await submit(shell, "alice"), await submit(shell, "bob")
-    await shell.redis.hset(f"tr:{{{others}}}:batch", "status", "completed")  # and not retired yet
+    # An ended batch that is still in the index of unfinished ones.
+    await shell.redis.hset(f"tr:{{{others}}}:batch", "status", "completed")
 
     assert await listed(shell, "owner=alice") == [(mine, "alice")]
     assert await listed(shell, "owner=bob") == [(others, "bob")]
@@ -47,7 +48,7 @@ async def test_an_operator_lists_those_of_one_owner_and_the_unfinished_of_all(
     assert (await shell.get("/v1/batches", **OPERATOR)).json()["data"] == []
 
 
-async def test_pages_of_all_owners_lead_on(shell: Shell) -> None:
+async def test_the_pages_of_all_owners_are_complete(shell: Shell) -> None:
     ids = {await submit(shell, f"owner {number}") for number in range(5)}
     seen: list[str] = []
     query = "owner=*&limit=2"
@@ -60,7 +61,7 @@ async def test_pages_of_all_owners_lead_on(shell: Shell) -> None:
     assert set(seen) == ids
 
 
-async def test_an_ordinary_key_lists_its_own_alone(shell: Shell) -> None:
+async def test_an_ordinary_key_lists_only_its_own_batches(shell: Shell) -> None:
     mine = await submit(shell, "alice")
 
     for owner in ("bob", "*"):
@@ -72,7 +73,7 @@ async def test_an_ordinary_key_lists_its_own_alone(shell: Shell) -> None:
     assert "owner" not in own
 
 
-async def test_an_operator_ends_anybodys_and_an_ordinary_key_its_own(shell: Shell) -> None:
+async def test_an_operator_ends_every_batch_and_an_ordinary_key_its_own(shell: Shell) -> None:
     batch_id = await submit(shell, "alice")
     path = f"/v1/batches/{batch_id}/cancel"
 

@@ -1,4 +1,4 @@
-"""Schedules over HTTP: made, listed, looked at, deleted, refused; nobody's but their owner's."""
+"""Schedules over HTTP: create, list, get, delete and refusals; only their owner sees them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CRON = {"prompt": "Hi", "cron": "0 8 * * *", "timezone": "Europe/Berlin"}
 
 @pytest.fixture
 async def shell() -> AsyncIterator[Shell]:
-    made = Shell(schedules_max=3)
-    yield made
-    await made.client.aclose()
-    await made.redis.aclose()
+    shell = Shell(schedules_max=3)
+    yield shell
+    await shell.client.aclose()
+    await shell.redis.aclose()
 
 
 async def plan(shell: Shell, **members: Any) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def code(response: Any) -> str:
     return str(response.json()["error"]["code"])
 
 
-async def test_a_body_that_says_when_is_answered_with_its_schedule(shell: Shell) -> None:
+async def test_a_body_with_a_cron_creates_a_schedule(shell: Shell) -> None:
     response = await shell.post(CRON)
     found = response.json()
 
@@ -62,7 +62,7 @@ async def test_a_body_that_says_when_is_answered_with_its_schedule(shell: Shell)
     assert await shell.redis.llen(keys.JOBS_WAKE) == 1
 
 
-async def test_one_that_runs_once_says_when(shell: Shell) -> None:
+async def test_a_body_with_run_at_creates_a_schedule_that_runs_once(shell: Shell) -> None:
     response = await shell.post({"prompt": "Hi", "run_at": "2099-01-31T08:00:00Z"})
     found = response.json()
 
@@ -85,7 +85,7 @@ async def test_one_that_runs_once_says_when(shell: Shell) -> None:
         ({"webhook": {"url": "http://127.0.0.1/", "secret": "x" * 20}}, (422, "invalid_request")),
     ],
 )
-async def test_what_would_be_refused_then_is_refused_now(
+async def test_a_request_that_would_be_refused_when_due_is_refused_now(
     shell: Shell, members: dict[str, Any], expected: tuple[int, str]
 ) -> None:
     response = await shell.post({**CRON, **members})
@@ -94,23 +94,23 @@ async def test_what_would_be_refused_then_is_refused_now(
     assert await shell.redis.zcard(keys.SCHEDULES) == 0
 
 
-async def test_there_is_no_stream_of_what_has_not_begun(shell: Shell) -> None:
+async def test_a_schedule_cannot_be_streamed(shell: Shell) -> None:
     response = await shell.post(CRON, accept="text/event-stream")
 
     assert (response.status_code, code(response)) == (406, "not_acceptable")
 
 
-async def test_neither_request_nor_secret_is_ever_shown(shell: Shell) -> None:
+async def test_answers_hold_neither_the_request_nor_the_secret(shell: Shell) -> None:
     hook = {"url": "https://example.com/hook", "secret": "a secret that is long".replace(" ", "-")}
     found = await plan(shell, prompt="a private matter", webhook=hook)
-    shown = await shell.get(f"/v1/schedules/{found['id']}")
+    answer = await shell.get(f"/v1/schedules/{found['id']}")
     listed = await shell.get("/v1/schedules")
 
-    for text in (str(found), shown.text, listed.text):
+    for text in (str(found), answer.text, listed.text):
         assert "secret" not in text and "private" not in text and "example.com" not in text
 
 
-async def test_an_owner_has_so_many_and_no_more(shell: Shell) -> None:
+async def test_the_number_of_an_owners_schedules_is_limited(shell: Shell) -> None:
     ids = [(await plan(shell))["id"] for _ in range(3)]
     full = await shell.post(CRON)
     other = await shell.client.post("/v1/generations", json=CRON, headers=BOB)
@@ -121,7 +121,7 @@ async def test_an_owner_has_so_many_and_no_more(shell: Shell) -> None:
     assert (await shell.post(CRON)).status_code == 202
 
 
-async def test_a_repeat_under_its_key_gives_the_same(shell: Shell) -> None:
+async def test_a_repeat_with_the_same_key_gives_the_same_schedule(shell: Shell) -> None:
     first = await shell.post(CRON, idempotency_key="k")
     again = await shell.post({**CRON, "model": None}, idempotency_key="k")
     other = await shell.post({**CRON, "cron": "0 9 * * *"}, idempotency_key="k")
@@ -132,7 +132,7 @@ async def test_a_repeat_under_its_key_gives_the_same(shell: Shell) -> None:
     assert await shell.redis.zcard(keys.SCHEDULES) == 1
 
 
-async def test_they_are_listed_newest_first_and_paged(shell: Shell, monkeypatch: Any) -> None:
+async def test_schedules_are_listed_newest_first_in_pages(shell: Shell, monkeypatch: Any) -> None:
     monkeypatch.setattr("api.resources.schedules.PAGE_SCHEDULES", 2)
     ids = [(await plan(shell))["id"] for _ in range(3)]
     for number, schedule_id in enumerate(ids, start=1):
@@ -141,14 +141,14 @@ async def test_they_are_listed_newest_first_and_paged(shell: Shell, monkeypatch:
     page = (await shell.get("/v1/schedules")).json()
     rest = (await shell.get(f"/v1/schedules?before={page['next_before']}")).json()
 
-    assert [one["id"] for one in page["schedules"]] == [ids[2], ids[1]]
-    assert [one["id"] for one in rest["schedules"]] == [ids[0]]
+    assert [schedule["id"] for schedule in page["schedules"]] == [ids[2], ids[1]]
+    assert [schedule["id"] for schedule in rest["schedules"]] == [ids[0]]
     assert rest["next_before"] is None
     assert code(await shell.get("/v1/schedules?before=soon")) == "cursor_invalid"
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_somebody_elses_is_404(shell: Shell, method: str) -> None:
+async def test_a_schedule_of_another_owner_is_404(shell: Shell, method: str) -> None:
     found = await plan(shell)
     for schedule_id in (found["id"], "sched_none", "gen_0123456789", "sched_" + "x" * 80):
         response = await shell.client.request(method, f"/v1/schedules/{schedule_id}", headers=BOB)
@@ -157,23 +157,23 @@ async def test_somebody_elses_is_404(shell: Shell, method: str) -> None:
     assert (await shell.get(f"/v1/schedules/{found['id']}")).json() == found
 
 
-async def test_an_operator_lists_and_ends_those_of_others(shell: Shell) -> None:
+async def test_an_operator_lists_and_deletes_schedules_of_other_owners(shell: Shell) -> None:
     mine, others = await plan(shell), (await shell.post(CRON, **BOB)).json()
     found = await shell.get("/v1/schedules?owner=alice", **OPERATOR)
 
     assert found.json() == {"schedules": [{"owner": "alice", **mine}], "next_before": None}
-    everybodys = (await shell.get("/v1/schedules?owner=*", **OPERATOR)).json()
-    assert {one["id"]: one["owner"] for one in everybodys["schedules"]} == {
+    all_owners = (await shell.get("/v1/schedules?owner=*", **OPERATOR)).json()
+    assert {each["id"]: each["owner"] for each in all_owners["schedules"]} == {
         mine["id"]: "alice",
         others["id"]: "bob",
     }
-    assert everybodys["next_after"] is None
+    assert all_owners["next_after"] is None
     gone = await shell.client.delete(f"/v1/schedules/{mine['id']}", headers=OPERATOR)
     assert gone.status_code == 200
     assert (await shell.get("/v1/schedules")).json()["schedules"] == []
 
 
-async def test_an_ordinary_key_lists_its_own_alone(shell: Shell) -> None:
+async def test_an_ordinary_key_lists_only_its_own_schedules(shell: Shell) -> None:
     mine = await plan(shell)
 
     for owner in ("bob", "*", "olga"):
@@ -184,7 +184,7 @@ async def test_an_ordinary_key_lists_its_own_alone(shell: Shell) -> None:
     assert (await shell.get("/v1/schedules?owner=")).json()["schedules"] == [mine]
 
 
-async def test_without_credentials_everybody_may_list_and_end_all() -> None:
+async def test_without_configured_keys_every_client_lists_and_deletes_all() -> None:
     keyed = Shell()
     planned = await plan(keyed)
     keyed.settings = keyed.node.settings = Settings()
@@ -194,37 +194,37 @@ async def test_without_credentials_everybody_may_list_and_end_all() -> None:
     )
 
     assert (await client.get("/v1/schedules")).json()["schedules"] == []
-    (one,) = (await client.get("/v1/schedules?owner=*")).json()["schedules"]
-    assert (one["id"], one["owner"]) == (planned["id"], "alice")
-    assert (await client.delete(f"/v1/schedules/{one['id']}")).status_code == 200
+    (found,) = (await client.get("/v1/schedules?owner=*")).json()["schedules"]
+    assert (found["id"], found["owner"]) == (planned["id"], "alice")
+    assert (await client.delete(f"/v1/schedules/{found['id']}")).status_code == 200
     for opened in (client, keyed.client, keyed.redis):
         await opened.aclose()
 
 
-async def test_pages_of_all_owners_lead_on_in_the_order_of_their_next_time(shell: Shell) -> None:
+async def test_the_pages_of_all_owners_are_in_the_order_of_the_next_time(shell: Shell) -> None:
     ids = []
     for number in range(205):
-        one = Schedule(
+        schedule = Schedule(
             id=f"sched_{number:026}",
             owner=f"owner {number % 7}",
             kind="generation",
             body=b"{}",
             timing=Timing(cron="0 8 * * *"),
             created_ms=0,
-            next_ms=10**13 + number // 150,  # many at one moment
+            next_ms=10**13 + number // 150,  # many are due in the same millisecond
             last_ms=0,
             last_id="",
             error=None,
         )
-        assert (await Schedules(shell.redis, 100).add(one)).how == "ok"
-        ids.append(one.id)
+        assert (await Schedules(shell.redis, 100).add(schedule)).how == "ok"
+        ids.append(schedule.id)
     seen: list[str] = []
     after: str | None = ""
     while after is not None:
         path = "/v1/schedules?owner=*" + (f"&after={after}" if after else "")
         page = (await shell.get(path, **OPERATOR)).json()
         assert len(page["schedules"]) <= 100
-        seen += [one["id"] for one in page["schedules"]]
+        seen += [schedule["id"] for schedule in page["schedules"]]
         after = page["next_after"]
 
     assert seen == ids
@@ -237,7 +237,7 @@ async def test_credentials_are_needed(shell: Shell) -> None:
         assert (await shell.client.request(method, path)).status_code == 401
 
 
-async def test_what_is_deleted_is_gone(shell: Shell) -> None:
+async def test_a_deleted_schedule_is_404(shell: Shell) -> None:
     found = await plan(shell)
     path = f"/v1/schedules/{found['id']}"
     gone = await shell.client.delete(path, headers=ALICE)
@@ -248,22 +248,22 @@ async def test_what_is_deleted_is_gone(shell: Shell) -> None:
     assert await shell.redis.zcard(keys.SCHEDULES) == 0
 
 
-async def test_what_was_refused_last_is_shown(shell: Shell) -> None:
+async def test_the_last_error_is_shown(shell: Shell) -> None:
     found = await plan(shell)
-    said = {"error_code": "model_not_found", "error_message": "no model 'x'"}
-    await shell.redis.hset(keys.schedule(found["id"]), mapping=said)
-    shown = (await shell.get(f"/v1/schedules/{found['id']}")).json()
+    error = {"error_code": "model_not_found", "error_message": "no model 'x'"}
+    await shell.redis.hset(keys.schedule(found["id"]), mapping=error)
+    answer = (await shell.get(f"/v1/schedules/{found['id']}")).json()
 
-    assert shown["last_error"] == {"code": "model_not_found", "message": "no model 'x'"}
+    assert answer["last_error"] == {"code": "model_not_found", "message": "no model 'x'"}
 
 
-async def test_a_node_that_drains_takes_none(shell: Shell) -> None:
+async def test_a_draining_node_creates_no_schedule(shell: Shell) -> None:
     shell.node.is_draining = True
 
     assert code(await shell.post(CRON)) == "draining"
 
 
-async def test_redis_away_is_503(shell: Shell) -> None:
+async def test_without_redis_every_route_is_503(shell: Shell) -> None:
     found = await plan(shell)
     shell.server.connected = False
     for response in (
@@ -274,17 +274,17 @@ async def test_redis_away_is_503(shell: Shell) -> None:
         assert (response.status_code, code(response)) == (503, "unavailable")
 
 
-async def test_a_generation_with_a_webhook_shows_nothing_of_it(shell: Shell) -> None:
+async def test_answers_about_a_generation_do_not_hold_its_webhook(shell: Shell) -> None:
     hook = {"url": "https://example.com/hook", "secret": "x" * 20}
     made = await shell.post({"prompt": "Hi", "webhook": hook})
     path = f"/v1/generations/{made.json()['id']}"
 
     assert made.status_code == 202 and "webhook" not in made.text
-    for shown in (await shell.get(path), await shell.get("/v1/generations")):
-        assert "webhook" not in shown.text and "example.com" not in shown.text
+    for answer in (await shell.get(path), await shell.get("/v1/generations")):
+        assert "webhook" not in answer.text and "example.com" not in answer.text
 
 
-async def test_every_node_shows_what_the_jobs_role_has_done(shell: Shell) -> None:
+async def test_every_node_shows_the_counts_of_the_jobs_role(shell: Shell) -> None:
     await shell.redis.hset(keys.JOBS_COUNTS, "webhooks_delivered", 7)
     await plan(shell)
     text = (await shell.get("/metrics", **OPERATOR)).text
