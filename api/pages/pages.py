@@ -1,7 +1,8 @@
-"""The pages that a browser opens: the chat page, and the interface's description.
+"""The pages for a browser: the chat page, and the OpenAPI document as a page.
 
-A few static files beside this module, read once. They load nothing from anywhere else, and the
-policy sent with them says so: an answer that got a tag past the page would still run nothing.
+The static files beside this module are read once, at the start. They load nothing from other hosts,
+and the Content-Security-Policy sent with them forbids that. So even if an answer could add a tag to
+the page, the tag would run no script.
 """
 
 from __future__ import annotations
@@ -30,26 +31,26 @@ HEADERS = {
 
 
 class PageRoutes:
-    """The handlers of what is static."""
+    """The handlers of the static files and of /openapi.json."""
 
     def __init__(self) -> None:
         self.files = {path.name: path.read_bytes() for path in sorted(DIRECTORY.iterdir())}
         self.document = msgspec.json.encode(DOCUMENT)
 
     async def chat(self, request: Request) -> ASGIApp:
-        """GET /."""
+        """GET /: the chat page."""
         return self._file("index.html")
 
     async def docs(self, request: Request) -> ASGIApp:
-        """GET /docs."""
+        """GET /docs: the OpenAPI document as a page."""
         return self._file("docs.html")
 
     async def asset(self, request: Request) -> ASGIApp:
-        """GET /page/{name}: what the pages load."""
+        """GET /page/{name}: a file that the pages load."""
         return self._file(request.path_params["name"])
 
     async def openapi(self, request: Request) -> ASGIApp:
-        """GET /openapi.json."""
+        """GET /openapi.json: the OpenAPI document."""
         return Response(self.document, headers=HEADERS, media_type="application/json")
 
     def _file(self, name: str) -> Response:

@@ -1,4 +1,4 @@
-"""The part of the OpenAPI document that is the AI SDK's: data, written by hand.
+"""The AI SDK's part of the OpenAPI document: data, written by hand.
 
 Source: docs/protocol.md, "AI SDK".
 """
@@ -23,11 +23,13 @@ from api.pages.openapi.schemas import (
     ref,
 )
 
-NAME = parameter("name", "path", "A chat, or a run.", {"type": "string", "minLength": 1})
+NAME = parameter(
+    "name", "path", "The id of a chat or of a run.", {"type": "string", "minLength": 1}
+)
 START_INDEX = parameter(
     "startIndex",
     "query",
-    "Chunks from this one on, exactly; a negative one counts from the end.",
+    "The number of the first chunk to send; a negative number counts from the end.",
     {"type": "integer", "minimum": -(10**15 - 1), "maximum": 10**15 - 1},
 )
 RUN: Json = {"description": "The run: the generation's id.", "schema": STRING}
@@ -54,7 +56,7 @@ SCHEMAS: Json = {
 
 
 def _text_errors(*codes: str) -> Json:
-    """The errors of this dialect are sentences."""
+    """Return the responses of error codes; the bodies of this dialect are plain text."""
     described = errors(*codes)
     for status in described.values():
         status["content"] = content(STRING, "text/plain")
@@ -62,12 +64,12 @@ def _text_errors(*codes: str) -> Json:
 
 
 ANSWER: Json = {
-    "description": "The answer as UI message chunks; `finish` is the last one.",
+    "description": "The answer as UI message chunks; the last chunk is `finish`.",
     "headers": {"X-Generation-Id": GENERATION_NAME, "x-workflow-run-id": RUN},
     "content": EVENT_STREAM,
 }
 TAIL: Json = {
-    "description": "With `startIndex`: the number of the last chunk there is now.",
+    "description": "With `startIndex`: the number of the last chunk that exists now.",
     "schema": INTEGER,
 }
 
@@ -76,7 +78,7 @@ PATHS: Json = {
     "/ai-sdk/chat": {
         "post": {
             "operationId": "createAiSdkChat",
-            "summary": "AI SDK: start an answer in a chat, streamed. JSON whatever the type says.",
+            "summary": "AI SDK: start a streamed answer in a chat. Any Content-Type may be sent.",
             "parameters": [IDEMPOTENCY_KEY],
             "requestBody": {"required": True, "content": content(ref("NewAiSdkChat"))},
             "responses": {
@@ -90,12 +92,12 @@ PATHS: Json = {
     "/ai-sdk/chat/{name}/stream": {
         "get": {
             "operationId": "readAiSdkChat",
-            "summary": "AI SDK: a chat's running answer from its start, or a run from a chunk on.",
+            "summary": "AI SDK: a chat's running answer from its start, or a run from any chunk.",
             "parameters": [NAME, START_INDEX],
             "responses": {
                 "200": ANSWER
                 | {"headers": {**ANSWER["headers"], "x-workflow-stream-tail-index": TAIL}},
-                "204": answer("Nothing runs in this chat."),
+                "204": answer("No generation runs in this chat."),
                 **_text_errors(
                     "cursor_invalid", "not_found", "stream_reset", "expired", "draining", *SHARED
                 ),
@@ -105,10 +107,10 @@ PATHS: Json = {
     "/ai-sdk/chat/{name}/stop": {
         "post": {
             "operationId": "stopAiSdkChat",
-            "summary": "AI SDK: cancel all that runs in a chat.",
+            "summary": "AI SDK: cancel all running generations of a chat.",
             "parameters": [NAME],
             "responses": {
-                "204": answer("Nothing runs in it any more."),
+                "204": answer("No generation runs in this chat now."),
                 **_text_errors("not_found", *SHARED),
             },
         }

@@ -1,4 +1,4 @@
-"""The part of the OpenAPI document that is OpenAI's Batch API, and what it lacks: data, by hand.
+"""The batches' part of the OpenAPI document: data, written by hand.
 
 Source: docs/batches.md.
 """
@@ -36,7 +36,7 @@ ID = parameter(
     "id", "path", "The batch.", {"type": "string", "pattern": "^batch_[A-Za-z0-9_-]{2,58}$"}
 )
 LIMIT = parameter(
-    "limit", "query", "Of a page; 20 when nothing is said.",
+    "limit", "query", "Items of a page; default 20.",
     {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX},
 )  # fmt: skip
 BAD_BODY = (
@@ -46,6 +46,7 @@ BAD_BODY = (
 
 
 def page_of(schema: str) -> Json:
+    """Return the schema of a page of a listing, in the shape of OpenAI's API."""
     return record(
         {
             "object": {"const": "list"},
@@ -71,7 +72,7 @@ SCHEMAS: Json = {
             "completion_window": {
                 "type": ["string", "null"],
                 "pattern": f"^{WINDOW.pattern}$",
-                "description": "24h when nothing is said; at most 7d.",
+                "description": "Default 24h; at most 7d.",
             },
             "metadata": {"type": ["object", "null"], "additionalProperties": STRING},
             "output_expires_after": nullable(
@@ -122,7 +123,8 @@ SCHEMAS: Json = {
 }  # fmt: skip
 
 
-def found(summary: str, name: str, *codes: str) -> Json:
+def batch_operation(summary: str, name: str, *codes: str) -> Json:
+    """Return an operation that answers with one batch."""
     return {
         "operationId": name,
         "summary": summary,
@@ -143,19 +145,19 @@ PATHS: Json = {
             "requestBody": {"required": True, "content": content(ref("NewBatch"))},
             "responses": {
                 "200": answer(
-                    "The batch, or the schedule of a repeat.",
+                    "The batch; for a repeated scheduled request, its schedule.",
                     {"anyOf": [ref("Batch"), ref("Schedule")]},
                 ),
-                "202": answer("Scheduled.", ref("Schedule"), {"Location": LOCATION}),
+                "202": answer("The new schedule.", ref("Schedule"), {"Location": LOCATION}),
                 **errors(*BAD_BODY, "too_many_schedules", *SHARED, schema="OpenAiError"),
             },
         },
         "get": {
             "operationId": "listBatches",
-            "summary": "The asker's batches, the newest first.",
+            "summary": "The owner's batches, newest first.",
             "parameters": [
                 LIMIT,
-                parameter("after", "query", "`last_id` of the page before.", STRING),
+                parameter("after", "query", "`last_id` of the previous page.", STRING),
                 OWNER_QUERY,
             ],
             "responses": {
@@ -164,14 +166,14 @@ PATHS: Json = {
             },
         },
     },
-    "/v1/batches/{id}": {"get": found("A batch as it stands, its counts live.", "getBatch")},
+    "/v1/batches/{id}": {"get": batch_operation("A batch with its present counts.", "getBatch")},
     "/v1/batches/{id}/cancel": {
-        "post": found("End it; what is done stays.", "cancelBatch"),
+        "post": batch_operation("Cancel a batch; finished lines are kept.", "cancelBatch"),
     },
     "/v1/batches/{id}/redrive": {
         "post": {
-            **found(
-                "A new batch of the lines that failed.", "redriveBatch",
+            **batch_operation(
+                "Create a batch of the lines that failed in this one.", "redriveBatch",
                 "idempotency_key_invalid", "invalid_request", "idempotency_mismatch", "draining",
                 "owner_files_full", "storage_full",
             ),
@@ -186,7 +188,7 @@ PATHS: Json = {
                 ID,
                 LIMIT,
                 parameter(
-                    "after", "query", "`last_id` of the page before.",
+                    "after", "query", "`last_id` of the previous page.",
                     {"type": "string", "pattern": "^[0-9]{1,9}$"},
                 ),
             ],
@@ -199,22 +201,22 @@ PATHS: Json = {
     "/v1/batches/{id}/events": {
         "get": {
             "operationId": "readBatchEvents",
-            "summary": "How it goes: progress, each line that is done, the end.",
+            "summary": "The batch's events: progress, each finished line, the end.",
             "parameters": [
                 ID,
                 CURSOR_HEADER,
                 CURSOR_QUERY,
                 parameter(
-                    "wait", "query", "Long poll: seconds to wait for something after the cursor.",
+                    "wait", "query", "Long poll: seconds to wait for an event after the cursor.",
                     {"type": "number", "minimum": 0, "maximum": 60},
                 ),
             ],
             "responses": {
                 "200": {
-                    "description": "The events; a `reset` `0-0` where the cursor cannot go on.",
+                    "description": "The events; a `reset` `0-0` if the cursor is not in the log.",
                     "content": {**STREAMS, **content(ref("Poll"))},
                 },
-                "204": answer("Ended, and the cursor is its last event."),
+                "204": answer("The batch has ended, and the cursor is its last event."),
                 **errors(
                     "cursor_invalid", "wait_invalid", "not_found", "not_acceptable", "expired",
                     "draining", *SHARED, schema="OpenAiError",

@@ -1,7 +1,7 @@
-"""The part of the OpenAPI document that is of dialects: data, written by hand.
+"""The dialects' part of the OpenAPI document: data, written by hand.
 
-Their bodies are described as far as this system reads them; what it hands on to a backend is the
-backend's to describe. Source: docs/protocol.md, "Dialects".
+A body is described only as far as Tailrace reads it; members that go to the backend are described
+by the backend. Source: docs/protocol.md, "Dialects".
 """
 
 from __future__ import annotations
@@ -26,16 +26,19 @@ from api.pages.openapi.schemas import (
     ref,
 )
 
-# Members of a body that every dialect reads as natively.
+# Members of a body that every dialect reads as the native interface does.
 COMMON = {name: schema for name, schema in OPTIONS.items() if name != "params"}
 IDEMPOTENCY_KEY = parameter(
     "Idempotency-Key",
     "header",
-    "A repeat with the same key and body reads the same answer.",
+    "A repeated request with the same key and body gets the same answer.",
     {"type": "string", "pattern": "^[!-~]{1,255}$"},
 )
 EVENT_STREAM: Json = content(
-    {"type": "string", "description": "Server-sent events, each with one JSON object; `[DONE]`."},
+    {
+        "type": "string",
+        "description": "Server-sent events with one JSON object each; last `[DONE]`.",
+    },
     "text/event-stream",
 )
 BAD_BODY = (
@@ -52,7 +55,7 @@ OPENAI_ERROR = record(
     }
 )
 FAILED: Json = {
-    "description": "The backend failed, or is given up; `code` is that of the generation's end.",
+    "description": "The generation failed; `code` is the code of its end.",
     "content": content(ref("OpenAiError")),
 }
 
@@ -93,7 +96,7 @@ SCHEMAS: Json = {
     "DeepChatResponse": record({"text": STRING}, {"files": array(OBJECT)}),
     "ChatCompletion": record(
         {
-            "id": {**STRING, "description": "The generation's."},
+            "id": {**STRING, "description": "The generation's id."},
             "object": {"const": "chat.completion"},
             "created": INTEGER,
             "model": STRING,
@@ -110,9 +113,10 @@ SCHEMAS: Json = {
 
 
 def chat_completions(name: str) -> Json:
+    """Return the operation of a POST of chat completions."""
     return {
         "operationId": name,
-        "summary": "OpenAI's chat completions: a stream with `stream: true`, else one answer.",
+        "summary": "OpenAI's chat completions: a stream with `stream: true`, else one JSON object.",
         "parameters": [IDEMPOTENCY_KEY],
         "requestBody": {"required": True, "content": content(ref("NewChatCompletion"))},
         "responses": {
@@ -122,8 +126,8 @@ def chat_completions(name: str) -> Json:
                 "content": {**content(ref("ChatCompletion")), **EVENT_STREAM},
             },
             **errors(*BAD_BODY, *SHARED, schema="OpenAiError"),
-            "409": FAILED | {"description": "Cancelled."},
-            "500": FAILED | {"description": "Lost."},
+            "409": FAILED | {"description": "The generation was cancelled."},
+            "500": FAILED | {"description": "The generation was lost."},
             "502": FAILED,
             "504": FAILED | {"description": "The backend did not answer in time."},
         },
@@ -131,21 +135,23 @@ def chat_completions(name: str) -> Json:
 
 
 def models(name: str, schema: str) -> Json:
+    """Return the operation that lists the models; `schema` is that of the errors."""
     return {
         "operationId": name,
-        "summary": "The models, as OpenAI lists them; the first is the default.",
+        "summary": "The models, in the shape of OpenAI's API; the first one is the default.",
         "responses": {
-            "200": answer("All.", ref("Models")),
+            "200": answer("All models.", ref("Models")),
             **errors("unauthorized", schema=schema),
         },
     }
 
 
 def model(name: str, schema: str) -> Json:
+    """Return the operation that shows one model; `schema` is that of the errors."""
     return {
         "operationId": name,
         "summary": "One model.",
-        "parameters": [parameter("model", "path", "Its name.", STRING)],
+        "parameters": [parameter("model", "path", "The model's name.", STRING)],
         "responses": {
             "200": answer("The model.", ref("Model")),
             **errors("model_not_found", "unauthorized", schema=schema),
@@ -155,7 +161,7 @@ def model(name: str, schema: str) -> Json:
 
 DEEP_CHAT: Json = {
     "operationId": "createDeepChat",
-    "summary": "deep-chat: a stream where Accept names text/event-stream, else one Response.",
+    "summary": "deep-chat: a stream if Accept names text/event-stream, else one Response.",
     "parameters": [IDEMPOTENCY_KEY],
     "requestBody": {
         "required": True,
@@ -190,15 +196,16 @@ DEEP_CHAT: Json = {
 
 
 def socket(name: str, summary: str, schema: str, *parameters: Json) -> Json:
+    """Return the operation that opens a WebSocket; `schema` is that of the handshake's errors."""
     return {
         "operationId": name,
         "summary": summary,
         "parameters": list(parameters),
         "responses": {
-            "101": answer("Switching."),
+            "101": answer("Switching protocols."),
             **errors("upgrade_required", "unauthorized", "forbidden", "invalid_request",
                      schema=schema),
-            "426": answer("Another WebSocket version than 13."),
+            "426": answer("The WebSocket version is not 13."),
         },
     }  # fmt: skip
 
@@ -210,13 +217,13 @@ PATHS: Json = {
             "openDeepChatSocket",
             "WebSocket: deep-chat's, with a stop key after each answer.",
             "TextError",
-            parameter("stop_key", "query", "2 to 256 characters; `stop-key`.", STRING),
+            parameter("stop_key", "query", "2 to 256 characters; default `stop-key`.", STRING),
         )
     },
     "/lobe/ws": {
         "get": socket(
             "openLobeSocket",
-            "WebSocket: startConversation, resume, cancel, ping; many messages over one.",
+            "WebSocket: startConversation, resume, cancel, ping; many messages on one socket.",
             "Error",
         )
     },

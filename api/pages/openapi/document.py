@@ -1,7 +1,7 @@
-"""The description of the native interface, OpenAPI 3.1, written by hand.
+"""The OpenAPI 3.1 document: the native interface, and the parts that the other modules describe.
 
-By hand because the answers are streams and errors that no generator would guess; a test holds its
-paths and methods equal to the routes. Data only. Source: docs/protocol.md.
+It is written by hand, because a generator cannot derive the streams and the errors. A test checks
+that its paths and methods are those of the routes. Data only. Source: docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ from api.pages.openapi.schemas import (
 
 
 def operation(name: str, summary: str, responses: Json, *parameters: Json, **more: Any) -> Json:
-    found: Json = {"operationId": name, "summary": summary, "responses": responses, **more}
-    return {**found, "parameters": list(parameters)} if parameters else found
+    """Return an operation object; `more` are further members of it."""
+    described: Json = {"operationId": name, "summary": summary, "responses": responses, **more}
+    return {**described, "parameters": list(parameters)} if parameters else described
 
 
 def page(name: str, summary: str, media_type: str, schema: Json = STRING) -> Json:
+    """Return the operation of a GET that needs no credentials and cannot fail."""
     responses = {"200": {"description": summary, "content": content(schema, media_type)}}
     return operation(name, summary, responses, security=[])
 
@@ -53,12 +55,12 @@ CREATE = operation(
     "Start a generation; with an Accept that names a stream, the answer is the stream.",
     {
         "200": {
-            "description": "The stream; or, as JSON, what this Idempotency-Key had started before.",
+            "description": "The stream; or as JSON what a request with the same key has started.",
             "headers": {"Location": LOCATION, "X-Generation-Id": GENERATION_NAME},
             "content": {**content(STARTED), **STREAMS},
         },
-        "202": answer("Accepted, or scheduled.", STARTED, {"Location": LOCATION}),
-        "204": answer("A repeat whose cursor is the last event of an ended generation."),
+        "202": answer("The new generation or schedule.", STARTED, {"Location": LOCATION}),
+        "204": answer("A repeat: the generation has ended, and the cursor is its last event."),
         **errors(
             "invalid_json", "cursor_invalid", "idempotency_key_invalid", "model_not_found",
             "not_acceptable", "request_timeout", "expired", "body_too_large",
@@ -69,7 +71,7 @@ CREATE = operation(
     parameter(
         "Idempotency-Key",
         "header",
-        "A repeat with the same key and body returns the same generation.",
+        "A repeated request with the same key and body gets the same generation.",
         {"type": "string", "pattern": "^[!-~]{1,255}$"},
     ),
     CURSOR_HEADER,
@@ -79,14 +81,14 @@ CREATE = operation(
 
 EVENTS = operation(
     "readEvents",
-    "Read the stream, from the start or after a cursor: SSE, NDJSON or, with an Accept of JSON or "
-    "a `wait`, long poll.",
+    "Read the events, from the start or after a cursor: as SSE, as NDJSON, or as a long poll (with "
+    "an Accept of JSON or a `wait`).",
     {
         "200": {
-            "description": "The events; a `reset` with id `0-0` where the cursor cannot go on.",
+            "description": "The events; a `reset` with id `0-0` if the cursor is not in the log.",
             "content": {**STREAMS, **content(ref("Poll"))},
         },
-        "204": answer("Ended, and the cursor is its last event."),
+        "204": answer("The generation has ended, and the cursor is its last event."),
         **errors(
             "cursor_invalid", "wait_invalid", "not_found", "not_acceptable", "expired", "draining",
             *SHARED,
@@ -98,7 +100,7 @@ EVENTS = operation(
     parameter(
         "wait",
         "query",
-        "Long poll: seconds to wait for something after the cursor.",
+        "Long poll: seconds to wait for an event after the cursor.",
         {"type": "number", "minimum": 0, "maximum": 60},
     ),
 )  # fmt: skip
@@ -108,19 +110,19 @@ PATHS: Json = {
         "post": CREATE,
         "get": operation(
             "listGenerations",
-            "The asker's generations, newest first.",
+            "The owner's generations, newest first.",
             {
                 "200": answer("A page.", ref("Generations")),
                 **errors("cursor_invalid", *SHARED),
             },
-            parameter("active", "query", "`1`: only the unfinished of the page.", STRING),
+            parameter("active", "query", "`1`: only unfinished generations of the page.", STRING),
             BEFORE,
         ),
     },
     "/v1/generations/{id}": {
         "get": operation(
             "getGeneration",
-            "A generation as it stands, with its text so far.",
+            "A generation, with its text so far.",
             {
                 "200": answer("The generation.", ref("Generation")),
                 **errors("not_found", "expired", *SHARED),
@@ -131,9 +133,9 @@ PATHS: Json = {
     "/v1/generations/{id}/cancel": {
         "post": operation(
             "cancelGeneration",
-            "End it as cancelled; an ended one stays as it is. Repeating it is harmless.",
+            "Cancel a generation. An ended generation does not change. May be repeated.",
             {
-                "202": answer("Its status now.", record({"id": STRING, "status": STATUS})),
+                "202": answer("Its present status.", record({"id": STRING, "status": STATUS})),
                 **errors("not_found", *SHARED),
             },
             ID,
@@ -148,7 +150,7 @@ PATHS: Json = {
                 "200": answer("A page.", ref("Generations")),
                 **errors("cursor_invalid", "not_found", *SHARED),
             },
-            parameter("session", "path", "Its name, percent-encoded.", STRING),
+            parameter("session", "path", "The session's name, percent-encoded.", STRING),
             BEFORE,
         )
     },
@@ -161,8 +163,8 @@ PATHS: Json = {
     "/v1/workers": {
         "get": operation(
             "listWorkers",
-            "Who works, and how much waits. For operators.",
-            {"200": answer("All.", ref("Workers")), **errors(*SHARED)},
+            "The workers, and the depth of each queue. For operators.",
+            {"200": answer("All workers and queues.", ref("Workers")), **errors(*SHARED)},
         )
     },
     "/v1/ws": {
@@ -170,16 +172,16 @@ PATHS: Json = {
             "openSocket",
             "WebSocket, subprotocol `tailrace.v1`: many generations over one connection.",
             {
-                "101": answer("Switching."),
+                "101": answer("Switching protocols."),
                 **errors("upgrade_required", "unauthorized", "forbidden"),
-                "426": answer("Another WebSocket version than 13."),
+                "426": answer("The WebSocket version is not 13."),
             },
         )
     },
     "/livez": {
         "get": operation(
             "live",
-            "Whether the process turns.",
+            "Whether the process runs.",
             {"200": answer("Yes.", ref("Health"))},
             security=[],
         )
@@ -187,7 +189,7 @@ PATHS: Json = {
     "/readyz": {
         "get": operation(
             "ready",
-            "Whether a prompt sent here would be answered.",
+            "Whether this node would answer a prompt.",
             {"200": answer("Yes.", ref("Health")), "503": answer("No.", ref("Health"))},
             security=[],
         )
@@ -195,9 +197,9 @@ PATHS: Json = {
     "/metrics": {
         "get": operation(
             "metrics",
-            "Figures for Prometheus. For operators.",
+            "Metrics for Prometheus. For operators.",
             {
-                "200": {"description": "All.", "content": content(STRING, "text/plain")},
+                "200": {"description": "All metrics.", "content": content(STRING, "text/plain")},
                 **errors("host_invalid", "unauthorized", "forbidden"),
             },
         )
@@ -207,8 +209,8 @@ PATHS: Json = {
     "/": {"get": page("chat", "A chat page.", "text/html")},
     "/page/{name}": {
         "get": {
-            **page("asset", "What the pages load.", "text/javascript"),
-            "parameters": [parameter("name", "path", "A file.", STRING)],
+            **page("asset", "A file that the pages load.", "text/javascript"),
+            "parameters": [parameter("name", "path", "The file's name.", STRING)],
             "responses": {
                 "200": {
                     "description": "The file.",
@@ -224,7 +226,7 @@ PATHS: Json = {
     },
 }
 
-# HEAD is what GET is, without a body.
+# HEAD answers like GET, without a body.
 for _path in PATHS.values():
     if "get" in _path:
         _path["head"] = {
@@ -242,7 +244,7 @@ DOCUMENT: Json = {
     "info": {
         "title": "Tailrace",
         "version": "1",
-        "description": "Prompts in on any node, resumable token streams out on any node.",
+        "description": "Send a prompt to any node; read a resumable token stream from any node.",
     },
     "paths": PATHS,
     "components": {
@@ -258,6 +260,6 @@ DOCUMENT: Json = {
             "query": {"type": "apiKey", "in": "query", "name": "access_token"},
         },
     },
-    # Or none, where no keys are configured.
+    # `{}`: no credentials, if no keys are configured.
     "security": [{}, {"bearer": []}, {"query": []}],
 }

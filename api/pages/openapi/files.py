@@ -1,4 +1,4 @@
-"""The part of the OpenAPI document that is OpenAI's Files: data, written by hand.
+"""The files' part of the OpenAPI document: data, written by hand.
 
 Source: docs/protocol.md, "Files".
 """
@@ -37,7 +37,7 @@ SCHEMAS: Json = {
         },
     )
     | {
-        "description": "Parts in any order; 30 days when nothing is said.",
+        "description": "Parts in any order. By default a file expires after 30 days.",
         "dependentRequired": {
             "expires_after[anchor]": ["expires_after[seconds]"],
             "expires_after[seconds]": ["expires_after[anchor]"],
@@ -71,7 +71,7 @@ PATHS: Json = {
     "/v1/files": {
         "post": {
             "operationId": "createFile",
-            "summary": "Upload a file; streamed to where files lie.",
+            "summary": "Upload a file.",
             "requestBody": {
                 "required": True,
                 "content": content(ref("NewFile"), "multipart/form-data"),
@@ -88,15 +88,19 @@ PATHS: Json = {
         },
         "get": {
             "operationId": "listFiles",
-            "summary": "The asker's files, the newest first.",
+            "summary": "The owner's files, newest first.",
             "parameters": [
                 parameter(
-                    "limit", "query", "Files of a page; 100 when nothing is said.",
+                    "limit", "query", "Files of a page; default 100.",
                     {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX},
                 ),
-                parameter("order", "query", "By age.", {"enum": ["asc", "desc"]}),
-                parameter("after", "query", "`last_id` of the page before.", STRING),
-                parameter("purpose", "query", "Only these.", {"enum": list(LISTED)}),
+                parameter(
+                    "order", "query", "By creation time; default `desc`.", {"enum": ["asc", "desc"]}
+                ),
+                parameter("after", "query", "`last_id` of the previous page.", STRING),
+                parameter(
+                    "purpose", "query", "Only files of this purpose.", {"enum": list(LISTED)}
+                ),
             ],
             "responses": {
                 "200": answer("A page.", ref("Files")),
@@ -107,7 +111,7 @@ PATHS: Json = {
     "/v1/files/{id}": {
         "get": {
             "operationId": "getFile",
-            "summary": "What is known of a file.",
+            "summary": "The record of a file.",
             "parameters": [ID],
             "responses": {
                 "200": answer("The file.", ref("File")),
@@ -116,7 +120,7 @@ PATHS: Json = {
         },
         "delete": {
             "operationId": "deleteFile",
-            "summary": "Deletes it, record and bytes.",
+            "summary": "Delete a file: its record and its bytes.",
             "parameters": [ID],
             "responses": {
                 "200": answer("Deleted.", ref("DeletedFile")),
@@ -127,15 +131,15 @@ PATHS: Json = {
     "/v1/files/{id}/content": {
         "get": {
             "operationId": "getFileContent",
-            "summary": "Its bytes, streamed; with a Range of one piece, that piece.",
+            "summary": "The file's bytes, or the single range that the header Range asks for.",
             "parameters": [ID],
             "responses": {
                 "200": {
-                    "description": "All of it.",
+                    "description": "The complete file.",
                     "content": content(BYTES, "application/octet-stream"),
                 },
                 "206": {
-                    "description": "The piece.",
+                    "description": "The range.",
                     "content": content(BYTES, "application/octet-stream"),
                 },
                 **errors("not_found", "too_many_transfers", *SHARED, schema="OpenAiError"),

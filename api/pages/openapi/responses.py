@@ -1,4 +1,4 @@
-"""The part of the OpenAPI document that is OpenAI's Responses: data, written by hand.
+"""The part of the OpenAPI document about OpenAI's Responses: data, written by hand.
 
 Source: docs/protocol.md, "Responses".
 """
@@ -25,7 +25,7 @@ from api.pages.openapi.schemas import (
 
 BOOLEAN: Json = {"type": ["boolean", "null"]}
 TEXT: Json = {"type": ["string", "null"]}
-# As the SDKs make them of true and false; further parameters of OpenAI's are ignored.
+# OpenAI's SDKs write true and false so; other query parameters of OpenAI's are ignored.
 TRUTH: Json = {"enum": ["true", "false"]}
 ID = parameter(
     "id", "path", "The response.", {"type": "string", "pattern": "^resp_[A-Za-z0-9_-]{4,60}$"}
@@ -61,7 +61,7 @@ SCHEMAS: Json = {
                 }
             ),
         ],
-        "description": "Also images, files and audio as OpenAI has them.",
+        "description": "Also images, files and audio in OpenAI's shapes.",
     },
     "NewResponse": record(
         {"input": {"anyOf": [STRING, {**array(ref("InputItem")), "minItems": 1}]}},
@@ -69,8 +69,11 @@ SCHEMAS: Json = {
             **COMMON,
             "instructions": TEXT,
             "stream": BOOLEAN,
-            "background": {**BOOLEAN, "description": "Never cancelled by a disconnect."},
-            "store": {"enum": [True, None], "description": "`false`: for its own request alone."},
+            "background": {**BOOLEAN, "description": "`true`: a disconnect does not cancel it."},
+            "store": {
+                "enum": [True, None],
+                "description": "`false`: later requests for this response are answered 404.",
+            },
             "max_output_tokens": {"type": ["integer", "null"], "minimum": 1, "maximum": 10**9},
             "tools": {
                 "type": ["array", "null"],
@@ -81,7 +84,7 @@ SCHEMAS: Json = {
             "reasoning": {"type": ["object", "null"], "properties": {"effort": TEXT}},
             "previous_response_id": {
                 "type": "null",
-                "description": "Or the id of a response that has ended.",
+                "description": "Or the id of an ended response.",
             },
             "text": {"type": ["object", "null"], "properties": {"format": {"type": "null"}}},
             "conversation": {"type": "null"},
@@ -128,17 +131,17 @@ PATHS: Json = {
     "/v1/responses": {
         "post": {
             "operationId": "createResponse",
-            "summary": "OpenAI's Responses: streamed, whole, or in the background.",
+            "summary": "OpenAI's Responses: as a stream, as one object, or in the background.",
             "parameters": [IDEMPOTENCY_KEY],
             "requestBody": {"required": True, "content": content(ref("NewResponse"))},
             "responses": {
                 "200": {
-                    "description": "The answer; in the background as it stands.",
+                    "description": "The response; in the background, its present state.",
                     "headers": {"X-Generation-Id": GENERATION_NAME},
                     "content": STREAM_OR_OBJECT,
                 },
                 **errors(*BAD_BODY, *SHARED, schema="OpenAiError"),
-                "500": FAILED | {"description": "Lost."},
+                "500": FAILED | {"description": "The generation was lost."},
                 "502": FAILED,
                 "504": FAILED | {"description": "The backend did not answer in time."},
             },
@@ -147,10 +150,10 @@ PATHS: Json = {
     "/v1/responses/{id}": {
         "get": {
             "operationId": "getResponse",
-            "summary": "The response as it stands, or its events.",
+            "summary": "The present state of a response, or its events.",
             "parameters": [
                 ID,
-                parameter("stream", "query", "Its events, from the first.", TRUTH),
+                parameter("stream", "query", "`true`: its events, from the first.", TRUTH),
                 parameter(
                     "starting_after",
                     "query",
@@ -169,7 +172,7 @@ PATHS: Json = {
         },
         "delete": {
             "operationId": "deleteResponse",
-            "summary": "Stops it, and deletes it for every dialect.",
+            "summary": "Cancel a response and delete its generation, for all dialects.",
             "parameters": [ID],
             "responses": {
                 "200": answer("Deleted.", ref("DeletedResponse")),
@@ -180,7 +183,7 @@ PATHS: Json = {
     "/v1/responses/{id}/cancel": {
         "post": {
             "operationId": "cancelResponse",
-            "summary": "Stops it; what was generated stays. Repeating it is harmless.",
+            "summary": "Cancel a response; its output so far is kept. May be repeated.",
             "parameters": [ID],
             "responses": {
                 "200": answer("The response.", ref("Response")),
@@ -191,7 +194,7 @@ PATHS: Json = {
     "/v1/responses/{id}/input_items": {
         "get": {
             "operationId": "listInputItems",
-            "summary": "What the model was given, the newest first.",
+            "summary": "The input of a response, newest first.",
             "parameters": [
                 ID,
                 parameter(
@@ -200,8 +203,10 @@ PATHS: Json = {
                     "Items of a page.",
                     {"type": "integer", "minimum": 1, "maximum": 100},
                 ),
-                parameter("order", "query", "By age.", {"enum": ["asc", "desc"]}),
-                parameter("after", "query", "`last_id` of the page before.", STRING),
+                parameter(
+                    "order", "query", "By age; default `desc`.", {"enum": ["asc", "desc"]}
+                ),
+                parameter("after", "query", "`last_id` of the previous page.", STRING),
             ],
             "responses": {
                 "200": answer("A page.", ref("InputItems")),

@@ -1,7 +1,6 @@
-"""The part of the OpenAPI document that is schedules and webhooks, and the body that asks for them.
+"""The part of the OpenAPI document about schedules and webhooks: data, written by hand.
 
-Data, written by hand.
-
+It also has the body of POST /v1/generations, which can ask for both.
 Source: docs/schedules.md, docs/webhooks.md.
 """
 
@@ -31,9 +30,9 @@ from api.pages.openapi.schemas import (
 
 SCHEDULE_ID = "^sched_[A-Za-z0-9_-]{2,58}$"
 ID = parameter("id", "path", "The schedule.", {"type": "string", "pattern": SCHEDULE_ID})
-AFTER = parameter("after", "query", "With `owner=*`: `next_after` of the page before.", STRING)
+AFTER = parameter("after", "query", "With `owner=*`: `next_after` of the previous page.", STRING)
 
-# An address in numbers will do, too, if it is public.
+# The node also accepts a public IP address as the host.
 URL: Json = {
     "type": "string",
     "maxLength": URL_CHARACTERS_MAX,
@@ -50,13 +49,13 @@ SECRET: Json = {
     ]
 }
 WEBHOOK: Json = {
-    "description": "Who is told of the end, and what signs it.",
+    "description": "The URL that is called at the end, and the secret that signs the call.",
     "anyOf": [record({"url": URL, "secret": SECRET}), {"type": "null"}],
 }
-# Members of a POST that starts something; `null` says the same as leaving one out.
+# Members of the POST bodies that can be scheduled; `null` means the same as absent.
 WHEN: Json = {
     "run_at": {
-        "description": "Once, at this time: Unix seconds, or RFC 3339 with an offset.",
+        "description": "Run once at this time: Unix seconds, or RFC 3339 with an offset.",
         "anyOf": [
             {"type": "number", "exclusiveMinimum": 0, "maximum": RUN_AT_S_MAX},
             {
@@ -68,13 +67,13 @@ WHEN: Json = {
         ],
     },
     "cron": {
-        "description": "Again and again: five fields, and not together with `run_at`.",
+        "description": "Run repeatedly: a cron expression of five fields. Excludes `run_at`.",
         "type": ["string", "null"],
         "pattern": r"^[!-~]+( [!-~]+){4}$",
         "maxLength": CRON_CHARACTERS_MAX,
     },
     "timezone": {
-        "description": "Of `cron`; default UTC.",
+        "description": "The time zone of `cron`; default UTC.",
         "type": ["string", "null"],
         "pattern": "^[A-Za-z][A-Za-z0-9_+/-]*$",
         "maxLength": ZONE_CHARACTERS_MAX,
@@ -116,7 +115,7 @@ PATHS: Json = {
     "/v1/schedules": {
         "get": {
             "operationId": "listSchedules",
-            "summary": "The asker's schedules, newest first.",
+            "summary": "The owner's schedules, newest first.",
             "parameters": [BEFORE, OWNER_QUERY, AFTER],
             "responses": {
                 "200": answer("A page.", ref("Schedules")),
@@ -127,7 +126,7 @@ PATHS: Json = {
     "/v1/schedules/{id}": {
         "get": {
             "operationId": "getSchedule",
-            "summary": "A schedule, and what it made last.",
+            "summary": "A schedule, with its last run.",
             "parameters": [ID],
             "responses": {
                 "200": answer("The schedule.", ref("Schedule")),
@@ -136,11 +135,11 @@ PATHS: Json = {
         },
         "delete": {
             "operationId": "deleteSchedule",
-            "summary": "End a schedule; what it has started goes on.",
+            "summary": "Delete a schedule; generations and batches that it has started go on.",
             "parameters": [ID],
             "responses": {
                 "200": answer(
-                    "It is gone.",
+                    "Deleted.",
                     record(
                         {
                             "id": STRING,

@@ -1,6 +1,6 @@
-"""The vocabulary of the OpenAPI document: schemas, parameters and answers that its paths share.
+"""Schemas, parameters and responses that the paths of the OpenAPI document share.
 
-Data and small builders; knows no route. tests/unit/api holds the document to what the routes do.
+Data and small builders; knows no route. Tests compare the document with the routes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def array(items: Json) -> Json:
 
 
 def record(required: Json, optional: Json | None = None) -> Json:
-    """An object; all of `required` must be there."""
+    """Return the schema of an object with required and optional members."""
     properties = {**required, **(optional or {})}
     return {"type": "object", "required": list(required), "properties": properties}
 
@@ -48,16 +48,17 @@ def content(schema: Json, media_type: str = "application/json") -> Json:
 
 
 def answer(description: str, schema: Json | None = None, headers: Json | None = None) -> Json:
-    found: Json = {"description": description}
+    """Return a response object; `schema` is that of a JSON body."""
+    response: Json = {"description": description}
     if schema is not None:
-        found["content"] = content(schema)
+        response["content"] = content(schema)
     if headers is not None:
-        found["headers"] = headers
-    return found
+        response["headers"] = headers
+    return response
 
 
 def errors(*codes: str, schema: str = "Error") -> Json:
-    """The responses of error codes, joined by status."""
+    """Return one response for each status of these error codes; it names its codes."""
     by_status: dict[int, list[str]] = {}
     for code in codes:
         by_status.setdefault(CODES[code].status, []).append(code)
@@ -72,11 +73,12 @@ def errors(*codes: str, schema: str = "Error") -> Json:
 
 
 def parameter(name: str, where: str, description: str, schema: Json) -> Json:
-    found = {"name": name, "in": where, "description": description, "schema": schema}
-    return {**found, "required": True} if where == "path" else found
+    """Return a parameter object; `where` is path, query or header."""
+    described = {"name": name, "in": where, "description": description, "schema": schema}
+    return {**described, "required": True} if where == "path" else described
 
 
-# As shared.ids.parse_cursor reads it: of the zeros only `0-0`, the start.
+# As shared.log.ids.parse_cursor reads it: the only id with zeros is `0-0`, the start.
 _EVENT_ID = "0-0|[1-9][0-9]{0,18}-[1-9][0-9]{0,18}"
 EVENT_ID: Json = {"type": "string", "pattern": f"^({_EVENT_ID})$", "examples": ["1-42"]}
 CURSOR: Json = {"type": "string", "pattern": f"^(|{_EVENT_ID})$", "examples": ["1-42"]}
@@ -85,26 +87,31 @@ HEADERS_OF_ERRORS: dict[int, Json] = {
     429: {"Retry-After": {"description": "Seconds.", "schema": INTEGER}},
     503: {"Retry-After": {"description": "Seconds.", "schema": INTEGER}},
 }
-LOCATION: Json = {"description": "Path of the generation.", "schema": STRING}
+LOCATION: Json = {"description": "The path of the generation or schedule.", "schema": STRING}
 GENERATION: Json = {"type": "string", "pattern": f"^{GENERATION_ID.pattern}$"}
-GENERATION_NAME: Json = {"description": "Its id, where the answer is a stream.", "schema": STRING}
+GENERATION_NAME: Json = {
+    "description": "The generation's id, if the answer is a stream.",
+    "schema": STRING,
+}
 ID = parameter("id", "path", "The generation.", GENERATION)
 BEFORE = parameter(
     "before",
     "query",
-    "`next_before` of the page before.",
+    "`next_before` of the previous page.",
     {"type": "integer", "minimum": 0, "maximum": BEFORE_MAX},
 ) | {"allowEmptyValue": True}
-CURSOR_HEADER = parameter("Last-Event-ID", "header", "Read on after this event.", CURSOR)
-CURSOR_QUERY = parameter("last_event_id", "query", "The same where headers cannot be set.", CURSOR)
+CURSOR_HEADER = parameter("Last-Event-ID", "header", "Read the events after this one.", CURSOR)
+CURSOR_QUERY = parameter(
+    "last_event_id", "query", "As Last-Event-ID, for clients that cannot set headers.", CURSOR
+)
 OWNER_QUERY = parameter(
-    "owner", "query", "Whose, where not the asker's own; `*`: of all owners. For operators.", STRING
+    "owner", "query", "For operators: list this owner's instead; `*`: those of all owners.", STRING
 )
 SHARED = ("host_invalid", "unauthorized", "forbidden", "unavailable")
 
 PARTS: Json = {"type": "array", "minItems": 1, "items": record({"type": STRING})}
 MESSAGE: Json = {
-    "description": "Further members are handed on.",
+    "description": "Further members are passed on to the backend.",
     "anyOf": [
         record({"role": {"enum": list(ROLES)}, "content": {"anyOf": [STRING, PARTS]}}),
         record(
@@ -133,7 +140,7 @@ SUMMARY: Json = {
 PROMPT: Json = {"type": "string", "minLength": 1}
 MESSAGES: Json = {"type": "array", "minItems": 1, "items": ref("Message")}
 NULL: Json = {"type": "null"}
-# `null` says the same as leaving a member out.
+# `null` means the same as absent.
 OPTIONS: Json = {
     "model": {"type": ["string", "null"], "description": "Default: the first of the models file."},
     "params": {
@@ -150,7 +157,7 @@ OPTIONS: Json = {
     "metadata": {"type": ["object", "null"], "description": "At most 16 KiB."},
     "priority": {"enum": [*PRIORITIES, None]},
     "on_disconnect": {
-        "description": "What happens when the last reader has gone; a number: seconds of grace.",
+        "description": "After the last reader has left; a number: cancel after these seconds.",
         "anyOf": [
             {"enum": ["continue", "cancel", None]},
             {"type": "number", "minimum": 0, "maximum": GRACE_S_MAX},
@@ -195,7 +202,7 @@ SCHEMAS: Json = {
         {"session": STRING},
     ),
     "Event": record(
-        {"id": EVENT_ID, "type": {"type": "string", "description": "Ignore what you do not know."}}
+        {"id": EVENT_ID, "type": {"type": "string", "description": "Ignore unknown types."}}
     ),
     "Poll": record(
         {"events": array(ref("Event")), "last_event_id": EVENT_ID, "done": {"type": "boolean"}}
@@ -212,7 +219,7 @@ SCHEMAS: Json = {
     "Health": record({"status": STRING}, {"checks": OBJECT}),
 }
 
-# Of a sequential media type OpenAPI 3.1 describes one event.
+# For a sequential media type, an OpenAPI 3.1 schema describes one event.
 SERVER_SENT_EVENT: Json = {
     "description": "One server-sent event; `data` is the event as JSON, without `id` and `type`.",
     **record(
@@ -221,5 +228,5 @@ SERVER_SENT_EVENT: Json = {
 }
 STREAMS: Json = {
     **content(SERVER_SENT_EVENT, "text/event-stream"),
-    **content({"type": "string", "description": "One event a line."}, "application/x-ndjson"),
+    **content({"type": "string", "description": "One event per line."}, "application/x-ndjson"),
 }

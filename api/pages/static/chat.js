@@ -1,14 +1,14 @@
-// The chat page: one session, its generations as turns. The server's log is the only truth; this
-// page can be thrown away at any time and finds everything again through the session's name.
+// The chat page: shows one session, each generation as a turn. All state is in the server's log: the
+// page may be closed at any time, and a new page reads everything again by the session's name.
 "use strict";
 
 import { Client, HttpError } from "./client.js";
 import { render } from "./markdown.js";
 import { asSession, ofBrowser, ofTab, openChannel, sessionIn } from "./memory.js";
 
-const LOOK_MS = 2_000; // for what another tab has started
-const LOOK_HIDDEN_MS = 15_000;
-const PAINT_MS = 60;
+const LOOK_MS = 2_000; // between two reads of the session, for generations of other tabs
+const LOOK_HIDDEN_MS = 15_000; // the same while the tab is hidden
+const PAINT_MS = 60; // at least, between two paints of one answer
 const HISTORY_CHARACTERS_MAX = 200_000;
 
 const $ = (id) => document.getElementById(id);
@@ -40,7 +40,7 @@ class Turn {
     return this.status === "queued" || this.status === "running";
   }
 
-  /** Take the state that the server gives: what has been said so far, at once. */
+  /** Take over the server's snapshot: the text so far, and the cursor to read on from. */
   adopt(snapshot) {
     this.prompt = lastPrompt(snapshot.messages) || this.prompt;
     this.text = snapshot.text;
@@ -74,7 +74,7 @@ class Turn {
   }
 
   paintSoon() {
-    // A long answer is painted less often: each time it is built anew.
+    // Each paint builds the complete answer again, so a long answer is painted less often.
     const delay = PAINT_MS + this.text.length / 200;
     this.paintTimer ||= setTimeout(() => this.paint(), this.isActive ? delay : 0);
   }
@@ -109,7 +109,7 @@ function lastPrompt(messages) {
   return (last.content ?? []).map((part) => part.text ?? "").join("\n");
 }
 
-// What the server knows of this session
+// The generations of this session
 
 async function look() {
   const signal = leaving.signal;
@@ -130,7 +130,7 @@ function addTurn(id, prompt) {
   return turn;
 }
 
-/** Show a generation as it stands, and follow it to its end. */
+/** Show a generation's present state, and follow it to its end. */
 async function show(turn, signal) {
   try {
     turn.adopt(await client.persist(`/v1/generations/${turn.id}`, { signal }, setLink));
@@ -163,7 +163,7 @@ async function keepLooking() {
 }
 let wake = () => {};
 
-// What the person does
+// The user's actions
 
 async function send(prompt) {
   const signal = leaving.signal;
@@ -172,7 +172,7 @@ async function send(prompt) {
     model: $("model").value || undefined,
     session,
   };
-  // The same key with each try: however often it is sent, it is asked once.
+  // Every try sends the same key, so the prompt is accepted only once.
   const headers = { "Idempotency-Key": randomName() };
   try {
     const accepted = await client.persist(
@@ -187,7 +187,7 @@ async function send(prompt) {
   }
 }
 
-/** The conversation so far, the newest of it where it is long. */
+/** Return the conversation so far; if it is long, only its newest turns. */
 function history() {
   const messages = [];
   let characters = 0;
@@ -227,7 +227,7 @@ function enter(name) {
   $("prompt").focus();
 }
 
-// Words and lights
+// Status and messages
 
 let link = "idle";
 
@@ -275,7 +275,7 @@ function askKey(problem) {
 }
 
 function randomName() {
-  // crypto.randomUUID is missing where the page came over plain http from another machine.
+  // Browsers have no crypto.randomUUID on a page that came over plain http from another machine.
   return [...crypto.getRandomValues(new Uint8Array(12))]
     .map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,12 +1,12 @@
-// Talks to one API node: JSON requests, and a stream that is followed to its end whatever happens
-// to the connection. A stream is over when `end` has come; a body that just stops is a broken one.
+// A client of the API: JSON requests, and a stream that is followed to its end over any number of
+// connections. A stream ends with the event `end`; a body that stops without it was broken off.
 "use strict";
 
 import { ofTab } from "./memory.js";
 
-const PAUSE_MS = 400;
+const PAUSE_MS = 400; // before the first repetition; it doubles with each further one
 const PAUSE_MS_MAX = 15_000;
-const SILENCE_MS_MAX = 60_000; // heartbeats come more often
+const SILENCE_MS_MAX = 60_000; // without a byte; the server's heartbeats come more often
 
 export class HttpError extends Error {
   constructor(status, code, message, isRetryable, retryAfterMs) {
@@ -19,7 +19,7 @@ export class HttpError extends Error {
 }
 
 export class Client {
-  /** askKey(problem) -> Promise<void>: called on 401; afterwards the request is made again. */
+  /** askKey(problem) -> Promise<void>: called after a 401; then the request is sent again. */
   constructor(askKey) {
     this.askKey = askKey;
     this.asking = null;
@@ -38,7 +38,7 @@ export class Client {
       if (response.ok) return response;
       const error = await readError(response);
       if (error.status !== 401) throw error;
-      if (ofTab.get("tailrace.key") !== key) continue; // another request has asked
+      if (ofTab.get("tailrace.key") !== key) continue; // another request has asked for the key
       this.asking ??= this.askKey(key ? "This key is not known here. Try another." : "")
         .finally(() => { this.asking = null; });
       await this.asking;
@@ -49,7 +49,7 @@ export class Client {
     return (await this.request(path, options)).json();
   }
 
-  /** Make a request again until it gets through; only what cannot be cured by waiting is thrown. */
+  /** Repeat a request until it succeeds; throw only errors that waiting cannot cure. */
   async persist(path, options, onState) {
     for (let attempt = 0; ; attempt += 1) {
       try {
@@ -63,7 +63,7 @@ export class Client {
   }
 
   /**
-   * Read the events of a generation after `cursor` until its end.
+   * Read the events of a generation after `cursor`, until its end.
    * onEvent({id, type, data}); onState("live" | "waiting").
    */
   async follow(id, cursor, { onEvent, onState, signal }) {
@@ -81,7 +81,7 @@ export class Client {
         await pause(attempt, error.retryAfterMs, signal);
         continue;
       }
-      return; // 204: the cursor was the end
+      return; // 204: the cursor is the last event
     }
   }
 
@@ -116,12 +116,12 @@ export class Client {
       throw error;
     } finally {
       clearTimeout(timer);
-      silence.abort(); // lets go of the connection, however we leave
+      silence.abort(); // closes the connection, also after a `return` in the middle
     }
   }
 }
 
-/** Cuts a text stream into server-sent events. */
+/** Parses a text stream into server-sent events. */
 export class EventParser {
   constructor() {
     this.rest = "";
@@ -156,7 +156,7 @@ async function readError(response) {
   try {
     error = (await response.json()).error ?? {};
   } catch {
-    // Not ours: a proxy in between. Its status says enough.
+    // The body is not JSON: a proxy has answered. The status is enough.
   }
   return new HttpError(
     response.status,
@@ -171,7 +171,7 @@ function isPassing(error) {
   return error instanceof HttpError ? error.isRetryable : error.name !== "AbortError";
 }
 
-/** Wait longer each time, and never all readers at the same moment. */
+/** Wait, longer each time, and for a random part of the pause, so that clients spread out. */
 function pause(attempt, atLeastMs = 0, signal) {
   const backOff = Math.min(PAUSE_MS_MAX, PAUSE_MS * 2 ** Math.min(attempt, 10));
   const ms = Math.max(atLeastMs, backOff * (0.5 + Math.random() / 2));

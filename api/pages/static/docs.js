@@ -1,7 +1,7 @@
-// Renders /openapi.json with nothing but what is here.
+// Renders /openapi.json as a page, without any library.
 "use strict";
 
-const METHODS = ["get", "post", "put", "patch", "delete"]; // head is what get is
+const METHODS = ["get", "post", "put", "patch", "delete"]; // head is left out: it answers like get
 
 function element(name, ...children) {
   const found = document.createElement(name);

@@ -1,5 +1,5 @@
-// A small part of Markdown, built as elements. Text from a model only ever becomes a text node:
-// there is no innerHTML here, and a link is a link only when it goes to http or https.
+// Renders a small part of Markdown as elements. A model's text only becomes text nodes: this module
+// does not use innerHTML, and makes links only for http and https URLs.
 "use strict";
 
 const INLINE = /`([^`\n]+)`|\*\*([^*\n]+)\*\*|\*([^*\s][^*\n]*)\*|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/g;
@@ -16,7 +16,8 @@ export function render(text) {
   return fragment;
 }
 
-// Each takes the block that starts at line `i` and returns the line after it, or 0: not mine.
+// Each function renders the block that starts at line `i`, if it is of its kind. It returns the
+// number of the line after the block, or 0 if the block is of another kind.
 
 function code(lines, i, parent) {
   const fence = /^\s*(```+|~~~+)/.exec(lines[i]);

@@ -1,30 +1,30 @@
-// What the page remembers: a key for as long as the tab is open, names for longer. A browser may refuse
-// both kinds of storage, at any call (cookies blocked, no room): then this tab alone remembers.
+// Stores the API key as long as the tab is open, and names for longer. A browser may refuse both kinds
+// of storage at any call (cookies blocked, storage full): then the values are in this tab's memory.
 "use strict";
 
-const NAME_CHARACTERS_MAX = 128; // of a session, as the server has it
+const NAME_CHARACTERS_MAX = 128; // of a session's name; the server's limit
 
 class Memory {
-  /** open() -> Storage: may throw, as reading `window.localStorage` alone may. */
+  /** open() -> Storage: may throw, because reading `window.localStorage` may throw. */
   constructor(open) {
     this.open = open;
-    this.kept = new Map();
+    this.fallback = new Map();
   }
 
   get(name) {
     try {
-      return this.kept.get(name) ?? this.open().getItem(name) ?? "";
+      return this.fallback.get(name) ?? this.open().getItem(name) ?? "";
     } catch {
-      return this.kept.get(name) ?? "";
+      return this.fallback.get(name) ?? "";
     }
   }
 
   set(name, value) {
     try {
       this.open().setItem(name, value);
-      this.kept.delete(name);
+      this.fallback.delete(name);
     } catch {
-      this.kept.set(name, value);
+      this.fallback.set(name, value);
     }
   }
 }
@@ -32,23 +32,23 @@ class Memory {
 export const ofTab = new Memory(() => window.sessionStorage);
 export const ofBrowser = new Memory(() => window.localStorage);
 
-/** The session's name in an address's fragment; "" where it has none that could be one. */
+/** Return the session's name in the fragment of a URL; "" if there is no valid name. */
 export function sessionIn(hash) {
   try {
     return asSession(decodeURIComponent(hash.slice(1)));
   } catch {
-    return ""; // a percent sign that begins no character
+    return ""; // a malformed percent encoding
   }
 }
 
-/** `name` if a session may be called so; else "": the server, or an address, would not have it. */
+/** Return `name` if it is valid as a session's name on the server and in a URL's path; else "". */
 export function asSession(name) {
-  const isPrintable = !/[\p{Cc}\p{Cs}]/u.test(name); // no control character, no half of a pair
-  const isPlace = name === "." || name === ".."; // a browser takes these out of a path
+  const isPrintable = !/[\p{Cc}\p{Cs}]/u.test(name); // no control character, no lone surrogate
+  const isPlace = name === "." || name === ".."; // a browser removes these from a path
   return isPrintable && !isPlace && [...name].length <= NAME_CHARACTERS_MAX ? name : "";
 }
 
-/** Tabs of one browser that tell each other; null where the browser has no such thing for us. */
+/** Return a channel between the tabs of this browser; null if the browser refuses one. */
 export function openChannel(name) {
   try {
     return new BroadcastChannel(name);
