@@ -20,7 +20,7 @@ from shared.errors import NotFound
 from shared.files.store import FileRecord, FileStore
 from shared.later.webhooks import encode_webhook
 
-# At most seven days, in each unit. A regular expression, because the OpenAPI document shows it too.
+# At most seven days, in each unit. The OpenAPI document shows this regular expression.
 WINDOW = re.compile(
     r"([1-7]d"
     r"|([1-9][0-9]?|1[0-5][0-9]|16[0-8])h"

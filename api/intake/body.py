@@ -251,7 +251,7 @@ def check_params(body: Mapping[str, Any]) -> dict[str, Any]:
         raise wrong("params must be an object")
     for name in RESERVED_PARAMS:
         if name in params:
-            raise wrong(f"params.{name} is not for the client to set")
+            raise wrong(f"params.{name} cannot be set")
     if params.get("n", 1) != 1:
         raise wrong("params.n: one generation is one answer")
     return params

@@ -50,7 +50,7 @@ def names_event_stream(accept: str) -> bool:
 
 
 def _rank(form: AnswerForm, ranges: list[tuple[str, float]]) -> tuple[float, int, int]:
-    """Return what forms are compared by: quality, specificity of the media range, its place."""
+    """Return the sort key of a form: quality, specificity of the media range, its place."""
     media_type = next(name for name, value in MEDIA_TYPES.items() if value == form)
     patterns = ("*/*", media_type.partition("/")[0] + "/*", media_type)
     rank = (0.0, 0, 0)

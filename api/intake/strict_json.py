@@ -81,7 +81,7 @@ def check_values(raw: bytes | str) -> bytes:
     bare = without_strings(raw)
     if bare is None or count_values(bare) > VALUES_MAX:
         raise request_error(
-            "invalid_json", f"more than {VALUES_MAX} values: send less, or data as one string"
+            "invalid_json", f"more than {VALUES_MAX} values: send fewer, or send data as one string"
         )
     return bare
 

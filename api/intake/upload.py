@@ -22,7 +22,7 @@ from api.errors import request_error
 from api.intake.body import wrong
 from shared.errors import RequestError, TooLarge
 
-# Bytes of a body that are not the file's. For such bytes the parser runs Python for every byte.
+# Bytes of a body outside the file. There the parser runs Python code for every byte.
 FORM_BYTES_MAX = 65_536
 FEED_BYTES = (
     65_536  # passed to the parser at a time, so that `FORM_BYTES_MAX` is checked in between
@@ -55,7 +55,7 @@ class MultipartForm:
     """
 
     def __init__(self, boundary: bytes) -> None:
-        # The parser logs warnings about malformed bodies: with those a client could fill the log.
+        # The parser logs a warning for each malformed body, so a client could fill the log.
         logging.getLogger("python_multipart").setLevel(logging.ERROR)
         self.filename = ""
         self._values: dict[str, bytearray] = {}
@@ -87,7 +87,7 @@ class MultipartForm:
         """Parse the next bytes of the body.
 
         Returns:
-            The file's bytes among them, in order.
+            The bytes of the file in `data`, in order.
 
         Raises:
             RequestError: 400 malformed; 422 a second file, a repeated field, or a field that is too
@@ -101,7 +101,7 @@ class MultipartForm:
                 raise malformed(str(exc)) from None
             self._other_bytes += len(piece)
             if self._other_bytes > FORM_BYTES_MAX:
-                raise malformed(f"more than {FORM_BYTES_MAX} bytes are not of the file")
+                raise malformed(f"more than {FORM_BYTES_MAX} bytes are outside the file")
         pieces, self._pieces = self._pieces, []
         return pieces
 
@@ -179,11 +179,11 @@ class MultipartForm:
         if self._headers.get(b"content-transfer-encoding", b"binary").lower() not in (
             b"binary", b"8bit", b"7bit",
         ):  # fmt: skip
-            raise malformed("parts are sent as they are, without a content-transfer-encoding")
+            raise malformed("a part must have no content-transfer-encoding")
         self._name = options[b"name"].decode("utf-8", "replace")
         if self._name == FILE:
             if self._has_file:
-                raise wrong("one upload is one file")
+                raise wrong("an upload has exactly one file")
             self._has_file = True
             self.filename = clean_filename(options.get(b"filename", b""))
         elif self._name in FIELDS:

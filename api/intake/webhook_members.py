@@ -46,13 +46,15 @@ def _url(url: Any, settings: Settings) -> str:
     if len(url) > URL_CHARACTERS_MAX:
         raise _invalid_request(f"webhook.url must be at most {URL_CHARACTERS_MAX} characters long")
     if _VISIBLE.fullmatch(url) is None or "\\" in url:
-        raise _invalid_request("webhook.url must be ASCII without spaces: encode the rest")
+        raise _invalid_request("webhook.url must be ASCII without spaces: percent-encode the rest")
     parts = _split(url)
     host = parts.hostname
     if parts.scheme not in ("http", "https") or not host:
         raise _invalid_request("webhook.url must start with http:// or https:// and name a host")
     if "@" in parts.netloc:
-        raise _invalid_request("webhook.url must hold no credentials: the signature says who calls")
+        raise _invalid_request(
+            "webhook.url must hold no credentials: the signature authenticates the call"
+        )
     if settings.webhook_private != "allow" and is_plainly_private(host):
         raise _invalid_request("webhook.url must be a public address")
     return url
@@ -65,7 +67,7 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         raise _invalid_request("webhook.url is not a URL") from None
     if not is_port_valid:
-        raise _invalid_request("webhook.url: there is no port 0")
+        raise _invalid_request("webhook.url: port 0 is not allowed")
     return parts
 
 
@@ -82,7 +84,7 @@ def _secret(secret: Any) -> str:
         length = len(key_of(secret))
     except (binascii.Error, ValueError):
         raise _invalid_request(
-            f"webhook.secret: what follows {SECRET_PREFIX} must be base64"
+            f"webhook.secret: the text after {SECRET_PREFIX} must be base64"
         ) from None
     if not SECRET_BYTES_MIN <= length <= SECRET_BYTES_MAX:
         raise _invalid_request(

@@ -1,8 +1,8 @@
 """Runs one ASGI `send` or `receive` coroutine at a time from callbacks, without a task.
 
 A task for each reader and event costs more than the system call that it waits for. Most calls of
-`send` end without waiting. A call that waits, waits for a future, and continues when that future is
-done. Invariant: at most one coroutine of a `Step` runs, and each coroutine ends in exactly one way:
+`send` end without waiting. A call that has to wait continues when the future it waits for is done.
+Invariant: at most one coroutine of a `Step` runs, and each coroutine ends in exactly one way:
 `start` returns True, `start` raises, `on_done` is called once, or `cancel` closes the coroutine.
 This module does not know what is sent.
 """

@@ -85,7 +85,7 @@ async def fold_all(hub: Hub, relay: Relay, dialect: Dialect) -> EncodedLog:
 def stream_reset() -> RequestError:
     """Return the error for a chunk number that cannot be placed."""
     return request_error(
-        "stream_reset", "after a loss the chunks are numbered anew: read again from 0"
+        "stream_reset", "after a loss the chunks have new numbers: read again from 0"
     )
 
 

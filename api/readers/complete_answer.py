@@ -101,7 +101,7 @@ def _check_not_broken_off(waiter: Waiter) -> None:
         case None:
             return
         case Outcome.LEFT:
-            raise request_error("request_timeout", "the client left before its answer was whole")
+            raise request_error("request_timeout", "the client left before its answer was complete")
         case Outcome.DRAINED:
             raise Draining()
         case _:

@@ -79,7 +79,7 @@ class SocketEndpoint:
         self.tells_browsers = tells_browsers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one socket: to its end, or until it is handed over to the server.
+        """Serve one socket until its end, or until it is handed over to the server.
 
         Raises:
             RequestError: the handshake is refused: draining, bad credentials, or a bad query.

@@ -30,7 +30,7 @@ from shared.later.schedules import PREFIX, marked
 from shared.log.ids import derived_id, new_batch_id
 from shared.log.records import Meta
 
-LIMIT, LIMIT_MAX = 20, 100  # items of a page: the default, and at most
+LIMIT, LIMIT_MAX = 20, 100  # items of a page: the default and the maximum
 LETTERS_AT_ONCE = 1_000  # dead letters in one read of Redis
 
 

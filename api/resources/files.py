@@ -36,7 +36,7 @@ from shared.redis.client import translated
 
 logger = logging.getLogger(__name__)
 
-LIMIT, LIMIT_MAX = 100, 10_000  # files of a page: the default, and at most
+LIMIT, LIMIT_MAX = 100, 10_000  # files of a page: the default and the maximum
 LISTED = (*PURPOSES, "batch_output")  # the purposes that a listing can ask for
 _LIMIT = re.compile(r"[0-9]{1,5}", re.ASCII)
 
@@ -171,7 +171,7 @@ def translating_store_errors() -> Iterator[None]:
         yield
     except FilesUnavailable as exc:
         logger.warning("file store away", extra={"reason": str(exc)})
-        what = "files can be neither kept nor read right now: ask again"
+        what = "files cannot be stored or read now: try again"
         raise request_error("unavailable", what, retry_after_s=RETRY_AFTER_S) from exc
 
 

@@ -145,5 +145,5 @@ def read_before_ms(request: Request) -> int | None:
     if not text:
         return None
     if _BEFORE.fullmatch(text) is None:
-        raise request_error("cursor_invalid", "before: the next_before of the page before")
+        raise request_error("cursor_invalid", "before must be the next_before of the previous page")
     return int(text)

@@ -47,7 +47,7 @@ class ScheduleRoutes:
 
         Args:
             kind: one of the kinds in jobs/schedules.py.
-            body: the members of the request, with those that set the time.
+            body: the members of the request, with `run_at`, `cron` and `timezone`.
             key: the Idempotency-Key; "": none.
 
         Returns:
