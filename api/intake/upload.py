@@ -24,9 +24,7 @@ from shared.errors import RequestError, TooLarge
 
 # Bytes of a body outside the file. There the parser runs Python code for every byte.
 FORM_BYTES_MAX = 65_536
-FEED_BYTES = (
-    65_536  # passed to the parser at a time, so that `FORM_BYTES_MAX` is checked in between
-)
+FEED_BYTES = 65_536  # passed to the parser at a time; `FORM_BYTES_MAX` is checked in between
 PARTS_MAX = 32
 PART_HEADERS_MAX = 8
 PART_HEADER_BYTES_MAX = 4_096

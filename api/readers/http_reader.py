@@ -134,7 +134,7 @@ class Subscriber:
             if self._is_blocked or self.outcome is not None:
                 return False
         if self.position.seq < self._relay.feed.count:
-            return self._has_more()
+            return self._continue_or_finish()
         if self._relay.feed.is_ended or self.position.seq == self._log.over_at:
             self._finish(Outcome.ENDED)
             return False
@@ -151,15 +151,20 @@ class Subscriber:
             audience.admit(self, self.position.seq, now)
 
     def step_out(self, seq: int, sent_at: float) -> None:
+        """Read by itself again, after entry `seq`. The row calls this when it removes the reader.
+
+        Args:
+            sent_at: when the row last wrote, loop time, s.
+        """
         self.position.seq, self._sent_at = seq, sent_at
         if self.outcome is None:
             self._relay.scattered.add(self)
             self.wake()
 
-    def _has_more(self) -> bool:
-        """Return whether the next slice can be written now.
+    def _continue_or_finish(self) -> bool:
+        """Return True if the next slice can be written now.
 
-        False: the dialect is over, or the entries were trimmed and have to be read again first.
+        If the dialect is over, finish. If the next entries were trimmed, have them read again.
         """
         if self.position.seq == self._log.over_at:
             self._finish(Outcome.ENDED)

@@ -181,6 +181,7 @@ class Subscription:
             self.relay.audience(shared, is_chunked=False).admit(self, self.position.seq, now)
 
     def step_out(self, seq: int, sent_at: float) -> None:
+        """Take turns again, after entry `seq`. The row calls this when it removes the reader."""
         self.position.seq = seq
         if not self.is_over:
             self.relay.scattered.add(self)
