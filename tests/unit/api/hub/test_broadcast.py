@@ -8,7 +8,7 @@ from typing import Any
 
 from api.dialects.native.fold import SSE
 from api.hub.broadcast import ROW_MAX, WINDOW_S_MAX, BroadcastGroup, Row
-from api.hub.contracts import Counters
+from api.hub.contracts import HubCounters
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import Frame
@@ -30,7 +30,7 @@ class FakeHost:
     """A pump that runs when told, and a clock that stands."""
 
     def __init__(self) -> None:
-        self.counters = Counters()
+        self.counters = HubCounters()
         self.time_s = 100.0
         self.due: deque[Callable[[], None]] = deque()
         self.pump = Pump(self.now, self.due.append)
@@ -94,7 +94,7 @@ class Room:
         entries = tuple((EventId(1, first + n), encode(e)) for n, e in enumerate(events))
         self.feed.offer_live(Frame(self.feed.top, entries, 0))
         if hasattr(self, "audience"):
-            self.audience.changed()
+            self.audience.note_change()
             self.host.run()
 
 

@@ -964,7 +964,7 @@ async def test_an_expected_log_whose_first_frame_was_missed_is_read(bench: Bench
 async def test_an_expected_log_of_which_nothing_is_heard_is_read(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "EXPECTED_S", 0.0)
+    monkeypatch.setattr(relay_module, "EXPECTED_READ_S", 0.0)
     await expect(bench)
     bench.log.is_deaf = True
     bench.log.append(Start(attempt=1, model="demo"))

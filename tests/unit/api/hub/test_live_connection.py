@@ -53,7 +53,7 @@ class Heard:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "BACKOFF_S", (0.001, 0.002))
+    monkeypatch.setattr(live, "RECONNECT_PAUSE_S", (0.001, 0.002))
 
 
 @contextlib.asynccontextmanager
@@ -114,7 +114,7 @@ async def test_what_is_wanted_in_one_tick_is_asked_for_in_order_and_together() -
 async def test_an_unsubscribe_leaves_with_what_is_wanted_next_or_after_a_moment(
     is_next_wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "UNSUBSCRIBE_S", DEADLINE_S * 10 if is_next_wanted else 0.0)
+    monkeypatch.setattr(live, "UNSUBSCRIBE_DELAY_S", DEADLINE_S * 10 if is_next_wanted else 0.0)
 
     async def talk(peer: Peer) -> None:
         await greet(peer)

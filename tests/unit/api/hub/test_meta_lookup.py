@@ -54,7 +54,7 @@ async def test_each_generation_has_its_own_look(reads):
 
 
 async def test_what_many_asked_for_serves_the_next_for_a_moment(reads, monkeypatch):
-    monkeypatch.setattr(looks, "KEEP_S", 60.0)
+    monkeypatch.setattr(looks, "ANSWER_KEEP_S", 60.0)
     found = MetaLookup(reads.meta)
     async with asyncio.TaskGroup() as tasks:
         await ask(tasks, found, 2)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from api.hub.feed import Feed
-from api.hub.frame import Frame, FrameInvalid, Notice, parse_frame
+from api.hub.frame import Frame, FrameInvalid, TopNotice, parse_frame
 from api.hub.position import Placing, Position
 from api.hub.probe import Probe
 from api.hub.pump import WRITES_PER_TURN, Broadcast, Pump, Write
-from api.hub.recheck import Recheck, Verdict
-from api.hub.timer_wheel import Wheel
+from api.hub.recheck import Recheck, RecheckDecision
+from api.hub.timer_wheel import TimerWheel
 from api.readers.slow_reader import Blockage
 from shared.log.ids import START, EventId
 from shared.log.records import Top
@@ -36,7 +36,7 @@ def test_a_frame_has_the_id_before_it_and_its_entries() -> None:
 
 
 def test_a_notice_names_the_top() -> None:
-    assert parse_frame(b"top 1-99") == Notice(EventId(1, 99))
+    assert parse_frame(b"top 1-99") == TopNotice(EventId(1, 99))
 
 
 @pytest.mark.parametrize(
@@ -197,18 +197,18 @@ def test_what_rows_have_leaves_a_bounded_lot_at_a_time_between_the_sinks() -> No
 
 
 def test_the_wheel_gives_each_thing_once_and_not_too_early() -> None:
-    wheel: Wheel[str] = Wheel(0.25)
+    wheel: TimerWheel[str] = TimerWheel(0.25)
     wheel.put("b", 1.1)
     wheel.put("a", 1.0)
-    assert wheel.due(0.99) == []
-    assert wheel.due(1.0) == ["a"]
-    assert wheel.due(1.26) == ["b"]
-    assert wheel.due(99) == []
+    assert wheel.pop_due(0.99) == []
+    assert wheel.pop_due(1.0) == ["a"]
+    assert wheel.pop_due(1.26) == ["b"]
+    assert wheel.pop_due(99) == []
     assert len(wheel) == 0
 
 
 def test_what_is_removed_from_the_wheel_is_held_no_longer() -> None:
-    wheel: Wheel[str] = Wheel(0.25)
+    wheel: TimerWheel[str] = TimerWheel(0.25)
     wheel.put("a", 1.0)
     wheel.put("b", 1.0)
     wheel.put("b", 2.0)
@@ -216,9 +216,9 @@ def test_what_is_removed_from_the_wheel_is_held_no_longer() -> None:
     wheel.remove("nobody")
 
     assert len(wheel) == 1
-    assert wheel.due(1.5) == []
-    assert wheel.due(2.0) == ["b"]
-    assert wheel.due(99) == []
+    assert wheel.pop_due(1.5) == []
+    assert wheel.pop_due(2.0) == ["b"]
+    assert wheel.pop_due(99) == []
 
 
 # The probe
@@ -226,19 +226,19 @@ def test_what_is_removed_from_the_wheel_is_held_no_longer() -> None:
 
 def test_a_probe_is_heard_or_the_connection_is_deaf() -> None:
     probe = Probe(interval_s=5, answer_s=2)
-    payload = probe.due(0)
+    payload = probe.next_payload(0)
     assert payload is not None
-    assert probe.due(1) is None
-    probe.heard(b"another", 1)
+    assert probe.next_payload(1) is None
+    probe.receive(b"another", 1)
     assert not probe.is_heard
-    probe.heard(payload, 1)
+    probe.receive(payload, 1)
     assert probe.is_heard
-    assert probe.due(5.9) is None
-    assert probe.due(6) is not None
-    assert not probe.is_deaf(7.9)
-    assert probe.is_deaf(8)
+    assert probe.next_payload(5.9) is None
+    assert probe.next_payload(6) is not None
+    assert not probe.expire(7.9)
+    assert probe.expire(8)
     assert not probe.is_heard
-    assert not probe.is_deaf(9)
+    assert not probe.expire(9)
 
 
 # The recheck
@@ -252,41 +252,41 @@ def top(status: str | None = "running", seq: int = 3, **changes: int) -> Top:
 @pytest.mark.parametrize(
     ("answer", "verdict"),
     [
-        (top(), Verdict.NOTHING),
-        (top(seq=4), Verdict.REPAIR),
-        (top(seq=2), Verdict.REPAIR),
-        (top(seq=0), Verdict.REPAIR),
-        (top("completed", seq=4), Verdict.REPAIR),
-        (top("completed", seq=0), Verdict.GONE),
-        (top("sealed", seq=0), Verdict.LOST),
-        (top(None, seq=0), Verdict.NOTHING),
-        (top(now_ms=56_000), Verdict.NOTHING),
-        (top(now_ms=56_001), Verdict.REQUEUE),
-        (top(lease_ms=0, waiting_since_ms=20_000), Verdict.NOTHING),
-        (top(lease_ms=0, waiting_since_ms=19_999), Verdict.REQUEUE),
+        (top(), RecheckDecision.NOTHING),
+        (top(seq=4), RecheckDecision.REPAIR),
+        (top(seq=2), RecheckDecision.REPAIR),
+        (top(seq=0), RecheckDecision.REPAIR),
+        (top("completed", seq=4), RecheckDecision.REPAIR),
+        (top("completed", seq=0), RecheckDecision.EXPIRED),
+        (top("sealed", seq=0), RecheckDecision.LOST),
+        (top(None, seq=0), RecheckDecision.NOTHING),
+        (top(now_ms=56_000), RecheckDecision.NOTHING),
+        (top(now_ms=56_001), RecheckDecision.REQUEUE),
+        (top(lease_ms=0, waiting_since_ms=20_000), RecheckDecision.NOTHING),
+        (top(lease_ms=0, waiting_since_ms=19_999), RecheckDecision.REQUEUE),
     ],
 )
-def test_one_answer_is_judged(answer: Top, verdict: Verdict) -> None:
-    assert Recheck(lease_s=3).judge(answer, EventId(1, 3), now=0) is verdict
+def test_one_answer_is_judged(answer: Top, verdict: RecheckDecision) -> None:
+    assert Recheck(lease_s=3).decide(answer, EventId(1, 3), now=0) is verdict
 
 
 def test_absence_is_sealed_after_ten_seconds_of_answers() -> None:
     recheck = Recheck(lease_s=3)
-    verdicts = [recheck.judge(top(None, seq=0), START, now) for now in range(11)]
-    assert verdicts == [Verdict.NOTHING] * 10 + [Verdict.SEAL]
+    verdicts = [recheck.decide(top(None, seq=0), START, now) for now in range(11)]
+    assert verdicts == [RecheckDecision.NOTHING] * 10 + [RecheckDecision.SEAL]
 
 
 def test_silence_of_redis_is_no_absence() -> None:
     recheck = Recheck(lease_s=3)
     for now in (0, 1, 60, 61):
-        assert recheck.judge(top(None, seq=0), START, now) is Verdict.NOTHING
+        assert recheck.decide(top(None, seq=0), START, now) is RecheckDecision.NOTHING
 
 
 def test_who_comes_back_is_not_absent() -> None:
     recheck = Recheck(lease_s=3)
     for now in (*range(9), 9.5, *range(10, 19)):
         answer = top("queued", seq=0) if now == 9.5 else top(None, seq=0)
-        assert recheck.judge(answer, START, now) is Verdict.NOTHING
+        assert recheck.decide(answer, START, now) is RecheckDecision.NOTHING
 
 
 def test_a_forgotten_generation_is_requeued_every_half_minute() -> None:
@@ -294,6 +294,6 @@ def test_a_forgotten_generation_is_requeued_every_half_minute() -> None:
     asked = [
         now_s
         for now_s in range(100, 180)
-        if recheck.judge(top(now_ms=now_s * 1_000), EventId(1, 3), now_s) is Verdict.REQUEUE
+        if recheck.decide(top(now_ms=now_s * 1_000), EventId(1, 3), now_s) is RecheckDecision.REQUEUE
     ]
     assert asked == [100, 130, 160]

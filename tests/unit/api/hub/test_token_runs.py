@@ -84,7 +84,7 @@ def test_what_is_no_plain_token_ends_a_run() -> None:
 
 
 def test_a_long_log_is_looked_at_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ENTRIES_MAX", 10)
+    monkeypatch.setattr(module, "SCAN_ENTRIES_MAX", 10)
     raws = [encode(Token("x"))] * 25
     runs = TokenRuns(feed_of(*raws))
     ends = []
@@ -111,7 +111,7 @@ def test_a_rewrite_is_seen() -> None:
 def test_what_was_trimmed_unseen_and_read_again_is_joined_like_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "ENTRIES_MAX", 20)
+    monkeypatch.setattr(module, "SCAN_ENTRIES_MAX", 20)
     feed = feed_of(*(encode(Token(f"{n} ")) for n in range(1, 101)))
     entries = [(feed.ids.at(n), raw) for n, raw in enumerate(feed.raws, 1)]
     runs = TokenRuns(feed)
