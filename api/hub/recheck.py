@@ -25,7 +25,8 @@ from shared.log.records import ENDED, Top
 
 ABSENT_SEAL_S = 10.0  # of absence while Redis answers; until then the worker may restore it
 ABSENT_STEP_S_MAX = 3.0  # a longer pause between two answers counts as this much absence
-REQUEUE_AFTER_S = 30.0  # waiting on the queue without a begin; also the pause between two requeues
+NEVER_BEGAN_S = 30.0  # waiting this long without a begin: as in shared/queue/janitor.py
+REQUEUE_PAUSE_S = 30.0  # between two requeues of one generation by this node
 
 
 class RecheckDecision(enum.Enum):
@@ -88,10 +89,10 @@ class Recheck:
         self._decided_at = now
 
     def _decide_requeue(self, top: Top) -> RecheckDecision:
-        if top.status in ENDED or top.now_ms - self._requeued_at_ms < REQUEUE_AFTER_S * 1000:
+        if top.status in ENDED or top.now_ms - self._requeued_at_ms < REQUEUE_PAUSE_S * 1000:
             return RecheckDecision.NOTHING
         if top.waiting_since_ms:
-            is_abandoned = top.now_ms - top.waiting_since_ms > REQUEUE_AFTER_S * 1000
+            is_abandoned = top.now_ms - top.waiting_since_ms > NEVER_BEGAN_S * 1000
         else:
             idle_ms = top.now_ms - top.lease_ms
             is_abandoned = top.lease_ms > 0 and idle_ms > 2 * self._lease_s * 1000
