@@ -3,17 +3,18 @@
 The fold of the dialect (shared/log/fold.py) turns each entry into bytes, once. All bytes stand in
 one buffer, so what a reader gets after its place is one slice of the buffer:
 
-    entry      base      base + 1     base + 2        count       feed.count
-               │            │            │              │             │
-    _bytes     │░░ bytes ░░░│░░ bytes ░░░│░░░░░ … ░░░░░░│   not folded yet
-    _ends      0            e1           e2             en      end of each entry, in _bytes
-    _given     g0           g1           g2  …                  chunks up to each entry (numbered)
+    entry   1 … base    base + 1     base + 2         count       feed.count
+             trimmed │            │            │        │             │
+    _bytes           │░░ bytes ░░░│░░ bytes ░░░│░░ … ░░░│ not folded  │
+    _ends            0            e1           e2       en        ends in _bytes, from `base` on
 
-    entries up to `base`: trimmed, can be folded again while the feed has them
+In a numbered dialect clients count chunks. `_given[n]` is the number of chunks in the opening and
+the entries up to n; it is not trimmed.
 
-Invariant: the bytes are the fold of the feed's entries in order; each entry is folded once, however
-many readers there are. Folding is lazy and bounded per call, so that a long log which nobody has
-read in this dialect does not hold the event loop. Has no clock, knows no transport and no reader.
+Invariant: the bytes are the fold of the feed's entries in order. Each entry is folded once for all
+readers, and again only after its bytes were trimmed or the log was rewritten. Folding is lazy and
+bounded per call, so that a long log that was never read in this dialect does not hold the event
+loop. Has no clock, knows no transport and no reader.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ States:
        │ └──a frame that begins the log──▶ LIVE
        └───────────────── the entry `end`, from a frame or a page ────────────────────────▶ ENDED
 
+    any state but ENDED ──a page of a rewritten log──▶ REPAIRING, with an empty copy, epoch + 1
+
 Memory, with 4 of 7 entries trimmed:
 
     seq     1 ─ 2 ─ 3 ─ 4 ─ 5 ─ 6 ─ 7 = count

@@ -79,8 +79,8 @@ class LiveConnection:
         listener: receives messages and state, on the event loop.
 
     Attributes:
-        reconnects: connects after the first attempt, failed ones included.
-        bytes_received: total of all connections.
+        reconnects: attempts to connect after the first one.
+        bytes_received: total of all sockets, bytes.
     """
 
     def __init__(self, url: str, listener: Listener) -> None:

@@ -15,7 +15,7 @@ class HubStatistics:
         bytes_kept: memory of all copies, bytes, approximately.
         events_delivered, bytes_delivered, cuts, rotations, resets: as in `HubCounters`.
         repairs: reads of a log after something was missed.
-        reconnects: new live connections after the first one.
+        reconnects: attempts to connect the live connection after the first one.
         probes_lost: probes that the live connection did not receive in time.
         is_live: the live connection is up and has received its latest probe.
     """

@@ -173,10 +173,10 @@ class Upkeep:
     # Memory
 
     def _close_idle(self, now: float) -> None:
-        """Close relays without holds.
+        """Close relays without holds, and keep the memory below its limit.
 
-        Those of a lost or expired log at once, an unfinished one after `IDLE_KEEP_S`, and an ended
-        one when the memory is needed.
+        A relay of a lost or expired log is closed at once, an unfinished one after `IDLE_KEEP_S`,
+        and an ended one when the memory is needed.
         """
         idle = [relay for relay in self._hub.relays.values() if not relay.holds]
         for relay in idle:
