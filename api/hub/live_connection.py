@@ -1,6 +1,6 @@
 """The one connection on which a node receives the live channels of all its generations.
 
-SUBSCRIBE runs on a socket of our own. redis-py's pub/sub is not used, because it reconnects without
+SUBSCRIBE runs on a socket of its own. redis-py's pub/sub is not used, because it reconnects without
 a notice and so loses messages unnoticed. Here each confirmation of a SUBSCRIBE is reported to the
 listener, the first one and each one after a reconnect. Both mean: messages arrive from now on, and
 what was published before has to be read from the log.

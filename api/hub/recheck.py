@@ -36,7 +36,7 @@ class RecheckDecision(enum.Enum):
     REPAIR = "repair"  # read the log from the copy's top
     SEAL = "seal"  # mark the absent generation as gone for good
     LOST = "lost"  # end all readers: another node has sealed the generation
-    EXPIRED = "expired"  # break all readers off: nobody can read the end any more
+    EXPIRED = "expired"  # break all readers off: the end cannot be read any more
     REQUEUE = "requeue"  # put the generation back on the queue
 
 

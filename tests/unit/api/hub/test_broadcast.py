@@ -82,14 +82,14 @@ class Scene:
 
     def __init__(self, readers: int, entries: int = 20) -> None:
         self.host, self.feed = FakeHost(), Feed()
-        self.say(*(Token(f"w{n}") for n in range(entries)))
+        self.publish(*(Token(f"w{n}") for n in range(entries)))
         self.log = EncodedLog(self.feed, SSE, make_meta())
         self.group = BroadcastGroup(self.log, self.feed, self.host, is_chunked=True)
         self.readers = [RecordingFollower() for _ in range(readers)]
         for reader in self.readers:
             self.group.admit(reader, entries, self.host.now())
 
-    def say(self, *events: Any) -> None:
+    def publish(self, *events: Any) -> None:
         """Let `events` arrive in one frame, and run the pump."""
         first = self.feed.count + 1
         entries = tuple((EventId(1, first + n), encode(e)) for n, e in enumerate(events))
@@ -101,7 +101,7 @@ class Scene:
 
 def test_all_followers_get_a_broadcast_as_one_chunk_and_one_object() -> None:
     scene = Scene(ROW_MAX + 5)
-    scene.say(Token("new"))
+    scene.publish(Token("new"))
     frame = b'id: 1-21\nevent: token\ndata: {"text":"new"}\n\n'
     assert {reader.body for reader in scene.readers} == {b"%x\r\n%b\r\n" % (len(frame), frame)}
     assert len({id(reader.received[0]) for reader in scene.readers}) == 1
@@ -124,8 +124,8 @@ def test_a_write_that_raises_does_not_stop_the_writes_to_other_followers() -> No
     for reader in scene.readers[1:]:
         row.remove(reader)
         scene.group.admit(reader, row.seq, scene.host.now())
-    scene.say(Token("new"))
-    scene.say(Token("newer"))
+    scene.publish(Token("new"))
+    scene.publish(Token("newer"))
 
     assert [reader.body.count(b"new") for reader in scene.readers] == [0, 2, 2]
 
@@ -137,11 +137,11 @@ def test_a_row_has_at_most_row_max_followers() -> None:
 
 def test_a_follower_that_steps_out_gets_the_seq_of_its_row() -> None:
     scene = Scene(3)
-    scene.say(Token("a"), Token("b"))
+    scene.publish(Token("a"), Token("b"))
     leaver = scene.readers[1]
     assert leaver.row is not None
     leaver.row.remove(leaver)
-    scene.say(Token("c"))
+    scene.publish(Token("c"))
     assert leaver.stepped_out_at == 22
     assert b'"c"' not in leaver.body
     assert b'"c"' in scene.readers[0].body
@@ -158,8 +158,8 @@ def test_a_follower_that_a_write_removes_has_been_given_that_broadcast() -> None
         stopped.row.remove(stopped)
 
     stopped.write = write
-    scene.say(Token("a"))
-    scene.say(Token("b"))
+    scene.publish(Token("a"))
+    scene.publish(Token("b"))
     assert stopped.stepped_out_at == 21
     assert stopped.body.count(b"id: ") == 1
     assert [reader.body.count(b"id: ") for reader in scene.readers[1:]] == [2, 2]
@@ -167,15 +167,15 @@ def test_a_follower_that_a_write_removes_has_been_given_that_broadcast() -> None
 
 def test_after_the_end_all_followers_step_out_with_the_whole_log() -> None:
     scene = Scene(2)
-    scene.say(Token("a"), End("completed", "stop"))
+    scene.publish(Token("a"), End("completed", "stop"))
     assert [reader.stepped_out_at for reader in scene.readers] == [22, 22]
     assert scene.group.rows == []
 
 
 def test_disband_removes_all_followers_and_cancels_the_window() -> None:
     scene = Scene(1_000)
-    scene.say(Token("a"))
-    scene.say(Token("b"))
+    scene.publish(Token("a"))
+    scene.publish(Token("b"))
     assert scene.host.timers
     scene.group.disband()
     assert {reader.stepped_out_at for reader in scene.readers} == {21}
@@ -185,18 +185,18 @@ def test_disband_removes_all_followers_and_cancels_the_window() -> None:
 def test_with_few_followers_each_broadcast_leaves_at_once() -> None:
     scene = Scene(20)
     for _ in range(5):
-        scene.say(Token("a"))
+        scene.publish(Token("a"))
     assert all(len(reader.received) == 5 for reader in scene.readers)
 
 
 def test_with_many_followers_broadcasts_keep_a_distance_and_lose_no_event() -> None:
     scene = Scene(1_000)
-    scene.say(Token("at once"))
+    scene.publish(Token("at once"))
     assert len(scene.readers[0].received) == 1, "the first event after a pause leaves at once"
     scene.host.pass_time(0.01)
-    scene.say(Token("b"))
+    scene.publish(Token("b"))
     scene.host.pass_time(0.01)
-    scene.say(Token("c"))
+    scene.publish(Token("c"))
     assert len(scene.readers[0].received) == 1
     scene.host.pass_time(WINDOW_S_MAX)
     assert len(scene.readers[0].received) == 2
@@ -205,15 +205,15 @@ def test_with_many_followers_broadcasts_keep_a_distance_and_lose_no_event() -> N
 
 def test_the_end_leaves_before_the_window_is_over() -> None:
     scene = Scene(1_000)
-    scene.say(Token("a"))
-    scene.say(Token("b"))
+    scene.publish(Token("a"))
+    scene.publish(Token("b"))
     assert len(scene.readers[0].received) == 1
-    scene.say(End("completed", "stop"))
+    scene.publish(End("completed", "stop"))
     assert b'"b"' in scene.readers[0].body and b"event: end" in scene.readers[0].body
 
 
 def test_the_first_events_of_an_answer_leave_at_once() -> None:
     scene = Scene(1_000, entries=0)
     for n in range(5):
-        scene.say(Token(f"t{n}"))
+        scene.publish(Token(f"t{n}"))
         assert len(scene.readers[-1].received) == n + 1
