@@ -1,16 +1,28 @@
-"""The readers of one encoded log that have all of it so far: written to in rows.
+"""Writes each new event once to all readers of one encoded log that have caught up.
 
-A reader that is behind reads by itself (api/readers/http_reader.py); once it has caught up it
-follows, and from then on costs one `write` for each broadcast and no call of ours. A row is what is
-written to in one go (api/hub/pump.py), small enough not to hold the loop.
+A reader that is behind reads by itself (api/readers/http_reader.py). Once it has all of the log so
+far, `admit` makes it a follower in a row. From then on a broadcast costs one `write` per follower
+and no other call.
 
-Invariants: all members of a row have read up to the row's `seq`; a follower is in one row at most,
-and leaves it with that place the moment its connection takes no more, the log is rewritten, ends,
-is over for its dialect, or is given last words. The bytes of a broadcast are one object for all.
+    BroadcastGroup          one log in one dialect
+      ├─ Row, seq 41        up to ROW_MAX followers, all of which have the entries up to 41
+      ├─ Row, seq 41        small rows, so that writing to one does not hold the event loop
+      └─ Row, seq 38        has not had its turn since entry 39
 
-With many readers a broadcast is work, so broadcasts of one log keep a distance that grows with
-their number (`window_s`): tokens that arrive meanwhile leave together. What comes after a pause
-leaves at once, and so do the beginning and the end of an answer. Knows no transport but `write`.
+    reading by itself ──admit()──▶ following in a row ──step_out(seq)──▶ reading by itself
+
+A follower leaves its row when its connection takes no more bytes, its reading ends, the log was
+rewritten, ended, or is over for the dialect, or the relay ends all readers with an event that is
+not in the log.
+
+Invariants: all followers of a row have been given exactly the entries up to the row's `seq`. A
+follower is in one row at most and leaves it with the row's `seq`. The bytes of a broadcast are one
+object for all followers.
+
+With many followers a broadcast takes time. So broadcasts of one log keep a distance that grows with
+the number of followers (`window_s`), and the events that arrive meanwhile leave together. The first
+entries of an answer, its end, and the first event after a pause leave at once.
+Knows nothing of a transport except `write`.
 """
 
 from __future__ import annotations
@@ -18,94 +30,122 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from api.hub.contracts import Counters
+from api.hub.contracts import HubCounters
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed, FeedState
 from api.hub.pump import Broadcast, Write
 
-ROW_MAX = 128  # at about 5 µs a write
-WINDOW_READERS_MIN = 32  # fewer are written to at once, always
-WINDOW_PER_READER_S = 30e-6  # six times what writing to one costs
+ROW_MAX = 128  # followers of one row; a write takes about 5 µs
+WINDOW_READERS_MIN = 32  # with fewer followers each broadcast leaves at once
+WINDOW_PER_READER_S = 30e-6  # six times the cost of a write to one follower
 WINDOW_S_MAX = 0.03
-AT_ONCE_ENTRIES = 8  # the beginning of an answer waits for no window
+AT_ONCE_ENTRIES = 8  # the first entries of an answer leave at once
 
 
 class Follower(Protocol):
-    """A reader that has caught up."""
+    """A reader that has caught up.
+
+    Attributes:
+        write: takes all bytes at once and never waits.
+        row: the row that the follower is in; None: it reads by itself.
+    """
 
     write: Write
     row: Row | None
 
     def step_out(self, seq: int, sent_at: float) -> None:
-        """Read by yourself again: you have all up to `seq`, and were last written to then."""
+        """Read alone again.
+
+        Args:
+            seq: the follower has been given the entries up to this one.
+            sent_at: loop time of the last write, s.
+        """
         ...
 
 
-class Host(Protocol):
-    """What an audience needs of its hub."""
+class BroadcastHost(Protocol):
+    """The part of a hub that a broadcast group uses."""
 
-    counters: Counters
+    counters: HubCounters
 
-    def now(self) -> float: ...
+    def now(self) -> float:
+        """Return loop time, s."""
+        ...
 
-    def wake_row(self, row: Row) -> None: ...
+    def wake_row(self, row: Row) -> None:
+        """Give `row` a turn soon."""
+        ...
 
-    def call_at(self, at: float, callback: Callable[[], None]) -> Any: ...
+    def call_at(self, at: float, callback: Callable[[], None]) -> Any:
+        """Call `callback` at loop time `at`, s; the result has `cancel()`."""
+        ...
 
 
 class Row:
-    """Followers that are written to in one go."""
+    """Followers that are written to in one turn.
 
-    __slots__ = ("_audience", "_writes", "is_queued", "members", "sent_at", "seq")
+    Attributes:
+        seq: all followers have been given the entries up to this one.
+        sent_at: loop time of the last write, s.
+        members: the followers, in the order in which they joined.
+        is_queued: the pump will give the row a turn.
+    """
 
-    def __init__(self, audience: BroadcastGroup, seq: int, now: float) -> None:
+    __slots__ = ("_group", "_writes", "is_queued", "members", "sent_at", "seq")
+
+    def __init__(self, group: BroadcastGroup, seq: int, now: float) -> None:
         self.seq = seq
         self.sent_at = now
         self.members: dict[Follower, None] = {}
         self.is_queued = False
-        self._audience = audience
-        self._writes: tuple[Write, ...] | None = ()
+        self._group = group
+        self._writes: tuple[Write, ...] | None = ()  # of all members; None: outdated
 
     def add(self, follower: Follower) -> None:
+        """Add a follower that has exactly the entries up to `seq`."""
         self.members[follower] = None
-        self._audience.count += 1
+        self._group.count += 1
         self._writes = None
         follower.row = self
 
     def remove(self, follower: Follower) -> None:
-        """Let a member go; it is told its place."""
+        """Remove a follower and pass its place to its `step_out`."""
         del self.members[follower]
-        self._audience.count -= 1
+        self._group.count -= 1
         self._writes = None
         follower.row = None
         if not self.members:
-            self._audience.rows.remove(self)
+            self._group.rows.remove(self)
         follower.step_out(self.seq, self.sent_at)
 
     def take(self, now: float, due: list[Broadcast]) -> bool:
-        """Add what is new to all members to `due`, as written; True: there is more."""
-        audience, start = self._audience, self.seq
-        data, seq = audience.broadcast_after(start)
+        """Append the next broadcast to `due`, and count it as written; True: there is more."""
+        group, start = self._group, self.seq
+        data, seq = group.broadcast_after(start)
         if seq == start:
             return False
         writes = self._writes
         if writes is None:
             writes = self._writes = tuple([follower.write for follower in self.members])
-        # From here on it is theirs: who is stopped by one of the writes has been given it.
+        # Set before the writes: a follower that one of the writes removes has been given the data.
         self.seq, self.sent_at = seq, now
-        if data:  # a dialect may have nothing to say of an entry
+        if data:  # empty: the dialect writes nothing for these entries
             due.append((writes, data))
-        counters = audience.counters
+        counters = group.counters
         counters.events_delivered += (seq - start) * len(writes)
         counters.bytes_delivered += len(data) * len(writes)
-        return audience.has_more(self)
+        return group.has_more(self)
 
 
 class BroadcastGroup:
     """All rows of one log in one dialect.
 
     Args:
-        is_chunked: the bytes go into HTTP bodies: chunks (RFC 9112, 7.1).
+        is_chunked: the bytes go into HTTP bodies, as chunks (RFC 9112, 7.1).
+
+    Attributes:
+        rows: rows with at least one follower.
+        count: followers in all rows.
     """
 
     __slots__ = (
@@ -123,21 +163,23 @@ class BroadcastGroup:
         "rows",
     )
 
-    def __init__(self, log: EncodedLog, feed: Feed, host: Host, *, is_chunked: bool) -> None:
+    def __init__(
+        self, log: EncodedLog, feed: Feed, host: BroadcastHost, *, is_chunked: bool
+    ) -> None:
         self.rows: list[Row] = []
-        self.count = 0  # of all who follow
+        self.count = 0
         self._log = log
         self._feed = feed
         self._host = host
         self._wake = host.wake_row
         self.counters = host.counters
         self._is_chunked = is_chunked
-        self._chunk = self._framed = b""  # the last broadcast, without and with its frame
-        self._next_at = 0.0
-        self._timer: Any = None
+        self._chunk = self._framed = b""  # the last broadcast, without and with the chunk's frame
+        self._next_at = 0.0  # loop time, s, at which the present window ends
+        self._timer: Any = None  # runs if a broadcast waits for the end of the window
 
     def admit(self, follower: Follower, seq: int, now: float) -> None:
-        """Let a reader that has all up to `seq` follow."""
+        """Put a reader that has exactly the entries up to `seq` into a row."""
         row = next(
             (row for row in self.rows if row.seq == seq and len(row.members) < ROW_MAX), None
         )
@@ -146,14 +188,14 @@ class BroadcastGroup:
             self.rows.append(row)
         row.add(follower)
 
-    def changed(self) -> None:
-        """There may be something new: write it at once, or when the window is over."""
+    def note_change(self) -> None:
+        """Give all rows a turn: now, or at the end of the window. Called when the feed changes."""
         if self.count >= WINDOW_READERS_MIN and not self._is_urgent:
             if self._timer is not None:
                 return
             now = self._host.now()
             if now < self._next_at:
-                self._timer = self._host.call_at(self._next_at, self._window_over)
+                self._timer = self._host.call_at(self._next_at, self._end_window)
                 return
             self._next_at = now + self.window_s
         for row in self.rows:
@@ -161,7 +203,7 @@ class BroadcastGroup:
 
     @property
     def window_s(self) -> float:
-        """The least distance of two broadcasts, s."""
+        """The shortest time between two broadcasts, s."""
         if self.count < WINDOW_READERS_MIN:
             return 0.0
         return min(WINDOW_S_MAX, self.count * WINDOW_PER_READER_S)
@@ -170,43 +212,43 @@ class BroadcastGroup:
     def _is_urgent(self) -> bool:
         return self._feed.is_ended or self._feed.count <= AT_ONCE_ENTRIES
 
-    def _window_over(self) -> None:
+    def _end_window(self) -> None:
         self._timer = None
         self._next_at = self._host.now() + self.window_s
         for row in self.rows:
             self._wake(row)
 
     def broadcast_after(self, seq: int) -> tuple[bytes, int]:
-        """Return the bytes after entry `seq` as they go out, and the seq of the last one."""
+        """Return the bytes to write after entry `seq`, and the `seq` of the last entry in them."""
         chunk, last = self._log.slice(seq)
         if not self._is_chunked or not chunk:
             return chunk, last
-        if self._chunk is not chunk:  # rows at one place are given the same object
+        if self._chunk is not chunk:  # rows with the same `seq` get the same object
             self._chunk, self._framed = chunk, b"%x\r\n%b\r\n" % (len(chunk), chunk)
         return self._framed, last
 
     def has_more(self, row: Row) -> bool:
-        """Whether a row that was written to is behind still. After the end everybody steps out."""
+        """Whether `row` is still behind. At the end of the log all its followers step out."""
         feed, seq = self._feed, row.seq
         is_behind = seq < feed.ids.count
         if seq == self._log.over_at or (feed.state is FeedState.ENDED and not is_behind):
-            self._disband(row)
+            self._dissolve(row)
             return False
         return is_behind
 
     def disband(self) -> None:
-        """Everybody reads by himself again, from his place in the log as it is now."""
+        """Remove all followers: each reads by itself again, and finds its place anew."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         for row in list(self.rows):
-            self._disband(row)
+            self._dissolve(row)
 
-    def _disband(self, row: Row) -> None:
+    def _dissolve(self, row: Row) -> None:
         for follower in list(row.members):
             row.remove(follower)
 
     @property
     def seq_min(self) -> int | None:
-        """The place of who is furthest back; None: nobody is here."""
+        """The `seq` of the row that is furthest behind; None: there are no followers."""
         return min((row.seq for row in self.rows), default=None)

@@ -1,7 +1,8 @@
-"""What the parts of the hub know of one another: readers, their way out, and what serves them.
+"""The types between the parts of the hub, and between the hub and the readers of `api/readers/`.
 
-A reader is placed in a relay and is woken when there may be something for it. It owns no task and
-no queue; where its bytes go is its own affair.
+A reader joins a relay and is woken when there may be something to read. A sink writes bytes in its
+turn (api/hub/pump.py). One object is often both. Neither has a task or a queue of its own.
+The hub does not know where a sink's bytes go.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from api.hub.pump import Sink
 
 
 class Outcome(enum.Enum):
-    """How a reading stopped."""
+    """Why a reading stopped. Only ENDED may look like a complete answer to the client."""
 
-    ENDED = "ended"  # all was written, `end` last: the only one that may look clean
-    LEFT = "left"  # the reader went away
-    CUT = "cut"  # too slow
+    ENDED = "ended"  # everything was written, `end` last
+    LEFT = "left"  # the client closed the connection
+    CUT = "cut"  # the client was too slow
     DRAINED = "drained"  # this node stops
-    ROTATED = "rotated"  # has been connected for long enough: comes back where there is room
-    LOST = "lost"  # the log cannot be continued for this reader
-    FAILED = "failed"  # writing raised
+    ROTATED = "rotated"  # the connection has reached its age; the client may reconnect elsewhere
+    LOST = "lost"  # the log has expired, or the dialect cannot express how the log goes on
+    FAILED = "failed"  # a write raised an exception
 
 
 class Transport(Protocol):
-    """The connection below ASGI, where the server hands it out."""
+    """The asyncio transport below ASGI, where the server gives access to it."""
 
     def abort(self) -> None: ...
 
@@ -36,12 +37,12 @@ class Transport(Protocol):
 
 
 class Wire(Protocol):
-    """A connection that bytes are written to directly, below the server's `send`.
+    """A connection that takes bytes directly, past the server's `send`.
 
     Attributes:
-        write: takes all bytes at once and never waits; what the socket does not take is kept.
-        is_paused: more is kept than should be: write nothing further.
-        on_paused, on_resumed: called when that begins and ends; whoever writes sets them.
+        write: takes all bytes at once and never waits; buffers what the socket does not take.
+        is_paused: the buffer is above its limit: write nothing more.
+        on_paused, on_resumed: called when `is_paused` becomes true and false. The writer sets them.
     """
 
     write: Callable[[bytes], None]
@@ -50,85 +51,110 @@ class Wire(Protocol):
     on_resumed: Callable[[], None]
 
     def release(self) -> None:
-        """Forget both."""
+        """Drop both callbacks."""
         ...
 
 
 class SocketWire(Wire, Protocol):
-    """The same of a WebSocket."""
+    """The `Wire` of a WebSocket connection."""
 
     def beat(self) -> None:
-        """Ping, once a heartbeat, or close if the last ping got no pong."""
+        """Send a ping, or close the connection if the last ping has no pong yet."""
         ...
 
 
 class Reader(Protocol):
-    """One reading of one generation."""
+    """One reading of one generation.
+
+    Attributes:
+        position: the place in the feed of the relay that the reader has joined.
+    """
 
     position: Position
 
     def wake(self) -> None:
-        """There may be something to read. Called for every change: must be cheap."""
+        """Note that there may be something to read. Must be cheap: each change calls it."""
         ...
 
     def break_off(self, outcome: Outcome) -> None:
-        """Stop reading. May be repeated."""
+        """Stop reading. A second call does nothing."""
         ...
 
 
-class Slowable(Protocol):
-    """A sink whose write waits."""
+class BlockableSink(Protocol):
+    """A sink whose write is waiting for the client to take bytes."""
 
-    def is_too_slow(self, now: float, bytes_max: int) -> bool: ...
+    def is_too_slow(self, now: float, bytes_max: int) -> bool:
+        """Whether to cut the reader.
+
+        Args:
+            now: loop time, s.
+            bytes_max: limit of the unsent bytes of one reader.
+        """
+        ...
 
     def break_off(self, outcome: Outcome) -> None: ...
 
 
 class Connection(Protocol):
-    """What a drain breaks off: a response, a waiting poll, a socket."""
+    """A response, a waiting long poll or a WebSocket: what a drain breaks off."""
 
     def break_off(self, outcome: Outcome) -> None: ...
 
 
-class Beating(Connection, Protocol):
-    """A connection that wants a sign of life when it was sent nothing for a while."""
+class HeartbeatConnection(Connection, Protocol):
+    """A connection that gets a heartbeat when it was sent nothing for a while."""
 
     def beat(self, now: float, heartbeat_s: float) -> float | None:
-        """Send a heartbeat if one is due; return when to ask again, None: never."""
+        """Send a heartbeat if one is due.
+
+        Args:
+            now: loop time, s.
+            heartbeat_s: the longest silence, s.
+
+        Returns:
+            The loop time of the next call, s; None: no further heartbeats.
+        """
         ...
 
 
-class Stay(NamedTuple):
-    """One connection's time at this node."""
+class ConnectionRecord(NamedTuple):
+    """What the hub notes about one open connection."""
 
-    transport: str
-    until: float  # the hub's clock
+    transport: str  # label of the metrics: "sse", "ndjson", …
+    rotate_at: float  # loop time, s, from which the hub breaks the connection off
 
 
 @dataclass(slots=True)
-class Counters:
-    """Since the node started."""
+class HubCounters:
+    """Totals since the node started."""
 
-    events_delivered: int = 0
-    bytes_delivered: int = 0
-    cuts: int = 0
-    rotations: int = 0
-    resets: int = 0
+    events_delivered: int = 0  # events, counted once for each reader
+    bytes_delivered: int = 0  # bytes, counted once for each reader
+    cuts: int = 0  # readers broken off because they were too slow
+    rotations: int = 0  # connections broken off at their age
+    resets: int = 0  # readers that were sent `reset` because their cursor was not in the log
 
 
 class Port(Protocol):
-    """What the hub does for sinks."""
+    """The part of a hub that sinks and readers use."""
 
-    counters: Counters
+    counters: HubCounters
 
-    def now(self) -> float: ...
+    def now(self) -> float:
+        """Return loop time, s."""
+        ...
 
-    def wake(self, sink: Sink) -> None: ...
+    def wake(self, sink: Sink) -> None:
+        """Give `sink` a turn soon."""
+        ...
 
-    def note_blocked(self, sink: Slowable) -> None: ...
+    def note_blocked(self, sink: BlockableSink) -> None:
+        """Ask `is_too_slow` at each tick, until `note_unblocked`."""
+        ...
 
-    def note_unblocked(self, sink: Slowable) -> None: ...
+    def note_unblocked(self, sink: BlockableSink) -> None: ...
 
     def await_place(self, reader: Reader) -> None:
-        """Wake this reader a little later again: its place may be decided by time alone."""
+        """Wake `reader` at the next tick: time alone may decide its place."""
         ...

@@ -1,10 +1,20 @@
-"""A generation's log in one dialect: the bytes, and where each entry's bytes end.
+"""One generation's log as bytes of one dialect, shared by all readers of that dialect.
 
-Invariant: the bytes are the fold of the feed's entries in order, each folded once however many
-readers there are. A resume or a late join is one slice of them. Encoding is lazy and bounded per
-call, so that a long log which nobody has read in this dialect does not hold the loop. Of a numbered
-dialect it also knows which entry each chunk is in.
-Knows no clock, no transport and no reader.
+The fold of the dialect (shared/log/fold.py) turns each entry into bytes, once. All bytes stand in
+one buffer, so what a reader gets after its place is one slice of the buffer:
+
+    entry   1 … base    base + 1     base + 2         count       feed.count
+             trimmed │            │            │        │             │
+    _bytes           │░░ bytes ░░░│░░ bytes ░░░│░░ … ░░░│ not folded  │
+    _ends            0            e1           e2       en        ends in _bytes, from `base` on
+
+In a numbered dialect clients count chunks. `_given[n]` is the number of chunks in the opening and
+the entries up to n; it is not trimmed.
+
+Invariant: the bytes are the fold of the feed's entries in order. Each entry is folded once for all
+readers, and again only after its bytes were trimmed or the log was rewritten. Folding is lazy and
+bounded per call, so that a long log that was never read in this dialect does not hold the event
+loop. Has no clock, knows no transport and no reader.
 """
 
 from __future__ import annotations
@@ -18,17 +28,23 @@ from shared.log.ids import EventId
 from shared.log.records import Meta
 from shared.text.large import FOLD_BYTES_MAX
 
-ENCODE_ENTRIES_MAX = 1_000  # per call: about a millisecond
-SLICE_BYTES_MAX = 65_536
+ENCODE_ENTRIES_MAX = 1_000  # entries folded in one call: about a millisecond
+SLICE_BYTES_MAX = 65_536  # of one slice, unless a single entry is longer
 
 
 class EncodedLog:
-    """What all readers of one generation in one dialect share.
+    """A feed in one dialect.
+
+    Args:
+        meta: passed to the fold; a fold may return the prompt to the client.
 
     Attributes:
-        count: the entries that have been folded.
-        opening: what a reader from the start is sent first, before the log's bytes.
-        over_at: the seq after which this dialect has nothing more to say; -1: not known of any.
+        fold: the fold, which has been given the entries up to `count`.
+        opening: bytes for a reader from the start, before the bytes of the first entry.
+        count: number of folded entries.
+        base: `seq` of the last entry whose bytes were trimmed; 0: none.
+        over_at: `seq` of the entry after which the dialect writes nothing more; -1: there is no
+            such entry so far.
     """
 
     __slots__ = (
@@ -38,9 +54,9 @@ class EncodedLog:
         "_feed",
         "_given",
         "_is_numbered",
-        "_last",
+        "_last_slice",
         "_meta",
-        "_shared",
+        "_newest",
         "base",
         "count",
         "dialect",
@@ -61,42 +77,51 @@ class EncodedLog:
         self.fold: Fold = self.dialect.new_fold(self._meta)
         self.opening = self.fold.opening()
         self.over_at = -1
-        self.base = 0  # the bytes up to this entry have been let go
+        self.base = 0
         self._bytes = bytearray()
-        self._ends = array("Q", [0])  # where the bytes of entry base + n end
-        self._given = array("Q", [self.fold.given])  # chunks up to entry n, of a numbered dialect
-        self._shared: tuple[tuple[int, int, int], bytes, int] = ((-1, -1, -1), b"", -1)
-        self.count = 0  # the entries that have been folded
-        self._last = b""  # the newest one's bytes, for the many who wait for just these
+        self._ends = array("Q", [0])  # of entry base + n, in `_bytes`
+        self._given = array("Q", [self.fold.given])  # chunks up to entry n, if numbered
+        # Arguments and result of the latest slice: readers at one place get the same object.
+        self._last_slice: tuple[tuple[int, int, int], bytes, int] = ((-1, -1, -1), b"", -1)
+        self.count = 0
+        self._newest = b""  # bytes of entry `count`; most readers need only these
 
     @property
     def bytes_kept(self) -> int:
+        """The memory of this log, bytes, approximately."""
         kept = len(self._ends) + len(self._given)
         return len(self._bytes) + self._ends.itemsize * kept
 
     def slice(self, seq: int, bytes_max: int = SLICE_BYTES_MAX) -> tuple[bytes, int]:
-        """Return the bytes after entry `seq`, and the seq of the last entry in them.
+        """Return the bytes after entry `seq`, and the `seq` of the last entry in them.
 
-        At most `bytes_max`, but one entry at least, and cut at entries only. Empty with the same
-        seq: nothing yet, or not encoded yet, or `lacks(seq)`. Readers at one place get the same
-        object.
+        Readers with the same `seq` get the same object.
+
+        Args:
+            bytes_max: limit of the bytes; the slice ends between entries and has one entry at
+                least.
+
+        Returns:
+            No bytes and `seq` itself, if there is no later entry, it is not encoded yet, or
+            `lacks(seq)`. No bytes and a higher `seq`, if the dialect writes nothing for these
+            entries.
         """
         feed = self._feed
         if self._epoch != feed.epoch or self.count != feed.ids.count:
             self.encode()
         if seq == self.count - 1:
-            return self._last, self.count
+            return self._newest, self.count
         if seq < self.base:
             if self._feed.base:
                 return b"", seq
-            self._start()  # deterministic, so these are the bytes that were let go
+            self._start()  # the fold is deterministic: it gives the trimmed bytes again
             self.encode()
         available = self.count
         if seq >= available:
             return b"", seq
         key = (seq, available, bytes_max)
-        if self._shared[0] == key:
-            return self._shared[1], self._shared[2]
+        if self._last_slice[0] == key:
+            return self._last_slice[1], self._last_slice[2]
         start, stop = seq - self.base, available - self.base
         begin = self._ends[start]
         if self._ends[stop] - begin > bytes_max:
@@ -104,18 +129,22 @@ class EncodedLog:
             stop = max(stop, start + 1)
         chunk = bytes(memoryview(self._bytes)[begin : self._ends[stop]])
         last = self.base + stop
-        self._shared = (key, chunk, last)
+        self._last_slice = (key, chunk, last)
         return chunk, last
 
     def lacks(self, seq: int) -> bool:
-        """Whether the bytes after `seq` are made of entries that the feed has let go."""
+        """Whether the bytes after entry `seq` need entries that the feed has trimmed."""
         if self._epoch != self._feed.epoch:
             return False
         needs = self.count if seq >= self.base else 0
         return needs < self._feed.base
 
     def trim(self, seq: int) -> None:
-        """Let go of the bytes up to entry `seq`, which has been folded."""
+        """Free the bytes of the entries up to `seq`.
+
+        Args:
+            seq: a folded entry, `base` at least.
+        """
         assert self.base <= seq <= self.count
         cut = self._ends[seq - self.base]
         del self._bytes[:cut]
@@ -123,7 +152,10 @@ class EncodedLog:
         self.base = seq
 
     def backlog_bytes(self, seq: int) -> int:
-        """Return about how many bytes follow entry `seq`; what is not encoded counts as it is."""
+        """Return about how many bytes follow entry `seq`.
+
+        Entries that are not encoded yet count with the size of their JSON.
+        """
         available, feed = self.count, self._feed
         encoded = 0
         if self.base <= seq < available:
@@ -134,14 +166,14 @@ class EncodedLog:
         return encoded + sum(map(len, feed.raws[max(0, seq - feed.base) :]))
 
     def encode(self) -> None:
-        """Fold what is new, up to the bound of one call."""
+        """Fold new entries, at most `ENCODE_ENTRIES_MAX` or about `FOLD_BYTES_MAX` bytes."""
         feed = self._feed
         if self._epoch != feed.epoch:
             self._start()
         done = self.count
         if done == feed.ids.count or done < feed.base or self.over_at >= 0:
             return
-        if done == feed.ids.count - 1:  # as nearly always
+        if done == feed.ids.count - 1:  # nearly always: one new entry
             self._add(feed.ids.top, feed.raws[-1])
             return
         folded = 0
@@ -154,8 +186,8 @@ class EncodedLog:
 
     def _add(self, event_id: EventId, raw: bytes) -> None:
         fold = self.fold
-        self._last = fold.add(event_id, raw)
-        self._bytes += self._last
+        self._newest = fold.add(event_id, raw)
+        self._bytes += self._newest
         self._ends.append(len(self._bytes))
         self.count += 1
         self.over_at = fold.over_at
@@ -164,32 +196,38 @@ class EncodedLog:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all that the feed has, or that the dialect has to say, is encoded."""
+        """Whether all present entries are encoded, as far as the dialect writes them."""
         if self._epoch != self._feed.epoch:
             return False
         return self.count == self._feed.count or self.over_at >= 0
 
     @property
     def is_finished(self) -> bool:
-        """Whether all is encoded that this dialect will ever say of this log."""
+        """Whether all bytes that this dialect will ever write for this log are encoded."""
         return self.over_at >= 0 or (self._feed.is_ended and self.is_complete)
 
     # Numbered chunks
 
     @property
     def chunks(self) -> int:
-        """The chunks in what has been folded, those of the opening included."""
+        """The number of chunks in the folded entries and the opening."""
         return self._given[-1]
 
     def chunks_up_to(self, seq: int) -> int:
-        """The chunks up to entry `seq`, which has been folded, or beyond which nothing is said."""
+        """Return the number of chunks in the opening and the entries up to `seq`.
+
+        Args:
+            seq: a folded entry, or any later one if the dialect is over.
+        """
         return self._given[min(seq, self.count)]
 
     def find(self, number: int) -> tuple[int, bytes] | None:
-        """Return the seq of the entry that chunk `number` is in, and its bytes from there on.
+        """Find chunk `number` of a numbered dialect; chunks count from 0.
 
-        Seq 0 is the opening; with `number == chunks` the last entry and no bytes. None: the bytes
-        have been let go, or are not encoded again yet.
+        Returns:
+            The `seq` of the entry that contains the chunk (0: the opening), and the entry's bytes
+            from the chunk on. For `number == chunks`: the last folded entry and no bytes.
+            None: the bytes are trimmed, or are not encoded again yet.
         """
         assert self.dialect.is_numbered and 0 <= number <= self.chunks
         seq = bisect.bisect_right(self._given, number)

@@ -1,37 +1,54 @@
-"""One generation's copy on this node: what of its log is known here, and what must be read again.
+"""One generation's copy on this node, and the rule for what may be appended to the copy.
 
-Frames arrive live and may be lost, doubled or late; pages are read from the log itself. This module
-decides what may be appended to the copy, so that every reader of it gets exactly the log.
+Two sources fill a copy: frames of the live channel (api/hub/frame.py), which may be lost, repeated
+or late, and pages read from the log. This module decides what to append, so that every reader of
+the copy gets exactly the log.
 
-    JOINING ──last page──▶ LIVE ──gap, notice, mark_stale()──▶ REPAIRING ──last page──▶ LIVE
-        └──────────────────── the entry `end`, from a frame or a page ───────────────────▶ ENDED
+States:
 
-Invariants: seqs are contiguous from 1 and ids rise strictly within one `epoch`; nothing is appended
-unless the entry before it, by its whole id, is the own top. A page starts at the own top, which is
-included: where it is not the first entry returned, the log has changed under us, the copy is
-dropped, `epoch` rises and everything is read anew. Nothing is ever compared by seq alone: after a
-rollback the same seqs carry other texts.
+    JOINING ──last page──▶ LIVE ──gap, top notice, mark_stale()──▶ REPAIRING ──last page──▶ LIVE
+       │ └──a frame that begins the log──▶ LIVE
+       └───────────────── the entry `end`, from a frame or a page ────────────────────────▶ ENDED
 
-Reading is split into request and reply; anything may happen in between. Knows no clock, does no
-I/O and knows nothing of readers. Source: docs/architecture.md, "Nodes and readers".
+    any state but ENDED ──a page of a rewritten log──▶ REPAIRING, with an empty copy, epoch + 1
+
+Memory, with 4 of 7 entries trimmed:
+
+    seq     1 ─ 2 ─ 3 ─ 4 ─ 5 ─ 6 ─ 7 = count
+    ids     all of them: runs of (first seq, attempt)
+    raws    ─ trimmed ─ │ JSON of 5, 6, 7
+                        base = 4
+
+Invariants:
+- Within one `epoch`, `seq` is contiguous from 1 and ids rise strictly.
+- An entry is appended only after the entry whose whole id is the copy's top. Comparing `seq` alone
+  is not enough: after a rollback of Redis the same `seq` may have another text.
+- A page starts at the copy's top, that entry included. If the first entry of the page is not the
+  top, Redis has rewritten the log: the copy is dropped, `epoch` rises, and the whole log is read.
+
+A read is split into a request and its reply (`request_page`, `offer_page`); frames may arrive in
+between. Has no clock, does no I/O and knows no readers.
+Source: docs/architecture.md, "Nodes and readers".
 """
 
 from __future__ import annotations
 
-import bisect
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.hub.frame import Entry, Frame
+from api.hub.frame import Frame
+from api.hub.id_index import IdIndex
 from shared.log.ids import START, EventId
+from shared.log.records import Entry
 
-_new_id = tuple.__new__  # a NamedTuple's own constructor is one of Python's: twice the price
 END_PREFIX = b'{"type":"end"'
-ENTRY_OVERHEAD_BYTES = 48  # what Python adds to each entry kept
+ENTRY_OVERHEAD_BYTES = 48  # Python's overhead for each entry in memory
 
 
 class FeedState(enum.Enum):
+    """How the copy stands to the log; see the module docstring."""
+
     JOINING = "joining"
     LIVE = "live"
     REPAIRING = "repairing"
@@ -40,78 +57,45 @@ class FeedState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """One read of the log: up to `count` entries from `start` on, which is included."""
+    """One read of the log.
 
-    number: int  # rises with every request
+    Attributes:
+        number: rises by one with each request of the feed.
+        epoch: the feed's epoch at the time of the request.
+        start: id of the first entry to read, included; START: the log's first entry.
+        count: how many entries to read at most.
+    """
+
+    number: int
     epoch: int
     start: EventId
     count: int
-
-
-class IdIndex:
-    """The ids of a copy: one attempt per run of seqs, because seqs have no holes."""
-
-    __slots__ = ("_attempts", "_firsts", "attempt", "count")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.attempt = 0  # of the last entry; 0 without one
-        self._firsts: list[int] = []
-        self._attempts: list[int] = []
-
-    def begin(self, event_id: EventId) -> None:
-        """The next entry, not counted yet, is this one."""
-        assert event_id.seq == self.count + 1
-        if self.attempt != event_id.attempt:
-            self.attempt = event_id.attempt
-            self._firsts.append(event_id.seq)
-            self._attempts.append(event_id.attempt)
-
-    @property
-    def top(self) -> EventId:
-        """The id of the last entry; START without one."""
-        return _new_id(EventId, (self.attempt, self.count))
-
-    def at(self, seq: int) -> EventId:
-        """Return the id of an entry; seq 0 is the place before the first."""
-        if seq == 0:
-            return START
-        assert 1 <= seq <= self.count
-        if seq >= self._firsts[-1]:
-            return EventId(self.attempt, seq)
-        return EventId(self._attempts[bisect.bisect_right(self._firsts, seq) - 1], seq)
-
-    def has(self, event_id: EventId) -> bool:
-        return event_id.seq <= self.count and self.at(event_id.seq) == event_id
-
-    @property
-    def unbroken(self) -> int:
-        """The seq up to which attempts follow one another by one: after a loss the next one jumps.
-
-        What comes after it may have stood there before with other texts.
-        """
-        before = 0
-        for first, attempt in zip(self._firsts, self._attempts, strict=True):
-            if attempt > before + 1:
-                return first - 1
-            before = attempt
-        return self.count
 
 
 class Feed:
     """The copy of one log, and the rule for what may be added to it.
 
     Args:
-        buffer_bytes_max: frames that cannot be appended yet are kept up to this; above it they are
-            forgotten and read from the log instead.
+        buffer_bytes_max: limit for frames that cannot be appended yet, bytes. Above the limit the
+            feed drops all of them, and their entries are read from the log instead.
+
+    Attributes:
+        state: see the module docstring.
+        epoch: rises by one each time the copy is dropped; a `seq` is valid in one epoch only.
+        ids: ids of all entries, also of trimmed ones.
+        base: `seq` of the last trimmed entry: the copy has only the ids up to this one; 0: none.
+        raws: JSON of the entries after `base`, in order.
+        bytes_kept: memory of `raws`, bytes, approximately.
+        former: ids of the epoch before this one.
+        repairs: how often a LIVE copy became stale.
     """
 
     __slots__ = (
         "_buffer",
         "_buffer_bytes",
         "_buffer_bytes_max",
-        "_head",
         "_in_flight",
+        "_plain_prefix",
         "_requests",
         "_stale_at",
         "base",
@@ -129,58 +113,69 @@ class Feed:
         self.state = FeedState.JOINING
         self.epoch = 0
         self.ids = IdIndex()
-        self.base = 0  # entries up to this one are known by id only
-        self.raws: list[bytes] = []  # of the entries after `base`
+        self.base = 0
+        self.raws: list[bytes] = []
         self.bytes_kept = 0
-        self.former = IdIndex()  # the ids of the epoch before this one
+        self.former = IdIndex()
         self.repairs = 0
-        self._head = b""  # see `_next_head`; empty: to be made anew
+        self._plain_prefix = b""  # see `_make_plain_prefix`; empty: outdated
         self._buffer_bytes_max = buffer_bytes_max
         self._buffer: list[Frame] = []
         self._buffer_bytes = 0
-        self._requests = 0
+        self._requests = 0  # number of the latest request
         self._in_flight: PageRequest | None = None
-        # A last page that was asked for after this many requests says how the log stands.
+        # A last page makes the copy LIVE only if the number of its request is above this one:
+        # a page of an earlier request may lack what was missed.
         self._stale_at = 0
 
     @property
     def top(self) -> EventId:
+        """The id of the last entry; START: there is no entry."""
         return self.ids.top
 
     @property
     def count(self) -> int:
+        """The number of entries, also of trimmed ones; the `seq` of the last entry."""
         return self.ids.count
 
     @property
     def is_ended(self) -> bool:
+        """Whether the copy has the entry `end`."""
         return self.state is FeedState.ENDED
 
     @property
     def is_whole(self) -> bool:
-        """Whether the copy was equal to the log when that was last read to its end."""
+        """Whether the log was read to its end, and nothing is known to be missing since."""
         return self.state in (FeedState.LIVE, FeedState.ENDED)
 
     @property
     def wants_page(self) -> bool:
+        """Whether the caller has to read the next page."""
         return not self.is_whole and self._in_flight is None
 
     # Reading the log
 
     def request_page(self, count: int) -> PageRequest:
-        """Start one read; its reply goes to `offer_page`, or `page_failed` is called."""
-        assert self.wants_page and count >= 2  # the own top comes back and brings nothing new
+        """Start one read. The caller passes the reply to `offer_page`, or calls `page_failed`.
+
+        Args:
+            count: entries to read at most; 2 at least, because the first one is the copy's top.
+        """
+        assert self.wants_page and count >= 2
         self._requests += 1
         self._in_flight = PageRequest(self._requests, self.epoch, self.top, count)
         return self._in_flight
 
     def page_failed(self, request: PageRequest) -> None:
+        """Give up `request`, which has no usable reply."""
         assert request is self._in_flight
         self._in_flight = None
 
     def offer_page(self, request: PageRequest, entries: Sequence[Entry]) -> bool:
-        """Take the reply to `request`; True when the log had changed and the copy was dropped.
+        """Append the reply to `request`. Fewer entries than requested: the log's end is reached.
 
-        Fewer entries than asked for means that the log's end was reached.
+        Returns:
+            True: Redis has rewritten the log, and the copy was dropped.
         """
         assert request is self._in_flight
         self._in_flight = None
@@ -197,35 +192,35 @@ class Feed:
         return False
 
     def _contradicts(self, request: PageRequest, entries: Sequence[Entry]) -> bool:
-        """Whether the page shows another log than the one that this copy was made from."""
+        """Whether the page cannot be from the log that this copy was made from."""
         if request.start != START and (not entries or entries[0][0] != request.start):
             return True
-        before = entries[0][0].seq - 1 if entries else 0
+        previous = entries[0][0].seq - 1 if entries else 0
         for event_id, _ in entries:
-            if event_id.seq != before + 1:
-                return True  # a hole cannot be in a log: what we compare with is not it
+            if event_id.seq != previous + 1:
+                return True  # a log has no gaps: the page is from a log that was rewritten
             if event_id.seq <= self.count and not self.ids.has(event_id):
                 return True
-            before = event_id.seq
+            previous = event_id.seq
         return bool(entries) and entries[0][0].seq > self.count + 1
 
     def _finish_reading(self, number: int) -> None:
-        """The log's end was reached: join what came live meanwhile, by id."""
+        """The last page was appended: append the frames that arrived during the reads."""
         if self.is_ended:
             return
-        waiting, self._buffer, self._buffer_bytes = self._buffer, [], 0
+        frames, self._buffer, self._buffer_bytes = self._buffer, [], 0
         is_current = number > self._stale_at
-        for frame in waiting:
+        for frame in frames:
             if not self._connect(frame) and not is_current and not self.is_ended:
                 self._keep(frame)
-        # What does not fit although the log was read after it came is of a log that is gone.
+        # Frames that still do not match after a newer read belong to a replaced log: drop them.
         if is_current and not self.is_ended:
             self.state = FeedState.LIVE
 
     def _drop(self) -> None:
         self.former = self.ids
         self.ids = IdIndex()
-        self._head = b""
+        self._plain_prefix = b""
         self.base = 0
         self.raws = []
         self.bytes_kept = 0
@@ -236,7 +231,7 @@ class Feed:
     # Memory
 
     def trim(self, seq: int) -> None:
-        """Forget what the entries up to `seq` say; their ids stay, and so does the last entry."""
+        """Free the JSON of the entries up to `seq`, except the last entry. All ids stay."""
         dropped = min(seq, self.count - 1) - self.base
         if dropped > 0:
             self.bytes_kept -= sum(map(len, self.raws[:dropped])) + dropped * ENTRY_OVERHEAD_BYTES
@@ -244,11 +239,14 @@ class Feed:
             self.base += dropped
 
     def refill(self, epoch: int, entries: Sequence[Entry]) -> bool:
-        """Take back all that was trimmed; False: this is not what the copy was made of.
+        """Put all trimmed entries back into memory.
 
         Args:
-            epoch: the feed's, when reading of `entries` began.
+            epoch: the feed's epoch when the read of `entries` began.
             entries: the log from its first entry to `base` at least.
+
+        Returns:
+            False: the entries are not those that were trimmed; nothing was changed.
         """
         if epoch != self.epoch or len(entries) < self.base:
             return False
@@ -260,43 +258,49 @@ class Feed:
         self.base = 0
         return True
 
-    # What comes live
+    # Frames and top notices
 
     def follow(self, payload: bytes) -> bool:
-        """Append what a frame brings if it continues this copy in the plainest way.
+        """Append a plain frame without parsing it.
 
-        That is nearly every frame there is: the own top first, then the next seqs of the same
-        attempt. It is compared as bytes, nothing is parsed. False: `parse_frame` and `offer_live`
-        decide; a beginning of it may have been appended.
+        A frame is plain if its `prev` is the copy's top and its entries continue the same attempt.
+        Nearly all frames are plain, so they are compared as bytes:
+
+            <top> LF <attempt>-<count + 1> SP <json> [LF <attempt>-<count + 2> SP <json> …]
+            ╰─────────── _plain_prefix ────╯
+
+        Returns:
+            False: the frame is not plain; call `parse_frame` and `offer_live`. The first entries of
+            the frame may have been appended already; `offer_live` skips them.
         """
         if self.state is not FeedState.LIVE or not payload.startswith(
-            self._head or self._next_head()
+            self._plain_prefix or self._make_plain_prefix()
         ):
             return False
-        raw = payload[len(self._head) :]
+        raw = payload[len(self._plain_prefix) :]
         if raw.find(b"\n") >= 0:
-            return self._follow_many(payload)
+            return self._append_plain_entries(payload)
         if raw:
             self._append_next(raw)
-            self._next_head()
+            self._make_plain_prefix()
         return bool(raw)
 
-    def _follow_many(self, payload: bytes) -> bool:
+    def _append_plain_entries(self, payload: bytes) -> bool:
         attempt = self.ids.attempt
         for line in payload.split(b"\n")[1:]:
-            name = b"%d-%d " % (attempt, self.ids.count + 1)
-            raw = line[len(name) :]
-            if self.is_ended or not raw or not line.startswith(name):
+            next_id = b"%d-%d " % (attempt, self.ids.count + 1)
+            raw = line[len(next_id) :]
+            if self.is_ended or not raw or not line.startswith(next_id):
                 return False
             self._append_next(raw)
-            self._next_head()
+            self._make_plain_prefix()
         return True
 
-    def _next_head(self) -> bytes:
-        """How the next plain frame begins: the own top, and the id of the entry after it."""
+    def _make_plain_prefix(self) -> bytes:
+        """Return how the next plain frame begins: the copy's top, and the id of the next entry."""
         attempt, seq = self.ids.attempt, self.ids.count
-        self._head = b"%d-%d\n%d-%d " % (attempt, seq, attempt, seq + 1)
-        return self._head
+        self._plain_prefix = b"%d-%d\n%d-%d " % (attempt, seq, attempt, seq + 1)
+        return self._plain_prefix
 
     def _append_next(self, raw: bytes) -> None:
         self.ids.count += 1
@@ -307,11 +311,11 @@ class Feed:
             self._buffer, self._buffer_bytes = [], 0
 
     def offer_live(self, frame: Frame) -> None:
-        """Take a frame. It never blocks and never fails: what does not fit is read from the log."""
+        """Append a frame; if it does not continue the copy, buffer it and mark the copy stale."""
         is_empty = self.count == 0
         if self.is_ended or self._connect(frame):
             if is_empty and frame.prev == START and self.state is FeedState.JOINING:
-                # Nothing stood before it: this is the whole log.
+                # The frame begins the log and nothing came before it: no page is needed.
                 self._buffer, self._buffer_bytes = [], 0
                 self.state = FeedState.LIVE
             return
@@ -319,12 +323,15 @@ class Feed:
         self.mark_stale()
 
     def offer_top(self, top: EventId) -> None:
-        """Take a notice or an answer of the log about its top."""
+        """Compare the log's top with the copy's, and mark the copy stale if they differ."""
         if top != self.top:
             self.mark_stale()
 
     def mark_stale(self) -> None:
-        """Something may have been missed: read the log from the own top again."""
+        """Note that something may be missing, so that the log is read from the copy's top again.
+
+        An ended copy stays as it is.
+        """
         if self.is_ended:
             return
         self._stale_at = self._requests
@@ -333,7 +340,7 @@ class Feed:
             self.repairs += 1
 
     def _connect(self, frame: Frame) -> bool:
-        """Append what is new in `frame` if it continues this copy, by whole ids."""
+        """Append the new entries of `frame` if all its ids match the copy; False: they do not."""
         if not self.ids.has(frame.prev):
             return False
         for event_id, _ in frame.entries:
@@ -345,6 +352,7 @@ class Feed:
         return True
 
     def _keep(self, frame: Frame) -> None:
+        """Buffer `frame` until the log is read; above the limit drop the whole buffer."""
         self._buffer.append(frame)
         self._buffer_bytes += frame.size
         if self._buffer_bytes > self._buffer_bytes_max:
@@ -353,7 +361,7 @@ class Feed:
 
     def _append(self, event_id: EventId, raw: bytes) -> None:
         if self.is_ended:
-            return  # nothing is read after an end
-        self.ids.begin(event_id)
+            return  # `end` is the last entry: ignore everything after it
+        self.ids.note_attempt(event_id)
         self._append_next(raw)
-        self._head = b""
+        self._plain_prefix = b""

@@ -1,10 +1,16 @@
-r"""Live frames: what the append script publishes, read back.
+r"""Parse the messages of a live channel: what the append script publishes.
 
-    <id of the entry before the first one> LF <id> SP <json> LF <id> SP <json> …
-    top SP <id>                         a heal or a close from elsewhere: "the top is now this"
+A message is a frame or a top notice:
 
-Invariant: a `Frame` is a chain. Its entries follow one another without a hole, so whoever has the
-entry that `prev` names may append all of them. Does no I/O.
+    1-41 LF 1-42 SP {"type":"token",…} LF 1-43 SP {"type":"end",…}
+    ╰─┬─╯   ╰──────────┬─────────────╯    ╰──────────┬───────────╯
+    prev: the id    first entry: id, JSON       further entries
+    of the entry before the first one
+
+    top SP 1-43         after a restore, or a close from outside: 1-43 is now the top of the log
+
+Invariant: a `Frame` is a chain: its `seq` numbers rise by one and its ids rise. So a copy whose top
+is `prev` may append all entries of the frame. Does no I/O.
 """
 
 from __future__ import annotations
@@ -12,39 +18,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared.log.ids import EventId, parse_event_id
-
-Entry = tuple[EventId, bytes]
+from shared.log.records import Entry as Entry
 
 
 class FrameInvalid(ValueError):
-    """Not a frame that this version can read; treat it as a frame that was lost."""
+    """This version cannot read the message. The caller treats it like a lost frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Entries in order, and the id of the entry before the first one."""
+    """Consecutive entries of a log.
+
+    Attributes:
+        prev: id of the entry before the first one; START if the frame begins the log.
+        entries: in log order, without a gap.
+        size: bytes of the message.
+    """
 
     prev: EventId
     entries: tuple[Entry, ...]
-    size: int  # bytes, as it came
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """The top of the log is now `top`; its entries have to be read."""
+class TopNotice:
+    """The top of the log is now `top`. The message does not contain the entries."""
 
     top: EventId
 
 
-def parse_frame(payload: bytes) -> Frame | Notice:
-    """Read one message of a live channel.
+def parse_frame(payload: bytes) -> Frame | TopNotice:
+    """Parse one message of a live channel.
 
     Raises:
-        FrameInvalid: a layout that is not one of the two above, or a chain with a hole.
+        FrameInvalid: the message has neither of the two layouts, or its entries are not a chain.
     """
     try:
         if payload.startswith(b"top "):
-            return Notice(parse_event_id(payload[4:].strip()))
+            return TopNotice(parse_event_id(payload[4:].strip()))
         head, _, rest = payload.partition(b"\n")
         prev = parse_event_id(head)
         entries = tuple(_parse_entry(line) for line in rest.split(b"\n") if line)

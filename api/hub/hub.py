@@ -1,8 +1,14 @@
-"""The hub: every log that this node serves, read once, handed to any number of readers.
+"""The hub of one node: one copy of each log that the node serves, for any number of readers.
 
-Owns the relays, the live connection and the tasks; api/hub/upkeep.py does what time asks for.
-Invariant: whoever holds a relay (`reading`) keeps it; a relay that nobody holds may go at any time,
-because everything in it can be read again. Knows no HTTP and no WebSocket.
+Wires the parts together: owns the relays (api/hub/relay.py), the live connection, the pump and the
+tasks. api/hub/upkeep.py does what is due because time has passed.
+
+    request ──hold(meta)──▶ relay in `relays`, opened if there is none ──release()──▶ idle
+    Redis ──message(channel, payload)──▶ relay of the channel ──▶ readers ──wake──▶ pump
+
+Invariant: a relay with holds stays open, unless its log was replaced or is gone. A relay without
+holds may be closed at any time, because everything in it can be read again.
+Knows no HTTP and no WebSocket.
 """
 
 from __future__ import annotations
@@ -16,15 +22,25 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from api.hub.contracts import Beating, Connection, Counters, Outcome, Reader, Slowable, Stay
+from api.hub.contracts import (
+    BlockableSink,
+    Connection,
+    ConnectionRecord,
+    HeartbeatConnection,
+    HubCounters,
+    Outcome,
+    Reader,
+)
+from api.hub.drain import break_off_all
 from api.hub.feed import FeedState
-from api.hub.live_connection import Listener, Live, LiveConnection, OpenConnection
+from api.hub.grace import GraceReporter
+from api.hub.live_connection import Listener, LiveConnection, LiveSource, OpenConnection
 from api.hub.meta_lookup import MetaLookup
 from api.hub.probe import Probe
 from api.hub.pump import Pump, Sink
 from api.hub.relay import Relay
 from api.hub.statistics import HubStatistics
-from api.hub.timer_wheel import Wheel
+from api.hub.timer_wheel import TimerWheel
 from api.hub.upkeep import TICK_S, Upkeep
 from shared.config.settings import Settings
 from shared.errors import Draining, Expired, NotFound, Unavailable
@@ -34,20 +50,19 @@ from shared.redis import keys
 
 logger = logging.getLogger(__name__)
 
-META_S = 2.0  # within which a meta may be older than the end that came live
-OPEN_S = 4.0  # for an ended log to be read before the answer is 503
-DRAIN_STEP_S = 0.02
-AGE_SHARE = (0.8, 1.0)  # of the longest stay, drawn for each connection
-EXIT_S = 3.0  # for what is under way at the end: detaching readers, mostly
+META_LAG_S = 2.0  # a meta without an end may be this much older than the end received live
+OPEN_S = 4.0  # for reading an ended log; then the answer is 503
+AGE_SHARE = (0.8, 1.0)  # of `connection_age_s`, drawn for each connection
+EXIT_S = 3.0  # for the errands that run at exit: mostly detaching readers
 
 
 class Hub:
-    """The fan-out of one node.
+    """The fan-out of one node. `UpkeepHub` in api/hub/upkeep.py describes the attributes.
 
     Args:
-        node: this node's name in Redis; unique among those that run.
-        open_connection: makes the live connection, not yet running.
-        clock: loop time, s; by default the running loop's.
+        node: this node's name in Redis; unique among the running nodes.
+        open_connection: makes the live connection; `run` is called later.
+        clock: loop time, s; None: the time of the running loop.
         wall_ms: time since 1970, ms.
     """
 
@@ -65,23 +80,24 @@ class Hub:
         self.settings = settings
         self.node = node
         self.relays: dict[str, Relay] = {}
-        self.connections: dict[Connection, Stay] = {}
-        self.counters = Counters()
+        self.connections: dict[Connection, ConnectionRecord] = {}
+        self.counters = HubCounters()
         self.probe = Probe()
-        self.blocked: set[Slowable] = set()
-        self.places: list[Reader] = []  # wait for their place to be decided
-        self.heartbeats: Wheel[Beating] = Wheel(TICK_S)
-        self.is_draining = False
+        self.blocked: set[BlockableSink] = set()
+        self.places: list[Reader] = []
+        self.heartbeats: TimerWheel[HeartbeatConnection] = TimerWheel(TICK_S)
+        self.is_draining = False  # True: no further readers are taken
         self.now: Callable[[], float] = clock or time.monotonic
         self.wall_ms = wall_ms
         self._clock = clock
-        self.repairs_before = 0  # of relays that are gone
+        self.repairs_closed = 0  # repairs of relays that are closed
         self._channels: dict[bytes, Relay] = {}
         self._probe_channel = keys.probe(node).encode()
         listener: Listener = self
-        self.live: Live = open_connection(settings.redis_url, listener)
+        self.live: LiveSource = open_connection(settings.redis_url, listener)
+        self.grace = GraceReporter(store, node, lambda: self.now())
         self._upkeep = Upkeep(self)
-        self._looks = MetaLookup(lambda generation_id: self.store.meta(generation_id))
+        self._meta_lookup = MetaLookup(lambda generation_id: self.store.meta(generation_id))
         self._group = asyncio.TaskGroup()
         self._loops: list[asyncio.Task[None]] = []
         self._errands: set[asyncio.Task[None]] = set()
@@ -114,7 +130,11 @@ class Hub:
         await self._group.__aexit__(None, None, None)
 
     def spawn(self, errand: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        """Run a short piece of work in a task of ours; errors are logged. None: it is too late."""
+        """Run an errand: a short piece of work in a task of the hub, which logs its exceptions.
+
+        Returns:
+            The task; None: the hub is not open, and the errand was closed.
+        """
         if not self._is_open:
             errand.close()
             return None
@@ -128,14 +148,14 @@ class Hub:
             await errand
         except Unavailable as exc:
             logger.warning("hub errand unavailable", extra={"reason": str(exc)})
-        except Exception:  # the hub's loop: one generation's trouble must not end the node
+        except Exception:  # boundary: a failure of one generation must not end the node
             logger.exception("hub errand failed")
 
     # Relays
 
     @asynccontextmanager
     async def reading(self, meta: Meta) -> AsyncIterator[Relay]:
-        """Hold the relay of a generation; raises as `hold` does."""
+        """Hold the relay of a generation within `async with`. Raises the errors of `hold`."""
         relay = await self.hold(meta)
         try:
             yield relay
@@ -143,14 +163,18 @@ class Hub:
             self.release(relay)
 
     async def hold(self, meta: Meta) -> Relay:
-        """Return the relay of a generation, to be released; an ended one has been read.
+        """Return the relay of a generation. The caller has to `release` it.
+
+        If the generation has ended, its log has been read to the end.
 
         Args:
-            meta: as the store has it just now, or, with Redis away, as `known` has it.
+            meta: as Redis has it now; with Redis away, as `known` returns it.
 
         Raises:
-            RequestError: `draining`; NotFound: sealed; Expired: ended, and its log is gone.
-            Unavailable: its log cannot be read now.
+            RequestError: `draining`: this node stops.
+            NotFound: the generation is sealed.
+            Expired: the generation has ended, and its log has expired.
+            Unavailable: Redis did not answer, or an ended log was not read within `OPEN_S`.
         """
         if self.is_draining:
             raise Draining()
@@ -166,49 +190,50 @@ class Hub:
         return relay
 
     def expect(self, meta: Meta) -> None:
-        """Listen to a generation that is about to be created here: its log is empty so far."""
+        """Subscribe to a generation that this node is about to create: its log is empty."""
         if self._is_open and not self.is_draining:
             self._open(meta).is_expected = True
 
     def expect_no_more(self, generation_id: str) -> None:
-        """It was not created, as far as we know."""
+        """Close the relay of an expected generation, because it was not created."""
         if (relay := self.relays.get(generation_id)) is not None:
             self.close(relay)
 
     def release(self, relay: Relay) -> None:
-        """Let go of a relay. When the last does, it lingers, and the grace begins."""
+        """Give back a held relay. Without holds the relay is idle, and the grace begins."""
         relay.holds -= 1
         if not relay.holds:
             relay.idle_since = self.now()
             if relay.is_attached:
-                self.spawn(self._detach(relay))
+                self.spawn(self.grace.detach(relay))
 
     async def look(self, generation_id: str) -> Meta | None:
-        """Return meta for a reader: as it is, or was a moment ago, where many come at once.
+        """Return meta for a reader; None: there is no such generation.
 
-        Never from before an end that this node has seen.
+        Readers that ask at the same moment share one read (api/hub/meta_lookup.py). The result is
+        never older than an end that this node has received.
 
         Raises:
-            Unavailable.
+            Unavailable: Redis did not answer in time.
         """
-        meta = await self._looks.meta(generation_id)
+        meta = await self._meta_lookup.meta(generation_id)
         relay = self.relays.get(generation_id)
-        is_over = relay is not None and (relay.is_over or relay.feed.is_ended)
+        is_over = relay is not None and relay.is_over
         if is_over and meta is not None and not meta.is_ended:
-            self._looks.forget(generation_id)
+            self._meta_lookup.forget(generation_id)
             meta = await self.store.meta(generation_id)
         return meta
 
     def known(self, generation_id: str) -> Meta | None:
-        """Return what this node knows of a generation that it holds, for when Redis is away."""
+        """Return meta from this node's relay, for use while Redis is away; None: there is none."""
         relay = self.relays.get(generation_id)
-        usable = relay is not None and not relay.is_gone and relay.last_words is None
-        return relay.meta if relay is not None and usable else None
+        is_usable = relay is not None and not relay.is_expired and relay.last_words is None
+        return relay.meta if relay is not None and is_usable else None
 
     def unfinished(self, generation_id: str) -> Meta | None:
-        """Return a generation that this node serves without an end yet.
+        """Return meta from this node's relay, if the relay has no end yet; else None.
 
-        When Redis has lost it, its worker is about to write it again, or the recheck will seal it.
+        For a generation that Redis has lost: its worker will restore it, or the recheck seals it.
         """
         relay = self.relays.get(generation_id)
         return None if relay is None or relay.feed.is_ended else self.known(generation_id)
@@ -221,22 +246,22 @@ class Hub:
         if relay is None:
             return self._open(meta)
         if meta.is_ended and not relay.feed.is_ended:
-            relay.is_confirmed = True  # nothing will be published any more
-            relay.repair()  # the frame with the end is on its way, or was lost
-        relay.take_meta(meta)
-        relay.take_up()
+            relay.is_confirmed = True  # nothing more will be published: no subscription is needed
+            relay.repair()  # the frame with the end was lost, or has not arrived yet
+        relay.update_meta(meta)
+        relay.prepare_read()
         return relay
 
     def _is_outdated(self, relay: Relay, meta: Meta) -> bool:
-        """Whether the copy is of a log that is gone: expired, lost, or ended otherwise."""
-        if relay.is_gone or relay.last_words is not None:
+        """Whether the copy is of a log that is expired, lost, or replaced by another one."""
+        if relay.is_expired or relay.last_words is not None:
             return True
         if not relay.feed.is_ended:
             return False
         retention_ms = round(self.settings.retention_s * 1000)
         if not meta.is_ended:
-            # Either the end has come since meta was read, or Redis has lost it.
-            return self.now() - relay.heard_at > META_S
+            # Either the end was written after the read of meta, or Redis has lost the end.
+            return self.now() - relay.heard_at > META_LAG_S
         has_expired = self.wall_ms() > meta.ended_at_ms + retention_ms
         return has_expired or relay.feed.raws[-1] != meta.end
 
@@ -251,14 +276,15 @@ class Hub:
         return relay
 
     def close(self, relay: Relay) -> None:
-        """Let go of a copy. Who still reads it reads on to the end of what it has."""
+        """Forget a relay. Its present readers read on to the end of the copy."""
         relay.is_closed = True
-        self.repairs_before += relay.feed.repairs
+        self.repairs_closed += relay.feed.repairs
         if self.relays.get(relay.generation_id) is relay:
             del self.relays[relay.generation_id]
         self.stop_listening(relay)
 
     def stop_listening(self, relay: Relay) -> None:
+        """Unsubscribe from the live channel of a generation that publishes nothing more."""
         channel = keys.live(relay.generation_id).encode()
         if self._channels.get(channel) is relay:
             del self._channels[channel]
@@ -270,36 +296,22 @@ class Hub:
         if relay.meta.is_ended:
             try:
                 async with asyncio.timeout(OPEN_S):
-                    await relay.settled()
+                    await relay.wait_settled()
             except TimeoutError:
                 raise Unavailable("the log could not be read in time") from None
-            if relay.is_gone:
+            if relay.is_expired:
                 raise Expired()
 
-    # Grace
-
     async def _attach(self, relay: Relay) -> None:
-        """Say that this node has readers, before the first byte of the first of them."""
-        async with relay.grace_lock:
-            if relay.is_attached:
-                return
-            if await self.store.attach_readers(relay.generation_id, self.node):
-                relay.is_attached, relay.attached_at = True, self.now()
-                return
-        meta = await self.store.meta(relay.generation_id)  # too late: it has ended meanwhile
+        if await self.grace.attach(relay):
+            return
+        meta = await self.store.meta(relay.generation_id)  # the generation has ended
         if meta is None or meta.status == "sealed":
             raise NotFound()
-        relay.take_meta(meta)
+        relay.update_meta(meta)
         relay.repair()
 
-    async def _detach(self, relay: Relay) -> None:
-        async with relay.grace_lock:
-            if relay.is_attached and not relay.holds:
-                relay.is_attached = False
-                if not relay.is_over:
-                    await self.store.detach_readers(relay.generation_id, self.node)
-
-    # The live connection
+    # The live connection: the methods of `Listener`
 
     def subscribed(self, channel: bytes) -> None:
         if channel == self._probe_channel:
@@ -314,77 +326,65 @@ class Hub:
             if relay.feed.state is FeedState.ENDED:
                 self.stop_listening(relay)
         elif channel == self._probe_channel:
-            self.probe.heard(payload, self.now())
+            self.probe.receive(payload, self.now())
 
     def disconnected(self) -> None:
         self.probe.restart(self.now())
 
     @property
     def is_live(self) -> bool:
-        """Whether the live connection is up and has lately heard its own probe."""
+        """Whether the live connection is up and has received its latest probe."""
         return self.live.is_connected and self.probe.is_heard
 
-    # What sinks ask for
+    # What sinks and readers use
 
     def wake(self, sink: Sink) -> None:
+        """Give `sink` a turn soon."""
         self._pump.wake(sink)
 
     def call_at(self, at: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-        """Call back at hub time `at`."""
+        """Call `callback` at loop time `at`, s."""
         return asyncio.get_running_loop().call_later(max(0.0, at - self.now()), callback)
 
-    def note_blocked(self, sink: Slowable) -> None:
+    def note_blocked(self, sink: BlockableSink) -> None:
+        """Check at each tick whether `sink` is too slow, until `note_unblocked`."""
         self.blocked.add(sink)
 
-    def note_unblocked(self, sink: Slowable) -> None:
+    def note_unblocked(self, sink: BlockableSink) -> None:
         self.blocked.discard(sink)
 
     def await_place(self, reader: Reader) -> None:
+        """Wake `reader` at the next tick: time alone may decide its place."""
         self.places.append(reader)
 
     def admit(self, connection: Connection, transport: str) -> None:
-        """Count a connection; a drain breaks it off.
+        """Register a connection: it is counted, rotated at its age, and broken off by a drain.
 
-        Its age is drawn at random, so that those who came together do not go together.
+        The age is random, so that connections that opened together close at different times.
+
+        Args:
+            transport: label of the metrics.
         """
         age_s = self.settings.connection_age_s * random.uniform(*AGE_SHARE)
-        self.connections[connection] = Stay(transport, self.now() + age_s)
+        self.connections[connection] = ConnectionRecord(transport, self.now() + age_s)
 
     def dismiss(self, connection: Connection) -> None:
+        """Remove a registered connection, and its heartbeats."""
         self.connections.pop(connection, None)
         self.heartbeats.remove(connection)
 
-    # Leaving
+    # Stopping
 
     async def drain(self, within_s: float) -> None:
-        """Take no more readers, and break off those that are here, in random order over the window.
-
-        They come back at another node, which must not meet them all in one second.
-        """
+        """Take no further readers, and break off the present ones, spread over `within_s`, s."""
         self.is_draining = True
-        waiting = list(self.connections)
-        random.shuffle(waiting)
-        loop = asyncio.get_running_loop()
-        total, began_at = len(waiting), loop.time()
-        while self.connections and loop.time() < began_at + within_s:
-            due = (loop.time() - began_at) / within_s * total
-            while waiting and total - len(waiting) < due:
-                self._break_off(waiting.pop())
-            await asyncio.sleep(min(DRAIN_STEP_S, within_s))
-        deadline = loop.time() + EXIT_S
-        while self.connections and loop.time() < deadline:
-            for connection in list(self.connections):
-                self._break_off(connection)
-            await asyncio.sleep(DRAIN_STEP_S)
-
-    def _break_off(self, connection: Connection) -> None:
-        if connection in self.connections:
-            connection.break_off(Outcome.DRAINED)
+        await break_off_all(self.connections, within_s)
 
     def statistics(self) -> HubStatistics:
+        """Return the present figures of the hub."""
         relays = self.relays.values()
         return HubStatistics(
-            connections=dict(Counter(stay.transport for stay in self.connections.values())),
+            connections=dict(Counter(record.transport for record in self.connections.values())),
             relays=len(self.relays),
             bytes_kept=sum(relay.bytes_kept for relay in relays),
             events_delivered=self.counters.events_delivered,
@@ -392,7 +392,7 @@ class Hub:
             cuts=self.counters.cuts,
             rotations=self.counters.rotations,
             resets=self.counters.resets,
-            repairs=self.repairs_before + sum(relay.feed.repairs for relay in relays),
+            repairs=self.repairs_closed + sum(relay.feed.repairs for relay in relays),
             reconnects=getattr(self.live, "reconnects", 0),
             probes_lost=self.probe.lost,
             is_live=self.is_live,

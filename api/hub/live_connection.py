@@ -1,9 +1,15 @@
-"""The one live connection of a node: SUBSCRIBE on a socket of our own, parsed as fast as it comes.
+"""The one connection on which a node receives the live channels of all its generations.
 
-Not redis-py's pub/sub: that reconnects in silence and loses what was sent meanwhile. Here every
-confirmation of a SUBSCRIBE is reported, the first one and each one after a reconnect, and means the
-same to whoever hears it: from now on frames arrive, what came before must be read from the log.
-Invariant: `data_received` never waits for anybody. Knows channels and bytes, not generations.
+SUBSCRIBE runs on a socket of its own. redis-py's pub/sub is not used, because it reconnects without
+a notice and so loses messages unnoticed. Here each confirmation of a SUBSCRIBE is reported to the
+listener, the first one and each one after a reconnect. Both mean: messages arrive from now on, and
+what was published before has to be read from the log.
+
+    run(): connect ──▶ AUTH, PING ──PONG──▶ SUBSCRIBE all channels ──▶ listen ──▶ lost
+              ▲                                                                    │
+              └───────────── pause 0.05 s, doubled up to 5 s, with jitter ◀────────┘
+
+Invariant: `data_received` never waits. Knows channels and bytes, not generations.
 Source: redis.io/docs/reference/protocol-spec (RESP2), redis.io/docs/interact/pubsub.
 """
 
@@ -21,26 +27,30 @@ from shared.redis.resp import RedisAddress, encode
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 3.0
-BACKOFF_S = (0.05, 5.0)  # first and longest pause before a reconnect
-BATCH_CHANNELS = 512  # of one SUBSCRIBE
-UNSUBSCRIBE_S = 0.02  # nobody waits for it
+CONNECT_TIMEOUT_S = 3.0  # for the connection, AUTH and PING together
+RECONNECT_PAUSE_S = (0.05, 5.0)  # first and longest pause before a reconnect
+BATCH_CHANNELS = 512  # of one SUBSCRIBE or UNSUBSCRIBE command
+UNSUBSCRIBE_DELAY_S = 0.02  # an UNSUBSCRIBE is not urgent: it may leave with other commands
 
 
 class Listener(Protocol):
-    """Who is told."""
+    """Receives the messages and the state of a live connection."""
 
     def subscribed(self, channel: bytes) -> None:
-        """Redis has confirmed: what is published from now on arrives. Also after a reconnect."""
+        """Redis has confirmed `channel`: messages arrive from now on. Also after a reconnect."""
         ...
 
-    def message(self, channel: bytes, payload: bytes) -> None: ...
+    def message(self, channel: bytes, payload: bytes) -> None:
+        """A message was published. Must be quick: the node's receiving waits for it."""
+        ...
 
-    def disconnected(self) -> None: ...
+    def disconnected(self) -> None:
+        """The connection is lost: messages are missed until the next `subscribed`."""
+        ...
 
 
-class Live(Protocol):
-    """What the hub needs of a live connection; tests bring their own."""
+class LiveSource(Protocol):
+    """The part of a live connection that the hub uses; tests replace it."""
 
     @property
     def is_connected(self) -> bool: ...
@@ -50,7 +60,7 @@ class Live(Protocol):
     def unsubscribe(self, channel: bytes) -> None: ...
 
     def drop(self) -> None:
-        """Give the connection up; `run` makes another."""
+        """Close the connection; `run` opens another one."""
         ...
 
     async def run(self) -> None:
@@ -58,20 +68,25 @@ class Live(Protocol):
         ...
 
 
-OpenConnection = Callable[[str, Listener], Live]
+OpenConnection = Callable[[str, Listener], LiveSource]
 
 
 class LiveConnection:
-    """One subscribed connection that comes back by itself.
+    """A subscribed connection that reconnects by itself.
 
     Args:
-        url: as redis-py takes it: redis://, rediss:// or unix://, with user and password.
+        url: redis://, rediss:// or unix://, with user and password, as redis-py takes it.
+        listener: receives messages and state, on the event loop.
+
+    Attributes:
+        reconnects: attempts to connect after the first one.
+        bytes_received: total of all sockets, bytes.
     """
 
     def __init__(self, url: str, listener: Listener) -> None:
-        self._target = RedisAddress(url)
+        self._address = RedisAddress(url)
         self._listener = listener
-        self._wanted: set[bytes] = set()
+        self._channels: set[bytes] = set()
         self._protocol: _Protocol | None = None
         self.reconnects = 0
         self.bytes_received = 0
@@ -81,38 +96,40 @@ class LiveConnection:
         return self._protocol is not None
 
     def subscribe(self, channel: bytes) -> None:
-        """Want messages of `channel`; survives reconnects."""
-        self._wanted.add(channel)
+        """Receive the messages of `channel`, also after reconnects, until `unsubscribe`."""
+        self._channels.add(channel)
         if self._protocol is not None:
             self._protocol.command(b"SUBSCRIBE", channel)
 
     def unsubscribe(self, channel: bytes) -> None:
-        self._wanted.discard(channel)
+        """Receive no more messages of `channel`; takes effect within about 20 ms."""
+        self._channels.discard(channel)
         if self._protocol is not None:
             self._protocol.command(b"UNSUBSCRIBE", channel)
 
     def drop(self) -> None:
+        """Close the connection; `run` opens another one."""
         if self._protocol is not None:
             self._protocol.abort()
 
     async def run(self) -> None:
         """Connect, listen, and connect again after a pause with jitter, until cancelled."""
-        pause_s = BACKOFF_S[0]
+        pause_s = RECONNECT_PAUSE_S[0]
         while True:
             try:
                 protocol = await self._open()
             except (OSError, TimeoutError, hiredis.HiredisError) as exc:
                 logger.warning("live connection refused", extra={"reason": str(exc) or repr(exc)})
             else:
-                pause_s = BACKOFF_S[0]
+                pause_s = RECONNECT_PAUSE_S[0]
                 await self._listen(protocol)
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-            pause_s = min(2 * pause_s, BACKOFF_S[1])
+            pause_s = min(2 * pause_s, RECONNECT_PAUSE_S[1])
             self.reconnects += 1
 
     async def _listen(self, protocol: _Protocol) -> None:
         self._protocol = protocol
-        protocol.subscribe_many(sorted(self._wanted))
+        protocol.subscribe_many(sorted(self._channels))
         try:
             await protocol.lost.wait()
         finally:
@@ -122,8 +139,13 @@ class LiveConnection:
         logger.warning("live connection lost", extra={"reason": protocol.reason})
 
     async def _open(self) -> _Protocol:
-        """Connect and log in."""
-        async with asyncio.timeout(CONNECT_S):
+        """Connect and log in.
+
+        Raises:
+            OSError, TimeoutError, hiredis.HiredisError: there is no connection, it was refused, or
+                it was not ready in `CONNECT_TIMEOUT_S`.
+        """
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
             protocol = await self._connect()
             try:
                 await protocol.ready
@@ -133,12 +155,18 @@ class LiveConnection:
         return protocol
 
     async def _connect(self) -> _Protocol:
-        login = self._target.login
-        return await self._target.open(lambda: _Protocol(self, self._listener, login))
+        login = self._address.login
+        return await self._address.open(lambda: _Protocol(self, self._listener, login))
 
 
 class _Protocol(asyncio.Protocol):
-    """One connection: sends commands, hands on what comes."""
+    """One socket: sends commands and passes the replies on.
+
+    Attributes:
+        ready: done when Redis has answered PING; an exception if the socket was lost before.
+        lost: set when the socket is closed.
+        reason: why the socket was closed, for the log.
+    """
 
     def __init__(self, owner: LiveConnection, listener: Listener, login: list[bytes]) -> None:
         self._owner = owner
@@ -147,29 +175,29 @@ class _Protocol(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._commands: list[tuple[bytes, bytes]] = []
-        self._is_flush_near = False
-        self._flushing: asyncio.TimerHandle | None = None
+        self._is_flush_scheduled = False
+        self._delayed_flush: asyncio.TimerHandle | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.lost = asyncio.Event()
         self.reason = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not asserted: uvloop's transports are not instances of asyncio's.
+        # A cast and no isinstance check: uvloop's transports do not derive from asyncio's.
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
         if self._login:
             transport.write(encode(self._login))
-        transport.write(encode([b"PING"]))  # answered only where we may ask
+        transport.write(encode([b"PING"]))  # answered only after a valid login
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.reason = self.reason or str(exc or "closed")
-        if self._flushing is not None:
-            self._flushing.cancel()
+        if self._delayed_flush is not None:
+            self._delayed_flush.cancel()
         self._transport = None
         self.lost.set()
         if not self.ready.done():
             self.ready.set_exception(ConnectionError(self.reason))
-            self.ready.exception()  # seen, also where nobody waits any more
+            self.ready.exception()  # marks it as retrieved, so that asyncio logs nothing
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -178,16 +206,17 @@ class _Protocol(asyncio.Protocol):
     # Commands
 
     def command(self, name: bytes, channel: bytes) -> None:
-        """Send soon: what is asked for within one tick leaves together, in order.
+        """Send SUBSCRIBE or UNSUBSCRIBE in the next iteration of the loop, in order of the calls.
 
-        To hear no more of a channel is not urgent: that leaves with what is, or after a moment.
+        Commands of one iteration leave together. An UNSUBSCRIBE alone waits for other commands, or
+        `UNSUBSCRIBE_DELAY_S`.
         """
         loop = asyncio.get_running_loop()
         if name == b"UNSUBSCRIBE":
-            if self._flushing is None:
-                self._flushing = loop.call_later(UNSUBSCRIBE_S, self._flush)
-        elif not self._is_flush_near:
-            self._is_flush_near = True
+            if self._delayed_flush is None:
+                self._delayed_flush = loop.call_later(UNSUBSCRIBE_DELAY_S, self._flush)
+        elif not self._is_flush_scheduled:
+            self._is_flush_scheduled = True
             loop.call_soon(self._flush)
         self._commands.append((name, channel))
 
@@ -197,10 +226,10 @@ class _Protocol(asyncio.Protocol):
 
     def _flush(self) -> None:
         commands, self._commands = self._commands, []
-        self._is_flush_near = False
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
+        self._is_flush_scheduled = False
+        if self._delayed_flush is not None:
+            self._delayed_flush.cancel()
+            self._delayed_flush = None
         if self._transport is None:
             return
         request: list[bytes] = []

@@ -1,9 +1,20 @@
-"""Where one reader stands in a copy: placed after an entry, or waiting for one to appear.
+"""Where one reader stands in a feed.
 
-A cursor is an id; a place is a seq in the copy of one epoch. This module turns the first into the
-second, again after each rewrite, and decides when a cursor cannot be continued: `reset`, and
-everything from the start. Invariant: a reader is placed only after the very entry it has seen.
-Knows no clock (it is given the time), does no I/O.
+A client names a place by a cursor: the id of the last event that it has seen. The hub names a place
+by `seq`, which is valid in one epoch of one feed (api/hub/feed.py). `Position` converts a cursor to
+a `seq`, and does so again after each rewrite of the log:
+
+                      ┌── the cursor's entry is in the feed ──▶ PLACED: read after `seq`
+    cursor ──place()──┤
+                      ├── not decided yet ────────────────────▶ WAITING: call `place` again later
+                      └── the log cannot continue the cursor ─▶ RESET: send `reset`, then all
+                                                                entries from the start
+
+Not decided yet means: the feed is not read to its end, or the cursor is above the top of an
+unfinished log. The second case lasts `WAIT_S` at most, because a worker may be restoring the entry.
+
+Invariant: a reader is placed only after the entry whose whole id is its cursor, or at the start.
+Has no clock (callers pass the time), does no I/O.
 Source: docs/protocol.md, the row "a cursor that the log cannot continue".
 """
 
@@ -11,24 +22,34 @@ from __future__ import annotations
 
 import enum
 
-from api.hub.feed import Feed, IdIndex
+from api.hub.feed import Feed
+from api.hub.id_index import IdIndex
 from shared.log.ids import START, EventId
 
-WAIT_S = 2.0  # for an entry above the top to come back, before the reset
+WAIT_S = 2.0  # how long a cursor above the top waits for its entry to come back
 
 
 class Placing(enum.Enum):
+    """The result of `Position.place`."""
+
     PLACED = "placed"
     WAITING = "waiting"
-    RESET = "reset"  # placed at the start; the reader has to be told
+    RESET = "reset"  # placed at the start; the caller has to send `reset` first
 
 
 class Position:
-    """One reader's place.
+    """The place of one reader.
 
     Args:
-        cursor: the last id that the reader has seen.
+        cursor: id of the last event that the reader has seen; START: none.
         now: loop time, s.
+
+    Attributes:
+        cursor: as given; after a rewrite the id of the last entry that the reader was given.
+        seq: the reader has been given the entries up to this one. Valid in `epoch` only, and stale
+            while the reader follows in a row (api/hub/broadcast.py): then use the row's `seq`.
+        epoch: the feed's epoch in which `seq` counts; -1: not placed.
+        deadline: loop time, s, at which a cursor above the top is given up.
     """
 
     __slots__ = ("cursor", "deadline", "epoch", "seq")
@@ -36,17 +57,21 @@ class Position:
     def __init__(self, cursor: EventId, now: float) -> None:
         self.cursor = cursor
         self.deadline = now + WAIT_S
-        self.epoch = -1  # not placed yet
-        self.seq = 0  # the entries up to this one have been handed out
+        self.epoch = -1
+        self.seq = 0
 
     def place(self, feed: Feed, now: float) -> Placing:
-        """Find the place in `feed`; to be asked before each use."""
+        """Find the place in `feed`. Call this before each use of `seq`.
+
+        Args:
+            now: loop time, s.
+        """
         if self.epoch == feed.epoch:
             return Placing.PLACED
         if feed.ids.has(self.cursor):
             self.seq, self.epoch = self.cursor.seq, feed.epoch
             return Placing.PLACED
-        # Only a copy that was read to its end can say that an entry is not in the log.
+        # Only a feed that was read to its end proves that an entry is not in the log.
         if not feed.is_whole:
             return Placing.WAITING
         is_beyond = self.cursor.seq > feed.count
@@ -56,7 +81,12 @@ class Position:
         return Placing.RESET
 
     def leave(self, former: IdIndex, now: float) -> None:
-        """The copy that this place was in is gone: back to what the reader has seen, by id."""
+        """Convert the place back to a cursor, because the feed was dropped.
+
+        Args:
+            former: the ids of the dropped epoch.
+            now: loop time, s; the wait for a cursor above the top begins again.
+        """
         if self.epoch >= 0:
             self.cursor = former.at(self.seq)
             self.epoch = -1

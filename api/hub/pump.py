@@ -1,13 +1,20 @@
-"""Who has something to write, in turn, without holding the loop.
+"""Gives sinks and rows their turns to write, without holding the event loop.
 
-A sink writes by itself, one slice in each turn. A row, in which all are given the same, only says
-what it has to write, and what rows have leaves together: a system call throws what Python needs out
-of the processor's caches, so that making everything first and writing it then is a fifth cheaper.
+    wake(sink) ──▶ [sink, sink, …] ──popleft──▶ sink.pump(now): writes one slice of its own
+    wake_row(row) ▶ [row, row, …] ──popleft──▶ row.take(now, due): adds what to write to `due`
+                                                   │ up to about WRITES_PER_TURN writes
+                                                   ▼
+                                               all writes of `due`, one after the other
 
-Invariant: each sink and each row stands in line at most once, one `run` takes at most about
-`slice_s` of loop time, and what has more to write goes to the back: nobody's long catch-up delays
-another's next token by more than one slice per reader. What arrives while the loop is busy leaves
-together.
+    A turn is one batch of rows, then one sink. A sink or row that has more to write goes to the
+    back of its queue. After `slice_s` the pump stops and schedules its next run with `call_soon`.
+
+Rows first collect their bytes, and the writes follow in one go: a system call evicts Python's data
+from the processor's caches, so that this order is a fifth cheaper than alternating.
+
+Invariants: each sink and each row is in its queue at most once. One run takes about `slice_s` of
+loop time at most. So the long catch-up of one reader delays the next token of another reader by at
+most one slice per reader. Events that arrive while the loop is busy leave together.
 """
 
 from __future__ import annotations
@@ -16,25 +23,38 @@ from collections import deque
 from collections.abc import Callable, Sized
 from typing import Any, Protocol
 
-SLICE_S = 0.0015
-WRITES_PER_TURN = 64  # at about 6 µs each; a row may bring more than one
+SLICE_S = 0.0015  # loop time of one run
+WRITES_PER_TURN = 64  # about 6 µs each; the last row of a turn may bring more
 
 Write = Callable[[bytes], None]
-Broadcast = tuple[tuple[Write, ...], bytes]  # what all of these are to be given
+Broadcast = tuple[tuple[Write, ...], bytes]  # call each of the writes with the bytes
 
 
 class Sink(Protocol):
-    """Something that bytes are written to; its `send` may block, its `pump` never does."""
+    """An object that writes its own bytes, in its turn.
+
+    Attributes:
+        is_queued: the sink waits for a turn. Only the pump sets it.
+    """
 
     is_queued: bool
 
     def pump(self, now: float) -> bool:
-        """Write what is due at loop time `now`; True when there is more that could be written."""
+        """Write one slice and do not wait; True: there is more to write.
+
+        Args:
+            now: loop time, s.
+        """
         ...
 
 
 class Broadcaster(Protocol):
-    """Something that says what is to be written, and to whom."""
+    """An object that says which bytes to write to which readers (api/hub/broadcast.py, `Row`).
+
+    Attributes:
+        is_queued: the broadcaster waits for a turn. Only the pump sets it.
+        members: the readers; their number is the number of writes.
+    """
 
     is_queued: bool
 
@@ -42,16 +62,21 @@ class Broadcaster(Protocol):
     def members(self) -> Sized: ...
 
     def take(self, now: float, due: list[Broadcast]) -> bool:
-        """Add what is due at loop time `now` to `due`, as written; True: there is more."""
+        """Append the next broadcast to `due`, and count it as written; True: there is more.
+
+        Args:
+            now: loop time, s.
+        """
         ...
 
 
 class Pump:
-    """The lines of sinks and of rows.
+    """The queues of sinks and of rows.
 
     Args:
         clock: loop time, s.
-        call_soon: runs a callback in the loop's next iteration.
+        call_soon: runs a callback in the next iteration of the event loop.
+        slice_s: loop time of one run, s.
     """
 
     def __init__(
@@ -69,21 +94,21 @@ class Pump:
         self._is_scheduled = False
 
     def wake(self, sink: Sink) -> None:
-        """Let `sink` write in its turn."""
+        """Give `sink` a turn; do nothing if it waits for one already."""
         if not sink.is_queued:
             sink.is_queued = True
             self._sinks.append(sink)
             self._schedule()
 
     def wake_row(self, row: Broadcaster) -> None:
-        """Let what `row` has to say be written in its turn."""
+        """Give `row` a turn; do nothing if it waits for one already."""
         if not row.is_queued:
             row.is_queued = True
             self._rows.append(row)
             self._schedule()
 
     def run(self) -> None:
-        """Write for one slice of loop time, and come back if anybody is left."""
+        """Give turns for `slice_s`, and schedule another run if anything is left in a queue."""
         self._is_scheduled = False
         sinks, rows = self._sinks, self._rows
         now = self._clock()
@@ -113,8 +138,8 @@ class Pump:
             for write in writes:
                 try:
                     write(data)
-                except Exception:  # what a server raises of one connection is its own affair
-                    continue  # it is gone, and its reader will be told; until then it has its place
+                except Exception:  # a server may raise anything for one connection
+                    continue  # the server reports the loss to the reader, which then leaves its row
 
     def _schedule(self) -> None:
         if not self._is_scheduled:

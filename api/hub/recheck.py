@@ -1,9 +1,19 @@
-"""The tail recheck, decided: what a node does about an unfinished log that has been silent.
+"""Decides what a node does about an unfinished log that has been silent.
 
-No later message shows that the last one was lost, so the tops are compared every second. The same
-answers tell of a generation that is gone, and of one that nobody looks after.
-Pure: given the answers and the time, returns what to do. Source: docs/architecture.md, "Nodes and
-readers" and "Lost and deleted".
+A lost last frame is shown by no later frame. So the node reads the top of each silent log once a
+second (api/hub/upkeep.py) and compares it with the top of its copy. The same answer shows that a
+generation is gone, and that no worker holds it.
+
+    status of the generation                         decision
+    absent                                           NOTHING; SEAL after 10 s of absence
+    sealed                                           LOST
+    ended, and the log has expired                   EXPIRED
+    any other, its top is not the copy's top         REPAIR
+    any other, the same top, no worker holds it      REQUEUE, once in 30 s
+    any other, the same top                          NOTHING
+
+Pure: the result depends on the answers and on the time that the caller passes.
+Source: docs/architecture.md, "Nodes and readers" and "Lost and deleted".
 """
 
 from __future__ import annotations
@@ -13,69 +23,80 @@ import enum
 from shared.log.ids import START, EventId
 from shared.log.records import ENDED, Top
 
-ABSENT_S = 10.0  # absent this long, while Redis answered: sealed
-STEP_S_MAX = 3.0  # between two answers; a longer silence is not counted as absence
-REQUEUE_S = 30.0  # queued without a begin, and between two requeues
+ABSENT_SEAL_S = 10.0  # of absence while Redis answers; until then the worker may restore it
+ABSENT_STEP_S_MAX = 3.0  # a longer pause between two answers counts as this much absence
+NEVER_BEGAN_S = 30.0  # waiting this long without a begin: as in shared/queue/janitor.py
+REQUEUE_PAUSE_S = 30.0  # between two requeues of one generation by this node
 
 
-class Verdict(enum.Enum):
+class RecheckDecision(enum.Enum):
+    """What the node does."""
+
     NOTHING = "nothing"
-    REPAIR = "repair"  # the log has another top
-    SEAL = "seal"  # absent for too long
-    LOST = "lost"  # sealed: over for good
-    GONE = "gone"  # ended, and its log has expired before we read the end
-    REQUEUE = "requeue"  # nobody looks after it
+    REPAIR = "repair"  # read the log from the copy's top
+    SEAL = "seal"  # mark the absent generation as gone for good
+    LOST = "lost"  # end all readers: another node has sealed the generation
+    EXPIRED = "expired"  # break all readers off: the end cannot be read any more
+    REQUEUE = "requeue"  # put the generation back on the queue
 
 
 class Recheck:
-    """What is remembered of one generation from answer to answer."""
+    """The memory of one generation's rechecks.
+
+    Args:
+        lease_s: lease of a worker. A generation is abandoned when its lease expired more than two
+            leases ago.
+    """
 
     def __init__(self, lease_s: float) -> None:
         self._lease_s = lease_s
         self._absent_s = 0.0
         self._is_absent = False
-        self._asked_at = 0.0
+        self._decided_at = 0.0
         self._requeued_at_ms = 0
 
     @property
     def is_absent(self) -> bool:
+        """Whether the generation was absent at the last answer."""
         return self._is_absent
 
-    def judge(self, top: Top, own_top: EventId, now: float) -> Verdict:
+    def decide(self, top: Top, own_top: EventId, now: float) -> RecheckDecision:
         """Take one answer of Redis.
 
         Args:
-            own_top: of the copy.
+            top: the answer.
+            own_top: id of the last entry of the copy.
             now: loop time, s.
         """
         self._note_absence(top.status is None, now)
         if top.status is None:
-            return Verdict.SEAL if self._absent_s >= ABSENT_S else Verdict.NOTHING
+            is_due = self._absent_s >= ABSENT_SEAL_S
+            return RecheckDecision.SEAL if is_due else RecheckDecision.NOTHING
         if top.status == "sealed":
-            return Verdict.LOST
+            return RecheckDecision.LOST
         if top.status in ENDED and top.id is None:
-            return Verdict.GONE
+            return RecheckDecision.EXPIRED
         if (top.id or START) != own_top:
-            return Verdict.REPAIR
-        return self._requeue(top)
+            return RecheckDecision.REPAIR
+        return self._decide_requeue(top)
 
     def _note_absence(self, is_absent: bool, now: float) -> None:
         if not is_absent:
             self._absent_s = 0.0
         elif self._is_absent:
-            self._absent_s += min(now - self._asked_at, STEP_S_MAX)
+            self._absent_s += min(now - self._decided_at, ABSENT_STEP_S_MAX)
         self._is_absent = is_absent
-        self._asked_at = now
+        self._decided_at = now
 
-    def _requeue(self, top: Top) -> Verdict:
-        if top.status in ENDED or top.now_ms - self._requeued_at_ms < REQUEUE_S * 1000:
-            return Verdict.NOTHING
+    def _decide_requeue(self, top: Top) -> RecheckDecision:
+        if top.status in ENDED or top.now_ms - self._requeued_at_ms < REQUEUE_PAUSE_S * 1000:
+            return RecheckDecision.NOTHING
         if top.waiting_since_ms:
-            is_forgotten = top.now_ms - top.waiting_since_ms > REQUEUE_S * 1000
+            is_abandoned = top.now_ms - top.waiting_since_ms > NEVER_BEGAN_S * 1000
         else:
             idle_ms = top.now_ms - top.lease_ms
-            is_forgotten = top.lease_ms > 0 and idle_ms > 2 * self._lease_s * 1000
-        if not is_forgotten:
-            return Verdict.NOTHING
+            is_abandoned = top.lease_ms > 0 and idle_ms > 2 * self._lease_s * 1000
+        if not is_abandoned:
+            return RecheckDecision.NOTHING
         self._requeued_at_ms = top.now_ms
-        return Verdict.REQUEUE
+        return RecheckDecision.REQUEUE

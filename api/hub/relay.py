@@ -1,9 +1,24 @@
-"""One generation on this node: its copy, its encoded logs, its readers, and the reads that fill it.
+"""One generation on this node: its feed, its encoded logs, its readers, and the reads of its log.
 
-Invariant: pages are read by one task at a time for all readers, and only once the live channel is
-subscribed (or known not to be needed), so that nothing falls between the page and the first frame.
-A rewrite of the log puts every reader back to the id that it has seen before any of them is woken.
-Knows no transport. Source: docs/architecture.md, "The hub".
+    live message ──offer()──▶ feed.follow (plain frame) ──appended──▶ note_change(): wake readers
+                                   │ not plain
+                                   ▼
+                              parse_frame, feed.offer_live / offer_top
+                                   │ something is missing: the feed is stale
+                                   ▼
+                              read_soon(): one task reads pages from the copy's top to the end
+                                   │ Redis has rewritten the log: the feed was dropped
+                                   ▼
+                              every position becomes a cursor again, then wake readers
+
+Life of a relay: opened by the hub; `confirm` when its live channel is subscribed; held by requests
+(`holds`); kept for a while without holds; closed by the hub (`is_closed`). Its log is over when the
+feed is ended, the log has expired (`is_expired`), or the generation is lost (`last_words`).
+
+Invariants: one task at a time reads pages, for all readers, and only after the live channel is
+subscribed (or is not needed). So no event is missed between the last page and the first frame.
+After a rewrite all positions are converted before any reader is woken. Knows no transport.
+Source: docs/architecture.md, "The hub".
 """
 
 from __future__ import annotations
@@ -15,39 +30,59 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from api.hub.broadcast import BroadcastGroup, Host
+from api.hub.broadcast import BroadcastGroup, BroadcastHost
 from api.hub.contracts import Outcome, Reader
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
-from api.hub.frame import Entry, FrameInvalid, Notice, parse_frame
+from api.hub.frame import FrameInvalid, TopNotice, parse_frame
 from api.hub.recheck import Recheck
 from api.hub.token_runs import TokenRuns
 from shared.errors import Unavailable
 from shared.log.fold import Dialect
 from shared.log.ids import START
-from shared.log.records import Meta
+from shared.log.records import Entry, Meta
 from shared.log.store import Store
 
 logger = logging.getLogger(__name__)
 
 PAGE_ENTRIES_MAX = 1_000
 PAGE_ENTRIES_MIN = 8
-PAGE_ENTRIES_FIRST = 256  # before the size of the entries is known
-PAGE_BYTES = 262_144
-RETRY_S = (0.05, 2.0)  # first and longest pause after a read that failed
-REFILL_PAUSE_S = 0.25
-EXPECTED_S = 0.05  # then an expected log is read after all
-REWRITES_MAX = 3  # in one go; then the next read waits, lest a log that we cannot read spins us
+PAGE_ENTRIES_FIRST = 256  # of the first page, when the size of the entries is unknown
+PAGE_BYTES = 262_144  # a page has about this size, as far as the entries read so far show
+READ_RETRY_S = (0.05, 2.0)  # first and longest pause after a failed read; jitter comes on top
+REFILL_RETRY_S = 0.25  # pause after a failed read of trimmed entries
+EXPECTED_READ_S = 0.05  # an expected log of which nothing was received this long is read after all
+REWRITES_MAX = 3  # reads in a row that find a rewrite; then pause, so that the reads do not spin
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
 class Relay:
-    """What a node holds of one generation.
+    """One generation on this node.
 
     Args:
-        spawn: runs a coroutine in a task that somebody owns.
-        host: the hub, as audiences need it.
+        meta: as Redis has it now.
+        store: reads pages and tops.
+        spawn: runs a coroutine in a task of the hub.
+        host: the hub, as broadcast groups use it.
+        lease_s: lease of a worker, s.
+
+    Attributes:
+        meta: as last read; with the request, if any read brought the request.
+        feed: the copy of the log.
+        readers: all readers that have joined.
+        scattered: the readers that do not follow in a row.
+        runs: the feed's tokens, joined.
+        recheck: the memory of this generation's rechecks.
+        last_words: JSON of an end that is not in the log, because the log is lost; None: not lost.
+        is_expired: the generation has ended, and its log has expired.
+        is_closed: the hub has forgotten the relay.
+        is_confirmed: the live channel is subscribed, or is not needed.
+        is_expected: this node is about to create the generation, so its log is empty.
+        holds: requests that use the relay.
+        opened_at, heard_at, idle_since: loop times, s: of the creation, of the last message or
+            page, and since when there are no holds.
+        is_attached, attached_at: Redis counts this node as a reader (grace); time of the renewal.
     """
 
     def __init__(
@@ -56,23 +91,23 @@ class Relay:
         store: Store,
         *,
         spawn: Spawn,
-        host: Host,
+        host: BroadcastHost,
         lease_s: float,
     ) -> None:
         self.meta = meta
         self.feed = Feed()
         self.readers: set[Reader] = set()
-        self.scattered: set[Reader] = set()  # those that do not follow in a row
+        self.scattered: set[Reader] = set()
         self.recheck = Recheck(lease_s)
-        self.last_words: bytes | None = None  # an end that is not in the log
-        self.is_gone = False  # ended, but its log has expired
+        self.last_words: bytes | None = None
+        self.is_expired = False
         self.is_closed = False
-        self.is_confirmed = meta.is_ended  # its live channel is subscribed, or not needed
-        self.is_expected = False  # about to be created: its log is empty
-        self.holds = 0  # requests that are being served from it
+        self.is_confirmed = meta.is_ended
+        self.is_expected = False
+        self.holds = 0
         self.opened_at = self.heard_at = self.idle_since = host.now()
         self.grace_lock = asyncio.Lock()
-        self.is_attached = False  # Redis counts our readers (grace)
+        self.is_attached = False
         self.attached_at = 0.0
         self._store = store
         self._spawn = spawn
@@ -84,7 +119,7 @@ class Relay:
         self._is_reading = False
         self._is_refilling = False
         self._settled = asyncio.Event()
-        self._is_settled = False  # the same; asked for each event
+        self._is_settled = False  # mirrors the event, because each change checks it
 
     @property
     def generation_id(self) -> str:
@@ -92,112 +127,115 @@ class Relay:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more can come."""
-        return self.feed.is_ended or self.is_gone or self.last_words is not None
+        """Whether no further entry can arrive."""
+        return self.feed.is_ended or self.is_expired or self.last_words is not None
 
     @property
     def bytes_kept(self) -> int:
+        """The memory of the relay, bytes, approximately."""
         kept = self.feed.bytes_kept + self.runs.bytes_kept + len(self.meta.request)
         return kept + sum(log.bytes_kept for log in self._logs.values())
 
-    def take_meta(self, meta: Meta) -> None:
-        """Take meta as it was just read; a request that was read before is kept.
+    def update_meta(self, meta: Meta) -> None:
+        """Replace meta, but keep a request that an earlier read brought.
 
-        A dialect that says it back may begin its fold at any time from now on.
+        A dialect that returns the request to its clients may begin its fold at any later time.
         """
-        is_known = self.meta.request and not meta.request
-        self.meta = replace(meta, request=self.meta.request) if is_known else meta
+        is_request_missing = self.meta.request and not meta.request
+        self.meta = replace(meta, request=self.meta.request) if is_request_missing else meta
 
     def encoded(self, dialect: Dialect) -> EncodedLog:
-        """Return the log in `dialect`, shared by all who read it so."""
+        """Return the log in `dialect`, one object for all readers of that dialect."""
         log = self._logs.get(dialect.name)
         if log is None:
             log = self._logs[dialect.name] = EncodedLog(self.feed, dialect, self.meta)
         return log
 
     def audience(self, dialect: Dialect, *, is_chunked: bool) -> BroadcastGroup:
-        """Return those who follow in `dialect`; a dialect is always chunked, or never."""
-        audience = self._audiences.get(dialect.name)
-        if audience is None:
+        """Return the rows of `dialect`; `is_chunked` must always be the same for one dialect."""
+        group = self._audiences.get(dialect.name)
+        if group is None:
             log = self.encoded(dialect)
-            audience = BroadcastGroup(log, self.feed, self._host, is_chunked=is_chunked)
-            self._audiences[dialect.name] = audience
-        return audience
+            group = BroadcastGroup(log, self.feed, self._host, is_chunked=is_chunked)
+            self._audiences[dialect.name] = group
+        return group
 
     # Readers
 
     def join(self, reader: Reader) -> None:
-        """Let `reader` read from its cursor on."""
+        """Add `reader`, and wake it: it reads from its cursor on."""
         self.readers.add(reader)
         self.scattered.add(reader)
         if not self.feed.ids.has(reader.position.cursor):
-            # Perhaps ours is the old log: read it again before the cursor is declared void.
+            # This copy may be of a replaced log: read again before the cursor counts as invalid.
             self.feed.mark_stale()
             self.read_soon()
         reader.wake()
 
     def leave(self, reader: Reader) -> None:
+        """Remove `reader`; do nothing if it has not joined."""
         self.readers.discard(reader)
         self.scattered.discard(reader)
 
-    def changed(self) -> None:
-        """Wake every reader, and whoever waits for the copy to be whole."""
+    def note_change(self) -> None:
+        """Wake all readers and rows, and `wait_settled` if the log is read to its end."""
         if not self._is_settled and (self.feed.is_whole or self.is_over):
             self._is_settled = True
             self._settled.set()
         for reader in self.scattered:
             reader.wake()
-        for audience in self._audiences.values():
-            if audience.rows:
-                audience.changed()
+        for group in self._audiences.values():
+            if group.rows:
+                group.note_change()
 
     def disband(self) -> None:
-        """Nobody follows any more: each reader has to look for itself."""
-        for audience in self._audiences.values():
-            audience.disband()
+        """Dissolve all rows: each reader finds its place in the log anew."""
+        for group in self._audiences.values():
+            group.disband()
 
     def break_off(self, outcome: Outcome) -> None:
+        """Stop all readings."""
         for reader in list(self.readers):
             reader.break_off(outcome)
 
-    async def settled(self) -> None:
-        """Return once the log has been read to its end, or is known to be gone."""
+    async def wait_settled(self) -> None:
+        """Return once the log has been read to its end, or no further entry can arrive."""
         await self._settled.wait()
 
     def say_last_words(self, raw: bytes) -> None:
-        """End all readers with an event that is in no log."""
+        """End all readings with the event `raw`, JSON, which is not in the log: its id is `0-0`."""
         if not self.is_over:
             self.last_words = raw
             self.disband()
-            self.changed()
+            self.note_change()
 
     def declare_gone(self) -> None:
-        """The log has expired: nobody can be given its end any more."""
-        self.is_gone = True
+        """Break all readers off: the log has expired, so that its end cannot be read any more."""
+        self.is_expired = True
         self._settled.set()
         self.break_off(Outcome.LOST)
 
     # Memory
 
     def trim(self) -> None:
-        """Let go of what all readers have behind them; who needs it has it read again."""
+        """Free the entries that all readers have been given; `refill_soon` reads them again."""
         feed = self.feed
-        rows = [a.seq_min for a in self._audiences.values() if a.seq_min is not None]
+        rows = [group.seq_min for group in self._audiences.values() if group.seq_min is not None]
         target = min([feed.count, *rows])
         for reader in self.scattered:
             is_placed = reader.position.epoch == feed.epoch
             target = min(target, reader.position.seq if is_placed else 0)
         for name, log in list(self._logs.items()):
             if log.count < target:
-                del self._logs[name]  # nobody reads it: its readers would be further back
+                del self._logs[name]  # no readers: `target` is the lowest place of all
                 self._audiences.pop(name, None)
             else:
                 log.trim(max(target, log.base))
         feed.trim(target)
-        self.runs.forget()
+        self.runs.clear()
 
     def refill_soon(self) -> None:
-        """Somebody needs what was trimmed: read it once for all who do."""
+        """Read the trimmed entries again, once for all readers that need them."""
         if self.feed.base and not self._is_refilling:
             self._is_refilling = True
             self._spawn(self._refill())
@@ -216,25 +254,25 @@ class Relay:
                     break
             if not feed.refill(epoch, head):
                 self.repair()
-                await asyncio.sleep(REFILL_PAUSE_S)
+                await asyncio.sleep(REFILL_RETRY_S)
         except Unavailable:
-            await asyncio.sleep(REFILL_PAUSE_S)
+            await asyncio.sleep(REFILL_RETRY_S)
         finally:
             self._is_refilling = False
-            self.changed()  # who still lacks something asks again
+            self.note_change()  # a reader that still needs trimmed entries asks for them again
 
-    # What comes live
+    # Messages of the live channel
 
     def offer(self, payload: bytes) -> None:
-        """Take one message of the live channel. Never waits, never raises."""
+        """Take one message of the live channel. Does not wait and does not raise."""
         self.heard_at = self._clock()
         if self.feed.follow(payload):
-            self.changed()
+            self.note_change()
         else:
-            self._look_closer(payload)
+            self._offer_parsed(payload)
 
-    def _look_closer(self, payload: bytes) -> None:
-        before = self.feed.count
+    def _offer_parsed(self, payload: bytes) -> None:
+        count_before = self.feed.count
         try:
             frame = parse_frame(payload)
         except FrameInvalid as exc:
@@ -244,36 +282,36 @@ class Relay:
             )
             self.feed.mark_stale()
         else:
-            if isinstance(frame, Notice):
+            if isinstance(frame, TopNotice):
                 self.feed.offer_top(frame.top)
             else:
                 self.feed.offer_live(frame)
-        if self.feed.count != before or self.feed.is_ended:
-            self.changed()
+        if self.feed.count != count_before or self.feed.is_ended:
+            self.note_change()
         self.read_soon()
 
     def confirm(self) -> None:
-        """The live channel is subscribed, perhaps again: what came before has to be read."""
+        """Note that the live channel is subscribed, perhaps again, and read what came before."""
         is_first, self.is_confirmed = not self.is_confirmed, True
         if is_first and self.is_expected:
-            return  # nothing can have come before
+            return  # the log was empty: nothing came before
         self.feed.mark_stale()
         self.read_soon()
 
-    def take_up(self) -> None:
-        """Somebody is going to read: see to what is missing."""
+    def prepare_read(self) -> None:
+        """Read what is missing for a new request; an expected log gets `EXPECTED_READ_S` first."""
         if self.is_expected and not self.holds:
-            # Its first frame will come, unless a worker was quicker than our SUBSCRIBE.
-            self._host.call_at(self._clock() + EXPECTED_S, self._expect_no_more)
+            # The first frame will arrive, unless a worker published it before our SUBSCRIBE.
+            self._host.call_at(self._clock() + EXPECTED_READ_S, self._end_expectation)
         else:
             self.read_soon()
 
-    def _expect_no_more(self) -> None:
+    def _end_expectation(self) -> None:
         self.is_expected = False
         self.read_soon()
 
     def repair(self) -> None:
-        """Something may have been missed: read the log again from the own top."""
+        """Read the log again from the copy's top, because something may be missing."""
         self.feed.mark_stale()
         if not self.feed.is_whole:
             self._settled.clear()
@@ -283,14 +321,14 @@ class Relay:
     # Reading the log
 
     def read_soon(self) -> None:
-        """Start reading unless somebody does, nothing is missing, or it is too early."""
+        """Start a read if one is needed and allowed, and none is running."""
         if self.feed.wants_page and self.is_confirmed and not self._is_reading and not self.is_over:
             self._is_reading = True
             self._spawn(self._read())
 
     async def _read(self) -> None:
-        """Read pages until the copy is whole; one failure after the other is waited out."""
-        pause_s = RETRY_S[0]
+        """Read pages until the log's end; pause after each failure, and try again."""
+        pause_s = READ_RETRY_S[0]
         rewrites = 0
         try:
             while self.feed.wants_page and not self.is_over and not self.is_closed:
@@ -298,47 +336,56 @@ class Relay:
                     was_dropped = await self._read_page()
                 except Unavailable:
                     await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-                    pause_s = min(2 * pause_s, RETRY_S[1])
+                    pause_s = min(2 * pause_s, READ_RETRY_S[1])
                     continue
                 if was_dropped is None:
-                    break  # absent: the recheck decides
+                    break  # the generation is absent: the recheck decides
                 rewrites = rewrites + 1 if was_dropped else 0
                 if rewrites > REWRITES_MAX:
-                    await asyncio.sleep(RETRY_S[1])
+                    await asyncio.sleep(READ_RETRY_S[1])
         finally:
             self._is_reading = False
 
     async def _read_page(self) -> bool | None:
-        """Read one page; True: the log was rewritten under us; None: there is no generation."""
+        """Read one page.
+
+        Returns:
+            True: Redis has rewritten the log, and the copy was dropped. None: Redis does not have
+            the generation.
+
+        Raises:
+            Unavailable: Redis did not answer in time.
+        """
         feed = self.feed
         request = feed.request_page(self._page_entries())
         try:
             page = await self._store.page(self.generation_id, request.start, request.count)
-            is_there = bool(page) or await self._is_there()
+            is_present = bool(page) or await self._is_present()
         except BaseException:
             feed.page_failed(request)
             raise
         self.heard_at = self._clock()
-        if not is_there:
-            # Its worker may write it again, the same ids: the copy is kept until that is decided.
+        if not is_present:
+            # The worker may restore the log with the same ids: keep the copy for now.
             feed.page_failed(request)
             return None
         was_dropped = feed.offer_page(request, page)
         if was_dropped:
-            self._put_back()
-        self.changed()
+            self._convert_positions()
+        self.note_change()
         return was_dropped
 
-    async def _is_there(self) -> bool:
-        """An empty page: is that the log, or is the generation absent or its log expired?"""
+    async def _is_present(self) -> bool:
+        """Whether an empty page is an empty log, and not an absent generation or expired log."""
         if self.feed.count == 0 and not self.meta.is_ended:
             return True
         top = (await self._store.tops([self.generation_id]))[0]
         if self.meta.is_ended and top.id is None:
             self.declare_gone()
-        return top.status not in (None, "sealed") and not self.is_gone
+        return top.status not in (None, "sealed") and not self.is_expired
 
-    def _put_back(self) -> None:
+    def _convert_positions(self) -> None:
+        """Convert each reader's place back to a cursor, after the feed was dropped."""
         logger.warning("log rewritten", extra={"generation_id": self.generation_id})
         now = self._clock()
         self.disband()

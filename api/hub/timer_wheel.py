@@ -1,8 +1,13 @@
-"""One timer for everything that is due some seconds from now: a dictionary of second -> things.
+"""One timer for all items that are due some seconds from now.
 
-Heartbeats of ten thousand readers cost one look per reader and interval, and no timer each. A thing
-that is put in comes out once, at most one tick after its time, unless it is removed before. What
-has ended should be, since it would live on until then with all that it holds. Knows no clock.
+    slots:   tick 4003 ── {a, b}        an item due at time t is in slot ceil(t / tick_s)
+             tick 4004 ── {c}           `pop_due` empties all slots up to the present tick
+             tick 4063 ── {d, e}
+
+The heartbeats of ten thousand readers cost one look-up per reader and interval, and no timer each.
+Invariant: `pop_due` returns each item once, never early, and at most one tick late if it is called
+once per tick. Remove an item that is no longer needed: the wheel keeps it alive until it is due.
+Has no clock.
 """
 
 from __future__ import annotations
@@ -13,42 +18,42 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Wheel(Generic[T]):
-    """Things by the tick in which they are due.
+class TimerWheel(Generic[T]):
+    """Items by the tick in which they are due.
 
     Args:
-        tick_s: how late something may come out.
+        tick_s: length of a slot, s.
     """
 
     def __init__(self, tick_s: float) -> None:
         assert tick_s > 0
         self._tick_s = tick_s
         self._slots: dict[int, dict[T, None]] = {}
-        self._places: dict[T, int] = {}  # in which slot each one is
+        self._slot_of: dict[T, int] = {}
 
-    def put(self, thing: T, at: float) -> None:
-        """Let `thing` come out of `due` once `at` has passed, and not before, if it is here."""
-        self.remove(thing)
-        slot = self._places[thing] = math.ceil(at / self._tick_s)
-        self._slots.setdefault(slot, {})[thing] = None
+    def put(self, item: T, at: float) -> None:
+        """Make `item` due at time `at`, s; replaces an earlier time of the same item."""
+        self.remove(item)
+        slot = self._slot_of[item] = math.ceil(at / self._tick_s)
+        self._slots.setdefault(slot, {})[item] = None
 
-    def remove(self, thing: Any) -> None:
-        """Forget `thing`, if it is here."""
-        slot = self._places.pop(thing, None)
+    def remove(self, item: Any) -> None:
+        """Remove `item`; do nothing if the wheel does not have it."""
+        slot = self._slot_of.pop(item, None)
         if slot is not None:
-            things = self._slots[slot]
-            del things[thing]
-            if not things:
+            items = self._slots[slot]
+            del items[item]
+            if not items:
                 del self._slots[slot]
 
-    def due(self, now: float) -> list[T]:
-        """Take out what is due."""
+    def pop_due(self, now: float) -> list[T]:
+        """Remove and return the items that are due at time `now`, s, earliest slot first."""
         tick = math.floor(now / self._tick_s)
         ready = sorted(slot for slot in self._slots if slot <= tick)
-        things = [thing for slot in ready for thing in self._slots.pop(slot)]
-        for thing in things:
-            del self._places[thing]
-        return things
+        items = [item for slot in ready for item in self._slots.pop(slot)]
+        for item in items:
+            del self._slot_of[item]
+        return items
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._slot_of)

@@ -1,12 +1,19 @@
-"""The runs of tokens in a copy: any stretch of one is a slice of text, whoever asks for it.
+"""Joins the token entries of a feed, so that a reader that is behind gets many tokens as one event.
 
-Piece borders mean nothing, so a reader that is behind is given a run in one event, under the id of
-its last entry. After a node has died its readers come back from a thousand different places; for
-each of them this is one cut and not a walk through the log. Only plain tokens are joined, without
-decoding: JSON strings concatenate.
+The protocol gives the borders between pieces of text no meaning. So a reader that is behind is
+given a run of tokens as one event, under the id of the last entry of the run. After the death of a
+node its readers come back from a thousand different places, and each catch-up has to be one cut of
+a buffer and not a walk through the log:
 
-Invariant: what `piece` returns for consecutive places is the log, each entry once and in order.
-Built when first asked for and bounded per call; anew when the copy was rewritten.
+    seq      1      2      3      4          5      6
+    entry    token  token  token  tool_call  token  token
+             ╰─────── run ──────╯ break      ╰─ run ────╯
+    _text    │Hel   │lo,   │ you  │          │OK    │.     │    JSON string contents, joined
+    _ends    0      3      6      10         10     12     13
+
+Only plain tokens are joined, without decoding: the contents of JSON strings can be concatenated.
+Invariant: the results of `piece` for consecutive places are the log, each entry once and in order.
+Built on demand, bounded per call, and built anew after a rewrite of the log.
 Knows no dialect and no reader. Source: docs/protocol.md, "Events".
 """
 
@@ -20,68 +27,75 @@ from api.hub.feed import Feed
 from shared.log.event_bytes import TOKEN_PREFIX, TOKEN_SUFFIX
 from shared.text.large import FOLD_BYTES_MAX
 
-# The text of an entry that says nothing else. A lone `"` ends it, an escaped one does not.
-PLAIN = re.compile(rb'\{"type":"token","text":"((?:[^"\\]|\\.)*+)"\}', re.DOTALL)
-ENTRIES_MAX = 1_000  # looked at in one call: about a millisecond
+# A token entry with no other members. An unescaped `"` ends the text, an escaped one does not.
+PLAIN_TOKEN = re.compile(rb'\{"type":"token","text":"((?:[^"\\]|\\.)*+)"\}', re.DOTALL)
+SCAN_ENTRIES_MAX = 1_000  # in one call: about a millisecond
 
 
 class TokenRuns:
-    """The runs of one copy."""
+    """The runs of one feed."""
 
     __slots__ = ("_base", "_breaks", "_ends", "_epoch", "_feed", "_text")
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self.forget()
+        self.clear()
 
-    def forget(self) -> None:
-        """Let go of everything; what is asked for is looked at again."""
+    def clear(self) -> None:
+        """Free the memory; `look` scans the feed again."""
         self._epoch = self._feed.epoch
-        self._base = self._feed.base  # the entries after this one are looked at
+        self._base = self._feed.base  # scanned are the entries after this one
         self._text = bytearray()
-        self._ends = array("Q", [0])  # where the text of entry base + n ends
-        self._breaks: list[int] = []  # the seqs of what is no plain token
+        self._ends = array("Q", [0])  # of entry base + n, in `_text`
+        self._breaks: list[int] = []  # `seq` of each entry that is no plain token
 
     @property
     def bytes_kept(self) -> int:
+        """The memory of the runs, bytes, approximately."""
         return len(self._text) + self._ends.itemsize * (len(self._ends) + len(self._breaks))
 
     def look(self) -> None:
-        """Look at what is new, up to the bound of one call; what was not seen yet is not joined."""
+        """Scan new entries; `piece` joins scanned entries only.
+
+        One call scans `SCAN_ENTRIES_MAX` entries or about `FOLD_BYTES_MAX` bytes at most.
+        """
         feed = self._feed
         if self._epoch != feed.epoch or self._base > feed.base:
-            self.forget()
-        first = self._seen - feed.base
-        if first < 0:  # what is missing was trimmed, unseen
-            self.forget()
+            self.clear()
+        first = self._scanned_seq - feed.base
+        if first < 0:  # the feed has trimmed entries that were not scanned
+            self.clear()
             first = 0
-        looked = 0
-        for seq, raw in enumerate(feed.raws[first : first + ENTRIES_MAX], self._seen + 1):
-            plain = PLAIN.fullmatch(raw)
+        scanned_bytes = 0
+        unscanned = feed.raws[first : first + SCAN_ENTRIES_MAX]
+        for seq, raw in enumerate(unscanned, self._scanned_seq + 1):
+            plain = PLAIN_TOKEN.fullmatch(raw)
             if plain is None:
                 self._breaks.append(seq)
             else:
                 self._text += plain[1]
             self._ends.append(len(self._text))
-            looked += len(raw)
-            if looked > FOLD_BYTES_MAX:
+            scanned_bytes += len(raw)
+            if scanned_bytes > FOLD_BYTES_MAX:
                 break
 
     @property
-    def _seen(self) -> int:
+    def _scanned_seq(self) -> int:
         return self._base + len(self._ends) - 1
 
     def piece(self, seq: int, *, stop: int, bytes_max: int) -> tuple[bytes, int]:
-        """Return what follows entry `seq` as one entry, and the seq of the last one in it.
+        """Return the entries after `seq` joined into one, and the `seq` of the last joined entry.
+
+        Call `look` first. An entry that cannot be joined is returned alone, as it is.
 
         Args:
-            seq: before the newest entry, and not before the feed's base; `look` was called.
-            stop: nothing after this entry is in it; above `seq`.
-            bytes_max: of joined text; one entry is returned at least.
+            seq: the feed's `base` at least, and below its `count`.
+            stop: `seq` of the last entry that may be joined; above `seq`.
+            bytes_max: limit of the joined text, bytes; one entry is returned at least.
         """
         base, ends, breaks = self._base, self._ends, self._breaks
         next_break = bisect.bisect_right(breaks, seq)
-        end = min(stop, breaks[next_break] - 1 if next_break < len(breaks) else self._seen)
+        end = min(stop, breaks[next_break] - 1 if next_break < len(breaks) else self._scanned_seq)
         if end > seq + 1:
             begin = ends[seq - base]
             if ends[end - base] - begin > bytes_max:

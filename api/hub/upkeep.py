@@ -1,8 +1,16 @@
 """What the hub does because time has passed: one timer for all readers and all relays.
 
-Each tick: cut who is too slow, decide who waits for a place, heartbeats. Each second: compare the
-tops of silent logs, probe the live connection, renew readers (grace), let go of what nobody reads.
-Invariant: a tick never waits; what needs Redis is done by one errand of each kind at a time.
+    each tick, 0.25 s     cut slow readers
+                          wake readers whose place waits for time
+                          send heartbeats, rotate old connections
+                          probe the live connection
+    each second           read logs whose channel is not confirmed
+                          close idle relays, keep the memory below its limit
+                          recheck the tops of silent logs                (errand)
+                          renew the reports of generations with a grace  (errand)
+
+Invariant: a tick does not wait. Work that needs Redis is an errand (`Hub.spawn`), and one errand of
+each kind runs at a time.
 """
 
 from __future__ import annotations
@@ -12,12 +20,21 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
-from api.hub.contracts import Beating, Connection, Counters, Outcome, Reader, Slowable, Stay
-from api.hub.live_connection import Live
+from api.hub.contracts import (
+    BlockableSink,
+    Connection,
+    ConnectionRecord,
+    HeartbeatConnection,
+    HubCounters,
+    Outcome,
+    Reader,
+)
+from api.hub.grace import GraceReporter
+from api.hub.live_connection import LiveSource
 from api.hub.probe import Probe
-from api.hub.recheck import Verdict
+from api.hub.recheck import RecheckDecision
 from api.hub.relay import Relay
-from api.hub.timer_wheel import Wheel
+from api.hub.timer_wheel import TimerWheel
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.event_bytes import LOST
@@ -28,24 +45,28 @@ from shared.redis import keys
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.25
-RECHECK_S = 1.0
-SILENT_S = 0.9  # a log that was heard of more recently needs no comparing
+RECHECK_INTERVAL_S = 1.0
+SILENT_S = 0.9  # since the last message or page: younger logs need no recheck
 TOPS_MAX = 500  # in one pipeline
-UNCONFIRMED_S = 1.0  # then a log is read although its channel is not subscribed
-LINGER_S = 10.0  # an unfinished copy that nobody reads is kept this long
-RENEW_S = 3.0
+UNCONFIRMED_READ_S = 1.0  # then a log is read although its channel is not subscribed
+IDLE_KEEP_S = 10.0  # an unfinished copy without holds is kept this long, for a quick resume
 
 
-class Upkept(Protocol):
-    """The state of a hub that its timer looks at and changes (api/hub/hub.py).
+class UpkeepHub(Protocol):
+    """The part of a hub (api/hub/hub.py) that its upkeep reads and changes.
 
     Attributes:
-        relays: the copies that the node holds, by generation id.
-        connections: everybody who reads, with the time at which each has stayed long enough.
-        blocked: sinks whose write waits.
-        places: readers whose place could not be decided yet.
-        heartbeats: who is to be sent a sign of life, and when.
-        now: the hub's clock, s.
+        node: this node's name in Redis.
+        relays: relays by generation id.
+        connections: open connections, with the time at which each is rotated.
+        counters: totals since the node started.
+        probe: state of the probing of the live connection.
+        live: the live connection.
+        grace: reports to Redis which generations with a grace have readers here.
+        blocked: sinks whose write waits for the client.
+        places: readers whose place may be decided by time; woken at the next tick.
+        heartbeats: connections by the time of their next heartbeat.
+        now: loop time, s.
         wall_ms: time since 1970, ms.
     """
 
@@ -53,13 +74,14 @@ class Upkept(Protocol):
     settings: Settings
     node: str
     relays: dict[str, Relay]
-    connections: dict[Connection, Stay]
-    counters: Counters
+    connections: dict[Connection, ConnectionRecord]
+    counters: HubCounters
     probe: Probe
-    live: Live
-    blocked: set[Slowable]
+    live: LiveSource
+    grace: GraceReporter
+    blocked: set[BlockableSink]
     places: list[Reader]
-    heartbeats: Wheel[Beating]
+    heartbeats: TimerWheel[HeartbeatConnection]
     now: Callable[[], float]
     wall_ms: Callable[[], int]
 
@@ -71,32 +93,34 @@ class Upkept(Protocol):
 
 
 class Upkeep:
-    """The hub's timer. Tests call `tick` with a time of their own."""
+    """The timer of a hub. Tests call `tick` instead of `run`."""
 
-    def __init__(self, hub: Upkept) -> None:
+    def __init__(self, hub: UpkeepHub) -> None:
         self._hub = hub
-        self._second_at = 0.0
-        self._under_way: set[str] = set()
+        self._second_at = 0.0  # loop time of the latest once-a-second work
+        self._running_errands: set[str] = set()
 
     async def run(self) -> None:
+        """Tick until cancelled. An exception is logged, and the next tick follows."""
         while True:
             await asyncio.sleep(TICK_S)
             try:
                 self.tick(self._hub.now())
-            except Exception:  # the hub's loop: the next tick must come
+            except Exception:  # boundary: one failure must not stop the timer
                 logger.exception("upkeep failed")
 
     def tick(self, now: float) -> None:
+        """Do what is due at loop time `now`, s."""
         self._cut_slow(now)
-        self._decide_places()
-        self._beat(now)
+        self._wake_unplaced()
+        self._send_heartbeats(now)
         self._probe(now)
-        if now - self._second_at >= RECHECK_S:
+        if now - self._second_at >= RECHECK_INTERVAL_S:
             self._second_at = now
-            self._confirm_late(now)
-            self._let_go(now)
-            self._errand("recheck", self.recheck)
-            self._errand("renew", self.renew)
+            self._read_unconfirmed(now)
+            self._close_idle(now)
+            self._start_errand("recheck", self.recheck)
+            self._start_errand("renew", lambda: self._hub.grace.renew(self._hub.relays.values()))
 
     # Readers
 
@@ -107,63 +131,70 @@ class Upkeep:
                 self._hub.counters.cuts += 1
                 sink.break_off(Outcome.CUT)
 
-    def _decide_places(self) -> None:
-        waiting, self._hub.places = self._hub.places, []
-        for reader in waiting:
+    def _wake_unplaced(self) -> None:
+        readers, self._hub.places = self._hub.places, []
+        for reader in readers:
             reader.wake()
 
-    def _beat(self, now: float) -> None:
-        """Heartbeats; and whoever has stayed long enough leaves, so that nodes share the load."""
+    def _send_heartbeats(self, now: float) -> None:
+        """Send due heartbeats; rotate connections at their age, so that nodes share the load."""
         heartbeats, heartbeat_s = self._hub.heartbeats, self._hub.settings.heartbeat_s
-        for sink in heartbeats.due(now):
-            stay = self._hub.connections.get(sink)
-            if stay is not None and now >= stay.until:
+        for connection in heartbeats.pop_due(now):
+            record = self._hub.connections.get(connection)
+            if record is not None and now >= record.rotate_at:
                 self._hub.counters.rotations += 1
-                sink.break_off(Outcome.ROTATED)
-            elif (again_at := sink.beat(now, heartbeat_s)) is not None:
-                heartbeats.put(sink, again_at)
+                connection.break_off(Outcome.ROTATED)
+            elif (next_at := connection.beat(now, heartbeat_s)) is not None:
+                heartbeats.put(connection, next_at)
 
     # The live connection
 
     def _probe(self, now: float) -> None:
         hub = self._hub
         if hub.live.is_connected:
-            if hub.probe.is_deaf(now):
+            if hub.probe.expire(now):
                 logger.warning("live connection deaf")
                 hub.live.drop()
-            elif (payload := hub.probe.due(now)) is not None:
+            elif (payload := hub.probe.next_payload(now)) is not None:
                 hub.spawn(self._publish_probe(payload))
 
     async def _publish_probe(self, payload: bytes) -> None:
         try:
             await self._hub.store.publish(keys.probe(self._hub.node), payload)
         except Unavailable:
-            self._hub.probe.unsent(self._hub.now())
+            self._hub.probe.note_publish_failed(self._hub.now())
 
-    def _confirm_late(self, now: float) -> None:
+    def _read_unconfirmed(self, now: float) -> None:
         for relay in self._hub.relays.values():
-            if not relay.is_confirmed and now - relay.opened_at >= UNCONFIRMED_S:
+            if not relay.is_confirmed and now - relay.opened_at >= UNCONFIRMED_READ_S:
                 relay.is_confirmed = True
                 relay.read_soon()
 
     # Memory
 
-    def _let_go(self, now: float) -> None:
-        """Close what nobody reads: unfinished after a while, ended when the room is needed."""
+    def _close_idle(self, now: float) -> None:
+        """Close relays without holds, and keep the memory below its limit.
+
+        A relay of a lost or expired log is closed at once, an unfinished one after `IDLE_KEEP_S`,
+        and an ended one when the memory is needed.
+        """
         idle = [relay for relay in self._hub.relays.values() if not relay.holds]
         for relay in idle:
-            if relay.is_gone or relay.last_words is not None or self._has_expired(relay):
+            if relay.is_expired or relay.last_words is not None or self._has_expired(relay):
                 self._hub.close(relay)
-            elif not relay.is_over and now - relay.idle_since >= LINGER_S:
+            elif not relay.is_over and now - relay.idle_since >= IDLE_KEEP_S:
                 self._hub.close(relay)
         self._keep_within_budget([relay for relay in idle if not relay.is_closed])
 
     def _keep_within_budget(self, idle: list[Relay]) -> None:
-        """Let go of what nobody reads, longest idle first; then of what all have behind them."""
+        """Keep the copies below `hub_bytes_max`.
+
+        First close idle relays, the longest idle first. Then trim the others, the largest first.
+        """
         relays, bytes_max = self._hub.relays, self._hub.settings.hub_bytes_max
         kept = sum(relay.bytes_kept for relay in relays.values())
         if kept <= bytes_max:
-            return  # as nearly always: nothing is put in order
+            return  # nearly always: so return before sorting
         for relay in sorted(idle, key=lambda relay: relay.idle_since):
             if kept <= bytes_max:
                 return
@@ -180,25 +211,29 @@ class Upkeep:
         retention_ms = self._hub.settings.retention_s * 1000
         ended_at_ms = relay.meta.ended_at_ms
         if relay.feed.is_ended and not ended_at_ms:
-            # Seen live; the copy may not outlive a log that ends now.
+            # The end was received live, so its time is unknown: count from the last hold.
             return self._hub.now() - relay.idle_since > self._hub.settings.retention_s
         return bool(ended_at_ms) and self._hub.wall_ms() > ended_at_ms + retention_ms
 
     # Errands
 
-    def _errand(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        if name not in self._under_way:
-            self._under_way.add(name)
-            self._hub.spawn(self._one_errand(name, work))
+    def _start_errand(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        if name not in self._running_errands:
+            self._running_errands.add(name)
+            self._hub.spawn(self._run_errand(name, work))
 
-    async def _one_errand(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def _run_errand(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         finally:
-            self._under_way.discard(name)
+            self._running_errands.discard(name)
 
     async def recheck(self) -> None:
-        """Compare the tops of all unfinished logs that have been silent, in one pipeline."""
+        """Compare the tops of all silent unfinished logs, `TOPS_MAX` in one pipeline.
+
+        Raises:
+            Unavailable: Redis did not answer in time; the next second tries again.
+        """
         now = self._hub.now()
         silent = [
             relay
@@ -209,39 +244,29 @@ class Upkeep:
             batch = silent[start : start + TOPS_MAX]
             tops = await self._hub.store.tops([relay.generation_id for relay in batch])
             for relay, top in zip(batch, tops, strict=True):
-                verdict = relay.recheck.judge(top, relay.feed.top, self._hub.now())
-                await self._act(relay, verdict)
+                decision = relay.recheck.decide(top, relay.feed.top, self._hub.now())
+                await self._act(relay, decision)
 
-    async def _act(self, relay: Relay, verdict: Verdict) -> None:
+    async def _act(self, relay: Relay, decision: RecheckDecision) -> None:
         if relay.is_over:
             return
-        match verdict:
-            case Verdict.NOTHING:
+        match decision:
+            case RecheckDecision.NOTHING:
                 if not relay.recheck.is_absent:
                     relay.read_soon()
-            case Verdict.REPAIR:
+            case RecheckDecision.REPAIR:
                 relay.repair()
-            case Verdict.SEAL:
+            case RecheckDecision.SEAL:
                 if await self._hub.store.seal(relay.generation_id) == "sealed":
-                    self._lost(relay)
-            case Verdict.LOST:
-                self._lost(relay)
-            case Verdict.GONE:
+                    self._end_lost(relay)
+            case RecheckDecision.LOST:
+                self._end_lost(relay)
+            case RecheckDecision.EXPIRED:
                 relay.declare_gone()
-            case Verdict.REQUEUE:
+            case RecheckDecision.REQUEUE:
                 await requeue(self._hub.store, relay.generation_id, relay.meta.priority)
 
-    def _lost(self, relay: Relay) -> None:
+    def _end_lost(self, relay: Relay) -> None:
         logger.error("generation lost", extra={"generation_id": relay.generation_id})
         relay.say_last_words(LOST)
         self._hub.stop_listening(relay)
-
-    async def renew(self) -> None:
-        """Say again which generations with a grace have readers here."""
-        now = self._hub.now()
-        for relay in list(self._hub.relays.values()):
-            if relay.is_attached and not relay.is_over and now - relay.attached_at >= RENEW_S - 0.5:
-                async with relay.grace_lock:
-                    if relay.is_attached and relay.holds:
-                        relay.attached_at = self._hub.now()
-                        await self._hub.store.attach_readers(relay.generation_id, self._hub.node)

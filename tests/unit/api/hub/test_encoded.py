@@ -1,4 +1,4 @@
-"""The encoded log: slices are whole events, shared, and equal to the fold."""
+"""The encoded log: slices have whole events, are shared, and are equal to the fold."""
 
 from __future__ import annotations
 
@@ -34,29 +34,31 @@ def add(feed: Feed, *texts: str) -> None:
     st.integers(0, 30),
     st.integers(1, 300),
 )
-def test_slices_from_any_place_join_to_the_fold(texts: list[str], place: int, size: int) -> None:
+def test_slices_from_any_place_concatenate_to_the_fold(
+    texts: list[str], place: int, size: int
+) -> None:
     feed = feed_of(*texts)
     log, fold = EncodedLog(feed, NDJSON, make_meta()), NdjsonFold(make_meta())
     seq = start = min(place, len(texts))
-    whole = b""
+    body = b""
     while True:
         chunk, last = log.slice(seq, size)
         if last == seq:
             break
         assert chunk.endswith(b"\n")
         assert len(chunk) <= size or last == seq + 1
-        whole, seq = whole + chunk, last
-    assert whole == b"".join(
+        body, seq = body + chunk, last
+    assert body == b"".join(
         fold.add(feed.ids.at(n + 1), feed.raws[n]) for n in range(start, feed.count)
     )
 
 
-def test_readers_at_one_place_get_the_same_object() -> None:
+def test_readers_with_the_same_seq_get_the_same_object() -> None:
     log = EncodedLog(feed_of("a", "b", "c"), SSE, make_meta())
     assert log.slice(1)[0] is log.slice(1)[0]
 
 
-def test_a_long_log_is_encoded_step_by_step() -> None:
+def test_a_long_log_is_encoded_in_bounded_steps() -> None:
     feed = feed_of(*("x" for _ in range(2 * encoded.ENCODE_ENTRIES_MAX)))
     log = EncodedLog(feed, SSE, make_meta())
     assert log.slice(feed.count - 1) == (b"", feed.count - 1)
@@ -66,7 +68,7 @@ def test_a_long_log_is_encoded_step_by_step() -> None:
     assert chunk.startswith(b"id: 1-2000\n")
 
 
-def test_the_backlog_counts_what_is_not_encoded_yet() -> None:
+def test_the_backlog_counts_entries_that_are_not_encoded_yet() -> None:
     feed = feed_of("a", "b")
     log = EncodedLog(feed, NDJSON, make_meta())
     assert log.backlog_bytes(0) == sum(map(len, feed.raws))
@@ -77,7 +79,7 @@ def test_the_backlog_counts_what_is_not_encoded_yet() -> None:
     assert log.backlog_bytes(3) == 0
 
 
-def test_a_rewrite_starts_the_fold_anew() -> None:
+def test_a_rewrite_of_the_log_starts_a_new_fold() -> None:
     feed = feed_of("a", "b")
     log = EncodedLog(feed, NDJSON, make_meta())
     log.slice(0)
@@ -88,15 +90,15 @@ def test_a_rewrite_starts_the_fold_anew() -> None:
 
 
 @given(st.integers(1, 12), st.integers(0, 12), st.integers(0, 12), st.booleans())
-def test_trimmed_bytes_come_back_the_same(
+def test_trimmed_bytes_are_encoded_again_with_the_same_result(
     count: int, trimmed: int, place: int, is_refilled: bool
 ) -> None:
     feed = feed_of(*map(str, range(count)))
     entries = [(feed.ids.at(n + 1), raw) for n, raw in enumerate(feed.raws)]
     log = EncodedLog(feed, NDJSON, make_meta())
-    whole = log.slice(0)[0]
+    body = log.slice(0)[0]
     ends = [0]
-    for line in whole.splitlines(keepends=True):
+    for line in body.splitlines(keepends=True):
         ends.append(ends[-1] + len(line))
     trimmed, place = min(trimmed, count), min(place, count)
     log.trim(trimmed)
@@ -105,10 +107,10 @@ def test_trimmed_bytes_come_back_the_same(
         assert feed.refill(feed.epoch, entries)
     assert log.lacks(place) == (feed.base > 0 and place < trimmed)
     if not log.lacks(place):
-        assert log.slice(place)[0] == whole[ends[place] :]
+        assert log.slice(place)[0] == body[ends[place] :]
 
 
-def test_a_refill_of_another_log_is_refused() -> None:
+def test_a_refill_with_entries_of_another_log_is_refused() -> None:
     feed = feed_of("a", "b", "c")
     feed.trim(2)
     other = [(EventId(2, n), b"{}") for n in (1, 2)]
@@ -117,8 +119,8 @@ def test_a_refill_of_another_log_is_refused() -> None:
     assert feed.base == 2
 
 
-def test_long_entries_are_encoded_by_their_bytes() -> None:
-    """A model's line may be a megabyte: a thousand of them would hold the loop for seconds."""
+def test_one_step_of_encoding_is_bounded_by_bytes() -> None:
+    """An entry may have a megabyte; a thousand of them in one step would take seconds."""
     feed = feed_of(*("x" * (FOLD_BYTES_MAX // 2) for _ in range(5)))
     log = EncodedLog(feed, SSE, make_meta())
 

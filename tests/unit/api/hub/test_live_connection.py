@@ -1,4 +1,4 @@
-"""The live connection against a server that answers as the test says."""
+"""The live connection against a server whose replies each test scripts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Talk = Callable[["Peer"], Awaitable[None]]
 
 
 class Peer:
-    """The server's side of one connection."""
+    """The server's end of one connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.parser = hiredis.Reader()
@@ -35,8 +35,8 @@ class Peer:
         self.writer.write(reply)
 
 
-class Heard:
-    """A listener that notes what it is told."""
+class RecordingListener:
+    """A listener that notes each call."""
 
     def __init__(self) -> None:
         self.notes: list[tuple[bytes, ...]] = []
@@ -52,15 +52,15 @@ class Heard:
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "BACKOFF_S", (0.001, 0.002))
+def short_reconnect_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "RECONNECT_PAUSE_S", (0.001, 0.002))
 
 
 @contextlib.asynccontextmanager
 async def connected(
     *talks: Talk, login: str = ""
-) -> AsyncIterator[tuple[LiveConnection, Heard, list[Peer]]]:
-    """Run a connection to a server that holds the nth talk on the nth connection."""
+) -> AsyncIterator[tuple[LiveConnection, RecordingListener, list[Peer]]]:
+    """Run a connection to a server; the nth talk serves the nth accepted socket."""
     peers: list[Peer] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -72,11 +72,11 @@ async def connected(
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    heard = Heard()
-    connection = LiveConnection(f"redis://{login}127.0.0.1:{port}/0", heard)
+    listener = RecordingListener()
+    connection = LiveConnection(f"redis://{login}127.0.0.1:{port}/0", listener)
     running = asyncio.create_task(connection.run())
     try:
-        yield connection, heard, peers
+        yield connection, listener, peers
     finally:
         running.cancel()
         await asyncio.wait([running])
@@ -93,7 +93,7 @@ def confirmation(channel: bytes) -> bytes:
     return b"*3\r\n$9\r\nsubscribe\r\n$%d\r\n%b\r\n:1\r\n" % (len(channel), channel)
 
 
-async def test_what_is_wanted_in_one_tick_is_asked_for_in_order_and_together() -> None:
+async def test_subscribes_of_one_loop_iteration_leave_as_one_command_in_order() -> None:
     async def talk(peer: Peer) -> None:
         await greet(peer)
         await peer.expect(b"SUBSCRIBE", b"a", b"b")
@@ -101,72 +101,72 @@ async def test_what_is_wanted_in_one_tick_is_asked_for_in_order_and_together() -
         await peer.expect(b"SUBSCRIBE", b"c")
         await peer.expect(b"UNSUBSCRIBE", b"a")
 
-    async with connected(talk) as (connection, heard, _):
+    async with connected(talk) as (connection, listener, _):
         connection.subscribe(b"a")
         connection.subscribe(b"b")
-        await until(lambda: len(heard.notes) == 2, DEADLINE_S)
-        assert heard.notes == [(b"subscribed", b"a"), (b"message", b"a", b"hi")]
+        await until(lambda: len(listener.notes) == 2, DEADLINE_S)
+        assert listener.notes == [(b"subscribed", b"a"), (b"message", b"a", b"hi")]
         connection.subscribe(b"c")
         connection.unsubscribe(b"a")
 
 
-@pytest.mark.parametrize("is_next_wanted", [True, False])
-async def test_an_unsubscribe_leaves_with_what_is_wanted_next_or_after_a_moment(
-    is_next_wanted: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("has_next_subscribe", [True, False])
+async def test_an_unsubscribe_leaves_with_the_next_subscribe_or_after_its_delay(
+    has_next_subscribe: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "UNSUBSCRIBE_S", DEADLINE_S * 10 if is_next_wanted else 0.0)
+    monkeypatch.setattr(live, "UNSUBSCRIBE_DELAY_S", DEADLINE_S * 10 if has_next_subscribe else 0.0)
 
     async def talk(peer: Peer) -> None:
         await greet(peer)
         await peer.expect(b"SUBSCRIBE", b"a")
         peer.say(confirmation(b"a"))
         await peer.expect(b"UNSUBSCRIBE", b"a")
-        if is_next_wanted:
+        if has_next_subscribe:
             await peer.expect(b"SUBSCRIBE", b"b")
         peer.say(confirmation(b"b"))
 
-    async with connected(talk) as (connection, heard, _):
+    async with connected(talk) as (connection, listener, _):
         connection.subscribe(b"a")
-        await until(lambda: heard.notes == [(b"subscribed", b"a")], DEADLINE_S)
+        await until(lambda: listener.notes == [(b"subscribed", b"a")], DEADLINE_S)
         connection.unsubscribe(b"a")
         for _ in range(10):
             await asyncio.sleep(0)
-        if is_next_wanted:
-            assert len(heard.notes) == 1
+        if has_next_subscribe:
+            assert len(listener.notes) == 1
             connection.subscribe(b"b")
-        await until(lambda: heard.notes[1:] == [(b"subscribed", b"b")], DEADLINE_S)
+        await until(lambda: listener.notes[1:] == [(b"subscribed", b"b")], DEADLINE_S)
 
 
-async def test_after_a_loss_everything_wanted_is_subscribed_and_confirmed_again() -> None:
+async def test_after_a_loss_all_channels_are_subscribed_and_confirmed_again() -> None:
     async def talk(peer: Peer) -> None:
         await greet(peer)
         await peer.expect(b"SUBSCRIBE", b"a")
         peer.say(confirmation(b"a"))
 
-    async with connected(talk) as (connection, heard, peers):
+    async with connected(talk) as (connection, listener, peers):
         connection.subscribe(b"a")
-        await until(lambda: heard.notes == [(b"subscribed", b"a")], DEADLINE_S)
+        await until(lambda: listener.notes == [(b"subscribed", b"a")], DEADLINE_S)
         peers[0].writer.transport.abort()
-        await until(lambda: len(heard.notes) == 3, DEADLINE_S)
-        assert heard.notes[1:] == [(b"disconnected",), (b"subscribed", b"a")]
+        await until(lambda: len(listener.notes) == 3, DEADLINE_S)
+        assert listener.notes[1:] == [(b"disconnected",), (b"subscribed", b"a")]
         assert connection.reconnects == 1
 
 
 @pytest.mark.parametrize("answer", [b"-NOAUTH Authentication required.\r\n", b"!nonsense\r\n", b""])
-async def test_a_refusal_is_tried_again(answer: bytes) -> None:
+async def test_a_refused_connection_is_opened_again(answer: bytes) -> None:
     async def refuse(peer: Peer) -> None:
         await peer.expect(b"PING")
         peer.say(answer)
         if not answer:
             peer.writer.close()
 
-    async with connected(refuse, refuse, greet) as (connection, heard, peers):
+    async with connected(refuse, refuse, greet) as (connection, listener, peers):
         await until(lambda: connection.is_connected, DEADLINE_S)
         assert len(peers) == 3
-        assert heard.notes == []
+        assert listener.notes == []
 
 
-async def test_it_logs_in_before_anything_else() -> None:
+async def test_the_login_is_the_first_command() -> None:
     async def talk(peer: Peer) -> None:
         await peer.expect(b"AUTH", b"ann", b"p@ss")
         peer.say(b"+OK\r\n")
@@ -176,9 +176,9 @@ async def test_it_logs_in_before_anything_else() -> None:
         await until(lambda: connection.is_connected, DEADLINE_S)
 
 
-async def test_a_dropped_connection_is_made_anew() -> None:
-    async with connected(greet) as (connection, heard, peers):
+async def test_a_dropped_connection_is_opened_again() -> None:
+    async with connected(greet) as (connection, listener, peers):
         await until(lambda: connection.is_connected, DEADLINE_S)
         connection.drop()
         await until(lambda: len(peers) == 2 and connection.is_connected, DEADLINE_S)
-        assert heard.notes == [(b"disconnected",)]
+        assert listener.notes == [(b"disconnected",)]

@@ -1,4 +1,4 @@
-"""One look at meta serves all who come within a moment, and never hides a failure."""
+"""Shared reads of meta: one read for callers of the same moment, and no failure is kept."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import asyncio
 
 import pytest
 
-from api.hub import meta_lookup as looks
+from api.hub import meta_lookup as module
 from api.hub.meta_lookup import MetaLookup
 from shared.errors import Unavailable
 from tests.support.wait import until
 
 
 class Reads:
-    """A store whose answers come when told to."""
+    """A store whose reads wait until the test sets their answers."""
 
     def __init__(self):
-        self.asked = []
+        self.names = []
         self.answers = []
 
     async def meta(self, generation_id):
-        self.asked.append(generation_id)
+        self.names.append(generation_id)
         self.answers.append(asyncio.get_running_loop().create_future())
         return await self.answers[-1]
 
@@ -30,84 +30,85 @@ def reads():
     return Reads()
 
 
-async def ask(tasks, looks, count, name="a"):
-    asked = [tasks.create_task(looks.meta(name)) for _ in range(count)]
+async def ask(tasks, lookup, count, name="a"):
+    """Start `count` concurrent calls of `meta`, and let each run until it waits."""
+    calls = [tasks.create_task(lookup.meta(name)) for _ in range(count)]
     await asyncio.sleep(0)
-    return asked
+    return calls
 
 
-async def test_a_thousand_ask_once(reads):
+async def test_a_thousand_concurrent_calls_make_one_read(reads):
     async with asyncio.TaskGroup() as tasks:
-        asked = await ask(tasks, MetaLookup(reads.meta), 1_000)
+        calls = await ask(tasks, MetaLookup(reads.meta), 1_000)
         reads.answers[0].set_result("meta")
-    assert {task.result() for task in asked} == {"meta"} and reads.asked == ["a"]
+    assert {task.result() for task in calls} == {"meta"} and reads.names == ["a"]
 
 
-async def test_each_generation_has_its_own_look(reads):
-    found = MetaLookup(reads.meta)
+async def test_each_generation_has_a_read_of_its_own(reads):
+    lookup = MetaLookup(reads.meta)
     async with asyncio.TaskGroup() as tasks:
-        await ask(tasks, found, 2, "a")
-        await ask(tasks, found, 2, "b")
+        await ask(tasks, lookup, 2, "a")
+        await ask(tasks, lookup, 2, "b")
         for answer in reads.answers:
             answer.set_result(None)
-    assert reads.asked == ["a", "b"]
+    assert reads.names == ["a", "b"]
 
 
-async def test_what_many_asked_for_serves_the_next_for_a_moment(reads, monkeypatch):
-    monkeypatch.setattr(looks, "KEEP_S", 60.0)
-    found = MetaLookup(reads.meta)
+async def test_an_answer_that_several_callers_shared_is_kept_for_a_moment(reads, monkeypatch):
+    monkeypatch.setattr(module, "ANSWER_KEEP_S", 60.0)
+    lookup = MetaLookup(reads.meta)
     async with asyncio.TaskGroup() as tasks:
-        await ask(tasks, found, 2)
+        await ask(tasks, lookup, 2)
         reads.answers[0].set_result("meta")
-    assert await found.meta("a") == "meta" and len(reads.asked) == 1
+    assert await lookup.meta("a") == "meta" and len(reads.names) == 1
 
-    found.forget("a")
+    lookup.forget("a")
 
     async with asyncio.TaskGroup() as tasks:
-        await ask(tasks, found, 1)
+        await ask(tasks, lookup, 1)
         reads.answers[1].set_result("newer")
-    assert len(reads.asked) == 2
+    assert len(reads.names) == 2
 
 
-async def test_what_one_asked_for_is_not_kept(reads):
-    found = MetaLookup(reads.meta)
+async def test_an_answer_for_a_single_caller_is_not_kept(reads):
+    lookup = MetaLookup(reads.meta)
     async with asyncio.TaskGroup() as tasks:
-        await ask(tasks, found, 1)
+        await ask(tasks, lookup, 1)
         reads.answers[0].set_result("meta")
     async with asyncio.TaskGroup() as tasks:
-        await ask(tasks, found, 1)
+        await ask(tasks, lookup, 1)
         reads.answers[1].set_result("newer")
-    assert len(reads.asked) == 2
+    assert len(reads.names) == 2
 
 
-async def test_a_failure_is_everybodys_and_is_not_kept(reads):
-    found = MetaLookup(reads.meta)
+async def test_a_failure_reaches_all_callers_and_is_not_kept(reads):
+    lookup = MetaLookup(reads.meta)
     with pytest.raises(ExceptionGroup) as raised:
         async with asyncio.TaskGroup() as tasks:
-            first, *_ = await ask(tasks, found, 3)
+            first, *_ = await ask(tasks, lookup, 3)
             reads.answers[0].set_exception(Unavailable("away"))
             await asyncio.wait([first])
     assert raised.group_contains(Unavailable)
     async with asyncio.TaskGroup() as tasks:
-        await ask(tasks, found, 1)
+        await ask(tasks, lookup, 1)
         reads.answers[1].set_result("meta")
 
 
-async def test_when_the_one_who_looks_leaves_another_looks(reads):
-    found = MetaLookup(reads.meta)
+async def test_when_the_reading_caller_is_cancelled_another_caller_reads(reads):
+    lookup = MetaLookup(reads.meta)
     async with asyncio.TaskGroup() as tasks:
-        first, *others = await ask(tasks, found, 3)
+        first, *others = await ask(tasks, lookup, 3)
         first.cancel()
         await asyncio.wait([first])
-        await until(lambda: len(reads.asked) == 2, 5.0, "the next look")
+        await until(lambda: len(reads.names) == 2, 5.0, "the next read")
         reads.answers[1].set_result("meta")
     assert [task.result() for task in others] == ["meta", "meta"]
 
 
-async def test_one_who_waits_may_leave_without_harm(reads):
-    found = MetaLookup(reads.meta)
+async def test_a_waiting_caller_may_be_cancelled_without_effect_on_the_others(reads):
+    lookup = MetaLookup(reads.meta)
     async with asyncio.TaskGroup() as tasks:
-        first, second, third = await ask(tasks, found, 3)
+        first, second, third = await ask(tasks, lookup, 3)
         second.cancel()
         await asyncio.wait([second])
         reads.answers[0].set_result("meta")

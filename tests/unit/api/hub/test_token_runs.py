@@ -1,4 +1,4 @@
-"""TokenRuns: from wherever one reads, each entry comes once, and in few pieces."""
+"""Token runs: from any place each entry comes once, in few joined pieces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.log.ids import EventId
 FOREIGN = (
     b'{"type":"token","text":"b","logprob":"-1"}',
     b'{"text":"b","type":"token"}',
-    b'{"type":"token","text":"a\\"}',  # no JSON: the quote is escaped
+    b'{"type":"token","text":"a\\"}',  # invalid JSON: the last quote is escaped
 )
 TOKEN = st.text(max_size=8).map(lambda text: encode(Token(text)))
 ENTRY = st.one_of(
@@ -42,21 +42,21 @@ def add(feed: Feed, *raws: bytes) -> None:
     feed.offer_live(Frame(feed.top, tuple(entries), 0))
 
 
-def said(raws: list[Any]) -> list[Any]:
-    """What a log says, wherever pieces end: texts in a row are one."""
-    whole: list[Any] = []
+def merge_texts(raws: list[Any]) -> list[Any]:
+    """Return the events of a log, with consecutive texts merged into one string."""
+    merged: list[Any] = []
     for fields in (json.loads(raw) for raw in raws):
         fields.pop("id", None)
         is_text = set(fields) == {"type", "text"} and fields["type"] == "token"
-        if is_text and whole and isinstance(whole[-1], str):
-            whole[-1] += fields["text"]
+        if is_text and merged and isinstance(merged[-1], str):
+            merged[-1] += fields["text"]
         else:
-            whole.append(fields["text"] if is_text else fields)
-    return whole
+            merged.append(fields["text"] if is_text else fields)
+    return merged
 
 
 @given(LOGS, st.integers(0, 80), st.integers(1, 60))
-def test_pieces_from_any_place_say_what_the_log_says(
+def test_pieces_from_any_place_have_the_events_of_the_log(
     raws: list[bytes], place: int, bytes_max: int
 ) -> None:
     feed = feed_of(*raws)
@@ -70,10 +70,10 @@ def test_pieces_from_any_place_say_what_the_log_says(
         assert end == seq + 1 or len(piece) <= bytes_max + len('{"type":"token","text":""}')
         pieces.append(piece)
         seq = end
-    assert said(pieces) == said(raws[start:])
+    assert merge_texts(pieces) == merge_texts(raws[start:])
 
 
-def test_what_is_no_plain_token_ends_a_run() -> None:
+def test_an_entry_that_is_no_plain_token_ends_a_run() -> None:
     raws = [encode(Token("a")), *FOREIGN, *(encode(Token(text)) for text in 'c"\\e')]
     runs = TokenRuns(feed_of(*raws))
     runs.look()
@@ -83,8 +83,8 @@ def test_what_is_no_plain_token_ends_a_run() -> None:
     assert runs.piece(4, stop=6, bytes_max=99) == (encode(Token('c"')), 6)
 
 
-def test_a_long_log_is_looked_at_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ENTRIES_MAX", 10)
+def test_a_long_log_is_scanned_in_bounded_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SCAN_ENTRIES_MAX", 10)
     raws = [encode(Token("x"))] * 25
     runs = TokenRuns(feed_of(*raws))
     ends = []
@@ -96,7 +96,7 @@ def test_a_long_log_is_looked_at_step_by_step(monkeypatch: pytest.MonkeyPatch) -
     assert ends == [(10, 23), (20, 23), (25, 25)]
 
 
-def test_a_rewrite_is_seen() -> None:
+def test_after_a_rewrite_the_new_log_is_scanned() -> None:
     feed = feed_of(*[encode(Token("a"))] * 4)
     runs = TokenRuns(feed)
     runs.look()
@@ -108,10 +108,10 @@ def test_a_rewrite_is_seen() -> None:
     assert runs.piece(0, stop=3, bytes_max=99) == (encode(Token("AAA")), 3)
 
 
-def test_what_was_trimmed_unseen_and_read_again_is_joined_like_the_rest(
+def test_entries_that_were_trimmed_unscanned_are_joined_after_a_refill(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "ENTRIES_MAX", 20)
+    monkeypatch.setattr(module, "SCAN_ENTRIES_MAX", 20)
     feed = feed_of(*(encode(Token(f"{n} ")) for n in range(1, 101)))
     entries = [(feed.ids.at(n), raw) for n, raw in enumerate(feed.raws, 1)]
     runs = TokenRuns(feed)
@@ -123,7 +123,7 @@ def test_what_was_trimmed_unseen_and_read_again_is_joined_like_the_rest(
         return str(json.loads(piece)["text"])
 
     assert text_after(0).startswith("1 2 ")
-    feed.trim(50)  # the first 20 were seen
+    feed.trim(50)  # only the first 20 entries were scanned
     assert text_after(50).startswith("51 52 ")
     assert feed.refill(feed.epoch, entries)
     assert text_after(0).startswith("1 2 ")

@@ -1,0 +1,73 @@
+"""Requests for the events of one generation, for the tests of the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from api.dialects.native.events import events, stream_events
+from shared.log.ids import START, EventId
+from tests.support.bench import GENERATION, Bench, Client, make_scope, settle
+
+
+class Reading:
+    """A request whose response is being read."""
+
+    def __init__(self, bench: Bench, client: Client, task: asyncio.Task[None]) -> None:
+        self.bench, self.client, self.task = bench, client, task
+
+    @property
+    def frames(self) -> list[tuple[str, str]]:
+        return parse_sse(self.client.body)
+
+    @property
+    def ids(self) -> list[str]:
+        return [event_id for event_id, _ in self.frames]
+
+
+def parse_sse(body: bytes) -> list[tuple[str, str]]:
+    """Return (id, event type) of each block of server-sent events."""
+    text = body.decode()
+    return re.findall(r"^id: (\S+)\nevent: (\S+)\ndata: ", text, re.MULTILINE)
+
+
+async def read(
+    bench: Bench, cursor: EventId = START, *, transport: str = "sse", **scope: Any
+) -> Reading:
+    """Start a request for the events after `cursor`, and let it join."""
+    client = Client()
+    meta = await bench.log.meta(GENERATION)
+    assert meta is not None
+    task = asyncio.create_task(
+        stream_events(
+            bench.hub,
+            make_scope(client, **scope),
+            client.receive,
+            client.send,  # type: ignore[arg-type]
+            meta=meta,
+            cursor=cursor,
+            transport=transport,
+        )
+    )
+    await settle()
+    return Reading(bench, client, task)
+
+
+async def stop(reading: Reading) -> None:
+    """Close the connection as its client does, and await the end of the request."""
+    reading.client.leave()
+    await reading.task
+
+
+async def get(bench: Bench, client: Client, **scope: Any) -> None:
+    """Serve a whole request, from the look-up of its generation on."""
+    await events(
+        make_scope(client, **scope),
+        client.receive,
+        client.send,  # type: ignore[arg-type]
+        hub=bench.hub,
+        store=bench.log,  # type: ignore[arg-type]
+        owner="anonymous",
+        generation_id=GENERATION,
+    )
