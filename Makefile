@@ -12,8 +12,7 @@ TEST_REDIS_SERVER_DEBIAN ?= $(shell command -v redis-server 2>/dev/null)
 SERVER_TESTS := tests/unit/shared tests/stateful tests/integration \
 	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion worker_loss expiry)
 ARGS ?=
-# Tests spend most of their time waiting, so two processes run them. All tests of a module run in one
-# process, which has its own Redis and nodes.
+# Much of a test is waiting. A module stays in one process, whose Redis and nodes it has for itself.
 PARALLEL := $(if $(ARGS),,-n 2 --dist loadfile)
 PLOTS := .venv/plots/.set-up
 
