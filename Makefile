@@ -4,10 +4,10 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.set-up
-# Removes the developer's TAILRACE_ variables, so that they do not change the tests.
+# A developer's TAILRACE_ variables are for running, not for the tests.
 CLEAN_ENV = env $$(env | sed -n 's/^\(TAILRACE_[A-Z0-9_]*\)=.*/-u \1/p')
-# The servers differ in details, so the tests that talk to a server also run on Debian's. Of the fault
-# tests these are the ones about faults of the server itself.
+# The servers differ, so what talks to one is also tested against Debian's; of the faults those that
+# are the server's own.
 TEST_REDIS_SERVER_DEBIAN ?= $(shell command -v redis-server 2>/dev/null)
 SERVER_TESTS := tests/unit/shared tests/stateful tests/integration \
 	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion worker_loss expiry)
