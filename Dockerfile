@@ -1,12 +1,12 @@
 # One image for every role: `docker run tailrace api`, `worker` or `jobs`.
-# By digest: a tag may be another image tomorrow. docs/security.md says how to renew it.
+# By digest, because a tag may point to another image later. docs/security.md says how to renew it.
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/srv/tailrace
 
 WORKDIR /srv/tailrace
 
-# The dependencies first: they change less often than the code.
+# The dependencies come first, because they change less often than the code.
 COPY deploy/requirements.lock deploy/requirements.lock
 RUN pip install --no-cache-dir --require-hashes -r deploy/requirements.lock
 
@@ -21,6 +21,6 @@ RUN python -m compileall -q api workers shared jobs cli \
 USER tailrace
 
 EXPOSE 8000
-# SIGTERM drains; -P: only PYTHONPATH says where our packages are.
+# SIGTERM drains. -P: Python looks for our packages only in PYTHONPATH.
 ENTRYPOINT ["python", "-P", "-m", "cli.main"]
 CMD ["--help"]

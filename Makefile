@@ -1,4 +1,4 @@
-# `make up` and `make test` need nothing but Python 3.11 and pip: each sets itself up first.
+# `make up` and `make test` need only Python 3.11 and pip: each runs the set-up first.
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -27,36 +27,36 @@ setup: $(STAMP) ## Make .venv with everything in it; does nothing when it is up 
 up: $(STAMP) ## Run everything on this machine; ARGS="--api 2 --workers 2 --port 8000"
 	@exec $(BIN)/tailrace up $(ARGS)
 
-test: $(STAMP) ## Run the tests; ARGS="tests/unit -k cursor" for some of them
+test: $(STAMP) ## Run the tests, without tests/clients; ARGS="tests/unit -k cursor" for some of them
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-# Peers are killed at any moment there: a socket that a helper is left with is told, and no failure.
-clients: $(STAMP) ## Drive people's JavaScript clients, a browser and nginx: needs Node.js 20, Chromium, nginx
+# These tests kill peers at any moment. A socket that a helper still holds is a warning, not a failure.
+clients: $(STAMP) ## Test with JavaScript clients, a browser and nginx: needs Node.js 20, Chromium, nginx
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients -W default::ResourceWarning $(ARGS)
 
-test-redis: $(STAMP) ## Run what needs a server again, on Debian's redis-server
+test-redis: $(STAMP) ## Run the tests that need a server again, on Debian's redis-server
 	@test -n "$(TEST_REDIS_SERVER_DEBIAN)" || { echo "no redis-server on PATH: apt-get install redis-server" >&2; exit 2; }
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 TEST_REDIS_SERVER=$(TEST_REDIS_SERVER_DEBIAN) \
 		$(BIN)/python -m pytest $(SERVER_TESTS) $(PARALLEL) $(ARGS)
 
-conform: $(STAMP) ## The same and the contract, at a deployment: BASE_URL=… OTHER_URL=… KEY=…
+conform: $(STAMP) ## Run `clients` and the contract's tests at a deployment: BASE_URL=… OTHER_URL=… KEY=…
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients $(if $(BASE_URL),tests/conformance $(DEPLOYMENT)) $(ARGS)
 
-hostile: $(STAMP) ## Attack: our own nodes, or any deployment by BASE_URL=… OTHER_URL=… KEY=…
+hostile: $(STAMP) ## Run the attacks on own nodes, or at a deployment: BASE_URL=… OTHER_URL=… KEY=…
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/hostile $(if $(BASE_URL),$(DEPLOYMENT)) $(ARGS)
 
 DEPLOYMENT = --base-url $(BASE_URL) $(if $(OTHER_URL),--other-url $(OTHER_URL)) $(if $(KEY),--key $(KEY))
 
-soak: $(STAMP) ## Random faults against real processes, audited; SECONDS=600 SEED=1
+soak: $(STAMP) ## Inject random faults into real processes, check every delivery; SECONDS=600 SEED=1
 	@$(CLEAN_ENV) $(BIN)/python -m tests.soak.run --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 bench: $(STAMP) ## Measure, beside a bare loop, nchan and a naive app; ARGS="fan_out worker --json FILE"
 	@$(CLEAN_ENV) $(BIN)/python -m bench $(ARGS)
 
-plots: $(PLOTS) ## Draw docs/plots and write the tables beside them; ARGS="FILE…", of bench's --json
+plots: $(PLOTS) ## Draw docs/plots and write the tables of the page; ARGS="FILE…", written by bench --json
 	@.venv/plots/bin/python -m bench.plot $(ARGS)
 
-check: style types test ## Everything that must hold before a commit
+check: style types test ## Run everything that must pass before a commit
 
 style: $(STAMP) ## Check format and style
 	$(BIN)/ruff format --check .
@@ -69,10 +69,10 @@ format: $(STAMP) ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# requirements.lock is all that development needs, deploy/requirements.lock what the image needs,
-# bench/requirements.lock what draws the plots. All are for every platform and every Python from
-# 3.11 on. UPGRADE="--upgrade" moves the pins.
-lock: .venv/lock/bin/uv ## Pin the dependencies anew, with hashes
+# requirements.lock is for development, deploy/requirements.lock for the image, and
+# bench/requirements.lock for the plots. Each covers every platform and every Python from 3.11 on.
+# UPGRADE="--upgrade" moves the pins to newer versions.
+lock: .venv/lock/bin/uv ## Pin the dependencies again, with hashes
 	$(LOCK) --extra server --extra dev --output-file requirements.lock $(UPGRADE)
 	$(LOCK) --extra server --constraint requirements.lock --output-file deploy/requirements.lock
 	$(LOCK:pyproject.toml=) --group plots --constraint requirements.lock --output-file bench/requirements.lock
@@ -85,11 +85,11 @@ UPGRADE ?=
 	$(BIN)/python -m venv .venv/lock
 	.venv/lock/bin/python -m pip install --quiet uv
 
-clean: ## Remove what setup and the tests made; .tailrace, with its data, stays
+clean: ## Remove the files of setup and tests; .tailrace with its data stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# Debian's python3 may lack ensurepip: then the environment is made without pip, and the
-# system's pip installs into it from outside.
+# Debian's python3 may lack ensurepip. Then the environment is created without pip, and the system's
+# pip installs into it from outside.
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed" >&2; exit 2; }
 	@$(BIN)/python -c '' 2>/dev/null || { rm -rf .venv && $(PYTHON) -m venv .venv >/dev/null 2>&1; } \
@@ -102,7 +102,8 @@ $(STAMP): requirements.lock pyproject.toml
 	$$pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-# As above, without pip where it cannot be made with it; development is spared what only draws.
+# As above, without pip if ensurepip is missing. A separate environment, because only plots need
+# matplotlib.
 $(PLOTS): bench/requirements.lock | $(STAMP)
 	@echo "setting up .venv/plots"
 	@$(BIN)/python -m venv .venv/plots >/dev/null 2>&1 || $(BIN)/python -m venv --without-pip .venv/plots
