@@ -19,19 +19,19 @@ from shared.log.events import (
 )
 from shared.log.ids import EventId
 from shared.log.request import Request
-from workers.continuation import Plan, plan
+from workers.continuation import AttemptPlan, plan_attempt
 
 REQUEST = Request([{"role": "user", "content": "hello"}])
 CONTINUES = Model(name="m", backend="demo", on_takeover="continue")
-FRESH = Plan("", False)
-AGAIN = Plan("", True)
+FRESH = AttemptPlan("", False)
+AGAIN = AttemptPlan("", True)
 
 
 def decide(*events, request=REQUEST, model=CONTINUES, can_continue=True):
     """Plan after a log of these events; the new attempt's own start is its last."""
     raws = [event if isinstance(event, bytes) else encode(event) for event in events]
     log = [(EventId(1, n), raw) for n, raw in enumerate([*raws, encode(Start(2, "m"))], 1)]
-    return plan(log, request, model, can_continue=can_continue)
+    return plan_attempt(log, request, model, can_continue=can_continue)
 
 
 def with_params(**params):
@@ -43,17 +43,17 @@ def test_a_first_attempt_starts():
 
 
 def test_an_answer_is_continued_from_its_text():
-    assert decide(Start(1, "m"), Token("Hel"), Token("lo")) == Plan("Hello", False)
+    assert decide(Start(1, "m"), Token("Hel"), Token("lo")) == AttemptPlan("Hello", False)
 
 
 def test_only_the_text_since_the_last_reset_counts():
-    assert decide(Token("void"), Reset("restarted"), Token("ok")) == Plan("ok", False)
+    assert decide(Token("void"), Reset("restarted"), Token("ok")) == AttemptPlan("ok", False)
 
 
 def test_an_answer_goes_on_over_many_attempts():
     events = [Start(1, "m"), Token("a"), Start(2, "m"), Token("b"), Start(3, "m"), Token("c")]
 
-    assert decide(*events) == Plan("abc", False)
+    assert decide(*events) == AttemptPlan("abc", False)
 
 
 def test_where_nothing_was_said_nothing_is_taken_back():
@@ -93,11 +93,13 @@ def test_only_plain_text_is_continued(event):
 
 
 def test_what_was_not_plain_before_a_reset_does_not_matter():
-    assert decide(Reasoning("hm"), Reset("restarted"), Token("a")) == Plan("a", False)
+    assert decide(Reasoning("hm"), Reset("restarted"), Token("a")) == AttemptPlan("a", False)
 
 
 def test_usage_and_progress_are_no_part_of_the_answer():
-    assert decide(Progress("pdf", 1, 1, 100.0), Token("a"), Usage(1, 2, 3)) == Plan("a", False)
+    assert decide(Progress("pdf", 1, 1, 100.0), Token("a"), Usage(1, 2, 3)) == AttemptPlan(
+        "a", False
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,4 +122,4 @@ def test_structured_output_is_not_continued(params):
     [{"response_format": {"type": "text"}}, {"logprobs": False}, {"max_tokens": 5}, {}],
 )
 def test_plain_requests_are(params):
-    assert decide(Token("a"), request=with_params(**params)) == Plan("a", False)
+    assert decide(Token("a"), request=with_params(**params)) == AttemptPlan("a", False)

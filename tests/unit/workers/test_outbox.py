@@ -541,7 +541,7 @@ def test_bytes_kept_are_those_of_the_log():
     outbox = outbox_of("a", "b")
     sent(outbox, Token("c"))
 
-    assert outbox.bytes_kept == sum(len(raw) for _, raw in outbox.log)
+    assert outbox.log_bytes == sum(len(raw) for _, raw in outbox.log)
 
 
 # Whatever happens
