@@ -46,14 +46,16 @@ def request(
     return Request([{"role": "user", "content": prompt}], (params or {}) | told)
 
 
-async def read(backend: Backend, asked: Request, prefix: str = "") -> list[Item]:
+async def read(backend: Backend, chat_request: Request, prefix: str = "") -> list[Item]:
     """Read an answer to its end, and close the backend; raises what it raises."""
     items: list[Item] = []
     rounds = 0
     try:
         async with asyncio.timeout(DEADLINE_S):
-            async for batch in backend.stream(asked, prefix=prefix, seed="s"):
-                assert bool(batch) == (rounds > 0), "the first says that it answered, none other"
+            async for batch in backend.stream(chat_request, prefix=prefix, seed="s"):
+                assert bool(batch) == (rounds > 0), (
+                    "the first server_of that it answered, none other"
+                )
                 items += batch
                 rounds += 1
     finally:
@@ -61,9 +63,9 @@ async def read(backend: Backend, asked: Request, prefix: str = "") -> list[Item]
     return items
 
 
-async def failure(backend: Backend, asked: Request) -> BackendError:
+async def failure(backend: Backend, chat_request: Request) -> BackendError:
     with pytest.raises(BackendError) as caught:
-        await read(backend, asked)
+        await read(backend, chat_request)
     return caught.value
 
 
@@ -91,7 +93,7 @@ async def test_reasoning_and_tool_calls(upstream: Upstream) -> None:
     assert items[-1] == Finish("tool_calls")
 
 
-async def test_what_is_sent(upstream: Upstream) -> None:
+async def test_the_request_body_and_headers(upstream: Upstream) -> None:
     params = {
         "temperature": 0.5,
         "model": "x",
@@ -115,7 +117,7 @@ async def test_what_is_sent(upstream: Upstream) -> None:
     assert call.headers["accept-encoding"] == "identity"
 
 
-async def test_no_key_no_header(upstream: Upstream) -> None:
+async def test_without_a_key_no_authorization_is_sent(upstream: Upstream) -> None:
     await read(backend_for(upstream.base_url), request())
 
     assert "authorization" not in upstream.calls[0].headers
@@ -148,7 +150,7 @@ async def test_document_instead_of_a_stream(upstream: Upstream) -> None:
     assert items[-1] == Finish("stop")
 
 
-async def test_what_came_before_a_failure_is_handed_on(upstream: Upstream) -> None:
+async def test_items_before_a_failure_are_yielded(upstream: Upstream) -> None:
     backend = backend_for(upstream.base_url)
     items: list[Item] = []
     with pytest.raises(BackendError):
@@ -160,13 +162,13 @@ async def test_what_came_before_a_failure_is_handed_on(upstream: Upstream) -> No
 
 
 @pytest.mark.parametrize("fault", ["error", "error_field", "eof", "cut", "garbage"])
-async def test_faults_in_mid_answer_can_be_retried(upstream: Upstream, fault: str) -> None:
+async def test_faults_in_mid_answer_are_retryable(upstream: Upstream, fault: str) -> None:
     error = await failure(backend_for(upstream.base_url), request(fault=fault, fault_at=3))
 
     assert (error.code, error.retryable) == ("upstream_error", True)
 
 
-async def test_a_line_that_is_too_long_is_not_asked_for_again(upstream: Upstream) -> None:
+async def test_a_line_that_is_too_long_is_not_retryable(upstream: Upstream) -> None:
     error = await failure(backend_for(upstream.base_url), request(fault="huge_line", fault_at=3))
 
     assert (error.code, error.retryable) == ("upstream_error", False)
@@ -198,8 +200,8 @@ async def test_body_cut_anywhere_is_a_failure(upstream: Upstream) -> None:
     ],
 )
 async def test_statuses(upstream: Upstream, status: int, code: str, retryable: bool) -> None:
-    asked = request(fault="status", status=status, retry_after="7")
-    error = await failure(backend_for(upstream.base_url), asked)
+    chat_request = request(fault="status", status=status, retry_after="7")
+    error = await failure(backend_for(upstream.base_url), chat_request)
 
     assert (error.code, error.retryable) == (code, retryable)
     assert error.message == f"the backend answered {status}: as told"
@@ -207,7 +209,7 @@ async def test_statuses(upstream: Upstream, status: int, code: str, retryable: b
     assert len(upstream.calls) == 1
 
 
-async def test_the_key_is_not_carried_to_another_host(upstream: Upstream) -> None:
+async def test_the_key_is_not_sent_to_a_redirect_target(upstream: Upstream) -> None:
     async with Upstream() as server:
         server.redirect = f"{upstream.base_url}/chat/completions"
         error = await failure(backend_for(server.base_url, api_key_env="KEY"), request())
@@ -216,7 +218,7 @@ async def test_the_key_is_not_carried_to_another_host(upstream: Upstream) -> Non
     assert upstream.calls == []
 
 
-async def test_connection_refused_can_be_retried() -> None:
+async def test_connection_refused_is_retryable() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port
         error = await failure(
@@ -231,8 +233,8 @@ async def test_connection_refused_can_be_retried() -> None:
 
 
 @asynccontextmanager
-async def says(raw: bytes) -> AsyncIterator[str]:
-    """A server that says these bytes to everybody, whatever they are, and hangs up."""
+async def server_of(raw: bytes) -> AsyncIterator[str]:
+    """A server that server_of these bytes to everybody, whatever they are, and hangs up."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(65_536)
@@ -249,7 +251,7 @@ async def says(raw: bytes) -> AsyncIterator[str]:
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 STREAM = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
 BOMB = gzip.compress(b"data: " + b"x" * 60_000_000)
-WIRES = {
+RESPONSES = {
     "nothing": b"",
     "no HTTP": b"\x00\x01\x02\x03" * 100,
     "TLS": b"\x15\x03\x01\x00\x02\x02\x28",
@@ -284,19 +286,19 @@ WIRES = {
 }
 
 
-@pytest.mark.parametrize("wire", WIRES)
-async def test_whatever_a_server_sends_is_an_answer_or_a_backend_error(wire: str) -> None:
+@pytest.mark.parametrize("response", RESPONSES)
+async def test_any_response_is_an_answer_or_a_backend_error(response: str) -> None:
     settings = Settings(upstream_line_bytes_max=65_536, upstream_first_token_s=3)
     tracemalloc.start()
     try:
-        async with says(WIRES[wire]) as url:
+        async with server_of(RESPONSES[response]) as url:
             with suppress(BackendError):
                 assert text_of(await read(backend_for(url, settings), request())) == "hi"
-        _, most = tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    assert most < 20_000_000
+    assert peak < 20_000_000
 
 
 @settings(max_examples=60, deadline=None)
@@ -305,7 +307,7 @@ async def test_any_bytes_are_an_answer_or_a_backend_error(
     head: bytes, body: bytes, is_http: bool
 ) -> None:
     raw = OK + head + b"\r\n\r\n" + body if is_http else head + body
-    async with says(raw) as url:
+    async with server_of(raw) as url:
         with suppress(BackendError):
             await read(backend_for(url, Settings(upstream_first_token_s=1)), request())
 
@@ -321,14 +323,14 @@ async def test_any_bytes_are_an_answer_or_a_backend_error(
         "http://ü/v1",
     ],
 )
-async def test_an_odd_address_is_a_backend_error(url: str) -> None:
+async def test_an_invalid_address_is_a_backend_error(url: str) -> None:
     error = await failure(backend_for(url, Settings(upstream_connect_s=1)), request())
 
     assert error.code in ("upstream_error", "upstream_timeout")
 
 
 @contextmanager
-def deaf_listener() -> Iterator[int]:
+def silent_listener() -> Iterator[int]:
     """A port whose connections are accepted by the kernel and never answered by anybody."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -337,7 +339,7 @@ def deaf_listener() -> Iterator[int]:
 
 
 async def test_connect_limit_covers_the_handshake() -> None:
-    with deaf_listener() as port:
+    with silent_listener() as port:
         settings = Settings(upstream_connect_s=0.05)
         error = await failure(backend_for(f"https://127.0.0.1:{port}/v1", settings), request())
 
@@ -358,7 +360,7 @@ async def test_first_token_limit(upstream: Upstream, script: dict[str, Any]) -> 
     assert error.message == "the backend gave no token within 0.05 s"
 
 
-async def test_comments_are_no_first_token() -> None:
+async def test_comments_do_not_count_as_the_first_token() -> None:
     async with Upstream(raw=[b": keep-alive\n\n"] * 100_000) as server:
         settings = Settings(upstream_first_token_s=0.05)
         error = await failure(backend_for(server.base_url, settings), request())
@@ -366,23 +368,23 @@ async def test_comments_are_no_first_token() -> None:
     assert error.message == "the backend gave no token within 0.05 s"
 
 
-async def test_idle_limit_counts_after_the_first_token(upstream: Upstream) -> None:
+async def test_idle_limit_applies_after_the_first_token(upstream: Upstream) -> None:
     settings = Settings(upstream_idle_s=0.05)
-    asked = request(first_delay_s=0.2, fault="stall", fault_at=2)
-    error = await failure(backend_for(upstream.base_url, settings), asked)
+    chat_request = request(first_delay_s=0.2, fault="stall", fault_at=2)
+    error = await failure(backend_for(upstream.base_url, settings), chat_request)
 
     assert (error.code, error.message) == ("upstream_timeout", "the backend was silent for 0.05 s")
 
 
 async def test_total_limit(upstream: Upstream) -> None:
     settings = Settings(upstream_total_s=0.1)
-    asked = request(tokens=100_000, delay_s=0.005)
-    error = await failure(backend_for(upstream.base_url, settings), asked)
+    chat_request = request(tokens=100_000, delay_s=0.005)
+    error = await failure(backend_for(upstream.base_url, settings), chat_request)
 
     assert (error.code, error.message) == ("upstream_timeout", "the answer took more than 0.1 s")
 
 
-async def test_silence_after_the_finish_is_an_end(
+async def test_silence_after_the_finish_reason_is_the_end(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.backends.limits.AFTER_FINISH_S", 0.02)
@@ -428,7 +430,7 @@ async def test_cancelling_closes_the_connection(upstream: Upstream, script: dict
         await upstream.calls[0].left.wait()
 
 
-async def test_a_finished_answer_leaves_its_connection_for_the_next(upstream: Upstream) -> None:
+async def test_a_finished_answer_leaves_its_connection_for_the_next_one(upstream: Upstream) -> None:
     backend = backend_for(upstream.base_url)
     for prompt in ("one", "two", "three"):
         # The body's last bytes come after [DONE], in a packet of their own.
@@ -439,7 +441,7 @@ async def test_a_finished_answer_leaves_its_connection_for_the_next(upstream: Up
     assert [call.connection for call in upstream.calls] == [1, 1, 1]
 
 
-async def test_a_connection_that_died_idle_costs_no_attempt(upstream: Upstream) -> None:
+async def test_a_closed_idle_connection_does_not_fail_the_attempt(upstream: Upstream) -> None:
     backend = backend_for(upstream.base_url)
     async for _ in backend.stream(request("one"), prefix="", seed=""):
         pass
@@ -450,12 +452,12 @@ async def test_a_connection_that_died_idle_costs_no_attempt(upstream: Upstream) 
     assert upstream.connections == 2
 
 
-async def test_many_connections_that_died_idle_cost_no_attempt(upstream: Upstream) -> None:
+async def test_many_closed_idle_connections_do_not_fail_the_attempt(upstream: Upstream) -> None:
     backend = backend_for(upstream.base_url)
     async with AsyncExitStack() as stack:
         for n in range(6):
             stream = backend.stream(request(str(n)), prefix="", seed="")
-            stack.push_async_callback(read_on, stream)
+            stack.push_async_callback(drain, stream)
             await anext(stream)
     assert upstream.connections == 6
     upstream.hang_up_on_reuse = True
@@ -463,12 +465,12 @@ async def test_many_connections_that_died_idle_cost_no_attempt(upstream: Upstrea
     assert text_of(await read(backend, request("one"))) == expected_text("one")
 
 
-async def read_on(stream: AsyncIterator[list[Item]]) -> None:
+async def drain(stream: AsyncIterator[list[Item]]) -> None:
     async for _ in stream:
         pass
 
 
-async def test_a_server_that_hangs_up_on_a_fresh_connection_is_a_failure(
+async def test_a_close_on_a_new_connection_is_a_failure(
     upstream: Upstream,
 ) -> None:
     upstream.hang_up_next = True
@@ -477,7 +479,7 @@ async def test_a_server_that_hangs_up_on_a_fresh_connection_is_a_failure(
     assert (error.code, error.retryable) == ("upstream_error", True)
 
 
-async def test_a_backend_that_is_read_slowly_is_held_back() -> None:
+async def test_a_slow_reader_slows_the_server_down() -> None:
     frame = b'data: {"choices":[{"delta":{"content":"' + b"x" * 1_000 + b'"}}]}\n\n'
     async with Upstream(raw=[frame * 64] * 1_000) as server:
         backend = backend_for(server.base_url)
@@ -492,7 +494,7 @@ async def test_a_backend_that_is_read_slowly_is_held_back() -> None:
     assert len(batch) * len(frame) < 1_000_000
 
 
-async def test_the_key_is_not_shown(upstream: Upstream) -> None:
+async def test_the_key_is_redacted_in_messages(upstream: Upstream) -> None:
     async with Upstream(raw=[]) as server:
         server.refusal = b'{"error":{"message":"Incorrect API key provided: sk-secret"}}'
         error = await failure(backend_for(server.base_url, api_key_env="KEY"), request())
@@ -501,7 +503,7 @@ async def test_the_key_is_not_shown(upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize("style", ["continue_final_message", "trailing", "prefix"])
-async def test_going_on_from_a_prefix(upstream: Upstream, style: str) -> None:
+async def test_continuing_from_a_prefix(upstream: Upstream, style: str) -> None:
     whole = expected_text("hello")
     prefix = expected_text("hello", Script(tokens=7))
     backend = backend_for(upstream.base_url, on_takeover="continue", continue_style=style)
