@@ -1,4 +1,4 @@
-"""One pipeline for all: what it carries, in which order, and what it does while Redis is away."""
+"""The appender: what a pipeline carries, in which order, its pace, and Redis outages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Clock:
 
 
 class FakeStore:
-    """Answers when it is told to; `calls` has what was asked, in order."""
+    """Answers a call when the test sets the result; `calls` has the calls in order."""
 
     def __init__(self):
         self.calls = asyncio.Queue()

@@ -1,4 +1,4 @@
-"""Whether an attempt goes on or starts again: a log in, a plan out."""
+"""When an attempt continues the partial answer, and when it starts again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AGAIN = AttemptPlan("", True)
 
 
 def plan_after(*events, request=REQUEST, model=CONTINUES, can_continue=True):
-    """Plan after a log of these events; the new attempt's own start is its last."""
+    """Plan an attempt after these events; the `start` of the new attempt is the last entry."""
     raws = [event if isinstance(event, bytes) else encode(event) for event in events]
     log = [(EventId(1, n), raw) for n, raw in enumerate([*raws, encode(Start(2, "m"))], 1)]
     return plan_attempt(log, request, model, can_continue=can_continue)
@@ -66,7 +66,7 @@ def test_without_output_no_reset_is_needed():
 
 @pytest.mark.parametrize("on_takeover", ["restart", "fail"])
 def test_a_model_that_does_not_continue_starts_again(on_takeover):
-    """`fail` comes here only after a drain: a lost worker ends it."""
+    """With `fail` this happens only after a drain: the loss of a worker ends the generation."""
     assert plan_after(Token("a"), model=Model(name="m", on_takeover=on_takeover)) == AGAIN
 
 

@@ -1,6 +1,6 @@
-"""Ids and bytes given once, send until accepted, written again when lost: rule by rule.
+"""The outbox: ids and bytes, sending, restoring after a loss, and counting.
 
-`Redis` below is a model of the scripts for one holder: what it accepts, forgets and answers.
+`Redis` below models the scripts for one holder: what they accept, lose and answer.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ AWAY = Unavailable("no answer")
 
 
 def make_outbox(*found, attempt=2):
-    """An outbox just begun, after these texts of attempt 1."""
+    """Return a new outbox; `found` are the texts of attempt 1."""
     log = [(EventId(1, n), encode(Token(text))) for n, text in enumerate(found, 1)]
     start = (EventId(attempt, len(log) + 1), encode(Start(attempt, "demo")))
     return Outbox(ID, "mine", found=log, start=start, fields=FIELDS, now_s=0.0)
@@ -53,7 +53,7 @@ def texts(raws):
 
 
 def send(outbox, *events, now_s=0.0, outcome=None):
-    """Push, take and answer; the call that was made."""
+    """Push the events, take a call and answer it; return the call."""
     for event in events:
         outbox.push(event)
     step = outbox.take(now_s)
@@ -103,7 +103,7 @@ def test_text_pushed_during_a_call_is_joined_in_the_next_call():
     second = outbox.take(0.0)
 
     assert texts(first.entries) == ["a"]
-    assert texts(second.entries) == ["bc"], "joined: it had no bytes yet"
+    assert texts(second.entries) == ["bc"], "joined, because it was not encoded yet"
     assert second.before_seq == 2
 
 
@@ -118,7 +118,7 @@ def test_a_resend_has_the_same_bytes():
 
     assert again.before_seq == first.before_seq
     assert again.entries[: len(first.entries)] == first.entries
-    assert texts(again.entries) == ["a", "b"], "what has bytes is never joined anew"
+    assert texts(again.entries) == ["a", "b"], "an encoded event is never joined"
 
 
 def test_only_consecutive_text_of_one_type_is_joined():
@@ -137,7 +137,7 @@ def test_only_consecutive_text_of_one_type_is_joined():
 
 
 def test_joined_events_are_bounded():
-    """An event is one write to every reader: it must not grow without end in an outage."""
+    """An event is one write to every reader, so it must not grow without bound in an outage."""
     piece = "x" * 1_000
     outbox = make_outbox()
     for _ in range(1_000):
@@ -249,7 +249,7 @@ def test_the_first_stop_cause_stays():
     assert outbox.stopped == "ended"
 
 
-# What was not answered, or lost
+# Unanswered calls and losses
 
 
 def test_behind_restores_from_the_top():
@@ -267,7 +267,7 @@ def test_behind_restores_from_the_top():
 
 
 def test_behind_is_restored_at_any_age():
-    """The token still stands there: nobody else can have written."""
+    """Redis still has the holder's token, so no other worker can have written."""
     outbox = make_outbox()
     send(outbox, Token("a"))
     outbox.push(Token("b"))
@@ -311,7 +311,7 @@ def test_a_top_that_is_not_in_the_own_log_stops_the_outbox(top):
 
 
 def test_a_loss_ten_seconds_after_the_last_accepted_call_stops():
-    """By then the generation may be sealed, and another may have begun."""
+    """The generation may be sealed by then, and another worker may have begun."""
     outbox = make_outbox()
     send(outbox, Token("a"), now_s=5.0)
     outbox.push(Token("b"))
@@ -334,7 +334,7 @@ def test_a_loss_just_within_ten_seconds_is_restored():
 
 
 def test_a_shorter_restore_within_s_stops_sooner():
-    """What is absent then may have ended and been forgotten: it is not lost."""
+    """A generation that is absent then may have ended and expired."""
     start = (EventId(1, 1), encode(Start(1, "demo")))
     outbox = Outbox(
         ID, "mine", found=[], start=start, fields=FIELDS, now_s=0.0, restore_within_s=2.0
@@ -348,7 +348,7 @@ def test_a_shorter_restore_within_s_stops_sooner():
 
 
 def test_the_restore_time_starts_when_the_call_was_sent():
-    """An answer may have been under way for long: then the call was accepted long ago."""
+    """If the answer took long, Redis accepted the call long ago."""
     outbox = make_outbox()
     outbox.push(Token("a"))
     outbox.take(0.0)
@@ -428,7 +428,7 @@ def test_an_unanswered_restore_is_repeated_unchanged():
 
 
 def test_a_restore_that_was_executed_without_an_answer_writes_nothing_twice():
-    """Its answer was lost; asked again, the top has moved to what it wrote."""
+    """The answer was lost. The repeated call finds that the top has moved to its own entries."""
     outbox = make_outbox()
     send(outbox, Token("a"))
     send(outbox, Token("b"), outcome=Lost(START))
@@ -483,7 +483,7 @@ def test_a_second_loss_during_a_restore_starts_it_again():
 
 
 def test_a_restore_never_carries_the_end():
-    """A restore_step flags no end: it goes with an append."""
+    """A restore has no status: the end is sent with an append."""
     outbox = make_outbox()
     send(outbox, Token("a"))
     send(outbox, END, outcome=AWAY)
@@ -496,7 +496,7 @@ def test_a_restore_never_carries_the_end():
     assert (texts(step.entries), step.status) == (["End"], "completed")
 
 
-# What is counted
+# Byte counts
 
 
 def test_bytes_unsent_falls_when_redis_accepts_entries():
@@ -525,7 +525,7 @@ def test_bytes_unsent_falls_when_redis_accepts_entries():
     ],
 )
 def test_bytes_unsent_counts_every_event_type(event):
-    """A backend that says anything must be held up while Redis is slower than it."""
+    """A backend with any output must be slowed down while Redis is slower."""
     outbox = make_outbox()
     for _ in range(100):
         outbox.push(event)
@@ -544,12 +544,12 @@ def test_log_bytes_is_the_size_of_the_log():
     assert outbox.log_bytes == sum(len(raw) for _, raw in outbox.log)
 
 
-# Whatever happens
+# Random faults
 
 
 @dataclass
 class Redis:
-    """One generation as its holder can find it."""
+    """A model of one generation in Redis."""
 
     log: list = field(default_factory=list)
     has_meta: bool = True
@@ -576,7 +576,7 @@ class Redis:
             return Ended()
         if top != step.top:
             return Moved(top)
-        assert self.has_meta or step.fields, "meta is never made without its fields"
+        assert self.has_meta or step.fields, "meta is never created without its fields"
         self.has_meta = self.has_token = True
         self.log += step.entries
         return Ok()
@@ -608,7 +608,7 @@ LOSSES = st.one_of(st.none(), st.none(), st.none(), st.tuples(st.integers(0, 6),
     steps=st.lists(st.tuples(st.lists(PUSHES, max_size=4), CALLS, LOSSES), max_size=25),
 )
 def test_after_any_faults_every_event_is_in_redis_once_and_in_order(found, steps):
-    """Until the end is accepted, whose loss nobody could mend."""
+    """Losses stop before the end is accepted, because nothing restores an end."""
     outbox = make_outbox(*("f" for _ in range(found)))
     redis = Redis(list(outbox.log))
     pushed, bytes_by_id = [], dict(outbox.log)
@@ -629,7 +629,7 @@ def test_after_any_faults_every_event_is_in_redis_once_and_in_order(found, steps
             outcome = redis.append(step) if isinstance(step, Append) else redis.restore(step)
         outbox.answer(AWAY if how == "answer lost" else outcome, 0.0)
         for event_id, raw in [*outbox.log, *redis.log]:
-            assert bytes_by_id.setdefault(event_id, raw) == raw, "bytes are given once"
+            assert bytes_by_id.setdefault(event_id, raw) == raw, "an id never gets other bytes"
 
     for events, how, loss in steps:
         for event in events:
@@ -652,14 +652,14 @@ def test_after_any_faults_every_event_is_in_redis_once_and_in_order(found, steps
 
 
 def flat(events):
-    """What was said, without the borders of pieces."""
-    said = []
+    """Return the events with consecutive text joined."""
+    joined = []
     for event in events:
         if isinstance(event, Token | Reasoning):
-            if said and said[-1][0] is type(event):
-                said[-1] = (type(event), said[-1][1] + event.text)
+            if joined and joined[-1][0] is type(event):
+                joined[-1] = (type(event), joined[-1][1] + event.text)
             else:
-                said.append((type(event), event.text))
+                joined.append((type(event), event.text))
         else:
-            said.append((type(event), event))
-    return said
+            joined.append((type(event), event))
+    return joined

@@ -1,4 +1,4 @@
-"""How many slots each lane may take."""
+"""The number of slots that each lane may take."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_full_worker_reads_nothing():
     ],
 )
 def test_a_blocking_read_has_no_more_lanes_than_free_slots(running, running_batch, lanes):
-    """Each lane can give one entry."""
+    """Each lane of a blocking read can return one entry."""
     assert set(lanes_to_wait_on(10, running, running_batch)) == lanes
 
 

@@ -1,4 +1,4 @@
-"""Backends out of the models file and the environment."""
+"""Building backends from the models file and the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which deadline holds when, with times that the test makes up."""
+"""Which deadline applies in each phase of a call."""
 
 from __future__ import annotations
 

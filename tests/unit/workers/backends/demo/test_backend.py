@@ -1,4 +1,4 @@
-"""The demo backend: same seed same answer, paced, told to fail, continued from any point."""
+"""The demo backend: repeatable answers, pace, failures, continuing from any point."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_pace_is_the_same_for_the_same_seed() -> None:
 async def test_late_pieces_do_not_lower_the_rate() -> None:
     class LateTime(FakeTime):
         async def sleep(self, seconds: float) -> None:
-            await super().sleep(max(seconds, 0.05))  # never back sooner
+            await super().sleep(max(seconds, 0.05))  # each sleep takes at least 50 ms
 
     time = LateTime()
     batches, _ = await batches_of(

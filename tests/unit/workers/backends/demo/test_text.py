@@ -1,4 +1,4 @@
-"""The demo's sentences and how they are cut into pieces."""
+"""The sentences of the demo, and how they are cut into pieces."""
 
 from __future__ import annotations
 

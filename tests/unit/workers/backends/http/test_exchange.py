@@ -1,4 +1,4 @@
-"""One exchange, fed by hand: what is an answer, what is broken, and reads that share one timer."""
+"""One exchange with a fake transport: responses, errors, and reads that share one timer."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class FakeLoop:
 
 
 class Connected(Exchange):
-    """An exchange that was with_head, on a transport and a loop of the test's."""
+    """An exchange with a sent request, on a fake transport and a fake loop."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -273,7 +273,7 @@ async def test_a_read_times_out_at_its_deadline(with_head: Connected) -> None:
 
     with pytest.raises(TimeoutError):
         await task
-    with pytest.raises(TimeoutError):  # what comes later is not the rest of anything
+    with pytest.raises(TimeoutError):  # later bytes are not returned
         await with_head.read(NO_DEADLINE)
 
 

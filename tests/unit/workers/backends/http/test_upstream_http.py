@@ -1,4 +1,4 @@
-"""Addresses as requests need them, and connections that are kept for the next request."""
+"""Addresses of model servers, and connections that are kept for the next request."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_an_invalid_url_is_refused(url: str) -> None:
 
 @asynccontextmanager
 async def server() -> AsyncIterator[Origin]:
-    """Answers `hi` to whatever it reads, on connections that stay."""
+    """Answer `hi` to every read, on connections that stay open."""
 
     serving: set[asyncio.StreamWriter] = set()
 

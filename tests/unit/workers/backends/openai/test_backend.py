@@ -1,4 +1,4 @@
-"""The openai backend against the fixture upstream: connection, limits, failures, cancel."""
+"""The OpenAI backend against a fake server: connections, limits, failures, cancellation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.wait import until
 from workers.backends import build_backends
 from workers.backends.contract import Backend, Finish, Item
 
-DEADLINE_S = 10.0  # far beyond what any of these needs
+DEADLINE_S = 10.0  # far more than any of these tests needs
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def request(
 
 
 async def read(backend: Backend, chat_request: Request, prefix: str = "") -> list[Item]:
-    """Read an answer to its end, and close the backend; raises what it raises."""
+    """Read an answer to its end and close the backend; errors of the backend pass through."""
     items: list[Item] = []
     rounds = 0
     try:
@@ -220,7 +220,7 @@ async def test_the_key_is_not_sent_to_a_redirect_target(upstream: Upstream) -> N
 
 async def test_connection_refused_is_retryable() -> None:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port
+        listener.bind(("127.0.0.1", 0))  # bound but not listening: no other process gets the port
         error = await failure(
             backend_for(f"http://127.0.0.1:{listener.getsockname()[1]}/v1"), request()
         )
@@ -229,12 +229,12 @@ async def test_connection_refused_is_retryable() -> None:
     assert "127.0.0.1" not in error.message
 
 
-# Below the stream
+# HTTP responses of any kind
 
 
 @asynccontextmanager
 async def server_of(raw: bytes) -> AsyncIterator[str]:
-    """A server that server_of these bytes to everybody, whatever they are, and hangs up."""
+    """Run a server that sends these bytes on every connection and closes it."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(65_536)
@@ -253,34 +253,34 @@ STREAM = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason"
 BOMB = gzip.compress(b"data: " + b"x" * 60_000_000)
 RESPONSES = {
     "nothing": b"",
-    "no HTTP": b"\x00\x01\x02\x03" * 100,
+    "not HTTP": b"\x00\x01\x02\x03" * 100,
     "TLS": b"\x15\x03\x01\x00\x02\x02\x28",
     "HTTP/2": b"\x00\x00\x12\x04\x00\x00\x00\x00\x00",
     "no status": b"HTTP/1.1 \r\n\r\n",
-    "a status that is none": b"HTTP/1.1 999999 Odd\r\n\r\n",
-    "only an information": b"HTTP/1.1 100 Continue\r\n\r\n" * 50,
+    "an invalid status": b"HTTP/1.1 999999 Odd\r\n\r\n",
+    "only informational responses": b"HTTP/1.1 100 Continue\r\n\r\n" * 50,
     "switching": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
     "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
     "half a head": OK,
     "an endless header": OK + b"x: " + b"y" * 100_000 + b"\r\n\r\n",
     "many headers": OK + b"x: y\r\n" * 50_000 + b"\r\n",
     "a header with a NUL": OK + b"x: \x00\r\n\r\n" + STREAM,
-    "a header in no code": OK + b"x: \xff\xfe\r\n\r\n" + STREAM,
+    "a header in no encoding": OK + b"x: \xff\xfe\r\n\r\n" + STREAM,
     "an odd cookie": OK + b"set-cookie: =;=;\xff\r\n\r\n" + STREAM,
     "an odd charset": OK.replace(b"event-stream", b"event-stream; charset=\xff") + b"\r\n" + STREAM,
     "an odd length": OK + b"content-length: -5\r\n\r\n" + STREAM,
     "two lengths": OK + b"content-length: 5\r\ncontent-length: 6\r\n\r\n" + STREAM,
     "a short body": OK + b"content-length: 5000\r\n\r\n" + STREAM,
-    "no chunks": OK + b"transfer-encoding: chunked\r\n\r\n" + STREAM,
+    "invalid chunks": OK + b"transfer-encoding: chunked\r\n\r\n" + STREAM,
     "an absurd chunk": OK + b"transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n" + STREAM,
     "a chunk below zero": OK + b"transfer-encoding: chunked\r\n\r\n-5\r\n" + STREAM,
     "an endless chunk extension": OK + b"transfer-encoding: chunked\r\n\r\n5;" + b"x" * 500_000,
-    "no gzip": OK + b"content-encoding: gzip\r\n\r\n" + STREAM,
+    "not gzip": OK + b"content-encoding: gzip\r\n\r\n" + STREAM,
     "broken gzip": OK + b"content-encoding: gzip\r\n\r\n" + gzip.compress(STREAM)[:-9],
     "brotli": OK + b"content-encoding: br\r\n\r\n" + STREAM,
     "a bomb": OK + b"content-encoding: gzip\r\n\r\n" + BOMB,
     "a redirect": b"HTTP/1.1 302 Found\r\nlocation: http://[\r\n\r\n",
-    "a refusal in no code": b"HTTP/1.1 400 \xff\r\ncontent-length: 2\r\n\r\n\xff\xfe",
+    "a refusal in no encoding": b"HTTP/1.1 400 \xff\r\ncontent-length: 2\r\n\r\n\xff\xfe",
     "a refusal that is a bomb": b"HTTP/1.1 500 x\r\ncontent-encoding: gzip\r\n\r\n" + BOMB,
     "an odd retry-after": b"HTTP/1.1 429 x\r\nretry-after: \xff\r\ncontent-length: 0\r\n\r\n",
 }
@@ -331,7 +331,7 @@ async def test_an_invalid_address_is_a_backend_error(url: str) -> None:
 
 @contextmanager
 def silent_listener() -> Iterator[int]:
-    """A port whose connections are accepted by the kernel and never answered by anybody."""
+    """Yield a port where the kernel accepts connections and no process answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -433,7 +433,7 @@ async def test_cancelling_closes_the_connection(upstream: Upstream, script: dict
 async def test_a_finished_answer_leaves_its_connection_for_the_next_one(upstream: Upstream) -> None:
     backend = backend_for(upstream.base_url)
     for prompt in ("one", "two", "three"):
-        # The body's last bytes come after [DONE], in a packet of their own.
+        # The last bytes of the body arrive after [DONE], in a separate packet.
         async for _ in backend.stream(request(prompt, end_delay_s=0.01), prefix="", seed=""):
             pass
     await backend.aclose()
@@ -486,7 +486,7 @@ async def test_a_slow_reader_slows_the_server_down() -> None:
         async with aclosing(backend.stream(request(), prefix="", seed="")) as batches:
             assert await anext(batches) == []
             await anext(batches)
-            for _ in range(2_000):  # rounds of the loop in which nobody takes anything
+            for _ in range(2_000):  # rounds of the loop in which nothing is read
                 await asyncio.sleep(0)
             batch = await anext(batches)
         await backend.aclose()

@@ -1,4 +1,4 @@
-"""What is read by a template is what a full decoding gives."""
+"""A template returns the same text as a full decoding."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_templates_do_not_change_the_result_of_any_stream(chunks, style, cuts):
     places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
     pieces = [whole[a:b] for a, b in zip(places, places[1:], strict=False)]
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for cut in (events, pieces):  # one event a read, as servers send; and cut anywhere
+        for cut in (events, pieces):  # one event per read, as servers send them; and cut anywhere
             plain = read(cut, has_templates=False, monkeypatch=monkeypatch)
             assert read(cut, has_templates=True, monkeypatch=monkeypatch) == plain
 
@@ -129,7 +129,7 @@ def test_templates_do_not_change_the_result_of_recorded_streams(name, monkeypatc
 
 @pytest.mark.parametrize("before", [b"event: error\n", b"data: 1\n", b"data: {", b"x\r"])
 def test_a_chunk_inside_another_event_is_not_matched(before, monkeypatch):
-    """The fast way asks what stands before it on the wire."""
+    """The fast path checks the bytes before the chunk."""
     event = b"data: " + CHUNK % b"a" + b"\n\n"
     pieces = [event, event, before, event, event]
     plain = read(pieces, has_templates=False, monkeypatch=monkeypatch)

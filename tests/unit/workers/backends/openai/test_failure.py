@@ -1,4 +1,4 @@
-"""What is made of error bodies and Retry-After."""
+"""Messages of error bodies, and Retry-After."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_without_a_date_header_the_local_clock_is_used(header: str | None) -> No
 
 
 def test_a_date_in_retry_after_uses_the_servers_clock() -> None:
-    """An hour between its clock and ours is not an hour of waiting."""
+    """An hour between the server's clock and ours must not become an hour of waiting."""
     theirs_s = NOW_S + 3_600
     date, later = formatdate(theirs_s, usegmt=True), formatdate(theirs_s + 5, usegmt=True)
 

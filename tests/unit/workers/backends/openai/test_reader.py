@@ -1,4 +1,4 @@
-"""The reader gives the same items and the same failure however the bytes were cut."""
+"""The reader: the same items and the same failure, however the bytes are cut."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_any_bytes_end_in_a_finish_or_a_backend_error(raw: bytes, at: int) -> No
     assert (reader.failure is None) == bool(items and isinstance(items[-1], Finish))
 
 
-# Any JSON, and members that are nearly what a server sends.
+# Any JSON, and members that resemble those of real servers.
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -190,7 +190,7 @@ def test_any_stream_gives_storable_items_or_a_backend_error(lines: list[bytes], 
     ids=repr,
 )
 def test_an_endless_stream_uses_bounded_memory(piece: bytes) -> None:
-    """Comments and empty chunks may go on; whatever would have to be kept ends at the limit."""
+    """Comments and empty chunks may be endless; anything that must be stored has a limit."""
     reader = ChatReader(line_bytes_max=LINE_BYTES_MAX, body_bytes_max=LINE_BYTES_MAX)
     block = piece * (LINE_BYTES_MAX // len(piece))
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""The body that is sent: whose members win, and where a prefix goes."""
+"""The request body: which members win, and where the prefix goes."""
 
 from __future__ import annotations
 

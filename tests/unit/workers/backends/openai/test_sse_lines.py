@@ -1,4 +1,4 @@
-"""Lines and events out of bytes."""
+"""Parsing bytes into lines and events."""
 
 from __future__ import annotations
 

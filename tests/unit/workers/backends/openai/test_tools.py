@@ -1,4 +1,4 @@
-"""Numbers, ids and names of tool calls from servers that do not agree."""
+"""Numbers, ids and names of tool calls, as different servers send them."""
 
 from __future__ import annotations
 
