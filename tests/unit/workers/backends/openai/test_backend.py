@@ -53,9 +53,7 @@ async def read(backend: Backend, chat_request: Request, prefix: str = "") -> lis
     try:
         async with asyncio.timeout(DEADLINE_S):
             async for batch in backend.stream(chat_request, prefix=prefix, seed="s"):
-                assert bool(batch) == (rounds > 0), (
-                    "the first server_of that it answered, none other"
-                )
+                assert bool(batch) == (rounds > 0), "only the first list is empty"
                 items += batch
                 rounds += 1
     finally:
