@@ -17,7 +17,7 @@ from cli.client import batch as batch_module
 from cli.client import client as client_module
 from cli.client.batch import batch, endpoint_of
 from cli.client.batch_client import BatchClient
-from cli.client.client import Refused, Unreachable
+from cli.client.client import RequestRefused, ServerUnreachable
 from shared.config.settings import Settings
 from tests.support.pieces import left_in
 
@@ -134,8 +134,8 @@ async def serving(made: Server) -> AsyncIterator[Server]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PAUSE_S", 0.001)
-    monkeypatch.setattr(client_module, "PAUSE_S_MAX", 0.005)
+    monkeypatch.setattr(client_module, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(client_module, "RETRY_PAUSE_MAX_S", 0.005)
 
 
 async def run(server: Server, action: str, **args: Any) -> int:
@@ -232,7 +232,7 @@ async def test_results_that_fail_leave_no_file(
 ) -> None:
     async def gone(self: BatchClient, file_id: str) -> AsyncIterator[bytes]:
         yield b"half"
-        raise Unreachable("gave up")
+        raise ServerUnreachable("gave up")
 
     monkeypatch.setattr(BatchClient, "content", gone)
     assert await run(server, "results", output=str(tmp_path / "out.jsonl")) == 2
@@ -276,12 +276,12 @@ def test_nobody_there_says_what_to_do(capsys: pytest.CaptureFixture[str], lines:
     ("first", "expected"),
     [
         (b'{"url":"/v1/responses"}', "/v1/responses"),
-        (b'{"url":"elsewhere"}', batch_module.ENDPOINT),
-        (b'{"url":7}', batch_module.ENDPOINT),
-        (b"[]", batch_module.ENDPOINT),
-        (b"\xff", batch_module.ENDPOINT),
-        (b"[" * 100_000, batch_module.ENDPOINT),
-        (b"", batch_module.ENDPOINT),
+        (b'{"url":"elsewhere"}', batch_module.DEFAULT_ENDPOINT),
+        (b'{"url":7}', batch_module.DEFAULT_ENDPOINT),
+        (b"[]", batch_module.DEFAULT_ENDPOINT),
+        (b"\xff", batch_module.DEFAULT_ENDPOINT),
+        (b"[" * 100_000, batch_module.DEFAULT_ENDPOINT),
+        (b"", batch_module.DEFAULT_ENDPOINT),
     ],
 )
 def test_the_endpoint_is_that_of_the_first_line(
@@ -293,4 +293,6 @@ def test_the_endpoint_is_that_of_the_first_line(
 
 
 def test_a_missing_key_says_what_to_set() -> None:
-    assert "TAILRACE_KEY" in batch_module._advice(Refused(401, "unauthorized", "a key is needed"))
+    assert "TAILRACE_KEY" in batch_module._advice(
+        RequestRefused(401, "unauthorized", "a key is needed")
+    )

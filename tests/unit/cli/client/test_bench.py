@@ -10,15 +10,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from cli.client.bench import BenchClient, Reading, _bench, lines_of, shares, summary
-from cli.client.client import Refused
+from cli.client.bench import BenchClient, Measurement, _bench, lines_of, quantiles_ms, summary
+from cli.client.client import RequestRefused
 
 START = {"id": "1-1", "type": "start"}
 END = {"type": "end", "status": "completed"}
 
 
-def read(*events: dict[str, Any]) -> Reading:
-    reading = Reading(asked_s=10.0)
+def read(*events: dict[str, Any]) -> Measurement:
+    reading = Measurement(asked_s=10.0)
     for n, event in enumerate(events):
         reading.take(event, 10.1 + n / 10)
     return reading
@@ -60,9 +60,9 @@ def test_after_a_rewritten_log_everything_comes_again() -> None:
 
 
 def test_shares_are_of_what_there_is() -> None:
-    assert shares([]) == {}
-    assert shares([0.002]) == {"p50": 2.0, "p95": 2.0, "p99": 2.0, "max": 2.0}
-    assert shares([n / 1000 for n in range(1, 101)])["p95"] == 96.0
+    assert quantiles_ms([]) == {}
+    assert quantiles_ms([0.002]) == {"p50": 2.0, "p95": 2.0, "p99": 2.0, "max": 2.0}
+    assert quantiles_ms([n / 1000 for n in range(1, 101)])["p95"] == 96.0
 
 
 def test_the_figures_are_of_good_answers_only() -> None:
@@ -73,9 +73,7 @@ def test_the_figures_are_of_good_answers_only() -> None:
 
     assert (figures["answers"], figures["wrong"], figures["answers_per_s"]) == (1, 1, 0.5)
     assert figures["first_token_ms"]["p50"] == pytest.approx(200)
-    assert lines_of(figures)[0] == (
-        "answers         1 complete, 1 wrong, 0 connections taken up again"
-    )
+    assert lines_of(figures)[0] == ("answers         1 complete, 1 wrong, 0 connections resumed")
 
 
 # Against a server
@@ -125,7 +123,7 @@ async def test_a_cut_stream_is_taken_up_at_its_cursor(capsys: pytest.CaptureFixt
 async def test_a_refusal_of_the_first_prompt_ends_it() -> None:
     error = {"error": {"code": "model_not_found", "message": "no model", "retryable": False}}
 
-    with pytest.raises(Refused, match="no model"):
+    with pytest.raises(RequestRefused, match="no model"):
         await run(lambda _: web.json_response(error, status=404))
 
 

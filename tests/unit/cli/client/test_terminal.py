@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from cli.client import client as client_module
-from cli.client.client import Client, Refused, Unreachable
+from cli.client.client import Client, RequestRefused, ServerUnreachable
 from cli.client.terminal import Printer, _advice, _chat, _ps, chat, table
 from shared.config.settings import Settings
 
@@ -149,8 +149,8 @@ class Log:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PAUSE_S", 0.001)
-    monkeypatch.setattr(client_module, "PAUSE_S_MAX", 0.005)
+    monkeypatch.setattr(client_module, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(client_module, "RETRY_PAUSE_MAX_S", 0.005)
 
 
 LOG = (START, token("a", "1-2"), token("b", "1-3"), token("c", "1-4"), DONE)
@@ -192,7 +192,7 @@ async def test_a_reset_sends_the_reading_back_to_the_start() -> None:
 @pytest.mark.parametrize(("status", "code"), [(404, "not_found"), (410, "expired")])
 async def test_a_final_refusal_is_final(status: int, code: str) -> None:
     async with served(events=refusing(status, code)) as url, Client(url) as client:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RequestRefused) as caught:
             await anext(client.follow("gen_12345678"))
 
     assert (caught.value.status, caught.value.code) == (status, code)
@@ -201,7 +201,7 @@ async def test_a_final_refusal_is_final(status: int, code: str) -> None:
 async def test_patience_ends() -> None:
     busy = refusing(503, "unavailable", is_retryable=True)
     async with served(events=busy) as url, Client(url, patience_s=0.02) as client:
-        with pytest.raises(Unreachable, match="gave up"):
+        with pytest.raises(ServerUnreachable, match="gave up"):
             await anext(client.follow("gen_12345678"))
 
 
@@ -262,7 +262,7 @@ def test_an_empty_prompt_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_key_says_what_to_set() -> None:
-    assert "TAILRACE_KEY" in _advice(Refused(401, "unauthorized", "an API key is needed"))
+    assert "TAILRACE_KEY" in _advice(RequestRefused(401, "unauthorized", "an API key is needed"))
 
 
 async def test_an_ordinary_key_lists_generations_and_no_workers(
