@@ -1,4 +1,4 @@
-"""Batches from a terminal, against a small server of its own that breaks off and refuses."""
+"""`tailrace batch` against a fake server that breaks connections and refuses requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ END = {"id": "1-9", "type": "end", "status": "completed", "finish_reason": "stop
 
 
 class Server:
-    """Files and batches as a test wants them."""
+    """A fake server for files and batches."""
 
     def __init__(self) -> None:
         self.batch = dict(DONE)
@@ -139,7 +139,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def run(server: Server, action: str, **args: Any) -> int:
-    """As `batch`, in a thread: it has an event loop of its own."""
+    """Run `batch` in a thread, because it has its own event loop."""
     known = {"action": action, "id": ID, "endpoint": "", "window": "24h", "watch": False}
     named = argparse.Namespace(**{**known, "output": None, "errors": False, **args})
     return await asyncio.to_thread(batch, Settings(url=server.url), named)
@@ -170,7 +170,7 @@ async def test_a_batch_is_submitted_once_over_broken_connections(
     assert f"tailrace batch watch {ID}" in err
 
 
-async def test_watching_comes_back_with_its_cursor(
+async def test_watch_resumes_with_its_cursor(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await run(server, "watch") == 0
@@ -183,7 +183,7 @@ async def test_watching_comes_back_with_its_cursor(
     assert f"results: tailrace batch results {ID}" in err
 
 
-async def test_of_an_old_batch_there_is_how_it_ended(
+async def test_watch_of_an_old_batch_prints_how_it_ended(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.refusal = (410, "expired")
@@ -195,7 +195,7 @@ async def test_of_an_old_batch_there_is_how_it_ended(
     assert "tailrace batch ls" in capsys.readouterr().err
 
 
-async def test_how_it_ended_is_said_with_what_to_do(
+async def test_the_summary_says_how_it_ended_and_what_to_do(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts = {"total": 9, "completed": 7, "failed": 2}
@@ -215,7 +215,7 @@ async def test_how_it_ended_is_said_with_what_to_do(
     assert r"line 1: bad\x1b[2J 1" in said and "line 11" not in said and "and 2 more" in said
 
 
-async def test_results_go_on_from_their_byte(
+async def test_results_resume_at_their_byte(
     server: Server, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     server.content = bytes(range(256)) * 4_000
@@ -239,7 +239,7 @@ async def test_results_that_fail_leave_no_file(
     assert left_in(tmp_path) == []
 
 
-async def test_results_that_are_not_there_yet(
+async def test_results_of_a_running_batch(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.batch |= {"status": "in_progress", "output_file_id": None}
@@ -257,7 +257,7 @@ async def test_the_list(server: Server, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "."])
-async def test_a_file_that_cannot_be_read_is_said(
+async def test_a_file_that_cannot_be_read_is_an_error(
     server: Server, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await run(server, "submit", file=str(tmp_path / name)) == 2
@@ -265,7 +265,9 @@ async def test_a_file_that_cannot_be_read_is_said(
     assert server.created == []
 
 
-def test_nobody_there_says_what_to_do(capsys: pytest.CaptureFixture[str], lines: Path) -> None:
+def test_without_a_server_the_message_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], lines: Path
+) -> None:
     for action in ("ls", "submit"):
         args = argparse.Namespace(action=action, file=str(lines), endpoint="", window="1h")
         assert batch(Settings(url="http://127.0.0.1:1"), args) == 2
@@ -292,7 +294,7 @@ def test_the_endpoint_is_that_of_the_first_line(
     assert endpoint_of(path) == expected
 
 
-def test_a_missing_key_says_what_to_set() -> None:
+def test_a_missing_key_names_the_variable() -> None:
     assert "TAILRACE_KEY" in batch_module._advice(
         RequestRefused(401, "unauthorized", "a key is needed")
     )
