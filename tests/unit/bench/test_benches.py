@@ -12,11 +12,11 @@ from dataclasses import replace
 import pytest
 
 from bench.__main__ import KNOWN
-from bench.figures import Found
+from bench.figures import RunResults
 from bench.sizing import CONSTANTS
 from bench.support.answer import new_answers
 from bench.support.bare import LAST_CHUNK, frames_of
-from bench.support.load import ENDS, Inexact, get, get_events
+from bench.support.load import ENDS, InexactText, get, get_events
 from bench.support.stage import Stage, address, open_stage
 from bench.support.writer import Writer
 
@@ -34,7 +34,7 @@ async def test_it_runs_and_the_texts_are_exact(stage: Stage, name: str) -> None:
 
     assert any(row.who.startswith("Tailrace") for row in rows) or name in NAMELESS
     assert all(row.values for row in rows)
-    found = Found([replace(row, bench=name).record() for row in rows])
+    found = RunResults([replace(row, bench=name).record() for row in rows])
     for one in CONSTANTS:  # what docs/performance.md sizes by; quick readers idle over SSE only
         is_asked = one.bench == name and one.name != "socket"
         assert bool(found.values(one.bench, one.work, one.who)) is is_asked, one
@@ -52,7 +52,7 @@ async def test_a_reader_that_loses_a_token_spoils_the_run(stage: Stage) -> None:
     await stage.bare.call("serve", body, 1)
     await stage.load.over()
 
-    with pytest.raises(Inexact, match="1 of 1 texts are not exact"):
+    with pytest.raises(InexactText, match="1 of 1 texts are not exact"):
         await stage.load.report("sse", [answer.pieces()], [0])
     await stage.load.close()
     await stage.bare.call("close")
@@ -64,9 +64,9 @@ async def test_the_bare_loop_sends_the_frames_of_a_node(stage: Stage, kind: str)
     async with stage.node() as node, Writer(stage.system.server.url) as writer:
         holder = await writer.begin()
         await writer.say(holder, pieces)
-        await writer.end(holder, said=len(pieces))
-        ask = get_events(kind, holder.generation_id)
-        await stage.load.open(address(node), [ask], end=ENDS[kind])
+        await writer.end(holder, tokens_before=len(pieces))
+        request = get_events(kind, holder.generation_id)
+        await stage.load.open(address(node), [request], end=ENDS[kind])
         await stage.load.over()
         for frame in frames_of(kind, pieces, holder.generation_id):
             # What leaves in one write is one chunk.

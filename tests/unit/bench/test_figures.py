@@ -10,23 +10,23 @@ from typing import Any
 import pytest
 
 from bench import plot
-from bench.figures import Found, all_rows, points, put, read, table, write_into
-from bench.support.table import Contest
+from bench.figures import RunResults, all_rows, points, put, read, table, write_into
+from bench.support.table import Comparison
 
 PAGE = Path(__file__).parents[3] / "docs" / "performance.md"
 
 
-def rows(bench: str, contest: Contest) -> list[dict[str, Any]]:
-    return [replace(row, bench=bench).record() for row in contest.rows()]
+def rows(bench: str, comparison: Comparison) -> list[dict[str, Any]]:
+    return [replace(row, bench=bench).record() for row in comparison.rows()]
 
 
 def measured() -> list[dict[str, Any]]:
     """One bench with a base, a goal and somebody else, and one curve with a gap."""
-    work = Contest("work | hard", "µs", "bare", {"ours": 1.2})
+    work = Comparison("work | hard", "µs", "bare", {"ours": 1.2})
     for bare, ours in ((2.0, 4.0), (4.0, 6.0)):
         work.add("bare", bare)
         work.add("ours", ours, joined=3.0)
-    near, far = (Contest(f"at {x}", "ms", curve="growth", at=x) for x in (10, 1_000))
+    near, far = (Comparison(f"at {x}", "ms", curve="growth", at=x) for x in (10, 1_000))
     near.add("ours", 1.0)
     near.add("theirs", 2.0)
     far.add("ours", 5.0)
@@ -34,7 +34,7 @@ def measured() -> list[dict[str, Any]]:
 
 
 def test_every_row_but_those_of_plots_is_in_the_table_with_its_work_once() -> None:
-    _, _, text = all_rows(Found(measured())).partition("\n\n")
+    _, _, text = all_rows(RunResults(measured())).partition("\n\n")
 
     assert text.splitlines()[2:] == [
         "| work \\| hard | bare | 3.00 (2.00 to 4.00) µs |  |  |  |",
@@ -44,7 +44,7 @@ def test_every_row_but_those_of_plots_is_in_the_table_with_its_work_once() -> No
 
 
 def test_a_plot_s_points_are_in_order_and_what_was_not_measured_is_empty() -> None:
-    assert points(Found(measured()), "growth").splitlines() == [
+    assert points(RunResults(measured()), "growth").splitlines() == [
         "| growth, ms | ours | theirs |",
         "| --- | ---: | ---: |",
         "| 10 | 1.00 | 2.00 |",
@@ -83,8 +83,8 @@ def test_a_table_is_aligned_by_what_its_columns_hold() -> None:
     assert table(("a", "b"), [("x", "1")], 1) == "| a | b |\n| --- | ---: |\n| x | 1 |"
 
 
-@pytest.mark.parametrize("found", [Found(), Found(measured())], ids=["nothing", "some"])
-def test_the_page_takes_the_tables_of_any_run(tmp_path: Path, found: Found) -> None:
+@pytest.mark.parametrize("found", [RunResults(), RunResults(measured())], ids=["nothing", "some"])
+def test_the_page_takes_the_tables_of_any_run(tmp_path: Path, found: RunResults) -> None:
     page = tmp_path / "performance.md"
     page.write_text(PAGE.read_text())
     write_into(page, plot.tables(found, tmp_path))
@@ -96,9 +96,9 @@ def test_the_page_takes_the_tables_of_any_run(tmp_path: Path, found: Found) -> N
 
 
 def test_a_plot_is_shown_where_it_has_been_drawn(tmp_path: Path) -> None:
-    curve = Contest("at 1", "MB", curve="readers and memory", at=1)
+    curve = Comparison("at 1", "MB", curve="readers and memory", at=1)
     curve.add("ours", 1.0)
-    found = Found(rows("curves", curve))
+    found = RunResults(rows("curves", curve))
     folder = tmp_path / "plots"
     folder.mkdir()
 

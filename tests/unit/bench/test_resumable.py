@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.support import resumable
-from bench.support.load import Inexact
+from bench.support.load import InexactText
 
 
 class Load:
@@ -34,7 +34,7 @@ async def test_a_run_that_loses_readers_is_left_out_and_its_readers_are_let_go(
 
     assert await resumable.unless_lost(stage, run(2.5)) == 2.5
     assert stage.load.closed == 0
-    assert await resumable.unless_lost(stage, run(Inexact("3 of 9 texts"))) is None
+    assert await resumable.unless_lost(stage, run(InexactText("3 of 9 texts"))) is None
     assert stage.load.closed == 1
     assert "left out: 3 of 9 texts" in capsys.readouterr().err
     with pytest.raises(OSError):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.figures import Found
+from bench.figures import RunResults
 from bench.sizing import (
     CONSTANTS,
     DEMANDS,
@@ -27,13 +27,13 @@ FIGURES = {
 }  # fmt: skip
 
 
-def found(**figures: float) -> Found:
+def found(**figures: float) -> RunResults:
     rows: list[dict[str, Any]] = [
         {"bench": one.bench, "work": f"x {one.work} y", "who": one.who, "values": [figures[name]]}
         for one in CONSTANTS
         if (name := one.name) in figures
     ]
-    return Found(rows)
+    return RunResults(rows)
 
 
 COST = constants(found(**FIGURES))
@@ -88,7 +88,7 @@ def test_what_one_process_carries() -> None:
         "| worker, generations | 40,000 | 2,000 |",
         "| Redis, generations | 120,000 | 6,000 |",
     ]
-    assert carried_table(Found()).count("| – | – |") == 4
+    assert carried_table(RunResults()).count("| – | – |") == 4
 
 
 def test_an_example_has_the_whole_deployment() -> None:

@@ -7,15 +7,15 @@ import json
 import pytest
 
 from bench.support.bare import HEAD, LAST_CHUNK, frames_of
-from bench.support.wire import Judge, Reading
+from bench.support.wire import ReaderResult, TextCheck
 
 TOKENS = [" alpha", " brücke", " 流", " δ"]
 REPLY = "HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s"
 
 
-def read(kind: str, *arrivals: bytes, tokens: list[str] = TOKENS) -> Reading:
+def read(kind: str, *arrivals: bytes, tokens: list[str] = TOKENS) -> ReaderResult:
     """One reader; its reads come at 0 s, 1 s, 2 s …"""
-    return Judge(kind, [tokens]).read(list(enumerate(arrivals)), 0)
+    return TextCheck(kind, [tokens]).read(list(enumerate(arrivals)), 0)
 
 
 def sse(*texts: str) -> bytes:
@@ -91,15 +91,15 @@ def test_a_reset_is_not_exact_although_the_text_is() -> None:
 
 
 def test_readers_with_equal_bodies_keep_their_own_times() -> None:
-    judge = Judge("sse", [TOKENS])
+    check = TextCheck("sse", [TOKENS])
     whole = [(7.0, HEAD + sse(*TOKENS))]
     slow = [(8.0, HEAD), (9.0, sse(*TOKENS))]
 
-    assert list(judge.read(whole, 0).times) == [7.0] * 4
-    assert list(judge.read(slow, 0).times) == [9.0] * 4
+    assert list(check.read(whole, 0).times) == [7.0] * 4
+    assert list(check.read(slow, 0).times) == [9.0] * 4
 
 
 def test_another_answer_s_text_is_not_exact() -> None:
-    judge = Judge("sse", [TOKENS, [" other"] * 4])
+    check = TextCheck("sse", [TOKENS, [" other"] * 4])
 
-    assert not judge.read([(0.0, HEAD + sse(*TOKENS))], 1).is_exact
+    assert not check.read([(0.0, HEAD + sse(*TOKENS))], 1).is_exact
