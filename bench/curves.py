@@ -66,7 +66,9 @@ async def run(stage: Stage) -> list[Row]:
             await _delay(stage, size, rate, comparison)
         for kind in ("sse", "ws"):
             await _memory(stage, kind, memory)
-    return [row for points in (cpu, delay, memory) for one in points.values() for row in one.rows()]
+    return [
+        row for points in (cpu, delay, memory) for each in points.values() for row in each.rows()
+    ]
 
 
 def _cpu_at(readers: int) -> Comparison:
@@ -88,13 +90,13 @@ def _memory_at(readers: int) -> Comparison:
 
 async def _cpu(stage: Stage, size: Size, readers: int, comparison: Comparison) -> None:
     """Measure one point of each compared system."""
-    one = fan_out.Size(readers, FAN_OUT_PER_S, size.window_s, size.first_s)
+    point = fan_out.Size(readers, FAN_OUT_PER_S, size.window_s, size.first_s)
     try:
-        comparison.add(fan_out.BASE, await fan_out.bare(stage, "sse", one))
+        comparison.add(fan_out.BASE, await fan_out.bare(stage, "sse", point))
         async with stage.node() as node:
-            await fan_out.ours(stage, node, "sse", one, comparison, Comparison("", "ms"))
+            await fan_out.ours(stage, node, "sse", point, comparison, Comparison("", "ms"))
         if not why_missing():
-            comparison.add(NCHAN, await fan_out.by_nchan(stage, one))
+            comparison.add(NCHAN, await fan_out.by_nchan(stage, point))
     except WindowMissed as exc:  # measure the other points anyway
         print(f"{comparison.work}: {exc}", file=sys.stderr)
 

@@ -136,9 +136,9 @@ def _goal(row: Row, *, is_judged: bool) -> str:
 def where(found: RunResults) -> str:
     """Say when and on which machines the runs were measured."""
     seen = [
-        f"{one.get('at', '')[:10]}, {one.get('cores')} cores, Linux {one.get('kernel')},"
-        f" Python {one.get('python')}"
-        for one in found.machines
+        f"{machine.get('at', '')[:10]}, {machine.get('cores')} cores, "
+        f"Linux {machine.get('kernel')}, Python {machine.get('python')}"
+        for machine in found.machines
     ]
     times = max((len(row["values"]) for row in found.rows), default=0)
     warning = " With sizes of --quick, which say nothing." if found.is_quick else ""

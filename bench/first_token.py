@@ -77,16 +77,16 @@ async def _compare(stage: Stage, node: Role, size: Size) -> tuple[list[float], l
         async with _connected(address(node)) as ours:
             for _ in range(size.requests):
                 answer, again = new_answers(2, tokens=2)
-                asked = post("/v1/chat/completions", answer.chat_body()).first
-                direct.append(await _first_token_ms(*model, asked, answer))
-                asked = post("/v1/generations", again.body()).first
-                through.append(await _first_token_ms(*ours, asked, again))
+                raw = post("/v1/chat/completions", answer.chat_body()).first
+                direct.append(await _first_token_ms(*model, raw, answer))
+                raw = post("/v1/generations", again.body()).first
+                through.append(await _first_token_ms(*ours, raw, again))
                 await stage.upstream.times([answer, again])
     return direct, through
 
 
 async def _first_token_ms(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: bytes, answer: Answer
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, raw: bytes, answer: Answer
 ) -> float:
     """Send a request and read the whole answer; return the milliseconds to its first token.
 
@@ -94,7 +94,7 @@ async def _first_token_ms(
         AssertionError: the text is not the expected one.
     """
     began_s, at_s = time.monotonic(), 0.0
-    writer.write(asked)
+    writer.write(raw)
     got = b""
     while ENDS["sse"] not in got:
         data = await reader.read(65_536)

@@ -49,7 +49,7 @@ async def run(stage: Stage) -> list[Row]:
         await ours(stage, size, comparison, others, delays)
         if n == 0:
             comparison.add(naive.WHO, await by_naive(stage, size))
-    return [row for one in (comparison, others, delays) for row in one.rows()]
+    return [row for each in (comparison, others, delays) for row in each.rows()]
 
 
 async def bare(stage: Stage, size: Size) -> float:
@@ -93,7 +93,11 @@ async def by_naive(stage: Stage, size: Size) -> float:
     async with stage.naive() as app, stage.node() as node:
         begin_s = time.monotonic() + size.first_s + stage.settle_s
         ids = await stage.system.start(node, answers)
-        await stage.load.open(app.address, [get_events("sse", one) for one in ids], end=ENDS["sse"])
+        await stage.load.open(
+            app.address,
+            [get_events("sse", generation_id) for generation_id in ids],
+            end=ENDS["sse"],
+        )
         window = await stage.watch({"naive": app.pid}, begin_s, size.window_s)
         await stage.load.over(180)
         readings = await stage.load.report("sse", [answer.pieces() for answer in answers])

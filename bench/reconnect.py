@@ -108,9 +108,9 @@ async def by_resumable(stage: Stage, size: Size) -> list[float]:
     async with Resumable(stage.system.server.url) as app:
         await app.say(name, pieces, stays=True)
         requests = [get(f"/read/{name}")] * size.readers
-        one = replace(size, readers=1)
+        single = replace(size, readers=1)
         # When one reader has everything, the producer has sent everything.
-        await _pour(stage, one, app.address, requests[:1], pieces)
+        await _pour(stage, single, app.address, requests[:1], pieces)
         return await _pour(stage, size, app.address, requests, pieces)
 
 

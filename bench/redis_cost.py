@@ -69,7 +69,8 @@ async def _cost(stage: Stage, node: Role, size: Size, comparison: Comparison) ->
     comparison.add("its CPU in scripts, µs", seen["usec"] / play.tokens)
     comparison.add("commands run, inside scripts too", seen["run"] / play.tokens)
     usages: Any = [
-        redis.memory_usage(keys.log(one), samples=0) for one in stage.system.newest(size.streams)
+        redis.memory_usage(keys.log(generation_id), samples=0)
+        for generation_id in stage.system.newest(size.streams)
     ]
     comparison.add("bytes kept in the log", sum(usages) / tokens)
 

@@ -121,7 +121,10 @@ class Need:
 
 def constants(found: RunResults) -> dict[str, float]:
     """Return the constants that the runs have, in seconds and bytes."""
-    seen = {one.name: (found.values(one.bench, one.work, one.who), one.scale) for one in CONSTANTS}
+    seen = {
+        constant.name: (found.values(constant.bench, constant.work, constant.who), constant.scale)
+        for constant in CONSTANTS
+    }
     return {name: statistics.median(v) * scale for name, (v, scale) in seen.items() if v}
 
 
@@ -163,10 +166,10 @@ def _times(count: float | None, each: float | None) -> float | None:
 
 def constants_table(found: RunResults) -> str:
     lines = []
-    for one in CONSTANTS:
-        seen = found.values(one.bench, one.work, one.who)
-        figure = f"{number(statistics.median(seen))} {one.unit}" if seen else "not in this run"
-        lines.append((f"`{one.name}`", one.what, figure, f"`{one.bench}`"))
+    for constant in CONSTANTS:
+        seen = found.values(constant.bench, constant.work, constant.who)
+        figure = f"{number(statistics.median(seen))} {constant.unit}" if seen else "not in this run"
+        lines.append((f"`{constant.name}`", constant.what, figure, f"`{constant.bench}`"))
     return table(("constant", "what", "median", "bench"), lines)
 
 
@@ -211,5 +214,5 @@ def _of(amount: float | None, unit: str) -> str:
     """Format an amount with a fitting SI prefix."""
     if amount is None:
         return "–"
-    scale, prefix = next(one for one in PREFIXES if amount >= one[0] or one[0] == MB)
+    scale, prefix = next(each for each in PREFIXES if amount >= each[0] or each[0] == MB)
     return f"{number(amount / scale)} {prefix}{unit}"

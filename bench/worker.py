@@ -91,7 +91,7 @@ async def _flooded(stage: Stage, node: Role, flood: Flood, comparison: Compariso
 
 
 async def _check(stage: Stage, node: Role, ids: list[str], answers: list[Answer]) -> None:
-    requests = [get_events("sse", one) for one in ids]
+    requests = [get_events("sse", generation_id) for generation_id in ids]
     await stage.load.open(address(node), requests, end=ENDS["sse"])
     await stage.load.over()
     await stage.load.report("sse", [answer.pieces() for answer in answers])

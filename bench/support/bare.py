@@ -83,8 +83,8 @@ class BareLoop:
         for _ in range(readers):
             sock, _ = self._listener.accept()
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            asked = sock.recv(65_536)
-            self._socks[int(asked.split(b" ", 2)[1][1:])] = sock
+            raw = sock.recv(65_536)
+            self._socks[int(raw.split(b" ", 2)[1][1:])] = sock
             sock.send(HEAD)
             sock.setblocking(False)
 
@@ -128,16 +128,16 @@ class BareLoop:
         poll.register(self._listener.fileno(), select.EPOLLIN)
         socks: dict[int, socket.socket] = {}
         left: dict[int, memoryview] = {}
-        whole, done = memoryview(HEAD + body), 0
+        response, done = memoryview(HEAD + body), 0
         while done < readers:
             for fd, _ in poll.poll():
                 if fd == self._listener.fileno():
                     sock, _ = self._listener.accept()
                     sock.setblocking(False)
-                    socks[sock.fileno()], left[sock.fileno()] = sock, whole
+                    socks[sock.fileno()], left[sock.fileno()] = sock, response
                     poll.register(sock.fileno(), select.EPOLLIN)
                     continue
-                if left[fd] is whole:
+                if left[fd] is response:
                     socks[fd].recv(65_536)
                     poll.modify(fd, select.EPOLLOUT)
                 left[fd] = left[fd][socks[fd].send(left[fd]) :]

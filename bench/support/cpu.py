@@ -61,7 +61,7 @@ def peak_bytes(pid: int) -> int:
 def children(pid: int) -> list[int]:
     """Return the processes that a process has started, from all its threads."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(word) for one in lists for word in one.read_text().split()]
+    return [int(word) for children in lists for word in children.read_text().split()]
 
 
 def pin(pids: Iterable[int], cores: Iterable[int]) -> None:

@@ -1,4 +1,4 @@
-"""Figures become medians, ratios and verdicts."""
+"""Medians, ratios, goals and the printed table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_ratio_is_taken_within_each_repetition() -> None:
     assert ours.record()["ratio"] == 2.0
 
 
-def test_who_was_measured_less_often_is_compared_with_the_same_repetitions() -> None:
+def test_fewer_repetitions_are_compared_with_the_same_repetitions() -> None:
     one = comparison(base="bare")
     for bare in (2.0, 8.0):
         one.add("bare", bare)
@@ -33,7 +33,7 @@ def test_who_was_measured_less_often_is_compared_with_the_same_repetitions() -> 
 
 
 @pytest.mark.parametrize(("value", "is_met"), [(2.4, True), (2.6, False)])
-def test_a_goal_is_a_ratio_where_there_is_a_base(value: float, is_met: bool) -> None:
+def test_with_a_base_a_goal_is_a_ratio(value: float, is_met: bool) -> None:
     one = comparison(base="bare", goals={"ours": 1.25})
     one.add("bare", 2.0)
     one.add("ours", value)
@@ -42,7 +42,7 @@ def test_a_goal_is_a_ratio_where_there_is_a_base(value: float, is_met: bool) -> 
     assert one.rows()[1].goal == "≤ 1.25 x bare"
 
 
-def test_a_goal_without_a_base_or_that_says_so_is_a_value() -> None:
+def test_without_a_base_or_if_requested_a_goal_is_a_value() -> None:
     alone = comparison(goals={"ours": 5.0}, is_more_better=True)
     alone.add("ours", 6.0)
     both = comparison(base="bare", goals={"ours": 5.0}, is_goal_ratio=False)
@@ -54,7 +54,7 @@ def test_a_goal_without_a_base_or_that_says_so_is_a_value() -> None:
     assert both.rows()[1].is_met is False
 
 
-def test_a_base_that_was_not_measured_leaves_no_ratio_and_no_verdict_of_one() -> None:
+def test_without_a_measured_base_there_is_no_ratio_and_no_verdict() -> None:
     one = comparison(base="nchan", goals={"ours": 30.0})
     one.add("ours", 5.0)
 
@@ -62,7 +62,7 @@ def test_a_base_that_was_not_measured_leaves_no_ratio_and_no_verdict_of_one() ->
     assert one.rows()[0].is_met is None
 
 
-def test_the_table_has_each_work_once_and_judges_only_when_asked_to() -> None:
+def test_the_table_names_each_work_once_and_judges_only_if_is_judged() -> None:
     one = comparison(goals={"ours": 5.0})
     one.add("ours", 4.0, joined=3.0)
     one.add("theirs", 1_234_567.0)
