@@ -6,7 +6,7 @@
     failed and may be retried: released       acknowledged; a new entry is put on `later`
     was never created                         acknowledged after `ABSENT_S`
     is held by another worker                 kept, and tried again when the lease may be over
-    was taken from us, or Redis is away       left to be claimed by another worker
+    has another holder now, or Redis is away  left to be claimed by another worker
 
 Invariant: after every way out, another worker can continue from what is in Redis.
 """
@@ -152,7 +152,7 @@ class Run:
     # Begin
 
     async def _begin(self) -> Begun | None:
-        """Become the holder; None: this worker cannot, and the entry needs nothing more here."""
+        """Become the holder. None: this worker cannot, and the run has nothing left to do."""
         token, takeover = secrets.token_hex(12), self.parts.takeover()
         give_up_s = self.parts.clock() + ABSENT_S
         pause_s = BEGIN_PAUSE_S
@@ -222,8 +222,8 @@ class Run:
         """Stream until the end, a failure or a `stop`.
 
         Returns:
-            the failure of this attempt if another attempt may follow. A failure that is final is in
-            the outbox as the end.
+            the failure of the attempt, or None. If no other attempt may follow, the failure is also
+            in the outbox, as the end.
         """
         self.request = decode_request(begun.meta.request)
         self._meter = OwnerMeter(self.parts.store, begun)
@@ -299,7 +299,7 @@ class Run:
         return Counts(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
 
     async def _wait_for_room(self) -> None:
-        """Wait while too much is unsent: Redis slows the backend down."""
+        """Wait while too much is unsent, so that a slow Redis slows the backend down."""
         while self.outbox.bytes_unsent > UNSENT_BYTES_MAX and self._stop is None:
             self._progress.clear()
             await self._progress.wait()

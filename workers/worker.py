@@ -241,12 +241,13 @@ class Worker:
         if self.is_draining:  # read just before the drain: another worker can start it at once
             await self._put_back(delivery, ticket, "resume")
             return
-        slots, _, batch = self._load()
-        if ticket.priority == "batch" and batch >= batch_slots_max(slots):
-            # `resume` holds entries of both priorities and is read without a filter. A batch entry
-            # beyond the batch share moves to the batch lane.
-            await self._put_back(delivery, ticket, "batch")
-            return
+        if ticket.priority == "batch":
+            slots, _, batch = self._load()
+            if batch >= batch_slots_max(slots):
+                # `resume` holds entries of both priorities and is read without a filter. A batch
+                # entry beyond the batch share moves to the batch lane.
+                await self._put_back(delivery, ticket, "batch")
+                return
         run = Run(self.parts, delivery, ticket)
         self.runs[ticket.id] = run
         self._tasks.create_task(self._run(run))
