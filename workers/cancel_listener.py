@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from shared.redis import keys
 from shared.redis.client import Client
 
-POLL_S = 1.0  # how long redis-py waits for a message in one call
+MESSAGE_WAIT_S = 1.0  # how long redis-py waits for a message in one call
 RECONNECT_PAUSE_S = 0.25  # mean pause before a new subscription
 
 
@@ -26,7 +26,7 @@ async def receive_cancels(redis: Client, on_cancel: Callable[[str], None]) -> No
         try:
             await pubsub.subscribe(keys.CANCEL)
             while True:
-                message = await pubsub.get_message(timeout=POLL_S)
+                message = await pubsub.get_message(timeout=MESSAGE_WAIT_S)
                 if message:
                     on_cancel(message["data"].decode())
         except (RedisError, OSError):

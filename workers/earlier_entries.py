@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from shared.errors import Unavailable
 from shared.log.ids import START, EventId
+from shared.log.log_reader import PAGE_ENTRIES
 from shared.log.records import Entry
 from shared.log.store import Store
-
-PAGE_ENTRIES = 1_000
 
 
 async def read_earlier_entries(store: Store, generation_id: str, start_id: EventId) -> list[Entry]:

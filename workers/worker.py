@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 
 BLOCK_MS = 500  # of a blocking read; an idle worker notices a drain after at most this time
 SHORT_BLOCK_MS = 50  # when a blocking read covers only some of the lanes
-AWAY_PAUSE_S = 0.25  # mean pause before Redis is tried again
-AT_ONCE_S = 0.002  # a blocking read that returns faster found an entry that was already waiting
+REDIS_RETRY_PAUSE_S = 0.25  # mean pause before Redis is tried again
+NO_WAIT_S = 0.002  # a blocking read that returns faster found an entry that was already waiting
 
 
 class Worker:
@@ -162,7 +162,7 @@ class Worker:
                 return
             except Unavailable as exc:
                 log.warning("redis away", extra={"reason": str(exc)})
-                await asyncio.sleep(AWAY_PAUSE_S * random.uniform(1, 3))
+                await asyncio.sleep(REDIS_RETRY_PAUSE_S * random.uniform(1, 3))
 
     async def _note_contact(self) -> None:
         """If Redis was away, take over nothing for one lease: living holders may restore first."""
@@ -178,7 +178,7 @@ class Worker:
         if not self._is_away:
             log.warning("redis away", extra={"reason": str(exc)})
         self._is_away = True
-        await asyncio.sleep(AWAY_PAUSE_S * random.uniform(0.5, 1.5))
+        await asyncio.sleep(REDIS_RETRY_PAUSE_S * random.uniform(0.5, 1.5))
 
     # Starting entries
 
@@ -227,7 +227,7 @@ class Worker:
             await self._start(delivery)
         if deliveries:
             await asyncio.sleep(0)  # let these runs begin before the next read
-        return is_every_lane and waited_s > AT_ONCE_S
+        return is_every_lane and waited_s > NO_WAIT_S
 
     async def _start(self, delivery: Delivery) -> None:
         ticket = delivery.ticket

@@ -33,7 +33,7 @@ class Child:
         name: shown to the operator.
         argv: the command line.
         ready: the beginning of the output line that says the child is ready.
-        end_s: seconds between SIGTERM and SIGKILL.
+        kill_after_s: seconds between SIGTERM and SIGKILL.
         can_hurry: a second signal to the supervisor kills the child at once.
         pass_fds: file descriptors that the child inherits.
     """
@@ -41,7 +41,7 @@ class Child:
     name: str
     argv: tuple[str, ...]
     ready: str
-    end_s: float
+    kill_after_s: float
     can_hurry: bool = True
     pass_fds: tuple[int, ...] = ()
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from cli.up.privacy import UMASK
 from cli.up.private_server import PrivateServer, open_private, server_argv
 
-READY = "tailrace redis ready"
-END_S = 10.0  # between SIGTERM and SIGKILL of the server
+READY_LINE = "tailrace redis ready"
+SERVER_KILL_AFTER_S = 10.0  # between SIGTERM and SIGKILL of the server
 START_POLL_S = 0.02  # between two checks whether the server has started
 CLIENTS_POLL_S = 0.1  # between two checks whether the roles have disconnected
 LOG_NAME = "server.log"
@@ -76,7 +76,7 @@ class Guard:
             if not self._is_ready and (answer := ask(self._server.socket_path, "PING")):
                 if answer.startswith("+PONG"):
                     self._is_ready = True
-                    _print(f"{READY}: {self._server.url}")
+                    _print(f"{READY_LINE}: {self._server.url}")
             wait_s = None if self._is_ready else START_POLL_S
             readable, _, _ = select.select([wake, 0], [], [], wait_s)
             if 0 in readable and not os.read(0, 4096):
@@ -99,7 +99,7 @@ class Guard:
     def _end(self, process: subprocess.Popen[bytes]) -> int:
         process.terminate()
         try:
-            process.wait(END_S)
+            process.wait(SERVER_KILL_AFTER_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -100,7 +100,7 @@ class Supervisor:
             hurry = self._is_hurried and all(keeper.child.can_hurry for keeper in keepers)
             return hurry or all(keeper.is_ended for keeper in keepers)
 
-        await self._until(is_over, max(keeper.child.end_s for keeper in keepers))
+        await self._until(is_over, max(keeper.child.kill_after_s for keeper in keepers))
         for keeper in keepers:
             if not keeper.is_ended:
                 self._say(f"{keeper.child.name} had to be killed")

@@ -33,8 +33,8 @@ from shared.errors import ConfigurationError
 from shared.text.plain_text import plain_line
 
 PER_ROLE_MAX = 64  # processes of one role; more on one machine do not help
-END_EXTRA_S = 5.0  # after the drain time of a role, before SIGKILL
-READY = {
+KILL_MARGIN_S = 5.0  # after the drain time of a role, before SIGKILL
+READY_LINES = {
     "api": "tailrace api ready",
     "worker": "tailrace worker ready",
     "jobs": "tailrace jobs ready",
@@ -92,8 +92,8 @@ def role_child(settings: Settings, command: Command, role: str, name: str, *flag
     return Child(
         name=name,
         argv=command(role, flags),
-        ready=READY[role],
-        end_s=settings.drain_s + END_EXTRA_S,
+        ready=READY_LINES[role],
+        kill_after_s=settings.drain_s + KILL_MARGIN_S,
     )
 
 
@@ -116,9 +116,9 @@ def guard_child(server: PrivateServer, settings: Settings) -> Child:
     """Describe the guard of the private server. It is never hurried, because Redis must save."""
     return Child(
         name="redis",
-        argv=redis_guard.guard_argv(server, leave_s=settings.drain_s + END_EXTRA_S),
-        ready=redis_guard.READY,
-        end_s=redis_guard.END_S + END_EXTRA_S,
+        argv=redis_guard.guard_argv(server, leave_s=settings.drain_s + KILL_MARGIN_S),
+        ready=redis_guard.READY_LINE,
+        kill_after_s=redis_guard.SERVER_KILL_AFTER_S + KILL_MARGIN_S,
         can_hurry=False,
         pass_fds=(server.lock_fd,),
     )

@@ -94,7 +94,7 @@ class _Chunk(msgspec.Struct):
 
 TEMPLATES_MAX = 16  # learned per answer: then chunks that all differ are just decoded
 
-LARGE_BYTES = 4_096  # a smaller chunk cannot have too many values
+CHECKED_BYTES_MIN = 4_096  # a smaller chunk cannot have too many values
 
 _decode = msgspec.json.Decoder(_Chunk).decode
 _decode_raw = msgspec.json.Decoder(_RawChunk).decode
@@ -281,7 +281,7 @@ def _read_chunk(payload: bytes) -> _Chunk:
     try:
         if not payload.isascii():
             payload.decode()  # msgspec does not check the members that it skips
-        if len(payload) > LARGE_BYTES and has_too_many_values(payload):
+        if len(payload) > CHECKED_BYTES_MIN and has_too_many_values(payload):
             _check_values(_decode_raw(payload))
         return _decode(payload)
     except (ValueError, RecursionError) as exc:  # msgspec's errors are ValueErrors

@@ -76,7 +76,7 @@ def test_each_role_gets_its_drain_time() -> None:
     assert [child.name for child in children] == [
         *("api 8000", "api 8001", "worker 1", "worker 2", "jobs")
     ]
-    assert {child.end_s for child in children} == {8.0}
+    assert {child.kill_after_s for child in children} == {8.0}
     assert children[1].argv[-4:] == ("--host", HOST, "--port", "8001")
     assert all("--lifeline" in child.argv for child in children)
 
