@@ -147,6 +147,7 @@ def bench(name: str) -> ModuleType:
 
 
 def say(line: str) -> None:
+    """Print a line to standard error."""
     print(line, file=sys.stderr, flush=True)
 
 

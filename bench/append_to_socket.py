@@ -19,6 +19,8 @@ SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run; `first_s` is the pause before the first token."""
+
     streams: int
     per_s: int
     window_s: float
@@ -30,6 +32,7 @@ QUICK = Size(5, 50, 0.1, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     comparison = Comparison(
         f"{size.streams * size.per_s:,} tokens/s, {size.streams} generations with 1 reader each:"

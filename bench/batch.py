@@ -50,6 +50,7 @@ QUICK = Size(200, 500, 5)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     whole = f"a batch of {size.lines:,} lines, demo model, one worker, one jobs role"
     comparisons = {

@@ -29,6 +29,8 @@ GOAL = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run."""
+
     readers: int
     tokens: int
     first_s: float  # pause before the first token, in which readers connect; only with a worker
@@ -39,6 +41,7 @@ QUICK = Size(10, 200, 0.15)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     work = f"burst of {size.tokens:,} tokens to {size.readers} readers"
     rate = Comparison(
@@ -69,9 +72,11 @@ class _Run:
     spent_s: float = 0.0
 
     def begin(self) -> None:
+        """Note the time and the CPU at the first token."""
         self.began_s, self.spent_s = time.monotonic(), cpu_s(self.pid)
 
     async def end(self, *, is_joined: bool = False) -> None:
+        """Wait until all readers have the end; add the results."""
         await self.stage.load.over(120)
         spent_s = cpu_s(self.pid) - self.spent_s
         pieces = self.answer.pieces()

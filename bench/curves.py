@@ -55,6 +55,7 @@ Points = dict[int, Comparison]
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     cpu = {n: _cpu_at(n) for n in size.readers}
     delay = {rate: _delay_at(rate, size.streams) for rate in size.rates}

@@ -31,6 +31,8 @@ RESUMABLE = f"{resumable.WHO}, a third of them"
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run."""
+
     readers: int
     per_s: int
     window_s: float
@@ -42,8 +44,9 @@ QUICK = Size(10, 50, 0.1, 0.15)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
-    comparisons = {kind: _contest(kind, size) for kind in OURS}
+    comparisons = {kind: _comparison(kind, size) for kind in OURS}
     followers = replace(size, readers=max(1, size.readers // 3))  # with more it falls behind
     delays = Comparison(
         f"{_work(size)}: from the model's write to a reader",
@@ -70,7 +73,7 @@ def _work(size: Size) -> str:
     return f"1 generation at {size.per_s} tokens/s, {size.readers} readers"
 
 
-def _contest(kind: str, size: Size) -> Comparison:
+def _comparison(kind: str, size: Size) -> Comparison:
     name = {"sse": "SSE", "ndjson": "NDJSON", "ws": "WebSocket"}[kind]
     work = f"{_work(size)} over {name}: CPU of the node per token delivered"
     return Comparison(work, "µs/token", base=BASE, goals={OURS[kind]: GOALS[kind]})

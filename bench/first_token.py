@@ -27,6 +27,13 @@ FIRST_TEXT = (b'"content":"', b'"text":"')
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run.
+
+    Attributes:
+        requests: number of first tokens that are measured.
+        streams: other generations in the loaded run; each has `per_s` tokens per second.
+    """
+
     requests: int
     streams: int
     per_s: int
@@ -38,6 +45,7 @@ QUICK = Size(5, 5, 20, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     works = {
         "unloaded": "first token of a POST that streams",

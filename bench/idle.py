@@ -37,6 +37,13 @@ NAIVE_BEAT = b": ping - "
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run.
+
+    Attributes:
+        warm: readers that connect and leave before the measurement.
+        beat_s: time between two heartbeats.
+    """
+
     readers: int
     warm: int
     window_s: float
@@ -89,6 +96,7 @@ class _Idle:
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     work = f"{size.readers:,} idle readers"
     memory_goals = dict.fromkeys(OURS.values(), MEMORY_KB_MAX)

@@ -26,6 +26,8 @@ GOAL = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run; `per_s` is per generation."""
+
     streams: int
     per_s: int
     window_s: float
@@ -37,6 +39,7 @@ QUICK = Size(5, 50, 0.1, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     work = f"{size.streams} generations at {size.per_s} tokens/s, 1 reader each"
     comparison = Comparison(

@@ -36,6 +36,8 @@ READS = (
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run; `tokens` is the number that each reader is behind."""
+
     readers: int
     tokens: int
 
@@ -45,6 +47,7 @@ QUICK = Size(5, 200)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     fewer = replace(size, readers=max(1, size.readers // 10))  # with all readers it takes minutes
     work = f"{size.readers:,} readers come back at once, {size.tokens:,} tokens behind"

@@ -24,6 +24,8 @@ GOALS = {"commands sent to it": 0.7, "its CPU, µs": 6.0, "bytes kept in the log
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run; `per_s` is per generation."""
+
     streams: int
     per_s: int
     window_s: float
@@ -35,6 +37,7 @@ QUICK = (Size(5, 50, 0.15, 0.1),)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     comparisons = {size: Comparison(_work(size), "", goals=GOALS) for size in _sizes(stage)}
     for _ in stage.rounds():
         async with stage.node() as node:

@@ -129,6 +129,7 @@ def constants(found: RunResults) -> dict[str, float]:
 
 
 def need(demand: Demand, cost: Mapping[str, float]) -> Need:
+    """Return what a deployment needs for `demand`."""
     delivered = demand.readers * demand.per_s
     node_cores = _times(delivered, node_s(demand.together, cost))
     processes = processes_of(node_cores)
@@ -165,6 +166,7 @@ def _times(count: float | None, each: float | None) -> float | None:
 
 
 def constants_table(found: RunResults) -> str:
+    """Return the table of the constants."""
     lines = []
     for constant in CONSTANTS:
         seen = found.values(constant.bench, constant.work, constant.who)
@@ -192,6 +194,7 @@ def carried_table(found: RunResults) -> str:
 
 
 def examples_table(found: RunResults) -> str:
+    """Return the table of what the `DEMANDS` need."""
     cost = constants(found)
     head = (
         "readers", "together", "tokens/s made", "node processes", "worker processes", "Redis",

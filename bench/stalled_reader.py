@@ -35,6 +35,13 @@ RETURN_S = 1.5  # by then the node has cut a stalled reader: connect a new one
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run.
+
+    Attributes:
+        stopped: readers that read nothing.
+        history: tokens in the log before the measurement.
+    """
+
     readers: int
     stopped: int
     history: int
@@ -48,6 +55,7 @@ QUICK = Size(5, 1, 1_000, 20, 100, 5)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     work = f"{size.readers} readers of one log at {size.per_s:g} tokens/s, {size.stopped} more stop"
     comparisons = {

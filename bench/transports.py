@@ -23,6 +23,8 @@ BASE = NAMES["sse"]
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run; `idle` is the number of idle readers."""
+
     readers: int
     idle: int
     per_s: int
@@ -35,6 +37,7 @@ QUICK = Size(5, 20, 50, 0.1, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     work = f"1 generation at {size.per_s} tokens/s, {size.readers} readers of each transport"
     comparisons = {

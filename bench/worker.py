@@ -43,6 +43,7 @@ QUICK = Flood(5, 100, 1_000, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = many_streams.QUICK if stage.is_quick else many_streams.FULL
     flood = QUICK if stage.is_quick else FULL
     paced = Comparison(

@@ -90,6 +90,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Findin
 
 
 def judge_python(version: tuple[int, ...]) -> Finding:
+    """Judge the version of Python, as `sys.version_info` begins."""
     text = ".".join(map(str, version))
     if version[:2] < PYTHON_MIN:
         return Finding("FAIL", "python", f"{text}: install Python 3.11 or newer")

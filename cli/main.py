@@ -126,6 +126,7 @@ def one_line(text: str) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="tailrace",
         description="Prompts in on any node, resumable token streams out on any node.",

@@ -27,10 +27,12 @@ class AttemptTimeline:
     text_bytes: int = 0
 
     def note_connected(self, now_s: float) -> None:
+        """Note that the backend has answered; only the first call counts."""
         if self.connected_s is None:
             self.connected_s = now_s - self.began_s
 
     def note_token(self, token: Token, now_s: float) -> None:
+        """Count one piece of text, before it is joined with others."""
         self.pieces += 1
         self.text_bytes += len(token.text.encode())
         if self.first_token_s is None:

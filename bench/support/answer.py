@@ -32,9 +32,11 @@ class Answer:
     phase_s: float = 0.0
 
     def token(self, index: int) -> str:
+        """Return the text of one token."""
         return f" {self.number % 256:x}.{index:x}"
 
     def pieces(self) -> list[str]:
+        """Return the texts of all tokens."""
         return [self.token(index) for index in range(self.tokens)]
 
     def body(self) -> dict[str, Any]:

@@ -147,6 +147,7 @@ class BareLoop:
         self._socks = list(socks.values())
 
     def close(self) -> None:
+        """Close all sockets of readers."""
         for sock in self._socks:
             sock.close()
         self._socks = []

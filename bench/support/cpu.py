@@ -50,6 +50,7 @@ def ours_s() -> float:
 
 
 def rss_bytes(pid: int) -> int:
+    """Return the resident memory of a process."""
     return _status_kb(pid, "VmRSS") * 1024
 
 

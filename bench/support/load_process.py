@@ -58,6 +58,7 @@ class Reader:
     sent_bytes: int = 0
 
     def send(self, data: bytes) -> None:
+        """Send bytes and count them."""
         self.sent_bytes += self.sock.send(data)
 
 
@@ -158,6 +159,7 @@ class Readers:
         return b"".join(data for _, data in arrivals[-3:])[-200:]
 
     def close(self) -> None:
+        """Disconnect all readers and forget them."""
         for reader in self._readers.values():
             reader.sock.close()  # also removes it from the epoll
         self._readers.clear()

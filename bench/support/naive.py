@@ -36,6 +36,7 @@ BLOCK_MS = 10_000
 
 
 async def events(request: Request) -> Response:
+    """Stream the events of one generation."""
     generation_id = request.path_params["generation_id"]
     redis, ping_s = request.app.state.redis, request.app.state.ping_s
     return EventSourceResponse(read(redis, generation_id), sep="\n", ping=ping_s)
@@ -57,10 +58,12 @@ async def read(redis: Redis, generation_id: str) -> AsyncIterator[ServerSentEven
 
 
 async def healthy(request: Request) -> Response:
+    """Answer the check whether the app is ready."""
     return Response("ok")
 
 
 def make_app(redis_url: str, ping_s: int) -> Starlette:
+    """Return the app; `ping_s` is the time between two comments to each reader."""
     routes = [
         Route("/v1/generations/{generation_id}/events", events),
         Route("/readyz", healthy),

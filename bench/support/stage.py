@@ -62,6 +62,7 @@ class Window:
         return self.ended_s - self.began_s
 
     def has(self, at_s: float) -> bool:
+        """Whether a time is in the window."""
         return self.is_whole or self.began_s <= at_s < self.ended_s
 
     def tokens(self, readings: Sequence[ReaderResult]) -> int:
@@ -104,6 +105,7 @@ class MeasuredRun:
         return joined(self.readings)
 
     def us_per_token(self, who: str) -> float:
+        """Return µs of CPU of one process per token that a reader got in the window."""
         return US * self.window.cpu_s[who] / self.tokens
 
     def latencies_ms(self) -> list[float]:
@@ -160,6 +162,7 @@ class Stage:
             yield app
 
     def pids(self, node: Role) -> dict[str, int]:
+        """Return the measured processes by name."""
         return {
             "api": node.pid,
             "worker": self.system.worker.pid,

@@ -90,6 +90,7 @@ class System:
         cpu.pin(pids - chosen, cpu.OTHERS)
 
     def unpin(self) -> None:
+        """Let all processes of the system run on all cores again."""
         pids = {self.redis_pid, *(role.pid for role in self._roles if role.is_running)}
         cpu.pin(pids, cpu.CORES)
 

@@ -138,6 +138,7 @@ class Upstream:
         self._loop = asyncio.get_running_loop()
 
     def schedule(self, at: float, stream: AnswerStream) -> None:
+        """Call `say_due` of a stream at this time."""
         heapq.heappush(self._due, (at, id(stream), stream))
         if at < self._wakes_at:
             self._wake_at(at)

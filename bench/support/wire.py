@@ -33,6 +33,8 @@ class Piece(msgspec.Struct):
 
 
 class Poll(msgspec.Struct):
+    """The reply to a long poll."""
+
     events: list[Piece]
 
 

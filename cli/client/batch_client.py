@@ -94,6 +94,7 @@ class BatchClient(Client):
         return await self._persist("POST", "/v1/batches", json=body, headers=headers)
 
     async def batch(self, batch_id: str) -> Object:
+        """Return a batch."""
         return await self._persist("GET", _path(batch_id))
 
     async def batches(self, limit: int) -> Object:
@@ -101,6 +102,7 @@ class BatchClient(Client):
         return await self._persist("GET", f"/v1/batches?limit={limit}")
 
     async def cancel_batch(self, batch_id: str) -> Object:
+        """Cancel a batch; returns the batch."""
         return await self._persist("POST", _path(batch_id, "cancel"))
 
     async def redrive(self, batch_id: str) -> Object:

@@ -141,4 +141,5 @@ def span(seconds: float) -> str:
 
 
 def megabytes(count: float) -> str:
+    """Format a number of bytes as MB."""
     return f"{count / 1_000_000:.1f} MB"

@@ -242,6 +242,7 @@ def greeting(settings: Settings, ports: Sequence[int], took_s: float) -> list[st
 
 
 def url_of(host: str, port: int) -> str:
+    """Return the URL of a node; an IPv6 address gets brackets."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
@@ -255,6 +256,7 @@ def redis_address(url: str) -> str:
 
 
 def relay_text(name: str, line: bytes) -> None:
+    """Write a line of a role after the role's name."""
     write_lines(f"{name:<10} {_printable(line)}")
 
 

@@ -15,11 +15,15 @@ from shared.log.events import ToolCall
 
 
 class FunctionDelta(msgspec.Struct):
+    """The `function` member of a fragment."""
+
     name: str | None = None
     arguments: Any = None  # a string; an object if the server does not send fragments
 
 
 class ToolCallDelta(msgspec.Struct):
+    """One fragment of a tool call, as servers send it."""
+
     index: int | None = None
     id: str | None = None
     function: FunctionDelta | None = None
