@@ -28,7 +28,7 @@ from tests.support.raw_wire import stopped_connection
 
 ALONE = "Tailrace, nobody stops"
 BESIDE = "Tailrace, with readers that stop"
-GOAL = 1.5  # ratio of the largest delays
+GOAL = 1.5  # ratio of the delays; the median should not change at all
 SHARES = {"p50": 0.5, "p99": 0.99}
 RETURN_S = 1.5  # by then the node has cut a stalled reader: connect a new one
 

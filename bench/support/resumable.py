@@ -1,8 +1,8 @@
 """Vercel's `resumable-stream` on Node.js with the same Redis, as one process with both sides.
 
 The producer publishes each piece once for each reader. That is a cost of fan-out too, so the
-producer is measured, other than with nchan. package-lock.json beside this file pins the packages;
-`install` fetches them with npm.
+producer is measured, unlike the publisher of nchan. package-lock.json beside this file pins the
+packages; `install` fetches them with npm.
 """
 
 from __future__ import annotations

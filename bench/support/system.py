@@ -32,7 +32,7 @@ SETTINGS = {
     "worker_slots": "2000",
     "retention_s": "60",
     "log_level": "warning",
-    "heartbeat_s": "60",  # the readers do not answer pings during a short run
+    "heartbeat_s": "60",  # readers that only read do not answer WebSocket pings
 }
 
 
