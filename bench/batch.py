@@ -52,11 +52,11 @@ QUICK = Size(200, 500, 5)
 async def run(stage: Stage) -> list[Row]:
     """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
-    whole = f"a batch of {size.lines:,} lines, demo model, one worker, one jobs role"
+    work = f"a batch of {size.lines:,} lines, demo model, one worker, one jobs role"
     comparisons = {
-        "rate": Comparison(f"{whole}: rate", "lines/s"),
-        "cpu": Comparison(f"{whole}: CPU of a line", "µs"),
-        "memory": Comparison(f"{whole}: memory", "MB"),
+        "rate": Comparison(f"{work}: rate", "lines/s"),
+        "cpu": Comparison(f"{work}: CPU of a line", "µs"),
+        "memory": Comparison(f"{work}: memory", "MB"),
         "p50": Comparison("first token of a POST that streams: p50", "ms", ALONE, {BESIDE: 2.0}),
         "p99": Comparison("first token of a POST that streams: p99", "ms", ALONE, {BESIDE: 3.0}),
     }

@@ -92,10 +92,10 @@ def test_a_text_with_a_reset_is_not_exact() -> None:
 
 def test_readers_with_equal_bodies_keep_their_own_times() -> None:
     check = TextCheck("sse", [TOKENS])
-    whole = [(7.0, HEAD + sse(*TOKENS))]
+    together = [(7.0, HEAD + sse(*TOKENS))]
     slow = [(8.0, HEAD), (9.0, sse(*TOKENS))]
 
-    assert list(check.read(whole, 0).times) == [7.0] * 4
+    assert list(check.read(together, 0).times) == [7.0] * 4
     assert list(check.read(slow, 0).times) == [9.0] * 4
 
 

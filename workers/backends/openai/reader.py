@@ -245,8 +245,8 @@ class ChatReader:
         assert reason is not None
         if reason in FAILED_FINISHES:
             raise BackendError("upstream_error", f"the backend gave up: finish_reason {reason!r}")
-        known = FINISHES.get(reason)
-        self._finish = Finish(known) if known else Finish("stop", reason[:100])
+        log_reason = FINISHES.get(reason)
+        self._finish = Finish(log_reason) if log_reason else Finish("stop", reason[:100])
 
     def _take_delta(self, delta: _Delta, items: list[Item]) -> None:
         # Some vLLM versions send the same reasoning under both names.

@@ -52,11 +52,11 @@ class ToolCalls:
 
     def _find(self, delta: ToolCallDelta, function: FunctionDelta) -> int:
         if delta.id:
-            known = self._by_id.get(delta.id)
-            return self._begin(delta.index) if known is None else known
+            number = self._by_id.get(delta.id)
+            return self._begin(delta.index) if number is None else number
         if delta.index is not None:
-            known = self._by_index.get(delta.index)
-            return self._begin(delta.index) if known is None else known
+            number = self._by_index.get(delta.index)
+            return self._begin(delta.index) if number is None else number
         if function.name or not self._has_name:
             return self._begin(None)  # without number and id, a name begins the next call
         return len(self._has_name) - 1

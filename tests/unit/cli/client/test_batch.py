@@ -92,11 +92,11 @@ class Server:
         return response
 
     async def read(self, request: web.Request) -> web.StreamResponse:
-        asked = request.headers.get("Range")
-        self.ranges.append(asked)
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        byte_range = request.headers.get("Range")
+        self.ranges.append(byte_range)
+        start = int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range else 0
         rest = self.content[start:]
-        response = web.StreamResponse(status=206 if asked else 200)
+        response = web.StreamResponse(status=206 if byte_range else 200)
         response.content_length = len(rest)
         await response.prepare(request)
         await response.write(rest[:400_000])
@@ -140,9 +140,9 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def run(server: Server, action: str, **args: Any) -> int:
     """Run `batch` in a thread, because it has its own event loop."""
-    known = {"action": action, "id": ID, "endpoint": "", "window": "24h", "watch": False}
-    named = argparse.Namespace(**{**known, "output": None, "errors": False, **args})
-    return await asyncio.to_thread(batch, Settings(url=server.url), named)
+    defaults = {"action": action, "id": ID, "endpoint": "", "window": "24h", "watch": False}
+    namespace = argparse.Namespace(**{**defaults, "output": None, "errors": False, **args})
+    return await asyncio.to_thread(batch, Settings(url=server.url), namespace)
 
 
 @pytest.fixture
@@ -205,14 +205,14 @@ async def test_the_summary_says_how_it_ended_and_what_to_do(
         "request_counts": counts,
     }
     assert await run(server, "redrive", watch=True) == 1
-    assert "expired: 7 of 9 lines done, 2 failed" in (said := capsys.readouterr().err)
-    assert f"tailrace batch redrive {ID}" in said
+    assert "expired: 7 of 9 lines done, 2 failed" in (output := capsys.readouterr().err)
+    assert f"tailrace batch redrive {ID}" in output
 
     errors = [{"line": n, "message": f"bad\x1b[2J {n}"} for n in range(1, 13)]
     server.batch |= {"status": "failed", "errors": {"data": errors}}
     assert await run(server, "watch") == 1
-    said = capsys.readouterr().err
-    assert r"line 1: bad\x1b[2J 1" in said and "line 11" not in said and "and 2 more" in said
+    output = capsys.readouterr().err
+    assert r"line 1: bad\x1b[2J 1" in output and "line 11" not in output and "and 2 more" in output
 
 
 async def test_results_resume_at_their_byte(

@@ -38,8 +38,8 @@ def test_the_lines_do_not_depend_on_the_cuts(pieces: list[bytes]) -> None:
     splitter = LineSplitter()
     lines = [line for piece in pieces for line in splitter.feed(piece)] + splitter.close()
 
-    whole = b"".join(pieces).split(b"\n")
-    assert lines == (whole if whole[-1] else whole[:-1])
+    expected = b"".join(pieces).split(b"\n")
+    assert lines == (expected if expected[-1] else expected[:-1])
 
 
 def test_a_line_without_an_end_is_cut_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:

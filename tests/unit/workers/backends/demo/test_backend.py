@@ -153,13 +153,13 @@ async def test_answers_of_any_length(tokens: int) -> None:
 
 
 async def test_max_tokens_ends_with_length() -> None:
-    whole = tokens_of(await items_of(request()))
+    complete = tokens_of(await items_of(request()))
     cut = await items_of(request(max_tokens=9))
-    exact = await items_of(request(max_tokens=len(whole)))
+    exact = await items_of(request(max_tokens=len(complete)))
     newer = await items_of(request(max_completion_tokens=9, max_tokens=12))
 
-    assert (tokens_of(cut), cut[-1]) == (whole[:9], Finish("length"))
-    assert (tokens_of(exact), exact[-1]) == (whole, Finish("stop"))
+    assert (tokens_of(cut), cut[-1]) == (complete[:9], Finish("length"))
+    assert (tokens_of(exact), exact[-1]) == (complete, Finish("stop"))
     assert len(tokens_of(newer)) == 9
 
 
@@ -195,19 +195,20 @@ async def test_continued_from_any_token_the_text_is_the_same(
     chat_request = request(
         prompt, demo={"tokens_per_s": 0} | ({} if tokens is None else {"tokens": tokens})
     )
-    whole = await items_of(chat_request, seed=seed)
-    texts = tokens_of(whole)
+    complete = await items_of(chat_request, seed=seed)
+    texts = tokens_of(complete)
     sent = int(share * len(texts))
     rest = await items_of(chat_request, "".join(texts[:sent]), seed=seed)
 
-    assert rest == whole[sent:]
+    assert rest == complete[sent:]
     assert "".join(texts) == expected_text(chat_request, seed)
 
 
 async def test_a_prefix_that_ends_inside_a_piece_is_completed() -> None:
-    whole = expected_text(request(), "gen_1")
+    complete = expected_text(request(), "gen_1")
     for size in range(1, 60):
-        assert whole[:size] + "".join(tokens_of(await items_of(request(), whole[:size]))) == whole
+        rest = tokens_of(await items_of(request(), complete[:size]))
+        assert complete[:size] + "".join(rest) == complete
 
 
 @pytest.mark.parametrize("prefix", ["something else", expected_text(request(), "gen_1") + "!"])

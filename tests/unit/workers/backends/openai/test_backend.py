@@ -42,8 +42,8 @@ def backend_for(url: str, settings: Settings | None = None, **members: Any) -> B
 def request(
     prompt: str = "hello", *, params: dict[str, Any] | None = None, **script: Any
 ) -> Request:
-    told = {"upstream": script} if script else {}
-    return Request([{"role": "user", "content": prompt}], (params or {}) | told)
+    demand = {"upstream": script} if script else {}
+    return Request([{"role": "user", "content": prompt}], (params or {}) | demand)
 
 
 async def read(backend: Backend, chat_request: Request, prefix: str = "") -> list[Item]:
@@ -502,13 +502,13 @@ async def test_the_key_is_redacted_in_messages(upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("style", ["continue_final_message", "trailing", "prefix"])
 async def test_continuing_from_a_prefix(upstream: Upstream, style: str) -> None:
-    whole = expected_text("hello")
+    complete = expected_text("hello")
     prefix = expected_text("hello", Script(tokens=7))
     backend = backend_for(upstream.base_url, on_takeover="continue", continue_style=style)
     assert backend.can_continue
     items = await read(backend, request(), prefix)
 
-    assert prefix + text_of(items) == whole
+    assert prefix + text_of(items) == complete
     body = upstream.calls[0].body
     turn = body["messages"][-1]
     assert (turn["role"], turn["content"]) == ("assistant", prefix)

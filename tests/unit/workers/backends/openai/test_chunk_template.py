@@ -110,9 +110,9 @@ ENDS = st.sampled_from([b"\n\n", b"\n\n", b"\r\n\r\n", b"\nevent: x\n\n"])
 )
 def test_templates_do_not_change_the_result_of_any_stream(chunks, style, cuts):
     events = [b"data: " + json.dumps(one, **style).encode() + end for one, end in chunks]
-    whole = b"".join(events)
-    places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
-    pieces = [whole[a:b] for a, b in zip(places, places[1:], strict=False)]
+    raw = b"".join(events)
+    places = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
+    pieces = [raw[a:b] for a, b in zip(places, places[1:], strict=False)]
     with pytest.MonkeyPatch.context() as monkeypatch:
         for cut in (events, pieces):  # one event per read, as servers send them; and cut anywhere
             plain = read(cut, has_templates=False, monkeypatch=monkeypatch)

@@ -197,11 +197,11 @@ def test_an_endless_stream_uses_bounded_memory(piece: bytes) -> None:
     try:
         for _ in range(200):
             reader.feed(block)
-        kept, _ = tracemalloc.get_traced_memory()
+        used_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    assert kept < 40 * LINE_BYTES_MAX
+    assert used_bytes < 40 * LINE_BYTES_MAX
 
 
 @settings(max_examples=200)

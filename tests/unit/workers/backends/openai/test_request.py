@@ -16,10 +16,10 @@ USER = {"role": "user", "content": "q"}
 
 
 def body(
-    asked: list[dict[str, Any]], prefix: str = "", style: str = "trailing", /, **params: Any
+    messages: list[dict[str, Any]], prefix: str = "", style: str = "trailing", /, **params: Any
 ) -> dict[str, Any]:
     model = Model(name="m", base_url="http://x/v1", continue_style=style)
-    encoded = encode_body(model, Request(asked, params), prefix)
+    encoded = encode_body(model, Request(messages, params), prefix)
     decoded: dict[str, Any] = msgspec.json.decode(encoded)
     return decoded
 
