@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat."""
+"""Benchmarks that anyone can repeat."""

@@ -1,9 +1,9 @@
-"""Runs benches and prints one table: goal, seen, and what it is compared with.
+"""Runs benchmarks and prints one table: goal, result, and the results of the compared systems.
 
     python -m bench [names] [--quick] [--repeat 3] [--json FILE]
 
-Ends with 1 if a reader anywhere did not get its exact text, or a run could not be measured; a goal
-that was missed is a figure and not a failure.
+The exit code is 1 if a reader did not get its exact text, or if a benchmark could not be measured.
+A missed goal is shown in the table and is not a failure.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ BENCHES = (
     "batch",
 )
 ALL = "all"
-BY_NAME = ("curves",)  # not of those that run when none is named: it has a point for each x
+BY_NAME = ("curves",)  # runs only if named, because it takes long: one run for each point
 KNOWN = BENCHES + BY_NAME
 REPEATS = 3
-PATIENCE_S = 8.0
+PATIENCE_S = 8.0  # how long each run waits for a quiet machine
 
 
 def main() -> None:
     args = parse(sys.argv[1:])
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for each reader, or more
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # at least two for each reader
     try:
         rows, failed = asyncio.run(run(args))
     except asyncio.CancelledError:
@@ -63,18 +63,19 @@ def main() -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=(__doc__ or "").partition("\n")[0]
     )
+    parser.add_argument("names", nargs="*", help=f"{', '.join(KNOWN)}; default: {ALL} but the last")
     parser.add_argument(
-        "names", nargs="*", help=f"which: {', '.join(KNOWN)}; default: {ALL} but the last"
+        "--quick", action="store_true", help="small sizes: check that it runs, measure nothing"
     )
-    parser.add_argument("--quick", action="store_true", help="small: does it work, not how fast")
     parser.add_argument("--repeat", type=int, default=0, help=f"default {REPEATS}, quick 1")
     parser.add_argument(
         "--patience", type=float, help=f"s to wait for a quiet machine; default {PATIENCE_S:.0f}"
     )
-    parser.add_argument("--json", type=Path, help="write the rows here, too")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args(argv)
     if unknown := {*args.names} - {*KNOWN, ALL}:
         parser.error(f"no bench {sorted(unknown)[0]!r}; there are {', '.join(KNOWN)}")
@@ -87,13 +88,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 async def run(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
-    """Run the benches asked for, one after the other; return the rows, and which have failed.
+    """Run the benchmarks in `args`, one after the other.
 
-    Each has processes of its own: what one leaves in a node or in Redis is not the next one's.
+    Each benchmark has its own processes, so it does not measure what another one left behind.
+
+    Returns:
+        the rows, and the names of the benchmarks that failed.
     """
     task = asyncio.current_task()
     assert task is not None
-    # As Ctrl-C does: nothing that was started is left behind.
+    # Like Ctrl-C: cancel the run, so that no process is left behind.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     say(f"{len(cpu.CORES)} cores, load {os.getloadavg()[0]:.1f}")
     for missing in filter(None, (nchan.why_missing(), resumable.install())):
@@ -107,11 +111,11 @@ async def run(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
                 is_quick=args.quick, repeats=args.repeat, patience_s=args.patience
             ) as stage:
                 rows += [replace(row, bench=name) for row in await bench(name).run(stage)]
-        except Exception:  # whatever went wrong: the others are worth having
+        except Exception:  # run the other benchmarks anyway
             traceback.print_exc()
             failed.append(name)
             continue
-        if args.json:  # after each: who has to stop has what was found until then
+        if args.json:  # after each benchmark, so that an interrupted run keeps its results
             keep(args.json, rows, is_quick=args.quick)
         took_s = time.monotonic() - began
         others = (cpu.busy_s() - busy - (cpu.ours_s() - ours)) / took_s
@@ -121,27 +125,29 @@ async def run(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
 
 
 def keep(path: Path, rows: list[Row], *, is_quick: bool) -> None:
-    """Write what was found, for programs."""
+    """Write the rows to a JSON file."""
     records = [row.record() for row in rows]
     found = {"machine": machine(), "is_quick": is_quick, "rows": records}
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False))
 
 
 def machine() -> dict[str, Any]:
-    """Where the figures are from."""
+    """Describe the machine and the time of the run."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cores": len(cpu.CORES),
-        "kernel": platform.release().partition("-")[0],  # a build's own name says nothing
+        "kernel": platform.release().partition("-")[0],  # without the name of the build
         "python": platform.python_version(),
     }
 
 
 def bench(name: str) -> ModuleType:
+    """Import the module of a benchmark."""
     return importlib.import_module(f"bench.{name}")
 
 
 def say(line: str) -> None:
+    """Print a line to standard error."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,7 +1,8 @@
-"""Under a steady load, how long does a token take from the model server's write to a reader's read?
+"""Measures the delay of a token from the model's write to a reader's read, under steady load.
 
-The worker's socket, its gathering, Redis, the node and its write are all in it: more than from the
-append to the socket, and what a person feels. Every token of the window counts.
+The delay includes the worker's socket, its gathering, Redis, the node and the node's write. So it
+is more than the time from the append to the socket, and it is what a person notices. Every token of
+the window counts.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 from bench.support.answer import new_answers
 from bench.support.stage import Stage
-from bench.support.table import Contest, Row, percentile
+from bench.support.table import Comparison, Row, percentile
 
 GOALS_MS = {"p50": 5.0, "p99": 25.0}
 SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
@@ -18,6 +19,8 @@ SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run; `first_s` is the pause before the first token."""
+
     streams: int
     per_s: int
     window_s: float
@@ -29,8 +32,9 @@ QUICK = Size(5, 50, 0.1, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
-    contest = Contest(
+    comparison = Comparison(
         f"{size.streams * size.per_s:,} tokens/s, {size.streams} generations with 1 reader each:"
         " from the model's write to the reader's read",
         "ms",
@@ -45,5 +49,5 @@ async def run(stage: Stage) -> list[Row]:
             play = await stage.play(node, answers, kind="sse", readers=1, window_s=size.window_s)
             latencies = play.latencies_ms()
             for name, share in SHARES.items():
-                contest.add(name, percentile(latencies, share), joined=play.joined)
-    return contest.rows()
+                comparison.add(name, percentile(latencies, share), joined=play.joined)
+    return comparison.rows()

@@ -1,9 +1,9 @@
-"""A batch: how fast its lines go through, what it keeps in memory, and what people notice of it.
+"""Measures a batch: its rate, its memory, and how much it delays interactive requests.
 
-Lines of the demo model that are said all at once, so that what is measured is the way and not the
-model; then the first token of a POST that streams, on a system that has nothing else to do, and
-beside a batch whose lines take all the slots that lines may have, with thousands waiting.
-The nodes, the worker, the jobs role and Redis are of this bench's own.
+The lines use the demo model at full speed, so the model is not the bottleneck. Then the time to the
+first token of a streaming POST is measured twice: on an idle system, and beside a batch that takes
+all slots that batches may have, with thousands of lines waiting. This benchmark starts its own
+nodes, worker, jobs role and Redis.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import openai
 
 from bench.support.cpu import cpu_s, peak_bytes
 from bench.support.stage import Stage
-from bench.support.table import MS, US, Contest, Row, percentile
+from bench.support.table import MS, US, Comparison, Row, percentile
 from tests.support.batch import demo_line, encoded, ended, submit
 from tests.support.processes import Cluster
 from tests.support.sdk import sdk
@@ -32,17 +32,17 @@ RATE, MEMORY = "lines done in a second", "memory"
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much.
+    """The sizes of a run.
 
     Attributes:
-        lines: of the batch that is to be done.
-        waiting: of the batch that is in the way; its lines take two seconds each.
-        asks: first tokens.
+        lines: of the batch that is measured.
+        waiting: lines of the batch in the background; each takes two seconds.
+        requests: number of first tokens that are measured.
     """
 
     lines: int
     waiting: int
-    asks: int
+    requests: int
 
 
 FULL = Size(10_000, 10_000, 200)
@@ -50,33 +50,34 @@ QUICK = Size(200, 500, 5)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
-    whole = f"a batch of {size.lines:,} lines, demo model, one worker, one jobs role"
-    contests = {
-        "rate": Contest(f"{whole}: rate", "lines/s"),
-        "cpu": Contest(f"{whole}: CPU of a line", "µs"),
-        "memory": Contest(f"{whole}: memory", "MB"),
-        "p50": Contest("first token of a POST that streams: p50", "ms", ALONE, {BESIDE: 2.0}),
-        "p99": Contest("first token of a POST that streams: p99", "ms", ALONE, {BESIDE: 3.0}),
+    work = f"a batch of {size.lines:,} lines, demo model, one worker, one jobs role"
+    comparisons = {
+        "rate": Comparison(f"{work}: rate", "lines/s"),
+        "cpu": Comparison(f"{work}: CPU of a line", "µs"),
+        "memory": Comparison(f"{work}: memory", "MB"),
+        "p50": Comparison("first token of a POST that streams: p50", "ms", ALONE, {BESIDE: 2.0}),
+        "p99": Comparison("first token of a POST that streams: p99", "ms", ALONE, {BESIDE: 3.0}),
     }
     for _ in stage.rounds():
         async with Cluster(api=1, workers=1, jobs=1, lease_s=3) as cluster:
             async with sdk(f"{cluster.urls[0]}/v1") as client:
                 await stage.quiet()
-                await _done(cluster, client, size, contests)
+                await _done(cluster, client, size, comparisons)
                 await stage.quiet()
                 for who, waits in ((ALONE, 0), (BESIDE, size.waiting)):
                     async with _batch_of(client, waits):
-                        took = [await _first_token_ms(client) for _ in range(size.asks)]
-                    contests["p50"].add(who, percentile(took, 0.5))
-                    contests["p99"].add(who, percentile(took, 0.99))
-    return [row for contest in contests.values() for row in contest.rows()]
+                        took = [await _first_token_ms(client) for _ in range(size.requests)]
+                    comparisons["p50"].add(who, percentile(took, 0.5))
+                    comparisons["p99"].add(who, percentile(took, 0.99))
+    return [row for comparison in comparisons.values() for row in comparison.rows()]
 
 
 async def _done(
-    cluster: Cluster, client: openai.AsyncOpenAI, size: Size, contests: dict[str, Contest]
+    cluster: Cluster, client: openai.AsyncOpenAI, size: Size, comparisons: dict[str, Comparison]
 ) -> None:
-    """Run one batch to its end, from its creation on."""
+    """Run one batch to its end; record its rate, CPU and memory."""
     assert cluster.server is not None and cluster.server.process is not None
     pids = {
         "the jobs role": cluster.jobs[0].pid,
@@ -94,16 +95,16 @@ async def _done(
         assert batch.request_counts is not None
         assert batch.request_counts.completed == size.lines, batch
         peak = (await redis.info("memory"))["used_memory_peak"]
-    contests["rate"].add(RATE, size.lines / took_s)
+    comparisons["rate"].add(RATE, size.lines / took_s)
     for who, pid in pids.items():
-        contests["cpu"].add(who, US * (cpu_s(pid) - spent_s[who]) / size.lines)
-    contests["memory"].add("the jobs role, at most", peak_bytes(cluster.jobs[0].pid) / MB)
-    contests["memory"].add("Redis, at most, beyond an empty one", (peak - before) / MB)
+        comparisons["cpu"].add(who, US * (cpu_s(pid) - spent_s[who]) / size.lines)
+    comparisons["memory"].add("the jobs role, at most", peak_bytes(cluster.jobs[0].pid) / MB)
+    comparisons["memory"].add("Redis, at most, beyond an empty one", (peak - before) / MB)
 
 
 @contextlib.asynccontextmanager
 async def _batch_of(client: openai.AsyncOpenAI, lines: int) -> AsyncIterator[None]:
-    """Lines that wait, and as many that run as may, for as long as this is open."""
+    """Keep a batch of this many lines running until the context ends."""
     if not lines:
         yield
         return
@@ -123,6 +124,7 @@ async def _batch_of(client: openai.AsyncOpenAI, lines: int) -> AsyncIterator[Non
 
 
 async def _first_token_ms(client: openai.AsyncOpenAI) -> float:
+    """Send one streaming request; return the milliseconds to its first token."""
     began_s = time.monotonic()
     stream = await client.chat.completions.create(
         model="demo",
@@ -134,6 +136,6 @@ async def _first_token_ms(client: openai.AsyncOpenAI) -> float:
     async for chunk in stream:
         if not took_ms and chunk.choices and chunk.choices[0].delta.content:
             took_ms = (time.monotonic() - began_s) * MS
-    assert took_ms, "an answer without a word"
-    await asyncio.sleep(0.02)  # people do not ask in the same moment
+    assert took_ms, "an answer without a token"
+    await asyncio.sleep(0.02)  # a pause, because people do not send requests back to back
     return took_ms

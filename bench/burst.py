@@ -1,8 +1,8 @@
-"""A burst: many tokens at once to many readers. How many does a CPU second of the node deliver?
+"""Measures a burst: many tokens at once to many readers, in tokens per CPU second of the node.
 
-This is where joining counts: what waits for a socket leaves as one write. The log is written by the
-bench itself, one entry for each token, so that nothing is joined before the node; once more a real
-worker has it from a model that says everything at once.
+Joining matters here: entries that wait for a socket leave as one write. The benchmark writes the
+log itself, one entry for each token, so nothing is joined before the node. A second run sends the
+same burst through a real worker.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from bench.support.load import ENDS, get, get_events
 from bench.support.nchan import END, Nchan, why_missing
 from bench.support.nchan import WHO as NCHAN
 from bench.support.stage import Stage, address, joined
-from bench.support.table import Contest, Row
-from bench.support.wire import Reading
+from bench.support.table import Comparison, Row
+from bench.support.wire import ReaderResult
 from bench.support.writer import Writer
 
 BARE = "bare send() loop"
@@ -29,9 +29,11 @@ GOAL = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run."""
+
     readers: int
     tokens: int
-    first_s: float  # through a worker: readers connect before the first token
+    first_s: float  # pause before the first token, in which readers connect; only with a worker
 
 
 FULL = Size(500, 2_000, 2.5)
@@ -39,12 +41,13 @@ QUICK = Size(10, 200, 0.15)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     work = f"burst of {size.tokens:,} tokens to {size.readers} readers"
-    rate = Contest(
+    rate = Comparison(
         f"{work}: tokens delivered per CPU second of the node", "/s", NCHAN, {OURS: GOAL}, True
     )
-    took = Contest(f"{work}: until the last reader has all of it", "s")
+    took = Comparison(f"{work}: until the last reader has all of it", "s")
     for _ in stage.rounds():
         if not why_missing():
             await _nchan(stage, size, rate, took)
@@ -56,36 +59,40 @@ async def run(stage: Stage) -> list[Row]:
 
 @dataclass(slots=True)
 class _Run:
-    """One run, from its first token until all readers have their end; CPU of one process."""
+    """One run, from the first token until all readers have the end; measures one process."""
 
     stage: Stage
     who: str
     pid: int
-    rate: Contest
-    took: Contest
+    rate: Comparison
+    took: Comparison
     answer: Answer
     readers: int
     began_s: float = 0.0
     spent_s: float = 0.0
 
     def begin(self) -> None:
+        """Note the time and the CPU at the first token."""
         self.began_s, self.spent_s = time.monotonic(), cpu_s(self.pid)
 
     async def end(self, *, is_joined: bool = False) -> None:
+        """Wait until all readers have the end; add the results."""
         await self.stage.load.over(120)
         spent_s = cpu_s(self.pid) - self.spent_s
         pieces = self.answer.pieces()
-        readings: list[Reading] = await self.stage.load.report("sse", [pieces], [0] * self.readers)
+        readings: list[ReaderResult] = await self.stage.load.report(
+            "sse", [pieces], [0] * self.readers
+        )
         together = joined(readings) if is_joined else 0.0
         self.rate.add(self.who, self.readers * len(pieces) / spent_s, joined=together)
         self.took.add(self.who, max(r.times[-1] for r in readings) - self.began_s)
 
 
-async def _bare(stage: Stage, size: Size, rate: Contest, took: Contest) -> None:
+async def _bare(stage: Stage, size: Size, rate: Comparison, took: Comparison) -> None:
     await stage.quiet()
     (answer,) = new_answers(1, tokens=size.tokens)
-    asks = [get(f"/{n}") for n in range(size.readers)]
-    await stage.load.open(stage.bare.address, asks, end=LAST_CHUNK)
+    requests = [get(f"/{n}") for n in range(size.readers)]
+    await stage.load.open(stage.bare.address, requests, end=LAST_CHUNK)
     await stage.bare.call("accept", size.readers)
     await stage.load.opened()
     run = _Run(stage, BARE, stage.bare.pid, rate, took, answer, size.readers)
@@ -96,28 +103,28 @@ async def _bare(stage: Stage, size: Size, rate: Contest, took: Contest) -> None:
     await stage.bare.call("close")
 
 
-async def _ours(stage: Stage, size: Size, rate: Contest, took: Contest) -> None:
+async def _ours(stage: Stage, size: Size, rate: Comparison, took: Comparison) -> None:
     await stage.quiet()
     (answer,) = new_answers(1, tokens=size.tokens)
     async with stage.node() as node, Writer(stage.system.server.url) as writer:
         holder = await writer.begin()
-        asks = [get_events("sse", holder.generation_id)] * size.readers
-        await stage.load.open(address(node), asks, end=ENDS["sse"])
+        requests = [get_events("sse", holder.generation_id)] * size.readers
+        await stage.load.open(address(node), requests, end=ENDS["sse"])
         await stage.load.opened()
         run = _Run(stage, OURS, node.pid, rate, took, answer, size.readers)
         run.begin()
         await writer.say(holder, answer.pieces())
-        await writer.end(holder, said=size.tokens)
+        await writer.end(holder, tokens_before=size.tokens)
         await run.end(is_joined=True)
 
 
-async def _with_worker(stage: Stage, size: Size, rate: Contest, took: Contest) -> None:
+async def _with_worker(stage: Stage, size: Size, rate: Comparison, took: Comparison) -> None:
     await stage.quiet()
     (answer,) = new_answers(1, tokens=size.tokens, first_s=size.first_s)
     async with stage.node() as node:
         (generation_id,) = await stage.system.start(node, [answer])
-        asks = [get_events("sse", generation_id)] * size.readers
-        await stage.load.open(address(node), asks, end=ENDS["sse"])
+        requests = [get_events("sse", generation_id)] * size.readers
+        await stage.load.open(address(node), requests, end=ENDS["sse"])
         await stage.load.opened()
         run = _Run(stage, WITH_WORKER, node.pid, rate, took, answer, size.readers)
         run.begin()
@@ -126,13 +133,13 @@ async def _with_worker(stage: Stage, size: Size, rate: Contest, took: Contest) -
         await run.end(is_joined=True)
 
 
-async def _nchan(stage: Stage, size: Size, rate: Contest, took: Contest) -> None:
+async def _nchan(stage: Stage, size: Size, rate: Comparison, took: Comparison) -> None:
     await stage.quiet()
     (answer,) = new_answers(1, tokens=size.tokens)
     async with Nchan(stage.system.server.port) as nchan:
         channel = f"burst{answer.number}"
-        asks = [get(f"/read/{channel}")] * size.readers
-        await stage.load.open(nchan.address, asks, end=END)
+        requests = [get(f"/read/{channel}")] * size.readers
+        await stage.load.open(nchan.address, requests, end=END)
         await stage.load.opened()
         run = _Run(stage, NCHAN, nchan.pid, rate, took, answer, size.readers)
         run.begin()

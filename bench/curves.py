@@ -1,7 +1,7 @@
-"""How the figures grow: CPU and memory with the readers, delay with the tokens per second.
+"""Measures curves: CPU and memory over the number of readers, delay over the tokens per second.
 
-What docs/plots draws. Each point is a run as in `fan_out`, `append_to_socket` or `idle`, but
-shorter, because there are many: it is run when it is named, not with the others.
+docs/plots shows them. Each point is a shorter run of `fan_out`, `append_to_socket` or `idle`.
+Because there are many points, this benchmark runs only if it is named.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.support.load import get_events
 from bench.support.nchan import WHO as NCHAN
 from bench.support.nchan import why_missing
 from bench.support.stage import Stage, WindowMissed, address
-from bench.support.table import Contest, Row, percentile
+from bench.support.table import Comparison, Row, percentile
 from bench.support.writer import Writer
 
 CPU, DELAY, MEMORY = "readers and CPU", "tokens per second and delay", "readers and memory"
@@ -27,10 +27,10 @@ FAN_OUT_PER_S = 50
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What is on the x axes.
+    """The values on the x axes.
 
     Attributes:
-        idle: rising.
+        idle: numbers of idle readers, rising.
     """
 
     readers: tuple[int, ...]
@@ -51,54 +51,59 @@ FULL = Size(
 )
 QUICK = Size((2,), (100,), (0, 5), streams=5, window_s=0.1, first_s=0.1)
 
-Points = dict[int, Contest]
+Points = dict[int, Comparison]
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     cpu = {n: _cpu_at(n) for n in size.readers}
     delay = {rate: _delay_at(rate, size.streams) for rate in size.rates}
     memory = {n: _memory_at(n) for n in size.idle}
     for _ in stage.rounds():
-        for n, contest in cpu.items():
-            await _cpu(stage, size, n, contest)
-        for rate, contest in delay.items():
-            await _delay(stage, size, rate, contest)
+        for n, comparison in cpu.items():
+            await _cpu(stage, size, n, comparison)
+        for rate, comparison in delay.items():
+            await _delay(stage, size, rate, comparison)
         for kind in ("sse", "ws"):
             await _memory(stage, kind, memory)
-    return [row for points in (cpu, delay, memory) for one in points.values() for row in one.rows()]
+    return [
+        row for points in (cpu, delay, memory) for each in points.values() for row in each.rows()
+    ]
 
 
-def _cpu_at(readers: int) -> Contest:
+def _cpu_at(readers: int) -> Comparison:
     work = f"1 generation at {FAN_OUT_PER_S} tokens/s, {readers} readers over SSE"
     work += ": CPU of the node per token delivered"
-    return Contest(work, "µs/token", fan_out.BASE, curve=CPU, at=readers)
+    return Comparison(work, "µs/token", fan_out.BASE, curve=CPU, at=readers)
 
 
-def _delay_at(rate: int, streams: int) -> Contest:
+def _delay_at(rate: int, streams: int) -> Comparison:
     work = f"{rate:,} tokens/s of {streams} generations, 1 reader each: from the model's write"
-    return Contest(f"{work} to the reader's read", "ms", curve=DELAY, at=rate)
+    return Comparison(f"{work} to the reader's read", "ms", curve=DELAY, at=rate)
 
 
-def _memory_at(readers: int) -> Contest:
-    return Contest(f"{readers:,} idle readers: memory of the node", "MB", curve=MEMORY, at=readers)
+def _memory_at(readers: int) -> Comparison:
+    return Comparison(
+        f"{readers:,} idle readers: memory of the node", "MB", curve=MEMORY, at=readers
+    )
 
 
-async def _cpu(stage: Stage, size: Size, readers: int, contest: Contest) -> None:
-    """One point of each who fans out."""
-    one = fan_out.Size(readers, FAN_OUT_PER_S, size.window_s, size.first_s)
+async def _cpu(stage: Stage, size: Size, readers: int, comparison: Comparison) -> None:
+    """Measure one point of each compared system."""
+    point = fan_out.Size(readers, FAN_OUT_PER_S, size.window_s, size.first_s)
     try:
-        contest.add(fan_out.BASE, await fan_out.bare(stage, "sse", one))
+        comparison.add(fan_out.BASE, await fan_out.bare(stage, "sse", point))
         async with stage.node() as node:
-            await fan_out.ours(stage, node, "sse", one, contest, Contest("", "ms"))
+            await fan_out.ours(stage, node, "sse", point, comparison, Comparison("", "ms"))
         if not why_missing():
-            contest.add(NCHAN, await fan_out.by_nchan(stage, one))
-    except WindowMissed as exc:  # the other points are worth having
-        print(f"{contest.work}: {exc}", file=sys.stderr)
+            comparison.add(NCHAN, await fan_out.by_nchan(stage, point))
+    except WindowMissed as exc:  # measure the other points anyway
+        print(f"{comparison.work}: {exc}", file=sys.stderr)
 
 
-async def _delay(stage: Stage, size: Size, rate: int, contest: Contest) -> None:
-    """All generations together say `rate` tokens a second."""
+async def _delay(stage: Stage, size: Size, rate: int, comparison: Comparison) -> None:
+    """Measure one point: all generations together produce `rate` tokens per second."""
     per_s = rate / size.streams
     tokens = stage.tokens(per_s, size.window_s)
     answers = new_answers(size.streams, tokens=tokens, per_s=per_s, first_s=size.first_s)
@@ -106,20 +111,20 @@ async def _delay(stage: Stage, size: Size, rate: int, contest: Contest) -> None:
         play = await stage.play(node, answers, kind="sse", readers=1, window_s=size.window_s)
     latencies = play.latencies_ms()
     for name, share in SHARES.items():
-        contest.add(f"Tailrace, SSE, {name}", percentile(latencies, share), joined=play.joined)
+        comparison.add(f"Tailrace, SSE, {name}", percentile(latencies, share), joined=play.joined)
 
 
 async def _memory(stage: Stage, kind: str, points: Points) -> None:
-    """One fresh node, more and more readers of one silent generation."""
+    """Measure all points on one fresh node, with more and more readers of a silent generation."""
     is_fresh = not stage.is_quick
     async with Writer(stage.system.server.url) as writer, stage.node(is_fresh=is_fresh) as node:
         holder = await writer.begin()
-        ask = get_events(kind, holder.generation_id)
-        await idle.warm(stage, address(node), ask, max(1, max(points) // 20))
+        request = get_events(kind, holder.generation_id)
+        await idle.warm(stage, address(node), request, max(1, max(points) // 20))
         before = 0
-        for readers, contest in points.items():
-            await idle.connect(stage, address(node), ask, readers - before)
-            contest.add(fan_out.OURS[kind], rss_bytes(node.pid) / MB)
+        for readers, comparison in points.items():
+            await idle.connect(stage, address(node), request, readers - before)
+            comparison.add(fan_out.OURS[kind], rss_bytes(node.pid) / MB)
             before = readers
         await stage.load.close()
-        await writer.end(holder, said=0)
+        await writer.end(holder, tokens_before=0)

@@ -1,8 +1,8 @@
-"""One generation, many readers: what does a node spend on each token that it delivers?
+"""Measures fan-out: the CPU of a node per delivered token, for one generation with many readers.
 
-Tokens come at a steady pace from the model server through the real worker and Redis; readers are
-sockets in another process. Beside it, in the same repetition: the bare loop, nginx with nchan and
-Redis, resumable-stream, and the app that most people write.
+The model server produces tokens at a steady pace; they pass through the real worker and Redis. The
+readers are sockets in another process. The same repetition also measures the bare loop, nginx with
+nchan and Redis, resumable-stream, and a typical self-written app.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.support.nchan import END, Nchan, why_missing
 from bench.support.nchan import WHO as NCHAN
 from bench.support.resumable import Resumable
 from bench.support.stage import Stage
-from bench.support.table import US, Contest, Row, percentile
+from bench.support.table import US, Comparison, Row, percentile
 from tests.support.processes import Role
 
 BASE = "bare send() loop"
@@ -31,10 +31,12 @@ RESUMABLE = f"{resumable.WHO}, a third of them"
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run."""
+
     readers: int
     per_s: int
     window_s: float
-    first_s: float  # readers connect before the first token
+    first_s: float  # pause before the first token, in which readers connect
 
 
 FULL = Size(900, 50, 6.0, 2.5)
@@ -42,46 +44,47 @@ QUICK = Size(10, 50, 0.1, 0.15)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
-    contests = {kind: _contest(kind, size) for kind in OURS}
-    followers = replace(size, readers=max(1, size.readers // 3))  # more, and it falls behind
-    delays = Contest(
+    comparisons = {kind: _comparison(kind, size) for kind in OURS}
+    followers = replace(size, readers=max(1, size.readers // 3))  # with more it falls behind
+    delays = Comparison(
         f"{_work(size)}: from the model's write to a reader",
         "ms",
         goals={"Tailrace, SSE, p50": MEDIAN_MS_MAX},
     )
     for n in stage.rounds():
-        for kind, contest in contests.items():
-            contest.add(BASE, await bare(stage, kind, size))
+        for kind, comparison in comparisons.items():
+            comparison.add(BASE, await bare(stage, kind, size))
             async with stage.node() as node:
-                await ours(stage, node, kind, size, contest, delays)
+                await ours(stage, node, kind, size, comparison, delays)
         if not why_missing():
-            contests["sse"].add(NCHAN, await by_nchan(stage, size))
-        if n == 0:  # it takes its time, and nothing is close to it
+            comparisons["sse"].add(NCHAN, await by_nchan(stage, size))
+        if n == 0:  # only once: these runs take long, and the results are far apart
             if not resumable.why_missing():
                 us = await resumable.unless_lost(stage, by_resumable(stage, followers))
                 if us is not None:
-                    contests["sse"].add(RESUMABLE, us)
-            contests["sse"].add(naive.WHO, await by_naive(stage, size))
-    return [row for contest in (*contests.values(), delays) for row in contest.rows()]
+                    comparisons["sse"].add(RESUMABLE, us)
+            comparisons["sse"].add(naive.WHO, await by_naive(stage, size))
+    return [row for comparison in (*comparisons.values(), delays) for row in comparison.rows()]
 
 
 def _work(size: Size) -> str:
     return f"1 generation at {size.per_s} tokens/s, {size.readers} readers"
 
 
-def _contest(kind: str, size: Size) -> Contest:
+def _comparison(kind: str, size: Size) -> Comparison:
     name = {"sse": "SSE", "ndjson": "NDJSON", "ws": "WebSocket"}[kind]
     work = f"{_work(size)} over {name}: CPU of the node per token delivered"
-    return Contest(work, "µs/token", base=BASE, goals={OURS[kind]: GOALS[kind]})
+    return Comparison(work, "µs/token", base=BASE, goals={OURS[kind]: GOALS[kind]})
 
 
 async def bare(stage: Stage, kind: str, size: Size) -> float:
-    """The frames of Tailrace, sent to each socket in turn; µs per token delivered."""
+    """Send the frames of Tailrace to each socket in turn; return µs per delivered token."""
     await stage.quiet()
     pieces = _answer(stage, size).pieces()
-    asks = [get(f"/{n}") for n in range(size.readers)]
-    await stage.load.open(stage.bare.address, asks, end=LAST_CHUNK)
+    requests = [get(f"/{n}") for n in range(size.readers)]
+    await stage.load.open(stage.bare.address, requests, end=LAST_CHUNK)
     await stage.bare.call("accept", size.readers)
     await stage.load.opened()
     async with asyncio.TaskGroup() as group:
@@ -95,11 +98,12 @@ async def bare(stage: Stage, kind: str, size: Size) -> float:
 
 
 async def ours(
-    stage: Stage, node: Role, kind: str, size: Size, contest: Contest, delays: Contest
+    stage: Stage, node: Role, kind: str, size: Size, comparison: Comparison, delays: Comparison
 ) -> None:
+    """Measure Tailrace: CPU per delivered token, and for SSE also the delays."""
     answers = [_answer(stage, size)]
     play = await stage.play(node, answers, kind=kind, readers=size.readers, window_s=size.window_s)
-    contest.add(OURS[kind], play.us_per_token("api"), joined=play.joined)
+    comparison.add(OURS[kind], play.us_per_token("api"), joined=play.joined)
     if kind == "sse":
         latencies = play.latencies_ms()
         for share in (0.5, 0.99):
@@ -107,13 +111,13 @@ async def ours(
 
 
 async def by_nchan(stage: Stage, size: Size) -> float:
-    """The same tokens, published to nchan at the same pace; µs of the worker with the readers."""
+    """Publish the same tokens to nchan at the same pace; return µs of the readers' server."""
     await stage.quiet()
     answer = _answer(stage, size)
     async with Nchan(stage.system.server.port) as nchan:
         channel = f"fan{answer.number}"
-        asks = [get(f"/read/{channel}")] * size.readers
-        await stage.load.open(nchan.address, asks, end=END)
+        requests = [get(f"/read/{channel}")] * size.readers
+        await stage.load.open(nchan.address, requests, end=END)
         await stage.load.opened()
         pieces = answer.pieces()
 
@@ -134,7 +138,7 @@ async def by_nchan(stage: Stage, size: Size) -> float:
 
 
 async def by_resumable(stage: Stage, size: Size) -> float:
-    """The same tokens, said by its producer at the same pace; µs of producer and readers' ends."""
+    """Produce the same tokens with resumable-stream at the same pace; return µs of its process."""
     await stage.quiet()
     answer = _answer(stage, size)
     pieces, name = answer.pieces(), f"fan{answer.number}"
@@ -149,7 +153,7 @@ async def by_resumable(stage: Stage, size: Size) -> float:
 
 
 async def by_naive(stage: Stage, size: Size) -> float:
-    """The same log, read by the naive app; it may fall behind, and is waited for."""
+    """Read the same log with the naive app; return µs. Waits for the app if it falls behind."""
     await stage.quiet()
     answer = _answer(stage, size)
     async with (
@@ -157,9 +161,9 @@ async def by_naive(stage: Stage, size: Size) -> float:
         stage.node() as node,
     ):
         (generation_id,) = await stage.system.start(node, [answer])
-        asks = [get_events("sse", generation_id)] * size.readers
+        requests = [get_events("sse", generation_id)] * size.readers
         begin_s = time.monotonic() + size.first_s + stage.settle_s
-        await stage.load.open(app.address, asks, end=ENDS["sse"])
+        await stage.load.open(app.address, requests, end=ENDS["sse"])
         window = await stage.watch({"naive": app.pid}, begin_s, size.window_s)
         await stage.load.over(180)
         readings = await stage.load.report("sse", [answer.pieces()], [0] * size.readers)

@@ -1,7 +1,7 @@
-"""The rows of a run's --json, as the tables that docs/performance.md has between its markers.
+"""Turns the rows of `--json` files into the tables of docs/performance.md.
 
-Pure but for `read` and `write_into`; needs nothing that is not Python's own, because what draws the
-plots runs elsewhere. A row that a run did not have is left out and never made up.
+Pure except for `read` and `write_into`. Needs only the standard library, because the plots are
+drawn in another environment. A row that a run does not have is left out, and never invented.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 from bench.support.table import number, spread
 
 Row = dict[str, Any]  # as `Row.record()` in bench/support/table.py gives it
-# The parts of the page, by the names of their markers.
+# The parts of the page: the names of their markers.
 FIGURES, POINTS, COSTS, CARRIED, EXAMPLES = "figures", "points", "costs", "carried", "examples"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What one or more runs have found; where several have the same row, the last one's counts.
+class RunResults:
+    """The rows of one or more runs. If several runs have the same row, the last one counts.
 
     Attributes:
-        is_quick: sizes that say nothing are among them.
+        is_quick: one of the runs used the sizes of --quick, which measure nothing.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -34,14 +34,14 @@ class Found:
     is_quick: bool = False
 
     def values(self, bench: str, work: str, who: str) -> list[float]:
-        """The figures of this one for the first work that has these words in it; none: empty."""
+        """Return the values of `who` for the first work that contains `work`, or []."""
         for row in self.rows:
             if row.get("bench") == bench and work in row["work"] and row["who"] == who:
                 return list(row["values"])
         return []
 
     def curve(self, name: str) -> dict[str, dict[float, list[float]]]:
-        """The points of one plot: who, x, and the values there."""
+        """Return the points of one plot: who -> x -> values."""
         lines: dict[str, dict[float, list[float]]] = {}
         for row in self.rows:
             if row.get("curve") == name and row["values"]:
@@ -49,11 +49,12 @@ class Found:
         return lines
 
 
-def read(paths: Iterable[Path]) -> Found:
+def read(paths: Iterable[Path]) -> RunResults:
+    """Read the JSON files of one or more runs."""
     runs = [json.loads(path.read_text()) for path in paths]
     rows = {_key(row): row for run in runs for row in run["rows"]}
     is_quick = any(run.get("is_quick") for run in runs)
-    return Found(list(rows.values()), [run["machine"] for run in runs], is_quick)
+    return RunResults(list(rows.values()), [run["machine"] for run in runs], is_quick)
 
 
 def _key(row: Row) -> tuple[str, ...]:
@@ -61,7 +62,7 @@ def _key(row: Row) -> tuple[str, ...]:
 
 
 def write_into(page: Path, parts: dict[str, str]) -> None:
-    """Put each part between its markers on the page."""
+    """Replace the parts between their markers on the page."""
     text = page.read_text()
     for name, body in parts.items():
         text = put(text, name, body)
@@ -69,10 +70,10 @@ def write_into(page: Path, parts: dict[str, str]) -> None:
 
 
 def put(text: str, name: str, body: str) -> str:
-    """The text with this between `<!-- name -->` and `<!-- /name -->`.
+    """Return `text` with `body` between `<!-- name -->` and `<!-- /name -->`.
 
     Raises:
-        LookupError: it does not have these markers.
+        LookupError: the text does not have these markers.
     """
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     at = text.find(begin)
@@ -83,10 +84,10 @@ def put(text: str, name: str, body: str) -> str:
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]], numbers: int = 0) -> str:
-    """A Markdown table.
+    """Return a Markdown table.
 
     Args:
-        numbers: how many of the last columns are set to the right.
+        numbers: how many of the last columns are aligned right.
     """
     rule = ["---"] * (len(head) - numbers) + ["---:"] * numbers
     every = [head, rule, *([_cell(text) for text in line] for line in lines)]
@@ -97,11 +98,11 @@ def _cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|")
 
 
-# What is written into the page
+# Tables for the page
 
 
-def all_rows(found: Found) -> str:
-    """Every row but those of plots, each work with its name once."""
+def all_rows(found: RunResults) -> str:
+    """Return the table of all rows except those of plots; each work is named once."""
     lines: list[list[str]] = []
     before = ""
     for row in found.rows:
@@ -132,20 +133,20 @@ def _goal(row: Row, *, is_judged: bool) -> str:
     return f"{goal}: {verdict}" if goal and verdict and is_judged else goal
 
 
-def where(found: Found) -> str:
-    """When and on what it was measured."""
+def where(found: RunResults) -> str:
+    """Say when and on which machines the runs were measured."""
     seen = [
-        f"{one.get('at', '')[:10]}, {one.get('cores')} cores, Linux {one.get('kernel')},"
-        f" Python {one.get('python')}"
-        for one in found.machines
+        f"{machine.get('at', '')[:10]}, {machine.get('cores')} cores, "
+        f"Linux {machine.get('kernel')}, Python {machine.get('python')}"
+        for machine in found.machines
     ]
     times = max((len(row["values"]) for row in found.rows), default=0)
     warning = " With sizes of --quick, which say nothing." if found.is_quick else ""
     return f"Of {'; of '.join(dict.fromkeys(seen))}. Medians of up to {times}.{warning}"
 
 
-def points(found: Found, curve: str) -> str:
-    """What one plot is drawn of."""
+def points(found: RunResults, curve: str) -> str:
+    """Return the table of the points of one plot."""
     lines = found.curve(curve)
     unit = next((row["unit"] for row in found.rows if row.get("curve") == curve), "")
     xs = sorted({x for line in lines.values() for x in line})

@@ -1,8 +1,8 @@
-"""Time to the first token: a POST that streams, against the model server asked directly.
+"""Measures the time to the first token of a streaming POST, compared with a direct request.
 
-One request after the other on a connection that is open already, in turns: directly, through
-Tailrace. The model says its first token at once, so that what is left is the way. Unloaded, and
-while many other answers stream through the same node, worker and model.
+Requests alternate on open connections: one directly to the model server, one through Tailrace. The
+model produces its first token at once, so the difference is the time that Tailrace adds. Measured
+unloaded, and while many other answers stream through the same node, worker and model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from bench.support.answer import Answer, new_answers
 from bench.support.load import ENDS, Address, post
 from bench.support.stage import Stage, address
-from bench.support.table import MS, Contest, Row, percentile
+from bench.support.table import MS, Comparison, Row, percentile
 from tests.support.processes import Role
 
 DIRECT = "the model server, asked directly"
@@ -27,7 +27,14 @@ FIRST_TEXT = (b'"content":"', b'"text":"')
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    asks: int
+    """The sizes of a run.
+
+    Attributes:
+        requests: number of first tokens that are measured.
+        streams: other generations in the loaded run; each has `per_s` tokens per second.
+    """
+
+    requests: int
     streams: int
     per_s: int
     first_s: float
@@ -38,61 +45,64 @@ QUICK = Size(5, 5, 20, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     works = {
         "unloaded": "first token of a POST that streams",
         "loaded": f"the same beside {size.streams} generations at {size.per_s} tokens/s",
     }
-    contests = {
-        (name, share): Contest(f"{work}: p{share}", "ms", goals={OURS: GOALS_MS[name][share == 99]})
+    comparisons = {
+        (name, share): Comparison(
+            f"{work}: p{share}", "ms", goals={OURS: GOALS_MS[name][share == 99]}
+        )
         for name, work in works.items()
         for share in (50, 99)
     }
     for _ in stage.rounds():
         async with stage.node() as node:
             await stage.quiet()
-            _add(contests, "unloaded", await _compare(stage, node, size))
+            _add(comparisons, "unloaded", await _compare(stage, node, size))
             await stage.quiet()
             async with _streams(stage, node, size):
-                _add(contests, "loaded", await _compare(stage, node, size))
-    return [row for contest in contests.values() for row in contest.rows()]
+                _add(comparisons, "loaded", await _compare(stage, node, size))
+    return [row for comparison in comparisons.values() for row in comparison.rows()]
 
 
 def _add(
-    contests: dict[tuple[str, int], Contest], name: str, seen: tuple[list[float], list[float]]
+    comparisons: dict[tuple[str, int], Comparison], name: str, seen: tuple[list[float], list[float]]
 ) -> None:
     direct, through = seen
     for share in (50, 99):
         alone = percentile(direct, share / 100)
-        contests[name, share].add(DIRECT, alone)
-        contests[name, share].add(OURS, percentile(through, share / 100) - alone)
+        comparisons[name, share].add(DIRECT, alone)
+        comparisons[name, share].add(OURS, percentile(through, share / 100) - alone)
 
 
 async def _compare(stage: Stage, node: Role, size: Size) -> tuple[list[float], list[float]]:
-    """Milliseconds to the first token: directly, and through Tailrace."""
+    """Return milliseconds to the first token: direct requests, requests through Tailrace."""
     direct, through = [], []
     async with _connected(("127.0.0.1", stage.upstream.port)) as model:
         async with _connected(address(node)) as ours:
-            for _ in range(size.asks):
+            for _ in range(size.requests):
                 answer, again = new_answers(2, tokens=2)
-                asked = post("/v1/chat/completions", answer.chat_body()).first
-                direct.append(await _first_token_ms(*model, asked, answer))
-                asked = post("/v1/generations", again.body()).first
-                through.append(await _first_token_ms(*ours, asked, again))
+                raw = post("/v1/chat/completions", answer.chat_body()).first
+                direct.append(await _first_token_ms(*model, raw, answer))
+                raw = post("/v1/generations", again.body()).first
+                through.append(await _first_token_ms(*ours, raw, again))
                 await stage.upstream.times([answer, again])
     return direct, through
 
 
 async def _first_token_ms(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: bytes, answer: Answer
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, raw: bytes, answer: Answer
 ) -> float:
-    """Ask, and read the whole answer.
+    """Send a request and read the whole answer; return the milliseconds to its first token.
 
     Raises:
-        AssertionError: its text is not what it should be.
+        AssertionError: the text is not the expected one.
     """
     began_s, at_s = time.monotonic(), 0.0
-    writer.write(asked)
+    writer.write(raw)
     got = b""
     while ENDS["sse"] not in got:
         data = await reader.read(65_536)
@@ -119,10 +129,10 @@ async def _connected(
 
 @asynccontextmanager
 async def _streams(stage: Stage, node: Role, size: Size) -> AsyncIterator[None]:
-    """Other answers that go on for as long as this is open, and are cancelled then."""
+    """Keep other answers streaming until the context ends; then cancel them."""
     answers = new_answers(size.streams, tokens=100_000, per_s=size.per_s, first_s=0.05)
-    asks = [post("/v1/generations", answer.body()) for answer in answers]
-    await stage.load.open(address(node), asks, end=ENDS["sse"])
+    requests = [post("/v1/generations", answer.body()) for answer in answers]
+    await stage.load.open(address(node), requests, end=ENDS["sse"])
     await stage.load.opened()
     await asyncio.sleep(stage.settle_s)
     try:

@@ -1,8 +1,8 @@
-"""Many readers of a generation that says nothing: what does each cost in memory, and a heartbeat?
+"""Measures idle readers of a silent generation: memory of each, and CPU per heartbeat.
 
-Memory is what the process grew by when they came, after a few others had come and gone. A
-heartbeat's CPU is what was spent beyond the same process without readers, for each one that
-reached a socket. Everybody sends one every 2 s.
+Memory is the growth of the process when the readers connect, after a few others have connected and
+left. The CPU of a heartbeat is the CPU beyond that of the same process without readers, divided by
+the heartbeats that reached a socket. Every compared server sends one heartbeat per 2 s.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from functools import partial
 from bench.support import naive
 from bench.support.cpu import rss_bytes
 from bench.support.load import ACCEPT, Address, get, get_events
-from bench.support.load_process import Ask
+from bench.support.load_process import ReaderRequest
 from bench.support.nchan import WHO as NCHAN
 from bench.support.nchan import Nchan, why_missing
 from bench.support.stage import Stage, WindowMissed, address
-from bench.support.table import US, Contest, Row
+from bench.support.table import US, Comparison, Row
 from bench.support.writer import Writer
 from tests.support.generation import Holder
 from tests.support.processes import Role
@@ -37,6 +37,13 @@ NAIVE_BEAT = b": ping - "
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run.
+
+    Attributes:
+        warm: readers that connect and leave before the measurement.
+        beat_s: time between two heartbeats.
+    """
+
     readers: int
     warm: int
     window_s: float
@@ -49,22 +56,29 @@ QUICK = Size(20, 2, 0.1, 0.3)
 
 @dataclass(slots=True)
 class _Idle:
-    """One server with idle readers."""
+    """The measurement of one server after the other."""
 
     stage: Stage
     size: Size
-    memory: Contest
-    beats: Contest
+    memory: Comparison
+    beats: Comparison
 
-    async def measure(self, who: str, pid: int, server: Address, ask: Ask, *, beat: bytes) -> None:
+    async def measure(
+        self, who: str, pid: int, server: Address, request: ReaderRequest, *, beat: bytes
+    ) -> None:
+        """Measure one server: connect idle readers, then watch heartbeats.
+
+        Raises:
+            WindowMissed: no heartbeat came within the window.
+        """
         load, size = self.stage.load, self.size
         await self.stage.quiet()
-        await warm(self.stage, server, ask, size.warm)
+        await warm(self.stage, server, request, size.warm)
         alone = await self.stage.watch(
             {who: pid}, time.monotonic() + self.stage.settle_s, size.window_s / 2
         )
         before = rss_bytes(pid)
-        await connect(self.stage, server, ask, size.readers)
+        await connect(self.stage, server, request, size.readers)
         self.memory.add(who, (rss_bytes(pid) - before) / 1_000 / size.readers)
         heard: Callable[[], int | Awaitable[int]] = partial(self._heard, beat)
         await until(heard, 10 * size.beat_s + 10, f"{who}: a heartbeat")
@@ -82,6 +96,7 @@ class _Idle:
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     work = f"{size.readers:,} idle readers"
     memory_goals = dict.fromkeys(OURS.values(), MEMORY_KB_MAX)
@@ -89,8 +104,8 @@ async def run(stage: Stage) -> list[Row]:
     idle = _Idle(
         stage,
         size,
-        Contest(f"{work}: memory of the node for each", "kB", goals=memory_goals),
-        Contest(f"{work}: CPU of the node per heartbeat", "µs", goals=beat_goals),
+        Comparison(f"{work}: memory of the node for each", "kB", goals=memory_goals),
+        Comparison(f"{work}: CPU of the node per heartbeat", "µs", goals=beat_goals),
     )
     for n in stage.rounds():
         await _ours(idle)
@@ -98,8 +113,8 @@ async def run(stage: Stage) -> list[Row]:
             break
         if not why_missing():
             async with Nchan(stage.system.server.port, ping_s=math.ceil(size.beat_s)) as nchan:
-                ask = get("/read/idle")
-                await idle.measure(NCHAN, nchan.pid, nchan.address, ask, beat=NCHAN_BEAT)
+                request = get("/read/idle")
+                await idle.measure(NCHAN, nchan.pid, nchan.address, request, beat=NCHAN_BEAT)
         if n == 0:
             await _naive(idle)
     return [*idle.memory.rows(), *idle.beats.rows()]
@@ -112,9 +127,9 @@ async def _ours(idle: _Idle) -> None:
         kinds = {"sse": OURS["sse"]} if idle.stage.is_quick else OURS
         for kind, who in kinds.items():
             async with system.node(heartbeat_s=str(idle.size.beat_s)) as node:
-                ask = get_events(kind, holder.generation_id)
-                await idle.measure(who, node.pid, address(node), ask, beat=BEATS[kind])
-        await writer.end(holder, said=0)
+                request = get_events(kind, holder.generation_id)
+                await idle.measure(who, node.pid, address(node), request, beat=BEATS[kind])
+        await writer.end(holder, tokens_before=0)
 
 
 async def _naive(idle: _Idle) -> None:
@@ -124,35 +139,36 @@ async def _naive(idle: _Idle) -> None:
         idle.stage.naive(math.ceil(idle.size.beat_s)) as app,
     ):
         holder = await writer.begin()
-        ask = get_events("sse", holder.generation_id)
-        await idle.measure(naive.WHO, app.pid, app.address, ask, beat=NAIVE_BEAT)
-        await writer.end(holder, said=0)
+        request = get_events("sse", holder.generation_id)
+        await idle.measure(naive.WHO, app.pid, app.address, request, beat=NAIVE_BEAT)
+        await writer.end(holder, tokens_before=0)
 
 
 async def memory_kb(stage: Stage, node: Role, kind: str, holder: Holder, readers: int) -> float:
-    """What each of these idle readers costs a node, kB, after a few others; they are let go."""
-    ask = get_events(kind, holder.generation_id)
-    if kind == "poll":  # after its only event: it waits
-        ask = get(
+    """Return the memory of a node per idle reader, kB; the readers are disconnected afterwards."""
+    request = get_events(kind, holder.generation_id)
+    if kind == "poll":  # a poll after the last event waits
+        request = get(
             f"/v1/generations/{holder.generation_id}/events?wait=60&last_event_id=1-1",
             accept=ACCEPT["poll"],
         )
-    await warm(stage, address(node), ask, readers // 10)
+    await warm(stage, address(node), request, readers // 10)
     before = rss_bytes(node.pid)
-    await connect(stage, address(node), ask, readers)
+    await connect(stage, address(node), request, readers)
     grown = rss_bytes(node.pid) - before
     await stage.load.close()
     return grown / 1_000 / readers
 
 
-async def warm(stage: Stage, server: Address, ask: Ask, readers: int) -> None:
-    """Let a few come and go: what a process needs once is not counted."""
-    await connect(stage, server, ask, readers)
+async def warm(stage: Stage, server: Address, request: ReaderRequest, readers: int) -> None:
+    """Connect a few readers and disconnect them, so that one-time allocations are not counted."""
+    await connect(stage, server, request, readers)
     await stage.load.close()
 
 
-async def connect(stage: Stage, server: Address, ask: Ask, readers: int) -> None:
-    await stage.load.open(server, [ask] * readers, end=b"never")
-    if b"wait=60" not in ask.first:
+async def connect(stage: Stage, server: Address, request: ReaderRequest, readers: int) -> None:
+    """Connect idle readers and wait until the memory of the requests is free again."""
+    await stage.load.open(server, [request] * readers, end=b"never")
+    if b"wait=60" not in request.first:
         await stage.load.opened()
-    await asyncio.sleep(stage.settle_s)  # what was needed for the requests is let go
+    await asyncio.sleep(stage.settle_s)  # the memory of the requests is freed

@@ -1,8 +1,8 @@
-"""Many generations with one reader each: what does a node spend on each token?
+"""Measures many generations with one reader each: the CPU of a node per delivered token.
 
-The usual case of a chat. No frame serves two readers, so what counts is the price of one token's
-way: from the live channel through the log to one socket. The bare loop sends what is due every
-5 ms. The other processes' shares are taken in the same runs.
+This is the usual case of a chat. No frame serves two readers, so the result is the cost of one
+token from the live channel through the log to one socket. The bare loop sends what is due every
+5 ms. The same runs also measure the CPU of the other processes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.support.answer import Answer, new_answers
 from bench.support.bare import LAST_CHUNK, frames_of
 from bench.support.load import ENDS, get, get_events
 from bench.support.stage import Stage
-from bench.support.table import US, Contest, Row, percentile
+from bench.support.table import US, Comparison, Row, percentile
 
 BASE = "bare send() loop, every 5 ms"
 OURS = "Tailrace, SSE"
@@ -26,10 +26,12 @@ GOAL = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run; `per_s` is per generation."""
+
     streams: int
     per_s: int
     window_s: float
-    first_s: float  # readers connect before the first token
+    first_s: float  # pause before the first token, in which readers connect
 
 
 FULL = Size(300, 20, 6.0, 3.0)
@@ -37,28 +39,29 @@ QUICK = Size(5, 50, 0.1, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
     work = f"{size.streams} generations at {size.per_s} tokens/s, 1 reader each"
-    contest = Contest(
+    comparison = Comparison(
         f"{work}: CPU of the node per token delivered", "µs/token", BASE, {OURS: GOAL}
     )
-    others = Contest(f"{work}: the other processes, and the way from the model", "µs/token")
-    delays = Contest(f"{work}: from the model's write to a reader", "ms")
+    others = Comparison(f"{work}: the other processes, and the way from the model", "µs/token")
+    delays = Comparison(f"{work}: from the model's write to a reader", "ms")
     for n in stage.rounds():
-        contest.add(BASE, await bare(stage, size))
-        await ours(stage, size, contest, others, delays)
+        comparison.add(BASE, await bare(stage, size))
+        await ours(stage, size, comparison, others, delays)
         if n == 0:
-            contest.add(naive.WHO, await by_naive(stage, size))
-    return [row for one in (contest, others, delays) for row in one.rows()]
+            comparison.add(naive.WHO, await by_naive(stage, size))
+    return [row for each in (comparison, others, delays) for row in each.rows()]
 
 
 async def bare(stage: Stage, size: Size) -> float:
-    """The frames of Tailrace, each to its socket; µs per token delivered."""
+    """Send the frames of Tailrace, each to its socket; return µs per delivered token."""
     await stage.quiet()
     answers = answers_of(stage, size)
     frames = [frames_of("sse", answer.pieces()) for answer in answers]
-    asks = [get(f"/{n}") for n in range(size.streams)]
-    await stage.load.open(stage.bare.address, asks, end=LAST_CHUNK)
+    requests = [get(f"/{n}") for n in range(size.streams)]
+    await stage.load.open(stage.bare.address, requests, end=LAST_CHUNK)
     await stage.bare.call("accept", size.streams)
     await stage.load.opened()
     async with asyncio.TaskGroup() as group:
@@ -72,13 +75,13 @@ async def bare(stage: Stage, size: Size) -> float:
 
 
 async def ours(
-    stage: Stage, size: Size, contest: Contest, others: Contest, delays: Contest
+    stage: Stage, size: Size, comparison: Comparison, others: Comparison, delays: Comparison
 ) -> None:
-    """Every generation begins with a POST whose answer is its stream."""
+    """Measure Tailrace. Each generation begins with a POST whose response is the stream."""
     async with stage.node() as node:
         answers = answers_of(stage, size)
         play = await stage.play(node, answers, kind="sse", readers=1, window_s=size.window_s)
-    contest.add(OURS, play.us_per_token("api"), joined=play.joined)
+    comparison.add(OURS, play.us_per_token("api"), joined=play.joined)
     for who in ("worker", "redis", "model"):
         others.add(who, play.us_per_token(who))
     latencies = play.latencies_ms()
@@ -87,13 +90,17 @@ async def ours(
 
 
 async def by_naive(stage: Stage, size: Size) -> float:
-    """The same logs, each read by the naive app for its reader."""
+    """Read the same logs with the naive app, one per reader; return µs per delivered token."""
     await stage.quiet()
     answers = answers_of(stage, size)
     async with stage.naive() as app, stage.node() as node:
         begin_s = time.monotonic() + size.first_s + stage.settle_s
         ids = await stage.system.start(node, answers)
-        await stage.load.open(app.address, [get_events("sse", one) for one in ids], end=ENDS["sse"])
+        await stage.load.open(
+            app.address,
+            [get_events("sse", generation_id) for generation_id in ids],
+            end=ENDS["sse"],
+        )
         window = await stage.watch({"naive": app.pid}, begin_s, size.window_s)
         await stage.load.over(180)
         readings = await stage.load.report("sse", [answer.pieces() for answer in answers])
@@ -101,5 +108,6 @@ async def by_naive(stage: Stage, size: Size) -> float:
 
 
 def answers_of(stage: Stage, size: Size) -> Sequence[Answer]:
+    """Return new answers that are long enough for the window."""
     tokens = stage.tokens(size.per_s, size.window_s)
     return new_answers(size.streams, tokens=tokens, per_s=size.per_s, first_s=size.first_s)

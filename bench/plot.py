@@ -1,9 +1,9 @@
-"""Draws docs/plots and writes the tables of docs/performance.md, of one or more runs' --json.
+"""Draws docs/plots and writes the tables of docs/performance.md, from the JSON of one or more runs.
 
     python -m bench.plot figures.json [curves.json] [--table]
 
-Needs matplotlib and nothing of Tailrace: `make plots` has an environment for it. The same figures
-give the same bytes. Colours are chosen to be read on white and on black.
+Needs matplotlib and nothing of Tailrace; `make plots` has an environment for it. The same rows give
+the same bytes. The colours are readable on white and on black.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import figures, sizing
-from bench.figures import Found
+from bench.figures import RunResults
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
@@ -26,8 +26,8 @@ GREY = "#7a7a7a"
 COLOURS = ("#2f7fd1", "#c9631a", "#2e9063")
 MARKERS = ("o", "s", "^")
 STYLE = {
-    "svg.hashsalt": "tailrace",  # ids are drawn from it
-    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "tailrace",  # makes the ids repeatable
+    "svg.fonttype": "none",  # keep text as text
     "font.size": 11,
     "text.color": GREY,
     "axes.labelcolor": GREY,
@@ -45,11 +45,11 @@ STYLE = {
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """One picture.
+    """One plot.
 
     Attributes:
-        curve: whose points, as bench/curves.py names it.
-        logarithmic: which axes are.
+        curve: the name of its points in bench/curves.py.
+        logarithmic: the logarithmic axes: "x", "xy" or "".
     """
 
     file: str
@@ -93,8 +93,8 @@ def main() -> None:
     figures.write_into(args.page, tables(found, args.plots))
 
 
-def tables(found: Found, folder: Path) -> dict[str, str]:
-    """What goes between which markers; plots are shown if they are in the folder."""
+def tables(found: RunResults, folder: Path) -> dict[str, str]:
+    """Return the text between each pair of markers. A plot is shown if its file exists."""
     shown = [_shown(plot, found, folder) for plot in DRAWN if found.curve(plot.curve)]
     return {
         figures.FIGURES: figures.all_rows(found),
@@ -105,15 +105,15 @@ def tables(found: Found, folder: Path) -> dict[str, str]:
     }
 
 
-def _shown(plot: Plot, found: Found, folder: Path) -> str:
+def _shown(plot: Plot, found: RunResults, folder: Path) -> str:
     numbers = figures.points(found, plot.curve)
     if not (folder / plot.file).exists():
         return numbers
     return f"![{plot.title}: {plot.y}, by {plot.x}]({folder.name}/{plot.file})\n\n{numbers}"
 
 
-def draw(plot: Plot, found: Found, folder: Path) -> None:
-    """Write one SVG; without points the one that is there stays."""
+def draw(plot: Plot, found: RunResults, folder: Path) -> None:
+    """Write one SVG. Without points, an existing file stays unchanged."""
     lines = found.curve(plot.curve)
     if not lines:
         print(f"{plot.file}: not drawn, there are no points of {plot.curve!r}", file=sys.stderr)
@@ -130,14 +130,14 @@ def draw(plot: Plot, found: Found, folder: Path) -> None:
         for number, (who, points) in enumerate(lines.items()):
             _line(axes, number, who, points)
         _frame(axes, plot, sorted({x for points in lines.values() for x in points}))
-        # Neither when nor with what it was drawn: the same figures are the same file.
+        # Without date and program version: the same rows give the same file.
         metadata = {"Date": None, "Creator": None}
         figure.savefig(folder / plot.file, transparent=True, metadata=metadata)
         pyplot.close(figure)
 
 
 def _line(axes: Any, number: int, who: str, points: dict[float, list[float]]) -> None:
-    """Medians, with a stroke from the smallest to the largest."""
+    """Draw the medians, with a bar from the smallest to the largest value."""
     xs = sorted(points)
     middles = [statistics.median(points[x]) for x in xs]
     below = [m - min(points[x]) for m, x in zip(middles, xs, strict=True)]

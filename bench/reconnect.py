@@ -1,8 +1,8 @@
-"""All readers of a long answer come back at once, to a node that has never heard of it.
+"""Measures a mass reconnect: all readers of a long answer resume at once, at a node new to it.
 
-How long until each has all of it, and what does Redis feel of that? The answer is unfinished, as it
-is when a node dies; the log is written by the bench. Beside it a bare loop that pours the same
-bytes, resumable-stream, and the naive app.
+Measures the time until each reader has everything, and the reads of Redis. The answer is
+unfinished, as when a node dies; the benchmark writes its log. Compared with a bare loop that sends
+the same bytes, with resumable-stream, and with the naive app.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from bench.support.answer import Answer, new_answers
 from bench.support.bare import LAST_CHUNK, frames_of
 from bench.support.load import Address, get, get_events
-from bench.support.load_process import Ask
+from bench.support.load_process import ReaderRequest
 from bench.support.resumable import WHO, Resumable, unless_lost, why_missing
 from bench.support.stage import Stage, address
 from bench.support.system import System
-from bench.support.table import Contest, Row, percentile
+from bench.support.table import Comparison, Row, percentile
 from bench.support.writer import Writer
 from tests.support.generation import Holder
 
@@ -36,6 +36,8 @@ READS = (
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run; `tokens` is the number that each reader is behind."""
+
     readers: int
     tokens: int
 
@@ -45,14 +47,15 @@ QUICK = Size(5, 200)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = QUICK if stage.is_quick else FULL
-    fewer = replace(size, readers=max(1, size.readers // 10))  # all of them: minutes
+    fewer = replace(size, readers=max(1, size.readers // 10))  # with all readers it takes minutes
     work = f"{size.readers:,} readers come back at once, {size.tokens:,} tokens behind"
     times = {
-        "p50": Contest(f"{work}: until they have all of it, p50", "s", BARE),
-        "p99": Contest(f"{work}: p99", "s", BARE, {OURS: P99_S_MAX}, is_goal_ratio=False),
+        "p50": Comparison(f"{work}: until they have all of it, p50", "s", BARE),
+        "p99": Comparison(f"{work}: p99", "s", BARE, {OURS: P99_S_MAX}, is_goal_ratio=False),
     }
-    reads = Contest(f"{work}: reads of Redis", "reads", goals={OURS: READS_MAX})
+    reads = Comparison(f"{work}: reads of Redis", "reads", goals={OURS: READS_MAX})
     for n in stage.rounds():
         _add(times, BARE, await _bare(stage, size))
         async with Writer(stage.system.server.url) as writer:
@@ -71,11 +74,11 @@ async def run(stage: Stage) -> list[Row]:
                 if not why_missing():
                     seen = await unless_lost(stage, by_resumable(stage, fewer))
                     _add(times, RESUMABLE, seen or [])
-            await writer.end(holder, said=size.tokens)
-    return [row for contest in (*times.values(), reads) for row in contest.rows()]
+            await writer.end(holder, tokens_before=size.tokens)
+    return [row for comparison in (*times.values(), reads) for row in comparison.rows()]
 
 
-def _add(times: dict[str, Contest], who: str, seen: list[float]) -> None:
+def _add(times: dict[str, Comparison], who: str, seen: list[float]) -> None:
     for name, share in SHARES.items():
         if seen:
             times[name].add(who, percentile(seen, share))
@@ -84,32 +87,34 @@ def _add(times: dict[str, Contest], who: str, seen: list[float]) -> None:
 async def _come_back(
     stage: Stage, size: Size, holder: Holder, answer: Answer, server: Address
 ) -> list[float]:
-    """Seconds until each reader had the last token; it knows it by its text."""
+    """Return the seconds until each reader had the last token."""
     pieces = answer.pieces()
-    ask = get_events("sse", holder.generation_id)
-    return await _pour(stage, size, server, [ask] * size.readers, pieces)
+    request = get_events("sse", holder.generation_id)
+    return await _pour(stage, size, server, [request] * size.readers, pieces)
 
 
 async def _pour(
-    stage: Stage, size: Size, server: Address, asks: list[Ask], pieces: list[str]
+    stage: Stage, size: Size, server: Address, requests: list[ReaderRequest], pieces: list[str]
 ) -> list[float]:
+    """Connect all readers at once; return the seconds until each had the last token."""
     await stage.quiet()
-    began_s = await stage.load.open(server, asks, end=f'{pieces[-1]}"}}'.encode())
+    began_s = await stage.load.open(server, requests, end=f'{pieces[-1]}"}}'.encode())
     await stage.load.over(120)
     readings = await stage.load.report("sse", [pieces], [0] * size.readers)
     return [reading.times[-1] - began_s for reading in readings]
 
 
 async def by_resumable(stage: Stage, size: Size) -> list[float]:
-    """By resumable-stream: its producer is still there, and has all of it in memory."""
+    """Measure resumable-stream. Its producer still runs and has the whole answer in memory."""
     (answer,) = new_answers(1, tokens=size.tokens)
     pieces, name = answer.pieces(), f"back{answer.number}"
     async with Resumable(stage.system.server.url) as app:
         await app.say(name, pieces, stays=True)
-        asks = [get(f"/read/{name}")] * size.readers
-        one = replace(size, readers=1)
-        await _pour(stage, one, app.address, asks[:1], pieces)  # then all of it has been said
-        return await _pour(stage, size, app.address, asks, pieces)
+        requests = [get(f"/read/{name}")] * size.readers
+        single = replace(size, readers=1)
+        # When one reader has everything, the producer has sent everything.
+        await _pour(stage, single, app.address, requests[:1], pieces)
+        return await _pour(stage, size, app.address, requests, pieces)
 
 
 async def _bare(stage: Stage, size: Size) -> list[float]:
@@ -118,13 +123,13 @@ async def _bare(stage: Stage, size: Size) -> list[float]:
     body = b"".join(frames_of("sse", pieces)) + LAST_CHUNK
     async with asyncio.TaskGroup() as group:
         group.create_task(stage.bare.call("serve", body, size.readers))
-        asks = [get(f"/{n}") for n in range(size.readers)]
-        seen = await _pour(stage, size, stage.bare.address, asks, pieces)
+        requests = [get(f"/{n}") for n in range(size.readers)]
+        seen = await _pour(stage, size, stage.bare.address, requests, pieces)
     await stage.bare.call("close")
     return seen
 
 
 def _reads(system: System) -> int:
-    """How many reading commands Redis has run since it started."""
+    """Return how many read commands Redis has executed since it started."""
     stats: Any = system.redis.info("commandstats")
     return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in READS)

@@ -1,8 +1,8 @@
-"""What a token costs Redis: commands sent to it, its CPU, and the bytes that it keeps.
+"""Measures what a token costs Redis: commands, CPU, and bytes in the log.
 
-Many generations through a real worker to one reader each, so that every frame is published to
-somebody: once few fast ones, whose tokens leave two at a time, and once many slow ones, where each
-token is an append. Commands are what clients have sent; what a script calls inside is its own.
+Many generations pass through a real worker to one reader each, so every frame has a subscriber.
+Measured twice: with few fast generations, whose tokens leave two at a time, and with many slow
+ones, where each token is one append. Only commands of clients count, not calls inside scripts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from redis import Redis
 
 from bench.support.answer import Answer, new_answers
 from bench.support.stage import Stage
-from bench.support.table import Contest, Row
+from bench.support.table import Comparison, Row
 from shared.redis import keys
 from tests.support.processes import Role
 
@@ -24,6 +24,8 @@ GOALS = {"commands sent to it": 0.7, "its CPU, µs": 6.0, "bytes kept in the log
 
 @dataclass(frozen=True, slots=True)
 class Size:
+    """The sizes of a run; `per_s` is per generation."""
+
     streams: int
     per_s: int
     window_s: float
@@ -35,13 +37,14 @@ QUICK = (Size(5, 50, 0.15, 0.1),)
 
 
 async def run(stage: Stage) -> list[Row]:
-    contests = {size: Contest(_work(size), "", goals=GOALS) for size in _sizes(stage)}
+    """Run the benchmark; return its rows."""
+    comparisons = {size: Comparison(_work(size), "", goals=GOALS) for size in _sizes(stage)}
     for _ in stage.rounds():
         async with stage.node() as node:
-            for size, contest in contests.items():
-                await _cost(stage, node, size, contest)
-                await _sent(stage, node, size, contest)
-    return [row for contest in contests.values() for row in contest.rows()]
+            for size, comparison in comparisons.items():
+                await _cost(stage, node, size, comparison)
+                await _sent(stage, node, size, comparison)
+    return [row for comparison in comparisons.values() for row in comparison.rows()]
 
 
 def _sizes(stage: Stage) -> tuple[Size, ...]:
@@ -53,7 +56,7 @@ def _work(size: Size) -> str:
     return f"Redis at {size.streams * size.per_s:,} tokens/s, {shape}: per token"
 
 
-async def _cost(stage: Stage, node: Role, size: Size, contest: Contest) -> None:
+async def _cost(stage: Stage, node: Role, size: Size, comparison: Comparison) -> None:
     redis = stage.system.redis
     answers = _answers(stage, size, size.window_s)
     play = await stage.play(
@@ -64,14 +67,15 @@ async def _cost(stage: Stage, node: Role, size: Size, contest: Contest) -> None:
         window_s=size.window_s,
         probe=lambda: _counters(redis),
     )
-    seen, said = play.window.seen, sum(answer.tokens for answer in answers)
-    contest.add("its CPU, µs", play.us_per_token("redis"), joined=play.joined)
-    contest.add("its CPU in scripts, µs", seen["usec"] / play.tokens)
-    contest.add("commands run, inside scripts too", seen["run"] / play.tokens)
+    seen, tokens = play.window.seen, sum(answer.tokens for answer in answers)
+    comparison.add("its CPU, µs", play.us_per_token("redis"), joined=play.joined)
+    comparison.add("its CPU in scripts, µs", seen["usec"] / play.tokens)
+    comparison.add("commands run, inside scripts too", seen["run"] / play.tokens)
     usages: Any = [
-        redis.memory_usage(keys.log(one), samples=0) for one in stage.system.newest(size.streams)
+        redis.memory_usage(keys.log(generation_id), samples=0)
+        for generation_id in stage.system.newest(size.streams)
     ]
-    contest.add("bytes kept in the log", sum(usages) / said)
+    comparison.add("bytes kept in the log", sum(usages) / tokens)
 
 
 def _counters(redis: Redis) -> dict[str, float]:
@@ -80,8 +84,8 @@ def _counters(redis: Redis) -> dict[str, float]:
     return {"run": float(sum(row["calls"] for row in stats.values())), "usec": sum(scripts)}
 
 
-async def _sent(stage: Stage, node: Role, size: Size, contest: Contest) -> None:
-    """Count what clients send, in a run of its own: only MONITOR tells it apart, and it costs."""
+async def _sent(stage: Stage, node: Role, size: Size, comparison: Comparison) -> None:
+    """Count the commands of clients, in a separate run: MONITOR itself costs CPU."""
     window_s = size.window_s / 3
     async with Monitor(stage.system.server.port) as monitor:
         play = await stage.play(
@@ -92,11 +96,11 @@ async def _sent(stage: Stage, node: Role, size: Size, contest: Contest) -> None:
             window_s=window_s,
             probe=lambda: {"sent": float(monitor.sent)},
         )
-    contest.add("commands sent to it", play.window.seen["sent"] / play.tokens)
+    comparison.add("commands sent to it", play.window.seen["sent"] / play.tokens)
 
 
 class Monitor:
-    """Counts the commands that clients send, as Redis's MONITOR shows them. Use `async with`."""
+    """Counts the commands of clients with Redis's MONITOR. Use `async with`."""
 
     def __init__(self, port: int) -> None:
         self.sent = 0
@@ -111,13 +115,13 @@ class Monitor:
         return self
 
     async def __aexit__(self, *exc: Any) -> None:
-        self._writer.close()  # which ends the reading, too
+        self._writer.close()  # also ends `_count`
         await self._group.__aexit__(*exc)
         await self._writer.wait_closed()
 
     async def _count(self, reader: asyncio.StreamReader) -> None:
         while data := await reader.read(1 << 20):
-            # A line a command; what a script calls says `lua` in place of an address.
+            # One line per command. A call of a script has `lua` in place of an address.
             self.sent += data.count(b"\n") - data.count(b" lua] ")
 
 

@@ -1,7 +1,7 @@
-"""The cost model: from what a token and a reader cost to how much of everything a deployment needs.
+"""The cost model: computes what a deployment needs, from the costs of a token and of a reader.
 
-Pure arithmetic on the figures of a run; docs/performance.md has the same formulas in words. What a
-run did not measure is missing in the answer, too.
+Pure arithmetic on the results of a run; docs/performance.md has the same formulas in words. If a
+run lacks a measurement, everything that depends on it is missing too.
 """
 
 from __future__ import annotations
@@ -11,19 +11,25 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.figures import Found, table
+from bench.figures import RunResults, table
 from bench.support.table import number
 
 US, KB, MB = 1e-6, 1e3, 1e6
 PREFIXES = ((1e12, "T"), (1e9, "G"), (MB, "M"))
-LOAD = 0.6  # of a core, that a process is planned for
+LOAD = 0.6  # planned share of a core for each process
 PER_S = 20.0
 RETENTION_S = (3_600.0, 300.0)  # the default, and what a large deployment may set
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """Which row a constant is the median of, and what one of the row's units is, in SI's."""
+    """A constant of the model: the median of one row.
+
+    Attributes:
+        unit: as shown.
+        scale: converts the row's unit to seconds or bytes.
+        bench, work, who: select the row; `work` is a part of the row's work.
+    """
 
     name: str
     what: str
@@ -76,11 +82,12 @@ CONSTANTS = (
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What is asked of a deployment.
+    """What a deployment must serve.
 
     Attributes:
-        readers: at one moment.
-        together: how many of them read the same generation on the same node.
+        readers: at the same time.
+        together: readers of the same generation on the same node.
+        per_s: tokens per second of each generation.
     """
 
     readers: int
@@ -93,7 +100,7 @@ class Demand:
 
     @property
     def tokens_per_s(self) -> float:
-        """That models say, and Redis gets."""
+        """The tokens per second that models produce and Redis gets."""
         return self.generations * self.per_s
 
 
@@ -102,7 +109,7 @@ DEMANDS = tuple(Demand(n, f) for f in (1, 100) for n in (1_000, 50_000, 1_000_00
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What it takes; cores are those that are busy. None: a constant is not known."""
+    """What a deployment needs. Cores are fully busy cores. None: a constant is missing."""
 
     node_cores: float | None
     worker_cores: float | None
@@ -112,13 +119,17 @@ class Need:
     bits_per_s: float | None
 
 
-def constants(found: Found) -> dict[str, float]:
-    """Those that the runs have, in seconds and bytes."""
-    seen = {one.name: (found.values(one.bench, one.work, one.who), one.scale) for one in CONSTANTS}
+def constants(found: RunResults) -> dict[str, float]:
+    """Return the constants that the runs have, in seconds and bytes."""
+    seen = {
+        constant.name: (found.values(constant.bench, constant.work, constant.who), constant.scale)
+        for constant in CONSTANTS
+    }
     return {name: statistics.median(v) * scale for name, (v, scale) in seen.items() if v}
 
 
 def need(demand: Demand, cost: Mapping[str, float]) -> Need:
+    """Return what a deployment needs for `demand`."""
     delivered = demand.readers * demand.per_s
     node_cores = _times(delivered, node_s(demand.together, cost))
     processes = processes_of(node_cores)
@@ -135,7 +146,7 @@ def need(demand: Demand, cost: Mapping[str, float]) -> Need:
 
 
 def node_s(together: int, cost: Mapping[str, float]) -> float | None:
-    """A node's CPU seconds per token delivered: a share for each reader, one that all share."""
+    """Return a node's CPU seconds per delivered token: the reader's cost and a shared cost."""
     if "n1" not in cost or "n100" not in cost:
         return None
     shared = max(0.0, (cost["n1"] - cost["n100"]) / 0.99)
@@ -143,7 +154,7 @@ def node_s(together: int, cost: Mapping[str, float]) -> float | None:
 
 
 def processes_of(cores: float | None) -> int | None:
-    """How many single-threaded processes carry this, each with room to spare."""
+    """Return how many single-threaded processes carry this load, each at `LOAD` of a core."""
     return None if cores is None else max(1, math.ceil(cores / LOAD))
 
 
@@ -151,20 +162,21 @@ def _times(count: float | None, each: float | None) -> float | None:
     return None if count is None or each is None else count * each
 
 
-# What is written into the page
+# Tables for the page
 
 
-def constants_table(found: Found) -> str:
+def constants_table(found: RunResults) -> str:
+    """Return the table of the constants."""
     lines = []
-    for one in CONSTANTS:
-        seen = found.values(one.bench, one.work, one.who)
-        figure = f"{number(statistics.median(seen))} {one.unit}" if seen else "not in this run"
-        lines.append((f"`{one.name}`", one.what, figure, f"`{one.bench}`"))
+    for constant in CONSTANTS:
+        seen = found.values(constant.bench, constant.work, constant.who)
+        figure = f"{number(statistics.median(seen))} {constant.unit}" if seen else "not in this run"
+        lines.append((f"`{constant.name}`", constant.what, figure, f"`{constant.bench}`"))
     return table(("constant", "what", "median", "bench"), lines)
 
 
-def carried_table(found: Found) -> str:
-    """What one process carries, planned for `LOAD` of a core."""
+def carried_table(found: RunResults) -> str:
+    """Return the table of what one process carries at `LOAD` of a core."""
     cost = constants(found)
     rows = (
         ("node, readers with a generation each", node_s(1, cost)),
@@ -181,7 +193,8 @@ def carried_table(found: Found) -> str:
     return table(head, lines, 2)
 
 
-def examples_table(found: Found) -> str:
+def examples_table(found: RunResults) -> str:
+    """Return the table of what the `DEMANDS` need."""
     cost = constants(found)
     head = (
         "readers", "together", "tokens/s made", "node processes", "worker processes", "Redis",
@@ -201,8 +214,8 @@ def _example(demand: Demand, it: Need) -> list[str]:
 
 
 def _of(amount: float | None, unit: str) -> str:
-    """With the prefix that fits."""
+    """Format an amount with a fitting SI prefix."""
     if amount is None:
         return "–"
-    scale, prefix = next(one for one in PREFIXES if amount >= one[0] or one[0] == MB)
+    scale, prefix = next(each for each in PREFIXES if amount >= each[0] or each[0] == MB)
     return f"{number(amount / scale)} {prefix}{unit}"

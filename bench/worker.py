@@ -1,8 +1,8 @@
-"""The worker: what does a token cost from the model's socket to the log, leases and all?
+"""Measures the CPU of a worker per token, from the model's socket to the log, with leases.
 
-First at a pace at which it has time: many answers, one chunk and one write of the model for each
-token. Then with more than it can do: how many tokens a second does one core carry? Texts are
-checked: read back from the logs by real readers.
+First at a pace below its limit: many answers, with one chunk and one write of the model for each
+token. Then above its limit: how many tokens per second one core carries. Real readers read the logs
+back and check the texts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bench.support.answer import Answer, new_answers
 from bench.support.cpu import cpu_s
 from bench.support.load import ENDS, get_events
 from bench.support.stage import Stage, address
-from bench.support.table import Contest, Row
+from bench.support.table import Comparison, Row
 from tests.support.processes import Role
 
 BASE = many_streams.BASE
@@ -26,10 +26,10 @@ PER_CORE_MIN = 25_000.0
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """More than one core can do.
+    """A load that is more than one core can carry.
 
     Attributes:
-        per_s: tokens a second of each stream; all together, several times what one core carries.
+        per_s: tokens per second of each stream.
     """
 
     streams: int
@@ -43,15 +43,16 @@ QUICK = Flood(5, 100, 1_000, 0.1)
 
 
 async def run(stage: Stage) -> list[Row]:
+    """Run the benchmark; return its rows."""
     size = many_streams.QUICK if stage.is_quick else many_streams.FULL
     flood = QUICK if stage.is_quick else FULL
-    paced = Contest(
+    paced = Comparison(
         f"worker, {size.streams} answers at {size.per_s} tokens/s: CPU per token to Redis",
         "µs/token",
         BASE,
         {OURS: GOAL},
     )
-    most = Contest(
+    maximum = Comparison(
         f"worker, {flood.streams} answers at {flood.per_s} tokens/s, more than it can do",
         "tokens/s",
         goals={"per core": PER_CORE_MIN},
@@ -61,18 +62,18 @@ async def run(stage: Stage) -> list[Row]:
         paced.add(BASE, await many_streams.bare(stage, size))
         async with stage.node() as node:
             await _paced(stage, node, size, paced)
-            await _flooded(stage, node, flood, most)
-    return [*paced.rows(), *most.rows()]
+            await _flooded(stage, node, flood, maximum)
+    return [*paced.rows(), *maximum.rows()]
 
 
-async def _paced(stage: Stage, node: Role, size: many_streams.Size, contest: Contest) -> None:
+async def _paced(stage: Stage, node: Role, size: many_streams.Size, comparison: Comparison) -> None:
     answers = many_streams.answers_of(stage, size)
     play = await stage.play(node, answers, kind="sse", readers=1, window_s=size.window_s)
-    contest.add(OURS, play.us_per_token("worker"), joined=play.joined)
+    comparison.add(OURS, play.us_per_token("worker"), joined=play.joined)
 
 
-async def _flooded(stage: Stage, node: Role, flood: Flood, contest: Contest) -> None:
-    """Nobody reads while it runs: the worker has its core, all else the others."""
+async def _flooded(stage: Stage, node: Role, flood: Flood, comparison: Comparison) -> None:
+    """Run the flood without readers: the worker has a core of its own."""
     stage.pin_measured(stage.system.worker.pid)
     answers = new_answers(
         flood.streams, tokens=flood.tokens, per_s=flood.per_s, first_s=flood.first_s
@@ -86,13 +87,13 @@ async def _flooded(stage: Stage, node: Role, flood: Flood, contest: Contest) -> 
     stage.system.unpin()
     await _check(stage, node, ids, answers)
     tokens = flood.streams * flood.tokens
-    contest.add("per core", tokens / spent)
-    contest.add("reached, with what was left of the machine", tokens / took_s)
+    comparison.add("per core", tokens / spent)
+    comparison.add("reached, with what was left of the machine", tokens / took_s)
 
 
 async def _check(stage: Stage, node: Role, ids: list[str], answers: list[Answer]) -> None:
-    asks = [get_events("sse", one) for one in ids]
-    await stage.load.open(address(node), asks, end=ENDS["sse"])
+    requests = [get_events("sse", generation_id) for generation_id in ids]
+    await stage.load.open(address(node), requests, end=ENDS["sse"])
     await stage.load.over()
     await stage.load.report("sse", [answer.pieces() for answer in answers])
     await stage.upstream.times(answers)

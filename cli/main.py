@@ -1,8 +1,8 @@
-"""`tailrace`: reads the command line and the environment, and hands over to the command.
+"""The command `tailrace`: parses the command line, reads the settings, and runs the command.
 
-Commands are imported when they run: `tailrace up` stays small and `tailrace cancel` starts at once.
-Invariant: what the operator got wrong is one line on standard error and exit code 2. The only place
-where the packages `api` and `workers` meet.
+Each command is imported only when it runs, so `tailrace up` needs little memory and `tailrace
+cancel` starts fast. Invariant: a mistake of the operator is one line on standard error and exit
+code 2. Only this module imports both `api` and `workers`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import resource
 import sys
 from collections.abc import Callable, Sequence
 
+from cli.client.exit_code import EXIT_INTERRUPTED
 from cli.up import lifeline
+from cli.up.keeper import EXIT_CONFIGURATION
 from cli.up.privacy import UMASK
 from shared.config import logs
 from shared.config.settings import Settings
@@ -23,9 +25,7 @@ from shared.errors import ConfigurationError
 from shared.text.plain_text import plain_line
 from shared.text.redaction import redact
 
-EXIT_CONFIGURATION = 2
-EXIT_INTERRUPTED = 130  # as a shell reports SIGINT
-OPEN_FILES_WANTED = 65_536  # one per reader
+OPEN_FILES_MAX = 65_536  # each reader needs one
 
 ROLES = ("api", "worker", "jobs")
 EPILOG = """\
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Read the settings and run the command that `args` names.
 
     Raises:
-        ConfigurationError: a setting is wrong, or the command cannot work with it.
+        ConfigurationError: a setting is invalid, or the command cannot work with it.
     """
     settings = with_flags(Settings.from_env(), args)
     if args.command == "api" and args.processes != 1:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         from api.edge.auth import Authenticator
         from cli.up.up import up
 
-        Authenticator.from_settings(settings)  # one line from here instead of one from every node
+        Authenticator.from_settings(settings)  # report an error once, and not from every node
         os.umask(UMASK)
         return up(settings, api=args.api, workers=args.workers)
     if args.command == "doctor":
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_role(settings: Settings, args: argparse.Namespace) -> int:
-    """Become one role; return when it has drained."""
+    """Run one role in this process; return its exit code when it has drained."""
     logs.configure(settings, args.command)
     raise_file_limit()
     os.umask(UMASK)
@@ -103,28 +103,30 @@ def run_role(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def with_flags(settings: Settings, args: argparse.Namespace) -> Settings:
-    """Let the flags that name a setting win over the environment."""
-    named = {field.name for field in dataclasses.fields(Settings)}
-    given = {name: value for name, value in vars(args).items() if name in named}
+    """Return the settings with the values of flags; a flag wins over the environment."""
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    given = {name: value for name, value in vars(args).items() if name in fields}
     return dataclasses.replace(
         settings, **{name: value for name, value in given.items() if value is not None}
     )
 
 
 def raise_file_limit() -> None:
-    """Use as many open files as the system allows: the usual soft limit is 1,024 readers."""
+    """Raise the soft limit of open files. The usual 1,024 would limit a node to as many readers."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = OPEN_FILES_WANTED if hard == resource.RLIM_INFINITY else min(OPEN_FILES_WANTED, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit of its own
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    limit = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(OPEN_FILES_MAX, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        with contextlib.suppress(ValueError, OSError):  # macOS has another, lower limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def one_line(text: str) -> str:
+    """Return `text` on one line, without control characters."""
     return plain_line(" ".join(text.split()))
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="tailrace",
         description="Prompts in on any node, resumable token streams out on any node.",
@@ -146,20 +148,20 @@ def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     up = commands.add_parser("up", help=what, description=what)
     up.add_argument("--api", type=int, default=1, metavar="N", help="API nodes (1)")
     up.add_argument("--workers", type=int, default=1, metavar="N", help="workers (1)")
-    _add_address(up, "the first API node's port; the next ones follow (8000)")
+    _add_address(up, "port of the first API node; the others get the next ports (8000)")
 
     for role, what in (
         ("api", "run one API node"),
         ("worker", "run one worker"),
-        ("jobs", "run the jobs role: what nobody else looks after"),
+        ("jobs", "run the jobs role: batches, schedules, webhooks, clean-up"),
     ):
         command = commands.add_parser(role, help=what, description=what)
-        # Set by `up`: end when standard input ends, that is, when the supervisor has died.
+        # Set by `up`: the role ends when its standard input closes, because the supervisor died.
         command.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
         if role == "api":
-            _add_address(command, "where to listen (8000)")
-            many = "as many nodes on this one port; the kernel deals out connections (1)"
-            command.add_argument("--processes", type=int, default=1, metavar="N", help=many)
+            _add_address(command, "port to listen on (8000)")
+            processes = "nodes on this port; the kernel distributes the connections (1)"
+            command.add_argument("--processes", type=int, default=1, metavar="N", help=processes)
             command.add_argument("--share-port", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -171,8 +173,8 @@ def _add_address(command: argparse.ArgumentParser, port_help: str) -> None:
 def _add_terminal(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "send a prompt and print the answer as it comes"
     chat = commands.add_parser("chat", help=what, description=what)
-    chat.add_argument("prompt", nargs="?", help="the prompt; standard input when left out")
-    chat.add_argument("--model", default="", help="a model of the models file (its first)")
+    chat.add_argument("prompt", nargs="?", help="the prompt; default: read standard input")
+    chat.add_argument("--model", default="", help="a model of the models file (the first)")
     chat.add_argument("--session", default="", help="a name that groups generations")
 
     what = "print a generation's events, from the start or after an event id"
@@ -184,7 +186,7 @@ def _add_terminal(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     cancel = commands.add_parser("cancel", help=what, description=what)
     cancel.add_argument("id", help="the generation's id")
 
-    what = "list what runs and waits; with --session all generations of it"
+    what = "list running and waiting generations; with --session all of that session"
     ps = commands.add_parser("ps", help=what, description=what)
     ps.add_argument("--session", default="", help="the session's name")
 
@@ -193,19 +195,21 @@ def _add_terminal(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    what = "ask prompts of a deployment, and print how it answered"
+    what = "send prompts to a deployment and print its response times"
     bench = commands.add_parser("bench", help=what, description=what)
-    bench.add_argument("--prompts", type=int, default=100, metavar="N", help="how many (100)")
-    bench.add_argument("--at-once", type=int, default=10, metavar="N", help="side by side (10)")
-    bench.add_argument("--model", default="", help="a model of the deployment (its first)")
-    bench.add_argument("--prompt", default="Tell me about rivers.", help="what to ask")
-    bench.add_argument("--max-tokens", type=int, metavar="N", help="of each answer")
-    bench.add_argument("--json", action="store_true", help="print the figures as JSON")
+    bench.add_argument("--prompts", type=int, default=100, metavar="N", help="prompts (100)")
+    bench.add_argument(
+        "--at-once", type=int, default=10, metavar="N", help="prompts at the same time (10)"
+    )
+    bench.add_argument("--model", default="", help="a model of the deployment (the first)")
+    bench.add_argument("--prompt", default="Tell me about rivers.", help="the text of each prompt")
+    bench.add_argument("--max-tokens", type=int, metavar="N", help="limit of each answer")
+    bench.add_argument("--json", action="store_true", help="print the results as JSON")
     _add_server(bench)
 
 
 def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    what = "submit a batch, follow it, get its results"
+    what = "submit a batch, follow its progress, get its results"
     batch = commands.add_parser("batch", help=what, description=what)
     actions = batch.add_subparsers(dest="action", required=True, metavar="ACTION")
 
@@ -216,24 +220,24 @@ def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         _add_server(action)
         return action
 
-    submit = add("submit", "upload a file of requests, one a line, and start a batch", False)
-    submit.add_argument("file", metavar="FILE", help="JSON lines, as OpenAI's Batch API has them")
-    submit.add_argument("--endpoint", help="where its lines go (as the first line says)")
-    submit.add_argument("--window", default="24h", help="time for all of it (24h)")
-    redrive = add("redrive", "ask again for the lines of a batch that failed, as a new batch")
+    submit = add("submit", "upload a file of requests, one per line, and start a batch", False)
+    submit.add_argument("file", metavar="FILE", help="JSON lines in the form of OpenAI's Batch API")
+    submit.add_argument("--endpoint", help="the endpoint of the requests (that of the first line)")
+    submit.add_argument("--window", default="24h", help="time limit of the batch (24h)")
+    redrive = add("redrive", "start a new batch with the failed lines of a batch")
     for action in (submit, redrive):
-        action.add_argument("--watch", action="store_true", help="follow it to its end")
+        action.add_argument("--watch", action="store_true", help="follow the batch to its end")
     add("watch", "follow a batch to its end")
     add("ls", "list batches, the newest first", False)
-    add("cancel", "cancel a batch; what is done stays")
-    results = add("results", "print what a batch has given, one line for each request")
-    results.add_argument("-o", "--output", metavar="FILE", help="write it there instead")
-    results.add_argument("--errors", action="store_true", help="the lines that failed instead")
+    add("cancel", "cancel a batch; finished lines are kept")
+    results = add("results", "print the results of a batch, one line for each request")
+    results.add_argument("-o", "--output", metavar="FILE", help="write to this file instead")
+    results.add_argument("--errors", action="store_true", help="print the failed lines instead")
 
 
 def _add_server(command: argparse.ArgumentParser) -> None:
     command.add_argument("--url", help="an API node (http://127.0.0.1:8000)")
-    command.add_argument("--key", help="the credentials; better in TAILRACE_KEY")
+    command.add_argument("--key", help="the API key; TAILRACE_KEY is safer")
 
 
 if __name__ == "__main__":

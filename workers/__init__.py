@@ -1,1 +1,1 @@
-"""Workers: take prompts from the queue and stream answers into their logs."""
+"""Workers take prompts from the queue and write the answers to their logs."""

@@ -1,10 +1,11 @@
-"""Carries what all running generations have to write to Redis, together.
+"""Sends the entries of all running generations of one worker to Redis, in shared pipelines.
 
-One pipeline at a time for the whole worker, and one in `GATHER_S` unless something is urgent: what
-arrives meanwhile leaves with the next, so batches grow with the load, while a lone token and the
-first of any answer leave at once. No generation is appended to more often than once in `PACE_S`: of
-a stream that is faster than that several tokens leave as one, and nobody sees it. While Redis is
-away the same calls are made again, with growing pauses: every one may be repeated.
+At most one pipeline is in flight for the whole worker, and pipelines start at least `GATHER_S`
+apart unless an entry is urgent. Entries that arrive meanwhile leave with the next pipeline, so
+pipelines grow with the load, while a single token, or the first token of an answer, leaves at once.
+Each generation is appended to at most once per `PACE_S`: of a faster stream several tokens leave
+as one event, which no reader notices. While Redis does not answer, the same calls are repeated
+with growing pauses; every call may be repeated.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from workers.outbox import Outbox, Restore
 
 GATHER_S = 0.004
 PACE_S = 0.01
-PAUSE_MIN_S = 0.02
-PAUSE_MAX_S = 0.5
+RETRY_PAUSE_MIN_S = 0.02
+RETRY_PAUSE_MAX_S = 0.5
 
 
 class Writer(Protocol):
-    """Who has an outbox, and wants to know when something of it was answered."""
+    """An object with an outbox; `on_answer` is called after each outcome for that outbox."""
 
     @property
     def outbox(self) -> Outbox: ...
@@ -35,31 +36,45 @@ class Writer(Protocol):
 
 
 class Appender:
-    """The one way from a worker to the logs."""
+    """Appends and restores for all writers of one worker.
+
+    Args:
+        clock: seconds, monotonic.
+
+    Attributes:
+        last_ok_s: when Redis last answered a call.
+        entries: number of entries sent, for the metrics.
+        calls: number of append pipelines, for the metrics.
+    """
 
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self.store = store
         self.clock = clock
         self.last_ok_s = clock()
-        self.entries = 0  # accepted, for the metrics
+        self.entries = 0
         self.calls = 0
         self._ready: dict[int, Writer] = {}  # by identity, in order of arrival
-        self._hurried: set[int] = set()  # those of them that no pace holds up
+        self._unpaced: set[int] = set()  # keys of `_ready` that need not wait for `PACE_S`
         self._wake = asyncio.Event()
         self._urgent = asyncio.Event()
         self._sent_s = clock() - GATHER_S
 
     def offer(self, writer: Writer, *, is_urgent: bool = False) -> None:
-        """Say that `writer` may have something to send; urgent: somebody waits for just that."""
+        """Note that `writer` may have something to send.
+
+        Args:
+            is_urgent: send it without waiting for `GATHER_S` or `PACE_S`, because a reader or the
+                run waits for this entry.
+        """
         self._ready[id(writer)] = writer
         self._wake.set()
         if is_urgent:
-            self._hurried.add(id(writer))
+            self._unpaced.add(id(writer))
             self._urgent.set()
 
     async def run(self) -> None:
         """Send until cancelled."""
-        pause_s = PAUSE_MIN_S
+        pause_s = RETRY_PAUSE_MIN_S
         while True:
             await self._wake.wait()
             await self._gather()
@@ -70,13 +85,13 @@ class Appender:
             if not steps:
                 continue
             if await self._exchange(steps):
-                pause_s = PAUSE_MIN_S
+                pause_s = RETRY_PAUSE_MIN_S
             else:
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-                pause_s = min(pause_s * 2, PAUSE_MAX_S)
+                pause_s = min(pause_s * 2, RETRY_PAUSE_MAX_S)
 
     async def _gather(self) -> None:
-        """Let more come together, if the last pipeline left only just now."""
+        """Wait until `GATHER_S` after the last pipeline, or until an entry is urgent."""
         wait_s = self._sent_s + GATHER_S - self.clock()
         if wait_s > 0:
             try:
@@ -86,12 +101,13 @@ class Appender:
                 pass
 
     def _collect(self) -> list[tuple[Writer, Append | Restore]]:
+        """Take the next call of each ready writer; keep the writers whose pace is not over."""
         now_s = self.clock()
         ready, self._ready = self._ready, {}
-        hurried, self._hurried = self._hurried, set()
+        unpaced, self._unpaced = self._unpaced, set()
         steps = []
         for key, writer in ready.items():
-            if now_s - writer.outbox.taken_s < PACE_S and key not in hurried:
+            if now_s - writer.outbox.last_take_s < PACE_S and key not in unpaced:
                 self._ready[key] = writer
                 self._wake.set()
                 continue
@@ -101,18 +117,18 @@ class Appender:
         return steps
 
     async def _exchange(self, steps: list[tuple[Writer, Append | Restore]]) -> bool:
-        """Make the calls; returns whether Redis took them all."""
+        """Make the calls; return whether Redis answered all of them."""
         appends = [(writer, step) for writer, step in steps if isinstance(step, Append)]
-        is_fine = True
+        is_answered = True
         if appends:
             outcomes = await self._append([step for _, step in appends])
             for (writer, step), outcome in zip(appends, outcomes, strict=True):
                 self.entries += len(step.entries)
-                is_fine &= self._settle(writer, outcome)
+                is_answered &= self._settle(writer, outcome)
         restores = [(writer, step) for writer, step in steps if isinstance(step, Restore)]
         for writer, restore in restores:
-            is_fine &= self._settle(writer, await self._restore(writer.outbox, restore))
-        return is_fine
+            is_answered &= self._settle(writer, await self._restore(writer.outbox, restore))
+        return is_answered
 
     async def _append(self, batches: list[Append]) -> list[Writing | Unavailable]:
         self.calls += 1
@@ -135,13 +151,14 @@ class Appender:
             return exc
 
     def _settle(self, writer: Writer, outcome: Writing | Moved | Unavailable) -> bool:
+        """Pass an outcome to its writer; return whether Redis answered."""
         now_s = self.clock()
         writer.outbox.answer(outcome, now_s)
         writer.on_answer()
         if not writer.outbox.is_settled:
             self.offer(writer)
-            if writer.outbox.is_behind:
-                self._hurried.add(id(writer))
+            if writer.outbox.has_backlog:
+                self._unpaced.add(id(writer))
         if isinstance(outcome, Unavailable):
             return False
         self.last_ok_s = now_s

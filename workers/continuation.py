@@ -1,7 +1,7 @@
-"""Whether a new attempt can go on where the last one stopped. Pure: a log in, a plan out.
+"""Decides whether a new attempt continues the partial answer or starts it again. Pure.
 
-Only plain answer text can be continued. Inside reasoning, tool calls or structured output a prefix
-would be read wrongly by the backends that accept one, so there the answer starts again.
+Only plain answer text is continued. A backend that accepts a prefix would misread one that ends
+inside reasoning, a tool call or structured output, so such an answer starts again.
 """
 
 from __future__ import annotations
@@ -19,23 +19,30 @@ from workers.backends.contract import is_plain as is_continuable
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AttemptPlan:
     """How an attempt starts.
 
     Attributes:
-        prefix: the answer so far, to be continued; empty: from the beginning.
-        needs_reset: what readers have seen must be taken back first.
+        prefix: the answer text so far, which the backend continues; empty: from the beginning.
+        needs_reset: append `reset` first, because readers have seen output that is now void.
     """
 
     prefix: str
     needs_reset: bool
 
 
-def plan(log: Sequence[Entry], request: Request, model: Model, *, can_continue: bool) -> Plan:
-    """Decide how to go on after `log`."""
-    text, is_plain = _answer(log)
+def plan_attempt(
+    log: Sequence[Entry], request: Request, model: Model, *, can_continue: bool
+) -> AttemptPlan:
+    """Return how an attempt starts after `log`.
+
+    Args:
+        log: all entries so far; the `start` of the new attempt may be the last.
+        can_continue: whether the backend accepts a prefix.
+    """
+    text, is_plain = _partial_answer(log)
     if not text and is_plain:
-        return Plan("", False)
+        return AttemptPlan("", False)
     if (
         can_continue
         and model.on_takeover == "continue"
@@ -43,12 +50,12 @@ def plan(log: Sequence[Entry], request: Request, model: Model, *, can_continue: 
         and is_plain
         and is_continuable(request.params)
     ):
-        return Plan(text, False)
-    return Plan("", True)
+        return AttemptPlan(text, False)
+    return AttemptPlan("", True)
 
 
-def _answer(log: Sequence[Entry]) -> tuple[str, bool]:
-    """The text since the last reset, and whether there is nothing but text."""
+def _partial_answer(log: Sequence[Entry]) -> tuple[str, bool]:
+    """Return the text since the last reset, and whether the answer holds nothing but text."""
     pieces: list[str] = []
     is_plain = True
     for _, raw in log:
@@ -68,4 +75,4 @@ def _decode(raw: bytes) -> AnyEvent | None:
     try:
         return decode(raw)
     except msgspec.ValidationError:
-        return None  # written by a newer worker: not plain text
+        return None  # an event type of a newer worker: not plain text

@@ -1,4 +1,4 @@
-"""The worker role: one process, from settings to an exit code."""
+"""The worker role: one process, from its settings to its exit code."""
 
 from __future__ import annotations
 
@@ -28,9 +28,15 @@ except ImportError:  # not on every platform
 
 
 def serve(settings: Settings) -> int:
-    """Run a worker until it is told to stop; returns the exit code.
+    """Run a worker until a signal stops it.
 
-    SIGTERM or SIGINT drains within `settings.drain_s`, a second one stops at once.
+    The first SIGTERM or SIGINT drains within `settings.drain_s`; a second one stops at once.
+
+    Returns:
+        The exit code: 0 after a drain, 1 when the worker was stopped at once.
+
+    Raises:
+        ConfigurationError: the settings, the models file or the Redis server cannot be used.
     """
     configure(settings, "worker")
     with asyncio.Runner(loop_factory=_new_loop) as runner:
@@ -61,6 +67,7 @@ async def _serve(settings: Settings) -> int:
 
 
 async def _announce(ready: asyncio.Event, name: str) -> None:
+    """Print the line that a supervisor waits for."""
     await ready.wait()
     sys.stderr.write(f"tailrace worker ready: {name}\n")
     sys.stderr.flush()

@@ -1,15 +1,15 @@
-"""What one attempt writes: ids and bytes given once, sent until accepted, written again when lost.
+"""The write side of one attempt: gives ids and bytes to events, and decides what to send next.
 
-Holds the whole log of a generation as its holder knows it (what it found at takeover, too), because
-Redis may lose it. Decides what to send next and what each answer means; does no I/O and is given
-the time.
+Keeps the whole log of the generation, including the entries of earlier attempts, because Redis may
+lose any of them. Decides which call comes next and what each outcome means. Does no I/O; the caller
+passes the time.
 
     push() ──▶ pending ──encode──▶ log ──take()──▶ Append ──answer()──▶ accepted
                                     ▲                         │ behind, lost
                                     └────────── Restore ◀─────┘
 
-Invariant: an event gets its id and its bytes once; a resend is the same, byte for byte. Only what
-has no bytes yet may be joined: pieces that arrive while a call is under way leave as one event.
+Invariant: an event gets its id and its bytes once; a resend has the same bytes. Only events without
+bytes may be joined: text that arrives during a call leaves as one event.
 Source: docs/architecture.md, "The write protocol".
 """
 
@@ -37,16 +37,21 @@ from shared.log.records import (
 
 BATCH_ENTRIES_MAX = 64
 BATCH_BYTES_MAX = 262_144
-JOINED_CHARS_MAX = 8_192  # an event is one write to every reader; and joining copies
-RESTORE_ENTRIES_MAX = 1_000  # Lua's unpack fails past about 8,000 values
-RESTORE_WITHIN_S = 10.0  # after its last accepted call; later the generation may be sealed
+JOINED_CHARS_MAX = 8_192  # each event is one write to every reader, and each join copies the text
+RESTORE_ENTRIES_MAX = 1_000  # Lua's unpack fails at about 8,000 values
+RESTORE_WITHIN_S = 10.0  # after the last accepted call; later the generation may be sealed
 
-Stopped = Literal["ended", "fenced", "lost"]
+StopCause = Literal["ended", "fenced", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Entries to write again on top of `top`; with meta's fields where that may be gone, too."""
+    """Entries to write again after a loss.
+
+    Attributes:
+        top: the newest entry in Redis; `entries` follow it.
+        fields: the fields of meta; empty where meta cannot be lost.
+    """
 
     top: EventId
     fields: Mapping[bytes, bytes]
@@ -54,16 +59,24 @@ class Restore:
 
 
 class Outbox:
-    """The log of one generation in the hands of its holder.
+    """The log of one generation, as its holder writes it.
 
     Args:
-        found: what the log held before this attempt, in order.
-        start: this attempt's `start`, already accepted.
-        fields: meta as it was at the begin.
+        found: the entries of earlier attempts, in order.
+        start: the `start` entry of this attempt; Redis has already accepted it.
+        fields: the fields of meta at the begin.
         now_s: when the begin was sent.
-        restore_within_s: of its last accepted call; at most as long as an end is remembered, or a
-            holder that slept would take what was ended and forgotten for lost.
-        lease_every_s: an append pushes the lease on when nothing has done so for this long.
+        restore_within_s: how long after the last accepted call a restore is allowed, at most
+            `RESTORE_WITHIN_S`. Must not be longer than Redis keeps an ended generation: a holder
+            that slept longer would take a generation that ended and expired for a lost one.
+        lease_every_s: an append extends the lease when no call has done so for this long.
+
+    Attributes:
+        log: all entries, in order; also those that Redis has not accepted yet.
+        log_bytes: the size of all entries in `log`.
+        last_take_s: when `take` last returned a call; -inf before the first.
+        bytes_unsent: estimated size of the events that Redis has not accepted yet.
+        stopped: why nothing more may be written; None while this worker is the holder.
     """
 
     def __init__(
@@ -83,25 +96,25 @@ class Outbox:
         self.attempt = start[0].attempt
         self.log: list[Entry] = [*found, start]
         assert all(event_id.seq == n for n, (event_id, _) in enumerate(self.log, 1))
-        self.bytes_kept = sum(len(raw) for _, raw in self.log)
-        self.taken_s = -math.inf  # when the last call was taken
-        self.bytes_unsent = 0  # of events that have no accepted entry yet, about
-        self.stopped: Stopped | None = None
+        self.log_bytes = sum(len(raw) for _, raw in self.log)
+        self.last_take_s = -math.inf
+        self.bytes_unsent = 0
+        self.stopped: StopCause | None = None
         self._fields = fields
-        self._accepted = len(self.log)  # how many entries stand in Redis, as far as we know
-        self._accepted_most = len(self.log)
-        self._restore_on: EventId | None = None
-        self._restore_fields = False
+        self._accepted = len(self.log)  # number of entries in Redis, as far as we know
+        self._accepted_max = len(self.log)  # the highest `_accepted` so far: restore up to here
+        self._restore_top: EventId | None = None  # set while a restore is needed
+        self._restores_fields = False
         self._pending: list[AnyEvent] = []
-        self._status: Status | None = None  # once the end has been pushed
-        # What is under way: entries after it is accepted, sent at, whether it pushes the lease.
+        self._status: Status | None = None  # set when the end is pushed
+        # The call in flight: `_accepted` after success, when it was sent, if it extends the lease.
         self._flight: tuple[int, float, bool] | None = None
         self._last_ok_s = self._leased_at_s = now_s
         self._lease_every_s = lease_every_s
         self._restore_within_s = min(restore_within_s, RESTORE_WITHIN_S)
 
     def push(self, event: AnyEvent) -> None:
-        """Add an event; text joins the piece before it while that has no bytes yet."""
+        """Add an event. Text is joined to a pending event of the same type, if that is the last."""
         assert self._status is None, "nothing after the end"
         if isinstance(event, End):
             self._status = event.status
@@ -117,34 +130,37 @@ class Outbox:
 
     @property
     def is_settled(self) -> bool:
-        """Whether everything pushed stands in Redis, or never will."""
+        """Whether nothing is left to send: Redis accepted everything, or writing has stopped."""
         return self.stopped is not None or (
-            not self._pending and self._accepted == len(self.log) and self._restore_on is None
+            not self._pending and self._accepted == len(self.log) and self._restore_top is None
         )
 
     @property
-    def is_behind(self) -> bool:
-        """Whether there are entries that Redis should have by now: more than went into one call."""
-        return self._accepted < len(self.log) or self._restore_on is not None
+    def has_backlog(self) -> bool:
+        """Whether encoded entries wait: more than one call can carry, or entries to restore."""
+        return self._accepted < len(self.log) or self._restore_top is not None
 
     def take(self, now_s: float) -> Append | Restore | None:
-        """Return the next call to make, or None; each must be answered before the next."""
+        """Return the next call to make; None: nothing to send, or a call is in flight.
+
+        Pass the outcome to `answer` before the next `take`.
+        """
         if self._flight is not None or self.is_settled:
             return None
-        step = self._restore() if self._restore_on is not None else self._append(now_s)
-        self.taken_s = now_s
+        step = self._restore() if self._restore_top is not None else self._append(now_s)
+        self.last_take_s = now_s
         upto = self._accepted + len(step.entries)
         self._flight = (upto, now_s, isinstance(step, Append) and step.pushes_lease)
         return step
 
     def answer(self, outcome: Writing | Moved | Unavailable, now_s: float) -> None:
-        """Take in what the call that is under way came to."""
+        """Apply the outcome of the call in flight."""
         assert self._flight is not None
         upto, sent_at_s, pushed_lease = self._flight
         self._flight = None
         match outcome:
             case Unavailable():
-                pass  # it may have happened: the same is sent again
+                pass  # Redis may have executed the call: send the same bytes again
             case Ok():
                 self._last_ok_s = sent_at_s
                 if pushed_lease:
@@ -160,7 +176,7 @@ class Outbox:
                 self._go_back(top, now_s, lost=True)
 
     def renewed(self, outcome: Writing | Unavailable, sent_at_s: float, now_s: float) -> None:
-        """Take in the answer of a renewal, which runs beside the appends."""
+        """Apply the outcome of a lease renewal. Renewals run beside the appends."""
         match outcome:
             case Ok():
                 self._last_ok_s = max(self._last_ok_s, sent_at_s)
@@ -169,41 +185,44 @@ class Outbox:
                 self.stopped = "ended"
             case Fenced():
                 self.stopped = "fenced"
-            case Lost(top) if self._flight is None and self._restore_on is None:
+            case Lost(top) if self._flight is None and self._restore_top is None:
                 self._go_back(top, now_s, lost=True)
 
-    def forgo(self, reason: Stopped) -> None:
-        """Stop writing: told from elsewhere that this generation is over for us."""
-        self.stopped = self.stopped or reason
+    def forgo(self, cause: StopCause) -> None:
+        """Stop writing, because this worker released the generation or it was cancelled.
+
+        The first cause stays.
+        """
+        self.stopped = self.stopped or cause
 
     def _accept(self, upto: int) -> None:
         self._accepted = upto
-        self._accepted_most = max(self._accepted_most, upto)
-        if self._restore_on is not None:
-            self._restore_on = None if upto >= self._accepted_most else self.log[upto - 1][0]
-            self._restore_fields = False
+        self._accepted_max = max(self._accepted_max, upto)
+        if self._restore_top is not None:
+            self._restore_top = None if upto >= self._accepted_max else self.log[upto - 1][0]
+            self._restores_fields = False
         if upto == len(self.log):
             self.bytes_unsent = sum(map(_size, self._pending))
             if self._status is not None and not self._pending:
                 self.stopped = "ended"
 
     def _go_back(self, top: EventId, now_s: float, *, lost: bool) -> None:
-        """Redis has less than we had accepted: write it again, if the rules allow it."""
+        """Restore accepted entries that Redis has lost, or stop where the rules forbid it."""
         if lost and now_s - self._last_ok_s >= self._restore_within_s:
             self.stopped = "lost"
             return
-        is_mine = top == START or (top.seq <= len(self.log) and self.log[top.seq - 1][0] == top)
-        if not is_mine:
+        is_own = top == START or (top.seq <= len(self.log) and self.log[top.seq - 1][0] == top)
+        if not is_own:
             self.stopped = "lost"
             return
         self._accepted = top.seq
-        self._restore_on = top
-        self._restore_fields = lost
+        self._restore_top = top
+        self._restores_fields = lost
 
     def _restore(self) -> Restore:
-        assert self._restore_on is not None
-        chunk = self._chunk(self._accepted, self._accepted_most, RESTORE_ENTRIES_MAX)
-        return Restore(self._restore_on, self._fields if self._restore_fields else {}, chunk)
+        assert self._restore_top is not None
+        chunk = self._chunk(self._accepted, self._accepted_max, RESTORE_ENTRIES_MAX)
+        return Restore(self._restore_top, self._fields if self._restores_fields else {}, chunk)
 
     def _append(self, now_s: float) -> Append:
         self._encode()
@@ -225,11 +244,11 @@ class Outbox:
         for event in self._pending:
             raw = encode(event)
             log.append((EventId(attempt, len(log) + 1), raw))
-            self.bytes_kept += len(raw)
+            self.log_bytes += len(raw)
         self._pending.clear()
 
     def _chunk(self, first: int, last: int, entries_max: int) -> list[Entry]:
-        if last - first == 1:  # as nearly always
+        if last - first == 1:  # the usual case
             return [self.log[first]]
         size = 0
         chunk: list[Entry] = []
@@ -242,7 +261,7 @@ class Outbox:
 
 
 def _size(event: AnyEvent) -> int:
-    """About how many bytes it will have."""
+    """Estimate the encoded size of an event, bytes."""
     if isinstance(event, Token | Reasoning):
         return len(event.text if event.text.isascii() else event.text.encode())
     return len(encode(event))

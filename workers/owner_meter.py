@@ -1,8 +1,8 @@
-"""What one running generation keeps, counted against its owner while it grows.
+"""Counts the stored bytes of one running generation against its owner.
 
-A long answer is noted each `STEP_BYTES`, before the backend is read on; a short one at its end
-only, with what takes it off the queue. Of an owner who is far past the bound, the answers that grow
-are ended.
+A long answer is counted at each `STEP_BYTES` of growth, before more is read from the backend. A
+short answer is counted once, in the call that takes it off the queue. If the owner is far past the
+limit, a growing answer ends with an error.
 Knows no queue and no backend.
 """
 
@@ -15,37 +15,38 @@ from shared.log.records import Begun
 from shared.log.store import Store
 from shared.redis.scripts import Call
 
-STEP_BYTES = 65_536  # of a log; so much of each answer that runs may be uncounted
+# Growth of a log between two counts: each running answer may have this many uncounted bytes.
+STEP_BYTES = 65_536
 
 
 class OwnerMeter:
-    """The count of one generation in the hands of its holder."""
+    """The byte count of one generation, kept by its holder."""
 
     def __init__(self, store: Store, begun: Begun) -> None:
         fields = begun.fields
         self._store = store
         self._meta = begun.meta
-        self._is_counted = b"wait" not in fields  # as lines of a batch have it
+        self._is_counted = b"wait" not in fields  # lines of a batch have this field
         self._request = request_bytes(
             *(fields.get(name, b"") for name in (b"request", b"metadata", b"prompt"))
         )
-        self._noted = 0
+        self._counted_bytes = 0
 
     async def note(self, log_bytes: int) -> None:
-        """Note the log where it has grown by a step; an outage is waited out by nobody.
+        """Count the log if it has grown by `STEP_BYTES`. Skips the count if Redis does not answer.
 
         Raises:
-            BackendError: `owner_full`, its owner keeps too much by far.
+            BackendError: `owner_full`: the owner is far past its limit.
         """
-        if not self._is_counted or log_bytes - self._noted < STEP_BYTES:
+        if not self._is_counted or log_bytes - self._counted_bytes < STEP_BYTES:
             return
-        self._noted = log_bytes
+        self._counted_bytes = log_bytes
         settings = self._store.settings
         call = owner_bytes.unfinished(self._kept(log_bytes), settings)
         try:
             total = int(await self._store.scripts.run(SCRIPT, *call))
         except Unavailable:
-            return  # the next step says it all
+            return  # the next step counts the whole log
         if total > ENDED_AT * settings.owner_bytes_max:
             raise BackendError(
                 "owner_full",
@@ -54,8 +55,8 @@ class OwnerMeter:
                 retryable=False,
             )
 
-    def last(self, log_bytes: int) -> Call | None:
-        """Return the call that notes it at its end; None: it is not counted."""
+    def final_call(self, log_bytes: int) -> Call | None:
+        """Return the call that counts the ended log; None: this generation is not counted."""
         if not self._is_counted:
             return None
         return owner_bytes.ended(self._kept(log_bytes), self._store.retention_ms)

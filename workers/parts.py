@@ -1,4 +1,4 @@
-"""What all runs of a worker share, handed down once."""
+"""The objects that all runs of one worker share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from workers.backends import Backend
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """From when on lapsed leases may be taken over, and which lapses are nobody's failure (ms)."""
+    """When lapsed leases may be taken over. Times are Redis's clock, ms; 0: no restriction.
+
+    Attributes:
+        quiet_until_ms: before this, no lapsed lease is taken over.
+        forgive_until_ms: a lease that lapsed before this does not count as a failure.
+    """
 
     quiet_until_ms: int = 0
     forgive_until_ms: int = 0
@@ -25,7 +30,15 @@ class Takeover:
 
 @dataclass(frozen=True, slots=True)
 class WorkerParts:
-    """What all runs of a worker share."""
+    """The objects that all runs of one worker share.
+
+    Attributes:
+        worker: the worker's name, unique in the deployment.
+        clock: seconds, monotonic.
+        takeover: returns the current takeover rule.
+        counters: the worker's metrics, by name.
+        spawn: starts a background task; the worker waits for it when it drains.
+    """
 
     worker: str
     settings: Settings
@@ -34,7 +47,7 @@ class WorkerParts:
     appender: Appender
     models: Mapping[str, Model]
     backends: Mapping[str, Backend]
-    clock: Callable[[], float]  # seconds, monotonic
+    clock: Callable[[], float]
     takeover: Callable[[], Takeover]
     counters: dict[str, float]
-    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]  # ends with the runs
+    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]

@@ -1,8 +1,14 @@
-"""One generation in the hands of one worker: begin, stream, end; or hand over, or stop.
+"""The life of one generation in one worker: begin, stream, and one of several ways out.
 
-Every way out is one of a few outcomes, and each leaves the queue entry in a state that somebody
-else can go on from: acknowledged when there is nothing left to do, left alone when another worker
-holds the generation, put on `resume` or `later` when it was given back.
+    the generation …                          the queue entry is …
+    has its end (here or elsewhere)           acknowledged
+    was drained: the run releases it          acknowledged; a new entry is put on `resume`
+    failed and may be retried: released       acknowledged; a new entry is put on `later`
+    was never created                         acknowledged after `ABSENT_S`
+    is held by another worker                 kept, and tried again when the lease may be over
+    has another holder now, or Redis is away  left to be claimed by another worker
+
+Invariant: after every way out, another worker can continue from what is in Redis.
 """
 
 from __future__ import annotations
@@ -17,53 +23,64 @@ from typing import Literal
 from shared.config.models import Model
 from shared.errors import BackendError, Unavailable
 from shared.log.events import Counts, End, Reset, Token, Usage
-from shared.log.ids import START, EventId
-from shared.log.records import Absent, Begun, Ended, Entry, Held, Released, failed
+from shared.log.records import Absent, Begun, Ended, Held, Released, failed
 from shared.log.request import Request, decode_request
 from shared.queue.lanes import Delivery, LaneEntry, put_back
 from workers.backends import Finish, Item
-from workers.continuation import plan
+from workers.continuation import plan_attempt
+from workers.earlier_entries import read_earlier_entries
 from workers.outbox import Outbox
 from workers.owner_meter import OwnerMeter
 from workers.parts import Takeover, WorkerParts
-from workers.timeline import Timeline
+from workers.running_note import RunningNote
+from workers.timeline import AttemptTimeline
 
 log = logging.getLogger(__name__)
 
-ABSENT_PAUSE_S = 0.0005  # a worker is often quicker than the node that is still creating meta
-ABSENT_S = 10.0  # then the entry is dropped: the prompt was never accepted
-NOTED_AFTER_S = 0.02  # an answer that is over before needs no note
-RETRY_PAUSE_S = 0.5  # doubled with each failure
+# A worker often reads the entry before the node has created meta: begin again after this pause,
+# which doubles up to the maximum.
+BEGIN_PAUSE_S = 0.0005
+BEGIN_PAUSE_MAX_S = 0.5
+ABSENT_S = 10.0  # a generation absent for so long was never accepted: drop the entry
+NOTED_AFTER_S = 0.02  # a shorter answer is never noted as running
+RETRY_PAUSE_S = 0.5  # before the second attempt; doubles with each failure
 RETRY_PAUSE_MAX_S = 30.0
-UNSENT_BYTES_MAX = 1_048_576  # past this the backend is not read on: Redis is slower than it
-PAGE_ENTRIES = 1_000
+UNSENT_BYTES_MAX = 1_048_576  # with more unsent, Redis is slower than the backend: stop reading it
 
-StopReason = Literal["drain", "outage", "told"]
+StopReason = Literal["drain", "outage", "not holder"]
 
 
 @dataclass(slots=True)
 class Run:
-    """One queue entry, from delivery to its end."""
+    """One queue entry in this worker, from its delivery to its way out.
 
-    tools: WorkerParts
+    Attributes:
+        delivery: the queue entry as it was read or claimed.
+        ticket: the content of the entry: id, priority, model.
+        begun: the answer of begin; None until this worker is the holder.
+        held_ms: set when another worker holds the generation: try the entry again after this time.
+        is_giving_back: the release has started, so another entry for this generation may be the one
+            that this run put back: do not drop it.
+        request: the decoded request; None before the stream starts.
+    """
+
+    parts: WorkerParts
     delivery: Delivery
     ticket: LaneEntry
     begun: Begun | None = None
-    held_ms: int | None = None  # begin said: look again after this
-    is_giving_back: bool = False  # another entry of it is the next one's
+    held_ms: int | None = None
+    is_giving_back: bool = False
     request: Request | None = None
     _outbox: Outbox | None = None
     _stop: StopReason | None = None
-    _scope: asyncio.Timeout | None = None
+    _stop_scope: asyncio.Timeout | None = None  # set while the backend streams
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
     _usage: Usage | None = None
-    _end: End | None = None
-    _noting: asyncio.Task[None] | None = None
-    _is_noted: bool = False
+    _end: End | None = None  # set once the end is in the outbox
     _meter: OwnerMeter | None = None
-    _timeline: Timeline = field(default_factory=lambda: Timeline(0.0))
+    _timeline: AttemptTimeline = field(default_factory=lambda: AttemptTimeline(0.0))
 
-    # What the worker asks and says
+    # For the worker and the appender
 
     @property
     def id(self) -> str:
@@ -71,7 +88,7 @@ class Run:
 
     @property
     def model(self) -> Model:
-        return self.tools.models[self.ticket.model]
+        return self.parts.models[self.ticket.model]
 
     @property
     def outbox(self) -> Outbox:
@@ -83,51 +100,62 @@ class Run:
         return self._outbox is not None and self._outbox.stopped is None
 
     def can_hand_over(self) -> bool:
-        """Whether another worker could go on without taking anything back."""
+        """Whether another worker could continue without a `reset`."""
         if self._outbox is None or self.request is None:
             return self.begun is None
-        backend = self.tools.backends[self.model.name]
-        log_so_far = self.outbox.log
-        return not plan(
-            log_so_far, self.request, self.model, can_continue=backend.can_continue
-        ).needs_reset
+        backend = self.parts.backends[self.model.name]
+        plan = plan_attempt(
+            self.outbox.log, self.request, self.model, can_continue=backend.can_continue
+        )
+        return not plan.needs_reset
 
     def stop(self, reason: StopReason) -> None:
-        """Close the backend soon; what was generated is still written where that is allowed."""
+        """Stop the backend soon. Output that is already generated is still written, if allowed."""
         is_first = self._stop is None
         if is_first or reason == "outage":
             self._stop = reason
         self._progress.set()
-        if is_first and self._scope is not None:
-            self._scope.reschedule(asyncio.get_running_loop().time())
+        if is_first and self._stop_scope is not None:
+            self._stop_scope.reschedule(asyncio.get_running_loop().time())
 
     def on_answer(self) -> None:
+        """React to a change of the outbox: wake the run, and stop where writing has stopped."""
         self._progress.set()
         if self._outbox is not None and self._outbox.stopped is not None and self._end is None:
-            self.stop("told")
-
-    # The way through
+            self.stop("not holder")
 
     async def execute(self) -> None:
-        """See this entry through. Cancelling it leaves the generation to its lease."""
+        """Take the generation, stream the answer into its log, and leave by one way out.
+
+        After a cancellation nothing more is written; another worker takes over when the lease has
+        run out.
+        """
         try:
             begun = await self._begin()
             if begun is None:
                 return
             self.begun = begun
             if begun.start[0].seq > 1:
-                self.tools.counters["takeovers"] += 1
-            ending = await self._hold(begun)
-            self._tell(begun, ending)
+                self.parts.counters["takeovers"] += 1
+            note = await self._open_outbox(begun)
+            error = await self._stream(begun)
+            await note.settle(has_ended=self._end is not None)
+            if self._end is not None:
+                ending = await self._finish(self._end)
+            else:
+                ending = await self._give_back(error)
+            self._log_ending(begun, ending)
         except Unavailable as exc:
-            # Nothing is lost: the lease runs out, and whoever sees Redis finds the entry.
+            # Nothing is lost: the lease runs out, and a worker that reaches Redis claims the entry.
             log.warning("run abandoned", extra={"generation_id": self.id, "reason": str(exc)})
 
+    # Begin
+
     async def _begin(self) -> Begun | None:
-        """Become the holder; None: nothing to do, and the entry is dealt with."""
-        token, takeover = secrets.token_hex(12), self.tools.takeover()
-        give_up_s = self.tools.clock() + ABSENT_S
-        pause_s = ABSENT_PAUSE_S
+        """Become the holder. None: this worker cannot, and the run has nothing left to do."""
+        token, takeover = secrets.token_hex(12), self.parts.takeover()
+        give_up_s = self.parts.clock() + ABSENT_S
+        pause_s = BEGIN_PAUSE_S
         while True:
             outcome = await self._try_begin(token, takeover)
             match outcome:
@@ -137,142 +165,115 @@ class Run:
                     await self._leave()
                     return None
                 case Held(wait_ms):
-                    # Not acknowledged, fresh or not: a process that stood still after its read
-                    # would take away the very entry that has been claimed from it meanwhile.
+                    # Never acknowledge here. If this process stood still after its read, another
+                    # worker may have claimed this very entry and hold the generation through it.
                     self.held_ms = wait_ms
                     return None
                 case Absent():
-                    if self.delivery.is_claimed or self.tools.clock() > give_up_s:
-                        await self.tools.queue.acknowledge(self.delivery)
+                    if self.delivery.is_claimed or self.parts.clock() > give_up_s:
+                        await self.parts.queue.acknowledge(self.delivery)
                         return None
             if self._stop is not None:
                 return None
             await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, 0.5)
+            pause_s = min(pause_s * 2, BEGIN_PAUSE_MAX_S)
 
     async def _try_begin(
         self, token: str, takeover: Takeover
     ) -> Begun | Held | Ended | Absent | None:
+        """Call begin once; None: Redis did not answer, but the outage is still short."""
         try:
-            return await self.tools.store.begin(
+            return await self.parts.store.begin(
                 self.id,
                 token,
-                self.tools.worker,
+                self.parts.worker,
                 quiet_until_ms=takeover.quiet_until_ms,
                 forgive_until_ms=takeover.forgive_until_ms,
                 survives_worker=self.model.on_takeover != "fail",
             )
         except Unavailable:
-            # It may have happened: the same token asks again, for as long as a holder would wait.
-            if (
-                self.tools.clock() - self.tools.appender.last_ok_s
-                > self.tools.settings.redis_outage_s
-            ):
+            # Begin may have happened. Repeated with the same token it gives the same attempt.
+            away_s = self.parts.clock() - self.parts.appender.last_ok_s
+            if away_s > self.parts.settings.redis_outage_s:
                 raise
             return None
 
-    async def _hold(self, begun: Begun) -> str:
-        now_s = self.tools.clock()
-        self._timeline = Timeline(began_s=now_s)
-        found = await self._read_found(begun)
+    async def _open_outbox(self, begun: Begun) -> RunningNote:
+        """Prepare to write: read the earlier entries, make the outbox, start the running note."""
+        now_s = self.parts.clock()
+        self._timeline = AttemptTimeline(began_s=now_s)
         self._outbox = Outbox(
             self.id,
-            begun_token(begun),
-            found=found,
+            begun.fields[b"token"].decode(),
+            found=await read_earlier_entries(self.parts.store, self.id, begun.start[0]),
             start=begun.start,
             fields=begun.fields,
             now_s=now_s,
-            lease_every_s=self.tools.settings.lease_s / 4,
-            restore_within_s=2 * self.tools.settings.retention_s,  # as long as meta outlives an end
+            lease_every_s=self.parts.settings.lease_s / 4,
+            # Meta is kept for twice the retention after an end.
+            restore_within_s=2 * self.parts.settings.retention_s,
         )
-        self._noting = self.tools.spawn(self._note_soon(begun))
+        created_at_ms = begun.meta.created_at_ms
+        return RunningNote(self.parts, self.ticket, created_at_ms, delay_s=NOTED_AFTER_S)
+
+    # Stream
+
+    async def _stream(self, begun: Begun) -> BackendError | None:
+        """Stream until the end, a failure or a `stop`.
+
+        Returns:
+            the failure of the attempt, or None. If no other attempt may follow, the failure is also
+            in the outbox, as the end.
+        """
         self.request = decode_request(begun.meta.request)
-        self._meter = OwnerMeter(self.tools.store, begun)
+        self._meter = OwnerMeter(self.parts.store, begun)
         error: BackendError | None = None
         try:
-            await self._stream(self.request)
+            await self._read_backend(self.request, self._meter)
             if self._end is None and self._stop is None:
                 error = BackendError("upstream_error", "the backend stopped in mid-answer")
         except BackendError as exc:
             error = exc
+        # After `Finish` a failure of the backend changes nothing: the answer is complete.
         if self._end is None and error is not None and self._is_final(begun, error):
-            self._push_end(self._failure(begun, error))
-        await self._noted(begun)
-        if self._end is not None:
-            return await self._finish(self._end)
-        return await self._give_back(error)
+            self._push_end(self._failed_end(begun, error))
+        return error
 
-    async def _note_begun(self, begun: Begun) -> None:
-        """Say that it waits no more; beside the stream, for nothing in the answer needs it."""
-        self._is_noted = True
-        try:
-            await self.tools.queue.note_begun(self.ticket, begun.meta.created_at_ms)
-        except Unavailable:
-            pass  # counted as waiting until it ends; each renewal says that it runs
+    async def _read_backend(self, request: Request, meter: OwnerMeter) -> None:
+        """Move events from the backend to the outbox until the backend is done or `stop` is called.
 
-    async def _note_soon(self, begun: Begun) -> None:
-        await asyncio.sleep(NOTED_AFTER_S)
-        await self._note_begun(begun)
-
-    async def _noted(self, begun: Begun) -> None:
-        """Before it is taken out of the indexes, it is in them; what is over need not be."""
-        assert self._noting is not None
-        if self._is_noted:
-            await self._noting
-            return
-        self._noting.cancel()
-        if self._end is None:
-            await self._note_begun(begun)
-
-    async def _read_found(self, begun: Begun) -> list[Entry]:
-        """What earlier attempts wrote: to go on from, and to write again should Redis lose it."""
-        found: list[Entry] = []
-        start_id = begun.start[0]
-        while len(found) < start_id.seq - 1:
-            after = EventId(found[-1][0].attempt, found[-1][0].seq + 1) if found else START
-            page = await self.tools.store.page(self.id, after, PAGE_ENTRIES)
-            found += [entry for entry in page if entry[0] < start_id]
-            if not page or page[-1][0] >= start_id:
-                break
-        if len(found) != start_id.seq - 1:
-            raise Unavailable("the log changed while it was read")
-        return found
-
-    async def _stream(self, request: Request) -> None:
-        """Stream until the backend is done, the end included, or `stop` is called.
+        The generator is read to its own end, also after `Finish`: its connection can be used again
+        only then.
 
         Raises:
-            BackendError: the attempt has failed. Nothing of it matters once the end is pushed: the
-                generator is run to its own end only so that its connection can be used again.
+            BackendError: the attempt has failed.
         """
-        assert self._meter is not None
-        backend = self.tools.backends[self.model.name]
-        course = plan(self.outbox.log, request, self.model, can_continue=backend.can_continue)
-        if course.needs_reset:
+        backend = self.parts.backends[self.model.name]
+        plan = plan_attempt(self.outbox.log, request, self.model, can_continue=backend.can_continue)
+        if plan.needs_reset:
             self._push(Reset("restarted"))
         try:
-            async with asyncio.timeout(None) as self._scope:
+            async with asyncio.timeout(None) as self._stop_scope:
                 if self._stop is not None:
-                    return None
-                stream = backend.stream(request, prefix=course.prefix, seed=self.id)
+                    return
+                stream = backend.stream(request, prefix=plan.prefix, seed=self.id)
                 async with aclosing(stream):
                     async for items in stream:
-                        self._timeline.note_connected(self.tools.clock())
+                        self._timeline.note_connected(self.parts.clock())
                         if not items and self.outbox.is_settled:
                             continue
                         is_first = self._timeline.first_token_s is None
                         for item in items:
                             self._push(item)
                         is_urgent = is_first or self._end is not None
-                        self.tools.appender.offer(self, is_urgent=is_urgent)
+                        self.parts.appender.offer(self, is_urgent=is_urgent)
                         await self._wait_for_room()
-                        await self._meter.note(self.outbox.bytes_kept)
+                        await meter.note(self.outbox.log_bytes)
         except TimeoutError:
             if self._stop is None:
                 raise
         finally:
-            self._scope = None
-        return None
+            self._stop_scope = None
 
     def _push(self, item: Item) -> None:
         if isinstance(item, Finish):
@@ -281,48 +282,46 @@ class Run:
         if isinstance(item, Usage):
             self._usage = item
         elif isinstance(item, Token):
-            self._timeline.note_token(item, self.tools.clock())
+            self._timeline.note_token(item, self.parts.clock())
         self.outbox.push(item)
-        if self.outbox.bytes_kept + self.outbox.bytes_unsent > self.tools.settings.answer_bytes_max:
-            raise BackendError(
-                "answer_too_large",
-                f"the answer is longer than {self.tools.settings.answer_bytes_max} bytes",
-                retryable=False,
-            )
+        bytes_max = self.parts.settings.answer_bytes_max
+        if self.outbox.log_bytes + self.outbox.bytes_unsent > bytes_max:
+            message = f"the answer is longer than {bytes_max} bytes"
+            raise BackendError("answer_too_large", message, retryable=False)
 
     def _push_end(self, end: End) -> None:
         self._end = end
         self.outbox.push(end)
 
     def _counts(self) -> Counts | None:
-        usage = self._usage
-        if usage is None:
+        if (usage := self._usage) is None:
             return None
         return Counts(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
 
     async def _wait_for_room(self) -> None:
-        """Backpressure: while Redis is slower than the backend, the backend is not read on."""
+        """Wait while too much is unsent, so that a slow Redis slows the backend down."""
         while self.outbox.bytes_unsent > UNSENT_BYTES_MAX and self._stop is None:
             self._progress.clear()
             await self._progress.wait()
 
     def _is_final(self, begun: Begun, error: BackendError) -> bool:
-        """Whether a failed attempt is the last one."""
-        self.tools.counters["attempts_failed"] += 1
-        is_last = begun.failures + 1 >= self.tools.settings.attempts_max
+        """Count a failed attempt; return whether no other attempt follows."""
+        self.parts.counters["attempts_failed"] += 1
+        is_last = begun.failures + 1 >= self.parts.settings.attempts_max
         return is_last or not error.retryable or self.model.on_takeover == "fail"
 
-    def _failure(self, begun: Begun, error: BackendError) -> End:
+    def _failed_end(self, begun: Begun, error: BackendError) -> End:
         code, message = error.code, error.message
         if error.retryable and self.model.on_takeover != "fail":
             message = f"given up after {begun.failures + 1} failures; the last: {code}: {message}"
             code = "attempts_exhausted"
         return failed(code, message, retryable=error.retryable, usage=self._counts())
 
-    # Ways out
+    # Ways out. Each returns how the attempt ended, for the log line.
 
     async def _finish(self, end: End) -> str:
-        self.tools.appender.offer(self, is_urgent=True)
+        """Write the end, then take the generation off the queue."""
+        self.parts.appender.offer(self, is_urgent=True)
         await self._settle()
         self._count_loss()
         if self.outbox.stopped != "ended":
@@ -331,9 +330,9 @@ class Run:
         return end.status if end.error is None else end.error.code
 
     async def _give_back(self, error: BackendError | None) -> str:
-        """Stopped before the end: told so, drained, cut off from Redis, or failed for now."""
+        """Leave without an end: stopped by a drain, an outage or another holder, or failed."""
         if self.outbox.stopped is None and self._stop != "outage":
-            self.tools.appender.offer(self, is_urgent=True)
+            self.parts.appender.offer(self, is_urgent=True)
             await self._settle()
         self._count_loss()
         if self.outbox.stopped == "ended":
@@ -344,7 +343,8 @@ class Run:
         return await self._release(error)
 
     async def _release(self, error: BackendError | None) -> str:
-        store, queue = self.tools.store, self.tools.queue
+        """Release the generation, then queue it again: at once, or after a failure later."""
+        store, queue = self.parts.store, self.parts.queue
         self.is_giving_back = True
         outcome = await store.release(
             self.id, self.outbox.token, self.outbox.attempt, has_failed=error is not None
@@ -353,46 +353,47 @@ class Run:
         if not isinstance(outcome, Released):
             return type(outcome).__name__.lower()
         if error is None:
-            self.tools.counters["handed_over"] += 1
+            self.parts.counters["handed_over"] += 1
             await put_back(store, self.id, self.ticket.priority, self.ticket.model)
         else:
-            pause_ms = _pause_ms(outcome, error, self.tools.settings.queue_wait_s)
+            pause_ms = _retry_pause_ms(outcome, error, self.parts.settings.queue_wait_s)
             await queue.try_later(self.ticket, await store.now_ms() + pause_ms)
         await queue.acknowledge(self.delivery)
         return "handed over" if error is None else f"to be tried again: {error.code}"
 
     def _count_loss(self) -> None:
         if self.outbox.stopped in ("fenced", "lost"):
-            self.tools.counters["leases_lost"] += 1
+            self.parts.counters["leases_lost"] += 1
             log.warning("lease lost", extra={"generation_id": self.id, "how": self.outbox.stopped})
 
     async def _settle(self) -> None:
-        """Wait until what was pushed stands in Redis, or never will."""
+        """Wait until the outbox has nothing left to send."""
         while not self.outbox.is_settled and self._stop != "outage":
             self._progress.clear()
             await self._progress.wait()
 
     async def _leave(self) -> None:
-        """It has its end: out of the queue and the indexes. Repeatable, and done again if lost."""
-        charge = self._meter.last(self.outbox.bytes_kept) if self._meter is not None else None
-        retention_ms = self.tools.store.retention_ms
+        """Take an ended generation off the queue and out of the indexes. May be repeated."""
+        charge = self._meter.final_call(self.outbox.log_bytes) if self._meter else None
         try:
-            await self.tools.queue.leave(self.delivery, self.id, retention_ms, charge)
+            await self.parts.queue.leave(
+                self.delivery, self.id, self.parts.store.retention_ms, charge
+            )
         except Unavailable:
-            pass  # whoever claims the entry finds that it has ended, and does this
+            pass  # the worker that claims the entry finds the end, and does this again
 
-    def _tell(self, begun: Begun, ending: str) -> None:
-        self.tools.counters["generations"] += 1
-        self.tools.counters["pieces"] += self._timeline.pieces
-        story = self._timeline.story(begun, self.tools.store.lease_ms, self.tools.clock())
-        log.info("generation left", extra=story | {"model": self.ticket.model, "ending": ending})
-
-
-def begun_token(begun: Begun) -> str:
-    return begun.fields[b"token"].decode()
+    def _log_ending(self, begun: Begun, ending: str) -> None:
+        self.parts.counters["generations"] += 1
+        self.parts.counters["pieces"] += self._timeline.pieces
+        fields = self._timeline.log_fields(begun, self.parts.store.lease_ms, self.parts.clock())
+        log.info("generation left", extra=fields | {"model": self.ticket.model, "ending": ending})
 
 
-def _pause_ms(outcome: Released, error: BackendError, wait_s_max: float) -> int:
+def _retry_pause_ms(outcome: Released, error: BackendError, wait_s_max: float) -> int:
+    """Return the pause before the next attempt, at most `wait_s_max` seconds.
+
+    The backend's `Retry-After` can make the pause longer, but no pause is longer than a prompt may
+    wait for a worker.
+    """
     pause_s: float = min(RETRY_PAUSE_S * 2 ** (outcome.failures - 1), RETRY_PAUSE_MAX_S)
-    # Longer than anybody waits for a worker, nobody waits for a backend either.
     return int(1000 * min(max(pause_s, error.retry_after_s or 0.0), wait_s_max))

@@ -1,7 +1,8 @@
-"""How many of a worker's slots each lane may take. Pure arithmetic.
+"""How many slots of a worker each lane may take. Pure arithmetic.
 
-Batch lines alone never fill a worker (at most three quarters of its slots), and one always has a
-slot when some wait, however busy the interactive lane is; but a lone slot is interactive first.
+Batch entries take at most three quarters of the slots. While batch entries wait, at least one slot
+serves them, however busy the interactive lane is. A worker with a single slot reads the interactive
+lane first.
 Source: docs/batches.md, "Beside people".
 """
 
@@ -15,16 +16,16 @@ __all__ = ["batch_slots_max", "lanes_to_wait_on", "rounds"]
 
 
 def rounds(slots: int, running: int, running_batch: int) -> Iterator[tuple[str, int]]:
-    """Yield (lane, how many to take) in the order in which the lanes are to be read.
+    """Yield (lane, maximum number of entries) in the order in which to read the lanes.
 
-    One lane is read per call, because Redis counts COUNT for each stream by itself.
+    Each call reads one lane, because Redis applies COUNT to each stream separately.
     """
     free = slots - running
     if free <= 0:
         return
     batch = min(free, batch_slots_max(slots) - running_batch)
     yield "resume", free
-    if running_batch == 0 and slots > 1:  # a lone slot is for whoever waits at a screen first
+    if running_batch == 0 and slots > 1:  # a single slot serves the interactive lane first
         yield "batch", 1
     yield "interactive", free
     if batch > 0:
@@ -32,9 +33,13 @@ def rounds(slots: int, running: int, running_batch: int) -> Iterator[tuple[str, 
 
 
 def lanes_to_wait_on(slots: int, running: int, running_batch: int) -> tuple[str, ...]:
-    """Which lanes one blocking read may name: each can give one entry, and all must have a slot."""
+    """Return the lanes of one blocking read.
+
+    A blocking read can return one entry of each lane, so there are never more lanes than free
+    slots.
+    """
     free = slots - running
-    wanted = ["interactive", "resume"]
+    lanes = ["interactive", "resume"]
     if running_batch < batch_slots_max(slots):
-        wanted.append("batch")
-    return tuple(wanted[: max(free, 0)])
+        lanes.append("batch")
+    return tuple(lanes[: max(free, 0)])

@@ -1,7 +1,7 @@
-"""When what happened to one attempt, and the one log line that tells its story.
+"""The times of one attempt, for its log line.
 
-The line answers: when was it accepted, how long did it wait, when had the backend answered, when
-came the first token, how did it end. Never a word of the text.
+The log line says when the generation was accepted, how long it waited, when the backend answered,
+when the first token came, and how the attempt ended. It never contains text of the answer.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from shared.log.records import Begun
 
 
 @dataclass(slots=True)
-class Timeline:
-    """Seconds since `began_s`, on the clock that every call is given."""
+class AttemptTimeline:
+    """The times of one attempt, in seconds after `began_s`.
+
+    `began_s` and every `now_s` are readings of the same monotonic clock.
+    """
 
     began_s: float
     connected_s: float | None = None
@@ -24,17 +27,24 @@ class Timeline:
     text_bytes: int = 0
 
     def note_connected(self, now_s: float) -> None:
+        """Note that the backend has answered; only the first call counts."""
         if self.connected_s is None:
             self.connected_s = now_s - self.began_s
 
     def note_token(self, token: Token, now_s: float) -> None:
+        """Count one piece of text, before it is joined with others."""
         self.pieces += 1
         self.text_bytes += len(token.text.encode())
         if self.first_token_s is None:
             self.first_token_s = now_s - self.began_s
 
-    def story(self, begun: Begun, lease_ms: int, now_s: float) -> dict[str, Any]:
-        """Return the fields of the line; `lease_ms` is what the begin set the lease to."""
+    def log_fields(self, begun: Begun, lease_ms: int, now_s: float) -> dict[str, Any]:
+        """Return the fields of the log line.
+
+        Args:
+            lease_ms: the length of a lease. The begin set the end of the lease to its own time
+                plus this length, so the difference is when the attempt began by Redis's clock.
+        """
         meta = begun.meta
         return {
             "generation_id": meta.generation_id,

@@ -1,8 +1,10 @@
-"""A worker: takes entries from the queue, runs them side by side, keeps their leases, drains.
+"""A worker: reads queue entries, runs them concurrently, renews their leases, and drains.
 
-Four loops under one owner: dispatch (take what may start now), renew (a third of a lease apart),
-sweep (take over what a silent worker left; hand out what is due), and listen for cancels. Which
-generation may be written is never decided here but by the scripts on it.
+Loops in one TaskGroup: *dispatch* reads entries that may start now; *renew* renews all leases, each
+third of a lease; *sweep* claims entries of silent workers and moves delayed entries to their lanes;
+the appender writes; the cancel listener stops runs.
+
+Invariant: this module never decides who may write a generation; the scripts in Redis do.
 """
 
 from __future__ import annotations
@@ -12,8 +14,6 @@ import logging
 import random
 import time
 from collections.abc import Mapping
-
-from redis.exceptions import RedisError
 
 from shared.config import logs
 from shared.config.models import Model
@@ -35,23 +35,29 @@ from shared.redis.client import ANSWER_S, Client, check_server
 from shared.redis.resp import AutoPipeline
 from workers.appender import Appender
 from workers.backends import Backend
+from workers.cancel_listener import receive_cancels
 from workers.parts import Takeover, WorkerParts
 from workers.run import Run
 from workers.slots import lanes_to_wait_on, rounds
 
 log = logging.getLogger(__name__)
 
-BLOCK_MS = 500  # also how long an idle worker takes to notice that it should drain
-SHORT_BLOCK_MS = 50  # while only some lanes can be waited on
-AWAY_PAUSE_S = 0.25
-AT_ONCE_S = 0.002  # an answer within this was there already
+BLOCK_MS = 500  # of a blocking read; an idle worker notices a drain after at most this time
+SHORT_BLOCK_MS = 50  # when a blocking read covers only some of the lanes
+REDIS_RETRY_PAUSE_S = 0.25  # mean pause before Redis is tried again
+NO_WAIT_S = 0.002  # a blocking read that returns faster found an entry that was already waiting
 
 
 class Worker:
-    """One worker process's part of the system.
+    """One worker process.
 
     Args:
-        redis: for what is rare; what each answer takes has connections of its own.
+        redis: for rare calls only.
+        name: unique in the deployment; the consumer name in the queue.
+
+    Attributes:
+        runs: the running entries, by generation id.
+        is_draining: no new entry is started.
     """
 
     def __init__(
@@ -65,8 +71,9 @@ class Worker:
     ) -> None:
         self.redis = redis
         self.settings = settings
-        self._line = AutoPipeline(settings.redis_url, answer_s=ANSWER_S)
+        self._line = AutoPipeline(settings.redis_url, answer_s=ANSWER_S)  # the calls of answers
         self.store = Store(redis, settings, self._line)
+        # A blocking read delays every call behind it, so it has a connection of its own.
         self._waiting = AutoPipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0)
         self.queue = Queue(redis, name, self._line, self._waiting)
         self.appender = Appender(self.store, time.monotonic)
@@ -74,7 +81,7 @@ class Worker:
             ("generations", "pieces", "attempts_failed", "takeovers", "leases_lost", "handed_over"),
             0.0,
         )
-        self.tools = WorkerParts(
+        self.parts = WorkerParts(
             worker=name,
             settings=settings,
             store=self.store,
@@ -85,25 +92,30 @@ class Worker:
             clock=time.monotonic,
             takeover=lambda: self._takeover,
             counters=self.counters,
-            spawn=lambda errand: self._tasks.create_task(errand),
+            spawn=lambda work: self._tasks.create_task(work),
         )
         self.runs: dict[str, Run] = {}
         self.is_draining = False
         self._takeover = Takeover()
-        self._quiet_until_s = 0.0  # the same on our clock: what may not begin need not be claimed
-        self._is_away = True  # until Redis has answered: the first connection is one, too
+        # `Takeover.quiet_until_ms` by the local monotonic clock: before this, claim nothing.
+        self._quiet_until_s = 0.0
+        self._is_away = True  # Redis does not answer; also before the first connection
         self._was_connected = False
-        # Entries of what another worker holds, to be looked at again at (monotonic).
+        # Entries to start again later, because another worker holds the generation:
+        # (lane, entry id) -> (when, monotonic seconds; the entry).
         self._held: dict[tuple[str, bytes], tuple[float, Delivery]] = {}
         self._slot_freed = asyncio.Event()
         self._tasks: asyncio.TaskGroup
 
-    # Life
+    # Start and stop
 
     async def serve(self, ready: asyncio.Event) -> None:
-        """Work until `drain()`; then hand over or finish what runs, and return.
+        """Work until `drain()`; then finish or hand over the running generations, and return.
 
-        `ready` is set once Redis has answered.
+        Sets `ready` after Redis has answered for the first time.
+
+        Raises:
+            ConfigurationError: this Redis server cannot be used.
         """
         try:
             await self._serve(ready)
@@ -115,30 +127,29 @@ class Worker:
         await self._connect()
         ready.set()
         async with asyncio.TaskGroup() as services:
-            own = [
-                services.create_task(loop)
-                for loop in (self.appender.run(), self._renew(), self._sweep(), self._listen())
-            ]
+            listen = receive_cancels(self.redis, self._on_cancel)
+            loops = (self.appender.run(), self._renew(), self._sweep(), listen)
+            own = [services.create_task(loop) for loop in loops]
             async with asyncio.TaskGroup() as self._tasks:
                 try:
                     await self._dispatch()
                     await self._hand_over()
                 finally:
-                    self.is_draining = True  # cancelled, too: the sweep starts nothing more
+                    self.is_draining = True  # also after a cancellation: the sweep starts nothing
             for task in own:
                 task.cancel()
         try:
             await self.queue.withdraw()
         except Unavailable:
-            pass  # its presence is old soon, which says the same
+            pass  # the presence record soon counts as old
 
     @property
     def is_connected(self) -> bool:
-        """Whether Redis has ever answered; before that there is nothing to drain."""
+        """Whether Redis has answered at least once; before that there is nothing to drain."""
         return self._was_connected
 
     def drain(self) -> None:
-        """Take nothing more; `serve` returns when what runs is over or handed over."""
+        """Start no new entry; `serve` returns when all runs have ended or are handed over."""
         self.is_draining = True
         self._slot_freed.set()
 
@@ -151,14 +162,14 @@ class Worker:
                 return
             except Unavailable as exc:
                 log.warning("redis away", extra={"reason": str(exc)})
-                await asyncio.sleep(AWAY_PAUSE_S * random.uniform(1, 3))
+                await asyncio.sleep(REDIS_RETRY_PAUSE_S * random.uniform(1, 3))
 
     async def _note_contact(self) -> None:
-        """After a time without Redis: the living go first, so take nothing over for one lease."""
+        """If Redis was away, take over nothing for one lease: living holders may restore first."""
         if self._is_away:
             now_ms = await self.store.now_ms()
             until_ms = now_ms + self.store.lease_ms
-            # A first connection is no outage: then a lapsed lease is its holder's failure.
+            # The first connection is not an outage: a lapsed lease counts as a failure then.
             self._takeover = Takeover(until_ms, until_ms if self._was_connected else 0)
             self._quiet_until_s = time.monotonic() + self.settings.lease_s
             self._is_away, self._was_connected = False, True
@@ -167,9 +178,9 @@ class Worker:
         if not self._is_away:
             log.warning("redis away", extra={"reason": str(exc)})
         self._is_away = True
-        await asyncio.sleep(AWAY_PAUSE_S * random.uniform(0.5, 1.5))
+        await asyncio.sleep(REDIS_RETRY_PAUSE_S * random.uniform(0.5, 1.5))
 
-    # Taking work
+    # Starting entries
 
     async def _dispatch(self) -> None:
         is_empty = False
@@ -182,11 +193,12 @@ class Worker:
                 await self._pause_away(exc)
 
     def _load(self) -> tuple[int, int, int]:
+        """Return (slots, running entries, running batch entries)."""
         batch = sum(run.ticket.priority == "batch" for run in self.runs.values())
         return self.settings.worker_slots, len(self.runs), batch
 
     async def _take(self) -> bool:
-        """Take what may start now; whether there was anything."""
+        """Start entries of the first lane that has any; return whether there were any."""
         for lane, count in rounds(*self._load()):
             deliveries = await self.queue.read(lane, count)
             for delivery in deliveries:
@@ -196,10 +208,10 @@ class Worker:
         return False
 
     async def _wait(self) -> bool:
-        """Wait for the next entry; whether the lanes are empty, as far as one can tell.
+        """Wait for the next entry and start it; return whether the lanes are probably empty.
 
-        An entry that had to be waited for was the only one: to look through all lanes after each
-        would cost four times what it takes to begin.
+        If the blocking read had to wait for the entry, it was the only one. Then the next call
+        waits again; reading all lanes after each entry would cost four times as much as a begin.
         """
         lanes = lanes_to_wait_on(*self._load())
         if not lanes:
@@ -214,42 +226,43 @@ class Worker:
         for delivery in deliveries:
             await self._start(delivery)
         if deliveries:
-            await asyncio.sleep(0)  # they begin before the next one is asked for
-        return is_every_lane and waited_s > AT_ONCE_S
+            await asyncio.sleep(0)  # let these runs begin before the next read
+        return is_every_lane and waited_s > NO_WAIT_S
 
     async def _start(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
-        if ticket is None or ticket.model not in self.tools.models:
-            # Written by a newer version, or for a model of other workers: theirs to claim.
+        if ticket is None or ticket.model not in self.parts.models:
+            # Written by a newer version, or for a model of other workers: they will claim it.
             log.warning("entry left for others", extra={"entry": str(delivery.entry_id)})
             return
         if ticket.id in self.runs:
-            await self._set_aside(delivery, self.runs[ticket.id])
+            await self._handle_duplicate(delivery, self.runs[ticket.id])
             return
-        if self.is_draining:  # it came in the last moment: somebody else's, at once
+        if self.is_draining:  # read just before the drain: another worker can start it at once
             await self._put_back(delivery, ticket, "resume")
             return
-        if ticket.priority == "batch" and self._is_batch_full():
-            # `resume` carries both priorities and cannot be asked for one: over its share, a line
-            # goes on from its own lane.
-            await self._put_back(delivery, ticket, "batch")
-            return
-        run = Run(self.tools, delivery, ticket)
+        if ticket.priority == "batch":
+            slots, _, batch = self._load()
+            if batch >= batch_slots_max(slots):
+                # `resume` holds entries of both priorities and is read without a filter. A batch
+                # entry beyond the batch share moves to the batch lane.
+                await self._put_back(delivery, ticket, "batch")
+                return
+        run = Run(self.parts, delivery, ticket)
         self.runs[ticket.id] = run
         self._tasks.create_task(self._run(run))
 
-    async def _set_aside(self, delivery: Delivery, run: Run) -> None:
-        """One entry in hand is enough; but it may be that very one, read or claimed once more."""
+    async def _handle_duplicate(self, delivery: Delivery, run: Run) -> None:
+        """Acknowledge a second entry for a generation that runs here.
+
+        Keeps the entry of the run itself, which may be read or claimed again.
+        """
         if delivery.entry_id == run.delivery.entry_id:
             return
-        if run.is_giving_back:  # this may be what it has given back already: the only way on
-            self._look_again(delivery, time.monotonic())
+        if run.is_giving_back:  # the run may have put back this entry: nothing else starts it again
+            self._start_later(delivery, time.monotonic())
             return
         await self.queue.acknowledge(delivery)
-
-    def _is_batch_full(self) -> bool:
-        slots, _, batch = self._load()
-        return batch >= batch_slots_max(slots)
 
     async def _put_back(self, delivery: Delivery, ticket: LaneEntry, lane: str) -> None:
         await put_back(self.store, ticket.id, ticket.priority, ticket.model, lane=lane)
@@ -259,19 +272,19 @@ class Worker:
         logs.generation_id.set(run.id)
         try:
             await run.execute()
-        except Exception:  # the generation boundary: one answer's accident is not the others'
+        except Exception:  # the boundary of a run: an error in one must not stop the others
             log.exception("run failed", extra={"generation_id": run.id})
         finally:
             del self.runs[run.id]
             self._slot_freed.set()
         if run.held_ms is not None:
-            self._look_again(run.delivery, time.monotonic() + run.held_ms / 1000)
+            self._start_later(run.delivery, time.monotonic() + run.held_ms / 1000)
 
-    def _look_again(self, delivery: Delivery, at_s: float) -> None:
-        # Once for each entry, however often it is claimed before that.
+    def _start_later(self, delivery: Delivery, at_s: float) -> None:
+        # One record for each entry, even if the entry is claimed several times before `at_s`.
         self._held[delivery.lane, delivery.entry_id] = at_s, delivery
 
-    # Keeping and taking over
+    # Leases and takeover
 
     async def _renew(self) -> None:
         while True:
@@ -290,15 +303,15 @@ class Worker:
             [(run.id, run.outbox.token, run.outbox.attempt) for run in holding]
         )
         now_s = time.monotonic()
-        mine: dict[str, list[bytes]] = {}
+        renewed: dict[str, list[bytes]] = {}
         for run, outcome in zip(holding, outcomes, strict=True):
             run.outbox.renewed(outcome, sent_at_s, now_s)
             run.on_answer()
-            self.appender.offer(run)  # a loss seen here is mended there
+            self.appender.offer(run)  # after a loss the appender restores
             if isinstance(outcome, Ok):
-                mine.setdefault(run.delivery.lane, []).append(run.delivery.entry_id)
-        if mine:
-            await self.queue.renew(mine)
+                renewed.setdefault(run.delivery.lane, []).append(run.delivery.entry_id)
+        if renewed:
+            await self.queue.renew(renewed)
         now_ms = await self.store.now_ms()
         self.appender.last_ok_s = max(self.appender.last_ok_s, sent_at_s)
         await self.queue.note_running([run.id for run in holding if run.is_holding], now_ms)
@@ -310,7 +323,7 @@ class Worker:
             "append_calls": float(self.appender.calls),
         }
         return Presence(
-            worker=self.tools.worker,
+            worker=self.parts.worker,
             at_ms=now_ms,
             slots=self.settings.worker_slots,
             running=len(self.runs),
@@ -319,7 +332,7 @@ class Worker:
         )
 
     def _stop_if_cut_off(self) -> None:
-        """Redis has been away for so long that the leases are gone: close the backends."""
+        """Stop all runs if Redis has been away for longer than `redis_outage_s`."""
         away_s = time.monotonic() - self.appender.last_ok_s
         if away_s > self.settings.redis_outage_s and self.runs:
             log.error("redis away for too long", extra={"away_s": round(away_s, 1)})
@@ -343,17 +356,17 @@ class Worker:
         await self.store.scripts.run("later", lane_keys, [LATER_PER_SWEEP])
         now_s = time.monotonic()
         if now_s - sent_s > self.settings.lease_s / 3:
-            # Redis, or this process, stood still: leases have run out that nobody gave up.
+            # Redis or this process stood still: leases have lapsed although their holders live.
             self._is_away = True
-        await self._note_contact()  # it may be the first to find Redis back
+        await self._note_contact()  # this call may be the first that Redis answers again
         held, self._held = self._held, {}
         for at_s, delivery in held.values():
             if at_s <= now_s and len(self.runs) < self.settings.worker_slots:
                 await self._start(delivery)
             else:
-                self._look_again(delivery, at_s)
+                self._start_later(delivery, at_s)
         if now_s < self._quiet_until_s:
-            return  # another worker may take it over at once: it must not wait with us
+            return  # do not claim entries that other workers may start now and we may not
         for lane in keys.LANES:
             slots, running, batch = self._load()
             free = slots - running if lane != "batch" else min(slots - running, slots - batch)
@@ -361,27 +374,16 @@ class Worker:
                 for delivery in await self.queue.claim(lane, self.store.lease_ms, free):
                     await self._start(delivery)
 
-    # Stopping
+    # Cancels and drain
 
-    async def _listen(self) -> None:
-        """Cancels, as they are made. A missed one is learnt from the next append or renewal."""
-        while True:
-            pubsub = self.redis.pubsub(ignore_subscribe_messages=True)
-            try:
-                await pubsub.subscribe(keys.CANCEL)
-                while True:
-                    message = await pubsub.get_message(timeout=1.0)
-                    run = self.runs.get(message["data"].decode()) if message else None
-                    if run is not None and run.is_holding:
-                        run.outbox.forgo("ended")
-                        run.on_answer()
-            except (RedisError, OSError):
-                await asyncio.sleep(AWAY_PAUSE_S * random.uniform(0.5, 1.5))
-            finally:
-                await pubsub.aclose()  # type: ignore[no-untyped-call]
+    def _on_cancel(self, generation_id: str) -> None:
+        run = self.runs.get(generation_id)
+        if run is not None and run.is_holding:
+            run.outbox.forgo("ended")
+            run.on_answer()
 
     async def _hand_over(self) -> None:
-        """Give back at once what others can go on with; let the rest finish within the drain."""
+        """Release runs that another worker can continue; give the others `drain_s` to finish."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self.settings.drain_s
         for run in list(self.runs.values()):

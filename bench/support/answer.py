@@ -1,7 +1,7 @@
-"""The answers of the benches' model server: every process can say what each token is.
+"""The answers of the benchmarks' model server. Every process can compute each token.
 
-Token `i` of answer `n` has both numbers in it, so a loss, a repeat, a wrong order or somebody
-else's text shows in the text alone. About five bytes, as a model's tokens are.
+Token `i` of answer `n` contains both numbers, so the text alone shows a loss, a repeat, a wrong
+order or a foreign answer. A token has about five bytes, as that of a model.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ MODEL = "bench"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is asked of the model server, as the prompt says it.
+    """A request to the model server; the prompt holds it as JSON.
 
     Attributes:
-        per_s: tokens a second; 0: as fast as the connection takes them.
-        first_s: silence before the first token.
-        phase_s: how much later than `first_s` this one begins, so that many do not tick together.
+        per_s: tokens per second; 0: as fast as the connection takes them.
+        first_s: pause before the first token.
+        phase_s: added to `first_s`, so that many answers do not send at the same moments.
     """
 
     number: int
@@ -32,28 +32,31 @@ class Answer:
     phase_s: float = 0.0
 
     def token(self, index: int) -> str:
+        """Return the text of one token."""
         return f" {self.number % 256:x}.{index:x}"
 
     def pieces(self) -> list[str]:
+        """Return the texts of all tokens."""
         return [self.token(index) for index in range(self.tokens)]
 
     def body(self) -> dict[str, Any]:
-        """The request for it, natively."""
+        """Return the native request for this answer."""
         return {"model": MODEL, "prompt": json.dumps(asdict(self))}
 
     def chat_body(self) -> dict[str, Any]:
-        """The request for it, as the model server reads it."""
+        """Return the request that the model server reads."""
         message = {"role": "user", "content": json.dumps(asdict(self))}
         return {"model": MODEL, "stream": True, "messages": [message]}
 
     @classmethod
     def of(cls, chat_body: dict[str, Any]) -> Answer:
+        """Return the answer that a request to the model server asks for."""
         return cls(**json.loads(chat_body["messages"][-1]["content"]))
 
 
 def new_answers(
     count: int, *, tokens: int, per_s: float = 0.0, first_s: float = 0.0
 ) -> list[Answer]:
-    """Answers that were never asked for before, their beginnings spread over one gap."""
+    """Return answers with new numbers. Their starts are spread over the gap between two tokens."""
     gap_s = 1 / per_s if per_s else 0.0
     return [Answer(next(_numbers), tokens, per_s, first_s, gap_s * n / count) for n in range(count)]

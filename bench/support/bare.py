@@ -1,7 +1,7 @@
-"""The bare loop: a process that has sockets and frames, and does nothing but `send`.
+"""The bare loop: a process that has sockets and frames, and only calls `send`.
 
-What everything else is compared with: the frames that Tailrace would write, to as many readers,
-without a log, a protocol, a resume or a limit. A reader asks for `/<n>` and gets the stream `n`.
+Everything else is compared with it. It sends the same frames as Tailrace to as many readers,
+without a log, a protocol, resuming or limits. A reader requests `/<n>` and gets stream `n`.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ FORMS = {
 }
 ID = "gen_0000000000000000000000"
 LAST_CHUNK = b"0\r\n\r\n"
-TICK_S = 0.005  # many streams: what is due leaves this often
+TICK_S = 0.005  # between two rounds of `many`
 
 Send = Callable[[bytes], int]
 
 
 def frames_of(kind: str, pieces: Sequence[str], generation_id: str = ID) -> list[bytes]:
-    """What Tailrace writes to a socket for each of these tokens, byte for byte.
+    """Return what Tailrace writes to a socket for each of these tokens, byte for byte.
 
-    They follow a `start`; for `ws` a whole frame, else one chunk. Source: docs/protocol.md.
+    The frames follow a `start`. For `ws` each is a WebSocket frame, otherwise a chunk.
+    Source: docs/protocol.md.
     """
     frames = []
     for seq, text in enumerate(pieces, 2):
@@ -51,14 +52,14 @@ def frames_of(kind: str, pieces: Sequence[str], generation_id: str = ID) -> list
 
 
 def _size(count: int) -> bytes:
-    """The length of a WebSocket frame's payload. Source: RFC 6455, 5.2."""
+    """Return the payload length of a WebSocket frame. Source: RFC 6455, 5.2."""
     if count < 126:
         return bytes((count,))
     return b"\x7e" + count.to_bytes(2) if count < 1 << 16 else b"\x7f" + count.to_bytes(8)
 
 
-class Bare:
-    """One run after the other, as the parent says."""
+class BareLoop:
+    """The sockets of the process; runs one command of the parent after the other."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
@@ -67,7 +68,7 @@ class Bare:
         self._unsent: dict[int, bytes] = {}
 
     def run(self) -> None:
-        """Serve until the parent closes its end."""
+        """Serve until the parent closes its end of the pipe."""
         self._pipe.send(self._listener.getsockname()[1])
         while True:
             try:
@@ -77,13 +78,13 @@ class Bare:
             self._pipe.send(getattr(self, name)(*args))
 
     def accept(self, readers: int) -> None:
-        """Take this many readers and send each a head."""
+        """Accept this many readers and send each a response head."""
         self._socks = [None] * readers  # type: ignore[list-item]
         for _ in range(readers):
             sock, _ = self._listener.accept()
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            asked = sock.recv(65_536)
-            self._socks[int(asked.split(b" ", 2)[1][1:])] = sock
+            raw = sock.recv(65_536)
+            self._socks[int(raw.split(b" ", 2)[1][1:])] = sock
             sock.send(HEAD)
             sock.setblocking(False)
 
@@ -102,13 +103,13 @@ class Bare:
                 except BlockingIOError:
                     sent = 0
                 self._unsent[reader] = frame[sent:]
-            while self._unsent:  # a full socket: nobody goes on before it has taken the frame
+            while self._unsent:  # a socket is full: no reader continues before it took the frame
                 self._flush()
         self._finish()
         return began
 
     def many(self, frames: list[list[bytes]], per_s: float) -> float:
-        """Send each reader its own frames, `per_s` a second, every 5 ms what is due."""
+        """Send each reader its own frames, `per_s` per second; every 5 ms those that are due."""
         sends = [sock.send for sock in self._socks]
         count, total = len(frames), len(frames) * len(frames[0])
         done, began = 0, time.monotonic()
@@ -122,21 +123,21 @@ class Bare:
         return began
 
     def serve(self, body: bytes, readers: int) -> None:
-        """Give this many readers, as they come, the whole body as fast as they take it."""
+        """Send the whole body to this many readers as they connect, as fast as they take it."""
         poll = select.epoll()
         poll.register(self._listener.fileno(), select.EPOLLIN)
         socks: dict[int, socket.socket] = {}
         left: dict[int, memoryview] = {}
-        whole, done = memoryview(HEAD + body), 0
+        response, done = memoryview(HEAD + body), 0
         while done < readers:
             for fd, _ in poll.poll():
                 if fd == self._listener.fileno():
                     sock, _ = self._listener.accept()
                     sock.setblocking(False)
-                    socks[sock.fileno()], left[sock.fileno()] = sock, whole
+                    socks[sock.fileno()], left[sock.fileno()] = sock, response
                     poll.register(sock.fileno(), select.EPOLLIN)
                     continue
-                if left[fd] is whole:
+                if left[fd] is response:
                     socks[fd].recv(65_536)
                     poll.modify(fd, select.EPOLLOUT)
                 left[fd] = left[fd][socks[fd].send(left[fd]) :]
@@ -146,6 +147,7 @@ class Bare:
         self._socks = list(socks.values())
 
     def close(self) -> None:
+        """Close all sockets of readers."""
         for sock in self._socks:
             sock.close()
         self._socks = []
@@ -155,7 +157,7 @@ class Bare:
             sock.send(LAST_CHUNK)
 
     def _flush(self) -> None:
-        """Send on what a socket did not take; wait until one takes some."""
+        """Send the rest of unsent frames; wait until a socket takes some."""
         writable = select.select([], [self._socks[n] for n in self._unsent], [], 0.01)[1]
         for reader in [n for n in self._unsent if self._socks[n] in writable]:
             data = self._unsent.pop(reader)
@@ -165,17 +167,17 @@ class Bare:
 
 
 def run(pipe: Connection, cores: Sequence[int]) -> None:
-    """The process's whole life."""
+    """Run the process until the parent closes its end of the pipe."""
     os.sched_setaffinity(0, cores)
     gc.disable()
-    Bare(pipe).run()
+    BareLoop(pipe).run()
 
 
 class BareProcess:
-    """The process, seen from a bench.
+    """The process, as a benchmark uses it.
 
     Attributes:
-        port: where it listens, once entered.
+        port: where it listens; set on entry.
     """
 
     def __init__(self, cores: Sequence[int] = CORES) -> None:
@@ -205,6 +207,6 @@ class BareProcess:
         self._process.kill()
 
     async def call(self, name: str, *args: Any) -> Any:
-        """Have it run a method of `Bare` and return what that returned."""
+        """Run a method of `BareLoop` in the process; return its result."""
         self._pipe.send((name, args))
         return await asyncio.to_thread(self._pipe.recv)

@@ -1,11 +1,11 @@
-"""The load generator as the benches see it: readers in a process of their own.
+"""The load generator, as benchmarks use it: readers in a separate process.
 
     async with Load() as load:
-        await load.open(address, asks, end=ENDS["sse"])
+        await load.open(address, requests, end=ENDS["sse"])
         …
         readings = await load.report("sse", answers, which)
 
-Readers of four transports, natively: what they send, and the bytes with which their stream is over.
+Also the requests of readers of the four native transports, and the bytes that end each stream.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 
 from bench.support import load_process
 from bench.support.cpu import CORES
-from bench.support.load_process import Ask
-from bench.support.wire import Reading
+from bench.support.load_process import ReaderRequest
+from bench.support.wire import ReaderResult
 
 Address = tuple[str, int]
 KINDS = ("sse", "ws", "ndjson", "poll")
@@ -33,15 +33,15 @@ ENDS = {
 }
 ACCEPT = {"sse": "text/event-stream", "ndjson": "application/x-ndjson", "poll": "application/json"}
 DEADLINE_S = 60.0
-ANSWER_S = 300.0  # a report of millions of tokens takes its time
+REPLY_S = 300.0  # for the process to reply: a report of millions of tokens takes long
 
 
-class Inexact(Exception):
-    """A reader did not get its text: whatever was measured does not count."""
+class InexactText(Exception):
+    """A reader did not get its exact text, so the measurement does not count."""
 
 
 class Load:
-    """A process with readers; several may run side by side."""
+    """A process with readers."""
 
     def __init__(self, cores: Sequence[int] = CORES) -> None:
         context = multiprocessing.get_context("spawn")
@@ -61,42 +61,52 @@ class Load:
         await asyncio.to_thread(self._process.join, 10)
         self._process.kill()
 
-    async def open(self, address: Address, asks: Sequence[Ask], *, end: bytes) -> float:
-        """Connect one reader for each ask, all at once; return when that began."""
-        began: float = await self._ask("open", address, asks, end)
+    async def open(
+        self, address: Address, requests: Sequence[ReaderRequest], *, end: bytes
+    ) -> float:
+        """Connect one reader for each request, all at once; return when that began."""
+        began: float = await self._ask("open", address, requests, end)
         return began
 
     async def opened(self, deadline_s: float = DEADLINE_S) -> None:
-        """Return once each reader has got a first byte."""
+        """Wait until each reader has got a first byte.
+
+        Raises:
+            InexactText: not all have, within `deadline_s`.
+        """
         silent = await self._ask("opened", deadline_s)
         if silent:
-            raise Inexact(f"{silent} readers had no answer within {deadline_s} s")
+            raise InexactText(f"{silent} readers had no answer within {deadline_s} s")
 
     async def over(self, deadline_s: float = DEADLINE_S) -> None:
-        """Return once each reader has got the end of its stream."""
+        """Wait until each reader has got the end of its stream.
+
+        Raises:
+            InexactText: not all have, within `deadline_s`.
+        """
         left = await self._ask("wait", deadline_s)
         if left:
             statuses = await self._ask("statuses")
-            raise Inexact(f"{left} readers had no end within {deadline_s} s: {statuses}")
+            raise InexactText(f"{left} readers had no end within {deadline_s} s: {statuses}")
 
     async def report(
         self, kind: str, answers: Sequence[Sequence[str]], which: Sequence[int] | None = None
-    ) -> list[Reading]:
-        """What each reader got, in the order in which they were opened, and let them go.
+    ) -> list[ReaderResult]:
+        """Return what each reader got, in the order of `open`, and disconnect the readers.
 
         Args:
             answers: the tokens of each answer.
-            which: the answer that each reader should have; by default its own, one each.
+            which: the index of the answer of each reader; by default one answer per reader.
 
         Raises:
-            Inexact: a text is not what it should be.
+            InexactText: a text is not the expected one.
         """
         chosen = range(len(answers)) if which is None else which
-        readings: list[Reading] = await self._ask("report", kind, answers, list(chosen))
+        readings: list[ReaderResult] = await self._ask("report", kind, answers, list(chosen))
         wrong = [n for n, reading in enumerate(readings) if not reading.is_exact]
         if wrong:
             statuses, last = await self._ask("statuses"), await self._ask("last_bytes", wrong[0])
-            raise Inexact(
+            raise InexactText(
                 f"{len(wrong)} of {len(readings)} texts are not exact: {statuses}; the first of"
                 f" them had {len(readings[wrong[0]].times)} tokens and ends with {last!r}"
             )
@@ -104,7 +114,7 @@ class Load:
         return readings
 
     async def count(self, what: bytes) -> int:
-        """How often the readers have got these bytes until now."""
+        """Return how often the readers have got these bytes so far."""
         found: int = await self._ask("count", what)
         return found
 
@@ -114,18 +124,18 @@ class Load:
 
     async def _ask(self, name: str, *args: Any) -> Any:
         self._pipe.send((name, args))
-        if not await asyncio.to_thread(self._pipe.poll, ANSWER_S):
-            raise Inexact(f"the readers' process does not answer to {name!r}")
+        if not await asyncio.to_thread(self._pipe.poll, REPLY_S):
+            raise InexactText(f"the readers' process does not answer to {name!r}")
         return self._pipe.recv()
 
 
-# What readers send
+# Requests of readers
 
 
-def get_events(kind: str, generation_id: str) -> Ask:
-    """Read a generation from its start."""
+def get_events(kind: str, generation_id: str) -> ReaderRequest:
+    """Return the request that reads a generation from its start."""
     if kind == "ws":
-        return Ask(_HANDSHAKE, _frame({"type": "subscribe", "id": generation_id}))
+        return ReaderRequest(_HANDSHAKE, _frame({"type": "subscribe", "id": generation_id}))
     path = f"/v1/generations/{generation_id}/events"
     if kind == "poll":
         path += "?wait=30&last_event_id="
@@ -134,17 +144,21 @@ def get_events(kind: str, generation_id: str) -> Ask:
     return get(path, accept=ACCEPT[kind])
 
 
-def get(path: str, *, accept: str = "text/event-stream") -> Ask:
-    return Ask(f"GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n".encode())
+def get(path: str, *, accept: str = "text/event-stream") -> ReaderRequest:
+    """Return a GET request."""
+    return ReaderRequest(
+        f"GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n".encode()
+    )
 
 
-def post(path: str, body: dict[str, Any], *, accept: str = "text/event-stream") -> Ask:
+def post(path: str, body: dict[str, Any], *, accept: str = "text/event-stream") -> ReaderRequest:
+    """Return a POST request with a JSON body."""
     raw = json.dumps(body)
     head = (
         f"POST {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(raw)}\r\n\r\n"
     )
-    return Ask((head + raw).encode())
+    return ReaderRequest((head + raw).encode())
 
 
 _HANDSHAKE = (
@@ -154,7 +168,7 @@ _HANDSHAKE = (
 
 
 def _frame(fields: dict[str, Any]) -> bytes:
-    """A client's text frame, masked with zeros."""
+    """Return a client's text frame, masked with zeros."""
     payload = json.dumps(fields).encode()
     assert len(payload) < 126
     return bytes((0x81, 0x80 | len(payload))) + bytes(4) + payload

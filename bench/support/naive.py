@@ -1,6 +1,6 @@
-"""The app that most people write: Starlette and sse-starlette, an XREAD that blocks per reader.
+"""A typical self-written app: Starlette and sse-starlette, with a blocking XREAD per reader.
 
-It reads the very log that Tailrace's worker writes, so that only the fan-out differs.
+It reads the same log that Tailrace's worker writes, so only the fan-out differs.
 
     python -m bench.support.naive --port 8000 --redis redis://…
 """
@@ -36,13 +36,14 @@ BLOCK_MS = 10_000
 
 
 async def events(request: Request) -> Response:
+    """Stream the events of one generation."""
     generation_id = request.path_params["generation_id"]
     redis, ping_s = request.app.state.redis, request.app.state.ping_s
     return EventSourceResponse(read(redis, generation_id), sep="\n", ping=ping_s)
 
 
 async def read(redis: Redis, generation_id: str) -> AsyncIterator[ServerSentEvent]:
-    """Every event of the log, as it comes."""
+    """Yield every event of a log as it comes."""
     last: Any = "0-0"
     while True:
         found = await redis.xread({keys.log(generation_id): last}, block=BLOCK_MS)
@@ -57,10 +58,12 @@ async def read(redis: Redis, generation_id: str) -> AsyncIterator[ServerSentEven
 
 
 async def healthy(request: Request) -> Response:
+    """Answer the check whether the app is ready."""
     return Response("ok")
 
 
 def make_app(redis_url: str, ping_s: int) -> Starlette:
+    """Return the app; `ping_s` is the time between two comments to each reader."""
     routes = [
         Route("/v1/generations/{generation_id}/events", events),
         Route("/readyz", healthy),
@@ -72,7 +75,7 @@ def make_app(redis_url: str, ping_s: int) -> Starlette:
 
 
 class Naive:
-    """The app as a process of its own. Use `async with`."""
+    """The app as a separate process. Use `async with`."""
 
     def __init__(self, redis_url: str, *, ping_s: int) -> None:
         self._redis_url = redis_url

@@ -1,8 +1,8 @@
-"""nginx with nchan, a push server in C, storing in Redis: what the node is compared with.
+"""nginx with nchan, a push server in C that stores messages in Redis; compared with the node.
 
-Two servers on one Redis, one that is published to and one that has the readers, so that what is
-measured only delivers. Each is one process: a worker would outlive a master that is killed.
-Debian: `apt-get install nginx libnginx-mod-nchan`.
+Two servers use one Redis: one gets the messages, the other has the readers. So the measured server
+only delivers. Each server is a single process, because a worker process would survive the kill of
+its master. Debian: `apt-get install nginx libnginx-mod-nchan`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WHO = "nginx with nchan and Redis"
 MISSING = "no nginx with nchan here: apt-get install nginx libnginx-mod-nchan"
 MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules")
 MODULE = "ngx_nchan_module.so"
-# The last message of a stream, which no token is.
+# The last message of a stream; no token is equal to it.
 END = b'{"end":true}'
 CONFIG = """
 load_module {module};
@@ -70,7 +70,7 @@ class Nchan:
     """Both servers. Use `async with`.
 
     Args:
-        ping_s: a comment to each reader this often; 0: never.
+        ping_s: how often each reader gets a comment; 0: never.
     """
 
     def __init__(self, redis_port: int, *, ping_s: int = 0) -> None:
@@ -104,7 +104,7 @@ class Nchan:
         assert await self._is_taken(self._say_port, channel, data), "nchan did not take a message"
 
     async def _is_ready(self) -> bool:
-        """Whether both servers have found Redis: until then they refuse everything."""
+        """Whether both servers are connected to Redis. Before that they refuse all messages."""
         ports = (self.port, self._say_port)
         return all([await self._is_taken(port, "ready", b"{}") for port in ports])
 
@@ -114,7 +114,7 @@ class Nchan:
             return answer.status < 300
 
     async def _start(self, name: str) -> tuple[int, int]:
-        """Start one server; return its port and the process id of its worker."""
+        """Start one server; return its port and its process id."""
         directory, port = self._directory / name, free_port()
         directory.mkdir()
         config = directory / "nginx.conf"
@@ -143,7 +143,7 @@ class Nchan:
 
 
 def why_missing() -> str:
-    """What to install, or nothing."""
+    """Return what to install; "" if nothing is missing."""
     return "" if _program() and _module() else MISSING
 
 

@@ -1,8 +1,8 @@
-"""Vercel's `resumable-stream` on Node.js, with the same Redis, as one process that has both ends.
+"""Vercel's `resumable-stream` on Node.js with the same Redis, as one process with both sides.
 
-The producer publishes each piece once for each reader, so its share is a price of fan-out as well:
-unlike with nchan it is not left to another process. Packages are those of package-lock.json
-beside this; `install` has npm fetch them.
+The producer publishes each piece once for each reader. That is a cost of fan-out too, so the
+producer is measured, unlike the publisher of nchan. package-lock.json beside this file pins the
+packages; `install` fetches them with npm.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import aiohttp
 
-from bench.support.load import Inexact
+from bench.support.load import InexactText
 from bench.support.stage import Stage, WindowMissed
 from tests.support.redis_server import free_port
 from tests.support.spawn import kill_group, spawn
@@ -72,11 +72,11 @@ class Resumable:
         first_s: float = 0.0,
         stays: bool = False,
     ) -> None:
-        """Begin a stream of these pieces; return when readers may come.
+        """Start a stream of these pieces; return when readers can connect.
 
         Args:
-            per_s: pieces a second; 0: all at once.
-            stays: it does not end after the last.
+            per_s: pieces per second; 0: all at once.
+            stays: the stream does not end after the last piece.
         """
         body = {"pieces": pieces, "per_s": per_s, "first_s": first_s, "stays": stays}
         async with (
@@ -91,21 +91,26 @@ class Resumable:
 
 
 async def unless_lost(stage: Stage, run: Awaitable[T]) -> T | None:
-    """What a run of it has measured, or None if readers went away with less than all.
+    """Return the result of a run; None if readers did not get everything.
 
-    That is said, and the other rows stand: it gives up a reader that waited for a second.
+    resumable-stream disconnects a reader that waited for a second. Then a message is printed, and
+    the rows of the other systems are kept.
     """
     try:
         return await run
-    except (Inexact, WindowMissed, DeadlineMissed) as exc:
+    except (InexactText, WindowMissed, DeadlineMissed) as exc:
         print(f"{WHO} is left out: {exc}", file=sys.stderr)
         await stage.load.close()
         return None
 
 
 def install() -> str:
-    """Have npm install what is pinned, unless it is there; why it is not there now, or nothing."""
-    # Beside the directory, because npm empties it: two runs at once would tear it apart.
+    """Install the pinned packages with npm if needed.
+
+    Returns:
+        why resumable-stream is missing; "" if it is installed.
+    """
+    # The lock is beside node_modules, because npm empties that: two runs must not do so at once.
     with (HERE / ".installing").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not why_missing():
@@ -121,7 +126,7 @@ def install() -> str:
 
 
 def why_missing() -> str:
-    """What there is to do, or nothing."""
+    """Return what to do; "" if nothing is missing."""
     if not shutil.which("node") or _major(_output("node", "--version")) < NODE_MIN:
         return NEEDED
     pinned, found = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
@@ -129,7 +134,7 @@ def why_missing() -> str:
 
 
 def versions(lock: Path) -> dict[str, str]:
-    """The packages that a lock file names, or that npm has noted as installed."""
+    """Return path -> version of the packages in a lock file, or of those that npm installed."""
     if not lock.exists():
         return {}
     packages = json.loads(lock.read_text())["packages"]
@@ -141,6 +146,6 @@ def _output(*argv: str) -> str:
 
 
 def _major(version: str) -> int:
-    """Of `v20.11.1`."""
+    """Return the 20 of `v20.11.1`."""
     digits = version.strip().lstrip("v").partition(".")[0]
     return int(digits) if digits.isdigit() else 0

@@ -1,7 +1,7 @@
-"""What every bench is given: readers, the bare loop, a model server, the product; started once.
+"""Starts and holds everything that a benchmark uses: readers, bare loop, model server, Tailrace.
 
-Also the one way in which CPU is taken: over a window in the middle of a run, from outside, for
-tokens that reached a reader's socket within that window and whose text turned out exact.
+Also the only way in which CPU is measured: from outside, over a window in the middle of a run, for
+tokens that reached a reader's socket within the window and whose text was exact.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from bench.support.naive import Naive
 from bench.support.system import System
 from bench.support.table import MS, US
 from bench.support.upstream import UpstreamProcess
-from bench.support.wire import Reading
+from bench.support.wire import ReaderResult
 from tests.support.processes import Role
 
 NEVER_S = 600
 QUIET_S, QUIET_CORES = 1.0, 0.15
-SLACK_S = 1.5  # a run goes on for this long after its window
+SLACK_S = 1.5  # how long a run continues after its window
 
 
 Probe = Callable[[], Mapping[str, float]]
 
 
 class WindowMissed(Exception):
-    """The run was over before its window was: what was measured is not what was meant."""
+    """The run ended before its window did, so the measurement does not count."""
 
 
 @dataclass(slots=True)
 class Window:
-    """A stretch of time, seconds of the machine's monotonic clock.
+    """A time window, in seconds of the monotonic clock.
 
     Attributes:
-        cpu_s: what each process spent in it.
-        seen: what a probe counted in it, the difference between its two answers.
-        others: cores that were busy with what is none of ours.
-        is_whole: of a quick run, whose window may be missed: all tokens count, whenever they came.
+        cpu_s: the CPU of each process in the window.
+        seen: the growth of the probe's counters in the window.
+        others: cores that were busy with processes that are not ours.
+        is_whole: a quick run, whose window may be missed: all tokens count.
     """
 
     began_s: float
@@ -62,13 +62,14 @@ class Window:
         return self.ended_s - self.began_s
 
     def has(self, at_s: float) -> bool:
+        """Whether a time is in the window."""
         return self.is_whole or self.began_s <= at_s < self.ended_s
 
-    def tokens(self, readings: Sequence[Reading]) -> int:
-        """How many tokens reached a reader in it.
+    def tokens(self, readings: Sequence[ReaderResult]) -> int:
+        """Return how many tokens reached a reader in the window.
 
         Raises:
-            WindowMissed: the last token had come before its end.
+            WindowMissed: the last token came before the end of the window.
         """
         if self.is_whole:
             return sum(len(reading.times) for reading in readings)
@@ -81,12 +82,17 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Play:
-    """One run: what was read, what was spent, when each token was first written by its model."""
+class MeasuredRun:
+    """One run.
+
+    Attributes:
+        written_at: when the model server first wrote each token, by answer.
+        which: the index of the answer of each reader.
+    """
 
     window: Window
-    readings: list[Reading]
-    said: list[array[float]]
+    readings: list[ReaderResult]
+    written_at: list[array[float]]
     which: list[int]
 
     @property
@@ -95,29 +101,31 @@ class Play:
 
     @property
     def joined(self) -> float:
-        """How many came together at a reader, over the whole run."""
+        """Tokens per read of a socket, over the whole run."""
         return joined(self.readings)
 
     def us_per_token(self, who: str) -> float:
+        """Return µs of CPU of one process per token that a reader got in the window."""
         return US * self.window.cpu_s[who] / self.tokens
 
     def latencies_ms(self) -> list[float]:
-        """From the model server's write to the reader's read, of all tokens said in the window."""
+        """Return the delays from the model's write to the read, of tokens written in the window."""
         return [
-            (got - said) * MS
+            (got - written_at) * MS
             for reading, n in zip(self.readings, self.which, strict=True)
-            for got, said in zip(reading.times, self.said[n], strict=True)
-            if self.window.has(said)
+            for got, written_at in zip(reading.times, self.written_at[n], strict=True)
+            if self.window.has(written_at)
         ]
 
 
 @dataclass(slots=True)
 class Stage:
-    """Everything that runs.
+    """All processes of a benchmark.
 
     Attributes:
-        is_quick: small sizes: does it work, not how fast is it.
-        patience_s: a run waits at most this long for others to leave the machine alone.
+        is_quick: small sizes that check whether the benchmark runs, and measure nothing.
+        patience_s: how long a run waits for a quiet machine.
+        others: of each window, cores that were busy with processes that are not ours.
     """
 
     is_quick: bool
@@ -129,15 +137,15 @@ class Stage:
     patience_s: float = 0.0
     shared_node: Role | None = None
     shared_app: Naive | None = None
-    others: list[float] = field(default_factory=list)  # of each window
+    others: list[float] = field(default_factory=list)
 
     def rounds(self) -> Iterator[int]:
-        """The repetitions."""
+        """Return the numbers of the repetitions."""
         return iter(range(self.repeats))
 
     @asynccontextmanager
     async def node(self, *, is_fresh: bool = False, **settings: str) -> AsyncIterator[Role]:
-        """An API node that nothing was asked of before; in a quick run one node does for most."""
+        """Yield a fresh API node. A quick run shares one node, unless a fresh one is needed."""
         if self.shared_node is not None and not settings and not is_fresh:
             yield self.shared_node
             return
@@ -146,7 +154,7 @@ class Stage:
 
     @asynccontextmanager
     async def naive(self, ping_s: int = NEVER_S) -> AsyncIterator[Naive]:
-        """The naive app, fresh; in a quick run one does for all."""
+        """Yield a fresh naive app. A quick run shares one."""
         if self.shared_app is not None:
             yield self.shared_app
             return
@@ -154,6 +162,7 @@ class Stage:
             yield app
 
     def pids(self, node: Role) -> dict[str, int]:
+        """Return the measured processes by name."""
         return {
             "api": node.pid,
             "worker": self.system.worker.pid,
@@ -170,11 +179,11 @@ class Stage:
         readers: int,
         window_s: float,
         probe: Probe = dict,
-    ) -> Play:
-        """Have answers generated and read, and look at the middle of it.
+    ) -> MeasuredRun:
+        """Let answers be generated and read, and measure the middle of the run.
 
         Args:
-            readers: of each answer. One reads the POST's own answer; more come by GET.
+            readers: of each answer. A single reader reads the POST's own response; several use GET.
             probe: see `watch`.
         """
         await self.quiet()
@@ -182,17 +191,17 @@ class Stage:
         which = [n for n in range(len(answers)) for _ in range(readers)]
         if readers == 1 and kind in ("sse", "ndjson"):
             accept = loads.ACCEPT[kind]
-            asks = [loads.post("/v1/generations", a.body(), accept=accept) for a in answers]
+            requests = [loads.post("/v1/generations", a.body(), accept=accept) for a in answers]
         else:
             ids = await self.system.start(node, answers)
-            asks = [loads.get_events(kind, ids[n]) for n in which]
-        await self.load.open(address(node), asks, end=loads.ENDS[kind])
+            requests = [loads.get_events(kind, ids[n]) for n in which]
+        await self.load.open(address(node), requests, end=loads.ENDS[kind])
         if kind != "poll":
             await self.load.opened()
         window = await self.watch(self.pids(node), settled_s, window_s, probe=probe)
         await self.load.over()
         readings = await self.load.report(kind, [answer.pieces() for answer in answers], which)
-        return Play(window, readings, await self.upstream.times(answers), which)
+        return MeasuredRun(window, readings, await self.upstream.times(answers), which)
 
     async def watch(
         self,
@@ -202,10 +211,10 @@ class Stage:
         *,
         probe: Probe = dict,
     ) -> Window:
-        """Look at processes for `window_s`, from `begin_s` on or from now, whatever is later.
+        """Measure processes for `window_s`, from `begin_s` or from now, whichever is later.
 
         Args:
-            probe: counters, which only rise; it may block for a moment.
+            probe: returns counters that only rise; may block for a moment.
         """
         await asyncio.sleep(max(0.0, begin_s - time.monotonic()))
         busy, ours, counted = busy_s(), family_s(os.getpid()), probe()
@@ -221,7 +230,7 @@ class Stage:
         return window
 
     async def quiet(self) -> None:
-        """Return when the machine has had little else to do for a second, or patience is over."""
+        """Wait until the machine was nearly idle for a second, at most `patience_s`."""
         until_s = time.monotonic() + self.patience_s
         while time.monotonic() < until_s:
             at_s, busy, ours = time.monotonic(), busy_s(), family_s(os.getpid())
@@ -231,24 +240,24 @@ class Stage:
                 return
 
     def pin_measured(self, *pids: int) -> None:
-        """Give the first of these a core to itself; the others and the system share the rest."""
+        """Give the first process its own core; the others and the system share the rest."""
         self.system.pin([])
         pin(pids[:1], MEASURED)
         pin(pids[1:], OTHERS)
 
     @property
     def settle_s(self) -> float:
-        """After the first token, until the window."""
+        """Seconds from the first token to the window."""
         return 0.05 if self.is_quick else 1.0
 
     def tokens(self, per_s: float, window_s: float) -> int:
-        """How long an answer has to be that outlasts a window."""
+        """Return how many tokens an answer needs to last longer than a window."""
         slack_s = 0.1 if self.is_quick else SLACK_S
         return round(per_s * (self.settle_s + window_s + slack_s))
 
 
-def joined(readings: Sequence[Reading]) -> float:
-    """Tokens per read of a socket, over all readers: about what left in one write."""
+def joined(readings: Sequence[ReaderResult]) -> float:
+    """Return tokens per read of a socket, over all readers: about how many left in one write."""
     return sum(len(r.times) for r in readings) / sum(r.reads for r in readings)
 
 
@@ -260,7 +269,7 @@ def address(node: Role) -> tuple[str, int]:
 async def open_stage(
     *, is_quick: bool, repeats: int = 1, patience_s: float = 0.0
 ) -> AsyncIterator[Stage]:
-    """Start everything; nothing is left behind."""
+    """Start all processes; stop all of them on exit."""
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(UpstreamProcess())
         load = await stack.enter_async_context(Load())

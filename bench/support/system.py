@@ -1,7 +1,7 @@
-"""The product under measurement: Redis, one worker and API nodes, started as an operator does.
+"""Tailrace as it is measured: Redis, one worker and API nodes, started as an operator does.
 
-Redis keeps an append-only file, as the private server of `tailrace up` does. Settings are the
-defaults but for what a run of many short measurements needs, which `SETTINGS` says.
+Redis keeps an append-only file, as the private server of `tailrace up` does. The settings are the
+defaults, except for `SETTINGS`, which many short runs need.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ SETTINGS = {
     "worker_slots": "2000",
     "retention_s": "60",
     "log_level": "warning",
-    "heartbeat_s": "60",  # readers that only read do not answer a WebSocket's pings
+    "heartbeat_s": "60",  # readers that only read do not answer WebSocket pings
 }
 
 
 class System:
-    """One Redis with a worker; nodes come and go. Use `async with`."""
+    """One Redis with a worker; API nodes are started as needed. Use `async with`."""
 
     def __init__(self, upstream_url: str) -> None:
         self.server = RedisServer(aof="everysec", tcp=True)
@@ -46,7 +46,7 @@ class System:
         models.write_text(MODELS.format(name=MODEL, url=upstream_url))
         self._settings = {
             **SETTINGS,
-            "owner_bytes_max": str(2**39),  # one owner asks for everything here
+            "owner_bytes_max": str(2**39),  # all generations have one owner here
             "redis_url": self.server.url,
             "models": str(models),
             "data_dir": str(self.directory),
@@ -74,7 +74,7 @@ class System:
 
     @asynccontextmanager
     async def node(self, **settings: str) -> AsyncIterator[Role]:
-        """A fresh API node, with settings of its own."""
+        """Yield a fresh API node with additional settings."""
         role = self._role("api", port=str(free_port()), **settings)
         try:
             yield await role.start().ready()
@@ -83,18 +83,19 @@ class System:
             self._roles.remove(role)
 
     def pin(self, measured: Iterable[int]) -> None:
-        """Give what is measured a core to itself, and the rest of the system the others."""
+        """Give the measured processes their own core; the rest of the system shares the others."""
         chosen = {*measured}
         pids = {self.redis_pid, *(role.pid for role in self._roles if role.is_running)}
         cpu.pin(chosen, cpu.MEASURED)
         cpu.pin(pids - chosen, cpu.OTHERS)
 
     def unpin(self) -> None:
+        """Let all processes of the system run on all cores again."""
         pids = {self.redis_pid, *(role.pid for role in self._roles if role.is_running)}
         cpu.pin(pids, cpu.CORES)
 
     async def start(self, node: Role, answers: Sequence[Answer]) -> list[str]:
-        """Have answers generated; return the generations' ids."""
+        """Let answers be generated; return the ids of the generations."""
         async with aiohttp.ClientSession() as http:
             return [await self._start(http, node, answer) for answer in answers]
 
@@ -105,12 +106,12 @@ class System:
             return str(accepted["id"])
 
     def newest(self, count: int) -> list[str]:
-        """The ids of the last generations that were asked for, newest first."""
+        """Return the ids of the last `count` generations, newest first."""
         found: Any = self.redis.zrevrange(keys.owner("anonymous"), 0, count - 1)
         return [generation_id.decode() for generation_id in found]
 
     async def cancel_all(self, node: Role) -> None:
-        """Cancel whatever runs."""
+        """Cancel all running generations."""
         async with aiohttp.ClientSession() as http:
             running: Any = self.redis.zrange(keys.RUNNING, 0, -1)
             for generation_id in running:
@@ -119,7 +120,7 @@ class System:
                     reply.raise_for_status()
 
     async def all_ended(self, deadline_s: float) -> None:
-        """Return once nothing runs and nothing waits."""
+        """Wait until no generation runs or waits."""
         await until(self._is_idle, deadline_s, "the end of all generations")
 
     def _is_idle(self) -> bool:

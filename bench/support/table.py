@@ -1,7 +1,7 @@
-"""What a bench found, as rows that can be printed side by side and read by programs.
+"""The results of benchmarks as rows, for people and for programs.
 
-Figures are medians over repetitions with the smallest and the largest beside them; a ratio is taken
-within each repetition, so that a machine that is slow for a while is slow for both sides.
+A result is the median over repetitions, with the smallest and the largest value. A ratio is taken
+within each repetition, so a machine that is slow for a while is slow for both sides.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ US = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure.
+    """One result.
 
     Attributes:
-        work: what was done, with its sizes.
-        who: who did it.
+        work: what was measured, with its sizes.
+        who: the measured system.
         values: one for each repetition.
-        ratios: each value as a multiple of what it is compared with, `base`.
-        goal: what it should be, in words; `is_met` says whether the median is.
-        joined: how many tokens came with one read, where more than one may.
-        curve: the plot that it is a point of, if it is, `at` this x.
-        bench: which one found it.
+        ratios: each value divided by that of `base` in the same repetition.
+        goal: the goal in words; `is_met` says whether the median meets it.
+        joined: tokens per read, if tokens may be joined.
+        curve: the plot to which this point belongs; "" for none. `at` is the x of the point.
+        bench: the benchmark.
     """
 
     work: str
@@ -44,7 +44,7 @@ class Row:
     bench: str = ""
 
     def record(self) -> dict[str, Any]:
-        """As --json writes it."""
+        """Return the row as --json writes it."""
         return {
             **asdict(self),
             "median": statistics.median(self.values) if self.values else None,
@@ -53,13 +53,13 @@ class Row:
 
 
 @dataclass(slots=True)
-class Contest:
-    """Repetitions of one work by several, the first of which is what the others are compared with.
+class Comparison:
+    """Repetitions of one work by several systems; the others are compared with `base`.
 
     Attributes:
-        goals: for each who has one: the largest ratio, or the largest value if there is no base.
-        is_more_better: they are the smallest instead.
-        is_goal_ratio: whether goals are ratios; by default where there is a base.
+        goals: by system: the largest ratio, or the largest value if there is no base.
+        is_more_better: goals are the smallest instead.
+        is_goal_ratio: goals are ratios if there is a base.
         curve, at: see `Row`.
     """
 
@@ -75,13 +75,17 @@ class Contest:
     joined: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, who: str, value: float, *, joined: float = 0.0) -> None:
-        """Take in the figure of one repetition, and how many tokens came with one read."""
+        """Add the value of one repetition.
+
+        Args:
+            joined: tokens per read; 0: not measured.
+        """
         self.seen.setdefault(who, []).append(value)
         if joined:
             self.joined.setdefault(who, []).append(joined)
 
     def rows(self) -> list[Row]:
-        """One row for each, in the order in which they were first seen."""
+        """Return one row for each system, in the order of the first `add`."""
         return [self._row(who, values) for who, values in self.seen.items()]
 
     def _row(self, who: str, values: list[float]) -> Row:
@@ -103,16 +107,16 @@ class Contest:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which this share of all lies; values need no order."""
+    """Return the value below which this share of all values lies."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def show(rows: Sequence[Row], *, is_judged: bool = True) -> str:
-    """The rows as text, a heading for each work.
+    """Return the rows as text, with a heading for each work.
 
     Args:
-        is_judged: say which goals are met; sizes that are too small mean nothing.
+        is_judged: say which goals are met; small sizes must not be judged.
     """
     lines, work = [], ""
     for row in rows:
@@ -129,7 +133,7 @@ def show(rows: Sequence[Row], *, is_judged: bool = True) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """`median (smallest to largest)`."""
+    """Return `median (smallest to largest)`."""
     if not values:
         return "none"
     middle = number(statistics.median(values))
@@ -139,7 +143,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that mean something."""
+    """Format a number with three significant digits."""
     if abs(value) >= 1_000_000:
         return f"{value / 1_000_000:.3g} M"
     if abs(value) >= 100:

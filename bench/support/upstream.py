@@ -1,8 +1,8 @@
-"""The model server: OpenAI's stream, paced, in a process of its own that knows when it said what.
+"""The model server: a paced OpenAI stream, in a process that records when it wrote each token.
 
-One token is one SSE event, one HTTP chunk and one write, as vLLM sends them; where it is late, or
-told to send as fast as it can, several events leave in one write. A raw asyncio protocol, because
-it has to be cheaper than what reads it.
+One token is one SSE event, one HTTP chunk and one write, as vLLM sends them. If the server is late,
+or sends as fast as it can, several events leave in one write. A raw asyncio protocol, because the
+server must cost less than what reads it.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ OBJECT = (
 CHOICE = b'{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}]}\n\n'
 TOKEN = (b'{"index":0,"delta":{"content":"', b'"},"logprobs":null,"finish_reason":null}]}\n\n\r\n')
 USAGE = b'],"usage":{"prompt_tokens":1,"completion_tokens":%d,"total_tokens":%d}}\n\n'
-TICK_S = 0.001  # what falls due within it leaves together, each token with its own write
-BURST = 64  # tokens in one write where there is no pace
+TICK_S = 0.001  # tokens due within this time are handled together, each with its own write
+BURST = 64  # tokens in one write if the answer has no pace
 
 
-class Saying(asyncio.Protocol):
-    """One connection; one answer after the other."""
+class AnswerStream(asyncio.Protocol):
+    """One connection; its answers come one after the other."""
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
         self.answer: Answer | None = None
-        self.said = 0
+        self.sent = 0
         self._input = b""
         self._can_write = True
 
@@ -65,7 +65,7 @@ class Saying(asyncio.Protocol):
             self._begin(Answer.of(json.loads(body[:length])))
 
     def _begin(self, answer: Answer) -> None:
-        self.answer, self.said = answer, 0
+        self.answer, self.sent = answer, 0
         self.times = self.upstream.times[answer.number] = array("d")
         self._object = OBJECT % answer.number
         self._before, self._after = self._object + TOKEN[0], TOKEN[1]
@@ -79,7 +79,7 @@ class Saying(asyncio.Protocol):
             self.say_due(self.began_s)
 
     def say_due(self, now: float) -> None:
-        """Write what is due, and come back when the next token is."""
+        """Write the tokens that are due, and schedule the next one."""
         answer = self.answer
         if answer is None:
             return
@@ -94,21 +94,21 @@ class Saying(asyncio.Protocol):
 
     def _burst(self) -> None:
         assert self.answer is not None
-        while self._can_write and self.said < self.answer.tokens:
-            self._say(min(self.answer.tokens, self.said + BURST))
-        if self.said == self.answer.tokens:
+        while self._can_write and self.sent < self.answer.tokens:
+            self._say(min(self.answer.tokens, self.sent + BURST))
+        if self.sent == self.answer.tokens:
             self._end()
 
     def _say(self, upto: int) -> None:
         answer = self.answer
         assert answer is not None
         chunks: list[bytes] = []
-        for n in range(self.said, upto):
+        for n in range(self.sent, upto):
             text = answer.token(n).encode()
             size = b"%x\r\n" % (self._around + len(text))
             chunks += (size, self._before, text, self._after)
-        self.times.extend([time.monotonic()] * (upto - self.said))
-        self.said = upto
+        self.times.extend([time.monotonic()] * (upto - self.sent))
+        self.sent = upto
         self.transport.write(b"".join(chunks))
 
     def _end(self) -> None:
@@ -123,22 +123,23 @@ class Saying(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._can_write = True
-        if self.answer is not None and not self.answer.per_s and self.said:
+        if self.answer is not None and not self.answer.per_s and self.sent:
             self._burst()
 
 
 class Upstream:
-    """All connections, and when the next token of any is due."""
+    """All connections, and the times at which tokens are due."""
 
     def __init__(self) -> None:
         self.times: dict[int, array[float]] = {}
-        self._due: list[tuple[float, int, Saying]] = []
+        self._due: list[tuple[float, int, AnswerStream]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = math.inf
         self._loop = asyncio.get_running_loop()
 
-    def schedule(self, at: float, saying: Saying) -> None:
-        heapq.heappush(self._due, (at, id(saying), saying))
+    def schedule(self, at: float, stream: AnswerStream) -> None:
+        """Call `say_due` of a stream at this time."""
+        heapq.heappush(self._due, (at, id(stream), stream))
         if at < self._wakes_at:
             self._wake_at(at)
 
@@ -149,7 +150,7 @@ class Upstream:
         self._timer = self._loop.call_later(at - time.monotonic(), self._tick)
 
     def _tick(self) -> None:
-        self._timer, self._wakes_at = None, 0.0  # nobody below sets another one
+        self._timer, self._wakes_at = None, 0.0  # `schedule` must not set a timer below
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
             heapq.heappop(self._due)[2].say_due(now)
@@ -165,7 +166,7 @@ def _chunk(data: bytes) -> bytes:
 async def _serve(pipe: Connection) -> None:
     upstream = Upstream()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Saying(upstream), "127.0.0.1", 0, backlog=2_048)
+    server = await loop.create_server(lambda: AnswerStream(upstream), "127.0.0.1", 0, backlog=2_048)
     pipe.send(server.sockets[0].getsockname()[1])
     closed = asyncio.Event()
 
@@ -182,17 +183,17 @@ async def _serve(pipe: Connection) -> None:
 
 
 def run(pipe: Connection, cores: Sequence[int]) -> None:
-    """The process's whole life."""
+    """Run the process until the parent closes its end of the pipe."""
     os.sched_setaffinity(0, cores)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(pipe))
 
 
 class UpstreamProcess:
-    """The process, seen from a bench.
+    """The process, as a benchmark uses it.
 
     Attributes:
-        port: where it listens, once entered.
+        port: where it listens; set on entry.
     """
 
     def __init__(self, cores: Sequence[int] = CORES) -> None:
@@ -222,7 +223,7 @@ class UpstreamProcess:
         self._process.kill()
 
     async def times(self, answers: Sequence[Answer]) -> list[array[float]]:
-        """When each token of these answers was written, and forget it."""
+        """Return when each token of these answers was written; the process forgets the times."""
         self._pipe.send([answer.number for answer in answers])
         times: list[array[float]] = await asyncio.to_thread(self._pipe.recv)
         return times

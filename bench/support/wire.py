@@ -1,8 +1,8 @@
-"""What a reader received, taken apart afterwards: is its text exact, and when did each token come?
+"""Parses what a reader received: is the text exact, and when did each token arrive?
 
-Pure: bytes and arrival times in, a `Reading` out. Pieces may have been joined on the way, so
-tokens are counted by the text and never by the event. A token has arrived when all of its text
-has, at the time at which the last of the bytes that say it was read from the socket.
+Pure: bytes and arrival times in, a `ReaderResult` out. Pieces may have been joined on the way, so
+tokens are counted by text and not by events. A token has arrived when the last byte of its text was
+read from the socket.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import accumulate
 
 import msgspec
 
-Arrivals = Sequence[tuple[float, bytes]]  # time of a read, and what it gave
+Arrivals = Sequence[tuple[float, bytes]]  # time of a read, and its bytes
 
 SSE_DATA = re.compile(rb"^data: (.*)\r?$", re.M)
 RETRY = re.compile(rb"retry: \d+\n")
@@ -25,7 +25,7 @@ LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.I)
 
 
 class Piece(msgspec.Struct):
-    """What counts in an event, of whichever server: its text, or that the text so far is void."""
+    """The parts of an event that matter: its text, or that the text so far is void."""
 
     text: str = ""
     type: str = ""
@@ -33,22 +33,24 @@ class Piece(msgspec.Struct):
 
 
 class Poll(msgspec.Struct):
+    """The reply to a long poll."""
+
     events: list[Piece]
 
 
 _piece = msgspec.json.Decoder(Piece)
 _poll = msgspec.json.Decoder(Poll)
-VOID = "\N{REPLACEMENT CHARACTER}"  # in place of a reset: a text with it is never exact
+VOID = "\N{REPLACEMENT CHARACTER}"  # replaces a reset: a text that contains it is never exact
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReaderResult:
     """What one reader got.
 
     Attributes:
-        times: when each token had arrived, in order; fewer than the answer has if some are missing.
-        reads: how many reads of the socket it took to get them.
-        sent_bytes: what it sent itself.
+        times: when each token had arrived, in order; shorter than the answer if tokens are missing.
+        reads: number of socket reads that brought tokens.
+        sent_bytes: bytes that the reader sent.
     """
 
     is_exact: bool
@@ -60,15 +62,15 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """One body: its text, and after how many raw bytes how much of it was complete."""
+    """One body: its text, and how much of it was complete after how many raw bytes."""
 
     text: str
     chars: list[int]
     raw_ends: list[int]
 
 
-class Judge:
-    """Compares readers with the tokens that they should have got.
+class TextCheck:
+    """Compares what readers got with the tokens of their answers.
 
     Args:
         answers: the tokens of each answer, in order.
@@ -80,7 +82,12 @@ class Judge:
         self._token_ends = [list(accumulate(map(len, tokens))) for tokens in answers]
         self._known: dict[bytes, Parsed] = {}  # most readers of a stream get the same bytes
 
-    def read(self, arrivals: Arrivals, answer: int, sent_bytes: int = 0) -> Reading:
+    def read(self, arrivals: Arrivals, answer: int, sent_bytes: int = 0) -> ReaderResult:
+        """Return the result of one reader.
+
+        Args:
+            answer: the index of its answer.
+        """
         raw = b"".join(data for _, data in arrivals)
         parsed = self._parse(raw)
         ends = self._raw_ends(parsed, answer)
@@ -92,11 +99,11 @@ class Judge:
             times.extend([at] * new)
             reads += new > 0
         is_exact = parsed.text == self._answers[answer]
-        return Reading(is_exact, times, reads, len(raw), sent_bytes)
+        return ReaderResult(is_exact, times, reads, len(raw), sent_bytes)
 
     def _parse(self, raw: bytes) -> Parsed:
-        # The pause before a reconnect is drawn for each reader; all else is equal for equal slices.
-        # A head has a date: it is as long for all, so bodies alone are compared.
+        # `retry:` is random for each reader; everything else is equal for equal slices.
+        # Heads differ in their date but not in their length, so only bodies are compared.
         head, body = _split_head(raw)
         key = b"%d %b" % (len(head), RETRY.sub(b"retry\n", body[:400], count=1) + body[400:])
         parsed = self._known.get(key)
@@ -105,7 +112,7 @@ class Judge:
         return parsed
 
     def _raw_ends(self, parsed: Parsed, answer: int) -> list[int]:
-        """After how many raw bytes each token was complete."""
+        """Return after how many raw bytes each token was complete."""
         ends = []
         at = 0
         for token_end in self._token_ends[answer]:
@@ -118,7 +125,7 @@ class Judge:
 
 
 def parse(kind: str, raw: bytes) -> Parsed:
-    """Take a body apart.
+    """Parse a body.
 
     Args:
         kind: `sse`, `ndjson`, `ws` or `poll`.
@@ -147,7 +154,7 @@ def parse(kind: str, raw: bytes) -> Parsed:
 def _by_line(
     chunks: Iterator[tuple[bytes, int]], line: re.Pattern[bytes]
 ) -> Iterator[tuple[Piece, int]]:
-    """Find the events in a body; each is complete with the chunk that has its last byte."""
+    """Yield the events in a body. An event is complete with the chunk that has its last byte."""
     datas, body_ends, raw_ends = [], [], []
     size = 0
     for data, raw_end in chunks:
@@ -158,7 +165,7 @@ def _by_line(
     body = b"".join(datas)
     for found in line.finditer(body):
         if found.end() == len(body):
-            break  # its line end has not come
+            break  # the line end has not arrived
         yield _piece.decode(found[1]), raw_ends[bisect_right(body_ends, found.end())]
 
 
@@ -168,9 +175,9 @@ def _split_head(raw: bytes) -> tuple[bytes, bytes]:
 
 
 def _chunks(raw: bytes) -> Iterator[tuple[bytes, int]]:
-    """The chunks of a body, each with where it ends in `raw`; a cut last one is left out.
+    """Yield the chunks of a body, each with its end in `raw`; an incomplete last one is omitted.
 
-    A body that is not chunked (nginx's) comes in its lines.
+    A body without chunks (that of nginx) is yielded line by line.
     """
     at = raw.find(b"\r\n\r\n") + 4
     if CHUNKED not in raw[:at].lower():
@@ -187,7 +194,7 @@ def _chunks(raw: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _frames(raw: bytes) -> Iterator[tuple[bytes, int]]:
-    """The text frames of a WebSocket, unmasked as servers send them; none is fragmented."""
+    """Yield the text frames of a WebSocket, unmasked as servers send them; none is fragmented."""
     at = raw.find(b"\r\n\r\n") + 4
     while at + 2 <= len(raw):
         is_text, size, start = raw[at] == 0x81, raw[at + 1], at + 2
@@ -203,7 +210,7 @@ def _frames(raw: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _replies(raw: bytes) -> Iterator[tuple[bytes, int]]:
-    """The bodies of one HTTP reply after the other."""
+    """Yield the bodies of successive HTTP replies."""
     at = 0
     while (start := raw.find(b"\r\n\r\n", at) + 4) > 3:
         length = LENGTH.search(raw, at, start)

@@ -1,7 +1,7 @@
-"""A generation that the bench writes itself: through the store, one token an entry.
+"""Writes a generation directly through the store, with one token per entry.
 
-For what asks about the node alone: a worker would join tokens that come together, and the node
-would be given credit for that.
+For benchmarks of the node alone: a worker would join tokens that come together, and the node would
+look cheaper than it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared.log.store import Store
 from shared.redis.client import connect
 from tests.support.generation import FIELDS, Holder
 
-BATCH = 64  # entries in one call, as a worker's
+BATCH = 64  # entries in one call, as in a worker
 LEASE_S = 120.0  # longer than any run
 OWNER = "anonymous"
 END = encode(End("completed", "stop"))
@@ -39,23 +39,28 @@ class Writer:
         await self._redis.aclose()
 
     async def begin(self) -> Holder:
-        """A new generation that has its `start` and nothing else."""
+        """Create a generation that has only its `start`."""
         generation_id = new_generation_id()
         fields = {**FIELDS, "owner": OWNER, "model": "bench", "session": ""}
         await self._store.create(generation_id, fields, may_be_lost=False)
         return await Holder.begin(self._store, generation_id=generation_id)
 
-    async def say(self, holder: Holder, pieces: Sequence[str], *, said: int = 0) -> None:
+    async def say(self, holder: Holder, pieces: Sequence[str], *, tokens_before: int = 0) -> None:
         """Append tokens as fast as Redis takes them.
 
         Args:
-            said: how many it has been told before.
+            tokens_before: number of tokens that were appended before.
         """
         for at in range(0, len(pieces), BATCH):
             raws = [encode(Token(piece)) for piece in pieces[at : at + BATCH]]
-            outcome = await holder.append(*raws, after=holder.seq + said + at)
+            outcome = await holder.append(*raws, after=holder.seq + tokens_before + at)
             assert outcome == Ok(), outcome
 
-    async def end(self, holder: Holder, *, said: int) -> None:
-        outcome = await holder.finish(after=holder.seq + said)
+    async def end(self, holder: Holder, *, tokens_before: int) -> None:
+        """Append the end.
+
+        Args:
+            tokens_before: number of tokens that were appended before.
+        """
+        outcome = await holder.finish(after=holder.seq + tokens_before)
         assert outcome == Ok(), outcome

@@ -1,9 +1,9 @@
 """`tailrace batch`: submit, watch, ls, results, cancel and redrive, over HTTP.
 
-Ids and results go to standard output, everything about them to standard error, so both can be
-piped. Watching survives its connection, and who stops watching stops nothing: the batch goes on.
-Exit codes: 0 done, 1 the batch did not complete or has no results yet, 2 it cannot be asked for,
-130 interrupted while watching.
+Ids and results go to standard output, messages go to standard error, so the output can be piped.
+`watch` resumes when its connection breaks. A stopped `watch` does not stop the batch.
+Exit codes: 0 done, 1 the batch did not complete or has no results yet, 2 the request is not
+possible, 130 interrupted while watching.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from pathlib import Path
 from typing import Any
 
 from cli.client.batch_client import BatchClient, Object
-from cli.client.batch_progress import Bar, megabytes, span
-from cli.client.client import Refused
-from cli.client.terminal import EXIT_FAILED, EXIT_OK, complain, outcome, run_client, say, table
+from cli.client.batch_progress import ProgressBar, megabytes, span
+from cli.client.client import RequestRefused
+from cli.client.exit_code import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from cli.client.terminal import complain, outcome, run_client, say, table
 from shared.config.settings import Settings
 from shared.text.plain_text import plain_line, plain_text
 
-EXIT_INTERRUPTED = 130
-ENDPOINT = "/v1/chat/completions"
+DEFAULT_ENDPOINT = "/v1/chat/completions"
 FIRST_LINE_BYTES_MAX = 4_194_304
-LISTED = 100
+BATCHES_LISTED = 100
 ERRORS_SHOWN = 10
-ENDED = ("completed", "failed", "expired", "cancelled")
+END_STATUSES = ("completed", "failed", "expired", "cancelled")
 
 
 def batch(settings: Settings, args: argparse.Namespace) -> int:
-    """Run one of the actions."""
+    """Run the action in `args`; return the exit code."""
     actions: dict[str, Callable[[BatchClient], Any]] = {
         "submit": lambda client: _submit(client, args),
         "watch": lambda client: _watch(client, args.id),
@@ -54,9 +54,9 @@ def batch(settings: Settings, args: argparse.Namespace) -> int:
 
 async def _submit(client: BatchClient, args: argparse.Namespace) -> int:
     path = Path(args.file)
-    size = os.path.getsize(path)  # noqa: ASYNC240 (nobody else is waiting here)
+    size = os.path.getsize(path)  # noqa: ASYNC240 (no other task runs yet)
     endpoint = args.endpoint or endpoint_of(path)
-    bar = Bar(sys.stderr, megabytes)
+    bar = ProgressBar(sys.stderr, megabytes)
     is_shown = sys.stderr.isatty()
     try:
         file = await client.upload(
@@ -64,25 +64,26 @@ async def _submit(client: BatchClient, args: argparse.Namespace) -> int:
         )
     finally:
         bar.close()
-    made = await client.create_batch(file["id"], endpoint, args.window)
-    return await _started(client, made, args.watch)
+    started = await client.create_batch(file["id"], endpoint, args.window)
+    return await _report_start(client, started, args.watch)
 
 
 async def _redrive(client: BatchClient, args: argparse.Namespace) -> int:
-    return await _started(client, await client.redrive(args.id), args.watch)
+    return await _report_start(client, await client.redrive(args.id), args.watch)
 
 
-async def _started(client: BatchClient, made: Object, is_watched: bool) -> int:
-    print(plain_line(made["id"]), flush=True)
+async def _report_start(client: BatchClient, started: Object, is_watched: bool) -> int:
+    """Print the id of a batch; then follow the batch, or print how to."""
+    print(plain_line(started["id"]), flush=True)
     if is_watched:
-        return await _watch(client, made["id"])
-    say(f"follow it: tailrace batch watch {made['id']}")
+        return await _watch(client, started["id"])
+    say(f"follow it: tailrace batch watch {started['id']}")
     return EXIT_OK
 
 
 async def _watch(client: BatchClient, batch_id: str) -> int:
-    """Follow a batch to its end; Ctrl-C leaves it running."""
-    bar = Bar(sys.stderr)
+    """Follow a batch to its end. Ctrl-C ends only this command."""
+    bar = ProgressBar(sys.stderr)
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks:
         following = tasks.create_task(outcome(_show(client, batch_id, bar)))
@@ -97,25 +98,25 @@ async def _watch(client: BatchClient, batch_id: str) -> int:
     return _summary(await client.batch(batch_id))
 
 
-async def _show(client: BatchClient, batch_id: str, bar: Bar) -> None:
-    """Show the events until the end; where they are kept no longer, there is the summary."""
+async def _show(client: BatchClient, batch_id: str, bar: ProgressBar) -> None:
+    """Show the progress until the end; return at once if the events have expired."""
     try:
         async for event in client.follow_batch(batch_id, bar.note):
             if event["type"] == "progress":
                 bar.show(event["stage"], event["current"], event["total"])
-    except Refused as exc:
+    except RequestRefused as exc:
         if exc.code != "expired":
             raise
 
 
 def _summary(found: Object) -> int:
-    """Say how a batch has ended, and what to do next."""
+    """Print how a batch has ended and what to do next; return the exit code."""
     counts, batch_id = found["request_counts"], found["id"]
-    ended_at = next((found[f"{name}_at"] for name in ENDED if found.get(f"{name}_at")), None)
+    ended_at = next((found[f"{name}_at"] for name in END_STATUSES if found.get(f"{name}_at")), None)
     took = f" in {span(ended_at - found['created_at'])}" if ended_at else ""
-    told = f"{counts['completed']:,} of {counts['total']:,} lines done"
+    done = f"{counts['completed']:,} of {counts['total']:,} lines done"
     failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
-    say(f"{found['status']}: {told}{failed}{took}")
+    say(f"{found['status']}: {done}{failed}{took}")
     errors = (found.get("errors") or {}).get("data", [])
     for error in errors[:ERRORS_SHOWN]:
         where = f"line {error['line']}: " if error.get("line") else ""
@@ -125,16 +126,16 @@ def _summary(found: Object) -> int:
     if found.get("output_file_id"):
         say(f"results: tailrace batch results {batch_id}")
     if found.get("error_file_id"):
-        again = f"again: tailrace batch redrive {batch_id}"
-        say(f"errors: tailrace batch results --errors {batch_id}; {again}")
+        again = f"run them again: tailrace batch redrive {batch_id}"
+        say(f"failed lines: tailrace batch results --errors {batch_id}; {again}")
     return EXIT_OK if found["status"] == "completed" else EXIT_FAILED
 
 
 async def _ls(client: BatchClient) -> int:
-    page = await client.batches(LISTED)
+    page = await client.batches(BATCHES_LISTED)
     print(table(["ID", "STATUS", "ENDPOINT", "DONE", "FAILED", "AGE"], map(_row, page["data"])))
     if page["has_more"]:
-        say(f"the newest {LISTED}; there are more")
+        say(f"only the newest {BATCHES_LISTED} batches are listed")
     return EXIT_OK
 
 
@@ -161,7 +162,7 @@ async def _results(client: BatchClient, args: argparse.Namespace) -> int:
     name = "error_file_id" if args.errors else "output_file_id"
     if not found.get(name):
         what = "no line has failed" if args.errors else "no results"
-        later = "" if found["status"] in ENDED else " yet"
+        later = "" if found["status"] in END_STATUSES else " yet"
         say(f"tailrace: {args.id} is {found['status']}: {what}{later}")
         return EXIT_FAILED
     pieces = client.content(found[name])
@@ -171,12 +172,12 @@ async def _results(client: BatchClient, args: argparse.Namespace) -> int:
         await _print(pieces)
     if not args.errors and found.get("error_file_id"):
         failed = found["request_counts"]["failed"]
-        say(f"{failed:,} lines are not in it: --errors has them")
+        say(f"{failed:,} failed lines: tailrace batch results --errors {args.id}")
     return EXIT_OK
 
 
 async def _print(pieces: AsyncIterator[bytes]) -> None:
-    """Write a file to standard output: as it is, but on a terminal nothing that one obeys."""
+    """Write a file to standard output: unchanged, but on a terminal without control characters."""
     out, decoder = sys.stdout, getincrementaldecoder("utf-8")("replace")
     is_terminal = out.isatty()
     async for piece in pieces:
@@ -190,7 +191,7 @@ async def _print(pieces: AsyncIterator[bytes]) -> None:
 
 
 async def _save(pieces: AsyncIterator[bytes], path: Path) -> None:
-    """Write a file under another name until it is whole."""
+    """Write a file under a temporary name, and rename it when it is complete."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
@@ -203,20 +204,23 @@ async def _save(pieces: AsyncIterator[bytes], path: Path) -> None:
 
 
 def endpoint_of(path: Path) -> str:
-    """Return the endpoint that the first line of a file names; a line that does not is refused."""
+    """Return the endpoint in the first line of a file; the default if the line has none.
+
+    The server refuses an invalid line, so this function need not report it.
+    """
     with path.open("rb") as file:
         first = file.readline(FIRST_LINE_BYTES_MAX)
     try:
         url = json.loads(first)["url"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return ENDPOINT
-    return url if isinstance(url, str) and url.startswith("/") else ENDPOINT
+        return DEFAULT_ENDPOINT
+    return url if isinstance(url, str) and url.startswith("/") else DEFAULT_ENDPOINT
 
 
-def _advice(error: Refused) -> str:
+def _advice(error: RequestRefused) -> str:
     match error.code:
         case "unauthorized":
             return f"{error}; set TAILRACE_KEY or --key"
         case "not_found":
-            return f"{error}; `tailrace batch ls` lists yours"
+            return f"{error}; `tailrace batch ls` lists your batches"
     return str(error)

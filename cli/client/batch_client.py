@@ -1,7 +1,7 @@
-"""The client's requests for files and batches: uploads and downloads that are never in memory.
+"""The client's requests for files and batches. Files are streamed and never held in memory.
 
-An upload that broke off left nothing, so it is sent again from its start; a download goes on from
-the byte it had come to. Knows nothing of the terminal.
+The server keeps nothing of an upload that broke off, so the upload starts again. A download
+continues at the byte where it broke off. Knows no terminal.
 """
 
 from __future__ import annotations
@@ -14,29 +14,42 @@ from urllib.parse import quote
 
 import aiohttp
 
-from cli.client.client import Client, Event, Passing, Patience, Unreachable, check, nobody, words
+from cli.client.client import (
+    Client,
+    Event,
+    Patience,
+    ServerUnreachable,
+    TransientError,
+    check,
+    describe,
+    no_server,
+)
 
-READ_BYTES = 262_144
+PIECE_BYTES = 262_144  # of a file, per read
 
 Object = dict[str, Any]
 
 
 class BatchClient(Client):
-    """Talks to an API node about batches."""
+    """A client of an API node that can also use files and batches."""
 
     async def upload(self, path: Path, on_bytes: Callable[[int], None]) -> Object:
-        """Upload a file for a batch; `on_bytes` is told how far it is.
+        """Upload a file for a batch; returns the file object.
+
+        Args:
+            on_bytes: called with the number of bytes sent so far.
 
         Raises:
             OSError: the file cannot be read.
-            Refused, Unreachable.
+            RequestRefused: the server does not accept the file.
+            ServerUnreachable: no try made progress for `patience_s`.
         """
-        patience, most = Patience(self.patience_s), 0
+        patience, count_max = Patience(self.patience_s), 0
 
         def note(count: int) -> None:
-            nonlocal most
-            if count > most:  # the tries count from where none has got any further
-                most = count
+            nonlocal count_max
+            if count > count_max:  # only bytes that no earlier try has sent are progress
+                count_max = count
                 patience.renew()
             on_bytes(count)
 
@@ -44,15 +57,15 @@ class BatchClient(Client):
             with path.open("rb") as file:
                 try:
                     return await self._upload(path.name, file, note)
-                except Passing as exc:
+                except TransientError as exc:
                     await patience.wait(self.url, str(exc))
 
     async def _upload(self, name: str, file: BinaryIO, on_bytes: Callable[[int], None]) -> Object:
-        """aiohttp would read an open file from its own thread, and say nothing of how far it is."""
+        """Upload once, in pieces of our own: aiohttp reports no progress for an open file."""
 
         async def pieces() -> AsyncIterator[bytes]:
             count = 0
-            while piece := file.read(READ_BYTES):
+            while piece := file.read(PIECE_BYTES):
                 yield piece
                 count += len(piece)
                 on_bytes(count)
@@ -66,17 +79,22 @@ class BatchClient(Client):
                 found: Object = await response.json()
                 return found
         except aiohttp.ClientConnectorError as exc:
-            raise Unreachable(nobody(self.url)) from exc
+            raise ServerUnreachable(no_server(self.url)) from exc
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as exc:
-            raise Passing(words(exc)) from exc
+            raise TransientError(describe(exc)) from exc
 
     async def create_batch(self, file_id: str, endpoint: str, window: str) -> Object:
-        """Start a batch; one key for all tries, so that it is started once."""
+        """Start a batch. All tries use one idempotency key, so the batch is started once.
+
+        Args:
+            window: the completion window, for example `24h`.
+        """
         body = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": window}
         headers = {"Idempotency-Key": secrets.token_urlsafe(16)}
         return await self._persist("POST", "/v1/batches", json=body, headers=headers)
 
     async def batch(self, batch_id: str) -> Object:
+        """Return a batch."""
         return await self._persist("GET", _path(batch_id))
 
     async def batches(self, limit: int) -> Object:
@@ -84,21 +102,23 @@ class BatchClient(Client):
         return await self._persist("GET", f"/v1/batches?limit={limit}")
 
     async def cancel_batch(self, batch_id: str) -> Object:
+        """Cancel a batch; returns the batch."""
         return await self._persist("POST", _path(batch_id, "cancel"))
 
     async def redrive(self, batch_id: str) -> Object:
+        """Start a new batch with the failed lines of `batch_id`; returns the new batch."""
         headers = {"Idempotency-Key": secrets.token_urlsafe(16)}
         return await self._persist("POST", _path(batch_id, "redrive"), headers=headers)
 
     async def follow_batch(
         self, batch_id: str, on_trouble: Callable[[str], None]
     ) -> AsyncIterator[Event]:
-        """Yield a batch's events until its end, over as many connections as it takes."""
+        """Yield the events of a batch until its end. Reconnects when the connection breaks."""
         async for event in self._follow(_path(batch_id, "events"), "", on_trouble):
             yield event
 
     async def content(self, file_id: str) -> AsyncIterator[bytes]:
-        """Yield a file's bytes, over as many connections as it takes."""
+        """Yield the bytes of a file. Reconnects when the connection breaks."""
         count, size = 0, -1
         patience = Patience(self.patience_s)
         while count != size:
@@ -108,16 +128,16 @@ class BatchClient(Client):
                 async with self._session.get(path, headers=headers) as response:
                     await check(response)
                     size = count + int(response.headers["Content-Length"])
-                    async for piece in response.content.iter_chunked(READ_BYTES):
+                    async for piece in response.content.iter_chunked(PIECE_BYTES):
                         patience.renew()
                         count += len(piece)
                         yield piece
             except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-                await patience.wait(self.url, words(exc))
-            except Passing as exc:
+                await patience.wait(self.url, describe(exc))
+            except TransientError as exc:
                 await patience.wait(self.url, str(exc))
 
 
-def _path(batch_id: str, below: str = "") -> str:
+def _path(batch_id: str, subresource: str = "") -> str:
     path = f"/v1/batches/{quote(batch_id, safe='')}"
-    return f"{path}/{below}" if below else path
+    return f"{path}/{subresource}" if subresource else path

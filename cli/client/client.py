@@ -1,9 +1,9 @@
-"""A client of one API address: requests that are repeated when that is safe, readings that resume.
+"""A client of one API address: repeats requests when that is safe, and resumes streams.
 
-A stream is complete when `end` has come. A body that just stops, a refused connection and a 503 are
-passing: the reading waits, longer each time and never all readers in step, and goes on after the
-last event it has seen. It gives up when nothing has answered for `PATIENCE_S`.
-Knows nothing of the terminal.
+A stream is complete when its `end` event has come. A body that stops early, a refused connection
+and a 503 are transient errors: the client waits with growing, jittered pauses and continues after
+the last event. It gives up after `PATIENCE_S` without any answer.
+Knows no terminal.
 """
 
 from __future__ import annotations
@@ -19,17 +19,22 @@ from urllib.parse import quote
 
 import aiohttp
 
-PATIENCE_S = 60.0
-ANSWER_S = 10.0
-SILENCE_S = 60.0  # heartbeats come more often
-PAUSE_S, PAUSE_S_MAX = 0.2, 5.0
-LINE_BYTES_MAX = 32 * 1024 * 1024
+PATIENCE_S = 60.0  # without any answer, before the client gives up
+RESPONSE_S = 10.0  # for a connection, and for the response to a request that is no stream
+SILENCE_S = 60.0  # between two reads of a stream; the server sends heartbeats more often
+RETRY_PAUSE_S, RETRY_PAUSE_MAX_S = 0.2, 5.0  # the first pause, which doubles, and the longest
+EVENT_LINE_BYTES_MAX = 32 * 1024 * 1024
 
 Event = dict[str, Any]
 
 
-class Refused(Exception):
-    """The server said no, and would say so again."""
+class RequestRefused(Exception):
+    """The server refused a request, and would refuse it again.
+
+    Attributes:
+        status: the HTTP status.
+        code: the error code of docs/protocol.md; "" if the response has none.
+    """
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -37,19 +42,20 @@ class Refused(Exception):
         self.code = code
 
 
-class Unreachable(Exception):
-    """Nothing answered for too long."""
+class ServerUnreachable(Exception):
+    """No server answered for too long. The message says what to do."""
 
 
-class Passing(Exception):
-    """It may work in a moment."""
+class TransientError(Exception):
+    """A request failed, but a repetition may succeed."""
 
 
 class Client:
-    """Talks to `url` with `key`.
+    """A client of the API node at `url`; an async context manager.
 
     Args:
-        patience_s: how long to go on without any answer.
+        key: the API key; "" for none.
+        patience_s: how long requests are repeated without any answer.
     """
 
     def __init__(self, url: str, key: str = "", *, patience_s: float = PATIENCE_S) -> None:
@@ -58,9 +64,9 @@ class Client:
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     async def __aenter__(self) -> Client:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_S, sock_read=SILENCE_S)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=RESPONSE_S, sock_read=SILENCE_S)
         self._session = aiohttp.ClientSession(
-            headers=self._headers, timeout=timeout, read_bufsize=LINE_BYTES_MAX
+            headers=self._headers, timeout=timeout, read_bufsize=EVENT_LINE_BYTES_MAX
         )
         return self
 
@@ -73,21 +79,34 @@ class Client:
         await self._session.close()
 
     async def create(self, body: dict[str, Any], key: str) -> dict[str, Any]:
-        """Start a generation; `key` makes repeats safe."""
+        """Start a generation; returns its resource.
+
+        Args:
+            key: the idempotency key: repeated requests start one generation.
+
+        Raises:
+            RequestRefused: the server does not accept the request.
+            ServerUnreachable: no server answered for `patience_s`.
+        """
         return await self._persist(
             "POST", "/v1/generations", json=body, headers={"Idempotency-Key": key}
         )
 
     async def cancel(self, generation_id: str) -> dict[str, Any]:
+        """Cancel a generation; returns its resource. Raises as `create` does."""
         return await self._persist("POST", f"/v1/generations/{quote(generation_id)}/cancel")
 
     async def generations(self, session: str) -> list[dict[str, Any]]:
-        """List a session, or, with none, all that is unfinished."""
+        """Return the generations of a session; with "", all unfinished generations.
+
+        Raises as `create` does.
+        """
         where = f"sessions/{quote(session, safe='')}" if session else "generations?active=1"
         found = await self._persist("GET", f"/v1/{where}")
         return list(found["generations"])
 
     async def workers(self) -> dict[str, Any]:
+        """Return the workers and the queue. Raises as `create` does."""
         return await self._persist("GET", "/v1/workers")
 
     async def follow(
@@ -97,11 +116,15 @@ class Client:
         *,
         on_trouble: Callable[[str], None] = lambda text: None,
     ) -> AsyncIterator[Event]:
-        """Yield the events after `cursor` until the end, over as many connections as it takes.
+        """Yield the events after `cursor` until the end. Reconnects when the connection breaks.
+
+        Args:
+            cursor: an event id; "" for the start.
+            on_trouble: called with a message when the connection breaks.
 
         Raises:
-            Refused: no such generation, no right to it, or past its retention.
-            Unreachable: nothing came for `patience_s`.
+            RequestRefused: no such generation, no right to it, or past its retention.
+            ServerUnreachable: nothing came for `patience_s`.
         """
         path = f"/v1/generations/{quote(generation_id, safe='')}/events"
         async for event in self._follow(path, cursor, on_trouble):
@@ -119,8 +142,8 @@ class Client:
                     yield event
                     if event["type"] == "end":
                         return
-                return  # 204: the cursor was the end
-            except Passing as exc:
+                return  # 204: the cursor is the last event
+            except TransientError as exc:
                 if patience.is_first:
                     on_trouble(f"connection lost ({exc}), coming back")
                 await patience.wait(self.url, str(exc))
@@ -136,47 +159,52 @@ class Client:
                     return
                 async for line in response.content:
                     if not line.endswith(b"\n"):
-                        break  # cut in the middle
+                        break  # the connection broke inside a line
                     if line.strip():
                         yield json.loads(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise Passing(words(exc)) from exc
-        raise Passing("the stream stopped before its end")
+            raise TransientError(describe(exc)) from exc
+        raise TransientError("the stream stopped before its end")
 
     async def _persist(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Make a request that may be repeated until it gets through."""
+        """Repeat a request until it succeeds or is refused. Only for requests that may repeat."""
         patience = Patience(self.patience_s)
         while True:
             try:
                 return await self._once(method, path, **options)
-            except Passing as exc:
+            except TransientError as exc:
                 await patience.wait(self.url, str(exc))
 
     async def _once(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(RESPONSE_S):
                 async with self._session.request(method, self.url + path, **options) as response:
                     await check(response)
                     found: dict[str, Any] = await response.json()
                     return found
         except aiohttp.InvalidURL as exc:
-            raise Unreachable(f"{self.url} is not a URL: set TAILRACE_URL or --url") from exc
+            message = f"{self.url} is not a URL: set TAILRACE_URL or --url"
+            raise ServerUnreachable(message) from exc
         except aiohttp.ClientConnectorError as exc:
-            # Nobody listens: waiting would look like hanging to somebody who has started nothing.
-            raise Unreachable(nobody(self.url)) from exc
+            # Report it at once. The user may have started no server, and a wait looks like a hang.
+            raise ServerUnreachable(no_server(self.url)) from exc
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise Passing(words(exc)) from exc
+            raise TransientError(describe(exc)) from exc
 
 
 class Patience:
-    """How long to wait before the next try, and when to stop trying."""
+    """The pauses between tries of one request, and when to give up.
+
+    Args:
+        patience_s: how long to try without any answer.
+    """
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s
         self.renew()
 
     def renew(self) -> None:
-        """Something came: start again from the short pauses."""
+        """Note an answer: the pauses are short again, and the patience starts anew."""
         self._tries = 0
         self._since = time.monotonic()
 
@@ -185,14 +213,26 @@ class Patience:
         return self._tries == 0
 
     async def wait(self, url: str, why: str) -> None:
+        """Pause before the next try.
+
+        Raises:
+            ServerUnreachable: the patience is over; the message names `url` and `why`.
+        """
         if time.monotonic() - self._since > self._patience_s:
-            raise Unreachable(f"gave up on {url} after {self._patience_s:.0f} s: {why}")
-        pause_s = min(PAUSE_S_MAX, PAUSE_S * 2**self._tries)
+            message = f"gave up on {url} after {self._patience_s:.0f} s: {why}"
+            raise ServerUnreachable(message)
+        pause_s = min(RETRY_PAUSE_MAX_S, RETRY_PAUSE_S * 2**self._tries)
         self._tries = min(self._tries + 1, 10)
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
 
 
 async def check(response: aiohttp.ClientResponse) -> None:
+    """Raise the error of a response whose status is 400 or more.
+
+    Raises:
+        TransientError: a repetition may succeed.
+        RequestRefused: the server would refuse the request again.
+    """
     if response.status < 400:
         return
     error: dict[str, Any] = {}
@@ -201,17 +241,19 @@ async def check(response: aiohttp.ClientResponse) -> None:
         message = str(error["message"])
     except (aiohttp.ClientError, ValueError, KeyError, TypeError):
         message = f"the server answered {response.status}"
-    # OpenAI's shape says nothing of it.
+    # An error in OpenAI's form has no member `retryable`.
     if error.get("retryable", response.status in (408, 429) or response.status >= 500):
-        raise Passing(message)
-    raise Refused(response.status, str(error.get("code", "")), message)
+        raise TransientError(message)
+    raise RequestRefused(response.status, str(error.get("code", "")), message)
 
 
-def words(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """Return a network error as a message for a person."""
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
-        return "it broke off"
+        return "the server closed the connection"
     return str(error) or type(error).__name__
 
 
-def nobody(url: str) -> str:
-    return f"nothing answers at {url}: start it with `tailrace up`, or set TAILRACE_URL or --url"
+def no_server(url: str) -> str:
+    """Return the message for an address where no server listens."""
+    return f"no server answers at {url}: start one with `tailrace up`, or set TAILRACE_URL or --url"

@@ -1,12 +1,12 @@
-"""`tailrace chat`, `tail`, `cancel` and `ps`: the native interface from a terminal.
+"""`tailrace chat`, `tail`, `cancel` and `ps`: the native API from a terminal.
 
-The answer goes to standard output as it comes and nothing else does, so it can be piped; reasoning,
-notes and errors go to standard error. What others chose (a model, a server, whoever named a
-session) is printed through shared/text/plain_text.py, because a terminal obeys what it is sent;
-only an answer that goes into a pipe passes as it is, so that a program gets the bytes that the
-model wrote. A reading survives its connection: it comes back with its cursor, here or at whatever
-node answers at the address. Exit codes: 0 the answer is complete, 1 it failed or was cancelled, 2
-it cannot be asked for (no server, no key, no such generation).
+Only the answer goes to standard output, as it arrives, so it can be piped. Reasoning, notes and
+errors go to standard error. Text from a model, a server or a session name is printed through
+shared/text/plain_text.py, because it may hold control sequences for the terminal. Only an answer
+that goes into a pipe is not changed, so that a program gets the bytes of the model. A stream whose
+connection breaks is resumed at its cursor, at any node that answers at the address. Exit codes: 0
+the answer is complete, 1 it failed or was cancelled, 2 the request is not possible (no server, no
+key, no such generation).
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from cli.client.client import Client, Refused, Unreachable
+from cli.client.client import Client, RequestRefused, ServerUnreachable
+from cli.client.exit_code import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE
 from shared.config.settings import Settings
 from shared.text.plain_text import plain_line, plain_text
 
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_UNREACHABLE = 2
-DIM, PLAIN = "\x1b[2m", "\x1b[0m"
-PROMPT_WIDTH = 40
+DIM, PLAIN = "\x1b[2m", "\x1b[0m"  # SGR: faint, and reset
+PROMPT_CHARS_MAX = 40  # in a table
 
 ClientT = TypeVar("ClientT", bound=Client)
 
@@ -41,7 +39,7 @@ def chat(settings: Settings, args: argparse.Namespace) -> int:
     if prompt is None or prompt == "-":
         prompt = sys.stdin.read().strip()
     if not prompt:
-        return complain('nothing to ask: tailrace chat "…", or a prompt on standard input')
+        return complain('no prompt: run tailrace chat "…", or write the prompt to standard input')
     body = {"prompt": prompt, "model": args.model or None, "session": args.session or None}
     return _run(settings, lambda client: _chat(client, body))
 
@@ -57,7 +55,7 @@ def cancel(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def ps(settings: Settings, args: argparse.Namespace) -> int:
-    """List what runs and waits; with a session, all of its generations."""
+    """List running and waiting generations; with a session, all generations of it."""
     return _run(settings, lambda client: _ps(client, args.session))
 
 
@@ -65,62 +63,67 @@ def _run(settings: Settings, command: Any) -> int:
     return run_client(Client(settings.url, settings.key), command, _advice)
 
 
-def run_client(made: ClientT, command: Any, advice: Callable[[Refused], str]) -> int:
-    """Run a command with a client; what the server refuses is one line, with advice."""
+def run_client(client: ClientT, command: Any, advice: Callable[[RequestRefused], str]) -> int:
+    """Run a command with a client; print an error as one line; return the exit code.
+
+    Args:
+        command: an async function of the opened client; returns the exit code.
+        advice: returns the message for a refused request.
+    """
 
     async def with_client() -> int:
-        async with made as client:
-            result: int = await command(client)
+        async with client as opened:
+            result: int = await command(opened)
             return result
 
     try:
         return asyncio.run(with_client())
-    except Unreachable as exc:
+    except ServerUnreachable as exc:
         return complain(str(exc))
-    except Refused as exc:
+    except RequestRefused as exc:
         return complain(advice(exc))
     except BrokenPipeError:
-        # Whoever read us has had enough; what is still buffered must not complain at exit.
+        # The reader of our pipe has closed it. Python must not fail to flush its buffer at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
 
 
 async def _chat(client: Client, body: dict[str, Any]) -> int:
-    # One key for all tries: a prompt whose answer was lost on the way is not asked twice.
+    # One key for all tries, so that a lost response does not start the prompt twice.
     key = secrets.token_urlsafe(16)
     accepted = await client.create(body, key)
     generation_id = accepted["id"]
-    return await _cancelling(client, generation_id)
+    return await _follow_or_cancel(client, generation_id)
 
 
-async def _cancelling(client: Client, generation_id: str) -> int:
-    """Wait for the answer; the first Ctrl-C cancels the generation, the second ends the program."""
-    errands: list[asyncio.Task[Any]] = []
+async def _follow_or_cancel(client: Client, generation_id: str) -> int:
+    """Print the answer. The first Ctrl-C cancels the generation, the second ends the program."""
+    cancels: list[asyncio.Task[Any]] = []
     async with asyncio.TaskGroup() as tasks:
         following = tasks.create_task(outcome(_follow(client, generation_id, "")))
 
         def interrupt() -> None:
-            if errands:
+            if cancels:
                 following.cancel()
             else:
-                errands.append(tasks.create_task(outcome(client.cancel(generation_id))))
+                cancels.append(tasks.create_task(outcome(client.cancel(generation_id))))
 
         loop = asyncio.get_running_loop()
         with contextlib.suppress(NotImplementedError, RuntimeError):  # not in the main thread
             loop.add_signal_handler(signal.SIGINT, interrupt)
     if following.cancelled():
         return EXIT_FAILED
-    found = following.result()
-    if isinstance(found, Exception):
-        raise found
-    return int(found)
+    result = following.result()
+    if isinstance(result, Exception):
+        raise result
+    return int(result)
 
 
 async def outcome(work: Coroutine[Any, Any, Any]) -> Any:
-    """Return the result or the error, so that one task's error does not end the others."""
+    """Return the result or the error of `work`: an error must not cancel the task group."""
     try:
         return await work
-    except (Unreachable, Refused, BrokenPipeError) as exc:
+    except (ServerUnreachable, RequestRefused, BrokenPipeError) as exc:
         return exc
 
 
@@ -147,7 +150,7 @@ async def _ps(client: Client, session: str) -> int:
         return EXIT_OK
     try:
         found = await client.workers()
-    except Refused as exc:
+    except RequestRefused as exc:
         if exc.code != "forbidden":
             raise
         print("\nworkers and the queue are shown to operators' keys only")
@@ -169,12 +172,16 @@ async def _ps(client: Client, session: str) -> int:
 
 
 class Printer:
-    """Writes events as they come: the answer to stdout, everything about it to stderr."""
+    """Prints events: the answer to `out`, reasoning and notes to `err`.
+
+    Attributes:
+        exit_code: of the command; `EXIT_OK` only after a completed end.
+    """
 
     def __init__(self, out: Any = None, err: Any = None) -> None:
         self.out = sys.stdout if out is None else out
         self.err = sys.stderr if err is None else err
-        self.exit_code = EXIT_FAILED  # until an end says otherwise
+        self.exit_code = EXIT_FAILED
         self._is_dim = self.err.isatty()
         self._is_terminal = self.out.isatty()
         self._is_mid_line = False
@@ -201,13 +208,14 @@ class Printer:
                 self._end(event)
 
     def note(self, text: str) -> None:
-        """Say something about the answer, on a line of its own where both share a terminal."""
+        """Print a note to `err`, on a line of its own."""
         if self._is_terminal:
             self._break_line()
         text = plain_line(text)
         print(f"{DIM}[{text}]{PLAIN}" if self._is_dim else f"[{text}]", file=self.err, flush=True)
 
     def close(self) -> None:
+        """End the last line."""
         self._end_reasoning()
         self._break_line()
 
@@ -247,7 +255,7 @@ class Printer:
 
 
 def table(head: list[str], rows: Any) -> str:
-    """Return columns as wide as what is in them; a cell is one line, whatever is in it."""
+    """Return a table; each column is as wide as its widest cell, and each cell is one line."""
     lines = [head, *([plain_line(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
@@ -259,25 +267,27 @@ def table(head: list[str], rows: Any) -> str:
 def _row(item: dict[str, Any]) -> list[str]:
     age_s = max(0, round(datetime.now(UTC).timestamp() - item["created_at"]))
     prompt = " ".join(item["prompt"].split())
-    prompt = prompt if len(prompt) <= PROMPT_WIDTH else prompt[: PROMPT_WIDTH - 1] + "…"
+    if len(prompt) > PROMPT_CHARS_MAX:
+        prompt = prompt[: PROMPT_CHARS_MAX - 1] + "…"
     attempt = str(item["attempt"])
     return [item["id"], item["status"], item["model"], f"{age_s}s", attempt, prompt]
 
 
-def _advice(error: Refused) -> str:
+def _advice(error: RequestRefused) -> str:
     match error.code:
         case "unauthorized":
             return f"{error}; set TAILRACE_KEY or --key"
         case "not_found":
-            return f"{error}; `tailrace ps` lists what runs"
+            return f"{error}; `tailrace ps` lists the running generations"
     return str(error)
 
 
 def complain(text: str) -> int:
+    """Print an error to standard error; return the exit code 2."""
     say(f"tailrace: {text}")
     return EXIT_UNREACHABLE
 
 
 def say(text: str) -> None:
-    """Print a line to standard error, which somebody reads even where it is no terminal."""
+    """Print a line to standard error, without control characters."""
     print(plain_line(text), file=sys.stderr, flush=True)

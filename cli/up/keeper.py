@@ -1,11 +1,10 @@
-"""Keeps one child process running: starts it, and again when it dies; passes on what it writes.
+"""Keeps one child process running: starts it, restarts it when it dies, and relays its output.
 
-The child leads a session of its own, so that a terminal's Ctrl-C does not reach it, and its
-standard input is its lifeline (cli/up/lifeline.py). It is ready when it says so in a line of
-output.
+The child leads its own session, so a Ctrl-C in the terminal does not reach it. Its standard input
+is its lifeline (cli/up/lifeline.py). The child is ready when it prints its ready line.
 
 Invariant: when `Keeper.run` returns or is cancelled, no process of the child's group is left. Must
-not know what the child is, nor of other children.
+not know what the child does, or that there are other children.
 """
 
 from __future__ import annotations
@@ -19,64 +18,81 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-EXIT_CONFIGURATION = 2  # a child that cannot start, now or ever
-STEADY_S = 10.0  # a child that ran this long has not failed in a row
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MAX_S = 10.0
-LINE_BYTES_MAX = 1_048_576
+EXIT_CONFIGURATION = 2  # exit code of a child that can never start with these settings
+STEADY_S = 10.0  # after a run of this length the restart pause is short again
+RESTART_PAUSE_FIRST_S = 0.1  # doubles with each failure in a row
+RESTART_PAUSE_MAX_S = 10.0
+OUTPUT_LINE_BYTES_MAX = 1_048_576
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """What to run.
+    """The description of a child process.
 
     Attributes:
-        name: as shown to the operator.
-        argv: the command.
-        ready: how the line on standard error begins that says it is ready.
-        end_s: seconds between SIGTERM and SIGKILL.
-        can_hurry: a second signal to the supervisor kills it at once.
-        pass_fds: file descriptors that it inherits.
+        name: shown to the operator.
+        argv: the command line.
+        ready: the beginning of the output line that says the child is ready.
+        kill_after_s: seconds between SIGTERM and SIGKILL.
+        can_hurry: a second signal to the supervisor kills the child at once.
+        pass_fds: file descriptors that the child inherits.
     """
 
     name: str
     argv: tuple[str, ...]
     ready: str
-    end_s: float
+    kill_after_s: float
     can_hurry: bool = True
     pass_fds: tuple[int, ...] = ()
 
 
-def backoff_s(failures: int, fraction: float) -> float:
-    """Return the pause before the next start; `fraction` from 0 to 1 is the jitter.
+def restart_pause_s(failures: int, fraction: float) -> float:
+    """Return the pause before the next start, seconds.
 
-    Half of it is jitter, so that several that died together do not come back together.
+    Half of the pause is jitter, so children that died together do not start together.
+
+    Args:
+        failures: failures in a row, at least 1.
+        fraction: a random number from 0 to 1.
     """
-    whole = min(BACKOFF_FIRST_S * 2.0 ** min(failures - 1, 30), BACKOFF_MAX_S)
-    return whole * (0.5 + 0.5 * fraction)
+    pause_s = min(RESTART_PAUSE_FIRST_S * 2.0 ** min(failures - 1, 30), RESTART_PAUSE_MAX_S)
+    return pause_s * (0.5 + 0.5 * fraction)
 
 
 class LineSplitter:
-    """Cuts a byte stream into lines; one beyond `LINE_BYTES_MAX` is cut there."""
+    """Splits a byte stream into lines. A line beyond `OUTPUT_LINE_BYTES_MAX` is cut."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
+        """Return the lines that `data` completes, without line ends."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LINE_BYTES_MAX:
+        if len(self._rest) > OUTPUT_LINE_BYTES_MAX:
             lines.append(self._rest)
             self._rest = b""
         return lines
 
     def close(self) -> list[bytes]:
-        """Return what came after the last line end."""
+        """Return the bytes after the last line end as a line, if there are any."""
         rest, self._rest = self._rest, b""
         return [rest] if rest else []
 
 
 class Keeper:
-    """Keeps one child running until it is told to end."""
+    """Keeps one child running until `end` is called.
+
+    Args:
+        environ: the environment of the child.
+        say: shows a message of the keeper.
+        relay: shows an output line of the child; called with the child's name and the line.
+        changed: set when `is_ready`, `is_refused` or `is_ended` may have changed.
+
+    Attributes:
+        is_ready: the running child has printed its ready line.
+        is_refused: the child can never start, and its output says why.
+        is_ended: the child is gone and is not started again.
+    """
 
     def __init__(
         self,
@@ -89,7 +105,7 @@ class Keeper:
     ) -> None:
         self.child = child
         self.is_ready = False
-        self.is_refused = False  # it cannot start, and said why
+        self.is_refused = False
         self.is_ended = False
         self._environ = environ
         self._say = say
@@ -100,13 +116,13 @@ class Keeper:
         self._was_ready = False
 
     async def run(self) -> None:
-        """Start the child, again and again; return once `end` was called and it is gone."""
+        """Start the child and restart it; return when it has ended after `end`, or is refused."""
         failures = 0
         while not (self._ending.is_set() or self.is_refused):
             began = time.monotonic()
             try:
                 code = await self._run_once()
-            except OSError as exc:  # no memory, no process left, no such program
+            except OSError as exc:  # no memory, too many processes, no such program
                 self._say(f"{self.child.name} cannot be started: {exc}")
                 code = 1
             self.is_ready = False
@@ -116,7 +132,7 @@ class Keeper:
                 self.is_refused = True
                 break
             failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
-            pause_s = backoff_s(failures, random.random())
+            pause_s = restart_pause_s(failures, random.random())
             self._say(f"{self.child.name} {describe_exit(code)}; again in {pause_s:.1f} s")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -125,7 +141,7 @@ class Keeper:
         self._changed.set()
 
     def end(self, number: signal.Signals) -> None:
-        """Send `number` to the child and start it no more; SIGKILL goes to its whole group."""
+        """Send a signal to the child and do not start it again. SIGKILL goes to its whole group."""
         self._ending.set()
         if self._process is None or self._process.returncode is not None:
             return
@@ -136,7 +152,7 @@ class Keeper:
                 self._process.send_signal(number)
 
     async def _run_once(self) -> int:
-        """Start the child, pass on what it writes, return its exit code."""
+        """Start the child, relay its output, and return its exit code."""
         process = await asyncio.create_subprocess_exec(
             *self.child.argv,
             stdin=asyncio.subprocess.PIPE,
@@ -147,25 +163,25 @@ class Keeper:
             start_new_session=True,
         )
         self._process = process
-        if self._ending.is_set():  # told to end while the process was being made
+        if self._ending.is_set():  # `end` was called while the process was being created
             self.end(signal.SIGTERM)
         assert process.stdout is not None
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass_on(process.stdout))
+                group.create_task(self._relay_lines(process.stdout))
                 code = await process.wait()
                 self._kill_group(process.pid)
         finally:
-            if process.returncode is None:  # cancelled: nothing may stay behind
+            if process.returncode is None:  # cancelled: leave no process behind
                 self._kill_group(process.pid)
         return code
 
     def _kill_group(self, group_id: int) -> None:
-        """End what a child left in its group: it would keep sockets and our pipe open."""
+        """Kill processes that the child left in its group: they keep sockets and our pipe open."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group_id, signal.SIGKILL)
 
-    async def _pass_on(self, stream: asyncio.StreamReader) -> None:
+    async def _relay_lines(self, stream: asyncio.StreamReader) -> None:
         splitter = LineSplitter()
         while data := await stream.read(65_536):
             for line in splitter.feed(data):
@@ -181,7 +197,7 @@ class Keeper:
 
 
 def describe_exit(code: int) -> str:
-    """Say how a process ended: a negative code is the signal that killed it."""
+    """Describe how a process ended. A negative code is the signal that killed it."""
     if code >= 0:
         return f"ended with exit code {code}"
     with contextlib.suppress(ValueError):

@@ -1,9 +1,9 @@
 """`tailrace api --processes N`: several API nodes on one port of this machine.
 
-A node is one process with one thread. Each of these has a listening socket of its own on the same
-port (SO_REUSEPORT), so that the kernel deals out connections evenly; one socket shared by all would
-give long ones to whoever is awake. They are started, restarted and drained as `tailrace up` does
-with its roles. Must not import `api`: a node is a process, and this one stays small.
+A node is one process with one thread. Each node has its own listening socket on the same port
+(SO_REUSEPORT), so the kernel distributes connections evenly. With one shared socket, a node that
+happens to be awake would get most of the long connections. The nodes are started, restarted and
+drained as by `tailrace up`. Must not import `api`, because this process should stay small.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ from shared.errors import ConfigurationError
 
 
 def nodes(settings: Settings, count: int, *, command: Command = role_command) -> int:
-    """Run until SIGINT or SIGTERM; return the exit code.
+    """Run `count` nodes until SIGINT or SIGTERM; return the exit code.
 
     Raises:
-        ConfigurationError: the port is taken, no Redis is named, or a bad setting.
+        ConfigurationError: the port is in use, TAILRACE_REDIS_URL is not set, or `count` is out of
+            bounds.
     """
     check_count("--processes", count)
     if not hasattr(socket, "SO_REUSEPORT"):
-        raise ConfigurationError("--processes needs SO_REUSEPORT, which this system has not")
-    settings.named_redis_url()  # one line from here instead of one from every node
+        raise ConfigurationError(
+            "--processes needs SO_REUSEPORT, which this system does not have: start each node with "
+            "`tailrace api` and a --port of its own"
+        )
+    settings.named_redis_url()  # report an error once, and not from every node
     (port,) = free_ports(settings.host, settings.port, 1)
     flags = ("--host", settings.host, "--port", str(port), "--share-port")
     children = [

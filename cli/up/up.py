@@ -1,8 +1,9 @@
-"""`tailrace up`: everything on one machine, as real processes under one supervisor.
+"""`tailrace up`: runs all roles on one machine, as processes under one supervisor.
 
-A private Redis server unless one is named, API nodes on consecutive ports, workers and the jobs
-role. Restarting and ending is cli/up/supervisor.py's; here stands what is started and what the
-operator is told. Must not import `api` or `workers`: a role is a process, and this one stays small.
+Starts a private Redis server unless TAILRACE_REDIS_URL is set, API nodes on consecutive ports,
+workers and the jobs role. This module describes the processes and prints messages for the operator;
+cli/up/supervisor.py restarts and ends the processes. Must not import `api` or `workers`, because
+this process should stay small.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.text.plain_text import plain_line
 
-PER_ROLE_MAX = 64  # processes of one kind; more on one machine helps nobody
-END_EXTRA_S = 5.0  # what a role gets beyond its drain time before SIGKILL
-READY = {
+PER_ROLE_MAX = 64  # processes of one role; more on one machine do not help
+KILL_MARGIN_S = 5.0  # after the drain time of a role, before SIGKILL
+READY_LINES = {
     "api": "tailrace api ready",
     "worker": "tailrace worker ready",
     "jobs": "tailrace jobs ready",
@@ -45,7 +46,7 @@ Command = Callable[[str, Sequence[str]], tuple[str, ...]]
 def role_command(role: str, flags: Sequence[str]) -> tuple[str, ...]:
     """Return the command line of one role.
 
-    `-P` keeps the working directory off the import path: a folder there named `shared` would win.
+    `-P` keeps the working directory off the import path: a directory `shared` there would win.
     """
     return (sys.executable, "-P", "-m", "cli.main", role, "--lifeline", *flags)
 
@@ -53,14 +54,14 @@ def role_command(role: str, flags: Sequence[str]) -> tuple[str, ...]:
 def up(
     settings: Settings, *, api: int = 1, workers: int = 1, command: Command = role_command
 ) -> int:
-    """Run until SIGINT or SIGTERM; return the exit code.
+    """Run all roles until SIGINT or SIGTERM; return the exit code.
 
     Raises:
-        ConfigurationError: a port is taken, no Redis to be had, or a bad setting.
+        ConfigurationError: a port is in use, no Redis server is installed, or a setting is invalid.
     """
     check_count("--api", api)
     check_count("--workers", workers)
-    load_models(settings.models)  # one line from here instead of one from every role
+    load_models(settings.models)  # report an error once, and not from every role
     ports = free_ports(settings.host, settings.port, api)
     with contextlib.ExitStack() as stack:
         server = None
@@ -77,10 +78,10 @@ def up(
 
 
 def check_count(name: str, count: int) -> None:
-    """Refuse a number of processes of one kind that makes no sense.
+    """Check the number of processes of one role.
 
     Raises:
-        ConfigurationError.
+        ConfigurationError: `count` is not from 1 to `PER_ROLE_MAX`.
     """
     if not 1 <= count <= PER_ROLE_MAX:
         raise ConfigurationError(f"{name} must be from 1 to {PER_ROLE_MAX}, got {count}")
@@ -91,8 +92,8 @@ def role_child(settings: Settings, command: Command, role: str, name: str, *flag
     return Child(
         name=name,
         argv=command(role, flags),
-        ready=READY[role],
-        end_s=settings.drain_s + END_EXTRA_S,
+        ready=READY_LINES[role],
+        kill_after_s=settings.drain_s + KILL_MARGIN_S,
     )
 
 
@@ -112,35 +113,40 @@ def role_children(
 
 
 def guard_child(server: PrivateServer, settings: Settings) -> Child:
-    """Describe the private server's guard. It is never hurried: its end is short, its data kept."""
+    """Describe the guard of the private server. It is never hurried, because Redis must save."""
     return Child(
         name="redis",
-        argv=redis_guard.guard_argv(server, leave_s=settings.drain_s + END_EXTRA_S),
-        ready=redis_guard.READY,
-        end_s=redis_guard.END_S + END_EXTRA_S,
+        argv=redis_guard.guard_argv(server, leave_s=settings.drain_s + KILL_MARGIN_S),
+        ready=redis_guard.READY_LINE,
+        kill_after_s=redis_guard.SERVER_KILL_AFTER_S + KILL_MARGIN_S,
         can_hurry=False,
         pass_fds=(server.lock_fd,),
     )
 
 
 def free_ports(host: str, first: int, count: int) -> list[int]:
-    """Return `count` ports from `first` on that a server can listen on; 0: any free ones.
+    """Return `count` consecutive ports from `first` on; with `first` 0, any free ports.
 
     Raises:
-        ConfigurationError: one is taken, or the address cannot be listened on.
+        ConfigurationError: a port is in use, or nothing can listen on the address.
     """
     if first + count - 1 > 65_535:
-        raise ConfigurationError(f"--port {first} leaves no room for {count} API nodes")
-    with contextlib.ExitStack() as held:  # all at once, so that no free port is found twice
+        raise ConfigurationError(
+            f"--port {first} leaves no room for {count} API nodes: choose a lower --port"
+        )
+    with contextlib.ExitStack() as held:  # hold all sockets, so that no free port is found twice
         return [listen_once(host, first + number if first else 0, held) for number in range(count)]
 
 
 def listen_once(host: str, port: int, held: contextlib.ExitStack) -> int:
-    """Listen as an API node would, until `held` is closed; return the port.
+    """Listen like an API node until `held` is closed; return the port.
 
-    With SO_REUSEADDR, or connections of the last run that wait to be forgotten would count as
-    taken; and with `listen`, for beside such a socket `bind` alone may succeed. A name like
-    localhost can have several addresses: a node takes them all.
+    SO_REUSEADDR is set, because connections of the last run in TIME_WAIT must not count as a port
+    in use. `listen` is called, because with SO_REUSEADDR `bind` alone may succeed on a port in use.
+    A name like localhost can have several addresses; a node listens on all of them.
+
+    Raises:
+        ConfigurationError: the port is in use, or nothing can listen on the address.
     """
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -169,8 +175,10 @@ async def supervise(
     """Run children until a signal; return the exit code.
 
     Args:
-        name: of the command, in what it says.
-        greet: what the operator is told once all are ready, after so many seconds.
+        stages: started in this order.
+        name: the command's name in messages.
+        greet: returns the lines for standard output when all children are ready; called with the
+            seconds that the start took.
     """
     began = time.monotonic()
     is_json = settings.log == "json" or (settings.log == "" and not sys.stderr.isatty())
@@ -180,7 +188,7 @@ async def supervise(
         relay=relay_json if is_json else relay_text,
     )
     loop = asyncio.get_running_loop()
-    # SIGINT also where a shell has it ignored: a script's `tailrace up &` must hear `kill -INT`.
+    # A shell starts `tailrace up &` with SIGINT ignored; the handler makes `kill -INT` work.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         is_nohup = number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
         if not is_nohup:
@@ -195,23 +203,25 @@ async def supervise(
 
 
 def child_environ(settings: Settings, log: str) -> dict[str, str]:
-    """Return the roles' environment: ours, the server's address, this very checkout's code.
+    """Return the environment of the roles: ours, the address of Redis, and this checkout's code.
 
-    `log` is said outright, for behind our pipe a role sees no terminal.
+    Args:
+        log: the value of TAILRACE_LOG. A role writes into our pipe, so it cannot see whether we
+            have a terminal.
     """
     path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "TAILRACE_REDIS_URL": settings.redis_url,
-        # Absolute: all roles have to find the same files there, wherever they were started.
+        # An absolute path, so that all roles use the same directory.
         "TAILRACE_DATA_DIR": str(Path(settings.data_dir).resolve()),
         "TAILRACE_LOG": log,
     }
 
 
 def greeting(settings: Settings, ports: Sequence[int], took_s: float) -> list[str]:
-    """Return what to do next, as lines that can be pasted."""
+    """Return the lines that say what to do next; the commands can be pasted."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
     urls = [url_of(host, port) for port in ports]
     key = " -H 'authorization: Bearer YOUR-KEY'" if settings.api_keys else ""
@@ -232,11 +242,12 @@ def greeting(settings: Settings, ports: Sequence[int], took_s: float) -> list[st
 
 
 def url_of(host: str, port: int) -> str:
+    """Return the URL of a node; an IPv6 address gets brackets."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def redis_address(url: str) -> str:
-    """Return redis-cli's option for a server; a password in the URL is not shown."""
+    """Return the option of redis-cli for a server, without user and password."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return f"-s {parts.path}"
@@ -245,21 +256,22 @@ def redis_address(url: str) -> str:
 
 
 def relay_text(name: str, line: bytes) -> None:
-    write_lines(f"{name:<10} {_shown(line)}")
+    """Write a line of a role after the role's name."""
+    write_lines(f"{name:<10} {_printable(line)}")
 
 
 def relay_json(name: str, line: bytes) -> None:
-    """JSON lines go through as they are: they say which role wrote them."""
-    write_lines(_shown(line))
+    """Write a line of a role without its name: the JSON has the role already."""
+    write_lines(_printable(line))
 
 
-def _shown(line: bytes) -> str:
-    """Return what a role wrote: also what its interpreter or a library wrote past its log."""
+def _printable(line: bytes) -> str:
+    """Return a line without control characters: not every line comes from the role's log."""
     return plain_line(line.decode(errors="replace").rstrip().expandtabs())
 
 
 def write_lines(*lines: str, stream: int = 2) -> None:
-    """Write to a file descriptor; a terminal that is gone does not keep us from draining."""
+    """Write lines to a file descriptor. Errors are ignored: a closed terminal must not stop us."""
     data = "".join(f"{line}\n" for line in lines).encode()
     with contextlib.suppress(OSError):
         while data:

@@ -18,14 +18,14 @@ __all__ = ["Backend", "Finish", "Item", "build_backends", "is_plain"]
 def build_backends(
     models: Mapping[str, Model], settings: Settings, environ: Mapping[str, str]
 ) -> dict[str, Backend]:
-    """Build a backend for each model. Opens no connection yet.
+    """Build a backend for each model; returns them by model name. Opens no connection.
 
     Args:
-        environ: where the variables named by `api_key_env` are looked up.
+        environ: holds the variables that `api_key_env` names.
 
     Raises:
-        ConfigurationError: such a variable is missing or cannot be a header, or an option of a demo
-            model is not one.
+        ConfigurationError: such a variable is missing or is no valid header value, or a demo model
+            has an invalid option.
     """
     http = UpstreamHttp(settings)
     return {name: _build(model, settings, http, environ) for name, model in models.items()}
@@ -48,5 +48,8 @@ def _read_key(model: Model, environ: Mapping[str, str]) -> str:
             f"models.{model.name}: set {model.api_key_env} to the backend's key"
         )
     if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"models.{model.name}: {model.api_key_env} is not a key")
+        raise ConfigurationError(
+            f"models.{model.name}: {model.api_key_env} holds characters that no key can have: "
+            "set it to the backend's key, in ASCII and on one line"
+        )
     return key

@@ -1,8 +1,8 @@
-"""What a worker streams from: the one shape that every backend has.
+"""The interface that every backend has. A worker streams answers from a backend.
 
-A backend turns one request into lists of events and ends with exactly one `Finish`, or raises
-`BackendError`. It knows nothing of logs, attempts, leases or Redis; the worker turns `Finish` into
-`end`, joins tokens and gives out ids.
+Invariant: a backend turns one request into lists of events and ends with exactly one `Finish`, or
+raises `BackendError`. It knows no logs, attempts, leases or Redis; the worker turns `Finish` into
+`end`, joins tokens and assigns ids.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from shared.log.events import AnyEvent, FinishReason
 from shared.log.request import Request
 
-# Members of `params` that make the answer something other than plain text.
+# Members of `params` that make the answer structured output.
 STRUCTURED = (
     "guided_json",
     "guided_regex",
@@ -24,15 +24,15 @@ STRUCTURED = (
 
 
 class Finish(NamedTuple):
-    """The backend's terminal marker was seen: the answer is whole, and nothing follows.
+    """The answer is complete: the backend has sent its finish reason, and no event follows.
 
     Attributes:
-        reason: as the log knows it.
-        said: the backend's own word where it is not one that we know; for the log line.
+        reason: the finish reason for the log.
+        unknown_reason: the backend's own word if we do not know it; for the log line.
     """
 
     reason: FinishReason
-    said: str = ""
+    unknown_reason: str = ""
 
 
 Item = AnyEvent | Finish
@@ -42,7 +42,7 @@ class Backend(Protocol):
     """One model that a worker can stream from.
 
     Attributes:
-        can_continue: may go on from a prefix of plain answer text.
+        can_continue: whether `stream` accepts a prefix of plain answer text.
     """
 
     @property
@@ -51,30 +51,31 @@ class Backend(Protocol):
     def stream(
         self, request: Request, *, prefix: str, seed: str
     ) -> AsyncGenerator[list[Item], None]:
-        """Yield what each read of the upstream gave, in order; an empty list: it has answered.
+        """Yield the events of each read of the upstream, in order.
+
+        An empty list means that the upstream has answered the request. The last item of the last
+        list is `Finish`. `aclose()` or a cancellation closes the upstream connection at once, so
+        that the server stops generating.
 
         Args:
-            prefix: what of the answer's text stands already; only given where `can_continue`.
-            seed: the generation's id; the same seed gives the same answer where that is possible.
-
-        The last item of the last list is `Finish`. `aclose()` or a cancellation closes the
-        upstream connection at once, which is what makes servers stop generating.
+            prefix: the answer text so far; only given if `can_continue`.
+            seed: the generation's id; the same seed gives the same answer if the backend can.
 
         Raises:
-            BackendError: the attempt is over. What was yielded before it stands.
+            BackendError: the attempt has failed. Events yielded before remain valid.
         """
         ...
 
     async def aclose(self) -> None:
-        """Let go of connections; harmless when repeated."""
+        """Close the idle connections. May be repeated."""
         ...
 
 
 def is_plain(params: Mapping[str, Any]) -> bool:
-    """Whether a partial answer to such a request may be continued as text.
+    """Whether a partial answer to a request with these `params` may be continued as text.
 
-    Structured output and log probabilities are restarted instead: a grammar would start anew in
-    the middle, and a continued server reports probabilities for the second half only.
+    Structured output and log probabilities start again instead: the server would start its grammar
+    anew in the middle, and would report probabilities for the second part only.
     """
     if any(params.get(name) for name in (*STRUCTURED, "logprobs", "top_logprobs")):
         return False

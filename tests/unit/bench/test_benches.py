@@ -1,6 +1,6 @@
-"""Every bench runs, with real processes and small sizes, and its readers get their exact text.
+"""Every benchmark runs with real processes and small sizes, and its readers get exact texts.
 
-What it measures is not looked at: no test is timed. A text that is not exact raises in the bench.
+The measured values are not checked. A text that is not exact raises in the benchmark.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ from dataclasses import replace
 import pytest
 
 from bench.__main__ import KNOWN
-from bench.figures import Found
+from bench.figures import RunResults
 from bench.sizing import CONSTANTS
 from bench.support.answer import new_answers
 from bench.support.bare import LAST_CHUNK, frames_of
-from bench.support.load import ENDS, Inexact, get, get_events
+from bench.support.load import ENDS, InexactText, get, get_events
 from bench.support.stage import Stage, address, open_stage
 from bench.support.writer import Writer
 
 
 @pytest.fixture(scope="module")
 async def stage(anyio_backend: str) -> AsyncIterator[Stage]:
-    """One for all: starting it takes longer than most of the benches."""
+    """One stage for all tests: its start takes longer than most benchmarks."""
     async with open_stage(is_quick=True) as stage:
         yield stage
 
 
 @pytest.mark.parametrize("name", KNOWN)
-async def test_it_runs_and_the_texts_are_exact(stage: Stage, name: str) -> None:
+async def test_each_benchmark_runs_with_exact_texts(stage: Stage, name: str) -> None:
     rows = await importlib.import_module(f"bench.{name}").run(stage)
 
     assert any(row.who.startswith("Tailrace") for row in rows) or name in NAMELESS
     assert all(row.values for row in rows)
-    found = Found([replace(row, bench=name).record() for row in rows])
-    for one in CONSTANTS:  # what docs/performance.md sizes by; quick readers idle over SSE only
-        is_asked = one.bench == name and one.name != "socket"
-        assert bool(found.values(one.bench, one.work, one.who)) is is_asked, one
+    found = RunResults([replace(row, bench=name).record() for row in rows])
+    for one in CONSTANTS:  # the cost model needs these rows; quick idle readers use only SSE
+        is_expected = one.bench == name and one.name != "socket"
+        assert bool(found.values(one.bench, one.work, one.who)) is is_expected, one
 
 
-# These have one figure for each percentile or resource, and nobody beside Tailrace.
+# These measure only Tailrace, with one row for each percentile or resource.
 NAMELESS = ("first_token", "append_to_socket", "redis_cost", "transports", "batch")
 
 
-async def test_a_reader_that_loses_a_token_spoils_the_run(stage: Stage) -> None:
+async def test_a_lost_token_fails_the_run(stage: Stage) -> None:
     (answer,) = new_answers(1, tokens=20)
     frames = frames_of("sse", answer.pieces())
     body = b"".join(frames[:7] + frames[8:]) + LAST_CHUNK
@@ -52,24 +52,24 @@ async def test_a_reader_that_loses_a_token_spoils_the_run(stage: Stage) -> None:
     await stage.bare.call("serve", body, 1)
     await stage.load.over()
 
-    with pytest.raises(Inexact, match="1 of 1 texts are not exact"):
+    with pytest.raises(InexactText, match="1 of 1 texts are not exact"):
         await stage.load.report("sse", [answer.pieces()], [0])
     await stage.load.close()
     await stage.bare.call("close")
 
 
 @pytest.mark.parametrize("kind", ["sse", "ndjson", "ws"])
-async def test_the_bare_loop_sends_the_frames_of_a_node(stage: Stage, kind: str) -> None:
-    pieces = [" alpha", ' "δ"']  # so few that none are joined
+async def test_the_bare_loop_sends_the_same_frames_as_a_node(stage: Stage, kind: str) -> None:
+    pieces = [" alpha", ' "δ"']  # too few to be joined
     async with stage.node() as node, Writer(stage.system.server.url) as writer:
         holder = await writer.begin()
         await writer.say(holder, pieces)
-        await writer.end(holder, said=len(pieces))
-        ask = get_events(kind, holder.generation_id)
-        await stage.load.open(address(node), [ask], end=ENDS[kind])
+        await writer.end(holder, tokens_before=len(pieces))
+        request = get_events(kind, holder.generation_id)
+        await stage.load.open(address(node), [request], end=ENDS[kind])
         await stage.load.over()
         for frame in frames_of(kind, pieces, holder.generation_id):
-            # What leaves in one write is one chunk.
+            # One write of the node is one chunk, so the chunk headers can differ.
             data = frame if kind == "ws" else frame.partition(b"\r\n")[2][:-2]
 
             assert await stage.load.count(data) == 1

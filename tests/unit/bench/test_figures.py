@@ -1,4 +1,4 @@
-"""The rows of a run become the tables of a page, and a row that is not there is left out."""
+"""Rows of runs as tables of the page; missing rows are left out."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import Any
 import pytest
 
 from bench import plot
-from bench.figures import Found, all_rows, points, put, read, table, write_into
-from bench.support.table import Contest
+from bench.figures import RunResults, all_rows, points, put, read, table, write_into
+from bench.support.table import Comparison
 
 PAGE = Path(__file__).parents[3] / "docs" / "performance.md"
 
 
-def rows(bench: str, contest: Contest) -> list[dict[str, Any]]:
-    return [replace(row, bench=bench).record() for row in contest.rows()]
+def rows(bench: str, comparison: Comparison) -> list[dict[str, Any]]:
+    return [replace(row, bench=bench).record() for row in comparison.rows()]
 
 
 def measured() -> list[dict[str, Any]]:
-    """One bench with a base, a goal and somebody else, and one curve with a gap."""
-    work = Contest("work | hard", "µs", "bare", {"ours": 1.2})
+    """Return the rows of one comparison with a base and a goal, and of one curve with a gap."""
+    work = Comparison("work | hard", "µs", "bare", {"ours": 1.2})
     for bare, ours in ((2.0, 4.0), (4.0, 6.0)):
         work.add("bare", bare)
         work.add("ours", ours, joined=3.0)
-    near, far = (Contest(f"at {x}", "ms", curve="growth", at=x) for x in (10, 1_000))
+    near, far = (Comparison(f"at {x}", "ms", curve="growth", at=x) for x in (10, 1_000))
     near.add("ours", 1.0)
     near.add("theirs", 2.0)
     far.add("ours", 5.0)
     return [*rows("fan_out", work), *rows("curves", far), *rows("curves", near)]
 
 
-def test_every_row_but_those_of_plots_is_in_the_table_with_its_work_once() -> None:
-    _, _, text = all_rows(Found(measured())).partition("\n\n")
+def test_the_table_has_all_rows_except_plots_and_each_work_once() -> None:
+    _, _, text = all_rows(RunResults(measured())).partition("\n\n")
 
     assert text.splitlines()[2:] == [
         "| work \\| hard | bare | 3.00 (2.00 to 4.00) µs |  |  |  |",
@@ -43,8 +43,8 @@ def test_every_row_but_those_of_plots_is_in_the_table_with_its_work_once() -> No
     ]
 
 
-def test_a_plot_s_points_are_in_order_and_what_was_not_measured_is_empty() -> None:
-    assert points(Found(measured()), "growth").splitlines() == [
+def test_points_are_in_order_and_missing_points_are_empty() -> None:
+    assert points(RunResults(measured()), "growth").splitlines() == [
         "| growth, ms | ours | theirs |",
         "| --- | ---: | ---: |",
         "| 10 | 1.00 | 2.00 |",
@@ -52,7 +52,7 @@ def test_a_plot_s_points_are_in_order_and_what_was_not_measured_is_empty() -> No
     ]
 
 
-def test_of_several_runs_the_last_one_counts_for_a_row_that_both_have(tmp_path: Path) -> None:
+def test_the_last_of_several_runs_counts_for_a_common_row(tmp_path: Path) -> None:
     first, second = tmp_path / "1.json", tmp_path / "2.json"
     later = [{**row, "values": [9.0]} for row in measured() if row["who"] == "ours"][:1]
     first.write_text(json.dumps({"machine": {"cores": 2}, "rows": measured()}))
@@ -65,7 +65,7 @@ def test_of_several_runs_the_last_one_counts_for_a_row_that_both_have(tmp_path: 
     assert "which say nothing" in all_rows(found) and "missed" not in all_rows(found)
 
 
-def test_a_part_replaces_what_was_between_its_markers_and_nothing_else() -> None:
+def test_put_replaces_only_the_text_between_the_markers() -> None:
     page = "before\n<!-- a -->\nold\n<!-- /a -->\nafter <!-- /b -->\n"
     once = put(page, "a", "new")
 
@@ -74,17 +74,17 @@ def test_a_part_replaces_what_was_between_its_markers_and_nothing_else() -> None
 
 
 @pytest.mark.parametrize("page", ["", "<!-- a -->\n", "<!-- /a -->\n<!-- a -->\n"])
-def test_a_page_without_the_markers_is_refused(page: str) -> None:
+def test_a_page_without_the_markers_is_an_error(page: str) -> None:
     with pytest.raises(LookupError, match="no <!-- a -->"):
         put(page, "a", "new")
 
 
-def test_a_table_is_aligned_by_what_its_columns_hold() -> None:
+def test_number_columns_are_aligned_right() -> None:
     assert table(("a", "b"), [("x", "1")], 1) == "| a | b |\n| --- | ---: |\n| x | 1 |"
 
 
-@pytest.mark.parametrize("found", [Found(), Found(measured())], ids=["nothing", "some"])
-def test_the_page_takes_the_tables_of_any_run(tmp_path: Path, found: Found) -> None:
+@pytest.mark.parametrize("found", [RunResults(), RunResults(measured())], ids=["nothing", "some"])
+def test_the_tables_of_any_run_fit_the_page(tmp_path: Path, found: RunResults) -> None:
     page = tmp_path / "performance.md"
     page.write_text(PAGE.read_text())
     write_into(page, plot.tables(found, tmp_path))
@@ -95,10 +95,10 @@ def test_the_page_takes_the_tables_of_any_run(tmp_path: Path, found: Found) -> N
     assert page.read_text() == text
 
 
-def test_a_plot_is_shown_where_it_has_been_drawn(tmp_path: Path) -> None:
-    curve = Contest("at 1", "MB", curve="readers and memory", at=1)
+def test_a_plot_is_shown_if_its_file_exists(tmp_path: Path) -> None:
+    curve = Comparison("at 1", "MB", curve="readers and memory", at=1)
     curve.add("ours", 1.0)
-    found = Found(rows("curves", curve))
+    found = RunResults(rows("curves", curve))
     folder = tmp_path / "plots"
     folder.mkdir()
 
@@ -123,6 +123,8 @@ def _luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("ground", ["#ffffff", "#0d1117"], ids=["light", "dark"])
-def test_plots_are_read_in_light_and_in_dark(ground: str) -> None:
-    assert contrast(plot.GREY, ground) >= 4.2  # text; what is best for both is 4.35
+def test_plots_are_readable_on_light_and_dark(ground: str) -> None:
+    assert (
+        contrast(plot.GREY, ground) >= 4.2
+    )  # for text; the best possible value for both grounds is 4.35
     assert all(contrast(colour, ground) >= 3 for colour in plot.COLOURS)

@@ -1,4 +1,4 @@
-"""resumable-stream beside the benches: left out, and said so, where it is not or loses readers."""
+"""resumable-stream in benchmarks: omitted with a message if it is missing or loses readers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.support import resumable
-from bench.support.load import Inexact
+from bench.support.load import InexactText
 
 
 class Load:
@@ -27,21 +27,21 @@ async def run(result: float | Exception) -> float:
     return result
 
 
-async def test_a_run_that_loses_readers_is_left_out_and_its_readers_are_let_go(
+async def test_a_run_that_loses_readers_is_omitted_and_disconnects_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     stage: Any = SimpleNamespace(load=Load())
 
     assert await resumable.unless_lost(stage, run(2.5)) == 2.5
     assert stage.load.closed == 0
-    assert await resumable.unless_lost(stage, run(Inexact("3 of 9 texts"))) is None
+    assert await resumable.unless_lost(stage, run(InexactText("3 of 9 texts"))) is None
     assert stage.load.closed == 1
     assert "left out: 3 of 9 texts" in capsys.readouterr().err
     with pytest.raises(OSError):
         await resumable.unless_lost(stage, run(OSError("something else")))
 
 
-def test_without_node_it_says_what_is_needed(
+def test_without_node_the_message_says_what_is_needed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -50,17 +50,17 @@ def test_without_node_it_says_what_is_needed(
     assert "Node.js" in resumable.install()
 
 
-@pytest.mark.parametrize(("said", "major"), [("v20.20.2\n", 20), ("v9.1.0", 9), ("", 0)])
-def test_versions_of_node_are_read(said: str, major: int) -> None:
-    assert resumable._major(said) == major
+@pytest.mark.parametrize(("output", "major"), [("v20.20.2\n", 20), ("v9.1.0", 9), ("", 0)])
+def test_major_version_of_node(output: str, major: int) -> None:
+    assert resumable._major(output) == major
 
 
-def test_what_is_pinned_is_exact_and_says_no_host() -> None:
+def test_pinned_versions_are_exact_and_name_no_host() -> None:
     here = resumable.HERE
-    asked = json.loads((here / "package.json").read_text())["dependencies"]
+    dependencies = json.loads((here / "package.json").read_text())["dependencies"]
     found = resumable.versions(here / "package-lock.json")
 
-    assert {f"node_modules/{name}": version for name, version in asked.items()}.items() <= (
+    assert {f"node_modules/{name}": version for name, version in dependencies.items()}.items() <= (
         found.items()
     )
     assert "://" not in (here / "package-lock.json").read_text()

@@ -1,4 +1,4 @@
-"""The cost model, with figures that can be multiplied in the head."""
+"""The cost model, with round numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.figures import Found
+from bench.figures import RunResults
 from bench.sizing import (
     CONSTANTS,
     DEMANDS,
@@ -20,33 +20,33 @@ from bench.sizing import (
     processes_of,
 )
 
-# 30 µs for a lone reader's token and 10.2 for one of a hundred: 10 are each one's, 20 are shared.
+# 30 µs per token of a single reader, 10.2 µs of one in a hundred: 10 per reader, 20 shared.
 FIGURES = {
     "n1": 30.0, "n100": 10.2, "w": 15.0, "r": 5.0, "log": 50.0, "net": 100.0, "reader": 10.0,
     "socket": 20.0, "node": 50.0,
 }  # fmt: skip
 
 
-def found(**figures: float) -> Found:
+def found(**figures: float) -> RunResults:
     rows: list[dict[str, Any]] = [
         {"bench": one.bench, "work": f"x {one.work} y", "who": one.who, "values": [figures[name]]}
         for one in CONSTANTS
         if (name := one.name) in figures
     ]
-    return Found(rows)
+    return RunResults(rows)
 
 
 COST = constants(found(**FIGURES))
 
 
 @pytest.mark.parametrize(("together", "us"), [(1, 30), (2, 20), (20, 11), (100, 10.2)])
-def test_what_the_readers_of_a_generation_share_is_divided_among_them(
+def test_the_shared_cost_of_a_generation_is_divided_among_its_readers(
     together: int, us: float
 ) -> None:
     assert node_s(together, COST) == pytest.approx(us * 1e-6)
 
 
-def test_a_reader_with_a_generation_of_its_own_each() -> None:
+def test_readers_with_a_generation_each() -> None:
     it = need(Demand(readers=1_000, together=1), COST)
 
     assert it.node_cores == pytest.approx(0.6)
@@ -57,7 +57,7 @@ def test_a_reader_with_a_generation_of_its_own_each() -> None:
     assert it.bits_per_s == pytest.approx(16e6)
 
 
-def test_readers_together_cost_the_workers_and_redis_nothing() -> None:
+def test_more_readers_of_a_generation_cost_workers_and_redis_nothing() -> None:
     alone, many = need(Demand(1_000, 100), COST), need(Demand(100_000, 10_000), COST)
 
     assert alone.worker_cores == many.worker_cores == pytest.approx(0.003)
@@ -72,13 +72,13 @@ def test_a_process_is_planned_for_less_than_a_core(cores: float | None, count: i
 
 
 @pytest.mark.parametrize("missing", FIGURES)
-def test_what_was_not_measured_is_missing_in_the_answer(missing: str) -> None:
+def test_a_missing_measurement_is_missing_in_the_tables(missing: str) -> None:
     part = found(**{name: value for name, value in FIGURES.items() if name != missing})
 
     assert missing not in constants(part)
     assert "not in this run" in constants_table(part)
     assert len(examples_table(part).splitlines()) == 2 + len(DEMANDS)
-    assert "–" in examples_table(part) or missing == "socket"  # which no example has
+    assert "–" in examples_table(part) or missing == "socket"  # no example has WebSockets
 
 
 def test_what_one_process_carries() -> None:
@@ -88,10 +88,10 @@ def test_what_one_process_carries() -> None:
         "| worker, generations | 40,000 | 2,000 |",
         "| Redis, generations | 120,000 | 6,000 |",
     ]
-    assert carried_table(Found()).count("| – | – |") == 4
+    assert carried_table(RunResults()).count("| – | – |") == 4
 
 
-def test_an_example_has_the_whole_deployment() -> None:
+def test_an_example_covers_the_whole_deployment() -> None:
     million = examples_table(found(**FIGURES)).splitlines()[4]
 
     assert million.strip("| ").split(" | ") == [

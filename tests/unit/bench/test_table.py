@@ -1,18 +1,18 @@
-"""Figures become medians, ratios and verdicts."""
+"""Medians, ratios, goals and the printed table."""
 
 from __future__ import annotations
 
 import pytest
 
-from bench.support.table import Contest, number, percentile, show
+from bench.support.table import Comparison, number, percentile, show
 
 
-def contest(**options: object) -> Contest:
-    return Contest("work", "µs", **options)  # type: ignore[arg-type]
+def comparison(**options: object) -> Comparison:
+    return Comparison("work", "µs", **options)  # type: ignore[arg-type]
 
 
 def test_a_ratio_is_taken_within_each_repetition() -> None:
-    one = contest(base="bare")
+    one = comparison(base="bare")
     for bare, ours in ((1.0, 2.0), (10.0, 20.0), (4.0, 12.0)):
         one.add("bare", bare)
         one.add("ours", ours)
@@ -23,8 +23,8 @@ def test_a_ratio_is_taken_within_each_repetition() -> None:
     assert ours.record()["ratio"] == 2.0
 
 
-def test_who_was_measured_less_often_is_compared_with_the_same_repetitions() -> None:
-    one = contest(base="bare")
+def test_fewer_repetitions_are_compared_with_the_same_repetitions() -> None:
+    one = comparison(base="bare")
     for bare in (2.0, 8.0):
         one.add("bare", bare)
     one.add("naive", 6.0)
@@ -33,8 +33,8 @@ def test_who_was_measured_less_often_is_compared_with_the_same_repetitions() -> 
 
 
 @pytest.mark.parametrize(("value", "is_met"), [(2.4, True), (2.6, False)])
-def test_a_goal_is_a_ratio_where_there_is_a_base(value: float, is_met: bool) -> None:
-    one = contest(base="bare", goals={"ours": 1.25})
+def test_with_a_base_a_goal_is_a_ratio(value: float, is_met: bool) -> None:
+    one = comparison(base="bare", goals={"ours": 1.25})
     one.add("bare", 2.0)
     one.add("ours", value)
 
@@ -42,10 +42,10 @@ def test_a_goal_is_a_ratio_where_there_is_a_base(value: float, is_met: bool) -> 
     assert one.rows()[1].goal == "≤ 1.25 x bare"
 
 
-def test_a_goal_without_a_base_or_that_says_so_is_a_value() -> None:
-    alone = contest(goals={"ours": 5.0}, is_more_better=True)
+def test_without_a_base_or_if_requested_a_goal_is_a_value() -> None:
+    alone = comparison(goals={"ours": 5.0}, is_more_better=True)
     alone.add("ours", 6.0)
-    both = contest(base="bare", goals={"ours": 5.0}, is_goal_ratio=False)
+    both = comparison(base="bare", goals={"ours": 5.0}, is_goal_ratio=False)
     both.add("bare", 1.0)
     both.add("ours", 5.5)
 
@@ -54,16 +54,16 @@ def test_a_goal_without_a_base_or_that_says_so_is_a_value() -> None:
     assert both.rows()[1].is_met is False
 
 
-def test_a_base_that_was_not_measured_leaves_no_ratio_and_no_verdict_of_one() -> None:
-    one = contest(base="nchan", goals={"ours": 30.0})
+def test_without_a_measured_base_there_is_no_ratio_and_no_verdict() -> None:
+    one = comparison(base="nchan", goals={"ours": 30.0})
     one.add("ours", 5.0)
 
     assert one.rows()[0].ratios == []
     assert one.rows()[0].is_met is None
 
 
-def test_the_table_has_each_work_once_and_judges_only_when_asked_to() -> None:
-    one = contest(goals={"ours": 5.0})
+def test_the_table_names_each_work_once_and_judges_only_if_is_judged() -> None:
+    one = comparison(goals={"ours": 5.0})
     one.add("ours", 4.0, joined=3.0)
     one.add("theirs", 1_234_567.0)
 

@@ -1,4 +1,4 @@
-"""What the doctor finds, and that whatever is not well comes with advice."""
+"""The findings of the doctor: their levels, and the advice for each problem."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.config.settings import Settings
 from tests.support.redis_server import RedisServer, free_port
 
 GB = 2**30
-WELL = {
+HEALTHY = {
     "redis_version": "7.0.15", "maxmemory_policy": "noeviction", "aof_enabled": 1,
     "maxmemory": GB, "total_system_memory": 4 * GB,
 }  # fmt: skip
@@ -33,12 +33,12 @@ def test_python(version: tuple[int, ...], level: str) -> None:
 
 
 @pytest.mark.parametrize(("hard", "level"), [(65_536, "ok"), (1_024, "warn"), (100, "FAIL")])
-def test_files(hard: int, level: str) -> None:
-    assert doctor.judge_files(hard).level == level
+def test_open_files(hard: int, level: str) -> None:
+    assert doctor.judge_open_files(hard).level == level
 
 
-def test_a_server_that_is_well() -> None:
-    assert levels(doctor.judge_server(WELL)) == ["ok", "ok", "ok", "ok"]
+def test_a_healthy_server() -> None:
+    assert levels(doctor.judge_server(HEALTHY)) == ["ok", "ok", "ok", "ok"]
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_a_server_that_is_well() -> None:
         ({"total_system_memory": 0}, ["ok", "ok", "ok", "ok"]),
     ],
 )
-def test_a_server_that_is_not(change: dict[str, object], expected: list[str]) -> None:
-    assert levels(doctor.judge_server(WELL | change)) == expected
+def test_servers_with_one_problem(change: dict[str, object], expected: list[str]) -> None:
+    assert levels(doctor.judge_server(HEALTHY | change)) == expected
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_pubsub_buffers(value: str, level: str) -> None:
         (500, None, "FAIL"),
     ],
 )
-def test_a_models_answer(status: int, names: list[str] | None, level: str) -> None:
+def test_the_answer_of_a_model_server(status: int, names: list[str] | None, level: str) -> None:
     assert doctor.judge_answer(MODEL, status, names).level == level
 
 
@@ -99,50 +99,50 @@ def test_a_models_answer(status: int, names: list[str] | None, level: str) -> No
         (Settings(host="0.0.0.0", api_keys="a-key-that-is-long-enough:me"), "ok"),
     ],
 )
-def test_the_address_against_the_credentials(settings: Settings, level: str) -> None:
+def test_the_address_and_the_credentials(settings: Settings, level: str) -> None:
     assert doctor.examine_address(settings).level == level
 
 
-LONG = "x" * 16
+LONG_KEY = "x" * 16
 
 
 @pytest.mark.parametrize(
     ("settings", "subjects"),
     [
         (Settings(), []),
-        (Settings(api_keys=f"{LONG}:alice"), []),
-        (Settings(api_keys=f"{LONG}:alice,short:bob"), ["keys"]),
+        (Settings(api_keys=f"{LONG_KEY}:alice"), []),
+        (Settings(api_keys=f"{LONG_KEY}:alice,short:bob"), ["keys"]),
         (Settings(cors_origins="*"), ["origins"]),
         (Settings(cors_origins="https://app.example"), []),
-        (Settings(cors_origins="*", api_keys=f"{LONG}:alice"), []),
+        (Settings(cors_origins="*", api_keys=f"{LONG_KEY}:alice"), []),
         (Settings(api_keys="malformed"), []),
     ],
 )
-def test_what_lets_in_more_than_it_looks_like(settings: Settings, subjects: list[str]) -> None:
-    findings = doctor.examine_doors(settings)
+def test_settings_that_give_unexpected_access(settings: Settings, subjects: list[str]) -> None:
+    findings = doctor.examine_access(settings)
 
     assert [finding.subject for finding in findings] == subjects
     assert all(finding.level == "warn" and "short" not in finding.text for finding in findings)
-    assert all(": " in finding.text for finding in findings), "what to do"
+    assert all(": " in finding.text for finding in findings), "each text says what to do"
 
 
 async def test_a_real_server(redis_server: RedisServer) -> None:
     findings = await examine_redis(Settings(redis_url=redis_server.url))
 
-    # Tests run without an AOF, and without a bound.
+    # Test servers have no append-only file and no maxmemory.
     assert levels(findings) == ["ok", "ok", "warn", "warn", "ok"]
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "unix:///no/such/socket"])
-async def test_a_server_that_is_away(url: str) -> None:
+async def test_an_unreachable_server(url: str) -> None:
     (finding,) = await examine_redis(Settings(redis_url=url))
 
     assert finding.level == "FAIL"
     assert "TAILRACE_REDIS_URL" in finding.text
 
 
-async def test_the_models_servers_are_asked(tmp_path: Path) -> None:
-    """One lists its model, one has no key to be asked with, one is not there."""
+async def test_the_model_servers_are_checked(tmp_path: Path) -> None:
+    """One server lists its model, one model has no key, one server does not run."""
     requests: list[bytes] = []
     body = b'{"data": [{"id": "up"}]}'
 
@@ -172,7 +172,7 @@ async def test_the_models_servers_are_asked(tmp_path: Path) -> None:
     assert not any("the-key" in finding.text for finding in findings)
 
 
-def test_a_fail_is_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fail_gives_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.doctor(Settings(host="0.0.0.0")) == 1
 
     lines = capsys.readouterr().out.splitlines()
@@ -180,11 +180,11 @@ def test_a_fail_is_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert any(line.startswith("FAIL  address") for line in lines)
 
 
-def test_a_machine_that_is_well_is_exit_0() -> None:
+def test_without_a_fail_the_exit_code_is_0() -> None:
     assert doctor.doctor(Settings()) == 0
 
 
-# Where files lie
+# Files
 
 
 @pytest.mark.parametrize(
@@ -193,11 +193,11 @@ def test_a_machine_that_is_well_is_exit_0() -> None:
         ("", "ok"),
         ("ftp://x", "FAIL"),
         ("/dev/null/files", "FAIL"),
-        # No credentials, and nobody there: said, and not waited for.
+        # No server answers there: the finding must come quickly.
         ("s3://bucket", "FAIL"),
     ],
 )
-async def test_where_files_lie(
+async def test_the_place_of_the_files(
     url: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "FILES_ANSWER_S", 0.5)
@@ -224,27 +224,27 @@ async def test_where_files_lie(
         (5 * 2**30, True, "ok", ""),
     ],
 )
-def test_room_for_files(free: int, is_shared: bool, level: str, advice: str) -> None:
+def test_free_space_for_files(free: int, is_shared: bool, level: str, advice: str) -> None:
     finding = doctor.judge_space(free, 2**30, is_shared=is_shared)
 
     assert finding.level == level and advice in finding.text
 
 
-def test_the_disk_of_the_files_is_looked_at(tmp_path: Path) -> None:
+def test_the_disk_of_the_files_is_checked(tmp_path: Path) -> None:
     here = {"files_url": str(tmp_path / "files"), "data_dir": str(tmp_path / "data")}
     assert levels(doctor.examine_space(Settings(**here, files_free_bytes_min=1)))
     (full,) = doctor.examine_space(Settings(**here, files_free_bytes_min=2**40 - 1))
     assert full.level == "warn" and "refused" in full.text
     assert doctor.examine_space(Settings(files_url="s3://bucket")) == []
-    assert not any(tmp_path.iterdir()), "nothing is made"
+    assert not any(tmp_path.iterdir()), "nothing is created"
 
 
-def test_a_key_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
+def test_a_key_file_that_others_can_read_gives_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("a-key-of-more-than-16-characters:alice\n")
     path.chmod(0o644)
-    (finding,) = doctor.examine_doors(Settings(api_keys=str(path)))
+    (finding,) = doctor.examine_access(Settings(api_keys=str(path)))
     path.chmod(0o600)
 
     assert (finding.level, f"chmod 600 {path}" in finding.text) == ("warn", True)
-    assert doctor.examine_doors(Settings(api_keys=str(path))) == []
+    assert doctor.examine_access(Settings(api_keys=str(path))) == []

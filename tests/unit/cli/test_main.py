@@ -1,4 +1,4 @@
-"""The command line: what it accepts, and what it says when something is wrong."""
+"""The command line: what it accepts, and its error messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("argv", [[], ["dance"], ["api", "--port", "x"], ["tail"], ["cancel"]])
-def test_a_wrong_command_line_is_exit_2(argv: list[str]) -> None:
+def test_an_invalid_command_line_gives_exit_code_2(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(argv)
 
@@ -39,7 +39,7 @@ def test_a_wrong_command_line_is_exit_2(argv: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", ["up", "api", "worker", "doctor", "ps"])
-def test_a_misspelt_variable_is_one_line_and_exit_2(
+def test_an_unknown_variable_is_one_line_and_exit_code_2(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAILRACE_LEASES", "3")
@@ -49,7 +49,7 @@ def test_a_misspelt_variable_is_one_line_and_exit_2(
     assert capsys.readouterr().err == line
 
 
-def test_listening_beyond_loopback_is_refused_before_anything_starts(
+def test_listening_beyond_loopback_without_keys_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert cli.main(["up", "--host", "0.0.0.0"]) == 2
@@ -76,12 +76,12 @@ def test_a_flag_is_checked_like_its_variable(capsys: pytest.CaptureFixture[str])
     assert "from 0 to 65535" in capsys.readouterr().err
 
 
-def test_as_many_files_as_the_system_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_open_file_limit_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = [(1_024, 1_048_576), (1_024, 4_096), (1_024, resource.RLIM_INFINITY), (70_000, 80_000)]
-    wanted = []
+    limits_set = []
     for limit in limits:
         monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: limit)
-        monkeypatch.setattr(resource, "setrlimit", lambda _, pair: wanted.append(pair[0]))
+        monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits_set.append(pair[0]))
         cli.raise_file_limit()
 
-    assert wanted == [65_536, 4_096, 65_536]
+    assert limits_set == [65_536, 4_096, 65_536]

@@ -1,4 +1,4 @@
-"""One pipeline for all: what it carries, in which order, and what it does while Redis is away."""
+"""The appender: what a pipeline carries, in which order, its pace, and Redis outages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Clock:
 
 
 class FakeStore:
-    """Answers when it is told to; `calls` has what was asked, in order."""
+    """Answers a call when the test sets the result; `calls` has the calls in order."""
 
     def __init__(self):
         self.calls = asyncio.Queue()
@@ -82,7 +82,7 @@ async def running(clock=None):
         task.cancel()
 
 
-def say(appender, writer, *texts):
+def push(appender, writer, *texts):
     for text in texts:
         writer.outbox.push(Token(text))
     appender.offer(writer)
@@ -92,10 +92,10 @@ def texts(batch):
     return [getattr(decode(raw), "text", "end") for raw in batch.entries]
 
 
-async def test_a_lone_token_leaves_at_once():
+async def test_a_single_token_is_sent_at_once():
     async with running() as (appender, store):
         writer = Writer("a")
-        say(appender, writer, "x")
+        push(appender, writer, "x")
 
         (batch,), answer = await store.next()
         assert (batch.generation_id, texts(batch)) == ("a", ["x"])
@@ -106,12 +106,12 @@ async def test_a_lone_token_leaves_at_once():
         assert (appender.entries, appender.calls) == (1, 1)
 
 
-async def test_what_is_offered_together_leaves_in_one_call_in_order():
+async def test_entries_offered_together_are_sent_in_one_call_in_order():
     async with running() as (appender, store):
         writers = [Writer(name) for name in "abc"]
         for writer in writers:
-            say(appender, writer, writer.outbox.generation_id.upper())
-        say(appender, writers[0], "again")
+            push(appender, writer, writer.outbox.generation_id.upper())
+        push(appender, writers[0], "again")
 
         batches, answer = await store.next()
         answer.set_result([Ok()] * 3)
@@ -123,15 +123,15 @@ async def test_what_is_offered_together_leaves_in_one_call_in_order():
         ]
 
 
-async def test_what_arrives_meanwhile_leaves_with_the_next_call():
+async def test_entries_that_arrive_during_a_call_are_sent_with_the_next_call():
     clock = Clock()
     async with running(clock) as (appender, store):
         a, b = Writer("a"), Writer("b")
-        say(appender, a, "1")
+        push(appender, a, "1")
         _, first = await store.next()
-        say(appender, a, "2")
-        say(appender, b, "3")
-        say(appender, a, "4")
+        push(appender, a, "2")
+        push(appender, b, "3")
+        push(appender, a, "4")
         assert store.calls.empty(), "one call at a time"
         clock.now_s += module.PACE_S
         first.set_result([Ok()])
@@ -145,18 +145,18 @@ async def test_what_arrives_meanwhile_leaves_with_the_next_call():
         }
 
 
-async def test_a_generation_is_not_appended_to_more_often_than_its_pace():
+async def test_a_generation_is_appended_to_at_most_once_per_pace_s():
     clock = Clock()
     async with running(clock) as (appender, store):
         fast, other = Writer("fast"), Writer("other")
-        say(appender, fast, "1")
+        push(appender, fast, "1")
         _, answer = await store.next()
         answer.set_result([Ok()])
         await fast.until_answered()
-        say(appender, fast, "2")
+        push(appender, fast, "2")
         clock.now_s += 0.9 * module.PACE_S
-        say(appender, fast, "3")
-        say(appender, other, "4")
+        push(appender, fast, "3")
+        push(appender, other, "4")
 
         batches, answer = await store.next()
         answer.set_result([Ok()])
@@ -167,10 +167,10 @@ async def test_a_generation_is_not_appended_to_more_often_than_its_pace():
         assert [texts(batch) for batch in batches] == [["23"]]
 
 
-async def test_what_is_urgent_waits_for_no_pace():
+async def test_an_urgent_entry_does_not_wait_for_the_pace():
     async with running() as (appender, store):
         writer = Writer("a")
-        say(appender, writer, "1")
+        push(appender, writer, "1")
         _, answer = await store.next()
         answer.set_result([Ok()])
         await writer.until_answered()
@@ -182,11 +182,11 @@ async def test_what_is_urgent_waits_for_no_pace():
         assert texts(batch) == ["end"]
 
 
-async def test_answers_find_their_writers():
+async def test_each_writer_gets_its_own_outcome():
     async with running() as (appender, store):
         writers = [Writer(name) for name in "abcd"]
         for writer in writers:
-            say(appender, writer, "x")
+            push(appender, writer, "x")
         _, answer = await store.next()
 
         answer.set_result([Ok(), Ended(), Fenced(), Ok()])
@@ -197,11 +197,11 @@ async def test_answers_find_their_writers():
         assert stopped == [None, "ended", "fenced", None]
 
 
-async def test_who_has_nothing_to_say_makes_no_call():
+async def test_a_writer_without_entries_makes_no_call():
     async with running() as (appender, store):
         idle, busy = Writer("idle"), Writer("busy")
         appender.offer(idle)
-        say(appender, busy, "x")
+        push(appender, busy, "x")
 
         batches, answer = await store.next()
         answer.set_result([Ok()])
@@ -209,11 +209,11 @@ async def test_who_has_nothing_to_say_makes_no_call():
         assert [batch.generation_id for batch in batches] == ["busy"]
 
 
-async def test_a_long_outbox_takes_as_many_calls_as_it_needs():
+async def test_a_long_outbox_is_sent_in_several_calls():
     async with running() as (appender, store):
         writer = Writer("a")
         for _ in range(30):
-            say(appender, writer, "x" * 8_000, "y" * 8_000)
+            push(appender, writer, "x" * 8_000, "y" * 8_000)
         entries = []
         while not writer.outbox.is_settled:
             (batch,), answer = await store.next()
@@ -225,7 +225,7 @@ async def test_a_long_outbox_takes_as_many_calls_as_it_needs():
         assert appender.calls > 1
 
 
-async def test_while_redis_is_away_the_same_is_sent_again_with_growing_pauses(monkeypatch):
+async def test_while_redis_is_away_the_same_call_is_repeated_with_growing_pauses(monkeypatch):
     pauses = []
 
     async def pause(seconds):
@@ -234,7 +234,7 @@ async def test_while_redis_is_away_the_same_is_sent_again_with_growing_pauses(mo
     async with running() as (appender, store):
         monkeypatch.setattr(module.asyncio, "sleep", pause)
         writer = Writer("a")
-        say(appender, writer, "x")
+        push(appender, writer, "x")
         (first,), answer = await store.next()
         for _ in range(9):
             answer.set_exception(AWAY)
@@ -245,7 +245,7 @@ async def test_while_redis_is_away_the_same_is_sent_again_with_growing_pauses(mo
 
     assert len(pauses) == 9
     for n, seconds in enumerate(pauses):
-        planned = min(module.PAUSE_MIN_S * 2**n, module.PAUSE_MAX_S)
+        planned = min(module.RETRY_PAUSE_MIN_S * 2**n, module.RETRY_PAUSE_MAX_S)
         assert 0.5 * planned <= seconds <= 1.5 * planned
 
 
@@ -262,17 +262,17 @@ async def test_the_pauses_are_short_again_after_an_answer(monkeypatch):
         for outcome in (AWAY, AWAY, AWAY, Ok(), AWAY):
             clock.now_s += module.PACE_S
             if writer.outbox.is_settled:
-                say(appender, writer, "x")
+                push(appender, writer, "x")
             _, answer = await store.next()
             answer.set_result([outcome])
             await writer.until_answered()
         _, answer = await store.next()
         answer.set_result([Ok()])
 
-    assert pauses[-1] <= 1.5 * module.PAUSE_MIN_S
+    assert pauses[-1] <= 1.5 * module.RETRY_PAUSE_MIN_S
 
 
-async def test_what_is_refused_is_sent_again_beside_what_is_new(monkeypatch):
+async def test_a_refused_batch_is_sent_again_beside_new_entries(monkeypatch):
     clock = Clock()
 
     async def pause(seconds):
@@ -281,13 +281,13 @@ async def test_what_is_refused_is_sent_again_beside_what_is_new(monkeypatch):
     async with running(clock) as (appender, store):
         monkeypatch.setattr(module.asyncio, "sleep", pause)
         full, fine = Writer("full"), Writer("fine")
-        say(appender, full, "x")
-        say(appender, fine, "y")
+        push(appender, full, "x")
+        push(appender, fine, "y")
         (refused, _), answer = await store.next()
         answer.set_result([AWAY, Ok()])
         await fine.until_answered()
         clock.now_s += module.PACE_S
-        say(appender, fine, "z")
+        push(appender, fine, "z")
 
         resent = []
         while len(resent) < 2:
@@ -299,10 +299,10 @@ async def test_what_is_refused_is_sent_again_beside_what_is_new(monkeypatch):
         assert ["z"] in [texts(batch) for batch in resent]
 
 
-async def test_a_loss_is_restored_and_then_it_goes_on():
+async def test_a_loss_is_restored_before_the_next_append():
     async with running() as (appender, store):
         writer = Writer("a")
-        say(appender, writer, "x")
+        push(appender, writer, "x")
         _, answer = await store.next()
         answer.set_result([Lost(START)])
 
@@ -316,14 +316,14 @@ async def test_a_loss_is_restored_and_then_it_goes_on():
         assert texts(batch) == ["x"]
 
 
-async def test_a_restore_without_an_answer_is_made_again(monkeypatch):
+async def test_an_unanswered_restore_is_repeated(monkeypatch):
     async def pause(seconds):
         pass
 
     async with running() as (appender, store):
         monkeypatch.setattr(module.asyncio, "sleep", pause)
         writer = Writer("a")
-        say(appender, writer, "x")
+        push(appender, writer, "x")
         _, answer = await store.next()
         answer.set_result([Lost(START)])
         first, answer = await store.next()
@@ -336,11 +336,11 @@ async def test_a_restore_without_an_answer_is_made_again(monkeypatch):
         assert again == first
 
 
-async def test_the_end_settles_its_writer():
+async def test_an_accepted_end_settles_the_outbox():
     async with running() as (appender, store):
         writer = Writer("a")
         writer.outbox.push(End("completed", "stop"))
-        say(appender, writer)
+        push(appender, writer)
         (batch,), answer = await store.next()
         answer.set_result([Ok()])
         await writer.until_answered()
@@ -349,7 +349,7 @@ async def test_the_end_settles_its_writer():
         assert writer.outbox.stopped == "ended"
 
 
-async def test_the_last_answer_of_redis_is_remembered(monkeypatch):
+async def test_last_ok_s_is_the_time_of_the_last_answer(monkeypatch):
     async def pause(seconds):
         pass
 
@@ -357,7 +357,7 @@ async def test_the_last_answer_of_redis_is_remembered(monkeypatch):
     async with running(clock) as (appender, store):
         monkeypatch.setattr(module.asyncio, "sleep", pause)
         writer = Writer("a")
-        say(appender, writer, "x")
+        push(appender, writer, "x")
         _, answer = await store.next()
         clock.now_s = 105.0
         answer.set_exception(AWAY)
@@ -372,7 +372,7 @@ async def test_the_last_answer_of_redis_is_remembered(monkeypatch):
         assert appender.last_ok_s == 107.0
 
 
-async def test_cancelled_in_a_call_it_ends():
+async def test_cancellation_during_a_call_ends_the_appender():
     async with running() as (appender, store):
-        say(appender, Writer("a"), "x")
+        push(appender, Writer("a"), "x")
         await store.next()

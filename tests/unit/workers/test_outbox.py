@@ -1,6 +1,6 @@
-"""Ids and bytes given once, sent until accepted, written again when lost: rule by rule.
+"""The outbox: ids and bytes, sending, restoring after a loss, and counting.
 
-`Redis` below is a model of the scripts for one holder: what it accepts, forgets and answers.
+`Redis` below models the scripts for one holder: what they accept, lose and answer.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ END = End("completed", "stop")
 AWAY = Unavailable("no answer")
 
 
-def outbox_of(*found, attempt=2):
-    """An outbox just begun, after these texts of attempt 1."""
+def make_outbox(*found, attempt=2):
+    """Return a new outbox; `found` are the texts of attempt 1."""
     log = [(EventId(1, n), encode(Token(text))) for n, text in enumerate(found, 1)]
     start = (EventId(attempt, len(log) + 1), encode(Start(attempt, "demo")))
     return Outbox(ID, "mine", found=log, start=start, fields=FIELDS, now_s=0.0)
@@ -52,8 +52,8 @@ def texts(raws):
     return [getattr(decode(raw), "text", type(decode(raw)).__name__) for raw in raws]
 
 
-def sent(outbox, *events, now_s=0.0, outcome=None):
-    """Push, take and answer; the call that was made."""
+def send(outbox, *events, now_s=0.0, outcome=None):
+    """Push the events, take a call and answer it; return the call."""
     for event in events:
         outbox.push(event)
     step = outbox.take(now_s)
@@ -64,8 +64,8 @@ def sent(outbox, *events, now_s=0.0, outcome=None):
 # Sending
 
 
-def test_what_is_pushed_is_taken_once():
-    outbox = outbox_of()
+def test_a_pushed_event_is_taken_once():
+    outbox = make_outbox()
     assert outbox.is_settled
     outbox.push(Token("a"))
     assert not outbox.is_settled
@@ -78,10 +78,10 @@ def test_what_is_pushed_is_taken_once():
     assert outbox.is_settled
 
 
-def test_ids_go_on_from_what_was_found():
-    outbox = outbox_of("a", "b")
+def test_ids_continue_after_the_entries_of_earlier_attempts():
+    outbox = make_outbox("a", "b")
 
-    step = sent(outbox, Token("c"))
+    step = send(outbox, Token("c"))
 
     assert (step.attempt, step.before_seq) == (2, 3)
     assert [event_id for event_id, _ in outbox.log] == [
@@ -92,8 +92,8 @@ def test_ids_go_on_from_what_was_found():
     ]
 
 
-def test_what_arrives_meanwhile_leaves_with_the_next_call():
-    outbox = outbox_of()
+def test_text_pushed_during_a_call_is_joined_in_the_next_call():
+    outbox = make_outbox()
     outbox.push(Token("a"))
     first = outbox.take(0.0)
     outbox.push(Token("b"))
@@ -103,12 +103,12 @@ def test_what_arrives_meanwhile_leaves_with_the_next_call():
     second = outbox.take(0.0)
 
     assert texts(first.entries) == ["a"]
-    assert texts(second.entries) == ["bc"], "joined: it had no bytes yet"
+    assert texts(second.entries) == ["bc"], "joined, because it was not encoded yet"
     assert second.before_seq == 2
 
 
-def test_a_resend_is_the_same_byte_for_byte():
-    outbox = outbox_of()
+def test_a_resend_has_the_same_bytes():
+    outbox = make_outbox()
     outbox.push(Token("a"))
     first = outbox.take(0.0)
     outbox.push(Token("b"))
@@ -118,12 +118,12 @@ def test_a_resend_is_the_same_byte_for_byte():
 
     assert again.before_seq == first.before_seq
     assert again.entries[: len(first.entries)] == first.entries
-    assert texts(again.entries) == ["a", "b"], "what has bytes is never joined anew"
+    assert texts(again.entries) == ["a", "b"], "an encoded event is never joined"
 
 
-def test_only_neighbours_of_one_kind_are_joined():
-    step = sent(
-        outbox_of(),
+def test_only_consecutive_text_of_one_type_is_joined():
+    step = send(
+        make_outbox(),
         Reasoning("a"),
         Reasoning("b"),
         Token("c"),
@@ -136,10 +136,10 @@ def test_only_neighbours_of_one_kind_are_joined():
     assert texts(step.entries) == ["ab", "cd", "ToolCall", "ToolCall", "e"]
 
 
-def test_joins_are_bounded():
-    """An event is one write to every reader: it must not grow without end in an outage."""
+def test_joined_events_are_bounded():
+    """An event is one write to every reader, so it must not grow without bound in an outage."""
     piece = "x" * 1_000
-    outbox = outbox_of()
+    outbox = make_outbox()
     for _ in range(1_000):
         outbox.push(Token(piece))
 
@@ -149,8 +149,8 @@ def test_joins_are_bounded():
     assert len(step.entries) > 1
 
 
-def test_a_batch_has_so_many_entries_at_most():
-    outbox = outbox_of()
+def test_a_batch_has_at_most_batch_entries_max():
+    outbox = make_outbox()
     for n in range(BATCH_ENTRIES_MAX + 3):
         outbox.push(Progress("pdf", n, 100, 1.0))
 
@@ -159,8 +159,8 @@ def test_a_batch_has_so_many_entries_at_most():
     assert len(outbox.take(0.0).entries) == 3
 
 
-def test_a_batch_has_so_many_bytes_at_most():
-    outbox = outbox_of()
+def test_a_batch_has_at_most_batch_bytes_max():
+    outbox = make_outbox()
     for n in range(10):
         outbox.push(Data("blob", "x" * 60_000 + str(n)))
 
@@ -170,19 +170,19 @@ def test_a_batch_has_so_many_bytes_at_most():
     assert sum(map(len, step.entries)) <= BATCH_BYTES_MAX
 
 
-def test_an_entry_that_is_too_large_for_a_batch_travels_alone():
-    outbox = outbox_of()
+def test_an_entry_larger_than_a_batch_is_sent_alone():
+    outbox = make_outbox()
     for event in (Progress("pdf", 1, 2, 50.0), Data("blob", "x" * 400_000), Token("a")):
         outbox.push(event)
 
-    assert [len(sent(outbox).entries) for _ in range(3)] == [1, 1, 1]
+    assert [len(send(outbox).entries) for _ in range(3)] == [1, 1, 1]
     assert outbox.is_settled
 
 
-def test_the_end_is_flagged_with_its_status():
-    outbox = outbox_of()
+def test_the_append_with_the_end_carries_the_status():
+    outbox = make_outbox()
 
-    step = sent(outbox, Token("a"), END)
+    step = send(outbox, Token("a"), END)
 
     assert step.status == "completed"
     assert outbox.stopped == "ended"
@@ -190,19 +190,19 @@ def test_the_end_is_flagged_with_its_status():
     assert outbox.take(0.0) is None
 
 
-def test_the_end_is_flagged_only_in_the_batch_that_has_it():
-    outbox = outbox_of()
+def test_only_the_batch_with_the_end_carries_the_status():
+    outbox = make_outbox()
     for n in range(BATCH_ENTRIES_MAX):
         outbox.push(Progress("pdf", n, 100, 1.0))
     outbox.push(END)
 
-    assert sent(outbox).status is None
+    assert send(outbox).status is None
     assert outbox.stopped is None
-    assert sent(outbox).status == "completed"
+    assert send(outbox).status == "completed"
 
 
-def test_an_end_that_comes_while_the_rest_is_under_way_goes_with_the_next():
-    outbox = outbox_of()
+def test_an_end_pushed_during_a_call_is_sent_with_the_next_call():
+    outbox = make_outbox()
     outbox.push(Token("a"))
     first = outbox.take(0.0)
     outbox.push(END)
@@ -211,11 +211,11 @@ def test_an_end_that_comes_while_the_rest_is_under_way_goes_with_the_next():
     assert first.status is None
     assert outbox.stopped is None
     assert not outbox.is_settled
-    assert sent(outbox).status == "completed"
+    assert send(outbox).status == "completed"
 
 
-def test_nothing_is_pushed_after_the_end():
-    outbox = outbox_of()
+def test_push_after_the_end_is_an_assertion_error():
+    outbox = make_outbox()
     outbox.push(END)
 
     with pytest.raises(AssertionError):
@@ -223,53 +223,53 @@ def test_nothing_is_pushed_after_the_end():
 
 
 @pytest.mark.parametrize(("outcome", "word"), [(Ended(), "ended"), (Fenced(), "fenced")])
-def test_told_that_it_is_over_it_stops(outcome, word):
-    outbox = outbox_of()
-    sent(outbox, Token("a"), outcome=outcome)
+def test_ended_or_fenced_stops_the_outbox(outcome, word):
+    outbox = make_outbox()
+    send(outbox, Token("a"), outcome=outcome)
 
     assert outbox.stopped == word
     assert outbox.is_settled
     assert outbox.take(0.0) is None
 
 
-def test_told_so_by_a_renewal_it_stops_as_well():
+def test_ended_or_fenced_in_a_renewal_stops_the_outbox():
     for outcome, word in ((Ended(), "ended"), (Fenced(), "fenced")):
-        outbox = outbox_of()
+        outbox = make_outbox()
         outbox.push(Token("a"))
         outbox.renewed(outcome, 0.0, 0.0)
         assert outbox.stopped == word
         assert outbox.take(0.0) is None
 
 
-def test_what_was_forgone_first_counts():
-    outbox = outbox_of()
+def test_the_first_stop_cause_stays():
+    outbox = make_outbox()
     outbox.forgo("ended")
     outbox.forgo("fenced")
 
     assert outbox.stopped == "ended"
 
 
-# What was not answered, or lost
+# Unanswered calls and losses
 
 
-def test_behind_is_written_again_from_there():
-    outbox = outbox_of("a")
-    sent(outbox, Token("b"))
-    sent(outbox, Token("c"))
+def test_behind_restores_from_the_top():
+    outbox = make_outbox("a")
+    send(outbox, Token("b"))
+    send(outbox, Token("c"))
     log = list(outbox.log)
 
-    sent(outbox, Token("d"), outcome=Behind(EventId(2, 2)))
-    heal = outbox.take(0.0)
+    send(outbox, Token("d"), outcome=Behind(EventId(2, 2)))
+    restore_step = outbox.take(0.0)
 
-    assert heal == Restore(EventId(2, 2), {}, log[2:4])
+    assert restore_step == Restore(EventId(2, 2), {}, log[2:4])
     outbox.answer(Ok(), 0.0)
     assert texts(outbox.take(0.0).entries) == ["d"]
 
 
-def test_behind_needs_no_recent_call():
-    """The token still stands there: nobody else can have written."""
-    outbox = outbox_of()
-    sent(outbox, Token("a"))
+def test_behind_is_restored_at_any_age():
+    """Redis still has the holder's token, so no other worker can have written."""
+    outbox = make_outbox()
+    send(outbox, Token("a"))
     outbox.push(Token("b"))
     outbox.take(100.0)
 
@@ -278,23 +278,23 @@ def test_behind_needs_no_recent_call():
     assert isinstance(outbox.take(100.0), Restore)
 
 
-def test_lost_is_restored_with_the_fields():
-    outbox = outbox_of("a")
-    sent(outbox, Token("b"))
+def test_lost_is_restored_with_the_fields_of_meta():
+    outbox = make_outbox("a")
+    send(outbox, Token("b"))
 
-    sent(outbox, Token("c"), outcome=Lost(START))
-    heal = outbox.take(0.0)
+    send(outbox, Token("c"), outcome=Lost(START))
+    restore_step = outbox.take(0.0)
 
-    assert heal == Restore(START, FIELDS, outbox.log[:3])
+    assert restore_step == Restore(START, FIELDS, outbox.log[:3])
     assert not outbox.is_settled
     outbox.answer(Ok(), 0.0)
     assert texts(outbox.take(0.0).entries) == ["c"]
 
 
-def test_what_was_found_at_the_takeover_is_restored_too():
-    outbox = outbox_of("a", "b")
+def test_entries_of_earlier_attempts_are_restored_too():
+    outbox = make_outbox("a", "b")
 
-    sent(outbox, Token("c"), outcome=Lost(EventId(1, 1)))
+    send(outbox, Token("c"), outcome=Lost(EventId(1, 1)))
 
     assert outbox.take(0.0).entries == outbox.log[1:3]
 
@@ -302,18 +302,18 @@ def test_what_was_found_at_the_takeover_is_restored_too():
 @pytest.mark.parametrize(
     "top", [EventId(7, 1), EventId(1, 3), EventId(2, 2), EventId(2, 99), EventId(3, 1)]
 )
-def test_on_a_top_that_is_not_its_own_it_stops(top):
+def test_a_top_that_is_not_in_the_own_log_stops_the_outbox(top):
     for answer in (Lost(top), Behind(top), Moved(top)):
-        outbox = outbox_of("a", "b")
-        sent(outbox, Token("c"), outcome=answer)
+        outbox = make_outbox("a", "b")
+        send(outbox, Token("c"), outcome=answer)
         assert outbox.stopped == "lost"
         assert outbox.take(0.0) is None
 
 
-def test_after_ten_seconds_without_an_accepted_call_it_stops():
-    """By then the generation may be sealed, and another may have begun."""
-    outbox = outbox_of()
-    sent(outbox, Token("a"), now_s=5.0)
+def test_a_loss_ten_seconds_after_the_last_accepted_call_stops():
+    """The generation may be sealed by then, and another worker may have begun."""
+    outbox = make_outbox()
+    send(outbox, Token("a"), now_s=5.0)
     outbox.push(Token("b"))
 
     outbox.take(5.0 + RESTORE_WITHIN_S)
@@ -322,9 +322,9 @@ def test_after_ten_seconds_without_an_accepted_call_it_stops():
     assert outbox.stopped == "lost"
 
 
-def test_just_before_it_restores():
-    outbox = outbox_of()
-    sent(outbox, Token("a"), now_s=5.0)
+def test_a_loss_just_within_ten_seconds_is_restored():
+    outbox = make_outbox()
+    send(outbox, Token("a"), now_s=5.0)
     outbox.push(Token("b"))
 
     outbox.take(4.9 + RESTORE_WITHIN_S)
@@ -333,8 +333,8 @@ def test_just_before_it_restores():
     assert isinstance(outbox.take(14.9), Restore)
 
 
-def test_where_an_end_is_remembered_more_shortly_it_stops_sooner():
-    """What is absent then may have ended and been forgotten: it is not lost."""
+def test_a_shorter_restore_within_s_stops_sooner():
+    """A generation that is absent then may have ended and expired."""
     start = (EventId(1, 1), encode(Start(1, "demo")))
     outbox = Outbox(
         ID, "mine", found=[], start=start, fields=FIELDS, now_s=0.0, restore_within_s=2.0
@@ -347,9 +347,9 @@ def test_where_an_end_is_remembered_more_shortly_it_stops_sooner():
     assert outbox.stopped == "lost"
 
 
-def test_the_time_counts_from_when_the_call_was_made():
-    """An answer may have been under way for long: then the call was accepted long ago."""
-    outbox = outbox_of()
+def test_the_restore_time_starts_when_the_call_was_sent():
+    """If the answer took long, Redis accepted the call long ago."""
+    outbox = make_outbox()
     outbox.push(Token("a"))
     outbox.take(0.0)
     outbox.answer(Ok(), 9.0)
@@ -361,8 +361,8 @@ def test_the_time_counts_from_when_the_call_was_made():
     assert outbox.stopped == "lost"
 
 
-def test_a_renewal_counts_as_an_accepted_call():
-    outbox = outbox_of()
+def test_an_accepted_renewal_extends_the_restore_time():
+    outbox = make_outbox()
     outbox.renewed(Ok(), 20.0, 20.5)
     outbox.renewed(Ok(), 3.0, 20.6)
     outbox.push(Token("a"))
@@ -373,19 +373,19 @@ def test_a_renewal_counts_as_an_accepted_call():
     assert isinstance(outbox.take(29.0), Restore)
 
 
-def test_unavailable_counts_as_none():
-    outbox = outbox_of()
+def test_an_unanswered_call_does_not_extend_the_restore_time():
+    outbox = make_outbox()
     for now_s in range(0, 12, 2):
-        sent(outbox, Token("a"), now_s=now_s, outcome=AWAY)
+        send(outbox, Token("a"), now_s=now_s, outcome=AWAY)
 
-    sent(outbox, now_s=12.0, outcome=Lost(START))
+    send(outbox, now_s=12.0, outcome=Lost(START))
 
     assert outbox.stopped == "lost"
 
 
-def test_a_renewal_that_finds_a_loss_mends_it_without_anything_new():
-    outbox = outbox_of()
-    sent(outbox, Token("a"))
+def test_a_loss_found_by_a_renewal_is_restored_without_new_events():
+    outbox = make_outbox()
+    send(outbox, Token("a"))
 
     outbox.renewed(Lost(START), 1.0, 1.0)
 
@@ -395,8 +395,8 @@ def test_a_renewal_that_finds_a_loss_mends_it_without_anything_new():
     assert outbox.is_settled
 
 
-def test_a_renewals_loss_does_not_disturb_a_call_under_way():
-    outbox = outbox_of()
+def test_a_loss_found_by_a_renewal_waits_for_the_call_in_flight():
+    outbox = make_outbox()
     outbox.push(Token("a"))
     outbox.take(1.0)
 
@@ -406,8 +406,8 @@ def test_a_renewals_loss_does_not_disturb_a_call_under_way():
     assert outbox.take(1.0) == Restore(START, FIELDS, outbox.log[:1])
 
 
-def test_while_redis_is_away_nothing_changes():
-    outbox = outbox_of()
+def test_unanswered_calls_change_nothing():
+    outbox = make_outbox()
     outbox.push(Token("a"))
     outbox.take(1.0)
     outbox.answer(AWAY, 1.0)
@@ -417,24 +417,24 @@ def test_while_redis_is_away_nothing_changes():
     assert isinstance(outbox.take(1.0), Append)
 
 
-def test_a_heal_that_was_not_answered_is_made_again_the_same():
-    outbox = outbox_of()
-    sent(outbox, Token("a"))
-    sent(outbox, Token("b"), outcome=Lost(START))
+def test_an_unanswered_restore_is_repeated_unchanged():
+    outbox = make_outbox()
+    send(outbox, Token("a"))
+    send(outbox, Token("b"), outcome=Lost(START))
     first = outbox.take(0.0)
     outbox.answer(AWAY, 0.0)
 
     assert outbox.take(0.0) == first
 
 
-def test_a_heal_that_had_happened_all_the_same_is_skipped():
-    """Its answer was lost; asked again, the top has moved to what it wrote."""
-    outbox = outbox_of()
-    sent(outbox, Token("a"))
-    sent(outbox, Token("b"), outcome=Lost(START))
-    sent(outbox, outcome=AWAY)
+def test_a_restore_that_was_executed_without_an_answer_writes_nothing_twice():
+    """The answer was lost. The repeated call finds that the top has moved to its own entries."""
+    outbox = make_outbox()
+    send(outbox, Token("a"))
+    send(outbox, Token("b"), outcome=Lost(START))
+    send(outbox, outcome=AWAY)
 
-    sent(outbox, outcome=Moved(EventId(2, 2)))
+    send(outbox, outcome=Moved(EventId(2, 2)))
     after = outbox.take(0.0)
 
     assert isinstance(after, Restore) and not after.entries, "marks the loss, writes nothing"
@@ -443,10 +443,10 @@ def test_a_heal_that_had_happened_all_the_same_is_skipped():
 
 
 def test_a_long_log_is_restored_in_chunks():
-    outbox = outbox_of()
+    outbox = make_outbox()
     for n in range(20):
-        sent(outbox, Data("blob", "x" * 100_000 + str(n)))
-    sent(outbox, Token("last"), outcome=Lost(START))
+        send(outbox, Data("blob", "x" * 100_000 + str(n)))
+    send(outbox, Token("last"), outcome=Lost(START))
     chunks = []
 
     while isinstance(step := outbox.take(0.0), Restore):
@@ -460,47 +460,47 @@ def test_a_long_log_is_restored_in_chunks():
     assert texts(step.entries) == ["last"]
 
 
-def test_a_chunk_has_so_many_entries_at_most():
-    outbox = outbox_of(*("x" for _ in range(RESTORE_ENTRIES_MAX + 5)))
+def test_a_restore_has_at_most_restore_entries_max():
+    outbox = make_outbox(*("x" for _ in range(RESTORE_ENTRIES_MAX + 5)))
 
-    sent(outbox, Token("a"), outcome=Lost(START))
+    send(outbox, Token("a"), outcome=Lost(START))
 
     assert len(outbox.take(0.0).entries) == RESTORE_ENTRIES_MAX
 
 
-def test_a_second_loss_in_the_middle_of_a_heal_starts_it_again():
-    outbox = outbox_of()
+def test_a_second_loss_during_a_restore_starts_it_again():
+    outbox = make_outbox()
     for n in range(6):
-        sent(outbox, Data("blob", "x" * 100_000 + str(n)))
-    sent(outbox, Token("a"), outcome=Lost(START))
-    sent(outbox)
+        send(outbox, Data("blob", "x" * 100_000 + str(n)))
+    send(outbox, Token("a"), outcome=Lost(START))
+    send(outbox)
 
-    sent(outbox, outcome=Moved(START))
-    heal = outbox.take(0.0)
+    send(outbox, outcome=Moved(START))
+    restore_step = outbox.take(0.0)
 
-    assert (heal.top, heal.fields) == (START, FIELDS)
-    assert heal.entries[0] == outbox.log[0]
+    assert (restore_step.top, restore_step.fields) == (START, FIELDS)
+    assert restore_step.entries[0] == outbox.log[0]
 
 
-def test_the_end_itself_is_not_part_of_a_heal():
-    """A heal flags no end: it goes with an append."""
-    outbox = outbox_of()
-    sent(outbox, Token("a"))
-    sent(outbox, END, outcome=AWAY)
-    sent(outbox, outcome=Lost(START))
+def test_a_restore_never_carries_the_end():
+    """A restore has no status: the end is sent with an append."""
+    outbox = make_outbox()
+    send(outbox, Token("a"))
+    send(outbox, END, outcome=AWAY)
+    send(outbox, outcome=Lost(START))
 
-    heal = sent(outbox)
+    restore_step = send(outbox)
     step = outbox.take(0.0)
 
-    assert texts(raw for _, raw in heal.entries) == ["Start", "a"]
+    assert texts(raw for _, raw in restore_step.entries) == ["Start", "a"]
     assert (texts(step.entries), step.status) == (["End"], "completed")
 
 
-# What is counted
+# Byte counts
 
 
-def test_bytes_unsent_fall_when_redis_takes_them():
-    outbox = outbox_of()
+def test_bytes_unsent_falls_when_redis_accepts_entries():
+    outbox = make_outbox()
     outbox.push(Token("abc"))
     outbox.push(Reasoning("de"))
     assert outbox.bytes_unsent >= 5
@@ -509,7 +509,7 @@ def test_bytes_unsent_fall_when_redis_takes_them():
     outbox.answer(Ok(), 0.0)
 
     assert 2 <= outbox.bytes_unsent < 10
-    sent(outbox)
+    send(outbox)
 
     assert outbox.bytes_unsent == 0
 
@@ -524,32 +524,32 @@ def test_bytes_unsent_fall_when_redis_takes_them():
         Reasoning("x" * 1_000),
     ],
 )
-def test_everything_unsent_is_counted(event):
-    """A backend that says anything must be held up while Redis is slower than it."""
-    outbox = outbox_of()
+def test_bytes_unsent_counts_every_event_type(event):
+    """A backend with any output must be slowed down while Redis is slower."""
+    outbox = make_outbox()
     for _ in range(100):
         outbox.push(event)
 
     assert outbox.bytes_unsent >= 100_000
 
     while not outbox.is_settled:
-        sent(outbox)
+        send(outbox)
     assert outbox.bytes_unsent == 0
 
 
-def test_bytes_kept_are_those_of_the_log():
-    outbox = outbox_of("a", "b")
-    sent(outbox, Token("c"))
+def test_log_bytes_is_the_size_of_the_log():
+    outbox = make_outbox("a", "b")
+    send(outbox, Token("c"))
 
-    assert outbox.bytes_kept == sum(len(raw) for _, raw in outbox.log)
+    assert outbox.log_bytes == sum(len(raw) for _, raw in outbox.log)
 
 
-# Whatever happens
+# Random faults
 
 
 @dataclass
 class Redis:
-    """One generation as its holder can find it."""
+    """A model of one generation in Redis."""
 
     log: list = field(default_factory=list)
     has_meta: bool = True
@@ -576,7 +576,7 @@ class Redis:
             return Ended()
         if top != step.top:
             return Moved(top)
-        assert self.has_meta or step.fields, "meta is never made without its fields"
+        assert self.has_meta or step.fields, "meta is never created without its fields"
         self.has_meta = self.has_token = True
         self.log += step.entries
         return Ok()
@@ -607,11 +607,11 @@ LOSSES = st.one_of(st.none(), st.none(), st.none(), st.tuples(st.integers(0, 6),
     found=st.integers(0, 4),
     steps=st.lists(st.tuples(st.lists(PUSHES, max_size=4), CALLS, LOSSES), max_size=25),
 )
-def test_whatever_happens_every_event_stands_once_and_in_order(found, steps):
-    """Until the end is accepted, whose loss nobody could mend."""
-    outbox = outbox_of(*("f" for _ in range(found)))
+def test_after_any_faults_every_event_is_in_redis_once_and_in_order(found, steps):
+    """Losses stop before the end is accepted, because nothing restores an end."""
+    outbox = make_outbox(*("f" for _ in range(found)))
     redis = Redis(list(outbox.log))
-    pushed, given_bytes = [], dict(outbox.log)
+    pushed, bytes_by_id = [], dict(outbox.log)
 
     def call(how):
         step = outbox.take(0.0)
@@ -629,7 +629,7 @@ def test_whatever_happens_every_event_stands_once_and_in_order(found, steps):
             outcome = redis.append(step) if isinstance(step, Append) else redis.restore(step)
         outbox.answer(AWAY if how == "answer lost" else outcome, 0.0)
         for event_id, raw in [*outbox.log, *redis.log]:
-            assert given_bytes.setdefault(event_id, raw) == raw, "bytes are given once"
+            assert bytes_by_id.setdefault(event_id, raw) == raw, "an id never gets other bytes"
 
     for events, how, loss in steps:
         for event in events:
@@ -652,14 +652,14 @@ def test_whatever_happens_every_event_stands_once_and_in_order(found, steps):
 
 
 def flat(events):
-    """What was said, without the borders of pieces."""
-    said = []
+    """Return the events with consecutive text joined."""
+    joined = []
     for event in events:
         if isinstance(event, Token | Reasoning):
-            if said and said[-1][0] is type(event):
-                said[-1] = (type(event), said[-1][1] + event.text)
+            if joined and joined[-1][0] is type(event):
+                joined[-1] = (type(event), joined[-1][1] + event.text)
             else:
-                said.append((type(event), event.text))
+                joined.append((type(event), event.text))
         else:
-            said.append((type(event), event))
-    return said
+            joined.append((type(event), event))
+    return joined

@@ -1,4 +1,4 @@
-"""How many slots each lane may take."""
+"""The number of slots that each lane may take."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from workers.slots import batch_slots_max, lanes_to_wait_on, rounds
 
 
-@pytest.mark.parametrize(("slots", "most"), [(1, 1), (2, 1), (3, 2), (4, 3), (100, 75)])
-def test_batch_lines_have_three_quarters_at_most(slots, most):
-    assert batch_slots_max(slots) == most
+@pytest.mark.parametrize(("slots", "batch_max"), [(1, 1), (2, 1), (3, 2), (4, 3), (100, 75)])
+def test_batch_entries_take_at_most_three_quarters(slots, batch_max):
+    assert batch_slots_max(slots) == batch_max
 
 
-def test_an_idle_worker_reads_resume_one_batch_interactive_and_the_rest_of_batch():
+def test_an_idle_worker_reads_resume_then_one_batch_then_interactive_then_batch():
     assert list(rounds(100, 0, 0)) == [
         ("resume", 100),
         ("batch", 1),
@@ -23,16 +23,16 @@ def test_an_idle_worker_reads_resume_one_batch_interactive_and_the_rest_of_batch
     ]
 
 
-def test_with_a_batch_line_running_interactive_comes_first():
+def test_while_a_batch_entry_runs_interactive_is_read_before_batch():
     assert list(rounds(100, 1, 1)) == [("resume", 99), ("interactive", 99), ("batch", 74)]
 
 
-def test_batch_lines_stop_at_their_share():
+def test_batch_is_not_read_beyond_its_share():
     assert list(rounds(100, 75, 75)) == [("resume", 25), ("interactive", 25)]
     assert list(rounds(100, 90, 74)) == [("resume", 10), ("interactive", 10), ("batch", 1)]
 
 
-def test_the_last_slot_is_a_batch_lines_where_none_runs():
+def test_the_last_slot_may_go_to_batch_if_no_batch_entry_runs():
     assert list(rounds(100, 99, 0))[:2] == [("resume", 1), ("batch", 1)]
 
 
@@ -53,8 +53,8 @@ def test_a_full_worker_reads_nothing():
         (7, 7, {"interactive", "resume"}),
     ],
 )
-def test_a_blocking_read_names_no_more_lanes_than_there_are_slots(running, running_batch, lanes):
-    """Each lane can give one entry."""
+def test_a_blocking_read_has_no_more_lanes_than_free_slots(running, running_batch, lanes):
+    """Each lane of a blocking read can return one entry."""
     assert set(lanes_to_wait_on(10, running, running_batch)) == lanes
 
 
@@ -66,7 +66,7 @@ def loads(draw):
 
 
 @given(loads())
-def test_no_lane_is_ever_asked_for_more_than_may_start(load):
+def test_no_lane_is_read_for_more_entries_than_may_start(load):
     slots, running, running_batch = load
 
     for lane, count in rounds(*load):
@@ -79,7 +79,7 @@ def test_no_lane_is_ever_asked_for_more_than_may_start(load):
 
 
 @given(loads())
-def test_whoever_has_a_slot_free_asks_for_both_urgent_lanes(load):
+def test_a_worker_with_a_free_slot_reads_resume_and_interactive(load):
     slots, running, _ = load
 
     lanes = [lane for lane, _ in rounds(*load)]

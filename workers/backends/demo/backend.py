@@ -1,9 +1,9 @@
-"""The built-in backend: needs nothing, says the same for the same seed, can fail and be continued.
+"""The built-in demo backend: needs no model, gives repeatable answers, can fail and be continued.
 
-The answer is a fixed sequence of pieces, a function of prompt, seed and controls. That is what
-makes it a test instrument: `expected_text` tells anybody what a reader must have received, and a
-worker that takes over finds its place in the sequence from the text alone. Pacing is apart from the
-sequence; clock and sleep can be given.
+Invariant: an answer is a fixed sequence of pieces, a function of prompt, seed and controls. Tests
+rely on that: `expected_text` returns the text that a reader must have received, and an attempt that
+continues finds its place in the sequence from the text alone. The pace is independent of the
+sequence; tests can pass a clock and a sleep.
 """
 
 from __future__ import annotations
@@ -22,68 +22,68 @@ from shared.log.events import FinishReason, Reasoning, Token, ToolCall, Usage
 from shared.log.request import Request
 from workers.backends.contract import Finish, Item
 from workers.backends.demo import text as demo_text
-from workers.backends.demo.controls import Controls, parse_options, with_params
+from workers.backends.demo.controls import DemoControls, apply_params, parse_options
 
-BATCH_MAX = 4  # pieces in one list when they are due faster than they can be handed on
-FIRST_TOKEN_S = 0.3
+BATCH_MAX = 4  # pieces in one list when several are due
+FIRST_TOKEN_S = 0.3  # default pause before the first token
 
 Sleep = Callable[[float], Awaitable[None]]
 Clock = Callable[[], float]
 
 
 class Answer:
-    """What will be said to one request: pure, and the same in every process.
+    """The answer to one request. Pure; the same in every process.
 
     Raises:
-        BackendError: `params` asks for what cannot be; not retryable.
+        BackendError: `params` has an invalid value; not retryable.
     """
 
-    def __init__(self, request: Request, seed: str, options: Controls) -> None:
-        self.controls = controls = with_params(options, request.params)
+    def __init__(self, request: Request, seed: str, options: DemoControls) -> None:
+        self.controls = controls = apply_params(options, request.params)
         self.seed = seed if controls.seed is None else str(controls.seed)
-        self.prompt = _last_words(request.messages)
+        self.prompt = _last_user_text(request.messages)
         texts = [_text_of(message.get("content")) for message in request.messages]
         self.prompt_tokens = demo_text.count(texts)
 
     def pieces(self) -> Iterator[str]:
-        """Give the pieces of the text, cut at `max_tokens`."""
+        """Yield the pieces of the text, at most `max_tokens`."""
         pieces = demo_text.answer(self.prompt, self.seed, self.controls.tokens)
         limit = self.controls.max_tokens
         return islice(pieces, limit)
 
     def items(self, prefix: str) -> Iterator[Item | BackendError]:
-        """Give what is said after `prefix`; a failure comes as an item, and is the last."""
-        thoughts = 0 if prefix else self.controls.reasoning_tokens
-        yield from map(Reasoning, demo_text.thoughts(self.seed, thoughts))
+        """Yield the items after `prefix`. A failure that the controls ask for is the last item."""
+        reasoning = 0 if prefix else self.controls.reasoning_tokens
+        yield from map(Reasoning, demo_text.thoughts(self.seed, reasoning))
         pieces = self.pieces()
-        said, rest = _skip(pieces, prefix)
-        fails_after = self.controls.fails_after(said)
+        sent, rest = _skip(pieces, prefix)
+        fails_after = self.controls.fails_after(sent)
         for piece in chain(rest, pieces):
-            if said == fails_after:
+            if sent == fails_after:
                 break
             yield Token(piece)
-            said += 1
-        # Also where the answer is shorter than it should have been before failing.
+            sent += 1
+        # Also if the answer ended before the token at which it should fail.
         if fails_after is not None:
             yield self._failure()
             return
-        yield from self._closing(said, thoughts)
+        yield from self._closing(sent, reasoning)
 
-    def _closing(self, said: int, thoughts: int) -> Iterator[Item]:
-        finish: FinishReason = "length" if self._is_cut(said) else "stop"
+    def _closing(self, tokens: int, reasoning: int) -> Iterator[Item]:
+        finish: FinishReason = "length" if self._is_cut(tokens) else "stop"
         if self.controls.tool_call and finish == "stop":
             yield from _tool_call(self.controls.tool_call, self.prompt)
             finish = "tool_calls"
-        count = said + thoughts  # of the whole answer, also where another attempt began it
+        count = tokens + reasoning  # of the whole answer, including the prefix
         yield Usage(self.prompt_tokens, count, self.prompt_tokens + count)
         yield Finish(finish)
 
-    def _is_cut(self, said: int) -> bool:
-        """Whether there would have been more to say."""
-        if said != self.controls.max_tokens:
+    def _is_cut(self, tokens: int) -> bool:
+        """Whether `max_tokens` has cut the answer."""
+        if tokens != self.controls.max_tokens:
             return False
-        whole = demo_text.answer(self.prompt, self.seed, self.controls.tokens)
-        return next(islice(whole, said, None), None) is not None
+        uncut = demo_text.answer(self.prompt, self.seed, self.controls.tokens)
+        return next(islice(uncut, tokens, None), None) is not None
 
     def _failure(self) -> BackendError:
         controls = self.controls
@@ -92,17 +92,24 @@ class Answer:
 
 
 def expected_text(request: Request, seed: str, options: Mapping[str, Any] | None = None) -> str:
-    """Return the whole text that an answer must have, whoever generated which part of it.
+    """Return the complete text of an answer, however many attempts generate it.
 
     Args:
-        seed: the generation's id, unless `params` or `options` name a seed.
-        options: the model's, where it has any.
+        seed: the generation's id; a seed in `params` or `options` replaces it.
+        options: the options of the model in the models file.
     """
     return "".join(Answer(request, seed, parse_options(options or {}, "options")).pieces())
 
 
 class DemoBackend:
-    """See the module; clock and sleep are the loop's unless given."""
+    """The demo backend of one model.
+
+    Args:
+        clock: seconds, monotonic; default: the loop's.
+
+    Raises:
+        ConfigurationError: an option of the model is invalid.
+    """
 
     def __init__(self, model: Model, *, clock: Clock | None = None, sleep: Sleep = asyncio.sleep):
         self.can_continue = model.on_takeover == "continue"
@@ -113,9 +120,9 @@ class DemoBackend:
     async def stream(
         self, request: Request, *, prefix: str, seed: str
     ) -> AsyncGenerator[list[Item], None]:
-        """See `Backend.stream`. A failure that was asked for comes after what was said before."""
+        """See `Backend.stream`. The pieces before a failure are yielded first."""
         answer = Answer(request, seed, self._options)
-        pace = _Pace(answer, self._clock or asyncio.get_running_loop().time)
+        schedule = _PieceSchedule(answer, self._clock or asyncio.get_running_loop().time)
         batch: list[Item] = []
         for item in answer.items(prefix):
             if isinstance(item, BackendError):
@@ -123,22 +130,22 @@ class DemoBackend:
                     yield batch
                 raise item
             if not isinstance(item, Usage | Finish):
-                wait_s = pace.wait_s()
+                wait_s = schedule.wait_s()
                 if wait_s > 0 or len(batch) >= BATCH_MAX:
                     if batch:
                         yield batch
                         batch = []
                     await self._sleep(wait_s)
-                pace.advance()
+                schedule.advance()
             batch.append(item)
         yield batch
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the demo has no connections."""
 
 
-class _Pace:
-    """When each piece is due. Late pieces are caught up with, so the rate holds on a busy loop."""
+class _PieceSchedule:
+    """When each piece is due. A late piece does not delay the next: a busy loop keeps the rate."""
 
     def __init__(self, answer: Answer, clock: Clock) -> None:
         controls = answer.controls
@@ -148,34 +155,36 @@ class _Pace:
         first_s = controls.first_token_s
         if first_s is None:
             first_s = FIRST_TOKEN_S if self._gap_s else 0.0
-        self._due = clock() + first_s
+        self._due_s = clock() + first_s
 
     def wait_s(self) -> float:
-        return max(self._due - self._clock(), 0.0)
+        return max(self._due_s - self._clock(), 0.0)
 
     def advance(self) -> None:
         if self._gap_s:
-            self._due += self._gap_s * (0.5 + self._random())
+            self._due_s += self._gap_s * (0.5 + self._random())
 
 
 def _skip(pieces: Iterator[str], prefix: str) -> tuple[int, tuple[str, ...]]:
-    """Take from `pieces` what `prefix` already says; return how many, and the rest of a cut one.
+    """Take the pieces that `prefix` already holds from `pieces`.
+
+    Returns:
+        their number, and the rest of a piece that the prefix holds only in part.
 
     Raises:
         BackendError: this answer does not begin with `prefix`.
     """
-    said = at = 0
+    count = at = 0
     while at < len(prefix):
         piece = next(pieces, "")
         if not piece or not (prefix.startswith(piece, at) or piece.startswith(prefix[at:])):
-            raise BackendError(
-                "upstream_refused", "the demo never said what it is to continue", retryable=False
-            )
+            message = "the demo cannot continue a text that is not its own"
+            raise BackendError("upstream_refused", message, retryable=False)
         at += len(piece)
         if at > len(prefix):
-            return said, (piece[len(prefix) - at :],)
-        said += 1
-    return said, ()
+            return count, (piece[len(prefix) - at :],)
+        count += 1
+    return count, ()
 
 
 def _tool_call(name: str, prompt: str) -> Iterator[ToolCall]:
@@ -185,7 +194,7 @@ def _tool_call(name: str, prompt: str) -> Iterator[ToolCall]:
         yield ToolCall(0, arguments=piece)
 
 
-def _last_words(messages: list[dict[str, Any]]) -> str:
+def _last_user_text(messages: list[dict[str, Any]]) -> str:
     users = (m.get("content") for m in reversed(messages) if m.get("role") == "user")
     return _text_of(next(users, None))
 

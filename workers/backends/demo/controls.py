@@ -1,18 +1,18 @@
-"""What the demo backend can be told, in the models file and per request in `params.demo`.
+"""The controls of the demo backend: in the models file, and for one request in `params.demo`.
 
     tokens_per_s    40 by default; 0 is as fast as possible
     first_token_s   the pause before the first token; default 0.3, or 0 with `tokens_per_s = 0`
-    tokens          the length of the answer, up to 200,000; it goes round its topics
+    tokens          the length of the answer, up to 200,000; long answers repeat the topics
     seed            the same seed and prompt give the same answer; default: the generation's id
     reasoning_tokens, tool_call (the name of a tool that it calls after the text)
-    fail_at         fail once so many tokens of the answer stand
-    fail_always     … and at the start of every later attempt, too
+    fail_at         fail after this many tokens of the answer
+    fail_always     … and also at the start of every later attempt
     fail_code, fail_retryable
 
-A backend does not know which attempt it serves; it knows how much of the answer stands. So
-`fail_at = k` fails an attempt whose prefix is shorter than k. A model with `on_takeover =
-"continue"` therefore fails once and goes on from token k; one with `restart`, or with k = 0,
-begins from nothing and fails every time, until its attempts are exhausted.
+A backend does not know which attempt it serves; it knows only the prefix. So `fail_at = k` fails an
+attempt whose prefix is shorter than k. A model with `on_takeover = "continue"` therefore fails once
+and continues at token k. A model with `restart`, or with k = 0, starts without a prefix and fails
+in every attempt, until its attempts are exhausted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ Count = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
 Positive = Annotated[int, Meta(ge=1)]
 
 
-class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class DemoControls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The controls of one answer; the module docstring explains each of them."""
+
     seed: int | str | None = None
     tokens_per_s: Annotated[float, Meta(ge=0)] = 40.0
     first_token_s: Annotated[float, Meta(ge=0, le=3_600)] | None = None
@@ -42,23 +44,26 @@ class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     fail_always: bool = False
     fail_code: Annotated[str, Meta(pattern="^[a-z_]{1,64}$")] = "upstream_error"
     fail_retryable: bool = True
-    max_tokens: Positive | None = None  # from `params` itself, as with every other backend
+    max_tokens: Positive | None = None  # from `params` itself, as for every other backend
 
-    def fails_after(self, said: int) -> int | None:
-        """Return how many tokens stand when this attempt fails, or None if it does not.
+    def fails_after(self, prefix_tokens: int) -> int | None:
+        """Return after how many tokens of the answer this attempt fails; None: it does not fail.
 
         Args:
-            said: the tokens of the prefix that it goes on from.
+            prefix_tokens: the number of tokens in the prefix that the attempt continues.
         """
         if self.fail_at is None:
             return None
-        if said < self.fail_at or said == 0 or self.fail_always:
-            return max(said, self.fail_at)
+        if prefix_tokens < self.fail_at or prefix_tokens == 0 or self.fail_always:
+            return max(prefix_tokens, self.fail_at)
         return None
 
 
-def parse_options(options: Mapping[str, Any], where: str) -> Controls:
-    """Check what the models file says.
+def parse_options(options: Mapping[str, Any], where: str) -> DemoControls:
+    """Check the options of a model in the models file.
+
+    Args:
+        where: names the place of the options in error messages.
 
     Raises:
         ConfigurationError: an unknown name, or a value out of its bounds.
@@ -69,16 +74,16 @@ def parse_options(options: Mapping[str, Any], where: str) -> Controls:
         raise ConfigurationError(f"{where}: {exc}") from exc
 
 
-def with_params(options: Controls, params: Mapping[str, Any]) -> Controls:
-    """Lay what the request says over the model's options.
+def apply_params(options: DemoControls, params: Mapping[str, Any]) -> DemoControls:
+    """Return the model's options, overridden by the request's `params`.
 
     Raises:
-        BackendError: the request is wrong; not retryable.
+        BackendError: an invalid value in `params`; not retryable.
     """
-    told = params.get("demo", {})
-    if not isinstance(told, dict):
+    requested = params.get("demo", {})
+    if not isinstance(requested, dict):
         raise BackendError("upstream_refused", "params.demo: must be an object", retryable=False)
-    merged = msgspec.structs.asdict(options) | told
+    merged = msgspec.structs.asdict(options) | requested
     if params.get("seed") is not None:
         merged["seed"] = params["seed"]
     limits = (params.get("max_completion_tokens"), params.get("max_tokens"))
@@ -89,8 +94,8 @@ def with_params(options: Controls, params: Mapping[str, Any]) -> Controls:
         raise BackendError("upstream_refused", f"params: {exc}", retryable=False) from exc
 
 
-def _convert(values: dict[str, Any]) -> Controls:
-    controls = msgspec.convert(values, Controls)
+def _convert(values: dict[str, Any]) -> DemoControls:
+    controls = msgspec.convert(values, DemoControls)
     if not math.isfinite(controls.tokens_per_s):
         raise ValueError("tokens_per_s must be a number")
     return controls

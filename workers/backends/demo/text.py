@@ -1,7 +1,8 @@
-"""What the demo backend says: how Tailrace works, put together from sentences that a seed chooses.
+"""The text of the demo backend: a description of Tailrace, built from sentences that a seed picks.
 
-Deterministic: the same seed and the same quoted words give the same pieces in the same order, on
-every machine and Python version; only `random()` is drawn, whose sequence Python keeps. Pure.
+Invariant: the same seed and the same quoted words give the same pieces in the same order, on every
+machine and Python version. Only `Random.random()` is used, because Python guarantees its sequence.
+Pure.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from functools import lru_cache
 from itertools import chain
 from random import Random
 
-QUOTE_CHARS_MAX = 60
-READ_CHARS_MAX = 16_384  # of a prompt; reading a megabyte held a worker's leases for half a second
-PARAGRAPHS = 4  # of an answer whose length nobody asked for
+QUOTE_CHARS_MAX = 60  # of the prompt, in the opening sentence
+READ_CHARS_MAX = 16_384  # of a prompt: a megabyte blocked the lease renewals for half a second
+PARAGRAPHS = 4  # of an answer of the default length
 PARAGRAPH_END = "\n\n"
 
 OPENINGS = (
@@ -239,8 +240,8 @@ THOUGHTS = (
     "Keep it short — and keep it true.",
 )
 
-# Pieces like a tokenizer's: a word with the space before it, punctuation by itself, a CJK character
-# by itself. What is neither keeps together: no piece cuts a character of several code points.
+# Pieces like those of a tokenizer: a word with the space before it, punctuation, a CJK character,
+# or a run of other symbols. No piece cuts a character that has several code points.
 MARKS = "\u0300-\u036f\u200d\ufe0f\u20e3\U0001f3fb-\U0001f3ff"
 CJK = "\u3040-\u30ff\u3400-\u9fff"
 PIECE = re.compile(
@@ -251,15 +252,15 @@ WORD_CHARS_MAX = 8  # longer words come in two pieces
 
 
 def split(text: str) -> tuple[str, ...]:
-    """Cut `text` into pieces that joined give it back."""
+    """Cut `text` into pieces; joined they are `text` again."""
     return tuple(chain.from_iterable(_halve(piece) for piece in PIECE.findall(text)))
 
 
-_split_known = lru_cache(maxsize=1024)(split)  # the sentences above, not what people write
+_split_known = lru_cache(maxsize=1024)(split)  # only for the sentences above, never for prompts
 
 
 def count(texts: Sequence[str]) -> int:
-    """Return how many pieces `texts` have; of what is longer than is read, about how many."""
+    """Return the number of pieces in `texts`; an estimate beyond `READ_CHARS_MAX` characters."""
     total = sum(map(len, texts))
     counted = read = 0
     for text in texts:
@@ -272,7 +273,7 @@ def count(texts: Sequence[str]) -> int:
 
 
 def quote_of(prompt: str) -> str:
-    """Return the prompt's first words on one line."""
+    """Return the first words of the prompt on one line, about `QUOTE_CHARS_MAX` characters."""
     head = prompt[:READ_CHARS_MAX]
     words = " ".join(head.encode("utf-8", "ignore").decode().split())
     if len(words) <= QUOTE_CHARS_MAX and len(head) == len(prompt):
@@ -286,11 +287,11 @@ def quote_of(prompt: str) -> str:
 
 
 def answer(prompt: str, seed: str, tokens: int | None) -> Iterator[str]:
-    """Give the pieces of one answer.
+    """Yield the pieces of one answer.
 
     Args:
-        tokens: exactly so many pieces, going round the topics as often as it takes; None: one
-            opening, some paragraphs, one closing.
+        tokens: the exact number of pieces; topics repeat if necessary. None: an opening,
+            `PARAGRAPHS` paragraphs and a closing.
     """
     rng = Random(f"{seed}/text")
     opening = split(_choose(rng, OPENINGS).format(quote=quote_of(prompt)))
@@ -310,7 +311,7 @@ def answer(prompt: str, seed: str, tokens: int | None) -> Iterator[str]:
 
 
 def thoughts(seed: str, tokens: int) -> Iterator[str]:
-    """Give `tokens` pieces of reasoning."""
+    """Yield `tokens` pieces of reasoning."""
     rng = Random(f"{seed}/thoughts")
     while tokens > 0:
         for piece in _split_known(_choose(rng, THOUGHTS) + " ")[:tokens]:
@@ -345,7 +346,7 @@ def _shuffled(
 
 
 def _halve(piece: str) -> tuple[str, ...]:
-    """Cut a long plain word in two, as a tokenizer would."""
+    """Cut a long ASCII word into two pieces, as a tokenizer would."""
     if len(piece) <= WORD_CHARS_MAX or not (piece.isascii() and piece.strip().isalpha()):
         return (piece,)
     middle = len(piece) * 3 // 5

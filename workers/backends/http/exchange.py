@@ -1,10 +1,12 @@
-"""One connection to a model server, and the one exchange on it that is under way.
+"""One connection to a model server, with at most one HTTP exchange at a time.
 
-An HTTP client of our own, because every token of every answer comes this way: what a general one
-does around a request and around each read costs more than reading it. It knows just what a model
-server needs: a POST, an answer with a length, in chunks or until the connection closes, gzip where
-a server insists. What a server sends can only make it raise `Broken`: heads, trailers and chunk
-extensions are bounded, a body is read no faster than it is taken, one that expands is refused.
+An HTTP client of our own, because every token of every answer passes through it: the work of a
+general client around each read costs more than the read. Supports what model servers need: a POST;
+a response with a length, in chunks, or until the connection closes; gzip if a server insists.
+
+Invariant: bytes of the server can only raise `ExchangeError`. Heads, trailers and chunk extensions
+are bounded; the body is read no faster than the caller takes it; a body that inflates too much is
+refused.
 
 Knows no pool, no URL and no models. Source: RFC 9112.
 """
@@ -18,42 +20,44 @@ from typing import cast
 
 import httptools
 
-READ_BYTES = 131_072  # with so much untaken, the socket is not read on: a fast backend is slowed
-HEAD_BYTES_MAX = 65_536  # of a head, and of whatever else is no body
-INFLATED_BYTES_MAX = 4_194_304  # of one read
+UNREAD_BYTES_MAX = 131_072  # of the body; with more, the socket is paused: TCP slows the backend
+NON_BODY_BYTES_MAX = 65_536  # of the head, and between two pieces of the body
+INFLATED_BYTES_MAX = 4_194_304  # of one piece of the body
 IDENTITY = ("", "identity")
 DEFLATED = ("gzip", "x-gzip", "deflate")
 
 
-class Broken(OSError):
-    """The connection was closed before the answer was whole, or what came is no HTTP.
+class ExchangeError(OSError):
+    """The connection was closed before the response was complete, or the bytes are not HTTP.
 
     Attributes:
-        is_untouched: not a byte of the answer had come.
+        is_before_response: no byte of the response had arrived.
     """
 
-    def __init__(self, message: str, *, is_untouched: bool = False) -> None:
+    def __init__(self, message: str, *, is_before_response: bool = False) -> None:
         super().__init__(message)
-        self.is_untouched = is_untouched
+        self.is_before_response = is_before_response
 
 
 class Exchange(asyncio.Protocol):
-    """A connection; `send` begins an exchange, and the answer is there to be read after `head`.
+    """A connection. Call `send`, then `head`, then `read` until b"", then `finish`.
 
-    Each wait has a deadline on the loop's clock, and all waits of an answer share one timer: it
-    stays where it is while deadlines move on, and looks again when it rings. Setting and cancelling
-    one for each token costs as much as reading the token.
+    Each wait has a deadline on the loop's clock. All waits of a response share one timer: it is not
+    moved when the deadline moves later, and is set again when it fires too early. A new timer for
+    each token would cost as much as reading the token.
 
     Attributes:
-        status: of the answer, once `head` has returned.
-        headers: names in lower case; of a repeated one the last counts.
+        status: of the response; set when `head` returns.
+        headers: names in lower case; of a repeated header the last value.
+        is_lost: the connection is closed.
+        idle_timer: set by the pool while the connection is idle.
     """
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.is_lost = False
-        self.idle_timer: asyncio.TimerHandle | None = None  # its owner's
+        self.idle_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
@@ -64,47 +68,50 @@ class Exchange(asyncio.Protocol):
     def _reset(self) -> None:
         self.status = 0
         self.headers = {}
-        self._has_head = self._is_whole = self._keeps_alive = self._is_spoilt = False
-        self._is_untouched = True
+        self._has_head = self._is_complete = self._keeps_alive = False
+        self._is_unusable = False  # for another exchange
+        self._is_before_response = True
         self._error: Exception | None = None
-        self._other_bytes = 0  # since the last piece of the body
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self._non_body_bytes = 0  # since the last piece of the body
+        self._pieces: list[bytes] = []  # of the body, not read yet
+        self._size = 0  # of `_pieces`
         self._is_paused = False
         self._inflate: zlib._Decompress | None = None
-        self._deadline = math.inf  # of the wait that is under way, if one is
+        self._deadline = math.inf  # of the current wait
 
-    # For whoever asks
+    # For the backend
 
     def send(self, request: bytes) -> None:
-        """Begin an exchange.
+        """Send a request; begins an exchange.
 
         Raises:
-            Broken: the connection has gone meanwhile.
+            ExchangeError: the connection is closed.
         """
         self._reset()
         if self.is_lost or self._transport is None:
-            raise Broken("the connection was closed", is_untouched=True)
+            raise ExchangeError("the connection was closed", is_before_response=True)
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(request)
 
     async def head(self, deadline: float) -> None:
-        """Wait for the answer's head.
+        """Wait for the response head.
 
         Raises:
-            Broken; TimeoutError: it did not come before `deadline`.
+            ExchangeError: the response cannot be read.
+            TimeoutError: the head did not arrive before `deadline`.
         """
         while not self._has_head:
             await self._wait(deadline)
 
     async def read(self, deadline: float) -> bytes:
-        """Return what of the body has arrived, b"" at its end.
+        """Return the part of the body that has arrived, at least one byte; b"" at the end.
 
         Raises:
-            Broken; TimeoutError: nothing came before `deadline`. The rest cannot be read then.
+            ExchangeError: the response cannot be read to its end.
+            TimeoutError: nothing arrived before `deadline`. The rest cannot be read then.
         """
         while not self._pieces:
-            if self._is_whole:
+            if self._is_complete:
                 return b""
             await self._wait(deadline)
         pieces, self._pieces, self._size = self._pieces, [], 0
@@ -115,12 +122,12 @@ class Exchange(asyncio.Protocol):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def finish(self) -> bool:
-        """End the exchange; True: the connection may be used again, else it is closed."""
+        """End the exchange; return whether the connection can be used again. If not, close it."""
         self._stop_timer()
         is_usable = (
-            self._is_whole
+            self._is_complete
             and self._keeps_alive
-            and not (self._is_spoilt or self.is_lost or self._is_paused)
+            and not (self._is_unusable or self.is_lost or self._is_paused)
         )
         self._parser = None
         self._pieces = []
@@ -129,7 +136,7 @@ class Exchange(asyncio.Protocol):
         return is_usable
 
     def abort(self) -> None:
-        """Close it at once; harmless when repeated."""
+        """Close the connection at once. May be repeated."""
         self._stop_timer()
         if self._transport is not None:
             self._transport.abort()
@@ -142,7 +149,7 @@ class Exchange(asyncio.Protocol):
         self._deadline = deadline
         if self._timer is None or self._timer.when() > deadline:
             self._stop_timer()
-            self._timer = self._loop.call_at(deadline, self._ring)
+            self._timer = self._loop.call_at(deadline, self._on_timer)
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -153,12 +160,12 @@ class Exchange(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _ring(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         if self._loop.time() >= self._deadline:
             self._fail(TimeoutError())
         elif self._deadline < math.inf:
-            self._timer = self._loop.call_at(self._deadline, self._ring)
+            self._timer = self._loop.call_at(self._deadline, self._on_timer)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -166,12 +173,12 @@ class Exchange(asyncio.Protocol):
             self._timer = None
 
     def _fail(self, error: Exception) -> None:
-        """What has come stands, and is read first; whoever waits for more is told."""
+        """Make the next wait raise `error`. Bytes that have arrived can still be read first."""
         self._error = self._error or error
-        self._is_spoilt = True
+        self._is_unusable = True
         self._wake()
 
-    # What the transport says
+    # Callbacks of the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not asserted: uvloop's transports are not instances of asyncio's.
@@ -181,28 +188,28 @@ class Exchange(asyncio.Protocol):
         self.is_lost = True
         self._transport = None
         if self._has_head and exc is None and self._ends_with_the_connection():
-            self._is_whole = True
+            self._is_complete = True
             self._wake()
-        elif not self._is_whole:
-            broken = Broken("the connection was closed", is_untouched=self._is_untouched)
-            self._fail(broken)
+        elif not self._is_complete:
+            is_before = self._is_before_response
+            self._fail(ExchangeError("the connection was closed", is_before_response=is_before))
 
     def data_received(self, data: bytes) -> None:
-        if self._parser is None or self._is_whole or self._error is not None:
-            self._is_spoilt = True  # nobody has asked for this
+        if self._parser is None or self._is_complete or self._error is not None:
+            self._is_unusable = True  # bytes that belong to no request
             self.abort()
             return
-        self._is_untouched = False
-        self._other_bytes += len(data)
+        self._is_before_response = False
+        self._non_body_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
-            self._is_spoilt = True
-            if not self._is_whole:
-                self._fail(Broken(f"no HTTP: {type(exc).__name__}"))
-        if self._other_bytes > HEAD_BYTES_MAX:
-            self._fail(Broken("a head without end"))
-        if self._size > READ_BYTES and not self._is_paused and self._transport is not None:
+            self._is_unusable = True
+            if not self._is_complete:
+                self._fail(ExchangeError(f"the answer is not HTTP: {type(exc).__name__}"))
+        if self._non_body_bytes > NON_BODY_BYTES_MAX:
+            self._fail(ExchangeError(f"headers of more than {NON_BODY_BYTES_MAX} bytes"))
+        if self._size > UNREAD_BYTES_MAX and not self._is_paused and self._transport is not None:
             self._is_paused = True
             self._transport.pause_reading()
         self._wake()
@@ -213,34 +220,34 @@ class Exchange(asyncio.Protocol):
             and "chunked" not in self.headers.get("transfer-encoding", "").lower()
         )
 
-    # What the parser says; none of these may raise
+    # Callbacks of the parser; none of them may raise
 
     def on_message_begin(self) -> None:
-        if self._is_whole:
-            self._is_spoilt = True  # a second answer
+        if self._is_complete:
+            self._is_unusable = True  # a second response
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._has_head:  # a trailer is nobody's
+        if not self._has_head:  # trailers are ignored
             self.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
-        if self._parser is None or self._is_whole:
+        if self._parser is None or self._is_complete:
             return
         status = self._parser.get_status_code()
         if 100 <= status < 200 and status != 101:
-            self.headers = {}  # only an information: the answer follows
+            self.headers = {}  # an informational response: the final one follows
             return
         self.status, self._has_head = status, True
         coding = self.headers.get("content-encoding", "").lower()
         if coding in DEFLATED:
             self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
         elif coding not in IDENTITY:
-            self._fail(Broken("an encoding that was not asked for"))
+            self._fail(ExchangeError(f"content-encoding {coding[:40]} is not supported"))
 
     def on_body(self, body: bytes) -> None:
-        if self._is_whole or self._error is not None:
+        if self._is_complete or self._error is not None:
             return
-        self._other_bytes = 0
+        self._non_body_bytes = 0
         if self._inflate is not None:
             body = self._inflated(body)
         if body:
@@ -249,7 +256,7 @@ class Exchange(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._parser is not None and self._has_head and self._error is None:
-            self._is_whole = True
+            self._is_complete = True
             self._keeps_alive = self._parser.should_keep_alive()
 
     def _inflated(self, body: bytes) -> bytes:
@@ -257,8 +264,8 @@ class Exchange(asyncio.Protocol):
         try:
             inflated = self._inflate.decompress(body, INFLATED_BYTES_MAX)
         except zlib.error as exc:
-            self._fail(Broken(f"no gzip: {exc}"))
+            self._fail(ExchangeError(f"the answer is not gzip: {exc}"))
             return b""
         if self._inflate.unconsumed_tail:
-            self._fail(Broken("an answer that expands"))
+            self._fail(ExchangeError("the compressed answer inflates too much"))
         return inflated

@@ -1,8 +1,8 @@
-"""The process's connections towards model servers: made, kept while they are idle, used again.
+"""The pool of connections to model servers, shared by all backends of the process.
 
-Knows nothing of models and nothing of answers; the worker's slots bound how many connections there
-are. Nothing is carried from one request to the next: no cookies, no redirects, no proxies from the
-environment.
+Opens connections, keeps them while they are idle, and hands them out again. The worker's slots
+bound their number. No state passes from one request to the next: no cookies, no redirects, no
+proxies from the environment. Knows no models and no answers.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from shared.config.settings import Settings
 from shared.text.redaction import remember
 from workers.backends.http.exchange import Exchange
 
-# uvicorn, and so vLLM, closes idle connections after 5 s: let go of them before.
-IDLE_S = 4.0
-NEXT_ADDRESS_S = 0.25  # RFC 8305
+IDLE_S = 4.0  # uvicorn, and so vLLM, closes idle connections after 5 s: close them before
+NEXT_ADDRESS_DELAY_S = 0.25  # RFC 8305, "Connection Attempt Delay"
 _PORTS = {"http": 80, "https": 443}
 _PATH_SAFE = "/:@!$&'()*+,;=~%-._"
 
 
 class AddressInvalid(ValueError):
-    """Not a URL of a model server."""
+    """The URL cannot be the address of a model server."""
 
 
 class Origin(NamedTuple):
-    """Where connections lead."""
+    """The end point of a connection."""
 
     host: str
     port: int
@@ -42,17 +41,18 @@ class Origin(NamedTuple):
 
 
 class UpstreamAddress:
-    """A URL as requests to it need it.
+    """The parsed URL of a model server, ready to make requests.
 
     Args:
-        below: what follows the URL's own path.
+        url: http or https; a user and password in it become a Basic authorization.
+        subpath: appended to the path of the URL.
         headers: sent with every request.
 
     Raises:
-        AddressInvalid: it has no host, or nothing can be there.
+        AddressInvalid: the scheme is not http or https, or the host or port is missing or invalid.
     """
 
-    def __init__(self, url: str, below: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, subpath: str, headers: Mapping[str, str]) -> None:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
@@ -62,7 +62,7 @@ class UpstreamAddress:
         if name.split() != [name] or not name.isprintable():
             raise AddressInvalid(url)
         self.origin = Origin(name, port, parts.scheme == "https")
-        path = quote(parts.path.rstrip("/") + below, safe=_PATH_SAFE) or "/"
+        path = quote(parts.path.rstrip("/") + subpath, safe=_PATH_SAFE) or "/"
         query = f"?{quote(parts.query, safe=_PATH_SAFE + '?')}" if parts.query else ""
         authority = f"[{name}]" if ":" in name else name
         if port != _PORTS[parts.scheme]:
@@ -77,21 +77,25 @@ class UpstreamAddress:
         self._head = "\r\n".join([*lines, "Content-Length: "]).encode()
 
     def request(self, body: bytes) -> bytes:
+        """Return the bytes of a POST with this body."""
         return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
 
 
 class UpstreamHttp:
-    """Connections of this process to all its model servers."""
+    """The connections of this process to all its model servers."""
 
     def __init__(self, settings: Settings) -> None:
         self._connect_s = settings.upstream_connect_s
         self._idle: dict[Origin, list[Exchange]] = {}
 
     def idle(self, origin: Origin) -> Exchange | None:
-        """Return a connection that was used before; the server may just be closing it."""
-        waiting = self._idle.get(origin)
-        while waiting:
-            exchange = waiting.pop()
+        """Take an idle connection from the pool; None: there is none.
+
+        The server may close it at this moment: `Exchange.send` and `head` then raise.
+        """
+        idle = self._idle.get(origin)
+        while idle:
+            exchange = idle.pop()
             if exchange.idle_timer is not None:
                 exchange.idle_timer.cancel()
             if not exchange.is_lost:
@@ -99,11 +103,11 @@ class UpstreamHttp:
         return None
 
     async def connect(self, origin: Origin, deadline: float) -> Exchange:
-        """Make a connection.
+        """Open a connection.
 
         Raises:
-            OSError: nobody is there, or TLS failed.
-            TimeoutError: not before `deadline`, or within the time that a connection may take.
+            OSError: no server answers there, or TLS failed.
+            TimeoutError: not connected before `deadline`, or within `upstream_connect_s`.
         """
         loop = asyncio.get_running_loop()
         host, port, is_tls = origin
@@ -112,8 +116,10 @@ class UpstreamHttp:
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             except UnicodeError as exc:
                 raise OSError("no such host") from exc
-            # A host of two families of which one leads nowhere costs no more than this delay.
-            sock = await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1)
+            # If the addresses of one family do not answer, this costs only the delay.
+            sock = await start_connection(
+                found, happy_eyeballs_delay=NEXT_ADDRESS_DELAY_S, interleave=1
+            )
             if is_tls:
                 made = await loop.create_connection(
                     Exchange, sock=sock, ssl=_tls(), server_hostname=host
@@ -123,17 +129,17 @@ class UpstreamHttp:
         return made[1]
 
     def release(self, origin: Origin, exchange: Exchange) -> None:
-        """Take a connection back, whatever has become of the answer."""
+        """Take a connection back: keep it if it can be used again, otherwise close it."""
         if exchange.finish():
             exchange.idle_timer = asyncio.get_running_loop().call_later(IDLE_S, exchange.abort)
-            waiting = self._idle.setdefault(origin, [])
-            waiting[:] = [one for one in waiting if not one.is_lost]
-            waiting.append(exchange)
+            idle = self._idle.setdefault(origin, [])
+            idle[:] = [other for other in idle if not other.is_lost]
+            idle.append(exchange)
 
     async def aclose(self) -> None:
-        """Let go of what is idle; harmless when repeated."""
-        idle, self._idle = self._idle, {}
-        for exchange in (one for waiting in idle.values() for one in waiting):
+        """Close the idle connections. May be repeated."""
+        by_origin, self._idle = self._idle, {}
+        for exchange in (exchange for idle in by_origin.values() for exchange in idle):
             if exchange.idle_timer is not None:
                 exchange.idle_timer.cancel()
             exchange.abort()

@@ -1,8 +1,8 @@
-"""Any OpenAI-compatible server.
+"""The backend for OpenAI-compatible servers.
 
-One POST per attempt; what comes back goes through openai_reader. Here are only the request, its
-limits in time and the translation of errors. Closing the generator closes the connection: vLLM,
-llama.cpp and Ollama stop generating when they see that.
+One POST per attempt; reader.py turns the response into events. This module makes the request, keeps
+its time limits, and translates errors. Closing the generator closes the connection; vLLM, llama.cpp
+and Ollama then stop generating.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from shared.errors import BackendError
 from shared.log.request import Request
 from shared.text.redaction import remember, remember_url
 from workers.backends.contract import Finish, Item
-from workers.backends.http.exchange import Broken, Exchange
+from workers.backends.http.exchange import Exchange, ExchangeError
 from workers.backends.http.upstream_http import AddressInvalid, UpstreamAddress, UpstreamHttp
 from workers.backends.limits import Limits
 from workers.backends.openai.failure import answered_at, refusal
 from workers.backends.openai.reader import ChatReader
 from workers.backends.openai.request import encode_body
 
-REFUSAL_BYTES_MAX = 65_536
-TRIES_MAX = 3  # connections that a server had closed while they lay idle
-TAIL_S = 0.2  # time for the last bytes after [DONE]: then the connection can be used again
+REFUSAL_BYTES_MAX = 65_536  # of the body of an error response
+CONNECTIONS_TRIED_MAX = 3  # for one request, when the server closes idle connections
+TAIL_S = 0.2  # wait for the end of the body after [DONE], so that the connection can be used again
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class OpenAIBackend:
         self._model = model
         self._settings = settings
         self._http = http
-        # Servers quote them when they refuse.
+        # Servers quote the key or the URL in error messages: redact both.
         remember(key)
         remember_url(model.base_url)
         headers = {
@@ -58,13 +58,13 @@ class OpenAIBackend:
         if key:
             headers["Authorization"] = f"Bearer {key}"
         self._target: UpstreamAddress | None = None
-        with suppress(AddressInvalid):  # each attempt says so
+        with suppress(AddressInvalid):  # then `stream` raises
             self._target = UpstreamAddress(model.base_url, "/chat/completions", headers)
 
     async def stream(
         self, request: Request, *, prefix: str, seed: str
     ) -> AsyncGenerator[list[Item], None]:
-        """See `Backend.stream`. `seed` is not sent: a client that wants one says so in `params`."""
+        """See `Backend.stream`. `seed` is not sent; a client can send one in `params`."""
         if self._target is None:
             raise BackendError("upstream_error", "the backend cannot be reached")
         body = encode_body(self._model, request, prefix)
@@ -87,34 +87,37 @@ class OpenAIBackend:
                 raise reader.failure
             await _read_tail(exchange, clock() + TAIL_S)
         finally:
-            # Closed, unless the answer was read to its end.
+            # Keeps the connection only if the body was read to its end.
             self._http.release(self._target.origin, exchange)
 
     async def aclose(self) -> None:
         await self._http.aclose()
 
     async def _open(self, target: UpstreamAddress, body: bytes, limits: Limits) -> Exchange:
-        """Send the request and return the exchange once it has the answer's head.
+        """Send the request and wait for the response head; return the exchange.
 
-        An idle connection may be closed by the server at the moment it is used again; nothing was
-        read of the request then, so that is tried again at once and is no failure.
+        A server may close an idle connection at the moment when it is used again. It has not read
+        the request then, so the request is sent again at once on another connection.
+
+        Raises:
+            BackendError: no connection, no response in time, or a status that is not 2xx.
         """
         request = target.request(body)
-        for tries_left in reversed(range(TRIES_MAX)):
-            # The last try has a connection of its own: all that lie idle may have been closed.
+        for tries_left in reversed(range(CONNECTIONS_TRIED_MAX)):
+            # The last try opens a new connection, because all idle ones may be closed.
             exchange = self._http.idle(target.origin) if tries_left else None
             is_reused = exchange is not None
             if exchange is None:
                 exchange = await self._connect(target, limits)
             try:
                 await self._ask(exchange, request, limits)
-            except Broken as exc:
-                if is_reused and exc.is_untouched:
+            except ExchangeError as exc:
+                if is_reused and exc.is_before_response:
                     continue
                 raise BackendError("upstream_error", f"the backend did not answer: {exc}") from exc
             if 200 <= exchange.status < 300:
                 return exchange
-            raise await self._refused(target, exchange, limits)
+            raise await self._read_refusal(exchange, limits)
         raise AssertionError("the last try returns or raises")
 
     async def _connect(self, target: UpstreamAddress, limits: Limits) -> Exchange:
@@ -124,7 +127,7 @@ class OpenAIBackend:
             is_over = asyncio.get_running_loop().time() >= limits.deadline
             raise (limits.exceeded() if is_over else limits.no_connection()) from exc
         except OSError as exc:
-            # Without host and port: the message is shown to clients, the cause is logged.
+            # Clients see the message, so it names no host; the log has the cause.
             raise BackendError("upstream_error", "the backend cannot be reached") from exc
 
     async def _ask(self, exchange: Exchange, request: bytes, limits: Limits) -> None:
@@ -138,25 +141,26 @@ class OpenAIBackend:
                 raise limits.exceeded() from exc
             raise
 
-    async def _refused(
-        self, target: UpstreamAddress, exchange: Exchange, limits: Limits
-    ) -> BackendError:
-        """Read why."""
+    async def _read_refusal(self, exchange: Exchange, limits: Limits) -> BackendError:
+        """Read the body of an error response and close the connection; return the error."""
         body = bytearray()
         try:
             while len(body) < REFUSAL_BYTES_MAX and (data := await exchange.read(limits.deadline)):
                 body += data
-        except OSError:  # also that it took too long
+        except OSError:  # also TimeoutError
             body.clear()
         finally:
             exchange.abort()
-        said = bytes(body[:REFUSAL_BYTES_MAX])
+        quoted = bytes(body[:REFUSAL_BYTES_MAX])
         headers = exchange.headers
         now_s = answered_at(headers.get("date"), time.time())
-        return refusal(exchange.status, said, retry_after=headers.get("retry-after"), now_s=now_s)
+        return refusal(exchange.status, quoted, retry_after=headers.get("retry-after"), now_s=now_s)
 
     async def _read(self, exchange: Exchange, reader: ChatReader, limits: Limits) -> list[Item]:
-        """Wait for bytes and return what they complete; past the finish, silence is an end."""
+        """Wait for bytes; return the events that they complete.
+
+        After the finish reason, silence or a closed connection counts as the end of the body.
+        """
         try:
             data = await exchange.read(limits.deadline)
         except OSError as exc:
@@ -167,15 +171,15 @@ class OpenAIBackend:
                 raise BackendError("upstream_error", message) from exc
             data = b""
         items = reader.feed(data) if data else reader.feed_eof()
-        if items and isinstance(items[-1], Finish) and items[-1].said:
-            log.warning("finish reason unknown", extra={"finish_reason": items[-1].said})
+        if items and isinstance(items[-1], Finish) and (reason := items[-1].unknown_reason):
+            log.warning("finish reason unknown", extra={"finish_reason": reason})
         return items
 
 
 async def _read_tail(exchange: Exchange, deadline: float) -> None:
-    """Read to the end of the body, so that the connection can be used again."""
+    """Read the body to its end, so that the connection can be used again."""
     try:
         while await exchange.read(deadline):
             pass
     except OSError:
-        pass  # then it is closed; the answer is complete either way
+        pass  # the connection will be closed; the answer is complete

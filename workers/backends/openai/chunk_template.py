@@ -1,9 +1,9 @@
-"""Reads a plain text chunk by what it shares with the one before it.
+"""Reads the text of a chunk without decoding its JSON, by comparing the bytes around the text.
 
-In a stream of chat completions nearly every chunk is the last one with another text. Where all
-bytes before and after the text are those of a chunk that was decoded in full, everything but the
-text means what it meant there, and only the text is read. Whatever differs is decoded in full.
-Does no I/O; knows of the format only where the text stands.
+In a chat completions stream nearly all chunks differ only in their text. If the bytes before and
+after the text are equal to those of a chunk that was decoded in full, everything else has the same
+meaning too, so only the text is read. Any other chunk must be decoded in full.
+Does no I/O; knows only where the text is.
 Source: RFC 8259, 7: a string without quotes, backslashes and control characters is its own bytes.
 """
 
@@ -17,7 +17,7 @@ _DATA, _EVENT_END = b"data: ", b"\n\n"
 
 
 class ChunkTemplate:
-    """What surrounds the text in one server's chunks of one answer."""
+    """The bytes around the text in the chunks of one answer."""
 
     __slots__ = ("_event_prefix", "_event_suffix", "_prefix", "_suffix")
 
@@ -26,16 +26,16 @@ class ChunkTemplate:
         self._event_prefix, self._event_suffix = _DATA + prefix, suffix + _EVENT_END
 
     def text_of(self, payload: bytes) -> str | None:
-        """Return the text of a chunk; None: it has to be decoded."""
+        """Return the text of a chunk; None: the chunk must be decoded."""
         return _between(payload, self._prefix, self._suffix)
 
     def text_of_event(self, data: bytes) -> str | None:
-        """The same of one whole event as it is sent, its line and the blank one."""
+        """Return the text of a chunk sent as `data: <chunk>` and a blank line; None: as above."""
         return _between(data, self._event_prefix, self._event_suffix)
 
 
 def learn(payload: bytes, text: str) -> ChunkTemplate | None:
-    """Return the template of a chunk that says `text` and nothing else; None: it is no good."""
+    """Return the template of a chunk that holds only `text`; None: no template can be made."""
     found = _CONTENT.search(payload)
     if found is None or payload.count(b'"content"') != 1:
         return None

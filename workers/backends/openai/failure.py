@@ -1,6 +1,6 @@
-"""What OpenAI-compatible servers say when they fail, in the body of a 4xx or inside a stream.
+"""Reads errors of OpenAI-compatible servers, from an error response or from inside a stream.
 
-Pure: JSON in, `BackendError` out. Decides only whether the same request can succeed another time.
+Pure: JSON in, `BackendError` out. Decides only whether the same request can succeed later.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import msgspec
 from shared.errors import BackendError
 from shared.text.json_values import has_too_many_values
 
-MESSAGE_MAX = 2_000  # of what is quoted; `BackendError` cuts it, when it has been redacted
-# Names that say "this request is wrong", whatever the status is: asking again changes nothing.
-NEVER = frozenset(
+# Characters quoted of a server's message. `BackendError` redacts it first and then cuts it shorter.
+MESSAGE_MAX = 2_000
+# Error codes and types that make a retry pointless, whatever the status is.
+FINAL_ERRORS = frozenset(
     (
         "invalid_request_error",
         "BadRequestError",
@@ -31,20 +32,19 @@ NEVER = frozenset(
 
 
 def failure_of(payload: bytes) -> BackendError:
-    """Read the data of an error event, or of a chunk with an `error` in it."""
+    """Return the error in the data of an error event, or in a chunk with an `error` member."""
     message, names = describe(payload)
-    # A server may put anything there, also what no set can be asked for.
-    if any((isinstance(name, str) and name in NEVER) or _is_final_status(name) for name in names):
+    if any(_is_final_error(name) or _is_final_status(name) for name in names):
         return BackendError("upstream_refused", message, retryable=False)
     return BackendError("upstream_error", message)
 
 
 def refusal(status: int, body: bytes, *, retry_after: str | None, now_s: float) -> BackendError:
-    """Read an answer whose status is not 2xx.
+    """Return the error for a response whose status is not 2xx.
 
     Args:
         retry_after: the header, in seconds or as an HTTP date (RFC 9110, 10.2.3).
-        now_s: Unix time, to count a date from.
+        now_s: Unix time of the response; a date in `retry_after` is compared with it.
     """
     message, _ = describe(body)
     message = f"the backend answered {status}: {message}"
@@ -56,13 +56,13 @@ def refusal(status: int, body: bytes, *, retry_after: str | None, now_s: float) 
 
 
 def describe(body: bytes) -> tuple[str, list[Any]]:
-    """Return a message for a person and every `code` and `type` that came with it."""
+    """Return a message for a person, and the values of `code`, `type` and `status`."""
     try:
         if has_too_many_values(body):
-            raise ValueError("more values than a worker decodes while others wait")
+            raise ValueError("decoding would block the other runs for too long")
         found: Any = msgspec.json.decode(body)
     except (ValueError, RecursionError):
-        # Only ever shown to a person; the answer itself is never decoded like this.
+        # Lossy decoding is fine here: this text is only shown to a person.
         text = " ".join(body[:MESSAGE_MAX].decode("utf-8", "replace").split())
         return text or "no message", []
     found = _inner(found)
@@ -75,7 +75,7 @@ def describe(body: bytes) -> tuple[str, list[Any]]:
 
 
 def parse_retry_after(header: str | None, now_s: float) -> float | None:
-    """Return the seconds to wait, or None where the header says nothing usable."""
+    """Return the seconds to wait; None if the header is absent or unusable."""
     if not header:
         return None
     try:
@@ -89,9 +89,9 @@ def parse_retry_after(header: str | None, now_s: float) -> float | None:
 
 
 def answered_at(header: str | None, now_s: float) -> float:
-    """Return when a server says that it answered, by its own clock; `now_s` where it does not say.
+    """Return the Unix time in a `Date` header; `now_s` if it is absent or invalid.
 
-    A date in Retry-After is of that same clock, and ours may be an hour off.
+    The server's clock may differ from ours by an hour, and a date in `Retry-After` is of its clock.
     """
     try:
         return parsedate_to_datetime(header or "").timestamp()
@@ -100,7 +100,7 @@ def answered_at(header: str | None, now_s: float) -> float:
 
 
 def _inner(found: Any) -> Any:
-    """Find the error object: `{"error": …}`, the choice's own, or the document itself."""
+    """Return the error object: the `error` member, that of a choice, or the document itself."""
     if not isinstance(found, dict):
         return found
     if found.get("error"):
@@ -112,8 +112,12 @@ def _inner(found: Any) -> Any:
     return found
 
 
+def _is_final_error(name: Any) -> bool:
+    return isinstance(name, str) and name in FINAL_ERRORS  # a server may send any JSON value
+
+
 def _is_final_status(code: Any) -> bool:
-    """Whether `code` is a 4xx that the same request will meet again."""
+    """Whether `code` is a 4xx that a retry cannot change."""
     if isinstance(code, str) and code.isdecimal():
         code = int(code[:9])
     return isinstance(code, int) and 400 <= code < 500 and code not in (408, 429)

@@ -1,8 +1,8 @@
-"""The OpenAI chat stream as servers really send it: bytes in, events out.
+"""Parses the OpenAI chat stream as real servers send it: bytes in, events out.
 
-Invariant: `Finish` comes out only after a `finish_reason`, once and last; an `error` anywhere in
-what was read wins over everything after it. How the bytes were cut changes nothing. Does no I/O,
-knows no clock and not which server it reads; all known dialects are read at once:
+Invariant: `Finish` comes only after a `finish_reason`, once and last. The first `error` in the
+stream ends it; events after it are ignored. The result does not depend on how the bytes are cut.
+Does no I/O, knows no clock, and does not know which server it reads. It accepts all known dialects:
 
     OpenAI      usage in a chunk with no choices; refusals; tool arguments in fragments
     vLLM        `reasoning` (before: `reasoning_content`); error and then [DONE]; running usage
@@ -11,8 +11,8 @@ knows no clock and not which server it reads; all known dialects are read at onc
     Mistral     content as a list of parts; whole tool calls without an index
     any         one JSON document because `stream` was ignored
 
-`[DONE]` without a `finish_reason` is a failure, not an end: servers write it in a `finally`, also
-after an answer that broke (vLLM and llama.cpp both do), so it only says that nothing follows.
+`[DONE]` without a `finish_reason` is a failure. Servers write `[DONE]` in a `finally` block, also
+after a failed answer (vLLM and llama.cpp do), so it only means that nothing follows.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ FINISHES: dict[str, FinishReason] = {
     "max_tokens": "length",
     "model_length": "length",
 }
-# The server gave the answer up: what stands is not the whole of it.
-BROKEN = ("error", "abort", "cancelled", "insufficient_system_resource")
-COUNT_MAX = 2**52  # and the sum of two is still exact in JavaScript
-UNFINISHED = (None, "", "null")  # some servers fill the member in on every chunk
+# Finish reasons of an answer that the server gave up: the text is incomplete.
+FAILED_FINISHES = ("error", "abort", "cancelled", "insufficient_system_resource")
+TOKENS_MAX = 2**52  # JavaScript can still represent the sum of two such counts exactly
+NO_FINISH = (None, "", "null")  # some servers send the member in every chunk
 
 
-# What is optional or differs between servers is Any: an odd value there must not end an answer.
+# Members that are optional or differ between servers are Any: an odd value must not end an answer.
 class _Delta(msgspec.Struct):
     content: Any = None
     reasoning: Any = None
@@ -66,22 +66,22 @@ class _Choice(msgspec.Struct):
     error: Any = None
 
 
-_NOTHING = msgspec.Raw()
+_ABSENT = msgspec.Raw()
 
 
-# What of a chunk is decoded, and not skipped as for instance `logprobs` is.
+# The parts of a chunk that `_Chunk` decodes; msgspec skips all others, for example `logprobs`.
 class _RawChoice(msgspec.Struct):
-    delta: msgspec.Raw = _NOTHING
-    message: msgspec.Raw = _NOTHING
-    error: msgspec.Raw = _NOTHING
+    delta: msgspec.Raw = _ABSENT
+    message: msgspec.Raw = _ABSENT
+    error: msgspec.Raw = _ABSENT
 
 
 class _RawChunk(msgspec.Struct):
     choices: list[_RawChoice] | None = None
-    usage: msgspec.Raw = _NOTHING
-    error: msgspec.Raw = _NOTHING
-    object: msgspec.Raw = _NOTHING
-    message: msgspec.Raw = _NOTHING
+    usage: msgspec.Raw = _ABSENT
+    error: msgspec.Raw = _ABSENT
+    object: msgspec.Raw = _ABSENT
+    message: msgspec.Raw = _ABSENT
 
 
 class _Chunk(msgspec.Struct):
@@ -92,9 +92,9 @@ class _Chunk(msgspec.Struct):
     message: Any = None
 
 
-LEARNINGS_MAX = 16  # of templates: a server whose chunks all differ is decoded in full
+TEMPLATES_MAX = 16  # learned per answer: then chunks that all differ are just decoded
 
-LARGE_BYTES = 4_096  # of a chunk; in less there are not many values
+CHECKED_BYTES_MIN = 4_096  # a smaller chunk cannot have too many values
 
 _decode = msgspec.json.Decoder(_Chunk).decode
 _decode_raw = msgspec.json.Decoder(_RawChunk).decode
@@ -102,16 +102,16 @@ _scan = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class ChatReader:
-    """Reads one answer.
+    """Parses one answer.
 
     Args:
         line_bytes_max: longest line of the stream, bytes.
         body_bytes_max: longest answer that comes as one JSON document, bytes.
 
     Attributes:
-        is_done: nothing more is read: `Finish` was handed out, or `failure` is set.
-        failure: what to raise once the events read before it have been handed on.
-        has_finish_reason: the answer is whole; only usage or `[DONE]` may still come.
+        is_done: nothing more is parsed: `Finish` was returned, or `failure` is set.
+        failure: raise it after the events returned so far have been passed on.
+        has_finish_reason: the answer is complete; only usage or `[DONE]` may follow.
     """
 
     def __init__(self, *, line_bytes_max: int, body_bytes_max: int) -> None:
@@ -121,25 +121,25 @@ class ChatReader:
         self._line_bytes_max = line_bytes_max
         self._body_bytes_max = body_bytes_max
         self._has_begun = False
-        self._body: bytearray | None = None  # set where the answer is one JSON document
+        self._body: bytearray | None = None  # set if the answer is one JSON document
         self._tools = ToolCalls()
         self._finish: Finish | None = None
         self._usage: Any = None
         self._template: ChunkTemplate | None = None
-        self._learnings_left = LEARNINGS_MAX
+        self._templates_left = TEMPLATES_MAX
 
     @property
     def has_finish_reason(self) -> bool:
         return self._finish is not None
 
     def feed(self, data: bytes) -> list[Item]:
-        """Return what `data` completes, in order."""
+        """Return the events that `data` completes, in order."""
         items: list[Item] = []
         if self.is_done:
             return items
         if self._template is not None and self._lines.is_between_events(len(data)):
             text = self._template.text_of_event(data)
-            if text is not None:  # as nearly always
+            if text is not None:  # the usual case
                 items.append(Token(text))
                 return items
         try:
@@ -149,7 +149,7 @@ class ChatReader:
         return items
 
     def feed_eof(self) -> list[Item]:
-        """The body is over: return the rest, with `Finish`, or set `failure`."""
+        """Handle the end of the body: return the last events with `Finish`, or set `failure`."""
         items: list[Item] = []
         if self.is_done:
             return items
@@ -170,11 +170,11 @@ class ChatReader:
 
     def _feed(self, data: bytes, items: list[Item]) -> None:
         if not self._has_begun:
-            data = data.lstrip()  # some servers send white space while they think
+            data = data.lstrip()  # some servers send white space before the answer starts
             if not data:
                 return
             self._has_begun = True
-            # No line of an event stream begins with a brace; content types are less reliable.
+            # A line of an event stream never begins with a brace. Content types are less reliable.
             self._body = bytearray() if data.startswith(b"{") else None
         if self._body is not None:
             self._body += data
@@ -193,17 +193,20 @@ class ChatReader:
             raise BackendError(
                 "upstream_error",
                 f"the backend sent a line of more than {self._line_bytes_max} bytes",
-                retryable=False,  # it would send it again
+                retryable=False,  # the server would send the same line again
             )
 
     def _read_unclosed(self, items: list[Item]) -> None:
-        """Read a last event that no blank line closed; a torn one does not spoil a whole answer."""
+        """Parse the last event, which no blank line closed.
+
+        After the finish reason an incomplete event is ignored.
+        """
         for name, payload in self._lines.feed_eof():
             if self._finish is None or _is_json(payload):
                 self._take(name, payload, items)
 
     def _take(self, name: bytes, payload: bytes, items: list[Item]) -> None:
-        """Turn one event's data into items."""
+        """Turn the data of one SSE event into items."""
         if not payload.startswith(b"{"):
             payload = payload.strip()
             if payload == b"[DONE]":
@@ -222,12 +225,12 @@ class ChatReader:
         if chunk.error or chunk.object == "error":
             raise failure_of(payload)
         if chunk.usage:
-            self._usage = chunk.usage  # running counts: the last one stands
-        elif self._learnings_left and (text := _only_text(chunk)):
-            self._learnings_left -= 1
+            self._usage = chunk.usage  # running counts: the last one is final
+        elif self._templates_left and (text := _only_text(chunk)):
+            self._templates_left -= 1
             self._template = learn(payload, text)
         for choice in chunk.choices or ():
-            if not choice.index:  # only the first answer, where a server gives several
+            if not choice.index:  # if a server gives several answers, only the first counts
                 self._take_choice(choice, payload, items)
 
     def _take_choice(self, choice: _Choice, payload: bytes, items: list[Item]) -> None:
@@ -237,16 +240,16 @@ class ChatReader:
         if choice.error:
             raise failure_of(payload)
         reason = choice.finish_reason
-        if reason in UNFINISHED:
+        if reason in NO_FINISH:
             return
         assert reason is not None
-        if reason in BROKEN:
+        if reason in FAILED_FINISHES:
             raise BackendError("upstream_error", f"the backend gave up: finish_reason {reason!r}")
-        known = FINISHES.get(reason)
-        self._finish = Finish(known) if known else Finish("stop", reason[:100])
+        log_reason = FINISHES.get(reason)
+        self._finish = Finish(log_reason) if log_reason else Finish("stop", reason[:100])
 
     def _take_delta(self, delta: _Delta, items: list[Item]) -> None:
-        # Some vLLM versions send the same thought under both names.
+        # Some vLLM versions send the same reasoning under both names.
         reasoning = delta.reasoning or delta.reasoning_content
         if reasoning and isinstance(reasoning, str):
             items.append(Reasoning(reasoning))
@@ -263,9 +266,10 @@ class ChatReader:
         if delta.function_call:
             items.append(self._tools.read(ToolCallDelta(index=0, function=delta.function_call)))
 
-    def _end(self, items: list[Item], otherwise: str) -> None:
+    def _end(self, items: list[Item], message: str) -> None:
+        """Add usage and `Finish`. Without a finish reason, raise BackendError with `message`."""
         if self._finish is None:
-            raise BackendError("upstream_error", otherwise)
+            raise BackendError("upstream_error", message)
         usage = _read_usage(self._usage)
         if usage is not None:
             items.append(usage)
@@ -276,8 +280,8 @@ class ChatReader:
 def _read_chunk(payload: bytes) -> _Chunk:
     try:
         if not payload.isascii():
-            payload.decode()  # also the members that are skipped: broken bytes are a failure
-        if len(payload) > LARGE_BYTES and has_too_many_values(payload):
+            payload.decode()  # msgspec does not check the members that it skips
+        if len(payload) > CHECKED_BYTES_MIN and has_too_many_values(payload):
             _check_values(_decode_raw(payload))
         return _decode(payload)
     except (ValueError, RecursionError) as exc:  # msgspec's errors are ValueErrors
@@ -285,10 +289,10 @@ def _read_chunk(payload: bytes) -> _Chunk:
 
 
 def _check_values(chunk: _RawChunk) -> None:
-    """Check that a worker can decode it while others wait.
+    """Refuse a chunk whose decoding would block the other runs of this worker for too long.
 
     Raises:
-        BackendError.
+        BackendError: the decoded parts have more than `VALUES_MAX` values.
     """
     parts = [chunk.usage, chunk.error, chunk.object, chunk.message]
     for choice in chunk.choices or ():
@@ -299,14 +303,14 @@ def _check_values(chunk: _RawChunk) -> None:
 
 
 def _only_text(chunk: _Chunk) -> str | None:
-    """Return the text of a chunk that does nothing but say it."""
+    """Return the text of a chunk that holds only text; None for any other chunk."""
     if chunk.choices is None or len(chunk.choices) != 1:
         return None
     (choice,) = chunk.choices
     delta = choice.delta
     if choice.index or delta is None or choice.message is not None:
         return None
-    if choice.error or choice.finish_reason not in UNFINISHED:
+    if choice.error or choice.finish_reason not in NO_FINISH:
         return None
     others = (
         delta.reasoning, delta.reasoning_content, delta.refusal, delta.tool_calls,
@@ -324,24 +328,24 @@ def _is_json(payload: bytes) -> bool:
 
 
 def _take_parts(parts: list[Any], items: list[Item]) -> None:
-    """Read content that came as a list: text, and with Mistral also thoughts."""
+    """Read content that is a list of parts: text, and with Mistral also reasoning."""
     for part in parts:
         if not isinstance(part, dict):
             continue
         if (text := part.get("text")) and isinstance(text, str):
             items.append(Token(text))
-        thoughts = part.get("thinking")
-        if isinstance(thoughts, list):
-            _take_thoughts(thoughts, items)
+        thinking = part.get("thinking")
+        if isinstance(thinking, list):
+            _take_thinking(thinking, items)
 
 
-def _take_thoughts(parts: list[Any], items: list[Item]) -> None:
+def _take_thinking(parts: list[Any], items: list[Item]) -> None:
     texts = (part.get("text") for part in parts if isinstance(part, dict))
     items.extend(Reasoning(text) for text in texts if text and isinstance(text, str))
 
 
 def _read_usage(raw: Any) -> Usage | None:
-    """Return the counts, or None where the server sent something else under that name."""
+    """Return the token counts; None if the member has another shape."""
     if not isinstance(raw, dict):
         return None
     prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens", 0)
@@ -352,5 +356,5 @@ def _read_usage(raw: Any) -> Usage | None:
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
-    """Whether it can be a number of tokens; every client can read what it says."""
-    return type(value) is int and 0 <= value <= COUNT_MAX
+    """Whether `value` can be a number of tokens that every client can represent."""
+    return type(value) is int and 0 <= value <= TOKENS_MAX

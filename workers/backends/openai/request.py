@@ -1,7 +1,7 @@
-"""The body of a chat completions request, also of one that goes on from a partial answer.
+"""Builds the body of a chat completions request, with or without a partial answer to continue.
 
-Pure. What the client sent in `params` is passed on as it is, except where it would change what this
-system relies on: the model, the messages, streaming, and one answer per request.
+Pure. The client's `params` are sent unchanged, except for members that this system sets itself: the
+model, the messages, streaming, and the number of answers.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ RESERVED = ("model", "messages", "stream", "n")
 def encode_body(model: Model, request: Request, prefix: str) -> bytes:
     """Return the JSON to send.
 
-    Args:
-        prefix: the answer so far; the server is told to go on from it, in the model's style.
+    With a prefix, `max_tokens` stays unchanged. The number of server tokens in the prefix is not
+    known, and a guess that is too high would end the answer with `length` too early. So a continued
+    answer may be longer than `max_tokens`, by at most the prefix.
 
-    `max_tokens` stays as it was when going on. How many of the server's tokens the prefix has is
-    not known here, and a guess that is too high would end an answer with `length` that had room
-    left; so an answer that was taken over may be longer than asked, by at most the prefix.
+    Args:
+        prefix: the answer so far, which the server shall continue in the model's
+            `continue_style`; empty: no partial answer.
     """
     body = {key: value for key, value in request.params.items() if key not in RESERVED}
     body["model"] = model.upstream_name
@@ -42,8 +43,8 @@ def encode_body(model: Model, request: Request, prefix: str) -> bytes:
 def _continue(body: dict[str, Any], style: str, prefix: str) -> None:
     before = body["messages"]
     turn: dict[str, Any] = {"role": "assistant", "content": prefix}
-    if before and _is_open(before[-1], style, body):
-        # The client had begun the answer itself: the prefix belongs to the same turn.
+    if before and _is_open_turn(before[-1], style, body):
+        # The client's messages end with the beginning of the answer: extend that turn.
         *before, last = before
         turn = last | {"content": last["content"] + prefix}
     if style == "prefix":
@@ -54,7 +55,8 @@ def _continue(body: dict[str, Any], style: str, prefix: str) -> None:
     body["messages"] = [*before, turn]
 
 
-def _is_open(last: dict[str, Any], style: str, body: dict[str, Any]) -> bool:
+def _is_open_turn(last: dict[str, Any], style: str, body: dict[str, Any]) -> bool:
+    """Whether the client's last message is an assistant turn that the server shall continue."""
     if last.get("role") != "assistant" or not isinstance(last.get("content"), str):
         return False
     return style == "trailing" or bool(last.get("prefix") or body.get("continue_final_message"))

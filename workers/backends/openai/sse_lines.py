@@ -1,9 +1,9 @@
-"""Server-sent events out of bytes that were cut anywhere: bytes in, (name, data) out.
+"""Parses server-sent events: bytes in, (name, data) out.
 
-Lines are split as bytes, so a character cut in two is whole again before anybody decodes it: in
-UTF-8 neither LF nor CR occurs inside another character. The same bytes give the same events
-however they are cut. Does no I/O, knows no clock and nothing of JSON.
-Source: WHATWG HTML, "Interpreting an event stream"; one field more, see `SseLines`.
+Invariant: the same bytes give the same events, however they are cut. Lines are split as bytes: in
+UTF-8 neither LF nor CR occurs inside another character, so each line holds whole characters.
+Does no I/O, knows no clock and no JSON.
+Source: WHATWG HTML, "Interpreting an event stream"; `SseLines` knows one more field.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ class SseEvent(NamedTuple):
 
 
 class SseLines:
-    """Reads one event stream.
+    """Parses one event stream.
 
-    llama.cpp wrote failures as a field of its own, `error: {…}`; such a line becomes an event
-    named `error` at once.
+    Older llama.cpp versions wrote failures as a field `error: {…}`. Such a line becomes an event
+    named `error` at once, without a blank line.
 
     Args:
-        line_bytes_max: the longest line, and the most data of one event, in bytes.
+        line_bytes_max: limit of one line, and of the data of one event, bytes.
 
     Attributes:
-        is_too_long: the limit was passed; what follows is not read.
+        is_too_long: the limit was exceeded; later bytes are ignored.
     """
 
     __slots__ = ("_data", "_data_bytes", "_is_first", "_max", "_name", "_part", "_part_bytes",
@@ -41,9 +41,9 @@ class SseLines:
     def __init__(self, line_bytes_max: int) -> None:
         self.is_too_long = False
         self._max = line_bytes_max
-        self._part: list[bytes] = []  # the unfinished last line, in pieces: joined once
+        self._part: list[bytes] = []  # pieces of the incomplete last line; joined only once
         self._part_bytes = 0
-        self._skips_lf = False  # the last byte was CR: an LF now belongs to it
+        self._skips_lf = False  # the last byte was CR: an LF that follows is part of that line end
         self._is_first = True
         self._data: list[bytes] = []
         self._data_bytes = 0
@@ -54,21 +54,22 @@ class SseLines:
         return [] if self.is_too_long else self._read(self._split(data))
 
     def is_between_events(self, size: int) -> bool:
-        """Whether `size` bytes that come now may be taken for events of their own."""
+        """Whether the next `size` bytes start at an event boundary and are within the limit."""
         is_clean = not (self._part or self._data or self._name or self._skips_lf or self._is_first)
         return is_clean and not self.is_too_long and size <= self._max
 
     def feed_eof(self) -> list[SseEvent]:
-        """Return the event that was not yet closed by a blank line, if there is one.
+        """Return the last event if no blank line has closed it.
 
-        The standard drops it. Some servers leave the last line ends away, so the caller decides.
+        The standard drops such an event, but some servers omit the last line ends: the caller
+        decides.
         """
         if self.is_too_long:
             return []
         return self._read([*self._take_part(b""), b""])
 
     def _split(self, data: bytes) -> list[bytes]:
-        """Return the lines that are whole now; keep the rest."""
+        """Return the complete lines; keep the rest."""
         if self._skips_lf and data:
             self._skips_lf = False
             if data[0] == LF:
@@ -89,6 +90,7 @@ class SseLines:
         return lines
 
     def _take_part(self, tail: bytes) -> list[bytes]:
+        """Return the kept part, completed with `tail`, as a list of one line."""
         line = b"".join((*self._part, tail))
         self._part.clear()
         self._part_bytes = 0
@@ -108,8 +110,8 @@ class SseLines:
                 self._field(line, events)
             else:
                 if data:
-                    whole = data[0] if len(data) == 1 else b"\n".join(data)
-                    events.append(SseEvent(self._name, whole))
+                    joined = data[0] if len(data) == 1 else b"\n".join(data)
+                    events.append(SseEvent(self._name, joined))
                     data.clear()
                     self._data_bytes = 0
                 self._name = b""
@@ -117,7 +119,7 @@ class SseLines:
         return events
 
     def _field(self, line: bytes, events: list[SseEvent]) -> None:
-        """Read a line that is not the usual `data: …`; a comment has an empty name."""
+        """Handle a line other than `data: …`. The name of a comment is empty, so it is ignored."""
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":

@@ -1,8 +1,8 @@
-"""Which call a fragment of a tool call belongs to, for servers that do not agree on saying so.
+"""Assigns fragments of tool calls to calls, for servers that mark them differently.
 
-OpenAI numbers the calls and names each once. Others leave the number away, repeat the id and name
-on every fragment, or give number 0 to every call. Out come numbers from 0 without a hole, with id
-and name on a call's first piece only. Pure.
+OpenAI numbers the calls and sends id and name of a call once. Other servers omit the number, repeat
+id and name in every fragment, or give number 0 to every call. The result has consecutive numbers
+from 0, with id and name only on the first fragment of a call. Pure.
 """
 
 from __future__ import annotations
@@ -15,25 +15,30 @@ from shared.log.events import ToolCall
 
 
 class FunctionDelta(msgspec.Struct):
+    """The `function` member of a fragment."""
+
     name: str | None = None
-    arguments: Any = None  # a string; an object where a server sends calls whole
+    arguments: Any = None  # a string; an object if the server does not send fragments
 
 
 class ToolCallDelta(msgspec.Struct):
+    """One fragment of a tool call, as servers send it."""
+
     index: int | None = None
     id: str | None = None
     function: FunctionDelta | None = None
 
 
 class ToolCalls:
-    """The calls of one answer so far."""
+    """The tool calls of one answer so far."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, int] = {}
         self._by_index: dict[int, int] = {}  # the server's number -> ours
-        self._is_named: list[bool] = []
+        self._has_name: list[bool] = []  # by our number
 
     def read(self, delta: ToolCallDelta) -> ToolCall:
+        """Return the event for one fragment."""
         function = delta.function or FunctionDelta()
         number = self._find(delta, function)
         call_id = delta.id or ""
@@ -41,24 +46,24 @@ class ToolCalls:
             call_id = ""
         elif call_id:
             self._by_id[call_id] = number
-        name = "" if self._is_named[number] else function.name or ""
-        self._is_named[number] |= bool(name)
+        name = "" if self._has_name[number] else function.name or ""
+        self._has_name[number] |= bool(name)
         return ToolCall(number, call_id, name, _text(function.arguments))
 
     def _find(self, delta: ToolCallDelta, function: FunctionDelta) -> int:
         if delta.id:
-            known = self._by_id.get(delta.id)
-            return self._begin(delta.index) if known is None else known
+            number = self._by_id.get(delta.id)
+            return self._begin(delta.index) if number is None else number
         if delta.index is not None:
-            known = self._by_index.get(delta.index)
-            return self._begin(delta.index) if known is None else known
-        if function.name or not self._is_named:
-            return self._begin(None)  # no number and no id: a name begins the next call
-        return len(self._is_named) - 1
+            number = self._by_index.get(delta.index)
+            return self._begin(delta.index) if number is None else number
+        if function.name or not self._has_name:
+            return self._begin(None)  # without number and id, a name begins the next call
+        return len(self._has_name) - 1
 
     def _begin(self, index: int | None) -> int:
-        number = len(self._is_named)
-        self._is_named.append(False)
+        number = len(self._has_name)
+        self._has_name.append(False)
         if index is not None:
             self._by_index[index] = number
         return number

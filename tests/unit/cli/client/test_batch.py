@@ -1,4 +1,4 @@
-"""Batches from a terminal, against a small server of its own that breaks off and refuses."""
+"""`tailrace batch` against a fake server that breaks connections and refuses requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cli.client import batch as batch_module
 from cli.client import client as client_module
 from cli.client.batch import batch, endpoint_of
 from cli.client.batch_client import BatchClient
-from cli.client.client import Refused, Unreachable
+from cli.client.client import RequestRefused, ServerUnreachable
 from shared.config.settings import Settings
 from tests.support.pieces import left_in
 
@@ -36,7 +36,7 @@ END = {"id": "1-9", "type": "end", "status": "completed", "finish_reason": "stop
 
 
 class Server:
-    """Files and batches as a test wants them."""
+    """A fake server for files and batches."""
 
     def __init__(self) -> None:
         self.batch = dict(DONE)
@@ -92,11 +92,11 @@ class Server:
         return response
 
     async def read(self, request: web.Request) -> web.StreamResponse:
-        asked = request.headers.get("Range")
-        self.ranges.append(asked)
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        byte_range = request.headers.get("Range")
+        self.ranges.append(byte_range)
+        start = int(byte_range.removeprefix("bytes=").rstrip("-")) if byte_range else 0
         rest = self.content[start:]
-        response = web.StreamResponse(status=206 if asked else 200)
+        response = web.StreamResponse(status=206 if byte_range else 200)
         response.content_length = len(rest)
         await response.prepare(request)
         await response.write(rest[:400_000])
@@ -134,15 +134,15 @@ async def serving(made: Server) -> AsyncIterator[Server]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PAUSE_S", 0.001)
-    monkeypatch.setattr(client_module, "PAUSE_S_MAX", 0.005)
+    monkeypatch.setattr(client_module, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(client_module, "RETRY_PAUSE_MAX_S", 0.005)
 
 
 async def run(server: Server, action: str, **args: Any) -> int:
-    """As `batch`, in a thread: it has an event loop of its own."""
-    known = {"action": action, "id": ID, "endpoint": "", "window": "24h", "watch": False}
-    named = argparse.Namespace(**{**known, "output": None, "errors": False, **args})
-    return await asyncio.to_thread(batch, Settings(url=server.url), named)
+    """Run `batch` in a thread, because it has its own event loop."""
+    defaults = {"action": action, "id": ID, "endpoint": "", "window": "24h", "watch": False}
+    namespace = argparse.Namespace(**{**defaults, "output": None, "errors": False, **args})
+    return await asyncio.to_thread(batch, Settings(url=server.url), namespace)
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ async def test_a_batch_is_submitted_once_over_broken_connections(
     assert f"tailrace batch watch {ID}" in err
 
 
-async def test_watching_comes_back_with_its_cursor(
+async def test_watch_resumes_with_its_cursor(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await run(server, "watch") == 0
@@ -183,7 +183,7 @@ async def test_watching_comes_back_with_its_cursor(
     assert f"results: tailrace batch results {ID}" in err
 
 
-async def test_of_an_old_batch_there_is_how_it_ended(
+async def test_watch_of_an_old_batch_prints_how_it_ended(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.refusal = (410, "expired")
@@ -195,7 +195,7 @@ async def test_of_an_old_batch_there_is_how_it_ended(
     assert "tailrace batch ls" in capsys.readouterr().err
 
 
-async def test_how_it_ended_is_said_with_what_to_do(
+async def test_the_summary_says_how_it_ended_and_what_to_do(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts = {"total": 9, "completed": 7, "failed": 2}
@@ -205,17 +205,17 @@ async def test_how_it_ended_is_said_with_what_to_do(
         "request_counts": counts,
     }
     assert await run(server, "redrive", watch=True) == 1
-    assert "expired: 7 of 9 lines done, 2 failed" in (said := capsys.readouterr().err)
-    assert f"tailrace batch redrive {ID}" in said
+    assert "expired: 7 of 9 lines done, 2 failed" in (output := capsys.readouterr().err)
+    assert f"tailrace batch redrive {ID}" in output
 
     errors = [{"line": n, "message": f"bad\x1b[2J {n}"} for n in range(1, 13)]
     server.batch |= {"status": "failed", "errors": {"data": errors}}
     assert await run(server, "watch") == 1
-    said = capsys.readouterr().err
-    assert r"line 1: bad\x1b[2J 1" in said and "line 11" not in said and "and 2 more" in said
+    output = capsys.readouterr().err
+    assert r"line 1: bad\x1b[2J 1" in output and "line 11" not in output and "and 2 more" in output
 
 
-async def test_results_go_on_from_their_byte(
+async def test_results_resume_at_their_byte(
     server: Server, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     server.content = bytes(range(256)) * 4_000
@@ -232,14 +232,14 @@ async def test_results_that_fail_leave_no_file(
 ) -> None:
     async def gone(self: BatchClient, file_id: str) -> AsyncIterator[bytes]:
         yield b"half"
-        raise Unreachable("gave up")
+        raise ServerUnreachable("gave up")
 
     monkeypatch.setattr(BatchClient, "content", gone)
     assert await run(server, "results", output=str(tmp_path / "out.jsonl")) == 2
     assert left_in(tmp_path) == []
 
 
-async def test_results_that_are_not_there_yet(
+async def test_results_of_a_running_batch(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.batch |= {"status": "in_progress", "output_file_id": None}
@@ -257,7 +257,7 @@ async def test_the_list(server: Server, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "."])
-async def test_a_file_that_cannot_be_read_is_said(
+async def test_a_file_that_cannot_be_read_is_an_error(
     server: Server, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await run(server, "submit", file=str(tmp_path / name)) == 2
@@ -265,7 +265,9 @@ async def test_a_file_that_cannot_be_read_is_said(
     assert server.created == []
 
 
-def test_nobody_there_says_what_to_do(capsys: pytest.CaptureFixture[str], lines: Path) -> None:
+def test_without_a_server_the_message_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], lines: Path
+) -> None:
     for action in ("ls", "submit"):
         args = argparse.Namespace(action=action, file=str(lines), endpoint="", window="1h")
         assert batch(Settings(url="http://127.0.0.1:1"), args) == 2
@@ -276,12 +278,12 @@ def test_nobody_there_says_what_to_do(capsys: pytest.CaptureFixture[str], lines:
     ("first", "expected"),
     [
         (b'{"url":"/v1/responses"}', "/v1/responses"),
-        (b'{"url":"elsewhere"}', batch_module.ENDPOINT),
-        (b'{"url":7}', batch_module.ENDPOINT),
-        (b"[]", batch_module.ENDPOINT),
-        (b"\xff", batch_module.ENDPOINT),
-        (b"[" * 100_000, batch_module.ENDPOINT),
-        (b"", batch_module.ENDPOINT),
+        (b'{"url":"elsewhere"}', batch_module.DEFAULT_ENDPOINT),
+        (b'{"url":7}', batch_module.DEFAULT_ENDPOINT),
+        (b"[]", batch_module.DEFAULT_ENDPOINT),
+        (b"\xff", batch_module.DEFAULT_ENDPOINT),
+        (b"[" * 100_000, batch_module.DEFAULT_ENDPOINT),
+        (b"", batch_module.DEFAULT_ENDPOINT),
     ],
 )
 def test_the_endpoint_is_that_of_the_first_line(
@@ -292,5 +294,7 @@ def test_the_endpoint_is_that_of_the_first_line(
     assert endpoint_of(path) == expected
 
 
-def test_a_missing_key_says_what_to_set() -> None:
-    assert "TAILRACE_KEY" in batch_module._advice(Refused(401, "unauthorized", "a key is needed"))
+def test_a_missing_key_names_the_variable() -> None:
+    assert "TAILRACE_KEY" in batch_module._advice(
+        RequestRefused(401, "unauthorized", "a key is needed")
+    )

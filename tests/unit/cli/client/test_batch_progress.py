@@ -1,4 +1,4 @@
-"""Bars, lines and paces, on a clock of the test's own."""
+"""Progress bars, lines and rates, with a fake clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from cli.client.batch_progress import CLEAR, LINE_S, Bar, Pace, megabytes, span
+from cli.client.batch_progress import CLEAR_LINE, LINE_S, ProgressBar, RateEstimate, megabytes, span
 
 
 class Terminal(io.StringIO):
@@ -22,8 +22,8 @@ class Clock:
         return self.s
 
 
-def test_a_pace_is_that_of_the_last_half_minute() -> None:
-    pace = Pace()
+def test_the_rate_is_the_mean_of_the_last_half_minute() -> None:
+    pace = RateEstimate()
     for second in range(60):
         pace.add(second, 2 * second)
     assert pace.rate(59, 118) == pytest.approx(2)
@@ -32,9 +32,9 @@ def test_a_pace_is_that_of_the_last_half_minute() -> None:
     assert pace.rate(120, 728) == pytest.approx(10, rel=0.05)
 
 
-def test_what_had_happened_before_is_no_pace() -> None:
-    """A log that is read again comes all at once."""
-    pace = Pace()
+def test_earlier_progress_does_not_count_for_the_rate() -> None:
+    """A log that is read from its start brings all earlier progress at once."""
+    pace = RateEstimate()
     for step in range(10):
         pace.add(step / 100, step * 1_000)
     assert pace.rate(0.1, 9_000) == 0
@@ -43,16 +43,16 @@ def test_what_had_happened_before_is_no_pace() -> None:
     assert pace.rate(3.1, 9_020) == pytest.approx(20 / 3, rel=0.05)
 
 
-def test_what_falls_begins_anew() -> None:
-    pace = Pace()
+def test_a_falling_count_starts_the_rate_again() -> None:
+    pace = RateEstimate()
     for at, current in ((0, 0), (2, 50), (4, 100), (5, 0), (7, 4)):
         pace.add(at, current)
     assert pace.rate(7, 4) == pytest.approx(2)
 
 
-def test_elsewhere_than_on_a_terminal_there_is_a_line_now_and_then() -> None:
+def test_a_file_gets_occasional_lines() -> None:
     out, clock = io.StringIO(), Clock()
-    bar = Bar(out, clock=clock)
+    bar = ProgressBar(out, clock=clock)
     for _ in range(121):
         bar.show("in_progress", int(clock.s - 100) * 10, 1_200)
         clock.s += 1
@@ -65,44 +65,44 @@ def test_elsewhere_than_on_a_terminal_there_is_a_line_now_and_then() -> None:
     assert lines[-1] == "in_progress 1,200/1,200 100 % 10/s"
 
 
-def test_on_a_terminal_the_bar_is_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_the_bar_is_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     out, clock = Terminal(), Clock()
-    bar = Bar(out, clock=clock)
+    bar = ProgressBar(out, clock=clock)
     for current in (0, 25, 50):
         bar.show("in_progress", current, 50)
         clock.s += 2
     bar.note("connection lost")
     bar.close()
 
-    *_, half, last = out.getvalue().split(CLEAR)[1:-1]
+    *_, half, last = out.getvalue().split(CLEAR_LINE)[1:-1]
     assert half.startswith("in_progress [") and half.count("#") == half.count("-") > 5
     assert last.count("#") and not last.count("-")
-    assert out.getvalue().endswith(f"{CLEAR}connection lost\n")
-    assert all(len(line) < 80 for line in out.getvalue().split(CLEAR))
+    assert out.getvalue().endswith(f"{CLEAR_LINE}connection lost\n")
+    assert all(len(line) < 80 for line in out.getvalue().split(CLEAR_LINE))
 
 
 def test_a_narrow_terminal_has_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     out = Terminal()
-    Bar(out).show("in_progress", 25, 50)
+    ProgressBar(out).show("in_progress", 25, 50)
 
-    assert out.getvalue() == f"{CLEAR}in_progress  25/50  50 %"
+    assert out.getvalue() == f"{CLEAR_LINE}in_progress  25/50  50 %"
 
 
-def test_what_comes_too_soon_is_left_out_but_not_the_end() -> None:
+def test_frequent_updates_are_skipped_except_the_last() -> None:
     out, clock = Terminal(), Clock()
-    bar = Bar(out, clock=clock)
+    bar = ProgressBar(out, clock=clock)
     for current in range(101):
         bar.show("in_progress", current, 100)
 
-    assert out.getvalue().count(CLEAR) == 2
+    assert out.getvalue().count(CLEAR_LINE) == 2
     assert "100/100" in out.getvalue()
 
 
-def test_a_stage_of_unknown_length_and_another_one() -> None:
+def test_a_stage_without_a_total_and_a_second_stage() -> None:
     out, clock = io.StringIO(), Clock()
-    bar = Bar(out, megabytes, clock)
+    bar = ProgressBar(out, megabytes, clock)
     bar.show("validating", 0, 0)
     bar.show("in_progress", 1_500_000, 3_000_000)
 
@@ -119,5 +119,5 @@ def test_a_stage_of_unknown_length_and_another_one() -> None:
         (7_260, "2 h 01 min"),
     ],
 )
-def test_times_are_said_as_a_person_does(seconds: float, text: str) -> None:
+def test_durations_for_a_person(seconds: float, text: str) -> None:
     assert span(seconds) == text

@@ -1,4 +1,4 @@
-"""`tailrace bench`: what counts as a good answer, and what is printed of it."""
+"""`tailrace bench`: which answers are good, and what is printed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from cli.client.bench import BenchClient, Reading, _bench, lines_of, shares, summary
-from cli.client.client import Refused
+from cli.client.bench import BenchClient, Measurement, _bench, lines_of, quantiles_ms, summary
+from cli.client.client import RequestRefused
 
 START = {"id": "1-1", "type": "start"}
 END = {"type": "end", "status": "completed"}
 
 
-def read(*events: dict[str, Any]) -> Reading:
-    reading = Reading(asked_s=10.0)
+def read(*events: dict[str, Any]) -> Measurement:
+    reading = Measurement(asked_s=10.0)
     for n, event in enumerate(events):
         reading.take(event, 10.1 + n / 10)
     return reading
@@ -28,7 +28,7 @@ def token(event_id: str, text: str = "x") -> dict[str, Any]:
     return {"id": event_id, "type": "token", "text": text}
 
 
-def test_a_whole_answer_is_good() -> None:
+def test_a_complete_answer_is_not_wrong() -> None:
     reading = read(START, token("1-2", "é"), token("1-5"), {**END, "id": "1-6"})
 
     assert (reading.wrong, reading.pieces, reading.bytes) == ("", 2, 3)
@@ -49,23 +49,23 @@ def test_a_whole_answer_is_good() -> None:
         ),
     ],
 )
-def test_what_is_missing_repeated_or_failed_is_wrong(events: list[Any], wrong: str) -> None:
+def test_missing_repeated_and_failed_events_are_wrong(events: list[Any], wrong: str) -> None:
     assert read(*events).wrong == wrong
 
 
-def test_after_a_rewritten_log_everything_comes_again() -> None:
+def test_after_a_reset_the_log_starts_again() -> None:
     reset = {"id": "0-0", "type": "reset"}
 
     assert read(START, token("1-2"), reset, START, token("1-2"), {**END, "id": "1-3"}).wrong == ""
 
 
-def test_shares_are_of_what_there_is() -> None:
-    assert shares([]) == {}
-    assert shares([0.002]) == {"p50": 2.0, "p95": 2.0, "p99": 2.0, "max": 2.0}
-    assert shares([n / 1000 for n in range(1, 101)])["p95"] == 96.0
+def test_quantiles() -> None:
+    assert quantiles_ms([]) == {}
+    assert quantiles_ms([0.002]) == {"p50": 2.0, "p95": 2.0, "p99": 2.0, "max": 2.0}
+    assert quantiles_ms([n / 1000 for n in range(1, 101)])["p95"] == 96.0
 
 
-def test_the_figures_are_of_good_answers_only() -> None:
+def test_the_summary_has_good_answers_only() -> None:
     good, bad = read(START, token("1-2"), {**END, "id": "1-3"}), read(START)
     bad.wrong = "503: busy"
 
@@ -73,12 +73,10 @@ def test_the_figures_are_of_good_answers_only() -> None:
 
     assert (figures["answers"], figures["wrong"], figures["answers_per_s"]) == (1, 1, 0.5)
     assert figures["first_token_ms"]["p50"] == pytest.approx(200)
-    assert lines_of(figures)[0] == (
-        "answers         1 complete, 1 wrong, 0 connections taken up again"
-    )
+    assert lines_of(figures)[0] == ("answers         1 complete, 1 wrong, 0 connections resumed")
 
 
-# Against a server
+# With a fake server
 
 
 def stream_of(*events: dict[str, Any], is_cut: bool = False) -> web.Response:
@@ -103,14 +101,14 @@ async def run(handler: Any, **args: Any) -> tuple[int, list[str]]:
         return await _bench(client, options, {"prompt": "x"}), paths
 
 
-async def test_prompts_are_asked_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_prompts_are_sent_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
     code, paths = await run(lambda _: stream_of(START, token("1-2"), {**END, "id": "1-3"}))
 
     assert (code, paths) == (0, ["POST", "POST", "POST"])
     assert "3 complete, 0 wrong" in capsys.readouterr().out
 
 
-async def test_a_cut_stream_is_taken_up_at_its_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_broken_stream_is_resumed_at_its_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     def answer(request: web.Request) -> web.Response:
         if request.method == "POST":
             return stream_of(START, token("1-2"), {**END, "id": "1-3"}, is_cut=True)
@@ -122,10 +120,10 @@ async def test_a_cut_stream_is_taken_up_at_its_cursor(capsys: pytest.CaptureFixt
     assert "3 complete, 0 wrong, 3 connections" in capsys.readouterr().out
 
 
-async def test_a_refusal_of_the_first_prompt_ends_it() -> None:
+async def test_a_refusal_of_the_first_prompt_ends_the_bench() -> None:
     error = {"error": {"code": "model_not_found", "message": "no model", "retryable": False}}
 
-    with pytest.raises(Refused, match="no model"):
+    with pytest.raises(RequestRefused, match="no model"):
         await run(lambda _: web.json_response(error, status=404))
 
 

@@ -1,4 +1,4 @@
-"""What the terminal prints, and how it comes back: against a small server of its own."""
+"""What the terminal commands print, and how they resume, with a fake server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from cli.client import client as client_module
-from cli.client.client import Client, Refused, Unreachable
+from cli.client.client import Client, RequestRefused, ServerUnreachable
 from cli.client.terminal import Printer, _advice, _chat, _ps, chat, table
 from shared.config.settings import Settings
 
@@ -45,7 +45,7 @@ def token(text: str, event_id: str = "1-2") -> dict[str, Any]:
 # Printing
 
 
-def test_standard_output_gets_the_answer_and_nothing_else() -> None:
+def test_standard_output_gets_only_the_answer() -> None:
     progress = {"type": "progress", "stage": "pdf", "percentage": 6.0}
     out, err, exit_code = printed(
         START, {"type": "reasoning", "text": "Hm"}, token("Hel"), progress, token("lo"), DONE
@@ -73,19 +73,19 @@ def test_a_failure_is_exit_code_1_and_says_why() -> None:
     assert "failed: no answer (upstream_error)" in err
 
 
-def test_no_end_is_no_success() -> None:
+def test_without_an_end_the_exit_code_is_1() -> None:
     assert printed(token("x"))[2] == 1
 
 
-def test_unknown_events_are_passed_over() -> None:
+def test_unknown_events_are_ignored() -> None:
     assert printed({"type": "tomorrow"}, DONE) == ("", "", 0)
 
 
-def test_columns_are_as_wide_as_what_is_in_them() -> None:
+def test_columns_are_as_wide_as_their_cells() -> None:
     assert table(["A", "B"], [["long", "1"], ["x", "22"]]) == "A     B\nlong  1\nx     22"
 
 
-# Talking
+# Requests
 
 
 @asynccontextmanager
@@ -121,7 +121,7 @@ def refusing(status: int, code: str, *, is_retryable: bool = False) -> Handler:
 
 
 class Log:
-    """Serves a log from the cursor on, and breaks off after every `break_after` events."""
+    """Serves a log from the cursor on; breaks the connection after `break_after` events."""
 
     def __init__(self, *events: dict[str, Any], break_after: int) -> None:
         self.events = events
@@ -149,14 +149,14 @@ class Log:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PAUSE_S", 0.001)
-    monkeypatch.setattr(client_module, "PAUSE_S_MAX", 0.005)
+    monkeypatch.setattr(client_module, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(client_module, "RETRY_PAUSE_MAX_S", 0.005)
 
 
 LOG = (START, token("a", "1-2"), token("b", "1-3"), token("c", "1-4"), DONE)
 
 
-async def test_a_reading_comes_back_with_its_cursor() -> None:
+async def test_a_stream_is_resumed_with_its_cursor() -> None:
     log, troubles = Log(*LOG, break_after=2), list[str]()
     async with served(events=log.answer) as url, Client(url) as client:
         found = [event async for event in client.follow("gen_12345678", on_trouble=troubles.append)]
@@ -166,12 +166,12 @@ async def test_a_reading_comes_back_with_its_cursor() -> None:
     assert len(troubles) == 2
 
 
-async def test_a_reading_from_the_end_is_empty() -> None:
+async def test_a_stream_after_the_end_is_empty() -> None:
     async with served(events=Log(*LOG, break_after=9).answer) as url, Client(url) as client:
         assert [event async for event in client.follow("gen_12345678", "1-9")] == []
 
 
-async def test_a_reset_sends_the_reading_back_to_the_start() -> None:
+async def test_a_reset_clears_the_cursor() -> None:
     cursors: list[str | None] = []
 
     async def events(request: web.Request) -> web.StreamResponse:
@@ -190,22 +190,22 @@ async def test_a_reset_sends_the_reading_back_to_the_start() -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, "not_found"), (410, "expired")])
-async def test_a_final_refusal_is_final(status: int, code: str) -> None:
+async def test_a_final_refusal_is_not_repeated(status: int, code: str) -> None:
     async with served(events=refusing(status, code)) as url, Client(url) as client:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RequestRefused) as caught:
             await anext(client.follow("gen_12345678"))
 
     assert (caught.value.status, caught.value.code) == (status, code)
 
 
-async def test_patience_ends() -> None:
+async def test_the_client_gives_up_after_its_patience() -> None:
     busy = refusing(503, "unavailable", is_retryable=True)
     async with served(events=busy) as url, Client(url, patience_s=0.02) as client:
-        with pytest.raises(Unreachable, match="gave up"):
+        with pytest.raises(ServerUnreachable, match="gave up"):
             await anext(client.follow("gen_12345678"))
 
 
-async def test_a_prompt_is_repeated_under_one_key() -> None:
+async def test_a_prompt_is_repeated_with_one_key() -> None:
     keys: list[str] = []
 
     async def create(request: web.Request) -> web.StreamResponse:
@@ -248,24 +248,24 @@ async def test_ps_shows_no_control_characters(capsys: pytest.CaptureFixture[str]
     assert "queue: 2 interactive" in out
 
 
-def test_nobody_there_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_server_the_message_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     args = argparse.Namespace(prompt="x", model="", session="")
 
     assert chat(Settings(url="http://127.0.0.1:1"), args) == 2
     assert "tailrace up" in capsys.readouterr().err
 
 
-def test_an_empty_prompt_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_prompt_gives_exit_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
 
     assert chat(Settings(), argparse.Namespace(prompt=None, model="", session="")) == 2
 
 
-def test_a_missing_key_says_what_to_set() -> None:
-    assert "TAILRACE_KEY" in _advice(Refused(401, "unauthorized", "an API key is needed"))
+def test_a_missing_key_names_the_variable() -> None:
+    assert "TAILRACE_KEY" in _advice(RequestRefused(401, "unauthorized", "an API key is needed"))
 
 
-async def test_an_ordinary_key_lists_generations_and_no_workers(
+async def test_a_key_that_is_no_operators_lists_no_workers(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     async def none(request: web.Request) -> web.Response:
@@ -275,6 +275,6 @@ async def test_an_ordinary_key_lists_generations_and_no_workers(
     async with served(**handlers) as url, Client(url) as client:
         assert await _ps(client, "") == 0
 
-    said = capsys.readouterr().out
-    assert said.startswith("ID")
-    assert "operators' keys" in said
+    output = capsys.readouterr().out
+    assert output.startswith("ID")
+    assert "operators' keys" in output

@@ -1,4 +1,4 @@
-"""The pure parts of keeping a child running; the rest is tests/integration/test_up.py."""
+"""The pure parts of the keeper; tests/integration/test_up.py tests the rest."""
 
 from __future__ import annotations
 
@@ -7,33 +7,43 @@ import hypothesis.strategies as st
 import pytest
 
 from cli.up import keeper
-from cli.up.keeper import BACKOFF_FIRST_S, BACKOFF_MAX_S, LineSplitter, backoff_s, describe_exit
+from cli.up.keeper import (
+    RESTART_PAUSE_FIRST_S,
+    RESTART_PAUSE_MAX_S,
+    LineSplitter,
+    describe_exit,
+    restart_pause_s,
+)
 
 
-def test_the_first_pause_is_short() -> None:
-    assert backoff_s(1, 0.0) == BACKOFF_FIRST_S / 2
-    assert backoff_s(1, 1.0) == BACKOFF_FIRST_S
+def test_the_first_restart_pause_is_short() -> None:
+    assert restart_pause_s(1, 0.0) == RESTART_PAUSE_FIRST_S / 2
+    assert restart_pause_s(1, 1.0) == RESTART_PAUSE_FIRST_S
 
 
 @hypothesis.given(st.integers(1, 10_000), st.floats(0, 1))
-def test_a_pause_grows_to_its_limit_and_keeps_half_of_it_as_jitter(
+def test_the_restart_pause_grows_to_its_limit_and_half_of_it_is_jitter(
     failures: int, fraction: float
 ) -> None:
-    assert backoff_s(failures, fraction) <= backoff_s(failures + 1, fraction) <= BACKOFF_MAX_S
-    assert backoff_s(failures, 0.0) * 2 == backoff_s(failures, 1.0)
+    assert (
+        restart_pause_s(failures, fraction)
+        <= restart_pause_s(failures + 1, fraction)
+        <= RESTART_PAUSE_MAX_S
+    )
+    assert restart_pause_s(failures, 0.0) * 2 == restart_pause_s(failures, 1.0)
 
 
 @hypothesis.given(st.lists(st.binary(max_size=20), max_size=20))
-def test_lines_are_the_same_wherever_the_stream_is_cut(pieces: list[bytes]) -> None:
+def test_the_lines_do_not_depend_on_the_cuts(pieces: list[bytes]) -> None:
     splitter = LineSplitter()
     lines = [line for piece in pieces for line in splitter.feed(piece)] + splitter.close()
 
-    whole = b"".join(pieces).split(b"\n")
-    assert lines == (whole if whole[-1] else whole[:-1])
+    expected = b"".join(pieces).split(b"\n")
+    assert lines == (expected if expected[-1] else expected[:-1])
 
 
 def test_a_line_without_an_end_is_cut_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "LINE_BYTES_MAX", 3)
+    monkeypatch.setattr(keeper, "OUTPUT_LINE_BYTES_MAX", 3)
     splitter = LineSplitter()
 
     assert splitter.feed(b"abc") == []
@@ -50,5 +60,5 @@ def test_a_line_without_an_end_is_cut_at_the_limit(monkeypatch: pytest.MonkeyPat
         (-200, "was killed by signal 200"),
     ],
 )
-def test_an_exit_is_said_in_words(code: int, text: str) -> None:
+def test_describe_exit(code: int, text: str) -> None:
     assert describe_exit(code) == text

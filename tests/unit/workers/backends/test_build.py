@@ -1,4 +1,4 @@
-"""Backends out of the models file and the environment."""
+"""Building backends from the models file and the environment."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def test_one_backend_for_each_model() -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"UP_KEY": ""}, {"UP_KEY": " "}, {"UP_KEY": "a\nb"}])
-def test_a_key_that_is_missing_or_no_header(environ: dict[str, str]) -> None:
+def test_a_missing_or_invalid_key_is_refused(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match="UP_KEY"):
         build_backends({"up": UP}, Settings(), environ)
 
 
-def test_a_demo_option_that_is_none() -> None:
+def test_an_unknown_demo_option_is_refused() -> None:
     model = Model(name="d", backend="demo", options={"tokens_per_sec": 5})
     with pytest.raises(ConfigurationError, match=r"models\.d.*tokens_per_sec"):
         build_backends({"d": model}, Settings(), {})
 
 
-async def test_closing_what_was_never_used_and_twice() -> None:
+async def test_aclose_works_unused_and_twice() -> None:
     for backend in build_backends({"demo": DEMO, "up": UP}, Settings(), {"UP_KEY": "k"}).values():
         await backend.aclose()
         await backend.aclose()

@@ -1,4 +1,4 @@
-"""Which deadline holds when, with times that the test makes up."""
+"""Which deadline applies in each phase of a call."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from workers.backends.limits import AFTER_FINISH_S, Limits
 SETTINGS = Settings(upstream_first_token_s=300, upstream_idle_s=60, upstream_total_s=1_000)
 
 
-def test_while_connecting_only_the_total_holds() -> None:
+def test_while_connecting_only_the_total_limit_applies() -> None:
     assert Limits(SETTINGS, 100.0).deadline == 1_100.0
 
 
-def test_first_token_counts_from_the_request_being_sent() -> None:
+def test_the_first_token_limit_starts_when_the_request_is_sent() -> None:
     limits = Limits(SETTINGS, 100.0)
     limits.sent(109.0)
 
@@ -28,7 +28,7 @@ def test_reads_without_content_do_not_move_the_first_token_limit() -> None:
     assert limits.deadline == 400.0
 
 
-def test_after_content_each_read_may_take_the_idle_time() -> None:
+def test_after_content_the_idle_limit_applies_to_each_read() -> None:
     limits = Limits(SETTINGS, 100.0)
     limits.sent(100.0)
     limits.has_content = True
@@ -38,7 +38,7 @@ def test_after_content_each_read_may_take_the_idle_time() -> None:
     assert limits.exceeded().message == "the backend was silent for 60 s"
 
 
-def test_the_total_ends_an_answer_that_keeps_talking() -> None:
+def test_the_total_limit_applies_to_a_steady_answer() -> None:
     limits = Limits(SETTINGS, 100.0)
     limits.sent(100.0)
     limits.has_content = True
@@ -50,7 +50,7 @@ def test_the_total_ends_an_answer_that_keeps_talking() -> None:
     assert limits.exceeded().retryable
 
 
-def test_after_the_finish_only_a_moment() -> None:
+def test_after_the_finish_reason_the_short_limit_applies() -> None:
     limits = Limits(SETTINGS, 100.0)
     limits.sent(100.0)
     limits.has_content = True

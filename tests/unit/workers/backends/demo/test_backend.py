@@ -1,4 +1,4 @@
-"""The demo backend: same seed same answer, paced, told to fail, continued from any point."""
+"""The demo backend: repeatable answers, pace, failures, continuing from any point."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def request(prompt: str = "Why is the sky blue?", **params: Any) -> Request:
 
 
 async def batches_of(
-    asked: Request,
+    chat_request: Request,
     prefix: str = "",
     *,
     seed: str = "gen_1",
@@ -47,7 +47,7 @@ async def batches_of(
     backend = DemoBackend(model, clock=time.clock, sleep=time.sleep)
     batches: list[list[Item]] = []
     try:
-        async for batch in backend.stream(asked, prefix=prefix, seed=seed):
+        async for batch in backend.stream(chat_request, prefix=prefix, seed=seed):
             assert batch
             batches.append(batch)
     except BackendError as error:
@@ -55,8 +55,8 @@ async def batches_of(
     return batches, None
 
 
-async def items_of(asked: Request, prefix: str = "", **more: Any) -> list[Item]:
-    batches, error = await batches_of(asked, prefix, **more)
+async def items_of(chat_request: Request, prefix: str = "", **more: Any) -> list[Item]:
+    batches, error = await batches_of(chat_request, prefix, **more)
     assert error is None
     return [item for batch in batches for item in batch]
 
@@ -65,7 +65,7 @@ def tokens_of(items: list[Item]) -> list[str]:
     return [item.text for item in items if isinstance(item, Token)]
 
 
-async def test_says_the_expected_text_and_finishes() -> None:
+async def test_the_answer_is_the_expected_text() -> None:
     items = await items_of(request())
 
     text = "".join(tokens_of(items))
@@ -81,7 +81,7 @@ async def test_answers_differ_by_seed_and_prompt_only() -> None:
     assert expected_text(request("x"), "a") != expected_text(request("y"), "a")
 
 
-async def test_the_nearest_seed_counts() -> None:
+async def test_the_seed_of_the_request_wins_over_the_options() -> None:
     named = expected_text(request(), "7")
     assert expected_text(request(seed=7), "a") == named
     assert expected_text(request(), "a", {"seed": 7}) == named
@@ -89,7 +89,7 @@ async def test_the_nearest_seed_counts() -> None:
     assert expected_text(request(demo={"seed": 7}), "a", {"seed": 8}) == named
 
 
-def test_every_answer_exercises_utf_8() -> None:
+def test_every_answer_has_non_ascii_text() -> None:
     for seed in range(30):
         text = expected_text(request(), str(seed))
         names = [unicodedata.name(char, "") for char in text]
@@ -99,10 +99,10 @@ def test_every_answer_exercises_utf_8() -> None:
         assert any(ord(char) > 0xFFFF for char in text)
 
 
-async def test_paced_like_a_model() -> None:
+async def test_the_pace_follows_tokens_per_s() -> None:
     time = FakeTime()
-    asked = request(demo={"tokens": 401, "tokens_per_s": 40})
-    batches, _ = await batches_of(asked, time=time)
+    chat_request = request(demo={"tokens": 401, "tokens_per_s": 40})
+    batches, _ = await batches_of(chat_request, time=time)
 
     assert time.now - 100.0 == pytest.approx(0.3 + 400 / 40, rel=0.1)
     assert time.slept[0] == pytest.approx(0.3)
@@ -121,10 +121,10 @@ async def test_pace_is_the_same_for_the_same_seed() -> None:
     assert first.slept == second.slept
 
 
-async def test_a_late_loop_is_caught_up_with() -> None:
+async def test_late_pieces_do_not_lower_the_rate() -> None:
     class LateTime(FakeTime):
         async def sleep(self, seconds: float) -> None:
-            await super().sleep(max(seconds, 0.05))  # never back sooner
+            await super().sleep(max(seconds, 0.05))  # each sleep takes at least 50 ms
 
     time = LateTime()
     batches, _ = await batches_of(
@@ -135,7 +135,7 @@ async def test_a_late_loop_is_caught_up_with() -> None:
     assert max(len(batch) for batch in batches[:-1]) <= BATCH_MAX
 
 
-async def test_as_fast_as_possible_still_lets_others_run() -> None:
+async def test_at_full_speed_the_loop_still_runs_other_tasks() -> None:
     time = FakeTime()
     batches, _ = await batches_of(request(demo={"tokens": 1_000, "tokens_per_s": 0}), time=time)
 
@@ -153,24 +153,24 @@ async def test_answers_of_any_length(tokens: int) -> None:
 
 
 async def test_max_tokens_ends_with_length() -> None:
-    whole = tokens_of(await items_of(request()))
+    complete = tokens_of(await items_of(request()))
     cut = await items_of(request(max_tokens=9))
-    exact = await items_of(request(max_tokens=len(whole)))
+    exact = await items_of(request(max_tokens=len(complete)))
     newer = await items_of(request(max_completion_tokens=9, max_tokens=12))
 
-    assert (tokens_of(cut), cut[-1]) == (whole[:9], Finish("length"))
-    assert (tokens_of(exact), exact[-1]) == (whole, Finish("stop"))
+    assert (tokens_of(cut), cut[-1]) == (complete[:9], Finish("length"))
+    assert (tokens_of(exact), exact[-1]) == (complete, Finish("stop"))
     assert len(tokens_of(newer)) == 9
 
 
-async def test_reasoning_comes_first_and_is_not_repeated_by_a_later_attempt() -> None:
-    asked = request(demo={"tokens": 4, "reasoning_tokens": 12, "tokens_per_s": 0})
-    items = await items_of(asked)
+async def test_reasoning_comes_first_and_only_without_a_prefix() -> None:
+    chat_request = request(demo={"tokens": 4, "reasoning_tokens": 12, "tokens_per_s": 0})
+    items = await items_of(chat_request)
     kinds = [type(item) for item in items]
     prefix = "".join(tokens_of(items)[:2])
 
     assert kinds == [Reasoning] * 12 + [Token] * 4 + [Usage, Finish]
-    assert not any(isinstance(item, Reasoning) for item in await items_of(asked, prefix))
+    assert not any(isinstance(item, Reasoning) for item in await items_of(chat_request, prefix))
 
 
 async def test_tool_call() -> None:
@@ -192,45 +192,46 @@ async def test_tool_call() -> None:
 async def test_continued_from_any_token_the_text_is_the_same(
     prompt: str, seed: str, tokens: int | None, share: float
 ) -> None:
-    asked = request(
+    chat_request = request(
         prompt, demo={"tokens_per_s": 0} | ({} if tokens is None else {"tokens": tokens})
     )
-    whole = await items_of(asked, seed=seed)
-    texts = tokens_of(whole)
-    said = int(share * len(texts))
-    rest = await items_of(asked, "".join(texts[:said]), seed=seed)
+    complete = await items_of(chat_request, seed=seed)
+    texts = tokens_of(complete)
+    sent = int(share * len(texts))
+    rest = await items_of(chat_request, "".join(texts[:sent]), seed=seed)
 
-    assert rest == whole[said:]
-    assert "".join(texts) == expected_text(asked, seed)
+    assert rest == complete[sent:]
+    assert "".join(texts) == expected_text(chat_request, seed)
 
 
 async def test_a_prefix_that_ends_inside_a_piece_is_completed() -> None:
-    whole = expected_text(request(), "gen_1")
+    complete = expected_text(request(), "gen_1")
     for size in range(1, 60):
-        assert whole[:size] + "".join(tokens_of(await items_of(request(), whole[:size]))) == whole
+        rest = tokens_of(await items_of(request(), complete[:size]))
+        assert complete[:size] + "".join(rest) == complete
 
 
 @pytest.mark.parametrize("prefix", ["something else", expected_text(request(), "gen_1") + "!"])
-async def test_a_prefix_that_was_never_said(prefix: str) -> None:
+async def test_a_foreign_prefix_is_refused(prefix: str) -> None:
     batches, error = await batches_of(request(), prefix)
 
     assert batches == []
     assert error is not None and not error.retryable
 
 
-async def test_fails_at_token_k_and_goes_on_from_there() -> None:
-    asked = request(demo={"fail_at": 9, "fail_code": "upstream_timeout"})
-    batches, error = await batches_of(asked)
-    said = [text for batch in batches for text in tokens_of(batch)]
+async def test_an_attempt_fails_at_token_k_and_the_next_continues() -> None:
+    chat_request = request(demo={"fail_at": 9, "fail_code": "upstream_timeout"})
+    batches, error = await batches_of(chat_request)
+    sent = [text for batch in batches for text in tokens_of(batch)]
 
     assert error is not None and (error.code, error.retryable) == ("upstream_timeout", True)
-    assert len(said) == 9
-    rest = tokens_of(await items_of(asked, "".join(said)))
-    assert "".join(said + rest) == expected_text(asked, "gen_1")
+    assert len(sent) == 9
+    rest = tokens_of(await items_of(chat_request, "".join(sent)))
+    assert "".join(sent + rest) == expected_text(chat_request, "gen_1")
 
 
 @pytest.mark.parametrize("fail_at", [0, 5])
-async def test_restarted_it_fails_every_time(fail_at: int) -> None:
+async def test_without_a_prefix_every_attempt_fails(fail_at: int) -> None:
     for _ in range(2):
         batches, error = await batches_of(request(demo={"fail_at": fail_at}))
         assert error is not None
@@ -238,15 +239,15 @@ async def test_restarted_it_fails_every_time(fail_at: int) -> None:
 
 
 async def test_fail_always_fails_later_attempts_at_once() -> None:
-    asked = request(demo={"fail_at": 3, "fail_always": True, "fail_retryable": False})
+    chat_request = request(demo={"fail_at": 3, "fail_always": True, "fail_retryable": False})
     prefix = "".join(tokens_of(await items_of(request()))[:6])
-    batches, error = await batches_of(asked, prefix)
+    batches, error = await batches_of(chat_request, prefix)
 
     assert batches == []
     assert error is not None and not error.retryable
 
 
-async def test_fails_also_where_the_answer_is_shorter() -> None:
+async def test_an_answer_shorter_than_fail_at_fails_too() -> None:
     _, error = await batches_of(request(demo={"tokens": 2, "fail_at": 5}))
 
     assert error is not None
@@ -267,7 +268,7 @@ async def test_fails_also_where_the_answer_is_shorter() -> None:
         {"seed": [1]},
     ],
 )
-async def test_bad_params_are_refused_for_good(params: dict[str, Any]) -> None:
+async def test_invalid_params_are_not_retryable(params: dict[str, Any]) -> None:
     batches, error = await batches_of(request(**params))
 
     assert batches == []
@@ -279,10 +280,10 @@ async def test_bad_params_are_refused_for_good(params: dict[str, Any]) -> None:
     [None, "", [], [{"type": "text", "text": "hey"}], [{"type": "image_url"}], 7, "\ud83d", "{x}"],
 )
 async def test_any_prompt_is_answered(content: Any) -> None:
-    asked = Request([{"role": "user", "content": content}], {"demo": {"tokens_per_s": 0}})
-    text = "".join(tokens_of(await items_of(asked)))
+    chat_request = Request([{"role": "user", "content": content}], {"demo": {"tokens_per_s": 0}})
+    text = "".join(tokens_of(await items_of(chat_request)))
 
-    assert text == expected_text(asked, "gen_1")
+    assert text == expected_text(chat_request, "gen_1")
     text.encode()
 
 

@@ -1,4 +1,4 @@
-"""The demo's sentences and how they are cut into pieces."""
+"""The sentences of the demo, and how they are cut into pieces."""
 
 from __future__ import annotations
 
@@ -91,5 +91,5 @@ def test_quotes_are_short(prompt: str) -> None:
     assert len(quote_of(prompt)) <= QUOTE_CHARS_MAX + 1
 
 
-def test_thoughts_have_the_asked_length() -> None:
+def test_thoughts_have_the_requested_length() -> None:
     assert [len(list(thoughts("s", count))) for count in (0, 1, 7, 100)] == [0, 1, 7, 100]

@@ -1,4 +1,4 @@
-"""One exchange, fed by hand: what is an answer, what is broken, and reads that share one timer."""
+"""One exchange with a fake transport: responses, errors, and reads that share one timer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from workers.backends.http.exchange import READ_BYTES, Broken, Exchange
+from workers.backends.http.exchange import UNREAD_BYTES_MAX, Exchange, ExchangeError
 
-NEVER = 1e9
+NO_DEADLINE = 1e9
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-SOUND = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+VALID = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
 
 class FakeTransport:
@@ -70,7 +70,7 @@ class FakeLoop:
 
 
 class Connected(Exchange):
-    """An exchange that was begun, on a transport and a loop of the test's."""
+    """An exchange with a sent request, on a fake transport and a fake loop."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,9 +80,9 @@ class Connected(Exchange):
         self.send(b"POST")
 
     async def body(self) -> bytes:
-        await self.head(NEVER)
+        await self.head(NO_DEADLINE)
         body = b""
-        while data := await self.read(NEVER):
+        while data := await self.read(NO_DEADLINE):
             body += data
         return body
 
@@ -96,16 +96,16 @@ async def exchange() -> Connected:
 @pytest.mark.parametrize(
     "raw",
     [
-        SOUND,
+        VALID,
         CHUNKED + b"1\r\nh\r\n1;x=y\r\ni\r\n0\r\nTrailer: t\r\n\r\n",
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\n" + SOUND,
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\n" + VALID,
         CHUNKED[:-2]
         + b"Content-Encoding: gzip\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
         % (len(gzip.compress(b"hi", mtime=0)), gzip.compress(b"hi", mtime=0)),
     ],
     ids=["length", "chunks", "informations first", "gzip"],
 )
-async def test_an_answer_is_the_same_however_it_is_cut(
+async def test_a_response_is_the_same_however_it_is_cut(
     exchange: Connected, raw: bytes, size: int
 ) -> None:
     for start in range(0, len(raw), size):
@@ -126,56 +126,60 @@ async def test_a_body_without_a_length_ends_with_the_connection(exchange: Connec
     assert not exchange.finish()
 
 
-@pytest.mark.parametrize("raw", [CHUNKED + b"2\r\nhi\r\n", SOUND[:-1]], ids=["chunks", "length"])
-async def test_a_body_that_breaks_off_says_so_after_what_came(
+@pytest.mark.parametrize("raw", [CHUNKED + b"2\r\nhi\r\n", VALID[:-1]], ids=["chunks", "length"])
+async def test_an_incomplete_body_raises_after_its_last_bytes(
     exchange: Connected, raw: bytes
 ) -> None:
     exchange.data_received(raw)
     exchange.connection_lost(None)
-    await exchange.head(NEVER)
-    assert (await exchange.read(NEVER)).startswith(b"h")
+    await exchange.head(NO_DEADLINE)
+    assert (await exchange.read(NO_DEADLINE)).startswith(b"h")
 
-    with pytest.raises(Broken) as caught:
-        await exchange.read(NEVER)
-    assert not caught.value.is_untouched
+    with pytest.raises(ExchangeError) as caught:
+        await exchange.read(NO_DEADLINE)
+    assert not caught.value.is_before_response
 
 
-async def test_what_came_before_rubbish_stands(exchange: Connected) -> None:
-    head = asyncio.create_task(exchange.head(NEVER))
+async def test_the_body_before_invalid_bytes_can_be_read(exchange: Connected) -> None:
+    head = asyncio.create_task(exchange.head(NO_DEADLINE))
     await asyncio.sleep(0)
     exchange.data_received(CHUNKED + b"2\r\nhi\r\nno size\r\n")
     await head
-    assert await exchange.read(NEVER) == b"hi"
+    assert await exchange.read(NO_DEADLINE) == b"hi"
 
-    with pytest.raises(Broken, match="no HTTP"):
-        await exchange.read(NEVER)
+    with pytest.raises(ExchangeError, match="not HTTP"):
+        await exchange.read(NO_DEADLINE)
     assert not exchange.finish()
 
 
-async def test_a_connection_that_closes_before_a_byte_is_untouched(exchange: Connected) -> None:
-    waiting = asyncio.create_task(exchange.head(NEVER))
+async def test_a_close_before_the_first_byte_is_marked(
+    exchange: Connected,
+) -> None:
+    waiting = asyncio.create_task(exchange.head(NO_DEADLINE))
     await asyncio.sleep(0)
     exchange.connection_lost(None)
 
-    with pytest.raises(Broken) as caught:
+    with pytest.raises(ExchangeError) as caught:
         await waiting
-    assert caught.value.is_untouched
-    with pytest.raises(Broken) as caught:
+    assert caught.value.is_before_response
+    with pytest.raises(ExchangeError) as caught:
         exchange.send(b"POST")
-    assert caught.value.is_untouched
+    assert caught.value.is_before_response
 
 
 @pytest.mark.parametrize(
     "raw",
     [
-        SOUND + SOUND,
-        SOUND + b"\x00",
-        SOUND.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
-        SOUND.replace(b"1.1", b"1.0"),
+        VALID + VALID,
+        VALID + b"\x00",
+        VALID.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+        VALID.replace(b"1.1", b"1.0"),
     ],
     ids=["a second answer", "more bytes", "it will close", "HTTP/1.0"],
 )
-async def test_what_is_not_over_cleanly_is_not_used_again(exchange: Connected, raw: bytes) -> None:
+async def test_a_connection_without_a_clean_end_is_not_used_again(
+    exchange: Connected, raw: bytes
+) -> None:
     exchange.data_received(raw)
 
     assert await exchange.body() == b"hi"
@@ -183,26 +187,26 @@ async def test_what_is_not_over_cleanly_is_not_used_again(exchange: Connected, r
     assert exchange.transport.is_aborted
 
 
-async def test_an_answer_that_was_not_read_to_its_end_closes(exchange: Connected) -> None:
+async def test_an_unread_body_closes_the_connection(exchange: Connected) -> None:
     exchange.data_received(CHUNKED)
-    await exchange.head(NEVER)
+    await exchange.head(NO_DEADLINE)
 
     assert not exchange.finish()
     assert exchange.transport.is_aborted
 
 
-async def test_what_nobody_asked_for_closes_an_idle_connection(exchange: Connected) -> None:
-    exchange.data_received(SOUND)
+async def test_unrequested_bytes_close_an_idle_connection(exchange: Connected) -> None:
+    exchange.data_received(VALID)
     assert await exchange.body() == b"hi"
     assert exchange.finish()
-    exchange.data_received(SOUND)
+    exchange.data_received(VALID)
 
     assert exchange.transport.is_aborted
 
 
-async def test_a_connection_carries_one_answer_after_the_other(exchange: Connected) -> None:
+async def test_a_connection_is_used_for_several_exchanges(exchange: Connected) -> None:
     for _ in range(3):
-        exchange.data_received(SOUND)
+        exchange.data_received(VALID)
         assert await exchange.body() == b"hi"
         assert exchange.finish()
         exchange.send(b"POST")
@@ -210,14 +214,14 @@ async def test_a_connection_carries_one_answer_after_the_other(exchange: Connect
     assert exchange.transport.written == b"POST" * 4
 
 
-async def test_what_is_not_taken_is_not_read_on(exchange: Connected) -> None:
-    piece = b"%x\r\n%b\r\n" % (READ_BYTES, b"x" * READ_BYTES)
+async def test_unread_body_bytes_pause_the_socket(exchange: Connected) -> None:
+    piece = b"%x\r\n%b\r\n" % (UNREAD_BYTES_MAX, b"x" * UNREAD_BYTES_MAX)
     exchange.data_received(CHUNKED + piece)
     assert exchange.transport.is_reading
     exchange.data_received(piece)
     assert not exchange.transport.is_reading
-    await exchange.head(NEVER)
-    assert len(await exchange.read(NEVER)) == 2 * READ_BYTES
+    await exchange.head(NO_DEADLINE)
+    assert len(await exchange.read(NO_DEADLINE)) == 2 * UNREAD_BYTES_MAX
 
     assert exchange.transport.is_reading
 
@@ -232,11 +236,11 @@ async def test_what_is_not_taken_is_not_read_on(exchange: Connected) -> None:
     ],
     ids=["head", "informations", "trailers", "chunk extension"],
 )
-async def test_what_is_no_body_is_bounded(exchange: Connected, raw: bytes) -> None:
+async def test_bytes_outside_the_body_are_bounded(exchange: Connected, raw: bytes) -> None:
     for start in range(0, len(raw), 1_000):
         exchange.data_received(raw[start : start + 1_000])
 
-    with pytest.raises(Broken):
+    with pytest.raises(ExchangeError):
         await exchange.body()
 
 
@@ -255,64 +259,64 @@ async def give(exchange: Connected, task: asyncio.Task[bytes]) -> bytes:
 
 
 @pytest.fixture
-async def begun(exchange: Connected) -> Connected:
+async def with_head(exchange: Connected) -> Connected:
     exchange.data_received(CHUNKED)
     return exchange
 
 
-async def test_silence_ends_a_read_at_its_deadline(begun: Connected) -> None:
-    task = await start(begun, 10.0)
-    begun.loop.advance(9.9)
+async def test_a_read_times_out_at_its_deadline(with_head: Connected) -> None:
+    task = await start(with_head, 10.0)
+    with_head.loop.advance(9.9)
     await asyncio.sleep(0)
     assert not task.done()
-    begun.loop.advance(10.0)
+    with_head.loop.advance(10.0)
 
     with pytest.raises(TimeoutError):
         await task
-    with pytest.raises(TimeoutError):  # what comes later is not the rest of anything
-        await begun.read(NEVER)
+    with pytest.raises(TimeoutError):  # later bytes are not returned
+        await with_head.read(NO_DEADLINE)
 
 
-async def test_many_reads_share_one_timer(begun: Connected) -> None:
+async def test_many_reads_share_one_timer(with_head: Connected) -> None:
     for now in range(9):
-        begun.loop.now = float(now)
-        assert await give(begun, await start(begun, now + 10.0)) == b"x"
+        with_head.loop.now = float(now)
+        assert await give(with_head, await start(with_head, now + 10.0)) == b"x"
 
-    assert len(begun.loop.timers) == 1
+    assert len(with_head.loop.timers) == 1
 
 
-async def test_a_timer_that_rings_early_is_set_again(begun: Connected) -> None:
-    await give(begun, await start(begun, 10.0))
-    task = await start(begun, 15.0)
-    begun.loop.advance(10.0)
+async def test_a_timer_that_fires_early_is_set_again(with_head: Connected) -> None:
+    await give(with_head, await start(with_head, 10.0))
+    task = await start(with_head, 15.0)
+    with_head.loop.advance(10.0)
     await asyncio.sleep(0)
     assert not task.done()
-    begun.loop.advance(15.0)
+    with_head.loop.advance(15.0)
 
     with pytest.raises(TimeoutError):
         await task
 
 
-async def test_an_earlier_deadline_moves_the_timer(begun: Connected) -> None:
-    await give(begun, await start(begun, 100.0))
-    task = await start(begun, 5.0)
-    begun.loop.advance(5.0)
+async def test_an_earlier_deadline_moves_the_timer(with_head: Connected) -> None:
+    await give(with_head, await start(with_head, 100.0))
+    task = await start(with_head, 5.0)
+    with_head.loop.advance(5.0)
 
     with pytest.raises(TimeoutError):
         await task
 
 
-async def test_between_reads_no_deadline_holds(begun: Connected) -> None:
-    await give(begun, await start(begun, 10.0))
-    begun.loop.advance(50.0)
+async def test_no_deadline_applies_between_reads(with_head: Connected) -> None:
+    await give(with_head, await start(with_head, 10.0))
+    with_head.loop.advance(50.0)
 
-    assert await give(begun, await start(begun, 60.0)) == b"x"
+    assert await give(with_head, await start(with_head, 60.0)) == b"x"
 
 
-async def test_closing_leaves_no_timer(begun: Connected) -> None:
-    await give(begun, await start(begun, 10.0))
-    (timer,) = begun.loop.timers
-    begun.finish()
-    begun.finish()
+async def test_finish_cancels_the_timer(with_head: Connected) -> None:
+    await give(with_head, await start(with_head, 10.0))
+    (timer,) = with_head.loop.timers
+    with_head.finish()
+    with_head.finish()
 
     assert timer.is_cancelled

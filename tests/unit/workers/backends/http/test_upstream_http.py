@@ -1,4 +1,4 @@
-"""Addresses as requests need them, and connections that are kept for the next request."""
+"""Addresses of model servers, and connections that are kept for the next request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ DEADLINE_S = 10.0
          "POST /%C3%BC%20v%20/x/chat?y=1%202 HTTP/1.1", "a"),
     ],
 )  # fmt: skip
-def test_an_address_is_a_line_and_a_host(url: str, origin: Origin, line: str, host: str) -> None:
+def test_an_address_gives_the_request_line_and_the_host(
+    url: str, origin: Origin, line: str, host: str
+) -> None:
     target = UpstreamAddress(url, "/chat", {"A": "b"})
 
     assert target.origin == origin
@@ -42,7 +44,7 @@ def test_an_address_is_a_line_and_a_host(url: str, origin: Origin, line: str, ho
     assert target.request(b"hi").decode() == expected
 
 
-def test_a_user_in_the_address_is_a_header_unless_there_is_a_key() -> None:
+def test_a_user_in_the_url_is_basic_authorization_unless_there_is_a_key() -> None:
     assert b"\r\nAuthorization: Basic dTpwOnc=\r\n" in UpstreamAddress(
         "http://u:p%3Aw@a", "", {}
     ).request(b"")
@@ -51,14 +53,14 @@ def test_a_user_in_the_address_is_a_header_unless_there_is_a_key() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "a", "ftp://a", "http://", "http://a b", "http://a:x"])
-def test_an_address_that_leads_nowhere_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(AddressInvalid):
         UpstreamAddress(url, "", {})
 
 
 @asynccontextmanager
 async def server() -> AsyncIterator[Origin]:
-    """Answers `hi` to whatever it reads, on connections that stay."""
+    """Answer `hi` to every read, on connections that stay open."""
 
     serving: set[asyncio.StreamWriter] = set()
 
@@ -76,7 +78,7 @@ async def server() -> AsyncIterator[Origin]:
         await until(lambda: not serving, DEADLINE_S, "the client has hung up")
 
 
-async def test_a_connection_is_kept_for_its_origin_alone() -> None:
+async def test_a_connection_is_reused_for_its_origin_only() -> None:
     http, deadline = UpstreamHttp(Settings()), asyncio.get_running_loop().time() + DEADLINE_S
     async with server() as origin:
         exchange = await http.connect(origin, deadline)
@@ -91,7 +93,7 @@ async def test_a_connection_is_kept_for_its_origin_alone() -> None:
         exchange.abort()
 
 
-async def test_a_connection_that_lies_idle_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream_http, "IDLE_S", 0.0)
     http, deadline = UpstreamHttp(Settings()), asyncio.get_running_loop().time() + DEADLINE_S
     async with server() as origin:

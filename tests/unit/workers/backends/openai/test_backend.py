@@ -1,4 +1,4 @@
-"""The openai backend against the fixture upstream: connection, limits, failures, cancel."""
+"""The OpenAI backend against a fake server: connections, limits, failures, cancellation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.wait import until
 from workers.backends import build_backends
 from workers.backends.contract import Backend, Finish, Item
 
-DEADLINE_S = 10.0  # far beyond what any of these needs
+DEADLINE_S = 10.0  # far more than any of these tests needs
 
 
 @pytest.fixture
@@ -42,18 +42,18 @@ def backend_for(url: str, settings: Settings | None = None, **members: Any) -> B
 def request(
     prompt: str = "hello", *, params: dict[str, Any] | None = None, **script: Any
 ) -> Request:
-    told = {"upstream": script} if script else {}
-    return Request([{"role": "user", "content": prompt}], (params or {}) | told)
+    demand = {"upstream": script} if script else {}
+    return Request([{"role": "user", "content": prompt}], (params or {}) | demand)
 
 
-async def read(backend: Backend, asked: Request, prefix: str = "") -> list[Item]:
-    """Read an answer to its end, and close the backend; raises what it raises."""
+async def read(backend: Backend, chat_request: Request, prefix: str = "") -> list[Item]:
+    """Read an answer to its end and close the backend; errors of the backend pass through."""
     items: list[Item] = []
     rounds = 0
     try:
         async with asyncio.timeout(DEADLINE_S):
-            async for batch in backend.stream(asked, prefix=prefix, seed="s"):
-                assert bool(batch) == (rounds > 0), "the first says that it answered, none other"
+            async for batch in backend.stream(chat_request, prefix=prefix, seed="s"):
+                assert bool(batch) == (rounds > 0), "only the first list is empty"
                 items += batch
                 rounds += 1
     finally:
@@ -61,9 +61,9 @@ async def read(backend: Backend, asked: Request, prefix: str = "") -> list[Item]
     return items
 
 
-async def failure(backend: Backend, asked: Request) -> BackendError:
+async def failure(backend: Backend, chat_request: Request) -> BackendError:
     with pytest.raises(BackendError) as caught:
-        await read(backend, asked)
+        await read(backend, chat_request)
     return caught.value
 
 
@@ -91,7 +91,7 @@ async def test_reasoning_and_tool_calls(upstream: Upstream) -> None:
     assert items[-1] == Finish("tool_calls")
 
 
-async def test_what_is_sent(upstream: Upstream) -> None:
+async def test_the_request_body_and_headers(upstream: Upstream) -> None:
     params = {
         "temperature": 0.5,
         "model": "x",
@@ -115,7 +115,7 @@ async def test_what_is_sent(upstream: Upstream) -> None:
     assert call.headers["accept-encoding"] == "identity"
 
 
-async def test_no_key_no_header(upstream: Upstream) -> None:
+async def test_without_a_key_no_authorization_is_sent(upstream: Upstream) -> None:
     await read(backend_for(upstream.base_url), request())
 
     assert "authorization" not in upstream.calls[0].headers
@@ -148,7 +148,7 @@ async def test_document_instead_of_a_stream(upstream: Upstream) -> None:
     assert items[-1] == Finish("stop")
 
 
-async def test_what_came_before_a_failure_is_handed_on(upstream: Upstream) -> None:
+async def test_items_before_a_failure_are_yielded(upstream: Upstream) -> None:
     backend = backend_for(upstream.base_url)
     items: list[Item] = []
     with pytest.raises(BackendError):
@@ -160,13 +160,13 @@ async def test_what_came_before_a_failure_is_handed_on(upstream: Upstream) -> No
 
 
 @pytest.mark.parametrize("fault", ["error", "error_field", "eof", "cut", "garbage"])
-async def test_faults_in_mid_answer_can_be_retried(upstream: Upstream, fault: str) -> None:
+async def test_faults_in_mid_answer_are_retryable(upstream: Upstream, fault: str) -> None:
     error = await failure(backend_for(upstream.base_url), request(fault=fault, fault_at=3))
 
     assert (error.code, error.retryable) == ("upstream_error", True)
 
 
-async def test_a_line_that_is_too_long_is_not_asked_for_again(upstream: Upstream) -> None:
+async def test_a_line_that_is_too_long_is_not_retryable(upstream: Upstream) -> None:
     error = await failure(backend_for(upstream.base_url), request(fault="huge_line", fault_at=3))
 
     assert (error.code, error.retryable) == ("upstream_error", False)
@@ -198,8 +198,8 @@ async def test_body_cut_anywhere_is_a_failure(upstream: Upstream) -> None:
     ],
 )
 async def test_statuses(upstream: Upstream, status: int, code: str, retryable: bool) -> None:
-    asked = request(fault="status", status=status, retry_after="7")
-    error = await failure(backend_for(upstream.base_url), asked)
+    chat_request = request(fault="status", status=status, retry_after="7")
+    error = await failure(backend_for(upstream.base_url), chat_request)
 
     assert (error.code, error.retryable) == (code, retryable)
     assert error.message == f"the backend answered {status}: as told"
@@ -207,7 +207,7 @@ async def test_statuses(upstream: Upstream, status: int, code: str, retryable: b
     assert len(upstream.calls) == 1
 
 
-async def test_the_key_is_not_carried_to_another_host(upstream: Upstream) -> None:
+async def test_the_key_is_not_sent_to_a_redirect_target(upstream: Upstream) -> None:
     async with Upstream() as server:
         server.redirect = f"{upstream.base_url}/chat/completions"
         error = await failure(backend_for(server.base_url, api_key_env="KEY"), request())
@@ -216,9 +216,9 @@ async def test_the_key_is_not_carried_to_another_host(upstream: Upstream) -> Non
     assert upstream.calls == []
 
 
-async def test_connection_refused_can_be_retried() -> None:
+async def test_connection_refused_is_retryable() -> None:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port
+        listener.bind(("127.0.0.1", 0))  # bound but not listening: no other process gets the port
         error = await failure(
             backend_for(f"http://127.0.0.1:{listener.getsockname()[1]}/v1"), request()
         )
@@ -227,12 +227,12 @@ async def test_connection_refused_can_be_retried() -> None:
     assert "127.0.0.1" not in error.message
 
 
-# Below the stream
+# HTTP responses of any kind
 
 
 @asynccontextmanager
-async def says(raw: bytes) -> AsyncIterator[str]:
-    """A server that says these bytes to everybody, whatever they are, and hangs up."""
+async def server_of(raw: bytes) -> AsyncIterator[str]:
+    """Run a server that sends these bytes on every connection and closes it."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(65_536)
@@ -249,54 +249,54 @@ async def says(raw: bytes) -> AsyncIterator[str]:
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 STREAM = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
 BOMB = gzip.compress(b"data: " + b"x" * 60_000_000)
-WIRES = {
+RESPONSES = {
     "nothing": b"",
-    "no HTTP": b"\x00\x01\x02\x03" * 100,
+    "not HTTP": b"\x00\x01\x02\x03" * 100,
     "TLS": b"\x15\x03\x01\x00\x02\x02\x28",
     "HTTP/2": b"\x00\x00\x12\x04\x00\x00\x00\x00\x00",
     "no status": b"HTTP/1.1 \r\n\r\n",
-    "a status that is none": b"HTTP/1.1 999999 Odd\r\n\r\n",
-    "only an information": b"HTTP/1.1 100 Continue\r\n\r\n" * 50,
+    "an invalid status": b"HTTP/1.1 999999 Odd\r\n\r\n",
+    "only informational responses": b"HTTP/1.1 100 Continue\r\n\r\n" * 50,
     "switching": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
     "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
     "half a head": OK,
     "an endless header": OK + b"x: " + b"y" * 100_000 + b"\r\n\r\n",
     "many headers": OK + b"x: y\r\n" * 50_000 + b"\r\n",
     "a header with a NUL": OK + b"x: \x00\r\n\r\n" + STREAM,
-    "a header in no code": OK + b"x: \xff\xfe\r\n\r\n" + STREAM,
+    "a header in no encoding": OK + b"x: \xff\xfe\r\n\r\n" + STREAM,
     "an odd cookie": OK + b"set-cookie: =;=;\xff\r\n\r\n" + STREAM,
     "an odd charset": OK.replace(b"event-stream", b"event-stream; charset=\xff") + b"\r\n" + STREAM,
     "an odd length": OK + b"content-length: -5\r\n\r\n" + STREAM,
     "two lengths": OK + b"content-length: 5\r\ncontent-length: 6\r\n\r\n" + STREAM,
     "a short body": OK + b"content-length: 5000\r\n\r\n" + STREAM,
-    "no chunks": OK + b"transfer-encoding: chunked\r\n\r\n" + STREAM,
+    "invalid chunks": OK + b"transfer-encoding: chunked\r\n\r\n" + STREAM,
     "an absurd chunk": OK + b"transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n" + STREAM,
     "a chunk below zero": OK + b"transfer-encoding: chunked\r\n\r\n-5\r\n" + STREAM,
     "an endless chunk extension": OK + b"transfer-encoding: chunked\r\n\r\n5;" + b"x" * 500_000,
-    "no gzip": OK + b"content-encoding: gzip\r\n\r\n" + STREAM,
+    "not gzip": OK + b"content-encoding: gzip\r\n\r\n" + STREAM,
     "broken gzip": OK + b"content-encoding: gzip\r\n\r\n" + gzip.compress(STREAM)[:-9],
     "brotli": OK + b"content-encoding: br\r\n\r\n" + STREAM,
     "a bomb": OK + b"content-encoding: gzip\r\n\r\n" + BOMB,
     "a redirect": b"HTTP/1.1 302 Found\r\nlocation: http://[\r\n\r\n",
-    "a refusal in no code": b"HTTP/1.1 400 \xff\r\ncontent-length: 2\r\n\r\n\xff\xfe",
+    "a refusal in no encoding": b"HTTP/1.1 400 \xff\r\ncontent-length: 2\r\n\r\n\xff\xfe",
     "a refusal that is a bomb": b"HTTP/1.1 500 x\r\ncontent-encoding: gzip\r\n\r\n" + BOMB,
     "an odd retry-after": b"HTTP/1.1 429 x\r\nretry-after: \xff\r\ncontent-length: 0\r\n\r\n",
 }
 
 
-@pytest.mark.parametrize("wire", WIRES)
-async def test_whatever_a_server_sends_is_an_answer_or_a_backend_error(wire: str) -> None:
+@pytest.mark.parametrize("response", RESPONSES)
+async def test_any_response_is_an_answer_or_a_backend_error(response: str) -> None:
     settings = Settings(upstream_line_bytes_max=65_536, upstream_first_token_s=3)
     tracemalloc.start()
     try:
-        async with says(WIRES[wire]) as url:
+        async with server_of(RESPONSES[response]) as url:
             with suppress(BackendError):
                 assert text_of(await read(backend_for(url, settings), request())) == "hi"
-        _, most = tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    assert most < 20_000_000
+    assert peak < 20_000_000
 
 
 @settings(max_examples=60, deadline=None)
@@ -305,7 +305,7 @@ async def test_any_bytes_are_an_answer_or_a_backend_error(
     head: bytes, body: bytes, is_http: bool
 ) -> None:
     raw = OK + head + b"\r\n\r\n" + body if is_http else head + body
-    async with says(raw) as url:
+    async with server_of(raw) as url:
         with suppress(BackendError):
             await read(backend_for(url, Settings(upstream_first_token_s=1)), request())
 
@@ -321,15 +321,15 @@ async def test_any_bytes_are_an_answer_or_a_backend_error(
         "http://ü/v1",
     ],
 )
-async def test_an_odd_address_is_a_backend_error(url: str) -> None:
+async def test_an_invalid_address_is_a_backend_error(url: str) -> None:
     error = await failure(backend_for(url, Settings(upstream_connect_s=1)), request())
 
     assert error.code in ("upstream_error", "upstream_timeout")
 
 
 @contextmanager
-def deaf_listener() -> Iterator[int]:
-    """A port whose connections are accepted by the kernel and never answered by anybody."""
+def silent_listener() -> Iterator[int]:
+    """Yield a port where the kernel accepts connections and no process answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -337,7 +337,7 @@ def deaf_listener() -> Iterator[int]:
 
 
 async def test_connect_limit_covers_the_handshake() -> None:
-    with deaf_listener() as port:
+    with silent_listener() as port:
         settings = Settings(upstream_connect_s=0.05)
         error = await failure(backend_for(f"https://127.0.0.1:{port}/v1", settings), request())
 
@@ -358,7 +358,7 @@ async def test_first_token_limit(upstream: Upstream, script: dict[str, Any]) -> 
     assert error.message == "the backend gave no token within 0.05 s"
 
 
-async def test_comments_are_no_first_token() -> None:
+async def test_comments_do_not_count_as_the_first_token() -> None:
     async with Upstream(raw=[b": keep-alive\n\n"] * 100_000) as server:
         settings = Settings(upstream_first_token_s=0.05)
         error = await failure(backend_for(server.base_url, settings), request())
@@ -366,23 +366,23 @@ async def test_comments_are_no_first_token() -> None:
     assert error.message == "the backend gave no token within 0.05 s"
 
 
-async def test_idle_limit_counts_after_the_first_token(upstream: Upstream) -> None:
+async def test_idle_limit_applies_after_the_first_token(upstream: Upstream) -> None:
     settings = Settings(upstream_idle_s=0.05)
-    asked = request(first_delay_s=0.2, fault="stall", fault_at=2)
-    error = await failure(backend_for(upstream.base_url, settings), asked)
+    chat_request = request(first_delay_s=0.2, fault="stall", fault_at=2)
+    error = await failure(backend_for(upstream.base_url, settings), chat_request)
 
     assert (error.code, error.message) == ("upstream_timeout", "the backend was silent for 0.05 s")
 
 
 async def test_total_limit(upstream: Upstream) -> None:
     settings = Settings(upstream_total_s=0.1)
-    asked = request(tokens=100_000, delay_s=0.005)
-    error = await failure(backend_for(upstream.base_url, settings), asked)
+    chat_request = request(tokens=100_000, delay_s=0.005)
+    error = await failure(backend_for(upstream.base_url, settings), chat_request)
 
     assert (error.code, error.message) == ("upstream_timeout", "the answer took more than 0.1 s")
 
 
-async def test_silence_after_the_finish_is_an_end(
+async def test_silence_after_the_finish_reason_is_the_end(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.backends.limits.AFTER_FINISH_S", 0.02)
@@ -428,10 +428,10 @@ async def test_cancelling_closes_the_connection(upstream: Upstream, script: dict
         await upstream.calls[0].left.wait()
 
 
-async def test_a_finished_answer_leaves_its_connection_for_the_next(upstream: Upstream) -> None:
+async def test_a_finished_answer_leaves_its_connection_for_the_next_one(upstream: Upstream) -> None:
     backend = backend_for(upstream.base_url)
     for prompt in ("one", "two", "three"):
-        # The body's last bytes come after [DONE], in a packet of their own.
+        # The last bytes of the body arrive after [DONE], in a separate packet.
         async for _ in backend.stream(request(prompt, end_delay_s=0.01), prefix="", seed=""):
             pass
     await backend.aclose()
@@ -439,7 +439,7 @@ async def test_a_finished_answer_leaves_its_connection_for_the_next(upstream: Up
     assert [call.connection for call in upstream.calls] == [1, 1, 1]
 
 
-async def test_a_connection_that_died_idle_costs_no_attempt(upstream: Upstream) -> None:
+async def test_a_closed_idle_connection_does_not_fail_the_attempt(upstream: Upstream) -> None:
     backend = backend_for(upstream.base_url)
     async for _ in backend.stream(request("one"), prefix="", seed=""):
         pass
@@ -450,12 +450,12 @@ async def test_a_connection_that_died_idle_costs_no_attempt(upstream: Upstream) 
     assert upstream.connections == 2
 
 
-async def test_many_connections_that_died_idle_cost_no_attempt(upstream: Upstream) -> None:
+async def test_many_closed_idle_connections_do_not_fail_the_attempt(upstream: Upstream) -> None:
     backend = backend_for(upstream.base_url)
     async with AsyncExitStack() as stack:
         for n in range(6):
             stream = backend.stream(request(str(n)), prefix="", seed="")
-            stack.push_async_callback(read_on, stream)
+            stack.push_async_callback(drain, stream)
             await anext(stream)
     assert upstream.connections == 6
     upstream.hang_up_on_reuse = True
@@ -463,12 +463,12 @@ async def test_many_connections_that_died_idle_cost_no_attempt(upstream: Upstrea
     assert text_of(await read(backend, request("one"))) == expected_text("one")
 
 
-async def read_on(stream: AsyncIterator[list[Item]]) -> None:
+async def drain(stream: AsyncIterator[list[Item]]) -> None:
     async for _ in stream:
         pass
 
 
-async def test_a_server_that_hangs_up_on_a_fresh_connection_is_a_failure(
+async def test_a_close_on_a_new_connection_is_a_failure(
     upstream: Upstream,
 ) -> None:
     upstream.hang_up_next = True
@@ -477,14 +477,14 @@ async def test_a_server_that_hangs_up_on_a_fresh_connection_is_a_failure(
     assert (error.code, error.retryable) == ("upstream_error", True)
 
 
-async def test_a_backend_that_is_read_slowly_is_held_back() -> None:
+async def test_a_slow_reader_slows_the_server_down() -> None:
     frame = b'data: {"choices":[{"delta":{"content":"' + b"x" * 1_000 + b'"}}]}\n\n'
     async with Upstream(raw=[frame * 64] * 1_000) as server:
         backend = backend_for(server.base_url)
         async with aclosing(backend.stream(request(), prefix="", seed="")) as batches:
             assert await anext(batches) == []
             await anext(batches)
-            for _ in range(2_000):  # rounds of the loop in which nobody takes anything
+            for _ in range(2_000):  # rounds of the loop in which nothing is read
                 await asyncio.sleep(0)
             batch = await anext(batches)
         await backend.aclose()
@@ -492,7 +492,7 @@ async def test_a_backend_that_is_read_slowly_is_held_back() -> None:
     assert len(batch) * len(frame) < 1_000_000
 
 
-async def test_the_key_is_not_shown(upstream: Upstream) -> None:
+async def test_the_key_is_redacted_in_messages(upstream: Upstream) -> None:
     async with Upstream(raw=[]) as server:
         server.refusal = b'{"error":{"message":"Incorrect API key provided: sk-secret"}}'
         error = await failure(backend_for(server.base_url, api_key_env="KEY"), request())
@@ -501,14 +501,14 @@ async def test_the_key_is_not_shown(upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize("style", ["continue_final_message", "trailing", "prefix"])
-async def test_going_on_from_a_prefix(upstream: Upstream, style: str) -> None:
-    whole = expected_text("hello")
+async def test_continuing_from_a_prefix(upstream: Upstream, style: str) -> None:
+    complete = expected_text("hello")
     prefix = expected_text("hello", Script(tokens=7))
     backend = backend_for(upstream.base_url, on_takeover="continue", continue_style=style)
     assert backend.can_continue
     items = await read(backend, request(), prefix)
 
-    assert prefix + text_of(items) == whole
+    assert prefix + text_of(items) == complete
     body = upstream.calls[0].body
     turn = body["messages"][-1]
     assert (turn["role"], turn["content"]) == ("assistant", prefix)

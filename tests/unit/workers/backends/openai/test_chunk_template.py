@@ -1,4 +1,4 @@
-"""What is read by a template is what a full decoding gives."""
+"""A template returns the same text as a full decoding."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CHUNK = (
 )
 
 
-def read(pieces: list[bytes], *, learns: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(openai_reader, "LEARNINGS_MAX", 16 if learns else 0)
+def read(pieces: list[bytes], *, has_templates: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(openai_reader, "TEMPLATES_MAX", 16 if has_templates else 0)
     reader = ChatReader(line_bytes_max=10_000, body_bytes_max=10_000)
     items = [item for piece in pieces for item in reader.feed(piece)]
     items += reader.feed_eof()
@@ -32,7 +32,7 @@ def template():
     return found
 
 
-def test_only_the_text_is_read():
+def test_the_template_returns_the_text():
     assert template().text_of(CHUNK % "über".encode()) == "über"
     assert template().text_of_event(b"data: " + CHUNK % b" two" + b"\n\n") == " two"
 
@@ -53,12 +53,12 @@ def test_only_the_text_is_read():
         b"",
     ],
 )
-def test_whatever_differs_is_decoded(odd):
+def test_a_chunk_that_differs_must_be_decoded(odd):
     assert template().text_of(odd) is None
     assert template().text_of_event(odd) is None
 
 
-def test_two_events_at_once_are_not_one():
+def test_two_events_in_one_read_are_not_matched():
     both = b"data: " + CHUNK % b"a" + b"\n\ndata: " + CHUNK % b"b" + b"\n\n"
 
     assert template().text_of_event(both) is None
@@ -73,7 +73,7 @@ def test_two_events_at_once_are_not_one():
         (b'{"choices":[{"delta":{"cont\\u0065nt":"a"}}]}', "a"),
     ],
 )
-def test_what_cannot_be_told_apart_is_not_learnt(payload, text):
+def test_an_ambiguous_chunk_gives_no_template(payload, text):
     assert learn(payload, text) is None
 
 
@@ -108,30 +108,30 @@ ENDS = st.sampled_from([b"\n\n", b"\n\n", b"\r\n\r\n", b"\nevent: x\n\n"])
     style=STYLES,
     cuts=st.lists(st.integers(0, 2_000), max_size=4),
 )
-def test_any_stream_reads_the_same_with_and_without(chunks, style, cuts):
+def test_templates_do_not_change_the_result_of_any_stream(chunks, style, cuts):
     events = [b"data: " + json.dumps(one, **style).encode() + end for one, end in chunks]
-    whole = b"".join(events)
-    places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
-    pieces = [whole[a:b] for a, b in zip(places, places[1:], strict=False)]
+    raw = b"".join(events)
+    places = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
+    pieces = [raw[a:b] for a, b in zip(places, places[1:], strict=False)]
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for cut in (events, pieces):  # one event a read, as servers send; and cut anywhere
-            plain = read(cut, learns=False, monkeypatch=monkeypatch)
-            assert read(cut, learns=True, monkeypatch=monkeypatch) == plain
+        for cut in (events, pieces):  # one event per read, as servers send them; and cut anywhere
+            plain = read(cut, has_templates=False, monkeypatch=monkeypatch)
+            assert read(cut, has_templates=True, monkeypatch=monkeypatch) == plain
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_recorded_streams_read_the_same(name, monkeypatch):
+def test_templates_do_not_change_the_result_of_recorded_streams(name, monkeypatch):
     events = [event + b"\n\n" for event in ALL[name].raw.split(b"\n\n") if event]
-    plain = read(events, learns=False, monkeypatch=monkeypatch)
+    plain = read(events, has_templates=False, monkeypatch=monkeypatch)
 
-    assert read(events, learns=True, monkeypatch=monkeypatch) == plain
+    assert read(events, has_templates=True, monkeypatch=monkeypatch) == plain
 
 
 @pytest.mark.parametrize("before", [b"event: error\n", b"data: 1\n", b"data: {", b"x\r"])
-def test_a_chunk_that_is_no_event_of_its_own_is_not_taken_for_one(before, monkeypatch):
-    """The fast way asks what stands before it on the wire."""
+def test_a_chunk_inside_another_event_is_not_matched(before, monkeypatch):
+    """The fast path checks the bytes before the chunk."""
     event = b"data: " + CHUNK % b"a" + b"\n\n"
     pieces = [event, event, before, event, event]
-    plain = read(pieces, learns=False, monkeypatch=monkeypatch)
+    plain = read(pieces, has_templates=False, monkeypatch=monkeypatch)
 
-    assert read(pieces, learns=True, monkeypatch=monkeypatch) == plain
+    assert read(pieces, has_templates=True, monkeypatch=monkeypatch) == plain

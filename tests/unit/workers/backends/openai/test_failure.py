@@ -1,4 +1,4 @@
-"""What is made of error bodies and Retry-After."""
+"""Messages of error bodies, and Retry-After."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_retry_after(header: str | None, seconds: float | None) -> None:
 
 
 @pytest.mark.parametrize("header", [None, "", "yesterday", "7"])
-def test_a_server_that_does_not_say_when_it_answered_has_our_clock(header: str | None) -> None:
+def test_without_a_date_header_the_local_clock_is_used(header: str | None) -> None:
     assert answered_at(header, NOW_S) == NOW_S
 
 
-def test_a_date_in_retry_after_is_of_the_servers_clock() -> None:
-    """An hour between its clock and ours is not an hour of waiting."""
+def test_a_date_in_retry_after_uses_the_servers_clock() -> None:
+    """An hour between the server's clock and ours must not become an hour of waiting."""
     theirs_s = NOW_S + 3_600
     date, later = formatdate(theirs_s, usegmt=True), formatdate(theirs_s + 5, usegmt=True)
 
@@ -75,6 +75,6 @@ def test_long_messages_are_cut() -> None:
     assert len(describe(b'{"error":"' + b"x" * 10_000 + b'"}')[0]) == MESSAGE_MAX
 
 
-def test_retry_after_is_kept_only_where_trying_again_can_help() -> None:
+def test_retry_after_is_kept_only_for_retryable_errors() -> None:
     assert refusal(429, b"", retry_after="3", now_s=NOW_S).retry_after_s == 3.0
     assert refusal(400, b"", retry_after="3", now_s=NOW_S).retry_after_s is None

@@ -1,4 +1,4 @@
-"""The reader gives the same items and the same failure however the bytes were cut."""
+"""The reader: the same items and the same failure, however the bytes are cut."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_any_bytes_end_in_a_finish_or_a_backend_error(raw: bytes, at: int) -> No
     assert (reader.failure is None) == bool(items and isinstance(items[-1], Finish))
 
 
-# Any JSON, and members that are nearly what a server sends.
+# Any JSON, and members that resemble those of real servers.
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -158,9 +158,7 @@ LINE = st.one_of(
 
 @settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 @given(lines=st.lists(LINE, max_size=6), size=st.sampled_from([1, 7, 10_000]))
-def test_whatever_a_server_says_is_items_that_can_be_stored_or_a_backend_error(
-    lines: list[bytes], size: int
-) -> None:
+def test_any_stream_gives_storable_items_or_a_backend_error(lines: list[bytes], size: int) -> None:
     raw = b"".join(lines)
     items, reader = read(*(raw[at : at + size] for at in range(0, len(raw), size)))
 
@@ -191,19 +189,19 @@ def test_whatever_a_server_says_is_items_that_can_be_stored_or_a_backend_error(
     ],
     ids=repr,
 )
-def test_a_server_that_never_ends_is_not_kept_in_memory(piece: bytes) -> None:
-    """Comments and empty chunks may go on; whatever would have to be kept ends at the limit."""
+def test_an_endless_stream_uses_bounded_memory(piece: bytes) -> None:
+    """Comments and empty chunks may be endless; anything that must be stored has a limit."""
     reader = ChatReader(line_bytes_max=LINE_BYTES_MAX, body_bytes_max=LINE_BYTES_MAX)
     block = piece * (LINE_BYTES_MAX // len(piece))
     tracemalloc.start()
     try:
         for _ in range(200):
             reader.feed(block)
-        kept, _ = tracemalloc.get_traced_memory()
+        used_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    assert kept < 40 * LINE_BYTES_MAX
+    assert used_bytes < 40 * LINE_BYTES_MAX
 
 
 @settings(max_examples=200)
@@ -216,7 +214,7 @@ def test_text_arrives_exactly(texts: list[str], size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("raw_reason", "reason"),
     [
         ("stop", "stop"),
         ("length", "length"),
@@ -225,25 +223,25 @@ def test_text_arrives_exactly(texts: list[str], size: int) -> None:
         ("content_filter", "content_filter"),
     ],
 )
-def test_finish_reasons(said: str, reason: str) -> None:
-    assert read(chunk({}, said))[0] == [Finish(reason)]  # type: ignore[arg-type]
+def test_finish_reasons(raw_reason: str, reason: str) -> None:
+    assert read(chunk({}, raw_reason))[0] == [Finish(reason)]  # type: ignore[arg-type]
 
 
-def test_unknown_finish_reason_is_a_stop_and_is_told() -> None:
+def test_unknown_finish_reason_is_a_stop_and_is_kept() -> None:
     assert read(chunk({}, "solar_flare"))[0] == [Finish("stop", "solar_flare")]
 
 
-@pytest.mark.parametrize("said", ["error", "abort", "insufficient_system_resource"])
-def test_finish_reason_that_means_failure(said: str) -> None:
-    items, reader = read(chunk({"content": "a"}), chunk({}, said), b"data: [DONE]\n\n")
+@pytest.mark.parametrize("raw_reason", ["error", "abort", "insufficient_system_resource"])
+def test_finish_reason_that_means_failure(raw_reason: str) -> None:
+    items, reader = read(chunk({"content": "a"}), chunk({}, raw_reason), b"data: [DONE]\n\n")
     assert items == [Token("a")]
     assert reader.failure is not None and reader.failure.retryable
-    assert said in reader.failure.message
+    assert raw_reason in reader.failure.message
 
 
-@pytest.mark.parametrize("said", ["", "null"])
-def test_finish_reason_that_means_not_yet(said: str) -> None:
-    items, _ = read(chunk({"content": "a"}, said), chunk({"content": "b"}, "stop"))
+@pytest.mark.parametrize("raw_reason", ["", "null"])
+def test_finish_reason_that_means_not_yet(raw_reason: str) -> None:
+    items, _ = read(chunk({"content": "a"}, raw_reason), chunk({"content": "b"}, "stop"))
     assert items == [Token("a"), Token("b"), Finish("stop")]
 
 
@@ -257,7 +255,7 @@ def test_finish_reason_that_means_not_yet(said: str) -> None:
         ("just words", True),
     ],
 )
-def test_error_in_the_stream_says_whether_to_try_again(error: object, retryable: bool) -> None:
+def test_error_in_the_stream_sets_retryable(error: object, retryable: bool) -> None:
     _, reader = read(b"data: " + msgspec.json.encode({"error": error}) + b"\n\n")
     assert reader.failure is not None
     assert reader.failure.retryable is retryable
@@ -315,7 +313,7 @@ def test_nothing_is_read_after_done() -> None:
     assert reader.failure is None
 
 
-def test_line_longer_than_the_limit_fails_after_what_came_before() -> None:
+def test_a_line_beyond_the_limit_fails_after_the_earlier_items() -> None:
     raw = chunk({"content": "a"}) + b"data: " + b"x" * LINE_BYTES_MAX
     for size in (1, 1_000, len(raw)):
         items, reader = read(*(raw[at : at + size] for at in range(0, len(raw), size)))
@@ -323,7 +321,7 @@ def test_line_longer_than_the_limit_fails_after_what_came_before() -> None:
         assert reader.failure is not None and "line" in reader.failure.message
 
 
-def test_document_longer_than_the_limit_is_too_large() -> None:
+def test_a_document_beyond_the_limit_is_too_large() -> None:
     _, reader = read(b'{"x":"' + b"x" * LINE_BYTES_MAX + b'"}')
     assert reader.failure is not None
     assert (reader.failure.code, reader.failure.retryable) == ("answer_too_large", False)
@@ -336,7 +334,7 @@ def test_deep_json_is_a_backend_error() -> None:
 
 
 @pytest.mark.parametrize("error", ['{"status":[]}', '{"code":{},"type":[1]}', '{"code":[[]]}'])
-def test_an_error_whose_code_is_no_code_is_a_backend_error(error: str) -> None:
+def test_an_error_with_an_odd_code_is_a_backend_error(error: str) -> None:
     reader = ChatReader(line_bytes_max=LINE_BYTES_MAX, body_bytes_max=LINE_BYTES_MAX)
     reader.feed(f'data: {{"choices":[],"error":{error}}}\n\n'.encode())
     assert reader.failure is not None and reader.failure.code == "upstream_error"
@@ -344,9 +342,7 @@ def test_an_error_whose_code_is_no_code_is_a_backend_error(error: str) -> None:
 
 @pytest.mark.parametrize("place", ['"usage":[%s]', '"choices":[{"delta":{"content":[%s]}}]'])
 @pytest.mark.parametrize("value", ["[],", "1e300,"])
-def test_a_chunk_of_more_values_than_can_be_decoded_meanwhile_is_a_failure(
-    place: str, value: str
-) -> None:
+def test_a_chunk_with_too_many_values_is_refused_quickly(place: str, value: str) -> None:
     payload = "{" + place % (value * 100_000 + "1") + "}"
     reader = ChatReader(line_bytes_max=2**20, body_bytes_max=2**20)
 
@@ -357,7 +353,7 @@ def test_a_chunk_of_more_values_than_can_be_decoded_meanwhile_is_a_failure(
     assert reader.failure is not None and "50000 values" in reader.failure.message
 
 
-def test_what_is_skipped_may_have_any_number_of_values() -> None:
+def test_skipped_members_may_have_any_number_of_values() -> None:
     payload = (
         '{"choices":[{"index":0,"message":{"content":"all"},"finish_reason":"stop",'
         '"logprobs":{"content":[' + '{"token":"a","logprob":-0.1},' * 50_000 + "{}]}}]}"

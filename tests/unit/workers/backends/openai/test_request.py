@@ -1,4 +1,4 @@
-"""The body that is sent: whose members win, and where a prefix goes."""
+"""The request body: which members win, and where the prefix goes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ USER = {"role": "user", "content": "q"}
 
 
 def body(
-    asked: list[dict[str, Any]], prefix: str = "", style: str = "trailing", /, **params: Any
+    messages: list[dict[str, Any]], prefix: str = "", style: str = "trailing", /, **params: Any
 ) -> dict[str, Any]:
     model = Model(name="m", base_url="http://x/v1", continue_style=style)
-    encoded = encode_body(model, Request(asked, params), prefix)
+    encoded = encode_body(model, Request(messages, params), prefix)
     decoded: dict[str, Any] = msgspec.json.decode(encoded)
     return decoded
 
@@ -31,7 +31,7 @@ def test_params_are_passed_on() -> None:
     assert sent["tools"] == [{"type": "function"}]
 
 
-def test_params_cannot_change_what_we_rely_on() -> None:
+def test_params_cannot_change_reserved_members() -> None:
     sent = body([USER], model="x", messages=[], stream=False, n=4, stream_options=None)
 
     assert sent == {
@@ -54,7 +54,7 @@ def test_params_cannot_change_what_we_rely_on() -> None:
         ),
     ],
 )
-def test_styles(style: str, turn: dict[str, Any], members: dict[str, Any]) -> None:
+def test_each_continue_style(style: str, turn: dict[str, Any], members: dict[str, Any]) -> None:
     sent = body([USER], "So f", style)
 
     assert sent["messages"] == [USER, {"role": "assistant", "content": "So f"} | turn]
@@ -70,7 +70,7 @@ def test_styles(style: str, turn: dict[str, Any], members: dict[str, Any]) -> No
         ("continue_final_message", {}, {"continue_final_message": True}),
     ],
 )
-def test_a_turn_that_the_client_began_is_gone_on_with(
+def test_a_turn_that_the_client_began_is_extended(
     style: str, turn: dict[str, Any], params: dict[str, Any]
 ) -> None:
     begun = {"role": "assistant", "content": "Answer: "} | turn
@@ -79,7 +79,7 @@ def test_a_turn_that_the_client_began_is_gone_on_with(
     assert sent["messages"] == [USER, begun | {"content": "Answer: 42"}]
 
 
-def test_an_earlier_answer_is_not_touched() -> None:
+def test_an_earlier_answer_is_not_changed() -> None:
     before = {"role": "assistant", "content": "old"}
     sent = body([USER, before], "new", "continue_final_message")
 

@@ -1,4 +1,4 @@
-"""Lines and events out of bytes."""
+"""Parsing bytes into lines and events."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ LINES = st.lists(
 
 
 @given(LINES, st.lists(st.sampled_from([b"\n", b"\r", b"\r\n"]), min_size=1), st.data())
-def test_cuts_change_nothing(lines: list[bytes], ends: list[bytes], data: st.DataObject) -> None:
+def test_the_events_do_not_depend_on_the_cuts(
+    lines: list[bytes], ends: list[bytes], data: st.DataObject
+) -> None:
     raw = b"".join(line + ends[n % len(ends)] for n, line in enumerate(lines))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=10)))
     pieces = [raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)]

@@ -1,4 +1,4 @@
-"""Numbers, ids and names of tool calls from servers that do not agree."""
+"""Numbers, ids and names of tool calls, as different servers send them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def piece(arguments: Any = "", name: str | None = None, **members: Any) -> dict[
     return {"function": {"name": name, "arguments": arguments}} | members
 
 
-def test_as_openai_does_it() -> None:
+def test_fragments_of_openai() -> None:
     assert read(
         piece("", "f", index=0, id="a"),
         piece("{", index=0),
@@ -44,7 +44,7 @@ def test_interleaved_calls() -> None:
     )[2:] == [ToolCall(0, arguments="1"), ToolCall(1, arguments="2")]
 
 
-def test_id_and_name_on_every_piece_are_told_once() -> None:
+def test_repeated_ids_and_names_are_emitted_once() -> None:
     assert read(*[piece(text, "f", index=0, id="a") for text in "xyz"]) == [
         ToolCall(0, "a", "f", "x"),
         ToolCall(0, arguments="y"),
@@ -52,7 +52,7 @@ def test_id_and_name_on_every_piece_are_told_once() -> None:
     ]
 
 
-def test_without_an_index_the_id_counts() -> None:
+def test_without_an_index_the_id_selects_the_call() -> None:
     assert read(
         piece("1", "f", id="a"), piece("2", id="a"), piece("3", "g", id="b"), piece("4")
     ) == [
@@ -71,14 +71,14 @@ def test_without_index_and_id_a_name_begins_a_call() -> None:
     ]
 
 
-def test_index_0_for_every_call() -> None:
+def test_calls_that_all_have_index_0() -> None:
     assert read(piece("1", "f", index=0, id="a"), piece("2", "g", index=0, id="b")) == [
         ToolCall(0, "a", "f", "1"),
         ToolCall(1, "b", "g", "2"),
     ]
 
 
-def test_numbers_that_begin_at_1_begin_at_0_here() -> None:
+def test_indexes_from_1_become_indexes_from_0() -> None:
     assert [call.index for call in read(piece("1", "f", index=1, id="a"), piece("2", index=1))] == [
         0,
         0,
@@ -89,5 +89,5 @@ def test_arguments_as_an_object_become_a_string() -> None:
     assert read(piece({"q": "流"}, "f"))[0].arguments == '{"q":"流"}'
 
 
-def test_a_piece_with_nothing_in_it() -> None:
+def test_an_empty_fragment() -> None:
     assert read({}) == [ToolCall(0)]

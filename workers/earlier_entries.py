@@ -1,0 +1,31 @@
+"""Reads what earlier attempts wrote, for the holder that takes a generation over.
+
+The holder needs these entries twice: to decide where to continue, and to write them again if Redis
+loses them.
+"""
+
+from __future__ import annotations
+
+from shared.errors import Unavailable
+from shared.log.ids import START, EventId
+from shared.log.log_reader import PAGE_ENTRIES
+from shared.log.records import Entry
+from shared.log.store import Store
+
+
+async def read_earlier_entries(store: Store, generation_id: str, start_id: EventId) -> list[Entry]:
+    """Return all entries before `start_id`, in order.
+
+    Raises:
+        Unavailable: Redis did not answer, or an entry is missing because the log changed meanwhile.
+    """
+    found: list[Entry] = []
+    while len(found) < start_id.seq - 1:
+        after = EventId(found[-1][0].attempt, found[-1][0].seq + 1) if found else START
+        page = await store.page(generation_id, after, PAGE_ENTRIES)
+        found += [entry for entry in page if entry[0] < start_id]
+        if not page or page[-1][0] >= start_id:
+            break
+    if len(found) != start_id.seq - 1:
+        raise Unavailable("the log changed while it was read")
+    return found

@@ -1,0 +1,56 @@
+"""Notes in the queue's indexes that a generation runs, in the background.
+
+The note moves a generation from the waiting to the running ones. It is written a moment after the
+begin, because an answer that is already over by then needs none: leaving the queue removes the
+generation from both indexes. Nothing in the answer depends on the note.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from shared.errors import Unavailable
+from shared.queue.lanes import LaneEntry
+from workers.parts import WorkerParts
+
+
+class RunningNote:
+    """The note for one begun generation. Creating the object starts the delay.
+
+    Args:
+        created_at_ms: when the generation was accepted, Redis's clock.
+        delay_s: how long after the begin the note is written.
+    """
+
+    def __init__(
+        self, parts: WorkerParts, ticket: LaneEntry, created_at_ms: int, *, delay_s: float
+    ) -> None:
+        self._queue = parts.queue
+        self._ticket = ticket
+        self._created_at_ms = created_at_ms
+        self._is_started = False
+        self._task = parts.spawn(self._write_after(delay_s))
+
+    async def settle(self, *, has_ended: bool) -> None:
+        """Make sure that no later write can add the generation to the indexes.
+
+        Call it before the generation leaves the indexes. Waits for a note that is being written;
+        a note that was not started is written now, or dropped if the answer has ended.
+        """
+        if self._is_started:
+            await self._task
+            return
+        self._task.cancel()
+        if not has_ended:
+            await self._write()
+
+    async def _write_after(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        await self._write()
+
+    async def _write(self) -> None:
+        self._is_started = True
+        try:
+            await self._queue.note_begun(self._ticket, self._created_at_ms)
+        except Unavailable:
+            pass  # counts as waiting until it ends; each lease renewal also notes that it runs
