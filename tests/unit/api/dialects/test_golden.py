@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, AiSdkFrames
+from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, AiSdkFrameFold
 from api.dialects.chat.fold import CHAT, INCLUDE_USAGE
-from api.dialects.deep_chat.fold import DEEP_CHAT, DeepChatFrames
-from api.dialects.lobe.fold import LobeFrames
-from api.dialects.native.fold import NDJSON, SSE, SocketFold
+from api.dialects.deep_chat.fold import DEEP_CHAT, DeepChatFrameFold
+from api.dialects.lobe.fold import LobeFrameFold
+from api.dialects.native.fold import NDJSON, SSE, NativeFrameFold
 from api.dialects.responses.fold import RESPONSES
 from shared.log.request import Request
 from tests.support.recorded import LOGS, Log, bytes_of, frames_of, recorded_meta
@@ -29,18 +29,18 @@ KNOWS_RESET_STEP = recorded_meta(Request(messages=HELLO, dialect={RESET_STEP: Tr
 DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "native-sse": lambda log: bytes_of(SSE, log, META),
     "native-ndjson": lambda log: bytes_of(NDJSON, log, META),
-    "native-websocket": lambda log: frames_of(SocketFold, log, META),
+    "native-websocket": lambda log: frames_of(NativeFrameFold, log, META),
     "chat": lambda log: bytes_of(CHAT, log, META),
     "chat-usage": lambda log: bytes_of(CHAT, log, WITH_USAGE),
     "responses": lambda log: bytes_of(RESPONSES, log, META),
     "deep-chat": lambda log: bytes_of(DEEP_CHAT, log, META),
     "deep-chat-websocket": lambda log: frames_of(
-        lambda meta: DeepChatFrames(meta, "stop-key"), log, META
+        lambda meta: DeepChatFrameFold(meta, "stop-key"), log, META
     ),
     "ai-sdk": lambda log: bytes_of(AI_SDK, log, META),
     "ai-sdk-reset-step": lambda log: bytes_of(AI_SDK, log, KNOWS_RESET_STEP),
-    "ai-sdk-websocket": lambda log: frames_of(lambda meta: AiSdkFrames(meta, "r1"), log, META),
-    "lobe": lambda log: frames_of(lambda meta: LobeFrames(meta, "m1"), log, META),
+    "ai-sdk-websocket": lambda log: frames_of(lambda meta: AiSdkFrameFold(meta, "r1"), log, META),
+    "lobe": lambda log: frames_of(lambda meta: LobeFrameFold(meta, "m1"), log, META),
 }
 
 

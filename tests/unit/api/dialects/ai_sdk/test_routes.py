@@ -12,8 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.routing import Match
 
-from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, joined
-from api.dialects.ai_sdk.routes import RawRoute, begin_at, name_of, read_index, replay
+from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, join_deltas
+from api.dialects.ai_sdk.routes import (
+    RawPathRoute,
+    begin_at_chunk,
+    begin_replay,
+    parse_start_index,
+    read_path_name,
+)
 from api.hub.relay import Relay
 from api.readers.http_stream import Beginning, stream
 from shared.errors import NotFound, RequestError
@@ -48,7 +54,7 @@ async def read(bench: Bench, number: int, during: Callable[[Bench], None] | None
     client = Client()
     meta = await bench.log.meta(GENERATION)
     assert meta is not None
-    found = begin_at(bench.hub, number)
+    found = begin_at_chunk(bench.hub, number)
 
     async def begin(relay: Relay) -> Beginning:
         beginning = await found(relay)
@@ -110,7 +116,7 @@ async def test_an_end_that_comes_while_a_number_is_looked_for_is_no_empty_answer
             return await page(*args)
 
         bench.log.page = page_and_end  # type: ignore[assignment, method-assign]
-        beginning = await begin_at(bench.hub, number)(relay)
+        beginning = await begin_at_chunk(bench.hub, number)(relay)
         seq_left = relay.feed.count - beginning.cursor.seq
 
     assert has_ended and log.is_finished
@@ -134,13 +140,13 @@ async def test_after_a_loss_a_number_is_not_believed_but_the_end_can_be_read(ben
 @pytest.mark.parametrize("text", ["", " 1", "1.0", "x", "--1", "1e3", "٣", "9" * 16])
 def test_an_index_is_a_whole_number(text: str) -> None:
     with pytest.raises(RequestError) as caught:
-        read_index(text)
+        parse_start_index(text)
     assert (caught.value.status, caught.value.code) == (400, "cursor_invalid")
-    assert (read_index("-3"), read_index("07")) == (-3, 7)
+    assert (parse_start_index("-3"), parse_start_index("07")) == (-3, 7)
 
 
 class Asked:
-    """As much of a request as `name_of` looks at."""
+    """As much of a request as `read_path_name` looks at."""
 
     def __init__(self, scope: Any) -> None:
         self.path_params = scope["path_params"]
@@ -161,12 +167,12 @@ class Asked:
 def test_a_name_is_any_text(raw: str, name: str) -> None:
     async def nobody(*_: Any) -> None: ...
 
-    route = RawRoute("/ai-sdk/chat/{name}/stream", nobody)
+    route = RawPathRoute("/ai-sdk/chat/{name}/stream", nobody)
     scope = {"type": "http", "method": "GET", "path": "/", "path_params": {}}
     match, child = route.matches({**scope, "raw_path": f"/ai-sdk/chat/{raw}/stream".encode()})
     assert match is Match.FULL
     asked: Any = Asked(child)
-    assert name_of(asked) == name
+    assert read_path_name(asked) == name
 
     for other in ("a/b/stream", "/stream", "a%2Fstream", "stream"):
         match, _ = route.matches({**scope, "raw_path": f"/ai-sdk/chat/{other}".encode()})
@@ -176,7 +182,7 @@ def test_a_name_is_any_text(raw: str, name: str) -> None:
 def test_a_name_that_is_no_text_is_nobodys() -> None:
     asked: Any = Asked({"path_params": {"name": "%FF"}})
     with pytest.raises(NotFound):
-        name_of(asked)
+        read_path_name(asked)
 
 
 # Replayed, for a client that does not count
@@ -188,7 +194,7 @@ async def test_the_text_so_far_is_one_delta_and_the_rest_is_as_it_comes(bench: B
     assert meta is not None
     reading = asyncio.ensure_future(stream(
         bench.hub, make_scope(client), client.receive, client.send,  # type: ignore[arg-type]
-        meta=meta, dialect=AI_SDK, begin=replay(bench.hub),
+        meta=meta, dialect=AI_SDK, begin=begin_replay(bench.hub),
     ))  # fmt: skip
     await settle()
     bench.log.tokens("d", "e")
@@ -237,4 +243,4 @@ def test_joined_frames_are_the_chunks_with_their_deltas_joined(events: list[Any]
     fold = AI_SDK.new_fold(meta)
     frames = b"".join(fold.add(EventId(1, seq), encode(e)) for seq, e in enumerate(events, 1))
 
-    assert in_frames(joined(frames)) == merged(in_frames(frames))
+    assert in_frames(join_deltas(frames)) == merged(in_frames(frames))

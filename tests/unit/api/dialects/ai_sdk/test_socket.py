@@ -10,7 +10,7 @@ from typing import Any
 import fakeredis
 import pytest
 
-from api.dialects.ai_sdk.fold import AiSdkFrames
+from api.dialects.ai_sdk.fold import AiSdkFrameFold
 from api.dialects.ai_sdk.socket import ai_sdk_socket
 from shared.errors import Unavailable
 from shared.log.event_bytes import LOST
@@ -237,7 +237,8 @@ async def test_what_is_lost_before_its_first_entry_is_told_in_order(stage: Stage
     talk = await stage.talk()
     await talk.say(SEND)
     frames = [
-        json.loads(frame) for frame in AiSdkFrames(stage.log.known[FIRST], "r1").aside(LOST) or ()
+        json.loads(frame)
+        for frame in AiSdkFrameFold(stage.log.known[FIRST], "r1").aside(LOST) or ()
     ]
     assert chunks_of(frames) == ["start", "error", "finish"]
     assert frames[-1]["type"] == "end"

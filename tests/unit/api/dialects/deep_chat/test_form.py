@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from api.dialects.deep_chat.form import FILES_MAX, read_form
-from api.dialects.deep_chat.routes import parse_deep_chat
+from api.dialects.deep_chat.request import parse_deep_chat
 from shared.errors import RequestError
 
 BOUNDARY = "----WebKitFormBoundary0123456789abcdef"

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from api.dialects.deep_chat.fold import CompleteDeepChat, DeepChatFold, DeepChatFrames
-from api.dialects.deep_chat.routes import deep_chat_socket, parse_deep_chat, read_stop_key
+from api.dialects.deep_chat.fold import CompleteAnswer, DeepChatFold, DeepChatFrameFold
+from api.dialects.deep_chat.request import parse_deep_chat
+from api.dialects.deep_chat.socket import deep_chat_socket, read_stop_key
 from api.edge.auth import Authenticator
 from shared.config.credentials import Identity
 from shared.errors import RequestError, Unavailable
@@ -36,7 +37,7 @@ def sse(*events: Any) -> list[dict[str, Any]]:
 
 
 def frames(*events: Any, key: str = "stop-key") -> list[dict[str, Any]]:
-    fold = DeepChatFrames(make_meta(), key)
+    fold = DeepChatFrameFold(make_meta(), key)
     sent = [f for seq, e in enumerate(events, 1) for f in fold.add(EventId(1, seq), encode(e))]
     return [json.loads(frame) for frame in sent]
 
@@ -111,7 +112,7 @@ def test_a_status_that_equals_the_key_does_not_stop_it() -> None:
 
 
 def test_a_whole_answer_is_one_response() -> None:
-    whole = CompleteDeepChat(make_meta())
+    whole = CompleteAnswer(make_meta())
     events = (Token("One"), PLOT, Reset("takeover"), Token("Uno"), PLOT, END)
     for seq, event in enumerate(events, 1):
         whole.add(EventId(1, seq), encode(event))

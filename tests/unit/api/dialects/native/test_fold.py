@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.native.fold import NdjsonFold, SocketFold, SseFold, as_one_line
+from api.dialects.native.fold import NativeFrameFold, NdjsonFold, SseFold, as_one_line
 from shared.log.events import Data, Reset, Token, encode
 from shared.log.ids import EventId
 from tests.support.bench import GENERATION, make_meta
@@ -34,7 +34,7 @@ META = make_meta()
 )
 def test_the_bytes_are_exactly(raw: bytes, sse: bytes, socket: bytes) -> None:
     assert SseFold(META).add(ID, raw) == sse
-    assert SocketFold(META).add(ID, raw) == (socket,)
+    assert NativeFrameFold(META).add(ID, raw) == (socket,)
     assert NdjsonFold(META).add(ID, raw) == b'{"id":"3-42",' + raw[1:] + b"\n"
 
 
@@ -51,7 +51,7 @@ def test_any_text_survives_all_three(text: str) -> None:
         assert line.count(b"\n") == 1
         assert json.loads(line) == {"id": "3-42", **fields}
         named = {"id": GENERATION, "event_id": "3-42"}
-        assert json.loads(SocketFold(META).add(ID, raw)[0]) == {**fields, **named}
+        assert json.loads(NativeFrameFold(META).add(ID, raw)[0]) == {**fields, **named}
 
 
 @pytest.mark.parametrize(

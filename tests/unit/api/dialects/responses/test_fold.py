@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.openai_errors import GIVEN_UP
+from api.dialects.failure import GENERATION_FAILED
 from api.dialects.responses.fold import RESPONSES, ResponsesFold
 from api.dialects.responses.response_object import generation_id, response_id
 from api.hub.encoded import EncodedLog
@@ -208,7 +208,7 @@ def test_a_rewritten_log_breaks_off() -> None:
 def test_a_failure_without_a_reason_has_one() -> None:
     log = log_of([], End("failed", "error"))
     final = events_of(bytes_of(RESPONSES, log, META))[-1]["response"]
-    assert final["error"] == {"code": GIVEN_UP.code, "message": GIVEN_UP.message}
+    assert final["error"] == {"code": GENERATION_FAILED.code, "message": GENERATION_FAILED.message}
 
 
 def test_ids_go_both_ways_and_nothing_else_is_an_id() -> None:
