@@ -1,6 +1,6 @@
-"""Each dialect's bytes for each recorded log are those in tests/golden.
+"""Each dialect gives for each recorded log the bytes in tests/golden.
 
-`pytest tests/unit/api/dialects/test_golden.py --golden-update` writes them anew: read the diff.
+`pytest tests/unit/api/dialects/test_golden.py --golden-update` rewrites them. Then read the diff.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HELLO = [{"role": "user", "content": "Hi"}]
 WITH_USAGE = recorded_meta(Request(messages=HELLO, dialect={INCLUDE_USAGE: True}))
 KNOWS_RESET_STEP = recorded_meta(Request(messages=HELLO, dialect={RESET_STEP: True}))
 
-# By the name of the file. A dialect that depends on what was asked stands here once per case.
+# By the name of the file. A dialect whose bytes depend on the request has one entry for each case.
 DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "native-sse": lambda log: bytes_of(SSE, log, META),
     "native-ndjson": lambda log: bytes_of(NDJSON, log, META),
@@ -46,7 +46,7 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
 
 @pytest.mark.parametrize("name", LOGS)
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_the_bytes_are_those_recorded(
+def test_each_dialect_gives_the_recorded_bytes(
     dialect: str, name: str, request: pytest.FixtureRequest
 ) -> None:
     path = DIRECTORY / f"{dialect}.{name}.txt"

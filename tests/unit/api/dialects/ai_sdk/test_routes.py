@@ -1,4 +1,4 @@
-"""From chunk N on: exact, from the end, past it, and ends that come while it is looked for."""
+"""Reading from a chunk on: exactly, from the end, past the end, and during the end; replays."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def end(bench: Bench) -> None:
 
 
 async def read(bench: Bench, number: int, during: Callable[[Bench], None] | None = None) -> Client:
-    """Read from a number on, as one reader; `during` happens once its place was found."""
+    """Read from chunk `number` on; call `during` once the place of the chunk was found."""
     client = Client()
     meta = await bench.log.meta(GENERATION)
     assert meta is not None
@@ -77,7 +77,7 @@ def chunks(client: Client) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("number", [*range(12), *range(-12, 0), 10**14, -(10**14)])
-async def test_an_ended_run_from_any_number(bench: Bench, number: int) -> None:
+async def test_an_ended_run_is_read_from_any_chunk(bench: Bench, number: int) -> None:
     end(bench)
     whole = chunks(await read(bench, 0))
     assert len(whole) == 9
@@ -88,7 +88,7 @@ async def test_an_ended_run_from_any_number(bench: Bench, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 5, 6, -2])
-async def test_a_running_one_goes_on_to_its_end(bench: Bench, number: int) -> None:
+async def test_a_running_run_is_read_up_to_its_end(bench: Bench, number: int) -> None:
     client = await read(bench, number, during=end)
     whole = chunks(await read(bench, 0))
 
@@ -97,10 +97,10 @@ async def test_a_running_one_goes_on_to_its_end(bench: Bench, number: int) -> No
 
 
 @pytest.mark.parametrize("number", [6, 9, 20])
-async def test_an_end_that_comes_while_a_number_is_looked_for_is_no_empty_answer(
+async def test_an_end_that_arrives_during_the_search_leaves_no_empty_answer(
     bench: Bench, number: int
 ) -> None:
-    """The reader has all there was, or more than there was; then comes the end."""
+    """The reader has all chunks, or counts beyond them, when the end arrives."""
     meta = await bench.log.meta(GENERATION)
     assert meta is not None
     async with bench.hub.reading(meta) as relay:
@@ -123,9 +123,11 @@ async def test_an_end_that_comes_while_a_number_is_looked_for_is_no_empty_answer
     assert beginning.head or seq_left
 
 
-async def test_after_a_loss_a_number_is_not_believed_but_the_end_can_be_read(bench: Bench) -> None:
+async def test_after_a_loss_later_numbers_are_refused_and_negative_ones_are_not(
+    bench: Bench,
+) -> None:
     bench.log.attempt = AFTER_A_LOSS
-    bench.log.append(Start(AFTER_A_LOSS, "demo"))  # says nothing
+    bench.log.append(Start(AFTER_A_LOSS, "demo"))  # gives no chunk
     bench.log.tokens("d")  # 6
     end(bench)  # 7, 8, 9
     for number in (7, 9, 20):
@@ -134,19 +136,19 @@ async def test_after_a_loss_a_number_is_not_believed_but_the_end_can_be_read(ben
         assert caught.value.code == "stream_reset"
     whole = chunks(await read(bench, 0))
     assert chunks(await read(bench, 3)) == whole[3:]
-    assert chunks(await read(bench, -2)) == whole[-2:]  # it has counted nothing yet
+    assert chunks(await read(bench, -2)) == whole[-2:]  # this client has counted nothing
 
 
 @pytest.mark.parametrize("text", ["", " 1", "1.0", "x", "--1", "1e3", "٣", "9" * 16])
-def test_an_index_is_a_whole_number(text: str) -> None:
+def test_start_index_is_a_whole_number(text: str) -> None:
     with pytest.raises(RequestError) as caught:
         parse_start_index(text)
     assert (caught.value.status, caught.value.code) == (400, "cursor_invalid")
     assert (parse_start_index("-3"), parse_start_index("07")) == (-3, 7)
 
 
-class Asked:
-    """As much of a request as `read_path_name` looks at."""
+class PathRequest:
+    """The part of a request that `read_path_name` reads."""
 
     def __init__(self, scope: Any) -> None:
         self.path_params = scope["path_params"]
@@ -164,31 +166,31 @@ class Asked:
         ("a+b", "a+b"),
     ],
 )
-def test_a_name_is_any_text(raw: str, name: str) -> None:
+def test_a_name_in_the_path_may_be_any_text(raw: str, name: str) -> None:
     async def nobody(*_: Any) -> None: ...
 
     route = RawPathRoute("/ai-sdk/chat/{name}/stream", nobody)
     scope = {"type": "http", "method": "GET", "path": "/", "path_params": {}}
     match, child = route.matches({**scope, "raw_path": f"/ai-sdk/chat/{raw}/stream".encode()})
     assert match is Match.FULL
-    asked: Any = Asked(child)
-    assert read_path_name(asked) == name
+    request: Any = PathRequest(child)
+    assert read_path_name(request) == name
 
     for other in ("a/b/stream", "/stream", "a%2Fstream", "stream"):
         match, _ = route.matches({**scope, "raw_path": f"/ai-sdk/chat/{other}".encode()})
         assert match is Match.NONE
 
 
-def test_a_name_that_is_no_text_is_nobodys() -> None:
-    asked: Any = Asked({"path_params": {"name": "%FF"}})
+def test_a_name_that_is_not_utf8_is_not_found() -> None:
+    request: Any = PathRequest({"path_params": {"name": "%FF"}})
     with pytest.raises(NotFound):
-        read_path_name(asked)
+        read_path_name(request)
 
 
-# Replayed, for a client that does not count
+# Replays, for a client that does not count chunks
 
 
-async def test_the_text_so_far_is_one_delta_and_the_rest_is_as_it_comes(bench: Bench) -> None:
+async def test_a_replay_has_the_text_so_far_in_one_delta_and_then_each_token(bench: Bench) -> None:
     client = Client()
     meta = await bench.log.meta(GENERATION)
     assert meta is not None
@@ -211,7 +213,7 @@ async def test_the_text_so_far_is_one_delta_and_the_rest_is_as_it_comes(bench: B
 
 
 def merged(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What joining means, said of the chunks."""
+    """Return the chunks with each run of deltas of one part joined."""
     out: list[dict[str, Any]] = []
     for chunk in found:
         last = out[-1] if out else {}
@@ -238,7 +240,7 @@ EVENTS = st.one_of(
 
 
 @given(st.lists(EVENTS))
-def test_joined_frames_are_the_chunks_with_their_deltas_joined(events: list[Any]) -> None:
+def test_join_deltas_joins_exactly_the_runs_of_deltas(events: list[Any]) -> None:
     meta = make_meta(request=encode_request(Request([], dialect={RESET_STEP: True})))
     fold = AI_SDK.new_fold(meta)
     frames = b"".join(fold.add(EventId(1, seq), encode(e)) for seq, e in enumerate(events, 1))
