@@ -10,8 +10,8 @@ r"""Vercel's AI SDK: the log as UI message chunks, over HTTP and on a WebSocket.
 
 Invariants: `finish` is always the last chunk, because without it one client reconnects for ever; a
 delta comes after its start; all chunk types are known to every version since 6, because an unknown
-type ends the client's stream. `reset-step` is sent only to a client that has said that it knows
-this type. Clients count chunks, so the chunks depend only on the log and on the stored request.
+type ends the client's stream. `reset-step` is sent only to a client that has declared this
+type. Clients count chunks, so the chunks depend only on the log and on the stored request.
 Source: docs/protocol.md, "AI SDK".
 """
 
@@ -98,7 +98,7 @@ class ChunkBuilder:
 
     def opening(self) -> list[bytes]:
         """Return the chunks that come before the first entry."""
-        return [_chunk("start", messageId=self._message_id)]
+        return [_encode_chunk("start", messageId=self._message_id)]
 
     def add(self, raw: bytes) -> list[bytes]:
         """Return the chunks of the next entry."""
@@ -112,13 +112,16 @@ class ChunkBuilder:
 
     def failed(self, failure: Failure) -> list[bytes]:
         """Return the last chunks of an answer that failed."""
-        return [_chunk("error", errorText=failure.message), _chunk("finish", finishReason="error")]
+        return [
+            _encode_chunk("error", errorText=failure.message),
+            _encode_chunk("finish", finishReason="error"),
+        ]
 
     def _add(self, event: AnyEvent) -> list[bytes]:
         match event:
             case Start() if not self._has_step:
                 self._has_step = True
-                return [_chunk("start-step")]
+                return [_encode_chunk("start-step")]
             case Token():
                 return self._delta("text", _encode(event.text)[1:-1])
             case Reasoning():
@@ -170,7 +173,7 @@ class ChunkBuilder:
     def _complete_part(self, kind: str, members: dict[str, Any]) -> list[bytes]:
         """Return a part that is one chunk; an open text or reasoning stays open."""
         self._has_content = True
-        return [_chunk(kind, **members)]
+        return [_encode_chunk(kind, **members)]
 
     def _tool_call(self, event: ToolCall) -> list[bytes]:
         self._has_content = True
@@ -179,17 +182,19 @@ class ChunkBuilder:
         if call is None:
             call_id = event.call_id or f"{self._generation_id}-{event.index}"
             call = self._calls[event.index] = _OpenToolCall(call_id, event.name or "tool")
-            chunks.append(_chunk("tool-input-start", toolCallId=call.call_id, toolName=call.name))
+            chunks.append(
+                _encode_chunk("tool-input-start", toolCallId=call.call_id, toolName=call.name)
+            )
         if event.arguments:
             call.arguments.append(event.arguments)
             members = {"toolCallId": call.call_id, "inputTextDelta": event.arguments}
-            chunks.append(_chunk("tool-input-delta", **members))
+            chunks.append(_encode_chunk("tool-input-delta", **members))
         return chunks
 
     def _reset(self) -> list[bytes]:
         self._kind, self._calls, self._has_content = "", {}, False
         if self._knows_reset_step:
-            return [_chunk("reset-step")]
+            return [_encode_chunk("reset-step")]
         self.is_over = self.is_finished = True
         return self.failed(STREAM_RESET)
 
@@ -198,12 +203,12 @@ class ChunkBuilder:
             return self.failed(end.error or GENERATION_FAILED)
         if end.status == "cancelled":
             # Tool calls get no input chunk, so that the client does not execute them.
-            finish = _chunk("finish", finishReason="other")
-            return [*self._close_part(), _chunk("abort"), finish]
+            finish = _encode_chunk("finish", finishReason="other")
+            return [*self._close_part(), _encode_chunk("abort"), finish]
         inputs = [_tool_input(self._calls[index]) for index in sorted(self._calls)]
-        step = [_chunk("finish-step")] if self._has_step else []
+        step = [_encode_chunk("finish-step")] if self._has_step else []
         reason = _FINISH_REASONS.get(end.finish_reason, "other")
-        return [*self._close_part(), *inputs, *step, _chunk("finish", finishReason=reason)]
+        return [*self._close_part(), *inputs, *step, _encode_chunk("finish", finishReason=reason)]
 
 
 class AiSdkFold(Fold):
@@ -307,7 +312,7 @@ def ai_sdk_shape(error: RequestError) -> ErrorBody:
     return ErrorBody(text.encode(), b"text/plain; charset=utf-8")
 
 
-def _chunk(kind: str, **members: Any) -> bytes:
+def _encode_chunk(kind: str, **members: Any) -> bytes:
     return _encode({"type": kind, **members})
 
 
@@ -324,8 +329,8 @@ def _tool_input(call: _OpenToolCall) -> bytes:
         value = msgspec.Raw(msgspec.json.format(text.encode(), indent=-1) if text else b"{}")
     except (msgspec.MsgspecError, RecursionError):
         wrong = "the model's arguments are no JSON"
-        return _chunk("tool-input-error", **names, input=text, errorText=wrong)
-    return _chunk("tool-input-available", **names, input=value)
+        return _encode_chunk("tool-input-error", **names, input=text, errorText=wrong)
+    return _encode_chunk("tool-input-available", **names, input=value)
 
 
 def _members_of(event: Progress) -> dict[str, Any]:

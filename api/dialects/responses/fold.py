@@ -73,11 +73,11 @@ class ResponsesFold(Fold):
 
     def response(self) -> dict[str, Any]:
         """Return the response object after the entries that were added."""
-        end = self.end
-        failure = (
-            end.error or GENERATION_FAILED if end is not None and end.status == "failed" else None
-        )
-        reason = _INCOMPLETE_REASONS.get(end.finish_reason) if end is not None else None
+        failure = reason = None
+        if self.end is not None:
+            reason = _INCOMPLETE_REASONS.get(self.end.finish_reason)
+            if self.end.status == "failed":
+                failure = self.end.error or GENERATION_FAILED
         return {
             **self._head,
             "status": self._status,
