@@ -82,7 +82,6 @@ class _LongPollReader:
         self._hub = hub
         self._relay = relay
         self._log = relay.encoded(NDJSON)
-        self._cursor = cursor
         self._lines: list[bytes] = []
         self._last = cursor
         self._is_done = False

@@ -6,10 +6,12 @@ tests (tests/unit/api/hub, tests/integration, tests/conformance).
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -18,7 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.app import http_routes
+import api.dialects
+from api.app import DIALECTS, http_routes
+from api.dialects.endpoints import DialectEndpoints
 from api.pages.openapi.document import DOCUMENT
 from api.pages.pages import DIRECTORY
 from shared.log.events import End, Token
@@ -443,6 +447,14 @@ async def test_metrics_are_served_while_redis_is_away(shell: Shell) -> None:
 
 
 # Routes and the OpenAPI document
+
+
+def test_every_dialect_folder_is_listed_in_the_application() -> None:
+    (directory,) = map(Path, api.dialects.__path__)
+    for folder in sorted(path.parent.name for path in directory.glob("*/__init__.py")):
+        module = importlib.import_module(f"api.dialects.{folder}.endpoints")
+        found = [value for value in vars(module).values() if isinstance(value, DialectEndpoints)]
+        assert len(found) == 1 and found[0] in DIALECTS, folder
 
 
 async def test_openapi_describes_exactly_the_routes(shell: Shell) -> None:
