@@ -1,8 +1,8 @@
-"""How errors leave an API node: one table and the body of each error.
+"""The errors that an API node sends: one table of codes, and the body of each error.
 
-Every code that a client may be shown stands in `CODES` with its HTTP status and its WebSocket close
-code, so the transports cannot drift apart. A dialect has a shape of its own for the body. Knows
-nothing of generations. Source: docs/protocol.md, the status table.
+`CODES` has every code that a client may get, with its HTTP status and its WebSocket close code, so
+that HTTP and WebSocket report an error in the same way. A dialect may have its own shape of the
+body. Knows no generations. Source: docs/protocol.md, the status table.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from starlette.types import Send
 
 from shared.errors import RequestError
 
-RETRY_AFTER_S = 1  # after which a client may ask again when Redis is away or the node drains
+RETRY_AFTER_S = 1  # `Retry-After` of errors that end soon: Redis is away, or the node is draining
 
 
 class Code(NamedTuple):
-    """What one error code looks like outside.
+    """How clients see one error code.
 
     Attributes:
-        status: HTTP status; 0 where the code exists on sockets only.
-        close: WebSocket close code; 0 where an error frame says it and the socket lives.
+        status: HTTP status; 0 for a code that exists on sockets only.
+        close: WebSocket close code; 0 for a code that is sent in an error frame, after which the
+            socket stays open.
+        is_retryable: the same request may succeed later.
     """
 
     status: int
@@ -31,7 +33,7 @@ class Code(NamedTuple):
     is_retryable: bool = False
 
 
-# 4000 to 4499: reconnect and resume. 4500 to 4999: final. Clients decide by range.
+# Close codes 4000 to 4499: reconnect and resume. 4500 to 4999: final. Clients decide by range.
 CODES: dict[str, Code] = {
     "invalid_http": Code(400),
     "invalid_json": Code(400),
@@ -70,7 +72,12 @@ CODES: dict[str, Code] = {
 
 
 def request_error(code: str, message: str, *, retry_after_s: int | None = None) -> RequestError:
-    """Build the error of a code in the table; `message` is for a person and says what to do."""
+    """Return the error of a code in `CODES`.
+
+    Args:
+        message: for a person; says what to do.
+        retry_after_s: seconds, for the header `Retry-After`. None: the response has no such header.
+    """
     row = CODES[code]
     return RequestError(
         row.status, code, message, retryable=row.is_retryable, retry_after_s=retry_after_s
@@ -78,6 +85,7 @@ def request_error(code: str, message: str, *, retry_after_s: int | None = None) 
 
 
 def unavailable() -> RequestError:
+    """Return the error for a request that Redis did not answer."""
     return request_error(
         "unavailable",
         "the log cannot be reached right now; repeating with an Idempotency-Key is safe",
@@ -86,7 +94,11 @@ def unavailable() -> RequestError:
 
 
 class ErrorBody(NamedTuple):
-    """How a dialect says an error, before anything else was sent."""
+    """The body of an error response in the shape of one dialect.
+
+    Attributes:
+        headers: sent beside those of `error_headers`.
+    """
 
     body: bytes
     content_type: bytes = b"application/json"
@@ -98,17 +110,19 @@ Shape = Callable[[RequestError], ErrorBody]
 
 def native_shape(error: RequestError) -> ErrorBody:
     """Return `{"error":{"code","message","retryable"}}`."""
-    said = {"code": error.code, "message": error.message, "retryable": error.retryable}
-    return ErrorBody(msgspec.json.encode({"error": said}))
+    members = {"code": error.code, "message": error.message, "retryable": error.retryable}
+    return ErrorBody(msgspec.json.encode({"error": members}))
 
 
 async def respond(
     send: Send, error: RequestError, shape: Shape = native_shape, *, kind: str = "http"
 ) -> None:
-    """Answer a request with `error`; the response must not have begun.
+    """Answer a request with `error`. The response must not have begun.
 
     Args:
-        kind: `http`, or `websocket.http` for a handshake (the denial extension of ASGI).
+        shape: builds the body.
+        kind: the prefix of the ASGI messages: `http`, or `websocket.http` to refuse a handshake
+            (ASGI's extension "WebSocket Denial Response").
     """
     error.message = _encodable(error.message)
     shaped = shape(error)
@@ -122,7 +136,11 @@ async def respond(
 
 
 def error_headers(error: RequestError, shaped: ErrorBody) -> list[tuple[bytes, bytes]]:
-    """Return the headers of an error, `Retry-After` and the challenge where they belong."""
+    """Return the headers of an error response.
+
+    Beside those of the body they are `Retry-After` where the error has one, the challenge of a 401,
+    and `Allow` of a 405.
+    """
     headers = [
         (b"content-type", shaped.content_type),
         (b"content-length", b"%d" % len(shaped.body)),
@@ -138,7 +156,11 @@ def error_headers(error: RequestError, shaped: ErrorBody) -> list[tuple[bytes, b
 
 
 class MethodNotAllowed(RequestError):
-    """The path exists, the method does not; `allow` is the header that must go with it."""
+    """405: the path exists, but not with this method.
+
+    Attributes:
+        allow: the value of the header `Allow`, which RFC 9110 demands of a 405.
+    """
 
     def __init__(self, methods: Iterable[str]) -> None:
         self.allow = ", ".join(sorted(methods))
@@ -146,5 +168,5 @@ class MethodNotAllowed(RequestError):
 
 
 def _encodable(text: str) -> str:
-    """Messages quote what clients sent, which need not be encodable."""
+    """Return a message without lone surrogates: it may quote text of a client that has them."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,18 +1,15 @@
-"""What the handlers of one API node share: the parts, and whether it is draining.
+"""The parts that all request handlers of one API node share.
 
-Holds references and no logic beyond the checks that several handlers begin with.
+Holds references, and the checks that several handlers begin with. It does no other work: prompts
+are accepted by `acceptance` (api/intake/acceptance.py), logs are read through `hub`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
 
 from api.edge.auth import Authenticator
 from api.edge.heavy_reads import HeavyReads
@@ -25,28 +22,42 @@ from api.edge.transfer_limit import (
     UPLOADS_OF_OWNER,
     Turns,
 )
-from api.errors import Shape, error_headers, request_error
+from api.errors import request_error
 from api.hub.hub import Hub
+from api.intake.acceptance import Acceptance
 from api.transport.peer import Peers
 from shared.config.credentials import EVERYBODY, Identity
 from shared.config.models import Model
 from shared.config.settings import Settings
-from shared.errors import Draining, NotFound, RequestError, Unavailable
+from shared.errors import Draining, NotFound
 from shared.files.store import FileStore
-from shared.log.ids import is_generation_id, new_generation_id
+from shared.log.ids import is_generation_id
 from shared.log.records import Meta
 from shared.log.store import Store
-from shared.queue.accept import Accepted, Acceptor, NewGeneration, queued_meta
+from shared.log.visibility import is_visible
+from shared.queue.accept import Acceptor
 from shared.redis.client import Client
-from shared.text.large import LargeWork, encode_json
+from shared.text.large import LargeWork
 
 OPERATORS_ONLY = "this needs an operator's key: key:owner:admin in TAILRACE_API_KEYS"
-ANSWER_S = 4.0  # a request that only asks Redis is answered by then; 5 s are promised
 
 
 @dataclass(slots=True)
 class Node:
-    """One API node."""
+    """One API node.
+
+    Attributes:
+        name: unique among the nodes of one Redis.
+        models: by name; the first is the default.
+        acceptance: accepts prompts, and counts them.
+        started_at: Unix seconds.
+        uploads, downloads: bound how many transfers run at once.
+        heavy_reads: bounds how many whole logs are read at once.
+        large: does the work on large bodies one at a time.
+        is_draining: the node is stopping and takes no new prompts.
+        peers: finds the address of a client behind trusted proxies.
+        slowing: delays answers to wrong credentials.
+    """
 
     name: str
     settings: Settings
@@ -58,158 +69,99 @@ class Node:
     hub: Hub
     authenticator: Authenticator
     metrics: Metrics
-    started_at: int  # Unix seconds
+    started_at: int
     uploads: Turns = field(default_factory=lambda: Turns(UPLOADS_AT_ONCE, UPLOADS_OF_OWNER))
     downloads: Turns = field(default_factory=lambda: Turns(DOWNLOADS_AT_ONCE, DOWNLOADS_OF_OWNER))
     heavy_reads: HeavyReads = field(default_factory=HeavyReads)
     large: LargeWork = field(default_factory=LargeWork)
     is_draining: bool = False
+    acceptance: Acceptance = field(init=False)
     peers: Peers = field(init=False)
     slowing: Slowing = field(init=False)
 
     def __post_init__(self) -> None:
-        """Raises ConfigurationError: the trusted proxies cannot be read."""
+        """Build the parts that follow from other parts.
+
+        Raises:
+            ConfigurationError: the trusted proxies cannot be read.
+        """
+        self.acceptance = Acceptance(
+            self.acceptor,
+            self.hub,
+            accepted=self.metrics.accepted,
+            accept_seconds=self.metrics.accept_seconds,
+        )
         self.peers = Peers.read(self.settings.trusted_proxies)
         self.slowing = Slowing(self.peers)
-        if not self.authenticator.is_configured:  # then everybody is the same owner
+        if not self.authenticator.is_configured:  # all clients are one owner: no bound per owner
             self.uploads.share_freely()
             self.downloads.share_freely()
 
     def owner(self, request: Request) -> str:
-        """Return who asks.
+        """Return the owner whose credentials the request carries.
 
         Raises:
-            RequestError: 401.
+            RequestError: 401, the credentials are missing or wrong.
         """
         return self.identity(request).owner
 
     def identity(self, request: Request) -> Identity:
-        """Return who asks, and what else the key allows.
+        """Return the owner of the request's key, and whether the key is an operator's.
 
         Raises:
-            RequestError: 401.
+            RequestError: 401, the credentials are missing or wrong.
         """
         return self.authenticator.identify(request.headers, request.query_params)
 
     def require_operator(self, request: Request) -> None:
-        """Refuse everybody but an operator; without credentials everybody is one.
+        """Refuse a request without an operator's key. Without configured keys all are allowed.
 
         Raises:
-            RequestError: 401; 403, the key is an ordinary one.
+            RequestError: 401, the credentials are missing or wrong; 403, the key is an ordinary
+                one.
         """
         if not self.identity(request).is_operator:
             raise request_error("forbidden", OPERATORS_ONLY)
 
     def listed_owner(self, request: Request) -> tuple[str, bool]:
-        """Return whose work a listing is to show, and whether its rows name their owners.
+        """Return the owner whose work a listing shows, and whether its rows name their owners.
 
-        The asker's, unless the query `owner` names somebody else, or `*`: everybody.
+        The default is the owner of the request. The query parameter `owner` names another one, or
+        with `*` all owners.
 
         Raises:
-            RequestError: 401; 403, only operators may see the work of others.
+            RequestError: 401, the credentials are missing or wrong; 403, an ordinary key asks for
+                the work of other owners.
         """
         identity = self.identity(request)
-        wanted = request.query_params.get("owner", "")
-        if wanted not in ("", identity.owner) and not identity.is_operator:
+        query_owner = request.query_params.get("owner", "")
+        if query_owner not in ("", identity.owner) and not identity.is_operator:
             raise request_error("forbidden", OPERATORS_ONLY)
-        return wanted or identity.owner, bool(wanted)
+        return query_owner or identity.owner, bool(query_owner)
 
     def owner_to_end(self, request: Request) -> str:
-        """Return whose work the asker may end: the asker's own, or an operator's `*`: everybody's.
+        """Return the owner whose work the request may end; `*`, an operator's: all owners.
 
         Raises:
-            RequestError: 401.
+            RequestError: 401, the credentials are missing or wrong.
         """
         identity = self.identity(request)
         return EVERYBODY if identity.is_operator else identity.owner
 
     def refuse_while_draining(self) -> None:
+        """Raise `Draining` while the node is stopping."""
         if self.is_draining:
             raise Draining()
 
-    async def accept(self, new: NewGeneration, *, is_read: bool = False) -> Accepted:
-        """Accept a prompt, and count it.
-
-        Args:
-            is_read: its log is read here at once. The hub listens to a fresh one before it has a
-                log, so that no page stands between its first entry and the reader.
-
-        Raises:
-            RequestError, Unavailable: as `Acceptor.accept`.
-        """
-        generation_id = new_generation_id()
-        expecting: asyncio.Handle | None = None
-        if is_read and not new.idempotency_key:
-            # Soon: what creates it leaves first.
-            meta = queued_meta(generation_id, new, 0)
-            expecting = asyncio.get_running_loop().call_soon(self.hub.expect, meta)
-        try:
-            with self.metrics.accept_seconds.time():
-                async with answering():
-                    accepted = await self.acceptor.accept(new, generation_id)
-        except BaseException:
-            if expecting is not None:
-                expecting.cancel()
-                self.hub.expect_no_more(generation_id)
-            raise
-        if accepted.is_new:
-            self.metrics.accepted.labels(new.priority).inc()
-        return accepted
-
     async def meta(self, generation_id: str, owner: str) -> Meta:
-        """Return the generation, if it is the asker's.
+        """Return a generation of `owner`.
 
         Raises:
-            NotFound: there is none, it was sealed after a loss, or it belongs to somebody else:
-                the three look the same from outside.
+            NotFound: it does not exist, was sealed after a loss, or belongs to another owner. The
+                answer does not tell these cases apart.
+            Unavailable: Redis did not answer.
         """
         meta = await self.store.meta(generation_id) if is_generation_id(generation_id) else None
-        if meta is None or meta.status == "sealed" or meta.owner != owner:
+        if not is_visible(meta, owner):
             raise NotFound
         return meta
-
-
-@asynccontextmanager
-async def answering(since_s: float | None = None) -> AsyncIterator[None]:
-    """Give what is inside `ANSWER_S`.
-
-    Args:
-        since_s: when the request came, loop time, where something else was waited for before.
-
-    Raises:
-        Unavailable: it took longer.
-    """
-    begun_s = asyncio.get_running_loop().time() if since_s is None else since_s
-    try:
-        async with asyncio.timeout_at(begun_s + ANSWER_S):
-            yield
-    except TimeoutError as exc:
-        raise Unavailable("Redis did not answer in time") from exc
-
-
-def error_response(error: RequestError, shape: Shape, headers: Mapping[str, str]) -> Response:
-    """Answer with an error and headers of its own; those that need none are raised."""
-    shaped = shape(error)
-    response = Response(shaped.body, error.status, headers)
-    del response.headers["content-length"]  # it is one of the error's own
-    response.raw_headers += [*error_headers(error, shaped), *shaped.headers]
-    return response
-
-
-def json_response(
-    content: object, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    """Answer with JSON; never stored, because a generation's state is of this moment."""
-    return _json_response(msgspec.json.encode(content), status, headers)
-
-
-async def long_json_response(
-    content: object, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    """As `json_response`, for what holds a whole answer."""
-    return _json_response(await encode_json(content), status, headers)
-
-
-def _json_response(body: bytes, status: int, headers: Mapping[str, str] | None) -> Response:
-    all_headers = {"cache-control": "no-store", **(headers or {})}
-    return Response(body, status, all_headers, media_type="application/json")

@@ -1,1 +1,1 @@
-"""What clients speak: each dialect is a deterministic fold of the log into bytes."""
+"""What clients speak. A dialect reads its requests, and folds the log into its own bytes."""

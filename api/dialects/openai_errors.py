@@ -1,9 +1,10 @@
-"""What OpenAI's families have in common: how they say an error, and which status a failure has.
+"""Errors in the form of OpenAI's API, and the HTTP status of each failure.
 
     {"error":{"message":"no model 'x'","type":"invalid_request_error","param":null,"code":"…"}}
 
-OpenAI's SDKs try 408, 409, 429 and 5xx again by themselves, twice, and each try would start another
-generation; where that cannot help they are told so. Pure. Source: docs/protocol.md, "Dialects".
+OpenAI's SDKs repeat a request by themselves after 408, 409, 429 and 5xx, twice, and each repeat
+would start another generation. Where a repeat cannot help, a header tells them not to repeat. Pure.
+Source: docs/protocol.md, "Dialects".
 """
 
 from __future__ import annotations
@@ -12,29 +13,27 @@ from typing import Any
 
 import msgspec
 
+from api.dialects.failure import GENERATION_FAILED, STREAM_RESET
 from api.errors import ErrorBody
 from shared.errors import RequestError
 from shared.log.event_bytes import LOST
 from shared.log.events import End, Failure, decode
 
-STREAM_RESET = Failure(
-    "stream_reset", "the answer was begun anew and what was sent is void: ask again", True
-)
 CANCELLED = Failure("cancelled", "the generation was cancelled", False)
-GIVEN_UP = Failure("upstream_error", "the generation failed", True)
-_RETRIED = (408, 409, 429)  # and 5xx
+_STATUSES_REPEATED_BY_SDKS = (408, 409, 429)  # and 5xx
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-# Of a generation that failed; all others are a broken gateway's 502.
-_STATUSES = {"cancelled": 409, "upstream_timeout": 504, "queue_timeout": 503, "lost": 500}
+# By failure code. Other failures have the status of a broken gateway.
+_FAILURE_STATUSES = {"cancelled": 409, "upstream_timeout": 504, "queue_timeout": 503, "lost": 500}
+_BAD_GATEWAY = 502
 
 
 def openai_shape(error: RequestError) -> ErrorBody:
-    """Return an error as OpenAI's API has it."""
+    """Return the body and headers of an error in the form of OpenAI's API."""
     param = "model" if error.code == "model_not_found" else None
-    said = error_object(error.code, error.message, status=error.status, param=param)
-    is_retried = error.status in _RETRIED or error.status >= 500
-    headers = [(b"x-should-retry", b"false")] if is_retried and not error.retryable else []
-    return ErrorBody(msgspec.json.encode({"error": said}), headers=headers)
+    content = error_object(error.code, error.message, status=error.status, param=param)
+    is_repeated = error.status in _STATUSES_REPEATED_BY_SDKS or error.status >= 500
+    headers = [(b"x-should-retry", b"false")] if is_repeated and not error.retryable else []
+    return ErrorBody(msgspec.json.encode({"error": content}), headers=headers)
 
 
 def error_object(
@@ -46,22 +45,27 @@ def error_object(
 
 
 def failure_of(end: End) -> Failure | None:
-    """Return why a generation has no whole answer; None: it has."""
+    """Return why a generation did not complete. None: it completed."""
     if end.status == "completed":
         return None
-    return CANCELLED if end.status == "cancelled" else end.error or GIVEN_UP
+    return CANCELLED if end.status == "cancelled" else end.error or GENERATION_FAILED
 
 
 def as_request_error(failure: Failure) -> RequestError:
-    """Return the error of an answer that was to be whole."""
-    status = _STATUSES.get(failure.code, 502)
+    """Return the error response of a failed generation whose answer was to come in one piece."""
+    status = _FAILURE_STATUSES.get(failure.code, _BAD_GATEWAY)
     return RequestError(status, failure.code, failure.message, retryable=failure.retryable)
 
 
 def failure_aside(raw: bytes) -> Failure:
-    """Return what an event that is in no log means to a client that cannot begin again."""
+    """Return the failure that a client is told for an event that is in no log.
+
+    Args:
+        raw: the event as `Fold.aside` is given it: a `reset`, or the `end` of a lost generation.
+            A client of a dialect without `reset` cannot begin again, so for it both are failures.
+    """
     if raw != LOST:
         return STREAM_RESET
     end = decode(raw)
     assert isinstance(end, End)
-    return failure_of(end) or GIVEN_UP
+    return failure_of(end) or GENERATION_FAILED

@@ -18,9 +18,9 @@ from api.hub.contracts import Outcome
 from api.hub.encoded import ENCODE_ENTRIES_MAX
 from api.hub.hub import Hub
 from api.hub.relay import Relay
-from api.node import error_response
 from api.readers.disconnect import Departure
 from api.readers.log_waiter import Waiter
+from api.response import error_response
 from shared.errors import Draining, Expired, RequestError, Unavailable
 from shared.log.ids import START, EventId
 from shared.log.records import Meta

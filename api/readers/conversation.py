@@ -20,9 +20,10 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from api.deadline import answering
 from api.errors import CODES, request_error, unavailable
 from api.intake.strict_json import decode_json
-from api.node import Node, answering
+from api.node import Node
 from api.readers.conversation_handover import ConversationHandover
 from api.readers.disconnect import Departure
 from api.readers.lookup import find, read_query

@@ -14,13 +14,15 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.deadline import answering
 from api.dialects.native.events import events
 from api.intake.batch_members import batch_object, digest_of, find_input, read_new_batch
 from api.intake.body import check_idempotency_key, read_body, read_object, wrong
 from api.intake.paging import read_limit, read_number
 from api.intake.schedule_members import is_scheduled, without_timing
-from api.node import Node, answering, json_response
+from api.node import Node
 from api.resources.schedules import ScheduleRoutes
+from api.response import json_response
 from shared.batches.input import fetch
 from shared.batches.lease import InFlightLine
 from shared.batches.record import OUTPUT_BYTES_MAX, Batch, Batches, NewBatch

@@ -16,6 +16,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.deadline import answering
 from api.errors import RETRY_AFTER_S, request_error
 from api.intake.body import wrong
 from api.intake.upload import (
@@ -26,9 +27,10 @@ from api.intake.upload import (
     file_pieces,
     open_form,
 )
-from api.node import Node, answering, json_response
+from api.node import Node
 from api.readers.disconnect import Departure
 from api.resources.download import Download, byte_range, content_start, head_only
+from api.response import json_response
 from api.transport.extensions import break_off
 from shared.errors import FilesUnavailable, NotFound, RequestError, Unavailable
 from shared.files.store import FileRecord, FileStore

@@ -17,7 +17,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from api.errors import RETRY_AFTER_S
-from api.node import Node, json_response
+from api.node import Node
+from api.response import json_response
 from shared.errors import Unavailable
 from shared.queue.lanes import Presence, workers_seen
 from shared.redis.client import Client, translated

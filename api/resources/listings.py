@@ -14,10 +14,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from api.deadline import answering
 from api.errors import request_error
 from api.intake.body import SESSION_CHARACTERS_MAX, model_not_found
-from api.node import Node, answering, json_response
+from api.node import Node
 from api.resources.health import workers_with_age_ms
+from api.response import json_response
 from shared.config.models import Model
 from shared.errors import NotFound
 from shared.log.records import Meta

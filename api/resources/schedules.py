@@ -17,10 +17,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from api.deadline import answering
 from api.errors import request_error
 from api.intake.schedule_members import read_timing, without_timing
-from api.node import Node, answering, json_response
+from api.node import Node
 from api.resources.listings import read_before_ms
+from api.response import json_response
 from shared.config.credentials import EVERYBODY
 from shared.errors import NotFound
 from shared.later.schedules import PREFIX, Schedule

@@ -1,8 +1,8 @@
-"""What the AI SDK's clients send, read as a prompt: UI messages become chat messages.
+"""The requests of the AI SDK's clients, read as a prompt: UI messages become chat messages.
 
-Pure. A UI message has parts: text, files, reasoning, tool calls with their results, sources, data
-of the application. A backend is given what it can take: text, files, tool calls and results; the
-rest was for eyes. Messages that are chat messages already pass as they are.
+Pure. A UI message has parts: text, files, reasoning, tool calls with their results, sources, and
+data of the application. A backend gets the parts that it can take: text, files, tool calls and
+results. The other parts are only for display. Chat messages pass unchanged.
 Source: docs/protocol.md, "AI SDK".
 """
 
@@ -26,11 +26,11 @@ _OUTPUTS = ("output-available", "output-error", "output-denied")
 
 @dataclass(frozen=True)
 class AiSdkRequest(DialectRequest):
-    """What a body asks for.
+    """The body of a request.
 
     Attributes:
-        chat: whose running answer this is; empty: of no chat.
-        stops: how often that chat had been stopped when this was asked.
+        chat: the chat to which the answer belongs; empty: none.
+        stops: how often that chat had been stopped when the request came.
     """
 
     chat: str = ""
@@ -38,10 +38,10 @@ class AiSdkRequest(DialectRequest):
 
 
 def parse_ai_sdk(body: dict[str, Any]) -> AiSdkRequest:
-    """Read the members of a request; sets `session` to the chat where the body names none.
+    """Read the members of a request. Sets `session` to the chat where the body has no session.
 
     Raises:
-        RequestError: 422.
+        RequestError: 422, a member is missing or wrong.
     """
     chat = body.get("id", "")
     if not isinstance(chat, str) or len(chat) > CHAT_CHARACTERS_MAX:
@@ -53,20 +53,28 @@ def parse_ai_sdk(body: dict[str, Any]) -> AiSdkRequest:
     if not isinstance(knows_reset_step, bool):
         raise wrong("resetStep must be true or false")
     dialect: dict[str, Any] = {RESET_STEP: True} if knows_reset_step else {}
-    if message_id := _continued(sent[-1]):
+    if message_id := _continued_message_id(sent[-1]):
         dialect[MESSAGE_ID] = message_id
     if chat and "session" not in body and len(chat) <= SESSION_CHARACTERS_MAX:
         if chat.isprintable():
             body["session"] = chat
-    messages = [one for index, message in enumerate(sent) for one in _read(index, message)]
+    messages = [
+        chat_message
+        for index, message in enumerate(sent)
+        for chat_message in _read_message(index, message)
+    ]
     if not messages:
         raise wrong("messages: there is nothing in them that a model can read")
     request = Request(check_messages(messages), check_params(body), dialect)
     return AiSdkRequest(request, chat=chat)
 
 
-def _continued(last: Any) -> str:
-    """Return the id of the message that goes on: after tool results, the client's own last one."""
+def _continued_message_id(last: Any) -> str:
+    """Return the id of the client's message that the answer continues; empty: a new message.
+
+    After tool results the client sends its last assistant message again, and shows the answer in
+    it.
+    """
     if not isinstance(last, dict) or last.get("role") != "assistant":
         return ""
     message_id = last.get("id")
@@ -74,8 +82,8 @@ def _continued(last: Any) -> str:
     return str(message_id) if fits else ""
 
 
-def _read(index: int, message: Any) -> list[dict[str, Any]]:
-    """Return a message as chat messages: none where it has nothing for a model."""
+def _read_message(index: int, message: Any) -> list[dict[str, Any]]:
+    """Return a message as chat messages; none where no part of it is for a model."""
     if not isinstance(message, dict):
         raise wrong(f"messages[{index}] must be an object")
     if "parts" not in message:
@@ -91,17 +99,17 @@ def _read(index: int, message: Any) -> list[dict[str, Any]]:
         if part["type"] == "text" and not isinstance(part.get("text"), str):
             raise wrong(f"messages[{index}].parts: a text must have text")
     if role == "assistant":
-        return _assistant(parts)
-    files = [_file(index, part) for part in parts if part["type"] == "file"]
+        return _assistant_messages(parts)
+    files = [_file_part(index, part) for part in parts if part["type"] == "file"]
     text = "".join(part["text"] for part in parts if part["type"] == "text")
     if role == "system" or not files:
         return [{"role": role, "content": text}] if text else []
-    said = [{"type": "text", "text": text}] if text else []
-    return [{"role": role, "content": [*said, *files]}]
+    texts = [{"type": "text", "text": text}] if text else []
+    return [{"role": role, "content": [*texts, *files]}]
 
 
-def _assistant(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what an assistant said, step by step, each with the results of its tool calls."""
+def _assistant_messages(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the steps of an assistant's message, each with the results of its tool calls."""
     messages: list[dict[str, Any]] = []
     steps: list[list[dict[str, Any]]] = [[]]
     for part in parts:
@@ -111,15 +119,15 @@ def _assistant(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
             steps[-1].append(part)
     for step in steps:
         text = "".join(part["text"] for part in step if part["type"] == "text")
-        # A call without a result is none: models refuse a history that has one.
+        # A call without a result is left out: models refuse a history that has one.
         tools = [part for part in step if _is_tool(part) and part.get("state") in _OUTPUTS]
-        calls = [_call(part) for part in tools]
+        calls = [_tool_call(part) for part in tools]
         if calls:
             messages.append({"role": "assistant", "content": text or None, "tool_calls": calls})
         elif text:
             messages.append({"role": "assistant", "content": text})
         messages += [
-            {"role": "tool", "tool_call_id": part["toolCallId"], "content": _output(part)}
+            {"role": "tool", "tool_call_id": part["toolCallId"], "content": _tool_output(part)}
             for part in tools
         ]
     return messages
@@ -131,27 +139,27 @@ def _is_tool(part: Mapping[str, Any]) -> bool:
     return is_tool and isinstance(part.get("toolCallId"), str)
 
 
-def _call(part: Mapping[str, Any]) -> dict[str, Any]:
+def _tool_call(part: Mapping[str, Any]) -> dict[str, Any]:
     name = part.get("toolName") if part["type"] == "dynamic-tool" else part["type"][5:]
-    given = part.get("input", part.get("rawInput"))
-    arguments = msgspec.json.encode({} if given is None else given).decode()
+    value = part.get("input", part.get("rawInput"))
+    arguments = msgspec.json.encode({} if value is None else value).decode()
     function = {"name": str(name), "arguments": arguments}
     return {"id": part["toolCallId"], "type": "function", "function": function}
 
 
-def _output(part: Mapping[str, Any]) -> str:
+def _tool_output(part: Mapping[str, Any]) -> str:
     if part["state"] == "output-denied":
         return "The user refused this."
     output = part.get("errorText") if part["state"] == "output-error" else part.get("output")
     return output if isinstance(output, str) else msgspec.json.encode(output).decode()
 
 
-def _file(index: int, part: Mapping[str, Any]) -> dict[str, Any]:
+def _file_part(index: int, part: Mapping[str, Any]) -> dict[str, Any]:
     url, media_type = part.get("url"), part.get("mediaType", "")
     if not isinstance(url, str) or not isinstance(media_type, str):
         raise wrong(f"messages[{index}].parts: a file must have a url and a mediaType")
     if media_type.startswith("image/"):
         return {"type": "image_url", "image_url": {"url": url}}
     name = part.get("filename")
-    named = {"filename": name} if isinstance(name, str) else {}
-    return {"type": "file", "file": {**named, "file_data": url}}
+    name_member = {"filename": name} if isinstance(name, str) else {}
+    return {"type": "file", "file": {**name_member, "file_data": url}}

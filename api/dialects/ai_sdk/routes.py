@@ -1,8 +1,9 @@
-"""/ai-sdk/chat: what useChat and its transports ask over HTTP.
+"""/ai-sdk/chat: the requests of useChat and of its transports over HTTP.
 
-A chat has answers, an answer is a run; the client that replays knows the chat, the one that counts
-chunks knows the run. Both ask GET …/stream, and `startIndex` tells them apart.
-The bytes are api/dialects/ai_sdk/fold.py's, the order of stops shared/queue/chats.py's.
+A chat has answers; an answer is a run. A client that replays an answer knows the chat, a client
+that counts chunks knows the run. Both send GET …/stream; the query parameter `startIndex` tells
+them apart. The bytes are api/dialects/ai_sdk/fold.py's; shared/queue/chats.py orders stops and
+answers.
 Source: docs/protocol.md, "AI SDK".
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
-from typing import NoReturn
 from urllib.parse import quote, unquote_to_bytes
 
 from starlette.requests import Request as HttpRequest
@@ -19,14 +19,16 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.dialects.ai_sdk.fold import AI_SDK, joined
+from api.deadline import answering
+from api.dialects.ai_sdk.fold import AI_SDK, join_deltas
 from api.dialects.ai_sdk.request import AiSdkRequest, parse_ai_sdk
-from api.dialects.start import start
+from api.dialects.prompt import accept_post
+from api.edge.method_dispatch import Handler, Resource
 from api.errors import request_error
 from api.hub.encoded import EncodedLog
 from api.hub.hub import Hub
 from api.hub.relay import Relay
-from api.node import Node, answering
+from api.node import Node
 from api.readers.chunk_number import Place, fold_all, locate
 from api.readers.http_stream import Begin, Beginning, stream
 from api.readers.lookup import find
@@ -37,12 +39,12 @@ from shared.queue.chats import Chats
 
 START_INDEX = "startIndex"
 RUN_PREFIX = "gen_"
-JOINED_BYTES_MAX = 2**20  # of frames; what comes after them is sent as it is
-_START_INDEX = re.compile(r"-?[0-9]{1,15}", re.ASCII)
+JOINED_BYTES_MAX = 2**20  # of frames in a replay; later frames are sent unchanged
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 
 
 class AiSdkRoutes:
-    """The handlers of /ai-sdk/chat and what is below it."""
+    """The handlers of /ai-sdk/chat and of the paths below it."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -50,41 +52,46 @@ class AiSdkRoutes:
 
     async def create(self, request: HttpRequest) -> ASGIApp:
         """POST /ai-sdk/chat."""
-        meta, asked = await start(
-            self.node, request, parse_ai_sdk, is_any_type=True, complete=self._complete
+        meta, parsed = await accept_post(
+            self.node, request, parse_ai_sdk, is_any_type=True, complete=self._add_stops
         )
-        if asked.chat:
+        if parsed.chat:
             async with answering():
-                await self.chats.add(asked.chat, meta, asked.stops)
+                await self.chats.add(parsed.chat, meta, parsed.stops)
         return self._stream(meta)
 
-    async def _complete(self, asked: AiSdkRequest, owner: str) -> AiSdkRequest:
-        if not asked.chat:
-            return asked
+    async def _add_stops(self, parsed: AiSdkRequest, owner: str) -> AiSdkRequest:
+        if not parsed.chat:
+            return parsed
         async with answering():
-            return replace(asked, stops=await self.chats.stops(owner, asked.chat))
+            return replace(parsed, stops=await self.chats.stops(owner, parsed.chat))
 
     async def stream(self, request: HttpRequest) -> ASGIApp:
-        """GET /ai-sdk/chat/{name}/stream: a chat's running answer, or a run from chunk N on."""
-        owner, name = self.node.owner(request), name_of(request)
+        """GET /ai-sdk/chat/{name}/stream.
+
+        With `startIndex`: a run from that chunk on. Without: the chat's running answer from its
+        start; 204 where the chat has none.
+        """
+        owner, name = self.node.owner(request), read_path_name(request)
         index = request.query_params.get(START_INDEX)
         if index is not None:
-            number, since_s = read_index(index), asyncio.get_running_loop().time()
-            meta = await self._run(owner, name, number)
-            return self._stream(meta, begin_at(self.node.hub, number, since_s))
+            number, since_s = parse_start_index(index), asyncio.get_running_loop().time()
+            meta = await self._find_run(owner, name, number)
+            return self._stream(meta, begin_at_chunk(self.node.hub, number, since_s))
         async with answering():
             running = await self.chats.running(owner, name)
         if running is None:
             return Response(status_code=204)
-        return self._stream(running, replay(self.node.hub))
+        return self._stream(running, begin_replay(self.node.hub))
 
-    async def _run(self, owner: str, name: str, number: int) -> Meta:
-        """Return a run by its id, or by its chat: the one that runs, else the newest."""
-        # Clients make up names for chats that look like ids in everything but this.
+    async def _find_run(self, owner: str, name: str, number: int) -> Meta:
+        """Return the run with the id `name`, else the chat's running run, else its newest run."""
+        # Clients make up names for chats. Such a name may look like an id except for the prefix.
         is_run = name.startswith(RUN_PREFIX) and is_generation_id(name)
         try:
             if is_run:
-                cursor = EventId(1, 1) if number else START  # who has counted has seen it
+                # A client that has counted chunks has seen the run: wait if Redis has just lost it.
+                cursor = EventId(1, 1) if number else START
                 return await find(self.node.hub, self.node.store, owner, name, cursor)
         except NotFound:
             pass
@@ -95,8 +102,8 @@ class AiSdkRoutes:
         return next((meta for meta in metas if not meta.is_ended), metas[0])
 
     async def stop(self, request: HttpRequest) -> ASGIApp:
-        """POST /ai-sdk/chat/{name}/stop: nothing runs in this chat any more."""
-        owner, name = self.node.owner(request), name_of(request)
+        """POST /ai-sdk/chat/{name}/stop: cancel every run of the chat."""
+        owner, name = self.node.owner(request), read_path_name(request)
         async with answering():
             await self.chats.stop(owner, name)
         return Response(status_code=204)
@@ -114,23 +121,24 @@ class AiSdkRoutes:
         return answer
 
 
-def replay(hub: Hub) -> Begin:
-    """Return what begins a running answer from its start, the text so far in few large deltas."""
+def begin_replay(hub: Hub) -> Begin:
+    """Return a function that begins an answer at its start, with the text so far in few deltas."""
 
     async def begin(relay: Relay) -> Beginning:
         log = await fold_all(hub, relay, AI_SDK)
         frames, seq = log.slice(0, JOINED_BYTES_MAX)
         if not frames or log.is_finished:
             return Beginning(head=log.opening)
-        return Beginning(relay.feed.ids.at(seq), head=log.opening + joined(frames))
+        return Beginning(relay.feed.ids.at(seq), head=log.opening + join_deltas(frames))
 
     return begin
 
 
-def begin_at(hub: Hub, number: int, since_s: float | None = None) -> Begin:
-    """Return what begins an answer at chunk `number`; a negative one counts from the end.
+def begin_at_chunk(hub: Hub, number: int, since_s: float | None = None) -> Begin:
+    """Return a function that begins an answer at chunk `number`.
 
     Args:
+        number: from 0; a negative number counts from the end.
         since_s: as of `answering`.
     """
 
@@ -139,17 +147,17 @@ def begin_at(hub: Hub, number: int, since_s: float | None = None) -> Begin:
             log = await fold_all(hub, relay, AI_SDK)
             tail = log.chunks - 1
             if number < 0:
-                place = await _from_end(hub, relay, log, max(0, log.chunks + number))
+                place = await _place_from_end(hub, relay, log, max(0, log.chunks + number))
             else:
-                place = await _from_start(hub, relay, log, number)
+                place = await _place_from_start(hub, relay, log, number)
         headers = [(b"x-workflow-stream-tail-index", b"%d" % tail)]
         return Beginning(place.cursor, head=place.head, headers=headers)
 
     return begin
 
 
-async def _from_start(hub: Hub, relay: Relay, log: EncodedLog, number: int) -> Place:
-    """Past the end of a log that is finished, also of one that finishes just now: `finish`."""
+async def _place_from_start(hub: Hub, relay: Relay, log: EncodedLog, number: int) -> Place:
+    """Return the place of chunk `number`; past the end of a finished log that of `finish`."""
 
     def is_past_end() -> bool:
         return log.is_finished and number >= log.chunks
@@ -159,29 +167,32 @@ async def _from_start(hub: Hub, relay: Relay, log: EncodedLog, number: int) -> P
         try:
             place = await locate(hub, relay, AI_SDK, number)
         except RequestError:
-            if not is_past_end():
+            if not is_past_end():  # the log may have finished during `locate`
                 raise
     if place is None or is_past_end():
         return await locate(hub, relay, AI_SDK, log.chunks - 1)
     return place
 
 
-async def _from_end(hub: Hub, relay: Relay, log: EncodedLog, number: int) -> Place:
-    """This client has counted nothing yet, so no loss can have made its number wrong."""
+async def _place_from_end(hub: Hub, relay: Relay, log: EncodedLog, number: int) -> Place:
+    """Return the place of chunk `number`, which was counted here from the end.
+
+    The client has counted nothing itself, so a loss cannot have made the number wrong.
+    """
     found = log.find(number)
-    if found is None:  # let go of meanwhile: to be read again
+    if found is None:  # the node has dropped this part of the log: read it again
         return await locate(hub, relay, AI_SDK, number)
     seq, head = found
     return Place(relay.feed.ids.at(seq) if seq else START, head)
 
 
-def read_index(text: str) -> int:
-    """Return `startIndex`.
+def parse_start_index(text: str) -> int:
+    """Return the number in `startIndex`.
 
     Raises:
-        RequestError: 400, no whole number.
+        RequestError: 400, not a whole number.
     """
-    if _START_INDEX.fullmatch(text) is None:
+    if _WHOLE_NUMBER.fullmatch(text) is None:
         raise request_error("cursor_invalid", f"{START_INDEX}: a whole number")
     return int(text)
 
@@ -189,25 +200,26 @@ def read_index(text: str) -> int:
 # Names in paths
 
 
-class RawRoute(Route):
-    """A route that sees the path as it was sent: a name may hold any character, also a slash."""
+class RawPathRoute(Route):
+    """A route that matches the path before decoding: a name may contain any character, also `/`."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         raw = scope.get("raw_path") or quote(scope["path"]).encode("ascii")
         return super().matches({**scope, "path": raw.decode("latin-1")})
 
 
-def name_of(request: HttpRequest) -> str:
-    """Return the chat or run in the path of a `RawRoute`.
+def raw_path_route(path: str, **methods: Handler) -> RawPathRoute:
+    """Return the raw route of one path: `GET=handler, POST=handler`."""
+    return RawPathRoute(path, Resource(path, **methods))
+
+
+def read_path_name(request: HttpRequest) -> str:
+    """Return the chat or run in the path of a `RawPathRoute`.
 
     Raises:
-        NotFound: no text, so no chat has this name.
+        NotFound: not UTF-8, so no chat has this name.
     """
     try:
         return unquote_to_bytes(request.path_params["name"]).decode()
     except UnicodeDecodeError:
-        _nobody()
-
-
-def _nobody() -> NoReturn:
-    raise NotFound("chat")
+        raise NotFound("chat") from None

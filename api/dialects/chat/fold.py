@@ -4,9 +4,10 @@ r"""OpenAI chat completions: the log as chunks, and as one completion.
            "choices":[{"index":0,"delta":{"content":" Hello"},"finish_reason":null}],
            "event_id":"1-42"} LF LF
 
-`id` is the generation's, and `event_id`, a member of ours, the native cursor: a client that is cut
-off can read on natively, at any node. Invariant: what was sent is never contradicted. Chunks cannot
-take anything back, so a `reset` after the first word is an error, and the last thing said.
+`id` is the generation's id. `event_id` is not OpenAI's: it is the native cursor, with which a
+client that was cut off can read on natively at any node. Invariant: no chunk contradicts an earlier
+one. Chunks cannot take content back, so a `reset` after the first content is an error chunk, and
+the stream ends with it.
 Source: docs/protocol.md, "Chat completions".
 """
 
@@ -16,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from api.dialects.openai_errors import STREAM_RESET, error_object, failure_aside, failure_of
+from api.dialects.failure import STREAM_RESET
+from api.dialects.openai_errors import error_object, failure_aside, failure_of
 from shared.log.event_bytes import plain_text
 from shared.log.events import (
     AnyEvent,
@@ -37,7 +39,7 @@ from shared.log.records import Meta
 from shared.log.request import dialect_of
 from shared.log.snapshot import Snapshot
 
-INCLUDE_USAGE = "include_usage"  # in Request.dialect
+INCLUDE_USAGE = "include_usage"  # a member of Request.dialect
 DONE = b"data: [DONE]\n\n"
 _CONTENT = b'"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]'
 
@@ -46,12 +48,12 @@ class ChatFold(Fold):
     """One completion as server-sent events."""
 
     def __init__(self, meta: Meta) -> None:
-        wants_usage = dialect_of(meta).get(INCLUDE_USAGE) is True
-        head = _head(meta, "chat.completion.chunk")
+        includes_usage = dialect_of(meta).get(INCLUDE_USAGE) is True
+        head = _head_members(meta, "chat.completion.chunk")
         self._head = b"data: " + msgspec.json.encode(head)[:-1] + b","
-        # As OpenAI has it: who asks for the usage gets the member in every chunk.
-        self._usage_member = b',"usage":null' if wants_usage else b""
-        self._wants_usage = wants_usage
+        # As at OpenAI: with `include_usage` every chunk has the member.
+        self._usage_member = b',"usage":null' if includes_usage else b""
+        self._includes_usage = includes_usage
         self._usage: Usage | Counts | None = None
         self._has_role = False
         self._has_content = False
@@ -82,7 +84,7 @@ class ChatFold(Fold):
                 return self._delta(event_id, {"tool_calls": [_tool_call_delta(event)]})
             case Reset() if self._has_content:
                 self.over_at = event_id.seq
-                return _failed(STREAM_RESET)
+                return _error_chunk(STREAM_RESET)
             case Usage():
                 self._usage = event
             case End():
@@ -92,13 +94,13 @@ class ChatFold(Fold):
     def _end(self, event_id: EventId, end: End) -> bytes:
         failure = failure_of(end)
         if failure is not None:
-            return _failed(failure)
+            return _error_chunk(failure)
         choice = {"index": 0, "delta": {}, "finish_reason": end.finish_reason}
         finish = b'"choices":' + msgspec.json.encode([choice])
         usage = end.usage or self._usage
-        if not self._wants_usage or usage is None:
+        if not self._includes_usage or usage is None:
             return self._frame(event_id, finish) + DONE
-        # The cursor stands in the last chunk: who has it has them all.
+        # The cursor is in the last chunk only: a client that has it has both chunks.
         last = b'"choices":[],"usage":%b,"event_id":"%d-%d"}\n\n'
         counts = msgspec.json.encode(usage_object(usage))
         return (
@@ -117,34 +119,34 @@ class ChatFold(Fold):
         return self._head + choices + self._usage_member + named
 
     def aside(self, raw: bytes) -> bytes:
-        return _failed(failure_aside(raw))
+        return _error_chunk(failure_aside(raw))
 
 
 CHAT = Dialect("chat", ChatFold)
 
 
 def completion(meta: Meta, snapshot: Snapshot) -> dict[str, Any]:
-    """Return the answer in one piece; `snapshot` has a whole log."""
+    """Return the answer in one piece; `snapshot` has read the log up to `end`."""
     assert snapshot.end is not None
     message: dict[str, Any] = {"role": "assistant", "content": snapshot.text, "refusal": None}
     if snapshot.reasoning:
         message["reasoning_content"] = snapshot.reasoning
     if snapshot.tool_calls:
         message["content"] = snapshot.text or None
-        message["tool_calls"] = [_tool_call(call) for call in snapshot.tool_calls]
+        message["tool_calls"] = [_tool_call_object(call) for call in snapshot.tool_calls]
     choice = {
         "index": 0,
         "message": message,
         "logprobs": None,
         "finish_reason": snapshot.end.finish_reason,
     }
-    answer = {**_head(meta, "chat.completion"), "choices": [choice]}
+    answer = {**_head_members(meta, "chat.completion"), "choices": [choice]}
     usage = snapshot.usage
     return {**answer, "usage": usage} if usage is not None else answer
 
 
 def usage_object(usage: Usage | Counts) -> dict[str, int]:
-    """Return the counts as OpenAI names them."""
+    """Return the token counts under OpenAI's names."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -152,7 +154,7 @@ def usage_object(usage: Usage | Counts) -> dict[str, int]:
     }
 
 
-def _head(meta: Meta, kind: str) -> dict[str, Any]:
+def _head_members(meta: Meta, kind: str) -> dict[str, Any]:
     created = meta.created_at_ms // 1000
     return {"id": meta.generation_id, "object": kind, "created": created, "model": meta.model}
 
@@ -165,11 +167,11 @@ def _tool_call_delta(event: ToolCall) -> dict[str, Any]:
     return {"index": event.index, **named, "function": {"name": event.name, **function}}
 
 
-def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
+def _tool_call_object(call: dict[str, Any]) -> dict[str, Any]:
     function = {"name": call["name"], "arguments": call["arguments"]}
     return {"id": call["call_id"], "type": "function", "function": function}
 
 
-def _failed(failure: Failure) -> bytes:
+def _error_chunk(failure: Failure) -> bytes:
     error = error_object(failure.code, failure.message)
     return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n" + DONE

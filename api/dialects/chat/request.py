@@ -1,4 +1,4 @@
-"""Reads what a chat completion asks for. Pure."""
+"""Reads the body of a chat completion. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from api.intake.body import check_messages, wrong
 from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
 
-# Everything else is the backend's.
-_OURS = frozenset(
+# The members that this system reads. All others go to the backend.
+_READ_HERE = frozenset(
     (
         "model", "messages", "stream", "stream_options", "n",
         "session", "metadata", "priority", "on_disconnect",
@@ -21,7 +21,11 @@ _OURS = frozenset(
 
 @dataclass(frozen=True)
 class ChatRequest(DialectRequest):
-    """What a body asks for; `is_stream` is of this request alone, not of the generation."""
+    """The body of a chat completion.
+
+    Attributes:
+        is_stream: how this request is answered; it is not stored with the generation.
+    """
 
     is_stream: bool = False
 
@@ -29,8 +33,11 @@ class ChatRequest(DialectRequest):
 def parse_chat(body: dict[str, Any], *, grace_s: float) -> ChatRequest:
     """Read the members of a chat completion.
 
+    Args:
+        grace_s: how long a generation without readers goes on, where the body does not say so.
+
     Raises:
-        RequestError: 422.
+        RequestError: 422, a member is missing or wrong.
     """
     if "messages" not in body:
         raise wrong("messages is missing")
@@ -44,7 +51,7 @@ def parse_chat(body: dict[str, Any], *, grace_s: float) -> ChatRequest:
         raise wrong("stream_options must be an object")
     request = Request(
         messages=check_messages(body["messages"]),
-        params={name: value for name, value in body.items() if name not in _OURS},
+        params={name: value for name, value in body.items() if name not in _READ_HERE},
         dialect={INCLUDE_USAGE: True} if options.get(INCLUDE_USAGE) is True else {},
     )
     return ChatRequest(request, grace_s, is_stream=is_stream)

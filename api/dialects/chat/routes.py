@@ -1,8 +1,8 @@
-"""POST /v1/chat/completions: OpenAI's chat completions, streamed or whole.
+"""POST /v1/chat/completions: OpenAI's chat completions, streamed or in one piece.
 
-What the body asks for, and how it is answered; the bytes are api/dialects/chat/fold.py's. Members
-that are not this system's own go to the backend as they are, also those that OpenAI does not know.
-Source: docs/protocol.md, "Chat completions".
+The bytes are api/dialects/chat/fold.py's. Members that this system does not use itself go to the
+backend unchanged, also those that OpenAI does not know. Source: docs/protocol.md, "Chat
+completions".
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.dialects.chat.fold import CHAT, completion
 from api.dialects.chat.request import ChatRequest, parse_chat
 from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
-from api.dialects.start import start
-from api.node import Node, error_response, long_json_response
+from api.dialects.prompt import accept_post
+from api.node import Node
 from api.readers.complete_answer import whole_or_refusal
 from api.readers.http_stream import stream
+from api.response import error_response, long_json_response
 from shared.log.records import Meta
 from shared.log.snapshot import Snapshot
 
 
 class ChatRoutes:
-    """The handlers of chat completions."""
+    """The handler of chat completions."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
 
     async def create(self, request: HttpRequest) -> ASGIApp:
         """POST /v1/chat/completions."""
-        meta, asked = await start(self.node, request, self._parse)
-        if asked.is_stream:
+        meta, parsed = await accept_post(self.node, request, self._parse)
+        if parsed.is_stream:
             return self._stream(meta)
         snapshot = Snapshot(meta)
         refusal = await whole_or_refusal(

@@ -1,9 +1,10 @@
-"""A request of deep-chat's that carries files: multipart/form-data, read into the body it means.
+"""A request of deep-chat with files: reads multipart/form-data into the members of a JSON body.
 
-The component sends `files`, one part each, its messages as `message1`, `message2`, … in JSON, and
-every member of additionalBodyProps as a string, whatever it was. The files belong to what the user
-says last. Invariant: nothing is left out in silence; a file that no model could be given is a 4xx
-that names it. The whole request is in memory and within the limit of a body. Knows no transport.
+The component sends each file as a part `files`, its messages as parts `message1`, `message2`, … in
+JSON, and every member of additionalBodyProps as a string, whatever its type was. The files belong
+to the last message of the user. Invariant: nothing is left out in silence; a file that no model can
+be given is refused with a 4xx that names the file. The whole request is in memory, and within the
+limit of a body. Knows no transport.
 Source: docs/protocol.md, "deep-chat".
 """
 
@@ -27,22 +28,27 @@ from shared.errors import RequestError
 
 FILES = "files"
 FILES_MAX = 16
-FIELDS_MAX = 1_000  # most of them messages
+FIELDS_MAX = 1_000  # messages and additionalBodyProps
 FIELD_BYTES_MAX = 2**20
 PICTURE = re.compile(r"image/[a-z0-9.+-]{1,64}")
-_MESSAGE = re.compile(r"message([1-9][0-9]{0,5})", re.ASCII)
+_MESSAGE_NAME = re.compile(r"message([1-9][0-9]{0,5})", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
-_OBJECTS = ("params", "metadata")
-PIECE_BYTES = 16_384  # parsed at once; the parts' heads cost more than their contents
+_OBJECT_MEMBERS = ("params", "metadata")
+# Bytes that are parsed before the loop gets a turn. The headers of parts cost the most.
+PIECE_BYTES = 16_384
 
 
 async def read_form(headers: Headers, raw: bytes) -> dict[str, Any]:
-    """Return the members that the same request without files would have had.
+    """Return the members that the JSON body of the same request without files would have.
+
+    Args:
+        raw: the whole body.
 
     Raises:
-        RequestError: 400 no form, 415 a file that is no picture, 422.
+        RequestError: 400, the body is not a form or a part is not JSON; 415, a file is not a
+            picture; 422, a member is wrong.
     """
-    form = await _parse(headers, raw)
+    form = await _parse_form(headers, raw)
     try:
         _check_values(form)
         body: dict[str, Any] = {}
@@ -50,34 +56,36 @@ async def read_form(headers: Headers, raw: bytes) -> dict[str, Any]:
         for name, value in form.multi_items():
             if name == FILES or not isinstance(value, str):
                 continue
-            if match := _MESSAGE.fullmatch(name):
+            if match := _MESSAGE_NAME.fullmatch(name):
                 messages[int(match[1])] = decode_json(value)
             else:
-                body[name] = member(name, value)
+                body[name] = read_text_member(name, value)
         body["messages"] = [messages[number] for number in sorted(messages)]
-        _attach(body["messages"], [await _picture(each) for each in _uploads(form)])
+        pictures = [await _read_picture(upload) for upload in _uploads(form)]
+        _attach_pictures(body["messages"], pictures)
         return body
     finally:
         await form.close()
 
 
-def member(name: str, value: str) -> Any:
-    """Return a member of additionalBodyProps, which the component has made a string of.
+def read_text_member(name: str, value: str) -> Any:
+    """Return the value of a member of additionalBodyProps that the component sent as a string.
 
     Raises:
-        RequestError: 400, 422: an object that is no JSON any more.
+        RequestError: 400, invalid JSON; 422, the component has turned an object into text that is
+            not JSON.
     """
     if name == "on_disconnect" and _SECONDS.fullmatch(value):
         return float(value)
-    if name not in _OBJECTS:
+    if name not in _OBJECT_MEMBERS:
         return value
     if not value.startswith("{"):
         raise wrong(f"{name}: give it as a string of JSON, or it is lost beside files")
     return decode_json(value)
 
 
-async def _parse(headers: Headers, raw: bytes) -> FormData:
-    # It warns of what clients send: whoever sends those would write our log.
+async def _parse_form(headers: Headers, raw: bytes) -> FormData:
+    # The parser logs warnings about malformed bodies. Clients could fill our log with them.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     _, options = parse_options_header(headers.get("content-type"))
     boundary = options.get(b"boundary", b"")
@@ -108,15 +116,15 @@ async def _parse(headers: Headers, raw: bytes) -> FormData:
 
 
 def _check_values(form: FormData) -> None:
-    """All the JSON in a form is one document to whoever reads it afterwards.
+    """Check the number of values in all JSON of the form as if it were one document.
 
     Raises:
-        RequestError: 400.
+        RequestError: 400, too many values.
     """
     documents = [
         value
         for name, value in form.multi_items()
-        if isinstance(value, str) and (_MESSAGE.fullmatch(name) or name in _OBJECTS)
+        if isinstance(value, str) and (_MESSAGE_NAME.fullmatch(name) or name in _OBJECT_MEMBERS)
     ]
     check_values(",".join(documents))
 
@@ -125,12 +133,16 @@ def _uploads(form: FormData) -> list[UploadFile]:
     if any(not isinstance(value, UploadFile) for value in form.getlist(FILES)):
         raise wrong(f"{FILES}: each of them is a file")
     uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-    # A browser's own form has one without a name where nothing was chosen.
+    # A browser's form without a chosen file has an empty part without a file name.
     return [upload for upload in uploads if upload.filename or upload.size]
 
 
-async def _picture(upload: UploadFile) -> dict[str, str]:
-    """Return a file as the component's history has it: with its content in its address."""
+async def _read_picture(upload: UploadFile) -> dict[str, str]:
+    """Return a file as it is in the component's history, with its content in a data URL.
+
+    Raises:
+        RequestError: 415, the file is not a picture.
+    """
     media_type = (upload.content_type or "").partition(";")[0].strip().lower()
     if PICTURE.fullmatch(media_type) is None:
         name = (upload.filename or "")[:80]
@@ -141,8 +153,8 @@ async def _picture(upload: UploadFile) -> dict[str, str]:
     return {"type": "image", "src": f"data:{media_type};base64,{content}"}
 
 
-def _attach(messages: list[Any], pictures: list[dict[str, str]]) -> None:
-    """Give the pictures to the user's last words; where there were none, they are all he says."""
+def _attach_pictures(messages: list[Any], pictures: list[dict[str, str]]) -> None:
+    """Add the pictures to the last message if it is the user's; else add a message for them."""
     if not pictures:
         return
     last = messages[-1] if messages else None
@@ -153,5 +165,5 @@ def _attach(messages: list[Any], pictures: list[dict[str, str]]) -> None:
     last[FILES] = [*files, *pictures] if isinstance(files, list) else pictures
 
 
-def _malformed(why: str) -> RequestError:
-    return request_error("invalid_multipart", f"the body is no multipart form: {why[:200]}")
+def _malformed(reason: str) -> RequestError:
+    return request_error("invalid_multipart", f"the body is no multipart form: {reason[:200]}")

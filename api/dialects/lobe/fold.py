@@ -1,10 +1,10 @@
-r"""The WebSocket protocol that front ends know from articles: flat frames, named by `messageId`.
+r"""The WebSocket protocol of /lobe/ws, known from articles: flat frames with a `messageId`.
 
     {"type":"token","content":" Hello","messageId":"m1","id":"1-42"}
 
-`id` is the event id, and so the cursor of a `resume`. What this protocol has no frame for
-(reasoning, tool calls, files, data) is left out. Invariant: a reading has one `end`, whatever
-becomes of its log, and a failure is told by an `error` just before it.
+`id` is the event id; a client sends it back as the cursor of a `resume`. Events for which the
+protocol has no frame (reasoning, tool calls, files, data) are left out. Invariant: each reading
+gets exactly one `end`, also when its log is lost, and before the `end` of a failure an `error`.
 Source: docs/protocol.md, "The protocol of /lobe/ws".
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from api.dialects.failure import GENERATION_FAILED
 from shared.log.event_bytes import plain_text
 from shared.log.events import (
     Counts,
@@ -32,15 +33,14 @@ from shared.log.ids import START, EventId
 from shared.log.records import Meta
 
 EXPIRED = Failure("expired", "the log of this message has expired before its end was read", False)
-GIVEN_UP = Failure("upstream_error", "the generation failed", True)
 _encode = msgspec.json.encode
 
 
-class LobeFrames(FrameFold):
-    """One reading of one message.
+class LobeFrameFold(FrameFold):
+    """The frames of one reading of one message.
 
     Args:
-        is_resumed: it was asked for by `resume`, which is told when it has caught up.
+        is_resumed: the client sent `resume`, so it gets `resume_complete` when it has caught up.
     """
 
     joins = True
@@ -48,7 +48,7 @@ class LobeFrames(FrameFold):
 
     def __init__(self, meta: Meta, message_id: str, *, is_resumed: bool = False) -> None:
         self._message_id = message_id
-        self._named = _encode(message_id)
+        self._message_id_json = _encode(message_id)
         self._owes_complete = is_resumed
         self._has_gap = False
         self._status = meta.status
@@ -57,18 +57,18 @@ class LobeFrames(FrameFold):
     def add(self, event_id: EventId, raw: bytes) -> Sequence[bytes]:
         text = plain_text(raw)
         if text is not None:
-            self._running()
-            parts = (text, self._named, *event_id)
+            self._set_running()
+            parts = (text, self._message_id_json, *event_id)
             return (b'{"type":"token","content":"%b","messageId":%b,"id":"%d-%d"}' % parts,)
         event = decode_known(raw)
         if event is None:
             return ()
-        self._running()
+        self._set_running()
         match event:
             case Token():
                 return (self._frame("token", event_id, content=event.text),)
             case Progress():
-                return (self._frame("progress", event_id, **_members(event)),)
+                return (self._frame("progress", event_id, **_members_of(event)),)
             case Reset():
                 self._usage = None
                 return (self._frame("reset", event_id, reason=event.reason),)
@@ -82,8 +82,8 @@ class LobeFrames(FrameFold):
         if not self._owes_complete:
             return ()
         self._owes_complete = False
-        said = {"messageId": self._message_id, "status": self._status, "gap": self._has_gap}
-        return (_encode({"type": "resume_complete", **said}),)
+        members = {"messageId": self._message_id, "status": self._status, "gap": self._has_gap}
+        return (_encode({"type": "resume_complete", **members}),)
 
     def aside(self, raw: bytes) -> Sequence[bytes]:
         event = decode(raw)
@@ -97,31 +97,31 @@ class LobeFrames(FrameFold):
         end = End("failed", "error", error=EXPIRED)
         return (*self._end(START, end), *self.caught_up())
 
-    def _running(self) -> None:
+    def _set_running(self) -> None:
         if self._status == "queued":
             self._status = "running"
 
     def _end(self, event_id: EventId, end: End) -> Sequence[bytes]:
         self._status = end.status
         usage = end.usage or self._usage
-        said = {"status": end.status, "usage": _members(usage) if usage else None}
-        frame = self._frame("end", event_id, **said)
+        members = {"status": end.status, "usage": _members_of(usage) if usage else None}
+        frame = self._frame("end", event_id, **members)
         if end.status != "failed":
             return (frame,)
-        return (_encode(failure_frame(end.error or GIVEN_UP, self._message_id)), frame)
+        return (_encode(failure_frame(end.error or GENERATION_FAILED, self._message_id)), frame)
 
     def _frame(self, kind: str, event_id: EventId, **members: Any) -> bytes:
-        named = {"messageId": self._message_id, "id": str(event_id)}
-        return _encode({"type": kind, **named, **members})
+        ids = {"messageId": self._message_id, "id": str(event_id)}
+        return _encode({"type": kind, **ids, **members})
 
 
 def failure_frame(failure: Failure, message_id: str) -> dict[str, Any]:
     """Return the `error` frame of a message that failed."""
-    said = {"code": failure.code, "message": failure.message, "retryable": failure.retryable}
-    return {"type": "error", "messageId": message_id, **said}
+    members = {"code": failure.code, "message": failure.message, "retryable": failure.retryable}
+    return {"type": "error", "messageId": message_id, **members}
 
 
-def _members(event: Progress | Usage | Counts) -> dict[str, Any]:
+def _members_of(event: Progress | Usage | Counts) -> dict[str, Any]:
     members: dict[str, Any] = msgspec.to_builtins(event)
     members.pop("type", None)
     return members

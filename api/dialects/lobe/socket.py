@@ -1,8 +1,9 @@
-"""GET /lobe/ws: the WebSocket protocol that front ends know from articles.
+"""GET /lobe/ws: a WebSocket protocol that front ends know from articles.
 
-What each frame of a client means; the bytes are api/dialects/lobe/fold.py's. A `messageId` is the
-client's name for a generation. It is kept as an idempotency key of its owner, so every node knows
-it, starting it again finds what is there, and it lives as long as the generation.
+This module gives the frames of a client their meaning; the bytes are api/dialects/lobe/fold.py's. A
+`messageId` is the client's name for a generation. It is stored as an idempotency key of its owner:
+every node finds the generation by it, a second start with it finds the same generation, and it
+expires with the generation.
 Source: docs/protocol.md, "The protocol of /lobe/ws".
 """
 
@@ -12,7 +13,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from api.dialects.lobe.fold import LobeFrames
+from api.dialects.lobe.fold import LobeFrameFold
+from api.dialects.prompt import find_accepted
 from api.errors import request_error
 from api.intake.body import parse_new_generation
 from api.node import Node
@@ -34,11 +36,11 @@ def lobe_socket(node: Node) -> SocketEndpoint:
 
 
 class LobeConversation(Conversation):
-    """Readings are named by their message."""
+    """The protocol of /lobe/ws. A subscription has its `messageId` as its key."""
 
     def say_error(self, frame: Any, error: RequestError) -> None:
-        named = frame.get("messageId") if isinstance(frame, dict) else None
-        names = {"messageId": named} if isinstance(named, str) else {}
+        message_id = frame.get("messageId") if isinstance(frame, dict) else None
+        names = {"messageId": message_id} if isinstance(message_id, str) else {}
         self.socket.say(**error_frame(error, **names))
 
     def take_binary(self) -> None:
@@ -46,9 +48,9 @@ class LobeConversation(Conversation):
         super().take_binary()
 
     async def _start(self, frame: Frame) -> None:
-        """Start a message, or read the one that this `messageId` has started."""
+        """Start a generation, or read the one that an earlier start with this id created."""
         body = {name: value for name, value in frame.items() if value is not None}
-        message_id = _message_id(body.pop("messageId", new_message_id()))
+        message_id = _read_message_id(body.pop("messageId", new_message_id()))
         session = body.pop("sessionId", "")
         if not isinstance(session, str):
             raise request_error("invalid_request", "sessionId must be a string")
@@ -62,35 +64,44 @@ class LobeConversation(Conversation):
                 owner=self.owner,
                 models=self.node.models,
                 settings=self.node.settings,
-                idempotency_key=key_of(message_id),
+                idempotency_key=idempotency_key(message_id),
             )
         )
-        accepted = await self.node.accept(new)
-        # What is being read here goes on: the client would be told twice what it has.
+        accepted = await self.node.acceptance.accept(new, is_read=True)
+        # A subscription that is open goes on: a new one would send its frames a second time.
         if message_id not in self.socket.subscriptions:
-            meta = accepted.meta or await self.find(accepted.generation_id)
-            await self.open(message_id, meta, LobeFrames(meta, message_id))
+            meta = await find_accepted(self.node, self.owner, accepted)
+            await self.open(message_id, meta, LobeFrameFold(meta, message_id))
 
     async def _resume(self, frame: Frame) -> None:
-        message_id, cursor = _message_id(frame.get("messageId")), _cursor(frame)
+        message_id, cursor = _read_message_id(frame.get("messageId")), _read_cursor(frame)
         if message_id not in self.socket.subscriptions:
             self.check_room()
-        meta = await self._message(message_id, cursor)
-        await self.open(message_id, meta, LobeFrames(meta, message_id, is_resumed=True), cursor)
+        meta = await self._find_message(message_id, cursor)
+        fold = LobeFrameFold(meta, message_id, is_resumed=True)
+        await self.open(message_id, meta, fold, cursor)
 
     async def _cancel(self, frame: Frame) -> None:
-        meta = await self._message(_message_id(frame.get("messageId")))
+        meta = await self._find_message(_read_message_id(frame.get("messageId")))
         await cancel(self.node.store, meta.generation_id)
 
     async def _ping(self, frame: Frame) -> None:
         self.socket.say(type="pong")
 
-    async def _message(self, message_id: str, cursor: EventId = START) -> Meta:
-        """Return the generation of a message; one that was started natively has its own id."""
-        found = await self.node.acceptor.find(self.owner, key_of(message_id))
-        if found is None and not message_id.startswith(GENERATION_PREFIX):
+    async def _find_message(self, message_id: str, cursor: EventId = START) -> Meta:
+        """Return the generation of a message.
+
+        The `messageId` of a generation that was not started here is the generation's id.
+
+        Raises:
+            NotFound: the owner has no such message.
+            Unavailable: Redis did not answer.
+        """
+        generation_id = await self.node.acceptor.find(self.owner, idempotency_key(message_id))
+        if generation_id is None and not message_id.startswith(GENERATION_PREFIX):
             raise NotFound("message")
-        return await find(self.hub, self.node.store, self.owner, found or message_id, cursor)
+        hub, store = self.hub, self.node.store
+        return await find(hub, store, self.owner, generation_id or message_id, cursor)
 
     commands: ClassVar[Mapping[str, Command]] = {
         "startConversation": _start,
@@ -100,16 +111,17 @@ class LobeConversation(Conversation):
     }
 
 
-def key_of(message_id: str) -> str:
-    """Return the idempotency key of a message: any text becomes visible ASCII."""
+def idempotency_key(message_id: str) -> str:
+    """Return the idempotency key of a message; a hash makes visible ASCII of any text."""
     return "lobe:" + hashlib.sha256(message_id.encode()).hexdigest()
 
 
 def new_message_id() -> str:
+    """Return an id for a message that the client has not named."""
     return "msg_" + new_generation_id().removeprefix(GENERATION_PREFIX)
 
 
-def _message_id(value: Any) -> str:
+def _read_message_id(value: Any) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MESSAGE_ID_CHARACTERS_MAX:
         raise request_error(
             "invalid_request", f"messageId: 1 to {MESSAGE_ID_CHARACTERS_MAX} characters"
@@ -117,7 +129,7 @@ def _message_id(value: Any) -> str:
     return value
 
 
-def _cursor(frame: Frame) -> EventId:
+def _read_cursor(frame: Frame) -> EventId:
     value = frame.get("lastEventId")
     if value is None or value == "":
         return START

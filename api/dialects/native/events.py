@@ -1,8 +1,8 @@
 """GET /v1/generations/{id}/events, and every native stream: SSE, NDJSON, long poll.
 
-Negotiates the transport and the cursor, and answers the rows of the status table; the stream itself
-is api/readers/http_stream.py's.
-Source: docs/protocol.md, "HTTP" and its status table.
+Reads the transport and the cursor from the request, and answers with the statuses of the status
+table. api/readers/http_stream.py writes the stream. Source: docs/protocol.md, "HTTP" and its status
+table.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.datastructures import Headers as RequestHeaders
 from starlette.types import Receive, Scope, Send
 
-from api.dialects.native import long_poll as longpoll
 from api.dialects.native.fold import NDJSON, SSE
+from api.dialects.native.long_poll import long_poll, parse_wait
 from api.errors import unavailable
 from api.hub.hub import Hub
 from api.hub.relay import Relay
@@ -30,7 +30,9 @@ from shared.log.records import Meta
 from shared.log.store import Store
 
 DIALECTS = {"sse": SSE, "ndjson": NDJSON}
-RETRY_MS = (500, 1_500)  # jittered, lest the readers of a node that dies come back in one second
+# The delay before an EventSource reconnects. It is random, so that the readers of a node that died
+# do not all reconnect in the same second.
+RETRY_MS = (500, 1_500)
 
 
 async def events(
@@ -47,10 +49,11 @@ async def events(
     """Answer GET (or HEAD) /v1/generations/{id}/events for `owner`.
 
     Args:
-        find_other: finds a log that is no generation's, and judges who may read it.
+        find_other: finds a log that does not belong to a generation (a batch has one), and checks
+            that the owner may read it.
 
     Raises:
-        RequestError: before anything was sent.
+        RequestError: the request was refused; nothing has been sent.
     """
     headers, query = RequestHeaders(scope=scope), read_query(scope)
     transport, wait_s = choose_transport(headers.get("accept", ""), query)
@@ -61,8 +64,8 @@ async def events(
         else:
             meta = await find(hub, store, owner, generation_id, cursor, is_reader=True)
         if transport == "long_poll":
-            reply = await longpoll.long_poll(hub, meta, cursor, wait_s, receive=receive)
-            await _respond_json(scope, send, reply)
+            reply = await long_poll(hub, meta, cursor, wait_s, receive=receive)
+            await _send_json(scope, send, reply)
         else:
             await stream_events(
                 hub, scope, receive, send, meta=meta, cursor=cursor, transport=transport
@@ -71,7 +74,7 @@ async def events(
         error = unavailable() if isinstance(exc, Unavailable) else exc
         if error.status != 503 or transport != "sse" or cursor == START:
             raise error from exc
-        await _send_away(scope, receive, send)
+        await _ask_to_reconnect(scope, receive, send)
 
 
 async def stream_events(
@@ -85,14 +88,17 @@ async def stream_events(
     transport: str,
     extra_headers: Headers = (),
 ) -> None:
-    """Answer with the native stream of one generation, after `cursor`; returns when it is over.
+    """Answer with the native stream of one generation, after `cursor`.
+
+    Returns when the answer is over or has been handed over to the server.
 
     Args:
         transport: `sse` or `ndjson`.
-        extra_headers: sent with the response's own.
+        extra_headers: sent beside the usual headers of a stream.
 
     Raises:
-        RequestError, Unavailable: before anything was sent.
+        RequestError: the stream cannot begin; nothing has been sent.
+        Unavailable: the log cannot be read now; nothing has been sent.
     """
 
     async def begin(relay: Relay) -> Beginning:
@@ -108,8 +114,8 @@ async def stream_events(
     )
 
 
-async def _send_away(scope: Scope, receive: Receive, send: Send) -> None:
-    """Tell a native EventSource to come back: a 503 would end it for good."""
+async def _ask_to_reconnect(scope: Scope, receive: Receive, send: Send) -> None:
+    """Begin a stream and break it off. A browser's EventSource reconnects then, not after a 503."""
     headers = stream_headers(SSE)
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if scope["method"] == "HEAD":
@@ -120,7 +126,7 @@ async def _send_away(scope: Scope, receive: Receive, send: Send) -> None:
     await Departure.wait(receive)
 
 
-async def _respond_json(scope: Scope, send: Send, body: bytes) -> None:
+async def _send_json(scope: Scope, send: Send, body: bytes) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
@@ -132,19 +138,18 @@ async def _respond_json(scope: Scope, send: Send, body: bytes) -> None:
 
 
 def retry_line() -> bytes:
+    """Return the SSE line that sets the client's delay before it reconnects."""
     return b"retry: %d\n" % random.randint(*RETRY_MS)
 
 
-# What was asked for
-
-
 def choose_transport(accept: str, query: Mapping[str, str]) -> tuple[str, float]:
-    """Return the transport that is asked for, and how long a long poll may wait, s.
+    """Return the transport that the request asks for, and the wait of a long poll in seconds.
 
     Raises:
-        RequestError: 400, `wait` is no number from 0 to 60; 406, nothing that can be served.
+        RequestError: 400, `wait` is not a number from 0 to 60; 406, `accept` names nothing that
+            can be served.
     """
     if "wait" in query:
-        return "long_poll", longpoll.parse_wait(query["wait"])
+        return "long_poll", parse_wait(query["wait"])
     form = choose_form(accept, "sse")
     return ("long_poll" if form == "json" else form), 0.0

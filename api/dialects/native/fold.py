@@ -1,11 +1,12 @@
-r"""The native dialect, in three framings. None of them decodes an event: the bytes are cut and put.
+r"""The native dialect in three framings. No framing decodes an event: each rearranges its bytes.
 
     log        1-42  {"type":"token","text":" Hello"}
     SSE        id: 1-42 LF event: token LF data: {"text":" Hello"} LF LF
     NDJSON     {"id":"1-42","type":"token","text":" Hello"} LF
     WebSocket  {"type":"token","id":"<generation>","event_id":"1-42","text":" Hello"}
 
-LF and not CRLF, and a heartbeat without a blank line: everything else breaks some client's parser.
+Lines end with LF, not CRLF, and a heartbeat has no blank line: other forms break the parsers of
+some clients.
 Source: docs/protocol.md, "Events" and "WebSocket".
 """
 
@@ -22,7 +23,8 @@ from shared.log.records import Meta
 
 TYPE_PREFIX = b'{"type":"'
 TYPE_START = len(TYPE_PREFIX)
-TOKEN_REST = len(b'{"type":"token",')
+TOKEN_MEMBERS_START = len(b'{"type":"token",')
+COMMA = 0x2C
 EXPIRED = (
     b'{"type":"error","id":"%b","code":"expired","message":"the log of this generation has expired '
     b'before its end was read","retryable":false}'
@@ -38,11 +40,15 @@ class SseFold(Fold):
     def add(self, event_id: EventId, raw: bytes) -> bytes:
         if raw.startswith(TOKEN_PREFIX) and raw.splitlines() == [raw]:
             attempt, seq = event_id
-            return b"id: %d-%d\nevent: token\ndata: {%b\n\n" % (attempt, seq, raw[TOKEN_REST:])
+            return b"id: %d-%d\nevent: token\ndata: {%b\n\n" % (
+                attempt,
+                seq,
+                raw[TOKEN_MEMBERS_START:],
+            )
         raw = as_one_line(raw)
         close = raw.index(b'"', TYPE_START)
-        # What follows the type starts with a comma, or is the closing brace alone.
-        rest = raw[close + 2 :] if raw[close + 1] == 0x2C else b"}"
+        # After the type comes a comma and more members, or only the closing brace.
+        rest = raw[close + 2 :] if raw[close + 1] == COMMA else b"}"
         return b"id: %d-%d\nevent: %b\ndata: {%b\n\n" % (*event_id, raw[TYPE_START:close], rest)
 
     def aside(self, raw: bytes) -> bytes:
@@ -50,7 +56,7 @@ class SseFold(Fold):
 
 
 class NdjsonFold(Fold):
-    """One JSON object a line."""
+    """Newline-delimited JSON: one object on each line."""
 
     def __init__(self, meta: Meta) -> None:
         pass
@@ -62,25 +68,28 @@ class NdjsonFold(Fold):
         return self.add(START, raw)
 
 
-class FramedFold(Fold):
-    """What SocketFold gives, as it goes over the wire."""
+class WireFold(Fold):
+    """The text frames of `NativeFrameFold` as bytes of the WebSocket protocol."""
 
     def __init__(self, meta: Meta) -> None:
-        self._fold = SocketFold(meta)
+        self._fold = NativeFrameFold(meta)
 
     def add(self, event_id: EventId, raw: bytes) -> bytes:
         return b"".join(map(text_frame, self._fold.add(event_id, raw)))
 
 
-FRAMED = Dialect("websocket", FramedFold, heartbeat=b"")
+WIRE = Dialect("websocket", WireFold, heartbeat=b"")
 
 
-class SocketFold(FrameFold):
-    """One JSON object a text frame; each names its generation, because many share a socket."""
+class NativeFrameFold(FrameFold):
+    """One JSON object in each text frame.
+
+    Each frame names its generation, because many generations share a socket.
+    """
 
     joins = True
     restarts = True
-    shared = FRAMED
+    shared = WIRE
 
     def __init__(self, meta: Meta) -> None:
         self._id = meta.generation_id.encode()
@@ -112,7 +121,7 @@ NDJSON = Dialect(
 
 
 def text_frame(payload: bytes) -> bytes:
-    """Return a server's whole text message: one frame, not masked (RFC 6455, 5.2)."""
+    """Return a text message of a server: one frame, not masked (RFC 6455, 5.2)."""
     size = len(payload)
     if size < 126:
         return b"\x81%c%b" % (size, payload)
@@ -122,9 +131,10 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def as_one_line(raw: bytes) -> bytes:
-    """Return the entry as our worker writes it: `type` first, no line breaks.
+    """Return the entry in the form that our workers write: `type` first, no line breaks.
 
-    A foreign writer may order members differently or indent; its bytes must not break the framing.
+    Other programs may write to a log too, with another order of members or with indentation. Their
+    bytes must not break the framing.
     """
     if raw.startswith(TYPE_PREFIX) and raw.splitlines() == [raw]:
         return raw

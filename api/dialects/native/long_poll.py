@@ -1,9 +1,10 @@
-"""Long poll: one JSON reply with what follows the cursor, at once or when there is something.
+"""Long poll: one JSON reply with the events after the cursor, sent as soon as there are any.
 
     {"events":[{"id":"1-42","type":"token","text":" Hello"}, …],"last_event_id":"1-43","done":false}
 
-The same places and the same bytes as NDJSON. Invariant: `done` is true only when `end` is in the
-reply or the cursor is the end. A reply is at most about 1 MiB; the next one goes on from there.
+The reader is placed as in an NDJSON stream, and the events have the same bytes. Invariant: `done`
+is true only when the reply contains `end`, or the cursor is the id of `end`. A reply has at most
+about 1 MiB of events; the next long poll continues after them.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from shared.log.records import Meta
 
 WAIT_S_MAX = 60.0
 REPLY_BYTES_MAX = 1_048_576
-# Any number as JSON and scripts write it: 1e-7 too, and as many digits as a random one has.
+# Every form in which JSON and scripts write a number: also 1e-7, and a random number's many digits.
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,32})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
-READ_S = 4.0  # for the log to be read, whatever the client's wait is
+LOG_READ_S = 4.0  # more time while the log is not read yet, so that a wait of 0 can be answered
 
 
 def parse_wait(text: str) -> float:
-    """Read `wait`.
+    """Return the query parameter `wait` in seconds.
 
     Raises:
-        RequestError: 400, no number from 0 to 60.
+        RequestError: 400, not a number from 0 to 60.
     """
     wait_s = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not 0 <= wait_s <= WAIT_S_MAX:
@@ -48,16 +49,18 @@ def parse_wait(text: str) -> float:
 async def long_poll(
     hub: Hub, meta: Meta, cursor: EventId, wait_s: float, *, receive: Receive | None = None
 ) -> bytes:
-    """Return the reply's body.
+    """Return the body of the reply.
 
     Args:
-        receive: tells when the client has left, so that its place is not kept for it.
+        wait_s: how long to wait for an event once the log is read.
+        receive: reports a client that disconnects, so that the wait ends at once.
 
     Raises:
-        RequestError, Unavailable: as `Hub.reading`; the log could not be read in time.
+        RequestError: as `Hub.reading`.
+        Unavailable: as `Hub.reading`; also when the log is gone or could not be read in time.
     """
     async with hub.reading(meta) as relay:
-        poll = _Poll(hub, relay, cursor)
+        poll = _LongPollReader(hub, relay, cursor)
         departure = Departure(receive, lambda: poll.break_off(Outcome.LEFT)) if receive else None
         hub.admit(poll, "long_poll")
         try:
@@ -70,8 +73,8 @@ async def long_poll(
             hub.dismiss(poll)
 
 
-class _Poll:
-    """A reader that waits for the first bytes and takes them whole."""
+class _LongPollReader:
+    """A reader of the hub that takes one slice of the log and keeps it for the reply."""
 
     def __init__(self, hub: Hub, relay: Relay, cursor: EventId) -> None:
         self.position = Position(cursor, hub.now())
@@ -79,11 +82,10 @@ class _Poll:
         self._hub = hub
         self._relay = relay
         self._log = relay.encoded(NDJSON)
-        self._cursor = cursor
         self._lines: list[bytes] = []
         self._last = cursor
         self._is_done = False
-        self._is_settled = False  # it is known that there is nothing yet
+        self._is_settled = False  # the log has been read up to its top
         self._outcome: Outcome | None = None
         self._changed = asyncio.Event()
 
@@ -96,11 +98,15 @@ class _Poll:
         self._changed.set()
 
     async def reply(self, wait_s: float) -> bytes:
-        """Wait for something to reply with, at most `wait_s` once the log is read."""
+        """Wait for the content of the reply, at most `wait_s` once the log is read.
+
+        Raises:
+            Unavailable: the log is gone, or could not be read in time.
+        """
         await self._wait(self._hub.now() + wait_s)
         if self._outcome is Outcome.LOST:
             raise Unavailable("the log is gone")
-        if not self._has_answer and not self._is_settled:
+        if not self._has_content and not self._is_settled:
             raise Unavailable("the log could not be read in time")
         events = b",".join(line for line in self._lines if line)
         done = b"true" if self._is_done else b"false"
@@ -108,13 +114,13 @@ class _Poll:
         return b'{"events":[%b],"last_event_id":"%b","done":%b}' % (events, last, done)
 
     @property
-    def _has_answer(self) -> bool:
+    def _has_content(self) -> bool:
         return bool(self._lines or self._is_done or self._outcome)
 
     async def _wait(self, until: float) -> None:
-        """Wait for lines, an end or a break-off; while the log is not read yet, somewhat longer."""
-        while not self._has_answer:
-            left_s = until + (0.0 if self._is_settled else READ_S) - self._hub.now()
+        """Wait for lines, an end or a break-off; `LOG_READ_S` longer while the log is not read."""
+        while not self._has_content:
+            left_s = until + (0.0 if self._is_settled else LOG_READ_S) - self._hub.now()
             if left_s <= 0:
                 return
             self._changed.clear()
@@ -125,7 +131,7 @@ class _Poll:
                 return
 
     def pump(self, now: float) -> bool:
-        """Take what is there, once."""
+        """Take the events after the position, once; True: call again, more is being encoded."""
         if self._lines or self._is_done:
             return False
         relay = self._relay
@@ -156,7 +162,7 @@ class _Poll:
             if self._log.lacks(start):
                 relay.refill_soon()
                 return False
-            return True  # still being encoded
+            return True
         if is_at_top and relay.feed.is_ended:
             self._is_done = True
         elif is_at_top and relay.last_words is not None:
@@ -168,7 +174,7 @@ class _Poll:
         return False
 
     def _take_aside(self, raw: bytes) -> None:
-        words = self._log.fold.aside(raw)
-        assert words is not None  # NDJSON can say everything
-        self._lines.append(words[:-1])
+        line = self._log.fold.aside(raw)
+        assert line is not None  # NDJSON has a line for every event
+        self._lines.append(line[:-1])
         self._last = START

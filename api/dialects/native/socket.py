@@ -1,7 +1,7 @@
 """GET /v1/ws: many generations on one WebSocket, subprotocol tailrace.v1.
 
-What each frame of a client means; the socket's life is api/readers/conversation.py's. Invariant: a
-clean end of a generation is only ever its `end`. Source: docs/protocol.md, "WebSocket".
+This module gives the frames of a client their meaning; api/readers/conversation.py runs the socket.
+Invariant: a generation ends cleanly only with its `end`. Source: docs/protocol.md, "WebSocket".
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from api.dialects.native.fold import SocketFold
+from api.dialects.native.fold import NativeFrameFold
+from api.dialects.prompt import find_accepted
 from api.errors import request_error
 from api.intake.body import parse_new_generation
 from api.node import Node
@@ -31,7 +32,7 @@ def native_socket(node: Node) -> SocketEndpoint:
 
 
 class NativeConversation(Conversation):
-    """The native protocol: subscriptions are named by their generation."""
+    """The native protocol. A subscription has the id of its generation as its key."""
 
     def say_error(self, frame: Any, error: RequestError) -> None:
         names = {}
@@ -57,26 +58,25 @@ class NativeConversation(Conversation):
                 idempotency_key=key or "",
             )
         )
-        accepted = await self.node.accept(new, is_read=True)
+        accepted = await self.node.acceptance.accept(new, is_read=True)
         names = {} if ref is None else {"ref": ref}
         self.socket.say(type="accepted", **names, id=accepted.generation_id)
-        meta = accepted.meta or await self.find(accepted.generation_id)
-        await self._subscribe_to(meta, START)
+        await self._open_subscription(await find_accepted(self.node, self.owner, accepted), START)
 
     async def _subscribe(self, frame: Frame) -> None:
-        generation_id, cursor = _generation_id(frame), _cursor(frame)
+        generation_id, cursor = _read_generation_id(frame), _read_cursor(frame)
         if generation_id not in self.socket.subscriptions:
             self.check_room()
-        await self._subscribe_to(await self.find(generation_id), cursor)
+        await self._open_subscription(await self.find(generation_id), cursor)
 
-    async def _subscribe_to(self, meta: Meta, cursor: EventId) -> None:
-        await self.open(meta.generation_id, meta, SocketFold(meta), cursor)
+    async def _open_subscription(self, meta: Meta, cursor: EventId) -> None:
+        await self.open(meta.generation_id, meta, NativeFrameFold(meta), cursor)
 
     async def _unsubscribe(self, frame: Frame) -> None:
-        self.socket.unsubscribe(_generation_id(frame))
+        self.socket.unsubscribe(_read_generation_id(frame))
 
     async def _cancel(self, frame: Frame) -> None:
-        meta = await self.find(_generation_id(frame))
+        meta = await self.find(_read_generation_id(frame))
         await cancel(self.node.store, meta.generation_id)
 
     async def _ping(self, frame: Frame) -> None:
@@ -91,14 +91,14 @@ class NativeConversation(Conversation):
     }
 
 
-def _generation_id(frame: Frame) -> str:
+def _read_generation_id(frame: Frame) -> str:
     value = frame.get("id")
     if not isinstance(value, str):
         raise request_error("invalid_request", "id must be a generation's id")
     return value
 
 
-def _cursor(frame: Frame) -> EventId:
+def _read_cursor(frame: Frame) -> EventId:
     value = frame.get("last_event_id")
     if value is None or value == "":
         return START

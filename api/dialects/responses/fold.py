@@ -4,11 +4,12 @@ r"""OpenAI's Responses: the log as numbered events, and as one response object.
     data: {"type":"response.output_text.delta","sequence_number":7,"item_id":"msg_…",
            "output_index":0,"content_index":0,"delta":" Hello","logprobs":[]} LF LF
 
-`sequence_number` counts the frames from 0, `response.created` and `response.queued` included, which
-leave before any entry exists; so it is the same on every node. Invariants: every item that was
-added is done before the last event, and the indexes of `output` are never used twice. A `reset`
-ends what stands as incomplete; the answer goes on in new items, and only these are in the final
-`output`. What is cut short gets no `…text.done`: OpenAI's helpers parse that as a whole document.
+`sequence_number` counts the frames from 0. `response.created` and `response.queued` are counted
+too, although they leave before any entry exists; so the numbers are the same on every node.
+Invariants: every item that was added is done before the last event, and no index of `output` is
+used twice. A `reset` ends the open items as incomplete; the answer goes on in new items, and only
+the new items are in the final `output`. A text that was cut short gets no `…text.done`, because
+OpenAI's helpers parse the text of that event as a complete document.
 Source: docs/protocol.md, "Responses".
 """
 
@@ -19,12 +20,12 @@ from typing import Any
 
 import msgspec
 
-from api.dialects.openai_errors import GIVEN_UP
+from api.dialects.failure import GENERATION_FAILED
 from api.dialects.responses.response_object import (
     CALL,
     MESSAGE,
     REASONING,
-    Item,
+    OutputItem,
     response_head,
     usage_object,
 )
@@ -51,8 +52,8 @@ _DELTAS = {
     REASONING: "response.reasoning_text.delta",
     CALL: "response.function_call_arguments.delta",
 }
-# Why an answer that is whole is one that the backend cut short.
-_CUT_SHORT = {"length": "max_output_tokens", "content_filter": "content_filter"}
+# By finish reason: why OpenAI calls a completed answer incomplete.
+_INCOMPLETE_REASONS = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
 class ResponsesFold(Fold):
@@ -62,18 +63,21 @@ class ResponsesFold(Fold):
         self._head = response_head(meta)
         self._id_part = meta.generation_id.removeprefix("gen_")
         self._status = "queued"
-        self._items: list[Item] = []  # since the last reset
+        self._items: list[OutputItem] = []  # since the last reset
         self._next_index = 0
-        self._writing: Item | None = None  # the open message or thought
-        self._calls: dict[int, Item] = {}  # open until the end: their pieces may be interleaved
+        self._open_text: OutputItem | None = None  # the open message or reasoning
+        # The tool calls, by index. They stay open until the end: their pieces may be interleaved.
+        self._calls: dict[int, OutputItem] = {}
         self._usage: Usage | Counts | None = None
         self.end: End | None = None
 
     def response(self) -> dict[str, Any]:
-        """Return the object as it stands after what was added."""
-        end = self.end
-        failure = end.error or GIVEN_UP if end is not None and end.status == "failed" else None
-        reason = _CUT_SHORT.get(end.finish_reason) if end is not None else None
+        """Return the response object after the entries that were added."""
+        failure = reason = None
+        if self.end is not None:
+            reason = _INCOMPLETE_REASONS.get(self.end.finish_reason)
+            if self.end.status == "failed":
+                failure = self.end.error or GENERATION_FAILED
         return {
             **self._head,
             "status": self._status,
@@ -91,7 +95,7 @@ class ResponsesFold(Fold):
     def add(self, event_id: EventId, raw: bytes) -> bytes:
         text = plain_text(raw)
         if text is not None:
-            return self._write(MESSAGE, text)
+            return self._text_frames(MESSAGE, text)
         event = decode_known(raw)
         if event is None:
             return b""
@@ -103,11 +107,11 @@ class ResponsesFold(Fold):
                 self._status = "in_progress"
                 return self._frame("response.in_progress", {"response": self.response()})
             case Token():
-                return self._write(MESSAGE, _body(event.text))
+                return self._text_frames(MESSAGE, _json_string_inside(event.text))
             case Reasoning():
-                return self._write(REASONING, _body(event.text))
+                return self._text_frames(REASONING, _json_string_inside(event.text))
             case ToolCall():
-                return self._call(event)
+                return self._call_frames(event)
             case Reset():
                 frames = self._break_off()
                 self._items, self._usage = [], None
@@ -118,78 +122,86 @@ class ResponsesFold(Fold):
                 return self._end(event)
         return b""
 
-    # Items
+    # The frames of items
 
-    def _write(self, kind: str, text: bytes) -> bytes:
-        frames, item = b"", self._writing
+    def _text_frames(self, kind: str, text: bytes) -> bytes:
+        frames, item = b"", self._open_text
         if item is None or item.kind != kind:
-            frames = self._finish_writing()
-            item = self._writing = self._new_item(kind)
-            frames += self._added(item)
-        return frames + self._delta(item, text)
+            frames = self._close_text()
+            item = self._open_text = self._new_item(kind)
+            frames += self._added_frames(item)
+        return frames + self._delta_frame(item, text)
 
-    def _call(self, event: ToolCall) -> bytes:
-        frames, item = self._finish_writing(), self._calls.get(event.index)
+    def _call_frames(self, event: ToolCall) -> bytes:
+        frames, item = self._close_text(), self._calls.get(event.index)
         if item is None:
             item = self._new_item(CALL, event.call_id, event.name)
             self._calls[event.index] = item
-            frames += self._added(item)
-        return frames + self._delta(item, _body(event.arguments)) if event.arguments else frames
+            frames += self._added_frames(item)
+        return (
+            frames + self._delta_frame(item, _json_string_inside(event.arguments))
+            if event.arguments
+            else frames
+        )
 
-    def _new_item(self, kind: str, call_id: str = "", name: str = "") -> Item:
-        item = Item(kind, self._next_index, self._id_part, call_id, name)
+    def _new_item(self, kind: str, call_id: str = "", name: str = "") -> OutputItem:
+        item = OutputItem(kind, self._next_index, self._id_part, call_id, name)
         self._next_index += 1
         self._items.append(item)
         return item
 
-    def _added(self, item: Item) -> bytes:
+    def _added_frames(self, item: OutputItem) -> bytes:
         added = {"output_index": item.index, "item": item.members(is_new=True)}
         frames = self._frame("response.output_item.added", added)
         if item.kind != CALL:
-            part = {**_place(item), "part": item.part}
+            part = {**_item_place(item), "part": item.part}
             frames += self._frame("response.content_part.added", part)
         return frames
 
-    def _delta(self, item: Item, text: bytes) -> bytes:
+    def _delta_frame(self, item: OutputItem, text: bytes) -> bytes:
         item.pieces.append(text)
-        said = {**_place(item), "delta": msgspec.Raw(b'"%b"' % text)}
+        members = {**_item_place(item), "delta": msgspec.Raw(b'"%b"' % text)}
         if item.kind == MESSAGE:
-            said["logprobs"] = []
-        return self._frame(_DELTAS[item.kind], said)
+            members["logprobs"] = []
+        return self._frame(_DELTAS[item.kind], members)
 
-    def _finish_writing(self) -> bytes:
-        item, self._writing = self._writing, None
-        return b"" if item is None else self._done(item, "completed")
+    def _close_text(self) -> bytes:
+        item, self._open_text = self._open_text, None
+        return b"" if item is None else self._done_frames(item, "completed")
 
-    def _done(self, item: Item, status: str) -> bytes:
-        """All of an item has come; `status` may still say that the backend cut it short."""
+    def _done_frames(self, item: OutputItem, status: str) -> bytes:
+        """Return the frames that end an item whose content has arrived completely.
+
+        Args:
+            status: `completed`, or `incomplete` where the backend stopped at a limit.
+        """
         name = _DELTAS[item.kind].removesuffix("delta") + "done"
         if item.kind == CALL:
-            said = {**_place(item), "name": item.name, "arguments": item.text}
-            frames = self._frame(name, said)
+            members = {**_item_place(item), "name": item.name, "arguments": item.text}
+            frames = self._frame(name, members)
         else:
-            said = {**_place(item), "text": item.text}
+            members = {**_item_place(item), "text": item.text}
             if item.kind == MESSAGE:
-                said["logprobs"] = []
-            part = {**_place(item), "part": item.part}
-            frames = self._frame(name, said) + self._frame("response.content_part.done", part)
-        return frames + self._item_done(item, status)
+                members["logprobs"] = []
+            part = {**_item_place(item), "part": item.part}
+            frames = self._frame(name, members) + self._frame("response.content_part.done", part)
+        return frames + self._item_done_frame(item, status)
 
-    def _item_done(self, item: Item, status: str) -> bytes:
+    def _item_done_frame(self, item: OutputItem, status: str) -> bytes:
         item.status = status
         done = {"output_index": item.index, "item": item.members()}
         return self._frame("response.output_item.done", done)
 
-    def _take_open(self) -> list[Item]:
-        """Return the items that are not done; from now on there are none."""
+    def _take_open(self) -> list[OutputItem]:
+        """Return the items that are not done, by index, and forget them."""
         found = [*self._calls.values()]
-        if self._writing is not None:
-            found.append(self._writing)
-        self._writing, self._calls = None, {}
+        if self._open_text is not None:
+            found.append(self._open_text)
+        self._open_text, self._calls = None, {}
         return sorted(found, key=lambda item: item.index)
 
     def _break_off(self) -> bytes:
-        return b"".join(self._item_done(item, "incomplete") for item in self._take_open())
+        return b"".join(self._item_done_frame(item, "incomplete") for item in self._take_open())
 
     # The end
 
@@ -197,15 +209,21 @@ class ResponsesFold(Fold):
         self.end, self._usage = end, end.usage or self._usage
         if end.status != "completed":
             frames, self._status = self._break_off(), end.status
-            name = "failed" if end.status == "failed" else "incomplete"  # there is no `cancelled`
+            name = (
+                "failed" if end.status == "failed" else "incomplete"
+            )  # OpenAI has no event `cancelled`
         else:
-            is_cut = end.finish_reason in _CUT_SHORT
-            self._status = name = "incomplete" if is_cut else "completed"
-            frames = b"".join(self._done(item, name) for item in self._take_open())
+            is_incomplete = end.finish_reason in _INCOMPLETE_REASONS
+            self._status = name = "incomplete" if is_incomplete else "completed"
+            frames = b"".join(self._done_frames(item, name) for item in self._take_open())
         return frames + self._frame(f"response.{name}", {"response": self.response()})
 
     def aside(self, raw: bytes) -> bytes | None:
-        """A rewritten log breaks off: who reads on by number is told whether it may."""
+        """Return the last event of a lost generation; None after a loss of the log's tail.
+
+        After such a loss the connection is broken off. The client then asks for the next number,
+        and the answer says whether it may go on.
+        """
         if raw != LOST:
             return None
         end = decode(raw)
@@ -213,19 +231,20 @@ class ResponsesFold(Fold):
         return copy.deepcopy(self)._end(end)
 
     def _frame(self, name: str, members: dict[str, Any]) -> bytes:
-        said = {"type": name, "sequence_number": self.given, **members}
+        data = {"type": name, "sequence_number": self.given, **members}
         self.given += 1
-        return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(said))
+        return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data))
 
 
 RESPONSES = Dialect("responses", ResponsesFold, is_numbered=True)
 
 
-def _place(item: Item) -> dict[str, Any]:
+def _item_place(item: OutputItem) -> dict[str, Any]:
+    """Return the members that say to which item and part an event belongs."""
     place: dict[str, Any] = {"item_id": item.id, "output_index": item.index}
     return place if item.kind == CALL else {**place, "content_index": 0}
 
 
-def _body(text: str) -> bytes:
+def _json_string_inside(text: str) -> bytes:
     """Return a text as the inside of a JSON string."""
     return msgspec.json.encode(text)[1:-1]

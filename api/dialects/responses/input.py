@@ -1,8 +1,8 @@
-"""Responses' items as chat messages, which every backend takes, and back.
+"""The input items of Responses as chat messages, which every backend takes, and back.
 
-Pure. What no backend behind this system could be told is refused by name rather than left out: an
-answer that ignores half of the question is worse than none. Thoughts of earlier turns are left out,
-because chat completions have no place for them. Source: docs/protocol.md, "Responses".
+Pure. An item that no backend can be given is refused by name and not left out: an answer that
+ignores half of the question is worse than an error. Only the reasoning of earlier turns is left
+out, because chat completions have no place for it. Source: docs/protocol.md, "Responses".
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _TEXTS = ("input_text", "output_text", "text")
 
 
 def messages_of(items: Any) -> list[dict[str, Any]]:
-    """Return `input` as messages: a string is one of the user's.
+    """Return `input` as chat messages; a string is a message of the user.
 
     Raises:
-        RequestError: 422.
+        RequestError: 422, an item is wrong or not supported.
     """
     if isinstance(items, str):
         return [{"role": "user", "content": items}]
@@ -36,11 +36,11 @@ def messages_of(items: Any) -> list[dict[str, Any]]:
 def _add_item(messages: list[dict[str, Any]], where: str, item: dict[str, Any]) -> None:
     match item.get("type", "message"):
         case "message":
-            messages.append(_message(where, item))
+            messages.append(_read_message(where, item))
         case "function_call":
             call = _tool_call(where, item)
             if messages and messages[-1]["role"] == "assistant":
-                # Text and calls of one turn are one message there.
+                # In chat completions the text and the calls of one turn are one message.
                 messages[-1].setdefault("tool_calls", []).append(call)
             else:
                 messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
@@ -52,14 +52,16 @@ def _add_item(messages: list[dict[str, Any]], where: str, item: dict[str, Any]) 
             raise wrong(f"{where}.type: {str(other)[:80]!r} is not supported here")
 
 
-def _message(where: str, item: dict[str, Any]) -> dict[str, Any]:
+def _read_message(where: str, item: dict[str, Any]) -> dict[str, Any]:
     role, content = item.get("role"), item.get("content")
     if role not in _ROLES:
         raise wrong(f"{where}.role must be one of {', '.join(_ROLES)}")
     if isinstance(content, list):
-        content = _content(f"{where}.content", content)
+        content = _read_content(f"{where}.content", content)
         if role == "assistant" and all(part["type"] == "text" for part in content):
-            content = "".join(part["text"] for part in content)  # some templates take no parts
+            content = "".join(
+                part["text"] for part in content
+            )  # the chat templates of some models take no parts
         elif len(content) == 1 and content[0]["type"] == "text":
             content = content[0]["text"]
     elif not isinstance(content, str):
@@ -67,25 +69,25 @@ def _message(where: str, item: dict[str, Any]) -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
-def _content(where: str, parts: list[Any]) -> list[dict[str, Any]]:
-    return [_part(f"{where}[{index}]", part) for index, part in enumerate(parts)]
+def _read_content(where: str, parts: list[Any]) -> list[dict[str, Any]]:
+    return [_read_part(f"{where}[{index}]", part) for index, part in enumerate(parts)]
 
 
-def _part(where: str, part: Any) -> dict[str, Any]:
+def _read_part(where: str, part: Any) -> dict[str, Any]:
     if not isinstance(part, dict):
         raise wrong(f"{where} must be an object")
     kind = part.get("type")
     if kind in _TEXTS:
-        return {"type": "text", "text": _text(where, part, "text")}
+        return {"type": "text", "text": _read_text(where, part, "text")}
     if kind == "refusal":
-        return {"type": "text", "text": _text(where, part, "refusal")}
+        return {"type": "text", "text": _read_text(where, part, "refusal")}
     if kind == "input_image" and part.get("image_url") is not None:
-        url = {"url": _text(where, part, "image_url")}
+        url = {"url": _read_text(where, part, "image_url")}
         detail = part.get("detail")
         return {"type": "image_url", "image_url": url | ({"detail": detail} if detail else {})}
     if kind == "input_file" and part.get("file_data") is not None:
         names = ("filename", "file_data")
-        file = {name: _text(where, part, name) for name in names if part.get(name) is not None}
+        file = {name: _read_text(where, part, name) for name in names if part.get(name) is not None}
         return {"type": "file", "file": file}
     if kind == "input_audio" and isinstance(part.get("input_audio"), dict):
         return {"type": "input_audio", "input_audio": part["input_audio"]}
@@ -93,33 +95,33 @@ def _part(where: str, part: Any) -> dict[str, Any]:
 
 
 def _tool_call(where: str, item: dict[str, Any]) -> dict[str, Any]:
-    function = {name: _text(where, item, name) for name in ("name", "arguments")}
-    return {"id": _text(where, item, "call_id"), "type": "function", "function": function}
+    function = {name: _read_text(where, item, name) for name in ("name", "arguments")}
+    return {"id": _read_text(where, item, "call_id"), "type": "function", "function": function}
 
 
 def _tool_output(where: str, item: dict[str, Any]) -> dict[str, Any]:
     output = item.get("output")
     if isinstance(output, list):
-        parts = _content(f"{where}.output", output)
+        parts = _read_content(f"{where}.output", output)
         is_text = all(part["type"] == "text" for part in parts)
         output = "".join(part["text"] for part in parts) if is_text else parts
     elif not isinstance(output, str):
         raise wrong(f"{where}.output must be a string or an array of parts")
-    return {"role": "tool", "tool_call_id": _text(where, item, "call_id"), "content": output}
+    return {"role": "tool", "tool_call_id": _read_text(where, item, "call_id"), "content": output}
 
 
-def _text(where: str, item: dict[str, Any], name: str) -> str:
+def _read_text(where: str, item: dict[str, Any], name: str) -> str:
     value = item.get(name)
     if not isinstance(value, str):
         raise wrong(f"{where}.{name} must be a string")
     return value
 
 
-# And back, for who asks what a response was given
+# From messages back to items, for a client that lists the input of a response.
 
 
 def items_of(messages: list[dict[str, Any]], id_part: str) -> list[dict[str, Any]]:
-    """Return messages as items, each with an id that is always the same."""
+    """Return chat messages as items, whose ids depend only on `id_part` and on their order."""
     items: list[dict[str, Any]] = []
 
     def add(kind: str, prefix: str, **members: Any) -> None:
@@ -140,21 +142,21 @@ def items_of(messages: list[dict[str, Any]], id_part: str) -> list[dict[str, Any
             add("message", "msg", role=role, content=_parts_back(content, kind))
         for call in message.get("tool_calls") or []:
             function = call.get("function") or {}
-            named = {name: function.get(name, "") for name in ("name", "arguments")}
-            add("function_call", "fc", call_id=call.get("id", ""), **named)
+            members = {name: function.get(name, "") for name in ("name", "arguments")}
+            add("function_call", "fc", call_id=call.get("id", ""), **members)
     return items
 
 
-def _parts_back(content: Any, text: str) -> list[Any]:
+def _parts_back(content: Any, text_kind: str) -> list[Any]:
     if isinstance(content, str):
-        return [_text_back(content, text)]
-    return [_part_back(part, text) for part in content or []]
+        return [_text_back(content, text_kind)]
+    return [_part_back(part, text_kind) for part in content or []]
 
 
-def _part_back(part: dict[str, Any], text: str) -> dict[str, Any]:
+def _part_back(part: dict[str, Any], text_kind: str) -> dict[str, Any]:
     match part.get("type"):
         case "text":
-            return _text_back(part.get("text", ""), text)
+            return _text_back(part.get("text", ""), text_kind)
         case "image_url" if isinstance(part.get("image_url"), dict):
             image = part["image_url"]
             url, detail = image.get("url", ""), image.get("detail", "auto")
@@ -164,6 +166,6 @@ def _part_back(part: dict[str, Any], text: str) -> dict[str, Any]:
     return part
 
 
-def _text_back(said: str, kind: str) -> dict[str, Any]:
-    part: dict[str, Any] = {"type": kind, "text": said}
+def _text_back(text: str, kind: str) -> dict[str, Any]:
+    part: dict[str, Any] = {"type": kind, "text": text}
     return {**part, "annotations": [], "logprobs": []} if kind == "output_text" else part

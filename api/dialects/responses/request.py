@@ -1,8 +1,8 @@
-"""The body of POST /v1/responses, read into what the system knows. Pure.
+"""Reads the body of POST /v1/responses as a prompt. Pure.
 
-Members that OpenAI has and that mean nothing to a backend behind chat completions are left out;
-members that are neither OpenAI's nor ours go to the backend as they are. What would need something
-that is not here (conversations, prompt templates, OpenAI's own tools) is refused.
+Members of OpenAI's that mean nothing to a backend of chat completions are left out. Members that
+are neither OpenAI's nor ours go to the backend unchanged. Members that need a feature which does
+not exist here (conversations, prompt templates, OpenAI's own tools) are refused.
 Source: docs/protocol.md, "Responses".
 """
 
@@ -17,7 +17,8 @@ from api.intake.body import wrong
 from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
 
-# Ours, OpenAI's without a meaning for a backend, and what a chat body would say in other words.
+# Our own members, OpenAI's members without a meaning for a backend, and the members of a chat
+# completion that Responses write in another way.
 _NOT_PASSED_ON = frozenset(
     (
         "model", "input", "instructions", "stream", "stream_options", "background", "store",
@@ -37,11 +38,12 @@ _TOOL_MEMBERS = ("name", "description", "parameters", "strict")
 
 @dataclass(frozen=True)
 class ResponseRequest(DialectRequest):
-    """What a body asks for.
+    """The body of a new response.
 
     Attributes:
-        is_stream: of this request alone, not of the generation.
-        previous: the response that it goes on from; empty: none.
+        is_stream: how this request is answered; it is not stored with the generation.
+        is_background: without `is_stream` the request is answered before the generation has ended.
+        previous: the id of the response that the new one continues; empty: none.
     """
 
     is_stream: bool = False
@@ -50,25 +52,30 @@ class ResponseRequest(DialectRequest):
 
     @property
     def is_read(self) -> bool:
+        """Whether this request is answered from the log."""
         return self.is_stream or not self.is_background
 
 
 def parse_response(body: dict[str, Any], *, grace_s: float) -> ResponseRequest:
     """Read the members of a new response.
 
+    Args:
+        grace_s: how long a generation in the foreground goes on without readers, where the body
+            does not say so.
+
     Raises:
-        RequestError: 422.
+        RequestError: 422, a member is missing, wrong or not supported.
     """
     for name in _REFUSED:
         if name in body:
             raise wrong(f"{name} is not supported here")
-    is_stream, is_background = (_flag(body, name) for name in _FLAGS)
-    is_stored = _flag(body, "store", default=True)
+    is_stream, is_background = (_read_flag(body, name) for name in _FLAGS)
+    is_stored = _read_flag(body, "store", default=True)
     if is_background and not is_stored:
         raise wrong("background needs store: true")
     if is_background:
-        body.pop("on_disconnect", None)  # never cancelled by a disconnect, whatever is said
-    previous = _string(body, "previous_response_id")
+        body.pop("on_disconnect", None)  # a disconnect never cancels a background response
+    previous = _read_string(body, "previous_response_id")
     messages = messages_of(body.get("input", []))
     if not messages and not previous:
         raise wrong("input is missing")
@@ -77,11 +84,11 @@ def parse_response(body: dict[str, Any], *, grace_s: float) -> ResponseRequest:
         dialect[UNSTORED] = True
     if previous:
         dialect[PREVIOUS] = previous
-    instructions = _string(body, "instructions")
+    instructions = _read_string(body, "instructions")
     if instructions:
         dialect[INSTRUCTED] = True
         messages = [{"role": "system", "content": instructions}, *messages]
-    request = Request(messages=messages, params=_params(body), dialect=dialect)
+    request = Request(messages=messages, params=_backend_params(body), dialect=dialect)
     return ResponseRequest(
         request,
         None if is_background else grace_s,
@@ -91,16 +98,16 @@ def parse_response(body: dict[str, Any], *, grace_s: float) -> ResponseRequest:
     )
 
 
-def _params(body: dict[str, Any]) -> dict[str, Any]:
+def _backend_params(body: dict[str, Any]) -> dict[str, Any]:
     params = {name: value for name, value in body.items() if name not in _NOT_PASSED_ON}
     if "max_output_tokens" in body:
-        params["max_tokens"] = _count(body, "max_output_tokens")
-    tools = _tools(body.get("tools", []))
-    if tools:  # a choice without any is refused by backends, and some SDKs always send one
+        params["max_tokens"] = _read_count(body, "max_output_tokens")
+    tools = _chat_tools(body.get("tools", []))
+    if tools:  # backends refuse `tool_choice` without tools, and some SDKs always send it
         params["tools"] = tools
         if "tool_choice" in body:
-            params["tool_choice"] = _tool_choice(body["tool_choice"])
-    text, reasoning = _object(body, "text"), _object(body, "reasoning")
+            params["tool_choice"] = _chat_tool_choice(body["tool_choice"])
+    text, reasoning = _read_object(body, "text"), _read_object(body, "reasoning")
     form = text.get("format")
     if form is not None:
         params |= _response_format(form)
@@ -113,10 +120,10 @@ def _params(body: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-def _tools(tools: Any) -> list[dict[str, Any]]:
+def _chat_tools(tools: Any) -> list[dict[str, Any]]:
     if not isinstance(tools, list):
         raise wrong("tools must be an array")
-    chat = []
+    chat_tools = []
     for index, tool in enumerate(tools):
         where = f"tools[{index}]"
         if not isinstance(tool, dict) or tool.get("type") != "function":
@@ -124,11 +131,11 @@ def _tools(tools: Any) -> list[dict[str, Any]]:
         if not isinstance(tool.get("name"), str):
             raise wrong(f"{where}.name must be a string")
         function = {name: tool[name] for name in _TOOL_MEMBERS if tool.get(name) is not None}
-        chat.append({"type": "function", "function": function})
-    return chat
+        chat_tools.append({"type": "function", "function": function})
+    return chat_tools
 
 
-def _tool_choice(choice: Any) -> Any:
+def _chat_tool_choice(choice: Any) -> Any:
     if isinstance(choice, str):
         return choice
     if isinstance(choice, dict) and choice.get("type") == "function":
@@ -149,28 +156,28 @@ def _response_format(form: Any) -> dict[str, Any]:
     raise wrong("text.format.type must be text, json_object or json_schema")
 
 
-def _flag(body: dict[str, Any], name: str, *, default: bool = False) -> bool:
+def _read_flag(body: dict[str, Any], name: str, *, default: bool = False) -> bool:
     value = body.get(name, default)
     if not isinstance(value, bool):
         raise wrong(f"{name} must be true or false")
     return value
 
 
-def _string(body: dict[str, Any], name: str) -> str:
+def _read_string(body: dict[str, Any], name: str) -> str:
     value = body.get(name, "")
     if not isinstance(value, str):
         raise wrong(f"{name} must be a string")
     return value
 
 
-def _count(body: dict[str, Any], name: str) -> int:
+def _read_count(body: dict[str, Any], name: str) -> int:
     value = body[name]
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise wrong(f"{name} must be a whole number from 1")
     return value
 
 
-def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
+def _read_object(body: dict[str, Any], name: str) -> dict[str, Any]:
     value = body.get(name, {})
     if not isinstance(value, dict):
         raise wrong(f"{name} must be an object")

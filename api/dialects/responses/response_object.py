@@ -1,9 +1,9 @@
-"""The response object of OpenAI's Responses: what was asked, said back, and the items of an answer.
+"""The response object of OpenAI's Responses: the request, repeated, and the items of the answer.
 
-Everything here is a function of what was stored at creation and of the log: every node gives the
-same object. What a backend does not report is null, or zero where OpenAI's types demand a number;
-what was not asked for is OpenAI's own default there, as the Open Responses schema demands it.
-Pure. Source: docs/protocol.md, "Responses".
+The object depends only on the stored request and on the log, so every node gives the same object.
+What a backend does not report is null, or zero where OpenAI's types demand a number. Parameters
+that the client did not send have OpenAI's defaults, as the Open Responses schema demands. Pure.
+Source: docs/protocol.md, "Responses".
 """
 
 from __future__ import annotations
@@ -33,14 +33,22 @@ def response_id(generation_id: str) -> str:
 
 
 def generation_id(response_id: str) -> str:
-    """Return the id of a response's generation; of anything else, one that names nothing."""
+    """Return the id of a response's generation; empty: `response_id` is not a response's id."""
     if not response_id.startswith(_RESPONSE):
         return ""
     return _GENERATION + response_id.removeprefix(_RESPONSE)
 
 
-class Item:
-    """One item of the output; `pieces` are the bodies of JSON strings, which can be joined."""
+class OutputItem:
+    """One item of the output: a message, reasoning or a tool call.
+
+    Attributes:
+        kind: `MESSAGE`, `REASONING` or `CALL`.
+        index: in `output`; never used twice in one response.
+        status: `in_progress`, `completed` or `incomplete`.
+        pieces: of the text or arguments; each is the inside of a JSON string, so that they can be
+            joined without encoding.
+    """
 
     def __init__(self, kind: str, index: int, id_part: str, call_id: str = "", name: str = ""):
         self.kind = kind
@@ -53,18 +61,22 @@ class Item:
 
     @property
     def text(self) -> msgspec.Raw:
-        """All of it, as a JSON string."""
+        """The text or arguments so far, as a JSON string."""
         return msgspec.Raw(b'"%b"' % b"".join(self.pieces))
 
     @property
     def part(self) -> dict[str, Any]:
-        """The one part of a message's or a thought's content."""
+        """The only part in the content of a message or of reasoning."""
         if self.kind == REASONING:
             return {"type": "reasoning_text", "text": self.text}
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
 
     def members(self, *, is_new: bool = False) -> dict[str, Any]:
-        """Return the item as it stands; `is_new`: as it is added, without content."""
+        """Return the members of the item.
+
+        Args:
+            is_new: leave the content empty, for the event that adds the item.
+        """
         head = {"id": self.id, "type": self.kind, "status": self.status}
         if self.kind == CALL:
             arguments = msgspec.Raw(b'""') if is_new else self.text
@@ -76,33 +88,33 @@ class Item:
 
 
 def response_head(meta: Meta) -> dict[str, Any]:
-    """Return the members that stay the same from the creation on."""
+    """Return the members that do not change after the creation."""
     request = decode_request(meta.request)
-    asked, params = request.dialect, request.params
+    dialect, params = request.dialect, request.params
     return {
         "id": response_id(meta.generation_id),
         "object": "response",
         "created_at": meta.created_at_ms // 1000,
         "completed_at": None,  # the log has no times
-        "background": asked.get(BACKGROUND, False),
+        "background": dialect.get(BACKGROUND, False),
         "frequency_penalty": params.get("frequency_penalty", 0.0),
-        "instructions": request.messages[0]["content"] if INSTRUCTED in asked else None,
+        "instructions": request.messages[0]["content"] if INSTRUCTED in dialect else None,
         "max_output_tokens": params.get("max_tokens"),
         "max_tool_calls": None,
         "metadata": msgspec.Raw(meta.metadata or b"{}"),
         "model": meta.model,
         "parallel_tool_calls": params.get("parallel_tool_calls", True),
         "presence_penalty": params.get("presence_penalty", 0.0),
-        "previous_response_id": asked.get(PREVIOUS),
+        "previous_response_id": dialect.get(PREVIOUS),
         "prompt_cache_key": None,
         "reasoning": {"effort": params.get("reasoning_effort"), "summary": None},
         "safety_identifier": None,
         "service_tier": "default",
-        "store": UNSTORED not in asked,
+        "store": UNSTORED not in dialect,
         "temperature": params.get("temperature", 1.0),
         "text": {"format": _text_format(params.get("response_format"))},
         "tool_choice": _tool_choice(params.get("tool_choice", "auto")),
-        "tools": [_tool(tool) for tool in _list(params.get("tools"))],
+        "tools": [_tool_object(tool) for tool in _list_or_empty(params.get("tools"))],
         "top_logprobs": params.get("top_logprobs", 0),
         "top_p": params.get("top_p", 1.0),
         "truncation": "disabled",
@@ -111,7 +123,7 @@ def response_head(meta: Meta) -> dict[str, Any]:
 
 
 def usage_object(usage: Usage | Counts) -> dict[str, Any]:
-    """Return the counts as Responses name them; what backends do not tell apart is 0."""
+    """Return the token counts under the names of Responses; details no backend reports are 0."""
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -121,8 +133,8 @@ def usage_object(usage: Usage | Counts) -> dict[str, Any]:
     }
 
 
-# From the form that backends take, back to that of Responses. A generation that was started in
-# another dialect may hold anything here: what has another form is said as it is.
+# From the form that backends take back to the form of Responses. A generation of another dialect
+# may have any value here: a value in an unknown form is returned unchanged.
 
 
 def _text_format(chosen: Any) -> Any:
@@ -141,7 +153,7 @@ def _tool_choice(chosen: Any) -> Any:
     return chosen
 
 
-def _tool(tool: Any) -> Any:
+def _tool_object(tool: Any) -> Any:
     function = tool.get("function") if isinstance(tool, dict) else None
     if not isinstance(function, dict):
         return tool
@@ -149,5 +161,5 @@ def _tool(tool: Any) -> Any:
     return {"type": "function", **defaults, **function}
 
 
-def _list(value: Any) -> list[Any]:
+def _list_or_empty(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []

@@ -1,9 +1,8 @@
 """/v1/responses: OpenAI's Responses, in the foreground and in the background.
 
-Who may have what, and how it is answered; the bytes are api/dialects/responses/fold.py's. Reading
-goes on by `starting_after` on any node as long as the log is kept, foreground or background. A
-response with `store: false` is there for its own request only. Source: docs/protocol.md,
-"Responses".
+The bytes are api/dialects/responses/fold.py's. While the log is kept, a client can read on with
+`starting_after` at any node, in the foreground and in the background. A response with `store:
+false` exists only for the request that created it. Source: docs/protocol.md, "Responses".
 """
 
 from __future__ import annotations
@@ -16,7 +15,9 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.deadline import answering
 from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
+from api.dialects.prompt import accept_post
 from api.dialects.responses.fold import RESPONSES, ResponsesFold
 from api.dialects.responses.input import items_of, messages_of
 from api.dialects.responses.request import ResponseRequest, parse_response
@@ -26,16 +27,16 @@ from api.dialects.responses.response_object import (
     generation_id,
     response_id,
 )
-from api.dialects.start import start
 from api.errors import request_error
 from api.hub.relay import Relay
 from api.intake.body import wrong
 from api.intake.paging import read_limit, read_number
-from api.node import Node, answering, error_response, json_response, long_json_response
+from api.node import Node
 from api.readers.chunk_number import locate
 from api.readers.complete_answer import whole_or_refusal
 from api.readers.http_stream import Begin, Beginning, stream
 from api.readers.lookup import find
+from api.response import error_response, json_response, long_json_response
 from shared.errors import Expired, NotFound
 from shared.log.ids import START, EventId
 from shared.log.log_reader import read_log
@@ -44,24 +45,24 @@ from shared.log.request import decode_request, dialect_of
 from shared.queue.endings import cancel
 from shared.text.json_values import has_too_many_values
 
-LIMIT, LIMIT_MAX = 20, 100  # items of a page
+PAGE_ITEMS, PAGE_ITEMS_MAX = 20, 100  # the default and the bound of `limit`
 
 
 class ResponsesRoutes:
-    """The handlers of /v1/responses and what is below it."""
+    """The handlers of /v1/responses and of the paths below it."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
 
     async def create(self, request: HttpRequest) -> ASGIApp:
         """POST /v1/responses."""
-        meta, asked = await start(
-            self.node, request, self._parse, complete=self._go_on, needs_request=True
+        meta, parsed = await accept_post(
+            self.node, request, self._parse, complete=self._add_conversation, needs_request=True
         )
-        if asked.is_stream:
+        if parsed.is_stream:
             return self._stream(meta, headers=[(b"x-generation-id", meta.generation_id.encode())])
         headers = {"x-generation-id": meta.generation_id}
-        if asked.is_background:
+        if parsed.is_background:
             async with answering():
                 response = await self._response(meta)
             return await long_json_response(response, headers=headers)
@@ -80,99 +81,112 @@ class ResponsesRoutes:
     def _parse(self, body: dict[str, Any]) -> ResponseRequest:
         return parse_response(body, grace_s=self.node.settings.grace_s)
 
-    async def _go_on(self, asked: ResponseRequest, owner: str) -> ResponseRequest:
-        """Put the conversation that a new response goes on from before its own input."""
-        if not asked.previous:
-            return asked
+    async def _add_conversation(self, parsed: ResponseRequest, owner: str) -> ResponseRequest:
+        """Put the conversation of the previous response before the input of the new one.
+
+        Raises:
+            RequestError: 404, 422 or 413: the previous response does not exist or has not ended, or
+                the conversation has become too large.
+            Unavailable: Redis did not answer in time.
+        """
+        if not parsed.previous:
+            return parsed
         async with answering():
-            meta = await self._meta(asked.previous, owner)
+            meta = await self._find_stored(parsed.previous, owner)
             if not meta.is_ended:
                 raise wrong("previous_response_id: that response has not ended yet")
             meta = await self._with_request(meta)
-            before = decode_request(meta.request)
+            previous = decode_request(meta.request)
             output = (await self._response(meta))["output"]
-        # Its instructions were for itself alone.
-        known = before.messages[1 if INSTRUCTED in before.dialect else 0 :]
-        known += messages_of(msgspec.json.decode(msgspec.json.encode(output)))
-        own = asked.request
+        # The instructions of a response do not apply to the responses that continue it.
+        earlier = previous.messages[1 if INSTRUCTED in previous.dialect else 0 :]
+        earlier += messages_of(msgspec.json.decode(msgspec.json.encode(output)))
+        own = parsed.request
         place = 1 if INSTRUCTED in own.dialect else 0
-        messages = [*own.messages[:place], *known, *own.messages[place:]]
+        messages = [*own.messages[:place], *earlier, *own.messages[place:]]
         encoded = msgspec.json.encode(messages)
         if len(encoded) > self.node.settings.body_bytes_max or has_too_many_values(encoded):
             raise request_error("body_too_large", "the conversation has become too large")
-        return replace(asked, request=msgspec.structs.replace(own, messages=messages))
+        return replace(parsed, request=msgspec.structs.replace(own, messages=messages))
 
     async def get(self, request: HttpRequest) -> ASGIApp:
         """GET /v1/responses/{id}: the object, or with `stream=true` the events."""
-        owner, named = self.node.owner(request), request.path_params["id"]
+        owner, response = self.node.owner(request), request.path_params["id"]
         query = request.query_params
-        is_stream = _is_true("stream", query.get("stream", ""))
+        is_stream = _read_flag("stream", query.get("stream", ""))
         after = query.get("starting_after", "")
         number = read_number("starting_after", after) + 1 if after else 0
         since_s = asyncio.get_running_loop().time()
         if not is_stream:
             async with answering():
                 return await long_json_response(
-                    await self._response(await self._meta(named, owner))
+                    await self._response(await self._find_stored(response, owner))
                 )
         if not number:
-            return self._stream(await self._with_request(await self._meta(named, owner)))
+            return self._stream(await self._with_request(await self._find_stored(response, owner)))
 
         async def begin(relay: Relay) -> Beginning:
             async with answering(since_s):
                 place = await locate(self.node.hub, relay, RESPONSES, number)
             return Beginning(place.cursor, head=place.head)
 
-        # Whoever counts has seen it: what Redis has just lost is waited for.
-        meta = await self._meta(named, owner, EventId(1, 1))
+        # A client with a number has seen the response: wait if Redis has just lost it.
+        meta = await self._find_stored(response, owner, EventId(1, 1))
         return self._stream(await self._with_request(meta), begin)
 
     async def cancel(self, request: HttpRequest) -> ASGIApp:
-        """POST /v1/responses/{id}/cancel: what has been generated stays."""
+        """POST /v1/responses/{id}/cancel: stop the generation and keep its output so far."""
         owner = self.node.owner(request)
         async with answering():
-            before = await self._meta(request.path_params["id"], owner)
+            before = await self._find_stored(request.path_params["id"], owner)
             meta = await cancel(self.node.store, before.generation_id) or before
             return await long_json_response(await self._response(meta))
 
     async def delete(self, request: HttpRequest) -> ASGIApp:
-        """DELETE /v1/responses/{id}: stopped, and gone for every dialect."""
+        """DELETE /v1/responses/{id}: cancel the generation and delete it for every dialect."""
         owner, store = self.node.owner(request), self.node.store
         async with answering():
-            meta = await self._meta(request.path_params["id"], owner)
+            meta = await self._find_stored(request.path_params["id"], owner)
             if not meta.is_ended:
-                await cancel(store, meta.generation_id)  # its readers are told an end
+                await cancel(store, meta.generation_id)  # so that its readers get an end
             await store.delete(meta.generation_id)
-        named = {"id": response_id(meta.generation_id), "object": "response", "deleted": True}
-        return json_response(named)
+        content = {"id": response_id(meta.generation_id), "object": "response", "deleted": True}
+        return json_response(content)
 
     async def input_items(self, request: HttpRequest) -> ASGIApp:
         """GET /v1/responses/{id}/input_items."""
         owner, query = self.node.owner(request), request.query_params
-        limit = read_limit(query, LIMIT, LIMIT_MAX)
+        limit = read_limit(query, PAGE_ITEMS, PAGE_ITEMS_MAX)
         order = query.get("order") or "desc"
         if order not in ("asc", "desc"):
             raise wrong("order must be asc or desc")
         async with answering():
-            meta = await self._with_request(await self._meta(request.path_params["id"], owner))
-        asked = decode_request(meta.request)
-        messages = asked.messages[1 if INSTRUCTED in asked.dialect else 0 :]
+            meta = await self._with_request(
+                await self._find_stored(request.path_params["id"], owner)
+            )
+        stored = decode_request(meta.request)
+        messages = stored.messages[1 if INSTRUCTED in stored.dialect else 0 :]
         items = items_of(messages, meta.generation_id.removeprefix("gen_"))
         if order == "desc":
             items.reverse()
         return json_response(_page(items, query.get("after", ""), limit))
 
-    # What they share
+    # Shared by the handlers
 
-    async def _meta(self, named: str, owner: str, cursor: EventId = START) -> Meta:
+    async def _find_stored(self, response: str, owner: str, cursor: EventId = START) -> Meta:
         """Return the generation of a response that was stored, without its request.
 
+        Args:
+            response: the id of the response.
+            cursor: other than `START`, wait a moment for a generation that Redis has lost.
+
         Raises:
-            NotFound, Unavailable.
+            NotFound: the owner has no such response, or it was not stored.
+            Unavailable: Redis did not answer.
         """
         hub, store = self.node.hub, self.node.store
         try:
-            meta = await find(hub, store, owner, generation_id(named), cursor)
+            meta = await find(hub, store, owner, generation_id(response), cursor)
         except NotFound:
             raise NotFound("response") from None
         if UNSTORED in dialect_of(meta):
@@ -180,10 +194,12 @@ class ResponsesRoutes:
         return meta
 
     async def _with_request(self, meta: Meta) -> Meta:
-        """Return the generation with what was asked for, which a response says back.
+        """Return the generation with its request, which a response object repeats.
 
         Raises:
-            NotFound, RequestError, Unavailable.
+            NotFound: the generation has been deleted or lost.
+            RequestError: too many large reads are running.
+            Unavailable: Redis did not answer.
         """
         if meta.request:
             return meta
@@ -217,7 +233,7 @@ class ResponsesRoutes:
 
 
 class _CompleteResponse:
-    """The same fold, for who wants the object and none of the events."""
+    """The response object of a whole log: `ResponsesFold` without its events."""
 
     def __init__(self, meta: Meta) -> None:
         self._fold = ResponsesFold(meta)
@@ -247,7 +263,7 @@ def _page(items: list[dict[str, Any]], after: str, limit: int) -> dict[str, Any]
     }
 
 
-def _is_true(name: str, value: str) -> bool:
+def _read_flag(name: str, value: str) -> bool:
     if value not in ("", "true", "false"):
         raise wrong(f"{name} must be true or false")
     return value == "true"

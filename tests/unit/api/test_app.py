@@ -1,15 +1,17 @@
-"""The shell of an API node, without sockets: routes, owners, listings, probes, and bad input.
+"""The application of an API node without sockets: routes, owners, listings, probes, bad input.
 
-The store is the real one on a fake Redis; the hub is a stand-in, because streams have tests of
-their own (tests/unit/api/hub, tests/integration, tests/conformance).
+The store is the real one on a fake Redis. The hub is a stand-in, because streams have their own
+tests (tests/unit/api/hub, tests/integration, tests/conformance).
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -18,7 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.app import http_routes
+import api.dialects
+from api.app import DIALECTS, http_routes
+from api.dialects.endpoints import DialectEndpoints
 from api.pages.openapi.document import DOCUMENT
 from api.pages.pages import DIRECTORY
 from shared.log.events import End, Token
@@ -62,7 +66,7 @@ def code(response: httpx2.Response) -> str:
     return str(error["code"])
 
 
-# Starting one
+# Starting a generation
 
 
 async def test_a_prompt_is_accepted(shell: Shell) -> None:
@@ -76,7 +80,7 @@ async def test_a_prompt_is_accepted(shell: Shell) -> None:
     assert isinstance(body["created_at"], int)
 
 
-async def test_a_repeat_under_the_same_key_finds_the_first(shell: Shell) -> None:
+async def test_a_repeat_with_the_same_key_finds_the_first_generation(shell: Shell) -> None:
     first = await shell.post({"prompt": "Hi"}, idempotency_key="k")
     again = await shell.post({"prompt": "Hi", "unknown": 1}, idempotency_key="k")
     other = await shell.post({"prompt": "Ho"}, idempotency_key="k")
@@ -87,7 +91,7 @@ async def test_a_repeat_under_the_same_key_finds_the_first(shell: Shell) -> None
     assert (other.status_code, code(other)) == (422, "idempotency_mismatch")
 
 
-async def test_one_key_of_two_owners_is_two_keys(shell: Shell) -> None:
+async def test_the_same_key_of_two_owners_creates_two_generations(shell: Shell) -> None:
     mine = await shell.post(idempotency_key="k")
     theirs = await shell.post(idempotency_key="k", **BOB)
 
@@ -125,11 +129,13 @@ async def test_a_draining_node_takes_no_prompts_and_still_cancels(shell: Shell) 
         ({"authorization": "Bearer gamma"}, 401),
     ],
 )
-async def test_wrong_headers(shell: Shell, headers: dict[str, str], status: int) -> None:
+async def test_a_wrong_header_is_refused_with_its_status(
+    shell: Shell, headers: dict[str, str], status: int
+) -> None:
     assert (await shell.post(**headers)).status_code == status
 
 
-# Looking at one
+# Snapshots and cancellation
 
 
 async def test_a_snapshot_has_the_text_so_far(shell: Shell) -> None:
@@ -161,7 +167,7 @@ async def test_an_expired_log_is_410(shell: Shell) -> None:
     assert (response.status_code, code(response)) == (410, "expired")
 
 
-async def test_a_sealed_one_is_404(shell: Shell) -> None:
+async def test_a_sealed_generation_is_404(shell: Shell) -> None:
     hand = await Hand.take(shell.store, owner="alice")
     await shell.redis.flushall()
     await shell.store.seal(hand.generation_id)
@@ -183,7 +189,7 @@ async def test_cancelling_is_final_and_may_be_repeated(shell: Shell) -> None:
     assert (body["status"], body["finish_reason"]) == ("cancelled", "cancelled")
 
 
-async def test_cancelling_an_ended_one_changes_nothing(shell: Shell) -> None:
+async def test_cancelling_an_ended_generation_changes_nothing(shell: Shell) -> None:
     hand = await Hand.take(shell.store, owner="alice")
     await hand.append(Token("x"), DONE)
     path = f"/v1/generations/{hand.generation_id}"
@@ -193,10 +199,10 @@ async def test_cancelling_an_ended_one_changes_nothing(shell: Shell) -> None:
     assert (await shell.get(path)).json()["text"] == "x"
 
 
-# Whose it is
+# Owners and keys
 
 
-async def test_another_owners_is_404_everywhere(shell: Shell) -> None:
+async def test_a_generation_of_another_owner_is_404_on_every_path(shell: Shell) -> None:
     generation_id = (await shell.post({"prompt": "x", "session": "s"})).json()["id"]
     path = f"/v1/generations/{generation_id}"
     answers = [
@@ -234,7 +240,7 @@ async def test_without_a_key_it_is_401(shell: Shell, method: str, path: str) -> 
 
 
 @pytest.mark.parametrize("path", ["/v1/workers", "/metrics"])
-async def test_what_shows_everybodys_work_needs_an_operators_key(shell: Shell, path: str) -> None:
+async def test_views_of_all_owners_need_an_operators_key(shell: Shell, path: str) -> None:
     response = await shell.get(path)
 
     assert (response.status_code, code(response)) == (403, "forbidden")
@@ -242,16 +248,18 @@ async def test_what_shows_everybodys_work_needs_an_operators_key(shell: Shell, p
 
 
 @pytest.mark.parametrize("path", ["/v1/workers", "/metrics"])
-async def test_without_credentials_everybody_is_an_operator(open_shell: Shell, path: str) -> None:
+async def test_without_configured_keys_every_client_is_an_operator(
+    open_shell: Shell, path: str
+) -> None:
     assert (await open_shell.client.get(path)).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/", "/docs", "/openapi.json"])
-async def test_these_are_open(shell: Shell, path: str) -> None:
+async def test_probes_and_pages_need_no_key(shell: Shell, path: str) -> None:
     assert (await shell.client.get(path)).status_code in (200, 503)
 
 
-async def test_a_key_in_the_query_works_and_is_not_logged(
+async def test_a_key_in_the_query_is_accepted_and_not_logged(
     shell: Shell, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
@@ -287,7 +295,7 @@ async def test_an_unknown_session_is_empty(shell: Shell) -> None:
     assert (body["generations"], body["active"]) == ([], [])
 
 
-async def test_pages_hold_a_hundred_and_lead_on(shell: Shell) -> None:
+async def test_a_page_has_at_most_100_rows_and_links_the_next_page(shell: Shell) -> None:
     ids = [f"gen_{number:08}" for number in range(105)]
     for number, generation_id in enumerate(ids):
         await shell.store.create(generation_id, FIELDS, may_be_lost=False)
@@ -306,7 +314,7 @@ async def test_pages_hold_a_hundred_and_lead_on(shell: Shell) -> None:
     assert seen == ids[::-1]
 
 
-async def test_only_the_unfinished_on_demand(shell: Shell) -> None:
+async def test_active_lists_only_unfinished_generations(shell: Shell) -> None:
     ended, running = (await shell.post()).json()["id"], (await shell.post()).json()["id"]
     await shell.client.post(f"/v1/generations/{ended}/cancel", headers=ALICE)
     body = (await shell.get("/v1/generations?active=1")).json()
@@ -314,7 +322,7 @@ async def test_only_the_unfinished_on_demand(shell: Shell) -> None:
     assert [item["id"] for item in body["generations"]] == [running]
 
 
-async def test_models_in_the_shape_of_openai(shell: Shell) -> None:
+async def test_models_have_the_shape_of_openai(shell: Shell) -> None:
     body = (await shell.get("/v1/models")).json()
 
     assert body["object"] == "list"
@@ -322,7 +330,7 @@ async def test_models_in_the_shape_of_openai(shell: Shell) -> None:
     assert body["data"][0]["object"] == "model"
 
 
-async def test_workers_and_the_queue(shell: Shell) -> None:
+async def test_the_list_of_workers_shows_workers_and_queue_lengths(shell: Shell) -> None:
     await shell.announce(age_ms=1500)
     await shell.post()
     body = (await shell.get("/v1/workers", **OPERATOR)).json()
@@ -332,10 +340,10 @@ async def test_workers_and_the_queue(shell: Shell) -> None:
     assert body["queue"]["interactive"] == 1
 
 
-# Probes and figures
+# Probes and metrics
 
 
-async def test_ready_when_all_is_there(shell: Shell) -> None:
+async def test_a_node_is_ready_when_every_check_holds(shell: Shell) -> None:
     await shell.announce()
     response = await shell.client.get("/readyz")
 
@@ -363,7 +371,7 @@ def disconnect(shell: Shell) -> None:
         (disconnect, {"redis", "worker"}),
     ],
 )
-async def test_not_ready_says_what_is_missing(
+async def test_a_node_that_is_not_ready_names_the_failed_checks(
     shell: Shell, harm: Callable[[Shell], None], missing: set[str]
 ) -> None:
     await shell.announce()
@@ -377,7 +385,7 @@ async def test_not_ready_says_what_is_missing(
 
 
 @pytest.mark.parametrize("worker", [{"age_ms": 10_000}, {"is_draining": True}, None])
-async def test_a_worker_that_takes_nothing_does_not_count(
+async def test_a_worker_that_takes_no_entries_does_not_count_as_ready(
     shell: Shell, worker: dict[str, Any] | None
 ) -> None:
     if worker is not None:
@@ -404,7 +412,7 @@ async def test_redis_away_is_503_with_retry_after(shell: Shell) -> None:
     assert (await shell.get("/v1/models")).status_code == 200
 
 
-async def test_metrics_count_routes_not_paths(shell: Shell) -> None:
+async def test_metrics_are_labelled_with_routes_and_not_with_paths(shell: Shell) -> None:
     await shell.announce()
     await shell.post()
     await shell.post(authorization="x")
@@ -428,7 +436,7 @@ async def test_metrics_count_routes_not_paths(shell: Shell) -> None:
     assert "coffee" not in text
 
 
-async def test_metrics_do_without_redis(shell: Shell) -> None:
+async def test_metrics_are_served_while_redis_is_away(shell: Shell) -> None:
     await shell.announce()
     await shell.get("/metrics", **OPERATOR)
     shell.server.connected = False
@@ -438,10 +446,18 @@ async def test_metrics_do_without_redis(shell: Shell) -> None:
     assert "tailrace_queue_depth{" not in text
 
 
-# Routes and their description
+# Routes and the OpenAPI document
 
 
-async def test_every_route_is_described_and_nothing_else(shell: Shell) -> None:
+def test_every_dialect_folder_is_listed_in_the_application() -> None:
+    (directory,) = map(Path, api.dialects.__path__)
+    for folder in sorted(path.parent.name for path in directory.glob("*/__init__.py")):
+        module = importlib.import_module(f"api.dialects.{folder}.endpoints")
+        found = [value for value in vars(module).values() if isinstance(value, DialectEndpoints)]
+        assert len(found) == 1 and found[0] in DIALECTS, folder
+
+
+async def test_openapi_describes_exactly_the_routes(shell: Shell) -> None:
     routes = {
         route.path.replace(":path", ""): {method.lower() for method in route.endpoint.methods}
         for route in http_routes(shell.node)
@@ -451,7 +467,7 @@ async def test_every_route_is_described_and_nothing_else(shell: Shell) -> None:
     assert described == routes
 
 
-def test_every_reference_of_the_description_leads_somewhere() -> None:
+def test_every_reference_in_openapi_has_a_target() -> None:
     text = json.dumps(DOCUMENT)
     names = set(re.findall(r'"#/components/schemas/(\w+)"', text))
 
@@ -474,7 +490,7 @@ def test_every_reference_of_the_description_leads_somewhere() -> None:
         ("GET", "/v1/generations?before=x", 400, None),
     ],
 )
-async def test_what_is_not_there(
+async def test_a_missing_path_or_method_is_refused_with_its_status(
     shell: Shell, method: str, path: str, status: int, allow: str | None
 ) -> None:
     response = await shell.client.request(method, path, headers=ALICE)
@@ -488,7 +504,7 @@ async def test_what_is_not_there(
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/page/chat.js", "/page/chat.css"])
-async def test_pages_load_nothing_from_elsewhere(shell: Shell, path: str) -> None:
+async def test_pages_load_nothing_from_other_hosts(shell: Shell, path: str) -> None:
     response = await shell.client.get(path)
 
     policy = response.headers["content-security-policy"]
@@ -500,7 +516,7 @@ async def test_pages_load_nothing_from_elsewhere(shell: Shell, path: str) -> Non
     assert not re.search(r"@import|url\(|https?://(?!www\.w3\.org/2000/svg)[a-z]", response.text)
 
 
-def test_text_of_a_model_never_becomes_markup() -> None:
+def test_scripts_never_insert_text_as_markup() -> None:
     for path in DIRECTORY.glob("*.js"):
         code_only = re.sub(r"//.*", "", path.read_text())
         assert not re.search(
@@ -509,11 +525,11 @@ def test_text_of_a_model_never_becomes_markup() -> None:
 
 
 @pytest.mark.parametrize("name", ["..%2fapp.py", "%2e%2e/app.py", "chat", "nothing.js"])
-async def test_only_the_pages_own_files_are_served(shell: Shell, name: str) -> None:
+async def test_only_the_files_of_the_pages_are_served(shell: Shell, name: str) -> None:
     assert (await shell.client.get(f"/page/{name}")).status_code == 404
 
 
-# Whatever comes
+# Any request
 
 PATHS = st.sampled_from(
     ["/v1/generations", "/v1/generations/{}", "/v1/generations/{}/cancel", "/v1/sessions/{}"]
@@ -534,7 +550,7 @@ HEADERS = st.dictionaries(
     headers=HEADERS,
     body=st.binary(max_size=30) | st.just(b'{"prompt":"x"}'),
 )
-async def test_nothing_that_a_client_sends_is_a_500(
+async def test_no_request_is_answered_with_500(
     open_shell: Shell,
     method: str,
     path: str,

@@ -1,4 +1,4 @@
-"""The table of codes, the shape of an error, and the boundary that nothing passes."""
+"""The table of error codes, the bodies of errors, and the error boundary."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Transport:
 
 
 @pytest.mark.parametrize("error", [CursorInvalid("x"), NotFound(), Expired()])
-def test_codes_of_the_shared_errors_are_in_the_table(error: RequestError) -> None:
+def test_shared_errors_have_the_status_of_the_table(error: RequestError) -> None:
     assert CODES[error.code].status == error.status
 
 
-def test_close_codes_are_decided_by_range() -> None:
+def test_close_codes_below_4500_are_retryable_and_the_others_are_not() -> None:
     for name, code in CODES.items():
         if 4000 <= code.close < 4500:
             assert code.is_retryable, name
@@ -61,7 +61,7 @@ def test_close_codes_are_decided_by_range() -> None:
             assert not code.is_retryable, name
 
 
-async def test_a_request_error_becomes_its_response() -> None:
+async def test_a_request_error_is_sent_as_its_response() -> None:
     start, body = await call(raising(Draining()))
 
     assert start["status"] == 503
@@ -79,25 +79,25 @@ async def test_redis_away_is_503_with_retry_after() -> None:
     assert b"connection refused" not in body["body"]
 
 
-async def test_a_401_carries_its_challenge() -> None:
+async def test_a_401_has_the_header_www_authenticate() -> None:
     start, _ = await call(raising(request_error("unauthorized", "no")))
 
     assert dict(start["headers"])[b"www-authenticate"] == b"Bearer"
 
 
-async def test_a_405_names_the_methods() -> None:
+async def test_a_405_names_the_allowed_methods() -> None:
     start, _ = await call(raising(MethodNotAllowed(["POST", "GET"])))
 
     assert dict(start["headers"])[b"allow"] == b"GET, POST"
 
 
-async def test_a_message_that_no_utf8_can_carry_is_escaped() -> None:
+async def test_lone_surrogates_in_a_message_are_escaped() -> None:
     _, body = await call(raising(CursorInvalid("\ud800")))
 
     assert json.loads(body["body"])["error"]["code"] == "cursor_invalid"
 
 
-async def test_a_defect_is_500_and_logged_with_its_traceback(
+async def test_an_unexpected_exception_is_500_and_logged_with_its_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.ERROR):
@@ -108,8 +108,8 @@ async def test_a_defect_is_500_and_logged_with_its_traceback(
     assert caplog.records[0].exc_info is not None
 
 
-async def test_a_request_that_a_stopping_server_cancels_is_answered_503() -> None:
-    """Without that answer uvicorn would say 500, which tells a client not to come back."""
+async def test_a_request_that_is_cancelled_at_shutdown_is_answered_503() -> None:
+    """Without this answer uvicorn would send 500, after which a client does not reconnect."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -130,7 +130,7 @@ async def test_a_request_that_a_stopping_server_cancels_is_answered_503() -> Non
     assert json.loads(sent[1]["body"])["error"]["code"] == "draining"
 
 
-async def test_after_the_response_began_it_is_broken_off() -> None:
+async def test_an_error_after_the_start_of_the_response_aborts_the_connection() -> None:
     transport = Transport()
     scope = {"type": "http", "path": "/", "extensions": {"tailrace.transport": transport}}
     sent = await call(raising(NotFound(), after_start=True), scope)
@@ -139,19 +139,19 @@ async def test_after_the_response_began_it_is_broken_off() -> None:
     assert transport.is_aborted
 
 
-async def test_without_a_transport_the_server_is_told_to_close() -> None:
+async def test_without_a_transport_an_exception_makes_the_server_close() -> None:
     with pytest.raises(ConnectionAbortedError):
         await call(raising(NotFound(), after_start=True))
 
 
-async def test_a_handshake_is_refused_with_the_status() -> None:
+async def test_a_handshake_is_refused_with_the_status_of_the_error() -> None:
     scope = {"type": "websocket", "path": "/", "extensions": {"websocket.http.response": {}}}
     start, _ = await call(raising(request_error("forbidden", "no")), scope)
 
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 403)
 
 
-async def test_a_defect_on_an_open_socket_closes_it_with_1011() -> None:
+async def test_an_unexpected_exception_on_an_open_socket_closes_it_with_1011() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.accept"})
         raise ZeroDivisionError
@@ -171,7 +171,7 @@ def shaped(error: RequestError) -> ErrorBody:
     [("/own", True), ("/own/below/it", True), ("/owner", False), ("/", False)],
 )
 @pytest.mark.parametrize("error", [NotFound(), Unavailable("x"), ValueError("x")])
-async def test_a_path_may_have_errors_of_its_own_shape(
+async def test_errors_at_and_below_a_path_have_the_shape_of_that_path(
     path: str, is_shaped: bool, error: Exception
 ) -> None:
     scope = {"type": "http", "path": path}
@@ -184,7 +184,7 @@ async def test_a_path_may_have_errors_of_its_own_shape(
     assert start["status"] == {NotFound: 404, Unavailable: 503}.get(type(error), 500)
 
 
-async def test_a_refused_handshake_has_the_shape_too() -> None:
+async def test_a_refused_handshake_has_the_shape_of_its_path() -> None:
     extensions = {"websocket.http.response": {}}
     scope = {"type": "websocket", "path": "/own", "extensions": extensions}
     start, body = await call(raising(NotFound()), scope, shapes=[("/own", shaped)])

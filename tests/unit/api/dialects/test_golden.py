@@ -1,6 +1,6 @@
-"""Each dialect's bytes for each recorded log are those in tests/golden.
+"""Each dialect gives for each recorded log the bytes in tests/golden.
 
-`pytest tests/unit/api/dialects/test_golden.py --golden-update` writes them anew: read the diff.
+`pytest tests/unit/api/dialects/test_golden.py --golden-update` rewrites them. Then read the diff.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, AiSdkFrames
+from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, AiSdkFrameFold
 from api.dialects.chat.fold import CHAT, INCLUDE_USAGE
-from api.dialects.deep_chat.fold import DEEP_CHAT, DeepChatFrames
-from api.dialects.lobe.fold import LobeFrames
-from api.dialects.native.fold import NDJSON, SSE, SocketFold
+from api.dialects.deep_chat.fold import DEEP_CHAT, DeepChatFrameFold
+from api.dialects.lobe.fold import LobeFrameFold
+from api.dialects.native.fold import NDJSON, SSE, NativeFrameFold
 from api.dialects.responses.fold import RESPONSES
 from shared.log.request import Request
 from tests.support.recorded import LOGS, Log, bytes_of, frames_of, recorded_meta
@@ -25,28 +25,28 @@ HELLO = [{"role": "user", "content": "Hi"}]
 WITH_USAGE = recorded_meta(Request(messages=HELLO, dialect={INCLUDE_USAGE: True}))
 KNOWS_RESET_STEP = recorded_meta(Request(messages=HELLO, dialect={RESET_STEP: True}))
 
-# By the name of the file. A dialect that depends on what was asked stands here once per case.
+# By the name of the file. A dialect whose bytes depend on the request has one entry for each case.
 DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "native-sse": lambda log: bytes_of(SSE, log, META),
     "native-ndjson": lambda log: bytes_of(NDJSON, log, META),
-    "native-websocket": lambda log: frames_of(SocketFold, log, META),
+    "native-websocket": lambda log: frames_of(NativeFrameFold, log, META),
     "chat": lambda log: bytes_of(CHAT, log, META),
     "chat-usage": lambda log: bytes_of(CHAT, log, WITH_USAGE),
     "responses": lambda log: bytes_of(RESPONSES, log, META),
     "deep-chat": lambda log: bytes_of(DEEP_CHAT, log, META),
     "deep-chat-websocket": lambda log: frames_of(
-        lambda meta: DeepChatFrames(meta, "stop-key"), log, META
+        lambda meta: DeepChatFrameFold(meta, "stop-key"), log, META
     ),
     "ai-sdk": lambda log: bytes_of(AI_SDK, log, META),
     "ai-sdk-reset-step": lambda log: bytes_of(AI_SDK, log, KNOWS_RESET_STEP),
-    "ai-sdk-websocket": lambda log: frames_of(lambda meta: AiSdkFrames(meta, "r1"), log, META),
-    "lobe": lambda log: frames_of(lambda meta: LobeFrames(meta, "m1"), log, META),
+    "ai-sdk-websocket": lambda log: frames_of(lambda meta: AiSdkFrameFold(meta, "r1"), log, META),
+    "lobe": lambda log: frames_of(lambda meta: LobeFrameFold(meta, "m1"), log, META),
 }
 
 
 @pytest.mark.parametrize("name", LOGS)
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_the_bytes_are_those_recorded(
+def test_each_dialect_gives_the_recorded_bytes(
     dialect: str, name: str, request: pytest.FixtureRequest
 ) -> None:
     path = DIRECTORY / f"{dialect}.{name}.txt"

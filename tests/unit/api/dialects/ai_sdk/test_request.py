@@ -1,4 +1,4 @@
-"""UI messages become chat messages, and what is wrong with a body is said."""
+"""UI messages become chat messages, and a wrong body is refused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from api.dialects.ai_sdk.request import parse_ai_sdk
 from shared.errors import RequestError
 
 
-def text(said: str) -> dict[str, Any]:
-    return {"type": "text", "text": said}
+def text(content: str) -> dict[str, Any]:
+    return {"type": "text", "text": content}
 
 
 def message(role: str, *parts: dict[str, Any], **members: Any) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def read(*messages: dict[str, Any]) -> list[dict[str, Any]]:
     return parse_ai_sdk({"messages": list(messages)}).request.messages
 
 
-def test_texts_are_joined_and_what_was_for_eyes_is_left_out() -> None:
+def test_texts_are_joined_and_parts_for_display_are_left_out() -> None:
     assert read(
         message("system", text("Be brief.")),
         message("user", text("Hi"), {"type": "data-mood", "data": 1}, text(" you")),
@@ -44,19 +44,19 @@ def test_texts_are_joined_and_what_was_for_eyes_is_left_out() -> None:
     ]
 
 
-def test_files_become_parts() -> None:
+def test_files_become_content_parts() -> None:
     image = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,AA"}
     paper = {"type": "file", "mediaType": "application/pdf", "url": "data:x", "filename": "p.pdf"}
-    (said,) = read(message("user", text("See"), image, paper))
+    (found,) = read(message("user", text("See"), image, paper))
 
-    assert said["content"] == [
+    assert found["content"] == [
         text("See"),
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}},
         {"type": "file", "file": {"filename": "p.pdf", "file_data": "data:x"}},
     ]
 
 
-def test_tool_calls_with_their_results_are_told_step_by_step() -> None:
+def test_each_step_becomes_a_message_followed_by_its_tool_results() -> None:
     weather = {"type": "tool-weather", "toolCallId": "c1", "input": {"city": "Köln"}}
     clock = {"type": "dynamic-tool", "toolName": "clock", "toolCallId": "c2", "input": None}
     found = read(
@@ -72,9 +72,14 @@ def test_tool_calls_with_their_results_are_told_step_by_step() -> None:
         )
     )
 
-    assert [one["role"] for one in found] == ["assistant", "tool", "tool", "assistant"]
+    assert [chat_message["role"] for chat_message in found] == [
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
+    ]
     calls = found[0]["tool_calls"]
-    assert [call["id"] for call in calls] == ["c1", "c2"]  # what has no result is no call
+    assert [call["id"] for call in calls] == ["c1", "c2"]  # c3 has no result, so it is left out
     assert calls[0]["function"] == {"name": "weather", "arguments": '{"city":"Köln"}'}
     assert calls[1]["function"] == {"name": "clock", "arguments": "{}"}
     assert (found[1]["tool_call_id"], found[1]["content"]) == ("c1", '{"c":21}')
@@ -82,13 +87,13 @@ def test_tool_calls_with_their_results_are_told_step_by_step() -> None:
     assert found[3]["content"] == "21."
 
 
-def test_chat_messages_pass_and_one_message_is_enough() -> None:
+def test_chat_messages_pass_unchanged_and_message_may_replace_messages() -> None:
     assert read({"role": "user", "content": "Hi"}) == [{"role": "user", "content": "Hi"}]
-    asked = parse_ai_sdk({"message": message("user", text("Hi")), "id": "c"})
-    assert asked.request.messages == [{"role": "user", "content": "Hi"}]
+    parsed = parse_ai_sdk({"message": message("user", text("Hi")), "id": "c"})
+    assert parsed.request.messages == [{"role": "user", "content": "Hi"}]
 
 
-def test_the_chat_is_the_session_where_it_may_be_one() -> None:
+def test_the_chat_becomes_the_session_where_it_is_a_valid_session() -> None:
     for chat, session in (("c1", "c1"), ("a/ü", "a/ü"), ("x" * 129, None), ("a\nb", None)):
         body: dict[str, Any] = {"id": chat, "messages": [message("user", text("Hi"))]}
         assert parse_ai_sdk(body).chat == chat
@@ -98,18 +103,18 @@ def test_the_chat_is_the_session_where_it_may_be_one() -> None:
     assert named["session"] == "s"
 
 
-def test_what_the_answer_must_know_again_is_kept() -> None:
+def test_members_that_the_answer_needs_are_stored_in_dialect() -> None:
     hello = message("user", text("Hi"))
     assert parse_ai_sdk({"messages": [hello]}).request.dialect == {}
-    kept = parse_ai_sdk({"messages": [hello], "resetStep": True}).request
-    assert kept.dialect == {RESET_STEP: True}
-    # After tool results the client's last message goes on.
-    goes_on = parse_ai_sdk({"messages": [hello, message("assistant", text("Well"))]}).request
-    assert goes_on.dialect == {MESSAGE_ID: "assistant-1"}
+    stored = parse_ai_sdk({"messages": [hello], "resetStep": True}).request
+    assert stored.dialect == {RESET_STEP: True}
+    # After tool results the answer continues the last message of the client.
+    continued = parse_ai_sdk({"messages": [hello, message("assistant", text("Well"))]}).request
+    assert continued.dialect == {MESSAGE_ID: "assistant-1"}
     params = {"temperature": 0.5}
-    asked = parse_ai_sdk({"messages": [hello], "params": params, "userId": 7})
-    assert asked.request.params == params
-    assert asked.grace_s is None
+    parsed = parse_ai_sdk({"messages": [hello], "params": params, "userId": 7})
+    assert parsed.request.params == params
+    assert parsed.grace_s is None
 
 
 @pytest.mark.parametrize(
@@ -132,7 +137,7 @@ def test_what_the_answer_must_know_again_is_kept() -> None:
         {"messages": [message("user", text("Hi"))], "params": {"model": "x"}},
     ],
 )
-def test_what_is_wrong_is_422(body: dict[str, Any]) -> None:
+def test_a_wrong_body_is_422(body: dict[str, Any]) -> None:
     with pytest.raises(RequestError) as caught:
         parse_ai_sdk(body)
     assert (caught.value.status, caught.value.code) == (422, "invalid_request")

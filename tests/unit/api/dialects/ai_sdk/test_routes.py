@@ -1,4 +1,4 @@
-"""From chunk N on: exact, from the end, past it, and ends that come while it is looked for."""
+"""Reading from a chunk on: exactly, from the end, past the end, and during the end; replays."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.routing import Match
 
-from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, joined
-from api.dialects.ai_sdk.routes import RawRoute, begin_at, name_of, read_index, replay
+from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, join_deltas
+from api.dialects.ai_sdk.routes import (
+    RawPathRoute,
+    begin_at_chunk,
+    begin_replay,
+    parse_start_index,
+    read_path_name,
+)
 from api.hub.relay import Relay
 from api.readers.http_stream import Beginning, stream
 from shared.errors import NotFound, RequestError
@@ -44,11 +50,11 @@ def end(bench: Bench) -> None:
 
 
 async def read(bench: Bench, number: int, during: Callable[[Bench], None] | None = None) -> Client:
-    """Read from a number on, as one reader; `during` happens once its place was found."""
+    """Read from chunk `number` on; call `during` once the place of the chunk was found."""
     client = Client()
     meta = await bench.log.meta(GENERATION)
     assert meta is not None
-    found = begin_at(bench.hub, number)
+    found = begin_at_chunk(bench.hub, number)
 
     async def begin(relay: Relay) -> Beginning:
         beginning = await found(relay)
@@ -71,7 +77,7 @@ def chunks(client: Client) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("number", [*range(12), *range(-12, 0), 10**14, -(10**14)])
-async def test_an_ended_run_from_any_number(bench: Bench, number: int) -> None:
+async def test_an_ended_run_is_read_from_any_chunk(bench: Bench, number: int) -> None:
     end(bench)
     whole = chunks(await read(bench, 0))
     assert len(whole) == 9
@@ -82,7 +88,7 @@ async def test_an_ended_run_from_any_number(bench: Bench, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 5, 6, -2])
-async def test_a_running_one_goes_on_to_its_end(bench: Bench, number: int) -> None:
+async def test_a_running_run_is_read_up_to_its_end(bench: Bench, number: int) -> None:
     client = await read(bench, number, during=end)
     whole = chunks(await read(bench, 0))
 
@@ -91,10 +97,10 @@ async def test_a_running_one_goes_on_to_its_end(bench: Bench, number: int) -> No
 
 
 @pytest.mark.parametrize("number", [6, 9, 20])
-async def test_an_end_that_comes_while_a_number_is_looked_for_is_no_empty_answer(
+async def test_an_end_that_arrives_during_the_search_leaves_no_empty_answer(
     bench: Bench, number: int
 ) -> None:
-    """The reader has all there was, or more than there was; then comes the end."""
+    """The reader has all chunks, or counts beyond them, when the end arrives."""
     meta = await bench.log.meta(GENERATION)
     assert meta is not None
     async with bench.hub.reading(meta) as relay:
@@ -110,16 +116,18 @@ async def test_an_end_that_comes_while_a_number_is_looked_for_is_no_empty_answer
             return await page(*args)
 
         bench.log.page = page_and_end  # type: ignore[assignment, method-assign]
-        beginning = await begin_at(bench.hub, number)(relay)
+        beginning = await begin_at_chunk(bench.hub, number)(relay)
         seq_left = relay.feed.count - beginning.cursor.seq
 
     assert has_ended and log.is_finished
     assert beginning.head or seq_left
 
 
-async def test_after_a_loss_a_number_is_not_believed_but_the_end_can_be_read(bench: Bench) -> None:
+async def test_after_a_loss_later_numbers_are_refused_and_negative_ones_are_not(
+    bench: Bench,
+) -> None:
     bench.log.attempt = AFTER_A_LOSS
-    bench.log.append(Start(AFTER_A_LOSS, "demo"))  # says nothing
+    bench.log.append(Start(AFTER_A_LOSS, "demo"))  # gives no chunk
     bench.log.tokens("d")  # 6
     end(bench)  # 7, 8, 9
     for number in (7, 9, 20):
@@ -128,19 +136,19 @@ async def test_after_a_loss_a_number_is_not_believed_but_the_end_can_be_read(ben
         assert caught.value.code == "stream_reset"
     whole = chunks(await read(bench, 0))
     assert chunks(await read(bench, 3)) == whole[3:]
-    assert chunks(await read(bench, -2)) == whole[-2:]  # it has counted nothing yet
+    assert chunks(await read(bench, -2)) == whole[-2:]  # this client has counted nothing
 
 
 @pytest.mark.parametrize("text", ["", " 1", "1.0", "x", "--1", "1e3", "٣", "9" * 16])
-def test_an_index_is_a_whole_number(text: str) -> None:
+def test_start_index_is_a_whole_number(text: str) -> None:
     with pytest.raises(RequestError) as caught:
-        read_index(text)
+        parse_start_index(text)
     assert (caught.value.status, caught.value.code) == (400, "cursor_invalid")
-    assert (read_index("-3"), read_index("07")) == (-3, 7)
+    assert (parse_start_index("-3"), parse_start_index("07")) == (-3, 7)
 
 
-class Asked:
-    """As much of a request as `name_of` looks at."""
+class PathRequest:
+    """The part of a request that `read_path_name` reads."""
 
     def __init__(self, scope: Any) -> None:
         self.path_params = scope["path_params"]
@@ -158,37 +166,37 @@ class Asked:
         ("a+b", "a+b"),
     ],
 )
-def test_a_name_is_any_text(raw: str, name: str) -> None:
+def test_a_name_in_the_path_may_be_any_text(raw: str, name: str) -> None:
     async def nobody(*_: Any) -> None: ...
 
-    route = RawRoute("/ai-sdk/chat/{name}/stream", nobody)
+    route = RawPathRoute("/ai-sdk/chat/{name}/stream", nobody)
     scope = {"type": "http", "method": "GET", "path": "/", "path_params": {}}
     match, child = route.matches({**scope, "raw_path": f"/ai-sdk/chat/{raw}/stream".encode()})
     assert match is Match.FULL
-    asked: Any = Asked(child)
-    assert name_of(asked) == name
+    request: Any = PathRequest(child)
+    assert read_path_name(request) == name
 
     for other in ("a/b/stream", "/stream", "a%2Fstream", "stream"):
         match, _ = route.matches({**scope, "raw_path": f"/ai-sdk/chat/{other}".encode()})
         assert match is Match.NONE
 
 
-def test_a_name_that_is_no_text_is_nobodys() -> None:
-    asked: Any = Asked({"path_params": {"name": "%FF"}})
+def test_a_name_that_is_not_utf8_is_not_found() -> None:
+    request: Any = PathRequest({"path_params": {"name": "%FF"}})
     with pytest.raises(NotFound):
-        name_of(asked)
+        read_path_name(request)
 
 
-# Replayed, for a client that does not count
+# Replays, for a client that does not count chunks
 
 
-async def test_the_text_so_far_is_one_delta_and_the_rest_is_as_it_comes(bench: Bench) -> None:
+async def test_a_replay_has_the_text_so_far_in_one_delta_and_then_each_token(bench: Bench) -> None:
     client = Client()
     meta = await bench.log.meta(GENERATION)
     assert meta is not None
     reading = asyncio.ensure_future(stream(
         bench.hub, make_scope(client), client.receive, client.send,  # type: ignore[arg-type]
-        meta=meta, dialect=AI_SDK, begin=replay(bench.hub),
+        meta=meta, dialect=AI_SDK, begin=begin_replay(bench.hub),
     ))  # fmt: skip
     await settle()
     bench.log.tokens("d", "e")
@@ -205,7 +213,7 @@ async def test_the_text_so_far_is_one_delta_and_the_rest_is_as_it_comes(bench: B
 
 
 def merged(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What joining means, said of the chunks."""
+    """Return the chunks with each run of deltas of one part joined."""
     out: list[dict[str, Any]] = []
     for chunk in found:
         last = out[-1] if out else {}
@@ -232,9 +240,9 @@ EVENTS = st.one_of(
 
 
 @given(st.lists(EVENTS))
-def test_joined_frames_are_the_chunks_with_their_deltas_joined(events: list[Any]) -> None:
+def test_join_deltas_joins_exactly_the_runs_of_deltas(events: list[Any]) -> None:
     meta = make_meta(request=encode_request(Request([], dialect={RESET_STEP: True})))
     fold = AI_SDK.new_fold(meta)
     frames = b"".join(fold.add(EventId(1, seq), encode(e)) for seq, e in enumerate(events, 1))
 
-    assert in_frames(joined(frames)) == merged(in_frames(frames))
+    assert in_frames(join_deltas(frames)) == merged(in_frames(frames))

@@ -1,4 +1,4 @@
-"""/ai-sdk/ws on the bench: every frame of the contract, and every way to be wrong."""
+"""/ai-sdk/ws on a hub with a fake log: every frame of the protocol, and every wrong frame."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import fakeredis
 import pytest
 
-from api.dialects.ai_sdk.fold import AiSdkFrames
+from api.dialects.ai_sdk.fold import AiSdkFrameFold
 from api.dialects.ai_sdk.socket import ai_sdk_socket
 from shared.errors import Unavailable
 from shared.log.event_bytes import LOST
@@ -30,14 +30,14 @@ CANCELLED = End("cancelled", "cancelled")
 
 @pytest.fixture(autouse=True)
 def cancel_through_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store here is a fake, which notes the call."""
+    """The fake store records the cancellations."""
     monkeypatch.setattr(
         "api.dialects.ai_sdk.socket.cancel", lambda store, *args: store.cancel(*args)
     )
 
 
 class RequestAcceptor(KeyedAcceptor):
-    """Keeps what was asked with the generation, as the real one does."""
+    """Stores the request with the generation, as the real acceptor does."""
 
     async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
         accepted = await super().accept(new, generation_id)
@@ -49,7 +49,7 @@ class RequestAcceptor(KeyedAcceptor):
 
 
 class Stage:
-    """A bench with an acceptor and a Redis for the chats; two sockets are two nodes' as well."""
+    """A bench with an acceptor, and a fake Redis for the chats. Each socket has its own node."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -85,7 +85,7 @@ async def stage() -> AsyncIterator[Stage]:
 
 
 def chunks_of(frames: list[dict[str, Any]], request_id: str = "r1") -> list[str]:
-    """The types of a request's chunks, whose numbers have no hole."""
+    """Return the types of the chunks of a request; check that their numbers have no gap."""
     assert {frame["requestId"] for frame in frames} == {request_id}
     assert frames[0] == {"type": "start", "requestId": request_id}
     chunks = [frame for frame in frames if frame["type"] == "chunk"]
@@ -93,11 +93,11 @@ def chunks_of(frames: list[dict[str, Any]], request_id: str = "r1") -> list[str]
     return [frame["chunk"]["type"] for frame in chunks]
 
 
-async def test_a_request_is_chunks_from_0_and_an_end(stage: Stage) -> None:
+async def test_a_request_gets_chunks_numbered_from_0_and_an_end(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say(SEND)
     opening = talk.take()
-    assert chunks_of(opening) == ["start"]  # before a worker has it
+    assert chunks_of(opening) == ["start"]  # before a worker takes it
     stage.log.append(Start(1, "demo"))
     stage.log.tokens("a", "b")
     stage.log.append(STOP)
@@ -115,7 +115,7 @@ async def test_a_request_is_chunks_from_0_and_an_end(stage: Stage) -> None:
     assert stage.bench.hub.relays[FIRST].holds == 0
 
 
-async def test_members_stand_in_body_and_the_key_in_headers(stage: Stage) -> None:
+async def test_members_are_read_from_body_and_the_key_from_headers(stage: Stage) -> None:
     talk = await stage.talk()
     frame = {
         **SEND, "headers": {"Idempotency-Key": "k1"},
@@ -130,7 +130,7 @@ async def test_members_stand_in_body_and_the_key_in_headers(stage: Stage) -> Non
     assert again.body_digest == first.body_digest
 
 
-async def test_a_resume_is_all_from_0_under_its_own_name(stage: Stage) -> None:
+async def test_a_resume_gets_all_chunks_from_0_under_its_own_request_id(stage: Stage) -> None:
     talk, other = await stage.talk(), await stage.talk()
     await talk.say(SEND)
     stage.log.append(Start(1, "demo"))
@@ -144,7 +144,7 @@ async def test_a_resume_is_all_from_0_under_its_own_name(stage: Stage) -> None:
     assert stage.cancelled == []
 
 
-async def test_where_nothing_runs_a_resume_is_told(stage: Stage) -> None:
+async def test_a_resume_of_a_chat_without_a_running_answer_gets_no_active(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say(RESUME)
     await talk.say(SEND)
@@ -157,7 +157,7 @@ async def test_where_nothing_runs_a_resume_is_told(stage: Stage) -> None:
     assert talk.close_code is None
 
 
-async def test_an_abort_cancels_also_what_was_resumed(stage: Stage) -> None:
+async def test_an_abort_also_cancels_an_answer_that_was_resumed(stage: Stage) -> None:
     talk, other = await stage.talk(), await stage.talk()
     await talk.say(SEND)
     await other.say(RESUME)
@@ -200,20 +200,20 @@ async def test_many_requests_share_a_socket(stage: Stage) -> None:
         ({"type": "abort"}, "", "invalid_request"),
     ],
 )
-async def test_what_is_wrong_is_said_and_the_socket_lives(
+async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(
     stage: Stage, frame: Any, request_id: str, code: str
 ) -> None:
     talk = await stage.talk()
     await talk.say(frame)
-    (said,) = talk.take()
-    assert (said["type"], said["requestId"]) == ("error", request_id)
-    assert said["errorText"].endswith(f"({code})")
+    (error,) = talk.take()
+    assert (error["type"], error["requestId"]) == ("error", request_id)
+    assert error["errorText"].endswith(f"({code})")
     assert talk.close_code is None
     await talk.say(SEND)
     assert chunks_of(talk.take()) == ["start"]
 
 
-async def test_redis_away_closes_a_socket_that_reads_nothing(stage: Stage) -> None:
+async def test_with_redis_away_a_socket_without_answers_is_closed_with_1013(stage: Stage) -> None:
     talk = await stage.talk()
     stage.acceptor.error = Unavailable("away")
     await talk.say(SEND)
@@ -233,11 +233,12 @@ async def test_an_expired_log_is_an_error(stage: Stage) -> None:
     assert "expired" in frame["errorText"]
 
 
-async def test_what_is_lost_before_its_first_entry_is_told_in_order(stage: Stage) -> None:
+async def test_a_generation_lost_before_its_first_entry_still_gets_its_start(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say(SEND)
     frames = [
-        json.loads(frame) for frame in AiSdkFrames(stage.log.known[FIRST], "r1").aside(LOST) or ()
+        json.loads(frame)
+        for frame in AiSdkFrameFold(stage.log.known[FIRST], "r1").aside(LOST) or ()
     ]
     assert chunks_of(frames) == ["start", "error", "finish"]
     assert frames[-1]["type"] == "end"

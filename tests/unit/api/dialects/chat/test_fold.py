@@ -1,4 +1,4 @@
-"""Chat chunks: what any log comes to, whatever its texts are and whoever wrote its entries."""
+"""Chat chunks: properties for every log, every text and entries of other programs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def snapshot_of(log: Log) -> Snapshot:
 
 
 @given(st.lists(PIECES, max_size=20))
-def test_the_chunks_put_together_are_the_answer(events: list[Event]) -> None:
+def test_the_chunks_joined_are_the_complete_answer(events: list[Event]) -> None:
     end = End("completed", "stop", usage=Counts(1, 2, 3))
     log = Log([(1, Start(1, "demo")), *((1, event) for event in events), (1, end)])
     snapshot = snapshot_of(log)
@@ -84,7 +84,7 @@ def test_the_chunks_put_together_are_the_answer(events: list[Event]) -> None:
 
 
 @given(st.text())
-def test_the_short_way_for_tokens_gives_the_same_bytes(text: str) -> None:
+def test_the_fast_path_for_tokens_gives_the_same_bytes(text: str) -> None:
     foreign = msgspec.json.encode({"text": text, "type": "token"})
     place = EventId(1, 2)
     assert ChatFold(META).add(place, encode(Token(text))) == ChatFold(META).add(place, foreign)
@@ -104,10 +104,10 @@ def test_a_token_of_a_newer_worker_may_have_more_members() -> None:
         ([End("completed", "stop")], None),
     ],
 )
-def test_the_usage_is_that_of_the_end_or_else_the_last(
+def test_the_usage_is_from_the_end_or_else_from_the_last_usage_event(
     events: list[Event], tokens: int | None
 ) -> None:
-    """The last chunk has it, and the cursor; where nobody reported any there is no such chunk."""
+    """The last chunk has the usage and the cursor. Without any usage there is no such chunk."""
     log = Log([(1, event) for event in events])
     last = chunks_of(bytes_of(CHAT, log, WITH_USAGE))[-1]
     assert (last["usage"] or {}).get("total_tokens") == tokens
@@ -118,18 +118,18 @@ def test_the_usage_is_that_of_the_end_or_else_the_last(
 
 
 @pytest.mark.parametrize("raw", [b"{}", b"x", b"\xff", b'{"type":"newer"}', b'{"type":"token"}'])
-def test_what_cannot_be_read_says_nothing(raw: bytes) -> None:
+def test_an_unreadable_entry_gives_no_bytes(raw: bytes) -> None:
     assert ChatFold(META).add(EventId(1, 2), raw) == b""
 
 
 @pytest.mark.parametrize("name", ["failed", "cancelled", "reset", "lost", "rewritten"])
-def test_what_is_not_whole_ends_with_an_error_and_without_a_finish(name: str) -> None:
+def test_an_incomplete_answer_ends_with_an_error_and_no_finish_reason(name: str) -> None:
     *chunks, last = chunks_of(bytes_of(CHAT, LOGS[name], META))
     assert set(last) == {"error"}
     assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks)
 
 
-def test_each_kind_of_error_is_one_frame_and_the_end_of_the_body() -> None:
+def test_a_failure_is_one_error_chunk_at_the_end_of_the_body() -> None:
     sent = bytes_of(CHAT, LOGS["failed"], META)
     assert sent.count(DONE) == sent.count(b'"error"') == 1
 
@@ -145,7 +145,7 @@ def test_each_kind_of_error_is_one_frame_and_the_end_of_the_body() -> None:
         (End("failed", "error"), 502, True),
     ],
 )
-def test_a_failure_has_a_status_and_says_whether_to_ask_again(
+def test_a_failure_has_its_status_and_tells_sdks_whether_to_retry(
     end: End, status: int, may_retry: bool
 ) -> None:
     failure = failure_of(end)
@@ -155,6 +155,6 @@ def test_a_failure_has_a_status_and_says_whether_to_ask_again(
     assert ((b"x-should-retry", b"false") in openai_shape(error).headers) == (not may_retry)
 
 
-def test_what_the_sdk_does_not_retry_needs_no_header() -> None:
+def test_a_status_that_sdks_do_not_retry_has_no_retry_header() -> None:
     error = RequestError(422, "invalid_request", "x")
     assert openai_shape(error).headers == []

@@ -1,4 +1,4 @@
-"""deep-chat's forms: what its component makes of a body with files, and forms that are none."""
+"""Forms of deep-chat: bodies with files as the component sends them, and malformed bodies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from api.dialects.deep_chat.form import FILES_MAX, read_form
-from api.dialects.deep_chat.routes import parse_deep_chat
+from api.dialects.deep_chat.request import parse_deep_chat
 from shared.errors import RequestError
 
 BOUNDARY = "----WebKitFormBoundary0123456789abcdef"
@@ -31,11 +31,11 @@ def file(content: bytes = PNG, media_type: str = "image/png", name: str = "a.png
 
 def form(*parts: Part) -> bytes:
     body = b""
-    for name, content, said in parts:
-        filename = f'; filename="{said["filename"]}"' if "filename" in said else ""
+    for name, content, options in parts:
+        filename = f'; filename="{options["filename"]}"' if "filename" in options else ""
         head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{filename}\r\n'
-        if "type" in said:
-            head += f"Content-Type: {said['type']}\r\n"
+        if "type" in options:
+            head += f"Content-Type: {options['type']}\r\n"
         body += head.encode() + b"\r\n" + content + b"\r\n"
     return body + f"--{BOUNDARY}--\r\n".encode()
 
@@ -54,7 +54,7 @@ def messages_of(body: dict[str, Any]) -> list[dict[str, Any]]:
     return parse_deep_chat(body, grace_s=5).request.messages
 
 
-async def test_pictures_belong_to_what_was_said_last() -> None:
+async def test_pictures_belong_to_the_last_message_of_the_user() -> None:
     body = await read(form(
         file(), file(b"GIF", "image/gif"), field("model", "demo"),
         field("message1", json.dumps({"role": "ai", "text": "Hello"})),
@@ -75,24 +75,24 @@ async def test_pictures_belong_to_what_was_said_last() -> None:
 
 
 @pytest.mark.parametrize("before", [[], [{"role": "ai", "text": "Hello"}]])
-async def test_a_picture_alone_is_a_message_of_its_own(before: list[Any]) -> None:
+async def test_a_picture_without_text_becomes_a_message(before: list[Any]) -> None:
     parts = [field(f"message{number}", json.dumps(m)) for number, m in enumerate(before, 1)]
     *_, last = messages_of(await read(form(*parts, file())))
     assert last == {"role": "user", "content": [picture()]}
 
 
-async def test_members_are_strings_and_mean_what_they_meant() -> None:
+async def test_members_sent_as_strings_get_their_types_back() -> None:
     body = await read(form(
         field("message1", json.dumps(HI)), field("params", '{"temperature":0.5}'),
         field("metadata", '{"a":"b"}'), field("on_disconnect", "3.5"), field("session", "7"),
         field("messages", "[]"),
     ))  # fmt: skip
-    said = {"params": {"temperature": 0.5}, "metadata": {"a": "b"}, "on_disconnect": 3.5}
-    assert body == {**said, "session": "7", "messages": [HI]}
+    members = {"params": {"temperature": 0.5}, "metadata": {"a": "b"}, "on_disconnect": 3.5}
+    assert body == {**members, "session": "7", "messages": [HI]}
     assert (await read(form(field("on_disconnect", "cancel"))))["on_disconnect"] == "cancel"
 
 
-async def test_without_a_picture_it_is_as_without_a_form() -> None:
+async def test_an_empty_file_part_is_ignored() -> None:
     nothing_chosen: Part = ("files", b"", {"filename": "", "type": "application/octet-stream"})
     body = await read(form(field("message1", json.dumps(HI)), nothing_chosen))
     assert messages_of(body) == [{"role": "user", "content": HI["text"]}]
@@ -114,7 +114,7 @@ async def test_without_a_picture_it_is_as_without_a_form() -> None:
         (form(field("files", "x")), "invalid_request"),
     ],
 )
-async def test_what_is_wrong_is_said(raw: bytes, code: str) -> None:
+async def test_a_wrong_form_is_refused_with_its_code(raw: bytes, code: str) -> None:
     with pytest.raises(RequestError) as caught:
         await read(raw)
     assert caught.value.code == code
@@ -129,14 +129,16 @@ async def test_what_is_wrong_is_said(raw: bytes, code: str) -> None:
         f"multipart/form-data; boundary={'x' * 5_000}",
     ],
 )
-async def test_a_content_type_that_cannot_be_read_is_400(content_type: str) -> None:
+async def test_an_unreadable_content_type_is_400(content_type: str) -> None:
     with pytest.raises(RequestError) as caught:
         await read(form(field("message1", json.dumps(HI))), content_type)
     assert caught.value.status == 400
 
 
 @given(st.binary(max_size=300), st.integers(0, 300), st.integers(0, 20))
-async def test_any_bytes_are_a_form_or_a_4xx(junk: bytes, at: int, gone: int) -> None:
+async def test_any_bytes_are_read_as_a_form_or_refused_with_a_4xx(
+    junk: bytes, at: int, gone: int
+) -> None:
     whole = form(field("message1", json.dumps(HI)), field("params", "{}"), file())
     try:
         body = await read(whole[:at] + junk + whole[at + gone :])

@@ -1,4 +1,4 @@
-"""/lobe/ws on the bench: every frame of the contract, and every way to be wrong."""
+"""/lobe/ws on a hub with a fake log: every frame of the protocol, and every wrong frame."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FIRST = "gen_0000000000"
 
 @pytest.fixture(autouse=True)
 def cancel_through_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store here is a fake, which notes the call."""
+    """The fake store records the cancellations."""
     name = "api.dialects.lobe.socket.cancel"
     monkeypatch.setattr(name, lambda store, *args: store.cancel(*args))
 
 
 class Stage:
-    """A bench with an acceptor, and the sockets that were opened on it."""
+    """A bench with an acceptor and its open sockets."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -60,7 +60,7 @@ def token(content: str, at: str, message_id: str = "m1") -> dict[str, Any]:
     return {"type": "token", "content": content, "messageId": message_id, "id": at}
 
 
-async def test_a_conversation_is_tokens_and_progress_and_one_end(stage: Stage) -> None:
+async def test_a_conversation_gets_tokens_progress_and_one_end(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     assert talk.take() == []
@@ -86,7 +86,7 @@ async def test_a_conversation_is_tokens_and_progress_and_one_end(stage: Stage) -
     assert stage.bench.hub.relays[FIRST].holds == 0
 
 
-async def test_without_a_message_id_one_is_given(stage: Stage) -> None:
+async def test_a_message_without_an_id_gets_an_id(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say({"type": "startConversation", "prompt": "Hi", "sessionId": "s1"})
     stage.log.tokens("a")
@@ -114,7 +114,7 @@ async def test_starting_again_reads_the_same_message(stage: Stage) -> None:
     assert list(stage.log.known) == [FIRST]
 
 
-async def test_starting_what_is_being_read_here_repeats_nothing(stage: Stage) -> None:
+async def test_starting_a_message_that_this_socket_reads_repeats_nothing(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.log.tokens("a")
@@ -124,7 +124,7 @@ async def test_starting_what_is_being_read_here_repeats_nothing(stage: Stage) ->
     assert [f["type"] for f in talk.take()] == ["token", "end"]
 
 
-async def test_another_prompt_under_the_same_message_id_is_refused(stage: Stage) -> None:
+async def test_another_prompt_with_the_same_message_id_is_refused(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     await talk.say({**START, "prompt": "Ho"})
@@ -145,7 +145,7 @@ async def test_a_message_belongs_to_its_owner(stage: Stage) -> None:
     assert stage.cancelled == []
 
 
-async def test_resume_sends_what_follows_then_says_so_then_goes_on(stage: Stage) -> None:
+async def test_resume_sends_the_rest_then_resume_complete_then_new_tokens(stage: Stage) -> None:
     talk, other = await stage.talk(), await stage.talk()
     await talk.say(START)
     ids = stage.log.tokens("a", "b", '"c"')
@@ -164,14 +164,14 @@ async def test_resume_sends_what_follows_then_says_so_then_goes_on(stage: Stage)
     assert [f["type"] for f in frames[4:]] == ["end"]
 
 
-async def test_resume_of_one_that_waits_says_so(stage: Stage) -> None:
+async def test_resume_of_a_queued_message_has_the_status_queued(stage: Stage) -> None:
     talk, other = await stage.talk(), await stage.talk()
     await talk.say(START)
     await other.say({"type": "resume", "messageId": "m1"})
     assert [(f["type"], f["status"]) for f in other.take()] == [("resume_complete", "queued")]
 
 
-async def test_resume_of_an_ended_one_has_its_end_before_the_mark(stage: Stage) -> None:
+async def test_resume_of_an_ended_message_has_the_end_before_resume_complete(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.log.tokens("a")
@@ -187,7 +187,7 @@ async def test_resume_of_an_ended_one_has_its_end_before_the_mark(stage: Stage) 
     ]
 
 
-async def test_resume_from_a_place_that_is_gone_is_a_gap(stage: Stage) -> None:
+async def test_resume_with_a_cursor_that_is_not_in_the_log_reports_a_gap(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.log.tokens("a")
@@ -204,7 +204,7 @@ async def test_resume_from_a_place_that_is_gone_is_a_gap(stage: Stage) -> None:
     assert frames[-1]["gap"] is True
 
 
-async def test_what_was_started_natively_is_read_by_its_own_id(stage: Stage) -> None:
+async def test_a_native_generation_is_read_by_its_generation_id(stage: Stage) -> None:
     stage.log.create("gen_native0000")
     stage.log.append(Token("a"), generation_id="gen_native0000")
     talk = await stage.talk()
@@ -212,7 +212,7 @@ async def test_what_was_started_natively_is_read_by_its_own_id(stage: Stage) -> 
     assert talk.take()[0] == token("a", "1-1", "gen_native0000")
 
 
-async def test_a_reset_is_passed_on(stage: Stage) -> None:
+async def test_a_reset_is_sent_and_clears_the_usage(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.log.append(Start(1, "demo"), Usage(1, 2, 3), Reset("takeover"), END)
@@ -222,7 +222,7 @@ async def test_a_reset_is_passed_on(stage: Stage) -> None:
     assert frames[1]["usage"] is None
 
 
-async def test_a_failure_is_an_error_and_then_the_end(stage: Stage) -> None:
+async def test_a_failure_gets_an_error_and_then_the_end(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.log.append(End("failed", "error", error=Failure("upstream_error", "it broke", True)))
@@ -236,7 +236,7 @@ async def test_a_failure_is_an_error_and_then_the_end(stage: Stage) -> None:
     ]  # fmt: skip
 
 
-async def test_cancel_is_by_message(stage: Stage) -> None:
+async def test_cancel_names_its_message(stage: Stage) -> None:
     talk, other = await stage.talk(), await stage.talk()
     await talk.say(START)
     await other.say({"type": "cancel", "messageId": "m1"})
@@ -247,7 +247,7 @@ async def test_cancel_is_by_message(stage: Stage) -> None:
     assert other.take() == []
 
 
-async def test_one_socket_carries_many_messages_and_a_ping_overtakes(stage: Stage) -> None:
+async def test_messages_on_one_socket_take_turns_and_a_pong_overtakes_them(stage: Stage) -> None:
     talk = await stage.talk()
     for n in range(2):
         await talk.say({**START, "messageId": f"m{n}"})
@@ -262,7 +262,7 @@ async def test_one_socket_carries_many_messages_and_a_ping_overtakes(stage: Stag
     assert [f["messageId"] for f in frames if "id" in f] == ["m0", "m1", "m0", "m1"]
 
 
-async def test_a_lost_generation_ends_once(stage: Stage) -> None:
+async def test_a_lost_generation_gets_one_error_and_one_end(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.log.tokens("a")
@@ -304,7 +304,7 @@ async def test_a_lost_generation_ends_once(stage: Stage) -> None:
         ("[" * 100 + "]" * 100, "invalid_json"),
     ],
 )
-async def test_what_is_wrong_is_an_error_and_the_socket_lives(
+async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(
     stage: Stage, frame: str, code: str
 ) -> None:
     talk = await stage.talk()
@@ -316,7 +316,7 @@ async def test_what_is_wrong_is_an_error_and_the_socket_lives(
     assert talk.take() == [{"type": "pong"}]
 
 
-async def test_binary_is_an_error_and_then_1003(stage: Stage) -> None:
+async def test_a_binary_frame_gets_an_error_and_closes_with_1003(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say_bytes(b"\x00")
     await talk.task
@@ -339,7 +339,7 @@ async def test_the_hundred_and_first_message_is_refused(stage: Stage) -> None:
     assert len(stage.acceptor.seen) == 100
 
 
-async def test_a_draining_node_takes_no_prompts(stage: Stage) -> None:
+async def test_a_draining_node_accepts_no_prompts(stage: Stage) -> None:
     talk = await stage.talk()
     stage.bench.hub.is_draining = True
     await talk.say(START)
@@ -348,7 +348,7 @@ async def test_a_draining_node_takes_no_prompts(stage: Stage) -> None:
     assert talk.close_code == 1012
 
 
-async def test_with_redis_away_it_says_so(stage: Stage) -> None:
+async def test_with_redis_away_a_resume_gets_unavailable(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.acceptor.error = Unavailable("away")

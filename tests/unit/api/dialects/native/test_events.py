@@ -1,4 +1,4 @@
-"""What a GET of events is taken to ask for."""
+"""How GET /v1/generations/{id}/events reads its request and finds the generation."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ async def bench() -> AsyncIterator[Bench]:
         ("", {"wait": "0"}, ("long_poll", 0)),
     ],
 )
-def test_the_transport_is_what_is_asked_for(
+def test_the_transport_follows_accept_and_wait(
     accept: str, query: dict[str, str], transport: tuple[str, float]
 ) -> None:
     assert choose_transport(accept, query) == transport
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/*", "*/*;q=0"])
-def test_what_cannot_be_served_is_406(accept: str) -> None:
+def test_an_accept_header_that_cannot_be_served_is_406(accept: str) -> None:
     with pytest.raises(RequestError) as caught:
         choose_transport(accept, {})
     assert caught.value.status == 406
 
 
-def test_the_header_wins_over_the_query_and_empty_is_the_start() -> None:
+def test_the_header_precedes_the_query_and_an_empty_cursor_is_the_start() -> None:
     query = {"last_event_id": "1-2"}
     assert read_cursor(Headers({"Last-Event-ID": "3-4"}), query) == EventId(3, 4)
     assert read_cursor(Headers({"Last-Event-ID": ""}), query) == START
@@ -66,13 +66,13 @@ def test_a_malformed_cursor_is_refused(text: str) -> None:
         read_cursor(Headers({"Last-Event-ID": "3-4"}), {"last_event_id": text})
 
 
-def test_any_bytes_are_a_query() -> None:
+def test_any_bytes_can_be_read_as_a_query() -> None:
     scope = {"query_string": b"last_event_id=%ff%00&wait=1&wait=2&\xff=\xfe&=&a"}
     assert read_query(scope)["wait"] == "2"
 
 
 async def ask(
-    bench: Bench, *, owner: str = "anonymous", named: str = GENERATION, **scope: object
+    bench: Bench, *, owner: str = "anonymous", generation_id: str = GENERATION, **scope: object
 ) -> Client:
     client = Client()
     await events(
@@ -82,12 +82,12 @@ async def ask(
         hub=bench.hub,
         store=bench.log,  # type: ignore[arg-type]
         owner=owner,
-        generation_id=named,
+        generation_id=generation_id,
     )
     return client
 
 
-async def test_anothers_or_no_generation_is_404(bench: Bench) -> None:
+async def test_an_unknown_generation_and_one_of_another_owner_are_404(bench: Bench) -> None:
     with pytest.raises(NotFound):
         await ask(bench)
     bench.log.create()
@@ -95,10 +95,10 @@ async def test_anothers_or_no_generation_is_404(bench: Bench) -> None:
         await ask(bench, owner="bob")
 
 
-async def test_who_has_a_cursor_waits_for_what_redis_has_lost(
+async def test_a_reader_with_a_cursor_waits_for_a_generation_that_redis_has_lost(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its worker is about to write it again: a 404 would send the reader away for good."""
+    """Its worker is about to restore it. After a 404 the reader would not come back."""
     looks = 0
     meta = bench.log.meta
 
@@ -118,7 +118,7 @@ async def test_who_has_a_cursor_waits_for_what_redis_has_lost(
     assert client.body.endswith(b'"done":true}')
 
 
-async def test_who_has_a_cursor_waits_for_no_longer_than_is_promised(
+async def test_a_reader_with_a_cursor_gets_404_after_the_waiting_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.readers.lookup.COME_BACK_S", 0.0)
@@ -126,20 +126,20 @@ async def test_who_has_a_cursor_waits_for_no_longer_than_is_promised(
         await ask(bench, query="last_event_id=1-1&wait=0")
 
 
-async def test_a_known_generation_is_absent_for_others_while_redis_is_away(bench: Bench) -> None:
-    """Of what is not known here nothing can be said; and so of what is somebody else's."""
+async def test_while_redis_is_away_other_owners_cannot_detect_a_generation(bench: Bench) -> None:
+    """An unknown generation is answered 503, so one of another owner is answered 503 too."""
     meta = bench.log.create()
     async with bench.hub.reading(meta):
         bench.log.is_away = True
         answers = []
-        for named in (GENERATION, "gen_nobody0000"):
+        for generation_id in (GENERATION, "gen_nobody0000"):
             with pytest.raises(RequestError) as refused:
-                await ask(bench, owner="bob", named=named)
+                await ask(bench, owner="bob", generation_id=generation_id)
             answers.append((refused.value.status, refused.value.message))
         assert answers[0] == answers[1] and answers[0][0] == 503
 
 
-async def test_json_is_a_long_poll_that_does_not_wait(bench: Bench) -> None:
+async def test_accept_json_is_a_long_poll_that_does_not_wait(bench: Bench) -> None:
     bench.log.create()
     bench.log.append(END)
     client = await ask(bench, headers={"Accept": "application/json"})

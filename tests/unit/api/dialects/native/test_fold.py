@@ -1,4 +1,4 @@
-"""The native bytes, event by event."""
+"""The bytes of single events in the three native framings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.native.fold import NdjsonFold, SocketFold, SseFold, as_one_line
+from api.dialects.native.fold import NativeFrameFold, NdjsonFold, SseFold, as_one_line
 from shared.log.events import Data, Reset, Token, encode
 from shared.log.ids import EventId
 from tests.support.bench import GENERATION, make_meta
@@ -32,14 +32,16 @@ META = make_meta()
         ),
     ],
 )
-def test_the_bytes_are_exactly(raw: bytes, sse: bytes, socket: bytes) -> None:
+def test_an_event_has_exactly_these_bytes_in_each_framing(
+    raw: bytes, sse: bytes, socket: bytes
+) -> None:
     assert SseFold(META).add(ID, raw) == sse
-    assert SocketFold(META).add(ID, raw) == (socket,)
+    assert NativeFrameFold(META).add(ID, raw) == (socket,)
     assert NdjsonFold(META).add(ID, raw) == b'{"id":"3-42",' + raw[1:] + b"\n"
 
 
 @given(st.text())
-def test_any_text_survives_all_three(text: str) -> None:
+def test_any_text_can_be_read_back_from_each_framing(text: str) -> None:
     for event in (Token(text), Reset(text), Data(name=text, value={text: [text]})):
         raw = encode(event)
         fields = json.loads(raw)
@@ -51,7 +53,7 @@ def test_any_text_survives_all_three(text: str) -> None:
         assert line.count(b"\n") == 1
         assert json.loads(line) == {"id": "3-42", **fields}
         named = {"id": GENERATION, "event_id": "3-42"}
-        assert json.loads(SocketFold(META).add(ID, raw)[0]) == {**fields, **named}
+        assert json.loads(NativeFrameFold(META).add(ID, raw)[0]) == {**fields, **named}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_any_text_survives_all_three(text: str) -> None:
         (b"\xff", {"type": "unreadable"}),
     ],
 )
-def test_a_foreign_writers_bytes_do_not_break_the_framing(
+def test_entries_of_other_programs_do_not_break_the_framing(
     raw: bytes, fields: dict[str, str]
 ) -> None:
     if raw != b'{"type":"a\\nb"}':

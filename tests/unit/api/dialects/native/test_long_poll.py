@@ -1,4 +1,4 @@
-"""Long poll on the bench."""
+"""Long polls on a hub with a fake log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def poll(bench: Bench, cursor: EventId = START, wait_s: float = 0, **more:
     return json.loads(await long_poll(bench.hub, meta, cursor, wait_s, **more))
 
 
-async def test_what_is_there_comes_at_once(bench: Bench) -> None:
+async def test_events_that_exist_are_returned_at_once(bench: Bench) -> None:
     bench.log.create()
     bench.log.tokens("a", "b")
     assert await poll(bench, wait_s=60) == {
@@ -39,7 +39,7 @@ async def test_what_is_there_comes_at_once(bench: Bench) -> None:
     }
 
 
-async def test_nothing_yet_is_empty_under_the_same_cursor(bench: Bench) -> None:
+async def test_without_new_events_the_reply_is_empty_and_keeps_the_cursor(bench: Bench) -> None:
     bench.log.create()
     bench.log.tokens("a")
     assert await poll(bench, EventId(1, 1)) == {
@@ -57,7 +57,7 @@ async def test_a_poll_waits_for_the_next_event(bench: Bench) -> None:
     assert bench.hub.statistics().connections == {}
 
 
-async def test_done_comes_with_the_end_and_after_it(bench: Bench) -> None:
+async def test_done_is_true_with_the_end_and_after_the_end(bench: Bench) -> None:
     bench.log.create()
     bench.log.tokens("a")
     bench.log.append(END)
@@ -68,7 +68,7 @@ async def test_done_comes_with_the_end_and_after_it(bench: Bench) -> None:
     }  # fmt: skip
 
 
-async def test_a_reply_is_bounded_and_the_next_goes_on(bench: Bench) -> None:
+async def test_a_reply_is_bounded_and_the_next_poll_continues_after_it(bench: Bench) -> None:
     bench.log.create()
     bench.log.tokens(*("x" * 400_000 for _ in range(4)))
     bench.log.append(END)
@@ -81,7 +81,7 @@ async def test_a_reply_is_bounded_and_the_next_goes_on(bench: Bench) -> None:
     assert sizes == [2, 3]
 
 
-async def test_a_cursor_that_never_existed_is_a_reset_and_everything(bench: Bench) -> None:
+async def test_a_cursor_that_never_existed_gets_a_reset_and_the_whole_log(bench: Bench) -> None:
     bench.log.create()
     bench.log.tokens("a")
     polling = asyncio.create_task(poll(bench, EventId(4, 4), 60))
@@ -92,7 +92,7 @@ async def test_a_cursor_that_never_existed_is_a_reset_and_everything(bench: Benc
     assert reply["last_event_id"] == "1-1"
 
 
-async def test_a_lost_generation_is_done(bench: Bench) -> None:
+async def test_a_lost_generation_is_reported_and_done(bench: Bench) -> None:
     bench.log.create()
     polling = asyncio.create_task(poll(bench, wait_s=60))
     await settle()
@@ -103,7 +103,7 @@ async def test_a_lost_generation_is_done(bench: Bench) -> None:
     assert reply["done"]
 
 
-async def test_a_drain_answers_what_waits(bench: Bench) -> None:
+async def test_a_drain_answers_waiting_polls(bench: Bench) -> None:
     bench.log.create()
     polling = asyncio.create_task(poll(bench, wait_s=60))
     await settle()
@@ -111,7 +111,7 @@ async def test_a_drain_answers_what_waits(bench: Bench) -> None:
     assert await polling == {"events": [], "last_event_id": "0-0", "done": False}
 
 
-async def test_a_poll_that_hangs_up_is_let_go(bench: Bench) -> None:
+async def test_a_client_that_disconnects_releases_the_relay(bench: Bench) -> None:
     bench.log.create()
     client = Client()
     polling = asyncio.create_task(poll(bench, wait_s=60, receive=client.receive))
@@ -125,14 +125,14 @@ async def test_a_poll_that_hangs_up_is_let_go(bench: Bench) -> None:
     ("text", "seconds"),
     [("0", 0), ("60", 60), ("1.5", 1.5), ("13.19887195625255", 13.19887195625255), ("1e-7", 1e-7)],
 )
-def test_wait_is_read(text: str, seconds: float) -> None:
+def test_wait_is_read_as_seconds(text: str, seconds: float) -> None:
     assert parse_wait(text) == seconds
 
 
 @pytest.mark.parametrize(
     "text", ["", "x", "-1", "61", "nan", "inf", "1e9", "1e", "1_0", "٣", "0x1", "1,5", " 3", "+1"]
 )
-def test_wait_that_is_no_number_from_0_to_60_is_refused(text: str) -> None:
+def test_a_wait_that_is_not_a_number_from_0_to_60_is_refused(text: str) -> None:
     with pytest.raises(RequestError) as caught:
         parse_wait(text)
     assert (caught.value.status, caught.value.code) == (400, "wait_invalid")

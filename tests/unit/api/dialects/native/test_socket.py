@@ -1,4 +1,4 @@
-"""The WebSocket on the bench: every frame of the contract, and every way to be wrong."""
+"""/v1/ws on a hub with a fake log: every frame of the protocol, and every wrong frame."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ OTHER = "gen_other00000"
 
 @pytest.fixture(autouse=True)
 def cancel_through_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store here is a fake, which notes the call."""
+    """The fake store records the cancellations."""
     monkeypatch.setattr(
         "api.dialects.native.socket.cancel", lambda store, *args: store.cancel(*args)
     )
 
 
 class FakeAcceptor:
-    """Accepts everything under one id, unless told otherwise."""
+    """Accepts every prompt under one id, or raises `error`."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -45,7 +45,7 @@ class FakeAcceptor:
 
 
 class Talk:
-    """One socket under way."""
+    """One open socket."""
 
     def __init__(self, bench: Bench, *, keys: str = "", **scope: Any) -> None:
         self.bench = bench
@@ -134,7 +134,7 @@ async def test_a_prompt_is_accepted_and_its_events_follow(bench: Bench, talk: Ta
     assert bench.hub.relays[GENERATION].holds == 0
 
 
-async def test_a_replay_is_joined_and_then_said_to_be_over(bench: Bench, talk: Talk) -> None:
+async def test_a_replay_joins_tokens_and_ends_with_caught_up(bench: Bench, talk: Talk) -> None:
     bench.log.create()
     bench.log.append(Start(attempt=1, model="demo"))
     ids = bench.log.tokens(*"abcdefgh", '"', "i")
@@ -148,7 +148,7 @@ async def test_a_replay_is_joined_and_then_said_to_be_over(bench: Bench, talk: T
     assert "".join(f.get("text", "") for f in frames) == 'cdefgh"ik'
 
 
-async def test_what_an_ended_generation_replays_ends_with_caught_up(
+async def test_the_replay_of_an_ended_generation_ends_with_caught_up(
     bench: Bench, talk: Talk
 ) -> None:
     bench.log.create()
@@ -161,7 +161,7 @@ async def test_what_an_ended_generation_replays_ends_with_caught_up(
     assert [f["type"] for f in talk.take()] == ["caught_up"]
 
 
-async def test_a_cursor_that_the_log_cannot_continue_is_a_reset(bench: Bench, talk: Talk) -> None:
+async def test_a_cursor_that_is_not_in_the_log_gets_a_reset(bench: Bench, talk: Talk) -> None:
     bench.log.create()
     bench.log.tokens("a")
     bench.log.append(END)
@@ -173,7 +173,9 @@ async def test_a_cursor_that_the_log_cannot_continue_is_a_reset(bench: Bench, ta
     assert [f["type"] for f in frames[1:]] == ["token", "end", "caught_up"]
 
 
-async def test_two_streams_take_turns_and_a_ping_overtakes_both(bench: Bench, talk: Talk) -> None:
+async def test_two_generations_take_turns_and_a_pong_overtakes_both(
+    bench: Bench, talk: Talk
+) -> None:
     for name in (GENERATION, OTHER):
         bench.log.create(name)
         await talk.say({"type": "subscribe", "id": name})
@@ -191,7 +193,7 @@ async def test_two_streams_take_turns_and_a_ping_overtakes_both(bench: Bench, ta
     assert [f["id"] for f in frames if "id" in f] == [GENERATION, OTHER] * 3
 
 
-async def test_unsubscribing_stops_the_events_and_lets_the_copy_go(
+async def test_unsubscribing_stops_the_events_and_releases_the_relay(
     bench: Bench, talk: Talk
 ) -> None:
     bench.log.create()
@@ -248,7 +250,7 @@ async def test_cancel_reaches_the_store(bench: Bench, talk: Talk) -> None:
         ("", "invalid_json"),
     ],
 )
-async def test_what_is_wrong_is_an_error_frame_and_the_socket_lives(
+async def test_a_wrong_frame_gets_an_error_frame_and_the_socket_stays_open(
     bench: Bench, talk: Talk, frame: str, code: str
 ) -> None:
     bench.log.create()
@@ -260,14 +262,14 @@ async def test_what_is_wrong_is_an_error_frame_and_the_socket_lives(
     assert talk.take() == [{"type": "pong"}]
 
 
-async def test_an_error_names_what_it_is_about(talk: Talk) -> None:
+async def test_an_error_has_the_ref_or_id_of_its_frame(talk: Talk) -> None:
     await talk.say({"type": "start", "ref": "r7", "prompt": ""})
     assert talk.take()[0]["ref"] == "r7"
     await talk.say({"type": "cancel", "id": "gen_unknown000"})
     assert talk.take()[0]["id"] == "gen_unknown000"
 
 
-async def test_anothers_generation_is_not_found(bench: Bench, talk: Talk) -> None:
+async def test_a_generation_of_another_owner_is_not_found(bench: Bench, talk: Talk) -> None:
     bench.log.create(owner="bob")
     for kind in ("subscribe", "cancel"):
         await talk.say({"type": kind, "id": GENERATION})
@@ -290,7 +292,7 @@ async def test_binary_closes_with_1003(talk: Talk) -> None:
     assert talk.close_code == 1003
 
 
-async def test_an_idle_socket_is_closed_so_that_it_comes_back(bench: Bench, talk: Talk) -> None:
+async def test_an_idle_socket_is_closed_with_4000(bench: Bench, talk: Talk) -> None:
     await bench.pass_time(200)
     await talk.say({"type": "ping"})
     await bench.pass_time(200)
@@ -317,7 +319,7 @@ async def test_a_drain_closes_with_1012(bench: Bench, talk: Talk) -> None:
     assert bench.hub.relays[GENERATION].holds == 0
 
 
-async def test_a_socket_is_rotated_with_1012(bench: Bench, talk: Talk) -> None:
+async def test_a_socket_is_closed_after_its_maximum_age_with_1012(bench: Bench, talk: Talk) -> None:
     bench.log.create()
     await talk.say({"type": "subscribe", "id": GENERATION})
     await bench.pass_time(3_700, step_s=20)
@@ -325,7 +327,7 @@ async def test_a_socket_is_rotated_with_1012(bench: Bench, talk: Talk) -> None:
     assert bench.hub.statistics().rotations == 1
 
 
-async def test_with_redis_away_a_socket_with_nothing_open_is_closed_with_1013(
+async def test_with_redis_away_a_socket_without_subscriptions_is_closed_with_1013(
     bench: Bench, talk: Talk
 ) -> None:
     bench.log.create()
@@ -336,7 +338,9 @@ async def test_with_redis_away_a_socket_with_nothing_open_is_closed_with_1013(
     assert talk.close_code == 1013
 
 
-async def test_with_redis_away_a_socket_that_streams_lives(bench: Bench, talk: Talk) -> None:
+async def test_with_redis_away_a_socket_with_subscriptions_stays_open(
+    bench: Bench, talk: Talk
+) -> None:
     bench.log.create()
     await talk.say({"type": "subscribe", "id": GENERATION})
     talk.take()
@@ -350,7 +354,7 @@ async def test_with_redis_away_a_socket_that_streams_lives(bench: Bench, talk: T
     assert [f["type"] for f in talk.take()] == ["token"]
 
 
-async def test_a_reader_that_stops_is_broken_off(bench: Bench, talk: Talk) -> None:
+async def test_a_client_that_stops_reading_is_cut(bench: Bench, talk: Talk) -> None:
     bench.log.create()
     await talk.say({"type": "subscribe", "id": GENERATION})
     talk.client.block()
@@ -376,9 +380,7 @@ async def test_a_client_that_does_not_read_is_not_read_from(talk: Talk) -> None:
     assert len(talk.take()) == 300
 
 
-async def test_a_lost_generation_ends_with_an_event_that_is_in_no_log(
-    bench: Bench, talk: Talk
-) -> None:
+async def test_a_lost_generation_ends_with_the_event_id_0_0(bench: Bench, talk: Talk) -> None:
     bench.log.create()
     bench.log.tokens("a")
     await talk.say({"type": "subscribe", "id": GENERATION})
@@ -392,7 +394,7 @@ async def test_a_lost_generation_ends_with_an_event_that_is_in_no_log(
 # The handshake
 
 
-async def test_a_socket_without_the_subprotocol_is_let_in(bench: Bench) -> None:
+async def test_a_socket_without_the_subprotocol_is_accepted(bench: Bench) -> None:
     talk = Talk(bench, subprotocols=["other"])
     await settle()
     assert talk.client.messages == [{"type": "websocket.accept", "subprotocol": None}]
@@ -407,7 +409,7 @@ async def test_bad_credentials_are_refused_at_the_handshake(bench: Bench) -> Non
     assert talk.client.messages == []
 
 
-async def test_a_browser_is_told_after_the_handshake(bench: Bench) -> None:
+async def test_a_browser_gets_the_error_after_the_handshake(bench: Bench) -> None:
     headers = {"origin": "http://here", "host": "here"}
     talk = Talk(bench, keys="yes", headers=headers, query="access_token=wrong")
     await talk.task
@@ -416,7 +418,7 @@ async def test_a_browser_is_told_after_the_handshake(bench: Bench) -> None:
     assert talk.close_code == 4501
 
 
-async def test_a_key_in_the_query_is_let_in(bench: Bench) -> None:
+async def test_a_key_in_the_query_is_accepted(bench: Bench) -> None:
     talk = Talk(bench, keys="yes", query="access_token=k1")
     await settle()
     await talk.say({"type": "start", "prompt": "x"})
@@ -424,14 +426,14 @@ async def test_a_key_in_the_query_is_let_in(bench: Bench) -> None:
     await talk.leave()
 
 
-async def test_a_draining_node_takes_no_sockets(bench: Bench) -> None:
+async def test_a_draining_node_accepts_no_sockets(bench: Bench) -> None:
     bench.hub.is_draining = True
     with pytest.raises(RequestError) as caught:
         await Talk(bench).task
     assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
 
 
-async def test_a_socket_reads_again_what_was_let_go() -> None:
+async def test_a_new_subscription_reads_again_what_the_node_has_dropped() -> None:
     async with Bench(hub_bytes_max=2_000) as bench:
         talk = Talk(bench)
         await settle()

@@ -1,4 +1,4 @@
-"""Responses' events: what any log comes to, wherever a reader begins and whatever its texts are."""
+"""Events of Responses: properties for every log, every text and every number to begin from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.openai_errors import GIVEN_UP
+from api.dialects.failure import GENERATION_FAILED
 from api.dialects.responses.fold import RESPONSES, ResponsesFold
 from api.dialects.responses.response_object import generation_id, response_id
 from api.hub.encoded import EncodedLog
@@ -71,7 +71,7 @@ def log_of(events: list[Event], end: End) -> Log:
 
 
 class Reader:
-    """What a client that keeps to the rules has in the end; it asserts that they are kept."""
+    """A client that follows the protocol, and asserts that the server follows it too."""
 
     def __init__(self) -> None:
         self.items: dict[int, dict[str, Any]] = {}
@@ -100,13 +100,13 @@ class Reader:
             assert event["text"] == self.texts[index]
         elif kind == "response.output_item.done":
             item = self.items[index] = event["item"]
-            said = item["arguments"] if "arguments" in item else item["content"][0]["text"]
-            assert said == self.texts[index]
+            text = item["arguments"] if "arguments" in item else item["content"][0]["text"]
+            assert text == self.texts[index]
             self.done.add(index)
 
 
 @given(st.lists(PIECES, max_size=25), ENDS)
-def test_every_sequence_keeps_the_rules_and_ends_with_the_answer(
+def test_every_sequence_follows_the_protocol_and_ends_with_the_answer(
     pieces: list[Event], end: End
 ) -> None:
     log = log_of(pieces, end)
@@ -136,7 +136,7 @@ def test_every_sequence_keeps_the_rules_and_ends_with_the_answer(
 
 
 @given(st.lists(PIECES, max_size=25), ENDS, st.data())
-def test_a_number_finds_exactly_the_rest(
+def test_reading_from_a_number_gives_exactly_the_later_frames(
     pieces: list[Event], end: End, data: st.DataObject
 ) -> None:
     log = log_of(pieces, end)
@@ -155,12 +155,12 @@ def test_a_number_finds_exactly_the_rest(
         if last == seq:
             break
         rest, seq = rest + chunk, last
-    # The opening is not in the log's bytes: who begins in it is given the rest of it.
+    # The opening is not in the bytes of the log: `find` returns the rest of the opening.
     assert rest.split(b"\n\n")[:-1] == frames[number:]
 
 
 @given(st.text())
-def test_the_short_way_for_tokens_gives_the_same_bytes(text: str) -> None:
+def test_the_fast_path_for_tokens_gives_the_same_bytes(text: str) -> None:
     foreign = msgspec.json.encode({"text": text, "type": "token"})
     place = EventId(1, 2)
     assert ResponsesFold(META).add(place, encode(Token(text))) == ResponsesFold(META).add(
@@ -169,49 +169,49 @@ def test_the_short_way_for_tokens_gives_the_same_bytes(text: str) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"{}", b"x", b"\xff", b'{"type":"newer"}', b'{"type":"token"}'])
-def test_what_cannot_be_read_says_nothing(raw: bytes) -> None:
+def test_an_unreadable_entry_gives_no_bytes(raw: bytes) -> None:
     fold = ResponsesFold(META)
     fold.opening()
     assert fold.add(EventId(1, 2), raw) == b""
     assert fold.given == 2
 
 
-def test_what_was_cut_short_is_never_called_a_whole_text() -> None:
-    """OpenAI's helpers parse the text of a `…text.done` as the document that was asked for."""
+def test_a_text_that_was_cut_short_gets_no_text_done() -> None:
+    """OpenAI's helpers parse the text of a `…text.done` as the requested document."""
     for name in ("reset", "cancelled", "failed", "lost"):
         events = events_of(bytes_of(RESPONSES, LOGS[name], META))
         texts = [event["text"] for event in events if event["type"].endswith("text.done")]
         assert texts == (["Uno, due, tre."] if name == "reset" else []), name
 
 
-def test_a_lost_log_is_told_to_one_reader_and_the_fold_stays() -> None:
+def test_the_failure_of_a_lost_log_does_not_change_the_fold() -> None:
     fold = ResponsesFold(META)
     sent = fold.opening() + fold.add(EventId(1, 1), encode(Start(1, "demo")))
     sent += fold.add(EventId(1, 2), encode(Token("One, ")))
     before = fold.given
 
-    words = fold.aside(LOST)
+    last = fold.aside(LOST)
 
-    assert words is not None and words == fold.aside(LOST)
-    events = events_of(sent + words)
+    assert last is not None and last == fold.aside(LOST)
+    events = events_of(sent + last)
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert events[-1]["type"] == "response.failed"
     assert events[-1]["response"]["error"]["code"] == "lost"
     assert fold.given == before and fold.response()["status"] == "in_progress"
 
 
-def test_a_rewritten_log_breaks_off() -> None:
-    """A clean end would be taken for the whole answer, and the reader can ask by number."""
+def test_a_rewritten_log_gives_no_last_event() -> None:
+    """After a clean end a client would take the answer as complete. So it reads on by number."""
     assert ResponsesFold(META).aside(RESET) is None
 
 
-def test_a_failure_without_a_reason_has_one() -> None:
+def test_a_failure_without_a_reason_gets_the_general_reason() -> None:
     log = log_of([], End("failed", "error"))
     final = events_of(bytes_of(RESPONSES, log, META))[-1]["response"]
-    assert final["error"] == {"code": GIVEN_UP.code, "message": GIVEN_UP.message}
+    assert final["error"] == {"code": GENERATION_FAILED.code, "message": GENERATION_FAILED.message}
 
 
-def test_ids_go_both_ways_and_nothing_else_is_an_id() -> None:
+def test_ids_convert_both_ways_and_other_texts_are_no_ids() -> None:
     assert generation_id(response_id("gen_abc")) == "gen_abc"
     assert response_id("gen_abc") == "resp_abc"
     for other in ("", "gen_abc", "abc", "chatcmpl-1"):
@@ -225,6 +225,6 @@ def test_ids_go_both_ways_and_nothing_else_is_an_id() -> None:
         {"tools": [3, {"function": 4}], "tool_choice": {"function": 1}, "response_format": []},
     ],
 )
-def test_what_was_asked_for_elsewhere_may_be_anything(params: dict[str, Any]) -> None:
+def test_parameters_of_another_dialect_may_have_any_value(params: dict[str, Any]) -> None:
     meta = recorded_meta(Request(messages=[], params=params))
     assert events_of(ResponsesFold(meta).opening())[0]["response"]["object"] == "response"

@@ -1,4 +1,4 @@
-"""What a body of Responses is taken to ask for, and items as messages and back."""
+"""How the body of a response is read; items as messages and back."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "rain"}
 
 def accepted(**members: Any) -> NewGeneration:
     body = {"input": "Hi", **members}
-    asked = parse_response(body, grace_s=5.0)
+    parsed = parse_response(body, grace_s=5.0)
     return new_generation(
         body,
-        asked.request,
+        parsed.request,
         owner="ann",
         models=load_models(""),
         settings=Settings(),
-        grace_s=asked.grace_s,
+        grace_s=parsed.grace_s,
     )
 
 
@@ -42,18 +42,18 @@ def params(**members: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("is_stream", "is_background"), [(False, False), (True, False), (True, True)]
 )
-def test_what_is_answered_from_the_log_is_read_at_once(
+def test_a_request_answered_from_the_log_is_read_at_once(
     is_stream: bool, is_background: bool
 ) -> None:
     body = {"input": "Hi", "stream": is_stream, "background": is_background}
     assert parse_response(body, grace_s=5.0).is_read
 
 
-def test_a_response_in_the_background_is_read_by_nobody_yet() -> None:
+def test_a_response_in_the_background_is_not_read_at_once() -> None:
     assert not parse_response({"input": "Hi", "background": True}, grace_s=5.0).is_read
 
 
-def test_members_go_to_the_backend_in_the_form_that_it_takes() -> None:
+def test_members_go_to_the_backend_in_the_form_of_chat_completions() -> None:
     schema = {"name": "n", "schema": {"type": "object"}, "strict": True}
     tool = {"name": "f", "parameters": {"type": "object"}, "strict": True}
     assert params(
@@ -83,7 +83,7 @@ def test_members_go_to_the_backend_in_the_form_that_it_takes() -> None:
     }
 
 
-def test_what_was_asked_is_said_back_in_its_own_form() -> None:
+def test_the_response_repeats_the_request_in_the_form_of_responses() -> None:
     form = {"type": "json_schema", "name": "n", "schema": {}, "strict": True}
     tool = {"type": "function", "name": "f", "description": "d", "parameters": {}, "strict": True}
     choice = {"type": "function", "name": "f"}
@@ -97,7 +97,7 @@ def test_what_was_asked_is_said_back_in_its_own_form() -> None:
     assert (head["reasoning"]["effort"], head["max_output_tokens"]) == ("low", 7)
 
 
-def test_what_the_schema_of_open_responses_demands_is_there() -> None:
+def test_the_response_has_every_member_that_open_responses_demands() -> None:
     response = ResponsesFold(recorded_meta()).response()
     numbers = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "top_logprobs")
     assert all(isinstance(response[name], int | float) for name in numbers)
@@ -115,12 +115,12 @@ def test_what_the_schema_of_open_responses_demands_is_there() -> None:
     assert (found["temperature"], found["top_p"]) == (0.5, 0.1)
 
 
-def test_a_tool_choice_without_tools_is_not_for_the_backend() -> None:
-    """Agents' SDKs always say one, and backends refuse it."""
+def test_a_tool_choice_without_tools_is_not_sent_to_the_backend() -> None:
+    """Some SDKs for agents always send `tool_choice`, and backends refuse it without tools."""
     assert params(tools=[], tool_choice="auto") == {}
 
 
-def test_only_the_foreground_has_a_grace() -> None:
+def test_only_a_response_in_the_foreground_has_a_grace() -> None:
     assert accepted().grace_s == 5.0
     assert accepted(on_disconnect="continue").grace_s is None
     assert accepted(on_disconnect=7).grace_s == 7.0
@@ -128,12 +128,12 @@ def test_only_the_foreground_has_a_grace() -> None:
     assert accepted(background=True, on_disconnect="cancel").grace_s is None
 
 
-def test_streaming_is_of_the_request_and_not_of_the_generation() -> None:
+def test_stream_is_not_stored_with_the_generation() -> None:
     assert accepted(stream=True).body_digest == accepted().body_digest
     assert accepted(background=True).body_digest != accepted().body_digest
 
 
-def test_items_become_messages() -> None:
+def test_items_become_chat_messages() -> None:
     image = {"type": "input_image", "image_url": "https://example.org/a.png", "detail": "low"}
     text = {"type": "input_text", "text": "What?"}
     answer = {"type": "output_text", "text": "I ", "annotations": []}
@@ -174,7 +174,7 @@ def call(call_id: str) -> dict[str, Any]:
     return {"id": call_id, "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
-def test_messages_become_items_that_become_the_same_messages() -> None:
+def test_messages_converted_to_items_convert_back_to_the_same_messages() -> None:
     image = {"type": "image_url", "image_url": {"url": "u", "detail": "low"}}
     file = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:…"}}
     audio = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
@@ -229,7 +229,7 @@ def test_messages_become_items_that_become_the_same_messages() -> None:
         {"reasoning": "x"},
     ],
 )
-def test_what_cannot_be_served_is_refused(members: dict[str, Any]) -> None:
+def test_a_body_that_cannot_be_served_is_refused(members: dict[str, Any]) -> None:
     with pytest.raises(RequestError) as caught:
         accepted(**members)
     assert (caught.value.status, caught.value.code) == (422, "invalid_request")

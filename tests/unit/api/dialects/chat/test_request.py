@@ -1,4 +1,4 @@
-"""What a chat completion's body is taken to ask for."""
+"""How the body of a chat completion is read."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ MINE = {"session": "s", "metadata": {"a": 1}, "priority": "batch", "on_disconnec
 
 def accepted(**members: Any) -> NewGeneration:
     body = {"messages": HELLO, **members}
-    asked = parse_chat(body, grace_s=5.0)
+    parsed = parse_chat(body, grace_s=5.0)
     return new_generation(
         body,
-        asked.request,
+        parsed.request,
         owner="ann",
         models=load_models(""),
         settings=Settings(),
-        grace_s=asked.grace_s,
+        grace_s=parsed.grace_s,
     )
 
 
-def test_what_is_not_ours_goes_to_the_backend() -> None:
+def test_members_that_are_not_ours_go_to_the_backend() -> None:
     new = accepted(model="demo", stream=True, temperature=0.5, top_k=3, user="u", **MINE)
     request = decode_request(new.request)
     assert request.params == {"temperature": 0.5, "top_k": 3, "user": "u"}
@@ -39,22 +39,22 @@ def test_what_is_not_ours_goes_to_the_backend() -> None:
     assert (new.session, json.loads(new.metadata), new.priority) == ("s", {"a": 1}, "batch")
 
 
-def test_who_hangs_up_has_a_grace_unless_it_is_said_otherwise() -> None:
+def test_the_grace_has_a_default_and_follows_on_disconnect() -> None:
     assert accepted().grace_s == 5.0
     assert accepted(on_disconnect="continue").grace_s is None
     assert accepted(on_disconnect="cancel").grace_s == 0.0
     assert accepted(on_disconnect=7).grace_s == 7.0
 
 
-def test_streaming_is_of_the_request_and_not_of_the_generation() -> None:
-    """So a repeat under the same key may ask for the other form."""
+def test_stream_is_not_stored_with_the_generation() -> None:
+    """So a repeat with the same key may ask for the other form."""
     assert accepted(stream=True).body_digest == accepted(stream=False).body_digest
     assert parse_chat({"messages": HELLO, "stream": True}, grace_s=0).is_stream
     assert not parse_chat({"messages": HELLO}, grace_s=0).is_stream
 
 
 @pytest.mark.parametrize(
-    ("options", "kept"),
+    ("options", "stored"),
     [
         ({"include_usage": True}, {"include_usage": True}),
         ({"include_usage": False}, {}),
@@ -62,9 +62,9 @@ def test_streaming_is_of_the_request_and_not_of_the_generation() -> None:
         ({"include_usage": 1}, {}),
     ],
 )
-def test_the_usage_is_kept_for_the_fold_and_not_for_the_backend(
-    options: dict[str, Any], kept: dict[str, Any]
+def test_include_usage_is_stored_for_the_fold_and_not_sent_to_the_backend(
+    options: dict[str, Any], stored: dict[str, Any]
 ) -> None:
     request = decode_request(accepted(stream=True, stream_options=options).request)
-    assert request.dialect == kept
+    assert request.dialect == stored
     assert request.params == {}

@@ -1,0 +1,118 @@
+"""GET /deep-chat/ws: the chat component deep-chat on a WebSocket.
+
+A socket gives one answer at a time, because the component would mix two answers in one bubble.
+Requests that come during an answer wait, and an error is reported in the turn of its request. A
+socket is refused at the handshake or not at all: when an accepted socket closes, the component
+reconnects at once. Source: docs/protocol.md, "deep-chat".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from starlette.types import Scope, Send
+
+from api.deadline import answering
+from api.dialects.deep_chat.fold import DeepChatFrameFold
+from api.dialects.deep_chat.request import parse_deep_chat
+from api.dialects.prompt import accept_members
+from api.errors import CODES, request_error, unavailable
+from api.intake.body import wrong
+from api.node import Node
+from api.readers.conversation import Conversation, Frame, SocketEndpoint
+from api.readers.lookup import read_query
+from shared.errors import Draining, RequestError, Unavailable
+
+PATH = "/deep-chat/ws"
+STOP_KEY = "stop-key"
+STOP_KEY_CHARACTERS = (2, 256)  # at least, at most
+WAITING_REQUESTS_MAX = 16  # of one socket; each further request is refused in its turn
+WAITING_MAX = 4 * WAITING_REQUESTS_MAX  # requests and errors; at the next error the socket closes
+TOO_MANY_REQUESTS = 1008  # close code
+
+
+def deep_chat_socket(node: Node) -> SocketEndpoint:
+    """Return the ASGI application of /deep-chat/ws."""
+    return SocketEndpoint(node, PATH, DeepChatConversation)
+
+
+class DeepChatConversation(Conversation):
+    """Answers requests in the order in which they came; the stop key follows each answer."""
+
+    def __init__(self, node: Node, owner: str, scope: Scope, send: Send) -> None:
+        super().__init__(node, owner, scope, send)
+        self._stop_key = read_stop_key(read_query(scope))
+        # A request with its size in bytes, or the error of a request.
+        self._waiting: asyncio.Queue[tuple[Frame, int] | RequestError] = asyncio.Queue()
+
+    async def do(self, frame: Frame) -> None:
+        if self._waiting.qsize() >= WAITING_REQUESTS_MAX:
+            raise request_error(
+                "rate_limited", f"at most {WAITING_REQUESTS_MAX} requests wait on a socket"
+            )
+        self._waiting.put_nowait((frame, self.frame_bytes))
+
+    def say_error(self, frame: Any, error: RequestError) -> None:
+        if self._waiting.qsize() >= WAITING_MAX:
+            self.socket.close(TOO_MANY_REQUESTS)
+        else:
+            self._waiting.put_nowait(error)
+
+    def take_binary(self) -> None:
+        self._send_error(request_error("invalid_request", "frames are text: one JSON object"))
+        super().take_binary()
+
+    def errands(self) -> list[Coroutine[Any, Any, None]]:
+        return [self._answer_in_turn()]
+
+    async def _answer_in_turn(self) -> None:
+        while True:
+            turn = await self._waiting.get()
+            try:
+                if isinstance(turn, RequestError):
+                    raise turn
+                await self._answer(*turn)
+            except Unavailable:
+                self._send_error(unavailable())
+            except RequestError as exc:
+                self._send_error(exc)
+
+    async def _answer(self, frame: Frame, size: int) -> None:
+        """Send the answer to one request of `size` bytes; return when it has ended."""
+        if self.hub.is_draining:
+            raise Draining()
+        body = {name: value for name, value in frame.items() if value is not None}
+        node, grace_s = self.node, self.node.settings.grace_s
+        parsed = await node.large.step(size, lambda: parse_deep_chat(body, grace_s=grace_s))
+        meta = await accept_members(node, self.owner, body, parsed, size=size)
+        async with answering():
+            fold = DeepChatFrameFold(meta, self._stop_key)
+            subscription = await self.open("answer", meta, fold)
+        await subscription.ended()
+
+    def _send_error(self, error: RequestError) -> None:
+        """Send an error and the stop key in place of an answer."""
+        self.socket.say(error=error.message)
+        self.socket.say(text=self._stop_key)
+        if error.code == "draining":
+            self.socket.close(CODES["draining"].close)
+
+
+def read_stop_key(query: dict[str, str]) -> str:
+    """Return the text that marks the end of an answer on this socket.
+
+    Raises:
+        RequestError: 422, too short, too long, blank, or not UTF-8. A key of one character could
+            not be told from a piece of an answer.
+    """
+    key = query.get("stop_key", STOP_KEY)
+    shortest, longest = STOP_KEY_CHARACTERS
+    if not shortest <= len(key) <= longest or not key.strip():
+        raise wrong(f"stop_key: {shortest} to {longest} characters, not only blanks")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise wrong("stop_key must be UTF-8") from None
+    return key

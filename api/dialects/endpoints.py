@@ -1,0 +1,39 @@
+"""What a dialect adds to the application of a node: routes, a socket, the shape of its errors.
+
+Each dialect folder has a module `endpoints.py` with one `DialectEndpoints`; api/app.py lists these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.routing import Route
+
+from api.edge.method_dispatch import Handler, Resource
+from api.errors import Shape, native_shape
+from api.node import Node
+from api.readers.conversation import SocketEndpoint
+
+
+@dataclass(frozen=True)
+class DialectEndpoints:
+    """The endpoints of one dialect.
+
+    Attributes:
+        http_routes: builds the HTTP routes of a node; the application itself answers a plain GET
+            of the socket's path.
+        socket: builds the WebSocket endpoint of a node. None: the dialect has no socket.
+        error_shape: the body of error responses at and below each of `error_paths`. Elsewhere
+            errors have the native shape.
+    """
+
+    http_routes: Callable[[Node], list[Route]]
+    socket: Callable[[Node], SocketEndpoint] | None = None
+    error_shape: Shape = native_shape
+    error_paths: tuple[str, ...] = ()
+
+
+def http_route(path: str, **methods: Handler) -> Route:
+    """Return the route of one path: `GET=handler, POST=handler`."""
+    return Route(path, Resource(path, **methods))

@@ -1,0 +1,138 @@
+"""Accepts a prompt in any dialect, over HTTP and on sockets, and finds its generation.
+
+    accept_post      a POST: credentials, draining, idempotency key, body, then `accept_members`
+    accept_members   the members of a body or of a frame: check, accept, find
+    find_accepted    the meta of an accepted prompt
+
+The checks always come in this order, so that a request with two mistakes always gets the same
+answer. Knows no dialect: each dialect brings a function that reads the members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import Request as HttpRequest
+
+from api.deadline import answering
+from api.intake.body import check_idempotency_key, new_generation, read_body, read_object
+from api.intake.dialect_request import DialectRequest, DialectRequestT
+from api.node import Node
+from api.readers.lookup import find
+from shared.log.records import Meta
+from shared.queue.accept import Accepted
+
+
+async def accept_post(
+    node: Node,
+    request: HttpRequest,
+    parse: Callable[[dict[str, Any]], DialectRequestT],
+    *,
+    is_any_type: bool = False,
+    complete: Callable[[DialectRequestT, str], Awaitable[DialectRequestT]] | None = None,
+    read_form: Callable[[Headers, bytes], Awaitable[dict[str, Any]]] | None = None,
+    needs_request: bool = False,
+) -> tuple[Meta, DialectRequestT]:
+    """Accept the prompt of a POST, or find what the same Idempotency-Key has created.
+
+    Args:
+        parse: reads the members of the body, without those that are null. It may set members that
+            all dialects share (`session`, …) where its clients use other names for them.
+        is_any_type: read the body as JSON, whatever its content type.
+        complete: is given the result of `parse` and the owner, and adds what only Redis knows.
+        read_form: reads a multipart/form-data body into members. None: such a body is answered
+            with 415.
+        needs_request: put the request into the returned meta, because the answer repeats it.
+
+    Raises:
+        RequestError: the request was refused.
+        Unavailable: Redis did not answer in time.
+    """
+    owner = node.owner(request)
+    node.refuse_while_draining()
+    key = request.headers.get("idempotency-key")
+    if key is not None:
+        check_idempotency_key(key)
+    bytes_max = node.settings.body_bytes_max
+    is_form = read_form is not None and _is_form(request.headers)
+    raw = await read_body(
+        request.headers, request.receive, bytes_max=bytes_max, is_any_type=is_any_type or is_form
+    )
+    content = await read_form(request.headers, raw) if read_form is not None and is_form else raw
+    size = len(raw)
+    members = await node.large.step(size, lambda: read_object(content, bytes_max=bytes_max))
+    parsed = await node.large.step(size, lambda: parse(members))
+    if complete is not None:
+        parsed = await complete(parsed, owner)
+    meta = await accept_members(
+        node, owner, members, parsed,
+        size=size, idempotency_key=key or "", needs_request=needs_request,
+    )  # fmt: skip
+    return meta, parsed
+
+
+async def accept_members(
+    node: Node,
+    owner: str,
+    members: Mapping[str, Any],
+    parsed: DialectRequest,
+    *,
+    size: int,
+    idempotency_key: str = "",
+    needs_request: bool = False,
+) -> Meta:
+    """Accept a prompt whose members a dialect has read; return the generation.
+
+    Args:
+        members: of the body or frame, without those that are null. The members that all dialects
+            share are read here.
+        parsed: what the dialect has read from them.
+        size: bytes of the body or frame; the work on large ones is done one at a time.
+        needs_request: put the request into the returned meta.
+
+    Raises:
+        RequestError: the prompt was refused.
+        Unavailable: Redis did not answer in time.
+    """
+    new = await node.large.step(
+        size,
+        lambda: new_generation(
+            members,
+            parsed.request,
+            owner=owner,
+            models=node.models,
+            settings=node.settings,
+            idempotency_key=idempotency_key,
+            grace_s=parsed.grace_s,
+        ),
+    )
+    accepted = await node.acceptance.accept(new, is_read=parsed.is_read)
+    meta = await find_accepted(node, owner, accepted, is_read=parsed.is_read)
+    # A repeat with another request was refused, so the request need not be read from Redis.
+    return replace(meta, request=new.request) if needs_request else meta
+
+
+async def find_accepted(
+    node: Node, owner: str, accepted: Accepted, *, is_read: bool = True
+) -> Meta:
+    """Return the meta of an accepted prompt; read Redis only where the prompt is not new.
+
+    Args:
+        is_read: the caller will read the log. Such callers share one read of the meta.
+
+    Raises:
+        NotFound: the generation of a repeated key has been deleted or lost.
+        Unavailable: Redis did not answer in time.
+    """
+    if accepted.meta is not None:
+        return accepted.meta
+    async with answering():
+        return await find(node.hub, node.store, owner, accepted.generation_id, is_reader=is_read)
+
+
+def _is_form(headers: Headers) -> bool:
+    media_type = headers.get("content-type", "").partition(";")[0]
+    return media_type.strip().lower() == "multipart/form-data"

@@ -1,0 +1,84 @@
+"""Accepts prompts for one API node, and counts them.
+
+The steps of an acceptance in Redis are shared/queue/accept.py's. This module adds what a node does
+around them: it lets the hub listen before the log exists, and it keeps the metrics. It knows no
+request and no dialect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from prometheus_client import Counter, Histogram
+
+from api.deadline import answering
+from shared.log.ids import new_generation_id
+from shared.log.records import Meta
+from shared.queue.accept import Accepted, Acceptor, NewGeneration, queued_meta
+
+
+class LogListener(Protocol):
+    """What an acceptance needs of the hub."""
+
+    def expect(self, meta: Meta) -> None:
+        """Listen to a generation that this node is about to create."""
+
+    def expect_no_more(self, generation_id: str) -> None:
+        """Stop listening: the generation was not created."""
+
+
+class Acceptance:
+    """Accepts the prompts of one node.
+
+    Args:
+        acceptor: writes the prompt to Redis.
+        listener: the node's hub.
+        accepted: counts new prompts by priority; repeats are not counted.
+        accept_seconds: takes the duration of each acceptance, failed ones included.
+    """
+
+    def __init__(
+        self,
+        acceptor: Acceptor,
+        listener: LogListener,
+        *,
+        accepted: Counter,
+        accept_seconds: Histogram,
+    ) -> None:
+        self._acceptor = acceptor
+        self._listener = listener
+        self._accepted = accepted
+        self._accept_seconds = accept_seconds
+
+    async def accept(self, new: NewGeneration, *, is_read: bool) -> Accepted:
+        """Accept a prompt, or find the generation that the same idempotency key has created.
+
+        Args:
+            is_read: this request is answered from the log. Without an idempotency key the
+                generation is certainly new, so the hub listens to it before its log exists. Then
+                the first entry reaches the reader without a read of the log.
+
+        Raises:
+            RequestError: as `Acceptor.accept`.
+            Unavailable: Redis did not answer in time. The prompt may have been accepted; with an
+                idempotency key it is safe to repeat.
+        """
+        generation_id = new_generation_id()
+        expecting: asyncio.Handle | None = None
+        if is_read and not new.idempotency_key:
+            meta = queued_meta(generation_id, new, 0)
+            # In the loop's next turn, so that the commands that create the generation leave first.
+            expecting = asyncio.get_running_loop().call_soon(self._listener.expect, meta)
+        try:
+            with self._accept_seconds.time():
+                async with answering():
+                    accepted = await self._acceptor.accept(new, generation_id)
+        except BaseException:
+            if expecting is not None:
+                expecting.cancel()
+                self._listener.expect_no_more(generation_id)
+            raise
+        if accepted.is_new:
+            self._accepted.labels(new.priority).inc()
+        return accepted

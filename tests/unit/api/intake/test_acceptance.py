@@ -1,0 +1,101 @@
+"""An acceptance tells the hub before the log exists, takes it back on failure, and is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from api.edge.metrics import Metrics
+from api.intake.acceptance import Acceptance
+from shared.errors import Unavailable
+from shared.log.records import Meta
+from shared.queue.accept import Accepted, NewGeneration
+
+PROMPT = NewGeneration(owner="ann", model="demo", request=b"{}")
+WITH_KEY = NewGeneration(owner="ann", model="demo", request=b"{}", idempotency_key="k")
+
+
+class FakeHub:
+    """Records what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def expect(self, meta: Meta) -> None:
+        self.calls.append(("expect", meta.generation_id))
+
+    def expect_no_more(self, generation_id: str) -> None:
+        self.calls.append(("expect_no_more", generation_id))
+
+
+class FakeAcceptor:
+    """Accepts every prompt after `turns` turns of the loop, or raises `error`."""
+
+    def __init__(self, *, turns: int = 3, error: Exception | None = None, is_new: bool = True):
+        self.turns = turns
+        self.error = error
+        self.is_new = is_new
+        self.ids: list[str] = []
+
+    async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
+        self.ids.append(generation_id)
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        return Accepted(generation_id, self.is_new, 1, "queued")
+
+
+def build(acceptor: Any) -> tuple[Acceptance, FakeHub, Callable[[], float]]:
+    """Return an acceptance, its hub, and a function that returns the number of counted prompts."""
+    hub, metrics = FakeHub(), Metrics()
+    acceptance = Acceptance(
+        acceptor, hub, accepted=metrics.accepted, accept_seconds=metrics.accept_seconds
+    )
+    registry: CollectorRegistry = metrics.registry
+    name, labels = "tailrace_generations_accepted_total", {"priority": "interactive"}
+    return acceptance, hub, lambda: registry.get_sample_value(name, labels) or 0.0
+
+
+async def test_the_hub_expects_a_generation_that_is_read_at_once() -> None:
+    acceptor = FakeAcceptor()
+    acceptance, hub, count = build(acceptor)
+    accepted = await acceptance.accept(PROMPT, is_read=True)
+
+    assert hub.calls == [("expect", accepted.generation_id)]
+    assert acceptor.ids == [accepted.generation_id]
+    assert count() == 1
+
+
+@pytest.mark.parametrize(("new", "is_read"), [(PROMPT, False), (WITH_KEY, True)])
+async def test_the_hub_expects_no_generation_that_is_not_read_or_may_be_a_repeat(
+    new: NewGeneration, is_read: bool
+) -> None:
+    acceptance, hub, _ = build(FakeAcceptor())
+    await acceptance.accept(new, is_read=is_read)
+
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize("turns", [0, 3])
+async def test_after_a_failure_the_hub_expects_the_generation_no_more(turns: int) -> None:
+    """Also where the failure comes before the hub was told."""
+    acceptor = FakeAcceptor(turns=turns, error=Unavailable("away"))
+    acceptance, hub, count = build(acceptor)
+    with pytest.raises(Unavailable):
+        await acceptance.accept(PROMPT, is_read=True)
+    await asyncio.sleep(0)
+
+    assert hub.calls[-1] == ("expect_no_more", acceptor.ids[0])
+    assert count() == 0
+
+
+async def test_a_repeat_is_not_counted() -> None:
+    acceptance, _, count = build(FakeAcceptor(is_new=False))
+    await acceptance.accept(WITH_KEY, is_read=True)
+
+    assert count() == 0
