@@ -26,13 +26,21 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.transport.lazy_sync import LazyFlowControl, PipelineList
-from api.transport.refusal import encode_refusal, head_too_large, invalid_http, send_last
+from api.transport.refusal import (
+    encode_refusal,
+    head_too_large,
+    invalid_http,
+    send_last,
+    unsupported_version,
+)
 from api.transport.stalled_peer import FLUSHING_STALL_S, OPEN_STALL_S, StallTimer
 from shared.errors import RequestError
 
 HEAD_BYTES_MAX = 65_536
 HEADERS_MAX = 100
 PIPELINED_MAX = 100
+VERSIONS = frozenset({"1.0", "1.1"})
+PARSER_VERSION_ERROR = "Invalid HTTP version"  # llhttp's reason for a version that it does not know
 
 
 class Refused(Exception):
@@ -136,8 +144,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._head_without_upgrade = b""
                 self.parser = self.new_parser()
             except httptools.HttpParserError as exc:
-                cause = exc.__context__
-                self.refuse(cause.error if isinstance(cause, Refused) else invalid_http())
+                self.refuse(_refusal_of(exc))
                 return
 
     def on_message_begin(self) -> None:
@@ -161,6 +168,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unparsed_bytes = 0
+        # llhttp also accepts 2.0, 0.9 and a line without a version, which is HTTP/0.9.
+        if self.parser.get_http_version() not in VERSIONS:
+            raise Refused(unsupported_version())
         if self.parser.should_upgrade() and not self._is_handshake():
             self._head_without_upgrade = self._encode_head_without_upgrade()
             return
@@ -282,3 +292,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.stall.stop()
         super().handle_websocket_upgrade()
         self.parser = None  # type: ignore[assignment]  # break the reference cycle with the parser
+
+
+def _refusal_of(parser_error: httptools.HttpParserError) -> RequestError:
+    """Return the error to answer a request that the parser or one of its callbacks refused."""
+    cause = parser_error.__context__
+    if isinstance(cause, Refused):
+        return cause.error
+    return unsupported_version() if str(parser_error) == PARSER_VERSION_ERROR else invalid_http()

@@ -52,6 +52,11 @@ def invalid_http(reason: str = "the request is not HTTP/1.1 as it is read here")
     return request_error("invalid_http", reason)
 
 
+def unsupported_version() -> RequestError:
+    """Return the 505 error for a request line with another version than HTTP/1.0 or HTTP/1.1."""
+    return request_error("http_version_unsupported", "send HTTP/1.1 or HTTP/1.0")
+
+
 def head_too_large() -> RequestError:
     """Return the 431 error for a request head, trailers or a chunk extension beyond the bound."""
     return request_error(

@@ -55,6 +55,20 @@ async def test_a_head_in_one_read_is_bounded(port: int, head: bytes) -> None:
         assert b" 431 " in await peer.until(b"\r\n")
 
 
+@pytest.mark.parametrize(
+    "line", [b"GET / HTTP/2.0", b"GET / HTTP/0.9", b"GET /", b"GET / HTTP/3.0", b"GET / HTTP/1.2"]
+)
+async def test_another_http_version_is_505(app: Echo, port: int, line: bytes) -> None:
+    async with connected(port) as peer:
+        peer.say(GET + line + b"\r\nhost: x\r\n\r\n")
+
+        assert b" 200 " in await peer.until(b"ok")
+        answer = await peer.rest()
+    assert answer.startswith(b"HTTP/1.1 505 HTTP Version Not Supported\r\n")
+    assert b'"code":"http_version_unsupported"' in answer
+    assert len(app.scopes) == 1, "the refused request does not reach the application"
+
+
 async def test_trailers_do_not_become_headers(app: Echo, port: int) -> None:
     async with connected(port) as peer:
         peer.say(CHUNKED + b"1\r\nx\r\n0\r\nauthorization: Bearer stolen\r\n\r\n" + GET)
