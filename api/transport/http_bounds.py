@@ -31,6 +31,7 @@ from api.transport.refusal import (
     head_too_large,
     invalid_http,
     send_last,
+    unsupported_transfer_encoding,
     unsupported_version,
 )
 from api.transport.stalled_peer import FLUSHING_STALL_S, OPEN_STALL_S, StallTimer
@@ -174,10 +175,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade() and not self._is_handshake():
             self._head_without_upgrade = self._encode_head_without_upgrade()
             return
+        self._check_transfer_encoding()
         super().on_headers_complete()
         self.is_in_body = True
         if len(self.pipeline) > PIPELINED_MAX:
             raise Refused(invalid_http(f"more than {PIPELINED_MAX} requests wait for an answer"))
+
+    def _check_transfer_encoding(self) -> None:
+        """Refuse codings beside `chunked`: llhttp would read the body as if it were only chunked.
+
+        Raises:
+            Refused: there is a coding other than `chunked`, in one header line or in several.
+        """
+        for name, value in self.headers:
+            if name == b"transfer-encoding" and value.lower() != b"chunked":
+                raise Refused(unsupported_transfer_encoding())
 
     def _is_handshake(self) -> bool:
         """Whether the request is a WebSocket handshake; False: its `Upgrade` is ignored.

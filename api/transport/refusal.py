@@ -52,6 +52,13 @@ def invalid_http(reason: str = "the request is not HTTP/1.1 as it is read here")
     return request_error("invalid_http", reason)
 
 
+def unsupported_transfer_encoding() -> RequestError:
+    """Return the 501 error for a `Transfer-Encoding` other than `chunked` (RFC 9112, 6.1)."""
+    return request_error(
+        "transfer_encoding_unsupported", "send Transfer-Encoding: chunked, or a Content-Length"
+    )
+
+
 def unsupported_version() -> RequestError:
     """Return the 505 error for a request line with another version than HTTP/1.0 or HTTP/1.1."""
     return request_error("http_version_unsupported", "send HTTP/1.1 or HTTP/1.0")

@@ -69,6 +69,39 @@ async def test_another_http_version_is_505(app: Echo, port: int, line: bytes) ->
     assert len(app.scopes) == 1, "the refused request does not reach the application"
 
 
+@pytest.mark.parametrize(
+    "codings",
+    [
+        [b"gzip, chunked"],
+        [b"gzip", b"chunked"],
+        [b"gzip,chunked"],
+        [b"GZIP ,\tChunked"],
+        [b"gzip"],
+        [b"identity"],
+        [b"chunked;level=1"],
+        [b", chunked"],
+    ],
+)
+async def test_a_coding_beside_chunked_is_501(app: Echo, port: int, codings: list[bytes]) -> None:
+    head = b"".join(b"transfer-encoding: %b\r\n" % coding for coding in codings)
+    async with connected(port) as peer:
+        peer.say(b"POST / HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n1\r\nx\r\n0\r\n\r\n" + GET)
+
+        answer = await peer.rest()
+    assert answer.startswith(b"HTTP/1.1 501 Not Implemented\r\n")
+    assert b'"code":"transfer_encoding_unsupported"' in answer
+    assert answer.count(b"HTTP/1.1 ") == 1 and not app.scopes
+
+
+@pytest.mark.parametrize("coding", [b"chunked", b"Chunked", b"  chunked  "])
+async def test_chunked_alone_is_accepted(port: int, coding: bytes) -> None:
+    async with connected(port) as peer:
+        head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding:%b\r\n\r\n" % coding
+        peer.say(head + b"1\r\nx\r\n0\r\n\r\n")
+
+        assert b" 200 " in await peer.until(b"ok")
+
+
 async def test_trailers_do_not_become_headers(app: Echo, port: int) -> None:
     async with connected(port) as peer:
         peer.say(CHUNKED + b"1\r\nx\r\n0\r\nauthorization: Bearer stolen\r\n\r\n" + GET)
