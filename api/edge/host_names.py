@@ -47,7 +47,10 @@ def _read_host(value: str) -> Host | None:
     if name is None:
         return None
     text = name[1].lower()
-    return as_address(text) or (text[:-1] if text.endswith(".") else text) or None
+    if address := as_address(text):
+        return address
+    text = text.removesuffix(".")
+    return text if all(text.split(".")) else None  # no label is empty (RFC 1034, 3.1)
 
 
 def is_loopback(host: Host) -> bool:
@@ -80,7 +83,7 @@ class Hosts:
         if is_loopback(host) or host in self._exact:
             return True
         if isinstance(host, str):
-            return host.endswith(self._below) and not host.startswith(".")
+            return host.endswith(self._below)
         return host == as_address(arrived_at)
 
 
