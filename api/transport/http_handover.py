@@ -159,7 +159,9 @@ class HandoverHttpProtocol(BoundedHttpProtocol):
 
     def on_body(self, body: bytes) -> None:
         if isinstance(self.cycle, HandedOver):
-            self.note_body()  # and drop the bytes: the handler that could read them has returned
+            self.note_body(
+                len(body)
+            )  # and drop the bytes: the handler that could read them has returned
         else:
             super().on_body(body)
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 import api.transport.http_bounds
-from api.transport.http_bounds import HEAD_BYTES_MAX, HEADERS_MAX, PIPELINED_MAX
+from api.transport.http_bounds import HEAD_BYTES_MAX, HEADERS_MAX, PIECE_BYTES, PIPELINED_MAX
+from tests.support.bench import settle
 from tests.support.protocol_server import Echo, connected, serving
 from tests.support.raw_wire import stopped_connection
 from tests.support.wait import until
@@ -129,6 +130,53 @@ async def test_trailers_and_chunk_extensions_are_bounded(
             peer.say(piece)
 
         # The server reads and drops the rest: a reset could lose the answer.
+        assert (await peer.rest()).startswith(b"HTTP/1.1 431 ")
+
+
+EXTENSION = b"1;x=" + b"y" * (HEAD_BYTES_MAX + 2 * PIECE_BYTES) + b"\r\nx\r\n0\r\n\r\n"
+LENGTH = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 20000\r\n\r\n" + b"x" * 20_000
+
+
+@pytest.mark.parametrize("before", [b"", GET, LENGTH], ids=["first", "behind GET", "behind POST"])
+@pytest.mark.parametrize("first", [b"", b"5000\r\n" + b"x" * 0x5000 + b"\r\n"], ids=["1st", "2nd"])
+async def test_a_chunk_extension_in_one_read_is_bounded(
+    port: int, before: bytes, first: bytes
+) -> None:
+    """Also an extension whose head and whose end arrive in the same read."""
+    async with connected(port) as peer:
+        peer.say(before + CHUNKED + first + EXTENSION)
+
+        answer = await peer.rest()
+    assert answer.count(b" 200 ") == bool(before)
+    assert answer.count(b"HTTP/1.1 431 ") == 1
+
+
+async def test_a_chunk_extension_within_the_bound_is_accepted(port: int) -> None:
+    extension = b"1;x=" + b"y" * (HEAD_BYTES_MAX - PIECE_BYTES) + b"\r\n"
+    async with connected(port) as peer:
+        for _ in range(2):
+            peer.say(CHUNKED + (extension + b"x\r\n") * 3 + b"0\r\n\r\n")
+
+            assert b" 200 " in await peer.until(b"ok")
+
+
+async def test_a_header_within_the_bound_is_accepted_in_any_pieces(port: int) -> None:
+    """Bytes that the parser kept in earlier pieces are not counted twice."""
+    head = b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 60_000 + b"\r\n\r\n"
+    async with connected(port) as peer:
+        for size in (len(head), 10_000):
+            for start in range(0, len(head), size):
+                peer.say(head[start : start + size])
+                await settle()  # so that the server reads each piece alone
+
+            assert b" 200 " in await peer.until(b"ok")
+
+
+async def test_spaces_around_headers_are_bounded(port: int) -> None:
+    line = b"a:" + b" " * 40_000 + b"b\r\n"
+    async with connected(port) as peer:
+        peer.say(b"GET / HTTP/1.1\r\n" + line * 4 + b"\r\n")
+
         assert (await peer.rest()).startswith(b"HTTP/1.1 431 ")
 
 
