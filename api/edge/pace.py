@@ -1,45 +1,47 @@
-"""Whether a peer sends, or takes, as fast as a transfer must go. Pure.
+"""The rate of a transfer: whether its peer sends, or reads, fast enough. Pure.
 
-The clock of a `Pace` runs only while the peer is waited for: where our own disk or bucket is slow,
-the peer is not blamed. Knows nothing of connections or forms.
+The clock of a `TransferRate` runs only while this side waits for the peer: a slow disk or bucket of
+ours does not count against the peer. Knows nothing of connections or forms.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-BYTES_S = 4_096  # a slow mobile connection keeps that; one byte now and then does not
-WINDOW_S = 30.0  # the mean is taken over so long, so a shorter silence does no harm
-WANTED_S = 10.0  # the same where somebody waits for this transfer's turn
-STEP_S = 0.2  # between two samples that are kept
+RATE_BYTES_S_MIN = 4_096  # bytes a second; a slow mobile connection is faster
+RATE_WINDOW_S = 30.0  # the rate is a mean over this time, so that a shorter pause does no harm
+CONTENDED_RATE_WINDOW_S = 10.0  # the window while another transfer waits for this transfer's turn
+SAMPLE_INTERVAL_S = 0.2  # between two stored samples
 
 
-class Pace:
-    """The bytes of one transfer over the time for which its peer was waited for."""
+class TransferRate:
+    """The bytes of one transfer over the time for which this side waited for its peer."""
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[float, int]] = deque([(0.0, 0)])
+        self._samples: deque[tuple[float, int]] = deque([(0.0, 0)])  # waited s, moved bytes
 
     def is_slow(self, waited_s: float, moved: int, window_s: float) -> bool:
-        """Say whether the mean of the last `window_s` is below `BYTES_S`; not before they are over.
+        """Return whether the mean rate of the last `window_s` is below `RATE_BYTES_S_MIN`.
+
+        The answer is False until `window_s` has passed.
 
         Args:
-            waited_s: how long the peer was waited for in all, seconds; never less than before.
-            moved: how many bytes it has sent, or taken, in all.
-            window_s: at most `WINDOW_S`.
+            waited_s: the total time spent waiting for the peer, s; it never decreases.
+            moved: the bytes that the peer has sent, or read, in total.
+            window_s: at most `RATE_WINDOW_S`.
         """
-        self._keep(waited_s, moved)
+        self._store_sample(waited_s, moved)
         if waited_s < window_s:
             return False
-        begun = 0
-        for at_s, count in self._samples:
-            if at_s > waited_s - window_s:
+        moved_before = 0  # at the beginning of the window
+        for sampled_s, sampled_bytes in self._samples:
+            if sampled_s > waited_s - window_s:
                 break
-            begun = count
-        return moved - begun < BYTES_S * window_s
+            moved_before = sampled_bytes
+        return moved - moved_before < RATE_BYTES_S_MIN * window_s
 
-    def _keep(self, waited_s: float, moved: int) -> None:
-        if waited_s - self._samples[-1][0] >= STEP_S:
+    def _store_sample(self, waited_s: float, moved: int) -> None:
+        if waited_s - self._samples[-1][0] >= SAMPLE_INTERVAL_S:
             self._samples.append((waited_s, moved))
-        while len(self._samples) > 1 and self._samples[1][0] <= waited_s - WINDOW_S:
+        while len(self._samples) > 1 and self._samples[1][0] <= waited_s - RATE_WINDOW_S:
             self._samples.popleft()

@@ -1,7 +1,7 @@
-"""Who has a turn, and who is next: owners take turns, whoever of them asks more often. Pure.
+"""A fair queue for turns: each owner gets the next turn in rotation. Pure.
 
-So many turns at once, and at most a part of them for one owner, so that somebody who sends nothing
-for as long as possible leaves turns to the others. The line of those who wait is bounded, too.
+The number of turns is limited, and one owner may have only a part of them, so that an owner with
+slow transfers leaves turns to other owners. The number of waiting tickets is limited, too.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 WAITING_MAX = 256  # of all owners together
-OWNER_WAITING_MAX = 48  # sixteen turns of `WANTED_S` each are over three times within half a minute
+# Within the 30 s of `TURN_WAIT_S`, 16 turns can end three times, because the rate of a contended
+# transfer is checked after `CONTENDED_RATE_WINDOW_S`.
+OWNER_WAITING_MAX = 48
 
 
 @dataclass(eq=False, slots=True)
 class TurnTicket:
-    """One place in the line.
+    """One request for a turn.
 
     Attributes:
-        decide: called once, at any time: whether its turn has come, or it was refused.
+        decide: called once, at any time: True, the ticket has its turn; False, it is refused.
+        is_running: the ticket has its turn.
     """
 
     owner: str
@@ -27,64 +30,68 @@ class TurnTicket:
     is_running: bool = False
 
 
-class TurnLine:
+class TurnQueue:
     """The turns of one kind of transfer.
 
     Args:
-        at_once: turns that there are.
-        owner_max: of these, how many one owner may have.
+        turns_max: the number of turns.
+        owner_max: the number of turns that one owner may have.
     """
 
-    def __init__(self, at_once: int, owner_max: int) -> None:
-        self.at_once = at_once
+    def __init__(self, turns_max: int, owner_max: int) -> None:
+        self.turns_max = turns_max
         self.owner_max = owner_max
         self._running: Counter[str] = Counter()
-        # The owner at the front had a turn longest ago.
+        # The first owner had a turn longest ago.
         self._waiting: dict[str, deque[TurnTicket]] = {}
 
     def enter(self, ticket: TurnTicket) -> None:
-        """Have a turn, or wait for one; who asks for too many is refused."""
-        line = self._waiting.setdefault(ticket.owner, deque())
-        line.append(ticket)
+        """Give the ticket a turn, or let it wait.
+
+        Beyond `OWNER_WAITING_MAX` the owner's newest ticket is refused; beyond `WAITING_MAX` the
+        newest ticket of the owner with the most waiting tickets.
+        """
+        tickets = self._waiting.setdefault(ticket.owner, deque())
+        tickets.append(ticket)
         self._admit()
-        if len(line) > OWNER_WAITING_MAX:
-            self._refuse_last(ticket.owner)
+        if len(tickets) > OWNER_WAITING_MAX:
+            self._refuse_newest(ticket.owner)
         elif sum(map(len, self._waiting.values())) > WAITING_MAX:
-            self._refuse_last(max(self._waiting, key=lambda owner: len(self._waiting[owner])))
+            self._refuse_newest(max(self._waiting, key=lambda owner: len(self._waiting[owner])))
 
     def leave(self, ticket: TurnTicket) -> None:
-        """Give the turn back, or the place in the line."""
+        """End the ticket's turn, or remove the waiting ticket."""
         if ticket.is_running:
             ticket.is_running = False
             self._running[ticket.owner] -= 1
-            self._running += Counter()  # forget those who have none
-        elif ticket in (line := self._waiting.get(ticket.owner, deque())):
-            line.remove(ticket)
-            if not line:
+            self._running += Counter()  # remove owners without a turn
+        elif ticket in (tickets := self._waiting.get(ticket.owner, deque())):
+            tickets.remove(ticket)
+            if not tickets:
                 del self._waiting[ticket.owner]
         self._admit()
 
-    def is_wanted(self, owner: str) -> bool:
-        """Say whether somebody waits for a turn that this owner has."""
-        is_full = self._running.total() >= self.at_once
+    def is_contended(self, owner: str) -> bool:
+        """Return whether a waiting ticket could use a turn of this owner."""
+        is_full = self._running.total() >= self.turns_max
         return owner in self._waiting or (is_full and bool(self._waiting))
 
     def _admit(self) -> None:
-        while self._running.total() < self.at_once:
+        while self._running.total() < self.turns_max:
             for owner in self._waiting:
                 if self._running[owner] < self.owner_max:
                     break
             else:
                 return
-            line = self._waiting.pop(owner)
-            ticket = line.popleft()
-            if line:
-                self._waiting[owner] = line
+            tickets = self._waiting.pop(owner)
+            ticket = tickets.popleft()
+            if tickets:
+                self._waiting[owner] = tickets
             self._running[owner] += 1
             ticket.is_running = True
             ticket.decide(True)
 
-    def _refuse_last(self, owner: str) -> None:
+    def _refuse_newest(self, owner: str) -> None:
         ticket = self._waiting[owner].pop()
         if not self._waiting[owner]:
             del self._waiting[owner]

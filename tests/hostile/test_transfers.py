@@ -39,9 +39,9 @@ async def served(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Served]:
-    for name in ("WINDOW_S", "WANTED_S"):
+    for name in ("RATE_WINDOW_S", "CONTENDED_RATE_WINDOW_S"):
         monkeypatch.setattr(f"api.edge.pace.{name}", WINDOW_S)
-    monkeypatch.setattr("api.edge.transfer_limit.LOOK_S", 0.1)
+    monkeypatch.setattr("api.edge.transfer_limit.RATE_CHECK_S", 0.1)
     is_keyed = request.param == "keys"
     settings = Settings(
         redis_url=redis_server.url,
@@ -155,7 +155,7 @@ async def length_of(reader: asyncio.StreamReader) -> int:
 async def test_too_many_at_once_have_an_error_of_their_own(
     served: Served, bob: Outsider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.edge.transfer_limit.WAIT_S", 0.2)
+    monkeypatch.setattr("api.edge.transfer_limit.TURN_WAIT_S", 0.2)
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(DRIPPING):
             wire = await stack.enter_async_context(raw_connection(served.url))
