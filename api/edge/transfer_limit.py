@@ -1,7 +1,7 @@
 """Limits on a node's uploads and downloads: their number, their duration, their rate, the drain.
 
-api/edge/turn_line.py decides which transfer has a turn, api/edge/pace.py whether the peer is fast
-enough. Knows nothing of files or forms.
+api/edge/turn_queue.py decides which transfer has a turn, and api/edge/transfer_rate.py decides
+whether the peer is fast enough. Knows nothing of files or forms.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from api.edge import pace
-from api.edge.pace import TransferRate
-from api.edge.turn_line import TurnQueue, TurnTicket
+from api.edge import transfer_rate
+from api.edge.transfer_rate import TransferRate
+from api.edge.turn_queue import TurnQueue, TurnTicket
 from api.errors import request_error
 from shared.errors import Draining, RequestError
 
@@ -47,7 +47,7 @@ class Turn:
         """Mark a block that waits for the peer and for nothing else.
 
         Raises:
-            RequestError: 408, the peer is slower than `pace.RATE_BYTES_S_MIN`.
+            RequestError: 408, the peer is slower than `transfer_rate.RATE_BYTES_S_MIN`.
         """
         loop = asyncio.get_running_loop()
         self._since_s = loop.time()
@@ -72,8 +72,8 @@ class Turn:
 
     def _window_s(self) -> float:
         if self._is_contended():
-            return min(pace.CONTENDED_RATE_WINDOW_S, pace.RATE_WINDOW_S)
-        return pace.RATE_WINDOW_S
+            return min(transfer_rate.CONTENDED_RATE_WINDOW_S, transfer_rate.RATE_WINDOW_S)
+        return transfer_rate.RATE_WINDOW_S
 
     def _check_rate(self) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -180,7 +180,7 @@ def too_many_transfers() -> RequestError:
 def too_slow(window_s: float) -> RequestError:
     """Return the 408 error for a peer below the minimum rate over `window_s` seconds."""
     message = (
-        f"a transfer must move {pace.RATE_BYTES_S_MIN} bytes a second, over {window_s:g} s: "
-        "this one did not"
+        f"a transfer must move {transfer_rate.RATE_BYTES_S_MIN} bytes a second, "
+        f"over {window_s:g} s: this one did not"
     )
     return request_error("request_timeout", message)

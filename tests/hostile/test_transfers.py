@@ -40,7 +40,7 @@ async def served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Served]:
     for name in ("RATE_WINDOW_S", "CONTENDED_RATE_WINDOW_S"):
-        monkeypatch.setattr(f"api.edge.pace.{name}", WINDOW_S)
+        monkeypatch.setattr(f"api.edge.transfer_rate.{name}", WINDOW_S)
     monkeypatch.setattr("api.edge.transfer_limit.RATE_CHECK_S", 0.1)
     is_keyed = request.param == "keys"
     settings = Settings(
@@ -112,9 +112,9 @@ async def test_downloads_that_are_not_read_lock_nobody_out_and_are_broken_off(
     served: Served, bob: Outsider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The line is the same for any number of turns; 260 stopped readers would only be slower.
-    monkeypatch.setattr(served.node.downloads._line, "at_once", 8)
+    monkeypatch.setattr(served.node.downloads._queue, "turns_max", 8)
     monkeypatch.setattr(
-        served.node.downloads._line,
+        served.node.downloads._queue,
         "owner_max",
         4 if served.node.authenticator.is_configured else 8,
     )

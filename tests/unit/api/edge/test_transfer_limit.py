@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from api.edge import pace, transfer_limit
+from api.edge import transfer_limit, transfer_rate
 from api.edge.transfer_limit import Turns
 from shared.errors import RequestError
 
@@ -87,7 +87,7 @@ async def test_a_drain_without_transfers_ends_at_once() -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RATE_WINDOW_S", 0.05), ("CONTENDED_RATE_WINDOW_S", 0.05)):
-        monkeypatch.setattr(pace, name, value)
+        monkeypatch.setattr(transfer_rate, name, value)
     monkeypatch.setattr(transfer_limit, "RATE_CHECK_S", 0.01)
 
 
@@ -106,7 +106,7 @@ async def test_bytes_at_the_moment_of_the_limit_do_not_end_the_checks(
     """The wait for those bytes ends before its limit, and the next wait has a limit, too."""
     monkeypatch.setattr(transfer_limit, "RATE_CHECK_S", 10.0)
     async with Turns(1, 1).turn("ann") as turn:
-        turn._waited_s = pace.RATE_WINDOW_S
+        turn._waited_s = transfer_rate.RATE_WINDOW_S
         monkeypatch.setattr(transfer_limit, "RATE_CHECK_S", 0.01)
         async with turn.waiting():
             turn._check_rate()  # slow: the limit ends now, but the byte has arrived

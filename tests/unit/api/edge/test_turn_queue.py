@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.edge.turn_line import OWNER_WAITING_MAX, WAITING_MAX, TurnQueue, TurnTicket
+from api.edge.turn_queue import OWNER_WAITING_MAX, WAITING_MAX, TurnQueue, TurnTicket
 
 
 class Requests:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.edge.pace import (
+from api.edge.transfer_rate import (
     CONTENDED_RATE_WINDOW_S,
     RATE_BYTES_S_MIN,
     RATE_WINDOW_S,
