@@ -5,9 +5,10 @@ extensions, or the number of pipelined requests. A connection that it closes sta
 peer takes none of the unsent bytes. When the peer of pipelined requests disconnects, uvicorn
 notifies only the request that was read last.
 
-Here a request with more than `HEADERS_MAX` headers or more than about `HEAD_BYTES_MAX` is refused;
-trailers are dropped; at most `PIPELINED_MAX` requests wait for the request before them; and a
-connection whose peer takes no bytes is aborted (api/transport/stalled_peer.py).
+Here a request is refused if it has more than `HEADERS_MAX` headers, or if its head, its trailers or
+a chunk extension have more than about `HEAD_BYTES_MAX`. Trailers are dropped. At most
+`PIPELINED_MAX` requests wait for the request before them. A connection whose peer takes no bytes is
+aborted (api/transport/stalled_peer.py).
 
 Invariant: a refused request gets an answer, after the answers of the requests before it (`refuse`).
 An `Upgrade` to another protocol than WebSocket is ignored, as RFC 9110, 7.8 allows: the head is
@@ -40,10 +41,10 @@ from shared.errors import RequestError
 HEAD_BYTES_MAX = 65_536
 HEADERS_MAX = 100
 PIPELINED_MAX = 100
-# The parser does not report how many bytes of a read belong to a chunk extension. So reads are
-# parsed in pieces, and a piece without a callback counts as a part of a head or an extension. At
-# each end of an extension up to a piece is not counted: the bound of 65,536 bytes holds to within
-# 16 KiB.
+# The parser does not report how many bytes of a read belong to a chunk extension. So a read is
+# parsed in pieces, and a piece without a callback counts as a part of a head or an extension. The
+# pieces with the first and the last byte of an extension are not counted: an extension of up to
+# `HEAD_BYTES_MAX` plus 16 KiB may pass.
 PIECE_BYTES = 8_192
 VERSIONS = frozenset({"1.0", "1.1"})
 PARSER_VERSION_ERROR = "Invalid HTTP version"  # llhttp's reason for a version that it does not know
@@ -86,16 +87,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.pipeline = PipelineList()  # type: ignore[assignment]
         self.is_in_body = False
-        self._head_without_upgrade = (
-            b""  # a head to be parsed again, because its Upgrade is ignored
-        )
+        # A head that is parsed again, because its Upgrade is ignored.
+        self._head_without_upgrade = b""
         self._last_response: bytes | None = None  # after which the connection is closed
         self._is_last_sent = False
         self._head_bytes = 0  # of the current head or trailers, as reported by callbacks
         self._silent_bytes = 0  # in pieces without a callback, since the last callback
         self._is_silent = True  # the parser has called no callback in the current piece
         self._body_bytes_left = 0  # of a body with Content-Length; at most 0 in other cases
-        self._running: RequestResponseCycle | None = None
+        self._running: RequestResponseCycle | None = None  # the request that is answered now
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
