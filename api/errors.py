@@ -63,6 +63,8 @@ CODES: dict[str, Code] = {
     "owner_full": Code(429, is_retryable=True),
     "head_too_large": Code(431),
     "internal": Code(500, close=1011),
+    "transfer_encoding_unsupported": Code(501),
+    "http_version_unsupported": Code(505),
     "unavailable": Code(503, close=1013, is_retryable=True),
     "draining": Code(503, close=1012, is_retryable=True),
     "queue_full": Code(503, is_retryable=True),

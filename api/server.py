@@ -29,7 +29,7 @@ from api.edge.auth import Authenticator
 from api.edge.metrics import Metrics
 from api.hub.hub import Hub
 from api.node import Node
-from api.transport.connection_limit import Crowd, room_of_process
+from api.transport.connection_limit import ConnectionLimit, process_connections_max
 from api.transport.http import HttpProtocol
 from api.transport.websocket import WebSocketProtocol
 from shared.config.credentials import named
@@ -172,16 +172,16 @@ def configuration(node: Node, plain_s: float) -> uvicorn.Config:
     settings = node.settings
     # This logger writes a line for each WebSocket with its query, which may hold ?access_token=.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    crowd = Crowd(
-        room=room_of_process(),
+    limit = ConnectionLimit(
+        connections_max=process_connections_max(),
         now=time.monotonic,
         peers=node.peers,
         address_max=settings.address_connections_max,
     )
     return uvicorn.Config(
         create_app(node),
-        http=functools.partial(HttpProtocol, crowd=crowd),  # type: ignore[arg-type]
-        ws=functools.partial(WebSocketProtocol, crowd=crowd),  # type: ignore[arg-type]
+        http=functools.partial(HttpProtocol, connection_limit=limit),  # type: ignore[arg-type]
+        ws=functools.partial(WebSocketProtocol, connection_limit=limit),  # type: ignore[arg-type]
         ws_max_size=settings.body_bytes_max,
         ws_ping_interval=None,  # the hub's heartbeats ping (api/readers/websocket_sender.py)
         ws_per_message_deflate=False,

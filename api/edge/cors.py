@@ -1,8 +1,8 @@
-"""CORS for the origins that the operator names; without any there is none.
+"""CORS for the origins that the operator lists; without listed origins there is no CORS.
 
-Starlette's middleware, with one more rule: OpenAI's clients send a family of `x-stainless-*`
-headers whose names grow with each release, and a preflight may name any of them. No credentials in
-the sense of CORS: keys travel in a header that a page sets itself, never in a cookie.
+Starlette's middleware with one more rule: OpenAI's clients send `x-stainless-*` headers, and each
+release adds names, so a preflight may request any of them. Credentials in the sense of CORS are not
+allowed: a page sends its key in a header, never in a cookie.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ EXPOSED_HEADERS = (
     "x-workflow-stream-tail-index",
 )
 METHODS = ("GET", "HEAD", "POST", "DELETE")
-_REQUESTED = "access-control-request-headers"
-_ALLOWED = "access-control-allow-headers"
+_REQUEST_HEADERS_NAME = "access-control-request-headers"
+_ALLOW_HEADERS_NAME = "access-control-allow-headers"
 _STAINLESS = re.compile(r"x-stainless-[a-z0-9-]{1,64}")
 
 
 class Cors(CORSMiddleware):
-    """Answers preflights, and marks the answers that the named origins may read."""
+    """Answers preflights, and adds the CORS headers for listed origins to other answers."""
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
         super().__init__(
@@ -41,15 +41,20 @@ class Cors(CORSMiddleware):
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        names = [name.strip().lower() for name in request_headers.get(_REQUESTED, "").split(",")]
+        names = [
+            name.strip().lower()
+            for name in request_headers.get(_REQUEST_HEADERS_NAME, "").split(",")
+        ]
         stainless = [name for name in names if _STAINLESS.fullmatch(name)]
         others = [name for name in names if name and name not in stainless]
-        changed = MutableHeaders(raw=list(request_headers.raw))
+        headers = MutableHeaders(raw=list(request_headers.raw))
         if others:
-            changed[_REQUESTED] = ", ".join(others)
-        elif _REQUESTED in changed:
-            del changed[_REQUESTED]
-        response = super().preflight_response(changed)
+            headers[_REQUEST_HEADERS_NAME] = ", ".join(others)
+        elif _REQUEST_HEADERS_NAME in headers:
+            del headers[_REQUEST_HEADERS_NAME]
+        response = super().preflight_response(headers)
         if stainless:
-            response.headers[_ALLOWED] = ", ".join([response.headers[_ALLOWED], *stainless])
+            response.headers[_ALLOW_HEADERS_NAME] = ", ".join(
+                [response.headers[_ALLOW_HEADERS_NAME], *stainless]
+            )
         return response

@@ -1,10 +1,10 @@
-"""The outermost ASGI layer: turns what a handler raises into an answer.
+"""The outermost ASGI layer: turns an exception of a handler into a response.
 
-Bad input never becomes a 500: a handler raises `RequestError`, the store raises `Unavailable`, and
-whatever else escapes is a defect of ours, logged with its traceback. Once a response has begun
-there is no status left to send: the connection is broken off, because a body that ends cleanly
-would claim that the answer is whole. The shape of an error is found by the path, so that also a
-path without a route has it.
+Bad input never becomes a 500: a handler raises `RequestError`, and the store raises `Unavailable`.
+Any other exception is a defect of this server and is logged with its traceback. After a response
+has begun, no other status can be sent: the connection is aborted, because a regular end of the body
+would mean a complete answer. The path decides the shape of the error, so that a path without a
+route has the shape, too. Knows nothing of generations.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ logger = logging.getLogger(__name__)
 
 
 class ErrorBoundary:
-    """The outermost ASGI layer: everything that escapes a handler ends here.
+    """The outermost ASGI layer.
 
-    Expected errors become their response. Anything else is logged with its traceback and answered
-    with 500, or, after the response began, breaks the connection off.
+    Expected errors become their response. Other exceptions are logged with their traceback and
+    answered with 500. After the response has begun, both abort the connection.
 
     Args:
-        on_answer: called with the first message of every answer. Here, because one layer around
-            `send` is enough for a path that carries every token.
-        hold_back: waited for before a 401.
-        shapes: how errors look at and below a path; the first that fits counts, else the native.
+        on_answer: called with the first message of every answer. It is called here, so that `send`,
+            which carries every token, has only one layer around it.
+        shapes: pairs of a path and the shape of errors at and below that path. The first matching
+            pair counts; without a match the shape is the native shape.
+        hold_back: awaited before a 401.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class ErrorBoundary:
             logger.exception("request failed", extra={"path": scope.get("path", "")})
             error = request_error("internal", "a defect of this server; its log has the details")
         except asyncio.CancelledError:
-            # The node stops and its drain time is over. uvicorn would answer 500.
+            # The node stops, and its drain time is over. uvicorn would answer 500.
             if not has_begun and scope["type"] == "http":
                 await respond(watched_send, Draining(), self._shape(scope))
             raise
@@ -100,7 +101,7 @@ class ErrorBoundary:
     async def _finish_socket(
         self, scope: Scope, send: Send, error: RequestError, *, has_begun: bool
     ) -> None:
-        """Refuse at the handshake, or close an accepted socket with the code's number."""
+        """Refuse the handshake, or close an accepted socket with the close code of the error."""
         if has_begun:
             code = CODES[error.code].close if error.code in CODES else 0
             await send({"type": "websocket.close", "code": code or 1011, "reason": error.code})

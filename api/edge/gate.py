@@ -1,16 +1,19 @@
-"""What every request must pass before a route sees it: the host that it names, the site it is from.
+"""Checks the host and the origin of every request before the router.
 
-Two rules, for all routes and for WebSocket handshakes alike, so that a new route has them too:
+Two rules, for all routes and for WebSocket handshakes, so that a new route has them, too:
 
-* Exactly one valid `Host`; on a node without credentials it must be a name that the node answers
-  to (api/edge/host_names.py says why).
-* A browser's request that may change something must come from the node's own pages or from an
-  origin that the operator lists. A page of any origin can send simple POSTs without asking (the
-  Fetch standard's CORS-safelisted requests), and open sockets. CORS only guards the answers.
+* A request has exactly one valid `Host`. On a node without credentials the node must accept that
+  host (api/edge/host_names.py gives the reason).
+* A browser's request with a method that may change something must come from the node's own pages or
+  from an origin that the operator lists. Without a preflight, a page of any origin can send simple
+  POSTs (the Fetch standard's CORS-safelisted requests) and open sockets; CORS protects only the
+  answers.
 
-What is refused here has read no body and started nothing. Requests without `Origin` and
-`Sec-Fetch-Site` are no browser's and pass the second rule: whoever can leave them out can also
-forge them. Sources: RFC 9112 section 3.2, Fetch Metadata Request Headers, docs/protocol.md.
+A request that is refused here has started nothing, and its body was not read. Requests without
+`Origin` and `Sec-Fetch-Site` do not come from a browser and pass the second rule: a client that can
+omit these headers can also forge them.
+
+Sources: RFC 9112 section 3.2, Fetch Metadata Request Headers, docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -22,15 +25,15 @@ from api.edge.host_names import read_host
 from api.errors import request_error
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# What a browser says of its own request: by a page of this origin, or by the person at it.
+# The accepted values of Sec-Fetch-Site: a page of the same origin, or the user of the browser.
 OWN_SITES = frozenset({"same-origin", "none"})
 
 
 class Gate:
     """The ASGI layer around the router.
 
-    Raises to the layer around it, which answers:
-        RequestError: 400 `host_invalid`, 403 `forbidden`.
+    Raises:
+        RequestError: 400 `host_invalid`, 403 `forbidden`; the error boundary answers.
     """
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
@@ -44,14 +47,18 @@ class Gate:
         await self.app(scope, receive, send)
 
     def _check_host(self, scope: Scope) -> str | None:
-        """Return the `Host` header; None: HTTP/1.0 without one, which no browser speaks."""
+        """Return the `Host` header; None: HTTP/1.0 without it, which no browser sends.
+
+        Raises:
+            RequestError: 400 `host_invalid`; 403 `forbidden`, the node does not accept the host.
+        """
         values = _values(scope, b"host")
         if not values and scope.get("http_version") == "1.0":
             return None
         host = read_host(values[0]) if len(values) == 1 else None
         if host is None:
             raise request_error("host_invalid", "send exactly one Host header, with a valid name")
-        if not self.authenticator.answers_to(host, (scope.get("server") or ("",))[0]):
+        if not self.authenticator.accepts_host(host, (scope.get("server") or ("",))[0]):
             raise request_error(
                 "forbidden",
                 "this node does not answer to the name in Host; if the name is its own, "
@@ -60,7 +67,7 @@ class Gate:
         return values[0]
 
     def _check_site(self, scope: Scope, host: str | None) -> None:
-        # Several lines of one name are one value (RFC 9110, 5.3): then no origin that is listed.
+        # Several header lines are one value (RFC 9110, 5.3), which is not a listed origin.
         origins = _values(scope, b"origin")
         origin = ", ".join(origins) if origins else None
         if self.authenticator.lists_origin(origin):

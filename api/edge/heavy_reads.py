@@ -1,10 +1,10 @@
-"""Reads that may be megabytes: few at once for each owner, and few on a node.
+"""Limits the large reads that are under way at once: for each owner, and on a node.
 
-A poll reads what it shows, which is small. A snapshot with its log, a response with its input, a
-page of long prompts or ten thousand files can be read only whole, and each takes its size from
-Redis's memory and from this node's while it is put together. So they wait for a turn: an owner who
-asks for a hundred at once waits for himself, and nobody else waits for him. Does not know what is
-read.
+A poll reads only the small fields that it shows. A snapshot with its log, a response with its
+input, a page of long prompts or ten thousand files must be read completely. While the answer is
+built, its size counts in Redis's memory and in this node's memory. So a large read waits for a
+turn. An owner with a hundred requests waits for the owner's own reads; other owners do not wait for
+them. Does not know the content of a read.
 """
 
 from __future__ import annotations
@@ -16,51 +16,56 @@ from dataclasses import dataclass, field
 
 from api.errors import RETRY_AFTER_S, request_error
 
-OWNER_AT_ONCE = 4
-NODE_AT_ONCE = 16  # at up to 17 MB each: a prompt, and an answer of TAILRACE_ANSWER_BYTES_MAX
-WAIT_S = 3.0  # for a turn; what follows has the rest of `ANSWER_S`
+OWNER_READS_MAX = 4
+NODE_READS_MAX = 16  # at up to 17 MB each: a prompt, and an answer of TAILRACE_ANSWER_BYTES_MAX
+READ_TURN_WAIT_S = 3.0  # the rest of a request's 4 s (api/node.py) is left for the read
 
 
 @dataclass(slots=True)
 class _Owner:
-    free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OWNER_AT_ONCE))
-    users: int = 0  # who has a turn or waits for one
+    semaphore: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OWNER_READS_MAX))
+    users: int = 0  # reads that have a turn or wait for a turn
 
 
 class HeavyReads:
-    """The turns of one node. An owner who has none and waits for none takes no memory."""
+    """The turns of one node. An owner without a running or waiting read takes no memory."""
 
     def __init__(self) -> None:
-        self._free = asyncio.Semaphore(NODE_AT_ONCE)
+        self._semaphore = asyncio.Semaphore(NODE_READS_MAX)
         self._owners: dict[str, _Owner] = {}
 
     @asynccontextmanager
     async def turn(self, owner: str) -> AsyncIterator[None]:
-        """Wait for a turn of this owner's, and have it as long as the block runs.
+        """Wait for a turn of this owner, and keep it for the duration of the block.
 
         Raises:
-            RequestError: 503 `unavailable`, there was none within `WAIT_S`.
+            RequestError: 503 `unavailable`, no turn within `READ_TURN_WAIT_S`.
         """
-        own = self._owners.setdefault(owner, _Owner())
-        own.users += 1
+        entry = self._owners.setdefault(owner, _Owner())
+        entry.users += 1
         try:
-            # The owner's first: who waits for himself takes no place from the others.
-            async with _all_of([own.free, self._free]):
+            # The owner's semaphore first: a read that waits for it takes no turn of the node.
+            async with _all_of([entry.semaphore, self._semaphore]):
                 yield
         finally:
-            own.users -= 1
-            if not own.users:
+            entry.users -= 1
+            if not entry.users:
                 del self._owners[owner]
 
 
 @asynccontextmanager
 async def _all_of(semaphores: Sequence[asyncio.Semaphore]) -> AsyncIterator[None]:
-    async with AsyncExitStack() as held:
+    """Hold all semaphores, acquired in order.
+
+    Raises:
+        RequestError: 503 `unavailable`, they were not free within `READ_TURN_WAIT_S`.
+    """
+    async with AsyncExitStack() as acquired:
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(READ_TURN_WAIT_S):
                 for semaphore in semaphores:
-                    await held.enter_async_context(semaphore)
+                    await acquired.enter_async_context(semaphore)
         except TimeoutError:
-            what = "too many large answers are being read at once: ask again"
-            raise request_error("unavailable", what, retry_after_s=RETRY_AFTER_S) from None
+            message = "too many large answers are being read at once: ask again"
+            raise request_error("unavailable", message, retry_after_s=RETRY_AFTER_S) from None
         yield

@@ -1,11 +1,11 @@
-"""The `Host` of a request: read strictly, and compared with the names that a node answers to.
+"""Parses the `Host` header of a request, and compares it with the names that a node accepts.
 
-A page can give its own name the address of a node (DNS rebinding). The browser then takes the node
-for the page's own server and lets the page read everything. Only the `Host` header shows that. So
-a node without credentials answers to names that no stranger can own: loopback names, the address
-that it listens on, and what the operator lists in TAILRACE_HOSTS.
+The owner of a web page can point the page's name at the address of a node (DNS rebinding). Then the
+browser treats the node as the page's own server and lets the page read all answers. Only the `Host`
+header shows this. So a node without credentials accepts only names that no stranger can own:
+loopback names, the address on which it listens, and the entries of TAILRACE_HOSTS.
 
-Pure: no name is looked up. Sources: RFC 9112 section 3.2, RFC 3986 section 3.2.2, RFC 6761
+Pure: resolves no name. Sources: RFC 9112 section 3.2, RFC 3986 section 3.2.2, RFC 6761
 section 6.3 (localhost), docs/protocol.md, "Credentials".
 """
 
@@ -19,11 +19,11 @@ from shared.text.addresses import Address, as_address
 
 HOST_BYTES_MAX = 261  # a name of 253 characters, a dot, a colon and a port
 
-Host = Address | str  # a name is in lower case, without its last dot
+Host = Address | str  # a name: in lower case, without a final dot
 
 _PORT = r"(?::[0-9]{0,5})?"
 _LITERAL = re.compile(rf"\[([0-9A-Fa-f:.]+)(?:%[A-Za-z0-9._~%-]+)?\]{_PORT}", re.ASCII)
-# What RFC 3986 allows in a name; userinfo, a path and spaces are no part of it.
+# The characters of a name in RFC 3986, without userinfo, path and spaces.
 _NAME = re.compile(rf"((?:[A-Za-z0-9._~!$&'()*+;=,-]|%[0-9A-Fa-f]{{2}})+){_PORT}", re.ASCII)
 _LABELS = r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
 _LISTED = re.compile(rf"(?:\*\.)?{_LABELS}", re.ASCII)
@@ -32,14 +32,14 @@ _LISTED = re.compile(rf"(?:\*\.)?{_LABELS}", re.ASCII)
 def read_host(value: str) -> Host | None:
     """Return the address or name in a `Host` header; None: the header is invalid.
 
-    An address counts as one in its usual spelling only: `0x7f.1` is a name here, that nobody has.
-    The port, one last dot and the zone of an IPv6 address are left out: they change nothing in
-    whose the name is.
+    Only the usual spelling of an address is an address: `0x7f.1` is a name here, and no node has
+    that name. The port, one final dot and the zone of an IPv6 address are removed, because they do
+    not change the owner of the name. A name with an empty label (`a..b`) is invalid.
     """
     return None if len(value) > HOST_BYTES_MAX else _read_host(value)
 
 
-@lru_cache(maxsize=256)  # nearly every request has one of a few
+@lru_cache(maxsize=256)  # nearly all requests of a node have one of a few values
 def _read_host(value: str) -> Host | None:
     if literal := _LITERAL.fullmatch(value):
         return as_address(literal[1])
@@ -47,48 +47,52 @@ def _read_host(value: str) -> Host | None:
     if name is None:
         return None
     text = name[1].lower()
-    return as_address(text) or (text[:-1] if text.endswith(".") else text) or None
+    if address := as_address(text):
+        return address
+    text = text.removesuffix(".")
+    return text if all(text.split(".")) else None  # no label is empty (RFC 1034, 3.1)
 
 
 def is_loopback(host: Host) -> bool:
-    """Whether a host is this machine and can be nothing else: 127.0.0.0/8, ::1, localhost."""
+    """Return whether a host is always this machine: 127.0.0.0/8, ::1, localhost, *.localhost."""
     if isinstance(host, str):
         return host == "localhost" or host.endswith(".localhost")
     return host.is_loopback
 
 
-class Hosts:
-    """The hosts that a node without credentials answers to, beside loopback ones.
+class HostAllowlist:
+    """The hosts that a node without credentials accepts, besides loopback hosts.
 
     Args:
-        bound: where it listens; TAILRACE_HOST.
-        listed: names and addresses from the operator; `*.example.org` is every name below it.
+        bound: the host on which the node listens (TAILRACE_HOST).
+        listed: names and addresses from the operator; `*.example.org` stands for every name that
+            ends with `.example.org`.
     """
 
     def __init__(self, bound: str = "", listed: tuple[str, ...] = ()) -> None:
-        names = [_normal(name) for name in (bound, *listed) if name]
+        names = [_normalized(name) for name in (bound, *listed) if name]
         self._exact = {name for name in names if not str(name).startswith("*.")}
-        self._below = tuple(str(name)[1:] for name in names if str(name).startswith("*."))
+        self._suffixes = tuple(str(name)[1:] for name in names if str(name).startswith("*."))
 
-    def include(self, host: Host, arrived_at: str = "") -> bool:
-        """Whether the node answers to `host`.
+    def includes(self, host: Host, local_address: str = "") -> bool:
+        """Return whether the node accepts `host`.
 
         Args:
-            arrived_at: the address of ours that the connection came to. A page at an address in
-                numbers has that very address as its origin, so such a name was given by nobody.
+            local_address: this node's address of the connection. It is accepted as a host: a page
+                can have an address as its host only if it was loaded from that address.
         """
         if is_loopback(host) or host in self._exact:
             return True
         if isinstance(host, str):
-            return host.endswith(self._below) and not host.startswith(".")
-        return host == as_address(arrived_at)
+            return host.endswith(self._suffixes)
+        return host == as_address(local_address)
 
 
 def read_hosts(value: str) -> tuple[str, ...]:
-    """Read TAILRACE_HOSTS: names or addresses, separated by commas; a port is left out.
+    """Read TAILRACE_HOSTS: names or addresses, separated by commas; ports are removed.
 
     Raises:
-        ConfigurationError: an entry is neither.
+        ConfigurationError: an entry is not a name or an address.
     """
     return tuple(_read_listed(part.strip()) for part in value.split(",") if part.strip())
 
@@ -105,5 +109,5 @@ def _read_listed(text: str) -> str:
     return name
 
 
-def _normal(text: str) -> Host:
+def _normalized(text: str) -> Host:
     return as_address(text) or text.lower().removesuffix(".")

@@ -1,8 +1,8 @@
-"""One path and its methods, as an ASGI application.
+"""One path with a handler for each method, as an ASGI application.
 
-Starlette's own wrapping of functions would put two layers and their closures around every event of
-a stream, and would answer a wrong method with the methods of one route only. HEAD is what GET is,
-without a body; the handlers of streams look at the method themselves.
+Starlette's wrapper of functions would put two layers and their closures around every event of a
+stream, and its 405 would list the methods of one route only. HEAD uses the handler of GET; handlers
+of streams check the method themselves and send no body. Knows nothing of generations.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ Handler = Callable[[Request], Awaitable[ASGIApp]]
 
 
 class Resource:
-    """Hands a request to the handler of its method; what that returns answers it.
+    """Calls the handler of the request's method, and the ASGI application that it returns.
 
     Args:
-        path: as the route has it; the label of the metrics.
+        path: the route's path, which is a label in the metrics.
         methods: `GET=handler, POST=handler`.
+
+    Raises:
+        MethodNotAllowed: the path has no handler for the method.
     """
 
     def __init__(self, path: str, **methods: Handler) -> None:
@@ -35,5 +38,5 @@ class Resource:
         handler = self.methods.get(scope["method"])
         if handler is None:
             raise MethodNotAllowed(self.methods)
-        answer = await handler(Request(scope, receive, send))
-        await answer(scope, receive, send)
+        response = await handler(Request(scope, receive, send))
+        await response(scope, receive, send)

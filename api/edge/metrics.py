@@ -1,9 +1,9 @@
-"""What an API node counts, in Prometheus form.
+"""The metrics of an API node, in Prometheus form.
 
-One registry per process and node: nothing global, so tests and several nodes in one process do not
-meet. Counters of requests and prompts are kept here; what the hub counts is read from it when
-somebody scrapes, and what only Redis knows (queue, workers) is asked for then, within a bound.
-Nothing is counted per event with a lock: the hub keeps plain integers.
+Each node has its own registry, so that several nodes in one process do not share metrics. The
+counters of requests and prompts are here. At each scrape the hub's counters are read from the hub,
+and the state of the queue and the workers is read from Redis, within `SCRAPE_S`. The hub counts
+events in plain integers, because Prometheus counters take a lock.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from shared.queue.lanes import Presence, queue_depths, workers_seen
 from shared.redis.client import Client
 from shared.redis.counts import read_counts
 
-SCRAPE_S = 1.0
-LAG_EVERY_S = 0.5
+SCRAPE_S = 1.0  # for one source of a scrape: Redis, or the disk
+LAG_INTERVAL_S = 0.5  # between two measurements of the event loop's lag
 _METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE", "WS")
 _SOCKET_STATUS = {"websocket.accept": 101, "websocket.close": 403}
 ACCEPT_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
-# A time of birth beside each counter would double what is scraped; nothing here needs it.
+# Without the creation time of each counter a scrape has half the size.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """The registry of one node and what is counted outside the hub."""
+    """The registry of one node, and the metrics outside the hub."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -75,20 +75,20 @@ class Metrics:
         )
         self.queue_depth = Gauge(
             "tailrace_queue_depth",
-            "Generations on the whole system: waiting by priority, running, to be tried later.",
+            "Generations in the whole system: waiting by priority, running, waiting for a retry.",
             ["state"],
             registry=self.registry,
         )
         self.jobs_ahead = Gauge(
             "tailrace_jobs_ahead",
-            "What the jobs role has before it: what will have to be told to a webhook, hosts of "
-            "webhooks that are due, schedules, unfinished batches.",
+            "Work of the jobs role that is not done: webhooks to deliver, hosts with due webhooks, "
+            "schedules, unfinished batches.",
             ["what"],
             registry=self.registry,
         )
         self.files_free_bytes = Gauge(
             "tailrace_files_free_bytes",
-            "Free bytes on the disk of the files; not a number where they lie in a bucket.",
+            "Free bytes on the disk of the files; NaN where the files are in a bucket.",
             registry=self.registry,
         )
         self.jobs_done: dict[str, int] = {}
@@ -97,9 +97,10 @@ class Metrics:
         self.registry.register(WorkerCollector(self))
 
     def count_answer(self, scope: Scope, message: Message) -> None:
-        """Count an answer by its first message, under its route's path.
+        """Count an answer by its first message, with the path of its route as a label.
 
-        Never under the path that was asked for, or the method: labels must be few.
+        The requested path and unknown methods are not labels, because clients could create any
+        number of labels.
         """
         route = getattr(scope.get("endpoint"), "path", "none")
         method = scope.get("method", "WS")
@@ -107,18 +108,18 @@ class Metrics:
         self.requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
 
     async def watch_loop(self) -> None:
-        """Measure how late the loop is, until cancelled."""
+        """Measure the lag of the event loop until cancelled."""
         while True:
-            due = time.monotonic() + LAG_EVERY_S
-            await asyncio.sleep(LAG_EVERY_S)
-            self.loop_lag_seconds.set(max(0.0, time.monotonic() - due))
+            due_s = time.monotonic() + LAG_INTERVAL_S
+            await asyncio.sleep(LAG_INTERVAL_S)
+            self.loop_lag_seconds.set(max(0.0, time.monotonic() - due_s))
 
     def watch_hub(self, statistics: Callable[[], HubStatistics]) -> None:
-        """Show what the hub counts."""
+        """Add the hub's counters to the registry."""
         self.registry.register(HubCollector(statistics))
 
     async def ask_disk(self, objects: ObjectStore) -> None:
-        """Bring up to date what is free for files."""
+        """Update the free bytes of the file store; NaN: unknown, or no answer in `SCRAPE_S`."""
         free: int | None = None
         with suppress(FilesUnavailable, TimeoutError):
             async with asyncio.timeout(SCRAPE_S):
@@ -126,7 +127,7 @@ class Metrics:
         self.files_free_bytes.set(float("nan") if free is None else free)
 
     async def ask_redis(self, redis: Client) -> None:
-        """Bring up to date what only Redis knows; what it does not answer in time is left out."""
+        """Update the metrics from Redis; without an answer in `SCRAPE_S` they stay empty."""
         self.queue_depth.clear()
         self.jobs_ahead.clear()
         self.presences, self.jobs_done = [], {}
@@ -145,30 +146,30 @@ class Metrics:
             self.jobs_ahead.labels(what).set(number)
 
     def render(self) -> bytes:
-        """Return the text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
-# Field of HubStatistics, what it is, and its help; counters start at 0 with the process.
+# A field of HubStatistics and its help text. Counters start at 0 with the process.
 HUB_GAUGES = (
-    ("relays", "Logs that this node holds a copy of."),
+    ("relays", "Logs of which this node has a copy."),
     ("bytes_kept", "Bytes of those copies."),
-    ("is_live", "Whether the live connection is up and hears its own probe."),
+    ("is_live", "Whether the live connection is up and receives its own probe."),
 )
 HUB_COUNTERS = (
     ("events_delivered", "Events written to subscribers."),
     ("bytes_delivered", "Bytes of those events, as framed."),
     ("cuts", "Subscribers cut for reading too slowly."),
-    ("rotations", "Subscribers broken off because they had been connected for long enough."),
+    ("rotations", "Subscribers broken off at the maximum age of a connection."),
     ("resets", "Subscribers sent back to the start after a loss."),
-    ("repairs", "Times a copy was read again because a live frame did not fit."),
-    ("reconnects", "Times the live connection was made anew."),
-    ("probes_lost", "Probes that the live connection did not hear in time."),
+    ("repairs", "Times a copy was read again because a live frame did not match."),
+    ("reconnects", "Times the live connection was opened again."),
+    ("probes_lost", "Probes that the live connection did not receive in time."),
 )
 
 
 class HubCollector(Collector):
-    """What the hub has counted, read when somebody scrapes."""
+    """The hub's counters, read at each scrape."""
 
     def __init__(self, statistics: Callable[[], HubStatistics]) -> None:
         self._statistics = statistics
@@ -181,29 +182,31 @@ class HubCollector(Collector):
         for transport, count in statistics.connections.items():
             subscribers.add_metric([transport], count)
         yield subscribers
-        for name, text in HUB_GAUGES:
-            yield GaugeMetricFamily(f"tailrace_hub_{name}", text, float(getattr(statistics, name)))
-        for name, text in HUB_COUNTERS:
-            yield CounterMetricFamily(f"tailrace_hub_{name}", text, getattr(statistics, name))
+        for name, help_text in HUB_GAUGES:
+            yield GaugeMetricFamily(
+                f"tailrace_hub_{name}", help_text, float(getattr(statistics, name))
+            )
+        for name, help_text in HUB_COUNTERS:
+            yield CounterMetricFamily(f"tailrace_hub_{name}", help_text, getattr(statistics, name))
 
 
 class JobsCollector(Collector):
-    """What the jobs role had counted when Redis was asked last."""
+    """The counters of the jobs role, from the last read of Redis."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        counted = CounterMetricFamily(
-            "tailrace_jobs", "What the jobs role has done, ever.", labels=["what"]
+        counters = CounterMetricFamily(
+            "tailrace_jobs", "Work that the jobs role has done, in total.", labels=["what"]
         )
         for name, number in self._metrics.jobs_done.items():
-            counted.add_metric([name], number)
-        yield counted
+            counters.add_metric([name], number)
+        yield counters
 
 
 class WorkerCollector(Collector):
-    """What the workers said of themselves when Redis was asked last."""
+    """The state and the counters of the workers, from the last read of Redis."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -211,7 +214,7 @@ class WorkerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         presences = self._metrics.presences
         yield GaugeMetricFamily(
-            "tailrace_workers", "Workers that have said that they are there.", len(presences)
+            "tailrace_workers", "Workers with a recent sign of life.", len(presences)
         )
         slots = GaugeMetricFamily(
             "tailrace_worker_slots", "Generations that a worker runs at once.", labels=["worker"]
@@ -219,14 +222,14 @@ class WorkerCollector(Collector):
         running = GaugeMetricFamily(
             "tailrace_worker_running", "Generations that a worker runs now.", labels=["worker"]
         )
-        counted = CounterMetricFamily(
+        counters = CounterMetricFamily(
             "tailrace_worker",
-            "What a worker has counted since it started.",
+            "Counters of a worker since it started.",
             labels=["worker", "what"],
         )
         for presence in presences:
             slots.add_metric([presence.worker], presence.slots)
             running.add_metric([presence.worker], presence.running)
             for name, value in presence.counters.items():
-                counted.add_metric([presence.worker, name], value)
-        yield from (slots, running, counted)
+                counters.add_metric([presence.worker, name], value)
+        yield from (slots, running, counters)

@@ -1,7 +1,7 @@
-"""Transfers under way on a node: so many at once, none without end, all over when it drains.
+"""Limits on a node's uploads and downloads: their number, their duration, their rate, the drain.
 
-Whose turn it is says api/edge/turn_line.py, and whether the peer is fast enough api/edge/pace.py.
-Knows nothing of files or forms.
+api/edge/turn_queue.py decides which transfer has a turn, and api/edge/transfer_rate.py decides
+whether the peer is fast enough. Knows nothing of files or forms.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from api.edge import pace
-from api.edge.pace import Pace
-from api.edge.turn_line import TurnLine, TurnTicket
+from api.edge import transfer_rate
+from api.edge.transfer_rate import TransferRate
+from api.edge.turn_queue import TurnQueue, TurnTicket
 from api.errors import request_error
 from shared.errors import Draining, RequestError
 
-UPLOADS_AT_ONCE = 16  # each keeps a few MB on their way to the store
+UPLOADS_AT_ONCE = 16  # each keeps a few MB that the store has not taken yet
 UPLOADS_OF_OWNER = 4
-DOWNLOADS_AT_ONCE = 256  # each keeps a piece and an open object
+DOWNLOADS_AT_ONCE = 256  # each keeps one piece and an open object
 DOWNLOADS_OF_OWNER = 32
-WAIT_S = 30.0  # the others wait that long for their turn
-LONGEST_S = 3_600.0
-LOOK_S = 1.0  # between two looks at how fast a peer is
+TURN_WAIT_S = 30.0  # a transfer waits at most so long for its turn
+TRANSFER_S_MAX = 3_600.0
+RATE_CHECK_S = 1.0  # between two checks of the peer's rate
 RETRY_AFTER_S = 5
 
 
@@ -30,24 +30,24 @@ class Turn:
     """One transfer that has its turn.
 
     Attributes:
-        moved: the bytes that the peer has sent, or taken, so far.
+        moved: returns the bytes that the peer has sent, or read, so far.
     """
 
-    def __init__(self, is_wanted: Callable[[], bool]) -> None:
+    def __init__(self, is_contended: Callable[[], bool]) -> None:
         self.moved: Callable[[], int] = lambda: 0
-        self._is_wanted = is_wanted
-        self._pace = Pace()
-        self._waited_s = 0.0
-        self._since_s: float | None = None
+        self._is_contended = is_contended
+        self._rate = TransferRate()
+        self._waited_s = 0.0  # for the peer, without the current wait
+        self._since_s: float | None = None  # the beginning of the current wait
         self._limit: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
     async def waiting(self) -> AsyncIterator[None]:
-        """Inside, the peer is waited for, and nothing else.
+        """Mark a block that waits for the peer and for nothing else.
 
         Raises:
-            RequestError: 408, the peer is slower than a transfer may be.
+            RequestError: 408, the peer is slower than `transfer_rate.RATE_BYTES_S_MIN`.
         """
         loop = asyncio.get_running_loop()
         self._since_s = loop.time()
@@ -61,59 +61,63 @@ class Turn:
             self._since_s = self._limit = None
 
     def start(self) -> None:
-        """Begin to look how fast the peer is."""
-        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+        """Start the checks of the peer's rate."""
+        self._timer = asyncio.get_running_loop().call_later(RATE_CHECK_S, self._check_rate)
 
     def stop(self) -> None:
+        """Stop the checks of the peer's rate."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _window_s(self) -> float:
-        return min(pace.WANTED_S, pace.WINDOW_S) if self._is_wanted() else pace.WINDOW_S
+        if self._is_contended():
+            return min(transfer_rate.CONTENDED_RATE_WINDOW_S, transfer_rate.RATE_WINDOW_S)
+        return transfer_rate.RATE_WINDOW_S
 
-    def _look(self) -> None:
+    def _check_rate(self) -> None:
         now_s = asyncio.get_running_loop().time()
         waited_s = self._waited_s
         if self._since_s is not None:
             waited_s += now_s - self._since_s
-        is_slow = self._pace.is_slow(waited_s, self.moved(), self._window_s())
-        # Where nobody waits for the peer, the peer has just done its part.
+        is_slow = self._rate.is_slow(waited_s, self.moved(), self._window_s())
+        # Without a limit, this side does not wait for the peer: the peer has just moved bytes.
         if is_slow and self._limit is not None and not self._limit.expired():
             self._limit.reschedule(now_s)
-        # Also then: a byte that arrives at the same moment ends the wait before the limit does.
+        # Go on checking: bytes that arrive at this moment end the wait before its limit does.
         self.start()
 
 
 class Turns:
-    """Who may send or be sent something long now.
+    """The turns of a node's uploads, or of its downloads.
 
     Args:
-        at_once: turns that there are.
-        owner_max: of these, how many one owner may have.
+        turns_max: the number of turns.
+        owner_max: the number of turns that one owner may have.
     """
 
-    def __init__(self, at_once: int, owner_max: int) -> None:
-        self._line = TurnLine(at_once, owner_max)
+    def __init__(self, turns_max: int, owner_max: int) -> None:
+        self._queue = TurnQueue(turns_max, owner_max)
         self._running: set[asyncio.Timeout] = set()
-        self._is_over = asyncio.Event()
+        self._is_idle = asyncio.Event()
         self._is_draining = False
 
     def share_freely(self) -> None:
-        """Let one owner have all turns: where everybody is the same owner, a part is for nobody."""
-        self._line.owner_max = self._line.at_once
+        """Let one owner have all turns: on a node without keys all clients are one owner."""
+        self._queue.owner_max = self._queue.turns_max
 
     @asynccontextmanager
     async def turn(self, owner: str) -> AsyncIterator[Turn]:
-        """Wait for a turn, and have it as long as the block runs.
+        """Wait for a turn, and keep it for the duration of the block.
 
         Raises:
-            RequestError: 429 too many have one, or wait; 408 it lasted too long, or the peer is
-                too slow; 503 the node drains and can wait no longer.
+            RequestError: 429, no turn within `TURN_WAIT_S`, or too many transfers wait; 408, the
+                block took longer than `TRANSFER_S_MAX`, or the peer is too slow; 503, the node
+                drains and cannot wait any longer.
         """
         ticket = await self._enter(owner)
-        turn = Turn(lambda: self._line.is_wanted(owner))
-        limit = asyncio.timeout(LONGEST_S)
+        turn = Turn(lambda: self._queue.is_contended(owner))
+        limit = asyncio.timeout(TRANSFER_S_MAX)
         try:
             if self._is_draining:
                 raise Draining()
@@ -124,14 +128,14 @@ class Turns:
         except TimeoutError:
             if self._is_draining:
                 raise Draining() from None
-            what = f"this was not complete after {LONGEST_S:.0f} s"
-            raise request_error("request_timeout", what) from None
+            message = f"this was not complete after {TRANSFER_S_MAX:.0f} s"
+            raise request_error("request_timeout", message) from None
         finally:
             turn.stop()
             self._running.discard(limit)
-            self._line.leave(ticket)
+            self._queue.leave(ticket)
             if not self._running:
-                self._is_over.set()
+                self._is_idle.set()
 
     async def _enter(self, owner: str) -> TurnTicket:
         decided: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -142,29 +146,30 @@ class Turns:
 
         ticket = TurnTicket(owner, decide)
         try:
-            self._line.enter(ticket)
-            async with asyncio.timeout(WAIT_S):
+            self._queue.enter(ticket)
+            async with asyncio.timeout(TURN_WAIT_S):
                 if await decided:
                     return ticket
         except BaseException as exc:
-            self._line.leave(ticket)
+            self._queue.leave(ticket)
             if isinstance(exc, TimeoutError):
-                raise too_many() from None
+                raise too_many_transfers() from None
             raise
-        raise too_many()
+        raise too_many_transfers()
 
     async def drain(self, within_s: float) -> None:
-        """Return when none runs any more; those that take longer are refused."""
+        """Return when no transfer runs; transfers that take longer than `within_s` get 503."""
         self._is_draining = True
-        until_s = asyncio.get_running_loop().time() + within_s
+        deadline_s = asyncio.get_running_loop().time() + within_s
         for limit in self._running:
-            limit.reschedule(until_s)
+            limit.reschedule(deadline_s)
         while self._running:
-            self._is_over.clear()
-            await self._is_over.wait()
+            self._is_idle.clear()
+            await self._is_idle.wait()
 
 
-def too_many() -> RequestError:
+def too_many_transfers() -> RequestError:
+    """Return the 429 error for a transfer without a turn."""
     return request_error(
         "too_many_transfers",
         "too many uploads or downloads are under way or wait: wait until some of yours have ended",
@@ -173,7 +178,9 @@ def too_many() -> RequestError:
 
 
 def too_slow(window_s: float) -> RequestError:
-    what = (
-        f"a transfer must move {pace.BYTES_S} bytes a second, over {window_s:g} s: this one did not"
+    """Return the 408 error for a peer below the minimum rate over `window_s` seconds."""
+    message = (
+        f"a transfer must move {transfer_rate.RATE_BYTES_S_MIN} bytes a second, "
+        f"over {window_s:g} s: this one did not"
     )
-    return request_error("request_timeout", what)
+    return request_error("request_timeout", message)

@@ -1,17 +1,18 @@
-"""The open connections of a node: how many there may be, and which one goes when there are more.
+"""The limit on a node's open connections, and which connection is closed at the limit.
 
-Each connection is an open file, and a process has so many. A node without a free one cannot accept
-anybody: the kernel's queue fills, and a request with a key is not answered. So there is a bound
-below the process's own, and at the bound each new connection takes the place of the one that has
-been idle for longest. Idle means that no request is under way on it: a connection that has sent
-nothing or half a head, one between two requests, one whose last answer was said. Where nobody is
-idle, the new connection is refused with 503.
+Each connection is an open file, and a process has a limit of open files. A node without a free
+file cannot accept a connection: the kernel's queue fills, and requests get no answer. So this
+limit is below the process's own limit. At the limit, a new connection takes the place of the
+connection that has been idle for longest. A connection is idle while no request is under way on
+it: before and during the first request head, between two requests, and after the last answer.
+Without an idle connection, the new connection is refused with 503.
 
-An address may have a bound of its own (`TAILRACE_ADDRESS_CONNECTIONS_MAX`): on its connections, or,
-behind a trusted proxy, on its requests under way.
+`TAILRACE_ADDRESS_CONNECTIONS_MAX` adds a limit for each address: on its connections, or, behind a
+trusted proxy, on its requests under way.
 
-Invariants: who is idle is open; the longest idle comes first. Decides without I/O: who loses a
-place is told so by `evict`. Knows nothing of HTTP.
+Invariants: every idle connection is open; the idle connections are in the order in which they
+became idle, the first one is the next to be closed. Decides without I/O: `evict` closes. Knows
+nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -29,123 +30,136 @@ from shared.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
-# Open files that are no connections of clients: Redis's, uploads and downloads, the listener.
-RESERVE_MAX = 512
-RESERVE_SHARE = 0.3  # of all, where a process may have few
-LOG_EVERY_S = 60.0
-ANY_NUMBER = 2**31
+# Open files that are not connections of clients: to Redis, uploads and downloads, the listener.
+RESERVED_FILES_MAX = 512
+RESERVED_FILES_SHARE = 0.3  # of the process's open files, where the process may have few
+LOG_INTERVAL_S = 60.0
+UNLIMITED = 2**31
 
 
-class Connection(Protocol):
+class EvictableConnection(Protocol):
+    """A connection that `ConnectionLimit` can close."""
+
     def evict(self) -> None:
-        """Close at once."""
+        """Close the connection at once."""
         ...
 
 
-def room_of_process() -> int:
-    """Return how many connections this process has open files for."""
+def process_connections_max() -> int:
+    """Return how many connections the process's limit of open files leaves room for."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
-        return ANY_NUMBER
-    return files - min(RESERVE_MAX, int(files * RESERVE_SHARE))
+        return UNLIMITED
+    return files - min(RESERVED_FILES_MAX, int(files * RESERVED_FILES_SHARE))
 
 
-class Crowd:
+class ConnectionLimit:
     """All connections of one node.
 
     Args:
-        room: how many there may be.
-        peers: who is a trusted proxy.
-        address_max: how many of one address; 0: as many as there is room for.
+        connections_max: the limit on open connections.
         now: the time, s.
+        peers: the trusted proxies.
+        address_max: the limit for one address; 0: no limit for an address.
     """
 
     def __init__(
         self,
         *,
-        room: int,
+        connections_max: int,
         now: Callable[[], float],
         peers: Peers | None = None,
         address_max: int = 0,
     ) -> None:
         self.peers = Peers() if peers is None else peers
-        self._room = room
+        self._connections_max = connections_max
         self._now = now
         self._address_max = address_max
-        self._open: dict[Connection, str | None] = {}  # with the address that it counts for
-        self._idle: OrderedDict[Connection, None] = OrderedDict()
+        # With the address whose count includes the connection.
+        self._open: dict[EvictableConnection, str | None] = {}
+        self._idle: OrderedDict[EvictableConnection, None] = OrderedDict()
         self._counts: Counter[str] = Counter()
         self._closed = self._refused = 0  # since the last line in the log
-        self._quiet_until_s = 0.0
+        self._next_log_s = 0.0
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def enter(self, connection: Connection, host: str | None) -> RequestError | None:
-        """Take in a new connection, idle from now on; return why it must be refused, if it must.
+    def add(self, connection: EvictableConnection, host: str | None) -> RequestError | None:
+        """Add a new connection, which is idle; at the limit, close the longest idle connection.
 
-        One that is refused is taken in all the same: it stays until its answer is read.
+        A refused connection is added, too: it stays open until the peer has read the refusal.
 
         Args:
-            host: the peer's address; None: it has none.
+            host: the peer's address; None: the peer has no address.
+
+        Returns:
+            The error with which the caller refuses the connection: 503 `unavailable`, no idle
+            connection could be closed; 429 `rate_limited`, the address is at its limit. None: the
+            connection is accepted.
         """
-        is_full = len(self._open) >= self._room and not self._close_longest_idle()
-        address = self.peers.limited(host, ())
-        has_turn = address is None or self.take(address)
-        self._open[connection] = address if has_turn else None
+        is_full = len(self._open) >= self._connections_max and not self._evict_longest_idle()
+        address = self.peers.limited_address(host, ())
+        is_counted = address is None or self.acquire(address)
+        self._open[connection] = address if is_counted else None
         self._idle[connection] = None
         if is_full:
             self._refused += 1
-            self._say()
+            self._log()
             return request_error(
                 "unavailable",
                 "this node has no room for one more connection: ask again, or another node",
                 retry_after_s=RETRY_AFTER_S,
             )
-        return None if has_turn else too_many()
+        return None if is_counted else too_many_connections()
 
-    def _close_longest_idle(self) -> bool:
+    def _evict_longest_idle(self) -> bool:
+        """Close the longest idle connection; return whether there was an idle connection."""
         if not self._idle:
             return False
-        longest = next(iter(self._idle))
-        self.leave(longest)
-        longest.evict()
+        connection = next(iter(self._idle))
+        self.remove(connection)
+        connection.evict()
         self._closed += 1
-        self._say()
+        self._log()
         return True
 
-    def replace(self, old: Connection, new: Connection) -> None:
-        """Go on with `new` for the same connection: it speaks another protocol, and is not idle."""
+    def replace(self, old: EvictableConnection, new: EvictableConnection) -> None:
+        """Replace the protocol object of a connection after an upgrade; `new` is not idle."""
         self._idle.pop(old, None)
         if old in self._open:
             self._open[new] = self._open.pop(old)
 
-    def leave(self, connection: Connection) -> None:
-        """Forget a connection; one that is not there is no error."""
+    def remove(self, connection: EvictableConnection) -> None:
+        """Remove a closed connection. Removing an unknown connection does nothing."""
         self._idle.pop(connection, None)
         if address := self._open.pop(connection, None):
-            self.give_back(address)
+            self.release(address)
 
-    def rest(self, connection: Connection) -> None:
-        """No request is under way on it, from now on."""
+    def mark_idle(self, connection: EvictableConnection) -> None:
+        """Note that no request is under way on the connection any more."""
         if connection in self._open:
             self._idle[connection] = None
             self._idle.move_to_end(connection)
 
-    def work(self, connection: Connection) -> None:
-        """A request is under way on it."""
+    def mark_busy(self, connection: EvictableConnection) -> None:
+        """Note that a request is under way on the connection."""
         self._idle.pop(connection, None)
 
-    # What one address has: connections of its own, or requests through trusted proxies
+    # Counts for each address: connections, or requests through trusted proxies
 
-    def forwarded(self, host: str | None, headers: Headers) -> str | None:
-        """Return the address that a request through a trusted proxy counts for; None: none."""
+    def forwarded_address(self, host: str | None, headers: Headers) -> str | None:
+        """Return the address whose count includes a request through a trusted proxy.
+
+        Returns:
+            None: the peer is not a trusted proxy, or there is no limit for the address.
+        """
         if not self._address_max or not self.peers.is_trusted(host):
             return None
-        return self.peers.limited(host, headers)
+        return self.peers.limited_address(host, headers)
 
-    def take(self, address: str) -> bool:
-        """Count one more of this address, if it may have one."""
+    def acquire(self, address: str) -> bool:
+        """Add 1 to the count of `address`; return False, and add nothing, at its limit."""
         if not self._address_max:
             return True
         if self._counts[address] >= self._address_max:
@@ -153,24 +167,24 @@ class Crowd:
         self._counts[address] += 1
         return True
 
-    def give_back(self, address: str) -> None:
-        """Count one less; of an address that has none it is no error."""
+    def release(self, address: str) -> None:
+        """Subtract 1 from the count of `address`. At 0 this does nothing."""
         self._counts[address] -= 1
         if self._counts[address] <= 0:
             del self._counts[address]
 
-    def _say(self) -> None:
+    def _log(self) -> None:
         now_s = self._now()
-        if now_s < self._quiet_until_s:
+        if now_s < self._next_log_s:
             return
-        self._quiet_until_s = now_s + LOG_EVERY_S
-        counted = {"open": len(self._open), "closed": self._closed, "refused": self._refused}
+        self._next_log_s = now_s + LOG_INTERVAL_S
+        counts = {"open": len(self._open), "closed": self._closed, "refused": self._refused}
         self._closed = self._refused = 0
-        logger.warning("connections full", extra=counted)
+        logger.warning("connections full", extra=counts)
 
 
-def too_many() -> RequestError:
-    """Return the error of an address that has as many connections as it may."""
+def too_many_connections() -> RequestError:
+    """Return the 429 error for an address at its limit."""
     return request_error(
         "rate_limited",
         "too many connections from this address: close some, or raise "
@@ -179,5 +193,5 @@ def too_many() -> RequestError:
     )
 
 
-# Of a protocol that nobody gave a crowd: it takes in everybody.
-UNBOUNDED = Crowd(room=ANY_NUMBER, now=time.monotonic)
+# The default of a protocol that was created without a limit.
+NO_LIMIT = ConnectionLimit(connections_max=UNLIMITED, now=time.monotonic)

@@ -1,20 +1,26 @@
-"""The keys under which the server hands its connection to the application."""
+"""The keys under which the server gives its connection to the application, and how to abort it.
+
+Knows nothing of protocols or generations.
+"""
 
 from __future__ import annotations
 
 from starlette.types import Scope
 
-# The scope extensions that api/transport/http.py and api/transport/websocket.py provide.
+# Scope extensions that api/transport/http.py and api/transport/websocket.py provide.
 TRANSPORT = "tailrace.transport"
 WIRE = "tailrace.wire"
 HANDOVER = "tailrace.handover"
 
 
 def break_off(scope: Scope) -> None:
-    """End a response that cannot be finished, so that the client sees an error, not an end.
+    """Abort the connection of a response that cannot be finished.
+
+    The client sees a broken connection, not the regular end of the body.
 
     Raises:
-        ConnectionAbortedError: there is no transport at hand; the server then closes for us.
+        ConnectionAbortedError: the scope has no transport (another ASGI server); the server then
+            closes the connection itself.
     """
     transport = scope.get("extensions", {}).get(TRANSPORT)
     if transport is None:

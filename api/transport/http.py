@@ -1,19 +1,18 @@
-"""uvicorn's HTTP protocol, with what it leaves open closed, and the transport handed to the app.
+"""uvicorn's HTTP protocol with deadlines, the node's connection limit, and scope extensions.
 
-* The transport is in `scope["extensions"]["tailrace.transport"]`: the hub asks it how much is
-  unsent, and breaks off with it. Beside it, `tailrace.wire` is the way past `send`, and
-  `tailrace.handover` lets a handler return before its answer is over
-  (api/transport/http_handover.py). Code that uses them works without them, on any ASGI server.
-* A request head must be complete 10 s after it began, and so must the rest of a body that was
-  answered before it was read. uvicorn limits neither. How much a peer may send is for the classes
-  that this builds on.
-* A connection is in the node's crowd (api/transport/connection_limit.py), which closes it when it
-is idle and others
-  need its place. A request through a trusted proxy counts for the address that the proxy names.
-* A node that stops answers what was on its way to it, before it closes an idle connection.
+* `scope["extensions"]` has three members. `tailrace.transport` is the transport: the hub asks it
+  for the number of unsent bytes, and aborts it. `tailrace.wire` writes past `send`.
+  `tailrace.handover` lets a handler return before its response ends
+  (api/transport/http_handover.py). Code that uses them also works without them, on any ASGI server.
+* A request head must be complete 10 s after it began. The rest of a body must be complete 10 s
+  after its answer. uvicorn limits neither. The base classes limit how many bytes a peer may send.
+* Each connection counts in the node's connection limit (api/transport/connection_limit.py), which
+  closes idle connections when others need their place. A request through a trusted proxy counts for
+  the address that the proxy names.
+* A stopping node answers requests that are on their way before it closes an idle connection.
 
 Knows nothing of generations. Written against uvicorn 0.54; tests/unit/api/transport/test_http.py
-drives it over real sockets, so an upgrade that moves a method shows there.
+drives it over real sockets, so that it fails when an upgrade of uvicorn moves a method.
 """
 
 from __future__ import annotations
@@ -25,56 +24,58 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from api.errors import respond
-from api.transport.connection_limit import UNBOUNDED, Crowd, too_many
+from api.transport.connection_limit import NO_LIMIT, ConnectionLimit, too_many_connections
 from api.transport.extensions import TRANSPORT, WIRE
-from api.transport.http_handover import HandingHttpProtocol
-from api.transport.stalled_peer import CLOSE_S
-from api.transport.wire import DirectWire
+from api.transport.http_handover import HandoverHttpProtocol
+from api.transport.stalled_peer import CLOSING_STALL_S
+from api.transport.wire import HttpWire
 from shared.errors import RequestError
 
-HEAD_S = 10.0  # for a request head, and for the rest of a body that nobody waits for
-LEAVE_S = 0.2  # for a request that was on its way when the node stopped
+HEAD_S = 10.0  # for a complete request head, and for the rest of a body after an early answer
+SHUTDOWN_IDLE_S = 0.2  # an idle connection stays open for so long after the node began to stop
 
 
-class HttpProtocol(HandingHttpProtocol):
+class HttpProtocol(HandoverHttpProtocol):
     """One HTTP/1.1 connection.
 
-    `_deadline` runs while the peer owes us bytes: from the connection or the first byte of a
-    request to the end of its head, and from an early response to the end of the body. It is not
-    pushed on by bytes that trickle in.
+    `_deadline` runs in two phases: from the connection or the first byte of a request to the end of
+    its head, and from an early response to the end of the body. Bytes that arrive do not extend the
+    deadline.
     """
 
     __slots__ = (
-        *("_address", "_crowd", "_deadline", "_has_completed", "_is_in_head", "_is_leaving"),
-        "wire",
+        *("_address", "_connection_limit", "_deadline", "_has_completed", "_is_in_head"),
+        *("_is_stopping", "wire"),
     )
     head_s = HEAD_S
 
-    def __init__(self, *args: Any, crowd: Crowd | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, connection_limit: ConnectionLimit | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._crowd = UNBOUNDED if crowd is None else crowd
-        self._address: str | None = None  # for which the request under way counts
-        self._is_leaving = False
+        self._connection_limit = NO_LIMIT if connection_limit is None else connection_limit
+        self._address: str | None = None  # whose count includes the request under way
+        self._is_stopping = False
         self._deadline: asyncio.TimerHandle | None = None
-        self._is_in_head = True  # a connection owes its first head from the start
-        self._has_completed = False  # a request, within one read
+        self._is_in_head = True  # a new connection owes its first head
+        self._has_completed = False  # the last read completed a request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.wire = DirectWire(transport)
-        if refusal := self._crowd.enter(self, self._host):
+        self.wire = HttpWire(transport)
+        if refusal := self._connection_limit.add(self, self._peer_host):
             self.refuse(refusal)
         else:
             self._start_deadline()
 
     @property
-    def _host(self) -> str | None:
+    def _peer_host(self) -> str | None:
         return self.client[0] if self.client else None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_deadline()
-        self._crowd.leave(self)
-        self._give_address_back()
+        self._connection_limit.remove(self)
+        self._release_address()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -90,8 +91,8 @@ class HttpProtocol(HandingHttpProtocol):
         super().data_received(data)
         if self.is_refused or self.transport.is_closing():
             return
-        if self._deadline is None and self._owes_bytes():
-            # Also line ends before a request, which stop uvicorn's keep-alive timer for good.
+        if self._deadline is None and self._owes_head():
+            # Also for line ends before a request: they stop uvicorn's keep-alive timer for good.
             self._start_deadline()
 
     def on_message_begin(self) -> None:
@@ -104,21 +105,22 @@ class HttpProtocol(HandingHttpProtocol):
         self._is_in_head = False
         self._stop_deadline()
         super().on_headers_complete()
-        self._crowd.work(self)
-        if self._is_leaving and self.cycle is not None:
+        self._connection_limit.mark_busy(self)
+        if self._is_stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        address = self._crowd.forwarded(self._host, cycle.scope["headers"])
-        if address is None or self._crowd.take(address):
+        limit = self._connection_limit
+        address = limit.forwarded_address(self._peer_host, cycle.scope["headers"])
+        if address is None or limit.acquire(address):
             self._address = address
         else:
             app = _refuse_address
         super()._start_asgi_task(cycle, app)
 
-    def _give_address_back(self) -> None:
+    def _release_address(self) -> None:
         if self._address is not None:
-            self._crowd.give_back(self._address)
+            self._connection_limit.release(self._address)
             self._address = None
 
     def on_message_complete(self) -> None:
@@ -128,63 +130,64 @@ class HttpProtocol(HandingHttpProtocol):
             self._stop_deadline()
 
     def on_response_complete(self) -> None:
-        self._give_address_back()
+        self._release_address()
         super().on_response_complete()
-        self._rest_if_idle()
-        # Also a head that began meanwhile; but not while another request waits for its answer.
-        owes = (self.is_in_body or self._is_in_head) and not self.is_refused
-        if owes and self.cycle.response_complete and not self.transport.is_closing():
+        self._mark_idle_if_not_answering()
+        # Also for a head that began during the answer, but not while another request is answered.
+        owes_bytes = (self.is_in_body or self._is_in_head) and not self.is_refused
+        if owes_bytes and self.cycle.response_complete and not self.transport.is_closing():
             self._start_deadline()
 
     def refuse(self, error: RequestError) -> None:
         self._stop_deadline()
         super().refuse(error)
-        self._rest_if_idle()
+        self._mark_idle_if_not_answering()
 
-    def _rest_if_idle(self) -> None:
+    def _mark_idle_if_not_answering(self) -> None:
         if not self.is_answering:
-            self._crowd.rest(self)
+            self._connection_limit.mark_idle(self)
 
     def evict(self) -> None:
         self.transport.abort()
 
     def shutdown(self) -> None:
-        self._is_leaving = True
+        self._is_stopping = True
         if self.is_answering:
             super().shutdown()
         else:
-            self.loop.call_later(LEAVE_S, self._leave)
+            self.loop.call_later(SHUTDOWN_IDLE_S, self._close_if_idle)
 
-    def _leave(self) -> None:
+    def _close_if_idle(self) -> None:
         if not (self.is_answering or self.transport.is_closing()):
             self.transport.close()
-            self.stall.watch(CLOSE_S)
+            self.stall.watch(CLOSING_STALL_S)
 
     def handle_websocket_upgrade(self) -> None:
         self._stop_deadline()
         super().handle_websocket_upgrade()
 
-    def _owes_bytes(self) -> bool:
-        """Whether what was read last belongs to a head, and no response is under way."""
+    def _owes_head(self) -> bool:
+        """Whether the last read ended inside a request head while no response is under way."""
         if self.is_in_body or (self._has_completed and not self._is_in_head):
             return False
         return self.cycle is None or self.cycle.response_complete
 
     def _start_deadline(self) -> None:
         self._stop_deadline()
-        self._deadline = self.loop.call_later(self.head_s, self._give_up)
+        self._deadline = self.loop.call_later(self.head_s, self._close_at_deadline)
 
     def _stop_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _give_up(self) -> None:
+    def _close_at_deadline(self) -> None:
         self._deadline = None
         if not self.transport.is_closing():
             self.transport.close()
-            self.stall.watch(CLOSE_S)
+            self.stall.watch(CLOSING_STALL_S)
 
 
 async def _refuse_address(scope: Scope, receive: Receive, send: Send) -> None:
-    await respond(send, too_many())
+    """The ASGI application for a request whose client address is at its limit: answer 429."""
+    await respond(send, too_many_connections())

@@ -1,14 +1,14 @@
-"""uvicorn's HTTP protocol that lets a handler go while its answer goes on.
+"""uvicorn's HTTP protocol with a handover: a handler returns while its response goes on.
 
 A handler that has begun a stream calls `scope["extensions"]["tailrace.handover"]` with the reader
-that will write the rest, and returns: its task, its frames, the scope and uvicorn's cycle are
-freed, which is most of what an idle reader would weigh. What stays is a `HandedOver` in the place
-of the cycle. It ends the response as uvicorn would, so keep-alive and requests that wait behind it
-go on, or breaks it off; and it tells the reader, once, when the peer has gone. Between requests
-there is no parser either: one is made when something comes.
+that writes the rest, and returns. Then the handler's task and frames, the scope and uvicorn's cycle
+are freed, which is most of the memory of an idle reader. A `HandedOver` replaces the cycle. It
+finishes the response as uvicorn would, so that keep-alive and pipelined requests work, or aborts
+the connection. When the peer disconnects, it notifies the reader once. A connection without a
+request under way has no parser either: one is created when bytes arrive.
 
-Invariants: of `end`, `break_off` and the reader's `left` whichever comes first counts; nothing is
-written after it. Knows nothing of generations. Written against uvicorn 0.54;
+Invariant: only the first of `end`, `break_off` and the reader's `left` has an effect; nothing is
+written afterwards. Knows nothing of generations. Written against uvicorn 0.54;
 tests/unit/api/transport/test_http_handover.py drives it over real sockets.
 """
 
@@ -24,16 +24,16 @@ from api.transport.http_bounds import BoundedHttpProtocol
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-class Leaver(Protocol):
-    """Who writes an answer that was handed over."""
+class HandoverReader(Protocol):
+    """The writer of a response after the handover."""
 
     def left(self) -> None:
-        """The peer has gone."""
+        """Stop writing, because the peer has disconnected."""
         ...
 
 
-class _Nobody:
-    """The event of a cycle that nobody waits for."""
+class _NoOpEvent:
+    """The `message_event` of a cycle without a handler: uvicorn sets it, no task waits for it."""
 
     __slots__ = ()
 
@@ -42,10 +42,10 @@ class _Nobody:
 
 
 class HandedOver:
-    """An answer without a handler. For uvicorn it is a cycle, of which it asks no more than this.
+    """A response without a handler. It has all members of a cycle that uvicorn uses.
 
     Attributes:
-        keep_alive: another request may follow; uvicorn takes that back when it stops.
+        keep_alive: another request may follow on this connection; uvicorn sets False when it stops.
     """
 
     __slots__ = (
@@ -56,89 +56,91 @@ class HandedOver:
         "more_body",
         "response_complete",
     )
-    message_event = _Nobody()
+    message_event = _NoOpEvent()
 
-    def __init__(self, protocol: HandingHttpProtocol, reader: Leaver, *, keep_alive: bool) -> None:
+    def __init__(
+        self, protocol: HandoverHttpProtocol, reader: HandoverReader, *, keep_alive: bool
+    ) -> None:
         self.keep_alive = keep_alive
         self.disconnected = self.response_complete = self.more_body = False
-        self._protocol: HandingHttpProtocol | None = protocol
-        self._reader: Leaver | None = reader
+        self._protocol: HandoverHttpProtocol | None = protocol
+        self._reader: HandoverReader | None = reader
 
     def end(self) -> None:
-        """Finish the body. What is before it has been taken, or nearly: no reader ends before."""
+        """Finish the body with the last chunk. Readers call this with an almost empty buffer."""
         protocol = self._protocol
         if protocol is None:
             return
         self.response_complete = True
-        self._let_go()
+        self._release()
         protocol.transport.write(LAST_CHUNK)
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
 
     def break_off(self) -> None:
-        """Leave the body unfinished, so that the client sees an error and not an end."""
+        """Abort the connection without the last chunk, so that the client sees an error."""
         if self._protocol is not None:
             self._protocol.transport.abort()
 
-    def lose(self) -> None:
-        """The peer has gone."""
+    def disconnect(self) -> None:
+        """Notify the reader that the peer has disconnected."""
         self.disconnected = True
         reader = self._reader
-        self._let_go()
+        self._release()
         if reader is not None:
             reader.left()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._protocol = self._reader = None
 
 
-class HandingHttpProtocol(BoundedHttpProtocol):
+class HandoverHttpProtocol(BoundedHttpProtocol):
     """One HTTP/1.1 connection."""
 
     __slots__ = ("_is_parsing",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._is_parsing = False  # in the middle of a request
+        self._is_parsing = False  # a request has begun, and its end was not read yet
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         extensions = cast(dict[str, Any], cycle.scope).setdefault("extensions", {})
         extensions[HANDOVER] = self.hand_over
         super()._start_asgi_task(cycle, app)
 
-    def hand_over(self, reader: Leaver) -> HandedOver:
-        """Let the handler that calls this return; `reader` writes the rest of the body as chunks.
+    def hand_over(self, reader: HandoverReader) -> HandedOver:
+        """Let the calling handler return; `reader` writes the rest of the body as chunks.
 
-        To be called between two chunks; nothing the handler sends afterwards is written.
+        The handler calls this between two chunks. What it sends afterwards is dropped.
         """
         cycle = self._running
         assert isinstance(cycle, RequestResponseCycle) and not cycle.response_complete
         assert cycle.chunked_encoding and not cycle.disconnected
-        self._withdraw()
-        answer = HandedOver(self, reader, keep_alive=cycle.keep_alive)
-        cycle.disconnected = True  # as far as the handler goes, so that uvicorn lets it return
-        self._running = answer  # type: ignore[assignment]
+        self._withdraw_handover()
+        response = HandedOver(self, reader, keep_alive=cycle.keep_alive)
+        cycle.disconnected = True  # for uvicorn: the handler may return without a complete response
+        self._running = response  # type: ignore[assignment]
         if self.cycle is cycle:
-            self.cycle = answer  # type: ignore[assignment]
-        self.flow.resume_reading()  # what a handler that waited in `receive` would do
-        self._forget_request()
-        return answer
+            self.cycle = response  # type: ignore[assignment]
+        self.flow.resume_reading()  # a handler that waits in `receive` would resume it
+        self._release_request()
+        return response
 
-    def _withdraw(self) -> None:
-        """Take the offer back: what was answered, or lost its peer, cannot be handed over.
+    def _withdraw_handover(self) -> None:
+        """Remove the extension: a finished or disconnected response cannot be handed over.
 
-        The scope and the protocol would keep each other alive, too.
+        The removal also breaks a reference cycle between the scope and the protocol.
         """
         if isinstance(self._running, RequestResponseCycle):
             cast(dict[str, Any], self._running.scope)["extensions"].pop(HANDOVER, None)
 
     def on_response_complete(self) -> None:
-        self._withdraw()
+        self._withdraw_handover()
         super().on_response_complete()
 
-    def _forget_request(self) -> None:
-        """Let go of what was only the request's, if nothing that was read belongs to another."""
+    def _release_request(self) -> None:
+        """Free the objects of the request, unless a later request was read or has begun."""
         cycle = self.cycle
         if not isinstance(cycle, HandedOver) or self._is_parsing:
             return
@@ -157,7 +159,9 @@ class HandingHttpProtocol(BoundedHttpProtocol):
 
     def on_body(self, body: bytes) -> None:
         if isinstance(self.cycle, HandedOver):
-            self.hear_body()  # and dropped: nobody will ask for it
+            self.note_body(
+                len(body)
+            )  # and drop the bytes: the handler that could read them has returned
         else:
             super().on_body(body)
 
@@ -167,6 +171,6 @@ class HandingHttpProtocol(BoundedHttpProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._withdraw()
+        self._withdraw_handover()
         if isinstance(self._running, HandedOver):
-            self._running.lose()
+            self._running.disconnect()

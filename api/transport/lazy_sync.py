@@ -1,7 +1,7 @@
-"""What uvicorn keeps for each connection, for the case that nobody waits on it.
+"""Small substitutes for the asyncio objects that uvicorn creates for each connection.
 
-An asyncio event or queue is 700 bytes to 3 kB, and most are never waited for in a connection's
-life. These make what waits when somebody does.
+An asyncio event or queue takes 700 bytes to 3 kB, and most connections never wait on theirs. The
+classes here create the asyncio object at the first wait.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 
 class LeanEvent:
-    """asyncio's Event."""
+    """`asyncio.Event` with the same methods."""
 
     __slots__ = ("_event", "_is_set")
 
@@ -27,9 +27,9 @@ class LeanEvent:
 
     def set(self) -> None:
         self._is_set = True
-        waited_for, self._event = self._event, None
-        if waited_for is not None:
-            waited_for.set()
+        event, self._event = self._event, None
+        if event is not None:
+            event.set()
 
     def clear(self) -> None:
         self._is_set = False
@@ -40,11 +40,11 @@ class LeanEvent:
             await self._event.wait()
 
 
-class LeanQueue:
-    """asyncio's Queue without a bound, for one who takes.
+class SingleConsumerQueue:
+    """`asyncio.Queue` without a bound, for at most one task that waits in `get`.
 
     Attributes:
-        on_put: called for an item that nobody waits for.
+        on_put: called after a `put_nowait` while no task waits in `get`.
     """
 
     __slots__ = ("_filled", "_items", "on_put")
@@ -79,7 +79,7 @@ class LeanQueue:
         return self._items.pop(0)
 
 
-class LeanFlow(FlowControl):
+class LazyFlowControl(FlowControl):
     """uvicorn's flow control of one HTTP connection."""
 
     __slots__ = ("_is_writable", "_transport", "read_paused")
@@ -103,10 +103,10 @@ class LeanFlow(FlowControl):
         self._is_writable.set()
 
 
-class LeanLine(list[Any]):
-    """uvicorn's line of requests that wait: of a deque it uses no more than this."""
+class PipelineList(list[Any]):
+    """uvicorn's deque of pipelined requests, as a list with the deque's methods that it calls."""
 
     __slots__ = ()
 
-    def appendleft(self, waiting: Any) -> None:
-        self.insert(0, waiting)
+    def appendleft(self, request: Any) -> None:
+        self.insert(0, request)

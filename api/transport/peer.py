@@ -1,11 +1,12 @@
-"""Whose address a request comes from: the peer's own, or the one that a trusted proxy names.
+"""The client address of a request: the peer's address, or the address that a trusted proxy names.
 
-A limit per address needs an address that its owner cannot choose. The peer of a connection is one.
-`X-Forwarded-For` is one only where a trusted proxy has written it: each proxy appends the address
-that it saw, so the list is read from the right, past proxies that are trusted themselves, to the
-first that is not. What stands to the left of that one is what the client wrote, and is not read.
+A limit for each address needs an address that the client cannot choose. The peer's address of a
+connection is such an address. `X-Forwarded-For` is trusted only where a trusted proxy has written
+it: each proxy appends the address that it saw. So the list is read from the right, past the
+addresses of trusted proxies, to the first other address. The client may have written everything
+to the left of that address, so the rest is not read.
 
-An IPv6 address counts as its /64: one customer's line has at least so many addresses.
+An IPv6 address counts as its /64 network, because one customer's line has at least a /64.
 
 Pure: no I/O, no time. Source: docs/operations.md, `TAILRACE_TRUSTED_PROXIES`.
 """
@@ -20,19 +21,19 @@ from shared.text.addresses import Address, as_address
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-VARIABLE = "TAILRACE_TRUSTED_PROXIES"
+PROXIES_VARIABLE = "TAILRACE_TRUSTED_PROXIES"
 IPV6_PREFIX = 64
-NO_ADDRESS = "unknown"  # of a peer on a Unix socket, or one that is gone
+NO_ADDRESS = "unknown"  # a peer on a Unix socket, or a peer that has disconnected
 FORWARDED = b"x-forwarded-for"
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Peers:
-    """Knows which peers are proxies that may name somebody else.
+    """The trusted proxies, and the client addresses of requests that come through them.
 
     Args:
-        trusted: the networks of those proxies.
+        trusted: the networks of the trusted proxies.
     """
 
     def __init__(self, trusted: Iterable[Network] = ()) -> None:
@@ -43,7 +44,8 @@ class Peers:
         """Read addresses and networks (`10.0.0.0/8`), separated by commas.
 
         Raises:
-            ConfigurationError: one is neither, or a network has bits set behind its prefix.
+            ConfigurationError: an entry is not an address or a network, or a network has bits set
+                behind its prefix.
         """
         networks: list[Network] = []
         for part in filter(None, map(str.strip, value.split(","))):
@@ -51,45 +53,46 @@ class Peers:
                 networks.append(ipaddress.ip_network(part))
             except ValueError as exc:
                 raise ConfigurationError(
-                    f"{VARIABLE}: {part!r} is neither an address nor a network like 10.0.0.0/8"
+                    f"{PROXIES_VARIABLE}: {part!r} is neither an address nor a network "
+                    "like 10.0.0.0/8"
                 ) from exc
         return cls(networks)
 
     def is_trusted(self, host: str | None) -> bool:
-        """Whether the peer at `host` may name another address."""
+        """Return whether the peer at `host` is a trusted proxy."""
         address = read_address(host or "")
         return address is not None and self._trusts(address)
 
-    def origin(self, host: str | None, headers: Headers) -> str:
-        """Return the address that asks, as limits count it.
+    def client_address(self, host: str | None, headers: Headers) -> str:
+        """Return the client's address as limits count it; `NO_ADDRESS` where there is none.
 
         Args:
-            host: of the peer; None where it has no address.
-            headers: of the request, names in lower case.
+            host: the peer's address; None: the peer has no address.
+            headers: the request's headers, names in lower case.
         """
-        found = self._find(host, headers)
-        return NO_ADDRESS if found is None else counted_as(found)
+        address = self._find(host, headers)
+        return NO_ADDRESS if address is None else limit_key(address)
 
-    def limited(self, host: str | None, headers: Headers) -> str | None:
-        """Return the same for a limit on connections; None: the address has no limit.
+    def limited_address(self, host: str | None, headers: Headers) -> str | None:
+        """Return the client's address for a limit on connections; None: it has no limit.
 
-        Loopback has none, because local programs and a proxy beside the node come from there; nor
-        has a trusted proxy that names nobody.
+        Loopback has no limit, because local programs and a proxy on the same machine use it. A
+        trusted proxy that names no client has no limit either.
         """
-        found = self._find(host, headers)
-        if found is None or found.is_loopback or self._trusts(found):
+        address = self._find(host, headers)
+        if address is None or address.is_loopback or self._trusts(address):
             return None
-        return counted_as(found)
+        return limit_key(address)
 
     def _find(self, host: str | None, headers: Headers) -> Address | None:
         address = read_address(host or "")
         if address is None or not self._trusts(address):
             return address
-        for entry in reversed(_entries(headers)):
-            named = read_address(entry)
-            if named is None:
-                return address  # whoever stands behind it: this proxy answers for them
-            address = named
+        for entry in reversed(_forwarded_entries(headers)):
+            forwarded = read_address(entry)
+            if forwarded is None:
+                return address  # an unreadable entry: count the proxy that wrote the entry
+            address = forwarded
             if not self._trusts(address):
                 break
         return address
@@ -99,7 +102,7 @@ class Peers:
 
 
 def read_address(text: str) -> Address | None:
-    """Return the address in `text`, which may have a port, brackets or a zone; None: none."""
+    """Return the address in `text`, without port, brackets and zone; None: not an address."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -108,13 +111,13 @@ def read_address(text: str) -> Address | None:
     return as_address(text)
 
 
-def counted_as(address: Address) -> str:
-    """Return the name under which limits count an address."""
+def limit_key(address: Address) -> str:
+    """Return the key under which limits count an address: IPv4 as it is, IPv6 as its /64."""
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
     return str(ipaddress.ip_network((address, IPV6_PREFIX), strict=False))
 
 
-def _entries(headers: Headers) -> list[str]:
+def _forwarded_entries(headers: Headers) -> list[str]:
     lines = [value.decode("latin-1") for name, value in headers if name == FORWARDED]
     return [entry for line in lines for entry in line.split(",")]

@@ -1,13 +1,12 @@
-"""The last answer on a connection: an error that the server itself gives, and a close that waits.
+"""The last response on a connection: an error that the server itself gives, and a lingering close.
 
-A request that the parser or the WebSocket handshake cannot take never reaches the application. Its
-answer is made here, in the shape of the native interface, so that such a request is refused in the
-same words as any other. docs/protocol.md promises that no connection which sent a complete request
-head is closed without an answer.
+A request that the HTTP parser or the WebSocket handshake refuses never reaches the application. Its
+error response is built here, in the native shape, like every other error. docs/protocol.md promises
+that a connection with a complete request head is not closed without an answer.
 
-An answer can be lost after it was sent: to close a connection while bytes of the peer's are unread
-resets the connection, and the peer's kernel then throws away what the peer has not read yet. So the
-sending side is closed first, and the peer's bytes are read and dropped for a while.
+A client can lose a response that the server has sent: to close a connection with unread bytes
+resets the connection, and the client's kernel then drops the bytes that the client has not read.
+So the sending side is closed first, and the peer's bytes are read and dropped for a while.
 
 Knows nothing of requests that the application answers.
 """
@@ -18,39 +17,55 @@ import asyncio
 from http import HTTPStatus
 
 from api.errors import error_headers, native_shape, request_error
-from api.transport.stalled_peer import Stall
+from api.transport.stalled_peer import StallTimer
 from shared.errors import RequestError
 
-# For so long the peer's bytes are dropped after the last answer, seconds since it took some of it.
+# After the last response: abort when the peer has taken no byte of it for so long. Meanwhile the
+# peer's bytes are dropped.
 LINGER_S = 2.0
 
 
-def answer_of(error: RequestError) -> bytes:
-    """Return a whole HTTP/1.1 response that says `error` and closes the connection."""
+def encode_refusal(error: RequestError) -> bytes:
+    """Return a complete HTTP/1.1 response with `error` and `connection: close`."""
     shaped = native_shape(error)
     lines = [b"HTTP/1.1 %d %b" % (error.status, HTTPStatus(error.status).phrase.encode())]
     lines += [name + b": " + value for name, value in error_headers(error, shaped)]
     return b"\r\n".join([*lines, b"connection: close", b"", shaped.body])
 
 
-def finish(transport: asyncio.Transport, stall: Stall, last: bytes) -> None:
-    """Write `last`, close the sending side, and break off once the peer takes nothing any more.
+def send_last(transport: asyncio.Transport, stall: StallTimer, response: bytes) -> None:
+    """Write `response`, close the sending side, and abort when the peer takes no more bytes.
 
-    The caller drops what it receives from now on. A peer that closes its side ends the connection.
+    The caller must drop all bytes that it receives afterwards. When the peer closes its own side,
+    the connection ends.
     """
     if transport.is_closing():
         return
-    transport.write(last)
+    transport.write(response)
     transport.write_eof()
     transport.resume_reading()
     stall.watch(LINGER_S)
 
 
-def not_http(why: str = "the request is not HTTP/1.1 as it is read here") -> RequestError:
-    return request_error("invalid_http", why)
+def invalid_http(reason: str = "the request is not HTTP/1.1 as it is read here") -> RequestError:
+    """Return the 400 error for bytes that are not a request that this server accepts."""
+    return request_error("invalid_http", reason)
+
+
+def unsupported_transfer_encoding() -> RequestError:
+    """Return the 501 error for a `Transfer-Encoding` other than `chunked` (RFC 9112, 6.1)."""
+    return request_error(
+        "transfer_encoding_unsupported", "send Transfer-Encoding: chunked, or a Content-Length"
+    )
+
+
+def unsupported_version() -> RequestError:
+    """Return the 505 error for a request line with another version than HTTP/1.0 or HTTP/1.1."""
+    return request_error("http_version_unsupported", "send HTTP/1.1 or HTTP/1.0")
 
 
 def head_too_large() -> RequestError:
+    """Return the 431 error for a request head, trailers or a chunk extension beyond the bound."""
     return request_error(
         "head_too_large", "the request's line, headers or trailers are too many or too long"
     )

@@ -1,14 +1,14 @@
-"""uvicorn's WebSocket protocol, with what it leaves open closed, and the wire handed to the app.
+"""uvicorn's WebSocket protocol with the connection limit, our own pings, and scope extensions.
 
-* `scope["extensions"]` has the transport and the wire, as for HTTP (api/transport/http.py). The
-wire
-  has the pings, too: uvicorn's own take two timers and a frame built and parsed for each.
-* A handshake that cannot be parsed and a text frame that is no UTF-8 are the client's mistake:
-  they get their code, and the log gets no traceback.
+* `scope["extensions"]` has the transport, the wire and the handover, as for HTTP
+  (api/transport/http.py). The wire also sends pings: uvicorn's pings take two timers for each
+  connection, and build and parse a frame for each ping.
+* A handshake that cannot be parsed and a text frame that is not UTF-8 are errors of the client:
+  they get a status or a close code, and the log gets no traceback.
 
-How much a peer may send is for the class that this builds on. Knows nothing of generations.
-Written against uvicorn 0.54 and websockets 17; tests/unit/api/transport/test_http.py drives it over
-real sockets, so an upgrade that moves a method shows there.
+The base class limits how many bytes a peer may send. Knows nothing of generations. Written against
+uvicorn 0.54 and websockets 17; tests/unit/api/transport/test_http.py drives it over real sockets,
+so that it fails when an upgrade moves a method.
 """
 
 from __future__ import annotations
@@ -22,31 +22,36 @@ from websockets.http11 import Request
 from websockets.protocol import CONNECTING, Protocol
 
 from api.errors import CODES
-from api.transport.connection_limit import UNBOUNDED, Crowd, too_many
+from api.transport.connection_limit import NO_LIMIT, ConnectionLimit, too_many_connections
 from api.transport.extensions import HANDOVER, TRANSPORT, WIRE
 from api.transport.peer import FORWARDED
-from api.transport.refusal import answer_of, not_http
+from api.transport.refusal import encode_refusal, invalid_http
 from api.transport.websocket_bounds import BoundedWebSocketProtocol
-from api.transport.wire import Pauses
+from api.transport.wire import Backpressure
 from shared.errors import Draining
 
-UNREAD_S = 10.0  # more than any answer takes that a client has to wait for
-PING = b"\x89\x04" + os.urandom(4)  # a whole frame
-PONG_HEAD, PONG_BYTES = b"\x8a\x84", 10  # of the masked frame that answers it
+# A missing pong is excused for so long while this side has unparsed bytes, which may contain it.
+# No request keeps the application busy for longer.
+PONG_EXCUSE_S = 10.0
+PING = b"\x89\x04" + os.urandom(4)  # a complete frame with a random payload
+PONG_HEAD, PONG_BYTES = b"\x8a\x84", 10  # the masked pong frame that answers `PING`
 
 
-class _StaysOpen:
-    """In the place of a timer, so that uvicorn does not close when a handler returns."""
+class _OpenTimer:
+    """A placeholder in `close_timer`, so that uvicorn does not close when a handler returns."""
 
     def cancel(self) -> None:
         pass
 
 
-_STAYS_OPEN = _StaysOpen()
+_OPEN_TIMER = _OpenTimer()
 
 
-class SocketWire(Pauses):
-    """The same of a WebSocket: whole frames, and none after a close frame; and its pings."""
+class WebSocketWire(Backpressure):
+    """`scope["extensions"]["tailrace.wire"]` of a WebSocket.
+
+    It writes complete frames and pings; after a close frame it writes nothing.
+    """
 
     __slots__ = ("_protocol", "_write")
 
@@ -63,57 +68,65 @@ class SocketWire(Pauses):
 
 
 class WebSocketProtocol(BoundedWebSocketProtocol):
-    """One WebSocket connection, from its handshake on."""
+    """One WebSocket connection, from its handshake to its end."""
 
     __slots__ = (
-        *("_address", "_awaits_pong", "_behind_since_s", "_crowd", "_is_handed_over"),
+        *("_address", "_awaits_pong", "_behind_since_s", "_connection_limit", "_is_handed_over"),
         "wire",
     )
 
-    def __init__(self, *args: Any, crowd: Crowd | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, connection_limit: ConnectionLimit | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._crowd = UNBOUNDED if crowd is None else crowd
-        self._address: str | None = None  # for which this socket counts, through a proxy
-        self.wire: SocketWire | None = None  # once it is open
+        self._connection_limit = NO_LIMIT if connection_limit is None else connection_limit
+        self._address: str | None = None  # whose count includes this socket, behind a proxy
+        self.wire: WebSocketWire | None = None  # from the end of the handshake
         self.scope = None  # type: ignore[assignment]  # until the handshake
         self._is_handed_over = False
         self._awaits_pong = False
-        self._behind_since_s = 0.0  # a pong was missed then, and we were not reading
+        self._behind_since_s = 0.0  # the first missing pong while `is_behind`; 0: none
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._crowd.replace(transport.get_protocol(), self)
+        self._connection_limit.replace(transport.get_protocol(), self)
 
     def data_received(self, data: bytes) -> None:
-        if len(data) != PONG_BYTES or not self._is_pong_alone(data):
+        if len(data) != PONG_BYTES or not self._take_lone_pong(data):
             super().data_received(data)
 
-    def _is_pong_alone(self, data: bytes) -> bool:
-        """Take what nearly every idle peer sends, the answer to our ping, without parsing it."""
+    def _take_lone_pong(self, data: bytes) -> bool:
+        """Take a read that is only the pong for our ping, without the parser.
+
+        Idle peers send almost nothing else.
+        """
         is_ours = data.startswith(PONG_HEAD) and _xor(data[2:6], data[6:]) == PING[2:]
-        if not is_ours or self._unread or self._is_deaf or not self._is_between_frames():
+        if not is_ours or self._unparsed or self._drops_input or not self._is_between_frames():
             return False
-        self._hear_pong()
+        self._note_pong()
         return True
 
     def _is_between_frames(self) -> bool:
-        # Where websockets' parser waits. If that were ever called otherwise, each pong is parsed.
-        waiting: Any = self.conn.parser
-        while inner := getattr(waiting, "gi_yieldfrom", None):
-            waiting = inner
-        return getattr(waiting, "__name__", "") == "at_eof"
+        # The innermost generator of websockets' parser has this name between two frames. If an
+        # upgrade renames the generator, each pong is parsed, and the result is the same.
+        generator: Any = self.conn.parser
+        while inner := getattr(generator, "gi_yieldfrom", None):
+            generator = inner
+        return getattr(generator, "__name__", "") == "at_eof"
 
-    def take(self, data: bytes) -> None:
-        super().take(data)
+    def parse_slice(self, data: bytes) -> None:
+        super().parse_slice(data)
         if not self.handshake_initiated and not self.transport.is_closing():
-            # The HTTP parser has handed over a whole request; websockets' own would not have it
-            # (a line too long, a byte that it refuses), and uvicorn would wait for more.
-            self._refuse_unread()
+            # The HTTP parser has read a complete request, but websockets' parser refuses it (the
+            # line is too long, or has a forbidden byte). uvicorn would wait for more bytes.
+            self._refuse_unparsable()
 
-    def _refuse_unread(self) -> None:
-        """Answer a handshake that websockets cannot parse: in its words, where it has any."""
+    def _refuse_unparsable(self) -> None:
+        """Refuse a handshake that websockets cannot parse, with its own answer if there is one."""
         answer = b"".join(self.conn.data_to_send())
-        self.say_last(answer or answer_of(not_http("this WebSocket handshake cannot be read")))
+        self.refuse_with(
+            answer or encode_refusal(invalid_http("this WebSocket handshake cannot be read"))
+        )
 
     def shutdown(self) -> None:
         if self.handshake_complete or self.close_sent or self.initial_response is not None:
@@ -122,26 +135,28 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
             self.refuse(Draining())
 
     def handle_connect(self, event: Request) -> None:
-        if not self._has_turn(event):
-            self.refuse(too_many())
+        if not self._acquire_address(event):
+            self.refuse(too_many_connections())
             return
         super().handle_connect(event)
         if self.response.status_code == 101:
-            # The application runs in a task that has not started yet.
+            # uvicorn has created the application's task, but the task has not started yet.
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[TRANSPORT] = self.transport
             extensions[HANDOVER] = self.hand_over
-            self.wire = extensions[WIRE] = SocketWire(self)
+            self.wire = extensions[WIRE] = WebSocketWire(self)
 
-    def _has_turn(self, event: Request) -> bool:
-        named = [
+    def _acquire_address(self, event: Request) -> bool:
+        """Count the socket for the address that a trusted proxy names; False: at its limit."""
+        forwarded = [
             (FORWARDED, value.encode("latin-1", "replace"))
             for value in event.headers.get_all("X-Forwarded-For")
         ]
-        address = self._crowd.forwarded(self.client[0] if self.client else None, named)
+        host = self.client[0] if self.client else None
+        address = self._connection_limit.forwarded_address(host, forwarded)
         if address is None:
             return True
-        if not self._crowd.take(address):
+        if not self._connection_limit.acquire(address):
             return False
         self._address = address
         return True
@@ -158,8 +173,8 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
 
     def handle_parser_exception(self) -> None:
         if self.conn.state is CONNECTING:
-            # A handshake that is no request: there is no frame to close with.
-            self._refuse_unread()
+            # Before the end of the handshake there is no close frame.
+            self._refuse_unparsable()
             return
         super().handle_parser_exception()
 
@@ -175,13 +190,17 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
             self.frames = [data]
         super().send_receive_event_to_app()
 
-    # Without a handler (api/readers/conversation_handover.py)
+    # After the handover (api/readers/conversation_handover.py)
 
     def hand_over(self, on_received: Callable[[], None]) -> WebSocketProtocol:
-        """Let the handler that calls this return; the socket is open until `leave`."""
+        """Let the calling handler return; the socket stays open until `leave`.
+
+        Args:
+            on_received: called when a message is queued and no task waits in `receive`.
+        """
         self._is_handed_over = True
         self.scope = None  # type: ignore[assignment]
-        self.close_timer = _STAYS_OPEN  # type: ignore[assignment]
+        self.close_timer = _OPEN_TIMER  # type: ignore[assignment]
         self.queue.on_put = on_received
         return self
 
@@ -190,14 +209,16 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
             super().on_task_complete(task)
             return
         self.tasks.discard(task)
-        if self.close_timer is _STAYS_OPEN:  # type: ignore[comparison-overlap]
+        if self.close_timer is _OPEN_TIMER:  # type: ignore[comparison-overlap]
             self.close_timer = None
 
     @property
     def is_waiting(self) -> bool:
+        """Whether a received message waits for `receive`."""
         return not self.queue.empty()
 
     def leave(self) -> None:
+        """End the conversation after the handover; without a close frame, close the transport."""
         self.queue.on_put = None
         if self.close_timer is None:
             self.transport.close()
@@ -209,33 +230,33 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
     def evict(self) -> None:
         self.transport.abort()
 
-    def say_last(self, answer: bytes) -> None:
-        super().say_last(answer)
-        self._crowd.rest(self)
+    def refuse_with(self, response: bytes) -> None:
+        super().refuse_with(response)
+        self._connection_limit.mark_idle(self)
 
     def hang_up(self, code: int, reason: str) -> None:
         super().hang_up(code, reason)
-        self._crowd.rest(self)
+        self._connection_limit.mark_idle(self)
 
     def wait_for_close(self) -> None:
         super().wait_for_close()
-        self._crowd.rest(self)
+        self._connection_limit.mark_idle(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._crowd.leave(self)
+        self._connection_limit.remove(self)
         if self._address is not None:
-            self._crowd.give_back(self._address)
+            self._connection_limit.release(self._address)
             self._address = None
         super().connection_lost(exc)
-        # What would keep this alive, and be kept alive by it.
+        # Break the reference cycles with the wire and the scope.
         self.wire = None
         if self.scope is not None:
             self.scope["extensions"].clear()
 
-    # Signs of life: instead of uvicorn's timers for each connection, the hub says when
+    # Pings: the hub calls `beat`, so that a connection needs no timers of its own
 
     def beat(self) -> None:
-        """Ping, once a heartbeat; who has not answered the last one has to come back."""
+        """Send a ping, once in each heartbeat; close with 4008 if the last ping got no pong."""
         if self.close_sent or self.transport.is_closing():
             return
         if self._awaits_pong and not self._is_excused():
@@ -245,30 +266,30 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
         self.transport.write(PING)
 
     def _is_excused(self) -> bool:
-        """Whether the pong may be among what we have not read yet."""
+        """Whether the missing pong may be in bytes that were not parsed yet."""
         if not self.is_behind:
             return False
         now_s = self.loop.time()
         self._behind_since_s = self._behind_since_s or now_s
-        return now_s - self._behind_since_s < UNREAD_S
+        return now_s - self._behind_since_s < PONG_EXCUSE_S
 
     def handle_pong(self, event: Any) -> None:
         if bytes(event.data) == PING[2:]:
-            self._hear_pong()
+            self._note_pong()
 
-    def _hear_pong(self) -> None:
+    def _note_pong(self) -> None:
         self._awaits_pong = False
         self._behind_since_s = 0.0
 
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
-            self.handshake_complete = True  # refused, and answered: nothing to complain of
+            self.handshake_complete = True  # refused with a response: uvicorn must not log an error
         elif message["type"] == "websocket.accept":
             self._forget_handshake()
 
     def _forget_handshake(self) -> None:
-        """Let go of the request; websockets' parser would hold it for as long as it runs."""
+        """Free the request, which websockets' parser would keep until the connection ends."""
         self.request = self.response = None  # type: ignore[assignment]
         if self._is_between_frames():
             self.conn.parser = Protocol.parse(self.conn)

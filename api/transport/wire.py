@@ -1,6 +1,6 @@
-"""The way past an ASGI server's `send`, for what is written to many connections at once.
+"""Direct writes to a connection, past ASGI's `send`, for bytes that go to many connections.
 
-Knows no protocol: whoever writes brings chunks or frames that are whole.
+Knows no protocol: the caller writes complete chunks or frames.
 """
 
 from __future__ import annotations
@@ -9,8 +9,14 @@ import asyncio
 from collections.abc import Callable
 
 
-class Pauses:
-    """Whether a connection takes more; the protocol that owns it tells it."""
+class Backpressure:
+    """Whether a connection's write buffer is full; its protocol calls `pause` and `resume`.
+
+    Attributes:
+        is_paused: the buffer is full; a writer should stop.
+        on_paused: called when the buffer becomes full.
+        on_resumed: called when the buffer has room again.
+    """
 
     __slots__ = ("is_paused", "on_paused", "on_resumed")
 
@@ -19,8 +25,8 @@ class Pauses:
         self.release()
 
     def release(self) -> None:
-        """Nobody writes here any more."""
-        self.on_paused = self.on_resumed = _nothing
+        """Remove the writer's callbacks, because the writer has finished."""
+        self.on_paused = self.on_resumed = _do_nothing
 
     def pause(self) -> None:
         self.is_paused = True
@@ -31,10 +37,11 @@ class Pauses:
         self.on_resumed()
 
 
-class DirectWire(Pauses):
-    """What `scope["extensions"]["tailrace.wire"]` is: the transport's `write`, and when to stop.
+class HttpWire(Backpressure):
+    """`scope["extensions"]["tailrace.wire"]` of an HTTP request: the transport's `write`.
 
-    Chunks that are written here stand between those of `send`, which keeps none back.
+    Chunks that are written here and bodies that are sent with `send` keep their order, because
+    `send` buffers nothing.
     """
 
     __slots__ = ("write",)
@@ -44,5 +51,5 @@ class DirectWire(Pauses):
         self.write: Callable[[bytes], None] = transport.write
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass

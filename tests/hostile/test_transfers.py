@@ -39,9 +39,9 @@ async def served(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Served]:
-    for name in ("WINDOW_S", "WANTED_S"):
-        monkeypatch.setattr(f"api.edge.pace.{name}", WINDOW_S)
-    monkeypatch.setattr("api.edge.transfer_limit.LOOK_S", 0.1)
+    for name in ("RATE_WINDOW_S", "CONTENDED_RATE_WINDOW_S"):
+        monkeypatch.setattr(f"api.edge.transfer_rate.{name}", WINDOW_S)
+    monkeypatch.setattr("api.edge.transfer_limit.RATE_CHECK_S", 0.1)
     is_keyed = request.param == "keys"
     settings = Settings(
         redis_url=redis_server.url,
@@ -112,9 +112,9 @@ async def test_downloads_that_are_not_read_lock_nobody_out_and_are_broken_off(
     served: Served, bob: Outsider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The line is the same for any number of turns; 260 stopped readers would only be slower.
-    monkeypatch.setattr(served.node.downloads._line, "at_once", 8)
+    monkeypatch.setattr(served.node.downloads._queue, "turns_max", 8)
     monkeypatch.setattr(
-        served.node.downloads._line,
+        served.node.downloads._queue,
         "owner_max",
         4 if served.node.authenticator.is_configured else 8,
     )
@@ -155,7 +155,7 @@ async def length_of(reader: asyncio.StreamReader) -> int:
 async def test_too_many_at_once_have_an_error_of_their_own(
     served: Served, bob: Outsider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.edge.transfer_limit.WAIT_S", 0.2)
+    monkeypatch.setattr("api.edge.transfer_limit.TURN_WAIT_S", 0.2)
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(DRIPPING):
             wire = await stack.enter_async_context(raw_connection(served.url))

@@ -1,4 +1,4 @@
-"""Credentials to identities, origins and names to yes or no."""
+"""Credentials and identities; accepted origins; accepted host names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def configured() -> Authenticator:
     return Authenticator.from_settings(Settings(api_keys=KEYS))
 
 
-def test_without_keys_everybody_is_anonymous() -> None:
+def test_without_keys_every_client_is_anonymous() -> None:
     authenticator = Authenticator.from_settings(Settings())
 
     assert not authenticator.is_configured
@@ -49,17 +49,19 @@ def test_a_key_names_its_owner(configured: Authenticator) -> None:
         ("Bearer \xff\xfe", ""),
         ("", "access_token="),
         ("", "access_token=%ff"),
-        ("Basic x", "access_token=alpha-key"),  # the header decides where there is one
+        ("Basic x", "access_token=alpha-key"),  # with a header, the query does not count
     ],
 )
-def test_anything_else_is_401(configured: Authenticator, authorization: str, query: str) -> None:
+def test_other_credentials_are_401(
+    configured: Authenticator, authorization: str, query: str
+) -> None:
     with pytest.raises(RequestError) as caught:
         owner(configured, authorization, query)
 
     assert caught.value.status == 401
 
 
-def test_a_key_beyond_ascii_works_in_header_and_query() -> None:
+def test_a_key_with_non_ascii_characters_works_in_header_and_query() -> None:
     authenticator = Authenticator({"schlüssel": Identity("karl")})
     as_latin1 = "schlüssel".encode().decode("latin-1")
 
@@ -67,7 +69,7 @@ def test_a_key_beyond_ascii_works_in_header_and_query() -> None:
     assert owner(authenticator, query="access_token=schl%C3%BCssel") == "karl"
 
 
-def test_beyond_loopback_needs_keys_or_a_loud_no() -> None:
+def test_listening_beyond_loopback_needs_keys_or_auth_off() -> None:
     with pytest.raises(ConfigurationError, match="TAILRACE_AUTH=off"):
         Authenticator.from_settings(Settings(host="0.0.0.0"))
 
@@ -98,7 +100,7 @@ def test_auth_off_with_keys_is_a_contradiction() -> None:
         ("", "node", False),
     ],
 )
-def test_a_nodes_own_origin(origin: str, host: str | None, is_own: bool) -> None:
+def test_the_own_origin_of_a_node(origin: str, host: str | None, is_own: bool) -> None:
     assert Authenticator({}).is_own_origin(origin, host) is is_own
 
 
@@ -121,12 +123,12 @@ def test_listed_origins(origin: str | None, is_listed: bool) -> None:
     assert authenticator.lists_origin(origin) is is_listed
 
 
-def test_a_star_lists_every_origin_and_null_can_be_listed() -> None:
+def test_a_star_lists_every_origin_and_null_may_be_listed() -> None:
     assert Authenticator({}, read_origins("*")).lists_origin("https://any")
     assert Authenticator({}, read_origins("null")).lists_origin("null")
 
 
-def test_a_key_with_a_scope_is_an_operators() -> None:
+def test_a_key_with_the_admin_scope_is_an_operators_key() -> None:
     authenticator = Authenticator.from_settings(Settings(api_keys="a:alice,o:olga:admin"))
 
     def identify(key: str) -> Identity:
@@ -137,16 +139,16 @@ def test_a_key_with_a_scope_is_an_operators() -> None:
     assert Authenticator({}).identify({}, {}).is_operator
 
 
-def test_names_count_only_where_no_credentials_are_asked_for() -> None:
-    is_open = Authenticator.from_settings(Settings(hosts="node.example"))
-    has_keys = Authenticator.from_settings(Settings(api_keys=KEYS))
+def test_host_names_count_only_without_keys() -> None:
+    without_keys = Authenticator.from_settings(Settings(hosts="node.example"))
+    with_keys = Authenticator.from_settings(Settings(api_keys=KEYS))
 
-    assert is_open.answers_to("node.example", "127.0.0.1")
-    assert not is_open.answers_to("evil.example", "127.0.0.1")
-    assert has_keys.answers_to("evil.example", "127.0.0.1")
+    assert without_keys.accepts_host("node.example", "127.0.0.1")
+    assert not without_keys.accepts_host("evil.example", "127.0.0.1")
+    assert with_keys.accepts_host("evil.example", "127.0.0.1")
 
 
-def test_owners_of_short_keys_are_known() -> None:
+def test_owners_of_short_keys_are_listed() -> None:
     keys = f"short:zoe,{'x' * 15}:alice,{'y' * 16}:bob"
 
     assert Authenticator.from_settings(Settings(api_keys=keys)).owners_of_short_keys == [

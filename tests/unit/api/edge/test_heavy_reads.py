@@ -1,4 +1,4 @@
-"""Reads that may be megabytes take turns: each owner's among themselves, and a node's."""
+"""The limits on large reads: for each owner, and for a node."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack
 import pytest
 
 from api.edge import heavy_reads
-from api.edge.heavy_reads import NODE_AT_ONCE, OWNER_AT_ONCE, HeavyReads
+from api.edge.heavy_reads import NODE_READS_MAX, OWNER_READS_MAX, HeavyReads
 from shared.errors import RequestError
 
 
 @pytest.fixture
 def turns(monkeypatch: pytest.MonkeyPatch) -> HeavyReads:
-    monkeypatch.setattr(heavy_reads, "WAIT_S", 0.05)
+    monkeypatch.setattr(heavy_reads, "READ_TURN_WAIT_S", 0.05)
     return HeavyReads()
 
 
@@ -23,9 +23,9 @@ async def take(turns: HeavyReads, held: AsyncExitStack, owner: str, count: int) 
         await held.enter_async_context(turns.turn(owner))
 
 
-async def test_an_owner_who_has_his_share_waits_and_is_then_refused(turns: HeavyReads) -> None:
+async def test_an_owner_at_the_limit_waits_and_is_then_refused(turns: HeavyReads) -> None:
     async with AsyncExitStack() as held:
-        await take(turns, held, "mallory", OWNER_AT_ONCE)
+        await take(turns, held, "mallory", OWNER_READS_MAX)
 
         with pytest.raises(RequestError) as refused:
             async with turns.turn("mallory"):
@@ -36,9 +36,9 @@ async def test_an_owner_who_has_his_share_waits_and_is_then_refused(turns: Heavy
             pass
 
 
-async def test_a_turn_that_is_given_back_is_the_next_ones(turns: HeavyReads) -> None:
+async def test_a_released_turn_goes_to_a_waiting_read(turns: HeavyReads) -> None:
     async with AsyncExitStack() as held:
-        await take(turns, held, "mallory", OWNER_AT_ONCE)
+        await take(turns, held, "mallory", OWNER_READS_MAX)
         waiting = asyncio.create_task(take(turns, held, "mallory", 1))
         await asyncio.sleep(0)
         await held.aclose()
@@ -47,29 +47,29 @@ async def test_a_turn_that_is_given_back_is_the_next_ones(turns: HeavyReads) -> 
         await held.aclose()
 
 
-async def test_a_node_has_only_so_many(turns: HeavyReads) -> None:
+async def test_a_node_has_at_most_node_reads_max_turns(turns: HeavyReads) -> None:
     async with AsyncExitStack() as held:
-        for n in range(NODE_AT_ONCE // OWNER_AT_ONCE):
-            await take(turns, held, f"owner {n}", OWNER_AT_ONCE)
+        for n in range(NODE_READS_MAX // OWNER_READS_MAX):
+            await take(turns, held, f"owner {n}", OWNER_READS_MAX)
 
         with pytest.raises(RequestError):
             async with turns.turn("alice"):
                 pass
 
 
-async def test_who_waits_for_himself_takes_no_place_of_the_nodes(turns: HeavyReads) -> None:
+async def test_a_read_that_waits_for_its_owner_takes_no_turn_of_the_node(turns: HeavyReads) -> None:
     async with AsyncExitStack() as held:
-        await take(turns, held, "mallory", OWNER_AT_ONCE)
+        await take(turns, held, "mallory", OWNER_READS_MAX)
         waiting = [asyncio.create_task(take(turns, held, "mallory", 1)) for _ in range(40)]
         await asyncio.sleep(0)
 
-        await take(turns, held, "alice", OWNER_AT_ONCE)
+        await take(turns, held, "alice", OWNER_READS_MAX)
 
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(each, RequestError) for each in results)
 
 
-async def test_an_owner_without_a_turn_is_forgotten(turns: HeavyReads) -> None:
+async def test_an_owner_without_a_turn_takes_no_memory(turns: HeavyReads) -> None:
     async with turns.turn("alice"):
         assert turns._owners
     assert not turns._owners

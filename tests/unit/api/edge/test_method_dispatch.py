@@ -1,4 +1,4 @@
-"""Methods of one path; CORS."""
+"""The methods of one path, and CORS."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_each_method_has_its_handler(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "BREW"])
-def test_another_method_is_405_with_all_that_are_allowed(client: TestClient, method: str) -> None:
+def test_another_method_is_405_with_all_allowed_methods(client: TestClient, method: str) -> None:
     response = client.request(method, "/")
 
     assert response.status_code == 405
@@ -51,7 +51,7 @@ def preflight(origin: str, headers: str, origins: tuple[str, ...] = ("https://a.
     )
 
 
-def test_a_preflight_allows_what_clients_send() -> None:
+def test_a_preflight_allows_the_headers_of_clients() -> None:
     names = "authorization, content-type, last-event-id, idempotency-key"
     response = preflight("https://a.example", names + ", x-stainless-lang, X-Stainless-New-Thing")
 
@@ -74,7 +74,7 @@ def test_a_preflight_for_anything_else_is_refused(origin: str, headers: str) -> 
     assert preflight(origin, headers).status_code == 400
 
 
-def test_an_answer_may_be_read_by_the_named_origin_only() -> None:
+def test_only_a_listed_origin_may_read_an_answer() -> None:
     client = TestClient(Cors(ErrorBoundary(Resource("/", GET=hello)), ("https://a.example",)))
     mine = client.get("/", headers={"origin": "https://a.example"})
     other = client.get("/", headers={"origin": "https://b.example"})
@@ -84,7 +84,7 @@ def test_an_answer_may_be_read_by_the_named_origin_only() -> None:
     assert "access-control-allow-origin" not in other.headers
 
 
-def test_errors_may_be_read_across_origins_too() -> None:
+def test_a_listed_origin_may_also_read_errors() -> None:
     client = TestClient(Cors(ErrorBoundary(Resource("/", GET=hello)), ("*",)))
     response = client.post("/", headers={"origin": "https://any.example"})
 

@@ -1,4 +1,4 @@
-"""Turns: so many at once, none without end, and all over when the node drains."""
+"""The limits on transfers: their number, duration and rate, and the drain."""
 
 from __future__ import annotations
 
@@ -6,92 +6,93 @@ import asyncio
 
 import pytest
 
-from api.edge import pace
-from api.edge import transfer_limit as turns
+from api.edge import transfer_limit, transfer_rate
 from api.edge.transfer_limit import Turns
 from shared.errors import RequestError
 
 
-async def test_only_so_many_have_a_turn() -> None:
-    taken, most, now = Turns(2, 2), 0, 0
+async def test_at_most_turns_max_transfers_run() -> None:
+    turns, running_max, running = Turns(2, 2), 0, 0
 
-    async def one() -> None:
-        nonlocal most, now
-        async with taken.turn("ann"):
-            now += 1
-            most = max(most, now)
+    async def transfer() -> None:
+        nonlocal running_max, running
+        async with turns.turn("ann"):
+            running += 1
+            running_max = max(running_max, running)
             for _ in range(5):
                 await asyncio.sleep(0)
-            now -= 1
+            running -= 1
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(7):
-            tasks.create_task(one())
-    assert (most, now) == (2, 0)
+            tasks.create_task(transfer())
+    assert (running_max, running) == (2, 0)
 
 
-async def test_who_waits_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "WAIT_S", 0.02)
-    taken = Turns(1, 1)
-    async with taken.turn("ann"):
+async def test_a_transfer_without_a_turn_in_time_is_429(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer_limit, "TURN_WAIT_S", 0.02)
+    turns = Turns(1, 1)
+    async with turns.turn("ann"):
         with pytest.raises(RequestError) as caught:
-            async with taken.turn("ann"):
+            async with turns.turn("ann"):
                 raise AssertionError("a second turn")
     assert (caught.value.code, caught.value.retryable) == ("too_many_transfers", True)
     assert caught.value.retry_after_s
-    async with taken.turn("ann"):
+    async with turns.turn("ann"):
         pass
 
 
-async def test_a_turn_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "LONGEST_S", 0.02)
+async def test_a_transfer_longer_than_transfer_s_max_is_408(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transfer_limit, "TRANSFER_S_MAX", 0.02)
     with pytest.raises(RequestError) as caught:
         async with Turns(9, 9).turn("ann"):
             await asyncio.Event().wait()
     assert caught.value.status == 408
 
 
-async def test_a_drain_waits_for_what_ends_and_ends_what_does_not() -> None:
-    taken, may_end, codes = Turns(9, 9), asyncio.Event(), []
+async def test_a_drain_waits_for_transfers_and_ends_the_slow_ones() -> None:
+    turns, may_end, codes = Turns(9, 9), asyncio.Event(), []
 
-    async def one(until: asyncio.Event) -> None:
+    async def transfer(until: asyncio.Event) -> None:
         try:
-            async with taken.turn("ann"):
+            async with turns.turn("ann"):
                 await until.wait()
-            codes.append("whole")
+            codes.append("complete")
         except RequestError as exc:
             codes.append(exc.code)
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(one(may_end))
-        tasks.create_task(one(asyncio.Event()))
+        tasks.create_task(transfer(may_end))
+        tasks.create_task(transfer(asyncio.Event()))
         await asyncio.sleep(0)
-        draining = tasks.create_task(taken.drain(0.05))
+        draining = tasks.create_task(turns.drain(0.05))
         await asyncio.sleep(0)
         may_end.set()
         async with asyncio.timeout(5):
             await draining
-        assert codes == ["whole", "draining"]
+        assert codes == ["complete", "draining"]
     with pytest.raises(RequestError):
-        async with taken.turn("ann"):
+        async with turns.turn("ann"):
             raise AssertionError("a turn after the drain")
-    await taken.drain(5)
+    await turns.drain(5)
 
 
-async def test_a_drain_with_nothing_to_wait_for_is_over_at_once() -> None:
+async def test_a_drain_without_transfers_ends_at_once() -> None:
     async with asyncio.timeout(1):
         await Turns(9, 9).drain(60)
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("WINDOW_S", 0.05), ("WANTED_S", 0.05)):
-        monkeypatch.setattr(pace, name, value)
-    monkeypatch.setattr(turns, "LOOK_S", 0.01)
+    for name, value in (("RATE_WINDOW_S", 0.05), ("CONTENDED_RATE_WINDOW_S", 0.05)):
+        monkeypatch.setattr(transfer_rate, name, value)
+    monkeypatch.setattr(transfer_limit, "RATE_CHECK_S", 0.01)
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_peer_that_is_too_slow_loses_its_turn() -> None:
+async def test_a_slow_peer_loses_its_turn() -> None:
     with pytest.raises(RequestError) as caught:
         async with Turns(9, 9).turn("ann") as turn, turn.waiting():
             await asyncio.Event().wait()
@@ -99,16 +100,16 @@ async def test_a_peer_that_is_too_slow_loses_its_turn() -> None:
     assert "4096 bytes a second" in caught.value.message
 
 
-async def test_a_byte_at_the_moment_of_the_limit_does_not_end_the_watch(
+async def test_bytes_at_the_moment_of_the_limit_do_not_end_the_checks(
     quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wait for that byte ends before its limit does, and the next wait has a limit, too."""
-    monkeypatch.setattr(turns, "LOOK_S", 10.0)
+    """The wait for those bytes ends before its limit, and the next wait has a limit, too."""
+    monkeypatch.setattr(transfer_limit, "RATE_CHECK_S", 10.0)
     async with Turns(1, 1).turn("ann") as turn:
-        turn._waited_s = pace.WINDOW_S
-        monkeypatch.setattr(turns, "LOOK_S", 0.01)
+        turn._waited_s = transfer_rate.RATE_WINDOW_S
+        monkeypatch.setattr(transfer_limit, "RATE_CHECK_S", 0.01)
         async with turn.waiting():
-            turn._look()  # slow: the limit is now, and the byte is there already
+            turn._check_rate()  # slow: the limit ends now, but the byte has arrived
         with pytest.raises(RequestError) as caught:
             async with asyncio.timeout(2), turn.waiting():
                 await asyncio.Event().wait()
@@ -117,7 +118,7 @@ async def test_a_byte_at_the_moment_of_the_limit_does_not_end_the_watch(
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_peer_that_is_fast_enough_keeps_it() -> None:
+async def test_a_fast_peer_keeps_its_turn() -> None:
     moved = 0
     async with asyncio.timeout(5), Turns(9, 9).turn("ann") as turn:
         turn.moved = lambda: moved
@@ -130,8 +131,8 @@ async def test_a_peer_that_is_fast_enough_keeps_it() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_peer_is_not_blamed_for_what_is_ours() -> None:
-    """The store is slow: meanwhile nobody waits for the peer."""
+async def test_time_without_waiting_for_the_peer_does_not_count() -> None:
+    """For example while the store is slow."""
     async with Turns(9, 9).turn("ann") as turn:
         async with turn.waiting():
             pass
@@ -141,25 +142,25 @@ async def test_a_peer_is_not_blamed_for_what_is_ours() -> None:
 
 
 async def test_one_owner_leaves_turns_to_another() -> None:
-    taken = Turns(4, 2)
-    async with taken.turn("ann"), taken.turn("ann"), asyncio.timeout(1):
-        async with taken.turn("bob"), taken.turn("bob"):
+    turns = Turns(4, 2)
+    async with turns.turn("ann"), turns.turn("ann"), asyncio.timeout(1):
+        async with turns.turn("bob"), turns.turn("bob"):
             pass
 
 
-async def test_where_everybody_is_one_owner_he_has_all_turns() -> None:
-    taken = Turns(4, 2)
-    taken.share_freely()
-    async with asyncio.timeout(1), taken.turn("a"), taken.turn("a"), taken.turn("a"):
+async def test_with_share_freely_one_owner_gets_all_turns() -> None:
+    turns = Turns(4, 2)
+    turns.share_freely()
+    async with asyncio.timeout(1), turns.turn("a"), turns.turn("a"), turns.turn("a"):
         pass
 
 
-async def test_who_leaves_the_line_is_forgotten() -> None:
-    taken = Turns(1, 1)
-    async with taken.turn("ann"):
+async def test_a_cancelled_wait_leaves_the_queue() -> None:
+    turns = Turns(1, 1)
+    async with turns.turn("ann"):
         for _ in range(100):
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0), taken.turn("ann"):
+                async with asyncio.timeout(0), turns.turn("ann"):
                     raise AssertionError("a second turn")
-    async with asyncio.timeout(1), taken.turn("ann"):
+    async with asyncio.timeout(1), turns.turn("ann"):
         pass

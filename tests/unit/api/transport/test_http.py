@@ -1,4 +1,4 @@
-"""The protocol classes, driven over real sockets by a real uvicorn server."""
+"""The HTTP and WebSocket protocol classes in a real uvicorn server, over real sockets."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ async def port() -> AsyncIterator[int]:
 @pytest.mark.parametrize(
     "start", [b"", b"G", b"GET / HTTP/1.1\r\nhost: x\r\nx: ", b"\r\n\r\n", b"POST / HTTP/1.1\r\n"]
 )
-async def test_a_head_that_is_not_completed_is_closed(port: int, start: bytes) -> None:
+async def test_a_connection_with_an_incomplete_head_is_closed(port: int, start: bytes) -> None:
     async with connected(port) as peer:
         peer.say(start)
 
         assert await peer.rest() == b""
 
 
-async def test_a_head_that_trickles_is_closed_all_the_same(port: int) -> None:
+async def test_a_head_that_trickles_is_closed(port: int) -> None:
     async with connected(port) as peer:
         peer.say(b"GET / HTTP/1.1\r\n")
         rest = asyncio.ensure_future(peer.rest())
@@ -49,7 +49,7 @@ async def test_a_head_that_trickles_is_closed_all_the_same(port: int) -> None:
 
 
 @pytest.mark.parametrize("start", [b"G", b"\r\n"])
-async def test_between_requests_the_first_byte_counts(port: int, start: bytes) -> None:
+async def test_between_requests_the_first_byte_starts_the_deadline(port: int, start: bytes) -> None:
     async with connected(port) as peer:
         peer.say(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         await peer.until(b"ok")
@@ -58,7 +58,7 @@ async def test_between_requests_the_first_byte_counts(port: int, start: bytes) -
         assert await peer.rest() == b""
 
 
-async def test_a_head_that_began_during_an_answer_has_the_same_time(port: int) -> None:
+async def test_a_head_that_began_during_an_answer_has_a_deadline(port: int) -> None:
     async with connected(port) as peer:
         peer.say(b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HT")
 
@@ -76,7 +76,7 @@ async def test_a_head_that_began_during_a_stream_does_not_end_it() -> None:
         assert b" 200 " in await peer.until(b"ok")
 
 
-async def test_an_idle_connection_and_a_slow_answer_are_left_alone() -> None:
+async def test_an_idle_connection_and_a_slow_answer_have_no_deadline() -> None:
     app = Echo()
     async with serving(app) as port, connected(port) as peer:
         peer.say(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -89,7 +89,7 @@ async def test_an_idle_connection_and_a_slow_answer_are_left_alone() -> None:
         assert (await peer.until(b"ok")).startswith(b"HTTP/1.1 200")
 
 
-async def test_the_rest_of_a_body_that_was_answered_early_has_the_same_time(port: int) -> None:
+async def test_the_rest_of_a_body_after_an_early_answer_has_a_deadline(port: int) -> None:
     async with connected(port) as peer:
         peer.say(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n1")
         await peer.until(b"ok")
@@ -117,28 +117,30 @@ async def test_an_endless_head_is_431() -> None:
         assert (await peer.rest()).startswith(b"HTTP/1.1 431 ")
 
 
-async def test_a_request_that_would_also_speak_http_2_is_served_as_it_is(port: int) -> None:
-    """What Java's client and curl --http2 send; the body is the request's (RFC 9110, 7.8)."""
-    asks = b"connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nhttp2-settings: AAMA\r\n"
+async def test_a_request_with_an_upgrade_to_http_2_is_served_as_http_1(port: int) -> None:
+    """Java's client and curl --http2 send this; the body is the request's (RFC 9110, 7.8)."""
+    upgrade = b"connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nhttp2-settings: AAMA\r\n"
     async with connected(port) as peer:
         for _ in range(2):
-            peer.say(b"POST /body HTTP/1.1\r\nhost: x\r\n" + asks + b"content-length: 3\r\n\r\nh2c")
+            peer.say(
+                b"POST /body HTTP/1.1\r\nhost: x\r\n" + upgrade + b"content-length: 3\r\n\r\nh2c"
+            )
             assert (await peer.until(b"h2c")).startswith(b"HTTP/1.1 200")
 
 
 H2C = b"\r\nupgrade: h2c\r\n"
 
 
-@pytest.mark.parametrize("asks", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"])
+@pytest.mark.parametrize("upgrade", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"])
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
-@pytest.mark.parametrize("how", ["length", "chunks"])
+@pytest.mark.parametrize("framing", ["length", "chunks"])
 async def test_a_body_is_kept_byte_for_byte(
-    port: int, how: str, asks: bytes, version: bytes
+    port: int, framing: str, upgrade: bytes, version: bytes
 ) -> None:
-    """Also one that reads like the header which is ignored, in the read that has the head."""
-    head = b"POST /body HTTP/" + version + b"\r\nhost: x\r\n" + asks
+    """Also a body that equals the ignored header, in one read with the head."""
+    head = b"POST /body HTTP/" + version + b"\r\nhost: x\r\n" + upgrade
     size = len(H2C)
-    if how == "chunks":
+    if framing == "chunks":
         head += b"transfer-encoding: chunked\r\n"
         sent = head + b"\r\n%x\r\n" % size + H2C + b"\r\n0\r\n\r\n"
     else:
@@ -152,38 +154,38 @@ async def test_a_body_is_kept_byte_for_byte(
 
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"TLS/1.0", b"websocket, h2c", b"x" * 1_000])
-async def test_an_upgrade_to_anything_else_is_ignored(port: int, protocol: bytes) -> None:
-    """RFC 9110, 7.8: what follows is HTTP/1.1, as after any other request."""
-    asks = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: %b\r\n\r\n" % protocol
+async def test_an_upgrade_to_another_protocol_is_ignored(port: int, protocol: bytes) -> None:
+    """RFC 9110, 7.8: the bytes behind the request are HTTP/1.1."""
+    request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: %b\r\n\r\n" % protocol
     async with connected(port) as peer:
-        peer.say(asks * 50)
+        peer.say(request * 50)
 
         for _ in range(50):
             assert (await peer.until(b"ok")).startswith(b"HTTP/1.1 200")
 
 
-async def test_a_handshake_that_a_stopping_node_does_not_answer_any_more_is_refused() -> None:
-    begun: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+async def test_a_handshake_without_an_answer_is_refused_when_the_node_stops() -> None:
+    started: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
     async def undecided(scope: Scope, receive: Receive, send: Send) -> None:
-        begun.set_result(scope["extensions"]["tailrace.transport"])
+        started.set_result(scope["extensions"]["tailrace.transport"])
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
     async with serving(undecided) as port, connected(port) as peer:
         peer.say(handshake())
-        transport: Any = await begun
+        transport: Any = await started
         transport.get_protocol().shutdown()
 
         assert (await peer.rest()).startswith(b"HTTP/1.1 503 ")
 
 
-async def test_what_is_on_its_way_when_the_node_stops_is_answered() -> None:
+async def test_a_request_that_arrives_while_the_node_stops_is_answered() -> None:
     app = Echo()
     async with serving(app) as port, connected(port) as peer, connected(port) as idle:
-        for one in (peer, idle):
-            one.say(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-            await one.until(b"ok")
+        for each in (peer, idle):
+            each.say(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            await each.until(b"ok")
         for transport in app.transports:
             transport.get_protocol().shutdown()
         peer.say(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -193,7 +195,7 @@ async def test_what_is_on_its_way_when_the_node_stops_is_answered() -> None:
         assert await idle.rest() == b""
 
 
-async def test_a_large_body_is_no_head(port: int) -> None:
+async def test_a_large_body_does_not_count_as_a_head(port: int) -> None:
     async with connected(port) as peer:
         peer.say(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 500000\r\n\r\n" + b"x" * 500_000)
         peer.say(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -218,7 +220,7 @@ async def test_a_large_body_is_no_head(port: int) -> None:
         (handshake(line="GET /" + "w" * 20_000 + " HTTP/1.1"), (414,)),
     ],
 )
-async def test_a_wrong_handshake_is_refused(
+async def test_an_invalid_handshake_is_refused(
     port: int, request_bytes: bytes, status: tuple[int, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected(port) as peer:
@@ -230,7 +232,7 @@ async def test_a_wrong_handshake_is_refused(
 
 
 @pytest.mark.parametrize("line", ["GET /ws\x7f HTTP/1.1", "GET /\xff HTTP/1.1"])
-async def test_a_handshake_that_is_no_request_is_closed_without_a_traceback(
+async def test_an_unparsable_handshake_is_closed_without_a_traceback(
     port: int, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected(port) as peer:
@@ -252,7 +254,7 @@ async def test_a_handshake_that_is_no_request_is_closed_without_a_traceback(
         (frame(1, b"x" * 600, fin=False) + frame(0, b"x" * 600), 1009),
     ],
 )
-async def test_a_wrong_frame_closes_with_its_code(
+async def test_an_invalid_frame_closes_with_its_code(
     frames: bytes, code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = Echo()

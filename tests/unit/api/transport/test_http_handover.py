@@ -1,4 +1,4 @@
-"""Answers that go on without their handler: on real sockets, with a real hub."""
+"""Responses that go on after their handler has returned: real sockets, a real hub."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ ENDED = b"\r\n0\r\n\r\n"
 
 
 class App:
-    """Streams the one generation, with or without the extension; answers anything else at once."""
+    """Streams one generation, with or without the handover; answers other paths at once."""
 
     def __init__(self, bench: Bench, *, hands_over: bool = True) -> None:
         self.bench = bench
         self.hands_over = hands_over
-        self.begun = 0
+        self.requests = 0
         self.returned = 0
         self.held: asyncio.Event | None = None  # before the stream begins
         self.transport: Any = None
@@ -58,14 +58,14 @@ class App:
         self.returned += 1
 
     async def _begin(self, relay: Relay) -> Beginning:
-        self.begun += 1
+        self.requests += 1
         if self.held is not None:
             await self.held.wait()
         return Beginning(prefix=b"\n")
 
     @property
     def is_empty(self) -> bool:
-        """Whether the hub knows of no reader any more."""
+        """Whether the hub has no reader."""
         hub = self.bench.hub
         relay = hub.relays[GENERATION]
         left = [hub.connections, hub.blocked, relay.readers, relay.scattered, relay.holds]
@@ -82,8 +82,8 @@ async def streaming(
         app = App(bench, hands_over=hands_over)
         async with serving(app, protocol) as port:
             yield app, port
-        if app.begun:
-            await until(lambda: app.is_empty, 5, "nobody left in the hub")
+        if app.requests:
+            await until(lambda: app.is_empty, 5, "the hub has no reader")
 
 
 @pytest.fixture
@@ -92,16 +92,16 @@ async def served() -> AsyncIterator[tuple[App, int]]:
         yield served
 
 
-async def begun(app: App, peer: Peer, request: bytes = GET) -> bytes:
+async def begin(app: App, peer: Peer, request: bytes = GET) -> bytes:
     """Send a request; return what was received up to the first entry of the log."""
     peer.say(request)
     return await peer.until(b'"demo"}\n\r\n')
 
 
-async def test_the_handler_goes_while_the_answer_goes_on(served: tuple[App, int]) -> None:
+async def test_the_handler_returns_while_the_response_goes_on(served: tuple[App, int]) -> None:
     app, port = served
     async with connected(port) as peer:
-        head = await begun(app, peer)
+        head = await begin(app, peer)
         await until(lambda: app.returned, 5)
         assert not app.is_empty
         app.bench.log.tokens("on")
@@ -111,17 +111,17 @@ async def test_the_handler_goes_while_the_answer_goes_on(served: tuple[App, int]
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b'"end"' in await peer.until(ENDED)
         await until(lambda: app.is_empty, 5)
-        # The connection is as good as new.
+        # The connection accepts further requests.
         peer.say(NEXT)
         assert b" 200 " in await peer.until(b"ok")
         peer.say(GET)
         assert b'"end"' in await peer.until(ENDED)
 
 
-async def test_what_is_kept_is_no_request(served: tuple[App, int]) -> None:
+async def test_after_the_handover_no_object_of_the_request_is_kept(served: tuple[App, int]) -> None:
     app, port = served
     async with connected(port) as peer:
-        await begun(app, peer)
+        await begin(app, peer)
         await until(lambda: app.returned, 5)
         protocol = app.transport.get_protocol()
 
@@ -131,14 +131,15 @@ async def test_what_is_kept_is_no_request(served: tuple[App, int]) -> None:
 
 
 @pytest.mark.parametrize("request_bytes", [GET, NEXT, GET[:9], handshake()])
-async def test_a_connection_goes_when_it_is_closed(request_bytes: bytes) -> None:
-    """And not when the garbage collector comes by."""
-    seen: list[weakref.ref[Quick]] = []
+async def test_a_closed_connection_is_freed_without_the_garbage_collector(
+    request_bytes: bytes,
+) -> None:
+    protocols: list[weakref.ref[Quick]] = []
 
     class Watched(Quick):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            seen.append(weakref.ref(self))
+            protocols.append(weakref.ref(self))
 
     async with streaming(protocol=Watched) as (app, port):
         gc.collect()
@@ -148,53 +149,53 @@ async def test_a_connection_goes_when_it_is_closed(request_bytes: bytes) -> None
                 peer.say(request_bytes)
                 if request_bytes != GET[:9]:
                     await peer.until(b"\r\n\r\n")
-                await until(lambda: seen, 5)
+                await until(lambda: protocols, 5)
             app.transport = None
-            await until(lambda: seen[0]() is None, 5, "it is gone")
+            await until(lambda: protocols[0]() is None, 5, "the protocol is freed")
         finally:
             gc.enable()
 
 
-async def test_a_peer_that_leaves_is_forgotten(served: tuple[App, int]) -> None:
+async def test_the_reader_of_a_disconnected_peer_is_removed(served: tuple[App, int]) -> None:
     app, port = served
     async with connected(port) as peer:
-        await begun(app, peer)
+        await begin(app, peer)
         await until(lambda: app.returned, 5)
     await until(lambda: app.is_empty, 5)
 
 
-async def test_a_peer_that_leaves_before_the_handover_is_forgotten(
+async def test_the_reader_of_a_peer_that_disconnects_before_the_handover_is_removed(
     served: tuple[App, int],
 ) -> None:
     app, port = served
     app.held = asyncio.Event()
     async with connected(port) as peer:
         peer.say(GET)
-        await until(lambda: app.begun, 5)
+        await until(lambda: app.requests, 5)
     await until(lambda: app.transport.is_closing(), 5)
     app.held.set()
     await until(lambda: app.returned, 5)
     await until(lambda: app.is_empty, 5)
 
 
-async def test_a_peer_that_leaves_after_a_body_that_nobody_reads_is_forgotten(
+async def test_the_reader_of_a_peer_that_disconnects_after_an_unread_body_is_removed(
     served: tuple[App, int],
 ) -> None:
     app, port = served
     app.held = asyncio.Event()
     async with connected(port) as peer:
         peer.say(GET[:-2] + b"content-length: 300000\r\n\r\n" + b"x" * 300_000)
-        await until(lambda: app.begun and app.transport.get_protocol().flow.read_paused, 5)
+        await until(lambda: app.requests and app.transport.get_protocol().flow.read_paused, 5)
         app.held.set()
         await until(lambda: app.returned, 5)
     await until(lambda: app.is_empty, 5)
 
 
 @pytest.mark.parametrize("hands_over", [True, False])
-async def test_a_socket_cannot_be_had_in_the_middle_of_an_answer(hands_over: bool) -> None:
+async def test_a_websocket_handshake_during_an_answer_is_refused(hands_over: bool) -> None:
     async with streaming(hands_over=hands_over) as (app, port):
         async with connected(port) as peer:
-            await begun(app, peer)
+            await begin(app, peer)
             await settle()
             peer.say(handshake())
             await settle()
@@ -205,10 +206,10 @@ async def test_a_socket_cannot_be_had_in_the_middle_of_an_answer(hands_over: boo
             await until(lambda: app.is_empty, 5)
 
 
-async def test_a_peer_that_ends_its_side_has_left(served: tuple[App, int]) -> None:
+async def test_a_peer_that_closes_its_side_counts_as_disconnected(served: tuple[App, int]) -> None:
     app, port = served
     async with connected(port) as peer:
-        await begun(app, peer)
+        await begin(app, peer)
         peer.writer.write_eof()
         rest = await peer.rest()
 
@@ -216,10 +217,10 @@ async def test_a_peer_that_ends_its_side_has_left(served: tuple[App, int]) -> No
         await until(lambda: app.is_empty, 5)
 
 
-async def test_draining_breaks_off(served: tuple[App, int]) -> None:
+async def test_draining_aborts_the_connection(served: tuple[App, int]) -> None:
     app, port = served
     async with connected(port) as peer:
-        await begun(app, peer)
+        await begin(app, peer)
         await app.bench.hub.drain(0)
 
         assert await peer.rest() == b""
@@ -240,7 +241,7 @@ async def test_a_reader_that_takes_nothing_is_cut() -> None:
             app.bench.log.tokens("x" * 100_000)
 
             async def is_cut() -> bool:
-                await app.bench.pass_time(2)  # the kernel may have taken some more at first
+                await app.bench.pass_time(2)  # at first the kernel may take some more bytes
                 return app.bench.hub.counters.cuts == 1
 
             await until(is_cut, 5)
@@ -250,8 +251,8 @@ async def test_a_reader_that_takes_nothing_is_cut() -> None:
         await until(lambda: app.is_empty, 5)
 
 
-async def test_an_end_that_waits_for_room_comes_last(served: tuple[App, int]) -> None:
-    """A peer that takes its time gets all, a finished body, and the answer to its next request."""
+async def test_an_end_with_a_full_write_buffer_comes_last(served: tuple[App, int]) -> None:
+    """A slow peer gets all events, a finished body, and the answer to its next request."""
     app, port = served
     async with stopped_connection(f"http://127.0.0.1:{port}") as (reader, writer):
         writer.write(GET + NEXT)
@@ -270,10 +271,10 @@ async def test_an_end_that_waits_for_room_comes_last(served: tuple[App, int]) ->
     assert received.count(ENDED) == 1
 
 
-async def test_a_server_that_stops_lets_the_answer_end_and_closes(served: tuple[App, int]) -> None:
+async def test_a_stopping_server_finishes_the_response_and_closes(served: tuple[App, int]) -> None:
     app, port = served
     async with connected(port) as peer:
-        await begun(app, peer)
+        await begin(app, peer)
         await until(lambda: app.returned, 5)
         app.transport.get_protocol().shutdown()
         app.bench.log.append(END)
@@ -281,12 +282,12 @@ async def test_a_server_that_stops_lets_the_answer_end_and_closes(served: tuple[
         assert (await peer.rest()).endswith(ENDED)
 
 
-async def test_the_rest_of_a_body_is_owed_once_the_answer_is_over(
+async def test_the_rest_of_a_body_has_a_deadline_after_the_response(
     served: tuple[App, int],
 ) -> None:
     app, port = served
     async with connected(port) as peer:
-        await begun(app, peer, GET[:-2] + b"content-length: 9\r\n\r\n123")
+        await begin(app, peer, GET[:-2] + b"content-length: 9\r\n\r\n123")
         await asyncio.sleep(2 * Quick.head_s)  # a stream has no deadline: the silence is the test
         peer.say(b"456")
         app.bench.log.append(END)
@@ -298,46 +299,46 @@ async def test_the_rest_of_a_body_is_owed_once_the_answer_is_over(
 Step = bytes | Callable[[App], None]
 
 
-def says(*texts: str) -> Step:
+def tokens(*texts: str) -> Step:
     return lambda app: app.bench.log.tokens(*texts) and None
 
 
-def ends(app: App) -> None:
+def end(app: App) -> None:
     app.bench.log.append(END)
 
 
 @pytest.mark.parametrize(
     "steps",
     [
-        [GET, says("a"), ends, NEXT],
-        [GET + NEXT, says("a", "b"), ends],
-        [GET, NEXT + NEXT, says("a"), ends],
-        [GET, NEXT[:9], says("a"), ends, NEXT[9:]],
-        [GET, b"\r\n", says("a"), ends, NEXT],
-        [GET + GET + NEXT, says("a"), ends],
-        [b"HEAD" + GET[3:] + NEXT, ends],
-        [GET[:-2] + b"connection: close\r\n\r\n" + NEXT, says("a"), ends],
-        [GET.replace(b"1.1", b"1.0"), says("a"), ends, NEXT],
-        [GET[:-2] + b"content-length: 4\r\n\r\n12", says("a"), b"34" + NEXT, ends],
-        [GET[:-2] + b"content-length: 4\r\n\r\n12", says("a"), ends, b"34" + NEXT],
-        [GET[:-2] + b"transfer-encoding: chunked\r\n\r\n", says("a"), b"0\r\n\r\n" + NEXT, ends],
-        [GET[:-2] + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n", says("a"), NEXT, ends],
-        [GET, says("a"), b"\0\0\0\r\n\r\n", ends],
-        [GET + b"\0\0\0\r\n\r\n", says("a"), ends],
-        [GET[:-2] + b"expect: 100-continue\r\ncontent-length: 1\r\n\r\n", b"1", ends, NEXT],
+        [GET, tokens("a"), end, NEXT],
+        [GET + NEXT, tokens("a", "b"), end],
+        [GET, NEXT + NEXT, tokens("a"), end],
+        [GET, NEXT[:9], tokens("a"), end, NEXT[9:]],
+        [GET, b"\r\n", tokens("a"), end, NEXT],
+        [GET + GET + NEXT, tokens("a"), end],
+        [b"HEAD" + GET[3:] + NEXT, end],
+        [GET[:-2] + b"connection: close\r\n\r\n" + NEXT, tokens("a"), end],
+        [GET.replace(b"1.1", b"1.0"), tokens("a"), end, NEXT],
+        [GET[:-2] + b"content-length: 4\r\n\r\n12", tokens("a"), b"34" + NEXT, end],
+        [GET[:-2] + b"content-length: 4\r\n\r\n12", tokens("a"), end, b"34" + NEXT],
+        [GET[:-2] + b"transfer-encoding: chunked\r\n\r\n", tokens("a"), b"0\r\n\r\n" + NEXT, end],
+        [GET[:-2] + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n", tokens("a"), NEXT, end],
+        [GET, tokens("a"), b"\0\0\0\r\n\r\n", end],
+        [GET + b"\0\0\0\r\n\r\n", tokens("a"), end],
+        [GET[:-2] + b"expect: 100-continue\r\ncontent-length: 1\r\n\r\n", b"1", end, NEXT],
     ],
 )
-async def test_the_bytes_are_those_of_a_handler_that_waits(steps: list[Step]) -> None:
-    handed, waited = await asyncio.gather(
+async def test_the_bytes_are_the_same_with_and_without_the_handover(steps: list[Step]) -> None:
+    with_handover, without_handover = await asyncio.gather(
         transcript(steps, hands_over=True), transcript(steps, hands_over=False)
     )
 
-    assert handed == waited
-    assert handed.startswith(b"HTTP/1.1 ")
+    assert with_handover == without_handover
+    assert with_handover.startswith(b"HTTP/1.1 ")
 
 
 async def transcript(steps: list[Step], *, hands_over: bool) -> bytes:
-    """All that comes back, until the last answer or the connection has ended."""
+    """Run the steps on one connection; return all received bytes until the server closes."""
     async with streaming(hands_over=hands_over) as (app, port), connected(port) as peer:
         for step in steps:
             if isinstance(step, bytes):
@@ -345,8 +346,8 @@ async def transcript(steps: list[Step], *, hands_over: bool) -> bytes:
             else:
                 step(app)
             if step == steps[0]:
-                await until(lambda: app.begun, 5)
-            await settle()  # each reaches the server by itself
+                await until(lambda: app.requests, 5)
+            await settle()  # so that the server reads each step alone
         with contextlib.suppress(OSError):  # closed by the server
             peer.writer.write_eof()
         return await peer.rest()

@@ -1,20 +1,20 @@
-"""What stands in for asyncio's events and queues on a connection."""
+"""The small substitutes for asyncio's event and queue."""
 
 from __future__ import annotations
 
 import asyncio
 
-from api.transport.lazy_sync import LeanEvent, LeanQueue
+from api.transport.lazy_sync import LeanEvent, SingleConsumerQueue
 from tests.support.bench import settle
 
 
-async def test_all_who_wait_for_an_event_go_on() -> None:
+async def test_set_releases_all_waiting_tasks() -> None:
     event = LeanEvent()
     waiting = [asyncio.ensure_future(event.wait()) for _ in range(2)]
     await settle()
     assert not any(task.done() for task in waiting)
     event.set()
-    event.clear()  # who was let go stays so
+    event.clear()  # does not stop the released tasks
     async with asyncio.timeout(5):
         await asyncio.gather(*waiting)
     later = asyncio.ensure_future(event.wait())
@@ -26,24 +26,24 @@ async def test_all_who_wait_for_an_event_go_on() -> None:
     await event.wait()
 
 
-async def test_a_queue_gives_in_order_and_tells_who_does_not_wait() -> None:
-    queue = LeanQueue()
-    told: list[int] = []
-    queue.on_put = lambda: told.append(len(queue))
+async def test_a_queue_keeps_order_and_calls_on_put_only_while_no_task_waits() -> None:
+    queue = SingleConsumerQueue()
+    lengths: list[int] = []
+    queue.on_put = lambda: lengths.append(len(queue))
     getting = asyncio.ensure_future(queue.get())
     await settle()
     queue.put_nowait("a")
     queue.put_nowait("b")
-    assert await getting == "a" and told == []
+    assert await getting == "a" and lengths == []
     queue.put_nowait("c")
 
-    assert told == [2]
+    assert lengths == [2]
     assert [await queue.get(), await queue.get()] == ["b", "c"]
     assert queue.empty()
 
 
-async def test_who_stops_waiting_takes_nothing() -> None:
-    queue = LeanQueue()
+async def test_a_cancelled_get_takes_no_item() -> None:
+    queue = SingleConsumerQueue()
     getting = asyncio.ensure_future(queue.get())
     await settle()
     queue.put_nowait("a")

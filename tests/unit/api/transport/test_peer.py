@@ -1,4 +1,4 @@
-"""Whose address counts: what a client may write, and what it may not."""
+"""The client address of a request, and which entries of X-Forwarded-For are trusted."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from api.transport.peer import NO_ADDRESS, Peers, read_address
 from shared.errors import ConfigurationError
 
 PROXIES = Peers.read("10.0.0.0/8, 192.0.2.1, fd00::/8, 127.0.0.2")
-NOBODY = Peers()
+NO_PROXIES = Peers()
 
 
-def named(*values: str) -> list[tuple[bytes, bytes]]:
+def forwarded(*values: str) -> list[tuple[bytes, bytes]]:
     return [(b"x-forwarded-for", value.encode("latin-1")) for value in values]
 
 
 @pytest.mark.parametrize(
-    ("host", "values", "origin"),
+    ("host", "values", "address"),
     [
         ("203.0.113.7", [], "203.0.113.7"),
-        ("203.0.113.7", ["198.51.100.1"], "203.0.113.7"),  # no proxy: it may say what it likes
+        ("203.0.113.7", ["198.51.100.1"], "203.0.113.7"),  # not a proxy: its header is not read
         ("10.1.2.3", ["198.51.100.1"], "198.51.100.1"),
         ("10.1.2.3", ["198.51.100.9, 198.51.100.1"], "198.51.100.1"),
         ("10.1.2.3", ["198.51.100.9", "198.51.100.1"], "198.51.100.1"),
@@ -40,10 +40,10 @@ def named(*values: str) -> list[tuple[bytes, bytes]]:
         ("", [], NO_ADDRESS),
     ],
 )
-def test_the_address_is_the_first_from_the_right_that_is_no_proxy(
-    host: str | None, values: list[str], origin: str
+def test_the_client_address_is_the_first_from_the_right_that_is_not_a_proxy(
+    host: str | None, values: list[str], address: str
 ) -> None:
-    assert PROXIES.origin(host, named(*values)) == origin
+    assert PROXIES.client_address(host, forwarded(*values)) == address
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_address_is_the_first_from_the_right_that_is_no_proxy(
     [
         ("203.0.113.7", [], "203.0.113.7"),
         ("127.0.0.1", [], None),
-        ("127.0.0.1", ["198.51.100.1"], None),  # loopback is no proxy unless it is named
+        ("127.0.0.1", ["198.51.100.1"], None),  # loopback is a proxy only if it is listed
         ("127.0.0.2", ["198.51.100.1"], "198.51.100.1"),
         ("::1", [], None),
         ("10.1.2.3", [], None),
@@ -60,23 +60,23 @@ def test_the_address_is_the_first_from_the_right_that_is_no_proxy(
         (None, [], None),
     ],
 )
-def test_loopback_and_proxies_themselves_have_no_limit(
+def test_loopback_and_the_proxies_own_addresses_have_no_limit(
     host: str | None, values: list[str], limited: str | None
 ) -> None:
-    assert PROXIES.limited(host, named(*values)) == limited
+    assert PROXIES.limited_address(host, forwarded(*values)) == limited
 
 
 def test_without_proxies_the_header_is_not_read() -> None:
-    assert NOBODY.origin("10.1.2.3", named("198.51.100.1")) == "10.1.2.3"
-    assert not NOBODY.is_trusted("10.1.2.3")
+    assert NO_PROXIES.client_address("10.1.2.3", forwarded("198.51.100.1")) == "10.1.2.3"
+    assert not NO_PROXIES.is_trusted("10.1.2.3")
 
 
 @pytest.mark.parametrize("value", ["proxy.example", "10.0.0.1/8", "10.0.0.0/33", "1.2.3", "::/200"])
-def test_what_is_no_address_and_no_network_is_named(value: str) -> None:
+def test_the_error_names_an_entry_that_is_not_an_address_or_network(value: str) -> None:
     with pytest.raises(ConfigurationError, match="TAILRACE_TRUSTED_PROXIES"):
         Peers.read(f"10.0.0.0/8, {value}")
 
 
 @pytest.mark.parametrize("text", ["", "x", "1.2.3.4.5", ":::", "[", "[]", "%", "1.2.3.4:x:y"])
-def test_any_text_may_be_asked_for_its_address(text: str) -> None:
+def test_text_without_an_address_is_none(text: str) -> None:
     assert read_address(text) is None

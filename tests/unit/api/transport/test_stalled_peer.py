@@ -1,23 +1,23 @@
-"""A peer that takes nothing is broken off; one that takes little by little is not."""
+"""A connection is aborted when its peer takes no bytes, but not when its peer is slow."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from api.transport.stalled_peer import LOOKS, Stall
+from api.transport.stalled_peer import CHECKS_PER_STALL, StallTimer
 from tests.support.wait import until
 
 
-class Wire:
-    """A transport; `takes` is what its peer takes between two looks."""
+class FakeTransport:
+    """A transport whose peer takes `takes` bytes between two checks."""
 
     def __init__(self, left: int, takes: int) -> None:
         self.left, self.takes = left, takes
-        self.looks = 0
+        self.checks = 0
         self.is_aborted = False
 
     def get_write_buffer_size(self) -> int:
-        self.looks += 1
+        self.checks += 1
         self.left = max(0, self.left - self.takes)
         return self.left
 
@@ -28,42 +28,42 @@ class Wire:
         self.is_aborted = True
 
 
-def stall_of(wire: Any) -> Stall:
-    return Stall(wire)
+def stall_of(transport: Any) -> StallTimer:
+    return StallTimer(transport)
 
 
-async def test_a_peer_that_takes_nothing_is_broken_off() -> None:
-    wire = Wire(100, 0)
-    stall = stall_of(wire)
+async def test_a_connection_whose_peer_takes_nothing_is_aborted() -> None:
+    transport = FakeTransport(100, 0)
+    stall = stall_of(transport)
     stall.watch(0.05)
 
-    await until(lambda: wire.is_aborted, 2)
-    assert wire.looks == LOOKS + 1
+    await until(lambda: transport.is_aborted, 2)
+    assert transport.checks == CHECKS_PER_STALL + 1
     assert not stall.is_watching
 
 
-async def test_a_slow_download_is_no_stall() -> None:
-    wire = Wire(1_000, 1)
-    stall = stall_of(wire)
+async def test_a_slow_download_is_not_a_stall() -> None:
+    transport = FakeTransport(1_000, 1)
+    stall = stall_of(transport)
     stall.watch(0.02)
 
-    await until(lambda: wire.looks > 5 * LOOKS, 5)
-    assert not wire.is_aborted
+    await until(lambda: transport.checks > 5 * CHECKS_PER_STALL, 5)
+    assert not transport.is_aborted
     stall.stop()
 
 
-async def test_one_that_stops_later_is_broken_off_after_all() -> None:
-    wire = Wire(10, 1)
-    stall_of(wire).watch(0.02)
+async def test_a_peer_that_stops_later_is_aborted() -> None:
+    transport = FakeTransport(10, 1)
+    stall_of(transport).watch(0.02)
 
-    await until(lambda: wire.is_aborted, 5)
-    assert wire.left == 0
-    assert wire.looks >= 10 + LOOKS
+    await until(lambda: transport.is_aborted, 5)
+    assert transport.left == 0
+    assert transport.checks >= 10 + CHECKS_PER_STALL
 
 
-async def test_it_watches_no_longer_than_it_is_told_to() -> None:
-    wire = Wire(100, 0)
-    stall = stall_of(wire)
+async def test_after_end_nothing_is_watched() -> None:
+    transport = FakeTransport(100, 0)
+    stall = stall_of(transport)
     stall.watch(0.01)
     stall.end()
     stall.watch(0.01)

@@ -1,4 +1,4 @@
-"""What a peer has not taken: the loop's buffer and the kernel's."""
+"""The bytes in the event loop's and the kernel's send buffer."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from tests.support.wait import until
 
 
 class OnlyAsgi:
-    """A transport that shows its buffer and nothing below."""
+    """A transport with a write buffer and without a socket."""
 
     def abort(self) -> None:
-        raise AssertionError("not here")
+        raise AssertionError("must not be aborted")
 
     def get_write_buffer_size(self) -> int:
         return 7
 
 
-def test_without_a_transport_nothing_is_known() -> None:
+def test_without_a_transport_the_count_is_0() -> None:
     assert unread_bytes(None) == 0
 
 
-def test_without_a_socket_the_buffer_counts() -> None:
+def test_without_a_socket_only_the_loops_buffer_counts() -> None:
     assert unread_bytes(OnlyAsgi()) == 7
 
 
-async def test_every_byte_that_the_peer_takes_is_progress() -> None:
-    """Also while the kernel takes nothing more from the loop."""
+async def test_every_byte_that_the_peer_takes_reduces_the_count() -> None:
+    """Even while the kernel takes no more bytes from the loop."""
     listener = socket.create_server(("127.0.0.1", 0))
     peer = socket.create_connection(listener.getsockname())
     out, _ = listener.accept()
@@ -39,9 +39,9 @@ async def test_every_byte_that_the_peer_takes_is_progress() -> None:
     await until(lambda: unread_bytes(writer.transport) > 0, 5, "a full buffer")  # type: ignore[arg-type]
     buffered, before = writer.transport.get_write_buffer_size(), unread_bytes(writer.transport)  # type: ignore[arg-type]
 
-    taken = 0
-    while taken < 300_000:
-        taken += len(peer.recv(65_536))
+    read = 0
+    while read < 300_000:
+        read += len(peer.recv(65_536))
 
     await until(lambda: unread_bytes(writer.transport) < before, 5, "progress")  # type: ignore[arg-type]
     assert buffered > 0
@@ -50,7 +50,9 @@ async def test_every_byte_that_the_peer_takes_is_progress() -> None:
     listener.close()
 
 
-async def test_a_closed_socket_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_a_closed_socket_only_the_loops_buffer_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Closed(OnlyAsgi):
         def get_extra_info(self, name: str) -> socket.socket:
             closed = socket.socket()

@@ -1,4 +1,4 @@
-"""What one WebSocket peer can make the server keep, over real sockets."""
+"""Bounds on what one WebSocket peer can make the server keep, over real sockets."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from tests.support.wait import until
 
 
 class Watched(WebSocketProtocol):
-    """Remembers itself, to be looked into."""
+    """Keeps all instances, so that a test can inspect them."""
 
-    seen: list[WebSocketProtocol] = []
+    instances: list[WebSocketProtocol] = []
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        Watched.seen.append(self)
+        Watched.instances.append(self)
 
 
 @pytest.fixture(autouse=True)
-def nothing_seen() -> None:
-    Watched.seen.clear()
+def no_instances() -> None:
+    Watched.instances.clear()
 
 
 async def opened(peer: Peer) -> WebSocketProtocol:
     peer.say(handshake())
     await peer.until(b"\r\n\r\n")
-    return Watched.seen[-1]
+    return Watched.instances[-1]
 
 
-async def test_a_flood_of_messages_is_taken_a_slice_at_a_time() -> None:
+async def test_a_flood_of_messages_is_parsed_one_slice_at_a_time() -> None:
     app = Echo()
     app.start.clear()
     flood = b"".join(frame(1, b"%d" % n) for n in range(20_000))
@@ -59,7 +59,7 @@ async def test_a_flood_of_messages_is_taken_a_slice_at_a_time() -> None:
     assert app.received == [str(n) for n in range(20_000)]
 
 
-async def test_a_message_of_many_slices_is_whole() -> None:
+async def test_a_message_across_slices_is_complete() -> None:
     app = Echo()
     text = b"x" * 900
     many = b"".join(frame(1, text) for _ in range(50))
@@ -86,14 +86,14 @@ async def test_empty_fragments_are_not_kept() -> None:
     assert app.received == ["ab"]
 
 
-async def pinged_full(peer: Peer, protocol: WebSocketProtocol) -> None:
-    """Ping until the peer's kernel takes no more pongs."""
+async def fill_with_pongs(peer: Peer, protocol: WebSocketProtocol) -> None:
+    """Send pings until the server's write buffer is full of pongs."""
     while protocol.writable.is_set():
         peer.say(frame(9, b"x" * 125) * 200)
         await asyncio.sleep(0)
 
 
-async def test_a_peer_that_reads_no_pongs_is_owed_one() -> None:
+async def test_a_peer_that_reads_no_pongs_gets_one_pong_later() -> None:
     app = Echo()
     async with (
         serving(app, socket_protocol=Watched) as port,
@@ -101,7 +101,7 @@ async def test_a_peer_that_reads_no_pongs_is_owed_one() -> None:
     ):
         peer = Peer(reader, writer)
         protocol = await opened(peer)
-        await pinged_full(peer, protocol)
+        await fill_with_pongs(peer, protocol)
         unsent = protocol.transport.get_write_buffer_size()
         peer.say(frame(9, b"y" * 125) * 500 + frame(9, b"last"))
 
@@ -116,10 +116,10 @@ async def test_a_peer_that_reads_no_pongs_is_owed_one() -> None:
 
 
 @pytest.mark.parametrize("last", [frame(8, b"\x03\xe8"), b""], ids=["close frame", "half closed"])
-async def test_who_takes_nothing_and_leaves_is_not_waited_for(
+async def test_a_closing_connection_whose_peer_takes_nothing_is_aborted(
     last: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api.transport.websocket_bounds, "CLOSE_S", 0.2)
+    monkeypatch.setattr(api.transport.websocket_bounds, "CLOSING_STALL_S", 0.2)
     app = Echo()
     async with (
         serving(app, socket_protocol=Watched) as port,
@@ -127,7 +127,7 @@ async def test_who_takes_nothing_and_leaves_is_not_waited_for(
     ):
         peer = Peer(reader, writer)
         protocol = await opened(peer)
-        await pinged_full(peer, protocol)
+        await fill_with_pongs(peer, protocol)
         if last:
             peer.say(last)
         else:
@@ -136,15 +136,15 @@ async def test_who_takes_nothing_and_leaves_is_not_waited_for(
         await until(lambda: protocol.disconnected, 5)
 
 
-async def test_a_peer_whose_pong_was_not_read_is_not_taken_for_dead() -> None:
-    """The application is busy with one message, the next one waits: pongs stand behind it."""
+async def test_an_unparsed_pong_excuses_a_missing_pong() -> None:
+    """The application is busy with one message; a second message and the pongs are unparsed."""
     app = Echo()
     app.start.clear()
     async with serving(app, socket_protocol=Watched) as port:
         async with connected(port) as peer:
             protocol = await opened(peer)
             peer.say(frame(1, b"one") + frame(1, b"two"))
-            await until(lambda: protocol.is_behind, 5, "the second one waits")
+            await until(lambda: protocol.is_behind, 5, "the second message is unparsed")
             for _ in range(4):
                 protocol.beat()
                 await peer.until(PING)
@@ -155,7 +155,7 @@ async def test_a_peer_whose_pong_was_not_read_is_not_taken_for_dead() -> None:
 
 
 @pytest.mark.parametrize("is_behind", [True, False])
-async def test_a_peer_that_has_died_is_given_up(
+async def test_a_peer_without_pongs_is_closed(
     is_behind: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = Echo()
@@ -169,9 +169,9 @@ async def test_a_peer_that_has_died_is_given_up(
             protocol.beat()
             assert protocol.close_sent is False
             if is_behind:
-                protocol.beat()  # may be among what we have not read
+                protocol.beat()  # the pong may be unparsed
                 assert protocol.close_sent is False
-                monkeypatch.setattr(api.transport.websocket, "UNREAD_S", 0.0)
+                monkeypatch.setattr(api.transport.websocket, "PONG_EXCUSE_S", 0.0)
             protocol.beat()
 
             rest = await peer.rest()
@@ -182,7 +182,7 @@ OURS = frame(10, PING[2:])
 
 
 @pytest.mark.parametrize(
-    ("before", "pong", "after", "is_heard"),
+    ("before", "pong", "after", "is_noted"),
     [
         (b"", OURS, b"", True),
         (b"", OURS + frame(1, b"x"), b"", True),
@@ -194,10 +194,10 @@ OURS = frame(10, PING[2:])
     ],
     ids="alone first inside between another empty ping".split(),
 )
-async def test_a_pong_is_one_only_between_frames(
-    before: bytes, pong: bytes, after: bytes, is_heard: bool
+async def test_only_the_pong_for_our_ping_is_noted(
+    before: bytes, pong: bytes, after: bytes, is_noted: bool
 ) -> None:
-    """By the short way, and by the parser's where that cannot be taken."""
+    """With and without the parser; the shortcut is used only between two frames."""
     app = Echo()
     async with serving(app, socket_protocol=Watched) as port, connected(port) as peer:
         protocol = await opened(peer)
@@ -205,19 +205,19 @@ async def test_a_pong_is_one_only_between_frames(
         await peer.until(PING)
         for piece in filter(None, (before, pong, after)):
             peer.say(piece)
-            await settle()  # each reaches the server by itself
+            await settle()  # so that the server reads each piece alone
         peer.say(frame(1, b"last"))
         await peer.until(b"last")
 
-        assert protocol._awaits_pong is not is_heard
+        assert protocol._awaits_pong is not is_noted
         assert (b"last" in app.received[-1].encode()) and not app.disconnects
 
 
-async def test_an_idle_peers_pong_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or an upgrade of websockets has made each heartbeat dear again."""
+async def test_the_pong_of_an_idle_peer_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when an upgrade of websockets disables the shortcut for pongs."""
     async with serving(Echo(), socket_protocol=Watched) as port, connected(port) as peer:
         protocol = await opened(peer)
-        monkeypatch.setattr(protocol, "take", None)
+        monkeypatch.setattr(protocol, "parse_slice", None)
         protocol.beat()
         await peer.until(PING)
         peer.say(OURS)
@@ -225,7 +225,7 @@ async def test_an_idle_peers_pong_is_not_parsed(monkeypatch: pytest.MonkeyPatch)
         await until(lambda: not protocol._awaits_pong, 5)
 
 
-async def test_nothing_is_pinged_after_a_close_frame() -> None:
+async def test_no_ping_follows_a_close_frame() -> None:
     async with serving(Echo(), socket_protocol=Watched) as port, connected(port) as peer:
         protocol = await opened(peer)
         peer.say(frame(3, b"wrong"))
