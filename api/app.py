@@ -23,7 +23,7 @@ from api.dialects.responses.endpoints import RESPONSES_ENDPOINTS
 from api.edge.cors import Cors
 from api.edge.error_boundary import ErrorBoundary
 from api.edge.gate import Gate
-from api.errors import Shape, request_error
+from api.errors import ErrorShape, request_error
 from api.node import Node
 from api.pages.pages import PageRoutes
 from api.readers.conversation import SocketEndpoint
@@ -46,7 +46,7 @@ DIALECTS: tuple[DialectEndpoints, ...] = (
 # clients find message and code in the native shape as well.
 OPENAI_RESOURCES = ("/v1/batches", "/v1/files", "/models")
 # The shape of errors at and below each path. Everywhere else errors have the native shape.
-SHAPES: tuple[tuple[str, Shape], ...] = (
+SHAPES: tuple[tuple[str, ErrorShape], ...] = (
     *((path, dialect.error_shape) for dialect in DIALECTS for path in dialect.error_paths),
     *((path, openai_shape) for path in OPENAI_RESOURCES),
 )

@@ -13,7 +13,7 @@ REDIS_ANSWER_S = 4.0
 
 
 @asynccontextmanager
-async def answering(since_s: float | None = None) -> AsyncIterator[None]:
+async def answer_deadline(since_s: float | None = None) -> AsyncIterator[None]:
     """Limit the block to `REDIS_ANSWER_S`.
 
     Args:

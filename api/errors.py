@@ -18,7 +18,7 @@ from shared.errors import RequestError
 RETRY_AFTER_S = 1  # `Retry-After` of errors that end soon: Redis is away, or the node is draining
 
 
-class Code(NamedTuple):
+class ErrorCode(NamedTuple):
     """How clients see one error code.
 
     Attributes:
@@ -34,42 +34,42 @@ class Code(NamedTuple):
 
 
 # Close codes 4000 to 4499: reconnect and resume. 4500 to 4999: final. Clients decide by range.
-CODES: dict[str, Code] = {
-    "invalid_http": Code(400),
-    "invalid_json": Code(400),
-    "invalid_multipart": Code(400),
-    "cursor_invalid": Code(400),
-    "wait_invalid": Code(400),
-    "host_invalid": Code(400),
-    "idempotency_key_invalid": Code(400),
-    "upgrade_required": Code(400),
-    "unauthorized": Code(401, close=4501),
-    "forbidden": Code(403, close=4503),
-    "not_found": Code(404),
-    "model_not_found": Code(404),
-    "method_not_allowed": Code(405),
-    "not_acceptable": Code(406),
-    "request_timeout": Code(408, is_retryable=True),
-    "expired": Code(410),
-    "body_too_large": Code(413, close=1009),
-    "owner_files_full": Code(413),
-    "unsupported_media_type": Code(415),
-    "invalid_request": Code(422),
-    "idempotency_mismatch": Code(422),
-    "stream_reset": Code(409),
-    "too_many_schedules": Code(409),
-    "rate_limited": Code(429, is_retryable=True),
-    "too_many_transfers": Code(429, is_retryable=True),
-    "owner_full": Code(429, is_retryable=True),
-    "head_too_large": Code(431),
-    "internal": Code(500, close=1011),
-    "transfer_encoding_unsupported": Code(501),
-    "http_version_unsupported": Code(505),
-    "unavailable": Code(503, close=1013, is_retryable=True),
-    "draining": Code(503, close=1012, is_retryable=True),
-    "queue_full": Code(503, is_retryable=True),
-    "storage_full": Code(503, is_retryable=True),
-    "too_slow": Code(0, close=4008, is_retryable=True),
+CODES: dict[str, ErrorCode] = {
+    "invalid_http": ErrorCode(400),
+    "invalid_json": ErrorCode(400),
+    "invalid_multipart": ErrorCode(400),
+    "cursor_invalid": ErrorCode(400),
+    "wait_invalid": ErrorCode(400),
+    "host_invalid": ErrorCode(400),
+    "idempotency_key_invalid": ErrorCode(400),
+    "upgrade_required": ErrorCode(400),
+    "unauthorized": ErrorCode(401, close=4501),
+    "forbidden": ErrorCode(403, close=4503),
+    "not_found": ErrorCode(404),
+    "model_not_found": ErrorCode(404),
+    "method_not_allowed": ErrorCode(405),
+    "not_acceptable": ErrorCode(406),
+    "request_timeout": ErrorCode(408, is_retryable=True),
+    "expired": ErrorCode(410),
+    "body_too_large": ErrorCode(413, close=1009),
+    "owner_files_full": ErrorCode(413),
+    "unsupported_media_type": ErrorCode(415),
+    "invalid_request": ErrorCode(422),
+    "idempotency_mismatch": ErrorCode(422),
+    "stream_reset": ErrorCode(409),
+    "too_many_schedules": ErrorCode(409),
+    "rate_limited": ErrorCode(429, is_retryable=True),
+    "too_many_transfers": ErrorCode(429, is_retryable=True),
+    "owner_full": ErrorCode(429, is_retryable=True),
+    "head_too_large": ErrorCode(431),
+    "internal": ErrorCode(500, close=1011),
+    "transfer_encoding_unsupported": ErrorCode(501),
+    "http_version_unsupported": ErrorCode(505),
+    "unavailable": ErrorCode(503, close=1013, is_retryable=True),
+    "draining": ErrorCode(503, close=1012, is_retryable=True),
+    "queue_full": ErrorCode(503, is_retryable=True),
+    "storage_full": ErrorCode(503, is_retryable=True),
+    "too_slow": ErrorCode(0, close=4008, is_retryable=True),
 }
 
 
@@ -107,7 +107,7 @@ class ErrorBody(NamedTuple):
     headers: Sequence[tuple[bytes, bytes]] = ()
 
 
-Shape = Callable[[RequestError], ErrorBody]
+ErrorShape = Callable[[RequestError], ErrorBody]
 
 
 def native_shape(error: RequestError) -> ErrorBody:
@@ -116,8 +116,8 @@ def native_shape(error: RequestError) -> ErrorBody:
     return ErrorBody(msgspec.json.encode({"error": members}))
 
 
-async def respond(
-    send: Send, error: RequestError, shape: Shape = native_shape, *, kind: str = "http"
+async def send_error(
+    send: Send, error: RequestError, shape: ErrorShape = native_shape, *, kind: str = "http"
 ) -> None:
     """Answer a request with `error`. The response must not have begun.
 

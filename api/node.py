@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from api.edge.auth import Authenticator
-from api.edge.heavy_reads import HeavyReads
+from api.edge.heavy_reads import HeavyReadLimit
 from api.edge.metrics import Metrics
-from api.edge.slowing import Slowing
+from api.edge.slowing import FailureDelay
 from api.edge.transfer_limit import (
     DOWNLOADS_AT_ONCE,
     DOWNLOADS_OF_OWNER,
     UPLOADS_AT_ONCE,
     UPLOADS_OF_OWNER,
-    Turns,
+    TransferLimit,
 )
 from api.errors import request_error
 from api.hub.hub import Hub
 from api.intake.acceptance import Acceptance
-from api.transport.peer import Peers
+from api.transport.peer import TrustedProxies
 from shared.config.credentials import EVERYBODY, Identity
 from shared.config.models import Model
 from shared.config.settings import Settings
@@ -70,14 +70,18 @@ class Node:
     authenticator: Authenticator
     metrics: Metrics
     started_at: int
-    uploads: Turns = field(default_factory=lambda: Turns(UPLOADS_AT_ONCE, UPLOADS_OF_OWNER))
-    downloads: Turns = field(default_factory=lambda: Turns(DOWNLOADS_AT_ONCE, DOWNLOADS_OF_OWNER))
-    heavy_reads: HeavyReads = field(default_factory=HeavyReads)
+    uploads: TransferLimit = field(
+        default_factory=lambda: TransferLimit(UPLOADS_AT_ONCE, UPLOADS_OF_OWNER)
+    )
+    downloads: TransferLimit = field(
+        default_factory=lambda: TransferLimit(DOWNLOADS_AT_ONCE, DOWNLOADS_OF_OWNER)
+    )
+    heavy_reads: HeavyReadLimit = field(default_factory=HeavyReadLimit)
     large: LargeWork = field(default_factory=LargeWork)
     is_draining: bool = False
     acceptance: Acceptance = field(init=False)
-    peers: Peers = field(init=False)
-    slowing: Slowing = field(init=False)
+    peers: TrustedProxies = field(init=False)
+    slowing: FailureDelay = field(init=False)
 
     def __post_init__(self) -> None:
         """Build the parts that follow from other parts.
@@ -91,8 +95,8 @@ class Node:
             accepted=self.metrics.accepted,
             accept_seconds=self.metrics.accept_seconds,
         )
-        self.peers = Peers.read(self.settings.trusted_proxies)
-        self.slowing = Slowing(self.peers)
+        self.peers = TrustedProxies.read(self.settings.trusted_proxies)
+        self.slowing = FailureDelay(self.peers)
         if not self.authenticator.is_configured:  # all clients are one owner: no bound per owner
             self.uploads.share_freely()
             self.downloads.share_freely()

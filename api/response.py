@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import msgspec
 from starlette.responses import Response
 
-from api.errors import Shape, error_headers
+from api.errors import ErrorShape, error_headers
 from shared.errors import RequestError
 from shared.text.large import encode_json
 
 
-def error_response(error: RequestError, shape: Shape, headers: Mapping[str, str]) -> Response:
+def error_response(error: RequestError, shape: ErrorShape, headers: Mapping[str, str]) -> Response:
     """Return an error response with extra headers.
 
     An error without extra headers is raised instead; api/edge/error_boundary.py answers it.

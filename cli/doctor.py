@@ -19,7 +19,7 @@ import aiohttp
 from redis.exceptions import ResponseError
 
 from api.edge.auth import Authenticator
-from api.transport.peer import Peers
+from api.transport.peer import TrustedProxies
 from cli.up.privacy import is_open_file, open_directories
 from cli.up.private_server import VERSION_MIN, find_server, parse_version, server_version
 from shared.config.credentials import KEY_CHARACTERS_MIN, named
@@ -207,7 +207,7 @@ def examine_address(settings: Settings) -> Finding:
     where = f"listens on {settings.host}"
     try:
         authenticator = Authenticator.from_settings(settings)
-        Peers.read(settings.trusted_proxies)
+        TrustedProxies.read(settings.trusted_proxies)
     except ConfigurationError as exc:
         return Finding("FAIL", "address", str(exc))
     if authenticator.is_configured:

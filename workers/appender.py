@@ -18,7 +18,7 @@ from typing import Protocol
 from shared.errors import Unavailable
 from shared.log.records import Append, Moved, Writing
 from shared.log.store import Store
-from workers.outbox import Outbox, Restore
+from workers.outbox import Outbox, RestoreBatch
 
 GATHER_S = 0.004
 PACE_S = 0.01
@@ -100,7 +100,7 @@ class Appender:
             except TimeoutError:
                 pass
 
-    def _collect(self) -> list[tuple[Writer, Append | Restore]]:
+    def _collect(self) -> list[tuple[Writer, Append | RestoreBatch]]:
         """Take the next call of each ready writer; keep the writers whose pace is not over."""
         now_s = self.clock()
         ready, self._ready = self._ready, {}
@@ -116,7 +116,7 @@ class Appender:
                 steps.append((writer, step))
         return steps
 
-    async def _exchange(self, steps: list[tuple[Writer, Append | Restore]]) -> bool:
+    async def _exchange(self, steps: list[tuple[Writer, Append | RestoreBatch]]) -> bool:
         """Make the calls; return whether Redis answered all of them."""
         appends = [(writer, step) for writer, step in steps if isinstance(step, Append)]
         is_answered = True
@@ -125,7 +125,7 @@ class Appender:
             for (writer, step), outcome in zip(appends, outcomes, strict=True):
                 self.entries += len(step.entries)
                 is_answered &= self._settle(writer, outcome)
-        restores = [(writer, step) for writer, step in steps if isinstance(step, Restore)]
+        restores = [(writer, step) for writer, step in steps if isinstance(step, RestoreBatch)]
         for writer, restore in restores:
             is_answered &= self._settle(writer, await self._restore(writer.outbox, restore))
         return is_answered
@@ -137,7 +137,7 @@ class Appender:
         except Unavailable as exc:
             return [exc] * len(batches)
 
-    async def _restore(self, outbox: Outbox, step: Restore) -> Writing | Moved | Unavailable:
+    async def _restore(self, outbox: Outbox, step: RestoreBatch) -> Writing | Moved | Unavailable:
         try:
             return await self.store.restore(
                 outbox.generation_id,

@@ -45,7 +45,7 @@ StopCause = Literal["ended", "fenced", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
-class Restore:
+class RestoreBatch:
     """Entries to write again after a loss.
 
     Attributes:
@@ -140,7 +140,7 @@ class Outbox:
         """Whether encoded entries wait: more than one call can carry, or entries to restore."""
         return self._accepted < len(self.log) or self._restore_top is not None
 
-    def take(self, now_s: float) -> Append | Restore | None:
+    def take(self, now_s: float) -> Append | RestoreBatch | None:
         """Return the next call to make; None: nothing to send, or a call is in flight.
 
         Pass the outcome to `answer` before the next `take`.
@@ -219,10 +219,10 @@ class Outbox:
         self._restore_top = top
         self._restores_fields = lost
 
-    def _restore(self) -> Restore:
+    def _restore(self) -> RestoreBatch:
         assert self._restore_top is not None
         chunk = self._chunk(self._accepted, self._accepted_max, RESTORE_ENTRIES_MAX)
-        return Restore(self._restore_top, self._fields if self._restores_fields else {}, chunk)
+        return RestoreBatch(self._restore_top, self._fields if self._restores_fields else {}, chunk)
 
     def _append(self, now_s: float) -> Append:
         self._encode()

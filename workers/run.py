@@ -4,7 +4,7 @@
     has its end (here or elsewhere)           acknowledged
     was drained: the run releases it          acknowledged; a new entry is put on `resume`
     failed and may be retried: released       acknowledged; a new entry is put on `later`
-    was never created                         acknowledged after `ABSENT_S`
+    was never created                         acknowledged after `ABSENT_ENTRY_DROP_S`
     is held by another worker                 kept, and tried again when the lease may be over
     has another holder now, or Redis is away  left to be claimed by another worker
 
@@ -26,7 +26,7 @@ from shared.log.events import Counts, End, Reset, Token, Usage
 from shared.log.records import Absent, Begun, Ended, Held, Released, failed
 from shared.log.request import Request, decode_request
 from shared.queue.lanes import Delivery, LaneEntry, put_back
-from workers.backends import Finish, Item
+from workers.backends import BackendItem, Finish
 from workers.continuation import plan_attempt
 from workers.earlier_entries import read_earlier_entries
 from workers.outbox import Outbox
@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 # which doubles up to the maximum.
 BEGIN_PAUSE_S = 0.0005
 BEGIN_PAUSE_MAX_S = 0.5
-ABSENT_S = 10.0  # a generation absent for so long was never accepted: drop the entry
-NOTED_AFTER_S = 0.02  # a shorter answer is never noted as running
+ABSENT_ENTRY_DROP_S = 10.0  # a generation absent for so long was never accepted: drop the entry
+RUNNING_NOTE_DELAY_S = 0.02  # a shorter answer is never noted as running
 RETRY_PAUSE_S = 0.5  # before the second attempt; doubles with each failure
 RETRY_PAUSE_MAX_S = 30.0
 UNSENT_BYTES_MAX = 1_048_576  # with more unsent, Redis is slower than the backend: stop reading it
@@ -154,7 +154,7 @@ class Run:
     async def _begin(self) -> Begun | None:
         """Become the holder. None: this worker cannot, and the run has nothing left to do."""
         token, takeover = secrets.token_hex(12), self.parts.takeover()
-        give_up_s = self.parts.clock() + ABSENT_S
+        give_up_s = self.parts.clock() + ABSENT_ENTRY_DROP_S
         pause_s = BEGIN_PAUSE_S
         while True:
             outcome = await self._try_begin(token, takeover)
@@ -214,7 +214,7 @@ class Run:
             restore_within_s=2 * self.parts.settings.retention_s,
         )
         created_at_ms = begun.meta.created_at_ms
-        return RunningNote(self.parts, self.ticket, created_at_ms, delay_s=NOTED_AFTER_S)
+        return RunningNote(self.parts, self.ticket, created_at_ms, delay_s=RUNNING_NOTE_DELAY_S)
 
     # Stream
 
@@ -275,7 +275,7 @@ class Run:
         finally:
             self._stop_scope = None
 
-    def _push(self, item: Item) -> None:
+    def _push(self, item: BackendItem) -> None:
         if isinstance(item, Finish):
             self._push_end(End("completed", item.reason, usage=self._counts()))
             return

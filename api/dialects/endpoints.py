@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from starlette.routing import Route
 
 from api.edge.method_dispatch import Handler, Resource
-from api.errors import Shape, native_shape
+from api.errors import ErrorShape, native_shape
 from api.node import Node
 from api.readers.conversation import SocketEndpoint
 
@@ -30,7 +30,7 @@ class DialectEndpoints:
 
     http_routes: Callable[[Node], list[Route]]
     socket: Callable[[Node], SocketEndpoint] | None = None
-    error_shape: Shape = native_shape
+    error_shape: ErrorShape = native_shape
     error_paths: tuple[str, ...] = ()
 
 

@@ -17,11 +17,11 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.requests import Request as HttpRequest
 
-from api.deadline import answering
+from api.deadline import answer_deadline
 from api.intake.body import check_idempotency_key, new_generation, read_body, read_object
 from api.intake.dialect_request import DialectRequest, DialectRequestT
 from api.node import Node
-from api.readers.lookup import find
+from api.readers.lookup import find_generation
 from shared.log.records import Meta
 from shared.queue.accept import Accepted
 
@@ -129,8 +129,10 @@ async def find_accepted(
     """
     if accepted.meta is not None:
         return accepted.meta
-    async with answering():
-        return await find(node.hub, node.store, owner, accepted.generation_id, is_reader=is_read)
+    async with answer_deadline():
+        return await find_generation(
+            node.hub, node.store, owner, accepted.generation_id, is_reader=is_read
+        )
 
 
 def _is_form(headers: Headers) -> bool:

@@ -17,10 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import (
     CODES,
-    Shape,
+    ErrorShape,
     native_shape,
     request_error,
-    respond,
+    send_error,
     unavailable,
 )
 from api.transport.extensions import break_off
@@ -47,7 +47,7 @@ class ErrorBoundary:
         self,
         app: ASGIApp,
         on_answer: Callable[[Scope, Message], None] | None = None,
-        shapes: Sequence[tuple[str, Shape]] = (),
+        shapes: Sequence[tuple[str, ErrorShape]] = (),
         *,
         hold_back: Callable[[Scope], Awaitable[None]] | None = None,
     ) -> None:
@@ -80,7 +80,7 @@ class ErrorBoundary:
         except asyncio.CancelledError:
             # The node stops, and its drain time is over. uvicorn would answer 500.
             if not has_begun and scope["type"] == "http":
-                await respond(watched_send, Draining(), self._shape(scope))
+                await send_error(watched_send, Draining(), self._shape(scope))
             raise
         if error.status == 401 and self.hold_back is not None:
             await self.hold_back(scope)
@@ -89,9 +89,9 @@ class ErrorBoundary:
         elif has_begun:
             break_off(scope)
         else:
-            await respond(watched_send, error, self._shape(scope))
+            await send_error(watched_send, error, self._shape(scope))
 
-    def _shape(self, scope: Scope) -> Shape:
+    def _shape(self, scope: Scope) -> ErrorShape:
         path = scope.get("path", "")
         for prefix, shape in self.shapes:
             if path == prefix or path.startswith(prefix + "/"):
@@ -106,6 +106,6 @@ class ErrorBoundary:
             code = CODES[error.code].close if error.code in CODES else 0
             await send({"type": "websocket.close", "code": code or 1011, "reason": error.code})
         elif "websocket.http.response" in scope.get("extensions", {}):
-            await respond(send, error, self._shape(scope), kind="websocket.http")
+            await send_error(send, error, self._shape(scope), kind="websocket.http")
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": error.code})

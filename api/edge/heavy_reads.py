@@ -27,7 +27,7 @@ class _Owner:
     users: int = 0  # reads that have a turn or wait for a turn
 
 
-class HeavyReads:
+class HeavyReadLimit:
     """The turns of one node. An owner without a running or waiting read takes no memory."""
 
     def __init__(self) -> None:

@@ -5,9 +5,9 @@ pause comes only before a refusal: a request with a good key is answered at once
 clients at its address did. So this does not stop a guesser with many connections; the length of the
 keys does (docs/security.md).
 
-`FailureCounter` decides without I/O; `Slowing` waits. Invariants: at most `ADDRESSES_MAX` addresses
-are remembered, and at most `DELAYED_MAX` answers of a node are delayed at once: further answers are
-sent at once.
+`FailureCounter` decides without I/O; `FailureDelay` waits. Invariants: at most
+`ADDRESSES_MAX` addresses are remembered, and at most `DELAYED_MAX` answers of a node are delayed at
+once: further answers are sent at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import OrderedDict
 
 from starlette.types import Scope
 
-from api.transport.peer import Peers
+from api.transport.peer import TrustedProxies
 
 FREE_FAILURES = 10  # failures of one address in `FREE_FAILURES_WINDOW_S` without a delay
 FREE_FAILURES_WINDOW_S = 60.0
@@ -54,10 +54,10 @@ class FailureCounter:
         return min(FIRST_DELAY_S * 2 ** (excess - 1), DELAY_S_MAX) if excess > 0 else 0.0
 
 
-class Slowing:
+class FailureDelay:
     """Delays the refusals of one node."""
 
-    def __init__(self, peers: Peers) -> None:
+    def __init__(self, peers: TrustedProxies) -> None:
         self._peers = peers
         self._failures = FailureCounter()
         self._delayed = 0

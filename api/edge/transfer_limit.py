@@ -88,7 +88,7 @@ class Turn:
         self.start()
 
 
-class Turns:
+class TransferLimit:
     """The turns of a node's uploads, or of its downloads.
 
     Args:

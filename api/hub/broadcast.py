@@ -51,7 +51,7 @@ class Follower(Protocol):
     """
 
     write: Write
-    row: Row | None
+    row: FollowerRow | None
 
     def step_out(self, seq: int, sent_at: float) -> None:
         """Read alone again.
@@ -72,7 +72,7 @@ class BroadcastHost(Protocol):
         """Return loop time, s."""
         ...
 
-    def wake_row(self, row: Row) -> None:
+    def wake_row(self, row: FollowerRow) -> None:
         """Give `row` a turn soon."""
         ...
 
@@ -81,7 +81,7 @@ class BroadcastHost(Protocol):
         ...
 
 
-class Row:
+class FollowerRow:
     """Followers that are written to in one turn.
 
     Attributes:
@@ -166,7 +166,7 @@ class BroadcastGroup:
     def __init__(
         self, log: EncodedLog, feed: Feed, host: BroadcastHost, *, is_chunked: bool
     ) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[FollowerRow] = []
         self.count = 0
         self._log = log
         self._feed = feed
@@ -184,7 +184,7 @@ class BroadcastGroup:
             (row for row in self.rows if row.seq == seq and len(row.members) < ROW_MAX), None
         )
         if row is None:
-            row = Row(self, seq, now)
+            row = FollowerRow(self, seq, now)
             self.rows.append(row)
         row.add(follower)
 
@@ -227,7 +227,7 @@ class BroadcastGroup:
             self._chunk, self._framed = chunk, b"%x\r\n%b\r\n" % (len(chunk), chunk)
         return self._framed, last
 
-    def has_more(self, row: Row) -> bool:
+    def has_more(self, row: FollowerRow) -> bool:
         """Whether `row` is still behind. At the end of the log all its followers step out."""
         feed, seq = self._feed, row.seq
         is_behind = seq < feed.ids.count
@@ -244,7 +244,7 @@ class BroadcastGroup:
         for row in list(self.rows):
             self._dissolve(row)
 
-    def _dissolve(self, row: Row) -> None:
+    def _dissolve(self, row: FollowerRow) -> None:
         for follower in list(row.members):
             row.remove(follower)
 

@@ -16,7 +16,7 @@ from api.hub.position import Position
 from api.hub.pump import Sink
 
 
-class Outcome(enum.Enum):
+class ReadingOutcome(enum.Enum):
     """Why a reading stopped. Only ENDED may look like a complete answer to the client."""
 
     ENDED = "ended"  # everything was written, `end` last
@@ -76,7 +76,7 @@ class Reader(Protocol):
         """Note that there may be something to read. Must be cheap: each change calls it."""
         ...
 
-    def break_off(self, outcome: Outcome) -> None:
+    def break_off(self, outcome: ReadingOutcome) -> None:
         """Stop reading. A second call does nothing."""
         ...
 
@@ -93,13 +93,13 @@ class BlockableSink(Protocol):
         """
         ...
 
-    def break_off(self, outcome: Outcome) -> None: ...
+    def break_off(self, outcome: ReadingOutcome) -> None: ...
 
 
 class Connection(Protocol):
     """A response, a waiting long poll or a WebSocket: what a drain breaks off."""
 
-    def break_off(self, outcome: Outcome) -> None: ...
+    def break_off(self, outcome: ReadingOutcome) -> None: ...
 
 
 class HeartbeatConnection(Connection, Protocol):
@@ -136,7 +136,7 @@ class HubCounters:
     resets: int = 0  # readers that were sent `reset` because their cursor was not in the log
 
 
-class Port(Protocol):
+class HubPort(Protocol):
     """The part of a hub that sinks and readers use."""
 
     counters: HubCounters

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Collection
 
-from api.hub.contracts import Connection, Outcome
+from api.hub.contracts import Connection, ReadingOutcome
 
 STEP_S = 0.02  # between two groups of connections
 LATE_S = 3.0  # how long connections that are still open after the window are broken off again
@@ -32,11 +32,11 @@ async def break_off_all(connections: Collection[Connection], within_s: float) ->
         while waiting and total - len(waiting) < due:
             connection = waiting.pop()
             if connection in connections:
-                connection.break_off(Outcome.DRAINED)
+                connection.break_off(ReadingOutcome.DRAINED)
         await asyncio.sleep(min(STEP_S, within_s))
     deadline = loop.time() + LATE_S
     while connections and loop.time() < deadline:
         for connection in list(connections):
             if connection in connections:
-                connection.break_off(Outcome.DRAINED)
+                connection.break_off(ReadingOutcome.DRAINED)
         await asyncio.sleep(STEP_S)

@@ -37,7 +37,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.hub.frame import Frame
+from api.hub.frame import LiveFrame
 from api.hub.id_index import IdIndex
 from shared.log.ids import START, EventId
 from shared.log.records import Entry
@@ -120,7 +120,7 @@ class Feed:
         self.repairs = 0
         self._plain_prefix = b""  # see `_make_plain_prefix`; empty: outdated
         self._buffer_bytes_max = buffer_bytes_max
-        self._buffer: list[Frame] = []
+        self._buffer: list[LiveFrame] = []
         self._buffer_bytes = 0
         self._requests = 0  # number of the latest request
         self._in_flight: PageRequest | None = None
@@ -310,7 +310,7 @@ class Feed:
             self.state = FeedState.ENDED
             self._buffer, self._buffer_bytes = [], 0
 
-    def offer_live(self, frame: Frame) -> None:
+    def offer_live(self, frame: LiveFrame) -> None:
         """Append a frame; if it does not continue the copy, buffer it and mark the copy stale."""
         is_empty = self.count == 0
         if self.is_ended or self._connect(frame):
@@ -339,7 +339,7 @@ class Feed:
             self.state = FeedState.REPAIRING
             self.repairs += 1
 
-    def _connect(self, frame: Frame) -> bool:
+    def _connect(self, frame: LiveFrame) -> bool:
         """Append the new entries of `frame` if all its ids match the copy; False: they do not."""
         if not self.ids.has(frame.prev):
             return False
@@ -351,7 +351,7 @@ class Feed:
                 self._append(event_id, raw)
         return True
 
-    def _keep(self, frame: Frame) -> None:
+    def _keep(self, frame: LiveFrame) -> None:
         """Buffer `frame` until the log is read; above the limit drop the whole buffer."""
         self._buffer.append(frame)
         self._buffer_bytes += frame.size

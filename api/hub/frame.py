@@ -9,8 +9,8 @@ A message is a frame or a top notice:
 
     top SP 1-43         after a restore, or a close from outside: 1-43 is now the top of the log
 
-Invariant: a `Frame` is a chain: its `seq` numbers rise by one and its ids rise. So a copy whose top
-is `prev` may append all entries of the frame. Does no I/O.
+Invariant: a `LiveFrame` is a chain: its `seq` numbers rise by one and its ids rise. So a copy
+whose top is `prev` may append all entries of the frame. Does no I/O.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class FrameInvalid(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class LiveFrame:
     """Consecutive entries of a log.
 
     Attributes:
@@ -47,7 +47,7 @@ class TopNotice:
     top: EventId
 
 
-def parse_frame(payload: bytes) -> Frame | TopNotice:
+def parse_frame(payload: bytes) -> LiveFrame | TopNotice:
     """Parse one message of a live channel.
 
     Raises:
@@ -62,7 +62,7 @@ def parse_frame(payload: bytes) -> Frame | TopNotice:
     except ValueError as exc:
         raise FrameInvalid(str(exc)) from exc
     _check_chain(prev, entries)
-    return Frame(prev, entries, len(payload))
+    return LiveFrame(prev, entries, len(payload))
 
 
 def _parse_entry(line: bytes) -> Entry:

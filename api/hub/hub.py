@@ -28,8 +28,8 @@ from api.hub.contracts import (
     ConnectionRecord,
     HeartbeatConnection,
     HubCounters,
-    Outcome,
     Reader,
+    ReadingOutcome,
 )
 from api.hub.drain import break_off_all
 from api.hub.feed import FeedState
@@ -51,7 +51,7 @@ from shared.redis import keys
 logger = logging.getLogger(__name__)
 
 META_LAG_S = 2.0  # a meta without an end may be this much older than the end received live
-OPEN_S = 4.0  # for reading an ended log; then the answer is 503
+ENDED_LOG_READ_S = 4.0  # for reading an ended log; then the answer is 503
 AGE_SHARE = (0.8, 1.0)  # of `connection_age_s`, drawn for each connection
 EXIT_S = 3.0  # for the errands that run at exit: mostly detaching readers
 
@@ -120,7 +120,7 @@ class Hub:
     async def __aexit__(self, *_: object) -> None:
         self._is_open = False
         for connection in list(self.connections):
-            connection.break_off(Outcome.DRAINED)
+            connection.break_off(ReadingOutcome.DRAINED)
         for loop in self._loops:
             loop.cancel()
         if self._errands:
@@ -174,7 +174,8 @@ class Hub:
             RequestError: `draining`: this node stops.
             NotFound: the generation is sealed.
             Expired: the generation has ended, and its log has expired.
-            Unavailable: Redis did not answer, or an ended log was not read within `OPEN_S`.
+            Unavailable: Redis did not answer, or an ended log was not read within
+                `ENDED_LOG_READ_S`.
         """
         if self.is_draining:
             raise Draining()
@@ -295,7 +296,7 @@ class Hub:
             await self._attach(relay)
         if relay.meta.is_ended:
             try:
-                async with asyncio.timeout(OPEN_S):
+                async with asyncio.timeout(ENDED_LOG_READ_S):
                     await relay.wait_settled()
             except TimeoutError:
                 raise Unavailable("the log could not be read in time") from None

@@ -11,7 +11,8 @@ a `seq`, and does so again after each rewrite of the log:
                                                                 entries from the start
 
 Not decided yet means: the feed is not read to its end, or the cursor is above the top of an
-unfinished log. The second case lasts `WAIT_S` at most, because a worker may be restoring the entry.
+unfinished log. The second case lasts `CURSOR_WAIT_S` at most, because a worker may be restoring the
+entry.
 
 Invariant: a reader is placed only after the entry whose whole id is its cursor, or at the start.
 Has no clock (callers pass the time), does no I/O.
@@ -26,10 +27,10 @@ from api.hub.feed import Feed
 from api.hub.id_index import IdIndex
 from shared.log.ids import START, EventId
 
-WAIT_S = 2.0  # how long a cursor above the top waits for its entry to come back
+CURSOR_WAIT_S = 2.0  # how long a cursor above the top waits for its entry to come back
 
 
-class Placing(enum.Enum):
+class Placement(enum.Enum):
     """The result of `Position.place`."""
 
     PLACED = "placed"
@@ -56,29 +57,29 @@ class Position:
 
     def __init__(self, cursor: EventId, now: float) -> None:
         self.cursor = cursor
-        self.deadline = now + WAIT_S
+        self.deadline = now + CURSOR_WAIT_S
         self.epoch = -1
         self.seq = 0
 
-    def place(self, feed: Feed, now: float) -> Placing:
+    def place(self, feed: Feed, now: float) -> Placement:
         """Find the place in `feed`. Call this before each use of `seq`.
 
         Args:
             now: loop time, s.
         """
         if self.epoch == feed.epoch:
-            return Placing.PLACED
+            return Placement.PLACED
         if feed.ids.has(self.cursor):
             self.seq, self.epoch = self.cursor.seq, feed.epoch
-            return Placing.PLACED
+            return Placement.PLACED
         # Only a feed that was read to its end proves that an entry is not in the log.
         if not feed.is_whole:
-            return Placing.WAITING
+            return Placement.WAITING
         is_beyond = self.cursor.seq > feed.count
         if is_beyond and not feed.is_ended and now < self.deadline:
-            return Placing.WAITING
+            return Placement.WAITING
         self.cursor, self.seq, self.epoch = START, 0, feed.epoch
-        return Placing.RESET
+        return Placement.RESET
 
     def leave(self, former: IdIndex, now: float) -> None:
         """Convert the place back to a cursor, because the feed was dropped.
@@ -90,4 +91,4 @@ class Position:
         if self.epoch >= 0:
             self.cursor = former.at(self.seq)
             self.epoch = -1
-            self.deadline = now + WAIT_S
+            self.deadline = now + CURSOR_WAIT_S

@@ -31,7 +31,7 @@ from dataclasses import replace
 from typing import Any
 
 from api.hub.broadcast import BroadcastGroup, BroadcastHost
-from api.hub.contracts import Outcome, Reader
+from api.hub.contracts import Reader, ReadingOutcome
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import FrameInvalid, TopNotice, parse_frame
@@ -193,7 +193,7 @@ class Relay:
         for group in self._audiences.values():
             group.disband()
 
-    def break_off(self, outcome: Outcome) -> None:
+    def break_off(self, outcome: ReadingOutcome) -> None:
         """Stop all readings."""
         for reader in list(self.readers):
             reader.break_off(outcome)
@@ -213,7 +213,7 @@ class Relay:
         """Break all readers off: the log has expired, so that its end cannot be read any more."""
         self.is_expired = True
         self._settled.set()
-        self.break_off(Outcome.LOST)
+        self.break_off(ReadingOutcome.LOST)
 
     # Memory
 

@@ -26,8 +26,8 @@ from api.hub.contracts import (
     ConnectionRecord,
     HeartbeatConnection,
     HubCounters,
-    Outcome,
     Reader,
+    ReadingOutcome,
 )
 from api.hub.grace import GraceReporter
 from api.hub.live_connection import LiveSource
@@ -129,7 +129,7 @@ class Upkeep:
         for sink in list(self._hub.blocked):
             if sink.is_too_slow(now, bytes_max):
                 self._hub.counters.cuts += 1
-                sink.break_off(Outcome.CUT)
+                sink.break_off(ReadingOutcome.CUT)
 
     def _wake_unplaced(self) -> None:
         readers, self._hub.places = self._hub.places, []
@@ -143,7 +143,7 @@ class Upkeep:
             record = self._hub.connections.get(connection)
             if record is not None and now >= record.rotate_at:
                 self._hub.counters.rotations += 1
-                connection.break_off(Outcome.ROTATED)
+                connection.break_off(ReadingOutcome.ROTATED)
             elif (next_at := connection.beat(now, heartbeat_s)) is not None:
                 heartbeats.put(connection, next_at)
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from prometheus_client import Counter, Histogram
 
-from api.deadline import answering
+from api.deadline import answer_deadline
 from shared.log.ids import new_generation_id
 from shared.log.records import Meta
 from shared.queue.accept import Accepted, Acceptor, NewGeneration, queued_meta
@@ -72,7 +72,7 @@ class Acceptance:
             expecting = asyncio.get_running_loop().call_soon(self._listener.expect, meta)
         try:
             with self._accept_seconds.time():
-                async with answering():
+                async with answer_deadline():
                     accepted = await self._acceptor.accept(new, generation_id)
         except BaseException:
             if expecting is not None:

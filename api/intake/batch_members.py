@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from api.intake.body import METADATA_BYTES_MAX, wrong
+from api.intake.body import METADATA_BYTES_MAX, invalid_request
 from api.intake.webhook_members import read_webhook
 from shared.batches.record import ENDPOINTS, TIMES, Batch, NewBatch
 from shared.config.settings import Settings
@@ -113,7 +113,7 @@ def _seconds(at_ms: int | None) -> int | None:
 def _endpoint(body: Mapping[str, Any]) -> str:
     endpoint = body.get("endpoint")
     if not isinstance(endpoint, str):
-        raise wrong("endpoint must be a string")
+        raise invalid_request("endpoint must be a string")
     if endpoint not in ENDPOINTS:
         raise NotFound(f"endpoint for batches: use one of {', '.join(ENDPOINTS)}")
     return endpoint
@@ -122,22 +122,22 @@ def _endpoint(body: Mapping[str, Any]) -> str:
 def _file_id(body: Mapping[str, Any]) -> str:
     file_id = body.get("input_file_id")
     if not isinstance(file_id, str) or not 0 < len(file_id) <= FILE_ID_CHARACTERS_MAX:
-        raise wrong("input_file_id must be the id of a file")
+        raise invalid_request("input_file_id must be the id of a file")
     return file_id
 
 
 def _window(value: Any) -> tuple[str, float]:
     if not isinstance(value, str) or WINDOW.fullmatch(value) is None:
-        raise wrong("completion_window must be 24h, or a number of s, m, h or d up to 7d")
+        raise invalid_request("completion_window must be 24h, or a number of s, m, h or d up to 7d")
     return value, float(int(value[:-1]) * WINDOW_UNITS_S[value[-1]])
 
 
 def _metadata(metadata: Any) -> bytes:
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise wrong("metadata must be an object of strings")
+        raise invalid_request("metadata must be an object of strings")
     encoded = msgspec.json.encode(metadata)
     if len(encoded) > METADATA_BYTES_MAX:
-        raise wrong(f"metadata must be at most {METADATA_BYTES_MAX} bytes of JSON")
+        raise invalid_request(f"metadata must be at most {METADATA_BYTES_MAX} bytes of JSON")
     return encoded
 
 
@@ -145,12 +145,12 @@ def _expires_s(value: Any) -> float | None:
     if value is None:
         return None
     if not isinstance(value, dict) or value.get("anchor") != "created_at":
-        raise wrong("output_expires_after.anchor must be created_at")
+        raise invalid_request("output_expires_after.anchor must be created_at")
     seconds = value.get("seconds")
     if isinstance(seconds, bool) or not isinstance(seconds, int):
-        raise wrong("output_expires_after.seconds must be a whole number")
+        raise invalid_request("output_expires_after.seconds must be a whole number")
     if not EXPIRES_S_MIN <= seconds <= EXPIRES_S_MAX:
-        raise wrong(f"output_expires_after.seconds: {EXPIRES_S_MIN} to {EXPIRES_S_MAX}")
+        raise invalid_request(f"output_expires_after.seconds: {EXPIRES_S_MIN} to {EXPIRES_S_MAX}")
     return float(seconds)
 
 
@@ -165,5 +165,5 @@ async def find_input(files: FileStore, file_id: str, owner: str) -> FileRecord:
     if record is None:
         raise NotFound(f"file: {file_id[:64]!r}")
     if record.purpose != "batch":
-        raise wrong(f"input_file_id: upload it with purpose batch, not {record.purpose}")
+        raise invalid_request(f"input_file_id: upload it with purpose batch, not {record.purpose}")
     return record

@@ -108,7 +108,7 @@ def parse_new_generation(
     """
     body = read_object(raw, bytes_max=settings.body_bytes_max)
     if is_scheduled(body):
-        raise wrong("run_at and cron are for POST /v1/generations and /v1/batches")
+        raise invalid_request("run_at and cron are for POST /v1/generations and /v1/batches")
     request = Request(messages=_messages(body), params=check_params(body))
     return new_generation(
         body, request, owner=owner, models=models, settings=settings,
@@ -127,7 +127,7 @@ def read_object(raw: bytes | Mapping[str, Any], *, bytes_max: int) -> dict[str, 
             raise _too_large(bytes_max)
         raw = decode_json(raw)
     if not isinstance(raw, Mapping):
-        raise wrong("the body must be an object")
+        raise invalid_request("the body must be an object")
     # Many clients also send the members that are not set, as null.
     return {name: value for name, value in raw.items() if value is not None}
 
@@ -197,11 +197,11 @@ def _digest(parts: list[Any]) -> str:
 
 def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     if ("prompt" in body) == ("messages" in body):
-        raise wrong("give either prompt or messages")
+        raise invalid_request("give either prompt or messages")
     if "prompt" in body:
         prompt = body["prompt"]
         if not isinstance(prompt, str) or not prompt:
-            raise wrong("prompt must be a string that is not empty")
+            raise invalid_request("prompt must be a string that is not empty")
         return [{"role": "user", "content": prompt}]
     return check_messages(body["messages"])
 
@@ -213,7 +213,7 @@ def check_messages(messages: Any) -> list[dict[str, Any]]:
         RequestError: 422, not a list of messages, or a wrong role or content.
     """
     if not isinstance(messages, list) or not messages:
-        raise wrong("messages must be an array that is not empty")
+        raise invalid_request("messages must be an array that is not empty")
     for index, message in enumerate(messages):
         _check_message(f"messages[{index}]", message)
     return messages
@@ -222,18 +222,18 @@ def check_messages(messages: Any) -> list[dict[str, Any]]:
 def _check_message(where: str, message: Any) -> None:
     """Check role and content; other members (name, tool_calls, …) are not checked."""
     if not isinstance(message, dict):
-        raise wrong(f"{where} must be an object")
+        raise invalid_request(f"{where} must be an object")
     if message.get("role") not in ROLES:
-        raise wrong(f"{where}.role must be one of {', '.join(ROLES)}")
+        raise invalid_request(f"{where}.role must be one of {', '.join(ROLES)}")
     content = message.get("content")
     if isinstance(content, list):
         if not content or not all(_is_part(part) for part in content):
-            raise wrong(f"{where}.content: every part must be an object with a type")
+            raise invalid_request(f"{where}.content: every part must be an object with a type")
     elif content is None:
         if not (message["role"] == "assistant" and message.get("tool_calls")):
-            raise wrong(f"{where}.content is missing")
+            raise invalid_request(f"{where}.content is missing")
     elif not isinstance(content, str):
-        raise wrong(f"{where}.content must be a string or an array of parts")
+        raise invalid_request(f"{where}.content must be a string or an array of parts")
 
 
 def _is_part(part: Any) -> bool:
@@ -248,19 +248,19 @@ def check_params(body: Mapping[str, Any]) -> dict[str, Any]:
     """
     params = body.get("params", {})
     if not isinstance(params, dict):
-        raise wrong("params must be an object")
+        raise invalid_request("params must be an object")
     for name in RESERVED_PARAMS:
         if name in params:
-            raise wrong(f"params.{name} cannot be set")
+            raise invalid_request(f"params.{name} cannot be set")
     if params.get("n", 1) != 1:
-        raise wrong("params.n: one generation is one answer")
+        raise invalid_request("params.n: one generation is one answer")
     return params
 
 
 def _model(body: Mapping[str, Any], models: Mapping[str, Model]) -> str:
     name = body.get("model", next(iter(models)))
     if not isinstance(name, str):
-        raise wrong("model must be a string")
+        raise invalid_request("model must be a string")
     if name not in models:
         raise model_not_found(name)
     return name
@@ -270,28 +270,28 @@ def _session(body: Mapping[str, Any]) -> str:
     """Accept any text as a name, except control characters: logs and URLs must not hold them."""
     session = body.get("session", "")
     if not isinstance(session, str):
-        raise wrong("session must be a string")
+        raise invalid_request("session must be a string")
     if len(session) > SESSION_CHARACTERS_MAX:
-        raise wrong(f"session must be at most {SESSION_CHARACTERS_MAX} characters long")
+        raise invalid_request(f"session must be at most {SESSION_CHARACTERS_MAX} characters long")
     if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in session):
-        raise wrong("session must not hold control characters")
+        raise invalid_request("session must not hold control characters")
     return session
 
 
 def _metadata(body: Mapping[str, Any]) -> bytes:
     metadata = body.get("metadata", {})
     if not isinstance(metadata, dict):
-        raise wrong("metadata must be an object")
+        raise invalid_request("metadata must be an object")
     encoded = msgspec.json.encode(metadata)
     if len(encoded) > METADATA_BYTES_MAX:
-        raise wrong(f"metadata must be at most {METADATA_BYTES_MAX} bytes of JSON")
+        raise invalid_request(f"metadata must be at most {METADATA_BYTES_MAX} bytes of JSON")
     return encoded
 
 
 def _priority(body: Mapping[str, Any]) -> str:
     priority = body.get("priority", PRIORITIES[0])
     if priority not in PRIORITIES:
-        raise wrong(f"priority must be one of {', '.join(PRIORITIES)}")
+        raise invalid_request(f"priority must be one of {', '.join(PRIORITIES)}")
     return str(priority)
 
 
@@ -302,9 +302,9 @@ def _grace_s(value: Any) -> float | None:
     if value == "cancel":
         return 0.0
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise wrong("on_disconnect must be continue, cancel or a number of seconds")
+        raise invalid_request("on_disconnect must be continue, cancel or a number of seconds")
     if not 0 <= value <= GRACE_S_MAX or not math.isfinite(value):
-        raise wrong(f"on_disconnect: 0 to {GRACE_S_MAX:.0f} seconds")
+        raise invalid_request(f"on_disconnect: 0 to {GRACE_S_MAX:.0f} seconds")
     return float(value)
 
 
@@ -313,7 +313,7 @@ def model_not_found(name: str) -> RequestError:
     return request_error("model_not_found", f"no model {name[:80]!r}: GET /v1/models lists them")
 
 
-def wrong(message: str) -> RequestError:
+def invalid_request(message: str) -> RequestError:
     """Return the 422 error for a body that is JSON but has a wrong member."""
     return request_error("invalid_request", message)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from api.intake.body import wrong
+from api.intake.body import invalid_request
 
 
 def read_number(name: str, value: str, *, digits_max: int = 18) -> int:
@@ -17,7 +17,7 @@ def read_number(name: str, value: str, *, digits_max: int = 18) -> int:
         RequestError: 422, not an integer, negative, or longer than `digits_max` digits.
     """
     if not (value.isascii() and value.isdigit() and len(value) <= digits_max):
-        raise wrong(f"{name} must be a whole number from 0")
+        raise invalid_request(f"{name} must be a whole number from 0")
     return int(value)
 
 
@@ -29,5 +29,5 @@ def read_limit(query: Mapping[str, str], default: int, limit_max: int) -> int:
     """
     limit = read_number("limit", query.get("limit") or str(default))
     if not 1 <= limit <= limit_max:
-        raise wrong(f"limit must be from 1 to {limit_max}")
+        raise invalid_request(f"limit must be from 1 to {limit_max}")
     return limit

@@ -19,7 +19,7 @@ from starlette.types import Receive
 
 from api.edge.transfer_limit import Turn
 from api.errors import request_error
-from api.intake.body import wrong
+from api.intake.body import invalid_request
 from shared.errors import RequestError, TooLarge
 
 # Bytes of a body outside the file. There the parser runs Python code for every byte.
@@ -113,9 +113,9 @@ class MultipartForm:
         if not self._is_complete:
             raise malformed("it stops before its last boundary")
         if not self._has_file:
-            raise wrong("file is missing")
+            raise invalid_request("file is missing")
         if not self._has_file_bytes:
-            raise wrong("the file is empty")
+            raise invalid_request("the file is empty")
         self.check_fields()
 
     def check_fields(self) -> None:
@@ -125,7 +125,7 @@ class MultipartForm:
             RequestError: 422, a wrong purpose or expiry.
         """
         if self.purpose not in PURPOSES:
-            raise wrong(f"purpose must be one of {', '.join(PURPOSES)}")
+            raise invalid_request(f"purpose must be one of {', '.join(PURPOSES)}")
         _ = self.expires_s
 
     @property
@@ -143,10 +143,12 @@ class MultipartForm:
         if not anchor and not seconds:
             return None
         if anchor != "created_at":
-            raise wrong("expires_after[anchor] must be created_at")
+            raise invalid_request("expires_after[anchor] must be created_at")
         is_number = _SECONDS.fullmatch(seconds) is not None
         if not is_number or not EXPIRES_S_MIN <= int(seconds) <= EXPIRES_S_MAX:
-            raise wrong(f"expires_after[seconds] must be from {EXPIRES_S_MIN} to {EXPIRES_S_MAX}")
+            raise invalid_request(
+                f"expires_after[seconds] must be from {EXPIRES_S_MIN} to {EXPIRES_S_MAX}"
+            )
         return float(seconds)
 
     def _value(self, name: str) -> str:
@@ -181,12 +183,12 @@ class MultipartForm:
         self._name = options[b"name"].decode("utf-8", "replace")
         if self._name == FILE:
             if self._has_file:
-                raise wrong("an upload has exactly one file")
+                raise invalid_request("an upload has exactly one file")
             self._has_file = True
             self.filename = clean_filename(options.get(b"filename", b""))
         elif self._name in FIELDS:
             if self._name in self._values:
-                raise wrong(f"{self._name} is given twice")
+                raise invalid_request(f"{self._name} is given twice")
             self._values[self._name] = bytearray()
 
     def _read_data(self, data: bytes, start: int, end: int) -> None:
@@ -197,7 +199,7 @@ class MultipartForm:
         elif (value := self._values.get(self._name)) is not None:
             value += data[start:end]
             if len(value) > FIELD_BYTES_MAX:
-                raise wrong(f"{self._name} is longer than {FIELD_BYTES_MAX} bytes")
+                raise invalid_request(f"{self._name} is longer than {FIELD_BYTES_MAX} bytes")
 
     def _end(self) -> None:
         self._is_complete = True

@@ -30,8 +30,8 @@ from typing import NamedTuple
 
 from api.errors import request_error
 from api.hub.encoded import EncodedLog
-from api.hub.hub import OPEN_S, Hub
-from api.hub.position import WAIT_S
+from api.hub.hub import ENDED_LOG_READ_S, Hub
+from api.hub.position import CURSOR_WAIT_S
 from api.hub.relay import Relay
 from api.readers.log_waiter import Waiter
 from shared.errors import RequestError, Unavailable
@@ -51,7 +51,7 @@ async def locate(hub: Hub, relay: Relay, dialect: Dialect, number: int) -> Place
 
     Raises:
         RequestError: `stream_reset`: the client has to read again from chunk 0.
-        Unavailable: the log could not be read within `OPEN_S`, or it expired meanwhile.
+        Unavailable: the log could not be read within `ENDED_LOG_READ_S`, or it expired meanwhile.
     """
     log = relay.encoded(dialect)
     if number > log.chunks_up_to(0):
@@ -73,7 +73,7 @@ async def fold_all(hub: Hub, relay: Relay, dialect: Dialect) -> EncodedLog:
     """Return the log in `dialect`, with every present entry folded, so that `chunks` is complete.
 
     Raises:
-        Unavailable: the log could not be read within `OPEN_S`, or it expired meanwhile.
+        Unavailable: the log could not be read within `ENDED_LOG_READ_S`, or it expired meanwhile.
     """
     log = relay.encoded(dialect)
     with Waiter(relay, hub.now()) as waiter:
@@ -92,7 +92,7 @@ def stream_reset() -> RequestError:
 @asynccontextmanager
 async def _read_timeout() -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(OPEN_S):
+        async with asyncio.timeout(ENDED_LOG_READ_S):
             yield
     except TimeoutError:
         raise Unavailable("the log could not be read in time") from None
@@ -116,9 +116,9 @@ async def _fold(relay: Relay, log: EncodedLog, waiter: Waiter) -> None:
 
 
 async def _await_chunk(relay: Relay, log: EncodedLog, waiter: Waiter, number: int) -> None:
-    """Wait up to `WAIT_S` until the log has chunk `number` - 1, which the client has seen."""
+    """Wait up to `CURSOR_WAIT_S` for chunk `number` - 1, which the client has seen."""
     try:
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(CURSOR_WAIT_S):
             while log.chunks < number and not (log.is_finished or relay.is_over):
                 await waiter.changed()
                 _check_not_expired(waiter)

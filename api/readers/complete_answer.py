@@ -13,12 +13,12 @@ from collections.abc import Callable
 from starlette.responses import Response
 from starlette.types import Receive
 
-from api.errors import Shape, request_error, unavailable
-from api.hub.contracts import Outcome
+from api.errors import ErrorShape, request_error, unavailable
+from api.hub.contracts import ReadingOutcome
 from api.hub.encoded import ENCODE_ENTRIES_MAX
 from api.hub.hub import Hub
 from api.hub.relay import Relay
-from api.readers.disconnect import Departure
+from api.readers.disconnect import DisconnectWatcher
 from api.readers.log_waiter import Waiter
 from api.response import error_response
 from shared.errors import Draining, Expired, RequestError, Unavailable
@@ -44,7 +44,7 @@ async def read_complete_log(hub: Hub, meta: Meta, receive: Receive, add: AddEntr
     """
     async with hub.reading(meta) as relay:
         with Waiter(relay, hub.now()) as waiter:
-            departure = Departure(receive, lambda: waiter.break_off(Outcome.LEFT))
+            departure = DisconnectWatcher(receive, lambda: waiter.break_off(ReadingOutcome.LEFT))
             hub.admit(waiter, "whole")
             try:
                 await waiter.until(lambda: relay.is_over)
@@ -59,8 +59,8 @@ async def read_complete_log(hub: Hub, meta: Meta, receive: Receive, add: AddEntr
             await _hand_over(relay, add)
 
 
-async def whole_or_refusal(
-    hub: Hub, meta: Meta, receive: Receive, add: AddEntry, shape: Shape
+async def complete_log_or_error(
+    hub: Hub, meta: Meta, receive: Receive, add: AddEntry, shape: ErrorShape
 ) -> Response | None:
     """Do as `read_complete_log`, but return an error response instead of raising.
 
@@ -100,9 +100,9 @@ def _check_not_broken_off(waiter: Waiter) -> None:
     match waiter.outcome:
         case None:
             return
-        case Outcome.LEFT:
+        case ReadingOutcome.LEFT:
             raise request_error("request_timeout", "the client left before its answer was complete")
-        case Outcome.DRAINED:
+        case ReadingOutcome.DRAINED:
             raise Draining()
         case _:
             raise Expired()

@@ -20,13 +20,13 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from api.deadline import answering
+from api.deadline import answer_deadline
 from api.errors import CODES, request_error, unavailable
 from api.intake.strict_json import decode_json
 from api.node import Node
 from api.readers.conversation_handover import ConversationHandover
-from api.readers.disconnect import Departure
-from api.readers.lookup import find, read_query
+from api.readers.disconnect import DisconnectWatcher
+from api.readers.lookup import find_generation, read_query
 from api.readers.websocket_reader import Subscription
 from api.readers.websocket_sender import IDLE, NO_CLOSE_FRAME, Socket
 from api.transport.extensions import HANDOVER, TRANSPORT, WIRE
@@ -151,7 +151,7 @@ class Conversation(ABC):
     async def do(self, frame: Frame) -> None:
         """Serve one frame; the default calls the entry of `commands` for its `type`.
 
-        The conversation limits this call to the time that `answering` gives.
+        The conversation limits this call to the time that `answer_deadline` gives.
 
         Raises:
             RequestError: the frame is wrong.
@@ -202,8 +202,10 @@ class Conversation(ABC):
         return self.socket.subscribe(key, relay, cursor, fold)
 
     async def find(self, generation_id: str) -> Meta:
-        """Return the generation if this socket's owner may see it; raises as `find`."""
-        return await find(self.hub, self.node.store, self.owner, generation_id, is_reader=True)
+        """Return the generation if this socket's owner may see it; raises as `find_generation`."""
+        return await find_generation(
+            self.hub, self.node.store, self.owner, generation_id, is_reader=True
+        )
 
     def check_room(self) -> None:
         """Raise `rate_limited` if `SUBSCRIPTIONS_MAX` generations are open on this socket."""
@@ -265,7 +267,7 @@ class Conversation(ABC):
         if self._transport is None:
             raise ConnectionAbortedError("socket broken off")
         self._transport.abort()
-        await Departure.wait(receive, "websocket.disconnect")
+        await DisconnectWatcher.wait(receive, "websocket.disconnect")
 
     async def _read(self, receive: Receive) -> None:
         while await self.hear(await receive()):
@@ -298,7 +300,7 @@ class Conversation(ABC):
             frame = await self.step(lambda: decode_json(text))
             if not isinstance(frame, dict):
                 raise request_error("invalid_request", "a frame is a JSON object")
-            async with answering():
+            async with answer_deadline():
                 await self.do(frame)
         except Unavailable:
             self.fail(frame, unavailable())

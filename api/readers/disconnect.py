@@ -16,7 +16,7 @@ from api.readers.asgi_step import Step
 DISCONNECT_WAIT_S = 1.0  # after this node broke a connection off, for `receive` to report it
 
 
-class Departure:
+class DisconnectWatcher:
     """Calls `on_left` once, when `receive` reports a disconnect or raises."""
 
     def __init__(self, receive: Receive, on_left: Callable[[], None]) -> None:

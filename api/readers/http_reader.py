@@ -15,13 +15,13 @@ from typing import Any
 
 from starlette.types import Send
 
-from api.hub.broadcast import Row
-from api.hub.contracts import Outcome, Port, Transport, Wire
-from api.hub.position import Placing, Position
+from api.hub.broadcast import FollowerRow
+from api.hub.contracts import HubPort, ReadingOutcome, Transport, Wire
+from api.hub.position import Placement, Position
 from api.hub.relay import Relay
 from api.readers.asgi_step import Step
-from api.readers.slow_reader import Blockage
-from api.transport.unacknowledged import unread_bytes
+from api.readers.slow_reader import BlockedWrite
+from api.transport.unacknowledged import unacknowledged_bytes
 from shared.log.event_bytes import RESET
 from shared.log.fold import Dialect
 from shared.log.ids import EventId
@@ -74,8 +74,8 @@ class Subscriber:
         relay: Relay,
         dialect: Dialect,
         send: Send | None,
-        port: Port,
-        on_over: Callable[[Outcome], None],
+        port: HubPort,
+        on_over: Callable[[ReadingOutcome], None],
         *,
         cursor: EventId,
         transport: Transport | None = None,
@@ -84,22 +84,22 @@ class Subscriber:
     ) -> None:
         self.position = Position(cursor, port.now())
         self.is_queued = False
-        self.outcome: Outcome | None = None
-        self._on_over: Callable[[Outcome], None] | None = on_over
+        self.outcome: ReadingOutcome | None = None
+        self._on_over: Callable[[ReadingOutcome], None] | None = on_over
         self._relay = relay
         self._log = relay.encoded(dialect)
         self._send = send
         self._port = port
         self._transport = transport
         self._wire = wire
-        self.row: Row | None = None
+        self.row: FollowerRow | None = None
         if wire is not None:
             self.write = wire.write
             wire.on_paused, wire.on_resumed = self._paused, self._resumed
         self._prefix = prefix
         self._sent_at = port.now()
         self._step = None if send is None else Step(self._written)
-        self._blockage: Blockage | None = None
+        self._blockage: BlockedWrite | None = None
         self._chunk_bytes = 0
         self._is_last_chunk = False
 
@@ -119,10 +119,10 @@ class Subscriber:
             self._block(now)  # earlier bytes on this connection are still unsent
             return False
         match self.position.place(self._relay.feed, now):
-            case Placing.WAITING:
+            case Placement.WAITING:
                 self._port.await_place(self)
                 return self._write_last_words(now)
-            case Placing.RESET:
+            case Placement.RESET:
                 self._port.counters.resets += 1
                 return self._write_aside(RESET, now, is_last=not self._log.dialect.restarts)
         start = self.position.seq
@@ -136,7 +136,7 @@ class Subscriber:
         if self.position.seq < self._relay.feed.count:
             return self._continue_or_finish()
         if self._relay.feed.is_ended or self.position.seq == self._log.over_at:
-            self._finish(Outcome.ENDED)
+            self._finish(ReadingOutcome.ENDED)
             return False
         if self._relay.last_words is not None:
             return self._write_last_words(now)
@@ -167,7 +167,7 @@ class Subscriber:
         If the dialect is over, finish. If the next entries were trimmed, have them read again.
         """
         if self.position.seq == self._log.over_at:
-            self._finish(Outcome.ENDED)
+            self._finish(ReadingOutcome.ENDED)
             return False
         if self._log.lacks(self.position.seq):
             self._relay.refill_soon()
@@ -184,12 +184,12 @@ class Subscriber:
         """Write an event that is not in the log; True: there may be more to write."""
         chunk = self._log.fold.aside(raw)
         if chunk is None:
-            self._finish(Outcome.LOST)
+            self._finish(ReadingOutcome.LOST)
             return False
         self._is_last_chunk = is_last
         self._write(chunk, now)
         if is_last and not self._is_blocked:
-            self._finish(Outcome.ENDED)
+            self._finish(ReadingOutcome.ENDED)
         return not self._is_blocked and self.outcome is None
 
     def _write(self, chunk: bytes, now: float) -> None:
@@ -204,7 +204,7 @@ class Subscriber:
         try:
             is_sent = self._send_chunk(chunk)
         except Exception:  # an error of the server or of a middleware ends only this reader
-            self._finish(Outcome.FAILED)
+            self._finish(ReadingOutcome.FAILED)
             return
         if not is_sent:
             self._chunk_bytes = len(chunk)
@@ -219,7 +219,7 @@ class Subscriber:
         return self._step.start(self._send(message))  # type: ignore[arg-type]
 
     def _block(self, now: float) -> None:
-        self._blockage = Blockage(now, unread_bytes(self._transport))
+        self._blockage = BlockedWrite(now, unacknowledged_bytes(self._transport))
         self._port.note_blocked(self)
 
     def _paused(self) -> None:
@@ -236,9 +236,9 @@ class Subscriber:
     def _written(self, _: Any, error: BaseException | None) -> None:
         self._unblock()
         if error is not None:
-            self._finish(Outcome.FAILED)
+            self._finish(ReadingOutcome.FAILED)
         elif self._is_last_chunk:
-            self._finish(Outcome.ENDED)
+            self._finish(ReadingOutcome.ENDED)
         else:
             self._port.wake(self)
 
@@ -269,7 +269,7 @@ class Subscriber:
             return False
         return self._blockage.is_too_slow(
             now,
-            unread_bytes=unread_bytes(self._transport),
+            unacknowledged_bytes=unacknowledged_bytes(self._transport),
             backlog_bytes=self._backlog_bytes(),
             bytes_max=bytes_max,
         )
@@ -285,14 +285,14 @@ class Subscriber:
 
     # The end
 
-    def break_off(self, outcome: Outcome) -> None:
+    def break_off(self, outcome: ReadingOutcome) -> None:
         self._finish(outcome)
 
     def left(self) -> None:
         """End the reading: the client has disconnected."""
-        self._finish(Outcome.LEFT)
+        self._finish(ReadingOutcome.LEFT)
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _finish(self, outcome: ReadingOutcome) -> None:
         if self.outcome is None:
             self.outcome = outcome
             if self._wire is not None:

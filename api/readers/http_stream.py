@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-from api.hub.contracts import Outcome
+from api.hub.contracts import ReadingOutcome
 from api.hub.hub import Hub
 from api.hub.relay import Relay
-from api.readers.disconnect import Departure
+from api.readers.disconnect import DisconnectWatcher
 from api.readers.http_reader import Subscriber
 from api.transport.extensions import HANDOVER, TRANSPORT, WIRE, break_off
 from api.transport.http_handover import HandedOver
@@ -114,12 +114,12 @@ class DetachedAnswer:
         relay.holds += 1  # the handler releases its own hold when it returns
         self._answer: HandedOver = scope["extensions"][HANDOVER](self._subscriber)
 
-    def _over(self, outcome: Outcome) -> None:
+    def _over(self, outcome: ReadingOutcome) -> None:
         _dismiss(self._hub, self._relay, self._subscriber)
         self._hub.release(self._relay)
-        if outcome is Outcome.ENDED:
+        if outcome is ReadingOutcome.ENDED:
             self._answer.end()
-        elif outcome is not Outcome.LEFT:
+        elif outcome is not ReadingOutcome.LEFT:
             logger.info("reader broken off", extra={"outcome": outcome.value})
             self._answer.break_off()
 
@@ -132,15 +132,15 @@ async def _read(
     send: Send,
     dialect: Dialect,
     beginning: Beginning,
-) -> Outcome:
-    over: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+) -> ReadingOutcome:
+    over: asyncio.Future[ReadingOutcome] = asyncio.get_running_loop().create_future()
 
-    def on_over(outcome: Outcome) -> None:
+    def on_over(outcome: ReadingOutcome) -> None:
         if not over.done():
             over.set_result(outcome)
 
     subscriber = _subscribe(hub, relay, scope, send, on_over, dialect, beginning)
-    departure = Departure(receive, subscriber.left)
+    departure = DisconnectWatcher(receive, subscriber.left)
     try:
         return await over
     finally:
@@ -154,7 +154,7 @@ def _subscribe(
     relay: Relay,
     scope: Scope,
     send: Send | None,
-    on_over: Callable[[Outcome], None],
+    on_over: Callable[[ReadingOutcome], None],
     dialect: Dialect,
     beginning: Beginning,
 ) -> Subscriber:
@@ -185,17 +185,17 @@ def _dismiss(hub: Hub, relay: Relay, subscriber: Subscriber) -> None:
     hub.dismiss(subscriber)
 
 
-async def finish(scope: Scope, receive: Receive, send: Send, outcome: Outcome) -> None:
+async def finish(scope: Scope, receive: Receive, send: Send, outcome: ReadingOutcome) -> None:
     """End the response: finish the body after ENDED, break the connection off otherwise.
 
     After LEFT there is nothing to do.
     """
-    if outcome is Outcome.ENDED:
+    if outcome is ReadingOutcome.ENDED:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-    elif outcome is not Outcome.LEFT:
+    elif outcome is not ReadingOutcome.LEFT:
         logger.info("reader broken off", extra={"outcome": outcome.value})
         break_off(scope)
-        await Departure.wait(receive)
+        await DisconnectWatcher.wait(receive)
 
 
 def stream_headers(dialect: Dialect) -> list[tuple[bytes, bytes]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from api.hub.contracts import Outcome
+from api.hub.contracts import ReadingOutcome
 from api.hub.position import Position
 from api.hub.relay import Relay
 from shared.log.ids import START
@@ -28,7 +28,7 @@ class Waiter:
 
     def __init__(self, relay: Relay, now: float) -> None:
         self.position = Position(START, now)
-        self.outcome: Outcome | None = None
+        self.outcome: ReadingOutcome | None = None
         self._relay = relay
         self._condition: Callable[[], bool] = _always
         self._woken = asyncio.Event()
@@ -44,8 +44,8 @@ class Waiter:
         if self._condition():
             self._woken.set()
 
-    def break_off(self, outcome: Outcome) -> None:
-        if outcome is not Outcome.ROTATED:  # its client has no cursor to resume from
+    def break_off(self, outcome: ReadingOutcome) -> None:
+        if outcome is not ReadingOutcome.ROTATED:  # its client has no cursor to resume from
             self.outcome = self.outcome or outcome
             self._woken.set()
 

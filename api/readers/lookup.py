@@ -23,14 +23,14 @@ from shared.log.visibility import is_visible
 
 # A client with a cursor waits this long for a generation that Redis has lost: the worker that holds
 # the generation is about to write it again.
-COME_BACK_S = 2.0
-LOOK_AGAIN_S = 0.1  # between two reads of meta during `COME_BACK_S`
+RESTORE_WAIT_S = 2.0
+REREAD_INTERVAL_S = 0.1  # between two reads of meta during `RESTORE_WAIT_S`
 # After this time without an answer Redis counts as down, and the node's own copy serves. It is
 # short because clients that reconnect after a node's death arrive in one burst and share one read.
 META_READ_S = 2.0
 
 
-async def find(
+async def find_generation(
     hub: Hub,
     store: Store,
     owner: str,
@@ -45,8 +45,8 @@ async def find(
     Redis has lost a generation that is not sealed yet.
 
     A client with a cursor has read this generation on some node. For such a client an absent
-    generation is read again for up to `COME_BACK_S`: its worker is about to write it again, and a
-    404 would make the client give up.
+    generation is read again for up to `RESTORE_WAIT_S`: its worker is about to write it again, and
+    a 404 would make the client give up.
 
     Args:
         cursor: the last event that the client has seen; `START`: none.
@@ -63,9 +63,9 @@ async def find(
     read = hub.look if is_reader else store.meta
     meta = await _read_visible(hub, read, owner, generation_id)
     clock = asyncio.get_running_loop().time
-    deadline_s = clock() + COME_BACK_S
+    deadline_s = clock() + RESTORE_WAIT_S
     while meta is None and cursor != START and clock() < deadline_s:
-        await asyncio.sleep(LOOK_AGAIN_S)
+        await asyncio.sleep(REREAD_INTERVAL_S)
         meta = await _read_visible(hub, read, owner, generation_id)
     if meta is None:
         raise NotFound()

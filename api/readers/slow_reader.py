@@ -12,34 +12,34 @@ STALL_OVER_LIMIT_S = 1.0  # allowed without progress when more bytes are unsent 
 STALL_S_MAX = 60.0  # allowed without progress in any case
 
 
-class Blockage:
+class BlockedWrite:
     """One write that waits, from the moment at which it began to wait.
 
     Args:
         now: loop time, s.
-        unread_bytes: bytes that the peer has not taken; see api/transport/unacknowledged.py.
+        unacknowledged_bytes: bytes that the peer has not taken; see api/transport/unacknowledged.py.
     """
 
-    __slots__ = ("_unread_bytes", "_progress_at")
+    __slots__ = ("_unacknowledged_bytes", "_progress_at")
 
-    def __init__(self, now: float, unread_bytes: int) -> None:
+    def __init__(self, now: float, unacknowledged_bytes: int) -> None:
         self._progress_at = now
-        self._unread_bytes = unread_bytes
+        self._unacknowledged_bytes = unacknowledged_bytes
 
     def is_too_slow(
-        self, now: float, *, unread_bytes: int, backlog_bytes: int, bytes_max: int
+        self, now: float, *, unacknowledged_bytes: int, backlog_bytes: int, bytes_max: int
     ) -> bool:
         """Return whether to cut the reader. The hub calls this regularly while the write waits.
 
         Args:
             now: loop time, s.
-            unread_bytes: bytes that the peer has not taken now; fewer than before is progress.
+            unacknowledged_bytes: bytes that the peer has not taken now; fewer than before is progress.
             backlog_bytes: all bytes that the reader still has to be sent.
             bytes_max: the limit for `backlog_bytes`.
         """
-        if unread_bytes < self._unread_bytes:
+        if unacknowledged_bytes < self._unacknowledged_bytes:
             self._progress_at = now
-        self._unread_bytes = unread_bytes
+        self._unacknowledged_bytes = unacknowledged_bytes
         stalled_s = now - self._progress_at
         is_over_limit = backlog_bytes > bytes_max
         return stalled_s >= STALL_S_MAX or (stalled_s >= STALL_OVER_LIMIT_S and is_over_limit)

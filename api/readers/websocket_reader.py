@@ -14,9 +14,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from api.hub.broadcast import Row
-from api.hub.contracts import Outcome, Port, SocketWire
-from api.hub.position import Placing, Position
+from api.hub.broadcast import FollowerRow
+from api.hub.contracts import HubPort, ReadingOutcome, SocketWire
+from api.hub.position import Placement, Position
 from api.hub.relay import Relay
 from shared.log.event_bytes import RESET
 from shared.log.fold import FrameFold
@@ -30,7 +30,7 @@ _CAUGHT_UP_SENT = -1
 class Sender(Protocol):
     """The socket that sends a subscription's frames (api/readers/websocket_sender.py)."""
 
-    port: Port
+    port: HubPort
     wire: SocketWire | None
 
     @property
@@ -91,7 +91,7 @@ class Subscription:
         self._has_turn = False
         # The seq after which `caught_up` is sent; None: not known yet.
         self._caught_up_seq: int | None = None
-        self.row: Row | None = None
+        self.row: FollowerRow | None = None
         if socket.wire is not None:
             self.write = socket.wire.write
 
@@ -114,7 +114,7 @@ class Subscription:
             self._has_turn = True
             self._socket.take_turn(self)
 
-    def break_off(self, outcome: Outcome) -> None:
+    def break_off(self, outcome: ReadingOutcome) -> None:
         """End with the dialect's `expired` frames: the log is gone before its end."""
         if not self.is_over:
             self._socket.unsubscribe(self.key)
@@ -148,10 +148,10 @@ class Subscription:
             self._socket.unsubscribe(self.key)
             return None
         match self.position.place(feed, now):
-            case Placing.WAITING:
+            case Placement.WAITING:
                 self._socket.port.await_place(self)
                 return self._last_words_frame()
-            case Placing.RESET:
+            case Placement.RESET:
                 self._socket.port.counters.resets += 1
                 return self._aside_frame(RESET, is_last=not self._fold.restarts)
         if feed.is_whole and (self._caught_up_seq is None or self._caught_up_seq > feed.count):

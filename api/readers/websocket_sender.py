@@ -15,13 +15,13 @@ from typing import Any
 import msgspec
 from starlette.types import Send
 
-from api.hub.contracts import Outcome, Port, SocketWire, Transport
+from api.hub.contracts import HubPort, ReadingOutcome, SocketWire, Transport
 from api.hub.relay import Relay
 from api.readers.asgi_step import Step
-from api.readers.slow_reader import Blockage
+from api.readers.slow_reader import BlockedWrite
 from api.readers.websocket_reader import Subscription
-from api.transport.lazy_sync import LeanEvent
-from api.transport.unacknowledged import unread_bytes
+from api.transport.lazy_sync import LazyEvent
+from api.transport.unacknowledged import unacknowledged_bytes
 from shared.log.fold import FrameFold
 from shared.log.ids import EventId
 
@@ -33,7 +33,11 @@ RESTARTING = 1012
 IDLE = 4000
 NO_CLOSE_FRAME = 0  # not a code: the connection is broken, or will be aborted
 
-CLOSE_CODES = {Outcome.CUT: TOO_SLOW, Outcome.DRAINED: RESTARTING, Outcome.ROTATED: RESTARTING}
+CLOSE_CODES = {
+    ReadingOutcome.CUT: TOO_SLOW,
+    ReadingOutcome.DRAINED: RESTARTING,
+    ReadingOutcome.ROTATED: RESTARTING,
+}
 
 
 class Socket:
@@ -77,7 +81,7 @@ class Socket:
     def __init__(
         self,
         send: Send,
-        port: Port,
+        port: HubPort,
         *,
         idle_s: float,
         release: Callable[[Relay], None],
@@ -97,12 +101,12 @@ class Socket:
         if wire is not None:
             wire.on_paused = self._step_out
         self._step = Step(self._written)
-        self._blockage: Blockage | None = None
+        self._blockage: BlockedWrite | None = None
         self._frame_bytes = 0
         self._replies: list[str] = []  # short lists: a deque would take more memory
         self._turns: list[Subscription] = []
         self._closing: int | None = None
-        self._has_room = LeanEvent(is_set=True)
+        self._has_room = LazyEvent(is_set=True)
 
     @property
     def is_blocked(self) -> bool:
@@ -152,7 +156,7 @@ class Socket:
             self._step_out()
             self.wake()
 
-    def break_off(self, outcome: Outcome) -> None:
+    def break_off(self, outcome: ReadingOutcome) -> None:
         """End the socket at once; unsent replies are dropped."""
         self._finish(CLOSE_CODES.get(outcome, NO_CLOSE_FRAME))
 
@@ -216,7 +220,7 @@ class Socket:
             return
         if not is_sent:
             self._frame_bytes = len(frame)
-            self._blockage = Blockage(now, unread_bytes(self._transport))
+            self._blockage = BlockedWrite(now, unacknowledged_bytes(self._transport))
             self.port.note_blocked(self)
 
     def _written(self, _: Any, error: BaseException | None) -> None:
@@ -276,7 +280,7 @@ class Socket:
         backlog += sum(each.backlog_bytes() for each in self.subscriptions.values())
         return self._blockage.is_too_slow(
             now,
-            unread_bytes=unread_bytes(self._transport),
+            unacknowledged_bytes=unacknowledged_bytes(self._transport),
             backlog_bytes=backlog,
             bytes_max=bytes_max,
         )

@@ -14,10 +14,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.deadline import answering
-from api.dialects.native.events import events
+from api.deadline import answer_deadline
+from api.dialects.native.events import respond_with_events
 from api.intake.batch_members import batch_object, digest_of, find_input, read_new_batch
-from api.intake.body import check_idempotency_key, read_body, read_object, wrong
+from api.intake.body import check_idempotency_key, invalid_request, read_body, read_object
 from api.intake.paging import read_limit, read_number
 from api.intake.schedule_members import is_scheduled, without_timing
 from api.node import Node
@@ -55,7 +55,7 @@ class BatchRoutes:
         if is_scheduled(body):
             return await self._schedule(body, owner, key)
         new = self._read(body, owner)
-        async with answering():
+        async with answer_deadline():
             await find_input(self.node.files, new.input_file_id, owner)
             return await self._create(new, key)
 
@@ -69,7 +69,7 @@ class BatchRoutes:
         self._read(request, owner)
         # When it is due, the metadata also names the schedule, and may then be too large.
         new = self._read(marked(request, PREFIX + "0" * 26), owner)
-        async with answering():
+        async with answer_deadline():
             await find_input(self.node.files, new.input_file_id, owner)
         return await self.schedules.create(owner, "batch", body, key=key)
 
@@ -85,7 +85,7 @@ class BatchRoutes:
         owner, names_owners = self.node.listed_owner(request)
         query = request.query_params
         limit = read_limit(query, LIMIT, LIMIT_MAX)
-        async with answering(), self.node.heavy_reads.turn(owner):
+        async with answer_deadline(), self.node.heavy_reads.turn(owner):
             page, has_more = await self.batches.page(
                 owner, after=query.get("after", ""), limit=limit
             )
@@ -96,13 +96,13 @@ class BatchRoutes:
 
     async def get(self, request: Request) -> ASGIApp:
         """GET /v1/batches/{id}: the batch with its present counts."""
-        async with answering():
+        async with answer_deadline():
             return _answer(await self._batch(request))
 
     async def cancel(self, request: Request) -> ASGIApp:
         """POST /v1/batches/{id}/cancel: finished lines are kept; an ended batch does not change."""
         owner = self.node.owner_to_end(request)
-        async with answering():
+        async with answer_deadline():
             batch = await self.batches.get(request.path_params["id"], owner)
             await self.batches.cancel(batch.id)
             return _answer(await self.batches.get(batch.id, owner))
@@ -119,7 +119,7 @@ class BatchRoutes:
             return meta
 
         async def stream(scope: Scope, receive: Receive, send: Send) -> None:
-            await events(
+            await respond_with_events(
                 scope, receive, send,
                 hub=self.node.hub, store=self.node.store, owner=owner, generation_id=batch_id,
                 find_other=find,
@@ -132,7 +132,7 @@ class BatchRoutes:
         query = request.query_params
         limit = read_limit(query, LIMIT, LIMIT_MAX)
         start = read_number("after", query.get("after") or "0", digits_max=9)
-        async with answering():
+        async with answer_deadline():
             batch = await self._batch(request)
             letters = await self.batches.dead_letters(batch.id, start, limit + 1)
         ids = [str(start + index + 1) for index in range(len(letters))][:limit]
@@ -147,12 +147,14 @@ class BatchRoutes:
         owner = self.node.owner(request)
         self.node.refuse_while_draining()
         key = _key(request)
-        async with answering():
+        async with answer_deadline():
             batch = await self._batch(request)
             if not batch.is_final:
-                raise wrong(f"this batch is {batch.status}: wait for its end, or cancel it")
+                raise invalid_request(
+                    f"this batch is {batch.status}: wait for its end, or cancel it"
+                )
             if not await self.batches.dead_letters(batch.id, 0, 1):
-                raise wrong("no line of this batch has failed")
+                raise invalid_request("no line of this batch has failed")
             record = await find_input(self.node.files, batch.input_file_id, owner)
             new_id = new_batch_id()
             if key:
@@ -178,7 +180,7 @@ class BatchRoutes:
             output_expires_s=batch.output_expires_s,
             webhook=batch.webhook,
         )
-        async with answering():
+        async with answer_deadline():
             created, _ = await self.batches.create(new)
         return _answer(created)
 

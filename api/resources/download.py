@@ -15,9 +15,9 @@ from urllib.parse import quote
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.edge.transfer_limit import Turn
-from api.readers.disconnect import Departure
+from api.readers.disconnect import DisconnectWatcher
 from api.transport.extensions import TRANSPORT
-from api.transport.unacknowledged import unread_bytes
+from api.transport.unacknowledged import unacknowledged_bytes
 from shared.errors import FilesUnavailable
 from shared.files.store import FileRecord
 
@@ -63,7 +63,7 @@ class Download:
             RequestError: 408, the client takes the bytes too slowly.
         """
         transport = scope.get("extensions", {}).get(TRANSPORT)
-        turn.moved = lambda: max(0, self._sent - unread_bytes(transport))
+        turn.moved = lambda: max(0, self._sent - unacknowledged_bytes(transport))
         is_left = False
 
         def leave() -> None:
@@ -72,7 +72,7 @@ class Download:
 
         self.has_begun = True
         await send(self._begun)
-        departure = Departure(receive, leave)
+        departure = DisconnectWatcher(receive, leave)
         try:
             piece, self._first = self._first, b""
             while not is_left and await self._send(piece, turn, send):

@@ -16,9 +16,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.deadline import answering
+from api.deadline import answer_deadline
 from api.errors import RETRY_AFTER_S, request_error
-from api.intake.body import wrong
+from api.intake.body import invalid_request
 from api.intake.upload import (
     FORM_BYTES_MAX,
     PURPOSES,
@@ -28,7 +28,7 @@ from api.intake.upload import (
     open_form,
 )
 from api.node import Node
-from api.readers.disconnect import Departure
+from api.readers.disconnect import DisconnectWatcher
 from api.resources.download import Download, byte_range, content_start, head_only
 from api.response import json_response
 from api.transport.extensions import break_off
@@ -58,11 +58,13 @@ class FileRoutes:
         owner = self.node.owner(request)
         self.node.refuse_while_draining()
         form = open_form(request.headers, bytes_max=self.node.settings.file_bytes_max)
-        async with answering():  # refuse before the body is read if no record could be written
+        async with (
+            answer_deadline()
+        ):  # refuse before the body is read if no record could be written
             with translated():
                 await self.node.redis.ping()
         announced = max(0, announced_bytes(request.headers) - FORM_BYTES_MAX)
-        async with answering():
+        async with answer_deadline():
             with translating_store_errors():
                 room = await self.files.room(owner, announced)
         async with self.node.uploads.turn(owner) as turn:
@@ -76,7 +78,7 @@ class FileRoutes:
         bytes_max = self.node.settings.file_bytes_max
         with translating_store_errors():
             file_id, size = await self.files.store(pieces, bytes_max=bytes_max)
-        async with answering():
+        async with answer_deadline():
             return await self.files.record(
                 file_id,
                 owner=owner,
@@ -92,13 +94,13 @@ class FileRoutes:
         owner, query = self.node.owner(request), request.query_params
         limit = query.get("limit", str(LIMIT))
         if _LIMIT.fullmatch(limit) is None or not 1 <= int(limit) <= LIMIT_MAX:
-            raise wrong(f"limit must be from 1 to {LIMIT_MAX}")
+            raise invalid_request(f"limit must be from 1 to {LIMIT_MAX}")
         order, purpose = query.get("order", "desc"), query.get("purpose")
         if order not in ("asc", "desc"):
-            raise wrong("order must be asc or desc")
+            raise invalid_request("order must be asc or desc")
         if purpose is not None and purpose not in LISTED:
-            raise wrong(f"purpose must be one of {', '.join(LISTED)}")
-        async with answering(), self.node.heavy_reads.turn(owner):
+            raise invalid_request(f"purpose must be one of {', '.join(LISTED)}")
+        async with answer_deadline(), self.node.heavy_reads.turn(owner):
             page, has_more = await self.files.page(
                 owner,
                 after=query.get("after", ""),
@@ -123,7 +125,7 @@ class FileRoutes:
     async def delete(self, request: Request) -> ASGIApp:
         """DELETE /v1/files/{id}: delete the record and the bytes."""
         record = await self._record(request)
-        async with answering():
+        async with answer_deadline():
             await self.files.delete(record.id, record.owner)
         return json_response({"id": record.id, "object": "file", "deleted": True})
 
@@ -140,7 +142,7 @@ class FileRoutes:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             try:
                 async with aclosing(pieces), self.node.downloads.turn(record.owner) as turn:
-                    async with answering():
+                    async with answer_deadline():
                         with translating_store_errors():
                             await download.open()
                     await download.run(turn, scope, receive, send)
@@ -149,13 +151,13 @@ class FileRoutes:
                     raise
                 logger.warning("file broken off", extra={"reason": str(exc)})
                 break_off(scope)
-                await Departure.wait(receive)
+                await DisconnectWatcher.wait(receive)
 
         return answer
 
     async def _record(self, request: Request) -> FileRecord:
         owner = self.node.owner(request)
-        async with answering():
+        async with answer_deadline():
             record = await self.files.get(request.path_params["id"], owner)
         if record is None:
             raise NotFound("file")

@@ -14,7 +14,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from api.deadline import answering
+from api.deadline import answer_deadline
 from api.errors import request_error
 from api.intake.body import SESSION_CHARACTERS_MAX, model_not_found
 from api.node import Node
@@ -44,7 +44,7 @@ class ListingRoutes:
         if not name or len(name) > SESSION_CHARACTERS_MAX:
             raise NotFound("session")
         before_ms = read_before_ms(request)
-        async with answering():
+        async with answer_deadline():
             ids = await session_ids(
                 self.node.redis, owner, name, PAGE_GENERATIONS + 1, before_ms=before_ms
             )
@@ -58,7 +58,7 @@ class ListingRoutes:
         """
         owner = self.node.owner(request)
         before_ms = read_before_ms(request)
-        async with answering():
+        async with answer_deadline():
             ids = await owner_ids(self.node.redis, owner, PAGE_GENERATIONS + 1, before_ms=before_ms)
             content = await self._page(ids, owner)
         if request.query_params.get("active") in ("1", "true"):
@@ -107,7 +107,7 @@ class ListingRoutes:
     async def workers(self, request: Request) -> ASGIApp:
         """GET /v1/workers: the workers, and the depth of each queue lane; for operators only."""
         self.node.require_operator(request)
-        async with answering():
+        async with answer_deadline():
             seen = await workers_with_age_ms(self.node.redis)
             depths = await queue_depths(self.node.redis)
         workers = [

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from api.deadline import answering
+from api.deadline import answer_deadline
 from api.errors import request_error
 from api.intake.schedule_members import read_timing, without_timing
 from api.node import Node
@@ -74,7 +74,7 @@ class ScheduleRoutes:
             error=None,
         )
         digest = hashlib.sha256(_canonical([kind, body])).hexdigest()
-        async with answering():
+        async with answer_deadline():
             added = await self.store.add(schedule, key=key, digest=digest)
             if added.how == "full":
                 raise _full(self.store.schedules_max)
@@ -96,7 +96,7 @@ class ScheduleRoutes:
         if owner == EVERYBODY:
             return await self._list_unfinished(request)
         before_ms = read_before_ms(request)
-        async with answering():
+        async with answer_deadline():
             found = await self.store.page(owner, PAGE_SCHEDULES + 1, before_ms=before_ms)
         page = found[:PAGE_SCHEDULES]
         has_more = len(found) > PAGE_SCHEDULES
@@ -110,7 +110,7 @@ class ScheduleRoutes:
     async def _list_unfinished(self, request: Request) -> ASGIApp:
         """Return a page of the unfinished schedules of all owners, the next due one first."""
         after = request.query_params.get("after", "")
-        async with answering():
+        async with answer_deadline():
             found = await self.store.unfinished(PAGE_SCHEDULES + 1, after=after)
         page = found[:PAGE_SCHEDULES]
         has_more = len(found) > PAGE_SCHEDULES
@@ -125,13 +125,13 @@ class ScheduleRoutes:
     async def get(self, request: Request) -> ASGIApp:
         """GET /v1/schedules/{id}."""
         owner = self.node.owner(request)
-        async with answering():
+        async with answer_deadline():
             return json_response(schedule_object(await self._find(request, owner)))
 
     async def delete(self, request: Request) -> ASGIApp:
         """DELETE /v1/schedules/{id}: it starts nothing more; what it has started goes on."""
         owner = self.node.owner_to_end(request)
-        async with answering():
+        async with answer_deadline():
             schedule = await self._find(request, owner)
             await self.store.delete(schedule)
         return json_response({"id": schedule.id, "object": "schedule", "deleted": True})

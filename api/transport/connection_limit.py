@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from api.errors import RETRY_AFTER_S, request_error
-from api.transport.peer import Headers, Peers
+from api.transport.peer import Headers, TrustedProxies
 from shared.errors import RequestError
 
 logger = logging.getLogger(__name__)
@@ -68,10 +68,10 @@ class ConnectionLimit:
         *,
         connections_max: int,
         now: Callable[[], float],
-        peers: Peers | None = None,
+        peers: TrustedProxies | None = None,
         address_max: int = 0,
     ) -> None:
-        self.peers = Peers() if peers is None else peers
+        self.peers = TrustedProxies() if peers is None else peers
         self._connections_max = connections_max
         self._now = now
         self._address_max = address_max

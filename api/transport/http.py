@@ -23,7 +23,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from api.errors import respond
+from api.errors import send_error
 from api.transport.connection_limit import NO_LIMIT, ConnectionLimit, too_many_connections
 from api.transport.extensions import TRANSPORT, WIRE
 from api.transport.http_handover import HandoverHttpProtocol
@@ -190,4 +190,4 @@ class HttpProtocol(HandoverHttpProtocol):
 
 async def _refuse_address(scope: Scope, receive: Receive, send: Send) -> None:
     """The ASGI application for a request whose client address is at its limit: answer 429."""
-    await respond(send, too_many_connections())
+    await send_error(send, too_many_connections())

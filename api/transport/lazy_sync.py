@@ -13,7 +13,7 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import FlowControl
 
 
-class LeanEvent:
+class LazyEvent:
     """`asyncio.Event` with the same methods."""
 
     __slots__ = ("_event", "_is_set")
@@ -87,7 +87,7 @@ class LazyFlowControl(FlowControl):
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self.read_paused = False
-        self._is_writable = LeanEvent(is_set=True)
+        self._is_writable = LazyEvent(is_set=True)
 
     @property
     def write_paused(self) -> bool:  # type: ignore[override]

@@ -29,7 +29,7 @@ FORWARDED = b"x-forwarded-for"
 Headers = Iterable[tuple[bytes, bytes]]
 
 
-class Peers:
+class TrustedProxies:
     """The trusted proxies, and the client addresses of requests that come through them.
 
     Args:
@@ -40,7 +40,7 @@ class Peers:
         self._trusted = tuple(trusted)
 
     @classmethod
-    def read(cls, value: str) -> Peers:
+    def read(cls, value: str) -> TrustedProxies:
         """Read addresses and networks (`10.0.0.0/8`), separated by commas.
 
         Raises:

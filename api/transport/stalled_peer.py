@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 
-from api.transport.unacknowledged import unread_bytes
+from api.transport.unacknowledged import unacknowledged_bytes
 
 # Each time: how long the peer may take no byte before the connection is aborted.
 CLOSING_STALL_S = 1.0  # while a connection closes and at most a close frame is unsent
@@ -51,7 +51,7 @@ class StallTimer:
         self.stop()
         if not self._is_ended:
             self._stall_s = stall_s
-            self._unread_bytes = unread_bytes(self._transport)
+            self._unread_bytes = unacknowledged_bytes(self._transport)
             self._checks_without_progress = 0
             self._check_later()
 
@@ -72,7 +72,7 @@ class StallTimer:
 
     def _check(self) -> None:
         self._timer = None
-        unread = unread_bytes(self._transport)
+        unread = unacknowledged_bytes(self._transport)
         has_progress = unread < self._unread_bytes
         self._checks_without_progress = 0 if has_progress else self._checks_without_progress + 1
         self._unread_bytes = unread

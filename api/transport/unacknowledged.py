@@ -19,7 +19,7 @@ class BufferedTransport(Protocol):
     def get_write_buffer_size(self) -> int: ...
 
 
-def unread_bytes(transport: BufferedTransport | None) -> int:
+def unacknowledged_bytes(transport: BufferedTransport | None) -> int:
     """Return the bytes in the loop's and the kernel's send buffer; 0 without a transport.
 
     Without a socket (another ASGI server) only the loop's buffer counts.

@@ -19,7 +19,7 @@ from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from api.transport.lazy_sync import LeanEvent, SingleConsumerQueue
+from api.transport.lazy_sync import LazyEvent, SingleConsumerQueue
 from api.transport.refusal import encode_refusal, send_last
 from api.transport.stalled_peer import CLOSING_STALL_S, StallTimer
 from shared.errors import RequestError
@@ -56,7 +56,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.queue = SingleConsumerQueue()
-        self.writable = LeanEvent(is_set=True)  # type: ignore[assignment]
+        self.writable = LazyEvent(is_set=True)  # type: ignore[assignment]
         self._unparsed = b""  # received bytes behind the last slice
         self._is_slice_scheduled = False
         self._owed_pong = b""  # for the last ping that arrived while the write buffer was full

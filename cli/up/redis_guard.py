@@ -73,7 +73,9 @@ class Guard:
                 umask=UMASK,  # its append-only file holds all prompts
             )
         while process.poll() is None:
-            if not self._is_ready and (answer := ask(self._server.socket_path, "PING")):
+            if not self._is_ready and (
+                answer := send_inline_command(self._server.socket_path, "PING")
+            ):
                 if answer.startswith("+PONG"):
                     self._is_ready = True
                     _print(f"{READY_LINE}: {self._server.url}")
@@ -91,7 +93,7 @@ class Guard:
         """Wait until all clients have disconnected, at most `leave_s` seconds."""
         deadline = time.monotonic() + self._leave_s
         while time.monotonic() < deadline and process.poll() is None:
-            answer = ask(self._server.socket_path, "INFO clients")
+            answer = send_inline_command(self._server.socket_path, "INFO clients")
             if "\nconnected_clients:1\r" in answer:  # only this connection
                 return
             time.sleep(CLIENTS_POLL_S)
@@ -112,7 +114,7 @@ class Guard:
         return " / ".join(line.strip() for line in lines[-4:] if line.strip()) + f" (see {path})"
 
 
-def ask(socket_path: str, command: str) -> str:
+def send_inline_command(socket_path: str, command: str) -> str:
     """Send one inline command; return the first read of the reply, "" if there is none."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from api.dialects.chat.request import parse_chat
 from api.dialects.responses.request import parse_response
-from api.intake.body import new_generation, parse_new_generation, read_object, wrong
+from api.intake.body import invalid_request, new_generation, parse_new_generation, read_object
 from api.intake.dialect_request import DialectRequest
 from jobs.batch.check import decode_line
 from shared.config.models import Model
@@ -73,7 +73,7 @@ def _asked(body: dict[str, Any], endpoint: str) -> DialectRequest:
         return parse_chat(body, grace_s=0.0)
     asked = parse_response(body, grace_s=0.0)
     if asked.previous:
-        raise wrong("previous_response_id is not supported in a batch")
+        raise invalid_request("previous_response_id is not supported in a batch")
     return asked
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from api.dialects.chat.fold import completion
+from api.dialects.chat.fold import completion_object
 from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
 from api.dialects.responses.fold import ResponsesFold
 from api.errors import native_shape
@@ -112,7 +112,7 @@ def _body(endpoint: str, meta: Meta, snapshot: Snapshot, log: Sequence[Entry]) -
     if endpoint == NATIVE:
         return snapshot.fields()
     if endpoint == "/v1/chat/completions":
-        return completion(meta, snapshot)
+        return completion_object(meta, snapshot)
     fold = ResponsesFold(meta)
     for event_id, raw in log:
         fold.add(event_id, raw)

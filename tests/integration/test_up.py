@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.up.redis_guard import ask
+from cli.up.redis_guard import send_inline_command
 from tests.support.redis_server import find_binary, free_port, free_ports
 from tests.support.spawn import kill_group, spawn
 from tests.support.wait import DeadlineMissed, until_sync
@@ -104,7 +104,7 @@ class Up:
         return str(found)
 
     def redis_pid(self) -> int:
-        answer = ask(self.socket_path, "INFO server")
+        answer = send_inline_command(self.socket_path, "INFO server")
         return int(answer.split("process_id:")[1].split("\r")[0])
 
     def nothing_is_left(self) -> bool:
@@ -150,7 +150,7 @@ def test_ctrl_c_reaches_the_roles_as_a_drain_and_redis_last(up: Up) -> None:
     until_sync(lambda: not up.pids("api"), SOON_S, "the drained api")
 
     assert is_alive(worker)
-    assert ask(up.socket_path, "PING") == "+PONG\r\n"
+    assert send_inline_command(up.socket_path, "PING") == "+PONG\r\n"
 
     (up.notes / "drain").touch()
 
@@ -190,20 +190,22 @@ def test_a_killed_worker_is_started_again(up: Up) -> None:
 def test_a_killed_redis_comes_back_on_the_same_socket_with_its_data(up: Up) -> None:
     up.start().ready()
     path, before = up.socket_path, up.redis_pid()
-    assert ask(path, "SET kept 1") == "+OK\r\n"
+    assert send_inline_command(path, "SET kept 1") == "+OK\r\n"
     os.kill(before, signal.SIGKILL)
-    until_sync(lambda: ask(path, "PING") == "+PONG\r\n", SOON_S, "redis again")
+    until_sync(lambda: send_inline_command(path, "PING") == "+PONG\r\n", SOON_S, "redis again")
     up.seen |= {before, up.redis_pid()}
 
-    assert ask(path, "GET kept") == "$1\r\n1\r\n"
+    assert send_inline_command(path, "GET kept") == "$1\r\n1\r\n"
 
 
 def test_the_private_server_has_a_bound_and_refuses_what_is_above_it(up: Up) -> None:
     up.start(redis_bytes_max="5000000").ready()
     up.seen.add(up.redis_pid())
 
-    assert "\nmaxmemory:5000000\r" in ask(up.socket_path, "INFO memory")
-    answers = {ask(up.socket_path, f"SET k{n} {'x' * 60_000}")[:4] for n in range(100)}
+    assert "\nmaxmemory:5000000\r" in send_inline_command(up.socket_path, "INFO memory")
+    answers = {
+        send_inline_command(up.socket_path, f"SET k{n} {'x' * 60_000}")[:4] for n in range(100)
+    }
     assert answers == {"+OK\r", "-OOM"}, "it evicts nothing"
 
     up.interrupt()
@@ -213,14 +215,14 @@ def test_the_private_server_has_a_bound_and_refuses_what_is_above_it(up: Up) -> 
 def test_data_is_kept_from_one_run_to_the_next_in_plain_commands(up: Up) -> None:
     """Plain commands: Redis 7 and Valkey 9 read each other's; their RDB formats differ."""
     up.start().ready()
-    ask(up.socket_path, "SET kept 1")
-    ask(up.socket_path, "BGREWRITEAOF")
+    send_inline_command(up.socket_path, "SET kept 1")
+    send_inline_command(up.socket_path, "BGREWRITEAOF")
     up.interrupt()
     assert up.wait() == 0
     up.output.unlink()
     up.start().ready()
 
-    assert ask(up.socket_path, "GET kept") == "$1\r\n1\r\n"
+    assert send_inline_command(up.socket_path, "GET kept") == "$1\r\n1\r\n"
     bases = list((up.data / "appendonlydir").glob("*.base.*"))
     assert [path.suffix for path in bases] == [".aof"]
 
@@ -246,10 +248,10 @@ def test_redis_waits_for_the_roles_when_the_supervisor_is_killed(up: Up) -> None
         with pytest.raises(TimeoutError):  # the server would close it
             client.recv(1)
 
-        assert ask(path, "PING") == "+PONG\r\n"
+        assert send_inline_command(path, "PING") == "+PONG\r\n"
 
     (up.notes / "drain").touch()
-    until_sync(lambda: ask(path, "PING") == "", SOON_S, "the end of redis")
+    until_sync(lambda: send_inline_command(path, "PING") == "", SOON_S, "the end of redis")
 
 
 def test_a_taken_port_is_one_line_and_exit_2(up: Up) -> None:

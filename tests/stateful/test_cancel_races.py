@@ -28,7 +28,7 @@ from tests.support.full_speed import full_speed
 from tests.support.stage import DEADLINE_S, Stage
 from tests.support.wait import until
 from workers import run as run_module
-from workers.backends.contract import Finish, Item
+from workers.backends.contract import BackendItem, Finish
 
 RACES = 1_000
 AT_ONCE = 25
@@ -47,7 +47,7 @@ class RacingBackend:
 
     async def stream(
         self, request: Request, *, prefix: str, seed: str
-    ) -> AsyncGenerator[list[Item], None]:
+    ) -> AsyncGenerator[list[BackendItem], None]:
         number = int(request.messages[0]["content"])
         rng = Random(f"{number} {len(prefix)}")
         self.open += 1

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from api.hub.feed import Feed
-from api.hub.frame import Entry, Frame
-from api.hub.position import Placing, Position
+from api.hub.frame import Entry, LiveFrame
+from api.hub.position import Placement, Position
 from shared.log.ids import START, EventId
 
 LOG_MAX = 24
 READERS_MAX = 3
 
 
-def payload_of(frame: Frame) -> bytes:
+def payload_of(frame: LiveFrame) -> bytes:
     """The frame as it is published."""
     lines = [b"%d-%d" % frame.prev, *(b"%d-%d %b" % (*e, raw) for e, raw in frame.entries)]
     return b"\n".join(lines)
@@ -37,9 +37,9 @@ class Reader:
 
     def read(self, feed: Feed, now: float, count: int) -> None:
         placing = self.position.place(feed, now)
-        if placing is Placing.WAITING:
+        if placing is Placement.WAITING:
             return
-        if placing is Placing.RESET:
+        if placing is Placement.RESET:
             self.got = []
         for seq in range(self.position.seq + 1, min(feed.count, self.position.seq + count) + 1):
             self.got.append((feed.ids.at(seq), feed.raws[seq - 1]))
@@ -55,7 +55,7 @@ class FeedMachine(RuleBasedStateMachine):
         self.attempt = 1
         self.log: list[Entry] = []
         self.states: list[list[Entry]] = [[]]
-        self.frames: list[Frame] = []  # published, not yet arrived
+        self.frames: list[LiveFrame] = []  # published, not yet arrived
         self.flying: tuple[object, list[Entry]] | None = None
         self.feed = self.feed_class(buffer_bytes_max=buffer_bytes)
         self.readers = [Reader()]
@@ -77,7 +77,7 @@ class FeedMachine(RuleBasedStateMachine):
             entries.append((EventId(self.attempt, seq), b'{"type":"token","n":%d}' % self.given))
         self.log = self.log + entries
         self.states.append(self.log)
-        self.frames.append(Frame(prev, tuple(entries), 20 * count))
+        self.frames.append(LiveFrame(prev, tuple(entries), 20 * count))
 
     @precondition(lambda self: bool(self.log))
     @rule(lost=st.integers(1, 5))

@@ -9,7 +9,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from api.hub.feed import Feed, PageRequest
-from api.hub.frame import Entry, Frame
+from api.hub.frame import Entry, LiveFrame
 from shared.log.ids import START, EventId
 from tests.stateful.test_feed import FeedMachine
 
@@ -17,7 +17,7 @@ from tests.stateful.test_feed import FeedMachine
 class KnowsBySeq(Feed):
     """Skips what it has by seq alone, as if a seq had one text."""
 
-    def _connect(self, frame: Frame) -> bool:
+    def _connect(self, frame: LiveFrame) -> bool:
         if frame.prev.seq > self.count:
             return False
         for event_id, raw in frame.entries:
@@ -46,7 +46,7 @@ class ReadsExclusively(Feed):
 class IgnoresPrev(Feed):
     """Appends whatever comes next by number."""
 
-    def _connect(self, frame: Frame) -> bool:
+    def _connect(self, frame: LiveFrame) -> bool:
         if any(e.seq <= self.count and not self.ids.has(e) for e, _ in frame.entries):
             return False
         if frame.entries and frame.entries[0][0].seq > self.count + 1:
@@ -84,7 +84,7 @@ class KeepsItsCopy(Feed):
 class ForgetsOnOverflow(Feed):
     """Forgets buffered frames without reading them from the log."""
 
-    def _keep(self, frame: Frame) -> None:
+    def _keep(self, frame: LiveFrame) -> None:
         pass
 
     def mark_stale(self) -> None:

@@ -39,7 +39,7 @@ from shared.queue.endings import cancel
 from shared.redis import keys
 from shared.redis.client import Client, connect
 from tests.support.redis_server import RedisServer
-from workers.outbox import RESTORE_WITHIN_S, Outbox, Restore
+from workers.outbox import RESTORE_WITHIN_S, Outbox, RestoreBatch
 
 GENERATION = "gen_machine0"
 WORKERS = ("A", "B")
@@ -182,7 +182,7 @@ class WriteProtocol(RuleBasedStateMachine):
         if isinstance(step, Append):
             writer.answer = self.run(self.store.append_many([step]))[0]
         else:
-            assert isinstance(step, Restore)
+            assert isinstance(step, RestoreBatch)
             outbox = writer.outbox
             writer.answer = self.run(
                 self.store.restore(

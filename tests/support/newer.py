@@ -21,7 +21,7 @@ from shared.log.events import Event, Token
 from shared.log.request import Request
 from shared.queue.lanes import LaneEntry
 from workers import main as role
-from workers.backends.contract import Item
+from workers.backends.contract import BackendItem
 from workers.backends.demo.backend import DemoBackend
 
 VERSION = 2
@@ -39,7 +39,7 @@ class NewerBackend(DemoBackend):
 
     async def stream(
         self, request: Request, *, prefix: str, seed: str
-    ) -> AsyncGenerator[list[Item], None]:
+    ) -> AsyncGenerator[list[BackendItem], None]:
         is_citing, said = "cite" in str(request.messages), 0
         async for items in super().stream(request, prefix=prefix, seed=seed):
             if is_citing and said >= EVERY:

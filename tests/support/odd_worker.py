@@ -31,7 +31,7 @@ from shared.log.records import Absent, Append, Begun, Ended, Held, Writing
 from shared.log.request import Request
 from shared.log.store import Store
 from workers import main as role
-from workers.backends.contract import Item
+from workers.backends.contract import BackendItem
 from workers.backends.demo.backend import DemoBackend
 
 BLOCK_AT = 10  # tokens
@@ -52,7 +52,7 @@ class OddBackend(DemoBackend):
 
     async def stream(
         self, request: Request, *, prefix: str, seed: str
-    ) -> AsyncGenerator[list[Item], None]:
+    ) -> AsyncGenerator[list[BackendItem], None]:
         seen, prompt = 0, str(request.messages)
         has_blocked = "block" not in prompt
         async for items in super().stream(request, prefix=prefix, seed=seed):

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from shared.log.events import Reasoning, Token, ToolCall, Usage
-from workers.backends.contract import Finish, Item
+from workers.backends.contract import BackendItem, Finish
 
 
 class Recorded(NamedTuple):
     raw: bytes
-    items: list[Item]
+    items: list[BackendItem]
     failure: str = ""
 
 

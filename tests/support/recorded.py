@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
-from api.hub.frame import Frame
+from api.hub.frame import LiveFrame
 from shared.log.event_bytes import LOST, RESET
 from shared.log.events import (
     Counts,
@@ -51,7 +51,7 @@ class Log:
         feed = Feed()
         for seq, (attempt, event) in enumerate(self.entries, 1):
             entry = (EventId(attempt, seq), encode(event))
-            feed.offer_live(Frame(feed.top, (entry,), 0))
+            feed.offer_live(LiveFrame(feed.top, (entry,), 0))
         return feed
 
 

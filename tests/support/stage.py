@@ -27,10 +27,10 @@ from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.redis.client import connect
 from tests.support.wait import until
-from workers.backends.contract import Item
+from workers.backends.contract import BackendItem
 from workers.worker import Worker
 
-Play = Callable[[str], AsyncGenerator[list[Item], None]]
+Play = Callable[[str], AsyncGenerator[list[BackendItem], None]]
 DEADLINE_S = 10.0
 
 
@@ -48,7 +48,7 @@ class ScriptedBackend:
 
     async def stream(
         self, request: Request, *, prefix: str, seed: str
-    ) -> AsyncGenerator[list[Item], None]:
+    ) -> AsyncGenerator[list[BackendItem], None]:
         play = self.plays[min(len(self.prefixes), len(self.plays) - 1)]
         self.prefixes.append(prefix)
         self.seeds.append(seed)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
-from workers.backends.contract import Backend, Finish, Item, is_plain
+from workers.backends.contract import Backend, BackendItem, Finish, is_plain
 from workers.backends.demo.backend import DemoBackend
 from workers.backends.http.upstream_http import UpstreamHttp
 from workers.backends.openai.backend import OpenAIBackend
 
-__all__ = ["Backend", "Finish", "Item", "build_backends", "is_plain"]
+__all__ = ["Backend", "Finish", "BackendItem", "build_backends", "is_plain"]
 
 
 def build_backends(

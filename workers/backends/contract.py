@@ -35,7 +35,7 @@ class Finish(NamedTuple):
     unknown_reason: str = ""
 
 
-Item = AnyEvent | Finish
+BackendItem = AnyEvent | Finish
 
 
 class Backend(Protocol):
@@ -50,7 +50,7 @@ class Backend(Protocol):
 
     def stream(
         self, request: Request, *, prefix: str, seed: str
-    ) -> AsyncGenerator[list[Item], None]:
+    ) -> AsyncGenerator[list[BackendItem], None]:
         """Yield the events of each read of the upstream, in order.
 
         An empty list means that the upstream has answered the request. The last item of the last

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from api.dialects.ai_sdk.fold import MESSAGE_ID, RESET_STEP
-from api.intake.body import SESSION_CHARACTERS_MAX, check_messages, check_params, wrong
+from api.intake.body import SESSION_CHARACTERS_MAX, check_messages, check_params, invalid_request
 from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
 
@@ -45,13 +45,13 @@ def parse_ai_sdk(body: dict[str, Any]) -> AiSdkRequest:
     """
     chat = body.get("id", "")
     if not isinstance(chat, str) or len(chat) > CHAT_CHARACTERS_MAX:
-        raise wrong(f"id: the chat, a string of at most {CHAT_CHARACTERS_MAX} characters")
+        raise invalid_request(f"id: the chat, a string of at most {CHAT_CHARACTERS_MAX} characters")
     sent = body.get("messages", [body["message"]] if "message" in body else None)
     if not isinstance(sent, list) or not sent:
-        raise wrong("messages must be an array that is not empty")
+        raise invalid_request("messages must be an array that is not empty")
     knows_reset_step = body.get("resetStep", False)
     if not isinstance(knows_reset_step, bool):
-        raise wrong("resetStep must be true or false")
+        raise invalid_request("resetStep must be true or false")
     dialect: dict[str, Any] = {RESET_STEP: True} if knows_reset_step else {}
     if message_id := _continued_message_id(sent[-1]):
         dialect[MESSAGE_ID] = message_id
@@ -64,7 +64,7 @@ def parse_ai_sdk(body: dict[str, Any]) -> AiSdkRequest:
         for chat_message in _read_message(index, message)
     ]
     if not messages:
-        raise wrong("messages: there is nothing in them that a model can read")
+        raise invalid_request("messages: there is nothing in them that a model can read")
     request = Request(check_messages(messages), check_params(body), dialect)
     return AiSdkRequest(request, chat=chat)
 
@@ -85,19 +85,19 @@ def _continued_message_id(last: Any) -> str:
 def _read_message(index: int, message: Any) -> list[dict[str, Any]]:
     """Return a message as chat messages; none where no part of it is for a model."""
     if not isinstance(message, dict):
-        raise wrong(f"messages[{index}] must be an object")
+        raise invalid_request(f"messages[{index}] must be an object")
     if "parts" not in message:
         return [message]
     role, parts = message.get("role"), message["parts"]
     if role not in ("system", "user", "assistant"):
-        raise wrong(f"messages[{index}].role must be one of system, user, assistant")
+        raise invalid_request(f"messages[{index}].role must be one of system, user, assistant")
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        raise wrong(f"messages[{index}].parts must be an array of objects")
+        raise invalid_request(f"messages[{index}].parts must be an array of objects")
     for part in parts:
         if not isinstance(part.get("type"), str):
-            raise wrong(f"messages[{index}].parts: every part must have a type")
+            raise invalid_request(f"messages[{index}].parts: every part must have a type")
         if part["type"] == "text" and not isinstance(part.get("text"), str):
-            raise wrong(f"messages[{index}].parts: a text must have text")
+            raise invalid_request(f"messages[{index}].parts: a text must have text")
     if role == "assistant":
         return _assistant_messages(parts)
     files = [_file_part(index, part) for part in parts if part["type"] == "file"]
@@ -157,7 +157,7 @@ def _tool_output(part: Mapping[str, Any]) -> str:
 def _file_part(index: int, part: Mapping[str, Any]) -> dict[str, Any]:
     url, media_type = part.get("url"), part.get("mediaType", "")
     if not isinstance(url, str) or not isinstance(media_type, str):
-        raise wrong(f"messages[{index}].parts: a file must have a url and a mediaType")
+        raise invalid_request(f"messages[{index}].parts: a file must have a url and a mediaType")
     if media_type.startswith("image/"):
         return {"type": "image_url", "image_url": {"url": url}}
     name = part.get("filename")

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.deadline import answering
+from api.deadline import answer_deadline
 from api.dialects.ai_sdk.fold import AI_SDK, join_deltas
 from api.dialects.ai_sdk.request import AiSdkRequest, parse_ai_sdk
 from api.dialects.prompt import accept_post
@@ -31,7 +31,7 @@ from api.hub.relay import Relay
 from api.node import Node
 from api.readers.chunk_number import Place, fold_all, locate
 from api.readers.http_stream import Begin, Beginning, stream
-from api.readers.lookup import find
+from api.readers.lookup import find_generation
 from shared.errors import NotFound, RequestError
 from shared.log.ids import START, EventId, is_generation_id
 from shared.log.records import Meta
@@ -56,14 +56,14 @@ class AiSdkRoutes:
             self.node, request, parse_ai_sdk, is_any_type=True, complete=self._add_stops
         )
         if parsed.chat:
-            async with answering():
+            async with answer_deadline():
                 await self.chats.add(parsed.chat, meta, parsed.stops)
         return self._stream(meta)
 
     async def _add_stops(self, parsed: AiSdkRequest, owner: str) -> AiSdkRequest:
         if not parsed.chat:
             return parsed
-        async with answering():
+        async with answer_deadline():
             return replace(parsed, stops=await self.chats.stops(owner, parsed.chat))
 
     async def stream(self, request: HttpRequest) -> ASGIApp:
@@ -78,7 +78,7 @@ class AiSdkRoutes:
             number, since_s = parse_start_index(index), asyncio.get_running_loop().time()
             meta = await self._find_run(owner, name, number)
             return self._stream(meta, begin_at_chunk(self.node.hub, number, since_s))
-        async with answering():
+        async with answer_deadline():
             running = await self.chats.running(owner, name)
         if running is None:
             return Response(status_code=204)
@@ -92,10 +92,10 @@ class AiSdkRoutes:
             if is_run:
                 # A client that has counted chunks has seen the run: wait if Redis has just lost it.
                 cursor = EventId(1, 1) if number else START
-                return await find(self.node.hub, self.node.store, owner, name, cursor)
+                return await find_generation(self.node.hub, self.node.store, owner, name, cursor)
         except NotFound:
             pass
-        async with answering():
+        async with answer_deadline():
             metas = await self.chats.runs(owner, name)
         if not metas:
             raise NotFound("run")
@@ -104,7 +104,7 @@ class AiSdkRoutes:
     async def stop(self, request: HttpRequest) -> ASGIApp:
         """POST /ai-sdk/chat/{name}/stop: cancel every run of the chat."""
         owner, name = self.node.owner(request), read_path_name(request)
-        async with answering():
+        async with answer_deadline():
             await self.chats.stop(owner, name)
         return Response(status_code=204)
 
@@ -139,11 +139,11 @@ def begin_at_chunk(hub: Hub, number: int, since_s: float | None = None) -> Begin
 
     Args:
         number: from 0; a negative number counts from the end.
-        since_s: as of `answering`.
+        since_s: as of `answer_deadline`.
     """
 
     async def begin(relay: Relay) -> Beginning:
-        async with answering(since_s):
+        async with answer_deadline(since_s):
             log = await fold_all(hub, relay, AI_SDK)
             tail = log.chunks - 1
             if number < 0:

@@ -125,7 +125,7 @@ class ChatFold(Fold):
 CHAT = Dialect("chat", ChatFold)
 
 
-def completion(meta: Meta, snapshot: Snapshot) -> dict[str, Any]:
+def completion_object(meta: Meta, snapshot: Snapshot) -> dict[str, Any]:
     """Return the answer in one piece; `snapshot` has read the log up to `end`."""
     assert snapshot.end is not None
     message: dict[str, Any] = {"role": "assistant", "content": snapshot.text, "refusal": None}

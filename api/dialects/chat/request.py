@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.dialects.chat.fold import INCLUDE_USAGE
-from api.intake.body import check_messages, wrong
+from api.intake.body import check_messages, invalid_request
 from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
 
@@ -40,15 +40,15 @@ def parse_chat(body: dict[str, Any], *, grace_s: float) -> ChatRequest:
         RequestError: 422, a member is missing or wrong.
     """
     if "messages" not in body:
-        raise wrong("messages is missing")
+        raise invalid_request("messages is missing")
     if body.get("n", 1) != 1:
-        raise wrong("n: one generation is one answer")
+        raise invalid_request("n: one generation is one answer")
     is_stream = body.get("stream", False)
     if not isinstance(is_stream, bool):
-        raise wrong("stream must be true or false")
+        raise invalid_request("stream must be true or false")
     options = body.get("stream_options", {})
     if not isinstance(options, dict):
-        raise wrong("stream_options must be an object")
+        raise invalid_request("stream_options must be an object")
     request = Request(
         messages=check_messages(body["messages"]),
         params={name: value for name, value in body.items() if name not in _READ_HERE},

@@ -12,12 +12,12 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.dialects.chat.fold import CHAT, completion
+from api.dialects.chat.fold import CHAT, completion_object
 from api.dialects.chat.request import ChatRequest, parse_chat
 from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
 from api.dialects.prompt import accept_post
 from api.node import Node
-from api.readers.complete_answer import whole_or_refusal
+from api.readers.complete_answer import complete_log_or_error
 from api.readers.http_stream import stream
 from api.response import error_response, long_json_response
 from shared.log.records import Meta
@@ -36,7 +36,7 @@ class ChatRoutes:
         if parsed.is_stream:
             return self._stream(meta)
         snapshot = Snapshot(meta)
-        refusal = await whole_or_refusal(
+        refusal = await complete_log_or_error(
             self.node.hub, meta, request.receive, snapshot.add, openai_shape
         )
         if refusal is not None:
@@ -46,7 +46,7 @@ class ChatRoutes:
         failure = failure_of(snapshot.end)
         if failure is not None:
             return error_response(as_request_error(failure), openai_shape, headers)
-        return await long_json_response(completion(meta, snapshot), headers=headers)
+        return await long_json_response(completion_object(meta, snapshot), headers=headers)
 
     def _parse(self, body: dict[str, Any]) -> ChatRequest:
         return parse_chat(body, grace_s=self.node.settings.grace_s)

@@ -22,7 +22,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from api.errors import request_error
-from api.intake.body import wrong
+from api.intake.body import invalid_request
 from api.intake.strict_json import check_values, decode_json
 from shared.errors import RequestError
 
@@ -80,7 +80,7 @@ def read_text_member(name: str, value: str) -> Any:
     if name not in _OBJECT_MEMBERS:
         return value
     if not value.startswith("{"):
-        raise wrong(f"{name}: give it as a string of JSON, or it is lost beside files")
+        raise invalid_request(f"{name}: give it as a string of JSON, or it is lost beside files")
     return decode_json(value)
 
 
@@ -131,7 +131,7 @@ def _check_values(form: FormData) -> None:
 
 def _uploads(form: FormData) -> list[UploadFile]:
     if any(not isinstance(value, UploadFile) for value in form.getlist(FILES)):
-        raise wrong(f"{FILES}: each of them is a file")
+        raise invalid_request(f"{FILES}: each of them is a file")
     uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     # A browser's form without a chosen file has an empty part without a file name.
     return [upload for upload in uploads if upload.filename or upload.size]

@@ -6,7 +6,7 @@ from typing import Any
 
 from api.dialects.deep_chat.fold import STATUS_ROLE
 from api.dialects.deep_chat.form import read_text_member
-from api.intake.body import check_params, wrong
+from api.intake.body import check_params, invalid_request
 from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
 
@@ -24,11 +24,11 @@ def parse_deep_chat(body: dict[str, Any], *, grace_s: float) -> DialectRequest:
     """
     sent = body.get("messages")
     if not isinstance(sent, list):
-        raise wrong("messages must be an array that is not empty")
+        raise invalid_request("messages must be an array that is not empty")
     read = [_read_message(f"messages[{index}]", message) for index, message in enumerate(sent)]
     messages = [message for message in read if message is not None]
     if not messages:
-        raise wrong("messages must be an array that is not empty")
+        raise invalid_request("messages must be an array that is not empty")
     # A page may give these as strings of JSON: only this form works with files and without.
     for name in ("params", "metadata"):
         if isinstance(body.get(name), str):
@@ -39,10 +39,10 @@ def parse_deep_chat(body: dict[str, Any], *, grace_s: float) -> DialectRequest:
 def _read_message(where: str, message: Any) -> dict[str, Any] | None:
     """Return a message as backends take it. None: the message is not for a model."""
     if not isinstance(message, dict):
-        raise wrong(f"{where} must be an object")
+        raise invalid_request(f"{where} must be an object")
     role = message.get("role", "user")
     if not isinstance(role, str):
-        raise wrong(f"{where}.role must be a string")
+        raise invalid_request(f"{where}.role must be a string")
     # A client that sends its history also sends the statuses and errors that it has shown.
     if role == STATUS_ROLE or message.get("error") is not None:
         return None
@@ -50,14 +50,14 @@ def _read_message(where: str, message: Any) -> dict[str, Any] | None:
     if text is None:
         text = message.get("html")
     if text is not None and not isinstance(text, str):
-        raise wrong(f"{where}.text must be a string")
+        raise invalid_request(f"{where}.text must be a string")
     # In the component a role may be a person's name. For a model such a person is the user.
     role = ROLES.get(role, "user")
     pictures = _read_pictures(where, message.get("files")) if role == "user" else []
     if not text and not pictures:
         if message.get("files"):
             return None
-        raise wrong(f"{where}.text is missing")
+        raise invalid_request(f"{where}.text is missing")
     if not pictures:
         return {"role": role, "content": text}
     parts = [{"type": "text", "text": text}] if text else []
@@ -69,7 +69,7 @@ def _read_pictures(where: str, files: Any) -> list[dict[str, Any]]:
     if files is None:
         return []
     if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
-        raise wrong(f"{where}.files must be an array of objects")
+        raise invalid_request(f"{where}.files must be an array of objects")
     sources = [file.get("src") for file in files if file.get("type") == "image"]
     return [
         {"type": "image_url", "image_url": {"url": source}}

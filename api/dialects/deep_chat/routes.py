@@ -17,7 +17,7 @@ from api.dialects.prompt import accept_post
 from api.intake.dialect_request import DialectRequest
 from api.intake.negotiation import names_event_stream
 from api.node import Node
-from api.readers.complete_answer import whole_or_refusal
+from api.readers.complete_answer import complete_log_or_error
 from api.readers.http_stream import stream
 from api.response import error_response, long_json_response
 from shared.errors import RequestError
@@ -36,7 +36,7 @@ class DeepChatRoutes:
         if names_event_stream(request.headers.get("accept", "")):
             return self._stream(meta)
         answer = CompleteAnswer(meta)
-        refusal = await whole_or_refusal(
+        refusal = await complete_log_or_error(
             self.node.hub, meta, request.receive, answer.add, deep_chat_shape
         )
         if refusal is not None:

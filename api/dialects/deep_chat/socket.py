@@ -14,12 +14,12 @@ from typing import Any
 
 from starlette.types import Scope, Send
 
-from api.deadline import answering
+from api.deadline import answer_deadline
 from api.dialects.deep_chat.fold import DeepChatFrameFold
 from api.dialects.deep_chat.request import parse_deep_chat
 from api.dialects.prompt import accept_members
 from api.errors import CODES, request_error, unavailable
-from api.intake.body import wrong
+from api.intake.body import invalid_request
 from api.node import Node
 from api.readers.conversation import Conversation, Frame, SocketEndpoint
 from api.readers.lookup import read_query
@@ -87,7 +87,7 @@ class DeepChatConversation(Conversation):
         node, grace_s = self.node, self.node.settings.grace_s
         parsed = await node.large.step(size, lambda: parse_deep_chat(body, grace_s=grace_s))
         meta = await accept_members(node, self.owner, body, parsed, size=size)
-        async with answering():
+        async with answer_deadline():
             fold = DeepChatFrameFold(meta, self._stop_key)
             subscription = await self.open("answer", meta, fold)
         await subscription.ended()
@@ -110,9 +110,9 @@ def read_stop_key(query: dict[str, str]) -> str:
     key = query.get("stop_key", STOP_KEY)
     shortest, longest = STOP_KEY_CHARACTERS
     if not shortest <= len(key) <= longest or not key.strip():
-        raise wrong(f"stop_key: {shortest} to {longest} characters, not only blanks")
+        raise invalid_request(f"stop_key: {shortest} to {longest} characters, not only blanks")
     try:
         key.encode()
     except UnicodeEncodeError:
-        raise wrong("stop_key must be UTF-8") from None
+        raise invalid_request("stop_key must be UTF-8") from None
     return key

@@ -19,7 +19,7 @@ from api.errors import request_error
 from api.intake.body import parse_new_generation
 from api.node import Node
 from api.readers.conversation import Command, Conversation, Frame, SocketEndpoint, error_frame
-from api.readers.lookup import find
+from api.readers.lookup import find_generation
 from shared.errors import Draining, NotFound, RequestError
 from shared.log.ids import START, EventId, new_generation_id, parse_cursor
 from shared.log.records import Meta
@@ -101,7 +101,7 @@ class LobeConversation(Conversation):
         if generation_id is None and not message_id.startswith(GENERATION_PREFIX):
             raise NotFound("message")
         hub, store = self.hub, self.node.store
-        return await find(hub, store, self.owner, generation_id or message_id, cursor)
+        return await find_generation(hub, store, self.owner, generation_id or message_id, cursor)
 
     commands: ClassVar[Mapping[str, Command]] = {
         "startConversation": _start,

@@ -19,9 +19,9 @@ from api.errors import unavailable
 from api.hub.hub import Hub
 from api.hub.relay import Relay
 from api.intake.negotiation import choose_form
-from api.readers.disconnect import Departure
+from api.readers.disconnect import DisconnectWatcher
 from api.readers.http_stream import Beginning, stream, stream_headers
-from api.readers.lookup import find, read_cursor, read_query
+from api.readers.lookup import find_generation, read_cursor, read_query
 from api.transport.extensions import break_off
 from shared.errors import RequestError, Unavailable
 from shared.log.fold import Headers
@@ -35,7 +35,7 @@ DIALECTS = {"sse": SSE, "ndjson": NDJSON}
 RETRY_MS = (500, 1_500)
 
 
-async def events(
+async def respond_with_events(
     scope: Scope,
     receive: Receive,
     send: Send,
@@ -62,7 +62,7 @@ async def events(
         if find_other is not None:
             meta = await find_other()
         else:
-            meta = await find(hub, store, owner, generation_id, cursor, is_reader=True)
+            meta = await find_generation(hub, store, owner, generation_id, cursor, is_reader=True)
         if transport == "long_poll":
             reply = await long_poll(hub, meta, cursor, wait_s, receive=receive)
             await _send_json(scope, send, reply)
@@ -123,7 +123,7 @@ async def _ask_to_reconnect(scope: Scope, receive: Receive, send: Send) -> None:
         return
     await send({"type": "http.response.body", "body": retry_line() + b"\n", "more_body": True})
     break_off(scope)
-    await Departure.wait(receive)
+    await DisconnectWatcher.wait(receive)
 
 
 async def _send_json(scope: Scope, send: Send, body: bytes) -> None:

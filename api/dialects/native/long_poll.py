@@ -17,11 +17,11 @@ from starlette.types import Receive
 
 from api.dialects.native.fold import NDJSON
 from api.errors import request_error
-from api.hub.contracts import Outcome
+from api.hub.contracts import ReadingOutcome
 from api.hub.hub import Hub
-from api.hub.position import Placing, Position
+from api.hub.position import Placement, Position
 from api.hub.relay import Relay
-from api.readers.disconnect import Departure
+from api.readers.disconnect import DisconnectWatcher
 from shared.errors import Unavailable
 from shared.log.event_bytes import RESET
 from shared.log.ids import START, EventId
@@ -61,7 +61,11 @@ async def long_poll(
     """
     async with hub.reading(meta) as relay:
         poll = _LongPollReader(hub, relay, cursor)
-        departure = Departure(receive, lambda: poll.break_off(Outcome.LEFT)) if receive else None
+        departure = (
+            DisconnectWatcher(receive, lambda: poll.break_off(ReadingOutcome.LEFT))
+            if receive
+            else None
+        )
         hub.admit(poll, "long_poll")
         try:
             relay.join(poll)
@@ -86,14 +90,14 @@ class _LongPollReader:
         self._last = cursor
         self._is_done = False
         self._is_settled = False  # the log has been read up to its top
-        self._outcome: Outcome | None = None
+        self._outcome: ReadingOutcome | None = None
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
         if not self.is_queued:
             self._hub.wake(self)
 
-    def break_off(self, outcome: Outcome) -> None:
+    def break_off(self, outcome: ReadingOutcome) -> None:
         self._outcome = outcome
         self._changed.set()
 
@@ -104,7 +108,7 @@ class _LongPollReader:
             Unavailable: the log is gone, or could not be read in time.
         """
         await self._wait(self._hub.now() + wait_s)
-        if self._outcome is Outcome.LOST:
+        if self._outcome is ReadingOutcome.LOST:
             raise Unavailable("the log is gone")
         if not self._has_content and not self._is_settled:
             raise Unavailable("the log could not be read in time")
@@ -136,14 +140,14 @@ class _LongPollReader:
             return False
         relay = self._relay
         match self.position.place(relay.feed, now):
-            case Placing.WAITING:
+            case Placement.WAITING:
                 self._hub.await_place(self)
                 if relay.last_words is not None:
                     self._take_aside(relay.last_words)
                     self._is_done = True
                     self._changed.set()
                 return False
-            case Placing.RESET:
+            case Placement.RESET:
                 self._hub.counters.resets += 1
                 self._take_aside(RESET)
         return self._take()

@@ -8,8 +8,8 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.deadline import answering
-from api.dialects.native.events import events
+from api.deadline import answer_deadline
+from api.dialects.native.events import respond_with_events
 from api.node import Node
 from api.response import json_response, long_json_response
 from shared.errors import Expired, NotFound
@@ -29,7 +29,7 @@ class GenerationRoutes:
     async def snapshot(self, request: Request) -> ASGIApp:
         """GET /v1/generations/{id}."""
         owner = self.node.owner(request)
-        async with answering():
+        async with answer_deadline():
             meta = await self.node.meta(request.path_params["id"], owner)
             async with self.node.heavy_reads.turn(owner):
                 snapshot = await self._fold(meta)
@@ -48,7 +48,7 @@ class GenerationRoutes:
     async def cancel(self, request: Request) -> ASGIApp:
         """POST /v1/generations/{id}/cancel."""
         owner = self.node.owner(request)
-        async with answering():
+        async with answer_deadline():
             before = await self.node.meta(request.path_params["id"], owner)
             meta = await cancel(self.node.store, before.generation_id) or before
         return json_response({"id": meta.generation_id, "status": meta.status}, 202)
@@ -58,7 +58,7 @@ class GenerationRoutes:
         owner, generation_id = self.node.owner(request), request.path_params["id"]
 
         async def stream(scope: Scope, receive: Receive, send: Send) -> None:
-            await events(
+            await respond_with_events(
                 scope, receive, send,
                 hub=self.node.hub, store=self.node.store, owner=owner, generation_id=generation_id,
             )  # fmt: skip

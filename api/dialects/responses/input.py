@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.intake.body import check_messages, wrong
+from api.intake.body import check_messages, invalid_request
 
 _ROLES = ("user", "assistant", "system", "developer")
 _TEXTS = ("input_text", "output_text", "text")
@@ -24,11 +24,11 @@ def messages_of(items: Any) -> list[dict[str, Any]]:
     if isinstance(items, str):
         return [{"role": "user", "content": items}]
     if not isinstance(items, list):
-        raise wrong("input must be a string or an array of items")
+        raise invalid_request("input must be a string or an array of items")
     messages: list[dict[str, Any]] = []
     for index, item in enumerate(items):
         if not isinstance(item, dict):
-            raise wrong(f"input[{index}] must be an object")
+            raise invalid_request(f"input[{index}] must be an object")
         _add_item(messages, f"input[{index}]", item)
     return check_messages(messages) if messages else []
 
@@ -49,13 +49,13 @@ def _add_item(messages: list[dict[str, Any]], where: str, item: dict[str, Any]) 
         case "reasoning":
             pass
         case other:
-            raise wrong(f"{where}.type: {str(other)[:80]!r} is not supported here")
+            raise invalid_request(f"{where}.type: {str(other)[:80]!r} is not supported here")
 
 
 def _read_message(where: str, item: dict[str, Any]) -> dict[str, Any]:
     role, content = item.get("role"), item.get("content")
     if role not in _ROLES:
-        raise wrong(f"{where}.role must be one of {', '.join(_ROLES)}")
+        raise invalid_request(f"{where}.role must be one of {', '.join(_ROLES)}")
     if isinstance(content, list):
         content = _read_content(f"{where}.content", content)
         if role == "assistant" and all(part["type"] == "text" for part in content):
@@ -65,7 +65,7 @@ def _read_message(where: str, item: dict[str, Any]) -> dict[str, Any]:
         elif len(content) == 1 and content[0]["type"] == "text":
             content = content[0]["text"]
     elif not isinstance(content, str):
-        raise wrong(f"{where}.content must be a string or an array of parts")
+        raise invalid_request(f"{where}.content must be a string or an array of parts")
     return {"role": role, "content": content}
 
 
@@ -75,7 +75,7 @@ def _read_content(where: str, parts: list[Any]) -> list[dict[str, Any]]:
 
 def _read_part(where: str, part: Any) -> dict[str, Any]:
     if not isinstance(part, dict):
-        raise wrong(f"{where} must be an object")
+        raise invalid_request(f"{where} must be an object")
     kind = part.get("type")
     if kind in _TEXTS:
         return {"type": "text", "text": _read_text(where, part, "text")}
@@ -91,7 +91,7 @@ def _read_part(where: str, part: Any) -> dict[str, Any]:
         return {"type": "file", "file": file}
     if kind == "input_audio" and isinstance(part.get("input_audio"), dict):
         return {"type": "input_audio", "input_audio": part["input_audio"]}
-    raise wrong(f"{where}: a part {str(kind)[:80]!r} like this is not supported here")
+    raise invalid_request(f"{where}: a part {str(kind)[:80]!r} like this is not supported here")
 
 
 def _tool_call(where: str, item: dict[str, Any]) -> dict[str, Any]:
@@ -106,14 +106,14 @@ def _tool_output(where: str, item: dict[str, Any]) -> dict[str, Any]:
         is_text = all(part["type"] == "text" for part in parts)
         output = "".join(part["text"] for part in parts) if is_text else parts
     elif not isinstance(output, str):
-        raise wrong(f"{where}.output must be a string or an array of parts")
+        raise invalid_request(f"{where}.output must be a string or an array of parts")
     return {"role": "tool", "tool_call_id": _read_text(where, item, "call_id"), "content": output}
 
 
 def _read_text(where: str, item: dict[str, Any], name: str) -> str:
     value = item.get(name)
     if not isinstance(value, str):
-        raise wrong(f"{where}.{name} must be a string")
+        raise invalid_request(f"{where}.{name} must be a string")
     return value
 
 

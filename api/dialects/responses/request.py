@@ -13,7 +13,7 @@ from typing import Any
 
 from api.dialects.responses.input import messages_of
 from api.dialects.responses.response_object import BACKGROUND, INSTRUCTED, PREVIOUS, UNSTORED
-from api.intake.body import wrong
+from api.intake.body import invalid_request
 from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
 
@@ -68,17 +68,17 @@ def parse_response(body: dict[str, Any], *, grace_s: float) -> ResponseRequest:
     """
     for name in _REFUSED:
         if name in body:
-            raise wrong(f"{name} is not supported here")
+            raise invalid_request(f"{name} is not supported here")
     is_stream, is_background = (_read_flag(body, name) for name in _FLAGS)
     is_stored = _read_flag(body, "store", default=True)
     if is_background and not is_stored:
-        raise wrong("background needs store: true")
+        raise invalid_request("background needs store: true")
     if is_background:
         body.pop("on_disconnect", None)  # a disconnect never cancels a background response
     previous = _read_string(body, "previous_response_id")
     messages = messages_of(body.get("input", []))
     if not messages and not previous:
-        raise wrong("input is missing")
+        raise invalid_request("input is missing")
     dialect: dict[str, Any] = {BACKGROUND: True} if is_background else {}
     if not is_stored:
         dialect[UNSTORED] = True
@@ -122,14 +122,14 @@ def _backend_params(body: dict[str, Any]) -> dict[str, Any]:
 
 def _chat_tools(tools: Any) -> list[dict[str, Any]]:
     if not isinstance(tools, list):
-        raise wrong("tools must be an array")
+        raise invalid_request("tools must be an array")
     chat_tools = []
     for index, tool in enumerate(tools):
         where = f"tools[{index}]"
         if not isinstance(tool, dict) or tool.get("type") != "function":
-            raise wrong(f"{where}: only tools of type function are supported here")
+            raise invalid_request(f"{where}: only tools of type function are supported here")
         if not isinstance(tool.get("name"), str):
-            raise wrong(f"{where}.name must be a string")
+            raise invalid_request(f"{where}.name must be a string")
         function = {name: tool[name] for name in _TOOL_MEMBERS if tool.get(name) is not None}
         chat_tools.append({"type": "function", "function": function})
     return chat_tools
@@ -140,7 +140,7 @@ def _chat_tool_choice(choice: Any) -> Any:
         return choice
     if isinstance(choice, dict) and choice.get("type") == "function":
         return {"type": "function", "function": {"name": choice.get("name")}}
-    raise wrong("tool_choice must be a string or a function")
+    raise invalid_request("tool_choice must be a string or a function")
 
 
 def _response_format(form: Any) -> dict[str, Any]:
@@ -153,32 +153,32 @@ def _response_format(form: Any) -> dict[str, Any]:
         case "json_schema":
             schema = {name: value for name, value in form.items() if name != "type"}
             return {"response_format": {"type": "json_schema", "json_schema": schema}}
-    raise wrong("text.format.type must be text, json_object or json_schema")
+    raise invalid_request("text.format.type must be text, json_object or json_schema")
 
 
 def _read_flag(body: dict[str, Any], name: str, *, default: bool = False) -> bool:
     value = body.get(name, default)
     if not isinstance(value, bool):
-        raise wrong(f"{name} must be true or false")
+        raise invalid_request(f"{name} must be true or false")
     return value
 
 
 def _read_string(body: dict[str, Any], name: str) -> str:
     value = body.get(name, "")
     if not isinstance(value, str):
-        raise wrong(f"{name} must be a string")
+        raise invalid_request(f"{name} must be a string")
     return value
 
 
 def _read_count(body: dict[str, Any], name: str) -> int:
     value = body[name]
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise wrong(f"{name} must be a whole number from 1")
+        raise invalid_request(f"{name} must be a whole number from 1")
     return value
 
 
 def _read_object(body: dict[str, Any], name: str) -> dict[str, Any]:
     value = body.get(name, {})
     if not isinstance(value, dict):
-        raise wrong(f"{name} must be an object")
+        raise invalid_request(f"{name} must be an object")
     return value

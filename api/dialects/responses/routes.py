@@ -15,7 +15,7 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.deadline import answering
+from api.deadline import answer_deadline
 from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
 from api.dialects.prompt import accept_post
 from api.dialects.responses.fold import RESPONSES, ResponsesFold
@@ -29,13 +29,13 @@ from api.dialects.responses.response_object import (
 )
 from api.errors import request_error
 from api.hub.relay import Relay
-from api.intake.body import wrong
+from api.intake.body import invalid_request
 from api.intake.paging import read_limit, read_number
 from api.node import Node
 from api.readers.chunk_number import locate
-from api.readers.complete_answer import whole_or_refusal
+from api.readers.complete_answer import complete_log_or_error
 from api.readers.http_stream import Begin, Beginning, stream
-from api.readers.lookup import find
+from api.readers.lookup import find_generation
 from api.response import error_response, json_response, long_json_response
 from shared.errors import Expired, NotFound
 from shared.log.ids import START, EventId
@@ -63,11 +63,11 @@ class ResponsesRoutes:
             return self._stream(meta, headers=[(b"x-generation-id", meta.generation_id.encode())])
         headers = {"x-generation-id": meta.generation_id}
         if parsed.is_background:
-            async with answering():
+            async with answer_deadline():
                 response = await self._response(meta)
             return await long_json_response(response, headers=headers)
         fold = _CompleteResponse(meta)
-        refusal = await whole_or_refusal(
+        refusal = await complete_log_or_error(
             self.node.hub, meta, request.receive, fold.add, openai_shape
         )
         if refusal is not None:
@@ -91,10 +91,10 @@ class ResponsesRoutes:
         """
         if not parsed.previous:
             return parsed
-        async with answering():
+        async with answer_deadline():
             meta = await self._find_stored(parsed.previous, owner)
             if not meta.is_ended:
-                raise wrong("previous_response_id: that response has not ended yet")
+                raise invalid_request("previous_response_id: that response has not ended yet")
             meta = await self._with_request(meta)
             previous = decode_request(meta.request)
             output = (await self._response(meta))["output"]
@@ -118,7 +118,7 @@ class ResponsesRoutes:
         number = read_number("starting_after", after) + 1 if after else 0
         since_s = asyncio.get_running_loop().time()
         if not is_stream:
-            async with answering():
+            async with answer_deadline():
                 return await long_json_response(
                     await self._response(await self._find_stored(response, owner))
                 )
@@ -126,7 +126,7 @@ class ResponsesRoutes:
             return self._stream(await self._with_request(await self._find_stored(response, owner)))
 
         async def begin(relay: Relay) -> Beginning:
-            async with answering(since_s):
+            async with answer_deadline(since_s):
                 place = await locate(self.node.hub, relay, RESPONSES, number)
             return Beginning(place.cursor, head=place.head)
 
@@ -137,7 +137,7 @@ class ResponsesRoutes:
     async def cancel(self, request: HttpRequest) -> ASGIApp:
         """POST /v1/responses/{id}/cancel: stop the generation and keep its output so far."""
         owner = self.node.owner(request)
-        async with answering():
+        async with answer_deadline():
             before = await self._find_stored(request.path_params["id"], owner)
             meta = await cancel(self.node.store, before.generation_id) or before
             return await long_json_response(await self._response(meta))
@@ -145,7 +145,7 @@ class ResponsesRoutes:
     async def delete(self, request: HttpRequest) -> ASGIApp:
         """DELETE /v1/responses/{id}: cancel the generation and delete it for every dialect."""
         owner, store = self.node.owner(request), self.node.store
-        async with answering():
+        async with answer_deadline():
             meta = await self._find_stored(request.path_params["id"], owner)
             if not meta.is_ended:
                 await cancel(store, meta.generation_id)  # so that its readers get an end
@@ -159,8 +159,8 @@ class ResponsesRoutes:
         limit = read_limit(query, PAGE_ITEMS, PAGE_ITEMS_MAX)
         order = query.get("order") or "desc"
         if order not in ("asc", "desc"):
-            raise wrong("order must be asc or desc")
-        async with answering():
+            raise invalid_request("order must be asc or desc")
+        async with answer_deadline():
             meta = await self._with_request(
                 await self._find_stored(request.path_params["id"], owner)
             )
@@ -186,7 +186,7 @@ class ResponsesRoutes:
         """
         hub, store = self.node.hub, self.node.store
         try:
-            meta = await find(hub, store, owner, generation_id(response), cursor)
+            meta = await find_generation(hub, store, owner, generation_id(response), cursor)
         except NotFound:
             raise NotFound("response") from None
         if UNSTORED in dialect_of(meta):
@@ -265,5 +265,5 @@ def _page(items: list[dict[str, Any]], after: str, limit: int) -> dict[str, Any]
 
 def _read_flag(name: str, value: str) -> bool:
     if value not in ("", "true", "false"):
-        raise wrong(f"{name} must be true or false")
+        raise invalid_request(f"{name} must be true or false")
     return value == "true"

@@ -11,12 +11,14 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from api.edge.error_boundary import ErrorBoundary
-from api.errors import CODES, ErrorBody, MethodNotAllowed, Shape, request_error
+from api.errors import CODES, ErrorBody, ErrorShape, MethodNotAllowed, request_error
 from shared.errors import CursorInvalid, Draining, Expired, NotFound, RequestError, Unavailable
 
 
 async def call(
-    app: Any, scope: dict[str, Any] | None = None, shapes: list[tuple[str, Shape]] | None = None
+    app: Any,
+    scope: dict[str, Any] | None = None,
+    shapes: list[tuple[str, ErrorShape]] | None = None,
 ) -> list[Message]:
     sent: list[Message] = []
 

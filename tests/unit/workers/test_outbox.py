@@ -32,7 +32,7 @@ from workers.outbox import (
     RESTORE_ENTRIES_MAX,
     RESTORE_WITHIN_S,
     Outbox,
-    Restore,
+    RestoreBatch,
 )
 
 ID = "gen_0123456789"
@@ -261,7 +261,7 @@ def test_behind_restores_from_the_top():
     send(outbox, Token("d"), outcome=Behind(EventId(2, 2)))
     restore_step = outbox.take(0.0)
 
-    assert restore_step == Restore(EventId(2, 2), {}, log[2:4])
+    assert restore_step == RestoreBatch(EventId(2, 2), {}, log[2:4])
     outbox.answer(Ok(), 0.0)
     assert texts(outbox.take(0.0).entries) == ["d"]
 
@@ -275,7 +275,7 @@ def test_behind_is_restored_at_any_age():
 
     outbox.answer(Behind(START), 100.0)
 
-    assert isinstance(outbox.take(100.0), Restore)
+    assert isinstance(outbox.take(100.0), RestoreBatch)
 
 
 def test_lost_is_restored_with_the_fields_of_meta():
@@ -285,7 +285,7 @@ def test_lost_is_restored_with_the_fields_of_meta():
     send(outbox, Token("c"), outcome=Lost(START))
     restore_step = outbox.take(0.0)
 
-    assert restore_step == Restore(START, FIELDS, outbox.log[:3])
+    assert restore_step == RestoreBatch(START, FIELDS, outbox.log[:3])
     assert not outbox.is_settled
     outbox.answer(Ok(), 0.0)
     assert texts(outbox.take(0.0).entries) == ["c"]
@@ -330,7 +330,7 @@ def test_a_loss_just_within_ten_seconds_is_restored():
     outbox.take(4.9 + RESTORE_WITHIN_S)
     outbox.answer(Lost(START), 4.9 + RESTORE_WITHIN_S)
 
-    assert isinstance(outbox.take(14.9), Restore)
+    assert isinstance(outbox.take(14.9), RestoreBatch)
 
 
 def test_a_shorter_restore_within_s_stops_sooner():
@@ -370,7 +370,7 @@ def test_an_accepted_renewal_extends_the_restore_time():
     outbox.take(29.0)
     outbox.answer(Lost(START), 29.0)
 
-    assert isinstance(outbox.take(29.0), Restore)
+    assert isinstance(outbox.take(29.0), RestoreBatch)
 
 
 def test_an_unanswered_call_does_not_extend_the_restore_time():
@@ -390,7 +390,7 @@ def test_a_loss_found_by_a_renewal_is_restored_without_new_events():
     outbox.renewed(Lost(START), 1.0, 1.0)
 
     assert not outbox.is_settled
-    assert outbox.take(1.0) == Restore(START, FIELDS, outbox.log)
+    assert outbox.take(1.0) == RestoreBatch(START, FIELDS, outbox.log)
     outbox.answer(Ok(), 1.0)
     assert outbox.is_settled
 
@@ -403,7 +403,7 @@ def test_a_loss_found_by_a_renewal_waits_for_the_call_in_flight():
     outbox.renewed(Lost(START), 1.0, 1.0)
     outbox.answer(Lost(START), 1.0)
 
-    assert outbox.take(1.0) == Restore(START, FIELDS, outbox.log[:1])
+    assert outbox.take(1.0) == RestoreBatch(START, FIELDS, outbox.log[:1])
 
 
 def test_unanswered_calls_change_nothing():
@@ -437,7 +437,7 @@ def test_a_restore_that_was_executed_without_an_answer_writes_nothing_twice():
     send(outbox, outcome=Moved(EventId(2, 2)))
     after = outbox.take(0.0)
 
-    assert isinstance(after, Restore) and not after.entries, "marks the loss, writes nothing"
+    assert isinstance(after, RestoreBatch) and not after.entries, "marks the loss, writes nothing"
     outbox.answer(Ok(), 0.0)
     assert texts(outbox.take(0.0).entries) == ["b"]
 
@@ -449,7 +449,7 @@ def test_a_long_log_is_restored_in_chunks():
     send(outbox, Token("last"), outcome=Lost(START))
     chunks = []
 
-    while isinstance(step := outbox.take(0.0), Restore):
+    while isinstance(step := outbox.take(0.0), RestoreBatch):
         chunks.append(step)
         outbox.answer(Ok(), 0.0)
 

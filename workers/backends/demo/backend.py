@@ -20,7 +20,7 @@ from shared.config.models import Model
 from shared.errors import BackendError
 from shared.log.events import FinishReason, Reasoning, Token, ToolCall, Usage
 from shared.log.request import Request
-from workers.backends.contract import Finish, Item
+from workers.backends.contract import BackendItem, Finish
 from workers.backends.demo import text as demo_text
 from workers.backends.demo.controls import DemoControls, apply_params, parse_options
 
@@ -31,7 +31,7 @@ Sleep = Callable[[float], Awaitable[None]]
 Clock = Callable[[], float]
 
 
-class Answer:
+class DemoAnswer:
     """The answer to one request. Pure; the same in every process.
 
     Raises:
@@ -51,7 +51,7 @@ class Answer:
         limit = self.controls.max_tokens
         return islice(pieces, limit)
 
-    def items(self, prefix: str) -> Iterator[Item | BackendError]:
+    def items(self, prefix: str) -> Iterator[BackendItem | BackendError]:
         """Yield the items after `prefix`. A failure that the controls ask for is the last item."""
         reasoning = 0 if prefix else self.controls.reasoning_tokens
         yield from map(Reasoning, demo_text.thoughts(self.seed, reasoning))
@@ -69,7 +69,7 @@ class Answer:
             return
         yield from self._closing(sent, reasoning)
 
-    def _closing(self, tokens: int, reasoning: int) -> Iterator[Item]:
+    def _closing(self, tokens: int, reasoning: int) -> Iterator[BackendItem]:
         finish: FinishReason = "length" if self._is_cut(tokens) else "stop"
         if self.controls.tool_call and finish == "stop":
             yield from _tool_call(self.controls.tool_call, self.prompt)
@@ -98,7 +98,7 @@ def expected_text(request: Request, seed: str, options: Mapping[str, Any] | None
         seed: the generation's id; a seed in `params` or `options` replaces it.
         options: the options of the model in the models file.
     """
-    return "".join(Answer(request, seed, parse_options(options or {}, "options")).pieces())
+    return "".join(DemoAnswer(request, seed, parse_options(options or {}, "options")).pieces())
 
 
 class DemoBackend:
@@ -119,11 +119,11 @@ class DemoBackend:
 
     async def stream(
         self, request: Request, *, prefix: str, seed: str
-    ) -> AsyncGenerator[list[Item], None]:
+    ) -> AsyncGenerator[list[BackendItem], None]:
         """See `Backend.stream`. The pieces before a failure are yielded first."""
-        answer = Answer(request, seed, self._options)
+        answer = DemoAnswer(request, seed, self._options)
         schedule = _PieceSchedule(answer, self._clock or asyncio.get_running_loop().time)
-        batch: list[Item] = []
+        batch: list[BackendItem] = []
         for item in answer.items(prefix):
             if isinstance(item, BackendError):
                 if batch:
@@ -147,7 +147,7 @@ class DemoBackend:
 class _PieceSchedule:
     """When each piece is due. A late piece does not delay the next: a busy loop keeps the rate."""
 
-    def __init__(self, answer: Answer, clock: Clock) -> None:
+    def __init__(self, answer: DemoAnswer, clock: Clock) -> None:
         controls = answer.controls
         self._gap_s = 1 / controls.tokens_per_s if controls.tokens_per_s else 0.0
         self._random = Random(f"{answer.seed}/pace").random

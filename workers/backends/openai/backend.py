@@ -18,7 +18,7 @@ from shared.config.settings import Settings
 from shared.errors import BackendError
 from shared.log.request import Request
 from shared.text.redaction import remember, remember_url
-from workers.backends.contract import Finish, Item
+from workers.backends.contract import BackendItem, Finish
 from workers.backends.http.exchange import Exchange, ExchangeError
 from workers.backends.http.upstream_http import AddressInvalid, UpstreamAddress, UpstreamHttp
 from workers.backends.limits import Limits
@@ -63,7 +63,7 @@ class OpenAIBackend:
 
     async def stream(
         self, request: Request, *, prefix: str, seed: str
-    ) -> AsyncGenerator[list[Item], None]:
+    ) -> AsyncGenerator[list[BackendItem], None]:
         """See `Backend.stream`. `seed` is not sent; a client can send one in `params`."""
         if self._target is None:
             raise BackendError("upstream_error", "the backend cannot be reached")
@@ -156,7 +156,9 @@ class OpenAIBackend:
         now_s = answered_at(headers.get("date"), time.time())
         return refusal(exchange.status, quoted, retry_after=headers.get("retry-after"), now_s=now_s)
 
-    async def _read(self, exchange: Exchange, reader: ChatReader, limits: Limits) -> list[Item]:
+    async def _read(
+        self, exchange: Exchange, reader: ChatReader, limits: Limits
+    ) -> list[BackendItem]:
         """Wait for bytes; return the events that they complete.
 
         After the finish reason, silence or a closed connection counts as the end of the body.

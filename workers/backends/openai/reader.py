@@ -24,7 +24,7 @@ import msgspec
 from shared.errors import BackendError
 from shared.log.events import FinishReason, Reasoning, Token, Usage
 from shared.text.json_values import VALUES_MAX, has_too_many_values
-from workers.backends.contract import Finish, Item
+from workers.backends.contract import BackendItem, Finish
 from workers.backends.openai.chunk_template import ChunkTemplate, learn
 from workers.backends.openai.failure import failure_of
 from workers.backends.openai.sse_lines import SseLines
@@ -132,9 +132,9 @@ class ChatReader:
     def has_finish_reason(self) -> bool:
         return self._finish is not None
 
-    def feed(self, data: bytes) -> list[Item]:
+    def feed(self, data: bytes) -> list[BackendItem]:
         """Return the events that `data` completes, in order."""
-        items: list[Item] = []
+        items: list[BackendItem] = []
         if self.is_done:
             return items
         if self._template is not None and self._lines.is_between_events(len(data)):
@@ -148,9 +148,9 @@ class ChatReader:
             self._fail(failure)
         return items
 
-    def feed_eof(self) -> list[Item]:
+    def feed_eof(self) -> list[BackendItem]:
         """Handle the end of the body: return the last events with `Finish`, or set `failure`."""
-        items: list[Item] = []
+        items: list[BackendItem] = []
         if self.is_done:
             return items
         try:
@@ -168,7 +168,7 @@ class ChatReader:
         self.failure = failure
         self.is_done = True
 
-    def _feed(self, data: bytes, items: list[Item]) -> None:
+    def _feed(self, data: bytes, items: list[BackendItem]) -> None:
         if not self._has_begun:
             data = data.lstrip()  # some servers send white space before the answer starts
             if not data:
@@ -196,7 +196,7 @@ class ChatReader:
                 retryable=False,  # the server would send the same line again
             )
 
-    def _read_unclosed(self, items: list[Item]) -> None:
+    def _read_unclosed(self, items: list[BackendItem]) -> None:
         """Parse the last event, which no blank line closed.
 
         After the finish reason an incomplete event is ignored.
@@ -205,7 +205,7 @@ class ChatReader:
             if self._finish is None or _is_json(payload):
                 self._take(name, payload, items)
 
-    def _take(self, name: bytes, payload: bytes, items: list[Item]) -> None:
+    def _take(self, name: bytes, payload: bytes, items: list[BackendItem]) -> None:
         """Turn the data of one SSE event into items."""
         if not payload.startswith(b"{"):
             payload = payload.strip()
@@ -233,7 +233,7 @@ class ChatReader:
             if not choice.index:  # if a server gives several answers, only the first counts
                 self._take_choice(choice, payload, items)
 
-    def _take_choice(self, choice: _Choice, payload: bytes, items: list[Item]) -> None:
+    def _take_choice(self, choice: _Choice, payload: bytes, items: list[BackendItem]) -> None:
         delta = choice.delta or choice.message
         if delta is not None:
             self._take_delta(delta, items)
@@ -248,7 +248,7 @@ class ChatReader:
         log_reason = FINISHES.get(reason)
         self._finish = Finish(log_reason) if log_reason else Finish("stop", reason[:100])
 
-    def _take_delta(self, delta: _Delta, items: list[Item]) -> None:
+    def _take_delta(self, delta: _Delta, items: list[BackendItem]) -> None:
         # Some vLLM versions send the same reasoning under both names.
         reasoning = delta.reasoning or delta.reasoning_content
         if reasoning and isinstance(reasoning, str):
@@ -266,7 +266,7 @@ class ChatReader:
         if delta.function_call:
             items.append(self._tools.read(ToolCallDelta(index=0, function=delta.function_call)))
 
-    def _end(self, items: list[Item], message: str) -> None:
+    def _end(self, items: list[BackendItem], message: str) -> None:
         """Add usage and `Finish`. Without a finish reason, raise BackendError with `message`."""
         if self._finish is None:
             raise BackendError("upstream_error", message)
@@ -327,7 +327,7 @@ def _is_json(payload: bytes) -> bool:
     return True
 
 
-def _take_parts(parts: list[Any], items: list[Item]) -> None:
+def _take_parts(parts: list[Any], items: list[BackendItem]) -> None:
     """Read content that is a list of parts: text, and with Mistral also reasoning."""
     for part in parts:
         if not isinstance(part, dict):
@@ -339,7 +339,7 @@ def _take_parts(parts: list[Any], items: list[Item]) -> None:
             _take_thinking(thinking, items)
 
 
-def _take_thinking(parts: list[Any], items: list[Item]) -> None:
+def _take_thinking(parts: list[Any], items: list[BackendItem]) -> None:
     texts = (part.get("text") for part in parts if isinstance(part, dict))
     items.extend(Reasoning(text) for text in texts if text and isinstance(text, str))
 

@@ -8,22 +8,22 @@ from contextlib import AsyncExitStack
 import pytest
 
 from api.edge import heavy_reads
-from api.edge.heavy_reads import NODE_READS_MAX, OWNER_READS_MAX, HeavyReads
+from api.edge.heavy_reads import NODE_READS_MAX, OWNER_READS_MAX, HeavyReadLimit
 from shared.errors import RequestError
 
 
 @pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> HeavyReads:
+def turns(monkeypatch: pytest.MonkeyPatch) -> HeavyReadLimit:
     monkeypatch.setattr(heavy_reads, "READ_TURN_WAIT_S", 0.05)
-    return HeavyReads()
+    return HeavyReadLimit()
 
 
-async def take(turns: HeavyReads, held: AsyncExitStack, owner: str, count: int) -> None:
+async def take(turns: HeavyReadLimit, held: AsyncExitStack, owner: str, count: int) -> None:
     for _ in range(count):
         await held.enter_async_context(turns.turn(owner))
 
 
-async def test_an_owner_at_the_limit_waits_and_is_then_refused(turns: HeavyReads) -> None:
+async def test_an_owner_at_the_limit_waits_and_is_then_refused(turns: HeavyReadLimit) -> None:
     async with AsyncExitStack() as held:
         await take(turns, held, "mallory", OWNER_READS_MAX)
 
@@ -36,7 +36,7 @@ async def test_an_owner_at_the_limit_waits_and_is_then_refused(turns: HeavyReads
             pass
 
 
-async def test_a_released_turn_goes_to_a_waiting_read(turns: HeavyReads) -> None:
+async def test_a_released_turn_goes_to_a_waiting_read(turns: HeavyReadLimit) -> None:
     async with AsyncExitStack() as held:
         await take(turns, held, "mallory", OWNER_READS_MAX)
         waiting = asyncio.create_task(take(turns, held, "mallory", 1))
@@ -47,7 +47,7 @@ async def test_a_released_turn_goes_to_a_waiting_read(turns: HeavyReads) -> None
         await held.aclose()
 
 
-async def test_a_node_has_at_most_node_reads_max_turns(turns: HeavyReads) -> None:
+async def test_a_node_has_at_most_node_reads_max_turns(turns: HeavyReadLimit) -> None:
     async with AsyncExitStack() as held:
         for n in range(NODE_READS_MAX // OWNER_READS_MAX):
             await take(turns, held, f"owner {n}", OWNER_READS_MAX)
@@ -57,7 +57,9 @@ async def test_a_node_has_at_most_node_reads_max_turns(turns: HeavyReads) -> Non
                 pass
 
 
-async def test_a_read_that_waits_for_its_owner_takes_no_turn_of_the_node(turns: HeavyReads) -> None:
+async def test_a_read_that_waits_for_its_owner_takes_no_turn_of_the_node(
+    turns: HeavyReadLimit,
+) -> None:
     async with AsyncExitStack() as held:
         await take(turns, held, "mallory", OWNER_READS_MAX)
         waiting = [asyncio.create_task(take(turns, held, "mallory", 1)) for _ in range(40)]
@@ -69,7 +71,7 @@ async def test_a_read_that_waits_for_its_owner_takes_no_turn_of_the_node(turns: 
         assert all(isinstance(each, RequestError) for each in results)
 
 
-async def test_an_owner_without_a_turn_takes_no_memory(turns: HeavyReads) -> None:
+async def test_an_owner_without_a_turn_takes_no_memory(turns: HeavyReadLimit) -> None:
     async with turns.turn("alice"):
         assert turns._owners
     assert not turns._owners

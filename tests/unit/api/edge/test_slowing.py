@@ -14,9 +14,9 @@ from api.edge.slowing import (
     FREE_FAILURES,
     FREE_FAILURES_WINDOW_S,
     FailureCounter,
-    Slowing,
+    FailureDelay,
 )
-from api.transport.peer import Peers
+from api.transport.peer import TrustedProxies
 
 HERE, THERE = "203.0.113.7", "198.51.100.1"
 
@@ -77,7 +77,7 @@ async def test_beyond_delayed_max_answers_are_not_delayed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(api.edge.slowing, "DELAYED_MAX", 2)
-    slowing = Slowing(Peers())
+    slowing = FailureDelay(TrustedProxies())
     for _ in range(FREE_FAILURES + 1):  # the clock runs, and a little leaks out
         await slowing.hold_back(scope(HERE))
     held = [asyncio.ensure_future(slowing.hold_back(scope(HERE))) for _ in range(5)]
@@ -89,7 +89,7 @@ async def test_beyond_delayed_max_answers_are_not_delayed(
 
 
 async def test_behind_a_proxy_each_client_address_is_counted_alone() -> None:
-    slowing = Slowing(Peers.read("10.0.0.1"))
+    slowing = FailureDelay(TrustedProxies.read("10.0.0.1"))
     async with asyncio.timeout(api.edge.slowing.FIRST_DELAY_S / 2):
         for n in range(10 * FREE_FAILURES):
             await slowing.hold_back(scope("10.0.0.1", x_forwarded_for=f"203.0.113.{n}"))

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from api.edge import transfer_limit, transfer_rate
-from api.edge.transfer_limit import Turns
+from api.edge.transfer_limit import TransferLimit
 from shared.errors import RequestError
 
 
 async def test_at_most_turns_max_transfers_run() -> None:
-    turns, running_max, running = Turns(2, 2), 0, 0
+    turns, running_max, running = TransferLimit(2, 2), 0, 0
 
     async def transfer() -> None:
         nonlocal running_max, running
@@ -31,7 +31,7 @@ async def test_at_most_turns_max_transfers_run() -> None:
 
 async def test_a_transfer_without_a_turn_in_time_is_429(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer_limit, "TURN_WAIT_S", 0.02)
-    turns = Turns(1, 1)
+    turns = TransferLimit(1, 1)
     async with turns.turn("ann"):
         with pytest.raises(RequestError) as caught:
             async with turns.turn("ann"):
@@ -47,13 +47,13 @@ async def test_a_transfer_longer_than_transfer_s_max_is_408(
 ) -> None:
     monkeypatch.setattr(transfer_limit, "TRANSFER_S_MAX", 0.02)
     with pytest.raises(RequestError) as caught:
-        async with Turns(9, 9).turn("ann"):
+        async with TransferLimit(9, 9).turn("ann"):
             await asyncio.Event().wait()
     assert caught.value.status == 408
 
 
 async def test_a_drain_waits_for_transfers_and_ends_the_slow_ones() -> None:
-    turns, may_end, codes = Turns(9, 9), asyncio.Event(), []
+    turns, may_end, codes = TransferLimit(9, 9), asyncio.Event(), []
 
     async def transfer(until: asyncio.Event) -> None:
         try:
@@ -81,7 +81,7 @@ async def test_a_drain_waits_for_transfers_and_ends_the_slow_ones() -> None:
 
 async def test_a_drain_without_transfers_ends_at_once() -> None:
     async with asyncio.timeout(1):
-        await Turns(9, 9).drain(60)
+        await TransferLimit(9, 9).drain(60)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 async def test_a_slow_peer_loses_its_turn() -> None:
     with pytest.raises(RequestError) as caught:
-        async with Turns(9, 9).turn("ann") as turn, turn.waiting():
+        async with TransferLimit(9, 9).turn("ann") as turn, turn.waiting():
             await asyncio.Event().wait()
     assert caught.value.code == "request_timeout"
     assert "4096 bytes a second" in caught.value.message
@@ -105,7 +105,7 @@ async def test_bytes_at_the_moment_of_the_limit_do_not_end_the_checks(
 ) -> None:
     """The wait for those bytes ends before its limit, and the next wait has a limit, too."""
     monkeypatch.setattr(transfer_limit, "RATE_CHECK_S", 10.0)
-    async with Turns(1, 1).turn("ann") as turn:
+    async with TransferLimit(1, 1).turn("ann") as turn:
         turn._waited_s = transfer_rate.RATE_WINDOW_S
         monkeypatch.setattr(transfer_limit, "RATE_CHECK_S", 0.01)
         async with turn.waiting():
@@ -120,7 +120,7 @@ async def test_bytes_at_the_moment_of_the_limit_do_not_end_the_checks(
 @pytest.mark.usefixtures("quick")
 async def test_a_fast_peer_keeps_its_turn() -> None:
     moved = 0
-    async with asyncio.timeout(5), Turns(9, 9).turn("ann") as turn:
+    async with asyncio.timeout(5), TransferLimit(9, 9).turn("ann") as turn:
         turn.moved = lambda: moved
         loop = asyncio.get_running_loop()
         until_s = loop.time() + 0.2
@@ -133,7 +133,7 @@ async def test_a_fast_peer_keeps_its_turn() -> None:
 @pytest.mark.usefixtures("quick")
 async def test_time_without_waiting_for_the_peer_does_not_count() -> None:
     """For example while the store is slow."""
-    async with Turns(9, 9).turn("ann") as turn:
+    async with TransferLimit(9, 9).turn("ann") as turn:
         async with turn.waiting():
             pass
         slow = asyncio.Event()
@@ -142,21 +142,21 @@ async def test_time_without_waiting_for_the_peer_does_not_count() -> None:
 
 
 async def test_one_owner_leaves_turns_to_another() -> None:
-    turns = Turns(4, 2)
+    turns = TransferLimit(4, 2)
     async with turns.turn("ann"), turns.turn("ann"), asyncio.timeout(1):
         async with turns.turn("bob"), turns.turn("bob"):
             pass
 
 
 async def test_with_share_freely_one_owner_gets_all_turns() -> None:
-    turns = Turns(4, 2)
+    turns = TransferLimit(4, 2)
     turns.share_freely()
     async with asyncio.timeout(1), turns.turn("a"), turns.turn("a"), turns.turn("a"):
         pass
 
 
 async def test_a_cancelled_wait_leaves_the_queue() -> None:
-    turns = Turns(1, 1)
+    turns = TransferLimit(1, 1)
     async with turns.turn("ann"):
         for _ in range(100):
             with pytest.raises(TimeoutError):

@@ -6,7 +6,7 @@ import asyncio
 import re
 from typing import Any
 
-from api.dialects.native.events import events, stream_events
+from api.dialects.native.events import respond_with_events, stream_events
 from shared.log.ids import START, EventId
 from tests.support.bench import GENERATION, Bench, Client, make_scope, settle
 
@@ -62,7 +62,7 @@ async def stop(reading: Reading) -> None:
 
 async def get(bench: Bench, client: Client, **scope: Any) -> None:
     """Serve a whole request, from the look-up of its generation on."""
-    await events(
+    await respond_with_events(
         make_scope(client, **scope),
         client.receive,
         client.send,  # type: ignore[arg-type]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from api.dialects.native.fold import SSE
-from api.hub.broadcast import ROW_MAX, WINDOW_S_MAX, BroadcastGroup, Row
+from api.hub.broadcast import ROW_MAX, WINDOW_S_MAX, BroadcastGroup, FollowerRow
 from api.hub.contracts import HubCounters
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
-from api.hub.frame import Frame
+from api.hub.frame import LiveFrame
 from api.hub.pump import Pump
 from shared.log.events import End, Token, encode
 from shared.log.ids import EventId
@@ -64,7 +64,7 @@ class RecordingFollower:
     """A follower that notes what it was given."""
 
     def __init__(self) -> None:
-        self.row: Row | None = None
+        self.row: FollowerRow | None = None
         self.received: list[bytes] = []
         self.write = self.received.append
         self.stepped_out_at = -1
@@ -93,7 +93,7 @@ class Scene:
         """Let `events` arrive in one frame, and run the pump."""
         first = self.feed.count + 1
         entries = tuple((EventId(1, first + n), encode(e)) for n, e in enumerate(events))
-        self.feed.offer_live(Frame(self.feed.top, entries, 0))
+        self.feed.offer_live(LiveFrame(self.feed.top, entries, 0))
         if hasattr(self, "group"):
             self.group.note_change()
             self.host.run()

@@ -9,7 +9,7 @@ from api.dialects.native.fold import NDJSON, SSE, NdjsonFold
 from api.hub import encoded
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
-from api.hub.frame import Frame
+from api.hub.frame import LiveFrame
 from shared.log.events import Token, encode
 from shared.log.ids import EventId
 from shared.text.large import FOLD_BYTES_MAX
@@ -26,7 +26,7 @@ def add(feed: Feed, *texts: str) -> None:
     entries = [
         (EventId(1, feed.count + n + 1), encode(Token(text))) for n, text in enumerate(texts)
     ]
-    feed.offer_live(Frame(feed.top, tuple(entries), 0))
+    feed.offer_live(LiveFrame(feed.top, tuple(entries), 0))
 
 
 @given(

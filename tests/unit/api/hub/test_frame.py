@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from api.hub.frame import Frame, FrameInvalid, TopNotice, parse_frame
+from api.hub.frame import FrameInvalid, LiveFrame, TopNotice, parse_frame
 from shared.log.ids import EventId
 
 
 def test_a_frame_has_the_id_before_its_first_entry_and_its_entries() -> None:
     payload = b'1-41\n1-42 {"type":"token","text":" a b"}\n2-43 {"type":"end"}'
-    assert parse_frame(payload) == Frame(
+    assert parse_frame(payload) == LiveFrame(
         EventId(1, 41),
         (
             (EventId(1, 42), b'{"type":"token","text":" a b"}'),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from api.hub import token_runs as module
 from api.hub.feed import Feed
-from api.hub.frame import Frame
+from api.hub.frame import LiveFrame
 from api.hub.token_runs import TokenRuns
 from shared.log.events import Reset, Token, ToolCall, encode
 from shared.log.ids import EventId
@@ -39,7 +39,7 @@ def feed_of(*raws: bytes) -> Feed:
 
 def add(feed: Feed, *raws: bytes) -> None:
     entries = [(EventId(1, feed.count + n), raw) for n, raw in enumerate(raws, 1)]
-    feed.offer_live(Frame(feed.top, tuple(entries), 0))
+    feed.offer_live(LiveFrame(feed.top, tuple(entries), 0))
 
 
 def merge_texts(raws: list[Any]) -> list[Any]:

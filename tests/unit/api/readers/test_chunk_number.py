@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
-from api.hub.frame import Frame
+from api.hub.frame import LiveFrame
 from api.readers.chunk_number import Place, fold_all, locate
 from shared.errors import RequestError, Unavailable
 from shared.log.events import Event, Progress, Reset, Start, Token, ToolCall, encode
@@ -59,7 +59,7 @@ def test_a_placed_number_gives_exactly_the_chunks_from_it_on(
 ) -> None:
     feed = Feed()
     for seq, event in enumerate([*events, END] if has_ended else events, 1):
-        feed.offer_live(Frame(feed.top, ((EventId(1, seq), encode(event)),), 0))
+        feed.offer_live(LiveFrame(feed.top, ((EventId(1, seq), encode(event)),), 0))
     log = EncodedLog(feed, TOY, make_meta())
     whole = log.opening + log.slice(0)[0]
     number = min(number, log.chunks)
@@ -114,7 +114,7 @@ async def test_a_number_beyond_the_log_waits_for_the_missing_tail(bench: Bench) 
 async def test_a_tail_that_does_not_come_back_is_a_stream_reset(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.readers.chunk_number.WAIT_S", 0.01)
+    monkeypatch.setattr("api.readers.chunk_number.CURSOR_WAIT_S", 0.01)
     assert await refusal(bench, 9) == "stream_reset"
 
 
@@ -122,7 +122,7 @@ async def test_a_tail_that_does_not_come_back_is_a_stream_reset(
 async def test_a_number_beyond_an_ended_log_is_refused_at_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, last: list[Event]
 ) -> None:
-    monkeypatch.setattr("api.readers.chunk_number.WAIT_S", 60.0)
+    monkeypatch.setattr("api.readers.chunk_number.CURSOR_WAIT_S", 60.0)
     bench.log.append(*last)  # chunk 7
     async with asyncio.timeout(5):
         assert await place_of(bench, 8) == Place(EventId(1, 5), b"")
@@ -189,7 +189,7 @@ async def test_trimmed_entries_are_read_again(bench: Bench) -> None:
 async def test_a_log_that_cannot_be_read_in_time_is_unavailable(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.readers.chunk_number.OPEN_S", 0.01)
+    monkeypatch.setattr("api.readers.chunk_number.ENDED_LOG_READ_S", 0.01)
     meta = await bench.log.meta(GENERATION)
     assert meta is not None
     bench.log.is_away = True

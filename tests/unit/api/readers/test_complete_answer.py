@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from api.hub.contracts import Outcome
+from api.hub.contracts import ReadingOutcome
 from api.readers.complete_answer import read_complete_log
 from api.readers.log_waiter import Waiter
 from shared.errors import Expired, RequestError
@@ -100,10 +100,10 @@ async def test_a_drain_ends_the_wait_and_a_rotation_does_not(bench: Bench) -> No
     reading = Reading(bench)
     await settle()
     (waiter,) = bench.hub.connections
-    waiter.break_off(Outcome.ROTATED)
+    waiter.break_off(ReadingOutcome.ROTATED)
     await settle()
     assert not reading.task.done()
-    waiter.break_off(Outcome.DRAINED)
+    waiter.break_off(ReadingOutcome.DRAINED)
 
     assert await reading.refusal() == "draining"
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from api.transport.connection_limit import LOG_INTERVAL_S, ConnectionLimit
-from api.transport.peer import Peers
+from api.transport.peer import TrustedProxies
 
 HERE, THERE, PROXY = "203.0.113.7", "198.51.100.1", "10.0.0.1"
 
@@ -126,13 +126,17 @@ def test_one_address_has_at_most_address_max_connections(clock: Clock) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", None, PROXY])
 def test_loopback_and_proxies_have_no_address_limit(clock: Clock, host: str | None) -> None:
-    limit = ConnectionLimit(connections_max=100, now=clock, address_max=2, peers=Peers.read(PROXY))
+    limit = ConnectionLimit(
+        connections_max=100, now=clock, address_max=2, peers=TrustedProxies.read(PROXY)
+    )
 
     add(limit, 50, host)
 
 
 def test_requests_through_a_proxy_count_for_the_forwarded_address(clock: Clock) -> None:
-    limit = ConnectionLimit(connections_max=100, now=clock, address_max=2, peers=Peers.read(PROXY))
+    limit = ConnectionLimit(
+        connections_max=100, now=clock, address_max=2, peers=TrustedProxies.read(PROXY)
+    )
     headers = [(b"x-forwarded-for", HERE.encode())]
 
     assert limit.forwarded_address(THERE, headers) is None, "not a proxy: its connections count"
@@ -144,7 +148,7 @@ def test_requests_through_a_proxy_count_for_the_forwarded_address(clock: Clock) 
 
 
 def test_without_a_limit_no_address_is_counted(clock: Clock) -> None:
-    limit = ConnectionLimit(connections_max=100, now=clock, peers=Peers.read(PROXY))
+    limit = ConnectionLimit(connections_max=100, now=clock, peers=TrustedProxies.read(PROXY))
 
     add(limit, 50)
     assert limit.forwarded_address(PROXY, [(b"x-forwarded-for", HERE.encode())]) is None

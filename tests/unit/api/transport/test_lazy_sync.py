@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from api.transport.lazy_sync import LeanEvent, SingleConsumerQueue
+from api.transport.lazy_sync import LazyEvent, SingleConsumerQueue
 from tests.support.bench import settle
 
 
 async def test_set_releases_all_waiting_tasks() -> None:
-    event = LeanEvent()
+    event = LazyEvent()
     waiting = [asyncio.ensure_future(event.wait()) for _ in range(2)]
     await settle()
     assert not any(task.done() for task in waiting)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from api.transport.peer import NO_ADDRESS, Peers, read_address
+from api.transport.peer import NO_ADDRESS, TrustedProxies, read_address
 from shared.errors import ConfigurationError
 
-PROXIES = Peers.read("10.0.0.0/8, 192.0.2.1, fd00::/8, 127.0.0.2")
-NO_PROXIES = Peers()
+PROXIES = TrustedProxies.read("10.0.0.0/8, 192.0.2.1, fd00::/8, 127.0.0.2")
+NO_PROXIES = TrustedProxies()
 
 
 def forwarded(*values: str) -> list[tuple[bytes, bytes]]:
@@ -74,7 +74,7 @@ def test_without_proxies_the_header_is_not_read() -> None:
 @pytest.mark.parametrize("value", ["proxy.example", "10.0.0.1/8", "10.0.0.0/33", "1.2.3", "::/200"])
 def test_the_error_names_an_entry_that_is_not_an_address_or_network(value: str) -> None:
     with pytest.raises(ConfigurationError, match="TAILRACE_TRUSTED_PROXIES"):
-        Peers.read(f"10.0.0.0/8, {value}")
+        TrustedProxies.read(f"10.0.0.0/8, {value}")
 
 
 @pytest.mark.parametrize("text", ["", "x", "1.2.3.4.5", ":::", "[", "[]", "%", "1.2.3.4:x:y"])

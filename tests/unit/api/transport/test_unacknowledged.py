@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from api.transport.unacknowledged import unread_bytes
+from api.transport.unacknowledged import unacknowledged_bytes
 from tests.support.wait import until
 
 
@@ -22,11 +22,11 @@ class OnlyAsgi:
 
 
 def test_without_a_transport_the_count_is_0() -> None:
-    assert unread_bytes(None) == 0
+    assert unacknowledged_bytes(None) == 0
 
 
 def test_without_a_socket_only_the_loops_buffer_counts() -> None:
-    assert unread_bytes(OnlyAsgi()) == 7
+    assert unacknowledged_bytes(OnlyAsgi()) == 7
 
 
 async def test_every_byte_that_the_peer_takes_reduces_the_count() -> None:
@@ -36,14 +36,17 @@ async def test_every_byte_that_the_peer_takes_reduces_the_count() -> None:
     out, _ = listener.accept()
     _, writer = await asyncio.open_connection(sock=out)
     writer.write(b"x" * 12_000_000)
-    await until(lambda: unread_bytes(writer.transport) > 0, 5, "a full buffer")  # type: ignore[arg-type]
-    buffered, before = writer.transport.get_write_buffer_size(), unread_bytes(writer.transport)  # type: ignore[arg-type]
+    await until(lambda: unacknowledged_bytes(writer.transport) > 0, 5, "a full buffer")  # type: ignore[arg-type]
+    buffered, before = (
+        writer.transport.get_write_buffer_size(),
+        unacknowledged_bytes(writer.transport),
+    )  # type: ignore[arg-type]
 
     read = 0
     while read < 300_000:
         read += len(peer.recv(65_536))
 
-    await until(lambda: unread_bytes(writer.transport) < before, 5, "progress")  # type: ignore[arg-type]
+    await until(lambda: unacknowledged_bytes(writer.transport) < before, 5, "progress")  # type: ignore[arg-type]
     assert buffered > 0
     writer.transport.abort()
     peer.close()
@@ -59,4 +62,4 @@ async def test_with_a_closed_socket_only_the_loops_buffer_counts(
             closed.close()
             return closed
 
-    assert unread_bytes(Closed()) == 7
+    assert unacknowledged_bytes(Closed()) == 7

@@ -18,7 +18,7 @@ from shared.errors import RequestError
 from shared.log.request import decode_request
 from shared.text.large import LARGE_BYTES, SLICE_CHARACTERS, LargeWork, encode_json
 from tests.support.large_bodies import HEAVIEST, REFUSED
-from workers.backends.demo.backend import Answer
+from workers.backends.demo.backend import DemoAnswer
 from workers.backends.demo.controls import parse_options
 from workers.backends.openai.request import encode_body
 
@@ -66,7 +66,7 @@ def test_the_heaviest_that_is_accepted_holds_nobody(name: str) -> None:
         "decoded by a worker": lambda: decode_request(new.request),
         "encoded for a backend": lambda: encode_body(MODELS["demo"], request, ""),
         "answered by the demo": lambda: next(
-            Answer(request, "seed", parse_options({}, "")).items("")
+            DemoAnswer(request, "seed", parse_options({}, "")).items("")
         ),
     }
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.chat.fold import CHAT, DONE, INCLUDE_USAGE, ChatFold, completion
+from api.dialects.chat.fold import CHAT, DONE, INCLUDE_USAGE, ChatFold, completion_object
 from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
 from shared.errors import RequestError
 from shared.log.events import (
@@ -60,7 +60,7 @@ def test_the_chunks_joined_are_the_complete_answer(events: list[Event]) -> None:
     end = End("completed", "stop", usage=Counts(1, 2, 3))
     log = Log([(1, Start(1, "demo")), *((1, event) for event in events), (1, end)])
     snapshot = snapshot_of(log)
-    whole = completion(META, snapshot)["choices"][0]
+    whole = completion_object(META, snapshot)["choices"][0]
     message = whole["message"]
 
     chunks = chunks_of(bytes_of(CHAT, log, META))
@@ -113,7 +113,7 @@ def test_the_usage_is_from_the_end_or_else_from_the_last_usage_event(
     assert (last["usage"] or {}).get("total_tokens") == tokens
     assert bool(last["choices"]) == (tokens is None)
     assert last["event_id"] == f"1-{len(events)}"
-    whole = completion(META, snapshot_of(log))
+    whole = completion_object(META, snapshot_of(log))
     assert whole.get("usage", {}).get("total_tokens") == tokens
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.datastructures import Headers
 
-from api.dialects.native.events import choose_transport, events
+from api.dialects.native.events import choose_transport, respond_with_events
 from api.readers.lookup import read_cursor, read_query
 from shared.errors import CursorInvalid, NotFound, RequestError
 from shared.log.ids import START, EventId
@@ -75,7 +75,7 @@ async def ask(
     bench: Bench, *, owner: str = "anonymous", generation_id: str = GENERATION, **scope: object
 ) -> Client:
     client = Client()
-    await events(
+    await respond_with_events(
         make_scope(client, **scope),  # type: ignore[arg-type]
         client.receive,
         client.send,  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ async def test_a_reader_with_a_cursor_waits_for_a_generation_that_redis_has_lost
         return await meta(generation_id)
 
     monkeypatch.setattr(bench.log, "meta", comes_back)
-    monkeypatch.setattr("api.readers.lookup.LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr("api.readers.lookup.REREAD_INTERVAL_S", 0.0)
     client = await ask(bench, query="last_event_id=1-1&wait=0")
 
     assert looks == 3
@@ -121,7 +121,7 @@ async def test_a_reader_with_a_cursor_waits_for_a_generation_that_redis_has_lost
 async def test_a_reader_with_a_cursor_gets_404_after_the_waiting_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.readers.lookup.COME_BACK_S", 0.0)
+    monkeypatch.setattr("api.readers.lookup.RESTORE_WAIT_S", 0.0)
     with pytest.raises(NotFound):
         await ask(bench, query="last_event_id=1-1&wait=0")
 

@@ -13,7 +13,7 @@ from shared.config.models import Model
 from shared.errors import BackendError
 from shared.log.events import Reasoning, Token, ToolCall, Usage
 from shared.log.request import Request
-from workers.backends.contract import Finish, Item
+from workers.backends.contract import BackendItem, Finish
 from workers.backends.demo.backend import BATCH_MAX, DemoBackend, expected_text
 
 
@@ -41,11 +41,11 @@ async def batches_of(
     seed: str = "gen_1",
     time: FakeTime | None = None,
     **options: Any,
-) -> tuple[list[list[Item]], BackendError | None]:
+) -> tuple[list[list[BackendItem]], BackendError | None]:
     time = time or FakeTime()
     model = Model(name="demo", backend="demo", on_takeover="continue", options=options)
     backend = DemoBackend(model, clock=time.clock, sleep=time.sleep)
-    batches: list[list[Item]] = []
+    batches: list[list[BackendItem]] = []
     try:
         async for batch in backend.stream(chat_request, prefix=prefix, seed=seed):
             assert batch
@@ -55,13 +55,13 @@ async def batches_of(
     return batches, None
 
 
-async def items_of(chat_request: Request, prefix: str = "", **more: Any) -> list[Item]:
+async def items_of(chat_request: Request, prefix: str = "", **more: Any) -> list[BackendItem]:
     batches, error = await batches_of(chat_request, prefix, **more)
     assert error is None
     return [item for batch in batches for item in batch]
 
 
-def tokens_of(items: list[Item]) -> list[str]:
+def tokens_of(items: list[BackendItem]) -> list[str]:
     return [item.text for item in items if isinstance(item, Token)]
 
 

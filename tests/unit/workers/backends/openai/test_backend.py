@@ -23,7 +23,7 @@ from tests.support.openai_streams import ALL
 from tests.support.upstream import Script, Upstream, expected_text
 from tests.support.wait import until
 from workers.backends import build_backends
-from workers.backends.contract import Backend, Finish, Item
+from workers.backends.contract import Backend, BackendItem, Finish
 
 DEADLINE_S = 10.0  # far more than any of these tests needs
 
@@ -46,9 +46,9 @@ def request(
     return Request([{"role": "user", "content": prompt}], (params or {}) | demand)
 
 
-async def read(backend: Backend, chat_request: Request, prefix: str = "") -> list[Item]:
+async def read(backend: Backend, chat_request: Request, prefix: str = "") -> list[BackendItem]:
     """Read an answer to its end and close the backend; errors of the backend pass through."""
-    items: list[Item] = []
+    items: list[BackendItem] = []
     rounds = 0
     try:
         async with asyncio.timeout(DEADLINE_S):
@@ -67,7 +67,7 @@ async def failure(backend: Backend, chat_request: Request) -> BackendError:
     return caught.value
 
 
-def text_of(items: list[Item]) -> str:
+def text_of(items: list[BackendItem]) -> str:
     return "".join(item.text for item in items if isinstance(item, Token))
 
 
@@ -150,7 +150,7 @@ async def test_document_instead_of_a_stream(upstream: Upstream) -> None:
 
 async def test_items_before_a_failure_are_yielded(upstream: Upstream) -> None:
     backend = backend_for(upstream.base_url)
-    items: list[Item] = []
+    items: list[BackendItem] = []
     with pytest.raises(BackendError):
         async for batch in backend.stream(request(fault="error", fault_at=5), prefix="", seed=""):
             items += batch
@@ -463,7 +463,7 @@ async def test_many_closed_idle_connections_do_not_fail_the_attempt(upstream: Up
     assert text_of(await read(backend, request("one"))) == expected_text("one")
 
 
-async def drain(stream: AsyncIterator[list[Item]]) -> None:
+async def drain(stream: AsyncIterator[list[BackendItem]]) -> None:
     async for _ in stream:
         pass
 

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from shared.errors import BackendError
 from shared.log.events import Token, Usage, decode, encode
 from tests.support.openai_streams import ALL, OPENAI, Recorded
-from workers.backends.contract import Finish, Item
+from workers.backends.contract import BackendItem, Finish
 from workers.backends.openai.reader import ChatReader
 
 LINE_BYTES_MAX = 4_096
 
 
-def read(*pieces: bytes, line_bytes_max: int = LINE_BYTES_MAX) -> tuple[list[Item], ChatReader]:
+def read(
+    *pieces: bytes, line_bytes_max: int = LINE_BYTES_MAX
+) -> tuple[list[BackendItem], ChatReader]:
     reader = ChatReader(line_bytes_max=line_bytes_max, body_bytes_max=LINE_BYTES_MAX)
     items = [item for piece in pieces for item in reader.feed(piece)]
     return items + reader.feed_eof(), reader
