@@ -153,7 +153,7 @@ class Appender:
     def _settle(self, writer: Writer, outcome: Writing | Moved | Unavailable) -> bool:
         """Pass an outcome to its writer; return whether Redis answered."""
         now_s = self.clock()
-        writer.outbox.answer(outcome, now_s)
+        writer.outbox.apply_outcome(outcome, now_s)
         writer.on_answer()
         if not writer.outbox.is_settled:
             self.offer(writer)

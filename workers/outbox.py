@@ -143,7 +143,7 @@ class Outbox:
     def take(self, now_s: float) -> Append | RestoreBatch | None:
         """Return the next call to make; None: nothing to send, or a call is in flight.
 
-        Pass the outcome to `answer` before the next `take`.
+        Pass the outcome to `apply_outcome` before the next `take`.
         """
         if self._flight is not None or self.is_settled:
             return None
@@ -153,7 +153,7 @@ class Outbox:
         self._flight = (upto, now_s, isinstance(step, Append) and step.pushes_lease)
         return step
 
-    def answer(self, outcome: Writing | Moved | Unavailable, now_s: float) -> None:
+    def apply_outcome(self, outcome: Writing | Moved | Unavailable, now_s: float) -> None:
         """Apply the outcome of the call in flight."""
         assert self._flight is not None
         upto, sent_at_s, pushed_lease = self._flight
@@ -175,7 +175,7 @@ class Outbox:
             case Lost(top) | Moved(top):
                 self._go_back(top, now_s, lost=True)
 
-    def renewed(self, outcome: Writing | Unavailable, sent_at_s: float, now_s: float) -> None:
+    def apply_renewal(self, outcome: Writing | Unavailable, sent_at_s: float, now_s: float) -> None:
         """Apply the outcome of a lease renewal. Renewals run beside the appends."""
         match outcome:
             case Ok():
@@ -188,7 +188,7 @@ class Outbox:
             case Lost(top) if self._flight is None and self._restore_top is None:
                 self._go_back(top, now_s, lost=True)
 
-    def forgo(self, cause: StopCause) -> None:
+    def abandon(self, cause: StopCause) -> None:
         """Stop writing, because this worker released the generation or it was cancelled.
 
         The first cause stays.

@@ -349,7 +349,7 @@ class Run:
         outcome = await store.release(
             self.id, self.outbox.token, self.outbox.attempt, has_failed=error is not None
         )
-        self.outbox.forgo("fenced")
+        self.outbox.abandon("fenced")
         if not isinstance(outcome, Released):
             return type(outcome).__name__.lower()
         if error is None:

@@ -71,11 +71,11 @@ class Worker:
     ) -> None:
         self.redis = redis
         self.settings = settings
-        self._line = AutoPipeline(settings.redis_url, answer_s=ANSWER_S)  # the calls of answers
-        self.store = Store(redis, settings, self._line)
+        self._calls = AutoPipeline(settings.redis_url, answer_s=ANSWER_S)  # the calls of answers
+        self.store = Store(redis, settings, self._calls)
         # A blocking read delays every call behind it, so it has a connection of its own.
-        self._waiting = AutoPipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0)
-        self.queue = Queue(redis, name, self._line, self._waiting)
+        self._blocking_reads = AutoPipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0)
+        self.queue = Queue(redis, name, self._calls, self._blocking_reads)
         self.appender = Appender(self.store, time.monotonic)
         self.counters = dict.fromkeys(
             ("generations", "pieces", "attempts_failed", "takeovers", "leases_lost", "handed_over"),
@@ -120,8 +120,8 @@ class Worker:
         try:
             await self._serve(ready)
         finally:
-            await self._line.aclose()
-            await self._waiting.aclose()
+            await self._calls.aclose()
+            await self._blocking_reads.aclose()
 
     async def _serve(self, ready: asyncio.Event) -> None:
         await self._connect()
@@ -305,7 +305,7 @@ class Worker:
         now_s = time.monotonic()
         renewed: dict[str, list[bytes]] = {}
         for run, outcome in zip(holding, outcomes, strict=True):
-            run.outbox.renewed(outcome, sent_at_s, now_s)
+            run.outbox.apply_renewal(outcome, sent_at_s, now_s)
             run.on_answer()
             self.appender.offer(run)  # after a loss the appender restores
             if isinstance(outcome, Ok):
@@ -379,7 +379,7 @@ class Worker:
     def _on_cancel(self, generation_id: str) -> None:
         run = self.runs.get(generation_id)
         if run is not None and run.is_holding:
-            run.outbox.forgo("ended")
+            run.outbox.abandon("ended")
             run.on_answer()
 
     async def _hand_over(self) -> None:

@@ -109,8 +109,8 @@ async def accept_members(
             grace_s=parsed.grace_s,
         ),
     )
-    accepted = await node.acceptance.accept(new, is_read=parsed.is_read)
-    meta = await find_accepted(node, owner, accepted, is_read=parsed.is_read)
+    accepted = await node.acceptance.accept(new, is_read=parsed.is_answered_from_log)
+    meta = await find_accepted(node, owner, accepted, is_read=parsed.is_answered_from_log)
     # A repeat with another request was refused, so the request need not be read from Redis.
     return replace(meta, request=new.request) if needs_request else meta
 

@@ -118,7 +118,7 @@ class Metrics:
         """Add the hub's counters to the registry."""
         self.registry.register(HubCollector(statistics))
 
-    async def ask_disk(self, objects: ObjectStore) -> None:
+    async def update_free_bytes(self, objects: ObjectStore) -> None:
         """Update the free bytes of the file store; NaN: unknown, or no answer in `SCRAPE_S`."""
         free: int | None = None
         with suppress(FilesUnavailable, TimeoutError):
@@ -126,7 +126,7 @@ class Metrics:
                 free = await objects.free_bytes()
         self.files_free_bytes.set(float("nan") if free is None else free)
 
-    async def ask_redis(self, redis: Client) -> None:
+    async def update_from_redis(self, redis: Client) -> None:
         """Update the metrics from Redis; without an answer in `SCRAPE_S` they stay empty."""
         self.queue_depth.clear()
         self.jobs_ahead.clear()

@@ -103,8 +103,8 @@ class EncodedLog:
 
         Returns:
             No bytes and `seq` itself, if there is no later entry, it is not encoded yet, or
-            `lacks(seq)`. No bytes and a higher `seq`, if the dialect writes nothing for these
-            entries.
+            `is_refill_needed(seq)`. No bytes and a higher `seq`, if the dialect writes nothing for
+            these entries.
         """
         feed = self._feed
         if self._epoch != feed.epoch or self.count != feed.ids.count:
@@ -132,7 +132,7 @@ class EncodedLog:
         self._last_slice = (key, chunk, last)
         return chunk, last
 
-    def lacks(self, seq: int) -> bool:
+    def is_refill_needed(self, seq: int) -> bool:
         """Whether the bytes after entry `seq` need entries that the feed has trimmed."""
         if self._epoch != self._feed.epoch:
             return False
@@ -221,7 +221,7 @@ class EncodedLog:
         """
         return self._given[min(seq, self.count)]
 
-    def find(self, number: int) -> tuple[int, bytes] | None:
+    def find_chunk(self, number: int) -> tuple[int, bytes] | None:
         """Find chunk `number` of a numbered dialect; chunks count from 0.
 
         Returns:

@@ -86,7 +86,7 @@ class Feed:
         base: `seq` of the last trimmed entry: the copy has only the ids up to this one; 0: none.
         raws: JSON of the entries after `base`, in order.
         bytes_kept: memory of `raws`, bytes, approximately.
-        former: ids of the epoch before this one.
+        former_ids: ids of the epoch before this one.
         repairs: how often a LIVE copy became stale.
     """
 
@@ -101,7 +101,7 @@ class Feed:
         "base",
         "bytes_kept",
         "epoch",
-        "former",
+        "former_ids",
         "ids",
         "raws",
         "repairs",
@@ -116,7 +116,7 @@ class Feed:
         self.base = 0
         self.raws: list[bytes] = []
         self.bytes_kept = 0
-        self.former = IdIndex()
+        self.former_ids = IdIndex()
         self.repairs = 0
         self._plain_prefix = b""  # see `_make_plain_prefix`; empty: outdated
         self._buffer_bytes_max = buffer_bytes_max
@@ -144,29 +144,29 @@ class Feed:
         return self.state is FeedState.ENDED
 
     @property
-    def is_whole(self) -> bool:
+    def is_up_to_date(self) -> bool:
         """Whether the log was read to its end, and nothing is known to be missing since."""
         return self.state in (FeedState.LIVE, FeedState.ENDED)
 
     @property
-    def wants_page(self) -> bool:
+    def is_page_due(self) -> bool:
         """Whether the caller has to read the next page."""
-        return not self.is_whole and self._in_flight is None
+        return not self.is_up_to_date and self._in_flight is None
 
     # Reading the log
 
     def request_page(self, count: int) -> PageRequest:
-        """Start one read. The caller passes the reply to `offer_page`, or calls `page_failed`.
+        """Start one read. The caller passes the reply to `offer_page`, or calls `abandon_page`.
 
         Args:
             count: entries to read at most; 2 at least, because the first one is the copy's top.
         """
-        assert self.wants_page and count >= 2
+        assert self.is_page_due and count >= 2
         self._requests += 1
         self._in_flight = PageRequest(self._requests, self.epoch, self.top, count)
         return self._in_flight
 
-    def page_failed(self, request: PageRequest) -> None:
+    def abandon_page(self, request: PageRequest) -> None:
         """Give up `request`, which has no usable reply."""
         assert request is self._in_flight
         self._in_flight = None
@@ -211,14 +211,14 @@ class Feed:
         frames, self._buffer, self._buffer_bytes = self._buffer, [], 0
         is_current = number > self._stale_at
         for frame in frames:
-            if not self._connect(frame) and not is_current and not self.is_ended:
-                self._keep(frame)
+            if not self._append_frame(frame) and not is_current and not self.is_ended:
+                self._buffer_frame(frame)
         # Frames that still do not match after a newer read belong to a replaced log: drop them.
         if is_current and not self.is_ended:
             self.state = FeedState.LIVE
 
     def _drop(self) -> None:
-        self.former = self.ids
+        self.former_ids = self.ids
         self.ids = IdIndex()
         self._plain_prefix = b""
         self.base = 0
@@ -260,7 +260,7 @@ class Feed:
 
     # Frames and top notices
 
-    def follow(self, payload: bytes) -> bool:
+    def append_plain_frame(self, payload: bytes) -> bool:
         """Append a plain frame without parsing it.
 
         A frame is plain if its `prev` is the copy's top and its entries continue the same attempt.
@@ -270,8 +270,8 @@ class Feed:
             ╰─────────── _plain_prefix ────╯
 
         Returns:
-            False: the frame is not plain; call `parse_frame` and `offer_live`. The first entries of
-            the frame may have been appended already; `offer_live` skips them.
+            False: the frame is not plain; call `parse_frame` and `offer_frame`. The first entries
+            of the frame may have been appended already; `offer_frame` skips them.
         """
         if self.state is not FeedState.LIVE or not payload.startswith(
             self._plain_prefix or self._make_plain_prefix()
@@ -310,16 +310,16 @@ class Feed:
             self.state = FeedState.ENDED
             self._buffer, self._buffer_bytes = [], 0
 
-    def offer_live(self, frame: LiveFrame) -> None:
+    def offer_frame(self, frame: LiveFrame) -> None:
         """Append a frame; if it does not continue the copy, buffer it and mark the copy stale."""
         is_empty = self.count == 0
-        if self.is_ended or self._connect(frame):
+        if self.is_ended or self._append_frame(frame):
             if is_empty and frame.prev == START and self.state is FeedState.JOINING:
                 # The frame begins the log and nothing came before it: no page is needed.
                 self._buffer, self._buffer_bytes = [], 0
                 self.state = FeedState.LIVE
             return
-        self._keep(frame)
+        self._buffer_frame(frame)
         self.mark_stale()
 
     def offer_top(self, top: EventId) -> None:
@@ -339,7 +339,7 @@ class Feed:
             self.state = FeedState.REPAIRING
             self.repairs += 1
 
-    def _connect(self, frame: LiveFrame) -> bool:
+    def _append_frame(self, frame: LiveFrame) -> bool:
         """Append the new entries of `frame` if all its ids match the copy; False: they do not."""
         if not self.ids.has(frame.prev):
             return False
@@ -351,7 +351,7 @@ class Feed:
                 self._append(event_id, raw)
         return True
 
-    def _keep(self, frame: LiveFrame) -> None:
+    def _buffer_frame(self, frame: LiveFrame) -> None:
         """Buffer `frame` until the log is read; above the limit drop the whole buffer."""
         self._buffer.append(frame)
         self._buffer_bytes += frame.size

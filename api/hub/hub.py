@@ -83,8 +83,8 @@ class Hub:
         self.connections: dict[Connection, ConnectionRecord] = {}
         self.counters = HubCounters()
         self.probe = Probe()
-        self.blocked: set[BlockableSink] = set()
-        self.places: list[Reader] = []
+        self.blocked_sinks: set[BlockableSink] = set()
+        self.unplaced_readers: list[Reader] = []
         self.heartbeats: TimerWheel[HeartbeatConnection] = TimerWheel(TICK_S)
         self.is_draining = False  # True: no further readers are taken
         self.now: Callable[[], float] = clock or time.monotonic
@@ -168,7 +168,7 @@ class Hub:
         If the generation has ended, its log has been read to the end.
 
         Args:
-            meta: as Redis has it now; with Redis away, as `known` returns it.
+            meta: as Redis has it now; with Redis away, as `find_held_meta` returns it.
 
         Raises:
             RequestError: `draining`: this node stops.
@@ -190,12 +190,12 @@ class Hub:
             raise
         return relay
 
-    def expect(self, meta: Meta) -> None:
+    def expect_creation(self, meta: Meta) -> None:
         """Subscribe to a generation that this node is about to create: its log is empty."""
         if self._is_open and not self.is_draining:
             self._open(meta).is_expected = True
 
-    def expect_no_more(self, generation_id: str) -> None:
+    def cancel_expected(self, generation_id: str) -> None:
         """Close the relay of an expected generation, because it was not created."""
         if (relay := self.relays.get(generation_id)) is not None:
             self.close(relay)
@@ -208,7 +208,7 @@ class Hub:
             if relay.is_attached:
                 self.spawn(self.grace.detach(relay))
 
-    async def look(self, generation_id: str) -> Meta | None:
+    async def look_up_meta(self, generation_id: str) -> Meta | None:
         """Return meta for a reader; None: there is no such generation.
 
         Readers that ask at the same moment share one read (api/hub/meta_lookup.py). The result is
@@ -225,19 +225,19 @@ class Hub:
             meta = await self.store.meta(generation_id)
         return meta
 
-    def known(self, generation_id: str) -> Meta | None:
+    def find_held_meta(self, generation_id: str) -> Meta | None:
         """Return meta from this node's relay, for use while Redis is away; None: there is none."""
         relay = self.relays.get(generation_id)
-        is_usable = relay is not None and not relay.is_expired and relay.last_words is None
+        is_usable = relay is not None and not relay.is_expired and relay.unlogged_end is None
         return relay.meta if relay is not None and is_usable else None
 
-    def unfinished(self, generation_id: str) -> Meta | None:
+    def find_unfinished_meta(self, generation_id: str) -> Meta | None:
         """Return meta from this node's relay, if the relay has no end yet; else None.
 
         For a generation that Redis has lost: its worker will restore it, or the recheck seals it.
         """
         relay = self.relays.get(generation_id)
-        return None if relay is None or relay.feed.is_ended else self.known(generation_id)
+        return None if relay is None or relay.feed.is_ended else self.find_held_meta(generation_id)
 
     def _find(self, meta: Meta) -> Relay:
         relay = self.relays.get(meta.generation_id)
@@ -255,7 +255,7 @@ class Hub:
 
     def _is_outdated(self, relay: Relay, meta: Meta) -> bool:
         """Whether the copy is of a log that is expired, lost, or replaced by another one."""
-        if relay.is_expired or relay.last_words is not None:
+        if relay.is_expired or relay.unlogged_end is not None:
             return True
         if not relay.feed.is_ended:
             return False
@@ -349,14 +349,14 @@ class Hub:
 
     def note_blocked(self, sink: BlockableSink) -> None:
         """Check at each tick whether `sink` is too slow, until `note_unblocked`."""
-        self.blocked.add(sink)
+        self.blocked_sinks.add(sink)
 
     def note_unblocked(self, sink: BlockableSink) -> None:
-        self.blocked.discard(sink)
+        self.blocked_sinks.discard(sink)
 
     def await_place(self, reader: Reader) -> None:
         """Wake `reader` at the next tick: time alone may decide its place."""
-        self.places.append(reader)
+        self.unplaced_readers.append(reader)
 
     def admit(self, connection: Connection, transport: str) -> None:
         """Register a connection: it is counted, rotated at its age, and broken off by a drain.

@@ -62,7 +62,7 @@ class IdIndex:
         return event_id.seq <= self.count and self.at(event_id.seq) == event_id
 
     @property
-    def unbroken(self) -> int:
+    def seq_before_jump(self) -> int:
         """The `seq` of the last entry before the first jump of attempts; without a jump, `count`.
 
         Attempts rise by one. Only after a loss in Redis does the next attempt jump. So the entries

@@ -73,7 +73,7 @@ class Position:
             self.seq, self.epoch = self.cursor.seq, feed.epoch
             return Placement.PLACED
         # Only a feed that was read to its end proves that an entry is not in the log.
-        if not feed.is_whole:
+        if not feed.is_up_to_date:
             return Placement.WAITING
         is_beyond = self.cursor.seq > feed.count
         if is_beyond and not feed.is_ended and now < self.deadline:
@@ -81,7 +81,7 @@ class Position:
         self.cursor, self.seq, self.epoch = START, 0, feed.epoch
         return Placement.RESET
 
-    def leave(self, former: IdIndex, now: float) -> None:
+    def unplace(self, former: IdIndex, now: float) -> None:
         """Convert the place back to a cursor, because the feed was dropped.
 
         Args:

@@ -3,7 +3,7 @@
     live message ──offer()──▶ feed.follow (plain frame) ──appended──▶ note_change(): wake readers
                                    │ not plain
                                    ▼
-                              parse_frame, feed.offer_live / offer_top
+                              parse_frame, feed.offer_frame / offer_top
                                    │ something is missing: the feed is stale
                                    ▼
                               read_soon(): one task reads pages from the copy's top to the end
@@ -13,7 +13,7 @@
 
 Life of a relay: opened by the hub; `confirm` when its live channel is subscribed; held by requests
 (`holds`); kept for a while without holds; closed by the hub (`is_closed`). Its log is over when the
-feed is ended, the log has expired (`is_expired`), or the generation is lost (`last_words`).
+feed is ended, the log has expired (`is_expired`), or the generation is lost (`unlogged_end`).
 
 Invariants: one task at a time reads pages, for all readers, and only after the live channel is
 subscribed (or is not needed). So no event is missed between the last page and the first frame.
@@ -71,10 +71,10 @@ class Relay:
         meta: as last read; with the request, if any read brought the request.
         feed: the copy of the log.
         readers: all readers that have joined.
-        scattered: the readers that do not follow in a row.
-        runs: the feed's tokens, joined.
+        individual_readers: the readers that do not follow in a row.
+        token_runs: the feed's tokens, joined.
         recheck: the memory of this generation's rechecks.
-        last_words: JSON of an end that is not in the log, because the log is lost; None: not lost.
+        unlogged_end: JSON of an end that is not in the log, because the log is lost; else None.
         is_expired: the generation has ended, and its log has expired.
         is_closed: the hub has forgotten the relay.
         is_confirmed: the live channel is subscribed, or is not needed.
@@ -86,20 +86,14 @@ class Relay:
     """
 
     def __init__(
-        self,
-        meta: Meta,
-        store: Store,
-        *,
-        spawn: Spawn,
-        host: BroadcastHost,
-        lease_s: float,
+        self, meta: Meta, store: Store, *, spawn: Spawn, host: BroadcastHost, lease_s: float
     ) -> None:
         self.meta = meta
         self.feed = Feed()
         self.readers: set[Reader] = set()
-        self.scattered: set[Reader] = set()
+        self.individual_readers: set[Reader] = set()
         self.recheck = Recheck(lease_s)
-        self.last_words: bytes | None = None
+        self.unlogged_end: bytes | None = None
         self.is_expired = False
         self.is_closed = False
         self.is_confirmed = meta.is_ended
@@ -113,9 +107,9 @@ class Relay:
         self._spawn = spawn
         self._host = host
         self._clock = host.now
-        self.runs = TokenRuns(self.feed)
+        self.token_runs = TokenRuns(self.feed)
         self._logs: dict[str, EncodedLog] = {}
-        self._audiences: dict[str, BroadcastGroup] = {}
+        self._broadcast_groups: dict[str, BroadcastGroup] = {}
         self._is_reading = False
         self._is_refilling = False
         self._settled = asyncio.Event()
@@ -128,12 +122,12 @@ class Relay:
     @property
     def is_over(self) -> bool:
         """Whether no further entry can arrive."""
-        return self.feed.is_ended or self.is_expired or self.last_words is not None
+        return self.feed.is_ended or self.is_expired or self.unlogged_end is not None
 
     @property
     def bytes_kept(self) -> int:
         """The memory of the relay, bytes, approximately."""
-        kept = self.feed.bytes_kept + self.runs.bytes_kept + len(self.meta.request)
+        kept = self.feed.bytes_kept + self.token_runs.bytes_kept + len(self.meta.request)
         return kept + sum(log.bytes_kept for log in self._logs.values())
 
     def update_meta(self, meta: Meta) -> None:
@@ -144,20 +138,20 @@ class Relay:
         is_request_missing = self.meta.request and not meta.request
         self.meta = replace(meta, request=self.meta.request) if is_request_missing else meta
 
-    def encoded(self, dialect: Dialect) -> EncodedLog:
+    def encoded_log(self, dialect: Dialect) -> EncodedLog:
         """Return the log in `dialect`, one object for all readers of that dialect."""
         log = self._logs.get(dialect.name)
         if log is None:
             log = self._logs[dialect.name] = EncodedLog(self.feed, dialect, self.meta)
         return log
 
-    def audience(self, dialect: Dialect, *, is_chunked: bool) -> BroadcastGroup:
+    def broadcast_group(self, dialect: Dialect, *, is_chunked: bool) -> BroadcastGroup:
         """Return the rows of `dialect`; `is_chunked` must always be the same for one dialect."""
-        group = self._audiences.get(dialect.name)
+        group = self._broadcast_groups.get(dialect.name)
         if group is None:
-            log = self.encoded(dialect)
+            log = self.encoded_log(dialect)
             group = BroadcastGroup(log, self.feed, self._host, is_chunked=is_chunked)
-            self._audiences[dialect.name] = group
+            self._broadcast_groups[dialect.name] = group
         return group
 
     # Readers
@@ -165,7 +159,7 @@ class Relay:
     def join(self, reader: Reader) -> None:
         """Add `reader`, and wake it: it reads from its cursor on."""
         self.readers.add(reader)
-        self.scattered.add(reader)
+        self.individual_readers.add(reader)
         if not self.feed.ids.has(reader.position.cursor):
             # This copy may be of a replaced log: read again before the cursor counts as invalid.
             self.feed.mark_stale()
@@ -175,22 +169,22 @@ class Relay:
     def leave(self, reader: Reader) -> None:
         """Remove `reader`; do nothing if it has not joined."""
         self.readers.discard(reader)
-        self.scattered.discard(reader)
+        self.individual_readers.discard(reader)
 
     def note_change(self) -> None:
         """Wake all readers and rows, and `wait_settled` if the log is read to its end."""
-        if not self._is_settled and (self.feed.is_whole or self.is_over):
+        if not self._is_settled and (self.feed.is_up_to_date or self.is_over):
             self._is_settled = True
             self._settled.set()
-        for reader in self.scattered:
+        for reader in self.individual_readers:
             reader.wake()
-        for group in self._audiences.values():
+        for group in self._broadcast_groups.values():
             if group.rows:
                 group.note_change()
 
     def disband(self) -> None:
         """Dissolve all rows: each reader finds its place in the log anew."""
-        for group in self._audiences.values():
+        for group in self._broadcast_groups.values():
             group.disband()
 
     def break_off(self, outcome: ReadingOutcome) -> None:
@@ -202,14 +196,14 @@ class Relay:
         """Return once the log has been read to its end, or no further entry can arrive."""
         await self._settled.wait()
 
-    def say_last_words(self, raw: bytes) -> None:
+    def end_unlogged(self, raw: bytes) -> None:
         """End all readings with the event `raw`, JSON, which is not in the log: its id is `0-0`."""
         if not self.is_over:
-            self.last_words = raw
+            self.unlogged_end = raw
             self.disband()
             self.note_change()
 
-    def declare_gone(self) -> None:
+    def declare_expired(self) -> None:
         """Break all readers off: the log has expired, so that its end cannot be read any more."""
         self.is_expired = True
         self._settled.set()
@@ -220,19 +214,21 @@ class Relay:
     def trim(self) -> None:
         """Free the entries that all readers have been given; `refill_soon` reads them again."""
         feed = self.feed
-        rows = [group.seq_min for group in self._audiences.values() if group.seq_min is not None]
+        rows = [
+            group.seq_min for group in self._broadcast_groups.values() if group.seq_min is not None
+        ]
         target = min([feed.count, *rows])
-        for reader in self.scattered:
+        for reader in self.individual_readers:
             is_placed = reader.position.epoch == feed.epoch
             target = min(target, reader.position.seq if is_placed else 0)
         for name, log in list(self._logs.items()):
             if log.count < target:
                 del self._logs[name]  # no readers: `target` is the lowest place of all
-                self._audiences.pop(name, None)
+                self._broadcast_groups.pop(name, None)
             else:
                 log.trim(max(target, log.base))
         feed.trim(target)
-        self.runs.clear()
+        self.token_runs.clear()
 
     def refill_soon(self) -> None:
         """Read the trimmed entries again, once for all readers that need them."""
@@ -266,7 +262,7 @@ class Relay:
     def offer(self, payload: bytes) -> None:
         """Take one message of the live channel. Does not wait and does not raise."""
         self.heard_at = self._clock()
-        if self.feed.follow(payload):
+        if self.feed.append_plain_frame(payload):
             self.note_change()
         else:
             self._offer_parsed(payload)
@@ -285,7 +281,7 @@ class Relay:
             if isinstance(frame, TopNotice):
                 self.feed.offer_top(frame.top)
             else:
-                self.feed.offer_live(frame)
+                self.feed.offer_frame(frame)
         if self.feed.count != count_before or self.feed.is_ended:
             self.note_change()
         self.read_soon()
@@ -313,7 +309,7 @@ class Relay:
     def repair(self) -> None:
         """Read the log again from the copy's top, because something may be missing."""
         self.feed.mark_stale()
-        if not self.feed.is_whole:
+        if not self.feed.is_up_to_date:
             self._settled.clear()
             self._is_settled = False
         self.read_soon()
@@ -322,7 +318,12 @@ class Relay:
 
     def read_soon(self) -> None:
         """Start a read if one is needed and allowed, and none is running."""
-        if self.feed.wants_page and self.is_confirmed and not self._is_reading and not self.is_over:
+        if (
+            self.feed.is_page_due
+            and self.is_confirmed
+            and not self._is_reading
+            and not self.is_over
+        ):
             self._is_reading = True
             self._spawn(self._read())
 
@@ -331,7 +332,7 @@ class Relay:
         pause_s = READ_RETRY_S[0]
         rewrites = 0
         try:
-            while self.feed.wants_page and not self.is_over and not self.is_closed:
+            while self.feed.is_page_due and not self.is_over and not self.is_closed:
                 try:
                     was_dropped = await self._read_page()
                 except Unavailable:
@@ -362,12 +363,12 @@ class Relay:
             page = await self._store.page(self.generation_id, request.start, request.count)
             is_present = bool(page) or await self._is_present()
         except BaseException:
-            feed.page_failed(request)
+            feed.abandon_page(request)
             raise
         self.heard_at = self._clock()
         if not is_present:
             # The worker may restore the log with the same ids: keep the copy for now.
-            feed.page_failed(request)
+            feed.abandon_page(request)
             return None
         was_dropped = feed.offer_page(request, page)
         if was_dropped:
@@ -381,7 +382,7 @@ class Relay:
             return True
         top = (await self._store.tops([self.generation_id]))[0]
         if self.meta.is_ended and top.id is None:
-            self.declare_gone()
+            self.declare_expired()
         return top.status not in (None, "sealed") and not self.is_expired
 
     def _convert_positions(self) -> None:
@@ -390,7 +391,7 @@ class Relay:
         now = self._clock()
         self.disband()
         for reader in self.readers:
-            reader.position.leave(self.feed.former, now)
+            reader.position.unplace(self.feed.former_ids, now)
 
     def _page_entries(self) -> int:
         if not self.feed.count:

@@ -42,7 +42,7 @@ class TokenRuns:
         self.clear()
 
     def clear(self) -> None:
-        """Free the memory; `look` scans the feed again."""
+        """Free the memory; `scan` scans the feed again."""
         self._epoch = self._feed.epoch
         self._base = self._feed.base  # scanned are the entries after this one
         self._text = bytearray()
@@ -54,8 +54,8 @@ class TokenRuns:
         """The memory of the runs, bytes, approximately."""
         return len(self._text) + self._ends.itemsize * (len(self._ends) + len(self._breaks))
 
-    def look(self) -> None:
-        """Scan new entries; `piece` joins scanned entries only.
+    def scan(self) -> None:
+        """Scan new entries; `join_after` joins scanned entries only.
 
         One call scans `SCAN_ENTRIES_MAX` entries or about `FOLD_BYTES_MAX` bytes at most.
         """
@@ -83,10 +83,10 @@ class TokenRuns:
     def _scanned_seq(self) -> int:
         return self._base + len(self._ends) - 1
 
-    def piece(self, seq: int, *, stop: int, bytes_max: int) -> tuple[bytes, int]:
+    def join_after(self, seq: int, *, stop: int, bytes_max: int) -> tuple[bytes, int]:
         """Return the entries after `seq` joined into one, and the `seq` of the last joined entry.
 
-        Call `look` first. An entry that cannot be joined is returned alone, as it is.
+        Call `scan` first. An entry that cannot be joined is returned alone, as it is.
 
         Args:
             seq: the feed's `base` at least, and below its `count`.

@@ -63,8 +63,8 @@ class UpkeepHub(Protocol):
         probe: state of the probing of the live connection.
         live: the live connection.
         grace: reports to Redis which generations with a grace have readers here.
-        blocked: sinks whose write waits for the client.
-        places: readers whose place may be decided by time; woken at the next tick.
+        blocked_sinks: sinks whose write waits for the client.
+        unplaced_readers: readers whose place may be decided by time; woken at the next tick.
         heartbeats: connections by the time of their next heartbeat.
         now: loop time, s.
         wall_ms: time since 1970, ms.
@@ -79,8 +79,8 @@ class UpkeepHub(Protocol):
     probe: Probe
     live: LiveSource
     grace: GraceReporter
-    blocked: set[BlockableSink]
-    places: list[Reader]
+    blocked_sinks: set[BlockableSink]
+    unplaced_readers: list[Reader]
     heartbeats: TimerWheel[HeartbeatConnection]
     now: Callable[[], float]
     wall_ms: Callable[[], int]
@@ -126,13 +126,13 @@ class Upkeep:
 
     def _cut_slow(self, now: float) -> None:
         bytes_max = self._hub.settings.subscriber_bytes_max
-        for sink in list(self._hub.blocked):
+        for sink in list(self._hub.blocked_sinks):
             if sink.is_too_slow(now, bytes_max):
                 self._hub.counters.cuts += 1
                 sink.break_off(ReadingOutcome.CUT)
 
     def _wake_unplaced(self) -> None:
-        readers, self._hub.places = self._hub.places, []
+        readers, self._hub.unplaced_readers = self._hub.unplaced_readers, []
         for reader in readers:
             reader.wake()
 
@@ -180,7 +180,7 @@ class Upkeep:
         """
         idle = [relay for relay in self._hub.relays.values() if not relay.holds]
         for relay in idle:
-            if relay.is_expired or relay.last_words is not None or self._has_expired(relay):
+            if relay.is_expired or relay.unlogged_end is not None or self._has_expired(relay):
                 self._hub.close(relay)
             elif not relay.is_over and now - relay.idle_since >= IDLE_KEEP_S:
                 self._hub.close(relay)
@@ -262,11 +262,11 @@ class Upkeep:
             case RecheckDecision.LOST:
                 self._end_lost(relay)
             case RecheckDecision.EXPIRED:
-                relay.declare_gone()
+                relay.declare_expired()
             case RecheckDecision.REQUEUE:
                 await requeue(self._hub.store, relay.generation_id, relay.meta.priority)
 
     def _end_lost(self, relay: Relay) -> None:
         logger.error("generation lost", extra={"generation_id": relay.generation_id})
-        relay.say_last_words(LOST)
+        relay.end_unlogged(LOST)
         self._hub.stop_listening(relay)

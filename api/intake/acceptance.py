@@ -21,10 +21,10 @@ from shared.queue.accept import Accepted, Acceptor, NewGeneration, queued_meta
 class LogListener(Protocol):
     """What an acceptance needs of the hub."""
 
-    def expect(self, meta: Meta) -> None:
+    def expect_creation(self, meta: Meta) -> None:
         """Listen to a generation that this node is about to create."""
 
-    def expect_no_more(self, generation_id: str) -> None:
+    def cancel_expected(self, generation_id: str) -> None:
         """Stop listening: the generation was not created."""
 
 
@@ -69,7 +69,7 @@ class Acceptance:
         if is_read and not new.idempotency_key:
             meta = queued_meta(generation_id, new, 0)
             # In the loop's next turn, so that the commands that create the generation leave first.
-            expecting = asyncio.get_running_loop().call_soon(self._listener.expect, meta)
+            expecting = asyncio.get_running_loop().call_soon(self._listener.expect_creation, meta)
         try:
             with self._accept_seconds.time():
                 async with answer_deadline():
@@ -77,7 +77,7 @@ class Acceptance:
         except BaseException:
             if expecting is not None:
                 expecting.cancel()
-                self._listener.expect_no_more(generation_id)
+                self._listener.cancel_expected(generation_id)
             raise
         if accepted.is_new:
             self._accepted.labels(new.priority).inc()

@@ -22,7 +22,7 @@ class DialectRequest:
     grace_s: float | None = None
 
     @property
-    def is_read(self) -> bool:
+    def is_answered_from_log(self) -> bool:
         """Return whether the response to this request is read from the log."""
         return True
 

@@ -53,7 +53,7 @@ async def locate(hub: Hub, relay: Relay, dialect: Dialect, number: int) -> Place
         RequestError: `stream_reset`: the client has to read again from chunk 0.
         Unavailable: the log could not be read within `ENDED_LOG_READ_S`, or it expired meanwhile.
     """
-    log = relay.encoded(dialect)
+    log = relay.encoded_log(dialect)
     if number > log.chunks_up_to(0):
         with Waiter(relay, hub.now()) as waiter:
             async with _read_timeout():
@@ -64,7 +64,7 @@ async def locate(hub: Hub, relay: Relay, dialect: Dialect, number: int) -> Place
                 return await _find(relay, log, waiter, number)
     if number == log.chunks_up_to(0):
         return Place()
-    found = log.find(number)
+    found = log.find_chunk(number)
     assert found is not None  # the opening is never trimmed
     return Place(START, found[1])
 
@@ -75,7 +75,7 @@ async def fold_all(hub: Hub, relay: Relay, dialect: Dialect) -> EncodedLog:
     Raises:
         Unavailable: the log could not be read within `ENDED_LOG_READ_S`, or it expired meanwhile.
     """
-    log = relay.encoded(dialect)
+    log = relay.encoded_log(dialect)
     with Waiter(relay, hub.now()) as waiter:
         async with _read_timeout():
             await _fold(relay, log, waiter)
@@ -102,11 +102,11 @@ async def _fold(relay: Relay, log: EncodedLog, waiter: Waiter) -> None:
     """Read the log up to its present end and fold it, in steps that let other tasks run."""
     if not relay.is_over:
         relay.repair()
-    await waiter.until(lambda: relay.feed.is_whole or relay.is_over)
+    await waiter.until(lambda: relay.feed.is_up_to_date or relay.is_over)
     _check_not_expired(waiter)
     log.encode()
     while not log.is_complete:
-        if log.lacks(log.count):
+        if log.is_refill_needed(log.count):
             relay.refill_soon()
             await waiter.changed()
             _check_not_expired(waiter)
@@ -135,8 +135,8 @@ async def _fold_new_entries(log: EncodedLog) -> None:
 
 
 async def _find(relay: Relay, log: EncodedLog, waiter: Waiter, number: int) -> Place:
-    while number <= log.chunks_up_to(relay.feed.ids.unbroken):
-        found = log.find(number)
+    while number <= log.chunks_up_to(relay.feed.ids.seq_before_jump):
+        found = log.find_chunk(number)
         if found is not None:
             seq, head = found
             return Place(relay.feed.ids.at(seq), head)

@@ -92,8 +92,8 @@ async def _hand_over(relay: Relay, add: AddEntry) -> None:
             await asyncio.sleep(0)
         add(ids.at(index + 1), raw)
         step_bytes += len(raw)
-    if relay.last_words is not None:
-        add(START, relay.last_words)
+    if relay.unlogged_end is not None:
+        add(START, relay.unlogged_end)
 
 
 def _check_not_broken_off(waiter: Waiter) -> None:

@@ -59,9 +59,9 @@ class SocketEndpoint:
         converse: makes the conversation of one socket. An error that it raises refuses the
             handshake.
         subprotocol: chosen if the client offers it.
-        tells_browsers: answers a browser's bad credentials with an accepted socket, an error frame
-            and a final close code, because a browser cannot read the status of a handshake. Only
-            for clients that know final close codes.
+        is_refusal_readable: answers a browser's bad credentials with an accepted socket, an error
+            frame and a final close code, because a browser cannot read the status of a handshake.
+            Only for clients that know final close codes.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class SocketEndpoint:
         converse: ConversationFactory,
         *,
         subprotocol: str | None = None,
-        tells_browsers: bool = False,
+        is_refusal_readable: bool = False,
     ) -> None:
         self.node = node
         self.path = path
         self.converse = converse
         self.subprotocol = subprotocol
-        self.tells_browsers = tells_browsers
+        self.is_refusal_readable = is_refusal_readable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket until its end, or until it is handed over to the server.
@@ -92,7 +92,7 @@ class SocketEndpoint:
         try:
             owner = authenticator.owner(headers, read_query(scope))
         except RequestError as exc:
-            if "origin" not in headers or not self.tells_browsers:
+            if "origin" not in headers or not self.is_refusal_readable:
                 raise
             await self.node.slowing.hold_back(scope)
             await self._refuse_browser(scope, send, exc)
@@ -100,7 +100,7 @@ class SocketEndpoint:
         conversation = self.converse(self.node, owner, scope, send)
         await self._accept(scope, send)
         hand_over = scope.get("extensions", {}).get(HANDOVER)
-        if hand_over is None or conversation.has_errands:
+        if hand_over is None or conversation.has_background_work:
             await conversation.hold(receive)
         else:
             ConversationHandover(conversation, self.path, hand_over)
@@ -120,7 +120,7 @@ class SocketEndpoint:
 class Conversation(ABC):
     """One accepted socket. It serves the client's frames one after the other.
 
-    A dialect defines `commands` (or overrides `do`) and `say_error`. It replies with
+    A dialect defines `commands` (or overrides `do`) and `send_error`. It replies with
     `socket.say(**frame)`, and sends a log with `open`. For a wrong frame it raises RequestError.
 
     Attributes:
@@ -162,24 +162,24 @@ class Conversation(ABC):
         await command(self, frame)
 
     @abstractmethod
-    def say_error(self, frame: Any, error: RequestError) -> None:
+    def send_error(self, frame: Any, error: RequestError) -> None:
         """Send an error frame.
 
         Args:
             frame: any JSON value; None if the client's text is not JSON.
         """
 
-    def take_binary(self) -> None:
+    def handle_binary(self) -> None:
         """Refuse a binary frame: the default closes the socket."""
         self.socket.close(UNSUPPORTED_DATA)
 
-    def errands(self) -> list[Coroutine[Any, Any, None]]:
+    def background_work(self) -> list[Coroutine[Any, Any, None]]:
         """Return coroutines that run beside the reading until the socket closes."""
         return []
 
     @property
-    def has_errands(self) -> bool:
-        return type(self).errands is not Conversation.errands
+    def has_background_work(self) -> bool:
+        return type(self).background_work is not Conversation.background_work
 
     # What a dialect may use
 
@@ -207,7 +207,7 @@ class Conversation(ABC):
             self.hub, self.node.store, self.owner, generation_id, is_reader=True
         )
 
-    def check_room(self) -> None:
+    def check_subscription_limit(self) -> None:
         """Raise `rate_limited` if `SUBSCRIPTIONS_MAX` generations are open on this socket."""
         if len(self.socket.subscriptions) >= SUBSCRIPTIONS_MAX:
             raise request_error(
@@ -221,7 +221,7 @@ class Conversation(ABC):
         self.enter()
         try:
             async with asyncio.TaskGroup() as group:
-                coroutines = [self._read(receive), *self.errands()]
+                coroutines = [self._read(receive), *self.background_work()]
                 tasks = [group.create_task(coroutine) for coroutine in coroutines]
                 code = await self.socket.done
                 for task in tasks:
@@ -285,7 +285,7 @@ class Conversation(ABC):
             return False
         self.socket.active_at = self.hub.now()
         if message.get("bytes") is not None:
-            self.take_binary()
+            self.handle_binary()
             return False
         await self._take(message)
         await self.socket.await_room()
@@ -309,7 +309,7 @@ class Conversation(ABC):
 
     def fail(self, frame: Any, error: RequestError) -> None:
         """Send an error frame; close the socket if the client should use another node."""
-        self.say_error(frame, error)
+        self.send_error(frame, error)
         if error.code == "draining":
             self.socket.close(CODES["draining"].close)
         elif error.code == "unavailable" and not self.socket.subscriptions:

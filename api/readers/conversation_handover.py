@@ -30,14 +30,14 @@ class HandedSocket(Protocol):
     """An accepted socket that the server has handed over.
 
     Attributes:
-        is_waiting: `receive` has a message and would return at once.
+        has_message: `receive` has a message and would return at once.
     """
 
     receive: Receive
     send: Send
 
     @property
-    def is_waiting(self) -> bool: ...
+    def has_message(self) -> bool: ...
 
     def leave(self) -> None:
         """End the conversation, as the return of a handler would."""
@@ -91,14 +91,14 @@ class ConversationHandover:
         self._received()
 
     def _received(self) -> None:
-        if self._reading is None and self._is_reading_on and self._socket.is_waiting:
+        if self._reading is None and self._is_reading_on and self._socket.has_message:
             # The hub keeps a reference: a waiting task that nothing refers to may be garbage
             # collected. None: the hub is closed, and it breaks off its sockets.
             self._reading = self._conversation.hub.spawn(self._read())
 
     async def _read(self) -> None:
         try:
-            while self._is_reading_on and self._socket.is_waiting:
+            while self._is_reading_on and self._socket.has_message:
                 self._is_reading_on = await self._conversation.hear(await self._socket.receive())
         except Exception:  # this replaces the error boundary of a handler
             logger.exception("request failed", extra={"path": self._path})

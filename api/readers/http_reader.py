@@ -87,7 +87,7 @@ class Subscriber:
         self.outcome: ReadingOutcome | None = None
         self._on_over: Callable[[ReadingOutcome], None] | None = on_over
         self._relay = relay
-        self._log = relay.encoded(dialect)
+        self._log = relay.encoded_log(dialect)
         self._send = send
         self._port = port
         self._transport = transport
@@ -138,7 +138,7 @@ class Subscriber:
         if self._relay.feed.is_ended or self.position.seq == self._log.over_at:
             self._finish(ReadingOutcome.ENDED)
             return False
-        if self._relay.last_words is not None:
+        if self._relay.unlogged_end is not None:
             return self._write_last_words(now)
         self._follow(now)
         return False
@@ -146,9 +146,9 @@ class Subscriber:
     def _follow(self, now: float) -> None:
         """Join the row of readers that have caught up, if the server has a wire."""
         if self._wire is not None and not self._prefix:
-            self._relay.scattered.discard(self)
-            audience = self._relay.audience(self._log.dialect, is_chunked=True)
-            audience.admit(self, self.position.seq, now)
+            self._relay.individual_readers.discard(self)
+            group = self._relay.broadcast_group(self._log.dialect, is_chunked=True)
+            group.admit(self, self.position.seq, now)
 
     def step_out(self, seq: int, sent_at: float) -> None:
         """Read by itself again, after entry `seq`. The row calls this when it removes the reader.
@@ -158,7 +158,7 @@ class Subscriber:
         """
         self.position.seq, self._sent_at = seq, sent_at
         if self.outcome is None:
-            self._relay.scattered.add(self)
+            self._relay.individual_readers.add(self)
             self.wake()
 
     def _continue_or_finish(self) -> bool:
@@ -169,16 +169,16 @@ class Subscriber:
         if self.position.seq == self._log.over_at:
             self._finish(ReadingOutcome.ENDED)
             return False
-        if self._log.lacks(self.position.seq):
+        if self._log.is_refill_needed(self.position.seq):
             self._relay.refill_soon()
             return False
         return True
 
     def _write_last_words(self, now: float) -> bool:
         """Write the `end` of a generation whose log Redis has lost, if the relay has one."""
-        if self._relay.last_words is None:
+        if self._relay.unlogged_end is None:
             return False
-        return self._write_aside(self._relay.last_words, now, is_last=True)
+        return self._write_aside(self._relay.unlogged_end, now, is_last=True)
 
     def _write_aside(self, raw: bytes, now: float, *, is_last: bool) -> bool:
         """Write an event that is not in the log; True: there may be more to write."""

@@ -78,7 +78,7 @@ async def stream(
     """
     async with hub.reading(meta) as relay:
         if begin is None:
-            beginning = Beginning(head=relay.encoded(dialect).opening)
+            beginning = Beginning(head=relay.encoded_log(dialect).opening)
         else:
             beginning = await begin(relay)
         own = () if beginning.is_empty else stream_headers(dialect)

@@ -60,7 +60,7 @@ async def find_generation(
     """
     if not is_generation_id(generation_id):
         raise NotFound()
-    read = hub.look if is_reader else store.meta
+    read = hub.look_up_meta if is_reader else store.meta
     meta = await _read_visible(hub, read, owner, generation_id)
     clock = asyncio.get_running_loop().time
     deadline_s = clock() + RESTORE_WAIT_S
@@ -76,9 +76,9 @@ async def _read_visible(hub: Hub, read: Read, owner: str, generation_id: str) ->
     """Return meta from Redis or from this node; None: there is none that `owner` may see."""
     try:
         async with asyncio.timeout(META_READ_S):
-            meta = await read(generation_id) or hub.unfinished(generation_id)
+            meta = await read(generation_id) or hub.find_unfinished_meta(generation_id)
     except (Unavailable, TimeoutError) as exc:
-        meta = hub.known(generation_id)
+        meta = hub.find_held_meta(generation_id)
         if not is_visible(meta, owner):
             raise Unavailable("Redis did not answer in time") from exc
     return meta if is_visible(meta, owner) else None

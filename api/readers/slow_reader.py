@@ -17,7 +17,8 @@ class BlockedWrite:
 
     Args:
         now: loop time, s.
-        unacknowledged_bytes: bytes that the peer has not taken; see api/transport/unacknowledged.py.
+        unacknowledged_bytes: bytes that the peer has not taken; see
+            api/transport/unacknowledged.py.
     """
 
     __slots__ = ("_unacknowledged_bytes", "_progress_at")
@@ -33,7 +34,8 @@ class BlockedWrite:
 
         Args:
             now: loop time, s.
-            unacknowledged_bytes: bytes that the peer has not taken now; fewer than before is progress.
+            unacknowledged_bytes: bytes that the peer has not taken now; fewer than before is
+                progress.
             backlog_bytes: all bytes that the reader still has to be sent.
             bytes_max: the limit for `backlog_bytes`.
         """

@@ -154,7 +154,7 @@ class Subscription:
             case Placement.RESET:
                 self._socket.port.counters.resets += 1
                 return self._aside_frame(RESET, is_last=not self._fold.restarts)
-        if feed.is_whole and (self._caught_up_seq is None or self._caught_up_seq > feed.count):
+        if feed.is_up_to_date and (self._caught_up_seq is None or self._caught_up_seq > feed.count):
             self._caught_up_seq = feed.count
         if self._caught_up_seq is not None and 0 <= self._caught_up_seq <= self.position.seq:
             self._caught_up_seq = _CAUGHT_UP_SENT
@@ -177,14 +177,14 @@ class Subscription:
         wire, shared = self._socket.wire, self._fold.shared
         is_free = wire is not None and not wire.is_paused and self._socket.is_open
         if shared is not None and is_free and self._caught_up_seq == _CAUGHT_UP_SENT:
-            self.relay.scattered.discard(self)
-            self.relay.audience(shared, is_chunked=False).admit(self, self.position.seq, now)
+            self.relay.individual_readers.discard(self)
+            self.relay.broadcast_group(shared, is_chunked=False).admit(self, self.position.seq, now)
 
     def step_out(self, seq: int, sent_at: float) -> None:
         """Take turns again, after entry `seq`. The row calls this when it removes the reader."""
         self.position.seq = seq
         if not self.is_over:
-            self.relay.scattered.add(self)
+            self.relay.individual_readers.add(self)
             self.wake()
 
     def _entry_frame(self) -> bytes:
@@ -194,8 +194,8 @@ class Subscription:
         if feed.count - start >= JOIN_FROM and fold.joins:
             target = self._caught_up_seq  # a run never passes the seq at which `caught_up` is due
             stop = target if target is not None and target > start else feed.count
-            self.relay.runs.look()
-            raw, end = self.relay.runs.piece(start, stop=stop, bytes_max=JOIN_BYTES_MAX)
+            self.relay.token_runs.scan()
+            raw, end = self.relay.token_runs.join_after(start, stop=stop, bytes_max=JOIN_BYTES_MAX)
         self.position.seq = end
         frames = fold.add(feed.ids.at(end), raw)
         self._is_last = fold.is_over
@@ -214,9 +214,9 @@ class Subscription:
 
     def _last_words_frame(self) -> bytes | None:
         """Return the `end` of a generation whose log Redis has lost; None: there is none."""
-        if self.relay.last_words is None:
+        if self.relay.unlogged_end is None:
             return None
-        return self._aside_frame(self.relay.last_words, is_last=True)
+        return self._aside_frame(self.relay.unlogged_end, is_last=True)
 
     def _aside_frame(self, raw: bytes, *, is_last: bool) -> bytes:
         """Return the first frame of an event that is not in the log."""

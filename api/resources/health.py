@@ -49,8 +49,8 @@ class HealthRoutes:
     async def metrics(self, request: Request) -> ASGIApp:
         """GET /metrics: for operators only, because the figures include all owners."""
         self.node.require_operator(request)
-        await self.node.metrics.ask_redis(self.node.redis)
-        await self.node.metrics.ask_disk(self.node.files.objects)
+        await self.node.metrics.update_from_redis(self.node.redis)
+        await self.node.metrics.update_free_bytes(self.node.files.objects)
         return Response(self.node.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     async def checks(self) -> dict[str, bool]:

@@ -213,7 +213,7 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
             self.close_timer = None
 
     @property
-    def is_waiting(self) -> bool:
+    def has_message(self) -> bool:
         """Whether a received message waits for `receive`."""
         return not self.queue.empty()
 

@@ -192,7 +192,7 @@ class Course:
     async def _move_on(self, now_s: float) -> tuple[int, int]:
         """Take lines and have them asked, or neither; returns how many of each."""
         if not self.is_held:
-            return await self._fill(), await self._ask(now_s)
+            return await self._take(), await self._ask(now_s)
         await self._reader.has_more()  # or nobody would learn that no line is left
         return 0, await self._find_asked(now_s)
 
@@ -205,7 +205,7 @@ class Course:
             one.is_asked, one.new = True, None
         return len(found)
 
-    async def _fill(self) -> int:
+    async def _take(self) -> int:
         """Take as many lines as there is room for."""
         room = min(self.flight.room(self._window), TAKE_LINES)
         lines = await self._reader.take(room, TAKE_BYTES) if room else []

@@ -126,7 +126,7 @@ async def test_a_reader_that_stops_reading_is_cut_and_resumes_exactly(
 async def write_until_blocked(node: Served, hand: Hand) -> int:
     """Write more than a socket and its reader's kernel can hold; return how many tokens."""
     sent = 0
-    while not node.hub.blocked and sent < 2_000:
+    while not node.hub.blocked_sinks and sent < 2_000:
         await hand.append(*(Token("x" * 8_000) for _ in range(8)))
         sent += 8
     await hand.append(*(Token("x" * 8_000) for _ in range(40)))
@@ -282,7 +282,7 @@ async def frames_to_end(socket: aiohttp.ClientWebSocketResponse) -> list[dict[st
 
 
 def followers(node: Served, hand: Hand) -> int:
-    audiences = node.hub.relays[hand.generation_id]._audiences.values()
+    audiences = node.hub.relays[hand.generation_id]._broadcast_groups.values()
     return sum(audience.count for audience in audiences)
 
 
@@ -398,7 +398,7 @@ async def test_a_socket_in_a_row_that_is_woken_is_told_nothing_twice(
         await hand.append(Token(f"{n} "))
         for reader in node.hub.relays[hand.generation_id].readers:
             node.hub.await_place(reader)
-        await until(lambda: not node.hub.places, DEADLINE_S, "the tick")
+        await until(lambda: not node.hub.unplaced_readers, DEADLINE_S, "the tick")
     await hand.append(END)
 
     assert text_of(await frames_to_end(one)) == "0 1 2 3 4 "

@@ -105,8 +105,8 @@ class FeedMachine(RuleBasedStateMachine):
         """A frame arrives: in order, out of order, or to come once more."""
         index = min(index, len(self.frames) - 1)
         frame = self.frames[index]
-        if not self.feed.follow(payload_of(frame)):
-            self.feed.offer_live(frame)
+        if not self.feed.append_plain_frame(payload_of(frame)):
+            self.feed.offer_frame(frame)
         if not again:
             del self.frames[index]
 
@@ -123,7 +123,7 @@ class FeedMachine(RuleBasedStateMachine):
 
     # Reading the log
 
-    @precondition(lambda self: self.flying is None and self.feed.wants_page)
+    @precondition(lambda self: self.flying is None and self.feed.is_page_due)
     @rule(count=st.integers(2, 6))
     def ask(self, count: int) -> None:
         request = self.feed.request_page(count)
@@ -136,10 +136,10 @@ class FeedMachine(RuleBasedStateMachine):
         assert self.flying is not None
         (request, page), self.flying = self.flying, None
         if fails:
-            self.feed.page_failed(request)  # type: ignore[arg-type]
+            self.feed.abandon_page(request)  # type: ignore[arg-type]
         elif self.feed.offer_page(request, page):  # type: ignore[arg-type]
             for reader in self.readers:
-                reader.position.leave(self.feed.former, self.now)
+                reader.position.unplace(self.feed.former_ids, self.now)
 
     @rule()
     def recheck(self) -> None:
@@ -191,7 +191,7 @@ class FeedMachine(RuleBasedStateMachine):
         for _ in range(3):
             self.recheck()
             self.read_pages()
-        assert self.feed.is_whole
+        assert self.feed.is_up_to_date
         assert self.copy() == self.log
         for reader in self.readers:
             self.now += 3
@@ -203,7 +203,7 @@ class FeedMachine(RuleBasedStateMachine):
         for _ in range(80):
             if self.flying is not None:
                 self.reply(fails=False)
-            elif self.feed.wants_page:
+            elif self.feed.is_page_due:
                 self.ask(count=5)
 
 

@@ -171,7 +171,7 @@ class WriteProtocol(RuleBasedStateMachine):
         assert writer.outbox is not None
         writer.has_answer = False
         outcome = Unavailable("no answer") if is_lost else writer.answer
-        writer.outbox.answer(outcome, writer.clock_s)
+        writer.outbox.apply_outcome(outcome, writer.clock_s)
 
     def _call(self, writer: Writer) -> None:
         assert writer.outbox is not None
@@ -207,7 +207,7 @@ class WriteProtocol(RuleBasedStateMachine):
             return
         holder = (GENERATION, outbox.token, outbox.attempt)
         outcome = self.run(self.store.renew_many([holder]))[0]
-        outbox.renewed(outcome, writer.clock_s, writer.clock_s)
+        outbox.apply_renewal(outcome, writer.clock_s, writer.clock_s)
         self.look()
 
     def _sleep(self, name: str) -> None:
@@ -220,7 +220,7 @@ class WriteProtocol(RuleBasedStateMachine):
         if outbox is None or outbox.stopped is not None or writer.has_answer:
             return
         self.run(self.store.release(GENERATION, outbox.token, outbox.attempt, has_failed=False))
-        outbox.forgo("fenced")
+        outbox.abandon("fenced")
         self.look()
 
     # Redis and the rest of the world

@@ -51,7 +51,7 @@ class Log:
         feed = Feed()
         for seq, (attempt, event) in enumerate(self.entries, 1):
             entry = (EventId(attempt, seq), encode(event))
-            feed.offer_live(LiveFrame(feed.top, (entry,), 0))
+            feed.offer_frame(LiveFrame(feed.top, (entry,), 0))
         return feed
 
 

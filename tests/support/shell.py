@@ -32,12 +32,12 @@ class StandInHub:
     is_draining = False
 
     def __init__(self, store: Store) -> None:
-        self.look = store.meta
+        self.look_up_meta = store.meta
 
-    def known(self, generation_id: str) -> None:
+    def find_held_meta(self, generation_id: str) -> None:
         return None
 
-    unfinished = known
+    find_unfinished_meta = find_held_meta
 
 
 class Shell:

@@ -179,7 +179,7 @@ async def _place_from_end(hub: Hub, relay: Relay, log: EncodedLog, number: int) 
 
     The client has counted nothing itself, so a loss cannot have made the number wrong.
     """
-    found = log.find(number)
+    found = log.find_chunk(number)
     if found is None:  # the node has dropped this part of the log: read it again
         return await locate(hub, relay, AI_SDK, number)
     seq, head = found

@@ -44,7 +44,7 @@ class AiSdkConversation(Conversation):
         # By `requestId`: the generation's id. Kept for a while after the end of the answer.
         self._runs: dict[str, str] = {}
 
-    def say_error(self, frame: Any, error: RequestError) -> None:
+    def send_error(self, frame: Any, error: RequestError) -> None:
         sent_id = frame.get("requestId") if isinstance(frame, dict) else None
         # The client closes the socket when a frame lacks this member.
         request_id = sent_id if isinstance(sent_id, str) else ""
@@ -56,7 +56,7 @@ class AiSdkConversation(Conversation):
         if self.hub.is_draining:
             raise Draining()
         if request_id not in self.socket.subscriptions:
-            self.check_room()
+            self.check_subscription_limit()
         own = {"id": frame.get("id"), "messages": frame.get("messages")}
         sent = {**_read_object_member(frame, "body"), **own}
         body = read_object(sent, bytes_max=self.node.settings.body_bytes_max)
@@ -76,7 +76,7 @@ class AiSdkConversation(Conversation):
         if not isinstance(chat, str):
             raise request_error("invalid_request", "id must be a chat's")
         if request_id not in self.socket.subscriptions:
-            self.check_room()
+            self.check_subscription_limit()
         meta = await self.chats.running(self.owner, chat)
         if meta is None:
             self.socket.say(type="no-active", requestId=request_id)

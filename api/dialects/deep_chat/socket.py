@@ -54,17 +54,17 @@ class DeepChatConversation(Conversation):
             )
         self._waiting.put_nowait((frame, self.frame_bytes))
 
-    def say_error(self, frame: Any, error: RequestError) -> None:
+    def send_error(self, frame: Any, error: RequestError) -> None:
         if self._waiting.qsize() >= WAITING_MAX:
             self.socket.close(TOO_MANY_REQUESTS)
         else:
             self._waiting.put_nowait(error)
 
-    def take_binary(self) -> None:
+    def handle_binary(self) -> None:
         self._send_error(request_error("invalid_request", "frames are text: one JSON object"))
-        super().take_binary()
+        super().handle_binary()
 
-    def errands(self) -> list[Coroutine[Any, Any, None]]:
+    def background_work(self) -> list[Coroutine[Any, Any, None]]:
         return [self._answer_in_turn()]
 
     async def _answer_in_turn(self) -> None:

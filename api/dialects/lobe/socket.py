@@ -38,14 +38,14 @@ def lobe_socket(node: Node) -> SocketEndpoint:
 class LobeConversation(Conversation):
     """The protocol of /lobe/ws. A subscription has its `messageId` as its key."""
 
-    def say_error(self, frame: Any, error: RequestError) -> None:
+    def send_error(self, frame: Any, error: RequestError) -> None:
         message_id = frame.get("messageId") if isinstance(frame, dict) else None
         names = {"messageId": message_id} if isinstance(message_id, str) else {}
         self.socket.say(**error_frame(error, **names))
 
-    def take_binary(self) -> None:
-        self.say_error(None, request_error("invalid_request", "frames are text: one JSON object"))
-        super().take_binary()
+    def handle_binary(self) -> None:
+        self.send_error(None, request_error("invalid_request", "frames are text: one JSON object"))
+        super().handle_binary()
 
     async def _start(self, frame: Frame) -> None:
         """Start a generation, or read the one that an earlier start with this id created."""
@@ -57,7 +57,7 @@ class LobeConversation(Conversation):
         if self.hub.is_draining:
             raise Draining()
         if message_id not in self.socket.subscriptions:
-            self.check_room()
+            self.check_subscription_limit()
         new = await self.step(
             lambda: parse_new_generation(
                 {**body, "session": session} if session else body,
@@ -76,7 +76,7 @@ class LobeConversation(Conversation):
     async def _resume(self, frame: Frame) -> None:
         message_id, cursor = _read_message_id(frame.get("messageId")), _read_cursor(frame)
         if message_id not in self.socket.subscriptions:
-            self.check_room()
+            self.check_subscription_limit()
         meta = await self._find_message(message_id, cursor)
         fold = LobeFrameFold(meta, message_id, is_resumed=True)
         await self.open(message_id, meta, fold, cursor)

@@ -85,7 +85,7 @@ class _LongPollReader:
         self.is_queued = False
         self._hub = hub
         self._relay = relay
-        self._log = relay.encoded(NDJSON)
+        self._log = relay.encoded_log(NDJSON)
         self._lines: list[bytes] = []
         self._last = cursor
         self._is_done = False
@@ -142,8 +142,8 @@ class _LongPollReader:
         match self.position.place(relay.feed, now):
             case Placement.WAITING:
                 self._hub.await_place(self)
-                if relay.last_words is not None:
-                    self._take_aside(relay.last_words)
+                if relay.unlogged_end is not None:
+                    self._take_aside(relay.unlogged_end)
                     self._is_done = True
                     self._changed.set()
                 return False
@@ -163,16 +163,16 @@ class _LongPollReader:
             self._last = relay.feed.ids.at(self.position.seq)
         is_at_top = self.position.seq == relay.feed.count
         if not chunk and not is_at_top:
-            if self._log.lacks(start):
+            if self._log.is_refill_needed(start):
                 relay.refill_soon()
                 return False
             return True
         if is_at_top and relay.feed.is_ended:
             self._is_done = True
-        elif is_at_top and relay.last_words is not None:
-            self._take_aside(relay.last_words)
+        elif is_at_top and relay.unlogged_end is not None:
+            self._take_aside(relay.unlogged_end)
             self._is_done = True
-        self._is_settled = self._is_settled or relay.feed.is_whole
+        self._is_settled = self._is_settled or relay.feed.is_up_to_date
         if self._lines or self._is_done or self._is_settled:
             self._changed.set()
         return False

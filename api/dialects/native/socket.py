@@ -27,14 +27,14 @@ SUBPROTOCOL = "tailrace.v1"
 def native_socket(node: Node) -> SocketEndpoint:
     """Return the ASGI application of /v1/ws."""
     return SocketEndpoint(
-        node, PATH, NativeConversation, subprotocol=SUBPROTOCOL, tells_browsers=True
+        node, PATH, NativeConversation, subprotocol=SUBPROTOCOL, is_refusal_readable=True
     )
 
 
 class NativeConversation(Conversation):
     """The native protocol. A subscription has the id of its generation as its key."""
 
-    def say_error(self, frame: Any, error: RequestError) -> None:
+    def send_error(self, frame: Any, error: RequestError) -> None:
         names = {}
         if isinstance(frame, dict):
             names = {key: frame[key] for key in ("ref", "id") if isinstance(frame.get(key), str)}
@@ -48,7 +48,7 @@ class NativeConversation(Conversation):
             raise request_error("invalid_request", "idempotency_key must be a string")
         if self.hub.is_draining:
             raise Draining()
-        self.check_room()
+        self.check_subscription_limit()
         new = await self.step(
             lambda: parse_new_generation(
                 frame,
@@ -66,7 +66,7 @@ class NativeConversation(Conversation):
     async def _subscribe(self, frame: Frame) -> None:
         generation_id, cursor = _read_generation_id(frame), _read_cursor(frame)
         if generation_id not in self.socket.subscriptions:
-            self.check_room()
+            self.check_subscription_limit()
         await self._open_subscription(await self.find(generation_id), cursor)
 
     async def _open_subscription(self, meta: Meta, cursor: EventId) -> None:

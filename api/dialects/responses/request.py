@@ -51,7 +51,7 @@ class ResponseRequest(DialectRequest):
     previous: str = ""
 
     @property
-    def is_read(self) -> bool:
+    def is_answered_from_log(self) -> bool:
         """Whether this request is answered from the log."""
         return self.is_stream or not self.is_background
 

@@ -57,7 +57,7 @@ def send(outbox, *events, now_s=0.0, outcome=None):
     for event in events:
         outbox.push(event)
     step = outbox.take(now_s)
-    outbox.answer(outcome or Ok(), now_s)
+    outbox.apply_outcome(outcome or Ok(), now_s)
     return step
 
 
@@ -72,7 +72,7 @@ def test_a_pushed_event_is_taken_once():
 
     assert outbox.take(0.0) == Append(ID, "mine", 2, 1, [encode(Token("a"))], before_attempt=2)
     assert outbox.take(0.0) is None, "one call at a time"
-    outbox.answer(Ok(), 0.0)
+    outbox.apply_outcome(Ok(), 0.0)
 
     assert outbox.take(0.0) is None
     assert outbox.is_settled
@@ -98,7 +98,7 @@ def test_text_pushed_during_a_call_is_joined_in_the_next_call():
     first = outbox.take(0.0)
     outbox.push(Token("b"))
     outbox.push(Token("c"))
-    outbox.answer(Ok(), 0.0)
+    outbox.apply_outcome(Ok(), 0.0)
 
     second = outbox.take(0.0)
 
@@ -112,7 +112,7 @@ def test_a_resend_has_the_same_bytes():
     outbox.push(Token("a"))
     first = outbox.take(0.0)
     outbox.push(Token("b"))
-    outbox.answer(AWAY, 0.0)
+    outbox.apply_outcome(AWAY, 0.0)
 
     again = outbox.take(0.0)
 
@@ -155,7 +155,7 @@ def test_a_batch_has_at_most_batch_entries_max():
         outbox.push(Progress("pdf", n, 100, 1.0))
 
     assert len(outbox.take(0.0).entries) == BATCH_ENTRIES_MAX
-    outbox.answer(Ok(), 0.0)
+    outbox.apply_outcome(Ok(), 0.0)
     assert len(outbox.take(0.0).entries) == 3
 
 
@@ -206,7 +206,7 @@ def test_an_end_pushed_during_a_call_is_sent_with_the_next_call():
     outbox.push(Token("a"))
     first = outbox.take(0.0)
     outbox.push(END)
-    outbox.answer(Ok(), 0.0)
+    outbox.apply_outcome(Ok(), 0.0)
 
     assert first.status is None
     assert outbox.stopped is None
@@ -236,15 +236,15 @@ def test_ended_or_fenced_in_a_renewal_stops_the_outbox():
     for outcome, word in ((Ended(), "ended"), (Fenced(), "fenced")):
         outbox = make_outbox()
         outbox.push(Token("a"))
-        outbox.renewed(outcome, 0.0, 0.0)
+        outbox.apply_renewal(outcome, 0.0, 0.0)
         assert outbox.stopped == word
         assert outbox.take(0.0) is None
 
 
 def test_the_first_stop_cause_stays():
     outbox = make_outbox()
-    outbox.forgo("ended")
-    outbox.forgo("fenced")
+    outbox.abandon("ended")
+    outbox.abandon("fenced")
 
     assert outbox.stopped == "ended"
 
@@ -262,7 +262,7 @@ def test_behind_restores_from_the_top():
     restore_step = outbox.take(0.0)
 
     assert restore_step == RestoreBatch(EventId(2, 2), {}, log[2:4])
-    outbox.answer(Ok(), 0.0)
+    outbox.apply_outcome(Ok(), 0.0)
     assert texts(outbox.take(0.0).entries) == ["d"]
 
 
@@ -273,7 +273,7 @@ def test_behind_is_restored_at_any_age():
     outbox.push(Token("b"))
     outbox.take(100.0)
 
-    outbox.answer(Behind(START), 100.0)
+    outbox.apply_outcome(Behind(START), 100.0)
 
     assert isinstance(outbox.take(100.0), RestoreBatch)
 
@@ -287,7 +287,7 @@ def test_lost_is_restored_with_the_fields_of_meta():
 
     assert restore_step == RestoreBatch(START, FIELDS, outbox.log[:3])
     assert not outbox.is_settled
-    outbox.answer(Ok(), 0.0)
+    outbox.apply_outcome(Ok(), 0.0)
     assert texts(outbox.take(0.0).entries) == ["c"]
 
 
@@ -317,7 +317,7 @@ def test_a_loss_ten_seconds_after_the_last_accepted_call_stops():
     outbox.push(Token("b"))
 
     outbox.take(5.0 + RESTORE_WITHIN_S)
-    outbox.answer(Lost(START), 5.0 + RESTORE_WITHIN_S)
+    outbox.apply_outcome(Lost(START), 5.0 + RESTORE_WITHIN_S)
 
     assert outbox.stopped == "lost"
 
@@ -328,7 +328,7 @@ def test_a_loss_just_within_ten_seconds_is_restored():
     outbox.push(Token("b"))
 
     outbox.take(4.9 + RESTORE_WITHIN_S)
-    outbox.answer(Lost(START), 4.9 + RESTORE_WITHIN_S)
+    outbox.apply_outcome(Lost(START), 4.9 + RESTORE_WITHIN_S)
 
     assert isinstance(outbox.take(14.9), RestoreBatch)
 
@@ -342,7 +342,7 @@ def test_a_shorter_restore_within_s_stops_sooner():
     outbox.push(Token("a"))
 
     outbox.take(2.0)
-    outbox.answer(Lost(START), 2.0)
+    outbox.apply_outcome(Lost(START), 2.0)
 
     assert outbox.stopped == "lost"
 
@@ -352,23 +352,23 @@ def test_the_restore_time_starts_when_the_call_was_sent():
     outbox = make_outbox()
     outbox.push(Token("a"))
     outbox.take(0.0)
-    outbox.answer(Ok(), 9.0)
+    outbox.apply_outcome(Ok(), 9.0)
     outbox.push(Token("b"))
 
     outbox.take(9.5)
-    outbox.answer(Lost(START), RESTORE_WITHIN_S)
+    outbox.apply_outcome(Lost(START), RESTORE_WITHIN_S)
 
     assert outbox.stopped == "lost"
 
 
 def test_an_accepted_renewal_extends_the_restore_time():
     outbox = make_outbox()
-    outbox.renewed(Ok(), 20.0, 20.5)
-    outbox.renewed(Ok(), 3.0, 20.6)
+    outbox.apply_renewal(Ok(), 20.0, 20.5)
+    outbox.apply_renewal(Ok(), 3.0, 20.6)
     outbox.push(Token("a"))
 
     outbox.take(29.0)
-    outbox.answer(Lost(START), 29.0)
+    outbox.apply_outcome(Lost(START), 29.0)
 
     assert isinstance(outbox.take(29.0), RestoreBatch)
 
@@ -387,11 +387,11 @@ def test_a_loss_found_by_a_renewal_is_restored_without_new_events():
     outbox = make_outbox()
     send(outbox, Token("a"))
 
-    outbox.renewed(Lost(START), 1.0, 1.0)
+    outbox.apply_renewal(Lost(START), 1.0, 1.0)
 
     assert not outbox.is_settled
     assert outbox.take(1.0) == RestoreBatch(START, FIELDS, outbox.log)
-    outbox.answer(Ok(), 1.0)
+    outbox.apply_outcome(Ok(), 1.0)
     assert outbox.is_settled
 
 
@@ -400,8 +400,8 @@ def test_a_loss_found_by_a_renewal_waits_for_the_call_in_flight():
     outbox.push(Token("a"))
     outbox.take(1.0)
 
-    outbox.renewed(Lost(START), 1.0, 1.0)
-    outbox.answer(Lost(START), 1.0)
+    outbox.apply_renewal(Lost(START), 1.0, 1.0)
+    outbox.apply_outcome(Lost(START), 1.0)
 
     assert outbox.take(1.0) == RestoreBatch(START, FIELDS, outbox.log[:1])
 
@@ -410,9 +410,9 @@ def test_unanswered_calls_change_nothing():
     outbox = make_outbox()
     outbox.push(Token("a"))
     outbox.take(1.0)
-    outbox.answer(AWAY, 1.0)
+    outbox.apply_outcome(AWAY, 1.0)
 
-    outbox.renewed(AWAY, 1.0, 1.0)
+    outbox.apply_renewal(AWAY, 1.0, 1.0)
 
     assert isinstance(outbox.take(1.0), Append)
 
@@ -422,7 +422,7 @@ def test_an_unanswered_restore_is_repeated_unchanged():
     send(outbox, Token("a"))
     send(outbox, Token("b"), outcome=Lost(START))
     first = outbox.take(0.0)
-    outbox.answer(AWAY, 0.0)
+    outbox.apply_outcome(AWAY, 0.0)
 
     assert outbox.take(0.0) == first
 
@@ -438,7 +438,7 @@ def test_a_restore_that_was_executed_without_an_answer_writes_nothing_twice():
     after = outbox.take(0.0)
 
     assert isinstance(after, RestoreBatch) and not after.entries, "marks the loss, writes nothing"
-    outbox.answer(Ok(), 0.0)
+    outbox.apply_outcome(Ok(), 0.0)
     assert texts(outbox.take(0.0).entries) == ["b"]
 
 
@@ -451,7 +451,7 @@ def test_a_long_log_is_restored_in_chunks():
 
     while isinstance(step := outbox.take(0.0), RestoreBatch):
         chunks.append(step)
-        outbox.answer(Ok(), 0.0)
+        outbox.apply_outcome(Ok(), 0.0)
 
     assert [step.top for step in chunks] == [START] + [c.entries[-1][0] for c in chunks[:-1]]
     assert [entry for step in chunks for entry in step.entries] == outbox.log[:21]
@@ -506,7 +506,7 @@ def test_bytes_unsent_falls_when_redis_accepts_entries():
     assert outbox.bytes_unsent >= 5
     outbox.take(0.0)
     outbox.push(Token("fg"))
-    outbox.answer(Ok(), 0.0)
+    outbox.apply_outcome(Ok(), 0.0)
 
     assert 2 <= outbox.bytes_unsent < 10
     send(outbox)
@@ -627,7 +627,7 @@ def test_after_any_faults_every_event_is_in_redis_once_and_in_order(found, steps
         outcome = AWAY
         if how != "never happened":
             outcome = redis.append(step) if isinstance(step, Append) else redis.restore(step)
-        outbox.answer(AWAY if how == "answer lost" else outcome, 0.0)
+        outbox.apply_outcome(AWAY if how == "answer lost" else outcome, 0.0)
         for event_id, raw in [*outbox.log, *redis.log]:
             assert bytes_by_id.setdefault(event_id, raw) == raw, "an id never gets other bytes"
 

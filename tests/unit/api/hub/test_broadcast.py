@@ -93,7 +93,7 @@ class Scene:
         """Let `events` arrive in one frame, and run the pump."""
         first = self.feed.count + 1
         entries = tuple((EventId(1, first + n), encode(e)) for n, e in enumerate(events))
-        self.feed.offer_live(LiveFrame(self.feed.top, entries, 0))
+        self.feed.offer_frame(LiveFrame(self.feed.top, entries, 0))
         if hasattr(self, "group"):
             self.group.note_change()
             self.host.run()

@@ -26,7 +26,7 @@ def add(feed: Feed, *texts: str) -> None:
     entries = [
         (EventId(1, feed.count + n + 1), encode(Token(text))) for n, text in enumerate(texts)
     ]
-    feed.offer_live(LiveFrame(feed.top, tuple(entries), 0))
+    feed.offer_frame(LiveFrame(feed.top, tuple(entries), 0))
 
 
 @given(
@@ -105,8 +105,8 @@ def test_trimmed_bytes_are_encoded_again_with_the_same_result(
     feed.trim(trimmed)
     if is_refilled:
         assert feed.refill(feed.epoch, entries)
-    assert log.lacks(place) == (feed.base > 0 and place < trimmed)
-    if not log.lacks(place):
+    assert log.is_refill_needed(place) == (feed.base > 0 and place < trimmed)
+    if not log.is_refill_needed(place):
         assert log.slice(place)[0] == body[ends[place] :]
 
 

@@ -12,7 +12,7 @@ from tests.unit.api.hub.reading import read, stop
 
 async def expect(bench: Bench) -> None:
     """Announce a generation to the hub, and create the generation."""
-    bench.hub.expect(make_meta(status="queued"))
+    bench.hub.expect_creation(make_meta(status="queued"))
     await settle()
     bench.log.create()
 
@@ -95,8 +95,8 @@ async def test_an_expected_log_is_read_after_a_reconnect(bench: Bench) -> None:
 
 
 async def test_the_relay_of_a_generation_that_was_not_created_is_closed(bench: Bench) -> None:
-    bench.hub.expect(make_meta(status="queued"))
-    bench.hub.expect_no_more(GENERATION)
+    bench.hub.expect_creation(make_meta(status="queued"))
+    bench.hub.cancel_expected(GENERATION)
 
     assert not bench.hub.relays
     assert bench.live.channels == {b"tr:probe:n1"}

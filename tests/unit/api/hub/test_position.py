@@ -48,5 +48,5 @@ def test_after_a_rewrite_the_cursor_is_the_last_entry_that_was_handed_out() -> N
     feed.mark_stale()
     feed.offer_page(feed.request_page(100), [(EventId(1, 2), TOKEN), (EventId(2, 3), TOKEN)])
     assert feed.epoch == 1
-    position.leave(feed.former, now=5)
+    position.unplace(feed.former_ids, now=5)
     assert position.cursor == EventId(1, 2)

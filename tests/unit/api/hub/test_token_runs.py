@@ -39,7 +39,7 @@ def feed_of(*raws: bytes) -> Feed:
 
 def add(feed: Feed, *raws: bytes) -> None:
     entries = [(EventId(1, feed.count + n), raw) for n, raw in enumerate(raws, 1)]
-    feed.offer_live(LiveFrame(feed.top, tuple(entries), 0))
+    feed.offer_frame(LiveFrame(feed.top, tuple(entries), 0))
 
 
 def merge_texts(raws: list[Any]) -> list[Any]:
@@ -61,11 +61,11 @@ def test_pieces_from_any_place_have_the_events_of_the_log(
 ) -> None:
     feed = feed_of(*raws)
     runs = TokenRuns(feed)
-    runs.look()
+    runs.scan()
     seq = start = min(place, len(raws))
     pieces = []
     while seq < len(raws):
-        piece, end = runs.piece(seq, stop=len(raws), bytes_max=bytes_max)
+        piece, end = runs.join_after(seq, stop=len(raws), bytes_max=bytes_max)
         assert end > seq
         assert end == seq + 1 or len(piece) <= bytes_max + len('{"type":"token","text":""}')
         pieces.append(piece)
@@ -76,11 +76,11 @@ def test_pieces_from_any_place_have_the_events_of_the_log(
 def test_an_entry_that_is_no_plain_token_ends_a_run() -> None:
     raws = [encode(Token("a")), *FOREIGN, *(encode(Token(text)) for text in 'c"\\e')]
     runs = TokenRuns(feed_of(*raws))
-    runs.look()
-    ends = [runs.piece(seq, stop=len(raws), bytes_max=99)[1] for seq in range(5)]
+    runs.scan()
+    ends = [runs.join_after(seq, stop=len(raws), bytes_max=99)[1] for seq in range(5)]
     assert ends == [1, 2, 3, 4, 8]
-    assert runs.piece(4, stop=8, bytes_max=99)[0] == encode(Token('c"\\e'))
-    assert runs.piece(4, stop=6, bytes_max=99) == (encode(Token('c"')), 6)
+    assert runs.join_after(4, stop=8, bytes_max=99)[0] == encode(Token('c"\\e'))
+    assert runs.join_after(4, stop=6, bytes_max=99) == (encode(Token('c"')), 6)
 
 
 def test_a_long_log_is_scanned_in_bounded_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,23 +89,21 @@ def test_a_long_log_is_scanned_in_bounded_steps(monkeypatch: pytest.MonkeyPatch)
     runs = TokenRuns(feed_of(*raws))
     ends = []
     for _ in range(3):
-        runs.look()
-        ends.append(
-            (runs.piece(0, stop=25, bytes_max=99)[1], runs.piece(22, stop=25, bytes_max=99)[1])
-        )
+        runs.scan()
+        ends.append(tuple(runs.join_after(seq, stop=25, bytes_max=99)[1] for seq in (0, 22)))
     assert ends == [(10, 23), (20, 23), (25, 25)]
 
 
 def test_after_a_rewrite_the_new_log_is_scanned() -> None:
     feed = feed_of(*[encode(Token("a"))] * 4)
     runs = TokenRuns(feed)
-    runs.look()
+    runs.scan()
     feed.mark_stale()
     again = [(EventId(2, n), encode(Token("A"))) for n in range(1, 4)]
     for _ in range(2):
         feed.offer_page(feed.request_page(99), again)
-    runs.look()
-    assert runs.piece(0, stop=3, bytes_max=99) == (encode(Token("AAA")), 3)
+    runs.scan()
+    assert runs.join_after(0, stop=3, bytes_max=99) == (encode(Token("AAA")), 3)
 
 
 def test_entries_that_were_trimmed_unscanned_are_joined_after_a_refill(
@@ -117,8 +115,8 @@ def test_entries_that_were_trimmed_unscanned_are_joined_after_a_refill(
     runs = TokenRuns(feed)
 
     def text_after(seq: int) -> str:
-        runs.look()
-        piece, end = runs.piece(seq, stop=100, bytes_max=1_000)
+        runs.scan()
+        piece, end = runs.join_after(seq, stop=100, bytes_max=1_000)
         assert end == min(100, seq + 20)
         return str(json.loads(piece)["text"])
 

@@ -25,11 +25,11 @@ class FakeHub:
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
 
-    def expect(self, meta: Meta) -> None:
-        self.calls.append(("expect", meta.generation_id))
+    def expect_creation(self, meta: Meta) -> None:
+        self.calls.append(("expect_creation", meta.generation_id))
 
-    def expect_no_more(self, generation_id: str) -> None:
-        self.calls.append(("expect_no_more", generation_id))
+    def cancel_expected(self, generation_id: str) -> None:
+        self.calls.append(("cancel_expected", generation_id))
 
 
 class FakeAcceptor:
@@ -66,7 +66,7 @@ async def test_the_hub_expects_a_generation_that_is_read_at_once() -> None:
     acceptance, hub, count = build(acceptor)
     accepted = await acceptance.accept(PROMPT, is_read=True)
 
-    assert hub.calls == [("expect", accepted.generation_id)]
+    assert hub.calls == [("expect_creation", accepted.generation_id)]
     assert acceptor.ids == [accepted.generation_id]
     assert count() == 1
 
@@ -90,7 +90,7 @@ async def test_after_a_failure_the_hub_expects_the_generation_no_more(turns: int
         await acceptance.accept(PROMPT, is_read=True)
     await asyncio.sleep(0)
 
-    assert hub.calls[-1] == ("expect_no_more", acceptor.ids[0])
+    assert hub.calls[-1] == ("cancel_expected", acceptor.ids[0])
     assert count() == 0
 
 

@@ -59,12 +59,12 @@ def test_a_placed_number_gives_exactly_the_chunks_from_it_on(
 ) -> None:
     feed = Feed()
     for seq, event in enumerate([*events, END] if has_ended else events, 1):
-        feed.offer_live(LiveFrame(feed.top, ((EventId(1, seq), encode(event)),), 0))
+        feed.offer_frame(LiveFrame(feed.top, ((EventId(1, seq), encode(event)),), 0))
     log = EncodedLog(feed, TOY, make_meta())
     whole = log.opening + log.slice(0)[0]
     number = min(number, log.chunks)
 
-    found = log.find(number)
+    found = log.find_chunk(number)
 
     assert found is not None
     seq, head = found

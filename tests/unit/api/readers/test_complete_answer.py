@@ -112,7 +112,7 @@ async def test_a_lost_generation_ends_with_an_id_outside_the_log(bench: Bench) -
     bench.log.tokens("a")
     reading = Reading(bench)
     await settle()
-    bench.hub.relays[GENERATION].say_last_words(LOST)
+    bench.hub.relays[GENERATION].end_unlogged(LOST)
 
     assert await reading.ended() == [(EventId(1, 1), encode(Token("a"))), (START, LOST)]
 
@@ -120,7 +120,7 @@ async def test_a_lost_generation_ends_with_an_id_outside_the_log(bench: Bench) -
 async def test_a_log_that_expires_during_the_wait_raises_expired(bench: Bench) -> None:
     reading = Reading(bench)
     await settle()
-    bench.hub.relays[GENERATION].declare_gone()
+    bench.hub.relays[GENERATION].declare_expired()
     with pytest.raises(Expired):
         await reading.ended()
 
@@ -130,7 +130,7 @@ async def test_trimmed_entries_are_read_again(bench: Bench) -> None:
     meta = bench.log.known[GENERATION]
     async with bench.hub.reading(meta) as relay:
         with Waiter(relay, 0.0) as waiter:
-            await waiter.until(lambda: relay.feed.is_whole)
+            await waiter.until(lambda: relay.feed.is_up_to_date)
         relay.trim()
         assert relay.feed.base == 2
         reading = Reading(bench)

@@ -41,14 +41,14 @@ class ToyConversation(Conversation):
             await subscription.ended()
             self.socket.say(ended=name)
 
-    def say_error(self, frame: Any, error: RequestError) -> None:
+    def send_error(self, frame: Any, error: RequestError) -> None:
         self.socket.say(wrong=error.code, frame=frame)
 
-    def take_binary(self) -> None:
+    def handle_binary(self) -> None:
         self.socket.say(wrong="binary")
-        super().take_binary()
+        super().handle_binary()
 
-    def errands(self) -> list[Coroutine[Any, Any, None]]:
+    def background_work(self) -> list[Coroutine[Any, Any, None]]:
         return [self._errand()]
 
     async def _errand(self) -> None:
@@ -173,7 +173,7 @@ async def test_an_event_without_a_frame_in_the_dialect_is_sent_as_expired(
     bench: Bench, talk: Talk
 ) -> None:
     await talk.say(read="r1")
-    bench.hub.relays[GENERATION].say_last_words(b'{"type":"end"}')
+    bench.hub.relays[GENERATION].end_unlogged(b'{"type":"end"}')
     await settle()
     assert talk.frames[-1] == {"r1": "expired"}
     assert not talk.conversations[0].socket.subscriptions
@@ -181,7 +181,7 @@ async def test_an_event_without_a_frame_in_the_dialect_is_sent_as_expired(
 
 async def test_an_expired_log_is_sent_as_the_dialects_frame(bench: Bench, talk: Talk) -> None:
     await talk.say(read="r1")
-    bench.hub.relays[GENERATION].declare_gone()
+    bench.hub.relays[GENERATION].declare_expired()
     await settle()
     assert talk.frames[-1] == {"r1": "expired"}
 
@@ -222,7 +222,7 @@ async def test_a_draining_node_sends_an_error_and_closes(bench: Bench) -> None:
 async def test_bad_queries_and_credentials_are_refused_at_the_handshake(
     bench: Bench, query: str, authenticator: Authenticator, code: str
 ) -> None:
-    """Also for a browser: this endpoint does not set `tells_browsers`."""
+    """Also for a browser: this endpoint does not set `is_refusal_readable`."""
     talk = Talk(bench, query, authenticator=authenticator)
     with pytest.raises(RequestError) as caught:
         await talk.task

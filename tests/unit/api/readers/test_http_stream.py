@@ -142,7 +142,7 @@ async def test_last_words_wait_while_the_socket_takes_nothing(bench: Bench) -> N
     await settle()
     reading.client.block()
     relay = bench.hub.relays[GENERATION]
-    relay.say_last_words(b'{"type":"end","status":"failed","finish_reason":"error"}')
+    relay.end_unlogged(b'{"type":"end","status":"failed","finish_reason":"error"}')
     await settle()
     assert not reading.task.done()
     reading.client.unblock()
@@ -159,7 +159,7 @@ async def test_an_event_without_bytes_in_the_dialect_breaks_off(bench: Bench) ->
 
     reading = Reading(bench, dialect=Dialect("mute", Mute))
     await settle()
-    bench.hub.relays[GENERATION].say_last_words(b'{"type":"end"}')
+    bench.hub.relays[GENERATION].end_unlogged(b'{"type":"end"}')
     await reading.ended()
 
     assert reading.client.was_aborted
@@ -178,7 +178,7 @@ async def test_an_empty_aside_writes_no_chunk_and_the_body_is_finished(
     wire = Wire()
     reading = Reading(bench, dialect=Dialect("silent", Silent), wire=wire)
     await settle()
-    bench.hub.relays[GENERATION].say_last_words(b'{"type":"end"}')
+    bench.hub.relays[GENERATION].end_unlogged(b'{"type":"end"}')
     await reading.ended()
 
     assert wire.got == []

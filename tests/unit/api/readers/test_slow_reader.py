@@ -6,7 +6,9 @@ from api.readers.slow_reader import BlockedWrite
 
 
 def is_slow(blockage: BlockedWrite, now: float, *, buffer: int, backlog: int) -> bool:
-    return blockage.is_too_slow(now, unacknowledged_bytes=buffer, backlog_bytes=backlog, bytes_max=1_000)
+    return blockage.is_too_slow(
+        now, unacknowledged_bytes=buffer, backlog_bytes=backlog, bytes_max=1_000
+    )
 
 
 def test_a_reader_is_slow_after_a_second_without_progress_and_with_too_much_unsent() -> None:

@@ -68,7 +68,13 @@ class App:
         """Whether the hub has no reader."""
         hub = self.bench.hub
         relay = hub.relays[GENERATION]
-        left = [hub.connections, hub.blocked, relay.readers, relay.scattered, relay.holds]
+        left = [
+            hub.connections,
+            hub.blocked_sinks,
+            relay.readers,
+            relay.individual_readers,
+            relay.holds,
+        ]
         return not any(left) and not len(hub.heartbeats)
 
 
@@ -235,9 +241,9 @@ async def test_a_reader_that_takes_nothing_is_cut() -> None:
             for _ in range(400):
                 app.bench.log.tokens("x" * 10_000)
                 await settle(2)
-                if app.bench.hub.blocked:
+                if app.bench.hub.blocked_sinks:
                     break
-            assert app.bench.hub.blocked
+            assert app.bench.hub.blocked_sinks
             app.bench.log.tokens("x" * 100_000)
 
             async def is_cut() -> bool:
@@ -258,7 +264,7 @@ async def test_an_end_with_a_full_write_buffer_comes_last(served: tuple[App, int
         writer.write(GET + NEXT)
         await until(lambda: app.returned, 5)
         app.bench.log.tokens("x" * 3_000_000)
-        await until(lambda: app.bench.hub.blocked, 5)
+        await until(lambda: app.bench.hub.blocked_sinks, 5)
         app.bench.log.append(END)
         await settle()
         received = bytearray()

@@ -105,7 +105,7 @@ async def test_an_end_that_arrives_during_the_search_leaves_no_empty_answer(
     assert meta is not None
     async with bench.hub.reading(meta) as relay:
         await settle()
-        log = relay.encoded(AI_SDK)
+        log = relay.encoded_log(AI_SDK)
         page, has_ended = bench.log.page, False
 
         async def page_and_end(*args: Any) -> Any:

@@ -226,7 +226,7 @@ async def test_an_expired_log_is_an_error(stage: Stage) -> None:
     talk = await stage.talk()
     await talk.say(SEND)
     talk.take()
-    stage.bench.hub.relays[FIRST].declare_gone()
+    stage.bench.hub.relays[FIRST].declare_expired()
     await settle()
     (frame,) = talk.take()
     assert (frame["type"], frame["requestId"]) == ("error", "r1")

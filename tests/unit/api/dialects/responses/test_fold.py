@@ -147,7 +147,7 @@ def test_reading_from_a_number_gives_exactly_the_later_frames(
     assert encoded.chunks == len(frames)
 
     number = data.draw(st.integers(0, len(frames)))
-    found = encoded.find(number)
+    found = encoded.find_chunk(number)
     assert found is not None
     seq, rest = found
     while True:

@@ -46,11 +46,11 @@ def test_a_request_answered_from_the_log_is_read_at_once(
     is_stream: bool, is_background: bool
 ) -> None:
     body = {"input": "Hi", "stream": is_stream, "background": is_background}
-    assert parse_response(body, grace_s=5.0).is_read
+    assert parse_response(body, grace_s=5.0).is_answered_from_log
 
 
 def test_a_response_in_the_background_is_not_read_at_once() -> None:
-    assert not parse_response({"input": "Hi", "background": True}, grace_s=5.0).is_read
+    assert not parse_response({"input": "Hi", "background": True}, grace_s=5.0).is_answered_from_log
 
 
 def test_members_go_to_the_backend_in_the_form_of_chat_completions() -> None:
