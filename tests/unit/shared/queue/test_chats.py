@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import fakeredis
 import pytest
@@ -11,8 +12,9 @@ from shared.config.settings import Settings
 from shared.log.records import Meta
 from shared.log.store import Store
 from shared.queue.accept import Accepted, Acceptor, NewGeneration
-from shared.queue.chats import RUNS_MAX, Chats
+from shared.queue.chats import RUNS_MAX, STOP_PAGE, Chats
 from shared.queue.endings import cancel
+from shared.redis import keys
 
 REQUEST = b'{"messages":[]}'
 CHAT = "a chat/ü\n"
@@ -117,11 +119,34 @@ async def test_a_stop_reaches_a_prompt_that_is_on_its_way_in(
     assert await place.running() is None
 
 
-async def test_a_list_is_bounded_and_goes_away(place: Place) -> None:
+async def test_a_stop_cancels_more_generations_than_a_page_holds(place: Place) -> None:
+    ids = [await place.start() for _ in range(2 * STOP_PAGE + 5)]
+    assert await place.chats.stop("alice", CHAT) == len(ids)
+    statuses = await place.store.statuses(ids)
+    assert statuses == ["cancelled"] * len(ids)
+
+
+async def test_a_stop_cancels_an_old_generation_behind_many_ended_ones(place: Place) -> None:
+    oldest = await place.start()
+    for _ in range(RUNS_MAX + 5):
+        await cancel(place.store, await place.start())
+    assert await place.chats.stop("alice", CHAT) == 1
+    assert await place.status(oldest) == "cancelled"
+
+
+async def test_after_a_stop_the_index_holds_the_newest_and_expires(place: Place) -> None:
     for _ in range(RUNS_MAX + 5):
         await place.start()
     await place.chats.stop("alice", CHAT)
     kept = await place.redis.keys("tr:{chat:*")
     assert len(kept) == 2
+    assert await place.redis.zcard(keys.chat_runs("alice", CHAT)) == RUNS_MAX
     assert len(await place.chats.runs("alice", CHAT)) == RUNS_MAX
     assert all([await place.redis.pttl(key) > 0 for key in kept])
+
+
+async def test_the_index_drops_generations_by_age(place: Place) -> None:
+    old = replace(await place.accept(), created_at_ms=1)
+    await place.chats.add(CHAT, old, 0)
+    new = await place.start()
+    assert await place.redis.zrange(keys.chat_runs("alice", CHAT), 0, -1) == [new.encode()]
