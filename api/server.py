@@ -96,12 +96,12 @@ async def run(settings: Settings, listener: socket.socket) -> int:
     redis = connect(settings)
     with contextlib.suppress(Unavailable):  # then its workers, which cannot do without it, refuse
         await check_server(redis)
-    line = AutoPipeline(settings.redis_url, answer_s=ANSWER_S)
-    store = Store(redis, settings, line)
+    pipeline = AutoPipeline(settings.redis_url, answer_s=ANSWER_S)
+    store = Store(redis, settings, pipeline)
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     async with (
         contextlib.aclosing(redis),
-        contextlib.aclosing(line),
+        contextlib.aclosing(pipeline),
         Hub(store, settings, node=name) as hub,
     ):
         node = Node(

@@ -15,7 +15,7 @@ import aiohttp
 from shared.text.addresses import is_public
 
 ATTEMPT_S = 15.0
-CONNECT_S = 5.0
+HOST_CONNECT_S = 5.0
 REPLY_BYTES_MAX = 16_384  # of a reply's body, which says nothing to us
 
 
@@ -34,7 +34,7 @@ def open_session(*, is_private_allowed: bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=ATTEMPT_S, sock_connect=CONNECT_S),
+        timeout=aiohttp.ClientTimeout(total=ATTEMPT_S, sock_connect=HOST_CONNECT_S),
         auto_decompress=False,
         trust_env=False,
     )

@@ -12,7 +12,8 @@ from typing import NamedTuple, TypeVar
 from shared.errors import Unavailable
 from shared.redis import keys
 from shared.redis.client import Client, translated
-from shared.redis.scripts import Call, Scripts
+from shared.redis.pipeline import Call
+from shared.redis.scripts import Scripts
 
 OWNERS_MAX = 50  # looked at in one turn, the longest waiting first
 HOSTS_MAX = 100  # of all of them; of one that is alone

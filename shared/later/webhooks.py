@@ -33,7 +33,8 @@ import msgspec
 
 from shared.redis import keys
 from shared.redis.client import Client, translated
-from shared.redis.scripts import Call, Scripts
+from shared.redis.pipeline import Call
+from shared.redis.scripts import Scripts
 
 FIRST_LOOK_S = 10.0  # after which somebody looks whether the end was not noted
 FIRST_LOOK_OTHER_S = 2.0

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from shared.config.settings import Settings
 from shared.errors import RequestError
 from shared.redis import keys
-from shared.redis.scripts import Call
+from shared.redis.pipeline import Call
 
 GENERATION_BYTES = 2_048  # what Redis needs for one beside prompt and log: hash, stream, indexes
 OWNERS_MAX = 10_000  # whom a node remembers; of the others it learns with their next prompt

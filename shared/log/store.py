@@ -36,18 +36,23 @@ from shared.log.records import (
 )
 from shared.redis import keys
 from shared.redis.client import Client, clock_ms, translated
-from shared.redis.resp import AutoPipeline
-from shared.redis.scripts import Call, Scripts
+from shared.redis.pipeline import Call, Pipeline
+from shared.redis.scripts import Scripts
 
 
 class Store(MetaReader):
-    """The logs on one Redis. Every method may raise `Unavailable`: repeating it is safe."""
+    """The logs on one Redis.
 
-    def __init__(self, redis: Client, settings: Settings, line: AutoPipeline | None = None) -> None:
-        """Args: line: what appends take, where there are many of them."""
+    Every method may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
+
+    Args:
+        pipeline: carries the scripts; None: redis-py's pool.
+    """
+
+    def __init__(self, redis: Client, settings: Settings, pipeline: Pipeline | None = None) -> None:
         super().__init__(redis)
         self.settings = settings
-        self.scripts = Scripts(redis, line)
+        self.scripts = Scripts(redis, pipeline)
         self.lease_ms = round(settings.lease_s * 1000)
         self.retention_ms = round(settings.retention_s * 1000)
 

@@ -33,8 +33,8 @@ from shared.log.store import Store
 from shared.queue.idempotency import reserve
 from shared.queue.lanes import encode_entry, put_back
 from shared.redis import keys
-from shared.redis.client import Client, Command, run_commands, translated
-from shared.redis.scripts import Call
+from shared.redis.client import Client, Command, translated
+from shared.redis.pipeline import Call
 
 RETRY_AFTER_S = 1
 FAR_FROM_FULL = 100  # so many may be put between two looks at the queue, by all nodes
@@ -294,7 +294,7 @@ class Acceptor:
                 ("ZREMRANGEBYSCORE", name, "-inf", created_at_ms - kept_ms),
                 ("PEXPIRE", name, kept_ms),
             ]
-        replies = await run_commands(self.redis, self.store.scripts.line, commands)
+        replies = await self.store.scripts.pipeline.run(commands)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise Unavailable(f"Redis refuses: {reply}") from reply

@@ -20,9 +20,9 @@ from shared.later.webhooks import end_generation
 from shared.log.owner_bytes import SCRIPT, over
 from shared.log.store import Store
 from shared.redis import keys
-from shared.redis.client import Client, Command, run_commands, translated
-from shared.redis.resp import AutoPipeline
-from shared.redis.scripts import Call, Scripts
+from shared.redis.client import Client, Command, translated
+from shared.redis.pipeline import Call, ClientPipeline, Pipeline
+from shared.redis.scripts import Scripts
 
 REQUEUE_S = 10.0  # a generation is put back on a lane at most once in this time
 VERSION = 1
@@ -87,26 +87,29 @@ def decode_entry(raw: bytes) -> LaneEntry | None:
 
 
 class Queue:
-    """The lanes as one worker sees them. Every method may raise `Unavailable`."""
+    """The lanes as one worker uses them.
+
+    Every method may raise `Unavailable`: Redis did not answer in time.
+
+    Args:
+        worker: the name of this worker, its consumer name in the group.
+        pipeline: carries the commands of each generation; None: redis-py's pool.
+        blocking_pipeline: carries blocking reads, and nothing else: a call behind a blocking read
+            would wait for it. None: redis-py's pool, where a blocking read has its own connection.
+    """
 
     def __init__(
         self,
         redis: Client,
         worker: str,
-        line: AutoPipeline | None = None,
-        waiting: AutoPipeline | None = None,
+        pipeline: Pipeline | None = None,
+        blocking_pipeline: Pipeline | None = None,
     ) -> None:
-        """A queue.
-
-        Args:
-            line: what each answer's few commands take, where there are many answers.
-            waiting: what is waited on, if not `redis`. A blocked connection serves nobody else.
-        """
         self.redis = redis
-        self.line = line
-        self.waiting = waiting
-        self.scripts = Scripts(redis, line)
         self.worker = worker
+        self.scripts = Scripts(redis, pipeline)
+        self.pipeline = self.scripts.pipeline
+        self.blocking_pipeline: Pipeline = blocking_pipeline or ClientPipeline(redis)
 
     async def ensure_groups(self) -> None:
         """Make the lanes and their group, at 0: what was added before is delivered, too."""
@@ -120,21 +123,21 @@ class Queue:
 
     async def read(self, lane: str, count: int) -> list[Delivery]:
         """Take up to `count` fresh entries of one lane, without waiting."""
-        return await self._read(self.line, [lane], count, ())
+        return await self._read(self.pipeline, [lane], count, ())
 
     async def wait(self, lanes: Sequence[str], wait_ms: int) -> list[Delivery]:
         """Take the next entry of any lane; at most one of each, after at most `wait_ms`."""
-        return await self._read(self.waiting, lanes, 1, ("BLOCK", wait_ms))
+        return await self._read(self.blocking_pipeline, lanes, 1, ("BLOCK", wait_ms))
 
     async def _read(
-        self, line: AutoPipeline | None, lanes: Sequence[str], count: int, wait: Command
+        self, pipeline: Pipeline, lanes: Sequence[str], count: int, wait: Command
     ) -> list[Delivery]:
         names = {keys.lane(lane): lane for lane in lanes}
         command = (
             "XREADGROUP", "GROUP", keys.GROUP, self.worker, "COUNT", count, *wait,
             "STREAMS", *names, *(">" for _ in names),
         )  # fmt: skip
-        (reply,) = await run_commands(self.redis, line, [command])
+        (reply,) = await pipeline.run([command])
         with translated():
             if isinstance(reply, Exception):
                 if not str(reply).startswith(("NOGROUP", "UNBLOCKED")):
@@ -186,7 +189,7 @@ class Queue:
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Take an entry off its lane for good."""
-        await self._run(_acknowledging(delivery))
+        await self.pipeline.run(_acknowledging(delivery))
 
     async def leave(
         self,
@@ -202,7 +205,7 @@ class Queue:
         """
         done, forgetting = _acknowledging(delivery), _forgetting(generation_id)
         noting = [await self.scripts.command(SCRIPT, charge)] if charge is not None else []
-        replies = await self._run([*done, *forgetting, *noting])
+        replies = await self.pipeline.run([*done, *forgetting, *noting])
         if charge is not None and isinstance(replies[-1], NoScriptError):
             await self.scripts.run(SCRIPT, *charge)
         await _follow_up(
@@ -210,14 +213,11 @@ class Queue:
             is_noted=charge is not None,
         )  # fmt: skip
 
-    async def _run(self, commands: Sequence[Command]) -> list[Any]:
-        return await run_commands(self.redis, self.line, commands)
-
     # Beside the lanes
 
     async def note_begun(self, ticket: LaneEntry, now_ms: int) -> None:
         """It waits no more: a worker has it."""
-        await self._run(
+        await self.pipeline.run(
             [
                 ("ZADD", keys.RUNNING, now_ms, ticket.id),
                 ("ZREM", keys.waiting(ticket.priority), ticket.id),
@@ -256,8 +256,9 @@ async def forget(redis: Client, generation_id: str, retention_ms: int) -> None:
 
     Its idempotency key goes when its meta goes.
     """
-    found, *_ = await run_commands(redis, None, _forgetting(generation_id))
-    await _follow_up(Scripts(redis), generation_id, retention_ms, found, is_noted=False)
+    scripts = Scripts(redis)
+    found, *_ = await scripts.pipeline.run(_forgetting(generation_id))
+    await _follow_up(scripts, generation_id, retention_ms, found, is_noted=False)
 
 
 def _content(fields: Any) -> bytes:
