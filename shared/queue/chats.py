@@ -35,9 +35,8 @@ class Chats:
     def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
         self.redis = redis
         self.store = store
-        s = settings
-        longest_s = s.queue_wait_s + s.attempts_max * s.upstream_total_s + 2 * s.retention_s
-        self._kept_ms = round(longest_s * 1000)
+        kept_s = settings.generation_s_max + 2 * settings.retention_s
+        self._kept_ms = round(kept_s * 1000)
 
     async def stops(self, owner: str, chat: str) -> int:
         """Return how often the chat has been stopped. Read it before accepting a prompt."""

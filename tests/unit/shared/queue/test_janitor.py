@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from shared.log.events import decode
+from shared.log.records import RESTORE_S
 from shared.queue.endings import CANCELLED
 from shared.queue.janitor import (
-    ABSENT_S,
     NEVER_BEGAN_S,
     WORKER_GONE_S,
     Janitor,
@@ -228,7 +228,7 @@ async def test_what_was_never_accepted_leaves_them_after_a_while(janitor, store,
     now_ms = await store.now_ms()
     await store.redis.zadd(
         index,
-        {"gen_gone0000": now_ms - round(1000 * ABSENT_S) - 1, "gen_new00000": now_ms},
+        {"gen_gone0000": now_ms - round(1000 * RESTORE_S) - 1, "gen_new00000": now_ms},
     )
 
     await sweep(janitor)
