@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from shared.config.settings import Settings
 from shared.errors import NotFound, TooLarge
-from shared.files.store import KEPT_S, FileRecord, FileStore
+from shared.files.store import FILE_KEPT_S, FileRecord, FileStore
 from shared.redis import keys
 from tests.support.pieces import left_in, pieces, whole
 
@@ -41,7 +41,7 @@ async def test_a_file_is_stored_found_and_read(files: FileStore) -> None:
 
     assert await files.get(record.id, "ann") == record
     assert (record.bytes, record.filename, record.purpose) == (8, "ä.jsonl", "batch")
-    assert record.expires_at - record.created_at == KEPT_S
+    assert record.expires_at - record.created_at == FILE_KEPT_S
     assert await whole(files.read(record)) == b"one\ntwo\n"
     assert await whole(files.read(record, 4)) == b"two\n"
 

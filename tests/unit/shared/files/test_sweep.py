@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from shared.config.settings import Settings
 from shared.files.store import FileRecord, FileStore
-from shared.files.sweep import EXPIRED_MAX, ORPHAN_S, Swept, sweep_files
+from shared.files.sweep import EXPIRED_PER_SWEEP, ORPHAN_S, Swept, sweep_files
 from shared.redis import keys
 from tests.support.pieces import left_in, pieces
 
@@ -124,7 +124,7 @@ async def test_half_written_remains_go(files: FileStore, directory: Path) -> Non
 async def test_many_expired_take_several_sweeps(files: FileStore, redis: Redis) -> None:
     await redis.zadd(
         keys.FILES_EXPIRY,
-        {keys.file_entry(f"file-{number:08}", "ann"): 1 for number in range(EXPIRED_MAX + 3)},
+        {keys.file_entry(f"file-{number:08}", "ann"): 1 for number in range(EXPIRED_PER_SWEEP + 3)},
     )
-    assert (await sweep_files(files)).expired == EXPIRED_MAX
+    assert (await sweep_files(files)).expired == EXPIRED_PER_SWEEP
     assert (await sweep_files(files)).expired == 3
