@@ -1,7 +1,7 @@
-"""Reads lines of a batch's input of which it is known where they stand.
+"""Reads single lines of a batch's input whose offsets are known.
 
-For those in flight at a takeover, those that are asked again, and those of a redrive. Nothing is
-ever whole in memory: a piece of the file, and what it is short of a line.
+These are the lines in flight at a takeover, lines to repeat, and lines of a redrive. Invariant: the
+file is never in memory as a whole, only one piece of it and the beginning of a line.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from shared.batches.lease import InFlightLine
 from shared.errors import NotFound
 from shared.files.store import FileRecord, FileStore
 
-GAP_BYTES = 1_048_576  # to the next line that is wanted: beyond it is read anew
+GAP_BYTES = 1_048_576  # greater gaps before the next line are skipped by a new read
 
 
 async def fetch(
     files: FileStore, record: FileRecord, wanted: Sequence[InFlightLine]
 ) -> AsyncIterator[tuple[InFlightLine, bytes]]:
-    """Yield lines of which it is known where they stand, in the order of the input.
+    """Yield the lines of `wanted` in the order of the input, each with its bytes.
 
     Raises:
-        NotFound: the file is gone.
+        NotFound: the file is absent, or ends before a line.
     """
     rest = deque(sorted(wanted, key=lambda one: one.offset))
     while rest:

@@ -50,7 +50,7 @@ def files(redis, settings):
 
 @pytest.fixture
 def rounds(redis, files, settings, monkeypatch):
-    monkeypatch.setattr(index_janitor, "ABSENT_S", 0)
+    monkeypatch.setattr(index_janitor, "ABSENT_TWICE_S", 0)
     return Rounds(redis, files, settings)
 
 
@@ -227,9 +227,9 @@ async def test_a_large_index_is_walked_to_its_end(rounds, store, redis, monkeypa
 
 
 async def test_the_key_space_is_walked_in_parts(store, redis, monkeypatch):
-    monkeypatch.setattr(index_janitor, "ABSENT_S", 0)
-    monkeypatch.setattr(index_janitor, "STEPS", 1)
-    monkeypatch.setattr(index_janitor, "COUNT", 2)
+    monkeypatch.setattr(index_janitor, "ABSENT_TWICE_S", 0)
+    monkeypatch.setattr(index_janitor, "SCANS_PER_ROUND", 1)
+    monkeypatch.setattr(index_janitor, "SCAN_COUNT", 2)
     for number in range(40):
         await redis.zadd(keys.owner(f"owner-{number}"), {ID: 1})
     indexes = IndexJanitor(redis)
@@ -307,7 +307,7 @@ async def test_arq_is_told_how_much_was_found(rounds, store):
 def test_a_round_is_over_before_the_next_one():
     job = round_cron()
 
-    assert job.timeout_s < janitor.EVERY_MINUTES * 60
+    assert job.timeout_s < janitor.ROUND_MINUTES * 60
     assert job.minute == set(range(0, 60, 5)) and job.second == 30
 
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from jobs.owners import SAID_MAX, SAY_EVERY_S, Owners
+from jobs.owners import LOG_APART_S, LOGGED_MAX, Owners
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 
@@ -36,18 +36,18 @@ def test_each_owner_is_named_once_an_hour(caplog: pytest.LogCaptureFixture) -> N
     owners = Owners((), clock=lambda: now_s)
     with caplog.at_level(logging.WARNING):
         for owner in ("alice", "alice", "bob"):
-            owners.say_schedule_held(owner, "sched_1")
-        owners.say_batch_held("alice", "batch_1")
+            owners.log_schedule_held(owner, "sched_1")
+        owners.log_batch_held("alice", "batch_1")
         assert len(caplog.records) == 3
 
-        now_s = SAY_EVERY_S
-        owners.say_schedule_held("alice", "sched_1")
+        now_s = LOG_APART_S
+        owners.log_schedule_held("alice", "sched_1")
         assert len(caplog.records) == 4
 
 
 def test_what_is_remembered_of_it_has_a_bound() -> None:
     owners = Owners(())
-    for number in range(3 * SAID_MAX):
-        owners.say_batch_held(f"owner {number}", "batch_1")
+    for number in range(3 * LOGGED_MAX):
+        owners.log_batch_held(f"owner {number}", "batch_1")
 
-    assert len(owners._said_s) <= SAID_MAX
+    assert len(owners._said_s) <= LOGGED_MAX

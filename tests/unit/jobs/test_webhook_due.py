@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from jobs.index_janitor import IndexJanitor
-from jobs.webhook_due import HOSTS_LEAST, HOSTS_MAX, OWNERS_MAX, DueHooks, in_turn
-from jobs.webhook_ends import LOOKS_MAX, Ends
-from shared.later.webhooks import OWNER_LOOKS_S, Webhook, WebhookEvent, end, register
+from jobs.webhook_due import HOSTS_MAX, OWNER_HOSTS_MIN, OWNERS_MAX, DueHooks, in_turn
+from jobs.webhook_ends import CHECKS_MAX, Ends
+from shared.later.webhooks import OWNER_CHECKS_PER_S, Webhook, WebhookEvent, end, register
 from shared.redis import keys
 from shared.redis.client import clock_ms
 from shared.redis.counts import read_counts
@@ -65,7 +65,7 @@ async def test_very_many_owners_have_their_turns_in_further_looks(redis):
     looks = [await found(redis), await found(redis)]
 
     assert [len(look) for look in looks] == [OWNERS_MAX, 10]
-    assert HOSTS_LEAST * OWNERS_MAX < 1_000
+    assert OWNER_HOSTS_MIN * OWNERS_MAX < 1_000
 
 
 async def test_an_event_that_is_added_meanwhile_is_found(redis):
@@ -123,17 +123,17 @@ async def test_hosts_of_all_owners_are_counted(redis):
 
 async def test_one_that_waits_for_very_many_ends_delays_no_other(redis):
     hook = Webhook("https://a.example/x", SECRET)
-    for number in range(4 * LOOKS_MAX):
+    for number in range(4 * CHECKS_MAX):
         await register(redis, f"a{number}", "batch", hook, {}, owner=ANN)
     await register(redis, "b", "batch", hook, {}, owner=BOB)
 
     now_ms = await clock_ms(redis)
-    late_ms = await redis.zscore(keys.HOOKS_WAITING, f"a{4 * LOOKS_MAX - 1}") - now_ms
-    assert late_ms > 4 * LOOKS_MAX / OWNER_LOOKS_S * 1000 * 0.5
+    late_ms = await redis.zscore(keys.HOOKS_WAITING, f"a{4 * CHECKS_MAX - 1}") - now_ms
+    assert late_ms > 4 * CHECKS_MAX / OWNER_CHECKS_PER_S * 1000 * 0.5
     at_ms = await redis.zscore(keys.HOOKS_WAITING, "b")
     assert at_ms - now_ms <= 2_000
     # What was due before now has been looked at, however long the registering took here.
-    assert await redis.zcount(keys.HOOKS_WAITING, now_ms, at_ms) < LOOKS_MAX
+    assert await redis.zcount(keys.HOOKS_WAITING, now_ms, at_ms) < CHECKS_MAX
 
 
 async def test_looks_that_are_repeated_are_spaced_too(redis):
@@ -145,10 +145,10 @@ async def test_looks_that_are_repeated_are_spaced_too(redis):
         await register(redis, f"a{number}", "batch", hook, {}, owner=ANN)
         await redis.zadd(keys.HOOKS_WAITING, {f"a{number}": 1})
     await redis.delete(keys.hooks_clock(ANN, "batch"))
-    await Ends(redis, {"batch": find}).look(await clock_ms(redis))
+    await Ends(redis, {"batch": find}).check(await clock_ms(redis))
 
     scores = [score for _, score in await redis.zrange(keys.HOOKS_WAITING, 0, -1, withscores=True)]
-    assert scores[-1] - scores[0] >= 299 * 1000 / OWNER_LOOKS_S
+    assert scores[-1] - scores[0] >= 299 * 1000 / OWNER_CHECKS_PER_S
     assert await redis.pttl(keys.hooks_clock(ANN, "batch")) > 0
 
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import pytest
 
 from jobs.batch.flight import (
-    ABSENT_S,
     FLIGHT_BYTES_MAX,
     PAUSE_S_MAX,
     PAUSE_S_MIN,
     WINDOW_MAX,
     WINDOW_MIN,
-    Aloft,
     Flight,
+    FlightLine,
     pause_of,
     window_of,
 )
 from shared.batches.lease import InFlightLine
+from shared.log.records import RESTORE_S
 from shared.queue.lanes import Presence
 
 
-def aloft(line: int, length: int = 10, **more: object) -> Aloft:
-    return Aloft(InFlightLine(line, 0, length), f"c{line}", f"gen_{line}", **more)  # type: ignore[arg-type]
+def aloft(line: int, length: int = 10, **more: object) -> FlightLine:
+    return FlightLine(InFlightLine(line, 0, length), f"c{line}", f"gen_{line}", **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_what_is_absent_is_waited_for(flight: Flight) -> None:
     one = flight.lines[1]
 
     assert flight.sort([one], [None], 100.0) == ([], [])
-    assert flight.sort([one], [None], 100.0 + ABSENT_S) == ([], [])
-    assert flight.sort([one], [None], 100.1 + ABSENT_S) == ([], [one])
+    assert flight.sort([one], [None], 100.0 + RESTORE_S) == ([], [])
+    assert flight.sort([one], [None], 100.1 + RESTORE_S) == ([], [one])
 
 
 def test_what_came_back_was_not_lost(flight: Flight) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.batch.held import HeldBatches, needs_nobody
+from jobs.batch.held import HeldBatches, needs_no_slice
 from jobs.owners import HOLD_S
 from shared.batches.record import BatchProgress
 
@@ -37,4 +37,4 @@ def test_one_that_is_not_among_the_unfinished_is_forgotten() -> None:
     ],
 )
 def test_an_end_is_not_waited_for(standing: BatchProgress | None, is_idle: bool) -> None:
-    assert needs_nobody(standing, 1000) is is_idle
+    assert needs_no_slice(standing, 1000) is is_idle
