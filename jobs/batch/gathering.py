@@ -7,7 +7,7 @@ in Redis. So each line is in the output once, even if a process dies in between.
 from __future__ import annotations
 
 from jobs.batch.result import Result
-from shared.batches.lease import Commit, InFlightLine, flight_words, letter
+from shared.batches.lease import Commit, InFlightLine, encode_dead_letter, flight_words
 from shared.batches.record import DeadLetter
 from shared.log.events import Data, Progress, encode
 
@@ -71,7 +71,7 @@ class Gathering:
             self._failed += 1
             self.error += result.raw
             dead = DeadLetter(at.line, at.offset, at.length, custom_id, result.code)
-            self._dead.append(letter(dead))
+            self._dead.append(encode_dead_letter(dead))
         self._usage = [a + b for a, b in zip(self._usage, result.usage, strict=True)]
         self._model = self._model or result.model
         value = {"custom_id": custom_id, "line": at.line, "status": result.status}

@@ -81,7 +81,7 @@ class BatchSource:
 
     async def _without_held(self, active: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         held = self._held.of([batch_id for batch_id, _ in active], time.monotonic())
-        standings = await self.tools.batches.standings(held)
+        standings = await self.tools.batches.progress_of(held)
         now_ms = await self.tools.store.now_ms() if held else 0
         idle = {
             batch_id

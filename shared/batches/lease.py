@@ -211,6 +211,6 @@ def flight_words(one: InFlightLine) -> str:
     return f"{one.offset} {one.length} {one.tries}"
 
 
-def letter(dead: DeadLetter) -> str:
+def encode_dead_letter(dead: DeadLetter) -> str:
     """Return the JSON of a dead letter."""
     return msgspec.json.encode(dead).decode()

@@ -237,7 +237,7 @@ class Batches:
             found = await self.redis.zrange(keys.BATCHES_ACTIVE, 0, count - 1, withscores=True)
         return [(batch_id.decode(), int(since_ms)) for batch_id, since_ms in found]
 
-    async def standings(self, ids: Sequence[str]) -> list[BatchProgress | None]:
+    async def progress_of(self, ids: Sequence[str]) -> list[BatchProgress | None]:
         """Return the progress of many batches in one round trip; None: absent."""
         with translated():
             pipeline = self.redis.pipeline(transaction=False)

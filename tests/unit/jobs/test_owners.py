@@ -50,4 +50,4 @@ def test_what_is_remembered_of_it_has_a_bound() -> None:
     for number in range(3 * LOGGED_MAX):
         owners.log_batch_held(f"owner {number}", "batch_1")
 
-    assert len(owners._said_s) <= LOGGED_MAX
+    assert len(owners._logged_s) <= LOGGED_MAX

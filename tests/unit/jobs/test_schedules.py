@@ -337,4 +337,4 @@ async def test_jobs_of_one_time_have_one_id_for_a_second(firings, schedules):
     await plan(schedules, due_ms=1)
 
     assert len({job.id for _ in range(3) for job in await firings.due()}) <= 2
-    assert firings.functions[0].timeout_s == module.TIMEOUT_S
+    assert firings.functions[0].timeout_s == module.FIRING_S_MAX
