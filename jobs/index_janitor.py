@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from shared.log.records import RESTORE_S
+from shared.log.records import RESTORE_WITHIN_S
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
@@ -19,7 +19,9 @@ SCANS_PER_ROUND = 200  # SCAN calls of about `SCAN_COUNT` keys each
 SCAN_COUNT = 500
 PAGE = 1_000  # members of one index in one round trip
 SUSPECTS_MAX = 10_000  # possibly absent entries of one round
-ABSENT_TWICE_S = RESTORE_S + 2  # between two checks: a worker restores within `RESTORE_S`, or never
+ABSENT_TWICE_S = (
+    RESTORE_WITHIN_S + 2
+)  # between two checks: a worker restores within `RESTORE_WITHIN_S`, or never
 GENERATIONS = ("tr:owner:", "tr:session:", "tr:{chat:")
 HOOK, SCHEDULE = keys.hook(""), keys.schedule("")
 BATCHES = "tr:batches:"

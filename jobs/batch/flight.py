@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shared.batches.lease import InFlightLine
-from shared.log.records import ENDED, RESTORE_S
+from shared.log.records import ENDED, RESTORE_WITHIN_S
 from shared.queue.accept import NewGeneration
 from shared.queue.lanes import Presence, batch_slots_max
 
@@ -93,7 +93,7 @@ class Flight:
         if status is not None:
             return False
         one.absent_since_s = one.absent_since_s or now_s
-        return now_s - one.absent_since_s > RESTORE_S
+        return now_s - one.absent_since_s > RESTORE_WITHIN_S
 
     def leave(self, lines: Iterable[int]) -> list[str]:
         """Remove lines, and return the ids of their generations, without lines that have none."""

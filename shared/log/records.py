@@ -18,7 +18,7 @@ from shared.log.ids import EventId, parse_event_id
 Entry = tuple[EventId, bytes]  # the JSON of one event, and its place in the log
 # A holder restores lost entries within this time after its last accepted call, or never. So a
 # generation that stays absent for longer is lost.
-RESTORE_S = 10.0
+RESTORE_WITHIN_S = 10.0
 ENDED = ("completed", "cancelled", "failed")
 # The fields of meta that a normal read fetches: all fields of `parse_meta` except the request,
 # which may be a megabyte long.

@@ -221,9 +221,9 @@ class Store(MetaReader):
     ) -> Writing | Moved:
         """Write lost `entries` again after the entry `top`.
 
-        The caller must be a holder whose last accepted call is less than `RESTORE_S` old and whose
-        own log contains `top`, and must keep each call under 256 kB. The script checks the rest:
-        no newer holder has begun, and `top` is still the newest entry.
+        The caller must be a holder whose last accepted call is less than `RESTORE_WITHIN_S` old
+        and whose own log contains `top`, and must keep each call under 256 kB. The script checks
+        the rest: no newer holder has begun, and `top` is still the newest entry.
 
         Args:
             fields: meta, which the script writes if Redis has lost it.

@@ -16,7 +16,7 @@ from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.events import End
 from shared.log.ids import EventId
-from shared.log.records import RESTORE_S, Top, failed
+from shared.log.records import RESTORE_WITHIN_S, Top, failed
 from shared.log.store import Store
 from shared.queue.lanes import NEVER_BEGAN_S, forget, requeue, workers_seen
 from shared.redis import keys
@@ -58,7 +58,7 @@ class Janitor:
             if not await self.redis.set(keys.JANITOR, b"1", nx=True, px=round(PASS_S * 900)):
                 return 0
         now_ms = await self.store.now_ms()
-        patience_s = min(self.settings.queue_wait_s, NEVER_BEGAN_S, RESTORE_S)
+        patience_s = min(self.settings.queue_wait_s, NEVER_BEGAN_S, RESTORE_WITHIN_S)
         found: Counter[str] = Counter()
         for priority in keys.PRIORITIES:
             found += await self._sweep_index(keys.waiting(priority), priority, now_ms, patience_s)
@@ -98,7 +98,7 @@ class Janitor:
         age_s = (top.now_ms - since_ms) / 1000
         if top.status is None:
             # Redis lost it, or the prompt was never accepted. A living worker may restore it.
-            if age_s <= RESTORE_S:
+            if age_s <= RESTORE_WITHIN_S:
                 return ""
             with translated():
                 await self.redis.zrem(index, generation_id)

@@ -102,7 +102,9 @@ async def heard_after(store: Store, batch: Append) -> tuple[Any, Any, list[bytes
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
-async def test_both_ways_come_to_the_same(real_redis: Any, situation: Situation) -> None:
+async def test_the_fast_and_the_general_append_have_equal_effects(
+    real_redis: Any, situation: Situation
+) -> None:
     results = []
     for pushes_lease in (True, False):
         await real_redis.flushall()
@@ -113,7 +115,7 @@ async def test_both_ways_come_to_the_same(real_redis: Any, situation: Situation)
     assert results[0] == results[1]
 
 
-async def test_the_lease_is_pushed_on_only_when_asked(redis: Any) -> None:
+async def test_the_lease_is_extended_only_on_request(redis: Any) -> None:
     store = store_on(redis)
     await create(store)
     holder = await Holder.begin(store)

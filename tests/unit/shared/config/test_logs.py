@@ -1,4 +1,4 @@
-"""Log lines: their form, what they carry, what they never show."""
+"""Log lines: their form, their data, and what they must not show."""
 
 from __future__ import annotations
 

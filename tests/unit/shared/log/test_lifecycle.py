@@ -1,4 +1,4 @@
-"""The table of a generation's life: complete, and what the scripts really do, cell by cell."""
+"""The lifecycle table is complete, and the scripts match it cell by cell."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def cells(table: dict[tuple[GenerationState, Action], GenerationState | str]) ->
 # The table as such
 
 
-def test_what_anybody_may_do_is_said_for_every_state() -> None:
+def test_every_state_has_a_result_for_actions_of_any_caller() -> None:
     assert set(ANYBODYS) == {(state, action) for state in S for action in ANYONES_ACTIONS}
 
 
-def test_a_holder_has_an_answer_in_every_state_that_can_have_had_one() -> None:
+def test_every_state_that_had_a_holder_has_a_result_for_the_holder() -> None:
     """Nobody has held what is queued: a token came from a begin."""
     expected = {(state, action) for state in S for action in HOLDERS_ACTIONS if state != S.QUEUED}
 
     assert set(HOLDERS) == expected
 
 
-def test_a_stranger_has_an_answer_in_every_state_that_was_taken_over() -> None:
+def test_every_state_after_a_takeover_has_a_result_for_the_former_holder() -> None:
     states = set(S) - {S.ABSENT, S.QUEUED}
 
     assert set(STRANGERS) == {(state, action) for state in states for action in HOLDERS_ACTIONS}
@@ -58,7 +58,7 @@ def test_every_action_belongs_to_anybody_or_to_holders() -> None:
     assert not set(ANYBODYS) & set(STRANGERS)
 
 
-def test_nothing_leaves_the_end_but_the_passing_of_time_and_its_deletion() -> None:
+def test_an_ended_generation_only_expires_or_is_deleted() -> None:
     for table in (ANYBODYS, HOLDERS, STRANGERS):
         for (state, action), becomes in table.items():
             if state in (S.ENDED, S.SEALED) and action != A.DELETE:
@@ -113,7 +113,7 @@ async def state_now(store: Store) -> GenerationState:
     return S.QUEUED if status == b"queued" else S.RELEASED
 
 
-async def test_a_deletion_leaves_nothing_but_a_seal_that_runs_out(redis) -> None:
+async def test_a_deletion_leaves_only_a_seal_that_expires(redis) -> None:
     store = store_on(redis)
     await bring_to(store, S.ENDED)
 

@@ -1,4 +1,4 @@
-"""A chat's generations: found, stopped, and the prompts that a stop meets on their way in."""
+"""A chat's generations: found, stopped, and prompts that are accepted during a stop."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def place() -> AsyncIterator[Place]:
     await made.redis.aclose()
 
 
-async def test_the_newest_that_runs_is_found(place: Place) -> None:
+async def test_running_returns_the_newest_unfinished_generation(place: Place) -> None:
     assert await place.running() is None
     first = await place.start()
     assert await place.running() == first
@@ -70,7 +70,7 @@ async def test_the_newest_that_runs_is_found(place: Place) -> None:
     assert {meta.generation_id for meta in await place.chats.runs("alice", CHAT)} == names
 
 
-async def test_what_has_ended_does_not_run(place: Place) -> None:
+async def test_running_ignores_ended_generations(place: Place) -> None:
     ids = [await place.start(), await place.start()]
     await cancel(place.store, ids[1])
     assert await place.running() == ids[0]
@@ -79,7 +79,7 @@ async def test_what_has_ended_does_not_run(place: Place) -> None:
     assert len(await place.chats.runs("alice", CHAT)) == 2
 
 
-async def test_a_chat_is_its_owners(place: Place) -> None:
+async def test_a_chat_belongs_to_one_owner(place: Place) -> None:
     theirs = await place.start("bob")
     assert await place.running("alice") is None
     await place.chats.stop("alice", CHAT)
@@ -87,7 +87,7 @@ async def test_a_chat_is_its_owners(place: Place) -> None:
     assert await place.running("bob", "another") is None
 
 
-async def test_a_stop_cancels_all_that_runs_and_may_be_repeated(place: Place) -> None:
+async def test_a_stop_cancels_every_unfinished_generation_and_may_be_repeated(place: Place) -> None:
     ids = [await place.start(), await place.start()]
     assert await place.chats.stop("alice", CHAT) == 2
     assert [await place.status(name) for name in ids] == ["cancelled", "cancelled"]
@@ -95,7 +95,7 @@ async def test_a_stop_cancels_all_that_runs_and_may_be_repeated(place: Place) ->
     assert await place.running() is None
 
 
-async def test_a_prompt_after_a_stop_runs(place: Place) -> None:
+async def test_a_prompt_after_a_stop_is_not_cancelled(place: Place) -> None:
     await place.start()
     await place.chats.stop("alice", CHAT)
     fresh = await place.start()
@@ -103,7 +103,7 @@ async def test_a_prompt_after_a_stop_runs(place: Place) -> None:
 
 
 @pytest.mark.parametrize("is_accepted_before", [True, False])
-async def test_a_stop_reaches_a_prompt_that_is_on_its_way_in(
+async def test_a_stop_cancels_a_prompt_that_is_being_accepted(
     place: Place, is_accepted_before: bool
 ) -> None:
     stops = await place.chats.stops("alice", CHAT)

@@ -1,4 +1,4 @@
-"""Counting values before they are decoded: right for JSON, and never cheaper than the decoding."""
+"""Counting values before decoding: correct for JSON, and never lower than the decoder's cost."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def structure(value: Any) -> int:
 
 
 @given(JSON, st.booleans(), st.sampled_from([None, 2]))
-def test_strings_count_for_nothing(value: Any, is_ascii: bool, indent: int | None) -> None:
+def test_strings_do_not_count(value: Any, is_ascii: bool, indent: int | None) -> None:
     raw = json.dumps(value, ensure_ascii=is_ascii, indent=indent).encode()
 
     assert counted(raw) == structure(value)
@@ -62,7 +62,7 @@ def test_strings_count_for_nothing(value: Any, is_ascii: bool, indent: int | Non
         (b'["1e5", "1234567890123456789"]', 2),
     ],
 )
-def test_what_is_counted(raw: bytes, count: int) -> None:
+def test_the_count_of_values(raw: bytes, count: int) -> None:
     assert counted(raw) == count
 
 
@@ -85,5 +85,5 @@ def test_a_long_conversation_is_far_from_the_bound() -> None:
     assert not has_too_many_values(json.dumps(body).encode())
 
 
-def test_more_strings_than_values_may_be_are_too_many() -> None:
+def test_too_many_strings_are_too_many_values() -> None:
     assert has_too_many_values(b"[" + b'"",' * (2 * VALUES_MAX + 1) + b"1]")
