@@ -1,10 +1,10 @@
-"""The copy of a log, under everything that can come between: any order of appends, rollbacks, lost,
-doubled and late frames, and pages whose request and reply are apart.
+"""The feed, a node's copy of a log, under any order of events.
 
-The model is Redis: a list of entries and a channel. A rollback takes a tail away; what follows has
-other texts, under the same attempt's successor or another one's, because ids are never given twice.
-Every state that the log ever had is remembered: what a copy holds must be the beginning of one of
-them, and once all is quiet and the top was compared, it must be the log itself.
+The events are appends, rollbacks, lost, doubled and late frames, and pages whose reply comes later
+than the request. The model is Redis: a list of entries and a channel. A rollback removes a tail;
+the next entries have other texts and other ids, because no id is given twice. The model remembers
+every state of the log: a copy must be the beginning of one of them. When no event is pending and
+the top was compared, the copy must equal the log.
 """
 
 from __future__ import annotations

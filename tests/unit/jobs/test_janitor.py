@@ -150,7 +150,7 @@ async def test_an_idle_consumer_without_entries_is_dropped(rounds, queue, redis,
 
 
 async def test_a_consumer_that_holds_an_entry_stays(rounds, queue, store, redis, monkeypatch):
-    """With it, its entry would be thrown away."""
+    """Redis would delete its entry with it."""
     await accept(store)
     assert await queue.read("interactive", 1)
     monkeypatch.setattr(janitor, "CONSUMER_IDLE_S", 0.0)
@@ -162,7 +162,7 @@ async def test_a_consumer_that_holds_an_entry_stays(rounds, queue, store, redis,
 async def test_a_consumer_that_reads_an_entry_during_the_round_stays(
     rounds, queue, store, redis, monkeypatch
 ):
-    """It looked idle; the last look is in the same step as its removal."""
+    """It was idle at first; the script checks again in the step that removes it."""
     await redis.xgroup_createconsumer(keys.lane("interactive"), keys.GROUP, "gone-worker")
     lane, args = keys.lane("interactive"), [keys.GROUP, "gone-worker", 0]
     await accept(store)
@@ -203,7 +203,7 @@ async def test_index_entries_of_absent_generations_are_dropped(rounds, store, re
 async def test_a_generation_restored_between_the_checks_keeps_its_entries(
     rounds, store, redis, monkeypatch
 ):
-    """A worker restores what Redis has lost: absent for a moment is not gone."""
+    """A worker restores a generation that Redis has lost."""
     generation_id = await accept(store)
     fields = await redis.hgetall(keys.meta(generation_id))
     await lose(store, generation_id)

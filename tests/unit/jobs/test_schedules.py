@@ -65,7 +65,7 @@ async def plan(schedules, *, due_ms, timing=None, number=1, kind="generation", *
 
 
 async def turn(*firings):
-    """Do what is due now, by each of several processes at once."""
+    """Run the due jobs in several processes at once."""
     async with asyncio.TaskGroup() as tasks:
         for one in firings:
             for job in await one.due():
@@ -160,7 +160,7 @@ async def test_a_schedule_of_an_unknown_owner_is_held_and_fires_once_later(
 
 
 class Cut(Exception):
-    """The process died here."""
+    """Stands for a crash of the process."""
 
 
 STEPS = ("get", "begin", "finish")
@@ -224,7 +224,7 @@ async def test_a_crash_during_acceptance_creates_one_generation(
 
 
 async def test_a_repeat_finds_a_generation_that_has_ended(firings, schedules, store, create):
-    """It ran between the kill and the repeat, and must not run again."""
+    """It ran between the crash and the repeat, and must not run again."""
     one = await plan(schedules, due_ms=1)
     await schedules.begin(one, 1)
     made = await create(one, 1, False)
@@ -325,7 +325,7 @@ async def test_an_unknown_kind_is_postponed(firings, schedules):
 
 
 async def test_a_job_for_a_finished_due_time_does_nothing(firings, schedules, store):
-    """arq may bring back what was done long ago."""
+    """arq may run an old job again."""
     timing = Timing(cron="0 * * * *")
     one = await plan(schedules, due_ms=HOUR_MS, timing=timing)
     await turn(firings)

@@ -28,7 +28,7 @@ async def ended(redis, subject_id, host, owner=""):
 
 
 async def found(redis):
-    """Owner's digest, host and subject of what is due."""
+    """Return digest of the owner, host and subject of each due delivery."""
     dues = await DueHooks(redis).find(await clock_ms(redis))
     return [(*keys.split_hook_place(due.place), due.subject_id) for due in dues]
 
@@ -83,7 +83,7 @@ async def test_an_event_added_during_a_check_is_found(redis):
 
 
 async def test_due_webhooks_of_an_older_version_are_found(redis):
-    """It knows one index, of hosts."""
+    """The older version has one index, of hosts."""
     await redis.hset(keys.hook("x"), mapping={"state": "due", "host": "old.example"})
     await redis.zadd(keys.HOOKS_HOSTS, {"old.example": 1})
     await redis.zadd(keys.hooks_due("old.example"), {"x": 1})
@@ -92,7 +92,7 @@ async def test_due_webhooks_of_an_older_version_are_found(redis):
 
 
 async def test_an_older_jobs_role_finds_due_webhooks_of_this_version(redis):
-    """By the members that it knows: state, host, and the index of hosts that it mends."""
+    """It uses the members state and host, and the index of hosts that it mends."""
     await ended(redis, "x", "new.example", ANN)
 
     state, host, url = await redis.hmget(keys.hook("x"), ["state", "host", "url"])

@@ -9,7 +9,7 @@ from jobs.webhook_slots import KNOWN_MAX, KNOWN_S, OWNER_MAX, RUNNING_MAX, Exper
 
 
 def taken(slots: Slots, owner: str, hope: Hope) -> int:
-    """How many places this owner gets."""
+    """Return how many slots this owner gets."""
     count = 0
     while slots.take(owner, hope):
         count += 1

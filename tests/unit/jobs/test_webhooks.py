@@ -58,7 +58,7 @@ def place_of(url, owner=ALICE):
 
 
 async def look_at(store, place):
-    """The next look finds this place, if anything is due there."""
+    """Make the next check include this place."""
     digest, _ = keys.split_hook_place(place)
     await store.redis.zadd(keys.hooks_hosts(digest), {place: 1})
     await store.redis.zadd(keys.HOOKS_OWNERS, {digest: 1})
@@ -76,7 +76,7 @@ async def ended(store, url, generation_id=ID, owner=ALICE):
 
 
 async def turn(hooks):
-    """Do what is due now, all of it at once; returns how much that was."""
+    """Run all due jobs at once, and return their number."""
     jobs = await hooks.due()
     async with asyncio.TaskGroup() as tasks:
         for job in jobs:
@@ -85,7 +85,7 @@ async def turn(hooks):
 
 
 async def make_due(store, url, generation_id=ID):
-    """The pause is over: its time is long past."""
+    """Make the pause of a delivery end now."""
     await store.redis.zadd(keys.hooks_due(place_of(url)), {generation_id: 1}, xx=True)
     await look_at(store, place_of(url))
 
@@ -271,7 +271,7 @@ async def test_a_response_that_is_not_http_is_a_failure(hooks, store, answer):
 
 
 async def test_a_record_that_cannot_be_signed_is_given_up(hooks, store, receiver):
-    """It would else be taken again and again."""
+    """Otherwise it would be taken again and again."""
     await ended(store, receiver.url)
     await store.redis.hset(keys.hook(ID), "secret", "whsec_no base64!")
     await turn(hooks)
@@ -319,7 +319,7 @@ async def test_retry_after_moves_the_next_attempt(hooks, store, receiver):
 
 
 async def resolved_to(monkeypatch, *answers):
-    """Names lead to one answer after the other, as a name server that means ill gives them."""
+    """Give successive DNS answers, as a malicious name server does."""
     given = iter(answers)
 
     async def look_up(self, host, port, **_):
@@ -356,7 +356,7 @@ async def test_a_name_with_a_private_address_is_refused_at_the_connection(
     "host", ["127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "localhost", "[::ffff:127.0.0.1]"]
 )
 async def test_no_spelling_of_loopback_is_connected_to(redis, receiver, host):
-    """Past the check at acceptance, as if that were not there."""
+    """The check at acceptance is bypassed here."""
     store = store_on(redis)
     hooks = Webhooks(redis, store.settings)
     await ended(store, f"http://{host}:{receiver.port}/hook")
@@ -367,7 +367,7 @@ async def test_no_spelling_of_loopback_is_connected_to(redis, receiver, host):
 
 
 async def test_the_address_of_a_name_is_checked_at_each_connection(redis, receiver, monkeypatch):
-    """Rebinding: public when it is looked at, private when it is called."""
+    """DNS rebinding: public at the lookup, private at the call."""
     store = store_on(redis)
     hooks = Webhooks(redis, store.settings)
     url = f"http://rebound.example:{receiver.port}/"
@@ -422,7 +422,7 @@ async def test_a_hanging_receiver_delays_only_its_own_events(hooks, store, recei
 
 
 async def test_many_events_for_one_receiver_are_delivered_in_a_row(hooks, store, receiver):
-    """Not four with each look."""
+    """Not only four with each poll."""
     for number in range(40):
         await ended(store, receiver.url, f"gen_many_{number:04}")
 
@@ -465,7 +465,7 @@ async def test_two_processes_make_one_attempt(hooks, store, receiver):
 
 
 async def test_an_abandoned_attempt_is_repeated_after_its_lease(hooks, store, receiver):
-    """The process was killed in the middle of it."""
+    """The process was killed during the attempt."""
     await ended(store, receiver.url)
     place = place_of(receiver.url)
     host = keys.split_hook_place(place)[1]
@@ -502,7 +502,7 @@ async def test_a_redis_outage_during_an_attempt_leaves_the_webhook_due(
 
 
 async def test_the_result_of_an_outdated_attempt_does_not_count(hooks, store, receiver):
-    """It stood still beyond its lease; another one is under way, or has been made."""
+    """The process paused beyond its lease; another attempt runs or has been made."""
     await ended(store, receiver.url)
     place = place_of(receiver.url)
     host = keys.split_hook_place(place)[1]
@@ -520,7 +520,7 @@ async def test_the_result_of_an_outdated_attempt_does_not_count(hooks, store, re
 
 
 async def unnoted(store, receiver):
-    """A generation that has ended; whoever ended it died before it could say so."""
+    """End a generation without noting its webhook, as a process that dies in between."""
     await accept(store, receiver.url)
     await (await Holder.begin(store)).finish("Hello")
 
@@ -548,7 +548,7 @@ async def test_an_unfinished_generation_is_checked_again_later(hooks, store, rec
 
 
 async def test_the_webhook_of_a_subject_that_was_never_accepted_is_dropped(hooks, store, receiver):
-    """The node died between registering and accepting; nobody was told an id."""
+    """The node died between registration and acceptance; no client got an id."""
     await register(store.redis, ID, "generation", Webhook(receiver.url, SECRET), {})
     for _ in range(2):
         await make_looked_at(store)
@@ -586,7 +586,7 @@ async def test_a_sealed_generation_is_reported_as_lost_at_once(hooks, store, rec
 
 
 async def test_a_generation_absent_in_one_check_is_not_lost(hooks, store, receiver):
-    """Its worker writes it again."""
+    """Its worker restores it."""
     await accept(store, receiver.url)
     fields = await store.redis.hgetall(keys.meta(ID))
     for is_there in (True, False, True, False, True):
@@ -658,7 +658,7 @@ async def test_every_kind_of_acceptance_registers_the_webhook_first(redis, recei
 
 
 async def test_an_end_is_delivered_after_its_log_expired(hooks, store, receiver):
-    """The jobs role was away for longer than the log is kept."""
+    """The jobs role was down for longer than the retention of the log."""
     await ended(store, receiver.url)
     await lose(store)
     await turn(hooks)

@@ -1,7 +1,7 @@
-"""The plain way through `append` and the general one: the same answers, logs and frames.
+"""append_fast.lua and append.lua: the same replies, logs and frames in every situation.
 
-The plain way leaves out the lease and every check that the log's length makes needless; here each
-situation is met by both, on a real server: the fake numbers attempts by its clock.
+append_fast.lua omits the lease, and every check that the length of the log makes unnecessary. Both
+run here on a real server, because the fake takes attempt numbers from its clock.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def several(store: Store) -> Append:
 
 
 async def after_a_takeover(store: Store) -> Append:
-    """The entry before the first one is of this attempt, the one before that is not."""
+    """The entry before the first one is of this attempt, the previous one is not."""
     holder = await Holder.begin(store)
     await holder.say("a", "b")
     await holder.release()
@@ -88,7 +88,7 @@ SITUATIONS: list[Situation] = [
 
 
 async def heard_after(store: Store, batch: Append) -> tuple[Any, Any, list[bytes]]:
-    """Append; return the outcome, the log and what was published."""
+    """Append, and return the outcome, the log and the published frames."""
     async with store.redis.pubsub(ignore_subscribe_messages=True) as channel:
         await channel.subscribe(keys.live(ID))
         await channel.get_message(timeout=1.0)

@@ -122,7 +122,7 @@ async def test_after_a_restore_the_next_attempt_jumps(store):
 
 
 async def test_after_a_change_of_history_a_takeover_waits_one_lease_more(store):
-    """One lease more than without: it may have to restore."""
+    """The holder may have to restore first."""
     first = await Holder.begin(store)
     await store.redis.hset(keys.meta(ID), "lease", str(await store.now_ms() - 10))
     await change_history(store)
@@ -216,7 +216,7 @@ def small_server():
 
 @pytest.fixture
 async def small(small_server):
-    """A store on a server whose memory `fill` uses up."""
+    """A store on a server; `fill` uses up its memory."""
     settings = Settings(redis_url=small_server.url)
     redis = connect(settings)
     await redis.config_set("maxmemory", "1gb")
@@ -258,7 +258,7 @@ async def test_on_a_full_server_an_append_is_unavailable_in_its_place(small):
 
 
 async def test_a_refused_append_does_not_delay_the_end_of_another_generation(small):
-    """One of each: neither travels in a pipeline."""
+    """One call of each script: neither is sent in a pipeline."""
     await create(small, "gen_full00000")
     await create(small, "gen_full00001")
     one = await Holder.begin(small, "mine", "gen_full00000")
@@ -307,7 +307,7 @@ async def test_on_a_full_server_nothing_is_accepted_or_begun(small):
 
 
 async def test_a_restore_of_the_largest_chunk_fits_into_one_call(store):
-    """Lua's unpack fails past about 8,000 values; entries must not pass through it."""
+    """Lua's unpack fails beyond about 8,000 values: entries must not go through it."""
     holder = await Holder.begin(store)
     log = [holder.begun.start] + [(EventId(1, n), token("x" * 200)) for n in range(2, 1_001)]
     await lose(store)

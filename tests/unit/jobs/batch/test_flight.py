@@ -38,7 +38,7 @@ def test_room_is_the_window_minus_open_lines(flight: Flight) -> None:
 
 
 def test_lines_with_a_result_take_no_room(flight: Flight) -> None:
-    """They wait for the next commit; the workers need not."""
+    """They only wait for the next commit."""
     flight.lines[1].is_done = True
 
     assert flight.room(5) == 3
@@ -67,7 +67,7 @@ def test_sort_separates_ended_lost_and_running_lines(flight: Flight) -> None:
 
 
 def test_an_absent_generation_is_lost_only_after_the_restore_time(flight: Flight) -> None:
-    """Its worker may be about to write it again."""
+    """Its worker may restore it."""
     one = flight.lines[1]
 
     assert flight.sort([one], [None], 100.0) == ([], [])

@@ -85,7 +85,7 @@ def test_progress_continues_from_commit_to_commit(gathering: Gathering) -> None:
 
 
 def test_a_dropped_line_counts_as_neither_done_nor_failed(gathering: Gathering) -> None:
-    """It was called off: neither done nor failed."""
+    """Its batch was cancelled."""
     gathering.drop(InFlightLine(1, 0, 10), 0.0)
 
     commit = gathering.commit("n1", [])
@@ -94,7 +94,7 @@ def test_a_dropped_line_counts_as_neither_done_nor_failed(gathering: Gathering) 
 
 
 def test_a_line_asked_again_and_done_leaves_the_flight(gathering: Gathering) -> None:
-    """Else it would be back in flight, and be done twice."""
+    """Otherwise it would be in flight again, and be done twice."""
     gathering.ask_again(InFlightLine(3, 300, 50, 1), 0.0)
     add(gathering, 3)
     gathering.ask_again(InFlightLine(4, 400, 50, 1), 0.0)

@@ -52,7 +52,7 @@ async def take_all(lease) -> None:
 
 
 async def taken_over(store, lease) -> BatchLease:
-    """Its lease runs out, and somebody else begins."""
+    """Let the lease expire, and let another holder begin."""
     await store.redis.hset(keys.meta(ID), "lease", "1")
     other = await BatchLease.begin(store, ID, "jobs-2")
     assert other is not None
@@ -124,7 +124,7 @@ def test_a_batch_is_not_a_generation():
 
 
 async def test_a_batch_is_never_queued(batches, store):
-    """A node that has readers and finds nobody looking after it asks for it to be put back."""
+    """A node with readers requeues a generation that no worker holds."""
     await batches.create(new())
 
     await requeue(store, ID, "batch")
@@ -309,7 +309,7 @@ SAID_AGAIN = SAID.replace("33.3", "33.4")
 
 
 async def went_back(store, act) -> None:
-    """Redis forgets what `act` did: a file without its last second, a replica that lacked it."""
+    """Undo `act` in Redis, as after a lost file tail or a failover."""
     names = [key async for key in store.redis.scan_iter(f"tr:{{{ID}}}:*")]
     before = {name: await store.redis.dump(name) for name in names}
     await act()
@@ -320,7 +320,7 @@ async def went_back(store, act) -> None:
 
 
 async def test_after_a_lost_commit_the_holder_cannot_continue(store, lease):
-    """Else an event id would have two contents, and a line be done that is not in the output."""
+    """Otherwise an event id would have two contents, and the output would lack a done line."""
     await take_all(lease)
     await went_back(
         store, lambda: lease.commit(Commit(name="1", done=["1"], completed=1, events=[SAID]))
@@ -340,7 +340,7 @@ async def test_after_a_lost_commit_the_holder_cannot_continue(store, lease):
 
 
 async def test_after_a_lost_take_the_holder_cannot_continue(store, lease):
-    """Else a line would be done that is taken again, and stand in the output twice."""
+    """Otherwise a line would be taken again and be in the output twice."""
     await went_back(store, lambda: take_all(lease))
 
     for attempt in (

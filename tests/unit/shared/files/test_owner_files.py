@@ -39,7 +39,7 @@ async def store(
 
 
 async def forget_count(files: FileStore, owner: str = "ann") -> None:
-    """As it is when the count is an hour old."""
+    """Expire the count, as after an hour."""
     digest = keys.digest_of(owner)
     await files.redis.delete(keys.files_sizes(digest), keys.files_expiries(digest))
 
@@ -95,7 +95,7 @@ async def test_the_output_of_batches_exceeds_the_bounds_and_counts(files: FileSt
 async def test_simultaneous_uploads_do_not_exceed_the_bound(
     files: FileStore, tmp_path: Path
 ) -> None:
-    """All of them saw an owner that keeps nothing."""
+    """Each upload saw an owner without files."""
     stored = [await files.store(pieces(b"x" * 30), bytes_max=10**6) for _ in range(8)]
 
     async def record(file_id: str, size: int) -> bool:
@@ -117,7 +117,7 @@ async def test_simultaneous_uploads_do_not_exceed_the_bound(
 
 
 async def test_records_of_an_older_version_are_counted(files: FileStore) -> None:
-    """It wrote records and counted nothing."""
+    """The older version wrote records and no count."""
     for size in (10, 20):
         await store(files, size)
     await forget_count(files)
@@ -138,7 +138,7 @@ async def test_the_first_added_file_starts_the_count(files: FileStore) -> None:
 async def test_a_rebuild_removes_an_error_left_by_a_crash(
     files: FileStore,
 ) -> None:
-    """Between the count and the record."""
+    """The crash came between count and record."""
     await store(files, 10)
     await files.owners.add("ann", Counted("file-lost", 50, 2**42), is_bounded=True)
     assert await files.owners.kept("ann") == OwnerFileTotals(60, 2)

@@ -38,7 +38,7 @@ def make_old(path: Path) -> None:
 
 
 async def expire(redis: Redis, record: FileRecord) -> None:
-    """As it is once its time has come: the record goes by itself."""
+    """Expire a file: Redis deletes the record by itself."""
     await redis.delete(keys.file(record.id))
     await redis.zadd(keys.FILES_EXPIRY, {keys.file_entry(record.id, record.owner): 1})
 

@@ -20,7 +20,7 @@ def at(text, zone="UTC"):
 
 
 def ticks(cron, zone, after, count):
-    """The next due times, as a clock on the wall shows them."""
+    """Return the next due times in local time."""
     timing, found, now_ms = Timing(cron=cron, timezone=zone), [], at(after, zone)
     for _ in range(count):
         now_ms = timing.next_ms(now_ms)
@@ -167,7 +167,7 @@ async def test_a_page_is_the_owners_newest_first(schedules):
 
 
 async def test_a_page_is_full_although_some_records_expired(schedules):
-    """What was over is forgotten after a day; the index learns it later."""
+    """A finished record expires after a day; its index entry stays longer."""
     schedules.schedules_max = 9
     for number in range(5):
         await schedules.add(schedule(number))
@@ -225,7 +225,7 @@ async def test_a_single_schedule_is_finished_and_drops_its_body(schedules):
 
 
 async def test_after_an_outage_it_fires_once(schedules):
-    """Fired for the first tick that was missed, it goes on with the first one after now."""
+    """It fires for the first missed tick, and continues with the first tick after now."""
     due_ms, now = at("2026-11-20T08:00"), at("2026-11-20T10:07")
     one = schedule(next_ms=due_ms, timing=Timing(cron="*/5 * * * *"))
     await schedules.add(one)

@@ -152,7 +152,7 @@ async def test_an_unfinished_generation_has_no_event(store):
 
 
 async def test_a_lost_record_is_written_again_at_the_end(store):
-    """Its worker has written the generation again, webhook and all."""
+    """Its worker has restored the generation with its webhook."""
     await accept(store)
     await store.redis.delete(keys.hook(ID), keys.HOOKS_WAITING)
 

@@ -40,7 +40,7 @@ def test_every_state_has_a_result_for_actions_of_any_caller() -> None:
 
 
 def test_every_state_that_had_a_holder_has_a_result_for_the_holder() -> None:
-    """Nobody has held what is queued: a token came from a begin."""
+    """A queued generation has had no holder: only a begin gives a token."""
     expected = {(state, action) for state in S for action in HOLDERS_ACTIONS if state != S.QUEUED}
 
     assert set(HOLDERS) == expected
@@ -79,7 +79,7 @@ def test_it_knows_nothing_of_the_rest() -> None:
 
 
 async def bring_to(store: Store, state: GenerationState) -> Caller:
-    """Make the generation be in `state`; who holds or held it last."""
+    """Bring the generation into `state`, and return its last holder."""
     if state not in (S.ABSENT, S.SEALED):
         await store.create(ID, FIELDS, may_be_lost=False)
     if state == S.QUEUED:
@@ -99,7 +99,7 @@ async def bring_to(store: Store, state: GenerationState) -> Caller:
 
 
 async def state_now(store: Store) -> GenerationState:
-    """What Redis holds, read without the scripts."""
+    """Read the state from Redis without the scripts."""
     raw: dict[bytes, bytes] = await store.redis.hgetall(keys.meta(ID))
     status = raw.get(b"status")
     if status is None:
@@ -163,7 +163,7 @@ async def holders_call(store: Store, action: Action, caller: Caller) -> Any:
 
 
 def word_for(outcome: Any) -> str:
-    """How the table calls an answer."""
+    """Return the table's name of an outcome."""
     if isinstance(outcome, tuple) and not isinstance(outcome, EventId):  # create
         return "done" if outcome[0] else "exists"
     if isinstance(outcome, bool):  # delete
@@ -211,7 +211,7 @@ async def test_holders(redis, state, action, expected):
 
 @pytest.mark.parametrize(("state", "action", "expected"), cells(STRANGERS))
 async def test_strangers(redis, state, action, expected):
-    """The caller held it, and then somebody else began."""
+    """The caller was the holder before another worker began."""
     store = store_on(redis)
     if state == S.SEALED:
         # A seal is set on what is absent, so whoever held it is as much a stranger as anybody.

@@ -51,7 +51,7 @@ async def test_a_generation_that_is_gone_has_no_request(store):
 
 
 async def test_a_generation_of_an_older_version_is_shown(store):
-    """It has written neither the prompt nor what the dialect must know."""
+    """The older version wrote neither `prompt` nor `dialect`."""
     await create(store, request=REQUEST)
 
     meta = await store.meta(ID)

@@ -1,6 +1,4 @@
-"""What an owner keeps: the record in Redis, by the same tests on a fake and a real server, and who
-is let in.
-"""
+"""The bytes of an owner: the record in Redis, and which prompts are accepted."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ A, B = "gen_aaaaaaaaaa", "gen_bbbbbbbbbb"
 
 
 class Record:
-    """The record of alice's."""
+    """The record of the owner alice."""
 
     def __init__(self, redis):
         self.redis = redis
@@ -42,7 +40,7 @@ class Record:
         return await self.note(owner_bytes.total("alice"))
 
     async def pass_time(self, ms) -> None:
-        """Bring every time of the record nearer, as if so much of it had passed."""
+        """Reduce every time in the record, as if time had passed."""
         until = keys.owner_until("alice")
         for name, score in await self.redis.zrange(until, 0, -1, withscores=True):
             await self.redis.zadd(until, {name: score - ms})

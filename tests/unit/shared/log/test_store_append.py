@@ -104,7 +104,7 @@ async def test_append_returns_lost_if_log_and_meta_are_lost(store):
 
 
 async def test_append_returns_lost_if_redis_has_an_older_attempt(store):
-    """Redis went back to before this attempt began."""
+    """Redis returned to a state before this attempt."""
     first = await Holder.begin(store, "first")
     await first.say("a")
     old = await store.redis.hgetall(keys.meta(ID))
@@ -135,7 +135,7 @@ async def test_the_holder_before_a_takeover_is_fenced(store):
 
 
 async def test_another_token_fences_a_holder_of_the_same_attempt(store):
-    """Two holders under one number cannot be; if they were, one could write."""
+    """If two holders had the same attempt, only one could write."""
     holder = await Holder.begin(store)
     await set_field(store, "token", "somebody else")
 

@@ -61,7 +61,7 @@ async def test_attached_readers_count_for_six_seconds_and_the_grace(graced):
 
 
 async def test_an_attached_reader_replaces_the_reader_to_come(graced):
-    """Otherwise a reader that leaves soon is waited for as long as one that never came."""
+    """Otherwise a reader that leaves early would count as long as one that never came."""
     await Holder.begin(graced)
     assert b"-" in await scores(graced)
 

@@ -28,7 +28,7 @@ async def live(store):
 
 
 async def silence(store, heard):
-    """Nothing was published: what is published now is what comes next."""
+    """Check that nothing was published: the next message is the one published here."""
     await store.publish(keys.live(ID), b"mark")
     assert await next_message(heard) == b"mark"
 

@@ -102,7 +102,7 @@ async def test_restore_is_fenced_by_an_equal_or_higher_attempt(store, above):
 
 
 async def test_restore_takes_over_from_an_older_attempt(store):
-    """Somebody may have begun on what Redis went back to, under a number below."""
+    """Another worker may have begun on an earlier state of Redis, under a lower attempt."""
     holder = await Holder.begin(store)
     await set_field(store, "attempt", str(holder.attempt - 1))
     await set_field(store, "token", "older")

@@ -46,7 +46,7 @@ async def tickets(redis, lane="interactive"):
 
 
 async def test_acceptance_in_one_round_trip_gives_the_same_generation(acceptor, redis):
-    """As from the second on: the first has seen that the queue is far from full."""
+    """From the second prompt on: the first reply shows that the queue is far from full."""
     first = await acceptor.accept(WITHOUT_KEY)
     second = await acceptor.accept(dataclasses.replace(WITHOUT_KEY, grace_s=2.5))
 
@@ -187,7 +187,7 @@ async def test_a_key_that_expires_during_the_call_is_reserved_again(acceptor, mo
 
 
 def break_step(acceptor, monkeypatch, step):
-    """The next call of this step never happens; what came before it has."""
+    """Make the next call of this step fail before it has an effect."""
     owner, name = {
         "enqueue": (acceptor, "_enqueue"),
         "create": (acceptor.store, "create_charged"),
@@ -259,7 +259,7 @@ async def test_a_key_of_a_sealed_generation_creates_nothing(acceptor):
 
 
 async def test_without_a_key_a_crash_before_meta_accepts_nothing(acceptor, monkeypatch):
-    """The entry alone is no generation: a worker drops it after a while."""
+    """The entry alone is not a generation: a worker drops it after a while."""
     break_step(acceptor, monkeypatch, "create")
 
     with pytest.raises(Unavailable):
@@ -270,7 +270,7 @@ async def test_without_a_key_a_crash_before_meta_accepts_nothing(acceptor, monke
 
 
 async def test_the_entry_comes_before_meta(acceptor, monkeypatch):
-    """What is accepted has an entry, whatever breaks after it."""
+    """An accepted prompt has an entry, whichever later step fails."""
     seen = []
     create = acceptor.store.create_charged
 

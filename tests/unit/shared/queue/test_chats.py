@@ -21,7 +21,7 @@ CHAT = "a chat/ü\n"
 
 
 class Place:
-    """Chats and what they stand on."""
+    """Chats with a store and an acceptor."""
 
     def __init__(self) -> None:
         self.redis = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())

@@ -31,13 +31,13 @@ def janitor(store):
 
 
 async def sweep(janitor):
-    """One pass, as if the last one were a while ago."""
+    """Make a pass, as if the last one were a while ago."""
     await janitor.redis.delete(keys.JANITOR)
     return await janitor.sweep()
 
 
 async def accept(store, *, waited_s, generation_id=ID, priority="interactive"):
-    """A queued generation without any queue entry, as after a loss; waiting for so long."""
+    """Create a generation without a queue entry, as after a loss, waiting for `waited_s`."""
     await create(store, generation_id, priority=priority)
     await waits(store, waited_s, generation_id, priority)
 
@@ -49,7 +49,7 @@ async def waits(store, waited_s, generation_id=ID, priority="interactive"):
 
 
 async def runs(store, *, lapsed_s, generation_id=ID):
-    """A generation whose worker was last heard of so long ago, less a lease."""
+    """Create a held generation whose worker was last active so long ago, minus a lease."""
     await create(store, generation_id)
     holder = await Holder.begin(store, "mine", generation_id)
     lapsed_ms = await store.now_ms() - round(lapsed_s * 1000)
@@ -109,7 +109,7 @@ async def test_a_requeued_generation_keeps_its_waiting_time(janitor, store):
 
 
 async def test_a_generation_that_waited_too_long_ends(janitor, store):
-    """No worker need ever have been there."""
+    """Also if there has never been a worker."""
     await accept(store, waited_s=QUEUE_WAIT_S + 1)
 
     assert await sweep(janitor) == 1
@@ -134,7 +134,7 @@ async def test_a_short_queue_wait_is_kept(redis):
 
 
 async def test_a_released_generation_waits_anew(janitor, store):
-    """A retry that is picked up late is no reason to give up early."""
+    """A late retry must not shorten the wait."""
     await create(store)
     await store.redis.hset(keys.meta(ID), "created", "1")
     holder = await Holder.begin(store)
@@ -159,7 +159,7 @@ async def test_a_released_generation_that_is_never_taken_ends(janitor, store):
 
 
 async def test_a_postponed_generation_is_not_requeued_early(janitor, store):
-    """It stands in the line with the time at which it is due."""
+    """Its waiting time begins when it is due."""
     await create(store)
     holder = await Holder.begin(store)
     await holder.release(has_failed=True)
@@ -297,7 +297,7 @@ async def test_the_presence_of_a_long_silent_worker_is_deleted(janitor, store):
 
 
 async def test_a_line_of_a_batch_waits_for_its_own_time(janitor, store):
-    """And is put back meanwhile: it may have been forgotten like any other."""
+    """Meanwhile it is requeued like any other generation."""
     await accept(store, waited_s=QUEUE_WAIT_S + 1, priority="batch")
     await store.redis.hset(keys.meta(ID), "wait", str(round(2 * QUEUE_WAIT_S * 1000)))
 

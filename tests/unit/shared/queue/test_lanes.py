@@ -108,7 +108,7 @@ async def test_groups_come_back_after_redis_came_back_empty(queue, call):
 
 
 async def test_groups_come_back_under_a_blocked_read(real_redis):
-    """The fake words this error differently."""
+    """The fake has another text for this error."""
     queue = Queue(real_redis, "worker-1")
 
     assert await queue.wait(keys.LANES, 10) == []
@@ -199,7 +199,7 @@ async def test_no_entry_is_claimed_before_its_idle_time(queue):
 
 
 async def make_idle(queue, lane, entry_ids, idle_ms):
-    """As if the entries had been with worker-1 for so long."""
+    """Set the idle time of worker-1's entries."""
     for at in range(0, len(entry_ids), 1_000):
         await queue.redis.xclaim(
             keys.lane(lane),
@@ -224,7 +224,7 @@ async def test_a_claim_walks_to_the_end_of_a_long_list(queue):
 
 
 async def test_a_claim_never_takes_more_than_asked_for(queue):
-    """What is found in several steps of the walk must not add up to more."""
+    """Several steps of the walk together must not return more."""
     await add(queue, "interactive", *(f"gen{n}" for n in range(200)))
     deliveries = await queue.read("interactive", 200)
     # Two in the first step's reach, the rest behind it.
@@ -265,7 +265,7 @@ async def test_renewal_counts_no_delivery(queue):
 
 
 async def test_renewal_does_not_restore_entries(queue):
-    """What somebody else acknowledged, or Redis forgot, is gone."""
+    """Acknowledged or lost entries stay deleted."""
     await add(queue, "interactive", "a")
     (mine,) = await queue.read("interactive", 9)
     await queue.acknowledge(mine)
@@ -390,7 +390,7 @@ async def test_forgetting_shortens_the_idempotency_key(redis):
 
 
 def test_clients_names_are_not_in_keys():
-    """Neither braces nor odd bytes nor another owner's names."""
+    """No braces, no odd bytes, no names of other owners."""
     for key in (
         keys.session("a{b}", "\ud800\n"),
         keys.owner("x" * 1000),

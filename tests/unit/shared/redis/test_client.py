@@ -14,7 +14,7 @@ from shared.redis.client import connect, is_refusal, translated
 
 @pytest.mark.parametrize("steps", range(0, 40))
 async def test_a_loop_over_redis_ends_when_it_is_cancelled(redis_server, steps):
-    """At whatever moment: asyncio.wait_for of Python 3.11 would lose one of them."""
+    """At any moment: asyncio.wait_for of Python 3.11 would lose some cancellations."""
     client = connect(Settings(redis_url=redis_server.url))
     await client.ping()
 

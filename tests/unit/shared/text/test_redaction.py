@@ -131,7 +131,7 @@ def test_an_error_of_a_backend_is_redacted_before_it_is_cut() -> None:
     "unit", ["a", "?key", "x-api-key", "://", "eyJ", "A_KEY", "bearer ", "sk-", "a-", "?&=", "-_"]
 )
 def test_hostile_texts_take_linear_time(unit: str) -> None:
-    """Quadratic, these would take minutes."""
+    """With quadratic time these texts would take minutes."""
     text = unit * 100_000 + "key token auth secret ="
     begun_s = time.thread_time()
 
