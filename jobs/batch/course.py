@@ -198,7 +198,7 @@ class Course:
     async def _take_and_ask(self, now_s: float) -> tuple[int, int]:
         """Take lines and ask lines, and return both numbers. A held batch takes and asks none."""
         if not self.is_held:
-            return await self._take(), await self._ask(now_s)
+            return await self._fill(), await self._ask(now_s)
         await self._reader.has_more()  # sets `is_exhausted` if no line is left
         return 0, await self._find_asked(now_s)
 
@@ -211,7 +211,7 @@ class Course:
             one.is_asked, one.new = True, None
         return len(found)
 
-    async def _take(self) -> int:
+    async def _fill(self) -> int:
         """Take as many lines as the flight has room for, and return their number."""
         room = min(self.flight.room(self._window), TAKE_LINES)
         lines = await self._reader.take(room, TAKE_BYTES) if room else []

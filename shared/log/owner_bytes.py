@@ -112,45 +112,45 @@ class OwnerRoom:
 
     def has(self, owner: str, size: int) -> bool:
         """Whether a prompt of `size` bytes keeps the owner within the bound."""
-        known = self._sums.get(owner, _OwnerSum())
-        return known.total + known.coming + size <= self.bytes_max
+        entry = self._sums.get(owner, _OwnerSum())
+        return entry.total + entry.coming + size <= self.bytes_max
 
     def is_old(self, owner: str, now_s: float) -> bool:
         """Whether the sum is too old for a refusal."""
-        known = self._sums.get(owner)
-        return known is None or now_s - known.read_at_s >= READ_AGAIN_S
+        entry = self._sums.get(owner)
+        return entry is None or now_s - entry.read_at_s >= READ_AGAIN_S
 
     def hear(self, owner: str, total: int, now_s: float) -> None:
         """Remember a sum that Redis returned."""
-        known = self._entry(owner)
-        known.total, known.read_at_s = total, now_s
+        entry = self._entry(owner)
+        entry.total, entry.read_at_s = total, now_s
 
     @contextmanager
     def coming(self, owner: str, size: int) -> Iterator[None]:
         """Count a prompt of `size` bytes while it is being accepted."""
-        known = self._entry(owner)
-        known.coming += size
+        entry = self._entry(owner)
+        entry.coming += size
         try:
             yield
         finally:
-            known.coming -= size
+            entry.coming -= size
 
     def refusal(self, owner: str, size: int) -> RequestError:
         """Return the error for a prompt of `size` bytes beyond the bound."""
-        known = self._entry(owner)
+        entry = self._entry(owner)
         return RequestError(
             429,
             "owner_full",
             f"this prompt takes {size} bytes, and this owner's prompts and answers take "
-            f"{known.total} of the {self.bytes_max} that TAILRACE_OWNER_BYTES_MAX allows: "
+            f"{entry.total} of the {self.bytes_max} that TAILRACE_OWNER_BYTES_MAX allows: "
             "delete some (DELETE /v1/responses/{id}), or ask again when some have expired",
             retryable=True,
             retry_after_s=RETRY_AFTER_S,
         )
 
     def _entry(self, owner: str) -> _OwnerSum:
-        known = self._sums.setdefault(owner, _OwnerSum())
+        entry = self._sums.setdefault(owner, _OwnerSum())
         self._sums.move_to_end(owner)
         while len(self._sums) > OWNERS_MAX:
             self._sums.popitem(last=False)
-        return known
+        return entry

@@ -60,7 +60,6 @@ class Delivery:
     Attributes:
         ticket: the content; None: this version cannot read it, leave it for other workers.
         is_claimed: taken over from a silent consumer, not read as a new entry.
-
     """
 
     lane: str
@@ -100,7 +99,6 @@ class Queue:
         pipeline: carries the commands of each generation; None: redis-py's pool.
         blocking_pipeline: carries blocking reads, and nothing else: a call behind a blocking read
             would wait for it. None: redis-py's pool, where a blocking read has its own connection.
-
     """
 
     def __init__(
