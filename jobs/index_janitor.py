@@ -68,9 +68,9 @@ class IndexJanitor:
             with translated():
                 members = await self.redis.zrange(index, start, start + PAGE - 1)
             ids = [raw.decode() for raw in members]
-            known = await self._exist([key(one) for one in ids])
+            known = await self._exist([key(member) for member in ids])
             absent += [
-                (index, one) for one, is_there in zip(ids, known, strict=True) if not is_there
+                (index, member) for member, is_there in zip(ids, known, strict=True) if not is_there
             ]
             start += PAGE
             if len(ids) < PAGE:
@@ -81,7 +81,7 @@ class IndexJanitor:
         if not suspects:
             return 0
         await asyncio.sleep(ABSENT_TWICE_S)
-        known = await self._exist([keys.meta(one) for _, one in suspects])
+        known = await self._exist([keys.meta(member) for _, member in suspects])
         gone = [pair for pair, is_there in zip(suspects, known, strict=True) if not is_there]
         return await self._remove(gone)
 
@@ -137,7 +137,7 @@ class IndexJanitor:
             for member in members:
                 pipeline.hget(keys.schedule(member.decode()), "next")
             times = await pipeline.execute() if members else []
-            over = [one for one, next_ms in zip(members, times, strict=True) if not next_ms]
+            over = [member for member, next_ms in zip(members, times, strict=True) if not next_ms]
             return int(await self.redis.srem(name, *over)) if over else 0  # type: ignore[misc]
 
     async def _mend_hook(self, subject_id: str) -> int:

@@ -63,12 +63,12 @@ class Rounds:
         found: Counter[str] = Counter()
         for check in checks:
             try:
-                one = await check()
-                await count(self.redis, one)
+                findings = await check()
+                await count(self.redis, findings)
             except Unavailable as exc:  # the next round does the rest
                 log.warning("round cut short", extra={"reason": str(exc)})
                 continue
-            found += one
+            found += findings
         if found:
             log.info("round made", extra=dict(found))
         return found

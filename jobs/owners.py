@@ -45,7 +45,7 @@ class Owners:
             ConfigurationError: the keys are malformed.
         """
         identities = read_keys(settings.api_keys).values()
-        return cls({one.owner for one in identities} or {ANONYMOUS})
+        return cls({identity.owner for identity in identities} or {ANONYMOUS})
 
     def is_known(self, owner: str) -> bool:
         """Whether a key names this owner."""

@@ -135,21 +135,21 @@ class Course:
         Args:
             is_expired: write an `EXPIRED` result for the others; False: they get no result.
         """
-        ids = [one.generation_id for one in self.flight.open()]
+        ids = [item.generation_id for item in self.flight.open()]
         await cancel_many(self.tools.store, ids)
         until_s = time.monotonic() + LEAVE_S
         while ids and time.monotonic() < until_s:
             await asyncio.sleep(PAUSE_S_MAX)
             ids = await running_of(self.tools.redis, ids)
-        open_ones = self.flight.open()
-        for some in _chunks(open_ones, FOLD_LINES):
+        open_items = self.flight.open()
+        for some in _chunks(open_items, FOLD_LINES):
             await self._fold(some, is_over=True)
-        for one in self.flight.open():
+        for item in self.flight.open():
             if is_expired:
-                self._done(one, never_done(self._source(one), EXPIRED))
+                self._done(item, never_done(self._source(item), EXPIRED))
             else:
-                one.is_done = True
-                self.gathering.drop(one.at, time.monotonic())
+                item.is_done = True
+                self.gathering.drop(item.at, time.monotonic())
         await self.commit()
 
     async def expire_rest(self) -> None:
@@ -205,10 +205,10 @@ class Course:
     async def _find_asked(self, now_s: float) -> int:
         """Mark the lines that an earlier holder has asked; ask none. Return their number."""
         ready = self.flight.to_ask(now_s)
-        statuses = await self.tools.store.statuses([one.generation_id for one in ready])
-        found = [one for one, status in zip(ready, statuses, strict=True) if status is not None]
-        for one in found:
-            one.is_asked, one.new = True, None
+        statuses = await self.tools.store.statuses([item.generation_id for item in ready])
+        found = [item for item, status in zip(ready, statuses, strict=True) if status is not None]
+        for item in found:
+            item.is_asked, item.new = True, None
         return len(found)
 
     async def _fill(self) -> int:
@@ -233,11 +233,11 @@ class Course:
     def _admit(self, at: InFlightLine, raw: bytes, *, is_repeat: bool) -> None:
         query = read_query(raw, self.terms, self._wait_s)
         generation_id = line_generation_id(self.batch.id, at.line, at.tries)
-        one = FlightLine(at, query.custom_id, generation_id, query.new, is_repeat=is_repeat)
-        self.flight.add(one)
+        item = FlightLine(at, query.custom_id, generation_id, query.new, is_repeat=is_repeat)
+        self.flight.add(item)
         if query.error is not None:
-            one.generation_id = ""
-            self._done(one, refused(self._source(one), query.error))
+            item.generation_id = ""
+            self._done(item, refused(self._source(item), query.error))
 
     @property
     def _wait_s(self) -> float:
@@ -247,20 +247,20 @@ class Course:
     async def _ask(self, now_s: float) -> int:
         """Accept the lines that are to be asked now, and return their number."""
         ready = self.flight.to_ask(now_s)
-        lacking = {one.at.line: one for one in ready if one.new is None}
+        lacking = {item.at.line: item for item in ready if item.new is None}
         if lacking:
-            wanted = [one.at for one in lacking.values()]
+            wanted = [item.at for item in lacking.values()]
             async for at, raw in fetch(self.tools.files, self.record, wanted):
                 lacking[at.line].new = read_query(raw, self.terms, self._wait_s).new
         for some in _chunks(ready, ASK_LINES):
-            new = [(one.generation_id, one.new) for one in some if one.new is not None]
+            new = [(item.generation_id, item.new) for item in some if item.new is not None]
             # No token protects this step: only the present holder may do it.
             await self.lease.confirm()
             await self.tools.acceptor.accept_lines(
-                new, is_repeat=any(one.is_repeat for one in some)
+                new, is_repeat=any(item.is_repeat for item in some)
             )
-            for one in some:
-                one.is_asked, one.new = True, None
+            for item in some:
+                item.is_asked, item.new = True, None
         return len(ready)
 
     async def _collect(self) -> int:
@@ -268,12 +268,12 @@ class Course:
         asked = self.flight.asked()
         if not asked:
             return 0
-        statuses = await self.tools.store.statuses([one.generation_id for one in asked])
+        statuses = await self.tools.store.statuses([item.generation_id for item in asked])
         ended, gone = self.flight.sort(asked, statuses, time.monotonic())
         for some in _chunks(ended[:COLLECT_LINES], FOLD_LINES):
             await self._fold(some, is_over=False)
-        for one in gone:
-            self._ask_again(one, 0.0)
+        for item in gone:
+            self._ask_again(item, 0.0)
         return len(ended) + len(gone)
 
     async def _fold(self, some: Sequence[FlightLine], *, is_over: bool) -> None:
@@ -282,18 +282,18 @@ class Course:
         Args:
             is_over: the batch is cancelled or expired: skip cancelled generations.
         """
-        ids = [one.generation_id for one in some]
+        ids = [item.generation_id for item in some]
         metas = await self._metas(ids)
         logs = await self.tools.store.first_pages(ids, LOG_ENTRIES)
-        for one, meta, log in zip(some, metas, logs, strict=True):
+        for item, meta, log in zip(some, metas, logs, strict=True):
             if is_over and (meta is None or meta.status not in ("completed", "failed")):
                 continue
             if len(log) == LOG_ENTRIES:
-                log = await self._whole_log(one.generation_id)
+                log = await self._whole_log(item.generation_id)
             if meta is None or not log:  # it ended so long ago that its log has expired
-                self._ask_again(one, 0.0)
+                self._ask_again(item, 0.0)
                 continue
-            self._gather(one, meta, log)
+            self._gather(item, meta, log)
 
     async def _metas(self, ids: Sequence[str]) -> list[Meta | None]:
         """Return the metas of lines, with the requests if the endpoint's response needs them."""
@@ -303,37 +303,42 @@ class Course:
             return metas
         return await store.with_requests(metas)
 
-    def _gather(self, one: FlightLine, meta: Meta, log: list[tuple[EventId, bytes]]) -> None:
-        result, end = answered(self._source(one), meta, log)
-        pause_s = pause_before_next_try(end, one.at.tries)
+    def _gather(self, item: FlightLine, meta: Meta, log: list[tuple[EventId, bytes]]) -> None:
+        result, end = answered(self._source(item), meta, log)
+        pause_s = pause_before_next_try(end, item.at.tries)
         if pause_s is None:
-            self._done(one, result)
+            self._done(item, result)
         else:
-            self._ask_again(one, pause_s)
+            self._ask_again(item, pause_s)
 
     async def _whole_log(self, generation_id: str) -> list[tuple[EventId, bytes]]:
         found: list[tuple[EventId, bytes]] = []
         await read_log(self.tools.store, generation_id, lambda *entry: found.append(entry))
         return found
 
-    def _ask_again(self, one: FlightLine, pause_s: float) -> None:
+    def _ask_again(self, item: FlightLine, pause_s: float) -> None:
         """Try a line again under a new id: the generation of the old id has ended or is lost."""
-        if one.at.tries >= GONE_MAX:
-            self._done(one, never_done(self._source(one), LOST))
+        if item.at.tries >= GONE_MAX:
+            self._done(item, never_done(self._source(item), LOST))
             return
         now_s = time.monotonic()
-        one.at = one.at._replace(tries=one.at.tries + 1)
-        one.generation_id = line_generation_id(self.batch.id, one.at.line, one.at.tries)
-        one.is_asked, one.new, one.ask_at_s, one.absent_since_s = False, None, now_s + pause_s, 0.0
-        self.gathering.ask_again(one.at, now_s)
+        item.at = item.at._replace(tries=item.at.tries + 1)
+        item.generation_id = line_generation_id(self.batch.id, item.at.line, item.at.tries)
+        item.is_asked, item.new, item.ask_at_s, item.absent_since_s = (
+            False,
+            None,
+            now_s + pause_s,
+            0.0,
+        )
+        self.gathering.ask_again(item.at, now_s)
 
-    def _done(self, one: FlightLine, result: Result) -> None:
-        one.is_done, one.new = True, None
-        self.gathering.add(one.at, one.custom_id, one.generation_id, result, time.monotonic())
+    def _done(self, item: FlightLine, result: Result) -> None:
+        item.is_done, item.new = True, None
+        self.gathering.add(item.at, item.custom_id, item.generation_id, result, time.monotonic())
 
-    def _source(self, one: FlightLine) -> Source:
+    def _source(self, item: FlightLine) -> Source:
         return Source(
-            self.batch.id, self.batch.endpoint, one.at.line, one.custom_id, one.generation_id
+            self.batch.id, self.batch.endpoint, item.at.line, item.custom_id, item.generation_id
         )
 
 

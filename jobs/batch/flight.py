@@ -52,53 +52,53 @@ class Flight:
     def __len__(self) -> int:
         return len(self.lines)
 
-    def add(self, one: FlightLine) -> None:
+    def add(self, item: FlightLine) -> None:
         """Add a taken line."""
-        self.lines[one.at.line] = one
+        self.lines[item.at.line] = item
 
     def room(self, window: int) -> int:
         """Return how many more lines may be taken; lines with a result do not count."""
-        open_ones = self.open()
-        held = sum(one.at.length for one in open_ones)
-        return max(0, window - len(open_ones)) if held < FLIGHT_BYTES_MAX else 0
+        open_items = self.open()
+        held = sum(item.at.length for item in open_items)
+        return max(0, window - len(open_items)) if held < FLIGHT_BYTES_MAX else 0
 
     def open(self) -> list[FlightLine]:
         """Return the lines without a result."""
-        return [one for one in self.lines.values() if not one.is_done]
+        return [item for item in self.lines.values() if not item.is_done]
 
     def to_ask(self, now_s: float) -> list[FlightLine]:
         """Return the lines to ask now."""
-        return [one for one in self.open() if not one.is_asked and one.ask_at_s <= now_s]
+        return [item for item in self.open() if not item.is_asked and item.ask_at_s <= now_s]
 
     def asked(self) -> list[FlightLine]:
         """Return the asked lines without a result."""
-        return [one for one in self.open() if one.is_asked]
+        return [item for item in self.open() if item.is_asked]
 
     def sort(
-        self, ones: Sequence[FlightLine], statuses: Sequence[str | None], now_s: float
+        self, items: Sequence[FlightLine], statuses: Sequence[str | None], now_s: float
     ) -> tuple[list[FlightLine], list[FlightLine]]:
         """Return the lines whose generation has ended, and those whose generation is lost."""
         ended, gone = [], []
-        for one, status in zip(ones, statuses, strict=True):
+        for item, status in zip(items, statuses, strict=True):
             if status is not None:
-                one.absent_since_s = 0.0
+                item.absent_since_s = 0.0
             if status in ENDED:
-                ended.append(one)
-            elif status == "sealed" or self._is_lost(one, status, now_s):
-                gone.append(one)
+                ended.append(item)
+            elif status == "sealed" or self._is_lost(item, status, now_s):
+                gone.append(item)
         return ended, gone
 
-    def _is_lost(self, one: FlightLine, status: str | None, now_s: float) -> bool:
+    def _is_lost(self, item: FlightLine, status: str | None, now_s: float) -> bool:
         """Whether the generation is absent for longer than a worker needs to restore it."""
         if status is not None:
             return False
-        one.absent_since_s = one.absent_since_s or now_s
-        return now_s - one.absent_since_s > RESTORE_WITHIN_S
+        item.absent_since_s = item.absent_since_s or now_s
+        return now_s - item.absent_since_s > RESTORE_WITHIN_S
 
     def leave(self, lines: Iterable[int]) -> list[str]:
         """Remove lines, and return the ids of their generations, without lines that have none."""
         left = [self.lines.pop(line) for line in lines if line in self.lines]
-        return [one.generation_id for one in left if one.generation_id]
+        return [item.generation_id for item in left if item.generation_id]
 
 
 def window_of(presences: Sequence[Presence], now_ms: int, recent_ms: float) -> int:

@@ -67,17 +67,17 @@ class BatchSource:
         if not active:
             return []
         tops = await self.tools.log_store.tops([batch_id for batch_id, _ in active])
-        wanted, over = [], []
+        jobs, ended = [], []
         for (batch_id, since_ms), top in zip(active, tops, strict=True):
             if is_over(top, since_ms):
-                over.append(batch_id)
+                ended.append(batch_id)
             elif top.status is not None and top.lease_ms <= top.now_ms:
                 tick = top.now_ms // 1000 // JOB_ID_S
-                wanted.append(Job("batch", (batch_id,), f"batch:{batch_id}:{tick}"))
-        if over:
-            await self.tools.batches.retire(over)
-        random.shuffle(wanted)
-        return wanted[: max(0, RUNNING_MAX - self._running)]
+                jobs.append(Job("batch", (batch_id,), f"batch:{batch_id}:{tick}"))
+        if ended:
+            await self.tools.batches.retire(ended)
+        random.shuffle(jobs)
+        return jobs[: max(0, RUNNING_MAX - self._running)]
 
     async def _without_held(self, active: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         held = self._held.of([batch_id for batch_id, _ in active], time.monotonic())
@@ -190,10 +190,10 @@ class Slice:
     async def _without_input(self, batch: Batch) -> None:
         """End a batch without its input: keep committed results, and drop lines in flight."""
         flying = await self.lease.flight()
-        ids = [line_generation_id(batch.id, one.line, one.tries) for one in flying]
+        ids = [line_generation_id(batch.id, line.line, line.tries) for line in flying]
         await cancel_many(self.tools.store, ids)
         if flying:
-            lines = [str(one.line) for one in flying]
+            lines = [str(line.line) for line in flying]
             await self.lease.commit(Commit(name=f"{self.lease.token}-gone", done=lines))
         if batch.status == "cancelling":
             await finish(self.tools, self.lease, batch, "cancelled")

@@ -18,28 +18,28 @@ GAP_BYTES = 1_048_576  # greater gaps before the next line are skipped by a new 
 
 
 async def fetch(
-    files: FileStore, record: FileRecord, wanted: Sequence[InFlightLine]
+    files: FileStore, record: FileRecord, lines: Sequence[InFlightLine]
 ) -> AsyncIterator[tuple[InFlightLine, bytes]]:
-    """Yield the lines of `wanted` in the order of the input, each with its bytes.
+    """Yield `lines` in the order of the input, each with its bytes.
 
     Raises:
         NotFound: the file is absent, or ends before a line.
     """
-    rest = deque(sorted(wanted, key=lambda one: one.offset))
-    while rest:
-        left = len(rest)
-        at, kept = rest[0].offset, bytearray()
+    pending = deque(sorted(lines, key=lambda line: line.offset))
+    while pending:
+        left = len(pending)
+        at, buffered = pending[0].offset, bytearray()
         async with aclosing(files.read(record, at)) as pieces:
             async for piece in pieces:
-                kept += piece
-                while rest and rest[0].offset + rest[0].length <= at + len(kept):
-                    one = rest.popleft()
-                    begin = one.offset - at
-                    yield one, bytes(kept[begin : begin + one.length]).strip()
-                if not rest or rest[0].offset > at + len(kept) + GAP_BYTES:
+                buffered += piece
+                while pending and pending[0].offset + pending[0].length <= at + len(buffered):
+                    line = pending.popleft()
+                    start = line.offset - at
+                    yield line, bytes(buffered[start : start + line.length]).strip()
+                if not pending or pending[0].offset > at + len(buffered) + GAP_BYTES:
                     break
-                passed = min(rest[0].offset - at, len(kept))
-                del kept[:passed]
+                passed = min(pending[0].offset - at, len(buffered))
+                del buffered[:passed]
                 at += passed
-        if len(rest) == left:
+        if len(pending) == left:
             raise NotFound("file")

@@ -162,7 +162,7 @@ class BatchLease:
         Returns:
             False: the batch is no longer in progress.
         """
-        words = [word for one in lines for word in (str(one.line), flight_words(one))]
+        words = [word for flying in lines for word in (str(flying.line), flight_words(flying))]
         return await self._do("batch_take", [before, line, offset, *words])
 
     async def commit(self, commit: Commit) -> None:
@@ -206,9 +206,9 @@ class BatchLease:
         raise LeaseLost(f"the batch is {reply[0].decode()}")
 
 
-def flight_words(one: InFlightLine) -> str:
+def flight_words(flying: InFlightLine) -> str:
     """Return the value of a line in the flight hash."""
-    return f"{one.offset} {one.length} {one.tries}"
+    return f"{flying.offset} {flying.length} {flying.tries}"
 
 
 def encode_dead_letter(dead: DeadLetter) -> str:

@@ -67,7 +67,7 @@ def read_keys(value: str) -> dict[str, Identity]:
 
 def short_keys(keys: Mapping[str, Identity]) -> list[str]:
     """Return the sorted owners of keys that are shorter than `KEY_CHARACTERS_MIN`."""
-    return sorted(one.owner for key, one in keys.items() if len(key) < KEY_CHARACTERS_MIN)
+    return sorted(identity.owner for key, identity in keys.items() if len(key) < KEY_CHARACTERS_MIN)
 
 
 def named(owners: Collection[str]) -> str:

@@ -161,7 +161,9 @@ class Schedules:
                     keys.schedules_of(owner), highest, "-inf", start=start, num=limit
                 )
             read = await self._read([raw.decode() for raw in raws])
-            found += [one for one in read if one is not None and one.owner == owner]
+            found += [
+                schedule for schedule in read if schedule is not None and schedule.owner == owner
+            ]
             start += len(raws)
             if len(raws) < limit:
                 break

@@ -213,9 +213,7 @@ class Acceptor:
         )
         self._room.hear(new.owner, total, self._now_s())
         self._waiting[new.priority] = waiting or self.settings.queue_max
-        if (
-            not waiting
-        ):  # other nodes have filled the queue since: one entry more is within the bound
+        if not waiting:  # other nodes have filled the queue: one entry more is within the bound
             await put_back(self.store, generation_id, new.priority, new.model, lane=new.priority)
         return queued_meta(generation_id, new, created_at_ms)
 
