@@ -58,6 +58,7 @@ class JobsWorker(Worker):
         self.woken = asyncio.Event()
 
     async def main(self) -> None:
+        """Poll the queue until `retire`; survive a lost connection."""
         self.ctx["redis"] = self.pool
         while self.allow_pick_jobs:
             self.woken.clear()

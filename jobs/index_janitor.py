@@ -19,9 +19,7 @@ SCANS_PER_ROUND = 200  # SCAN calls of about `SCAN_COUNT` keys each
 SCAN_COUNT = 500
 PAGE = 1_000  # members of one index in one round trip
 SUSPECTS_MAX = 10_000  # possibly absent entries of one round
-ABSENT_TWICE_S = (
-    RESTORE_WITHIN_S + 2
-)  # between two checks: a worker restores within `RESTORE_WITHIN_S`, or never
+ABSENT_TWICE_S = RESTORE_WITHIN_S + 2  # between the two checks of an absent generation
 GENERATIONS = ("tr:owner:", "tr:session:", "tr:{chat:")
 HOOK, SCHEDULE = keys.hook(""), keys.schedule("")
 BATCHES = "tr:batches:"

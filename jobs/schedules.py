@@ -57,6 +57,7 @@ class Firings:
         ]
 
     async def due(self) -> list[Job]:
+        """Return a job for each schedule that is due."""
         now_ms = await self.store.now_ms()
         # A new job id each second: arq reserves the id of a dead process for a while.
         return [

@@ -324,12 +324,8 @@ class Course:
         now_s = time.monotonic()
         item.at = item.at._replace(tries=item.at.tries + 1)
         item.generation_id = line_generation_id(self.batch.id, item.at.line, item.at.tries)
-        item.is_asked, item.new, item.ask_at_s, item.absent_since_s = (
-            False,
-            None,
-            now_s + pause_s,
-            0.0,
-        )
+        item.is_asked, item.new = False, None
+        item.ask_at_s, item.absent_since_s = now_s + pause_s, 0.0
         self.gathering.ask_again(item.at, now_s)
 
     def _done(self, item: FlightLine, result: Result) -> None:

@@ -122,6 +122,7 @@ def summary(meta: Meta, end: End | None = None) -> dict[str, Any]:
 
 
 def read_end(meta: Meta) -> End | None:
+    """Return the `end` event in meta; None: unfinished."""
     if not meta.end:
         return None
     event = decode(meta.end)
