@@ -110,12 +110,12 @@ async def run(settings: Settings, listener: socket.socket) -> int:
     # Without an answer of Redis the check is skipped: a worker makes it too, and cannot skip it.
     with contextlib.suppress(Unavailable):
         await check_server(redis)
-    line = AutoPipeline(settings.redis_url, answer_s=ANSWER_S)
-    store = Store(redis, settings, line)
+    pipeline = AutoPipeline(settings.redis_url, answer_s=ANSWER_S)
+    store = Store(redis, settings, pipeline)
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     async with (
         contextlib.aclosing(redis),
-        contextlib.aclosing(line),
+        contextlib.aclosing(pipeline),
         Hub(store, settings, node=name) as hub,
     ):
         node = Node(

@@ -1,1 +1,1 @@
-"""Jobs: what happens in the background, on arq. May use the pure parts of api."""
+"""The jobs role: background work on arq. May use the pure parts of api."""

@@ -1,7 +1,7 @@
-"""arq's worker, made to outlive its connection and to start what is due at once.
+"""arq's worker with another main loop, which survives a lost connection and starts jobs at once.
 
-arq is good at schedules and at small jobs that may run twice. Its own loop dies with the
-connection, looks every half second and reads pickles; here the loop comes back, is woken, and
+arq is right for schedules and for small jobs that may run twice. Its own loop ends with the
+connection, polls every half second and reads pickles. This loop reconnects, can be woken, and its
 payloads are JSON.
 Source: docs/adr/0003-prompts-not-through-arq.md.
 """
@@ -24,21 +24,21 @@ from redis.exceptions import RedisError
 
 from jobs.source import Job
 from shared.config.settings import Settings
-from shared.redis.client import ANSWER_S, CONNECT_S, make_cancellable
+from shared.redis.client import ANSWER_S, REDIS_CONNECT_S, make_cancellable
 
 log = logging.getLogger(__name__)
 
 QUEUE = "tr:jobs"
-POLL_S = 1.0
-AWAY_PAUSE_S = 0.5
-PLANNED_AHEAD_S = 5.0  # arq queues what is due within two polls; what is later can be planned again
-JOBS_MAX = 96  # at once in one process: 48 webhooks, 32 batches, the rest; they wait, mostly
-READ_MAX = 2_000  # of the queue in one look; arq never looks further, running ones included
-KEPT_MS = 8 * 86_400_000  # arq calls a job that is older than a day expired
+POLL_S = 1.0  # between two polls, unless woken
+AWAY_PAUSE_S = 0.5  # the shortest pause while Redis is away
+PLANNED_AHEAD_S = 5.0  # arq plans two polls ahead; a later plan means that the clock was set back
+JOBS_MAX = 96  # in one process: 48 webhooks, 32 batches, and others; most of them only wait
+READ_MAX = 2_000  # jobs in one poll, running ones included; arq never reads further
+JOB_KEPT_MS = 8 * 86_400_000  # until a job expires; arq's default is one day
 
 
 async def pause(event: asyncio.Event, pause_s: float) -> None:
-    """Return when `event` is set, or the time is over."""
+    """Return when `event` is set, or after `pause_s`."""
     try:
         async with asyncio.timeout(pause_s):
             await event.wait()
@@ -47,8 +47,10 @@ async def pause(event: asyncio.Event, pause_s: float) -> None:
 
 
 class JobsWorker(Worker):
-    """Uses two of arq's private names, `_pool` and `_poll_iteration`; arq is frozen and pinned,
-    and tests/integration/test_jobs.py stands guard.
+    """arq's worker with a loop of our own.
+
+    It uses two private names of arq, `_pool` and `_poll_iteration`. arq is frozen and pinned, and
+    tests/integration/test_jobs.py fails if they change.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -56,6 +58,7 @@ class JobsWorker(Worker):
         self.woken = asyncio.Event()
 
     async def main(self) -> None:
+        """Poll the queue until `retire`; survive a lost connection."""
         self.ctx["redis"] = self.pool
         while self.allow_pick_jobs:
             self.woken.clear()
@@ -71,12 +74,12 @@ class JobsWorker(Worker):
             await pause(self.woken, pause_s)
 
     def retire(self) -> None:
-        """Take no more jobs; `main` returns after its present look, which is not cut in two."""
+        """Take no more jobs. `main` returns after its present poll, which is not interrupted."""
         self.allow_pick_jobs = False
         self.woken.set()
 
     async def _drop_unreadable(self) -> int:
-        """Take off the queue what is no id of a job: arq would stumble over it each time."""
+        """Remove names from the queue that are not UTF-8: arq would fail at each poll."""
         try:
             names: list[bytes] = await self.pool.zrange(QUEUE, 0, READ_MAX)
             bad = [name for name in names if not _is_text(name)]
@@ -87,29 +90,29 @@ class JobsWorker(Worker):
         return dropped
 
     async def enqueue(self, job: Job) -> None:
-        """Queue a job unless one of its id waits or runs; a free worker starts it at once.
+        """Queue a job and wake the loop, unless a job with the same id waits or runs.
 
         Raises:
-            RedisError, OSError.
+            RedisError, OSError: arq's Redis did not answer.
         """
         await self.pool.enqueue_job(job.function, *job.args, _job_id=job.id)
         self.woken.set()
 
     def _follow_clock(self) -> None:
-        """arq plans by the wall clock: where that was set back, the plan is made anew."""
+        """Make arq plan its cron jobs again if the wall clock was set back."""
         latest = datetime.now(UTC) + timedelta(seconds=PLANNED_AHEAD_S)
         for job in self.cron_jobs:
             if job.next_run is not None and job.next_run > latest:
                 job.next_run = None
 
     async def close(self) -> None:
-        """As arq's, without the deprecated call."""
+        """Close the connections, without the deprecated call in arq's version."""
         await self.pool.delete(self.health_check_key)
         await self.pool.aclose(close_connection_pool=True)
 
 
 def encode(value: Any) -> bytes:
-    """Encode a job, or how it ended: an error is kept as its text."""
+    """Encode a job or its result as JSON; an exception becomes its text."""
     return msgspec.json.encode(value, enc_hook=repr)
 
 
@@ -124,20 +127,21 @@ def _is_text(raw: bytes) -> bool:
 def build_worker(
     settings: Settings, functions: Sequence[Function], crons: Sequence[CronJob]
 ) -> JobsWorker:
-    """Put the functions on arq, in a database of its own: its keys have no prefix.
+    """Return an arq worker for the functions and cron jobs.
 
-    That is TAILRACE_JOBS_REDIS_URL; without it, the database after ours.
+    arq needs a Redis database of its own, because its keys have no prefix: TAILRACE_JOBS_REDIS_URL,
+    or else the database number after ours.
     """
     pool: ConnectionPool = ConnectionPool.from_url(
         settings.jobs_redis_url or settings.redis_url,
-        protocol=2, socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S,
+        protocol=2, socket_connect_timeout=REDIS_CONNECT_S, socket_timeout=ANSWER_S,
     )  # fmt: skip
     make_cancellable(pool)
     if not settings.jobs_redis_url:
         pool.connection_kwargs["db"] = int(pool.connection_kwargs.get("db") or 0) + 1
     redis = ArqRedis(
         pool, job_serializer=encode, job_deserializer=msgspec.json.decode,
-        default_queue_name=QUEUE, expires_extra_ms=KEPT_MS,
+        default_queue_name=QUEUE, expires_extra_ms=JOB_KEPT_MS,
     )  # fmt: skip
     return JobsWorker(
         functions=functions,
@@ -149,7 +153,7 @@ def build_worker(
         max_jobs=JOBS_MAX,
         queue_read_limit=READ_MAX,
         keep_result=0,
-        expires_extra_ms=KEPT_MS,
+        expires_extra_ms=JOB_KEPT_MS,
         health_check_interval=15,
         job_serializer=encode,
         job_deserializer=msgspec.json.decode,

@@ -1,8 +1,8 @@
-"""How receivers of webhooks are called: only at public addresses, and never for long.
+"""The HTTP session for webhook deliveries: only public addresses, with short timeouts.
 
-The check stands where the socket for one address is made, after every look-up and before every
-connection, so that there is no second answer of a name server between the two, and no spelling of
-an address that it does not see.
+The address is checked when its socket is created: after each DNS lookup and before each connection.
+So no second DNS answer can come between check and connection, and the spelling of the address does
+not matter.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import aiohttp
 
 from shared.text.addresses import is_public
 
-ATTEMPT_S = 15.0
-CONNECT_S = 5.0
-REPLY_BYTES_MAX = 16_384  # of a reply's body, which says nothing to us
+ATTEMPT_S = 15.0  # one attempt, from the DNS lookup to the end of the response
+HOST_CONNECT_S = 5.0  # one TCP connection
+REPLY_BYTES_MAX = 16_384  # read of a response body, whose content is ignored
 
 
 class AddressRefused(OSError):
-    """The name led to an address that is not public."""
+    """The host name resolves to an address that is not public."""
 
 
 def open_session(*, is_private_allowed: bool) -> aiohttp.ClientSession:
-    """Return a session that forgets names, cookies and connections between two calls."""
+    """Return a session that keeps no DNS answers, cookies or connections between two calls."""
     connector = aiohttp.TCPConnector(
-        limit=0,  # the queue of deliveries has the limits
+        limit=0,  # jobs/webhook_slots.py limits the deliveries
         use_dns_cache=False,
         force_close=True,
         socket_factory=_any_socket if is_private_allowed else _public_socket,
@@ -34,7 +34,7 @@ def open_session(*, is_private_allowed: bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=ATTEMPT_S, sock_connect=CONNECT_S),
+        timeout=aiohttp.ClientTimeout(total=ATTEMPT_S, sock_connect=HOST_CONNECT_S),
         auto_decompress=False,
         trust_env=False,
     )

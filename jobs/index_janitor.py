@@ -1,8 +1,8 @@
-"""Indexes that say what is no longer so, and records that no index names: mended.
+"""Mends indexes: drops entries of absent generations, and adds records that no index names.
 
-Walks the whole key space by SCAN, some steps in each round, and goes on where the last round
-stopped. An entry is dropped only where its generation has been absent twice, some time apart: a
-worker that lives writes again what Redis has lost.
+It walks the whole key space with SCAN, some steps in each round, and continues where the last round
+stopped. An entry is dropped only if two checks, `ABSENT_TWICE_S` apart, find its generation absent:
+a living worker restores a generation that Redis has lost.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from shared.log.records import RESTORE_WITHIN_S
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
-STEPS = 200  # in one round, of `COUNT` keys each
-COUNT = 500
-PAGE = 1_000  # members of one index at a time
-SUSPECTS_MAX = 10_000
-ABSENT_S = 12.0  # a worker restores within 10 s, or never
+SCANS_PER_ROUND = 200  # SCAN calls of about `SCAN_COUNT` keys each
+SCAN_COUNT = 500
+PAGE = 1_000  # members of one index in one round trip
+SUSPECTS_MAX = 10_000  # possibly absent entries of one round
+ABSENT_TWICE_S = RESTORE_WITHIN_S + 2  # between the two checks of an absent generation
 GENERATIONS = ("tr:owner:", "tr:session:", "tr:{chat:")
 HOOK, SCHEDULE = keys.hook(""), keys.schedule("")
 BATCHES = "tr:batches:"
@@ -26,23 +27,25 @@ OWNED, UNFINISHED = keys.SCHEDULES + ":", keys.SCHEDULES_UNFINISHED
 
 
 class IndexJanitor:
-    """One process's rounds through the key space."""
+    """The rounds of one process through the key space."""
 
     def __init__(self, redis: Client) -> None:
         self.redis = redis
         self._cursor = 0
 
     async def mend(self) -> Counter[str]:
-        """Look at the next part of the key space.
+        """Mend the next part of the key space, and return the number of findings by counter.
 
         Raises:
-            Unavailable.
+            Unavailable: Redis did not answer in time; the next round continues.
         """
         found: Counter[str] = Counter()
         suspects: list[tuple[str, str]] = []
-        for _ in range(STEPS):
+        for _ in range(SCANS_PER_ROUND):
             with translated():
-                self._cursor, names = await self.redis.scan(self._cursor, match="tr:*", count=COUNT)
+                self._cursor, names = await self.redis.scan(
+                    self._cursor, match="tr:*", count=SCAN_COUNT
+                )
             for name in [raw.decode() for raw in names]:
                 if name.startswith(GENERATIONS) and not name.endswith(":stops"):
                     suspects += await self._absent(name, keys.meta, SUSPECTS_MAX - len(suspects))
@@ -56,16 +59,16 @@ class IndexJanitor:
     async def _absent(
         self, index: str, key: Callable[[str], str], limit: int
     ) -> list[tuple[str, str]]:
-        """The entries of an index, oldest first, that name what is not there."""
+        """Return up to `limit` entries (index, id), oldest first, whose `key` is absent."""
         absent: list[tuple[str, str]] = []
         start = 0
         while len(absent) < limit:
             with translated():
                 members = await self.redis.zrange(index, start, start + PAGE - 1)
             ids = [raw.decode() for raw in members]
-            known = await self._exist([key(one) for one in ids])
+            known = await self._exist([key(member) for member in ids])
             absent += [
-                (index, one) for one, is_there in zip(ids, known, strict=True) if not is_there
+                (index, member) for member, is_there in zip(ids, known, strict=True) if not is_there
             ]
             start += PAGE
             if len(ids) < PAGE:
@@ -75,8 +78,8 @@ class IndexJanitor:
     async def _drop_absent(self, suspects: Sequence[tuple[str, str]]) -> int:
         if not suspects:
             return 0
-        await asyncio.sleep(ABSENT_S)
-        known = await self._exist([keys.meta(one) for _, one in suspects])
+        await asyncio.sleep(ABSENT_TWICE_S)
+        known = await self._exist([keys.meta(member) for _, member in suspects])
         gone = [pair for pair, is_there in zip(suspects, known, strict=True) if not is_there]
         return await self._remove(gone)
 
@@ -94,14 +97,14 @@ class IndexJanitor:
                 pipeline.exists(name)
             return [bool(number) for number in await pipeline.execute()] if names else []
 
-    # What the jobs role has to do
+    # The indexes of the jobs role
 
     async def _mend_jobs(self, name: str) -> Counter[str]:
         if name.startswith(SCHEDULE):
             return Counter(schedules_mended=await self._mend_schedule(name.removeprefix(SCHEDULE)))
         if name.startswith(HOOK):
             return Counter(webhooks_mended=await self._mend_hook(name.removeprefix(HOOK)))
-        if name.startswith((OWNED, BATCHES)):  # whose records have run out, as they should
+        if name.startswith((OWNED, BATCHES)):  # drop entries of expired records
             key = keys.schedule if name.startswith(OWNED) else keys.batch
             await self._remove(await self._absent(name, key, SUSPECTS_MAX))
         elif name.startswith(UNFINISHED):
@@ -109,7 +112,7 @@ class IndexJanitor:
         return Counter()
 
     async def _mend_schedule(self, schedule_id: str) -> int:
-        """One that is due again stands in all three indexes."""
+        """Add an unfinished schedule to all three indexes. Return 1 if one lacked it."""
         with translated():
             fields = await self.redis.hmget(
                 keys.schedule(schedule_id), ["owner", "next", "created"]
@@ -125,18 +128,18 @@ class IndexJanitor:
             return int(any(await pipeline.execute()))
 
     async def _mend_unfinished(self, name: str) -> int:
-        """Those that are over, or gone, count against nobody's limit."""
+        """Remove finished and absent schedules from the set that counts towards the limit."""
         with translated():
             members: set[bytes] = await self.redis.smembers(name)  # type: ignore[misc]
             pipeline = self.redis.pipeline(transaction=False)
             for member in members:
                 pipeline.hget(keys.schedule(member.decode()), "next")
             times = await pipeline.execute() if members else []
-            over = [one for one, next_ms in zip(members, times, strict=True) if not next_ms]
+            over = [member for member, next_ms in zip(members, times, strict=True) if not next_ms]
             return int(await self.redis.srem(name, *over)) if over else 0  # type: ignore[misc]
 
     async def _mend_hook(self, subject_id: str) -> int:
-        """One that waits is looked at, one that is due is delivered."""
+        """Add a waiting or due webhook to its indexes. Return 1 if the first one lacked it."""
         with translated():
             now = await self.redis.time()
             fields = await self.redis.hmget(keys.hook(subject_id), ["state", "place", "host"])  # type: ignore[misc]

@@ -1,10 +1,10 @@
-"""The jobs role's rounds: finds what has been left, and what has drifted, and puts it right.
+"""The rounds of the jobs role: delete and mend what a crash or a loss has left behind.
 
-Some minutes apart, one process at a time (arq sees to that), everything that a crash or a loss can
-leave behind: files and their records, parts of batches that are gone, consumers of workers that are
-gone, entries of indexes whose generation is gone, schedules and webhooks that no index names. Each
-finding is counted. Every step may be repeated and may race with any other. What must happen within
-seconds is the backstop's (shared/queue/janitor.py).
+A round covers files and their records, parts of absent batches, consumers of absent workers, index
+entries of absent generations, and schedules and webhooks that no index names. Rounds are minutes
+apart, and arq runs them in one process at a time. Each finding is counted. Every step may be
+repeated and may race with any other step. Work that must happen within seconds belongs to
+shared/queue/janitor.py.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from shared.redis.scripts import Scripts
 
 log = logging.getLogger(__name__)
 
-EVERY_MINUTES = 5
-TIMEOUT_S = 240
-CONSUMER_IDLE_S = 3_600.0
+ROUND_MINUTES = 5  # between two rounds
+ROUND_S_MAX = 240  # one round; less than the time between two
+CONSUMER_IDLE_S = 3_600.0  # until an idle consumer without entries is dropped
 PARTS = "batches/"
 NAME = "round"
 
@@ -43,7 +43,7 @@ Check = Callable[[], Awaitable[Counter[str]]]
 
 
 class Rounds:
-    """One round after the other; each check by itself, so that one that fails stops no other."""
+    """Makes rounds. The checks are independent: a failed check stops no other check."""
 
     def __init__(self, redis: Client, files: FileStore, settings: Settings) -> None:
         self.redis = redis
@@ -53,7 +53,7 @@ class Rounds:
         self.scripts = Scripts(redis)
 
     async def make(self) -> Counter[str]:
-        """Make one round; returns what was found."""
+        """Make one round, and return the number of findings by counter."""
         checks: Sequence[Check] = (
             self.drop_files,
             self.drop_parts,
@@ -63,18 +63,18 @@ class Rounds:
         found: Counter[str] = Counter()
         for check in checks:
             try:
-                one = await check()
-                await count(self.redis, one)
+                findings = await check()
+                await count(self.redis, findings)
             except Unavailable as exc:  # the next round does the rest
                 log.warning("round cut short", extra={"reason": str(exc)})
                 continue
-            found += one
+            found += findings
         if found:
             log.info("round made", extra=dict(found))
         return found
 
     async def drop_files(self) -> Counter[str]:
-        """What of files is nobody's."""
+        """Delete the remains of files."""
         swept = await sweep_files(self.files)
         return Counter(
             files_expired=swept.expired,
@@ -84,7 +84,7 @@ class Rounds:
         )
 
     async def drop_parts(self) -> Counter[str]:
-        """What batches that have ended, or are gone, have left of their results' parts."""
+        """Delete parts of results of ended or absent batches."""
         before_s = time.time() - ORPHAN_S
         dropped, known = 0, dict[str, bool]()
         async for info in self.files.objects.list(PARTS):
@@ -99,7 +99,7 @@ class Rounds:
         return Counter(batch_parts_orphaned=dropped)
 
     async def drop_consumers(self) -> Counter[str]:
-        """Workers that are gone, and hold nothing."""
+        """Drop the consumers of absent workers, if they hold no entries."""
         dropped, idle_ms = 0, round(CONSUMER_IDLE_S * 1000)
         for lane in map(keys.lane, keys.LANES):
             async for name in self._idle_consumers(lane, idle_ms):
@@ -115,22 +115,23 @@ class Rounds:
             except ResponseError as exc:
                 if not str(exc).startswith(("NOGROUP", "no such key")):
                     raise
-                return  # nobody has ever worked here
+                return  # no worker has ever created the group
         for row in rows:
             if row["pending"] == 0 and row["idle"] >= idle_ms:
                 yield row["name"]
 
 
 async def make_round(ctx: dict[Any, Any]) -> int:
-    """One round, as arq calls it."""
+    """Make one round; arq calls this."""
     rounds: Rounds = ctx["rounds"]
-    async with asyncio.timeout(TIMEOUT_S):
+    async with asyncio.timeout(ROUND_S_MAX):
         return (await rounds.make()).total()
 
 
 def round_cron() -> CronJob:
-    every = set(range(0, 60, EVERY_MINUTES))
+    """Return the cron job of the rounds."""
+    every = set(range(0, 60, ROUND_MINUTES))
     return cron(
-        make_round, name=NAME, minute=every, second=30, timeout=TIMEOUT_S + 10,
+        make_round, name=NAME, minute=every, second=30, timeout=ROUND_S_MAX + 10,
         keep_result=0, max_tries=1,
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""The jobs role: asks each kind of background work what is due, and lets arq do it.
+"""The jobs role: asks each source of background work for due jobs, and lets arq run them.
 
-It is woken through a list in Redis by whoever has made something due, and looks once a second
-anyway. Any number of these processes may run; each is asked, one does it.
+It asks once a second, and also when another process pushes onto a list in Redis. Any number of jobs
+processes may run: each asks, and arq runs a job in one of them.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 2
 SWEEP_TIMEOUT_S = 20
-LOOK_S = 1
-RETIRE_S = 1.0  # for a look at the queue that is under way; Redis may be away
+LOOK_S = 1  # between two questions to the sources, unless woken
+RETIRE_S = 1.0  # for the present poll of the queue to end; Redis may be away
 
 
 async def sweep(ctx: dict[Any, Any]) -> int:
-    """One pass of the janitor; the next one does what this one could not."""
+    """Make one pass of the queue's janitor. If Redis is away, the next pass does the rest."""
     janitor: Janitor = ctx["janitor"]
     try:
         return await janitor.sweep()
@@ -57,12 +57,17 @@ async def sweep(ctx: dict[Any, Any]) -> int:
 
 
 def janitor_cron() -> CronJob:
+    """Return the cron job of the queue's janitor."""
     every = set(range(0, 60, SWEEP_EVERY_S))
     return cron(sweep, second=every, timeout=SWEEP_TIMEOUT_S, keep_result=0, max_tries=1)
 
 
 def serve(settings: Settings) -> int:
-    """Run what is due until told to stop; returns the exit code."""
+    """Run the jobs role until SIGTERM or SIGINT, and return the exit code.
+
+    Raises:
+        ConfigurationError: a setting, the models file or the Redis server cannot be used.
+    """
     configure(settings, "jobs")
     return asyncio.run(_serve(settings))
 
@@ -101,7 +106,7 @@ async def _serve(settings: Settings) -> int:
 
 
 async def _reach(store: Store, stopping: asyncio.Event) -> None:
-    """Wait for Redis: roles may be started in any order."""
+    """Wait for Redis, because roles may start in any order."""
     while not stopping.is_set():
         try:
             await check_server(store.redis)
@@ -118,12 +123,12 @@ async def work(
     stopping: asyncio.Event,
     drain_s: float,
 ) -> None:
-    """Do what is due until `stopping`; then give what runs `drain_s` to come to an end."""
+    """Run due jobs until `stopping`; then wait up to `drain_s` s for running jobs to end."""
     async with asyncio.TaskGroup() as tasks:
         working = tasks.create_task(worker.main())
-        looking = tasks.create_task(_look(worker, redis, sources))
+        queueing = tasks.create_task(_queue_due(worker, redis, sources))
         await stopping.wait()
-        looking.cancel()
+        queueing.cancel()
         worker.retire()
         if worker.tasks:
             await asyncio.wait(list(worker.tasks.values()), timeout=drain_s)
@@ -134,10 +139,10 @@ async def work(
     try:
         await worker.close()
     except (RedisError, OSError):
-        pass  # it could not say goodbye: its key runs out by itself
+        pass  # the key of the health check expires by itself
 
 
-async def _look(worker: JobsWorker, redis: Client, sources: Sequence[Source]) -> None:
+async def _queue_due(worker: JobsWorker, redis: Client, sources: Sequence[Source]) -> None:
     while True:
         try:
             for source in sources:
@@ -150,6 +155,6 @@ async def _look(worker: JobsWorker, redis: Client, sources: Sequence[Source]) ->
 
 
 async def _wake_up(redis: Client) -> None:
-    """Return when something may be due: somebody says so, or a second is over."""
+    """Return when another process wakes this one, or after `LOOK_S`."""
     with translated():
         await redis.blpop([keys.JOBS_WAKE], timeout=LOOK_S)  # type: ignore[misc]

@@ -1,8 +1,8 @@
-"""Schedules: starts what is due, once for each due time.
+"""Fires schedules: starts what is due, once for each due time.
 
-The steps of a firing may be cut between any two, and be taken by two processes at once: it is
-begun, the thing is made under an id that follows from schedule and due time, and only then the
-schedule moves on. Whoever tries again makes the same thing, which is there already.
+A firing has three steps: begin it, create the generation or batch under an id derived from the
+schedule and the due time, and set the next due time. A crash may come between any two steps, and
+two processes may do the same firing. A repeat uses the same id, and finds what exists.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from shared.redis.counts import count
 
 log = logging.getLogger(__name__)
 
-DUE_MAX = 100
-TIMEOUT_S = 20.0
-AGAIN_S = 5.0  # after a refusal that may pass: the queue is full
-LATE_S = 60.0
+DUE_MAX = 100  # schedules of one poll
+FIRING_S_MAX = 20.0  # one firing
+RETRY_S = 5.0  # after a temporary refusal, for example a full queue
+LATE_S = 60.0  # a firing this long after its due time counts as late
 
 Fields = dict[str, str | int]
-# (schedule, due ms, whether it may have been made before) -> the id of what was made
+# (schedule, due time in ms, whether it may exist already) -> the id of the generation or batch
 Create = Callable[[Schedule, int, bool], Awaitable[str]]
 
 
 class Firings:
-    """The schedules that are due.
+    """The firings of due schedules.
 
     Args:
-        kinds: what can be scheduled, by name. Each creates under an id that follows from schedule
-            and due time (`Schedule.made_id`), returns it, and leaves what is there as it is.
-        owners: whose schedules fire; those of others are held.
+        kinds: by name, what a schedule can start. A `Create` uses the id of `Schedule.made_id`,
+            returns it, and changes nothing that exists.
+        owners: schedules of other owners are held.
     """
 
     def __init__(
@@ -53,34 +53,35 @@ class Firings:
         self.kinds = dict(kinds)
         self.owners = owners
         self.functions: Sequence[Function] = [
-            func(self.fire, name="fire_schedule", timeout=TIMEOUT_S, max_tries=1)
+            func(self.fire, name="fire_schedule", timeout=FIRING_S_MAX, max_tries=1)
         ]
 
     async def due(self) -> list[Job]:
+        """Return a job for each schedule that is due."""
         now_ms = await self.store.now_ms()
-        # An id for each second: that of a process which died is taken for a while.
+        # A new job id each second: arq reserves the id of a dead process for a while.
         return [
             Job("fire_schedule", (schedule_id, due_ms), f"{schedule_id}:{due_ms}:{now_ms // 1000}")
             for schedule_id, due_ms in await self.schedules.due(now_ms, DUE_MAX)
         ]
 
     async def fire(self, ctx: dict[Any, Any], schedule_id: str, due_ms: int) -> None:
-        """Start what one schedule is due for, unless that has been done."""
+        """Fire one schedule for one due time, unless this has been done."""
         try:
             schedule = await self.schedules.get(schedule_id, with_body=True)
             if schedule is not None:
                 await self._fire(schedule, due_ms)
         except Unavailable:
-            pass  # it is due still
+            pass  # the schedule is still due
 
     async def _fire(self, schedule: Schedule, due_ms: int) -> None:
         create, now_ms = self.kinds.get(schedule.kind), await self.store.now_ms()
-        if create is None:  # of a newer version, which runs beside this one
-            await self.schedules.postpone(schedule.id, now_ms + round(AGAIN_S * 1000))
+        if create is None:  # a kind of a newer version, which runs beside this one
+            await self.schedules.postpone(schedule.id, now_ms + round(RETRY_S * 1000))
             return
-        if not self.owners.is_known(schedule.owner):  # what it is due for stays, and is caught up
+        if not self.owners.is_known(schedule.owner):  # the due time stays, and fires later
             await self.schedules.postpone(schedule.id, now_ms + round(HOLD_S * 1000))
-            self.owners.say_schedule_held(schedule.owner, schedule.id)
+            self.owners.log_schedule_held(schedule.owner, schedule.id)
             return
         firing = await self.schedules.begin(schedule, due_ms)
         if not firing:
@@ -100,10 +101,10 @@ class Firings:
     async def _refuse(
         self, schedule: Schedule, due_ms: int, now_ms: int, error: RequestError
     ) -> None:
-        """What may pass is tried again; else this due time is over, and the schedule says why."""
+        """Retry a temporary refusal later; otherwise end the firing, and record the error."""
         data = {"schedule": schedule.id, "code": error.code}
         if error.retryable:
-            await self.schedules.postpone(schedule.id, now_ms + round(AGAIN_S * 1000))
+            await self.schedules.postpone(schedule.id, now_ms + round(RETRY_S * 1000))
         else:
             fields: Fields = {
                 "last": now_ms,
@@ -116,7 +117,7 @@ class Firings:
 
 
 def generations(acceptor: Acceptor, models: Mapping[str, Model], settings: Settings) -> Create:
-    """Return what starts generations."""
+    """Return the `Create` of generations."""
 
     async def create(schedule: Schedule, due_ms: int, is_repeat: bool) -> str:
         new = parse_new_generation(

@@ -1,8 +1,8 @@
-"""What a kind of background work must offer: its functions, and what of it is due now.
+"""The protocol of a kind of background work: its functions, and its due jobs.
 
-What is to be done stands in our own Redis keys, and arq only does it: its queue may be lost, and
-what was on it is found due again. So every function may run twice, and at the same time, and has to
-find out by itself whether it is still wanted.
+Our own Redis keys hold the work, and arq only runs it. If arq's queue is lost, the work is found
+due again. So every function may run twice, also at the same time, and must check whether its work
+is still to be done.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class Job(NamedTuple):
     """One call of a function.
 
     Attributes:
-        function: its name.
-        args: what JSON can carry.
-        id: while a job of this id waits or runs, it is not put on the queue again. A process that
-            dies leaves its job's id taken for that job's timeout and ten seconds: what has to go on
-            sooner needs an id of its own for each time.
+        function: the name of the function.
+        args: JSON values.
+        id: while a job with this id waits or runs, it is not queued again. If a process dies, arq
+            reserves the id for the timeout of the job and ten seconds more. A job that must be
+            repeated sooner needs a new id each time.
     """
 
     function: str
@@ -35,9 +35,9 @@ class Source(Protocol):
     functions: Sequence[Function]
 
     async def due(self) -> list[Job]:
-        """Return what should run now. Asked about once a second, by every jobs process.
+        """Return the jobs to run now. Every jobs process calls this about once a second.
 
         Raises:
-            Unavailable: it is asked again.
+            Unavailable: Redis did not answer in time; the caller asks again.
         """
         ...

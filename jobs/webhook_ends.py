@@ -1,10 +1,10 @@
-"""Ends that nobody has noted: looked for among those that a webhook waits for.
+"""Checks waiting webhooks for subjects whose end was not noted.
 
-Whoever writes an end notes it (`forget` in shared/queue/lanes.py), unless he dies before he can;
-and the ends of other kinds than generations are found here alone. What was registered and never
-accepted is dropped; what was there and is gone is told as lost. The looks of one owner are spaced
-(`OWNER_LOOKS_S` in shared/later/webhooks.py), so that one who waits for very many holds up nobody
-else.
+The code that ends a generation also notes its webhook as due (`forget` in shared/queue/lanes.py),
+unless the process dies in between. The ends of other subjects are found only here. A webhook whose
+subject was never accepted is dropped; a subject that existed and is absent is reported as lost.
+The checks of one owner are spaced (`OWNER_CHECKS_PER_S` in shared/later/webhooks.py), so that an
+owner with very many waiting webhooks does not delay the others.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from shared.later.webhooks import (
     Webhook,
     WebhookEvent,
     WebhookRecord,
+    check_call,
     end,
     generation_event,
-    look_call,
     lost_event,
+    read_event_fields,
     read_record,
-    read_told,
 )
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.scripts import Scripts
 
-LOOK_AGAIN_S = 30.0  # at what has not ended yet, where somebody ought to note its end
-LOOK_FOR_S = 2.0  # where nobody does: kinds that have a finder
-MISSING_MAX = 2  # looks that found nothing of it, after which it is taken for lost
-LOOKS_MAX = 500
+GENERATION_CHECK_S = 30.0  # until an unfinished generation is checked again
+FINDER_CHECK_S = 2.0  # until another unfinished subject is checked: only a check finds its end
+MISSING_MAX = 2  # checks in a row without the subject, after which it is lost
+CHECKS_MAX = 500  # in one call of `Ends.check`
 UNFINISHED = (b"queued", b"running")
 
 Finder = Callable[[str, Mapping[str, Any]], Awaitable[WebhookEvent | None]]
 
 
 class Ends:
-    """Looks for ends.
+    """Checks the subjects of waiting webhooks.
 
     Args:
-        finders: by kind, beside generations: returns the event of what has ended and None of what
-            has not; raises NotFound of what is not there.
+        finders: by kind, for subjects other than generations. A finder returns the event of an
+            ended subject, or None; it raises NotFound if the subject is absent.
     """
 
     def __init__(self, redis: Client, finders: Mapping[str, Finder]) -> None:
@@ -50,27 +50,28 @@ class Ends:
         self.finders = dict(finders)
         self._scripts = Scripts(redis)
 
-    async def look(self, now_ms: int) -> None:
-        """Look at those whose turn it is; what has ended becomes due.
+    async def check(self, now_ms: int) -> None:
+        """Check the subjects whose time has come. The webhooks of ended subjects become due.
 
         Raises:
-            Unavailable.
+            Unavailable: Redis did not answer in time.
         """
         with translated():
             found = await self.redis.zrangebyscore(
-                keys.HOOKS_WAITING, "-inf", now_ms, start=0, num=LOOKS_MAX
+                keys.HOOKS_WAITING, "-inf", now_ms, start=0, num=CHECKS_MAX
             )
         ids = [raw.decode() for raw in found]
         unfinished = await self._unfinished(ids) if ids else {}
-        await self._put_off(unfinished, "generation", LOOK_AGAIN_S)
+        await self._put_off(unfinished, "generation", GENERATION_CHECK_S)
         for subject_id in ids:
             if subject_id not in unfinished:
-                await self._look_at(subject_id, now_ms)
+                await self._check_one(subject_id, now_ms)
 
     async def _unfinished(self, ids: Sequence[str]) -> dict[str, str]:
-        """Generations that go on, as nearly all of them do: found in one round trip.
+        """Find the unfinished generations, nearly all of them, in one round trip.
 
-        Returns: whose each is.
+        Returns:
+            the owner of each.
         """
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
@@ -80,24 +81,24 @@ class Ends:
             replies = await pipeline.execute()
         triples = zip(ids, replies[::2], replies[1::2], strict=True)
         return {
-            one: (owner or b"").decode()
-            for one, (state, kind, owner), status in triples
+            subject_id: (owner or b"").decode()
+            for subject_id, (state, kind, owner), status in triples
             if (state, kind) == (b"waiting", b"generation") and status in UNFINISHED
         }
 
     async def _put_off(self, owners: Mapping[str, str], kind: str, pause_s: float) -> None:
-        """Look again later at subjects of one kind, given by whose each is."""
+        """Check unfinished subjects of one kind again in `pause_s`; `owners`: of each subject."""
         seen = ("seen", "1", "missing", "0")
         calls = [
-            look_call(subject_id, kind, owner, after_s=pause_s, fields=seen)
+            check_call(subject_id, kind, owner, after_s=pause_s, fields=seen)
             for subject_id, owner in owners.items()
         ]
         await self._scripts.run_all([("hook_wait", call) for call in calls])
 
-    async def _look_at(self, subject_id: str, now_ms: int) -> None:
+    async def _check_one(self, subject_id: str, now_ms: int) -> None:
         record = await read_record(self.redis, subject_id)
         if record is None or record.state != "waiting" or record.webhook is None:
-            # Nothing is known of it any more; or it is due, or done, and was registered again.
+            # There is no record, or it is due or done and was registered again.
             await self._drop(subject_id, with_record=False)
             return
         finder = self.finders.get(record.kind, self._find_generation)
@@ -107,7 +108,7 @@ class Ends:
             await self._miss(subject_id, record, record.webhook, now_ms)
             return
         if event is None:
-            pause_s = LOOK_FOR_S if record.kind in self.finders else LOOK_AGAIN_S
+            pause_s = FINDER_CHECK_S if record.kind in self.finders else GENERATION_CHECK_S
             await self._put_off({subject_id: record.owner}, record.kind, pause_s)
         else:
             await end(self.redis, subject_id, record.webhook, event, owner=record.owner)
@@ -116,7 +117,7 @@ class Ends:
         self, subject_id: str, record: WebhookRecord, webhook: Webhook, now_ms: int
     ) -> None:
         if record.missing + 1 < MISSING_MAX:
-            later = {subject_id: now_ms + round(LOOK_AGAIN_S * 1000)}
+            later = {subject_id: now_ms + round(GENERATION_CHECK_S * 1000)}
             with translated():
                 pipeline = self.redis.pipeline(transaction=False)
                 pipeline.hset(keys.hook(subject_id), "missing", str(record.missing + 1))
@@ -126,12 +127,12 @@ class Ends:
             event = lost_event(subject_id, record.kind, record.about)
             await end(self.redis, subject_id, webhook, event, owner=record.owner)
         else:
-            await self._drop(subject_id, with_record=True)  # it was never accepted
+            await self._drop(subject_id, with_record=True)  # the subject was never accepted
 
     async def _find_generation(
         self, generation_id: str, about: Mapping[str, Any]
     ) -> WebhookEvent | None:
-        fields = await read_told(self.redis, generation_id)
+        fields = await read_event_fields(self.redis, generation_id)
         if not fields:
             raise NotFound
         if fields.get(b"status") == b"sealed":

@@ -1,10 +1,10 @@
-"""Webhooks: tells receivers of ends, each at least once, over hours if it must be.
+"""Delivers webhooks, each at least once, with retries over hours.
 
-What is due stands in Redis (shared/later/webhooks.py) and is taken for one attempt at a time under
-a lease: a process that is killed in the middle of one leaves it due again. Owners are looked at in
-turn, then the hosts of each (jobs/webhook_due.py); only a few attempts are under way to any host,
-and of any owner (jobs/webhook_slots.py), so that receivers that do not answer hold up no others. No
-line of a log holds a URL or a secret: the host must do.
+Redis holds the due deliveries (shared/later/webhooks.py). A process takes one for one attempt,
+under a lease: if the process is killed, the delivery becomes due again. Owners take turns, then the
+hosts of each owner (jobs/webhook_due.py). Only a few attempts run for each host and each owner
+(jobs/webhook_slots.py), so that silent receivers do not delay the others. Invariant: no log line
+holds a URL or a secret, only the host.
 """
 
 from __future__ import annotations
@@ -36,17 +36,18 @@ from shared.redis.scripts import Scripts
 log = logging.getLogger(__name__)
 
 NAME = "deliver_webhook"
+# Between two attempts, by the number of the attempt before.
 PAUSES_S = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0)
-PAUSE_S_MAX = 86_400.0  # of what a receiver may ask for
-JITTER = 0.2
-LEASE_S = ATTEMPT_S + 5.0
-DONE_KEPT_S = 86_400.0  # what has been delivered is not delivered again
-IN_A_ROW_S = 5.0  # then other owners and hosts have their turn
-GONE = 410
+RETRY_AFTER_S_MAX = 86_400.0  # the longest pause that a receiver may ask for
+JITTER = 0.2  # of a pause, at most, in addition
+LEASE_S = ATTEMPT_S + 5.0  # of one attempt
+DONE_KEPT_S = 86_400.0  # a finished record is kept this long, so that no repeat delivers again
+IN_A_ROW_S = 5.0  # one job delivers to one place for this long, then others have their turn
+GONE = 410  # the status by which a receiver refuses all further attempts
 
 
 class Reply(NamedTuple):
-    """How an attempt went; status 0: there was no answer."""
+    """The result of an attempt; status 0: no response, see `reason`."""
 
     status: int
     retry_after_s: float = 0.0
@@ -58,10 +59,10 @@ class Reply(NamedTuple):
 
 
 class Webhooks:
-    """The deliveries that are due.
+    """The deliveries of one jobs process.
 
     Args:
-        finders: how other kinds than generations have ended, see jobs/webhook_ends.py.
+        finders: by kind, for subjects other than generations: see jobs/webhook_ends.py.
     """
 
     def __init__(
@@ -79,32 +80,32 @@ class Webhooks:
         ]
 
     async def due(self) -> list[Job]:
-        """Return attempts to make now, after a look at ends that nobody has noted."""
+        """Return the attempts to make now, after a check for ends that were not noted."""
         now_ms = await clock_ms(self.redis)
-        await self.ends.look(now_ms)
-        now_ms = await clock_ms(self.redis)  # what has become due by that is due now
-        # An id for each second: that of a process which died is taken for a while.
+        await self.ends.check(now_ms)
+        now_ms = await clock_ms(self.redis)  # the check may have made more due
+        # A new job id each second: arq reserves the id of a dead process for a while.
         return [
             Job(NAME, tuple(due), f"hook:{due.subject_id}:{now_ms // 1000}")
             for due in await self._due.find(now_ms)
         ]
 
     async def deliver(self, ctx: dict[Any, Any], subject_id: str, place: str) -> None:
-        """Make one attempt, unless another one is being made, or was; then others at this place.
+        """Make one attempt, unless it is running or done elsewhere; then more at the same place.
 
-        Where no slot is free, it is found due again.
+        If no slot is free, the delivery stays due.
         """
         until_s = time.monotonic() + IN_A_ROW_S
         try:
-            # One that goes well is followed by the next: a look each second would be four a second.
+            # Continue after a success: one poll a second alone would mean four deliveries a second.
             while subject_id:
                 is_well = await self._in_slot(subject_id, place) and time.monotonic() < until_s
                 subject_id = await self._next(place) if is_well else ""
         except Unavailable:
-            pass  # what has been taken is due again when its lease has run out
+            pass  # a taken delivery is due again when its lease expires
 
     async def _in_slot(self, subject_id: str, place: str) -> bool:
-        """Make one attempt, if a slot is free; False: it was not made, or has failed."""
+        """Make one attempt if a slot is free; False: it was not made, or failed."""
         owner, _ = keys.split_hook_place(place)
         is_repeat = await self._is_repeat(subject_id)
         hope = Hope.LITTLE if is_repeat else self.experience.of(place, time.monotonic())
@@ -121,7 +122,7 @@ class Webhooks:
         return bool(int(tries or 0))
 
     async def _next(self, place: str) -> str:
-        """Return one of the next that are due at a place; empty: none is."""
+        """Return a due subject of a place, chosen at random; empty: none is due."""
         with translated():
             now_ms = await clock_ms(self.redis)
             found: list[bytes] = await self.redis.zrangebyscore(
@@ -130,7 +131,7 @@ class Webhooks:
         return random.choice(found).decode() if found else ""
 
     async def _deliver(self, subject_id: str, place: str) -> bool:
-        """Make one attempt; False: it was not wanted, or has failed."""
+        """Make one attempt; False: the delivery is not due any more, or the attempt failed."""
         _, host = keys.split_hook_place(place)
         names = [keys.hook(subject_id), keys.hooks_due(place), keys.hooks_busy(host)]
         taken = [subject_id, round(LEASE_S * 1000), TO_ONE_HOST_MAX]
@@ -144,9 +145,9 @@ class Webhooks:
         result = "delivered" if reply.is_delivered else "given_up"
         kept_ms = round(max(DONE_KEPT_S, 4 * self.settings.retention_s) * 1000)
         again = "" if pause_s is None else round(pause_s * 1000)
-        said = [subject_id, number, again, kept_ms, result]
-        is_news = bool(await self.scripts.run("hook_settle", names, said))
-        await self._tell(subject_id, host, reply, number, pause_s, is_news)
+        outcome = [subject_id, number, again, kept_ms, result]
+        is_settled = bool(await self.scripts.run("hook_settle", names, outcome))
+        await self._report(subject_id, host, reply, number, pause_s, is_settled)
         return reply.is_delivered
 
     async def _attempt(self, subject_id: str, webhook: Webhook, body: bytes) -> Reply:
@@ -168,15 +169,16 @@ class Webhooks:
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             return Reply(0, reason="address" if _is_refused(exc) else type(exc).__name__)
 
-    async def _tell(
+    async def _report(
         self,
         subject_id: str,
         host: str,
         reply: Reply,
         number: int,
         pause_s: float | None,
-        is_news: bool,
+        is_settled: bool,
     ) -> None:
+        """Count and log the result; `is_settled`: no later attempt has been made."""
         data = {"subject": subject_id, "host": host, "attempt": number, "status": reply.status}
         if reply.is_delivered:
             await count(self.redis, {"webhooks_delivered": 1})
@@ -187,7 +189,7 @@ class Webhooks:
             {
                 "webhook_attempts_failed": 1,
                 "webhook_addresses_refused": int(reply.reason == "address"),
-                "webhooks_given_up": int(pause_s is None and is_news),
+                "webhooks_given_up": int(pause_s is None and is_settled),
             },
         )
         data |= {"reason": reply.reason, "again_s": pause_s}
@@ -198,15 +200,15 @@ class Webhooks:
 
 
 def pause_after(number: int, reply: Reply) -> float | None:
-    """Return the seconds until the next attempt after the one with this number; None: no more."""
+    """Return the pause after attempt `number`, s; None: no further attempt."""
     if reply.status == GONE or number > len(PAUSES_S):
         return None
-    pause_s = max(PAUSES_S[number - 1], min(reply.retry_after_s, PAUSE_S_MAX))
+    pause_s = max(PAUSES_S[number - 1], min(reply.retry_after_s, RETRY_AFTER_S_MAX))
     return pause_s * random.uniform(1.0, 1.0 + JITTER)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Read Retry-After, seconds or a date; 0 where there is none that can be read."""
+    """Parse Retry-After, seconds or a date; 0: absent or malformed."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])

@@ -1,31 +1,31 @@
-"""Every error this system raises on purpose.
+"""Every error that this system raises on purpose.
 
 * TailraceError
     * ConfigurationError        start-up only; the process must not run
-    * RequestError              the client's request cannot be served; carries an HTTP status
-        * CursorInvalid         not an event id that this system could have issued
-        * NotFound              no such generation, or not the asker's
-        * Expired               known, but past its retention
-        * TooLarge              a file beyond its limit
-        * OwnerFilesFull        its owner keeps as much as one owner may
-        * StorageFull           the disk of the files has too little room
-        * Draining              this process stops: another one answers
-    * BackendError              a model backend failed; the attempt is over
-    * LeaseLost                 somebody else runs this batch, or nobody need; leaves no job
-    * Unavailable               Redis cannot be reached or refuses; repeating is safe
-        * FilesUnavailable      the same of where files lie
+    * RequestError              a client's request cannot be served; has an HTTP status
+        * CursorInvalid         not an event id of this system
+        * NotFound              absent, or of another owner
+        * Expired               past its retention
+        * TooLarge              a file is larger than its limit
+        * OwnerFilesFull        the files of the owner reach a limit
+        * StorageFull           the disk of the files has too little free space
+        * Draining              this process stops
+    * BackendError              a model backend failed; ends the attempt
+    * LeaseLost                 another process runs this batch, or it has ended
+    * Unavailable               Redis did not answer in time, or refused
+        * FilesUnavailable      the file store did not answer, or refused
 
-`code` is the stable name that clients see; `retryable`: whether the same thing again can help.
-Expected endings of a generation are events in its log, not exceptions. The codes are listed in
-docs/protocol.md.
+`code` is the stable name that clients see. `retryable` says whether the same request can succeed
+later. Expected ends of a generation are events in its log, not exceptions. docs/protocol.md lists
+the codes.
 """
 
 from __future__ import annotations
 
 from shared.text.redaction import redact
 
-QUOTED_CHARACTERS_MAX = 4_000  # of what a backend says: enough for a credential to end in it
-MESSAGE_CHARACTERS_MAX = 600  # of a backend's error, as clients see it
+QUOTED_CHARACTERS_MAX = 4_000  # of a backend's text before redaction: no credential is cut
+MESSAGE_CHARACTERS_MAX = 600  # of a backend's error after redaction
 
 
 class TailraceError(Exception):
@@ -42,13 +42,13 @@ class ConfigurationError(TailraceError):
 
 
 class RequestError(TailraceError):
-    """A request that is answered with a 4xx or 5xx.
+    """A request that gets a 4xx or 5xx response.
 
     Args:
         status: the HTTP status.
-        code: stable name, lower case with underscores.
+        code: a stable name, lower case with underscores.
         message: for a person; says what to do.
-        retry_after_s: seconds for the `Retry-After` header, when waiting can help.
+        retry_after_s: the value of the `Retry-After` header, s, if waiting can help.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class TooLarge(RequestError):
 
 
 class OwnerFilesFull(RequestError):
-    """413 and not 409 or 429: clients repeat those by themselves, and would send the file again."""
+    """413, because clients repeat 409 and 429 by themselves and would send the file again."""
 
     def __init__(self, message: str) -> None:
         super().__init__(413, "owner_files_full", message)
@@ -112,7 +112,7 @@ class StorageFull(RequestError):
 
 
 class Draining(RequestError):
-    """This process stops and takes nothing new; another one answers."""
+    """This process stops and accepts no new work; another process does."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -125,16 +125,16 @@ class Draining(RequestError):
 
 
 class BackendError(TailraceError):
-    """A backend failed; ends the attempt.
+    """A backend failed, which ends the attempt.
 
-    Its message is what clients and logs are shown, and it may quote what a model server has sent.
-    So this is the one place where credentials are taken out of it, whatever backend raises it; and
-    only then is it cut, so that no half of one is left.
+    Clients and logs show the message, and it may quote a model server. So this class removes
+    credentials from the message of every backend, and cuts it afterwards: cutting first could leave
+    half of a credential.
 
     Args:
         code: `upstream_error`, `upstream_timeout`, `upstream_refused`, `answer_too_large`, …
-        retryable: another attempt can help (not after a 4xx other than 408 and 429).
-        retry_after_s: what the backend asked for, seconds.
+        retryable: another attempt can succeed (not after a 4xx other than 408 and 429).
+        retry_after_s: the pause that the backend asked for, s.
     """
 
     def __init__(
@@ -149,15 +149,15 @@ class BackendError(TailraceError):
 
 
 class LeaseLost(TailraceError):
-    """The caller is no longer the holder of what it runs: it must write nothing more."""
+    """The caller no longer holds its batch, and must not write any more."""
 
 
 class Unavailable(TailraceError):
-    """Redis did not answer, or refused for lack of memory. The call may have happened."""
+    """Redis did not answer in time, or refused the call for now. The call may have happened."""
 
     code = "unavailable"
     retryable = True
 
 
 class FilesUnavailable(Unavailable):
-    """Where files lie did not answer, or refused."""
+    """The file store did not answer, or refused the call."""

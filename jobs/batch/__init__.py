@@ -1,1 +1,1 @@
-"""Batches: slices that run lines as generations, and put their answers together."""
+"""Runs batches in slices: each line is a generation, and the results become files."""

@@ -1,7 +1,7 @@
-"""The first look at a batch's input: whether each line is one that can be asked at all. Pure.
+"""Checks the form of every line of a batch's input, before the batch runs. Pure.
 
-One wrong line, and nothing runs. What a line asks for is not looked at here: what the API would
-refuse is refused in its turn, and goes to the error file.
+One malformed line fails the whole batch. The bodies are not checked here: a body that the API would
+refuse is refused when its line runs, and goes to the error file.
 Source: docs/batches.md, "The input".
 """
 
@@ -15,14 +15,14 @@ from api.intake.strict_json import mend_surrogates
 from jobs.batch.splitter import InputLine
 from shared.batches.record import LINES_MAX
 
-COMPLAINTS_MAX = 100  # then it is not read any further
+COMPLAINTS_MAX = 100  # then the rest of the input is not read
 CUSTOM_ID_CHARACTERS_MAX = 512
-LINE_FRAME_BYTES = 8_192  # what a line has around its body, at most
-LINE_BYTES_MAX = 16_777_216  # a body that is too long is refused as a body, up to here
+LINE_FRAME_BYTES = 8_192  # of a line, without its body, at most
+LINE_BYTES_MAX = 16_777_216  # up to here only the body is refused, not the whole input
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line as it should be; further members are ignored."""
+    """A well-formed line; further members are ignored."""
 
     custom_id: str
     method: str
@@ -31,7 +31,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Complaint(msgspec.Struct, frozen=True):
-    """Why a batch fails: one of `errors.data`."""
+    """A reason why a batch fails: one entry of `errors.data`."""
 
     code: str
     line: int | None
@@ -40,7 +40,7 @@ class Complaint(msgspec.Struct, frozen=True):
 
 
 class _Names(msgspec.Struct):
-    """The members of a line that is none, as they stand there. What is large is never decoded."""
+    """The undecoded members of a malformed line; large values are never decoded."""
 
     custom_id: msgspec.Raw = msgspec.Raw()
     method: msgspec.Raw = msgspec.Raw()
@@ -55,11 +55,11 @@ _scan = msgspec.json.Decoder(msgspec.Raw).decode
 def decode_line(raw: bytes) -> Line:
     """Decode a line.
 
-    Half a surrogate pair is JSON and yet no text (RFC 8259, 8.2). A line with one beside its id is
-    a line; its body is then all of it, for the API to refuse in its turn, for that same reason.
+    Half of a surrogate pair is valid JSON but no text (RFC 8259, 8.2). A line with one outside its
+    id is accepted, and its body becomes the whole line: the API refuses it later for this reason.
 
     Raises:
-        msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is none.
+        msgspec.MsgspecError, UnicodeDecodeError, RecursionError: the line is malformed.
     """
     try:
         return _decode(raw)
@@ -74,7 +74,7 @@ def decode_line(raw: bytes) -> Line:
 
 
 class InputCheck:
-    """Takes line after line; afterwards `complaints` and `total` say what came of it."""
+    """Checks line after line, and collects `complaints` and the `total` of lines."""
 
     def __init__(self, endpoint: str, *, bytes_max: int) -> None:
         self.total = 0
@@ -85,55 +85,56 @@ class InputCheck:
 
     @property
     def is_over(self) -> bool:
-        """Whether reading on would say nothing more."""
+        """Whether the rest of the input need not be read."""
         return len(self.complaints) >= COMPLAINTS_MAX or self.total > LINES_MAX
 
     def add(self, line: InputLine) -> None:
+        """Check the next line."""
         self.total += 1
         if self.total > LINES_MAX:
             message = f"a batch has at most {LINES_MAX} lines: make several of it"
             self.complaints.append(Complaint("too_many_lines", line.number, message))
-        elif (complaint := self._look(line)) is not None:
+        elif (complaint := self._check(line)) is not None:
             self.complaints.append(complaint)
 
     def close(self) -> None:
-        """Take the end of the input."""
+        """Check the input as a whole, after its last line."""
         if not self.total:
             self.complaints.append(Complaint("empty_file", None, "the input file has no lines"))
 
-    def _look(self, line: InputLine) -> Complaint | None:
+    def _check(self, line: InputLine) -> Complaint | None:
         if line.raw is None:
             message = f"the line is longer than {self._bytes_max} bytes"
             return Complaint("line_too_large", line.number, message)
         try:
-            asked = decode_line(line.raw)
+            query = decode_line(line.raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             return _why(line, exc)
-        return self._compare(line.number, asked)
+        return self._compare(line.number, query)
 
-    def _compare(self, number: int, asked: Line) -> Complaint | None:
-        if asked.method != "POST":
+    def _compare(self, number: int, query: Line) -> Complaint | None:
+        if query.method != "POST":
             return Complaint("invalid_method", number, "method must be POST", "method")
-        if asked.url != self._endpoint:
+        if query.url != self._endpoint:
             message = f"url must be the batch's endpoint, {self._endpoint}"
             return Complaint("invalid_url", number, message, "url")
-        if not 0 < len(asked.custom_id) <= CUSTOM_ID_CHARACTERS_MAX:
+        if not 0 < len(query.custom_id) <= CUSTOM_ID_CHARACTERS_MAX:
             message = f"custom_id must have 1 to {CUSTOM_ID_CHARACTERS_MAX} characters"
             return Complaint("invalid_custom_id", number, message, "custom_id")
-        digest = hashlib.blake2b(asked.custom_id.encode(), digest_size=16).digest()
+        digest = hashlib.blake2b(query.custom_id.encode(), digest_size=16).digest()
         if digest in self._seen:
-            message = f"custom_id {asked.custom_id[:64]!r} is used before"
+            message = f"custom_id {query.custom_id[:64]!r} is used before"
             return Complaint("duplicate_custom_id", number, message, "custom_id")
         self._seen.add(digest)
         return None
 
 
 def _why(line: InputLine, exc: Exception) -> Complaint:
-    """Say what is wrong with a line that is none."""
+    """Return the complaint about a malformed line."""
     assert line.raw is not None
     try:
-        line.raw.decode()  # a scan does not look into strings
-        _scan(line.raw)  # all of it: what follows looks at members only
+        line.raw.decode()  # the scan does not check UTF-8 inside strings
+        _scan(line.raw)  # all of it: the code below decodes single members only
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Complaint("invalid_json_line", line.number, f"the line is not JSON: {exc}")
     if not line.raw.lstrip().startswith(b"{"):
@@ -142,7 +143,7 @@ def _why(line: InputLine, exc: Exception) -> Complaint:
     for name in ("custom_id", "method", "url"):
         value = bytes(getattr(found, name))
         if not value.startswith(b'"'):
-            said = "must be a string" if value else "is missing"
+            problem = "must be a string" if value else "is missing"
             code = "missing_custom_id" if name == "custom_id" else "invalid_line"
-            return Complaint(code, line.number, f"{name} {said}", name)
+            return Complaint(code, line.number, f"{name} {problem}", name)
     return Complaint("invalid_line", line.number, "body is missing", "body")

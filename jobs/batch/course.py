@@ -1,7 +1,7 @@
-"""A batch in progress: takes lines, has them asked, gathers what comes back, commits it.
+"""Runs a batch in progress: takes lines, asks them, gathers their results and commits these.
 
-Each step is safe to be the last one: what was taken stands in flight, what was written counts when
-it is committed, and whoever goes on asks for the same generations by the same ids.
+A crash after any step is safe. Taken lines are in flight, results count only with their commit, and
+the next holder uses the same ids of generations.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TypeVar
 
 from jobs.batch.check import decode_line
-from jobs.batch.flight import PAUSE_S_MAX, Aloft, Flight, pause_of, window_of
+from jobs.batch.flight import PAUSE_S_MAX, Flight, FlightLine, pause_of, window_of
 from jobs.batch.gathering import Gathering
 from jobs.batch.intake import InputReader, line_bytes_max, lines_of
 from jobs.batch.line import Terms, line_generation_id, read_query
@@ -39,20 +39,20 @@ from shared.log.records import Meta
 from shared.queue.endings import cancel_many
 from shared.queue.lanes import running_of, workers_seen
 
-TAKE_LINES, TAKE_BYTES = 64, 4_194_304  # at once
-ASK_LINES = 64
-COLLECT_LINES, FOLD_LINES = 256, 32
-LOG_ENTRIES = 1_000
-LOOK_S = 0.25
-LINE_KEPT_S = 60.0  # a committed line's generation: its answer is in the output
-LEAVE_S = 5.0  # workers get to stop what was cancelled
-PASS_LINES = 500
+TAKE_LINES, TAKE_BYTES = 64, 4_194_304  # taken at once
+ASK_LINES = 64  # accepted in one call
+COLLECT_LINES, FOLD_LINES = 256, 32  # results of one turn, and of one round trip
+LOG_ENTRIES = 1_000  # of each log in one round trip
+STATUS_CHECK_S = 0.25  # between two checks for a cancel and the end of the window
+LINE_KEPT_S = 60.0  # until a committed line's generation expires: its answer is in the output
+LEAVE_S = 5.0  # for workers to stop cancelled lines
+PASS_LINES = 500  # expired lines of one commit
 
 T = TypeVar("T")
 
 
 class Course:
-    """One holder's run of one batch."""
+    """The run of one batch by one holder."""
 
     def __init__(self, tools: Tools, lease: BatchLease, batch: Batch, record: FileRecord) -> None:
         self.tools = tools
@@ -80,31 +80,35 @@ class Course:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is held, and nothing that was asked before goes on."""
+        """Whether the batch is held, and no asked line is left."""
         return self.is_held and not self.flight.asked()
 
     async def resume(self) -> None:
-        """Take over what is in flight. To be called once, before everything else."""
+        """Read the lines in flight of the holder before. Call it once, first."""
         self._now_ms = await self.tools.store.now_ms()
         flying = await self.lease.flight()
         async for at, raw in fetch(self.tools.files, self.record, flying):
             self._admit(at, raw, is_repeat=True)
 
     async def run(self, until_s: float, stopping: asyncio.Event) -> bool:
-        """Go on until the time is over, or the batch needs something else; returns whether it does.
+        """Run until `until_s`, or until the batch needs another step.
 
-        A batch that is held takes in what was asked before, and has then no use for its time.
+        A held batch collects the results of lines that were asked before, and then stops early.
+
+        Returns:
+            whether the batch needs another step: every line has its result, or the status changed,
+            or the window is over.
 
         Raises:
-            LeaseLost, NotFound, Unavailable.
+            LeaseLost, NotFound, Unavailable: the next slice continues.
         """
-        look_s = 0.0
+        check_s = 0.0
         while (now_s := time.monotonic()) < until_s and not stopping.is_set():
-            if now_s >= look_s:
+            if now_s >= check_s:
                 if await self._is_over():
                     break
-                look_s = now_s + LOOK_S
-            filled, asked = await self._move_on(now_s)
+                check_s = now_s + STATUS_CHECK_S
+            filled, asked = await self._take_and_ask(now_s)
             ended = await self._collect()
             is_last = self.is_done
             if is_last or self.gathering.is_due(time.monotonic()):
@@ -122,32 +126,34 @@ class Course:
         return True
 
     async def close(self) -> None:
+        """Close the input file."""
         await self._lines.aclose()  # type: ignore[attr-defined]
 
     async def call_off(self, *, is_expired: bool) -> None:
-        """Cancel what is in flight, and take in what was done all the same.
+        """Cancel the lines in flight, and gather the results of those that ended before.
 
-        What was not done leaves without a result, or has expired.
+        Args:
+            is_expired: write an `EXPIRED` result for the others; False: they get no result.
         """
-        ids = [one.generation_id for one in self.flight.open()]
+        ids = [item.generation_id for item in self.flight.open()]
         await cancel_many(self.tools.store, ids)
         until_s = time.monotonic() + LEAVE_S
         while ids and time.monotonic() < until_s:
             await asyncio.sleep(PAUSE_S_MAX)
             ids = await running_of(self.tools.redis, ids)
-        open_ones = self.flight.open()
-        for some in _chunks(open_ones, FOLD_LINES):
+        open_items = self.flight.open()
+        for some in _chunks(open_items, FOLD_LINES):
             await self._fold(some, is_over=True)
-        for one in self.flight.open():
+        for item in self.flight.open():
             if is_expired:
-                self._done(one, never_done(self._source(one), EXPIRED))
+                self._done(item, never_done(self._source(item), EXPIRED))
             else:
-                one.is_done = True
-                self.gathering.drop(one.at, time.monotonic())
+                item.is_done = True
+                self.gathering.drop(item.at, time.monotonic())
         await self.commit()
 
     async def expire_rest(self) -> None:
-        """Give every line that was never taken its place in the error file."""
+        """Write an `EXPIRED` result for every line that was never taken."""
         while lines := await self._reader.take(PASS_LINES, TAKE_BYTES):
             for line in lines:
                 assert line.raw is not None
@@ -162,7 +168,7 @@ class Course:
             await self.commit()
 
     async def commit(self) -> None:
-        """Write what is gathered, and make it count."""
+        """Write the gathered results, and commit them."""
         gathering = self.gathering
         if gathering.is_empty:
             return
@@ -182,31 +188,31 @@ class Course:
     # One turn
 
     async def _is_over(self) -> bool:
-        """Whether the batch has come to another status, or to its time."""
+        """Whether the status has changed, or the window is over. Also refreshes the window size."""
         self.batch = await self.lease.load()
         now_ms = self._now_ms = await self.tools.store.now_ms()
         presences = await workers_seen(self.tools.redis)
         self._window = window_of(presences, now_ms, 2000 * self.tools.settings.lease_s)
         return self.batch.status != "in_progress" or now_ms >= self.batch.expires_at_ms
 
-    async def _move_on(self, now_s: float) -> tuple[int, int]:
-        """Take lines and have them asked, or neither; returns how many of each."""
+    async def _take_and_ask(self, now_s: float) -> tuple[int, int]:
+        """Take lines and ask lines, and return both numbers. A held batch takes and asks none."""
         if not self.is_held:
             return await self._take(), await self._ask(now_s)
-        await self._reader.has_more()  # or nobody would learn that no line is left
+        await self._reader.has_more()  # sets `is_exhausted` if no line is left
         return 0, await self._find_asked(now_s)
 
     async def _find_asked(self, now_s: float) -> int:
-        """Find what a holder before this one has had accepted, and ask nothing."""
+        """Mark the lines that an earlier holder has asked; ask none. Return their number."""
         ready = self.flight.to_ask(now_s)
-        statuses = await self.tools.store.statuses([one.generation_id for one in ready])
-        found = [one for one, status in zip(ready, statuses, strict=True) if status is not None]
-        for one in found:
-            one.is_asked, one.new = True, None
+        statuses = await self.tools.store.statuses([item.generation_id for item in ready])
+        found = [item for item, status in zip(ready, statuses, strict=True) if status is not None]
+        for item in found:
+            item.is_asked, item.new = True, None
         return len(found)
 
     async def _take(self) -> int:
-        """Take as many lines as there is room for."""
+        """Take as many lines as the flight has room for, and return their number."""
         room = min(self.flight.room(self._window), TAKE_LINES)
         lines = await self._reader.take(room, TAKE_BYTES) if room else []
         if not lines:
@@ -216,114 +222,119 @@ class Course:
         is_mine = await self.lease.take(
             flying, before=self._cursor, line=last.number, offset=last.after
         )
-        if not is_mine:  # cancelled: whoever looks next sees it
+        if not is_mine:  # the batch is cancelled; the next status check notices
             return 0
         self._cursor = last.number
         for at, line in zip(flying, lines, strict=True):
-            assert line.raw is not None  # the check has refused a file with such a line
+            assert line.raw is not None  # validation has refused such a file
             self._admit(at, line.raw, is_repeat=False)
         return len(lines)
 
     def _admit(self, at: InFlightLine, raw: bytes, *, is_repeat: bool) -> None:
         query = read_query(raw, self.terms, self._wait_s)
-        named = line_generation_id(self.batch.id, at.line, at.tries)
-        one = Aloft(at, query.custom_id, named, query.new, is_repeat=is_repeat)
-        self.flight.add(one)
+        generation_id = line_generation_id(self.batch.id, at.line, at.tries)
+        item = FlightLine(at, query.custom_id, generation_id, query.new, is_repeat=is_repeat)
+        self.flight.add(item)
         if query.error is not None:
-            one.generation_id = ""
-            self._done(one, refused(self._source(one), query.error))
+            item.generation_id = ""
+            self._done(item, refused(self._source(item), query.error))
 
     @property
     def _wait_s(self) -> float:
-        """A line waits for a worker as long as the batch may."""
+        """The longest wait of a line for a worker: until the batch expires, s."""
         return max(1.0, (self.batch.expires_at_ms - self._now_ms) / 1000)
 
     async def _ask(self, now_s: float) -> int:
-        """Have lines accepted that nobody has asked yet, or that are to be asked again."""
+        """Accept the lines that are to be asked now, and return their number."""
         ready = self.flight.to_ask(now_s)
-        lacking = {one.at.line: one for one in ready if one.new is None}
+        lacking = {item.at.line: item for item in ready if item.new is None}
         if lacking:
-            wanted = [one.at for one in lacking.values()]
+            wanted = [item.at for item in lacking.values()]
             async for at, raw in fetch(self.tools.files, self.record, wanted):
                 lacking[at.line].new = read_query(raw, self.terms, self._wait_s).new
         for some in _chunks(ready, ASK_LINES):
-            new = [(one.generation_id, one.new) for one in some if one.new is not None]
-            # No token protects what is accepted: who is not the holder any more must not do it.
+            new = [(item.generation_id, item.new) for item in some if item.new is not None]
+            # No token protects this step: only the present holder may do it.
             await self.lease.confirm()
             await self.tools.acceptor.accept_lines(
-                new, is_repeat=any(one.is_repeat for one in some)
+                new, is_repeat=any(item.is_repeat for item in some)
             )
-            for one in some:
-                one.is_asked, one.new = True, None
+            for item in some:
+                item.is_asked, item.new = True, None
         return len(ready)
 
     async def _collect(self) -> int:
-        """Take in what has ended."""
+        """Gather the results of ended lines. Return the number of ended and lost lines."""
         asked = self.flight.asked()
         if not asked:
             return 0
-        statuses = await self.tools.store.statuses([one.generation_id for one in asked])
+        statuses = await self.tools.store.statuses([item.generation_id for item in asked])
         ended, gone = self.flight.sort(asked, statuses, time.monotonic())
         for some in _chunks(ended[:COLLECT_LINES], FOLD_LINES):
             await self._fold(some, is_over=False)
-        for one in gone:
-            self._ask_again(one, 0.0)
+        for item in gone:
+            self._ask_again(item, 0.0)
         return len(ended) + len(gone)
 
-    async def _fold(self, some: Sequence[Aloft], *, is_over: bool) -> None:
-        """Make results of generations that have ended; with `is_over`, not of those called off."""
-        ids = [one.generation_id for one in some]
+    async def _fold(self, some: Sequence[FlightLine], *, is_over: bool) -> None:
+        """Gather the results of ended generations.
+
+        Args:
+            is_over: the batch is cancelled or expired: skip cancelled generations.
+        """
+        ids = [item.generation_id for item in some]
         metas = await self._metas(ids)
         logs = await self.tools.store.first_pages(ids, LOG_ENTRIES)
-        for one, meta, log in zip(some, metas, logs, strict=True):
+        for item, meta, log in zip(some, metas, logs, strict=True):
             if is_over and (meta is None or meta.status not in ("completed", "failed")):
                 continue
             if len(log) == LOG_ENTRIES:
-                log = await self._whole_log(one.generation_id)
-            if meta is None or not log:  # it ended so long ago that nobody can read it
-                self._ask_again(one, 0.0)
+                log = await self._whole_log(item.generation_id)
+            if meta is None or not log:  # it ended so long ago that its log has expired
+                self._ask_again(item, 0.0)
                 continue
-            self._take_in(one, meta, log)
+            self._gather(item, meta, log)
 
     async def _metas(self, ids: Sequence[str]) -> list[Meta | None]:
-        """Return what is known of lines; with the request where the endpoint says it back."""
+        """Return the metas of lines, with the requests if the endpoint's response needs them."""
         store = self.tools.store
         metas = await store.metas(ids)
         if self.batch.endpoint == "/v1/chat/completions":
             return metas
         return await store.with_requests(metas)
 
-    def _take_in(self, one: Aloft, meta: Meta, log: list[tuple[EventId, bytes]]) -> None:
-        result, end = answered(self._source(one), meta, log)
-        pause_s = pause_before_next_try(end, one.at.tries)
+    def _gather(self, item: FlightLine, meta: Meta, log: list[tuple[EventId, bytes]]) -> None:
+        result, end = answered(self._source(item), meta, log)
+        pause_s = pause_before_next_try(end, item.at.tries)
         if pause_s is None:
-            self._done(one, result)
+            self._done(item, result)
         else:
-            self._ask_again(one, pause_s)
+            self._ask_again(item, pause_s)
 
     async def _whole_log(self, generation_id: str) -> list[tuple[EventId, bytes]]:
         found: list[tuple[EventId, bytes]] = []
         await read_log(self.tools.store, generation_id, lambda *entry: found.append(entry))
         return found
 
-    def _ask_again(self, one: Aloft, pause_s: float) -> None:
-        """Under an id of its own: the one that it had has had its end, or is gone."""
-        if one.at.tries >= GONE_MAX:
-            self._done(one, never_done(self._source(one), LOST))
+    def _ask_again(self, item: FlightLine, pause_s: float) -> None:
+        """Try a line again under a new id: the generation of the old id has ended or is lost."""
+        if item.at.tries >= GONE_MAX:
+            self._done(item, never_done(self._source(item), LOST))
             return
         now_s = time.monotonic()
-        one.at = one.at._replace(tries=one.at.tries + 1)
-        one.generation_id = line_generation_id(self.batch.id, one.at.line, one.at.tries)
-        one.is_asked, one.new, one.ask_at_s, one.absent_since_s = False, None, now_s + pause_s, 0.0
-        self.gathering.ask_again(one.at, now_s)
+        item.at = item.at._replace(tries=item.at.tries + 1)
+        item.generation_id = line_generation_id(self.batch.id, item.at.line, item.at.tries)
+        item.is_asked, item.new = False, None
+        item.ask_at_s, item.absent_since_s = now_s + pause_s, 0.0
+        self.gathering.ask_again(item.at, now_s)
 
-    def _done(self, one: Aloft, result: Result) -> None:
-        one.is_done, one.new = True, None
-        self.gathering.add(one.at, one.custom_id, one.generation_id, result, time.monotonic())
+    def _done(self, item: FlightLine, result: Result) -> None:
+        item.is_done, item.new = True, None
+        self.gathering.add(item.at, item.custom_id, item.generation_id, result, time.monotonic())
 
-    def _source(self, one: Aloft) -> Source:
+    def _source(self, item: FlightLine) -> Source:
         return Source(
-            self.batch.id, self.batch.endpoint, one.at.line, one.custom_id, one.generation_id
+            self.batch.id, self.batch.endpoint, item.at.line, item.custom_id, item.generation_id
         )
 
 

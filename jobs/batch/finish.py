@@ -1,7 +1,7 @@
-"""The end of a batch: its files from the parts, then its last status and the end of its log.
+"""Ends a batch: joins the parts to files, then sets the last status and ends its log.
 
-The files have ids that follow from the batch's, so whoever does this again finds them there; the
-parts go when both files are whole, and the status comes last.
+The ids of the files are derived from the id of the batch, so a repeat finds existing files. The
+parts are deleted when both files are complete, and the status is set last.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from jobs.batch.check import Complaint
 from jobs.batch.tools import Tools
 from shared.batches.lease import BatchLease
-from shared.batches.record import KEPT_S, OUTPUT_BYTES_MAX, Batch, parts_prefix
+from shared.batches.record import BATCH_KEPT_S, OUTPUT_BYTES_MAX, Batch, parts_prefix
 from shared.errors import LeaseLost
 from shared.log.events import End
 from shared.log.ids import derived_id
@@ -38,10 +38,13 @@ async def finish(
     *,
     errors: str = "",
 ) -> bool:
-    """Bring a batch to its last status; False: it has come to another one meanwhile.
+    """Move a batch to its last status `after`; False: its status has changed meanwhile.
+
+    Args:
+        errors: a JSON array for the record; empty: none.
 
     Raises:
-        LeaseLost, Unavailable: it is done again.
+        LeaseLost, Unavailable: the next slice repeats this.
     """
     parts = await lease.parts()
     fields = {"errors": errors} if errors else {}
@@ -51,13 +54,15 @@ async def finish(
             if chosen:
                 fields[f"{name}_file_id"] = await _join(tools, batch, name, chosen)
         except FileNotFoundError:
-            if not await lease.renew():  # somebody else has done all this, and cleared it away
+            if not await lease.renew():  # another process has done all this and deleted the parts
                 raise LeaseLost("the batch has ended") from None
             fields["errors"] = msgspec.json.encode([RESULTS_LOST]).decode()
             after = "failed"
     await tools.files.delete_prefix(parts_prefix(batch.id))
     end = ENDS.get(after) or End("completed", "stop", usage=batch.usage)
-    is_over = await lease.move(batch.status, after, fields=fields, events=[end], kept_s=KEPT_S)
+    is_over = await lease.move(
+        batch.status, after, fields=fields, events=[end], kept_s=BATCH_KEPT_S
+    )
     if is_over:
         await tools.batches.retire([batch.id])
         counts = {"lines": batch.total, "completed": batch.completed, "failed": batch.failed}

@@ -1,7 +1,7 @@
-"""What is in flight of one batch, as its holder sees it: who is asked, who is to be asked again.
+"""The lines of one batch in flight: which to ask, which are asked, which to ask again.
 
-A line that was taken is here until its result is committed, and nowhere else. Pure: is given
-answers and the time, and says what to do next.
+Invariant: a taken line is in the flight until its result is committed. Pure: the caller gives
+statuses and the time.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shared.batches.lease import InFlightLine
-from shared.log.records import ENDED
+from shared.log.records import ENDED, RESTORE_WITHIN_S
 from shared.queue.accept import NewGeneration
 from shared.queue.lanes import Presence, batch_slots_max
 
-WINDOW_MIN, WINDOW_MAX = 8, 512
-FLIGHT_BYTES_MAX = 33_554_432  # of lines, whose bodies Redis holds as long as they are here
-PAUSE_S_MIN, PAUSE_S_MAX = 0.005, 0.2
-ABSENT_S = 10.0  # a generation that is not there for so long is lost
+WINDOW_MIN, WINDOW_MAX = 8, 512  # lines of one batch in flight
+FLIGHT_BYTES_MAX = 33_554_432  # of these lines, whose bodies Redis holds meanwhile
+PAUSE_S_MIN, PAUSE_S_MAX = 0.005, 0.2  # between two status checks
 
 
 @dataclass(slots=True)
-class Aloft:
-    """One line.
+class FlightLine:
+    """One line in flight.
 
     Attributes:
-        new: what is to be asked; None: it was, or its body must be read again first.
-        is_repeat: somebody may have asked it before, under the same id.
-        is_done: its result is gathered, and not committed yet.
-        ask_at_s: not before this, monotonic.
-        absent_since_s: 0, or since when there is no such generation.
+        new: the prompt; None: accepted already, or the body must be read again first.
+        is_asked: the prompt is accepted as a generation.
+        is_repeat: an earlier holder may have asked it under the same id.
+        is_done: its result is gathered but not committed.
+        ask_at_s: ask it not before this time, monotonic seconds.
+        absent_since_s: since when its generation is absent, monotonic seconds; 0: it is not.
     """
 
     at: InFlightLine
@@ -47,61 +47,67 @@ class Flight:
     """The lines in flight, by number."""
 
     def __init__(self) -> None:
-        self.lines: dict[int, Aloft] = {}
+        self.lines: dict[int, FlightLine] = {}
 
     def __len__(self) -> int:
         return len(self.lines)
 
-    def add(self, one: Aloft) -> None:
-        self.lines[one.at.line] = one
+    def add(self, item: FlightLine) -> None:
+        """Add a taken line."""
+        self.lines[item.at.line] = item
 
     def room(self, window: int) -> int:
-        """How many lines more may be taken; those that are done take no room."""
-        open_ones = self.open()
-        held = sum(one.at.length for one in open_ones)
-        return max(0, window - len(open_ones)) if held < FLIGHT_BYTES_MAX else 0
+        """Return how many more lines may be taken; lines with a result do not count."""
+        open_items = self.open()
+        held = sum(item.at.length for item in open_items)
+        return max(0, window - len(open_items)) if held < FLIGHT_BYTES_MAX else 0
 
-    def open(self) -> list[Aloft]:
-        """Return those that have no result yet."""
-        return [one for one in self.lines.values() if not one.is_done]
+    def open(self) -> list[FlightLine]:
+        """Return the lines without a result."""
+        return [item for item in self.lines.values() if not item.is_done]
 
-    def to_ask(self, now_s: float) -> list[Aloft]:
-        return [one for one in self.open() if not one.is_asked and one.ask_at_s <= now_s]
+    def to_ask(self, now_s: float) -> list[FlightLine]:
+        """Return the lines to ask now."""
+        return [item for item in self.open() if not item.is_asked and item.ask_at_s <= now_s]
 
-    def asked(self) -> list[Aloft]:
-        return [one for one in self.open() if one.is_asked]
+    def asked(self) -> list[FlightLine]:
+        """Return the asked lines without a result."""
+        return [item for item in self.open() if item.is_asked]
 
     def sort(
-        self, ones: Sequence[Aloft], statuses: Sequence[str | None], now_s: float
-    ) -> tuple[list[Aloft], list[Aloft]]:
-        """Return those that have ended, and those that are gone for good."""
+        self, items: Sequence[FlightLine], statuses: Sequence[str | None], now_s: float
+    ) -> tuple[list[FlightLine], list[FlightLine]]:
+        """Return the lines whose generation has ended, and those whose generation is lost."""
         ended, gone = [], []
-        for one, status in zip(ones, statuses, strict=True):
+        for item, status in zip(items, statuses, strict=True):
             if status is not None:
-                one.absent_since_s = 0.0
+                item.absent_since_s = 0.0
             if status in ENDED:
-                ended.append(one)
-            elif status == "sealed" or self._is_lost(one, status, now_s):
-                gone.append(one)
+                ended.append(item)
+            elif status == "sealed" or self._is_lost(item, status, now_s):
+                gone.append(item)
         return ended, gone
 
-    def _is_lost(self, one: Aloft, status: str | None, now_s: float) -> bool:
-        """A worker that lives writes again what Redis has lost, so it is waited for."""
+    def _is_lost(self, item: FlightLine, status: str | None, now_s: float) -> bool:
+        """Whether the generation is absent for longer than a worker needs to restore it."""
         if status is not None:
             return False
-        one.absent_since_s = one.absent_since_s or now_s
-        return now_s - one.absent_since_s > ABSENT_S
+        item.absent_since_s = item.absent_since_s or now_s
+        return now_s - item.absent_since_s > RESTORE_WITHIN_S
 
     def leave(self, lines: Iterable[int]) -> list[str]:
-        """Take lines out; returns the ids of their generations, where they had one."""
+        """Remove lines, and return the ids of their generations, without lines that have none."""
         left = [self.lines.pop(line) for line in lines if line in self.lines]
-        return [one.generation_id for one in left if one.generation_id]
+        return [item.generation_id for item in left if item.generation_id]
 
 
 def window_of(presences: Sequence[Presence], now_ms: int, recent_ms: float) -> int:
-    """How many lines of one batch may be in flight: twice what the workers run of them at once.
+    """Return how many lines of one batch may be in flight: twice the workers' slots for lines.
 
-    So a worker whose line ends finds the next one waiting, and Redis holds little.
+    Then a worker whose line ends finds another one waiting, and Redis holds few bodies.
+
+    Args:
+        recent_ms: older presences do not count.
     """
     slots = sum(
         batch_slots_max(presence.slots)
@@ -112,10 +118,10 @@ def window_of(presences: Sequence[Presence], now_ms: int, recent_ms: float) -> i
 
 
 def pause_of(moved: int, flying: int) -> float:
-    """How long to wait before the next look, s, after one that found `moved` of `flying` changed.
+    """Return the pause before the next status check, s, after `moved` of `flying` lines changed.
 
-    Each look asks after all of them, so it should find a good share: the more have moved, the
-    sooner it comes. What is waiting in the queue keeps the workers busy meanwhile.
+    A check reads the status of every line, so it should find many changes: the more lines changed,
+    the shorter the pause. Lines in the queue keep the workers busy meanwhile.
     """
     share = min(1.0, 4 * moved / max(flying, 1))
     return max(PAUSE_S_MIN, PAUSE_S_MAX * (1 - share))

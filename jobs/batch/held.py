@@ -1,9 +1,9 @@
-"""Batches that are held in this process, because no key names their owner any more.
+"""Batches that this process holds, because no key names their owner any more.
 
-A slice of such a batch takes in what was in flight, asks nothing and leaves. Each slice writes a
-`start` to the batch's log, so the next one waits until there is something to do: another status,
-the end of its window, or `HOLD_S` later, when the late answer of a process that died may have come.
-Pure: is given what Redis says, and the time.
+A slice of a held batch collects the results of lines in flight, asks no lines and ends. Each slice
+writes a `start` to the batch's log. So the next slice waits until there is work: another status, or
+the end of the window; or for `HOLD_S`, because a line in flight may have ended late. Pure: the
+caller gives the state in Redis, and the time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from shared.batches.record import BatchProgress
 
 
 class HeldBatches:
-    """The batches, and until when each is left alone, monotonic seconds."""
+    """The held batches, and until when each gets no slice, monotonic seconds."""
 
     def __init__(self) -> None:
         self._until_s: dict[str, float] = {}
@@ -24,10 +24,11 @@ class HeldBatches:
         return len(self._until_s)
 
     def add(self, batch_id: str, now_s: float) -> None:
+        """Hold a batch for `HOLD_S`."""
         self._until_s[batch_id] = now_s + HOLD_S
 
     def of(self, ids: Iterable[str], now_s: float) -> list[str]:
-        """Return which of the unfinished batches are to be left alone; the others are forgotten."""
+        """Return which of the unfinished batches are held now, and forget all others."""
         self._until_s = {
             batch_id: until_s
             for batch_id in ids
@@ -36,8 +37,8 @@ class HeldBatches:
         return list(self._until_s)
 
 
-def needs_nobody(standing: BatchProgress | None, now_ms: int) -> bool:
-    """Whether a held batch is still to be left alone; None: it is gone, as a look will find."""
+def needs_no_slice(standing: BatchProgress | None, now_ms: int) -> bool:
+    """Whether a held batch needs no slice. None: the batch is absent, and needs one."""
     return (
         standing is not None
         and standing.status == "in_progress"

@@ -1,7 +1,7 @@
-"""Reads a batch's input on from a cursor, line by line.
+"""Reads a batch's input from a cursor on, line by line.
 
-Nothing is ever whole in memory: a piece of the file, and the lines that it completed. A piece is
-taken apart in slices, between which others have their turn: it may be nothing but line ends.
+Invariant: the file is never in memory as a whole, only one piece and its lines. A piece is split in
+slices, and the event loop runs between two slices, because a piece may consist of line ends only.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from jobs.batch.splitter import InputLine, LineSplitter
 from shared.config.settings import Settings
 from shared.files.store import FileRecord, FileStore
 
-SLICE_BYTES = 16_384
+SLICE_BYTES = 16_384  # of a piece, split at once
 
 
 def line_bytes_max(settings: Settings) -> int:
-    """Return how much of one line is read; a longer one fails the whole input."""
+    """Return the greatest length of a line; a longer line fails the whole input."""
     return max(LINE_BYTES_MAX, settings.body_bytes_max + LINE_FRAME_BYTES)
 
 
 async def lines_of(
     files: FileStore, record: FileRecord, *, line: int = 0, offset: int = 0, bytes_max: int
 ) -> AsyncIterator[list[InputLine]]:
-    """Yield the lines from a cursor on, as the pieces of the file give them.
+    """Yield the lines from a cursor on, in lists that may be empty.
 
     Raises:
-        NotFound: the file is gone.
+        NotFound: the file is absent.
     """
     splitter = LineSplitter(line=line, offset=offset, bytes_max=bytes_max)
     async with aclosing(files.read(record, offset)) as pieces:
@@ -42,7 +42,7 @@ async def lines_of(
 
 
 class InputReader:
-    """Gives the lines from a cursor on, as many as are wanted. To be closed."""
+    """Takes given numbers of lines from `lines_of`. The caller closes that iterator."""
 
     def __init__(self, lines: AsyncIterator[list[InputLine]]) -> None:
         self.is_exhausted = False
@@ -50,10 +50,10 @@ class InputReader:
         self._waiting: deque[InputLine] = deque()
 
     async def take(self, count: int, bytes_max: int) -> list[InputLine]:
-        """Return up to `count` lines, and no more after `bytes_max` bytes.
+        """Return up to `count` lines; fewer once they have `bytes_max` bytes together.
 
         Raises:
-            NotFound: the file is gone.
+            NotFound: the file is absent.
         """
         found: list[InputLine] = []
         size = 0
@@ -63,10 +63,10 @@ class InputReader:
         return found
 
     async def has_more(self) -> bool:
-        """Whether there is another line; it stays to be taken.
+        """Whether `take` would return another line.
 
         Raises:
-            NotFound: the file is gone.
+            NotFound: the file is absent.
         """
         while not self._waiting:
             try:

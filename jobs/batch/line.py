@@ -1,4 +1,4 @@
-"""One line of a batch as what it asks for: the same reading of its body as the API's own. Pure."""
+"""Reads the body of a line as the API reads a request of the same endpoint. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shared.queue.accept import NewGeneration
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a line asks for; `error` instead, where the API would refuse it."""
+    """The prompt of a line, or the error with which the API would refuse it."""
 
     custom_id: str
     new: NewGeneration | None = None
@@ -29,7 +29,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What all lines of a batch have in common."""
+    """The properties that all lines of a batch share."""
 
     batch_id: str
     owner: str
@@ -39,10 +39,10 @@ class Terms:
 
 
 def read_query(raw: bytes, terms: Terms, wait_s: float) -> Query:
-    """Read a line that the check has let pass.
+    """Read a line that `InputCheck` accepted.
 
     Args:
-        wait_s: until the batch expires: so long it may wait for a worker.
+        wait_s: the longest wait for a worker: until the batch expires.
     """
     line = decode_line(raw)
     try:
@@ -61,22 +61,26 @@ def _read_body(body: dict[str, Any], terms: Terms) -> NewGeneration:
         return parse_new_generation(
             body, owner=terms.owner, models=terms.models, settings=terms.settings
         )
-    asked = _asked(body, terms.endpoint)
+    dialect_request = _read_dialect(body, terms.endpoint)
     return new_generation(
-        body, asked.request, owner=terms.owner, models=terms.models, settings=terms.settings
+        body,
+        dialect_request.request,
+        owner=terms.owner,
+        models=terms.models,
+        settings=terms.settings,
     )
 
 
-def _asked(body: dict[str, Any], endpoint: str) -> DialectRequest:
-    """`stream` is read and means nothing here: every answer is whole."""
+def _read_dialect(body: dict[str, Any], endpoint: str) -> DialectRequest:
+    """Read the body. `stream` has no effect, because the output holds complete answers."""
     if endpoint == "/v1/chat/completions":
         return parse_chat(body, grace_s=0.0)
-    asked = parse_response(body, grace_s=0.0)
-    if asked.previous:
+    dialect_request = parse_response(body, grace_s=0.0)
+    if dialect_request.previous:
         raise invalid_request("previous_response_id is not supported in a batch")
-    return asked
+    return dialect_request
 
 
 def line_generation_id(batch_id: str, line: int, tries: int) -> str:
-    """Return the id of the generation of a line: whoever runs the batch finds the same one."""
+    """Return the id of a line's generation, the same in every process."""
     return derived_id("gen_", batch_id, line, tries)

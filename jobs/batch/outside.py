@@ -1,4 +1,4 @@
-"""What schedules and webhooks must know of batches: how one is made, and how one has ended."""
+"""Connects batches to schedules (start a batch) and to webhooks (find the end of a batch)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.log.ids import BATCH_PREFIX
 
 
 def scheduled_batches(batches: Batches, files: FileStore, settings: Settings) -> Create:
-    """Return what starts batches for schedules; one whose input has gone is refused then."""
+    """Return the `Create` of batches. It refuses a batch whose input file is absent."""
 
     async def create(schedule: Schedule, due_ms: int, is_repeat: bool) -> str:
         batch_id = schedule.made_id(BATCH_PREFIX, due_ms)
@@ -34,7 +34,7 @@ def scheduled_batches(batches: Batches, files: FileStore, settings: Settings) ->
 
 
 def batch_end(batches: Batches) -> Finder:
-    """Return what says how a batch has ended."""
+    """Return the `Finder` of batches."""
 
     async def find(batch_id: str, about: Mapping[str, Any]) -> WebhookEvent | None:
         batch = await batches.load(batch_id)

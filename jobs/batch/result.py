@@ -1,9 +1,9 @@
-"""What came of a line, as it stands in the output or the error file. Pure.
+"""Builds the result of a line for the output file or the error file. Pure.
 
     {"id":"batch_req_…","custom_id":"a","response":{"status_code":200,"request_id":"gen_…",
      "body":{…}},"error":null}
 
-The body is what the endpoint itself would answer. Source: docs/batches.md, "The output".
+The body equals the response of the endpoint itself. Source: docs/batches.md, "The output".
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from shared.log.records import Entry, Meta
 from shared.log.snapshot import Snapshot
 
 NATIVE = "/v1/generations"
-TRIES_MAX = 3  # of what ends with a failure that another try can help
-GONE_MAX = 10  # of what Redis loses
-PAUSE_S, PAUSE_S_MAX = 0.5, 30.0
-# The worker has tried it as often as it may, or the batch is over.
+TRIES_MAX = 3  # of a line that fails with a retryable error
+GONE_MAX = 10  # of a line whose generation Redis loses
+PAUSE_S, PAUSE_S_MAX = 0.5, 30.0  # before the second try, and before any try
+# Not retried: a worker has made every attempt, or the batch has expired.
 GIVEN_UP = ("attempts_exhausted", "queue_timeout")
 EXPIRED = Failure("batch_expired", "the batch expired before this line was done", True)
 LOST = Failure("lost", "the answer was lost again and again", True)
 
 
 class Source(NamedTuple):
-    """Which line a result is of."""
+    """The line that a result belongs to."""
 
     batch_id: str
     endpoint: str
@@ -44,11 +44,13 @@ class Source(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What is written of a line, and what is counted.
+    """The result of a line.
 
     Attributes:
         raw: JSON and a line break.
-        code: of what went wrong; empty: it is for the output file.
+        status: of the generation; `failed` if there is none.
+        code: of the error, for the error file; empty: for the output file.
+        usage: prompt, completion and total tokens.
     """
 
     raw: bytes
@@ -63,7 +65,7 @@ class Result(NamedTuple):
 
 
 def answered(source: Source, meta: Meta, log: Sequence[Entry]) -> tuple[Result, End]:
-    """Fold the whole log of a generation that has ended."""
+    """Return the result and the `end` of a line from the complete log of its generation."""
     snapshot = Snapshot(meta)
     for event_id, raw in log:
         snapshot.add(event_id, raw)
@@ -73,33 +75,33 @@ def answered(source: Source, meta: Meta, log: Sequence[Entry]) -> tuple[Result, 
     prompt, output, total = counted
     failure = failure_of(end)
     if failure is not None and failure.code == "queue_timeout":
-        result = never_done(source, EXPIRED)  # a line waits as long as its batch may
+        result = never_done(source, EXPIRED)  # a line may wait until its batch expires
     elif failure is None:
         body = _body(source.endpoint, meta, snapshot, log)
-        said = _response(200, source.generation_id, body)
-        result = Result(_line(source, said, None), end.status)
+        response = _response(200, source.generation_id, body)
+        result = Result(_line(source, response, None), end.status)
     else:
         result = refused(source, as_request_error(failure))._replace(status=end.status)
     return result._replace(usage=(prompt, output, total), model=meta.model), end
 
 
 def refused(source: Source, error: RequestError) -> Result:
-    """Say what the API would have answered."""
+    """Return the result of a line that the API would refuse: the error response."""
     shape = native_shape if source.endpoint == NATIVE else openai_shape
     body = msgspec.Raw(shape(error).body)
-    said = _response(error.status, source.generation_id, body)
+    response = _response(error.status, source.generation_id, body)
     why = {"code": error.code, "message": error.message}
-    return Result(_line(source, said, why), "failed", error.code)
+    return Result(_line(source, response, why), "failed", error.code)
 
 
 def never_done(source: Source, failure: Failure) -> Result:
-    """Say why there is no answer at all."""
+    """Return the result of a line without a response."""
     why = {"code": failure.code, "message": failure.message}
     return Result(_line(source, None, why), "failed", failure.code)
 
 
 def pause_before_next_try(end: End, tries: int) -> float | None:
-    """Return after how long a line that ended so is asked again, s; None: it is not."""
+    """Return the pause before the next try of an ended line, s; None: no further try."""
     failure = end.error
     if end.status != "failed" or failure is None:
         return None
@@ -124,6 +126,6 @@ def _response(status: int, generation_id: str, body: Any) -> dict[str, Any]:
 
 
 def _line(source: Source, response: dict[str, Any] | None, error: dict[str, str] | None) -> bytes:
-    named = derived_id("batch_req_", source.batch_id, source.line)
-    said = {"id": named, "custom_id": source.custom_id, "response": response, "error": error}
-    return msgspec.json.encode(said) + b"\n"
+    line_id = derived_id("batch_req_", source.batch_id, source.line)
+    line = {"id": line_id, "custom_id": source.custom_id, "response": response, "error": error}
+    return msgspec.json.encode(line) + b"\n"

@@ -1,7 +1,7 @@
-"""Batches as background work: which of them nobody runs, and one slice of one.
+"""Batches as background work: finds batches that no process runs, and runs slices of them.
 
-A slice begins by taking the batch's lease, so two of them for one batch are harmless: one runs, the
-other leaves. It ends after `SLICE_S`, gives the lease back, and the next one goes on at once.
+A slice first takes the lease of its batch. So two slices of one batch are harmless: one runs, the
+other ends. A slice ends after `SLICE_S` and gives the lease back, and the next one begins at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from arq.worker import Function, func
 
 from jobs.batch.course import Course
 from jobs.batch.finish import finish
-from jobs.batch.held import HeldBatches, needs_nobody
+from jobs.batch.held import HeldBatches, needs_no_slice
 from jobs.batch.line import line_generation_id
 from jobs.batch.tools import Tools
 from jobs.batch.validation import GONE, validate
@@ -41,61 +41,61 @@ from shared.redis.client import Client
 log = logging.getLogger(__name__)
 
 SLICE_S = 45.0
-TIMEOUT_S = 300.0  # a slice that stands still; its lease is another's by then
-ACTIVE_MAX = 1_000  # looked at, the oldest first
+SLICE_TIMEOUT_S = 300.0  # of a slice that hangs; another process has its lease by then
+ACTIVE_MAX = 1_000  # batches in one poll, the oldest first
 RUNNING_MAX = 32  # slices at once in one process
-ABSENT_S = 10.0  # an entry without a batch is dropped after this
-AGAIN_S = 1  # a job that was lost with its process is queued again after this
+CREATE_S = 10.0  # an index entry is dropped if its batch is not created within this time
+JOB_ID_S = 1  # a new job id after this, in case a job was lost with its process
 
 
 class BatchSource:
-    """Runs batches. See jobs/source.py."""
+    """The `Source` of batches (jobs/source.py)."""
 
     def __init__(self, tools: Tools) -> None:
         self.tools = tools
         self.functions: Sequence[Function] = [
-            func(self.run, name="batch", timeout=TIMEOUT_S, keep_result=0, max_tries=1)
+            func(self.run, name="batch", timeout=SLICE_TIMEOUT_S, keep_result=0, max_tries=1)
         ]
         self._running = 0
         self._held = HeldBatches()
 
     async def due(self) -> list[Job]:
-        """Return the batches that nobody runs, in any order: none is to wait for ever."""
-        # Those that are held take no place from the others.
+        """Return the batches that no process runs, in random order, so that none waits forever."""
+        # Held batches do not count towards the limit.
         active = await self.tools.batches.active(ACTIVE_MAX + len(self._held))
         active = await self._without_held(active)
         if not active:
             return []
         tops = await self.tools.log_store.tops([batch_id for batch_id, _ in active])
-        wanted, over = [], []
+        jobs, ended = [], []
         for (batch_id, since_ms), top in zip(active, tops, strict=True):
             if is_over(top, since_ms):
-                over.append(batch_id)
+                ended.append(batch_id)
             elif top.status is not None and top.lease_ms <= top.now_ms:
-                tick = top.now_ms // 1000 // AGAIN_S
-                wanted.append(Job("batch", (batch_id,), f"batch:{batch_id}:{tick}"))
-        if over:
-            await self.tools.batches.retire(over)
-        random.shuffle(wanted)
-        return wanted[: max(0, RUNNING_MAX - self._running)]
+                tick = top.now_ms // 1000 // JOB_ID_S
+                jobs.append(Job("batch", (batch_id,), f"batch:{batch_id}:{tick}"))
+        if ended:
+            await self.tools.batches.retire(ended)
+        random.shuffle(jobs)
+        return jobs[: max(0, RUNNING_MAX - self._running)]
 
     async def _without_held(self, active: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         held = self._held.of([batch_id for batch_id, _ in active], time.monotonic())
-        standings = await self.tools.batches.standings(held)
+        standings = await self.tools.batches.progress_of(held)
         now_ms = await self.tools.store.now_ms() if held else 0
         idle = {
             batch_id
             for batch_id, standing in zip(held, standings, strict=True)
-            if needs_nobody(standing, now_ms)
+            if needs_no_slice(standing, now_ms)
         }
         return [entry for entry in active if entry[0] not in idle]
 
     async def run(self, ctx: dict[Any, Any], batch_id: str) -> None:
-        """Run one slice of a batch, unless somebody else does."""
+        """Run one slice of a batch, unless another process holds its lease."""
         try:
             lease = await BatchLease.begin(self.tools.log_store, batch_id, self.tools.name)
         except Unavailable:
-            return  # it is found due again
+            return  # `due` returns it again
         if lease is None:
             return
         self._running += 1
@@ -105,7 +105,7 @@ class BatchSource:
                 await Slice(self.tools, lease, ctx["stopping"], self._held).run()
                 renewing.cancel()
         except* (LeaseLost, Unavailable) as group:
-            # Nothing is lost: whoever holds the lease next goes on from what is committed.
+            # Nothing is lost: the next holder continues after the last commit.
             reasons = "; ".join(str(exc) for exc in group.exceptions)
             log.warning("batch left", extra={"batch_id": batch_id, "reason": reasons})
         finally:
@@ -113,7 +113,7 @@ class BatchSource:
 
 
 class Slice:
-    """One holder's turn with one batch."""
+    """One slice of one batch."""
 
     def __init__(
         self, tools: Tools, lease: BatchLease, stopping: asyncio.Event, held: HeldBatches
@@ -126,16 +126,16 @@ class Slice:
         self._course: Course | None = None
 
     async def run(self) -> None:
-        """Bring the batch on as far as the time allows, and give it back.
+        """Run the batch until the slice is over, and give the lease back.
 
         Raises:
-            LeaseLost, Unavailable.
+            LeaseLost, Unavailable: the next slice continues.
         """
         try:
             while not self.stopping.is_set():
                 batch = await self.lease.load()
                 if batch.is_final:
-                    return  # its log has ended, and nobody holds it
+                    return  # its log has ended, so there is no lease to give back
                 if not await self._step(batch):
                     break
         finally:
@@ -145,7 +145,7 @@ class Slice:
         await wake_jobs(self.tools.redis)
 
     async def _step(self, batch: Batch) -> bool:
-        """Do what its status asks for; False: the time is over."""
+        """Do the work of the present status; False: the slice is over."""
         if batch.status == "validating":
             await validate(self.tools, self.lease, batch)
             return True
@@ -164,7 +164,7 @@ class Slice:
         return True
 
     async def _open(self, batch: Batch) -> Course:
-        """Raises: NotFound: the input is gone."""
+        """Open the input. Raises NotFound if the file is absent."""
         record = await self.tools.files.get(batch.input_file_id, batch.owner)
         if record is None:
             raise NotFound("file")
@@ -176,7 +176,7 @@ class Slice:
         is_ready = await course.run(self._until_s, self.stopping)
         if course.is_idle and not is_ready:
             self.held.add(course.batch.id, time.monotonic())
-            self.tools.owners.say_batch_held(course.batch.owner, course.batch.id)
+            self.tools.owners.log_batch_held(course.batch.owner, course.batch.id)
         if not is_ready or course.batch.status != "in_progress":
             return is_ready
         if course.is_done:
@@ -188,12 +188,12 @@ class Slice:
         return True
 
     async def _without_input(self, batch: Batch) -> None:
-        """What was done is kept; what was not can neither be asked nor named."""
+        """End a batch without its input: keep committed results, and drop lines in flight."""
         flying = await self.lease.flight()
-        ids = [line_generation_id(batch.id, one.line, one.tries) for one in flying]
+        ids = [line_generation_id(batch.id, line.line, line.tries) for line in flying]
         await cancel_many(self.tools.store, ids)
         if flying:
-            lines = [str(one.line) for one in flying]
+            lines = [str(line.line) for line in flying]
             await self.lease.commit(Commit(name=f"{self.lease.token}-gone", done=lines))
         if batch.status == "cancelling":
             await finish(self.tools, self.lease, batch, "cancelled")
@@ -203,21 +203,21 @@ class Slice:
 
 
 async def _renew(lease: BatchLease, every_s: float) -> None:
-    """Keep the lease, also while a file is written."""
+    """Extend the lease repeatedly, also while a file is written."""
     while True:
         await asyncio.sleep(every_s)
         try:
             if not await lease.renew():
-                return  # it has just been brought to its end here
+                return  # this slice has just ended the batch
         except Unavailable:
-            continue  # what it runs meets the same, and decides
+            continue  # the slice meets the same error, and decides
 
 
 def build_batches(redis: Client, store: Store, settings: Settings, owners: Owners) -> BatchSource:
-    """Put together what batches need in this process.
+    """Build the source of batches for this process.
 
     Raises:
-        ConfigurationError: the models file, or TAILRACE_FILES_URL.
+        ConfigurationError: the models file or TAILRACE_FILES_URL cannot be used.
     """
     return BatchSource(
         Tools(
@@ -236,7 +236,7 @@ def build_batches(redis: Client, store: Store, settings: Settings, owners: Owner
 
 
 def is_over(top: Top, since_ms: int) -> bool:
-    """Whether nobody need look at a batch any more."""
+    """Whether a batch has ended, is sealed, or was never created."""
     if top.status is None:
-        return top.now_ms - since_ms > ABSENT_S * 1000
+        return top.now_ms - since_ms > CREATE_S * 1000
     return top.status in ENDED or top.status == "sealed"

@@ -1,6 +1,6 @@
-"""A file's bytes as lines: numbered, placed, and none longer than may be kept. Pure.
+"""Splits the bytes of a file into lines with number and offset, of bounded length. Pure.
 
-Invariant: whatever the pieces are cut into, the lines come out the same.
+Invariant: the lines do not depend on the borders between the pieces.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 
 class InputLine(NamedTuple):
-    """One line that is not blank, without its end.
+    """One line that is not blank.
 
     Attributes:
         number: from 1; blank lines count.
-        after: where the next line begins, bytes.
-        raw: None: it is too long.
+        offset: the byte where it begins.
+        after: the byte where the next line begins.
+        raw: its bytes without line end and outer spaces; None: the line is too long.
     """
 
     number: int
@@ -28,30 +29,30 @@ class InputLine(NamedTuple):
 
 
 class LineSplitter:
-    """Cuts pieces into lines.
+    """Splits pieces into lines.
 
     Args:
-        line: how many lines came before.
-        offset: where in the file the first piece begins.
-        bytes_max: a longer line is not kept.
+        line: the number of lines before the first piece.
+        offset: the byte of the file where the first piece begins.
+        bytes_max: the content of a longer line is dropped.
     """
 
     def __init__(self, *, line: int = 0, offset: int = 0, bytes_max: int) -> None:
         self.line = line
-        self.offset = offset  # where the line that is not complete yet begins
+        self.offset = offset  # where the present, incomplete line begins
         self._bytes_max = bytes_max
         self._begun = bytearray()
-        self._skipped = 0  # bytes of a line that is too long already
+        self._skipped = 0  # dropped bytes of the present line, which is too long
 
     def feed(self, piece: bytes) -> list[InputLine]:
-        """Take the next bytes; returns the lines that they complete."""
+        """Take the next piece, and return the lines that it completes."""
         *ends, rest = piece.split(b"\n")
         found = [line for end in ends if (line := self._complete(end, 1)) is not None]
         self._keep(rest)
         return found
 
     def close(self) -> list[InputLine]:
-        """Take the end of the file, which may be that of a line, too."""
+        """Take the end of the file, and return the last line if it has no line end."""
         if not self._begun and not self._skipped:
             return []
         line = self._complete(b"", 0)
@@ -59,7 +60,7 @@ class LineSplitter:
 
     def _keep(self, rest: bytes) -> None:
         self._begun += rest
-        if self._skipped or len(self._begun) > self._bytes_max + 1:  # the one may be CR
+        if self._skipped or len(self._begun) > self._bytes_max + 1:  # the 1 is for a CR
             self._skipped += len(self._begun)
             self._begun.clear()
 

@@ -1,4 +1,4 @@
-"""What every part of a batch's run needs. Holds references and no logic."""
+"""The parts of a process that running a batch needs. Holds references and no logic."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from shared.redis.client import Client
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """One jobs process's.
+    """The parts of one jobs process.
 
     Attributes:
         name: of the process.
-        store: of the generations.
-        log_store: of the batches' own logs.
-        owners: whose lines may be asked.
+        store: the logs of generations.
+        log_store: the logs of batches.
+        owners: the owners whose lines may run.
     """
 
     name: str

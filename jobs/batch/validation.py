@@ -1,4 +1,4 @@
-"""Reads a batch's input for the first time, and says whether it will run."""
+"""Validates the input of a batch, and starts or fails the batch."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from jobs.batch.gathering import progress
 from jobs.batch.intake import line_bytes_max, lines_of
 from jobs.batch.tools import Tools
 from shared.batches.lease import BatchLease, Commit
-from shared.batches.record import KEPT_S, Batch
+from shared.batches.record import BATCH_KEPT_S, Batch
 from shared.errors import NotFound
 from shared.log.events import encode
 from shared.log.records import failed
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.5
+LOOK_S = 0.5  # between two checks for a cancel, each with a progress event
 GONE = Complaint("input_file_gone", None, "the input file is gone", "input_file_id")
 
 
 async def validate(tools: Tools, lease: BatchLease, batch: Batch) -> None:
-    """Move a batch from `validating` to `in_progress`, or to `failed`; not, if it was cancelled.
+    """Move a batch from `validating` to `in_progress` or `failed`, unless it is cancelled.
 
     Raises:
-        LeaseLost, Unavailable.
+        LeaseLost, Unavailable: the next slice repeats this.
     """
     bytes_max = line_bytes_max(tools.settings)
     check = InputCheck(batch.endpoint, bytes_max=bytes_max)
@@ -35,7 +35,7 @@ async def validate(tools: Tools, lease: BatchLease, batch: Batch) -> None:
     if record is None:
         await refuse(tools, lease, "validating", [GONE])
         return
-    looked_s = time.monotonic()
+    checked_s = time.monotonic()
     try:
         async for lines in lines_of(tools.files, record, bytes_max=bytes_max):
             for line in lines:
@@ -44,13 +44,13 @@ async def validate(tools: Tools, lease: BatchLease, batch: Batch) -> None:
                     break
             if check.is_over:
                 break
-            if time.monotonic() - looked_s > LOOK_S:
-                looked_s = time.monotonic()
+            if time.monotonic() - checked_s > LOOK_S:
+                checked_s = time.monotonic()
                 if (await lease.load()).status != "validating":
                     return
                 at = lines[-1].after if lines else 0
-                said = encode(progress(at, record.bytes, "validating")).decode()
-                await lease.commit(Commit(name=f"{lease.token}-v{at}", events=[said]))
+                event = encode(progress(at, record.bytes, "validating")).decode()
+                await lease.commit(Commit(name=f"{lease.token}-v{at}", events=[event]))
     except NotFound:
         await refuse(tools, lease, "validating", [GONE])
         return
@@ -63,12 +63,12 @@ async def validate(tools: Tools, lease: BatchLease, batch: Batch) -> None:
 
 
 async def refuse(tools: Tools, lease: BatchLease, before: str, complaints: list[Complaint]) -> None:
-    """End a batch whose input cannot be run."""
+    """End a batch whose input cannot run."""
     first = complaints[0]
     where = f"line {first.line}: " if first.line else ""
     end = failed("invalid_request", f"{where}{first.message}", retryable=False)
     fields = {"errors": msgspec.json.encode(complaints).decode()}
-    if await lease.move(before, "failed", fields=fields, events=[end], kept_s=KEPT_S):
+    if await lease.move(before, "failed", fields=fields, events=[end], kept_s=BATCH_KEPT_S):
         await tools.batches.retire([lease.batch_id])
         data = {"status": "failed", "code": first.code, "line": first.line}
         log.info("batch ended", extra={"batch_id": lease.batch_id, **data})

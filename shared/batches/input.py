@@ -1,7 +1,7 @@
-"""Reads lines of a batch's input of which it is known where they stand.
+"""Reads single lines of a batch's input whose offsets are known.
 
-For those in flight at a takeover, those that are asked again, and those of a redrive. Nothing is
-ever whole in memory: a piece of the file, and what it is short of a line.
+These are the lines in flight at a takeover, lines to repeat, and lines of a redrive. Invariant: the
+file is never in memory as a whole, only one piece of it and the beginning of a line.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from shared.batches.lease import InFlightLine
 from shared.errors import NotFound
 from shared.files.store import FileRecord, FileStore
 
-GAP_BYTES = 1_048_576  # to the next line that is wanted: beyond it is read anew
+GAP_BYTES = 1_048_576  # greater gaps before the next line are skipped by a new read
 
 
 async def fetch(
-    files: FileStore, record: FileRecord, wanted: Sequence[InFlightLine]
+    files: FileStore, record: FileRecord, lines: Sequence[InFlightLine]
 ) -> AsyncIterator[tuple[InFlightLine, bytes]]:
-    """Yield lines of which it is known where they stand, in the order of the input.
+    """Yield `lines` in the order of the input, each with its bytes.
 
     Raises:
-        NotFound: the file is gone.
+        NotFound: the file is absent, or ends before a line.
     """
-    rest = deque(sorted(wanted, key=lambda one: one.offset))
-    while rest:
-        left = len(rest)
-        at, kept = rest[0].offset, bytearray()
+    pending = deque(sorted(lines, key=lambda line: line.offset))
+    while pending:
+        left = len(pending)
+        at, buffered = pending[0].offset, bytearray()
         async with aclosing(files.read(record, at)) as pieces:
             async for piece in pieces:
-                kept += piece
-                while rest and rest[0].offset + rest[0].length <= at + len(kept):
-                    one = rest.popleft()
-                    begin = one.offset - at
-                    yield one, bytes(kept[begin : begin + one.length]).strip()
-                if not rest or rest[0].offset > at + len(kept) + GAP_BYTES:
+                buffered += piece
+                while pending and pending[0].offset + pending[0].length <= at + len(buffered):
+                    line = pending.popleft()
+                    start = line.offset - at
+                    yield line, bytes(buffered[start : start + line.length]).strip()
+                if not pending or pending[0].offset > at + len(buffered) + GAP_BYTES:
                     break
-                passed = min(rest[0].offset - at, len(kept))
-                del kept[:passed]
+                passed = min(pending[0].offset - at, len(buffered))
+                del buffered[:passed]
                 at += passed
-        if len(rest) == left:
+        if len(pending) == left:
             raise NotFound("file")

@@ -1,8 +1,8 @@
-"""The right to run one batch: everything that its holder, and nobody else, may do to it.
+"""The lease of one batch: all changes that only its holder may make.
 
-A lease is the token of the batch's own log, as a worker has one of a generation's. Each call is one
-script that compares the token before it changes anything, so a holder that was replaced, or slept,
-changes nothing. Every call may be repeated.
+The lease is the token of the batch's own log, like a worker's token of a generation. Invariant:
+each change is one script that compares the token first, so a replaced holder changes nothing. Every
+call may be repeated.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from shared.log.records import Begun, Ended, Ok
 from shared.log.store import Store
 from shared.redis.client import Client, translated
 
-ENDLESS = 10**9  # slices are attempts here: that one ended is no failure
+ENDLESS = 10**9  # attempts: each slice is one, and its end is no failure
 
 
 class InFlightLine(NamedTuple):
-    """A line in flight: where it stands in the input, and how often it has been asked before."""
+    """A line in flight: its place in the input, and the number of earlier tries."""
 
     line: int
     offset: int
@@ -37,17 +37,19 @@ class InFlightLine(NamedTuple):
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
-    """Results that are to count.
+    """Results of lines, which count from this commit on.
 
     Attributes:
-        name: of this commit, different from the one before it.
-        parts: objects that hold the results; the last thing before this was to write them.
-        done: lines that leave the flight.
-        again: line and flight by turns: to be asked once more.
+        name: different from the name of the commit before.
+        parts: names of the objects with the results, written just before.
+        done: numbers of lines that leave the flight.
+        again: alternately a line number and its flight: lines to try once more.
         dead: dead letters, JSON.
+        completed, failed: numbers of lines.
         usage: prompt, completion and total tokens.
-        events: what the log says of it, JSON.
-        before, line, offset: 0, or the cursor's place and its new one; `done` is what lies between.
+        events: for the log, JSON.
+        before, line, offset: 0; or the cursor now and after the commit. `done` then holds the lines
+            between.
     """
 
     name: str
@@ -66,15 +68,15 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def log_store(redis: Client, settings: Settings) -> Store:
-    """Return the store of the batches' own logs: any number of slices may hold one in turn."""
+    """Return the store of the batches' own logs, without a bound on attempts."""
     return Store(redis, replace(settings, attempts_max=ENDLESS))
 
 
 class BatchLease:
-    """One holder's hand on one batch.
+    """The lease of one holder on one batch.
 
-    Every method raises `LeaseLost` when it is no longer the holder, or Redis has gone back behind
-    what it knows; and `Unavailable`.
+    Every method may raise `LeaseLost` (another process holds the batch, or Redis lost changes of
+    this holder) and `Unavailable` (Redis did not answer in time).
     """
 
     def __init__(self, store: Store, batch_id: str, token: str, start: EventId) -> None:
@@ -82,16 +84,16 @@ class BatchLease:
         self.batch_id = batch_id
         self.token = token
         self.attempt = start.attempt
-        self.top = str(start)  # of the log: nobody else writes there
-        self.confirmed_s = time.monotonic()  # it was the holder then, at least
+        self.top = str(start)  # the newest entry of the log; only this holder writes there
+        self.confirmed_s = time.monotonic()  # when the lease was last known to be held
         self._keys = batch_keys(batch_id)
 
     @classmethod
     async def begin(cls, store: Store, batch_id: str, holder: str) -> BatchLease | None:
-        """Become the holder; None: somebody else is, or there is nothing to hold.
+        """Take the lease; None: another process holds it, or the batch is absent or has ended.
 
         Raises:
-            Unavailable.
+            Unavailable: Redis did not answer in time.
         """
         token = secrets.token_hex(12)
         begun = await store.begin(batch_id, token, holder)
@@ -100,7 +102,7 @@ class BatchLease:
         return cls(store, batch_id, token, begun.start[0])
 
     async def renew(self) -> bool:
-        """Push the lease on; False: the batch has ended."""
+        """Extend the lease; False: the batch has ended."""
         sent_s = time.monotonic()
         (outcome,) = await self.store.renew_many([(self.batch_id, self.token, self.attempt)])
         if isinstance(outcome, Unavailable):
@@ -113,20 +115,20 @@ class BatchLease:
         return True
 
     async def confirm(self) -> None:
-        """Make sure that it is still the holder, before it does what no token protects.
+        """Make sure that the lease is still held, before work that no token protects.
 
-        Costs nothing where a call has just succeeded; a process that stood still meanwhile asks.
+        Asks Redis only if no call has succeeded within half a lease.
         """
         is_fresh = time.monotonic() - self.confirmed_s < self.store.lease_ms / 2000
         if not is_fresh and not await self.renew():
             raise LeaseLost("the batch has ended")
 
     async def release(self) -> None:
-        """Let the next holder begin at once; nothing of the batch changes."""
+        """Give the lease back, so that the next holder can begin at once."""
         await self.store.release(self.batch_id, self.token, self.attempt, has_failed=False)
 
     async def load(self) -> Batch:
-        """Return the batch as it stands."""
+        """Return the current record of the batch."""
         with translated():
             fields = await self.store.redis.hgetall(self._keys[4])  # type: ignore[misc]
         if not fields:
@@ -134,7 +136,7 @@ class BatchLease:
         return parse_batch(self.batch_id, fields)
 
     async def flight(self) -> list[InFlightLine]:
-        """Return what is in flight, in the order of the input."""
+        """Return the lines in flight, in the order of the input."""
         with translated():
             found = await self.store.redis.hgetall(self._keys[5])  # type: ignore[misc]
         return sorted(
@@ -143,7 +145,7 @@ class BatchLease:
         )
 
     async def parts(self) -> list[str]:
-        """Return the objects that hold results, in the order in which they were committed."""
+        """Return the names of the objects with results, in the order of their commits."""
         with translated():
             found = await self.store.redis.lrange(self._keys[6], 0, -1)  # type: ignore[misc]
         return [part.decode() for part in found]
@@ -151,16 +153,20 @@ class BatchLease:
     async def take(
         self, lines: Sequence[InFlightLine], *, before: int, line: int, offset: int
     ) -> bool:
-        """Take the next lines; False: the batch is not in progress any more.
+        """Move the cursor past the next lines, which are then in flight.
 
         Args:
-            before: the cursor as it is, in lines; empty ones count.
-            line, offset: where it goes.
+            before: the cursor now, in lines; blank lines count.
+            line, offset: the cursor afterwards.
+
+        Returns:
+            False: the batch is no longer in progress.
         """
-        words = [word for one in lines for word in (str(one.line), flight_words(one))]
+        words = [word for flying in lines for word in (str(flying.line), flight_words(flying))]
         return await self._do("batch_take", [before, line, offset, *words])
 
     async def commit(self, commit: Commit) -> None:
+        """Make the results of lines count, in one step."""
         await self._do("batch_commit", [msgspec.json.encode(commit)])
 
     async def move(
@@ -172,17 +178,18 @@ class BatchLease:
         events: Sequence[Event] = (),
         kept_s: float = 0.0,
     ) -> bool:
-        """Move the batch to its next status; False: it does not have the status `before`.
+        """Move the batch to its next status; False: its status is not `before`.
 
         Args:
-            events: for the log; the last status comes with an `End`.
-            kept_s: for how long an ended batch is known.
+            fields: of the record.
+            events: for the log; a final status needs an `End` as the last one.
+            kept_s: until the record of an ended batch expires.
         """
         words = [word for pair in (fields or {}).items() for word in pair]
-        said = {"events": [encode(event).decode() for event in events], "fields": words}
+        changes = {"events": [encode(event).decode() for event in events], "fields": words}
         end = next((event.status for event in events if isinstance(event, End)), "")
         assert not end or isinstance(events[-1], End)
-        args = [before, after, msgspec.json.encode(said), end]
+        args = [before, after, msgspec.json.encode(changes), end]
         return await self._do("batch_move", [*args, self.store.retention_ms, round(kept_s * 1000)])
 
     async def _do(self, name: str, args: Sequence[Any]) -> bool:
@@ -199,9 +206,11 @@ class BatchLease:
         raise LeaseLost(f"the batch is {reply[0].decode()}")
 
 
-def flight_words(one: InFlightLine) -> str:
-    return f"{one.offset} {one.length} {one.tries}"
+def flight_words(flying: InFlightLine) -> str:
+    """Return the value of a line in the flight hash."""
+    return f"{flying.offset} {flying.length} {flying.tries}"
 
 
-def letter(dead: DeadLetter) -> str:
+def encode_dead_letter(dead: DeadLetter) -> str:
+    """Return the JSON of a dead letter."""
     return msgspec.json.encode(dead).decode()

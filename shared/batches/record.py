@@ -1,10 +1,9 @@
-"""Batches: what is known of each, and what anybody may do with it.
+"""Batches: create, read, list and cancel them.
 
-A batch's truth is one hash; beside it stand what is in flight, which objects hold results, and what
-has failed. Its progress is a log like a generation's, under the batch's own id, and the holder of
-that log's token is the only one who may change the batch (shared/batches/lease.py). Here is the
-rest: creating, reading, listing, asking for its end. The scripts are
-shared/redis/scripts/batch_*.lua.
+The record of a batch is one hash. Beside it stand the lines in flight, the names of objects with
+results, and the failed lines. The progress of a batch is a log like that of a generation, under the
+id of the batch. Invariant: only the holder of this log's token changes a running batch
+(shared/batches/lease.py). The scripts are shared/redis/scripts/batch_*.lua.
 """
 
 from __future__ import annotations
@@ -29,10 +28,11 @@ from shared.redis.scripts import Scripts
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/generations")
 FINAL = ("completed", "failed", "expired", "cancelled")
-KEPT_S = 30 * 86_400.0  # a batch is known this long after its end, or its window
-LINES_MAX = 50_000
-PAGE_READ = 100
-OUTPUT_BYTES_MAX = 2**40  # whatever the lines gave: it was bounded line by line
+BATCH_KEPT_S = 30 * 86_400.0  # until the record expires, after the end or the window
+LINES_MAX = 50_000  # of one batch
+PAGE_READ = 100  # records in one round trip
+OUTPUT_BYTES_MAX = 2**40  # no real bound: each line has its own
+# The statuses whose first time the record keeps.
 TIMES = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
 
 
@@ -41,10 +41,11 @@ class NewBatch:
     """A validated request for a batch.
 
     Attributes:
-        batch_id: given by the caller, who may create it again: then there is one.
-        window: as the client said it; `window_s` in seconds.
-        output_expires_s: of its files, from their creation; None: as files do.
-        webhook: what is to be told of its end, JSON; empty: nothing.
+        batch_id: from the caller; a second create with this id changes nothing.
+        endpoint: the path that every line calls.
+        window: the completion window, as the client wrote it; `window_s` in seconds.
+        output_expires_s: of its output files, from their creation; None: the default of files.
+        webhook: JSON of a `Webhook` to deliver at its end; empty: none.
     """
 
     batch_id: str
@@ -60,12 +61,13 @@ class NewBatch:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as it stands. Times are Redis's, ms since 1970.
+    """The record of a batch. Times are Redis's clock, ms since 1970.
 
     Attributes:
-        times: when it came into each status that it has had; `TIMES`.
-        line, offset: the cursor: lines taken so far, and where the next one begins.
-        errors: why the input was refused, a JSON array.
+        times: when it entered each status that it has had; see `TIMES`.
+        total, completed, failed: numbers of lines.
+        line, offset: the cursor: the number of lines taken, and the byte where the next one begins.
+        errors: why the input was refused, a JSON array; empty: it was not.
     """
 
     id: str
@@ -97,14 +99,14 @@ class Batch:
 
 
 class BatchProgress(NamedTuple):
-    """What says whether somebody must look at a batch: its status, and when its window is over."""
+    """The status of a batch, and when its window ends, ms since 1970."""
 
     status: str
     expires_at_ms: int
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A line that failed for good: where it stands in the input, and why it failed."""
+    """A line that failed for good: its place in the input, and the code of the failure."""
 
     line: int
     offset: int
@@ -117,7 +119,10 @@ _dead_letters = msgspec.json.Decoder(DeadLetter)
 
 
 class Batches:
-    """The batches on one Redis. Every method may raise `Unavailable`: repeating it is safe."""
+    """The batches on one Redis.
+
+    Every method may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
+    """
 
     def __init__(self, redis: Client, settings: Settings) -> None:
         self.redis = redis
@@ -125,18 +130,17 @@ class Batches:
         self.scripts = Scripts(redis)
 
     async def create(self, new: NewBatch) -> tuple[Batch, bool]:
-        """Create a batch unless it is there; returns it, and whether it is new.
+        """Create a batch unless it exists. Return it, and whether it is new.
 
-        The indexes come first: an entry without a batch is skipped and dropped, a batch without
-        an entry would be run by nobody. So does its webhook, which is told by whoever finds that
-        the batch has ended.
+        Webhook and indexes are written before the record. An index entry without a batch is skipped
+        and dropped later, but a batch without an entry would never run.
         """
         if new.webhook:
             about = {"endpoint": new.endpoint, "metadata": msgspec.Raw(new.metadata)}
             webhook = decode_webhook(new.webhook)
             await register(self.redis, new.batch_id, "batch", webhook, about, owner=new.owner)
         created_ms = await clock_ms(self.redis)
-        kept_ms = round((KEPT_S + new.window_s) * 1000)
+        kept_ms = round((BATCH_KEPT_S + new.window_s) * 1000)
         index = keys.batches(new.owner)
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
@@ -153,28 +157,28 @@ class Batches:
         await wake_jobs(self.redis)
         batch = await self.load(new.batch_id)
         if batch is None:
-            raise NotFound("batch")  # it was there, and has just expired
+            raise NotFound("batch")  # it existed and has just expired
         return batch, reply[0] == b"ok"
 
     async def reserve(self, owner: str, key: str, digest: str, batch_id: str) -> str:
-        """Return the id that an idempotency key names: `batch_id` where it is new.
+        """Return the id that an idempotency key names: `batch_id` if the key is new.
 
         Raises:
             RequestError: 422 `idempotency_mismatch`.
         """
-        # A space is in no client's key: generations have names of their own.
+        # Clients' keys have no spaces, so this name differs from every key of a generation.
         name = keys.idempotency(owner, f"batch {key}")
-        return await reserve(self.redis, name, batch_id, digest, round(KEPT_S * 1000))
+        return await reserve(self.redis, name, batch_id, digest, round(BATCH_KEPT_S * 1000))
 
     async def load(self, batch_id: str) -> Batch | None:
-        """Return a batch, whoever's it is."""
+        """Return a batch of any owner; None: absent."""
         return next(iter(await self._load_many([batch_id])), None)
 
     async def get(self, batch_id: str, owner: str) -> Batch:
-        """Return a batch of this owner's; `EVERYBODY`: whoever's it is.
+        """Return a batch of an owner; `EVERYBODY`: of any owner.
 
         Raises:
-            NotFound: there is none, or it is somebody else's: the two look the same.
+            NotFound: absent, or of another owner. A client cannot distinguish the two.
         """
         batch = await self.load(batch_id) if is_batch_id(batch_id) else None
         if batch is None or owner not in (batch.owner, EVERYBODY):
@@ -182,31 +186,32 @@ class Batches:
         return batch
 
     async def page(self, owner: str, *, after: str, limit: int) -> tuple[list[Batch], bool]:
-        """Return up to `limit` batches, the newest first, and whether there are more.
+        """Return up to `limit` batches, newest first, and whether there are more.
 
         Args:
-            owner: whose; `EVERYBODY`: of all owners, those that have not ended.
+            owner: an owner; `EVERYBODY`: the unfinished batches of all owners.
+            after: the last id of the page before; empty: the first page.
 
         Raises:
-            NotFound: `after` is no batch of this owner, or has ended meanwhile.
+            NotFound: `after` is not a batch of this owner, or has ended meanwhile.
         """
         index = keys.BATCHES_ACTIVE if owner == EVERYBODY else keys.batches(owner)
-        place = await self._place_after(index, after) if after else 0
+        rank = await self._rank_after(index, after) if after else 0
         found: list[Batch] = []
         while len(found) <= limit:
             with translated():
-                ids = await self.redis.zrevrange(index, place, place + PAGE_READ - 1)
+                ids = await self.redis.zrevrange(index, rank, rank + PAGE_READ - 1)
             batches = await self._load_many([batch_id.decode() for batch_id in ids])
             if owner == EVERYBODY:
                 found += [batch for batch in batches if not batch.is_final]
             else:
                 found += [batch for batch in batches if batch.owner == owner]
-            place += len(ids)
+            rank += len(ids)
             if len(ids) < PAGE_READ:
                 break
         return found[:limit], len(found) > limit
 
-    async def _place_after(self, index: str, after: str) -> int:
+    async def _rank_after(self, index: str, after: str) -> int:
         with translated():
             rank = await self.redis.zrevrank(index, after.encode("utf-8", "replace"))
         if rank is None:
@@ -214,12 +219,12 @@ class Batches:
         return int(rank) + 1
 
     async def cancel(self, batch_id: str) -> None:
-        """Ask for the end of a batch; its holder sees it within half a second."""
+        """Request the end of a batch. Its holder notices within half a second."""
         await self.scripts.run("batch_cancel", batch_keys(batch_id), [])
         await wake_jobs(self.redis)
 
     async def dead_letters(self, batch_id: str, start: int, count: int) -> list[DeadLetter]:
-        """Return the lines that failed for good, in the order in which they did."""
+        """Return up to `count` failed lines from number `start` on, in the order of failure."""
         with translated():
             raws: Sequence[bytes] = await self.redis.lrange(  # type: ignore[misc]
                 keys.batch_dead(batch_id), start, start + count - 1
@@ -227,13 +232,13 @@ class Batches:
         return [_dead_letters.decode(raw) for raw in raws]
 
     async def active(self, count: int) -> list[tuple[str, int]]:
-        """Return the oldest unfinished batches, and when each was entered, ms."""
+        """Return the oldest unfinished batches (id, when it was created, ms since 1970)."""
         with translated():
             found = await self.redis.zrange(keys.BATCHES_ACTIVE, 0, count - 1, withscores=True)
         return [(batch_id.decode(), int(since_ms)) for batch_id, since_ms in found]
 
-    async def standings(self, ids: Sequence[str]) -> list[BatchProgress | None]:
-        """Return status and end of the window of many batches, in one round trip; None: gone."""
+    async def progress_of(self, ids: Sequence[str]) -> list[BatchProgress | None]:
+        """Return the progress of many batches in one round trip; None: absent."""
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             for batch_id in ids:
@@ -245,7 +250,7 @@ class Batches:
         ]
 
     async def retire(self, ids: Sequence[str]) -> None:
-        """Take batches that have ended, or are gone, out of the index of the unfinished."""
+        """Remove ended or absent batches from the index of unfinished batches."""
         with translated():
             await self.redis.zrem(keys.BATCHES_ACTIVE, *ids)
 
@@ -259,12 +264,12 @@ class Batches:
 
 
 def parts_prefix(batch_id: str) -> str:
-    """Return below what the objects that hold a batch's results lie until it ends."""
+    """Return the path of the objects with a batch's results, which exist until its end."""
     return f"batches/{batch_id}/"
 
 
 def batch_keys(batch_id: str) -> tuple[str, ...]:
-    """Return the keys that the scripts on a batch are given."""
+    """Return the keys of the batch scripts, in their order."""
     return (
         keys.meta(batch_id),
         keys.log(batch_id),
@@ -314,7 +319,7 @@ def parse_batch(batch_id: str, fields: Mapping[bytes, bytes]) -> Batch:
 
 
 def _meta_fields(new: NewBatch) -> dict[str, Any]:
-    """Of the log of its progress. It has no model: no worker is ever to look after it."""
+    """Return the meta of a batch's log. It has no model, so no worker takes it."""
     return {
         "owner": new.owner, "session": "", "model": "", "priority": "batch",
         "request": b'{"messages":[]}', "metadata": new.metadata, "prompt": "",

@@ -1,8 +1,8 @@
-"""The API keys of a deployment: which owner each key names, and what else the key may do.
+"""The API keys of a deployment: the owner of each key, and its scopes.
 
-API nodes ask with them who is asking (api/edge/auth.py), the jobs role whose work may still be
-started (jobs/owners.py); both read the same variable. Invariant: no error and no line in a log
-shows a key.
+API nodes use them to identify the owner of a request (api/edge/auth.py). The jobs role uses them to
+decide whose work may start (jobs/owners.py). Both read the same variable. Invariant: no error and
+no log line shows a key.
 """
 
 from __future__ import annotations
@@ -14,42 +14,45 @@ from pathlib import Path
 from shared.errors import ConfigurationError
 
 VARIABLE = "TAILRACE_API_KEYS"
-ANONYMOUS = "anonymous"  # the one owner where no keys are configured
-EVERYBODY = "*"  # in an operator's listing; so no owner's name
+ANONYMOUS = "anonymous"  # the only owner of a deployment without keys
+EVERYBODY = "*"  # all owners, in an operator's listing; no owner may have this name
 ADMIN = "admin"
 SCOPES = frozenset({ADMIN})
-KEY_CHARACTERS_MIN = 16  # a shorter key is taken, and warned of: it can be guessed
-OWNERS_SHOWN = 10
+KEY_CHARACTERS_MIN = 16  # a shorter key works, but causes a warning: it can be guessed
+OWNERS_SHOWN = 10  # names in one message
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is asking: an owner, and what the key allows beyond the owner's own work."""
+    """The owner of a request, and what the key allows beyond the owner's own work."""
 
     owner: str
     scopes: frozenset[str] = frozenset()
 
     @property
     def is_operator(self) -> bool:
-        """Whether the key may see the metrics, the workers and the work of all owners."""
+        """Whether the key may read the metrics, the workers and the work of all owners."""
         return ADMIN in self.scopes
 
 
-# Without keys nobody is kept out, so nothing is kept for an operator.
+# Without keys every client may do everything, also what needs an operator's key otherwise.
 NOBODY_IN_PARTICULAR = Identity(ANONYMOUS, SCOPES)
 
 
 def read_keys(value: str) -> dict[str, Identity]:
-    """Read `key:owner` entries, separated by commas or lines, or from the file that `value` names.
+    """Parse `key:owner` entries, separated by commas or lines.
 
-    A third field holds scopes, separated by spaces: `key:owner:admin`. In a file, empty lines and
-    those that start with `#` are skipped.
+    A third field holds scopes, separated by spaces: `key:owner:admin`. Empty lines and lines that
+    start with `#` are skipped.
 
     Args:
-        value: as in the setting; empty: no keys.
+        value: the setting: entries, or the path of a file of entries; empty: no keys.
+
+    Returns:
+        the identity of each key.
 
     Raises:
-        ConfigurationError: an entry that is none, an unknown scope, or a file without a key.
+        ConfigurationError: a malformed entry, an unknown scope, or a file without a key.
     """
     if not value:
         return {}
@@ -63,12 +66,12 @@ def read_keys(value: str) -> dict[str, Identity]:
 
 
 def short_keys(keys: Mapping[str, Identity]) -> list[str]:
-    """Return the owner of each key that is shorter than `KEY_CHARACTERS_MIN`, in order."""
-    return sorted(one.owner for key, one in keys.items() if len(key) < KEY_CHARACTERS_MIN)
+    """Return the sorted owners of keys that are shorter than `KEY_CHARACTERS_MIN`."""
+    return sorted(identity.owner for key, identity in keys.items() if len(key) < KEY_CHARACTERS_MIN)
 
 
 def named(owners: Collection[str]) -> str:
-    """Return the first `OWNERS_SHOWN` different names for a line that a person reads."""
+    """Return the first `OWNERS_SHOWN` different names as text for a person."""
     different = sorted(set(owners))
     rest = len(different) - OWNERS_SHOWN
     shown = ", ".join(different[:OWNERS_SHOWN])
@@ -92,7 +95,7 @@ def _text_of(value: str) -> str:
 def _read_entries(line: str, found: dict[str, Identity]) -> None:
     for entry in filter(None, map(str.strip, line.split(","))):
         parts = [part.strip() for part in entry.split(":", 2)]
-        # Whatever is wrong with an entry, a part of it may be the key: no message quotes one.
+        # A part of a malformed entry may be the key: no message quotes an entry.
         if len(parts) < 2 or not all(parts):
             raise ConfigurationError(
                 f"{VARIABLE}: every entry must be key:owner or key:owner:scopes, nothing empty"

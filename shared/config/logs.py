@@ -1,9 +1,9 @@
-"""Logging: one format for our lines and the libraries', set up once per process.
+"""Logging: one format for our lines and those of libraries, set up once per process.
 
-A message is a constant event name, its data goes in `extra`; `generation_id` and `request_id` come
-from context variables. Invariants: no line shows a credential (shared/text/redaction.py) or moves a
-terminal (shared/text/plain_text.py), and no library writes below WARNING, because some of them
-would show texts, headers and URLs. That token text appears at DEBUG only is up to the callers.
+A message is a constant event name, and its data goes in `extra`; `generation_id` and `request_id`
+come from context variables. Invariants: no line shows a credential (shared/text/redaction.py) or
+holds control characters (shared/text/plain_text.py); no library logs below WARNING, because some
+would log texts, headers and URLs. Callers must log token text at DEBUG only.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ generation_id: ContextVar[str] = ContextVar("generation_id", default="")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 OURS = ("api", "workers", "shared", "jobs", "cli")
-# Those that make a handler or a level of their own when left alone.
+# Libraries that otherwise set a handler or a level of their own.
 LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "arq", "arq.worker", "websockets")
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def configure(settings: Settings, role: str) -> None:
-    """Send every log line of this process to standard error, in the format settings name."""
+    """Send every log line of this process to standard error, in the format of the settings."""
     remember(settings.key)
     for url in (settings.redis_url, settings.jobs_redis_url, settings.files_url):
         remember_url(url)
@@ -46,20 +46,20 @@ def configure(settings: Settings, role: str) -> None:
         library.handlers[:] = []
         library.propagate = True
         library.setLevel(logging.WARNING)
-    # One line per request with its query, and so with ?access_token=: metrics count requests.
+    # It logs the query of each request, and so ?access_token=. Metrics count requests.
     logging.getLogger("uvicorn.access").disabled = True
     logging.captureWarnings(True)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what a caller gave in `extra`, and the ids of the context unless it gave them."""
+    """Return the members of `extra`, and the ids of the context that `extra` lacks."""
     context = {"generation_id": generation_id.get(), "request_id": request_id.get()}
     extra = {name: value for name, value in vars(record).items() if name not in STANDARD}
     return {name: value for name, value in context.items() if value} | extra
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, role, event, logger, then the data."""
+    """Formats one JSON object per line: time, level, role, event, logger, then the data."""
 
     def __init__(self, role: str) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line for a person: clock, level, role, event, `name=value`; a traceback below it."""
+    """Formats one line for a person: clock, level, role, event, `name=value`; then a traceback."""
 
     def __init__(self, role: str) -> None:
         super().__init__()

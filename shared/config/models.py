@@ -1,7 +1,7 @@
-"""The models file: which models there are, where each one streams from, how it survives a takeover.
+"""The models file: the name, the backend and the takeover behaviour of each model.
 
-API nodes list these and refuse unknown names; workers build a backend from each. The file holds
-names of variables, never keys.
+API nodes list the models and refuse unknown names; workers build a backend from each. The file
+holds names of environment variables, never keys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shared.errors import ConfigurationError
 
 BACKENDS = ("demo", "openai")
 ON_TAKEOVER = ("continue", "restart", "fail")
-# How an openai backend is told to go on from a partial answer; the servers differ.
+# How a request asks an openai backend to continue a partial answer; the servers differ.
 CONTINUE_STYLES = ("continue_final_message", "trailing", "prefix")
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
 
@@ -27,12 +27,12 @@ class Model:
     """One table of the models file.
 
     Attributes:
-        name: what clients ask for.
+        name: the name that clients use.
         backend: `demo` or `openai`.
         base_url: of an openai backend, up to and with `/v1`.
-        model: the name upstream; empty: the same as `name`.
-        api_key_env: the name of the variable that holds the key.
-        on_takeover: continue (send the partial answer back as a prefix), restart (reset) or fail.
+        model: the name at the backend; empty: the same as `name`.
+        api_key_env: the environment variable that holds the key.
+        on_takeover: `continue` (send the partial answer as a prefix), `restart` (reset) or `fail`.
         continue_style: `continue_final_message` (vLLM, SGLang), `trailing` (llama.cpp, Ollama: a
             last assistant message is continued) or `prefix` (DeepSeek, Mistral).
         options: further members, for the demo backend: seed, tokens_per_s, fail_at, …
@@ -56,10 +56,10 @@ DEMO = Model(name="demo", backend="demo", on_takeover="continue")
 
 
 def load_models(path: str) -> dict[str, Model]:
-    """Read the models file; with no path, the built-in demo alone. The first is the default.
+    """Read the models file; without a path, return the built-in demo. The first is the default.
 
     Raises:
-        ConfigurationError: no such file, no TOML, an unknown member, or a value out of its choices.
+        ConfigurationError: no such file, no TOML, an unknown member, or a value not allowed.
     """
     if not path:
         return {DEMO.name: DEMO}
@@ -68,13 +68,17 @@ def load_models(path: str) -> dict[str, Model]:
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"TAILRACE_MODELS: {path}: {exc}") from exc
     except (ValueError, RecursionError) as exc:
-        # tomllib's own error is a ValueError; a number of 5,000 digits is one, and no error of its.
+        # tomllib's error is a ValueError. A number of 5,000 digits raises a plain ValueError.
         raise ConfigurationError(f"{path} is not TOML: {exc}") from exc
     return parse_models(tables, path)
 
 
 def parse_models(tables: Mapping[str, Any], path: str) -> dict[str, Model]:
-    """Check the decoded file and build its models."""
+    """Check the decoded file and build its models.
+
+    Raises:
+        ConfigurationError: as `load_models`.
+    """
     unknown = set(tables) - {"models"}
     if unknown:
         raise ConfigurationError(

@@ -1,8 +1,9 @@
-"""Settings: every knob of the system, read from the environment once at start.
+"""Settings: every setting of the system, read from the environment once at start.
 
-One frozen dataclass, no globals: the command line calls `Settings.from_env()` and passes the
-object down; tests build `Settings(...)` directly. Names end in their unit. docs/operations.md has
-the table, and tests/test_docs.py holds the two together. Only this module reads the environment.
+One frozen dataclass and no globals: the command line calls `Settings.from_env()` and passes the
+object on; tests build `Settings(...)` directly. Names end in their unit. tests/test_docs.py
+compares the fields with the table in docs/operations.md. Invariant: only this module reads
+`TAILRACE_…` variables.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from shared.errors import ConfigurationError
 PREFIX = "TAILRACE_"
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
-# All other numbers are above 0.
+# Every other number must be above 0.
 MAY_BE_ZERO = ("grace_s", "address_connections_max")
 
-# Named in the contract, not built yet: saying so beats ignoring a setting that somebody relies on.
+# docs/protocol.md names these, but they are not built yet. An operator may rely on such a setting,
+# so it is an error and not ignored.
 NOT_YET = {
     "JWT_SECRET": "JWTs",
     "JWT_JWKS": "JWTs",
@@ -34,60 +36,64 @@ NOT_YET = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
+    """The settings of one process.
+
+    Raises:
+        ConfigurationError: a value is outside its bounds or choices.
+    """
+
     redis_url: str = ""  # empty: `tailrace up` starts a private server
     host: str = "127.0.0.1"  # where an API node listens
     port: int = 8000
     models: str = ""  # path of the models file; empty: the built-in demo
     jobs_redis_url: str = ""  # where arq keeps its queue; empty: the database after ours
-    data_dir: str = ".tailrace"  # what the private server keeps
-    files_url: str = ""  # where files lie; empty: the directory `files` of data_dir
+    data_dir: str = ".tailrace"  # directory of the private server
+    files_url: str = ""  # where files are stored; empty: the directory `files` of data_dir
     auth: str = ""  # "off": listen beyond loopback without credentials
     api_keys: str = ""  # `key:owner` or `key:owner:scopes`, comma-separated, or a file of them
-    hosts: str = ""  # names that a node without credentials answers to, comma-separated
-    trusted_proxies: str = (
-        ""  # whose X-Forwarded-For counts: addresses and networks, comma-separated
-    )
-    address_connections_max: int = 0  # of one address to one API node; 0: no bound
+    hosts: str = ""  # host names that a node without credentials serves, comma-separated
+    trusted_proxies: str = ""  # whose X-Forwarded-For counts: networks, comma-separated
+    address_connections_max: int = 0  # connections of one address to one API node; 0: no bound
     cors_origins: str = ""  # origins that may read and open sockets, comma-separated, or *
-    part_urls: str = ""  # whom URLs in prompts may name: empty: anybody, none, or hosts
+    part_urls: str = ""  # hosts that URLs in prompts may name; empty: any; or "none"
     webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public
     log: str = ""  # text or json; empty: text on a terminal
     log_level: str = "info"  # debug, info, warning or error; token text only at debug
 
     worker_slots: int = 100  # generations that one worker runs at once
-    lease_s: float = 3.0  # a worker silent this long has lost its generations
+    lease_s: float = 3.0  # a worker without a renewal for this long loses its generations
     attempts_max: int = 3  # failures before a generation ends `attempts_exhausted`
     redis_outage_s: float = 10.0  # a worker keeps its backends running this long without Redis
     queue_wait_s: float = 600.0  # a generation waits this long for a worker
     schedules_max: int = 100  # unfinished schedules of one owner
     queue_max: int = 10_000  # waiting generations per priority before `queue_full`
 
-    retention_s: float = 3_600.0  # a stream is kept this long after its end
-    heartbeat_s: float = 15.0  # silence before a `: ping`
-    connection_age_s: float = 3_600.0  # then a reader is broken off and comes back elsewhere
-    drain_s: float = 20.0  # time a stopping process gives what it is doing
-    grace_s: float = 5.0  # readers gone this long cancel, where a dialect says so
+    retention_s: float = 3_600.0  # a log is kept this long after its end
+    heartbeat_s: float = 15.0  # time without output before a `: ping`
+    connection_age_s: float = 3_600.0  # a node cuts an older reader, which resumes on any node
+    drain_s: float = 20.0  # time for a stopping process to finish its work
+    grace_s: float = 5.0  # no reader for this long cancels, in dialects that ask for it
 
     subscriber_bytes_max: int = 1_048_576  # unsent bytes at which a slow reader is cut
-    hub_bytes_max: int = 268_435_456  # encoded logs that a node keeps
-    body_bytes_max: int = 1_048_576  # request body
-    file_bytes_max: int = 209_715_200  # an uploaded file
-    owner_file_bytes_max: int = 2_147_483_648  # files that one owner keeps, together
-    owner_files_max: int = 10_000  # how many
-    files_free_bytes_min: int = 1_073_741_824  # free on the disk of the files, or no uploads
-    answer_bytes_max: int = 16_777_216  # longest answer
-    owner_bytes_max: int = 268_435_456  # prompts and logs of one owner in Redis
-    redis_bytes_max: int = 1_073_741_824  # what the private server of `up` may hold
-    ws_idle_s: float = 300.0  # an idle socket is closed
+    hub_bytes_max: int = 268_435_456  # encoded logs in the memory of a node
+    body_bytes_max: int = 1_048_576  # one request body
+    file_bytes_max: int = 209_715_200  # one uploaded file
+    owner_file_bytes_max: int = 2_147_483_648  # all files of one owner
+    owner_files_max: int = 10_000  # number of files of one owner
+    files_free_bytes_min: int = 1_073_741_824  # with less free disk space uploads are refused
+    answer_bytes_max: int = 16_777_216  # one answer
+    owner_bytes_max: int = 268_435_456  # all prompts and logs of one owner in Redis
+    redis_bytes_max: int = 1_073_741_824  # memory of the private server of `up`
+    ws_idle_s: float = 300.0  # a socket idle for this long is closed
 
-    upstream_connect_s: float = 10.0  # limits on a backend, each by itself
+    upstream_connect_s: float = 10.0  # limits on one backend request
     upstream_first_token_s: float = 300.0
     upstream_idle_s: float = 60.0
     upstream_total_s: float = 3_600.0
     upstream_line_bytes_max: int = 1_048_576
 
-    url: str = "http://127.0.0.1:8000"  # what the terminal commands talk to
-    key: str = ""  # and with which key
+    url: str = "http://127.0.0.1:8000"  # the API node of the terminal commands
+    key: str = ""  # the API key of the terminal commands
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -136,11 +142,16 @@ class Settings:
         except ValueError:
             return False
 
+    @property
+    def generation_s_max(self) -> float:
+        """The longest time from the acceptance of a generation to its end, s."""
+        return self.queue_wait_s + self.attempts_max * self.upstream_total_s
+
     def named_redis_url(self) -> str:
-        """Return the server's address.
+        """Return the URL of the Redis server.
 
         Raises:
-            ConfigurationError: none is named.
+            ConfigurationError: the setting is empty.
         """
         if not self.redis_url:
             raise ConfigurationError(
@@ -150,11 +161,11 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read settings from `environ` (default: the process's); what is missing keeps its default.
+        """Read settings from `environ`, by default the process's environment.
 
         Raises:
-            ConfigurationError: a value does not parse or breaks a bound, or a `TAILRACE_…` variable
-                names no setting (a misspelt variable is an error, not a silence).
+            ConfigurationError: a value does not parse or is outside its bounds, or a `TAILRACE_…`
+                variable names no setting: a misspelt variable must not be ignored.
         """
         environ = os.environ if environ is None else environ
         casts = {"str": str, "int": int, "float": float}

@@ -1,8 +1,8 @@
-"""Which URLs in a prompt a model server may be handed: a list of hosts, read strictly. Pure.
+"""Decides which URLs in a prompt may go to a model server: a list of hosts, parsed strictly. Pure.
 
-A model server fetches what it is told to, from where it stands. So a URL passes a list only if
-every parser reads the same host in it: what two parsers could read differently is refused, whatever
-it names. Redirects and name servers are beyond this: docs/security.md, "Not defended".
+A model server fetches these URLs from its own network. So a URL passes only if every parser reads
+the same host in it; a URL that two parsers could read differently is refused. This is no defence
+against redirects and name servers: docs/security.md, "Not defended".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shared.errors import ConfigurationError
 VARIABLE = "TAILRACE_PART_URLS"
 NONE = "none"
 URL_CHARACTERS_MAX = 8_192
-# The host ends with the first slash: not all parsers agree on `?`, `#`, `@` and backslashes there.
+# Only a slash may end the host: parsers disagree about `?`, `#`, `@` and backslashes there.
 _URL = re.compile(
     r"https?://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(?P<port>[0-9]{1,5}))?(?:/[!-\[\]-~]*)?",
     re.IGNORECASE | re.ASCII,
@@ -28,11 +28,12 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class UrlHosts:
-    """The hosts that may be named.
+    """The allowed hosts.
 
     Attributes:
-        is_any: every URL passes, read or not.
-        names: in lower case; those below `*.example.org` stand in `above` as `.example.org`.
+        is_any: every URL passes, even one that cannot be parsed.
+        names: lower case.
+        above: suffixes: `*.example.org` is `.example.org` here.
     """
 
     is_any: bool = False
@@ -40,7 +41,7 @@ class UrlHosts:
     above: tuple[str, ...] = ()
 
     def allows(self, url: str) -> bool:
-        """Say whether a URL may be handed on: it is the content itself, or names a listed host."""
+        """Whether a URL may go to a model server: a `data:` URL, or one with a listed host."""
         if self.is_any or url[:5].lower() == "data:":
             return True
         host = host_of(url)
@@ -50,10 +51,10 @@ class UrlHosts:
 
 
 def host_of(url: str) -> str | None:
-    """Return the host in lower case; None: it is no plain http or https URL.
+    """Return the host of a plain http or https URL, in lower case; None: the URL is refused.
 
-    Refused are, among others, users and passwords, backslashes, spaces and tabs, percent signs in
-    the host, names that are not ASCII, a dot at the end, and IPv4 addresses in odd forms.
+    Refused are, among others: users and passwords, backslashes, spaces and tabs, percent signs in
+    the host, names that are not ASCII, a dot at the end, and IPv4 addresses in unusual forms.
     """
     if len(url) > URL_CHARACTERS_MAX:
         return None
@@ -64,7 +65,7 @@ def host_of(url: str) -> str | None:
     try:
         if host.startswith("["):
             return f"[{IPv6Address(host[1:-1]).compressed}]"
-        if _NUMBER.fullmatch(host.rpartition(".")[2]):  # then parsers take it for an address
+        if _NUMBER.fullmatch(host.rpartition(".")[2]):  # parsers read such a host as an address
             return str(IPv4Address(host))
     except (AddressValueError, ValueError):
         return None
@@ -72,16 +73,16 @@ def host_of(url: str) -> str | None:
 
 
 def is_address(host: str) -> bool:
-    """Whether a host of `host_of` is an address and no name."""
+    """Whether a result of `host_of` is an address and not a name."""
     return host.startswith("[") or host.rpartition(".")[2].isdigit()
 
 
 @lru_cache(maxsize=16)
 def read_hosts(value: str) -> UrlHosts:
-    """Read the setting: empty is every URL, `none` is none, else hosts separated by commas.
+    """Parse the setting: empty allows every URL, `none` allows none; or hosts, comma-separated.
 
     Raises:
-        ConfigurationError: an entry is no host.
+        ConfigurationError: an entry is not a host.
     """
     if not value.strip():
         return UrlHosts(is_any=True)

@@ -1,8 +1,8 @@
-"""Where bytes lie: named objects behind obstore, in a directory or in S3, GCS or Azure by URL.
+"""Named objects behind obstore: in a directory, or in S3, GCS or Azure by URL.
 
-An object is there as a whole or not at all. What a writer that died has left is never listed; a
-directory is freed of it by `clear_remains`, a bucket by its own rule for unfinished uploads. Knows
-nothing of Redis, of owners, or of what the bytes mean.
+Invariant: an object exists completely or not at all. The remains of a dead writer are never listed.
+`clear_remains` removes them from a directory; a bucket needs its own rule for unfinished uploads.
+This module knows nothing of Redis, of owners, or of the meaning of the bytes.
 """
 
 from __future__ import annotations
@@ -29,33 +29,37 @@ from shared.errors import ConfigurationError, FilesUnavailable
 
 VARIABLE = "TAILRACE_FILES_URL"
 SCHEMES = ("file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
-LOCAL_PART_BYTES = 1_048_576  # written at once
-REMOTE_PART_BYTES = 8_388_608  # S3 takes no smaller ones than 5 MiB, and 10,000 of them
-PARTS_AT_ONCE = 2  # with the parts' size, what one writer keeps in memory
-ABORT_S = 5.0
-READ_BYTES = 262_144
-WAITING_PIECES = 2
-# obstore's own are 30 s for a whole answer, and three minutes of tries. Ours take the place of what
-# the environment says, so AWS_ALLOW_HTTP is said here: only an AWS_ENDPOINT of http:// is asked so.
+LOCAL_PART_BYTES = 1_048_576  # one write to a directory
+REMOTE_PART_BYTES = 8_388_608  # one part of an upload; S3 accepts 10,000 parts of 5 MiB or more
+PARTS_AT_ONCE = 2  # parts of one writer in memory
+ABORT_S = 5.0  # for obstore to clean up after a failed write
+READ_BYTES = 262_144  # least size of a piece that `read` yields
+WAITING_PIECES = 2  # pieces between `put` and obstore
+# obstore's defaults are 30 s for a whole response, and retries for three minutes. These options
+# replace those of the environment, so AWS_ALLOW_HTTP must be set here; it only has an effect where
+# AWS_ENDPOINT is an http:// URL.
 CLIENT: dict[str, Any] = {
     "connect_timeout": "5s", "read_timeout": "30s", "timeout": "1h", "allow_http": True,
 }  # fmt: skip
 RETRIES: dict[str, Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=15)}
-# While a file is written to a directory it is called so; obstore lists none of these.
+# obstore's name for an unfinished object in a directory; obstore does not list these.
 UNFINISHED = re.compile(r".+#[0-9]+", re.ASCII)
 
 
 class ObjectInfo(NamedTuple):
+    """An object in a listing."""
+
     name: str
     bytes: int
-    modified_s: float  # Unix, by the store's clock
+    modified_s: float  # Unix time, by the store's clock
 
 
 class ObjectStore:
-    """The objects of one installation. Every method may raise `FilesUnavailable`.
+    """The objects of one installation.
 
-    Names are paths of plain ASCII, `files/file-…`. A directory is made when it is first needed, for
-    nobody but its owner.
+    Every method may raise `FilesUnavailable`: the store did not answer, or refused. Names are ASCII
+    paths, for example `files/file-…`. A missing directory is created at the first use, with access
+    for its Unix owner only.
 
     Raises:
         ConfigurationError: the URL cannot be used.
@@ -77,7 +81,7 @@ class ObjectStore:
         return LocalStore(self.directory, automatic_cleanup=True)
 
     async def put(self, name: str, data: bytes | AsyncIterable[bytes]) -> None:
-        """Write an object, over one of the same name. What `data` raises leaves nothing behind."""
+        """Write an object, and replace one of the same name. If `data` raises, nothing is left."""
         if not isinstance(data, bytes):
             await self._put_pieces(name, data)
             return
@@ -85,7 +89,7 @@ class ObjectStore:
             await obstore.put_async(self._store, name, data)
 
     async def _put_pieces(self, name: str, pieces: AsyncIterable[bytes]) -> None:
-        """Pieces are pulled here, in a task of ours: obstore's own would outlive a cancellation."""
+        """Read the pieces in the caller's task: a task of obstore would outlive a cancellation."""
         feed = _Feed()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -96,7 +100,7 @@ class ObjectStore:
                     await feed.give(None)
                 except BaseException as exc:
                     feed.break_off()
-                    if isinstance(exc, Exception):  # then there is time to clear up
+                    if isinstance(exc, Exception):  # not cancelled: let obstore clean up
                         await asyncio.wait([writing], timeout=ABORT_S)
                     raise
         except BaseExceptionGroup as group:
@@ -114,16 +118,16 @@ class ObjectStore:
                 raise
 
     async def read(self, name: str, start: int = 0) -> AsyncGenerator[bytes, None]:
-        """Yield an object's bytes from `start` on, in pieces of `READ_BYTES` or so.
+        """Yield the bytes of an object from `start` on, in pieces of about `READ_BYTES`.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: no such object.
         """
         options: Any = None
         with translated():
             if start:
                 size = (await obstore.head_async(self._store, name))["size"]
-                if start >= size:  # which a store would call a mistake
+                if start >= size:  # a store would refuse this range
                     return
                 options = {"range": {"offset": start}}
             found = await obstore.get_async(self._store, name, options=options)
@@ -136,7 +140,7 @@ class ObjectStore:
             yield bytes(piece)
 
     async def size(self, name: str) -> int | None:
-        """Return how many bytes an object has; None: there is none."""
+        """Return the size of an object, bytes; None: no such object."""
         try:
             with translated():
                 return int((await obstore.head_async(self._store, name))["size"])
@@ -144,7 +148,7 @@ class ObjectStore:
             return None
 
     async def delete(self, name: str) -> bool:
-        """Delete an object; False: a directory had none. A bucket does not say."""
+        """Delete an object. False: it was absent from a directory; a bucket does not tell."""
         try:
             with translated():
                 await obstore.delete_async(self._store, name)
@@ -153,18 +157,18 @@ class ObjectStore:
         return True
 
     async def delete_prefix(self, prefix: str) -> int:
-        """Delete all below a path; returns how many."""
+        """Delete every object below a path, and return their number."""
         names = [info.name async for info in self.list(prefix)]
         if self.directory is None and names:
             with translated():
                 await obstore.delete_async(self._store, names)
             return len(names)
-        for name in names:  # a directory stops at the first that somebody else has deleted
+        for name in names:  # one by one: a directory fails at the first absent object
             await self.delete(name)
         return len(names)
 
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
-        """Yield what is below a path (whole segments), in any order."""
+        """Yield the objects below a path (whole segments), in any order."""
         with translated():
             pages = obstore.list(self._store, prefix=prefix or None, chunk_size=500)
         while True:
@@ -177,14 +181,14 @@ class ObjectStore:
                 yield ObjectInfo(found["path"], found["size"], modified_s)
 
     async def free_bytes(self) -> int | None:
-        """Return what is free on the directory's disk; None: the objects are not in a directory."""
+        """Return the free bytes of the disk; None: the objects are in a bucket."""
         if self.directory is None:
             return None
         with translated():
             return await asyncio.to_thread(free_bytes_at, self.directory)
 
     async def clear_remains(self, older_s: float) -> int:
-        """Delete from a directory what writers that died have left; returns how many."""
+        """Delete remains older than `older_s` s from a directory, and return their number."""
         if self.directory is None:
             return 0
         with translated():
@@ -192,18 +196,18 @@ class ObjectStore:
 
 
 class _Feed:
-    """What obstore pulls from: bounded, and never left waiting."""
+    """The bounded queue from which obstore pulls pieces. `break_off` ends every wait."""
 
     def __init__(self) -> None:
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(WAITING_PIECES)
         self.is_broken_off = False
 
     async def give(self, piece: bytes | None) -> None:
-        """Wait until there is room; None is the end."""
+        """Add a piece when the queue has room; None marks the end."""
         await self._pieces.put(piece)
 
     def break_off(self) -> None:
-        """Let whoever waits here, or comes later, fail."""
+        """Make the present and every later read fail."""
         self.is_broken_off = True
         if self._pieces.empty():
             self._pieces.put_nowait(b"")
@@ -222,7 +226,7 @@ class _Feed:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what obstore raises into `FilesUnavailable`; FileNotFoundError stays."""
+    """Turn the errors of obstore into `FilesUnavailable`, except FileNotFoundError."""
     try:
         yield
     except FileNotFoundError:
@@ -232,10 +236,10 @@ def translated() -> Iterator[None]:
 
 
 def directory_of(settings: Settings) -> Path | None:
-    """Return the directory of the files; None: they are not in one.
+    """Return the directory of the files; None: they are in a bucket.
 
     Raises:
-        ConfigurationError: a URL of a kind that is not known.
+        ConfigurationError: TAILRACE_FILES_URL has an unknown scheme.
     """
     url = settings.files_url
     if not url:
@@ -256,22 +260,22 @@ def directory_of(settings: Settings) -> Path | None:
 
 
 def existing_part(path: Path) -> Path:
-    """Return a path, or the closest one above it that is there."""
+    """Return the path, or its closest ancestor that exists."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
 
 
 def free_bytes_at(path: Path) -> int:
-    """Return what a program without special rights may still write where `path` is, or would be."""
+    """Return the free bytes on the disk of `path`, for a program without special rights."""
     return shutil.disk_usage(existing_part(path)).free
 
 
 def check_directory(directory: Path) -> None:
-    """See that a directory can be used, or made; makes nothing.
+    """Check that a directory can be used, or created. Creates nothing.
 
     Raises:
-        ConfigurationError.
+        ConfigurationError: the directory is not writable.
     """
     place = directory
     try:
@@ -302,10 +306,10 @@ def _clear_remains(directory: Path, older_s: float) -> int:
                     path.unlink()
                     count += 1
             except FileNotFoundError:
-                continue  # it was finished meanwhile, or somebody else clears up, too
+                continue  # the write has finished, or another process has deleted it
     return count
 
 
 def _first_line(exc: BaseException) -> str:
-    """obstore's texts go on with the debug form of what went wrong, over many lines."""
+    """Return the first line of an error: obstore adds debug output of many lines."""
     return str(exc).partition("\n")[0] or type(exc).__name__

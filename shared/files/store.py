@@ -1,10 +1,10 @@
-"""Files: bytes in the object store, and for each a record in Redis that says whose they are.
+"""Files: bytes in the object store, and one record for each in Redis, with its owner.
 
-A file is there when its record is. The object comes first and goes last, so a record never promises
-bytes that are not there, and what a crash leaves in between (an object alone, an index entry alone)
-is nobody's and is swept (shared/files/sweep.py). A record is gone at the moment it expires. What
-one owner keeps is bounded (shared/files/owner_files.py) for uploads; what batches write is counted
-and kept.
+Invariant: a file exists if its record exists. The object is written before the record and deleted
+after it, so a record never names absent bytes. After a crash between these steps an object or an
+index entry remains alone, and shared/files/sweep.py deletes it. Redis expires the record itself.
+Uploads of one owner are bounded (shared/files/owner_files.py); the output of batches is counted but
+never refused.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from shared.log.ids import ALPHABET
 from shared.redis import keys
 from shared.redis.client import Client, clock_ms, translated
 
-KEPT_S = 30 * 86_400.0  # a file of which nobody said how long
+FILE_KEPT_S = 30 * 86_400.0  # until a file without a given expiry expires
 PREFIX = "files/"
 FILE_ID = re.compile(r"file-[A-Za-z0-9_-]{8,64}", re.ASCII)
-PAGE_READ = 500  # records looked through at once
+PAGE_READ = 500  # records in one round trip
 
 
 class FileRecord(NamedTuple):
-    """What is known of a file; times are Unix seconds."""
+    """The record of a file; times are Unix seconds."""
 
     id: str
     owner: str
@@ -47,7 +47,9 @@ class FileRecord(NamedTuple):
 
 
 class FileStore:
-    """The files of one installation. Every method may raise `Unavailable`.
+    """The files of one installation.
+
+    Every method may raise `Unavailable`: Redis or the file store did not answer in time.
 
     Raises:
         ConfigurationError: TAILRACE_FILES_URL cannot be used.
@@ -62,13 +64,14 @@ class FileStore:
         self._free_min = settings.files_free_bytes_min
 
     async def room(self, owner: str, announced: int = 0) -> UploadRoom:
-        """Return the room for an upload.
+        """Check an upload before its first byte, and return the checks for its further bytes.
 
         Args:
-            announced: its bytes, or fewer; 0: not known.
+            announced: the least size of the file, bytes; 0: unknown.
 
         Raises:
-            OwnerFilesFull, StorageFull.
+            OwnerFilesFull: the owner would exceed a bound.
+            StorageFull: the disk has too little free space.
         """
         kept = await self.owners.kept(owner)
         room = UploadRoom(self.objects, self.owners, kept, free_min=self._free_min)
@@ -87,17 +90,19 @@ class FileStore:
         file_id: str = "",
         is_bounded: bool = False,
     ) -> FileRecord:
-        """Store a file as it comes; nothing is visible until it is whole.
+        """Store a file from a stream. The file becomes visible when it is complete.
 
         Args:
-            bytes_max: one byte more is refused.
-            expires_s: from now; None: `KEPT_S`.
-            file_id: of a file that may have been stored before: then that one is returned, and
-                `chunks` is not read. Two that store it at once must store the same bytes.
-            is_bounded: a client asks for it, so what its owner may keep holds.
+            bytes_max: the largest allowed size.
+            expires_s: from now; None: `FILE_KEPT_S`.
+            file_id: of a file that may exist: then its record is returned, and `chunks` is not
+                read. Two simultaneous calls must store the same bytes.
+            is_bounded: apply the bounds of the owner, because a client uploads the file.
 
         Raises:
-            TooLarge, OwnerFilesFull, StorageFull, and whatever `chunks` raises: nothing is left.
+            TooLarge: the file is larger than `bytes_max`.
+            OwnerFilesFull, StorageFull: as `room`.
+            An error of `chunks` is raised, too. In all these cases nothing is left.
         """
         if file_id and (found := await self._load(file_id)) is not None:
             return found
@@ -117,9 +122,12 @@ class FileStore:
     async def store(
         self, chunks: AsyncIterable[bytes], *, bytes_max: int, file_id: str = ""
     ) -> tuple[str, int]:
-        """The first half of `create`, for who knows the rest only when the bytes have ended.
+        """Do the first half of `create`, if the caller learns the rest only after the last byte.
 
-        Returns: the id, and how many bytes. Without `record` that is nobody's, and swept.
+        Without a following `record` the object is an orphan, and is swept.
+
+        Returns:
+            the id, and the number of bytes.
         """
         file_id = file_id or new_file_id()
         assert FILE_ID.fullmatch(file_id), file_id
@@ -139,16 +147,16 @@ class FileStore:
         expires_s: float | None = None,
         is_bounded: bool = False,
     ) -> FileRecord:
-        """Make what was stored visible.
+        """Write the record of a stored object: the second half of `create`.
 
-        The indexes first: an entry without a record is skipped, and swept. Then it is counted
-        against its owner, in one step with the bound, so that uploads at once do not pass it.
+        The indexes come first, because an entry without a record is skipped and swept. Then one
+        script counts the file and checks the bound, so that simultaneous uploads do not exceed it.
 
         Raises:
-            OwnerFilesFull: nothing is left of it.
+            OwnerFilesFull: the owner would exceed a bound; the object is deleted.
         """
         now_ms = await clock_ms(self.redis)
-        expires_ms = now_ms + round((KEPT_S if expires_s is None else expires_s) * 1000)
+        expires_ms = now_ms + round((FILE_KEPT_S if expires_s is None else expires_s) * 1000)
         fields = {
             "owner": owner, "bytes": str(size), "filename": filename, "purpose": purpose,
             "created": str(now_ms), "expires": str(expires_ms),
@@ -176,7 +184,7 @@ class FileStore:
         )  # fmt: skip
 
     async def get(self, file_id: str, owner: str) -> FileRecord | None:
-        """Return a file, if it is this owner's."""
+        """Return the record of an owner's file; None: absent, or of another owner."""
         if FILE_ID.fullmatch(file_id) is None:
             return None
         record = await self._load(file_id)
@@ -191,15 +199,15 @@ class FileStore:
         purpose: str = "",
         order: str = "desc",
     ) -> tuple[list[FileRecord], bool]:
-        """Return up to `limit` files by their age, and whether there are more.
+        """Return up to `limit` files of an owner by age, and whether there are more.
 
         Args:
-            after: the last file of the page before.
-            purpose: only these; empty: all.
-            order: `desc`, the newest first, or `asc`.
+            after: the id of the last file of the page before.
+            purpose: only files with this purpose; empty: all files.
+            order: `desc` (newest first) or `asc`.
 
         Raises:
-            NotFound: `after` is no file of this owner.
+            NotFound: `after` is not a file of this owner.
         """
         is_newest_first = order == "desc"
         place = await self._place_after(owner, after, is_newest_first) if after else 0
@@ -229,7 +237,7 @@ class FileStore:
         return int(rank) + 1
 
     async def delete(self, file_id: str, owner: str) -> bool:
-        """Delete a file, if it is this owner's; False: there is none."""
+        """Delete a file of an owner; False: absent, or of another owner."""
         record = await self.get(file_id, owner)
         if record is None:
             return False
@@ -238,11 +246,11 @@ class FileStore:
 
     async def _delete(self, name: str, entry: str) -> None:
         await self.drop(entry)
-        with suppress(FilesUnavailable):  # without a record it is swept
+        with suppress(FilesUnavailable):  # an object without a record is swept
             await self.objects.delete(name)
 
     async def drop(self, entry: str) -> None:
-        """Delete the record alone, by its entry in `FILES_EXPIRY`, and count it no more."""
+        """Delete the record but not the object, by its entry in `FILES_EXPIRY`."""
         file_id, digest = keys.split_file_entry(entry)
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
@@ -250,14 +258,14 @@ class FileStore:
             pipeline.zrem(keys.files_by(digest), file_id)
             pipeline.zrem(keys.FILES_EXPIRY, entry)
             await pipeline.execute()
-        with suppress(Unavailable):  # it is counted anew within the hour
+        with suppress(Unavailable):  # the count is rebuilt within an hour
             await self.owners.remove(file_id, digest)
 
     async def read(self, record: FileRecord, start: int = 0) -> AsyncGenerator[bytes, None]:
-        """Yield a file's bytes from `start` on.
+        """Yield the bytes of a file from `start` on.
 
         Raises:
-            NotFound: the object is gone, before the first piece.
+            NotFound: the object is absent; raised before the first piece.
         """
         try:
             async with aclosing(self.objects.read(record.object_name, start)) as pieces:
@@ -266,29 +274,29 @@ class FileStore:
         except FileNotFoundError:
             raise NotFound("file") from None
 
-    # Objects that are no files: the parts of a batch's output
+    # Objects without a record: the parts of a batch's output
 
     async def put_object(self, name: str, data: bytes | AsyncIterable[bytes]) -> None:
-        """Write an object, over one of the same name; it is there as a whole or not at all."""
+        """Write an object, and replace one of the same name."""
         await self.objects.put(name, data)
 
     def read_object(self, name: str, start: int = 0) -> AsyncGenerator[bytes, None]:
-        """Yield an object's bytes; FileNotFoundError: there is none."""
+        """Yield the bytes of an object; FileNotFoundError: absent."""
         return self.objects.read(name, start)
 
     def list_objects(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Yield what is below a path (whole segments), in any order."""
+        """Yield the objects below a path (whole segments), in any order."""
         return self.objects.list(prefix)
 
     async def delete_prefix(self, prefix: str) -> int:
-        """Delete all below a path; returns how many."""
+        """Delete every object below a path, and return their number."""
         return await self.objects.delete_prefix(prefix)
 
     async def _load(self, file_id: str) -> FileRecord | None:
         return next(iter(await self._load_many([file_id])), None)
 
     async def _load_many(self, ids: list[str]) -> list[FileRecord]:
-        """Return the records that are there, in the order of `ids`."""
+        """Return the records that exist, in the order of `ids`."""
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             for file_id in ids:
@@ -299,7 +307,7 @@ class FileStore:
 
 
 class _Size:
-    """Counts what goes through, and stops it beyond a limit."""
+    """Counts the bytes of a stream, and raises TooLarge beyond a limit."""
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes = 0
@@ -314,12 +322,12 @@ class _Size:
 
 
 def new_file_id() -> str:
-    """Return a fresh id: 130 random bits."""
+    """Return a new id: 130 random bits."""
     return "file-" + "".join(secrets.choice(ALPHABET) for _ in range(26))
 
 
 def _parse(file_id: str, fields: dict[bytes, bytes]) -> FileRecord | None:
-    """Read a record; None: there is none, or not a whole one (it expired while it was written)."""
+    """Decode a record; None: absent or incomplete (it expired during the write)."""
     try:
         return FileRecord(
             id=file_id,

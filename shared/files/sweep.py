@@ -1,8 +1,9 @@
-"""What of files is nobody's any more: found, and deleted.
+"""Deletes the remains of files.
 
-Expired files, objects that a crash left without a record, records whose object has gone, and what
-writers that died left half written. Each step may be repeated and may race with any other. Only
-names that files have are touched: whatever else lies in the same place is not ours.
+These are expired files, objects without a record (after a crash), records without an object, and
+unfinished writes of dead processes. Each step may be repeated and may race with any other step.
+Invariant: only objects with the name of a file are deleted, because other programs may use the same
+directory or bucket.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from shared.files.store import FILE_ID, PREFIX, FileStore
 from shared.redis import keys
 from shared.redis.client import clock_ms, translated
 
-ORPHAN_S = 3_600.0  # a record follows its object at once; younger ones may be on their way
-EXPIRED_MAX = 1_000  # in one sweep
-LOOKED_AT_MAX = 100  # records whose object is looked for in one sweep, chosen at random
-ASKED_AT_ONCE = 500
+ORPHAN_S = 3_600.0  # age from which an object without a record is deleted; normally both exist
+EXPIRED_PER_SWEEP = 1_000
+RECORDS_PER_SWEEP = 100  # random records whose objects one sweep checks
+ASKED_AT_ONCE = 500  # records in one round trip
 
 
 class Swept(NamedTuple):
-    """How many of each were found, and are gone."""
+    """The numbers of deleted remains: expired files, objects, records and unfinished writes."""
 
     expired: int
     orphans: int
@@ -31,25 +32,25 @@ class Swept(NamedTuple):
 
 
 async def sweep_files(files: FileStore) -> Swept:
-    """Make one pass over all files; it lists the whole store, so some minutes apart will do.
+    """Make one pass over all files. A pass lists the whole store: leave minutes between two.
 
     Raises:
-        Unavailable: the next pass does the rest.
+        Unavailable: Redis or the file store did not answer; the next pass does the rest.
     """
     expired = await _drop_expired(files)
     orphans, seen = await _drop_orphans(files)
-    # A store with nothing in it while there are records is one that is not mounted.
+    # An empty store with records is probably not mounted: then delete no records.
     missing = await _drop_missing(files) if seen else 0
     remains = await files.objects.clear_remains(ORPHAN_S)
     return Swept(expired, orphans, missing, remains)
 
 
 async def _drop_expired(files: FileStore) -> int:
-    """The record has gone by itself; the object and the index entries are left."""
+    """Delete the objects and index entries of expired files. Redis has expired the records."""
     now_ms = await clock_ms(files.redis)
     with translated():
         entries = await files.redis.zrangebyscore(
-            keys.FILES_EXPIRY, "-inf", now_ms, start=0, num=EXPIRED_MAX
+            keys.FILES_EXPIRY, "-inf", now_ms, start=0, num=EXPIRED_PER_SWEEP
         )
     for entry in entries:
         file_id, _ = keys.split_file_entry(entry.decode())
@@ -59,7 +60,7 @@ async def _drop_expired(files: FileStore) -> int:
 
 
 async def _drop_orphans(files: FileStore) -> tuple[int, int]:
-    """Returns: how many were deleted, and how many objects there are."""
+    """Delete old objects without a record. Return their number, and the number of all objects."""
     dropped = seen = 0
     old: list[ObjectInfo] = []
     before_s = time.time() - ORPHAN_S
@@ -86,9 +87,9 @@ async def _drop_unrecorded(files: FileStore, infos: list[ObjectInfo]) -> int:
 
 
 async def _drop_missing(files: FileStore) -> int:
-    """Records that promise what is not there: an object always comes before its record."""
+    """Delete records without an object. An object is always written before its record."""
     with translated():
-        entries = await files.redis.zrandmember(keys.FILES_EXPIRY, LOOKED_AT_MAX) or []
+        entries = await files.redis.zrandmember(keys.FILES_EXPIRY, RECORDS_PER_SWEEP) or []
     dropped = 0
     for entry in entries:
         file_id, _ = keys.split_file_entry(entry.decode())

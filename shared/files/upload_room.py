@@ -1,8 +1,8 @@
-"""The room that one upload has: what its owner may still keep, and what is free on the disk.
+"""The room for one upload: the bounds of its owner, and the free space on the disk.
 
-Asked before a byte is read, by what the upload announces, and again and again while it comes. What
-two uploads bring at once is judged when each is recorded (shared/files/owner_files.py); of the disk
-they may take `LOOK_BYTES` each beyond what is left free.
+The room is checked before the first byte, by the announced size, and repeatedly while bytes arrive.
+Two simultaneous uploads of an owner are checked together when each is recorded
+(shared/files/owner_files.py). Each may exceed the reserved disk space by `LOOK_BYTES`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from shared.errors import StorageFull
 from shared.files.objects import ObjectStore
 from shared.files.owner_files import OwnerFiles, OwnerFileTotals
 
-LOOK_BYTES = 8_388_608  # between two looks at the disk
+LOOK_BYTES = 8_388_608  # received bytes between two checks of the disk
 
 
 class UploadRoom:
-    """Made by `FileStore.room`.
+    """The checks of one upload. `FileStore.room` creates it.
 
     Args:
-        kept: what the owner kept when the upload began.
-        free_min: bytes that uploads leave free on the disk.
+        kept: the totals of the owner when the upload began.
+        free_min: bytes of the disk that uploads must leave free.
     """
 
     def __init__(
@@ -31,42 +31,44 @@ class UploadRoom:
         self._owners = owners
         self._kept = kept
         self._free_min = free_min
-        self._looked_at = 0
+        self._checked_bytes = 0
 
     async def open(self, announced: int) -> None:
-        """Judge an upload by what it announces.
+        """Check an upload by its announced size.
 
         Args:
-            announced: bytes of the file, or fewer; 0: not known.
+            announced: the least size of the file, bytes; 0: unknown.
 
         Raises:
-            OwnerFilesFull, StorageFull, FilesUnavailable.
+            OwnerFilesFull: the owner would exceed a bound.
+            StorageFull: the disk has too little free space.
+            FilesUnavailable: the file store did not answer.
         """
         if self._kept.files >= self._owners.files_max:
             raise self._owners.full(self._kept)
-        self._judge_owner(max(announced, 1))
-        await self._judge_disk(announced)
+        self._check_owner(max(announced, 1))
+        await self._check_disk(announced)
 
     async def within(self, pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-        """Hand an upload on as long as there is room.
+        """Yield the pieces of an upload while there is room.
 
         Raises:
-            OwnerFilesFull, StorageFull, FilesUnavailable.
+            OwnerFilesFull, StorageFull, FilesUnavailable: as `open`.
         """
         size = 0
         async for piece in pieces:
             size += len(piece)
-            self._judge_owner(size)
-            if size - self._looked_at >= LOOK_BYTES:
-                self._looked_at = size
-                await self._judge_disk(0)
+            self._check_owner(size)
+            if size - self._checked_bytes >= LOOK_BYTES:
+                self._checked_bytes = size
+                await self._check_disk(0)
             yield piece
 
-    def _judge_owner(self, size: int) -> None:
+    def _check_owner(self, size: int) -> None:
         if self._kept.bytes + size > self._owners.bytes_max:
             raise self._owners.full(self._kept)
 
-    async def _judge_disk(self, to_come: int) -> None:
+    async def _check_disk(self, to_come: int) -> None:
         free = await self._objects.free_bytes()
         if free is not None and free - to_come < self._free_min:
             raise StorageFull

@@ -1,10 +1,10 @@
-"""Schedules: what is to be started at a time, or again and again.
+"""Schedules: requests that start a generation or a batch at a time, once or repeatedly.
 
-A schedule holds a request that was found right when it came, and when it is due next. What a firing
-makes has an id that follows from the schedule and the due time, so that it is made once however
-often and by how many processes that is tried. After an outage it fires once for all that was
-missed. Every change is one script; all keys carry `{jobs}`. Knows no kind of request:
-jobs/schedules.py fires them.
+A schedule holds a request that was validated when it arrived, and its next due time. A firing
+creates a generation or batch whose id is derived from the schedule and the due time. So it is
+created once, however many processes try, and how often. After an outage a schedule fires once for
+all missed due times. Every change is one script; all keys carry `{jobs}`. This module knows no kind
+of request: jobs/schedules.py fires them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.scripts import Scripts
 
-FINISHED_KEPT_S = 86_400.0  # so long it can be read what became of one that is over
-KEY_KEPT_S = 86_400.0
+FINISHED_KEPT_S = 86_400.0  # until the record of a finished schedule expires
+KEY_KEPT_S = 86_400.0  # until an idempotency key expires
 PREFIX = "sched_"
-# What is read of a record by whoever looks at it: all but the body, which may be a megabyte long.
+# The fields of a record that a normal read fetches: all except the body, up to a megabyte.
 SHOWN_FIELDS = (
     b"owner", b"kind", b"run_at", b"cron", b"timezone", b"created", b"next", b"last", b"last_id",
     b"error_code", b"error_message",
@@ -37,14 +37,14 @@ Firing = Literal["", "first", "repeat"]
 
 
 class Timing(NamedTuple):
-    """When: once at `run_at_ms`, or by `cron` in `timezone`."""
+    """The due times: once at `run_at_ms`, Redis's clock, or by `cron` in `timezone`."""
 
     run_at_ms: int = 0
     cron: str = ""
     timezone: str = "UTC"
 
     def next_ms(self, after_ms: int) -> int | None:
-        """Return the first due time of a cron after a moment; None: never again."""
+        """Return the first due time of the cron after `after_ms`; None: there is none."""
         if not self.cron:
             return None
         zone = UTC if self.timezone == "UTC" else ZoneInfo(self.timezone)
@@ -63,10 +63,12 @@ class Schedule:
     """One schedule. Times are Redis's, ms since 1970.
 
     Attributes:
-        kind: of what it starts: `generation`, `batch`.
-        body: the request, JSON, up to a megabyte; empty once it is over, and unless asked for.
-        next_ms: None: it is over.
-        error: why the last firing made nothing: code and message.
+        kind: what it starts: `generation` or `batch`.
+        body: the request, JSON, up to a megabyte; empty: not read, or the schedule is finished.
+        next_ms: the next due time; None: finished.
+        last_ms: when it last fired; 0: never.
+        last_id: the generation or batch that the last firing created.
+        error: code and message, if the last firing was refused.
     """
 
     id: str
@@ -81,42 +83,47 @@ class Schedule:
     error: tuple[str, str] | None
 
     def made_id(self, prefix: str, due_ms: int) -> str:
-        """Return the id of what the firing of one due time makes."""
+        """Return the id of the generation or batch that the firing of `due_ms` creates."""
         return derived_id(prefix, self.id, due_ms)
 
     def request(self) -> dict[str, Any]:
-        """Return the body of what a firing makes."""
+        """Return the request of a firing; its metadata names the schedule."""
         return marked(msgspec.json.decode(self.body), self.id)
 
 
 def marked(body: Mapping[str, Any], schedule_id: str) -> dict[str, Any]:
-    """Return a body whose metadata names the schedule, so that what it starts is found by it."""
+    """Return a request whose metadata also names the schedule, for listings and filters."""
     metadata = body.get("metadata") or {}
     return {**body, "metadata": {**metadata, "schedule": schedule_id}}
 
 
 class Added(NamedTuple):
-    """What became of an `add`: `ok`, `exists`, `full` or `mismatch`."""
+    """The result of `Schedules.add`; `how` is `ok`, `exists`, `full` or `mismatch`."""
 
     how: str
     schedule_id: str
 
 
 class Schedules:
-    """The schedules on one Redis. Every method may raise `Unavailable`: repeating it is safe."""
+    """The schedules on one Redis.
+
+    Every method may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
+
+    Args:
+        schedules_max: unfinished schedules of one owner.
+    """
 
     def __init__(self, redis: Client, schedules_max: int) -> None:
-        """Args: schedules_max: unfinished ones of one owner."""
         self.redis = redis
         self.schedules_max = schedules_max
         self.scripts = Scripts(redis)
 
     async def add(self, schedule: Schedule, *, key: str = "", digest: str = "") -> Added:
-        """Add a schedule, or find what the same key has added.
+        """Add a schedule, or find the schedule of the same key.
 
         Args:
-            key: a client's Idempotency-Key.
-            digest: of the request; the same key with another one is a `mismatch`.
+            key: the client's Idempotency-Key; empty: none.
+            digest: of the request; the same key with another digest is a `mismatch`.
         """
         record, due, owned, unfinished = self._names(schedule)
         guard = keys.schedule_key(schedule.owner, key) if key else record
@@ -135,12 +142,16 @@ class Schedules:
         return Added(how, reply[1].decode() if how == "exists" else schedule.id)
 
     async def get(self, schedule_id: str, *, with_body: bool = False) -> Schedule | None:
-        """Return a schedule; None: there is none."""
+        """Return a schedule, by default without its body; None: absent."""
         names = [*SHOWN_FIELDS, b"body"] if with_body else SHOWN_FIELDS
         return (await self._read([schedule_id], names))[0]
 
     async def page(self, owner: str, limit: int, *, before_ms: int | None) -> list[Schedule]:
-        """Return an owner's schedules, newest first; those made before `before_ms`."""
+        """Return up to `limit` schedules of an owner, newest first.
+
+        Args:
+            before_ms: only schedules created before this time; None: all.
+        """
         highest = "+inf" if before_ms is None else f"({before_ms}"
         found: list[Schedule] = []
         start = 0
@@ -150,34 +161,37 @@ class Schedules:
                     keys.schedules_of(owner), highest, "-inf", start=start, num=limit
                 )
             read = await self._read([raw.decode() for raw in raws])
-            found += [one for one in read if one is not None and one.owner == owner]
+            found += [
+                schedule for schedule in read if schedule is not None and schedule.owner == owner
+            ]
             start += len(raws)
             if len(raws) < limit:
                 break
         return found[:limit]
 
     async def unfinished(self, limit: int, *, after: str) -> list[Schedule]:
-        """Return up to `limit` schedules of all owners that are not over, the next one due first.
+        """Return up to `limit` unfinished schedules of all owners, by their next due time.
 
         Args:
-            after: the id that the page follows. A schedule changes its place when it fires or is
-                postponed, so one may be missed or come twice between two pages.
+            after: the last id of the page before; empty: the first page. A firing moves a schedule
+                in this order, so pages may miss or repeat it.
 
         Raises:
-            NotFound: `after` is no schedule that is due again.
+            NotFound: `after` is not an unfinished schedule.
         """
-        place = await self._place_after(after) if after else 0
+        rank = await self._rank_after(after) if after else 0
         found: list[Schedule] = []
         while len(found) < limit:
             with translated():
-                raws = await self.redis.zrange(keys.SCHEDULES, place, place + limit - 1)
-            found += [one for one in await self._read([raw.decode() for raw in raws]) if one]
-            place += len(raws)
+                raws = await self.redis.zrange(keys.SCHEDULES, rank, rank + limit - 1)
+            schedules = await self._read([raw.decode() for raw in raws])
+            found += [schedule for schedule in schedules if schedule is not None]
+            rank += len(raws)
             if len(raws) < limit:
                 break
         return found[:limit]
 
-    async def _place_after(self, schedule_id: str) -> int:
+    async def _rank_after(self, schedule_id: str) -> int:
         with translated():
             rank = await self.redis.zrank(keys.SCHEDULES, schedule_id.encode("utf-8", "replace"))
         if rank is None:
@@ -185,14 +199,14 @@ class Schedules:
         return int(rank) + 1
 
     async def delete(self, schedule: Schedule) -> bool:
-        """Delete a schedule; what it has made stays."""
+        """Delete a schedule; False: absent. What it has started stays."""
         names = self._names(schedule)
         return bool(await self.scripts.run("schedule_delete", names, [schedule.id]))
 
-    # For whoever fires them
+    # For firings
 
     async def due(self, now_ms: int, limit: int) -> list[tuple[str, int]]:
-        """Return schedules that are due, and for which time; the longest waiting first."""
+        """Return up to `limit` (id, due time) of schedules that are due, the oldest first."""
         with translated():
             found = await self.redis.zrangebyscore(
                 keys.SCHEDULES, "-inf", now_ms, start=0, num=limit
@@ -208,14 +222,21 @@ class Schedules:
         return [(raw.decode(), int(time)) for raw, time in zip(found, times, strict=True) if time]
 
     async def begin(self, schedule: Schedule, due_ms: int) -> Firing:
-        """Begin a firing: `''`: not wanted any more; `repeat`: it may have been begun before."""
+        """Begin a firing. Empty: it is done or the schedule is deleted; `repeat`: begun before."""
         reply = await self.scripts.run("schedule_fire", [keys.schedule(schedule.id)], [due_ms])
         return cast(Firing, reply.decode())
 
     async def finish(
         self, schedule: Schedule, due_ms: int, now_ms: int, fields: Mapping[str, str | int]
     ) -> bool:
-        """End a firing: the schedule is due at the first time after now, or over."""
+        """End a firing: set the next due time after now, or finish the schedule.
+
+        Args:
+            fields: of the record: the result of this firing.
+
+        Returns:
+            False: another process has ended this firing.
+        """
         record, due, _, unfinished = self._names(schedule)
         next_ms = schedule.timing.next_ms(max(now_ms, due_ms))
         pairs = [part for pair in fields.items() for part in pair]
@@ -226,7 +247,7 @@ class Schedules:
         return bool(await self.scripts.run("schedule_done", [record, due, unfinished], args))
 
     async def postpone(self, schedule_id: str, until_ms: int) -> None:
-        """Look at it again later; what it is due for stays."""
+        """Try a firing again at `until_ms`. The due time stays the same."""
         with translated():
             await self.redis.zadd(keys.SCHEDULES, {schedule_id: until_ms}, xx=True)
 

@@ -1,21 +1,22 @@
-"""Webhooks: who is to be told of an end, what they are told, and what of it is due.
+"""Webhooks: their records and indexes in Redis, their events, and their signatures.
 
-A webhook is registered before what it waits for is accepted, and noted as due when that has ended,
-by whoever wrote the end or by a look at what nobody noted. From then on its record holds the bytes
-to be sent, so that a delivery needs nothing else. The jobs role delivers (jobs/webhooks.py); this
-module knows no HTTP. All keys carry `{jobs}`.
+The subject of a webhook is a generation or a batch. The webhook is registered before its subject is
+accepted. When the subject has ended, the webhook becomes due: the code that writes the end notes
+this, or else a check of the jobs role finds it. A due record holds the bytes to send, so a delivery
+needs nothing else. The jobs role delivers (jobs/webhooks.py); this module knows no HTTP. All keys
+carry `{jobs}`.
 
-Owners take turns, so each index is by owner first. An older version knows no owners: what it writes
-is found under the owner "". What this one writes, an older jobs role finds in its rounds, because
-the record says that it is due, and to which host.
+Owners take turns, so every index is by owner first. An older version writes no owners: its records
+are found under the owner "". An older jobs role finds the records of this version in its rounds,
+because a record holds its state and its host.
 
-For another kind of work than generations:
+A kind of subject other than generations needs:
 
     await register(redis, id, "batch", webhook, about, owner=owner)     before it is accepted
-    a `Finder` for jobs/webhooks.py                                     says how it has ended
-    await end(redis, id, webhook, WebhookEvent(type, data), owner=owner)     to be told at once
+    a `Finder` for jobs/webhooks.py                                     returns its end
+    await end(redis, id, webhook, WebhookEvent(type, data), owner=owner)     to deliver at once
 
-At least once; a receiver tells repeats by the header `webhook-id`, which is one per event.
+Delivery is at least once. The header `webhook-id` is the same in every repeat of an event.
 Source: standardwebhooks.com, "Specification".
 """
 
@@ -33,53 +34,54 @@ import msgspec
 
 from shared.redis import keys
 from shared.redis.client import Client, translated
-from shared.redis.scripts import Call, Scripts
+from shared.redis.pipeline import Call
+from shared.redis.scripts import Scripts
 
-FIRST_LOOK_S = 10.0  # after which somebody looks whether the end was not noted
-FIRST_LOOK_OTHER_S = 2.0
-KEPT_S = 10 * 86_400.0  # a record that nothing happens to; a batch may take seven days
-OWNER_LOOKS_S = 100.0  # looks a second at what one owner waits for, at most
+FIRST_CHECK_S = 10.0  # until the first check of a generation whose end was not noted
+FIRST_CHECK_OTHER_S = 2.0  # until the first check of another subject: only a check finds its end
+RECORD_KEPT_S = 10 * 86_400.0  # until an unchanged record expires; a batch may take seven days
+OWNER_CHECKS_PER_S = 100.0  # checks of the waiting webhooks of one owner
 SECRET_PREFIX = "whsec_"
-# Of a generation's meta. Its request, which may be a megabyte, is not among them.
-TOLD_FIELDS = (
+# The fields of meta that an event needs. The request, up to a megabyte, is not among them.
+EVENT_FIELDS = (
     b"status", b"end", b"model", b"session", b"metadata", b"attempt", b"created", b"ended",
     b"webhook", b"owner",
 )  # fmt: skip
 
 
 class Webhook(msgspec.Struct, frozen=True):
-    """Where to say that something has ended; `secret` as the client gave it."""
+    """The receiver of one event: its URL, and the client's secret."""
 
     url: str
     secret: str
 
     @property
     def host(self) -> str:
-        """Whom deliveries are counted against."""
+        """The host and port, by which deliveries are limited."""
         return urlsplit(self.url).netloc.lower()
 
     def __repr__(self) -> str:
-        return "Webhook(…)"  # neither belongs in a log
+        return "Webhook(…)"  # neither member may appear in a log
 
 
 class WebhookEvent(NamedTuple):
-    """What a receiver is told: `generation.completed`, and its data."""
+    """The content of a delivery: a type, for example `generation.completed`, and data."""
 
     type: str
     data: Mapping[str, Any]
 
 
 class WebhookRecord(NamedTuple):
-    """What is known of one webhook that is waited with, or being delivered."""
+    """The record of one webhook."""
 
-    kind: str
+    kind: str  # of the subject
     state: str  # waiting, due, done
-    about: dict[str, Any]  # what an event can say of it when it is lost
-    webhook: Webhook | None  # None: done with
-    body: bytes
-    missing: int  # how often it was looked for and not there
-    is_seen: bool  # whether it was ever there
-    owner: str = ""  # whose it is; empty: an older version has registered it
+    about: dict[str, Any]  # data of the event if the subject is lost
+    webhook: Webhook | None  # None: delivered or given up
+    body: bytes  # the bytes to send; empty while waiting
+    missing: int  # checks in a row that did not find the subject
+    is_seen: bool  # a check has found the subject before
+    owner: str = ""  # empty: an older version wrote the record
 
 
 encode_webhook = msgspec.json.Encoder().encode
@@ -95,25 +97,25 @@ async def register(
     *,
     owner: str = "",
 ) -> None:
-    """Wait with a webhook for the end of what is about to be accepted.
+    """Register a webhook for a subject that will be accepted next.
 
     Args:
-        kind: `generation`, or the name of a `Finder`, which is asked soon and often.
-        about: JSON; what an event says of it should it be lost. `id` is added.
+        kind: `generation`, or the name of a `Finder`; such subjects are checked soon and often.
+        about: JSON; data of the event if Redis loses the subject. `id` is added.
 
     Raises:
-        Unavailable.
+        Unavailable: Redis did not answer in time.
     """
     fields: list[Any] = [
         "kind", kind, "url", webhook.url, "secret", webhook.secret, "owner", owner,
         "about", msgspec.json.encode(about),
     ]  # fmt: skip
-    first_s = FIRST_LOOK_S if kind == "generation" else FIRST_LOOK_OTHER_S
-    call = look_call(subject_id, kind, owner, after_s=first_s, is_new=True, fields=fields)
+    first_s = FIRST_CHECK_S if kind == "generation" else FIRST_CHECK_OTHER_S
+    call = check_call(subject_id, kind, owner, after_s=first_s, is_new=True, fields=fields)
     await Scripts(redis).run("hook_wait", *call)
 
 
-def look_call(
+def check_call(
     subject_id: str,
     kind: str,
     owner: str,
@@ -122,20 +124,20 @@ def look_call(
     is_new: bool = False,
     fields: Sequence[Any] = (),
 ) -> Call:
-    """Return the call of `hook_wait` that has somebody look at a webhook's subject later."""
+    """Return the `hook_wait` call that plans a check of a subject in `after_s`."""
     names = [keys.hook(subject_id), keys.HOOKS_WAITING, keys.hooks_clock(owner, kind)]
-    apart_ms = round(1_000 / OWNER_LOOKS_S)
-    when = [round(after_s * 1000), apart_ms, round(KEPT_S * 1000)]
+    apart_ms = round(1_000 / OWNER_CHECKS_PER_S)
+    when = [round(after_s * 1000), apart_ms, round(RECORD_KEPT_S * 1000)]
     return names, [subject_id, "NX" if is_new else "XX", *when, *fields]
 
 
 async def end(
     redis: Client, subject_id: str, webhook: Webhook, event: WebhookEvent, *, owner: str = ""
 ) -> bool:
-    """Note that it has ended: its delivery is due now. False: that was known.
+    """Make the delivery of an ended subject due now. False: it was due or done already.
 
     Raises:
-        Unavailable.
+        Unavailable: Redis did not answer in time.
     """
     body, place = encode_event(event), keys.hook_place(owner, webhook.host)
     fields: list[Any] = [
@@ -147,13 +149,19 @@ async def end(
         keys.hook(subject_id), keys.HOOKS_WAITING, keys.HOOKS_OWNERS, keys.hooks_hosts(digest),
         keys.hooks_due(place),
     ]  # fmt: skip
-    args = [subject_id, digest, place, round(KEPT_S * 1000), *fields]
+    args = [subject_id, digest, place, round(RECORD_KEPT_S * 1000), *fields]
     return bool(await Scripts(redis).run("hook_end", names, args))
 
 
 async def end_generation(redis: Client, generation_id: str) -> bool:
-    """Note the end of a generation as its meta has it. False: known, unfinished, or no webhook."""
-    fields = await read_told(redis, generation_id)
+    """Make the webhook of an ended generation due, with the end in its meta.
+
+    False: it was due already, the generation is unfinished, or it has no webhook.
+
+    Raises:
+        Unavailable: Redis did not answer in time.
+    """
+    fields = await read_event_fields(redis, generation_id)
     event = generation_event(generation_id, fields)
     if event is None or not fields.get(b"webhook"):
         return False
@@ -161,35 +169,35 @@ async def end_generation(redis: Client, generation_id: str) -> bool:
     return await end(redis, generation_id, decode_webhook(fields[b"webhook"]), event, owner=owner)
 
 
-async def read_told(redis: Client, generation_id: str) -> dict[bytes, bytes]:
-    """Return those fields of meta that an event tells of, and `webhook`; empty: there is none.
+async def read_event_fields(redis: Client, generation_id: str) -> dict[bytes, bytes]:
+    """Return the fields of meta that an event needs; empty: the generation is absent.
 
     Raises:
-        Unavailable.
+        Unavailable: Redis did not answer in time.
     """
     with translated():
-        found = await redis.hmget(keys.meta(generation_id), list(TOLD_FIELDS))  # type: ignore[misc]
-    pairs = zip(TOLD_FIELDS, found, strict=True)
+        found = await redis.hmget(keys.meta(generation_id), list(EVENT_FIELDS))  # type: ignore[misc]
+    pairs = zip(EVENT_FIELDS, found, strict=True)
     return {name: value for name, value in pairs if value is not None}
 
 
 def generation_event(generation_id: str, fields: Mapping[bytes, bytes]) -> WebhookEvent | None:
-    """Return what a generation's meta says of its end; None: there is none in it."""
+    """Return the event of an ended generation, from fields of its meta; None: unfinished."""
     raw = fields.get(b"end")
     if not raw:
         return None
-    said = msgspec.json.decode(raw)
+    ending = msgspec.json.decode(raw)
     return WebhookEvent(
-        f"generation.{said['status']}",
+        f"generation.{ending['status']}",
         {
             "id": generation_id,
             "object": "generation",
-            "status": said["status"],
+            "status": ending["status"],
             "model": fields.get(b"model", b"").decode(),
             "session": fields.get(b"session", b"").decode() or None,
-            "finish_reason": said.get("finish_reason"),
-            "usage": said.get("usage"),
-            "error": said.get("error"),
+            "finish_reason": ending.get("finish_reason"),
+            "usage": ending.get("usage"),
+            "error": ending.get("error"),
             "metadata": msgspec.json.decode(fields.get(b"metadata") or b"{}"),
             "attempt": int(fields.get(b"attempt") or 0),
             "created_at": int(fields.get(b"created") or 0) // 1000,
@@ -200,14 +208,14 @@ def generation_event(generation_id: str, fields: Mapping[bytes, bytes]) -> Webho
 
 
 def lost_event(subject_id: str, kind: str, about: Mapping[str, Any]) -> WebhookEvent:
-    """Return what can be said of something that Redis has lost."""
+    """Return the event of a subject that Redis has lost."""
     error = {"code": "lost", "message": "the log was lost: ask again", "retryable": True}
     data = {"id": subject_id, "object": kind, **about, "status": "failed"}
     return WebhookEvent(f"{kind}.failed", {**data, "error": error})
 
 
 async def read_record(redis: Client, subject_id: str) -> WebhookRecord | None:
-    """Return what is known of a webhook; None: nothing."""
+    """Return the record of a webhook; None: absent."""
     with translated():
         fields: dict[bytes, bytes] = await redis.hgetall(keys.hook(subject_id))  # type: ignore[misc]
     if not fields:
@@ -226,15 +234,16 @@ async def read_record(redis: Client, subject_id: str) -> WebhookRecord | None:
 
 
 def encode_event(event: WebhookEvent) -> bytes:
+    """Return the body of a delivery."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return msgspec.json.encode({"type": event.type, "timestamp": now, "data": event.data})
 
 
 def key_of(secret: str) -> bytes:
-    """Return the bytes that sign: of `whsec_…` what its base64 says, else the text itself.
+    """Return the signing key: the decoded base64 after `whsec_`, or else the text itself.
 
     Raises:
-        ValueError: what follows `whsec_` is no base64.
+        ValueError: the text after `whsec_` is not base64.
     """
     if secret.startswith(SECRET_PREFIX):
         return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
@@ -242,7 +251,7 @@ def key_of(secret: str) -> bytes:
 
 
 def signed(subject_id: str, webhook: Webhook, body: bytes, at_s: int) -> dict[str, str]:
-    """Return the headers of Standard Webhooks for one attempt."""
+    """Return the headers of Standard Webhooks for one attempt at the Unix time `at_s`."""
     message_id = f"msg_{subject_id}"
     content = b".".join((message_id.encode(), str(at_s).encode(), body))
     digest = hmac.new(key_of(webhook.secret), content, hashlib.sha256).digest()

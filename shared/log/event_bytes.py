@@ -1,4 +1,4 @@
-"""The bytes of events as the log holds them: what code may compare without decoding JSON."""
+"""The encoded form of some events, which code compares without decoding JSON."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ LOST = (
 
 
 def plain_text(raw: bytes) -> bytes | None:
-    """Return the text of a `token` entry that says nothing else, as a JSON string holds it.
+    """Return the still escaped JSON text of a `token` entry that has no other member.
 
-    A JSON string goes from one JSON document to another as it is, without being decoded, which is
-    most of the cost of a token. None: the entry is another event, or its text holds an escape that
-    ends in a quote, or a line break of a foreign writer: decode the entry instead.
+    An escaped string can be copied from one JSON document into another. This avoids decoding, which
+    is most of the cost of a token. None: decode the entry instead. It is another event, or its text
+    holds an escaped quote, or a line break that a foreign writer left unescaped.
     """
     if not (raw.startswith(TOKEN_PREFIX) and raw.endswith(TOKEN_SUFFIX)):
         return None

@@ -1,8 +1,8 @@
-"""The vocabulary of a log: what a worker writes and every reader understands.
+"""The events of a log: one frozen type each, written by workers and read by every reader.
 
-One frozen type per event, told apart by `type`, which is always the first member of its JSON.
-An event is encoded once, by the worker that made it; those bytes are the entry, for ever.
-Unknown types and fields are ignored by readers, so a newer worker may run beside an older node.
+`type` is always the first member of the JSON. The worker that creates an event encodes it once, and
+those bytes never change. Readers ignore unknown types and members, so a newer worker may run beside
+an older node.
 Source: docs/protocol.md, "Events".
 """
 
@@ -17,7 +17,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancel
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
-    """Base of all events."""
+    """Base class of all events."""
 
 
 class Start(Event, frozen=True, tag="start"):
@@ -28,19 +28,19 @@ class Start(Event, frozen=True, tag="start"):
 
 
 class Token(Event, frozen=True, tag="token"):
-    """A piece of the answer; piece borders mean nothing."""
+    """A piece of the answer. The borders between pieces have no meaning."""
 
     text: str
 
 
 class Reasoning(Event, frozen=True, tag="reasoning"):
-    """A piece of the model's thinking, apart from the answer."""
+    """A piece of the model's reasoning, separate from the answer."""
 
     text: str
 
 
 class ToolCall(Event, frozen=True, tag="tool_call"):
-    """A piece of a tool call; `arguments` is a string delta, names come with the first piece."""
+    """A piece of a tool call: `arguments` is a delta; the first piece has id and name."""
 
     index: int
     call_id: str = ""
@@ -49,7 +49,7 @@ class ToolCall(Event, frozen=True, tag="tool_call"):
 
 
 class Progress(Event, frozen=True, tag="progress"):
-    """Long work before or between tokens."""
+    """The progress of long work before or between tokens."""
 
     stage: str
     current: int
@@ -58,7 +58,7 @@ class Progress(Event, frozen=True, tag="progress"):
 
 
 class File(Event, frozen=True, tag="file"):
-    """A file in the answer: `url`, or `data` in base64."""
+    """A file in the answer: either `url`, or `data` in base64."""
 
     name: str
     media_type: str
@@ -67,20 +67,20 @@ class File(Event, frozen=True, tag="file"):
 
 
 class Data(Event, frozen=True, tag="data"):
-    """Anything else, as JSON."""
+    """Any other JSON value of a backend."""
 
     name: str
     value: Any
 
 
 class Reset(Event, frozen=True, tag="reset"):
-    """Everything before is void."""
+    """Every event before this one is void."""
 
     reason: str
 
 
 class Usage(Event, frozen=True, tag="usage"):
-    """Token counts as the backend reported them."""
+    """Token counts that the backend reported."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -88,7 +88,7 @@ class Usage(Event, frozen=True, tag="usage"):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a generation ended without completing."""
+    """The reason of a failed generation."""
 
     code: str
     message: str
@@ -96,7 +96,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """`usage` inside `end`: the same numbers as the Usage event, without a type."""
+    """`usage` inside `end`: the members of `Usage` without a type."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -104,7 +104,7 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class End(Event, frozen=True, tag="end"):
-    """Exactly one per generation, and nothing after it."""
+    """The last event; exactly one per generation."""
 
     status: Status
     finish_reason: FinishReason
@@ -119,22 +119,22 @@ _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(AnyEvent)
 
 
 def encode(event: Event) -> bytes:
-    """Return the event's JSON, `type` first, without spaces."""
+    """Return the JSON of an event, `type` first, without spaces."""
     return _encoder.encode(event)
 
 
 def decode(raw: bytes) -> AnyEvent:
-    """Read an entry back.
+    """Decode an entry.
 
     Raises:
-        msgspec.ValidationError: a type or shape that this version does not know.
+        msgspec.ValidationError: this version does not know the type or the form of the event.
     """
     event: AnyEvent = _decoder.decode(raw)
     return event
 
 
 def decode_known(raw: bytes) -> AnyEvent | None:
-    """Read an entry back; None: it is an event of a newer version, which says nothing here."""
+    """Decode an entry; None: the event belongs to a newer version, ignore it."""
     try:
         return decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -1,12 +1,12 @@
-"""What a dialect is to the hub: a fold that turns entries into bytes, and a name to share it by.
+"""The interface between the hub and a dialect: a fold turns log entries into bytes.
 
-Invariant: a fold's output depends on the log and on what was stored at creation, on nothing else.
-So it runs once per generation, dialect and node, and every node gives the same bytes. It knows no
-clock, no reader and no transport. A fold may keep state (numbers it has given); it is then made
-anew, and fed from the first entry, whenever the log is rewritten.
+Invariant: the output of a fold depends only on the log and on meta. So a fold runs once per
+generation, dialect and node, and every node produces the same bytes. A fold knows no clock, no
+reader and no transport. It may keep state, for example chunk numbers. If the log is rewritten, the
+hub makes a new fold and feeds it from the first entry.
 
-Two kinds: a `Fold` gives one run of bytes that all HTTP readers share; a `FrameFold` gives text
-frames and belongs to one reading on one socket, so it may know what that reader called it.
+There are two kinds. All HTTP readers of a generation share the bytes of one `Fold`. A `FrameFold`
+produces text frames for one subscription on one socket, so it may use the client's name for it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from shared.log.records import Meta
 
 JSON = b"application/json"
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
-PING = b": ping\n"  # no blank line after it: that breaks some client's parser
-FRAME_END = b"\n\n"  # of a server-sent event; JSON has no line breaks of its own
+PING = b": ping\n"  # without a blank line, which breaks the parsers of some clients
+FRAME_END = b"\n\n"  # ends a server-sent event; encoded JSON has no line breaks
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -30,50 +30,50 @@ class Fold(ABC):
     """One generation in one dialect.
 
     Attributes:
-        over_at: the seq of the entry after which this dialect has nothing more to say, although the
-            log may go on; -1: it says something up to the end. Set within `add`, once.
-        given: of a numbered dialect, the chunks given so far, those of the opening included.
+        over_at: the seq of the entry after which this dialect has no more output, although the log
+            may continue; -1: the dialect has output up to the end. `add` sets it, once.
+        given: in a numbered dialect, the number of chunks so far, including those of the opening.
     """
 
     over_at = -1
     given = 0
 
     def opening(self) -> bytes:
-        """Return what a reader is sent before the first entry exists. Called once, before `add`."""
+        """Return the bytes to send before the first entry exists. Called once, before `add`."""
         return b""
 
     @abstractmethod
     def add(self, event_id: EventId, raw: bytes) -> bytes:
-        """Return the bytes for the next entry: none, one or several frames, complete ones.
+        """Return the bytes for the next entry: any number of complete frames.
 
         Args:
-            event_id: where it stands; entries come in order, from the first, none after `over_at`.
-            raw: its JSON, `type` first. Types that this version does not know are passed on.
+            event_id: the place of the entry. Entries come in order, from the first to `over_at`.
+            raw: the entry's JSON, `type` first. The type may be unknown to this version.
         """
 
     def aside(self, raw: bytes) -> bytes | None:
         """Return the bytes for an event that is not in the log (id `0-0`): `reset`, or `end` lost.
 
-        Called for one reader, which has all that was folded: must not change the fold.
-        None: this dialect has no way to say it, and its readers are broken off instead.
+        Called for one reader that has received the output of every entry. Must not change the fold.
+        None: this dialect cannot express the event, and the hub cuts the reader instead.
         """
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """A dialect over HTTP, as the hub knows it.
+    """A dialect over HTTP.
 
     Attributes:
-        name: readers with the same name share one encoded log; the label of the metrics.
-        new_fold: starts the fold of one generation.
-        heartbeat: bytes for a reader that was sent nothing.
-        content_type: of the response.
-        headers: further ones of every response.
-        is_numbered: clients count the chunks (SSE frames). `Fold.given` is kept for each entry; of
-            an entry's bytes the counted frames come first.
-        restarts: after an aside `reset` a reader is sent everything from the start; False: the
-            aside is the last thing that it is sent.
+        name: readers of the same dialect share one encoded log; also the label in metrics.
+        new_fold: makes the fold of one generation.
+        heartbeat: bytes for a reader after a time without output.
+        content_type: of every response.
+        headers: further headers of every response.
+        is_numbered: clients count the chunks (SSE frames). The hub keeps `Fold.given` for each
+            entry. The counted frames come first among the bytes of an entry.
+        restarts: after an aside `reset` the hub sends everything from the start; False: the aside
+            is the last output for this reader.
     """
 
     name: str
@@ -86,15 +86,15 @@ class Dialect:
 
 
 class FrameFold(ABC):
-    """One reading of one generation on a WebSocket.
+    """One subscription to one generation on a WebSocket.
 
     Attributes:
-        joins: a reader that is behind may be given a run of tokens as one. Never where a client
-            counts frames.
-        restarts: as of a `Dialect`.
-        is_over: it has nothing more to say, although the log may go on. Set within `add`.
-        shared: the dialect whose bytes are what `add` returns, framed (RFC 6455, 5.2), where that
-            is the same for every reading of a generation: then they are made once for all.
+        joins: several tokens may be joined into one frame for a reader that is behind. Must be
+            False where clients count frames.
+        restarts: as in `Dialect`.
+        is_over: the subscription has no more output, although the log may continue. `add` sets it.
+        shared: the dialect whose bytes, framed (RFC 6455, 5.2), equal the output of `add` for every
+            subscription; then one encoding serves all. None: the output differs.
     """
 
     joins = False
@@ -104,16 +104,16 @@ class FrameFold(ABC):
 
     @abstractmethod
     def add(self, event_id: EventId, raw: bytes) -> Sequence[bytes]:
-        """Return the text frames for the next entry, UTF-8: none, one or several."""
+        """Return the text frames for the next entry, in UTF-8: any number."""
 
     def caught_up(self) -> Sequence[bytes]:
-        """Return what is said once, when all that was there at the join has been sent."""
+        """Return the frames to send once, after every entry that existed at the join."""
         return ()
 
     def aside(self, raw: bytes) -> Sequence[bytes] | None:
-        """Return the frames for an event that is not in the log; None: as `expired`."""
+        """Return the frames for an event that is not in the log; None: use `expired` instead."""
         return None
 
     @abstractmethod
     def expired(self) -> Sequence[bytes]:
-        """Return the frames for a log that is gone before its end was read; then it is over."""
+        """Return the last frames, for a log that expired before its end was read."""

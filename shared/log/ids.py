@@ -1,7 +1,7 @@
-"""Ids and cursors: how they look, how they are read, how they compare.
+"""Ids and cursors: their form, and how to parse, create and compare them.
 
 A generation id is opaque, URL-safe and unguessable. An event id is `<attempt>-<seq>`, which is the
-Redis entry id and the client's `Last-Event-ID` alike. Does no I/O and knows no clock.
+Redis entry id and also the client's `Last-Event-ID`. This module does no I/O and knows no clock.
 Source: docs/protocol.md, "Words".
 """
 
@@ -14,16 +14,16 @@ from typing import NamedTuple
 
 from shared.errors import CursorInvalid
 
-ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, without i, l, o, u
 GENERATION_ID = re.compile(r"[A-Za-z0-9_-]{8,64}", re.ASCII)
-# At most 19 digits, as Redis entry ids have; neither part starts with a zero unless it is one.
+# At most 19 digits, as in Redis entry ids; no leading zero, except in the number 0 itself.
 CURSOR = re.compile(r"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})", re.ASCII)
 ID_PART_MAX = 2**63 - 1
 BATCH_PREFIX = "batch_"
 
 
 class EventId(NamedTuple):
-    """Where an event stands in its log; compares as two integers."""
+    """The place of an event in its log; compares as two integers, attempt first."""
 
     attempt: int
     seq: int
@@ -32,14 +32,15 @@ class EventId(NamedTuple):
         return f"{self.attempt}-{self.seq}"
 
 
-START = EventId(0, 0)  # the cursor of a reader that has seen nothing
+START = EventId(0, 0)  # the cursor before the first event
 
 
 def parse_cursor(text: str) -> EventId:
-    """Read a cursor sent by a client; `0-0` means from the start.
+    """Parse a cursor that a client sent; `0-0` means from the start.
 
     Raises:
-        CursorInvalid: not two decimal numbers of at most 19 digits joined by `-`, or one of them 0.
+        CursorInvalid: not two decimal numbers of at most 19 digits joined by `-`, or only one of
+            them is 0.
     """
     match = CURSOR.fullmatch(text)
     if match is None:
@@ -51,36 +52,36 @@ def parse_cursor(text: str) -> EventId:
 
 
 def parse_event_id(entry_id: bytes) -> EventId:
-    """Read an entry id that Redis gave us: trusted, so only split."""
+    """Parse an entry id that Redis returned. It needs no check."""
     attempt, _, seq = entry_id.partition(b"-")
     return EventId(int(attempt), int(seq))
 
 
 def new_generation_id() -> str:
-    """Return a fresh id: 130 random bits, 30 characters."""
+    """Return a new id: 130 random bits, 30 characters."""
     return "gen_" + "".join([ALPHABET[byte & 31] for byte in secrets.token_bytes(26)])
 
 
 def is_generation_id(text: str) -> bool:
-    """Whether `text` could be an id; anything else need not be asked of Redis.
+    """Whether `text` has the form of an id; for any other text Redis need not be asked.
 
-    A batch has a log of the same shape, and is no generation: nobody runs it but its holder.
+    The id of a batch is refused: its log has the same form, but only its own holder may run it.
     """
     return GENERATION_ID.fullmatch(text) is not None and not text.startswith(BATCH_PREFIX)
 
 
 def new_batch_id() -> str:
-    """Return a fresh id: 130 random bits."""
+    """Return a new id: 130 random bits."""
     return BATCH_PREFIX + "".join(secrets.choice(ALPHABET) for _ in range(26))
 
 
 def is_batch_id(text: str) -> bool:
-    """Whether `text` could be a batch's id."""
+    """Whether `text` has the form of a batch id."""
     return GENERATION_ID.fullmatch(text) is not None and text.startswith(BATCH_PREFIX)
 
 
 def derived_id(prefix: str, *parts: str | int) -> str:
-    """Return an id that is a function of `parts`, one of which is as unguessable as an id."""
+    """Return an id that is a function of `parts`. One part must be as unguessable as an id."""
     digest = hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).digest()
     number = int.from_bytes(digest[:17], "big")
     return prefix + "".join(ALPHABET[number >> 5 * place & 31] for place in range(26))

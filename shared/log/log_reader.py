@@ -1,7 +1,7 @@
-"""A generation's log as Redis has it now, entry by entry, for answers that do not wait.
+"""Reads the current log of a generation, entry by entry, for responses that do not wait.
 
-Invariant: what is handed over is one log from its first entry on, without a hole; a log that was
-changed while it was read is refused. Knows no dialect.
+Invariant: the caller gets one log from its first entry on, without a gap. If the log changes while
+it is read, the read fails. Knows no dialect.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ PAGE_ENTRIES = 1_000
 async def read_log(
     store: Store, generation_id: str, add: Callable[[EventId, bytes], None]
 ) -> EventId:
-    """Give `add` every entry, in order; returns the last one's id, `START` of an empty log.
+    """Call `add` with every entry in order. Return the id of the last one, or `START` if empty.
 
     Raises:
-        Unavailable: Redis is away, or the log changed meanwhile.
+        Unavailable: Redis did not answer in time, or the log changed meanwhile.
     """
     start = START
     folded = 0
@@ -31,7 +31,7 @@ async def read_log(
         page = await store.page(generation_id, start, PAGE_ENTRIES)
         if start != START and (not page or page[0][0] != start):
             raise Unavailable("the log changed while it was read")
-        # A page begins with the entry that it is asked to begin with: it is known already.
+        # A page begins with the last entry of the page before.
         for event_id, raw in page[1:] if start != START else page:
             add(event_id, raw)
             folded += len(raw)

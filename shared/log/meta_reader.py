@@ -1,8 +1,8 @@
-"""Reading meta: what is known of generations, without what nobody asked for.
+"""Reads the meta of generations, without their requests.
 
-The request in a meta may be a megabyte long. Rule: nobody reads it but who shows it or uses it. So
-a look at meta names the fields that it wants, and the request is read by `with_request` alone. Only
-this module, shared/log/store.py and shared/redis/scripts know the fields of meta.
+The request in a meta may be a megabyte long. Rule: only code that shows or uses the request reads
+it. So every read names its fields, and only `with_request` reads the request. Only this module,
+shared/log/store.py and shared/redis/scripts know the fields of meta.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ from shared.log.request import shown_fields
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
-REQUESTS_AT_ONCE = 8  # each up to a megabyte: so much of Redis's output buffers at once
+REQUESTS_AT_ONCE = 8  # each up to a megabyte, which bounds Redis's output buffer
 
 
 class MetaReader:
-    """The metas on one Redis. Every method may raise `Unavailable`."""
+    """The metas on one Redis.
+
+    Every method may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
+    """
 
     def __init__(self, redis: Client) -> None:
         self.redis = redis
-        self._older = asyncio.Lock()
+        self._older_requests_lock = asyncio.Lock()
 
     async def meta(self, generation_id: str) -> Meta | None:
-        """Return what is known of a generation; None where there is nothing."""
+        """Return the meta of a generation without its request; None: the generation is absent."""
         return (await self.metas([generation_id]))[0]
 
     async def metas(self, ids: Sequence[str]) -> list[Meta | None]:
-        """The same for many, in one round trip. Their requests are not read."""
+        """Return the metas of many generations in one round trip; as `meta`."""
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             for generation_id in ids:
@@ -45,11 +48,11 @@ class MetaReader:
         ]
 
     async def with_request(self, meta: Meta) -> Meta | None:
-        """Return `meta` with its request, which is read unless it has it; None: gone meanwhile."""
+        """Return `meta` with its request, read if missing; None: the generation is gone."""
         return (await self.with_requests([meta]))[0]
 
     async def with_requests(self, metas: Sequence[Meta | None]) -> list[Meta | None]:
-        """The same for many, in place; `REQUESTS_AT_ONCE` in a round trip."""
+        """Add the requests of many metas, `REQUESTS_AT_ONCE` per round trip; in order."""
         found = list(metas)
         lacking = [n for n, meta in enumerate(metas) if meta is not None and not meta.request]
         for start in range(0, len(lacking), REQUESTS_AT_ONCE):
@@ -61,15 +64,15 @@ class MetaReader:
         return found
 
     async def _add_shown(self, ids: Sequence[str], found: Sequence[dict[bytes, bytes]]) -> None:
-        """Add what a version before the field `prompt` has left in the request alone.
+        """Add the fields that a version before `prompt` stored only inside the request.
 
-        Such generations are there for one retention after an upgrade. Their requests are read one
-        by one, and by one caller of this process at a time: those of a page may be 100 MB.
+        Such generations exist for one retention after an upgrade. The requests of one page may be
+        100 MB, so this process reads them one by one.
         """
         for generation_id, fields in zip(ids, found, strict=True):
             is_there = fields.get(b"status", b"sealed") != b"sealed"
             if is_there and b"prompt" not in fields:
-                async with self._older:
+                async with self._older_requests_lock:
                     fields |= shown_fields((await self._requests([generation_id]))[0])
 
     async def _requests(self, ids: Sequence[str]) -> list[bytes]:

@@ -1,4 +1,7 @@
-"""What the scripts answer, as types: one generation's state and the outcome of each write."""
+"""The replies of the scripts as types: the state of a generation and the outcome of each write.
+
+Invariant: only this module decodes those replies. It does no I/O.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,13 @@ from shared.errors import Unavailable
 from shared.log.events import Counts, End, Failure, Status
 from shared.log.ids import EventId, parse_event_id
 
-Entry = tuple[EventId, bytes]
+Entry = tuple[EventId, bytes]  # the JSON of one event, and its place in the log
+# A holder restores lost entries within this time after its last accepted call, or never. So a
+# generation that stays absent for longer is lost.
+RESTORE_WITHIN_S = 10.0
 ENDED = ("completed", "cancelled", "failed")
-# What is read of meta by whoever looks at it: all that `parse_meta` knows but the request, which
-# may be a megabyte long.
+# The fields of meta that a normal read fetches: all fields of `parse_meta` except the request,
+# which may be a megabyte long.
 META_FIELDS = (
     b"status", b"owner", b"session", b"model", b"priority", b"created", b"attempt", b"lease",
     b"waiting", b"failures", b"grace", b"metadata", b"end", b"ended", b"prompt", b"dialect",
@@ -24,7 +30,7 @@ META_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """One generation, as its meta hash has it. Times are Redis's, ms since 1970."""
+    """The meta hash of one generation. Times are Redis's clock, ms since 1970."""
 
     generation_id: str
     status: str  # queued, running, completed, cancelled, failed, sealed
@@ -34,16 +40,16 @@ class Meta:
     priority: str
     created_at_ms: int
     attempt: int  # 0 before the first begin
-    lease_ms: int  # when the lease runs out; 0: nobody holds it
-    waiting_since_ms: int  # 0 while somebody holds it
+    lease_ms: int  # when the lease expires; 0: no holder
+    waiting_since_ms: int  # 0 while a worker holds the generation
     failures: int
-    grace_s: float | None  # None: goes on without readers
+    grace_s: float | None  # None: the generation continues without readers
     metadata: bytes  # a JSON object
-    request: bytes  # shared.request.Request, JSON; b"" unless it was asked for (Store.with_request)
-    end: bytes  # the End event, b"" while unfinished
+    request: bytes  # JSON of shared.log.request.Request; b"": not read (MetaReader.with_request)
+    end: bytes  # JSON of the End event; b"" while unfinished
     ended_at_ms: int
-    prompt: str = ""  # what a listing shows of the request
-    dialect: bytes = b""  # a JSON object, Request.dialect; b"": an empty one
+    prompt: str = ""  # the part of the request that a listing shows
+    dialect: bytes = b""  # JSON of Request.dialect; b"": an empty object
 
     @property
     def is_ended(self) -> bool:
@@ -52,18 +58,21 @@ class Meta:
 
 @dataclass(frozen=True, slots=True)
 class Top:
-    """What a node compares to find out that it missed something."""
+    """The newest state of a generation, by which a node notices that it missed an entry.
+
+    Times are Redis's clock, ms since 1970; the lease and the waiting time are 0 as in `Meta`.
+    """
 
     status: str | None  # None: no meta
-    id: EventId | None  # None: no log
+    id: EventId | None  # of the newest entry; None: no log
     lease_ms: int
     waiting_since_ms: int
-    now_ms: int
+    now_ms: int  # when Redis read these
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Somebody else's lease lives for `wait_ms` more, or it is too early to take over."""
+    """Another worker holds the lease for `wait_ms` more ms, or a takeover is not allowed yet."""
 
     wait_ms: int
 
@@ -73,9 +82,9 @@ class Begun:
     """The caller holds the generation.
 
     Attributes:
-        start: the `start` that was written.
-        failures: how many attempts have failed before this one.
-        fields: meta as it is, so that the holder can write it again after a loss.
+        start: the `start` event that `begin` wrote.
+        failures: the number of failed attempts before this one.
+        fields: the whole meta hash, from which the holder can restore it after a loss.
     """
 
     start: Entry
@@ -86,47 +95,53 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """There is no such generation, or not yet."""
+    """The generation does not exist, or not yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """It has its end, or is sealed: nothing may be written any more."""
+    """The generation has its `end` or is sealed: further writes are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ok:
-    """Accepted; what was there already was skipped."""
+    """Redis accepted the write, and skipped entries that the log held already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fenced:
-    """Somebody else holds it. Stop the backend; do not retry."""
+    """Another worker holds the generation: stop the backend, and do not retry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """Still the holder, but Redis lost the tail: send again what follows `top`."""
+    """The caller still holds the generation, but Redis lost the tail: resend what follows `top`."""
 
     top: EventId
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Redis went back to before this attempt: restore on top of `top`, or stop."""
+    """Redis returned to a state before this attempt: restore on top of `top`, or stop."""
 
     top: EventId
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The top is another one by now: look again."""
+    """The log has another newest entry now, `top`: compare again before a restore."""
 
     top: EventId
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
+    """The generation waits for the next holder.
+
+    Attributes:
+        failures: the number of failed attempts so far.
+    """
+
     failures: int
 
 
@@ -134,11 +149,14 @@ Writing = Ok | Ended | Fenced | Behind | Lost
 
 
 class Append(msgspec.Struct, frozen=True):
-    """One batch of a holder's entries; with `status` the last entry is the end.
+    """Consecutive entries of one holder, to append in one step.
 
     Attributes:
-        before_attempt: of the entry before the first one; 0: the same as this one.
-        pushes_lease: no renewal has done it lately.
+        before_seq: the seq of the entry before the first one.
+        entries: JSON events.
+        status: given where the last entry is the `end` event.
+        before_attempt: the attempt of the entry before the first one; 0: the same as `attempt`.
+        pushes_lease: extend the lease too, because no renewal has done so recently.
     """
 
     generation_id: str
@@ -152,7 +170,7 @@ class Append(msgspec.Struct, frozen=True):
 
 
 def parse_writing(reply: Any) -> Writing | Unavailable:
-    """Decode what a holder's script answered."""
+    """Decode the reply of a script that only the holder may run."""
     if isinstance(reply, Exception):
         return Unavailable(f"Redis refuses: {reply}")
     match reply[0]:
@@ -200,7 +218,7 @@ def parse_meta(generation_id: str, fields: Mapping[bytes, bytes]) -> Meta:
 
 
 def parse_top(meta: Sequence[bytes | None], log: Sequence[Any], now_ms: int) -> Top:
-    """Decode one row of the tail recheck."""
+    """Decode the status, lease and waiting time of a meta, and the newest entry of its log."""
     status, lease, waiting = meta
     return Top(
         status=status.decode() if status else None,
@@ -212,5 +230,5 @@ def parse_top(meta: Sequence[bytes | None], log: Sequence[Any], now_ms: int) -> 
 
 
 def failed(code: str, message: str, *, retryable: bool, usage: Counts | None = None) -> End:
-    """Return the end of a generation that did not complete."""
+    """Return the `end` event of a failed generation."""
     return End("failed", "error", usage=usage, error=Failure(code, message, retryable))

@@ -1,8 +1,8 @@
-"""What a client asked for, as it is kept with the generation and handed to a backend.
+"""The request of a generation, as meta stores it and a backend receives it.
 
-A request may be a megabyte long, and most who look at a generation need none of it. So what a
-listing shows (the prompt, cut) and what a dialect must know again are computed here, once, when the
-request is accepted, and stand in meta as fields of their own. Pure.
+A request may be a megabyte long, and most readers of meta do not need it. So this module computes
+two small parts once, when the request is accepted: the prompt that a listing shows, and the data
+that the dialect needs for later responses. Meta stores both as separate fields. Pure.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import msgspec
 
 from shared.log.records import Meta
 
-PROMPT_CHARACTERS_MAX = 4_000  # of the prompt that a listing shows
+PROMPT_CHARACTERS_MAX = 4_000  # of a prompt in a listing
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One prompt, in the chat form that every backend takes.
+    """One prompt, in the chat form that every backend accepts.
 
     Attributes:
-        messages: `role` and `content` each, oldest first; a bare prompt is one user message.
-        params: passed on to the backend as they came: max_tokens, temperature, stop, tools, …
-        dialect: what the client's own dialect must know again to answer; no backend sees it.
+        messages: each with `role` and `content`, oldest first; a bare prompt is one user message.
+        params: passed unchanged to the backend: max_tokens, temperature, stop, tools, …
+        dialect: data that the client's dialect needs for later responses; no backend sees it.
     """
 
     messages: list[dict[str, Any]]
@@ -37,7 +37,7 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def shown_prompt(request: Request) -> str:
-    """Return the text of the last user message, at most `PROMPT_CHARACTERS_MAX` of it."""
+    """Return the text of the last user message, cut at `PROMPT_CHARACTERS_MAX`."""
     for message in reversed(request.messages):
         if message.get("role") == "user":
             return _text_of(message.get("content"))[:PROMPT_CHARACTERS_MAX]
@@ -45,22 +45,22 @@ def shown_prompt(request: Request) -> str:
 
 
 def encode_dialect(request: Request) -> bytes:
-    """Return what the dialect must know again, as meta keeps it; empty: nothing."""
+    """Return the JSON of `Request.dialect` for meta; empty: no data."""
     return encode_request(request.dialect) if request.dialect else b""
 
 
 def dialect_of(meta: Meta) -> dict[str, Any]:
-    """Return what the dialect of a generation must know again to answer."""
+    """Return `Request.dialect` from meta, or from the request where an older version wrote meta."""
     if meta.dialect:
         return _decode_object(meta.dialect)
     return decode_request(meta.request).dialect if meta.request else {}
 
 
 def shown_fields(raw: bytes) -> Mapping[bytes, bytes]:
-    """Return the fields that meta lacks where an older version has created the generation.
+    """Return the fields that meta lacks if an older version created the generation.
 
     Args:
-        raw: the whole request; what cannot be read shows nothing.
+        raw: the JSON of the whole request. If it cannot be decoded, the prompt is empty.
     """
     try:
         request = decode_request(raw)

@@ -1,8 +1,8 @@
-"""A generation as it stands: what GET answers, folded from meta and log.
+"""The current state of a generation, folded from meta and log, as GET returns it.
 
-Pure: entries are added in order, the fields come out. The texts since the last `reset`, joined, are
-the answer. Meta and log are read one after the other, so the log may know an end that meta, read
-before it, did not: the log decides. Source: docs/protocol.md, "Events" and "HTTP".
+The answer is the joined text since the last `reset`. Meta is read before the log, so the log may
+hold an end that this meta does not have yet: then the log decides. Pure.
+Source: docs/protocol.md, "Events" and "HTTP".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Snapshot:
     """The fold over one log.
 
     Args:
-        meta: with its request, where `fields` is asked for.
+        meta: must have its request if the caller uses `fields`.
     """
 
     def __init__(self, meta: Meta) -> None:
@@ -32,10 +32,10 @@ class Snapshot:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._tool_calls: dict[int, dict[str, Any]] = {}
-        self._arguments: dict[int, list[str]] = {}  # of each call, joined when they are asked for
+        self._arguments: dict[int, list[str]] = {}  # by index of the call; joined on use
 
     def add(self, event_id: EventId, raw: bytes) -> None:
-        """Take the next entry of the log."""
+        """Add the next entry of the log."""
         self.last_event_id = event_id
         event = decode_known(raw)
         if event is None:
@@ -74,7 +74,7 @@ class Snapshot:
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
-        """The calls by their index: `index`, `call_id`, `name`, `arguments`."""
+        """The tool calls in the order of their index: `index`, `call_id`, `name`, `arguments`."""
         return [
             {**self._tool_calls[index], "arguments": "".join(self._arguments[index])}
             for index in sorted(self._tool_calls)
@@ -82,13 +82,13 @@ class Snapshot:
 
     @property
     def usage(self) -> dict[str, int] | None:
-        """The counts of the end, else the last that were reported."""
+        """The counts in the `end` event, or else the last `usage` event."""
         if self.end is not None and self.end.usage is not None:
             return dict(msgspec.to_builtins(self.end.usage))
         return self._usage
 
     def fields(self) -> dict[str, Any]:
-        """Return the JSON members of the generation."""
+        """Return the JSON members of a snapshot."""
         request = decode_request(self.meta.request)
         return {
             **summary(self.meta, self.end),
@@ -103,7 +103,7 @@ class Snapshot:
 
 
 def summary(meta: Meta, end: End | None = None) -> dict[str, Any]:
-    """Return what can be said without reading the log: the members of a listing."""
+    """Return the JSON members of a generation in a listing, which need no log."""
     end = end or read_end(meta)
     return {
         "id": meta.generation_id,
@@ -122,6 +122,7 @@ def summary(meta: Meta, end: End | None = None) -> dict[str, Any]:
 
 
 def read_end(meta: Meta) -> End | None:
+    """Return the `end` event in meta; None: unfinished."""
     if not meta.end:
         return None
     event = decode(meta.end)

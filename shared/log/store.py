@@ -1,9 +1,8 @@
-"""The log of each generation in Redis: who may write it, what stands in it, how it ends.
+"""The log of each generation in Redis: read it, write it as its holder, end it.
 
-Every write is one script on the keys of one `{id}` and may be repeated. This module,
-shared/log/meta_reader.py and shared/redis/scripts are the only ones that know the fields of meta;
-redis-py's errors go no further. The rules and the models behind them: docs/architecture.md, "The
-write protocol".
+Invariant: every write is one script on the keys of one `{id}`, and may be repeated. Only this
+module, shared/log/meta_reader.py and shared/redis/scripts know the fields of meta. No error of
+redis-py passes this module. The rules: docs/architecture.md, "The write protocol".
 """
 
 from __future__ import annotations
@@ -36,25 +35,30 @@ from shared.log.records import (
 )
 from shared.redis import keys
 from shared.redis.client import Client, clock_ms, translated
-from shared.redis.resp import AutoPipeline
-from shared.redis.scripts import Call, Scripts
+from shared.redis.pipeline import Call, Pipeline
+from shared.redis.scripts import Scripts
 
 
 class Store(MetaReader):
-    """The logs on one Redis. Every method may raise `Unavailable`: repeating it is safe."""
+    """The logs on one Redis.
 
-    def __init__(self, redis: Client, settings: Settings, line: AutoPipeline | None = None) -> None:
-        """Args: line: what appends take, where there are many of them."""
+    Every method may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
+
+    Args:
+        pipeline: carries the scripts; None: redis-py's pool.
+    """
+
+    def __init__(self, redis: Client, settings: Settings, pipeline: Pipeline | None = None) -> None:
         super().__init__(redis)
         self.settings = settings
-        self.scripts = Scripts(redis, line)
+        self.scripts = Scripts(redis, pipeline)
         self.lease_ms = round(settings.lease_s * 1000)
         self.retention_ms = round(settings.retention_s * 1000)
 
     # Reading
 
     async def page(self, generation_id: str, start: EventId, count: int) -> list[Entry]:
-        """Return up to `count` entries from `start` on, itself included; START: from the first."""
+        """Return up to `count` entries, the one at `start` first; START: from the first entry."""
         assert count > 0
         lowest = "-" if start == START else str(start)
         with translated():
@@ -64,7 +68,7 @@ class Store(MetaReader):
         return [(parse_event_id(entry_id), fields[b"e"]) for entry_id, fields in found]
 
     async def statuses(self, ids: Sequence[str]) -> list[str | None]:
-        """Return the status of many generations, in one round trip; None where there is nothing."""
+        """Return the status of many generations in one round trip; None: absent."""
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             for generation_id in ids:
@@ -73,7 +77,7 @@ class Store(MetaReader):
         return [None if status is None else _text(status) for status in replies]
 
     async def first_pages(self, ids: Sequence[str], count: int) -> list[list[Entry]]:
-        """Return the first `count` entries of many logs, in one round trip."""
+        """Return the first `count` entries of many logs in one round trip."""
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             for generation_id in ids:
@@ -85,7 +89,7 @@ class Store(MetaReader):
         ]
 
     async def keep_for(self, ids: Sequence[str], kept_ms: int) -> None:
-        """Let ended generations go sooner than their retention says: nobody needs them any more."""
+        """Let ended generations expire `kept_ms` from now, before their retention is over."""
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             for generation_id in ids:
@@ -94,7 +98,7 @@ class Store(MetaReader):
             await pipeline.execute()
 
     async def tops(self, ids: Sequence[str]) -> list[Top]:
-        """Return top and lease of many generations, in one round trip."""
+        """Return the newest state of many generations in one round trip."""
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             pipeline.time()
@@ -106,7 +110,7 @@ class Store(MetaReader):
         return [parse_top(replies[i], replies[i + 1], now_ms) for i in range(0, len(replies), 2)]
 
     async def now_ms(self) -> int:
-        """Return Redis's clock."""
+        """Return Redis's clock, ms since 1970."""
         return await clock_ms(self.redis)
 
     # The life of a generation
@@ -114,7 +118,14 @@ class Store(MetaReader):
     async def create(
         self, generation_id: str, fields: Mapping[str, str | bytes], *, may_be_lost: bool
     ) -> tuple[bool, str, int]:
-        """Accept a generation unless it is there: whether it is new, its status, created at, ms."""
+        """Create a generation unless it exists.
+
+        Args:
+            may_be_lost: an earlier create of this id may have been lost by Redis.
+
+        Returns:
+            whether it is new, its status, and when it was created, ms since 1970.
+        """
         create = _create(generation_id, fields, may_be_lost=may_be_lost)
         return _created(await self.scripts.run("create", *create))
 
@@ -126,7 +137,11 @@ class Store(MetaReader):
         *,
         may_be_lost: bool,
     ) -> tuple[tuple[bool, str, int], int]:
-        """The same, and note in one request what it keeps: also how much all of its owner's do."""
+        """Create a generation and record its bytes, in one round trip.
+
+        Returns:
+            what `create` returns, and the bytes of all generations of the owner.
+        """
         create = _create(generation_id, fields, may_be_lost=may_be_lost)
         calls = [("create", create), (owner_bytes.CHARGE, charge)]
         created, total = await self.scripts.run_all(calls)
@@ -135,11 +150,11 @@ class Store(MetaReader):
     async def enqueue_and_create(
         self, generation_id: str, entry: Call, fields: Mapping[str, str | bytes], charge: Call
     ) -> tuple[int, int, int]:
-        """Put a fresh id on its lane, then create it and note what it keeps, in one request.
+        """Put a new id on its lane, create it, and record its bytes, in one round trip.
 
         Returns:
-            what `enqueue` answered (0: the lane is full, and it is not on it), created at, ms, and
-            how many bytes all generations of its owner keep.
+            the reply of `enqueue` (0: the lane is full and has no entry of it), when the generation
+            was created, ms since 1970, and the bytes of all generations of the owner.
         """
         create = _create(generation_id, fields, may_be_lost=False)
         calls = [("enqueue", entry), ("create", create), (owner_bytes.CHARGE, charge)]
@@ -149,8 +164,8 @@ class Store(MetaReader):
     async def create_many(
         self, new: Sequence[tuple[str, Mapping[str, str | bytes]]], *, may_be_lost: bool
     ) -> None:
-        """Accept many in one round trip; those that are there stay as they are."""
-        calls = [_create(*one, may_be_lost=may_be_lost) for one in new]
+        """Create many generations in one round trip; existing ones do not change."""
+        calls = [_create(*pair, may_be_lost=may_be_lost) for pair in new]
         await self._run_many("create", calls)
 
     async def begin(
@@ -166,10 +181,10 @@ class Store(MetaReader):
         """Become the holder: a new attempt and its `start`, in one step.
 
         Args:
-            token: random, of this holder alone; repeated, it answers the same attempt.
-            quiet_until_ms: before this, Redis's clock, no lapsed lease is taken over.
-            forgive_until_ms: a lease that lapsed before this is nobody's failure.
-            survives_worker: False ends a generation whose worker died (`on_takeover = "fail"`).
+            token: random and new; a repeat with the same token returns the same attempt.
+            quiet_until_ms: until then, on Redis's clock, an expired lease is not taken over.
+            forgive_until_ms: a lease that expired before this does not count as a failure.
+            survives_worker: False: a generation whose worker died ends (`on_takeover = "fail"`).
         """
         args = [
             token, self.lease_ms, worker, quiet_until_ms, forgive_until_ms,
@@ -188,7 +203,7 @@ class Store(MetaReader):
         return Begun(start, int(reply[3]), fields, parse_meta(generation_id, fields))
 
     async def append_many(self, batches: Sequence[Append]) -> list[Writing | Unavailable]:
-        """Append the batches of many generations in one round trip; outcomes in order."""
+        """Append to many generations in one round trip; outcomes in order."""
         calls = [
             (("append" if batch.status is None else "finish"), self._append(batch))
             for batch in batches
@@ -204,10 +219,14 @@ class Store(MetaReader):
         fields: Mapping[bytes, bytes],
         entries: Sequence[Entry],
     ) -> Writing | Moved:
-        """Write `entries` on top of `top` again after a loss; the caller keeps calls under 256 kB.
+        """Write lost `entries` again after the entry `top`.
 
-        Only for a holder whose last accepted call is less than 10 s old and in whose own log `top`
-        is; Redis's side of the rule (nobody newer, `top` still the top) is checked in that step.
+        The caller must be a holder whose last accepted call is less than `RESTORE_WITHIN_S` old
+        and whose own log contains `top`, and must keep each call under 256 kB. The script checks
+        the rest: no newer holder has begun, and `top` is still the newest entry.
+
+        Args:
+            fields: meta, which the script writes if Redis has lost it.
         """
         pairs = [part for pair in fields.items() for part in pair]
         log = [part for event_id, raw in entries for part in (str(event_id), raw)]
@@ -220,7 +239,7 @@ class Store(MetaReader):
     async def renew_many(
         self, holders: Sequence[tuple[str, str, int]]
     ) -> list[Writing | Unavailable]:
-        """Push on the leases of (id, token, attempt); outcomes in order."""
+        """Extend the leases of many holders (id, token, attempt) in one round trip."""
         calls: list[Call] = [
             (_keys(generation_id), [token, attempt, self.lease_ms, self.retention_ms])
             for generation_id, token, attempt in holders
@@ -230,7 +249,11 @@ class Store(MetaReader):
     async def release(
         self, generation_id: str, token: str, attempt: int, *, has_failed: bool
     ) -> Released | Ended | Fenced | Lost:
-        """Give a generation back, so that the next holder need not wait for the lease."""
+        """Give a generation back, so that the next holder need not wait until the lease expires.
+
+        Args:
+            has_failed: count this attempt as failed.
+        """
         reply = await self._run("release", generation_id, [token, attempt, int(has_failed)])
         if reply[0] == b"ok":
             return Released(int(reply[1]))
@@ -243,10 +266,13 @@ class Store(MetaReader):
     async def close(
         self, generation_id: str, end: End, *, idle_ms: int | None = None
     ) -> EventId | Ended | Absent | Held:
-        """Write the end, from any node, unless there is one.
+        """End a generation from outside its holder, unless it has ended.
 
         Args:
-            idle_ms: only if nobody has held it for this long; else the answer is `Held`.
+            idle_ms: end it only if no worker has held it for this time; otherwise return `Held`.
+
+        Returns:
+            the id of the `end` event that was written, or why none was written.
         """
         idle = "" if idle_ms is None else idle_ms
         reply = await self._run(
@@ -262,19 +288,24 @@ class Store(MetaReader):
         return Held(0)
 
     async def close_many(self, ids: Sequence[str], end: End) -> None:
-        """Write one end for many, in one round trip; those that have ended stay as they are."""
+        """Write one end to many generations in one round trip; ended ones do not change."""
         args = [end.status, encode(end), self.retention_ms, ""]
         await self._run_many("close", [(_keys(generation_id), args) for generation_id in ids])
 
     async def seal(self, generation_id: str) -> str:
-        """Mark an absent generation as gone for good: `sealed`, or its status where it exists."""
+        """Seal an absent generation: later writes are refused.
+
+        Returns:
+            `sealed`, or the status of a generation that exists.
+        """
         reply = await self._run("seal", generation_id, [self.retention_ms])
         return "sealed" if reply[0] == b"sealed" else str(reply[1].decode())
 
     async def delete(self, generation_id: str) -> bool:
-        """Leave a seal and nothing else of a generation; False: there is none.
+        """Replace a generation by a seal; False: the generation is absent.
 
-        Whoever holds it is stopped by its next write; cancel it first where readers should be told.
+        The next write stops its holder. Readers get no `end` from this: cancel the generation first
+        if they should.
         """
         reply = await self._run("delete", generation_id, [self.retention_ms])
         if reply[0] != b"sealed":
@@ -285,19 +316,20 @@ class Store(MetaReader):
         return True
 
     async def attach_readers(self, generation_id: str, node: str) -> bool:
-        """Say that `node` has readers; False: too late, it has ended. To be renewed every 3 s."""
+        """Record that `node` has readers, to be repeated every 3 s; False: it has ended."""
         reply = await self._run("attach", generation_id, [node, 0])
         return bool(reply[0] == b"ok")
 
     async def detach_readers(self, generation_id: str, node: str) -> None:
-        """Say that the last reader of `node` has gone: the grace begins."""
+        """Record that the last reader of `node` has gone: the grace begins."""
         await self._run("attach", generation_id, [node, 1])
 
     async def publish(self, channel: str, data: bytes) -> int:
+        """Publish on a channel, and return the number of subscribers that got the message."""
         with translated():
             return int(await self.redis.publish(channel, data))
 
-    # Calls
+    # Helpers
 
     async def _run(self, name: str, generation_id: str, args: Sequence[Any]) -> list[Any]:
         return list(await self.scripts.run(name, _keys(generation_id), args))

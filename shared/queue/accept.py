@@ -1,16 +1,16 @@
-"""Accepting a prompt: steps in an order that lets a crash between any two lose nothing.
+"""Accepts prompts, in an order in which a crash between two steps loses no accepted prompt.
 
     1  the idempotency key, if any, names the id from now on
-    2  its webhook, if any; one whose generation never comes is dropped
-    3  the queue entry: a worker that comes too early looks again
-    4  meta, only if absent: the moment of acceptance
-    5  the indexes of session and owner
+    2  the webhook, if any, is registered; it is dropped if the generation never comes
+    3  the queue entry is added; a worker that reads it before step 4 looks again later
+    4  meta is created, if absent: this is the moment of acceptance
+    5  the indexes of session and owner are written
 
-Before 2 it is decided whether its owner may keep so much more (shared/log/owner_bytes.py); what it
-keeps is noted with 4. Each step may be repeated. A client that got no answer repeats with its key
-and finds what is there.
-Where the queue was far from full a moment ago, 3 and 4 leave in one request, in this order: then
-the worker that the entry wakes finds meta there.
+Before step 2, `OwnerRoom` decides whether the owner may store this prompt; step 4 also records its
+bytes. Each step may be repeated. A client that got no response repeats the request with its key,
+and gets the generation that exists.
+If the queue was far from full a moment ago, steps 3 and 4 share one round trip, in this order: a
+worker that the entry wakes finds meta.
 """
 
 from __future__ import annotations
@@ -33,24 +33,26 @@ from shared.log.store import Store
 from shared.queue.idempotency import reserve
 from shared.queue.lanes import encode_entry, put_back
 from shared.redis import keys
-from shared.redis.client import Client, Command, run_commands, translated
-from shared.redis.scripts import Call
+from shared.redis.client import Client, Command, translated
+from shared.redis.pipeline import Call
 
-RETRY_AFTER_S = 1
-FAR_FROM_FULL = 100  # so many may be put between two looks at the queue, by all nodes
+QUEUE_FULL_RETRY_S = 1  # the Retry-After of `queue_full`
+FAR_FROM_FULL = 100  # entries that all nodes may add between two checks of the queue's length
 
 
 @dataclass(frozen=True, slots=True)
 class NewGeneration:
-    """A validated request.
+    """A validated prompt.
 
     Attributes:
-        grace_s: readers gone for this long cancel it; None: it goes on without readers.
-        idempotency_key: the client's, or empty.
-        body_digest: of the request's meaning; the same key with another digest is refused.
-        wait_s: it waits so long for a worker; None: as the settings say.
-        webhook: whom to tell of its end.
-        prompt, dialect: what is shown of `request`, and what its dialect must know again.
+        request: JSON of shared.log.request.Request.
+        metadata: a JSON object of the client.
+        grace_s: no reader for this long cancels it; None: it continues without readers.
+        idempotency_key: of the client; may be empty.
+        body_digest: of the meaning of the request; the same key with another digest is refused.
+        webhook: to be delivered at its end.
+        wait_s: the longest wait for a worker, s; None: `Settings.queue_wait_s`.
+        prompt, dialect: the parts of `request` that meta stores as fields of their own.
     """
 
     owner: str
@@ -70,39 +72,47 @@ class NewGeneration:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
+    """The generation of an accepted prompt.
+
+    Attributes:
+        is_new: False: an earlier request with the same key or id created it.
+        created_at_ms: Redis's clock, ms since 1970.
+        meta: given where this call has created it and no read is needed.
+    """
+
     generation_id: str
     is_new: bool
     created_at_ms: int
     status: str
-    meta: Meta | None = None  # as it was created, where it is new and was just written
+    meta: Meta | None = None
 
 
 class Acceptor:
-    """Accepts prompts onto one Redis."""
+    """Accepts prompts on one Redis."""
 
     def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
         self.redis = redis
         self.store = store
         self.settings = settings
-        self._waiting: dict[str, int] = {}  # by priority, as last seen
+        self._waiting: dict[str, int] = {}  # queue length by priority, as last returned
         self._room = OwnerRoom(settings.owner_bytes_max)
 
     async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
-        """Accept a prompt, or find the one that the same idempotency key has made.
+        """Accept a prompt, or find the generation of the same idempotency key.
 
         Args:
-            generation_id: a fresh one, if the caller had to know it before; a key may name another.
+            generation_id: a new id, if the caller needs it beforehand; the key may name another.
 
         Raises:
             RequestError: 422 `idempotency_mismatch`; 429 `owner_full`; 503 `queue_full`.
-            Unavailable: Redis is away; the prompt may have been accepted. With an idempotency key
-                it is always safe to repeat.
+            Unavailable: Redis did not answer in time; the prompt may have been accepted. A repeat
+                with an idempotency key is always safe.
         """
         generation_id, is_repeat = generation_id or new_generation_id(), False
         if new.idempotency_key:
             generation_id, is_repeat = await self._reserve(new, generation_id)
         if not is_repeat and self._is_far_from_full(new):
-            async with self._having_room(new):
+            async with self._owner_room(new):
                 await self._register(generation_id, new)
                 meta = await self._enter(generation_id, new)
             await self._index(generation_id, new, meta.created_at_ms)
@@ -112,21 +122,21 @@ class Acceptor:
     async def accept_as(
         self, generation_id: str, new: NewGeneration, *, is_repeat: bool
     ) -> Accepted:
-        """Accept a prompt under an id that is the caller's; what is there already stays as it is.
+        """Accept a prompt under an id of the caller, unless that generation exists.
 
         Args:
-            is_repeat: it may have been accepted before, and lost.
+            is_repeat: the prompt may have been accepted before, and lost by Redis.
 
         Raises:
             RequestError: 429 `owner_full`, 503 `queue_full`.
-            Unavailable: repeating it, as a repeat, is safe.
+            Unavailable: Redis did not answer in time; safe to repeat with `is_repeat`.
         """
         if is_repeat:
             meta = await self.store.meta(generation_id)
             if meta is not None:
                 await self._index(generation_id, new, meta.created_at_ms)
                 return Accepted(generation_id, False, meta.created_at_ms, meta.status)
-        async with self._having_room(new):
+        async with self._owner_room(new):
             await self._register(generation_id, new)
             await self._enqueue(generation_id, new)
             (is_new, status, created_at_ms), total = await self.store.create_charged(
@@ -140,16 +150,17 @@ class Acceptor:
     async def accept_lines(
         self, lines: Sequence[tuple[str, NewGeneration]], *, is_repeat: bool
     ) -> None:
-        """Accept many under ids that are the caller's, in three round trips.
+        """Accept many prompts under ids of the caller, in three round trips.
 
-        What is there already stays as it is. They are in nobody's index: their ids follow from
-        what they are part of.
+        Existing generations do not change. No index lists these prompts: their ids are derived from
+        the batch that they belong to.
 
         Args:
-            is_repeat: they may have been accepted before, and lost.
+            is_repeat: the prompts may have been accepted before, and lost by Redis.
 
         Raises:
-            Unavailable: some may have been accepted; repeating it is safe.
+            Unavailable: Redis did not answer in time; some may have been accepted. Repeating it is
+                safe.
         """
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
@@ -163,10 +174,12 @@ class Acceptor:
         await self.store.create_many(fields, may_be_lost=is_repeat)
 
     async def find(self, owner: str, idempotency_key: str) -> str | None:
-        """Return the id of what a key has made, or was about to; None: the key is not known.
+        """Return the id that an idempotency key names; None: the key is unused.
+
+        The generation of this id may not exist yet.
 
         Raises:
-            Unavailable.
+            Unavailable: Redis did not answer in time.
         """
         with translated():
             found = await self.redis.get(keys.idempotency(owner, idempotency_key))
@@ -179,44 +192,38 @@ class Acceptor:
         return named, named != generation_id
 
     def _idempotency_ms(self) -> int:
-        """As long as the longest generation and its retention; shortened when it ends."""
-        s = self.settings
-        longest_s = s.queue_wait_s + s.attempts_max * s.upstream_total_s + s.retention_s
-        return round(longest_s * 1000)
+        """Return how long a key is kept, ms. `forget` shortens this when the generation ends."""
+        return round((self.settings.generation_s_max + self.settings.retention_s) * 1000)
 
     def _is_far_from_full(self, new: NewGeneration) -> bool:
-        """Whether the entry will be taken, as nearly always. Not known: no.
+        """Whether the queue has room for the entry, as it nearly always has. Unknown: False.
 
-        Not for a key either: should Redis refuse the entry and take meta, a repeat would find meta
-        and put no entry. An id without a key is nobody's yet.
+        False for a prompt with a key: if Redis refused the entry and took meta, a repeat would find
+        meta and add no entry. Without a key no client can know the id yet.
         """
         queue_max = self.settings.queue_max
         seen = self._waiting.get(new.priority, queue_max)
         return not new.idempotency_key and seen + FAR_FROM_FULL <= queue_max
 
     async def _enter(self, generation_id: str, new: NewGeneration) -> Meta:
-        """Steps 3 and 4 in one request.
-
-        Raises:
-            Unavailable.
-        """
+        """Do steps 3 and 4 in one round trip. Raises Unavailable."""
         entry = _entry(generation_id, new, self.settings.queue_max)
         waiting, created_at_ms, total = await self.store.enqueue_and_create(
             generation_id, entry, self._fields(new), self._charge(generation_id, new)
         )
         self._room.hear(new.owner, total, self._now_s())
         self._waiting[new.priority] = waiting or self.settings.queue_max
-        if not waiting:  # a hundred have come since the last look: this one is within the bound
+        if not waiting:  # other nodes have filled the queue: one entry more is within the bound
             await put_back(self.store, generation_id, new.priority, new.model, lane=new.priority)
         return queued_meta(generation_id, new, created_at_ms)
 
     @asynccontextmanager
-    async def _having_room(self, new: NewGeneration) -> AsyncIterator[None]:
-        """Let a prompt in whose owner does not keep too much.
+    async def _owner_room(self, new: NewGeneration) -> AsyncIterator[None]:
+        """Count a prompt while it is being accepted, if its owner may store it.
 
         Raises:
             RequestError: 429 `owner_full`.
-            Unavailable.
+            Unavailable: Redis did not answer in time.
         """
         owner, size, room = new.owner, _size(new), self._room
         if not room.has(owner, size) and room.is_old(owner, self._now_s()):
@@ -256,7 +263,7 @@ class Acceptor:
                 "queue_full",
                 f"{self.settings.queue_max} prompts wait already: try again",
                 retryable=True,
-                retry_after_s=RETRY_AFTER_S,
+                retry_after_s=QUEUE_FULL_RETRY_S,
             )
 
     def _fields(self, new: NewGeneration) -> dict[str, str | bytes]:
@@ -278,7 +285,7 @@ class Acceptor:
         if new.idempotency_key:
             fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
         if new.webhook is not None:
-            # Here, too: a worker that writes a lost generation again brings it back.
+            # Also in meta: a worker that restores a lost generation restores its webhook, too.
             fields["webhook"] = encode_webhook(new.webhook)
         return fields
 
@@ -294,14 +301,14 @@ class Acceptor:
                 ("ZREMRANGEBYSCORE", name, "-inf", created_at_ms - kept_ms),
                 ("PEXPIRE", name, kept_ms),
             ]
-        replies = await run_commands(self.redis, self.store.scripts.line, commands)
+        replies = await self.store.scripts.pipeline.run(commands)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise Unavailable(f"Redis refuses: {reply}") from reply
 
 
 def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> Meta:
-    """Return meta as whoever looks at it would find it just after its creation."""
+    """Return the meta that a read would find just after the creation of a generation."""
     return Meta(
         generation_id=generation_id,
         status="queued",
@@ -329,7 +336,7 @@ def _size(new: NewGeneration) -> int:
 
 
 def _entry(generation_id: str, new: NewGeneration, waiting_max: int | str) -> Call:
-    """Return the call that puts a generation on its lane; `waiting_max`: as `enqueue` has it."""
+    """Return the `enqueue` call of a generation; `waiting_max`: "" for no bound."""
     entry = encode_entry(generation_id, new.priority, new.model)
     return [keys.lane(new.priority), keys.waiting(new.priority)], [
         generation_id,

@@ -1,17 +1,19 @@
-"""Which generations belong to a chat: found and stopped from any node.
+"""The index of a chat's generations: any node can find and stop them.
 
-A chat is a name of its owner's clients, any text. A stop must also reach a prompt that is just
-being accepted, on whatever node, and none that was asked for after it. So stops are counted, and
-the order of steps decides:
+A chat is any text that a client of its owner chose. A stop must cancel a prompt that another node
+is accepting at this moment, and must not cancel a prompt that a client sends after the stop was
+answered. So stops are counted, in this order of steps:
 
-    a prompt   1 reads the count   2 is accepted   3 is listed   4 reads the count again
-    a stop     1 counts            2 reads the list and cancels what is in it
+    prompt   1 read the count        2 accept   3 add to the index   4 read the count again
+    stop     1 increment the count   2 cancel every generation in the index
 
-Either the stop finds the prompt listed, or the prompt finds the stop counted, and cancels itself.
-Reading an answer starts nothing, so it can undo no stop.
+Either the stop finds the prompt in the index, or the prompt finds a higher count and cancels
+itself. Reading an answer starts nothing, so reading cannot undo a stop.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from shared.config.settings import Settings
 from shared.log.records import Meta
@@ -20,62 +22,103 @@ from shared.queue.endings import cancel
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
-RUNS_MAX = 100  # of one chat, the newest; older ones are no longer found by its name
+RUNS_MAX = 100  # generations of one chat that `runs` and `running` look at, the newest
+STOP_PAGE = 100  # generations of which `stop` reads the status in one round trip
 
 
 class Chats:
-    """The chats on one Redis. Every method may raise `Unavailable`: repeating it is safe."""
+    """The chats on one Redis.
+
+    Every method may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
+    """
 
     def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
         self.redis = redis
         self.store = store
-        s = settings
-        longest_s = s.queue_wait_s + s.attempts_max * s.upstream_total_s + 2 * s.retention_s
-        self._kept_ms = round(longest_s * 1000)
+        kept_s = settings.generation_s_max + 2 * settings.retention_s
+        self._kept_ms = round(kept_s * 1000)
 
     async def stops(self, owner: str, chat: str) -> int:
-        """Return how often the chat has been stopped; to be read before a prompt is accepted."""
+        """Return how often the chat has been stopped. Read it before accepting a prompt."""
         with translated():
             return int(await self.redis.get(keys.chat_stops(owner, chat)) or 0)
 
     async def add(self, chat: str, meta: Meta, stops: int) -> None:
-        """List an accepted generation; where a stop came since `stops` was read, cancel it."""
+        """Add an accepted generation to the index of its chat.
+
+        If the chat was stopped after `stops` was read, cancel the generation.
+        """
         runs, count = keys.chat_runs(meta.owner, chat), keys.chat_stops(meta.owner, chat)
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             pipeline.zadd(runs, {meta.generation_id: meta.created_at_ms})
-            pipeline.zremrangebyrank(runs, 0, -RUNS_MAX - 1)
+            # By age and not by number: an older generation may still run.
+            pipeline.zremrangebyscore(runs, "-inf", meta.created_at_ms - self._kept_ms)
             pipeline.pexpire(runs, self._kept_ms)
             pipeline.get(count)
-            *_, seen = await pipeline.execute()
-        if int(seen or 0) != stops:
+            *_, stops_now = await pipeline.execute()
+        if int(stops_now or 0) != stops:
             await cancel(self.store, meta.generation_id)
 
     async def stop(self, owner: str, chat: str) -> int:
-        """Cancel all that runs in a chat; returns how many that were."""
-        count = keys.chat_stops(owner, chat)
+        """Cancel every unfinished generation of a chat, and return their number."""
+        runs, count = keys.chat_runs(owner, chat), keys.chat_stops(owner, chat)
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             pipeline.incr(count)
             pipeline.pexpire(count, self._kept_ms)
             await pipeline.execute()
-        metas = [meta for meta in await self.runs(owner, chat) if not meta.is_ended]
-        for meta in metas:
-            await cancel(self.store, meta.generation_id)
-        return len(metas)
+        ids = await self._all_ids(runs)
+        unfinished = await self._unfinished(ids)
+        for generation_id in unfinished:
+            await cancel(self.store, generation_id)
+        if len(ids) > RUNS_MAX:
+            await self._drop_older(runs, ids)
+        return len(unfinished)
 
     async def running(self, owner: str, chat: str) -> Meta | None:
-        """Return the newest generation of a chat that has not ended."""
+        """Return the newest unfinished generation of a chat, or None."""
         metas = await self.runs(owner, chat)
         return next((meta for meta in metas if not meta.is_ended), None)
 
     async def runs(self, owner: str, chat: str) -> list[Meta]:
-        """Return what is known of a chat's generations, newest first."""
+        """Return the meta of a chat's newest generations, newest first, at most `RUNS_MAX`."""
         with translated():
-            found = await self.redis.zrevrange(keys.chat_runs(owner, chat), 0, -1)
+            found = await self.redis.zrevrange(keys.chat_runs(owner, chat), 0, RUNS_MAX - 1)
         metas = await self.store.metas([member.decode() for member in found])
         return [
             meta
             for meta in metas
             if meta is not None and meta.owner == owner and meta.status != "sealed"
         ]
+
+    async def _all_ids(self, runs: str) -> list[str]:
+        """Return every id that stays in an index during the call, in no order.
+
+        ZSCAN promises this while other nodes add and remove members; pages by rank do not.
+        """
+        with translated():
+            found = [member async for member, _ in self.redis.zscan_iter(runs, count=STOP_PAGE)]
+        return [member.decode() for member in dict.fromkeys(found)]
+
+    async def _unfinished(self, ids: Sequence[str]) -> list[str]:
+        unfinished: list[str] = []
+        for start in range(0, len(ids), STOP_PAGE):
+            page = ids[start : start + STOP_PAGE]
+            statuses = await self.store.statuses(page)
+            unfinished += [
+                generation_id
+                for generation_id, status in zip(page, statuses, strict=True)
+                if status in ("queued", "running")
+            ]
+        return unfinished
+
+    async def _drop_older(self, runs: str, ended: Sequence[str]) -> None:
+        """Remove ended generations that `runs` does not show, so that the next stop is short."""
+        with translated():
+            newest = {
+                member.decode() for member in await self.redis.zrevrange(runs, 0, RUNS_MAX - 1)
+            }
+            older = [generation_id for generation_id in ended if generation_id not in newest]
+            for start in range(0, len(older), STOP_PAGE):
+                await self.redis.zrem(runs, *older[start : start + STOP_PAGE])

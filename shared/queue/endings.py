@@ -1,4 +1,4 @@
-"""Ends generations from outside the worker that holds them: the log first, then the queue."""
+"""Cancels generations from outside their holder: the log first, then the queue."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ CANCELLED = End(status="cancelled", finish_reason="cancelled")
 
 
 async def cancel(store: Store, generation_id: str) -> Meta | None:
-    """End a generation as cancelled unless it has ended, and tell its worker at once.
+    """End a generation as cancelled, unless it has ended, and notify its worker.
 
     Returns:
-        The generation as it stands afterwards; None: there is none.
+        the meta after the cancel; None: the generation is absent.
 
     Raises:
-        Expired: it ended so long ago that its log is gone.
-        Unavailable: repeating it is safe.
+        Expired: the generation ended so long ago that its log is gone.
+        Unavailable: Redis did not answer in time; repeating it is safe.
     """
     outcome = await store.close(generation_id, CANCELLED)
     if isinstance(outcome, EventId):
-        # Only for speed: a worker that misses this learns it from its next append or renewal.
+        # Only for speed: without this message the next append or renewal stops the worker.
         await store.publish(keys.CANCEL, generation_id.encode())
         await forget(store.redis, generation_id, store.retention_ms)
     meta = await store.meta(generation_id)
@@ -40,10 +40,10 @@ async def cancel(store: Store, generation_id: str) -> Meta | None:
 
 
 async def cancel_many(store: Store, ids: Sequence[str]) -> None:
-    """Cancel many generations in two round trips; those that have ended stay as they are.
+    """Cancel many generations in two round trips; ended ones do not change.
 
     Raises:
-        Unavailable: repeating it is safe.
+        Unavailable: Redis did not answer in time; repeating it is safe.
     """
     await store.close_many(ids, CANCELLED)
     with translated():

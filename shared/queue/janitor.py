@@ -1,8 +1,9 @@
-"""The backstop: finds what nobody looks after, and sees to it that everything ends.
+"""The janitor of the queue: it requeues forgotten generations and makes every generation end.
 
-Looks through those that wait and those that run; puts lost work back on the queue, ends what has
-waited too long, drops what has ended from the indexes. Every step may be repeated and may race with
-any other; API nodes and the jobs role all run it, and a short lock lets one do each pass.
+A pass reads the indexes of waiting and running generations. It requeues lost ones, ends those that
+have waited too long, and removes ended ones from the indexes. Every step may be repeated and may
+race with any other step. All API nodes and jobs processes run it; a short lock in Redis lets one
+of them make each pass.
 """
 
 from __future__ import annotations
@@ -15,22 +16,20 @@ from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.events import End
 from shared.log.ids import EventId
-from shared.log.records import Top, failed
+from shared.log.records import RESTORE_WITHIN_S, Top, failed
 from shared.log.store import Store
-from shared.queue.lanes import forget, requeue, workers_seen
+from shared.queue.lanes import NEVER_BEGAN_S, forget, requeue, workers_seen
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.counts import count
 
-PASS_S = 1.0  # one pass in this time, over all processes
-LOOKED_AT_MAX = 1_000  # of each index in one pass, the oldest first
-NEVER_BEGAN_S = 30.0  # queued this long without a begin: its entry may be lost
-ABSENT_S = 10.0  # an index member without a generation is dropped after this
-WORKER_GONE_S = 3_600.0
+PASS_S = 1.0  # between two passes, of all processes together
+MEMBERS_PER_PASS = 1_000  # of each index, the oldest first
+WORKER_GONE_S = 3_600.0  # the presence of a silent worker is deleted after this
 
 
 class Janitor:
-    """One process's share of the passes."""
+    """The passes that this process makes."""
 
     def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
         self.redis = redis
@@ -44,23 +43,26 @@ class Janitor:
             try:
                 await self.sweep()
             except Unavailable:
-                continue  # whoever sees Redis makes the next one
+                continue  # a process that reaches Redis makes the next pass
 
     async def sweep(self) -> int:
-        """Make one pass unless somebody else just did; returns how many were acted on.
+        """Make one pass, unless another process has just made one.
+
+        Returns:
+            the number of index members and workers that the pass changed.
 
         Raises:
-            Unavailable: the next pass does the rest.
+            Unavailable: Redis did not answer in time; the next pass does the rest.
         """
         with translated():
             if not await self.redis.set(keys.JANITOR, b"1", nx=True, px=round(PASS_S * 900)):
                 return 0
         now_ms = await self.store.now_ms()
-        patience_s = min(self.settings.queue_wait_s, NEVER_BEGAN_S, ABSENT_S)
+        patience_s = min(self.settings.queue_wait_s, NEVER_BEGAN_S, RESTORE_WITHIN_S)
         found: Counter[str] = Counter()
         for priority in keys.PRIORITIES:
             found += await self._sweep_index(keys.waiting(priority), priority, now_ms, patience_s)
-        # A living worker says every third of a lease what it runs, so only the rest is looked at.
+        # A living worker reports its generations every third of a lease: check only the others.
         found += await self._sweep_index(
             keys.RUNNING, "interactive", now_ms, 2 * self.settings.lease_s
         )
@@ -73,24 +75,30 @@ class Janitor:
     ) -> Counter[str]:
         with translated():
             members = await self.redis.zrangebyscore(
-                index, "-inf", now_ms - older_s * 1000, start=0, num=LOOKED_AT_MAX, withscores=True
+                index,
+                "-inf",
+                now_ms - older_s * 1000,
+                start=0,
+                num=MEMBERS_PER_PASS,
+                withscores=True,
             )
         ids = [member.decode() for member, _ in members]
         tops = await self.store.tops(ids) if ids else []
         found: Counter[str] = Counter()
         for generation_id, (_, since_ms), top in zip(ids, members, tops, strict=True):
-            finding = await self._look(index, priority, generation_id, int(since_ms), top)
+            finding = await self._mend(index, priority, generation_id, int(since_ms), top)
             if finding:
                 found[finding] += 1
         return found
 
-    async def _look(
+    async def _mend(
         self, index: str, priority: str, generation_id: str, since_ms: int, top: Top
     ) -> str:
-        """Act on one; returns what it was, as it is counted; empty: all is well."""
+        """Mend one index member. Return the name of the counter; empty: nothing to mend."""
         age_s = (top.now_ms - since_ms) / 1000
         if top.status is None:
-            if age_s <= ABSENT_S:  # lost, or never accepted; a living worker brings it back
+            # Redis lost it, or the prompt was never accepted. A living worker may restore it.
+            if age_s <= RESTORE_WITHIN_S:
                 return ""
             with translated():
                 await self.redis.zrem(index, generation_id)
@@ -107,7 +115,7 @@ class Janitor:
         return ""
 
     def _is_lost(self, top: Top, idle_s: float) -> bool:
-        """Whether somebody should have taken it by now; a wrong yes only costs a look."""
+        """Whether a worker should hold it by now. A wrong True only costs a queue entry."""
         if top.waiting_since_ms:
             return idle_s > NEVER_BEGAN_S
         return idle_s > 2 * self.settings.lease_s
@@ -115,7 +123,7 @@ class Janitor:
     async def _time_out(self, generation_id: str) -> bool:
         with translated():
             own_ms = await self.redis.hget(keys.meta(generation_id), "wait")  # type: ignore[misc]
-        # A line of a batch waits for as long as its batch may.
+        # A line of a batch may wait as long as the window of its batch.
         wait_s = int(own_ms) / 1000 if own_ms else self.settings.queue_wait_s
         end = timed_out(wait_s)
         outcome = await self.store.close(generation_id, end, idle_ms=round(wait_s * 1000))
@@ -133,7 +141,7 @@ class Janitor:
 
 
 def timed_out(wait_s: float) -> End:
-    """Return the end of a generation that no worker took in time."""
+    """Return the `end` of a generation that no worker took within `wait_s`."""
     return failed(
         "queue_timeout", f"no worker took it within {wait_s:g} s: ask again", retryable=True
     )

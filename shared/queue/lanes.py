@@ -1,8 +1,11 @@
-"""The queue: who should look at which generation, at least once. Safety never depends on it.
+"""The queue: it delivers each generation to some worker, at least once.
 
-Three streams of one consumer group, `resume` before `interactive` before `batch`; an entry names a
-generation, and `begin` on that generation decides. Beside them: who waits since when (ZSETs), what
-is tried again when, and which workers live. All keys carry `{q}`.
+Three streams with one consumer group: `resume` before `interactive` before `batch`. An entry names
+a generation. Safety never depends on the queue: `begin` on the generation decides which worker
+holds it. Beside the streams stand sorted sets of waiting, running and postponed generations, and
+the presence of each worker. All keys carry `{q}`.
+
+Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
 """
 
 from __future__ import annotations
@@ -20,17 +23,18 @@ from shared.later.webhooks import end_generation
 from shared.log.owner_bytes import SCRIPT, over
 from shared.log.store import Store
 from shared.redis import keys
-from shared.redis.client import Client, Command, run_commands, translated
-from shared.redis.resp import AutoPipeline
-from shared.redis.scripts import Call, Scripts
+from shared.redis.client import Client, Command, translated
+from shared.redis.pipeline import Call, ClientPipeline, Pipeline
+from shared.redis.scripts import Scripts
 
-REQUEUE_S = 10.0  # a generation is put back on a lane at most once in this time
-VERSION = 1
-LATER_PER_SWEEP = 200
+NEVER_BEGAN_S = 30.0  # a generation that waits this long without a begin may have lost its entry
+REQUEUE_APART_S = 10.0  # all processes together requeue a generation at most once in this time
+ENTRY_VERSION = 1
+LATER_PER_SWEEP = 200  # postponed entries that one sweep puts back on `resume`
 
 
 class LaneEntry(msgspec.Struct, frozen=True):
-    """One queue entry's content; `v` lets old and new workers share a queue."""
+    """The content of a queue entry. `v` lets old and new workers share a queue."""
 
     v: int
     id: str
@@ -39,7 +43,7 @@ class LaneEntry(msgspec.Struct, frozen=True):
 
 
 class Presence(msgspec.Struct, frozen=True):
-    """What a worker says of itself at each renewal."""
+    """The report of a worker about itself, written at each renewal."""
 
     worker: str
     at_ms: int  # Redis's clock
@@ -51,11 +55,11 @@ class Presence(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """An entry that a worker was given.
+    """A queue entry that a worker received.
 
     Attributes:
-        is_claimed: it was taken over from a consumer that has been silent, not read fresh.
-        ticket: None where this version cannot read it: leave it for others.
+        ticket: the content; None: this version cannot read it, leave it for other workers.
+        is_claimed: taken over from a silent consumer, not read as a new entry.
     """
 
     lane: str
@@ -69,47 +73,49 @@ _presences = msgspec.json.Decoder(Presence)
 
 
 def batch_slots_max(slots: int) -> int:
-    """How many of a worker's slots may run lines: alone they never fill it."""
+    """Return how many of a worker's slots may run lines of batches: three quarters, at least 1."""
     return max(1, slots * 3 // 4)
 
 
 def encode_entry(generation_id: str, priority: str, model: str) -> bytes:
-    return msgspec.json.encode(LaneEntry(VERSION, generation_id, priority, model))
+    """Return the content of a queue entry in this version."""
+    return msgspec.json.encode(LaneEntry(ENTRY_VERSION, generation_id, priority, model))
 
 
 def decode_entry(raw: bytes) -> LaneEntry | None:
-    """Read an entry; None for one of another version or shape."""
+    """Decode the content of an entry; None: another version or form."""
     try:
         ticket = _tickets.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return ticket if ticket.v == VERSION else None
+    return ticket if ticket.v == ENTRY_VERSION else None
 
 
 class Queue:
-    """The lanes as one worker sees them. Every method may raise `Unavailable`."""
+    """The lanes as one worker uses them.
+
+    Args:
+        worker: the name of this worker, its consumer name in the group.
+        pipeline: carries the commands of each generation; None: redis-py's pool.
+        blocking_pipeline: carries blocking reads, and nothing else: a call behind a blocking read
+            would wait for it. None: redis-py's pool, where a blocking read has its own connection.
+    """
 
     def __init__(
         self,
         redis: Client,
         worker: str,
-        line: AutoPipeline | None = None,
-        waiting: AutoPipeline | None = None,
+        pipeline: Pipeline | None = None,
+        blocking_pipeline: Pipeline | None = None,
     ) -> None:
-        """A queue.
-
-        Args:
-            line: what each answer's few commands take, where there are many answers.
-            waiting: what is waited on, if not `redis`. A blocked connection serves nobody else.
-        """
         self.redis = redis
-        self.line = line
-        self.waiting = waiting
-        self.scripts = Scripts(redis, line)
         self.worker = worker
+        self.scripts = Scripts(redis, pipeline)
+        self.pipeline = self.scripts.pipeline
+        self.blocking_pipeline: Pipeline = blocking_pipeline or ClientPipeline(redis)
 
     async def ensure_groups(self) -> None:
-        """Make the lanes and their group, at 0: what was added before is delivered, too."""
+        """Create the lanes and their group at 0, so that earlier entries are delivered, too."""
         for lane in keys.LANES:
             with translated():
                 try:
@@ -119,22 +125,22 @@ class Queue:
                         raise
 
     async def read(self, lane: str, count: int) -> list[Delivery]:
-        """Take up to `count` fresh entries of one lane, without waiting."""
-        return await self._read(self.line, [lane], count, ())
+        """Read up to `count` new entries of one lane, without waiting."""
+        return await self._read(self.pipeline, [lane], count, ())
 
     async def wait(self, lanes: Sequence[str], wait_ms: int) -> list[Delivery]:
-        """Take the next entry of any lane; at most one of each, after at most `wait_ms`."""
-        return await self._read(self.waiting, lanes, 1, ("BLOCK", wait_ms))
+        """Wait at most `wait_ms` ms for a new entry, and read at most one of each lane."""
+        return await self._read(self.blocking_pipeline, lanes, 1, ("BLOCK", wait_ms))
 
     async def _read(
-        self, line: AutoPipeline | None, lanes: Sequence[str], count: int, wait: Command
+        self, pipeline: Pipeline, lanes: Sequence[str], count: int, wait: Command
     ) -> list[Delivery]:
         names = {keys.lane(lane): lane for lane in lanes}
         command = (
             "XREADGROUP", "GROUP", keys.GROUP, self.worker, "COUNT", count, *wait,
             "STREAMS", *names, *(">" for _ in names),
         )  # fmt: skip
-        (reply,) = await run_commands(self.redis, line, [command])
+        (reply,) = await pipeline.run([command])
         with translated():
             if isinstance(reply, Exception):
                 if not str(reply).startswith(("NOGROUP", "UNBLOCKED")):
@@ -148,7 +154,10 @@ class Queue:
         ]
 
     async def claim(self, lane: str, idle_ms: int, count: int) -> list[Delivery]:
-        """Take over what has been with a silent consumer for `idle_ms`; walks the whole lane."""
+        """Take over entries that a silent consumer has held for `idle_ms` ms.
+
+        Walks the whole lane until `count` entries are found.
+        """
         found: list[Delivery] = []
         cursor: Any = "0-0"
         while len(found) < count:
@@ -156,7 +165,7 @@ class Queue:
                 try:
                     reply = await self.redis.xautoclaim(
                         keys.lane(lane), keys.GROUP, self.worker, idle_ms, cursor,
-                        count=count - len(found),  # one step may find less, and there are slots
+                        count=count - len(found),  # one step may return fewer
                     )  # fmt: skip
                 except ResponseError as exc:
                     if not str(exc).startswith("NOGROUP"):
@@ -174,7 +183,7 @@ class Queue:
         return found
 
     async def renew(self, held: Mapping[str, Sequence[bytes]]) -> None:
-        """Keep entries (by lane) away from other workers' claims, without counting a delivery."""
+        """Reset the idle time of entries (by lane), so that other workers do not claim them."""
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             for lane, entries in held.items():
@@ -185,8 +194,8 @@ class Queue:
             await pipeline.execute(raise_on_error=False)
 
     async def acknowledge(self, delivery: Delivery) -> None:
-        """Take an entry off its lane for good."""
-        await self._run(_acknowledging(delivery))
+        """Acknowledge an entry and delete it from its lane."""
+        await self.pipeline.run(_acknowledge_commands(delivery))
 
     async def leave(
         self,
@@ -195,29 +204,27 @@ class Queue:
         retention_ms: int,
         charge: Call | None = None,
     ) -> None:
-        """Acknowledge the entry of a generation that has ended, and `forget` it, in one request.
+        """Acknowledge the entry of an ended generation and `forget` it, in one round trip.
 
         Args:
-            charge: notes what it keeps (shared/log/owner_bytes.py), where that is known.
+            charge: the call that records its bytes (shared/log/owner_bytes.py); None: not known.
         """
-        done, forgetting = _acknowledging(delivery), _forgetting(generation_id)
-        noting = [await self.scripts.command(SCRIPT, charge)] if charge is not None else []
-        replies = await self._run([*done, *forgetting, *noting])
+        acknowledging = _acknowledge_commands(delivery)
+        charging = [await self.scripts.command(SCRIPT, charge)] if charge is not None else []
+        forgetting = _forget_commands(generation_id)
+        replies = await self.pipeline.run([*acknowledging, *forgetting, *charging])
         if charge is not None and isinstance(replies[-1], NoScriptError):
             await self.scripts.run(SCRIPT, *charge)
         await _follow_up(
-            self.scripts, generation_id, retention_ms, replies[len(done)],
-            is_noted=charge is not None,
+            self.scripts, generation_id, retention_ms, replies[len(acknowledging)],
+            is_charged=charge is not None,
         )  # fmt: skip
-
-    async def _run(self, commands: Sequence[Command]) -> list[Any]:
-        return await run_commands(self.redis, self.line, commands)
 
     # Beside the lanes
 
     async def note_begun(self, ticket: LaneEntry, now_ms: int) -> None:
-        """It waits no more: a worker has it."""
-        await self._run(
+        """Record that a worker runs a generation, which no longer waits."""
+        await self.pipeline.run(
             [
                 ("ZADD", keys.RUNNING, now_ms, ticket.id),
                 ("ZREM", keys.waiting(ticket.priority), ticket.id),
@@ -225,13 +232,13 @@ class Queue:
         )
 
     async def note_running(self, ids: Sequence[str], now_ms: int) -> None:
-        """Say again what runs here, so that the index survives its loss."""
+        """Record again which generations run here, in case Redis lost the index."""
         if ids:
             with translated():
                 await self.redis.zadd(keys.RUNNING, dict.fromkeys(ids, now_ms))
 
     async def try_later(self, ticket: LaneEntry, at_ms: int) -> None:
-        """Put it back on `resume` at `at_ms`, Redis's clock; it waits meanwhile."""
+        """Postpone a generation: it returns to `resume` at `at_ms`, Redis's clock."""
         entry = msgspec.json.encode(ticket)
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
@@ -241,40 +248,42 @@ class Queue:
             await pipeline.execute()
 
     async def announce(self, presence: Presence) -> None:
+        """Write the presence of this worker."""
         with translated():
             encoded: Any = msgspec.json.encode(presence)
             await self.redis.hset(keys.WORKERS, presence.worker, encoded)  # type: ignore[misc]
 
     async def withdraw(self) -> None:
-        """This worker is gone: nobody need count on it."""
+        """Delete the presence of this worker."""
         with translated():
             await self.redis.hdel(keys.WORKERS, self.worker)  # type: ignore[misc]
 
 
 async def forget(redis: Client, generation_id: str, retention_ms: int) -> None:
-    """Take an ended generation out of the indexes, and have its webhook delivered.
+    """Remove an ended generation from the indexes, and note its webhook as due.
 
-    Its idempotency key goes when its meta goes.
+    Its idempotency key then expires with its meta.
     """
-    found, *_ = await run_commands(redis, None, _forgetting(generation_id))
-    await _follow_up(Scripts(redis), generation_id, retention_ms, found, is_noted=False)
+    scripts = Scripts(redis)
+    found, *_ = await scripts.pipeline.run(_forget_commands(generation_id))
+    await _follow_up(scripts, generation_id, retention_ms, found, is_charged=False)
 
 
 def _content(fields: Any) -> bytes:
-    """Return what an entry says: redis-py makes a mapping of it, on a line it is as it came."""
+    """Return the content of an entry. redis-py returns its fields as a mapping, RESP2 as a list."""
     if not isinstance(fields, Mapping):
         fields = dict(zip(fields[::2], fields[1::2], strict=True))
     content: bytes = fields.get(keys.FIELD, b"")
     return content
 
 
-def _acknowledging(delivery: Delivery) -> list[Command]:
+def _acknowledge_commands(delivery: Delivery) -> list[Command]:
     lane = keys.lane(delivery.lane)
     return [("XACK", lane, keys.GROUP, delivery.entry_id), ("XDEL", lane, delivery.entry_id)]
 
 
-def _forgetting(generation_id: str) -> list[Command]:
-    """Return the commands; the first one's answer goes to `_follow_up`."""
+def _forget_commands(generation_id: str) -> list[Command]:
+    """Return the commands of `forget`. The reply of the first one goes to `_follow_up`."""
     return [
         ("HMGET", keys.meta(generation_id), "idem", "webhook", "owner", "wait"),
         ("ZREM", keys.RUNNING, generation_id),
@@ -283,24 +292,24 @@ def _forgetting(generation_id: str) -> list[Command]:
 
 
 async def _follow_up(
-    scripts: Scripts, generation_id: str, retention_ms: int, found: Any, *, is_noted: bool
+    scripts: Scripts, generation_id: str, retention_ms: int, found: Any, *, is_charged: bool
 ) -> None:
     if isinstance(found, Exception):
         raise Unavailable(f"Redis refuses: {found}") from found
     redis = scripts.redis
     idempotency, webhook, owner, wait = found
-    if owner and not wait and not is_noted:  # lines of a batch, which wait, are not counted
+    if owner and not wait and not is_charged:  # only lines of a batch have `wait`: not counted
         await scripts.run(SCRIPT, *over(owner.decode(), generation_id, retention_ms))
     if idempotency:
         with translated():
-            # A little less than meta: a key must never name a generation that is not there.
+            # 1 s before meta expires: a key must never name an absent generation.
             await redis.pexpire(idempotency, max(1, 2 * retention_ms - 1000))
     if webhook and await end_generation(redis, generation_id):
         await wake_jobs(redis)
 
 
 async def wake_jobs(redis: Client) -> None:
-    """Tell one jobs process that something may be due; each looks once a second anyway."""
+    """Wake one jobs process. Each also looks for due work once a second."""
     with translated():
         pipeline = redis.pipeline(transaction=False)
         pipeline.lpush(keys.JOBS_WAKE, b"1")
@@ -309,28 +318,28 @@ async def wake_jobs(redis: Client) -> None:
 
 
 async def workers_seen(redis: Client) -> list[Presence]:
-    """Return what each worker last said; the reader judges its age."""
+    """Return the presence of each worker. The caller judges its age."""
     with translated():
         found: dict[bytes, bytes] = await redis.hgetall(keys.WORKERS)  # type: ignore[misc]
     presences = []
     for raw in found.values():
-        with suppress(msgspec.MsgspecError):  # of a newer version
+        with suppress(msgspec.MsgspecError):  # a newer version wrote this one
             presences.append(_presences.decode(raw))
     return presences
 
 
 async def running_of(redis: Client, ids: Sequence[str]) -> list[str]:
-    """Return those of `ids` that some worker has not left yet, as far as workers have said."""
+    """Return those of `ids` that are in the index of running generations."""
     with translated():
         pipeline = redis.pipeline(transaction=False)
         for generation_id in ids:
             pipeline.zscore(keys.RUNNING, generation_id)
         scores = await pipeline.execute()
-    return [one for one, score in zip(ids, scores, strict=True) if score is not None]
+    return [name for name, score in zip(ids, scores, strict=True) if score is not None]
 
 
 async def queue_depths(redis: Client) -> dict[str, int]:
-    """Return how many wait by priority, run, and are to be tried later."""
+    """Return the number of waiting (by priority), running and postponed generations."""
     with translated():
         pipeline = redis.pipeline(transaction=False)
         for priority in keys.PRIORITIES:
@@ -344,14 +353,18 @@ async def queue_depths(redis: Client) -> dict[str, int]:
 async def session_ids(
     redis: Client, owner: str, session: str, limit: int, *, before_ms: int | None = None
 ) -> list[str]:
-    """Return a session's generations, newest first; those made before `before_ms`."""
+    """Return up to `limit` ids of a session, newest first.
+
+    Args:
+        before_ms: only generations created before this time, Redis's clock; None: all.
+    """
     return await _newest(redis, keys.session(owner, session), limit, before_ms)
 
 
 async def owner_ids(
     redis: Client, owner: str, limit: int, *, before_ms: int | None = None
 ) -> list[str]:
-    """Return an owner's generations, newest first."""
+    """Return up to `limit` ids of an owner, newest first; as `session_ids`."""
     return await _newest(redis, keys.owner(owner), limit, before_ms)
 
 
@@ -363,30 +376,23 @@ async def _newest(redis: Client, key: str, limit: int, before_ms: int | None) ->
 
 
 async def requeue(store: Store, generation_id: str, priority: str) -> None:
-    """Ask workers once more to look at a generation: safe at any time, `begin` decides.
+    """Queue a generation again. Safe at any time, because `begin` decides.
 
-    Each generation is put back at most once in `REQUEUE_S`, whoever asks, so that entries which
-    nobody reads do not pile up.
-
-    Raises:
-        Unavailable: repeating it is safe.
+    All processes together requeue a generation at most once in `REQUEUE_APART_S`, so that unread
+    entries do not accumulate.
     """
     guard = keys.requeued(generation_id)
     with translated():
-        if not await store.redis.set(guard, b"1", nx=True, px=round(REQUEUE_S * 1000)):
+        if not await store.redis.set(guard, b"1", nx=True, px=round(REQUEUE_APART_S * 1000)):
             return
         model = await store.redis.hget(keys.meta(generation_id), "model")  # type: ignore[misc]
-    if model:  # the log of a batch has no model, and no worker looks after it
+    if model:  # the meta of a batch has no model: no worker runs a batch
         await put_back(store, generation_id, priority, bytes(model).decode())
 
 
 async def put_back(
     store: Store, generation_id: str, priority: str, model: str, *, lane: str = "resume"
 ) -> None:
-    """Put a generation on a lane again, which wakes a waiting worker at once.
-
-    Raises:
-        Unavailable: repeating it is safe.
-    """
+    """Add another entry of a generation to a lane, which wakes a waiting worker."""
     args = [generation_id, encode_entry(generation_id, priority, model), ""]
     await store.scripts.run("enqueue", [keys.lane(lane), keys.waiting(priority)], args)

@@ -1,6 +1,8 @@
-"""The connection to Redis, with every default that matters said aloud.
+"""The redis-py client: its options, the check of the server, and `Unavailable` for its errors.
 
-RESP2 on purpose: redis-py 8 would choose RESP3, whose replies have other shapes. Answers are bytes.
+The client speaks RESP2, because redis-py 8 would choose RESP3, whose replies have other shapes.
+Replies are bytes. Invariant: the client repeats no command, because only the caller knows which
+command is safe to repeat.
 """
 
 from __future__ import annotations
@@ -18,17 +20,16 @@ from redis.backoff import NoBackoff
 
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
-from shared.redis.resp import AutoPipeline
 
 Client = Redis
 Command = Sequence[bytes | str | int]
 
-# redis-py takes the first word off the errors that it has a type for.
+# Error replies that mean "not now". redis-py removes the first word where it has a type for it.
 REFUSALS = (
     exceptions.ConnectionError,  # and BusyLoadingError, AuthenticationError
     exceptions.TimeoutError,
     exceptions.OutOfMemoryError,
-    exceptions.ReadOnlyError,  # a master that was demoted
+    exceptions.ReadOnlyError,  # the master became a replica
 )
 REFUSING_WORDS = (
     "OOM",
@@ -41,20 +42,20 @@ REFUSING_WORDS = (
     "NOREPLICAS",
     "BUSY",
 )
-CONNECT_S = 1.5
-POLICY = "noeviction"
-OLDEST = (6, 2)
-ANSWER_S = 2.5  # above this an accepted prompt could not be refused within the promised 5 s
+EVICTION_POLICY = "noeviction"
+SERVER_VERSION_MIN = (6, 2)
+REDIS_CONNECT_S = 1.5  # TCP, TLS and login; part of the 5 s in which a node promises an answer
+ANSWER_S = 2.5  # for one reply; with more, a node could not refuse a prompt within the same 5 s
 
 
 def connect(settings: Settings, *, answer_s: float = ANSWER_S) -> Client:
-    """Return a client; it connects when first used.
+    """Return a client, which connects at its first command.
 
     Args:
-        answer_s: how long one answer may take, s.
+        answer_s: the longest wait for one reply, s.
 
     Raises:
-        ConfigurationError: no URL, or one that redis-py cannot read.
+        ConfigurationError: the settings have no URL, or redis-py cannot read it.
     """
     redis_url = settings.named_redis_url()
     try:
@@ -62,9 +63,9 @@ def connect(settings: Settings, *, answer_s: float = ANSWER_S) -> Client:
             redis_url,
             protocol=2,
             decode_responses=False,
-            socket_connect_timeout=CONNECT_S,
+            socket_connect_timeout=REDIS_CONNECT_S,
             socket_timeout=answer_s,
-            retry=Retry(NoBackoff(), 0),  # who calls decides what may be repeated
+            retry=Retry(NoBackoff(), 0),  # the caller decides what to repeat
         )
     except ValueError as exc:
         raise ConfigurationError(f"TAILRACE_REDIS_URL: {exc}") from exc
@@ -73,10 +74,11 @@ def connect(settings: Settings, *, answer_s: float = ANSWER_S) -> Client:
 
 
 def make_cancellable(pool: ConnectionPool) -> None:
-    """Let every cancellation through that meets a connection of this pool.
+    """Make the connections of this pool pass on every cancellation.
 
-    redis-py sends under `asyncio.wait_for`, which up to Python 3.11 loses a cancellation that comes
-    just when the sending is done: a loop that was to end runs on, and its process never stops.
+    redis-py sends under `asyncio.wait_for`. Up to Python 3.11, `wait_for` loses a cancellation that
+    comes at the moment when the sending completes: a cancelled loop runs on, and its process never
+    stops.
     """
     connection_class: Any = pool.connection_class
     pool.connection_class = _cancellable(connection_class)
@@ -85,7 +87,7 @@ def make_cancellable(pool: ConnectionPool) -> None:
 @cache
 def _cancellable(connection_class: Any) -> Any:
     class Cancellable(connection_class):  # type: ignore[misc]
-        """As redis-py's, but for how it waits while it sends."""
+        """redis-py's connection, which waits under `asyncio.timeout` while it sends."""
 
         async def send_packed_command(
             self, command: bytes | str | Iterable[bytes], check_health: bool = True
@@ -101,7 +103,7 @@ def _cancellable(connection_class: Any) -> Any:
                     self._writer.writelines([command] if isinstance(command, bytes) else command)
                     await self._writer.drain()
             except BaseException as exc:
-                # A command of which a part was sent leaves the connection useless.
+                # The command may be sent in part: no other command may follow on this connection.
                 await self.disconnect(nowait=True)
                 if isinstance(exc, TimeoutError):
                     raise exceptions.TimeoutError("Timeout writing to socket") from None
@@ -113,26 +115,30 @@ def _cancellable(connection_class: Any) -> Any:
 
 
 def _is_closed(exc: BaseException) -> bool:
-    """uvloop's word for a connection that the other side closed a moment ago."""
+    """Whether this is uvloop's error for a connection that the peer has just closed."""
     return isinstance(exc, RuntimeError) and "closed" in str(exc)
 
 
 async def check_server(redis: Client) -> None:
-    """Refuse a server that could take a generation's keys apart, or that is too old.
+    """Check that the server evicts no keys and is new enough.
+
+    Eviction removes single keys, so a generation would lose a part of its state. A server that does
+    not report its policy or its version passes.
 
     Raises:
-        ConfigurationError: it evicts, or is older than 6.2. A server that does not say is let pass.
-        Unavailable: it does not answer.
+        ConfigurationError: the server evicts keys, or is older than 6.2.
+        Unavailable: Redis did not answer in time.
     """
     with translated():
         info: dict[str, Any] = await redis.info("everything")
-    policy = str(info.get("maxmemory_policy", POLICY))
-    if policy != POLICY:
+    policy = str(info.get("maxmemory_policy", EVICTION_POLICY))
+    if policy != EVICTION_POLICY:
         raise ConfigurationError(
-            f"this Redis has maxmemory-policy {policy}: set {POLICY}, or answers lose their parts"
+            f"this Redis has maxmemory-policy {policy}: set {EVICTION_POLICY}, "
+            "or answers lose their parts"
         )
     version = str(info.get("redis_version", "7.0"))
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+    if tuple(int(part) for part in version.split(".")[:2]) < SERVER_VERSION_MIN:
         raise ConfigurationError(f"this Redis is version {version}: 6.2 or newer is needed")
 
 
@@ -140,35 +146,16 @@ async def clock_ms(redis: Client) -> int:
     """Return Redis's clock, ms since 1970.
 
     Raises:
-        Unavailable.
+        Unavailable: Redis did not answer in time.
     """
     with translated():
         seconds, micros = await redis.time()
     return int(seconds * 1000 + micros // 1000)
 
 
-async def run_commands(
-    redis: Client, line: AutoPipeline | None, commands: Sequence[Command]
-) -> list[Any]:
-    """Send commands in one write, on `line` where there is one; answers in order.
-
-    Error replies are among the answers.
-
-    Raises:
-        Unavailable: no answer; each command may have happened.
-    """
-    if line is not None:
-        return await line.run(commands)
-    with translated():
-        pipeline = redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return list(await pipeline.execute(raise_on_error=False))
-
-
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what redis-py raises when Redis is away, loading or full into `Unavailable`."""
+    """Turn redis-py's errors for an absent, loading or full Redis into `Unavailable`."""
     try:
         yield
     except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as exc:
@@ -180,8 +167,8 @@ def translated() -> Iterator[None]:
 
 
 def is_refusal(exc: Any) -> bool:
-    """Whether an error reply means "not now" and not "wrong"."""
+    """Whether an error reply means "not now": the same call may succeed later."""
     if isinstance(exc, REFUSALS):
         return True
-    # Inside a script, an error keeps its words but not always its type.
+    # An error from inside a script keeps its text, but not always its type.
     return str(exc).startswith(REFUSING_WORDS) or "used memory > 'maxmemory'" in str(exc)

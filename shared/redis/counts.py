@@ -1,7 +1,6 @@
-"""What the jobs role has done and has before it, counted in Redis, so that any node can show it.
+"""Counters of the jobs role in Redis, which any node can show, and the sizes of its indexes.
 
-One hash, whose counters only rise. The names are those of docs/operations.md, "Metrics"; a test
-holds the two together.
+One hash, whose counters only rise. A test compares the names with docs/operations.md, "Metrics".
 """
 
 from __future__ import annotations
@@ -14,26 +13,26 @@ from shared.redis.client import Client, translated
 WHAT = (
     "webhooks_delivered", "webhook_attempts_failed", "webhook_addresses_refused",
     "webhooks_given_up", "schedules_fired", "schedules_late", "schedules_refused",
-    # what the janitors find
+    # findings of the janitors
     "generations_put_back", "queue_timeouts", "queue_entries_dropped", "workers_forgotten",
     "consumers_dropped", "index_entries_dropped", "files_expired", "files_orphaned",
     "files_missing", "files_unfinished", "batch_parts_orphaned", "schedules_mended",
     "webhooks_mended",
 )  # fmt: skip
-AHEAD = {
+INDEXES = {
     "webhooks": keys.HOOKS_WAITING,
-    "webhook_hosts": keys.HOOKS_HOSTS,  # and those of each owner
+    "webhook_hosts": keys.HOOKS_HOSTS,  # plus the index of each owner
     "schedules": keys.SCHEDULES,
     "batches": keys.BATCHES_ACTIVE,
 }
-OWNERS_COUNTED_MAX = 1_000
+OWNERS_COUNTED_MAX = 1_000  # owners whose webhook hosts one reading counts
 
 
 async def count(redis: Client, found: Mapping[str, int]) -> None:
     """Add to the counters.
 
     Raises:
-        Unavailable.
+        Unavailable: Redis did not answer in time.
     """
     assert all(name in WHAT for name in found), found
     if not any(found.values()):
@@ -47,22 +46,22 @@ async def count(redis: Client, found: Mapping[str, int]) -> None:
 
 
 async def read_counts(redis: Client) -> tuple[dict[str, int], dict[str, int]]:
-    """Return all counters, and how much there is of each thing to come.
+    """Return all counters, and the size of each index in `INDEXES`.
 
     Raises:
-        Unavailable.
+        Unavailable: Redis did not answer in time.
     """
     with translated():
         pipeline = redis.pipeline(transaction=False)
         pipeline.hgetall(keys.JOBS_COUNTS)
-        for key in AHEAD.values():
+        for key in INDEXES.values():
             pipeline.zcard(key)
         pipeline.zrange(keys.HOOKS_OWNERS, 0, OWNERS_COUNTED_MAX - 1)
         found, *numbers, owners = await pipeline.execute()
         for owner in filter(None, owners):
             pipeline.zcard(keys.hooks_hosts(owner.decode()))
         hosts = await pipeline.execute() if owners else []
-    ahead = dict(zip(AHEAD, numbers, strict=True))
-    ahead["webhook_hosts"] += sum(hosts)
+    sizes = dict(zip(INDEXES, numbers, strict=True))
+    sizes["webhook_hosts"] += sum(hosts)
     counts = {name.decode(): int(number) for name, number in found.items()}
-    return {name: counts.get(name, 0) for name in WHAT}, ahead
+    return {name: counts.get(name, 0) for name in WHAT}, sizes

@@ -1,54 +1,56 @@
-"""Every key and channel name in Redis, spelt here and nowhere else.
+"""Every key and channel name in Redis.
 
-The keys of one generation share the hash tag `{id}` and those of the queue `{q}`, so that each
-script stays within one cluster slot.
+Invariant: no other module builds a name.
+
+The keys of one generation share the hash tag `{id}` and those of the queue share `{q}`, so each
+script stays within one slot of a cluster.
 
     tr:{<id>}:log        stream   entry id = <attempt>-<seq>, field `e` = the event's JSON
     tr:{<id>}:meta       hash     status, owner, request, attempt, token, lease, …
-    tr:{<id>}:live       channel  entries as they are appended
-    tr:{<id>}:readers    zset     node -> when its readers stop counting (grace), ms
-    tr:{q}:<lane>        stream   who should look: lanes resume, interactive, batch
-    tr:{q}:waiting:<p>   zset     id -> since when it waits, ms; p = interactive, batch
-    tr:{q}:running       zset     id -> when it began, ms
-    tr:{q}:later         zset     queue entry -> when to try it again, ms
-    tr:{q}:janitor       string   one pass at a time
-    tr:{q}:requeued:<id> string   put back lately: not again for a while
-    tr:{q}:cancel        channel  ids whose backend should stop now
+    tr:{<id>}:live       channel  appended entries
+    tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms
+    tr:{q}:<lane>        stream   queue entries; lanes resume, interactive, batch
+    tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
+    tr:{q}:running       zset     id -> when a worker last reported it, ms
+    tr:{q}:later         zset     queue entry -> when to queue it again, ms
+    tr:{q}:janitor       string   lock of one pass
+    tr:{q}:requeued:<id> string   guard: the id was requeued recently
+    tr:{q}:cancel        channel  ids of cancelled generations
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
     tr:session:<digest>  zset     id -> created, ms
     tr:owner:<digest>    zset     id -> created, ms
-    tr:{owner:<d>}:bytes hash     id -> bytes that it keeps: log, request; and their total
-    tr:{owner:<d>}:until zset     id -> when its log is gone, ms
+    tr:{owner:<d>}:bytes hash     id -> bytes of its log and request; and their total
+    tr:{owner:<d>}:until zset     id -> when its log expires, ms
     tr:{chat:<d>}:runs   zset     id -> created, ms; <d> = digest of owner and chat
-    tr:{chat:<d>}:stops  string   how often the chat was stopped
-    tr:{jobs}:wake       list     something may be due: look now
-    tr:{jobs}:counts     hash     what the jobs role has done -> how often
+    tr:{chat:<d>}:stops  string   number of stops
+    tr:{jobs}:wake       list     wakes a jobs process
+    tr:{jobs}:counts     hash     counter of the jobs role -> value
     tr:{jobs}:schedule:<id>   hash  one schedule: owner, kind, request, when, next, last
-    tr:{jobs}:schedules       zset  id -> when it is due, ms
-    tr:{jobs}:schedules:<d>   zset  an owner's: id -> created, ms
-    tr:{jobs}:unfinished:<d>  set   those of an owner's that are due again
+    tr:{jobs}:schedules       zset  id -> when to fire it, ms
+    tr:{jobs}:schedules:<d>   zset  of an owner: id -> created, ms
+    tr:{jobs}:unfinished:<d>  set   of an owner: ids that will fire again
     tr:{jobs}:schedule-key:<d>  string  id and body hash of an Idempotency-Key
     tr:{jobs}:hook:<id>  hash     one webhook: url, secret, state, body, tries
-    tr:{jobs}:hooks:waiting   zset  id -> when to look whether it has ended, ms
+    tr:{jobs}:hooks:waiting   zset  id -> when to check whether it has ended, ms
     tr:{jobs}:hooks:owners    zset  <digest of the owner> -> when to look for deliveries, ms
-    tr:{jobs}:hooks:hosts:<d> zset  an owner's places -> when to look for deliveries there, ms
-    tr:{jobs}:hooks:hosts     zset  the same of records without an owner: an older version's
+    tr:{jobs}:hooks:hosts:<d> zset  of an owner: place -> when to look for deliveries, ms
+    tr:{jobs}:hooks:hosts     zset  of records without an owner, from an older version
     tr:{jobs}:hooks:due:<d>   zset  id -> when to deliver, ms; <d> = digest of the place
-    tr:{jobs}:hooks:busy:<d>  zset  id -> until when an attempt counts as under way, ms; of a host
-    tr:{jobs}:hooks:clock:<d> string  when the last look at what one owner waits for is, ms
+    tr:{jobs}:hooks:busy:<d>  zset  of a host: id -> until when its attempt may run, ms
+    tr:{jobs}:hooks:clock:<d> string  of an owner: time of the last planned check, ms
     tr:file:<id>         hash     one file: owner, bytes, created, filename, purpose, expires
-    tr:files:<digest>    zset     an owner's files: id -> created, ms
+    tr:files:<digest>    zset     of an owner: id -> created, ms
     tr:files:expiry      zset     all files: id and <digest> -> expires, ms
-    tr:{files:<digest>}:expiries  zset  an owner's files that are counted: id -> expires, ms
-    tr:{files:<digest>}:sizes     hash  the same: id -> bytes; and `sum`
-    tr:{<batch>}:batch   hash     one batch: status, counts, cursor, …; its log is as a generation's
-    tr:{<batch>}:flight  hash     line -> offset, length, try
-    tr:{<batch>}:parts   list     objects that hold results
-    tr:{<batch>}:dead    list     lines that failed, JSON
+    tr:{files:<digest>}:expiries  zset  counted files of an owner: id -> expires, ms
+    tr:{files:<digest>}:sizes     hash  counted files of an owner: id -> bytes; and `sum`
+    tr:{<batch>}:batch   hash     one batch: status, counts, cursor, …; it also has a log and meta
+    tr:{<batch>}:flight  hash     line in flight -> offset, length, try
+    tr:{<batch>}:parts   list     names of objects with results
+    tr:{<batch>}:dead    list     failed lines, JSON
     tr:{jobs}:batches    zset     unfinished batches: id -> created, ms
-    tr:batches:<digest>  zset     an owner's batches: id -> created, ms
+    tr:batches:<digest>  zset     of an owner: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
-    tr:probe:<node>      channel  a node's own probe of its live connection
+    tr:probe:<node>      channel  a node's probe of its own live connection
 """
 
 from __future__ import annotations
@@ -144,12 +146,12 @@ def files_sizes(digest: str) -> str:
 
 
 def file_entry(file_id: str, owner: str) -> str:
-    """Return the member of `FILES_EXPIRY`: it outlives the record, and still leads to the index."""
+    """Return the member of `FILES_EXPIRY`. It outlives the record and names the owner's index."""
     return f"{file_id} {_digest(owner)}"
 
 
 def split_file_entry(entry: str) -> tuple[str, str]:
-    """Return the file's id and the digest of its owner."""
+    """Return the id of the file and the digest of its owner."""
     file_id, _, digest = entry.partition(" ")
     return file_id, digest
 
@@ -195,15 +197,15 @@ def hook(subject_id: str) -> str:
 
 
 def hook_place(owner: str, host: str) -> str:
-    """Return the member of `hooks_hosts` for one owner's deliveries to one host.
+    """Return the place: the member of `hooks_hosts` for the deliveries of one owner to one host.
 
-    Without an owner it is the host alone, as an older version has it.
+    Without an owner the place is the host alone, as in an older version.
     """
     return f"{_digest(owner)} {host}" if owner else host
 
 
 def split_hook_place(place: str) -> tuple[str, str]:
-    """Return the digest of the owner, which may be empty, and the host."""
+    """Return the digest of the owner, which may be empty, and the host of a place."""
     digest, _, host = place.rpartition(" ")
     return digest, host
 
@@ -229,7 +231,7 @@ def owner(name: str) -> str:
 
 
 def digest_of(owner: str) -> str:
-    """Return what stands for an owner in keys and members."""
+    """Return the digest that stands for an owner in keys and members."""
     return _digest(owner)
 
 
@@ -242,5 +244,5 @@ def owner_until(name: str) -> str:
 
 
 def _digest(*parts: str) -> str:
-    """Names that clients choose become fixed-size key parts: no braces, no odd bytes, no growth."""
+    """Return a key part of fixed size for names that clients choose: no braces, no odd bytes."""
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:40]

@@ -1,8 +1,9 @@
-"""Redis's wire on sockets of our own, for the two paths that every token takes.
+"""RESP2 on sockets of our own: connections, packed requests, and `AutoPipeline`.
 
-redis-py is right for everything else; where thousands of small calls or messages a second pass, its
-general way costs more than the work. Here: how a URL becomes a connection, how requests look, and
-`AutoPipeline`, which sends many calls in one write and gives all their answers at once.
+redis-py serves every rare command. Its general code costs more than the work where a process makes
+thousands of small calls a second, and every token is such a call. So the write path of workers and
+nodes packs its own requests, and a node's live connection (api/hub/live_connection.py) reads its
+own messages. This module knows no script, no key and no generation.
 Source: redis.io/docs/reference/protocol-spec (RESP2).
 """
 
@@ -12,6 +13,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 import hiredis
@@ -20,23 +22,23 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.errors import Unavailable
-
-CONNECT_S = 1.5
+from shared.redis.client import REDIS_CONNECT_S, Command
+from shared.redis.pipeline import Call
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
 
 class RedisAddress:
-    """Where a URL leads, as redis-py reads it: redis://, rediss:// or unix://."""
+    """The address in a Redis URL, read as redis-py reads it: redis://, rediss:// or unix://."""
 
     def __init__(self, url: str) -> None:
         self._options: dict[str, Any] = dict(parse_url(url))
 
     async def open(self, new_protocol: Callable[[], P]) -> P:
-        """Connect.
+        """Connect, and return the protocol of the new connection.
 
         Raises:
-            OSError: nobody is there, or TLS failed.
+            OSError: no server listens there, or TLS failed.
         """
         loop, options = asyncio.get_running_loop(), self._options
         if "path" in options:
@@ -48,7 +50,7 @@ class RedisAddress:
 
     @property
     def login(self) -> list[bytes]:
-        """The AUTH that has to come first; empty: none."""
+        """The words of the AUTH command to send first; empty: the URL has no password."""
         password = self._options.get("password")
         if not password:
             return []
@@ -60,7 +62,7 @@ class RedisAddress:
         return int(self._options.get("db") or 0)
 
     def _tls(self) -> ssl.SSLContext | None:
-        """Return redis-py's own reading of a rediss:// URL, so that all connections trust alike."""
+        """Return the TLS context that redis-py makes of this URL, so that all trust the same."""
         if self._options.get("connection_class") is not SSLConnection:
             return None
         options = {key: value for key, value in self._options.items() if key.startswith("ssl_")}
@@ -69,32 +71,50 @@ class RedisAddress:
 
 
 def encode(words: Iterable[bytes]) -> bytes:
-    """Return one request."""
+    """Return the bytes of one request."""
     parts = list(words)
     return b"*%d\r\n" % len(parts) + encode_words(parts)
 
 
 def encode_words(words: Iterable[bytes]) -> bytes:
-    """Return a part of a request: the words without their number."""
+    """Return the words of a request without the leading word count."""
     return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
 
 
 def as_bytes(word: bytes | str | int) -> bytes:
-    """Return a word as it is sent."""
+    """Return a word as Redis receives it: numbers in decimal, text in UTF-8."""
     if type(word) is bytes:
         return word
     return b"%d" % word if type(word) is int else str(word).encode()
 
 
-class AutoPipeline:
-    """One connection for many calls: what is asked in one go is sent in one write.
+def encode_call(digest: str, call: Call) -> bytes:
+    """Return one EVALSHA request. Runs for every token: hence one pass without helpers."""
+    keys, args = call
+    parts = [b"*%d\r\n" % (3 + len(keys) + len(args)), _encode_head(digest, tuple(keys))]
+    for word in args:
+        if type(word) is not bytes:
+            word = b"%d" % word if type(word) is int else str(word).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(word), word))
+    return b"".join(parts)
 
-    Several exchanges may be under way; answers come in the order of the calls. When one of them is
-    not answered in time the connection is given up, for all of them: whatever hangs, hangs for all.
-    The next exchange makes another connection.
+
+@lru_cache(maxsize=4_096)
+def _encode_head(digest: str, keys: tuple[str, ...]) -> bytes:
+    """Return the first words of an EVALSHA, which repeat in every append of a generation."""
+    return encode_words([b"EVALSHA", digest.encode(), b"%d" % len(keys), *map(str.encode, keys)])
+
+
+class AutoPipeline:
+    """A `Pipeline` (shared/redis/pipeline.py) that packs the calls of all tasks onto one socket.
+
+    Each exchange is one write. Several exchanges may be in flight; replies come in the order of
+    the calls. If one exchange gets no reply in time, all exchanges in flight fail and the
+    connection is closed: on one socket, every later reply waits behind the missing one. The next
+    exchange opens a new connection.
 
     Args:
-        answer_s: how long all answers of one exchange may take, s.
+        answer_s: the longest time until the last reply of one exchange, s.
     """
 
     def __init__(self, url: str, *, answer_s: float) -> None:
@@ -104,36 +124,36 @@ class AutoPipeline:
         self._is_closed = False
         self._connection: _Connection | None = None
 
-    async def ask(self, requests: bytes, count: int) -> list[Any]:
-        """Send `requests` and return their `count` answers, error replies among them.
+    async def evaluate(self, calls: Sequence[tuple[str, Call]]) -> list[Any]:
+        """Run scripts. Raises Unavailable as `Pipeline.evaluate`."""
+        return await self._exchange(b"".join([encode_call(*call) for call in calls]), len(calls))
+
+    async def run(self, commands: Sequence[Command]) -> list[Any]:
+        """Run commands. Raises Unavailable as `Pipeline.run`."""
+        requests = b"".join([encode(map(as_bytes, command)) for command in commands])
+        return await self._exchange(requests, len(commands))
+
+    async def _exchange(self, requests: bytes, count: int) -> list[Any]:
+        """Send encoded requests in one write, and return their `count` replies.
 
         Raises:
-            Unavailable: no answer, or not all of them; each call may have happened.
+            Unavailable: a reply did not come in time; each request may have run.
         """
         try:
             connection = self._connection
             if connection is None or connection.is_lost:
                 async with asyncio.timeout(self._answer_s):
                     connection = await self._connect()
-            answers = await connection.ask(requests, count)
+            replies = await connection.exchange(requests, count)
         except TimeoutError as exc:
-            self._give_up()
+            self._drop_connection()
             raise Unavailable("Redis cannot be reached: no answer in time") from exc
         except (OSError, hiredis.HiredisError) as exc:
             raise Unavailable(f"Redis cannot be reached: {exc}") from exc
-        for answer in answers:
-            if isinstance(answer, RedisConnectionError):  # it loads its data, or lets nobody in
-                raise Unavailable(f"Redis cannot be reached: {answer}") from answer
-        return answers
-
-    async def run(self, commands: Sequence[Sequence[bytes | str | int]]) -> list[Any]:
-        """Send commands in one write; their answers in order, error replies among them.
-
-        Raises:
-            Unavailable: as `ask`.
-        """
-        requests = b"".join([encode(map(as_bytes, command)) for command in commands])
-        return await self.ask(requests, len(commands))
+        for reply in replies:
+            if isinstance(reply, RedisConnectionError):  # LOADING, or a failed authentication
+                raise Unavailable(f"Redis cannot be reached: {reply}") from reply
+        return replies
 
     async def _connect(self) -> _Connection:
         async with self._connecting:
@@ -141,11 +161,11 @@ class AutoPipeline:
                 return self._connection
             if self._is_closed:
                 raise ConnectionAbortedError("closed")
-            async with asyncio.timeout(CONNECT_S):
-                target = RedisAddress(self._url)
-                connection = await target.open(lambda: _Connection(self._answer_s))
+            async with asyncio.timeout(REDIS_CONNECT_S):
+                address = RedisAddress(self._url)
+                connection = await address.open(lambda: _Connection(self._answer_s))
                 try:
-                    await _greet(connection, target)
+                    await _log_in(connection, address)
                     if self._is_closed:
                         raise ConnectionAbortedError("closed meanwhile")
                 except BaseException:
@@ -155,46 +175,46 @@ class AutoPipeline:
             return connection
 
     async def aclose(self) -> None:
-        """Nothing more is asked here; returns when the connection is gone."""
+        """Refuse further calls, and return when the connection is closed."""
         self._is_closed = True
         connection = self._connection
-        self._give_up()
+        self._drop_connection()
         if connection is not None:
             await connection.lost.wait()
 
-    def _give_up(self) -> None:
+    def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
 
 
-async def _greet(connection: _Connection, target: RedisAddress) -> None:
-    greeting = [encode(target.login)] if target.login else []
-    if target.database:
-        greeting.append(encode([b"SELECT", b"%d" % target.database]))
-    for request in greeting:
-        (answer,) = await connection.ask(request, 1)
-        if isinstance(answer, Exception):
-            raise OSError(str(answer))
+async def _log_in(connection: _Connection, address: RedisAddress) -> None:
+    requests = [encode(address.login)] if address.login else []
+    if address.database:
+        requests.append(encode([b"SELECT", b"%d" % address.database]))
+    for request in requests:
+        (reply,) = await connection.exchange(request, 1)
+        if isinstance(reply, Exception):
+            raise OSError(str(reply))
 
 
-class _Waiting:
-    """One exchange that is under way, since `at_s` on the loop's clock."""
+class _Exchange:
+    """Requests in flight, sent at `sent_at_s` on the loop's clock."""
 
-    __slots__ = ("answers", "at_s", "count", "done")
+    __slots__ = ("count", "done", "replies", "sent_at_s")
 
-    def __init__(self, count: int, at_s: float) -> None:
+    def __init__(self, count: int, sent_at_s: float) -> None:
         self.count = count
-        self.at_s = at_s
-        self.answers: list[Any] = []
+        self.sent_at_s = sent_at_s
+        self.replies: list[Any] = []
         self.done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
 
 class _Connection(asyncio.Protocol):
-    """A connection, and who waits for what comes next on it.
+    """One connection and its exchanges in flight, oldest first.
 
-    One timer for all exchanges: it looks when the oldest one could be overdue. A timeout of its own
-    for each would cost as much as the exchange.
+    One timer serves all exchanges: it fires when the oldest one can be overdue. A timeout for each
+    exchange would cost as much as the exchange itself.
     """
 
     def __init__(self, answer_s: float) -> None:
@@ -205,35 +225,36 @@ class _Connection(asyncio.Protocol):
         self.lost = asyncio.Event()
         self._reader = hiredis.Reader(replyError=BaseParser.parse_error)
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[_Waiting] = deque()
+        self._in_flight: deque[_Exchange] = deque()
 
-    async def ask(self, requests: bytes, count: int) -> list[Any]:
+    async def exchange(self, requests: bytes, count: int) -> list[Any]:
         if self.is_lost or self._transport is None:
             raise ConnectionResetError("the connection was closed")
-        at_s = self._loop.time()
+        sent_at_s = self._loop.time()
         if self._timer is None:
-            self._timer = self._loop.call_at(at_s + self._answer_s, self._look)
-        waiting = _Waiting(count, at_s)
-        self._waiting.append(waiting)  # and stays, whoever is cancelled: its answers come
+            self._timer = self._loop.call_at(sent_at_s + self._answer_s, self._check_overdue)
+        exchange = _Exchange(count, sent_at_s)
+        # A cancelled caller leaves its exchange here: the replies still come and must be matched.
+        self._in_flight.append(exchange)
         self._transport.write(requests)
-        return await waiting.done
+        return await exchange.done
 
-    def _look(self) -> None:
+    def _check_overdue(self) -> None:
         self._timer = None
-        if not self._waiting:
+        if not self._in_flight:
             return
-        due_s = self._waiting[0].at_s + self._answer_s
+        due_s = self._in_flight[0].sent_at_s + self._answer_s
         if self._loop.time() < due_s:
-            self._timer = self._loop.call_at(due_s, self._look)
+            self._timer = self._loop.call_at(due_s, self._check_overdue)
             return
         self._fail(TimeoutError())
         self.abort()
 
     def _fail(self, exc: Exception) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for one in waiting:
-            if not one.done.done():
-                one.done.set_exception(exc)
+        exchanges, self._in_flight = self._in_flight, deque()
+        for exchange in exchanges:
+            if not exchange.done.done():
+                exchange.done.set_exception(exc)
 
     def abort(self) -> None:
         self.is_lost = True
@@ -255,15 +276,15 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-            while (answer := self._reader.gets()) is not False:
-                self._take(answer)
-        except (hiredis.ProtocolError, IndexError):  # not RESP, or an answer that nobody asked for
+            while (reply := self._reader.gets()) is not False:
+                self._take(reply)
+        except (hiredis.ProtocolError, IndexError):  # not RESP, or a reply without a request
             self.abort()
 
-    def _take(self, answer: Any) -> None:
-        waiting = self._waiting[0]
-        waiting.answers.append(answer)
-        if len(waiting.answers) == waiting.count:
-            self._waiting.popleft()
-            if not waiting.done.done():
-                waiting.done.set_result(waiting.answers)
+    def _take(self, reply: Any) -> None:
+        exchange = self._in_flight[0]
+        exchange.replies.append(reply)
+        if len(exchange.replies) == exchange.count:
+            self._in_flight.popleft()
+            if not exchange.done.done():
+                exchange.done.set_result(exchange.replies)

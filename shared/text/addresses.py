@@ -1,9 +1,9 @@
-"""Which network addresses may be called on behalf of a client: those of the public internet.
+"""Decides which network addresses may be called for a client: only public ones.
 
-A URL that a client names is fetched from inside the operator's network, so what is only reachable
-there must not be: loopback, private ranges, link-local (where clouds keep their credentials),
-carrier NAT, multicast, and every IPv6 form with such an IPv4 address inside. Pure: resolves no
-names. Source: RFC 6890; OWASP, "Server-Side Request Forgery Prevention".
+This system calls a client's URL from inside the operator's network. So these are refused: loopback,
+private ranges, link-local (where clouds serve credentials), carrier NAT, multicast, and every IPv6
+form that contains such an IPv4 address. Pure: resolves no names.
+Source: RFC 6890; OWASP, "Server-Side Request Forgery Prevention".
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 Address = IPv4Address | IPv6Address
 
 NAT64 = IPv6Network("64:ff9b::/96")
-# What the C library takes for an IPv4 address: 127.1, 2130706433, 0x7f.1, 0177.0.0.1.
+# What the C library accepts as an IPv4 address: 127.1, 2130706433, 0x7f.1, 0177.0.0.1.
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}\.?", re.IGNORECASE)
 _LOCAL_NAMES = ("localhost", "local", "internal", "localdomain", "home.arpa")
 
 
 def as_address(text: str) -> Address | None:
-    """Return the address that `text` spells, without its zone; None: it spells none.
+    """Parse an address, without its zone; None: `text` is no address.
 
-    An IPv4 address within an IPv6 one (`::ffff:192.0.2.1`) is the IPv4 address: that is how a
-    socket for both names it.
+    An IPv4 address in IPv6 form (`::ffff:192.0.2.1`) becomes the IPv4 address. A socket for both
+    families reports IPv4 peers in this form.
     """
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
@@ -37,13 +37,13 @@ def as_address(text: str) -> Address | None:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address, as a resolver gives it, may be connected to."""
+    """Whether an address from a resolver is public. False: it is not, or is no address."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
         return False
     if isinstance(found, IPv6Address):
-        inner = _inner(found)
+        inner = _inner_ipv4(found)
         if inner is not None:
             return _is_public(inner)
         return _is_public(found) and not found.is_site_local
@@ -61,8 +61,8 @@ def _is_public(address: Address) -> bool:
     )
 
 
-def _inner(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that a router would make of this one."""
+def _inner_ipv4(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address to which a router would translate an IPv6 address, or None."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if address.sixtofour is not None:
@@ -75,9 +75,9 @@ def _inner(address: IPv6Address) -> IPv4Address | None:
 
 
 def is_plainly_private(host: str) -> bool:
-    """Whether a URL's host says by itself, in whatever spelling, that it is not public.
+    """Whether the host of a URL is not public by its text alone, in any spelling.
 
-    What a name leads to can only be judged when it is connected to.
+    False for most names: their addresses are checked when a connection is made.
     """
     host = host.lower().rstrip(".")
     if any(host == name or host.endswith("." + name) for name in _LOCAL_NAMES):
@@ -88,5 +88,5 @@ def is_plainly_private(host: str) -> bool:
         try:
             return not is_public(socket.inet_ntoa(socket.inet_aton(host)))
         except OSError:
-            return True  # a number that is no address: nothing public answers there
+            return True  # a number that is no address
     return False

@@ -1,56 +1,56 @@
-"""How many values JSON has, counted before it is decoded.
+"""Counts the values of a JSON document before it is decoded.
 
-A decoder cannot be interrupted, and the time that it takes depends on the number of values far more
-than on the number of bytes: a megabyte of `[],` took a quarter of a second, one of `1e300,` took
-two and a half. Everything here is one pass of C over the bytes; nothing is done in Python once per
-byte or once per bracket. Pure; knows nothing of what the JSON means. Source: RFC 8259.
+A decoder cannot be interrupted. Its time depends much more on the number of values than on the
+number of bytes: a megabyte of `[],` took 0.25 s, a megabyte of `1e300,` took 2.5 s. Each step here
+is one pass of C code over the bytes; no Python code runs per byte or per bracket. Pure; knows no
+meaning of the JSON. Source: RFC 8259.
 """
 
 from __future__ import annotations
 
-VALUES_MAX = 50_000  # of a document; a conversation of 5,000 messages has half as many
-EXPONENT_VALUES = 100  # what an exponent counts for
-DIGITS_LONG = 19  # fewer always fit 64 bits
-DIGITS_VALUES = 20  # what so many digits in a row count for
+VALUES_MAX = 50_000  # in one document; a conversation of 5,000 messages has half as many
+EXPONENT_VALUES = 100  # a number with an exponent counts as so many values
+LONG_DIGITS = 19  # fewer digits always fit into 64 bits
+LONG_DIGITS_VALUES = 20  # each `LONG_DIGITS` digits in a row count as so many values
 
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _SPACE = b" \t\r\n"
 
 
 def without_strings(raw: bytes) -> bytes | None:
-    """Return what stands outside of strings, without spaces; None: there are too many strings.
+    """Remove strings and spaces from JSON; None: there are too many strings.
 
-    Of bytes that are no JSON it is right up to the first error, and no decoder comes further.
+    For bytes that are not JSON the result is correct up to the first error, where a decoder stops.
     """
     if b"\\" in raw:
         raw = raw.replace(rb"\\", b"").replace(rb"\"", b"")
-    # Each value may be a string, and have a name that is one.
+    # Each value may be a string and have a name, with two quotes each.
     if raw.count(b'"') > 4 * VALUES_MAX:
         return None
     return b"".join(raw.split(b'"')[::2]).translate(None, _SPACE)
 
 
 def count_values(bare: bytes) -> int:
-    """Count the values of what `without_strings` returned, and weigh slow numbers.
+    """Count the values in the output of `without_strings`, with a higher weight for slow numbers.
 
-    A value is told by what stands before it. A number beyond 1e289 or below 1e-291 takes a decoder
-    10 us, two hundred times as long as any other; written without an exponent it has as many
-    digits. Long integers are looked at one by one afterwards.
+    Each value follows one of `[{,:`. A number above 1e289 or below 1e-291 takes a decoder 10 us,
+    200 times as long as any other number; without an exponent it has as many digits. Long
+    integers are checked one by one later (api/intake/strict_json.py).
     """
     count = sum(map(bare.count, (b"[", b"{", b",", b":")))
     if count > VALUES_MAX:
         return count
     words = bare.replace(b"true", b"").replace(b"false", b"")
     exponents = words.count(b"e") + words.count(b"E")
-    return count + EXPONENT_VALUES * exponents + DIGITS_VALUES * long_runs(bare)
+    return count + EXPONENT_VALUES * exponents + LONG_DIGITS_VALUES * long_runs(bare)
 
 
 def long_runs(bare: bytes) -> int:
-    """Count how often `DIGITS_LONG` digits stand in a row."""
-    return bare.translate(_DIGITS).count(b"0" * DIGITS_LONG)
+    """Count the runs of `LONG_DIGITS` digits."""
+    return bare.translate(_DIGITS).count(b"0" * LONG_DIGITS)
 
 
 def has_too_many_values(raw: bytes) -> bool:
-    """Whether JSON has more values than may be decoded at once."""
+    """Whether a JSON document has more than `VALUES_MAX` values."""
     bare = without_strings(raw)
     return bare is None or count_values(bare) > VALUES_MAX

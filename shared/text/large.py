@@ -1,10 +1,10 @@
-"""Work on large bodies and long answers: in steps, with a pause of the loop after each.
+"""Runs work on large bodies and long answers in steps, so that other requests are not delayed.
 
-Reading a megabyte is a few milliseconds of decoding, of checking and of encoding again. Each of
-these is one step, during which nobody else is served. Invariant: between two steps, of whatever
-requests, the loop goes round once, so that fifty large bodies at once delay a small one by one step
-and not by all of them. No threads: a thread would hold the interpreter just as long, and the loop
-would have to wait for the interpreter again and again meanwhile. Knows nothing of bodies.
+A body of a megabyte needs a few milliseconds each for decoding, checking and encoding. Each of
+these is one step, which blocks the event loop. Invariant: the loop runs once between any two steps
+of any requests. So fifty large bodies delay a small one by one step, not by fifty. Threads would
+not help: a thread holds the interpreter just as long, and the loop would have to wait for it again
+and again. This module does not know what the work is.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Any, TypeVar
 
 import msgspec
 
-LARGE_BYTES = 65_536  # less is read at once: it takes about a millisecond
-FOLD_BYTES_MAX = 1_048_576  # of a log, folded in one step: up to 10 ms
-SLICE_CHARACTERS = 262_144  # of one string, encoded in one step
+LARGE_BYTES = 65_536  # smaller work runs without a turn: it takes about 1 ms
+FOLD_BYTES_MAX = 1_048_576  # of a log in one step: up to 10 ms
+SLICE_CHARACTERS = 262_144  # of one string in one step
 
 T = TypeVar("T")
 
 
 class LargeWork:
-    """The turnstile of one node."""
+    """Gives the steps of one process their turns."""
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()  # first come, first served
+        self._turn = asyncio.Lock()  # fair: in the order of arrival
 
     async def step(self, size: int, work: Callable[[], T]) -> T:
-        """Do `work`, which takes time in proportion to `size` bytes, and return what it returns.
+        """Call `work`, whose time is proportional to `size` bytes, and return its result.
 
-        What `work` raises is raised, after the same pause. A cancellation leaves nothing.
+        An error of `work` is raised after the same pause. A cancellation leaves no state behind.
         """
         if size < LARGE_BYTES:
             return work()
@@ -43,7 +43,7 @@ class LargeWork:
 
 
 async def encode_json(content: Any) -> bytes:
-    """Return `content` as JSON; its long strings, such as a whole answer, are encoded in slices."""
+    """Return `content` as JSON. Encodes long strings, such as a whole answer, in slices."""
     return msgspec.json.encode(await _sliced(content))
 
 
@@ -58,7 +58,7 @@ async def _sliced(value: Any) -> Any:
 
 
 async def _encoded(text: str) -> msgspec.Raw:
-    """Return a string as JSON: the slices' insides, in a row, between one pair of quotes."""
+    """Encode a string: join the slices without their quotes, between one pair of quotes."""
     pieces = []
     for start in range(0, len(text), SLICE_CHARACTERS):
         pieces.append(msgspec.json.encode(text[start : start + SLICE_CHARACTERS])[1:-1])

@@ -1,12 +1,12 @@
-"""Takes credentials out of texts that come from outside, before a client or a log shows them.
+"""Removes credentials from foreign text, before a client or a log shows it.
 
-A model server quotes the key that it refuses, an HTTP library the URL with its password, Redis the
-command that it did not like. Two rules: what this process knows to be a secret is found as it is
-(`remember`), and what looks like a credential is found by its form. A known secret of some length
-is also found by its beginning, because servers cut what they quote. Invariant: redacting comes
-before cutting, so that no half of a key is left at the end.
+A model server quotes the key that it refuses, an HTTP library quotes the URL with its password,
+Redis quotes the command that it refuses. Two rules find credentials: `remember` tells this module
+the secrets of this process, and patterns match the forms of common credentials. A long secret is
+also found by its beginning, because servers cut their quotes. Invariant: callers redact before they
+cut, so that no part of a key remains at the end.
 
-What is known is kept for the process, as logging is: a secret is one wherever it turns up.
+The known secrets are state of the process, as logging is: a secret must not appear anywhere.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 MASK = "***"
-KNOWN_MIN = 4  # characters; what is shorter would be found in every other word
-WORD_MAX = 8  # a secret that is shorter than this is found as a whole word only
-BEGINNING = 8  # so much of a longer secret tells it
-LONG_MIN = 16  # characters of a secret that is told by its beginning
+KNOWN_MIN = 4  # characters; a shorter secret would match inside many words
+WORD_MAX = 8  # characters; a shorter secret matches only as a whole word
+BEGINNING = 8  # first characters by which a long secret is found
+LONG_MIN = 16  # characters; from this length on a secret is also found by its beginning
 
 _VALUE = r"[^\s&\"'\\,;)\]}<>]+"
 _NAMES = (
@@ -29,11 +29,13 @@ _NAMES = (
 
 
 class _Form(NamedTuple):
-    """What a credential looks like.
+    """The form of a credential.
 
     Attributes:
-        signs: one of them is in the text, in lower case, or the pattern need not be tried: most
-            log lines have none of them.
+        signs: lower case. If the text holds none of them, `pattern` is not tried; most log lines
+            hold none.
+        pattern: matches the credential and its name.
+        mask: the replacement of a match.
     """
 
     signs: tuple[str, ...]
@@ -42,7 +44,7 @@ class _Form(NamedTuple):
 
 
 _FORMS = (
-    # In a query: ?key=…, &X-Amz-Signature=…; and the node's own, wherever it stands.
+    # In a query: ?key=…, &X-Amz-Signature=…; and access_token=… of a node anywhere.
     _Form(
         ("=",),
         re.compile(rf"(?i)((?:[?&;](?:[\w-]{{0,40}}[-_])?{_NAMES}|\baccess_token)=){_VALUE}"),
@@ -69,7 +71,7 @@ _FORMS = (
         r"\1" + MASK,
     ),
     _Form(("bearer",), re.compile(rf"(?i)(\bbearer(?:[ +]|%20)+){_VALUE}"), r"\1" + MASK),
-    # What many services begin their keys with, and a JSON web token.
+    # The prefixes of the keys of many services; then a JSON web token.
     _Form(
         ("k-", "k_", "xai", "whsec", "fw_"),
         re.compile(r"\b(?:sk|pk|rk|gsk|xai|whsec|csk|fw)[-_][\w-]{6,}[\w/+=-]*"),
@@ -92,17 +94,17 @@ _known_pattern: re.Pattern[str] | None = None
 
 
 def remember(*secrets: str) -> None:
-    """Let these be taken out of every text from now on; empty and very short ones are left out."""
-    global _known_pattern  # one process, one set of secrets: see the module
-    wanted = {secret for secret in secrets if len(secret) >= KNOWN_MIN} - _known
-    if wanted:
-        _known.update(wanted)
+    """Redact these secrets from now on. Ignores secrets shorter than `KNOWN_MIN`."""
+    global _known_pattern  # one set of secrets per process: see the module docstring
+    new = {secret for secret in secrets if len(secret) >= KNOWN_MIN} - _known
+    if new:
+        _known.update(new)
         longest_first = sorted(map(_form_of, _known), key=len, reverse=True)
         _known_pattern = re.compile("|".join(longest_first), re.IGNORECASE)
 
 
 def remember_url(url: str) -> None:
-    """Remember the password in a URL, as it stands there and as it is meant."""
+    """Remember the password in a URL, both percent-encoded and decoded."""
     try:
         password = urlsplit(url).password or ""
     except ValueError:
@@ -111,7 +113,7 @@ def remember_url(url: str) -> None:
 
 
 def redact(text: str) -> str:
-    """Return `text` without what is, or looks like, a credential."""
+    """Replace known secrets and everything with the form of a credential by `MASK`."""
     if _known_pattern is not None:
         text = _known_pattern.sub(MASK, text)
     lowered = text.lower()
@@ -122,7 +124,7 @@ def redact(text: str) -> str:
 
 
 def _form_of(secret: str) -> str:
-    """Return the expression that finds a secret, also as JSON or a URL has it."""
+    """Return the pattern of a secret, also in its JSON and URL encodings."""
     if len(secret) < WORD_MAX:
         return rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])"
     spellings = {secret, json.dumps(secret)[1:-1], quote(secret, safe="")}

@@ -1,9 +1,9 @@
-"""A thousand cancels at random moments of an answer's life: each answer has exactly one end.
+"""A thousand cancels at random moments of a generation: each generation has exactly one end.
 
-Workers in this process on a real server. The cancel comes while the answer is queued, begun, in
-mid-text, finishing, given back after a failure, or left behind by a worker that was killed; once,
-twice, or never: then it must complete. The numbers decide the schedule, the machine what meets
-what. Row 15 of the fault table.
+Workers in this process use a real server. The cancel comes while the generation is queued, begun,
+streaming, finishing, released after a failure, or abandoned by a killed worker. It comes once,
+twice or never; without a cancel the generation must complete. Random numbers choose the schedule,
+and the machine decides the races. Row 15 of the fault table.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from workers.backends.contract import BackendItem, Finish
 RACES = 1_000
 AT_ONCE = 25
 KILL_EVERY = 100
-LATEST_S = 0.05  # a little longer than most answers take here
-LATEST_END_S = 25.0  # before the janitor would find what somebody dropped
+LATEST_S = 0.05  # a little longer than most generations take here
+LATEST_END_S = 25.0  # earlier than the janitor would mend a lost generation
 
 
 class RacingBackend:
-    """Says the words of its number at a pace of its own, and sometimes fails once."""
+    """Streams the words of its number at its own pace, and sometimes fails once."""
 
     can_continue = True
 
@@ -65,7 +65,7 @@ class RacingBackend:
             self.open -= 1
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Holds no resources."""
 
 
 def words(number: int) -> list[str]:
@@ -73,14 +73,14 @@ def words(number: int) -> list[str]:
 
 
 async def race(stage: Stage, number: int) -> str:
-    """One answer and its cancels; returns how it ended."""
+    """Run one generation and its cancels, and return its end."""
     rng = Random(f"race {number}")
     request = json.dumps({"messages": [{"role": "user", "content": str(number)}]}).encode()
     generation_id = await stage.ask(request=request)
 
     async def cancel_once() -> None:
         moment_s = rng.choice((0.0, rng.uniform(0.0, LATEST_S)))
-        await asyncio.sleep(moment_s)  # the schedule itself: nothing is waited for
+        await asyncio.sleep(moment_s)  # the schedule itself: no condition to wait for
         meta = await cancel(stage.store, generation_id)
         assert meta is not None and meta.is_ended, "after a cancel it is over"
 
@@ -109,7 +109,7 @@ async def audit(stage: Stage, generation_id: str, whole: str) -> str:
     return meta.status
 
 
-async def test_every_cancel_leaves_one_end_and_nothing_behind(
+async def test_every_cancelled_answer_has_one_end_and_no_remains(
     redis_server, real_redis, monkeypatch
 ):
     monkeypatch.setattr(run_module, "RETRY_PAUSE_S", 0.01)
@@ -139,7 +139,7 @@ async def run_races(url: str, backend: RacingBackend, ends: Counter[str]) -> Non
         async def nothing_is_left() -> bool:
             lanes = [await stage.redis.xlen(keys.lane(lane)) for lane in keys.LANES]
             depths = await queue_depths(stage.redis)
-            # Who is late with an index is the janitor's business.
+            # The janitor removes late index entries.
             assert not any((*lanes, depths["later"], backend.open)), (lanes, depths)
             return True
 

@@ -1,10 +1,10 @@
-"""The copy of a log, under everything that can come between: any order of appends, rollbacks, lost,
-doubled and late frames, and pages whose request and reply are apart.
+"""The feed, a node's copy of a log, under any order of events.
 
-The model is Redis: a list of entries and a channel. A rollback takes a tail away; what follows has
-other texts, under the same attempt's successor or another one's, because ids are never given twice.
-Every state that the log ever had is remembered: what a copy holds must be the beginning of one of
-them, and once all is quiet and the top was compared, it must be the log itself.
+The events are appends, rollbacks, lost, doubled and late frames, and pages whose reply comes later
+than the request. The model is Redis: a list of entries and a channel. A rollback removes a tail;
+the next entries have other texts and other ids, because no id is given twice. The model remembers
+every state of the log: a copy must be the beginning of one of them. When no event is pending and
+the top was compared, the copy must equal the log.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ READERS_MAX = 3
 
 
 def payload_of(frame: LiveFrame) -> bytes:
-    """The frame as it is published."""
+    """Return the frame as the scripts publish it."""
     lines = [b"%d-%d" % frame.prev, *(b"%d-%d %b" % (*e, raw) for e, raw in frame.entries)]
     return b"\n".join(lines)
 
 
 class Reader:
-    """One reader of the copy, as the hub treats it."""
+    """One reader of the copy, driven as by the hub."""
 
     def __init__(self) -> None:
         self.position = Position(START, 0.0)
@@ -55,12 +55,12 @@ class FeedMachine(RuleBasedStateMachine):
         self.attempt = 1
         self.log: list[Entry] = []
         self.states: list[list[Entry]] = [[]]
-        self.frames: list[LiveFrame] = []  # published, not yet arrived
+        self.frames: list[LiveFrame] = []  # published, but not arrived
         self.flying: tuple[object, list[Entry]] | None = None
         self.feed = self.feed_class(buffer_bytes_max=buffer_bytes)
         self.readers = [Reader()]
         self.given = 0
-        self.needs_recheck = False  # something happened that no message will ever show
+        self.needs_recheck = False  # no message will show the last change
         if was_there:
             self.append(was_there)
             self.frames.clear()  # from before the subscription
@@ -82,7 +82,7 @@ class FeedMachine(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.log))
     @rule(lost=st.integers(1, 5))
     def roll_back(self, lost: int) -> None:
-        """Redis loses a tail; the attempt after it writes other entries under the same seqs."""
+        """Redis loses a tail, and the next attempt writes other entries under the same seqs."""
         self.log = self.log[: max(0, len(self.log) - lost)]
         self.states.append(self.log)
         self.attempt += 1
@@ -91,7 +91,7 @@ class FeedMachine(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.log))
     @rule(lost=st.integers(1, 5))
     def lose_and_heal(self, lost: int) -> None:
-        """Redis loses a tail and its holder writes the same entries again; only the top is said."""
+        """Redis loses a tail, and its holder restores it; only the top is published."""
         kept = self.log[: max(0, len(self.log) - lost)]
         self.states.append(kept)
         self.states.append(self.log)
@@ -102,7 +102,7 @@ class FeedMachine(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.frames))
     @rule(index=st.integers(0, 3), again=st.booleans())
     def deliver(self, index: int, again: bool) -> None:
-        """A frame arrives: in order, out of order, or to come once more."""
+        """A frame arrives in order or out of order, and may arrive a second time."""
         index = min(index, len(self.frames) - 1)
         frame = self.frames[index]
         if not self.feed.append_plain_frame(payload_of(frame)):
@@ -162,7 +162,7 @@ class FeedMachine(RuleBasedStateMachine):
         reader = self.readers[which % len(self.readers)]
         reader.read(self.feed, self.now, count)
 
-    # What must hold
+    # Invariants
 
     @invariant()
     def the_copy_is_the_beginning_of_a_log(self) -> None:

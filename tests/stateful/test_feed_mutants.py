@@ -1,4 +1,4 @@
-"""Broken copies of the feed, each of which the state machine must find: a test of that test."""
+"""Broken feeds: the state machine of test_feed.py must find the defect of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.stateful.test_feed import FeedMachine
 
 
 class KnowsBySeq(Feed):
-    """Skips what it has by seq alone, as if a seq had one text."""
+    """Skips entries by seq alone, as if each seq had only one text."""
 
     def _connect(self, frame: LiveFrame) -> bool:
         if frame.prev.seq > self.count:
@@ -27,14 +27,14 @@ class KnowsBySeq(Feed):
 
 
 class ComparesPagesBySeq(Feed):
-    """Takes a page for a continuation if its seqs fit."""
+    """Accepts a page as a continuation if its seqs fit."""
 
     def _contradicts(self, request: PageRequest, entries: Sequence[Entry]) -> bool:
         return bool(entries) and entries[0][0].seq != max(1, request.start.seq)
 
 
 class ReadsExclusively(Feed):
-    """Reads what follows the own top, so that it never sees its top gone."""
+    """Reads from after its own top, so it never notices that its top is gone."""
 
     def _contradicts(self, request: PageRequest, entries: Sequence[Entry]) -> bool:
         return False
@@ -44,7 +44,7 @@ class ReadsExclusively(Feed):
 
 
 class IgnoresPrev(Feed):
-    """Appends whatever comes next by number."""
+    """Appends any entry with the next seq."""
 
     def _connect(self, frame: LiveFrame) -> bool:
         if any(e.seq <= self.count and not self.ids.has(e) for e, _ in frame.entries):
@@ -58,7 +58,7 @@ class IgnoresPrev(Feed):
 
 
 class TrustsOldPages(Feed):
-    """Takes a page for the present log although it was asked for before a frame was missed."""
+    """Accepts a page as the present log although it was requested before a frame was missed."""
 
     def mark_stale(self) -> None:
         super().mark_stale()
@@ -66,7 +66,7 @@ class TrustsOldPages(Feed):
 
 
 class ForgetsWhatWaits(Feed):
-    """Drops the frames that came while it was reading."""
+    """Drops the frames that arrive during a read."""
 
     def _finish_reading(self, number: int) -> None:
         self._buffer.clear()
@@ -75,7 +75,7 @@ class ForgetsWhatWaits(Feed):
 
 
 class KeepsItsCopy(Feed):
-    """Notices the rewrite, and reads on from where it was."""
+    """Notices a rewrite, but continues to read at its old place."""
 
     def _drop(self) -> None:
         pass
@@ -92,7 +92,7 @@ class ForgetsOnOverflow(Feed):
 
 
 class FollowsBySeq(Feed):
-    """Takes a frame that begins where the copy ends, whatever attempt that was."""
+    """Accepts a frame that begins at the copy's last seq, in any attempt."""
 
     def _top_line(self) -> bytes:
         return b""

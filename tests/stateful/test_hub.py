@@ -1,10 +1,10 @@
-"""The whole hub under any order of what can happen to it, with many readers on all transports.
+"""The whole hub under any order of events, with many readers on all transports.
 
-Appends, rollbacks and healed tails in Redis; frames lost, the live connection lost; Redis away;
-readers that join anywhere, stop reading, go on, leave and come back with their cursor; no room to
-keep anything. Whatever came: each reader's ids rise without a hole, except after a reset with id
-0-0, every event that it got stood in some state of the log, and in the end it has what the log has,
-with the end last.
+The events are: appends, rollbacks and restored tails in Redis; lost frames, a lost live connection;
+Redis away; readers that join anywhere, stop reading, continue, leave and resume with their cursor;
+no memory for copies. After any order: the ids of each reader rise without a gap, except after a
+reset with the id 0-0; every event that a reader got was in some state of the log; and at the end a
+reader has the events of the log, with `end` last.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OPERATIONS = st.one_of(
 
 
 class Reader:
-    """A reader that comes back with its cursor until it has the end."""
+    """A reader that resumes with its cursor until it has the end."""
 
     def __init__(self, bench: Bench, cursor: EventId) -> None:
         self.bench = bench
@@ -59,7 +59,7 @@ class Reader:
         )
 
     def take(self) -> None:
-        """Note what came; a line that is not whole is not an event."""
+        """Collect the received events; an incomplete line is no event."""
         lines = self.client.body.split(b"\n")[:-1]
         self.client.messages = [m for m in self.client.messages if not m.get("body")]
         for line in filter(None, lines):
@@ -123,7 +123,7 @@ async def play(operations: list[tuple[str, Any]], hub_bytes_max: int) -> None:
 
 
 async def finish(bench: Bench, readers: list[Reader]) -> None:
-    """Let all faults end, write the end, and let every reader read to it."""
+    """End all faults, write the `end`, and let every reader read up to it."""
     bench.log.is_away = bench.log.is_deaf = False
     bench.log.append(END)
     for reader in readers:
@@ -135,7 +135,7 @@ async def finish(bench: Bench, readers: list[Reader]) -> None:
                 await reader.come_back()
         if all(reader.client.is_finished for reader in readers):
             break
-        await asyncio.sleep(0.05)  # a read that failed is tried again after a real pause
+        await asyncio.sleep(0.05)  # the hub retries a failed read after a real pause
     for reader in readers:
         reader.take()
         assert reader.client.is_finished, "every reader gets its end"
@@ -162,7 +162,7 @@ def check(reader: Reader, log: list[Any], given: dict[str, bytes]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(OPERATIONS, max_size=25), st.sampled_from([500, 1_000_000]))
-async def test_whatever_happens_every_reader_gets_the_log(
+async def test_every_reader_gets_the_log_under_any_order_of_events(
     operations: list[tuple[str, Any]], hub_bytes_max: int
 ) -> None:
     await play(operations, hub_bytes_max)

@@ -1,14 +1,14 @@
-"""The write protocol against a real server that forgets: any interleaving of workers.
+"""The write protocol on a real server that loses data: any interleaving of workers.
 
-Each step of a worker is split: the call runs on the server, and its answer arrives later or never.
-Leases lapse at once (any worker may take over at any time), Redis goes back to any earlier state
-and gets another history, and anybody may cancel.
+Each step of a worker is split: the call runs on the server, and its reply arrives later or never.
+Leases expire at once, so any worker may take over at any time. Redis returns to any earlier state
+with another history. A cancel may come at any time.
 
-Never, in any state:
+No state may have:
     ABA     an event id that was visible with two contents
     MIX     entries of one attempt by two writers
     SEQ     a log whose seqs are not 1, 2, 3, …
-    SPLICE  an entry after a text that its writer did not write or continue from
+    SPLICE  an entry after text that its writer neither wrote nor continued
     END     two ends, or an entry after the end
 """
 
@@ -44,12 +44,12 @@ from workers.outbox import RESTORE_WITHIN_S, Outbox, RestoreBatch
 GENERATION = "gen_machine0"
 WORKERS = ("A", "B")
 LOSSES_MAX = 2
-LAPSED_AT_ONCE_S = 0.0004  # rounds to a lease of 0 ms
+EXPIRED_AT_ONCE_S = 0.0004  # becomes a lease of 0 ms
 
 
 @dataclass
 class Writer:
-    """One worker's hand on the generation, with a call that may be under way."""
+    """One worker's state of the generation, with a call that may be in flight."""
 
     name: str
     outbox: Outbox | None = None
@@ -58,12 +58,12 @@ class Writer:
     pieces: int = 0
     begins: int = 0
     clock_s: float = 0.0
-    wrote: dict[EventId, list[Entry]] = field(default_factory=dict)  # what stood before each
+    wrote: dict[EventId, list[Entry]] = field(default_factory=dict)  # the log before each entry
 
 
 @dataclass
 class Snapshot:
-    """Redis's state of one generation, to go back to."""
+    """A state of one generation in Redis, to return to."""
 
     meta: dict[bytes, bytes]
     log: list[Any]
@@ -76,7 +76,7 @@ class WriteProtocol(RuleBasedStateMachine):
     def create(self) -> None:
         self.loop = asyncio.new_event_loop()
         config = Settings(
-            redis_url=self.server.url, lease_s=LAPSED_AT_ONCE_S, attempts_max=1_000_000
+            redis_url=self.server.url, lease_s=EXPIRED_AT_ONCE_S, attempts_max=1_000_000
         )
         self.redis: Client = connect(config)
         self.store = Store(self.redis, config)
@@ -126,7 +126,7 @@ class WriteProtocol(RuleBasedStateMachine):
         kind=st.sampled_from(("answered", "answered", "lost", "under way")),
     )
     def write(self, name: str, kind: str) -> None:
-        """A worker makes an event and sends what it has; the answer comes now, never, or later."""
+        """A worker adds an event and sends its entries; the reply arrives now, later or never."""
         writer = self.writers[name]
         outbox = writer.outbox
         if outbox is None or outbox.stopped is not None:
@@ -142,7 +142,7 @@ class WriteProtocol(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(WORKERS))
     def send_again(self, name: str) -> None:
-        """Nothing new: what was lost, or not answered, is sent again."""
+        """A worker sends lost or unanswered entries again, without a new one."""
         writer = self.writers[name]
         if writer.outbox is None:
             return
@@ -157,7 +157,7 @@ class WriteProtocol(RuleBasedStateMachine):
         what=st.sampled_from(("finish", "renew", "sleep", "release", "cancel", "pass")),
     )
     def rarely(self, name: str, what: str) -> None:
-        """One rule for what would otherwise crowd out the writes."""
+        """Rare operations share one rule, so that writes stay frequent."""
         if what != "pass":
             getattr(self, f"_{what}")(name)
 
@@ -211,7 +211,7 @@ class WriteProtocol(RuleBasedStateMachine):
         self.look()
 
     def _sleep(self, name: str) -> None:
-        """A worker is paused for longer than it may restore."""
+        """A worker pauses for longer than the time in which it may restore."""
         self.writers[name].clock_s += RESTORE_WITHIN_S + 1
 
     def _release(self, name: str) -> None:
@@ -232,7 +232,7 @@ class WriteProtocol(RuleBasedStateMachine):
     @precondition(lambda self: len(self.snapshots) > 3 and self.losses < LOSSES_MAX)
     @rule(steps=st.integers(1, 6))
     def lose_tail(self, steps: int) -> None:
-        """Redis loses its last steps and comes back with another history."""
+        """Redis loses its last steps and returns with another history."""
         self.losses += 1
         back_to = max(0, len(self.snapshots) - 1 - steps)
         snapshot = self.snapshots[back_to]
@@ -254,15 +254,15 @@ class WriteProtocol(RuleBasedStateMachine):
         for entry_id, fields in snapshot.log:
             await self.redis.xadd(keys.log(GENERATION), fields, id=entry_id)
         await self.redis.execute_command("DEBUG", "CHANGE-REPL-ID")
-        # A restart or a failover takes longer than the clock's grain, which attempts rely on.
+        # A restart or a failover takes longer than 1 ms, on which attempt numbers rely.
         highest = max((event_id.attempt for event_id in self.seen), default=0)
         while await self.store.now_ms() <= highest:
             pass
 
-    # What must hold
+    # Invariants
 
     def look(self) -> None:
-        """What any reader could see now."""
+        """Check the log that any reader could see now."""
         meta = self.run(self.redis.hgetall(keys.meta(GENERATION)))
         raw_log = self.run(self.redis.xrange(keys.log(GENERATION)))
         if not self.snapshots or self.snapshots[-1] != Snapshot(meta, raw_log):

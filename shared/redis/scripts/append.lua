@@ -1,20 +1,20 @@
--- Appends a holder's entries in order and publishes them in one frame; a resend is always safe.
--- ARGV[1] token  [2] attempt  [3] seq before the first entry  [4] '' or, to push the lease on, its ms
---     [5] '' or, where the last entry is the end, its status  [6] retention ms
---     [7] id of the entry before the first one, as the caller knows it  [8..] entries, JSON
+-- Appends the entries of a holder in order and publishes them in one frame. A resend is always safe.
+-- ARGV[1] token  [2] attempt  [3] seq before the first entry  [4] '' or, to extend the lease, its ms
+--     [5] '' or, if the last entry is the end, its status  [6] retention ms
+--     [7] the caller's id of the entry before the first one  [8..] entries, JSON
 -- Returns {'ok'} | {'ended'} | {'fenced'} | {'behind', seq, id} | {'lost', id}
 local f = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt')
 local refused = refusal(f, ARGV[1], ARGV[2])
 if refused then return refused end
 local _, top_seq, top_id = top()
 local before = tonumber(ARGV[3])
-if top_seq < before then return {'behind', whole(top_seq), top_id} end
+if top_seq < before then return {'behind', decimal(top_seq), top_id} end
 
 local frame = {top_id}
 for i = 8, #ARGV do
   local seq = before + i - 7
   if seq > top_seq then
-    local id = ARGV[2] .. '-' .. whole(seq)
+    local id = ARGV[2] .. '-' .. decimal(seq)
     if i == #ARGV and ARGV[5] ~= '' then
       write_end(id, top_id, ARGV[5], ARGV[i], now_ms(), tonumber(ARGV[6]))
     else
@@ -24,7 +24,7 @@ for i = 8, #ARGV do
   end
 end
 if ARGV[5] == '' and ARGV[4] ~= '' then
-  redis.call('HSET', KEYS[1], 'lease', whole(now_ms() + tonumber(ARGV[4])))
+  redis.call('HSET', KEYS[1], 'lease', decimal(now_ms() + tonumber(ARGV[4])))
 end
 if #frame > 1 then redis.call('PUBLISH', KEYS[3], table.concat(frame, '\n')) end
 return {'ok'}

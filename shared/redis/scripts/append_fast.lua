@@ -1,8 +1,8 @@
--- Stands before everything else in `append`: the case that nearly every token is, in four calls and
--- without the functions of the prelude. The caller is the holder, nothing is missing and nothing is
--- there twice: seqs have no holes and begin at 1, so the log's length is its top. A log of that
--- length under this token is the caller's own, and so is its last id; and an end leaves no token.
--- Anything else goes on below. A call costs more here than what it does: hence no second field.
+-- The first part of `append`: the case of nearly every token, in four calls and without the functions
+-- of the prelude. In this case the caller is the holder, no entry is missing and none is resent. Seqs
+-- begin at 1 and have no gaps, so the length of the log is its newest seq. A log of this length under
+-- this token is the caller's own, and so is its last id; an ended generation has no token.
+-- Every other case continues below. A call costs more than its work: hence only one field is read.
 local call = redis.call
 if ARGV[5] == '' and ARGV[4] == '' and call('HGET', KEYS[1], 'token') == ARGV[1]
     and call('XLEN', KEYS[2]) == tonumber(ARGV[3]) then

@@ -1,20 +1,20 @@
--- The holder commits results: their lines are done, their objects count, the log says so, in one step.
--- ARGV[1] token  [2] attempt  [3] lease ms  [4] top of the log as the caller knows it
+-- Commits results in one step: their lines are done, their objects count, the log has the events.
+-- ARGV[1] token  [2] attempt  [3] lease ms  [4] the caller's newest id of the log
 --     [5] JSON: name (of this commit), parts, done (lines), again (line, flight, …), dead, completed,
 --     failed, usage (3 numbers), model, events, before, line and offset (0, or: the cursor moves
---     from `before` to `line`, and what it passes over is done)
+--     from `before` to `line`, and the lines between are done)
 -- Returns {'ok', top} | {'ended'} | {'fenced'} | {'lost', id} | {'moved'}
--- Repeated it answers the same.
-local stopped = stop(ARGV[1], ARGV[2], '')
-if stopped then return stopped end
+-- A repeat returns the same.
+local refused = batch_refusal(ARGV[1], ARGV[2], '')
+if refused then return refused end
 local c = cjson.decode(ARGV[5])
 local b = redis.call('HMGET', KEYS[5], 'commit', 'line')
 local _, _, top_id = top()
 if b[1] == c.name then return {'ok', top_id} end
 if top_id ~= ARGV[4] then return {'moved'} end
--- Whatever is done here was in flight, or stands where the cursor goes now: so it counts once.
+-- Each done line was in flight, or the cursor passes it now. So it counts once.
 if c.line > 0 then
-  if b[2] ~= whole(c.before) then return {'moved'} end
+  if b[2] ~= decimal(c.before) then return {'moved'} end
 else
   for _, line in ipairs(c.done) do
     if redis.call('HEXISTS', KEYS[6], line) == 0 then return {'moved'} end
@@ -27,15 +27,15 @@ for i = 1, #c.again, 2 do redis.call('HSET', KEYS[6], c.again[i], c.again[i + 1]
 for _, line in ipairs(c.done) do redis.call('HDEL', KEYS[6], line) end
 for _, part in ipairs(c.parts) do redis.call('RPUSH', KEYS[7], part) end
 for _, letter in ipairs(c.dead) do redis.call('RPUSH', KEYS[8], letter) end
-redis.call('HINCRBY', KEYS[5], 'completed', whole(c.completed))
-redis.call('HINCRBY', KEYS[5], 'failed', whole(c.failed))
-redis.call('HINCRBY', KEYS[5], 'prompt_tokens', whole(c.usage[1]))
-redis.call('HINCRBY', KEYS[5], 'completion_tokens', whole(c.usage[2]))
-redis.call('HINCRBY', KEYS[5], 'total_tokens', whole(c.usage[3]))
+redis.call('HINCRBY', KEYS[5], 'completed', decimal(c.completed))
+redis.call('HINCRBY', KEYS[5], 'failed', decimal(c.failed))
+redis.call('HINCRBY', KEYS[5], 'prompt_tokens', decimal(c.usage[1]))
+redis.call('HINCRBY', KEYS[5], 'completion_tokens', decimal(c.usage[2]))
+redis.call('HINCRBY', KEYS[5], 'total_tokens', decimal(c.usage[3]))
 redis.call('HSET', KEYS[5], 'commit', c.name)
 if c.model ~= '' then redis.call('HSETNX', KEYS[5], 'model', c.model) end
 if c.line > 0 then
-  redis.call('HSET', KEYS[5], 'line', whole(c.line), 'offset', whole(c.offset))
+  redis.call('HSET', KEYS[5], 'line', decimal(c.line), 'offset', decimal(c.offset))
 end
-push_lease(now_ms(), ARGV[3])
-return {'ok', say(ARGV[2], c.events)}
+extend_lease(now_ms(), ARGV[3])
+return {'ok', append_events(ARGV[2], c.events)}

@@ -1,11 +1,11 @@
--- What the scripts of a batch's holder share. The holder of the log's token is the only one who may
--- change the batch: every one of them begins with `refusal`.
+-- Shared by the scripts that only the holder of a batch may run, the holder of its log's token. Each
+-- script begins with `batch_refusal`.
 -- KEYS[5] record  [6] flight  [7] parts  [8] dead letters
 
--- Why a holder may not write: another one is there, or Redis has gone back behind what it knows.
--- Its own memory is ahead then, so it leaves, and whoever begins next reads everything anew.
--- `known_top` is the top of the log as the holder knows it; '' where it does not matter.
-local function stop(token, attempt, known_top)
+-- Returns why the caller may not write, or nil: another process holds the batch, or Redis lost changes
+-- of this holder. In the latter case the holder must stop, and the next one reads everything again.
+-- `known_top`: the holder's newest id of the log; '' if it does not matter.
+local function batch_refusal(token, attempt, known_top)
   local refused = refusal(redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt'), token, attempt)
   if refused then return refused end
   local _, _, top_id = top()
@@ -13,15 +13,14 @@ local function stop(token, attempt, known_top)
   return nil
 end
 
--- Appends events to the batch's own log, under the holder's attempt, and publishes them in one frame.
--- With a status, the last of them is the end.
--- Returns the new top.
-local function say(attempt, events, status, now, retention_ms)
+-- Appends events to the batch's log under the holder's attempt, and publishes them in one frame.
+-- With a status, the last event is the end. Returns the newest id.
+local function append_events(attempt, events, status, now, retention_ms)
   local _, top_seq, top_id = top()
   if #events == 0 then return top_id end
   local frame, before_id = {top_id}, top_id
   for i, event in ipairs(events) do
-    local id = attempt .. '-' .. whole(top_seq + i)
+    local id = attempt .. '-' .. decimal(top_seq + i)
     if status and i == #events then
       write_end(id, before_id, status, event, now, retention_ms)
     else
@@ -34,6 +33,6 @@ local function say(attempt, events, status, now, retention_ms)
   return before_id
 end
 
-local function push_lease(now, lease_ms)
-  redis.call('HSET', KEYS[1], 'lease', whole(now + tonumber(lease_ms)))
+local function extend_lease(now, lease_ms)
+  redis.call('HSET', KEYS[1], 'lease', decimal(now + tonumber(lease_ms)))
 end

@@ -1,9 +1,9 @@
 -- Makes the caller the holder: a new attempt, its token, its lease and its `start`, in one step.
--- ARGV[1] token  [2] lease ms  [3] worker  [4] quiet until ms: takes over nothing before, 0 = no limit
---     [5] forgive until ms: a lease that ran out before this is nobody's failure
---     [6] attempts max  [7] retention ms  [8] '1': the model's answers do not survive their worker
+-- ARGV[1] token  [2] lease ms  [3] worker  [4] quiet until, ms: no takeover before this time
+--     [5] forgive until, ms: a lease that expired before this time counts as no failure
+--     [6] attempts max  [7] retention ms  [8] '1': the generation ends if its worker is lost
 -- Returns {'ok', attempt, seq of start, failures, start's JSON, fields…} | {'held', ms to wait} | {'ended'} | {'absent'}
--- Repeated with the same token it answers the same attempt.
+-- A repeat with the same token returns the same attempt.
 local f = redis.call('HMGET', KEYS[1],
   'status', 'attempt', 'token', 'lease', 'hist', 'failures', 'grace', 'model', 'start')
 local status, known, token, seen = f[1], f[2], f[3], f[5]
@@ -20,11 +20,11 @@ local current = history()
 local failures = tonumber(f[6] or '0')
 local lapsed = token and token ~= ''
 if lapsed then
-  -- After a change of history the living holder goes first: it may have to restore.
+  -- After a change of history, wait one lease more: a living holder may have to restore first.
   local free_at = lease
   if current and seen ~= 'lost' and seen ~= current then free_at = lease + tonumber(ARGV[2]) end
   free_at = math.max(free_at, tonumber(ARGV[4]))
-  if free_at > now then return {'held', whole(free_at - now)} end
+  if free_at > now then return {'held', decimal(free_at - now)} end
   local is_counted = lease > tonumber(ARGV[5]) and (not current or seen == current or seen == 'lost')
   if is_counted then failures = failures + 1 end
 end
@@ -42,17 +42,17 @@ if lapsed and ARGV[8] == '1' then
   return fail('worker_lost', 'the worker was lost and this model cannot go on: ask again', 'true')
 end
 if failures >= tonumber(ARGV[6]) then
-  return fail('attempts_exhausted', 'given up after ' .. whole(failures) .. ' failures; the last: the worker was lost', 'false')
+  return fail('attempts_exhausted', 'given up after ' .. decimal(failures) .. ' failures; the last: the worker was lost', 'false')
 end
 
 local top_attempt, top_seq, top_id = top()
-local attempt = whole(next_attempt(known, top_attempt, seen, current, now))
-local seq = whole(top_seq + 1)
+local attempt = decimal(next_attempt(known, top_attempt, seen, current, now))
+local seq = decimal(top_seq + 1)
 local json = '{"type":"start","attempt":' .. attempt .. ',"model":' .. cjson.encode(f[8]) .. '}'
 redis.call('HSET', KEYS[1], 'status', 'running', 'attempt', attempt, 'token', ARGV[1],
-  'lease', whole(now + tonumber(ARGV[2])), 'hist', next_history(seen, current),
-  'failures', whole(failures), 'start', seq, 'worker', ARGV[3])
+  'lease', decimal(now + tonumber(ARGV[2])), 'hist', next_history(seen, current),
+  'failures', decimal(failures), 'start', seq, 'worker', ARGV[3])
 redis.call('HDEL', KEYS[1], 'waiting')
 redis.call('XADD', KEYS[2], attempt .. '-' .. seq, 'e', json)
 redis.call('PUBLISH', KEYS[3], top_id .. '\n' .. attempt .. '-' .. seq .. ' ' .. json)
-return {'ok', attempt, seq, whole(failures), json, unpack(redis.call('HGETALL', KEYS[1]))}
+return {'ok', attempt, seq, decimal(failures), json, unpack(redis.call('HGETALL', KEYS[1]))}

@@ -1,6 +1,6 @@
 -- Ends a generation from outside its holder: cancel, queue timeout.
 -- ARGV[1] status  [2] the end's JSON  [3] retention ms
---     [4] '' or: only if nobody has held it for this many ms
+--     [4] '' or: end it only if no worker has held it for this many ms
 -- Returns {'ok', id} | {'ended'} | {'absent'} | {'held'}
 local f = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'hist', 'lease', 'waiting')
 if not f[1] then return {'absent'} end

@@ -1,8 +1,8 @@
--- Removes a consumer of a lane that holds nothing and has not been heard of for long.
+-- Removes a consumer of a lane that is idle and holds no entries.
 -- KEYS[1] lane
 -- ARGV[1] group  [2] consumer  [3] idle for at least this many ms
--- Returns 1, or 0: it has something, was heard of, or is gone. What a consumer has pending is thrown
--- away with it, so both are looked at in the same step.
+-- Returns 1, or 0: it holds entries, is not idle, or is absent. Redis deletes the pending entries of a
+-- consumer with it, so this script checks both in one step.
 if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then return 0 end
 for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local known = {}

@@ -1,9 +1,9 @@
--- Counts files of one owner; those that are counted already stay as they are.
+-- Adds files to the count of one owner. Counted files do not change.
 -- KEYS[1] expiries of the owner's files  [2] their sizes, and `sum`
--- ARGV[1] 'begin' where nobody has counted them yet, ms that the count is kept then; else ''
---     [2] bytes that they may have together, [3] how many they may be; '' each: no bound
+-- ARGV[1] '' or, to start a count if there is none, ms until it expires
+--     [2] bytes max of all files  [3] number max of files; '' each: no bound
 --     [4..] id, bytes, expires ms, …
--- Returns 1; 0: a bound would be passed, and nothing was counted; -1: nobody has counted them yet.
+-- Returns 1; 0: a bound would be exceeded, and nothing was added; -1: there is no count.
 local sum = redis.call('HGET', KEYS[2], 'sum')
 if not sum then
   if ARGV[1] == '' then return -1 end

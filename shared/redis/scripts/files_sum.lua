@@ -1,7 +1,7 @@
--- Says what one owner keeps in files; those that have expired are taken off first.
+-- Returns the bytes and the number of one owner's files, after removing expired files.
 -- KEYS[1] expiries of the owner's files  [2] their sizes, and `sum`
--- ARGV[1] how many expired ones are taken off at most
--- Returns {bytes, files}, or an empty table where nobody has counted them yet.
+-- ARGV[1] number max of expired files to remove
+-- Returns {bytes, files}, or an empty table: there is no count.
 local sum = redis.call('HGET', KEYS[2], 'sum')
 if not sum then return {} end
 local time = redis.call('TIME')

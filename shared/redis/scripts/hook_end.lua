@@ -1,8 +1,8 @@
--- Notes that what a webhook waits for has ended: from now on its delivery is due.
+-- Makes the delivery of a webhook due, because its subject has ended.
 -- KEYS[1] record  [2] waiting  [3] owners  [4] hosts, of this owner  [5] due, of this owner and host
--- ARGV[1] id  [2] owner  [3] the member of hosts  [4] how long the record is kept at most, ms
+-- ARGV[1] id  [2] owner  [3] the member of hosts  [4] ms until an unchanged record expires
 --     [5..] field, value, … of the record
--- Returns 1, or 0 where that was known already.
+-- Returns 1, or 0: it was due or done already.
 local state = redis.call('HGET', KEYS[1], 'state')
 if state == 'due' or state == 'done' then return 0 end
 local time = redis.call('TIME')

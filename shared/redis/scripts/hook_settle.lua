@@ -1,8 +1,8 @@
--- Says how an attempt went: done with, or due again later.
+-- Records the result of an attempt: the webhook is done, or due again later.
 -- KEYS[1] record  [2] due, of its owner and host  [3] busy, of this host
--- ARGV[1] id  [2] the attempt's number  [3] '' when no more are wanted, or ms until the next
---     [4] how long the record is still kept then, ms  [5] how it ended: delivered, given_up
--- Returns 1, or 0 where another attempt has been made since, and this one has nothing to say.
+-- ARGV[1] id  [2] number of the attempt  [3] '': done; or ms until the next attempt
+--     [4] ms until a finished record expires  [5] result: delivered, given_up
+-- Returns 1, or 0: a later attempt has been made, and this result does not count.
 redis.call('ZREM', KEYS[3], ARGV[1])
 local f = redis.call('HMGET', KEYS[1], 'state', 'tries')
 if f[1] ~= 'due' then return 0 end

@@ -1,7 +1,7 @@
--- Takes one delivery for one attempt: nobody else makes one before the lease has run out.
+-- Takes a delivery for one attempt: no other process takes it before the lease expires.
 -- KEYS[1] record  [2] due, of its owner and host  [3] busy, of this host
--- ARGV[1] id  [2] lease ms  [3] how many may be under way to this host
--- Returns the attempt's number, or 0: not due, gone, or enough is under way.
+-- ARGV[1] id  [2] lease ms  [3] number max of running attempts to this host
+-- Returns the number of the attempt, or 0: not due, absent, or too many attempts run.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local due = redis.call('ZSCORE', KEYS[2], ARGV[1])

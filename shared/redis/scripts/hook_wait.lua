@@ -1,10 +1,10 @@
--- Has somebody look later whether what a webhook waits for has ended. The looks of one owner are
--- spaced, so that one who waits for very many does not hold up the looks of others.
--- KEYS[1] record  [2] waiting  [3] when the last look of this owner is, string
--- ARGV[1] id  [2] NX: it is new, XX: it waits already  [3] ms until the look, at least
---     [4] ms between two looks of this owner  [5] how long a new record is kept at most, ms
+-- Plans a check whether the subject of a webhook has ended. The checks of one owner are spaced, so
+-- that an owner with very many waiting webhooks does not delay the others.
+-- KEYS[1] record  [2] waiting  [3] time of the last planned check of this owner, string
+-- ARGV[1] id  [2] NX: it is new, XX: it waits already  [3] least ms until the check
+--     [4] ms between two checks of this owner  [5] ms until an unchanged record expires
 --     [6..] field, value, … of the record
--- Returns 1, or 0 where its look stays as it was.
+-- Returns 1, or 0: the planned check stays as it was.
 if #ARGV > 5 then redis.call('HSET', KEYS[1], unpack(ARGV, 6)) end
 if ARGV[2] == 'NX' then
   redis.call('HSETNX', KEYS[1], 'state', 'waiting')

@@ -1,18 +1,18 @@
--- Notes how many bytes generations of one owner keep, and says how many all of them keep.
--- KEYS[1] hash: generation -> 'log request after', or '-' of a deleted one; and `total`
--- KEYS[2] zset: generation -> when its log is gone, ms
--- ARGV[1] how long both keys live at least, ms; then of each generation five words:
---     id, bytes of its log, bytes of its request, ms until its log is gone, ms for which its request outlives the log
---     '' for the log's bytes: both are as they were; '-': it is deleted
--- Returns the total, after what is gone by now was taken off.
--- Bytes of a generation never shrink, and a deleted one stays deleted: so a call may be repeated, or
--- come late, and nothing is counted twice.
+-- Records the bytes of generations of one owner, and returns the total of the owner.
+-- KEYS[1] hash: generation -> 'log request after', or '-' if deleted; and `total`
+-- KEYS[2] zset: generation -> when its log expires, ms
+-- ARGV[1] least ms until both keys expire; then five words for each generation:
+--     id, bytes of its log, bytes of its request, ms until its log expires, ms from then until its
+--     request expires. Bytes of the log may be '': both sizes stay as they are; '-': it is deleted
+-- Returns the total without expired generations.
+-- The bytes of a generation never shrink, and a deleted one stays deleted. So a call may be repeated
+-- or come late, and nothing is counted twice.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local change = 0
 local SPARE_MS = 60000
 
-local function whole(number)
+local function decimal(number)
   return string.format('%.0f', number)
 end
 
@@ -25,7 +25,7 @@ end
 
 local function put(id, value, until_ms)
   redis.call('HSET', KEYS[1], id, value)
-  redis.call('ZADD', KEYS[2], whole(until_ms), id)
+  redis.call('ZADD', KEYS[2], decimal(until_ms), id)
 end
 
 for i = 2, #ARGV, 5 do
@@ -37,17 +37,17 @@ for i = 2, #ARGV, 5 do
   elseif raw ~= '-' and (raw or bytes ~= '') then
     local new_log = math.max(log, tonumber(bytes) or 0)
     local new_request = math.max(request, tonumber(ARGV[i + 2]) or 0)
-    put(id, whole(new_log) .. ' ' .. whole(new_request) .. ' ' .. outlives, until_ms)
+    put(id, decimal(new_log) .. ' ' .. decimal(new_request) .. ' ' .. outlives, until_ms)
     change = change + new_log - log + new_request - request
   end
 end
 
-local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', whole(now), 'WITHSCORES', 'LIMIT', 0, 500)
+local gone = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', decimal(now), 'WITHSCORES', 'LIMIT', 0, 500)
 for i = 1, #gone, 2 do
   local id, since = gone[i], tonumber(gone[i + 1])
   local log, request, outlives = entry(id)
   if outlives > 0 and request > 0 and since + outlives > now then
-    put(id, '0 ' .. whole(request) .. ' 0', since + outlives)
+    put(id, '0 ' .. decimal(request) .. ' 0', since + outlives)
     change = change - log
   else
     redis.call('HDEL', KEYS[1], id)
@@ -56,11 +56,11 @@ for i = 1, #gone, 2 do
   end
 end
 
--- With some to spare, so that not every call has to push it on. Asked of the second key, which goes
--- when it is empty and comes back without a time.
+-- SPARE_MS longer, so that not every call sets the expiry. Read from the second key: Redis deletes it
+-- when it is empty, and it returns without an expiry.
 if #ARGV > 1 and redis.call('PTTL', KEYS[2]) < tonumber(ARGV[1]) then
   redis.call('PEXPIRE', KEYS[1], ARGV[1] + SPARE_MS)
   redis.call('PEXPIRE', KEYS[2], ARGV[1] + SPARE_MS)
 end
 if change == 0 then return tonumber(redis.call('HGET', KEYS[1], 'total') or '0') end
-return redis.call('HINCRBY', KEYS[1], 'total', whole(change))
+return redis.call('HINCRBY', KEYS[1], 'total', decimal(change))

@@ -1,9 +1,9 @@
--- Gives a generation back: the next holder need not wait for the lease.
+-- Gives a generation back, so that the next holder need not wait until the lease expires.
 -- ARGV[1] token  [2] attempt  [3] '1': this attempt failed
 -- Returns {'ok', failures} | {'ended'} | {'fenced'} | {'lost', id}
 local f = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt')
 local refused = refusal(f, ARGV[1], ARGV[2])
 if refused then return refused end
 local failures = redis.call('HINCRBY', KEYS[1], 'failures', ARGV[3])
-redis.call('HSET', KEYS[1], 'token', '', 'lease', '0', 'waiting', whole(now_ms()))
-return {'ok', whole(failures)}
+redis.call('HSET', KEYS[1], 'token', '', 'lease', '0', 'waiting', decimal(now_ms()))
+return {'ok', decimal(failures)}

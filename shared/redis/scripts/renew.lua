@@ -1,4 +1,4 @@
--- Pushes a holder's lease on; cancels where the readers' grace is over.
+-- Extends the lease of a holder; cancels the generation if its grace is over.
 -- ARGV[1] token  [2] attempt  [3] lease ms  [4] retention ms
 -- Returns {'ok'} | {'ended'} | {'fenced'} | {'lost', id}
 local f = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'grace', 'hist')
@@ -9,5 +9,5 @@ if f[4] and f[4] ~= '' and grace_is_over(tonumber(f[4]), now) then
   close('cancelled', CANCELLED, f[3], f[5], now, tonumber(ARGV[4]))
   return {'ended'}
 end
-redis.call('HSET', KEYS[1], 'lease', whole(now + tonumber(ARGV[3])))
+redis.call('HSET', KEYS[1], 'lease', decimal(now + tonumber(ARGV[3])))
 return {'ok'}

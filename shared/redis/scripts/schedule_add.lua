@@ -1,7 +1,7 @@
--- Adds a schedule, unless its owner has too many, or the same key has made one.
+-- Adds a schedule, unless its owner has too many, or the same key has added one.
 -- KEYS[1] record  [2] due  [3] the owner's, by age  [4] the owner's, unfinished  [5] idempotency key, or the record again
--- ARGV[1] id  [2] how many unfinished an owner may have  [3] next due, ms  [4] '' or digest of the request
---     [5] how long a key is kept, ms  [6..] field, value, … of the record
+-- ARGV[1] id  [2] unfinished schedules max of an owner  [3] next due, ms  [4] '' or digest of the request
+--     [5] ms until the key expires  [6..] field, value, … of the record
 -- Returns {'ok', created ms} | {'full'} | {'exists', id} | {'mismatch'}
 if ARGV[4] ~= '' then
   local known = redis.call('GET', KEYS[5])

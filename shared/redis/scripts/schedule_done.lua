@@ -1,8 +1,8 @@
--- Ends a firing: it has made something, or never will; the schedule is due again, or over.
+-- Ends a firing, and sets the next due time or finishes the schedule.
 -- KEYS[1] record  [2] due  [3] the owner's, unfinished
--- ARGV[1] id  [2] due ms  [3] next due ms, or ''  [4] how long a finished one is kept, ms
+-- ARGV[1] id  [2] due ms  [3] next due ms, or ''  [4] ms until a finished record expires
 --     [5..] field, value, … of the record
--- Returns 1, or 0 where somebody else has done this.
+-- Returns 1, or 0: another process has ended this firing.
 if redis.call('HGET', KEYS[1], 'next') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'next', ARGV[3], unpack(ARGV, 5))
 redis.call('HDEL', KEYS[1], 'firing')

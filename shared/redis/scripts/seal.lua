@@ -1,4 +1,4 @@
--- Marks an absent generation as gone for good: no worker may write it again.
+-- Seals an absent generation: no worker can write it any more.
 -- ARGV[1] retention ms
 -- Returns {'sealed'} | {'exists', status}
 local status = redis.call('HGET', KEYS[1], 'status')

@@ -1,4 +1,4 @@
-"""The rounds: what a crash or a loss has left is found, counted and put right; the rest is left."""
+"""Rounds: remains of a crash or a loss are found, counted and mended; nothing else changes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def files(redis, settings):
 
 @pytest.fixture
 def rounds(redis, files, settings, monkeypatch):
-    monkeypatch.setattr(index_janitor, "ABSENT_S", 0)
+    monkeypatch.setattr(index_janitor, "ABSENT_TWICE_S", 0)
     return Rounds(redis, files, settings)
 
 
@@ -65,7 +65,7 @@ async def counted(redis):
     return {name: number for name, number in counts.items() if number}
 
 
-async def test_a_tidy_house_is_left_as_it_is(rounds, store, redis):
+async def test_a_round_changes_nothing_that_is_in_order(rounds, store, redis):
     generation_id = await accept(store)
     await Schedules(redis, 9).add(schedule(next_ms=10**14))
     await register(redis, generation_id, "generation", HOOK, {})
@@ -87,7 +87,7 @@ def age(path):
     os.utime(path, (old, old))
 
 
-async def test_files_without_a_record_go(rounds, files, redis, tmp_path):
+async def test_files_without_a_record_are_deleted(rounds, files, redis, tmp_path):
     kept = await files.create("alice", "a.jsonl", "batch", one_piece(), expires_s=None, bytes_max=9)
     lost = await files.create("alice", "b.jsonl", "batch", one_piece(), expires_s=None, bytes_max=9)
     await redis.delete(keys.file(lost.id))
@@ -106,7 +106,7 @@ async def batch(redis, settings, batch_id):
     await Batches(redis, settings).create(new)
 
 
-async def test_parts_of_batches_that_are_gone_go(rounds, files, redis, settings, tmp_path):
+async def test_parts_of_absent_batches_are_deleted(rounds, files, redis, settings, tmp_path):
     running, gone = "batch_running00", "batch_gone00000"
     await batch(redis, settings, running)
     for batch_id in (running, gone):
@@ -136,9 +136,7 @@ async def consumers(redis, lane="interactive"):
     return {row["name"].decode() for row in rows}
 
 
-async def test_a_consumer_with_nothing_that_was_silent_for_long_goes(
-    rounds, queue, redis, monkeypatch
-):
+async def test_an_idle_consumer_without_entries_is_dropped(rounds, queue, redis, monkeypatch):
     await queue.read("interactive", 1)
     await redis.xgroup_createconsumer(keys.lane("interactive"), keys.GROUP, "gone-worker")
     assert not await rounds.make()
@@ -152,7 +150,7 @@ async def test_a_consumer_with_nothing_that_was_silent_for_long_goes(
 
 
 async def test_a_consumer_that_holds_an_entry_stays(rounds, queue, store, redis, monkeypatch):
-    """With it, its entry would be thrown away."""
+    """Redis would delete its entry with it."""
     await accept(store)
     assert await queue.read("interactive", 1)
     monkeypatch.setattr(janitor, "CONSUMER_IDLE_S", 0.0)
@@ -161,10 +159,10 @@ async def test_a_consumer_that_holds_an_entry_stays(rounds, queue, store, redis,
     assert await consumers(redis) == {"gone-worker"}
 
 
-async def test_a_consumer_that_took_an_entry_meanwhile_stays(
+async def test_a_consumer_that_reads_an_entry_during_the_round_stays(
     rounds, queue, store, redis, monkeypatch
 ):
-    """It looked idle; the last look is in the same step as its removal."""
+    """It was idle at first; the script checks again in the step that removes it."""
     await redis.xgroup_createconsumer(keys.lane("interactive"), keys.GROUP, "gone-worker")
     lane, args = keys.lane("interactive"), [keys.GROUP, "gone-worker", 0]
     await accept(store)
@@ -175,21 +173,21 @@ async def test_a_consumer_that_took_an_entry_meanwhile_stays(
     assert await consumers(redis) == {"gone-worker"}
 
 
-async def test_one_that_was_heard_of_meanwhile_stays(rounds, queue, redis):
+async def test_a_consumer_that_is_active_during_the_round_stays(rounds, queue, redis):
     await redis.xgroup_createconsumer(keys.lane("interactive"), keys.GROUP, "gone-worker")
     lane, args = keys.lane("interactive"), [keys.GROUP, "gone-worker", 60_000]
 
     assert await rounds.scripts.run("consumer_drop", [lane], args) == 0
 
 
-async def test_where_nobody_has_worked_there_is_nothing_to_drop(rounds):
+async def test_without_a_group_no_consumer_is_dropped(rounds):
     assert (await rounds.drop_consumers()).total() == 0
 
 
 # Indexes
 
 
-async def test_index_entries_of_what_is_gone_go(rounds, store, redis):
+async def test_index_entries_of_absent_generations_are_dropped(rounds, store, redis):
     kept, gone = await accept(store), await accept(store)
     await redis.zadd(keys.chat_runs("alice", "c"), {gone: 1, kept: 2})
     await redis.set(keys.chat_stops("alice", "c"), 1)
@@ -202,8 +200,10 @@ async def test_index_entries_of_what_is_gone_go(rounds, store, redis):
     assert await session_ids(redis, "alice", "chat", 9) == [kept]
 
 
-async def test_what_is_written_again_meanwhile_keeps_its_entries(rounds, store, redis, monkeypatch):
-    """A worker restores what Redis has lost: absent for a moment is not gone."""
+async def test_a_generation_restored_between_the_checks_keeps_its_entries(
+    rounds, store, redis, monkeypatch
+):
+    """A worker restores a generation that Redis has lost."""
     generation_id = await accept(store)
     fields = await redis.hgetall(keys.meta(generation_id))
     await lose(store, generation_id)
@@ -217,7 +217,7 @@ async def test_what_is_written_again_meanwhile_keeps_its_entries(rounds, store, 
     assert await owner_ids(redis, "alice", 9) == [generation_id]
 
 
-async def test_a_large_index_is_walked_to_its_end(rounds, store, redis, monkeypatch):
+async def test_a_large_index_is_checked_completely(rounds, store, redis, monkeypatch):
     monkeypatch.setattr(index_janitor, "PAGE", 3)
     kept = [await accept(store) for _ in range(4)]
     await redis.zadd(keys.owner("alice"), {f"gen_gone{number:04}": number for number in range(9)})
@@ -227,9 +227,9 @@ async def test_a_large_index_is_walked_to_its_end(rounds, store, redis, monkeypa
 
 
 async def test_the_key_space_is_walked_in_parts(store, redis, monkeypatch):
-    monkeypatch.setattr(index_janitor, "ABSENT_S", 0)
-    monkeypatch.setattr(index_janitor, "STEPS", 1)
-    monkeypatch.setattr(index_janitor, "COUNT", 2)
+    monkeypatch.setattr(index_janitor, "ABSENT_TWICE_S", 0)
+    monkeypatch.setattr(index_janitor, "SCANS_PER_ROUND", 1)
+    monkeypatch.setattr(index_janitor, "SCAN_COUNT", 2)
     for number in range(40):
         await redis.zadd(keys.owner(f"owner-{number}"), {ID: 1})
     indexes = IndexJanitor(redis)
@@ -253,7 +253,7 @@ async def test_schedules_that_no_index_names_are_due_again(rounds, redis):
     assert (await schedules.add(schedule(2))).how == "full"
 
 
-async def test_schedules_that_are_gone_count_against_nobodys_limit(rounds, redis):
+async def test_absent_schedules_do_not_count_towards_the_limit(rounds, redis):
     schedules = Schedules(redis, 1)
     await schedules.add(schedule(1))
     await redis.delete(keys.schedule(schedule(1).id))
@@ -265,7 +265,7 @@ async def test_schedules_that_are_gone_count_against_nobodys_limit(rounds, redis
 
 
 @pytest.mark.parametrize("state", ["waiting", "due"])
-async def test_webhooks_that_no_index_names_are_looked_after_again(rounds, store, redis, state):
+async def test_webhooks_that_no_index_names_are_indexed_again(rounds, store, redis, state):
     await register(redis, ID, "generation", HOOK, {})
     if state == "due":
         await redis.hset(keys.hook(ID), mapping={"state": "due", "host": HOOK.host})
@@ -278,7 +278,7 @@ async def test_webhooks_that_no_index_names_are_looked_after_again(rounds, store
     assert (await redis.zcard(keys.HOOKS_HOSTS)) == (state == "due")
 
 
-async def test_a_webhook_that_was_delivered_is_left(rounds, redis):
+async def test_a_delivered_webhook_is_not_changed(rounds, redis):
     await redis.hset(keys.hook(ID), mapping={"state": "done", "host": HOOK.host})
 
     assert not await rounds.make()
@@ -298,20 +298,20 @@ async def test_a_check_that_fails_stops_no_other(rounds, store, redis, caplog, m
     assert "round cut short" in caplog.messages
 
 
-async def test_arq_is_told_how_much_was_found(rounds, store):
+async def test_arq_gets_the_number_of_findings(rounds, store):
     await lose(store, await accept(store))
 
     assert await make_round({"rounds": rounds}) == 2
 
 
-def test_a_round_is_over_before_the_next_one():
+def test_a_round_times_out_before_the_next_one():
     job = round_cron()
 
-    assert job.timeout_s < janitor.EVERY_MINUTES * 60
+    assert job.timeout_s < janitor.ROUND_MINUTES * 60
     assert job.minute == set(range(0, 60, 5)) and job.second == 30
 
 
-async def test_every_finding_has_a_name(rounds, redis):
+async def test_every_finding_has_a_counter(rounds, redis):
     counts, _ = await read_counts(redis)
 
     assert set(counts) == set(WHAT)

@@ -1,4 +1,4 @@
-"""Firings: once for each due time, however they are cut and by however many they are tried."""
+"""Firings: one for each due time, under crashes and with several processes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def plan(schedules, *, due_ms, timing=None, number=1, kind="generation", *
 
 
 async def turn(*firings):
-    """Do what is due now, by each of several processes at once."""
+    """Run the due jobs in several processes at once."""
     async with asyncio.TaskGroup() as tasks:
         for one in firings:
             for job in await one.due():
@@ -77,7 +77,7 @@ async def counted(schedules):
     return {name: number for name, number in counts.items() if number}
 
 
-async def test_what_is_due_becomes_a_generation_of_its_owner(firings, schedules, store):
+async def test_a_due_schedule_creates_a_generation_of_its_owner(firings, schedules, store):
     due_ms = await store.now_ms()
     one = await plan(schedules, due_ms=due_ms, model="other")
     await turn(firings)
@@ -94,7 +94,7 @@ async def test_what_is_due_becomes_a_generation_of_its_owner(firings, schedules,
     assert await counted(schedules) == {"schedules_fired": 1}
 
 
-async def test_what_is_not_due_is_left_alone(firings, schedules, store):
+async def test_a_schedule_that_is_not_due_does_not_fire(firings, schedules, store):
     one = await plan(schedules, due_ms=await store.now_ms() + 60_000)
     await turn(firings)
 
@@ -102,14 +102,14 @@ async def test_what_is_not_due_is_left_alone(firings, schedules, store):
     assert await store.redis.xlen(keys.lane("interactive")) == 0
 
 
-async def test_a_time_that_is_past_runs_at_once(firings, schedules):
+async def test_a_schedule_in_the_past_fires_at_once(firings, schedules):
     one = await plan(schedules, due_ms=1)
     await turn(firings)
 
     assert (await schedules.get(one.id)).last_id
 
 
-async def test_two_processes_make_one(firings, schedules, store, create):
+async def test_two_processes_create_one_generation(firings, schedules, store, create):
     other = Firings(store, schedules, {"generation": create}, KNOWN)
     one = await plan(schedules, due_ms=1)
     await turn(firings, other, firings)
@@ -118,7 +118,7 @@ async def test_two_processes_make_one(firings, schedules, store, create):
     assert await counted(schedules) == {"schedules_fired": 1, "schedules_late": 1}
 
 
-async def test_after_an_outage_one_is_made_for_all_that_was_missed(firings, schedules, store):
+async def test_after_an_outage_one_firing_covers_all_missed_times(firings, schedules, store):
     now_ms = await store.now_ms()
     timing = Timing(cron="* * * * *")
     one = await plan(schedules, due_ms=timing.next_ms(now_ms - 24 * HOUR_MS), timing=timing)
@@ -129,7 +129,7 @@ async def test_after_an_outage_one_is_made_for_all_that_was_missed(firings, sche
     assert (await schedules.get(one.id)).next_ms > now_ms
 
 
-async def test_what_belongs_to_an_owner_that_no_key_names_is_held_and_caught_up_once(
+async def test_a_schedule_of_an_unknown_owner_is_held_and_fires_once_later(
     firings, schedules, store, create, caplog
 ):
     now_ms = await store.now_ms()
@@ -160,7 +160,7 @@ async def test_what_belongs_to_an_owner_that_no_key_names_is_held_and_caught_up_
 
 
 class Cut(Exception):
-    """The process died here."""
+    """Stands for a crash of the process."""
 
 
 STEPS = ("get", "begin", "finish")
@@ -168,7 +168,7 @@ STEPS = ("get", "begin", "finish")
 
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", [*STEPS, "create"])
-async def test_a_kill_between_any_two_steps_makes_one(
+async def test_a_crash_between_any_two_steps_creates_one_generation(
     firings, schedules, store, create, monkeypatch, step, is_after
 ):
     due_ms = await store.now_ms() - 5
@@ -202,7 +202,9 @@ async def test_a_kill_between_any_two_steps_makes_one(
 
 
 @pytest.mark.parametrize("call", ["_register", "_enqueue", "_index"])
-async def test_a_kill_within_the_acceptance_makes_one(firings, schedules, store, monkeypatch, call):
+async def test_a_crash_during_acceptance_creates_one_generation(
+    firings, schedules, store, monkeypatch, call
+):
     one = await plan(schedules, due_ms=1)
     real, cut_once = getattr(Acceptor, call), [True]
 
@@ -221,8 +223,8 @@ async def test_a_kill_within_the_acceptance_makes_one(firings, schedules, store,
     assert (await schedules.get(one.id)).last_id == one.made_id("gen_", 1)
 
 
-async def test_a_repeat_finds_what_was_made_though_it_has_ended(firings, schedules, store, create):
-    """It ran between the kill and the repeat, and must not run again."""
+async def test_a_repeat_finds_a_generation_that_has_ended(firings, schedules, store, create):
+    """It ran between the crash and the repeat, and must not run again."""
     one = await plan(schedules, due_ms=1)
     await schedules.begin(one, 1)
     made = await create(one, 1, False)
@@ -234,7 +236,7 @@ async def test_a_repeat_finds_what_was_made_though_it_has_ended(firings, schedul
     assert await store.redis.xlen(keys.lane("interactive")) == 1, "only that of the first time"
 
 
-async def test_what_was_lost_between_is_made_again_and_numbers_jump(
+async def test_a_lost_generation_is_created_again_and_its_attempts_jump(
     firings, schedules, store, create
 ):
     one = await plan(schedules, due_ms=1)
@@ -247,7 +249,7 @@ async def test_what_was_lost_between_is_made_again_and_numbers_jump(
     assert await store.redis.hget(keys.meta(made), "hist") == b"lost"
 
 
-async def test_a_model_that_has_gone_ends_this_due_time_and_says_why(firings, schedules, store):
+async def test_an_unknown_model_ends_the_firing_with_an_error(firings, schedules, store):
     timing = Timing(cron="0 * * * *")
     now_ms = await store.now_ms()
     due_ms = timing.next_ms(now_ms - HOUR_MS)
@@ -260,7 +262,7 @@ async def test_a_model_that_has_gone_ends_this_due_time_and_says_why(firings, sc
     assert await counted(schedules) == {"schedules_refused": 1}
 
 
-async def test_an_error_is_forgotten_when_it_goes_well_again(firings, schedules, store, create):
+async def test_a_successful_firing_clears_the_error(firings, schedules, store, create):
     timing = Timing(cron="0 * * * *")
     one = await plan(schedules, due_ms=HOUR_MS, timing=timing, model="gone")
     await turn(firings)
@@ -272,7 +274,7 @@ async def test_an_error_is_forgotten_when_it_goes_well_again(firings, schedules,
     assert found.error is None and found.last_id
 
 
-async def test_a_full_queue_puts_it_off_and_nothing_is_missed(firings, schedules, store):
+async def test_a_full_queue_postpones_the_firing(firings, schedules, store):
     one = await plan(schedules, due_ms=1)
     real = firings.kinds["generation"]
 
@@ -290,7 +292,7 @@ async def test_a_full_queue_puts_it_off_and_nothing_is_missed(firings, schedules
     assert (await schedules.get(one.id)).last_id == one.made_id("gen_", 1)
 
 
-async def test_without_redis_it_stays_due(firings, schedules):
+async def test_without_redis_a_schedule_stays_due(firings, schedules):
     await plan(schedules, due_ms=1)
     real = firings.kinds["generation"]
 
@@ -305,7 +307,7 @@ async def test_without_redis_it_stays_due(firings, schedules):
     assert (await counted(schedules))["schedules_fired"] == 1
 
 
-async def test_what_was_deleted_meanwhile_is_not_fired(firings, schedules, store):
+async def test_a_deleted_schedule_does_not_fire(firings, schedules, store):
     one = await plan(schedules, due_ms=1)
     (job,) = await firings.due()
     await schedules.delete(one)
@@ -314,7 +316,7 @@ async def test_what_was_deleted_meanwhile_is_not_fired(firings, schedules, store
     assert await store.redis.xlen(keys.lane("interactive")) == 0
 
 
-async def test_a_kind_of_a_newer_version_is_left_to_it(firings, schedules):
+async def test_an_unknown_kind_is_postponed(firings, schedules):
     one = await plan(schedules, due_ms=1, kind="dream")
     await turn(firings)
 
@@ -322,8 +324,8 @@ async def test_a_kind_of_a_newer_version_is_left_to_it(firings, schedules):
     assert await firings.due() == [], "it does not keep this process busy"
 
 
-async def test_a_job_of_a_time_that_is_over_does_nothing(firings, schedules, store):
-    """arq may bring back what was done long ago."""
+async def test_a_job_for_a_finished_due_time_does_nothing(firings, schedules, store):
+    """arq may run an old job again."""
     timing = Timing(cron="0 * * * *")
     one = await plan(schedules, due_ms=HOUR_MS, timing=timing)
     await turn(firings)
@@ -333,8 +335,8 @@ async def test_a_job_of_a_time_that_is_over_does_nothing(firings, schedules, sto
     assert len(await owner_ids(store.redis, "alice", 10)) == 1
 
 
-async def test_jobs_of_one_time_have_one_id_for_a_second(firings, schedules):
+async def test_jobs_for_one_due_time_have_one_id_for_a_second(firings, schedules):
     await plan(schedules, due_ms=1)
 
     assert len({job.id for _ in range(3) for job in await firings.due()}) <= 2
-    assert firings.functions[0].timeout_s == module.TIMEOUT_S
+    assert firings.functions[0].timeout_s == module.FIRING_S_MAX

@@ -1,13 +1,13 @@
-"""What is due, owners in turn; and that older and newer roles find each other's deliveries."""
+"""Due deliveries: owners take turns; older and newer jobs roles find each other's records."""
 
 from __future__ import annotations
 
 import pytest
 
 from jobs.index_janitor import IndexJanitor
-from jobs.webhook_due import HOSTS_LEAST, HOSTS_MAX, OWNERS_MAX, DueHooks, in_turn
-from jobs.webhook_ends import LOOKS_MAX, Ends
-from shared.later.webhooks import OWNER_LOOKS_S, Webhook, WebhookEvent, end, register
+from jobs.webhook_due import HOSTS_MAX, OWNER_HOSTS_MIN, OWNERS_MAX, DueHooks, in_turn
+from jobs.webhook_ends import CHECKS_MAX, Ends
+from shared.later.webhooks import OWNER_CHECKS_PER_S, Webhook, WebhookEvent, end, register
 from shared.redis import keys
 from shared.redis.client import clock_ms
 from shared.redis.counts import read_counts
@@ -28,17 +28,17 @@ async def ended(redis, subject_id, host, owner=""):
 
 
 async def found(redis):
-    """Owner's digest, host and subject of what is due."""
+    """Return digest of the owner, host and subject of each due delivery."""
     dues = await DueHooks(redis).find(await clock_ms(redis))
     return [(*keys.split_hook_place(due.place), due.subject_id) for due in dues]
 
 
-def test_queues_are_served_in_turn():
+def test_in_turn_takes_one_item_of_each_queue():
     assert in_turn([[1, 2, 3], [4], [], [5, 6]]) == [1, 4, 5, 2, 6, 3]
     assert in_turn([]) == []
 
 
-async def test_one_with_very_many_hosts_stands_behind_the_first_of_another(redis):
+async def test_an_owner_with_very_many_hosts_does_not_precede_other_owners(redis):
     for number in range(3 * HOSTS_MAX):
         await ended(redis, f"a{number}", f"host-{number}.example", ANN)
     await ended(redis, "b", "bob.example", BOB)
@@ -50,7 +50,7 @@ async def test_one_with_very_many_hosts_stands_behind_the_first_of_another(redis
     assert len(dues) >= HOSTS_MAX // 3
 
 
-async def test_an_owner_that_is_alone_has_the_whole_look(redis):
+async def test_a_single_owner_gets_the_whole_result(redis):
     for number in range(2 * HOSTS_MAX):
         await ended(redis, f"a{number}", f"host-{number}.example", ANN)
 
@@ -58,17 +58,17 @@ async def test_an_owner_that_is_alone_has_the_whole_look(redis):
     assert len(await found(redis)) == 0, "the owner is looked at again after a second"
 
 
-async def test_very_many_owners_have_their_turns_in_further_looks(redis):
+async def test_further_results_serve_the_other_owners(redis):
     for number in range(OWNERS_MAX + 10):
         await ended(redis, f"s{number}", "one.example", f"owner {number}")
 
     looks = [await found(redis), await found(redis)]
 
     assert [len(look) for look in looks] == [OWNERS_MAX, 10]
-    assert HOSTS_LEAST * OWNERS_MAX < 1_000
+    assert OWNER_HOSTS_MIN * OWNERS_MAX < 1_000
 
 
-async def test_an_event_that_is_added_meanwhile_is_found(redis):
+async def test_an_event_added_during_a_check_is_found(redis):
     await ended(redis, "one", "a.example", ANN)
     place = keys.hook_place(ANN, "a.example")
     digest, _ = keys.split_hook_place(place)
@@ -82,8 +82,8 @@ async def test_an_event_that_is_added_meanwhile_is_found(redis):
     assert [due[2] for due in await found(redis)] == ["two"]
 
 
-async def test_what_an_older_version_has_noted_is_found(redis):
-    """It knows one index, of hosts."""
+async def test_due_webhooks_of_an_older_version_are_found(redis):
+    """The older version has one index, of hosts."""
     await redis.hset(keys.hook("x"), mapping={"state": "due", "host": "old.example"})
     await redis.zadd(keys.HOOKS_HOSTS, {"old.example": 1})
     await redis.zadd(keys.hooks_due("old.example"), {"x": 1})
@@ -91,15 +91,15 @@ async def test_what_an_older_version_has_noted_is_found(redis):
     assert await found(redis) == [("", "old.example", "x")]
 
 
-async def test_an_older_jobs_role_finds_in_its_rounds_what_this_one_has_noted(redis):
-    """By the members that it knows: state, host, and the index of hosts that it mends."""
+async def test_an_older_jobs_role_finds_due_webhooks_of_this_version(redis):
+    """It uses the members state and host, and the index of hosts that it mends."""
     await ended(redis, "x", "new.example", ANN)
 
     state, host, url = await redis.hmget(keys.hook("x"), ["state", "host", "url"])
     assert (state, host, url) == (b"due", b"new.example", b"https://new.example/x")
 
 
-async def test_the_janitor_brings_back_what_no_index_names(redis):
+async def test_the_janitor_indexes_due_webhooks_again(redis):
     await ended(redis, "x", "new.example", ANN)
     place = keys.hook_place(ANN, "new.example")
     digest, _ = keys.split_hook_place(place)
@@ -123,20 +123,20 @@ async def test_hosts_of_all_owners_are_counted(redis):
 
 async def test_one_that_waits_for_very_many_ends_delays_no_other(redis):
     hook = Webhook("https://a.example/x", SECRET)
-    for number in range(4 * LOOKS_MAX):
+    for number in range(4 * CHECKS_MAX):
         await register(redis, f"a{number}", "batch", hook, {}, owner=ANN)
     await register(redis, "b", "batch", hook, {}, owner=BOB)
 
     now_ms = await clock_ms(redis)
-    late_ms = await redis.zscore(keys.HOOKS_WAITING, f"a{4 * LOOKS_MAX - 1}") - now_ms
-    assert late_ms > 4 * LOOKS_MAX / OWNER_LOOKS_S * 1000 * 0.5
+    late_ms = await redis.zscore(keys.HOOKS_WAITING, f"a{4 * CHECKS_MAX - 1}") - now_ms
+    assert late_ms > 4 * CHECKS_MAX / OWNER_CHECKS_PER_S * 1000 * 0.5
     at_ms = await redis.zscore(keys.HOOKS_WAITING, "b")
     assert at_ms - now_ms <= 2_000
     # What was due before now has been looked at, however long the registering took here.
-    assert await redis.zcount(keys.HOOKS_WAITING, now_ms, at_ms) < LOOKS_MAX
+    assert await redis.zcount(keys.HOOKS_WAITING, now_ms, at_ms) < CHECKS_MAX
 
 
-async def test_looks_that_are_repeated_are_spaced_too(redis):
+async def test_repeated_checks_are_spaced_too(redis):
     async def find(subject_id, about):
         return None
 
@@ -145,14 +145,14 @@ async def test_looks_that_are_repeated_are_spaced_too(redis):
         await register(redis, f"a{number}", "batch", hook, {}, owner=ANN)
         await redis.zadd(keys.HOOKS_WAITING, {f"a{number}": 1})
     await redis.delete(keys.hooks_clock(ANN, "batch"))
-    await Ends(redis, {"batch": find}).look(await clock_ms(redis))
+    await Ends(redis, {"batch": find}).check(await clock_ms(redis))
 
     scores = [score for _, score in await redis.zrange(keys.HOOKS_WAITING, 0, -1, withscores=True)]
-    assert scores[-1] - scores[0] >= 299 * 1000 / OWNER_LOOKS_S
+    assert scores[-1] - scores[0] >= 299 * 1000 / OWNER_CHECKS_PER_S
     assert await redis.pttl(keys.hooks_clock(ANN, "batch")) > 0
 
 
-async def test_registering_again_moves_no_look(redis):
+async def test_registering_again_does_not_move_the_check(redis):
     hook = Webhook("https://a.example/x", SECRET)
     await register(redis, "a", "batch", hook, {}, owner=ANN)
     before = await redis.zscore(keys.HOOKS_WAITING, "a")

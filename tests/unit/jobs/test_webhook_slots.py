@@ -1,4 +1,4 @@
-"""Places in one process: a part for each owner, and some kept for what is likely to go well."""
+"""Slots of one process: a share for each owner, and a reserve for likely successes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from jobs.webhook_slots import KNOWN_MAX, KNOWN_S, OWNER_MAX, RUNNING_MAX, Exper
 
 
 def taken(slots: Slots, owner: str, hope: Hope) -> int:
-    """How many places this owner gets."""
+    """Return how many slots this owner gets."""
     count = 0
     while slots.take(owner, hope):
         count += 1
     return count
 
 
-def test_one_owner_has_a_quarter_of_the_places() -> None:
+def test_one_owner_gets_a_quarter_of_the_slots() -> None:
     assert taken(Slots(), "a", Hope.MUCH) == OWNER_MAX == RUNNING_MAX // 4
 
 
-def test_repeats_leave_places_to_first_attempts() -> None:
+def test_repeats_leave_slots_for_first_attempts() -> None:
     slots = Slots()
     repeats = sum(taken(slots, f"owner {number}", Hope.LITTLE) for number in range(100))
 
@@ -29,7 +29,7 @@ def test_repeats_leave_places_to_first_attempts() -> None:
     assert taken(slots, "another", Hope.SOME) > 0
 
 
-def test_hosts_that_have_answered_find_places_beside_those_that_hang() -> None:
+def test_hosts_with_a_success_get_slots_beside_hanging_hosts() -> None:
     slots = Slots()
     assert taken(slots, "a", Hope.LITTLE) == OWNER_MAX // 2
     assert taken(slots, "a", Hope.SOME) == OWNER_MAX // 4
@@ -37,7 +37,7 @@ def test_hosts_that_have_answered_find_places_beside_those_that_hang() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(list(Hope))), max_size=200))
-def test_what_is_given_back_can_be_taken_again(asked: list[tuple[str, Hope]]) -> None:
+def test_a_freed_slot_can_be_taken_again(asked: list[tuple[str, Hope]]) -> None:
     slots = Slots()
     for owner, hope in [one for one in asked if slots.take(*one)]:
         slots.free(owner, hope)
@@ -45,7 +45,7 @@ def test_what_is_given_back_can_be_taken_again(asked: list[tuple[str, Hope]]) ->
     assert taken(slots, "a", Hope.MUCH) == OWNER_MAX
 
 
-def test_experience_is_of_one_owner_and_lasts_a_while() -> None:
+def test_experience_is_per_owner_and_expires() -> None:
     known = Experience()
     known.note("a host", 0.0, is_well=False)
 

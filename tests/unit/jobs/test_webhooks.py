@@ -1,4 +1,4 @@
-"""Deliveries: at least once, over hours, to public addresses only; no receiver holds up another."""
+"""Deliveries: at least once, over hours, only to public addresses; no receiver delays another."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def place_of(url, owner=ALICE):
 
 
 async def look_at(store, place):
-    """The next look finds this place, if anything is due there."""
+    """Make the next check include this place."""
     digest, _ = keys.split_hook_place(place)
     await store.redis.zadd(keys.hooks_hosts(digest), {place: 1})
     await store.redis.zadd(keys.HOOKS_OWNERS, {digest: 1})
@@ -76,7 +76,7 @@ async def ended(store, url, generation_id=ID, owner=ALICE):
 
 
 async def turn(hooks):
-    """Do what is due now, all of it at once; returns how much that was."""
+    """Run all due jobs at once, and return their number."""
     jobs = await hooks.due()
     async with asyncio.TaskGroup() as tasks:
         for job in jobs:
@@ -85,7 +85,7 @@ async def turn(hooks):
 
 
 async def make_due(store, url, generation_id=ID):
-    """The pause is over: its time is long past."""
+    """Make the pause of a delivery end now."""
     await store.redis.zadd(keys.hooks_due(place_of(url)), {generation_id: 1}, xx=True)
     await look_at(store, place_of(url))
 
@@ -107,7 +107,7 @@ async def pause_s(store, url, generation_id=ID):
 # One attempt
 
 
-async def test_an_end_is_delivered_once_and_signed(hooks, store, receiver):
+async def test_an_end_is_delivered_once_with_a_signature(hooks, store, receiver):
     await ended(store, receiver.url)
 
     assert await turn(hooks) == 1
@@ -122,7 +122,7 @@ async def test_an_end_is_delivered_once_and_signed(hooks, store, receiver):
     assert await counted(store) == {"webhooks_delivered": 1}
 
 
-async def test_nothing_secret_is_kept_once_it_is_delivered(hooks, store, receiver):
+async def test_a_delivered_record_keeps_no_url_and_no_secret(hooks, store, receiver):
     await ended(store, receiver.url)
     await turn(hooks)
 
@@ -140,7 +140,7 @@ async def test_nothing_secret_is_kept_once_it_is_delivered(hooks, store, receive
     assert await store.redis.zcard(keys.HOOKS_OWNERS) == 0
 
 
-async def test_no_line_of_the_log_names_url_or_secret(hooks, store, receiver, caplog):
+async def test_no_log_line_holds_url_or_secret(hooks, store, receiver, caplog):
     caplog.set_level(logging.DEBUG)
     url = receiver.url + "/a-path-that-is-a-password?token=hidden"
     receiver.answers = [500, 200]
@@ -164,7 +164,7 @@ async def test_any_2xx_is_a_delivery(hooks, store, receiver, status):
 
 
 @pytest.mark.parametrize("status", [300, 400, 401, 404, 429, 500, 503])
-async def test_anything_else_is_tried_again(hooks, store, receiver, status):
+async def test_any_other_status_is_retried(hooks, store, receiver, status):
     receiver.answers = [status, 200]
     await ended(store, receiver.url)
 
@@ -191,7 +191,7 @@ async def test_a_redirect_is_not_followed(hooks, store, receiver):
     assert await counted(store) == {"webhook_attempts_failed": 1}
 
 
-async def test_what_nobody_wants_any_more_is_not_tried_again(hooks, store, receiver):
+async def test_a_410_is_not_retried(hooks, store, receiver):
     receiver.answers = [410]
     await ended(store, receiver.url)
     await turn(hooks)
@@ -200,7 +200,7 @@ async def test_what_nobody_wants_any_more_is_not_tried_again(hooks, store, recei
     assert await counted(store) == {"webhook_attempts_failed": 1, "webhooks_given_up": 1}
 
 
-async def test_it_is_given_up_after_the_last_pause(hooks, store, receiver):
+async def test_a_webhook_is_given_up_after_the_last_pause(hooks, store, receiver):
     receiver.answers = [500]
     await ended(store, receiver.url)
     for _ in range(len(PAUSES_S) + 1):
@@ -214,7 +214,7 @@ async def test_it_is_given_up_after_the_last_pause(hooks, store, receiver):
     assert found == {"webhook_attempts_failed": 8, "webhooks_given_up": 1}
 
 
-async def test_a_receiver_that_is_not_there_is_tried_again(hooks, store, receiver):
+async def test_an_absent_receiver_is_retried(hooks, store, receiver):
     url = receiver.url
     await receiver.__aexit__()
     await ended(store, url)
@@ -224,7 +224,7 @@ async def test_a_receiver_that_is_not_there_is_tried_again(hooks, store, receive
     await receiver.__aenter__()
 
 
-async def test_an_answer_that_does_not_come_ends_the_attempt(hooks, store, receiver, monkeypatch):
+async def test_an_attempt_without_a_response_times_out(hooks, store, receiver, monkeypatch):
     monkeypatch.setattr(webhooks, "ATTEMPT_S", 0.2)
     receiver.holds.clear()
     await ended(store, receiver.url)
@@ -236,7 +236,7 @@ async def test_an_answer_that_does_not_come_ends_the_attempt(hooks, store, recei
 
 
 @pytest.mark.parametrize("length", ["100000000000", None], ids=["announced", "endless"])
-async def test_a_long_reply_is_not_read_to_its_end(hooks, store, receiver, length):
+async def test_a_long_response_is_not_read_completely(hooks, store, receiver, length):
     receiver.body = b"x" * 1_000_000
     receiver.answers = [(200, {"content-length": length} if length else {"x-none": "1"})]
     await ended(store, receiver.url)
@@ -254,7 +254,7 @@ async def test_a_long_reply_is_not_read_to_its_end(hooks, store, receiver, lengt
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000 + b"\r\n",
     ],
 )
-async def test_what_is_no_http_is_a_failure(hooks, store, answer):
+async def test_a_response_that_is_not_http_is_a_failure(hooks, store, answer):
     async def serve(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
@@ -270,8 +270,8 @@ async def test_what_is_no_http_is_a_failure(hooks, store, answer):
     assert await pause_s(store, url) > 0
 
 
-async def test_a_record_that_cannot_be_signed_ends_like_any_other(hooks, store, receiver):
-    """It would else be taken again and again."""
+async def test_a_record_that_cannot_be_signed_is_given_up(hooks, store, receiver):
+    """Otherwise it would be taken again and again."""
     await ended(store, receiver.url)
     await store.redis.hset(keys.hook(ID), "secret", "whsec_no base64!")
     await turn(hooks)
@@ -293,13 +293,13 @@ def test_pauses_grow_to_hours_with_jitter():
     assert pause_after(1, Reply(410)) is None
 
 
-def test_what_the_receiver_asks_for_is_kept_within_a_day():
+def test_retry_after_is_bounded_by_a_day():
     assert 60 <= pause_after(1, Reply(429, retry_after_s=60)) <= 72
     assert pause_after(2, Reply(503, retry_after_s=1)) >= PAUSES_S[1]
     assert pause_after(1, Reply(503, retry_after_s=10**9)) <= 1.2 * 86_400
 
 
-def test_retry_after_is_seconds_or_a_date_or_nothing():
+def test_retry_after_is_seconds_or_a_date():
     assert retry_after_s({"retry-after": "120"}) == 120
     assert 50 < retry_after_s({"retry-after": formatdate(time.time() + 60, usegmt=True)}) <= 61
     for text in ("", "soon", "-5", "1e3", "²", formatdate(0), "9" * 400, "Mon, 99 Foo 99999"):
@@ -319,7 +319,7 @@ async def test_retry_after_moves_the_next_attempt(hooks, store, receiver):
 
 
 async def resolved_to(monkeypatch, *answers):
-    """Names lead to one answer after the other, as a name server that means ill gives them."""
+    """Give successive DNS answers, as a malicious name server does."""
     given = iter(answers)
 
     async def look_up(self, host, port, **_):
@@ -337,7 +337,7 @@ async def resolved_to(monkeypatch, *answers):
         "fd00:ec2::254", "64:ff9b::7f00:1",
     ],
 )  # fmt: skip
-async def test_a_name_that_leads_inside_is_refused_when_it_is_connected_to(
+async def test_a_name_with_a_private_address_is_refused_at_the_connection(
     redis, receiver, monkeypatch, address, caplog
 ):
     store = store_on(redis)
@@ -356,7 +356,7 @@ async def test_a_name_that_leads_inside_is_refused_when_it_is_connected_to(
     "host", ["127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "localhost", "[::ffff:127.0.0.1]"]
 )
 async def test_no_spelling_of_loopback_is_connected_to(redis, receiver, host):
-    """Past the check at acceptance, as if that were not there."""
+    """The check at acceptance is bypassed here."""
     store = store_on(redis)
     hooks = Webhooks(redis, store.settings)
     await ended(store, f"http://{host}:{receiver.port}/hook")
@@ -366,10 +366,8 @@ async def test_no_spelling_of_loopback_is_connected_to(redis, receiver, host):
     assert (await counted(store))["webhook_attempts_failed"] == 1
 
 
-async def test_a_name_that_changes_its_mind_is_judged_at_each_connection(
-    redis, receiver, monkeypatch
-):
-    """Rebinding: public when it is looked at, private when it is called."""
+async def test_the_address_of_a_name_is_checked_at_each_connection(redis, receiver, monkeypatch):
+    """DNS rebinding: public at the lookup, private at the call."""
     store = store_on(redis)
     hooks = Webhooks(redis, store.settings)
     url = f"http://rebound.example:{receiver.port}/"
@@ -383,7 +381,7 @@ async def test_a_name_that_changes_its_mind_is_judged_at_each_connection(
     assert (await counted(store))["webhook_addresses_refused"] == 2
 
 
-async def test_the_refusal_names_the_address_to_nobody(receiver):
+async def test_a_refused_address_raises_address_refused(receiver):
     async with open_session(is_private_allowed=False) as session:
         with pytest.raises(Exception) as caught:
             await session.post(receiver.url)
@@ -406,7 +404,7 @@ async def test_environment_proxies_and_cookies_are_not_used(hooks, store, receiv
 # One does not hold up the others
 
 
-async def test_a_receiver_that_hangs_holds_up_its_own_events_only(hooks, store, receiver):
+async def test_a_hanging_receiver_delays_only_its_own_events(hooks, store, receiver):
     receiver.holds.clear()
     for number in range(50):
         await ended(store, receiver.url, f"gen_hanging_{number:02}")
@@ -423,8 +421,8 @@ async def test_a_receiver_that_hangs_holds_up_its_own_events_only(hooks, store, 
         receiver.holds.set()
 
 
-async def test_many_events_for_one_receiver_follow_one_another(hooks, store, receiver):
-    """Not four with each look."""
+async def test_many_events_for_one_receiver_are_delivered_in_a_row(hooks, store, receiver):
+    """Not only four with each poll."""
     for number in range(40):
         await ended(store, receiver.url, f"gen_many_{number:04}")
 
@@ -432,7 +430,7 @@ async def test_many_events_for_one_receiver_follow_one_another(hooks, store, rec
     assert len(receiver.calls) == len(set(receiver.events())) == 40
 
 
-async def test_a_receiver_that_fails_is_not_pressed(hooks, store, receiver):
+async def test_a_failing_receiver_gets_no_events_in_a_row(hooks, store, receiver):
     receiver.answers = [500]
     for number in range(10):
         await ended(store, receiver.url, f"gen_many_{number:04}")
@@ -440,7 +438,7 @@ async def test_a_receiver_that_fails_is_not_pressed(hooks, store, receiver):
     assert await turn(hooks) == len(receiver.calls) == TO_ONE_HOST_MAX
 
 
-async def test_a_process_makes_so_many_attempts_at_once_and_no_more(hooks, store, receiver):
+async def test_the_attempts_of_a_process_are_bounded(hooks, store, receiver):
     await ended(store, receiver.url)
     owners = [f"owner {number}" for number in range(RUNNING_MAX)]
     for owner in owners:
@@ -466,8 +464,8 @@ async def test_two_processes_make_one_attempt(hooks, store, receiver):
     assert len(receiver.calls) == 1
 
 
-async def test_an_attempt_that_was_left_is_made_again_after_its_lease(hooks, store, receiver):
-    """The process was killed in the middle of it."""
+async def test_an_abandoned_attempt_is_repeated_after_its_lease(hooks, store, receiver):
+    """The process was killed during the attempt."""
     await ended(store, receiver.url)
     place = place_of(receiver.url)
     host = keys.split_hook_place(place)[1]
@@ -481,7 +479,7 @@ async def test_an_attempt_that_was_left_is_made_again_after_its_lease(hooks, sto
     assert len(receiver.calls) == 1
 
 
-async def test_redis_that_goes_away_in_mid_attempt_leaves_it_due(
+async def test_a_redis_outage_during_an_attempt_leaves_the_webhook_due(
     hooks, store, receiver, monkeypatch
 ):
     await ended(store, receiver.url)
@@ -503,8 +501,8 @@ async def test_redis_that_goes_away_in_mid_attempt_leaves_it_due(
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
 
 
-async def test_an_attempt_that_comes_back_late_has_nothing_to_say(hooks, store, receiver):
-    """It stood still beyond its lease; another one is under way, or has been made."""
+async def test_the_result_of_an_outdated_attempt_does_not_count(hooks, store, receiver):
+    """The process paused beyond its lease; another attempt runs or has been made."""
     await ended(store, receiver.url)
     place = place_of(receiver.url)
     host = keys.split_hook_place(place)[1]
@@ -522,12 +520,12 @@ async def test_an_attempt_that_comes_back_late_has_nothing_to_say(hooks, store, 
 
 
 async def unnoted(store, receiver):
-    """A generation that has ended; whoever ended it died before it could say so."""
+    """End a generation without noting its webhook, as a process that dies in between."""
     await accept(store, receiver.url)
     await (await Holder.begin(store)).finish("Hello")
 
 
-async def test_an_end_that_nobody_noted_is_found(hooks, store, receiver):
+async def test_an_end_that_was_not_noted_is_found(hooks, store, receiver):
     await unnoted(store, receiver)
     assert await turn(hooks) == 0, "it is looked at after a while only"
 
@@ -538,7 +536,7 @@ async def test_an_end_that_nobody_noted_is_found(hooks, store, receiver):
     assert call.verified()["type"] == "generation.completed"
 
 
-async def test_what_has_not_ended_is_looked_at_again_later(hooks, store, receiver):
+async def test_an_unfinished_generation_is_checked_again_later(hooks, store, receiver):
     await accept(store, receiver.url)
     await make_looked_at(store)
     await turn(hooks)
@@ -549,8 +547,8 @@ async def test_what_has_not_ended_is_looked_at_again_later(hooks, store, receive
     assert not receiver.calls
 
 
-async def test_what_was_never_accepted_is_dropped(hooks, store, receiver):
-    """The node died between registering and accepting; nobody was told an id."""
+async def test_the_webhook_of_a_subject_that_was_never_accepted_is_dropped(hooks, store, receiver):
+    """The node died between registration and acceptance; no client got an id."""
     await register(store.redis, ID, "generation", Webhook(receiver.url, SECRET), {})
     for _ in range(2):
         await make_looked_at(store)
@@ -561,7 +559,7 @@ async def test_what_was_never_accepted_is_dropped(hooks, store, receiver):
     assert await store.redis.zcard(keys.HOOKS_WAITING) == 0
 
 
-async def test_what_redis_lost_is_told_as_lost(hooks, store, receiver):
+async def test_a_lost_generation_is_reported_as_lost(hooks, store, receiver):
     await accept(store, receiver.url)
     await make_looked_at(store)
     await turn(hooks)
@@ -576,7 +574,7 @@ async def test_what_redis_lost_is_told_as_lost(hooks, store, receiver):
     assert call.event["data"]["model"] == "demo"
 
 
-async def test_what_was_sealed_is_told_as_lost_at_once(hooks, store, receiver):
+async def test_a_sealed_generation_is_reported_as_lost_at_once(hooks, store, receiver):
     await accept(store, receiver.url)
     await lose(store)
     await store.seal(ID)
@@ -587,8 +585,8 @@ async def test_what_was_sealed_is_told_as_lost_at_once(hooks, store, receiver):
     assert call.verified()["data"]["error"]["code"] == "lost"
 
 
-async def test_a_moment_of_absence_is_not_a_loss(hooks, store, receiver):
-    """Its worker writes it again."""
+async def test_a_generation_absent_in_one_check_is_not_lost(hooks, store, receiver):
+    """Its worker restores it."""
     await accept(store, receiver.url)
     fields = await store.redis.hgetall(keys.meta(ID))
     for is_there in (True, False, True, False, True):
@@ -602,7 +600,7 @@ async def test_a_moment_of_absence_is_not_a_loss(hooks, store, receiver):
     assert (await read_record(store.redis, ID)).state == "waiting"
 
 
-async def test_other_kinds_are_asked_for_their_end(store, receiver):
+async def test_a_finder_returns_the_end_of_other_kinds(store, receiver):
     answers = iter([None, WebhookEvent("batch.completed", {"id": "batch_1"})])
 
     async def find(subject_id, about):
@@ -621,7 +619,7 @@ async def test_other_kinds_are_asked_for_their_end(store, receiver):
     assert call.event["type"] == "batch.completed"
 
 
-async def test_a_record_that_is_gone_leaves_the_indexes(hooks, store, receiver):
+async def test_an_absent_record_is_removed_from_the_indexes(hooks, store, receiver):
     await ended(store, receiver.url)
     await store.redis.zadd(keys.HOOKS_WAITING, {"gen_nothing": 1})
     await store.redis.delete(keys.hook(ID))
@@ -638,7 +636,7 @@ async def test_a_record_that_is_gone_leaves_the_indexes(hooks, store, receiver):
 
 
 @pytest.mark.parametrize("way", ["slow", "fast", "given"])
-async def test_every_way_in_registers_first(redis, receiver, way):
+async def test_every_kind_of_acceptance_registers_the_webhook_first(redis, receiver, way):
     settings = Settings(redis_url="redis://test")
     store = Store(redis, settings)
     acceptor = Acceptor(redis, store, settings)
@@ -659,8 +657,8 @@ async def test_every_way_in_registers_first(redis, receiver, way):
     assert await redis.zscore(keys.HOOKS_WAITING, accepted.generation_id)
 
 
-async def test_an_event_that_ended_before_is_told_even_without_its_log(hooks, store, receiver):
-    """The jobs role was away for longer than the log is kept."""
+async def test_an_end_is_delivered_after_its_log_expired(hooks, store, receiver):
+    """The jobs role was down for longer than the retention of the log."""
     await ended(store, receiver.url)
     await lose(store)
     await turn(hooks)

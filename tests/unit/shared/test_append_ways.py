@@ -1,7 +1,7 @@
-"""The plain way through `append` and the general one: the same answers, logs and frames.
+"""append_fast.lua and append.lua: the same replies, logs and frames in every situation.
 
-The plain way leaves out the lease and every check that the log's length makes needless; here each
-situation is met by both, on a real server: the fake numbers attempts by its clock.
+append_fast.lua omits the lease, and every check that the length of the log makes unnecessary. Both
+run here on a real server, because the fake takes attempt numbers from its clock.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def several(store: Store) -> Append:
 
 
 async def after_a_takeover(store: Store) -> Append:
-    """The entry before the first one is of this attempt, the one before that is not."""
+    """The entry before the first one is of this attempt, the previous one is not."""
     holder = await Holder.begin(store)
     await holder.say("a", "b")
     await holder.release()
@@ -88,7 +88,7 @@ SITUATIONS: list[Situation] = [
 
 
 async def heard_after(store: Store, batch: Append) -> tuple[Any, Any, list[bytes]]:
-    """Append; return the outcome, the log and what was published."""
+    """Append, and return the outcome, the log and the published frames."""
     async with store.redis.pubsub(ignore_subscribe_messages=True) as channel:
         await channel.subscribe(keys.live(ID))
         await channel.get_message(timeout=1.0)
@@ -102,7 +102,9 @@ async def heard_after(store: Store, batch: Append) -> tuple[Any, Any, list[bytes
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
-async def test_both_ways_come_to_the_same(real_redis: Any, situation: Situation) -> None:
+async def test_the_fast_and_the_general_append_have_equal_effects(
+    real_redis: Any, situation: Situation
+) -> None:
     results = []
     for pushes_lease in (True, False):
         await real_redis.flushall()
@@ -113,7 +115,7 @@ async def test_both_ways_come_to_the_same(real_redis: Any, situation: Situation)
     assert results[0] == results[1]
 
 
-async def test_the_lease_is_pushed_on_only_when_asked(redis: Any) -> None:
+async def test_the_lease_is_extended_only_on_request(redis: Any) -> None:
     store = store_on(redis)
     await create(store)
     holder = await Holder.begin(store)

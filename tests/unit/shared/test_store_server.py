@@ -1,4 +1,4 @@
-"""What only a real server shows of the write protocol: its history, memory and script cache."""
+"""The write protocol on a real server: its history, memory and script cache."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ async def test_after_a_restore_the_next_attempt_jumps(store):
     assert (await Holder.begin(store, "second")).attempt > JUMPED
 
 
-async def test_after_a_change_of_history_the_living_holder_goes_first(store):
-    """One lease more than without: it may have to restore."""
+async def test_after_a_change_of_history_a_takeover_waits_one_lease_more(store):
+    """The holder may have to restore first."""
     first = await Holder.begin(store)
     await store.redis.hset(keys.meta(ID), "lease", str(await store.now_ms() - 10))
     await change_history(store)
@@ -134,7 +134,7 @@ async def test_after_a_change_of_history_the_living_holder_goes_first(store):
     assert await first.say("a") == Ok(), "its token stands: it goes on"
 
 
-async def test_one_lease_later_anybody_may_take_over_and_no_failure_is_counted(store):
+async def test_one_lease_later_a_takeover_succeeds_and_counts_no_failure(store):
     await Holder.begin(store)
     lapsed_ms = await store.now_ms() - store.lease_ms - 10
     await store.redis.hset(keys.meta(ID), "lease", str(lapsed_ms))
@@ -146,7 +146,7 @@ async def test_one_lease_later_anybody_may_take_over_and_no_failure_is_counted(s
     assert second.attempt > JUMPED
 
 
-async def test_a_lapse_without_a_change_of_history_is_a_failure_also_after_a_loss(store):
+async def test_an_expired_lease_without_a_change_of_history_is_a_failure_even_after_a_loss(store):
     await store.redis.hset(keys.meta(ID), "hist", "lost")
     await Holder.begin(store)
     await let_lapse(store)
@@ -157,7 +157,7 @@ async def test_a_lapse_without_a_change_of_history_is_a_failure_also_after_a_los
 # The script cache
 
 
-async def test_scripts_that_the_server_forgot_are_loaded_again_in_the_middle_of_many(real_redis):
+async def test_forgotten_scripts_are_loaded_again_within_a_batch_of_calls(real_redis):
     store = store_on(real_redis)
     ids = [f"gen_many{n:05}" for n in range(50)]
     holders = []
@@ -216,7 +216,7 @@ def small_server():
 
 @pytest.fixture
 async def small(small_server):
-    """A store on a server whose memory `fill` uses up."""
+    """A store on a server; `fill` uses up its memory."""
     settings = Settings(redis_url=small_server.url)
     redis = connect(settings)
     await redis.config_set("maxmemory", "1gb")
@@ -257,8 +257,8 @@ async def test_on_a_full_server_an_append_is_unavailable_in_its_place(small):
     assert await types_of(small, ids[0]) == ["start", "a"]
 
 
-async def test_one_append_that_is_refused_does_not_hold_up_another_ones_end(small):
-    """One of each: neither travels in a pipeline."""
+async def test_a_refused_append_does_not_delay_the_end_of_another_generation(small):
+    """One call of each script: neither is sent in a pipeline."""
     await create(small, "gen_full00000")
     await create(small, "gen_full00001")
     one = await Holder.begin(small, "mine", "gen_full00000")
@@ -274,7 +274,7 @@ async def test_one_append_that_is_refused_does_not_hold_up_another_ones_end(smal
     assert (await small.meta("gen_full00001")).status == "completed"
 
 
-async def test_on_a_full_server_what_keeps_a_promise_or_makes_room_passes(small):
+async def test_on_a_full_server_calls_that_free_memory_or_keep_a_promise_run(small):
     await create(small)
     await create(small, "gen_full00001")
     await create(small, "gen_full00002")
@@ -307,7 +307,7 @@ async def test_on_a_full_server_nothing_is_accepted_or_begun(small):
 
 
 async def test_a_restore_of_the_largest_chunk_fits_into_one_call(store):
-    """Lua's unpack fails past about 8,000 values; entries must not pass through it."""
+    """Lua's unpack fails beyond about 8,000 values: entries must not go through it."""
     holder = await Holder.begin(store)
     log = [holder.begun.start] + [(EventId(1, n), token("x" * 200)) for n in range(2, 1_001)]
     await lose(store)

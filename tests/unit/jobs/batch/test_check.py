@@ -1,4 +1,4 @@
-"""The first look at an input. Each kind of wrong line: tests/conformance/test_batches.py."""
+"""The check of an input. Each kind of malformed line: tests/conformance/test_batches.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def codes(check: InputCheck) -> list[tuple[str, int | None]]:
     return [(complaint.code, complaint.line) for complaint in check.complaints]
 
 
-def test_good_lines_are_counted(check: InputCheck) -> None:
+def test_well_formed_lines_are_counted(check: InputCheck) -> None:
     for number in range(1, 4):
         check.add(input_line(number, f"c{number}", further="members"))
     check.close()
@@ -36,7 +36,7 @@ def test_good_lines_are_counted(check: InputCheck) -> None:
     assert (check.total, check.complaints) == (3, [])
 
 
-def test_a_line_that_was_not_read_is_too_large(check: InputCheck) -> None:
+def test_a_line_without_bytes_is_too_large(check: InputCheck) -> None:
     check.add(InputLine(1, 0, 5_000, None))
 
     assert codes(check) == [("line_too_large", 1)]
@@ -53,7 +53,7 @@ def test_fifty_thousand_lines_are_enough_and_one_more_is_too_many(check: InputCh
     assert check.is_over
 
 
-def test_nothing_is_read_on_after_many_complaints(check: InputCheck) -> None:
+def test_many_complaints_end_the_check(check: InputCheck) -> None:
     for number in range(1, COMPLAINTS_MAX + 1):
         assert not check.is_over
         check.add(InputLine(number, 0, 1, b"{"))
@@ -61,7 +61,7 @@ def test_nothing_is_read_on_after_many_complaints(check: InputCheck) -> None:
     assert check.is_over
 
 
-def test_no_lines_are_a_complaint(check: InputCheck) -> None:
+def test_an_empty_input_is_a_complaint(check: InputCheck) -> None:
     check.close()
 
     assert codes(check) == [("empty_file", None)]
@@ -71,27 +71,27 @@ def test_no_lines_are_a_complaint(check: InputCheck) -> None:
     ("characters", "is_good"),
     [(1, True), (CUSTOM_ID_CHARACTERS_MAX, True), (CUSTOM_ID_CHARACTERS_MAX + 1, False)],
 )
-def test_ids_have_a_length(check: InputCheck, characters: int, is_good: bool) -> None:
+def test_the_length_of_ids_is_bounded(check: InputCheck, characters: int, is_good: bool) -> None:
     check.add(input_line(1, "ü" * characters))
 
     assert (codes(check) == []) == is_good
 
 
-def test_an_id_of_half_a_character_is_a_complaint_and_no_accident(check: InputCheck) -> None:
+def test_half_a_surrogate_pair_in_an_id_is_a_complaint(check: InputCheck) -> None:
     raw = b'{"custom_id":"\\ud800","method":"POST","url":"/v1/chat/completions","body":{}}'
     check.add(InputLine(1, 0, len(raw), raw))
 
     assert codes(check) == [("invalid_json_line", 1)]
 
 
-def test_a_line_nested_without_end_is_a_complaint(check: InputCheck) -> None:
+def test_a_deeply_nested_line_is_a_complaint(check: InputCheck) -> None:
     raw = b"[" * 100_000
     check.add(InputLine(1, 0, len(raw), raw))
 
     assert codes(check) == [("invalid_json_line", 1)]
 
 
-def test_half_a_character_beside_the_id_is_not_the_files_fault(check: InputCheck) -> None:
+def test_half_a_surrogate_pair_outside_the_id_is_no_complaint(check: InputCheck) -> None:
     raw = rb'{"custom_id":"c1","method":"POST","url":"/v1/chat/completions","body":{"a":"\ud800"}}'
     check.add(InputLine(1, 0, len(raw), raw))
 

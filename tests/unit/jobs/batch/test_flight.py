@@ -1,27 +1,27 @@
-"""What is in flight, what is to be asked, and how many may be."""
+"""The flight: its room, the lines to ask, lost lines, and the pauses."""
 
 from __future__ import annotations
 
 import pytest
 
 from jobs.batch.flight import (
-    ABSENT_S,
     FLIGHT_BYTES_MAX,
     PAUSE_S_MAX,
     PAUSE_S_MIN,
     WINDOW_MAX,
     WINDOW_MIN,
-    Aloft,
     Flight,
+    FlightLine,
     pause_of,
     window_of,
 )
 from shared.batches.lease import InFlightLine
+from shared.log.records import RESTORE_WITHIN_S
 from shared.queue.lanes import Presence
 
 
-def aloft(line: int, length: int = 10, **more: object) -> Aloft:
-    return Aloft(InFlightLine(line, 0, length), f"c{line}", f"gen_{line}", **more)  # type: ignore[arg-type]
+def aloft(line: int, length: int = 10, **more: object) -> FlightLine:
+    return FlightLine(InFlightLine(line, 0, length), f"c{line}", f"gen_{line}", **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -32,13 +32,13 @@ def flight() -> Flight:
     return flight
 
 
-def test_room_is_what_the_window_leaves(flight: Flight) -> None:
+def test_room_is_the_window_minus_open_lines(flight: Flight) -> None:
     assert flight.room(5) == 2
     assert flight.room(2) == 0
 
 
-def test_lines_that_are_done_take_no_room(flight: Flight) -> None:
-    """They wait for the next commit; the workers need not."""
+def test_lines_with_a_result_take_no_room(flight: Flight) -> None:
+    """They only wait for the next commit."""
     flight.lines[1].is_done = True
 
     assert flight.room(5) == 3
@@ -58,7 +58,7 @@ def test_a_line_is_asked_when_its_pause_is_over(flight: Flight) -> None:
     assert flight.to_ask(10.0) == [flight.lines[2]]
 
 
-def test_ends_and_seals_are_told_from_what_runs(flight: Flight) -> None:
+def test_sort_separates_ended_lost_and_running_lines(flight: Flight) -> None:
     ones = list(flight.lines.values())
 
     ended, gone = flight.sort(ones, ["running", "failed", "sealed"], 0.0)
@@ -66,16 +66,16 @@ def test_ends_and_seals_are_told_from_what_runs(flight: Flight) -> None:
     assert (ended, gone) == ([ones[1]], [ones[2]])
 
 
-def test_what_is_absent_is_waited_for(flight: Flight) -> None:
-    """Its worker may be about to write it again."""
+def test_an_absent_generation_is_lost_only_after_the_restore_time(flight: Flight) -> None:
+    """Its worker may restore it."""
     one = flight.lines[1]
 
     assert flight.sort([one], [None], 100.0) == ([], [])
-    assert flight.sort([one], [None], 100.0 + ABSENT_S) == ([], [])
-    assert flight.sort([one], [None], 100.1 + ABSENT_S) == ([], [one])
+    assert flight.sort([one], [None], 100.0 + RESTORE_WITHIN_S) == ([], [])
+    assert flight.sort([one], [None], 100.1 + RESTORE_WITHIN_S) == ([], [one])
 
 
-def test_what_came_back_was_not_lost(flight: Flight) -> None:
+def test_a_restored_generation_is_not_lost(flight: Flight) -> None:
     one = flight.lines[1]
     flight.sort([one], [None], 100.0)
     flight.sort([one], ["queued"], 105.0)
@@ -83,7 +83,7 @@ def test_what_came_back_was_not_lost(flight: Flight) -> None:
     assert flight.sort([one], [None], 112.0) == ([], [])
 
 
-def test_lines_that_leave_name_their_generations(flight: Flight) -> None:
+def test_leave_returns_the_generations_of_the_lines(flight: Flight) -> None:
     flight.lines[2].generation_id = ""  # one that the API would refuse has none
 
     assert flight.leave([1, 2, 99]) == ["gen_1"]
@@ -103,7 +103,7 @@ def test_lines_that_leave_name_their_generations(flight: Flight) -> None:
     ],
     ids=["none", "one slot", "one", "two", "draining", "silent", "large"],
 )
-def test_the_window_is_twice_what_workers_run(
+def test_the_window_is_twice_the_slots_for_lines(
     workers: list[tuple[int, int, bool]], window: int
 ) -> None:
     presences = [
@@ -114,7 +114,7 @@ def test_the_window_is_twice_what_workers_run(
     assert window_of(presences, 10_000, 6_000.0) == window
 
 
-def test_the_more_have_moved_the_sooner_is_the_next_look() -> None:
+def test_more_changes_mean_a_shorter_pause() -> None:
     pauses = [pause_of(moved, 100) for moved in (0, 1, 10, 25, 100)]
 
     assert pauses == sorted(pauses, reverse=True)
@@ -122,5 +122,5 @@ def test_the_more_have_moved_the_sooner_is_the_next_look() -> None:
     assert pauses[1] > PAUSE_S_MAX * 0.9, "one line is not worth a look at all the others"
 
 
-def test_with_nothing_in_flight_it_waits_too() -> None:
+def test_with_an_empty_flight_there_is_a_pause() -> None:
     assert pause_of(0, 0) == PAUSE_S_MAX

@@ -1,4 +1,4 @@
-"""What one commit carries."""
+"""The content of one commit, and when it is due."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def add(gathering: Gathering, line: int, result: Result = GOOD, now_s: float = 0
     gathering.add(at, f"c{line}", f"gen_{line}", result, now_s)
 
 
-def test_nothing_is_never_due(gathering: Gathering) -> None:
+def test_an_empty_gathering_is_never_due(gathering: Gathering) -> None:
     assert not gathering.is_due(1e9)
 
 
-def test_it_is_due_when_it_is_old(gathering: Gathering) -> None:
+def test_a_commit_is_due_by_age(gathering: Gathering) -> None:
     add(gathering, 1, now_s=5.0)
     add(gathering, 2, now_s=5.4)
 
@@ -36,7 +36,7 @@ def test_it_is_due_when_it_is_old(gathering: Gathering) -> None:
     assert gathering.is_due(5.0 + AGE_S_MAX)
 
 
-def test_it_is_due_when_it_is_much(gathering: Gathering) -> None:
+def test_a_commit_is_due_by_number(gathering: Gathering) -> None:
     for line in range(RESULTS_MAX):
         assert not gathering.is_due(0.0)
         add(gathering, line)
@@ -44,13 +44,13 @@ def test_it_is_due_when_it_is_much(gathering: Gathering) -> None:
     assert gathering.is_due(0.0)
 
 
-def test_it_is_due_when_it_is_large(gathering: Gathering) -> None:
+def test_a_commit_is_due_by_size(gathering: Gathering) -> None:
     add(gathering, 1, GOOD._replace(raw=b"x" * BYTES_MAX))
 
     assert gathering.is_due(0.0)
 
 
-def test_a_commit_has_everything_and_leaves_nothing(gathering: Gathering) -> None:
+def test_a_commit_carries_everything_and_empties_the_gathering(gathering: Gathering) -> None:
     add(gathering, 1)
     add(gathering, 2, BAD)
     gathering.ask_again(InFlightLine(3, 300, 50, 1), 0.0)
@@ -74,7 +74,7 @@ def test_a_commit_has_everything_and_leaves_nothing(gathering: Gathering) -> Non
     assert gathering.is_empty and not gathering.output and not gathering.error
 
 
-def test_progress_goes_on_from_commit_to_commit(gathering: Gathering) -> None:
+def test_progress_continues_from_commit_to_commit(gathering: Gathering) -> None:
     add(gathering, 1)
     gathering.commit("n1", [])
     add(gathering, 2)
@@ -84,8 +84,8 @@ def test_progress_goes_on_from_commit_to_commit(gathering: Gathering) -> None:
     assert event["current"] == 6
 
 
-def test_a_line_without_a_result_counts_for_nothing(gathering: Gathering) -> None:
-    """It was called off: neither done nor failed."""
+def test_a_dropped_line_counts_as_neither_done_nor_failed(gathering: Gathering) -> None:
+    """Its batch was cancelled."""
     gathering.drop(InFlightLine(1, 0, 10), 0.0)
 
     commit = gathering.commit("n1", [])
@@ -93,8 +93,8 @@ def test_a_line_without_a_result_counts_for_nothing(gathering: Gathering) -> Non
     assert (commit.done, commit.completed, commit.failed, commit.events) == (["1"], 0, 0, [])
 
 
-def test_a_line_that_is_asked_again_and_done_is_done(gathering: Gathering) -> None:
-    """Else it would be back in flight, and be done twice."""
+def test_a_line_asked_again_and_done_leaves_the_flight(gathering: Gathering) -> None:
+    """Otherwise it would be in flight again, and be done twice."""
     gathering.ask_again(InFlightLine(3, 300, 50, 1), 0.0)
     add(gathering, 3)
     gathering.ask_again(InFlightLine(4, 400, 50, 1), 0.0)
@@ -105,7 +105,7 @@ def test_a_line_that_is_asked_again_and_done_is_done(gathering: Gathering) -> No
     assert (commit.done, commit.again) == (["3", "4"], [])
 
 
-def test_lines_that_are_passed_over_move_the_cursor(gathering: Gathering) -> None:
+def test_passed_lines_move_the_cursor(gathering: Gathering) -> None:
     add(gathering, 7, BAD)
     gathering.pass_over(3, 7, 750, 0.0)
 

@@ -1,15 +1,15 @@
-"""Batches that are left alone: until when, and what ends it sooner."""
+"""Held batches: for how long, and which changes end the hold."""
 
 from __future__ import annotations
 
 import pytest
 
-from jobs.batch.held import HeldBatches, needs_nobody
+from jobs.batch.held import HeldBatches, needs_no_slice
 from jobs.owners import HOLD_S
 from shared.batches.record import BatchProgress
 
 
-def test_a_held_batch_is_left_alone_for_a_while() -> None:
+def test_a_held_batch_gets_no_slice_for_a_while() -> None:
     held = HeldBatches()
     held.add("a", 100.0)
 
@@ -17,7 +17,7 @@ def test_a_held_batch_is_left_alone_for_a_while() -> None:
     assert held.of(["a", "b"], 100.0 + HOLD_S) == []
 
 
-def test_one_that_is_not_among_the_unfinished_is_forgotten() -> None:
+def test_a_batch_that_is_not_unfinished_is_forgotten() -> None:
     held = HeldBatches()
     held.add("a", 100.0)
     held.add("b", 100.0)
@@ -36,5 +36,7 @@ def test_one_that_is_not_among_the_unfinished_is_forgotten() -> None:
         (None, False),
     ],
 )
-def test_an_end_is_not_waited_for(standing: BatchProgress | None, is_idle: bool) -> None:
-    assert needs_nobody(standing, 1000) is is_idle
+def test_a_held_batch_that_ends_or_expires_needs_a_slice(
+    standing: BatchProgress | None, is_idle: bool
+) -> None:
+    assert needs_no_slice(standing, 1000) is is_idle

@@ -1,4 +1,4 @@
-"""A line is read as the API reads a request; what it may not choose is chosen for it."""
+"""A line is read as the API reads a request; some members are fixed for lines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_endpoint_is_read(endpoint: str, body: dict[str, Any]) -> None:
     assert request.params["temperature"] == 0.5
 
 
-def test_half_a_character_in_a_body_is_refused_as_the_api_refuses_it() -> None:
+def test_half_a_surrogate_pair_in_a_body_is_refused_like_by_the_api() -> None:
     query = read({"messages": [{"role": "user", "content": "\ud800"}]})
 
     assert query.custom_id == "c1" and query.new is None
@@ -48,7 +48,7 @@ def test_half_a_character_in_a_body_is_refused_as_the_api_refuses_it() -> None:
     assert "surrogate" in query.error.message
 
 
-def test_a_line_cannot_choose_how_it_is_run() -> None:
+def test_a_line_cannot_set_priority_or_session() -> None:
     query = read(
         {
             "messages": HELLO, "priority": "interactive", "session": "mine", "on_disconnect": 0,
@@ -74,14 +74,14 @@ def test_a_line_cannot_choose_how_it_is_run() -> None:
         ({"prompt": ""}, NATIVE, "invalid_request"),
     ],
 )
-def test_what_the_api_would_refuse_is_refused(body: Any, endpoint: str, code: str) -> None:
+def test_a_body_that_the_api_refuses_is_refused(body: Any, endpoint: str, code: str) -> None:
     query = read(body, endpoint)
 
     assert query.new is None and query.error is not None
     assert (query.custom_id, query.error.code) == ("c1", code)
 
 
-def test_a_generation_of_a_line_is_found_again() -> None:
+def test_the_generation_id_of_a_line_is_derived() -> None:
     names = {
         line_generation_id(batch, line, tries)
         for batch in ("batch_1", "batch_2")

@@ -1,4 +1,4 @@
-"""What is written of a line, and whether it is asked again."""
+"""The result of a line, and whether the line is tried again."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def text_of(endpoint: str, body: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("endpoint", [CHAT, RESPONSES, NATIVE])
-def test_an_answer_is_the_endpoints_own(endpoint: str) -> None:
+def test_a_result_equals_the_endpoints_response(endpoint: str) -> None:
     result, end = answered(source(endpoint), meta(), log())
 
     row = json.loads(result.raw)
@@ -72,7 +72,7 @@ def test_an_answer_is_the_endpoints_own(endpoint: str) -> None:
     assert end == DONE
 
 
-def test_a_failure_is_the_answer_that_the_endpoint_would_give() -> None:
+def test_a_failure_equals_the_endpoints_error() -> None:
     end = failed("upstream_timeout", retryable=True)
 
     result, _ = answered(source(), meta(status=b"failed"), log(end))
@@ -84,7 +84,7 @@ def test_a_failure_is_the_answer_that_the_endpoint_would_give() -> None:
     assert row["error"] == {"code": "upstream_timeout", "message": "as told"}
 
 
-def test_a_line_that_no_worker_took_within_the_window_is_one_that_was_never_done() -> None:
+def test_a_line_with_a_queue_timeout_has_expired() -> None:
     end = failed("queue_timeout", retryable=True)
 
     result, _ = answered(source(), meta(status=b"failed"), log(end))
@@ -92,7 +92,7 @@ def test_a_line_that_no_worker_took_within_the_window_is_one_that_was_never_done
     assert json.loads(result.raw) == json.loads(never_done(source(), EXPIRED).raw)
 
 
-def test_a_line_that_somebody_has_cancelled_is_a_failure() -> None:
+def test_a_cancelled_line_is_a_failure() -> None:
     result, end = answered(source(), meta(status=b"cancelled"), log(End("cancelled", "cancelled")))
 
     assert (result.code, result.status) == ("cancelled", "cancelled")
@@ -112,14 +112,14 @@ def test_a_refusal_has_the_endpoints_shape(endpoint: str, members: set[str]) -> 
     assert not result.is_good
 
 
-def test_what_was_never_done_has_no_answer() -> None:
+def test_a_line_that_was_never_done_has_no_response() -> None:
     row = json.loads(never_done(source(), EXPIRED).raw)
 
     assert row["response"] is None
     assert row["error"]["code"] == "batch_expired"
 
 
-def test_a_line_has_one_name_for_ever() -> None:
+def test_the_id_of_a_result_is_derived() -> None:
     names = {json.loads(never_done(source(), EXPIRED).raw)["id"] for _ in range(2)}
     other = json.loads(never_done(source()._replace(line=8), EXPIRED).raw)["id"]
 
@@ -137,7 +137,7 @@ def test_a_line_has_one_name_for_ever() -> None:
         (DONE, False),
     ],
 )
-def test_what_another_try_can_help_is_tried_again(end: End, is_again: bool) -> None:
+def test_a_retryable_failure_is_tried_again(end: End, is_again: bool) -> None:
     assert (pause_before_next_try(end, 0) is not None) == is_again
 
 

@@ -1,4 +1,4 @@
-"""Lines out of pieces: the same ones, however the file is cut."""
+"""Splitting lines: the result does not depend on the borders between pieces."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def split(content: bytes, cuts: list[int], *, start: InputLine | None = None) ->
     return found + splitter.close()
 
 
-def test_lines_are_numbered_and_placed_and_blank_ones_are_left_out() -> None:
+def test_lines_have_numbers_and_offsets_and_blank_lines_are_skipped() -> None:
     found = split(b"a\r\n\n  \nbc\nd", [])
 
     assert [(line.number, line.offset, line.after, line.raw) for line in found] == [
@@ -35,37 +35,37 @@ def test_lines_are_numbered_and_placed_and_blank_ones_are_left_out() -> None:
     ]
 
 
-def test_a_line_that_is_too_long_is_there_without_its_bytes() -> None:
+def test_a_line_that_is_too_long_comes_without_bytes() -> None:
     found = split(b"a\n" + b"x" * 30 + b"\nb\n", [])
 
     assert [(line.number, line.raw) for line in found] == [(1, b"a"), (2, None), (3, b"b")]
     assert found[2].offset == 33
 
 
-def test_an_end_of_line_counts_for_nothing() -> None:
+def test_the_line_end_does_not_count_towards_the_length() -> None:
     assert [line.raw for line in split(b"x" * 8 + b"\r\n" + b"x" * 9, [])] == [b"x" * 8, None]
 
 
 @given(CONTENTS, st.lists(st.integers(0, 200), max_size=20))
-def test_it_does_not_matter_how_a_file_is_cut(content: bytes, cuts: list[int]) -> None:
+def test_the_borders_between_pieces_do_not_matter(content: bytes, cuts: list[int]) -> None:
     assert split(content, cuts) == split(content, [])
 
 
 @given(CONTENTS)
-def test_each_line_stands_where_it_says(content: bytes) -> None:
+def test_each_line_begins_at_its_offset(content: bytes) -> None:
     for line in split(content, []):
         if line.raw is not None:
             assert content[line.offset : line.after].strip() == line.raw
 
 
 @given(CONTENTS, st.lists(st.integers(0, 200), max_size=5))
-def test_reading_goes_on_after_any_line(content: bytes, cuts: list[int]) -> None:
+def test_reading_can_continue_after_any_line(content: bytes, cuts: list[int]) -> None:
     whole = split(content, [])
     for place, line in enumerate(whole):
         assert split(content, cuts, start=line) == whole[place + 1 :]
 
 
-def test_what_is_kept_of_an_endless_line_is_bounded() -> None:
+def test_the_memory_for_an_endless_line_is_bounded() -> None:
     splitter = LineSplitter(bytes_max=BYTES_MAX)
     for _ in range(1_000):
         assert splitter.feed(b"x" * 1_000) == []

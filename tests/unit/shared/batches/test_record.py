@@ -1,4 +1,4 @@
-"""A batch in Redis: what its holder may do, what nobody else may, and what is true afterwards."""
+"""A batch in Redis: the changes of its holder, and the refusal of all others."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def take_all(lease) -> None:
 
 
 async def taken_over(store, lease) -> BatchLease:
-    """Its lease runs out, and somebody else begins."""
+    """Let the lease expire, and let another holder begin."""
     await store.redis.hset(keys.meta(ID), "lease", "1")
     other = await BatchLease.begin(store, ID, "jobs-2")
     assert other is not None
@@ -79,7 +79,7 @@ async def test_a_batch_is_created_once(batches):
     assert await batches.redis.lrange(keys.JOBS_WAKE, 0, -1), "somebody is told"
 
 
-async def test_a_batch_is_its_owners_alone(batches):
+async def test_only_its_owner_sees_a_batch(batches):
     await batches.create(new())
 
     assert (await batches.get(ID, "me")).id == ID
@@ -88,7 +88,7 @@ async def test_a_batch_is_its_owners_alone(batches):
             await batches.get(batch_id, owner)
 
 
-async def test_pages_are_newest_first_and_go_on(batches):
+async def test_pages_are_newest_first_and_continue(batches):
     ids = []
     for number in range(5):
         ids.append(f"{ID}{number}")
@@ -116,15 +116,15 @@ async def test_a_key_names_one_batch(batches):
     assert said.value.code == "idempotency_mismatch"
 
 
-def test_a_batch_is_no_generation():
+def test_a_batch_is_not_a_generation():
     batch_id = new_batch_id()
 
     assert is_batch_id(batch_id) and not is_generation_id(batch_id)
     assert not is_batch_id("gen_0123456789") and not is_batch_id("batch_ü0123456")
 
 
-async def test_no_worker_is_ever_told_of_it(batches, store):
-    """A node that has readers and finds nobody looking after it asks for it to be put back."""
+async def test_a_batch_is_never_queued(batches, store):
+    """A node with readers requeues a generation that no worker holds."""
     await batches.create(new())
 
     await requeue(store, ID, "batch")
@@ -135,7 +135,7 @@ async def test_no_worker_is_ever_told_of_it(batches, store):
 # The holder
 
 
-async def test_there_is_one_holder(store, lease):
+async def test_a_batch_has_one_holder(store, lease):
     assert await BatchLease.begin(store, ID, "jobs-2") is None
 
     await lease.release()
@@ -143,7 +143,7 @@ async def test_there_is_one_holder(store, lease):
     assert await BatchLease.begin(store, ID, "jobs-2") is not None
 
 
-async def test_slices_are_no_failures(store, lease):
+async def test_slices_do_not_count_as_failures(store, lease):
     for _ in range(20):
         await store.redis.hset(keys.meta(ID), "lease", "1")
         lease = await BatchLease.begin(store, ID, "jobs-1")
@@ -159,7 +159,7 @@ async def test_lines_are_taken_with_the_cursor(lease):
     assert await lease.flight() == LINES
 
 
-async def test_to_take_twice_is_to_take_once(lease):
+async def test_taking_twice_takes_once(lease):
     await take_all(lease)
     await lease.commit(Commit(name="1", done=["1"]))
 
@@ -176,7 +176,7 @@ async def test_lines_behind_another_cursor_are_not_taken(lease):
     assert await lease.flight() == LINES
 
 
-async def test_nothing_is_taken_of_what_is_cancelled(batches, lease):
+async def test_a_cancelled_batch_takes_no_lines(batches, lease):
     await batches.cancel(ID)
 
     assert not await lease.take(LINES, before=0, line=3, offset=30)
@@ -220,7 +220,7 @@ async def test_a_commit_may_move_the_cursor(lease):
     assert (batch.line, batch.offset, batch.failed) == (3, 30, 3)
 
 
-async def test_nothing_is_over_with_a_line_in_flight(lease):
+async def test_a_batch_cannot_end_with_a_line_in_flight(lease):
     await take_all(lease)
 
     for after, said in (("finalizing", []), ("completed", [END])):
@@ -248,7 +248,7 @@ async def test_the_last_status_comes_with_the_end_of_the_log(store, lease):
     assert not await lease.renew()
 
 
-async def test_a_batch_that_was_cancelled_does_not_complete(batches, lease):
+async def test_a_cancelled_batch_does_not_complete(batches, lease):
     await lease.move("in_progress", "finalizing")
     await batches.cancel(ID)
 
@@ -256,7 +256,7 @@ async def test_a_batch_that_was_cancelled_does_not_complete(batches, lease):
     assert await lease.move("cancelling", "cancelled", events=[End("cancelled", "cancelled")])
 
 
-async def test_what_has_ended_stays_as_it_is(batches, lease):
+async def test_an_ended_batch_does_not_change(batches, lease):
     await lease.move("in_progress", "completed", events=[END], kept_s=60)
     await batches.cancel(ID)
 
@@ -288,7 +288,7 @@ async def test_a_former_holder_changes_nothing(store, lease):
     assert await events(store) == log
 
 
-async def test_a_former_holder_cannot_give_away_what_is_not_its(store, lease):
+async def test_a_former_holder_cannot_release(store, lease):
     other = await taken_over(store, lease)
 
     await lease.release()
@@ -296,7 +296,7 @@ async def test_a_former_holder_cannot_give_away_what_is_not_its(store, lease):
     assert await other.renew()
 
 
-async def test_who_slept_is_told_before_it_does_what_no_token_protects(store, lease):
+async def test_confirm_fails_after_another_holder_began(store, lease):
     await taken_over(store, lease)
     lease.confirmed_s -= SETTINGS.lease_s
 
@@ -309,7 +309,7 @@ SAID_AGAIN = SAID.replace("33.3", "33.4")
 
 
 async def went_back(store, act) -> None:
-    """Redis forgets what `act` did: a file without its last second, a replica that lacked it."""
+    """Undo `act` in Redis, as after a lost file tail or a failover."""
     names = [key async for key in store.redis.scan_iter(f"tr:{{{ID}}}:*")]
     before = {name: await store.redis.dump(name) for name in names}
     await act()
@@ -319,8 +319,8 @@ async def went_back(store, act) -> None:
         await store.redis.restore(name, 0, raw)
 
 
-async def test_a_commit_that_was_forgotten_is_not_built_upon(store, lease):
-    """Else an event id would have two contents, and a line be done that is not in the output."""
+async def test_after_a_lost_commit_the_holder_cannot_continue(store, lease):
+    """Otherwise an event id would have two contents, and the output would lack a done line."""
     await take_all(lease)
     await went_back(
         store, lambda: lease.commit(Commit(name="1", done=["1"], completed=1, events=[SAID]))
@@ -339,8 +339,8 @@ async def test_a_commit_that_was_forgotten_is_not_built_upon(store, lease):
     assert await lease.flight() == LINES
 
 
-async def test_a_take_that_was_forgotten_is_not_built_upon(store, lease):
-    """Else a line would be done that is taken again, and stand in the output twice."""
+async def test_after_a_lost_take_the_holder_cannot_continue(store, lease):
+    """Otherwise a line would be taken again and be in the output twice."""
     await went_back(store, lambda: take_all(lease))
 
     for attempt in (
@@ -357,7 +357,7 @@ async def test_a_take_that_was_forgotten_is_not_built_upon(store, lease):
     assert await lease.flight() == []
 
 
-async def test_nobody_holds_what_redis_has_lost(store, lease):
+async def test_a_lost_batch_has_no_holder(store, lease):
     await store.redis.flushall()
 
     with pytest.raises(LeaseLost):

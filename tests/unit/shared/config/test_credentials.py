@@ -1,4 +1,4 @@
-"""Keys as an operator writes them: entries, files, scopes, and mistakes that are never quoted."""
+"""API keys: entries, files, scopes, and errors that never quote a key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_entries_are_separated_by_commas_or_lines() -> None:
     assert found == {"a": Identity("1"), "b": Identity("2"), "c": Identity("3", OPERATOR)}
 
 
-def test_no_setting_is_no_keys() -> None:
+def test_an_empty_setting_means_no_keys() -> None:
     assert read_keys("") == {}
 
 
@@ -72,6 +72,6 @@ def test_short_keys_are_found_by_their_owners() -> None:
     assert short_keys(keys) == ["ann", "zoe"]
 
 
-def test_a_line_names_ten_owners_at_most() -> None:
+def test_a_message_names_ten_owners_at_most() -> None:
     assert named(["b", "a", "b"]) == "a, b"
     assert named([f"o{n:02}" for n in range(12)]).endswith("o09 and 2 more")

@@ -1,4 +1,4 @@
-"""A process that serves does not stop to look at what it has imported."""
+"""The collector does not visit objects that were loaded at the start."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ assert gc.collect() >= 1, "what comes later is collected"
 """
 
 
-def test_what_was_loaded_is_out_of_the_collectors_sight() -> None:
+def test_loaded_objects_are_frozen() -> None:
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Log lines: their form, what they carry, what they never show."""
+"""Log lines: their form, their data, and what they must not show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.config.settings import Settings
 
 
 class Stderr:
-    """What was logged so far."""
+    """Return the lines logged so far."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -32,7 +32,7 @@ class Stderr:
 
 @pytest.fixture
 def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Stderr]:
-    """What is logged; the loggers are as before afterwards."""
+    """Collect log lines, and restore the loggers afterwards."""
     loggers = [logging.getLogger(name) for name in ("", *logs.OURS, *logs.LIBRARIES)]
     before = [(one.level, one.propagate, one.disabled) for one in loggers]
     yield Stderr(capsys)

@@ -1,4 +1,4 @@
-"""The models file: what it may say, and one line about what it may not."""
+"""The models file: valid members, and one line for each error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refusal(tmp_path: Path, text: str) -> str:
     return message
 
 
-def test_without_a_file_there_is_the_demo() -> None:
+def test_without_a_file_there_is_only_the_demo() -> None:
     assert load_models("") == {"demo": DEMO}
     assert DEMO.backend == "demo"
     assert DEMO.on_takeover == "continue"
@@ -66,7 +66,7 @@ def test_all_members(tmp_path: Path) -> None:
     assert models["local"].upstream_name == "qwen3-8b"
 
 
-def test_what_is_left_out(tmp_path: Path) -> None:
+def test_the_defaults(tmp_path: Path) -> None:
     model = load(tmp_path, '[models.a]\nbase_url = "https://x/v1"')["a"]
 
     assert (model.backend, model.on_takeover) == ("openai", "restart")
@@ -93,7 +93,7 @@ def test_names(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "é", "x" * 129, "a\\n", ".hidden"])
-def test_names_that_are_none(tmp_path: Path, name: str) -> None:
+def test_malformed_names(tmp_path: Path, name: str) -> None:
     assert "a name has" in refusal(tmp_path, f'[models."{name}"]\nbackend = "demo"')
 
 
@@ -122,16 +122,16 @@ def test_names_that_are_none(tmp_path: Path, name: str) -> None:
         ('[models.a]\nbase_url = "http://x/v1"\nname = "b"', "unknown member 'name'"),
     ],
 )
-def test_what_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_malformed_tables_are_refused(tmp_path: Path, text: str, said: str) -> None:
     assert said in refusal(tmp_path, text)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_an_absent_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.toml"):
         load_models(str(tmp_path / "nowhere.toml"))
 
 
-def test_a_file_that_is_no_utf_8(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
     path = tmp_path / "models.toml"
     path.write_bytes(b'[models.a]\nbackend = "\xff"')
     with pytest.raises(ConfigurationError, match=r"models\.toml"):

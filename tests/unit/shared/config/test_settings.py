@@ -1,4 +1,4 @@
-"""Settings: what the environment may say, and what it may not."""
+"""Settings: valid and invalid variables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert Settings.from_env({}) == Settings()
 
 
-def test_variables_of_others_are_none_of_ours() -> None:
+def test_other_variables_are_ignored() -> None:
     assert Settings.from_env({"PATH": "/bin", "LEASE_S": "9"}) == Settings()
 
 
@@ -64,7 +64,7 @@ def test_a_bad_variable_is_named_with_what_is_wrong(name: str, text: str, hint: 
 
 
 @pytest.mark.parametrize("name", NOT_YET)
-def test_what_is_not_built_yet_says_so(name: str) -> None:
+def test_a_setting_that_is_not_built_yet_is_an_error(name: str) -> None:
     with pytest.raises(ConfigurationError, match="not built yet"):
         Settings.from_env({f"TAILRACE_{name}": "1"})
 

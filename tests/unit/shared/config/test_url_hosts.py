@@ -1,4 +1,4 @@
-"""One strict reading of URLs: what two parsers could read differently names no host."""
+"""Strict parsing of URLs: an ambiguous URL has no host."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ ODD = [
 
 
 @pytest.mark.parametrize("url", PLAIN)
-def test_a_plain_url_names_its_host(url: str) -> None:
+def test_a_plain_url_has_its_host(url: str) -> None:
     assert host_of(url) == PLAIN[url]
 
 
 @pytest.mark.parametrize("url", ODD)
-def test_an_odd_one_names_none(url: str) -> None:
+def test_an_unusual_url_is_refused(url: str) -> None:
     assert host_of(url) is None
 
 
 @given(st.text(st.sampled_from("htps:/\\@?#.%[]a1 \t\n-xe\u3002"), max_size=40))
-def test_no_text_makes_it_fail_and_what_passes_is_one_host(text: str) -> None:
+def test_any_text_is_refused_or_has_one_host(text: str) -> None:
     for url in (text, f"http://{text}", f"http://a.example{text}"):
         host = host_of(url)
         if host is not None and url.startswith("http://a.example"):
             assert host == "a.example" or host.startswith("a.example")
 
 
-def test_a_list_names_hosts_and_what_is_below_hosts() -> None:
+def test_a_list_holds_hosts_and_wildcards() -> None:
     hosts = read_hosts("images.example.org, *.CDN.example ,192.0.2.1,[2001:db8::1]")
     for url in (
         "http://images.example.org/", "https://a.cdn.example", "https://a.b.cdn.example:99/x",
@@ -75,7 +75,7 @@ def test_a_list_names_hosts_and_what_is_below_hosts() -> None:
         assert not hosts.allows(url), url
 
 
-def test_an_empty_list_is_any_and_none_is_none() -> None:
+def test_empty_allows_any_host_and_none_allows_no_host() -> None:
     assert read_hosts("").allows("anything at all")
     for word in ("none", " NONE "):
         assert not read_hosts(word).allows("https://images.example.org/")
@@ -86,6 +86,6 @@ def test_an_empty_list_is_any_and_none_is_none() -> None:
     "value",
     ["http://a.example", "a.example:80", "*", "*.", "a..b", "*.192.0.2.1", "a.example,", "ü.de"],
 )
-def test_what_is_no_list_is_said_at_start(value: str) -> None:
+def test_a_malformed_list_stops_the_start(value: str) -> None:
     with pytest.raises(ConfigurationError, match="TAILRACE_PART_URLS"):
         Settings(part_urls=value)

@@ -1,4 +1,4 @@
-"""Objects in a directory: whole or not there, streamed, and nothing left of what was broken off."""
+"""Objects in a directory: complete or absent, streamed, and no remains after an abort."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def anywhere(request: pytest.FixtureRequest) -> ObjectStore:
     return ObjectStore(Settings(files_url="s3://bucket/our/own"))
 
 
-async def test_what_was_put_is_read_from_anywhere(anywhere: ObjectStore) -> None:
+async def test_an_object_can_be_read_from_any_offset(anywhere: ObjectStore) -> None:
     data = os.urandom(3 * LOCAL_PART_BYTES + 5)
     await anywhere.put("a/streamed", pieces(data[:100], data[100:2_000_000], data[2_000_000:]))
     await anywhere.put("a/whole", b"short")
@@ -70,7 +70,7 @@ async def test_an_object_may_be_empty_and_may_be_replaced(anywhere: ObjectStore)
     assert await anywhere.size("x") == 0
 
 
-async def test_what_is_not_there_says_so(anywhere: ObjectStore) -> None:
+async def test_an_absent_object_is_reported(anywhere: ObjectStore) -> None:
     with pytest.raises(FileNotFoundError):
         await whole(anywhere.read("none"))
     with pytest.raises(FileNotFoundError):
@@ -133,7 +133,7 @@ async def test_a_writer_that_is_cancelled_leaves_nothing(
     await until(lambda: left_in(directory) == [], 5, "what was half written goes")
 
 
-async def test_a_store_that_fails_ends_the_source(objects: ObjectStore, directory: Path) -> None:
+async def test_a_failing_store_ends_the_source(objects: ObjectStore, directory: Path) -> None:
     await objects.put("file", b"x")
 
     async def endless() -> AsyncIterator[bytes]:
@@ -149,7 +149,7 @@ async def test_a_store_that_fails_ends_the_source(objects: ObjectStore, director
 # In a bucket
 
 
-async def test_a_large_object_is_written_in_parts_that_s3_takes(bucket: S3Server) -> None:
+async def test_a_large_object_is_written_in_parts_that_s3_accepts(bucket: S3Server) -> None:
     objects = ObjectStore(Settings(files_url="s3://bucket/p"))
     data = os.urandom(REMOTE_PART_BYTES + 1_000)
     await objects.put(
@@ -161,7 +161,7 @@ async def test_a_large_object_is_written_in_parts_that_s3_takes(bucket: S3Server
     assert await whole(objects.read("a", REMOTE_PART_BYTES)) == data[-1_000:]
 
 
-async def test_a_broken_upload_is_taken_back(bucket: S3Server) -> None:
+async def test_a_failed_upload_is_aborted(bucket: S3Server) -> None:
     objects = ObjectStore(Settings(files_url="s3://bucket/p"))
 
     async def failing() -> AsyncIterator[bytes]:
@@ -189,7 +189,7 @@ async def test_a_bucket_that_refuses_is_unavailable(bucket: S3Server) -> None:
 # In a directory
 
 
-async def test_the_directory_is_made_when_needed_and_private(
+async def test_the_directory_is_created_on_use_and_private(
     objects: ObjectStore, directory: Path
 ) -> None:
     assert mode_of(directory) is None
@@ -198,7 +198,7 @@ async def test_the_directory_is_made_when_needed_and_private(
     assert mode_of(directory) == 0o700
 
 
-async def test_what_a_dead_writer_left_is_cleared(objects: ObjectStore, directory: Path) -> None:
+async def test_remains_of_a_dead_writer_are_deleted(objects: ObjectStore, directory: Path) -> None:
     await objects.put("files/kept", b"x")
     for name, age_s in (("files/old#1", 7_200), ("files/new#1", 0), ("files/old#x", 7_200)):
         path = directory / name
@@ -221,7 +221,7 @@ async def test_what_a_dead_writer_left_is_cleared(objects: ObjectStore, director
         ("/dev/null/files", "no directory that can be written to"),
     ],
 )
-def test_a_url_that_cannot_be_used_is_said_in_one_line(url: str, expected: str) -> None:
+def test_an_unusable_url_has_an_error_of_one_line(url: str, expected: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         ObjectStore(Settings(files_url=url))
 
@@ -231,7 +231,7 @@ def test_a_url_that_cannot_be_used_is_said_in_one_line(url: str, expected: str) 
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/prefix", "gs://bucket"])
-def test_buckets_are_opened_without_asking_them(url: str) -> None:
+def test_opening_a_bucket_does_no_io(url: str) -> None:
     assert ObjectStore(Settings(files_url=url)).directory is None
 
 

@@ -1,4 +1,4 @@
-"""What one owner keeps is counted: exactly for uploads, and anew where a crash made it wrong."""
+"""The count of one owner's files: exact for uploads, and rebuilt after an error."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ async def store(
 
 
 async def forget_count(files: FileStore, owner: str = "ann") -> None:
-    """As it is when the count is an hour old."""
+    """Expire the count, as after an hour."""
     digest = keys.digest_of(owner)
     await files.redis.delete(keys.files_sizes(digest), keys.files_expiries(digest))
 
 
-async def test_files_are_counted_and_no_more_when_they_are_deleted(files: FileStore) -> None:
+async def test_files_count_until_they_are_deleted(files: FileStore) -> None:
     assert await files.owners.kept("ann") == OwnerFileTotals(0, 0)
     first, _ = await store(files, 10), await store(files, 20)
     await store(files, 40, "bob")
@@ -55,7 +55,7 @@ async def test_files_are_counted_and_no_more_when_they_are_deleted(files: FileSt
     assert await files.owners.kept("ann") == OwnerFileTotals(20, 1)
 
 
-async def test_an_expired_file_counts_no_more_without_any_sweep(files: FileStore) -> None:
+async def test_an_expired_file_does_not_count_even_before_a_sweep(files: FileStore) -> None:
     record = await store(files, 10)
     await store(files, 20)
     expiries = keys.files_expiries(keys.digest_of("ann"))
@@ -66,7 +66,7 @@ async def test_an_expired_file_counts_no_more_without_any_sweep(files: FileStore
     assert await files.owners.kept("ann") == OwnerFileTotals(20, 1)
 
 
-async def test_the_bounds_are_of_uploads(files: FileStore, tmp_path: Path) -> None:
+async def test_the_byte_bound_refuses_an_upload(files: FileStore, tmp_path: Path) -> None:
     await store(files, 60)
     with pytest.raises(OwnerFilesFull, match="60 bytes in 1 files"):
         await store(files, 41)
@@ -76,7 +76,7 @@ async def test_the_bounds_are_of_uploads(files: FileStore, tmp_path: Path) -> No
         await store(files, 1)
 
 
-async def test_so_many_files(files: FileStore) -> None:
+async def test_the_file_bound_refuses_an_upload(files: FileStore) -> None:
     for _ in range(FILES_MAX):
         await store(files, 1)
     with pytest.raises(OwnerFilesFull):
@@ -84,7 +84,7 @@ async def test_so_many_files(files: FileStore) -> None:
     await store(files, 1, "bob")
 
 
-async def test_what_batches_write_passes_the_bounds_and_counts(files: FileStore) -> None:
+async def test_the_output_of_batches_exceeds_the_bounds_and_counts(files: FileStore) -> None:
     await store(files, 150, is_bounded=False)
 
     assert await files.owners.kept("ann") == OwnerFileTotals(150, 1)
@@ -92,10 +92,10 @@ async def test_what_batches_write_passes_the_bounds_and_counts(files: FileStore)
         await store(files, 1)
 
 
-async def test_uploads_that_end_at_once_do_not_pass_the_bound_together(
+async def test_simultaneous_uploads_do_not_exceed_the_bound(
     files: FileStore, tmp_path: Path
 ) -> None:
-    """All of them saw an owner that keeps nothing."""
+    """Each upload saw an owner without files."""
     stored = [await files.store(pieces(b"x" * 30), bytes_max=10**6) for _ in range(8)]
 
     async def record(file_id: str, size: int) -> bool:
@@ -117,7 +117,7 @@ async def test_uploads_that_end_at_once_do_not_pass_the_bound_together(
 
 
 async def test_records_of_an_older_version_are_counted(files: FileStore) -> None:
-    """It wrote records and counted nothing."""
+    """The older version wrote records and no count."""
     for size in (10, 20):
         await store(files, size)
     await forget_count(files)
@@ -127,7 +127,7 @@ async def test_records_of_an_older_version_are_counted(files: FileStore) -> None
         await store(files, 71)
 
 
-async def test_the_first_file_that_is_added_counts_the_others(files: FileStore) -> None:
+async def test_the_first_added_file_starts_the_count(files: FileStore) -> None:
     await store(files, 10)
     await forget_count(files)
     await store(files, 20, is_bounded=False)
@@ -135,10 +135,10 @@ async def test_the_first_file_that_is_added_counts_the_others(files: FileStore) 
     assert await files.owners.kept("ann") == OwnerFileTotals(30, 2)
 
 
-async def test_what_a_crash_leaves_counted_is_forgotten_when_it_is_counted_anew(
+async def test_a_rebuild_removes_an_error_left_by_a_crash(
     files: FileStore,
 ) -> None:
-    """Between the count and the record."""
+    """The crash came between count and record."""
     await store(files, 10)
     await files.owners.add("ann", Counted("file-lost", 50, 2**42), is_bounded=True)
     assert await files.owners.kept("ann") == OwnerFileTotals(60, 2)
@@ -148,7 +148,7 @@ async def test_what_a_crash_leaves_counted_is_forgotten_when_it_is_counted_anew(
     assert await files.owners.kept("ann") == OwnerFileTotals(10, 1)
 
 
-async def test_counting_twice_at_once_counts_once(files: FileStore) -> None:
+async def test_simultaneous_rebuilds_count_once(files: FileStore) -> None:
     for _ in range(4):
         await store(files, 10)
     await forget_count(files)
@@ -170,7 +170,7 @@ async def test_many_files_are_counted_in_pages(
     assert await files.owners.kept("ann") == OwnerFileTotals(50, 5)
 
 
-async def test_a_disk_without_room_takes_no_upload_and_keeps_outputs(
+async def test_a_full_disk_refuses_uploads_but_not_outputs(
     files: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def free_bytes(self: ObjectStore) -> int:
@@ -182,7 +182,7 @@ async def test_a_disk_without_room_takes_no_upload_and_keeps_outputs(
     await store(files, is_bounded=False)
 
 
-async def test_what_is_free_is_asked_of_the_disk(files: FileStore) -> None:
+async def test_free_bytes_come_from_the_disk(files: FileStore) -> None:
     free = await files.objects.free_bytes()
 
     assert free is not None and free > 0

@@ -1,4 +1,4 @@
-"""Files and their records: visible when whole, one owner's, paged, gone when deleted or expired."""
+"""Files and records: visible when complete, per owner, in pages, gone after delete or expiry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from shared.config.settings import Settings
 from shared.errors import NotFound, TooLarge
-from shared.files.store import KEPT_S, FileRecord, FileStore
+from shared.files.store import FILE_KEPT_S, FileRecord, FileStore
 from shared.redis import keys
 from tests.support.pieces import left_in, pieces, whole
 
@@ -41,12 +41,12 @@ async def test_a_file_is_stored_found_and_read(files: FileStore) -> None:
 
     assert await files.get(record.id, "ann") == record
     assert (record.bytes, record.filename, record.purpose) == (8, "ä.jsonl", "batch")
-    assert record.expires_at - record.created_at == KEPT_S
+    assert record.expires_at - record.created_at == FILE_KEPT_S
     assert await whole(files.read(record)) == b"one\ntwo\n"
     assert await whole(files.read(record, 4)) == b"two\n"
 
 
-async def test_others_do_not_see_it(files: FileStore) -> None:
+async def test_other_owners_do_not_see_a_file(files: FileStore) -> None:
     record = await store(files)
 
     assert await files.get(record.id, "bob") is None
@@ -56,7 +56,7 @@ async def test_others_do_not_see_it(files: FileStore) -> None:
     assert await whole(files.read(record)) == b"one\ntwo\n"
 
 
-async def test_what_is_too_large_or_broken_off_leaves_nothing(
+async def test_a_file_too_large_or_aborted_leaves_nothing(
     files: FileStore, redis: Redis, directory: Path
 ) -> None:
     async def failing() -> AsyncIterator[bytes]:
@@ -112,12 +112,12 @@ async def test_pages_join_without_gap_or_repeat(files: FileStore, order: str) ->
     assert sorted(await walk(2, "batch")) == sorted(batch)
 
 
-async def test_a_page_after_nothing_known_is_refused(files: FileStore) -> None:
+async def test_a_page_after_an_unknown_file_is_refused(files: FileStore) -> None:
     with pytest.raises(NotFound):
         await files.page("ann", after="file-none")
 
 
-async def test_deleting_takes_object_and_record(
+async def test_a_deletion_removes_object_and_record(
     files: FileStore, redis: Redis, directory: Path
 ) -> None:
     record = await store(files)

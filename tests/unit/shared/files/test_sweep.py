@@ -1,4 +1,4 @@
-"""What is nobody's goes, and nothing else does."""
+"""The sweep deletes the remains of files, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from shared.config.settings import Settings
 from shared.files.store import FileRecord, FileStore
-from shared.files.sweep import EXPIRED_MAX, ORPHAN_S, Swept, sweep_files
+from shared.files.sweep import EXPIRED_PER_SWEEP, ORPHAN_S, Swept, sweep_files
 from shared.redis import keys
 from tests.support.pieces import left_in, pieces
 
@@ -38,12 +38,12 @@ def make_old(path: Path) -> None:
 
 
 async def expire(redis: Redis, record: FileRecord) -> None:
-    """As it is once its time has come: the record goes by itself."""
+    """Expire a file: Redis deletes the record by itself."""
     await redis.delete(keys.file(record.id))
     await redis.zadd(keys.FILES_EXPIRY, {keys.file_entry(record.id, record.owner): 1})
 
 
-async def test_what_is_in_order_stays(files: FileStore, redis: Redis, directory: Path) -> None:
+async def test_files_in_order_stay(files: FileStore, redis: Redis, directory: Path) -> None:
     kept = [await store(files), await store(files, "bob")]
     await files.put_object("batches/b/part-1", b"x")
     make_old(directory / kept[0].object_name)
@@ -53,7 +53,7 @@ async def test_what_is_in_order_stays(files: FileStore, redis: Redis, directory:
     assert (await files.page("ann"))[0] == kept[:1]
 
 
-async def test_expired_files_go_with_all_that_named_them(
+async def test_expired_files_are_removed_with_their_index_entries(
     files: FileStore, redis: Redis, directory: Path
 ) -> None:
     gone, kept = await store(files), await store(files)
@@ -77,7 +77,7 @@ async def test_expired_and_deleted_at_once_is_no_error(
     assert await redis.keys("tr:file*") == []
 
 
-async def test_an_object_without_a_record_goes_after_an_hour(
+async def test_an_object_without_a_record_is_deleted_after_an_hour(
     files: FileStore, directory: Path
 ) -> None:
     await files.store(pieces(b"new"), bytes_max=10)
@@ -90,7 +90,7 @@ async def test_an_object_without_a_record_goes_after_an_hour(
     assert len(left_in(directory)) == 2 and old not in left_in(directory)
 
 
-async def test_a_record_without_an_object_goes(
+async def test_a_record_without_an_object_is_deleted(
     files: FileStore, redis: Redis, directory: Path
 ) -> None:
     gone, kept = await store(files), await store(files)
@@ -101,7 +101,7 @@ async def test_a_record_without_an_object_goes(
     assert await redis.zcard(keys.FILES_EXPIRY) == 1
 
 
-async def test_a_store_that_is_not_mounted_costs_no_record(
+async def test_with_an_unmounted_store_no_record_is_deleted(
     files: FileStore, redis: Redis, directory: Path
 ) -> None:
     kept = await store(files)
@@ -111,7 +111,7 @@ async def test_a_store_that_is_not_mounted_costs_no_record(
     assert await files.get(kept.id, "ann") == kept
 
 
-async def test_half_written_remains_go(files: FileStore, directory: Path) -> None:
+async def test_unfinished_writes_are_deleted(files: FileStore, directory: Path) -> None:
     await store(files)
     half = directory / "files" / "file-0123456789#1"
     half.write_bytes(b"half")
@@ -121,10 +121,10 @@ async def test_half_written_remains_go(files: FileStore, directory: Path) -> Non
     assert not any("#" in name for name in left_in(directory))
 
 
-async def test_many_expired_take_several_sweeps(files: FileStore, redis: Redis) -> None:
+async def test_many_expired_files_need_several_sweeps(files: FileStore, redis: Redis) -> None:
     await redis.zadd(
         keys.FILES_EXPIRY,
-        {keys.file_entry(f"file-{number:08}", "ann"): 1 for number in range(EXPIRED_MAX + 3)},
+        {keys.file_entry(f"file-{number:08}", "ann"): 1 for number in range(EXPIRED_PER_SWEEP + 3)},
     )
-    assert (await sweep_files(files)).expired == EXPIRED_MAX
+    assert (await sweep_files(files)).expired == EXPIRED_PER_SWEEP
     assert (await sweep_files(files)).expired == 3

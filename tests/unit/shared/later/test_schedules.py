@@ -1,4 +1,4 @@
-"""Schedules in Redis: when they are due, how many there may be, and that a firing counts once."""
+"""Schedules in Redis: due times, limits, and one firing per due time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def at(text, zone="UTC"):
 
 
 def ticks(cron, zone, after, count):
-    """The next due times, as a clock on the wall shows them."""
+    """Return the next due times in local time."""
     timing, found, now_ms = Timing(cron=cron, timezone=zone), [], at(after, zone)
     for _ in range(count):
         now_ms = timing.next_ms(now_ms)
@@ -49,21 +49,21 @@ def test_a_tick_is_after_the_moment_never_at_it():
     assert timing.next_ms(at("2026-11-20T08:00") + 999) == at("2026-11-20T08:01")
 
 
-def test_a_time_that_summer_skips_comes_when_the_clocks_have_moved():
+def test_a_time_skipped_by_summer_time_comes_after_the_change():
     assert ticks("30 2 * * *", BERLIN, "2026-03-28T12:00", 2) == [
         "2026-03-29T03:00",
         "2026-03-30T02:30",
     ]
 
 
-def test_a_time_that_winter_repeats_comes_once():
+def test_a_time_repeated_by_winter_time_comes_once():
     assert ticks("30 2 * * *", BERLIN, "2026-10-24T12:00", 2) == [
         "2026-10-25T02:30",
         "2026-10-26T02:30",
     ]
 
 
-def test_what_runs_every_hour_knows_no_summer():
+def test_an_hourly_cron_ignores_summer_time():
     timing, now_ms, found = Timing(cron="0 * * * *", timezone=BERLIN), at("2026-10-24T22:30"), []
     for _ in range(4):
         now_ms = timing.next_ms(now_ms)
@@ -74,7 +74,7 @@ def test_what_runs_every_hour_knows_no_summer():
     }
 
 
-def test_what_never_comes_is_none():
+def test_a_cron_without_a_next_time_returns_none():
     assert Timing(run_at_ms=5).next_ms(0) is None
     assert Timing(cron="0 0 31 4 */2").next_ms(at("2026-11-20T00:00")) is None
 
@@ -102,7 +102,7 @@ def schedule(number=1, *, next_ms=1_000, owner="alice", timing=None):
     )
 
 
-async def test_what_is_added_is_there_and_due(schedules):
+async def test_an_added_schedule_exists_and_becomes_due(schedules):
     one = schedule()
     assert (await schedules.add(one)).how == "ok"
 
@@ -115,7 +115,7 @@ async def test_what_is_added_is_there_and_due(schedules):
     assert await schedules.due(1_000, 10) == [(one.id, 1_000)]
 
 
-async def test_an_owner_has_a_limit_of_his_own(schedules):
+async def test_each_owner_has_a_limit(schedules):
     for number in range(3):
         assert (await schedules.add(schedule(number))).how == "ok"
 
@@ -124,14 +124,14 @@ async def test_an_owner_has_a_limit_of_his_own(schedules):
     assert await schedules.get(schedule(3).id) is None
 
 
-async def test_many_at_once_do_not_pass_the_limit(schedules):
+async def test_simultaneous_adds_do_not_exceed_the_limit(schedules):
     async with asyncio.TaskGroup() as tasks:
         added = [tasks.create_task(schedules.add(schedule(number))) for number in range(9)]
 
     assert sorted(task.result().how for task in added) == ["full"] * 6 + ["ok"] * 3
 
 
-async def test_what_is_over_or_deleted_makes_room(schedules):
+async def test_finished_and_deleted_schedules_do_not_count(schedules):
     for number in range(3):
         await schedules.add(schedule(number))
     await schedules.finish(await schedules.get(schedule(0).id), 1_000, 2_000, {"last": 2_000})
@@ -142,7 +142,7 @@ async def test_what_is_over_or_deleted_makes_room(schedules):
     assert (await schedules.add(schedule(5))).how == "full"
 
 
-async def test_a_key_makes_one(schedules):
+async def test_a_key_adds_one_schedule(schedules):
     first = await schedules.add(schedule(1), key="k", digest="d")
     again = await schedules.add(schedule(2), key="k", digest="d")
     other = await schedules.add(schedule(3), key="k", digest="e")
@@ -166,8 +166,8 @@ async def test_a_page_is_the_owners_newest_first(schedules):
     assert [one.id for one in rest] == [schedule(0).id]
 
 
-async def test_a_page_is_full_though_some_have_run_out(schedules):
-    """What was over is forgotten after a day; the index learns it later."""
+async def test_a_page_is_full_although_some_records_expired(schedules):
+    """A finished record expires after a day; its index entry stays longer."""
     schedules.schedules_max = 9
     for number in range(5):
         await schedules.add(schedule(number))
@@ -179,7 +179,7 @@ async def test_a_page_is_full_though_some_have_run_out(schedules):
     assert [one.id for one in page] == [schedule(2).id, schedule(1).id]
 
 
-async def test_what_is_deleted_is_gone_everywhere(schedules):
+async def test_a_deleted_schedule_leaves_all_indexes(schedules):
     one = schedule()
     await schedules.add(one)
 
@@ -189,7 +189,7 @@ async def test_what_is_deleted_is_gone_everywhere(schedules):
     assert [key async for key in schedules.redis.scan_iter("tr:*")] == []
 
 
-async def test_what_lost_its_record_leaves_the_due(schedules):
+async def test_a_schedule_without_a_record_leaves_the_due_index(schedules):
     await schedules.redis.zadd(keys.SCHEDULES, {"sched_gone": 1})
 
     assert await schedules.due(10, 10) == []
@@ -199,7 +199,7 @@ async def test_what_lost_its_record_leaves_the_due(schedules):
 # Firing
 
 
-async def test_a_firing_is_wanted_once_for_its_time(schedules):
+async def test_a_firing_begins_once_for_its_due_time(schedules):
     one = schedule()
     await schedules.add(one)
 
@@ -213,7 +213,7 @@ async def test_a_firing_is_wanted_once_for_its_time(schedules):
     assert (found.last_ms, found.last_id) == (2_000, "gen_1")
 
 
-async def test_one_that_ran_once_is_over_and_forgets_its_request(schedules):
+async def test_a_single_schedule_is_finished_and_drops_its_body(schedules):
     one = schedule()
     await schedules.add(one)
     await schedules.finish(one, 1_000, 2_000, {"last": 2_000, "last_id": "gen_1"})
@@ -224,8 +224,8 @@ async def test_one_that_ran_once_is_over_and_forgets_its_request(schedules):
     assert await schedules.due(10**15, 10) == []
 
 
-async def test_after_an_outage_it_is_caught_up_once(schedules):
-    """Fired for the first tick that was missed, it goes on with the first one after now."""
+async def test_after_an_outage_it_fires_once(schedules):
+    """It fires for the first missed tick, and continues with the first tick after now."""
     due_ms, now = at("2026-11-20T08:00"), at("2026-11-20T10:07")
     one = schedule(next_ms=due_ms, timing=Timing(cron="*/5 * * * *"))
     await schedules.add(one)
@@ -245,7 +245,7 @@ async def test_a_clock_that_was_set_back_does_not_fire_a_time_again(schedules):
     assert (await schedules.get(one.id)).next_ms == at("2026-11-20T09:00")
 
 
-async def test_what_is_put_off_is_due_for_the_same_time(schedules):
+async def test_a_postponed_schedule_keeps_its_due_time(schedules):
     one = schedule()
     await schedules.add(one)
     await schedules.postpone(one.id, 5_000)
@@ -254,13 +254,13 @@ async def test_what_is_put_off_is_due_for_the_same_time(schedules):
     assert await schedules.due(5_000, 10) == [(one.id, 1_000)]
 
 
-async def test_what_was_deleted_cannot_be_put_off(schedules):
+async def test_a_deleted_schedule_cannot_be_postponed(schedules):
     await schedules.postpone("sched_gone", 5_000)
 
     assert await schedules.redis.exists(keys.SCHEDULES) == 0
 
 
-def test_what_a_firing_makes_has_one_id():
+def test_the_id_of_a_firing_is_derived():
     one, other = schedule(1), schedule(2)
     made = one.made_id("gen_", 1_000)
 
@@ -269,14 +269,14 @@ def test_what_a_firing_makes_has_one_id():
     assert len({made, one.made_id("gen_", 2_000), other.made_id("gen_", 1_000)}) == 3
 
 
-def test_what_a_firing_makes_names_its_schedule():
+def test_the_metadata_of_a_firing_names_the_schedule():
     assert schedule(1).request()["metadata"] == {"a": 1, "schedule": schedule(1).id}
     assert marked({"metadata": None}, "s")["metadata"] == {"schedule": "s"}
     assert marked({}, "s") == {"metadata": {"schedule": "s"}}
 
 
 @pytest.mark.parametrize("how", ["flushed", "finished"])
-async def test_finishing_what_is_gone_does_nothing(schedules, how):
+async def test_finishing_a_deleted_schedule_does_nothing(schedules, how):
     one = schedule()
     await schedules.add(one)
     if how == "flushed":

@@ -1,4 +1,4 @@
-"""Webhooks in Redis: registered, noted as due once, signed as the reference library reads it."""
+"""Webhooks in Redis: registered, due once, and signed as the reference library expects."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def body_of(store):
     return json.loads(record.body)
 
 
-async def test_until_the_end_it_waits(store):
+async def test_a_webhook_waits_until_the_end(store):
     await accept(store)
 
     record = await read_record(store.redis, ID)
@@ -63,7 +63,7 @@ async def test_until_the_end_it_waits(store):
     assert not await is_due(store)
 
 
-async def test_whoever_forgets_an_ended_generation_makes_it_due(store):
+async def test_forget_makes_the_webhook_due(store):
     await accept(store)
     await (await Holder.begin(store)).finish("Hello")
 
@@ -95,7 +95,7 @@ async def test_whoever_forgets_an_ended_generation_makes_it_due(store):
     assert "secret" not in json.dumps(body) and "request" not in json.dumps(body)
 
 
-async def test_a_cancel_makes_it_due(store):
+async def test_a_cancel_makes_the_webhook_due(store):
     await accept(store)
 
     await cancel(store, ID)
@@ -104,7 +104,7 @@ async def test_a_cancel_makes_it_due(store):
     assert (await body_of(store))["data"]["status"] == CANCELLED.status
 
 
-async def test_a_failure_is_told_with_its_code(store):
+async def test_the_event_of_a_failure_has_its_code(store):
     await accept(store)
     await store.close(ID, failed("queue_timeout", "no worker", retryable=True))
 
@@ -115,7 +115,7 @@ async def test_a_failure_is_told_with_its_code(store):
     assert body["data"]["error"]["code"] == "queue_timeout"
 
 
-async def test_it_is_made_due_once_and_wakes_a_jobs_process_once(store):
+async def test_a_webhook_becomes_due_once_and_wakes_one_process(store):
     await accept(store)
     await cancel(store, ID)
     await store.redis.delete(keys.JOBS_WAKE)
@@ -143,7 +143,7 @@ async def test_a_generation_without_a_webhook_leaves_nothing(store):
     assert [key async for key in store.redis.scan_iter("tr:{jobs}:*")] == []
 
 
-async def test_an_unfinished_generation_is_not_told(store):
+async def test_an_unfinished_generation_has_no_event(store):
     await accept(store)
 
     await forget(store.redis, ID, store.retention_ms)
@@ -151,8 +151,8 @@ async def test_an_unfinished_generation_is_not_told(store):
     assert not await is_due(store)
 
 
-async def test_a_record_that_redis_lost_comes_back_with_the_end(store):
-    """Its worker has written the generation again, webhook and all."""
+async def test_a_lost_record_is_written_again_at_the_end(store):
+    """Its worker has restored the generation with its webhook."""
     await accept(store)
     await store.redis.delete(keys.hook(ID), keys.HOOKS_WAITING)
 
@@ -163,7 +163,7 @@ async def test_a_record_that_redis_lost_comes_back_with_the_end(store):
     assert record.webhook == HOOK and record.state == "due"
 
 
-async def test_registering_again_changes_nothing_that_is_due(store):
+async def test_registering_again_does_not_change_a_due_record(store):
     await accept(store)
     await cancel(store, ID)
 
@@ -173,7 +173,7 @@ async def test_registering_again_changes_nothing_that_is_due(store):
     assert await is_due(store)
 
 
-async def test_other_kinds_say_their_event_themselves(store):
+async def test_other_kinds_give_their_own_event(store):
     await register(store.redis, "batch_1", "batch", HOOK, {"model": "demo"})
     event = WebhookEvent("batch.completed", {"id": "batch_1", "status": "completed"})
 
@@ -183,7 +183,7 @@ async def test_other_kinds_say_their_event_themselves(store):
     assert json.loads(record.body)["data"] == {"id": "batch_1", "status": "completed"}
 
 
-async def test_what_was_lost_is_told_with_what_was_known(store):
+async def test_the_event_of_a_lost_subject_has_the_registered_data(store):
     await accept(store)
     record = await read_record(store.redis, ID)
 
@@ -194,7 +194,7 @@ async def test_what_was_lost_is_told_with_what_was_known(store):
     assert event.data["id"] == ID and event.data["metadata"] == {"a": 1}
 
 
-async def test_nothing_is_known_of_what_nobody_registered(store):
+async def test_an_unregistered_subject_has_no_record(store):
     assert await read_record(store.redis, ID) is None
 
 
@@ -219,7 +219,7 @@ def test_a_text_signs_with_its_own_bytes():
     assert Reference(base64.b64encode(secret.encode()).decode()).verify(body, headers) == {}
 
 
-def test_the_id_is_of_the_event_and_the_time_of_the_attempt():
+def test_the_id_is_per_event_and_the_time_per_attempt():
     first = signed(ID, HOOK, b"{}", 1)
     second = signed(ID, HOOK, b"{}", 2)
 
@@ -227,12 +227,12 @@ def test_the_id_is_of_the_event_and_the_time_of_the_attempt():
     assert first["webhook-signature"] != second["webhook-signature"]
 
 
-def test_what_is_no_base64_has_no_key():
+def test_a_secret_that_is_not_base64_is_an_error():
     with pytest.raises(ValueError):
         key_of("whsec_not base64!")
 
 
-def test_neither_url_nor_secret_can_slip_into_a_log():
+def test_the_repr_of_a_webhook_shows_no_url_and_no_secret():
     assert "example" not in repr(HOOK) and "whsec" not in f"{HOOK}"
 
 

@@ -1,4 +1,4 @@
-"""The table of a generation's life: complete, and what the scripts really do, cell by cell."""
+"""The lifecycle table is complete, and the scripts match it cell by cell."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def cells(table: dict[tuple[GenerationState, Action], GenerationState | str]) ->
 # The table as such
 
 
-def test_what_anybody_may_do_is_said_for_every_state() -> None:
+def test_every_state_has_a_result_for_actions_of_any_caller() -> None:
     assert set(ANYBODYS) == {(state, action) for state in S for action in ANYONES_ACTIONS}
 
 
-def test_a_holder_has_an_answer_in_every_state_that_can_have_had_one() -> None:
-    """Nobody has held what is queued: a token came from a begin."""
+def test_every_state_that_had_a_holder_has_a_result_for_the_holder() -> None:
+    """A queued generation has had no holder: only a begin gives a token."""
     expected = {(state, action) for state in S for action in HOLDERS_ACTIONS if state != S.QUEUED}
 
     assert set(HOLDERS) == expected
 
 
-def test_a_stranger_has_an_answer_in_every_state_that_was_taken_over() -> None:
+def test_every_state_after_a_takeover_has_a_result_for_the_former_holder() -> None:
     states = set(S) - {S.ABSENT, S.QUEUED}
 
     assert set(STRANGERS) == {(state, action) for state in states for action in HOLDERS_ACTIONS}
@@ -58,7 +58,7 @@ def test_every_action_belongs_to_anybody_or_to_holders() -> None:
     assert not set(ANYBODYS) & set(STRANGERS)
 
 
-def test_nothing_leaves_the_end_but_the_passing_of_time_and_its_deletion() -> None:
+def test_an_ended_generation_only_expires_or_is_deleted() -> None:
     for table in (ANYBODYS, HOLDERS, STRANGERS):
         for (state, action), becomes in table.items():
             if state in (S.ENDED, S.SEALED) and action != A.DELETE:
@@ -79,7 +79,7 @@ def test_it_knows_nothing_of_the_rest() -> None:
 
 
 async def bring_to(store: Store, state: GenerationState) -> Caller:
-    """Make the generation be in `state`; who holds or held it last."""
+    """Bring the generation into `state`, and return its last holder."""
     if state not in (S.ABSENT, S.SEALED):
         await store.create(ID, FIELDS, may_be_lost=False)
     if state == S.QUEUED:
@@ -99,7 +99,7 @@ async def bring_to(store: Store, state: GenerationState) -> Caller:
 
 
 async def state_now(store: Store) -> GenerationState:
-    """What Redis holds, read without the scripts."""
+    """Read the state from Redis without the scripts."""
     raw: dict[bytes, bytes] = await store.redis.hgetall(keys.meta(ID))
     status = raw.get(b"status")
     if status is None:
@@ -113,7 +113,7 @@ async def state_now(store: Store) -> GenerationState:
     return S.QUEUED if status == b"queued" else S.RELEASED
 
 
-async def test_a_deletion_leaves_nothing_but_a_seal_that_runs_out(redis) -> None:
+async def test_a_deletion_leaves_only_a_seal_that_expires(redis) -> None:
     store = store_on(redis)
     await bring_to(store, S.ENDED)
 
@@ -163,7 +163,7 @@ async def holders_call(store: Store, action: Action, caller: Caller) -> Any:
 
 
 def word_for(outcome: Any) -> str:
-    """How the table calls an answer."""
+    """Return the table's name of an outcome."""
     if isinstance(outcome, tuple) and not isinstance(outcome, EventId):  # create
         return "done" if outcome[0] else "exists"
     if isinstance(outcome, bool):  # delete
@@ -211,7 +211,7 @@ async def test_holders(redis, state, action, expected):
 
 @pytest.mark.parametrize(("state", "action", "expected"), cells(STRANGERS))
 async def test_strangers(redis, state, action, expected):
-    """The caller held it, and then somebody else began."""
+    """The caller was the holder before another worker began."""
     store = store_on(redis)
     if state == S.SEALED:
         # A seal is set on what is absent, so whoever held it is as much a stranger as anybody.

@@ -1,4 +1,4 @@
-"""Who looks at meta reads no request, also of what an older version has created."""
+"""Reading meta does not read requests, also not for generations of an older version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def store(redis):
     return store_on(redis)
 
 
-async def test_the_request_is_read_where_it_is_asked_for(store):
+async def test_with_request_reads_the_request(store):
     await create(store, request=REQUEST, prompt="hello")
 
     meta = await store.meta(ID)
@@ -27,7 +27,7 @@ async def test_the_request_is_read_where_it_is_asked_for(store):
     assert (await store.with_request(meta)).request == REQUEST
 
 
-async def test_of_many_each_gets_its_own_request(store):
+async def test_with_requests_gives_each_meta_its_own_request(store):
     ids = [f"gen_{n:010}" for n in range(20)]
     for n, one in enumerate(ids):
         await create(store, one, request=encode_request(Request([{"n": n}])), prompt="")
@@ -42,7 +42,7 @@ async def test_of_many_each_gets_its_own_request(store):
         )  # fmt: skip
 
 
-async def test_one_that_is_gone_meanwhile_has_no_request(store):
+async def test_a_generation_that_is_gone_has_no_request(store):
     await create(store, request=REQUEST, prompt="")
     meta = await store.meta(ID)
     await store.redis.delete(keys.meta(ID))
@@ -50,8 +50,8 @@ async def test_one_that_is_gone_meanwhile_has_no_request(store):
     assert await store.with_request(meta) is None
 
 
-async def test_what_an_older_version_created_is_shown_all_the_same(store):
-    """It has written neither the prompt nor what the dialect must know."""
+async def test_a_generation_of_an_older_version_is_shown(store):
+    """The older version wrote neither `prompt` nor `dialect`."""
     await create(store, request=REQUEST)
 
     meta = await store.meta(ID)
@@ -68,7 +68,7 @@ async def test_an_older_request_that_cannot_be_read_shows_nothing(store, request
     assert (await store.meta(ID)).prompt == ""
 
 
-async def test_what_was_sealed_is_not_looked_into(store, monkeypatch):
+async def test_a_sealed_generation_is_not_read(store, monkeypatch):
     await store.seal(ID)
 
     async def requests(ids):

@@ -1,6 +1,4 @@
-"""What an owner keeps: the record in Redis, by the same tests on a fake and a real server, and who
-is let in.
-"""
+"""The bytes of an owner: the record in Redis, and which prompts are accepted."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ A, B = "gen_aaaaaaaaaa", "gen_bbbbbbbbbb"
 
 
 class Record:
-    """The record of alice's."""
+    """The record of the owner alice."""
 
     def __init__(self, redis):
         self.redis = redis
@@ -42,7 +40,7 @@ class Record:
         return await self.note(owner_bytes.total("alice"))
 
     async def pass_time(self, ms) -> None:
-        """Bring every time of the record nearer, as if so much of it had passed."""
+        """Reduce every time in the record, as if time had passed."""
         until = keys.owner_until("alice")
         for name, score in await self.redis.zrange(until, 0, -1, withscores=True):
             await self.redis.zadd(until, {name: score - ms})
@@ -53,7 +51,7 @@ def record(redis):
     return Record(redis)
 
 
-async def test_a_generation_is_counted_once_however_often_it_is_said(record):
+async def test_a_generation_counts_once_however_often_it_is_recorded(record):
     assert await record.unfinished(A, 0, 500) == 500
     assert await record.unfinished(A, 0, 500) == 500
     assert await record.unfinished(A, 300, 500) == 800
@@ -61,14 +59,14 @@ async def test_a_generation_is_counted_once_however_often_it_is_said(record):
     assert await record.total() == 900
 
 
-async def test_what_comes_late_takes_nothing_back(record):
+async def test_a_late_record_reduces_nothing(record):
     await record.unfinished(A, 300, 500)
 
     assert await record.unfinished(A, 0, 500) == 800, "a create that was sent again"
     assert await record.unfinished(A, 200, 0) == 800
 
 
-async def test_a_log_goes_first_and_its_request_later(record):
+async def test_a_log_expires_first_and_its_request_later(record):
     await record.ended(A, 300, 500)
 
     await record.pass_time(KEPT_MS + 1)
@@ -78,7 +76,7 @@ async def test_a_log_goes_first_and_its_request_later(record):
     assert await record.redis.zcard(keys.owner_until("alice")) == 0
 
 
-async def test_one_whose_end_nobody_noted_goes_by_itself(record):
+async def test_a_generation_without_a_recorded_end_expires(record):
     await record.unfinished(A, 300, 500)
     s = SETTINGS
     longest_s = s.queue_wait_s + s.attempts_max * s.upstream_total_s + s.retention_s
@@ -89,7 +87,7 @@ async def test_one_whose_end_nobody_noted_goes_by_itself(record):
     assert await record.total() == 0
 
 
-async def test_an_end_that_only_a_stranger_notes_leaves_the_bytes_and_sets_the_time(record):
+async def test_an_end_without_a_size_keeps_the_bytes_and_sets_the_expiry(record):
     await record.unfinished(A, 300, 500)
 
     assert await record.note(owner_bytes.over("alice", A, KEPT_MS)) == 800
@@ -97,13 +95,13 @@ async def test_an_end_that_only_a_stranger_notes_leaves_the_bytes_and_sets_the_t
     assert await record.total() == 0
 
 
-async def test_a_stranger_notes_nothing_of_what_was_never_counted(record):
+async def test_an_end_without_a_size_records_nothing_new(record):
     await record.note(owner_bytes.over("alice", A, KEPT_MS))
 
     assert await record.redis.hlen(keys.owner_bytes("alice")) == 0
 
 
-async def test_what_is_deleted_is_given_back_for_good(record):
+async def test_a_deletion_removes_the_bytes_for_good(record):
     await record.unfinished(A, 300, 500)
     await record.unfinished(B, 0, 100)
 
@@ -115,7 +113,7 @@ async def test_what_is_deleted_is_given_back_for_good(record):
     assert await record.redis.hexists(keys.owner_bytes("alice"), A) == 0
 
 
-async def test_the_record_itself_goes_when_nothing_is_kept(record):
+async def test_the_record_expires_when_it_is_empty(record):
     await record.ended(A, 300, 500)
 
     for key in (keys.owner_bytes("alice"), keys.owner_until("alice")):
@@ -126,7 +124,7 @@ async def test_the_record_itself_goes_when_nothing_is_kept(record):
     assert await record.redis.pttl(keys.owner_bytes("alice")) > longer - 10_000, "never shorter"
 
 
-async def test_a_record_that_was_empty_goes_as_well(record):
+async def test_a_record_that_was_empty_before_expires_too(record):
     await record.ended(A, 300)
     await record.pass_time(2 * KEPT_MS + 1)
     assert await record.total() == 0
@@ -137,20 +135,20 @@ async def test_a_record_that_was_empty_goes_as_well(record):
         assert await record.redis.pttl(key) > 0
 
 
-async def test_owners_have_records_of_their_own(record):
+async def test_each_owner_has_a_record(record):
     await record.unfinished(A, 0, 500)
 
     assert await record.note(owner_bytes.total("bob")) == 0
 
 
-def test_a_generation_costs_more_than_its_texts():
+def test_a_generation_has_an_overhead():
     assert request_bytes(b"abc", "é") == GENERATION_BYTES + 5
 
 
 # Who is let in
 
 
-def test_an_owner_is_let_in_up_to_the_bound():
+def test_prompts_are_accepted_up_to_the_bound():
     room = OwnerRoom(1_000)
     assert room.has("alice", 1_000)
     assert not room.has("alice", 1_001)
@@ -171,7 +169,7 @@ def test_prompts_that_are_being_accepted_count():
     assert room.has("alice", 1_000)
 
 
-def test_a_refusal_rests_on_a_sum_that_is_fresh():
+def test_a_refusal_needs_a_fresh_sum():
     room = OwnerRoom(1_000)
     assert room.is_old("alice", 5.0)
 
@@ -181,7 +179,7 @@ def test_a_refusal_rests_on_a_sum_that_is_fresh():
     assert room.is_old("alice", 6.0)
 
 
-def test_a_refusal_says_how_much_is_kept():
+def test_a_refusal_names_the_sum():
     room = OwnerRoom(1_000)
     room.hear("alice", 990, now_s=5.0)
 
@@ -194,7 +192,7 @@ def test_a_refusal_says_how_much_is_kept():
     )
 
 
-def test_a_node_forgets_the_owners_it_heard_of_longest_ago(monkeypatch):
+def test_the_oldest_owners_are_forgotten_first(monkeypatch):
     monkeypatch.setattr(owner_bytes, "OWNERS_MAX", 2)
     room = OwnerRoom(1_000)
     for name in ("alice", "bob", "carol"):

@@ -1,4 +1,4 @@
-"""The fold of meta and log into what GET answers."""
+"""The fold of meta and log into a snapshot."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_tool_calls_are_put_together_by_index() -> None:
     ]
 
 
-def test_the_last_usage_counts_and_the_end_has_the_last_word() -> None:
+def test_the_usage_of_the_end_replaces_the_last_usage_event() -> None:
     running = folded(Usage(1, 1, 2), Usage(5, 5, 10))
     ended = folded(Usage(5, 5, 10), DONE)
 
@@ -126,7 +126,7 @@ def test_a_failure_is_shown_with_its_error() -> None:
 
 
 @pytest.mark.parametrize("raw", [b'{"type":"tomorrow"}', b'{"type":"token"}', b'{"type":"\xff"}'])
-def test_what_a_newer_version_wrote_is_passed_over(raw: bytes) -> None:
+def test_events_of_a_newer_version_are_ignored(raw: bytes) -> None:
     snapshot = Snapshot(meta())
     snapshot.add(EventId(1, 1), raw)
     snapshot.add(EventId(1, 2), encode(Progress("pdf", 1, 2, 50.0)))
@@ -162,7 +162,7 @@ def test_a_short_page_is_the_last() -> None:
     assert cut_page(made_at(3, 2), 2) == (made_at(3, 2), None)
 
 
-def test_a_page_names_where_the_next_begins() -> None:
+def test_a_page_names_the_start_of_the_next() -> None:
     assert cut_page(made_at(3, 2, 1), 2) == (made_at(3, 2), 2)
 
 
@@ -170,5 +170,5 @@ def test_a_page_does_not_end_within_a_millisecond() -> None:
     assert cut_page(made_at(3, 2, 2), 2) == (made_at(3), 3)
 
 
-def test_a_page_of_one_millisecond_is_shown_all_the_same() -> None:
+def test_a_page_of_one_millisecond_is_complete() -> None:
     assert cut_page(made_at(2, 2, 2), 2) == (made_at(2, 2), 2)

@@ -1,4 +1,4 @@
-"""Accepting a prompt: once per key, and whatever breaks between two steps, a repeat mends it."""
+"""Acceptance: once per key; a repeat completes the steps after any crash."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ async def tickets(redis, lane="interactive"):
     return [delivery.ticket for delivery in await queue.read(lane, 99)]
 
 
-async def test_what_is_accepted_in_one_request_is_the_same(acceptor, redis):
-    """As from the second on: the first has seen that the queue is far from full."""
+async def test_acceptance_in_one_round_trip_gives_the_same_generation(acceptor, redis):
+    """From the second prompt on: the first reply shows that the queue is far from full."""
     first = await acceptor.accept(WITHOUT_KEY)
     second = await acceptor.accept(dataclasses.replace(WITHOUT_KEY, grace_s=2.5))
 
@@ -59,7 +59,7 @@ async def test_what_is_accepted_in_one_request_is_the_same(acceptor, redis):
     assert await owner_ids(redis, "alice", 9) == [second.generation_id, first.generation_id]
 
 
-async def test_nothing_is_lost_when_the_queue_fills_between_two_looks(redis):
+async def test_no_prompt_is_lost_if_the_queue_fills_between_two_checks(redis):
     acceptor = acceptor_on(redis, queue_max=150)
     await acceptor.accept(WITHOUT_KEY)
     await redis.zadd(keys.waiting("interactive"), {f"gen_{n:026}": 1 for n in range(150)})
@@ -71,7 +71,7 @@ async def test_nothing_is_lost_when_the_queue_fills_between_two_looks(redis):
         await acceptor.accept(WITHOUT_KEY)
 
 
-async def test_what_is_accepted_is_queued_and_known(acceptor):
+async def test_an_accepted_prompt_has_an_entry_and_meta(acceptor):
     accepted = await acceptor.accept(WITHOUT_KEY)
 
     assert is_generation_id(accepted.generation_id)
@@ -92,13 +92,13 @@ async def test_what_is_accepted_is_queued_and_known(acceptor):
 
 
 @pytest.mark.parametrize("grace_s", [0, 0.5, 5.0])
-async def test_the_grace_is_kept(acceptor, grace_s):
+async def test_the_grace_is_stored(acceptor, grace_s):
     accepted = await acceptor.accept(dataclasses.replace(WITHOUT_KEY, grace_s=grace_s))
 
     assert (await acceptor.store.meta(accepted.generation_id)).grace_s == grace_s
 
 
-async def test_batch_has_a_lane_and_a_line_of_its_own(acceptor):
+async def test_batch_has_its_own_lane_and_index(acceptor):
     accepted = await acceptor.accept(dataclasses.replace(WITHOUT_KEY, priority="batch"))
 
     assert await tickets(acceptor.redis, "interactive") == []
@@ -109,7 +109,7 @@ async def test_batch_has_a_lane_and_a_line_of_its_own(acceptor):
     assert (depths["interactive"], depths["batch"]) == (0, 1)
 
 
-async def test_without_a_key_every_prompt_is_a_new_one(acceptor):
+async def test_without_a_key_every_prompt_is_new(acceptor):
     first = await acceptor.accept(WITHOUT_KEY)
     second = await acceptor.accept(WITHOUT_KEY)
 
@@ -126,7 +126,7 @@ async def test_the_same_key_and_body_are_the_same_generation(acceptor):
     assert len(await tickets(acceptor.redis)) == 1, "no second entry"
 
 
-async def test_a_repeat_is_told_how_it_stands(acceptor):
+async def test_a_repeat_returns_the_present_status(acceptor):
     first = await acceptor.accept(NEW)
     await Holder.begin(acceptor.store, "t", first.generation_id)
     assert (await acceptor.accept(NEW)).status == "running"
@@ -153,7 +153,7 @@ async def test_keys_are_per_owner(acceptor):
     assert first.generation_id != second.generation_id
 
 
-async def test_the_key_lives_as_long_as_its_generation(acceptor):
+async def test_the_key_is_kept_as_long_as_its_generation(acceptor):
     accepted = await acceptor.accept(NEW)
     key = keys.idempotency("alice", "key-1")
     settings = acceptor.settings
@@ -170,7 +170,7 @@ async def test_the_key_lives_as_long_as_its_generation(acceptor):
     assert meta_ms - 60_000 < await acceptor.redis.pttl(key) < meta_ms
 
 
-async def test_a_key_that_ran_out_while_it_was_asked_for_is_taken_anew(acceptor, monkeypatch):
+async def test_a_key_that_expires_during_the_call_is_reserved_again(acceptor, monkeypatch):
     await acceptor.accept(NEW)
     get = acceptor.redis.get
 
@@ -187,7 +187,7 @@ async def test_a_key_that_ran_out_while_it_was_asked_for_is_taken_anew(acceptor,
 
 
 def break_step(acceptor, monkeypatch, step):
-    """The next call of this step never happens; what came before it has."""
+    """Make the next call of this step fail before it has an effect."""
     owner, name = {
         "enqueue": (acceptor, "_enqueue"),
         "create": (acceptor.store, "create_charged"),
@@ -202,7 +202,7 @@ def break_step(acceptor, monkeypatch, step):
 
 
 @pytest.mark.parametrize("step", ["enqueue", "create", "index"])
-async def test_a_repeat_mends_what_a_crash_left_undone(acceptor, monkeypatch, step):
+async def test_a_repeat_completes_the_steps_after_a_crash(acceptor, monkeypatch, step):
     break_step(acceptor, monkeypatch, step)
     with pytest.raises(Unavailable):
         await acceptor.accept(NEW)
@@ -222,7 +222,7 @@ async def test_a_repeat_mends_what_a_crash_left_undone(acceptor, monkeypatch, st
 
 
 @pytest.mark.parametrize("step", ["enqueue", "create"])
-async def test_what_a_repeat_creates_may_have_been_before(acceptor, monkeypatch, step):
+async def test_a_repeat_marks_its_create_as_possibly_lost(acceptor, monkeypatch, step):
     break_step(acceptor, monkeypatch, step)
     with pytest.raises(Unavailable):
         await acceptor.accept(NEW)
@@ -232,7 +232,7 @@ async def test_what_a_repeat_creates_may_have_been_before(acceptor, monkeypatch,
     assert await acceptor.redis.hget(keys.meta(healed.generation_id), "hist") == b"lost"
 
 
-async def test_a_generation_that_redis_forgot_is_made_again_under_its_id(acceptor):
+async def test_a_lost_generation_is_created_again_under_its_id(acceptor):
     first = await acceptor.accept(NEW)
     await acceptor.redis.delete(keys.meta(first.generation_id))
 
@@ -244,7 +244,7 @@ async def test_a_generation_that_redis_forgot_is_made_again_under_its_id(accepto
     assert holder.attempt >= before_ms, "numbers that may have been given out are not given again"
 
 
-async def test_a_key_whose_generation_was_sealed_makes_nothing(acceptor):
+async def test_a_key_of_a_sealed_generation_creates_nothing(acceptor):
     first = await acceptor.accept(NEW)
     await acceptor.redis.delete(keys.meta(first.generation_id))
     await acceptor.store.seal(first.generation_id)
@@ -259,7 +259,7 @@ async def test_a_key_whose_generation_was_sealed_makes_nothing(acceptor):
 
 
 async def test_without_a_key_a_crash_before_meta_accepts_nothing(acceptor, monkeypatch):
-    """The entry alone is no generation: a worker drops it after a while."""
+    """The entry alone is not a generation: a worker drops it after a while."""
     break_step(acceptor, monkeypatch, "create")
 
     with pytest.raises(Unavailable):
@@ -270,7 +270,7 @@ async def test_without_a_key_a_crash_before_meta_accepts_nothing(acceptor, monke
 
 
 async def test_the_entry_comes_before_meta(acceptor, monkeypatch):
-    """What is accepted has an entry, whatever breaks after it."""
+    """An accepted prompt has an entry, whichever later step fails."""
     seen = []
     create = acceptor.store.create_charged
 
@@ -303,7 +303,7 @@ async def test_a_full_queue_refuses(redis):
     assert len(await owner_ids(redis, "alice", 9)) == 2
 
 
-async def test_each_priority_has_a_line_of_its_own(redis):
+async def test_each_priority_has_its_own_bound(redis):
     acceptor = acceptor_on(redis, queue_max=1)
     await acceptor.accept(WITHOUT_KEY)
 
@@ -319,7 +319,7 @@ async def test_a_full_queue_refuses_no_repeat(redis):
     assert (await acceptor.accept(NEW)).status == "queued", "it is among those that wait"
 
 
-async def test_there_is_room_again_once_one_has_begun(redis):
+async def test_a_begun_generation_makes_room_in_the_queue(redis):
     acceptor = acceptor_on(redis, queue_max=1)
     await acceptor.accept(WITHOUT_KEY)
     (ticket,) = await tickets(redis)
@@ -328,7 +328,7 @@ async def test_there_is_room_again_once_one_has_begun(redis):
     assert (await acceptor.accept(WITHOUT_KEY)).is_new
 
 
-async def test_who_was_refused_may_come_again_with_the_same_key(redis):
+async def test_a_refused_prompt_may_be_repeated_with_its_key(redis):
     acceptor = acceptor_on(redis, queue_max=1)
     await acceptor.accept(WITHOUT_KEY)
     with pytest.raises(RequestError):
@@ -354,7 +354,7 @@ async def test_sessions_and_owners_are_indexed(acceptor):
     }
 
 
-async def test_indexes_run_out_and_drop_what_is_long_gone(acceptor):
+async def test_indexes_expire_and_drop_old_entries(acceptor):
     index = keys.session("alice", "chat")
     await acceptor.redis.zadd(index, {"ancient": 1})
 
@@ -365,7 +365,7 @@ async def test_indexes_run_out_and_drop_what_is_long_gone(acceptor):
         assert await acceptor.redis.pttl(name) > 1000 * acceptor.settings.retention_s
 
 
-async def test_when_redis_cannot_be_reached_nothing_is_accepted():
+async def test_without_redis_nothing_is_accepted():
     settings = Settings(redis_url="unix:///nowhere/at/all")
     redis = connect(settings)
 

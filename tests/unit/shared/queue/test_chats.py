@@ -1,8 +1,9 @@
-"""A chat's generations: found, stopped, and the prompts that a stop meets on their way in."""
+"""A chat's generations: found, stopped, and prompts that are accepted during a stop."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import fakeredis
 import pytest
@@ -11,15 +12,16 @@ from shared.config.settings import Settings
 from shared.log.records import Meta
 from shared.log.store import Store
 from shared.queue.accept import Accepted, Acceptor, NewGeneration
-from shared.queue.chats import RUNS_MAX, Chats
+from shared.queue.chats import RUNS_MAX, STOP_PAGE, Chats
 from shared.queue.endings import cancel
+from shared.redis import keys
 
 REQUEST = b'{"messages":[]}'
 CHAT = "a chat/ü\n"
 
 
 class Place:
-    """Chats and what they stand on."""
+    """Chats with a store and an acceptor."""
 
     def __init__(self) -> None:
         self.redis = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
@@ -58,7 +60,7 @@ async def place() -> AsyncIterator[Place]:
     await made.redis.aclose()
 
 
-async def test_the_newest_that_runs_is_found(place: Place) -> None:
+async def test_running_returns_the_newest_unfinished_generation(place: Place) -> None:
     assert await place.running() is None
     first = await place.start()
     assert await place.running() == first
@@ -68,7 +70,7 @@ async def test_the_newest_that_runs_is_found(place: Place) -> None:
     assert {meta.generation_id for meta in await place.chats.runs("alice", CHAT)} == names
 
 
-async def test_what_has_ended_does_not_run(place: Place) -> None:
+async def test_running_ignores_ended_generations(place: Place) -> None:
     ids = [await place.start(), await place.start()]
     await cancel(place.store, ids[1])
     assert await place.running() == ids[0]
@@ -77,7 +79,7 @@ async def test_what_has_ended_does_not_run(place: Place) -> None:
     assert len(await place.chats.runs("alice", CHAT)) == 2
 
 
-async def test_a_chat_is_its_owners(place: Place) -> None:
+async def test_a_chat_belongs_to_one_owner(place: Place) -> None:
     theirs = await place.start("bob")
     assert await place.running("alice") is None
     await place.chats.stop("alice", CHAT)
@@ -85,7 +87,7 @@ async def test_a_chat_is_its_owners(place: Place) -> None:
     assert await place.running("bob", "another") is None
 
 
-async def test_a_stop_cancels_all_that_runs_and_may_be_repeated(place: Place) -> None:
+async def test_a_stop_cancels_every_unfinished_generation_and_may_be_repeated(place: Place) -> None:
     ids = [await place.start(), await place.start()]
     assert await place.chats.stop("alice", CHAT) == 2
     assert [await place.status(name) for name in ids] == ["cancelled", "cancelled"]
@@ -93,7 +95,7 @@ async def test_a_stop_cancels_all_that_runs_and_may_be_repeated(place: Place) ->
     assert await place.running() is None
 
 
-async def test_a_prompt_after_a_stop_runs(place: Place) -> None:
+async def test_a_prompt_after_a_stop_is_not_cancelled(place: Place) -> None:
     await place.start()
     await place.chats.stop("alice", CHAT)
     fresh = await place.start()
@@ -101,7 +103,7 @@ async def test_a_prompt_after_a_stop_runs(place: Place) -> None:
 
 
 @pytest.mark.parametrize("is_accepted_before", [True, False])
-async def test_a_stop_reaches_a_prompt_that_is_on_its_way_in(
+async def test_a_stop_cancels_a_prompt_that_is_being_accepted(
     place: Place, is_accepted_before: bool
 ) -> None:
     stops = await place.chats.stops("alice", CHAT)
@@ -117,11 +119,34 @@ async def test_a_stop_reaches_a_prompt_that_is_on_its_way_in(
     assert await place.running() is None
 
 
-async def test_a_list_is_bounded_and_goes_away(place: Place) -> None:
+async def test_a_stop_cancels_more_generations_than_a_page_holds(place: Place) -> None:
+    ids = [await place.start() for _ in range(2 * STOP_PAGE + 5)]
+    assert await place.chats.stop("alice", CHAT) == len(ids)
+    statuses = await place.store.statuses(ids)
+    assert statuses == ["cancelled"] * len(ids)
+
+
+async def test_a_stop_cancels_an_old_generation_behind_many_ended_ones(place: Place) -> None:
+    oldest = await place.start()
+    for _ in range(RUNS_MAX + 5):
+        await cancel(place.store, await place.start())
+    assert await place.chats.stop("alice", CHAT) == 1
+    assert await place.status(oldest) == "cancelled"
+
+
+async def test_after_a_stop_the_index_holds_the_newest_and_expires(place: Place) -> None:
     for _ in range(RUNS_MAX + 5):
         await place.start()
     await place.chats.stop("alice", CHAT)
     kept = await place.redis.keys("tr:{chat:*")
     assert len(kept) == 2
+    assert await place.redis.zcard(keys.chat_runs("alice", CHAT)) == RUNS_MAX
     assert len(await place.chats.runs("alice", CHAT)) == RUNS_MAX
     assert all([await place.redis.pttl(key) > 0 for key in kept])
+
+
+async def test_the_index_drops_generations_by_age(place: Place) -> None:
+    old = replace(await place.accept(), created_at_ms=1)
+    await place.chats.add(CHAT, old, 0)
+    new = await place.start()
+    assert await place.redis.zrange(keys.chat_runs("alice", CHAT), 0, -1) == [new.encode()]

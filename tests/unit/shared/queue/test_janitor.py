@@ -1,13 +1,13 @@
-"""The backstop: whatever was lost or left, everything ends."""
+"""The janitor of the queue: every generation ends."""
 
 from __future__ import annotations
 
 import pytest
 
 from shared.log.events import decode
+from shared.log.records import RESTORE_WITHIN_S
 from shared.queue.endings import CANCELLED
 from shared.queue.janitor import (
-    ABSENT_S,
     NEVER_BEGAN_S,
     WORKER_GONE_S,
     Janitor,
@@ -31,13 +31,13 @@ def janitor(store):
 
 
 async def sweep(janitor):
-    """One pass, as if the last one were a while ago."""
+    """Make a pass, as if the last one were a while ago."""
     await janitor.redis.delete(keys.JANITOR)
     return await janitor.sweep()
 
 
 async def accept(store, *, waited_s, generation_id=ID, priority="interactive"):
-    """A queued generation without any queue entry, as after a loss; waiting for so long."""
+    """Create a generation without a queue entry, as after a loss, waiting for `waited_s`."""
     await create(store, generation_id, priority=priority)
     await waits(store, waited_s, generation_id, priority)
 
@@ -49,7 +49,7 @@ async def waits(store, waited_s, generation_id=ID, priority="interactive"):
 
 
 async def runs(store, *, lapsed_s, generation_id=ID):
-    """A generation whose worker was last heard of so long ago, less a lease."""
+    """Create a held generation whose worker was last active so long ago, minus a lease."""
     await create(store, generation_id)
     holder = await Holder.begin(store, "mine", generation_id)
     lapsed_ms = await store.now_ms() - round(lapsed_s * 1000)
@@ -67,7 +67,7 @@ async def on_resume(store):
 # What waits
 
 
-async def test_what_waits_for_a_while_is_left_alone(janitor, store):
+async def test_a_recently_queued_generation_is_not_changed(janitor, store):
     await accept(store, waited_s=NEVER_BEGAN_S - 2)
 
     assert await sweep(janitor) == 0
@@ -77,7 +77,7 @@ async def test_what_waits_for_a_while_is_left_alone(janitor, store):
 
 
 @pytest.mark.parametrize("priority", keys.PRIORITIES)
-async def test_a_queue_entry_that_was_lost_is_put_back(janitor, store, priority):
+async def test_a_generation_with_a_lost_entry_is_requeued(janitor, store, priority):
     await accept(store, waited_s=NEVER_BEGAN_S + 1, priority=priority)
 
     assert await sweep(janitor) == 1
@@ -89,7 +89,7 @@ async def test_a_queue_entry_that_was_lost_is_put_back(janitor, store, priority)
     assert (await queue_depths(store.redis))[priority] == 1
 
 
-async def test_it_is_put_back_once_in_a_while_only(janitor, store):
+async def test_a_generation_is_requeued_at_most_once_in_a_while(janitor, store):
     await accept(store, waited_s=NEVER_BEGAN_S + 1)
 
     for _ in range(5):
@@ -99,7 +99,7 @@ async def test_it_is_put_back_once_in_a_while_only(janitor, store):
     assert await on_resume(store) == [ID]
 
 
-async def test_it_keeps_its_place_in_the_line(janitor, store):
+async def test_a_requeued_generation_keeps_its_waiting_time(janitor, store):
     await accept(store, waited_s=NEVER_BEGAN_S + 1)
     since = await store.redis.zscore(WAITING, ID)
 
@@ -108,8 +108,8 @@ async def test_it_keeps_its_place_in_the_line(janitor, store):
     assert await store.redis.zscore(WAITING, ID) == since
 
 
-async def test_what_has_waited_too_long_ends(janitor, store):
-    """No worker need ever have been there."""
+async def test_a_generation_that_waited_too_long_ends(janitor, store):
+    """Also if there has never been a worker."""
     await accept(store, waited_s=QUEUE_WAIT_S + 1)
 
     assert await sweep(janitor) == 1
@@ -121,7 +121,7 @@ async def test_what_has_waited_too_long_ends(janitor, store):
     assert await store.redis.zcard(WAITING) == 0
 
 
-async def test_a_short_patience_is_kept_too(redis):
+async def test_a_short_queue_wait_is_kept(redis):
     store = store_on(redis, queue_wait_s=2.0)
     janitor = Janitor(redis, store, store.settings)
     await accept(store, waited_s=1.5)
@@ -133,8 +133,8 @@ async def test_a_short_patience_is_kept_too(redis):
     assert (await store.meta(ID)).status == "failed"
 
 
-async def test_what_was_given_back_waits_anew(janitor, store):
-    """A retry that is picked up late is no reason to give up early."""
+async def test_a_released_generation_waits_anew(janitor, store):
+    """A late retry must not shorten the wait."""
     await create(store)
     await store.redis.hset(keys.meta(ID), "created", "1")
     holder = await Holder.begin(store)
@@ -146,7 +146,7 @@ async def test_what_was_given_back_waits_anew(janitor, store):
     assert (await store.meta(ID)).status == "running"
 
 
-async def test_what_was_given_back_and_never_taken_ends_too(janitor, store):
+async def test_a_released_generation_that_is_never_taken_ends(janitor, store):
     await create(store)
     holder = await Holder.begin(store)
     await holder.release(has_failed=True)
@@ -158,8 +158,8 @@ async def test_what_was_given_back_and_never_taken_ends_too(janitor, store):
     assert await types_of(store) == ["start", "end"]
 
 
-async def test_a_pause_that_was_asked_for_is_kept(janitor, store):
-    """It stands in the line with the time at which it is due."""
+async def test_a_postponed_generation_is_not_requeued_early(janitor, store):
+    """Its waiting time begins when it is due."""
     await create(store)
     holder = await Holder.begin(store)
     await holder.release(has_failed=True)
@@ -175,7 +175,7 @@ async def test_a_pause_that_was_asked_for_is_kept(janitor, store):
 # What runs
 
 
-async def test_what_lives_is_left_alone(janitor, store):
+async def test_a_held_generation_is_not_changed(janitor, store):
     await runs(store, lapsed_s=-1)
     await store.redis.zadd(keys.RUNNING, {ID: 1})
 
@@ -185,13 +185,13 @@ async def test_what_lives_is_left_alone(janitor, store):
     assert await store.redis.zscore(keys.RUNNING, ID)
 
 
-async def test_a_lapsed_lease_is_the_workers_business_first(janitor, store):
+async def test_a_recently_expired_lease_is_left_to_the_workers(janitor, store):
     await runs(store, lapsed_s=2 * store.settings.lease_s - 1)
 
     assert await sweep(janitor) == 0
 
 
-async def test_what_is_two_leases_past_is_put_back(janitor, store):
+async def test_a_generation_two_leases_after_expiry_is_requeued(janitor, store):
     await runs(store, lapsed_s=2 * store.settings.lease_s + 1)
 
     assert await sweep(janitor) == 1
@@ -199,7 +199,7 @@ async def test_what_is_two_leases_past_is_put_back(janitor, store):
     assert await on_resume(store) == [ID]
 
 
-async def test_what_nobody_takes_over_ends_as_well(janitor, store):
+async def test_a_generation_that_no_worker_takes_over_ends(janitor, store):
     await runs(store, lapsed_s=QUEUE_WAIT_S + 1)
 
     assert await sweep(janitor) == 1
@@ -212,7 +212,7 @@ async def test_what_nobody_takes_over_ends_as_well(janitor, store):
 
 
 @pytest.mark.parametrize("index", [WAITING, keys.waiting("batch"), keys.RUNNING])
-async def test_what_has_ended_leaves_the_indexes(janitor, store, index):
+async def test_an_ended_generation_leaves_the_indexes(janitor, store, index):
     await create(store)
     await store.close(ID, CANCELLED)
     await store.redis.zadd(index, {ID: 1})
@@ -224,11 +224,13 @@ async def test_what_has_ended_leaves_the_indexes(janitor, store, index):
 
 
 @pytest.mark.parametrize("index", [WAITING, keys.waiting("batch"), keys.RUNNING])
-async def test_what_was_never_accepted_leaves_them_after_a_while(janitor, store, index):
+async def test_an_absent_generation_leaves_the_indexes_after_the_restore_time(
+    janitor, store, index
+):
     now_ms = await store.now_ms()
     await store.redis.zadd(
         index,
-        {"gen_gone0000": now_ms - round(1000 * ABSENT_S) - 1, "gen_new00000": now_ms},
+        {"gen_gone0000": now_ms - round(1000 * RESTORE_WITHIN_S) - 1, "gen_new00000": now_ms},
     )
 
     await sweep(janitor)
@@ -237,7 +239,7 @@ async def test_what_was_never_accepted_leaves_them_after_a_while(janitor, store,
     assert await on_resume(store) == []
 
 
-async def test_what_was_sealed_leaves_them(janitor, store):
+async def test_a_sealed_generation_leaves_the_indexes(janitor, store):
     await store.seal(ID)
     await store.redis.zadd(keys.RUNNING, {ID: 1})
 
@@ -246,7 +248,7 @@ async def test_what_was_sealed_leaves_them(janitor, store):
     assert await store.redis.zcard(keys.RUNNING) == 0
 
 
-async def test_many_are_looked_at_in_one_pass(janitor, store):
+async def test_one_pass_checks_many_generations(janitor, store):
     for n in range(20):
         await accept(store, waited_s=QUEUE_WAIT_S + 1, generation_id=f"gen_many{n:04}")
 
@@ -278,7 +280,7 @@ def presence(name, at_ms):
     return Presence(name, at_ms, 100, 0, False, {})
 
 
-async def test_workers_that_are_long_gone_are_dropped(janitor, store):
+async def test_the_presence_of_a_long_silent_worker_is_deleted(janitor, store):
     now_ms = await store.now_ms()
     queue = Queue(store.redis, "x")
     gone_ms = now_ms - round(1000 * WORKER_GONE_S) - 1
@@ -294,8 +296,8 @@ async def test_workers_that_are_long_gone_are_dropped(janitor, store):
     assert sorted(each.worker for each in await workers_seen(store.redis)) == ["here", "late"]
 
 
-async def test_a_line_of_a_batch_waits_for_as_long_as_it_says(janitor, store):
-    """And is put back meanwhile: it may have been forgotten like any other."""
+async def test_a_line_of_a_batch_waits_for_its_own_time(janitor, store):
+    """Meanwhile it is requeued like any other generation."""
     await accept(store, waited_s=QUEUE_WAIT_S + 1, priority="batch")
     await store.redis.hset(keys.meta(ID), "wait", str(round(2 * QUEUE_WAIT_S * 1000)))
 

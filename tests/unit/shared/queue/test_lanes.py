@@ -1,4 +1,4 @@
-"""The lanes: order, claims, groups that come back, and what stands beside them."""
+"""The lanes: order, claims, lost groups, and the indexes beside the lanes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_an_entry_is_read_back():
         b'["v"]',
     ],
 )
-def test_another_version_or_shape_is_nobodys_ticket(raw):
+def test_another_version_or_form_is_not_decoded(raw):
     assert decode_entry(raw) is None
 
 
@@ -87,7 +87,7 @@ async def test_groups_are_made_once(queue):
     assert ids_of(await queue.read("batch", 9)) == ["a"]
 
 
-async def test_what_was_added_before_there_was_a_group_is_delivered(redis):
+async def test_entries_added_before_the_group_are_delivered(redis):
     queue = Queue(redis, "worker-1")
     await add(queue, "interactive", "a")
 
@@ -108,7 +108,7 @@ async def test_groups_come_back_after_redis_came_back_empty(queue, call):
 
 
 async def test_groups_come_back_under_a_blocked_read(real_redis):
-    """The fake words this error differently."""
+    """The fake has another text for this error."""
     queue = Queue(real_redis, "worker-1")
 
     assert await queue.wait(keys.LANES, 10) == []
@@ -137,7 +137,7 @@ async def test_a_read_is_of_one_lane_only(queue):
     assert (found.lane, found.ticket.id, found.is_claimed) == ("batch", "c", False)
 
 
-async def test_what_one_has_the_other_does_not_get(queue):
+async def test_an_entry_is_delivered_to_one_consumer(queue):
     await add(queue, "interactive", "a", "b")
 
     assert ids_of(await queue.read("interactive", 1)) == ["a"]
@@ -156,7 +156,7 @@ async def test_a_wait_gives_at_most_one_of_each_lane(queue):
     }
 
 
-async def test_a_wait_ends(queue):
+async def test_a_wait_times_out(queue):
     assert await queue.wait(keys.LANES, 5) == []
 
 
@@ -170,7 +170,7 @@ async def test_an_unknown_version_is_delivered_without_a_ticket(queue):
 # Keeping and taking over
 
 
-async def test_what_is_acknowledged_is_gone(queue):
+async def test_an_acknowledged_entry_is_deleted(queue):
     await add(queue, "interactive", "a")
     (delivery,) = await queue.read("interactive", 1)
 
@@ -191,7 +191,7 @@ async def test_a_silent_consumers_entries_are_claimed(queue):
     assert all(delivery.is_claimed for delivery in found)
 
 
-async def test_nothing_is_claimed_before_its_time(queue):
+async def test_no_entry_is_claimed_before_its_idle_time(queue):
     await add(queue, "interactive", "a")
     await queue.read("interactive", 9)
 
@@ -199,7 +199,7 @@ async def test_nothing_is_claimed_before_its_time(queue):
 
 
 async def make_idle(queue, lane, entry_ids, idle_ms):
-    """As if the entries had been with worker-1 for so long."""
+    """Set the idle time of worker-1's entries."""
     for at in range(0, len(entry_ids), 1_000):
         await queue.redis.xclaim(
             keys.lane(lane),
@@ -224,7 +224,7 @@ async def test_a_claim_walks_to_the_end_of_a_long_list(queue):
 
 
 async def test_a_claim_never_takes_more_than_asked_for(queue):
-    """What is found in several steps of the walk must not add up to more."""
+    """Several steps of the walk together must not return more."""
     await add(queue, "interactive", *(f"gen{n}" for n in range(200)))
     deliveries = await queue.read("interactive", 200)
     # Two in the first step's reach, the rest behind it.
@@ -264,8 +264,8 @@ async def test_renewal_counts_no_delivery(queue):
     assert pending["times_delivered"] == 1
 
 
-async def test_renewal_brings_nothing_back(queue):
-    """What somebody else acknowledged, or Redis forgot, is gone."""
+async def test_renewal_does_not_restore_entries(queue):
+    """Acknowledged or lost entries stay deleted."""
     await add(queue, "interactive", "a")
     (mine,) = await queue.read("interactive", 9)
     await queue.acknowledge(mine)
@@ -280,7 +280,7 @@ async def test_renewal_brings_nothing_back(queue):
 # Beside the lanes
 
 
-async def test_what_has_begun_waits_no_more(queue):
+async def test_a_begun_generation_does_not_wait(queue):
     await queue.redis.zadd(keys.waiting("interactive"), {TICKET.id: 5})
 
     await queue.note_begun(TICKET, 7)
@@ -294,7 +294,7 @@ async def test_what_has_begun_waits_no_more(queue):
     assert await queue.redis.zscore(keys.RUNNING, TICKET.id) == 7
 
 
-async def test_what_runs_is_said_again(queue):
+async def test_running_generations_are_recorded_again(queue):
     await queue.note_running([], 5)
     assert await queue.redis.zcard(keys.RUNNING) == 0
 
@@ -303,7 +303,7 @@ async def test_what_runs_is_said_again(queue):
     assert await queue.redis.zrange(keys.RUNNING, 0, -1) == [b"a", b"b"]
 
 
-async def test_a_pause_waits_in_later_until_it_is_due(queue):
+async def test_a_postponed_entry_waits_in_later_until_it_is_due(queue):
     store = store_on(queue.redis)
     lanes = [keys.LATER, keys.lane("resume")]
     await queue.note_begun(TICKET, 7)
@@ -325,7 +325,7 @@ async def test_a_pause_waits_in_later_until_it_is_due(queue):
     assert (await queue_depths(queue.redis))["later"] == 0
 
 
-async def test_of_what_is_due_at_most_so_many_are_moved_the_earliest_first(queue):
+async def test_the_earliest_due_entries_are_moved_up_to_a_limit(queue):
     store = store_on(queue.redis)
     for n in range(5):
         await queue.try_later(LaneEntry(1, f"gen{n}", "batch", "demo"), 1_000 - n)
@@ -335,7 +335,7 @@ async def test_of_what_is_due_at_most_so_many_are_moved_the_earliest_first(queue
     assert ids_of(await queue.read("resume", 9)) == ["gen4", "gen3", "gen2"]
 
 
-async def test_what_is_put_back_is_on_resume_and_waits(queue):
+async def test_a_requeued_generation_is_on_resume_and_waits(queue):
     await put_back(store_on(queue.redis), "gen_x", "batch", "demo")
 
     (found,) = await queue.read("resume", 9)
@@ -343,7 +343,7 @@ async def test_what_is_put_back_is_on_resume_and_waits(queue):
     assert (await queue_depths(queue.redis))["batch"] == 1
 
 
-async def test_put_back_again_it_waits_since_the_first_time(queue):
+async def test_a_generation_requeued_twice_keeps_its_first_waiting_time(queue):
     await queue.redis.zadd(keys.waiting("batch"), {"gen_x": 5})
 
     await put_back(store_on(queue.redis), "gen_x", "batch", "demo")
@@ -389,8 +389,8 @@ async def test_forgetting_shortens_the_idempotency_key(redis):
         assert await redis.zrange(index, 0, -1) == [b"gen_other"]
 
 
-def test_names_of_clients_never_reach_a_key():
-    """Neither braces nor odd bytes nor another owner's names."""
+def test_clients_names_are_not_in_keys():
+    """No braces, no odd bytes, no names of other owners."""
     for key in (
         keys.session("a{b}", "\ud800\n"),
         keys.owner("x" * 1000),

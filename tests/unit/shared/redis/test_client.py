@@ -1,4 +1,4 @@
-"""The connection: its errors are ours, and it can always be cancelled."""
+"""The client: its errors become ours, and every call can be cancelled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.redis.client import connect, is_refusal, translated
 
 @pytest.mark.parametrize("steps", range(0, 40))
 async def test_a_loop_over_redis_ends_when_it_is_cancelled(redis_server, steps):
-    """At whatever moment: asyncio.wait_for of Python 3.11 would lose one of them."""
+    """At any moment: asyncio.wait_for of Python 3.11 would lose some cancellations."""
     client = connect(Settings(redis_url=redis_server.url))
     await client.ping()
 
@@ -51,7 +51,7 @@ async def test_a_connection_that_breaks_while_sending_is_unavailable(redis_serve
     await client.aclose()
 
 
-async def test_what_uvloop_says_of_a_closed_transport_is_unavailable(redis_server, monkeypatch):
+async def test_uvloops_error_for_a_closed_transport_is_unavailable(redis_server, monkeypatch):
     client = connect(Settings(redis_url=redis_server.url))
     await client.ping()
     (connection,) = client.connection_pool._available_connections
@@ -109,12 +109,12 @@ def test_a_url_is_needed():
         exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots"),
     ],
 )
-def test_not_now_is_unavailable(error):
+def test_a_temporary_refusal_is_unavailable(error):
     with pytest.raises(Unavailable), translated():
         raise error
 
 
-def test_a_mistake_stays_one():
+def test_another_error_reply_is_not_translated():
     error = exceptions.ResponseError("WRONGTYPE Operation against a key")
 
     with pytest.raises(exceptions.ResponseError), translated():

@@ -1,4 +1,4 @@
-"""Which addresses may be called for a client, in every spelling that leads to them."""
+"""The addresses that may be called for a client, in every spelling."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ PRIVATE = (
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_what_is_public_may_be_called(address: str) -> None:
+def test_public_addresses_are_allowed(address: str) -> None:
     assert is_public(address)
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_what_is_not_public_may_not(address: str) -> None:
+def test_other_addresses_are_refused(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize("text", ["", "example.com", "/run/socket", "1.2.3", "2130706433"])
-def test_what_is_no_address_may_not(text: str) -> None:
+def test_text_that_is_no_address_is_refused(text: str) -> None:
     assert not is_public(text)
 
 
@@ -46,7 +46,7 @@ def test_what_is_no_address_may_not(text: str) -> None:
         "fe80::1%25eth0", "99999999999", "256.1.1.1",
     ],
 )  # fmt: skip
-def test_a_host_that_says_by_itself_that_it_is_not_public(host: str) -> None:
+def test_hosts_that_are_plainly_private(host: str) -> None:
     assert is_plainly_private(host)
 
 
@@ -57,5 +57,5 @@ def test_a_host_that_says_by_itself_that_it_is_not_public(host: str) -> None:
         "134744072", "0x08080808", "2606:4700::1111", "deadbeef", "1e100.net",
     ],
 )  # fmt: skip
-def test_a_host_that_has_to_be_looked_up_or_is_public(host: str) -> None:
+def test_hosts_that_are_not_plainly_private(host: str) -> None:
     assert not is_plainly_private(host)

@@ -1,4 +1,4 @@
-"""Counting values before they are decoded: right for JSON, and never cheaper than the decoding."""
+"""Counting values before decoding: correct for JSON, and never lower than the decoder's cost."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.text.json_values import (
-    DIGITS_VALUES,
     EXPONENT_VALUES,
+    LONG_DIGITS_VALUES,
     VALUES_MAX,
     count_values,
     has_too_many_values,
@@ -41,7 +41,7 @@ def structure(value: Any) -> int:
 
 
 @given(JSON, st.booleans(), st.sampled_from([None, 2]))
-def test_strings_count_for_nothing(value: Any, is_ascii: bool, indent: int | None) -> None:
+def test_strings_do_not_count(value: Any, is_ascii: bool, indent: int | None) -> None:
     raw = json.dumps(value, ensure_ascii=is_ascii, indent=indent).encode()
 
     assert counted(raw) == structure(value)
@@ -57,12 +57,12 @@ def test_strings_count_for_nothing(value: Any, is_ascii: bool, indent: int | Non
         (b"[1e5]", 1 + EXPONENT_VALUES),
         (b"[-1.5E+300]", 1 + EXPONENT_VALUES),
         (b"[123456789012345678]", 1),
-        (b"[1234567890123456789]", 1 + DIGITS_VALUES),
-        (b"[0." + b"0" * 190 + b"]", 1 + 10 * DIGITS_VALUES),
+        (b"[1234567890123456789]", 1 + LONG_DIGITS_VALUES),
+        (b"[0." + b"0" * 190 + b"]", 1 + 10 * LONG_DIGITS_VALUES),
         (b'["1e5", "1234567890123456789"]', 2),
     ],
 )
-def test_what_is_counted(raw: bytes, count: int) -> None:
+def test_the_count_of_values(raw: bytes, count: int) -> None:
     assert counted(raw) == count
 
 
@@ -85,5 +85,5 @@ def test_a_long_conversation_is_far_from_the_bound() -> None:
     assert not has_too_many_values(json.dumps(body).encode())
 
 
-def test_more_strings_than_values_may_be_are_too_many() -> None:
+def test_too_many_strings_are_too_many_values() -> None:
     assert has_too_many_values(b"[" + b'"",' * (2 * VALUES_MAX + 1) + b"1]")

@@ -1,4 +1,4 @@
-"""What a large body costs while it is read, and that nobody waits for more than one step of it."""
+"""Large bodies are read in steps, and no other request waits for more than one step."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def held_s(work: Callable[[], Any]) -> float:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused_holds_nobody(name: str) -> None:
+def test_a_refused_body_does_not_block_the_loop(name: str) -> None:
     def read() -> None:
         with pytest.raises(RequestError) as caught:
             read_object(REFUSED[name], bytes_max=SETTINGS.body_bytes_max)
@@ -56,7 +56,7 @@ def test_what_is_refused_holds_nobody(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HEAVIEST)
-def test_the_heaviest_that_is_accepted_holds_nobody(name: str) -> None:
+def test_the_heaviest_accepted_body_does_not_block_the_loop(name: str) -> None:
     body = read_object(HEAVIEST[name], bytes_max=SETTINGS.body_bytes_max)
     new = parse_new_generation(body, owner="o", models=MODELS, settings=SETTINGS)
     request = decode_request(new.request)
@@ -75,7 +75,7 @@ def test_the_heaviest_that_is_accepted_holds_nobody(name: str) -> None:
     assert max(held.values()) < HELD_S_MAX * SLACK, held
 
 
-def test_a_dialect_holds_nobody_longer() -> None:
+def test_a_dialect_does_not_block_the_loop_longer() -> None:
     raw = HEAVIEST["messages"]
     body = read_object(raw, bytes_max=SETTINGS.body_bytes_max)
 
@@ -86,7 +86,7 @@ def test_a_dialect_holds_nobody_longer() -> None:
     assert held_s(parse) < HELD_S_MAX * SLACK
 
 
-async def test_the_loop_goes_round_between_two_steps() -> None:
+async def test_the_loop_runs_between_two_steps() -> None:
     large, order = LargeWork(), []
 
     def turn() -> None:
@@ -104,7 +104,7 @@ async def test_the_loop_goes_round_between_two_steps() -> None:
     assert all(after - before > 1 for before, after in zip(steps, steps[1:], strict=False)), order
 
 
-async def test_a_small_body_waits_for_nobody() -> None:
+async def test_a_small_body_does_not_wait() -> None:
     large = LargeWork()
     step = large.step(LARGE_BYTES - 1, lambda: "done")
 

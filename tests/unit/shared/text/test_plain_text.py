@@ -1,4 +1,4 @@
-"""What a terminal would obey becomes visible, and nothing else changes."""
+"""Control characters become visible, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_field_of_one_line(text: str, shown: str) -> None:
 
 
 @given(TEXTS)
-def test_twice_is_once_and_it_can_be_printed(text: str) -> None:
+def test_a_second_call_changes_nothing_and_the_result_can_be_printed(text: str) -> None:
     for plain in (plain_line, plain_text, plain_block):
         shown = plain(text)
         assert plain(shown) == shown
@@ -56,7 +56,7 @@ def test_twice_is_once_and_it_can_be_printed(text: str) -> None:
 
 
 @given(TEXTS)
-def test_a_line_of_json_says_the_same(text: str) -> None:
+def test_a_line_of_json_keeps_its_meaning(text: str) -> None:
     line = json.dumps({"a": text, text: 1}, ensure_ascii=False)
 
     shown = plain_json(line)

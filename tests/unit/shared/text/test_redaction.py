@@ -1,4 +1,4 @@
-"""What is taken for a credential, whole or in part, and what is left as it is."""
+"""Credentials that are masked, completely or in part, and text that stays."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         f"wrong: '{SHORT}'",
     ],
 )
-def test_what_is_known_is_found_in_any_spelling(text: str) -> None:
+def test_a_known_secret_is_found_in_any_spelling(text: str) -> None:
     shown = redact(text)
 
     assert MASK in shown
@@ -81,7 +81,7 @@ def test_a_short_secret_is_not_found_in_other_words() -> None:
         "eyJSECRET.eyJSECRET.SECRET",
     ],
 )
-def test_what_looks_like_a_credential_is_masked(text: str) -> None:
+def test_text_with_the_form_of_a_credential_is_masked(text: str) -> None:
     shown = redact(text)
 
     assert "SECRET" not in shown
@@ -100,7 +100,7 @@ def test_what_looks_like_a_credential_is_masked(text: str) -> None:
         "a skate-park, a task-force",
     ],
 )
-def test_what_is_none_stays(text: str) -> None:
+def test_other_text_stays(text: str) -> None:
     assert redact(text) == text
 
 
@@ -131,7 +131,7 @@ def test_an_error_of_a_backend_is_redacted_before_it_is_cut() -> None:
     "unit", ["a", "?key", "x-api-key", "://", "eyJ", "A_KEY", "bearer ", "sk-", "a-", "?&=", "-_"]
 )
 def test_hostile_texts_take_linear_time(unit: str) -> None:
-    """Quadratic, these would take minutes."""
+    """With quadratic time these texts would take minutes."""
     text = unit * 100_000 + "key token auth secret ="
     begun_s = time.thread_time()
 
