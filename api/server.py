@@ -41,7 +41,7 @@ from shared.files.store import FileStore
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
-from shared.redis.client import ANSWER_S, check_server, connect
+from shared.redis.client import REDIS_ANSWER_S, check_server, connect
 from shared.redis.resp import AutoPipeline
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ async def run(settings: Settings, listener: socket.socket) -> int:
     # Without an answer of Redis the check is skipped: a worker makes it too, and cannot skip it.
     with contextlib.suppress(Unavailable):
         await check_server(redis)
-    pipeline = AutoPipeline(settings.redis_url, answer_s=ANSWER_S)
+    pipeline = AutoPipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
     store = Store(redis, settings, pipeline)
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     async with (

@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 
 from jobs.source import Job
 from shared.config.settings import Settings
-from shared.redis.client import ANSWER_S, REDIS_CONNECT_S, make_cancellable
+from shared.redis.client import REDIS_ANSWER_S, REDIS_CONNECT_S, make_cancellable
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def build_worker(
     """
     pool: ConnectionPool = ConnectionPool.from_url(
         settings.jobs_redis_url or settings.redis_url,
-        protocol=2, socket_connect_timeout=REDIS_CONNECT_S, socket_timeout=ANSWER_S,
+        protocol=2, socket_connect_timeout=REDIS_CONNECT_S, socket_timeout=REDIS_ANSWER_S,
     )  # fmt: skip
     make_cancellable(pool)
     if not settings.jobs_redis_url:

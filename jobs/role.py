@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 2
 SWEEP_TIMEOUT_S = 20
-LOOK_S = 1  # between two questions to the sources, unless woken
+DUE_POLL_S = 1  # between two questions to the sources, unless woken
 RETIRE_S = 1.0  # for the present poll of the queue to end; Redis may be away
 
 
@@ -155,6 +155,6 @@ async def _queue_due(worker: JobsWorker, redis: Client, sources: Sequence[Source
 
 
 async def _wake_up(redis: Client) -> None:
-    """Return when another process wakes this one, or after `LOOK_S`."""
+    """Return when another process wakes this one, or after `DUE_POLL_S`."""
     with translated():
-        await redis.blpop([keys.JOBS_WAKE], timeout=LOOK_S)  # type: ignore[misc]
+        await redis.blpop([keys.JOBS_WAKE], timeout=DUE_POLL_S)  # type: ignore[misc]

@@ -29,7 +29,7 @@ from shared.config.settings import NOT_YET, PREFIX, Settings
 from shared.errors import TailraceError
 from shared.log import events
 from shared.queue.lanes import Presence
-from shared.redis.counts import WHAT
+from shared.redis.counts import COUNTERS
 from tests.support.processes import Cluster
 from tests.support.sse import SseParser
 from workers.worker import Worker
@@ -241,7 +241,7 @@ def test_every_count_of_a_worker_is_described() -> None:
 def test_every_count_of_the_jobs_role_is_described() -> None:
     rows = table_rows(page("docs/operations.md"))
 
-    assert set(WHAT) <= set(rows)
+    assert set(COUNTERS) <= set(rows)
 
 
 def test_the_log_events_described_are_those_there_are() -> None:

@@ -24,6 +24,7 @@ from shared.errors import Unavailable
 from shared.log.events import AnyEvent, End, Reasoning, Status, Token, encode
 from shared.log.ids import START, EventId
 from shared.log.records import (
+    RESTORE_WITHIN_S,
     Append,
     Behind,
     Ended,
@@ -39,7 +40,6 @@ BATCH_ENTRIES_MAX = 64
 BATCH_BYTES_MAX = 262_144
 JOINED_CHARS_MAX = 8_192  # each event is one write to every reader, and each join copies the text
 RESTORE_ENTRIES_MAX = 1_000  # Lua's unpack fails at about 8,000 values
-RESTORE_WITHIN_S = 10.0  # after the last accepted call; later the generation may be sealed
 
 StopCause = Literal["ended", "fenced", "lost"]
 

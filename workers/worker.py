@@ -31,7 +31,7 @@ from shared.queue.lanes import (
     put_back,
 )
 from shared.redis import keys
-from shared.redis.client import ANSWER_S, Client, check_server
+from shared.redis.client import REDIS_ANSWER_S, Client, check_server
 from shared.redis.resp import AutoPipeline
 from workers.appender import Appender
 from workers.backends import Backend
@@ -71,7 +71,9 @@ class Worker:
     ) -> None:
         self.redis = redis
         self.settings = settings
-        self._calls = AutoPipeline(settings.redis_url, answer_s=ANSWER_S)  # the calls of answers
+        self._calls = AutoPipeline(
+            settings.redis_url, answer_s=REDIS_ANSWER_S
+        )  # the calls of answers
         self.store = Store(redis, settings, self._calls)
         # A blocking read delays every call behind it, so it has a connection of its own.
         self._blocking_reads = AutoPipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0)

@@ -5,9 +5,9 @@ far, `admit` makes it a follower in a row. From then on a broadcast costs one `w
 and no other call.
 
     BroadcastGroup          one log in one dialect
-      ├─ Row, seq 41        up to ROW_MAX followers, all of which have the entries up to 41
-      ├─ Row, seq 41        small rows, so that writing to one does not hold the event loop
-      └─ Row, seq 38        has not had its turn since entry 39
+      ├─ FollowerRow, seq 41        up to ROW_MAX followers, all of which have the entries up to 41
+      ├─ FollowerRow, seq 41        small rows, so that writing to one does not hold the event loop
+      └─ FollowerRow, seq 38        has not had its turn since entry 39
 
     reading by itself ──admit()──▶ following in a row ──step_out(seq)──▶ reading by itself
 

@@ -23,7 +23,7 @@ import bisect
 from array import array
 
 from api.hub.feed import Feed
-from shared.log.fold import FRAME_END, Dialect, Fold
+from shared.log.fold import FRAME_END, ByteFold, Dialect
 from shared.log.ids import EventId
 from shared.log.records import Meta
 from shared.text.large import FOLD_BYTES_MAX
@@ -74,7 +74,7 @@ class EncodedLog:
 
     def _start(self) -> None:
         self._epoch = self._feed.epoch
-        self.fold: Fold = self.dialect.new_fold(self._meta)
+        self.fold: ByteFold = self.dialect.new_fold(self._meta)
         self.opening = self.fold.opening()
         self.over_at = -1
         self.base = 0

@@ -15,7 +15,7 @@ from shared.log.records import Meta
 
 ANSWER_KEEP_S = 0.05  # shorter than any client's pause before a reconnect
 
-Read = Callable[[str], Awaitable[Meta | None]]
+ReadMeta = Callable[[str], Awaitable[Meta | None]]
 
 
 class _ReadCancelled(Exception):
@@ -29,7 +29,7 @@ class MetaLookup:
         read: reads meta from Redis. If it raises, all callers that wait for it get the exception.
     """
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: ReadMeta) -> None:
         self._read = read
         self._reads: dict[str, asyncio.Future[Meta | None]] = {}
         self._waiter_counts: dict[str, int] = {}

@@ -21,11 +21,10 @@ from __future__ import annotations
 import enum
 
 from shared.log.ids import START, EventId
-from shared.log.records import ENDED, Top
+from shared.log.records import ENDED, RESTORE_WITHIN_S, Top
+from shared.queue.lanes import NEVER_BEGAN_S
 
-ABSENT_SEAL_S = 10.0  # of absence while Redis answers; until then the worker may restore it
 ABSENT_STEP_S_MAX = 3.0  # a longer pause between two answers counts as this much absence
-NEVER_BEGAN_S = 30.0  # waiting this long without a begin: as in shared/queue/janitor.py
 REQUEUE_PAUSE_S = 30.0  # between two requeues of one generation by this node
 
 
@@ -70,7 +69,7 @@ class Recheck:
         """
         self._note_absence(top.status is None, now)
         if top.status is None:
-            is_due = self._absent_s >= ABSENT_SEAL_S
+            is_due = self._absent_s >= RESTORE_WITHIN_S
             return RecheckDecision.SEAL if is_due else RecheckDecision.NOTHING
         if top.status == "sealed":
             return RecheckDecision.LOST

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers as RequestHeaders
 from starlette.types import Scope
 
 from api.hub.hub import Hub
-from api.hub.meta_lookup import Read
+from api.hub.meta_lookup import ReadMeta
 from shared.errors import NotFound, Unavailable
 from shared.log.ids import START, EventId, is_generation_id, parse_cursor
 from shared.log.records import Meta
@@ -72,7 +72,7 @@ async def find_generation(
     return meta
 
 
-async def _read_visible(hub: Hub, read: Read, owner: str, generation_id: str) -> Meta | None:
+async def _read_visible(hub: Hub, read: ReadMeta, owner: str, generation_id: str) -> Meta | None:
     """Return meta from Redis or from this node; None: there is none that `owner` may see."""
     try:
         async with asyncio.timeout(META_READ_S):

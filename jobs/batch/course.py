@@ -28,7 +28,7 @@ from jobs.batch.result import (
     pause_before_next_try,
     refused,
 )
-from jobs.batch.tools import Tools
+from jobs.batch.tools import BatchTools
 from shared.batches.input import fetch
 from shared.batches.lease import BatchLease, InFlightLine
 from shared.batches.record import Batch, parts_prefix
@@ -51,10 +51,12 @@ PASS_LINES = 500  # expired lines of one commit
 T = TypeVar("T")
 
 
-class Course:
+class BatchRun:
     """The run of one batch by one holder."""
 
-    def __init__(self, tools: Tools, lease: BatchLease, batch: Batch, record: FileRecord) -> None:
+    def __init__(
+        self, tools: BatchTools, lease: BatchLease, batch: Batch, record: FileRecord
+    ) -> None:
         self.tools = tools
         self.lease = lease
         self.batch = batch

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from jobs.batch.check import Complaint
-from jobs.batch.tools import Tools
+from jobs.batch.tools import BatchTools
 from shared.batches.lease import BatchLease
 from shared.batches.record import BATCH_KEPT_S, OUTPUT_BYTES_MAX, Batch, parts_prefix
 from shared.errors import LeaseLost
@@ -31,7 +31,7 @@ ENDS = {
 
 
 async def finish(
-    tools: Tools,
+    tools: BatchTools,
     lease: BatchLease,
     batch: Batch,
     after: str,
@@ -70,7 +70,7 @@ async def finish(
     return is_over
 
 
-async def _join(tools: Tools, batch: Batch, name: str, parts: Sequence[str]) -> str:
+async def _join(tools: BatchTools, batch: Batch, name: str, parts: Sequence[str]) -> str:
     async def pieces() -> AsyncIterator[bytes]:
         for part in parts:
             async for piece in tools.files.read_object(part):

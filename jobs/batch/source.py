@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 from arq.worker import Function, func
 
-from jobs.batch.course import Course
+from jobs.batch.course import BatchRun
 from jobs.batch.finish import finish
 from jobs.batch.held import HeldBatches, needs_no_slice
 from jobs.batch.line import line_generation_id
-from jobs.batch.tools import Tools
+from jobs.batch.tools import BatchTools
 from jobs.batch.validation import GONE, validate
 from jobs.owners import Owners
 from jobs.source import Job
@@ -51,7 +51,7 @@ JOB_ID_S = 1  # a new job id after this, in case a job was lost with its process
 class BatchSource:
     """The `Source` of batches (jobs/source.py)."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: BatchTools) -> None:
         self.tools = tools
         self.functions: Sequence[Function] = [
             func(self.run, name="batch", timeout=SLICE_TIMEOUT_S, keep_result=0, max_tries=1)
@@ -116,14 +116,14 @@ class Slice:
     """One slice of one batch."""
 
     def __init__(
-        self, tools: Tools, lease: BatchLease, stopping: asyncio.Event, held: HeldBatches
+        self, tools: BatchTools, lease: BatchLease, stopping: asyncio.Event, held: HeldBatches
     ) -> None:
         self.tools = tools
         self.lease = lease
         self.stopping = stopping
         self.held = held
         self._until_s = time.monotonic() + SLICE_S
-        self._course: Course | None = None
+        self._course: BatchRun | None = None
 
     async def run(self) -> None:
         """Run the batch until the slice is over, and give the lease back.
@@ -163,16 +163,16 @@ class Slice:
         await finish(self.tools, self.lease, batch, "cancelled")
         return True
 
-    async def _open(self, batch: Batch) -> Course:
+    async def _open(self, batch: Batch) -> BatchRun:
         """Open the input. Raises NotFound if the file is absent."""
         record = await self.tools.files.get(batch.input_file_id, batch.owner)
         if record is None:
             raise NotFound("file")
-        self._course = Course(self.tools, self.lease, batch, record)
+        self._course = BatchRun(self.tools, self.lease, batch, record)
         await self._course.resume()
         return self._course
 
-    async def _progress(self, course: Course) -> bool:
+    async def _progress(self, course: BatchRun) -> bool:
         is_ready = await course.run(self._until_s, self.stopping)
         if course.is_idle and not is_ready:
             self.held.add(course.batch.id, time.monotonic())
@@ -220,7 +220,7 @@ def build_batches(redis: Client, store: Store, settings: Settings, owners: Owner
         ConfigurationError: the models file or TAILRACE_FILES_URL cannot be used.
     """
     return BatchSource(
-        Tools(
+        BatchTools(
             name=f"jobs-{os.getpid()}",
             settings=settings,
             redis=redis,

@@ -16,7 +16,7 @@ from shared.redis.client import Client
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class BatchTools:
     """The parts of one jobs process.
 
     Attributes:

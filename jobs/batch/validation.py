@@ -10,7 +10,7 @@ import msgspec
 from jobs.batch.check import Complaint, InputCheck
 from jobs.batch.gathering import progress
 from jobs.batch.intake import line_bytes_max, lines_of
-from jobs.batch.tools import Tools
+from jobs.batch.tools import BatchTools
 from shared.batches.lease import BatchLease, Commit
 from shared.batches.record import BATCH_KEPT_S, Batch
 from shared.errors import NotFound
@@ -23,7 +23,7 @@ LOOK_S = 0.5  # between two checks for a cancel, each with a progress event
 GONE = Complaint("input_file_gone", None, "the input file is gone", "input_file_id")
 
 
-async def validate(tools: Tools, lease: BatchLease, batch: Batch) -> None:
+async def validate(tools: BatchTools, lease: BatchLease, batch: Batch) -> None:
     """Move a batch from `validating` to `in_progress` or `failed`, unless it is cancelled.
 
     Raises:
@@ -62,7 +62,9 @@ async def validate(tools: Tools, lease: BatchLease, batch: Batch) -> None:
     await lease.move("validating", "in_progress", fields={"total": str(check.total)}, events=events)
 
 
-async def refuse(tools: Tools, lease: BatchLease, before: str, complaints: list[Complaint]) -> None:
+async def refuse(
+    tools: BatchTools, lease: BatchLease, before: str, complaints: list[Complaint]
+) -> None:
     """End a batch whose input cannot run."""
     first = complaints[0]
     where = f"line {first.line}: " if first.line else ""

@@ -2,7 +2,7 @@
 
 The room is checked before the first byte, by the announced size, and repeatedly while bytes arrive.
 Two simultaneous uploads of an owner are checked together when each is recorded
-(shared/files/owner_files.py). Each may exceed the reserved disk space by `LOOK_BYTES`.
+(shared/files/owner_files.py). Each may exceed the reserved disk space by `DISK_CHECK_BYTES`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from shared.errors import StorageFull
 from shared.files.objects import ObjectStore
 from shared.files.owner_files import OwnerFiles, OwnerFileTotals
 
-LOOK_BYTES = 8_388_608  # received bytes between two checks of the disk
+DISK_CHECK_BYTES = 8_388_608  # received bytes between two checks of the disk
 
 
 class UploadRoom:
@@ -59,7 +59,7 @@ class UploadRoom:
         async for piece in pieces:
             size += len(piece)
             self._check_owner(size)
-            if size - self._checked_bytes >= LOOK_BYTES:
+            if size - self._checked_bytes >= DISK_CHECK_BYTES:
                 self._checked_bytes = size
                 await self._check_disk(0)
             yield piece

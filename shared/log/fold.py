@@ -5,8 +5,9 @@ generation, dialect and node, and every node produces the same bytes. A fold kno
 reader and no transport. It may keep state, for example chunk numbers. If the log is rewritten, the
 hub makes a new fold and feeds it from the first entry.
 
-There are two kinds. All HTTP readers of a generation share the bytes of one `Fold`. A `FrameFold`
-produces text frames for one subscription on one socket, so it may use the client's name for it.
+There are two kinds. All HTTP readers of a generation share the bytes of one `ByteFold`. A
+`FrameFold` produces text frames for one subscription on one socket, so it may use the client's name
+for it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ FRAME_END = b"\n\n"  # ends a server-sent event; encoded JSON has no line breaks
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-class Fold(ABC):
+class ByteFold(ABC):
     """One generation in one dialect.
 
     Attributes:
@@ -70,14 +71,14 @@ class Dialect:
         heartbeat: bytes for a reader after a time without output.
         content_type: of every response.
         headers: further headers of every response.
-        is_numbered: clients count the chunks (SSE frames). The hub keeps `Fold.given` for each
+        is_numbered: clients count the chunks (SSE frames). The hub keeps `ByteFold.given` for each
             entry. The counted frames come first among the bytes of an entry.
         restarts: after an aside `reset` the hub sends everything from the start; False: the aside
             is the last output for this reader.
     """
 
     name: str
-    new_fold: Callable[[Meta], Fold]
+    new_fold: Callable[[Meta], ByteFold]
     heartbeat: bytes = PING
     content_type: bytes = EVENT_STREAM
     headers: Headers = ()

@@ -45,10 +45,12 @@ REFUSING_WORDS = (
 EVICTION_POLICY = "noeviction"
 SERVER_VERSION_MIN = (6, 2)
 REDIS_CONNECT_S = 1.5  # TCP, TLS and login; part of the 5 s in which a node promises an answer
-ANSWER_S = 2.5  # for one reply; with more, a node could not refuse a prompt within the same 5 s
+REDIS_ANSWER_S = (
+    2.5  # for one reply; with more, a node could not refuse a prompt within the same 5 s
+)
 
 
-def connect(settings: Settings, *, answer_s: float = ANSWER_S) -> Client:
+def connect(settings: Settings, *, answer_s: float = REDIS_ANSWER_S) -> Client:
     """Return a client, which connects at its first command.
 
     Args:

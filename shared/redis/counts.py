@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
-WHAT = (
+COUNTERS = (
     "webhooks_delivered", "webhook_attempts_failed", "webhook_addresses_refused",
     "webhooks_given_up", "schedules_fired", "schedules_late", "schedules_refused",
     # findings of the janitors
@@ -34,7 +34,7 @@ async def count(redis: Client, found: Mapping[str, int]) -> None:
     Raises:
         Unavailable: Redis did not answer in time.
     """
-    assert all(name in WHAT for name in found), found
+    assert all(name in COUNTERS for name in found), found
     if not any(found.values()):
         return
     with translated():
@@ -64,4 +64,4 @@ async def read_counts(redis: Client) -> tuple[dict[str, int], dict[str, int]]:
     sizes = dict(zip(INDEXES, numbers, strict=True))
     sizes["webhook_hosts"] += sum(hosts)
     counts = {name.decode(): int(number) for name, number in found.items()}
-    return {name: counts.get(name, 0) for name in WHAT}, sizes
+    return {name: counts.get(name, 0) for name in COUNTERS}, sizes

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from shared.redis import keys
-from shared.redis.client import ANSWER_S
+from shared.redis.client import REDIS_ANSWER_S
 from tests.support.client import Client
 from tests.support.demo import demo_body
 from tests.support.processes import Cluster, Role
@@ -133,7 +133,7 @@ async def test_a_worker_in_a_black_hole_stops_its_backend_and_is_replaced():
             proxy.stall()
             stalled_at = time.monotonic()
             # It hears of it when an answer of Redis is due and does not come.
-            await until(call.left.is_set, OUTAGE_S + ANSWER_S + 3, "the call is closed")
+            await until(call.left.is_set, OUTAGE_S + REDIS_ANSWER_S + 3, "the call is closed")
             stopped_s = time.monotonic() - stalled_at
             await other.ready()
             proxy.flow()

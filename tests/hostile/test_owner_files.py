@@ -138,7 +138,7 @@ async def test_a_disk_that_is_nearly_full_takes_no_upload(
 async def test_a_disk_that_fills_while_an_upload_comes_ends_it(
     served: Served, ann: Outsider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.files.upload_room.LOOK_BYTES", 100 * KB)
+    monkeypatch.setattr("shared.files.upload_room.DISK_CHECK_BYTES", 100 * KB)
     looks: list[int] = []
 
     async def free_bytes(self: ObjectStore) -> int:

@@ -276,7 +276,7 @@ async def test_an_upload_that_says_nothing_more_is_given_up(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pace, "WINDOW_S", 0.2)
-    monkeypatch.setattr(turns, "LOOK_S", 0.05)
+    monkeypatch.setattr(turns, "RATE_CHECK_S", 0.05)
     raw = head("Content-Length: 5000") + HEAD + b"x" * 100
 
     assert await status_of(served.url, raw) == 408

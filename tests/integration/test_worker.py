@@ -15,7 +15,7 @@ from shared.log.records import Begun
 from shared.queue.endings import CANCELLED, cancel
 from shared.queue.lanes import Queue, encode_entry, put_back, queue_depths, workers_seen
 from shared.redis import keys
-from shared.redis.client import ANSWER_S
+from shared.redis.client import REDIS_ANSWER_S
 from tests.support.stage import DEADLINE_S, ScriptedBackend, Stage
 from tests.support.wait import until
 from workers import run as run_module
@@ -845,4 +845,4 @@ async def test_a_worker_says_what_it_does(url):
 
 
 def test_a_blocked_read_ends_before_its_connection_would_time_out():
-    assert worker_module.BLOCK_MS / 1000 < ANSWER_S
+    assert worker_module.BLOCK_MS / 1000 < REDIS_ANSWER_S

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.log.fold import Dialect, Fold, FrameFold
+from shared.log.fold import ByteFold, Dialect, FrameFold
 from shared.log.ids import EventId
 from shared.log.records import Meta
 
@@ -23,7 +23,7 @@ def kind_of(raw: bytes) -> bytes:
     return raw.split(b'"')[3]
 
 
-class ToyFold(Fold):
+class ToyFold(ByteFold):
     def __init__(self, meta: Meta) -> None:
         pass
 

@@ -42,7 +42,7 @@ from shared.log.events import (
     ToolCall,
     decode_known,
 )
-from shared.log.fold import FRAME_END, Dialect, Fold, FrameFold
+from shared.log.fold import FRAME_END, ByteFold, Dialect, FrameFold
 from shared.log.ids import EventId
 from shared.log.records import Meta
 from shared.log.request import dialect_of
@@ -211,7 +211,7 @@ class ChunkBuilder:
         return [*self._close_part(), *inputs, *step, _encode_chunk("finish", finishReason=reason)]
 
 
-class AiSdkFold(Fold):
+class AiSdkFold(ByteFold):
     """The chunks as server-sent events."""
 
     def __init__(self, meta: Meta) -> None:

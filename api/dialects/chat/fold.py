@@ -33,7 +33,7 @@ from shared.log.events import (
     Usage,
     decode_known,
 )
-from shared.log.fold import Dialect, Fold
+from shared.log.fold import ByteFold, Dialect
 from shared.log.ids import EventId
 from shared.log.records import Meta
 from shared.log.request import dialect_of
@@ -44,7 +44,7 @@ DONE = b"data: [DONE]\n\n"
 _CONTENT = b'"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]'
 
 
-class ChatFold(Fold):
+class ChatFold(ByteFold):
     """One completion as server-sent events."""
 
     def __init__(self, meta: Meta) -> None:

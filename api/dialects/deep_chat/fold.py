@@ -34,7 +34,7 @@ from shared.log.events import (
     decode,
     decode_known,
 )
-from shared.log.fold import Dialect, Fold, FrameFold
+from shared.log.fold import ByteFold, Dialect, FrameFold
 from shared.log.ids import EventId
 from shared.log.records import Meta
 from shared.log.snapshot import Snapshot
@@ -120,7 +120,7 @@ class ResponseBuilder:
         return responses
 
 
-class DeepChatFold(Fold):
+class DeepChatFold(ByteFold):
     """One answer as server-sent events.
 
     The component writes one bubble at a time here: a text of another role closes the bubble. So the

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import msgspec
 
 from shared.log.event_bytes import TOKEN_PREFIX
-from shared.log.fold import Dialect, Fold, FrameFold
+from shared.log.fold import ByteFold, Dialect, FrameFold
 from shared.log.ids import START, EventId
 from shared.log.records import Meta
 
@@ -31,7 +31,7 @@ EXPIRED = (
 )
 
 
-class SseFold(Fold):
+class SseFold(ByteFold):
     """Server-sent events."""
 
     def __init__(self, meta: Meta) -> None:
@@ -55,7 +55,7 @@ class SseFold(Fold):
         return self.add(START, raw)
 
 
-class NdjsonFold(Fold):
+class NdjsonFold(ByteFold):
     """Newline-delimited JSON: one object on each line."""
 
     def __init__(self, meta: Meta) -> None:
@@ -68,7 +68,7 @@ class NdjsonFold(Fold):
         return self.add(START, raw)
 
 
-class WireFold(Fold):
+class WireFold(ByteFold):
     """The text frames of `NativeFrameFold` as bytes of the WebSocket protocol."""
 
     def __init__(self, meta: Meta) -> None:

@@ -43,7 +43,7 @@ from shared.log.events import (
     decode,
     decode_known,
 )
-from shared.log.fold import Dialect, Fold
+from shared.log.fold import ByteFold, Dialect
 from shared.log.ids import EventId
 from shared.log.records import Meta
 
@@ -56,7 +56,7 @@ _DELTAS = {
 _INCOMPLETE_REASONS = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-class ResponsesFold(Fold):
+class ResponsesFold(ByteFold):
     """One response as server-sent events."""
 
     def __init__(self, meta: Meta) -> None:

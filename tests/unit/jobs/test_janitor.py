@@ -20,7 +20,7 @@ from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.lanes import Queue, owner_ids, session_ids
 from shared.redis import keys
-from shared.redis.counts import WHAT, read_counts
+from shared.redis.counts import COUNTERS, read_counts
 from tests.support.generation import ID, lose
 from tests.unit.shared.later.test_schedules import schedule
 
@@ -314,4 +314,4 @@ def test_a_round_times_out_before_the_next_one():
 async def test_every_finding_has_a_counter(rounds, redis):
     counts, _ = await read_counts(redis)
 
-    assert set(counts) == set(WHAT)
+    assert set(counts) == set(COUNTERS)
