@@ -71,12 +71,10 @@ class Worker:
     ) -> None:
         self.redis = redis
         self.settings = settings
-        self._calls = AutoPipeline(
-            settings.redis_url, answer_s=REDIS_ANSWER_S
-        )  # the calls of answers
-        self.store = Store(redis, settings, self._calls)
         # A blocking read delays every call behind it, so it has a connection of its own.
+        self._calls = AutoPipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
         self._blocking_reads = AutoPipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0)
+        self.store = Store(redis, settings, self._calls)
         self.queue = Queue(redis, name, self._calls, self._blocking_reads)
         self.appender = Appender(self.store, time.monotonic)
         self.counters = dict.fromkeys(

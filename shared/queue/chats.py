@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from shared.config.settings import Settings
 from shared.log.records import Meta
 from shared.log.store import Store
+from shared.log.visibility import is_visible
 from shared.queue.endings import cancel
 from shared.redis import keys
 from shared.redis.client import Client, translated
@@ -86,11 +87,7 @@ class Chats:
         with translated():
             found = await self.redis.zrevrange(keys.chat_runs(owner, chat), 0, RUNS_MAX - 1)
         metas = await self.store.metas([member.decode() for member in found])
-        return [
-            meta
-            for meta in metas
-            if meta is not None and meta.owner == owner and meta.status != "sealed"
-        ]
+        return [meta for meta in metas if is_visible(meta, owner)]
 
     async def _all_ids(self, runs: str) -> list[str]:
         """Return every id that stays in an index during the call, in no order.

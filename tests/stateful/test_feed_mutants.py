@@ -17,7 +17,7 @@ from tests.stateful.test_feed import FeedMachine
 class KnowsBySeq(Feed):
     """Skips entries by seq alone, as if each seq had only one text."""
 
-    def _connect(self, frame: LiveFrame) -> bool:
+    def _append_frame(self, frame: LiveFrame) -> bool:
         if frame.prev.seq > self.count:
             return False
         for event_id, raw in frame.entries:
@@ -46,7 +46,7 @@ class ReadsExclusively(Feed):
 class IgnoresPrev(Feed):
     """Appends any entry with the next seq."""
 
-    def _connect(self, frame: LiveFrame) -> bool:
+    def _append_frame(self, frame: LiveFrame) -> bool:
         if any(e.seq <= self.count and not self.ids.has(e) for e, _ in frame.entries):
             return False
         if frame.entries and frame.entries[0][0].seq > self.count + 1:
@@ -84,7 +84,7 @@ class KeepsItsCopy(Feed):
 class ForgetsOnOverflow(Feed):
     """Forgets buffered frames without reading them from the log."""
 
-    def _keep(self, frame: LiveFrame) -> None:
+    def _buffer_frame(self, frame: LiveFrame) -> None:
         pass
 
     def mark_stale(self) -> None:
@@ -94,10 +94,7 @@ class ForgetsOnOverflow(Feed):
 class FollowsBySeq(Feed):
     """Accepts a frame that begins at the copy's last seq, in any attempt."""
 
-    def _top_line(self) -> bytes:
-        return b""
-
-    def follow(self, payload: bytes) -> bool:
+    def append_plain_frame(self, payload: bytes) -> bool:
         prev, *lines = payload.split(b"\n")
         if not lines or int(prev.partition(b"-")[2]) != self.count:
             return False
@@ -123,6 +120,10 @@ MUTANTS = [
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_broken_feed_is_found(mutant: type[Feed]) -> None:
+    # A mutant whose method was renamed in Feed would break nothing.
+    overridden = [name for name, value in vars(mutant).items() if callable(value)]
+    assert overridden and all(hasattr(Feed, name) for name in overridden)
+
     class Machine(FeedMachine):
         feed_class = mutant
 

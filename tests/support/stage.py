@@ -109,8 +109,8 @@ class Stage:
             models=changes.get("models", self.models),
             backends=changes.get("backends", self.backends),
         )
-        self._clients.push_async_callback(worker._line.aclose)
-        self._clients.push_async_callback(worker._waiting.aclose)
+        self._clients.push_async_callback(worker._calls.aclose)
+        self._clients.push_async_callback(worker._blocking_reads.aclose)
         return worker
 
     async def start(self, name: str = "one", **changes: Any) -> Worker:
