@@ -18,6 +18,7 @@ ALLOWED_HEADERS = ("Authorization", "Content-Type", "Last-Event-ID", "Idempotenc
 EXPOSED_HEADERS = (
     "Location",
     "X-Generation-Id",
+    "X-Tailrace-Ignored",
     "Retry-After",
     "x-workflow-run-id",
     "x-workflow-stream-tail-index",

@@ -39,6 +39,13 @@ METADATA_BYTES_MAX = 16 * 1024
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 GRACE_S_MAX = 86_400.0  # on_disconnect
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_RESULT_ROLES = ("tool", "function")  # a tool may have nothing to say
+# Members of an assistant's message that may stand without a content. The last three are members of
+# servers that show their reasoning (DeepSeek and vLLM, OpenRouter).
+_INSTEAD_OF_CONTENT = (
+    "tool_calls", "function_call", "refusal", "audio",
+    "reasoning_content", "reasoning", "reasoning_details",
+)  # fmt: skip
 PRIORITIES = ("interactive", "batch")
 # The body has these members itself; in `params` they could contradict the body.
 RESERVED_PARAMS = ("model", "messages", "prompt", "stream", "stream_options")
@@ -226,14 +233,23 @@ def _check_message(where: str, message: Any) -> None:
     if message.get("role") not in ROLES:
         raise invalid_request(f"{where}.role must be one of {', '.join(ROLES)}")
     content = message.get("content")
+    if content == [] and _may_lack_content(message):
+        return
     if isinstance(content, list):
         if not content or not all(_is_part(part) for part in content):
             raise invalid_request(f"{where}.content: every part must be an object with a type")
     elif content is None:
-        if not (message["role"] == "assistant" and message.get("tool_calls")):
+        if not _may_lack_content(message):
             raise invalid_request(f"{where}.content is missing")
     elif not isinstance(content, str):
         raise invalid_request(f"{where}.content must be a string or an array of parts")
+
+
+def _may_lack_content(message: dict[str, Any]) -> bool:
+    """Whether `content` may be null or an empty array: the message says something without it."""
+    if message["role"] in _RESULT_ROLES:
+        return True
+    return message["role"] == "assistant" and any(message.get(name) for name in _INSTEAD_OF_CONTENT)
 
 
 def _is_part(part: Any) -> bool:
@@ -293,6 +309,18 @@ def _priority(body: Mapping[str, Any]) -> str:
     if priority not in PRIORITIES:
         raise invalid_request(f"priority must be one of {', '.join(PRIORITIES)}")
     return str(priority)
+
+
+def upstream_priority(body: dict[str, Any]) -> dict[str, Any]:
+    """Take a numeric `priority` out of the body, and return it as a member for the backend.
+
+    OpenAI's dialects call this: vLLM's scheduler takes a number under that name, and ours is a
+    word. {}: there is none.
+    """
+    priority = body.get("priority")
+    if isinstance(priority, bool) or not isinstance(priority, int | float):
+        return {}
+    return {"priority": body.pop("priority")}
 
 
 def _grace_s(value: Any) -> float | None:

@@ -78,6 +78,8 @@ def _read_dialect(body: dict[str, Any], endpoint: str) -> DialectRequest:
     dialect_request = parse_response(body, grace_s=0.0)
     if dialect_request.previous:
         raise invalid_request("previous_response_id is not supported in a batch")
+    if dialect_request.references:
+        raise invalid_request("item_reference is not supported in a batch: send the item itself")
     return dialect_request
 
 

@@ -141,6 +141,59 @@ async def test_a_conversation_goes_on_from_a_stored_response(
         )
 
 
+async def test_items_that_are_only_named_are_found_on_another_node(
+    api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    """The AI SDK names its earlier items like this from the second turn on."""
+    asked: Any = {"model": "demo", "tools": [WEATHER]}
+    first = await client.responses.create(
+        input="one", extra_body=told(3, tool_call="weather", reasoning_tokens=4), **asked
+    )
+    call: Any = first.output[-1]
+    (question,) = (await client.responses.input_items.list(first.id)).data
+    named: Any = [{"type": "item_reference", "id": item.id} for item in (question, *first.output)]
+    output: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+    second = await other.responses.create(input=[*named, output], extra_body=told(3), **asked)
+
+    messages = (await api.ended(native(second.id)))["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool"]
+    assert (messages[0]["content"], messages[1]["content"]) == ("one", first.output_text)
+    assert messages[1]["tool_calls"][0]["id"] == call.call_id
+    for unknown in ("msg_68ad", call.id[:-1] + "9"):
+        with pytest.raises(openai.NotFoundError, match=unknown):
+            lost: Any = [{"type": "item_reference", "id": unknown}]
+            await client.responses.create(model="demo", input=[*lost, output])
+
+
+async def test_tools_that_no_backend_runs_are_named_in_a_header(
+    client: openai.AsyncOpenAI,
+) -> None:
+    tools: Any = [WEATHER, {"type": "web_search"}, {"type": "namespace", "name": "n", "tools": []}]
+    for is_stream in (False, True):
+        raw = await client.responses.with_raw_response.create(
+            model="demo", input="tell me", tools=tools, stream=is_stream, extra_body=told(3)
+        )
+        assert raw.headers["x-tailrace-ignored"] == "tools[1], tools[2]"
+
+
+async def test_a_summary_of_the_reasoning_is_sent_where_asked_for(
+    client: openai.AsyncOpenAI,
+) -> None:
+    async with client.responses.stream(
+        model="demo", input="tell me", reasoning={"summary": "auto"},
+        extra_body=told(3, reasoning_tokens=4),
+    ) as stream:  # fmt: skip
+        deltas = [
+            event.delta
+            async for event in stream
+            if event.type == "response.reasoning_summary_text.delta"
+        ]
+        final = await stream.get_final_response()
+    item: Any = final.output[0]
+    assert item.summary[0].text == "".join(deltas) != ""
+    assert final.reasoning is not None and final.reasoning.summary == "auto"
+
+
 async def test_what_is_not_stored_is_there_for_its_own_request_only(
     api: Outsider, client: openai.AsyncOpenAI
 ) -> None:
@@ -277,8 +330,8 @@ async def test_input_items_come_in_pages(client: openai.AsyncOpenAI) -> None:
     [
         {"input": []},
         {"input": "x", "conversation": "c"},
-        {"input": "x", "tools": [{"type": "web_search"}]},
-        {"input": [{"type": "item_reference", "id": "x"}]},
+        {"input": "x", "tools": [{"type": "function"}]},
+        {"input": [{"type": "item_reference"}]},
         {"input": "x", "stream": "yes"},
         {"input": "x", "max_output_tokens": 0},
         {"input": 3},

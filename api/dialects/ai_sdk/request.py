@@ -21,6 +21,11 @@ from shared.log.request import Request
 
 CHAT_CHARACTERS_MAX = 4_096
 MESSAGE_ID_CHARACTERS_MAX = 256
+# Chat completions name these two forms only.
+_AUDIO_FORMS = {
+    "audio/wav": "wav", "audio/x-wav": "wav", "audio/wave": "wav",
+    "audio/mpeg": "mp3", "audio/mp3": "mp3",
+}  # fmt: skip
 _OUTPUTS = ("output-available", "output-error", "output-denied")
 
 
@@ -100,12 +105,26 @@ def _read_message(index: int, message: Any) -> list[dict[str, Any]]:
             raise invalid_request(f"messages[{index}].parts: a text must have text")
     if role == "assistant":
         return _assistant_messages(parts)
-    files = [_file_part(index, part) for part in parts if part["type"] == "file"]
-    text = "".join(part["text"] for part in parts if part["type"] == "text")
-    if role == "system" or not files:
+    if role == "system":
+        text = "".join(part["text"] for part in parts if part["type"] == "text")
         return [{"role": role, "content": text}] if text else []
-    texts = [{"type": "text", "text": text}] if text else []
-    return [{"role": role, "content": [*texts, *files]}]
+    content = _user_content(index, parts)
+    return [{"role": role, "content": content}] if content else []
+
+
+def _user_content(index: int, parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Return the texts and files in their order; a single text as a string, empty for nothing."""
+    content = [
+        {"type": "text", "text": part["text"]}
+        if part["type"] == "text"
+        else _file_part(index, part)
+        for part in parts
+        if part["type"] == "file" or (part["type"] == "text" and part["text"])
+    ]
+    # The chat templates of some models take no parts.
+    is_text = len(content) == 1 and content[0]["type"] == "text"
+    text: str = content[0]["text"] if is_text else ""
+    return text or content
 
 
 def _assistant_messages(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -160,6 +179,17 @@ def _file_part(index: int, part: Mapping[str, Any]) -> dict[str, Any]:
         raise invalid_request(f"messages[{index}].parts: a file must have a url and a mediaType")
     if media_type.startswith("image/"):
         return {"type": "image_url", "image_url": {"url": url}}
+    if (audio := _audio(url, media_type)) is not None:
+        return {"type": "input_audio", "input_audio": audio}
     name = part.get("filename")
     name_member = {"filename": name} if isinstance(name, str) else {}
     return {"type": "file", "file": {**name_member, "file_data": url}}
+
+
+def _audio(url: str, media_type: str) -> dict[str, str] | None:
+    """Return the audio of a data URL as chat completions take it; None: not such audio."""
+    form = _AUDIO_FORMS.get(media_type)
+    head, comma, data = url.partition(",")
+    if form is None or not head.startswith("data:") or not head.endswith(";base64") or not comma:
+        return None
+    return {"data": data, "format": form}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.dialects.chat.fold import INCLUDE_USAGE
-from api.intake.body import check_messages, invalid_request
+from api.intake.body import check_messages, invalid_request, upstream_priority
 from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
 
@@ -49,9 +49,11 @@ def parse_chat(body: dict[str, Any], *, grace_s: float) -> ChatRequest:
     options = body.get("stream_options", {})
     if not isinstance(options, dict):
         raise invalid_request("stream_options must be an object")
+    priority = upstream_priority(body)
+    others = {name: value for name, value in body.items() if name not in _READ_HERE}
     request = Request(
         messages=check_messages(body["messages"]),
-        params={name: value for name, value in body.items() if name not in _READ_HERE},
+        params=priority | others,
         dialect={INCLUDE_USAGE: True} if options.get(INCLUDE_USAGE) is True else {},
     )
     return ChatRequest(request, grace_s, is_stream=is_stream)

@@ -21,10 +21,13 @@ from typing import Any
 import msgspec
 
 from api.dialects.failure import GENERATION_FAILED
+from api.dialects.responses.refusal import refusal_of
 from api.dialects.responses.response_object import (
     CALL,
     MESSAGE,
     REASONING,
+    REFUSAL,
+    SUMMARY_TEXT,
     OutputItem,
     response_head,
     usage_object,
@@ -49,7 +52,9 @@ from shared.log.records import Meta
 
 _DELTAS = {
     MESSAGE: "response.output_text.delta",
+    REFUSAL: "response.refusal.delta",
     REASONING: "response.reasoning_text.delta",
+    SUMMARY_TEXT: "response.reasoning_summary_text.delta",
     CALL: "response.function_call_arguments.delta",
 }
 # By finish reason: why OpenAI calls a completed answer incomplete.
@@ -61,11 +66,13 @@ class ResponsesFold(ByteFold):
 
     def __init__(self, meta: Meta) -> None:
         self._head = response_head(meta)
+        is_summarized = self._head["reasoning"]["summary"] is not None
+        self._reasoning_kind = SUMMARY_TEXT if is_summarized else REASONING
         self._id_part = meta.generation_id.removeprefix("gen_")
         self._status = "queued"
         self._items: list[OutputItem] = []  # since the last reset
         self._next_index = 0
-        self._open_text: OutputItem | None = None  # the open message or reasoning
+        self._open_text: OutputItem | None = None  # the open item that is no call
         # The tool calls, by index. They stay open until the end: their pieces may be interleaved.
         self._calls: dict[int, OutputItem] = {}
         self._usage: Usage | Counts | None = None
@@ -95,21 +102,26 @@ class ResponsesFold(ByteFold):
     def add(self, event_id: EventId, raw: bytes) -> bytes:
         text = plain_text(raw)
         if text is not None:
-            return self._text_frames(MESSAGE, text)
-        event = decode_known(raw)
-        if event is None:
-            return b""
-        return self._add(event)
+            return self._text_frames(MESSAGE, text) if text else b""
+        event, refusal = decode_known(raw), refusal_of(raw)
+        frames = b""
+        if refusal:
+            if isinstance(event, Token):  # the text of the event is the refusal, or ends with it
+                before = event.text.removesuffix(refusal)
+                frames = self._add(msgspec.structs.replace(event, text=before))
+                event = None
+            frames += self._text_frames(REFUSAL, _json_string_inside(refusal))
+        return frames if event is None else frames + self._add(event)
 
     def _add(self, event: AnyEvent) -> bytes:
         match event:
             case Start() if self._status == "queued":
                 self._status = "in_progress"
                 return self._frame("response.in_progress", {"response": self.response()})
-            case Token():
+            case Token() if event.text:
                 return self._text_frames(MESSAGE, _json_string_inside(event.text))
             case Reasoning():
-                return self._text_frames(REASONING, _json_string_inside(event.text))
+                return self._text_frames(self._reasoning_kind, _json_string_inside(event.text))
             case ToolCall():
                 return self._call_frames(event)
             case Reset():
@@ -154,8 +166,7 @@ class ResponsesFold(ByteFold):
         added = {"output_index": item.index, "item": item.members(is_new=True)}
         frames = self._frame("response.output_item.added", added)
         if item.kind != CALL:
-            part = {**_item_place(item), "part": item.part}
-            frames += self._frame("response.content_part.added", part)
+            frames += self._part_frame(item, "added")
         return frames
 
     def _delta_frame(self, item: OutputItem, text: bytes) -> bytes:
@@ -180,12 +191,16 @@ class ResponsesFold(ByteFold):
             members = {**_item_place(item), "name": item.name, "arguments": item.text}
             frames = self._frame(name, members)
         else:
-            members = {**_item_place(item), "text": item.text}
+            content = "refusal" if item.kind == REFUSAL else "text"
+            members = {**_item_place(item), content: item.text}
             if item.kind == MESSAGE:
                 members["logprobs"] = []
-            part = {**_item_place(item), "part": item.part}
-            frames = self._frame(name, members) + self._frame("response.content_part.done", part)
+            frames = self._frame(name, members) + self._part_frame(item, "done")
         return frames + self._item_done_frame(item, status)
+
+    def _part_frame(self, item: OutputItem, what: str) -> bytes:
+        part = "reasoning_summary_part" if item.kind == SUMMARY_TEXT else "content_part"
+        return self._frame(f"response.{part}.{what}", {**_item_place(item), "part": item.part})
 
     def _item_done_frame(self, item: OutputItem, status: str) -> bytes:
         item.status = status
@@ -242,7 +257,9 @@ RESPONSES = Dialect("responses", ResponsesFold, is_numbered=True)
 def _item_place(item: OutputItem) -> dict[str, Any]:
     """Return the members that say to which item and part an event belongs."""
     place: dict[str, Any] = {"item_id": item.id, "output_index": item.index}
-    return place if item.kind == CALL else {**place, "content_index": 0}
+    if item.kind == CALL:
+        return place
+    return {**place, "summary_index" if item.kind == SUMMARY_TEXT else "content_index": 0}
 
 
 def _json_string_inside(text: str) -> bytes:

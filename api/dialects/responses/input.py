@@ -1,22 +1,70 @@
 """The input items of Responses as chat messages, which every backend takes, and back.
 
-Pure. An item that no backend can be given is refused by name and not left out: an answer that
-ignores half of the question is worse than an error. Only the reasoning of earlier turns is left
-out, because chat completions have no place for it. Source: docs/protocol.md, "Responses".
+Pure. An item of an unknown type is refused by name and not left out: an answer that ignores half of
+the question is worse than an error. Items that only OpenAI can read are left out, and the answer
+names their places. The reasoning of earlier turns is left out, because chat completions have no
+place for it. Source: docs/protocol.md, "Responses".
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
+from api.dialects.responses.parts import parts_back, read_parts
 from api.intake.body import check_messages, invalid_request
 
+REFERENCE = "item_reference"
 _ROLES = ("user", "assistant", "system", "developer")
-_TEXTS = ("input_text", "output_text", "text")
+# Records of what OpenAI's own tools did, and contents that only OpenAI can decrypt.
+_UNREADABLE = frozenset(
+    (
+        "web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call",
+        "computer_call", "computer_call_output", "mcp_list_tools", "mcp_call",
+        "mcp_approval_request", "mcp_approval_response", "tool_search_call", "tool_search_output",
+        "additional_tools", "compaction", "compaction_summary", "compaction_trigger",
+        "context_compaction", "ghost_snapshot",
+    )
+)  # fmt: skip
+# Calls of tools that the client runs. In chat completions each is the call of a function.
+_CALLS: dict[str, str] = {  # by type: the member that holds the arguments
+    "function_call": "arguments",
+    "custom_tool_call": "input",
+    "local_shell_call": "action",
+    "shell_call": "action",
+    "apply_patch_call": "operation",
+}
+_OUTPUTS = frozenset(f"{kind}_output" for kind in _CALLS)
 
 
-def messages_of(items: Any) -> list[dict[str, Any]]:
+def references_of(items: Any) -> tuple[str, ...]:
+    """Return the ids of the items that `input` only names, each once, in their order."""
+    found = [item["id"] for item in items if _is_reference(item)] if isinstance(items, list) else []
+    return tuple(dict.fromkeys(found))
+
+
+def resolve(items: list[Any], found: Mapping[str, dict[str, Any]]) -> list[Any]:
+    """Return `items` with each item that is only named replaced by the item in `found`."""
+    return [found[item["id"]] if _is_reference(item) else item for item in items]
+
+
+def _is_reference(item: Any) -> bool:
+    """Whether an item only names another one. `type` may be left out there."""
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+        return False
+    return item.get("type") == REFERENCE or (
+        item.get("type") is None and "role" not in item and "content" not in item
+    )
+
+
+def messages_of(items: Any, ignored: list[str] | None = None) -> list[dict[str, Any]]:
     """Return `input` as chat messages; a string is a message of the user.
+
+    Args:
+        ignored: gets the place of each item that was left out, for example `input[2]`, except
+            reasoning.
 
     Raises:
         RequestError: 422, an item is wrong or not supported.
@@ -27,37 +75,50 @@ def messages_of(items: Any) -> list[dict[str, Any]]:
         raise invalid_request("input must be a string or an array of items")
     messages: list[dict[str, Any]] = []
     for index, item in enumerate(items):
+        where = f"input[{index}]"
         if not isinstance(item, dict):
-            raise invalid_request(f"input[{index}] must be an object")
-        _add_item(messages, f"input[{index}]", item)
+            raise invalid_request(f"{where} must be an object")
+        if not _add_item(messages, where, item) and ignored is not None:
+            ignored.append(where)
     return check_messages(messages) if messages else []
 
 
-def _add_item(messages: list[dict[str, Any]], where: str, item: dict[str, Any]) -> None:
-    match item.get("type", "message"):
-        case "message":
-            messages.append(_read_message(where, item))
-        case "function_call":
-            call = _tool_call(where, item)
-            if messages and messages[-1]["role"] == "assistant":
-                # In chat completions the text and the calls of one turn are one message.
-                messages[-1].setdefault("tool_calls", []).append(call)
-            else:
-                messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
-        case "function_call_output":
-            messages.append(_tool_output(where, item))
-        case "reasoning":
-            pass
-        case other:
-            raise invalid_request(f"{where}.type: {str(other)[:80]!r} is not supported here")
+def _add_item(messages: list[dict[str, Any]], where: str, item: dict[str, Any]) -> bool:
+    """Add an item to the messages; return False if no backend can be given the item."""
+    kind = item.get("type") or "message"
+    if not isinstance(kind, str):
+        raise invalid_request(f"{where}.type must be a string")
+    if kind == "message":
+        message = _read_message(where, item)
+        if message is not None:
+            messages.append(message)
+    elif kind in _CALLS:
+        call = _tool_call(where, kind, item)
+        if messages and messages[-1]["role"] == "assistant":
+            # In chat completions the text and the calls of one turn are one message.
+            messages[-1].setdefault("tool_calls", []).append(call)
+        else:
+            messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+    elif kind in _OUTPUTS:
+        messages.append(_tool_output(where, item))
+    elif kind in _UNREADABLE:
+        return False
+    elif kind == REFERENCE:
+        raise invalid_request(f"{where}: an item_reference must name an item by its id")
+    elif kind != "reasoning":
+        raise invalid_request(f"{where}.type: {kind[:80]!r} is not supported here")
+    return True
 
 
-def _read_message(where: str, item: dict[str, Any]) -> dict[str, Any]:
+def _read_message(where: str, item: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a message; None: an assistant's message without content, which says nothing."""
     role, content = item.get("role"), item.get("content")
     if role not in _ROLES:
         raise invalid_request(f"{where}.role must be one of {', '.join(_ROLES)}")
+    if role == "assistant" and (content is None or content == []):
+        return None
     if isinstance(content, list):
-        content = _read_content(f"{where}.content", content)
+        content = read_parts(f"{where}.content", content)
         if role == "assistant" and all(part["type"] == "text" for part in content):
             content = "".join(
                 part["text"] for part in content
@@ -69,45 +130,36 @@ def _read_message(where: str, item: dict[str, Any]) -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
-def _read_content(where: str, parts: list[Any]) -> list[dict[str, Any]]:
-    return [_read_part(f"{where}[{index}]", part) for index, part in enumerate(parts)]
-
-
-def _read_part(where: str, part: Any) -> dict[str, Any]:
-    if not isinstance(part, dict):
-        raise invalid_request(f"{where} must be an object")
-    kind = part.get("type")
-    if kind in _TEXTS:
-        return {"type": "text", "text": _read_text(where, part, "text")}
-    if kind == "refusal":
-        return {"type": "text", "text": _read_text(where, part, "refusal")}
-    if kind == "input_image" and part.get("image_url") is not None:
-        url = {"url": _read_text(where, part, "image_url")}
-        detail = part.get("detail")
-        return {"type": "image_url", "image_url": url | ({"detail": detail} if detail else {})}
-    if kind == "input_file" and part.get("file_data") is not None:
-        names = ("filename", "file_data")
-        file = {name: _read_text(where, part, name) for name in names if part.get(name) is not None}
-        return {"type": "file", "file": file}
-    if kind == "input_audio" and isinstance(part.get("input_audio"), dict):
-        return {"type": "input_audio", "input_audio": part["input_audio"]}
-    raise invalid_request(f"{where}: a part {str(kind)[:80]!r} like this is not supported here")
-
-
-def _tool_call(where: str, item: dict[str, Any]) -> dict[str, Any]:
-    function = {name: _read_text(where, item, name) for name in ("name", "arguments")}
-    return {"id": _read_text(where, item, "call_id"), "type": "function", "function": function}
+def _tool_call(where: str, kind: str, item: dict[str, Any]) -> dict[str, Any]:
+    member = _CALLS[kind]
+    if kind == "function_call":
+        name, arguments = _read_text(where, item, "name"), _read_text(where, item, member)
+    elif kind == "custom_tool_call":
+        name = _read_text(where, item, "name")
+        arguments = _as_json({member: _read_text(where, item, member)})
+    else:
+        name, arguments = kind.removesuffix("_call"), _as_json(item.get(member) or {})
+    function = {"name": name, "arguments": arguments}
+    return {"id": _read_call_id(where, item), "type": "function", "function": function}
 
 
 def _tool_output(where: str, item: dict[str, Any]) -> dict[str, Any]:
     output = item.get("output")
-    if isinstance(output, list):
-        parts = _read_content(f"{where}.output", output)
+    if isinstance(output, list) and item["type"] != "shell_call_output":
+        parts = read_parts(f"{where}.output", output)
         is_text = all(part["type"] == "text" for part in parts)
         output = "".join(part["text"] for part in parts) if is_text else parts
-    elif not isinstance(output, str):
+    elif item["type"] == "function_call_output" and not isinstance(output, str):
         raise invalid_request(f"{where}.output must be a string or an array of parts")
-    return {"role": "tool", "tool_call_id": _read_text(where, item, "call_id"), "content": output}
+    elif not isinstance(output, str):
+        output = _as_json(output) if output is not None else str(item.get("status") or "")
+    return {"role": "tool", "tool_call_id": _read_call_id(where, item), "content": output}
+
+
+def _read_call_id(where: str, item: dict[str, Any]) -> str:
+    if item.get("call_id") is None and item["type"] == "local_shell_call_output":
+        return _read_text(where, item, "id")  # there `id` is the id of the call
+    return _read_text(where, item, "call_id")
 
 
 def _read_text(where: str, item: dict[str, Any], name: str) -> str:
@@ -115,6 +167,10 @@ def _read_text(where: str, item: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise invalid_request(f"{where}.{name} must be a string")
     return value
+
+
+def _as_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 # From messages back to items, for a client that lists the input of a response.
@@ -131,7 +187,7 @@ def items_of(messages: list[dict[str, Any]], id_part: str) -> list[dict[str, Any
     for message in messages:
         content, role = message.get("content"), message.get("role", "user")
         if role == "tool":
-            call_id, output = message.get("tool_call_id", ""), _parts_back(content, "input_text")
+            call_id, output = message.get("tool_call_id", ""), parts_back(content, "input_text")
             if isinstance(content, str):
                 add("function_call_output", "fco", call_id=call_id, output=content)
             else:
@@ -139,33 +195,9 @@ def items_of(messages: list[dict[str, Any]], id_part: str) -> list[dict[str, Any
             continue
         if content is not None:
             kind = "output_text" if role == "assistant" else "input_text"
-            add("message", "msg", role=role, content=_parts_back(content, kind))
+            add("message", "msg", role=role, content=parts_back(content, kind))
         for call in message.get("tool_calls") or []:
             function = call.get("function") or {}
             members = {name: function.get(name, "") for name in ("name", "arguments")}
             add("function_call", "fc", call_id=call.get("id", ""), **members)
     return items
-
-
-def _parts_back(content: Any, text_kind: str) -> list[Any]:
-    if isinstance(content, str):
-        return [_text_back(content, text_kind)]
-    return [_part_back(part, text_kind) for part in content or []]
-
-
-def _part_back(part: dict[str, Any], text_kind: str) -> dict[str, Any]:
-    match part.get("type"):
-        case "text":
-            return _text_back(part.get("text", ""), text_kind)
-        case "image_url" if isinstance(part.get("image_url"), dict):
-            image = part["image_url"]
-            url, detail = image.get("url", ""), image.get("detail", "auto")
-            return {"type": "input_image", "image_url": url, "detail": detail, "file_id": None}
-        case "file" if isinstance(part.get("file"), dict):
-            return {"type": "input_file", **part["file"]}
-    return part
-
-
-def _text_back(text: str, kind: str) -> dict[str, Any]:
-    part: dict[str, Any] = {"type": kind, "text": text}
-    return {**part, "annotations": [], "logprobs": []} if kind == "output_text" else part

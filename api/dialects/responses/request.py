@@ -2,18 +2,30 @@
 
 Members of OpenAI's that mean nothing to a backend of chat completions are left out. Members that
 are neither OpenAI's nor ours go to the backend unchanged. Members that need a feature which does
-not exist here (conversations, prompt templates, OpenAI's own tools) are refused.
+not exist here (conversations, prompt templates) are refused. Tools and items that only OpenAI can
+use are left out, and `ignored` names them.
 Source: docs/protocol.md, "Responses".
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from api.dialects.responses.input import messages_of
-from api.dialects.responses.response_object import BACKGROUND, INSTRUCTED, PREVIOUS, UNSTORED
-from api.intake.body import invalid_request
+import msgspec
+
+from api.dialects.responses.input import messages_of, references_of, resolve
+from api.dialects.responses.response_object import (
+    BACKGROUND,
+    INSTRUCTED,
+    PREVIOUS,
+    SUMMARY,
+    TOOL_CHOICE,
+    UNSTORED,
+)
+from api.dialects.responses.tools import chat_tools, choose_tools
+from api.intake.body import invalid_request, upstream_priority
 from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
 
@@ -25,7 +37,7 @@ _NOT_PASSED_ON = frozenset(
         "previous_response_id", "tools", "tool_choice", "text", "reasoning", "max_output_tokens",
         "include", "truncation", "max_tool_calls", "service_tier", "context_management",
         "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "safety_identifier",
-        "moderation",
+        "moderation", "client_metadata",
         "session", "metadata", "priority", "on_disconnect",
         "messages", "n", "max_tokens", "max_completion_tokens", "response_format",
         "reasoning_effort",
@@ -33,7 +45,8 @@ _NOT_PASSED_ON = frozenset(
 )  # fmt: skip
 _REFUSED = ("conversation", "prompt")
 _FLAGS = ("stream", "background")
-_TOOL_MEMBERS = ("name", "description", "parameters", "strict")
+# Chats of the AI SDK name each earlier item of theirs, and every response is read from Redis.
+REFERENCES_MAX = 1_000
 
 
 @dataclass(frozen=True)
@@ -44,16 +57,40 @@ class ResponseRequest(DialectRequest):
         is_stream: how this request is answered; it is not stored with the generation.
         is_background: without `is_stream` the request is answered before the generation has ended.
         previous: the id of the response that the new one continues; empty: none.
+        references: the ids of items that the input only names. Until `with_items`, `request` lacks
+            the whole input.
+        items: the input, if `references` is not empty.
+        ignored: the places in the body that the backend does not get, for example `tools[4]`.
     """
 
     is_stream: bool = False
     is_background: bool = False
     previous: str = ""
+    references: tuple[str, ...] = ()
+    items: tuple[Any, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @property
     def is_answered_from_log(self) -> bool:
         """Whether this request is answered from the log."""
         return self.is_stream or not self.is_background
+
+    def with_items(self, found: Mapping[str, dict[str, Any]]) -> ResponseRequest:
+        """Return the request with the whole input.
+
+        Args:
+            found: the items that the input names, by id.
+
+        Raises:
+            RequestError: 422, an item is wrong, or no item says anything.
+        """
+        ignored = list(self.ignored)
+        messages = messages_of(resolve(list(self.items), found), ignored)
+        if not messages and not self.previous:
+            raise invalid_request("input: there is nothing in it that a model can read")
+        own = self.request
+        request = msgspec.structs.replace(own, messages=[*own.messages, *messages])
+        return replace(self, request=request, references=(), items=(), ignored=tuple(ignored))
 
 
 def parse_response(body: dict[str, Any], *, grace_s: float) -> ResponseRequest:
@@ -76,8 +113,13 @@ def parse_response(body: dict[str, Any], *, grace_s: float) -> ResponseRequest:
     if is_background:
         body.pop("on_disconnect", None)  # a disconnect never cancels a background response
     previous = _read_string(body, "previous_response_id")
-    messages = messages_of(body.get("input", []))
-    if not messages and not previous:
+    ignored: list[str] = []
+    items = body.get("input", [])
+    references = references_of(items)
+    if len(references) > REFERENCES_MAX:
+        raise invalid_request(f"input: at most {REFERENCES_MAX} items of type item_reference")
+    messages = [] if references else messages_of(items, ignored)
+    if not messages and not references and not previous:
         raise invalid_request("input is missing")
     dialect: dict[str, Any] = {BACKGROUND: True} if is_background else {}
     if not is_stored:
@@ -88,13 +130,19 @@ def parse_response(body: dict[str, Any], *, grace_s: float) -> ResponseRequest:
     if instructions:
         dialect[INSTRUCTED] = True
         messages = [{"role": "system", "content": instructions}, *messages]
-    request = Request(messages=messages, params=_backend_params(body), dialect=dialect)
+    params = upstream_priority(body) | _backend_params(body) | _tool_params(body, dialect, ignored)
+    if summary := _summary(_read_object(body, "reasoning")):
+        dialect[SUMMARY] = summary
+    request = Request(messages=messages, params=params, dialect=dialect)
     return ResponseRequest(
         request,
         None if is_background else grace_s,
         is_stream=is_stream,
         is_background=is_background,
         previous=previous,
+        references=references,
+        items=tuple(items) if references else (),
+        ignored=tuple(ignored),
     )
 
 
@@ -102,11 +150,6 @@ def _backend_params(body: dict[str, Any]) -> dict[str, Any]:
     params = {name: value for name, value in body.items() if name not in _NOT_PASSED_ON}
     if "max_output_tokens" in body:
         params["max_tokens"] = _read_count(body, "max_output_tokens")
-    tools = _chat_tools(body.get("tools", []))
-    if tools:  # backends refuse `tool_choice` without tools, and some SDKs always send it
-        params["tools"] = tools
-        if "tool_choice" in body:
-            params["tool_choice"] = _chat_tool_choice(body["tool_choice"])
     text, reasoning = _read_object(body, "text"), _read_object(body, "reasoning")
     form = text.get("format")
     if form is not None:
@@ -120,27 +163,24 @@ def _backend_params(body: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-def _chat_tools(tools: Any) -> list[dict[str, Any]]:
-    if not isinstance(tools, list):
-        raise invalid_request("tools must be an array")
-    chat_tools = []
-    for index, tool in enumerate(tools):
-        where = f"tools[{index}]"
-        if not isinstance(tool, dict) or tool.get("type") != "function":
-            raise invalid_request(f"{where}: only tools of type function are supported here")
-        if not isinstance(tool.get("name"), str):
-            raise invalid_request(f"{where}.name must be a string")
-        function = {name: tool[name] for name in _TOOL_MEMBERS if tool.get(name) is not None}
-        chat_tools.append({"type": "function", "function": function})
-    return chat_tools
+def _tool_params(
+    body: dict[str, Any], dialect: dict[str, Any], ignored: list[str]
+) -> dict[str, Any]:
+    choice = body.get("tool_choice")
+    tools, chat_choice = choose_tools(chat_tools(body.get("tools", []), ignored), choice, ignored)
+    if isinstance(choice, dict) and choice["type"] == "allowed_tools":
+        dialect[TOOL_CHOICE] = choice
+    chosen = {} if chat_choice is None else {"tool_choice": chat_choice}
+    return {"tools": tools, **chosen} if tools else chosen
 
 
-def _chat_tool_choice(choice: Any) -> Any:
-    if isinstance(choice, str):
-        return choice
-    if isinstance(choice, dict) and choice.get("type") == "function":
-        return {"type": "function", "function": {"name": choice.get("name")}}
-    raise invalid_request("tool_choice must be a string or a function")
+def _summary(reasoning: dict[str, Any]) -> str:
+    """Return which summary of the reasoning is asked for; empty: none."""
+    for name in ("summary", "generate_summary"):  # the second is OpenAI's older name
+        value = reasoning.get(name)
+        if isinstance(value, str) and value != "none":
+            return value
+    return ""
 
 
 def _response_format(form: Any) -> dict[str, Any]:

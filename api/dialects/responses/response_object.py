@@ -21,9 +21,15 @@ BACKGROUND = "background"
 UNSTORED = "unstored"
 INSTRUCTED = "instructed"  # the first message is `instructions`
 PREVIOUS = "previous_response_id"
+SUMMARY = "reasoning_summary"  # `reasoning.summary` of the request
+TOOL_CHOICE = "tool_choice"  # of the request, where the backend gets another form
 
-MESSAGE, REASONING, CALL = "message", "reasoning", "function_call"
-_PREFIXES = {MESSAGE: "msg", REASONING: "rs", CALL: "fc"}
+# What an item holds. `SUMMARY_TEXT` is reasoning for a client that asked for a summary.
+MESSAGE, REFUSAL, REASONING, SUMMARY_TEXT, CALL = (
+    "message", "refusal", "reasoning", "summary_text", "function_call",
+)  # fmt: skip
+_TYPES = {REFUSAL: MESSAGE, SUMMARY_TEXT: REASONING}  # of the others the kind is the type
+_PREFIXES = {MESSAGE: "msg", REASONING: "rs", CALL: "fc"}  # of ids, by type
 _GENERATION, _RESPONSE = "gen_", "resp_"
 
 
@@ -43,7 +49,8 @@ class OutputItem:
     """One item of the output: a message, reasoning or a tool call.
 
     Attributes:
-        kind: `MESSAGE`, `REASONING` or `CALL`.
+        kind: what the item holds: `MESSAGE`, `REFUSAL`, `REASONING`, `SUMMARY_TEXT` or `CALL`.
+        type: the type of the item.
         index: in `output`; never used twice in one response.
         status: `in_progress`, `completed` or `incomplete`.
         pieces: of the text or arguments; each is the inside of a JSON string, so that they can be
@@ -52,8 +59,9 @@ class OutputItem:
 
     def __init__(self, kind: str, index: int, id_part: str, call_id: str = "", name: str = ""):
         self.kind = kind
+        self.type = _TYPES.get(kind, kind)
         self.index = index
-        self.id = f"{_PREFIXES[kind]}_{id_part}_{index}"
+        self.id = f"{_PREFIXES[self.type]}_{id_part}_{index}"
         self.call_id = call_id or f"call_{id_part}_{index}"
         self.name = name
         self.status = "in_progress"
@@ -66,9 +74,14 @@ class OutputItem:
 
     @property
     def part(self) -> dict[str, Any]:
-        """The only part in the content of a message or of reasoning."""
-        if self.kind == REASONING:
-            return {"type": "reasoning_text", "text": self.text}
+        """The only part of a message or of reasoning."""
+        match self.kind:
+            case "refusal":
+                return {"type": "refusal", "refusal": self.text}
+            case "reasoning":
+                return {"type": "reasoning_text", "text": self.text}
+            case "summary_text":
+                return {"type": "summary_text", "text": self.text}
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
 
     def members(self, *, is_new: bool = False) -> dict[str, Any]:
@@ -77,14 +90,28 @@ class OutputItem:
         Args:
             is_new: leave the content empty, for the event that adds the item.
         """
-        head = {"id": self.id, "type": self.kind, "status": self.status}
+        head = {"id": self.id, "type": self.type, "status": self.status}
         if self.kind == CALL:
             arguments = msgspec.Raw(b'""') if is_new else self.text
             return {**head, "call_id": self.call_id, "name": self.name, "arguments": arguments}
         content = [] if is_new else [self.part]
+        if self.kind == SUMMARY_TEXT:
+            return {**head, "summary": content, "content": []}
         if self.kind == REASONING:
             return {**head, "summary": [], "content": content}
         return {**head, "role": "assistant", "content": content}
+
+
+def generation_of_item(item_id: str) -> str:
+    """Return the id of the generation to which an item belongs; empty: not the id of an item.
+
+    An item's id is its prefix, the generation and the place: `msg_<generation>_0`. In the input of
+    a response the place is `in0`.
+    """
+    parts = item_id.split("_")
+    if len(parts) != 3 or parts[0] not in (*_PREFIXES.values(), "fco"):
+        return ""
+    return _GENERATION + parts[1]
 
 
 def response_head(meta: Meta) -> dict[str, Any]:
@@ -107,13 +134,16 @@ def response_head(meta: Meta) -> dict[str, Any]:
         "presence_penalty": params.get("presence_penalty", 0.0),
         "previous_response_id": dialect.get(PREVIOUS),
         "prompt_cache_key": None,
-        "reasoning": {"effort": params.get("reasoning_effort"), "summary": None},
+        "reasoning": {
+            "effort": params.get("reasoning_effort"),
+            "summary": dialect.get(SUMMARY),
+        },
         "safety_identifier": None,
         "service_tier": "default",
         "store": UNSTORED not in dialect,
         "temperature": params.get("temperature", 1.0),
         "text": {"format": _text_format(params.get("response_format"))},
-        "tool_choice": _tool_choice(params.get("tool_choice", "auto")),
+        "tool_choice": dialect.get(TOOL_CHOICE) or _tool_choice(params.get("tool_choice", "auto")),
         "tools": [_tool_object(tool) for tool in _list_or_empty(params.get("tools"))],
         "top_logprobs": params.get("top_logprobs", 0),
         "top_p": params.get("top_p", 1.0),

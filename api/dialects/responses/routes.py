@@ -8,6 +8,7 @@ false` exists only for the request that created it. Source: docs/protocol.md, "R
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,9 @@ from api.deadline import answer_deadline
 from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
 from api.dialects.prompt import accept_post
 from api.dialects.responses.fold import RESPONSES, ResponsesFold
+from api.dialects.responses.ignored import IGNORED_HEADER, ignored_header
 from api.dialects.responses.input import items_of, messages_of
+from api.dialects.responses.references import find_items
 from api.dialects.responses.request import ResponseRequest, parse_response
 from api.dialects.responses.response_object import (
     INSTRUCTED,
@@ -45,6 +48,8 @@ from shared.log.request import decode_request, dialect_of
 from shared.queue.endings import cancel
 from shared.text.json_values import has_too_many_values
 
+log = logging.getLogger(__name__)
+
 PAGE_ITEMS, PAGE_ITEMS_MAX = 20, 100  # the default and the bound of `limit`
 
 
@@ -57,11 +62,16 @@ class ResponsesRoutes:
     async def create(self, request: HttpRequest) -> ASGIApp:
         """POST /v1/responses."""
         meta, parsed = await accept_post(
-            self.node, request, self._parse, complete=self._add_conversation, needs_request=True
+            self.node, request, self._parse, complete=self._complete, needs_request=True
         )
+        headers = {"x-generation-id": meta.generation_id, **ignored_header(parsed.ignored)}
+        if parsed.ignored:
+            log.warning("left out parts of a request", extra={
+                "generation_id": meta.generation_id, "places": headers[IGNORED_HEADER],
+            })  # fmt: skip
         if parsed.is_stream:
-            return self._stream(meta, headers=[(b"x-generation-id", meta.generation_id.encode())])
-        headers = {"x-generation-id": meta.generation_id}
+            raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+            return self._stream(meta, headers=raw)
         if parsed.is_background:
             async with answer_deadline():
                 response = await self._response(meta)
@@ -80,6 +90,43 @@ class ResponsesRoutes:
 
     def _parse(self, body: dict[str, Any]) -> ResponseRequest:
         return parse_response(body, grace_s=self.node.settings.grace_s)
+
+    async def _complete(self, parsed: ResponseRequest, owner: str) -> ResponseRequest:
+        """Add what the request only names: items, and the conversation of the previous response.
+
+        Raises:
+            RequestError: as `find_items` and `_add_conversation`.
+            Unavailable: Redis did not answer in time.
+        """
+        if parsed.references:
+            async with answer_deadline():
+                found = await find_items(
+                    parsed.references, lambda response: self._items_of_ended(response, owner)
+                )
+            parsed = parsed.with_items(found)
+            self._check_size(parsed.request.messages)
+        return await self._add_conversation(parsed, owner)
+
+    async def _items_of_ended(self, response: str, owner: str) -> list[dict[str, Any]]:
+        """Return the input items and the output items of a response that has ended.
+
+        Raises:
+            NotFound: the owner has no such response, or it was not stored.
+            Expired: its log is past its retention.
+            RequestError: it has not ended, or too many large reads are running.
+            Unavailable: Redis did not answer.
+        """
+        meta = await self._with_request(await self._find_stored(response, owner))
+        if not meta.is_ended:
+            raise invalid_request("input: an item_reference to a response that has not ended yet")
+        output = (await self._response(meta))["output"]
+        found: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(output))
+        return _input_items(meta) + found
+
+    def _check_size(self, messages: list[dict[str, Any]]) -> None:
+        encoded = msgspec.json.encode(messages)
+        if len(encoded) > self.node.settings.body_bytes_max or has_too_many_values(encoded):
+            raise request_error("body_too_large", "the conversation has become too large")
 
     async def _add_conversation(self, parsed: ResponseRequest, owner: str) -> ResponseRequest:
         """Put the conversation of the previous response before the input of the new one.
@@ -104,9 +151,7 @@ class ResponsesRoutes:
         own = parsed.request
         place = 1 if INSTRUCTED in own.dialect else 0
         messages = [*own.messages[:place], *earlier, *own.messages[place:]]
-        encoded = msgspec.json.encode(messages)
-        if len(encoded) > self.node.settings.body_bytes_max or has_too_many_values(encoded):
-            raise request_error("body_too_large", "the conversation has become too large")
+        self._check_size(messages)
         return replace(parsed, request=msgspec.structs.replace(own, messages=messages))
 
     async def get(self, request: HttpRequest) -> ASGIApp:
@@ -164,9 +209,7 @@ class ResponsesRoutes:
             meta = await self._with_request(
                 await self._find_stored(request.path_params["id"], owner)
             )
-        stored = decode_request(meta.request)
-        messages = stored.messages[1 if INSTRUCTED in stored.dialect else 0 :]
-        items = items_of(messages, meta.generation_id.removeprefix("gen_"))
+        items = _input_items(meta)
         if order == "desc":
             items.reverse()
         return json_response(_page(items, query.get("after", ""), limit))
@@ -245,6 +288,12 @@ class _CompleteResponse:
     @property
     def end(self) -> Any:
         return self._fold.end
+
+
+def _input_items(meta: Meta) -> list[dict[str, Any]]:
+    stored = decode_request(meta.request)
+    messages = stored.messages[1 if INSTRUCTED in stored.dialect else 0 :]
+    return items_of(messages, meta.generation_id.removeprefix("gen_"))
 
 
 def _page(items: list[dict[str, Any]], after: str, limit: int) -> dict[str, Any]:

@@ -77,11 +77,20 @@ SCHEMAS: Json = {
             "max_output_tokens": {"type": ["integer", "null"], "minimum": 1, "maximum": 10**9},
             "tools": {
                 "type": ["array", "null"],
-                "items": record(
-                    {"type": {"const": "function"}, "name": STRING}, {"parameters": OBJECT}
-                ),
+                "items": {
+                    "anyOf": [
+                        record(
+                            {"type": {"const": "function"}, "name": STRING}, {"parameters": OBJECT}
+                        ),
+                        record({"type": {"enum": ["web_search", "custom", "namespace"]}}),
+                    ]
+                },
+                "description": "A tool that is no function is left out: `X-Tailrace-Ignored`.",
             },
-            "reasoning": {"type": ["object", "null"], "properties": {"effort": TEXT}},
+            "reasoning": {
+                "type": ["object", "null"],
+                "properties": {"effort": TEXT, "summary": {"enum": ["auto", None]}},
+            },
             "previous_response_id": {
                 "type": "null",
                 "description": "Or the id of an ended response.",
@@ -137,7 +146,13 @@ PATHS: Json = {
             "responses": {
                 "200": {
                     "description": "The response; in the background, its present state.",
-                    "headers": {"X-Generation-Id": GENERATION_NAME},
+                    "headers": {
+                        "X-Generation-Id": GENERATION_NAME,
+                        "X-Tailrace-Ignored": {
+                            "description": "The parts of the body that the backend does not get.",
+                            "schema": STRING,
+                        },
+                    },
                     "content": STREAM_OR_OBJECT,
                 },
                 **errors(*BAD_BODY, *SHARED, schema="OpenAiError"),

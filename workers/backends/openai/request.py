@@ -12,6 +12,7 @@ import msgspec
 
 from shared.config.models import Model
 from shared.log.request import Request
+from workers.backends.openai.messages import with_content
 
 RESERVED = ("model", "messages", "stream", "n")
 
@@ -29,7 +30,7 @@ def encode_body(model: Model, request: Request, prefix: str) -> bytes:
     """
     body = {key: value for key, value in request.params.items() if key not in RESERVED}
     body["model"] = model.upstream_name
-    body["messages"] = request.messages
+    body["messages"] = with_content(request.messages)
     body["stream"] = True
     options = body.get("stream_options")
     body["stream_options"] = (options if isinstance(options, dict) else {}) | {

@@ -71,6 +71,11 @@ def test_a_line_cannot_set_priority_or_session() -> None:
         (None, CHAT, "invalid_request"),
         ({"messages": HELLO, "x": [[[[[]]]]] * 1_000_000}, CHAT, "body_too_large"),
         ({"input": "on", "previous_response_id": "resp_1"}, RESPONSES, "invalid_request"),
+        (
+            {"input": [{"type": "item_reference", "id": "msg_1_0"}]},
+            RESPONSES,
+            "invalid_request",
+        ),
         ({"prompt": ""}, NATIVE, "invalid_request"),
     ],
 )

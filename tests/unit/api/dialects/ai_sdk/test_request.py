@@ -23,7 +23,7 @@ def read(*messages: dict[str, Any]) -> list[dict[str, Any]]:
     return parse_ai_sdk({"messages": list(messages)}).request.messages
 
 
-def test_texts_are_joined_and_parts_for_display_are_left_out() -> None:
+def test_texts_keep_their_borders_and_parts_for_display_are_left_out() -> None:
     assert read(
         message("system", text("Be brief.")),
         message("user", text("Hi"), {"type": "data-mood", "data": 1}, text(" you")),
@@ -38,7 +38,7 @@ def test_texts_are_joined_and_parts_for_display_are_left_out() -> None:
         message("user", text("And?")),
     ) == [
         {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "Hi you"},
+        {"role": "user", "content": [text("Hi"), text(" you")]},
         {"role": "assistant", "content": "Hello"},
         {"role": "user", "content": "And?"},
     ]
@@ -54,6 +54,33 @@ def test_files_become_content_parts() -> None:
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}},
         {"type": "file", "file": {"filename": "p.pdf", "file_data": "data:x"}},
     ]
+
+
+def test_texts_and_pictures_keep_their_order() -> None:
+    image = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,AA"}
+    (found,) = read(message("user", text("This"), image, text("or"), text("none?")))
+
+    kinds = [part.get("text", part["type"]) for part in found["content"]]
+    assert kinds == ["This", "image_url", "or", "none?"]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "url", "part"),
+    [
+        ("audio/wav", "data:audio/wav;base64,UklG", {"data": "UklG", "format": "wav"}),
+        ("audio/mpeg", "data:audio/mpeg;base64,SUQz", {"data": "SUQz", "format": "mp3"}),
+        ("audio/mpeg", "https://example.org/a.mp3", None),
+        ("audio/flac", "data:audio/flac;base64,ZkxhQw", None),
+        ("audio/wav", "data:audio/wav,raw", None),
+    ],
+)
+def test_audio_that_chat_completions_can_hold_is_input_audio(
+    media_type: str, url: str, part: dict[str, str] | None
+) -> None:
+    (found,) = read(message("user", {"type": "file", "mediaType": media_type, "url": url}))
+
+    file = {"type": "file", "file": {"file_data": url}}
+    assert found["content"] == [{"type": "input_audio", "input_audio": part} if part else file]
 
 
 def test_each_step_becomes_a_message_followed_by_its_tool_results() -> None:

@@ -68,3 +68,50 @@ def test_include_usage_is_stored_for_the_fold_and_not_sent_to_the_backend(
     request = decode_request(accepted(stream=True, stream_options=options).request)
     assert request.dialect == stored
     assert request.params == {}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "assistant", "content": None, "refusal": "I will not."},
+        {"role": "assistant", "content": None, "audio": {"id": "audio_1"}},
+        {"role": "assistant", "content": None, "reasoning_content": "Hm"},
+        {"role": "assistant", "reasoning": "Hm"},
+        {"role": "assistant", "content": None, "reasoning_details": [{"text": "Hm"}]},
+        {"role": "assistant", "content": [], "tool_calls": [{"id": "c"}]},
+        {"role": "tool", "tool_call_id": "c", "content": None},
+        {"role": "tool", "tool_call_id": "c", "content": []},
+        {"role": "function", "name": "f", "content": None},
+    ],
+)
+def test_a_message_without_content_that_says_something_else_is_accepted(
+    message: dict[str, Any],
+) -> None:
+    history = [*HELLO, message]
+    assert decode_request(accepted(messages=history).request).messages == history
+
+
+def test_parts_keep_their_order() -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+    texts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    history = [{"role": "user", "content": [texts[0], image, texts[1], sound]}]
+    assert decode_request(accepted(messages=history).request).messages == history
+
+
+@pytest.mark.parametrize("priority", [7, -1, 0, 0.5])
+def test_a_numeric_priority_is_the_backends(priority: float) -> None:
+    new = accepted(priority=priority)
+    assert (decode_request(new.request).params, new.priority) == (
+        {"priority": priority}, "interactive",
+    )  # fmt: skip
+
+
+def test_tools_and_choices_of_any_type_go_to_the_backend() -> None:
+    """The form is the backend's own, so the backend may know what Tailrace does not."""
+    odd = {
+        "tools": [{"type": "custom", "custom": {"name": "c"}}, {"type": "web_search"}],
+        "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}},
+    }
+    assert decode_request(accepted(**odd).request).params == odd

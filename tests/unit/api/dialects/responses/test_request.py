@@ -203,7 +203,9 @@ def test_messages_converted_to_items_convert_back_to_the_same_messages() -> None
         {"input": [{"role": "user", "content": [3]}]},
         {"input": [{"role": "user", "content": [{"type": "input_text"}]}]},
         {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
-        {"input": [{"type": "item_reference", "id": "x"}]},
+        {"input": [{"type": "item_reference"}]},
+        {"input": [{"type": "mesage", "role": "user", "content": "x"}]},
+        {"input": [{"type": "custom_tool_call", "call_id": "c", "name": "f", "input": {}}]},
         {"input": [{"type": ["x"]}]},
         {"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]},
         {"input": [{"type": "function_call_output", "call_id": "c", "output": 3}]},
@@ -220,9 +222,12 @@ def test_messages_converted_to_items_convert_back_to_the_same_messages() -> None
         {"max_output_tokens": 1.5},
         {"tools": {}},
         {"tools": [3]},
-        {"tools": [{"type": "web_search"}]},
         {"tools": [{"type": "function"}]},
-        {"tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "mcp"}},
+        {"tools": [{"name": "f"}]},
+        {"tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "function"}},
+        {"tools": [{"type": "function", "name": "f"}], "tool_choice": {"name": "f"}},
+        {"tool_choice": {"type": "allowed_tools", "mode": "none", "tools": []}},
+        {"tool_choice": {"type": "allowed_tools", "tools": "f"}},
         {"text": []},
         {"text": {"format": "x"}},
         {"text": {"format": {"type": "grammar"}}},
@@ -232,4 +237,5 @@ def test_messages_converted_to_items_convert_back_to_the_same_messages() -> None
 def test_a_body_that_cannot_be_served_is_refused(members: dict[str, Any]) -> None:
     with pytest.raises(RequestError) as caught:
         accepted(**members)
-    assert (caught.value.status, caught.value.code) == (422, "invalid_request")
+    assert caught.value.status in (400, 422)
+    assert caught.value.code.startswith("invalid_request")

@@ -42,6 +42,28 @@ def test_params_cannot_change_reserved_members() -> None:
     }
 
 
+TEXT, PICTURE = {"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "u"}}
+
+
+@pytest.mark.parametrize(
+    ("message", "content"),
+    [
+        ({"role": "assistant", "content": [], "tool_calls": [{}]}, None),
+        ({"role": "assistant", "tool_calls": [{}]}, None),
+        ({"role": "assistant", "content": None, "function_call": {}}, None),
+        ({"role": "assistant", "content": "", "tool_calls": [{}]}, ""),
+        ({"role": "tool", "content": None}, ""),
+        ({"role": "tool", "content": []}, ""),
+        ({"role": "function"}, ""),
+        ({"role": "user", "content": [TEXT, PICTURE, TEXT]}, [TEXT, PICTURE, TEXT]),
+    ],
+)
+def test_no_content_has_the_form_that_every_server_takes(
+    message: dict[str, Any], content: Any
+) -> None:
+    assert body([USER, message])["messages"] == [USER, message | {"content": content}]
+
+
 @pytest.mark.parametrize(
     ("style", "turn", "members"),
     [
