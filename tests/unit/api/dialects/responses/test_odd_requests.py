@@ -15,6 +15,8 @@ from api.dialects.responses.input import items_of, messages_of, references_of
 from api.dialects.responses.references import find_items
 from api.dialects.responses.request import parse_response
 from api.dialects.responses.response_object import response_head
+from api.intake.part_urls import check_urls
+from shared.config.settings import Settings
 from shared.errors import Expired, NotFound, RequestError
 from tests.support.recorded import recorded_meta
 
@@ -182,6 +184,13 @@ def test_texts_pictures_audio_and_files_keep_their_order() -> None:
     ]
     assert messages_of(items_of(messages, "x")) == messages
     assert items_of(messages, "x")[0]["content"][-1] == {"type": "input_file", "file_url": url}
+
+
+def test_the_url_of_a_file_is_checked_against_the_allowed_hosts() -> None:
+    part = {"type": "input_file", "file_url": "http://169.254.169.254/latest"}
+    read = parsed(input=[{"role": "user", "content": [part]}])
+    with pytest.raises(RequestError, match="file_data"):
+        check_urls(read.request, Settings(part_urls="none"))
 
 
 # References
