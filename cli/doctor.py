@@ -26,7 +26,14 @@ from shared.config.credentials import KEY_CHARACTERS_MIN, named
 from shared.config.models import Model, load_models
 from shared.config.settings import Settings, service_variables
 from shared.errors import ConfigurationError, FilesUnavailable
-from shared.files.objects import ObjectStore, directory_of, existing_part, free_bytes_at
+from shared.files.objects import (
+    ADVICE,
+    ObjectStore,
+    check_directory,
+    directory_of,
+    existing_part,
+    free_bytes_at,
+)
 from shared.text.plain_text import plain_line
 from shared.text.redaction import redact
 
@@ -207,8 +214,13 @@ async def examine_files(settings: Settings) -> Finding:
         if objects.directory is None:
             async with asyncio.timeout(FILES_ANSWER_S):
                 await anext(objects.list(), None)
+        elif not settings.files_url:
+            check_directory(objects.directory)
     except ConfigurationError as exc:
-        return Finding("FAIL", "storage", str(exc))
+        if settings.files_url:
+            return Finding("FAIL", "storage", str(exc))
+        text = f"{exc}: roles start, and uploads and batches are refused"
+        return Finding("warn", "storage", f"{text}: {ADVICE}")
     except (FilesUnavailable, TimeoutError) as exc:
         why = str(exc) or f"no answer within {FILES_ANSWER_S:.0f} s"
         advice = "check TAILRACE_FILES_URL and its credentials"

@@ -80,8 +80,10 @@ async def check_server(redis: Client) -> None:
         await check_mode(redis)
         try:
             info: dict[str, Any] = await redis.info("everything")
-        except exceptions.NoPermissionError:
-            log.warning("redis not checked", extra={"reason": "the user may not run INFO"})
+        except exceptions.ResponseError as exc:
+            if not _refused("INFO", exc):
+                raise
+            log.warning("redis not checked", extra={"reason": f"INFO is refused: {exc}"})
             info = {}
     if missing := await missing_rights(redis):
         raise ConfigurationError(f"{_lacks(missing)}: {RULES}")
