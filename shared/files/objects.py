@@ -81,9 +81,9 @@ class ObjectStore:
             return self._remote
         try:
             check_directory(self.directory)
-        except ConfigurationError as exc:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (ConfigurationError, OSError) as exc:
             raise FilesUnavailable(f"{exc}: {ADVICE}") from exc
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return LocalStore(self.directory, automatic_cleanup=True)
 
     async def put(self, name: str, data: bytes | AsyncIterable[bytes]) -> None:

@@ -88,6 +88,8 @@ def open_pool(url: RedisUrl, *, answer_s: float = REDIS_ANSWER_S) -> ConnectionP
         **url.options,
         protocol=2,
         decode_responses=False,
+        lib_name=None,  # else redis-py sends CLIENT SETINFO, which fills the ACL log of a user
+        lib_version=None,  # with restricted rights
         socket_connect_timeout=REDIS_CONNECT_S,
         socket_timeout=answer_s,
         retry=Retry(NoBackoff(), 0),  # the caller decides what to repeat

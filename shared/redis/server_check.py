@@ -32,11 +32,11 @@ COMMANDS = (
     "BLPOP tr:probe 1", "DEL tr:probe", "EVAL return 1 tr:probe", "EVALSHA 0 1 tr:probe",
     "EXISTS tr:probe", "EXPIRE tr:probe 1", "GET tr:probe", "HDEL tr:probe f", "HEXISTS tr:probe f",
     "HGET tr:probe f", "HGETALL tr:probe", "HINCRBY tr:probe f 1", "HLEN tr:probe",
-    "HMGET tr:probe f", "HSET tr:probe f v", "HSETNX tr:probe f v", "INCR tr:probe",
+    "HMGET tr:probe f", "HSET tr:probe f v", "HSETNX tr:probe f v", "INCRBY tr:probe 1",
     "LPUSH tr:probe v", "LRANGE tr:probe 0 1", "LTRIM tr:probe 0 1", "PEXPIRE tr:probe 1",
     "PEXPIREAT tr:probe 1", "PING", "PSETEX arq:probe 1 v", "PTTL tr:probe", "PUBLISH tr:probe m",
     "RPUSH tr:probe v", "SADD tr:probe m", "SCAN 0", "SCARD tr:probe", "SCRIPT|LOAD return",
-    "SELECT 0", "SET tr:probe v", "SETEX tr:probe 1 v", "SMEMBERS tr:probe", "SREM tr:probe m",
+    "SET tr:probe v", "SETEX tr:probe 1 v", "SMEMBERS tr:probe", "SREM tr:probe m",
     "SUBSCRIBE tr:probe", "TIME", "UNSUBSCRIBE tr:probe", "XACK tr:probe g 0-1",
     "XADD tr:probe * f v", "XAUTOCLAIM tr:probe g c 1 0-0", "XCLAIM tr:probe g c 1 0-1",
     "XDEL tr:probe 0-1", "XGROUP|CREATE tr:probe g 0", "XGROUP|DELCONSUMER tr:probe g c",
@@ -47,8 +47,9 @@ COMMANDS = (
     "ZREMRANGEBYSCORE tr:probe 0 1", "ZREVRANGE tr:probe 0 1", "ZREVRANGEBYSCORE tr:probe 1 0",
     "ZREVRANK tr:probe m", "ZSCAN tr:probe 0", "ZSCORE tr:probe m",
 )  # fmt: skip
-# Without these a role works; it cannot check the server, and `doctor` cannot judge the settings.
-OPTIONAL = ("INFO", "CONFIG|GET")
+# Without these a role works. It cannot check the server, all data is in database 0, and `doctor`
+# cannot judge the pub/sub buffers.
+OPTIONAL = ("INFO", "SELECT", "CONFIG|GET")
 
 KEYS_OF_TWO_SLOTS = ("tr:probe", "arq:probe")
 CLUSTER_ERRORS = ("CROSSSLOT", "CLUSTERDOWN", "MOVED")  # the first words of its refusals

@@ -35,6 +35,16 @@ def test_lines_have_numbers_and_offsets_and_blank_lines_are_skipped() -> None:
     ]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+    mark = b"\xef\xbb\xbf"
+    for content, raw in ((mark + b"a\r\nb", b"a"), (mark + b"x" * 8 + b"\n", None)):
+        for cut in range(5):
+            found = split(content, [cut])
+            assert (found[0].number, found[0].offset, found[0].raw) == (1, 0, raw)
+    assert split(b"a\n" + mark + b"b", [])[1].raw == mark + b"b", "only at the start of the file"
+    assert split(mark, []) == []
+
+
 def test_a_line_that_is_too_long_comes_without_bytes() -> None:
     found = split(b"a\n" + b"x" * 30 + b"\nb\n", [])
 

@@ -73,8 +73,6 @@ async def test_exactly_the_documented_rights_pass(server: RedisServer) -> None:
 @pytest.mark.parametrize("right", sorted(COMMANDS))
 async def test_each_missing_right_is_named(server: RedisServer, right: str) -> None:
     with restricted(server, f"-{right.lower()}") as settings:
-        if right == "SELECT":  # needed for another database than 0 only
-            settings = Settings(redis_url=settings.redis_url.removesuffix("0") + "1")
         with pytest.raises(ConfigurationError, match=f"(?i){right.split('|')[0]}"):
             await check(settings)
 
@@ -147,6 +145,12 @@ async def test_arq_shares_the_database_if_there_is_no_next_one(
         url, shares = await find_jobs_url(settings)
 
     assert (url.database, shares) == (jobs, is_shared)
+
+
+async def test_a_database_that_the_user_may_not_select_is_named(server: RedisServer) -> None:
+    with restricted(server, "-select") as settings:
+        with pytest.raises(ConfigurationError, match="TAILRACE_REDIS_URL: .*'select'"):
+            await check(Settings(redis_url=settings.redis_url.removesuffix("0") + "1"))
 
 
 async def test_arq_shares_the_database_if_the_user_may_not_select(server: RedisServer) -> None:
