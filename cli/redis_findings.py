@@ -15,7 +15,7 @@ from cli.up.private_server import VERSION_MIN, parse_version
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
 from shared.redis.client import Client, connect, translated
-from shared.redis.server_check import RULES, check_mode, find_jobs_url, missing_rights
+from shared.redis.server_check import RULES, check_connection, find_jobs_url, missing_rights
 
 PUBSUB_BYTES_MIN = 33_554_432  # Redis's own default
 MAXMEMORY_SHARE_MAX = 0.5  # of the memory of the machine on which Redis runs
@@ -28,8 +28,8 @@ async def examine_redis(settings: Settings) -> list[Finding]:
     except ConfigurationError as exc:
         return [Finding("FAIL", "redis", str(exc))]
     try:
+        await check_connection(client)
         with translated():
-            await check_mode(client)
             findings = await _examine_configuration(client)
             rights = judge_rights(await missing_rights(client))
             return [*findings, *rights, await _examine_queue(settings)]

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from shared.config.redis_url import RedisUrl, read_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
-from shared.redis.client import Client, open_pool, translated
+from shared.redis.client import Client, is_refusal, open_pool, translated
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ COMMANDS = (
     "SUBSCRIBE tr:probe", "TIME", "UNSUBSCRIBE tr:probe", "XACK tr:probe g 0-1",
     "XADD tr:probe * f v", "XAUTOCLAIM tr:probe g c 1 0-0", "XCLAIM tr:probe g c 1 0-1",
     "XDEL tr:probe 0-1", "XGROUP|CREATE tr:probe g 0", "XGROUP|DELCONSUMER tr:probe g c",
-    "XINFO|CONSUMERS tr:probe g", "XPENDING tr:probe g", "XRANGE tr:probe - +",
+    "XINFO|CONSUMERS tr:probe g", "XLEN tr:probe", "XPENDING tr:probe g", "XRANGE tr:probe - +",
     "XREADGROUP GROUP g c STREAMS tr:probe >", "XREVRANGE tr:probe + -", "ZADD tr:probe 1 m",
     "ZCARD tr:probe", "ZINCRBY tr:probe 1 m", "ZRANDMEMBER tr:probe", "ZRANGE tr:probe 0 1",
     "ZRANGEBYSCORE tr:probe 0 1", "ZRANK tr:probe m", "ZREM tr:probe m",
@@ -70,15 +70,8 @@ async def check_server(redis: Client) -> None:
         ConfigurationError: the server cannot be used; the message says what to change.
         Unavailable: Redis did not answer in time.
     """
+    await check_connection(redis)
     with translated():
-        try:
-            await redis.ping()
-        except exceptions.ResponseError as exc:
-            if not _is_refused_for(exc, "ping"):  # else it is in the list of missing rights
-                if not _is_refused_at_connecting(exc):
-                    raise
-                raise ConfigurationError(f"TAILRACE_REDIS_URL: {exc}") from exc
-        await check_mode(redis)
         try:
             info: dict[str, Any] = await redis.info("everything")
         except exceptions.ResponseError as exc:
@@ -97,6 +90,21 @@ async def check_server(redis: Client) -> None:
     version = str(info.get("redis_version", "7.0"))
     if tuple(int(part) for part in version.split(".")[:2]) < SERVER_VERSION_MIN:
         raise ConfigurationError(f"this Redis is version {version}: 6.2 or newer is needed")
+
+
+async def check_connection(redis: Client) -> None:
+    """Check that the server accepts the database and the client's name, and is no cluster.
+
+    Raises:
+        ConfigurationError: it does not; the message says what to change.
+        Unavailable: Redis did not answer in time.
+    """
+    with translated():
+        if refusal := await _refusal_at_connecting(redis):
+            raise ConfigurationError(
+                f"TAILRACE_REDIS_URL: the server refuses its database or client_name: {refusal}"
+            )
+        await check_mode(redis)
 
 
 async def check_mode(redis: Client) -> None:
@@ -219,24 +227,36 @@ async def _refusal(url: RedisUrl) -> str:
     async with Redis.from_pool(open_pool(url)) as redis:
         with translated():
             try:
-                await redis.ping()
-                await check_mode(redis)
-            except exceptions.ResponseError as exc:
-                if _is_refused_for(exc, "ping"):
-                    return ""
-                if not _is_refused_at_connecting(exc):
-                    raise
-                return str(exc)
+                refusal = await _refusal_at_connecting(redis)
+                if not refusal:
+                    await check_mode(redis)
             except ConfigurationError as exc:
                 return str(exc)
+    return refusal
+
+
+def _is_for_now(exc: exceptions.ResponseError) -> bool:
+    """Whether PING may be answered later: Redis also answers it with MISCONF or MASTERDOWN."""
+    return is_refusal(exc) and not isinstance(exc, exceptions.NoPermissionError)
+
+
+async def _refusal_at_connecting(redis: Client) -> str:
+    """Return why the server refuses SELECT or CLIENT SETNAME, which precede the first command.
+
+    Returns:
+        The server's words, for example that there is no such database; "": nothing is refused.
+
+    Raises:
+        redis.exceptions.RedisError: it did not answer.
+    """
+    try:
+        await redis.ping()
+    except (exceptions.ConnectionError, exceptions.ResponseError) as exc:
+        # On a unix socket redis-py wraps the refusal in a ConnectionError.
+        refusal = exc if isinstance(exc, exceptions.ResponseError) else exc.__cause__
+        if not isinstance(refusal, exceptions.ResponseError) or _is_for_now(refusal):
+            raise
+        if "'ping'" in str(refusal):  # it is in the list of missing rights
+            return ""
+        return str(refusal)
     return ""
-
-
-def _is_refused_for(exc: exceptions.ResponseError, command: str) -> bool:
-    return isinstance(exc, exceptions.NoPermissionError) and f"'{command}'" in str(exc).lower()
-
-
-def _is_refused_at_connecting(exc: exceptions.ResponseError) -> bool:
-    """Whether the server refused SELECT or CLIENT SETNAME, which precede the first command."""
-    words = ("db index", "select", "database", "client", "unknown command")
-    return any(word in str(exc).lower() for word in words)

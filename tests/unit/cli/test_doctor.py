@@ -14,6 +14,7 @@ from cli.redis_findings import examine_redis
 from shared.config.models import Model
 from shared.config.settings import Settings
 from tests.support.redis_server import RedisServer, free_port
+from tests.support.restricted_user import PASSWORD, USER, add_user, rules_of_the_documents
 
 GB = 2**30
 HEALTHY = {
@@ -133,6 +134,56 @@ async def test_a_real_server(redis_server: RedisServer) -> None:
 
     # Test servers have no append-only file and no maxmemory.
     assert levels(findings) == ["ok", "ok", "warn", "warn", "ok", "ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "hint"),
+    [
+        ([], "ok", "database 1"),
+        (["-select"], "ok", "database 0, with all other data"),
+        (["-info"], "warn", "allow INFO"),
+        (["-config|get"], "warn", "client-output-buffer-limit"),
+        (["-blpop", "-lpush"], "FAIL", "BLPOP, LPUSH"),
+    ],
+)
+async def test_a_user_with_restricted_rights(
+    redis_server: RedisServer, changes: list[str], level: str, hint: str
+) -> None:
+    add_user(redis_server, *rules_of_the_documents(), *changes)
+    url = f"{redis_server.url}&username={USER}&password={PASSWORD}"
+    findings = await examine_redis(Settings(redis_url=url))
+
+    assert any(found.level == level and hint in found.text for found in findings), findings
+    assert any(found.level == "FAIL" for found in findings) == (level == "FAIL")
+
+
+async def test_a_server_in_cluster_mode() -> None:
+    options = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
+    with RedisServer(tcp=True, options=options) as server:
+        (finding,) = await examine_redis(Settings(redis_url=server.url))
+
+    assert finding.level == "FAIL" and "cluster mode" in finding.text
+
+
+async def test_a_database_that_does_not_exist(redis_server: RedisServer) -> None:
+    url = redis_server.url.replace("db=0", "db=16")
+    findings = await examine_redis(Settings(redis_url=url))
+
+    assert levels(findings) == ["FAIL"] and "database" in findings[0].text
+
+
+def test_the_variables_of_a_kubernetes_service() -> None:
+    (finding,) = doctor.examine_variables({"TAILRACE_PORT": "tcp://10.0.0.1:1", "PATH": "/bin"})
+
+    assert finding.level == "warn" and "enableServiceLinks" in finding.text
+    assert doctor.examine_variables({"TAILRACE_PORT": "8000"}) == []
+
+
+@pytest.mark.parametrize(("name", "level"), [("data_dir", "warn"), ("files_url", "FAIL")])
+async def test_no_place_for_files(name: str, level: str) -> None:
+    finding = await doctor.examine_files(Settings(**{name: "/dev/null"}))
+
+    assert finding.level == level and "TAILRACE_FILES_URL" in finding.text
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "unix:///no/such/socket"])

@@ -45,7 +45,7 @@ def test_each_command_of_a_script_is_in_the_list() -> None:
     found = set()
     for path in FOLDER.glob("*.lua"):
         for name, second in re.findall(
-            r"(?:redis\.p?call\(|pcall\(redis\.call, )'(\w+)'(?:, '(\w+)')?", path.read_text()
+            r"call\((?:redis\.call, )?'(\w+)'(?:, '(\w+)')?", path.read_text()
         ):
             found.add(f"{name}|{second}" if name in ("XGROUP", "XINFO") else name)
 
@@ -125,8 +125,14 @@ async def test_rights_that_are_taken_away_later_are_a_refusal_and_no_crash(
 # Databases and the mode
 
 
-async def test_the_database_must_exist(server: RedisServer) -> None:
-    url = f"redis://127.0.0.1:{server.port}/16"
+@pytest.mark.parametrize("is_tcp", [True, False])
+async def test_the_database_must_exist(
+    server: RedisServer, redis_server: RedisServer, is_tcp: bool
+) -> None:
+    """On a unix socket redis-py says that it cannot connect."""
+    url = redis_server.url.replace("db=0", "db=16")
+    if is_tcp:
+        url = f"redis://127.0.0.1:{server.port}/16"
 
     with pytest.raises(ConfigurationError, match="(?i)TAILRACE_REDIS_URL: .*range"):
         await check(Settings(redis_url=url))
@@ -151,6 +157,12 @@ async def test_a_database_that_the_user_may_not_select_is_named(server: RedisSer
     with restricted(server, "-select") as settings:
         with pytest.raises(ConfigurationError, match="TAILRACE_REDIS_URL: .*'select'"):
             await check(Settings(redis_url=settings.redis_url.removesuffix("0") + "1"))
+
+
+async def test_arq_shares_the_last_database_on_a_unix_socket(redis_server: RedisServer) -> None:
+    url = redis_server.url.replace("db=0", "db=15")
+
+    assert (await find_jobs_url(Settings(redis_url=url)))[1]
 
 
 async def test_arq_shares_the_database_if_the_user_may_not_select(server: RedisServer) -> None:
