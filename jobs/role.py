@@ -43,6 +43,7 @@ from shared.redis.server_check import check_server, find_jobs_url
 
 log = logging.getLogger(__name__)
 
+SWEEP_NAME = "cron:tailrace:sweep"  # as `jobs.janitor.NAME`
 SWEEP_EVERY_S = 2
 SWEEP_TIMEOUT_S = 20
 DUE_POLL_S = 1  # between two questions to the sources, unless woken
@@ -61,7 +62,9 @@ async def sweep(ctx: dict[Any, Any]) -> int:
 def janitor_cron() -> CronJob:
     """Return the cron job of the queue's janitor."""
     every = set(range(0, 60, SWEEP_EVERY_S))
-    return cron(sweep, second=every, timeout=SWEEP_TIMEOUT_S, keep_result=0, max_tries=1)
+    return cron(
+        sweep, name=SWEEP_NAME, second=every, timeout=SWEEP_TIMEOUT_S, keep_result=0, max_tries=1
+    )
 
 
 def serve(settings: Settings) -> int:

@@ -115,7 +115,7 @@ class InputCheck:
         try:
             query = decode_line(line.raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-            return _why(line, exc)
+            return _why(line, exc, is_first=self.total == 1)
         return self._compare(line.number, query)
 
     def _compare(self, number: int, query: Line) -> Complaint | None:
@@ -144,10 +144,10 @@ def _other_text(first: bytes) -> str:
     return ""
 
 
-def _why(line: InputLine, exc: Exception) -> Complaint:
+def _why(line: InputLine, exc: Exception, *, is_first: bool) -> Complaint:
     """Return the complaint about a malformed line."""
     assert line.raw is not None
-    if line.offset == 0 and (message := _other_text(line.raw)):
+    if is_first and (message := _other_text(line.raw)):
         return Complaint("invalid_encoding", None, message)
     try:
         line.raw.decode()  # the scan does not check UTF-8 inside strings

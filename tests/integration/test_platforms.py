@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -54,7 +55,8 @@ async def test_a_restricted_user_can_do_everything(databases: str, changes: list
         async with cluster, Receiver() as receiver:
             client = openai.AsyncOpenAI(base_url=f"{cluster.urls[0]}/v1", api_key="x")
             async with client:
-                batch = await submit(client, encoded(demo_line(number) for number in range(3)))
+                content = BOM_UTF8 + encoded(demo_line(number) for number in range(3))
+                batch = await submit(client, content)
                 await ask(cluster, receiver.url)
                 body = {**demo_body(3, 100), "run_at": datetime.now(UTC).isoformat()}
                 status, schedule = await call(cluster, "POST", "/v1/generations", json=body)

@@ -48,6 +48,7 @@ TWO_LINES = ['{"custom_id": "a", "method": "POST", "url": "/v1/x", "body": {}}']
         (b"\xfe\xff" + "\n".join(TWO_LINES).encode("utf-16-be"), "UTF-16"),
         ("\n".join(TWO_LINES).encode("utf-32"), "UTF-32"),
         ("\r".join(TWO_LINES).encode(), "CR alone"),
+        (b"\xef\xbb\xbf" + "\r".join(TWO_LINES).encode(), "CR alone"),
         (" \r\r".join(TWO_LINES).encode() + b"\r", "CR alone"),
     ],
 )

@@ -9,7 +9,21 @@ from jobs.batch.splitter import InputLine, LineSplitter
 
 BYTES_MAX = 8
 CONTENTS = st.lists(
-    st.sampled_from([b"", b" ", b"\r", b"a", b"abc", b"x" * 8, b"x" * 9, b"x" * 30, b"\xc3\xa4"]),
+    st.sampled_from(
+        [
+            b"",
+            b" ",
+            b"\r",
+            b"a",
+            b"abc",
+            b"x" * 8,
+            b"x" * 9,
+            b"x" * 30,
+            b"\xc3\xa4",
+            b"\xef\xbb\xbf",
+            b"\xef\xbb\xbfa",
+        ]
+    ),
     max_size=12,
 ).map(b"\n".join)
 
@@ -40,7 +54,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
     for content, raw in ((mark + b"a\r\nb", b"a"), (mark + b"x" * 8 + b"\n", None)):
         for cut in range(5):
             found = split(content, [cut])
-            assert (found[0].number, found[0].offset, found[0].raw) == (1, 0, raw)
+            assert (found[0].number, found[0].offset, found[0].raw) == (1, 3 if raw else 0, raw)
     assert split(b"a\n" + mark + b"b", [])[1].raw == mark + b"b", "only at the start of the file"
     assert split(mark, []) == []
 
