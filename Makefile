@@ -12,8 +12,9 @@ TEST_REDIS_SERVER_DEBIAN ?= $(shell command -v redis-server 2>/dev/null)
 SERVER_TESTS := tests/unit/shared tests/stateful tests/integration \
 	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion worker_loss expiry)
 ARGS ?=
-# Much of a test is waiting. A module stays in one process, whose Redis and nodes it has for itself.
-PARALLEL := $(if $(ARGS),,-n 2 --dist loadfile)
+# Much of a test is waiting, so there are more processes than cores. A file stays in one process,
+# which has a Redis and nodes of its own. tests/conftest.py puts the long files first.
+PARALLEL := $(if $(ARGS),,-n 4 --dist loadfile --no-loadscope-reorder)
 PLOTS := .venv/plots/.set-up
 
 .DEFAULT_GOAL := help
