@@ -44,8 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--key", default="", help="conformance: the API key, when the nodes want one")
 
 
-# Collected in this order, the rest by name after them. `make test` gives each process one file after
-# the other: with the long files first, no process is left alone with one at the end.
+# Collected in this order, the rest by name after them. Each process of `make test` runs file after
+# file: with the long files first, no process is left alone with one of them at the end.
 LONG_FIRST = (
     "conformance/test_openapi.py",
     "stateful/test_write_protocol.py",
