@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio.constants
 import os
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -22,10 +23,12 @@ TESTS = Path(__file__).resolve().parent
 for _name in [name for name in os.environ if name.startswith("TAILRACE_")]:
     del os.environ[_name]
 
-# In debug mode asyncio keeps a stack with every handle, future and coroutine. All its checks stay;
-# one frame names the line that made the object. Ten frames, the default, cost the unit tests a
-# fifth of their CPU time.
-asyncio.constants.DEBUG_STACK_DEPTH = 1
+# In debug mode asyncio keeps a stack with every handle, future, task and coroutine and shows it
+# beside a failure: ten frames, or all of them where the C code of futures calls `extract_stack`
+# without a limit. Two frames, asyncio's own line and its caller, keep every check of debug mode and
+# save a third of the CPU time.
+asyncio.constants.DEBUG_STACK_DEPTH = 2
+traceback.extract_stack.__defaults__ = (None, 2)
 
 # print_blob: a failure prints the line that repeats it; the seed is in pytest's own report header.
 hypothesis.settings.register_profile("tailrace", print_blob=True, deadline=None)
