@@ -49,7 +49,7 @@ def lax_umask() -> object:
     os.umask(before)
 
 
-def test_what_up_keeps_is_nobody_elses(tmp_path: Path, lax_umask: object) -> None:
+def test_other_users_cannot_read_the_files_of_up(tmp_path: Path, lax_umask: object) -> None:
     """The directory stood there, open, with the files of an older version in it."""
     data = tmp_path / "data"
     (data / "appendonlydir").mkdir(parents=True)
