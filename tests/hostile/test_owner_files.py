@@ -151,7 +151,9 @@ async def test_a_disk_that_fills_while_an_upload_comes_ends_it(
     await until(lambda: lying(tmp_path / "files") == [], 5, "nothing of it is left")
 
 
-async def test_who_hangs_up_is_not_counted(served: Served, ann: Outsider, tmp_path: Path) -> None:
+async def test_an_upload_whose_client_hangs_up_is_not_counted(
+    served: Served, ann: Outsider, tmp_path: Path
+) -> None:
     async def half() -> AsyncIterator[bytes]:
         yield form(b"x" * 900 * KB)[: 700 * KB]
         await until(lambda: lying(tmp_path / "files") != [], 5, "it is being written")
