@@ -10,7 +10,7 @@ from tests.support.plays import (
     until_nothing_is_queued,
 )
 from tests.support.stage import DEADLINE_S, Stage
-from workers import running_note
+from workers import run as run_module
 from workers.backends.contract import Finish
 
 
@@ -50,7 +50,7 @@ async def test_an_answer_that_ends_at_once_is_never_noted_as_running(url, monkey
         noted.append(ticket.id)
 
     monkeypatch.setattr(Queue, "note_begun", note)
-    monkeypatch.setattr(running_note, "RUNNING_NOTE_DELAY_S", DEADLINE_S)
+    monkeypatch.setattr(run_module, "RUNNING_NOTE_DELAY_S", DEADLINE_S)
     async with Stage(url, says("a")) as stage:
         await stage.start()
         await stage.ended(await stage.ask())
@@ -60,7 +60,7 @@ async def test_an_answer_that_ends_at_once_is_never_noted_as_running(url, monkey
 
 
 async def test_a_failed_attempt_is_noted_as_running_before_its_retry_is_scheduled(url, monkeypatch):
-    monkeypatch.setattr(running_note, "RUNNING_NOTE_DELAY_S", DEADLINE_S)
+    monkeypatch.setattr(run_module, "RUNNING_NOTE_DELAY_S", DEADLINE_S)
     async with Stage(url, breaks_off("a"), says("b")) as stage:
         worker = await stage.start()
         steps = []
