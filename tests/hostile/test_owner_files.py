@@ -128,7 +128,7 @@ async def test_a_disk_that_is_nearly_full_takes_no_upload(
     assert refused(await put(ann, 10), 503, "storage_full")
     assert (await ann.get(f"{FILES}/{kept}/content")).body == b"x" * 10
     await served.node.files.create("ann", "o", "batch_output", pieces(b"x"), bytes_max=2**40)
-    await served.node.metrics.ask_disk(served.node.files.objects)
+    await served.node.metrics.update_free_bytes(served.node.files.objects)
     text = served.node.metrics.render().decode()
     (shown,) = re.findall(r"^tailrace_files_free_bytes (\S+)$", text, re.M)
     assert float(shown) == free

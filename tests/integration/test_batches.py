@@ -218,7 +218,7 @@ async def test_lines_in_flight_of_a_held_batch_end_and_are_counted(desk, monkeyp
     lease = await BatchLease.begin(desk.source.tools.log_store, batch_id, "dies")
     await validation_module.validate(desk.source.tools, lease, await lease.load())
     record = await desk.files.get((await lease.load()).input_file_id, OWNER)
-    course = course_module.Course(desk.source.tools, lease, await lease.load(), record)
+    course = course_module.BatchRun(desk.source.tools, lease, await lease.load(), record)
     await course.resume()
     course._window = 6
     assert await course._fill() == 6

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from api.edge import pace
 from api.edge import transfer_limit as turns
+from api.edge import transfer_rate
 from shared.config.settings import Settings
 from shared.files.objects import ObjectStore
 from tests.support.footprint import MB, connections, rss_bytes
@@ -285,7 +285,7 @@ async def test_an_unreachable_object_store_is_503(
 async def test_a_silent_upload_is_ended(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "WINDOW_S", 0.2)
+    monkeypatch.setattr(transfer_rate, "RATE_WINDOW_S", 0.2)
     monkeypatch.setattr(turns, "RATE_CHECK_S", 0.05)
     raw = head("Content-Length: 5000") + HEAD + b"x" * 100
 

@@ -236,7 +236,7 @@ class Errands:
 
 
 async def test_due_work_runs_when_the_role_is_woken(settings, real_redis, monkeypatch):
-    monkeypatch.setattr(role, "LOOK_S", 2)
+    monkeypatch.setattr(role, "DUE_POLL_S", 2)
     errands = Errands()
     worker = build_worker(settings, Passes(), errands.functions)
     async with running(worker, real_redis, [errands]):
