@@ -4,11 +4,11 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.set-up
-# A developer's TAILRACE_ variables are for running, not for the tests. Without bytecode files each
+# The tests must not see a developer's TAILRACE_ variables. Without bytecode files each
 # test process would rewrite the assertions of all test modules in every run: 10 s of CPU time.
 CLEAN_ENV = env -u PYTHONDONTWRITEBYTECODE $$(env | sed -n 's/^\(TAILRACE_[A-Z0-9_]*\)=.*/-u \1/p')
-# The servers differ, so what talks to one is also tested against Debian's; of the faults those that
-# are the server's own.
+# The servers differ in details, so the tests that talk to a server also run on Debian's. Of the fault
+# tests these are the ones about faults of the server itself.
 TEST_REDIS_SERVER_DEBIAN ?= $(shell command -v redis-server 2>/dev/null)
 SERVER_TESTS := tests/unit/shared tests/stateful tests/integration \
 	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion worker_loss expiry)

@@ -221,7 +221,7 @@ async def test_lines_in_flight_of_a_held_batch_end_and_are_counted(desk, monkeyp
     course = course_module.BatchRun(desk.source.tools, lease, await lease.load(), record)
     await course.resume()
     course._window = 6
-    assert await course._fill() == 6
+    assert await course._take() == 6
     asked = desk.source.tools.acceptor.accept_lines
 
     async def accept_four(lines, *, is_repeat):
