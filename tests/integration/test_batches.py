@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from jobs.batch import course as course_module
+from jobs.batch import batch_run as course_module
 from jobs.batch import result as result_module
 from jobs.batch import source as source_module
 from jobs.batch import validation as validation_module
@@ -53,13 +53,13 @@ class Desk:
         """One more process's, which knows this owner."""
         owners = Owners({owner})
         source = build_batches(self.stage.redis, self.stage.store, self.stage.settings, owners)
-        source.tools.models.clear()  # type: ignore[attr-defined]
-        source.tools.models.update(self.stage.models)  # type: ignore[attr-defined]
+        source.parts.models.clear()  # type: ignore[attr-defined]
+        source.parts.models.update(self.stage.models)  # type: ignore[attr-defined]
         return source
 
     @property
     def files(self):
-        return self.source.tools.files
+        return self.source.parts.files
 
     async def submit(self, lines: int = 20, *, pad: int = 0, window_s: float = 600.0) -> str:
         bodies = ({"prompt": f"say {n}" + "x" * pad} for n in range(lines))
@@ -180,7 +180,7 @@ async def test_only_a_batch_without_a_lease_is_due(desk):
     await desk.stage.redis.zadd(keys.BATCHES_ACTIVE, {"batch_never_created": 1})
     assert [job.args for job in await desk.source.due()] == [(batch_id,)]
 
-    lease = await BatchLease.begin(desk.source.tools.log_store, batch_id, "somebody")
+    lease = await BatchLease.begin(desk.source.parts.log_store, batch_id, "somebody")
     assert await desk.source.due() == []
 
     await lease.release()
@@ -215,21 +215,21 @@ async def test_lines_in_flight_of_a_held_batch_end_and_are_counted(desk, monkeyp
     """Some lines were accepted by a holder that knew the owner; others only taken."""
     monkeypatch.setattr(source_module, "SLICE_S", 0.0)
     batch_id = await desk.submit(10)
-    lease = await BatchLease.begin(desk.source.tools.log_store, batch_id, "dies")
-    await validation_module.validate(desk.source.tools, lease, await lease.load())
+    lease = await BatchLease.begin(desk.source.parts.log_store, batch_id, "dies")
+    await validation_module.validate(desk.source.parts, lease, await lease.load())
     record = await desk.files.get((await lease.load()).input_file_id, OWNER)
-    course = course_module.BatchRun(desk.source.tools, lease, await lease.load(), record)
+    course = course_module.BatchRun(desk.source.parts, lease, await lease.load(), record)
     await course.resume()
     course._window = 6
     assert await course._take() == 6
-    asked = desk.source.tools.acceptor.accept_lines
+    asked = desk.source.parts.acceptor.accept_lines
 
     async def accept_four(lines, *, is_repeat):
         await asked(lines[:4], is_repeat=is_repeat)
 
-    monkeypatch.setattr(desk.source.tools.acceptor, "accept_lines", accept_four)
+    monkeypatch.setattr(desk.source.parts.acceptor, "accept_lines", accept_four)
     await course._ask(0.0)
-    monkeypatch.setattr(desk.source.tools.acceptor, "accept_lines", asked)
+    monkeypatch.setattr(desk.source.parts.acceptor, "accept_lines", asked)
     await lease.release()
     await course.close()
     monkeypatch.setattr(source_module, "SLICE_S", 45.0)
@@ -532,11 +532,11 @@ async def test_a_batch_retries_a_line_of_a_model_that_workers_do_not_retry(
 
 async def test_a_large_input_is_never_whole_in_memory(desk):
     batch_id = await desk.submit(1_500, pad=20_000)
-    lease = await BatchLease.begin(desk.source.tools.log_store, batch_id, "me")
+    lease = await BatchLease.begin(desk.source.parts.log_store, batch_id, "me")
     batch = await lease.load()
     tracemalloc.start()
     try:
-        await validation_module.validate(desk.source.tools, lease, batch)
+        await validation_module.validate(desk.source.parts, lease, batch)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
