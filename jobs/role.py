@@ -19,7 +19,7 @@ from arq.cron import CronJob
 from redis.exceptions import RedisError
 
 from jobs.arq_worker import AWAY_PAUSE_S, JobsWorker, build_worker, pause
-from jobs.batch.outside import batch_end, scheduled_batches
+from jobs.batch.hooks import batch_end, scheduled_batches
 from jobs.batch.source import build_batches
 from jobs.janitor import Rounds, round_cron
 from jobs.owners import Owners
