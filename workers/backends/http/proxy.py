@@ -137,11 +137,16 @@ async def open_tunnel(sock: socket.socket, host: str, port: int, proxy: Proxy) -
 
 def connect_request(host: str, port: int, proxy: Proxy) -> bytes:
     """Return the bytes of a CONNECT."""
-    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    authority = format_authority(host, port)
     lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}", "User-Agent: tailrace"]
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+def format_authority(host: str, port: int) -> str:
+    """Return `host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _authorization(user: str | None, password: str | None) -> str:
