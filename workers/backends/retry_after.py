@@ -21,10 +21,10 @@ def retry_pause_s(
     Args:
         own_s: our own pause, which grows with the failures.
         asked_s: what the backend asked for; None: nothing.
-        failures: attempts that have failed, at least 1.
+        failures: attempts that have failed; 0 counts as 1.
         is_batch: no person waits for the answer.
         wait_s_max: how long a prompt may wait for a worker.
     """
-    left_s = PERSON_WAIT_S_MAX * (1 - PAUSE_SHARE) ** (failures - 1)
+    left_s = PERSON_WAIT_S_MAX * (1 - PAUSE_SHARE) ** max(failures - 1, 0)
     bound_s = wait_s_max if is_batch else min(wait_s_max, left_s * PAUSE_SHARE)
     return min(max(own_s, asked_s or 0.0), bound_s)

@@ -18,6 +18,7 @@ DAY_S = 86_400.0
         (3.0, 1, False, 3.0),
         (20.0, 1, False, 20.0),
         (DAY_S, 1, False, 20.0),
+        (DAY_S, 0, False, 20.0),
         (DAY_S, 2, False, pytest.approx(20 / 3)),
         (20.0, 1, True, 20.0),
         (DAY_S, 1, True, 600.0),
