@@ -262,7 +262,7 @@ async def test_the_status_is_the_answer_whatever_the_body_is(
     hooks, store, monkeypatch, answer, is_cut
 ):
     monkeypatch.setattr(webhooks, "BODY_WAIT_S", 0.05)
-    left = asyncio.Event()
+    left, closed = asyncio.Event(), asyncio.Event()
 
     async def serve(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
@@ -270,6 +270,7 @@ async def test_the_status_is_the_answer_whatever_the_body_is(
         if not is_cut:
             await left.wait()
         writer.close()
+        closed.set()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
@@ -277,6 +278,7 @@ async def test_the_status_is_the_answer_whatever_the_body_is(
         async with asyncio.timeout(webhooks.ATTEMPT_S / 2):
             await turn(hooks)
         left.set()
+        await closed.wait()
 
     assert await counted(store) == {"webhooks_delivered": 1}
 

@@ -20,7 +20,7 @@ from shared.log.request import Request
 from shared.text.redaction import remember_url
 from workers.backends.contract import BackendItem, Finish
 from workers.backends.http.exchange import Exchange, ExchangeError
-from workers.backends.http.proxy import ProxyRefused
+from workers.backends.http.proxy import ProxyRefused, format_authority
 from workers.backends.http.upstream_http import AddressInvalid, UpstreamAddress, UpstreamHttp
 from workers.backends.limits import Limits
 from workers.backends.openai.failure import answered_at, refusal
@@ -58,6 +58,9 @@ class OpenAIBackend:
         replaced = {name.lower() for name in route.headers}
         headers = {name: usual[name] for name in usual if name.lower() not in replaced}
         headers |= route.headers
+        if route.proxy is not None:
+            data = {"model": model.name, "proxy": format_authority(*route.proxy[:2])}
+            log.info("model behind a proxy", extra=data)
         self._target: UpstreamAddress | None = None
         with suppress(AddressInvalid):  # then `stream` raises
             self._target = UpstreamAddress(

@@ -272,6 +272,17 @@ def test_what_a_worker_cannot_start_with(
     assert "s3cret" not in str(caught.value)
 
 
+def test_the_log_says_which_models_are_behind_a_proxy(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    models = {name: model(f"https://{name}/v1") for name in ("a.test", "b.test")}
+
+    build_backends(models, Settings(), {"HTTPS_PROXY": "http://u:s3cret@p", "NO_PROXY": "b.test"})
+
+    (record,) = caplog.records
+    assert (record.message, record.__dict__["proxy"]) == ("model behind a proxy", "p:80")
+    assert "s3cret" not in str(record.__dict__)
+
+
 def test_direct_ignores_the_environment() -> None:
     environ = {"HTTPS_PROXY": "socks5://nothing"}
 
