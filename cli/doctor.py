@@ -13,6 +13,7 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -36,6 +37,9 @@ from shared.files.objects import (
 )
 from shared.text.plain_text import plain_line
 from shared.text.redaction import redact
+from workers.backends.http.proxy import format_authority
+from workers.backends.http.tls import client_context
+from workers.backends.route import Route, find_route
 
 PYTHON_MIN = (3, 11)
 MODELS_ANSWER_S = 3.0  # for a model server to answer
@@ -266,16 +270,29 @@ async def _examine_model(
     http: aiohttp.ClientSession, model: Model, environ: Mapping[str, str]
 ) -> Finding:
     where = f"{model.name}: {model.base_url}"
-    key = environ.get(model.api_key_env, "").strip() if model.api_key_env else ""
-    if model.api_key_env and not key:
-        return Finding("FAIL", "model", f"{where} needs a key: set {model.api_key_env}")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        async with http.get(f"{model.base_url.rstrip('/')}/models", headers=headers) as response:
+        route = find_route(model, environ)
+    except ConfigurationError as exc:
+        return Finding("FAIL", "model", str(exc))
+    url = f"{model.base_url.rstrip('/')}/models"
+    try:
+        async with http.get(url, **_way(route, is_tls=url.startswith("https:"))) as response:
             return judge_answer(model, response.status, await _model_names(response))
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
         why = str(exc) or f"no answer within {MODELS_ANSWER_S:.0f} s"
         return Finding("FAIL", "model", f"{where}: {why}: check that this server runs")
+
+
+def _way(route: Route, *, is_tls: bool) -> dict[str, Any]:
+    """Return aiohttp's arguments for a request on this route."""
+    way: dict[str, Any] = {"ssl": client_context(route.tls), "headers": dict(route.headers)}
+    if route.proxy is not None:
+        way["proxy"] = f"http://{format_authority(*route.proxy[:2])}"
+        if route.proxy.authorization:
+            # aiohttp sends `proxy_headers` only with a CONNECT.
+            for_proxy = way.setdefault("proxy_headers", {}) if is_tls else way["headers"]
+            for_proxy["Proxy-Authorization"] = route.proxy.authorization
+    return way
 
 
 async def _model_names(response: aiohttp.ClientResponse) -> list[str] | None:

@@ -198,6 +198,23 @@ def test_a_killed_redis_comes_back_on_the_same_socket_with_its_data(up: Up) -> N
     assert send_inline_command(path, "GET kept") == "$1\r\n1\r\n"
 
 
+def test_a_removed_folder_of_the_socket_is_made_again(up: Up) -> None:
+    up.start().ready()
+    path, before = up.socket_path, up.redis_pid()
+    assert send_inline_command(path, "SET kept 1") == "+OK\r\n"
+    shutil.rmtree(Path(path).parent)
+    until_sync(lambda: send_inline_command(path, "PING") == "+PONG\r\n", SOON_S, "redis again")
+    up.seen |= {before, up.redis_pid()}
+
+    assert send_inline_command(path, "GET kept") == "$1\r\n1\r\n"
+    assert Path(path).parent.stat().st_mode & 0o777 == 0o700
+    assert "was removed: the server starts again" in up.text()
+
+    up.interrupt()
+    assert up.wait() == 0
+    assert up.nothing_is_left()
+
+
 def test_the_private_server_refuses_writes_above_its_memory_bound(up: Up) -> None:
     up.start(redis_bytes_max="5000000").ready()
     up.seen.add(up.redis_pid())

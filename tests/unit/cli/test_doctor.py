@@ -13,8 +13,11 @@ from cli.finding import Finding
 from cli.redis_findings import examine_redis
 from shared.config.models import Model
 from shared.config.settings import Settings
+from tests.support.certificates import HAS_OPENSSL, Authority
+from tests.support.forward_proxy import CREDENTIALS, ForwardProxy
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.restricted_user import PASSWORD, USER, add_user, rules_of_the_documents
+from tests.support.upstream import Upstream
 
 GB = 2**30
 HEALTHY = {
@@ -301,3 +304,33 @@ def test_a_key_file_that_others_can_read_gives_a_warning(tmp_path: Path) -> None
 
     assert (finding.level, f"chmod 600 {path}" in finding.text) == ("warn", True)
     assert doctor.examine_access(Settings(api_keys=str(path))) == []
+
+
+@pytest.mark.skipif(not HAS_OPENSSL, reason="needs the openssl command")
+async def test_a_model_is_asked_on_the_way_that_a_worker_takes(tmp_path: Path) -> None:
+    """Through the proxy, with its authority, a client certificate and headers; or by http://."""
+    authority = Authority(tmp_path)
+    authority.sign("client")
+    path = tmp_path / "models.toml"
+    context = authority.server_context("model.test", needs_client=True)
+    async with (
+        Upstream(tls=context) as upstream,
+        ForwardProxy(upstream.port, needs_credentials=True) as tunnel,
+        Upstream() as plain,
+        ForwardProxy(plain.port, needs_credentials=True) as forward,
+    ):
+        path.write_text(
+            '[models.a]\nbase_url = "https://model.test/v1"\nheaders = {x = "${A}"}\n'
+            'ca_file = "ca.pem"\nclient_cert = "client.pem"\nclient_key = "client.key"\n'
+            '[models.b]\nbase_url = "http://model.test/v1"\n'
+            '[models.c]\nbase_url = "https://model.test/v1"\nca_file = "absent.pem"\n'
+        )
+        proxies = {"HTTPS_PROXY": tunnel.url(CREDENTIALS), "http_proxy": forward.url(CREDENTIALS)}
+        findings = await examine_models(Settings(models=str(path)), {"A": "1"} | proxies)
+
+    assert [finding.level for finding in findings] == ["ok", "warn", "warn", "FAIL"], findings
+    assert "407" not in "".join(finding.text for finding in findings)
+    assert all("models file" in finding.text for finding in findings[1:3]), findings
+    assert "absent.pem: No such file" in findings[-1].text
+    assert tunnel.asked == ["CONNECT model.test:443 HTTP/1.1"]
+    assert forward.asked == ["GET http://model.test/v1/models HTTP/1.1"]
