@@ -18,6 +18,7 @@ from jobs import arq_worker, role
 from jobs.arq_worker import QUEUE, JobsWorker
 from jobs.role import janitor_cron, sweep, work
 from jobs.source import Job
+from shared.config.redis_url import read_redis_url
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.store import Store
@@ -57,8 +58,13 @@ def short_polls(monkeypatch):
         monkeypatch.setattr(module, "AWAY_PAUSE_S", 0.05)
 
 
+def jobs_url(settings):
+    url = read_redis_url(settings.redis_url, "TAILRACE_REDIS_URL")
+    return url._replace(database=url.database + 1)
+
+
 def build_worker(settings, janitor, functions=()):
-    worker = arq_worker.build_worker(settings, functions, [janitor_cron()])
+    worker = arq_worker.build_worker(jobs_url(settings), functions, [janitor_cron()])
     worker.ctx["janitor"] = janitor
     return worker
 
@@ -175,7 +181,7 @@ async def test_two_schedulers_at_one_tick_make_one_pass(settings, real_redis, sh
 
     def scheduler():
         job = cron(tick, second=set(range(60)), keep_result=0, max_tries=1)
-        return arq_worker.build_worker(settings, [], [job])
+        return arq_worker.build_worker(jobs_url(settings), [], [job])
 
     async with running(scheduler(), real_redis), running(scheduler(), real_redis):
         await until(lambda: len(ticks) >= 4, DEADLINE_S, "four ticks")

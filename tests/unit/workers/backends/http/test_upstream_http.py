@@ -49,7 +49,7 @@ def test_a_user_in_the_url_is_basic_authorization_unless_there_is_a_key() -> Non
         "http://u:p%3Aw@a", "", {}
     ).request(b"")
     request = UpstreamAddress("http://u:p@a", "", {"authorization": "Bearer k"}).request(b"")
-    assert request.count(b"Authorization") == 1
+    assert request.lower().count(b"authorization:") == 1
 
 
 @pytest.mark.parametrize("url", ["", "a", "ftp://a", "http://", "http://a b", "http://a:x"])
