@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
@@ -274,9 +275,11 @@ async def _examine_model(
         route = find_route(model, environ)
     except ConfigurationError as exc:
         return Finding("FAIL", "model", str(exc))
-    url = f"{model.base_url.rstrip('/')}/models"
+    is_tls = model.base_url.startswith("https:")
     try:
-        async with http.get(url, **_way(route, is_tls=url.startswith("https:"))) as response:
+        base = urlsplit(model.base_url)  # its query belongs behind the whole path
+        url = urlunsplit(base._replace(path=f"{base.path.rstrip('/')}/models"))
+        async with http.get(url, **_way(route, is_tls=is_tls)) as response:
             return judge_answer(model, response.status, await _model_names(response))
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
         why = str(exc) or f"no answer within {MODELS_ANSWER_S:.0f} s"

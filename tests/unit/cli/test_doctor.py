@@ -322,7 +322,7 @@ async def test_a_model_is_asked_on_the_way_that_a_worker_takes(tmp_path: Path) -
         path.write_text(
             '[models.a]\nbase_url = "https://model.test/v1"\nheaders = {x = "${A}"}\n'
             'ca_file = "ca.pem"\nclient_cert = "client.pem"\nclient_key = "client.key"\n'
-            '[models.b]\nbase_url = "http://model.test/v1"\n'
+            '[models.b]\nbase_url = "http://model.test/v1/?a=b"\n'
             '[models.c]\nbase_url = "https://model.test/v1"\nca_file = "absent.pem"\n'
         )
         proxies = {"HTTPS_PROXY": tunnel.url(CREDENTIALS), "http_proxy": forward.url(CREDENTIALS)}
@@ -333,4 +333,4 @@ async def test_a_model_is_asked_on_the_way_that_a_worker_takes(tmp_path: Path) -
     assert all("models file" in finding.text for finding in findings[1:3]), findings
     assert "absent.pem: No such file" in findings[-1].text
     assert tunnel.asked == ["CONNECT model.test:443 HTTP/1.1"]
-    assert forward.asked == ["GET http://model.test/v1/models HTTP/1.1"]
+    assert forward.asked == ["GET http://model.test/v1/models?a=b HTTP/1.1"]

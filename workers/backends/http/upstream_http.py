@@ -87,7 +87,8 @@ class UpstreamAddress:
         if is_forwarded and proxy is not None and proxy.authorization:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
         lines += [f"{header}: {value}" for header, value in headers.items()]
-        if parts.username is not None and "Authorization" not in headers:
+        has_authorization = any(header.lower() == "authorization" for header in headers)
+        if parts.username is not None and not has_authorization:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             encoded = base64.b64encode(pair.encode()).decode()
             remember(encoded)
