@@ -2,7 +2,10 @@
 # By digest, because a tag may point to another image later. docs/security.md says how to renew it.
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/srv/tailrace
+# In a read-only container only uploads and batches need a place that can be written to: mount one at
+# TAILRACE_DATA_DIR, or set TAILRACE_FILES_URL.
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/srv/tailrace \
+    TAILRACE_DATA_DIR=/var/lib/tailrace
 
 WORKDIR /srv/tailrace
 

@@ -41,8 +41,9 @@ from shared.files.store import FileStore
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
-from shared.redis.client import REDIS_ANSWER_S, check_server, connect
+from shared.redis.client import REDIS_ANSWER_S, connect
 from shared.redis.resp import AutoPipeline
+from shared.redis.server_check import check_server
 
 logger = logging.getLogger(__name__)
 

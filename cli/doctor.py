@@ -13,23 +13,34 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
-from redis.exceptions import ResponseError
 
 from api.edge.auth import Authenticator
 from api.transport.peer import TrustedProxies
+from cli.finding import Finding
+from cli.redis_findings import examine_redis
 from cli.up.privacy import is_open_file, open_directories
-from cli.up.private_server import VERSION_MIN, find_server, parse_version, server_version
+from cli.up.private_server import find_server, server_version
 from shared.config.credentials import KEY_CHARACTERS_MIN, named
 from shared.config.models import Model, load_models
-from shared.config.settings import Settings
-from shared.errors import ConfigurationError, FilesUnavailable, Unavailable
-from shared.files.objects import ObjectStore, directory_of, existing_part, free_bytes_at
-from shared.redis.client import Client, connect, translated
+from shared.config.settings import Settings, service_variables
+from shared.errors import ConfigurationError, FilesUnavailable
+from shared.files.objects import (
+    ADVICE,
+    ObjectStore,
+    check_directory,
+    directory_of,
+    existing_part,
+    free_bytes_at,
+)
 from shared.text.plain_text import plain_line
 from shared.text.redaction import redact
+from workers.backends.http.proxy import format_authority
+from workers.backends.http.tls import client_context
+from workers.backends.route import Route, find_route
 
 PYTHON_MIN = (3, 11)
 MODELS_ANSWER_S = 3.0  # for a model server to answer
@@ -41,22 +52,6 @@ OPEN_FILES_OWN = 64  # what a process opens besides the sockets of its readers
 # Free space if the append-only file of the private Redis is on the same disk: Redis rewrites it
 # beside the old one.
 SHARED_DISK_BYTES_MIN = 5 * 2**30
-PUBSUB_BYTES_MIN = 33_554_432  # Redis's own default
-MAXMEMORY_SHARE_MAX = 0.5  # of the memory of the machine on which Redis runs
-
-
-class Finding(NamedTuple):
-    """One line of the report.
-
-    Attributes:
-        level: ok, warn or FAIL.
-        subject: one word, at most 8 characters.
-        text: what was found and, if it is not ok, what to do.
-    """
-
-    level: str
-    subject: str
-    text: str
 
 
 def doctor(settings: Settings) -> int:
@@ -80,6 +75,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Findin
         judge_python(sys.version_info[:3]),
         judge_open_files(hard, is_unlimited=hard == resource.RLIM_INFINITY),
         examine_address(settings),
+        *examine_variables(environ),
         *examine_access(settings),
         *(await examine_redis(settings) if settings.redis_url else [examine_private_server()]),
         await examine_files(settings),
@@ -106,59 +102,6 @@ def judge_open_files(hard: int, *, is_unlimited: bool = False) -> Finding:
     readers = max(hard - OPEN_FILES_OWN, 0)
     advice = f"an API node can serve only about {readers} readers: raise the limit (ulimit -Hn)"
     return Finding(level, "limits", f"{hard} open files per process: {advice}")
-
-
-def judge_server(info: Mapping[str, Any]) -> list[Finding]:
-    """Judge version, eviction policy, append-only file and memory in the reply of INFO."""
-    version = str(info.get("valkey_version") or info.get("redis_version", ""))
-    compatible = parse_version(f"v={info.get('redis_version', '')}")
-    findings = [Finding("ok", "redis", f"version {version}")]
-    if compatible < VERSION_MIN:
-        text = f"version {version or 'unknown'}: install Redis or Valkey 6.2 or newer"
-        findings = [Finding("FAIL", "redis", text)]
-    policy = str(info.get("maxmemory_policy", "unknown"))
-    if policy == "noeviction":
-        findings.append(Finding("ok", "redis", "maxmemory-policy noeviction"))
-    else:
-        advice = "set noeviction, because eviction deletes single keys of a generation"
-        findings.append(Finding("FAIL", "redis", f"maxmemory-policy is {policy}: {advice}"))
-    if info.get("aof_enabled"):
-        findings.append(Finding("ok", "redis", "append-only file on"))
-    else:
-        advice = "set appendonly yes, because otherwise a restart of Redis loses all data"
-        findings.append(Finding("warn", "redis", f"append-only file off: {advice}"))
-    return [*findings, judge_memory(info)]
-
-
-def judge_memory(info: Mapping[str, Any]) -> Finding:
-    """Judge the memory limit in the reply of INFO."""
-    maxmemory, machine = int(info.get("maxmemory", 0)), int(info.get("total_system_memory", 0))
-    if not maxmemory:
-        advice = "set it to less than half of the machine's memory, or the system may kill Redis"
-        return Finding("warn", "redis", f"maxmemory is not set: {advice}")
-    if machine and maxmemory > machine * MAXMEMORY_SHARE_MAX:
-        advice = "set less than half: a rewrite of the append-only file may take as much again"
-        return Finding("warn", "redis", f"maxmemory is {maxmemory} of {machine} bytes: {advice}")
-    return Finding("ok", "redis", f"maxmemory {maxmemory} bytes")
-
-
-def judge_pubsub_limit(value: str) -> Finding:
-    """Judge client-output-buffer-limit.
-
-    Args:
-        value: `normal 0 0 0 slave … pubsub <hard> <soft> <seconds>`; empty: not known.
-    """
-    words = value.split()
-    if "pubsub" not in words[:-1]:
-        advice = "make sure that client-output-buffer-limit for pubsub is 32mb or more"
-        return Finding("warn", "redis", f"CONFIG GET is refused: {advice}")
-    hard = int(words[words.index("pubsub") + 1])
-    if hard == 0 or hard >= PUBSUB_BYTES_MIN:
-        return Finding("ok", "redis", f"pubsub buffer {hard or 'unlimited'} bytes")
-    advice = (
-        "set client-output-buffer-limit 'pubsub 32mb 8mb 60', or Redis disconnects busy API nodes"
-    )
-    return Finding("warn", "redis", f"pubsub buffer {hard} bytes: {advice}")
 
 
 def judge_space(free: int, free_min: int, *, is_shared: bool) -> Finding:
@@ -218,6 +161,16 @@ def examine_address(settings: Settings) -> Finding:
     return Finding("warn", "address", f"{text}: set TAILRACE_API_KEYS")
 
 
+def examine_variables(environ: Mapping[str, str]) -> list[Finding]:
+    """Report the variables of Kubernetes Services, which are ignored."""
+    ignored = service_variables(environ)
+    if not ignored:
+        return []
+    advice = "give the pod enableServiceLinks: false, or the Service another name"
+    text = f"{', '.join(ignored)} are of a Kubernetes Service and are ignored: {advice}"
+    return [Finding("warn", "settings", text)]
+
+
 def examine_privacy(settings: Settings) -> list[Finding]:
     """Check whether other users of this machine can read what Tailrace stores."""
     try:
@@ -258,37 +211,6 @@ def examine_private_server() -> Finding:
     return Finding("ok", "redis", text)
 
 
-async def examine_redis(settings: Settings) -> list[Finding]:
-    """Check the server at TAILRACE_REDIS_URL."""
-    try:
-        client = connect(settings)
-    except ConfigurationError as exc:
-        return [Finding("FAIL", "redis", str(exc))]
-    try:
-        with translated():
-            info: dict[str, Any] = {}
-            for section in ("server", "memory", "persistence"):
-                info |= await client.info(section)
-            return [*judge_server(info), judge_pubsub_limit(await _pubsub_limit(client))]
-    except Unavailable as exc:
-        advice = "check that Redis runs and that TAILRACE_REDIS_URL is right"
-        return [Finding("FAIL", "redis", f"{exc}: {advice}")]
-    except ResponseError as exc:
-        advice = "allow INFO for the user in TAILRACE_REDIS_URL"
-        return [Finding("FAIL", "redis", f"INFO is refused ({exc}): {advice}")]
-    finally:
-        await client.aclose()
-
-
-async def _pubsub_limit(client: Client) -> str:
-    """Return the setting; "" if CONFIG is not allowed, as on many hosted servers."""
-    try:
-        answer = await client.config_get("client-output-buffer-limit")
-    except ResponseError:
-        return ""
-    return str(answer.get("client-output-buffer-limit", ""))
-
-
 async def examine_files(settings: Settings) -> Finding:
     """Check the place of the files: list a bucket, or check a directory without creating it."""
     where = settings.files_url.partition("?")[0] or f"{settings.data_dir}/files"
@@ -297,8 +219,13 @@ async def examine_files(settings: Settings) -> Finding:
         if objects.directory is None:
             async with asyncio.timeout(FILES_ANSWER_S):
                 await anext(objects.list(), None)
+        elif not settings.files_url:
+            check_directory(objects.directory)
     except ConfigurationError as exc:
-        return Finding("FAIL", "storage", str(exc))
+        if settings.files_url:
+            return Finding("FAIL", "storage", str(exc))
+        text = f"{exc}: roles start, and uploads and batches are refused"
+        return Finding("warn", "storage", f"{text}: {ADVICE}")
     except (FilesUnavailable, TimeoutError) as exc:
         why = str(exc) or f"no answer within {FILES_ANSWER_S:.0f} s"
         advice = "check TAILRACE_FILES_URL and its credentials"
@@ -344,16 +271,31 @@ async def _examine_model(
     http: aiohttp.ClientSession, model: Model, environ: Mapping[str, str]
 ) -> Finding:
     where = f"{model.name}: {model.base_url}"
-    key = environ.get(model.api_key_env, "").strip() if model.api_key_env else ""
-    if model.api_key_env and not key:
-        return Finding("FAIL", "model", f"{where} needs a key: set {model.api_key_env}")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        async with http.get(f"{model.base_url.rstrip('/')}/models", headers=headers) as response:
+        route = find_route(model, environ)
+    except ConfigurationError as exc:
+        return Finding("FAIL", "model", str(exc))
+    is_tls = model.base_url.startswith("https:")
+    try:
+        base = urlsplit(model.base_url)  # its query belongs behind the whole path
+        url = urlunsplit(base._replace(path=f"{base.path.rstrip('/')}/models"))
+        async with http.get(url, **_way(route, is_tls=is_tls)) as response:
             return judge_answer(model, response.status, await _model_names(response))
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
         why = str(exc) or f"no answer within {MODELS_ANSWER_S:.0f} s"
         return Finding("FAIL", "model", f"{where}: {why}: check that this server runs")
+
+
+def _way(route: Route, *, is_tls: bool) -> dict[str, Any]:
+    """Return aiohttp's arguments for a request on this route."""
+    way: dict[str, Any] = {"ssl": client_context(route.tls), "headers": dict(route.headers)}
+    if route.proxy is not None:
+        way["proxy"] = f"http://{format_authority(*route.proxy[:2])}"
+        if route.proxy.authorization:
+            # aiohttp sends `proxy_headers` only with a CONNECT.
+            for_proxy = way.setdefault("proxy_headers", {}) if is_tls else way["headers"]
+            for_proxy["Proxy-Authorization"] = route.proxy.authorization
+    return way
 
 
 async def _model_names(response: aiohttp.ClientResponse) -> list[str] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import logging
 import os
 import resource
 import sys
@@ -20,10 +21,12 @@ from cli.up import lifeline
 from cli.up.keeper import EXIT_CONFIGURATION
 from cli.up.privacy import UMASK
 from shared.config import logs
-from shared.config.settings import Settings
+from shared.config.settings import Settings, service_variables
 from shared.errors import ConfigurationError
 from shared.text.plain_text import plain_line
 from shared.text.redaction import redact
+
+log = logging.getLogger(__name__)
 
 OPEN_FILES_MAX = 65_536  # each reader needs one
 
@@ -87,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
 def run_role(settings: Settings, args: argparse.Namespace) -> int:
     """Run one role in this process; return its exit code when it has drained."""
     logs.configure(settings, args.command)
+    if ignored := service_variables(os.environ):
+        log.warning("service variables ignored", extra={"variables": " ".join(ignored)})
     raise_file_limit()
     os.umask(UMASK)
     if args.lifeline:

@@ -19,12 +19,11 @@ import msgspec
 from arq.connections import ArqRedis
 from arq.cron import CronJob
 from arq.worker import Function, Worker
-from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
 from jobs.source import Job
-from shared.config.settings import Settings
-from shared.redis.client import REDIS_ANSWER_S, REDIS_CONNECT_S, make_cancellable
+from shared.config.redis_url import RedisUrl
+from shared.redis.client import open_pool
 
 log = logging.getLogger(__name__)
 
@@ -125,22 +124,16 @@ def _is_text(raw: bytes) -> bool:
 
 
 def build_worker(
-    settings: Settings, functions: Sequence[Function], crons: Sequence[CronJob]
+    url: RedisUrl, functions: Sequence[Function], crons: Sequence[CronJob]
 ) -> JobsWorker:
     """Return an arq worker for the functions and cron jobs.
 
-    arq needs a Redis database of its own, because its keys have no prefix: TAILRACE_JOBS_REDIS_URL,
-    or else the database number after ours.
+    Args:
+        url: where arq keeps its queue. Its keys begin with `arq:`, and the queue is `QUEUE`, so the
+            database may also hold other data.
     """
-    pool: ConnectionPool = ConnectionPool.from_url(
-        settings.jobs_redis_url or settings.redis_url,
-        protocol=2, socket_connect_timeout=REDIS_CONNECT_S, socket_timeout=REDIS_ANSWER_S,
-    )  # fmt: skip
-    make_cancellable(pool)
-    if not settings.jobs_redis_url:
-        pool.connection_kwargs["db"] = int(pool.connection_kwargs.get("db") or 0) + 1
     redis = ArqRedis(
-        pool, job_serializer=encode, job_deserializer=msgspec.json.decode,
+        open_pool(url), job_serializer=encode, job_deserializer=msgspec.json.decode,
         default_queue_name=QUEUE, expires_extra_ms=JOB_KEPT_MS,
     )  # fmt: skip
     return JobsWorker(

@@ -14,9 +14,10 @@ import aiohttp
 
 from shared.text.addresses import is_public
 
-ATTEMPT_S = 15.0  # one attempt, from the DNS lookup to the end of the response
+ATTEMPT_S = 15.0  # one attempt, from the DNS lookup to the head of the response
+BODY_WAIT_S = 0.5  # for the body of the response, whose content is ignored
 HOST_CONNECT_S = 5.0  # one TCP connection
-REPLY_BYTES_MAX = 16_384  # read of a response body, whose content is ignored
+REPLY_BYTES_MAX = 16_384  # read of a response body
 
 
 class AddressRefused(OSError):
@@ -34,7 +35,7 @@ def open_session(*, is_private_allowed: bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=ATTEMPT_S, sock_connect=HOST_CONNECT_S),
+        timeout=aiohttp.ClientTimeout(total=ATTEMPT_S + BODY_WAIT_S, sock_connect=HOST_CONNECT_S),
         auto_decompress=False,
         trust_env=False,
     )

@@ -37,7 +37,7 @@ ROUND_MINUTES = 5  # between two rounds
 ROUND_S_MAX = 240  # one round; less than the time between two
 CONSUMER_IDLE_S = 3_600.0  # until an idle consumer without entries is dropped
 PARTS = "batches/"
-NAME = "round"
+NAME = "tailrace:round"  # arq's key has this name: another application may share the database
 
 Check = Callable[[], Awaitable[Counter[str]]]
 

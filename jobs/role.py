@@ -19,7 +19,7 @@ from arq.cron import CronJob
 from redis.exceptions import RedisError
 
 from jobs.arq_worker import AWAY_PAUSE_S, JobsWorker, build_worker, pause
-from jobs.batch.outside import batch_end, scheduled_batches
+from jobs.batch.hooks import batch_end, scheduled_batches
 from jobs.batch.source import build_batches
 from jobs.janitor import Rounds, round_cron
 from jobs.owners import Owners
@@ -29,6 +29,7 @@ from jobs.webhooks import Webhooks
 from shared.batches.record import Batches
 from shared.config.logs import configure
 from shared.config.models import load_models
+from shared.config.redis_url import RedisUrl
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.files.store import FileStore
@@ -37,10 +38,12 @@ from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
 from shared.redis import keys
-from shared.redis.client import Client, check_server, connect, translated
+from shared.redis.client import Client, connect, translated
+from shared.redis.server_check import check_server, find_jobs_url
 
 log = logging.getLogger(__name__)
 
+SWEEP_NAME = "cron:tailrace:sweep"  # as `jobs.janitor.NAME`
 SWEEP_EVERY_S = 2
 SWEEP_TIMEOUT_S = 20
 DUE_POLL_S = 1  # between two questions to the sources, unless woken
@@ -59,7 +62,9 @@ async def sweep(ctx: dict[Any, Any]) -> int:
 def janitor_cron() -> CronJob:
     """Return the cron job of the queue's janitor."""
     every = set(range(0, 60, SWEEP_EVERY_S))
-    return cron(sweep, second=every, timeout=SWEEP_TIMEOUT_S, keep_result=0, max_tries=1)
+    return cron(
+        sweep, name=SWEEP_NAME, second=every, timeout=SWEEP_TIMEOUT_S, keep_result=0, max_tries=1
+    )
 
 
 def serve(settings: Settings) -> int:
@@ -73,6 +78,10 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
     redis = connect(settings)
     store = Store(redis, settings)
     models = load_models(settings.models)
@@ -88,16 +97,12 @@ async def _serve(settings: Settings) -> int:
         build_batches(redis, store, settings, owners),
     ]
     functions = [function for source in sources for function in source.functions]
-    worker = build_worker(settings, functions, [janitor_cron(), round_cron()])
-    worker.ctx["rounds"] = Rounds(redis, files, settings)
-    worker.ctx["janitor"] = Janitor(redis, store, settings)
-    stopping = asyncio.Event()
-    worker.ctx["stopping"] = stopping
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    await _reach(store, stopping)
-    if not stopping.is_set():
+    url = await _reach(store, stopping)
+    if url is not None:
+        worker = build_worker(url, functions, [janitor_cron(), round_cron()])
+        worker.ctx["rounds"] = Rounds(redis, files, settings)
+        worker.ctx["janitor"] = Janitor(redis, store, settings)
+        worker.ctx["stopping"] = stopping
         sys.stderr.write("tailrace jobs ready\n")
         sys.stderr.flush()
         await work(worker, redis, sources, stopping, settings.drain_s)
@@ -105,15 +110,23 @@ async def _serve(settings: Settings) -> int:
     return 0
 
 
-async def _reach(store: Store, stopping: asyncio.Event) -> None:
-    """Wait for Redis, because roles may start in any order."""
+async def _reach(store: Store, stopping: asyncio.Event) -> RedisUrl | None:
+    """Wait for Redis, because roles may start in any order.
+
+    Returns:
+        The place of arq's queue; None: told to stop before Redis answered.
+    """
     while not stopping.is_set():
         try:
             await check_server(store.redis)
-            return
+            url, is_shared = await find_jobs_url(store.settings)
+            if is_shared:
+                log.info("jobs share database", extra={"database": url.database})
+            return url
         except Unavailable as exc:
             log.warning("redis away", extra={"reason": str(exc)})
             await pause(stopping, AWAY_PAUSE_S * random.uniform(1, 3))
+    return None
 
 
 async def work(

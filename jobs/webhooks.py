@@ -14,13 +14,14 @@ import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 import aiohttp
 from arq.worker import Function, func
 
-from jobs.connector import ATTEMPT_S, REPLY_BYTES_MAX, AddressRefused, open_session
+from jobs.connector import ATTEMPT_S, BODY_WAIT_S, REPLY_BYTES_MAX, AddressRefused, open_session
 from jobs.source import Job
 from jobs.webhook_due import TO_ONE_HOST_MAX, DueHooks
 from jobs.webhook_ends import Ends, Finder
@@ -155,14 +156,12 @@ class Webhooks:
         headers = {"content-type": "application/json", "user-agent": "tailrace"}
         try:
             headers |= signed(subject_id, webhook, body, int(time.time()))
-            async with (
-                asyncio.timeout(ATTEMPT_S),
-                open_session(is_private_allowed=is_allowed) as session,
-                session.post(
-                    webhook.url, data=body, headers=headers, allow_redirects=False
-                ) as response,
-            ):
-                await response.content.read(REPLY_BYTES_MAX)
+            async with open_session(is_private_allowed=is_allowed) as session:
+                async with asyncio.timeout(ATTEMPT_S):
+                    response = await session.post(
+                        webhook.url, data=body, headers=headers, allow_redirects=False
+                    )
+                await _take_body(response)
                 return Reply(response.status, retry_after_s(response.headers))
         except TimeoutError:
             return Reply(0, reason="timeout")
@@ -216,6 +215,17 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     except (ValueError, OverflowError, OSError):
         return 0.0
+
+
+async def _take_body(response: aiohttp.ClientResponse) -> None:
+    """Read the body if it comes at once, so that the receiver can write it; then hang up.
+
+    The status is the receiver's answer. A body that is slow, endless or broken changes nothing.
+    """
+    async with response:
+        with suppress(TimeoutError, EOFError, aiohttp.ClientError, OSError):
+            async with asyncio.timeout(BODY_WAIT_S):
+                await response.content.readexactly(REPLY_BYTES_MAX)
 
 
 def _is_refused(exc: BaseException) -> bool:

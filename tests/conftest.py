@@ -5,8 +5,11 @@ The environment of the caller does not reach the tests: TAILRACE_ variables are 
 
 from __future__ import annotations
 
+import asyncio.constants
 import os
+import traceback
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import fakeredis
 import hypothesis
@@ -15,8 +18,17 @@ from redis.asyncio import Redis
 
 from tests.support.redis_server import RedisServer
 
+TESTS = Path(__file__).resolve().parent
+
 for _name in [name for name in os.environ if name.startswith("TAILRACE_")]:
     del os.environ[_name]
+
+# In debug mode asyncio keeps a stack with every handle, future, task and coroutine and shows it
+# beside a failure: ten frames, or all of them where the C code of futures calls `extract_stack`
+# without a limit. Two frames, asyncio's own line and its caller, keep every check of debug mode and
+# save a third of the CPU time.
+asyncio.constants.DEBUG_STACK_DEPTH = 2
+traceback.extract_stack.__defaults__ = (None, 2)
 
 # print_blob: a failure prints the line that repeats it; the seed is in pytest's own report header.
 hypothesis.settings.register_profile("tailrace", print_blob=True, deadline=None)
@@ -33,6 +45,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--other-url", default="", help="conformance: a second node on the same Redis")
     group.addoption("--golden-update", action="store_true", help="write tests/golden anew")
     group.addoption("--key", default="", help="conformance: the API key, when the nodes want one")
+
+
+# Collected in this order, the rest by name after them. Each process of `make test` runs file after
+# file: with the long files first, no process is left alone with one of them at the end.
+LONG_FIRST = (
+    "conformance/test_openapi.py",
+    "stateful/test_write_protocol.py",
+    "faults",
+    "stateful",
+    "hostile",
+    "integration",
+    "conformance",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    path = item.path.relative_to(TESTS).as_posix()
+    ranks = (rank for rank, prefix in enumerate(LONG_FIRST) if path.startswith(prefix))
+    return next(ranks, len(LONG_FIRST))
 
 
 @pytest.fixture(scope="session")

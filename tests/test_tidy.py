@@ -144,7 +144,7 @@ def test_no_test_sleeps_to_wait() -> None:
     """
     wrong = []
     for path in TESTS:
-        if not path.name.startswith("test_"):
+        if not path.name.startswith("test_") or "sleep(" not in path.read_text():
             continue
         lines = path.read_text().splitlines()
         for node in nodes(path, ast.Call):

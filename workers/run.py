@@ -27,6 +27,7 @@ from shared.log.records import Absent, Begun, Ended, Held, Released, failed
 from shared.log.request import Request, decode_request
 from shared.queue.lanes import Delivery, LaneEntry, put_back
 from workers.backends import BackendItem, Finish
+from workers.backends.retry_after import retry_pause_s
 from workers.continuation import plan_attempt
 from workers.earlier_entries import read_earlier_entries
 from workers.outbox import Outbox
@@ -356,10 +357,20 @@ class Run:
             self.parts.counters["handed_over"] += 1
             await put_back(store, self.id, self.ticket.priority, self.ticket.model)
         else:
-            pause_ms = _retry_pause_ms(outcome, error, self.parts.settings.queue_wait_s)
+            pause_ms = self._retry_pause_ms(outcome, error)
             await queue.try_later(self.ticket, await store.now_ms() + pause_ms)
         await queue.acknowledge(self.delivery)
         return "handed over" if error is None else f"to be tried again: {error.code}"
+
+    def _retry_pause_ms(self, outcome: Released, error: BackendError) -> int:
+        own_s = min(RETRY_PAUSE_S * 2 ** (outcome.failures - 1), RETRY_PAUSE_MAX_S)
+        is_batch = self.ticket.priority == "batch"
+        wait_s_max = self.parts.settings.queue_wait_s
+        pause_s = retry_pause_s(
+            own_s, error.retry_after_s,
+            failures=outcome.failures, is_batch=is_batch, wait_s_max=wait_s_max,
+        )  # fmt: skip
+        return int(1000 * pause_s)
 
     def _count_loss(self) -> None:
         if self.outbox.stopped in ("fenced", "lost"):
@@ -387,13 +398,3 @@ class Run:
         self.parts.counters["pieces"] += self._timeline.pieces
         fields = self._timeline.log_fields(begun, self.parts.store.lease_ms, self.parts.clock())
         log.info("generation left", extra=fields | {"model": self.ticket.model, "ending": ending})
-
-
-def _retry_pause_ms(outcome: Released, error: BackendError, wait_s_max: float) -> int:
-    """Return the pause before the next attempt, at most `wait_s_max` seconds.
-
-    The backend's `Retry-After` can make the pause longer, but no pause is longer than a prompt may
-    wait for a worker.
-    """
-    pause_s: float = min(RETRY_PAUSE_S * 2 ** (outcome.failures - 1), RETRY_PAUSE_MAX_S)
-    return int(1000 * min(max(pause_s, error.retry_after_s or 0.0), wait_s_max))

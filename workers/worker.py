@@ -30,8 +30,8 @@ from shared.queue.lanes import (
     batch_slots_max,
     put_back,
 )
-from shared.redis import keys
-from shared.redis.client import REDIS_ANSWER_S, Client, check_server
+from shared.redis import keys, server_check
+from shared.redis.client import REDIS_ANSWER_S, Client
 from shared.redis.resp import AutoPipeline
 from workers.appender import Appender
 from workers.backends import Backend
@@ -156,7 +156,7 @@ class Worker:
     async def _connect(self) -> None:
         while True:
             try:
-                await check_server(self.redis)
+                await server_check.check_server(self.redis)
                 await self.queue.ensure_groups()
                 await self._note_contact()
                 return

@@ -164,6 +164,9 @@ def new_generation(
     check_urls(request, settings)
     model, session, metadata = _model(body, models), _session(body), _metadata(body)
     priority = _priority(body)
+    if (rules := models[model].rules).forward:
+        params = rules.forwarded(body, request.params)
+        request = msgspec.structs.replace(request, params=params)
     if "on_disconnect" in body:
         grace_s = _grace_s(body["on_disconnect"])
     meaning = [model, request, session, metadata, priority, grace_s]

@@ -16,6 +16,8 @@ from cronsim import CronSim, CronSimError
 
 from api.errors import request_error
 from shared.errors import RequestError
+from shared.later.cron import CRON_NAMES as CRON_NAMES  # the OpenAPI document imports it here
+from shared.later.cron import FIELDS, write_out
 from shared.later.schedules import Timing
 
 MEMBERS = ("run_at", "cron", "timezone")
@@ -84,9 +86,12 @@ def _rfc_3339_s(text: str) -> float:
 def _cron(cron: Any, timezone: Any, now_s: float) -> Timing:
     if not isinstance(cron, str) or len(cron) > CRON_CHARACTERS_MAX:
         raise _invalid_request(f"cron must be a string of at most {CRON_CHARACTERS_MAX} characters")
-    if len(cron.split()) != 5:
+    cron = write_out(cron)
+    if len(cron.split()) != FIELDS:
+        names = ", ".join(CRON_NAMES)
         raise _invalid_request(
-            "cron needs five fields: minute, hour, day of month, month, day of week"
+            "cron needs five fields: minute, hour, day of month, month, day of week; "
+            f"or one of the names {names}"
         )
     zone = _zone(timezone)
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncIterator
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -36,6 +37,10 @@ FILE = "file"
 FIELDS = ("purpose", "expires_after[anchor]", "expires_after[seconds]")
 # Characters that control a terminal, break a line, or change the direction of text.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_EXTENDED = re.compile(
+    rb"; *filename\* *= *(utf-8|iso-8859-1)'[A-Za-z0-9-]*'([^\s;\"]+)", re.IGNORECASE
+)
 _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
@@ -185,7 +190,8 @@ class MultipartForm:
             if self._has_file:
                 raise invalid_request("an upload has exactly one file")
             self._has_file = True
-            self.filename = clean_filename(options.get(b"filename", b""))
+            name = extended_filename(self._headers[b"content-disposition"])
+            self.filename = clean_filename(name or options.get(b"filename", b""))
         elif self._name in FIELDS:
             if self._name in self._values:
                 raise invalid_request(f"{self._name} is given twice")
@@ -255,6 +261,19 @@ async def file_pieces(form: MultipartForm, receive: Receive, turn: Turn) -> Asyn
         for piece in form.feed(body):
             yield piece
     form.finish()
+
+
+def extended_filename(disposition: bytes) -> bytes:
+    """Return the name in `filename*=utf-8''…` as UTF-8; b"": there is none that can be read.
+
+    RFC 7578 forbids this form and clients send it: older `requests` in place of `filename`, .NET
+    beside a `filename` in another encoding. As in RFC 6266, it wins over `filename`.
+    """
+    found = _EXTENDED.search(_QUOTED.sub(b'""', disposition))
+    if found is None:
+        return b""
+    charset = "utf-8" if found[1].lower() == b"utf-8" else "latin-1"
+    return unquote_to_bytes(found[2]).decode(charset, "replace").encode()
 
 
 def clean_filename(raw: bytes) -> str:

@@ -9,6 +9,8 @@ needs an operator's key if keys are configured.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -19,11 +21,14 @@ from starlette.types import ASGIApp
 from api.errors import RETRY_AFTER_S
 from api.node import Node
 from api.response import json_response
-from shared.errors import Unavailable
+from shared.errors import ConfigurationError, Unavailable
 from shared.queue.lanes import Presence, workers_seen
 from shared.redis.client import Client, translated
+from shared.redis.server_check import check_server
+from shared.text.redaction import redact
 
 READY_CHECK_S = 2.0  # for Redis to answer /readyz; after it the condition `redis` fails
+SERVER_CHECK_EVERY_S = 5.0  # until the server has passed once
 SILENT_LEASES_MAX = 3  # a worker that has sent no presence for so many leases does not count
 
 
@@ -32,6 +37,9 @@ class HealthRoutes:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self._has_passed = False  # `check_server` has passed once
+        self._problem = ""  # with which it failed last
+        self._checked_at_s = -math.inf
 
     async def live(self, request: Request) -> ASGIApp:
         """GET /livez."""
@@ -41,7 +49,9 @@ class HealthRoutes:
         """GET /readyz: 200 or 503, with each condition."""
         checks = await self.checks()
         is_ready = all(checks.values())
-        content = {"status": "ready" if is_ready else "not ready", "checks": checks}
+        content: dict[str, Any] = {"status": "ready" if is_ready else "not ready", "checks": checks}
+        if self._problem:
+            content["problems"] = [self._problem]
         if is_ready:
             return json_response(content)
         return json_response(content, 503, {"retry-after": str(RETRY_AFTER_S)})
@@ -60,11 +70,32 @@ class HealthRoutes:
         return {
             "not_draining": not self.node.is_draining,
             "redis": workers is not None,
+            "server": await self._is_server_usable(),
             "live_connection": self.node.hub.is_live,
             "worker": any(
                 age_ms <= age_ms_max and not presence.draining for presence, age_ms in workers or []
             ),
         }
+
+    async def _is_server_usable(self) -> bool:
+        """Whether the server of TAILRACE_REDIS_URL passes the check that roles make at start.
+
+        A node may start before Redis, and then nobody has checked it. Without an answer of Redis,
+        the condition `redis` fails and not this one.
+        """
+        now_s = time.monotonic()
+        if not self._has_passed and now_s - self._checked_at_s >= SERVER_CHECK_EVERY_S:
+            self._checked_at_s = now_s
+            try:
+                async with asyncio.timeout(READY_CHECK_S):
+                    await check_server(self.node.redis)
+            except ConfigurationError as exc:
+                self._problem = redact(str(exc))
+            except (Unavailable, TimeoutError):
+                self._checked_at_s = -math.inf
+            else:
+                self._has_passed, self._problem = True, ""
+        return not self._problem
 
     async def _workers(self) -> list[tuple[Presence, int]] | None:
         """Return the workers as `workers_with_age_ms`; None: Redis does not answer."""

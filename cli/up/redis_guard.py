@@ -5,6 +5,10 @@ after SIGTERM. If the supervisor has died, the guard first waits until the roles
 because they still hand their work back. Guard and server have their own session, so a Ctrl-C in the
 terminal does not reach them.
 
+Something may remove the socket or its folder, for instance a program that cleans /tmp. Redis cannot
+listen again while it runs, so the guard then makes the folder again and restarts the server; its
+append-only file has all data.
+
 Invariant: when the guard returns, the server has ended. Imports little, because the guard stays in
 memory.
 """
@@ -18,17 +22,19 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from cli.up.privacy import UMASK
+from cli.up.privacy import OTHERS_MASK, UMASK
 from cli.up.private_server import PrivateServer, open_private, server_argv
 
 READY_LINE = "tailrace redis ready"
 SERVER_KILL_AFTER_S = 10.0  # between SIGTERM and SIGKILL of the server
 START_POLL_S = 0.02  # between two checks whether the server has started
+SOCKET_CHECK_S = 1.0  # between two checks whether the socket is still there
 CLIENTS_POLL_S = 0.1  # between two checks whether the roles have disconnected
 LOG_NAME = "server.log"
 
@@ -54,7 +60,8 @@ class Guard:
     def __init__(self, server: PrivateServer, *, leave_s: float) -> None:
         self._server = server
         self._leave_s = leave_s
-        self._is_ready = False
+        self._was_ready = False
+        self._socket: tuple[int, int] | None = None  # the identity of the server's socket file
 
     def run(self) -> int:
         """Run; return the exit code.
@@ -63,8 +70,19 @@ class Guard:
         never answered.
         """
         wake = _signals_as_bytes()
+        while True:
+            if why_not := make_folder(Path(self._server.socket_path).parent):
+                _print(why_not)
+                return 1
+            code = self._watch(self._start(), wake)
+            if code is not None:
+                return code
+            _print("the socket of the private Redis server was removed: the server starts again")
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._socket = None
         with open(Path(self._server.data_dir, LOG_NAME), "wb", opener=open_private) as log:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 server_argv(self._server),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -72,22 +90,37 @@ class Guard:
                 pass_fds=(self._server.lock_fd,),
                 umask=UMASK,  # its append-only file holds all prompts
             )
+
+    def _watch(self, process: subprocess.Popen[bytes], wake: int) -> int | None:
+        """Wait until the guard shall end, and return the exit code; None: the socket was removed.
+
+        The server has ended when this returns.
+        """
         while process.poll() is None:
-            if not self._is_ready and (
-                answer := send_inline_command(self._server.socket_path, "PING")
-            ):
-                if answer.startswith("+PONG"):
-                    self._is_ready = True
-                    _print(f"{READY_LINE}: {self._server.url}")
-            wait_s = None if self._is_ready else START_POLL_S
+            if self._socket is None:
+                self._look_for_answer()
+            elif _identity(self._server.socket_path) != self._socket:
+                self._end(process)
+                return None
+            wait_s = SOCKET_CHECK_S if self._socket else START_POLL_S
             readable, _, _ = select.select([wake, 0], [], [], wait_s)
-            if 0 in readable and not os.read(0, 4096):
+            is_orphan = 0 in readable and not os.read(0, 4096)
+            if is_orphan:
                 self._let_clients_leave(process)
-                return self._end(process)
-            if wake in readable and signal.SIGTERM in os.read(wake, 64):
-                return self._end(process)
+            if is_orphan or (wake in readable and signal.SIGTERM in os.read(wake, 64)):
+                self._end(process)
+                shutil.rmtree(Path(self._server.socket_path).parent, ignore_errors=True)
+                return 0
         _print(f"the private Redis server ended by itself: {self._last_log_lines()}")
-        return 1 if self._is_ready else 2
+        return 1 if self._was_ready else 2
+
+    def _look_for_answer(self) -> None:
+        """Note and print that the server answers, if it does."""
+        # The identity is read first: if the socket is removed after the answer, the guard sees it.
+        found = _identity(self._server.socket_path)
+        if found and send_inline_command(self._server.socket_path, "PING").startswith("+PONG"):
+            self._socket, self._was_ready = found, True
+            _print(f"{READY_LINE}: {self._server.url}")
 
     def _let_clients_leave(self, process: subprocess.Popen[bytes]) -> None:
         """Wait until all clients have disconnected, at most `leave_s` seconds."""
@@ -98,20 +131,43 @@ class Guard:
                 return
             time.sleep(CLIENTS_POLL_S)
 
-    def _end(self, process: subprocess.Popen[bytes]) -> int:
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
         process.terminate()
         try:
             process.wait(SERVER_KILL_AFTER_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        shutil.rmtree(Path(self._server.socket_path).parent, ignore_errors=True)
-        return 0
 
     def _last_log_lines(self) -> str:
         path = Path(self._server.data_dir, LOG_NAME)
         lines = path.read_text(errors="replace").split("\n") if path.exists() else []
         return " / ".join(line.strip() for line in lines[-4:] if line.strip()) + f" (see {path})"
+
+
+def make_folder(folder: Path) -> str:
+    """Make the folder of the socket where it is missing; return why it cannot be used, or "".
+
+    The folder is usually in /tmp, where another user may have made one of the same name.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as exc:
+        return f"{folder}: {exc.strerror}: the private Redis server needs this folder"
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    if not is_ours or found.st_mode & OTHERS_MASK:
+        return f"{folder} belongs to another user or is open to others: remove it, then start again"
+    return ""
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return the device and inode of a file; None: there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def send_inline_command(socket_path: str, command: str) -> str:

@@ -8,6 +8,8 @@ Source: docs/batches.md, "The input".
 from __future__ import annotations
 
 import hashlib
+import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 
 import msgspec
 
@@ -46,6 +48,9 @@ class _Names(msgspec.Struct):
     method: msgspec.Raw = msgspec.Raw()
     url: msgspec.Raw = msgspec.Raw()
 
+
+# The end of an object, then CR as the only line break, then the next object.
+_NEXT_AFTER_CR = re.compile(rb"}[ \t]*\r\s*{")
 
 _decode = msgspec.json.Decoder(Line).decode
 _decode_names = msgspec.json.Decoder(_Names).decode
@@ -86,7 +91,8 @@ class InputCheck:
     @property
     def is_over(self) -> bool:
         """Whether the rest of the input need not be read."""
-        return len(self.complaints) >= COMPLAINTS_MAX or self.total > LINES_MAX
+        is_other_text = any(found.code == "invalid_encoding" for found in self.complaints[:1])
+        return is_other_text or len(self.complaints) >= COMPLAINTS_MAX or self.total > LINES_MAX
 
     def add(self, line: InputLine) -> None:
         """Check the next line."""
@@ -104,12 +110,12 @@ class InputCheck:
 
     def _check(self, line: InputLine) -> Complaint | None:
         if line.raw is None:
-            message = f"the line is longer than {self._bytes_max} bytes"
+            message = f"the line is longer than {self._bytes_max} bytes; lines end with LF or CRLF"
             return Complaint("line_too_large", line.number, message)
         try:
             query = decode_line(line.raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-            return _why(line, exc)
+            return _why(line, exc, is_first=self.total == 1)
         return self._compare(line.number, query)
 
     def _compare(self, number: int, query: Line) -> Complaint | None:
@@ -129,9 +135,20 @@ class InputCheck:
         return None
 
 
-def _why(line: InputLine, exc: Exception) -> Complaint:
+def _other_text(first: bytes) -> str:
+    """Return what is wrong with a file as a whole whose first line is malformed; "": nothing."""
+    if first.startswith((BOM_UTF16_LE, BOM_UTF16_BE, b"{\0", b"\0")):
+        return "the file is UTF-16 or UTF-32: save it as UTF-8"
+    if _NEXT_AFTER_CR.search(first):
+        return "the lines of the file end with CR alone: end them with LF or CRLF"
+    return ""
+
+
+def _why(line: InputLine, exc: Exception, *, is_first: bool) -> Complaint:
     """Return the complaint about a malformed line."""
     assert line.raw is not None
+    if is_first and (message := _other_text(line.raw)):
+        return Complaint("invalid_encoding", None, message)
     try:
         line.raw.decode()  # the scan does not check UTF-8 inside strings
         _scan(line.raw)  # all of it: the code below decodes single members only

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from jobs.batch.check import Complaint
-from jobs.batch.tools import BatchTools
+from jobs.batch.parts import BatchParts
 from shared.batches.lease import BatchLease
 from shared.batches.record import BATCH_KEPT_S, OUTPUT_BYTES_MAX, Batch, parts_prefix
 from shared.errors import LeaseLost
@@ -31,7 +31,7 @@ ENDS = {
 
 
 async def finish(
-    tools: BatchTools,
+    parts: BatchParts,
     lease: BatchLease,
     batch: Batch,
     after: str,
@@ -46,37 +46,37 @@ async def finish(
     Raises:
         LeaseLost, Unavailable: the next slice repeats this.
     """
-    parts = await lease.parts()
+    part_names = await lease.parts()
     fields = {"errors": errors} if errors else {}
     for name, suffix in (("output", ".out"), ("error", ".err")):
-        chosen = [part for part in parts if part.endswith(suffix)]
+        chosen = [part for part in part_names if part.endswith(suffix)]
         try:
             if chosen:
-                fields[f"{name}_file_id"] = await _join(tools, batch, name, chosen)
+                fields[f"{name}_file_id"] = await _join(parts, batch, name, chosen)
         except FileNotFoundError:
             if not await lease.renew():  # another process has done all this and deleted the parts
                 raise LeaseLost("the batch has ended") from None
             fields["errors"] = msgspec.json.encode([RESULTS_LOST]).decode()
             after = "failed"
-    await tools.files.delete_prefix(parts_prefix(batch.id))
+    await parts.files.delete_prefix(parts_prefix(batch.id))
     end = ENDS.get(after) or End("completed", "stop", usage=batch.usage)
     is_over = await lease.move(
         batch.status, after, fields=fields, events=[end], kept_s=BATCH_KEPT_S
     )
     if is_over:
-        await tools.batches.retire([batch.id])
+        await parts.batches.retire([batch.id])
         counts = {"lines": batch.total, "completed": batch.completed, "failed": batch.failed}
         log.info("batch ended", extra={"batch_id": batch.id, "status": after, **counts})
     return is_over
 
 
-async def _join(tools: BatchTools, batch: Batch, name: str, parts: Sequence[str]) -> str:
+async def _join(parts: BatchParts, batch: Batch, name: str, part_names: Sequence[str]) -> str:
     async def pieces() -> AsyncIterator[bytes]:
-        for part in parts:
-            async for piece in tools.files.read_object(part):
+        for part in part_names:
+            async for piece in parts.files.read_object(part):
                 yield piece
 
-    record = await tools.files.create(
+    record = await parts.files.create(
         batch.owner,
         f"{batch.id}_{name}.jsonl",
         "batch_output",

@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 from arq.worker import Function, func
 
-from jobs.batch.course import BatchRun
+from jobs.batch.batch_run import BatchRun
 from jobs.batch.finish import finish
-from jobs.batch.held import HeldBatches, needs_no_slice
+from jobs.batch.hold import HeldBatches, needs_no_slice
 from jobs.batch.line import line_generation_id
-from jobs.batch.tools import BatchTools
+from jobs.batch.parts import BatchParts
 from jobs.batch.validation import GONE, validate
 from jobs.owners import Owners
 from jobs.source import Job
@@ -51,8 +51,8 @@ JOB_ID_S = 1  # a new job id after this, in case a job was lost with its process
 class BatchSource:
     """The `Source` of batches (jobs/source.py)."""
 
-    def __init__(self, tools: BatchTools) -> None:
-        self.tools = tools
+    def __init__(self, parts: BatchParts) -> None:
+        self.parts = parts
         self.functions: Sequence[Function] = [
             func(self.run, name="batch", timeout=SLICE_TIMEOUT_S, keep_result=0, max_tries=1)
         ]
@@ -62,11 +62,11 @@ class BatchSource:
     async def due(self) -> list[Job]:
         """Return the batches that no process runs, in random order, so that none waits forever."""
         # Held batches do not count towards the limit.
-        active = await self.tools.batches.active(ACTIVE_MAX + len(self._held))
+        active = await self.parts.batches.active(ACTIVE_MAX + len(self._held))
         active = await self._without_held(active)
         if not active:
             return []
-        tops = await self.tools.log_store.tops([batch_id for batch_id, _ in active])
+        tops = await self.parts.log_store.tops([batch_id for batch_id, _ in active])
         jobs, ended = [], []
         for (batch_id, since_ms), top in zip(active, tops, strict=True):
             if is_over(top, since_ms):
@@ -75,14 +75,14 @@ class BatchSource:
                 tick = top.now_ms // 1000 // JOB_ID_S
                 jobs.append(Job("batch", (batch_id,), f"batch:{batch_id}:{tick}"))
         if ended:
-            await self.tools.batches.retire(ended)
+            await self.parts.batches.retire(ended)
         random.shuffle(jobs)
         return jobs[: max(0, RUNNING_MAX - self._running)]
 
     async def _without_held(self, active: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         held = self._held.of([batch_id for batch_id, _ in active], time.monotonic())
-        standings = await self.tools.batches.progress_of(held)
-        now_ms = await self.tools.store.now_ms() if held else 0
+        standings = await self.parts.batches.progress_of(held)
+        now_ms = await self.parts.store.now_ms() if held else 0
         idle = {
             batch_id
             for batch_id, standing in zip(held, standings, strict=True)
@@ -93,7 +93,7 @@ class BatchSource:
     async def run(self, ctx: dict[Any, Any], batch_id: str) -> None:
         """Run one slice of a batch, unless another process holds its lease."""
         try:
-            lease = await BatchLease.begin(self.tools.log_store, batch_id, self.tools.name)
+            lease = await BatchLease.begin(self.parts.log_store, batch_id, self.parts.name)
         except Unavailable:
             return  # `due` returns it again
         if lease is None:
@@ -101,8 +101,8 @@ class BatchSource:
         self._running += 1
         try:
             async with asyncio.TaskGroup() as tasks:
-                renewing = tasks.create_task(_renew(lease, self.tools.settings.lease_s / 3))
-                await Slice(self.tools, lease, ctx["stopping"], self._held).run()
+                renewing = tasks.create_task(_renew(lease, self.parts.settings.lease_s / 3))
+                await Slice(self.parts, lease, ctx["stopping"], self._held).run()
                 renewing.cancel()
         except* (LeaseLost, Unavailable) as group:
             # Nothing is lost: the next holder continues after the last commit.
@@ -116,9 +116,9 @@ class Slice:
     """One slice of one batch."""
 
     def __init__(
-        self, tools: BatchTools, lease: BatchLease, stopping: asyncio.Event, held: HeldBatches
+        self, parts: BatchParts, lease: BatchLease, stopping: asyncio.Event, held: HeldBatches
     ) -> None:
-        self.tools = tools
+        self.parts = parts
         self.lease = lease
         self.stopping = stopping
         self.held = held
@@ -142,15 +142,15 @@ class Slice:
             if self._course is not None:
                 await self._course.close()
         await self.lease.release()
-        await wake_jobs(self.tools.redis)
+        await wake_jobs(self.parts.redis)
 
     async def _step(self, batch: Batch) -> bool:
         """Do the work of the present status; False: the slice is over."""
         if batch.status == "validating":
-            await validate(self.tools, self.lease, batch)
+            await validate(self.parts, self.lease, batch)
             return True
         if batch.status == "finalizing":
-            await finish(self.tools, self.lease, batch, "completed")
+            await finish(self.parts, self.lease, batch, "completed")
             return True
         try:
             course = self._course or await self._open(batch)
@@ -160,15 +160,15 @@ class Slice:
         except NotFound:
             await self._without_input(batch)
             return True
-        await finish(self.tools, self.lease, batch, "cancelled")
+        await finish(self.parts, self.lease, batch, "cancelled")
         return True
 
     async def _open(self, batch: Batch) -> BatchRun:
         """Open the input. Raises NotFound if the file is absent."""
-        record = await self.tools.files.get(batch.input_file_id, batch.owner)
+        record = await self.parts.files.get(batch.input_file_id, batch.owner)
         if record is None:
             raise NotFound("file")
-        self._course = BatchRun(self.tools, self.lease, batch, record)
+        self._course = BatchRun(self.parts, self.lease, batch, record)
         await self._course.resume()
         return self._course
 
@@ -176,7 +176,7 @@ class Slice:
         is_ready = await course.run(self._until_s, self.stopping)
         if course.is_idle and not is_ready:
             self.held.add(course.batch.id, time.monotonic())
-            self.tools.owners.log_batch_held(course.batch.owner, course.batch.id)
+            self.parts.owners.log_batch_held(course.batch.owner, course.batch.id)
         if not is_ready or course.batch.status != "in_progress":
             return is_ready
         if course.is_done:
@@ -184,22 +184,22 @@ class Slice:
             return True
         await course.call_off(is_expired=True)
         await course.expire_rest()
-        await finish(self.tools, self.lease, await self.lease.load(), "expired")
+        await finish(self.parts, self.lease, await self.lease.load(), "expired")
         return True
 
     async def _without_input(self, batch: Batch) -> None:
         """End a batch without its input: keep committed results, and drop lines in flight."""
         flying = await self.lease.flight()
         ids = [line_generation_id(batch.id, line.line, line.tries) for line in flying]
-        await cancel_many(self.tools.store, ids)
+        await cancel_many(self.parts.store, ids)
         if flying:
             lines = [str(line.line) for line in flying]
             await self.lease.commit(Commit(name=f"{self.lease.token}-gone", done=lines))
         if batch.status == "cancelling":
-            await finish(self.tools, self.lease, batch, "cancelled")
+            await finish(self.parts, self.lease, batch, "cancelled")
             return
         errors = msgspec.json.encode([GONE]).decode()
-        await finish(self.tools, self.lease, batch, "failed", errors=errors)
+        await finish(self.parts, self.lease, batch, "failed", errors=errors)
 
 
 async def _renew(lease: BatchLease, every_s: float) -> None:
@@ -220,7 +220,7 @@ def build_batches(redis: Client, store: Store, settings: Settings, owners: Owner
         ConfigurationError: the models file or TAILRACE_FILES_URL cannot be used.
     """
     return BatchSource(
-        BatchTools(
+        BatchParts(
             name=f"jobs-{os.getpid()}",
             settings=settings,
             redis=redis,

@@ -1,10 +1,12 @@
 """Splits the bytes of a file into lines with number and offset, of bounded length. Pure.
 
-Invariant: the lines do not depend on the borders between the pieces.
+A byte order mark at the start of the file is no part of the first line. Invariant: the lines do not
+depend on the borders between the pieces.
 """
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from typing import NamedTuple
 
 
@@ -69,7 +71,10 @@ class LineSplitter:
         after = self.offset + self._skipped + len(raw) + break_bytes
         is_long = bool(self._skipped) or len(raw.rstrip(b"\r")) > self._bytes_max
         self.line += 1
-        line = InputLine(self.line, self.offset, after, None if is_long else raw.strip())
+        begin = self.offset
+        if begin == 0 and not is_long and raw.startswith(BOM_UTF8):  # `fetch` reads by the offset
+            begin, raw = len(BOM_UTF8), raw[len(BOM_UTF8) :]
+        line = InputLine(self.line, begin, after, None if is_long else raw.strip())
         self.offset, self._skipped = after, 0
         self._begun.clear()
         return line if line.raw is None or line.raw else None

@@ -9,8 +9,8 @@ import msgspec
 
 from jobs.batch.check import Complaint, InputCheck
 from jobs.batch.gathering import progress
-from jobs.batch.intake import line_bytes_max, lines_of
-from jobs.batch.tools import BatchTools
+from jobs.batch.input_reader import line_bytes_max, lines_of
+from jobs.batch.parts import BatchParts
 from shared.batches.lease import BatchLease, Commit
 from shared.batches.record import BATCH_KEPT_S, Batch
 from shared.errors import NotFound
@@ -23,21 +23,21 @@ LOOK_S = 0.5  # between two checks for a cancel, each with a progress event
 GONE = Complaint("input_file_gone", None, "the input file is gone", "input_file_id")
 
 
-async def validate(tools: BatchTools, lease: BatchLease, batch: Batch) -> None:
+async def validate(parts: BatchParts, lease: BatchLease, batch: Batch) -> None:
     """Move a batch from `validating` to `in_progress` or `failed`, unless it is cancelled.
 
     Raises:
         LeaseLost, Unavailable: the next slice repeats this.
     """
-    bytes_max = line_bytes_max(tools.settings)
+    bytes_max = line_bytes_max(parts.settings)
     check = InputCheck(batch.endpoint, bytes_max=bytes_max)
-    record = await tools.files.get(batch.input_file_id, batch.owner)
+    record = await parts.files.get(batch.input_file_id, batch.owner)
     if record is None:
-        await refuse(tools, lease, "validating", [GONE])
+        await refuse(parts, lease, "validating", [GONE])
         return
     checked_s = time.monotonic()
     try:
-        async for lines in lines_of(tools.files, record, bytes_max=bytes_max):
+        async for lines in lines_of(parts.files, record, bytes_max=bytes_max):
             for line in lines:
                 check.add(line)
                 if check.is_over:
@@ -52,18 +52,18 @@ async def validate(tools: BatchTools, lease: BatchLease, batch: Batch) -> None:
                 event = encode(progress(at, record.bytes, "validating")).decode()
                 await lease.commit(Commit(name=f"{lease.token}-v{at}", events=[event]))
     except NotFound:
-        await refuse(tools, lease, "validating", [GONE])
+        await refuse(parts, lease, "validating", [GONE])
         return
     check.close()
     if check.complaints:
-        await refuse(tools, lease, "validating", check.complaints)
+        await refuse(parts, lease, "validating", check.complaints)
         return
     events = [progress(0, check.total)]
     await lease.move("validating", "in_progress", fields={"total": str(check.total)}, events=events)
 
 
 async def refuse(
-    tools: BatchTools, lease: BatchLease, before: str, complaints: list[Complaint]
+    parts: BatchParts, lease: BatchLease, before: str, complaints: list[Complaint]
 ) -> None:
     """End a batch whose input cannot run."""
     first = complaints[0]
@@ -71,6 +71,6 @@ async def refuse(
     end = failed("invalid_request", f"{where}{first.message}", retryable=False)
     fields = {"errors": msgspec.json.encode(complaints).decode()}
     if await lease.move(before, "failed", fields=fields, events=[end], kept_s=BATCH_KEPT_S):
-        await tools.batches.retire([lease.batch_id])
+        await parts.batches.retire([lease.batch_id])
         data = {"status": "failed", "code": first.code, "line": first.line}
         log.info("batch ended", extra={"batch_id": lease.batch_id, **data})

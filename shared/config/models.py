@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from shared.config.model_connection import CONNECTION_MEMBERS, Connection, parse_connection
+from shared.config.model_request import REQUEST_MEMBERS, RequestRules, parse_rules
 from shared.errors import ConfigurationError
 
 BACKENDS = ("demo", "openai")
@@ -35,6 +37,8 @@ class Model:
         on_takeover: `continue` (send the partial answer as a prefix), `restart` (reset) or `fail`.
         continue_style: `continue_final_message` (vLLM, SGLang), `trailing` (llama.cpp, Ollama: a
             last assistant message is continued) or `prefix` (DeepSeek, Mistral).
+        rules: how requests to an openai backend differ from the usual ones.
+        connection: how to connect to an openai backend.
         options: further members, for the demo backend: seed, tokens_per_s, fail_at, …
     """
 
@@ -45,6 +49,8 @@ class Model:
     api_key_env: str = ""
     on_takeover: str = "restart"
     continue_style: str = "continue_final_message"
+    rules: RequestRules = RequestRules()
+    connection: Connection = Connection()
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -52,6 +58,8 @@ class Model:
         return self.model or self.name
 
 
+# The members of a table that are attributes of `Model` under the same name.
+STRINGS = frozenset(f.name for f in fields(Model)) - {"name", "rules", "connection", "options"}
 DEMO = Model(name="demo", backend="demo", on_takeover="continue")
 
 
@@ -98,9 +106,8 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
         )
     if not isinstance(table, dict):
         raise ConfigurationError(f"{where}: must be a table")
-    known = {f.name for f in fields(Model)} - {"name", "options"}
-    values = {key: value for key, value in table.items() if key in known}
-    options = {key: value for key, value in table.items() if key not in known}
+    values = {key: value for key, value in table.items() if key in STRINGS}
+    options = {key: value for key, value in table.items() if key not in STRINGS}
     for key, value in values.items():
         if not isinstance(value, str):
             raise ConfigurationError(f"{where}.{key}: must be a string")
@@ -115,6 +122,10 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
     if model.backend == "openai":
         if not model.base_url.startswith(("http://", "https://")):
             raise ConfigurationError(f"{where}.base_url: must start with http:// or https://")
-        if options:
-            raise ConfigurationError(f"{where}: unknown member {sorted(options)[0]!r}")
+        unknown = sorted(set(options) - {*REQUEST_MEMBERS, *CONNECTION_MEMBERS})
+        if unknown:
+            raise ConfigurationError(f"{where}: unknown member {unknown[0]!r}")
+        rules = parse_rules(table, where)
+        connection = parse_connection(table, where, Path(path).parent)
+        model = replace(model, rules=rules, connection=connection, options={})
     return model

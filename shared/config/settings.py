@@ -10,19 +10,37 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
-from urllib.parse import urlsplit
 
+from shared.config.redis_url import read_redis_url
 from shared.config.url_hosts import read_hosts
 from shared.errors import ConfigurationError
 
 PREFIX = "TAILRACE_"
-REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 # Every other number must be above 0.
 MAY_BE_ZERO = ("grace_s", "address_connections_max")
+
+# Kubernetes gives every container variables for each Service of its namespace. Those of a Service
+# `tailrace` or `tailrace-api` begin as our settings do, and TAILRACE_PORT is the name of a setting.
+# Each row: the end of the name, and the form of the value.
+# Source: kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+SERVICE_ADDRESS = r"(tcp|udp|sctp)://\S+:\d+"
+SERVICE_VARIABLES = tuple(
+    (re.compile(f"{PREFIX}(\\w+_)?{name}", re.ASCII), re.compile(value, re.ASCII))
+    for name, value in (
+        ("SERVICE_HOST", r"[0-9a-fA-F.:]+"),
+        (r"SERVICE_PORT(_\w+)?", r"\d+"),
+        ("PORT", SERVICE_ADDRESS),
+        (r"PORT_\d+_(TCP|UDP|SCTP)", SERVICE_ADDRESS),
+        (r"PORT_\d+_(TCP|UDP|SCTP)_PROTO", "tcp|udp|sctp"),
+        (r"PORT_\d+_(TCP|UDP|SCTP)_PORT", r"\d+"),
+        (r"PORT_\d+_(TCP|UDP|SCTP)_ADDR", r"[0-9a-fA-F.:]+"),
+    )
+)
 
 # docs/protocol.md names these, but they are not built yet. An operator may rely on such a setting,
 # so it is an error and not ignored.
@@ -122,15 +140,9 @@ class Settings:
                 raise ConfigurationError(f"{PREFIX}{name.upper()} must be one of {words}")
         if not self.url.startswith(("http://", "https://")):
             raise ConfigurationError(f"{PREFIX}URL must start with http:// or https://")
-        scheme = urlsplit(self.redis_url).scheme
-        if scheme in ("redis+cluster", "redis+sentinel"):
-            raise ConfigurationError(
-                f"{PREFIX}REDIS_URL: {scheme}:// is not built yet; use redis://, rediss:// or unix://"
-            )
-        if self.redis_url and scheme not in REDIS_SCHEMES:
-            raise ConfigurationError(
-                f"{PREFIX}REDIS_URL must start with redis://, rediss:// or unix://"
-            )
+        for name in ("redis_url", "jobs_redis_url"):
+            if url := getattr(self, name):
+                read_redis_url(url, f"{PREFIX}{name.upper()}")
 
     @property
     def is_loopback(self) -> bool:
@@ -165,13 +177,15 @@ class Settings:
 
         Raises:
             ConfigurationError: a value does not parse or is outside its bounds, or a `TAILRACE_…`
-                variable names no setting: a misspelt variable must not be ignored.
+                variable names no setting: a misspelt variable must not be ignored. The variables of
+                Kubernetes Services (`service_variables`) are ignored.
         """
         environ = os.environ if environ is None else environ
         casts = {"str": str, "int": int, "float": float}
         types = {PREFIX + f.name.upper(): (f.name, casts[str(f.type)]) for f in fields(cls)}
         values: dict[str, Any] = {}
-        for name in sorted(n for n in environ if n.startswith(PREFIX)):
+        ignored = service_variables(environ)
+        for name in sorted(n for n in environ if n.startswith(PREFIX) and n not in ignored):
             if later := NOT_YET.get(name.removeprefix(PREFIX)):
                 raise ConfigurationError(f"{name}: {later} are not built yet; unset it")
             if name not in types:
@@ -184,3 +198,19 @@ class Settings:
                     f"{name}: {environ[name]!r} is not {cast.__name__}"
                 ) from exc
         return cls(**values)
+
+
+def service_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return the names of the `TAILRACE_…` variables that Kubernetes has set for a Service.
+
+    Name and value must both have the form: `TAILRACE_PORT=tcp://10.0.0.1:8000` is a Service's,
+    `TAILRACE_PORT=8000` is ours.
+    """
+    return sorted(
+        name
+        for name, value in environ.items()
+        if any(
+            names.fullmatch(name) and values.fullmatch(value.strip())
+            for names, values in SERVICE_VARIABLES
+        )
+    )

@@ -28,6 +28,7 @@ from shared.config.settings import Settings
 from shared.errors import ConfigurationError, FilesUnavailable
 
 VARIABLE = "TAILRACE_FILES_URL"
+ADVICE = "set TAILRACE_FILES_URL to a place that this user may write to"
 SCHEMES = ("file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 LOCAL_PART_BYTES = 1_048_576  # one write to a directory
 REMOTE_PART_BYTES = 8_388_608  # one part of an upload; S3 accepts 10,000 parts of 5 MiB or more
@@ -59,7 +60,8 @@ class ObjectStore:
 
     Every method may raise `FilesUnavailable`: the store did not answer, or refused. Names are ASCII
     paths, for example `files/file-…`. A missing directory is created at the first use, with access
-    for its Unix owner only.
+    for its Unix owner only. A directory that no setting names may be unusable, for example in a
+    read-only container: then each use is `FilesUnavailable`, and the rest of the system works.
 
     Raises:
         ConfigurationError: the URL cannot be used.
@@ -70,14 +72,18 @@ class ObjectStore:
         self._remote: Any = None
         if self.directory is None:
             self._remote = _open_remote(settings.files_url)
-        else:
+        elif settings.files_url:
             check_directory(self.directory)
 
     @cached_property
     def _store(self) -> Any:
         if self.directory is None:
             return self._remote
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            check_directory(self.directory)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (ConfigurationError, OSError) as exc:
+            raise FilesUnavailable(f"{exc}: {ADVICE}") from exc
         return LocalStore(self.directory, automatic_cleanup=True)
 
     async def put(self, name: str, data: bytes | AsyncIterable[bytes]) -> None:

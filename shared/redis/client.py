@@ -1,4 +1,4 @@
-"""The redis-py client: its options, the check of the server, and `Unavailable` for its errors.
+"""The redis-py client: its options, and `Unavailable` for its errors.
 
 The client speaks RESP2, because redis-py 8 would choose RESP3, whose replies have other shapes.
 Replies are bytes. Invariant: the client repeats no command, because only the caller knows which
@@ -8,16 +8,19 @@ command is safe to repeat.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
+from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from shared.config.redis_url import RedisUrl, read_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
 
@@ -30,6 +33,7 @@ REFUSALS = (
     exceptions.TimeoutError,
     exceptions.OutOfMemoryError,
     exceptions.ReadOnlyError,  # the master became a replica
+    exceptions.NoPermissionError,  # the rights were changed; `check_server` asked at start
 )
 REFUSING_WORDS = (
     "OOM",
@@ -41,9 +45,10 @@ REFUSING_WORDS = (
     "MISCONF",
     "NOREPLICAS",
     "BUSY",
+    "NOPERM",
+    "ACL failure in script",  # from inside a script, Redis 7
+    "The user executing the script",  # and Redis 6.2
 )
-EVICTION_POLICY = "noeviction"
-SERVER_VERSION_MIN = (6, 2)
 REDIS_CONNECT_S = 1.5  # TCP, TLS and login; part of the 5 s in which a node promises an answer
 REDIS_ANSWER_S = (
     2.5  # for one reply; with more, a node could not refuse a prompt within the same 5 s
@@ -57,22 +62,58 @@ def connect(settings: Settings, *, answer_s: float = REDIS_ANSWER_S) -> Client:
         answer_s: the longest wait for one reply, s.
 
     Raises:
-        ConfigurationError: the settings have no URL, or redis-py cannot read it.
+        ConfigurationError: the settings have no URL, or a file that it names cannot be used.
     """
-    redis_url = settings.named_redis_url()
+    url = read_redis_url(settings.named_redis_url(), "TAILRACE_REDIS_URL")
+    return Redis.from_pool(open_pool(url, answer_s=answer_s))
+
+
+def open_pool(url: RedisUrl, *, answer_s: float = REDIS_ANSWER_S) -> ConnectionPool:
+    """Return a pool of redis-py's connections, which pass on every cancellation.
+
+    Raises:
+        ConfigurationError: a file or a name for TLS cannot be used.
+    """
+    tls_context(url)  # redis-py would try the files at the first command, and again at each one
+    kind: Any = SSLConnection if url.is_tls else Connection
+    address: dict[str, Any] = {"host": url.host, "port": url.port}
+    if url.path:
+        kind, address = UnixDomainSocketConnection, {"path": url.path}
+    pool: ConnectionPool = ConnectionPool(
+        connection_class=kind,
+        **address,
+        db=url.database,
+        username=url.username or None,
+        password=url.password or None,
+        **url.options,
+        protocol=2,
+        decode_responses=False,
+        lib_name=None,  # else redis-py sends CLIENT SETINFO, which fills the ACL log of a user
+        lib_version=None,  # with restricted rights
+        socket_connect_timeout=REDIS_CONNECT_S,
+        socket_timeout=answer_s,
+        retry=Retry(NoBackoff(), 0),  # the caller decides what to repeat
+    )
+    make_cancellable(pool)
+    return pool
+
+
+def tls_context(url: RedisUrl) -> ssl.SSLContext | None:
+    """Return the TLS context that redis-py makes of this URL, so that all trust the same.
+
+    Raises:
+        ConfigurationError: a file, a certificate or a cipher in the URL cannot be used.
+    """
+    if not url.is_tls:
+        return None
     try:
-        client: Client = Redis.from_url(
-            redis_url,
-            protocol=2,
-            decode_responses=False,
-            socket_connect_timeout=REDIS_CONNECT_S,
-            socket_timeout=answer_s,
-            retry=Retry(NoBackoff(), 0),  # the caller decides what to repeat
-        )
-    except ValueError as exc:
-        raise ConfigurationError(f"TAILRACE_REDIS_URL: {exc}") from exc
-    make_cancellable(client.connection_pool)
-    return client
+        context: ssl.SSLContext = SSLConnection(**url.tls_options).ssl_context.get()
+    except (OSError, ValueError, exceptions.RedisError) as exc:  # SSLError is an OSError
+        names = ", ".join(sorted(url.tls_options))
+        raise ConfigurationError(
+            f"the options {names} of the Redis URL cannot be used: {exc}"
+        ) from exc
+    return context
 
 
 def make_cancellable(pool: ConnectionPool) -> None:
@@ -119,29 +160,6 @@ def _cancellable(connection_class: Any) -> Any:
 def _is_closed(exc: BaseException) -> bool:
     """Whether this is uvloop's error for a connection that the peer has just closed."""
     return isinstance(exc, RuntimeError) and "closed" in str(exc)
-
-
-async def check_server(redis: Client) -> None:
-    """Check that the server evicts no keys and is new enough.
-
-    Eviction removes single keys, so a generation would lose a part of its state. A server that does
-    not report its policy or its version passes.
-
-    Raises:
-        ConfigurationError: the server evicts keys, or is older than 6.2.
-        Unavailable: Redis did not answer in time.
-    """
-    with translated():
-        info: dict[str, Any] = await redis.info("everything")
-    policy = str(info.get("maxmemory_policy", EVICTION_POLICY))
-    if policy != EVICTION_POLICY:
-        raise ConfigurationError(
-            f"this Redis has maxmemory-policy {policy}: set {EVICTION_POLICY}, "
-            "or answers lose their parts"
-        )
-    version = str(info.get("redis_version", "7.0"))
-    if tuple(int(part) for part in version.split(".")[:2]) < SERVER_VERSION_MIN:
-        raise ConfigurationError(f"this Redis is version {version}: 6.2 or newer is needed")
 
 
 async def clock_ms(redis: Client) -> int:

@@ -10,7 +10,6 @@ Source: redis.io/docs/reference/protocol-spec (RESP2).
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -18,21 +17,22 @@ from typing import Any, TypeVar, cast
 
 import hiredis
 from redis._parsers import BaseParser
-from redis.asyncio.connection import SSLConnection, parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from shared.config.redis_url import read_redis_url
 from shared.errors import Unavailable
-from shared.redis.client import REDIS_CONNECT_S, Command
+from shared.redis.client import REDIS_CONNECT_S, Command, tls_context
 from shared.redis.pipeline import Call
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
 
 class RedisAddress:
-    """The address in a Redis URL, read as redis-py reads it: redis://, rediss:// or unix://."""
+    """The address in a Redis URL: redis://, rediss:// or unix://."""
 
     def __init__(self, url: str) -> None:
-        self._options: dict[str, Any] = dict(parse_url(url))
+        self._url = read_redis_url(url, "TAILRACE_REDIS_URL")
+        self._tls = tls_context(self._url)
 
     async def open(self, new_protocol: Callable[[], P]) -> P:
         """Connect, and return the protocol of the new connection.
@@ -40,34 +40,25 @@ class RedisAddress:
         Raises:
             OSError: no server listens there, or TLS failed.
         """
-        loop, options = asyncio.get_running_loop(), self._options
-        if "path" in options:
-            _, protocol = await loop.create_unix_connection(new_protocol, options["path"])
+        loop, url = asyncio.get_running_loop(), self._url
+        if url.path:
+            _, protocol = await loop.create_unix_connection(new_protocol, url.path)
         else:
-            host, port = options.get("host", "localhost"), int(options.get("port", 6379))
-            _, protocol = await loop.create_connection(new_protocol, host, port, ssl=self._tls())
+            connecting = loop.create_connection(new_protocol, url.host, url.port, ssl=self._tls)
+            _, protocol = await connecting
         return protocol
 
     @property
     def login(self) -> list[bytes]:
-        """The words of the AUTH command to send first; empty: the URL has no password."""
-        password = self._options.get("password")
-        if not password:
-            return []
-        user = self._options.get("username")
-        return [b"AUTH", *(part.encode() for part in (user, password) if part)]
+        """The words of the AUTH command to send first; empty: the URL has no user or password."""
+        user, password = self._url.username, self._url.password
+        if user:  # as redis-py: a user without a password has an empty one
+            return [b"AUTH", user.encode(), password.encode()]
+        return [b"AUTH", password.encode()] if password else []
 
     @property
     def database(self) -> int:
-        return int(self._options.get("db") or 0)
-
-    def _tls(self) -> ssl.SSLContext | None:
-        """Return the TLS context that redis-py makes of this URL, so that all trust the same."""
-        if self._options.get("connection_class") is not SSLConnection:
-            return None
-        options = {key: value for key, value in self._options.items() if key.startswith("ssl_")}
-        context: ssl.SSLContext = SSLConnection(**options).ssl_context.get()
-        return context
+        return self._url.database
 
 
 def encode(words: Iterable[bytes]) -> bytes:

@@ -18,6 +18,12 @@ OwnCluster = Callable[..., contextlib.AbstractAsyncContextManager[Cluster]]
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """Without asyncio's debug mode: only clients run in the test process."""
+    return "asyncio", {"debug": False}
+
+
+@pytest.fixture(scope="session")
 async def deployment(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, str, str]]:
     """URL of a node, of another one, and the key."""
     option = request.config.getoption

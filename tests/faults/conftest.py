@@ -14,6 +14,12 @@ from tests.support.scene import Scene
 LEASE_S = 0.8
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """Without asyncio's debug mode: only clients run in the test process."""
+    return "asyncio", {"debug": False}
+
+
 @pytest.fixture(scope="module")
 async def shared_cluster() -> AsyncIterator[Cluster]:
     debug = {"enable-debug-command": "yes"}  # DEBUG SLEEP

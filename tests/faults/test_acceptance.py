@@ -47,7 +47,9 @@ async def session_of(outsider: Outsider, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("death", DEATHS)
-async def test_a_node_dies_between_two_steps_and_the_repeat_is_the_same_one(shared, death):
+async def test_a_prompt_repeated_after_a_node_died_between_two_steps_is_the_same_generation(
+    shared, death
+):
     cluster, _ = shared
     await cluster.heal()
     name = f"session-{secrets.token_hex(4)}"
@@ -70,7 +72,7 @@ async def test_a_node_dies_between_two_steps_and_the_repeat_is_the_same_one(shar
     assert (only["types"].count("start"), only["types"].count("end")) == (1, 1)
 
 
-async def test_a_reply_of_redis_that_is_lost_makes_no_second_generation(shared):
+async def test_a_lost_reply_of_redis_makes_no_second_generation(shared):
     """Whichever reply of those that the node waits for it was: the client comes again."""
     cluster, proxy = shared
     await cluster.heal()

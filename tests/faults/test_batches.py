@@ -189,7 +189,7 @@ def asked(upstream: Upstream) -> collections.Counter[str]:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
-async def test_a_killed_jobs_role_is_replaced_and_asks_nothing_again(
+async def test_a_killed_jobs_role_is_replaced_and_no_line_is_repeated(
     cluster: Cluster, upstream: Upstream, figure, share
 ):
     async with running(cluster) as run:
@@ -209,7 +209,9 @@ async def test_a_killed_jobs_role_is_replaced_and_asks_nothing_again(
     assert asked(upstream).total() == LINES, "nobody is asked twice"
 
 
-async def test_no_jobs_role_at_all_for_a_while(cluster: Cluster, upstream: Upstream):
+async def test_a_batch_continues_after_a_time_without_any_jobs_role(
+    cluster: Cluster, upstream: Upstream
+):
     """What was in flight ends meanwhile, and is taken in by whoever comes."""
     async with running(cluster) as run:
         await run.until_done(30)
@@ -248,7 +250,9 @@ async def test_a_frozen_jobs_role_is_fenced_when_it_wakes(cluster: Cluster, upst
     assert "batch left" in zombie.stderr(), "it was told, and stopped"
 
 
-async def test_arq_may_forget_everything(cluster: Cluster, upstream: Upstream):
+async def test_a_batch_continues_after_arq_has_lost_its_database(
+    cluster: Cluster, upstream: Upstream
+):
     """What is to be done stands in our own keys."""
     async with running(cluster) as run:
         await run.until_done(30)
@@ -279,7 +283,7 @@ async def test_a_drained_jobs_role_hands_over_at_once(cluster: Cluster, upstream
     assert asked(upstream).total() == LINES
 
 
-async def test_a_killed_worker_repeats_only_what_it_ran(cluster: Cluster, upstream: Upstream):
+async def test_only_the_lines_of_a_killed_worker_are_repeated(cluster: Cluster, upstream: Upstream):
     async with running(cluster) as run:
         await run.until_done(60)
         cluster.workers[0].kill()
@@ -291,7 +295,7 @@ async def test_a_killed_worker_repeats_only_what_it_ran(cluster: Cluster, upstre
     assert LINES <= asked(upstream).total() <= LINES + LINES_PER_WORKER
 
 
-async def test_a_killed_node_costs_nothing(cluster: Cluster, upstream: Upstream):
+async def test_a_killed_node_does_not_disturb_a_batch(cluster: Cluster, upstream: Upstream):
     async with running(cluster, node=1) as run:
         await run.until_done(60)
         cluster.api[0].kill()
@@ -320,7 +324,9 @@ async def test_redis_is_killed_and_comes_back_with_its_file(
     assert again.total() <= LINES + 3 * WINDOW
 
 
-async def test_everything_dies_in_turn(cluster: Cluster, upstream: Upstream, figure):
+async def test_a_batch_survives_the_death_of_every_process_in_turn(
+    cluster: Cluster, upstream: Upstream, figure
+):
     random.seed(11)
     kills = 0
     async with running(cluster, 400, delay_s=0.08) as run:
@@ -350,7 +356,7 @@ async def test_everything_dies_in_turn(cluster: Cluster, upstream: Upstream, fig
 # Cancelling
 
 
-async def test_cancel_keeps_what_is_done_and_asks_nothing_more(
+async def test_a_cancel_keeps_the_finished_lines_and_starts_no_more(
     cluster: Cluster, upstream: Upstream, figure
 ):
     async with running(cluster, delay_s=0.05) as run:
@@ -372,7 +378,7 @@ async def test_cancel_keeps_what_is_done_and_asks_nothing_more(
         assert again.status == "cancelled"
 
 
-async def test_a_batch_that_nobody_runs_yet_is_cancelled_when_somebody_comes(
+async def test_a_cancelled_batch_without_a_jobs_role_ends_when_a_jobs_role_starts(
     cluster: Cluster, upstream: Upstream
 ):
     for role in cluster.jobs:
@@ -449,7 +455,9 @@ async def test_lines_wait_for_a_worker_longer_than_a_prompt_would(
 # Upstream trouble
 
 
-async def test_a_busy_upstream_is_asked_again_when_it_says(cluster: Cluster, upstream: Upstream):
+async def test_a_busy_upstream_is_retried_after_its_retry_after(
+    cluster: Cluster, upstream: Upstream
+):
     """429 with Retry-After on the first request of each line."""
     async with running(
         cluster, 12, prompt="busy", fault="status", status=429, retry_after="1"
@@ -518,7 +526,7 @@ async def test_a_prompt_does_not_wait_behind_thousands_of_lines(
         await ended(run.client, run.id, 10)
 
 
-async def test_lines_have_a_slot_beside_prompts_without_end(cluster: Cluster, upstream: Upstream):
+async def test_batch_lines_keep_a_slot_under_endless_prompts(cluster: Cluster, upstream: Upstream):
     """More people than slots, who ask again and again: lines go through all the same."""
     script = {"tokens": 10, "delay_s": 0.05}
 

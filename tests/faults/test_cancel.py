@@ -77,7 +77,7 @@ async def test_an_answer_that_waits_for_its_next_attempt_is_cancelled(scene: Sce
     assert after.record.snapshot["status"] == "completed"
 
 
-async def test_cancels_that_race_the_end_change_it_for_everybody_or_for_nobody(scene: Scene):
+async def test_a_cancel_that_races_the_end_gives_every_reader_the_same_end(scene: Scene):
     """Short answers, each cancelled at both nodes while it runs or has just ended."""
     answers: list[Playing] = []
     async with asyncio.TaskGroup() as cancels:

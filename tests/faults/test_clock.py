@@ -56,7 +56,7 @@ def has_jumped(role: Role, before: int) -> bool:
     return len(jumps_of(role)) > before
 
 
-async def test_an_hour_forth_and_back_in_mid_answer_changes_nothing(cluster: Cluster):
+async def test_a_clock_set_forward_and_back_by_an_hour_changes_no_answer(cluster: Cluster):
     async with Scene(cluster) as scene, Outsider(cluster.urls[0], cluster.urls[1]) as outsider:
         answer = await scene.start(
             demo_body(5_000, 60), transports=("sse",), hop_after=0, is_cut_short=True

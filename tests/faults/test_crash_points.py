@@ -75,7 +75,7 @@ def first_of_the_second_attempt(answer: Playing) -> float:
 
 
 @pytest.mark.parametrize("death", DEATHS)
-async def test_a_worker_dies_at_this_point_and_the_answer_is_whole(scene: Scene, figure, death):
+async def test_a_worker_that_dies_at_this_point_leaves_the_exact_text(scene: Scene, figure, death):
     answer = await scene.start(demo_body(TOKENS, 100, prompt=death))
     await the_dead(scene)
     died_at = time.monotonic()
@@ -102,7 +102,7 @@ async def test_a_worker_dies_at_this_point_and_the_answer_is_whole(scene: Scene,
         assert took_s < LEASE_S * 4 / 3 + 4, "far too late, even for a busy machine"
 
 
-async def test_a_poisonous_prompt_is_given_up_and_the_fleet_survives(scene: Scene):
+async def test_a_prompt_that_kills_workers_is_ended_and_other_workers_survive(scene: Scene):
     """It kills each worker that runs it, three times; then it is over, and others are served."""
     poison = await scene.start(demo_body(60, 60, prompt="poison"), has_text=False)
     for _ in range(3):

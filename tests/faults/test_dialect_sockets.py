@@ -129,7 +129,9 @@ async def test_a_killed_worker_leaves_the_exact_text(
     assert sum(f["type"] == "reset" for f in frames) == (model == "restart")
 
 
-async def test_a_killed_node_costs_a_resume_on_the_other(cluster: Cluster, api: Outsider) -> None:
+async def test_readers_of_a_killed_node_resume_on_the_other_node(
+    cluster: Cluster, api: Outsider
+) -> None:
     async with api.socket(path=LOBE, **WS) as ws:
         await tell(ws, **lobe("continue", "l-node"))
         frames = [await hear(ws) for _ in range(10)]
@@ -147,7 +149,7 @@ async def test_a_killed_node_costs_a_resume_on_the_other(cluster: Cluster, api: 
     assert lobe_text(frames + [f for f in rest if f not in marks]) == TEXT
 
 
-async def test_a_start_that_was_not_answered_is_repeated_on_the_other_node(
+async def test_an_unanswered_start_is_repeated_on_the_other_node(
     cluster: Cluster, api: Outsider
 ) -> None:
     start = lobe("continue", "l-repeat")

@@ -61,7 +61,7 @@ async def test_a_prompt_that_no_worker_takes_in_time_ends(scene: Scene):
     assert next_one.id in said and answer.id not in said, "what has timed out is run by nobody"
 
 
-async def test_a_worker_that_wakes_up_after_all_is_forgotten_brings_nothing_back(scene: Scene):
+async def test_a_worker_that_wakes_after_the_log_expired_restores_nothing(scene: Scene):
     """It is well within the time in which it may restore what Redis has lost: this is not lost."""
     await scene.cluster.add_worker().ready()
     answer = await scene.start(demo_body(60, 60))

@@ -121,7 +121,7 @@ async def split(servers) -> tuple[Store, Holder, Holder, Seen]:
     return promoted, a, b, seen
 
 
-async def test_who_has_what_the_replica_lacks_restores_it_first(split):
+async def test_a_holder_restores_the_entries_that_the_replica_lacks(split):
     store, a, b, seen = split
 
     told = await b.say(store, "b7")
@@ -135,7 +135,7 @@ async def test_who_has_what_the_replica_lacks_restores_it_first(split):
     assert await a.say(store, "a4") == Ended()
 
 
-async def test_after_a_restore_the_next_holder_takes_a_number_nobody_can_have(split):
+async def test_after_a_restore_the_next_attempt_number_is_above_every_earlier_one(split):
     store, a, b, seen = split
     told = await b.say(store, "b7")
     await b.restore(store, told.top)
@@ -151,7 +151,7 @@ async def test_after_a_restore_the_next_holder_takes_a_number_nobody_can_have(sp
     assert [event_id.attempt for event_id, _ in log][:7] == [1, 1, 1, 2, 2, 2, 2]
 
 
-async def test_who_comes_too_late_is_fenced_and_its_ids_are_never_given_again(split):
+async def test_a_holder_that_restores_too_late_is_fenced_and_its_ids_are_not_reused(split):
     store, a, b, seen = split
     c = Holder("C")
 
@@ -166,7 +166,7 @@ async def test_who_comes_too_late_is_fenced_and_its_ids_are_never_given_again(sp
     assert log == c.log
 
 
-async def test_the_living_go_first_after_a_promotion(split):
+async def test_after_a_promotion_a_living_holder_may_restore_before_a_takeover(split):
     """A worker that has just connected is quiet for a lease: it takes over nothing that lapsed."""
     store, _, b, seen = split
     quiet_until_ms = await store.now_ms() + 10_000
@@ -179,7 +179,7 @@ async def test_the_living_go_first_after_a_promotion(split):
     await seen.look(store)
 
 
-async def test_both_at_once_and_still_no_id_has_two_texts(split):
+async def test_a_restore_and_a_takeover_at_once_give_no_id_two_texts(split):
     """C begins between B's being told and B's restore."""
     store, _, b, seen = split
     c = Holder("C")

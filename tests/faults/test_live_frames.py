@@ -63,7 +63,7 @@ async def test_repeated_and_reordered_frames_change_nothing(scene: Scene, meddle
     await scene.finish(bound_s=25)
 
 
-async def test_rubbish_changes_nothing(scene: Scene, meddler):
+async def test_malformed_frames_change_nothing(scene: Scene, meddler):
     answer = await scene.start(demo_body(160, 60))
     for n in range(6):
         await scene.read_to(answer, 5 + 10 * n)
@@ -73,7 +73,7 @@ async def test_rubbish_changes_nothing(scene: Scene, meddler):
     await scene.finish(bound_s=25)
 
 
-async def test_an_answer_whose_frames_are_never_published_is_read_all_the_same(
+async def test_an_answer_whose_frames_are_never_published_is_read_from_the_log(
     scene: Scene, meddler
 ):
     """Tail loss at its worst: nodes find by themselves what nobody told them.

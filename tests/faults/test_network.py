@@ -51,7 +51,7 @@ async def proxied() -> AsyncIterator[tuple[Cluster, Proxy, Role]]:
             cluster.close()
 
 
-async def test_a_workers_connection_cut_in_mid_request_and_mid_reply(proxied):
+async def test_a_workers_connection_is_cut_inside_a_request_and_inside_a_reply(proxied):
     """Twelve cuts at odd places in both directions while answers stream: none shows."""
     cluster, proxy, _ = proxied
     async with Scene(cluster) as scene:

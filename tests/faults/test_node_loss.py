@@ -13,7 +13,7 @@ from tests.support.scene import Scene
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_killed_node_breaks_its_readers_and_the_other_one_goes_on(scene: Scene, transport):
+async def test_readers_of_a_killed_node_resume_at_the_other_node(scene: Scene, transport):
     answer = await scene.start(demo_body(100, 60), transports=(transport,), hop_after=0)
     await scene.read_to(answer, 15)
 

@@ -102,7 +102,7 @@ async def test_a_killed_worker_leaves_no_seam_where_the_model_continues(
     assert heard.cursor.split("-")[0] != "1"  # it was taken over
 
 
-async def test_a_killed_worker_is_an_error_where_the_answer_begins_anew(
+async def test_a_killed_worker_is_an_error_where_the_model_restarts(
     cluster: Cluster, client: openai.AsyncOpenAI
 ) -> None:
     stream, heard = await begin(client, "restart")
@@ -114,7 +114,7 @@ async def test_a_killed_worker_is_an_error_where_the_answer_begins_anew(
     assert TEXT.startswith(heard.text)
 
 
-async def test_a_whole_answer_is_the_right_text_all_the_same(
+async def test_an_answer_that_is_not_streamed_has_the_exact_text_after_a_restart(
     cluster: Cluster, client: openai.AsyncOpenAI
 ) -> None:
     body = {"upstream": SCRIPT, "session": "s-whole"}
@@ -135,7 +135,7 @@ async def test_a_whole_answer_is_the_right_text_all_the_same(
     assert answer.choices[0].finish_reason == "stop"
 
 
-async def test_a_killed_node_is_no_end_and_the_rest_is_read_natively(
+async def test_a_killed_node_breaks_the_stream_off_and_the_rest_is_read_natively(
     cluster: Cluster, client: openai.AsyncOpenAI
 ) -> None:
     stream, heard = await begin(client, "continue")
@@ -158,7 +158,7 @@ async def stream_rest(stream: Any, heard: Heard) -> None:
 
 
 @pytest.mark.parametrize("fault", ["error", "eof", "cut"])
-async def test_an_upstream_that_fails_once_is_not_seen(
+async def test_one_failure_of_the_upstream_is_hidden_from_the_client(
     client: openai.AsyncOpenAI, fault: str
 ) -> None:
     prompt = f"fail once with {fault}"
@@ -180,7 +180,7 @@ async def test_an_upstream_that_always_fails_is_an_error(client: openai.AsyncOpe
     assert caught.value.code == "attempts_exhausted"
 
 
-async def test_a_request_that_the_upstream_refuses_is_told_with_its_reason(
+async def test_a_refusal_of_the_upstream_reaches_the_client_with_its_reason(
     client: openai.AsyncOpenAI,
 ) -> None:
     body = {"upstream": {"fault": "status", "status": 400, "fault_requests": 0}}
@@ -193,7 +193,9 @@ async def test_a_request_that_the_upstream_refuses_is_told_with_its_reason(
     assert "400" in caught.value.message
 
 
-async def test_the_sdks_own_retry_finds_the_same_answer_by_its_key(cluster: Cluster) -> None:
+async def test_a_retry_of_the_sdk_gets_the_same_answer_by_its_idempotency_key(
+    cluster: Cluster,
+) -> None:
     """The node dies under a whole answer; the SDK asks again, and is sent to another node."""
     body = {"upstream": SCRIPT, "session": "s-retry"}
     headers = {"Idempotency-Key": "retry-1"}

@@ -107,7 +107,7 @@ async def test_a_killed_worker_leaves_no_seam_where_the_model_continues(
     assert elsewhere.events == told.events
 
 
-async def test_a_killed_worker_gives_a_new_item_where_the_answer_begins_anew(
+async def test_a_killed_worker_gives_a_new_item_where_the_model_restarts(
     cluster: Cluster, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     stream, told = await begin(client, "restart")
@@ -137,7 +137,7 @@ async def test_a_killed_worker_gives_a_new_item_where_the_answer_begins_anew(
     assert (await client.responses.retrieve(told.id)).output_text == TEXT
 
 
-async def test_the_helper_that_creates_takes_a_restart(
+async def test_the_sdks_stream_helper_accepts_a_restart(
     cluster: Cluster, client: openai.AsyncOpenAI
 ) -> None:
     body = {"upstream": SCRIPT}
@@ -153,7 +153,7 @@ async def test_the_helper_that_creates_takes_a_restart(
     assert len(final.output) == 1
 
 
-async def test_a_whole_answer_is_the_right_text_all_the_same(
+async def test_an_answer_that_is_not_streamed_has_the_exact_text_after_a_restart(
     cluster: Cluster, client: openai.AsyncOpenAI
 ) -> None:
     stream, told = await begin(client, "restart")
@@ -168,7 +168,7 @@ async def test_a_whole_answer_is_the_right_text_all_the_same(
     assert (found.status, found.output_text) == ("completed", TEXT)
 
 
-async def test_a_killed_node_is_an_error_and_the_rest_is_on_the_other(
+async def test_a_killed_node_is_an_error_and_the_other_node_has_the_rest(
     cluster: Cluster, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     stream, told = await begin(client, "continue")
@@ -184,7 +184,7 @@ async def test_a_killed_node_is_an_error_and_the_rest_is_on_the_other(
     assert told.text == told.final.output_text == TEXT
 
 
-async def test_a_client_that_leaves_does_not_stop_what_is_in_the_background(
+async def test_a_client_that_leaves_does_not_stop_a_background_response(
     client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     stream = await client.responses.create(
@@ -201,7 +201,7 @@ async def test_a_client_that_leaves_does_not_stop_what_is_in_the_background(
     assert (found.status, found.output_text) == ("completed", TEXT)
 
 
-async def test_a_client_that_leaves_stops_what_is_in_the_foreground(
+async def test_a_client_that_leaves_stops_a_foreground_response(
     client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     stream = await client.responses.create(
@@ -218,7 +218,7 @@ async def test_a_client_that_leaves_stops_what_is_in_the_foreground(
 
 
 @pytest.mark.parametrize("fault", ["error", "eof", "cut"])
-async def test_an_upstream_that_fails_once_is_not_seen(
+async def test_one_failure_of_the_upstream_is_hidden_from_the_client(
     client: openai.AsyncOpenAI, fault: str
 ) -> None:
     prompt = f"answer once with {fault}"
@@ -237,7 +237,7 @@ async def test_an_upstream_that_fails_once_is_not_seen(
         ({"fault": "status", "status": 400, "fault_requests": 0}, "upstream_refused"),
     ],
 )
-async def test_an_upstream_that_always_fails_is_told_with_its_reason(
+async def test_an_upstream_that_always_fails_ends_with_its_reason(
     client: openai.AsyncOpenAI, script: dict[str, Any], code: str
 ) -> None:
     body = {"upstream": {"tokens": 20, **script}}
@@ -254,7 +254,7 @@ async def test_an_upstream_that_always_fails_is_told_with_its_reason(
     assert caught.value.code == code
 
 
-async def test_the_opening_leaves_before_a_worker_has_it(
+async def test_the_first_events_leave_before_a_worker_has_begun(
     cluster: Cluster, client: openai.AsyncOpenAI
 ) -> None:
     for worker in cluster.workers:
@@ -278,7 +278,7 @@ async def test_the_opening_leaves_before_a_worker_has_it(
     assert told.types[2:] == ["response.incomplete"]
 
 
-async def test_after_a_loss_a_number_is_refused_unless_it_is_older_than_the_loss(
+async def test_a_sequence_number_from_after_a_loss_is_refused(
     cluster: Cluster, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI, tmp_path: Path
 ) -> None:
     """Redis goes back in time and the worker is dead: another writes on, from the older log."""

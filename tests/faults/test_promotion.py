@@ -35,7 +35,7 @@ async def servers() -> AsyncIterator[tuple[RedisServer, RedisServer, Proxy]]:
             yield master, replica, link
 
 
-async def test_what_the_replica_lacks_is_written_again_or_said_anew(servers):
+async def test_entries_missing_on_a_promoted_replica_are_restored_or_reset(servers):
     master, replica, link = servers
     async with Proxy("127.0.0.1", master.port) as front:
         url = f"redis://127.0.0.1:{front.port}/0"

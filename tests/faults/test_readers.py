@@ -54,9 +54,7 @@ async def begin(scene: Scene, prompt: str, *, readers: int, **script: float) -> 
     return await scene.start(body, text=text, transports=("sse",), hop_after=0, readers=readers)
 
 
-async def test_readers_that_read_nothing_cost_the_worker_and_the_others_nothing(
-    scene: Scene, figure
-):
+async def test_stalled_readers_do_not_slow_the_worker_or_other_readers(scene: Scene, figure):
     """They take no byte after their request, from the first event to the last and longer."""
     answer = await begin(
         scene, "much", readers=2, tokens=CHUNKS * TOKENS_PER_CHUNK, per_chunk=TOKENS_PER_CHUNK,

@@ -59,7 +59,7 @@ def aof_of(server: RedisServer) -> Path:
     return max((server.directory / "appendonlydir").glob("*.incr.aof"))
 
 
-async def test_redis_back_empty_and_the_worker_writes_all_of_it_again(scene: Scene):
+async def test_a_worker_restores_the_whole_log_after_redis_came_back_empty(scene: Scene):
     answers = [await scene.start(demo_body(150, 60)) for _ in range(3)]
     for answer in answers:
         await scene.read_to(answer, 20)
@@ -72,7 +72,7 @@ async def test_redis_back_empty_and_the_worker_writes_all_of_it_again(scene: Sce
     assert all(a.record.snapshot["status"] == "completed" for a in answers)
 
 
-async def test_flushall_in_mid_stream(scene: Scene):
+async def test_a_worker_restores_the_log_after_flushall(scene: Scene):
     answer = await scene.start(demo_body(150, 60))
     await scene.read_to(answer, 20)
 
@@ -84,7 +84,7 @@ async def test_flushall_in_mid_stream(scene: Scene):
     assert answer.record.snapshot["status"] == "completed"
 
 
-async def test_a_reader_that_comes_before_the_answer_is_back_is_not_sent_away(scene: Scene):
+async def test_a_reader_that_joins_before_the_restore_waits_for_the_log(scene: Scene):
     """Absent is not gone: its worker holds it and writes it again. A 404 would be final."""
     answer = await scene.start(demo_body(150, 60), transports=("sse",), hop_after=0)
     await scene.read_to(answer, 15)
@@ -104,7 +104,7 @@ async def test_a_reader_that_comes_before_the_answer_is_back_is_not_sent_away(sc
 
 
 @pytest.mark.parametrize("kind", ["pubsub", "normal"])
-async def test_redis_throws_its_clients_out(scene: Scene, kind):
+async def test_answers_are_exact_after_redis_has_closed_all_connections(scene: Scene, kind):
     answer = await scene.start(demo_body(150, 60))
     with scene.cluster.server.client() as client:
         for _ in range(3):

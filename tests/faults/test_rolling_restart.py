@@ -42,7 +42,7 @@ async def scene(shared: Cluster) -> AsyncIterator[Scene]:
         yield scene
 
 
-async def test_every_worker_is_restarted_under_load_and_nobody_notices(scene: Scene, figure):
+async def test_a_rolling_restart_of_the_workers_leaves_exact_texts(scene: Scene, figure):
     """Each answer changes hands once or more; three attempts are allowed, and none is spent."""
     body = demo_body(5_000, 50)
     answers = [await scene.start(body, readers=1, is_cut_short=True) for _ in range(8)]
@@ -78,7 +78,7 @@ async def failures_of(answers: list[Playing], cluster: Cluster) -> list[int]:
         return [int(await redis.hget(keys.meta(answer.id), "failures")) for answer in answers]
 
 
-async def test_a_stopped_node_lets_its_readers_go_one_after_the_other(scene: Scene, figure):
+async def test_a_draining_node_spreads_the_closes_of_its_readers(scene: Scene, figure):
     """Readiness fails while nearly all are still here; nobody is left with a clean early end."""
     answer = await scene.start(demo_body(1_000, 5), hop_after=0, is_cut_short=True)
     await scene.read_to(answer, 2)

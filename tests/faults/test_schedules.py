@@ -43,7 +43,7 @@ def arq(cluster: Cluster) -> Redis:
     return Redis.from_url(cluster.server.url.replace("/0", "/1"), protocol=2)
 
 
-async def test_what_is_due_is_started_and_can_be_found(cluster: Cluster) -> None:
+async def test_a_due_schedule_starts_a_generation_that_can_be_found(cluster: Cluster) -> None:
     schedule = await plan(cluster, "later", run_at=time.time() + 1, metadata={"a": 1})
     assert schedule["next_run_at"]
 
@@ -77,7 +77,9 @@ async def test_a_batch_can_be_scheduled(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     "death", ["die before begin", "die after begin", "die after create", "die after finish"]
 )
-async def test_a_kill_between_any_two_steps_starts_one(cluster: Cluster, death: str) -> None:
+async def test_a_kill_between_any_two_steps_of_a_firing_starts_one_generation(
+    cluster: Cluster, death: str
+) -> None:
     session = death.replace(" ", "-")
     schedule = await plan(cluster, session, prompt=death, run_at=1)
     await first_dead(cluster)
@@ -87,7 +89,7 @@ async def test_a_kill_between_any_two_steps_starts_one(cluster: Cluster, death: 
     assert await made(cluster, session) == [found["last_id"]]
 
 
-async def test_two_processes_at_one_tick_start_one_of_each(cluster: Cluster) -> None:
+async def test_two_jobs_processes_start_each_firing_once(cluster: Cluster) -> None:
     """All at once, so that both have something to do at the same time."""
     at = time.time() + 1
     schedules = [await plan(cluster, f"tick-{number}", run_at=at) for number in range(25)]
@@ -106,7 +108,7 @@ async def missed(cluster: Cluster, schedule: dict[str, Any], since_s: float) -> 
         await redis.zadd(keys.SCHEDULES, {schedule["id"]: due_ms})
 
 
-async def test_what_was_missed_while_all_were_down_is_caught_up_once(cluster: Cluster) -> None:
+async def test_firings_missed_during_an_outage_are_started_once(cluster: Cluster) -> None:
     for role in cluster.jobs:
         role.kill()
     once = await plan(cluster, "once", run_at=time.time() - 3_600)
@@ -139,7 +141,7 @@ async def test_redis_killed_and_back_with_its_file(cluster: Cluster) -> None:
     assert all(role.is_running for role in cluster.jobs), cluster.report()
 
 
-async def test_arqs_database_may_be_lost_in_mid_work(cluster: Cluster) -> None:
+async def test_the_loss_of_arqs_database_loses_no_work(cluster: Cluster) -> None:
     async with arq(cluster) as theirs:
         for number in range(10):
             schedule = await plan(cluster, f"flushed-{number}", run_at=1)
@@ -163,7 +165,7 @@ MALFORMED = {
 }
 
 
-async def test_a_malformed_payload_on_arqs_queue_stops_nothing(cluster: Cluster) -> None:
+async def test_a_malformed_payload_on_arqs_queue_does_not_stop_other_work(cluster: Cluster) -> None:
     async with arq(cluster) as theirs:
         for name, payload in MALFORMED.items():
             await theirs.set(f"arq:job:{name}", payload)

@@ -76,14 +76,14 @@ def statuses(playing: Playing) -> set[str]:
 # It ends
 
 
-async def test_completed(scene: Scene):
+async def test_stream_stops_because_the_answer_completed(scene: Scene):
     answer = await watch(scene, demo_body(30, 60))
     await scene.finish()
     assert is_once(answer, AS_ENDED), hows(answer)
     assert statuses(answer) == {"completed"}
 
 
-async def test_cancelled(scene: Scene):
+async def test_stream_stops_because_of_a_cancel(scene: Scene):
     answer = await watch(scene, demo_body(10_000, 30), has_text=False)
     await scene.read_to(answer, 10)
     await scene.cancel(answer, node=scene.cluster.urls[1])
@@ -92,7 +92,7 @@ async def test_cancelled(scene: Scene):
     assert statuses(answer) == {"cancelled"}
 
 
-async def test_failed(scene: Scene):
+async def test_stream_stops_because_the_answer_failed(scene: Scene):
     body = demo_body(60, 60, model="fails", fail_at=20)
     answer = await watch(scene, body, has_text=False)
     await scene.finish()
@@ -101,7 +101,7 @@ async def test_failed(scene: Scene):
 
 
 @pytest.mark.parametrize("transport", ["sse", "ndjson", "longpoll"])
-async def test_asked_for_what_follows_the_end(scene: Scene, transport: str):
+async def test_stream_after_the_end_is_empty(scene: Scene, transport: str):
     """A socket says `caught_up`: tests/conformance/test_websocket.py."""
     answer = await scene.start(demo_body(5, 0), transports=(transport,), hop_after=0)
     await scene.finish()
@@ -118,7 +118,7 @@ async def test_asked_for_what_follows_the_end(scene: Scene, transport: str):
 
 
 @pytest.mark.parametrize("way", ["dies", "drains"])
-async def test_its_worker(scene: Scene, way: str):
+async def test_stream_continues_when_the_worker_dies_or_drains(scene: Scene, way: str):
     answer = await watch(scene, demo_body(120, 60))
     await scene.read_to(answer, 20)
     holder = await scene.holder(answer)
@@ -131,7 +131,7 @@ async def test_its_worker(scene: Scene, way: str):
     assert all(has_start_of_another_attempt(reading) for reading in answer.readings)
 
 
-async def test_its_backend_fails_and_is_tried_again(scene: Scene):
+async def test_stream_continues_when_the_backend_fails_once(scene: Scene):
     answer = await watch(scene, demo_body(60, 60, fail_at=20))
     await scene.finish()
     assert is_once(answer, AS_ENDED), hows(answer)
@@ -143,7 +143,7 @@ def has_start_of_another_attempt(reading: Reading) -> bool:
     return sum(delivery.type == "start" for delivery in reading.deliveries) == 2
 
 
-async def test_redis_is_away_for_a_while(scene: Scene):
+async def test_stream_continues_after_a_short_absence_of_redis(scene: Scene):
     """Who reads already stays; a long poll may be told to ask again."""
     answer = await watch(scene, demo_body(150, 60))
     await scene.read_to(answer, 20)
@@ -158,7 +158,7 @@ async def test_redis_is_away_for_a_while(scene: Scene):
 # The reader is broken off, visibly, and comes back
 
 
-async def test_its_node_dies(scene: Scene):
+async def test_stream_breaks_off_when_the_node_dies(scene: Scene):
     answer = await watch(scene, demo_body(120, 60))
     await scene.read_to(answer, 20)
     scene.cluster.api[0].kill()
@@ -168,7 +168,7 @@ async def test_its_node_dies(scene: Scene):
     assert stops == {"sse": "broken", "ndjson": "broken", "ws": "code 1006"}
 
 
-async def test_its_node_drains(scene: Scene):
+async def test_stream_breaks_off_when_the_node_drains(scene: Scene):
     answer = await watch(scene, demo_body(300, 60))
     await scene.read_to(answer, 20)
     scene.cluster.api[0].terminate()
@@ -179,7 +179,7 @@ async def test_its_node_drains(scene: Scene):
     assert stops == {"sse": "broken", "ndjson": "broken", "ws": "code 1012"}
 
 
-async def test_its_connection_has_reached_its_age():
+async def test_stream_breaks_off_at_the_connections_maximum_age():
     settings = {"connection_age_s": "2", "heartbeat_s": "0.5"}
     async with Cluster(api=2, workers=1, settings=settings) as cluster, Scene(cluster) as scene:
         answer = await watch(scene, demo_body(250, 60))
@@ -198,7 +198,7 @@ async def test_its_connection_has_reached_its_age():
 # What Redis has lost
 
 
-async def test_redis_lost_the_generation_for_good(scene: Scene):
+async def test_stream_ends_as_lost_when_redis_lost_the_generation(scene: Scene):
     """Its worker died with it: nobody can write it again, and everybody is told so."""
     answer = await watch(scene, demo_body(10_000, 60), has_text=False)
     await scene.read_to(answer, 20)
@@ -215,7 +215,7 @@ async def test_redis_lost_the_generation_for_good(scene: Scene):
         assert end.fields["error"]["code"] == "lost"
 
 
-async def test_redis_lost_entries_that_were_seen(scene: Scene):
+async def test_stream_is_reset_when_redis_lost_entries_that_were_read(scene: Scene):
     answer = await watch(scene, demo_body(150, 60))
     await scene.read_to(answer, 20)
     scene.cluster.server.kill()
@@ -227,7 +227,7 @@ async def test_redis_lost_entries_that_were_seen(scene: Scene):
     assert all(stops[name] == [AS_ENDED[name]] for name in stops), stops
 
 
-async def test_the_log_expired_before_the_end_was_read():
+async def test_stream_is_refused_with_410_after_the_log_expired():
     async with Cluster(api=1, workers=1, settings={"retention_s": "1"}) as cluster:
         async with Scene(cluster) as scene:
             answer = await scene.start(demo_body(5, 0), readers=1)

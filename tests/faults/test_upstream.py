@@ -121,7 +121,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-async def test_upstreams_that_fail_are_asked_again_and_the_answers_are_whole(scene: Scene):
+async def test_failing_upstreams_are_retried_and_the_texts_are_exact(scene: Scene):
     """All of them at once, one worker's other answers among them."""
     answers = {}
     for prompt, fault in FAULTS.items():
@@ -167,7 +167,7 @@ async def test_cancel_closes_the_connection_to_the_upstream(scene: Scene, upstre
     assert answer.record.snapshot["status"] == "cancelled"
 
 
-async def test_a_drained_worker_closes_its_call_and_the_next_one_goes_on(
+async def test_a_drained_worker_closes_its_upstream_call_and_the_next_worker_continues(
     scene: Scene, upstream: Upstream
 ):
     answer = await begin(scene, "continue", "drain me")

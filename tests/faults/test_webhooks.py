@@ -40,7 +40,9 @@ async def heard(receiver: Receiver, count: int = 1) -> None:
     await until(lambda: len(receiver.calls) >= count, DEADLINE_S, f"{count} webhooks")
 
 
-async def test_the_end_is_told_and_signed(cluster: Cluster, receiver: Receiver) -> None:
+async def test_the_end_of_a_generation_is_delivered_and_signed(
+    cluster: Cluster, receiver: Receiver
+) -> None:
     generation_id = await ask(cluster, receiver.url, session="s", metadata={"order": 7})
     await heard(receiver)
 
@@ -54,7 +56,7 @@ async def test_the_end_is_told_and_signed(cluster: Cluster, receiver: Receiver) 
     assert "webhook" not in shown and "whsec" not in str(shown)
 
 
-async def test_the_end_of_a_batch_is_told(cluster: Cluster, receiver: Receiver) -> None:
+async def test_the_end_of_a_batch_is_delivered(cluster: Cluster, receiver: Receiver) -> None:
     async with sdk(cluster.urls[0] + "/v1") as client:
         hook = {"webhook": {"url": receiver.url, "secret": SECRET}}
         batch = await submit(client, encoded([demo_line(1)]), extra_body=hook)
@@ -69,7 +71,7 @@ async def test_the_end_of_a_batch_is_told(cluster: Cluster, receiver: Receiver) 
     assert "webhook" not in shown.model_dump() and "whsec" not in shown.model_dump_json()
 
 
-async def test_a_cancel_is_told(cluster: Cluster, receiver: Receiver) -> None:
+async def test_a_cancel_is_delivered(cluster: Cluster, receiver: Receiver) -> None:
     generation_id = await ask(cluster, receiver.url, **demo_body(1_000, 10))
     await call(cluster, "POST", f"/v1/generations/{generation_id}/cancel")
     await heard(receiver)
@@ -77,7 +79,7 @@ async def test_a_cancel_is_told(cluster: Cluster, receiver: Receiver) -> None:
     assert receiver.calls[0].verified()["type"] == "generation.cancelled"
 
 
-async def test_a_failure_is_told(cluster: Cluster, receiver: Receiver) -> None:
+async def test_a_failure_is_delivered(cluster: Cluster, receiver: Receiver) -> None:
     body = demo_body(10, 0, fail_at=3, fail_code="upstream_refused", fail_retryable=False)
     await ask(cluster, receiver.url, **body)
     await heard(receiver)
@@ -87,7 +89,7 @@ async def test_a_failure_is_told(cluster: Cluster, receiver: Receiver) -> None:
     assert event["data"]["error"]["code"]
 
 
-async def test_a_kill_in_the_middle_of_an_attempt_leaves_it_to_the_next(
+async def test_a_delivery_interrupted_by_a_kill_is_repeated(
     cluster: Cluster, receiver: Receiver
 ) -> None:
     receiver.holds.clear()
@@ -105,7 +107,9 @@ async def test_a_kill_in_the_middle_of_an_attempt_leaves_it_to_the_next(
     assert second.verified()["data"]["id"] == generation_id
 
 
-async def test_what_ended_while_all_were_down_is_told(cluster: Cluster, receiver: Receiver) -> None:
+async def test_an_end_during_an_outage_of_the_jobs_role_is_delivered_later(
+    cluster: Cluster, receiver: Receiver
+) -> None:
     for role in cluster.jobs:
         role.kill()
     generation_ids = {await ask(cluster, receiver.url) for _ in range(5)}
@@ -124,7 +128,7 @@ async def test_what_ended_while_all_were_down_is_told(cluster: Cluster, receiver
     assert len(receiver.calls) == 5
 
 
-async def test_a_worker_that_dies_with_its_answer_told_nobody(
+async def test_an_end_whose_worker_died_before_it_notified_anybody_is_delivered(
     cluster: Cluster, receiver: Receiver
 ) -> None:
     """The end stands, and its worker could not say so any more."""
@@ -153,7 +157,9 @@ async def test_redis_killed_and_back_with_its_file(cluster: Cluster, receiver: R
     assert all(role.is_running for role in cluster.jobs), cluster.report()
 
 
-async def test_arqs_database_may_be_lost_in_mid_work(cluster: Cluster, receiver: Receiver) -> None:
+async def test_the_loss_of_arqs_database_loses_no_work(
+    cluster: Cluster, receiver: Receiver
+) -> None:
     receiver.answers = [500, 204]
     receiver.holds.clear()
     await ask(cluster, receiver.url)
@@ -167,7 +173,9 @@ async def test_arqs_database_may_be_lost_in_mid_work(cluster: Cluster, receiver:
     assert len({call.headers["webhook-id"] for call in receiver.calls}) == 1
 
 
-async def test_a_dead_receiver_holds_up_nobody_else(cluster: Cluster, receiver: Receiver) -> None:
+async def test_a_dead_receiver_does_not_delay_other_receivers(
+    cluster: Cluster, receiver: Receiver
+) -> None:
     async with Receiver() as dead:
         dead.holds.clear()
         for _ in range(20):

@@ -46,7 +46,7 @@ def gap_after_takeover(reading, moment: float) -> float:
     return first - moment
 
 
-async def test_a_worker_killed_before_it_begins_costs_nothing(scene: Scene):
+async def test_a_worker_killed_before_it_begins_costs_no_attempt(scene: Scene):
     """Frozen before the prompt comes, killed after: whoever is left begins it."""
     frozen = scene.cluster.workers[0]
     frozen.freeze()
@@ -58,7 +58,7 @@ async def test_a_worker_killed_before_it_begins_costs_nothing(scene: Scene):
     assert {a.record.log[-1].event_id.split("-")[0] for a in answers} == {"1"}
 
 
-async def test_many_answers_of_a_killed_worker_all_go_on(scene: Scene):
+async def test_all_answers_of_a_killed_worker_are_continued(scene: Scene):
     answers = [await scene.start(demo_body(60, 30), readers=1) for _ in range(12)]
     for answer in answers:
         await scene.read_to(answer, 5)
@@ -92,7 +92,7 @@ def has_later_attempt(reading) -> bool:
     return any(not d.event_id.startswith("1-") for d in reading.deliveries)
 
 
-async def test_a_worker_that_woke_up_serves_again(scene: Scene):
+async def test_a_fenced_worker_that_woke_up_serves_new_prompts(scene: Scene):
     """Both workers: one frozen and woken, then left alone with the work."""
     first, second = scene.cluster.workers
     first.freeze()
@@ -144,7 +144,7 @@ def is_said_in(reading, attempt: int) -> bool:
     )
 
 
-async def test_nothing_is_left_pending_when_all_is_done(scene: Scene):
+async def test_no_entry_stays_pending_after_the_last_answer(scene: Scene):
     """After kills and drains the queues, the waiting sets and the pending lists are empty."""
     answers = [await scene.start(demo_body(20, 40), readers=1) for _ in range(4)]
     await scene.read_to(answers[0], 5)

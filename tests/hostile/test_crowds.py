@@ -96,7 +96,7 @@ async def test_the_log_has_one_line(outsider: Outsider, crowded: Cluster) -> Non
     assert lines[0]["level"] == "warning"
 
 
-async def test_where_all_are_in_use_a_newcomer_is_told_so(outsider: Outsider) -> None:
+async def test_a_connection_above_the_bound_is_refused_with_an_error(outsider: Outsider) -> None:
     bearer = {"Authorization": f"Bearer {KEY}"}
     async with flooded(outsider.url, handshake("http://x", bearer), FILES):
 
@@ -130,7 +130,9 @@ async def bounded(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
 
 
 @pytest.mark.parametrize("kind", ["streams", "sockets"])
-async def test_one_address_behind_a_proxy_has_so_many_requests(bounded: Cluster, kind: str) -> None:
+async def test_requests_of_one_address_behind_a_proxy_are_bounded(
+    bounded: Cluster, kind: str
+) -> None:
     attacker = {"X-Forwarded-For": "198.51.100.7, 203.0.113.7"}
     victim = {"X-Forwarded-For": "203.0.113.7, 198.51.100.7"}
     async with Outsider(bounded.api[0].url) as outsider:

@@ -80,7 +80,7 @@ async def timed(ask: Ask, asker: Outsider, named: str) -> tuple[object, float]:
 
 
 @pytest.mark.parametrize("ask", ROUTES, ids=lambda ask: ask.__name__)
-async def test_somebody_elses_is_answered_as_an_absent_one_and_as_late(
+async def test_a_foreign_id_gets_the_answer_and_the_delay_of_an_absent_id(
     two_owners: Cluster, ask: Ask
 ):
     url = two_owners.urls[0]

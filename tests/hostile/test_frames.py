@@ -105,7 +105,7 @@ def check(answer: dict[str, Any]) -> None:
 
 @MAY_FIND
 @given(said=st.lists(harmless(COMMANDS), min_size=1, max_size=8))
-async def test_what_is_said_wrong_is_answered_and_the_socket_lives(
+async def test_an_invalid_message_is_answered_and_the_socket_stays_open(
     api: Outsider, ended: str, said: list[Said]
 ) -> None:
     answers, code = await talk(api, said, ended)
@@ -115,7 +115,7 @@ async def test_what_is_said_wrong_is_answered_and_the_socket_lives(
 
 @MAY_FIND
 @given(before=st.lists(harmless(COMMANDS), max_size=4), broken=BROKEN, after=st.binary(max_size=60))
-async def test_what_breaks_the_protocol_closes_with_its_code(
+async def test_a_protocol_violation_closes_the_socket_with_its_code(
     api: Outsider, before: list[Said], broken: Said, after: bytes
 ) -> None:
     _, code = await talk(api, [*before, broken, Said(after)])
@@ -150,7 +150,7 @@ async def test_a_close_frame_is_answered_whatever_came_before(
     assert answered == code
 
 
-async def test_the_largest_message_is_read_and_one_byte_more_is_not(
+async def test_a_message_one_byte_above_the_bound_is_refused(
     api: Outsider,
 ) -> None:
     text = b'{"type":"' + b"x" * 1_048_565 + b'"}'

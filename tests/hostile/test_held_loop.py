@@ -34,7 +34,7 @@ SOCKETS = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_takes_long_to_decode_is_refused_before(
+async def test_a_body_that_takes_long_to_decode_is_refused_before_decoding(
     node: Role, api: Outsider, name: str
 ) -> None:
     before = cpu_s(node.pid)

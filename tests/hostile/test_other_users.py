@@ -7,7 +7,9 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,7 +51,16 @@ def lax_umask() -> object:
     os.umask(before)
 
 
-def test_what_up_keeps_is_nobody_elses(tmp_path: Path, lax_umask: object) -> None:
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory so short that `up` keeps its socket in it; pytest's own may be too long."""
+    with tempfile.TemporaryDirectory(prefix="tro-") as directory:
+        yield Path(directory)
+
+
+def test_other_users_cannot_read_the_files_of_up(
+    tmp_path: Path, short_path: Path, lax_umask: object
+) -> None:
     """The directory stood there, open, with the files of an older version in it."""
     data = tmp_path / "data"
     (data / "appendonlydir").mkdir(parents=True)
@@ -62,7 +73,7 @@ def test_what_up_keeps_is_nobody_elses(tmp_path: Path, lax_umask: object) -> Non
     port, output = free_port(), tmp_path / "output"
     environ = {
         "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TAILRACE_DATA_DIR": str(data),
-        "TAILRACE_PORT": str(port), "TAILRACE_DRAIN_S": "0.2", "TMPDIR": str(tmp_path),
+        "TAILRACE_PORT": str(port), "TAILRACE_DRAIN_S": "0.2", "TMPDIR": str(short_path),
     }  # fmt: skip
     argv = [sys.executable, "-P", "-m", "cli.main", "up"]
     process = spawn(argv, env=environ, output=output, cwd=tmp_path)
@@ -75,7 +86,7 @@ def test_what_up_keeps_is_nobody_elses(tmp_path: Path, lax_umask: object) -> Non
             return any(PROMPT.encode() in path.read_bytes() for path in files)
 
         until_sync(is_kept, READY_S, "the prompt stands in the append-only file")
-        (socket_folder,) = tmp_path.glob("tailrace-*")
+        (socket_folder,) = short_path.glob("tailrace-*")
 
         assert open_to_others(data) == []
         assert stat.S_IMODE(socket_folder.stat().st_mode) == 0o700

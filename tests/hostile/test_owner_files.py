@@ -128,7 +128,7 @@ async def test_a_disk_that_is_nearly_full_takes_no_upload(
     assert refused(await put(ann, 10), 503, "storage_full")
     assert (await ann.get(f"{FILES}/{kept}/content")).body == b"x" * 10
     await served.node.files.create("ann", "o", "batch_output", pieces(b"x"), bytes_max=2**40)
-    await served.node.metrics.ask_disk(served.node.files.objects)
+    await served.node.metrics.update_free_bytes(served.node.files.objects)
     text = served.node.metrics.render().decode()
     (shown,) = re.findall(r"^tailrace_files_free_bytes (\S+)$", text, re.M)
     assert float(shown) == free
@@ -151,7 +151,9 @@ async def test_a_disk_that_fills_while_an_upload_comes_ends_it(
     await until(lambda: lying(tmp_path / "files") == [], 5, "nothing of it is left")
 
 
-async def test_who_hangs_up_is_not_counted(served: Served, ann: Outsider, tmp_path: Path) -> None:
+async def test_an_upload_whose_client_hangs_up_is_not_counted(
+    served: Served, ann: Outsider, tmp_path: Path
+) -> None:
     async def half() -> AsyncIterator[bytes]:
         yield form(b"x" * 900 * KB)[: 700 * KB]
         await until(lambda: lying(tmp_path / "files") != [], 5, "it is being written")

@@ -112,7 +112,7 @@ async def test_no_dialect_hands_on_a_url_that_is_not_listed(node_api: Outsider, 
 
 
 @pytest.mark.parametrize("url", [LISTED, PIXEL, "http://a.b.cdn.example:8080/x?y=z"])
-async def test_what_is_listed_is_handed_on(node_api: Outsider, url: str) -> None:
+async def test_a_listed_url_reaches_the_model(node_api: Outsider, url: str) -> None:
     body = {"messages": said(image(url)), "params": {"logo": url, "stop": ["http://"]}}
 
     assert (await node_api.post(body)).status == 202

@@ -209,7 +209,7 @@ async def test_handshakes_with_a_body_take_nothing_from_others(api: Outsider, bo
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-async def test_what_waits_before_a_refused_request_is_answered_first(node: Role) -> None:
+async def test_requests_before_a_refused_request_are_answered_first(node: Role) -> None:
     wrong = {}
     for (how, changes), body in itertools.product(
         CHANGES.items(), ("none", "length", "bad chunks")
@@ -222,7 +222,7 @@ async def test_what_waits_before_a_refused_request_is_answered_first(node: Role)
     assert wrong == {}
 
 
-async def test_more_requests_than_may_wait_are_answered_up_to_the_last_that_may(
+async def test_pipelined_requests_are_answered_up_to_the_bound(
     node: Role,
 ) -> None:
     lines = await status_lines(node.url, GET * 150, 102)

@@ -113,7 +113,7 @@ async def held(url: str, peer: Peer) -> float:
         return time.monotonic() - began
 
 
-async def test_who_drips_or_stops_is_let_go_and_the_others_are_served(served: Served) -> None:
+async def test_slow_and_silent_clients_are_closed_and_others_are_served(served: Served) -> None:
     async with Outsider(served.url) as outsider:
         assert (await outsider.get("/livez")).status == 200
         tasks, files = len(asyncio.all_tasks()), descriptors(os.getpid())

@@ -35,7 +35,7 @@ async def cluster() -> AsyncIterator[Cluster]:
         yield cluster
 
 
-async def test_readers_that_stop_cost_themselves_only(node: Role, api: Outsider) -> None:
+async def test_stalled_readers_are_cut_and_others_are_served(node: Role, api: Outsider) -> None:
     sizes = []
     for _ in range(ROUNDS):
         generation_id = await api.start(FLOOD)

@@ -87,7 +87,7 @@ async def test_into_a_pipe_an_answer_passes_as_it_is(talking: Cluster, upstream:
     assert b"calls \\x1b]52" in shown and b"Hm \\x1b]52" in shown
 
 
-async def test_an_error_cannot(talking: Cluster, upstream: Upstream) -> None:
+async def test_an_error_cannot_drive_the_terminal(talking: Cluster, upstream: Upstream) -> None:
     error = {"error": {"message": EVIL + HIDDEN, "type": "BadRequestError"}}
     upstream.raw = [b"data: " + json.dumps(error).encode() + b"\n\n"]
 
@@ -97,7 +97,9 @@ async def test_an_error_cannot(talking: Cluster, upstream: Upstream) -> None:
     assert b"failed: " in shown and b"\\x1b]52" in shown and b"\\u202e" in shown
 
 
-async def test_a_log_as_text_cannot(talking: Cluster, upstream: Upstream) -> None:
+async def test_a_log_as_text_cannot_drive_the_terminal(
+    talking: Cluster, upstream: Upstream
+) -> None:
     """A finish reason that nobody knows is in the worker's log."""
     finish = {"choices": [{"index": 0, "delta": {}, "finish_reason": EVIL + HIDDEN}]}
     upstream.raw = [b"data: " + json.dumps(finish).encode() + b"\n\n"]
@@ -200,7 +202,7 @@ async def test_no_command_prints_what_a_terminal_obeys(
     assert b"\\x1b]52" in shown or command == "bench --prompts 1", shown
 
 
-async def test_the_doctor_neither(tmp_path: Any) -> None:
+async def test_the_doctor_prints_no_control_characters(tmp_path: Any) -> None:
     async with evil_server() as url:
         models = tmp_path / "models.toml"
         place = url.replace("://", "://me:the-password@")

@@ -83,7 +83,9 @@ def requests(path: Path, count: int, **demo: float) -> Path:
     return path
 
 
-async def test_a_batch_from_its_file_to_its_results(cluster: Cluster, tmp_path: Path) -> None:
+async def test_submit_watch_and_save_a_batch_in_the_terminal(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     path, out = requests(tmp_path / "in.jsonl", 40), tmp_path / "out.jsonl"
     submitted = await run(cluster, "submit", str(path), "--watch")
     batch_id = submitted.out.strip()
@@ -101,7 +103,7 @@ async def test_a_batch_from_its_file_to_its_results(cluster: Cluster, tmp_path: 
     assert f"{batch_id}  completed" in listed.out and "40/40" in listed.out
 
 
-async def test_ctrl_c_leaves_it_running_and_a_node_may_die_meanwhile(
+async def test_ctrl_c_leaves_the_batch_running_and_a_killed_node_does_not_stop_it(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     path = requests(tmp_path / "in.jsonl", 200, tokens=100, tokens_per_s=10)
@@ -123,7 +125,9 @@ async def test_ctrl_c_leaves_it_running_and_a_node_may_die_meanwhile(
     assert "cancelled: " in watching.err and "of 200 lines done" in watching.err
 
 
-async def test_a_file_that_is_refused_says_where(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_refused_input_file_is_reported_with_its_line(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     path = requests(tmp_path / "in.jsonl", 3)
     path.write_text(read(path) + "no JSON\n")
     refused = await run(cluster, "submit", str(path), "--watch")

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from jobs.batch import course as course_module
+from jobs.batch import batch_run as course_module
 from jobs.batch import result as result_module
 from jobs.batch import source as source_module
 from jobs.batch import validation as validation_module
@@ -53,13 +53,13 @@ class Desk:
         """One more process's, which knows this owner."""
         owners = Owners({owner})
         source = build_batches(self.stage.redis, self.stage.store, self.stage.settings, owners)
-        source.tools.models.clear()  # type: ignore[attr-defined]
-        source.tools.models.update(self.stage.models)  # type: ignore[attr-defined]
+        source.parts.models.clear()  # type: ignore[attr-defined]
+        source.parts.models.update(self.stage.models)  # type: ignore[attr-defined]
         return source
 
     @property
     def files(self):
-        return self.source.tools.files
+        return self.source.parts.files
 
     async def submit(self, lines: int = 20, *, pad: int = 0, window_s: float = 600.0) -> str:
         bodies = ({"prompt": f"say {n}" + "x" * pad} for n in range(lines))
@@ -135,7 +135,7 @@ def names(count: int) -> set[str]:
 # Slices
 
 
-async def test_a_batch_goes_on_over_many_slices(desk, monkeypatch):
+async def test_a_batch_continues_over_many_slices(desk, monkeypatch):
     monkeypatch.setattr(source_module, "SLICE_S", 0.02)
     batch_id = await desk.submit(200)
 
@@ -160,7 +160,7 @@ async def test_a_second_slice_beside_the_first_leaves_at_once(desk):
     assert await desk.starts(batch_id) == 1
 
 
-async def test_a_slice_that_is_told_to_stop_keeps_what_is_done(desk):
+async def test_a_stopped_slice_keeps_the_finished_lines(desk):
     batch_id = await desk.submit(400)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(desk.slice(batch_id))
@@ -175,12 +175,12 @@ async def test_a_slice_that_is_told_to_stop_keeps_what_is_done(desk):
     assert len(desk.stage.backend.seeds) == 400
 
 
-async def test_only_what_nobody_runs_is_due(desk):
+async def test_only_a_batch_without_a_lease_is_due(desk):
     batch_id = await desk.submit(1)
     await desk.stage.redis.zadd(keys.BATCHES_ACTIVE, {"batch_never_created": 1})
     assert [job.args for job in await desk.source.due()] == [(batch_id,)]
 
-    lease = await BatchLease.begin(desk.source.tools.log_store, batch_id, "somebody")
+    lease = await BatchLease.begin(desk.source.parts.log_store, batch_id, "somebody")
     assert await desk.source.due() == []
 
     await lease.release()
@@ -194,7 +194,7 @@ async def test_only_what_nobody_runs_is_due(desk):
 # Of an owner that no key names any more
 
 
-async def test_a_held_batch_asks_no_line_and_goes_on_when_its_owner_is_known(desk):
+async def test_a_held_batch_starts_no_line_until_its_owner_is_known_again(desk):
     batch_id = await desk.submit(20)
     strict = desk.another("somebody else")
     for _ in range(2):
@@ -211,25 +211,25 @@ async def test_a_held_batch_asks_no_line_and_goes_on_when_its_owner_is_known(des
     assert len(desk.stage.backend.seeds) == 20
 
 
-async def test_what_a_held_batch_has_in_flight_ends_and_counts(desk, monkeypatch):
+async def test_lines_in_flight_of_a_held_batch_end_and_are_counted(desk, monkeypatch):
     """Some lines were accepted by a holder that knew the owner; others only taken."""
     monkeypatch.setattr(source_module, "SLICE_S", 0.0)
     batch_id = await desk.submit(10)
-    lease = await BatchLease.begin(desk.source.tools.log_store, batch_id, "dies")
-    await validation_module.validate(desk.source.tools, lease, await lease.load())
+    lease = await BatchLease.begin(desk.source.parts.log_store, batch_id, "dies")
+    await validation_module.validate(desk.source.parts, lease, await lease.load())
     record = await desk.files.get((await lease.load()).input_file_id, OWNER)
-    course = course_module.Course(desk.source.tools, lease, await lease.load(), record)
+    course = course_module.BatchRun(desk.source.parts, lease, await lease.load(), record)
     await course.resume()
     course._window = 6
-    assert await course._fill() == 6
-    asked = desk.source.tools.acceptor.accept_lines
+    assert await course._take() == 6
+    asked = desk.source.parts.acceptor.accept_lines
 
     async def accept_four(lines, *, is_repeat):
         await asked(lines[:4], is_repeat=is_repeat)
 
-    monkeypatch.setattr(desk.source.tools.acceptor, "accept_lines", accept_four)
+    monkeypatch.setattr(desk.source.parts.acceptor, "accept_lines", accept_four)
     await course._ask(0.0)
-    monkeypatch.setattr(desk.source.tools.acceptor, "accept_lines", asked)
+    monkeypatch.setattr(desk.source.parts.acceptor, "accept_lines", asked)
     await lease.release()
     await course.close()
     monkeypatch.setattr(source_module, "SLICE_S", 45.0)
@@ -245,7 +245,7 @@ async def test_what_a_held_batch_has_in_flight_ends_and_counts(desk, monkeypatch
     assert len(desk.stage.backend.seeds) == 10, "each line was asked once"
 
 
-async def test_a_held_batch_with_nothing_left_to_ask_is_completed(desk, monkeypatch):
+async def test_a_held_batch_without_open_lines_is_completed(desk, monkeypatch):
     """Its last line was committed, and the holder died before it said so."""
     batch_id = await desk.submit(3)
     moved = BatchLease.move
@@ -307,7 +307,7 @@ async def test_held_batches_take_no_place_from_others(desk, monkeypatch):
 
 @pytest.mark.parametrize("name", ["take", "commit", "move"])
 @pytest.mark.parametrize("before", [True, False], ids=["not sent", "not answered"])
-async def test_a_step_that_fails_is_done_again_by_the_next_slice(desk, name, before):
+async def test_the_next_slice_repeats_a_failed_step(desk, name, before):
     batch_id = await desk.submit(30)
     with failing_once(BatchLease, name, before=before):
         batch = await desk.run(batch_id)
@@ -339,7 +339,7 @@ async def test_a_crash_between_the_files_and_the_last_status(desk):
     assert (await desk.rows(batch.output_file_id)).keys() == names(5)
 
 
-async def test_nothing_is_left_but_the_files(desk):
+async def test_a_completed_batch_leaves_only_its_files(desk):
     batch_id = await desk.submit(5)
     batch = await desk.run(batch_id)
 
@@ -351,7 +351,7 @@ async def test_nothing_is_left_but_the_files(desk):
     assert batch.output_file_id and not batch.error_file_id
 
 
-async def test_a_part_that_was_written_and_never_committed_does_not_count(desk):
+async def test_an_uncommitted_part_of_the_results_is_ignored(desk):
     batch_id = await desk.submit(10)
     with failing_once(BatchLease, "commit"):
         await desk.slice(batch_id)
@@ -365,7 +365,7 @@ async def test_a_part_that_was_written_and_never_committed_does_not_count(desk):
 
 
 @pytest.mark.parametrize("after_calls", [1, 2])
-async def test_redis_goes_back_and_nobody_notices(desk, monkeypatch, after_calls):
+async def test_a_batch_has_exact_results_after_redis_went_back(desk, monkeypatch, after_calls):
     """A second of the batch is forgotten under its holder, whose connections live on."""
     batch_id = await desk.submit(600)
     kept: dict[bytes, bytes] = {}
@@ -399,7 +399,7 @@ async def test_redis_goes_back_and_nobody_notices(desk, monkeypatch, after_calls
 # Cancelled at odd moments
 
 
-async def test_a_batch_can_be_cancelled_while_it_is_looked_at(desk, monkeypatch):
+async def test_a_batch_can_be_cancelled_during_validation(desk, monkeypatch):
     monkeypatch.setattr(validation_module, "LOOK_S", 0.0)
     batch_id = await desk.submit(2_000, pad=1_000)
     read, pieces = type(desk.files).read, []
@@ -461,7 +461,7 @@ async def test_an_input_that_is_deleted_in_the_middle_ends_the_batch(desk):
     assert len(await desk.rows(batch.output_file_id)) == batch.completed > 0
 
 
-async def test_results_that_the_store_has_lost_are_not_passed_over_in_silence(desk, monkeypatch):
+async def test_results_missing_from_the_store_are_reported(desk, monkeypatch):
     async def finish(*args, **more):
         await desk.files.delete_prefix(parts_prefix(batch_id))
         return await finished(*args, **more)
@@ -476,7 +476,7 @@ async def test_results_that_the_store_has_lost_are_not_passed_over_in_silence(de
     assert json.loads(batch.errors)[0]["code"] == "results_lost"
 
 
-async def test_a_line_whose_generation_is_gone_is_asked_again(desk):
+async def test_a_line_whose_generation_is_gone_is_started_again(desk):
     """Sealed by a node, or deleted: what it had was never committed."""
     batch_id = await desk.submit(3)
     await desk.stage.kill()
@@ -498,7 +498,7 @@ async def test_a_line_whose_generation_is_gone_is_asked_again(desk):
     assert gone.decode() not in {row["response"]["request_id"] for row in rows.values()}
 
 
-async def test_an_answer_longer_than_a_page_is_whole(desk, monkeypatch):
+async def test_an_answer_longer_than_a_page_has_its_full_text(desk, monkeypatch):
     monkeypatch.setattr(course_module, "LOG_ENTRIES", 2)
     batch = await desk.run(await desk.submit(2))
 
@@ -506,7 +506,7 @@ async def test_an_answer_longer_than_a_page_is_whole(desk, monkeypatch):
     assert {row["response"]["body"]["text"] for row in rows.values()} == {"Hello you"}
 
 
-async def test_a_model_that_workers_do_not_try_again_is_tried_again_here(
+async def test_a_batch_retries_a_line_of_a_model_that_workers_do_not_retry(
     redis_server, real_redis, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(result_module, "PAUSE_S", 0.01)
@@ -532,11 +532,11 @@ async def test_a_model_that_workers_do_not_try_again_is_tried_again_here(
 
 async def test_a_large_input_is_never_whole_in_memory(desk):
     batch_id = await desk.submit(1_500, pad=20_000)
-    lease = await BatchLease.begin(desk.source.tools.log_store, batch_id, "me")
+    lease = await BatchLease.begin(desk.source.parts.log_store, batch_id, "me")
     batch = await lease.load()
     tracemalloc.start()
     try:
-        await validation_module.validate(desk.source.tools, lease, batch)
+        await validation_module.validate(desk.source.parts, lease, batch)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -156,7 +156,7 @@ def chunks(body: bytes) -> list[bytes]:
         body = rest[int(size, 16) + 2 :]
 
 
-async def test_a_reader_that_hangs_up_is_gone_at_once(
+async def test_a_reader_that_hangs_up_leaves_the_hub_at_once(
     node: Served, web: aiohttp.ClientSession
 ) -> None:
     hand = await Hand.take(node.node.store)
@@ -167,7 +167,9 @@ async def test_a_reader_that_hangs_up_is_gone_at_once(
     await until(lambda: not node.hub.connections, DEADLINE_S)
 
 
-async def test_a_drain_breaks_the_body_off(node: Served, web: aiohttp.ClientSession) -> None:
+async def test_a_drain_ends_a_response_without_its_last_chunk(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
     hand = await Hand.take(node.node.store)
     await hand.append(Token("a"))
     reading = asyncio.create_task(whole(web, node, hand))
@@ -177,7 +179,9 @@ async def test_a_drain_breaks_the_body_off(node: Served, web: aiohttp.ClientSess
         await reading
 
 
-async def test_long_poll_walks_a_log_to_its_end(node: Served, web: aiohttp.ClientSession) -> None:
+async def test_repeated_long_polls_read_a_log_to_its_end(
+    node: Served, web: aiohttp.ClientSession
+) -> None:
     hand = await Hand.take(node.node.store)
     url = f"{node.url}/v1/generations/{hand.generation_id}/events"
     cursor, events, done = "0-0", [], False
@@ -193,7 +197,7 @@ async def test_long_poll_walks_a_log_to_its_end(node: Served, web: aiohttp.Clien
         assert await response.json() == {"events": [], "last_event_id": cursor, "done": True}
 
 
-async def test_a_long_poll_wakes_when_something_comes(
+async def test_a_new_event_answers_a_waiting_long_poll(
     node: Served, web: aiohttp.ClientSession
 ) -> None:
     hand = await Hand.take(node.node.store)
@@ -231,7 +235,9 @@ async def test_a_socket_streams_and_a_slow_one_is_broken_off(
         await until(lambda: not node.hub.connections, DEADLINE_S)
 
 
-async def test_the_live_connection_logs_in(redis_server: RedisServer, settings: Settings) -> None:
+async def test_the_live_connection_authenticates_with_redis(
+    redis_server: RedisServer, settings: Settings
+) -> None:
     admin = Redis.from_url(redis_server.url, protocol=2)
     await admin.execute_command("ACL", "SETUSER", "ann", "on", ">p@ss", "~*", "&*", "+@all")
     scheme, _, rest = redis_server.url.partition("://")
@@ -290,7 +296,7 @@ def text_of(frames: list[dict[str, Any]]) -> str:
     return "".join(frame["text"] for frame in frames if frame["type"] == "token")
 
 
-async def test_sockets_follow_and_get_what_the_others_get(
+async def test_sockets_in_a_row_get_the_same_frames_as_other_sockets(
     node: Served, web: aiohttp.ClientSession
 ) -> None:
     hand = await Hand.take(node.node.store)
@@ -325,7 +331,7 @@ async def test_sockets_follow_and_get_what_the_others_get(
         await one.close()
 
 
-async def test_a_socket_that_unsubscribes_is_written_to_no_more(
+async def test_a_socket_gets_no_frame_after_it_has_unsubscribed(
     node: Served, web: aiohttp.ClientSession
 ) -> None:
     left, kept = await Hand.take(node.node.store), await Hand.take(node.node.store)
@@ -344,7 +350,7 @@ async def test_a_socket_that_unsubscribes_is_written_to_no_more(
     await one.close()
 
 
-async def test_a_socket_is_closed_out_of_its_row(node: Served, web: aiohttp.ClientSession) -> None:
+async def test_a_closed_socket_leaves_its_row(node: Served, web: aiohttp.ClientSession) -> None:
     hand = await Hand.take(node.node.store)
     one = await open_socket(web, node)
     await subscribe(one, hand)
@@ -362,7 +368,7 @@ async def test_a_socket_is_closed_out_of_its_row(node: Served, web: aiohttp.Clie
     await hand.append(END)
 
 
-async def test_a_socket_that_stops_reading_leaves_its_row_and_is_told_all(
+async def test_a_socket_that_stops_reading_leaves_its_row_and_misses_no_event(
     node: Served, web: aiohttp.ClientSession
 ) -> None:
     """What was written past `send` before the pause, and what follows after it, are one text."""
@@ -386,7 +392,7 @@ async def test_a_socket_that_stops_reading_leaves_its_row_and_is_told_all(
         await socket_.close()
 
 
-async def test_a_socket_in_a_row_that_is_woken_is_told_nothing_twice(
+async def test_a_socket_in_a_row_that_is_woken_gets_no_event_twice(
     node: Served, web: aiohttp.ClientSession
 ) -> None:
     """As by the tick, where its place had to be waited for before it came into the row."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from api.edge import pace
 from api.edge import transfer_limit as turns
+from api.edge import transfer_rate
 from shared.config.settings import Settings
 from shared.files.objects import ObjectStore
 from tests.support.footprint import MB, connections, rss_bytes
@@ -78,7 +78,9 @@ async def upload_small(api: Outsider) -> str:
     return str(answer.json()["id"])
 
 
-async def test_a_large_file_costs_no_memory(cluster: Cluster, ann: Outsider) -> None:
+async def test_a_large_file_is_streamed_and_never_whole_in_memory(
+    cluster: Cluster, ann: Outsider
+) -> None:
     await upload_small(ann)
     pid, before = cluster.api[0].pid, rss_bytes(cluster.api[0].pid)
     most = before
@@ -100,7 +102,9 @@ async def test_a_large_file_costs_no_memory(cluster: Cluster, ann: Outsider) -> 
     assert (await ann.call("DELETE", f"{FILES}/{made.json()['id']}")).status == 200
 
 
-async def test_too_large_is_said_before_and_while_it_comes(cluster: Cluster, ann: Outsider) -> None:
+async def test_a_too_large_upload_is_refused_by_its_length_and_while_it_arrives(
+    cluster: Cluster, ann: Outsider
+) -> None:
     before = lying(cluster.directory / "files")
     size = FILE_MAX + 1_000_000
     told = head("Authorization: Bearer key-a", f"Content-Length: {size}")
@@ -111,7 +115,9 @@ async def test_too_large_is_said_before_and_while_it_comes(cluster: Cluster, ann
     assert lying(cluster.directory / "files") == before
 
 
-async def test_nobody_sees_or_takes_what_is_anothers(ann: Outsider, bob: Outsider) -> None:
+async def test_another_owners_file_cannot_be_listed_read_or_deleted(
+    ann: Outsider, bob: Outsider
+) -> None:
     file_id = await upload_small(ann)
 
     for method, path in (("GET", ""), ("GET", "/content"), ("DELETE", "")):
@@ -124,7 +130,9 @@ async def test_nobody_sees_or_takes_what_is_anothers(ann: Outsider, bob: Outside
     assert (await ann.get(f"{FILES}/{file_id}/content")).body == b"x" * 10
 
 
-async def test_who_hangs_up_leaves_nothing(cluster: Cluster, ann: Outsider) -> None:
+async def test_an_upload_whose_client_hangs_up_leaves_no_object(
+    cluster: Cluster, ann: Outsider
+) -> None:
     directory = cluster.directory / "files"
     before, listed = lying(directory), (await ann.get(FILES)).json()["data"]
     async with raw_connection(ann.url) as (_, writer):
@@ -141,7 +149,7 @@ async def test_who_hangs_up_leaves_nothing(cluster: Cluster, ann: Outsider) -> N
     assert (await ann.get(FILES)).json()["data"] == listed
 
 
-async def test_a_client_that_asks_first_is_told_to_go_on(ann: Outsider) -> None:
+async def test_expect_100_continue_is_answered(ann: Outsider) -> None:
     raw = form(b"x" * SMALL)
     async with raw_connection(ann.url) as (reader, writer):
         length = f"Content-Length: {len(raw)}"
@@ -173,7 +181,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-async def test_what_no_client_would_send_is_refused_in_words(
+async def test_a_malformed_upload_is_refused_with_a_message(
     cluster: Cluster, ann: Outsider, what: str
 ) -> None:
     raw, status = HOSTILE[what]
@@ -217,7 +225,7 @@ async def test_a_draining_node_takes_no_upload(served: Served, api: Outsider) ->
     assert (await api.get(f"{FILES}/{file_id}/content")).body == b"x" * 10
 
 
-async def test_an_upload_may_end_while_its_node_drains_and_not_later() -> None:
+async def test_a_draining_node_waits_for_an_upload_until_the_drain_time() -> None:
     async with Cluster(api=1, workers=0, is_waiting_for_workers=False) as cluster:
         node, raw = cluster.api[0], form(b"x" * SMALL)
         request = head(f"Content-Length: {len(raw)}") + raw
@@ -239,7 +247,7 @@ async def test_an_upload_may_end_while_its_node_drains_and_not_later() -> None:
         assert '"level": "error"' not in node.output.read_text()
 
 
-async def test_a_download_is_broken_off_when_its_node_can_wait_no_longer() -> None:
+async def test_a_draining_node_breaks_a_download_off_after_the_drain_time() -> None:
     async with Cluster(api=1, workers=0, is_waiting_for_workers=False) as cluster:
         node = cluster.api[0]
         async with Outsider(node.url) as api:
@@ -254,7 +262,9 @@ async def test_a_download_is_broken_off_when_its_node_can_wait_no_longer() -> No
         assert '"level": "error"' not in node.output.read_text()
 
 
-async def test_a_store_that_is_away_is_503(served: Served, api: Outsider, tmp_path: Path) -> None:
+async def test_an_unreachable_object_store_is_503(
+    served: Served, api: Outsider, tmp_path: Path
+) -> None:
     file_id = await upload_small(api)
     os.rename(tmp_path / "files", tmp_path / "away")
     (tmp_path / "files").write_bytes(b"")
@@ -272,10 +282,10 @@ async def test_a_store_that_is_away_is_503(served: Served, api: Outsider, tmp_pa
     assert (gone.status, openai_code(gone.body)) == (404, "not_found")
 
 
-async def test_an_upload_that_says_nothing_more_is_given_up(
+async def test_a_silent_upload_is_ended(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "WINDOW_S", 0.2)
+    monkeypatch.setattr(transfer_rate, "RATE_WINDOW_S", 0.2)
     monkeypatch.setattr(turns, "RATE_CHECK_S", 0.05)
     raw = head("Content-Length: 5000") + HEAD + b"x" * 100
 
@@ -283,7 +293,7 @@ async def test_an_upload_that_says_nothing_more_is_given_up(
     assert lying(tmp_path / "files") == []
 
 
-async def test_only_so_many_uploads_are_taken_at_once(served: Served) -> None:
+async def test_uploads_at_once_are_bounded(served: Served) -> None:
     """The others wait, and are taken when one has ended."""
     async with asyncio.TaskGroup() as tasks:
         made = [tasks.create_task(upload_one(served.url)) for _ in range(40)]
@@ -295,7 +305,7 @@ async def upload_one(url: str) -> Any:
         return await upload_small(api)
 
 
-async def test_who_leaves_a_download_stops_the_reading(
+async def test_a_client_that_leaves_a_download_stops_the_reading_of_the_object(
     served: Served, api: Outsider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = await api.call("POST", FILES, raw=stream_form(20 * MB), headers=MULTIPART)
@@ -333,7 +343,7 @@ async def test_a_download_that_cannot_be_finished_is_broken_off(
 
 
 @pytest.mark.parametrize("role", ["api", "jobs"])
-async def test_a_place_that_cannot_be_used_is_said_at_start(
+async def test_an_unusable_file_location_is_reported_at_start(
     redis_server: RedisServer, role: str
 ) -> None:
     settings = {
@@ -346,7 +356,7 @@ async def test_a_place_that_cannot_be_used_is_said_at_start(
     assert len(said.splitlines()) == 1 and "TAILRACE_FILES_URL" in said
 
 
-async def test_with_redis_away_nothing_is_taken(cluster: Cluster, ann: Outsider) -> None:
+async def test_without_redis_an_upload_is_refused(cluster: Cluster, ann: Outsider) -> None:
     """Last in this file: the server is started again, and all connections are new."""
     before = lying(cluster.directory / "files")
     assert cluster.server is not None

@@ -18,6 +18,7 @@ from jobs import arq_worker, role
 from jobs.arq_worker import QUEUE, JobsWorker
 from jobs.role import janitor_cron, sweep, work
 from jobs.source import Job
+from shared.config.redis_url import read_redis_url
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.store import Store
@@ -57,8 +58,13 @@ def short_polls(monkeypatch):
         monkeypatch.setattr(module, "AWAY_PAUSE_S", 0.05)
 
 
+def jobs_url(settings):
+    url = read_redis_url(settings.redis_url, "TAILRACE_REDIS_URL")
+    return url._replace(database=url.database + 1)
+
+
 def build_worker(settings, janitor, functions=()):
-    worker = arq_worker.build_worker(settings, functions, [janitor_cron()])
+    worker = arq_worker.build_worker(jobs_url(settings), functions, [janitor_cron()])
     worker.ctx["janitor"] = janitor
     return worker
 
@@ -83,7 +89,7 @@ async def other_database(redis_server):
 # What of arq is not public
 
 
-def test_the_private_names_of_arq_are_there():
+def test_arq_still_has_the_private_names_that_we_use():
     assert inspect.iscoroutinefunction(Worker._poll_iteration)
     assert list(inspect.signature(Worker._poll_iteration).parameters) == ["self"]
     assert "self._poll_iteration()" in inspect.getsource(Worker.main)
@@ -92,7 +98,7 @@ def test_the_private_names_of_arq_are_there():
         assert f"self.{name}" in inspect.getsource(Worker.__init__), name
 
 
-def test_our_main_replaces_the_loop_that_dies_with_its_connection():
+def test_the_jobs_worker_replaces_arqs_poll_loop():
     assert JobsWorker.main is not Worker.main
     assert "_poll_iteration" in inspect.getsource(JobsWorker.main)
 
@@ -106,7 +112,7 @@ async def test_the_janitor_runs_on_schedule(settings, real_redis, short_polls):
         await until(lambda: passes.count >= 2, DEADLINE_S, "two passes")
 
 
-async def test_what_waits_too_long_ends_without_any_worker_or_node(
+async def test_the_jobs_role_alone_ends_prompts_that_waited_too_long(
     settings, real_redis, short_polls
 ):
     store = Store(real_redis, settings)
@@ -124,7 +130,9 @@ async def test_what_waits_too_long_ends_without_any_worker_or_node(
         await until(has_ended, DEADLINE_S, "the queue timeout")
 
 
-async def test_it_survives_the_loss_of_all_its_connections(settings, real_redis, short_polls):
+async def test_the_jobs_role_survives_the_loss_of_all_its_connections(
+    settings, real_redis, short_polls
+):
     passes = Passes()
     async with running(build_worker(settings, passes), real_redis):
         await until(lambda: passes.count >= 1, DEADLINE_S, "a pass")
@@ -135,7 +143,9 @@ async def test_it_survives_the_loss_of_all_its_connections(settings, real_redis,
         await until(lambda: passes.count > before, DEADLINE_S, "a pass afterwards")
 
 
-async def test_it_survives_a_redis_that_comes_back_empty(settings, real_redis, short_polls):
+async def test_the_jobs_role_survives_a_redis_that_comes_back_empty(
+    settings, real_redis, short_polls
+):
     passes = Passes()
     async with running(build_worker(settings, passes), real_redis):
         await until(lambda: passes.count >= 1, DEADLINE_S, "a pass")
@@ -146,7 +156,9 @@ async def test_it_survives_a_redis_that_comes_back_empty(settings, real_redis, s
         await until(lambda: passes.count > before, DEADLINE_S, "a pass afterwards")
 
 
-async def test_it_goes_on_when_the_clock_is_set_back(settings, real_redis, short_polls):
+async def test_the_jobs_role_continues_after_the_clock_was_set_back(
+    settings, real_redis, short_polls
+):
     """Else it would wait until the clock is again where it was."""
     passes = Passes()
     worker = build_worker(settings, passes)
@@ -169,7 +181,7 @@ async def test_two_schedulers_at_one_tick_make_one_pass(settings, real_redis, sh
 
     def scheduler():
         job = cron(tick, second=set(range(60)), keep_result=0, max_tries=1)
-        return arq_worker.build_worker(settings, [], [job])
+        return arq_worker.build_worker(jobs_url(settings), [], [job])
 
     async with running(scheduler(), real_redis), running(scheduler(), real_redis):
         await until(lambda: len(ticks) >= 4, DEADLINE_S, "four ticks")
@@ -177,7 +189,7 @@ async def test_two_schedulers_at_one_tick_make_one_pass(settings, real_redis, sh
     assert len(set(ticks)) == len(ticks)
 
 
-async def test_a_look_at_the_queue_is_not_cut_in_two(settings, real_redis, monkeypatch):
+async def test_a_cancel_does_not_interrupt_a_poll_of_the_queue(settings, real_redis, monkeypatch):
     """arq looks in transactions: one that is cancelled half-way keeps its connection."""
     worker = build_worker(settings, Passes())
     looking, may_end, ends = asyncio.Event(), asyncio.Event(), []
@@ -199,13 +211,13 @@ async def test_a_look_at_the_queue_is_not_cut_in_two(settings, real_redis, monke
     assert ends == ["done"]
 
 
-async def test_a_pass_that_fails_is_made_again(settings, real_redis, short_polls, caplog):
+async def test_a_failed_pass_is_repeated(settings, real_redis, short_polls, caplog):
     passes = Passes(error=ValueError("an accident"))
     async with running(build_worker(settings, passes), real_redis):
         await until(lambda: passes.count >= 2, DEADLINE_S, "another pass")
 
 
-async def test_without_redis_a_pass_is_left_to_the_next():
+async def test_without_redis_a_pass_is_skipped():
     assert await sweep({"janitor": Passes()}) == 7
     assert await sweep({"janitor": Passes(error=Unavailable("away"))}) == 0
 
@@ -229,8 +241,8 @@ class Errands:
         return [Job("run", (7,), "errand:7")] if self.is_due else []
 
 
-async def test_what_is_due_runs_when_the_role_is_woken(settings, real_redis, monkeypatch):
-    monkeypatch.setattr(role, "LOOK_S", 2)
+async def test_due_work_runs_when_the_role_is_woken(settings, real_redis, monkeypatch):
+    monkeypatch.setattr(role, "DUE_POLL_S", 2)
     errands = Errands()
     worker = build_worker(settings, Passes(), errands.functions)
     async with running(worker, real_redis, [errands]):
@@ -243,7 +255,7 @@ async def test_what_is_due_runs_when_the_role_is_woken(settings, real_redis, mon
     assert errands.done == [7]
 
 
-async def test_what_is_due_is_found_without_a_call(settings, real_redis, short_polls):
+async def test_due_work_is_found_without_a_wake(settings, real_redis, short_polls):
     errands = Errands()
     errands.is_due = True
     worker = build_worker(settings, Passes(), errands.functions)
@@ -272,7 +284,7 @@ async def test_payloads_are_json_in_a_database_of_their_own(
     await worker.close()
 
 
-async def test_what_is_no_id_on_the_queue_is_taken_off_it(
+async def test_a_malformed_id_is_removed_from_the_queue(
     settings, real_redis, redis_server, short_polls
 ):
     """arq reads ids as text, and would end with the first that is none."""
@@ -286,14 +298,14 @@ async def test_what_is_no_id_on_the_queue_is_taken_off_it(
     await other.aclose()
 
 
-async def test_a_job_that_fails_is_kept_as_its_text(settings, real_redis):
+async def test_the_result_of_a_failed_job_is_its_error_text(settings, real_redis):
     assert (
         arq_worker.encode({"r": ValueError("an accident")})
         == b'{"r":"ValueError(\'an accident\')"}'
     )
 
 
-async def test_a_pickle_is_not_read(settings):
+async def test_a_pickled_payload_is_never_loaded(settings):
     raw = pickle.dumps({"t": 1, "f": "sweep", "a": (), "k": {}, "et": 1})
     assert deserialize_job_raw(raw)[0] == "sweep", "as arq would read it by default"
     worker = build_worker(settings, Passes())

@@ -93,7 +93,7 @@ def nodes(tmp_path: Path, redis_server: RedisServer) -> Iterator[Nodes]:
         kill_group(nodes.process)
 
 
-def test_each_node_has_a_socket_of_its_own_and_one_that_dies_is_replaced(nodes: Nodes) -> None:
+def test_each_node_listens_on_its_own_socket_and_a_dead_node_is_replaced(nodes: Nodes) -> None:
     nodes.start(3).ready(3)
     before = nodes.pids
     assert len(before) == 3 and nodes.listeners == before

@@ -130,7 +130,7 @@ def up() -> Iterator[Up]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_runs_every_role_and_ctrl_c_leaves_nothing(up: Up) -> None:
+def test_up_runs_every_role_and_ctrl_c_leaves_no_process(up: Up) -> None:
     up.start("--api", "2", "--workers", "2").ready()
     up.seen.add(up.redis_pid())
     counts = [len(up.pids(role)) for role in ("api", "worker", "jobs")]
@@ -143,7 +143,7 @@ def test_runs_every_role_and_ctrl_c_leaves_nothing(up: Up) -> None:
     assert up.nothing_is_left()
 
 
-def test_ctrl_c_reaches_the_roles_as_a_drain_and_redis_last(up: Up) -> None:
+def test_ctrl_c_drains_the_roles_and_stops_redis_last(up: Up) -> None:
     up.start(worker="slow").ready()
     (worker,) = up.pids("worker")
     up.interrupt()
@@ -158,7 +158,7 @@ def test_ctrl_c_reaches_the_roles_as_a_drain_and_redis_last(up: Up) -> None:
     (up.notes / "drain").unlink()
 
 
-def test_a_second_ctrl_c_kills_what_drains(up: Up) -> None:
+def test_a_second_ctrl_c_kills_the_draining_roles(up: Up) -> None:
     up.start(worker="stubborn").ready()
     up.interrupt()
     until_sync(lambda: not up.pids("api"), SOON_S, "the drained api")
@@ -198,7 +198,24 @@ def test_a_killed_redis_comes_back_on_the_same_socket_with_its_data(up: Up) -> N
     assert send_inline_command(path, "GET kept") == "$1\r\n1\r\n"
 
 
-def test_the_private_server_has_a_bound_and_refuses_what_is_above_it(up: Up) -> None:
+def test_a_removed_folder_of_the_socket_is_made_again(up: Up) -> None:
+    up.start().ready()
+    path, before = up.socket_path, up.redis_pid()
+    assert send_inline_command(path, "SET kept 1") == "+OK\r\n"
+    shutil.rmtree(Path(path).parent)
+    until_sync(lambda: send_inline_command(path, "PING") == "+PONG\r\n", SOON_S, "redis again")
+    up.seen |= {before, up.redis_pid()}
+
+    assert send_inline_command(path, "GET kept") == "$1\r\n1\r\n"
+    assert Path(path).parent.stat().st_mode & 0o777 == 0o700
+    assert "was removed: the server starts again" in up.text()
+
+    up.interrupt()
+    assert up.wait() == 0
+    assert up.nothing_is_left()
+
+
+def test_the_private_server_refuses_writes_above_its_memory_bound(up: Up) -> None:
     up.start(redis_bytes_max="5000000").ready()
     up.seen.add(up.redis_pid())
 
@@ -263,7 +280,7 @@ def test_a_taken_port_is_one_line_and_exit_2(up: Up) -> None:
     assert "is taken" in up.text()
 
 
-def test_the_second_on_one_data_directory_is_one_line_and_exit_2(up: Up) -> None:
+def test_a_second_up_on_one_data_directory_is_one_line_and_exit_2(up: Up) -> None:
     up.start().ready()
     first, second = up.process, up.folder / "second"
     up.start(output=second, port=free_port())

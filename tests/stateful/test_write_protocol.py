@@ -75,6 +75,7 @@ class WriteProtocol(RuleBasedStateMachine):
     @initialize()
     def create(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.loop.set_debug(False)  # the checks of debug mode double the time of these small calls
         config = Settings(
             redis_url=self.server.url, lease_s=EXPIRED_AT_ONCE_S, attempts_max=1_000_000
         )

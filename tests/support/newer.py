@@ -64,7 +64,7 @@ def build(
 
 
 if __name__ == "__main__":
-    shared.queue.lanes.VERSION = VERSION
+    shared.queue.lanes.ENTRY_VERSION = VERSION
     shared.queue.lanes.decode_entry = decode_entry
     role.build_backends = build  # type: ignore[assignment]
     sys.exit(main())

@@ -13,7 +13,6 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,11 +21,14 @@ from pathlib import Path
 import redis.asyncio
 
 from tests.support.client import Client
+from tests.support.fork_server import ForkServer
 from tests.support.redis_server import RedisServer, free_port
-from tests.support.spawn import kill_group, signal_group, spawn
+from tests.support.spawn import Process, kill_group, signal_group, spawn
 from tests.support.wait import until
 
 ROOT = Path(__file__).resolve().parents[2]
+FORKED_MODULE = "cli.main"
+FORK_SERVER = ForkServer()  # one for each test process
 READY_S = 30.0  # Python starts slowly on a busy machine
 
 
@@ -43,7 +45,7 @@ class Role:
         self.name = name
         self.module = module
         self.settings = dict(settings)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         handle, path = tempfile.mkstemp(prefix=f"{name}-", dir=directory)
         os.close(handle)
         self.output = Path(path)
@@ -80,12 +82,12 @@ class Role:
     def start(self) -> Role:
         assert not self.is_running, f"{self.name} is already running"
         self._seen_bytes = self.output.stat().st_size
-        self.process = spawn(
-            [sys.executable, "-m", self.module, self.name],
-            env=_environment(self.settings),
-            output=self.output,
-            cwd=ROOT,
-        )
+        env = _environment(self.settings)
+        if self.module == FORKED_MODULE and sys.platform == "linux":
+            self.process = FORK_SERVER.start([self.name], env=env, output=self.output, cwd=ROOT)
+        else:
+            argv = [sys.executable, "-m", self.module, self.name]
+            self.process = spawn(argv, env=env, output=self.output, cwd=ROOT)
         return self
 
     async def ready(self) -> Role:
@@ -108,6 +110,7 @@ class Role:
             await until(lambda: process.poll() is not None, deadline_s, f"end of {self.name}")
         except AssertionError as exc:
             raise AssertionError(f"{exc}\n{self.stderr()}") from None
+        assert process.returncode is not None
         return process.returncode
 
     def kill(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ssl
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -66,12 +67,19 @@ class Upstream:
         raw: every request is answered with these bytes, in these pieces, instead of a script's.
         keep_open: with `raw`: the body is not ended.
         refusal: every request is answered 401 with this body.
+        tls: the context of a server that speaks TLS only.
         redirect: every request is answered 307 to this address.
         hang_up_next: the next request is read and its connection closed without a word.
         hang_up_on_reuse: so is every request that is not the first on its connection.
     """
 
-    def __init__(self, *, port: int = 0, raw: list[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        raw: list[bytes] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.calls: list[Call] = []
         self.raw = raw
         self.keep_open = False
@@ -79,6 +87,7 @@ class Upstream:
         self.redirect = ""
         self.hang_up_next = self.hang_up_on_reuse = False
         self.port = port
+        self.tls = tls
         self.connections = 0
         self._used: set[int] = set()
         self._faults: Counter[str] = Counter()
@@ -89,7 +98,9 @@ class Upstream:
         return f"http://127.0.0.1:{self.port}/v1"
 
     async def __aenter__(self) -> Upstream:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(
+            self._connected, "127.0.0.1", self.port, ssl=self.tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

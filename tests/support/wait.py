@@ -14,6 +14,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 POLL_S = 0.01
+# An asynchronous predicate sends a request, which costs the process under test CPU time, too. The
+# longer the wait lasts, the longer the pauses: a tenth of it, between these bounds.
+REQUEST_POLL_S = 0.05
 
 
 class DeadlineMissed(AssertionError):
@@ -30,12 +33,18 @@ async def until(
     Raises:
         DeadlineMissed: `deadline_s` seconds have passed.
     """
-    deadline = time.monotonic() + deadline_s
+    started = time.monotonic()
+    deadline = started + deadline_s
     while True:
         problem = ""
+        pause_s = POLL_S
         try:
             answer = predicate()
-            value = await answer if inspect.isawaitable(answer) else answer
+            if inspect.isawaitable(answer):
+                pause_s = min(max(POLL_S, (time.monotonic() - started) / 10), REQUEST_POLL_S)
+                value = await answer
+            else:
+                value = answer
             if value:
                 return value
             problem = f"last answer {value!r}"
@@ -43,7 +52,7 @@ async def until(
             problem = f"last error {exc!r}"
         if time.monotonic() > deadline:
             raise DeadlineMissed(f"{what}: not within {deadline_s} s; {problem}")
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(pause_s)
 
 
 def until_sync(predicate: Callable[[], T], deadline_s: float, what: str = "the condition") -> T:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from shared.config.models import Model
 from shared.config.settings import Settings
-from shared.errors import ConfigurationError
 from workers.backends.contract import Backend, BackendItem, Finish, is_plain
 from workers.backends.demo.backend import DemoBackend
 from workers.backends.http.upstream_http import UpstreamHttp
 from workers.backends.openai.backend import OpenAIBackend
+from workers.backends.route import find_route
 
 __all__ = ["Backend", "Finish", "BackendItem", "build_backends", "is_plain"]
 
@@ -21,11 +21,12 @@ def build_backends(
     """Build a backend for each model; returns them by model name. Opens no connection.
 
     Args:
-        environ: holds the variables that `api_key_env` names.
+        environ: holds the variables that `api_key_env`, `headers` and `proxy` name, and the
+            variables of proxies.
 
     Raises:
-        ConfigurationError: such a variable is missing or is no valid header value, or a demo model
-            has an invalid option.
+        ConfigurationError: such a variable is missing or invalid, a certificate cannot be used, or
+            a demo model has an invalid option.
     """
     http = UpstreamHttp(settings)
     return {name: _build(model, settings, http, environ) for name, model in models.items()}
@@ -36,20 +37,4 @@ def _build(
 ) -> Backend:
     if model.backend == "demo":
         return DemoBackend(model)
-    return OpenAIBackend(model, settings, http, key=_read_key(model, environ))
-
-
-def _read_key(model: Model, environ: Mapping[str, str]) -> str:
-    if not model.api_key_env:
-        return ""
-    key = environ.get(model.api_key_env, "").strip()
-    if not key:
-        raise ConfigurationError(
-            f"models.{model.name}: set {model.api_key_env} to the backend's key"
-        )
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(
-            f"models.{model.name}: {model.api_key_env} holds characters that no key can have: "
-            "set it to the backend's key, in ASCII and on one line"
-        )
-    return key
+    return OpenAIBackend(model, settings, http, find_route(model, environ))

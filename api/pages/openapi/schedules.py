@@ -6,7 +6,12 @@ Source: docs/schedules.md, docs/webhooks.md.
 
 from __future__ import annotations
 
-from api.intake.schedule_members import CRON_CHARACTERS_MAX, RUN_AT_S_MAX, ZONE_CHARACTERS_MAX
+from api.intake.schedule_members import (
+    CRON_CHARACTERS_MAX,
+    CRON_NAMES,
+    RUN_AT_S_MAX,
+    ZONE_CHARACTERS_MAX,
+)
 from api.intake.webhook_members import SECRET_BYTES_MAX, SECRET_BYTES_MIN, URL_CHARACTERS_MAX
 from api.pages.openapi.schemas import (
     BEFORE,
@@ -67,9 +72,10 @@ WHEN: Json = {
         ],
     },
     "cron": {
-        "description": "Run repeatedly: a cron expression of five fields. Excludes `run_at`.",
+        "description": "Run repeatedly: a cron expression of five fields, or a name such as "
+        "`@daily`. Excludes `run_at`.",
         "type": ["string", "null"],
-        "pattern": r"^[!-~]+( [!-~]+){4}$",
+        "pattern": f"^([!-~]+( [!-~]+){{4}}|{'|'.join(CRON_NAMES)})$",
         "maxLength": CRON_CHARACTERS_MAX,
     },
     "timezone": {

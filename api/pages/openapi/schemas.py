@@ -216,7 +216,7 @@ SCHEMAS: Json = {
         }
     ),
     "Workers": record({"workers": array(OBJECT), "queue": OBJECT}),
-    "Health": record({"status": STRING}, {"checks": OBJECT}),
+    "Health": record({"status": STRING}, {"checks": OBJECT, "problems": array(STRING)}),
 }
 
 # For a sequential media type, an OpenAPI 3.1 schema describes one event.

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from cli import doctor
-from cli.doctor import Finding, examine_models, examine_redis
+from cli import doctor, redis_findings
+from cli.doctor import examine_models
+from cli.finding import Finding
+from cli.redis_findings import examine_redis
 from shared.config.models import Model
 from shared.config.settings import Settings
+from tests.support.certificates import HAS_OPENSSL, Authority
+from tests.support.forward_proxy import CREDENTIALS, ForwardProxy
 from tests.support.redis_server import RedisServer, free_port
+from tests.support.restricted_user import PASSWORD, USER, add_user, rules_of_the_documents
+from tests.support.upstream import Upstream
 
 GB = 2**30
 HEALTHY = {
@@ -38,7 +44,7 @@ def test_open_files(hard: int, level: str) -> None:
 
 
 def test_a_healthy_server() -> None:
-    assert levels(doctor.judge_server(HEALTHY)) == ["ok", "ok", "ok", "ok"]
+    assert levels(redis_findings.judge_server(HEALTHY)) == ["ok", "ok", "ok", "ok"]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +62,7 @@ def test_a_healthy_server() -> None:
     ],
 )
 def test_servers_with_one_problem(change: dict[str, object], expected: list[str]) -> None:
-    assert levels(doctor.judge_server(HEALTHY | change)) == expected
+    assert levels(redis_findings.judge_server(HEALTHY | change)) == expected
 
 
 @pytest.mark.parametrize(
@@ -70,7 +76,7 @@ def test_servers_with_one_problem(change: dict[str, object], expected: list[str]
     ],
 )
 def test_pubsub_buffers(value: str, level: str) -> None:
-    assert doctor.judge_pubsub_limit(value).level == level
+    assert redis_findings.judge_pubsub_limit(value).level == level
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,57 @@ async def test_a_real_server(redis_server: RedisServer) -> None:
     findings = await examine_redis(Settings(redis_url=redis_server.url))
 
     # Test servers have no append-only file and no maxmemory.
-    assert levels(findings) == ["ok", "ok", "warn", "warn", "ok"]
+    assert levels(findings) == ["ok", "ok", "warn", "warn", "ok", "ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "hint"),
+    [
+        ([], "ok", "database 1"),
+        (["-select"], "ok", "database 0, with all other data"),
+        (["-info"], "warn", "allow INFO"),
+        (["-config|get"], "warn", "client-output-buffer-limit"),
+        (["-blpop", "-lpush"], "FAIL", "BLPOP, LPUSH"),
+    ],
+)
+async def test_a_user_with_restricted_rights(
+    redis_server: RedisServer, changes: list[str], level: str, hint: str
+) -> None:
+    add_user(redis_server, *rules_of_the_documents(), *changes)
+    url = f"{redis_server.url}&username={USER}&password={PASSWORD}"
+    findings = await examine_redis(Settings(redis_url=url))
+
+    assert any(found.level == level and hint in found.text for found in findings), findings
+    assert any(found.level == "FAIL" for found in findings) == (level == "FAIL")
+
+
+async def test_a_server_in_cluster_mode() -> None:
+    options = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
+    with RedisServer(tcp=True, options=options) as server:
+        (finding,) = await examine_redis(Settings(redis_url=server.url))
+
+    assert finding.level == "FAIL" and "cluster mode" in finding.text
+
+
+async def test_a_database_that_does_not_exist(redis_server: RedisServer) -> None:
+    url = redis_server.url.replace("db=0", "db=16")
+    findings = await examine_redis(Settings(redis_url=url))
+
+    assert levels(findings) == ["FAIL"] and "database" in findings[0].text
+
+
+def test_the_variables_of_a_kubernetes_service() -> None:
+    (finding,) = doctor.examine_variables({"TAILRACE_PORT": "tcp://10.0.0.1:1", "PATH": "/bin"})
+
+    assert finding.level == "warn" and "enableServiceLinks" in finding.text
+    assert doctor.examine_variables({"TAILRACE_PORT": "8000"}) == []
+
+
+@pytest.mark.parametrize(("name", "level"), [("data_dir", "warn"), ("files_url", "FAIL")])
+async def test_no_place_for_files(name: str, level: str) -> None:
+    finding = await doctor.examine_files(Settings(**{name: "/dev/null"}))
+
+    assert finding.level == level and "TAILRACE_FILES_URL" in finding.text
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "unix:///no/such/socket"])
@@ -248,3 +304,33 @@ def test_a_key_file_that_others_can_read_gives_a_warning(tmp_path: Path) -> None
 
     assert (finding.level, f"chmod 600 {path}" in finding.text) == ("warn", True)
     assert doctor.examine_access(Settings(api_keys=str(path))) == []
+
+
+@pytest.mark.skipif(not HAS_OPENSSL, reason="needs the openssl command")
+async def test_a_model_is_asked_on_the_way_that_a_worker_takes(tmp_path: Path) -> None:
+    """Through the proxy, with its authority, a client certificate and headers; or by http://."""
+    authority = Authority(tmp_path)
+    authority.sign("client")
+    path = tmp_path / "models.toml"
+    context = authority.server_context("model.test", needs_client=True)
+    async with (
+        Upstream(tls=context) as upstream,
+        ForwardProxy(upstream.port, needs_credentials=True) as tunnel,
+        Upstream() as plain,
+        ForwardProxy(plain.port, needs_credentials=True) as forward,
+    ):
+        path.write_text(
+            '[models.a]\nbase_url = "https://model.test/v1"\nheaders = {x = "${A}"}\n'
+            'ca_file = "ca.pem"\nclient_cert = "client.pem"\nclient_key = "client.key"\n'
+            '[models.b]\nbase_url = "http://model.test/v1/?a=b"\n'
+            '[models.c]\nbase_url = "https://model.test/v1"\nca_file = "absent.pem"\n'
+        )
+        proxies = {"HTTPS_PROXY": tunnel.url(CREDENTIALS), "http_proxy": forward.url(CREDENTIALS)}
+        findings = await examine_models(Settings(models=str(path)), {"A": "1"} | proxies)
+
+    assert [finding.level for finding in findings] == ["ok", "warn", "warn", "FAIL"], findings
+    assert "407" not in "".join(finding.text for finding in findings)
+    assert all("models file" in finding.text for finding in findings[1:3]), findings
+    assert "absent.pem: No such file" in findings[-1].text
+    assert tunnel.asked == ["CONNECT model.test:443 HTTP/1.1"]
+    assert forward.asked == ["GET http://model.test/v1/models?a=b HTTP/1.1"]

@@ -248,6 +248,44 @@ async def test_a_long_response_is_not_read_completely(hooks, store, receiver, le
 @pytest.mark.parametrize(
     "answer",
     [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhel",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\nhel",
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nhel",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+    ],
+    ids=["no body", "slow body", "no chunk", "no end", "bad gzip", "no content"],
+)
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_the_status_is_the_answer_whatever_the_body_is(
+    hooks, store, monkeypatch, answer, is_cut
+):
+    monkeypatch.setattr(webhooks, "BODY_WAIT_S", 0.05)
+    left, closed = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        if not is_cut:
+            await left.wait()
+        writer.close()
+        closed.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        await ended(store, url)
+        async with asyncio.timeout(webhooks.ATTEMPT_S / 2):
+            await turn(hooks)
+        left.set()
+        await closed.wait()
+
+    assert await counted(store) == {"webhooks_delivered": 1}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
         b"",
         b"HTTP/1.1 200",
         b"garbage\r\n\r\n",

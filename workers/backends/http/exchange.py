@@ -2,7 +2,8 @@
 
 An HTTP client of our own, because every token of every answer passes through it: the work of a
 general client around each read costs more than the read. Supports what model servers need: a POST;
-a response with a length, in chunks, or until the connection closes; gzip if a server insists.
+a response with a length, in chunks, or until the connection closes; compression if a server insists
+(workers/backends/http/inflate.py).
 
 Invariant: bytes of the server can only raise `ExchangeError`. Heads, trailers and chunk extensions
 are bounded; the body is read no faster than the caller takes it; a body that inflates too much is
@@ -15,16 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-import zlib
 from typing import cast
 
 import httptools
 
+from workers.backends.http.inflate import CODINGS, InflateError, Inflater, coding_of
+
 UNREAD_BYTES_MAX = 131_072  # of the body; with more, the socket is paused: TCP slows the backend
 NON_BODY_BYTES_MAX = 65_536  # of the head, and between two pieces of the body
-INFLATED_BYTES_MAX = 4_194_304  # of one piece of the body
-IDENTITY = ("", "identity")
-DEFLATED = ("gzip", "x-gzip", "deflate")
 
 
 class ExchangeError(OSError):
@@ -76,7 +75,7 @@ class Exchange(asyncio.Protocol):
         self._pieces: list[bytes] = []  # of the body, not read yet
         self._size = 0  # of `_pieces`
         self._is_paused = False
-        self._inflate: zlib._Decompress | None = None
+        self._inflater: Inflater | None = None
         self._deadline = math.inf  # of the current wait
 
     # For the backend
@@ -238,18 +237,18 @@ class Exchange(asyncio.Protocol):
             self.headers = {}  # an informational response: the final one follows
             return
         self.status, self._has_head = status, True
-        coding = self.headers.get("content-encoding", "").lower()
-        if coding in DEFLATED:
-            self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
-        elif coding not in IDENTITY:
+        coding = coding_of(self.headers.get("content-encoding", ""))
+        if coding in CODINGS:
+            self._inflater = Inflater(coding)
+        elif coding:
             self._fail(ExchangeError(f"content-encoding {coding[:40]} is not supported"))
 
     def on_body(self, body: bytes) -> None:
         if self._is_complete or self._error is not None:
             return
         self._non_body_bytes = 0
-        if self._inflate is not None:
-            body = self._inflated(body)
+        if self._inflater is not None:
+            body = self._inflated(self._inflater, body)
         if body:
             self._pieces.append(body)
             self._size += len(body)
@@ -259,13 +258,9 @@ class Exchange(asyncio.Protocol):
             self._is_complete = True
             self._keeps_alive = self._parser.should_keep_alive()
 
-    def _inflated(self, body: bytes) -> bytes:
-        assert self._inflate is not None
+    def _inflated(self, inflater: Inflater, body: bytes) -> bytes:
         try:
-            inflated = self._inflate.decompress(body, INFLATED_BYTES_MAX)
-        except zlib.error as exc:
-            self._fail(ExchangeError(f"the answer is not gzip: {exc}"))
+            return inflater.feed(body)
+        except InflateError as exc:
+            self._fail(ExchangeError(str(exc)))
             return b""
-        if self._inflate.unconsumed_tail:
-            self._fail(ExchangeError("the compressed answer inflates too much"))
-        return inflated

@@ -1,8 +1,9 @@
 """The pool of connections to model servers, shared by all backends of the process.
 
 Opens connections, keeps them while they are idle, and hands them out again. The worker's slots
-bound their number. No state passes from one request to the next: no cookies, no redirects, no
-proxies from the environment. Knows no models and no answers.
+bound their number. No state passes from one request to the next: no cookies and no redirects.
+Connections with other certificates or another proxy are other connections. Knows no models and no
+answers.
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
-import ssl
 from collections.abc import Mapping
-from functools import cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
@@ -21,6 +20,8 @@ from aiohappyeyeballs import start_connection
 from shared.config.settings import Settings
 from shared.text.redaction import remember
 from workers.backends.http.exchange import Exchange
+from workers.backends.http.proxy import Proxy, open_tunnel
+from workers.backends.http.tls import TlsFiles, client_context
 
 IDLE_S = 4.0  # uvicorn, and so vLLM, closes idle connections after 5 s: close them before
 NEXT_ADDRESS_DELAY_S = 0.25  # RFC 8305, "Connection Attempt Delay"
@@ -33,11 +34,13 @@ class AddressInvalid(ValueError):
 
 
 class Origin(NamedTuple):
-    """The end point of a connection."""
+    """The end point of a connection, and the way to it."""
 
     host: str
     port: int
     is_tls: bool
+    tls: TlsFiles = TlsFiles()
+    proxy: Proxy | None = None
 
 
 class UpstreamAddress:
@@ -47,12 +50,22 @@ class UpstreamAddress:
         url: http or https; a user and password in it become a Basic authorization.
         subpath: appended to the path of the URL.
         headers: sent with every request.
+        tls: the files of the connection.
+        proxy: the proxy on the way; None: none.
 
     Raises:
         AddressInvalid: the scheme is not http or https, or the host or port is missing or invalid.
     """
 
-    def __init__(self, url: str, subpath: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        url: str,
+        subpath: str,
+        headers: Mapping[str, str],
+        *,
+        tls: TlsFiles = TlsFiles(),  # noqa: B008
+        proxy: Proxy | None = None,
+    ) -> None:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
@@ -61,15 +74,21 @@ class UpstreamAddress:
             raise AddressInvalid(url) from exc
         if name.split() != [name] or not name.isprintable():
             raise AddressInvalid(url)
-        self.origin = Origin(name, port, parts.scheme == "https")
+        self.origin = Origin(name, port, parts.scheme == "https", tls, proxy)
         path = quote(parts.path.rstrip("/") + subpath, safe=_PATH_SAFE) or "/"
         query = f"?{quote(parts.query, safe=_PATH_SAFE + '?')}" if parts.query else ""
         authority = f"[{name}]" if ":" in name else name
         if port != _PORTS[parts.scheme]:
             authority += f":{port}"
-        lines = [f"POST {path}{query} HTTP/1.1", f"Host: {authority}"]
+        # A proxy for http:// reads the server from the request line (RFC 9112, 3.2.2).
+        is_forwarded = proxy is not None and not self.origin.is_tls
+        line_start = f"POST http://{authority}" if is_forwarded else "POST "
+        lines = [f"{line_start}{path}{query} HTTP/1.1", f"Host: {authority}"]
+        if is_forwarded and proxy is not None and proxy.authorization:
+            lines.append(f"Proxy-Authorization: {proxy.authorization}")
         lines += [f"{header}: {value}" for header, value in headers.items()]
-        if parts.username is not None and "Authorization" not in headers:
+        has_authorization = any(header.lower() == "authorization" for header in headers)
+        if parts.username is not None and not has_authorization:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             encoded = base64.b64encode(pair.encode()).decode()
             remember(encoded)
@@ -106,26 +125,22 @@ class UpstreamHttp:
         """Open a connection.
 
         Raises:
-            OSError: no server answers there, or TLS failed.
+            OSError: no server answers there, TLS failed, or the proxy refused.
             TimeoutError: not connected before `deadline`, or within `upstream_connect_s`.
         """
         loop = asyncio.get_running_loop()
-        host, port, is_tls = origin
+        proxy = origin.proxy
         async with asyncio.timeout_at(min(deadline, loop.time() + self._connect_s)):
+            sock = await _open_socket(*(proxy[:2] if proxy else (origin.host, origin.port)))
             try:
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except UnicodeError as exc:
-                raise OSError("no such host") from exc
-            # If the addresses of one family do not answer, this costs only the delay.
-            sock = await start_connection(
-                found, happy_eyeballs_delay=NEXT_ADDRESS_DELAY_S, interleave=1
-            )
-            if is_tls:
-                made = await loop.create_connection(
-                    Exchange, sock=sock, ssl=_tls(), server_hostname=host
-                )
-            else:
-                made = await loop.create_connection(Exchange, sock=sock)
+                if proxy is not None and origin.is_tls:
+                    await open_tunnel(sock, origin.host, origin.port, proxy)
+                tls = client_context(origin.tls) if origin.is_tls else None
+            except BaseException:
+                sock.close()
+                raise
+            name = origin.host if origin.is_tls else None
+            made = await loop.create_connection(Exchange, sock=sock, ssl=tls, server_hostname=name)
         return made[1]
 
     def release(self, origin: Origin, exchange: Exchange) -> None:
@@ -146,6 +161,11 @@ class UpstreamHttp:
         await asyncio.sleep(0)
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
+async def _open_socket(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as exc:
+        raise OSError("no such host") from exc
+    # If the addresses of one family do not answer, this costs only the delay.
+    return await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_DELAY_S, interleave=1)

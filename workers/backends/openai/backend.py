@@ -17,14 +17,16 @@ from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import BackendError
 from shared.log.request import Request
-from shared.text.redaction import remember, remember_url
+from shared.text.redaction import remember_url
 from workers.backends.contract import BackendItem, Finish
 from workers.backends.http.exchange import Exchange, ExchangeError
+from workers.backends.http.proxy import ProxyRefused, format_authority
 from workers.backends.http.upstream_http import AddressInvalid, UpstreamAddress, UpstreamHttp
 from workers.backends.limits import Limits
 from workers.backends.openai.failure import answered_at, refusal
 from workers.backends.openai.reader import ChatReader
 from workers.backends.openai.request import encode_body
+from workers.backends.route import Route
 
 REFUSAL_BYTES_MAX = 65_536  # of the body of an error response
 CONNECTIONS_TRIED_MAX = 3  # for one request, when the server closes idle connections
@@ -38,28 +40,32 @@ class OpenAIBackend:
 
     Args:
         http: shared by all backends of the process; `aclose` closes it for all of them.
-        key: the bearer token, empty for none.
+        route: how to reach the server.
     """
 
-    def __init__(self, model: Model, settings: Settings, http: UpstreamHttp, *, key: str) -> None:
+    def __init__(self, model: Model, settings: Settings, http: UpstreamHttp, route: Route) -> None:
         self.can_continue = model.on_takeover == "continue"
         self._model = model
         self._settings = settings
         self._http = http
-        # Servers quote the key or the URL in error messages: redact both.
-        remember(key)
-        remember_url(model.base_url)
-        headers = {
+        remember_url(model.base_url)  # servers quote it in error messages
+        usual = {
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",  # a compressing proxy would hold tokens back
             "Content-Type": "application/json",
             "User-Agent": "tailrace",
         }
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
+        replaced = {name.lower() for name in route.headers}
+        headers = {name: usual[name] for name in usual if name.lower() not in replaced}
+        headers |= route.headers
+        if route.proxy is not None:
+            data = {"model": model.name, "proxy": format_authority(*route.proxy[:2])}
+            log.info("model behind a proxy", extra=data)
         self._target: UpstreamAddress | None = None
         with suppress(AddressInvalid):  # then `stream` raises
-            self._target = UpstreamAddress(model.base_url, "/chat/completions", headers)
+            self._target = UpstreamAddress(
+                model.base_url, "/chat/completions", headers, tls=route.tls, proxy=route.proxy
+            )
 
     async def stream(
         self, request: Request, *, prefix: str, seed: str
@@ -126,6 +132,8 @@ class OpenAIBackend:
         except TimeoutError as exc:
             is_over = asyncio.get_running_loop().time() >= limits.deadline
             raise (limits.exceeded() if is_over else limits.no_connection()) from exc
+        except ProxyRefused as exc:
+            raise BackendError("upstream_error", f"the backend cannot be reached: {exc}") from exc
         except OSError as exc:
             # Clients see the message, so it names no host; the log has the cause.
             raise BackendError("upstream_error", "the backend cannot be reached") from exc

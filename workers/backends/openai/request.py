@@ -1,7 +1,8 @@
 """Builds the body of a chat completions request, with or without a partial answer to continue.
 
 Pure. The client's `params` are sent unchanged, except for members that this system sets itself: the
-model, the messages, streaming, and the number of answers.
+model, the messages, streaming, and the number of answers. At the end the rules of the model change
+the body (shared/config/model_request.py).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def encode_body(model: Model, request: Request, prefix: str) -> bytes:
     }
     if prefix:
         _continue(body, model.continue_style, prefix)
-    return msgspec.json.encode(body)
+    return msgspec.json.encode(model.rules.apply(body))
 
 
 def _continue(body: dict[str, Any], style: str, prefix: str) -> None:

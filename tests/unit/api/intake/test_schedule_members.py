@@ -70,6 +70,28 @@ def test_a_cron_has_five_fields(cron: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cron", "written"),
+    [
+        ("@hourly", "0 * * * *"),
+        ("@daily", "0 0 * * *"),
+        (" @Midnight ", "0 0 * * *"),
+        ("@weekly", "0 0 * * 0"),
+        ("@monthly", "0 0 1 * *"),
+        ("@yearly", "0 0 1 1 *"),
+        ("@annually", "0 0 1 1 *"),
+        ("0 8 * * MON-SUN", "0 8 * * MON-7"),
+        ("0 8 * * sat-sun,tue", "0 8 * * sat-7,tue"),
+        ("0 8 * * MON-SUN/2", "0 8 * * MON-7/2"),
+        ("0 8 * * SUN", "0 8 * * SUN"),
+        ("0 8 * * SUN-TUE", "0 8 * * SUN-TUE"),
+    ],
+)
+def test_short_forms_are_written_out(cron: str, written: str) -> None:
+    """The schedule stores what every version of the jobs role can read."""
+    assert read(cron=cron).cron == written
+
+
+@pytest.mark.parametrize(
     ("cron", "hint"),
     [
         ("0 0 30 2 *", "day-of-month"),
@@ -85,7 +107,10 @@ def test_a_cron_has_five_fields(cron: str) -> None:
         ("5-1 * * * *", "minute"),
         ("* * * *", "five"),
         ("0 * * * * *", "five"),
-        ("@daily", "five"),
+        ("@reboot", "@hourly"),
+        ("@every 5m", "five"),
+        ("@daily *", "five"),
+        ("* * * * FRI-MON", "day-of-week"),
         ("", "five"),
         ("¹ * * * *", "minute"),
         ("* " * 60, "characters"),

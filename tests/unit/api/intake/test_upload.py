@@ -210,3 +210,26 @@ def test_the_file_itself_may_be_long() -> None:
 )
 def test_file_names_are_made_harmless(raw: bytes | str, expected: str) -> None:
     assert clean_filename(raw.encode() if isinstance(raw, str) else raw) == expected
+
+
+@pytest.mark.parametrize(
+    ("disposition", "expected"),
+    [
+        (b"filename*=utf-8''b%C3%BCcher.jsonl", "bücher.jsonl"),
+        (b"filename*=UTF-8'de'%e2%82%ac.jsonl", "€.jsonl"),
+        (b"filename=\"=?utf-8?B?YsO8?=\"; filename*=utf-8''b%C3%BC", "bü"),
+        (b"filename*=iso-8859-1''b%FC.txt; filename=x", "bü.txt"),
+        (b"FileName* = utf-8''a.txt", "a.txt"),
+        (b"filename*=utf-8''..%2F..%2Fetc%2Fpasswd", "passwd"),
+        (b"filename*=utf-8''%FF%00a", "\ufffda"),
+        (b"filename*=utf-16''x; filename=plain", "plain"),
+        (b"filename*=nonsense; filename=plain", "plain"),
+        (b"filename=\"a; filename*=utf-8''b\"", "a; filename*=utf-8''b"),
+    ],
+)
+def test_the_extended_form_of_a_file_name(disposition: bytes, expected: str) -> None:
+    """As requests, .NET and others send it."""
+    form = MultipartForm(BOUNDARY)
+    form.feed(part(b'form-data; name="file"; ' + disposition, b"x"))
+
+    assert form.filename == expected

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from jobs.batch.check import COMPLAINTS_MAX, CUSTOM_ID_CHARACTERS_MAX, InputCheck
-from jobs.batch.splitter import InputLine
+from jobs.batch.splitter import InputLine, LineSplitter
 from shared.batches.record import LINES_MAX
 
 CHAT = "/v1/chat/completions"
@@ -34,6 +34,34 @@ def test_well_formed_lines_are_counted(check: InputCheck) -> None:
     check.close()
 
     assert (check.total, check.complaints) == (3, [])
+
+
+TWO_LINES = ['{"custom_id": "a", "method": "POST", "url": "/v1/x", "body": {}}'] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ("\n".join(TWO_LINES).encode("utf-16"), "UTF-16"),
+        ("\n".join(TWO_LINES).encode("utf-16-le"), "UTF-16"),
+        ("\n".join(TWO_LINES).encode("utf-16-be"), "UTF-16"),
+        (b"\xfe\xff" + "\n".join(TWO_LINES).encode("utf-16-be"), "UTF-16"),
+        ("\n".join(TWO_LINES).encode("utf-32"), "UTF-32"),
+        ("\r".join(TWO_LINES).encode(), "CR alone"),
+        (b"\xef\xbb\xbf" + "\r".join(TWO_LINES).encode(), "CR alone"),
+        (" \r\r".join(TWO_LINES).encode() + b"\r", "CR alone"),
+    ],
+)
+def test_a_file_of_another_text_form_has_one_complaint(content: bytes, hint: str) -> None:
+    check = InputCheck(CHAT, bytes_max=1_000)
+    splitter = LineSplitter(bytes_max=1_000)
+    for line in [*splitter.feed(content), *splitter.close()]:
+        if not check.is_over:
+            check.add(line)
+    check.close()
+
+    assert codes(check) == [("invalid_encoding", None)]
+    assert hint in check.complaints[0].message
 
 
 def test_a_line_without_bytes_is_too_large(check: InputCheck) -> None:

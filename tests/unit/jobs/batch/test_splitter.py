@@ -9,7 +9,21 @@ from jobs.batch.splitter import InputLine, LineSplitter
 
 BYTES_MAX = 8
 CONTENTS = st.lists(
-    st.sampled_from([b"", b" ", b"\r", b"a", b"abc", b"x" * 8, b"x" * 9, b"x" * 30, b"\xc3\xa4"]),
+    st.sampled_from(
+        [
+            b"",
+            b" ",
+            b"\r",
+            b"a",
+            b"abc",
+            b"x" * 8,
+            b"x" * 9,
+            b"x" * 30,
+            b"\xc3\xa4",
+            b"\xef\xbb\xbf",
+            b"\xef\xbb\xbfa",
+        ]
+    ),
     max_size=12,
 ).map(b"\n".join)
 
@@ -33,6 +47,16 @@ def test_lines_have_numbers_and_offsets_and_blank_lines_are_skipped() -> None:
         (4, 7, 10, b"bc"),
         (5, 10, 11, b"d"),
     ]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+    mark = b"\xef\xbb\xbf"
+    for content, raw in ((mark + b"a\r\nb", b"a"), (mark + b"x" * 8 + b"\n", None)):
+        for cut in range(5):
+            found = split(content, [cut])
+            assert (found[0].number, found[0].offset, found[0].raw) == (1, 3 if raw else 0, raw)
+    assert split(b"a\n" + mark + b"b", [])[1].raw == mark + b"b", "only at the start of the file"
+    assert split(mark, []) == []
 
 
 def test_a_line_that_is_too_long_comes_without_bytes() -> None:

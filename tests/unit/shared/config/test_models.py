@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.config.models import DEMO, Model, load_models
+from shared.config.model_connection import CONNECTION_MEMBERS, Connection
+from shared.config.model_request import REQUEST_MEMBERS
+from shared.config.models import DEMO, STRINGS, Model, load_models
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from workers.backends import build_backends
+from workers.backends.route import find_route
 
+PAGE = Path(__file__).parents[4] / "docs" / "models.md"
 EXAMPLE = Path(__file__).parents[4] / "models.example.toml"
 
 
@@ -141,9 +147,25 @@ def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
 def test_the_example_is_valid() -> None:
     models = load_models(str(EXAMPLE))
     environ = {model.api_key_env: "k" for model in models.values() if model.api_key_env}
+    environ["AZURE_OPENAI_API_KEY"] = "k"
 
     assert next(iter(models)) == "demo"
     assert list(build_backends(models, Settings(), environ)) == list(models)
+
+
+@pytest.mark.parametrize("text", re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.S))
+def test_the_examples_of_the_page_are_valid(tmp_path: Path, text: str) -> None:
+    for model in load(tmp_path, text).values():
+        environ = dict.fromkeys(re.findall(r"[A-Z_]+_(?:KEY|PASSWORD)", text), "k")
+        without_files = replace(model, connection=Connection(proxy=model.connection.proxy))
+        assert find_route(without_files, environ)
+
+
+def test_the_page_describes_every_member() -> None:
+    members = {*STRINGS, *REQUEST_MEMBERS, *CONNECTION_MEMBERS}
+    rows = re.findall(r"^\| (`[a-z_]+`(?:, `[a-z_]+`)*) \|", PAGE.read_text(), re.M)
+
+    assert members == {name.strip(" `") for row in rows for name in row.split(",")}
 
 
 def test_the_example_as_it_is_shows_every_style() -> None:
@@ -187,6 +209,15 @@ TABLE = st.fixed_dictionaries(
         "api_key_env": st.sampled_from(["KEY", "", "NONE"]) | VALUES,
         "on_takeover": st.sampled_from(["continue", "restart", "fail"]) | VALUES,
         "continue_style": st.sampled_from(["prefix", "trailing"]) | VALUES,
+        "omit": VALUES,
+        "rename": VALUES,
+        "set": VALUES,
+        "forward": VALUES,
+        "headers": VALUES,
+        "ca_file": VALUES,
+        "client_cert": VALUES,
+        "client_key": VALUES,
+        "proxy": st.sampled_from(["http://p", "direct", "${KEY}", "ftp://p"]) | VALUES,
         "tokens": VALUES,
         "tokens_per_s": VALUES,
         "seed": VALUES,

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from shared.config.settings import NOT_YET, Settings
+from shared.config.settings import NOT_YET, Settings, service_variables
 from shared.errors import ConfigurationError
 
 
@@ -61,6 +61,43 @@ def test_a_bad_variable_is_named_with_what_is_wrong(name: str, text: str, hint: 
         Settings.from_env({name: text})
 
     assert name in str(caught.value)
+
+
+# What a pod gets for a Service `tailrace` with the port `http`, and for one `tailrace-redis`.
+SERVICES = {
+    "TAILRACE_SERVICE_HOST": "10.96.0.7",
+    "TAILRACE_SERVICE_PORT": "8000",
+    "TAILRACE_SERVICE_PORT_HTTP": "8000",
+    "TAILRACE_PORT": "tcp://10.96.0.7:8000",
+    "TAILRACE_PORT_8000_TCP": "tcp://10.96.0.7:8000",
+    "TAILRACE_PORT_8000_TCP_PROTO": "tcp",
+    "TAILRACE_PORT_8000_TCP_PORT": "8000",
+    "TAILRACE_PORT_8000_TCP_ADDR": "10.96.0.7",
+    "TAILRACE_REDIS_SERVICE_HOST": "fd00::7",
+    "TAILRACE_REDIS_PORT": "udp://[fd00::7]:6379",
+    "TAILRACE_REDIS_PORT_6379_UDP_ADDR": "fd00::7",
+}
+
+
+def test_the_variables_of_kubernetes_services_are_ignored() -> None:
+    assert Settings.from_env(SERVICES | {"TAILRACE_HOST": "::1"}) == Settings(host="::1")
+    assert service_variables(SERVICES | {"TAILRACE_HOST": "::1"}) == sorted(SERVICES)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("TAILRACE_PORT", "tcp"),
+        ("TAILRACE_PORT", "http://10.0.0.1:80"),
+        ("TAILRACE_SERVICE_HOST", "my-host"),
+        ("TAILRACE_API_PORT", "8000"),
+        ("TAILRACE_PORTS", "tcp://10.0.0.1:80"),
+        ("TAILRACE_REDIS_URL", "tcp://10.0.0.1:6379"),
+    ],
+)
+def test_only_name_and_form_together_make_a_service_variable(name: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        Settings.from_env({name: text})
 
 
 @pytest.mark.parametrize("name", NOT_YET)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared.config.settings import Settings
-from shared.errors import ConfigurationError, Unavailable
+from shared.errors import ConfigurationError, FilesUnavailable, Unavailable
 from shared.files.objects import LOCAL_PART_BYTES, REMOTE_PART_BYTES, ObjectStore
 from tests.support.pieces import left_in, mode_of, pieces, whole
 from tests.support.s3_server import S3Server, s3_server
@@ -228,6 +228,15 @@ def test_an_unusable_url_has_an_error_of_one_line(url: str, expected: str) -> No
     assert "TAILRACE_FILES_URL" in str(caught.value)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+async def test_a_place_that_no_setting_names_is_needed_only_when_it_is_used() -> None:
+    objects = ObjectStore(Settings(data_dir="/dev/null"))
+
+    with pytest.raises(FilesUnavailable, match="set TAILRACE_FILES_URL"):
+        await objects.put("files/a", b"x")
+    with pytest.raises(FilesUnavailable, match="set TAILRACE_FILES_URL"):
+        await objects.size("files/a")
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/prefix", "gs://bucket"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from datetime import datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,6 +16,7 @@ from shared.log.ids import is_generation_id
 from shared.redis import keys
 
 BERLIN = "Europe/Berlin"
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def at(text, zone="UTC"):
@@ -286,3 +290,17 @@ async def test_finishing_a_deleted_schedule_does_nothing(schedules, how):
 
     assert not await schedules.finish(one, 1_000, 2_000, {"last": 1})
     assert [key async for key in schedules.redis.scan_iter("tr:*")] == []
+
+
+def test_zones_are_known_without_time_zone_files():
+    """As in a slim container: PYTHONTZPATH takes the files of this machine away."""
+    program = (
+        "from shared.later.schedules import Timing\n"
+        "print(Timing(cron='0 8 * * *', timezone='Asia/Tokyo').next_ms(0))"
+    )
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(
+        command, env={"PYTHONTZPATH": ""}, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert found.stdout.strip() == str(23 * 3_600_000), found.stderr

@@ -16,7 +16,7 @@ from shared.redis.client import Client
 
 
 @dataclass(frozen=True, slots=True)
-class BatchTools:
+class BatchParts:
     """The parts of one jobs process.
 
     Attributes:

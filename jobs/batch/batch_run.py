@@ -15,8 +15,9 @@ from typing import TypeVar
 from jobs.batch.check import decode_line
 from jobs.batch.flight import PAUSE_S_MAX, Flight, FlightLine, pause_of, window_of
 from jobs.batch.gathering import Gathering
-from jobs.batch.intake import InputReader, line_bytes_max, lines_of
+from jobs.batch.input_reader import InputReader, line_bytes_max, lines_of
 from jobs.batch.line import Terms, line_generation_id, read_query
+from jobs.batch.parts import BatchParts
 from jobs.batch.result import (
     EXPIRED,
     GONE_MAX,
@@ -28,7 +29,6 @@ from jobs.batch.result import (
     pause_before_next_try,
     refused,
 )
-from jobs.batch.tools import BatchTools
 from shared.batches.input import fetch
 from shared.batches.lease import BatchLease, InFlightLine
 from shared.batches.record import Batch, parts_prefix
@@ -55,20 +55,20 @@ class BatchRun:
     """The run of one batch by one holder."""
 
     def __init__(
-        self, tools: BatchTools, lease: BatchLease, batch: Batch, record: FileRecord
+        self, parts: BatchParts, lease: BatchLease, batch: Batch, record: FileRecord
     ) -> None:
-        self.tools = tools
+        self.parts = parts
         self.lease = lease
         self.batch = batch
         self.record = record
-        self.is_held = not tools.owners.is_known(batch.owner)
+        self.is_held = not parts.owners.is_known(batch.owner)
         self.flight = Flight()
         self.gathering = Gathering(batch.total, batch.completed + batch.failed)
-        self.terms = Terms(batch.id, batch.owner, batch.endpoint, tools.models, tools.settings)
-        bytes_max = line_bytes_max(tools.settings)
+        self.terms = Terms(batch.id, batch.owner, batch.endpoint, parts.models, parts.settings)
+        bytes_max = line_bytes_max(parts.settings)
         self._cursor = batch.line
         self._lines = lines_of(
-            tools.files, record, line=batch.line, offset=batch.offset, bytes_max=bytes_max
+            parts.files, record, line=batch.line, offset=batch.offset, bytes_max=bytes_max
         )
         self._reader = InputReader(self._lines)
         self._commits = 0
@@ -87,9 +87,9 @@ class BatchRun:
 
     async def resume(self) -> None:
         """Read the lines in flight of the holder before. Call it once, first."""
-        self._now_ms = await self.tools.store.now_ms()
+        self._now_ms = await self.parts.store.now_ms()
         flying = await self.lease.flight()
-        async for at, raw in fetch(self.tools.files, self.record, flying):
+        async for at, raw in fetch(self.parts.files, self.record, flying):
             self._admit(at, raw, is_repeat=True)
 
     async def run(self, until_s: float, stopping: asyncio.Event) -> bool:
@@ -138,11 +138,11 @@ class BatchRun:
             is_expired: write an `EXPIRED` result for the others; False: they get no result.
         """
         ids = [item.generation_id for item in self.flight.open()]
-        await cancel_many(self.tools.store, ids)
+        await cancel_many(self.parts.store, ids)
         until_s = time.monotonic() + LEAVE_S
         while ids and time.monotonic() < until_s:
             await asyncio.sleep(PAUSE_S_MAX)
-            ids = await running_of(self.tools.redis, ids)
+            ids = await running_of(self.parts.redis, ids)
         open_items = self.flight.open()
         for some in _chunks(open_items, FOLD_LINES):
             await self._fold(some, is_over=True)
@@ -180,21 +180,21 @@ class BatchRun:
         for suffix, content in (("out", gathering.output), ("err", gathering.error)):
             if content:
                 parts.append(f"{parts_prefix(self.batch.id)}{name}.{suffix}")
-                await self.tools.files.put_object(parts[-1], bytes(content))
+                await self.parts.files.put_object(parts[-1], bytes(content))
         lines = gathering.lines
         await self.lease.commit(gathering.commit(name, parts))
         left = self.flight.leave(lines)
-        kept_s = min(LINE_KEPT_S, self.tools.settings.retention_s)
-        await self.tools.store.keep_for(left, round(kept_s * 1000))
+        kept_s = min(LINE_KEPT_S, self.parts.settings.retention_s)
+        await self.parts.store.keep_for(left, round(kept_s * 1000))
 
     # One turn
 
     async def _is_over(self) -> bool:
         """Whether the status has changed, or the window is over. Also refreshes the window size."""
         self.batch = await self.lease.load()
-        now_ms = self._now_ms = await self.tools.store.now_ms()
-        presences = await workers_seen(self.tools.redis)
-        self._window = window_of(presences, now_ms, 2000 * self.tools.settings.lease_s)
+        now_ms = self._now_ms = await self.parts.store.now_ms()
+        presences = await workers_seen(self.parts.redis)
+        self._window = window_of(presences, now_ms, 2000 * self.parts.settings.lease_s)
         return self.batch.status != "in_progress" or now_ms >= self.batch.expires_at_ms
 
     async def _take_and_ask(self, now_s: float) -> tuple[int, int]:
@@ -207,7 +207,7 @@ class BatchRun:
     async def _find_asked(self, now_s: float) -> int:
         """Mark the lines that an earlier holder has asked; ask none. Return their number."""
         ready = self.flight.to_ask(now_s)
-        statuses = await self.tools.store.statuses([item.generation_id for item in ready])
+        statuses = await self.parts.store.statuses([item.generation_id for item in ready])
         found = [item for item, status in zip(ready, statuses, strict=True) if status is not None]
         for item in found:
             item.is_asked, item.new = True, None
@@ -252,13 +252,13 @@ class BatchRun:
         lacking = {item.at.line: item for item in ready if item.new is None}
         if lacking:
             wanted = [item.at for item in lacking.values()]
-            async for at, raw in fetch(self.tools.files, self.record, wanted):
+            async for at, raw in fetch(self.parts.files, self.record, wanted):
                 lacking[at.line].new = read_query(raw, self.terms, self._wait_s).new
         for some in _chunks(ready, ASK_LINES):
             new = [(item.generation_id, item.new) for item in some if item.new is not None]
             # No token protects this step: only the present holder may do it.
             await self.lease.confirm()
-            await self.tools.acceptor.accept_lines(
+            await self.parts.acceptor.accept_lines(
                 new, is_repeat=any(item.is_repeat for item in some)
             )
             for item in some:
@@ -270,7 +270,7 @@ class BatchRun:
         asked = self.flight.asked()
         if not asked:
             return 0
-        statuses = await self.tools.store.statuses([item.generation_id for item in asked])
+        statuses = await self.parts.store.statuses([item.generation_id for item in asked])
         ended, gone = self.flight.sort(asked, statuses, time.monotonic())
         for some in _chunks(ended[:COLLECT_LINES], FOLD_LINES):
             await self._fold(some, is_over=False)
@@ -286,7 +286,7 @@ class BatchRun:
         """
         ids = [item.generation_id for item in some]
         metas = await self._metas(ids)
-        logs = await self.tools.store.first_pages(ids, LOG_ENTRIES)
+        logs = await self.parts.store.first_pages(ids, LOG_ENTRIES)
         for item, meta, log in zip(some, metas, logs, strict=True):
             if is_over and (meta is None or meta.status not in ("completed", "failed")):
                 continue
@@ -299,7 +299,7 @@ class BatchRun:
 
     async def _metas(self, ids: Sequence[str]) -> list[Meta | None]:
         """Return the metas of lines, with the requests if the endpoint's response needs them."""
-        store = self.tools.store
+        store = self.parts.store
         metas = await store.metas(ids)
         if self.batch.endpoint == "/v1/chat/completions":
             return metas
@@ -315,7 +315,7 @@ class BatchRun:
 
     async def _whole_log(self, generation_id: str) -> list[tuple[EventId, bytes]]:
         found: list[tuple[EventId, bytes]] = []
-        await read_log(self.tools.store, generation_id, lambda *entry: found.append(entry))
+        await read_log(self.parts.store, generation_id, lambda *entry: found.append(entry))
         return found
 
     def _ask_again(self, item: FlightLine, pause_s: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.batch.held import HeldBatches, needs_no_slice
+from jobs.batch.hold import HeldBatches, needs_no_slice
 from jobs.owners import HOLD_S
 from shared.batches.record import BatchProgress
 

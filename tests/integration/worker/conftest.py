@@ -1,0 +1,18 @@
+"""The real server, and short pauses between the attempts of a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from workers import run as run_module
+
+
+@pytest.fixture
+def url(redis_server, real_redis):
+    """The URL of the real server, which is empty."""
+    return redis_server.url
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(run_module, "RETRY_PAUSE_S", 0.01)

@@ -1,0 +1,198 @@
+"""Starts roles by fork from a process that has imported them all.
+
+`python -m cli.main api` takes 0.6 s of CPU time to import its modules, and the tests start hundreds
+of roles. A forked role differs from it in nothing but that: it has its own environment, session,
+file descriptors and signals, and calls the same `cli.main.main`. Linux only, elsewhere roles are
+spawned. tests/integration/test_up.py and test_nodes.py start the commands as an operator does.
+
+    test process  -- {"argv", "env", "cwd", "output"} -->  server
+                  <-- {"pid"} ---------------------------
+                  <-- {"pid", "returncode"} -------------  when a role has ended
+
+Each message is one packet of JSON. The server ends when the test process does, and its roles with
+it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tests.support.spawn import die_with_parent
+
+PACKET_BYTES = 1 << 17
+ANSWER_S = 30.0  # the first answer follows the imports
+POLL_S = 0.01
+# What the roles import when they start or with their first request.
+MODULES = ("api.server", "workers.main", "jobs.role", "cli.main", "obstore.store")
+
+
+class ForkedProcess:
+    """A role, with the part of `subprocess.Popen` that the tests use."""
+
+    def __init__(self, server: ForkServer, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._server = server
+
+    def poll(self) -> int | None:
+        self._server.collect()
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """Return the exit code; minus the signal's number after a signal.
+
+        Raises:
+            subprocess.TimeoutExpired: the process still runs after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise subprocess.TimeoutExpired(f"role {self.pid}", timeout)
+            self._server.collect(left_s)
+        assert self.returncode is not None
+        return self.returncode
+
+
+class ForkServer:
+    """The test process's side: starts the server with the first role."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._running: dict[int, ForkedProcess] = {}
+        self._started: list[int] = []
+
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str], output: Path, cwd: Path
+    ) -> ForkedProcess:
+        """Fork a role that runs `cli.main.main(argv)`; its output is appended to a file."""
+        if self._socket is None:
+            self._open(cwd)
+        assert self._socket is not None
+        request = {"argv": list(argv), "env": dict(env), "cwd": str(cwd), "output": str(output)}
+        self._socket.send(json.dumps(request).encode())
+        deadline = time.monotonic() + ANSWER_S
+        while not self._started:
+            left_s = deadline - time.monotonic()
+            assert left_s > 0, "the fork server does not answer"
+            self.collect(left_s)
+        process = ForkedProcess(self, self._started.pop())
+        self._running[process.pid] = process
+        return process
+
+    def collect(self, timeout_s: float = 0.0) -> None:
+        """Take the server's messages; wait up to `timeout_s` seconds for the first."""
+        assert self._socket is not None
+        while select.select([self._socket], [], [], timeout_s)[0]:
+            packet = self._socket.recv(PACKET_BYTES)
+            assert packet, "the fork server has ended"
+            message = json.loads(packet)
+            if "returncode" in message:
+                self._running.pop(message["pid"]).returncode = message["returncode"]
+            else:
+                self._started.append(message["pid"])
+            timeout_s = 0.0
+
+    def _open(self, cwd: Path) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("TAILRACE_") and name != "PYTHONASYNCIODEBUG"
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())],
+            env={**environment, "PYTHONUNBUFFERED": "1"},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+        theirs.close()
+        self._socket = ours
+        atexit.register(self._close, process)
+
+    def _close(self, process: subprocess.Popen[bytes]) -> None:
+        assert self._socket is not None
+        self._socket.close()
+        process.kill()
+        process.wait()
+
+
+def serve(requests: socket.socket) -> list[str]:
+    """Fork a role for each request, and report each end. Returns in a forked role: its argv."""
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    while True:
+        ready, _, _ = select.select([requests, woken], [], [])
+        if woken in ready:
+            os.read(woken, 4096)
+            _report_ends(requests)
+        if requests not in ready:
+            continue
+        packet = requests.recv(PACKET_BYTES)
+        if not packet:
+            sys.exit()
+        request: dict[str, Any] = json.loads(packet)
+        pid = os.fork()
+        if not pid:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for fd in (woken, waker):
+                os.close(fd)
+            requests.close()
+            _become(request)
+            return list(request["argv"])
+        requests.send(json.dumps({"pid": pid}).encode())
+
+
+def _report_ends(requests: socket.socket) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            pid, status = ended
+            end = {"pid": pid, "returncode": os.waitstatus_to_exitcode(status)}
+            requests.send(json.dumps(end).encode())
+
+
+def _become(request: dict[str, Any]) -> None:
+    """Give this forked process what `spawn` gives to a program."""
+    os.setsid()
+    die_with_parent()
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    with open(os.devnull) as source, open(request["output"], "ab") as sink:
+        os.dup2(source.fileno(), 0)
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+
+
+def main() -> NoReturn:
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    for name in MODULES:
+        importlib.import_module(name)
+    tasks = os.listdir("/proc/self/task")
+    assert len(tasks) == 1, "a fork would not copy the threads that an import has started"
+    argv = serve(requests)
+    sys.argv = ["tailrace", *argv]
+    sys.exit(sys.modules["cli.main"].main(argv))
+
+
+if __name__ == "__main__":
+    main()
