@@ -81,31 +81,76 @@ def merge_extra(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) ->
 
     In `delta` strings are pieces and are joined. In `chunk` and `choice` the last string counts.
     """
-    merged = dict(old or {})
-    for part, members in (new or {}).items():
-        before = merged.get(part)
-        if isinstance(before, dict) and isinstance(members, dict):
-            merged[part] = merge(before, members, joins_strings=part == "delta")
-        else:
-            merged[part] = members
-    return merged
+    joined = ExtraSoFar()
+    for extra in (old, new):
+        if extra:
+            joined.add(extra)
+    return joined.value
 
 
 def merge(old: Mapping[str, Any], new: Mapping[str, Any], *, joins_strings: bool) -> dict[str, Any]:
     """Join two objects: lists are concatenated, objects merged, other values replaced."""
-    merged = dict(old)
-    for name, value in new.items():
-        before = merged.get(name)
-        match before, value:
-            case dict(), dict():
-                merged[name] = merge(before, value, joins_strings=joins_strings)
-            case list(), list():
-                merged[name] = before + value
-            case str(), str() if joins_strings and name not in _NAMES:
-                merged[name] = before + value
+    pieces: dict[str, Any] = {}
+    for members in (old, new):
+        _collect(pieces, members, joins_strings=joins_strings)
+    return _finished(pieces)
+
+
+class ExtraSoFar:
+    """The joined extras of many events. Pieces are joined on use, so a long answer costs no more
+    than its length.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[str, dict[str, Any]] = {}
+
+    def add(self, extra: Mapping[str, Any]) -> None:
+        for part, members in extra.items():
+            if isinstance(members, dict):
+                pieces = self._parts.setdefault(part, {})
+                _collect(pieces, members, joins_strings=part == "delta")
+
+    @property
+    def value(self) -> dict[str, Any]:
+        return {part: _finished(pieces) for part, pieces in self._parts.items()}
+
+
+class _Pieces(list[str]):
+    """The pieces of one string."""
+
+
+def _collect(into: dict[str, Any], members: Mapping[str, Any], *, joins_strings: bool) -> None:
+    for name, value in members.items():
+        before = into.get(name)
+        match value:
+            case dict():
+                if not isinstance(before, dict):
+                    before = into[name] = {}
+                _collect(before, value, joins_strings=joins_strings)
+            case list():
+                if isinstance(before, list) and not isinstance(before, _Pieces):
+                    before.extend(value)
+                else:
+                    into[name] = list(value)
+            case str() if joins_strings and name not in _NAMES:
+                if isinstance(before, _Pieces):
+                    before.append(value)
+                else:
+                    into[name] = _Pieces((value,))
             case _:
-                merged[name] = value
-    return merged
+                into[name] = value
+
+
+def _finished(pieces: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pieces.items():
+        if isinstance(value, _Pieces):
+            found[name] = "".join(value)
+        elif isinstance(value, dict):
+            found[name] = _finished(value)
+        else:
+            found[name] = list(value) if isinstance(value, list) else value
+    return found
 
 
 def has_delta(extra: Mapping[str, Any] | None) -> bool:
