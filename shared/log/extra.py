@@ -97,9 +97,7 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any], *, joins_strings: bool
 
 
 class ExtraSoFar:
-    """The joined extras of many events. Pieces are joined on use, so a long answer costs no more
-    than its length.
-    """
+    """The joined extras of many events. Pieces are joined on use: linear in their length."""
 
     def __init__(self) -> None:
         self._parts: dict[str, dict[str, Any]] = {}

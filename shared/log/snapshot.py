@@ -94,7 +94,7 @@ class Snapshot:
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
-        """The tool calls in the order of their index: `index`, `call_id`, `name`, `arguments`, `extra?`."""
+        """The tool calls by index: `index`, `call_id`, `name`, `arguments`, `extra?`."""
         return [
             {**self._tool_calls[index], "arguments": "".join(self._arguments[index])}
             for index in sorted(self._tool_calls)

@@ -1,8 +1,9 @@
 """Maps the finish reasons of all known servers to ours. One table, pure.
 
 Servers differ in case and in separators, so words are compared in lower case with `_`. An unknown
-word counts as `stop`, and the reader keeps the word. If a server sends two reasons, the more telling
-one counts: `content_filter`, `length`, `tool_calls`, an unknown word, `stop`, in this order.
+word counts as `stop`, and the reader keeps the word. If a server sends two reasons, the more
+telling one counts: `content_filter`, `length`, `tool_calls`, an unknown word, `stop`, in this
+order.
 Sources: the API references of OpenAI, Azure, Anthropic, Gemini, Mistral, Zhipu, DeepSeek, TGI.
 """
 

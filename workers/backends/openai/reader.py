@@ -23,7 +23,7 @@ import msgspec
 
 from shared.errors import BackendError
 from shared.log.events import Extra, Reasoning, Token
-from shared.log.extra import is_empty, merge_extra
+from shared.log.extra import is_empty
 from workers.backends.contract import BackendItem, Finish
 from workers.backends.openai.chunk import (
     CHOICE_MEMBERS,
@@ -36,6 +36,7 @@ from workers.backends.openai.chunk import (
 )
 from workers.backends.openai.chunk_template import ChunkTemplate, learn
 from workers.backends.openai.delta_texts import CONTENT, REASONING, take_content, take_text
+from workers.backends.openai.facts import Facts, has_list
 from workers.backends.openai.failure import failure_of
 from workers.backends.openai.finish_reasons import Reason, more_telling, reason_of
 from workers.backends.openai.half_pairs import HalfPairs
@@ -81,8 +82,7 @@ class ChatReader:
         self._text, self._reasoning = TextSoFar(), TextSoFar()
         self._pieces = self._text.pieces  # for the hot path
         self._has_calls = self._has_delta_extra = False
-        self._facts: dict[str, Any] = {}  # extra of chunks and choices that waits for an event
-        self._last_facts: dict[str, Any] = {}  # the last value of each, to leave out repetitions
+        self._facts = Facts()
         self._template: ChunkTemplate | None = None
         self._templates_left = TEMPLATES_MAX
 
@@ -211,7 +211,7 @@ class ChatReader:
         facts = unknown_members(choice, CHOICE_MEMBERS, self.warnings)
         is_closing = reason is not None or self._reason is not None
         if choice.get("message") and self._pieces:  # a closing summary repeats the lists, too
-            facts = {name: value for name, value in facts.items() if not _has_list(value)}
+            facts = {name: value for name, value in facts.items() if not has_list(value)}
         self._note_facts("choice", facts)
         delta = as_object(choice.get("delta"), "delta")
         message = as_object(choice.get("message"), "message")
@@ -227,6 +227,7 @@ class ChatReader:
             message_text = f"the backend gave up: finish_reason {reason.word!r}"
             raise BackendError("upstream_error", message_text)
         self._reason = more_telling(self._reason, reason)
+        self._template = None  # from here on a text may be a closing summary
 
     def _take_delta(
         self,
@@ -237,10 +238,12 @@ class ChatReader:
         is_message: bool,
     ) -> None:
         """Turn one delta, or a whole message, into items."""
-        begun, rest = len(items), {}
-        for name, value in delta.items():
-            if name not in DELTA_MEMBERS and not is_empty(value):
-                rest[name] = value
+        begun = len(items)
+        rest = {
+            name: value
+            for name, value in delta.items()
+            if name not in DELTA_MEMBERS and not is_empty(value)
+        }
         said: list[tuple[str, str]] = []
         # Some vLLM versions send the same reasoning under both names.
         thought = take_text(rest, "reasoning") or ""
@@ -306,25 +309,12 @@ class ChatReader:
         self._has_calls = len(self._tools) > 0
 
     def _note_facts(self, part: str, facts: dict[str, Any]) -> None:
-        """Keep members of a chunk or a choice for the next event.
-
-        A server repeats many of them in every chunk. The same value again says nothing new, unless
-        it holds a list: lists are pieces.
-        """
-        last = self._last_facts.setdefault(part, {})
-        new = {
-            name: value
-            for name, value in facts.items()
-            if name not in last or last[name] != value or _has_list(value)
-        }
-        if new:
-            last.update(new)
-            self._facts = merge_extra(self._facts, {part: new})
+        if facts and self._facts.add(part, facts):
             self._template = None  # its chunks may have the former value
 
     def _give_extra(self, items: list[BackendItem], begun: int, extra: dict[str, Any]) -> None:
         """Put `extra` and the facts that wait into the first text after `begun`, or alone."""
-        extra, self._facts = {**self._facts, **extra}, {}
+        extra = {**self._facts.take(), **extra}
         for at in range(begun, len(items)):
             item = items[at]
             if isinstance(item, Token | Reasoning):
@@ -368,16 +358,9 @@ class ChatReader:
         outcome = "tool_calls" if is_stop else reason.outcome
         # Clients get a word that nobody knows as it came.
         name = "native_finish_reason" if reason.is_known or is_stop else "finish_reason"
-        if reason.word != outcome and name not in self._last_facts.get("choice", ()):
-            self._facts = merge_extra(self._facts, {"choice": {name: reason.word}})
-        return Finish(outcome, "" if reason.is_known else reason.word, self._facts or None)
-
-
-def _has_list(value: Any) -> bool:
-    """Whether there is a list in `value`."""
-    if isinstance(value, dict):
-        return any(map(_has_list, value.values()))
-    return isinstance(value, list)
+        if reason.word != outcome and not self._facts.has("choice", name):
+            self._facts.add("choice", {name: reason.word})
+        return Finish(outcome, "" if reason.is_known else reason.word, self._facts.take() or None)
 
 
 def _is_only_content(chunk: dict[str, Any]) -> bool:

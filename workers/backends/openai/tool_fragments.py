@@ -1,4 +1,4 @@
-"""Reads one member of `tool_calls` as a `Fragment`: functions, and custom tools with free text. Pure."""
+"""Reads one member of `tool_calls` as a `Fragment`: functions, and custom tools. Pure."""
 
 from __future__ import annotations
 

@@ -23,13 +23,14 @@ one at its end. Pure.
       …but the fragment has a name     a new call
       and it or the call has arguments
 
-A call is complete when its arguments are a JSON document. A fragment that repeats all arguments of a
-complete call adds nothing.
+A call is complete when its arguments are a JSON document. A fragment that repeats all arguments
+of a complete call adds nothing.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
@@ -40,7 +41,8 @@ _scan = msgspec.json.Decoder(msgspec.Raw).decode
 _ANY_CLOSE = tuple('}]"0123456789el')  # the last characters of JSON documents
 
 
-class Fragment(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Fragment:
     """One fragment of a tool call, as servers send it.
 
     Attributes:
@@ -143,7 +145,7 @@ class ToolCalls:
         """
         number = self._by_id.get(fragment.id, position) if fragment.id else position
         if number >= len(self._calls):
-            return self.read(fragment._replace(index=None, id=fragment.id or self._new_id()))
+            return self.read(replace(fragment, index=None, id=fragment.id or self._new_id()))
         call = self._calls[number]
         if not call.id and fragment.id:
             call.id = fragment.id
