@@ -77,6 +77,45 @@ def read_chunk(payload: bytes, warnings: set[str]) -> dict[str, Any]:
     return as_object(chunk, "chunk")
 
 
+_PLAIN_CHOICE = CHOICE_MEMBERS - {"message", "usage", "error"}
+_PLAIN_DELTA = frozenset(("role", "content"))
+
+
+def plain_text_of(chunk: dict[str, Any]) -> str | None:
+    """Return the text of a chunk that says nothing else; None: read it member by member.
+
+    A null says nothing. Facts that a server repeats in every chunk make a chunk special.
+    """
+    choices = chunk.get("choices")
+    if chunk.get("usage") or not isinstance(choices, list) or len(choices) != 1:
+        return None
+    choice = choices[0]
+    if not isinstance(choice, dict) or choice.get("index") or choice.get("finish_reason"):
+        return None
+    delta = choice.get("delta")
+    if not isinstance(delta, dict):
+        return None
+    text = delta.get("content")
+    if not isinstance(text, str) or not _is_decoded(text):
+        return None
+    for members, known in (
+        (chunk, CHUNK_MEMBERS), (choice, _PLAIN_CHOICE), (delta, _PLAIN_DELTA),
+    ):  # fmt: skip
+        if not members.keys() <= known and any(
+            value is not None for name, value in members.items() if name not in known
+        ):
+            return None
+    return text
+
+
+def _is_decoded(text: str) -> bool:
+    """Whether `text` has no lone halves of characters."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def as_object(value: Any, name: str) -> dict[str, Any]:
     """Return a load-bearing member that must be an object or null.
 

@@ -31,6 +31,7 @@ from workers.backends.openai.chunk import (
     DELTA_MEMBERS,
     as_list,
     as_object,
+    plain_text_of,
     read_chunk,
     unknown_members,
 )
@@ -80,7 +81,7 @@ class ChatReader:
         self._usage = UsageCounter()
         self._halves = HalfPairs()
         self._text, self._reasoning = TextSoFar(), TextSoFar()
-        self._pieces = self._text.pieces  # for the hot path
+        self._add_text = self._text.add  # for the hot path
         self._has_calls = self._has_delta_extra = False
         self._facts = Facts()
         self._template: ChunkTemplate | None = None
@@ -98,7 +99,7 @@ class ChatReader:
         if self._template is not None and self._lines.is_between_events(len(data)):
             text = self._template.text_of_event(data)
             if text is not None:  # the usual case
-                self._pieces.append(text)
+                self._add_text(text)
                 items.append(Token(text))
                 return items
         try:
@@ -180,15 +181,39 @@ class ChatReader:
         if self._template is not None:
             text = self._template.text_of(payload)
             if text is not None:
-                self._pieces.append(text)
+                self._add_text(text)
                 items.append(Token(text))
                 return
         chunk = read_chunk(payload, self.warnings)
         if chunk.get("error") or chunk.get("object") == "error":
             raise failure_of(payload)
-        begun = len(items)
-        self._take_chunk(chunk, payload, items)
-        self._learn(chunk, payload, items[begun:])
+        text = None if self._is_special else plain_text_of(chunk)
+        if text is None:
+            begun = len(items)
+            self._take_chunk(chunk, payload, items)
+            text = self._repeats_facts(chunk, items[begun:])
+        elif text:
+            self._text.add_any(text)
+            items.append(Token(text))
+        if text and self._templates_left:
+            self._templates_left -= 1
+            self._template = learn(payload, text)
+
+    def _repeats_facts(self, chunk: dict[str, Any], items: list[BackendItem]) -> str | None:
+        """Return the text of a chunk that said nothing else but facts that were known before."""
+        if len(items) != 1 or self._is_special or chunk.get("usage"):
+            return None
+        (item,), (choice, *others) = items, chunk["choices"]
+        if not isinstance(item, Token) or item.extra is not None or others:
+            return None
+        delta = {"delta": choice.get("delta")}
+        is_plain = not choice.get("message") and plain_text_of({"choices": [delta]}) == item.text
+        return item.text if is_plain else None
+
+    @property
+    def _is_special(self) -> bool:
+        """Whether even a chunk that holds only text needs more than its text."""
+        return bool(self._halves or self._facts or self._reason)
 
     def _take_chunk(self, chunk: dict[str, Any], payload: bytes, items: list[BackendItem]) -> None:
         self._usage.add(chunk.get("usage"))
@@ -210,7 +235,7 @@ class ChatReader:
         reason = reason_of(choice.get("finish_reason"))
         facts = unknown_members(choice, CHOICE_MEMBERS, self.warnings)
         is_closing = reason is not None or self._reason is not None
-        if choice.get("message") and self._pieces:  # a closing summary repeats the lists, too
+        if choice.get("message") and self._text:  # a closing summary repeats the lists, too
             facts = {name: value for name, value in facts.items() if not has_list(value)}
         self._note_facts("choice", facts)
         delta = as_object(choice.get("delta"), "delta")
@@ -255,9 +280,7 @@ class ChatReader:
             said.append((CONTENT, refusal))
         for place, text in self._new_texts(said, is_closing=is_closing, is_message=is_message):
             items.append(Token(text) if place is CONTENT else Reasoning(text))
-        has_arrived = (
-            is_message and (self._pieces or self._reasoning.pieces) and begun == len(items)
-        )
+        has_arrived = is_message and (self._text or self._reasoning) and begun == len(items)
         if refusal and len(items) > begun:
             rest["refusal"] = refusal
         extra = unknown_members(rest, frozenset(), self.warnings)
@@ -284,9 +307,11 @@ class ChatReader:
         for place, raw in said:
             so_far = self._text if place is CONTENT else self._reasoning
             text = self._halves.join(place, raw)
+            if self._halves:
+                self._template = None  # the next text must meet the half that waits
             text = so_far.new_part(text, is_message=is_message, is_closing=is_closing)
             if text:
-                so_far.pieces.append(text)
+                so_far.add_any(text)
                 found.append((place, text))
         return found
 
@@ -322,20 +347,6 @@ class ChatReader:
                 return
         items.append(Extra(extra))
 
-    def _learn(self, chunk: dict[str, Any], payload: bytes, items: list[BackendItem]) -> None:
-        """Make a template of a chunk that holds only text, and stop using it where it is unsafe."""
-        if self._halves:
-            self._template = None  # the next text must meet the half that waits
-            return
-        if not self._templates_left or len(items) != 1 or chunk.get("usage"):
-            return
-        (item,) = items
-        if not isinstance(item, Token) or item.extra is not None or self._facts or self._reason:
-            return
-        if _is_only_content(chunk):
-            self._templates_left -= 1
-            self._template = learn(payload, item.text)
-
     def _end(self, items: list[BackendItem], message: str) -> None:
         """Add usage and `Finish`. Without a finish reason, raise BackendError with `message`."""
         if self._reason is None:
@@ -361,19 +372,6 @@ class ChatReader:
         if reason.word != outcome and not self._facts.has("choice", name):
             self._facts.add("choice", {name: reason.word})
         return Finish(outcome, "" if reason.is_known else reason.word, self._facts.take() or None)
-
-
-def _is_only_content(chunk: dict[str, Any]) -> bool:
-    """Whether the text of the chunk is its only choice's `delta.content`."""
-    choices = chunk.get("choices")
-    if not isinstance(choices, list) or len(choices) != 1:
-        return False
-    choice = choices[0]
-    if choice.get("message") or choice.get("usage"):
-        return False
-    delta = choice.get("delta") or {}
-    others = (value for name, value in delta.items() if name not in ("content", "role"))
-    return isinstance(delta.get("content"), str) and not any(others)
 
 
 def _is_json(payload: bytes) -> bool:

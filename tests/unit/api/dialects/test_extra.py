@@ -12,10 +12,13 @@ from api.dialects.responses.fold import ResponsesFold
 from shared.log.events import AnyEvent, Counts, End, Extra, Reset, Start, Token, ToolCall, encode
 from shared.log.ids import EventId
 from shared.log.snapshot import Snapshot
-from tests.support.recorded import META
+from tests.support.recorded import recorded_meta
 
 SIGNATURE = {"extra_content": {"google": {"thought_signature": "S"}}}
 DETAILS = {"prompt_tokens_details": {"cached_tokens": 2}}
+
+
+META = recorded_meta()
 
 
 def logprobs(*names: str) -> dict[str, Any]:

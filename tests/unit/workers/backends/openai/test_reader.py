@@ -353,3 +353,16 @@ def test_skipped_members_may_have_any_number_of_values() -> None:
     items = [*reader.feed(payload.encode()), *reader.feed_eof()]
 
     assert items[0] == Token("all") and reader.failure is None
+
+
+def test_facts_in_every_chunk_cost_the_template_only_once() -> None:
+    reader = ChatReader(line_bytes_max=LINE_BYTES_MAX, body_bytes_max=LINE_BYTES_MAX)
+    for _ in range(3):
+        reader.feed(chunk({"content": "a"}, system_fingerprint="p"))
+    template = reader._template
+    assert template is not None
+    reader.feed(chunk({"content": "b"}, system_fingerprint="p"))
+    assert reader._template is template
+    assert reader.feed(chunk({"content": "c"}, system_fingerprint="q"))[0] == Token(
+        "c", {"chunk": {"system_fingerprint": "q"}}
+    )
