@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import msgspec
 
 from shared.config.models import Model
-from shared.log.events import AnyEvent, Progress, Reset, Start, Token, Usage, decode
+from shared.log.events import AnyEvent, Extra, Progress, Reset, Start, Token, Usage, decode
+from shared.log.extra import has_delta
 from shared.log.records import Entry
 from shared.log.request import Request
 from workers.backends.contract import is_plain as is_continuable
@@ -62,8 +63,11 @@ def _partial_answer(log: Sequence[Entry]) -> tuple[str, bool]:
         match _decode(raw):
             case Reset():
                 pieces, is_plain = [], True
-            case Token(text):
+            case Token(text, extra):
                 pieces.append(text)
+                is_plain = is_plain and not has_delta(extra)
+            case Extra(extra) if not has_delta(extra):
+                pass
             case Start() | Usage() | Progress():
                 pass
             case _:

@@ -121,9 +121,9 @@ class Outbox:
         self.bytes_unsent += _size(event)
         if isinstance(event, Token | Reasoning):
             last = self._pending[-1] if self._pending else None
-            if type(last) is type(event):
+            if type(last) is type(event) and event.extra is None:
                 assert isinstance(last, Token | Reasoning)
-                if len(last.text) + len(event.text) <= JOINED_CHARS_MAX:
+                if last.extra is None and len(last.text) + len(event.text) <= JOINED_CHARS_MAX:
                     self._pending[-1] = type(event)(last.text + event.text)
                     return
         self._pending.append(event)
@@ -262,6 +262,6 @@ class Outbox:
 
 def _size(event: AnyEvent) -> int:
     """Estimate the encoded size of an event, bytes."""
-    if isinstance(event, Token | Reasoning):
+    if isinstance(event, Token | Reasoning) and event.extra is None:
         return len(event.text if event.text.isascii() else event.text.encode())
     return len(encode(event))

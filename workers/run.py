@@ -278,7 +278,7 @@ class Run:
 
     def _push(self, item: BackendItem) -> None:
         if isinstance(item, Finish):
-            self._push_end(End("completed", item.reason, usage=self._counts()))
+            self._push_end(End("completed", item.reason, usage=self._counts(), extra=item.extra))
             return
         if isinstance(item, Usage):
             self._usage = item
@@ -297,7 +297,7 @@ class Run:
     def _counts(self) -> Counts | None:
         if (usage := self._usage) is None:
             return None
-        return Counts(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+        return Counts(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, usage.extra)
 
     async def _wait_for_room(self) -> None:
         """Wait while too much is unsent, so that a slow Redis slows the backend down."""

@@ -308,7 +308,7 @@ def parse_batch(batch_id: str, fields: Mapping[bytes, bytes]) -> Batch:
         failed=number("failed"),
         line=number("line"),
         offset=number("offset"),
-        usage=Counts(*(number(f"{name}_tokens") for name in ("prompt", "completion", "total"))),
+        usage=Counts(number("prompt_tokens"), number("completion_tokens"), number("total_tokens")),
         model=text("model"),
         output_file_id=text("output_file_id"),
         error_file_id=text("error_file_id"),

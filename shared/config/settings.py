@@ -108,7 +108,7 @@ class Settings:
     upstream_first_token_s: float = 300.0
     upstream_idle_s: float = 60.0
     upstream_total_s: float = 3_600.0
-    upstream_line_bytes_max: int = 1_048_576
+    upstream_line_bytes_max: int = 16_777_216
 
     url: str = "http://127.0.0.1:8000"  # the API node of the terminal commands
     key: str = ""  # the API key of the terminal commands

@@ -28,15 +28,26 @@ class Start(Event, frozen=True, tag="start"):
 
 
 class Token(Event, frozen=True, tag="token"):
-    """A piece of the answer. The borders between pieces have no meaning."""
+    """A piece of the answer. The borders between pieces have no meaning.
+
+    For `extra` of every event see shared/log/extra.py.
+    """
 
     text: str
+    extra: dict[str, Any] | None = None
 
 
 class Reasoning(Event, frozen=True, tag="reasoning"):
     """A piece of the model's reasoning, separate from the answer."""
 
     text: str
+    extra: dict[str, Any] | None = None
+
+
+class Extra(Event, frozen=True, tag="extra"):
+    """Members of a chunk that this system does not interpret, for example pictures."""
+
+    extra: dict[str, Any]
 
 
 class ToolCall(Event, frozen=True, tag="tool_call"):
@@ -46,6 +57,7 @@ class ToolCall(Event, frozen=True, tag="tool_call"):
     call_id: str = ""
     name: str = ""
     arguments: str = ""
+    extra: dict[str, Any] | None = None
 
 
 class Progress(Event, frozen=True, tag="progress"):
@@ -85,6 +97,7 @@ class Usage(Event, frozen=True, tag="usage"):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    extra: dict[str, Any] | None = None
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -95,12 +108,13 @@ class Failure(msgspec.Struct, frozen=True):
     retryable: bool
 
 
-class Counts(msgspec.Struct, frozen=True):
+class Counts(msgspec.Struct, frozen=True, omit_defaults=True):
     """`usage` inside `end`: the members of `Usage` without a type."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    extra: dict[str, Any] | None = None
 
 
 class End(Event, frozen=True, tag="end"):
@@ -110,9 +124,12 @@ class End(Event, frozen=True, tag="end"):
     finish_reason: FinishReason
     usage: Counts | None = None
     error: Failure | None = None
+    extra: dict[str, Any] | None = None
 
 
-AnyEvent = Start | Token | Reasoning | ToolCall | Progress | File | Data | Reset | Usage | End
+AnyEvent = (
+    Start | Token | Reasoning | Extra | ToolCall | Progress | File | Data | Reset | Usage | End
+)
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(AnyEvent)

@@ -11,7 +11,19 @@ from typing import Any
 
 import msgspec
 
-from shared.log.events import End, Reasoning, Reset, Token, ToolCall, Usage, decode, decode_known
+from shared.log.events import (
+    AnyEvent,
+    End,
+    Extra,
+    Reasoning,
+    Reset,
+    Token,
+    ToolCall,
+    Usage,
+    decode,
+    decode_known,
+)
+from shared.log.extra import ExtraSoFar, merge
 from shared.log.ids import START, EventId
 from shared.log.records import Meta
 from shared.log.request import decode_request
@@ -27,19 +39,24 @@ class Snapshot:
     def __init__(self, meta: Meta) -> None:
         self.meta = meta
         self.last_event_id = START
-        self._usage: dict[str, int] | None = None
+        self._usage: dict[str, Any] | None = None
         self.end: End | None = read_end(meta)
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._tool_calls: dict[int, dict[str, Any]] = {}
         self._arguments: dict[int, list[str]] = {}  # by index of the call; joined on use
+        self._extra = ExtraSoFar()
 
     def add(self, event_id: EventId, raw: bytes) -> None:
         """Add the next entry of the log."""
         self.last_event_id = event_id
         event = decode_known(raw)
-        if event is None:
-            return
+        if event is not None:
+            self._add(event)
+
+    def _add(self, event: AnyEvent) -> None:
+        if isinstance(event, Token | Reasoning | Extra | End) and event.extra:
+            self._extra.add(event.extra)
         match event:
             case Token():
                 self._text.append(event.text)
@@ -50,6 +67,7 @@ class Snapshot:
             case Reset():
                 self._text, self._reasoning = [], []
                 self._tool_calls, self._arguments = {}, {}
+                self._extra = ExtraSoFar()
             case Usage():
                 self._usage = msgspec.to_builtins(event)
                 self._usage.pop("type")
@@ -63,6 +81,8 @@ class Snapshot:
         call["call_id"] = call["call_id"] or event.call_id
         call["name"] = call["name"] or event.name
         self._arguments.setdefault(event.index, []).append(event.arguments)
+        if event.extra:
+            call["extra"] = merge(call.get("extra", {}), event.extra, joins_strings=False)
 
     @property
     def text(self) -> str:
@@ -74,14 +94,19 @@ class Snapshot:
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
-        """The tool calls in the order of their index: `index`, `call_id`, `name`, `arguments`."""
+        """The tool calls by index: `index`, `call_id`, `name`, `arguments`, `extra?`."""
         return [
             {**self._tool_calls[index], "arguments": "".join(self._arguments[index])}
             for index in sorted(self._tool_calls)
         ]
 
     @property
-    def usage(self) -> dict[str, int] | None:
+    def extra(self) -> dict[str, Any]:
+        """What the model server sent beyond the other members: see shared/log/extra.py."""
+        return self._extra.value
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
         """The counts in the `end` event, or else the last `usage` event."""
         if self.end is not None and self.end.usage is not None:
             return dict(msgspec.to_builtins(self.end.usage))
@@ -97,6 +122,7 @@ class Snapshot:
             "reasoning": self.reasoning,
             "tool_calls": self.tool_calls,
             "usage": self.usage,
+            "extra": self.extra,
             "last_event_id": str(self.last_event_id),
             "messages": request.messages,
         }

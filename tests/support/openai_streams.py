@@ -34,7 +34,13 @@ data: {"id":"chatcmpl-B1","object":"chat.completion.chunk","choices":[],"usage":
 data: [DONE]
 
 """.encode(),
-    [Token("Grüße"), Token(" 👩‍🚀 流"), Token(" é🚀"), Usage(9, 4, 13), Finish("stop")],
+    [
+        Token("Grüße", {"chunk": {"service_tier": "default", "system_fingerprint": "fp_1"}}),
+        Token(" 👩‍🚀 流"),
+        Token(" é🚀"),
+        Usage(9, 4, 13, {"prompt_tokens_details": {"cached_tokens": 0}}),
+        Finish("stop"),
+    ],
 )
 
 OPENAI_TOOLS = Recorded(
@@ -52,8 +58,7 @@ data: [DONE]
 
 """,
     [
-        ToolCall(0, "call_a", "weather"),
-        ToolCall(0, arguments='{"city":'),
+        ToolCall(0, "call_a", "weather", '{"city":'),
         ToolCall(0, arguments='"Köln"}'),
         ToolCall(1, "call_b", "time", "{}"),
         Finish("tool_calls"),
@@ -68,7 +73,11 @@ data: {"choices":[{"index":0,"delta":{"refusal":"not."},"finish_reason":"content
 data: [DONE]
 
 """,
-    [Token("I can"), Token("not."), Finish("content_filter")],
+    [
+        Token("I can", {"delta": {"refusal": "I can"}}),
+        Token("not.", {"delta": {"refusal": "not."}}),
+        Finish("content_filter"),
+    ],
 )
 
 # Running usage in every chunk, thoughts under the new name, several tokens in one chunk.
@@ -133,7 +142,12 @@ data: {"choices":[{"finish_reason":"stop","index":0,"delta":{}}],"object":"chat.
 data: [DONE]
 
 """.encode(),
-    [Reasoning("Überlegung"), Token("Hé"), Usage(3, 2, 5), Finish("stop")],
+    [
+        Reasoning("Überlegung", {"chunk": {"system_fingerprint": "b1"}}),
+        Token("Hé"),
+        Usage(3, 2, 5),
+        Finish("stop", "", {"chunk": {"timings": {"prompt_n": 3, "predicted_ms": 10.5}}}),
+    ],
 )
 
 LLAMA_CPP_ERROR = Recorded(
@@ -165,7 +179,12 @@ data: {"id":"gen-1","choices":[{"index":0,"delta":{"role":"assistant","content":
 data: [DONE]
 
 """.replace("\n", "\r\n").encode(),
-    [Token("añ"), Token("o"), Usage(1, 2, 3), Finish("stop")],
+    [
+        Token("añ", {"chunk": {"provider": "X"}}),
+        Token("o", {"choice": {"native_finish_reason": "STOP"}}),
+        Usage(1, 2, 3, {"cost": 0.01}),
+        Finish("stop"),
+    ],
 )
 
 OPENROUTER_ERROR = Recorded(
@@ -209,7 +228,7 @@ data: [DONE]
 """.encode(),
     [
         Reasoning("peut-être"),
-        Token("déjà"),
+        Token("déjà", {"delta": {"content_parts": [{"type": "reference"}]}}),
         ToolCall(0, "a1", "f", "{}"),
         ToolCall(1, "a2", "g", '{"n":1}'),
         Usage(4, 2, 6),

@@ -29,10 +29,12 @@ class Finish(NamedTuple):
     Attributes:
         reason: the finish reason for the log.
         unknown_reason: the backend's own word if we do not know it; for the log line.
+        extra: for `End.extra`.
     """
 
     reason: FinishReason
     unknown_reason: str = ""
+    extra: dict[str, Any] | None = None
 
 
 BackendItem = AnyEvent | Finish

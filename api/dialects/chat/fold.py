@@ -24,6 +24,7 @@ from shared.log.events import (
     AnyEvent,
     Counts,
     End,
+    Extra,
     Failure,
     Reasoning,
     Reset,
@@ -33,12 +34,14 @@ from shared.log.events import (
     Usage,
     decode_known,
 )
+from shared.log.extra import has_delta
 from shared.log.fold import ByteFold, Dialect
 from shared.log.ids import EventId
 from shared.log.records import Meta
 from shared.log.request import dialect_of
 from shared.log.snapshot import Snapshot
 
+CUSTOM = "custom"  # `type` of a call of a custom tool
 INCLUDE_USAGE = "include_usage"  # a member of Request.dialect
 DONE = b"data: [DONE]\n\n"
 _CONTENT = b'"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]'
@@ -75,10 +78,13 @@ class ChatFold(ByteFold):
                 return self._delta(event_id, {"role": "assistant", "content": ""})
             case Token():
                 self._has_content = True
-                return self._delta(event_id, {"content": event.text})
+                return self._delta(event_id, _text_delta(event), event.extra)
             case Reasoning():
                 self._has_content = True
-                return self._delta(event_id, {"reasoning_content": event.text})
+                return self._delta(event_id, {"reasoning_content": event.text}, event.extra)
+            case Extra():
+                self._has_content = self._has_content or has_delta(event.extra)
+                return self._delta(event_id, {}, event.extra)
             case ToolCall():
                 self._has_content = True
                 return self._delta(event_id, {"tool_calls": [_tool_call_delta(event)]})
@@ -95,8 +101,7 @@ class ChatFold(ByteFold):
         failure = failure_of(end)
         if failure is not None:
             return _error_chunk(failure)
-        choice = {"index": 0, "delta": {}, "finish_reason": end.finish_reason}
-        finish = b'"choices":' + msgspec.json.encode([choice])
+        finish = _choices({}, end.finish_reason, end.extra)
         usage = end.usage or self._usage
         if not self._includes_usage or usage is None:
             return self._frame(event_id, finish) + DONE
@@ -110,9 +115,10 @@ class ChatFold(ByteFold):
             + DONE
         )
 
-    def _delta(self, event_id: EventId, delta: dict[str, Any]) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": None}
-        return self._frame(event_id, b'"choices":' + msgspec.json.encode([choice]))
+    def _delta(
+        self, event_id: EventId, delta: dict[str, Any], extra: dict[str, Any] | None = None
+    ) -> bytes:
+        return self._frame(event_id, _choices(delta, None, extra))
 
     def _frame(self, event_id: EventId, choices: bytes) -> bytes:
         named = b',"event_id":"%d-%d"}\n\n' % event_id
@@ -128,7 +134,15 @@ CHAT = Dialect("chat", ChatFold)
 def completion_object(meta: Meta, snapshot: Snapshot) -> dict[str, Any]:
     """Return the answer in one piece; `snapshot` has read the log up to `end`."""
     assert snapshot.end is not None
-    message: dict[str, Any] = {"role": "assistant", "content": snapshot.text, "refusal": None}
+    extra = snapshot.extra
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": snapshot.text,
+        "refusal": None,
+        **_part(extra, "delta"),
+    }
+    if message["refusal"] and snapshot.text == message["refusal"]:
+        message["content"] = None
     if snapshot.reasoning:
         message["reasoning_content"] = snapshot.reasoning
     if snapshot.tool_calls:
@@ -139,15 +153,20 @@ def completion_object(meta: Meta, snapshot: Snapshot) -> dict[str, Any]:
         "message": message,
         "logprobs": None,
         "finish_reason": snapshot.end.finish_reason,
+        **_part(extra, "choice"),
     }
-    answer = {**_head_members(meta, "chat.completion"), "choices": [choice]}
+    head = _head_members(meta, "chat.completion")
+    answer = {**_part(extra, "chunk"), **head, "choices": [choice]}
     usage = snapshot.usage
-    return {**answer, "usage": usage} if usage is not None else answer
+    if usage is None:
+        return answer
+    return {**answer, "usage": {**usage.pop("extra", {}), **usage}}
 
 
-def usage_object(usage: Usage | Counts) -> dict[str, int]:
-    """Return the token counts under OpenAI's names."""
+def usage_object(usage: Usage | Counts) -> dict[str, Any]:
+    """Return the token counts under OpenAI's names, and what else the backend counted."""
     return {
+        **(usage.extra or {}),
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
@@ -159,17 +178,64 @@ def _head_members(meta: Meta, kind: str) -> dict[str, Any]:
     return {"id": meta.generation_id, "object": kind, "created": created, "model": meta.model}
 
 
+# What a backend's members never replace.
+_OURS = {
+    "chunk": ("id", "object", "created", "model", "choices", "usage", "event_id"),
+    "choice": ("index", "delta", "message"),
+    "delta": ("role", "content", "tool_calls"),
+}
+
+
+def _part(extra: dict[str, Any] | None, part: str) -> dict[str, Any]:
+    """Return the members that a backend sent in one place and that this system did not read."""
+    members = extra.get(part) if extra else None
+    if not isinstance(members, dict):
+        return {}
+    return {name: value for name, value in members.items() if name not in _OURS[part]}
+
+
+def _choices(delta: dict[str, Any], reason: str | None, extra: dict[str, Any] | None) -> bytes:
+    """Return `choices` and the members of the chunk that the backend added, as JSON."""
+    choice = {
+        "index": 0,
+        "delta": {**_part(extra, "delta"), **delta},
+        "finish_reason": reason,
+        **_part(extra, "choice"),
+    }
+    members = {"choices": [choice], **_part(extra, "chunk")}
+    return msgspec.json.encode(members)[1:-1]
+
+
+def _text_delta(event: Token) -> dict[str, Any]:
+    """Return the delta of a text; a refusal has its own member, which `extra` holds."""
+    is_refusal = "refusal" in _part(event.extra, "delta")
+    return {} if is_refusal else {"content": event.text}
+
+
 def _tool_call_delta(event: ToolCall) -> dict[str, Any]:
-    function = {"arguments": event.arguments}
+    members = _call_members({"arguments": event.arguments}, event.extra)
     if not event.call_id and not event.name:
-        return {"index": event.index, "function": function}
+        return {"index": event.index, **members}
     named = {"id": event.call_id, "type": "function"}
-    return {"index": event.index, **named, "function": {"name": event.name, **function}}
+    function = {"name": event.name, "arguments": event.arguments}
+    return {"index": event.index, **named, **_call_members(function, event.extra)}
 
 
 def _tool_call_object(call: dict[str, Any]) -> dict[str, Any]:
     function = {"name": call["name"], "arguments": call["arguments"]}
-    return {"id": call["call_id"], "type": "function", "function": function}
+    members = _call_members(function, call.get("extra"))
+    return {"id": call["call_id"], "type": "function", **members}
+
+
+def _call_members(function: dict[str, Any], extra: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the members of a call but its id: a function, or a custom tool with free text."""
+    others = dict(extra or {})
+    inner = others.pop("function", {})
+    if others.get("type") == CUSTOM:
+        function = {**function, "input": function["arguments"]}
+        del function["arguments"]
+        return {**others, "custom": function}
+    return {**others, "function": {**inner, **function}}
 
 
 def _error_chunk(failure: Failure) -> bytes:

@@ -37,6 +37,7 @@ from shared.log.events import (
     AnyEvent,
     Counts,
     End,
+    Extra,
     Reasoning,
     Reset,
     Start,
@@ -46,6 +47,7 @@ from shared.log.events import (
     decode,
     decode_known,
 )
+from shared.log.extra import ExtraSoFar, merge
 from shared.log.fold import ByteFold, Dialect
 from shared.log.ids import EventId
 from shared.log.records import Meta
@@ -76,6 +78,7 @@ class ResponsesFold(ByteFold):
         # The tool calls, by index. They stay open until the end: their pieces may be interleaved.
         self._calls: dict[int, OutputItem] = {}
         self._usage: Usage | Counts | None = None
+        self._extra = ExtraSoFar()
         self.end: End | None = None
 
     def response(self) -> dict[str, Any]:
@@ -92,6 +95,7 @@ class ResponsesFold(ByteFold):
             "incomplete_details": {"reason": reason} if self._status == "incomplete" else None,
             "output": [item.members() for item in self._items],
             "usage": usage_object(self._usage) if self._usage is not None else None,
+            **({"extra": extra} if (extra := self._extra.value) else {}),
         }
 
     def opening(self) -> bytes:
@@ -114,6 +118,8 @@ class ResponsesFold(ByteFold):
         return frames if event is None else frames + self._add(event)
 
     def _add(self, event: AnyEvent) -> bytes:
+        if isinstance(event, Token | Reasoning | Extra | End) and event.extra:
+            self._extra.add(event.extra)
         match event:
             case Start() if self._status == "queued":
                 self._status = "in_progress"
@@ -127,6 +133,7 @@ class ResponsesFold(ByteFold):
             case Reset():
                 frames = self._break_off()
                 self._items, self._usage = [], None
+                self._extra = ExtraSoFar()
                 return frames
             case Usage():
                 self._usage = event
@@ -150,6 +157,8 @@ class ResponsesFold(ByteFold):
             item = self._new_item(CALL, event.call_id, event.name)
             self._calls[event.index] = item
             frames += self._added_frames(item)
+        if event.extra:
+            item.extra = merge(item.extra, event.extra, joins_strings=False)
         return (
             frames + self._delta_frame(item, _json_string_inside(event.arguments))
             if event.arguments

@@ -66,6 +66,7 @@ class OutputItem:
         self.name = name
         self.status = "in_progress"
         self.pieces: list[bytes] = []
+        self.extra: dict[str, Any] = {}  # of a tool call
 
     @property
     def text(self) -> msgspec.Raw:
@@ -93,7 +94,8 @@ class OutputItem:
         head = {"id": self.id, "type": self.type, "status": self.status}
         if self.kind == CALL:
             arguments = msgspec.Raw(b'""') if is_new else self.text
-            return {**head, "call_id": self.call_id, "name": self.name, "arguments": arguments}
+            call = {"call_id": self.call_id, "name": self.name, "arguments": arguments}
+            return {**head, **call, **({"extra": self.extra} if self.extra else {})}
         content = [] if is_new else [self.part]
         if self.kind == SUMMARY_TEXT:
             return {**head, "summary": content, "content": []}
@@ -154,11 +156,20 @@ def response_head(meta: Meta) -> dict[str, Any]:
 
 def usage_object(usage: Usage | Counts) -> dict[str, Any]:
     """Return the token counts under the names of Responses; details no backend reports are 0."""
+    rest = dict(usage.extra or {})
+    given = [
+        {**_object_or_empty(rest.pop(chat, None)), **_object_or_empty(rest.pop(own, None))}
+        for chat, own in (
+            ("prompt_tokens_details", "input_tokens_details"),
+            ("completion_tokens_details", "output_tokens_details"),
+        )
+    ]
     return {
+        **rest,
         "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0, **given[0]},
         "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0, **given[1]},
         "total_tokens": usage.total_tokens,
     }
 
@@ -189,6 +200,10 @@ def _tool_object(tool: Any) -> Any:
         return tool
     defaults = {"name": "", "description": None, "parameters": None, "strict": None}
     return {"type": "function", **defaults, **function}
+
+
+def _object_or_empty(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _list_or_empty(value: Any) -> list[Any]:

@@ -70,7 +70,7 @@ class OpenAIBackend:
     async def stream(
         self, request: Request, *, prefix: str, seed: str
     ) -> AsyncGenerator[list[BackendItem], None]:
-        """See `Backend.stream`. `seed` is not sent; a client can send one in `params`."""
+        """See `Backend.stream`. `seed` is not sent; it is part of ids that are made here."""
         if self._target is None:
             raise BackendError("upstream_error", "the backend cannot be reached")
         body = encode_body(self._model, request, prefix)
@@ -79,6 +79,7 @@ class OpenAIBackend:
         reader = ChatReader(
             line_bytes_max=self._settings.upstream_line_bytes_max,
             body_bytes_max=self._settings.answer_bytes_max,
+            seed=seed.removeprefix("gen_"),
         )
         exchange = await self._open(self._target, body, limits)
         try:
@@ -181,9 +182,16 @@ class OpenAIBackend:
                 raise BackendError("upstream_error", message) from exc
             data = b""
         items = reader.feed(data) if data else reader.feed_eof()
-        if items and isinstance(items[-1], Finish) and (reason := items[-1].unknown_reason):
-            log.warning("finish reason unknown", extra={"finish_reason": reason})
+        if reader.is_done:
+            _log_warnings(reader, items)
         return items
+
+
+def _log_warnings(reader: ChatReader, items: list[BackendItem]) -> None:
+    if items and isinstance(items[-1], Finish) and (reason := items[-1].unknown_reason):
+        log.warning("finish reason unknown", extra={"finish_reason": reason})
+    if reader.warnings:
+        log.warning("odd answer repaired", extra={"repairs": sorted(reader.warnings)})
 
 
 async def _read_tail(exchange: Exchange, deadline: float) -> None:

@@ -17,87 +17,38 @@ after a failed answer (vLLM and llama.cpp do), so it only means that nothing fol
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import Any
 
 import msgspec
 
 from shared.errors import BackendError
-from shared.log.events import FinishReason, Reasoning, Token, Usage
-from shared.text.json_values import VALUES_MAX, has_too_many_values
+from shared.log.events import Extra, Reasoning, Token
+from shared.log.extra import is_empty
 from workers.backends.contract import BackendItem, Finish
+from workers.backends.openai.chunk import (
+    CHOICE_MEMBERS,
+    CHUNK_MEMBERS,
+    DELTA_MEMBERS,
+    as_list,
+    as_object,
+    plain_text_of,
+    read_chunk,
+    unknown_members,
+)
 from workers.backends.openai.chunk_template import ChunkTemplate, learn
+from workers.backends.openai.delta_texts import CONTENT, REASONING, take_content, take_text
+from workers.backends.openai.facts import Facts, has_list
 from workers.backends.openai.failure import failure_of
+from workers.backends.openai.finish_reasons import Reason, more_telling, reason_of
+from workers.backends.openai.half_pairs import HalfPairs
 from workers.backends.openai.sse_lines import SseLines
-from workers.backends.openai.tools import FunctionDelta, ToolCallDelta, ToolCalls
-
-FINISHES: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "eos_token": "stop",
-    "max_tokens": "length",
-    "model_length": "length",
-}
-# Finish reasons of an answer that the server gave up: the text is incomplete.
-FAILED_FINISHES = ("error", "abort", "cancelled", "insufficient_system_resource")
-TOKENS_MAX = 2**52  # JavaScript can still represent the sum of two such counts exactly
-NO_FINISH = (None, "", "null")  # some servers send the member in every chunk
-
-
-# Members that are optional or differ between servers are Any: an odd value must not end an answer.
-class _Delta(msgspec.Struct):
-    content: Any = None
-    reasoning: Any = None
-    reasoning_content: Any = None
-    refusal: Any = None
-    tool_calls: list[ToolCallDelta] | None = None
-    function_call: FunctionDelta | None = None
-
-
-class _Choice(msgspec.Struct):
-    index: int | None = 0
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    finish_reason: str | None = None
-    error: Any = None
-
-
-_ABSENT = msgspec.Raw()
-
-
-# The parts of a chunk that `_Chunk` decodes; msgspec skips all others, for example `logprobs`.
-class _RawChoice(msgspec.Struct):
-    delta: msgspec.Raw = _ABSENT
-    message: msgspec.Raw = _ABSENT
-    error: msgspec.Raw = _ABSENT
-
-
-class _RawChunk(msgspec.Struct):
-    choices: list[_RawChoice] | None = None
-    usage: msgspec.Raw = _ABSENT
-    error: msgspec.Raw = _ABSENT
-    object: msgspec.Raw = _ABSENT
-    message: msgspec.Raw = _ABSENT
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    usage: Any = None
-    error: Any = None
-    object: Any = None
-    message: Any = None
-
+from workers.backends.openai.summary import TextSoFar
+from workers.backends.openai.tool_fragments import read_fragment
+from workers.backends.openai.tools import ToolCalls
+from workers.backends.openai.usage import UsageCounter
 
 TEMPLATES_MAX = 16  # learned per answer: then chunks that all differ are just decoded
 
-CHECKED_BYTES_MIN = 4_096  # a smaller chunk cannot have too many values
-
-_decode = msgspec.json.Decoder(_Chunk).decode
-_decode_raw = msgspec.json.Decoder(_RawChunk).decode
 _scan = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -107,14 +58,16 @@ class ChatReader:
     Args:
         line_bytes_max: longest line of the stream, bytes.
         body_bytes_max: longest answer that comes as one JSON document, bytes.
+        seed: part of the ids of tool calls that the server gives no id.
 
     Attributes:
         is_done: nothing more is parsed: `Finish` was returned, or `failure` is set.
         failure: raise it after the events returned so far have been passed on.
         has_finish_reason: the answer is complete; only usage or `[DONE]` may follow.
+        warnings: names of what was repaired or left out.
     """
 
-    def __init__(self, *, line_bytes_max: int, body_bytes_max: int) -> None:
+    def __init__(self, *, line_bytes_max: int, body_bytes_max: int, seed: str = "") -> None:
         self.is_done = False
         self.failure: BackendError | None = None
         self._lines = SseLines(line_bytes_max)
@@ -122,15 +75,21 @@ class ChatReader:
         self._body_bytes_max = body_bytes_max
         self._has_begun = False
         self._body: bytearray | None = None  # set if the answer is one JSON document
-        self._tools = ToolCalls()
-        self._finish: Finish | None = None
-        self._usage: Any = None
+        self.warnings: set[str] = set()
+        self._tools = ToolCalls(seed)
+        self._reason: Reason | None = None
+        self._usage = UsageCounter()
+        self._halves = HalfPairs()
+        self._text, self._reasoning = TextSoFar(), TextSoFar()
+        self._add_text = self._text.add  # for the hot path
+        self._has_calls = self._has_delta_extra = False
+        self._facts = Facts()
         self._template: ChunkTemplate | None = None
         self._templates_left = TEMPLATES_MAX
 
     @property
     def has_finish_reason(self) -> bool:
-        return self._finish is not None
+        return self._reason is not None
 
     def feed(self, data: bytes) -> list[BackendItem]:
         """Return the events that `data` completes, in order."""
@@ -140,6 +99,7 @@ class ChatReader:
         if self._template is not None and self._lines.is_between_events(len(data)):
             text = self._template.text_of_event(data)
             if text is not None:  # the usual case
+                self._add_text(text)
                 items.append(Token(text))
                 return items
         try:
@@ -181,7 +141,8 @@ class ChatReader:
             if len(self._body) > self._body_bytes_max:
                 raise BackendError(
                     "answer_too_large",
-                    f"the answer is longer than {self._body_bytes_max} bytes",
+                    f"the answer is longer than {self._body_bytes_max} bytes;"
+                    " TAILRACE_ANSWER_BYTES_MAX of the worker sets this limit",
                     retryable=False,
                 )
             return
@@ -192,7 +153,8 @@ class ChatReader:
         if self._lines.is_too_long:
             raise BackendError(
                 "upstream_error",
-                f"the backend sent a line of more than {self._line_bytes_max} bytes",
+                f"the backend sent a line of more than {self._line_bytes_max} bytes;"
+                " TAILRACE_UPSTREAM_LINE_BYTES_MAX of the worker sets this limit",
                 retryable=False,  # the server would send the same line again
             )
 
@@ -202,7 +164,7 @@ class ChatReader:
         After the finish reason an incomplete event is ignored.
         """
         for name, payload in self._lines.feed_eof():
-            if self._finish is None or _is_json(payload):
+            if self._reason is None or _is_json(payload):
                 self._take(name, payload, items)
 
     def _take(self, name: bytes, payload: bytes, items: list[BackendItem]) -> None:
@@ -219,104 +181,197 @@ class ChatReader:
         if self._template is not None:
             text = self._template.text_of(payload)
             if text is not None:
+                self._add_text(text)
                 items.append(Token(text))
                 return
-        chunk = _read_chunk(payload)
-        if chunk.error or chunk.object == "error":
+        chunk = read_chunk(payload, self.warnings)
+        if chunk.get("error") or chunk.get("object") == "error":
             raise failure_of(payload)
-        if chunk.usage:
-            self._usage = chunk.usage  # running counts: the last one is final
-        elif self._templates_left and (text := _only_text(chunk)):
+        text = None if self._is_special else plain_text_of(chunk)
+        if text is None:
+            begun = len(items)
+            self._take_chunk(chunk, payload, items)
+            text = self._repeats_facts(chunk, items[begun:])
+        elif text:
+            self._text.add_any(text)
+            items.append(Token(text))
+        if text and self._templates_left:
             self._templates_left -= 1
             self._template = learn(payload, text)
-        for choice in chunk.choices or ():
-            if not choice.index:  # if a server gives several answers, only the first counts
+
+    def _repeats_facts(self, chunk: dict[str, Any], items: list[BackendItem]) -> str | None:
+        """Return the text of a chunk that said nothing else but facts that were known before."""
+        if len(items) != 1 or self._is_special or chunk.get("usage"):
+            return None
+        (item,), (choice, *others) = items, chunk["choices"]
+        if not isinstance(item, Token) or item.extra is not None or others:
+            return None
+        delta = {"delta": choice.get("delta")}
+        is_plain = not choice.get("message") and plain_text_of({"choices": [delta]}) == item.text
+        return item.text if is_plain else None
+
+    @property
+    def _is_special(self) -> bool:
+        """Whether even a chunk that holds only text needs more than its text."""
+        return bool(self._halves or self._facts or self._reason)
+
+    def _take_chunk(self, chunk: dict[str, Any], payload: bytes, items: list[BackendItem]) -> None:
+        self._usage.add(chunk.get("usage"))
+        facts = unknown_members(chunk, CHUNK_MEMBERS, self.warnings)
+        if isinstance(groq := facts.get("x_groq"), dict):
+            self._usage.add(groq.pop("usage", None))
+        self._note_facts("chunk", facts)
+        for choice in as_list(chunk.get("choices"), "choices"):
+            choice = as_object(choice, "a choice")
+            index = choice.get("index")
+            if not isinstance(index, int | float) or not index:
+                # If a server gives several answers, only the first counts.
                 self._take_choice(choice, payload, items)
 
-    def _take_choice(self, choice: _Choice, payload: bytes, items: list[BackendItem]) -> None:
-        delta = choice.delta or choice.message
-        if delta is not None:
-            self._take_delta(delta, items)
-        if choice.error:
+    def _take_choice(
+        self, choice: dict[str, Any], payload: bytes, items: list[BackendItem]
+    ) -> None:
+        self._usage.add(choice.get("usage"))
+        reason = reason_of(choice.get("finish_reason"))
+        facts = unknown_members(choice, CHOICE_MEMBERS, self.warnings)
+        is_closing = reason is not None or self._reason is not None
+        if choice.get("message") and self._text:  # a closing summary repeats the lists, too
+            facts = {name: value for name, value in facts.items() if not has_list(value)}
+        self._note_facts("choice", facts)
+        delta = as_object(choice.get("delta"), "delta")
+        message = as_object(choice.get("message"), "message")
+        if delta:
+            self._take_delta(delta, items, is_closing=is_closing, is_message=False)
+        if message:
+            self._take_delta(message, items, is_closing=is_closing, is_message=True)
+        if choice.get("error"):
             raise failure_of(payload)
-        reason = choice.finish_reason
-        if reason in NO_FINISH:
+        if reason is None:
             return
-        assert reason is not None
-        if reason in FAILED_FINISHES:
-            raise BackendError("upstream_error", f"the backend gave up: finish_reason {reason!r}")
-        log_reason = FINISHES.get(reason)
-        self._finish = Finish(log_reason) if log_reason else Finish("stop", reason[:100])
+        if reason.outcome == "failed":
+            message_text = f"the backend gave up: finish_reason {reason.word!r}"
+            raise BackendError("upstream_error", message_text)
+        self._reason = more_telling(self._reason, reason)
+        self._template = None  # from here on a text may be a closing summary
 
-    def _take_delta(self, delta: _Delta, items: list[BackendItem]) -> None:
+    def _take_delta(
+        self,
+        delta: dict[str, Any],
+        items: list[BackendItem],
+        *,
+        is_closing: bool,
+        is_message: bool,
+    ) -> None:
+        """Turn one delta, or a whole message, into items."""
+        begun = len(items)
+        rest = {
+            name: value
+            for name, value in delta.items()
+            if name not in DELTA_MEMBERS and not is_empty(value)
+        }
+        said: list[tuple[str, str]] = []
         # Some vLLM versions send the same reasoning under both names.
-        reasoning = delta.reasoning or delta.reasoning_content
-        if reasoning and isinstance(reasoning, str):
-            items.append(Reasoning(reasoning))
-        content = delta.content
-        if content:
-            if isinstance(content, str):
-                items.append(Token(content))
-            elif isinstance(content, list):
-                _take_parts(content, items)
-        if delta.refusal and isinstance(delta.refusal, str):
-            items.append(Token(delta.refusal))
-        if delta.tool_calls:
-            items.extend(self._tools.read(call) for call in delta.tool_calls)
-        if delta.function_call:
-            items.append(self._tools.read(ToolCallDelta(index=0, function=delta.function_call)))
+        thought = take_text(rest, "reasoning") or ""
+        repeated = take_text(rest, "reasoning_content") or ""
+        if thought := thought or repeated:
+            said.append((REASONING, thought))
+        said += take_content(rest)
+        if refusal := take_text(rest, "refusal"):
+            said.append((CONTENT, refusal))
+        for place, text in self._new_texts(said, is_closing=is_closing, is_message=is_message):
+            items.append(Token(text) if place is CONTENT else Reasoning(text))
+        has_arrived = is_message and (self._text or self._reasoning) and begun == len(items)
+        if refusal and len(items) > begun:
+            rest["refusal"] = refusal
+        extra = unknown_members(rest, frozenset(), self.warnings)
+        if extra and not (has_arrived and self._has_delta_extra):
+            self._has_delta_extra = True
+            self._give_extra(items, begun, {"delta": extra})
+        elif self._facts and len(items) > begun:
+            self._give_extra(items, begun, {})
+        self._take_calls(delta, items, is_message=is_message)
+
+    def _new_texts(
+        self, said: list[tuple[str, str]], *, is_closing: bool, is_message: bool
+    ) -> list[tuple[str, str]]:
+        """Return the pieces of text that are new, without lone halves of characters.
+
+        Pieces of one kind are compared with a closing summary as one text.
+        """
+        if is_closing or is_message:
+            joined: dict[str, str] = {}
+            for place, text in said:
+                joined[place] = joined.get(place, "") + text
+            said = list(joined.items())
+        found: list[tuple[str, str]] = []
+        for place, raw in said:
+            so_far = self._text if place is CONTENT else self._reasoning
+            text = self._halves.join(place, raw)
+            if self._halves:
+                self._template = None  # the next text must meet the half that waits
+            text = so_far.new_part(text, is_message=is_message, is_closing=is_closing)
+            if text:
+                so_far.add_any(text)
+                found.append((place, text))
+        return found
+
+    def _take_calls(
+        self, delta: dict[str, Any], items: list[BackendItem], *, is_message: bool
+    ) -> None:
+        calls = delta.get("tool_calls")
+        legacy = delta.get("function_call")
+        found = [calls] if isinstance(calls, dict) else as_list(calls, "tool_calls")
+        if legacy and not found:
+            found = [{"index": 0, "function": legacy}]
+        for position, call in enumerate(found):
+            fragment = read_fragment(
+                call, begun=len(self._tools), halves=self._halves, warnings=self.warnings
+            )
+            if is_message and self._has_calls:
+                items += self._tools.read_whole(fragment, position)
+            else:
+                items += self._tools.read(fragment)
+        self._has_calls = len(self._tools) > 0
+
+    def _note_facts(self, part: str, facts: dict[str, Any]) -> None:
+        if facts and self._facts.add(part, facts):
+            self._template = None  # its chunks may have the former value
+
+    def _give_extra(self, items: list[BackendItem], begun: int, extra: dict[str, Any]) -> None:
+        """Put `extra` and the facts that wait into the first text after `begun`, or alone."""
+        extra = {**self._facts.take(), **extra}
+        for at in range(begun, len(items)):
+            item = items[at]
+            if isinstance(item, Token | Reasoning):
+                items[at] = msgspec.structs.replace(item, extra=extra)
+                return
+        items.append(Extra(extra))
 
     def _end(self, items: list[BackendItem], message: str) -> None:
         """Add usage and `Finish`. Without a finish reason, raise BackendError with `message`."""
-        if self._finish is None:
+        if self._reason is None:
             raise BackendError("upstream_error", message)
-        usage = _read_usage(self._usage)
+        for place, kind in ((REASONING, Reasoning), (CONTENT, Token)):
+            if text := self._halves.release(place):
+                items.append(kind(text))
+        items += self._tools.finish()
+        if self._halves.has_lone:
+            self.warnings.add("lone_surrogate")
+        usage = self._usage.event()
         if usage is not None:
             items.append(usage)
-        items.append(self._finish)
+        items.append(self._finish(self._reason))
         self.is_done = True
 
-
-def _read_chunk(payload: bytes) -> _Chunk:
-    try:
-        if not payload.isascii():
-            payload.decode()  # msgspec does not check the members that it skips
-        if len(payload) > CHECKED_BYTES_MIN and has_too_many_values(payload):
-            _check_values(_decode_raw(payload))
-        return _decode(payload)
-    except (ValueError, RecursionError) as exc:  # msgspec's errors are ValueErrors
-        raise BackendError("upstream_error", f"the backend sent broken data: {exc}") from exc
-
-
-def _check_values(chunk: _RawChunk) -> None:
-    """Refuse a chunk whose decoding would block the other runs of this worker for too long.
-
-    Raises:
-        BackendError: the decoded parts have more than `VALUES_MAX` values.
-    """
-    parts = [chunk.usage, chunk.error, chunk.object, chunk.message]
-    for choice in chunk.choices or ():
-        parts += [choice.delta, choice.message, choice.error]
-    if has_too_many_values(b",".join(map(bytes, parts))):
-        message = f"the backend sent a chunk of more than {VALUES_MAX} values"
-        raise BackendError("upstream_error", message, retryable=False)
-
-
-def _only_text(chunk: _Chunk) -> str | None:
-    """Return the text of a chunk that holds only text; None for any other chunk."""
-    if chunk.choices is None or len(chunk.choices) != 1:
-        return None
-    (choice,) = chunk.choices
-    delta = choice.delta
-    if choice.index or delta is None or choice.message is not None:
-        return None
-    if choice.error or choice.finish_reason not in NO_FINISH:
-        return None
-    others = (
-        delta.reasoning, delta.reasoning_content, delta.refusal, delta.tool_calls,
-        delta.function_call,
-    )  # fmt: skip
-    return delta.content if isinstance(delta.content, str) and not any(others) else None
+    def _finish(self, reason: Reason) -> Finish:
+        assert reason.outcome != "failed"
+        is_stop = reason.outcome == "stop" and len(self._tools) > 0
+        outcome = "tool_calls" if is_stop else reason.outcome
+        # Clients get a word that nobody knows as it came.
+        name = "native_finish_reason" if reason.is_known or is_stop else "finish_reason"
+        if reason.word != outcome and not self._facts.has("choice", name):
+            self._facts.add("choice", {name: reason.word})
+        return Finish(outcome, "" if reason.is_known else reason.word, self._facts.take() or None)
 
 
 def _is_json(payload: bytes) -> bool:
@@ -325,36 +380,3 @@ def _is_json(payload: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _take_parts(parts: list[Any], items: list[BackendItem]) -> None:
-    """Read content that is a list of parts: text, and with Mistral also reasoning."""
-    for part in parts:
-        if not isinstance(part, dict):
-            continue
-        if (text := part.get("text")) and isinstance(text, str):
-            items.append(Token(text))
-        thinking = part.get("thinking")
-        if isinstance(thinking, list):
-            _take_thinking(thinking, items)
-
-
-def _take_thinking(parts: list[Any], items: list[BackendItem]) -> None:
-    texts = (part.get("text") for part in parts if isinstance(part, dict))
-    items.extend(Reasoning(text) for text in texts if text and isinstance(text, str))
-
-
-def _read_usage(raw: Any) -> Usage | None:
-    """Return the token counts; None if the member has another shape."""
-    if not isinstance(raw, dict):
-        return None
-    prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens", 0)
-    if not _is_count(prompt) or not _is_count(completion):
-        return None
-    total = raw.get("total_tokens")
-    return Usage(prompt, completion, total if _is_count(total) else prompt + completion)
-
-
-def _is_count(value: Any) -> TypeGuard[int]:
-    """Whether `value` can be a number of tokens that every client can represent."""
-    return type(value) is int and 0 <= value <= TOKENS_MAX

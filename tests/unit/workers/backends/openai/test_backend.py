@@ -167,7 +167,9 @@ async def test_faults_in_mid_answer_are_retryable(upstream: Upstream, fault: str
 
 
 async def test_a_line_that_is_too_long_is_not_retryable(upstream: Upstream) -> None:
-    error = await failure(backend_for(upstream.base_url), request(fault="huge_line", fault_at=3))
+    settings = Settings(upstream_line_bytes_max=1_048_576)
+    backend = backend_for(upstream.base_url, settings)
+    error = await failure(backend, request(fault="huge_line", fault_at=3))
 
     assert (error.code, error.retryable) == ("upstream_error", False)
 

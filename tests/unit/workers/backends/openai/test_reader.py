@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import BackendError
-from shared.log.events import Token, Usage, decode, encode
+from shared.log.events import Extra, Token, Usage, decode, encode
 from tests.support.openai_streams import ALL, OPENAI, Recorded
 from workers.backends.contract import BackendItem, Finish
 from workers.backends.openai.reader import ChatReader
@@ -215,24 +215,6 @@ def test_text_arrives_exactly(texts: list[str], size: int) -> None:
     assert items == [*(Token(text) for text in texts if text), Finish("stop")]
 
 
-@pytest.mark.parametrize(
-    ("raw_reason", "reason"),
-    [
-        ("stop", "stop"),
-        ("length", "length"),
-        ("tool_calls", "tool_calls"),
-        ("function_call", "tool_calls"),
-        ("content_filter", "content_filter"),
-    ],
-)
-def test_finish_reasons(raw_reason: str, reason: str) -> None:
-    assert read(chunk({}, raw_reason))[0] == [Finish(reason)]  # type: ignore[arg-type]
-
-
-def test_unknown_finish_reason_is_a_stop_and_is_kept() -> None:
-    assert read(chunk({}, "solar_flare"))[0] == [Finish("stop", "solar_flare")]
-
-
 @pytest.mark.parametrize("raw_reason", ["error", "abort", "insufficient_system_resource"])
 def test_finish_reason_that_means_failure(raw_reason: str) -> None:
     items, reader = read(chunk({"content": "a"}), chunk({}, raw_reason), b"data: [DONE]\n\n")
@@ -302,11 +284,17 @@ def test_odd_usage_does_not_end_an_answer(usage: object) -> None:
     assert read(chunk({"content": "a"}, "stop", usage=usage))[0] == [Token("a"), Finish("stop")]
 
 
-def test_odd_optional_members_are_ignored() -> None:
-    delta = {"content": "a", "reasoning": {"x": 1}, "refusal": [], "audio": 5}
-    assert read(chunk(delta, "stop"))[0] == [Token("a"), Finish("stop")]
+def test_optional_members_of_an_odd_form_are_kept_but_not_read() -> None:
+    odd = {"reasoning": {"x": 1}, "audio": 5}
+    assert read(chunk({"content": "a", "refusal": [], **odd}, "stop"))[0] == [
+        Token("a", {"delta": odd}),
+        Finish("stop"),
+    ]
     parts = [5, {"type": "text", "text": 7}, {"thinking": True}, {"thinking": ["x"]}]
-    assert read(chunk({"content": parts}, "stop"))[0] == [Finish("stop")]
+    assert read(chunk({"content": parts}, "stop"))[0] == [
+        Extra({"delta": {"content_parts": parts}}),
+        Finish("stop"),
+    ]
 
 
 def test_nothing_is_read_after_done() -> None:
@@ -365,3 +353,16 @@ def test_skipped_members_may_have_any_number_of_values() -> None:
     items = [*reader.feed(payload.encode()), *reader.feed_eof()]
 
     assert items[0] == Token("all") and reader.failure is None
+
+
+def test_facts_in_every_chunk_cost_the_template_only_once() -> None:
+    reader = ChatReader(line_bytes_max=LINE_BYTES_MAX, body_bytes_max=LINE_BYTES_MAX)
+    for _ in range(3):
+        reader.feed(chunk({"content": "a"}, system_fingerprint="p"))
+    template = reader._template
+    assert template is not None
+    reader.feed(chunk({"content": "b"}, system_fingerprint="p"))
+    assert reader._template is template
+    assert reader.feed(chunk({"content": "c"}, system_fingerprint="q"))[0] == Token(
+        "c", {"chunk": {"system_fingerprint": "q"}}
+    )
