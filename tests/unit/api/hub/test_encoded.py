@@ -142,7 +142,8 @@ def test_one_step_of_encoding_is_bounded_by_bytes() -> None:
 @pytest.mark.parametrize("dialect", [SSE, NDJSON, CHAT, RESPONSES, AI_SDK, DEEP_CHAT])
 def test_line_ends_of_unicode_are_escaped_in_every_dialect_of_lines(dialect: Dialect) -> None:
     text = "a\u2028b\u2029c\u0085d\u2019\u00c5"
-    body = EncodedLog(feed_of(text), dialect, make_meta()).slice(0)[0].decode()
+    meta = make_meta(request=b'{"messages":[]}')
+    body = EncodedLog(feed_of(text), dialect, meta).slice(0)[0].decode()
 
     assert body.splitlines() == body.replace("\r", "").split("\n")[: len(body.splitlines())]
     assert r"a\u2028b\u2029c\u0085d\u2019".replace(r"\u2019", "\u2019") in body
