@@ -23,6 +23,7 @@ from api.dialects.responses.endpoints import RESPONSES_ENDPOINTS
 from api.edge.cors import Cors
 from api.edge.error_boundary import ErrorBoundary
 from api.edge.gate import Gate
+from api.edge.path_forms import PathForms
 from api.errors import ErrorShape, request_error
 from api.node import Node
 from api.pages.pages import PageRoutes
@@ -54,11 +55,11 @@ SHAPES: tuple[tuple[str, ErrorShape], ...] = (
 
 def create_app(node: Node) -> ASGIApp:
     """Build the application of `node`; its hub must be running when requests come."""
+    forms = PathForms(path_not_found)
     router = Router(
-        [*http_routes(node), *socket_routes(node)],
-        redirect_slashes=False,
-        default=path_not_found,
+        [*http_routes(node), *socket_routes(node)], redirect_slashes=False, default=forms
     )
+    forms.router = router
     gate = Gate(router, node.authenticator)
     count, hold_back = node.metrics.count_answer, node.slowing.hold_back
     app: ASGIApp = ErrorBoundary(gate, count, SHAPES, hold_back=hold_back)

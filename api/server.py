@@ -48,7 +48,6 @@ from shared.redis.server_check import check_server
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2_048  # connections that the kernel queues until the node accepts them
-KEEP_ALIVE_S = 60  # an idle HTTP connection is closed after this
 # The end of the drain time is for plain requests, when all readers have been broken off: this share
 # of the drain time, at most `PLAIN_REQUESTS_S_MAX`.
 PLAIN_REQUESTS_SHARE = 0.2
@@ -192,7 +191,8 @@ def configuration(node: Node, plain_s: float) -> uvicorn.Config:
         # api/transport/peer.py reads X-Forwarded-For, and only from trusted proxies.
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        # uvicorn passes the value to `call_later`, which takes fractions.
+        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
         timeout_graceful_shutdown=math.ceil(plain_s),
     )
 

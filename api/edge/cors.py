@@ -1,8 +1,11 @@
 """CORS for the origins that the operator lists; without listed origins there is no CORS.
 
-Starlette's middleware with one more rule: OpenAI's clients send `x-stainless-*` headers, and each
-release adds names, so a preflight may request any of them. Credentials in the sense of CORS are not
-allowed: a page sends its key in a header, never in a cookie.
+Starlette's middleware with one more rule: a preflight may request any header. Browsers and clients
+add headers of their own (`User-Agent` in Firefox and Safari, `openai-organization`, `traceparent`,
+`x-stainless-*`), and a refused preflight stops the whole request. So the answer names the requested
+headers, without those that no page may set and without names that are no tokens. Credentials in the
+sense of CORS are not allowed: a page sends its key in a header, never in a cookie.
+Source: the Fetch standard, "forbidden request-header".
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-ALLOWED_HEADERS = ("Authorization", "Content-Type", "Last-Event-ID", "Idempotency-Key")
+# Always allowed; a preflight's own headers come behind them.
+ALLOWED_HEADERS = ("authorization", "content-type", "last-event-id", "idempotency-key")
 EXPOSED_HEADERS = (
     "Location",
     "X-Generation-Id",
@@ -24,9 +28,18 @@ EXPOSED_HEADERS = (
     "x-workflow-stream-tail-index",
 )
 METHODS = ("GET", "HEAD", "POST", "DELETE")
+# No page may set these names, so a browser never requests them.
+FORBIDDEN = frozenset(
+    {
+        *("accept-charset", "accept-encoding", "connection", "content-length", "cookie", "cookie2"),
+        *("access-control-request-headers", "access-control-request-method", "date", "dnt"),
+        *("access-control-request-private-network", "expect", "host", "keep-alive", "origin"),
+        *("referer", "set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "via"),
+    }
+)
+FORBIDDEN_PREFIXES = ("proxy-", "sec-")
 _REQUEST_HEADERS_NAME = "access-control-request-headers"
-_ALLOW_HEADERS_NAME = "access-control-allow-headers"
-_STAINLESS = re.compile(r"x-stainless-[a-z0-9-]{1,64}")
+_TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}")
 
 
 class Cors(CORSMiddleware):
@@ -37,25 +50,24 @@ class Cors(CORSMiddleware):
             app,
             allow_origins=origins,
             allow_methods=METHODS,
-            allow_headers=ALLOWED_HEADERS,
+            allow_headers=("*",),
             expose_headers=EXPOSED_HEADERS,
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        names = [
-            name.strip().lower()
-            for name in request_headers.get(_REQUEST_HEADERS_NAME, "").split(",")
-        ]
-        stainless = [name for name in names if _STAINLESS.fullmatch(name)]
-        others = [name for name in names if name and name not in stainless]
+        names = allowed_names(request_headers.getlist(_REQUEST_HEADERS_NAME))
         headers = MutableHeaders(raw=list(request_headers.raw))
-        if others:
-            headers[_REQUEST_HEADERS_NAME] = ", ".join(others)
-        elif _REQUEST_HEADERS_NAME in headers:
-            del headers[_REQUEST_HEADERS_NAME]
-        response = super().preflight_response(headers)
-        if stainless:
-            response.headers[_ALLOW_HEADERS_NAME] = ", ".join(
-                [response.headers[_ALLOW_HEADERS_NAME], *stainless]
-            )
-        return response
+        headers[_REQUEST_HEADERS_NAME] = ", ".join(dict.fromkeys((*ALLOWED_HEADERS, *names)))
+        return super().preflight_response(headers)
+
+
+def allowed_names(lines: list[str]) -> list[str]:
+    """Return the names of `Access-Control-Request-Headers` that a page may send, in lower case."""
+    names = (name.strip().lower() for line in lines for name in line.split(","))
+    return [
+        name
+        for name in dict.fromkeys(names)
+        if _TOKEN.fullmatch(name)
+        and name not in FORBIDDEN
+        and not name.startswith(FORBIDDEN_PREFIXES)
+    ]

@@ -23,6 +23,7 @@ import bisect
 from array import array
 
 from api.hub.feed import Feed
+from shared.log.event_bytes import escape_line_ends
 from shared.log.fold import FRAME_END, ByteFold, Dialect
 from shared.log.ids import EventId
 from shared.log.records import Meta
@@ -53,6 +54,7 @@ class EncodedLog:
         "_epoch",
         "_feed",
         "_given",
+        "_is_lines",
         "_is_numbered",
         "_last_slice",
         "_meta",
@@ -68,6 +70,7 @@ class EncodedLog:
     def __init__(self, feed: Feed, dialect: Dialect, meta: Meta) -> None:
         self.dialect = dialect
         self._is_numbered = dialect.is_numbered
+        self._is_lines = dialect.is_lines
         self._feed = feed
         self._meta = meta
         self._start()
@@ -75,7 +78,8 @@ class EncodedLog:
     def _start(self) -> None:
         self._epoch = self._feed.epoch
         self.fold: ByteFold = self.dialect.new_fold(self._meta)
-        self.opening = self.fold.opening()
+        opening = self.fold.opening()
+        self.opening = escape_line_ends(opening) if self._is_lines else opening
         self.over_at = -1
         self.base = 0
         self._bytes = bytearray()
@@ -186,7 +190,8 @@ class EncodedLog:
 
     def _add(self, event_id: EventId, raw: bytes) -> None:
         fold = self.fold
-        self._newest = fold.add(event_id, raw)
+        framed = fold.add(event_id, raw)
+        self._newest = escape_line_ends(framed) if self._is_lines else framed
         self._bytes += self._newest
         self._ends.append(len(self._bytes))
         self.count += 1

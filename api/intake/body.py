@@ -22,6 +22,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from api.errors import request_error
+from api.intake.content_coding import check_coding, decode_body
 from api.intake.part_urls import check_urls
 from api.intake.schedule_members import is_scheduled
 from api.intake.strict_json import decode_json
@@ -58,28 +59,35 @@ async def read_body(
 ) -> bytes:
     """Return a request body of type application/json, of at most `bytes_max` bytes.
 
-    A body whose Content-Length is too large is refused before it is read.
+    A body whose Content-Length is too large is refused before it is read. A body with
+    Content-Encoding is decoded, and `bytes_max` bounds the bytes before and after.
 
     Args:
         is_any_type: accept any content type.
 
     Raises:
-        RequestError: 415 for another content type or none; 413 too large; 408 not complete after
+        RequestError: 415 for another content type or none, or an unknown Content-Encoding; 400 not
+            of its Content-Encoding; 413 too large; 408 not complete after
             `BODY_S`, or the client disconnected.
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not is_any_type:
         raise request_error("unsupported_media_type", "send content-type: application/json")
+    coding = check_coding(",".join(headers.getlist("content-encoding")))
     announced = headers.get("content-length", "")
     if announced.isascii() and announced.isdigit() and int(announced[:20]) > bytes_max:
         raise _too_large(bytes_max)
     try:
         async with asyncio.timeout(BODY_S):
-            return await _receive_all(receive, bytes_max)
+            raw = await _receive_all(receive, bytes_max)
     except TimeoutError:
         raise request_error(
             "request_timeout", f"the body was not complete after {BODY_S:.0f} seconds"
         ) from None
+    body = decode_body(raw, coding, bytes_max=bytes_max)
+    if len(body) > bytes_max:
+        raise _too_large(bytes_max)
+    return body
 
 
 async def _receive_all(receive: Receive, bytes_max: int) -> bytes:

@@ -1,6 +1,6 @@
 """Decodes JSON from clients, with the limits that the log needs.
 
-Accepted: UTF-8 without a byte order mark, at most 32 levels deep, integers within 64 bits, finite
+Accepted: UTF-8 without a byte order mark, at most 128 levels deep, integers within 64 bits, finite
 floats, no NaN or Infinity, and at most `VALUES_MAX` values, so that decoding does not block the
 event loop for long. If a name is repeated in an object, the last value wins. Every decoded value
 can be encoded again.
@@ -27,7 +27,7 @@ from shared.text.json_values import (
     without_strings,
 )
 
-DEPTH_MAX = 32
+DEPTH_MAX = 128  # schemas of tools that are generated from code go deeper than 32
 # Backslashes in a text that is not JSON; with more of them `mend_surrogates` does not look for lone
 # surrogates.
 ESCAPES_MAX = 20_000

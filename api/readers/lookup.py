@@ -90,15 +90,22 @@ def read_query(scope: Scope) -> dict[str, str]:
     return dict(parse_qsl(raw, keep_blank_values=True, errors="surrogateescape"))
 
 
+# The names under which clients send a cursor in the query; polyfills of EventSource use the others.
+CURSOR_NAMES = ("last_event_id", "lastEventId", "Last-Event-ID", "last-event-id")
+
+
 def read_cursor(headers: RequestHeaders, query: Mapping[str, str]) -> EventId:
     """Return the cursor: from the header `Last-Event-ID`, else the query, else `START`.
+
+    In the query the first of `CURSOR_NAMES` that is present and not empty counts.
 
     Raises:
         CursorInvalid: the header or the query has a value that is not an event id. A bad value in
             the query is refused even when the header has a good one.
     """
-    query_value = query.get("last_event_id", "")
-    from_query = parse_cursor(query_value) if query_value else START
+    values = [query[name] for name in CURSOR_NAMES if query.get(name)]
+    cursors = [parse_cursor(value) for value in values]
+    from_query = cursors[0] if cursors else START
     header_value = headers.get("last-event-id")
     if header_value is None:
         return from_query

@@ -88,6 +88,8 @@ class ListingRoutes:
 
     async def model(self, request: Request) -> ASGIApp:
         """GET /v1/models/{model}: one model, in the same shape."""
+        if not request.path_params["model"]:  # the listing's path with a slash at its end
+            return await self.models(request)
         self.node.owner(request)
         model = self.node.models.get(request.path_params["model"])
         if model is None:

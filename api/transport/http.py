@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from api.errors import send_error
+from api.transport.close_delimited import close_delimited
 from api.transport.connection_limit import NO_LIMIT, ConnectionLimit, too_many_connections
 from api.transport.extensions import TRANSPORT, WIRE
 from api.transport.http_handover import HandoverHttpProtocol
@@ -116,6 +117,8 @@ class HttpProtocol(HandoverHttpProtocol):
             self._address = address
         else:
             app = _refuse_address
+        if cycle.scope["http_version"] == "1.0":
+            app = close_delimited(app, cycle, self.transport)
         super()._start_asgi_task(cycle, app)
 
     def _release_address(self) -> None:

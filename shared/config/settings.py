@@ -90,6 +90,7 @@ class Settings:
     heartbeat_s: float = 15.0  # time without output before a `: ping`
     connection_age_s: float = 3_600.0  # a node cuts an older reader, which resumes on any node
     drain_s: float = 20.0  # time for a stopping process to finish its work
+    keep_alive_s: float = 75.0  # an idle HTTP connection of a node is closed after this
     grace_s: float = 5.0  # no reader for this long cancels, in dialects that ask for it
 
     subscriber_bytes_max: int = 1_048_576  # unsent bytes at which a slow reader is cut

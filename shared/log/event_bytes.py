@@ -10,6 +10,19 @@ LOST = (
     b'"message":"the log of this generation was lost: start a new one","retryable":true}}'
 )
 
+# U+2028, U+2029 and U+0085. JSON leaves them as they are, but line readers that split at every line
+# end of Unicode (Python's `splitlines`, httpx's `iter_lines`) split at them.
+LINE_SEPARATOR, PARAGRAPH_SEPARATOR, NEXT_LINE = b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xc2\x85"
+
+
+def escape_line_ends(framed: bytes) -> bytes:
+    """Escape the line ends of Unicode in lines of JSON, where they stand in strings only."""
+    if LINE_SEPARATOR in framed:
+        framed = framed.replace(LINE_SEPARATOR, rb"\u2028")
+    if PARAGRAPH_SEPARATOR in framed:
+        framed = framed.replace(PARAGRAPH_SEPARATOR, rb"\u2029")
+    return framed.replace(NEXT_LINE, rb"\u0085") if NEXT_LINE in framed else framed
+
 
 def plain_text(raw: bytes) -> bytes | None:
     """Return the still escaped JSON text of a `token` entry that has no other member.

@@ -75,6 +75,8 @@ class Dialect:
             entry. The counted frames come first among the bytes of an entry.
         restarts: after an aside `reset` the hub sends everything from the start; False: the aside
             is the last output for this reader.
+        is_lines: the bytes are lines of JSON. Then the characters that some line readers take for
+            line ends are escaped. False: the bytes have a length before them, or no lines.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Dialect:
     headers: Headers = ()
     is_numbered: bool = False
     restarts: bool = False
+    is_lines: bool = True
 
 
 class FrameFold(ABC):

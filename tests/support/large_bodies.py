@@ -41,6 +41,7 @@ REFUSED = {
 HEAVIEST = {
     "flat brackets": heaviest(PARAMS, b"[],", b"1]}}", 2),
     "nested brackets": heaviest(PARAMS, b"[" * 25 + b"]" * 25 + b",", b"1]}}", 26),
+    "deeply nested brackets": heaviest(PARAMS, b"[" * 124 + b"]" * 124 + b",", b"1]}}", 125),
     "objects": heaviest(PARAMS, b'{"a":{}},', b"1]}}", 4),
     "long integers": heaviest(PARAMS, b"1234567890123456789,", b"1]}}", 21),
     "slow numbers": heaviest(PARAMS, b"1e300,", b"1]}}", 101),

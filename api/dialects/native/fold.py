@@ -78,7 +78,7 @@ class WireFold(ByteFold):
         return b"".join(map(text_frame, self._fold.add(event_id, raw)))
 
 
-WIRE = Dialect("websocket", WireFold, heartbeat=b"")
+WIRE = Dialect("websocket", WireFold, heartbeat=b"", is_lines=False)
 
 
 class NativeFrameFold(FrameFold):

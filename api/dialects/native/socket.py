@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from api.dialects.native.fold import NativeFrameFold
 from api.dialects.prompt import find_accepted
 from api.errors import request_error
-from api.intake.body import parse_new_generation
+from api.intake.body import check_idempotency_key, parse_new_generation
 from api.node import Node
 from api.readers.conversation import Command, Conversation, Frame, SocketEndpoint, error_frame
 from shared.errors import Draining, RequestError
@@ -46,6 +46,8 @@ class NativeConversation(Conversation):
             raise request_error("invalid_request", "ref must be a string")
         if key is not None and not isinstance(key, str):
             raise request_error("invalid_request", "idempotency_key must be a string")
+        if key is not None:
+            check_idempotency_key(key)
         if self.hub.is_draining:
             raise Draining()
         self.check_subscription_limit()

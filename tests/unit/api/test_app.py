@@ -569,3 +569,21 @@ async def test_no_request_is_answered_with_500(
     assert response.status_code < 500
     if response.status_code >= 400 and method != "HEAD":
         assert code(response)
+
+
+@pytest.mark.parametrize("path", ["/v1/models/", "/v1//models", "//models/", "/models/"])
+async def test_the_models_are_found_under_every_form_of_the_path(shell: Shell, path: str) -> None:
+    response = await shell.client.get(f"http://node{path}", headers=ALICE)
+
+    assert response.status_code == 200
+    assert response.json()["object"] == "list"
+
+
+@pytest.mark.parametrize("path", ["/v1//chat/none", "/responses/resp_none/", "/files/file-none/"])
+async def test_an_error_under_a_mended_path_has_the_shape_of_its_resource(
+    shell: Shell, path: str
+) -> None:
+    response = await shell.client.get(f"http://node{path}", headers=ALICE)
+
+    assert response.status_code == 404
+    assert "param" in response.json()["error"]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.dialects.native.fold import NDJSON, SSE, NdjsonFold
+from api.dialects.ai_sdk.fold import AI_SDK
+from api.dialects.chat.fold import CHAT
+from api.dialects.deep_chat.fold import DEEP_CHAT
+from api.dialects.native.fold import NDJSON, SSE, WIRE, NdjsonFold
+from api.dialects.responses.fold import RESPONSES
 from api.hub import encoded
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import LiveFrame
+from shared.log.event_bytes import escape_line_ends
 from shared.log.events import Token, encode
+from shared.log.fold import Dialect
 from shared.log.ids import EventId
 from shared.text.large import FOLD_BYTES_MAX
 from tests.support.bench import make_meta
@@ -49,7 +56,8 @@ def test_slices_from_any_place_concatenate_to_the_fold(
         assert len(chunk) <= size or last == seq + 1
         body, seq = body + chunk, last
     assert body == b"".join(
-        fold.add(feed.ids.at(n + 1), feed.raws[n]) for n in range(start, feed.count)
+        escape_line_ends(fold.add(feed.ids.at(n + 1), feed.raws[n]))
+        for n in range(start, feed.count)
     )
 
 
@@ -129,3 +137,21 @@ def test_one_step_of_encoding_is_bounded_by_bytes() -> None:
     log.encode()
     log.encode()
     assert log.is_complete
+
+
+@pytest.mark.parametrize("dialect", [SSE, NDJSON, CHAT, RESPONSES, AI_SDK, DEEP_CHAT])
+def test_line_ends_of_unicode_are_escaped_in_every_dialect_of_lines(dialect: Dialect) -> None:
+    text = "a\u2028b\u2029c\u0085d\u2019\u00c5"
+    meta = make_meta(request=b'{"messages":[]}')
+    body = EncodedLog(feed_of(text), dialect, meta).slice(0)[0].decode()
+
+    assert body.splitlines() == body.replace("\r", "").split("\n")[: len(body.splitlines())]
+    assert r"a\u2028b\u2029c\u0085d\u2019".replace(r"\u2019", "\u2019") in body
+
+
+def test_frames_with_a_length_keep_their_bytes() -> None:
+    text = "a\u2028b"
+    frame = EncodedLog(feed_of(text), WIRE, make_meta()).slice(0)[0]
+
+    assert frame[1] == len(frame) - 2
+    assert text.encode() in frame

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from api.transport.extensions import HANDOVER, WIRE, break_off
 from api.transport.http import HttpProtocol
 from tests.support.protocol_server import (
     Echo,
@@ -291,3 +292,41 @@ async def test_the_transport_reaches_the_application() -> None:
             assert app.transports[1].get_write_buffer_size() == 0
             app.transports[1].abort()
             assert await peer.rest() == b""
+
+
+class Open:
+    """An answer without Content-Length: two pieces, then a clean end or a break."""
+
+    def __init__(self) -> None:
+        self.extensions: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.extensions = set(scope["extensions"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one ", "more_body": True})
+        if scope["path"] == "/broken":
+            break_off(scope)
+            return
+        await send({"type": "http.response.body", "body": b"two", "more_body": False})
+
+
+async def test_a_body_for_http_1_0_ends_with_the_connection() -> None:
+    app = Open()
+    async with serving(app) as port, connected(port) as peer:
+        peer.say(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+        head, _, body = (await peer.rest()).partition(b"\r\n\r\n")
+
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert body == b"one two"
+    assert app.extensions.isdisjoint({HANDOVER, WIRE})
+
+
+async def test_a_body_for_http_1_0_that_breaks_off_is_reset() -> None:
+    async with serving(Open()) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /broken HTTP/1.0\r\n\r\n")
+
+        with pytest.raises(ConnectionResetError):
+            await reader.read(-1)
+        writer.close()

@@ -153,3 +153,10 @@ async def test_a_head_of_a_long_poll_has_no_body(bench: Bench) -> None:
     bench.log.append(END)
     client = await ask(bench, method="HEAD", query="wait=0")
     assert (client.status, client.body) == (200, b"")
+
+
+@pytest.mark.parametrize("name", ["last_event_id", "lastEventId", "Last-Event-ID", "last-event-id"])
+def test_a_cursor_in_the_query_has_the_names_of_the_polyfills(name: str) -> None:
+    assert read_cursor(Headers(), {name: "1-2"}) == EventId(1, 2)
+    with pytest.raises(CursorInvalid):
+        read_cursor(Headers(), {name: "x"})

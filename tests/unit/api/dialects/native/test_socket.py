@@ -246,7 +246,8 @@ async def test_cancel_reaches_the_store(bench: Bench, talk: Talk) -> None:
         ('{"type":"start","ref":1,"prompt":"x"}', "invalid_request"),
         ('{"type":"start","prompt":"x","model":"none"}', "model_not_found"),
         ('{"type":"start","prompt":"x","idempotency_key":{}}', "invalid_request"),
-        ("[" * 100 + "]" * 100, "invalid_json"),
+        ('{"type":"start","prompt":"x","idempotency_key":""}', "idempotency_key_invalid"),
+        ("[" * 200 + "]" * 200, "invalid_json"),
         ("", "invalid_json"),
     ],
 )
