@@ -17,6 +17,8 @@ LINE_SEPARATOR, PARAGRAPH_SEPARATOR, NEXT_LINE = b"\xe2\x80\xa8", b"\xe2\x80\xa9
 
 def escape_line_ends(framed: bytes) -> bytes:
     """Escape the line ends of Unicode in lines of JSON, where they stand in strings only."""
+    if framed.isascii():  # most events: much cheaper than three searches
+        return framed
     if LINE_SEPARATOR in framed:
         framed = framed.replace(LINE_SEPARATOR, rb"\u2028")
     if PARAGRAPH_SEPARATOR in framed:
