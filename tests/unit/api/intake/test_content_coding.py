@@ -29,6 +29,11 @@ async def read(sent: bytes, coding: str) -> bytes:
     return await read_body(headers, receive, bytes_max=BYTES_MAX)
 
 
+def name(value: object) -> str:
+    """Name a case without its bytes: gzip writes the time into them."""
+    return "body" if isinstance(value, bytes) else str(value)
+
+
 @pytest.mark.parametrize(
     ("coding", "sent"),
     [
@@ -41,6 +46,7 @@ async def read(sent: bytes, coding: str) -> bytes:
         ("deflate", zlib.compress(BODY)),
         ("deflate", raw_deflate(BODY)),
     ],
+    ids=name,
 )
 async def test_an_encoded_body_is_decoded(coding: str, sent: bytes) -> None:
     assert await read(sent, coding) == BODY
@@ -62,6 +68,7 @@ async def test_an_encoded_body_is_decoded(coding: str, sent: bytes) -> None:
         ("gzip", gzip.compress(b"x" * 500_000), 413),
         ("deflate", raw_deflate(b"x" * 500_000), 413),
     ],
+    ids=name,
 )
 async def test_a_wrong_or_too_large_encoded_body_is_refused(
     coding: str, sent: bytes, status: int
