@@ -212,6 +212,8 @@ def _read_string(body: dict[str, Any], name: str) -> str:
 
 def _read_count(body: dict[str, Any], name: str) -> int:
     value = body[name]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # in JSON Schema 16.0 is an integer
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise invalid_request(f"{name} must be a whole number from 1")
     return value

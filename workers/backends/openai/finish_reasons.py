@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from shared.log.events import FinishReason
+from shared.text.redaction import redact
 
 Outcome = FinishReason | Literal["failed"]
 
@@ -81,7 +82,8 @@ def reason_of(value: object) -> Reason | None:
         return None
     outcome = _BY_WORD.get(word)
     if outcome is None:
-        return Reason("stop", value[:WORD_CHARS_MAX], is_known=False)
+        # The word reaches clients, and a server may quote our key in it.
+        return Reason("stop", redact(value)[:WORD_CHARS_MAX], is_known=False)
     return Reason(outcome, value[:WORD_CHARS_MAX])
 
 

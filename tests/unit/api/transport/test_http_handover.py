@@ -49,7 +49,7 @@ class App:
             await send({"type": "http.response.body", "body": b"ok"})
             return
         if not self.hands_over:
-            del scope["extensions"]["tailrace.handover"]
+            scope["extensions"].pop("tailrace.handover", None)  # none in HTTP/1.0
         self.transport = scope["extensions"]["tailrace.transport"]
         await stream(
             self.bench.hub, scope, receive, send,

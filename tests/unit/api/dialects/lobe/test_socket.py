@@ -301,7 +301,7 @@ async def test_a_lost_generation_gets_one_error_and_one_end(stage: Stage) -> Non
         ('{"type":"cancel","messageId":"none"}', "not_found"),
         ('{"type":"cancel"}', "invalid_request"),
         ('{"type":"cancel","messageId":"\\ud800"}', "invalid_request"),
-        ("[" * 100 + "]" * 100, "invalid_json"),
+        ("[" * 130 + "]" * 130, "invalid_json"),
     ],
 )
 async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(
