@@ -1,7 +1,7 @@
 """Breaks off all connections of a node that stops, in random order and evenly spread over time.
 
 The clients reconnect to other nodes, which must not get all of them in one second.
-Knows nothing of a connection but `break_off`.
+This module calls only `break_off` of a connection.
 """
 
 from __future__ import annotations
