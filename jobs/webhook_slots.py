@@ -2,7 +2,8 @@
 
 A receiver that does not answer occupies a slot for a whole attempt. So one owner may have only a
 part of the slots. Both of all slots and of an owner's slots, a part is reserved for attempts that
-are more likely to succeed: first attempts, and first attempts at a host that has recently answered this owner.
+are more likely to succeed: first attempts, and first attempts at a host that has recently answered
+this owner.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The types between the parts of the hub, and between the hub and the readers of `api/readers/`.
 
 A reader joins a relay and is woken when there may be something to read. A sink writes bytes in its
-turn (api/hub/pump.py). One object is often both a reader and a sink. Readers and sinks have
-no task or queue of their own.
-The hub does not know where a sink's bytes go.
+turn (api/hub/pump.py). One object is often both a reader and a sink. Readers and sinks have no
+task or queue of their own. The hub does not know where a sink's bytes go.
 """
 
 from __future__ import annotations
