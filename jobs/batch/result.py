@@ -71,7 +71,9 @@ def answered(source: Source, meta: Meta, log: Sequence[Entry]) -> tuple[Result, 
         snapshot.add(event_id, raw)
     end = snapshot.end
     assert end is not None
-    counted = tuple((snapshot.usage or {}).values()) or (0, 0, 0)
+    # By name: usage may have further members, such as the details of the backend.
+    counts = snapshot.usage or {}
+    counted = [counts.get(f"{name}_tokens", 0) for name in ("prompt", "completion", "total")]
     prompt, output, total = counted
     failure = failure_of(end)
     if failure is not None and failure.code == "queue_timeout":
