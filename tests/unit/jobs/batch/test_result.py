@@ -146,3 +146,13 @@ def test_tries_have_pauses_and_an_end() -> None:
     pauses = [pause_before_next_try(end, tries) for tries in range(TRIES_MAX)]
 
     assert pauses == [0.5, 1.0, None]
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, RESPONSES, NATIVE])
+def test_usage_details_do_not_change_the_counts_of_a_line(endpoint: str) -> None:
+    details = {"prompt_tokens_details": {"cached_tokens": 1}}
+    end = End("completed", "stop", usage=Counts(1, 2, 3, details))
+
+    result, _ = answered(source(endpoint), meta(), log(end))
+
+    assert result.usage == (1, 2, 3)
