@@ -14,6 +14,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from shared.text.surrogates import join_halves
+
 DEPTH_MAX = 32  # levels of nesting that are kept
 _INTEGER_MIN, _INTEGER_MAX = -(2**63), 2**64 - 1  # what msgspec can encode
 # Strings that name something: a repeated one is the same name, not a further piece of it.
@@ -53,7 +55,7 @@ def _clean(value: Any, levels: int, changes: list[None]) -> Any:
         case str():
             if value.isascii():
                 return value
-            whole = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            whole = join_halves(value)
             if whole != value:
                 changes.append(None)
             return whole

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from shared.text.surrogates import join_halves
+
 _HIGH_FIRST, _HIGH_LAST = "\ud800", "\udbff"
 
 
@@ -33,7 +35,7 @@ class HalfPairs:
         if text and _HIGH_FIRST <= text[-1] <= _HIGH_LAST:
             self._waiting[place] = text[-1]
             text = text[:-1]
-        whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        whole = join_halves(text)
         # A joined pair is one character instead of two; a replaced half keeps the number.
         self.has_lone = self.has_lone or whole.count("\ufffd") > text.count("\ufffd")
         return whole
