@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 from api.edge.auth import Authenticator
+from api.node import Node
 from api.readers.conversation import SocketEndpoint
 from shared.errors import RequestError
 from shared.queue.accept import Accepted, NewGeneration
@@ -88,3 +90,34 @@ class Talk:
         if not self.task.done():
             self.client.leave("websocket")
             await self.task
+
+
+class SocketStage:
+    """A bench with an acceptor and its open sockets; leaves them at the end.
+
+    Args:
+        endpoint_of: makes the application of a dialect's socket on a node.
+    """
+
+    def __init__(self, bench: Bench, endpoint_of: Callable[[Node], SocketEndpoint]) -> None:
+        self.bench = bench
+        self.log = bench.log
+        self.acceptor = KeyedAcceptor(bench)
+        self.talks: list[Talk] = []
+        self.cancelled: list[str] = []
+        self.log.cancel = self._cancel  # type: ignore[attr-defined]
+        self._endpoint_of = endpoint_of
+
+    async def _cancel(self, generation_id: str) -> None:
+        self.cancelled.append(generation_id)
+
+    async def talk(self, *, query: str = "", **parts: Any) -> Talk:
+        """Open a socket on a node of its own; `parts` replace those of the node."""
+        node = self.bench.node(acceptor=self.acceptor, **parts)
+        self.talks.append(Talk(self._endpoint_of(node), query=query))
+        await settle()
+        return self.talks[-1]
+
+    async def leave(self) -> None:
+        for talk in self.talks:
+            await talk.leave()

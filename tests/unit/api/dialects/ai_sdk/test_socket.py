@@ -18,7 +18,7 @@ from shared.log.events import End, Start
 from shared.log.records import Meta
 from shared.queue.accept import Accepted, NewGeneration
 from tests.support.bench import Bench, settle
-from tests.support.talk import KeyedAcceptor, Talk
+from tests.support.talk import KeyedAcceptor, SocketStage, Talk
 
 FIRST = "gen_0000000000"
 HELLO = [{"id": "u1", "role": "user", "parts": [{"type": "text", "text": "Hi"}]}]
@@ -48,30 +48,24 @@ class RequestAcceptor(KeyedAcceptor):
         return accepted
 
 
-class Stage:
-    """A bench with an acceptor, and a fake Redis for the chats. Each socket has its own node."""
+class Stage(SocketStage):
+    """The stage with a fake Redis for the chats, on which each socket has its own node."""
 
     def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.log = bench.log
+        super().__init__(bench, ai_sdk_socket)
         self.redis = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
         self.acceptor = RequestAcceptor(bench)
-        self.talks: list[Talk] = []
-        self.cancelled: list[str] = []
-        self.log.cancel = self._cancel  # type: ignore[attr-defined]
         self.log.metas = self._metas  # type: ignore[attr-defined]
-
-    async def _cancel(self, generation_id: str) -> None:
-        self.cancelled.append(generation_id)
 
     async def _metas(self, ids: Sequence[str]) -> list[Meta | None]:
         return [await self.log.meta(generation_id) for generation_id in ids]
 
-    async def talk(self) -> Talk:
-        node = self.bench.node(acceptor=self.acceptor, redis=self.redis)
-        self.talks.append(Talk(ai_sdk_socket(node)))
-        await settle()
-        return self.talks[-1]
+    async def talk(self, *, query: str = "", **parts: Any) -> Talk:
+        return await super().talk(query=query, redis=self.redis, **parts)
+
+    async def leave(self) -> None:
+        await super().leave()
+        await self.redis.aclose()
 
 
 @pytest.fixture
@@ -79,9 +73,7 @@ async def stage() -> AsyncIterator[Stage]:
     async with Bench() as bench:
         stage = Stage(bench)
         yield stage
-        for talk in stage.talks:
-            await talk.leave()
-        await stage.redis.aclose()
+        await stage.leave()
 
 
 def chunks_of(frames: list[dict[str, Any]], request_id: str = "r1") -> list[str]:

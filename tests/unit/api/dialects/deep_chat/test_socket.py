@@ -12,7 +12,7 @@ from shared.config.credentials import Identity
 from shared.errors import RequestError, Unavailable
 from shared.log.events import End, Failure, Start
 from tests.support.bench import END, Bench, settle
-from tests.support.talk import ANYBODY, KeyedAcceptor, Talk
+from tests.support.talk import ANYBODY, SocketStage
 
 HELLO = {"messages": [{"role": "user", "text": "Hi"}]}
 STOP = {"text": "stop-key"}
@@ -27,33 +27,16 @@ def test_an_invalid_stop_key_is_refused(key: str) -> None:
     assert caught.value.status == 422
 
 
-class Stage:
-    """A bench with an acceptor and its open sockets."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.log = bench.log
-        self.acceptor = KeyedAcceptor(bench)
-        self.talks: list[Talk] = []
-
-    async def talk(self, query: str = "", authenticator: Authenticator = ANYBODY) -> Talk:
-        node = self.bench.node(acceptor=self.acceptor, authenticator=authenticator)
-        self.talks.append(Talk(deep_chat_socket(node), query=query))
-        await settle()
-        return self.talks[-1]
-
-
 @pytest.fixture
-async def stage() -> AsyncIterator[Stage]:
+async def stage() -> AsyncIterator[SocketStage]:
     async with Bench() as bench:
-        stage = Stage(bench)
+        stage = SocketStage(bench, deep_chat_socket)
         yield stage
-        for talk in stage.talks:
-            await talk.leave()
+        await stage.leave()
 
 
-async def test_an_answer_is_texts_and_the_stop_key(stage: Stage) -> None:
-    talk = await stage.talk("stop_key=%2Fover%2F")
+async def test_an_answer_is_texts_and_the_stop_key(stage: SocketStage) -> None:
+    talk = await stage.talk(query="stop_key=%2Fover%2F")
     await talk.say({**HELLO, "session": "s1"})
     stage.log.append(Start(1, "demo"))
     stage.log.tokens("Hel")
@@ -69,7 +52,7 @@ async def test_an_answer_is_texts_and_the_stop_key(stage: Stage) -> None:
     assert (new.session, new.grace_s) == ("s1", 5.0)
 
 
-async def test_a_request_during_an_answer_waits_for_its_turn(stage: Stage) -> None:
+async def test_a_request_during_an_answer_waits_for_its_turn(stage: SocketStage) -> None:
     talk = await stage.talk()
     for _ in range(2):
         await talk.say(HELLO)
@@ -86,7 +69,9 @@ async def test_a_request_during_an_answer_waits_for_its_turn(stage: Stage) -> No
     assert talk.take() == [STOP, {"text": "b"}, {"error": "it broke"}, STOP]
 
 
-async def test_the_error_of_a_wrong_frame_comes_in_its_turn_with_a_stop_key(stage: Stage) -> None:
+async def test_the_error_of_a_wrong_frame_comes_in_its_turn_with_a_stop_key(
+    stage: SocketStage,
+) -> None:
     talk = await stage.talk()
     await talk.say(HELLO)
     for wrong in ("{", "[1]", {"messages": []}, {**HELLO, "model": "none"}):
@@ -103,7 +88,7 @@ async def test_the_error_of_a_wrong_frame_comes_in_its_turn_with_a_stop_key(stag
     assert len(stage.acceptor.seen) == 2
 
 
-async def test_a_request_beyond_the_bound_is_refused(stage: Stage) -> None:
+async def test_a_request_beyond_the_bound_is_refused(stage: SocketStage) -> None:
     talk = await stage.talk()
     for _ in range(18):
         await talk.say(HELLO)
@@ -116,7 +101,7 @@ async def test_a_request_beyond_the_bound_is_refused(stage: Stage) -> None:
     assert len(stage.acceptor.seen) == 17
 
 
-async def test_a_flood_of_requests_closes_the_socket(stage: Stage) -> None:
+async def test_a_flood_of_requests_closes_the_socket(stage: SocketStage) -> None:
     talk = await stage.talk()
     for _ in range(90):
         await talk.say(HELLO)
@@ -124,7 +109,7 @@ async def test_a_flood_of_requests_closes_the_socket(stage: Stage) -> None:
     assert talk.close_code == 1008
 
 
-async def test_a_rewritten_log_overwrites_the_text(stage: Stage) -> None:
+async def test_a_rewritten_log_overwrites_the_text(stage: SocketStage) -> None:
     talk = await stage.talk()
     await talk.say(HELLO)
     stage.log.tokens("One, ", "two, ", "three")
@@ -139,7 +124,7 @@ async def test_a_rewritten_log_overwrites_the_text(stage: Stage) -> None:
     assert frames[-1] == STOP
 
 
-async def test_a_lost_answer_is_an_error_and_a_stop_key(stage: Stage) -> None:
+async def test_a_lost_answer_is_an_error_and_a_stop_key(stage: SocketStage) -> None:
     talk = await stage.talk()
     await talk.say(HELLO)
     stage.log.tokens("a")
@@ -153,7 +138,7 @@ async def test_a_lost_answer_is_an_error_and_a_stop_key(stage: Stage) -> None:
 
 
 async def test_with_redis_away_a_request_gets_an_error_and_the_socket_stays_open(
-    stage: Stage,
+    stage: SocketStage,
 ) -> None:
     talk = await stage.talk()
     stage.acceptor.error = Unavailable("away")
@@ -167,7 +152,7 @@ async def test_with_redis_away_a_request_gets_an_error_and_the_socket_stays_open
     assert talk.take() == [{"text": " "}, STOP]
 
 
-async def test_a_draining_node_sends_an_error_and_closes(stage: Stage) -> None:
+async def test_a_draining_node_sends_an_error_and_closes(stage: SocketStage) -> None:
     talk = await stage.talk()
     stage.bench.hub.is_draining = True
     await talk.say(HELLO)
@@ -176,7 +161,7 @@ async def test_a_draining_node_sends_an_error_and_closes(stage: Stage) -> None:
     assert talk.close_code == 1012
 
 
-async def test_a_binary_frame_closes_with_1003(stage: Stage) -> None:
+async def test_a_binary_frame_closes_with_1003(stage: SocketStage) -> None:
     talk = await stage.talk()
     await talk.say_bytes(b"\x00")
     await talk.task
@@ -188,10 +173,10 @@ async def test_a_binary_frame_closes_with_1003(stage: Stage) -> None:
     [("", Authenticator({"k": Identity("ann")}, ()), 401), ("stop_key=x", ANYBODY, 422)],
 )
 async def test_a_socket_is_refused_only_at_the_handshake(
-    stage: Stage, query: str, authenticator: Authenticator, status: int
+    stage: SocketStage, query: str, authenticator: Authenticator, status: int
 ) -> None:
     """The component would reconnect at once, for ever, after an accepted socket closes."""
-    talk = await stage.talk(query, authenticator)
+    talk = await stage.talk(query=query, authenticator=authenticator)
     with pytest.raises(RequestError) as caught:
         await talk.task
     assert caught.value.status == status

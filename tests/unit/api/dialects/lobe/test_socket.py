@@ -13,7 +13,7 @@ from shared.config.credentials import Identity
 from shared.errors import RequestError, Unavailable
 from shared.log.events import Counts, End, Failure, Progress, Reset, Start, Token, Usage
 from tests.support.bench import END, Bench, settle
-from tests.support.talk import ANYBODY, KeyedAcceptor, Talk
+from tests.support.talk import SocketStage
 
 START = {"type": "startConversation", "prompt": "Hi", "sessionId": "s1", "messageId": "m1"}
 FIRST = "gen_0000000000"
@@ -26,41 +26,19 @@ def cancel_through_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(name, lambda store, *args: store.cancel(*args))
 
 
-class Stage:
-    """A bench with an acceptor and its open sockets."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.log = bench.log
-        self.acceptor = KeyedAcceptor(bench)
-        self.talks: list[Talk] = []
-        self.cancelled: list[str] = []
-        self.log.cancel = self._cancel  # type: ignore[attr-defined]
-
-    async def _cancel(self, generation_id: str) -> None:
-        self.cancelled.append(generation_id)
-
-    async def talk(self, authenticator: Authenticator = ANYBODY, query: str = "") -> Talk:
-        node = self.bench.node(acceptor=self.acceptor, authenticator=authenticator)
-        self.talks.append(Talk(lobe_socket(node), query=query))
-        await settle()
-        return self.talks[-1]
-
-
 @pytest.fixture
-async def stage() -> AsyncIterator[Stage]:
+async def stage() -> AsyncIterator[SocketStage]:
     async with Bench() as bench:
-        stage = Stage(bench)
+        stage = SocketStage(bench, lobe_socket)
         yield stage
-        for talk in stage.talks:
-            await talk.leave()
+        await stage.leave()
 
 
 def token(content: str, at: str, message_id: str = "m1") -> dict[str, Any]:
     return {"type": "token", "content": content, "messageId": message_id, "id": at}
 
 
-async def test_a_conversation_gets_tokens_progress_and_one_end(stage: Stage) -> None:
+async def test_a_conversation_gets_tokens_progress_and_one_end(stage: SocketStage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     assert talk.take() == []
@@ -86,7 +64,7 @@ async def test_a_conversation_gets_tokens_progress_and_one_end(stage: Stage) -> 
     assert stage.bench.hub.relays[FIRST].holds == 0
 
 
-async def test_a_message_without_an_id_gets_an_id(stage: Stage) -> None:
+async def test_a_message_without_an_id_gets_an_id(stage: SocketStage) -> None:
     talk = await stage.talk()
     await talk.say({"type": "startConversation", "prompt": "Hi", "sessionId": "s1"})
     stage.log.tokens("a")
@@ -99,7 +77,7 @@ async def test_a_message_without_an_id_gets_an_id(stage: Stage) -> None:
     assert [f["type"] for f in other.take()] == ["token", "resume_complete"]
 
 
-async def test_starting_again_reads_the_same_message(stage: Stage) -> None:
+async def test_starting_again_reads_the_same_message(stage: SocketStage) -> None:
     first, other = await stage.talk(), await stage.talk()
     await first.say(START)
     stage.log.tokens("a")
@@ -114,7 +92,9 @@ async def test_starting_again_reads_the_same_message(stage: Stage) -> None:
     assert list(stage.log.known) == [FIRST]
 
 
-async def test_starting_a_message_that_this_socket_reads_repeats_nothing(stage: Stage) -> None:
+async def test_starting_a_message_that_this_socket_reads_repeats_nothing(
+    stage: SocketStage,
+) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.log.tokens("a")
@@ -124,7 +104,7 @@ async def test_starting_a_message_that_this_socket_reads_repeats_nothing(stage: 
     assert [f["type"] for f in talk.take()] == ["token", "end"]
 
 
-async def test_another_prompt_with_the_same_message_id_is_refused(stage: Stage) -> None:
+async def test_another_prompt_with_the_same_message_id_is_refused(stage: SocketStage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     await talk.say({**START, "prompt": "Ho"})
@@ -132,10 +112,10 @@ async def test_another_prompt_with_the_same_message_id_is_refused(stage: Stage) 
     assert (error["code"], error["messageId"]) == ("idempotency_mismatch", "m1")
 
 
-async def test_a_message_belongs_to_its_owner(stage: Stage) -> None:
+async def test_a_message_belongs_to_its_owner(stage: SocketStage) -> None:
     keys = Authenticator({"k1": Identity("ann"), "k2": Identity("bob")}, ())
-    ann = await stage.talk(keys, "access_token=k1")
-    bob = await stage.talk(keys, "access_token=k2")
+    ann = await stage.talk(authenticator=keys, query="access_token=k1")
+    bob = await stage.talk(authenticator=keys, query="access_token=k2")
     await ann.say(START)
     for kind in ("resume", "cancel"):
         await bob.say({"type": kind, "messageId": "m1"})
@@ -145,7 +125,9 @@ async def test_a_message_belongs_to_its_owner(stage: Stage) -> None:
     assert stage.cancelled == []
 
 
-async def test_resume_sends_the_rest_then_resume_complete_then_new_tokens(stage: Stage) -> None:
+async def test_resume_sends_the_rest_then_resume_complete_then_new_tokens(
+    stage: SocketStage,
+) -> None:
     talk, other = await stage.talk(), await stage.talk()
     await talk.say(START)
     ids = stage.log.tokens("a", "b", '"c"')
@@ -164,14 +146,16 @@ async def test_resume_sends_the_rest_then_resume_complete_then_new_tokens(stage:
     assert [f["type"] for f in frames[4:]] == ["end"]
 
 
-async def test_resume_of_a_queued_message_has_the_status_queued(stage: Stage) -> None:
+async def test_resume_of_a_queued_message_has_the_status_queued(stage: SocketStage) -> None:
     talk, other = await stage.talk(), await stage.talk()
     await talk.say(START)
     await other.say({"type": "resume", "messageId": "m1"})
     assert [(f["type"], f["status"]) for f in other.take()] == [("resume_complete", "queued")]
 
 
-async def test_resume_of_an_ended_message_has_the_end_before_resume_complete(stage: Stage) -> None:
+async def test_resume_of_an_ended_message_has_the_end_before_resume_complete(
+    stage: SocketStage,
+) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.log.tokens("a")
@@ -187,7 +171,9 @@ async def test_resume_of_an_ended_message_has_the_end_before_resume_complete(sta
     ]
 
 
-async def test_resume_with_a_cursor_that_is_not_in_the_log_reports_a_gap(stage: Stage) -> None:
+async def test_resume_with_a_cursor_that_is_not_in_the_log_reports_a_gap(
+    stage: SocketStage,
+) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.log.tokens("a")
@@ -204,7 +190,7 @@ async def test_resume_with_a_cursor_that_is_not_in_the_log_reports_a_gap(stage: 
     assert frames[-1]["gap"] is True
 
 
-async def test_a_native_generation_is_read_by_its_generation_id(stage: Stage) -> None:
+async def test_a_native_generation_is_read_by_its_generation_id(stage: SocketStage) -> None:
     stage.log.create("gen_native0000")
     stage.log.append(Token("a"), generation_id="gen_native0000")
     talk = await stage.talk()
@@ -212,7 +198,7 @@ async def test_a_native_generation_is_read_by_its_generation_id(stage: Stage) ->
     assert talk.take()[0] == token("a", "1-1", "gen_native0000")
 
 
-async def test_a_reset_is_sent_and_clears_the_usage(stage: Stage) -> None:
+async def test_a_reset_is_sent_and_clears_the_usage(stage: SocketStage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.log.append(Start(1, "demo"), Usage(1, 2, 3), Reset("takeover"), END)
@@ -222,7 +208,7 @@ async def test_a_reset_is_sent_and_clears_the_usage(stage: Stage) -> None:
     assert frames[1]["usage"] is None
 
 
-async def test_a_failure_gets_an_error_and_then_the_end(stage: Stage) -> None:
+async def test_a_failure_gets_an_error_and_then_the_end(stage: SocketStage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.log.append(End("failed", "error", error=Failure("upstream_error", "it broke", True)))
@@ -236,7 +222,7 @@ async def test_a_failure_gets_an_error_and_then_the_end(stage: Stage) -> None:
     ]  # fmt: skip
 
 
-async def test_cancel_names_its_message(stage: Stage) -> None:
+async def test_cancel_names_its_message(stage: SocketStage) -> None:
     talk, other = await stage.talk(), await stage.talk()
     await talk.say(START)
     await other.say({"type": "cancel", "messageId": "m1"})
@@ -247,7 +233,9 @@ async def test_cancel_names_its_message(stage: Stage) -> None:
     assert other.take() == []
 
 
-async def test_messages_on_one_socket_take_turns_and_a_pong_overtakes_them(stage: Stage) -> None:
+async def test_messages_on_one_socket_take_turns_and_a_pong_overtakes_them(
+    stage: SocketStage,
+) -> None:
     talk = await stage.talk()
     for n in range(2):
         await talk.say({**START, "messageId": f"m{n}"})
@@ -262,7 +250,7 @@ async def test_messages_on_one_socket_take_turns_and_a_pong_overtakes_them(stage
     assert [f["messageId"] for f in frames if "id" in f] == ["m0", "m1", "m0", "m1"]
 
 
-async def test_a_lost_generation_gets_one_error_and_one_end(stage: Stage) -> None:
+async def test_a_lost_generation_gets_one_error_and_one_end(stage: SocketStage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.log.tokens("a")
@@ -305,7 +293,7 @@ async def test_a_lost_generation_gets_one_error_and_one_end(stage: Stage) -> Non
     ],
 )
 async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(
-    stage: Stage, frame: str, code: str
+    stage: SocketStage, frame: str, code: str
 ) -> None:
     talk = await stage.talk()
     await talk.say(START)
@@ -316,7 +304,7 @@ async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(
     assert talk.take() == [{"type": "pong"}]
 
 
-async def test_a_binary_frame_gets_an_error_and_closes_with_1003(stage: Stage) -> None:
+async def test_a_binary_frame_gets_an_error_and_closes_with_1003(stage: SocketStage) -> None:
     talk = await stage.talk()
     await talk.say_bytes(b"\x00")
     await talk.task
@@ -324,14 +312,14 @@ async def test_a_binary_frame_gets_an_error_and_closes_with_1003(stage: Stage) -
     assert talk.close_code == 1003
 
 
-async def test_an_idle_socket_is_closed(stage: Stage) -> None:
+async def test_an_idle_socket_is_closed(stage: SocketStage) -> None:
     talk = await stage.talk()
     await stage.bench.pass_time(301)
     await talk.task
     assert talk.close_code == 4000
 
 
-async def test_the_hundred_and_first_message_is_refused(stage: Stage) -> None:
+async def test_the_hundred_and_first_message_is_refused(stage: SocketStage) -> None:
     talk = await stage.talk()
     for n in range(101):
         await talk.say({**START, "messageId": f"m{n}"})
@@ -339,7 +327,7 @@ async def test_the_hundred_and_first_message_is_refused(stage: Stage) -> None:
     assert len(stage.acceptor.seen) == 100
 
 
-async def test_a_draining_node_accepts_no_prompts(stage: Stage) -> None:
+async def test_a_draining_node_accepts_no_prompts(stage: SocketStage) -> None:
     talk = await stage.talk()
     stage.bench.hub.is_draining = True
     await talk.say(START)
@@ -348,7 +336,7 @@ async def test_a_draining_node_accepts_no_prompts(stage: Stage) -> None:
     assert talk.close_code == 1012
 
 
-async def test_with_redis_away_a_resume_gets_unavailable(stage: Stage) -> None:
+async def test_with_redis_away_a_resume_gets_unavailable(stage: SocketStage) -> None:
     talk = await stage.talk()
     await talk.say(START)
     stage.acceptor.error = Unavailable("away")
@@ -357,8 +345,8 @@ async def test_with_redis_away_a_resume_gets_unavailable(stage: Stage) -> None:
     assert (error["code"], error["retryable"], talk.close_code) == ("unavailable", True, None)
 
 
-async def test_bad_credentials_are_refused_at_the_handshake(stage: Stage) -> None:
-    talk = await stage.talk(Authenticator({"k1": Identity("ann")}, ()))
+async def test_bad_credentials_are_refused_at_the_handshake(stage: SocketStage) -> None:
+    talk = await stage.talk(authenticator=Authenticator({"k1": Identity("ann")}, ()))
     with pytest.raises(RequestError) as caught:
         await talk.task
     assert caught.value.status == 401
