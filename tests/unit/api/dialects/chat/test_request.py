@@ -8,27 +8,16 @@ from typing import Any
 import pytest
 
 from api.dialects.chat.request import parse_chat
-from api.intake.body import new_generation
-from shared.config.models import load_models
-from shared.config.settings import Settings
 from shared.log.request import decode_request
 from shared.queue.accept import NewGeneration
+from tests.support.prompts import read_prompt
 
 HELLO = [{"role": "user", "content": "Hi"}]
 MINE = {"session": "s", "metadata": {"a": 1}, "priority": "batch", "on_disconnect": "continue"}
 
 
 def accepted(**members: Any) -> NewGeneration:
-    body = {"messages": HELLO, **members}
-    parsed = parse_chat(body, grace_s=5.0)
-    return new_generation(
-        body,
-        parsed.request,
-        owner="ann",
-        models=load_models(""),
-        settings=Settings(),
-        grace_s=parsed.grace_s,
-    )
+    return read_prompt({"messages": HELLO, **members}, parse_chat)
 
 
 def test_members_that_are_not_ours_go_to_the_backend() -> None:

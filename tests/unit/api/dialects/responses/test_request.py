@@ -10,12 +10,10 @@ from api.dialects.responses.fold import ResponsesFold
 from api.dialects.responses.input import items_of, messages_of
 from api.dialects.responses.request import parse_response
 from api.dialects.responses.response_object import response_head
-from api.intake.body import new_generation
-from shared.config.models import load_models
-from shared.config.settings import Settings
 from shared.errors import RequestError
 from shared.log.request import decode_request
 from shared.queue.accept import NewGeneration
+from tests.support.prompts import read_prompt
 from tests.support.recorded import recorded_meta
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
@@ -23,16 +21,7 @@ OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "rain"}
 
 
 def accepted(**members: Any) -> NewGeneration:
-    body = {"input": "Hi", **members}
-    parsed = parse_response(body, grace_s=5.0)
-    return new_generation(
-        body,
-        parsed.request,
-        owner="ann",
-        models=load_models(""),
-        settings=Settings(),
-        grace_s=parsed.grace_s,
-    )
+    return read_prompt({"input": "Hi", **members}, parse_response)
 
 
 def params(**members: Any) -> dict[str, Any]:
