@@ -19,11 +19,9 @@ def escape_line_ends(framed: bytes) -> bytes:
     """Escape the line ends of Unicode in lines of JSON, where they stand in strings only."""
     if framed.isascii():  # most events: much cheaper than three searches
         return framed
-    if LINE_SEPARATOR in framed:
-        framed = framed.replace(LINE_SEPARATOR, rb"\u2028")
-    if PARAGRAPH_SEPARATOR in framed:
-        framed = framed.replace(PARAGRAPH_SEPARATOR, rb"\u2029")
-    return framed.replace(NEXT_LINE, rb"\u0085") if NEXT_LINE in framed else framed
+    framed = framed.replace(LINE_SEPARATOR, rb"\u2028")
+    framed = framed.replace(PARAGRAPH_SEPARATOR, rb"\u2029")
+    return framed.replace(NEXT_LINE, rb"\u0085")
 
 
 def plain_text(raw: bytes) -> bytes | None:
