@@ -7,8 +7,8 @@ loses them.
 from __future__ import annotations
 
 from shared.errors import Unavailable
-from shared.log.ids import START, EventId
-from shared.log.log_reader import PAGE_ENTRIES
+from shared.log.ids import EventId
+from shared.log.log_reader import read_log
 from shared.log.records import Entry
 from shared.log.store import Store
 
@@ -19,13 +19,11 @@ async def read_earlier_entries(store: Store, generation_id: str, start_id: Event
     Raises:
         Unavailable: Redis did not answer, or an entry is missing because the log changed meanwhile.
     """
-    found: list[Entry] = []
-    while len(found) < start_id.seq - 1:
-        after = EventId(found[-1][0].attempt, found[-1][0].seq + 1) if found else START
-        page = await store.page(generation_id, after, PAGE_ENTRIES)
-        found += [entry for entry in page if entry[0] < start_id]
-        if not page or page[-1][0] >= start_id:
-            break
+    if start_id.seq == 1:
+        return []
+    log: list[Entry] = []
+    await read_log(store, generation_id, lambda *entry: log.append(entry))
+    found = [entry for entry in log if entry[0] < start_id]
     if len(found) != start_id.seq - 1:
         raise Unavailable("the log changed while it was read")
     return found
