@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 DUE_MAX = 100  # schedules of one poll
 FIRING_S_MAX = 20.0  # one firing
 RETRY_S = 5.0  # after a temporary refusal, for example a full queue
-LATE_S = 60.0  # a firing this long after its due time counts as late
+FIRING_LATE_S = 60.0  # a firing this long after its due time counts as late
 
 Fields = dict[str, str | int]
 # (schedule, due time in ms, whether it may exist already) -> the id of the generation or batch
@@ -94,7 +94,7 @@ class Firings:
             return
         fields: Fields = {"last": now_ms, "last_id": made_id, "error_code": "", "error_message": ""}
         if await self.schedules.finish(schedule, due_ms, now_ms, fields):
-            late = int(now_ms - due_ms > LATE_S * 1000)
+            late = int(now_ms - due_ms > FIRING_LATE_S * 1000)
             await count(self.schedules.redis, {"schedules_fired": 1, "schedules_late": late})
             log.info("schedule fired", extra={**data, "made": made_id})
 

@@ -22,8 +22,8 @@ from workers.outbox import Outbox, RestoreBatch
 
 GATHER_S = 0.004
 PACE_S = 0.01
-RETRY_PAUSE_MIN_S = 0.02
-RETRY_PAUSE_MAX_S = 0.5
+APPEND_RETRY_PAUSE_MIN_S = 0.02
+APPEND_RETRY_PAUSE_MAX_S = 0.5
 
 
 class Writer(Protocol):
@@ -74,7 +74,7 @@ class Appender:
 
     async def run(self) -> None:
         """Send until cancelled."""
-        pause_s = RETRY_PAUSE_MIN_S
+        pause_s = APPEND_RETRY_PAUSE_MIN_S
         while True:
             await self._wake.wait()
             await self._gather()
@@ -85,10 +85,10 @@ class Appender:
             if not steps:
                 continue
             if await self._exchange(steps):
-                pause_s = RETRY_PAUSE_MIN_S
+                pause_s = APPEND_RETRY_PAUSE_MIN_S
             else:
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-                pause_s = min(pause_s * 2, RETRY_PAUSE_MAX_S)
+                pause_s = min(pause_s * 2, APPEND_RETRY_PAUSE_MAX_S)
 
     async def _gather(self) -> None:
         """Wait until `GATHER_S` after the last pipeline, or until an entry is urgent."""

@@ -23,7 +23,7 @@ DOWNLOADS_OF_OWNER = 32
 TURN_WAIT_S = 30.0  # a transfer waits at most so long for its turn
 TRANSFER_S_MAX = 3_600.0
 RATE_CHECK_S = 1.0  # between two checks of the peer's rate
-RETRY_AFTER_S = 5
+TRANSFER_RETRY_AFTER_S = 5
 
 
 class Turn:
@@ -173,7 +173,7 @@ def too_many_transfers() -> RequestError:
     return request_error(
         "too_many_transfers",
         "too many uploads or downloads are under way or wait: wait until some of yours have ended",
-        retry_after_s=RETRY_AFTER_S,
+        retry_after_s=TRANSFER_RETRY_AFTER_S,
     )
 
 

@@ -13,11 +13,13 @@ from collections.abc import Collection
 from api.hub.contracts import Connection, ReadingOutcome
 
 STEP_S = 0.02  # between two groups of connections
-LATE_S = 3.0  # how long connections that are still open after the window are broken off again
+LATE_CONNECTIONS_S = (
+    3.0  # how long connections that are still open after the window are broken off again
+)
 
 
 async def break_off_all(connections: Collection[Connection], within_s: float) -> None:
-    """Break off each connection; return when none is left, or `LATE_S` after the window.
+    """Break off each connection; return at the latest `LATE_CONNECTIONS_S` after the window.
 
     Args:
         connections: the open connections; a connection disappears from here when it is closed.
@@ -34,7 +36,7 @@ async def break_off_all(connections: Collection[Connection], within_s: float) ->
             if connection in connections:
                 connection.break_off(ReadingOutcome.DRAINED)
         await asyncio.sleep(min(STEP_S, within_s))
-    deadline = loop.time() + LATE_S
+    deadline = loop.time() + LATE_CONNECTIONS_S
     while connections and loop.time() < deadline:
         for connection in list(connections):
             if connection in connections:

@@ -28,7 +28,7 @@ from shared.redis.resp import RedisAddress, encode
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 3.0  # for the connection, AUTH and PING together
-RECONNECT_PAUSE_S = (0.05, 5.0)  # first and longest pause before a reconnect
+RECONNECT_PAUSES_S = (0.05, 5.0)  # first and longest pause before a reconnect
 BATCH_CHANNELS = 512  # of one SUBSCRIBE or UNSUBSCRIBE command
 UNSUBSCRIBE_DELAY_S = 0.02  # an UNSUBSCRIBE is not urgent: it may leave with other commands
 
@@ -114,17 +114,17 @@ class LiveConnection:
 
     async def run(self) -> None:
         """Connect, listen, and connect again after a pause with jitter, until cancelled."""
-        pause_s = RECONNECT_PAUSE_S[0]
+        pause_s = RECONNECT_PAUSES_S[0]
         while True:
             try:
                 protocol = await self._open()
             except (OSError, TimeoutError, hiredis.HiredisError) as exc:
                 logger.warning("live connection refused", extra={"reason": str(exc) or repr(exc)})
             else:
-                pause_s = RECONNECT_PAUSE_S[0]
+                pause_s = RECONNECT_PAUSES_S[0]
                 await self._listen(protocol)
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-            pause_s = min(2 * pause_s, RECONNECT_PAUSE_S[1])
+            pause_s = min(2 * pause_s, RECONNECT_PAUSES_S[1])
             self.reconnects += 1
 
     async def _listen(self, protocol: _Protocol) -> None:

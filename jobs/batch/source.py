@@ -1,7 +1,8 @@
 """Batches as background work: finds batches that no process runs, and runs slices of them.
 
 A slice first takes the lease of its batch. So two slices of one batch are harmless: one runs, the
-other ends. A slice ends after `SLICE_S` and gives the lease back, and the next one begins at once.
+other ends. A slice ends after `BATCH_SLICE_S` and gives the lease back, and the next one
+begins at once.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from shared.redis.client import Client
 
 log = logging.getLogger(__name__)
 
-SLICE_S = 45.0
+BATCH_SLICE_S = 45.0
 SLICE_TIMEOUT_S = 300.0  # of a slice that hangs; another process has its lease by then
 ACTIVE_MAX = 1_000  # batches in one poll, the oldest first
 RUNNING_MAX = 32  # slices at once in one process
@@ -122,7 +123,7 @@ class Slice:
         self.lease = lease
         self.stopping = stopping
         self.held = held
-        self._until_s = time.monotonic() + SLICE_S
+        self._until_s = time.monotonic() + BATCH_SLICE_S
         self._course: BatchRun | None = None
 
     async def run(self) -> None:

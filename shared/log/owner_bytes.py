@@ -29,7 +29,7 @@ from shared.redis.pipeline import Call
 GENERATION_BYTES = 2_048  # Redis's overhead of one generation: hash, stream, indexes
 OWNERS_MAX = 10_000  # whose sums a process remembers; the next prompt returns any other sum
 READ_AGAIN_S = 1.0  # the greatest age of a sum that refuses a prompt
-RETRY_AFTER_S = 10
+OWNER_RETRY_AFTER_S = 10
 ENDED_AT = 1.25  # times the bound: above this, running generations of the owner end, too
 
 SCRIPT = "owner_bytes"
@@ -145,7 +145,7 @@ class OwnerRoom:
             f"{entry.total} of the {self.bytes_max} that TAILRACE_OWNER_BYTES_MAX allows: "
             "delete some (DELETE /v1/responses/{id}), or ask again when some have expired",
             retryable=True,
-            retry_after_s=RETRY_AFTER_S,
+            retry_after_s=OWNER_RETRY_AFTER_S,
         )
 
     def _entry(self, owner: str) -> _OwnerSum:

@@ -136,7 +136,7 @@ def names(count: int) -> set[str]:
 
 
 async def test_a_batch_continues_over_many_slices(desk, monkeypatch):
-    monkeypatch.setattr(source_module, "SLICE_S", 0.02)
+    monkeypatch.setattr(source_module, "BATCH_SLICE_S", 0.02)
     batch_id = await desk.submit(200)
 
     batch = await desk.run(batch_id)
@@ -213,7 +213,7 @@ async def test_a_held_batch_starts_no_line_until_its_owner_is_known_again(desk):
 
 async def test_lines_in_flight_of_a_held_batch_end_and_are_counted(desk, monkeypatch):
     """Some lines were accepted by a holder that knew the owner; others only taken."""
-    monkeypatch.setattr(source_module, "SLICE_S", 0.0)
+    monkeypatch.setattr(source_module, "BATCH_SLICE_S", 0.0)
     batch_id = await desk.submit(10)
     lease = await BatchLease.begin(desk.source.parts.log_store, batch_id, "dies")
     await validation_module.validate(desk.source.parts, lease, await lease.load())
@@ -232,7 +232,7 @@ async def test_lines_in_flight_of_a_held_batch_end_and_are_counted(desk, monkeyp
     monkeypatch.setattr(desk.source.parts.acceptor, "accept_lines", asked)
     await lease.release()
     await course.close()
-    monkeypatch.setattr(source_module, "SLICE_S", 45.0)
+    monkeypatch.setattr(source_module, "BATCH_SLICE_S", 45.0)
 
     strict = desk.another("somebody else")
     await desk.slice(batch_id, strict)

@@ -245,7 +245,7 @@ async def test_while_redis_is_away_the_same_call_is_repeated_with_growing_pauses
 
     assert len(pauses) == 9
     for n, seconds in enumerate(pauses):
-        planned = min(module.RETRY_PAUSE_MIN_S * 2**n, module.RETRY_PAUSE_MAX_S)
+        planned = min(module.APPEND_RETRY_PAUSE_MIN_S * 2**n, module.APPEND_RETRY_PAUSE_MAX_S)
         assert 0.5 * planned <= seconds <= 1.5 * planned
 
 
@@ -269,7 +269,7 @@ async def test_the_pauses_are_short_again_after_an_answer(monkeypatch):
         _, answer = await store.next()
         answer.set_result([Ok()])
 
-    assert pauses[-1] <= 1.5 * module.RETRY_PAUSE_MIN_S
+    assert pauses[-1] <= 1.5 * module.APPEND_RETRY_PAUSE_MIN_S
 
 
 async def test_a_refused_batch_is_sent_again_beside_new_entries(monkeypatch):

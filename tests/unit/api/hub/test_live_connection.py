@@ -53,7 +53,7 @@ class RecordingListener:
 
 @pytest.fixture(autouse=True)
 def short_reconnect_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "RECONNECT_PAUSE_S", (0.001, 0.002))
+    monkeypatch.setattr(live, "RECONNECT_PAUSES_S", (0.001, 0.002))
 
 
 @contextlib.asynccontextmanager
