@@ -22,6 +22,8 @@ the codes.
 
 from __future__ import annotations
 
+import msgspec
+
 from shared.text.redaction import redact
 
 QUOTED_CHARACTERS_MAX = 4_000  # of a backend's text before redaction: no credential is cut
@@ -124,6 +126,22 @@ class Draining(RequestError):
         )
 
 
+class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The error of a model server about this request, in the members of OpenAI's error object.
+
+    Attributes:
+        status: the HTTP status of the refusal, 400 to 599; None: the error came without a status.
+        code, type, param: as the server sent them; None: absent, or not a text.
+        message: the server's sentence, without credentials and cut.
+    """
+
+    message: str
+    status: int | None = None
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+
+
 class BackendError(TailraceError):
     """A backend failed, which ends the attempt.
 
@@ -135,10 +153,17 @@ class BackendError(TailraceError):
         code: `upstream_error`, `upstream_timeout`, `upstream_refused`, `answer_too_large`, …
         retryable: another attempt can succeed (not after a 4xx other than 408 and 429).
         retry_after_s: the pause that the backend asked for, s.
+        upstream: the model server's own error, for clients that can act on it.
     """
 
     def __init__(
-        self, code: str, message: str, *, retryable: bool = True, retry_after_s: float | None = None
+        self,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = True,
+        retry_after_s: float | None = None,
+        upstream: Refusal | None = None,
     ) -> None:
         message = redact(message[:QUOTED_CHARACTERS_MAX])[:MESSAGE_CHARACTERS_MAX]
         super().__init__(message)
@@ -146,6 +171,7 @@ class BackendError(TailraceError):
         self.message = message
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+        self.upstream = upstream
 
 
 class LeaseLost(TailraceError):

@@ -128,8 +128,7 @@ class Run:
     async def execute(self) -> None:
         """Take the generation, stream the answer into its log, and leave by one way out.
 
-        After a cancellation nothing more is written; another worker takes over when the lease has
-        run out.
+        After a cancellation this worker writes nothing more. Another one waits for the lease's end.
         """
         try:
             begun = await self._begin()
@@ -312,11 +311,12 @@ class Run:
         return is_last or not error.retryable or self.model.on_takeover == "fail"
 
     def _failed_end(self, begun: Begun, error: BackendError) -> End:
-        code, message = error.code, error.message
+        code, message, usage = error.code, error.message, self._counts()
         if error.retryable and self.model.on_takeover != "fail":
             message = f"given up after {begun.failures + 1} failures; the last: {code}: {message}"
             code = "attempts_exhausted"
-        return failed(code, message, retryable=error.retryable, usage=self._counts())
+        retryable, upstream = error.retryable, error.upstream
+        return failed(code, message, retryable=retryable, usage=usage, upstream=upstream)
 
     # Ways out. Each returns how the attempt ended, for the log line.
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from shared.errors import Refusal
+
 Status = Literal["completed", "cancelled", "failed"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancelled", "error"]
 
@@ -100,12 +102,17 @@ class Usage(Event, frozen=True, tag="usage"):
     extra: dict[str, Any] | None = None
 
 
-class Failure(msgspec.Struct, frozen=True):
-    """The reason of a failed generation."""
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The reason of a failed generation.
+
+    Attributes:
+        upstream: set if the model server refused this request itself, and the client can act on it.
+    """
 
     code: str
     message: str
     retryable: bool
+    upstream: Refusal | None = None
 
 
 class Counts(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from shared.errors import Unavailable
+from shared.errors import Refusal, Unavailable
 from shared.log.events import Counts, End, Failure, Status
 from shared.log.ids import EventId, parse_event_id
 
@@ -229,6 +229,13 @@ def parse_top(meta: Sequence[bytes | None], log: Sequence[Any], now_ms: int) -> 
     )
 
 
-def failed(code: str, message: str, *, retryable: bool, usage: Counts | None = None) -> End:
+def failed(
+    code: str,
+    message: str,
+    *,
+    retryable: bool,
+    usage: Counts | None = None,
+    upstream: Refusal | None = None,
+) -> End:
     """Return the `end` event of a failed generation."""
-    return End("failed", "error", usage=usage, error=Failure(code, message, retryable))
+    return End("failed", "error", usage=usage, error=Failure(code, message, retryable, upstream))
