@@ -8,10 +8,9 @@ import logging
 import re
 import socket
 import ssl
-import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from shared.config.settings import Settings
 from shared.errors import BackendError
 from shared.log.request import Request
 from tests.support.certificates import HAS_OPENSSL, Authority
+from tests.support.odd_ports import closed_port, plain_server
 from tests.support.tls_server import tls_server
 from workers.backends import build_backends
 from workers.backends.contract import SetUpFault
@@ -36,36 +36,6 @@ DEADLINE_S = 10.0
 NGINX = b"HTTP/1.1 400 x\r\ncontent-length: 5\r\nconnection: close\r\n\r\nnope!"
 PORT_PAGE = b"<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>"
 ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+|localhost|\.test|\.invalid|:\d{2,5}|/|\.pem")
-
-
-@contextmanager
-def plain_server(answer: bytes) -> Iterator[int]:
-    """Answer these bytes to each connection after its first bytes; yield the port."""
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                with connection, suppress(OSError):
-                    connection.settimeout(DEADLINE_S)
-                    connection.recv(65_536)
-                    connection.sendall(answer)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-@contextmanager
-def closed_port() -> Iterator[int]:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound but not listening: no other process gets the port
-        yield unused.getsockname()[1]
 
 
 class Place(NamedTuple):
