@@ -189,7 +189,8 @@ ROWS = {
     another_address: (f"{REACH}its certificate is for another host", "127.0.0.1:PORT"),
     old_version: (f"{REACH}it has no TLS version in common with this system", "update one"),
     client_certificate: (
-        "the backend did not answer: the connection was closed", "client_cert",
+        "the backend did not answer: the connection was closed",
+        "does not accept the client certificate of this system",
     ),
     https_to_http: (f"{REACH}it does not speak TLS", "write http:// in base_url"),
     https_to_a_port_that_closes: (f"{REACH}it closes the connection", "otherwise write http://"),
@@ -302,8 +303,8 @@ def test_the_first_cause_counts_also_inside_the_error_of_an_http_client() -> Non
         try:
             raise socket.gaierror(socket.EAI_NONAME, "unknown")
         except OSError as exc:
-            raise RuntimeError("Cannot connect to host model.test:8443") from exc
-    except RuntimeError as exc:
+            raise ConnectionResetError("Cannot connect to host model.test:8443") from exc
+    except OSError as exc:
         assert explain(exc, ORIGIN).for_client == "its host name is unknown"
 
 
