@@ -105,7 +105,7 @@ async def run(settings: Settings, listener: socket.socket) -> int:
     authenticator = Authenticator.from_settings(settings)
     if owners := authenticator.owners_of_short_keys:
         logger.warning("api keys short", extra={"keys": len(owners), "owners": named(owners)})
-    models = load_models(settings.models)
+    models = load_models(settings.models, settings.models_skip)
     redis = connect(settings)
     # Without an answer of Redis the check is skipped: a worker makes it too, and cannot skip it.
     with contextlib.suppress(Unavailable):

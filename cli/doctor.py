@@ -252,7 +252,7 @@ def examine_space(settings: Settings) -> list[Finding]:
 async def examine_models(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
     """Check the models file and the server of each model."""
     try:
-        models = load_models(settings.models)
+        models = load_models(settings.models, settings.models_skip)
     except ConfigurationError as exc:
         return [Finding("FAIL", "models", str(exc))]
     source = settings.models or "built in, because TAILRACE_MODELS is not set"

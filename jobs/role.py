@@ -84,7 +84,7 @@ async def _serve(settings: Settings) -> int:
         loop.add_signal_handler(number, stopping.set)
     redis = connect(settings)
     store = Store(redis, settings)
-    models = load_models(settings.models)
+    models = load_models(settings.models, settings.models_skip)
     batches, files = Batches(redis, settings), FileStore(redis, settings)
     kinds = {
         "generation": generations(Acceptor(redis, store, settings), models, settings),

@@ -230,7 +230,7 @@ def build_batches(redis: Client, store: Store, settings: Settings, owners: Owner
             acceptor=Acceptor(redis, store, settings),
             batches=Batches(redis, settings),
             files=FileStore(redis, settings),
-            models=load_models(settings.models),
+            models=load_models(settings.models, settings.models_skip),
             owners=owners,
         )
     )

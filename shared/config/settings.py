@@ -64,6 +64,7 @@ class Settings:
     host: str = "127.0.0.1"  # where an API node listens
     port: int = 8000
     models: str = ""  # path of the models file; empty: the built-in demo
+    models_skip: str = ""  # names of models of the file that are not served, comma-separated
     jobs_redis_url: str = ""  # where arq keeps its queue; empty: the database after ours
     data_dir: str = ".tailrace"  # directory of the private server
     files_url: str = ""  # where files are stored; empty: the directory `files` of data_dir
@@ -199,6 +200,12 @@ class Settings:
                     f"{name}: {environ[name]!r} is not {cast.__name__}"
                 ) from exc
         return cls(**values)
+
+
+def is_given(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether the environment has a value for the setting `name`."""
+    variable = PREFIX + name.upper()
+    return variable in environ and variable not in service_variables(environ)
 
 
 def service_variables(environ: Mapping[str, str]) -> list[str]:
