@@ -3,12 +3,15 @@
     {"error":{"message":"no model 'x'","type":"invalid_request_error","param":null,"code":"…"}}
 
 OpenAI's SDKs repeat a request by themselves after 408, 409, 429 and 5xx, twice, and each repeat
-would start another generation. Where a repeat cannot help, a header tells them not to repeat. Pure.
+would start another generation. Where a repeat cannot help, a header tells them not to repeat.
+Invariant: no error has the status 422. OpenAI's API answers a wrong body with 400, and LangChain
+sends a request that gets 422 seven times, but a request that gets 400 once. Pure.
 Source: docs/protocol.md, "Dialects".
 """
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -30,10 +33,16 @@ _BAD_GATEWAY = 502
 def openai_shape(error: RequestError) -> ErrorBody:
     """Return the body and headers of an error in the form of OpenAI's API."""
     param = "model" if error.code == "model_not_found" else None
-    content = error_object(error.code, error.message, status=error.status, param=param)
-    is_repeated = error.status in _STATUSES_REPEATED_BY_SDKS or error.status >= 500
+    status = openai_status(error.status)
+    content = error_object(error.code, error.message, status=status, param=param)
+    is_repeated = status in _STATUSES_REPEATED_BY_SDKS or status >= 500
     headers = [(b"x-should-retry", b"false")] if is_repeated and not error.retryable else []
-    return ErrorBody(msgspec.json.encode({"error": content}), headers=headers)
+    return ErrorBody(msgspec.json.encode({"error": content}), headers=headers, status=status)
+
+
+def openai_status(status: int) -> int:
+    """Return the status that an OpenAI client gets for an error with `status`."""
+    return HTTPStatus.BAD_REQUEST if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
 
 
 def error_object(

@@ -90,8 +90,9 @@ def answered(source: Source, meta: Meta, log: Sequence[Entry]) -> tuple[Result, 
 def refused(source: Source, error: RequestError) -> Result:
     """Return the result of a line that the API would refuse: the error response."""
     shape = native_shape if source.endpoint == NATIVE else openai_shape
-    body = msgspec.Raw(shape(error).body)
-    response = _response(error.status, source.generation_id, body)
+    shaped = shape(error)
+    status, body = shaped.status or error.status, msgspec.Raw(shaped.body)
+    response = _response(status, source.generation_id, body)
     why = {"code": error.code, "message": error.message}
     return Result(_line(source, response, why), "failed", error.code)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.dialects.openai_errors import openai_status
 from api.errors import CODES
 from api.intake.body import (
     GRACE_S_MAX,
@@ -59,9 +60,11 @@ def answer(description: str, schema: Json | None = None, headers: Json | None = 
 
 def errors(*codes: str, schema: str = "Error") -> Json:
     """Return one response for each status of these error codes; it names its codes."""
+    shown_status = openai_status if schema == "OpenAiError" else int
     by_status: dict[int, list[str]] = {}
     for code in codes:
-        by_status.setdefault(CODES[code].status, []).append(code)
+        status = CODES[code].status
+        by_status.setdefault(shown_status(status), []).append(code)
     return {
         str(status): {
             "description": "`" + "`, `".join(names) + "`",

@@ -100,14 +100,17 @@ def test_a_cancelled_line_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "members"),
-    [(CHAT, {"message", "type", "param", "code"}), (NATIVE, {"code", "message", "retryable"})],
+    ("endpoint", "status", "members"),
+    [
+        (CHAT, 400, {"message", "type", "param", "code"}),
+        (NATIVE, 422, {"code", "message", "retryable"}),
+    ],
 )
-def test_a_refusal_has_the_endpoints_shape(endpoint: str, members: set[str]) -> None:
+def test_a_refusal_has_the_endpoints_shape(endpoint: str, status: int, members: set[str]) -> None:
     result = refused(source(endpoint), request_error("invalid_request", "no such thing"))
 
     row = json.loads(result.raw)
-    assert row["response"]["status_code"] == 422
+    assert row["response"]["status_code"] == status
     assert row["response"]["body"]["error"].keys() == members
     assert not result.is_good
 

@@ -158,3 +158,9 @@ def test_a_failure_has_its_status_and_tells_sdks_whether_to_retry(
 def test_a_status_that_sdks_do_not_retry_has_no_retry_header() -> None:
     error = RequestError(422, "invalid_request", "x")
     assert openai_shape(error).headers == []
+
+
+def test_a_422_is_a_400_for_clients_of_openai() -> None:
+    body = openai_shape(RequestError(422, "idempotency_mismatch", "x"))
+    assert body.status == 400
+    assert json.loads(body.body)["error"]["type"] == "invalid_request_error"
