@@ -124,7 +124,19 @@ MESSAGE: Json = {
     ],
 }
 USAGE = record({"prompt_tokens": INTEGER, "completion_tokens": INTEGER, "total_tokens": INTEGER})
-FAILURE = record({"code": STRING, "message": STRING, "retryable": {"type": "boolean"}})
+ERROR_MEMBERS: Json = {"code": STRING, "message": STRING, "retryable": {"type": "boolean"}}
+REFUSAL = {
+    "description": "The model server's own error about this request, in OpenAI's members.",
+    **record(
+        {"message": STRING},
+        {
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "code": STRING,
+            "type": STRING,
+            "param": STRING,
+        },
+    ),
+}
 STATUS: Json = {"enum": ["queued", "running", "completed", "cancelled", "failed"]}
 SUMMARY: Json = {
     "id": STRING,
@@ -169,8 +181,9 @@ OPTIONS: Json = {
 }
 
 SCHEMAS: Json = {
-    "Error": record({"error": ref("Failure")}),
-    "Failure": FAILURE,
+    "Error": record({"error": record(ERROR_MEMBERS)}),
+    "Failure": record(ERROR_MEMBERS, {"upstream": ref("Refusal")}),
+    "Refusal": REFUSAL,
     "Usage": USAGE,
     "Message": MESSAGE,
     "Accepted": record(
