@@ -100,11 +100,13 @@ class ErrorBody(NamedTuple):
 
     Attributes:
         headers: sent beside those of `error_headers`.
+        status: the HTTP status, where the dialect uses another one than the error has.
     """
 
     body: bytes
     content_type: bytes = b"application/json"
     headers: Sequence[tuple[bytes, bytes]] = ()
+    status: int | None = None
 
 
 ErrorShape = Callable[[RequestError], ErrorBody]
@@ -130,7 +132,7 @@ async def send_error(
     shaped = shape(error)
     start = {
         "type": f"{kind}.response.start",
-        "status": error.status,
+        "status": shaped.status or error.status,
         "headers": [*error_headers(error, shaped), *shaped.headers],
     }
     await send(start)

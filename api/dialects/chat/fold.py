@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from api.dialects.failure import STREAM_RESET
-from api.dialects.openai_errors import error_object, failure_aside, failure_of
+from api.dialects.openai_errors import failure_aside, failure_object, failure_of
 from shared.log.event_bytes import plain_text
 from shared.log.events import (
     AnyEvent,
@@ -239,5 +239,4 @@ def _call_members(function: dict[str, Any], extra: dict[str, Any] | None) -> dic
 
 
 def _error_chunk(failure: Failure) -> bytes:
-    error = error_object(failure.code, failure.message)
-    return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n" + DONE
+    return b"data: " + msgspec.json.encode({"error": failure_object(failure)}) + b"\n\n" + DONE

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.dialects.chat.fold import CHAT, completion_object
 from api.dialects.chat.request import ChatRequest, parse_chat
-from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
+from api.dialects.openai_errors import GenerationFailed, failure_of, openai_shape
 from api.dialects.prompt import accept_post
 from api.node import Node
 from api.readers.complete_answer import complete_log_or_error
@@ -45,7 +45,7 @@ class ChatRoutes:
         assert snapshot.end is not None
         failure = failure_of(snapshot.end)
         if failure is not None:
-            return error_response(as_request_error(failure), openai_shape, headers)
+            return error_response(GenerationFailed(failure), openai_shape, headers)
         return await long_json_response(completion_object(meta, snapshot), headers=headers)
 
     def _parse(self, body: dict[str, Any]) -> ChatRequest:

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from api.dialects.failure import GENERATION_FAILED
+from api.dialects.failure import GENERATION_FAILED, shown
 from api.dialects.responses.refusal import refusal_of
 from api.dialects.responses.response_object import (
     CALL,
@@ -87,7 +87,7 @@ class ResponsesFold(ByteFold):
         if self.end is not None:
             reason = _INCOMPLETE_REASONS.get(self.end.finish_reason)
             if self.end.status == "failed":
-                failure = self.end.error or GENERATION_FAILED
+                failure = shown(self.end.error or GENERATION_FAILED)
         return {
             **self._head,
             "status": self._status,

@@ -17,7 +17,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.deadline import answer_deadline
-from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
+from api.dialects.openai_errors import GenerationFailed, failure_of, openai_shape
 from api.dialects.prompt import accept_post
 from api.dialects.responses.fold import RESPONSES, ResponsesFold
 from api.dialects.responses.ignored import IGNORED_HEADER, ignored_header
@@ -85,7 +85,7 @@ class ResponsesRoutes:
         end = fold.end
         failure = failure_of(end) if end is not None and end.status == "failed" else None
         if failure is not None:
-            return error_response(as_request_error(failure), openai_shape, headers)
+            return error_response(GenerationFailed(failure), openai_shape, headers)
         return await long_json_response(fold.response(), headers=headers)
 
     def _parse(self, body: dict[str, Any]) -> ResponseRequest:
