@@ -14,6 +14,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from shared.config import logs
 from shared.config.models import Model
@@ -36,9 +37,10 @@ from shared.redis.resp import AutoPipeline
 from workers.appender import Appender
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
-from workers.parts import Takeover, WorkerParts
+from workers.parts import COUNTERS, Takeover, WorkerParts
 from workers.run import Run
 from workers.slots import lanes_to_wait_on, rounds
+from workers.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +79,8 @@ class Worker:
         self.store = Store(redis, settings, self._calls)
         self.queue = Queue(redis, name, self._calls, self._blocking_reads)
         self.appender = Appender(self.store, time.monotonic)
-        self.counters = dict.fromkeys(
-            ("generations", "pieces", "attempts_failed", "takeovers", "leases_lost", "handed_over"),
-            0.0,
-        )
+        self.counters = dict.fromkeys(COUNTERS, 0.0)
+        self.verdicts = Verdicts(redis, models)
         self.parts = WorkerParts(
             worker=name,
             settings=settings,
@@ -89,6 +89,7 @@ class Worker:
             appender=self.appender,
             models=models,
             backends=backends,
+            verdicts=self.verdicts,
             clock=time.monotonic,
             takeover=lambda: self._takeover,
             counters=self.counters,
@@ -125,11 +126,12 @@ class Worker:
 
     async def _serve(self, ready: asyncio.Event) -> None:
         await self._connect()
+        await self.verdicts.open()
         ready.set()
         async with asyncio.TaskGroup() as services:
             listen = receive_cancels(self.redis, self._on_cancel)
-            loops = (self.appender.run(), self._renew(), self._sweep(), listen)
-            own = [services.create_task(loop) for loop in loops]
+            loops = (self.appender.run(), self._renew(), self._sweep(), self.verdicts.follow())
+            own = [services.create_task(loop) for loop in (*loops, listen)]
             async with asyncio.TaskGroup() as self._tasks:
                 try:
                     await self._dispatch()
@@ -138,10 +140,8 @@ class Worker:
                     self.is_draining = True  # also after a cancellation: the sweep starts nothing
             for task in own:
                 task.cancel()
-        try:
+        with suppress(Unavailable):  # the presence record soon counts as old
             await self.queue.withdraw()
-        except Unavailable:
-            pass  # the presence record soon counts as old
 
     @property
     def is_connected(self) -> bool:

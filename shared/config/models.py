@@ -18,9 +18,9 @@ from shared.config.model_request import REQUEST_MEMBERS, RequestRules, parse_rul
 from shared.errors import ConfigurationError
 
 BACKENDS = ("demo", "openai")
-ON_TAKEOVER = ("continue", "restart", "fail")
+ON_TAKEOVER = ("auto", "continue", "restart", "fail")
 # How a request asks an openai backend to continue a partial answer; the servers differ.
-CONTINUE_STYLES = ("continue_final_message", "trailing", "prefix")
+CONTINUE_STYLES = ("continue_final_message", "prefix", "trailing")
 # A variable of the environment in a header or the URL of a proxy: ${NAME}.
 ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
@@ -36,9 +36,10 @@ class Model:
         base_url: of an openai backend, up to and with `/v1`.
         model: the name at the backend; empty: the same as `name`.
         api_key_env: the environment variable that holds the key.
-        on_takeover: `continue` (send the partial answer as a prefix), `restart` (reset) or `fail`.
-        continue_style: `continue_final_message` (vLLM, SGLang), `trailing` (llama.cpp, Ollama: a
-            last assistant message is continued) or `prefix` (DeepSeek, Mistral).
+        on_takeover: `auto` (continue in a form that was seen to hold, else restart), `continue`
+            (send the partial answer as a prefix), `restart` (reset) or `fail`.
+        continue_style: `continue_final_message` (vLLM, SGLang, llama.cpp), `prefix` (DeepSeek,
+            Mistral) or `trailing` (a last assistant message is continued). `auto` prefers it.
         rules: how requests to an openai backend differ from the usual ones.
         connection: how to connect to an openai backend.
         options: further members, for the demo backend: seed, tokens_per_s, fail_at, …
@@ -49,7 +50,7 @@ class Model:
     base_url: str = ""
     model: str = ""
     api_key_env: str = ""
-    on_takeover: str = "restart"
+    on_takeover: str = "auto"
     continue_style: str = "continue_final_message"
     rules: RequestRules = RequestRules()
     connection: Connection = Connection()
@@ -58,6 +59,11 @@ class Model:
     @property
     def upstream_name(self) -> str:
         return self.model or self.name
+
+    @property
+    def may_continue(self) -> bool:
+        """Whether a new attempt may continue the partial answer of an earlier one."""
+        return self.on_takeover in ("auto", "continue")
 
 
 # The members of a table that are attributes of `Model` under the same name.

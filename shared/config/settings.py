@@ -107,6 +107,7 @@ class Settings:
     ws_idle_s: float = 300.0  # a socket idle for this long is closed
 
     upstream_connect_s: float = 10.0  # limits on one backend request
+    upstream_outage_s: float = 60.0  # a prompt waits this long for a backend that is away
     upstream_first_token_s: float = 300.0
     upstream_idle_s: float = 60.0
     upstream_total_s: float = 3_600.0

@@ -33,13 +33,15 @@ ENTRY_VERSION = 1
 LATER_PER_SWEEP = 200  # postponed entries that one sweep puts back on `resume`
 
 
-class LaneEntry(msgspec.Struct, frozen=True):
+class LaneEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """The content of a queue entry. `v` lets old and new workers share a queue."""
 
     v: int
     id: str
     priority: str
     model: str
+    away_since_ms: int = 0  # since then its model server does not answer, Redis's clock; 0: unknown
+    breaks: int = 0  # how often the server broke off this answer without a counted failure
 
 
 class Presence(msgspec.Struct, frozen=True):

@@ -50,6 +50,7 @@ script stays within one slot of a cluster.
     tr:{jobs}:batches    zset     unfinished batches: id -> created, ms
     tr:batches:<digest>  zset     of an owner: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
+    tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
     tr:probe:<node>      channel  a node's probe of its own live connection
 """
 
@@ -62,6 +63,7 @@ LANES = ("resume", "interactive", "batch")
 PRIORITIES = ("interactive", "batch")
 FIELD = b"e"  # the one field of every entry, in logs and lanes
 WORKERS = "tr:workers"
+CONTINUATIONS = "tr:continuations"
 RUNNING = "tr:{q}:running"
 LATER = "tr:{q}:later"
 CANCEL = "tr:{q}:cancel"

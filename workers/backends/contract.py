@@ -51,7 +51,7 @@ class Backend(Protocol):
     def can_continue(self) -> bool: ...
 
     def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str
     ) -> AsyncGenerator[list[BackendItem], None]:
         """Yield the events of each read of the upstream, in order.
 
@@ -61,6 +61,7 @@ class Backend(Protocol):
 
         Args:
             prefix: the answer text so far; only given if `can_continue`.
+            form: how a request asks this server to continue `prefix`, of `CONTINUE_STYLES`.
             seed: the generation's id; the same seed gives the same answer if the backend can.
 
         Raises:

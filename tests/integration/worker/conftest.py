@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers import run as run_module
+from workers import failed_attempt
 
 
 @pytest.fixture
@@ -15,4 +15,4 @@ def url(redis_server, real_redis):
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(run_module, "RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr(failed_attempt, "RETRY_PAUSE_S", 0.01)

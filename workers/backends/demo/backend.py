@@ -117,13 +117,13 @@ class DemoBackend:
     """
 
     def __init__(self, model: Model, *, clock: Clock | None = None, sleep: Sleep = asyncio.sleep):
-        self.can_continue = model.on_takeover == "continue"
+        self.can_continue = model.may_continue
         self._options = parse_options(model.options, f"models.{model.name}")
         self._clock = clock
         self._sleep = sleep
 
     async def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str = ""
     ) -> AsyncGenerator[list[BackendItem], None]:
         """See `Backend.stream`. The pieces before a failure are yielded first."""
         answer = DemoAnswer(request, seed, self._options)

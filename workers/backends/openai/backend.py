@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from ssl import SSLError
 
 from shared.config.models import Model
 from shared.config.settings import Settings
@@ -29,6 +30,8 @@ from workers.backends.openai.request import encode_body
 from workers.backends.route import Route
 
 REFUSAL_BYTES_MAX = 65_536  # of the body of an error response
+# 503: the server loads its model or is overloaded; 502: a gateway does not reach the server.
+OUTAGE_STATUSES = (502, 503)
 CONNECTIONS_TRIED_MAX = 3  # for one request, when the server closes idle connections
 TAIL_S = 0.2  # wait for the end of the body after [DONE], so that the connection can be used again
 
@@ -44,7 +47,7 @@ class OpenAIBackend:
     """
 
     def __init__(self, model: Model, settings: Settings, http: UpstreamHttp, route: Route) -> None:
-        self.can_continue = model.on_takeover == "continue"
+        self.can_continue = model.may_continue
         self._model = model
         self._settings = settings
         self._http = http
@@ -68,12 +71,12 @@ class OpenAIBackend:
             )
 
     async def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str = ""
     ) -> AsyncGenerator[list[BackendItem], None]:
         """See `Backend.stream`. `seed` is not sent; it is part of ids that are made here."""
         if self._target is None:
             raise BackendError("upstream_error", "the backend cannot be reached")
-        body = encode_body(self._model, request, prefix)
+        body = encode_body(self._model, request, prefix, form)
         clock = asyncio.get_running_loop().time
         limits = Limits(self._settings, clock())
         reader = ChatReader(
@@ -121,7 +124,9 @@ class OpenAIBackend:
             except ExchangeError as exc:
                 if is_reused and exc.is_before_response:
                     continue
-                raise BackendError("upstream_error", f"the backend did not answer: {exc}") from exc
+                message = f"the backend did not answer: {exc}"
+                is_outage = exc.is_before_response
+                raise BackendError("upstream_error", message, is_outage=is_outage) from exc
             if 200 <= exchange.status < 300:
                 return exchange
             raise await self._read_refusal(exchange, limits)
@@ -132,12 +137,15 @@ class OpenAIBackend:
             return await self._http.connect(target.origin, limits.deadline)
         except TimeoutError as exc:
             is_over = asyncio.get_running_loop().time() >= limits.deadline
-            raise (limits.exceeded() if is_over else limits.no_connection()) from exc
+            error = limits.exceeded() if is_over else limits.no_connection()
+            error.is_outage = not is_over
+            raise error from exc
         except ProxyRefused as exc:
             raise BackendError("upstream_error", f"the backend cannot be reached: {exc}") from exc
         except OSError as exc:
             # Clients see the message, so it names no host; the log has the cause.
-            raise BackendError("upstream_error", "the backend cannot be reached") from exc
+            message, is_outage = "the backend cannot be reached", not isinstance(exc, SSLError)
+            raise BackendError("upstream_error", message, is_outage=is_outage) from exc
 
     async def _ask(self, exchange: Exchange, request: bytes, limits: Limits) -> None:
         try:
@@ -163,7 +171,10 @@ class OpenAIBackend:
         quoted = bytes(body[:REFUSAL_BYTES_MAX])
         headers = exchange.headers
         now_s = answered_at(headers.get("date"), time.time())
-        return refusal(exchange.status, quoted, retry_after=headers.get("retry-after"), now_s=now_s)
+        told = headers.get("retry-after")
+        error = refusal(exchange.status, quoted, retry_after=told, now_s=now_s)
+        error.is_outage = exchange.status in OUTAGE_STATUSES
+        return error
 
     async def _read(
         self, exchange: Exchange, reader: ChatReader, limits: Limits
@@ -179,7 +190,7 @@ class OpenAIBackend:
                 if isinstance(exc, TimeoutError):
                     raise limits.exceeded() from exc
                 message = "the connection to the backend broke in mid-answer"
-                raise BackendError("upstream_error", message) from exc
+                raise BackendError("upstream_error", message, is_outage=True) from exc
             data = b""
         items = reader.feed(data) if data else reader.feed_eof()
         if reader.is_done:
