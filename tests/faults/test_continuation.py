@@ -11,7 +11,7 @@ from shared.config.models import Model
 from shared.queue.continuations import Verdict, store_verdict
 from tests.support.processes import Cluster
 from tests.support.scene import Playing, Scene
-from tests.support.upstream import Upstream, expected_text, script_of
+from tests.support.upstream import Script, Upstream, expected_text, script_of
 from tests.support.wait import until
 
 TABLE = """
@@ -82,6 +82,28 @@ async def test_a_killed_workers_answer_is_whole_however_its_server_continues(
     await scene.finish(bound_s=20, is_lossless=resets == 0)
     assert answer.record.snapshot["status"] == "completed"
     assert events(answer, "reset") == resets
+
+
+async def test_usage_and_max_tokens_are_of_the_whole_answer_after_a_kill(scene: Scene):
+    told = {"tokens": 90, "delay_s": 0.033}
+    body = {"model": "continue", "prompt": "p", "params": {"upstream": told, "max_tokens": 60}}
+    answer = await scene.start(body, has_text=False)
+    await scene.read_to(answer, 30)
+
+    (await scene.holder(answer)).kill()
+
+    await scene.finish(bound_s=20)
+    end = answer.record.log[-1].fields
+    assert end["finish_reason"] == "length"
+    text = answer.record.snapshot["text"]
+    said = next(n for n in range(91) if expected_text("p", Script(tokens=n)) == text)
+    usage = end["usage"]
+    # What the dead worker had said is counted from the text. Here a token has up to 9 characters,
+    # more than tokens of real models have, so the count may be too high by a few.
+    assert 50 <= said <= 65
+    assert usage["completion_tokens"] == pytest.approx(60)
+    assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"]
+    assert usage["extra"] == {"estimated": True}
 
 
 @pytest.mark.parametrize(("model", "resets"), [("tried", 0), ("untried", 1)])
