@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from shared.errors import BackendError
 from shared.log.events import Reset
 from shared.log.request import Request
-from workers.backends.contract import Backend, BackendItem
+from workers.backends.contract import Backend, BackendItem, Finish
 from workers.continuation import AttemptPlan
 from workers.seam import HELD_S, Seam
 from workers.verdicts import Form
@@ -32,14 +32,15 @@ class Asked:
 
     Attributes:
         request: as the client sent it.
-        rest: the request for what is missing behind the prefix, which may allow fewer tokens.
+        rest: the request for what is missing behind the prefix, which may allow fewer tokens; None:
+            the answer so far has all tokens that the client allows.
         seed: the generation's id.
         late: takes the items that were held back at the seam for too long.
     """
 
     backend: Backend
     request: Request
-    rest: Request
+    rest: Request | None
     plan: AttemptPlan
     form: Form
     seed: str
@@ -53,6 +54,9 @@ async def read_answer(asked: Asked) -> AsyncGenerator[Items, None]:
         BackendError: the attempt has failed. Items yielded before remain valid.
     """
     needs_reset = asked.plan.needs_reset
+    if asked.plan.prefix and asked.rest is None:
+        yield [Finish("length")]
+        return
     if asked.plan.prefix:
         is_whole = False
         async with aclosing(_continue(asked)) as continued:
@@ -74,11 +78,12 @@ async def read_answer(asked: Asked) -> AsyncGenerator[Items, None]:
 
 async def _continue(asked: Asked) -> AsyncGenerator[Items | None, None]:
     """Yield the continuation; the last list is None if the answer has to start again."""
-    plan, form = asked.plan, asked.form
+    plan, form, rest = asked.plan, asked.form, asked.rest
+    assert rest is not None
     seam = Seam(plan.prefix + plan.space, is_verified=form.is_verified)
     clock = asyncio.get_running_loop().time
     data = {"generation_id": asked.seed, "form": form.name}
-    stream = asked.backend.stream(asked.rest, prefix=plan.prefix, seed=asked.seed, form=form.name)
+    stream = asked.backend.stream(rest, prefix=plan.prefix, seed=asked.seed, form=form.name)
     has_begun = False
     timer: asyncio.TimerHandle | None = None
     try:

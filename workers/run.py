@@ -23,9 +23,10 @@ from typing import Literal
 
 from shared.config.models import Model
 from shared.errors import BackendError, Unavailable
-from shared.log.events import Counts, End, Token, Usage
+from shared.log.events import Counts, End, Token
 from shared.log.records import Absent, Begun, Ended, Held, Released
 from shared.log.request import Request, decode_request
+from shared.log.tally import rest_of
 from shared.queue.lanes import Delivery, LaneEntry, put_back
 from workers.answer import Asked, read_answer
 from workers.backends import BackendItem, Finish
@@ -39,6 +40,7 @@ from workers.owner_meter import OwnerMeter
 from workers.parts import WorkerParts
 from workers.running_note import RunningNote
 from workers.timeline import AttemptTimeline
+from workers.usage import AnswerUsage
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class Run:
     _stop_scope: asyncio.Timeout | None = None  # set while the backend streams
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
     _postponed: Postponed | None = None  # set if the attempt met an outage of the model server
-    _usage: Usage | None = None
+    _usage: AnswerUsage = field(init=False)  # set when the stream starts
     _end: End | None = None  # set once the end is in the outbox
     _meter: OwnerMeter | None = None
     _timeline: AttemptTimeline = field(default_factory=lambda: AttemptTimeline(0.0))
@@ -103,6 +105,12 @@ class Run:
         if self._outbox is None or self.request is None:
             return self.begun is None
         return not self._plan(self.request).needs_reset
+
+    def usage_if_cancelled(self) -> Counts | None:
+        """Return the counts so far, for a grace that ends at a renewal; None: nothing to say."""
+        if self.request is None or self.begun is None or self.begun.meta.grace_s is None:
+            return None
+        return self._usage.at_cancel()
 
     def stop(self, reason: StopReason) -> None:
         """Stop the backend soon. Output that is already generated is still written, if allowed."""
@@ -193,11 +201,13 @@ class Run:
             the failure of the attempt, or None. If no other attempt may follow, the failure is also
             in the outbox, as the end.
         """
-        self.request = decode_request(begun.meta.request)
+        self.request = request = decode_request(begun.meta.request)
+        counts_whole = self.parts.backends[self.model.name].counts_whole
+        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=counts_whole)
         self._meter = OwnerMeter(self.parts.store, begun)
         error: BackendError | None = None
         try:
-            await self._read_backend(self.request, self._meter)
+            await self._read_backend(request, self._meter)
             if self._end is None and self._stop is None:
                 error = BackendError("upstream_error", "the backend stopped in mid-answer")
         except BackendError as exc:
@@ -219,7 +229,7 @@ class Run:
         if self._postponed is None:
             self.parts.counters["attempts_failed"] += 1
             if attempt.is_final:
-                self._push_end(attempt.end(self._counts()))
+                self._push_end(attempt.end(self._usage.at_end()))
 
     async def _read_backend(self, request: Request, meter: OwnerMeter) -> None:
         """Move events from the backend to the outbox until the backend is done or `stop` is called.
@@ -230,10 +240,11 @@ class Run:
         Raises:
             BackendError: the attempt has failed.
         """
+        backend = self.parts.backends[self.model.name]
         asked = Asked(
-            backend=self.parts.backends[self.model.name],
+            backend=backend,
             request=request,
-            rest=request,
+            rest=rest_of(request, 0 if backend.counts_whole else self._usage.given),
             plan=self._plan(request),
             form=self.parts.verdicts.form_of(self.model),
             seed=self.id,
@@ -279,26 +290,27 @@ class Run:
 
     def _push(self, item: BackendItem) -> None:
         if isinstance(item, Finish):
-            self._push_end(End("completed", item.reason, usage=self._counts(), extra=item.extra))
+            end = End("completed", item.reason, usage=self._usage.at_end(), extra=item.extra)
+            self._push_end(end)
             return
-        if isinstance(item, Usage):
-            self._usage = item
-        elif isinstance(item, Token):
-            self._timeline.note_token(item, self.parts.clock())
-        self.outbox.push(item)
+        now_s = self.parts.clock()
+        if isinstance(item, Token):
+            self._timeline.note_token(item, now_s)
+        if (event := self._usage.note(item, now_s)) is not None:
+            self.outbox.push(event)
         bytes_max = self.parts.settings.answer_bytes_max
         if self.outbox.log_bytes + self.outbox.bytes_unsent > bytes_max:
             message = f"the answer is longer than {bytes_max} bytes"
             raise BackendError("answer_too_large", message, retryable=False)
 
     def _push_end(self, end: End) -> None:
+        self._push_usage()
         self._end = end
         self.outbox.push(end)
 
-    def _counts(self) -> Counts | None:
-        if (usage := self._usage) is None:
-            return None
-        return Counts(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, usage.extra)
+    def _push_usage(self) -> None:
+        if (usage := self._usage.take_last()) is not None:
+            self.outbox.push(usage)
 
     async def _wait_for_room(self) -> None:
         """Wait while too much is unsent, so that a slow Redis slows the backend down."""
@@ -321,6 +333,7 @@ class Run:
     async def _give_back(self, error: BackendError | None) -> str:
         """Leave without an end: stopped by a drain, an outage or another holder, or failed."""
         if self.outbox.stopped is None and self._stop != "outage":
+            self._push_usage()
             self.parts.appender.offer(self, is_urgent=True)
             await self._settle()
         self._count_loss()

@@ -300,7 +300,8 @@ class Worker:
         holding = [run for run in self.runs.values() if run.is_holding]
         sent_at_s = time.monotonic()
         outcomes = await self.store.renew_many(
-            [(run.id, run.outbox.token, run.outbox.attempt) for run in holding]
+            [(run.id, run.outbox.token, run.outbox.attempt) for run in holding],
+            {run.id: usage for run in holding if (usage := run.usage_if_cancelled())},
         )
         now_s = time.monotonic()
         renewed: dict[str, list[bytes]] = {}
@@ -310,8 +311,7 @@ class Worker:
             self.appender.offer(run)  # after a loss the appender restores
             if isinstance(outcome, Ok):
                 renewed.setdefault(run.delivery.lane, []).append(run.delivery.entry_id)
-        if renewed:
-            await self.queue.renew(renewed)
+        await self.queue.renew(renewed)
         now_ms = await self.store.now_ms()
         self.appender.last_ok_s = max(self.appender.last_ok_s, sent_at_s)
         await self.queue.note_running([run.id for run in holding if run.is_holding], now_ms)

@@ -13,7 +13,7 @@ from typing import Any
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log import owner_bytes
-from shared.log.events import End, encode
+from shared.log.events import Counts, End, encode, encode_counts
 from shared.log.ids import START, EventId, parse_event_id
 from shared.log.meta_reader import MetaReader
 from shared.log.records import (
@@ -237,11 +237,19 @@ class Store(MetaReader):
         return _writing(reply)
 
     async def renew_many(
-        self, holders: Sequence[tuple[str, str, int]]
+        self, holders: Sequence[tuple[str, str, int]], usages: Mapping[str, Counts] | None = None
     ) -> list[Writing | Unavailable]:
-        """Extend the leases of many holders (id, token, attempt) in one round trip."""
+        """Extend the leases of many holders (id, token, attempt) in one round trip.
+
+        Args:
+            usages: by id, for the `end` of those whose grace is over.
+        """
+        found = {name: encode_counts(usage) for name, usage in (usages or {}).items()}
         calls: list[Call] = [
-            (_keys(generation_id), [token, attempt, self.lease_ms, self.retention_ms])
+            (
+                _keys(generation_id),
+                [token, attempt, self.lease_ms, self.retention_ms, found.get(generation_id, b"")],
+            )
             for generation_id, token, attempt in holders
         ]
         return [parse_writing(reply) for reply in await self.scripts.run_many("renew", calls)]

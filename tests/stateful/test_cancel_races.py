@@ -41,6 +41,7 @@ class RacingBackend:
     """Streams the words of its number at its own pace, and sometimes fails once."""
 
     can_continue = True
+    counts_whole = True
 
     def __init__(self) -> None:
         self.open = 0

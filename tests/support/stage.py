@@ -37,12 +37,15 @@ DEADLINE_S = 10.0
 class ScriptedBackend:
     """Plays, and remembers how it was called."""
 
+    counts_whole = False
+
     def __init__(self, *plays: Play, can_continue: bool = True) -> None:
         self.plays = plays
         self.can_continue = can_continue
         self.prefixes: list[str] = []  # of each attempt
         self.seeds: list[str] = []
         self.forms: list[str] = []
+        self.requests: list[Request] = []
         self.lists = 0  # that the worker has taken
         self.open = 0
         self.open_most = 0
@@ -54,6 +57,7 @@ class ScriptedBackend:
         self.prefixes.append(prefix)
         self.seeds.append(seed)
         self.forms.append(form)
+        self.requests.append(request)
         self.open += 1
         self.open_most = max(self.open_most, self.open)
         try:

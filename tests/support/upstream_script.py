@@ -25,6 +25,7 @@ WORDS = (
     "\nline ",
     " 水",
 )
+Continuation = Literal["goes on", "echoes", "begins anew", "refuses"]
 Kind = Literal["", "status", "error", "error_field", "eof", "cut", "stall", "garbage", "huge_line"]
 
 
@@ -40,7 +41,11 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         fault_at: it comes before this token, counted from the answer's start.
         cut_at_byte: with `cut`: after so many bytes of the body instead.
         fault_requests: so many requests for this prompt meet it, the later ones do not; 0: all do.
+        continuation: what a partial answer does: the server goes on behind it, repeats it in its
+            first chunk and goes on, begins the answer anew, or refuses with 422.
     """
+
+    continuation: Continuation = "goes on"
 
     tokens: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 20
     reasoning: int = 0
@@ -144,6 +149,9 @@ def steps(body: dict[str, Any], script: Script, start: int, *, is_faulty: bool) 
     finish = script.finish_reason if stop == script.tokens else "length"
     yield Pause(script.first_delay_s)
     yield _chunk({"role": "assistant", "content": ""})
+    if script.continuation == "echoes" and (prefix := prefix_of(body)):
+        yield _chunk({"content": prefix + token(prompt, start)})
+        start += 1
     for number in range(script.reasoning if start == 0 else 0):
         yield _chunk({"reasoning": f" thought{number}"})
     fault_at = max(script.fault_at, start) if is_faulty and script.fault else -1

@@ -45,10 +45,15 @@ class Backend(Protocol):
 
     Attributes:
         can_continue: whether `stream` accepts a prefix of plain answer text.
+        counts_whole: `Usage` and `max_tokens` of a continuation are of the whole answer. Servers
+            count what they generate in one request.
     """
 
     @property
     def can_continue(self) -> bool: ...
+
+    @property
+    def counts_whole(self) -> bool: ...
 
     def stream(
         self, request: Request, *, prefix: str, seed: str, form: str

@@ -116,6 +116,8 @@ class DemoBackend:
         ConfigurationError: an option of the model is invalid.
     """
 
+    counts_whole = True
+
     def __init__(self, model: Model, *, clock: Clock | None = None, sleep: Sleep = asyncio.sleep):
         self.can_continue = model.may_continue
         self._options = parse_options(model.options, f"models.{model.name}")

@@ -46,6 +46,8 @@ class OpenAIBackend:
         route: how to reach the server.
     """
 
+    counts_whole = False
+
     def __init__(self, model: Model, settings: Settings, http: UpstreamHttp, route: Route) -> None:
         self.can_continue = model.may_continue
         self._model = model
@@ -89,6 +91,8 @@ class OpenAIBackend:
             yield []
             while not reader.is_done:
                 items = await self._read(exchange, reader, limits)
+                if (running := reader.take_running_usage()) is not None:
+                    items.append(running)
                 if items:
                     yield items
                     limits.has_content = True
