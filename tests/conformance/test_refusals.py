@@ -50,11 +50,13 @@ async def client(api: Outsider) -> AsyncIterator[openai.AsyncOpenAI]:
         yield client
 
 
-async def test_a_whole_chat_completion_is_refused_as_the_server_refused(
-    client: openai.AsyncOpenAI,
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
+async def test_a_chat_completion_is_refused_as_the_server_refused(
+    client: openai.AsyncOpenAI, is_stream: bool
 ) -> None:
+    asked: Any = {"model": "demo", "messages": HELLO, "extra_body": told()}
     with pytest.raises(openai.BadRequestError) as caught:
-        await client.chat.completions.create(model="demo", messages=HELLO, extra_body=told())
+        await client.chat.completions.create(**asked, stream=is_stream)
 
     error = caught.value
     assert (error.code, error.type, error.param) == (
@@ -93,9 +95,11 @@ async def test_a_refusal_in_mid_stream_is_an_error_with_the_servers_members(
 
 
 async def test_a_response_is_refused_as_the_server_refused(client: openai.AsyncOpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        await client.responses.create(model="demo", input="tell me", extra_body=told())
-    assert caught.value.code == "context_length_exceeded"
+    for is_stream in (False, True):
+        asked: Any = {"model": "demo", "input": "tell me", "extra_body": told()}
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.responses.create(**asked, stream=is_stream)
+        assert caught.value.code == "context_length_exceeded"
 
     background = await client.responses.create(
         model="demo", input="tell me", background=True, stream=True, extra_body=told()

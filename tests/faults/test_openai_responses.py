@@ -242,7 +242,7 @@ async def test_an_upstream_that_always_fails_ends_with_its_reason(
 ) -> None:
     body = {"upstream": {"tokens": 20, **script}}
     asked: Any = {"model": "restart", "input": f"fail with {code}", "extra_body": body}
-    told = await hear(await client.responses.create(**asked, stream=True))
+    told = await hear(await client.responses.create(**asked, stream=True, background=True))
     told.check()
     assert told.types[-1] == "response.failed"
     assert (told.final.status, told.final.error.code) == ("failed", code)
@@ -250,7 +250,6 @@ async def test_an_upstream_that_always_fails_ends_with_its_reason(
     assert found.error is not None and found.error.code == code
     with pytest.raises(openai.APIStatusError) as caught:
         await client.responses.create(**asked)
-    assert caught.value.status_code >= 500
     assert caught.value.code == code
 
 
