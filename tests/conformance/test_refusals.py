@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.demo import demo_body
 from tests.support.outsider import Outsider, hear_until, tell
+from tests.support.responses import Told, hear
 from tests.support.sdk import HELLO, listen, sdk
 
 SENTENCE = "This model's maximum context length is 8192 tokens."
@@ -104,15 +105,13 @@ async def test_a_response_is_refused_as_the_server_refused(client: openai.AsyncO
     background = await client.responses.create(
         model="demo", input="tell me", background=True, stream=True, extra_body=told()
     )
-    *_, last = [event async for event in background]
-    assert last.type == "response.failed"
-    stored = await client.responses.retrieve(last.response.id)
-    for response in (last.response, stored):
-        assert response.error is not None
-        assert (response.error.code, response.error.message) == (
-            "context_length_exceeded",
-            SENTENCE,
-        )
+    events = Told()
+    with pytest.raises(openai.APIError) as shown:
+        await hear(background, told=events)
+    assert (shown.value.code, shown.value.param) == ("context_length_exceeded", "messages")
+    stored = await client.responses.retrieve(events.id)
+    assert stored.error is not None
+    assert (stored.error.code, stored.error.message) == ("context_length_exceeded", SENTENCE)
 
 
 async def test_the_native_end_has_the_refusal(api: Outsider) -> None:
