@@ -22,7 +22,7 @@ from shared.errors import ConfigurationError
 PREFIX = "TAILRACE_"
 
 # Every other number must be above 0.
-MAY_BE_ZERO = ("grace_s", "address_connections_max")
+MAY_BE_ZERO = ("grace_s", "address_connections_max", "head_wait_s")
 
 # Kubernetes gives every container variables for each Service of its namespace. Those of a Service
 # `tailrace` or `tailrace-api` begin as our settings do, and TAILRACE_PORT is the name of a setting.
@@ -89,6 +89,9 @@ class Settings:
 
     retention_s: float = 3_600.0  # a log is kept this long after its end
     heartbeat_s: float = 15.0  # time without output before a `: ping`
+    head_wait_s: float = (
+        10.0  # OpenAI's streams hold their head back this long for the first content
+    )
     connection_age_s: float = 3_600.0  # a node cuts an older reader, which resumes on any node
     drain_s: float = 20.0  # time for a stopping process to finish its work
     keep_alive_s: float = 75.0  # an idle HTTP connection of a node is closed after this

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.demo import demo_body
 from tests.support.outsider import Outsider, hear_until, tell
+from tests.support.responses import Told, hear
 from tests.support.sdk import HELLO, listen, sdk
 
 SENTENCE = "This model's maximum context length is 8192 tokens."
@@ -50,11 +51,13 @@ async def client(api: Outsider) -> AsyncIterator[openai.AsyncOpenAI]:
         yield client
 
 
-async def test_a_whole_chat_completion_is_refused_as_the_server_refused(
-    client: openai.AsyncOpenAI,
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
+async def test_a_chat_completion_is_refused_as_the_server_refused(
+    client: openai.AsyncOpenAI, is_stream: bool
 ) -> None:
+    asked: Any = {"model": "demo", "messages": HELLO, "extra_body": told()}
     with pytest.raises(openai.BadRequestError) as caught:
-        await client.chat.completions.create(model="demo", messages=HELLO, extra_body=told())
+        await client.chat.completions.create(**asked, stream=is_stream)
 
     error = caught.value
     assert (error.code, error.type, error.param) == (
@@ -93,22 +96,22 @@ async def test_a_refusal_in_mid_stream_is_an_error_with_the_servers_members(
 
 
 async def test_a_response_is_refused_as_the_server_refused(client: openai.AsyncOpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        await client.responses.create(model="demo", input="tell me", extra_body=told())
-    assert caught.value.code == "context_length_exceeded"
+    for is_stream in (False, True):
+        asked: Any = {"model": "demo", "input": "tell me", "extra_body": told()}
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.responses.create(**asked, stream=is_stream)
+        assert caught.value.code == "context_length_exceeded"
 
     background = await client.responses.create(
         model="demo", input="tell me", background=True, stream=True, extra_body=told()
     )
-    *_, last = [event async for event in background]
-    assert last.type == "response.failed"
-    stored = await client.responses.retrieve(last.response.id)
-    for response in (last.response, stored):
-        assert response.error is not None
-        assert (response.error.code, response.error.message) == (
-            "context_length_exceeded",
-            SENTENCE,
-        )
+    events = Told()
+    with pytest.raises(openai.APIError) as shown:
+        await hear(background, told=events)
+    assert (shown.value.code, shown.value.param) == ("context_length_exceeded", "messages")
+    stored = await client.responses.retrieve(events.id)
+    assert stored.error is not None
+    assert (stored.error.code, stored.error.message) == ("context_length_exceeded", SENTENCE)
 
 
 async def test_the_native_end_has_the_refusal(api: Outsider) -> None:

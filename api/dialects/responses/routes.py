@@ -17,6 +17,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.deadline import answer_deadline
+from api.dialects.held_stream import held_stream
 from api.dialects.openai_errors import GenerationFailed, failure_of, openai_shape
 from api.dialects.prompt import accept_post
 from api.dialects.responses.fold import RESPONSES, ResponsesFold
@@ -69,6 +70,8 @@ class ResponsesRoutes:
             log.warning("left out parts of a request", extra={
                 "generation_id": meta.generation_id, "places": headers[IGNORED_HEADER],
             })  # fmt: skip
+        if parsed.is_stream and not parsed.is_background:
+            return held_stream(self.node.hub, meta, RESPONSES, headers)
         if parsed.is_stream:
             raw = [(name.encode(), value.encode()) for name, value in headers.items()]
             return self._stream(meta, headers=raw)
