@@ -68,6 +68,7 @@ CODES: dict[str, ErrorCode] = {
     "unavailable": ErrorCode(503, close=1013, is_retryable=True),
     "draining": ErrorCode(503, close=1012, is_retryable=True),
     "queue_full": ErrorCode(503, is_retryable=True),
+    "bodies_full": ErrorCode(503, is_retryable=True),
     "storage_full": ErrorCode(503, is_retryable=True),
     "too_slow": ErrorCode(0, close=4008, is_retryable=True),
 }
