@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from api.body_room import BodyRoom
 from api.edge.auth import Authenticator
 from api.edge.heavy_reads import HeavyReadLimit
 from api.edge.metrics import Metrics
@@ -54,6 +55,7 @@ class Node:
         uploads, downloads: bound how many transfers run at once.
         heavy_reads: bounds how many whole logs are read at once.
         large: does the work on large bodies one at a time.
+        bodies: the memory for bodies until they are accepted.
         is_draining: the node is stopping and takes no new prompts.
         peers: finds the address of a client behind trusted proxies.
         slowing: delays answers to wrong credentials.
@@ -78,6 +80,7 @@ class Node:
     )
     heavy_reads: HeavyReadLimit = field(default_factory=HeavyReadLimit)
     large: LargeWork = field(default_factory=LargeWork)
+    bodies: BodyRoom = field(init=False)
     is_draining: bool = False
     acceptance: Acceptance = field(init=False)
     peers: TrustedProxies = field(init=False)
@@ -95,6 +98,8 @@ class Node:
             accepted=self.metrics.accepted,
             accept_seconds=self.metrics.accept_seconds,
         )
+        self.bodies = BodyRoom(self.settings.bodies_bytes_max, self.settings.body_bytes_max)
+        self.metrics.watch_bodies(self.bodies)
         self.peers = TrustedProxies.read(self.settings.trusted_proxies)
         self.slowing = FailureDelay(self.peers)
         if not self.authenticator.is_configured:  # all clients are one owner: no bound per owner

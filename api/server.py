@@ -181,7 +181,9 @@ def configuration(node: Node, plain_s: float) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(node),
         http=functools.partial(HttpProtocol, connection_limit=limit),  # type: ignore[arg-type]
-        ws=functools.partial(WebSocketProtocol, connection_limit=limit),  # type: ignore[arg-type]
+        ws=functools.partial(  # type: ignore[arg-type]
+            WebSocketProtocol, connection_limit=limit, room=node.bodies
+        ),
         ws_max_size=settings.body_bytes_max,
         ws_ping_interval=None,  # the hub's heartbeats ping (api/readers/websocket_sender.py)
         ws_per_message_deflate=False,

@@ -58,6 +58,11 @@ class Wire(Protocol):
 class SocketWire(Wire, Protocol):
     """The `Wire` of a WebSocket connection."""
 
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a large message of the peer is arriving."""
+        ...
+
     def beat(self) -> None:
         """Send a ping, or close the connection if the last ping has no pong yet."""
         ...

@@ -22,6 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.deadline import answer_deadline
 from api.errors import CODES, request_error, unavailable
+from api.intake.large_json import STEPPED_BYTES, decode_large
 from api.intake.strict_json import decode_json
 from api.node import Node
 from api.readers.conversation_handover import ConversationHandover
@@ -29,7 +30,8 @@ from api.readers.disconnect import DisconnectWatcher
 from api.readers.lookup import find_generation, read_query
 from api.readers.websocket_reader import Subscription
 from api.readers.websocket_sender import IDLE, NO_CLOSE_FRAME, Socket
-from api.transport.extensions import HANDOVER, TRANSPORT, WIRE
+from api.transport.extensions import HANDOVER, LARGE_MESSAGE, TRANSPORT, WIRE
+from api.transport.large_messages import LargeMessage
 from shared.errors import Draining, RequestError, Unavailable
 from shared.log.fold import FrameFold
 from shared.log.ids import START, EventId
@@ -126,6 +128,7 @@ class Conversation(ABC):
     Attributes:
         commands: by the frame's member `type`.
         frame_bytes: length of the frame that is being served.
+        large: this frame, if it is large; its memory is released after it was served.
     """
 
     commands: ClassVar[Mapping[str, Command]] = {}
@@ -135,6 +138,7 @@ class Conversation(ABC):
         self.hub = node.hub
         self.owner = owner
         self.frame_bytes = 0
+        self.large: LargeMessage | None = None
         self._send = send
         self._transport = scope.get("extensions", {}).get(TRANSPORT)
         self.socket = Socket(
@@ -287,25 +291,56 @@ class Conversation(ABC):
         if message.get("bytes") is not None:
             self.handle_binary()
             return False
-        await self._take(message)
+        large = self.large = message.pop(LARGE_MESSAGE, None)
+        try:
+            await self._take(message, large)
+        finally:
+            if self.large is not None:
+                self.large.memory.release()
         await self.socket.await_room()
         return True
 
-    async def _take(self, message: Message) -> None:
+    def keep_memory(self, on_given_up: Callable[[], None]) -> Callable[[], None]:
+        """Take over the memory of the frame that is being served; return how to release it.
+
+        For a dialect that serves the frame after `do` has returned.
+
+        Args:
+            on_given_up: called when the node needs the memory for another frame. The dialect must
+                then forget the frame, and answer `bodies_full` in its turn.
+        """
+        large, self.large = self.large, None
+        if large is None:
+            return lambda: None
+        large.memory.lend(on_given_up)
+        return large.memory.release
+
+    async def _take(self, message: Message, large: LargeMessage | None) -> None:
         """Serve one text frame; an error becomes an error frame."""
         frame: Any = None
         try:
             text = message.get("text") or ""
-            self.frame_bytes = len(text)
-            frame = await self.step(lambda: decode_json(text))
-            if not isinstance(frame, dict):
-                raise request_error("invalid_request", "a frame is a JSON object")
-            async with answer_deadline():
-                await self.do(frame)
+            self.frame_bytes = len(text) if large is None else large.received
+            if large is not None and large.refusal is not None:
+                raise large.refusal
+            async with self.node.bodies.turn(self.frame_bytes):
+                frame = await self._decode(text, large)
+                if not isinstance(frame, dict):
+                    raise request_error("invalid_request", "a frame is a JSON object")
+                async with answer_deadline():
+                    await self.do(frame)
         except Unavailable:
             self.fail(frame, unavailable())
         except RequestError as exc:
             self.fail(frame, exc)
+
+    async def _decode(self, text: str, large: LargeMessage | None) -> Any:
+        if large is None:
+            return await self.step(lambda: decode_json(text))
+        raw, large.content = large.content, bytearray()
+        if len(raw) > STEPPED_BYTES:
+            return await decode_large(raw)
+        return await self.step(lambda: decode_json(bytes(raw)))
 
     def fail(self, frame: Any, error: RequestError) -> None:
         """Send an error frame; close the socket if the client should use another node."""

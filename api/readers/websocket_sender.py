@@ -264,6 +264,8 @@ class Socket:
         """
         if self.done.done():
             return None
+        if self.wire is not None and self.wire.is_receiving:
+            self.active_at = now
         if not self.subscriptions and now - self.active_at >= self._idle_s:
             self.close(IDLE)
             return None

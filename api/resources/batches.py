@@ -16,10 +16,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.deadline import answer_deadline
 from api.dialects.native.events import respond_with_events
+from api.intake.arriving_body import read_body
 from api.intake.batch_members import batch_object, digest_of, find_input, read_new_batch
-from api.intake.body import check_idempotency_key, invalid_request, read_body, read_object
+from api.intake.body import check_idempotency_key, invalid_request
+from api.intake.large_body import read_members
 from api.intake.paging import read_limit, read_number
-from api.intake.schedule_members import is_scheduled, without_timing
+from api.intake.schedule_members import check_schedule_size, is_scheduled, without_timing
 from api.node import Node
 from api.resources.schedules import ScheduleRoutes
 from api.response import json_response
@@ -50,9 +52,12 @@ class BatchRoutes:
         self.node.refuse_while_draining()
         key = _key(request)
         bytes_max = self.node.settings.body_bytes_max
-        raw = await read_body(request.headers, request.receive, bytes_max=bytes_max)
-        body = await self.node.large.step(len(raw), lambda: read_object(raw, bytes_max=bytes_max))
+        async with self.node.bodies.body() as hold:
+            raw = await read_body(request.headers, request.receive, bytes_max=bytes_max, hold=hold)
+            async with self.node.bodies.turn(len(raw)):
+                body = await read_members(self.node.large, raw, bytes_max=bytes_max)
         if is_scheduled(body):
+            check_schedule_size(len(raw))
             return await self._schedule(body, owner, key)
         new = self._read(body, owner)
         async with answer_deadline():

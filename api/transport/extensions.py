@@ -11,6 +11,9 @@ from starlette.types import Scope
 TRANSPORT = "tailrace.transport"
 WIRE = "tailrace.wire"
 HANDOVER = "tailrace.handover"
+# The key of a large WebSocket message in an ASGI event, in place of `text`
+# (api/transport/large_messages.py).
+LARGE_MESSAGE = "tailrace.large_message"
 
 
 def break_off(scope: Scope) -> None:

@@ -99,7 +99,8 @@ class Settings:
 
     subscriber_bytes_max: int = 1_048_576  # unsent bytes at which a slow reader is cut
     hub_bytes_max: int = 268_435_456  # encoded logs in the memory of a node
-    body_bytes_max: int = 1_048_576  # one request body
+    body_bytes_max: int = 33_554_432  # one request body, one WebSocket message
+    bodies_bytes_max: int = 268_435_456  # bodies that one node holds until they are accepted
     file_bytes_max: int = 209_715_200  # one uploaded file
     owner_file_bytes_max: int = 2_147_483_648  # all files of one owner
     owner_files_max: int = 10_000  # number of files of one owner
@@ -131,6 +132,11 @@ class Settings:
                     )
         if not 0 <= self.port <= 65_535:
             raise ConfigurationError(f"{PREFIX}PORT must be from 0 to 65535, got {self.port}")
+        if self.bodies_bytes_max < self.body_bytes_max:
+            raise ConfigurationError(
+                f"{PREFIX}BODIES_BYTES_MAX ({self.bodies_bytes_max}) must be at least "
+                f"{PREFIX}BODY_BYTES_MAX ({self.body_bytes_max}): raise it, or lower the other"
+            )
         self._check_choices()
         read_hosts(self.part_urls)
 

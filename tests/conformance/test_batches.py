@@ -213,7 +213,7 @@ async def test_what_the_api_would_refuse_goes_to_the_error_file(
         chat_line(4, n=2),
         {**line("c5", {}), "body": "text"},
         chat_line(6, stream=True, stream_options={"include_usage": True}, **DEMO),
-        line("c7", {"messages": [{"role": "user", "content": "x" * 1_050_000}]}),
+        line("c7", {"messages": [{"role": "user", "content": "x" * 33_554_400}]}),
     ]
     batch = await ended(client, (await submit(client, encoded(lines))).id)
 

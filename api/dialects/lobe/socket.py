@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 from api.dialects.lobe.fold import LobeFrameFold
 from api.dialects.prompt import find_accepted
 from api.errors import request_error
-from api.intake.body import parse_new_generation
+from api.intake.body import check_native
+from api.intake.large_body import generation_in_steps
 from api.node import Node
 from api.readers.conversation import Command, Conversation, Frame, SocketEndpoint, error_frame
 from api.readers.lookup import find_generation
@@ -58,14 +59,16 @@ class LobeConversation(Conversation):
             raise Draining()
         if message_id not in self.socket.subscriptions:
             self.check_subscription_limit()
-        new = await self.step(
-            lambda: parse_new_generation(
+        new = await generation_in_steps(
+            self.node.large,
+            self.frame_bytes,
+            lambda: check_native(
                 {**body, "session": session} if session else body,
                 owner=self.owner,
                 models=self.node.models,
                 settings=self.node.settings,
                 idempotency_key=idempotency_key(message_id),
-            )
+            ),
         )
         accepted = await self.node.acceptance.accept(new, is_read=True)
         # A subscription that is open goes on: a new one would send its frames a second time.

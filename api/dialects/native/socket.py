@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from api.dialects.native.fold import NativeFrameFold
 from api.dialects.prompt import find_accepted
 from api.errors import request_error
-from api.intake.body import check_idempotency_key, parse_new_generation
+from api.intake.body import check_idempotency_key, check_native
+from api.intake.large_body import generation_in_steps
 from api.node import Node
 from api.readers.conversation import Command, Conversation, Frame, SocketEndpoint, error_frame
 from shared.errors import Draining, RequestError
@@ -51,14 +52,16 @@ class NativeConversation(Conversation):
         if self.hub.is_draining:
             raise Draining()
         self.check_subscription_limit()
-        new = await self.step(
-            lambda: parse_new_generation(
+        new = await generation_in_steps(
+            self.node.large,
+            self.frame_bytes,
+            lambda: check_native(
                 frame,
                 owner=self.owner,
                 models=self.node.models,
                 settings=self.node.settings,
                 idempotency_key=key or "",
-            )
+            ),
         )
         accepted = await self.node.acceptance.accept(new, is_read=True)
         names = {} if ref is None else {"ref": ref}
