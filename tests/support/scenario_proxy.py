@@ -31,7 +31,7 @@ class Faults:
         answers: statuses with which the first connections are answered: 502 and 503 as HTML, and
             200 as the page of a captive portal.
         is_upgrade_stripped: take the header `Upgrade` out of each request.
-        is_buffered: pass an answer to a GET when it is complete, and not before.
+        is_buffered: pass a chunked answer when it is complete, and not before.
         resets_after_101: reset so many WebSockets right after the handshake.
     """
 
@@ -139,9 +139,7 @@ class ScenarioProxy:
             target.write(head)
             is_upgrade = b"\r\nupgrade: websocket" in head.lower()
             up = asyncio.ensure_future(_copy(reader, target))
-            down = asyncio.ensure_future(
-                self._down(number, back, writer, is_upgrade=is_upgrade, is_get=head[:4] == b"GET ")
-            )
+            down = asyncio.ensure_future(self._down(number, back, writer, is_upgrade=is_upgrade))
             try:
                 await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -168,7 +166,6 @@ class ScenarioProxy:
         sink: asyncio.StreamWriter,
         *,
         is_upgrade: bool,
-        is_get: bool,
     ) -> None:
         """Copy an answer until it ends or a fault stops it. To return breaks the connection."""
         faults, passed = self.faults, 0
@@ -183,10 +180,10 @@ class ScenarioProxy:
         while data := await source.read(CHUNK_BYTES):
             if faults.delay_s:
                 await asyncio.sleep(faults.delay_s)
-            if faults.is_buffered and is_get and not is_upgrade:
+            is_chunked = data.startswith(b"HTTP/1.1 200") and b"chunked" in data[:1_000]
+            if held or (faults.is_buffered and is_chunked):
                 held += data
-                # The end of a chunked body, or an answer that has a length.
-                if not held.endswith(b"0\r\n\r\n") and b"content-length:" not in held.lower():
+                if not held.endswith(b"0\r\n\r\n"):
                     continue
                 data, held = held, b""
             if stall is not None and passed + len(data) > stall:

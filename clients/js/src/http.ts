@@ -36,12 +36,19 @@ export async function request(env: Environment, path: string, asked: Asked): Pro
 }
 
 export async function requestJson<T>(env: Environment, path: string, asked: Omit<Asked, 'accept'> = {}): Promise<T> {
-  const response = await request(env, path, { accept: 'application/json', ...asked })
+  // The caller's signal may live long, so nothing of this request stays on it.
+  const own = new AbortController()
+  const abort = () => own.abort(asked.signal?.reason)
+  asked.signal?.addEventListener('abort', abort)
+  if (asked.signal?.aborted) abort()
   let text: string
   try {
+    const response = await request(env, path, { accept: 'application/json', ...asked, signal: own.signal })
     text = await response.text()
   } catch (cause) {
     throw asError(cause)
+  } finally {
+    asked.signal?.removeEventListener('abort', abort)
   }
   try {
     return JSON.parse(text) as T
