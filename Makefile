@@ -21,7 +21,7 @@ PARALLEL := $(if $(ARGS),,-n 4 --dist loadfile --no-loadscope-reorder)
 PLOTS := .venv/plots/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test clients conform hostile test-redis soak bench plots check style types format lock clean
+.PHONY: help setup up test clients clients-js conform hostile test-redis soak bench plots check style types format lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -37,6 +37,12 @@ test: $(STAMP) ## Run the tests, without tests/clients; ARGS="tests/unit -k curs
 # These tests kill peers at any moment. A socket that a helper still holds is a warning, not a failure.
 clients: $(STAMP) ## Test with JavaScript clients, a browser and nginx: needs Node.js 20, Chromium, nginx
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients -W default::ResourceWarning $(ARGS)
+
+clients-js: clients/js/node_modules/.package-lock.json ## Build clients/js, the npm package: types, sizes, dist
+	cd clients/js && npm run --silent build
+
+clients/js/node_modules/.package-lock.json: clients/js/package-lock.json
+	cd clients/js && npm ci --no-audit --no-fund --loglevel=error
 
 test-redis: $(STAMP) ## Run the tests that need a server again, on Debian's redis-server
 	@test -n "$(TEST_REDIS_SERVER_DEBIAN)" || { echo "no redis-server on PATH: apt-get install redis-server" >&2; exit 2; }

@@ -81,7 +81,7 @@ async def stream(
             beginning = Beginning(head=relay.encoded_log(dialect).opening)
         else:
             beginning = await begin(relay)
-        own = () if beginning.is_empty else stream_headers(dialect)
+        own = () if beginning.is_empty else stream_headers(dialect, hub.settings.heartbeat_s)
         head = {
             "type": "http.response.start",
             "status": 204 if beginning.is_empty else 200,
@@ -198,11 +198,21 @@ async def finish(scope: Scope, receive: Receive, send: Send, outcome: ReadingOut
         await DisconnectWatcher.wait(receive)
 
 
-def stream_headers(dialect: Dialect) -> list[tuple[bytes, bytes]]:
-    """Return the headers of a stream: no proxy may store, buffer or change the body."""
+def stream_headers(dialect: Dialect, heartbeat_s: float) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a stream: no proxy may store, buffer or change the body.
+
+    Args:
+        heartbeat_s: the longest silence of the stream, s; a client finds a dead connection by it.
+    """
     return [
         (b"content-type", dialect.content_type),
         (b"cache-control", b"no-store, no-transform"),
         (b"x-accel-buffering", b"no"),
+        (b"x-heartbeat-s", heartbeat_header(heartbeat_s)),
         *dialect.headers,
     ]
+
+
+def heartbeat_header(heartbeat_s: float) -> bytes:
+    """Return the value of `X-Heartbeat-S`: decimal seconds, `15` or `0.5`."""
+    return b"%.12g" % heartbeat_s

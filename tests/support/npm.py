@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 CLIENTS = Path(__file__).parents[1] / "clients"
+PACKAGE = Path(__file__).parents[2] / "clients" / "js"  # our own
 INSTALL_S = 300
 
 
@@ -29,31 +30,45 @@ def tool(*names: str) -> str:
 
 
 @cache
-def installed() -> Path:
+def installed(directory: Path = CLIENTS) -> Path:
     """Return node_modules, with the packages of package-lock.json in it.
 
     Raises:
         AssertionError: npm is not there, or could not install them.
     """
-    modules = CLIENTS / "node_modules"
+    modules = directory / "node_modules"
     modules.mkdir(exist_ok=True)
     # Beside the directory, because npm empties it: two runs at once would tear it apart.
-    with (CLIENTS / ".installing").open("w") as lock:
+    with (directory / ".installing").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _versions(CLIENTS / "package-lock.json") != _versions(modules / ".package-lock.json"):
-            _install()
+        if _versions(directory / "package-lock.json") != _versions(modules / ".package-lock.json"):
+            _npm(directory, "ci", "--no-audit", "--no-fund", "--loglevel=error")
     return modules
 
 
-def _install() -> None:
+@cache
+def built() -> Path:
+    """Return dist of our own package, built from the sources as they are now.
+
+    Raises:
+        AssertionError: a type is wrong, the core is too large, or npm is not there.
+    """
+    installed(PACKAGE)
+    with (PACKAGE / ".installing").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _npm(PACKAGE, "run", "build")
+    return PACKAGE / "dist"
+
+
+def _npm(directory: Path, *argv: str) -> None:
     done = subprocess.run(
-        [tool("npm"), "ci", "--no-audit", "--no-fund", "--loglevel=error"],
-        cwd=CLIENTS,
+        [tool("npm"), *argv],
+        cwd=directory,
         capture_output=True,
         text=True,
         timeout=INSTALL_S,
     )
-    assert done.returncode == 0, f"npm ci failed:\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, f"npm {argv[0]} failed:\n{done.stdout}\n{done.stderr}"
 
 
 def _versions(lock: Path) -> dict[str, str]:

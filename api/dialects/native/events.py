@@ -74,7 +74,7 @@ async def respond_with_events(
         error = unavailable() if isinstance(exc, Unavailable) else exc
         if error.status != 503 or transport != "sse" or cursor == START:
             raise error from exc
-        await _ask_to_reconnect(scope, receive, send)
+        await _ask_to_reconnect(hub, scope, receive, send)
 
 
 async def stream_events(
@@ -114,9 +114,9 @@ async def stream_events(
     )
 
 
-async def _ask_to_reconnect(scope: Scope, receive: Receive, send: Send) -> None:
+async def _ask_to_reconnect(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
     """Begin a stream and break it off. A browser's EventSource reconnects then, not after a 503."""
-    headers = stream_headers(SSE)
+    headers = stream_headers(SSE, hub.settings.heartbeat_s)
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if scope["method"] == "HEAD":
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -87,12 +87,16 @@ class NativeConversation(Conversation):
     async def _ping(self, frame: Frame) -> None:
         self.socket.say(type="pong")
 
+    async def _hello(self, frame: Frame) -> None:
+        self.socket.say(type="hello", heartbeat_s=self.hub.settings.heartbeat_s)
+
     commands: ClassVar[Mapping[str, Command]] = {
         "start": _start,
         "subscribe": _subscribe,
         "unsubscribe": _unsubscribe,
         "cancel": _cancel,
         "ping": _ping,
+        "hello": _hello,
     }
 
 

@@ -96,6 +96,10 @@ GENERATION_NAME: Json = {
     "description": "The generation's id, if the answer is a stream.",
     "schema": STRING,
 }
+HEARTBEAT: Json = {
+    "description": "Of a stream: seconds after which a silent stream sends a heartbeat.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
 ID = parameter("id", "path", "The generation.", GENERATION)
 BEFORE = parameter(
     "before",
