@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.deadline import answer_deadline
 from api.dialects.native.events import stream_events
 from api.dialects.prompt import find_accepted
 from api.errors import request_error
@@ -20,6 +21,7 @@ from api.intake.schedule_members import is_scheduled, without_timing
 from api.node import Node
 from api.readers.lookup import read_cursor
 from api.response import json_response
+from shared.config.credentials import SCHEDULES
 from shared.later.schedules import PREFIX, marked
 from shared.log.snapshot import events_url
 from shared.queue.accept import Accepted, NewGeneration
@@ -58,6 +60,9 @@ class PromptRoute:
         if is_scheduled(body):
             if form != "json":
                 raise request_error("not_acceptable", "a schedule is answered in application/json")
+            self.node.require(request, SCHEDULES)
+            async with answer_deadline():
+                await self.node.note_planner(request)
             return await self._schedule(owner, body, key, size)
         new = await self._parse(body, owner, key, size)
         accepted = await self.node.acceptance.accept(new, is_read=form != "json")
