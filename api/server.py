@@ -105,6 +105,8 @@ async def run(settings: Settings, listener: socket.socket) -> int:
     authenticator = Authenticator.from_settings(settings)
     if owners := authenticator.owners_of_short_keys:
         logger.warning("api keys short", extra={"keys": len(owners), "owners": named(owners)})
+    if authenticator.tokens is not None and authenticator.tokens.has_short_secret:
+        logger.warning("token secret short")
     models = load_models(settings.models, settings.models_skip)
     redis = connect(settings)
     # Without an answer of Redis the check is skipped: a worker makes it too, and cannot skip it.
@@ -146,6 +148,8 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         watching = group.create_task(node.metrics.watch_loop(), name="loop lag")
         janitor = Janitor(node.redis, node.store, node.settings)
         keeping = group.create_task(janitor.run(), name="janitor")
+        identifying = group.create_task(node.authenticator.run(), name="credentials")
+        noting = group.create_task(node.renew_planners(), name="planners")
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
         print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201
@@ -160,6 +164,8 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         await serving
         watching.cancel()
         keeping.cancel()
+        identifying.cancel()
+        noting.cancel()
     logger.info("api stopped")
 
 

@@ -90,7 +90,7 @@ async def _serve(settings: Settings) -> int:
         "generation": generations(Acceptor(redis, store, settings), models, settings),
         "batch": scheduled_batches(batches, files, settings),
     }
-    owners = Owners.from_settings(settings)
+    owners = Owners.from_settings(settings, redis)
     sources: list[Source] = [
         Webhooks(redis, settings, {"batch": batch_end(batches)}),
         Firings(store, Schedules(redis, settings.schedules_max), kinds, owners),

@@ -92,14 +92,14 @@ class SocketEndpoint:
         if self.node.hub.is_draining:
             raise Draining()
         try:
-            owner = authenticator.owner(headers, read_query(scope))
+            identity = await authenticator.authenticate(headers, read_query(scope))
         except RequestError as exc:
             if "origin" not in headers or not self.is_refusal_readable:
                 raise
             await self.node.slowing.hold_back(scope)
             await self._refuse_browser(scope, send, exc)
             return
-        conversation = self.converse(self.node, owner, scope, send)
+        conversation = self.converse(self.node, identity.owner, scope, send)
         await self._accept(scope, send)
         hand_over = scope.get("extensions", {}).get(HANDOVER)
         if hand_over is None or conversation.has_background_work:

@@ -28,6 +28,7 @@ from api.response import json_response
 from shared.batches.input import fetch
 from shared.batches.lease import InFlightLine
 from shared.batches.record import OUTPUT_BYTES_MAX, Batch, Batches, NewBatch
+from shared.config.credentials import SCHEDULES
 from shared.errors import Expired
 from shared.files.store import FileRecord
 from shared.later.schedules import PREFIX, marked
@@ -58,6 +59,10 @@ class BatchRoutes:
                 body = await read_members(self.node.large, raw, bytes_max=bytes_max)
         if is_scheduled(body):
             check_schedule_size(len(raw))
+            self.node.require(request, SCHEDULES)
+        async with answer_deadline():
+            await self.node.note_planner(request)
+        if is_scheduled(body):
             return await self._schedule(body, owner, key)
         new = self._read(body, owner)
         async with answer_deadline():
@@ -161,6 +166,7 @@ class BatchRoutes:
             if not await self.batches.dead_letters(batch.id, 0, 1):
                 raise invalid_request("no line of this batch has failed")
             record = await find_input(self.node.files, batch.input_file_id, owner)
+            await self.node.note_planner(request)
             new_id = new_batch_id()
             if key:
                 new_id = await self.batches.reserve(owner, key, f"redrive {batch.id}", new_id)

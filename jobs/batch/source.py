@@ -169,7 +169,8 @@ class Slice:
         record = await self.parts.files.get(batch.input_file_id, batch.owner)
         if record is None:
             raise NotFound("file")
-        self._course = BatchRun(self.parts, self.lease, batch, record)
+        is_held = not await self.parts.owners.is_known(batch.owner)
+        self._course = BatchRun(self.parts, self.lease, batch, record, is_held=is_held)
         await self._course.resume()
         return self._course
 

@@ -45,8 +45,6 @@ SERVICE_VARIABLES = tuple(
 # docs/protocol.md names these, but they are not built yet. An operator may rely on such a setting,
 # so it is an error and not ignored.
 NOT_YET = {
-    "JWT_SECRET": "JWTs",
-    "JWT_JWKS": "JWTs",
     "OWNER_ACTIVE_MAX": "owner limits",
     "OWNER_CONNECTIONS_MAX": "owner limits",
 }
@@ -70,6 +68,11 @@ class Settings:
     files_url: str = ""  # where files are stored; empty: the directory `files` of data_dir
     auth: str = ""  # "off": listen beyond loopback without credentials
     api_keys: str = ""  # `key:owner` or `key:owner:scopes`, comma-separated, or a file of them
+    jwt_secret: str = ""  # checks tokens that are signed with HS256, HS384 or HS512
+    jwt_secret_previous: str = ""  # the secret before it, still accepted while clients change
+    jwt_jwks: str = ""  # URL or file of the public keys that check tokens signed otherwise
+    jwt_audience: str = ""  # the audience that a token must name
+    jwt_issuer: str = ""  # the issuer that a token must name
     hosts: str = ""  # host names that a node without credentials serves, comma-separated
     trusted_proxies: str = ""  # whose X-Forwarded-For counts: networks, comma-separated
     address_connections_max: int = 0  # connections of one address to one API node; 0: no bound

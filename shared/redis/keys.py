@@ -47,6 +47,7 @@ script stays within one slot of a cluster.
     tr:{<batch>}:flight  hash     line in flight -> offset, length, try
     tr:{<batch>}:parts   list     names of objects with results
     tr:{<batch>}:dead    list     failed lines, JSON
+    tr:{jobs}:token-owners    zset  <digest of an owner> -> when a token last named the owner, s
     tr:{jobs}:batches    zset     unfinished batches: id -> created, ms
     tr:batches:<digest>  zset     of an owner: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
@@ -75,6 +76,7 @@ SCHEDULES_UNFINISHED = "tr:{jobs}:unfinished:"
 HOOKS_WAITING = "tr:{jobs}:hooks:waiting"
 HOOKS_HOSTS = "tr:{jobs}:hooks:hosts"
 HOOKS_OWNERS = "tr:{jobs}:hooks:owners"
+TOKEN_OWNERS = "tr:{jobs}:token-owners"
 BATCHES_ACTIVE = "tr:{jobs}:batches"
 FILES_EXPIRY = "tr:files:expiry"
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.deadline import answer_deadline
 from api.dialects.native.events import stream_events
 from api.dialects.prompt import find_accepted
 from api.errors import request_error
@@ -22,6 +23,7 @@ from api.intake.schedule_members import check_schedule_size, is_scheduled, witho
 from api.node import Node
 from api.readers.lookup import read_cursor
 from api.response import json_response
+from shared.config.credentials import SCHEDULES
 from shared.later.schedules import PREFIX, marked
 from shared.log.records import Meta
 from shared.log.snapshot import events_url
@@ -67,7 +69,7 @@ class PromptRoute:
                 bytes_max=node.settings.body_bytes_max, hold=hold,
             )  # fmt: skip
             async with node.bodies.turn(len(raw)):
-                meta = await self._take(raw, owner, key or "", form=form)
+                meta = await self._take(request, raw, owner, key=key or "", form=form)
         if isinstance(meta, Response):
             return meta
         headers = [
@@ -83,13 +85,18 @@ class PromptRoute:
 
         return stream
 
-    async def _take(self, raw: Buffer, owner: str, key: str, *, form: str) -> Response | Meta:
+    async def _take(
+        self, request: Request, raw: Buffer, owner: str, *, key: str, form: str
+    ) -> Response | Meta:
         """Accept a body, and return its generation, or the complete response if `form` is json."""
         node = self.node
         body = await read_members(node.large, raw, bytes_max=node.settings.body_bytes_max)
         if is_scheduled(body):
             if form != "json":
                 raise request_error("not_acceptable", "a schedule is answered in application/json")
+            node.require(request, SCHEDULES)
+            async with answer_deadline():
+                await node.note_planner(request)
             return await self._schedule(owner, body, key, len(raw))
         new = await self._parse(body, owner, key, len(raw))
         accepted = await node.acceptance.accept(new, is_read=form != "json")
