@@ -14,6 +14,10 @@ CLEAN_ENV = env -u PYTHONDONTWRITEBYTECODE $$(env | sed -n 's/^\(TAILRACE_[A-Z0-
 TEST_REDIS_SERVER_DEBIAN ?= $(shell command -v redis-server 2>/dev/null)
 SERVER_TESTS := tests/unit/shared tests/stateful tests/integration \
 	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion worker_loss expiry)
+# A server in cluster mode refuses commands and scripts on keys of two slots. These tests run the roles
+# in their own process, because a role as a process refuses such a server.
+CLUSTER_TESTS := $(patsubst %,tests/unit/shared/%,log queue batches files later test_append_ways.py test_store_server.py) \
+	tests/unit/jobs tests/integration/worker tests/integration/test_batches.py tests/stateful/test_write_protocol.py
 ARGS ?=
 # Much of a test is waiting, so there are more processes than cores. A file stays in one process,
 # which has a Redis and nodes of its own. tests/conftest.py puts the long files first.
@@ -21,7 +25,7 @@ PARALLEL := $(if $(ARGS),,-n 4 --dist loadfile --no-loadscope-reorder)
 PLOTS := .venv/plots/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test clients clients-js conform hostile test-redis soak bench plots check style types format lock clean
+.PHONY: help setup up test clients clients-js conform hostile test-redis test-cluster-keys soak bench plots check style types format lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -48,6 +52,9 @@ test-redis: $(STAMP) ## Run the tests that need a server again, on Debian's redi
 	@test -n "$(TEST_REDIS_SERVER_DEBIAN)" || { echo "no redis-server on PATH: apt-get install redis-server" >&2; exit 2; }
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 TEST_REDIS_SERVER=$(TEST_REDIS_SERVER_DEBIAN) \
 		$(BIN)/python -m pytest $(SERVER_TESTS) $(PARALLEL) $(ARGS)
+
+test-cluster-keys: $(STAMP) ## Run the tests of keys and scripts on a server in cluster mode
+	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 TEST_REDIS_MODE=cluster $(BIN)/python -m pytest $(CLUSTER_TESTS) $(PARALLEL) $(ARGS)
 
 conform: $(STAMP) ## Run `clients` and the contract's tests at a deployment: BASE_URL=… OTHER_URL=… KEY=…
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients $(if $(BASE_URL),tests/conformance $(DEPLOYMENT)) $(ARGS)

@@ -1,8 +1,8 @@
 """A worker: reads queue entries, runs them concurrently, renews their leases, and drains.
 
-Loops in one TaskGroup: *dispatch* reads entries that may start now; *renew* renews all leases, each
-third of a lease; *sweep* claims entries of silent workers and moves delayed entries to their lanes;
-the appender writes; the cancel listener stops runs.
+Loops in one TaskGroup: *dispatch* reads entries that may start now; the renewal renews all leases
+(workers/renewal.py); *sweep* claims entries of silent workers and moves delayed entries to their
+lanes; the appender writes; the cancel listener stops runs.
 
 Invariant: this module never decides who may write a generation; the scripts in Redis do.
 """
@@ -20,7 +20,6 @@ from shared.config import logs
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.log.records import Ok
 from shared.log.store import Store
 from shared.queue.lanes import (
     LATER_PER_SWEEP,
@@ -38,6 +37,7 @@ from workers.appender import Appender
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
 from workers.parts import COUNTERS, Takeover, WorkerParts
+from workers.renewal import Renewal
 from workers.run import Run
 from workers.slots import lanes_to_wait_on, rounds
 from workers.verdicts import Verdicts
@@ -130,7 +130,8 @@ class Worker:
         ready.set()
         async with asyncio.TaskGroup() as services:
             listen = receive_cancels(self.redis, self._on_cancel)
-            loops = (self.appender.run(), self._renew(), self._sweep(), self.verdicts.follow())
+            renewal = Renewal(self.parts, self.runs, self._presence, self._note_away)
+            loops = (self.appender.run(), renewal.run(), self._sweep(), self.verdicts.follow())
             own = [services.create_task(loop) for loop in (*loops, listen)]
             async with asyncio.TaskGroup() as self._tasks:
                 try:
@@ -179,6 +180,23 @@ class Worker:
             log.warning("redis away", extra={"reason": str(exc)})
         self._is_away = True
         await asyncio.sleep(REDIS_RETRY_PAUSE_S * random.uniform(0.5, 1.5))
+
+    def _note_away(self) -> None:
+        self._is_away = True
+
+    def _presence(self, now_ms: int) -> Presence:
+        counters = self.counters | {
+            "entries": float(self.appender.entries),
+            "append_calls": float(self.appender.calls),
+        }
+        return Presence(
+            worker=self.parts.worker,
+            at_ms=now_ms,
+            slots=self.settings.worker_slots,
+            running=len(self.runs),
+            draining=self.is_draining,
+            counters=counters,
+        )
 
     # Starting entries
 
@@ -284,60 +302,7 @@ class Worker:
         # One record for each entry, even if the entry is claimed several times before `at_s`.
         self._held[delivery.lane, delivery.entry_id] = at_s, delivery
 
-    # Leases and takeover
-
-    async def _renew(self) -> None:
-        while True:
-            try:
-                await self._renew_once()
-            except Unavailable as exc:
-                log.warning("renewal failed", extra={"reason": str(exc)})
-                self._is_away = True
-                self._stop_if_cut_off()
-            await asyncio.sleep(self.settings.lease_s / 3)
-
-    async def _renew_once(self) -> None:
-        holding = [run for run in self.runs.values() if run.is_holding]
-        sent_at_s = time.monotonic()
-        outcomes = await self.store.renew_many(
-            [(run.id, run.outbox.token, run.outbox.attempt) for run in holding],
-            {run.id: usage for run in holding if (usage := run.usage_if_cancelled())},
-        )
-        now_s = time.monotonic()
-        renewed: dict[str, list[bytes]] = {}
-        for run, outcome in zip(holding, outcomes, strict=True):
-            run.outbox.apply_renewal(outcome, sent_at_s, now_s)
-            run.on_answer()
-            self.appender.offer(run)  # after a loss the appender restores
-            if isinstance(outcome, Ok):
-                renewed.setdefault(run.delivery.lane, []).append(run.delivery.entry_id)
-        await self.queue.renew(renewed)
-        now_ms = await self.store.now_ms()
-        self.appender.last_ok_s = max(self.appender.last_ok_s, sent_at_s)
-        await self.queue.note_running([run.id for run in holding if run.is_holding], now_ms)
-        await self.queue.announce(self._presence(now_ms))
-
-    def _presence(self, now_ms: int) -> Presence:
-        counters = self.counters | {
-            "entries": float(self.appender.entries),
-            "append_calls": float(self.appender.calls),
-        }
-        return Presence(
-            worker=self.parts.worker,
-            at_ms=now_ms,
-            slots=self.settings.worker_slots,
-            running=len(self.runs),
-            draining=self.is_draining,
-            counters=counters,
-        )
-
-    def _stop_if_cut_off(self) -> None:
-        """Stop all runs if Redis has been away for longer than `redis_outage_s`."""
-        away_s = time.monotonic() - self.appender.last_ok_s
-        if away_s > self.settings.redis_outage_s and self.runs:
-            log.error("redis away for too long", extra={"away_s": round(away_s, 1)})
-            for run in self.runs.values():
-                run.stop("outage")
+    # Entries of silent workers
 
     async def _sweep(self) -> None:
         pause_s = min(self.settings.lease_s / 8, 0.5)

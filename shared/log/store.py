@@ -190,7 +190,7 @@ class Store(MetaReader):
             token, self.lease_ms, worker, quiet_until_ms, forgive_until_ms,
             self.settings.attempts_max, self.retention_ms, int(not survives_worker),
         ]  # fmt: skip
-        reply = await self._run("begin", generation_id, args)
+        reply = await self.scripts.run("begin", _with_readers(generation_id), args)
         match reply[0]:
             case b"held":
                 return Held(int(reply[1]))
@@ -237,20 +237,23 @@ class Store(MetaReader):
         return _writing(reply)
 
     async def renew_many(
-        self, holders: Sequence[tuple[str, str, int]], usages: Mapping[str, Counts] | None = None
+        self,
+        holders: Sequence[tuple[str, str, int, bool]],
+        usages: Mapping[str, Counts] | None = None,
     ) -> list[Writing | Unavailable]:
-        """Extend the leases of many holders (id, token, attempt) in one round trip.
+        """Extend the leases of many holders in one round trip.
 
         Args:
+            holders: id, token, attempt, and whether the generation has a grace.
             usages: by id, for the `end` of those whose grace is over.
         """
         found = {name: encode_counts(usage) for name, usage in (usages or {}).items()}
         calls: list[Call] = [
             (
-                _keys(generation_id),
+                (_with_readers if has_grace else _keys)(generation_id),
                 [token, attempt, self.lease_ms, self.retention_ms, found.get(generation_id, b"")],
             )
-            for generation_id, token, attempt in holders
+            for generation_id, token, attempt, has_grace in holders
         ]
         return [parse_writing(reply) for reply in await self.scripts.run_many("renew", calls)]
 
@@ -325,12 +328,12 @@ class Store(MetaReader):
 
     async def attach_readers(self, generation_id: str, node: str) -> bool:
         """Record that `node` has readers, to be repeated every 3 s; False: it has ended."""
-        reply = await self._run("attach", generation_id, [node, 0])
+        reply = await self.scripts.run("attach", _readers(generation_id), [node, 0])
         return bool(reply[0] == b"ok")
 
     async def detach_readers(self, generation_id: str, node: str) -> None:
         """Record that the last reader of `node` has gone: the grace begins."""
-        await self._run("attach", generation_id, [node, 1])
+        await self.scripts.run("attach", _readers(generation_id), [node, 1])
 
     async def publish(self, channel: str, data: bytes) -> int:
         """Publish on a channel, and return the number of subscribers that got the message."""
@@ -354,18 +357,25 @@ class Store(MetaReader):
         ]  # fmt: skip
 
 
-def _keys(generation_id: str) -> tuple[str, str, str, str]:
-    return (
-        keys.meta(generation_id),
-        keys.log(generation_id),
-        keys.live(generation_id),
-        keys.readers(generation_id),
-    )
+# A script declares exactly the keys that it touches. While a cluster migrates a slot, a script on
+# several keys waits if one of them is absent; a script on one key never does.
+
+
+def _keys(generation_id: str) -> tuple[str, str]:
+    return keys.meta(generation_id), keys.log(generation_id)
+
+
+def _with_readers(generation_id: str) -> tuple[str, str, str]:
+    return *_keys(generation_id), keys.readers(generation_id)
+
+
+def _readers(generation_id: str) -> tuple[str, str]:
+    return keys.meta(generation_id), keys.readers(generation_id)
 
 
 def _create(generation_id: str, fields: Mapping[str, str | bytes], *, may_be_lost: bool) -> Call:
     pairs = [part for pair in fields.items() for part in pair]
-    return _keys(generation_id), [int(may_be_lost), *pairs]
+    return [keys.meta(generation_id)], [int(may_be_lost), *pairs]
 
 
 def _created(reply: Any) -> tuple[bool, str, int]:

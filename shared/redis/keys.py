@@ -2,13 +2,15 @@
 
 Invariant: no other module builds a name.
 
-The keys of one generation share the hash tag `{id}` and those of the queue share `{q}`, so each
-script stays within one slot of a cluster.
+Each script, transaction and blocking read stays within one hash tag, so in one slot of a cluster:
+`{id}` of a generation or batch, `{q}` of the queue, `{jobs}` of the jobs role, and a tag for the
+records of each owner and chat. A key without a tag is used alone. Only SCAN in the rounds of the
+jobs role (jobs/index_janitor.py) goes through all keys.
 
     tr:{<id>}:log        stream   entry id = <attempt>-<seq>, field `e` = the event's JSON
     tr:{<id>}:meta       hash     status, owner, request, attempt, token, lease, …
     tr:{<id>}:live       channel  appended entries
-    tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms
+    tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms; expires
     tr:{q}:<lane>        stream   queue entries; lanes resume, interactive, batch
     tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
     tr:{q}:running       zset     id -> when a worker last reported it, ms

@@ -284,6 +284,17 @@ async def test_a_delivered_webhook_is_not_changed(rounds, redis):
     assert not await rounds.make()
 
 
+async def test_readers_of_an_older_version_expire(rounds, redis):
+    await redis.zadd(keys.readers(ID), {"-": 1})
+    await redis.zadd(keys.readers("gen_second00"), {"node": 1})
+    await redis.pexpire(keys.readers("gen_second00"), 5_000)
+
+    assert not await rounds.make()
+
+    assert 0 < await redis.pttl(keys.readers(ID))
+    assert await redis.pttl(keys.readers("gen_second00")) <= 5_000
+
+
 # The round itself
 
 
