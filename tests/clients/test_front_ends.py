@@ -86,6 +86,18 @@ async def test_lobechat_shows_a_failure_in_mid_stream_beside_the_text(
     assert SENTENCE in said["broken"]
 
 
+async def test_lobechat_shows_a_refusal_that_comes_after_the_head(program: NodeProgram) -> None:
+    """As after `TAILRACE_HEAD_WAIT_S`: the stream has begun, and its first chunk is the error."""
+    async with Cluster(api=1, workers=1, settings={"head_wait_s": "0"}) as cluster:
+        body = {**refusing(), "stream": True}
+        url = cluster.urls[0]
+        chat = await program.ask("lobechat", url=url, body=body)
+        response = await program.ask("lobechat", url=url, body={**body, "apiMode": "responses"})
+
+    assert chat["error"]["message"] == SENTENCE
+    assert SENTENCE in response["broken"]
+
+
 @WAYS
 @pytest.mark.parametrize("client", ["langchain", "librechat"])
 async def test_a_refusal_reaches_langchain_with_its_status_and_code_and_is_not_repeated(
