@@ -18,9 +18,9 @@ from shared.config.models import CONTINUE_STYLES, Model
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
-# How a server answered one form. With the first three the worker gives readers one text.
-Outcome = Literal["continues", "repeats white space", "echoes", "begins anew", "other", "refuses"]
-HOLDING: tuple[Outcome, ...] = ("continues", "repeats white space", "echoes")
+# How a server answered one form. With the first two the worker gives readers the whole text.
+Outcome = Literal["continues", "echoes", "begins anew", "changes white space", "other", "refuses"]
+HOLDING: tuple[Outcome, ...] = ("continues", "echoes")
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

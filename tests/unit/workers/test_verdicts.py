@@ -26,7 +26,7 @@ def verdict(**forms) -> Verdict:
         (
             "auto",
             TRAILING,
-            verdict(**{CFM: "continues", TRAILING: "repeats white space"}),
+            verdict(**{CFM: "continues", TRAILING: "echoes"}),
             Form(TRAILING, True),
         ),
         ("continue", PREFIX, None, Form(PREFIX, False)),
