@@ -36,14 +36,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     forms: dict[str, Outcome]
     at_ms: int
 
-    def holds(self, form: str) -> bool:
-        """Whether a request in this form was seen to continue an answer."""
-        return self.forms.get(form) in HOLDING
-
     def best_form(self, preferred: str) -> str:
-        """Return a form that holds, the preferred one if it does; empty: none holds."""
+        """Return a form that holds, the preferred one if it does; empty: none holds.
+
+        A form in which the server echoes is the last choice.
+        """
         forms = (preferred, *CONTINUE_STYLES)
-        return next((form for form in forms if self.holds(form)), "")
+        held = (form for outcome in HOLDING for form in forms if self.forms.get(form) == outcome)
+        return next(held, "")
 
 
 _verdicts = msgspec.json.Decoder(Verdict)
