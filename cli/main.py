@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "doctor":
         from cli.doctor import doctor
 
-        return doctor(settings)
+        return doctor(settings, continuation=args.continuation)
     if args.command == "bench":
         from cli.client.bench import bench
 
@@ -146,7 +146,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_terminal(commands)
     _add_batch(commands)
     doctor = "check Python, Redis, the models and the limits of this machine"
-    commands.add_parser("doctor", help=doctor, description=doctor)
+    examine = commands.add_parser("doctor", help=doctor, description=doctor)
+    what = "try whether this model's server continues partial answers, and tell the workers"
+    examine.add_argument("--continuation", default="", metavar="MODEL", help=what)
     _add_bench(commands)
     return parser
 

@@ -80,7 +80,8 @@ async def _continue(asked: Asked) -> AsyncGenerator[Items | None, None]:
     """Yield the continuation; the last list is None if the answer has to start again."""
     plan, form, rest = asked.plan, asked.form, asked.rest
     assert rest is not None
-    seam = Seam(plan.prefix + plan.space, is_verified=form.is_verified)
+    text = plan.prefix + plan.space
+    seam = Seam(text, is_verified=form.is_verified, is_echoing=form.is_echoing)
     clock = asyncio.get_running_loop().time
     data = {"generation_id": asked.seed, "form": form.name}
     stream = asked.backend.stream(rest, prefix=plan.prefix, seed=asked.seed, form=form.name)

@@ -20,6 +20,7 @@ COUNTERS = (
     "generations",
     "pieces",
     "attempts_failed",
+    "postponed",
     "takeovers",
     "leases_lost",
     "handed_over",

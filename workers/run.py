@@ -226,10 +226,10 @@ class Run:
         if attempt.error.is_outage:
             now_ms = await self.parts.store.now_ms()
             self._postponed = attempt.wait_for_server(has_answered=has_answered, now_ms=now_ms)
-        if self._postponed is None:
-            self.parts.counters["attempts_failed"] += 1
-            if attempt.is_final:
-                self._push_end(attempt.end(self._usage.at_end()))
+        is_postponed = self._postponed is not None
+        self.parts.counters["postponed" if is_postponed else "attempts_failed"] += 1
+        if not is_postponed and attempt.is_final:
+            self._push_end(attempt.end(self._usage.at_end()))
 
     async def _read_backend(self, request: Request, meter: OwnerMeter) -> None:
         """Move events from the backend to the outbox until the backend is done or `stop` is called.

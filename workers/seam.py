@@ -40,19 +40,22 @@ class Seam:
     Args:
         text: the answer so far, as readers have it, with the white space at its end.
         is_verified: this server was seen to continue (shared/queue/continuations.py).
+        is_echoing: this server was seen to repeat the answer so far before it goes on.
 
     Attributes:
         has_begun_anew: the server did not continue. What it sends is not part of the answer.
         held_since_s: when the first text came that is held back; None: nothing is held back.
     """
 
-    def __init__(self, text: str, *, is_verified: bool) -> None:
+    def __init__(self, text: str, *, is_verified: bool, is_echoing: bool = False) -> None:
         self.has_begun_anew = False
         self.held_since_s: float | None = None
         self._answer = text.strip()
         self._space = text[len(text.rstrip()) :]
         self._anew_chars = ANEW_CHARS_VERIFIED if is_verified else ANEW_CHARS
         self._repeated_min = REPEATED_CHARS_MIN_VERIFIED if is_verified else REPEATED_CHARS_MIN
+        if is_echoing:
+            self._repeated_min = 1
         self._said = ""  # the text of the continuation so far
         self._held: list[BackendItem] = []
         self._is_open = False  # nothing is compared any more

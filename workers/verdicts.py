@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from shared.config.models import Model
 from shared.errors import Unavailable
-from shared.queue.continuations import Verdict, read_verdicts
+from shared.queue.continuations import HOLDING, Verdict, read_verdicts
 from shared.redis.client import Client
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,12 @@ class Form(NamedTuple):
     Attributes:
         name: one of `CONTINUE_STYLES`; empty: the answer starts again instead.
         is_verified: the server was seen to continue an answer in this form.
+        is_echoing: the server was seen to repeat the answer so far first.
     """
 
     name: str
     is_verified: bool
+    is_echoing: bool = False
 
 
 NO_FORM = Form("", False)
@@ -44,10 +46,11 @@ def choose_form(model: Model, verdict: Verdict | None) -> Form:
     if model.backend == "demo":
         return Form(model.continue_style, True)
     if model.on_takeover == "continue":
-        is_verified = verdict is not None and verdict.holds(model.continue_style)
-        return Form(model.continue_style, is_verified)
-    form = verdict.best_form(model.continue_style) if verdict is not None else ""
-    return Form(form, bool(form))
+        name = model.continue_style
+    else:
+        name = verdict.best_form(model.continue_style) if verdict is not None else ""
+    outcome = verdict.forms.get(name) if verdict is not None else None
+    return Form(name, outcome in HOLDING, outcome == "echoes")
 
 
 class Verdicts:

@@ -18,9 +18,9 @@ from shared.config.models import CONTINUE_STYLES, Model
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
-# How a server answered one form. With the first three the worker gives readers one text.
-Outcome = Literal["continues", "repeats white space", "echoes", "begins anew", "other", "refuses"]
-HOLDING: tuple[Outcome, ...] = ("continues", "repeats white space", "echoes")
+# How a server answered one form. With the first two the worker gives readers the whole text.
+Outcome = Literal["continues", "echoes", "begins anew", "changes white space", "other", "refuses"]
+HOLDING: tuple[Outcome, ...] = ("continues", "echoes")
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,14 +36,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     forms: dict[str, Outcome]
     at_ms: int
 
-    def holds(self, form: str) -> bool:
-        """Whether a request in this form was seen to continue an answer."""
-        return self.forms.get(form) in HOLDING
-
     def best_form(self, preferred: str) -> str:
-        """Return a form that holds, the preferred one if it does; empty: none holds."""
+        """Return a form that holds, the preferred one if it does; empty: none holds.
+
+        A form in which the server echoes is the last choice.
+        """
         forms = (preferred, *CONTINUE_STYLES)
-        return next((form for form in forms if self.holds(form)), "")
+        held = (form for outcome in HOLDING for form in forms if self.forms.get(form) == outcome)
+        return next(held, "")
 
 
 _verdicts = msgspec.json.Decoder(Verdict)

@@ -83,7 +83,15 @@ class Cut(msgspec.Struct, frozen=True):
 
 Step = bytes | Pause | Cut
 
-PRESETS: dict[str, Script] = {"slow": Script(tokens=100, delay_s=0.02)}
+PRESETS: dict[str, Script] = {
+    "slow": Script(tokens=100, delay_s=0.02),
+    "goes-on": Script(tokens=60),
+    "echoes": Script(tokens=60, continuation="echoes"),
+    "begins-anew": Script(tokens=60, continuation="begins anew"),
+    "refuses": Script(tokens=60, continuation="refuses"),
+    "only-thinks": Script(tokens=0, reasoning=9),
+    "broken": Script(fault="status", fault_requests=0),
+}
 
 
 def script_of(body: dict[str, Any]) -> Script:

@@ -168,6 +168,7 @@ async def test_an_outage_before_the_answer_is_no_failure(url):
         assert (meta.status, meta.failures) == ("completed", 0)
         assert await stage.text(generation_id) == "Hello"
         assert worker.counters["attempts_failed"] == 0
+        assert worker.counters["postponed"] == 2
 
 
 async def test_an_outage_after_a_reset_would_be_due_takes_no_text_away(url):

@@ -78,6 +78,16 @@ def test_a_server_that_echoes_the_answer_so_far_gives_the_exact_answer(pieces):
 
 
 @PIECES
+def test_a_server_that_is_known_to_echo_gives_the_exact_answer_from_the_first_character(pieces):
+    for at in CUTS:
+        seam = Seam(ANSWER[:at], is_verified=True, is_echoing=True)
+        items = [*map(Token, pieces(ANSWER)), DONE]
+        left = [item for each in items for item in seam.feed([each], 0.0)]
+
+        assert ANSWER[:at] + "".join(item.text for item in left[:-1]) == ANSWER, at
+
+
+@PIECES
 def test_a_server_that_echoes_behind_white_space_gives_the_exact_answer(pieces):
     for at in TELLING:
         has_begun_anew, text = fed(ANSWER[:at], *pieces("\n " + ANSWER))

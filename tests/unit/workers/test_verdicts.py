@@ -26,9 +26,11 @@ def verdict(**forms) -> Verdict:
         (
             "auto",
             TRAILING,
-            verdict(**{CFM: "continues", TRAILING: "repeats white space"}),
-            Form(TRAILING, True),
+            verdict(**{CFM: "refuses", TRAILING: "echoes"}),
+            Form(TRAILING, True, True),
         ),
+        ("auto", TRAILING, verdict(**{CFM: "continues", TRAILING: "echoes"}), Form(CFM, True)),
+        ("continue", TRAILING, verdict(**{TRAILING: "echoes"}), Form(TRAILING, True, True)),
         ("continue", PREFIX, None, Form(PREFIX, False)),
         ("continue", PREFIX, verdict(**{CFM: "continues"}), Form(PREFIX, False)),
         ("continue", PREFIX, verdict(**{PREFIX: "continues"}), Form(PREFIX, True)),
