@@ -9,7 +9,8 @@ Does no I/O, knows no clock, and does not know which server it reads. It accepts
     llama.cpp   a field named `error:`; usage in a chunk with choices
     OpenRouter  comments; finish_reason "error" beside an error object; usage after the finish
     Mistral     content as a list of parts; whole tool calls without an index
-    any         one JSON document because `stream` was ignored
+    any         one JSON document because `stream` was ignored; errors with the status 200: objects,
+                arrays, HTML pages, plain text (workers/backends/openai/error_body.py)
 
 `[DONE]` without a `finish_reason` is a failure. Servers write `[DONE]` in a `finally` block, also
 after a failed answer (vLLM and llama.cpp do), so it only means that nothing follows.
@@ -37,6 +38,7 @@ from workers.backends.openai.chunk import (
 )
 from workers.backends.openai.chunk_template import ChunkTemplate, learn
 from workers.backends.openai.delta_texts import CONTENT, REASONING, take_content, take_text
+from workers.backends.openai.error_body import MESSAGE_MAX, is_error, is_error_array, read_error
 from workers.backends.openai.facts import Facts, has_list
 from workers.backends.openai.failure import failure_of
 from workers.backends.openai.finish_reasons import Reason, more_telling, reason_of
@@ -74,7 +76,8 @@ class ChatReader:
         self._line_bytes_max = line_bytes_max
         self._body_bytes_max = body_bytes_max
         self._has_begun = False
-        self._body: bytearray | None = None  # set if the answer is one JSON document
+        self._body: bytearray | None = None  # set if the answer is one document
+        self._opening: bytearray | None = bytearray()  # until the first choice: may be an error
         self.warnings: set[str] = set()
         self._tools = ToolCalls(seed)
         self._reason: Reason | None = None
@@ -127,7 +130,7 @@ class ChatReader:
             else:
                 self._read_unclosed(items)
             if not self.is_done:
-                self._end(items, "the backend's answer broke off without a finish_reason")
+                self._end(items, self._broke_off())
         except BackendError as failure:
             self._fail(failure)
         return items
@@ -142,8 +145,8 @@ class ChatReader:
             if not data:
                 return
             self._has_begun = True
-            # A line of an event stream never begins with a brace. Content types are less reliable.
-            self._body = bytearray() if data.startswith(b"{") else None
+            # A line of an event stream never begins so. Content types are less reliable.
+            self._body = bytearray() if data.startswith((b"{", b"[", b"<")) else None
         if self._body is not None:
             self._body += data
             if len(self._body) > self._body_bytes_max:
@@ -154,6 +157,8 @@ class ChatReader:
                     retryable=False,
                 )
             return
+        if self._opening is not None:
+            self._opening += data[: MESSAGE_MAX - len(self._opening)]
         for name, payload in self._lines.feed(data):
             self._take(name, payload, items)
             if self.is_done:
@@ -184,7 +189,7 @@ class ChatReader:
                 return
             if not payload:
                 return
-        if name == b"error":
+        if name == b"error" or payload.startswith(b"<") or is_error_array(payload):
             raise failure_of(payload)
         if self._template is not None:
             text = self._template.text_of(payload)
@@ -193,8 +198,10 @@ class ChatReader:
                 items.append(Token(text))
                 return
         chunk = read_chunk(payload, self.warnings)
-        if chunk.get("error") or chunk.get("object") == "error":
+        if is_error(chunk):
             raise failure_of(payload)
+        if chunk.get("choices"):
+            self._opening = None
         text = None if self._is_special else plain_text_of(chunk)
         if text is None:
             begun = len(items)
@@ -375,6 +382,15 @@ class ChatReader:
             items.append(usage)
         items.append(self._finish(self._reason))
         self.is_done = True
+
+    def _broke_off(self) -> str:
+        """Return why an answer is not complete; quote a body without any part of an answer."""
+        if self._opening is None:
+            return "the backend's answer broke off without a finish_reason"
+        body = bytes(self._opening if self._body is None else self._body)
+        if not body:
+            return "the backend's answer is empty"
+        return f"the backend's answer has no choices: {read_error(body).message}"
 
     def _finish(self, reason: Reason) -> Finish:
         assert reason.outcome != "failed"
