@@ -7,6 +7,7 @@ script stays within one slot of a cluster.
 
     tr:{<id>}:log        stream   entry id = <attempt>-<seq>, field `e` = the event's JSON
     tr:{<id>}:meta       hash     status, owner, request, attempt, token, lease, …
+    tr:{<id>}:request    hash     number -> piece of a large request
     tr:{<id>}:live       channel  appended entries
     tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms
     tr:{q}:<lane>        stream   queue entries; lanes resume, interactive, batch
@@ -75,6 +76,11 @@ HOOKS_HOSTS = "tr:{jobs}:hooks:hosts"
 HOOKS_OWNERS = "tr:{jobs}:hooks:owners"
 BATCHES_ACTIVE = "tr:{jobs}:batches"
 FILES_EXPIRY = "tr:files:expiry"
+
+
+def request(generation_id: str) -> str:
+    """Return the key of the pieces of a request. The scripts derive the same name from `meta`."""
+    return f"tr:{{{generation_id}}}:request"
 
 
 def log(generation_id: str) -> str:

@@ -26,6 +26,12 @@ local function history()
   return string.match(info, 'master_replid:(%w+)')
 end
 
+-- Returns the key of the pieces of a large request, in the same slot as meta. It is no key of the
+-- call, so that appends, which do not need it, do not carry it.
+local function pieces_key()
+  return string.sub(KEYS[1], 1, -5) .. 'request'
+end
+
 local function is_active(status)
   return status == 'queued' or status == 'running'
 end
@@ -63,6 +69,7 @@ local function write_end(id, before_id, status, json, now, retention_ms)
   redis.call('HDEL', KEYS[1], 'waiting')
   redis.call('PEXPIRE', KEYS[2], retention_ms)
   redis.call('PEXPIRE', KEYS[1], retention_ms * 2)
+  redis.call('PEXPIRE', pieces_key(), retention_ms * 2)
   redis.call('PEXPIRE', KEYS[4], retention_ms)
 end
 
