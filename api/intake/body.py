@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from shared.errors import RequestError
 from shared.later.webhooks import Webhook
 from shared.log.request import Request, encode_dialect, encode_request, shown_prompt
 from shared.queue.accept import NewGeneration
-from shared.text.large import sliced
+from shared.text.large import LongTexts
 
 SESSION_CHARACTERS_MAX = 128
 METADATA_BYTES_MAX = 16 * 1024
@@ -203,17 +203,16 @@ class CheckedMembers:
 
     async def encoded_in_steps(self) -> NewGeneration:
         """Return the same as `encoded`. The event loop runs between the steps."""
-        request = self.request
-        light = Request(
-            messages=await sliced(request.messages),
-            params=await sliced(request.params),
-            dialect=await sliced(request.dialect),
+        texts, request = LongTexts(), self.request
+        marked = Request(
+            messages=await texts.taken(request.messages),
+            params=await texts.taken(request.params),
+            dialect=await texts.taken(request.dialect),
         )
-        raw = encode_request(light)
+        raw = b"".join(texts.parts(encode_request(marked)))
         await asyncio.sleep(0)
-        meaning = self._meaning(light)
-        # The hash releases the interpreter while it runs.
-        digest = await asyncio.to_thread(lambda: hashlib.sha256(meaning).hexdigest())
+        meaning = texts.parts(self._meaning(marked))
+        digest = await asyncio.to_thread(_digest_of, meaning)
         return replace(self.new, request=raw, body_digest=digest)
 
     def _meaning(self, request: Request) -> bytes:
@@ -222,6 +221,14 @@ class CheckedMembers:
         meaning = [new.model, request, new.session, new.metadata, new.priority, new.grace_s]
         # Without a webhook the digest stays equal to the digest of versions before webhooks.
         return _encode_canonical(meaning if new.webhook is None else [*meaning, new.webhook])
+
+
+def _digest_of(parts: Iterable[bytes]) -> str:
+    """Hash parts one after the other. The hash releases the interpreter while it runs."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def check_idempotency_key(key: str) -> str:

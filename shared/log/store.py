@@ -33,6 +33,7 @@ from shared.log.records import (
     parse_top,
     parse_writing,
 )
+from shared.log.request_pieces import PIECES, fetch
 from shared.redis import keys
 from shared.redis.client import Client, clock_ms, translated
 from shared.redis.pipeline import Call, Pipeline
@@ -95,6 +96,7 @@ class Store(MetaReader):
             for generation_id in ids:
                 pipeline.pexpire(keys.log(generation_id), kept_ms)
                 pipeline.pexpire(keys.meta(generation_id), 2 * kept_ms)
+                pipeline.pexpire(keys.request(generation_id), 2 * kept_ms)
             await pipeline.execute()
 
     async def tops(self, ids: Sequence[str]) -> list[Top]:
@@ -199,6 +201,8 @@ class Store(MetaReader):
             case b"absent":
                 return Absent()
         fields = dict(zip(reply[5::2], reply[6::2], strict=True))
+        if count := int(fields.pop(PIECES, 0)):
+            fields[b"request"] = await fetch(self.scripts.pipeline, generation_id, count)
         start = (EventId(int(reply[1]), int(reply[2])), reply[4])
         return Begun(start, int(reply[3]), fields, parse_meta(generation_id, fields))
 
@@ -321,6 +325,10 @@ class Store(MetaReader):
         reply = await self._run("delete", generation_id, [self.retention_ms])
         if reply[0] != b"sealed":
             return False
+        with translated():
+            # No key of the script: most generations have no pieces, and a script that names an
+            # absent key has to wait while a cluster moves its slot.
+            await self.redis.unlink(keys.request(generation_id))
         if reply[1]:
             call = owner_bytes.deleted(reply[1].decode(), generation_id, self.retention_ms)
             await self.scripts.run(owner_bytes.SCRIPT, *call)

@@ -9,6 +9,7 @@ jobs role (jobs/index_janitor.py) goes through all keys.
 
     tr:{<id>}:log        stream   entry id = <attempt>-<seq>, field `e` = the event's JSON
     tr:{<id>}:meta       hash     status, owner, request, attempt, token, lease, …
+    tr:{<id>}:request    hash     number -> piece of a large request
     tr:{<id>}:live       channel  appended entries
     tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms; expires
     tr:{q}:<lane>        stream   queue entries; lanes resume, interactive, batch
@@ -81,6 +82,11 @@ HOOKS_OWNERS = "tr:{jobs}:hooks:owners"
 TOKEN_OWNERS = "tr:{jobs}:token-owners"
 BATCHES_ACTIVE = "tr:{jobs}:batches"
 FILES_EXPIRY = "tr:files:expiry"
+
+
+def request(generation_id: str) -> str:
+    """Return the key of the pieces of a request. No script touches it."""
+    return f"tr:{{{generation_id}}}:request"
 
 
 def log(generation_id: str) -> str:

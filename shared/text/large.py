@@ -10,6 +10,8 @@ and again. This module does not know what the work is.
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -45,33 +47,42 @@ class LargeWork:
 
 async def encode_json(content: Any) -> bytes:
     """Return `content` as JSON. Encodes long strings, such as a whole answer, in slices."""
-    return msgspec.json.encode(await sliced(content))
+    texts = LongTexts()
+    return b"".join(texts.parts(msgspec.json.encode(await texts.taken(content))))
 
 
-async def sliced(content: Any) -> Any:
-    """Return `content` with its long strings encoded, each as `msgspec.Raw`.
+class LongTexts:
+    """The long strings of some content, encoded in slices and taken out of the content.
 
-    To encode the result gives the same bytes as to encode `content`, and only copies the strings.
-    The event loop runs after each `SLICE_CHARACTERS`.
+    The content has a mark in the place of each. `parts` puts them back into the JSON of the
+    content. So a string is encoded and stored once, however often its content is encoded.
     """
-    return await _Slicer().encode(content)
 
-
-class _Slicer:
     def __init__(self) -> None:
+        self._nonce = secrets.token_hex(16)
+        self._mark = re.compile(self._nonce.encode() + rb":(\d+);")
+        self._texts: list[list[bytes]] = []  # JSON without the quotes
         self._since_pause = 0  # characters
 
-    async def encode(self, value: Any) -> Any:
+    async def taken(self, value: Any) -> Any:
+        """Return `value` with marks. The event loop runs after each `SLICE_CHARACTERS`."""
         if isinstance(value, str):
-            return value if len(value) < LONG_CHARACTERS else await self._encode_text(value)
+            return value if len(value) < LONG_CHARACTERS else await self._take(value)
         if isinstance(value, dict):
-            return {name: await self.encode(member) for name, member in value.items()}
+            return {name: await self.taken(member) for name, member in value.items()}
         if isinstance(value, list):
-            return [await self.encode(item) for item in value]
+            return [await self.taken(item) for item in value]
         return value
 
-    async def _encode_text(self, text: str) -> msgspec.Raw:
-        """Encode a string: join the slices without their quotes, between one pair of quotes."""
+    def parts(self, raw: bytes) -> list[bytes]:
+        """Return JSON with marks, cut at the marks, with the strings between the pieces."""
+        found = self._mark.split(raw)
+        parts = [found[0]]
+        for number, behind in zip(found[1::2], found[2::2], strict=True):
+            parts += [*self._texts[int(number)], behind]
+        return parts
+
+    async def _take(self, text: str) -> str:
         pieces = []
         for start in range(0, len(text), SLICE_CHARACTERS):
             piece = text[start : start + SLICE_CHARACTERS]
@@ -80,4 +91,5 @@ class _Slicer:
             if self._since_pause >= SLICE_CHARACTERS:
                 self._since_pause = 0
                 await asyncio.sleep(0)
-        return msgspec.Raw(b'"%b"' % b"".join(pieces))
+        self._texts.append(pieces)
+        return f"{self._nonce}:{len(self._texts) - 1};"
