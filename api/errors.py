@@ -69,6 +69,7 @@ CODES: dict[str, ErrorCode] = {
     "draining": ErrorCode(503, close=1012, is_retryable=True),
     "queue_full": ErrorCode(503, is_retryable=True),
     "storage_full": ErrorCode(503, is_retryable=True),
+    "token_expired": ErrorCode(0, close=4001, is_retryable=True),
     "too_slow": ErrorCode(0, close=4008, is_retryable=True),
 }
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from api.edge.admission import IDENTITY, OPERATORS_ONLY, check_scope
+from api.edge.admission import OPERATORS_ONLY, check_scope
 from api.edge.auth import Authenticator
 from api.edge.heavy_reads import HeavyReadLimit
 from api.edge.metrics import Metrics
@@ -26,9 +26,11 @@ from api.edge.transfer_limit import (
     UPLOADS_OF_OWNER,
     TransferLimit,
 )
+from api.edge.waiting_places import WaitingPlaces
 from api.errors import request_error
 from api.hub.hub import Hub
 from api.intake.acceptance import Acceptance
+from api.transport.extensions import IDENTITY
 from api.transport.peer import TrustedProxies
 from shared.config.credentials import EVERYBODY, Identity
 from shared.config.models import Model
@@ -62,6 +64,7 @@ class Node:
         is_draining: the node is stopping and takes no new prompts.
         peers: finds the address of a client behind trusted proxies.
         slowing: delays answers to wrong credentials.
+        waiting_places: bounds the sockets that wait for their credentials.
         seen_owners: owners without a key who have asked; `renew_planners` notes them.
     """
 
@@ -85,6 +88,7 @@ class Node:
     heavy_reads: HeavyReadLimit = field(default_factory=HeavyReadLimit)
     large: LargeWork = field(default_factory=LargeWork)
     is_draining: bool = False
+    waiting_places: WaitingPlaces = field(default_factory=WaitingPlaces)
     seen_owners: SeenOwners = field(default_factory=SeenOwners)
     acceptance: Acceptance = field(init=False)
     peers: TrustedProxies = field(init=False)

@@ -11,6 +11,8 @@ from starlette.types import Scope
 TRANSPORT = "tailrace.transport"
 WIRE = "tailrace.wire"
 HANDOVER = "tailrace.handover"
+# Not of the server: who asks, as api/edge/admission.py has found.
+IDENTITY = "tailrace.identity"
 
 
 def break_off(scope: Scope) -> None:

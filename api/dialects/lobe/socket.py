@@ -13,13 +13,15 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from api.access import FRAMES
 from api.dialects.lobe.fold import LobeFrameFold
 from api.dialects.prompt import find_accepted
 from api.errors import request_error
 from api.intake.body import parse_new_generation
 from api.node import Node
-from api.readers.conversation import Command, Conversation, Frame, SocketEndpoint, error_frame
+from api.readers.conversation import Command, Conversation, Frame, error_frame
 from api.readers.lookup import find_generation
+from api.readers.socket_endpoint import SocketEndpoint
 from shared.errors import Draining, NotFound, RequestError
 from shared.log.ids import START, EventId, new_generation_id, parse_cursor
 from shared.log.records import Meta
@@ -103,6 +105,7 @@ class LobeConversation(Conversation):
         hub, store = self.hub, self.node.store
         return await find_generation(hub, store, self.owner, generation_id or message_id, cursor)
 
+    scopes = FRAMES[PATH]
     commands: ClassVar[Mapping[str, Command]] = {
         "startConversation": _start,
         "resume": _resume,
