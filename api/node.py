@@ -186,15 +186,15 @@ class Node:
             with contextlib.suppress(Unavailable):
                 await renew_planners(self.redis, self.seen_owners.take(), time.time())
 
-    async def meta(self, generation_id: str, owner: str) -> Meta:
-        """Return a generation of `owner`.
+    async def meta(self, generation_id: str, viewer: str | Identity) -> Meta:
+        """Return a generation that `viewer` may see.
 
         Raises:
-            NotFound: it does not exist, was sealed after a loss, or belongs to another owner. The
+            NotFound: it does not exist, was sealed after a loss, or the viewer may not see it. The
                 answer does not tell these cases apart.
             Unavailable: Redis did not answer.
         """
         meta = await self.store.meta(generation_id) if is_generation_id(generation_id) else None
-        if not is_visible(meta, owner):
+        if not is_visible(meta, viewer):
             raise NotFound
         return meta

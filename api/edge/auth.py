@@ -16,10 +16,13 @@ import time
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
+
 from api.edge.host_names import Host, HostAllowlist, read_hosts
 from api.errors import RETRY_AFTER_S, request_error
 from api.identity.carriers import read_presented
 from api.identity.claims import TokenRefused
+from api.identity.on_behalf import ON_BEHALF_OF, act_for
 from api.identity.token_check import TokenCheck
 from api.identity.verifier import KeyUnknown, has_form
 from shared.config.credentials import (
@@ -163,16 +166,19 @@ class Authenticator:
 
     async def authenticate(
         self,
-        headers: Mapping[str, str],
+        headers: Headers,
         query: Mapping[str, str],
         subprotocols: Sequence[str] = (),
     ) -> Identity:
         """Do the same; ask the issuer for newer keys first if a token names an unknown one.
 
         Raises:
-            RequestError: as `check`.
+            RequestError: as `check` and `act_for`.
         """
-        return await self.check(read_presented(headers, query, subprotocols).credential)
+        presented = read_presented(headers, query, subprotocols)
+        identity = await self.check(presented.credential)
+        users = headers.getlist(ON_BEHALF_OF)
+        return act_for(identity, users) if users else identity
 
     async def check(self, credential: bytes) -> Identity:
         """Return the identity of a key or a token; empty: there is none.

@@ -166,7 +166,7 @@ class Conversation(ABC):
     async def find(self, generation_id: str) -> Meta:
         """Return the generation if this socket's owner may see it; raises as `find_generation`."""
         return await find_generation(
-            self.hub, self.node.store, self.owner, generation_id, is_reader=True
+            self.hub, self.node.store, self.identity, generation_id, is_reader=True
         )
 
     def check_subscription_limit(self) -> None:

@@ -103,7 +103,7 @@ class LobeConversation(Conversation):
         if generation_id is None and not message_id.startswith(GENERATION_PREFIX):
             raise NotFound("message")
         hub, store = self.hub, self.node.store
-        return await find_generation(hub, store, self.owner, generation_id or message_id, cursor)
+        return await find_generation(hub, store, self.identity, generation_id or message_id, cursor)
 
     scopes = FRAMES[PATH]
     commands: ClassVar[Mapping[str, Command]] = {
