@@ -61,7 +61,9 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/lobe/ws": {"GET": PUBLIC},
 }
 
-# Path of a socket -> kind of a frame -> what it needs; "" stands for every frame of this socket.
+EVERY_FRAME = ""  # stands for every frame of a socket
+
+# Path of a socket -> kind of a frame -> what it needs.
 # The handshake needs good credentials.
 FRAMES: Mapping[str, Mapping[str, str]] = {
     "/v1/ws": {
@@ -70,9 +72,11 @@ FRAMES: Mapping[str, Mapping[str, str]] = {
         "unsubscribe": ANY,
         "cancel": GENERATE,
         "ping": ANY,
+        "auth": ANY,
+        "hello": ANY,
     },
     "/ai-sdk/ws": {"send": GENERATE, "resume": READ, "abort": GENERATE},
-    "/deep-chat/ws": {"": GENERATE},
+    "/deep-chat/ws": {EVERY_FRAME: GENERATE},
     "/lobe/ws": {
         "startConversation": GENERATE,
         "resume": READ,

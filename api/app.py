@@ -32,7 +32,7 @@ from api.edge.path_forms import PathForms
 from api.errors import ErrorShape, request_error
 from api.node import Node
 from api.pages.pages import PageRoutes
-from api.readers.conversation import SocketEndpoint
+from api.readers.socket_endpoint import SocketEndpoint
 from api.resources.batches import BatchRoutes
 from api.resources.files import FileRoutes
 from api.resources.health import HealthRoutes

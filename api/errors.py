@@ -70,6 +70,7 @@ CODES: dict[str, ErrorCode] = {
     "queue_full": ErrorCode(503, is_retryable=True),
     "bodies_full": ErrorCode(503, is_retryable=True),
     "storage_full": ErrorCode(503, is_retryable=True),
+    "token_expired": ErrorCode(0, close=4001, is_retryable=True),
     "too_slow": ErrorCode(0, close=4008, is_retryable=True),
 }
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from api.body_room import BodyRoom
-from api.edge.admission import IDENTITY, OPERATORS_ONLY, check_scope
+from api.edge.admission import OPERATORS_ONLY, check_scope
 from api.edge.auth import Authenticator
 from api.edge.heavy_reads import HeavyReadLimit
 from api.edge.metrics import Metrics
@@ -27,9 +27,11 @@ from api.edge.transfer_limit import (
     UPLOADS_OF_OWNER,
     TransferLimit,
 )
+from api.edge.waiting_places import WaitingPlaces
 from api.errors import request_error
 from api.hub.hub import Hub
 from api.intake.acceptance import Acceptance
+from api.transport.extensions import IDENTITY
 from api.transport.peer import TrustedProxies
 from shared.config.credentials import EVERYBODY, Identity
 from shared.config.models import Model
@@ -64,6 +66,7 @@ class Node:
         is_draining: the node is stopping and takes no new prompts.
         peers: finds the address of a client behind trusted proxies.
         slowing: delays answers to wrong credentials.
+        waiting_places: bounds the sockets that wait for their credentials.
         seen_owners: owners without a key who have asked; `renew_planners` notes them.
     """
 
@@ -88,6 +91,7 @@ class Node:
     large: LargeWork = field(default_factory=LargeWork)
     bodies: BodyRoom = field(init=False)
     is_draining: bool = False
+    waiting_places: WaitingPlaces = field(default_factory=WaitingPlaces)
     seen_owners: SeenOwners = field(default_factory=SeenOwners)
     acceptance: Acceptance = field(init=False)
     peers: TrustedProxies = field(init=False)
@@ -187,15 +191,15 @@ class Node:
             with contextlib.suppress(Unavailable):
                 await renew_planners(self.redis, self.seen_owners.take(), time.time())
 
-    async def meta(self, generation_id: str, owner: str) -> Meta:
-        """Return a generation of `owner`.
+    async def meta(self, generation_id: str, viewer: str | Identity) -> Meta:
+        """Return a generation that `viewer` may see.
 
         Raises:
-            NotFound: it does not exist, was sealed after a loss, or belongs to another owner. The
+            NotFound: it does not exist, was sealed after a loss, or the viewer may not see it. The
                 answer does not tell these cases apart.
             Unavailable: Redis did not answer.
         """
         meta = await self.store.meta(generation_id) if is_generation_id(generation_id) else None
-        if not is_visible(meta, owner):
+        if not is_visible(meta, viewer):
             raise NotFound
         return meta

@@ -61,7 +61,7 @@ class Owners:
             ConfigurationError: the keys are malformed.
         """
         key_file = KeyFile(settings.api_keys)
-        has_tokens = bool(settings.jwt_secret or settings.jwt_jwks)
+        has_tokens = settings.has_tokens
         names = {identity.owner for identity in key_file.identities.values()}
         if not names and not has_tokens:
             names = {ANONYMOUS}

@@ -24,6 +24,7 @@ from api.intake.dialect_request import DialectRequest, DialectRequestT
 from api.intake.large_body import generation_in_steps, read_members
 from api.node import Node
 from api.readers.lookup import find_generation
+from shared.config.credentials import Identity
 from shared.log.records import Meta
 from shared.queue.accept import Accepted
 
@@ -34,7 +35,7 @@ async def accept_post(
     parse: Callable[[dict[str, Any]], DialectRequestT],
     *,
     is_any_type: bool = False,
-    complete: Callable[[DialectRequestT, str], Awaitable[DialectRequestT]] | None = None,
+    complete: Callable[[DialectRequestT, Identity], Awaitable[DialectRequestT]] | None = None,
     read_form: Callable[[Headers, Buffer], Awaitable[dict[str, Any]]] | None = None,
     needs_request: bool = False,
 ) -> tuple[Meta, DialectRequestT]:
@@ -44,7 +45,7 @@ async def accept_post(
         parse: reads the members of the body, without those that are null. It may set members that
             all dialects share (`session`, …) where its clients use other names for them.
         is_any_type: read the body as JSON, whatever its content type.
-        complete: is given the result of `parse` and the owner, and adds what only Redis knows.
+        complete: is given the result of `parse` and who asks, and adds what only Redis knows.
         read_form: reads a multipart/form-data body into members without null. None: such a body is
             answered with 415.
         needs_request: put the request into the returned meta, because the answer repeats it.
@@ -53,7 +54,7 @@ async def accept_post(
         RequestError: the request was refused.
         Unavailable: Redis did not answer in time.
     """
-    owner = node.owner(request)
+    identity = node.identity(request)
     node.refuse_while_draining()
     key = request.headers.get("idempotency-key")
     if key is not None:
@@ -73,9 +74,9 @@ async def accept_post(
                 members = await read_members(node.large, raw, bytes_max=bytes_max)
             parsed = await node.large.step(size, lambda: parse(members))
             if complete is not None:
-                parsed = await complete(parsed, owner)
+                parsed = await complete(parsed, identity)
             meta = await accept_members(
-                node, owner, members, parsed,
+                node, identity.owner, members, parsed,
                 size=size, idempotency_key=key or "", needs_request=needs_request,
             )  # fmt: skip
             return meta, parsed

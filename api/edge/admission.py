@@ -13,9 +13,9 @@ from starlette.types import Scope
 from api.access import ANY, PUBLIC
 from api.edge.auth import Authenticator
 from api.errors import request_error
+from api.transport.extensions import IDENTITY
 from shared.config.credentials import ADMIN, Identity
 
-IDENTITY = "tailrace.identity"  # the member of the ASGI scope
 OPERATORS_ONLY = "this needs an operator's key: key:owner:admin in TAILRACE_API_KEYS"
 
 

@@ -13,12 +13,16 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
 
 from api.edge.host_names import Host, HostAllowlist, read_hosts
 from api.errors import RETRY_AFTER_S, request_error
+from api.identity.carriers import read_presented
 from api.identity.claims import TokenRefused
+from api.identity.on_behalf import ON_BEHALF_OF, act_for
 from api.identity.token_check import TokenCheck
 from api.identity.verifier import KeyUnknown, has_form
 from shared.config.credentials import (
@@ -140,30 +144,49 @@ class Authenticator:
         """Return the owner of the credentials; arguments and errors as in `identify`."""
         return self.identify(headers, query).owner
 
+    def is_anonymous(
+        self, headers: Mapping[str, str], query: Mapping[str, str], subprotocols: Sequence[str]
+    ) -> bool:
+        """Whether clients need credentials here, and a request has no place for them."""
+        return self.is_configured and read_presented(headers, query, subprotocols).is_silent
+
     def identify(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
         """Return the identity of the credentials, with the keys that are known now.
 
         Args:
-            headers: by lower-case name, as latin-1 text (Starlette's `Headers`).
-            query: its `access_token` is the key of clients that cannot set headers. It counts
-                only without an `Authorization` header.
+            headers, query: as of `read_presented`.
 
         Raises:
             RequestError: 401 `unauthorized`, no or unknown credentials.
         """
         try:
-            return self._find(_presented_key(headers, query))
+            return self._find(read_presented(headers, query).credential)
         except TokenRefused as exc:
             raise _refusal(exc) from None
 
-    async def authenticate(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
+    async def authenticate(
+        self,
+        headers: Headers,
+        query: Mapping[str, str],
+        subprotocols: Sequence[str] = (),
+    ) -> Identity:
         """Do the same; ask the issuer for newer keys first if a token names an unknown one.
+
+        Raises:
+            RequestError: as `check` and `act_for`.
+        """
+        presented = read_presented(headers, query, subprotocols)
+        identity = await self.check(presented.credential)
+        users = headers.getlist(ON_BEHALF_OF)
+        return act_for(identity, users) if users else identity
+
+    async def check(self, credential: bytes) -> Identity:
+        """Return the identity of a key or a token; empty: there is none.
 
         Raises:
             RequestError: 401 as `identify`; 503 `unavailable`: the keys that check tokens have
                 never been fetched.
         """
-        credential = _presented_key(headers, query)
         try:
             try:
                 return self._find(credential)
@@ -237,13 +260,6 @@ def read_origins(value: str) -> tuple[str, ...]:
 
 def _refusal(reason: TokenRefused) -> RequestError:
     return request_error("unauthorized", f"the token is refused: {reason}")
-
-
-def _presented_key(headers: Mapping[str, str], query: Mapping[str, str]) -> bytes:
-    if authorization := headers.get("authorization"):
-        scheme, _, token = authorization.partition(" ")
-        return token.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
-    return query.get("access_token", "").encode("utf-8", "surrogatepass")
 
 
 def _digest(key: bytes) -> bytes:

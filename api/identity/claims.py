@@ -14,10 +14,9 @@ from typing import Any
 
 import msgspec
 
-from shared.config.credentials import ADMIN, ORDINARY, Identity
+from shared.config.credentials import ADMIN, LEEWAY_S, ORDINARY, Identity
 from shared.config.owner_names import owner_name_problem
 
-LEEWAY_S = 30.0  # the clocks of issuer and node may differ by this much
 TIME_MAX = 253_402_300_800  # the year 10000: a later time is a mistake, for instance milliseconds
 SESSIONS_MAX = 100  # names in the claim `sessions`
 SESSION_CHARACTERS_MAX = 128  # as of a session's name

@@ -18,9 +18,9 @@ from jwt import PyJWS
 from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import PyJWTError
 
-from api.identity.claims import LEEWAY_S, ClaimRules, TokenRefused
+from api.identity.claims import ClaimRules, TokenRefused
 from api.identity.key_set import HMAC_ALGORITHMS, KEY_ALGORITHMS, KeySet
-from shared.config.credentials import Identity
+from shared.config.credentials import LEEWAY_S, Identity
 
 TOKEN_BYTES_MAX = 8_192
 KID_CHARACTERS_MAX = 256

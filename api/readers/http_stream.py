@@ -21,6 +21,7 @@ from api.hub.contracts import ReadingOutcome
 from api.hub.hub import Hub
 from api.hub.relay import Relay
 from api.readers.disconnect import DisconnectWatcher
+from api.readers.expiry import break_off_at_expiry
 from api.readers.http_reader import Subscriber
 from api.transport.extensions import HANDOVER, TRANSPORT, WIRE, break_off
 from api.transport.http_handover import HandedOver
@@ -103,7 +104,7 @@ async def stream(
 class DetachedAnswer:
     """An answer whose handler has returned. It ends the response and releases the relay, once."""
 
-    __slots__ = ("_answer", "_hub", "_relay", "_subscriber")
+    __slots__ = ("_answer", "_expiry", "_hub", "_relay", "_subscriber")
 
     def __init__(
         self, hub: Hub, relay: Relay, scope: Scope, dialect: Dialect, beginning: Beginning
@@ -113,8 +114,11 @@ class DetachedAnswer:
         self._subscriber = _subscribe(hub, relay, scope, None, self._over, dialect, beginning)
         relay.holds += 1  # the handler releases its own hold when it returns
         self._answer: HandedOver = scope["extensions"][HANDOVER](self._subscriber)
+        self._expiry = break_off_at_expiry(scope, self._subscriber)
 
     def _over(self, outcome: ReadingOutcome) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
         _dismiss(self._hub, self._relay, self._subscriber)
         self._hub.release(self._relay)
         if outcome is ReadingOutcome.ENDED:
@@ -141,9 +145,12 @@ async def _read(
 
     subscriber = _subscribe(hub, relay, scope, send, on_over, dialect, beginning)
     departure = DisconnectWatcher(receive, subscriber.left)
+    expiry = break_off_at_expiry(scope, subscriber)
     try:
         return await over
     finally:
+        if expiry is not None:
+            expiry.cancel()
         subscriber.left()
         departure.close()
         _dismiss(hub, relay, subscriber)

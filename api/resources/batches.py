@@ -131,7 +131,7 @@ class BatchRoutes:
         async def stream(scope: Scope, receive: Receive, send: Send) -> None:
             await respond_with_events(
                 scope, receive, send,
-                hub=self.node.hub, store=self.node.store, owner=owner, generation_id=batch_id,
+                hub=self.node.hub, store=self.node.store, viewer=owner, generation_id=batch_id,
                 find_other=find,
             )  # fmt: skip
 

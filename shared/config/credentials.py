@@ -20,6 +20,7 @@ EVERYBODY = "*"  # all owners, in an operator's listing; no owner may have this 
 GENERATE, READ, BATCH, SCHEDULES = "generate", "read", "batch", "schedules"
 ADMIN = "admin"  # also everything that the four scopes above allow
 ACT = "act"  # of keys only: name the user for whom the request asks
+LEEWAY_S = 30.0  # the clocks of issuer and node may differ by this much
 ORDINARY = frozenset({GENERATE, READ, BATCH, SCHEDULES})
 SCOPES = (ADMIN, GENERATE, READ, BATCH, SCHEDULES, ACT)
 KEY_CHARACTERS_MIN = 16  # a shorter key works, but causes a warning: it can be guessed
@@ -52,6 +53,27 @@ class Identity:
     def is_operator(self) -> bool:
         """Whether it may read the metrics, the workers and the work of all owners."""
         return ADMIN in self.scopes
+
+    def covers(self, session: str) -> bool:
+        """Whether the credentials allow the session, whoever owns its generations."""
+        return bool(session) and any(
+            session.startswith(name[:-1]) if name.endswith("*") else session == name
+            for name in self.sessions
+        )
+
+    def sees(self, owner: str, session: str) -> bool:
+        """Whether a generation of `owner` in `session` ("": in none) may be read and written."""
+        return owner == self.owner or self.covers(session)
+
+    def ends_at(self, now: float) -> float | None:
+        """Return when connections that begin at `now` must end, Unix s; None: never.
+
+        They end when the credentials expire. Within the leeway after that time they end with the
+        leeway, so that a client whose token is accepted is not broken off at once.
+        """
+        if self.expires_at is None or now < self.expires_at:
+            return self.expires_at
+        return self.expires_at + LEEWAY_S
 
     def may(self, scope: str) -> bool:
         """Whether the credentials have `scope`; `admin` has all others but `act`."""

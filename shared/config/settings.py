@@ -170,6 +170,11 @@ class Settings:
             return False
 
     @property
+    def has_tokens(self) -> bool:
+        """Whether clients may come with JSON web tokens."""
+        return bool(self.jwt_secret or self.jwt_jwks)
+
+    @property
     def generation_s_max(self) -> float:
         """The longest time from the acceptance of a generation to its end, s."""
         return self.queue_wait_s + self.attempts_max * self.upstream_total_s

@@ -308,6 +308,8 @@ class Acceptor:
         names = [keys.owner(new.owner)]
         if new.session:
             names.append(keys.session(new.owner, new.session))
+            if self.settings.has_tokens:  # whose claim may name sessions of other owners
+                names.append(keys.session_of_all(new.session))
         kept_ms = self._idempotency_ms() + round(self.settings.retention_s * 1000)
         commands: list[Command] = []
         for name in names:

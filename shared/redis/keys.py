@@ -20,7 +20,7 @@ jobs role (jobs/index_janitor.py) goes through all keys.
     tr:{q}:requeued:<id> string   guard: the id was requeued recently
     tr:{q}:cancel        channel  ids of cancelled generations
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
-    tr:session:<digest>  zset     id -> created, ms
+    tr:session:<digest>  zset     of one owner, or of all (with tokens): id -> created, ms
     tr:owner:<digest>    zset     id -> created, ms
     tr:{owner:<d>}:bytes hash     id -> bytes of its log and request; and their total
     tr:{owner:<d>}:until zset     id -> when its log expires, ms
@@ -127,6 +127,11 @@ def idempotency(owner: str, key: str) -> str:
 
 def session(owner: str, name: str) -> str:
     return f"tr:session:{_digest(owner, name)}"
+
+
+def session_of_all(name: str) -> str:
+    """Return the index of a session's generations, whoever owns them; no owner has no name."""
+    return session("", name)
 
 
 def chat_runs(owner: str, chat: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from starlette.types import Scope, Send
 
+from api.access import FRAMES
 from api.body_room import bodies_full
 from api.deadline import answer_deadline
 from api.dialects.deep_chat.fold import DeepChatFrameFold
@@ -22,8 +23,10 @@ from api.dialects.prompt import accept_members
 from api.errors import CODES, request_error, unavailable
 from api.intake.body import invalid_request
 from api.node import Node
-from api.readers.conversation import Conversation, Frame, SocketEndpoint
+from api.readers.conversation import Conversation, Frame
 from api.readers.lookup import read_query
+from api.readers.socket_endpoint import SocketEndpoint
+from shared.config.credentials import Identity
 from shared.errors import Draining, RequestError, Unavailable
 from shared.log.records import Meta
 
@@ -72,8 +75,10 @@ class _Request:
 class DeepChatConversation(Conversation):
     """Answers requests in the order in which they came; the stop key follows each answer."""
 
-    def __init__(self, node: Node, owner: str, scope: Scope, send: Send) -> None:
-        super().__init__(node, owner, scope, send)
+    scopes = FRAMES[PATH]
+
+    def __init__(self, node: Node, identity: Identity, scope: Scope, send: Send) -> None:
+        super().__init__(node, identity, scope, send)
         self._stop_key = read_stop_key(read_query(scope))
         self._waiting: asyncio.Queue[_Request | RequestError] = asyncio.Queue()
 

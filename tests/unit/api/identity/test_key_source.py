@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,39 +14,8 @@ from api.identity import key_source as key_source_module
 from api.identity.key_set import KeySet
 from api.identity.key_source import REFRESH_S, RETRY_S, KeySource
 from shared.errors import ConfigurationError
-from tests.support.tokens import jwk
+from tests.support.issuer import Issuer, key_set, serve_keys
 from tests.support.wait import until
-
-
-def body(*kids: str) -> bytes:
-    return json.dumps({"keys": [jwk("ES256", kid) for kid in kids]}).encode()
-
-
-class Issuer:
-    """Serves a body; `hold` makes it wait."""
-
-    def __init__(self) -> None:
-        self.body = body("one")
-        self.status = "200 OK"
-        self.more = ""
-        self.asked = 0
-        self.held: asyncio.Event | None = None
-        self.url = ""
-        self.tasks: set[asyncio.Task[None] | None] = set()
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.tasks.add(asyncio.current_task())
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            await reader.readuntil(b"\r\n\r\n")
-            self.asked += 1
-            if self.held is not None:
-                await self.held.wait()
-            head = f"HTTP/1.1 {self.status}\r\n{self.more}content-length: {len(self.body)}\r\n"
-            writer.write(head.encode() + b"connection: close\r\n\r\n" + self.body)
-            await writer.drain()
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
 
 
 class Watch:
@@ -70,15 +38,8 @@ class Watch:
 
 @pytest.fixture
 async def issuer() -> AsyncIterator[Issuer]:
-    issuer = Issuer()
-    server = await asyncio.start_server(issuer.answer, "127.0.0.1", 0)
-    issuer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
-    yield issuer
-    server.close()
-    for task in issuer.tasks:
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait([task])
+    async with serve_keys() as issuer:
+        yield issuer
 
 
 @pytest.fixture
@@ -94,7 +55,7 @@ async def test_keys_are_fetched_at_the_start_and_again_after_five_minutes(
     await watch.after(REFRESH_S - 1)
     assert (issuer.asked, watch.sets, watch.source.problem) == (1, [["one"]], "")
 
-    issuer.body = body("two")
+    issuer.body = key_set("two")
     await watch.after(1)
 
     assert (issuer.asked, watch.sets) == (2, [["one"], ["two"]])
@@ -115,7 +76,7 @@ async def test_an_unknown_kid_asks_at_most_once_in_ten_seconds(
         await watch.after(0.05, watch.source.look_for_unknown)
     assert issuer.asked == 1
 
-    issuer.body = body("one", "two")
+    issuer.body = key_set("one", "two")
     await watch.after(RETRY_S - 4, watch.source.look_for_unknown)
 
     assert (issuer.asked, watch.sets[-1]) == (2, ["one", "two"])
@@ -154,7 +115,7 @@ async def test_a_bad_answer_changes_nothing_and_is_tried_again_after_ten_seconds
     await watch.after(REFRESH_S)
     assert watch.source.problem and watch.sets == [["one"]]
 
-    issuer.status, issuer.body, issuer.more = "200 OK", body("two"), ""
+    issuer.status, issuer.body, issuer.more = "200 OK", key_set("two"), ""
     await watch.after(RETRY_S - 1)
     assert watch.source.problem
     await watch.after(1)
@@ -207,12 +168,12 @@ async def test_a_slow_issuer_is_given_up_and_a_stop_does_not_wait_for_it(
 
 async def test_a_file_is_read_at_the_start_and_when_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
-    path.write_bytes(body("one"))
+    path.write_bytes(key_set("one"))
     watch = Watch(str(path))
     assert (watch.sets, watch.source.problem) == ([["one"]], "")
 
     await watch.after(1)
-    (tmp_path / "new").write_bytes(body("two"))
+    (tmp_path / "new").write_bytes(key_set("two"))
     (tmp_path / "new").replace(path)
     await watch.after(1)
     assert watch.sets == [["one"], ["two"]]

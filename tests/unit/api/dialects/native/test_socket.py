@@ -410,7 +410,7 @@ async def test_a_socket_without_the_subprotocol_is_accepted(bench: Bench) -> Non
 
 
 async def test_bad_credentials_are_refused_at_the_handshake(bench: Bench) -> None:
-    talk = Talk(bench, keys="yes")
+    talk = Talk(bench, keys="yes", headers={"authorization": "Bearer wrong"})
     with pytest.raises(RequestError) as caught:
         await talk.task
     assert caught.value.status == 401
