@@ -109,8 +109,7 @@ class Stage:
             models=changes.get("models", self.models),
             backends=changes.get("backends", self.backends),
         )
-        self._clients.push_async_callback(worker._calls.aclose)
-        self._clients.push_async_callback(worker._blocking_reads.aclose)
+        self._clients.push_async_callback(worker.aclose)
         return worker
 
     async def start(self, name: str = "one", **changes: Any) -> Worker:
@@ -133,11 +132,12 @@ class Stage:
             await asyncio.wait([self.tasks[name]])
         self.tasks.pop(name).result()
 
+    def new(self, **changes: Any) -> NewGeneration:
+        given = {"owner": "alice", "model": "m", "request": b'{"messages":[]}'} | changes
+        return NewGeneration(**given)
+
     async def ask(self, **changes: Any) -> str:
-        new = NewGeneration(
-            **{"owner": "alice", "model": "m", "request": b'{"messages":[]}'} | changes
-        )
-        return (await self.acceptor.accept(new)).generation_id
+        return (await self.acceptor.accept(self.new(**changes))).generation_id
 
     async def events(self, generation_id: str) -> list[Any]:
         return [decode(raw) for _, raw in await self.store.page(generation_id, START, 100_000)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from shared.queue.lanes import workers_seen
+from shared.queue.presence import workers_seen
 from tests.support.plays import (
     LONG_S,
     says,
