@@ -66,10 +66,17 @@ class ScriptedBackend:
 
 
 class Stage:
-    """A server's URL, backends by model, and the workers that were started."""
+    """A server's URL, backends by model, and the workers that were started.
+
+    Attributes:
+        queue_partitions: of every stage that is given no other number.
+    """
+
+    queue_partitions = 1
 
     def __init__(self, url: str, *plays: Play, on_takeover: str = "continue", **settings: Any):
-        self.settings = Settings(redis_url=url, **({"lease_s": 0.6} | settings))
+        given = {"lease_s": 0.6, "queue_partitions": self.queue_partitions} | settings
+        self.settings = Settings(redis_url=url, **given)
         self.models = {"m": Model(name="m", on_takeover=on_takeover)}
         self.backend = ScriptedBackend(*plays, can_continue=on_takeover == "continue")
         self.backends = {"m": self.backend}
