@@ -41,6 +41,7 @@ from shared.files.store import FileStore
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
+from shared.queue.partitions import agree
 from shared.redis.client import REDIS_ANSWER_S, connect
 from shared.redis.resp import AutoPipeline
 from shared.redis.server_check import check_server
@@ -112,6 +113,7 @@ async def run(settings: Settings, listener: socket.socket) -> int:
     # Without an answer of Redis the check is skipped: a worker makes it too, and cannot skip it.
     with contextlib.suppress(Unavailable):
         await check_server(redis)
+        await agree(redis, settings)
     pipeline = AutoPipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
     store = Store(redis, settings, pipeline)
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"

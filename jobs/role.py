@@ -37,6 +37,7 @@ from shared.later.schedules import Schedules
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
+from shared.queue.partitions import agree
 from shared.redis import keys
 from shared.redis.client import Client, connect, translated
 from shared.redis.server_check import check_server, find_jobs_url
@@ -119,6 +120,7 @@ async def _reach(store: Store, stopping: asyncio.Event) -> RedisUrl | None:
     while not stopping.is_set():
         try:
             await check_server(store.redis)
+            await agree(store.redis, store.settings)
             url, is_shared = await find_jobs_url(store.settings)
             if is_shared:
                 log.info("jobs share database", extra={"database": url.database})

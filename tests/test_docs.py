@@ -29,7 +29,7 @@ from cli.main import build_parser
 from shared.config.settings import NOT_YET, PREFIX, Settings
 from shared.errors import TailraceError
 from shared.log import events
-from shared.queue.lanes import Presence
+from shared.queue.presence import Presence
 from shared.redis.counts import COUNTERS
 from tests.support.processes import Cluster
 from tests.support.sse import SseParser

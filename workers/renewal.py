@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 from shared.errors import Unavailable
 from shared.log.records import Ok
-from shared.queue.lanes import Presence
+from shared.queue.presence import Presence, announce
 from workers.parts import WorkerParts
 from workers.run import Run
 
@@ -68,13 +68,13 @@ class Renewal:
             run.on_answer()
             appender.offer(run)  # after a loss the appender restores
             if isinstance(outcome, Ok):
-                renewed.setdefault(run.delivery.lane, []).append(run.delivery.entry_id)
+                renewed.setdefault(run.delivery.stream, []).append(run.delivery.entry_id)
         if renewed:
             await queue.renew(renewed)
         now_ms = await store.now_ms()
         appender.last_ok_s = max(appender.last_ok_s, sent_at_s)
         await queue.note_running([run.id for run in holding if run.is_holding], now_ms)
-        await queue.announce(self._presence(now_ms))
+        await announce(store.redis, self._presence(now_ms))
 
     def _stop_if_cut_off(self) -> None:
         """Stop all runs if Redis has been away for longer than `redis_outage_s`."""

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from shared.config import logs
@@ -22,32 +22,33 @@ from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.store import Store
 from shared.queue.lanes import (
-    LATER_PER_SWEEP,
     Delivery,
     LaneEntry,
-    Presence,
     Queue,
     batch_slots_max,
     put_back,
 )
+from shared.queue.partitions import agree, partitions_of
+from shared.queue.presence import Presence, withdraw
 from shared.redis import keys, server_check
 from shared.redis.client import REDIS_ANSWER_S, Client
 from shared.redis.resp import AutoPipeline
 from workers.appender import Appender
+from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
 from workers.parts import COUNTERS, Takeover, WorkerParts
 from workers.renewal import Renewal
 from workers.run import Run
-from workers.slots import lanes_to_wait_on, rounds
+from workers.slots import places_to_wait_on, rounds
 from workers.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
 
 BLOCK_MS = 500  # of a blocking read; an idle worker notices a drain after at most this time
-SHORT_BLOCK_MS = 50  # when a blocking read covers only some of the lanes
+SHORT_BLOCK_MS = 50  # when the blocking reads cover only some of the lanes
+LOOK_MS = 250  # when they cover only some of the partitions: so often the worker reads the others
 REDIS_RETRY_PAUSE_S = 0.25  # mean pause before Redis is tried again
-NO_WAIT_S = 0.002  # a blocking read that returns faster found an entry that was already waiting
 
 
 class Worker:
@@ -75,9 +76,14 @@ class Worker:
         self.settings = settings
         # A blocking read delays every call behind it, so it has a connection of its own.
         self._calls = AutoPipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
-        self._blocking_reads = AutoPipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0)
+        partitions = partitions_of(settings)
+        own = own_partitions(partitions.tags, name)
+        self._blocking_reads = {
+            tag: AutoPipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0) for tag in own
+        }
         self.store = Store(redis, settings, self._calls)
-        self.queue = Queue(redis, name, self._calls, self._blocking_reads)
+        self.queue = Queue(redis, name, self._calls, self._blocking_reads, partitions=partitions)
+        self._arrivals = Arrivals(self.queue, own, lambda work: self._tasks.create_task(work))
         self.appender = Appender(self.store, time.monotonic)
         self.counters = dict.fromkeys(COUNTERS, 0.0)
         self.verdicts = Verdicts(redis, models)
@@ -103,7 +109,7 @@ class Worker:
         self._is_away = True  # Redis does not answer; also before the first connection
         self._was_connected = False
         # Entries to start again later, because another worker holds the generation:
-        # (lane, entry id) -> (when, monotonic seconds; the entry).
+        # (stream, entry id) -> (when, monotonic seconds; the entry).
         self._held: dict[tuple[str, bytes], tuple[float, Delivery]] = {}
         self._slot_freed = asyncio.Event()
         self._tasks: asyncio.TaskGroup
@@ -121,8 +127,12 @@ class Worker:
         try:
             await self._serve(ready)
         finally:
-            await self._calls.aclose()
-            await self._blocking_reads.aclose()
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections that `serve` opened."""
+        for pipeline in (self._calls, *self._blocking_reads.values()):
+            await pipeline.aclose()
 
     async def _serve(self, ready: asyncio.Event) -> None:
         await self._connect()
@@ -141,8 +151,10 @@ class Worker:
                     self.is_draining = True  # also after a cancellation: the sweep starts nothing
             for task in own:
                 task.cancel()
-        with suppress(Unavailable):  # the presence record soon counts as old
-            await self.queue.withdraw()
+        try:
+            await withdraw(self.redis, self.parts.worker)
+        except Unavailable:
+            pass  # the presence record soon counts as old
 
     @property
     def is_connected(self) -> bool:
@@ -158,6 +170,7 @@ class Worker:
         while True:
             try:
                 await server_check.check_server(self.redis)
+                await agree(self.redis, self.settings)
                 await self.queue.ensure_groups()
                 await self._note_contact()
                 return
@@ -209,15 +222,24 @@ class Worker:
                     is_empty = await self._wait()
             except Unavailable as exc:
                 await self._pause_away(exc)
+        for delivery in await self._arrivals.close():
+            with suppress(Unavailable):  # another worker claims it when its lease is over
+                await self._start(delivery)
 
     def _load(self) -> tuple[int, int, int]:
         """Return (slots, running entries, running batch entries)."""
         batch = sum(run.ticket.priority == "batch" for run in self.runs.values())
         return self.settings.worker_slots, len(self.runs), batch
 
+    def _reserved_load(self) -> tuple[int, int, int]:
+        """Return `_load`, with the entries that open reads may still return."""
+        slots, running, batch = self._load()
+        entries, of_batch = self._arrivals.reserved
+        return slots, running + entries, batch + of_batch
+
     async def _take(self) -> bool:
         """Start entries of the first lane that has any; return whether there were any."""
-        for lane, count in rounds(*self._load()):
+        for lane, count in rounds(*self._reserved_load()):
             deliveries = await self.queue.read(lane, count)
             for delivery in deliveries:
                 await self._start(delivery)
@@ -231,21 +253,28 @@ class Worker:
         If the blocking read had to wait for the entry, it was the only one. Then the next call
         waits again; reading all lanes after each entry would cost four times as much as a begin.
         """
-        lanes = lanes_to_wait_on(*self._load())
-        if not lanes:
+        arrivals = self._arrivals
+        places = places_to_wait_on(arrivals.unread(), *self._reserved_load())
+        if not places and not arrivals.reserved[0]:
             self._slot_freed.clear()
             if len(self.runs) >= self.settings.worker_slots and not self.is_draining:
                 await self._slot_freed.wait()
             return False
-        is_every_lane = len(lanes) == len(keys.LANES)
-        began_s = time.monotonic()
-        deliveries = await self.queue.wait(lanes, BLOCK_MS if is_every_lane else SHORT_BLOCK_MS)
-        waited_s = time.monotonic() - began_s
+        arrivals.open(places, self._wait_ms(places))
+        is_every_lane = arrivals.covers_all
+        deliveries, has_waited = await arrivals.next()
         for delivery in deliveries:
             await self._start(delivery)
         if deliveries:
             await asyncio.sleep(0)  # let these runs begin before the next read
-        return is_every_lane and waited_s > NO_WAIT_S
+        return is_every_lane and has_waited
+
+    def _wait_ms(self, places: Mapping[str, Sequence[str]]) -> int:
+        partitions = self.queue.partitions.tags
+        if len(partitions) > len(self._arrivals.tags):
+            return LOOK_MS
+        streams = self._arrivals.reserved[0] + sum(map(len, places.values()))
+        return BLOCK_MS if streams == len(partitions) * len(keys.LANES) else SHORT_BLOCK_MS
 
     async def _start(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
@@ -275,7 +304,7 @@ class Worker:
 
         Keeps the entry of the run itself, which may be read or claimed again.
         """
-        if delivery.entry_id == run.delivery.entry_id:
+        if (delivery.stream, delivery.entry_id) == (run.delivery.stream, run.delivery.entry_id):
             return
         if run.is_giving_back:  # the run may have put back this entry: nothing else starts it again
             self._start_later(delivery, time.monotonic())
@@ -300,7 +329,7 @@ class Worker:
 
     def _start_later(self, delivery: Delivery, at_s: float) -> None:
         # One record for each entry, even if the entry is claimed several times before `at_s`.
-        self._held[delivery.lane, delivery.entry_id] = at_s, delivery
+        self._held[delivery.stream, delivery.entry_id] = at_s, delivery
 
     # Entries of silent workers
 
@@ -316,9 +345,8 @@ class Worker:
                 self._is_away = True
 
     async def _sweep_once(self) -> None:
-        lane_keys = [keys.LATER, keys.lane("resume")]
         sent_s = time.monotonic()
-        await self.store.scripts.run("later", lane_keys, [LATER_PER_SWEEP])
+        await self.queue.move_due()
         now_s = time.monotonic()
         if now_s - sent_s > self.settings.lease_s / 3:
             # Redis or this process stood still: leases have lapsed although their holders live.

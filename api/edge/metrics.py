@@ -29,7 +29,9 @@ from api.body_room import BodyRoom
 from api.hub.statistics import HubStatistics
 from shared.errors import FilesUnavailable, Unavailable
 from shared.files.objects import ObjectStore
-from shared.queue.lanes import Presence, queue_depths, workers_seen
+from shared.queue.overview import depths_of
+from shared.queue.partitions import Partitions
+from shared.queue.presence import Presence, workers_seen
 from shared.redis.client import Client
 from shared.redis.counts import read_counts
 
@@ -137,14 +139,14 @@ class Metrics:
                 free = await objects.free_bytes()
         self.files_free_bytes.set(float("nan") if free is None else free)
 
-    async def update_from_redis(self, redis: Client) -> None:
+    async def update_from_redis(self, redis: Client, partitions: Partitions) -> None:
         """Update the metrics from Redis; without an answer in `SCRAPE_S` they stay empty."""
         self.queue_depth.clear()
         self.jobs_ahead.clear()
         self.presences, self.jobs_done = [], {}
         try:
             async with asyncio.timeout(SCRAPE_S):
-                depths = await queue_depths(redis)
+                depths = await depths_of(redis, partitions)
                 self.presences = await workers_seen(redis)
                 self.jobs_done, ahead = await read_counts(redis)
         except (Unavailable, TimeoutError):

@@ -26,7 +26,7 @@ from shared.errors import NotFound
 from shared.log.records import Meta
 from shared.log.snapshot import summary
 from shared.log.visibility import is_visible
-from shared.queue.lanes import owner_ids, queue_depths, session_ids
+from shared.queue.overview import owner_ids, queue_depths, session_ids
 
 PAGE_GENERATIONS = 100
 _BEFORE = re.compile(r"[0-9]{1,15}", re.ASCII)
@@ -120,7 +120,7 @@ class ListingRoutes:
         """GET /v1/workers: the workers, and the depth of each queue lane; for operators only."""
         async with answer_deadline():
             seen = await workers_with_age_ms(self.node.redis)
-            depths = await queue_depths(self.node.redis)
+            depths = await queue_depths(self.node.store)
         workers = [
             {
                 "id": presence.worker,

@@ -37,7 +37,8 @@ from shared.log.ids import EventId
 from shared.log.log_reader import read_log
 from shared.log.records import Meta
 from shared.queue.endings import cancel_many
-from shared.queue.lanes import running_of, workers_seen
+from shared.queue.overview import running_of
+from shared.queue.presence import workers_seen
 
 TAKE_LINES, TAKE_BYTES = 64, 4_194_304  # taken at once
 ASK_LINES = 64  # accepted in one call
@@ -152,7 +153,7 @@ class BatchRun:
         until_s = time.monotonic() + LEAVE_S
         while ids and time.monotonic() < until_s:
             await asyncio.sleep(PAUSE_S_MAX)
-            ids = await running_of(self.parts.redis, ids)
+            ids = await running_of(self.parts.store, ids)
         open_items = self.flight.open()
         for some in _chunks(open_items, FOLD_LINES):
             await self._fold(some, is_over=True)

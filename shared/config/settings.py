@@ -23,6 +23,7 @@ PREFIX = "TAILRACE_"
 
 # Every other number must be above 0.
 MAY_BE_ZERO = ("grace_s", "address_connections_max", "head_wait_s")
+QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
 
 # Kubernetes gives every container variables for each Service of its namespace. Those of a Service
 # `tailrace` or `tailrace-api` begin as our settings do, and TAILRACE_PORT is the name of a setting.
@@ -89,6 +90,7 @@ class Settings:
     queue_wait_s: float = 600.0  # a generation waits this long for a worker
     schedules_max: int = 100  # unfinished schedules of one owner
     queue_max: int = 10_000  # waiting generations per priority before `queue_full`
+    queue_partitions: int = 1  # of the queue; the same number for all roles on one Redis
 
     retention_s: float = 3_600.0  # a log is kept this long after its end
     heartbeat_s: float = 15.0  # time without output before a `: ping`
@@ -133,6 +135,11 @@ class Settings:
                     raise ConfigurationError(
                         f"{PREFIX}{field.name.upper()} must be {bound}, got {value!r}"
                     )
+        if self.queue_partitions > QUEUE_PARTITIONS_MAX:
+            raise ConfigurationError(
+                f"{PREFIX}QUEUE_PARTITIONS must be at most {QUEUE_PARTITIONS_MAX}, "
+                f"got {self.queue_partitions}"
+            )
         if not 0 <= self.port <= 65_535:
             raise ConfigurationError(f"{PREFIX}PORT must be from 0 to 65535, got {self.port}")
         if self.bodies_bytes_max < self.body_bytes_max:

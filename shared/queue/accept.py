@@ -34,6 +34,8 @@ from shared.log.request_pieces import PIECES, Pieces, kept_ms, piece_count
 from shared.log.store import Store
 from shared.queue.idempotency import reserve
 from shared.queue.lanes import encode_entry, put_back
+from shared.queue.overview import waiting_by_tag
+from shared.queue.partitions import partitions_of
 from shared.redis import keys
 from shared.redis.client import Client, Command, translated
 from shared.redis.pipeline import Call
@@ -96,7 +98,9 @@ class Acceptor:
         self.redis = redis
         self.store = store
         self.settings = settings
-        self._waiting: dict[str, int] = {}  # queue length by priority, as last returned
+        self._partitions = partitions_of(settings)
+        # The number of waiting generations by priority and partition, as last returned.
+        self._waiting: dict[str, dict[str, int]] = {name: {} for name in keys.PRIORITIES}
         self._room = OwnerRoom(settings.owner_bytes_max)
 
     async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
@@ -174,7 +178,7 @@ class Acceptor:
         absent = [line for line, is_there in zip(lines, known, strict=True) if not is_there]
         for generation_id, new in absent:
             await self._deposit(generation_id, new)
-        entries = [_entry(generation_id, new, "") for generation_id, new in absent]
+        entries = [self._entry(generation_id, new, "") for generation_id, new in absent]
         await self.store.scripts.run_all([("enqueue", entry) for entry in entries])
         fields = [(generation_id, self._fields(new)) for generation_id, new in absent]
         await self.store.create_many(fields, may_be_lost=is_repeat)
@@ -207,18 +211,20 @@ class Acceptor:
         False for a prompt with a key: if Redis refused the entry and took meta, a repeat would find
         meta and add no entry. Without a key no client can know the id yet.
         """
-        queue_max = self.settings.queue_max
-        seen = self._waiting.get(new.priority, queue_max)
-        return not new.idempotency_key and seen + FAR_FROM_FULL <= queue_max
+        seen, tags = self._waiting[new.priority], self._partitions.tags
+        if new.idempotency_key or len(seen) < len(tags):
+            return False
+        return sum(seen.values()) + FAR_FROM_FULL * len(tags) <= self.settings.queue_max
 
     async def _enter(self, generation_id: str, new: NewGeneration) -> Meta:
         """Do steps 3 and 4 in one round trip. Raises Unavailable."""
-        entry = _entry(generation_id, new, self.settings.queue_max)
+        room = self._room_in_partition(generation_id, new)
+        entry = self._entry(generation_id, new, room)
         waiting, created_at_ms, total = await self.store.enqueue_and_create(
             generation_id, entry, self._fields(new), self._charge(generation_id, new)
         )
         self._room.hear(new.owner, total, self._now_s())
-        self._waiting[new.priority] = waiting or self.settings.queue_max
+        self._hear_waiting(generation_id, new, waiting or room)
         if not waiting:  # other nodes have filled the queue: one entry more is within the bound
             await put_back(self.store, generation_id, new.priority, new.model, lane=new.priority)
         return queued_meta(generation_id, new, created_at_ms)
@@ -266,9 +272,14 @@ class Acceptor:
             await Pieces(generation_id, new.request, kept).deposit(self.store.scripts.pipeline)
 
     async def _enqueue(self, generation_id: str, new: NewGeneration) -> None:
-        lane_keys, args = _entry(generation_id, new, self.settings.queue_max)
+        if len(self._partitions.tags) > 1:
+            # Only the sum decides, and the script knows one partition. Prompts that other nodes
+            # accept at this moment may exceed the bound by their number.
+            self._waiting[new.priority] = await waiting_by_tag(self.store, new.priority)
+        room = self._room_in_partition(generation_id, new)
+        lane_keys, args = self._entry(generation_id, new, room)
         waiting = int(await self.store.scripts.run("enqueue", lane_keys, args))
-        self._waiting[new.priority] = waiting or self.settings.queue_max
+        self._hear_waiting(generation_id, new, waiting or room)
         if not waiting:
             raise RequestError(
                 503,
@@ -277,6 +288,22 @@ class Acceptor:
                 retryable=True,
                 retry_after_s=QUEUE_FULL_RETRY_S,
             )
+
+    def _room_in_partition(self, generation_id: str, new: NewGeneration) -> int:
+        """Return how many may wait in the partition of an id, with those of the others counted."""
+        own, seen = self._partitions.of(generation_id), self._waiting[new.priority]
+        others = sum(number for tag, number in seen.items() if tag != own)
+        return max(0, self.settings.queue_max - others)
+
+    def _hear_waiting(self, generation_id: str, new: NewGeneration, number: int) -> None:
+        self._waiting[new.priority][self._partitions.of(generation_id)] = number
+
+    def _entry(self, generation_id: str, new: NewGeneration, waiting_max: int | str) -> Call:
+        """Return the `enqueue` call of a generation; `waiting_max`: "" for no bound."""
+        tag = self._partitions.of(generation_id)
+        entry = encode_entry(generation_id, new.priority, new.model)
+        names = [keys.lane(new.priority, tag), keys.waiting(new.priority, tag)]
+        return names, [generation_id, entry, waiting_max]
 
     def _fields(self, new: NewGeneration) -> dict[str, str | bytes]:
         fields: dict[str, str | bytes] = {
@@ -350,13 +377,3 @@ def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> M
 
 def _size(new: NewGeneration) -> int:
     return request_bytes(new.request, new.metadata, new.prompt)
-
-
-def _entry(generation_id: str, new: NewGeneration, waiting_max: int | str) -> Call:
-    """Return the `enqueue` call of a generation; `waiting_max`: "" for no bound."""
-    entry = encode_entry(generation_id, new.priority, new.model)
-    return [keys.lane(new.priority), keys.waiting(new.priority)], [
-        generation_id,
-        entry,
-        waiting_max,
-    ]

@@ -3,9 +3,9 @@
 Invariant: no other module builds a name.
 
 Each script, transaction and blocking read stays within one hash tag, so in one slot of a cluster:
-`{id}` of a generation or batch, `{q}` of the queue, `{jobs}` of the jobs role, and a tag for the
-records of each owner and chat. A key without a tag is used alone. Only SCAN in the rounds of the
-jobs role (jobs/index_janitor.py) goes through all keys.
+`{id}` of a generation or batch, `{q}` or `{q<n>}` of a partition of the queue, `{jobs}` of the
+jobs role, and a tag for the records of each owner and chat. A key without a tag is used alone. Only
+SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all keys.
 
     tr:{<id>}:log        stream   entry id = <attempt>-<seq>, field `e` = the event's JSON
     tr:{<id>}:meta       hash     status, owner, request, attempt, token, lease, …
@@ -18,7 +18,9 @@ jobs role (jobs/index_janitor.py) goes through all keys.
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
     tr:{q}:janitor       string   lock of one pass
     tr:{q}:requeued:<id> string   guard: the id was requeued recently
-    tr:{q}:cancel        channel  ids of cancelled generations
+    tr:{q}:cancel        channel  ids of cancelled generations, of all partitions
+    tr:{q<n>}:…          the same in partition n, where there are several; then none in {q}
+    tr:partitions        string   number of partitions of the queue
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
     tr:session:<digest>  zset     of one owner, or of all (with tokens): id -> created, ms
     tr:owner:<digest>    zset     id -> created, ms
@@ -68,10 +70,9 @@ PRIORITIES = ("interactive", "batch")
 FIELD = b"e"  # the one field of every entry, in logs and lanes
 WORKERS = "tr:workers"
 CONTINUATIONS = "tr:continuations"
-RUNNING = "tr:{q}:running"
-LATER = "tr:{q}:later"
 CANCEL = "tr:{q}:cancel"
-JANITOR = "tr:{q}:janitor"
+PARTITIONS = "tr:partitions"
+QUEUE = "q"  # the hash tag of the queue, if it has one partition
 JOBS_WAKE = "tr:{jobs}:wake"
 JOBS_COUNTS = "tr:{jobs}:counts"
 SCHEDULES = "tr:{jobs}:schedules"
@@ -105,16 +106,31 @@ def readers(generation_id: str) -> str:
     return f"tr:{{{generation_id}}}:readers"
 
 
-def lane(name: str) -> str:
-    return f"tr:{{q}}:{name}"
+# Keys of one partition of the queue. `tag`: its hash tag, as `Partitions.of` returns it.
 
 
-def waiting(priority: str) -> str:
-    return f"tr:{{q}}:waiting:{priority}"
+def lane(name: str, tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:{name}"
 
 
-def requeued(generation_id: str) -> str:
-    return f"tr:{{q}}:requeued:{generation_id}"
+def waiting(priority: str, tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:waiting:{priority}"
+
+
+def running(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:running"
+
+
+def later(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:later"
+
+
+def janitor(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:janitor"
+
+
+def requeued(generation_id: str, tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:requeued:{generation_id}"
 
 
 def probe(node: str) -> str:

@@ -18,7 +18,8 @@ from shared.later.schedules import Schedules
 from shared.later.webhooks import Webhook, read_record, register
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
-from shared.queue.lanes import Queue, owner_ids, session_ids
+from shared.queue.lanes import Queue
+from shared.queue.overview import owner_ids, session_ids
 from shared.redis import keys
 from shared.redis.counts import COUNTERS, read_counts
 from tests.support.generation import ID, lose

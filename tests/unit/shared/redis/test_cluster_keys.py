@@ -219,7 +219,7 @@ async def take_the_queue(redis: Redis) -> None:
     assert delivery.ticket is not None
     await queue.note_begun(delivery.ticket, 1)
     await queue.try_later(delivery.ticket, 1)
-    await queue.scripts.run("later", [keys.LATER, keys.lane("resume")], [10])
+    await queue.scripts.run("later", [keys.later(), keys.lane("resume")], [10])
     await queue.wait(list(keys.LANES), 1)
     await queue.claim("resume", 0, 10)
     await queue.leave(delivery, ID, 1_000)
