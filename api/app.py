@@ -8,9 +8,12 @@ wraps a body. Preflights end at the CORS layer: they read no body, start nothing
 
 from __future__ import annotations
 
+import time
+
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.access import ROUTES
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
 from api.dialects.chat.endpoints import CHAT_ENDPOINTS
 from api.dialects.deep_chat.endpoints import DEEP_CHAT_ENDPOINTS
@@ -20,14 +23,16 @@ from api.dialects.native.endpoints import NATIVE_ENDPOINTS
 from api.dialects.native.prompt_route import PromptRoute
 from api.dialects.openai_errors import openai_shape
 from api.dialects.responses.endpoints import RESPONSES_ENDPOINTS
+from api.edge.admission import admit
 from api.edge.cors import Cors
 from api.edge.error_boundary import ErrorBoundary
 from api.edge.gate import Gate
+from api.edge.method_dispatch import Resource
 from api.edge.path_forms import PathForms
 from api.errors import ErrorShape, request_error
 from api.node import Node
 from api.pages.pages import PageRoutes
-from api.readers.conversation import SocketEndpoint
+from api.readers.socket_endpoint import SocketEndpoint
 from api.resources.batches import BatchRoutes
 from api.resources.files import FileRoutes
 from api.resources.health import HealthRoutes
@@ -68,7 +73,34 @@ def create_app(node: Node) -> ASGIApp:
 
 
 def http_routes(node: Node) -> list[Route]:
-    """Return every HTTP route: of the dialects, the resources, the probes and the pages."""
+    """Return every HTTP route, each with the check of its row in api/access.py."""
+    routes = unguarded_routes(node)
+    for route in routes:
+        guard(node, route)
+    return routes
+
+
+def guard(node: Node, route: Route) -> None:
+    """Let a route's handlers be called only by clients with the scope of its row.
+
+    Raises:
+        KeyError: the table has no row for the path, or none for one of the methods.
+    """
+    resource = route.endpoint
+    assert isinstance(resource, Resource)
+    row = ROUTES[route.path]
+    needed = {method: row["GET" if method == "HEAD" else method] for method in resource.methods}
+
+    async def check(scope: Scope, method: str) -> None:
+        identity = await admit(node.authenticator, scope, needed[method])
+        if identity is not None and identity.is_keyless:
+            node.seen_owners.add(identity.owner, time.monotonic())
+
+    resource.admit = check
+
+
+def unguarded_routes(node: Node) -> list[Route]:
+    """Return the routes of the dialects, the resources, the probes and the pages."""
     listings, schedules, batches = ListingRoutes(node), ScheduleRoutes(node), BatchRoutes(node)
     files, health, pages = FileRoutes(node), HealthRoutes(node), PageRoutes()
     prompt = PromptRoute(node, schedules.create)

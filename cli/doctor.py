@@ -2,7 +2,7 @@
 
 Prints one line per finding: ok, warn or FAIL. The `judge_…` functions are pure; the `examine_…`
 functions do the I/O. Invariant: a finding that is not ok says what to do. The doctor changes
-nothing.
+nothing, except that `--continuation` stores what it has seen.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import aiohttp
 
 from api.edge.auth import Authenticator
 from api.transport.peer import TrustedProxies
+from cli.continuation import doctor_continuation
 from cli.finding import Finding
 from cli.redis_findings import examine_redis
 from cli.up.privacy import is_open_file, open_directories
@@ -61,9 +62,16 @@ OPEN_FILES_OWN = 64  # what a process opens besides the sockets of its readers
 SHARED_DISK_BYTES_MIN = 5 * 2**30
 
 
-def doctor(settings: Settings) -> int:
-    """Print all findings; return 1 if one of them is a FAIL, otherwise 0."""
-    findings = asyncio.run(examine(settings, os.environ))
+def doctor(settings: Settings, *, continuation: str = "") -> int:
+    """Print all findings; return 1 if one of them is a FAIL, otherwise 0.
+
+    Args:
+        continuation: only try how this model continues answers.
+    """
+    if continuation:
+        findings = doctor_continuation(settings, continuation)
+    else:
+        findings = asyncio.run(examine(settings, os.environ))
     for finding in findings:
         # The text may quote a server, and a URL in it may hold a password.
         text = plain_line(redact(" ".join(finding.text.split())))
@@ -259,7 +267,7 @@ def examine_space(settings: Settings) -> list[Finding]:
 async def examine_models(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
     """Check the models file and the server of each model."""
     try:
-        models = load_models(settings.models)
+        models = load_models(settings.models, settings.models_skip)
     except ConfigurationError as exc:
         return [Finding("FAIL", "models", str(exc))]
     source = settings.models or "built in, because TAILRACE_MODELS is not set"

@@ -161,6 +161,7 @@ class BackendError(TailraceError):
     Args:
         code: `upstream_error`, `upstream_timeout`, `upstream_refused`, `answer_too_large`, …
         retryable: another attempt can succeed (not after a 4xx other than 408 and 429).
+        is_outage: the server is away or restarts, which says nothing about the request.
         retry_after_s: the pause that the backend asked for, s.
         upstream: the model server's own error, for clients that can act on it.
     """
@@ -171,6 +172,7 @@ class BackendError(TailraceError):
         message: str,
         *,
         retryable: bool = True,
+        is_outage: bool = False,
         retry_after_s: float | None = None,
         upstream: Refusal | None = None,
     ) -> None:
@@ -179,6 +181,7 @@ class BackendError(TailraceError):
         self.code = code
         self.message = message
         self.retryable = retryable
+        self.is_outage = is_outage
         self.retry_after_s = retry_after_s
         self.upstream = upstream
 

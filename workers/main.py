@@ -44,7 +44,7 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> int:
-    models = load_models(settings.models)
+    models = load_models(settings.models, settings.models_skip)
     backends = build_backends(models, settings, os.environ)
     redis = connect(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

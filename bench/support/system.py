@@ -113,7 +113,7 @@ class System:
     async def cancel_all(self, node: Role) -> None:
         """Cancel all running generations."""
         async with aiohttp.ClientSession() as http:
-            running: Any = self.redis.zrange(keys.RUNNING, 0, -1)
+            running: Any = self.redis.zrange(keys.running(), 0, -1)
             for generation_id in running:
                 url = f"{node.url}/v1/generations/{generation_id.decode()}/cancel"
                 async with http.post(url) as reply:
@@ -124,7 +124,7 @@ class System:
         await until(self._is_idle, deadline_s, "the end of all generations")
 
     def _is_idle(self) -> bool:
-        names = (keys.RUNNING, keys.waiting("interactive"))
+        names = (keys.running(), keys.waiting("interactive"))
         return not any(self.redis.zcard(name) for name in names)
 
     def _role(self, name: str, **settings: str) -> Role:

@@ -55,17 +55,18 @@ REDIS_ANSWER_S = (
 )
 
 
-def connect(settings: Settings, *, answer_s: float = REDIS_ANSWER_S) -> Client:
+def connect(settings: Settings, *, url: str = "", answer_s: float = REDIS_ANSWER_S) -> Client:
     """Return a client, which connects at its first command.
 
     Args:
+        url: empty: that of the settings.
         answer_s: the longest wait for one reply, s.
 
     Raises:
         ConfigurationError: the settings have no URL, or a file that it names cannot be used.
     """
-    url = read_redis_url(settings.named_redis_url(), "TAILRACE_REDIS_URL")
-    return Redis.from_pool(open_pool(url, answer_s=answer_s))
+    address = read_redis_url(url or settings.named_redis_url(), "TAILRACE_REDIS_URL")
+    return Redis.from_pool(open_pool(address, answer_s=answer_s))
 
 
 def open_pool(url: RedisUrl, *, answer_s: float = REDIS_ANSWER_S) -> ConnectionPool:

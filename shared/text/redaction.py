@@ -70,7 +70,8 @@ _FORMS = (
         ),
         r"\1" + MASK,
     ),
-    _Form(("bearer",), re.compile(rf"(?i)(\bbearer(?:[ +]|%20)+){_VALUE}"), r"\1" + MASK),
+    # With a dot: the subprotocol of a WebSocket that has the credentials.
+    _Form(("bearer",), re.compile(rf"(?i)(\bbearer(?:[ +.]|%20)+){_VALUE}"), r"\1" + MASK),
     # The prefixes of the keys of many services; then a JSON web token.
     _Form(
         ("k-", "k_", "xai", "whsec", "fw_"),

@@ -47,7 +47,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 async def cluster(upstream: Upstream) -> AsyncIterator[Cluster]:
     with closed_port() as port:
         models = MODELS.format(url=upstream.base_url, port=port)
-        settings = {"attempts_max": "2"}
+        settings = {"attempts_max": "2", "upstream_outage_s": "1"}
         async with Cluster(api=1, workers=1, models=models, settings=settings) as cluster:
             yield cluster
 

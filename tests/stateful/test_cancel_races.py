@@ -22,12 +22,12 @@ from shared.log.ids import START
 from shared.log.request import Request
 from shared.queue.endings import cancel
 from shared.queue.janitor import Janitor
-from shared.queue.lanes import queue_depths
+from shared.queue.overview import queue_depths
 from shared.redis import keys
 from tests.support.full_speed import full_speed
 from tests.support.stage import DEADLINE_S, Stage
 from tests.support.wait import until
-from workers import run as run_module
+from workers import failed_attempt
 from workers.backends.contract import BackendItem, Finish
 
 RACES = 1_000
@@ -41,12 +41,13 @@ class RacingBackend:
     """Streams the words of its number at its own pace, and sometimes fails once."""
 
     can_continue = True
+    counts_whole = True
 
     def __init__(self) -> None:
         self.open = 0
 
     async def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str
     ) -> AsyncGenerator[list[BackendItem], None]:
         number = int(request.messages[0]["content"])
         rng = Random(f"{number} {len(prefix)}")
@@ -57,7 +58,7 @@ class RacingBackend:
                     continue
                 for _ in range(rng.randrange(8)):
                     await asyncio.sleep(0)
-                yield [Token(word)]
+                yield [Token(upto[max(len(prefix), len(upto) - len(word)) :])]
                 if not prefix and rng.random() < 0.1:
                     raise BackendError("upstream_error", "as it was told to")
             yield [Usage(1, 2, 3), Finish("stop")]
@@ -112,7 +113,7 @@ async def audit(stage: Stage, generation_id: str, whole: str) -> str:
 async def test_every_cancelled_answer_has_one_end_and_no_remains(
     redis_server, real_redis, monkeypatch
 ):
-    monkeypatch.setattr(run_module, "RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr(failed_attempt, "RETRY_PAUSE_S", 0.01)
     backend, ends = RacingBackend(), Counter[str]()
     with full_speed():
         await run_races(redis_server.url, backend, ends)
@@ -138,7 +139,7 @@ async def run_races(url: str, backend: RacingBackend, ends: Counter[str]) -> Non
 
         async def nothing_is_left() -> bool:
             lanes = [await stage.redis.xlen(keys.lane(lane)) for lane in keys.LANES]
-            depths = await queue_depths(stage.redis)
+            depths = await queue_depths(stage.store)
             # The janitor removes late index entries.
             assert not any((*lanes, depths["later"], backend.open)), (lanes, depths)
             return True
@@ -149,6 +150,6 @@ async def run_races(url: str, backend: RacingBackend, ends: Counter[str]) -> Non
 
         async def nothing_is_listed() -> bool:
             await janitor.sweep()
-            return not any((await queue_depths(stage.redis)).values())
+            return not any((await queue_depths(stage.store)).values())
 
         await until(nothing_is_listed, DEADLINE_S, "empty indexes")

@@ -37,21 +37,27 @@ DEADLINE_S = 10.0
 class ScriptedBackend:
     """Plays, and remembers how it was called."""
 
+    counts_whole = False
+
     def __init__(self, *plays: Play, can_continue: bool = True) -> None:
         self.plays = plays
         self.can_continue = can_continue
         self.prefixes: list[str] = []  # of each attempt
         self.seeds: list[str] = []
+        self.forms: list[str] = []
+        self.requests: list[Request] = []
         self.lists = 0  # that the worker has taken
         self.open = 0
         self.open_most = 0
 
     async def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str
     ) -> AsyncGenerator[list[BackendItem], None]:
         play = self.plays[min(len(self.prefixes), len(self.plays) - 1)]
         self.prefixes.append(prefix)
         self.seeds.append(seed)
+        self.forms.append(form)
+        self.requests.append(request)
         self.open += 1
         self.open_most = max(self.open_most, self.open)
         try:
@@ -66,12 +72,19 @@ class ScriptedBackend:
 
 
 class Stage:
-    """A server's URL, backends by model, and the workers that were started."""
+    """A server's URL, backends by model, and the workers that were started.
+
+    Attributes:
+        queue_partitions: of every stage that is given no other number.
+    """
+
+    queue_partitions = 1
 
     def __init__(self, url: str, *plays: Play, on_takeover: str = "continue", **settings: Any):
-        self.settings = Settings(redis_url=url, **({"lease_s": 0.6} | settings))
+        given = {"lease_s": 0.6, "queue_partitions": self.queue_partitions} | settings
+        self.settings = Settings(redis_url=url, **given)
         self.models = {"m": Model(name="m", on_takeover=on_takeover)}
-        self.backend = ScriptedBackend(*plays, can_continue=on_takeover == "continue")
+        self.backend = ScriptedBackend(*plays, can_continue=self.models["m"].may_continue)
         self.backends = {"m": self.backend}
         self.redis: Redis = connect(self.settings)
         self.store = Store(self.redis, self.settings)
@@ -109,8 +122,7 @@ class Stage:
             models=changes.get("models", self.models),
             backends=changes.get("backends", self.backends),
         )
-        self._clients.push_async_callback(worker._calls.aclose)
-        self._clients.push_async_callback(worker._blocking_reads.aclose)
+        self._clients.push_async_callback(worker.aclose)
         return worker
 
     async def start(self, name: str = "one", **changes: Any) -> Worker:
@@ -133,11 +145,12 @@ class Stage:
             await asyncio.wait([self.tasks[name]])
         self.tasks.pop(name).result()
 
+    def new(self, **changes: Any) -> NewGeneration:
+        given = {"owner": "alice", "model": "m", "request": b'{"messages":[]}'} | changes
+        return NewGeneration(**given)
+
     async def ask(self, **changes: Any) -> str:
-        new = NewGeneration(
-            **{"owner": "alice", "model": "m", "request": b'{"messages":[]}'} | changes
-        )
-        return (await self.acceptor.accept(new)).generation_id
+        return (await self.acceptor.accept(self.new(**changes))).generation_id
 
     async def events(self, generation_id: str) -> list[Any]:
         return [decode(raw) for _, raw in await self.store.page(generation_id, START, 100_000)]

@@ -48,6 +48,24 @@ def test_the_parts_are_all_there(services: dict[str, Any]) -> None:
     assert set(services) == {"redis", *APIS, *WORKERS, "jobs", "nginx"}
 
 
+def test_one_service_builds_the_image_and_no_service_pulls_it(services: dict[str, Any]) -> None:
+    own = {name: service for name, service in services.items() if service["image"] == "tailrace"}
+    builders = [name for name, service in own.items() if "build" in service]
+
+    assert set(own) == {*APIS, *WORKERS, "jobs"} and len(builders) == 1
+    assert all(own[name]["pull_policy"] == "never" for name in own.keys() - set(builders))
+
+
+@pytest.mark.parametrize("name", [*APIS, *WORKERS, "jobs"])
+def test_a_relative_name_of_the_models_file_is_no_name_of_a_volume(
+    name: str, services: dict[str, Any]
+) -> None:
+    (models,) = (mount for mount in services[name]["volumes"] if isinstance(mount, dict))
+
+    assert models["type"] == "bind" and models["source"] == "${MODELS_FILE:-/dev/null}"
+    assert models["read_only"] and not models["bind"]["create_host_path"]
+
+
 @pytest.mark.parametrize("name", [*APIS, *WORKERS, "jobs"])
 def test_a_role_is_started_with_settings_that_exist(name: str, services: dict[str, Any]) -> None:
     environ = {

@@ -50,8 +50,10 @@ class SetUpFault(BackendError):
             may name hosts, ports and files.
     """
 
-    def __init__(self, code: str, message: str, advice: str, *, retryable: bool) -> None:
-        super().__init__(code, message, retryable=retryable)
+    def __init__(
+        self, code: str, message: str, advice: str, *, retryable: bool, is_outage: bool = False
+    ) -> None:
+        super().__init__(code, message, retryable=retryable, is_outage=is_outage)
         self.advice = redact(advice)[:MESSAGE_CHARACTERS_MAX]
 
 
@@ -60,13 +62,18 @@ class Backend(Protocol):
 
     Attributes:
         can_continue: whether `stream` accepts a prefix of plain answer text.
+        counts_whole: `Usage` and `max_tokens` of a continuation are of the whole answer. Servers
+            count what they generate in one request.
     """
 
     @property
     def can_continue(self) -> bool: ...
 
+    @property
+    def counts_whole(self) -> bool: ...
+
     def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str
     ) -> AsyncGenerator[list[BackendItem], None]:
         """Yield the events of each read of the upstream, in order.
 
@@ -76,6 +83,7 @@ class Backend(Protocol):
 
         Args:
             prefix: the answer text so far; only given if `can_continue`.
+            form: how a request asks this server to continue `prefix`, of `CONTINUE_STYLES`.
             seed: the generation's id; the same seed gives the same answer if the backend can.
 
         Raises:

@@ -20,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from api.dialects.failure import GENERATION_FAILED
+from api.dialects.failure import GENERATION_FAILED, shown
+from api.dialects.openai_errors import failure_object
 from api.dialects.responses.refusal import refusal_of
 from api.dialects.responses.response_object import (
     CALL,
@@ -38,6 +39,7 @@ from shared.log.events import (
     Counts,
     End,
     Extra,
+    Failure,
     Reasoning,
     Reset,
     Start,
@@ -87,7 +89,7 @@ class ResponsesFold(ByteFold):
         if self.end is not None:
             reason = _INCOMPLETE_REASONS.get(self.end.finish_reason)
             if self.end.status == "failed":
-                failure = self.end.error or GENERATION_FAILED
+                failure = shown(self.end.error or GENERATION_FAILED)
         return {
             **self._head,
             "status": self._status,
@@ -233,14 +235,25 @@ class ResponsesFold(ByteFold):
         self.end, self._usage = end, end.usage or self._usage
         if end.status != "completed":
             frames, self._status = self._break_off(), end.status
-            name = (
-                "failed" if end.status == "failed" else "incomplete"
-            )  # OpenAI has no event `cancelled`
+            # OpenAI has no event `cancelled`.
+            name = "failed" if end.status == "failed" else "incomplete"
+            if end.status == "failed":
+                frames += self._error_frame(end.error or GENERATION_FAILED)
         else:
             is_incomplete = end.finish_reason in _INCOMPLETE_REASONS
             self._status = name = "incomplete" if is_incomplete else "completed"
             frames = b"".join(self._done_frames(item, name) for item in self._take_open())
         return frames + self._frame(f"response.{name}", {"response": self.response()})
+
+    def _error_frame(self, failure: Failure) -> bytes:
+        """Return the event `error`, which OpenAI sends before `response.failed`.
+
+        Many clients do not read `response.failed`. The SDKs raise if an event has the member
+        `error`; clients that read the event itself find its members also beside `error`.
+        """
+        error = failure_object(failure)
+        beside = {name: error[name] for name in ("code", "message", "param")}
+        return self._frame("error", {**beside, "error": error})
 
     def aside(self, raw: bytes) -> bytes | None:
         """Return the last event of a lost generation; None after a loss of the log's tail.

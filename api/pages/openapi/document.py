@@ -19,6 +19,7 @@ from api.pages.openapi.schemas import (
     CURSOR_HEADER,
     CURSOR_QUERY,
     GENERATION_NAME,
+    HEARTBEAT,
     ID,
     LOCATION,
     OBJECT,
@@ -56,7 +57,11 @@ CREATE = operation(
     {
         "200": {
             "description": "The stream; or as JSON what a request with the same key has started.",
-            "headers": {"Location": LOCATION, "X-Generation-Id": GENERATION_NAME},
+            "headers": {
+                "Location": LOCATION,
+                "X-Generation-Id": GENERATION_NAME,
+                "X-Heartbeat-S": HEARTBEAT,
+            },
             "content": {**content(STARTED), **STREAMS},
         },
         "202": answer("The new generation or schedule.", STARTED, {"Location": LOCATION}),
@@ -86,6 +91,7 @@ EVENTS = operation(
     {
         "200": {
             "description": "The events; a `reset` with id `0-0` if the cursor is not in the log.",
+            "headers": {"X-Heartbeat-S": HEARTBEAT},
             "content": {**STREAMS, **content(ref("Poll"))},
         },
         "204": answer("The generation has ended, and the cursor is its last event."),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from workers import run as run_module
+from tests.support.stage import Stage
+from workers import failed_attempt
 
 
 @pytest.fixture
@@ -13,6 +14,12 @@ def url(redis_server, real_redis):
     return redis_server.url
 
 
+@pytest.fixture(params=[1, 4])
+def queue_partitions(request, monkeypatch):
+    """The same test with the queue in one part and in four."""
+    monkeypatch.setattr(Stage, "queue_partitions", request.param)
+
+
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(run_module, "RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr(failed_attempt, "RETRY_PAUSE_S", 0.01)

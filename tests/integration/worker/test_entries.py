@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from shared.config.models import Model
-from shared.queue.lanes import encode_entry, put_back, workers_seen
+from shared.queue.lanes import encode_entry, put_back
+from shared.queue.presence import workers_seen
 from shared.redis import keys
 from shared.redis.client import REDIS_ANSWER_S
 from tests.support.plays import (
@@ -16,12 +17,12 @@ from tests.support.plays import (
 )
 from tests.support.stage import DEADLINE_S, ScriptedBackend, Stage
 from tests.support.wait import until
-from workers import run as run_module
+from workers import begin as begin_module
 from workers import worker as worker_module
 
 
 async def test_an_entry_without_a_generation_is_dropped_after_a_while(url, monkeypatch):
-    monkeypatch.setattr(run_module, "ABSENT_ENTRY_DROP_S", 0.05)
+    monkeypatch.setattr(begin_module, "ABSENT_ENTRY_DROP_S", 0.05)
     async with Stage(url, says("a")) as stage:
         entry = encode_entry("gen_nobody0000", "interactive", "m")
         await stage.redis.xadd(keys.lane("interactive"), {"e": entry})
@@ -122,7 +123,7 @@ async def test_a_worker_publishes_its_presence_and_its_running_generations(url):
 
         (presence,) = await until(seen, DEADLINE_S, "its presence")
         assert (presence.worker, presence.slots, presence.draining) == ("one", 7, False)
-        assert await stage.redis.zrange(keys.RUNNING, 0, -1) == [generation_id.encode()]
+        assert await stage.redis.zrange(keys.running(), 0, -1) == [generation_id.encode()]
 
 
 def test_a_blocked_read_ends_before_its_connection_would_time_out():

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from ssl import SSLError
 
 from shared.config.models import Model
 from shared.config.settings import Settings
@@ -21,7 +22,7 @@ from shared.text.redaction import remember_url
 from workers.backends.contract import BackendItem, Finish, SetUpFault
 from workers.backends.http.cause import explain
 from workers.backends.http.exchange import Exchange, ExchangeError
-from workers.backends.http.proxy import format_authority
+from workers.backends.http.proxy import ProxyRefused, format_authority
 from workers.backends.http.upstream_http import AddressInvalid, UpstreamAddress, UpstreamHttp
 from workers.backends.limits import Limits
 from workers.backends.openai.failure import answered_at, refusal
@@ -30,6 +31,8 @@ from workers.backends.openai.request import encode_body
 from workers.backends.route import Route
 
 REFUSAL_BYTES_MAX = 65_536  # of the body of an error response
+# 503: the server loads its model or is overloaded; 502: a gateway does not reach the server.
+OUTAGE_STATUSES = (502, 503)
 CONNECTIONS_TRIED_MAX = 3  # for one request, when the server closes idle connections
 ADVICE_EVERY_S = 60.0  # the same advice about a model is logged at most so often
 TAIL_S = 0.2  # wait for the end of the body after [DONE], so that the connection can be used again
@@ -45,8 +48,10 @@ class OpenAIBackend:
         route: how to reach the server.
     """
 
+    counts_whole = False
+
     def __init__(self, model: Model, settings: Settings, http: UpstreamHttp, route: Route) -> None:
-        self.can_continue = model.on_takeover == "continue"
+        self.can_continue = model.may_continue
         self._model = model
         self._settings = settings
         self._http = http
@@ -71,12 +76,12 @@ class OpenAIBackend:
             )
 
     async def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str = ""
     ) -> AsyncGenerator[list[BackendItem], None]:
         """See `Backend.stream`. `seed` is not sent; it is part of ids that are made here."""
         if self._target is None:
             raise self._noted(_no_address(self._model.base_url))
-        body = encode_body(self._model, request, prefix)
+        body = encode_body(self._model, request, prefix, form)
         clock = asyncio.get_running_loop().time
         limits = Limits(self._settings, clock())
         reader = ChatReader(
@@ -92,6 +97,8 @@ class OpenAIBackend:
             yield []
             while not reader.is_done:
                 items = await self._read(exchange, reader, limits)
+                if (running := reader.take_running_usage()) is not None:
+                    items.append(running)
                 if items:
                     yield items
                     limits.has_content = True
@@ -138,8 +145,13 @@ class OpenAIBackend:
                 if is_reused and exc.is_before_response:
                     continue
                 advice = explain(exc, target.origin).for_operator
-                message = f"the backend did not answer: {exc}"
-                raise SetUpFault("upstream_error", message, advice, retryable=True) from exc
+                raise SetUpFault(
+                    "upstream_error",
+                    f"the backend did not answer: {exc}",
+                    advice,
+                    retryable=True,
+                    is_outage=exc.is_before_response,
+                ) from exc
             if 200 <= exchange.status < 300:
                 return exchange
             raise await self._read_refusal(exchange, limits)
@@ -153,12 +165,17 @@ class OpenAIBackend:
                 raise limits.exceeded() from exc
             failure, cause = limits.no_connection(), explain(exc, target.origin)
             raise SetUpFault(
-                failure.code, failure.message, cause.for_operator, retryable=True
+                failure.code, failure.message, cause.for_operator, retryable=True, is_outage=True
             ) from exc
         except OSError as exc:
             cause = explain(exc, target.origin)
-            message = f"the backend cannot be reached: {cause.for_client}"
-            raise SetUpFault("upstream_error", message, cause.for_operator, retryable=True) from exc
+            raise SetUpFault(
+                "upstream_error",
+                f"the backend cannot be reached: {cause.for_client}",
+                cause.for_operator,
+                retryable=True,
+                is_outage=not isinstance(exc, SSLError | ProxyRefused),
+            ) from exc
 
     async def _ask(self, exchange: Exchange, request: bytes, limits: Limits) -> None:
         try:
@@ -184,7 +201,10 @@ class OpenAIBackend:
         quoted = bytes(body[:REFUSAL_BYTES_MAX])
         headers = exchange.headers
         now_s = answered_at(headers.get("date"), time.time())
-        return refusal(exchange.status, quoted, retry_after=headers.get("retry-after"), now_s=now_s)
+        told = headers.get("retry-after")
+        error = refusal(exchange.status, quoted, retry_after=told, now_s=now_s)
+        error.is_outage = error.retryable and exchange.status in OUTAGE_STATUSES
+        return error
 
     async def _read(
         self, exchange: Exchange, reader: ChatReader, limits: Limits
@@ -200,7 +220,7 @@ class OpenAIBackend:
                 if isinstance(exc, TimeoutError):
                     raise limits.exceeded() from exc
                 message = "the connection to the backend broke in mid-answer"
-                raise BackendError("upstream_error", message) from exc
+                raise BackendError("upstream_error", message, is_outage=True) from exc
             data = b""
         items = reader.feed(data) if data else reader.feed_eof()
         if reader.is_done:

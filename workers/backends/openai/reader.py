@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import BackendError
-from shared.log.events import Extra, Reasoning, Token
+from shared.log.events import Extra, Reasoning, Token, Usage
 from shared.log.extra import is_empty
 from workers.backends.contract import BackendItem, Finish
 from workers.backends.openai.chunk import (
@@ -38,11 +38,12 @@ from workers.backends.openai.chunk import (
 )
 from workers.backends.openai.chunk_template import ChunkTemplate, learn
 from workers.backends.openai.delta_texts import CONTENT, REASONING, take_content, take_text
-from workers.backends.openai.error_body import MESSAGE_MAX, is_error, is_error_array, read_error
+from workers.backends.openai.error_body import is_error, is_error_array
 from workers.backends.openai.facts import Facts, has_list
 from workers.backends.openai.failure import failure_of
 from workers.backends.openai.finish_reasons import Reason, more_telling, reason_of
 from workers.backends.openai.half_pairs import HalfPairs
+from workers.backends.openai.opening import Opening
 from workers.backends.openai.sse_lines import SseLines
 from workers.backends.openai.summary import TextSoFar
 from workers.backends.openai.tool_fragments import read_fragment
@@ -74,14 +75,12 @@ class ChatReader:
         self.failure: BackendError | None = None
         self._lines = SseLines(line_bytes_max)
         self._line_bytes_max = line_bytes_max
-        self._body_bytes_max = body_bytes_max
-        self._has_begun = False
-        self._body: bytearray | None = None  # set if the answer is one document
-        self._opening: bytearray | None = bytearray()  # until the first choice: may be an error
+        self._opening = Opening(body_bytes_max)
         self.warnings: set[str] = set()
         self._tools = ToolCalls(seed)
         self._reason: Reason | None = None
         self._usage = UsageCounter()
+        self._has_new_usage = False
         self._halves = HalfPairs()
         self._text, self._reasoning = TextSoFar(), TextSoFar()
         self._add_text = self._text.add  # for the hot path
@@ -89,6 +88,13 @@ class ChatReader:
         self._facts = Facts()
         self._template: ChunkTemplate | None = None
         self._templates_left = TEMPLATES_MAX
+
+    def take_running_usage(self) -> Usage | None:
+        """Return the counts of an unfinished answer, if the server has reported other ones."""
+        if self._reason is not None or not self._has_new_usage:
+            return None
+        self._has_new_usage = False
+        return self._usage.event()
 
     @property
     def has_finish_reason(self) -> bool:
@@ -117,12 +123,12 @@ class ChatReader:
         if self.is_done:
             return items
         try:
-            if self._body is not None:
-                self._take(b"", bytes(self._body), items)
+            if (document := self._opening.document) is not None:
+                self._take(b"", document, items)
             else:
                 self._read_unclosed(items)
             if not self.is_done:
-                self._end(items, self._broke_off())
+                self._end(items, self._opening.describe_end())
         except BackendError as failure:
             self._fail(failure)
         return items
@@ -132,25 +138,9 @@ class ChatReader:
         self.is_done = True
 
     def _feed(self, data: bytes, items: list[BackendItem]) -> None:
-        if not self._has_begun:
-            data = data.lstrip()  # some servers send white space before the answer starts
-            if not data:
-                return
-            self._has_begun = True
-            # A line of an event stream never begins so. Content types are less reliable.
-            self._body = bytearray() if data.startswith((b"{", b"[", b"<")) else None
-        if self._body is not None:
-            self._body += data
-            if len(self._body) > self._body_bytes_max:
-                raise BackendError(
-                    "answer_too_large",
-                    f"the answer is longer than {self._body_bytes_max} bytes;"
-                    " TAILRACE_ANSWER_BYTES_MAX of the worker sets this limit",
-                    retryable=False,
-                )
+        data = self._opening.trim(data)
+        if self._opening.keep(data):
             return
-        if self._opening is not None:
-            self._opening += data[: MESSAGE_MAX - len(self._opening)]
         for name, payload in self._lines.feed(data):
             self._take(name, payload, items)
             if self.is_done:
@@ -193,7 +183,7 @@ class ChatReader:
         if is_error(chunk):
             raise failure_of(payload)
         if chunk.get("choices"):
-            self._opening = None
+            self._opening.note_choice()
         text = None if self._is_special else plain_text_of(chunk)
         if text is None:
             begun = len(items)
@@ -223,10 +213,10 @@ class ChatReader:
         return bool(self._halves or self._facts or self._reason)
 
     def _take_chunk(self, chunk: dict[str, Any], payload: bytes, items: list[BackendItem]) -> None:
-        self._usage.add(chunk.get("usage"))
+        self._add_usage(chunk.get("usage"))
         facts = unknown_members(chunk, CHUNK_MEMBERS, self.warnings)
         if isinstance(groq := facts.get("x_groq"), dict):
-            self._usage.add(groq.pop("usage", None))
+            self._add_usage(groq.pop("usage", None))
         self._note_facts("chunk", facts)
         for choice in as_list(chunk.get("choices"), "choices"):
             choice = as_object(choice, "a choice")
@@ -238,7 +228,7 @@ class ChatReader:
     def _take_choice(
         self, choice: dict[str, Any], payload: bytes, items: list[BackendItem]
     ) -> None:
-        self._usage.add(choice.get("usage"))
+        self._add_usage(choice.get("usage"))
         reason = reason_of(choice.get("finish_reason"))
         facts = unknown_members(choice, CHOICE_MEMBERS, self.warnings)
         is_closing = reason is not None or self._reason is not None
@@ -340,6 +330,11 @@ class ChatReader:
                 items += self._tools.read(fragment)
         self._has_calls = len(self._tools) > 0
 
+    def _add_usage(self, raw: Any) -> None:
+        if raw:
+            self._usage.add(raw)
+            self._has_new_usage = True
+
     def _note_facts(self, part: str, facts: dict[str, Any]) -> None:
         if facts and self._facts.add(part, facts):
             self._template = None  # its chunks may have the former value
@@ -369,15 +364,6 @@ class ChatReader:
             items.append(usage)
         items.append(self._finish(self._reason))
         self.is_done = True
-
-    def _broke_off(self) -> str:
-        """Return why an answer is not complete; quote a body without any part of an answer."""
-        if self._opening is None:
-            return "the backend's answer broke off without a finish_reason"
-        body = bytes(self._opening if self._body is None else self._body)
-        if not body:
-            return "the backend's answer is empty"
-        return f"the backend's answer has no choices: {read_error(body).message}"
 
     def _finish(self, reason: Reason) -> Finish:
         assert reason.outcome != "failed"

@@ -60,6 +60,7 @@ def test_a_short_secret_is_not_found_in_other_words() -> None:
         "authorization: Bearer SECRET",
         "Authorization: Basic SECRET",
         "{'authorization': 'bearer SECRET'}",
+        "sec-websocket-protocol: tailrace.v1, bearer.SECRET",
         "(b'authorization', b'Bearer SECRET')",
         "?access_token=Bearer%20SECRET",
         "x-api-key: SECRET",
