@@ -387,5 +387,3 @@ def _writing(reply: Any) -> Writing:
     outcome = parse_writing(reply)
     assert not isinstance(outcome, Unavailable)  # `_run` has raised it
     return outcome
-
-
