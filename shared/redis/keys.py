@@ -51,6 +51,8 @@ script stays within one slot of a cluster.
     tr:{jobs}:batches    zset     unfinished batches: id -> created, ms
     tr:batches:<digest>  zset     of an owner: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
+    tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
+    tr:shares:<digest>   zset     of an owner: id -> expires, s
     tr:probe:<node>      channel  a node's probe of its own live connection
 """
 
@@ -105,6 +107,14 @@ def waiting(priority: str) -> str:
 
 def requeued(generation_id: str) -> str:
     return f"tr:{{q}}:requeued:{generation_id}"
+
+
+def share(share_id: str) -> str:
+    return f"tr:{{share:{share_id}}}"
+
+
+def shares_of(owner: str) -> str:
+    return f"tr:shares:{_digest(owner)}"
 
 
 def probe(node: str) -> str:
