@@ -13,7 +13,7 @@ import time
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.access import ROUTES
+from api.access import ROUTES, SHARED
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
 from api.dialects.chat.endpoints import CHAT_ENDPOINTS
 from api.dialects.deep_chat.endpoints import DEEP_CHAT_ENDPOINTS
@@ -38,6 +38,8 @@ from api.resources.files import FileRoutes
 from api.resources.health import HealthRoutes
 from api.resources.listings import ListingRoutes
 from api.resources.schedules import ScheduleRoutes
+from api.resources.shares import ShareRoutes
+from api.transport.extensions import SHARE_WATCH
 from shared.errors import NotFound
 
 DIALECTS: tuple[DialectEndpoints, ...] = (
@@ -89,10 +91,14 @@ def guard(node: Node, route: Route) -> None:
     resource = route.endpoint
     assert isinstance(resource, Resource)
     row = ROUTES[route.path]
-    needed = {method: row["GET" if method == "HEAD" else method] for method in resource.methods}
+    rows = {method: "GET" if method == "HEAD" else method for method in resource.methods}
+    needed = {method: (row[name], (route.path, name) in SHARED) for method, name in rows.items()}
 
     async def check(scope: Scope, method: str) -> None:
-        identity = await admit(node.authenticator, scope, needed[method])
+        scope_needed, is_shared = needed[method]
+        identity = await admit(node.authenticator, scope, scope_needed, is_shared=is_shared)
+        if identity is not None and identity.share is not None:
+            scope[SHARE_WATCH] = node.share_watch
         if identity is not None and identity.is_keyless:
             node.seen_owners.add(identity.owner, time.monotonic())
 
@@ -103,6 +109,7 @@ def unguarded_routes(node: Node) -> list[Route]:
     """Return the routes of the dialects, the resources, the probes and the pages."""
     listings, schedules, batches = ListingRoutes(node), ScheduleRoutes(node), BatchRoutes(node)
     files, health, pages = FileRoutes(node), HealthRoutes(node), PageRoutes()
+    shares = ShareRoutes(node)
     prompt = PromptRoute(node, schedules.create)
     return [
         *(route for dialect in DIALECTS for route in dialect.http_routes(node)),
@@ -124,6 +131,8 @@ def unguarded_routes(node: Node) -> list[Route]:
         http_route("/v1/batches/{id}/redrive", POST=batches.redrive),
         http_route("/v1/batches/{id}/dead_letters", GET=batches.dead_letters),
         http_route("/v1/batches/{id}/events", GET=batches.events),
+        http_route("/v1/share", POST=shares.create),
+        http_route("/v1/share/{id}", DELETE=shares.delete),
         http_route("/v1/workers", GET=listings.workers),
         http_route("/livez", GET=health.live),
         http_route("/readyz", GET=health.ready),

@@ -151,6 +151,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         janitor = Janitor(node.redis, node.store, node.settings)
         keeping = group.create_task(janitor.run(), name="janitor")
         identifying = group.create_task(node.authenticator.run(), name="credentials")
+        watching_shares = group.create_task(node.share_watch.run(), name="shares")
         noting = group.create_task(node.renew_planners(), name="planners")
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
@@ -168,6 +169,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         keeping.cancel()
         identifying.cancel()
         noting.cancel()
+        watching_shares.cancel()
     logger.info("api stopped")
 
 

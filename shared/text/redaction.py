@@ -74,8 +74,8 @@ _FORMS = (
     _Form(("bearer",), re.compile(rf"(?i)(\bbearer(?:[ +.]|%20)+){_VALUE}"), r"\1" + MASK),
     # The prefixes of the keys of many services; then a JSON web token.
     _Form(
-        ("k-", "k_", "xai", "whsec", "fw_"),
-        re.compile(r"\b(?:sk|pk|rk|gsk|xai|whsec|csk|fw)[-_][\w-]{6,}[\w/+=-]*"),
+        ("k-", "k_", "xai", "whsec", "fw_", "trs_"),
+        re.compile(r"\b(?:sk|pk|rk|gsk|xai|whsec|csk|fw|trs)[-_][\w-]{6,}[\w/+=-]*"),
         MASK,
     ),
     _Form(
