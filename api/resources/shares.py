@@ -8,12 +8,14 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from api.deadline import answer_deadline
-from api.intake.body import SESSION_CHARACTERS_MAX, invalid_request, read_body, read_object
+from api.intake.arriving_body import read_body
+from api.intake.body import SESSION_CHARACTERS_MAX, invalid_request, read_object
 from api.node import Node
 from api.response import json_response
 from shared.errors import NotFound
 from shared.later.shares import TTL_S_MAX
 
+BODY_BYTES_MAX = 65_536  # the request names one generation or session
 TTL_S = 3_600  # without `ttl_s`
 
 
@@ -25,9 +27,12 @@ class ShareRoutes:
 
     async def create(self, request: Request) -> ASGIApp:
         """POST /v1/share."""
-        identity, bytes_max = self.node.identity(request), self.node.settings.body_bytes_max
-        raw = await read_body(request.headers, request.receive, bytes_max=bytes_max)
-        body = await self.node.large.step(len(raw), lambda: read_object(raw, bytes_max=bytes_max))
+        identity = self.node.identity(request)
+        async with self.node.bodies.body() as hold:
+            raw = await read_body(
+                request.headers, request.receive, bytes_max=BODY_BYTES_MAX, hold=hold
+            )
+        body = read_object(raw, bytes_max=BODY_BYTES_MAX)
         generation, session = _read_subject(body)
         ttl_s = _read_ttl_s(body.get("ttl_s", TTL_S))
         async with answer_deadline():
