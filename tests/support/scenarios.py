@@ -23,6 +23,7 @@ from tests.support.scenario_proxy import Faults, ScenarioProxy
 from tests.support.wait import until
 
 TABLE = Path(__file__).parents[2] / "clients" / "scenarios.json"
+PYTHON_PACKAGE = TABLE.parent / "python" / "src"
 TRANSPORTS = ["websocket", "sse", "ndjson", "poll", "auto"]
 ANSWER_S = 90.0
 LINE_BYTES_MAX = 2**26
@@ -46,7 +47,7 @@ class ClientProgram:
         self._process = await asyncio.create_subprocess_exec(
             *self._argv, cwd=self._cwd, limit=LINE_BYTES_MAX,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "API_KEY": self._key},
+            env={**os.environ, "API_KEY": self._key, "PYTHONPATH": str(PYTHON_PACKAGE)},
         )  # fmt: skip
         return self
 
