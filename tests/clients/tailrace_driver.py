@@ -9,9 +9,10 @@ import asyncio
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tailrace_client import AsyncTailrace, Event, Result, TailraceError
+from tailrace_client import Answer, AsyncTailrace, Event, Result, Tailrace, TailraceError
 
 
 def told(error: TailraceError) -> dict[str, Any]:
@@ -73,6 +74,48 @@ async def alone(run: dict[str, Any]) -> dict[str, Any]:
         return await read(client, run)
 
 
+def read_sync(client: Tailrace, run: dict[str, Any]) -> dict[str, Any]:
+    """`read`, without an event loop."""
+    events: list[dict[str, Any]] = []
+    answer: Answer | None = None
+    try:
+        if "id" in run:
+            answer = client.attach(run["id"], run.get("cursor"))
+        else:
+            answer = client.generate(**run["body"])
+        for event in answer:
+            events.append(event_of(event))
+            if len(events) == run.get("cancelAt"):
+                answer.cancel()
+            if len(events) == run.get("upto"):
+                break
+        left = answer.cursor
+        result = result_of(answer.result())
+    except TailraceError as exc:
+        return {"id": answer and answer.id, "events": events, "error": told(exc)}
+    return {
+        "id": answer.id,
+        "events": events,
+        "left": left,
+        "result": result,
+        "cursor": answer.cursor,
+    }
+
+
+def alone_sync(run: dict[str, Any]) -> dict[str, Any]:
+    with Tailrace(**options(run)) as client:
+        return read_sync(client, run)
+
+
+def do_sync(asked: dict[str, Any]) -> Any:
+    runs = asked["runs"] if asked["op"] == "each" else []
+    if asked["op"] == "shared":  # a client of one thread: one reading after the other
+        with Tailrace(**options(asked["client"])) as client:
+            return [read_sync(client, run) for run in asked["runs"]]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        return list(pool.map(alone_sync, runs))
+
+
 async def do(asked: dict[str, Any]) -> Any:
     if asked["op"] == "each":
         return await asyncio.gather(*(alone(run) for run in asked["runs"]))
@@ -80,11 +123,13 @@ async def do(asked: dict[str, Any]) -> Any:
         return await asyncio.gather(*(read(client, run) for run in asked["runs"]))
 
 
-async def serve() -> None:
+def serve() -> None:
     for line in iter(sys.stdin.readline, ""):
-        sys.stdout.write(json.dumps({"value": await do(json.loads(line))}) + "\n")
+        asked = json.loads(line)
+        value = do_sync(asked) if "sync" in sys.argv else asyncio.run(do(asked))
+        sys.stdout.write(json.dumps({"value": value}) + "\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    serve()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -12,14 +11,19 @@ import pytest
 
 from tests.support.client import Client
 from tests.support.demo import demo_body
-from tests.support.npm import CLIENTS, built, installed, tool
 from tests.support.processes import Cluster
 from tests.support.scenario_proxy import Faults, ScenarioProxy
-from tests.support.scenarios import ClientProgram, Scenario, problems_of, rows
+from tests.support.scenarios import (
+    LANGUAGES,
+    ClientProgram,
+    Scenario,
+    problems_of,
+    program_of,
+    rows,
+)
 from tests.support.wait import until
 
 ROWS = rows()
-LANGUAGES = ["javascript", "python"]
 TOGETHER = 60  # readings at once, each behind a proxy of its own
 JITTER = 0.02  # the pauses of these clients are short
 SHORT = demo_body(4, 0)
@@ -39,13 +43,7 @@ async def nodes(shared_nodes: Cluster) -> AsyncIterator[Cluster]:
 
 @pytest.fixture(params=LANGUAGES)
 async def program(request: pytest.FixtureRequest) -> AsyncIterator[ClientProgram]:
-    if request.param == "javascript":
-        installed()
-        built()
-        argv = [tool("node"), "tailrace.mjs"]
-    else:
-        argv = [sys.executable, "tailrace_driver.py"]
-    async with ClientProgram(argv, cwd=CLIENTS) as program:
+    async with program_of(request.param) as program:
         yield program
 
 

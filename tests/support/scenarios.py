@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -18,12 +19,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.demo import demo_body, expected_text
+from tests.support.npm import CLIENTS, built, installed, tool
 from tests.support.processes import Cluster
 from tests.support.scenario_proxy import Faults, ScenarioProxy
 from tests.support.wait import until
 
 TABLE = Path(__file__).parents[2] / "clients" / "scenarios.json"
 PYTHON_PACKAGE = TABLE.parent / "python" / "src"
+LANGUAGES = ["javascript", "python", "python-sync"]
 TRANSPORTS = ["websocket", "sse", "ndjson", "poll", "auto"]
 ANSWER_S = 90.0
 LINE_BYTES_MAX = 2**26
@@ -95,6 +98,16 @@ def problems_of(outcome: dict[str, Any], body: dict[str, Any]) -> list[str]:
 
 def _ends(count: int) -> list[bool]:
     return [False] * (count - 1) + [True]
+
+
+def program_of(language: str, key: str = "") -> ClientProgram:
+    """Return the program of one of our own clients, built if that is needed."""
+    if language == "javascript":
+        installed()
+        built()
+        return ClientProgram([tool("node"), "tailrace.mjs"], cwd=CLIENTS, key=key)
+    argv = [sys.executable, "tailrace_driver.py", *(["sync"] if "sync" in language else [])]
+    return ClientProgram(argv, cwd=CLIENTS, key=key)
 
 
 class Scenario:

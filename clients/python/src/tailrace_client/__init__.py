@@ -17,8 +17,10 @@ from tailrace_client.events import (
     UsageEvent,
 )
 from tailrace_client.reading import Result
+from tailrace_client.sync_client import Answer, Tailrace
 
 __all__ = [
+    "Answer",
     "AsyncAnswer",
     "AsyncTailrace",
     "DataEvent",
@@ -31,6 +33,7 @@ __all__ = [
     "ResetEvent",
     "Result",
     "StartEvent",
+    "Tailrace",
     "TailraceError",
     "TokenEvent",
     "ToolCallEvent",

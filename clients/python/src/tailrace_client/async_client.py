@@ -15,7 +15,7 @@ import httpx2
 from tailrace_client.async_http import AsyncHttp
 from tailrace_client.async_socket import AsyncSockets
 from tailrace_client.credentials import Credentials, TokenSource
-from tailrace_client.errors import TailraceError, broken
+from tailrace_client.errors import TailraceError, broken, reset_error
 from tailrace_client.events import Event, ResetEvent
 from tailrace_client.options import GIVE_UP_S, OPEN_TIMEOUT_S, client_options, shared_options
 from tailrace_client.pace import BackOff
@@ -351,11 +351,3 @@ class AsyncAnswer:
             # After an error or a cancellation the next call opens another connection.
             self._source = None
             raise
-
-
-def reset_error() -> TailraceError:
-    """Return the error for a text that begins anew after a part of it was shown."""
-    message = (
-        "the answer begins anew, and a part of it was shown: pass on_reset, or read the events"
-    )
-    return TailraceError("reset", message, retryable=True)

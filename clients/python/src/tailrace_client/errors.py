@@ -39,3 +39,11 @@ def broken(message: str) -> TailraceError:
 def usage(message: str) -> TailraceError:
     """Return the error of a call that this package refuses."""
     return TailraceError("usage", message, retryable=False)
+
+
+def reset_error() -> TailraceError:
+    """Return the error for a text that begins anew after a part of it was shown."""
+    message = (
+        "the answer begins anew, and a part of it was shown: pass on_reset, or read the events"
+    )
+    return TailraceError("reset", message, retryable=True)
