@@ -10,6 +10,7 @@ import { TailraceError, asError } from './errors.js'
 import { START, isEventId } from './events.js'
 import { follow } from './follow.js'
 import { requestJson } from './http.js'
+import { randomKey } from './keys.js'
 import { AUTO, Picker } from './picker.js'
 import type { Reading } from './reading.js'
 import type { Transport, TransportName } from './transports/contract.js'
@@ -98,7 +99,7 @@ export class Tailrace {
 
   /** Start a generation. Returns when it is accepted; a retry never starts a second one. */
   async generate({ idempotencyKey, signal, ...body }: GenerateOptions): Promise<Answer> {
-    const key = idempotencyKey ?? this.randomKey()
+    const key = idempotencyKey ?? randomKey()
     const accepted = await this.call(
       (limit) =>
         requestJson<{ id?: string }>(this.env, '/v1/generations', {
@@ -170,14 +171,6 @@ export class Tailrace {
         await this.waker.sleep(pause, signal)
       }
     }
-  }
-
-  private randomKey(): string {
-    const source: Partial<Crypto> | undefined = globalThis.crypto
-    if (source?.randomUUID) return source.randomUUID()
-    // Pages without TLS have no randomUUID.
-    const part = () => Math.random().toString(36).slice(2, 12)
-    return `${part()}-${part()}-${this.env.clock.now().toString(36)}`
   }
 }
 
