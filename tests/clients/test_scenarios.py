@@ -17,6 +17,7 @@ from tests.support.scenarios import (
     LANGUAGES,
     ClientProgram,
     Scenario,
+    command_program,
     problems_of,
     program_of,
     rows,
@@ -41,9 +42,19 @@ async def nodes(shared_nodes: Cluster) -> AsyncIterator[Cluster]:
     yield shared_nodes
 
 
-@pytest.fixture(params=LANGUAGES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With --client, the program that it names takes the place of our own clients."""
+    if "program" in metafunc.fixturenames:
+        command = metafunc.config.getoption("client")
+        languages = [command] if command else LANGUAGES
+        metafunc.parametrize("program", languages, indirect=True)
+
+
+@pytest.fixture
 async def program(request: pytest.FixtureRequest) -> AsyncIterator[ClientProgram]:
-    async with program_of(request.param) as program:
+    is_own = request.param in LANGUAGES
+    made = program_of if is_own else command_program
+    async with made(request.param) as program:
         yield program
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -108,6 +109,11 @@ def program_of(language: str, key: str = "") -> ClientProgram:
         return ClientProgram([tool("node"), "tailrace.mjs"], cwd=CLIENTS, key=key)
     argv = [sys.executable, "tailrace_driver.py", *(["sync"] if "sync" in language else [])]
     return ClientProgram(argv, cwd=CLIENTS, key=key)
+
+
+def command_program(command: str) -> ClientProgram:
+    """Return the program of a command line."""
+    return ClientProgram(shlex.split(command), cwd=Path.cwd())
 
 
 class Scenario:
