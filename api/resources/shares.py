@@ -32,7 +32,7 @@ class ShareRoutes:
             raw = await read_body(
                 request.headers, request.receive, bytes_max=BODY_BYTES_MAX, hold=hold
             )
-        body = read_object(raw, bytes_max=BODY_BYTES_MAX)
+        body = read_object(bytes(raw), bytes_max=BODY_BYTES_MAX)
         generation, session = _read_subject(body)
         ttl_s = _read_ttl_s(body.get("ttl_s", TTL_S))
         async with answer_deadline():
