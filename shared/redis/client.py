@@ -19,7 +19,9 @@ from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
 from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 
+from shared.config.redis_login import LoginFileError, RedisLogin
 from shared.config.redis_url import RedisUrl, read_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
@@ -76,6 +78,7 @@ def open_pool(url: RedisUrl, *, answer_s: float = REDIS_ANSWER_S) -> ConnectionP
         ConfigurationError: a file or a name for TLS cannot be used.
     """
     tls_context(url)  # redis-py would try the files at the first command, and again at each one
+    url.login.check()
     kind: Any = SSLConnection if url.is_tls else Connection
     address: dict[str, Any] = {"host": url.host, "port": url.port}
     if url.path:
@@ -84,8 +87,7 @@ def open_pool(url: RedisUrl, *, answer_s: float = REDIS_ANSWER_S) -> ConnectionP
         connection_class=kind,
         **address,
         db=url.database,
-        username=url.username or None,
-        password=url.password or None,
+        credential_provider=_Credentials(url.login) if any(url.login) else None,
         **url.options,
         protocol=2,
         decode_responses=False,
@@ -97,6 +99,21 @@ def open_pool(url: RedisUrl, *, answer_s: float = REDIS_ANSWER_S) -> ConnectionP
     )
     make_cancellable(pool)
     return pool
+
+
+class _Credentials(CredentialProvider):
+    """Gives redis-py the login for each new connection."""
+
+    def __init__(self, login: RedisLogin) -> None:
+        self._login = login
+
+    async def get_credentials_async(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Return what follows AUTH; empty: send no AUTH."""
+        try:
+            words = self._login.words()
+        except LoginFileError as exc:
+            raise exceptions.ConnectionError(str(exc)) from exc
+        return tuple(word.decode() for word in words[1:])
 
 
 def tls_context(url: RedisUrl) -> ssl.SSLContext | None:

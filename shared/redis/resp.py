@@ -50,11 +50,12 @@ class RedisAddress:
 
     @property
     def login(self) -> list[bytes]:
-        """The words of the AUTH command to send first; empty: the URL has no user or password."""
-        user, password = self._url.username, self._url.password
-        if user:  # as redis-py: a user without a password has an empty one
-            return [b"AUTH", user.encode(), password.encode()]
-        return [b"AUTH", password.encode()] if password else []
+        """The words of the AUTH command to send first; empty: the URL has no user or password.
+
+        Raises:
+            OSError: a file with the user or the password cannot be used now.
+        """
+        return self._url.login.words()
 
     @property
     def database(self) -> int:
@@ -180,7 +181,8 @@ class AutoPipeline:
 
 
 async def _log_in(connection: _Connection, address: RedisAddress) -> None:
-    requests = [encode(address.login)] if address.login else []
+    login = address.login
+    requests = [encode(login)] if login else []
     if address.database:
         requests.append(encode([b"SELECT", b"%d" % address.database]))
     for request in requests:
