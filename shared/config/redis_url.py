@@ -92,8 +92,6 @@ def read_redis_url(text: str, variable: str) -> RedisUrl:
         url = parse_redis_url(text)
         if url.cluster:
             raise ValueError(NO_CLUSTER)
-        if url.sentinels:
-            raise ValueError("redis+sentinel:// is not built yet")
     except ValueError as exc:
         raise ConfigurationError(f"{variable}: {exc}") from None
     return url

@@ -60,6 +60,8 @@ def test_a_file_that_cannot_be_used_is_one_line(
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(ConfigurationError, match=message):
         connect(Settings(redis_url=f"redis://h?password_file={file}"))
+    with pytest.raises(ConfigurationError, match=message):
+        connect(Settings(redis_url=f"redis+sentinel://s/mine?sentinel_password_file={file}"))
 
 
 def test_the_password_of_a_file_is_redacted(tmp_path: Path) -> None:

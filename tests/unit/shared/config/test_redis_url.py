@@ -15,7 +15,8 @@ from shared.config.redis_login import RedisLogin
 from shared.config.redis_url import RedisUrl, parse_redis_url, read_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
-from shared.redis.client import open_pool, tls_context
+from shared.redis.client import open_pool
+from shared.redis.wire import tls_context
 
 VARIABLE = "TAILRACE_REDIS_URL"
 
