@@ -13,7 +13,7 @@ CLEAN_ENV = env -u PYTHONDONTWRITEBYTECODE $$(env | sed -n 's/^\(TAILRACE_[A-Z0-
 # tests these are the ones about faults of the server itself.
 TEST_REDIS_SERVER_DEBIAN ?= $(shell command -v redis-server 2>/dev/null)
 SERVER_TESTS := tests/unit/shared tests/stateful tests/integration \
-	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion worker_loss expiry)
+	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion sentinel worker_loss expiry)
 # A server in cluster mode refuses commands and scripts on keys of two slots. These tests run the roles
 # in their own process, because a role as a process refuses such a server.
 CLUSTER_TESTS := $(patsubst %,tests/unit/shared/%,log queue batches files later test_append_ways.py test_store_server.py) \

@@ -2,8 +2,9 @@
 
 `DIALECTS` lists the dialects; the routes of the resources and pages stand in `http_routes`. Layers,
 from the outside in: CORS where origins are configured, then the error boundary, which also counts
-answers, then the gate, which refuses foreign hosts and sites, then the router. No layer buffers or
-wraps a body. Preflights end at the CORS layer: they read no body, start nothing and show nothing.
+answers, then with Sentinel the switch guard, then the gate, which refuses foreign hosts and sites,
+then the router. No layer buffers or wraps a body. Preflights end at the CORS layer: they read no
+body, start nothing and show nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from api.edge.error_boundary import ErrorBoundary
 from api.edge.gate import Gate
 from api.edge.method_dispatch import Resource
 from api.edge.path_forms import PathForms
+from api.edge.switch_guard import SwitchGuard
 from api.errors import ErrorShape, request_error
 from api.node import Node
 from api.pages.pages import PageRoutes
@@ -41,6 +43,7 @@ from api.resources.schedules import ScheduleRoutes
 from api.resources.shares import ShareRoutes
 from api.transport.extensions import SHARE_WATCH
 from shared.errors import NotFound
+from shared.redis.client import client_follower
 
 DIALECTS: tuple[DialectEndpoints, ...] = (
     NATIVE_ENDPOINTS,
@@ -67,7 +70,9 @@ def create_app(node: Node) -> ASGIApp:
         [*http_routes(node), *socket_routes(node)], redirect_slashes=False, default=forms
     )
     forms.router = router
-    gate = Gate(router, node.authenticator)
+    gate: ASGIApp = Gate(router, node.authenticator)
+    if (follower := client_follower(node.redis)) is not None:
+        gate = SwitchGuard(gate, follower)
     count, hold_back = node.metrics.count_answer, node.slowing.hold_back
     app: ASGIApp = ErrorBoundary(gate, count, SHAPES, hold_back=hold_back)
     origins = node.authenticator.origins
