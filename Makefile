@@ -13,7 +13,7 @@ CLEAN_ENV = env -u PYTHONDONTWRITEBYTECODE $$(env | sed -n 's/^\(TAILRACE_[A-Z0-
 # tests these are the ones about faults of the server itself.
 TEST_REDIS_SERVER_DEBIAN ?= $(shell command -v redis-server 2>/dev/null)
 SERVER_TESTS := tests/unit/shared tests/stateful tests/integration \
-	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion worker_loss expiry)
+	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion sentinel worker_loss expiry)
 # A server in cluster mode refuses commands and scripts on keys of two slots. These tests run the roles
 # in their own process, because a role as a process refuses such a server.
 CLUSTER_TESTS := $(patsubst %,tests/unit/shared/%,log queue batches files later test_append_ways.py test_store_server.py) \
@@ -25,7 +25,7 @@ PARALLEL := $(if $(ARGS),,-n 4 --dist loadfile --no-loadscope-reorder)
 PLOTS := .venv/plots/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test clients clients-js conform hostile test-redis test-cluster-keys soak bench plots check style types format lock clean
+.PHONY: help setup up test clients clients-js conform conform-client hostile test-redis test-cluster-keys soak bench plots check style types format lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -58,6 +58,10 @@ test-cluster-keys: $(STAMP) ## Run the tests of keys and scripts on a server in 
 
 conform: $(STAMP) ## Run `clients` and the contract's tests at a deployment: BASE_URL=… OTHER_URL=… KEY=…
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients $(if $(BASE_URL),tests/conformance $(DEPLOYMENT)) $(ARGS)
+
+conform-client: $(STAMP) ## Hold a client in any language to clients/scenarios.json: CMD="./my-client --json"
+	@test -n "$(CMD)" || { echo 'say which client: make conform-client CMD="./my-client --json"' >&2; exit 2; }
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients/test_scenarios.py -W default::ResourceWarning --client "$(CMD)" $(ARGS)
 
 hostile: $(STAMP) ## Run the attacks on own nodes, or at a deployment: BASE_URL=… OTHER_URL=… KEY=…
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/hostile $(if $(BASE_URL),$(DEPLOYMENT)) $(ARGS)

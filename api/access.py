@@ -36,6 +36,8 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/v1/batches/{id}/redrive": {"POST": BATCH},
     "/v1/batches/{id}/dead_letters": {"GET": BATCH},
     "/v1/batches/{id}/events": {"GET": BATCH},
+    "/v1/share": {"POST": GENERATE},
+    "/v1/share/{id}": {"DELETE": GENERATE},
     "/v1/workers": {"GET": ADMIN},
     "/metrics": {"GET": ADMIN},
     "/livez": {"GET": PUBLIC},
@@ -60,6 +62,18 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/deep-chat/ws": {"GET": PUBLIC},
     "/lobe/ws": {"GET": PUBLIC},
 }
+
+# What the token of a share may do, beside the public routes. Everywhere else it is refused.
+SHARED = frozenset(
+    {
+        ("/v1/generations/{id}", "GET"),
+        ("/v1/generations/{id}/events", "GET"),
+        ("/v1/sessions/{session:path}", "GET"),
+        ("/v1/responses/{id}", "GET"),
+        ("/v1/responses/{id}/input_items", "GET"),
+        ("/v1/ws", "GET"),
+    }
+)
 
 EVERY_FRAME = ""  # stands for every frame of a socket
 

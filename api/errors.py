@@ -58,6 +58,7 @@ CODES: dict[str, ErrorCode] = {
     "idempotency_mismatch": ErrorCode(422),
     "stream_reset": ErrorCode(409),
     "too_many_schedules": ErrorCode(409),
+    "too_many_shares": ErrorCode(409),
     "rate_limited": ErrorCode(429, is_retryable=True),
     "too_many_transfers": ErrorCode(429, is_retryable=True),
     "owner_full": ErrorCode(429, is_retryable=True),

@@ -19,6 +19,7 @@ from api.edge.admission import OPERATORS_ONLY, check_scope
 from api.edge.auth import Authenticator
 from api.edge.heavy_reads import HeavyReadLimit
 from api.edge.metrics import Metrics
+from api.edge.share_watch import ShareWatch
 from api.edge.slowing import FailureDelay
 from api.edge.transfer_limit import (
     DOWNLOADS_AT_ONCE,
@@ -38,6 +39,7 @@ from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import Draining, NotFound, Unavailable
 from shared.files.store import FileStore
+from shared.later.shares import Shares
 from shared.later.token_owners import SeenOwners, note_planner, renew_planners
 from shared.log.ids import is_generation_id
 from shared.log.records import Meta
@@ -66,6 +68,8 @@ class Node:
         is_draining: the node is stopping and takes no new prompts.
         peers: finds the address of a client behind trusted proxies.
         slowing: delays answers to wrong credentials.
+        shares: tokens that read one generation or session.
+        share_watch: breaks off the connections of deleted shares.
         waiting_places: bounds the sockets that wait for their credentials.
         seen_owners: owners without a key who have asked; `renew_planners` notes them.
     """
@@ -94,6 +98,8 @@ class Node:
     waiting_places: WaitingPlaces = field(default_factory=WaitingPlaces)
     seen_owners: SeenOwners = field(default_factory=SeenOwners)
     acceptance: Acceptance = field(init=False)
+    shares: Shares = field(init=False)
+    share_watch: ShareWatch = field(init=False)
     peers: TrustedProxies = field(init=False)
     slowing: FailureDelay = field(init=False)
 
@@ -111,6 +117,8 @@ class Node:
         )
         self.bodies = BodyRoom(self.settings.bodies_bytes_max, self.settings.body_bytes_max)
         self.metrics.watch_bodies(self.bodies)
+        self.shares = self.authenticator.shares = Shares(self.redis)
+        self.share_watch = ShareWatch(self.shares)
         self.peers = TrustedProxies.read(self.settings.trusted_proxies)
         self.slowing = FailureDelay(self.peers)
         if not self.authenticator.is_configured:  # all clients are one owner: no bound per owner

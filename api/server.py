@@ -44,6 +44,7 @@ from shared.queue.janitor import Janitor
 from shared.queue.partitions import agree
 from shared.redis.client import REDIS_ANSWER_S, connect
 from shared.redis.resp import AutoPipeline
+from shared.redis.sentinel.watch import watch_masters
 from shared.redis.server_check import check_server
 
 logger = logging.getLogger(__name__)
@@ -151,7 +152,9 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         janitor = Janitor(node.redis, node.store, node.settings)
         keeping = group.create_task(janitor.run(), name="janitor")
         identifying = group.create_task(node.authenticator.run(), name="credentials")
+        watching_shares = group.create_task(node.share_watch.run(), name="shares")
         noting = group.create_task(node.renew_planners(), name="planners")
+        following = group.create_task(watch_masters(node.settings), name="sentinels")
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
         print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201
@@ -168,6 +171,8 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         keeping.cancel()
         identifying.cancel()
         noting.cancel()
+        watching_shares.cancel()
+        following.cancel()
     logger.info("api stopped")
 
 

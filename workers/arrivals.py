@@ -9,6 +9,7 @@ read may return one entry of each of its lanes, so the caller counts these as ta
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -45,6 +46,7 @@ class Arrivals:
     Args:
         tags: of the partitions to wait on.
         spawn: starts a task that the worker owns.
+        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class Arrivals:
         queue: Queue,
         tags: Sequence[str],
         spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.queue = queue
         self.tags = list(tags)
         self._spawn = spawn
+        self._clock = clock
         self._reads: dict[str, OpenRead] = {}
-        self._failed_s = 0.0  # when a read last failed
+        self._failed_s = -math.inf  # when a read last failed
 
     @property
     def reserved(self) -> tuple[int, int]:
@@ -80,7 +84,7 @@ class Arrivals:
         """Open a read of at most `wait_ms` ms on each place: the tag of a partition, its lanes."""
         for tag, lanes in places.items():
             task = self._spawn(self._read(tag, lanes, wait_ms))
-            self._reads[tag] = OpenRead(lanes, time.monotonic(), task)
+            self._reads[tag] = OpenRead(lanes, self._clock(), task)
 
     async def next(self) -> tuple[list[Delivery], bool]:
         """Return the entries of the first reads to return, and whether these reads had to wait.
@@ -102,9 +106,9 @@ class Arrivals:
                     failure = result
                 continue
             found += result
-            has_waited = has_waited and time.monotonic() - read.opened_s > NO_WAIT_S
+            has_waited = has_waited and self._clock() - read.opened_s > NO_WAIT_S
         if failure is not None:
-            self._failed_s = time.monotonic()
+            self._failed_s = self._clock()
             if not found:
                 raise failure
         return found, has_waited

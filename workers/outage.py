@@ -6,7 +6,8 @@ attempts. The generation is released and waits in the queue's set `later`, and n
 slot that waits for a dead server would be missing for the models whose servers live.
 
 The queue entry carries what is known of the outage (`LaneEntry`). Bounds: `limit_s` of waiting for
-a server that does not answer, and `BREAKS_MAX` answers that broke off. Past a bound failures count.
+a server that does not answer, and `UPSTREAM_BREAKS_MAX` answers that broke off. Past a bound
+failures count.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from shared.config.settings import UPSTREAM_BREAKS_MAX
 from shared.errors import BackendError
 from shared.queue.lanes import LaneEntry
 
-# A prompt that makes its server crash must not restart the server for ever.
-BREAKS_MAX = 2
 OUTAGE_PAUSE_MIN_S = 0.25
 OUTAGE_PAUSE_MAX_S = 5.0  # a server that is back gets its prompts after at most this time
 
@@ -55,7 +55,7 @@ def postpone(
     if has_answered:
         breaks, since_ms = breaks + 1, now_ms
     left_s = limit_s - (now_ms - since_ms) / 1000
-    if breaks > BREAKS_MAX or left_s <= 0:
+    if breaks > UPSTREAM_BREAKS_MAX or left_s <= 0:
         return None
     own_s = min(max((now_ms - since_ms) / 1000, OUTAGE_PAUSE_MIN_S), OUTAGE_PAUSE_MAX_S)
     # The last pause ends at the limit, so that the server is asked once more.

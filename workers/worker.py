@@ -285,7 +285,9 @@ class Worker:
         if ticket.id in self.runs:
             await self._handle_duplicate(delivery, self.runs[ticket.id])
             return
-        if self.is_draining:  # read just before the drain: another worker can start it at once
+        if self.is_draining or len(self.runs) >= self.settings.worker_slots:
+            # Read just before the drain, or while claimed entries took the last slots: another
+            # worker can start it at once.
             await self._put_back(delivery, ticket, "resume")
             return
         if ticket.priority == "batch":

@@ -4,7 +4,7 @@ A model server that refuses a request says why, in members that clients act on: 
 LangChain know `context_length_exceeded` and `insufficient_quota` by their codes. So each dialect
 shows the server's refusal instead of our own code, wherever the refusal is about the client's
 request.
-Source: docs/protocol.md, "A refusal of the model server".
+Source: docs/protocol.md, "How dialects show a refusal".
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ one piece would be. Source: docs/protocol.md, "Before the first content".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.dialects.openai_errors import GenerationFailed, failure_of, openai_shape
+from api.dialects.openai_errors import GenerationFailed, openai_shape
 from api.errors import unavailable
 from api.hub.hub import Hub
 from api.hub.relay import Relay
@@ -19,16 +19,24 @@ from api.readers.http_stream import Beginning, stream
 from api.response import error_response
 from shared.errors import RequestError, Unavailable
 from shared.log.event_bytes import TOKEN_PREFIX
-from shared.log.events import End, Extra, Reasoning, Token, ToolCall, decode_known
+from shared.log.events import End, Extra, Failure, Reasoning, Token, ToolCall, decode_known
 from shared.log.extra import has_delta
 from shared.log.fold import Dialect
 from shared.log.records import Meta
 
 
-def held_stream(hub: Hub, meta: Meta, dialect: Dialect, headers: Mapping[str, str]) -> ASGIApp:
+def held_stream(
+    hub: Hub,
+    meta: Meta,
+    dialect: Dialect,
+    headers: Mapping[str, str],
+    *,
+    failure_of: Callable[[End], Failure | None],
+) -> ASGIApp:
     """Return the answer with the log of one generation in `dialect`, from its start.
 
     Args:
+        failure_of: the failure that an `end` is in this dialect; None: the stream shows the end.
         headers: of every answer, also of an error response: a client can read the generation
             natively, whatever this answer is.
     """
@@ -38,7 +46,10 @@ def held_stream(hub: Hub, meta: Meta, dialect: Dialect, headers: Mapping[str, st
             raw = await wait_for_content(
                 hub, relay, receive, is_content=is_content, label=dialect.name
             )
-            _check_not_failed(raw)
+            end = None if raw is None else decode_known(raw)
+            failure = failure_of(end) if isinstance(end, End) else None
+            if failure is not None:
+                raise GenerationFailed(failure)
             return Beginning(head=relay.encoded_log(dialect).opening)
 
         raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -66,18 +77,3 @@ def is_content(raw: bytes) -> bool:
     if isinstance(event, Extra):
         return has_delta(event.extra)
     return isinstance(event, Token | Reasoning | ToolCall)
-
-
-def _check_not_failed(raw: bytes | None) -> None:
-    """Raise if the log ended without content, and not as completed.
-
-    Args:
-        raw: the `end`, JSON; None: the log has content, or goes on.
-
-    Raises:
-        GenerationFailed: with the status of the failure.
-    """
-    end = None if raw is None else decode_known(raw)
-    failure = failure_of(end) if isinstance(end, End) else None
-    if failure is not None:
-        raise GenerationFailed(failure)

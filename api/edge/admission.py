@@ -32,8 +32,23 @@ def check_scope(identity: Identity, needed: str) -> None:
     raise request_error("forbidden", f"these credentials lack the scope {needed}")
 
 
-async def admit(authenticator: Authenticator, scope: Scope, needed: str) -> Identity | None:
+def check_share(identity: Identity, *, is_shared: bool) -> None:
+    """Refuse the token of a share where it may do nothing.
+
+    Raises:
+        RequestError: 403 `forbidden`.
+    """
+    if identity.share is not None and not is_shared:
+        raise request_error("forbidden", "the token of a share reads one generation or session")
+
+
+async def admit(
+    authenticator: Authenticator, scope: Scope, needed: str, *, is_shared: bool = False
+) -> Identity | None:
     """Identify the client of a request, check its scope, and note its identity in `scope`.
+
+    Args:
+        is_shared: tokens of shares may come.
 
     Returns:
         Who asks; None: the request needs no credentials.
@@ -45,6 +60,7 @@ async def admit(authenticator: Authenticator, scope: Scope, needed: str) -> Iden
         return None
     connection = HTTPConnection(scope)
     identity = await authenticator.authenticate(Headers(scope=scope), connection.query_params)
+    check_share(identity, is_shared=is_shared)
     check_scope(identity, needed)
     scope[IDENTITY] = identity
     return identity

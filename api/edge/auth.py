@@ -35,10 +35,12 @@ from shared.config.credentials import (
 from shared.config.key_file import KeyFile
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, RequestError
+from shared.later.shares import TOKEN_PREFIX, Shares
 
 logger = logging.getLogger(__name__)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+SHARE_PREFIX = TOKEN_PREFIX.encode()
 LOOK_EVERY_S = 1.0  # between two looks at the file of the keys
 
 
@@ -54,6 +56,7 @@ class Authenticator:
 
     Attributes:
         owners_of_short_keys: owners with a key below 16 characters, for a warning.
+        shares: checks tokens of shares; None: they are not accepted. The node sets it.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Authenticator:
     ) -> None:
         self.origins = origins
         self.tokens = tokens
+        self.shares: Shares | None = None
         self._hosts = hosts or HostAllowlist()
         self._key_file: KeyFile | None = None
         self._use(identities)
@@ -186,7 +190,10 @@ class Authenticator:
         Raises:
             RequestError: 401 as `identify`; 503 `unavailable`: the keys that check tokens have
                 never been fetched.
+            Unavailable: Redis did not answer for the token of a share.
         """
+        if credential.startswith(SHARE_PREFIX) and _digest(credential) not in self._identities:
+            return await self._check_share(credential)
         try:
             try:
                 return self._find(credential)
@@ -205,6 +212,15 @@ class Authenticator:
             raise _refusal(exc) from None
         except TokenRefused as exc:
             raise _refusal(exc) from None
+
+    async def _check_share(self, credential: bytes) -> Identity:
+        """Return who comes with the token of a share; it costs one read of Redis."""
+        if not self.is_configured:
+            return NOBODY_IN_PARTICULAR
+        identity = None if self.shares is None else await self.shares.identify(credential)
+        if identity is None:
+            raise request_error("unauthorized", "the share has ended, or its token is wrong")
+        return identity
 
     def _find(self, credential: bytes) -> Identity:
         """Return the identity of a credential; raises RequestError or TokenRefused."""

@@ -81,7 +81,10 @@ class _Arriving:
                     due_s = pace.note(self._received, now())
                     if due_s != limit.when() and not self._hold.is_given_up:
                         limit.reschedule(due_s)
-        except TimeoutError:
+        except BaseException as exc:
+            self._body = bytearray()  # the exception refers to this frame
+            if not isinstance(exc, TimeoutError):
+                raise
             if self._hold.is_given_up:
                 raise bodies_full() from None
             raise request_error("request_timeout", pace.complaint()) from None

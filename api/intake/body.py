@@ -32,7 +32,7 @@ from shared.errors import RequestError
 from shared.later.webhooks import Webhook
 from shared.log.request import Request, encode_dialect, encode_request, shown_prompt
 from shared.queue.accept import NewGeneration
-from shared.text.large import LongTexts
+from shared.text.large import LongTexts, joined
 
 SESSION_CHARACTERS_MAX = 128
 METADATA_BYTES_MAX = 16 * 1024
@@ -209,8 +209,7 @@ class CheckedMembers:
             params=await texts.taken(request.params),
             dialect=await texts.taken(request.dialect),
         )
-        raw = b"".join(texts.parts(encode_request(marked)))
-        await asyncio.sleep(0)
+        raw = await joined(texts.parts(encode_request(marked)))
         meaning = texts.parts(self._meaning(marked))
         digest = await asyncio.to_thread(_digest_of, meaning)
         return replace(self.new, request=raw, body_digest=digest)

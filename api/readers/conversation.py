@@ -143,6 +143,7 @@ class Conversation(ABC):
         """
         if identity.owner != self.owner:
             raise request_error("forbidden", "the token of an auth frame must be the same owner's")
+        self._unwatch_expiry()
         self.identity = identity
         self._watch_expiry()
         for key, subscription in list(self.socket.subscriptions.items()):
@@ -208,6 +209,14 @@ class Conversation(ABC):
             self._expiry = SocketExpiry(self._warn, self._expire)
         if self._expiry is not None:
             self._expiry.set(self.identity)
+        if self.identity.share is not None:
+            self.node.share_watch.add(self.identity.share.id, self.socket)
+
+    def _unwatch_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self.identity.share is not None:
+            self.node.share_watch.remove(self.identity.share.id, self.socket)
 
     def _warn(self) -> None:
         text = "the token expires soon: send an auth frame with a new one"
@@ -221,8 +230,7 @@ class Conversation(ABC):
 
     def leave(self) -> None:
         """Release all subscriptions and leave the hub."""
-        if self._expiry is not None:
-            self._expiry.cancel()
+        self._unwatch_expiry()
         self.socket.stop()
         self.hub.dismiss(self.socket)
 

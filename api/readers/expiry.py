@@ -7,15 +7,18 @@ connection alive, so its owner cancels the timer at the connection's end.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from starlette.types import Scope
 
 from api.hub.contracts import Connection, ReadingOutcome
-from api.transport.extensions import IDENTITY
+from api.transport.extensions import IDENTITY, SHARE_WATCH
 from shared.config.credentials import Identity
 
+SHARE_WAIT_S = 1.0  # a long poll with a share waits so long at most
 WARNING_S = 60.0  # a socket is told so long before its credentials expire
 
 
@@ -26,17 +29,45 @@ def seconds_left(identity: Identity | None) -> float | None:
     return None if ends_at is None else max(0.0, ends_at - now)
 
 
-def break_off_at_expiry(scope: Scope, connection: Connection) -> asyncio.TimerHandle | None:
-    """Break `connection` off when the credentials of its request expire.
+def wait_s_max(identity: Identity | None) -> float:
+    """Return how long a long poll may wait: not past the end of the credentials, s.
+
+    With a share a second, so that a poll does not outlive a share that is deleted meanwhile.
+    """
+    left_s = seconds_left(identity)
+    if identity is None or left_s is None:
+        return math.inf
+    return left_s if identity.share is None else min(left_s, SHARE_WAIT_S)
+
+
+class Leash(NamedTuple):
+    """What ends a stream from outside; its owner calls `cancel` at the stream's end."""
+
+    cancel: Callable[[], None]
+
+
+def break_off_at_expiry(scope: Scope, connection: Connection) -> Leash | None:
+    """Break `connection` off when the credentials of its request expire, or its share is deleted.
 
     Returns:
-        The timer, which the caller cancels; None: the credentials do not expire.
+        None: the credentials do not expire.
     """
-    left_s = seconds_left(scope.get(IDENTITY))
-    if left_s is None:
+    identity: Identity | None = scope.get(IDENTITY)
+    left_s = seconds_left(identity)
+    if identity is None or left_s is None:
         return None
     loop = asyncio.get_running_loop()
-    return loop.call_later(left_s, connection.break_off, ReadingOutcome.EXPIRED)
+    timer = loop.call_later(left_s, connection.break_off, ReadingOutcome.EXPIRED)
+    if identity.share is None:
+        return Leash(timer.cancel)
+    watch, share_id = scope[SHARE_WATCH], identity.share.id
+    watch.add(share_id, connection)
+
+    def cancel() -> None:
+        timer.cancel()
+        watch.remove(share_id, connection)
+
+    return Leash(cancel)
 
 
 class SocketExpiry:

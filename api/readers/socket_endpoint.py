@@ -13,6 +13,8 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from api.access import SHARED
+from api.edge.admission import check_share
 from api.errors import CODES, request_error
 from api.identity.carriers import SUBPROTOCOL_PREFIX
 from api.node import Node
@@ -77,6 +79,7 @@ class SocketEndpoint:
             return
         try:
             identity = await authenticator.authenticate(headers, query, offered)
+            check_share(identity, is_shared=(self.path, "GET") in SHARED)
         except RequestError as exc:
             if "origin" not in headers or not self.is_refusal_readable:
                 raise
@@ -108,6 +111,7 @@ class SocketEndpoint:
             if presented is None:
                 return
             identity = await node.authenticator.check(presented.credential)
+            check_share(identity, is_shared=(self.path, "GET") in SHARED)
             conversation = self.converse(node, identity, scope, send)
         except RequestError as exc:
             await self._refuse(scope, send, exc)

@@ -37,9 +37,13 @@ SETTINGS = {
 
 
 class System:
-    """One Redis with a worker; API nodes are started as needed. Use `async with`."""
+    """One Redis with a worker; API nodes are started as needed. Use `async with`.
 
-    def __init__(self, upstream_url: str) -> None:
+    Args:
+        settings: additional ones, of all roles.
+    """
+
+    def __init__(self, upstream_url: str, **settings: str) -> None:
         self.server = RedisServer(aof="everysec", tcp=True)
         self.directory = Path(tempfile.mkdtemp(prefix="trb-"))
         models = self.directory / "models.toml"
@@ -50,6 +54,7 @@ class System:
             "redis_url": self.server.url,
             "models": str(models),
             "data_dir": str(self.directory),
+            **settings,
         }
         self._roles: list[Role] = []
         self.worker = self._role("worker")

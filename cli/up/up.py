@@ -28,6 +28,7 @@ from cli.up.privacy import open_directories
 from cli.up.private_server import PrivateServer, private_server
 from cli.up.supervisor import Supervisor
 from shared.config.models import load_models, missing_variables
+from shared.config.redis_url import SENTINEL_SCHEMES, parse_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.text.plain_text import plain_line
@@ -303,6 +304,10 @@ def url_of(host: str, port: int) -> str:
 def redis_address(url: str) -> str:
     """Return the option of redis-cli for a server, without user and password."""
     parts = urlsplit(url)
+    if parts.scheme in SENTINEL_SCHEMES and (read := parse_redis_url(url)).sentinels:
+        (host, port), service = read.sentinels.hosts[0], read.sentinels.service
+        asked = f"redis-cli -h {host} -p {port} SENTINEL GET-MASTER-ADDR-BY-NAME {service}"
+        return f"-u redis://$({asked} | paste -sd:)/{read.database}"
     if parts.scheme == "unix":
         return f"-s {parts.path}"
     netloc = parts.netloc.rpartition("@")[2]

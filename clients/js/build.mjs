@@ -4,7 +4,7 @@ import { readdirSync, readFileSync, rmSync, writeFileSync, existsSync } from 'no
 import { gzipSync } from 'node:zlib'
 import { build } from 'esbuild'
 
-const CORE_BYTES_MAX = 8 * 1024
+const CORE_BYTES_MAX = 8_000
 const entries = ['index', 'ai-sdk', 'openai', 'react', 'deep-chat', 'tabs'].filter((name) => existsSync(`src/${name}.ts`))
 
 rmSync('dist', { recursive: true, force: true })

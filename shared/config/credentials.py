@@ -28,6 +28,15 @@ OWNERS_SHOWN = 10  # names in one message
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What the token of a share may read: one of the two, the other is empty."""
+
+    id: str
+    generation: str
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """The owner of a request, and what the credentials allow.
 
@@ -40,6 +49,7 @@ class Identity:
         limits: the claim `limits` of a token, unchecked.
         is_keyless: a token named the owner, or a trusted key on behalf of the owner, so the list
             of keys does not have the owner.
+        share: a token of `owner` that may only read this; None: it is no share.
     """
 
     owner: str
@@ -48,6 +58,7 @@ class Identity:
     expires_at: float | None = None
     limits: Mapping[str, Any] = field(default_factory=dict, hash=False)
     is_keyless: bool = False
+    share: Share | None = None
 
     @property
     def is_operator(self) -> bool:
@@ -61,8 +72,12 @@ class Identity:
             for name in self.sessions
         )
 
-    def sees(self, owner: str, session: str) -> bool:
+    def sees(self, generation_id: str, owner: str, session: str) -> bool:
         """Whether a generation of `owner` in `session` ("": in none) may be read and written."""
+        if self.share is not None and self.share.generation:
+            return generation_id == self.share.generation
+        if self.share is not None and session != self.share.session:
+            return False
         return owner == self.owner or self.covers(session)
 
     def ends_at(self, now: float) -> float | None:

@@ -21,6 +21,10 @@ from shared.errors import ConfigurationError
 
 PREFIX = "TAILRACE_"
 
+# Answers that a model server may break off without a counted failure. More would let a prompt that
+# makes its server crash restart the server again and again.
+UPSTREAM_BREAKS_MAX = 2
+
 # Every other number must be above 0.
 MAY_BE_ZERO = ("grace_s", "address_connections_max", "head_wait_s")
 QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
@@ -184,7 +188,8 @@ class Settings:
     @property
     def generation_s_max(self) -> float:
         """The longest time from the acceptance of a generation to its end, s."""
-        return self.queue_wait_s + self.attempts_max * self.upstream_total_s
+        attempts_max = self.attempts_max + UPSTREAM_BREAKS_MAX
+        return self.queue_wait_s + attempts_max * (self.upstream_total_s + self.upstream_outage_s)
 
     def named_redis_url(self) -> str:
         """Return the URL of the Redis server.

@@ -90,6 +90,15 @@ class MetaReader:
             requests.append(request or b"")
         return requests
 
+    async def statuses(self, ids: Sequence[str]) -> list[str | None]:
+        """Return the status of many generations in one round trip; None: absent."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id in ids:
+                pipeline.hget(keys.meta(generation_id), "status")
+            replies = await pipeline.execute()
+        return [None if status is None else status.decode() for status in replies]
+
 
 def _present(reply: Sequence[bytes | None]) -> dict[bytes, bytes]:
     pairs = zip(META_FIELDS, reply, strict=True)

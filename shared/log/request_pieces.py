@@ -32,7 +32,7 @@ class Pieces:
     """
 
     generation_id: str
-    request: bytes
+    request: bytes | bytearray
     kept_ms: int
 
     async def deposit(self, pipeline: Pipeline) -> None:
@@ -44,14 +44,14 @@ class Pieces:
         key = keys.request(self.generation_id)
         for index in range(piece_count(self.request)):
             start = index * PIECE_BYTES
-            piece = self.request[start : start + PIECE_BYTES]
+            piece = bytes(self.request[start : start + PIECE_BYTES])
             commands: list[Command] = [("HSET", key, index, piece), ("PEXPIRE", key, self.kept_ms)]
             for reply in await pipeline.run(commands):
                 if isinstance(reply, Exception):
                     raise Unavailable(f"Redis refuses: {reply}") from reply
 
 
-def piece_count(request: bytes) -> int:
+def piece_count(request: bytes | bytearray) -> int:
     """Return the number of pieces of a request; 0: it is a field of meta."""
     return 0 if len(request) <= PIECE_BYTES else -(-len(request) // PIECE_BYTES)
 

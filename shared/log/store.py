@@ -68,15 +68,6 @@ class Store(MetaReader):
             )
         return [(parse_event_id(entry_id), fields[b"e"]) for entry_id, fields in found]
 
-    async def statuses(self, ids: Sequence[str]) -> list[str | None]:
-        """Return the status of many generations in one round trip; None: absent."""
-        with translated():
-            pipeline = self.redis.pipeline(transaction=False)
-            for generation_id in ids:
-                pipeline.hget(keys.meta(generation_id), "status")
-            replies = await pipeline.execute()
-        return [None if status is None else _text(status) for status in replies]
-
     async def first_pages(self, ids: Sequence[str], count: int) -> list[list[Entry]]:
         """Return the first `count` entries of many logs in one round trip."""
         with translated():
@@ -396,7 +387,3 @@ def _writing(reply: Any) -> Writing:
     outcome = parse_writing(reply)
     assert not isinstance(outcome, Unavailable)  # `_run` has raised it
     return outcome
-
-
-def _text(raw: Any) -> str:
-    return bytes(raw).decode()

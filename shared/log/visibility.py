@@ -25,4 +25,4 @@ def is_visible(meta: Meta | None, viewer: str | Identity) -> TypeGuard[Meta]:
         return False
     if isinstance(viewer, str):
         return meta.owner == viewer
-    return viewer.sees(meta.owner, meta.session)
+    return viewer.sees(meta.generation_id, meta.owner, meta.session)

@@ -49,7 +49,7 @@ class NewGeneration:
     """A validated prompt.
 
     Attributes:
-        request: JSON of shared.log.request.Request.
+        request: JSON of shared.log.request.Request; a bytearray where it is too large to be copied.
         metadata: a JSON object of the client.
         grace_s: no reader for this long cancels it; None: it continues without readers.
         idempotency_key: of the client; may be empty.
@@ -61,7 +61,7 @@ class NewGeneration:
 
     owner: str
     model: str
-    request: bytes
+    request: bytes | bytearray
     session: str = ""
     metadata: bytes = b"{}"
     priority: str = "interactive"
@@ -317,7 +317,7 @@ class Acceptor:
         if count := piece_count(new.request):
             fields[PIECES.decode()] = str(count)
         else:
-            fields["request"] = new.request
+            fields["request"] = bytes(new.request)
         if new.dialect:
             fields["dialect"] = new.dialect
         if new.grace_s is not None:

@@ -225,9 +225,9 @@ class Queue:
                     continue
                 cursors[tag], entries = reply[0], reply[1]
                 found += [
-                    Delivery(lane, entry_id, decode_entry(_content(fields)), True, tag)
-                    for entry_id, fields in entries
-                    if fields
+                    Delivery(lane, entry[0], decode_entry(_content(entry[1])), True, tag)
+                    for entry in entries
+                    if entry and entry[1]  # Redis 6.2 returns deleted entries, too, as nil
                 ]
                 if cursors[tag] in (b"0-0", "0-0"):
                     del cursors[tag]

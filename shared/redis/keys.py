@@ -57,6 +57,8 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:batches:<digest>  zset     of an owner: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
     tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
+    tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
+    tr:shares:<digest>   zset     of an owner: id -> expires, s
     tr:probe:<node>      channel  a node's probe of its own live connection
 """
 
@@ -131,6 +133,14 @@ def janitor(tag: str = QUEUE) -> str:
 
 def requeued(generation_id: str, tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:requeued:{generation_id}"
+
+
+def share(share_id: str) -> str:
+    return f"tr:{{share:{share_id}}}"
+
+
+def shares_of(owner: str) -> str:
+    return f"tr:shares:{_digest(owner)}"
 
 
 def probe(node: str) -> str:

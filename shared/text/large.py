@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,7 +20,8 @@ import msgspec
 LARGE_BYTES = 65_536  # smaller work runs without a turn: it takes about 1 ms
 FOLD_BYTES_MAX = 1_048_576  # of a log in one step: up to 10 ms
 SLICE_CHARACTERS = 262_144  # of strings in one step
-LONG_CHARACTERS = 4_096  # a string of this length or more is encoded by itself
+JOINED_BYTES = 2_097_152  # copied in one step
+LONG_CHARACTERS = 1_024  # a string of this length or more is encoded by itself
 
 T = TypeVar("T")
 
@@ -49,6 +50,21 @@ async def encode_json(content: Any) -> bytes:
     """Return `content` as JSON. Encodes long strings, such as a whole answer, in slices."""
     texts = LongTexts()
     return b"".join(texts.parts(msgspec.json.encode(await texts.taken(content))))
+
+
+async def joined(parts: Iterable[bytes]) -> bytearray:
+    """Return the parts as one, copied in steps.
+
+    A result of 32 MiB at once takes 20 to 80 ms, most of it for new pages of memory.
+    """
+    whole, since_pause = bytearray(), 0
+    for part in parts:
+        whole += part
+        since_pause += len(part)
+        if since_pause >= JOINED_BYTES:
+            since_pause = 0
+            await asyncio.sleep(0)
+    return whole
 
 
 class LongTexts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -282,6 +283,19 @@ async def test_who_hangs_up_cancels(api: Outsider, client: openai.AsyncOpenAI) -
     heard = await listen(stream, chunks=3)
 
     assert (await api.ended(heard.id))["status"] == "cancelled"
+
+
+async def test_who_hangs_up_before_the_head_cancels(api: Outsider) -> None:
+    """The head waits for the first content, which this model has only after a minute."""
+    session = f"s-{uuid.uuid4()}"
+    body = {"messages": HELLO, "stream": True, "session": session, "on_disconnect": "cancel"}
+    body |= {"demo": {"tokens": 3, "first_token_s": 60}}
+    asking = asyncio.ensure_future(api.call("POST", CHAT, body=body))
+    generation_id = await api.first_of(session)
+    assert not asking.done()
+    asking.cancel()
+
+    assert (await api.ended(generation_id))["status"] == "cancelled"
 
 
 async def test_who_hangs_up_while_another_reads_does_not(

@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection
 
 from tests.support.demo import demo_body
 from tests.support.outsider import Outsider, hear, hear_until, tell
+from tests.support.raw_wire import large_frame
 
 BODY_BYTES_MAX = 33_554_432
 PICTURE = "data:image/png;base64," + "iVBORw0KGgo=" * 800_000  # 9.6 MB
@@ -77,8 +78,9 @@ async def test_a_large_request_comes_back_unchanged(api: Outsider) -> None:
 @pytest.mark.parametrize("path", SOCKETS)
 async def test_a_large_picture_on_a_socket_is_answered(api: Outsider, path: str) -> None:
     frame, mark = SOCKETS[path]
+    text = json.dumps(frame)
     async with socket(api, path) as ws:
-        await ws.send(json.dumps(frame))
+        await ws.send(text)
         frames = await heard_until(ws, mark)
 
     assert len(frames) > 1 and '"error"' not in frames[0]
@@ -89,12 +91,15 @@ async def test_a_too_large_frame_is_an_error_and_the_next_one_is_answered(
     api: Outsider, path: str
 ) -> None:
     frame, mark = SOCKETS[path]
+    # Built before the socket opens: this client answers no ping meanwhile.
+    too_large = large_frame(json.dumps(frame | {"more": "x" * BODY_BYTES_MAX}).encode())
+    accepted = large_frame(json.dumps(frame).encode())
     async with socket(api, path) as ws:
-        await ws.send(json.dumps(frame | {"more": "x" * BODY_BYTES_MAX}))
+        ws.transport.write(too_large)
         refused = await heard_until(ws, str(BODY_BYTES_MAX))
         if path == "/deep-chat/ws":
             await heard_until(ws, mark)
-        await ws.send(json.dumps(frame))
+        ws.transport.write(accepted)
         answered = await heard_until(ws, mark)
 
     assert '"error"' in refused[0]
@@ -102,11 +107,14 @@ async def test_a_too_large_frame_is_an_error_and_the_next_one_is_answered(
 
 
 async def test_answers_go_on_while_too_large_frames_are_refused(api: Outsider) -> None:
+    part = b"x" * 9_000_000
+    message = large_frame(part, fin=False) + large_frame(part, opcode=0, fin=False) * 2
+    message += large_frame(part, opcode=0)  # one message in four fragments
     async with api.socket() as ws:
         await tell(ws, type="start", ref="r", **demo_body(40, 40))
         generation = (await hear(ws))["id"]
         for _ in range(2):
-            await ws.send(["x" * 9_000_000] * 4)  # one message in four fragments
+            ws.transport.write(message)
         frames = await hear_until(ws, "end")
         while sum(each["type"] == "error" for each in frames) < 2:
             frames.append(await hear(ws))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 
@@ -183,3 +184,83 @@ async def test_a_dead_issuer_takes_no_key_away_and_the_node_is_ready_but_degrade
         body = await answer.json()
     assert body["degraded"] == ["token_keys"]
     assert issuer.url not in str(body)
+
+
+KEYS = {"api_keys": "key-of-alice-0123456789:alice"}
+ALICE = bearer("key-of-alice-0123456789")
+
+
+@pytest.fixture
+async def pair(redis_url: str) -> AsyncIterator[tuple[Served, Served]]:
+    """Two nodes of one deployment, which watch the shares of their connections."""
+    settings = Settings(redis_url=redis_url, **KEYS)
+    async with serve_here(settings, "n1") as one, serve_here(settings, "n2") as two:
+        watching = [asyncio.create_task(each.node.share_watch.run()) for each in (one, two)]
+        yield one, two
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
+
+
+@pytest.mark.parametrize("subject", ["generation", "session"])
+async def test_a_deleted_share_breaks_off_streams_and_sockets_on_every_node(
+    pair: tuple[Served, Served], web: aiohttp.ClientSession, subject: str
+) -> None:
+    one, two = pair
+    hand = await Hand.take(one.node.store, owner="alice", session="s")
+    await hand.append(Token("Hi"))
+    body = {subject: hand.generation_id if subject == "generation" else "s", "ttl_s": 600}
+    async with web.post(f"{one.url}/v1/share", json=body, headers=ALICE) as answer:
+        made = await answer.json()
+    token, path = bearer(made["token"]), f"/v1/generations/{hand.generation_id}/events"
+
+    async with contextlib.AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(web.get(node.url + path, headers=token))
+            for node in pair
+        ]
+        socket = await stack.enter_async_context(
+            web.ws_connect(f"{two.url}/v1/ws", protocols=["tailrace.v1", f"bearer.{made['token']}"])
+        )
+        await socket.send_json({"type": "subscribe", "id": hand.generation_id})
+        assert (await socket.receive_json())["type"] == "start"
+        for stream in streams:
+            assert stream.status == 200
+            await stream.content.readuntil(b"Hi")
+
+        # A poll of a share does not wait for long, so that it does not outlive the share.
+        async with asyncio.timeout(15):
+            async with web.get(f"{one.url}{path}?wait=30&last_event_id=1-2", headers=token) as poll:
+                assert (await poll.json())["events"] == []
+
+        async with web.delete(f"{one.url}/v1/share/{made['id']}", headers=ALICE) as answer:
+            assert answer.status == 200
+
+        for stream in streams:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await asyncio.wait_for(stream.content.read(), 10)
+        async for _ in socket:
+            pass
+        assert socket.close_code == 4001
+    for node in pair:
+        async with web.get(node.url + path, headers=token) as answer:
+            assert answer.status == 401
+        assert len(node.node.share_watch) == 0
+
+
+async def test_connections_of_a_share_that_end_by_themselves_are_watched_no_more(
+    pair: tuple[Served, Served], web: aiohttp.ClientSession
+) -> None:
+    one, _ = pair
+    hand = await Hand.take(one.node.store, owner="alice")
+    body = {"generation": hand.generation_id}
+    async with web.post(f"{one.url}/v1/share", json=body, headers=ALICE) as answer:
+        token = bearer((await answer.json())["token"])
+    path = f"/v1/generations/{hand.generation_id}/events"
+
+    async with web.get(one.url + path, headers=token) as stream:
+        assert len(one.node.share_watch) == 1
+        await hand.append(END)
+        assert b"end" in await stream.read()
+
+    assert len(one.node.share_watch) == 0

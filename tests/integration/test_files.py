@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ from tests.support.wait import until
 
 FILE_MAX = 60 * MB
 LARGE = 57 * MB
+GZIP = {"Content-Encoding": "gzip"}
 GROWTH_MAX = 12 * MB  # a few parts on their way, and what the allocator keeps
 SMALL = 5_000
 FILES = "/v1/files"
@@ -112,6 +114,42 @@ async def test_a_too_large_upload_is_refused_by_its_length_and_while_it_arrives(
 
     told_late = await ann.call("POST", FILES, raw=stream_form(size), headers=MULTIPART)
     assert (told_late.status, openai_code(told_late.body)) == (413, "body_too_large")
+    assert lying(cluster.directory / "files") == before
+
+
+async def test_an_upload_with_content_encoding_is_stored_decoded(ann: Outsider) -> None:
+    data = b'{"custom_id": "a"}' * 20_000
+    encoded = gzip.compress(form(data))
+
+    made = await ann.call("POST", FILES, raw=encoded, headers=MULTIPART | GZIP)
+
+    assert made.status == 200, made.body
+    assert (await ann.get(f"{FILES}/{made.json()['id']}/content")).body == data
+    assert (await ann.call("DELETE", f"{FILES}/{made.json()['id']}")).status == 200
+
+
+async def test_an_encoded_upload_is_bounded_by_its_decoded_bytes(
+    cluster: Cluster, ann: Outsider
+) -> None:
+    before = lying(cluster.directory / "files")
+    bomb = gzip.compress(form(b"x" * (FILE_MAX + 1)), 1)
+
+    refused = [
+        await ann.call("POST", FILES, raw=raw, headers=MULTIPART | {"Content-Encoding": coding})
+        for raw, coding in (
+            (bomb, "gzip"),
+            (gzip.compress(form(b"x"))[:-9], "gzip"),
+            (form(b"x"), "gzip"),
+            (form(b"x"), "br"),
+        )
+    ]
+
+    assert [(each.status, openai_code(each.body)) for each in refused] == [
+        (413, "body_too_large"),
+        (400, "invalid_http"),
+        (400, "invalid_http"),
+        (415, "unsupported_media_type"),
+    ]
     assert lying(cluster.directory / "files") == before
 
 

@@ -9,6 +9,7 @@ import base64
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -75,7 +76,7 @@ def built() -> Path:
     return PACKAGE / "dist"
 
 
-def _npm(directory: Path, *argv: str) -> None:
+def _npm(directory: Path, *argv: str) -> str:
     done = subprocess.run(
         [tool("npm"), *argv],
         cwd=directory,
@@ -84,6 +85,7 @@ def _npm(directory: Path, *argv: str) -> None:
         timeout=INSTALL_S,
     )
     assert done.returncode == 0, f"npm {argv[0]} failed:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
 def _versions(lock: Path) -> dict[str, str]:
@@ -98,6 +100,16 @@ def _versions(lock: Path) -> dict[str, str]:
     }
 
 
+def run_package_tests() -> str:
+    """Run the tests of our own package that need no node; return what they wrote.
+
+    Raises:
+        AssertionError: a test failed.
+    """
+    installed(PACKAGE)
+    return _npm(PACKAGE, "test")
+
+
 @cache
 def bundle(name: str) -> str:
     """Return a program of tests/clients with its packages, as one script for a page.
@@ -109,6 +121,8 @@ def bundle(name: str) -> str:
     done = subprocess.run(
         [installed() / ".bin" / "esbuild", name, "--bundle", "--minify", production],
         cwd=CLIENTS,
+        # The peers of our own package are those that the tests have installed.
+        env={**os.environ, "NODE_PATH": str(CLIENTS / "node_modules")},
         capture_output=True,
         text=True,
         timeout=INSTALL_S,

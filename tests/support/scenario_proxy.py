@@ -58,6 +58,7 @@ class ScenarioProxy:
     Attributes:
         connections: how many a client has opened.
         tries: how many of them were made while the network was away.
+        upgrades: how many of them asked for a WebSocket.
         down_bytes: how many bytes of answers were passed.
     """
 
@@ -67,6 +68,7 @@ class ScenarioProxy:
         self.connections = 0
         self.tries = 0
         self.resets = 0
+        self.upgrades = 0
         self.down_bytes = 0
         self.is_away = False
         self._server: asyncio.Server | None = None
@@ -138,6 +140,7 @@ class ScenarioProxy:
         try:
             target.write(head)
             is_upgrade = b"\r\nupgrade: websocket" in head.lower()
+            self.upgrades += is_upgrade
             up = asyncio.ensure_future(_copy(reader, target))
             down = asyncio.ensure_future(self._down(number, back, writer, is_upgrade=is_upgrade))
             try:

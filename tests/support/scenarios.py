@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -18,11 +20,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.demo import demo_body, expected_text
+from tests.support.npm import CLIENTS, built, installed, tool
 from tests.support.processes import Cluster
 from tests.support.scenario_proxy import Faults, ScenarioProxy
 from tests.support.wait import until
 
 TABLE = Path(__file__).parents[2] / "clients" / "scenarios.json"
+PYTHON_PACKAGE = TABLE.parent / "python" / "src"
+LANGUAGES = ["javascript", "python", "python-sync"]
 TRANSPORTS = ["websocket", "sse", "ndjson", "poll", "auto"]
 ANSWER_S = 90.0
 LINE_BYTES_MAX = 2**26
@@ -46,7 +51,7 @@ class ClientProgram:
         self._process = await asyncio.create_subprocess_exec(
             *self._argv, cwd=self._cwd, limit=LINE_BYTES_MAX,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "API_KEY": self._key},
+            env={**os.environ, "API_KEY": self._key, "PYTHONPATH": str(PYTHON_PACKAGE)},
         )  # fmt: skip
         return self
 
@@ -94,6 +99,21 @@ def problems_of(outcome: dict[str, Any], body: dict[str, Any]) -> list[str]:
 
 def _ends(count: int) -> list[bool]:
     return [False] * (count - 1) + [True]
+
+
+def program_of(language: str, key: str = "") -> ClientProgram:
+    """Return the program of one of our own clients, built if that is needed."""
+    if language == "javascript":
+        installed()
+        built()
+        return ClientProgram([tool("node"), "tailrace.mjs"], cwd=CLIENTS, key=key)
+    argv = [sys.executable, "tailrace_driver.py", *(["sync"] if "sync" in language else [])]
+    return ClientProgram(argv, cwd=CLIENTS, key=key)
+
+
+def command_program(command: str) -> ClientProgram:
+    """Return the program of a command line."""
+    return ClientProgram(shlex.split(command), cwd=Path.cwd())
 
 
 class Scenario:

@@ -18,7 +18,7 @@ from api.dialects.ai_sdk.fold import AiSdkFrameFold
 from api.dialects.ai_sdk.request import parse_ai_sdk
 from api.dialects.prompt import accept_members
 from api.errors import request_error
-from api.intake.body import read_object
+from api.intake.body import check_idempotency_key, read_object
 from api.node import Node
 from api.readers.conversation import SUBSCRIPTIONS_MAX, Command, Conversation, Frame
 from api.readers.socket_endpoint import SocketEndpoint
@@ -127,8 +127,12 @@ def _read_object_member(frame: Frame, name: str) -> dict[str, Any]:
 
 
 def _read_idempotency_key(frame: Frame) -> str:
-    """Return the key in the frame's `headers`; empty: there is none."""
+    """Return the key in the frame's `headers`; empty: there is none.
+
+    Raises:
+        RequestError: 400, as for the header Idempotency-Key of an HTTP request.
+    """
     for name, value in _read_object_member(frame, "headers").items():
-        if name.lower() == IDEMPOTENCY_KEY and isinstance(value, str):
-            return value
+        if name.lower() == IDEMPOTENCY_KEY and value is not None:
+            return check_idempotency_key(value if isinstance(value, str) else "")
     return ""

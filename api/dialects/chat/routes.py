@@ -34,7 +34,7 @@ class ChatRoutes:
         meta, parsed = await accept_post(self.node, request, self._parse)
         headers = {"x-generation-id": meta.generation_id}
         if parsed.is_stream:
-            return held_stream(self.node.hub, meta, CHAT, headers)
+            return held_stream(self.node.hub, meta, CHAT, headers, failure_of=failure_of)
         snapshot = Snapshot(meta)
         refusal = await complete_log_or_error(
             self.node.hub, meta, request.receive, snapshot.add, openai_shape

@@ -20,7 +20,7 @@ from api.hub.hub import Hub
 from api.hub.relay import Relay
 from api.intake.negotiation import choose_form
 from api.readers.disconnect import DisconnectWatcher
-from api.readers.expiry import seconds_left
+from api.readers.expiry import wait_s_max
 from api.readers.http_stream import Beginning, stream, stream_headers
 from api.readers.lookup import find_generation, read_cursor, read_query
 from api.transport.extensions import IDENTITY, break_off
@@ -66,8 +66,7 @@ async def respond_with_events(
         else:
             meta = await find_generation(hub, store, viewer, generation_id, cursor, is_reader=True)
         if transport == "long_poll":
-            left_s = seconds_left(scope.get(IDENTITY))
-            wait_s = wait_s if left_s is None else min(wait_s, left_s)
+            wait_s = min(wait_s, wait_s_max(scope.get(IDENTITY)))
             reply = await long_poll(hub, meta, cursor, wait_s, receive=receive)
             await _send_json(scope, send, reply)
         else:

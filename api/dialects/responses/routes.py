@@ -43,6 +43,7 @@ from api.readers.lookup import find_generation
 from api.response import error_response, json_response, long_json_response
 from shared.config.credentials import Identity
 from shared.errors import Expired, NotFound
+from shared.log.events import End, Failure
 from shared.log.ids import START, EventId
 from shared.log.log_reader import read_log
 from shared.log.records import Meta
@@ -72,7 +73,7 @@ class ResponsesRoutes:
                 "generation_id": meta.generation_id, "places": headers[IGNORED_HEADER],
             })  # fmt: skip
         if parsed.is_stream and not parsed.is_background:
-            return held_stream(self.node.hub, meta, RESPONSES, headers)
+            return held_stream(self.node.hub, meta, RESPONSES, headers, failure_of=_failure_of)
         if parsed.is_stream:
             raw = [(name.encode(), value.encode()) for name, value in headers.items()]
             return self._stream(meta, headers=raw)
@@ -86,8 +87,7 @@ class ResponsesRoutes:
         )
         if refusal is not None:
             return refusal
-        end = fold.end
-        failure = failure_of(end) if end is not None and end.status == "failed" else None
+        failure = None if fold.end is None else _failure_of(fold.end)
         if failure is not None:
             return error_response(GenerationFailed(failure), openai_shape, headers)
         return await long_json_response(fold.response(), headers=headers)
@@ -290,8 +290,13 @@ class _CompleteResponse:
         self._fold.add(event_id, raw)
 
     @property
-    def end(self) -> Any:
+    def end(self) -> End | None:
         return self._fold.end
+
+
+def _failure_of(end: End) -> Failure | None:
+    """Return why a generation failed. None: it did not; a cancelled response is no failure."""
+    return failure_of(end) if end.status == "failed" else None
 
 
 def _input_items(meta: Meta) -> list[dict[str, Any]]:

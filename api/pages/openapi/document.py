@@ -14,6 +14,7 @@ from api.pages.openapi import dialects as openapi_dialects
 from api.pages.openapi import files as openapi_files
 from api.pages.openapi import responses as openapi_responses
 from api.pages.openapi import schedules as openapi_schedules
+from api.pages.openapi import shares as openapi_shares
 from api.pages.openapi.schemas import (
     BEFORE,
     CURSOR_HEADER,
@@ -111,6 +112,17 @@ EVENTS = operation(
     ),
 )  # fmt: skip
 
+SECURITY_SCHEMES: Json = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, a JSON web token, or the token of a share.",
+    },
+    "apiKey": {"type": "apiKey", "in": "header", "name": "api-key"},
+    "xApiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "query": {"type": "apiKey", "in": "query", "name": "access_token"},
+}
+
 PATHS: Json = {
     "/v1/generations": {
         "post": CREATE,
@@ -166,6 +178,7 @@ PATHS: Json = {
     **openapi_batches.PATHS,
     **openapi_files.PATHS,
     **openapi_schedules.PATHS,
+    **openapi_shares.PATHS,
     "/v1/workers": {
         "get": operation(
             "listWorkers",
@@ -261,11 +274,8 @@ DOCUMENT: Json = {
         | openapi_batches.SCHEMAS
         | openapi_files.SCHEMAS
         | openapi_schedules.SCHEMAS,
-        "securitySchemes": {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "query": {"type": "apiKey", "in": "query", "name": "access_token"},
-        },
+        "securitySchemes": SECURITY_SCHEMES,
     },
-    # `{}`: no credentials, if no keys are configured.
-    "security": [{}, {"bearer": []}, {"query": []}],
+    # `{}`: no credentials, if none are configured.
+    "security": [{}, *({name: []} for name in SECURITY_SCHEMES)],
 }

@@ -195,6 +195,8 @@ export class Answer implements AsyncIterable<TailraceEvent> {
       })
     } catch (error) {
       if (this.reader === reader) this.failure = error
+      // A reload would fail in the same way.
+      if (error instanceof TailraceError && !error.retryable) this.host.note(this.id, this.cursor, true)
     } finally {
       this.signal?.removeEventListener('abort', abort)
       if (this.reader === reader) this.reader = undefined

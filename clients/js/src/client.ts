@@ -10,8 +10,11 @@ import { TailraceError, asError } from './errors.js'
 import { START, isEventId } from './events.js'
 import { follow } from './follow.js'
 import { requestJson } from './http.js'
+import { Journal, type CursorStorage } from './journal.js'
+import { randomKey } from './keys.js'
 import { AUTO, Picker } from './picker.js'
 import type { Reading } from './reading.js'
+import { Session } from './session.js'
 import type { Transport, TransportName } from './transports/contract.js'
 import { PollTransport } from './transports/poll.js'
 import { StreamTransport } from './transports/stream.js'
@@ -31,6 +34,8 @@ export interface TailraceOptions {
   random?: () => number
   /** The longest wait for the head of an answer, ms. Default 8,000. */
   openTimeoutMs?: number
+  /** Keeps the cursors of unfinished answers, for `restore` after a reload: `localStorage`. */
+  storage?: CursorStorage
   /** Give up after so long without any connection, ms. Default 600,000. */
   giveUpMs?: number
 }
@@ -64,6 +69,7 @@ export class Tailrace {
   private readonly giveUpMs: number
   private transports = new Map<TransportName, Transport>()
   private host: AnswerHost
+  private readonly journal: Journal | undefined
 
   constructor(options: TailraceOptions) {
     const clock = options.clock ?? systemClock
@@ -79,6 +85,7 @@ export class Tailrace {
     }
     this.waker = new Waker(clock)
     this.giveUpMs = options.giveUpMs ?? 600_000
+    this.journal = options.storage && new Journal(options.storage, clock)
     const name = options.transport ?? 'auto'
     this.isAuto = name === 'auto'
     if (name !== 'auto' && !NAMES.includes(name)) {
@@ -92,13 +99,13 @@ export class Tailrace {
       follow: (id, reading, signal, onEvent) => this.follow(id, reading, signal, onEvent),
       snapshot: (id) => this.call((signal) => requestJson(this.env, pathOf(id), { signal })),
       cancel: (id) => this.cancel(id),
-      note: () => {},
+      note: (id, cursor, isDone) => this.journal?.note(id, cursor, isDone),
     }
   }
 
   /** Start a generation. Returns when it is accepted; a retry never starts a second one. */
   async generate({ idempotencyKey, signal, ...body }: GenerateOptions): Promise<Answer> {
-    const key = idempotencyKey ?? this.randomKey()
+    const key = idempotencyKey ?? randomKey()
     const accepted = await this.call(
       (limit) =>
         requestJson<{ id?: string }>(this.env, '/v1/generations', {
@@ -108,7 +115,9 @@ export class Tailrace {
         }),
       signal,
     )
-    return this.attach(String(accepted.id), undefined, { signal })
+    const answer = this.attach(String(accepted.id), undefined, { signal })
+    this.journal?.note(answer.id, START, false)
+    return answer
   }
 
   /** Read a generation from its start, or after an event id that another reader has seen. */
@@ -123,6 +132,23 @@ export class Tailrace {
   /** End a generation. May be repeated. */
   cancel(id: string): Promise<{ id: string; status: string }> {
     return this.call((signal) => requestJson(this.env, `${pathOf(id)}/cancel`, { method: 'POST', signal }))
+  }
+
+  /** The answers that a page with the same `storage` had not finished, each at its cursor. */
+  async restore(): Promise<Answer[]> {
+    const open = (await this.journal?.read()) ?? []
+    return open.filter(([, cursor]) => isEventId(cursor)).map(([id, cursor]) => this.attach(id, cursor))
+  }
+
+  /** The generations of a session, with those that other tabs start. */
+  session(name: string, { signal }: { signal?: AbortSignal } = {}): Session {
+    const { waker } = this
+    const { random } = this.env
+    const path = `/v1/sessions/${encodeURIComponent(name)}`
+    const list = (_: string, limit?: AbortSignal) =>
+      this.call<any>((stop) => requestJson(this.env, path, { signal: stop }), limit)
+    const attach = (id: string, limit?: AbortSignal) => this.attach(id, undefined, { signal: limit })
+    return new Session({ waker, random, list, attach }, name, signal)
   }
 
   /** Come back now instead of after the pause: for a page that learns that the network is there. */
@@ -170,14 +196,6 @@ export class Tailrace {
         await this.waker.sleep(pause, signal)
       }
     }
-  }
-
-  private randomKey(): string {
-    const source: Partial<Crypto> | undefined = globalThis.crypto
-    if (source?.randomUUID) return source.randomUUID()
-    // Pages without TLS have no randomUUID.
-    const part = () => Math.random().toString(36).slice(2, 12)
-    return `${part()}-${part()}-${this.env.clock.now().toString(36)}`
   }
 }
 

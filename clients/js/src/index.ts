@@ -2,6 +2,9 @@
 
 export { Tailrace, type GenerateOptions, type Message, type TailraceOptions } from './client.js'
 export { Answer, type Result, type TextOptions } from './answer.js'
+export { perFrame } from './frames.js'
+export { Session, type SessionEntry } from './session.js'
+export type { CursorStorage } from './journal.js'
 export { TailraceError } from './errors.js'
 export type { Clock, SocketConstructor, SocketLike, Token, TokenSource } from './environment.js'
 export type * from './events.js'

@@ -111,6 +111,27 @@ async def test_a_worker_with_few_slots_serves_every_partition(url, slots):
         assert stage.backend.open_most <= slots
 
 
+async def test_an_entry_that_arrives_when_no_slot_is_free_goes_back(url):
+    """Claimed entries may take the slots that an open read counts on."""
+    gate = asyncio.Event()
+    play = says_and_waits(gate, "a")
+    async with Stage(url, play, queue_partitions=COUNT, worker_slots=1) as stage:
+        worker = await stage.start()
+        first = await ask_in(stage, "q0")
+        await stage.has_said(first, "a")
+        second = await ask_in(stage, "q1")
+        (delivery,) = await worker.queue.read("interactive", 1)
+
+        await worker._start(delivery)
+
+        assert list(worker.runs) == [first]
+        assert await stage.redis.xlen(keys.lane("resume", "q1")) == 1
+        gate.set()
+        await stage.ended(second)
+        assert stage.backend.open_most == 1
+        await until_nothing_is_queued(stage)
+
+
 async def test_a_worker_with_few_connections_serves_every_partition(url, monkeypatch):
     monkeypatch.setattr(arrivals, "CONNECTIONS_MAX", 2)
     async with Stage(url, says("a"), queue_partitions=COUNT) as stage:

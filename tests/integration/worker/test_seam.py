@@ -187,7 +187,7 @@ async def test_a_server_that_breaks_off_each_time_does_not_loop_for_ever(url):
 
         assert meta.failures == 1  # the last one ends the generation without a release
         assert b"attempts_exhausted" in meta.end
-        assert len(stage.backend.prefixes) == 2 + 2  # BREAKS_MAX, and `attempts_max`
+        assert len(stage.backend.prefixes) == 2 + 2  # UPSTREAM_BREAKS_MAX, and `attempts_max`
 
 
 async def test_an_outage_past_the_limit_counts(url):

@@ -33,6 +33,8 @@ async function readLines(body: ReadableStream<Uint8Array>, asked: ReadRequest, t
   const reader = body.getReader()
   const decoder = new TextDecoder()
   let rest = ''
+  // Not every fetch ends a body with its signal.
+  asked.signal.addEventListener('abort', () => void reader.cancel().catch(() => {}))
   try {
     for (;;) {
       const { value, done } = await reader.read()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +12,9 @@ import pytest
 
 from api.dialects.chat.fold import CHAT
 from api.dialects.held_stream import held_stream, is_content
+from api.dialects.openai_errors import failure_of
+from api.dialects.responses.fold import RESPONSES
+from api.dialects.responses.routes import _failure_of as responses_failure_of
 from api.hub.contracts import ReadingOutcome
 from api.readers.head_hold import _Opening
 from shared.log.event_bytes import LOST
@@ -30,6 +33,7 @@ from shared.log.events import (
     Usage,
     encode,
 )
+from shared.log.fold import Dialect
 from tests.support.bench import END, GENERATION, Bench, Client, make_scope, settle
 from tests.support.recorded import REFUSAL, recorded_meta
 from tests.support.wait import until
@@ -44,12 +48,16 @@ FOR_EVER_S = 600.0  # a bound that no test reaches
 class Reading:
     """One client of the stream."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        dialect: Dialect = CHAT,
+        failure_of: Callable[[End], Failure | None] = failure_of,
+    ) -> None:
         self.client = Client()
         self.client.incoming.get_nowait()  # the request body, which the route has read before
-        answer = held_stream(
-            bench.hub, bench.log.known[GENERATION], CHAT, {"x-generation-id": GENERATION}
-        )
+        meta, headers = bench.log.known[GENERATION], {"x-generation-id": GENERATION}
+        answer = held_stream(bench.hub, meta, dialect, headers, failure_of=failure_of)
         scope: Any = make_scope(self.client, method="POST")
         self.task = asyncio.ensure_future(
             answer(scope, self.client.receive, self.client.send)  # type: ignore[arg-type]
@@ -126,6 +134,15 @@ async def test_a_failure_before_the_first_content_is_an_http_status(
         assert (found.status, json.loads(found.body)["error"]["code"]) == (status, code)
         assert found.headers[b"x-generation-id"] == GENERATION.encode()
     assert not bench.hub.connections
+
+
+async def test_a_cancelled_response_is_no_failure(bench: Bench) -> None:
+    bench.log.append(START, End("cancelled", "cancelled"))
+
+    client = await Reading(bench, RESPONSES, responses_failure_of).ended()
+
+    assert client.status == 200
+    assert b"event: response.incomplete" in client.body
 
 
 async def test_a_failure_after_content_is_an_error_in_the_stream(bench: Bench) -> None:

@@ -148,6 +148,11 @@ def test_the_greeting_has_a_url_that_can_be_opened(host: str, url: str) -> None:
         ("unix:///tmp/s?db=0", "-s /tmp/s"),
         ("redis://host:1/2", "-u redis://host:1/2"),
         ("rediss://me:SECRET@host/0?x=SECRET", "-u rediss://host/0"),
+        (
+            "redis+sentinel://me:secret@s1:1,s2:2/mine/3",
+            "-u redis://$(redis-cli -h s1 -p 1 SENTINEL GET-MASTER-ADDR-BY-NAME mine"
+            " | paste -sd:)/3",
+        ),
     ],
 )
 def test_a_password_is_not_shown(url: str, option: str) -> None:

@@ -12,6 +12,7 @@ from shared.log.records import Begun
 from shared.log.request_pieces import PIECE_BYTES, kept_ms, piece_count
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
+from shared.queue.lanes import forget
 from shared.redis import keys
 
 LARGE = b'{"messages":"' + b"x" * (2 * PIECE_BYTES) + b'"}'
@@ -75,6 +76,7 @@ async def test_the_pieces_outlive_the_generation_and_expire(redis: Redis) -> Non
     assert longest_ms - 60_000 < await redis.pttl(keys.request(generation_id)) <= longest_ms
 
     await store.close(generation_id, End("cancelled", "cancelled"))
+    await forget(store, generation_id)
 
     left_ms = await redis.pttl(keys.request(generation_id))
     assert abs(left_ms - await redis.pttl(keys.meta(generation_id))) < 1_000

@@ -119,6 +119,13 @@ def test_a_url_gives_its_password_in_both_spellings() -> None:
     assert redact("AUTH p@ssw/rd-of-mine, p%40ssw%2Frd-of-mine") == f"AUTH {MASK}, {MASK}"
 
 
+def test_a_url_of_several_hosts_gives_the_passwords_of_the_server_and_of_the_sentinels() -> None:
+    remember_url("redis+sentinel://me:pass-one@[::1]:1,b:2/service/0?sentinel_password=pass%2Dtwo")
+
+    assert redact("AUTH pass-one, AUTH pass-two") == f"AUTH {MASK}, AUTH {MASK}"
+    assert redact("[::1]:1,b:2/service") == "[::1]:1,b:2/service"
+
+
 def test_an_error_of_a_backend_is_redacted_before_it_is_cut() -> None:
     for begin in range(MESSAGE_CHARACTERS_MAX - len(KEY), MESSAGE_CHARACTERS_MAX):
         error = BackendError("upstream_error", "x" * (begin - 1) + " " + KEY)
