@@ -50,8 +50,10 @@ class SetUpFault(BackendError):
             may name hosts, ports and files.
     """
 
-    def __init__(self, code: str, message: str, advice: str, *, retryable: bool) -> None:
-        super().__init__(code, message, retryable=retryable)
+    def __init__(
+        self, code: str, message: str, advice: str, *, retryable: bool, is_outage: bool = False
+    ) -> None:
+        super().__init__(code, message, retryable=retryable, is_outage=is_outage)
         self.advice = redact(advice)[:MESSAGE_CHARACTERS_MAX]
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
 
-from shared.errors import MESSAGE_CHARACTERS_MAX, BackendError, Refusal
+from shared.errors import BackendError, Refusal, for_clients
 from shared.text.redaction import redact
 from workers.backends.contract import SetUpFault
 from workers.backends.openai.error_body import ErrorBody, read_error
@@ -142,7 +142,7 @@ def _refused(
     if status is None or not 400 <= status < 500:
         status = USUAL_STATUS.get(meaning or "invalid", 400)
     upstream = Refusal(
-        redact(error.message)[:MESSAGE_CHARACTERS_MAX],
+        for_clients(error.message),
         status,
         _bounded(code),
         _bounded(error.type),
