@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -21,7 +22,7 @@ from shared.log.request import Request
 from shared.text.redaction import remember_url
 from workers.backends.contract import BackendItem, Finish, SetUpFault
 from workers.backends.http.cause import explain
-from workers.backends.http.exchange import Exchange, ExchangeError
+from workers.backends.http.exchange import AnswerIsTls, Exchange, ExchangeError
 from workers.backends.http.proxy import ProxyRefused, format_authority
 from workers.backends.http.upstream_http import AddressInvalid, UpstreamAddress, UpstreamHttp
 from workers.backends.limits import Limits
@@ -145,12 +146,10 @@ class OpenAIBackend:
                 if is_reused and exc.is_before_response:
                     continue
                 advice = explain(exc, target.origin).for_operator
+                message = f"the backend did not answer: {exc}"
+                is_outage = exc.is_before_response and not isinstance(exc, AnswerIsTls)
                 raise SetUpFault(
-                    "upstream_error",
-                    f"the backend did not answer: {exc}",
-                    advice,
-                    retryable=True,
-                    is_outage=exc.is_before_response,
+                    "upstream_error", message, advice, retryable=True, is_outage=is_outage
                 ) from exc
             if 200 <= exchange.status < 300:
                 return exchange
@@ -169,13 +168,11 @@ class OpenAIBackend:
             ) from exc
         except OSError as exc:
             cause = explain(exc, target.origin)
+            message = f"the backend cannot be reached: {cause.for_client}"
             raise SetUpFault(
-                "upstream_error",
-                f"the backend cannot be reached: {cause.for_client}",
-                cause.for_operator,
-                retryable=True,
-                is_outage=not isinstance(exc, SSLError | ProxyRefused),
-            ) from exc
+                "upstream_error", message, cause.for_operator,
+                retryable=True, is_outage=_is_away(exc),
+            ) from exc  # fmt: skip
 
     async def _ask(self, exchange: Exchange, request: bytes, limits: Limits) -> None:
         try:
@@ -248,3 +245,10 @@ async def _read_tail(exchange: Exchange, deadline: float) -> None:
             pass
     except OSError:
         pass  # the connection will be closed; the answer is complete
+
+
+def _is_away(exc: OSError) -> bool:
+    """Whether the server may come back by itself. A wrong name, TLS and a proxy's no do not."""
+    if isinstance(exc, socket.gaierror):
+        return exc.errno == socket.EAI_AGAIN
+    return not isinstance(exc, (SSLError, ProxyRefused))
