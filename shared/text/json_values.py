@@ -8,6 +8,8 @@ meaning of the JSON. Source: RFC 8259.
 
 from __future__ import annotations
 
+import msgspec
+
 VALUES_MAX = 50_000  # in one document; a conversation of 5,000 messages has half as many
 EXPONENT_VALUES = 100  # a number with an exponent counts as so many values
 LONG_DIGITS = 19  # fewer digits always fit into 64 bits
@@ -15,6 +17,7 @@ LONG_DIGITS_VALUES = 20  # each `LONG_DIGITS` digits in a row count as so many v
 
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _SPACE = b" \t\r\n"
+_scan = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def without_strings(raw: bytes) -> bytes | None:
@@ -59,3 +62,12 @@ def has_too_many_values(raw: bytes) -> bool:
     """Whether a JSON document has more than `VALUES_MAX` values."""
     bare = without_strings(raw)
     return bare is None or count_values(bare) > VALUES_MAX
+
+
+def is_json(raw: bytes) -> bool:
+    """Whether `raw` is one JSON document. Only checks the text, and builds no values."""
+    try:
+        _scan(raw)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -20,11 +20,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from shared.errors import BackendError
-from shared.log.events import Extra, Reasoning, Token, Usage
+from shared.log.events import Reasoning, Token, Usage
 from shared.log.extra import is_empty
+from shared.text.json_values import is_json
 from workers.backends.contract import BackendItem, Finish
 from workers.backends.openai.chunk import (
     CHOICE_MEMBERS,
@@ -39,7 +38,7 @@ from workers.backends.openai.chunk import (
 from workers.backends.openai.chunk_template import ChunkTemplate, learn
 from workers.backends.openai.delta_texts import CONTENT, REASONING, take_content, take_text
 from workers.backends.openai.error_body import is_error, is_error_array
-from workers.backends.openai.facts import Facts, has_list
+from workers.backends.openai.facts import Facts, has_list, put_extra
 from workers.backends.openai.failure import failure_of
 from workers.backends.openai.finish_reasons import Reason, more_telling, reason_of
 from workers.backends.openai.half_pairs import HalfPairs
@@ -51,8 +50,6 @@ from workers.backends.openai.tools import ToolCalls
 from workers.backends.openai.usage import UsageCounter
 
 TEMPLATES_MAX = 16  # learned per answer: then chunks that all differ are just decoded
-
-_scan = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class ChatReader:
@@ -159,7 +156,7 @@ class ChatReader:
         After the finish reason an incomplete event is ignored.
         """
         for name, payload in self._lines.feed_eof():
-            if self._reason is None or _is_json(payload):
+            if self._reason is None or is_json(payload):
                 self._take(name, payload, items)
 
     def _take(self, name: bytes, payload: bytes, items: list[BackendItem]) -> None:
@@ -340,14 +337,7 @@ class ChatReader:
             self._template = None  # its chunks may have the former value
 
     def _give_extra(self, items: list[BackendItem], begun: int, extra: dict[str, Any]) -> None:
-        """Put `extra` and the facts that wait into the first text after `begun`, or alone."""
-        extra = {**self._facts.take(), **extra}
-        for at in range(begun, len(items)):
-            item = items[at]
-            if isinstance(item, Token | Reasoning):
-                items[at] = msgspec.structs.replace(item, extra=extra)
-                return
-        items.append(Extra(extra))
+        put_extra(items, begun, {**self._facts.take(), **extra})
 
     def _end(self, items: list[BackendItem], message: str) -> None:
         """Add usage and `Finish`. Without a finish reason, raise BackendError with `message`."""
@@ -374,11 +364,3 @@ class ChatReader:
         if reason.word != outcome and not self._facts.has("choice", name):
             self._facts.add("choice", {name: reason.word})
         return Finish(outcome, "" if reason.is_known else reason.word, self._facts.take() or None)
-
-
-def _is_json(payload: bytes) -> bool:
-    try:
-        _scan(payload)
-    except (ValueError, RecursionError):
-        return False
-    return True
