@@ -96,6 +96,19 @@ async def test_a_refusal_reaches_the_client_with_its_status_and_code_after_one_a
     assert len(upstream.calls) == calls + 1
 
 
+async def test_a_client_of_openais_api_gets_the_code_by_which_it_shortens_its_history(
+    cluster: Cluster, upstream: Upstream
+) -> None:
+    upstream.refusal, upstream.refusal_status = json.dumps(VLLM).encode(), 400
+    body = {"model": "refusing", "messages": [{"role": "user", "content": "x"}]}
+    async with Outsider(cluster.urls[0]) as api:
+        answer = await api.call("POST", "/v1/chat/completions", body=body)
+
+    error = answer.json()["error"]
+    assert (answer.status, error["code"]) == (400, "context_length_exceeded")
+    assert (error["message"], error["param"]) == (VLLM["message"], "input_tokens")
+
+
 async def test_a_key_that_the_server_refuses_is_for_the_operator_only(
     cluster: Cluster, upstream: Upstream
 ) -> None:
