@@ -6,7 +6,8 @@ attempts. The generation is released and waits in the queue's set `later`, and n
 slot that waits for a dead server would be missing for the models whose servers live.
 
 The queue entry carries what is known of the outage (`LaneEntry`). Bounds: `limit_s` of waiting for
-a server that does not answer, and `UPSTREAM_BREAKS_MAX` answers that broke off. Past a bound failures count.
+a server that does not answer, and `UPSTREAM_BREAKS_MAX` answers that broke off. Past a bound
+failures count.
 """
 
 from __future__ import annotations
