@@ -91,7 +91,7 @@ class OpenAIBackend:
             yield []
             while not reader.is_done:
                 items = await self._read(exchange, reader, limits)
-                if (running := reader.take_running_usage()) is not None:
+                if not reader.has_finish_reason and (running := reader.usage.take_changed()):
                     items.append(running)
                 if items:
                     yield items

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import BackendError
-from shared.log.events import Extra, Reasoning, Token, Usage
+from shared.log.events import Extra, Reasoning, Token
 from shared.log.extra import is_empty
 from workers.backends.contract import BackendItem, Finish
 from workers.backends.openai.chunk import (
@@ -65,6 +65,7 @@ class ChatReader:
         failure: raise it after the events returned so far have been passed on.
         has_finish_reason: the answer is complete; only usage or `[DONE]` may follow.
         warnings: names of what was repaired or left out.
+        usage: the token counts that the server has reported so far.
     """
 
     def __init__(self, *, line_bytes_max: int, body_bytes_max: int, seed: str = "") -> None:
@@ -78,8 +79,7 @@ class ChatReader:
         self.warnings: set[str] = set()
         self._tools = ToolCalls(seed)
         self._reason: Reason | None = None
-        self._usage = UsageCounter()
-        self._has_new_usage = False
+        self.usage = UsageCounter()
         self._halves = HalfPairs()
         self._text, self._reasoning = TextSoFar(), TextSoFar()
         self._add_text = self._text.add  # for the hot path
@@ -87,13 +87,6 @@ class ChatReader:
         self._facts = Facts()
         self._template: ChunkTemplate | None = None
         self._templates_left = TEMPLATES_MAX
-
-    def take_running_usage(self) -> Usage | None:
-        """Return the counts of an unfinished answer, if the server has reported other ones."""
-        if self._reason is not None or not self._has_new_usage:
-            return None
-        self._has_new_usage = False
-        return self._usage.event()
 
     @property
     def has_finish_reason(self) -> bool:
@@ -224,10 +217,10 @@ class ChatReader:
         return bool(self._halves or self._facts or self._reason)
 
     def _take_chunk(self, chunk: dict[str, Any], payload: bytes, items: list[BackendItem]) -> None:
-        self._add_usage(chunk.get("usage"))
+        self.usage.add(chunk.get("usage"))
         facts = unknown_members(chunk, CHUNK_MEMBERS, self.warnings)
         if isinstance(groq := facts.get("x_groq"), dict):
-            self._add_usage(groq.pop("usage", None))
+            self.usage.add(groq.pop("usage", None))
         self._note_facts("chunk", facts)
         for choice in as_list(chunk.get("choices"), "choices"):
             choice = as_object(choice, "a choice")
@@ -239,7 +232,7 @@ class ChatReader:
     def _take_choice(
         self, choice: dict[str, Any], payload: bytes, items: list[BackendItem]
     ) -> None:
-        self._add_usage(choice.get("usage"))
+        self.usage.add(choice.get("usage"))
         reason = reason_of(choice.get("finish_reason"))
         facts = unknown_members(choice, CHOICE_MEMBERS, self.warnings)
         is_closing = reason is not None or self._reason is not None
@@ -341,11 +334,6 @@ class ChatReader:
                 items += self._tools.read(fragment)
         self._has_calls = len(self._tools) > 0
 
-    def _add_usage(self, raw: Any) -> None:
-        if raw:
-            self._usage.add(raw)
-            self._has_new_usage = True
-
     def _note_facts(self, part: str, facts: dict[str, Any]) -> None:
         if facts and self._facts.add(part, facts):
             self._template = None  # its chunks may have the former value
@@ -370,7 +358,7 @@ class ChatReader:
         items += self._tools.finish()
         if self._halves.has_lone:
             self.warnings.add("lone_surrogate")
-        usage = self._usage.event()
+        usage = self.usage.event()
         if usage is not None:
             items.append(usage)
         items.append(self._finish(self._reason))
