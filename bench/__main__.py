@@ -40,10 +40,12 @@ BENCHES = (
     "redis_cost",
     "transports",
     "stalled_reader",
+    "credentials",
     "batch",
 )
 ALL = "all"
-BY_NAME = ("curves",)  # runs only if named, because it takes long: one run for each point
+# These run only if named: `curves` takes long, `partitions` measures a setting.
+BY_NAME = ("curves", "partitions")
 KNOWN = BENCHES + BY_NAME
 REPEATS = 3
 PATIENCE_S = 8.0  # how long each run waits for a quiet machine
@@ -67,7 +69,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("names", nargs="*", help=f"{', '.join(KNOWN)}; default: {ALL} but the last")
+    parser.add_argument(
+        "names", nargs="*", help=f"{', '.join(KNOWN)}; default: {ALL} but the last two"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: check that it runs, measure nothing"
     )

@@ -81,19 +81,19 @@ def _add(
 async def _compare(stage: Stage, node: Role, size: Size) -> tuple[list[float], list[float]]:
     """Return milliseconds to the first token: direct requests, requests through Tailrace."""
     direct, through = [], []
-    async with _connected(("127.0.0.1", stage.upstream.port)) as model:
-        async with _connected(address(node)) as ours:
+    async with connected(("127.0.0.1", stage.upstream.port)) as model:
+        async with connected(address(node)) as ours:
             for _ in range(size.requests):
                 answer, again = new_answers(2, tokens=2)
                 raw = post("/v1/chat/completions", answer.chat_body()).first
-                direct.append(await _first_token_ms(*model, raw, answer))
+                direct.append(await first_token_ms(*model, raw, answer))
                 raw = post("/v1/generations", again.body()).first
-                through.append(await _first_token_ms(*ours, raw, again))
+                through.append(await first_token_ms(*ours, raw, again))
                 await stage.upstream.times([answer, again])
     return direct, through
 
 
-async def _first_token_ms(
+async def first_token_ms(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, raw: bytes, answer: Answer
 ) -> float:
     """Send a request and read the whole answer; return the milliseconds to its first token.
@@ -116,7 +116,7 @@ async def _first_token_ms(
 
 
 @asynccontextmanager
-async def _connected(
+async def connected(
     server: Address,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_connection(*server)

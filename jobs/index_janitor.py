@@ -21,6 +21,8 @@ PAGE = 1_000  # members of one index in one round trip
 SUSPECTS_MAX = 10_000  # possibly absent entries of one round
 ABSENT_TWICE_S = RESTORE_WITHIN_S + 2  # between the two checks of an absent generation
 GENERATIONS = ("tr:owner:", "tr:session:", "tr:{chat:")
+READERS = "}:readers"  # the end of `keys.readers`
+READERS_KEPT_MS = 3_600_000  # a generation with a reader sets a new expiry every 3 s
 HOOK, SCHEDULE = keys.hook(""), keys.schedule("")
 BATCHES = "tr:batches:"
 OWNED, UNFINISHED = keys.SCHEDULES + ":", keys.SCHEDULES_UNFINISHED
@@ -46,6 +48,7 @@ class IndexJanitor:
                 self._cursor, names = await self.redis.scan(
                     self._cursor, match="tr:*", count=SCAN_COUNT
                 )
+            await self._let_expire([raw for raw in names if raw.endswith(READERS.encode())])
             for name in [raw.decode() for raw in names]:
                 if name.startswith(GENERATIONS) and not name.endswith(":stops"):
                     suspects += await self._absent(name, keys.meta, SUSPECTS_MAX - len(suspects))
@@ -96,6 +99,17 @@ class IndexJanitor:
             for name in names:
                 pipeline.exists(name)
             return [bool(number) for number in await pipeline.execute()] if names else []
+
+    async def _let_expire(self, names: Sequence[bytes]) -> None:
+        """Set an expiry on readers without one: those that a worker of an older version created."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipeline.pttl(name)
+            left_ms = await pipeline.execute() if names else []
+            for name, ms in zip(names, left_ms, strict=True):
+                if ms == -1:
+                    await self.redis.pexpire(name, READERS_KEPT_MS)
 
     # The indexes of the jobs role
 

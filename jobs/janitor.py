@@ -26,6 +26,7 @@ from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.files.store import FileStore
 from shared.files.sweep import ORPHAN_S, sweep_files
+from shared.queue.partitions import partitions_of
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.counts import count
@@ -49,6 +50,7 @@ class Rounds:
         self.redis = redis
         self.files = files
         self.batches = Batches(redis, settings)
+        self.partitions = partitions_of(settings)
         self.indexes = IndexJanitor(redis)
         self.scripts = Scripts(redis)
 
@@ -101,7 +103,8 @@ class Rounds:
     async def drop_consumers(self) -> Counter[str]:
         """Drop the consumers of absent workers, if they hold no entries."""
         dropped, idle_ms = 0, round(CONSUMER_IDLE_S * 1000)
-        for lane in map(keys.lane, keys.LANES):
+        tags = self.partitions.tags
+        for lane in [keys.lane(name, tag) for tag in tags for name in keys.LANES]:
             async for name in self._idle_consumers(lane, idle_ms):
                 dropped += int(
                     await self.scripts.run("consumer_drop", [lane], [keys.GROUP, name, idle_ms])

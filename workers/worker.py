@@ -1,8 +1,8 @@
 """A worker: reads queue entries, runs them concurrently, renews their leases, and drains.
 
-Loops in one TaskGroup: *dispatch* reads entries that may start now; *renew* renews all leases, each
-third of a lease; *sweep* claims entries of silent workers and moves delayed entries to their lanes;
-the appender writes; the cancel listener stops runs.
+Loops in one TaskGroup: *dispatch* reads entries that may start now; the renewal renews all leases
+(workers/renewal.py); *sweep* claims entries of silent workers and moves delayed entries to their
+lanes; the appender writes; the cancel listener stops runs.
 
 Invariant: this module never decides who may write a generation; the scripts in Redis do.
 """
@@ -13,41 +13,42 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from shared.config import logs
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.log.records import Ok
 from shared.log.store import Store
 from shared.queue.lanes import (
-    LATER_PER_SWEEP,
     Delivery,
     LaneEntry,
-    Presence,
     Queue,
     batch_slots_max,
     put_back,
 )
+from shared.queue.partitions import agree, partitions_of
+from shared.queue.presence import Presence, withdraw
 from shared.redis import keys, server_check
 from shared.redis.client import REDIS_ANSWER_S, Client
 from shared.redis.resp import AutoPipeline
 from workers.appender import Appender
+from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
 from workers.parts import COUNTERS, Takeover, WorkerParts
+from workers.renewal import Renewal
 from workers.run import Run
-from workers.slots import lanes_to_wait_on, rounds
+from workers.slots import places_to_wait_on, rounds
 from workers.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
 
 BLOCK_MS = 500  # of a blocking read; an idle worker notices a drain after at most this time
-SHORT_BLOCK_MS = 50  # when a blocking read covers only some of the lanes
+SHORT_BLOCK_MS = 50  # when the blocking reads cover only some of the lanes
+LOOK_MS = 250  # when they cover only some of the partitions: so often the worker reads the others
 REDIS_RETRY_PAUSE_S = 0.25  # mean pause before Redis is tried again
-NO_WAIT_S = 0.002  # a blocking read that returns faster found an entry that was already waiting
 
 
 class Worker:
@@ -75,9 +76,14 @@ class Worker:
         self.settings = settings
         # A blocking read delays every call behind it, so it has a connection of its own.
         self._calls = AutoPipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
-        self._blocking_reads = AutoPipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0)
+        partitions = partitions_of(settings)
+        own = own_partitions(partitions.tags, name)
+        self._blocking_reads = {
+            tag: AutoPipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0) for tag in own
+        }
         self.store = Store(redis, settings, self._calls)
-        self.queue = Queue(redis, name, self._calls, self._blocking_reads)
+        self.queue = Queue(redis, name, self._calls, self._blocking_reads, partitions=partitions)
+        self._arrivals = Arrivals(self.queue, own, lambda work: self._tasks.create_task(work))
         self.appender = Appender(self.store, time.monotonic)
         self.counters = dict.fromkeys(COUNTERS, 0.0)
         self.verdicts = Verdicts(redis, models)
@@ -103,7 +109,7 @@ class Worker:
         self._is_away = True  # Redis does not answer; also before the first connection
         self._was_connected = False
         # Entries to start again later, because another worker holds the generation:
-        # (lane, entry id) -> (when, monotonic seconds; the entry).
+        # (stream, entry id) -> (when, monotonic seconds; the entry).
         self._held: dict[tuple[str, bytes], tuple[float, Delivery]] = {}
         self._slot_freed = asyncio.Event()
         self._tasks: asyncio.TaskGroup
@@ -121,8 +127,12 @@ class Worker:
         try:
             await self._serve(ready)
         finally:
-            await self._calls.aclose()
-            await self._blocking_reads.aclose()
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections that `serve` opened."""
+        for pipeline in (self._calls, *self._blocking_reads.values()):
+            await pipeline.aclose()
 
     async def _serve(self, ready: asyncio.Event) -> None:
         await self._connect()
@@ -130,7 +140,8 @@ class Worker:
         ready.set()
         async with asyncio.TaskGroup() as services:
             listen = receive_cancels(self.redis, self._on_cancel)
-            loops = (self.appender.run(), self._renew(), self._sweep(), self.verdicts.follow())
+            renewal = Renewal(self.parts, self.runs, self._presence, self._note_away)
+            loops = (self.appender.run(), renewal.run(), self._sweep(), self.verdicts.follow())
             own = [services.create_task(loop) for loop in (*loops, listen)]
             async with asyncio.TaskGroup() as self._tasks:
                 try:
@@ -140,8 +151,10 @@ class Worker:
                     self.is_draining = True  # also after a cancellation: the sweep starts nothing
             for task in own:
                 task.cancel()
-        with suppress(Unavailable):  # the presence record soon counts as old
-            await self.queue.withdraw()
+        try:
+            await withdraw(self.redis, self.parts.worker)
+        except Unavailable:
+            pass  # the presence record soon counts as old
 
     @property
     def is_connected(self) -> bool:
@@ -157,6 +170,7 @@ class Worker:
         while True:
             try:
                 await server_check.check_server(self.redis)
+                await agree(self.redis, self.settings)
                 await self.queue.ensure_groups()
                 await self._note_contact()
                 return
@@ -180,6 +194,23 @@ class Worker:
         self._is_away = True
         await asyncio.sleep(REDIS_RETRY_PAUSE_S * random.uniform(0.5, 1.5))
 
+    def _note_away(self) -> None:
+        self._is_away = True
+
+    def _presence(self, now_ms: int) -> Presence:
+        counters = self.counters | {
+            "entries": float(self.appender.entries),
+            "append_calls": float(self.appender.calls),
+        }
+        return Presence(
+            worker=self.parts.worker,
+            at_ms=now_ms,
+            slots=self.settings.worker_slots,
+            running=len(self.runs),
+            draining=self.is_draining,
+            counters=counters,
+        )
+
     # Starting entries
 
     async def _dispatch(self) -> None:
@@ -191,15 +222,24 @@ class Worker:
                     is_empty = await self._wait()
             except Unavailable as exc:
                 await self._pause_away(exc)
+        for delivery in await self._arrivals.close():
+            with suppress(Unavailable):  # another worker claims it when its lease is over
+                await self._start(delivery)
 
     def _load(self) -> tuple[int, int, int]:
         """Return (slots, running entries, running batch entries)."""
         batch = sum(run.ticket.priority == "batch" for run in self.runs.values())
         return self.settings.worker_slots, len(self.runs), batch
 
+    def _reserved_load(self) -> tuple[int, int, int]:
+        """Return `_load`, with the entries that open reads may still return."""
+        slots, running, batch = self._load()
+        entries, of_batch = self._arrivals.reserved
+        return slots, running + entries, batch + of_batch
+
     async def _take(self) -> bool:
         """Start entries of the first lane that has any; return whether there were any."""
-        for lane, count in rounds(*self._load()):
+        for lane, count in rounds(*self._reserved_load()):
             deliveries = await self.queue.read(lane, count)
             for delivery in deliveries:
                 await self._start(delivery)
@@ -213,21 +253,28 @@ class Worker:
         If the blocking read had to wait for the entry, it was the only one. Then the next call
         waits again; reading all lanes after each entry would cost four times as much as a begin.
         """
-        lanes = lanes_to_wait_on(*self._load())
-        if not lanes:
+        arrivals = self._arrivals
+        places = places_to_wait_on(arrivals.unread(), *self._reserved_load())
+        if not places and not arrivals.reserved[0]:
             self._slot_freed.clear()
             if len(self.runs) >= self.settings.worker_slots and not self.is_draining:
                 await self._slot_freed.wait()
             return False
-        is_every_lane = len(lanes) == len(keys.LANES)
-        began_s = time.monotonic()
-        deliveries = await self.queue.wait(lanes, BLOCK_MS if is_every_lane else SHORT_BLOCK_MS)
-        waited_s = time.monotonic() - began_s
+        arrivals.open(places, self._wait_ms(places))
+        is_every_lane = arrivals.covers_all
+        deliveries, has_waited = await arrivals.next()
         for delivery in deliveries:
             await self._start(delivery)
         if deliveries:
             await asyncio.sleep(0)  # let these runs begin before the next read
-        return is_every_lane and waited_s > NO_WAIT_S
+        return is_every_lane and has_waited
+
+    def _wait_ms(self, places: Mapping[str, Sequence[str]]) -> int:
+        partitions = self.queue.partitions.tags
+        if len(partitions) > len(self._arrivals.tags):
+            return LOOK_MS
+        streams = self._arrivals.reserved[0] + sum(map(len, places.values()))
+        return BLOCK_MS if streams == len(partitions) * len(keys.LANES) else SHORT_BLOCK_MS
 
     async def _start(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
@@ -238,7 +285,9 @@ class Worker:
         if ticket.id in self.runs:
             await self._handle_duplicate(delivery, self.runs[ticket.id])
             return
-        if self.is_draining:  # read just before the drain: another worker can start it at once
+        if self.is_draining or len(self.runs) >= self.settings.worker_slots:
+            # Read just before the drain, or while claimed entries took the last slots: another
+            # worker can start it at once.
             await self._put_back(delivery, ticket, "resume")
             return
         if ticket.priority == "batch":
@@ -257,7 +306,7 @@ class Worker:
 
         Keeps the entry of the run itself, which may be read or claimed again.
         """
-        if delivery.entry_id == run.delivery.entry_id:
+        if (delivery.stream, delivery.entry_id) == (run.delivery.stream, run.delivery.entry_id):
             return
         if run.is_giving_back:  # the run may have put back this entry: nothing else starts it again
             self._start_later(delivery, time.monotonic())
@@ -282,62 +331,9 @@ class Worker:
 
     def _start_later(self, delivery: Delivery, at_s: float) -> None:
         # One record for each entry, even if the entry is claimed several times before `at_s`.
-        self._held[delivery.lane, delivery.entry_id] = at_s, delivery
+        self._held[delivery.stream, delivery.entry_id] = at_s, delivery
 
-    # Leases and takeover
-
-    async def _renew(self) -> None:
-        while True:
-            try:
-                await self._renew_once()
-            except Unavailable as exc:
-                log.warning("renewal failed", extra={"reason": str(exc)})
-                self._is_away = True
-                self._stop_if_cut_off()
-            await asyncio.sleep(self.settings.lease_s / 3)
-
-    async def _renew_once(self) -> None:
-        holding = [run for run in self.runs.values() if run.is_holding]
-        sent_at_s = time.monotonic()
-        outcomes = await self.store.renew_many(
-            [(run.id, run.outbox.token, run.outbox.attempt) for run in holding],
-            {run.id: usage for run in holding if (usage := run.usage_if_cancelled())},
-        )
-        now_s = time.monotonic()
-        renewed: dict[str, list[bytes]] = {}
-        for run, outcome in zip(holding, outcomes, strict=True):
-            run.outbox.apply_renewal(outcome, sent_at_s, now_s)
-            run.on_answer()
-            self.appender.offer(run)  # after a loss the appender restores
-            if isinstance(outcome, Ok):
-                renewed.setdefault(run.delivery.lane, []).append(run.delivery.entry_id)
-        await self.queue.renew(renewed)
-        now_ms = await self.store.now_ms()
-        self.appender.last_ok_s = max(self.appender.last_ok_s, sent_at_s)
-        await self.queue.note_running([run.id for run in holding if run.is_holding], now_ms)
-        await self.queue.announce(self._presence(now_ms))
-
-    def _presence(self, now_ms: int) -> Presence:
-        counters = self.counters | {
-            "entries": float(self.appender.entries),
-            "append_calls": float(self.appender.calls),
-        }
-        return Presence(
-            worker=self.parts.worker,
-            at_ms=now_ms,
-            slots=self.settings.worker_slots,
-            running=len(self.runs),
-            draining=self.is_draining,
-            counters=counters,
-        )
-
-    def _stop_if_cut_off(self) -> None:
-        """Stop all runs if Redis has been away for longer than `redis_outage_s`."""
-        away_s = time.monotonic() - self.appender.last_ok_s
-        if away_s > self.settings.redis_outage_s and self.runs:
-            log.error("redis away for too long", extra={"away_s": round(away_s, 1)})
-            for run in self.runs.values():
-                run.stop("outage")
+    # Entries of silent workers
 
     async def _sweep(self) -> None:
         pause_s = min(self.settings.lease_s / 8, 0.5)
@@ -351,9 +347,8 @@ class Worker:
                 self._is_away = True
 
     async def _sweep_once(self) -> None:
-        lane_keys = [keys.LATER, keys.lane("resume")]
         sent_s = time.monotonic()
-        await self.store.scripts.run("later", lane_keys, [LATER_PER_SWEEP])
+        await self.queue.move_due()
         now_s = time.monotonic()
         if now_s - sent_s > self.settings.lease_s / 3:
             # Redis or this process stood still: leases have lapsed although their holders live.

@@ -25,10 +25,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import Message, Scope
 
+from api.body_room import BodyRoom
 from api.hub.statistics import HubStatistics
 from shared.errors import FilesUnavailable, Unavailable
 from shared.files.objects import ObjectStore
-from shared.queue.lanes import Presence, queue_depths, workers_seen
+from shared.queue.overview import depths_of
+from shared.queue.partitions import Partitions
+from shared.queue.presence import Presence, workers_seen
 from shared.redis.client import Client
 from shared.redis.counts import read_counts
 
@@ -118,6 +121,16 @@ class Metrics:
         """Add the hub's counters to the registry."""
         self.registry.register(HubCollector(statistics))
 
+    def watch_bodies(self, room: BodyRoom) -> None:
+        """Add the memory for bodies to the registry."""
+        used = Gauge(
+            "tailrace_bodies_bytes",
+            "Bytes of large request bodies and messages that are not accepted yet.",
+            registry=self.registry,
+        )
+        used.set_function(lambda: room.used)
+        self.registry.register(BodyCollector(room))
+
     async def update_free_bytes(self, objects: ObjectStore) -> None:
         """Update the free bytes of the file store; NaN: unknown, or no answer in `SCRAPE_S`."""
         free: int | None = None
@@ -126,14 +139,14 @@ class Metrics:
                 free = await objects.free_bytes()
         self.files_free_bytes.set(float("nan") if free is None else free)
 
-    async def update_from_redis(self, redis: Client) -> None:
+    async def update_from_redis(self, redis: Client, partitions: Partitions) -> None:
         """Update the metrics from Redis; without an answer in `SCRAPE_S` they stay empty."""
         self.queue_depth.clear()
         self.jobs_ahead.clear()
         self.presences, self.jobs_done = [], {}
         try:
             async with asyncio.timeout(SCRAPE_S):
-                depths = await queue_depths(redis)
+                depths = await depths_of(redis, partitions)
                 self.presences = await workers_seen(redis)
                 self.jobs_done, ahead = await read_counts(redis)
         except (Unavailable, TimeoutError):
@@ -188,6 +201,20 @@ class HubCollector(Collector):
             )
         for name, help_text in HUB_COUNTERS:
             yield CounterMetricFamily(f"tailrace_hub_{name}", help_text, getattr(statistics, name))
+
+
+class BodyCollector(Collector):
+    """The bodies without room, read at each scrape."""
+
+    def __init__(self, room: BodyRoom) -> None:
+        self._room = room
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "tailrace_bodies_refused",
+            "Bodies and messages that were refused because the node held too many.",
+            self._room.refusals,
+        )
 
 
 class JobsCollector(Collector):

@@ -37,9 +37,13 @@ SETTINGS = {
 
 
 class System:
-    """One Redis with a worker; API nodes are started as needed. Use `async with`."""
+    """One Redis with a worker; API nodes are started as needed. Use `async with`.
 
-    def __init__(self, upstream_url: str) -> None:
+    Args:
+        settings: additional ones, of all roles.
+    """
+
+    def __init__(self, upstream_url: str, **settings: str) -> None:
         self.server = RedisServer(aof="everysec", tcp=True)
         self.directory = Path(tempfile.mkdtemp(prefix="trb-"))
         models = self.directory / "models.toml"
@@ -50,6 +54,7 @@ class System:
             "redis_url": self.server.url,
             "models": str(models),
             "data_dir": str(self.directory),
+            **settings,
         }
         self._roles: list[Role] = []
         self.worker = self._role("worker")
@@ -113,7 +118,7 @@ class System:
     async def cancel_all(self, node: Role) -> None:
         """Cancel all running generations."""
         async with aiohttp.ClientSession() as http:
-            running: Any = self.redis.zrange(keys.RUNNING, 0, -1)
+            running: Any = self.redis.zrange(keys.running(), 0, -1)
             for generation_id in running:
                 url = f"{node.url}/v1/generations/{generation_id.decode()}/cancel"
                 async with http.post(url) as reply:
@@ -124,7 +129,7 @@ class System:
         await until(self._is_idle, deadline_s, "the end of all generations")
 
     def _is_idle(self) -> bool:
-        names = (keys.RUNNING, keys.waiting("interactive"))
+        names = (keys.running(), keys.waiting("interactive"))
         return not any(self.redis.zcard(name) for name in names)
 
     def _role(self, name: str, **settings: str) -> Role:

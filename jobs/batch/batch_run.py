@@ -37,7 +37,8 @@ from shared.log.ids import EventId
 from shared.log.log_reader import read_log
 from shared.log.records import Meta
 from shared.queue.endings import cancel_many
-from shared.queue.lanes import running_of, workers_seen
+from shared.queue.overview import running_of
+from shared.queue.presence import workers_seen
 
 TAKE_LINES, TAKE_BYTES = 64, 4_194_304  # taken at once
 ASK_LINES = 64  # accepted in one call
@@ -52,16 +53,26 @@ T = TypeVar("T")
 
 
 class BatchRun:
-    """The run of one batch by one holder."""
+    """The run of one batch by one holder.
+
+    Args:
+        is_held: no credentials name the owner any more, so no line is asked.
+    """
 
     def __init__(
-        self, parts: BatchParts, lease: BatchLease, batch: Batch, record: FileRecord
+        self,
+        parts: BatchParts,
+        lease: BatchLease,
+        batch: Batch,
+        record: FileRecord,
+        *,
+        is_held: bool = False,
     ) -> None:
         self.parts = parts
         self.lease = lease
         self.batch = batch
         self.record = record
-        self.is_held = not parts.owners.is_known(batch.owner)
+        self.is_held = is_held
         self.flight = Flight()
         self.gathering = Gathering(batch.total, batch.completed + batch.failed)
         self.terms = Terms(batch.id, batch.owner, batch.endpoint, parts.models, parts.settings)
@@ -142,7 +153,7 @@ class BatchRun:
         until_s = time.monotonic() + LEAVE_S
         while ids and time.monotonic() < until_s:
             await asyncio.sleep(PAUSE_S_MAX)
-            ids = await running_of(self.parts.redis, ids)
+            ids = await running_of(self.parts.store, ids)
         open_items = self.flight.open()
         for some in _chunks(open_items, FOLD_LINES):
             await self._fold(some, is_over=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from shared.batches.lease import InFlightLine
 from shared.log.records import ENDED, RESTORE_WITHIN_S
 from shared.queue.accept import NewGeneration
-from shared.queue.lanes import Presence, batch_slots_max
+from shared.queue.lanes import batch_slots_max
+from shared.queue.presence import Presence
 
 WINDOW_MIN, WINDOW_MAX = 8, 512  # lines of one batch in flight
 FLIGHT_BYTES_MAX = 33_554_432  # of these lines, whose bodies Redis holds meanwhile

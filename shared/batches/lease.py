@@ -22,6 +22,7 @@ from shared.log.events import End, Event, encode
 from shared.log.ids import EventId
 from shared.log.records import Begun, Ended, Ok
 from shared.log.store import Store
+from shared.redis import keys
 from shared.redis.client import Client, translated
 
 ENDLESS = 10**9  # attempts: each slice is one, and its end is no failure
@@ -86,7 +87,6 @@ class BatchLease:
         self.attempt = start.attempt
         self.top = str(start)  # the newest entry of the log; only this holder writes there
         self.confirmed_s = time.monotonic()  # when the lease was last known to be held
-        self._keys = batch_keys(batch_id)
 
     @classmethod
     async def begin(cls, store: Store, batch_id: str, holder: str) -> BatchLease | None:
@@ -104,7 +104,7 @@ class BatchLease:
     async def renew(self) -> bool:
         """Extend the lease; False: the batch has ended."""
         sent_s = time.monotonic()
-        (outcome,) = await self.store.renew_many([(self.batch_id, self.token, self.attempt)])
+        (outcome,) = await self.store.renew_many([(self.batch_id, self.token, self.attempt, False)])
         if isinstance(outcome, Unavailable):
             raise outcome
         if isinstance(outcome, Ended):
@@ -130,7 +130,7 @@ class BatchLease:
     async def load(self) -> Batch:
         """Return the current record of the batch."""
         with translated():
-            fields = await self.store.redis.hgetall(self._keys[4])  # type: ignore[misc]
+            fields = await self.store.redis.hgetall(keys.batch(self.batch_id))  # type: ignore[misc]
         if not fields:
             raise LeaseLost("the batch is gone")
         return parse_batch(self.batch_id, fields)
@@ -138,7 +138,7 @@ class BatchLease:
     async def flight(self) -> list[InFlightLine]:
         """Return the lines in flight, in the order of the input."""
         with translated():
-            found = await self.store.redis.hgetall(self._keys[5])  # type: ignore[misc]
+            found = await self.store.redis.hgetall(keys.batch_flight(self.batch_id))  # type: ignore[misc]
         return sorted(
             InFlightLine(int(line), *(int(word) for word in words.split()))
             for line, words in found.items()
@@ -147,7 +147,7 @@ class BatchLease:
     async def parts(self) -> list[str]:
         """Return the names of the objects with results, in the order of their commits."""
         with translated():
-            found = await self.store.redis.lrange(self._keys[6], 0, -1)  # type: ignore[misc]
+            found = await self.store.redis.lrange(keys.batch_parts(self.batch_id), 0, -1)  # type: ignore[misc]
         return [part.decode() for part in found]
 
     async def take(
@@ -194,7 +194,10 @@ class BatchLease:
 
     async def _do(self, name: str, args: Sequence[Any]) -> bool:
         own, sent_s = [self.token, self.attempt, self.store.lease_ms, self.top], time.monotonic()
-        reply = await self.store.scripts.run(name, self._keys, [*own, *args])
+        names = batch_keys(self.batch_id)
+        if name == "batch_take":
+            names = names[:4]  # without the results, which may be absent
+        reply = await self.store.scripts.run(name, names, [*own, *args])
         match reply[0]:
             case b"ok":
                 self.confirmed_s, self.top = sent_s, reply[1].decode()

@@ -153,7 +153,8 @@ class Batches:
         words = [part for pair in meta.items() for part in pair]
         fields = [part for pair in record.items() for part in pair]
         args = [round(new.window_s * 1000), len(words), *words, *fields]
-        reply = await self.scripts.run("batch_create", batch_keys(new.batch_id), args)
+        names = [keys.meta(new.batch_id), keys.batch(new.batch_id)]
+        reply = await self.scripts.run("batch_create", names, args)
         await wake_jobs(self.redis)
         batch = await self.load(new.batch_id)
         if batch is None:
@@ -220,7 +221,7 @@ class Batches:
 
     async def cancel(self, batch_id: str) -> None:
         """Request the end of a batch. Its holder notices within half a second."""
-        await self.scripts.run("batch_cancel", batch_keys(batch_id), [])
+        await self.scripts.run("batch_cancel", [keys.batch(batch_id)], [])
         await wake_jobs(self.redis)
 
     async def dead_letters(self, batch_id: str, start: int, count: int) -> list[DeadLetter]:
@@ -269,12 +270,10 @@ def parts_prefix(batch_id: str) -> str:
 
 
 def batch_keys(batch_id: str) -> tuple[str, ...]:
-    """Return the keys of the batch scripts, in their order."""
+    """Return the keys of the scripts that only the holder runs, in their order."""
     return (
         keys.meta(batch_id),
         keys.log(batch_id),
-        keys.live(batch_id),
-        keys.readers(batch_id),
         keys.batch(batch_id),
         keys.batch_flight(batch_id),
         keys.batch_parts(batch_id),

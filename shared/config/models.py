@@ -21,6 +21,8 @@ BACKENDS = ("demo", "openai")
 ON_TAKEOVER = ("auto", "continue", "restart", "fail")
 # How a request asks an openai backend to continue a partial answer; the servers differ.
 CONTINUE_STYLES = ("continue_final_message", "prefix", "trailing")
+# A variable of the environment in a header or the URL of a proxy: ${NAME}.
+ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
 
 
@@ -69,8 +71,11 @@ STRINGS = frozenset(f.name for f in fields(Model)) - {"name", "rules", "connecti
 DEMO = Model(name="demo", backend="demo", on_takeover="continue")
 
 
-def load_models(path: str) -> dict[str, Model]:
+def load_models(path: str, skipped: str = "") -> dict[str, Model]:
     """Read the models file; without a path, return the built-in demo. The first is the default.
+
+    Args:
+        skipped: names of models of the file to leave out, comma-separated.
 
     Raises:
         ConfigurationError: no such file, no TOML, an unknown member, or a value not allowed.
@@ -84,7 +89,20 @@ def load_models(path: str) -> dict[str, Model]:
     except (ValueError, RecursionError) as exc:
         # tomllib's error is a ValueError. A number of 5,000 digits raises a plain ValueError.
         raise ConfigurationError(f"{path} is not TOML: {exc}") from exc
-    return parse_models(tables, path)
+    models = parse_models(tables, path)
+    left_out = set(skipped.split(","))
+    kept = {name: model for name, model in models.items() if name not in left_out}
+    if not kept:
+        raise ConfigurationError(f"TAILRACE_MODELS_SKIP leaves out every model of {path}")
+    return kept
+
+
+def missing_variables(model: Model, environ: Mapping[str, str]) -> list[str]:
+    """Return the environment variables that the model's table names and that have no value."""
+    values = (*model.rules.headers.values(), model.connection.proxy)
+    named = [name for value in values for name in ENVIRONMENT.findall(value)]
+    names = [model.api_key_env, *named] if model.api_key_env else named
+    return [name for name in dict.fromkeys(names) if not environ.get(name, "").strip()]
 
 
 def parse_models(tables: Mapping[str, Any], path: str) -> dict[str, Model]:

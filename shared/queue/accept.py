@@ -6,6 +6,7 @@
     4  meta is created, if absent: this is the moment of acceptance
     5  the indexes of session and owner are written
 
+A large request is written in pieces before step 3 (shared/log/request_pieces.py).
 Before step 2, `OwnerRoom` decides whether the owner may store this prompt; step 4 also records its
 bytes. Each step may be repeated. A client that got no response repeats the request with its key,
 and gets the generation that exists.
@@ -29,9 +30,12 @@ from shared.log import owner_bytes
 from shared.log.ids import new_generation_id
 from shared.log.owner_bytes import GenerationBytes, OwnerRoom, request_bytes
 from shared.log.records import Meta
+from shared.log.request_pieces import PIECES, Pieces, kept_ms, piece_count
 from shared.log.store import Store
 from shared.queue.idempotency import reserve
 from shared.queue.lanes import encode_entry, put_back
+from shared.queue.overview import waiting_by_tag
+from shared.queue.partitions import partitions_of
 from shared.redis import keys
 from shared.redis.client import Client, Command, translated
 from shared.redis.pipeline import Call
@@ -45,7 +49,7 @@ class NewGeneration:
     """A validated prompt.
 
     Attributes:
-        request: JSON of shared.log.request.Request.
+        request: JSON of shared.log.request.Request; a bytearray where it is too large to be copied.
         metadata: a JSON object of the client.
         grace_s: no reader for this long cancels it; None: it continues without readers.
         idempotency_key: of the client; may be empty.
@@ -57,7 +61,7 @@ class NewGeneration:
 
     owner: str
     model: str
-    request: bytes
+    request: bytes | bytearray
     session: str = ""
     metadata: bytes = b"{}"
     priority: str = "interactive"
@@ -94,7 +98,9 @@ class Acceptor:
         self.redis = redis
         self.store = store
         self.settings = settings
-        self._waiting: dict[str, int] = {}  # queue length by priority, as last returned
+        self._partitions = partitions_of(settings)
+        # The number of waiting generations by priority and partition, as last returned.
+        self._waiting: dict[str, dict[str, int]] = {name: {} for name in keys.PRIORITIES}
         self._room = OwnerRoom(settings.owner_bytes_max)
 
     async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
@@ -114,6 +120,7 @@ class Acceptor:
         if not is_repeat and self._is_far_from_full(new):
             async with self._owner_room(new):
                 await self._register(generation_id, new)
+                await self._deposit(generation_id, new)
                 meta = await self._enter(generation_id, new)
             await self._index(generation_id, new, meta.created_at_ms)
             return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta)
@@ -138,6 +145,7 @@ class Acceptor:
                 return Accepted(generation_id, False, meta.created_at_ms, meta.status)
         async with self._owner_room(new):
             await self._register(generation_id, new)
+            await self._deposit(generation_id, new)
             await self._enqueue(generation_id, new)
             (is_new, status, created_at_ms), total = await self.store.create_charged(
                 generation_id, self._fields(new), self._charge(generation_id, new),
@@ -168,7 +176,9 @@ class Acceptor:
                 pipeline.exists(keys.meta(generation_id))
             known = await pipeline.execute()
         absent = [line for line, is_there in zip(lines, known, strict=True) if not is_there]
-        entries = [_entry(generation_id, new, "") for generation_id, new in absent]
+        for generation_id, new in absent:
+            await self._deposit(generation_id, new)
+        entries = [self._entry(generation_id, new, "") for generation_id, new in absent]
         await self.store.scripts.run_all([("enqueue", entry) for entry in entries])
         fields = [(generation_id, self._fields(new)) for generation_id, new in absent]
         await self.store.create_many(fields, may_be_lost=is_repeat)
@@ -201,18 +211,20 @@ class Acceptor:
         False for a prompt with a key: if Redis refused the entry and took meta, a repeat would find
         meta and add no entry. Without a key no client can know the id yet.
         """
-        queue_max = self.settings.queue_max
-        seen = self._waiting.get(new.priority, queue_max)
-        return not new.idempotency_key and seen + FAR_FROM_FULL <= queue_max
+        seen, tags = self._waiting[new.priority], self._partitions.tags
+        if new.idempotency_key or len(seen) < len(tags):
+            return False
+        return sum(seen.values()) + FAR_FROM_FULL * len(tags) <= self.settings.queue_max
 
     async def _enter(self, generation_id: str, new: NewGeneration) -> Meta:
         """Do steps 3 and 4 in one round trip. Raises Unavailable."""
-        entry = _entry(generation_id, new, self.settings.queue_max)
+        room = self._room_in_partition(generation_id, new)
+        entry = self._entry(generation_id, new, room)
         waiting, created_at_ms, total = await self.store.enqueue_and_create(
             generation_id, entry, self._fields(new), self._charge(generation_id, new)
         )
         self._room.hear(new.owner, total, self._now_s())
-        self._waiting[new.priority] = waiting or self.settings.queue_max
+        self._hear_waiting(generation_id, new, waiting or room)
         if not waiting:  # other nodes have filled the queue: one entry more is within the bound
             await put_back(self.store, generation_id, new.priority, new.model, lane=new.priority)
         return queued_meta(generation_id, new, created_at_ms)
@@ -253,10 +265,21 @@ class Acceptor:
                 self.redis, generation_id, "generation", new.webhook, about, owner=new.owner
             )
 
+    async def _deposit(self, generation_id: str, new: NewGeneration) -> None:
+        """Write a large request, which is no field of meta. Raises Unavailable."""
+        if piece_count(new.request):
+            kept = kept_ms(self.settings, new.wait_s)
+            await Pieces(generation_id, new.request, kept).deposit(self.store.scripts.pipeline)
+
     async def _enqueue(self, generation_id: str, new: NewGeneration) -> None:
-        lane_keys, args = _entry(generation_id, new, self.settings.queue_max)
+        if len(self._partitions.tags) > 1:
+            # Only the sum decides, and the script knows one partition. Prompts that other nodes
+            # accept at this moment may exceed the bound by their number.
+            self._waiting[new.priority] = await waiting_by_tag(self.store, new.priority)
+        room = self._room_in_partition(generation_id, new)
+        lane_keys, args = self._entry(generation_id, new, room)
         waiting = int(await self.store.scripts.run("enqueue", lane_keys, args))
-        self._waiting[new.priority] = waiting or self.settings.queue_max
+        self._hear_waiting(generation_id, new, waiting or room)
         if not waiting:
             raise RequestError(
                 503,
@@ -266,16 +289,35 @@ class Acceptor:
                 retry_after_s=QUEUE_FULL_RETRY_S,
             )
 
+    def _room_in_partition(self, generation_id: str, new: NewGeneration) -> int:
+        """Return how many may wait in the partition of an id, with those of the others counted."""
+        own, seen = self._partitions.of(generation_id), self._waiting[new.priority]
+        others = sum(number for tag, number in seen.items() if tag != own)
+        return max(0, self.settings.queue_max - others)
+
+    def _hear_waiting(self, generation_id: str, new: NewGeneration, number: int) -> None:
+        self._waiting[new.priority][self._partitions.of(generation_id)] = number
+
+    def _entry(self, generation_id: str, new: NewGeneration, waiting_max: int | str) -> Call:
+        """Return the `enqueue` call of a generation; `waiting_max`: "" for no bound."""
+        tag = self._partitions.of(generation_id)
+        entry = encode_entry(generation_id, new.priority, new.model)
+        names = [keys.lane(new.priority, tag), keys.waiting(new.priority, tag)]
+        return names, [generation_id, entry, waiting_max]
+
     def _fields(self, new: NewGeneration) -> dict[str, str | bytes]:
         fields: dict[str, str | bytes] = {
             "owner": new.owner,
             "session": new.session,
             "model": new.model,
             "priority": new.priority,
-            "request": new.request,
             "metadata": new.metadata,
             "prompt": new.prompt,
         }
+        if count := piece_count(new.request):
+            fields[PIECES.decode()] = str(count)
+        else:
+            fields["request"] = bytes(new.request)
         if new.dialect:
             fields["dialect"] = new.dialect
         if new.grace_s is not None:
@@ -293,6 +335,8 @@ class Acceptor:
         names = [keys.owner(new.owner)]
         if new.session:
             names.append(keys.session(new.owner, new.session))
+            if self.settings.has_tokens:  # whose claim may name sessions of other owners
+                names.append(keys.session_of_all(new.session))
         kept_ms = self._idempotency_ms() + round(self.settings.retention_s * 1000)
         commands: list[Command] = []
         for name in names:
@@ -333,13 +377,3 @@ def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> M
 
 def _size(new: NewGeneration) -> int:
     return request_bytes(new.request, new.metadata, new.prompt)
-
-
-def _entry(generation_id: str, new: NewGeneration, waiting_max: int | str) -> Call:
-    """Return the `enqueue` call of a generation; `waiting_max`: "" for no bound."""
-    entry = encode_entry(generation_id, new.priority, new.model)
-    return [keys.lane(new.priority), keys.waiting(new.priority)], [
-        generation_id,
-        entry,
-        waiting_max,
-    ]

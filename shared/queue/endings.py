@@ -15,6 +15,7 @@ from shared.log.request import decode_request
 from shared.log.store import Store
 from shared.log.tally import Tally, count_prompt
 from shared.queue.lanes import forget
+from shared.queue.partitions import partitions_of
 from shared.redis import keys
 from shared.redis.client import translated
 
@@ -36,7 +37,7 @@ async def cancel(store: Store, generation_id: str) -> Meta | None:
     if isinstance(outcome, EventId):
         # Only for speed: without this message the next append or renewal stops the worker.
         await store.publish(keys.CANCEL, generation_id.encode())
-        await forget(store.redis, generation_id, store.retention_ms)
+        await forget(store, generation_id)
     meta = await store.meta(generation_id)
     if isinstance(outcome, Ended) and meta is not None and meta.is_ended:
         (top,) = await store.tops([generation_id])
@@ -73,10 +74,12 @@ async def cancel_many(store: Store, ids: Sequence[str]) -> None:
         Unavailable: Redis did not answer in time; repeating it is safe.
     """
     await store.close_many(ids, CANCELLED)
+    partitions = partitions_of(store.settings)
     with translated():
         pipeline = store.redis.pipeline(transaction=False)
         for generation_id in ids:
             pipeline.publish(keys.CANCEL, generation_id)
             for priority in keys.PRIORITIES:
-                pipeline.zrem(keys.waiting(priority), generation_id)
+                tag = partitions.of(generation_id)
+                pipeline.zrem(keys.waiting(priority, tag), generation_id)
         await pipeline.execute()

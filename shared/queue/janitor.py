@@ -2,13 +2,14 @@
 
 A pass reads the indexes of waiting and running generations. It requeues lost ones, ends those that
 have waited too long, and removes ended ones from the indexes. Every step may be repeated and may
-race with any other step. All API nodes and jobs processes run it; a short lock in Redis lets one
-of them make each pass.
+race with any other step. All API nodes and jobs processes run it; a short lock in Redis for each
+partition lets one of them make each pass.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import Counter
 
@@ -18,10 +19,14 @@ from shared.log.events import End
 from shared.log.ids import EventId
 from shared.log.records import RESTORE_WITHIN_S, Top, failed
 from shared.log.store import Store
-from shared.queue.lanes import NEVER_BEGAN_S, forget, requeue, workers_seen
+from shared.queue.lanes import NEVER_BEGAN_S, forget, requeue
+from shared.queue.partitions import partitions_of, record
+from shared.queue.presence import workers_seen
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.counts import count
+
+log = logging.getLogger(__name__)
 
 PASS_S = 1.0  # between two passes, of all processes together
 MEMBERS_PER_PASS = 1_000  # of each index, the oldest first
@@ -35,6 +40,7 @@ class Janitor:
         self.redis = redis
         self.store = store
         self.settings = settings
+        self.partitions = partitions_of(settings)
 
     async def run(self) -> None:
         """Make passes until cancelled."""
@@ -46,7 +52,7 @@ class Janitor:
                 continue  # a process that reaches Redis makes the next pass
 
     async def sweep(self) -> int:
-        """Make one pass, unless another process has just made one.
+        """Make one pass over the partitions that no other process has just passed over.
 
         Returns:
             the number of index members and workers that the pass changed.
@@ -54,21 +60,47 @@ class Janitor:
         Raises:
             Unavailable: Redis did not answer in time; the next pass does the rest.
         """
+        found: Counter[str] = Counter()
+        away: Unavailable | None = None
+        for tag in self.partitions.tags:
+            try:
+                found += await self._sweep_partition(tag)
+            except Unavailable as exc:  # of a cluster, one server may be away
+                away = exc
+        await count(self.redis, found)
+        if away is not None:
+            raise away
+        return found.total()
+
+    async def _sweep_partition(self, tag: str) -> Counter[str]:
+        found: Counter[str] = Counter()
         with translated():
-            if not await self.redis.set(keys.JANITOR, b"1", nx=True, px=round(PASS_S * 900)):
-                return 0
+            lock_ms = round(PASS_S * 900)
+            if not await self.redis.set(keys.janitor(tag), b"1", nx=True, px=lock_ms):
+                return found
         now_ms = await self.store.now_ms()
         patience_s = min(self.settings.queue_wait_s, NEVER_BEGAN_S, RESTORE_WITHIN_S)
-        found: Counter[str] = Counter()
         for priority in keys.PRIORITIES:
-            found += await self._sweep_index(keys.waiting(priority), priority, now_ms, patience_s)
+            index = keys.waiting(priority, tag)
+            found += await self._sweep_index(index, priority, now_ms, patience_s)
         # A living worker reports its generations every third of a lease: check only the others.
         found += await self._sweep_index(
-            keys.RUNNING, "interactive", now_ms, 2 * self.settings.lease_s
+            keys.running(tag), "interactive", now_ms, 2 * self.settings.lease_s
         )
-        found["workers_forgotten"] = await self._drop_gone_workers(now_ms)
-        await count(self.redis, found)
-        return found.total()
+        if tag == self.partitions.tags[0]:
+            found["workers_forgotten"] = await self._drop_gone_workers(now_ms)
+            await self._compare_partitions()
+        return found
+
+    async def _compare_partitions(self) -> None:
+        """Record the number of partitions again, if Redis lost it; log another number.
+
+        A role with another number does not start, but a Redis without data does not know the number
+        of the roles that run already.
+        """
+        own = self.settings.queue_partitions
+        if (recorded := await record(self.redis, own)) != own:
+            log.error("queue partitions differ", extra={"own": own, "recorded": recorded})
 
     async def _sweep_index(
         self, index: str, priority: str, now_ms: int, older_s: float
@@ -104,7 +136,7 @@ class Janitor:
                 await self.redis.zrem(index, generation_id)
             return "queue_entries_dropped"
         if top.status not in ("queued", "running"):
-            await forget(self.redis, generation_id, self.store.retention_ms)
+            await forget(self.store, generation_id)
             return "queue_entries_dropped"
         idle_s = (top.now_ms - max(top.lease_ms, top.waiting_since_ms)) / 1000
         if idle_s > self.settings.queue_wait_s and await self._time_out(generation_id):
@@ -128,7 +160,7 @@ class Janitor:
         end = timed_out(wait_s)
         outcome = await self.store.close(generation_id, end, idle_ms=round(wait_s * 1000))
         if isinstance(outcome, EventId):
-            await forget(self.redis, generation_id, self.store.retention_ms)
+            await forget(self.store, generation_id)
         return isinstance(outcome, EventId)
 
     async def _drop_gone_workers(self, now_ms: int) -> int:

@@ -2,8 +2,8 @@
 
 Three streams with one consumer group: `resume` before `interactive` before `batch`. An entry names
 a generation. Safety never depends on the queue: `begin` on the generation decides which worker
-holds it. Beside the streams stand sorted sets of waiting, running and postponed generations, and
-the presence of each worker. All keys carry `{q}`.
+holds it. Beside the streams stand sorted sets of waiting, running and postponed generations. Each
+partition (shared/queue/partitions.py) has these streams and sets; a lane is read over all of them.
 
 Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
 """
@@ -11,17 +11,18 @@ Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 
 from shared.errors import Unavailable
 from shared.later.webhooks import end_generation
 from shared.log.owner_bytes import SCRIPT, over
+from shared.log.request_pieces import PIECES
 from shared.log.store import Store
+from shared.queue.partitions import Partitions, partitions_of
 from shared.redis import keys
 from shared.redis.client import Client, Command, translated
 from shared.redis.pipeline import Call, ClientPipeline, Pipeline
@@ -44,17 +45,6 @@ class LaneEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     breaks: int = 0  # how often the server broke off this answer without a counted failure
 
 
-class Presence(msgspec.Struct, frozen=True):
-    """The report of a worker about itself, written at each renewal."""
-
-    worker: str
-    at_ms: int  # Redis's clock
-    slots: int
-    running: int
-    draining: bool
-    counters: dict[str, float]  # since the worker started; names as in docs/operations.md
-
-
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A queue entry that a worker received.
@@ -62,16 +52,21 @@ class Delivery:
     Attributes:
         ticket: the content; None: this version cannot read it, leave it for other workers.
         is_claimed: taken over from a silent consumer, not read as a new entry.
+        tag: of its partition.
     """
 
     lane: str
     entry_id: bytes
     ticket: LaneEntry | None
     is_claimed: bool = False
+    tag: str = keys.QUEUE
+
+    @property
+    def stream(self) -> str:
+        return keys.lane(self.lane, self.tag)
 
 
 _tickets = msgspec.json.Decoder(LaneEntry)
-_presences = msgspec.json.Decoder(Presence)
 
 
 def batch_slots_max(slots: int) -> int:
@@ -99,8 +94,9 @@ class Queue:
     Args:
         worker: the name of this worker, its consumer name in the group.
         pipeline: carries the commands of each generation; None: redis-py's pool.
-        blocking_pipeline: carries blocking reads, and nothing else: a call behind a blocking read
-            would wait for it. None: redis-py's pool, where a blocking read has its own connection.
+        blocking_pipelines: by the tag of a partition, each carries blocking reads of this partition
+            and nothing else: a call behind a blocking read would wait for it. Without one:
+            redis-py's pool, where a blocking read has its own connection.
     """
 
     def __init__(
@@ -108,91 +104,142 @@ class Queue:
         redis: Client,
         worker: str,
         pipeline: Pipeline | None = None,
-        blocking_pipeline: Pipeline | None = None,
+        blocking_pipelines: Mapping[str, Pipeline] | None = None,
+        *,
+        partitions: Partitions | None = None,
     ) -> None:
         self.redis = redis
         self.worker = worker
         self.scripts = Scripts(redis, pipeline)
         self.pipeline = self.scripts.pipeline
-        self.blocking_pipeline: Pipeline = blocking_pipeline or ClientPipeline(redis)
+        self.blocking_pipelines = dict(blocking_pipelines or {})
+        self.partitions = partitions or Partitions()
+        self._turn = 0  # the partition whose turn it is to be read first
 
     async def ensure_groups(self) -> None:
         """Create the lanes and their group at 0, so that earlier entries are delivered, too."""
-        for lane in keys.LANES:
-            with translated():
-                try:
-                    await self.redis.xgroup_create(keys.lane(lane), keys.GROUP, "0", mkstream=True)
-                except ResponseError as exc:
-                    if not str(exc).startswith("BUSYGROUP"):
-                        raise
+        streams = [keys.lane(lane, tag) for tag in self.partitions.tags for lane in keys.LANES]
+        create: list[Command] = [
+            ("XGROUP", "CREATE", stream, keys.GROUP, "0", "MKSTREAM") for stream in streams
+        ]
+        with translated():
+            for reply in await self.pipeline.run(create):
+                if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
+                    raise reply
 
     async def read(self, lane: str, count: int) -> list[Delivery]:
-        """Read up to `count` new entries of one lane, without waiting."""
-        return await self._read(self.pipeline, [lane], count, ())
+        """Read up to `count` new entries of one lane over all partitions, without waiting.
 
-    async def wait(self, lanes: Sequence[str], wait_ms: int) -> list[Delivery]:
-        """Wait at most `wait_ms` ms for a new entry, and read at most one of each lane."""
-        return await self._read(self.blocking_pipeline, lanes, 1, ("BLOCK", wait_ms))
+        Partitions take turns: if there are more of them than entries may start, each call begins
+        with the next one.
+        """
+        found: list[Delivery] = []
+        tags = self._in_turn()
+        if count < len(tags):
+            tags = await self._not_empty(lane, tags)
+        while tags and len(found) < count:
+            some = tags[: count - len(found)]
+            # Redis applies COUNT to each stream, so each gets a share of what may start.
+            share = (count - len(found)) // len(some)
+            found += await self._read(self.pipeline, [(tag, [lane]) for tag in some], share, ())
+            tags = tags[len(some) :]
+        return found
+
+    async def wait(self, lanes: Sequence[str], wait_ms: int, *, tag: str = "") -> list[Delivery]:
+        """Wait at most `wait_ms` ms for a new entry, and read at most one of each lane.
+
+        Args:
+            tag: of the partition; empty: the only one.
+        """
+        tag = tag or self.partitions.tags[0]
+        pipeline = self.blocking_pipelines.get(tag) or ClientPipeline(self.redis)
+        return await self._read(pipeline, [(tag, lanes)], 1, ("BLOCK", wait_ms))
+
+    def _in_turn(self) -> list[str]:
+        tags = self.partitions.tags
+        self._turn = (self._turn + 1) % len(tags)
+        return [*tags[self._turn :], *tags[: self._turn]]
+
+    async def _not_empty(self, lane: str, tags: Sequence[str]) -> list[str]:
+        """Return the partitions whose lane has entries; workers may have read all of them."""
+        lengths = await self.pipeline.run([("XLEN", keys.lane(lane, tag)) for tag in tags])
+        return [tag for tag, length in zip(tags, lengths, strict=True) if length]
 
     async def _read(
-        self, pipeline: Pipeline, lanes: Sequence[str], count: int, wait: Command
+        self,
+        pipeline: Pipeline,
+        places: Sequence[tuple[str, Sequence[str]]],
+        count: int,
+        wait: Command,
     ) -> list[Delivery]:
-        names = {keys.lane(lane): lane for lane in lanes}
-        command = (
-            "XREADGROUP", "GROUP", keys.GROUP, self.worker, "COUNT", count, *wait,
-            "STREAMS", *names, *(">" for _ in names),
-        )  # fmt: skip
-        (reply,) = await pipeline.run([command])
-        with translated():
+        """Read `count` entries of each lane of each place: a tag of a partition, and lanes."""
+        commands: list[Command] = [
+            (
+                "XREADGROUP", "GROUP", keys.GROUP, self.worker, "COUNT", count, *wait,
+                "STREAMS", *(keys.lane(lane, tag) for lane in lanes), *(">" for _ in lanes),
+            )
+            for tag, lanes in places
+        ]  # fmt: skip
+        replies = await pipeline.run(commands)
+        found: list[Delivery] = []
+        for (tag, lanes), reply in zip(places, replies, strict=True):
             if isinstance(reply, Exception):
-                if not str(reply).startswith(("NOGROUP", "UNBLOCKED")):
-                    raise reply
-                await self.ensure_groups()  # Redis came back empty
-                return []
-        return [
-            Delivery(names[stream.decode()], entry_id, decode_entry(_content(fields)))
-            for stream, entries in reply or ()
-            for entry_id, fields in entries
-        ]
+                await self._mend_group(reply)
+                continue
+            names = {keys.lane(lane, tag).encode(): lane for lane in lanes}
+            found += [
+                Delivery(names[stream], entry_id, decode_entry(_content(fields)), tag=tag)
+                for stream, entries in reply or ()
+                for entry_id, fields in entries
+            ]
+        return found
+
+    async def _mend_group(self, refusal: Exception) -> None:
+        """Create the groups again if Redis came back empty; raise any other refusal."""
+        with translated():
+            if not str(refusal).startswith(("NOGROUP", "UNBLOCKED")):
+                raise refusal
+        await self.ensure_groups()
 
     async def claim(self, lane: str, idle_ms: int, count: int) -> list[Delivery]:
         """Take over entries that a silent consumer has held for `idle_ms` ms.
 
-        Walks the whole lane until `count` entries are found.
+        Walks the whole lane in each partition until `count` entries are found.
         """
         found: list[Delivery] = []
-        cursor: Any = "0-0"
-        while len(found) < count:
-            with translated():
-                try:
-                    reply = await self.redis.xautoclaim(
-                        keys.lane(lane), keys.GROUP, self.worker, idle_ms, cursor,
-                        count=count - len(found),  # one step may return fewer
-                    )  # fmt: skip
-                except ResponseError as exc:
-                    if not str(exc).startswith("NOGROUP"):
-                        raise
-                    await self.ensure_groups()
-                    return found
-            cursor, entries = reply[0], reply[1]
-            found += [
-                Delivery(lane, entry_id, decode_entry(fields.get(keys.FIELD, b"")), True)
-                for entry_id, fields in entries
-                if fields
-            ]
-            if cursor in (b"0-0", "0-0"):
-                break
+        cursors: dict[str, Any] = dict.fromkeys(self._in_turn(), "0-0")
+        while cursors and len(found) < count:
+            tags = list(cursors)[: count - len(found)]
+            share = (count - len(found)) // len(tags)
+            claims: list[Command] = [
+                (
+                    "XAUTOCLAIM", keys.lane(lane, tag), keys.GROUP, self.worker, idle_ms,
+                    cursors[tag], "COUNT", share,  # one step may return fewer
+                )
+                for tag in tags
+            ]  # fmt: skip
+            for tag, reply in zip(tags, await self.pipeline.run(claims), strict=True):
+                if isinstance(reply, Exception):
+                    await self._mend_group(reply)
+                    del cursors[tag]
+                    continue
+                cursors[tag], entries = reply[0], reply[1]
+                found += [
+                    Delivery(lane, entry[0], decode_entry(_content(entry[1])), True, tag)
+                    for entry in entries
+                    if entry and entry[1]  # Redis 6.2 returns deleted entries, too, as nil
+                ]
+                if cursors[tag] in (b"0-0", "0-0"):
+                    del cursors[tag]
         return found
 
     async def renew(self, held: Mapping[str, Sequence[bytes]]) -> None:
-        """Reset the idle time of entries (by lane), so that other workers do not claim them."""
+        """Reset the idle time of entries (by stream), so that other workers do not claim them."""
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
-            for lane, entries in held.items():
+            for stream, entries in held.items():
                 if entries:
-                    pipeline.xclaim(
-                        keys.lane(lane), keys.GROUP, self.worker, 0, list(entries), justid=True
-                    )
+                    pipeline.xclaim(stream, keys.GROUP, self.worker, 0, list(entries), justid=True)
             await pipeline.execute(raise_on_error=False)
 
     async def acknowledge(self, delivery: Delivery) -> None:
@@ -213,7 +260,7 @@ class Queue:
         """
         acknowledging = _acknowledge_commands(delivery)
         charging = [await self.scripts.command(SCRIPT, charge)] if charge is not None else []
-        forgetting = _forget_commands(generation_id)
+        forgetting = _forget_commands(generation_id, self.partitions.of(generation_id))
         replies = await self.pipeline.run([*acknowledging, *forgetting, *charging])
         if charge is not None and isinstance(replies[-1], NoScriptError):
             await self.scripts.run(SCRIPT, *charge)
@@ -226,10 +273,11 @@ class Queue:
 
     async def note_begun(self, ticket: LaneEntry, now_ms: int) -> None:
         """Record that a worker runs a generation, which no longer waits."""
+        tag = self.partitions.of(ticket.id)
         await self.pipeline.run(
             [
-                ("ZADD", keys.RUNNING, now_ms, ticket.id),
-                ("ZREM", keys.waiting(ticket.priority), ticket.id),
+                ("ZADD", keys.running(tag), now_ms, ticket.id),
+                ("ZREM", keys.waiting(ticket.priority, tag), ticket.id),
             ]
         )
 
@@ -237,38 +285,38 @@ class Queue:
         """Record again which generations run here, in case Redis lost the index."""
         if ids:
             with translated():
-                await self.redis.zadd(keys.RUNNING, dict.fromkeys(ids, now_ms))
+                pipeline = self.redis.pipeline(transaction=False)
+                for tag, some in self.partitions.grouped(ids).items():
+                    pipeline.zadd(keys.running(tag), dict.fromkeys(some, now_ms))
+                await pipeline.execute()
 
     async def try_later(self, ticket: LaneEntry, at_ms: int) -> None:
         """Postpone a generation: it returns to `resume` at `at_ms`, Redis's clock."""
-        entry = msgspec.json.encode(ticket)
+        entry, tag = msgspec.json.encode(ticket), self.partitions.of(ticket.id)
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
-            pipeline.zadd(keys.LATER, {entry: at_ms})
-            pipeline.zadd(keys.waiting(ticket.priority), {ticket.id: at_ms}, nx=True)
-            pipeline.zrem(keys.RUNNING, ticket.id)
+            pipeline.zadd(keys.later(tag), {entry: at_ms})
+            pipeline.zadd(keys.waiting(ticket.priority, tag), {ticket.id: at_ms}, nx=True)
+            pipeline.zrem(keys.running(tag), ticket.id)
             await pipeline.execute()
 
-    async def announce(self, presence: Presence) -> None:
-        """Write the presence of this worker."""
-        with translated():
-            encoded: Any = msgspec.json.encode(presence)
-            await self.redis.hset(keys.WORKERS, presence.worker, encoded)  # type: ignore[misc]
-
-    async def withdraw(self) -> None:
-        """Delete the presence of this worker."""
-        with translated():
-            await self.redis.hdel(keys.WORKERS, self.worker)  # type: ignore[misc]
+    async def move_due(self) -> None:
+        """Move postponed entries that are due to `resume`, in each partition."""
+        calls: list[tuple[str, Call]] = [
+            ("later", ([keys.later(tag), keys.lane("resume", tag)], [LATER_PER_SWEEP]))
+            for tag in self.partitions.tags
+        ]
+        await self.scripts.run_all(calls)
 
 
-async def forget(redis: Client, generation_id: str, retention_ms: int) -> None:
+async def forget(store: Store, generation_id: str) -> None:
     """Remove an ended generation from the indexes, and note its webhook as due.
 
     Its idempotency key then expires with its meta.
     """
-    scripts = Scripts(redis)
-    found, *_ = await scripts.pipeline.run(_forget_commands(generation_id))
-    await _follow_up(scripts, generation_id, retention_ms, found, is_charged=False)
+    scripts, tag = Scripts(store.redis), partitions_of(store.settings).of(generation_id)
+    found, *_ = await scripts.pipeline.run(_forget_commands(generation_id, tag))
+    await _follow_up(scripts, generation_id, store.retention_ms, found, is_charged=False)
 
 
 def _content(fields: Any) -> bytes:
@@ -280,16 +328,16 @@ def _content(fields: Any) -> bytes:
 
 
 def _acknowledge_commands(delivery: Delivery) -> list[Command]:
-    lane = keys.lane(delivery.lane)
-    return [("XACK", lane, keys.GROUP, delivery.entry_id), ("XDEL", lane, delivery.entry_id)]
+    stream = delivery.stream
+    return [("XACK", stream, keys.GROUP, delivery.entry_id), ("XDEL", stream, delivery.entry_id)]
 
 
-def _forget_commands(generation_id: str) -> list[Command]:
+def _forget_commands(generation_id: str, tag: str) -> list[Command]:
     """Return the commands of `forget`. The reply of the first one goes to `_follow_up`."""
     return [
-        ("HMGET", keys.meta(generation_id), "idem", "webhook", "owner", "wait"),
-        ("ZREM", keys.RUNNING, generation_id),
-        *(("ZREM", keys.waiting(priority), generation_id) for priority in keys.PRIORITIES),
+        ("HMGET", keys.meta(generation_id), "idem", "webhook", "owner", "wait", PIECES),
+        ("ZREM", keys.running(tag), generation_id),
+        *(("ZREM", keys.waiting(priority, tag), generation_id) for priority in keys.PRIORITIES),
     ]
 
 
@@ -299,13 +347,16 @@ async def _follow_up(
     if isinstance(found, Exception):
         raise Unavailable(f"Redis refuses: {found}") from found
     redis = scripts.redis
-    idempotency, webhook, owner, wait = found
+    idempotency, webhook, owner, wait, pieces = found
     if owner and not wait and not is_charged:  # only lines of a batch have `wait`: not counted
         await scripts.run(SCRIPT, *over(owner.decode(), generation_id, retention_ms))
     if idempotency:
         with translated():
             # 1 s before meta expires: a key must never name an absent generation.
             await redis.pexpire(idempotency, max(1, 2 * retention_ms - 1000))
+    if pieces:
+        with translated():
+            await redis.pexpire(keys.request(generation_id), 2 * retention_ms)
     if webhook and await end_generation(redis, generation_id):
         await wake_jobs(redis)
 
@@ -319,71 +370,13 @@ async def wake_jobs(redis: Client) -> None:
         await pipeline.execute()
 
 
-async def workers_seen(redis: Client) -> list[Presence]:
-    """Return the presence of each worker. The caller judges its age."""
-    with translated():
-        found: dict[bytes, bytes] = await redis.hgetall(keys.WORKERS)  # type: ignore[misc]
-    presences = []
-    for raw in found.values():
-        with suppress(msgspec.MsgspecError):  # a newer version wrote this one
-            presences.append(_presences.decode(raw))
-    return presences
-
-
-async def running_of(redis: Client, ids: Sequence[str]) -> list[str]:
-    """Return those of `ids` that are in the index of running generations."""
-    with translated():
-        pipeline = redis.pipeline(transaction=False)
-        for generation_id in ids:
-            pipeline.zscore(keys.RUNNING, generation_id)
-        scores = await pipeline.execute()
-    return [name for name, score in zip(ids, scores, strict=True) if score is not None]
-
-
-async def queue_depths(redis: Client) -> dict[str, int]:
-    """Return the number of waiting (by priority), running and postponed generations."""
-    with translated():
-        pipeline = redis.pipeline(transaction=False)
-        for priority in keys.PRIORITIES:
-            pipeline.zcard(keys.waiting(priority))
-        pipeline.zcard(keys.RUNNING)
-        pipeline.zcard(keys.LATER)
-        counts = await pipeline.execute()
-    return dict(zip((*keys.PRIORITIES, "running", "later"), counts, strict=True))
-
-
-async def session_ids(
-    redis: Client, owner: str, session: str, limit: int, *, before_ms: int | None = None
-) -> list[str]:
-    """Return up to `limit` ids of a session, newest first.
-
-    Args:
-        before_ms: only generations created before this time, Redis's clock; None: all.
-    """
-    return await _newest(redis, keys.session(owner, session), limit, before_ms)
-
-
-async def owner_ids(
-    redis: Client, owner: str, limit: int, *, before_ms: int | None = None
-) -> list[str]:
-    """Return up to `limit` ids of an owner, newest first; as `session_ids`."""
-    return await _newest(redis, keys.owner(owner), limit, before_ms)
-
-
-async def _newest(redis: Client, key: str, limit: int, before_ms: int | None) -> list[str]:
-    highest = "+inf" if before_ms is None else f"({before_ms}"
-    with translated():
-        found = await redis.zrevrangebyscore(key, highest, "-inf", start=0, num=limit)
-    return [member.decode() for member in found]
-
-
 async def requeue(store: Store, generation_id: str, priority: str) -> None:
     """Queue a generation again. Safe at any time, because `begin` decides.
 
     All processes together requeue a generation at most once in `REQUEUE_APART_S`, so that unread
     entries do not accumulate.
     """
-    guard = keys.requeued(generation_id)
+    guard = keys.requeued(generation_id, partitions_of(store.settings).of(generation_id))
     with translated():
         if not await store.redis.set(guard, b"1", nx=True, px=round(REQUEUE_APART_S * 1000)):
             return
@@ -396,5 +389,7 @@ async def put_back(
     store: Store, generation_id: str, priority: str, model: str, *, lane: str = "resume"
 ) -> None:
     """Add another entry of a generation to a lane, which wakes a waiting worker."""
+    tag = partitions_of(store.settings).of(generation_id)
+    names = [keys.lane(lane, tag), keys.waiting(priority, tag)]
     args = [generation_id, encode_entry(generation_id, priority, model), ""]
-    await store.scripts.run("enqueue", [keys.lane(lane), keys.waiting(priority)], args)
+    await store.scripts.run("enqueue", names, args)

@@ -2,22 +2,27 @@
 
 Invariant: no other module builds a name.
 
-The keys of one generation share the hash tag `{id}` and those of the queue share `{q}`, so each
-script stays within one slot of a cluster.
+Each script, transaction and blocking read stays within one hash tag, so in one slot of a cluster:
+`{id}` of a generation or batch, `{q}` or `{q<n>}` of a partition of the queue, `{jobs}` of the
+jobs role, and a tag for the records of each owner and chat. A key without a tag is used alone. Only
+SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all keys.
 
     tr:{<id>}:log        stream   entry id = <attempt>-<seq>, field `e` = the event's JSON
     tr:{<id>}:meta       hash     status, owner, request, attempt, token, lease, …
+    tr:{<id>}:request    hash     number -> piece of a large request
     tr:{<id>}:live       channel  appended entries
-    tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms
+    tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms; expires
     tr:{q}:<lane>        stream   queue entries; lanes resume, interactive, batch
     tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
     tr:{q}:running       zset     id -> when a worker last reported it, ms
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
     tr:{q}:janitor       string   lock of one pass
     tr:{q}:requeued:<id> string   guard: the id was requeued recently
-    tr:{q}:cancel        channel  ids of cancelled generations
+    tr:{q}:cancel        channel  ids of cancelled generations, of all partitions
+    tr:{q<n>}:…          the same in partition n, where there are several; then none in {q}
+    tr:partitions        string   number of partitions of the queue
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
-    tr:session:<digest>  zset     id -> created, ms
+    tr:session:<digest>  zset     of one owner, or of all (with tokens): id -> created, ms
     tr:owner:<digest>    zset     id -> created, ms
     tr:{owner:<d>}:bytes hash     id -> bytes of its log and request; and their total
     tr:{owner:<d>}:until zset     id -> when its log expires, ms
@@ -47,10 +52,13 @@ script stays within one slot of a cluster.
     tr:{<batch>}:flight  hash     line in flight -> offset, length, try
     tr:{<batch>}:parts   list     names of objects with results
     tr:{<batch>}:dead    list     failed lines, JSON
+    tr:{jobs}:token-owners    zset  <digest of an owner> -> when a token last named the owner, s
     tr:{jobs}:batches    zset     unfinished batches: id -> created, ms
     tr:batches:<digest>  zset     of an owner: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
     tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
+    tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
+    tr:shares:<digest>   zset     of an owner: id -> expires, s
     tr:probe:<node>      channel  a node's probe of its own live connection
 """
 
@@ -64,10 +72,9 @@ PRIORITIES = ("interactive", "batch")
 FIELD = b"e"  # the one field of every entry, in logs and lanes
 WORKERS = "tr:workers"
 CONTINUATIONS = "tr:continuations"
-RUNNING = "tr:{q}:running"
-LATER = "tr:{q}:later"
 CANCEL = "tr:{q}:cancel"
-JANITOR = "tr:{q}:janitor"
+PARTITIONS = "tr:partitions"
+QUEUE = "q"  # the hash tag of the queue, if it has one partition
 JOBS_WAKE = "tr:{jobs}:wake"
 JOBS_COUNTS = "tr:{jobs}:counts"
 SCHEDULES = "tr:{jobs}:schedules"
@@ -75,8 +82,14 @@ SCHEDULES_UNFINISHED = "tr:{jobs}:unfinished:"
 HOOKS_WAITING = "tr:{jobs}:hooks:waiting"
 HOOKS_HOSTS = "tr:{jobs}:hooks:hosts"
 HOOKS_OWNERS = "tr:{jobs}:hooks:owners"
+TOKEN_OWNERS = "tr:{jobs}:token-owners"
 BATCHES_ACTIVE = "tr:{jobs}:batches"
 FILES_EXPIRY = "tr:files:expiry"
+
+
+def request(generation_id: str) -> str:
+    """Return the key of the pieces of a request. No script touches it."""
+    return f"tr:{{{generation_id}}}:request"
 
 
 def log(generation_id: str) -> str:
@@ -95,16 +108,39 @@ def readers(generation_id: str) -> str:
     return f"tr:{{{generation_id}}}:readers"
 
 
-def lane(name: str) -> str:
-    return f"tr:{{q}}:{name}"
+# Keys of one partition of the queue. `tag`: its hash tag, as `Partitions.of` returns it.
 
 
-def waiting(priority: str) -> str:
-    return f"tr:{{q}}:waiting:{priority}"
+def lane(name: str, tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:{name}"
 
 
-def requeued(generation_id: str) -> str:
-    return f"tr:{{q}}:requeued:{generation_id}"
+def waiting(priority: str, tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:waiting:{priority}"
+
+
+def running(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:running"
+
+
+def later(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:later"
+
+
+def janitor(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:janitor"
+
+
+def requeued(generation_id: str, tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:requeued:{generation_id}"
+
+
+def share(share_id: str) -> str:
+    return f"tr:{{share:{share_id}}}"
+
+
+def shares_of(owner: str) -> str:
+    return f"tr:shares:{_digest(owner)}"
 
 
 def probe(node: str) -> str:
@@ -117,6 +153,11 @@ def idempotency(owner: str, key: str) -> str:
 
 def session(owner: str, name: str) -> str:
     return f"tr:session:{_digest(owner, name)}"
+
+
+def session_of_all(name: str) -> str:
+    """Return the index of a session's generations, whoever owns them; no owner has no name."""
+    return session("", name)
 
 
 def chat_runs(owner: str, chat: str) -> str:

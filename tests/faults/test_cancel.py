@@ -61,7 +61,7 @@ async def test_an_answer_that_waits_for_its_next_attempt_is_cancelled(scene: Sce
     async with aclosing(scene.cluster.redis()) as redis:
 
         async def is_waiting() -> bool:
-            return await redis.zcard(keys.LATER)
+            return await redis.zcard(keys.later())
 
         await until(is_waiting, 10, "the pause after a failed attempt")
         for worker in scene.cluster.workers:

@@ -57,7 +57,7 @@ async def nothing_is_left(cluster: Cluster) -> None:
             if pending["pending"] or await redis.xlen(keys.lane(lane)):
                 return False
         waiting = [await redis.zcard(keys.waiting(p)) for p in keys.PRIORITIES]
-        return not any(waiting) and not await redis.zcard(keys.RUNNING)
+        return not any(waiting) and not await redis.zcard(keys.running())
 
     try:
         await until(is_empty, 10, "empty queues")

@@ -157,7 +157,7 @@ async def test_no_entry_stays_pending_after_the_last_answer(scene: Scene):
             if await redis.xlen(keys.lane(lane)):
                 return False
         waiting = [await redis.zcard(keys.waiting(p)) for p in keys.PRIORITIES]
-        return not any(waiting) and not await redis.zcard(keys.RUNNING)
+        return not any(waiting) and not await redis.zcard(keys.running())
 
     try:
         await until(is_empty, 15, "empty queues")

@@ -22,7 +22,7 @@ from shared.log.ids import START
 from shared.log.request import Request
 from shared.queue.endings import cancel
 from shared.queue.janitor import Janitor
-from shared.queue.lanes import queue_depths
+from shared.queue.overview import queue_depths
 from shared.redis import keys
 from tests.support.full_speed import full_speed
 from tests.support.stage import DEADLINE_S, Stage
@@ -139,7 +139,7 @@ async def run_races(url: str, backend: RacingBackend, ends: Counter[str]) -> Non
 
         async def nothing_is_left() -> bool:
             lanes = [await stage.redis.xlen(keys.lane(lane)) for lane in keys.LANES]
-            depths = await queue_depths(stage.redis)
+            depths = await queue_depths(stage.store)
             # The janitor removes late index entries.
             assert not any((*lanes, depths["later"], backend.open)), (lanes, depths)
             return True
@@ -150,6 +150,6 @@ async def run_races(url: str, backend: RacingBackend, ends: Counter[str]) -> Non
 
         async def nothing_is_listed() -> bool:
             await janitor.sweep()
-            return not any((await queue_depths(stage.redis)).values())
+            return not any((await queue_depths(stage.store)).values())
 
         await until(nothing_is_listed, DEADLINE_S, "empty indexes")

@@ -206,7 +206,7 @@ class WriteProtocol(RuleBasedStateMachine):
         outbox = writer.outbox
         if outbox is None or outbox.stopped is not None or writer.has_answer:
             return
-        holder = (GENERATION, outbox.token, outbox.attempt)
+        holder = (GENERATION, outbox.token, outbox.attempt, False)
         outcome = self.run(self.store.renew_many([holder]))[0]
         outbox.apply_renewal(outcome, writer.clock_s, writer.clock_s)
         self.look()

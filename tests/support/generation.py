@@ -119,7 +119,9 @@ class Holder:
         ]
 
     async def renew(self) -> Any:
-        return (await self.store.renew_many([(self.generation_id, self.token, self.attempt)]))[0]
+        has_grace = self.begun.meta.grace_s is not None
+        holder = (self.generation_id, self.token, self.attempt, has_grace)
+        return (await self.store.renew_many([holder]))[0]
 
     async def release(self, *, has_failed: bool = False) -> Any:
         return await self.store.release(

@@ -7,7 +7,8 @@ from typing import Any
 
 from shared.errors import BackendError
 from shared.log.events import Token
-from shared.queue.lanes import queue_depths
+from shared.queue.overview import queue_depths
+from shared.queue.partitions import partitions_of
 from shared.redis import keys
 from tests.support.stage import DEADLINE_S, Play, Stage
 from tests.support.wait import until
@@ -65,7 +66,9 @@ async def until_nothing_is_queued(stage: Stage) -> None:
     """Wait until the lanes have no entries and the indexes of the queue no members."""
 
     async def is_empty() -> bool:
-        lanes = [await stage.redis.xlen(keys.lane(lane)) for lane in keys.LANES]
-        return not any(lanes) and not any((await queue_depths(stage.redis)).values())
+        tags = partitions_of(stage.settings).tags
+        names = [keys.lane(lane, tag) for tag in tags for lane in keys.LANES]
+        lanes = [await stage.redis.xlen(name) for name in names]
+        return not any(lanes) and not any((await queue_depths(stage.store)).values())
 
     await until(is_empty, DEADLINE_S, "empty queues and indexes")

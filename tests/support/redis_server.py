@@ -23,6 +23,7 @@ from tests.support.spawn import kill_group, signal_group, spawn
 from tests.support.wait import until_sync
 
 START_S = 10.0
+SLOTS = 16_384  # of every cluster
 
 
 class ServerMissing(Exception):
@@ -72,6 +73,8 @@ class RedisServer:
         tcp: listen on a loopback port instead of a unix socket (proxies and replicas need it).
         replica_of: another server, started with `tcp=True`.
         options: further configuration, as on the command line: `{"maxmemory": "10mb"}`.
+        is_cluster: run in cluster mode, as the only server, with all slots. Such a server still
+            refuses keys of two slots in one command or script, and every database but 0.
     """
 
     def __init__(
@@ -81,13 +84,17 @@ class RedisServer:
         tcp: bool = False,
         replica_of: RedisServer | None = None,
         options: dict[str, str] | None = None,
+        is_cluster: bool = False,
     ) -> None:
         # A short path: a unix socket's name ends at about 107 bytes, and pytest's tmp_path is long.
         self.directory = Path(tempfile.mkdtemp(prefix="trt-"))
         self.aof = aof
-        self.port = free_port() if tcp or replica_of else 0
+        self.port = free_port() if tcp or replica_of or is_cluster else 0
         self.replica_of = replica_of
         self.options = options or {}
+        self.is_cluster = is_cluster
+        if is_cluster:
+            self.options |= {"cluster-enabled": "yes", "cluster-port": str(free_port())}
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -120,6 +127,8 @@ class RedisServer:
         )
         try:
             until_sync(self._answers, START_S, "redis server start")
+            if self.is_cluster:
+                self._take_slots()
         except BaseException:
             self.kill()
             raise
@@ -201,6 +210,14 @@ class RedisServer:
     def log_tail(self) -> str:
         text = self.output.read_text(errors="replace") if self.output.exists() else ""
         return "\n".join(text.splitlines()[-20:])
+
+    def _take_slots(self) -> None:
+        with self.client() as client:
+            if int(client.cluster("info")["cluster_slots_assigned"]) < SLOTS:
+                client.cluster("addslotsrange", 0, SLOTS - 1)
+            until_sync(
+                lambda: client.cluster("info")["cluster_state"] == "ok", START_S, "cluster state"
+            )
 
     def _answers(self) -> bool:
         assert self.process is not None

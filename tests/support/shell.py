@@ -17,7 +17,7 @@ from shared.config.settings import Settings
 from shared.files.store import FileStore
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
-from shared.queue.lanes import Presence
+from shared.queue.presence import Presence
 from shared.redis import keys
 
 ALICE = {"authorization": "Bearer alpha"}

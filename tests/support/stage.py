@@ -72,10 +72,17 @@ class ScriptedBackend:
 
 
 class Stage:
-    """A server's URL, backends by model, and the workers that were started."""
+    """A server's URL, backends by model, and the workers that were started.
+
+    Attributes:
+        queue_partitions: of every stage that is given no other number.
+    """
+
+    queue_partitions = 1
 
     def __init__(self, url: str, *plays: Play, on_takeover: str = "continue", **settings: Any):
-        self.settings = Settings(redis_url=url, **({"lease_s": 0.6} | settings))
+        given = {"lease_s": 0.6, "queue_partitions": self.queue_partitions} | settings
+        self.settings = Settings(redis_url=url, **given)
         self.models = {"m": Model(name="m", on_takeover=on_takeover)}
         self.backend = ScriptedBackend(*plays, can_continue=self.models["m"].may_continue)
         self.backends = {"m": self.backend}
@@ -115,8 +122,7 @@ class Stage:
             models=changes.get("models", self.models),
             backends=changes.get("backends", self.backends),
         )
-        self._clients.push_async_callback(worker._calls.aclose)
-        self._clients.push_async_callback(worker._blocking_reads.aclose)
+        self._clients.push_async_callback(worker.aclose)
         return worker
 
     async def start(self, name: str = "one", **changes: Any) -> Worker:
@@ -139,11 +145,12 @@ class Stage:
             await asyncio.wait([self.tasks[name]])
         self.tasks.pop(name).result()
 
+    def new(self, **changes: Any) -> NewGeneration:
+        given = {"owner": "alice", "model": "m", "request": b'{"messages":[]}'} | changes
+        return NewGeneration(**given)
+
     async def ask(self, **changes: Any) -> str:
-        new = NewGeneration(
-            **{"owner": "alice", "model": "m", "request": b'{"messages":[]}'} | changes
-        )
-        return (await self.acceptor.accept(new)).generation_id
+        return (await self.acceptor.accept(self.new(**changes))).generation_id
 
     async def events(self, generation_id: str) -> list[Any]:
         return [decode(raw) for _, raw in await self.store.page(generation_id, START, 100_000)]

@@ -66,7 +66,7 @@ class Upstream:
     Attributes:
         raw: every request is answered with these bytes, in these pieces, instead of a script's.
         keep_open: with `raw`: the body is not ended.
-        refusal: every request is answered 401 with this body.
+        refusal, refusal_status: every request is answered with this body and status (401).
         tls: the context of a server that speaks TLS only.
         redirect: every request is answered 307 to this address.
         hang_up_next: the next request is read and its connection closed without a word.
@@ -83,7 +83,7 @@ class Upstream:
         self.calls: list[Call] = []
         self.raw = raw
         self.keep_open = False
-        self.refusal = b""
+        self.refusal, self.refusal_status = b"", 401
         self.redirect = ""
         self.hang_up_next = self.hang_up_on_reuse = False
         self.port = port
@@ -171,7 +171,7 @@ class Upstream:
 
     async def _answer(self, call: Call, out: _Body) -> bool:
         if self.refusal:
-            return await out.whole(401, self.refusal)
+            return await out.whole(self.refusal_status, self.refusal)
         if self.redirect:
             return await out.whole(307, b"", f"Location: {self.redirect}")
         if self.raw is not None:

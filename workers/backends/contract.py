@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from shared.errors import MESSAGE_CHARACTERS_MAX, BackendError
 from shared.log.events import AnyEvent, FinishReason
 from shared.log.request import Request
+from shared.text.redaction import redact
 
 # Members of `params` that make the answer structured output.
 STRUCTURED = (
@@ -38,6 +40,21 @@ class Finish(NamedTuple):
 
 
 BackendItem = AnyEvent | Finish
+
+
+class SetUpFault(BackendError):
+    """A failure that no client can mend, but the operator: a key, a URL, a certificate, a server.
+
+    Attributes:
+        advice: for the operator, with what to do. Only logs and the doctor may show it, because it
+            may name hosts, ports and files.
+    """
+
+    def __init__(
+        self, code: str, message: str, advice: str, *, retryable: bool, is_outage: bool = False
+    ) -> None:
+        super().__init__(code, message, retryable=retryable, is_outage=is_outage)
+        self.advice = redact(advice)[:MESSAGE_CHARACTERS_MAX]
 
 
 class Backend(Protocol):

@@ -1,6 +1,7 @@
 """The Lua scripts, run by name.
 
-Each script runs on the keys of one `{id}` or of `{q}`, never of both, so it also runs on a cluster.
+Each script runs on the keys of one hash tag, and its caller declares every key, so it also runs on
+a cluster. There the scripts publish with SPUBLISH, and a client says so by `is_sharded = True`.
 Scripts are called by digest. If the server has forgotten a script (after a restart), `Scripts`
 loads it and repeats only the calls that failed: a call of an unknown script has done nothing.
 """
@@ -21,6 +22,7 @@ from shared.redis.pipeline import Call as Call  # what callers of `Scripts` impo
 from shared.redis.pipeline import ClientPipeline, Pipeline
 
 FOLDER = Path(__file__).parent
+WITH_GRACE = ("attach", "begin", "renew")
 WITHOUT_PRELUDE = (
     "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
     "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
@@ -40,15 +42,25 @@ FILES = {"finish": "append", "owner_charge": "owner_bytes"}
 
 
 @cache
-def _source(name: str, has_flags: bool) -> str:
-    body = (FOLDER / f"{FILES.get(name, name)}.lua").read_text(encoding="utf-8")
+def source_of(name: str, *, has_flags: bool, is_sharded: bool) -> str:
+    """Return the text of a script.
+
+    Args:
+        has_flags: the server understands `#!lua flags=`.
+        is_sharded: publish to the servers of one slot, not to every server of the cluster.
+    """
+    parts = [FILES.get(name, name)]
     if name == "append":
-        fast = (FOLDER / "append_fast.lua").read_text(encoding="utf-8")
-        body = fast + (FOLDER / "prelude.lua").read_text(encoding="utf-8") + body
+        parts = ["append_fast", "prelude", "append"]
     elif name not in WITHOUT_PRELUDE:
         if name.startswith("batch_"):
-            body = (FOLDER / "batch_prelude.lua").read_text(encoding="utf-8") + body
-        body = (FOLDER / "prelude.lua").read_text(encoding="utf-8") + body
+            parts.insert(0, "batch_prelude")
+        if name in WITH_GRACE:
+            parts.insert(0, "grace")
+        parts.insert(0, "prelude")
+    body = "".join((FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+    if is_sharded:
+        body = body.replace("'PUBLISH'", "'SPUBLISH'")
     if name in ALLOW_OOM and has_flags:
         return "#!lua flags=allow-oom\n" + body
     return f"-- {name}\n" + body
@@ -64,6 +76,7 @@ class Scripts:
     def __init__(self, redis: Client, pipeline: Pipeline | None = None) -> None:
         self.redis = redis
         self.pipeline: Pipeline = pipeline or ClientPipeline(redis)
+        self._is_sharded = bool(getattr(redis, "is_sharded", False))
         self._has_flags: bool | None = None  # whether the server understands `#!lua flags=`
         self._digests: dict[str, str] = {}
 
@@ -108,7 +121,7 @@ class Scripts:
         if missing:
             with translated():
                 for name in sorted({calls[i][0] for i in missing}):
-                    await self.redis.script_load(_source(name, bool(self._has_flags)))
+                    await self.redis.script_load(self._source(name))
             repeats = [(digests[calls[i][0]], calls[i][1]) for i in missing]
             for i, reply in zip(missing, await self.pipeline.evaluate(repeats), strict=True):
                 replies[i] = reply
@@ -130,9 +143,12 @@ class Scripts:
             self._has_flags = await self._knows_flags()
         digest = self._digests.get(name)
         if digest is None:
-            source = _source(name, self._has_flags).encode()
+            source = self._source(name).encode()
             digest = self._digests[name] = hashlib.sha1(source).hexdigest()  # Redis's own choice
         return digest
+
+    def _source(self, name: str) -> str:
+        return source_of(name, has_flags=bool(self._has_flags), is_sharded=self._is_sharded)
 
     async def _knows_flags(self) -> bool:
         """Ask by trying: the version numbers of Redis's relatives do not tell."""

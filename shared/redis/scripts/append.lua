@@ -26,5 +26,5 @@ end
 if ARGV[5] == '' and ARGV[4] ~= '' then
   redis.call('HSET', KEYS[1], 'lease', decimal(now_ms() + tonumber(ARGV[4])))
 end
-if #frame > 1 then redis.call('PUBLISH', KEYS[3], table.concat(frame, '\n')) end
+if #frame > 1 then publish(table.concat(frame, '\n')) end
 return {'ok'}

@@ -12,6 +12,6 @@ if ARGV[5] == '' and ARGV[4] == '' and call('HGET', KEYS[1], 'token') == ARGV[1]
     call('XADD', KEYS[2], id, 'e', ARGV[i])
     frame = frame .. '\n' .. id .. ' ' .. ARGV[i]
   end
-  call('PUBLISH', KEYS[3], frame)
+  call('PUBLISH', string.sub(KEYS[1], 1, -5) .. 'live', frame)
   return {'ok'}
 end

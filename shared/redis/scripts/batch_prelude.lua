@@ -1,6 +1,6 @@
 -- Shared by the scripts that only the holder of a batch may run, the holder of its log's token. Each
 -- script begins with `batch_refusal`.
--- KEYS[5] record  [6] flight  [7] parts  [8] dead letters
+-- KEYS[3] record  [4] flight  [5] parts  [6] dead letters
 
 -- Returns why the caller may not write, or nil: another process holds the batch, or Redis lost changes
 -- of this holder. In the latter case the holder must stop, and the next one reads everything again.
@@ -29,7 +29,7 @@ local function append_events(attempt, events, status, now, retention_ms)
     frame[#frame + 1] = id .. ' ' .. event
     before_id = id
   end
-  redis.call('PUBLISH', KEYS[3], table.concat(frame, '\n'))
+  publish(table.concat(frame, '\n'))
   return before_id
 end
 

@@ -6,11 +6,11 @@
 -- A repeat returns the same.
 local refused = batch_refusal(ARGV[1], ARGV[2], ARGV[4])
 if refused then return refused end
-local b = redis.call('HMGET', KEYS[5], 'status', 'line')
+local b = redis.call('HMGET', KEYS[3], 'status', 'line')
 if b[2] == ARGV[6] then return {'ok', ARGV[4]} end
 if b[1] ~= 'in_progress' then return {'status', b[1] or ''} end
 if b[2] ~= ARGV[5] then return {'moved'} end
-if ARGV[8] then redis.call('HSET', KEYS[6], unpack(ARGV, 8)) end
-redis.call('HSET', KEYS[5], 'line', ARGV[6], 'offset', ARGV[7])
+if ARGV[8] then redis.call('HSET', KEYS[4], unpack(ARGV, 8)) end
+redis.call('HSET', KEYS[3], 'line', ARGV[6], 'offset', ARGV[7])
 extend_lease(now_ms(), ARGV[3])
 return {'ok', ARGV[4]}

@@ -1,4 +1,5 @@
 -- Makes the caller the holder: a new attempt, its token, its lease and its `start`, in one step.
+-- KEYS[3] readers
 -- ARGV[1] token  [2] lease ms  [3] worker  [4] quiet until, ms: no takeover before this time
 --     [5] forgive until, ms: a lease that expired before this time counts as no failure
 --     [6] attempts max  [7] retention ms  [8] '1': the generation ends if its worker is lost
@@ -54,5 +55,5 @@ redis.call('HSET', KEYS[1], 'status', 'running', 'attempt', attempt, 'token', AR
   'failures', decimal(failures), 'start', seq, 'worker', ARGV[3])
 redis.call('HDEL', KEYS[1], 'waiting')
 redis.call('XADD', KEYS[2], attempt .. '-' .. seq, 'e', json)
-redis.call('PUBLISH', KEYS[3], top_id .. '\n' .. attempt .. '-' .. seq .. ' ' .. json)
+publish(top_id .. '\n' .. attempt .. '-' .. seq .. ' ' .. json)
 return {'ok', attempt, seq, decimal(failures), json, unpack(redis.call('HGETALL', KEYS[1]))}

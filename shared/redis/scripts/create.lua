@@ -1,4 +1,5 @@
 -- Creates a generation: the moment of acceptance.
+-- KEYS[1] meta, and no other: in a migrating slot a script on two absent keys would have to wait.
 -- ARGV[1] '1': Redis may have lost an earlier create, so later attempts jump to the clock
 -- ARGV[2..] field, value, …
 -- Returns {'ok', created_ms} | {'exists', status, created_ms}

@@ -1,6 +1,9 @@
 -- The functions that every script on one {id} uses. Our numbers stay below 2^53 and are written with
 -- %.0f, because Lua would write a time or an attempt as 1.7e+12.
--- KEYS[1] meta   KEYS[2] log   KEYS[3] live channel   KEYS[4] readers (grace)
+-- KEYS[1] meta   KEYS[2] log
+-- A script touches no key that its caller has not declared. While a cluster migrates a slot, the old
+-- server refuses such a key in the middle of the script, and the new one takes it for absent.
+-- The live channel is no key: a declared channel would count as a key that is missing.
 
 local function decimal(number)
   return string.format('%.0f', number)
@@ -55,6 +58,12 @@ local function next_history(seen_history, current_history)
   return current_history
 end
 
+-- Publishes a frame on the live channel tr:{id}:live, whose name is that of meta with another end.
+-- For a cluster the loader writes SPUBLISH here: there a PUBLISH goes to every server.
+local function publish(frame)
+  redis.call('PUBLISH', string.sub(KEYS[1], 1, -5) .. 'live', frame)
+end
+
 -- Writes the end: the entry, the status and the expiry, in one step.
 local function write_end(id, before_id, status, json, now, retention_ms)
   redis.call('XADD', KEYS[2], id, 'e', json)
@@ -63,7 +72,6 @@ local function write_end(id, before_id, status, json, now, retention_ms)
   redis.call('HDEL', KEYS[1], 'waiting')
   redis.call('PEXPIRE', KEYS[2], retention_ms)
   redis.call('PEXPIRE', KEYS[1], retention_ms * 2)
-  redis.call('PEXPIRE', KEYS[4], retention_ms)
 end
 
 -- Writes an end from outside the holder, under a new attempt number.
@@ -75,19 +83,6 @@ local function close(status, json, known, seen_history, now, retention_ms)
   redis.call('HSET', KEYS[1], 'attempt', decimal(attempt), 'token', '',
     'hist', next_history(seen_history, current))
   write_end(id, top_id, status, json, now, retention_ms)
-  redis.call('PUBLISH', KEYS[3], top_id .. '\n' .. id .. ' ' .. json)
+  publish(top_id .. '\n' .. id .. ' ' .. json)
   return id
 end
-
--- Whether all readers have been gone for longer than the grace. A missing key counts as a reader to
--- come ('-').
-local READERS_FRESH_MS = 6000
-local function grace_is_over(grace_ms, now)
-  local last = redis.call('ZREVRANGE', KEYS[4], 0, 0, 'WITHSCORES')
-  if not last[1] then
-    redis.call('ZADD', KEYS[4], decimal(now + READERS_FRESH_MS + grace_ms), '-')
-    return false
-  end
-  return tonumber(last[2]) < now
-end
-local CANCELLED = '{"type":"end","status":"cancelled","finish_reason":"cancelled"}'

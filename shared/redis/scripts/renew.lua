@@ -1,4 +1,5 @@
 -- Extends the lease of a holder; cancels the generation if its grace is over.
+-- KEYS[3] readers, if the generation has a grace
 -- ARGV[1] token  [2] attempt  [3] lease ms  [4] retention ms  [5] '' or the usage of a cancel, JSON
 -- Returns {'ok'} | {'ended'} | {'fenced'} | {'lost', id}
 local f = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'grace', 'hist')

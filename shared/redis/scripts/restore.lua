@@ -18,5 +18,5 @@ for i = 6 + fields, #ARGV, 2 do
   redis.call('XADD', KEYS[2], ARGV[i], 'e', ARGV[i + 1])
   top_id = ARGV[i]
 end
-redis.call('PUBLISH', KEYS[3], 'top ' .. top_id)
+publish('top ' .. top_id)
 return {'ok'}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.stage import Stage
 from workers import failed_attempt
 
 
@@ -11,6 +12,12 @@ from workers import failed_attempt
 def url(redis_server, real_redis):
     """The URL of the real server, which is empty."""
     return redis_server.url
+
+
+@pytest.fixture(params=[1, 4])
+def queue_partitions(request, monkeypatch):
+    """The same test with the queue in one part and in four."""
+    monkeypatch.setattr(Stage, "queue_partitions", request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from shared.log.events import Counts, Token, Usage, decode
 from shared.queue.lanes import Queue
 from tests.support.plays import (
@@ -12,6 +14,8 @@ from tests.support.plays import (
 from tests.support.stage import DEADLINE_S, Stage
 from workers import run as run_module
 from workers.backends.contract import Finish
+
+pytestmark = pytest.mark.usefixtures("queue_partitions")
 
 
 async def test_a_completed_answer_has_its_full_text_and_leaves_empty_queues(url):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.log.events import Token, decode
-from shared.queue.lanes import queue_depths
+from shared.queue.overview import queue_depths
 from shared.redis import keys
 from tests.support.plays import (
     breaks_off,
@@ -94,15 +94,15 @@ async def test_a_generation_waiting_for_retry_after_takes_no_slot(url):
         generation_id = await stage.ask()
 
         async def paused():
-            return await stage.redis.zrange(keys.LATER, 0, -1, withscores=True)
+            return await stage.redis.zrange(keys.later(), 0, -1, withscores=True)
 
         ((entry, at_ms),) = await until(paused, DEADLINE_S, "an entry in later")
         await until(lambda: not worker.runs, DEADLINE_S, "a free slot")
         assert 5_000 < at_ms - await stage.store.now_ms() <= 15_000
-        assert (await queue_depths(stage.redis))["interactive"] == 1
+        assert (await queue_depths(stage.store))["interactive"] == 1
         assert (await stage.store.meta(generation_id)).lease_ms == 0
 
-        await stage.redis.zadd(keys.LATER, {entry: 1})
+        await stage.redis.zadd(keys.later(), {entry: 1})
         await stage.ended(generation_id)
 
         assert await stage.text(generation_id) == "Hello"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from shared.queue.endings import CANCELLED, cancel
 from shared.redis import keys
 from tests.support.plays import (
@@ -14,6 +16,8 @@ from tests.support.plays import (
 )
 from tests.support.stage import DEADLINE_S, Stage
 from tests.support.wait import until
+
+pytestmark = pytest.mark.usefixtures("queue_partitions")
 
 
 async def test_a_cancel_stops_the_backend_at_once(url):

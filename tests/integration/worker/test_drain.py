@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from shared.queue.lanes import workers_seen
+import pytest
+
+from shared.queue.presence import workers_seen
 from tests.support.plays import (
     LONG_S,
     says,
@@ -13,6 +15,8 @@ from tests.support.plays import (
 )
 from tests.support.stage import DEADLINE_S, Stage
 from tests.support.wait import until
+
+pytestmark = pytest.mark.usefixtures("queue_partitions")
 
 
 async def test_a_drain_releases_a_generation_that_can_be_continued_at_once(url):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from shared.config.models import Model
-from shared.queue.lanes import encode_entry, put_back, workers_seen
+from shared.queue.lanes import encode_entry, put_back
+from shared.queue.presence import workers_seen
 from shared.redis import keys
 from shared.redis.client import REDIS_ANSWER_S
 from tests.support.plays import (
@@ -122,7 +123,7 @@ async def test_a_worker_publishes_its_presence_and_its_running_generations(url):
 
         (presence,) = await until(seen, DEADLINE_S, "its presence")
         assert (presence.worker, presence.slots, presence.draining) == ("one", 7, False)
-        assert await stage.redis.zrange(keys.RUNNING, 0, -1) == [generation_id.encode()]
+        assert await stage.redis.zrange(keys.running(), 0, -1) == [generation_id.encode()]
 
 
 def test_a_blocked_read_ends_before_its_connection_would_time_out():

@@ -16,6 +16,8 @@ from tests.support.plays import (
 )
 from tests.support.stage import Stage
 
+pytestmark = pytest.mark.usefixtures("queue_partitions")
+
 
 @pytest.mark.parametrize("loss", ["generation", "everything"])
 async def test_a_running_generation_that_redis_lost_is_restored(url, loss):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from shared.log.records import Begun
-from shared.queue.lanes import Queue, queue_depths
+from shared.queue.lanes import Queue
+from shared.queue.overview import queue_depths
 from shared.redis import keys
 from tests.support.plays import (
     LONG_S,
@@ -27,7 +28,7 @@ async def test_no_more_generations_run_than_there_are_slots(url):
         ids += [await stage.ask() for _ in range(8)]
 
         async def waiting() -> bool:
-            return (await queue_depths(stage.redis))["interactive"] == 17
+            return (await queue_depths(stage.store))["interactive"] == 17
 
         await until(waiting, DEADLINE_S, "those that run wait no more")
         gate.set()

@@ -18,7 +18,8 @@ from shared.later.schedules import Schedules
 from shared.later.webhooks import Webhook, read_record, register
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
-from shared.queue.lanes import Queue, owner_ids, session_ids
+from shared.queue.lanes import Queue
+from shared.queue.overview import owner_ids, session_ids
 from shared.redis import keys
 from shared.redis.counts import COUNTERS, read_counts
 from tests.support.generation import ID, lose
@@ -282,6 +283,17 @@ async def test_a_delivered_webhook_is_not_changed(rounds, redis):
     await redis.hset(keys.hook(ID), mapping={"state": "done", "host": HOOK.host})
 
     assert not await rounds.make()
+
+
+async def test_readers_of_an_older_version_expire(rounds, redis):
+    await redis.zadd(keys.readers(ID), {"-": 1})
+    await redis.zadd(keys.readers("gen_second00"), {"node": 1})
+    await redis.pexpire(keys.readers("gen_second00"), 5_000)
+
+    assert not await rounds.make()
+
+    assert 0 < await redis.pttl(keys.readers(ID))
+    assert await redis.pttl(keys.readers("gen_second00")) <= 5_000
 
 
 # The round itself

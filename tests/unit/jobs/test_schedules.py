@@ -15,7 +15,7 @@ from shared.errors import RequestError, Unavailable
 from shared.later.schedules import Schedule, Schedules, Timing
 from shared.queue.accept import Acceptor
 from shared.queue.endings import cancel
-from shared.queue.lanes import owner_ids, session_ids
+from shared.queue.overview import owner_ids, session_ids
 from shared.redis import keys
 from shared.redis.counts import read_counts
 from tests.support.generation import store_on

@@ -681,7 +681,7 @@ async def test_every_kind_of_acceptance_registers_the_webhook_first(redis, recei
     hook = Webhook("https://example.com", SECRET)
     new = NewGeneration("alice", "demo", b"{}", session="s", webhook=hook)
     if way == "fast":
-        acceptor._waiting["interactive"] = 0
+        acceptor._waiting["interactive"] = {keys.QUEUE: 0}
     if way == "given":
         accepted = await acceptor.accept_as("gen_0123456789", new, is_repeat=False)
     else:

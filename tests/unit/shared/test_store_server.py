@@ -188,7 +188,7 @@ async def test_every_script_survives_a_flush(real_redis, count):
     await flush()
     holders = [await Holder.begin(store, "mine", generation_id) for generation_id in ids]
     await flush()
-    renewals = [(holder.generation_id, holder.token, holder.attempt) for holder in holders]
+    renewals = [(held.generation_id, held.token, held.attempt, False) for held in holders]
     assert await store.renew_many(renewals) == [Ok()] * count
     await flush()
     assert await store.append_many([h.batch(token("a")) for h in holders]) == [Ok()] * count

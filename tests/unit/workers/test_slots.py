@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.slots import batch_slots_max, lanes_to_wait_on, rounds
+from workers.slots import batch_slots_max, places_to_wait_on, rounds
 
 
 @pytest.mark.parametrize(("slots", "batch_max"), [(1, 1), (2, 1), (3, 2), (4, 3), (100, 75)])
@@ -38,9 +38,9 @@ def test_the_last_slot_may_go_to_batch_if_no_batch_entry_runs():
 
 def test_a_full_worker_reads_nothing():
     assert list(rounds(10, 10, 2)) == []
-    assert lanes_to_wait_on(10, 10, 2) == ()
+    assert places_to_wait_on(["q"], 10, 10, 2) == {}
     assert list(rounds(10, 12, 2)) == []
-    assert lanes_to_wait_on(10, 12, 2) == ()
+    assert places_to_wait_on(["q"], 10, 12, 2) == {}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_full_worker_reads_nothing():
 )
 def test_a_blocking_read_has_no_more_lanes_than_free_slots(running, running_batch, lanes):
     """Each lane of a blocking read can return one entry."""
-    assert set(lanes_to_wait_on(10, running, running_batch)) == lanes
+    assert set(places_to_wait_on(["q"], 10, running, running_batch)["q"]) == lanes
 
 
 @st.composite
@@ -73,9 +73,27 @@ def test_no_lane_is_read_for_more_entries_than_may_start(load):
         assert 1 <= count <= slots - running
         if lane == "batch":
             assert running_batch + count <= batch_slots_max(slots)
-    assert len(lanes_to_wait_on(*load)) <= slots - running
-    if running_batch >= batch_slots_max(slots):
-        assert "batch" not in lanes_to_wait_on(*load)
+
+
+@given(st.integers(1, 16), loads())
+def test_all_blocking_reads_together_have_no_more_lanes_than_free_slots(partitions, load):
+    slots, running, running_batch = load
+
+    places = places_to_wait_on([f"q{n}" for n in range(partitions)], *load)
+
+    lanes = [lane for place in places.values() for lane in place]
+    assert len(lanes) <= slots - running
+    assert lanes.count("batch") <= max(0, batch_slots_max(slots) - running_batch)
+    if len(lanes) < slots - running:
+        assert lanes.count("interactive") == lanes.count("resume") == partitions
+
+
+def test_each_partition_gets_its_interactive_lane_before_one_gets_another():
+    assert places_to_wait_on(["q0", "q1", "q2"], 10, 5, 0) == {
+        "q0": ["interactive", "resume"],
+        "q1": ["interactive", "resume"],
+        "q2": ["interactive"],
+    }
 
 
 @given(loads())

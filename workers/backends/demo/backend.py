@@ -88,7 +88,12 @@ class DemoAnswer:
     def _failure(self) -> BackendError:
         controls = self.controls
         message = f"the demo fails at token {controls.fail_at}, as it was told to"
-        return BackendError(controls.fail_code, message, retryable=controls.fail_retryable)
+        return BackendError(
+            controls.fail_code,
+            message,
+            retryable=controls.fail_retryable,
+            upstream=controls.fail_upstream,
+        )
 
 
 def expected_text(request: Request, seed: str, options: Mapping[str, Any] | None = None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -19,8 +20,9 @@ from shared.config.settings import Settings
 from shared.errors import BackendError
 from shared.log.request import Request
 from shared.text.redaction import remember_url
-from workers.backends.contract import BackendItem, Finish
-from workers.backends.http.exchange import Exchange, ExchangeError
+from workers.backends.contract import BackendItem, Finish, SetUpFault
+from workers.backends.http.cause import explain
+from workers.backends.http.exchange import AnswerIsTls, Exchange, ExchangeError
 from workers.backends.http.proxy import ProxyRefused, format_authority
 from workers.backends.http.upstream_http import AddressInvalid, UpstreamAddress, UpstreamHttp
 from workers.backends.limits import Limits
@@ -33,6 +35,7 @@ REFUSAL_BYTES_MAX = 65_536  # of the body of an error response
 # 503: the server loads its model or is overloaded; 502: a gateway does not reach the server.
 OUTAGE_STATUSES = (502, 503)
 CONNECTIONS_TRIED_MAX = 3  # for one request, when the server closes idle connections
+ADVICE_EVERY_S = 60.0  # the same advice about a model is logged at most so often
 TAIL_S = 0.2  # wait for the end of the body after [DONE], so that the connection can be used again
 
 log = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ class OpenAIBackend:
         if route.proxy is not None:
             data = {"model": model.name, "proxy": format_authority(*route.proxy[:2])}
             log.info("model behind a proxy", extra=data)
+        self._advice, self._advise_again_s = "", 0.0  # the last one that was logged
         self._target: UpstreamAddress | None = None
         with suppress(AddressInvalid):  # then `stream` raises
             self._target = UpstreamAddress(
@@ -77,7 +81,7 @@ class OpenAIBackend:
     ) -> AsyncGenerator[list[BackendItem], None]:
         """See `Backend.stream`. `seed` is not sent; it is part of ids that are made here."""
         if self._target is None:
-            raise BackendError("upstream_error", "the backend cannot be reached")
+            raise self._noted(_no_address(self._model.base_url))
         body = encode_body(self._model, request, prefix, form)
         clock = asyncio.get_running_loop().time
         limits = Limits(self._settings, clock())
@@ -86,19 +90,22 @@ class OpenAIBackend:
             body_bytes_max=self._settings.answer_bytes_max,
             seed=seed.removeprefix("gen_"),
         )
-        exchange = await self._open(self._target, body, limits)
+        try:
+            exchange = await self._open(self._target, body, limits)
+        except BackendError as error:
+            raise self._noted(error) from error.__cause__
         try:
             yield []
             while not reader.is_done:
                 items = await self._read(exchange, reader, limits)
-                if not reader.has_finish_reason and (running := reader.usage.take_changed()):
+                if (running := reader.take_running_usage()) is not None:
                     items.append(running)
                 if items:
                     yield items
                     limits.has_content = True
                 limits.read(clock(), is_finished=reader.has_finish_reason)
             if reader.failure is not None:
-                raise reader.failure
+                raise self._noted(reader.failure)
             await _read_tail(exchange, clock() + TAIL_S)
         finally:
             # Keeps the connection only if the body was read to its end.
@@ -106,6 +113,16 @@ class OpenAIBackend:
 
     async def aclose(self) -> None:
         await self._http.aclose()
+
+    def _noted(self, error: BackendError) -> BackendError:
+        """Tell the operator about a fault of the set-up; return the error."""
+        if isinstance(error, SetUpFault):
+            now_s = asyncio.get_running_loop().time()
+            if error.advice != self._advice or now_s >= self._advise_again_s:
+                self._advice, self._advise_again_s = error.advice, now_s + ADVICE_EVERY_S
+                data = {"model": self._model.name, "advice": error.advice}
+                log.warning("model server unusable", extra=data)
+        return error
 
     async def _open(self, target: UpstreamAddress, body: bytes, limits: Limits) -> Exchange:
         """Send the request and wait for the response head; return the exchange.
@@ -128,9 +145,12 @@ class OpenAIBackend:
             except ExchangeError as exc:
                 if is_reused and exc.is_before_response:
                     continue
+                advice = explain(exc, target.origin).for_operator
                 message = f"the backend did not answer: {exc}"
-                is_outage = exc.is_before_response
-                raise BackendError("upstream_error", message, is_outage=is_outage) from exc
+                is_outage = exc.is_before_response and not isinstance(exc, AnswerIsTls)
+                raise SetUpFault(
+                    "upstream_error", message, advice, retryable=True, is_outage=is_outage
+                ) from exc
             if 200 <= exchange.status < 300:
                 return exchange
             raise await self._read_refusal(exchange, limits)
@@ -140,16 +160,19 @@ class OpenAIBackend:
         try:
             return await self._http.connect(target.origin, limits.deadline)
         except TimeoutError as exc:
-            is_over = asyncio.get_running_loop().time() >= limits.deadline
-            error = limits.exceeded() if is_over else limits.no_connection()
-            error.is_outage = not is_over
-            raise error from exc
-        except ProxyRefused as exc:
-            raise BackendError("upstream_error", f"the backend cannot be reached: {exc}") from exc
+            if asyncio.get_running_loop().time() >= limits.deadline:
+                raise limits.exceeded() from exc
+            failure, cause = limits.no_connection(), explain(exc, target.origin)
+            raise SetUpFault(
+                failure.code, failure.message, cause.for_operator, retryable=True, is_outage=True
+            ) from exc
         except OSError as exc:
-            # Clients see the message, so it names no host; the log has the cause.
-            message, is_outage = "the backend cannot be reached", not isinstance(exc, SSLError)
-            raise BackendError("upstream_error", message, is_outage=is_outage) from exc
+            cause = explain(exc, target.origin)
+            message = f"the backend cannot be reached: {cause.for_client}"
+            raise SetUpFault(
+                "upstream_error", message, cause.for_operator,
+                retryable=True, is_outage=_is_away(exc),
+            ) from exc  # fmt: skip
 
     async def _ask(self, exchange: Exchange, request: bytes, limits: Limits) -> None:
         try:
@@ -202,6 +225,12 @@ class OpenAIBackend:
         return items
 
 
+def _no_address(base_url: str) -> SetUpFault:
+    advice = f"base_url {base_url!r} is no address of a server: correct the models file"
+    message = "the backend cannot be reached: its address is not valid"
+    return SetUpFault("upstream_error", message, advice, retryable=True)
+
+
 def _log_warnings(reader: ChatReader, items: list[BackendItem]) -> None:
     if items and isinstance(items[-1], Finish) and (reason := items[-1].unknown_reason):
         log.warning("finish reason unknown", extra={"finish_reason": reason})
@@ -216,3 +245,10 @@ async def _read_tail(exchange: Exchange, deadline: float) -> None:
             pass
     except OSError:
         pass  # the connection will be closed; the answer is complete
+
+
+def _is_away(exc: OSError) -> bool:
+    """Whether the server may come back by itself. A wrong name, TLS and a proxy's no do not."""
+    if isinstance(exc, socket.gaierror):
+        return exc.errno == socket.EAI_AGAIN
+    return not isinstance(exc, (SSLError, ProxyRefused))

@@ -28,7 +28,6 @@ class UsageCounter:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._extra: dict[str, Any] = {}
-        self._given: Usage | None = None
 
     def add(self, raw: Any) -> None:
         """Add the value of one `usage` member; a value of another form is skipped."""
@@ -48,13 +47,6 @@ class UsageCounter:
             self._counts[part] = count or self._counts.get(part, 0)
         extra, _ = clean({name: value for name, value in raw.items() if name not in _NAMES})
         self._extra = _merge(self._extra, extra)
-
-    def take_changed(self) -> Usage | None:
-        """Return the counts if they are others than those returned last."""
-        if (event := self.event()) == self._given:
-            return None
-        self._given = event
-        return event
 
     def event(self) -> Usage | None:
         """Return the counts; None: the server has sent neither prompt nor completion tokens."""

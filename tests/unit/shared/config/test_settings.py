@@ -52,8 +52,8 @@ def test_a_variable_sets_its_field(name: str, text: str, field: str, value: obje
         ("TAILRACE_LOG_LEVEL", "loud", "must be one of"),
         ("TAILRACE_AUTH", "no", "must be one of"),
         ("TAILRACE_REDIS_URL", "localhost:6379", "must start with"),
-        ("TAILRACE_REDIS_URL", "redis+cluster://a", "not built yet"),
-        ("TAILRACE_REDIS_URL", "redis+sentinel://a", "not built yet"),
+        ("TAILRACE_REDIS_URL", "redis+cluster://a", "cannot be used yet"),
+        ("TAILRACE_REDIS_URL", "redis+sentinel://a", "the service is missing"),
     ],
 )
 def test_a_bad_variable_is_named_with_what_is_wrong(name: str, text: str, hint: str) -> None:
@@ -125,7 +125,7 @@ def test_loopback_is_recognised(host: str, is_loopback: bool) -> None:
 
 
 def test_every_number_has_a_unit_or_is_a_count() -> None:
-    units = ("_s", "_bytes_max", "_bytes_min", "_max", "_slots")
+    units = ("_s", "_bytes_max", "_bytes_min", "_max", "_slots", "_partitions")
     for field in dataclasses.fields(Settings):
         if field.type in ("int", "float") and field.name != "port":
             assert field.name.endswith(units), field.name

@@ -67,7 +67,7 @@ async def test_forget_makes_the_webhook_due(store):
     await accept(store)
     await (await Holder.begin(store)).finish("Hello")
 
-    await forget(store.redis, ID, store.retention_ms)
+    await forget(store, ID)
 
     body = await body_of(store)
     assert await is_due(store)
@@ -108,7 +108,7 @@ async def test_the_event_of_a_failure_has_its_code(store):
     await accept(store)
     await store.close(ID, failed("queue_timeout", "no worker", retryable=True))
 
-    await forget(store.redis, ID, store.retention_ms)
+    await forget(store, ID)
 
     body = await body_of(store)
     assert body["type"] == "generation.failed"
@@ -121,7 +121,7 @@ async def test_a_webhook_becomes_due_once_and_wakes_one_process(store):
     await store.redis.delete(keys.JOBS_WAKE)
     before = await body_of(store)
 
-    await forget(store.redis, ID, store.retention_ms)
+    await forget(store, ID)
 
     assert await store.redis.llen(keys.JOBS_WAKE) == 0
     assert await body_of(store) == before
@@ -146,7 +146,7 @@ async def test_a_generation_without_a_webhook_leaves_nothing(store):
 async def test_an_unfinished_generation_has_no_event(store):
     await accept(store)
 
-    await forget(store.redis, ID, store.retention_ms)
+    await forget(store, ID)
 
     assert not await is_due(store)
 

@@ -149,7 +149,7 @@ async def holders_call(store: Store, action: Action, caller: Caller) -> Any:
     name, attempt = caller
     top = await top_of(store)
     if action == A.RENEW:
-        return (await store.renew_many([(ID, name, attempt)]))[0]
+        return (await store.renew_many([(ID, name, attempt, False)]))[0]
     if action == A.RELEASE:
         return await store.release(ID, name, attempt, has_failed=False)
     if action == A.RESTORE:

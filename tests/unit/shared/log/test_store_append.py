@@ -175,7 +175,10 @@ async def test_renew_many_returns_the_outcomes_in_order(store):
     await store.close(ID, CANCELLED)
 
     outcomes = await store.renew_many(
-        [(ID, "mine", mine.attempt), ("gen_second00", "mine", other.attempt)]
+        [
+            (ID, "mine", mine.attempt, False),
+            ("gen_second00", "mine", other.attempt, False),
+        ]
     )
 
     assert outcomes == [Ended(), Ok()]

@@ -86,7 +86,7 @@ async def test_every_method_raises_unavailable_without_redis():
         lambda: store.create(ID, {}, may_be_lost=False),
         lambda: store.begin(ID, "t", "w"),
         lambda: store.append_many([Append(ID, "t", 1, 0, [b"{}"])]),
-        lambda: store.renew_many([(ID, "t", 1)]),
+        lambda: store.renew_many([(ID, "t", 1, False)]),
         lambda: store.restore(ID, "t", 1, START, {}, []),
         lambda: store.release(ID, "t", 1, has_failed=False),
         lambda: store.close(ID, CANCELLED),

@@ -12,7 +12,8 @@ from shared.log.ids import is_generation_id
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import CANCELLED, cancel
-from shared.queue.lanes import LaneEntry, Queue, owner_ids, queue_depths, session_ids
+from shared.queue.lanes import LaneEntry, Queue
+from shared.queue.overview import owner_ids, queue_depths, session_ids
 from shared.redis import keys
 from shared.redis.client import connect
 from tests.support.generation import Holder, store_on
@@ -88,7 +89,7 @@ async def test_an_accepted_prompt_has_an_entry_and_meta(acceptor):
     assert await tickets(acceptor.redis) == [
         LaneEntry(1, accepted.generation_id, "interactive", "demo")
     ]
-    assert (await queue_depths(acceptor.redis))["interactive"] == 1
+    assert (await queue_depths(acceptor.store))["interactive"] == 1
 
 
 @pytest.mark.parametrize("grace_s", [0, 0.5, 5.0])
@@ -105,7 +106,7 @@ async def test_batch_has_its_own_lane_and_index(acceptor):
     assert [ticket.id for ticket in await tickets(acceptor.redis, "batch")] == [
         accepted.generation_id
     ]
-    depths = await queue_depths(acceptor.redis)
+    depths = await queue_depths(acceptor.store)
     assert (depths["interactive"], depths["batch"]) == (0, 1)
 
 
@@ -214,7 +215,7 @@ async def test_a_repeat_completes_the_steps_after_a_crash(acceptor, monkeypatch,
     assert await owner_ids(acceptor.redis, "alice", 9) == [healed.generation_id]
     assert await session_ids(acceptor.redis, "alice", "chat", 9) == [healed.generation_id]
     assert (await acceptor.accept(NEW)).generation_id == healed.generation_id
-    assert (await queue_depths(acceptor.redis))["interactive"] == 1, "it waits once"
+    assert (await queue_depths(acceptor.store))["interactive"] == 1, "it waits once"
 
 
 @pytest.mark.parametrize("step", ["enqueue", "create"])

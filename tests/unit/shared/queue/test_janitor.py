@@ -12,7 +12,9 @@ from shared.queue.janitor import (
     WORKER_GONE_S,
     Janitor,
 )
-from shared.queue.lanes import Presence, Queue, queue_depths, requeue, workers_seen
+from shared.queue.lanes import Queue, requeue
+from shared.queue.overview import queue_depths
+from shared.queue.presence import Presence, announce, workers_seen
 from shared.redis import keys
 from tests.support.generation import ID, Holder, create, store_on, types_of
 
@@ -32,7 +34,7 @@ def janitor(store):
 
 async def sweep(janitor):
     """Make a pass, as if the last one were a while ago."""
-    await janitor.redis.delete(keys.JANITOR)
+    await janitor.redis.delete(keys.janitor())
     return await janitor.sweep()
 
 
@@ -54,7 +56,7 @@ async def runs(store, *, lapsed_s, generation_id=ID):
     holder = await Holder.begin(store, "mine", generation_id)
     lapsed_ms = await store.now_ms() - round(lapsed_s * 1000)
     await store.redis.hset(keys.meta(generation_id), "lease", str(lapsed_ms))
-    await store.redis.zadd(keys.RUNNING, {generation_id: lapsed_ms - store.lease_ms})
+    await store.redis.zadd(keys.running(), {generation_id: lapsed_ms - store.lease_ms})
     return holder
 
 
@@ -86,7 +88,7 @@ async def test_a_generation_with_a_lost_entry_is_requeued(janitor, store, priori
     await queue.ensure_groups()
     (found,) = await queue.read("resume", 9)
     assert (found.ticket.id, found.ticket.priority, found.ticket.model) == (ID, priority, "demo")
-    assert (await queue_depths(store.redis))[priority] == 1
+    assert (await queue_depths(store))[priority] == 1
 
 
 async def test_a_generation_is_requeued_at_most_once_in_a_while(janitor, store):
@@ -177,12 +179,12 @@ async def test_a_postponed_generation_is_not_requeued_early(janitor, store):
 
 async def test_a_held_generation_is_not_changed(janitor, store):
     await runs(store, lapsed_s=-1)
-    await store.redis.zadd(keys.RUNNING, {ID: 1})
+    await store.redis.zadd(keys.running(), {ID: 1})
 
     assert await sweep(janitor) == 0
 
     assert await on_resume(store) == []
-    assert await store.redis.zscore(keys.RUNNING, ID)
+    assert await store.redis.zscore(keys.running(), ID)
 
 
 async def test_a_recently_expired_lease_is_left_to_the_workers(janitor, store):
@@ -211,7 +213,7 @@ async def test_a_generation_that_no_worker_takes_over_ends(janitor, store):
 # What has ended, and what is not there
 
 
-@pytest.mark.parametrize("index", [WAITING, keys.waiting("batch"), keys.RUNNING])
+@pytest.mark.parametrize("index", [WAITING, keys.waiting("batch"), keys.running()])
 async def test_an_ended_generation_leaves_the_indexes(janitor, store, index):
     await create(store)
     await store.close(ID, CANCELLED)
@@ -223,7 +225,7 @@ async def test_an_ended_generation_leaves_the_indexes(janitor, store, index):
     assert await types_of(store) == ["end"]
 
 
-@pytest.mark.parametrize("index", [WAITING, keys.waiting("batch"), keys.RUNNING])
+@pytest.mark.parametrize("index", [WAITING, keys.waiting("batch"), keys.running()])
 async def test_an_absent_generation_leaves_the_indexes_after_the_restore_time(
     janitor, store, index
 ):
@@ -241,11 +243,11 @@ async def test_an_absent_generation_leaves_the_indexes_after_the_restore_time(
 
 async def test_a_sealed_generation_leaves_the_indexes(janitor, store):
     await store.seal(ID)
-    await store.redis.zadd(keys.RUNNING, {ID: 1})
+    await store.redis.zadd(keys.running(), {ID: 1})
 
     assert await sweep(janitor) == 1
 
-    assert await store.redis.zcard(keys.RUNNING) == 0
+    assert await store.redis.zcard(keys.running()) == 0
 
 
 async def test_one_pass_checks_many_generations(janitor, store):
@@ -266,7 +268,7 @@ async def test_one_pass_is_enough_for_all_processes(janitor, store):
     await accept(store, waited_s=QUEUE_WAIT_S + 1, generation_id="gen_second00")
     assert await other.sweep() == 0
 
-    assert 0 < await store.redis.pttl(keys.JANITOR) <= 1_000
+    assert 0 < await store.redis.pttl(keys.janitor()) <= 1_000
 
 
 async def test_a_pass_over_nothing_does_nothing(janitor):
@@ -282,14 +284,13 @@ def presence(name, at_ms):
 
 async def test_the_presence_of_a_long_silent_worker_is_deleted(janitor, store):
     now_ms = await store.now_ms()
-    queue = Queue(store.redis, "x")
     gone_ms = now_ms - round(1000 * WORKER_GONE_S) - 1
     for each in (
         presence("gone", gone_ms),
         presence("here", now_ms),
         presence("late", now_ms - 99),
     ):
-        await queue.announce(each)
+        await announce(store.redis, each)
 
     await sweep(janitor)
 

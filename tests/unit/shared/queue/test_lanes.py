@@ -5,19 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from shared.queue.lanes import (
-    LaneEntry,
-    Presence,
-    Queue,
-    decode_entry,
-    encode_entry,
-    forget,
-    owner_ids,
-    put_back,
-    queue_depths,
-    session_ids,
-    workers_seen,
-)
+from shared.queue.lanes import LaneEntry, Queue, decode_entry, encode_entry, forget, put_back
+from shared.queue.overview import owner_ids, queue_depths, session_ids
+from shared.queue.presence import Presence, announce, withdraw, workers_seen
 from shared.redis import keys
 from tests.support.generation import store_on
 
@@ -249,7 +239,7 @@ async def test_renewal_keeps_entries_from_being_claimed(queue):
     mine, lost = await queue.read("interactive", 9)
     await make_idle(queue, "interactive", [mine.entry_id, lost.entry_id], 60_000)
 
-    await queue.renew({"interactive": [mine.entry_id], "batch": []})
+    await queue.renew({keys.lane("interactive"): [mine.entry_id], keys.lane("batch"): []})
 
     assert ids_of(await other(queue).claim("interactive", 30_000, 9)) == ["b"]
 
@@ -258,7 +248,7 @@ async def test_renewal_counts_no_delivery(queue):
     await add(queue, "interactive", "a")
     (mine,) = await queue.read("interactive", 9)
 
-    await queue.renew({"interactive": [mine.entry_id]})
+    await queue.renew({mine.stream: [mine.entry_id]})
 
     (pending,) = await queue.redis.xpending_range(keys.lane("interactive"), keys.GROUP, "-", "+", 9)
     assert pending["times_delivered"] == 1
@@ -270,9 +260,9 @@ async def test_renewal_does_not_restore_entries(queue):
     (mine,) = await queue.read("interactive", 9)
     await queue.acknowledge(mine)
 
-    await queue.renew({"interactive": [mine.entry_id]})
+    await queue.renew({mine.stream: [mine.entry_id]})
     await queue.redis.flushall()
-    await queue.renew({"interactive": [mine.entry_id]})
+    await queue.renew({mine.stream: [mine.entry_id]})
 
     assert await queue.redis.dbsize() == 0
 
@@ -285,33 +275,33 @@ async def test_a_begun_generation_does_not_wait(queue):
 
     await queue.note_begun(TICKET, 7)
 
-    assert await queue_depths(queue.redis) == {
+    assert await queue_depths(store_on(queue.redis)) == {
         "interactive": 0,
         "batch": 0,
         "running": 1,
         "later": 0,
     }
-    assert await queue.redis.zscore(keys.RUNNING, TICKET.id) == 7
+    assert await queue.redis.zscore(keys.running(), TICKET.id) == 7
 
 
 async def test_running_generations_are_recorded_again(queue):
     await queue.note_running([], 5)
-    assert await queue.redis.zcard(keys.RUNNING) == 0
+    assert await queue.redis.zcard(keys.running()) == 0
 
     await queue.note_running(["a", "b"], 5)
 
-    assert await queue.redis.zrange(keys.RUNNING, 0, -1) == [b"a", b"b"]
+    assert await queue.redis.zrange(keys.running(), 0, -1) == [b"a", b"b"]
 
 
 async def test_a_postponed_entry_waits_in_later_until_it_is_due(queue):
     store = store_on(queue.redis)
-    lanes = [keys.LATER, keys.lane("resume")]
+    lanes = [keys.later(), keys.lane("resume")]
     await queue.note_begun(TICKET, 7)
     await queue.try_later(TICKET, await store.now_ms() + 60_000)
 
     assert await store.scripts.run("later", lanes, [10]) == 0
     assert await queue.read("resume", 9) == []
-    assert await queue_depths(queue.redis) == {
+    assert await queue_depths(store_on(queue.redis)) == {
         "interactive": 1,
         "batch": 0,
         "running": 0,
@@ -322,7 +312,7 @@ async def test_a_postponed_entry_waits_in_later_until_it_is_due(queue):
     assert await store.scripts.run("later", lanes, [10]) == 1
 
     assert [delivery.ticket for delivery in await queue.read("resume", 9)] == [TICKET]
-    assert (await queue_depths(queue.redis))["later"] == 0
+    assert (await queue_depths(store_on(queue.redis)))["later"] == 0
 
 
 async def test_the_earliest_due_entries_are_moved_up_to_a_limit(queue):
@@ -330,7 +320,7 @@ async def test_the_earliest_due_entries_are_moved_up_to_a_limit(queue):
     for n in range(5):
         await queue.try_later(LaneEntry(1, f"gen{n}", "batch", "demo"), 1_000 - n)
 
-    assert await store.scripts.run("later", [keys.LATER, keys.lane("resume")], [3]) == 3
+    assert await store.scripts.run("later", [keys.later(), keys.lane("resume")], [3]) == 3
 
     assert ids_of(await queue.read("resume", 9)) == ["gen4", "gen3", "gen2"]
 
@@ -340,7 +330,7 @@ async def test_a_requeued_generation_is_on_resume_and_waits(queue):
 
     (found,) = await queue.read("resume", 9)
     assert found.ticket == LaneEntry(1, "gen_x", "batch", "demo")
-    assert (await queue_depths(queue.redis))["batch"] == 1
+    assert (await queue_depths(store_on(queue.redis)))["batch"] == 1
 
 
 async def test_a_generation_requeued_twice_keeps_its_first_waiting_time(queue):
@@ -354,13 +344,13 @@ async def test_a_generation_requeued_twice_keeps_its_first_waiting_time(queue):
 async def test_workers_are_seen_until_they_withdraw(queue):
     mine = Presence("worker-1", 5, 100, 3, False, {"generations": 7.0})
     yours = msgspec.structs.replace(mine, worker="worker-2", draining=True)
-    await queue.announce(msgspec.structs.replace(mine, at_ms=4))
-    await queue.announce(mine)
-    await other(queue).announce(yours)
+    await announce(queue.redis, msgspec.structs.replace(mine, at_ms=4))
+    await announce(queue.redis, mine)
+    await announce(queue.redis, yours)
 
     assert sorted(await workers_seen(queue.redis), key=lambda p: p.worker) == [mine, yours]
 
-    await queue.withdraw()
+    await withdraw(queue.redis, mine.worker)
 
     assert await workers_seen(queue.redis) == [yours]
 
@@ -379,13 +369,13 @@ async def test_generations_are_listed_newest_first(redis):
 async def test_forgetting_shortens_the_idempotency_key(redis):
     await redis.set("tr:idem:x", "1", px=10_000_000)
     await redis.hset(keys.meta(TICKET.id), "idem", "tr:idem:x")
-    for index in (keys.RUNNING, keys.waiting("interactive"), keys.waiting("batch")):
+    for index in (keys.running(), keys.waiting("interactive"), keys.waiting("batch")):
         await redis.zadd(index, {TICKET.id: 1, "gen_other": 1})
 
-    await forget(redis, TICKET.id, 60_000)
+    await forget(store_on(redis, retention_s=60.0), TICKET.id)
 
     assert 100_000 < await redis.pttl("tr:idem:x") <= 119_000, "never longer than its meta"
-    for index in (keys.RUNNING, keys.waiting("interactive"), keys.waiting("batch")):
+    for index in (keys.running(), keys.waiting("interactive"), keys.waiting("batch")):
         assert await redis.zrange(index, 0, -1) == [b"gen_other"]
 
 

@@ -23,7 +23,7 @@ from tests.support.openai_streams import ALL
 from tests.support.upstream import Script, Upstream, expected_text
 from tests.support.wait import until
 from workers.backends import build_backends
-from workers.backends.contract import Backend, BackendItem, Finish
+from workers.backends.contract import Backend, BackendItem, Finish, SetUpFault
 
 DEADLINE_S = 10.0  # far more than any of these tests needs
 
@@ -219,7 +219,10 @@ async def test_statuses(upstream: Upstream, status: int, code: str, retryable: b
     error = await failure(backend_for(upstream.base_url), chat_request)
 
     assert (error.code, error.retryable) == (code, retryable)
-    assert error.message == f"the backend answered {status}: as told"
+    is_set_up = status in (302, 401)
+    assert ("as told" in error.message) is not is_set_up
+    assert error.message.startswith(f"the backend answered {status}: ")
+    assert (error.upstream is not None) is (code == "upstream_refused" and not is_set_up)
     assert error.retry_after_s == (7.0 if retryable else None)
     assert len(upstream.calls) == 1
 
@@ -514,7 +517,10 @@ async def test_the_key_is_redacted_in_messages(upstream: Upstream) -> None:
         server.refusal = b'{"error":{"message":"Incorrect API key provided: sk-secret"}}'
         error = await failure(backend_for(server.base_url, api_key_env="KEY"), request())
 
-    assert error.message == "the backend answered 401: Incorrect API key provided: ***"
+    assert error.message == (
+        "the backend answered 401: it does not accept the credentials of this system"
+    )
+    assert isinstance(error, SetUpFault) and "API key provided: ***" in error.advice
 
 
 @pytest.mark.parametrize("style", ["continue_final_message", "trailing", "prefix"])

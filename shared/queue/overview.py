@@ -1,0 +1,84 @@
+"""Reads the indexes of the queue: numbers of generations, and ids of owners and sessions.
+
+Every coroutine here may raise `Unavailable`: Redis did not answer in time. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+
+from shared.log.store import Store
+from shared.queue.partitions import Partitions, partitions_of
+from shared.redis import keys
+from shared.redis.client import Client, translated
+
+
+async def running_of(store: Store, ids: Sequence[str]) -> list[str]:
+    """Return those of `ids` that are in the index of running generations."""
+    partitions = partitions_of(store.settings)
+    with translated():
+        pipeline = store.redis.pipeline(transaction=False)
+        for generation_id in ids:
+            pipeline.zscore(keys.running(partitions.of(generation_id)), generation_id)
+        scores = await pipeline.execute()
+    return [name for name, score in zip(ids, scores, strict=True) if score is not None]
+
+
+async def queue_depths(store: Store) -> dict[str, int]:
+    """Return the number of waiting (by priority), running and postponed generations."""
+    return await depths_of(store.redis, partitions_of(store.settings))
+
+
+async def depths_of(redis: Client, partitions: Partitions) -> dict[str, int]:
+    """As `queue_depths`, for a caller without a store."""
+    depths = dict.fromkeys((*keys.PRIORITIES, "running", "later"), 0)
+    with translated():
+        pipeline = redis.pipeline(transaction=False)
+        for tag in partitions.tags:
+            for priority in keys.PRIORITIES:
+                pipeline.zcard(keys.waiting(priority, tag))
+            pipeline.zcard(keys.running(tag))
+            pipeline.zcard(keys.later(tag))
+        counts = await pipeline.execute()
+    for name, number in zip(cycle(list(depths)), counts, strict=False):
+        depths[name] += number
+    return depths
+
+
+async def waiting_by_tag(store: Store, priority: str) -> dict[str, int]:
+    """Return the number of waiting generations in each partition, by its tag."""
+    tags = partitions_of(store.settings).tags
+    with translated():
+        pipeline = store.redis.pipeline(transaction=False)
+        for tag in tags:
+            pipeline.zcard(keys.waiting(priority, tag))
+        counts = await pipeline.execute()
+    return dict(zip(tags, counts, strict=True))
+
+
+async def session_ids(
+    redis: Client, owner: str | None, session: str, limit: int, *, before_ms: int | None = None
+) -> list[str]:
+    """Return up to `limit` ids of a session, newest first.
+
+    Args:
+        owner: whose session; None: sessions of all owners (indexed where tokens are accepted).
+        before_ms: only generations created before this time, Redis's clock; None: all.
+    """
+    key = keys.session_of_all(session) if owner is None else keys.session(owner, session)
+    return await _newest(redis, key, limit, before_ms)
+
+
+async def owner_ids(
+    redis: Client, owner: str, limit: int, *, before_ms: int | None = None
+) -> list[str]:
+    """Return up to `limit` ids of an owner, newest first; as `session_ids`."""
+    return await _newest(redis, keys.owner(owner), limit, before_ms)
+
+
+async def _newest(redis: Client, key: str, limit: int, before_ms: int | None) -> list[str]:
+    highest = "+inf" if before_ms is None else f"({before_ms}"
+    with translated():
+        found = await redis.zrevrangebyscore(key, highest, "-inf", start=0, num=limit)
+    return [member.decode() for member in found]

@@ -1,0 +1,106 @@
+"""The partitions of the queue: each holds lanes and sets of its own, under a hash tag of its own.
+
+The id of a generation decides its partition, so every process finds it without asking. With one
+partition the tag is `{q}`, as in versions without partitions; with more the tags are `{q0}`, `{q1}`
+and so on. A process with another number would read and write other keys: its prompts would wait for
+ever. So the number stands in Redis, and a role with another number does not start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from zlib import crc32
+
+from shared.config.settings import Settings
+from shared.errors import ConfigurationError
+from shared.redis import keys
+from shared.redis.client import Client, translated
+
+RULES = 'docs/operations.md, "Partitions of the queue", says how to change the number'
+
+
+class Partitions:
+    """The partitions of one deployment.
+
+    Attributes:
+        tags: the hash tag of each, without braces.
+    """
+
+    def __init__(self, count: int = 1) -> None:
+        assert count > 0
+        self.tags = (keys.QUEUE,) if count == 1 else tuple(f"q{n}" for n in range(count))
+
+    def of(self, generation_id: str) -> str:
+        """Return the tag of a generation's partition. Every version must return the same."""
+        checksum = crc32(generation_id.encode("utf-8", "surrogatepass"))
+        return self.tags[checksum % len(self.tags)]
+
+    def grouped(self, ids: Iterable[str]) -> dict[str, list[str]]:
+        """Return the ids by the tag of their partition."""
+        groups: dict[str, list[str]] = {}
+        for generation_id in ids:
+            groups.setdefault(self.of(generation_id), []).append(generation_id)
+        return groups
+
+
+def partitions_of(settings: Settings) -> Partitions:
+    """Return the partitions that the settings name."""
+    return _partitions(settings.queue_partitions)
+
+
+@cache
+def _partitions(count: int) -> Partitions:
+    return Partitions(count)
+
+
+async def agree(redis: Client, settings: Settings) -> None:
+    """Check that the number of partitions is that of this Redis, and record the first one.
+
+    Raises:
+        ConfigurationError: other roles use another number, or generations of a version without a
+            record still wait or run.
+        Unavailable: Redis did not answer in time.
+    """
+    count = settings.queue_partitions
+    known = await _recorded(redis)
+    if known is None and count > 1 and (left := await _unpartitioned(redis)):
+        raise ConfigurationError(
+            f"TAILRACE_QUEUE_PARTITIONS is {count}, and {left} generations are in the queue "
+            f"of one partition: set 1 until they have ended; {RULES}"
+        )
+    if known is None:
+        known = await record(redis, count)
+    if known != count:
+        raise ConfigurationError(
+            f"TAILRACE_QUEUE_PARTITIONS is {count}, and the other roles on this Redis use {known}: "
+            f"set the same number for all roles; {RULES}"
+        )
+
+
+async def record(redis: Client, count: int) -> int:
+    """Record the number unless one is recorded. Return the recorded number.
+
+    Raises:
+        Unavailable: Redis did not answer in time.
+    """
+    with translated():
+        await redis.set(keys.PARTITIONS, str(count), nx=True)
+    known = await _recorded(redis)
+    return count if known is None else known
+
+
+async def _recorded(redis: Client) -> int | None:
+    with translated():
+        raw = await redis.get(keys.PARTITIONS)
+    return int(raw) if raw is not None and raw.isdigit() else None
+
+
+async def _unpartitioned(redis: Client) -> int:
+    """Return the number of generations in the queue of one partition."""
+    names = [keys.running(), keys.later(), *map(keys.waiting, keys.PRIORITIES)]
+    with translated():
+        pipeline = redis.pipeline(transaction=False)
+        for name in names:
+            pipeline.zcard(name)
+        return sum(await pipeline.execute())

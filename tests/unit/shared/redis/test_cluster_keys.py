@@ -1,0 +1,273 @@
+"""Every script fits a cluster: one slot, each touched key declared, frames published by SPUBLISH.
+
+The server runs in cluster mode and owns all slots. `tests/support/script_monitor.py` says what it
+cannot show. With TEST_REDIS_MODE=cluster the other tests of the store make the same comparison.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from jobs.webhook_due import DueHooks
+from shared.batches.lease import BatchLease, Commit, InFlightLine, log_store
+from shared.batches.record import Batches, NewBatch
+from shared.config.settings import Settings
+from shared.errors import Unavailable
+from shared.files.owner_files import Counted, OwnerFiles
+from shared.later.schedules import Schedule, Schedules, Timing
+from shared.later.webhooks import Webhook, WebhookEvent, end, register
+from shared.log.events import End
+from shared.log.ids import EventId
+from shared.log.records import Begun
+from shared.log.store import Store
+from shared.queue.accept import Acceptor, NewGeneration
+from shared.queue.endings import CANCELLED
+from shared.queue.lanes import Queue, put_back
+from shared.redis import keys
+from shared.redis.client import Command
+from shared.redis.pipeline import ClientPipeline
+from shared.redis.scripts import FILES, FOLDER, Scripts, source_of
+from tests.support.generation import ID, Holder, create, lose, token
+from tests.support.redis_server import RedisServer, free_port
+from tests.support.script_monitor import ScriptMonitor
+from tests.support.wait import until
+
+SETTINGS = Settings(redis_url="redis://test")
+PARTS = {"append_fast", "batch_prelude", "grace", "prelude"}  # they are parts of other scripts
+SOURCES = sorted(FOLDER.glob("*.lua"))
+NAMES = {path.stem for path in SOURCES} - PARTS | set(FILES)
+CALL = re.compile(r"\bcall\(\s*'(\w+)'\s*(?:,\s*([^,)]+))?(?:,\s*([^,)]+))?")
+KEYLESS = {"TIME", "INFO", "PUBLISH"}
+BATCH = "batch_00000000000000000000000001"
+HOOK = Webhook("https://example.com/hook", "whsec_" + base64.b64encode(b"k" * 24).decode())
+
+
+class ShardedRedis(Redis):
+    """A client that says that its server belongs to a cluster."""
+
+    is_sharded = True
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RedisServer]:
+    with RedisServer(is_cluster=True) as server:
+        yield server
+
+
+@pytest.fixture
+async def sharded(cluster: RedisServer) -> AsyncIterator[Redis]:
+    client = ShardedRedis.from_url(cluster.url, protocol=2)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+def digest_of(name: str) -> str:
+    text = source_of(name, has_flags=True, is_sharded=True)
+    return hashlib.sha1(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=[path.stem for path in SOURCES])
+def test_a_script_names_only_its_declared_keys(path: Path) -> None:
+    for name, first, second in CALL.findall(path.read_text(encoding="utf-8")):
+        if name not in KEYLESS:
+            key = second if name in ("XINFO", "XGROUP") else first
+            assert re.fullmatch(r"KEYS\[(\d|#KEYS)\]", key), f"{name} {key}"
+
+
+def test_frames_are_published_to_one_shard_only_where_the_client_says_so() -> None:
+    for name in sorted(NAMES):
+        plain = source_of(name, has_flags=True, is_sharded=False)
+        sharded = source_of(name, has_flags=True, is_sharded=True)
+
+        assert "SPUBLISH" not in plain.split("-- KEYS")[0]
+        assert "call('PUBLISH'" not in sharded
+        assert plain.count("call('PUBLISH'") == sharded.count("call('SPUBLISH'")
+
+
+async def test_every_script_stays_in_one_slot_and_touches_only_declared_keys(
+    cluster: RedisServer, sharded: Redis
+) -> None:
+    with ScriptMonitor(cluster) as monitor:
+        await live_a_generation(sharded)
+        await take_the_queue(sharded)
+        await run_a_batch(sharded)
+        await deliver_webhooks(sharded)
+        await fire_schedules(sharded)
+        await count_files(sharded)
+        assert monitor.violations() == []
+
+    run = {name for name in NAMES if digest_of(name) in monitor.touched}
+    assert run == NAMES, "a script did not run: add it to the stories of this test"
+    assert monitor.touched[digest_of("create")] == {0}, "create must need no second key"
+
+
+async def test_a_subscriber_of_the_shard_gets_the_frames(sharded: Redis) -> None:
+    store = Store(sharded, SETTINGS)
+    await create(store)
+    channel = keys.live(ID)
+    connection = await sharded.connection_pool.get_connection()
+    await connection.send_command("SSUBSCRIBE", channel)
+    await connection.read_response()
+
+    holder = await Holder.begin(store)
+    await holder.say("a")
+
+    frames = [await connection.read_response() for _ in range(2)]
+    assert [frame[0] for frame in frames] == [b"smessage", b"smessage"]
+    assert frames[1][2].endswith(token("a"))
+    await connection.disconnect()
+
+
+async def test_a_generation_is_created_while_its_slot_migrates_and_begins_afterwards(
+    cluster: RedisServer, sharded: Redis
+) -> None:
+    """The last test on `cluster`, because it moves a slot away."""
+    bus = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
+    with RedisServer(tcp=True, options=bus) as newcomer:
+        target: Redis = ShardedRedis.from_url(newcomer.url, protocol=2)
+        store = Store(target, SETTINGS, AskingPipeline(target))
+        slot = await move_slot_of(ID, cluster, newcomer)
+
+        with pytest.raises(ResponseError, match="^ASK "):
+            await create(Store(sharded, SETTINGS))
+        await create(store)
+
+        with pytest.raises(Unavailable, match="TRYAGAIN"):
+            await store.begin(ID, "mine", "worker")
+        finish_move(slot, cluster, newcomer)
+        meta = await store.meta(ID)
+        assert meta is not None and meta.status == "queued", "the refused begin wrote nothing"
+        assert isinstance(await store.begin(ID, "mine", "worker"), Begun)
+        await target.aclose()
+
+
+class AskingPipeline(ClientPipeline):
+    """Sends ASKING before each command, as a client that follows ASK does."""
+
+    async def run(self, commands: Sequence[Command]) -> list[Any]:
+        replies = await super().run([word for each in commands for word in (["ASKING"], each)])
+        return replies[1::2]
+
+
+async def move_slot_of(generation_id: str, source: RedisServer, target: RedisServer) -> int:
+    """Begin to move the slot of a generation, and return the slot."""
+    with source.client() as old, target.client() as new:
+        old.execute_command(
+            "CLUSTER MEET", "127.0.0.1", target.port, target.options["cluster-port"]
+        )
+        ids = {client.cluster("myid").decode() for client in (old, new)}
+        for client in (old, new):
+            await until(lambda known=client: has_joined(known, ids), 10.0, "one cluster")
+        slot = int(old.cluster("keyslot", keys.meta(generation_id)))
+        new.cluster("setslot", slot, "importing", old.cluster("myid").decode())
+        old.cluster("setslot", slot, "migrating", new.cluster("myid").decode())
+    return slot
+
+
+def has_joined(client: SyncRedis, ids: set[str]) -> bool:
+    known = {node["node_id"] for node in client.cluster("nodes").values()}
+    return known == ids and client.cluster("info")["cluster_state"] == "ok"
+
+
+def finish_move(slot: int, source: RedisServer, target: RedisServer) -> None:
+    with source.client() as old, target.client() as new:
+        for client in (new, old):
+            client.cluster("setslot", slot, "node", new.cluster("myid").decode())
+
+
+async def live_a_generation(redis: Redis) -> None:
+    store, other = Store(redis, SETTINGS), "gen_second00"
+    acceptor = Acceptor(redis, store, SETTINGS)
+    new = NewGeneration("alice", "demo", b'{"messages":[]}', session="s", grace_s=2.0)
+    await acceptor.accept(new, ID)
+    await acceptor.accept(new)
+    await store.attach_readers(ID, "node")
+    holder = await Holder.begin(store)
+    await holder.say("a", "b")
+    await holder.renew()
+    await store.detach_readers(ID, "node")
+    await lose(store)
+    top = EventId(0, 0)
+    entries = [holder.begun.start, (EventId(holder.attempt, holder.seq + 1), token("a"))]
+    await store.restore(ID, "mine", holder.attempt, top, holder.begun.fields, entries)
+    await holder.append(token("b"), after=holder.seq + 1)
+    await holder.release(has_failed=True)
+    holder = await Holder.begin(store, "next")
+    await holder.finish("c")
+    await store.delete(ID)
+    await create(store, other)
+    await store.close(other, CANCELLED)
+    await store.seal("gen_third000")
+
+
+async def take_the_queue(redis: Redis) -> None:
+    store, queue = Store(redis, SETTINGS), Queue(redis, "w-1")
+    await queue.ensure_groups()
+    await put_back(store, ID, "interactive", "demo")
+    (delivery,) = await queue.read("resume", 1)
+    assert delivery.ticket is not None
+    await queue.note_begun(delivery.ticket, 1)
+    await queue.try_later(delivery.ticket, 1)
+    await queue.scripts.run("later", [keys.later(), keys.lane("resume")], [10])
+    await queue.wait(list(keys.LANES), 1)
+    await queue.claim("resume", 0, 10)
+    await queue.leave(delivery, ID, 1_000)
+    await queue.scripts.run("consumer_drop", [keys.lane("resume")], [keys.GROUP, "w-1", 0])
+
+
+async def run_a_batch(redis: Redis) -> None:
+    batches = Batches(redis, SETTINGS)
+    asked = {"endpoint": "/v1/responses", "input_file_id": "file-1", "window": "24h"}
+    await batches.create(NewBatch(batch_id=BATCH, owner="alice", window_s=60.0, **asked))
+    lease = await BatchLease.begin(log_store(redis, SETTINGS), BATCH, "jobs-1")
+    assert lease is not None
+    await lease.move("validating", "in_progress", fields={"total": "1"})
+    await lease.renew()
+    await lease.take([InFlightLine(1, 0, 10)], before=0, line=1, offset=10)
+    await lease.commit(
+        Commit(name="c1", parts=["p"], done=["1"], dead=["{}"], completed=1, model="m")
+    )
+    await batches.cancel(BATCH)
+    ending = End("cancelled", "cancelled")
+    assert await lease.move("cancelling", "cancelled", events=[ending], kept_s=60.0)
+
+
+async def deliver_webhooks(redis: Redis) -> None:
+    scripts, place = Scripts(redis), keys.hook_place("alice", HOOK.host)
+    await register(redis, ID, "generation", HOOK, {}, owner="alice")
+    assert await end(redis, ID, HOOK, WebhookEvent("generation.completed", {}), owner="alice")
+    (due,) = await DueHooks(redis).find(2**50)
+    assert due.place == place
+    names = [keys.hook(ID), keys.hooks_due(place), keys.hooks_busy(HOOK.host)]
+    assert await scripts.run("hook_take", names, [ID, 1_000, 4]) == 1
+    assert await scripts.run("hook_settle", names, [ID, 1, "", 1_000, "delivered"]) == 1
+
+
+async def fire_schedules(redis: Redis) -> None:
+    schedules = Schedules(redis, 10)
+    timing = Timing(cron="0 0 * * *")
+    schedule = Schedule(
+        "sched_1", "alice", "generation", b"{}", timing, 0, 1, 0, "", None
+    )  # fmt: skip
+    await schedules.add(schedule, key="k", digest="d")
+    assert await schedules.begin(schedule, 1) == "first"
+    assert await schedules.finish(schedule, 1, 1, {"last_id": "gen_1"})
+    assert await schedules.delete(schedule)
+
+
+async def count_files(redis: Redis) -> None:
+    files = OwnerFiles(redis, SETTINGS)
+    await files.add("alice", Counted("file-1", 10, 1), is_bounded=True)
+    assert (await files.kept("alice")).files == 0, "it has expired"
+    await files.remove("file-1", keys.digest_of("alice"))
