@@ -136,3 +136,9 @@ def test_the_longest_generation_has_all_attempts_and_all_outages() -> None:
 
     # Two answers that break off do not count as failures.
     assert settings.generation_s_max == 100 + (3 + 2) * (10 + 1)
+
+
+def test_a_node_must_have_room_for_one_body() -> None:
+    Settings(body_bytes_max=1_000, bodies_bytes_max=1_000)
+    with pytest.raises(ConfigurationError, match="TAILRACE_BODIES_BYTES_MAX"):
+        Settings(body_bytes_max=1_001, bodies_bytes_max=1_000)
