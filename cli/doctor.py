@@ -92,6 +92,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Findin
         examine_address(settings),
         *examine_variables(environ),
         *examine_access(settings),
+        *(await examine_token_keys(settings)),
         *(await examine_redis(settings) if settings.redis_url else [examine_private_server()]),
         await examine_files(settings),
         *examine_space(settings),
@@ -169,7 +170,8 @@ def examine_address(settings: Settings) -> Finding:
     except ConfigurationError as exc:
         return Finding("FAIL", "address", str(exc))
     if authenticator.is_configured:
-        return Finding("ok", "address", f"{where}, clients need a key")
+        needed = "a key or a token" if authenticator.tokens else "a key"
+        return Finding("ok", "address", f"{where}, clients need {needed}")
     if settings.is_loopback:
         return Finding("ok", "address", f"{where}: only this machine can connect, without a key")
     text = f"{where} without keys, so everybody in the network has access"
@@ -205,6 +207,9 @@ def examine_access(settings: Settings) -> list[Finding]:
         text = f"{len(owners)} keys have fewer than {KEY_CHARACTERS_MIN} characters, of"
         advice = "set longer keys, for example from `openssl rand -hex 16`"
         findings.append(Finding("warn", "keys", f"{text} {named(owners)}: {advice}"))
+    if authenticator.tokens is not None and authenticator.tokens.has_short_secret:
+        text = "a secret of TAILRACE_JWT_SECRET has fewer than 32 bytes and can be guessed"
+        findings.append(Finding("warn", "tokens", f"{text}: use `openssl rand -hex 32`"))
     if is_open_file(settings.api_keys):
         text = "other users of this machine can read the file in TAILRACE_API_KEYS"
         findings.append(Finding("warn", "keys", f"{text}: chmod 600 {settings.api_keys}"))
@@ -213,6 +218,21 @@ def examine_access(settings: Settings) -> list[Finding]:
         advice = "or list origins in TAILRACE_CORS_ORIGINS instead of *"
         findings.append(Finding("warn", "origins", f"{text}, {advice}"))
     return findings
+
+
+async def examine_token_keys(settings: Settings) -> list[Finding]:
+    """Check whether the public keys of the issuer can be had."""
+    try:
+        tokens = Authenticator.from_settings(settings).tokens
+    except ConfigurationError:
+        return []  # `examine_address` reports it
+    if tokens is None or not settings.jwt_jwks:
+        return []
+    await tokens.look_for_unknown()
+    if tokens.problem:
+        text = f"{tokens.problem}: correct TAILRACE_JWT_JWKS, or start the issuer"
+        return [Finding("warn", "tokens", text)]
+    return [Finding("ok", "tokens", "the public keys of TAILRACE_JWT_JWKS can be used")]
 
 
 def examine_private_server() -> Finding:

@@ -316,7 +316,7 @@ class Conversation(ABC):
                 frame = await self._decode(text, large)
                 if not isinstance(frame, dict):
                     raise request_error("invalid_request", "a frame is a JSON object")
-                self._check_scope(frame)
+                self._check_permission(frame)
                 async with answer_deadline():
                     await self.do(frame)
         except Unavailable:
@@ -332,17 +332,23 @@ class Conversation(ABC):
             return await decode_large(raw)
         return await self.step(lambda: decode_json(bytes(raw)))
 
-    def _check_scope(self, frame: Frame) -> None:
-        """Raise RequestError 403 if the credentials lack the scope that the frame needs."""
+    def _check_permission(self, frame: Frame) -> None:
+        """Check that the credentials are still good, and have the scope that the frame needs.
+
+        Raises:
+            RequestError: 401, the key was taken away; 403, no scope.
+        """
+        if self.node.authenticator.is_taken_away(self.identity):
+            raise request_error("unauthorized", "the API key of this socket was taken away")
         needed = self.scopes.get(str(frame.get("type")), self.scopes.get(EVERY_FRAME))
         if needed is not None:
             check_scope(self.identity, needed)
 
     def fail(self, frame: Any, error: RequestError) -> None:
-        """Send an error frame; close the socket if the client should use another node."""
+        """Send an error frame; close the socket if it can serve this client no longer."""
         self.send_error(frame, error)
-        if error.code == "draining":
-            self.socket.close(CODES["draining"].close)
+        if error.code in ("draining", "unauthorized"):
+            self.socket.close(CODES[error.code].close)
         elif error.code == "unavailable" and not self.socket.subscriptions:
             self.socket.close(TRY_AGAIN_LATER)
 

@@ -279,7 +279,7 @@ def greeting(settings: Settings, ports: Sequence[int], took_s: float) -> list[st
     """Return the lines that say what to do next; the commands can be pasted."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
     urls = [url_of(host, port) for port in ports]
-    key = " -H 'authorization: Bearer YOUR-KEY'" if settings.api_keys else ""
+    key = " -H 'authorization: Bearer YOUR-KEY'" if settings.api_keys or settings.has_tokens else ""
     redis_cli = f"redis-cli {redis_address(settings.redis_url)}"
     return [
         "",

@@ -115,10 +115,13 @@ def read_keys(value: str) -> dict[str, Identity]:
     Raises:
         ConfigurationError: a malformed entry, an unknown scope, or a file without a key.
     """
-    if not value:
-        return {}
+    return parse_keys(_text_of(value)) if value else {}
+
+
+def parse_keys(text: str) -> dict[str, Identity]:
+    """Parse the text of a file of keys; as `read_keys`."""
     found: dict[str, Identity] = {}
-    for line in _text_of(value).splitlines():
+    for line in text.splitlines():
         if not line.lstrip().startswith("#"):
             _read_entries(line, found)
     if not found:

@@ -8,8 +8,9 @@ file to change. Invariant: no message shows a key.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from shared.config.credentials import Identity, read_keys
+from shared.config.credentials import Identity, parse_keys, read_keys
 from shared.config.file_version import file_version
 from shared.errors import ConfigurationError
 from shared.text.redaction import remember
@@ -48,11 +49,13 @@ class KeyFile:
         # The version is older than the text, so that a change meanwhile is found by the next look.
         self._version = version
         try:
-            if version is None:
-                raise ConfigurationError("the file of the API keys is gone")
-            found = read_keys(self._value)
+            # Not `read_keys`: it takes a path with a colon that cannot be read for an entry.
+            found = parse_keys(Path(self._value).read_text(encoding="utf-8"))
         except ConfigurationError as exc:
             self.problem = str(exc)
+            return self.problem != before
+        except (OSError, UnicodeDecodeError) as exc:
+            self.problem = f"the file of the API keys cannot be read ({type(exc).__name__})"
             return self.problem != before
         self.problem = ""
         is_changed = found != self.identities

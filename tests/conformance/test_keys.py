@@ -189,6 +189,61 @@ async def test_a_socket_takes_its_key_in_the_query(api):
         assert await hear(socket) == {"type": "pong"}
 
 
+@pytest.mark.parametrize("name", ["api-key", "x-api-key", "Authorization"])
+async def test_a_key_is_taken_in_every_header(api, name):
+    value = f"Bearer {ALICE}" if name == "Authorization" else ALICE
+
+    answer = await api.get("/v1/models", anonymous=True, headers={name: value})
+    wrong = await api.get("/v1/models", anonymous=True, headers={name: value + "x"})
+
+    assert (answer.status, wrong.status) == (200, 401)
+
+
+async def test_a_socket_takes_its_key_as_a_subprotocol_and_answers_with_another(cluster):
+    async with Outsider(cluster.urls[0]) as stranger:
+        offered = [f"bearer.{ALICE}", "tailrace.v1"]
+        async with stranger.socket(subprotocols=offered) as socket:
+            assert socket.subprotocol == "tailrace.v1"
+            await tell(socket, type="ping")
+            assert await hear(socket) == {"type": "pong"}
+
+
+async def test_a_socket_without_credentials_brings_them_in_its_first_frame(cluster):
+    async with Outsider(cluster.urls[0]) as stranger, stranger.socket() as socket:
+        await tell(socket, type="auth", token=ALICE)
+        await tell(socket, type="start", ref="r", **SHORT)
+        accepted = await hear(socket)
+
+    assert (accepted["type"], accepted["ref"]) == ("accepted", "r")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [{"type": "start", **SHORT}, {"type": "auth", "token": "wrong"}, {"type": "auth"}],
+    ids=["start", "wrong", "empty"],
+)
+async def test_any_other_first_frame_is_4501(cluster, frame):
+    async with Outsider(cluster.urls[0]) as stranger, stranger.socket() as socket:
+        await tell(socket, **frame)
+        error = await hear(socket)
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await hear(socket)
+
+    assert (error["type"], error["code"]) == ("error", "unauthorized")
+    assert closed.value.rcvd.code == 4501
+
+
+async def test_a_share_reads_one_generation_until_it_is_deleted(api, cluster):
+    shown, other = await api.finished(SHORT), await api.finished(SHORT)
+    made = (await api.call("POST", "/v1/share", body={"generation": shown, "ttl_s": 60})).json()
+    async with Outsider(cluster.urls[0], key=made["token"]) as guest:
+        assert (await guest.events(shown)).events[-1].type == "end"
+        assert (await guest.get(f"/v1/generations/{other}")).status == 404
+        assert (await guest.post(SHORT)).status == 403
+        assert (await api.call("DELETE", f"/v1/share/{made['id']}")).status == 200
+        assert (await guest.events(shown)).status == 401
+
+
 async def test_a_refused_origin_is_403_whatever_the_key(api):
     with pytest.raises(websockets.InvalidStatus) as refused:
         async with api.socket(additional_headers={"Origin": "https://evil.example"}):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from api.access import FRAMES
 from api.dialects.native.fold import NativeFrameFold
 from api.dialects.prompt import find_accepted
-from api.errors import CODES, request_error
+from api.errors import request_error
 from api.intake.body import check_idempotency_key, check_native
 from api.intake.large_body import generation_in_steps
 from api.node import Node
@@ -99,14 +99,7 @@ class NativeConversation(Conversation):
 
     async def _auth(self, frame: Frame) -> None:
         """Go on with a newer token. A bad one closes the socket, so that nobody guesses here."""
-        try:
-            identity = await self.node.authenticator.check(read_token(frame))
-        except RequestError as exc:
-            self.send_error(frame, exc)
-            if exc.status == 401:
-                self.socket.close(CODES[exc.code].close)
-            return
-        self.renew(identity)
+        self.renew(await self.node.authenticator.check(read_token(frame)))
 
     def warn_of_expiry(self, error: RequestError) -> None:
         self.send_error(None, error)

@@ -146,3 +146,28 @@ async def test_a_token_is_checked_once_and_names_its_owner(shell: Shell) -> None
     )
 
     assert (by_key.status_code, by_other.status_code) == (200, 404)
+
+
+OF_ONE_OWNER = [
+    (path, method, needed) for path, method, needed in GUARDED if "{id}" in path or "{name}" in path
+]
+
+
+@pytest.mark.parametrize(("path", "method", "needed"), OF_ONE_OWNER, ids=str)
+async def test_what_another_owner_has_is_answered_like_what_does_not_exist(
+    shell: Shell, path: str, method: str, needed: str
+) -> None:
+    """A generation of alice under every path with an id, asked for by a token of mallory."""
+    made = await shell.post({"prompt": "Hi", "session": "s"})
+    mallory = {"authorization": f"Bearer {hmac_token(sub='mallory', scope=needed)}"}
+
+    async def answer(name: str) -> tuple[int, str]:
+        for place in ("{id}", "{name}"):
+            name = path.replace(place, name) if place in path else name
+        found = await shell.client.request(method, name, headers=mallory)
+        return found.status_code, found.text
+
+    theirs, absent = await answer(made.json()["id"]), await answer("gen_" + "0" * 26)
+
+    assert theirs == absent
+    assert theirs[0] in (204, 404), "204: a chat without a running answer, and its stop"

@@ -17,6 +17,7 @@ from shared.config.models import Model
 from shared.config.settings import Settings
 from tests.support.certificates import HAS_OPENSSL, Authority
 from tests.support.forward_proxy import CREDENTIALS, ForwardProxy
+from tests.support.issuer import serve_keys
 from tests.support.odd_ports import closed_port, plain_server
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.restricted_user import PASSWORD, USER, add_user, rules_of_the_documents
@@ -134,6 +135,25 @@ def test_settings_that_give_unexpected_access(settings: Settings, subjects: list
     assert [finding.subject for finding in findings] == subjects
     assert all(finding.level == "warn" and "short" not in finding.text for finding in findings)
     assert all(": " in finding.text for finding in findings), "each text says what to do"
+
+
+def test_a_short_secret_of_tokens_is_warned_of() -> None:
+    (finding,) = doctor.examine_access(Settings(jwt_secret="easy-to-guess"))
+
+    assert (finding.level, finding.subject) == ("warn", "tokens")
+    assert "easy" not in finding.text
+    assert doctor.examine_access(Settings(jwt_secret="x" * 32)) == []
+
+
+async def test_the_public_keys_of_an_issuer_are_fetched() -> None:
+    async with serve_keys() as issuer:
+        (good,) = await doctor.examine_token_keys(Settings(jwt_jwks=issuer.url))
+        issuer.body = b"{}"
+        (bad,) = await doctor.examine_token_keys(Settings(jwt_jwks=issuer.url))
+
+    assert (good.level, bad.level) == ("ok", "warn")
+    assert ": " in bad.text
+    assert await doctor.examine_token_keys(Settings(jwt_secret="x" * 32)) == []
 
 
 async def test_a_real_server(redis_server: RedisServer) -> None:

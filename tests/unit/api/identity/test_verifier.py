@@ -55,6 +55,13 @@ def test_a_secret_checks_hmacs_of_three_lengths(algorithm: str) -> None:
         owner(verifier(secrets=(SECRET + "x",)), token)
 
 
+def test_a_secret_and_public_keys_check_side_by_side() -> None:
+    checks = verifier(jwk("ES256", "k1"), secrets=(SECRET,))
+
+    assert owner(checks, hmac_token(sub="ann")) == "ann"
+    assert owner(checks, signed_token("ES256", sub="bob")) == "bob"
+
+
 def test_the_previous_secret_still_checks() -> None:
     assert owner(verifier(secrets=("new" * 20, SECRET)), hmac_token()) == "alice"
 
@@ -164,6 +171,7 @@ def test_an_unknown_kid_asks_for_newer_keys() -> None:
         hand_made({"alg": "HS256", "kid": "x" * 257}, claims()),
         hand_made({"alg": "HS256", "crit": ["exp"], "exp": 1}, claims()),
         hand_made({"alg": "HS256", "crit": ["b64"], "b64": False}, claims()),
+        hand_made({"alg": "HS256", "crit": ["b64"], "b64": True}, claims()),
         hand_made({"alg": "HS256", "typ": "logout+jwt"}, claims()),
         hand_made({"alg": "HS256", "typ": 7}, claims()),
         hand_made({"alg": "HS256"}, b"\xff\xfe"),
@@ -172,7 +180,7 @@ def test_an_unknown_kid_asks_for_newer_keys() -> None:
         hand_made(b"[" * 3_000, claims()),
         hand_made({"alg": "HS256"}, claims(pad="x" * 8_192)),
     ],
-    ids=range(27),
+    ids=range(28),
 )
 def test_malformed_tokens_are_refused(token: str) -> None:
     with pytest.raises(TokenRefused) as refused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -225,6 +226,31 @@ async def test_a_new_token_without_the_scope_ends_the_readings(talks: Any, bench
     await settle()
 
     assert talk.take() == []
+
+
+async def test_a_socket_whose_key_was_taken_away_starts_nothing_and_is_closed(
+    bench: Bench, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"{KEY}:alice")
+    authenticator = Authenticator.from_settings(Settings(api_keys=str(path)))
+    node = bench.node(acceptor=KeyedAcceptor(bench), authenticator=authenticator)
+    talk = Talk(native_socket(node), authorization=f"Bearer {KEY}")
+    await settle()
+
+    async def use_keys(text: str) -> None:
+        (tmp_path / "new").write_text(text)
+        (tmp_path / "new").replace(path)
+        await authenticator.look_at_key_file()
+
+    await use_keys("another-key-0123456789:alice")
+    assert await works(talk), "the owner has another key"
+    await use_keys("another-key-0123456789:bob")
+    await talk.say(START)
+
+    assert talk.take()[0]["code"] == "unauthorized"
+    assert await closed(talk) == 4501
+    assert node.acceptor.seen == []  # type: ignore[attr-defined]
 
 
 FRAME_OF = {

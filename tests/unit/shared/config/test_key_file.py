@@ -54,6 +54,18 @@ def test_a_file_that_cannot_be_used_keeps_the_old_keys(path: Path, text: str | N
     assert keys.problem == ""
 
 
+def test_a_path_that_cannot_be_read_is_not_taken_for_an_entry(tmp_path: Path) -> None:
+    path = tmp_path / "keys:v1"
+    path.write_text("alpha-key-0123456789:alice\n")
+    keys = KeyFile(str(path))
+    path.unlink()
+    path.mkdir()
+
+    assert keys.look()
+    assert list(keys.identities) == ["alpha-key-0123456789"]
+    assert "cannot be read" in keys.problem
+
+
 def test_a_change_that_changes_no_key_is_no_change(path: Path) -> None:
     keys = KeyFile(str(path))
     replace(path, "# a remark\nalpha-key-0123456789:alice\n")
