@@ -9,14 +9,16 @@ import asyncio.constants
 import os
 import traceback
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import fakeredis
 import hypothesis
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from shared.redis import server_check
+from shared.redis import keys, server_check
 from tests.support.redis_server import RedisServer
 from tests.support.script_monitor import ScriptMonitor
 
@@ -95,6 +97,8 @@ async def real_redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
     await client.flushall()
     await client.script_flush()
     yield client
+    with suppress(RedisError):  # the number of partitions would bind the roles of the next test
+        await client.delete(keys.PARTITIONS)
     await client.aclose()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, RequestError
+from shared.queue import partitions
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import cancel, cancel_many
 from shared.queue.janitor import Janitor
@@ -235,10 +236,23 @@ async def test_an_older_queue_that_is_not_empty_keeps_one_partition(redis):
     """A version without a record filled it."""
     await redis.zadd(keys.waiting("interactive"), {"gen_old": 1})
 
-    with pytest.raises(ConfigurationError, match="1 generations are in the queue of one partition"):
+    with pytest.raises(ConfigurationError, match="still holds 1 generations"):
         await agree(redis, with_partitions(8))
 
     await agree(redis, with_partitions(1))
+
+
+async def test_of_two_first_roles_one_is_refused(redis, monkeypatch):
+    """Both saw no record; the other role was faster."""
+    await record(redis, 4)
+    seen = [None, 4]
+
+    async def recorded(client):
+        return seen.pop(0) if len(seen) > 1 else 4
+
+    monkeypatch.setattr(partitions, "_recorded", recorded)
+    with pytest.raises(ConfigurationError, match="use 4"):
+        await agree(redis, with_partitions(8))
 
 
 async def test_an_empty_older_queue_may_be_divided(redis):
