@@ -103,7 +103,7 @@ async def real_redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture(autouse=CLUSTER_MODE)
-def cluster_mode(
+def checks_of_cluster_mode(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ScriptMonitor | None]:
     """With TEST_REDIS_MODE=cluster: roles in this process accept a server in cluster mode, and a
