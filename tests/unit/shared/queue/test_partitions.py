@@ -13,7 +13,7 @@ from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import cancel, cancel_many
 from shared.queue.janitor import Janitor
 from shared.queue.lanes import NEVER_BEGAN_S, Queue, encode_entry, put_back
-from shared.queue.overview import queue_depths, running_of
+from shared.queue.overview import oldest_waiting_s, queue_depths, running_of
 from shared.queue.partitions import Partitions, agree, partitions_of, record
 from shared.redis import keys
 from tests.support.generation import create, store_on
@@ -185,6 +185,19 @@ async def test_depths_and_running_ids_are_those_of_all_partitions(queue, store):
 
     assert await queue_depths(store) == {"interactive": 4, "batch": 0, "running": 3, "later": 0}
     assert await running_of(store, ids) == ids[:3]
+
+
+async def test_the_oldest_of_all_partitions_counts(redis, store):
+    assert await oldest_waiting_s(redis, PARTITIONS) == {"interactive": 0.0, "batch": 0.0}
+    now_ms = await store.now_ms()
+    for tag, age_s in zip(PARTITIONS.tags, (5, 3_600, 60, -30), strict=True):
+        await redis.zadd(keys.waiting("interactive", tag), {tag: now_ms - 1000 * age_s})
+    await redis.zadd(keys.waiting("batch", "q3"), {"later": now_ms + 600_000})
+
+    ages_s = await oldest_waiting_s(redis, PARTITIONS)
+
+    assert 3_600 <= ages_s["interactive"] < 3_700
+    assert ages_s["batch"] == 0, "to be tried again later"
 
 
 async def test_cancelled_generations_leave_the_indexes_of_their_partitions(queue, store):
