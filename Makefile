@@ -1,8 +1,10 @@
-# `make up` and `make test` need only Python 3.11 and pip: each runs the set-up first.
+# `make up` and `make test` need only Python 3.11 and pip: each runs its set-up first. `make up` installs
+# the packages that the program needs; the other targets add the tools of development.
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+RUN_STAMP := .venv/.set-up-to-run
 STAMP := .venv/.set-up
 # The tests must not see a developer's TAILRACE_ variables. Without bytecode files each
 # test process would rewrite the assertions of all test modules in every run: 10 s of CPU time.
@@ -11,7 +13,7 @@ CLEAN_ENV = env -u PYTHONDONTWRITEBYTECODE $$(env | sed -n 's/^\(TAILRACE_[A-Z0-
 # tests these are the ones about faults of the server itself.
 TEST_REDIS_SERVER_DEBIAN ?= $(shell command -v redis-server 2>/dev/null)
 SERVER_TESTS := tests/unit/shared tests/stateful tests/integration \
-	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion worker_loss expiry)
+	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion sentinel worker_loss expiry)
 # A server in cluster mode refuses commands and scripts on keys of two slots. These tests run the roles
 # in their own process, because a role as a process refuses such a server.
 CLUSTER_TESTS := $(patsubst %,tests/unit/shared/%,log queue batches files later test_append_ways.py test_store_server.py) \
@@ -23,14 +25,14 @@ PARALLEL := $(if $(ARGS),,-n 4 --dist loadfile --no-loadscope-reorder)
 PLOTS := .venv/plots/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test clients conform hostile test-redis test-cluster-keys soak bench plots check style types format lock clean
+.PHONY: help setup up test clients clients-js conform conform-client hostile test-redis test-cluster-keys soak bench plots check style types format lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(STAMP) ## Make .venv with everything in it; does nothing when it is up to date
 
-up: $(STAMP) ## Run everything on this machine; ARGS="--api 2 --workers 2 --port 8000"
+up: $(RUN_STAMP) ## Run everything on this machine; ARGS="--api 2 --workers 2 --port 8000"
 	@exec $(BIN)/tailrace up $(ARGS)
 
 test: $(STAMP) ## Run the tests, without tests/clients; ARGS="tests/unit -k cursor" for some of them
@@ -39,6 +41,12 @@ test: $(STAMP) ## Run the tests, without tests/clients; ARGS="tests/unit -k curs
 # These tests kill peers at any moment. A socket that a helper still holds is a warning, not a failure.
 clients: $(STAMP) ## Test with JavaScript clients, a browser and nginx: needs Node.js 20, Chromium, nginx
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients -W default::ResourceWarning $(ARGS)
+
+clients-js: clients/js/node_modules/.package-lock.json ## Build clients/js, the npm package: types, sizes, dist
+	cd clients/js && npm run --silent build
+
+clients/js/node_modules/.package-lock.json: clients/js/package-lock.json
+	cd clients/js && npm ci --no-audit --no-fund --loglevel=error
 
 test-redis: $(STAMP) ## Run the tests that need a server again, on Debian's redis-server
 	@test -n "$(TEST_REDIS_SERVER_DEBIAN)" || { echo "no redis-server on PATH: apt-get install redis-server" >&2; exit 2; }
@@ -50,6 +58,10 @@ test-cluster-keys: $(STAMP) ## Run the tests of keys and scripts on a server in 
 
 conform: $(STAMP) ## Run `clients` and the contract's tests at a deployment: BASE_URL=… OTHER_URL=… KEY=…
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients $(if $(BASE_URL),tests/conformance $(DEPLOYMENT)) $(ARGS)
+
+conform-client: $(STAMP) ## Hold a client in any language to clients/scenarios.json: CMD="./my-client --json"
+	@test -n "$(CMD)" || { echo 'say which client: make conform-client CMD="./my-client --json"' >&2; exit 2; }
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients/test_scenarios.py -W default::ResourceWarning --client "$(CMD)" $(ARGS)
 
 hostile: $(STAMP) ## Run the attacks on own nodes, or at a deployment: BASE_URL=… OTHER_URL=… KEY=…
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/hostile $(if $(BASE_URL),$(DEPLOYMENT)) $(ARGS)
@@ -78,11 +90,12 @@ format: $(STAMP) ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# requirements.lock is for development, deploy/requirements.lock for the image, and
-# bench/requirements.lock for the plots. Each covers every platform and every Python from 3.11 on.
+# requirements.lock is for development, deploy/requirements.lock for the image, deploy/checkout.lock for
+# `make up`, and bench/requirements.lock for the plots. Each covers every platform and every Python from 3.11 on.
 # UPGRADE="--upgrade" moves the pins to newer versions.
 lock: .venv/lock/bin/uv ## Pin the dependencies again, with hashes
-	$(LOCK) --extra server --extra dev --output-file requirements.lock $(UPGRADE)
+	$(LOCK) --extra server --extra checkout --extra dev --output-file requirements.lock $(UPGRADE)
+	$(LOCK) --extra server --extra checkout --constraint requirements.lock --output-file deploy/checkout.lock
 	$(LOCK) --extra server --constraint requirements.lock --output-file deploy/requirements.lock
 	$(LOCK:pyproject.toml=) --group plots --constraint requirements.lock --output-file bench/requirements.lock
 
@@ -99,24 +112,20 @@ clean: ## Remove the files of setup and tests; .tailrace with its data stays
 
 # Debian's python3 may lack ensurepip. Then the environment is created without pip, and the system's
 # pip installs into it from outside.
-$(STAMP): requirements.lock pyproject.toml
+$(RUN_STAMP): deploy/checkout.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed" >&2; exit 2; }
 	@$(BIN)/python -c '' 2>/dev/null || { rm -rf .venv && $(PYTHON) -m venv .venv >/dev/null 2>&1; } \
 		|| { rm -rf .venv && $(PYTHON) -m venv --without-pip .venv; }
-	@pip="$(BIN)/python -m pip"; \
-	$$pip --version >/dev/null 2>&1 || pip="$(PYTHON) -m pip --python $(BIN)/python"; \
-	$$pip --version >/dev/null || { echo "pip is needed: apt-get install python3-pip" >&2; exit 2; }; \
-	echo "setting up .venv"; \
-	$$pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
-	$$pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@deploy/install.sh "$(PYTHON)" $(BIN)/python deploy/checkout.lock
+	@deploy/install.sh "$(PYTHON)" $(BIN)/python --editable .
 	@touch $@
 
-# As above, without pip if ensurepip is missing. A separate environment, because only plots need
-# matplotlib.
+$(STAMP): requirements.lock $(RUN_STAMP)
+	@deploy/install.sh "$(PYTHON)" $(BIN)/python requirements.lock
+	@touch $@
+
+# A separate environment, because only plots need matplotlib.
 $(PLOTS): bench/requirements.lock | $(STAMP)
-	@echo "setting up .venv/plots"
 	@$(BIN)/python -m venv .venv/plots >/dev/null 2>&1 || $(BIN)/python -m venv --without-pip .venv/plots
-	@pip=".venv/plots/bin/python -m pip"; \
-	$$pip --version >/dev/null 2>&1 || pip="$(PYTHON) -m pip --python .venv/plots/bin/python"; \
-	$$pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements.lock
+	@deploy/install.sh "$(PYTHON)" .venv/plots/bin/python bench/requirements.lock
 	@touch $@

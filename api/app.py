@@ -2,15 +2,19 @@
 
 `DIALECTS` lists the dialects; the routes of the resources and pages stand in `http_routes`. Layers,
 from the outside in: CORS where origins are configured, then the error boundary, which also counts
-answers, then the gate, which refuses foreign hosts and sites, then the router. No layer buffers or
-wraps a body. Preflights end at the CORS layer: they read no body, start nothing and show nothing.
+answers, then with Sentinel the switch guard, then the gate, which refuses foreign hosts and sites,
+then the router. No layer buffers or wraps a body. Preflights end at the CORS layer: they read no
+body, start nothing and show nothing.
 """
 
 from __future__ import annotations
 
+import time
+
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.access import ROUTES, SHARED
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
 from api.dialects.chat.endpoints import CHAT_ENDPOINTS
 from api.dialects.deep_chat.endpoints import DEEP_CHAT_ENDPOINTS
@@ -20,20 +24,26 @@ from api.dialects.native.endpoints import NATIVE_ENDPOINTS
 from api.dialects.native.prompt_route import PromptRoute
 from api.dialects.openai_errors import openai_shape
 from api.dialects.responses.endpoints import RESPONSES_ENDPOINTS
+from api.edge.admission import admit
 from api.edge.cors import Cors
 from api.edge.error_boundary import ErrorBoundary
 from api.edge.gate import Gate
+from api.edge.method_dispatch import Resource
 from api.edge.path_forms import PathForms
+from api.edge.switch_guard import SwitchGuard
 from api.errors import ErrorShape, request_error
 from api.node import Node
 from api.pages.pages import PageRoutes
-from api.readers.conversation import SocketEndpoint
+from api.readers.socket_endpoint import SocketEndpoint
 from api.resources.batches import BatchRoutes
 from api.resources.files import FileRoutes
 from api.resources.health import HealthRoutes
 from api.resources.listings import ListingRoutes
 from api.resources.schedules import ScheduleRoutes
+from api.resources.shares import ShareRoutes
+from api.transport.extensions import SHARE_WATCH
 from shared.errors import NotFound
+from shared.redis.client import client_follower
 
 DIALECTS: tuple[DialectEndpoints, ...] = (
     NATIVE_ENDPOINTS,
@@ -60,7 +70,9 @@ def create_app(node: Node) -> ASGIApp:
         [*http_routes(node), *socket_routes(node)], redirect_slashes=False, default=forms
     )
     forms.router = router
-    gate = Gate(router, node.authenticator)
+    gate: ASGIApp = Gate(router, node.authenticator)
+    if (follower := client_follower(node.redis)) is not None:
+        gate = SwitchGuard(gate, follower)
     count, hold_back = node.metrics.count_answer, node.slowing.hold_back
     app: ASGIApp = ErrorBoundary(gate, count, SHAPES, hold_back=hold_back)
     origins = node.authenticator.origins
@@ -68,9 +80,41 @@ def create_app(node: Node) -> ASGIApp:
 
 
 def http_routes(node: Node) -> list[Route]:
-    """Return every HTTP route: of the dialects, the resources, the probes and the pages."""
+    """Return every HTTP route, each with the check of its row in api/access.py."""
+    routes = unguarded_routes(node)
+    for route in routes:
+        guard(node, route)
+    return routes
+
+
+def guard(node: Node, route: Route) -> None:
+    """Let a route's handlers be called only by clients with the scope of its row.
+
+    Raises:
+        KeyError: the table has no row for the path, or none for one of the methods.
+    """
+    resource = route.endpoint
+    assert isinstance(resource, Resource)
+    row = ROUTES[route.path]
+    rows = {method: "GET" if method == "HEAD" else method for method in resource.methods}
+    needed = {method: (row[name], (route.path, name) in SHARED) for method, name in rows.items()}
+
+    async def check(scope: Scope, method: str) -> None:
+        scope_needed, is_shared = needed[method]
+        identity = await admit(node.authenticator, scope, scope_needed, is_shared=is_shared)
+        if identity is not None and identity.share is not None:
+            scope[SHARE_WATCH] = node.share_watch
+        if identity is not None and identity.is_keyless:
+            node.seen_owners.add(identity.owner, time.monotonic())
+
+    resource.admit = check
+
+
+def unguarded_routes(node: Node) -> list[Route]:
+    """Return the routes of the dialects, the resources, the probes and the pages."""
     listings, schedules, batches = ListingRoutes(node), ScheduleRoutes(node), BatchRoutes(node)
     files, health, pages = FileRoutes(node), HealthRoutes(node), PageRoutes()
+    shares = ShareRoutes(node)
     prompt = PromptRoute(node, schedules.create)
     return [
         *(route for dialect in DIALECTS for route in dialect.http_routes(node)),
@@ -92,6 +136,8 @@ def http_routes(node: Node) -> list[Route]:
         http_route("/v1/batches/{id}/redrive", POST=batches.redrive),
         http_route("/v1/batches/{id}/dead_letters", GET=batches.dead_letters),
         http_route("/v1/batches/{id}/events", GET=batches.events),
+        http_route("/v1/share", POST=shares.create),
+        http_route("/v1/share/{id}", DELETE=shares.delete),
         http_route("/v1/workers", GET=listings.workers),
         http_route("/livez", GET=health.live),
         http_route("/readyz", GET=health.ready),

@@ -51,13 +51,14 @@ CODES: dict[str, ErrorCode] = {
     "not_acceptable": ErrorCode(406),
     "request_timeout": ErrorCode(408, is_retryable=True),
     "expired": ErrorCode(410),
-    "body_too_large": ErrorCode(413, close=1009),
+    "body_too_large": ErrorCode(413),
     "owner_files_full": ErrorCode(413),
     "unsupported_media_type": ErrorCode(415),
     "invalid_request": ErrorCode(422),
     "idempotency_mismatch": ErrorCode(422),
     "stream_reset": ErrorCode(409),
     "too_many_schedules": ErrorCode(409),
+    "too_many_shares": ErrorCode(409),
     "rate_limited": ErrorCode(429, is_retryable=True),
     "too_many_transfers": ErrorCode(429, is_retryable=True),
     "owner_full": ErrorCode(429, is_retryable=True),
@@ -68,7 +69,9 @@ CODES: dict[str, ErrorCode] = {
     "unavailable": ErrorCode(503, close=1013, is_retryable=True),
     "draining": ErrorCode(503, close=1012, is_retryable=True),
     "queue_full": ErrorCode(503, is_retryable=True),
+    "bodies_full": ErrorCode(503, is_retryable=True),
     "storage_full": ErrorCode(503, is_retryable=True),
+    "token_expired": ErrorCode(0, close=4001, is_retryable=True),
     "too_slow": ErrorCode(0, close=4008, is_retryable=True),
 }
 
@@ -100,11 +103,13 @@ class ErrorBody(NamedTuple):
 
     Attributes:
         headers: sent beside those of `error_headers`.
+        status: the HTTP status, where the dialect uses another one than the error has.
     """
 
     body: bytes
     content_type: bytes = b"application/json"
     headers: Sequence[tuple[bytes, bytes]] = ()
+    status: int | None = None
 
 
 ErrorShape = Callable[[RequestError], ErrorBody]
@@ -130,7 +135,7 @@ async def send_error(
     shaped = shape(error)
     start = {
         "type": f"{kind}.response.start",
-        "status": error.status,
+        "status": shaped.status or error.status,
         "headers": [*error_headers(error, shaped), *shaped.headers],
     }
     await send(start)

@@ -6,14 +6,20 @@ are accepted by `acceptance` (api/intake/acceptance.py), logs are read through `
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from api.body_room import BodyRoom
+from api.edge.admission import OPERATORS_ONLY, check_scope
 from api.edge.auth import Authenticator
 from api.edge.heavy_reads import HeavyReadLimit
 from api.edge.metrics import Metrics
+from api.edge.share_watch import ShareWatch
 from api.edge.slowing import FailureDelay
 from api.edge.transfer_limit import (
     DOWNLOADS_AT_ONCE,
@@ -22,15 +28,19 @@ from api.edge.transfer_limit import (
     UPLOADS_OF_OWNER,
     TransferLimit,
 )
+from api.edge.waiting_places import WaitingPlaces
 from api.errors import request_error
 from api.hub.hub import Hub
 from api.intake.acceptance import Acceptance
+from api.transport.extensions import IDENTITY
 from api.transport.peer import TrustedProxies
 from shared.config.credentials import EVERYBODY, Identity
 from shared.config.models import Model
 from shared.config.settings import Settings
-from shared.errors import Draining, NotFound
+from shared.errors import Draining, NotFound, Unavailable
 from shared.files.store import FileStore
+from shared.later.shares import Shares
+from shared.later.token_owners import SeenOwners, note_planner, renew_planners
 from shared.log.ids import is_generation_id
 from shared.log.records import Meta
 from shared.log.store import Store
@@ -39,7 +49,7 @@ from shared.queue.accept import Acceptor
 from shared.redis.client import Client
 from shared.text.large import LargeWork
 
-OPERATORS_ONLY = "this needs an operator's key: key:owner:admin in TAILRACE_API_KEYS"
+RENEW_PLANNERS_S = 60.0  # between two commands that note owners without a key
 
 
 @dataclass(slots=True)
@@ -54,9 +64,14 @@ class Node:
         uploads, downloads: bound how many transfers run at once.
         heavy_reads: bounds how many whole logs are read at once.
         large: does the work on large bodies one at a time.
+        bodies: the memory for bodies until they are accepted.
         is_draining: the node is stopping and takes no new prompts.
         peers: finds the address of a client behind trusted proxies.
         slowing: delays answers to wrong credentials.
+        shares: tokens that read one generation or session.
+        share_watch: breaks off the connections of deleted shares.
+        waiting_places: bounds the sockets that wait for their credentials.
+        seen_owners: owners without a key who have asked; `renew_planners` notes them.
     """
 
     name: str
@@ -78,8 +93,13 @@ class Node:
     )
     heavy_reads: HeavyReadLimit = field(default_factory=HeavyReadLimit)
     large: LargeWork = field(default_factory=LargeWork)
+    bodies: BodyRoom = field(init=False)
     is_draining: bool = False
+    waiting_places: WaitingPlaces = field(default_factory=WaitingPlaces)
+    seen_owners: SeenOwners = field(default_factory=SeenOwners)
     acceptance: Acceptance = field(init=False)
+    shares: Shares = field(init=False)
+    share_watch: ShareWatch = field(init=False)
     peers: TrustedProxies = field(init=False)
     slowing: FailureDelay = field(init=False)
 
@@ -95,6 +115,10 @@ class Node:
             accepted=self.metrics.accepted,
             accept_seconds=self.metrics.accept_seconds,
         )
+        self.bodies = BodyRoom(self.settings.bodies_bytes_max, self.settings.body_bytes_max)
+        self.metrics.watch_bodies(self.bodies)
+        self.shares = self.authenticator.shares = Shares(self.redis)
+        self.share_watch = ShareWatch(self.shares)
         self.peers = TrustedProxies.read(self.settings.trusted_proxies)
         self.slowing = FailureDelay(self.peers)
         if not self.authenticator.is_configured:  # all clients are one owner: no bound per owner
@@ -110,22 +134,13 @@ class Node:
         return self.identity(request).owner
 
     def identity(self, request: Request) -> Identity:
-        """Return the owner of the request's key, and whether the key is an operator's.
+        """Return who asks: as `admit` has found, else by the credentials of the request.
 
         Raises:
             RequestError: 401, the credentials are missing or wrong.
         """
-        return self.authenticator.identify(request.headers, request.query_params)
-
-    def require_operator(self, request: Request) -> None:
-        """Refuse a request without an operator's key. Without configured keys all are allowed.
-
-        Raises:
-            RequestError: 401, the credentials are missing or wrong; 403, the key is an ordinary
-                one.
-        """
-        if not self.identity(request).is_operator:
-            raise request_error("forbidden", OPERATORS_ONLY)
+        found: Identity | None = request.scope.get(IDENTITY)
+        return found or self.authenticator.identify(request.headers, request.query_params)
 
     def listed_owner(self, request: Request) -> tuple[str, bool]:
         """Return the owner whose work a listing shows, and whether its rows name their owners.
@@ -157,15 +172,42 @@ class Node:
         if self.is_draining:
             raise Draining()
 
-    async def meta(self, generation_id: str, owner: str) -> Meta:
-        """Return a generation of `owner`.
+    def require(self, request: Request, scope: str) -> None:
+        """Refuse a request that needs another scope than its route does, because of its body.
 
         Raises:
-            NotFound: it does not exist, was sealed after a loss, or belongs to another owner. The
+            RequestError: 401, the credentials are missing or wrong; 403, they lack the scope.
+        """
+        check_scope(self.identity(request), scope)
+
+    async def note_planner(self, request: Request) -> None:
+        """Note an owner without a key who plans work, so that the jobs role will start it.
+
+        Raises:
+            RequestError: 401, the credentials are missing or wrong.
+            Unavailable: Redis did not answer in time.
+        """
+        identity = self.identity(request)
+        if identity.is_keyless:
+            await note_planner(self.redis, identity.owner, time.time())
+
+    async def renew_planners(self) -> None:
+        """Note once a minute, until cancelled, which owners without a key still come."""
+        while True:
+            await asyncio.sleep(RENEW_PLANNERS_S)
+            # What is not noted because Redis is away is noted an hour later.
+            with contextlib.suppress(Unavailable):
+                await renew_planners(self.redis, self.seen_owners.take(), time.time())
+
+    async def meta(self, generation_id: str, viewer: str | Identity) -> Meta:
+        """Return a generation that `viewer` may see.
+
+        Raises:
+            NotFound: it does not exist, was sealed after a loss, or the viewer may not see it. The
                 answer does not tell these cases apart.
             Unavailable: Redis did not answer.
         """
         meta = await self.store.meta(generation_id) if is_generation_id(generation_id) else None
-        if not is_visible(meta, owner):
+        if not is_visible(meta, viewer):
             raise NotFound
         return meta

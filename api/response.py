@@ -18,7 +18,7 @@ def error_response(error: RequestError, shape: ErrorShape, headers: Mapping[str,
     An error without extra headers is raised instead; api/edge/error_boundary.py answers it.
     """
     shaped = shape(error)
-    response = Response(shaped.body, error.status, headers)
+    response = Response(shaped.body, shaped.status or error.status, headers)
     del response.headers["content-length"]  # `error_headers` has it
     response.raw_headers += [*error_headers(error, shaped), *shaped.headers]
     return response

@@ -44,6 +44,7 @@ from shared.queue.janitor import Janitor
 from shared.queue.partitions import agree
 from shared.redis.client import REDIS_ANSWER_S, connect
 from shared.redis.resp import AutoPipeline
+from shared.redis.sentinel.watch import watch_masters
 from shared.redis.server_check import check_server
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,9 @@ async def run(settings: Settings, listener: socket.socket) -> int:
     authenticator = Authenticator.from_settings(settings)
     if owners := authenticator.owners_of_short_keys:
         logger.warning("api keys short", extra={"keys": len(owners), "owners": named(owners)})
-    models = load_models(settings.models)
+    if authenticator.tokens is not None and authenticator.tokens.has_short_secret:
+        logger.warning("token secret short")
+    models = load_models(settings.models, settings.models_skip)
     redis = connect(settings)
     # Without an answer of Redis the check is skipped: a worker makes it too, and cannot skip it.
     with contextlib.suppress(Unavailable):
@@ -148,6 +151,10 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         watching = group.create_task(node.metrics.watch_loop(), name="loop lag")
         janitor = Janitor(node.redis, node.store, node.settings)
         keeping = group.create_task(janitor.run(), name="janitor")
+        identifying = group.create_task(node.authenticator.run(), name="credentials")
+        watching_shares = group.create_task(node.share_watch.run(), name="shares")
+        noting = group.create_task(node.renew_planners(), name="planners")
+        following = group.create_task(watch_masters(node.settings), name="sentinels")
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
         print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201
@@ -162,6 +169,10 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         await serving
         watching.cancel()
         keeping.cancel()
+        identifying.cancel()
+        noting.cancel()
+        watching_shares.cancel()
+        following.cancel()
     logger.info("api stopped")
 
 
@@ -183,7 +194,9 @@ def configuration(node: Node, plain_s: float) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(node),
         http=functools.partial(HttpProtocol, connection_limit=limit),  # type: ignore[arg-type]
-        ws=functools.partial(WebSocketProtocol, connection_limit=limit),  # type: ignore[arg-type]
+        ws=functools.partial(  # type: ignore[arg-type]
+            WebSocketProtocol, connection_limit=limit, room=node.bodies
+        ),
         ws_max_size=settings.body_bytes_max,
         ws_ping_interval=None,  # the hub's heartbeats ping (api/readers/websocket_sender.py)
         ws_per_message_deflate=False,

@@ -40,6 +40,7 @@ BENCHES = (
     "redis_cost",
     "transports",
     "stalled_reader",
+    "credentials",
     "batch",
 )
 ALL = "all"

@@ -2,7 +2,7 @@
 
 Prints one line per finding: ok, warn or FAIL. The `judge_…` functions are pure; the `examine_…`
 functions do the I/O. Invariant: a finding that is not ok says what to do. The doctor changes
-nothing.
+nothing, except that `--continuation` stores what it has seen.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import aiohttp
 
 from api.edge.auth import Authenticator
 from api.transport.peer import TrustedProxies
+from cli.continuation import doctor_continuation
 from cli.finding import Finding
 from cli.redis_findings import examine_redis
 from cli.up.privacy import is_open_file, open_directories
@@ -38,14 +39,21 @@ from shared.files.objects import (
 )
 from shared.text.plain_text import plain_line
 from shared.text.redaction import redact
-from workers.backends.http.proxy import format_authority
+from workers.backends.contract import SetUpFault
+from workers.backends.http.cause import explain
+from workers.backends.http.exchange import AnswerIsTls, ExchangeError
+from workers.backends.http.proxy import ProxyRefused, format_authority
 from workers.backends.http.tls import client_context
+from workers.backends.http.upstream_http import UpstreamAddress
+from workers.backends.openai.failure import refusal
 from workers.backends.route import Route, find_route
 
 PYTHON_MIN = (3, 11)
 MODELS_ANSWER_S = 3.0  # for a model server to answer
 FILES_ANSWER_S = 10.0  # for the bucket of the files to answer
 MODELS_ANSWER_BYTES_MAX = 4_194_304
+REFUSAL_BYTES_MAX = 65_536  # of an error response that are read
+TLS_ALERT_SHOWN = "\\x15\\x03"  # as aiohttp quotes the first bytes of a TLS server
 OPEN_FILES_MIN = 256  # with fewer, a node can hardly serve readers
 OPEN_FILES_ENOUGH = 4_096
 OPEN_FILES_OWN = 64  # what a process opens besides the sockets of its readers
@@ -54,9 +62,16 @@ OPEN_FILES_OWN = 64  # what a process opens besides the sockets of its readers
 SHARED_DISK_BYTES_MIN = 5 * 2**30
 
 
-def doctor(settings: Settings) -> int:
-    """Print all findings; return 1 if one of them is a FAIL, otherwise 0."""
-    findings = asyncio.run(examine(settings, os.environ))
+def doctor(settings: Settings, *, continuation: str = "") -> int:
+    """Print all findings; return 1 if one of them is a FAIL, otherwise 0.
+
+    Args:
+        continuation: only try how this model continues answers.
+    """
+    if continuation:
+        findings = doctor_continuation(settings, continuation)
+    else:
+        findings = asyncio.run(examine(settings, os.environ))
     for finding in findings:
         # The text may quote a server, and a URL in it may hold a password.
         text = plain_line(redact(" ".join(finding.text.split())))
@@ -252,7 +267,7 @@ def examine_space(settings: Settings) -> list[Finding]:
 async def examine_models(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
     """Check the models file and the server of each model."""
     try:
-        models = load_models(settings.models)
+        models = load_models(settings.models, settings.models_skip)
     except ConfigurationError as exc:
         return [Finding("FAIL", "models", str(exc))]
     source = settings.models or "built in, because TAILRACE_MODELS is not set"
@@ -279,11 +294,38 @@ async def _examine_model(
     try:
         base = urlsplit(model.base_url)  # its query belongs behind the whole path
         url = urlunsplit(base._replace(path=f"{base.path.rstrip('/')}/models"))
-        async with http.get(url, **_way(route, is_tls=is_tls)) as response:
+        origin = UpstreamAddress(model.base_url, "", {}, tls=route.tls, proxy=route.proxy).origin
+    except ValueError:  # also AddressInvalid
+        return Finding("FAIL", "model", f"{where} is no address of a server: correct base_url")
+    try:
+        # Workers follow no redirects either.
+        async with http.get(url, allow_redirects=False, **_way(route, is_tls=is_tls)) as response:
+            if (fault := await _set_up_fault(response)) is not None:
+                text = f"{where} answers {response.status}: {fault.advice}"
+                return Finding("FAIL", "model", text)
             return judge_answer(model, response.status, await _model_names(response))
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
-        why = str(exc) or f"no answer within {MODELS_ANSWER_S:.0f} s"
-        return Finding("FAIL", "model", f"{where}: {why}: check that this server runs")
+        return Finding("FAIL", "model", f"{where}: {explain(_as_ours(exc), origin).for_operator}")
+
+
+async def _set_up_fault(response: aiohttp.ClientResponse) -> SetUpFault | None:
+    """Return the fault that a redirect, a proxy's 407, or http to a TLS port shows."""
+    if not (300 <= response.status < 400 or response.status in (400, 407)):
+        return None
+    body = await response.content.read(REFUSAL_BYTES_MAX)
+    found = refusal(response.status, body, retry_after=None, now_s=0.0)
+    return found if isinstance(found, SetUpFault) else None
+
+
+def _as_ours(error: Exception) -> Exception:
+    """Return the error that a worker would get where aiohttp has one of its own."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return ProxyRefused(f"the proxy answered {error.status}", error.status)
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return ExchangeError("the connection was closed", is_before_response=True)
+    if isinstance(error, aiohttp.ClientResponseError) and TLS_ALERT_SHOWN in error.message:
+        return AnswerIsTls("the answer is TLS and not HTTP")
+    return error
 
 
 def _way(route: Route, *, is_tls: bool) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from cli.client.exit_code import EXIT_INTERRUPTED
 from cli.up import lifeline
 from cli.up.keeper import EXIT_CONFIGURATION
 from cli.up.privacy import UMASK
+from cli.version import VERSION
 from shared.config import logs
-from shared.config.settings import Settings, service_variables
+from shared.config.settings import Settings, is_given, service_variables
 from shared.errors import ConfigurationError
 from shared.text.plain_text import plain_line
 from shared.text.redaction import redact
@@ -68,11 +69,12 @@ def run(args: argparse.Namespace) -> int:
 
         Authenticator.from_settings(settings)  # report an error once, and not from every node
         os.umask(UMASK)
-        return up(settings, api=args.api, workers=args.workers)
+        is_port_named = args.port is not None or is_given("port", os.environ)
+        return up(settings, api=args.api, workers=args.workers, is_port_named=is_port_named)
     if args.command == "doctor":
         from cli.doctor import doctor
 
-        return doctor(settings)
+        return doctor(settings, continuation=args.continuation)
     if args.command == "bench":
         from cli.client.bench import bench
 
@@ -138,12 +140,15 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"tailrace {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_processes(commands)
     _add_terminal(commands)
     _add_batch(commands)
     doctor = "check Python, Redis, the models and the limits of this machine"
-    commands.add_parser("doctor", help=doctor, description=doctor)
+    examine = commands.add_parser("doctor", help=doctor, description=doctor)
+    what = "try whether this model's server continues partial answers, and tell the workers"
+    examine.add_argument("--continuation", default="", metavar="MODEL", help=what)
     _add_bench(commands)
     return parser
 

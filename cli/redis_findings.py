@@ -11,6 +11,7 @@ from typing import Any
 from redis.exceptions import NoPermissionError, ResponseError
 
 from cli.finding import Finding
+from cli.sentinel_findings import examine_sentinels
 from cli.up.private_server import VERSION_MIN, parse_version
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
@@ -31,12 +32,13 @@ async def examine_redis(settings: Settings) -> list[Finding]:
         return [Finding("FAIL", "redis", str(exc))]
     try:
         await check_connection(client)
+        sentinels = await examine_sentinels(client, settings.redis_outage_s)
         with translated():
             findings = await _examine_configuration(client)
             rights = judge_rights(await missing_rights(client))
             if not any(finding.level == "FAIL" for finding in rights):
                 rights.append(await _examine_partitions(client, settings))
-            return [*findings, *rights, await _examine_queue(settings)]
+            return [*sentinels, *findings, *rights, await _examine_queue(settings)]
     except Unavailable as exc:
         advice = "check that Redis runs and that TAILRACE_REDIS_URL is right"
         return [Finding("FAIL", "redis", f"{exc}: {advice}")]

@@ -1,9 +1,11 @@
-"""Decides whose planned work may start: only that of owners whom an API key names today.
+"""Decides whose planned work may start: that of owners whom credentials name today.
 
 A revoked key must cause no more costs, also not through work that it planned before. The jobs role
-reads the same keys as the nodes, at its start. Without keys the only owner is `anonymous`, as on a
-node without credentials. So a jobs role without the keys starts nothing for named owners, and logs
-this. Held work is kept, and continues when a key names its owner again.
+reads the same keys as the nodes, and reads their file again when it changes. Where tokens are
+accepted, an owner who plans work with tokens is known too (shared/later/token_owners.py). Without
+keys and tokens the only owner is `anonymous`, as on a node without credentials. So a jobs role
+without the credentials' settings starts nothing for named owners, and logs this. Held work is kept,
+and continues when credentials name its owner again.
 
 This module only decides; jobs/schedules.py and jobs/batch hold their work.
 """
@@ -14,42 +16,92 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from shared.config.credentials import ANONYMOUS, read_keys
+from shared.config.credentials import ACT, ANONYMOUS
+from shared.config.key_file import KeyFile
 from shared.config.settings import Settings
+from shared.later.token_owners import is_planner
+from shared.redis.client import Client
 
 log = logging.getLogger(__name__)
 
 HOLD_S = 60.0  # until held work is checked again
+LOOK_EVERY_S = 1.0  # between two looks at the file of the keys
 LOG_APART_S = 3_600.0  # between two log lines about one owner
 LOGGED_MAX = 1_000  # owners whose last log line is remembered
 
 
 class Owners:
-    """The owners whom a key names.
+    """The owners whom credentials name.
 
     Args:
-        names: their names.
+        names: the owners of keys.
         clock: returns monotonic seconds.
+        redis: knows the owners without a key who plan work; None: nobody plans without a key.
     """
 
-    def __init__(self, names: Iterable[str], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        names: Iterable[str],
+        clock: Callable[[], float] = time.monotonic,
+        redis: Client | None = None,
+    ) -> None:
         self._names = frozenset(names)
         self._clock = clock
+        self._redis = redis
+        self._key_file: KeyFile | None = None
+        self._has_tokens = False
+        self._looked_s = clock()
         self._logged_s: dict[tuple[str, str], float] = {}
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Owners:
+    def from_settings(cls, settings: Settings, redis: Client | None = None) -> Owners:
         """Read the owners from the API keys.
 
         Raises:
             ConfigurationError: the keys are malformed.
         """
-        identities = read_keys(settings.api_keys).values()
-        return cls({identity.owner for identity in identities} or {ANONYMOUS})
+        key_file = KeyFile(settings.api_keys)
+        has_tokens = settings.has_tokens
+        names = {identity.owner for identity in key_file.identities.values()}
+        if not names and not has_tokens:
+            names = {ANONYMOUS}
+        owners = cls(names, redis=redis)
+        owners._key_file, owners._has_tokens = key_file, has_tokens
+        return owners
 
-    def is_known(self, owner: str) -> bool:
+    def is_named(self, owner: str) -> bool:
         """Whether a key names this owner."""
+        self._look_at_key_file()
         return owner in self._names
+
+    async def is_known(self, owner: str) -> bool:
+        """Whether a key names this owner, or the owner plans work with tokens.
+
+        Raises:
+            Unavailable: Redis did not answer in time.
+        """
+        if self.is_named(owner):
+            return True
+        if self._redis is None or not self._can_be_keyless():
+            return False
+        return await is_planner(self._redis, owner, time.time())
+
+    def _can_be_keyless(self) -> bool:
+        identities = self._key_file.identities.values() if self._key_file else ()
+        return self._has_tokens or any(ACT in identity.scopes for identity in identities)
+
+    def _look_at_key_file(self) -> None:
+        key_file, now_s = self._key_file, self._clock()
+        if key_file is None or now_s - self._looked_s < LOOK_EVERY_S:
+            return
+        self._looked_s = now_s
+        if not key_file.look():
+            return
+        if key_file.problem:
+            log.error("api keys not read again", extra={"reason": key_file.problem})
+            return
+        self._names = frozenset(identity.owner for identity in key_file.identities.values())
+        log.info("api keys read again", extra={"keys": len(key_file.identities)})
 
     def log_schedule_held(self, owner: str, schedule_id: str) -> None:
         """Log that a due schedule does not fire, once per owner in `LOG_APART_S`."""

@@ -40,6 +40,7 @@ from shared.queue.janitor import Janitor
 from shared.queue.partitions import agree
 from shared.redis import keys
 from shared.redis.client import Client, connect, translated
+from shared.redis.sentinel.watch import watch_masters
 from shared.redis.server_check import check_server, find_jobs_url
 
 log = logging.getLogger(__name__)
@@ -85,13 +86,13 @@ async def _serve(settings: Settings) -> int:
         loop.add_signal_handler(number, stopping.set)
     redis = connect(settings)
     store = Store(redis, settings)
-    models = load_models(settings.models)
+    models = load_models(settings.models, settings.models_skip)
     batches, files = Batches(redis, settings), FileStore(redis, settings)
     kinds = {
         "generation": generations(Acceptor(redis, store, settings), models, settings),
         "batch": scheduled_batches(batches, files, settings),
     }
-    owners = Owners.from_settings(settings)
+    owners = Owners.from_settings(settings, redis)
     sources: list[Source] = [
         Webhooks(redis, settings, {"batch": batch_end(batches)}),
         Firings(store, Schedules(redis, settings.schedules_max), kinds, owners),
@@ -106,7 +107,10 @@ async def _serve(settings: Settings) -> int:
         worker.ctx["stopping"] = stopping
         sys.stderr.write("tailrace jobs ready\n")
         sys.stderr.flush()
-        await work(worker, redis, sources, stopping, settings.drain_s)
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(watch_masters(settings))
+            await work(worker, redis, sources, stopping, settings.drain_s)
+            watching.cancel()
     await redis.aclose()
     return 0
 

@@ -79,7 +79,7 @@ class Firings:
         if create is None:  # a kind of a newer version, which runs beside this one
             await self.schedules.postpone(schedule.id, now_ms + round(RETRY_S * 1000))
             return
-        if not self.owners.is_known(schedule.owner):  # the due time stays, and fires later
+        if not await self.owners.is_known(schedule.owner):  # the due time stays, and fires later
             await self.schedules.postpone(schedule.id, now_ms + round(HOLD_S * 1000))
             self.owners.log_schedule_held(schedule.owner, schedule.id)
             return

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.text.private_addresses import hide_private
 from shared.text.redaction import redact
 
 QUOTED_CHARACTERS_MAX = 4_000  # of a backend's text before redaction: no credential is cut
@@ -142,16 +143,25 @@ class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
     param: str | None = None
 
 
+def for_clients(text: str) -> str:
+    """Return the text of a backend without credentials and without addresses in its network.
+
+    The text is cut to `MESSAGE_CHARACTERS_MAX` afterwards: cutting first could leave half of a
+    credential.
+    """
+    return hide_private(redact(text[:QUOTED_CHARACTERS_MAX]))[:MESSAGE_CHARACTERS_MAX]
+
+
 class BackendError(TailraceError):
     """A backend failed, which ends the attempt.
 
-    Clients and logs show the message, and it may quote a model server. So this class removes
-    credentials from the message of every backend, and cuts it afterwards: cutting first could leave
-    half of a credential.
+    Clients and logs show the message, and it may quote a model server. So this class passes the
+    message of every backend through `for_clients`.
 
     Args:
         code: `upstream_error`, `upstream_timeout`, `upstream_refused`, `answer_too_large`, …
         retryable: another attempt can succeed (not after a 4xx other than 408 and 429).
+        is_outage: the server is away or restarts, which says nothing about the request.
         retry_after_s: the pause that the backend asked for, s.
         upstream: the model server's own error, for clients that can act on it.
     """
@@ -162,14 +172,16 @@ class BackendError(TailraceError):
         message: str,
         *,
         retryable: bool = True,
+        is_outage: bool = False,
         retry_after_s: float | None = None,
         upstream: Refusal | None = None,
     ) -> None:
-        message = redact(message[:QUOTED_CHARACTERS_MAX])[:MESSAGE_CHARACTERS_MAX]
+        message = for_clients(message)
         super().__init__(message)
         self.code = code
         self.message = message
         self.retryable = retryable
+        self.is_outage = is_outage
         self.retry_after_s = retry_after_s
         self.upstream = upstream
 

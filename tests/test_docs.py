@@ -20,6 +20,7 @@ from typing import Any, get_args
 
 import pytest
 
+from api.body_room import BodyRoom
 from api.edge.metrics import Metrics
 from api.errors import CODES
 from api.hub.statistics import HubStatistics
@@ -216,6 +217,7 @@ def metrics() -> Metrics:
     counts = {field.name: 0 for field in fields(HubStatistics)}
     statistics = HubStatistics(**{**counts, "connections": {"sse": 1}, "is_live": True})
     metrics.watch_hub(lambda: statistics)
+    metrics.watch_bodies(BodyRoom(1, 1))
     metrics.presences = [Presence("w", 0, 1, 0, False, {"pieces": 0.0})]
     return metrics
 

@@ -24,12 +24,15 @@ class AttemptPlan:
     """How an attempt starts.
 
     Attributes:
-        prefix: the answer text so far, which the backend continues; empty: from the beginning.
+        prefix: the answer text so far, which the backend continues; empty: from the beginning. The
+            white space at its end is left out, because the templates of many servers trim it.
         needs_reset: append `reset` first, because readers have seen output that is now void.
+        space: the white space behind the prefix, which readers have.
     """
 
     prefix: str
     needs_reset: bool
+    space: str = ""
 
 
 def plan_attempt(
@@ -46,12 +49,12 @@ def plan_attempt(
         return AttemptPlan("", False)
     if (
         can_continue
-        and model.on_takeover == "continue"
-        and text
+        and model.may_continue
+        and (prefix := text.rstrip())
         and is_plain
         and is_continuable(request.params)
     ):
-        return AttemptPlan(text, False)
+        return AttemptPlan(prefix, False, text[len(prefix) :])
     return AttemptPlan("", True)
 
 

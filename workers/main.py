@@ -16,6 +16,7 @@ from shared.config.models import load_models
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.redis.client import connect
+from shared.redis.sentinel.watch import watch_masters
 from workers.backends import build_backends
 from workers.worker import Worker
 
@@ -44,7 +45,7 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> int:
-    models = load_models(settings.models)
+    models = load_models(settings.models, settings.models_skip)
     backends = build_backends(models, settings, os.environ)
     redis = connect(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -55,8 +56,9 @@ async def _serve(settings: Settings) -> int:
         async with asyncio.TaskGroup() as tasks:
             announcing = tasks.create_task(_announce(ready, name))
             serving = tasks.create_task(worker.serve(ready))
+            watching = tasks.create_task(watch_masters(settings))
             _on_signals(worker, serving)
-            serving.add_done_callback(lambda _: announcing.cancel())
+            serving.add_done_callback(lambda _: [announcing.cancel(), watching.cancel()])
     except* ConfigurationError as group:
         raise group.exceptions[0] from None
     finally:

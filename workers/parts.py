@@ -13,6 +13,18 @@ from shared.log.store import Store
 from shared.queue.lanes import Queue
 from workers.appender import Appender
 from workers.backends import Backend
+from workers.verdicts import Verdicts
+
+# A worker's metrics, in the order of docs/operations.md.
+COUNTERS = (
+    "generations",
+    "pieces",
+    "attempts_failed",
+    "postponed",
+    "takeovers",
+    "leases_lost",
+    "handed_over",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,7 @@ class WorkerParts:
 
     Attributes:
         worker: the worker's name, unique in the deployment.
+        verdicts: how the models continue an answer.
         clock: seconds, monotonic.
         takeover: returns the current takeover rule.
         counters: the worker's metrics, by name.
@@ -47,6 +60,7 @@ class WorkerParts:
     appender: Appender
     models: Mapping[str, Model]
     backends: Mapping[str, Backend]
+    verdicts: Verdicts
     clock: Callable[[], float]
     takeover: Callable[[], Takeover]
     counters: dict[str, float]

@@ -58,7 +58,8 @@ class Renewal:
         holding = [run for run in self.runs.values() if run.is_holding]
         sent_at_s = time.monotonic()
         outcomes = await store.renew_many(
-            [(run.id, run.outbox.token, run.outbox.attempt, _has_grace(run)) for run in holding]
+            [(run.id, run.outbox.token, run.outbox.attempt, _has_grace(run)) for run in holding],
+            {run.id: usage for run in holding if (usage := run.usage_if_cancelled())},
         )
         now_s = time.monotonic()
         renewed: dict[str, list[bytes]] = {}

@@ -4,6 +4,7 @@
     has its end (here or elsewhere)           acknowledged
     was drained: the run releases it          acknowledged; a new entry is put on `resume`
     failed and may be retried: released       acknowledged; a new entry is put on `later`
+    met an outage of its server: released     the same, and no failure is counted
     was never created                         acknowledged after `ABSENT_ENTRY_DROP_S`
     is held by another worker                 kept, and tried again when the lease may be over
     has another holder now, or Redis is away  left to be claimed by another worker
@@ -15,37 +16,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from contextlib import aclosing
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
 from shared.config.models import Model
 from shared.errors import BackendError, Unavailable
-from shared.log.events import Counts, End, Reset, Token, Usage
-from shared.log.records import Absent, Begun, Ended, Held, Released, failed
+from shared.log.events import Counts, End, Token
+from shared.log.records import Absent, Begun, Ended, Held, Released
 from shared.log.request import Request, decode_request
+from shared.log.tally import rest_of
 from shared.queue.lanes import Delivery, LaneEntry, put_back
+from workers.answer import Asked, read_answer
 from workers.backends import BackendItem, Finish
-from workers.backends.retry_after import retry_pause_s
-from workers.continuation import plan_attempt
+from workers.begin import become_holder
+from workers.continuation import AttemptPlan, plan_attempt
 from workers.earlier_entries import read_earlier_entries
+from workers.failed_attempt import FailedAttempt
+from workers.outage import Postponed
 from workers.outbox import Outbox
 from workers.owner_meter import OwnerMeter
-from workers.parts import Takeover, WorkerParts
+from workers.parts import WorkerParts
 from workers.running_note import RunningNote
 from workers.timeline import AttemptTimeline
+from workers.usage import AnswerUsage
 
 log = logging.getLogger(__name__)
 
-# A worker often reads the entry before the node has created meta: begin again after this pause,
-# which doubles up to the maximum.
-BEGIN_PAUSE_S = 0.0005
-BEGIN_PAUSE_MAX_S = 0.5
-ABSENT_ENTRY_DROP_S = 10.0  # a generation absent for so long was never accepted: drop the entry
 RUNNING_NOTE_DELAY_S = 0.02  # a shorter answer is never noted as running
-RETRY_PAUSE_S = 0.5  # before the second attempt; doubles with each failure
-RETRY_PAUSE_MAX_S = 30.0
 UNSENT_BYTES_MAX = 1_048_576  # with more unsent, Redis is slower than the backend: stop reading it
 
 StopReason = Literal["drain", "outage", "not holder"]
@@ -76,7 +75,8 @@ class Run:
     _stop: StopReason | None = None
     _stop_scope: asyncio.Timeout | None = None  # set while the backend streams
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
-    _usage: Usage | None = None
+    _postponed: Postponed | None = None  # set if the attempt met an outage of the model server
+    _usage: AnswerUsage = field(init=False)  # set when the stream starts
     _end: End | None = None  # set once the end is in the outbox
     _meter: OwnerMeter | None = None
     _timeline: AttemptTimeline = field(default_factory=lambda: AttemptTimeline(0.0))
@@ -104,11 +104,13 @@ class Run:
         """Whether another worker could continue without a `reset`."""
         if self._outbox is None or self.request is None:
             return self.begun is None
-        backend = self.parts.backends[self.model.name]
-        plan = plan_attempt(
-            self.outbox.log, self.request, self.model, can_continue=backend.can_continue
-        )
-        return not plan.needs_reset
+        return not self._plan(self.request).needs_reset
+
+    def usage_if_cancelled(self) -> Counts | None:
+        """Return the counts so far, for a grace that ends at a renewal; None: nothing to say."""
+        if self.request is None or self.begun is None or self.begun.meta.grace_s is None:
+            return None
+        return self._usage.at_cancel()
 
     def stop(self, reason: StopReason) -> None:
         """Stop the backend soon. Output that is already generated is still written, if allowed."""
@@ -153,50 +155,24 @@ class Run:
 
     async def _begin(self) -> Begun | None:
         """Become the holder. None: this worker cannot, and the run has nothing left to do."""
-        token, takeover = secrets.token_hex(12), self.parts.takeover()
-        give_up_s = self.parts.clock() + ABSENT_ENTRY_DROP_S
-        pause_s = BEGIN_PAUSE_S
-        while True:
-            outcome = await self._try_begin(token, takeover)
-            match outcome:
-                case Begun():
-                    return outcome
-                case Ended():
-                    await self._leave()
-                    return None
-                case Held(wait_ms):
-                    # Never acknowledge here. If this process stood still after its read, another
-                    # worker may have claimed this very entry and hold the generation through it.
-                    self.held_ms = wait_ms
-                    return None
-                case Absent():
-                    if self.delivery.is_claimed or self.parts.clock() > give_up_s:
-                        await self.parts.queue.acknowledge(self.delivery)
-                        return None
-            if self._stop is not None:
-                return None
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, BEGIN_PAUSE_MAX_S)
-
-    async def _try_begin(
-        self, token: str, takeover: Takeover
-    ) -> Begun | Held | Ended | Absent | None:
-        """Call begin once; None: Redis did not answer, but the outage is still short."""
-        try:
-            return await self.parts.store.begin(
-                self.id,
-                token,
-                self.parts.worker,
-                quiet_until_ms=takeover.quiet_until_ms,
-                forgive_until_ms=takeover.forgive_until_ms,
-                survives_worker=self.model.on_takeover != "fail",
-            )
-        except Unavailable:
-            # Begin may have happened. Repeated with the same token it gives the same attempt.
-            away_s = self.parts.clock() - self.parts.appender.last_ok_s
-            if away_s > self.parts.settings.redis_outage_s:
-                raise
-            return None
+        match await become_holder(
+            self.parts,
+            self.ticket,
+            survives_worker=self.model.on_takeover != "fail",
+            is_claimed=self.delivery.is_claimed,
+            is_stopped=lambda: self._stop is not None,
+        ):
+            case Begun() as begun:
+                return begun
+            case Ended():
+                await self._leave()
+            case Held(wait_ms):
+                # Never acknowledge here. If this process stood still after its read, another
+                # worker may have claimed this very entry and hold the generation through it.
+                self.held_ms = wait_ms
+            case Absent():
+                await self.parts.queue.acknowledge(self.delivery)
+        return None
 
     async def _open_outbox(self, begun: Begun) -> RunningNote:
         """Prepare to write: read the earlier entries, make the outbox, start the running note."""
@@ -225,19 +201,35 @@ class Run:
             the failure of the attempt, or None. If no other attempt may follow, the failure is also
             in the outbox, as the end.
         """
-        self.request = decode_request(begun.meta.request)
+        self.request = request = decode_request(begun.meta.request)
+        counts_whole = self.parts.backends[self.model.name].counts_whole
+        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=counts_whole)
         self._meter = OwnerMeter(self.parts.store, begun)
         error: BackendError | None = None
         try:
-            await self._read_backend(self.request, self._meter)
+            await self._read_backend(request, self._meter)
             if self._end is None and self._stop is None:
                 error = BackendError("upstream_error", "the backend stopped in mid-answer")
         except BackendError as exc:
             error = exc
         # After `Finish` a failure of the backend changes nothing: the answer is complete.
-        if self._end is None and error is not None and self._is_final(begun, error):
-            self._push_end(self._failed_end(begun, error))
+        if self._end is None and error is not None:
+            await self._judge(self._failed(begun, error))
         return error
+
+    def _failed(self, begun: Begun, error: BackendError) -> FailedAttempt:
+        return FailedAttempt(self.parts.settings, self.model, self.ticket, begun, error)
+
+    async def _judge(self, attempt: FailedAttempt) -> None:
+        """Let the generation wait for its server, or count the failure, and end if it is final."""
+        has_answered = self._timeline.connected_s is not None
+        if attempt.error.is_outage:
+            now_ms = await self.parts.store.now_ms()
+            self._postponed = attempt.wait_for_server(has_answered=has_answered, now_ms=now_ms)
+        is_postponed = self._postponed is not None
+        self.parts.counters["postponed" if is_postponed else "attempts_failed"] += 1
+        if not is_postponed and attempt.is_final:
+            self._push_end(attempt.end(self._usage.at_end()))
 
     async def _read_backend(self, request: Request, meter: OwnerMeter) -> None:
         """Move events from the backend to the outbox until the backend is done or `stop` is called.
@@ -249,15 +241,20 @@ class Run:
             BackendError: the attempt has failed.
         """
         backend = self.parts.backends[self.model.name]
-        plan = plan_attempt(self.outbox.log, request, self.model, can_continue=backend.can_continue)
-        if plan.needs_reset:
-            self._push(Reset("restarted"))
+        asked = Asked(
+            backend=backend,
+            request=request,
+            rest=rest_of(request, 0 if backend.counts_whole else self._usage.given),
+            plan=self._plan(request),
+            form=self.parts.verdicts.form_of(self.model),
+            seed=self.id,
+            late=self._push_late,
+        )
         try:
             async with asyncio.timeout(None) as self._stop_scope:
                 if self._stop is not None:
                     return
-                stream = backend.stream(request, prefix=plan.prefix, seed=self.id)
-                async with aclosing(stream):
+                async with aclosing(read_answer(asked)) as stream:
                     async for items in stream:
                         self._timeline.note_connected(self.parts.clock())
                         if not items and self.outbox.is_settled:
@@ -275,48 +272,51 @@ class Run:
         finally:
             self._stop_scope = None
 
+    def _plan(self, request: Request) -> AttemptPlan:
+        backend, form = (
+            self.parts.backends[self.model.name],
+            self.parts.verdicts.form_of(self.model),
+        )
+        can_continue = backend.can_continue and bool(form.name)
+        return plan_attempt(self.outbox.log, request, self.model, can_continue=can_continue)
+
+    def _push_late(self, items: Sequence[BackendItem]) -> None:
+        """Push what the seam held back; too long an answer is noticed at the next push."""
+        if self._stop is None:
+            with suppress(BackendError):
+                for item in items:
+                    self._push(item)
+            self.parts.appender.offer(self, is_urgent=True)
+
     def _push(self, item: BackendItem) -> None:
         if isinstance(item, Finish):
-            self._push_end(End("completed", item.reason, usage=self._counts(), extra=item.extra))
+            end = End("completed", item.reason, usage=self._usage.at_end(), extra=item.extra)
+            self._push_end(end)
             return
-        if isinstance(item, Usage):
-            self._usage = item
-        elif isinstance(item, Token):
-            self._timeline.note_token(item, self.parts.clock())
-        self.outbox.push(item)
+        now_s = self.parts.clock()
+        if isinstance(item, Token):
+            self._timeline.note_token(item, now_s)
+        if (event := self._usage.note(item, now_s)) is not None:
+            self.outbox.push(event)
         bytes_max = self.parts.settings.answer_bytes_max
         if self.outbox.log_bytes + self.outbox.bytes_unsent > bytes_max:
             message = f"the answer is longer than {bytes_max} bytes"
             raise BackendError("answer_too_large", message, retryable=False)
 
     def _push_end(self, end: End) -> None:
+        self._push_usage()
         self._end = end
         self.outbox.push(end)
 
-    def _counts(self) -> Counts | None:
-        if (usage := self._usage) is None:
-            return None
-        return Counts(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, usage.extra)
+    def _push_usage(self) -> None:
+        if (usage := self._usage.take_last()) is not None:
+            self.outbox.push(usage)
 
     async def _wait_for_room(self) -> None:
         """Wait while too much is unsent, so that a slow Redis slows the backend down."""
         while self.outbox.bytes_unsent > UNSENT_BYTES_MAX and self._stop is None:
             self._progress.clear()
             await self._progress.wait()
-
-    def _is_final(self, begun: Begun, error: BackendError) -> bool:
-        """Count a failed attempt; return whether no other attempt follows."""
-        self.parts.counters["attempts_failed"] += 1
-        is_last = begun.failures + 1 >= self.parts.settings.attempts_max
-        return is_last or not error.retryable or self.model.on_takeover == "fail"
-
-    def _failed_end(self, begun: Begun, error: BackendError) -> End:
-        code, message, usage = error.code, error.message, self._counts()
-        if error.retryable and self.model.on_takeover != "fail":
-            message = f"given up after {begun.failures + 1} failures; the last: {code}: {message}"
-            code = "attempts_exhausted"
-        retryable, upstream = error.retryable, error.upstream
-        return failed(code, message, retryable=retryable, usage=usage, upstream=upstream)
 
     # Ways out. Each returns how the attempt ended, for the log line.
 
@@ -333,6 +333,7 @@ class Run:
     async def _give_back(self, error: BackendError | None) -> str:
         """Leave without an end: stopped by a drain, an outage or another holder, or failed."""
         if self.outbox.stopped is None and self._stop != "outage":
+            self._push_usage()
             self.parts.appender.offer(self, is_urgent=True)
             await self._settle()
         self._count_loss()
@@ -348,8 +349,9 @@ class Run:
         store, queue = self.parts.store, self.parts.queue
         self.is_giving_back = True
         outcome = await store.release(
-            self.id, self.outbox.token, self.outbox.attempt, has_failed=error is not None
-        )
+            self.id, self.outbox.token, self.outbox.attempt,
+            has_failed=error is not None and self._postponed is None,
+        )  # fmt: skip
         self.outbox.abandon("fenced")
         if not isinstance(outcome, Released):
             return type(outcome).__name__.lower()
@@ -357,20 +359,15 @@ class Run:
             self.parts.counters["handed_over"] += 1
             await put_back(store, self.id, self.ticket.priority, self.ticket.model)
         else:
-            pause_ms = self._retry_pause_ms(outcome, error)
-            await queue.try_later(self.ticket, await store.now_ms() + pause_ms)
+            assert self.begun is not None
+            failed = self._failed(self.begun, error)
+            waiting = self._postponed or failed.try_again(outcome.failures)
+            at_ms = await store.now_ms() + int(1000 * waiting.pause_s)
+            await queue.try_later(waiting.ticket, at_ms)
         await queue.acknowledge(self.delivery)
+        if self._postponed is not None:
+            return "waits for the model server"
         return "handed over" if error is None else f"to be tried again: {error.code}"
-
-    def _retry_pause_ms(self, outcome: Released, error: BackendError) -> int:
-        own_s = min(RETRY_PAUSE_S * 2 ** (outcome.failures - 1), RETRY_PAUSE_MAX_S)
-        is_batch = self.ticket.priority == "batch"
-        wait_s_max = self.parts.settings.queue_wait_s
-        pause_s = retry_pause_s(
-            own_s, error.retry_after_s,
-            failures=outcome.failures, is_batch=is_batch, wait_s_max=wait_s_max,
-        )  # fmt: skip
-        return int(1000 * pause_s)
 
     def _count_loss(self) -> None:
         if self.outbox.stopped in ("fenced", "lost"):

@@ -37,10 +37,11 @@ from workers.appender import Appender
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
-from workers.parts import Takeover, WorkerParts
+from workers.parts import COUNTERS, Takeover, WorkerParts
 from workers.renewal import Renewal
 from workers.run import Run
 from workers.slots import places_to_wait_on, rounds
+from workers.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +85,8 @@ class Worker:
         self.queue = Queue(redis, name, self._calls, self._blocking_reads, partitions=partitions)
         self._arrivals = Arrivals(self.queue, own, lambda work: self._tasks.create_task(work))
         self.appender = Appender(self.store, time.monotonic)
-        self.counters = dict.fromkeys(
-            ("generations", "pieces", "attempts_failed", "takeovers", "leases_lost", "handed_over"),
-            0.0,
-        )
+        self.counters = dict.fromkeys(COUNTERS, 0.0)
+        self.verdicts = Verdicts(redis, models)
         self.parts = WorkerParts(
             worker=name,
             settings=settings,
@@ -96,6 +95,7 @@ class Worker:
             appender=self.appender,
             models=models,
             backends=backends,
+            verdicts=self.verdicts,
             clock=time.monotonic,
             takeover=lambda: self._takeover,
             counters=self.counters,
@@ -136,12 +136,13 @@ class Worker:
 
     async def _serve(self, ready: asyncio.Event) -> None:
         await self._connect()
+        await self.verdicts.open()
         ready.set()
         async with asyncio.TaskGroup() as services:
             listen = receive_cancels(self.redis, self._on_cancel)
             renewal = Renewal(self.parts, self.runs, self._presence, self._note_away)
-            loops = (self.appender.run(), renewal.run(), self._sweep(), listen)
-            own = [services.create_task(loop) for loop in loops]
+            loops = (self.appender.run(), renewal.run(), self._sweep(), self.verdicts.follow())
+            own = [services.create_task(loop) for loop in (*loops, listen)]
             async with asyncio.TaskGroup() as self._tasks:
                 try:
                     await self._dispatch()

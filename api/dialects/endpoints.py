@@ -13,7 +13,7 @@ from starlette.routing import Route
 from api.edge.method_dispatch import Handler, Resource
 from api.errors import ErrorShape, native_shape
 from api.node import Node
-from api.readers.conversation import SocketEndpoint
+from api.readers.socket_endpoint import SocketEndpoint
 
 
 @dataclass(frozen=True)

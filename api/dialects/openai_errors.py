@@ -2,18 +2,23 @@
 
     {"error":{"message":"no model 'x'","type":"invalid_request_error","param":null,"code":"…"}}
 
+The refusal of a model server has the server's own status and members.
+
 OpenAI's SDKs repeat a request by themselves after 408, 409, 429 and 5xx, twice, and each repeat
-would start another generation. Where a repeat cannot help, a header tells them not to repeat. Pure.
+would start another generation. Where a repeat cannot help, a header tells them not to repeat.
+Invariant: no error has the status 422. OpenAI's API answers a wrong body with 400, and LangChain
+sends a request that gets 422 seven times, but a request that gets 400 once. Pure.
 Source: docs/protocol.md, "Dialects".
 """
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
-from api.dialects.failure import GENERATION_FAILED, STREAM_RESET
+from api.dialects.failure import GENERATION_FAILED, STREAM_RESET, client_refusal, shown
 from api.errors import ErrorBody
 from shared.errors import RequestError
 from shared.log.event_bytes import LOST
@@ -27,13 +32,38 @@ _FAILURE_STATUSES = {"cancelled": 409, "upstream_timeout": 504, "queue_timeout":
 _BAD_GATEWAY = 502
 
 
+class GenerationFailed(RequestError):
+    """The error response of a failed generation.
+
+    Attributes:
+        failure: why it failed; `code` and `message` of the error are those that a client is shown.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+        refusal, told = client_refusal(failure), shown(failure)
+        status = _FAILURE_STATUSES.get(failure.code, _BAD_GATEWAY)
+        if refusal is not None and refusal.status is not None:
+            status = refusal.status
+        super().__init__(status, told.code, told.message, retryable=told.retryable)
+
+
 def openai_shape(error: RequestError) -> ErrorBody:
     """Return the body and headers of an error in the form of OpenAI's API."""
-    param = "model" if error.code == "model_not_found" else None
-    content = error_object(error.code, error.message, status=error.status, param=param)
-    is_repeated = error.status in _STATUSES_REPEATED_BY_SDKS or error.status >= 500
+    status = openai_status(error.status)
+    if isinstance(error, GenerationFailed):
+        content = failure_object(error.failure, status=status)
+    else:
+        param = "model" if error.code == "model_not_found" else None
+        content = error_object(error.code, error.message, status=status, param=param)
+    is_repeated = status in _STATUSES_REPEATED_BY_SDKS or status >= 500
     headers = [(b"x-should-retry", b"false")] if is_repeated and not error.retryable else []
-    return ErrorBody(msgspec.json.encode({"error": content}), headers=headers)
+    return ErrorBody(msgspec.json.encode({"error": content}), headers=headers, status=status)
+
+
+def openai_status(status: int) -> int:
+    """Return the status that an OpenAI client gets for an error with `status`."""
+    return HTTPStatus.BAD_REQUEST if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
 
 
 def error_object(
@@ -44,17 +74,25 @@ def error_object(
     return {"message": message, "type": kind, "param": param, "code": code}
 
 
+def failure_object(failure: Failure, *, status: int = 500) -> dict[str, Any]:
+    """Return the members of `error` for a failed generation: the model server's own, if it refused.
+
+    Args:
+        status: decides the type where the model server did not refuse.
+    """
+    refusal, told = client_refusal(failure), shown(failure)
+    if refusal is None:
+        return error_object(told.code, told.message, status=status)
+    status = refusal.status or status
+    content = error_object(told.code, told.message, status=status, param=refusal.param)
+    return {**content, "type": refusal.type or content["type"]}
+
+
 def failure_of(end: End) -> Failure | None:
     """Return why a generation did not complete. None: it completed."""
     if end.status == "completed":
         return None
     return CANCELLED if end.status == "cancelled" else end.error or GENERATION_FAILED
-
-
-def as_request_error(failure: Failure) -> RequestError:
-    """Return the error response of a failed generation whose answer was to come in one piece."""
-    status = _FAILURE_STATUSES.get(failure.code, _BAD_GATEWAY)
-    return RequestError(status, failure.code, failure.message, retryable=failure.retryable)
 
 
 def failure_aside(raw: bytes) -> Failure:

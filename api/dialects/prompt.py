@@ -18,10 +18,13 @@ from starlette.datastructures import Headers
 from starlette.requests import Request as HttpRequest
 
 from api.deadline import answer_deadline
-from api.intake.body import check_idempotency_key, new_generation, read_body, read_object
+from api.intake.arriving_body import Buffer, read_body
+from api.intake.body import check_idempotency_key, check_members
 from api.intake.dialect_request import DialectRequest, DialectRequestT
+from api.intake.large_body import generation_in_steps, read_members
 from api.node import Node
 from api.readers.lookup import find_generation
+from shared.config.credentials import Identity
 from shared.log.records import Meta
 from shared.queue.accept import Accepted
 
@@ -32,8 +35,8 @@ async def accept_post(
     parse: Callable[[dict[str, Any]], DialectRequestT],
     *,
     is_any_type: bool = False,
-    complete: Callable[[DialectRequestT, str], Awaitable[DialectRequestT]] | None = None,
-    read_form: Callable[[Headers, bytes], Awaitable[dict[str, Any]]] | None = None,
+    complete: Callable[[DialectRequestT, Identity], Awaitable[DialectRequestT]] | None = None,
+    read_form: Callable[[Headers, Buffer], Awaitable[dict[str, Any]]] | None = None,
     needs_request: bool = False,
 ) -> tuple[Meta, DialectRequestT]:
     """Accept the prompt of a POST, or find what the same Idempotency-Key has created.
@@ -42,36 +45,41 @@ async def accept_post(
         parse: reads the members of the body, without those that are null. It may set members that
             all dialects share (`session`, …) where its clients use other names for them.
         is_any_type: read the body as JSON, whatever its content type.
-        complete: is given the result of `parse` and the owner, and adds what only Redis knows.
-        read_form: reads a multipart/form-data body into members. None: such a body is answered
-            with 415.
+        complete: is given the result of `parse` and who asks, and adds what only Redis knows.
+        read_form: reads a multipart/form-data body into members without null. None: such a body is
+            answered with 415.
         needs_request: put the request into the returned meta, because the answer repeats it.
 
     Raises:
         RequestError: the request was refused.
         Unavailable: Redis did not answer in time.
     """
-    owner = node.owner(request)
+    identity = node.identity(request)
     node.refuse_while_draining()
     key = request.headers.get("idempotency-key")
     if key is not None:
         check_idempotency_key(key)
     bytes_max = node.settings.body_bytes_max
     is_form = read_form is not None and _is_form(request.headers)
-    raw = await read_body(
-        request.headers, request.receive, bytes_max=bytes_max, is_any_type=is_any_type or is_form
-    )
-    content = await read_form(request.headers, raw) if read_form is not None and is_form else raw
-    size = len(raw)
-    members = await node.large.step(size, lambda: read_object(content, bytes_max=bytes_max))
-    parsed = await node.large.step(size, lambda: parse(members))
-    if complete is not None:
-        parsed = await complete(parsed, owner)
-    meta = await accept_members(
-        node, owner, members, parsed,
-        size=size, idempotency_key=key or "", needs_request=needs_request,
-    )  # fmt: skip
-    return meta, parsed
+    async with node.bodies.body() as hold:
+        raw = await read_body(
+            request.headers, request.receive,
+            bytes_max=bytes_max, hold=hold, is_any_type=is_any_type or is_form,
+        )  # fmt: skip
+        size = len(raw)
+        async with node.bodies.turn(size):
+            if read_form is not None and is_form:
+                members = await read_form(request.headers, raw)
+            else:
+                members = await read_members(node.large, raw, bytes_max=bytes_max)
+            parsed = await node.large.step(size, lambda: parse(members))
+            if complete is not None:
+                parsed = await complete(parsed, identity)
+            meta = await accept_members(
+                node, identity.owner, members, parsed,
+                size=size, idempotency_key=key or "", needs_request=needs_request,
+            )  # fmt: skip
+            return meta, parsed
 
 
 async def accept_members(
@@ -97,9 +105,10 @@ async def accept_members(
         RequestError: the prompt was refused.
         Unavailable: Redis did not answer in time.
     """
-    new = await node.large.step(
+    new = await generation_in_steps(
+        node.large,
         size,
-        lambda: new_generation(
+        lambda: check_members(
             members,
             parsed.request,
             owner=owner,

@@ -1,43 +1,62 @@
 """Maps credentials to an identity, and decides which origins and host names a node accepts.
 
 A key is never compared byte by byte: its SHA-256 is looked up in a dictionary, so the time of the
-answer does not show how many bytes of a guess are right. Without configured keys every client is
-the owner `anonymous`, and the node listens on loopback only, unless the operator sets
-`TAILRACE_AUTH=off`. Does no I/O after start-up. Source: docs/protocol.md, "Credentials".
+answer does not show how many bytes of a guess are right. What is no key may be a token
+(api/identity). Without configured credentials every client is the owner `anonymous`, and the node
+listens on loopback only, unless the operator sets `TAILRACE_AUTH=off`. Source: docs/protocol.md,
+"Credentials".
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
+
 from api.edge.host_names import Host, HostAllowlist, read_hosts
-from api.errors import request_error
+from api.errors import RETRY_AFTER_S, request_error
+from api.identity.carriers import read_presented
+from api.identity.claims import TokenRefused
+from api.identity.on_behalf import ON_BEHALF_OF, act_for
+from api.identity.token_check import TokenCheck
+from api.identity.verifier import KeyUnknown, has_form
 from shared.config.credentials import (
     NOBODY_IN_PARTICULAR,
     VARIABLE,
     Identity,
-    read_keys,
+    named,
     short_keys,
 )
+from shared.config.key_file import KeyFile
 from shared.config.settings import Settings
-from shared.errors import ConfigurationError
-from shared.text.redaction import remember
+from shared.errors import ConfigurationError, RequestError
+from shared.later.shares import TOKEN_PREFIX, Shares
+
+logger = logging.getLogger(__name__)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+SHARE_PREFIX = TOKEN_PREFIX.encode()
+LOOK_EVERY_S = 1.0  # between two looks at the file of the keys
 
 
 class Authenticator:
     """The keys, the accepted origins and the accepted host names of one node.
 
     Args:
-        identities: key -> identity; empty: clients need no credentials.
+        identities: key -> identity.
         origins: the accepted origins of browser pages, besides the node's own; `*`: all origins.
-        hosts: the accepted host names; used only without `identities`.
+        hosts: the accepted host names; used only where clients need no credentials.
+        tokens: checks tokens; None: tokens are not accepted. Without `identities` and `tokens`
+            clients need no credentials.
 
     Attributes:
         owners_of_short_keys: owners with a key below 16 characters, for a warning.
+        shares: checks tokens of shares; None: they are not accepted. The node sets it.
     """
 
     def __init__(
@@ -45,61 +64,178 @@ class Authenticator:
         identities: Mapping[str, Identity],
         origins: tuple[str, ...] = (),
         hosts: HostAllowlist | None = None,
+        *,
+        tokens: TokenCheck | None = None,
     ) -> None:
-        self._identities = {_digest(key.encode()): identity for key, identity in identities.items()}
         self.origins = origins
-        self.owners_of_short_keys = short_keys(identities)
+        self.tokens = tokens
+        self.shares: Shares | None = None
         self._hosts = hosts or HostAllowlist()
+        self._key_file: KeyFile | None = None
+        self._use(identities)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Authenticator:
-        """Create the authenticator from the settings' keys, origins and host names.
+        """Create the authenticator from the settings' credentials, origins and host names.
 
         Raises:
-            ConfigurationError: malformed keys, origins or names; or keys with `TAILRACE_AUTH=off`;
-                or a node that would listen beyond loopback without keys and without
-                `TAILRACE_AUTH=off`.
+            ConfigurationError: malformed keys, origins or names; or credentials with
+                `TAILRACE_AUTH=off`; or a node that would listen beyond loopback without
+                credentials and without `TAILRACE_AUTH=off`.
         """
-        identities = read_keys(settings.api_keys)
-        if identities and settings.auth == "off":
-            raise ConfigurationError(f"TAILRACE_AUTH=off contradicts {VARIABLE}: unset one of them")
-        if not identities and not settings.is_loopback and settings.auth != "off":
+        key_file = KeyFile(settings.api_keys)
+        tokens = TokenCheck.from_settings(settings)
+        is_configured = bool(key_file.identities) or tokens is not None
+        if is_configured and settings.auth == "off":
+            name = VARIABLE if key_file.identities else "a TAILRACE_JWT_ variable"
+            raise ConfigurationError(f"TAILRACE_AUTH=off contradicts {name}: unset one of them")
+        if not is_configured and not settings.is_loopback and settings.auth != "off":
             raise ConfigurationError(
-                f"TAILRACE_HOST={settings.host} is not loopback: set {VARIABLE}, "
+                f"TAILRACE_HOST={settings.host} is not loopback: set {VARIABLE} (or "
+                "TAILRACE_JWT_SECRET or TAILRACE_JWT_JWKS), "
                 "or TAILRACE_AUTH=off to let everybody in"
             )
-        remember(*identities)
         hosts = HostAllowlist(settings.host, read_hosts(settings.hosts))
-        return cls(identities, read_origins(settings.cors_origins), hosts)
+        found = cls(key_file.identities, read_origins(settings.cors_origins), hosts, tokens=tokens)
+        found._key_file = key_file
+        return found
 
     @property
     def is_configured(self) -> bool:
-        """Whether the node has keys, so that clients need credentials."""
-        return bool(self._identities)
+        """Whether the node has keys or checks tokens, so that clients need credentials."""
+        return bool(self._identities) or self.tokens is not None
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Return what works only with older keys, by name, with the reason; for /readyz."""
+        found = {
+            "api_keys": self._key_file.problem if self._key_file else "",
+            "token_keys": self.tokens.problem if self.tokens else "",
+        }
+        return {name: reason for name, reason in found.items() if reason}
+
+    async def run(self) -> None:
+        """Keep the keys up to date until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_key_file(), name="key file")
+            if self.tokens is not None:
+                group.create_task(self.tokens.run(), name="token keys")
+
+    async def _watch_key_file(self) -> None:
+        while self._key_file is not None and self._key_file.is_file:
+            await asyncio.sleep(LOOK_EVERY_S)
+            await self.look_at_key_file()
+
+    async def look_at_key_file(self) -> None:
+        """Use the keys of the key file if it has changed."""
+        key_file = self._key_file
+        if key_file is None or not await asyncio.to_thread(key_file.look):
+            return
+        if key_file.problem:
+            # The reason is ours, and quotes no entry of the file.
+            logger.error("api keys not read again", extra={"reason": key_file.problem})
+            return
+        self._use(key_file.identities)
+        logger.info("api keys read again", extra={"keys": len(key_file.identities)})
+        if owners := self.owners_of_short_keys:
+            logger.warning("api keys short", extra={"keys": len(owners), "owners": named(owners)})
+
+    def _use(self, identities: Mapping[str, Identity]) -> None:
+        self._identities = {_digest(key.encode()): identity for key, identity in identities.items()}
+        self.owners_of_short_keys = short_keys(identities)
 
     def owner(self, headers: Mapping[str, str], query: Mapping[str, str]) -> str:
         """Return the owner of the credentials; arguments and errors as in `identify`."""
         return self.identify(headers, query).owner
 
+    def is_anonymous(
+        self, headers: Mapping[str, str], query: Mapping[str, str], subprotocols: Sequence[str]
+    ) -> bool:
+        """Whether clients need credentials here, and a request has no place for them."""
+        return self.is_configured and read_presented(headers, query, subprotocols).is_silent
+
     def identify(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
-        """Return the identity of the credentials.
+        """Return the identity of the credentials, with the keys that are known now.
 
         Args:
-            headers: by lower-case name, as latin-1 text (Starlette's `Headers`).
-            query: its `access_token` is the key of clients that cannot set headers. It counts
-                only without an `Authorization` header.
+            headers, query: as of `read_presented`.
 
         Raises:
             RequestError: 401 `unauthorized`, no or unknown credentials.
         """
-        if not self._identities:
+        try:
+            return self._find(read_presented(headers, query).credential)
+        except TokenRefused as exc:
+            raise _refusal(exc) from None
+
+    async def authenticate(
+        self,
+        headers: Headers,
+        query: Mapping[str, str],
+        subprotocols: Sequence[str] = (),
+    ) -> Identity:
+        """Do the same; ask the issuer for newer keys first if a token names an unknown one.
+
+        Raises:
+            RequestError: as `check` and `act_for`.
+        """
+        presented = read_presented(headers, query, subprotocols)
+        identity = await self.check(presented.credential)
+        users = headers.getlist(ON_BEHALF_OF)
+        return act_for(identity, users) if users else identity
+
+    async def check(self, credential: bytes) -> Identity:
+        """Return the identity of a key or a token; empty: there is none.
+
+        Raises:
+            RequestError: 401 as `identify`; 503 `unavailable`: the keys that check tokens have
+                never been fetched.
+            Unavailable: Redis did not answer for the token of a share.
+        """
+        if credential.startswith(SHARE_PREFIX) and _digest(credential) not in self._identities:
+            return await self._check_share(credential)
+        try:
+            try:
+                return self._find(credential)
+            except KeyUnknown:
+                assert self.tokens is not None
+                await self.tokens.look_for_unknown()
+                return self._find(credential)
+        except KeyUnknown as exc:
+            assert self.tokens is not None
+            if self.tokens.has_no_keys:
+                raise request_error(
+                    "unavailable",
+                    "the keys that check tokens cannot be fetched right now",
+                    retry_after_s=RETRY_AFTER_S,
+                ) from None
+            raise _refusal(exc) from None
+        except TokenRefused as exc:
+            raise _refusal(exc) from None
+
+    async def _check_share(self, credential: bytes) -> Identity:
+        """Return who comes with the token of a share; it costs one read of Redis."""
+        if not self.is_configured:
             return NOBODY_IN_PARTICULAR
-        key = _presented_key(headers, query)
-        identity = self._identities.get(_digest(key)) if key else None
+        identity = None if self.shares is None else await self.shares.identify(credential)
         if identity is None:
-            reason = "unknown API key" if key else "an API key is needed"
-            raise request_error("unauthorized", f"{reason}: Authorization: Bearer <key>")
+            raise request_error("unauthorized", "the share has ended, or its token is wrong")
         return identity
+
+    def _find(self, credential: bytes) -> Identity:
+        """Return the identity of a credential; raises RequestError or TokenRefused."""
+        if not self.is_configured:
+            return NOBODY_IN_PARTICULAR
+        if not credential:
+            raise request_error(
+                "unauthorized", "an API key or a token is needed: Authorization: Bearer <key>"
+            )
+        identity = self._identities.get(_digest(credential))
+        if identity is not None:
+            return identity
+        if self.tokens is not None and has_form(credential):
+            return self.tokens.identify(credential, time.time())
+        raise request_error("unauthorized", "unknown API key: Authorization: Bearer <key>")
 
     def accepts_host(self, host: Host, local_address: str) -> bool:
         """Return whether the node answers requests with this `Host`.
@@ -138,11 +274,8 @@ def read_origins(value: str) -> tuple[str, ...]:
     return origins
 
 
-def _presented_key(headers: Mapping[str, str], query: Mapping[str, str]) -> bytes:
-    if authorization := headers.get("authorization"):
-        scheme, _, token = authorization.partition(" ")
-        return token.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
-    return query.get("access_token", "").encode("utf-8", "surrogatepass")
+def _refusal(reason: TokenRefused) -> RequestError:
+    return request_error("unauthorized", f"the token is refused: {reason}")
 
 
 def _digest(key: bytes) -> bytes:

@@ -22,6 +22,7 @@ ALLOWED_HEADERS = ("authorization", "content-type", "last-event-id", "idempotenc
 EXPOSED_HEADERS = (
     "Location",
     "X-Generation-Id",
+    "X-Heartbeat-S",
     "X-Tailrace-Ignored",
     "Retry-After",
     "x-workflow-run-id",

@@ -71,7 +71,9 @@ class ErrorBoundary:
             await self.app(scope, receive, watched_send)
             return
         except RequestError as exc:
-            error = exc
+            # The traceback refers to this frame, and this frame to `error`. As a cycle they would
+            # keep a refused body of megabytes until the garbage collector runs.
+            error = exc.with_traceback(None)
         except Unavailable:
             error = unavailable()
         except Exception:

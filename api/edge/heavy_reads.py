@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from api.errors import RETRY_AFTER_S, request_error
 
 OWNER_READS_MAX = 4
-NODE_READS_MAX = 16  # at up to 17 MB each: a prompt, and an answer of TAILRACE_ANSWER_BYTES_MAX
+# At up to 50 MB each: a prompt of TAILRACE_BODY_BYTES_MAX, and an answer of
+# TAILRACE_ANSWER_BYTES_MAX.
+NODE_READS_MAX = 8
 READ_TURN_WAIT_S = 3.0  # the rest of a request's 4 s (api/node.py) is left for the read
 
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.errors import MethodNotAllowed
 
 Handler = Callable[[Request], Awaitable[ASGIApp]]
+Admit = Callable[[Scope, str], Awaitable[None]]  # the request, its method
 
 
 class Resource:
@@ -24,6 +25,10 @@ class Resource:
         path: the route's path, which is a label in the metrics.
         methods: `GET=handler, POST=handler`.
 
+    Attributes:
+        admit: refuses clients without permission, before the handler is called. api/app.py sets it
+            for every route; None: nobody is refused here.
+
     Raises:
         MethodNotAllowed: the path has no handler for the method.
     """
@@ -31,6 +36,7 @@ class Resource:
     def __init__(self, path: str, **methods: Handler) -> None:
         self.path = path
         self.methods = dict(methods)
+        self.admit: Admit | None = None
         if "GET" in methods:
             self.methods["HEAD"] = methods["GET"]
 
@@ -38,5 +44,7 @@ class Resource:
         handler = self.methods.get(scope["method"])
         if handler is None:
             raise MethodNotAllowed(self.methods)
+        if self.admit is not None:
+            await self.admit(scope, scope["method"])
         response = await handler(Request(scope, receive, send))
         await response(scope, receive, send)

@@ -25,6 +25,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import Message, Scope
 
+from api.body_room import BodyRoom
 from api.hub.statistics import HubStatistics
 from shared.errors import FilesUnavailable, Unavailable
 from shared.files.objects import ObjectStore
@@ -126,6 +127,16 @@ class Metrics:
         """Add the hub's counters to the registry."""
         self.registry.register(HubCollector(statistics))
 
+    def watch_bodies(self, room: BodyRoom) -> None:
+        """Add the memory for bodies to the registry."""
+        used = Gauge(
+            "tailrace_bodies_bytes",
+            "Bytes of large request bodies and messages that are not accepted yet.",
+            registry=self.registry,
+        )
+        used.set_function(lambda: room.used)
+        self.registry.register(BodyCollector(room))
+
     async def update_free_bytes(self, objects: ObjectStore) -> None:
         """Update the free bytes of the file store; NaN: unknown, or no answer in `SCRAPE_S`."""
         free: int | None = None
@@ -200,6 +211,20 @@ class HubCollector(Collector):
             )
         for name, help_text in HUB_COUNTERS:
             yield CounterMetricFamily(f"tailrace_hub_{name}", help_text, getattr(statistics, name))
+
+
+class BodyCollector(Collector):
+    """The bodies without room, read at each scrape."""
+
+    def __init__(self, room: BodyRoom) -> None:
+        self._room = room
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "tailrace_bodies_refused",
+            "Bodies and messages that were refused because the node held too many.",
+            self._room.refusals,
+        )
 
 
 class JobsCollector(Collector):

@@ -23,6 +23,7 @@ class ReadingOutcome(enum.Enum):
     LEFT = "left"  # the client closed the connection
     CUT = "cut"  # the client was too slow
     DRAINED = "drained"  # this node stops
+    EXPIRED = "expired"  # the credentials of the client have expired
     ROTATED = "rotated"  # the connection has reached its age; the client may reconnect elsewhere
     LOST = "lost"  # the log has expired, or the dialect cannot express how the log goes on
     FAILED = "failed"  # a write raised an exception
@@ -57,6 +58,11 @@ class Wire(Protocol):
 
 class SocketWire(Wire, Protocol):
     """The `Wire` of a WebSocket connection."""
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a large message of the peer is arriving."""
+        ...
 
     def beat(self) -> None:
         """Send a ping, or close the connection if the last ping has no pong yet."""

@@ -23,12 +23,14 @@ from typing import Any, Protocol, cast
 
 import hiredis
 
-from shared.redis.resp import RedisAddress, encode
+from shared.redis.address import RedisAddress, Socket
+from shared.redis.wire import encode
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 3.0  # for the connection, AUTH and PING together
 RECONNECT_PAUSES_S = (0.05, 5.0)  # first and longest pause before a reconnect
+ROLES = (b"master", b"slave", b"sentinel")  # first words of the reply of ROLE
 BATCH_CHANNELS = 512  # of one SUBSCRIBE or UNSUBSCRIBE command
 UNSUBSCRIBE_DELAY_S = 0.02  # an UNSUBSCRIBE is not urgent: it may leave with other commands
 
@@ -75,7 +77,7 @@ class LiveConnection:
     """A subscribed connection that reconnects by itself.
 
     Args:
-        url: redis://, rediss:// or unix://, with user and password, as redis-py takes it.
+        url: a Redis URL, as shared/config/redis_url.py reads it.
         listener: receives messages and state, on the event loop.
 
     Attributes:
@@ -123,7 +125,7 @@ class LiveConnection:
             else:
                 pause_s = RECONNECT_PAUSES_S[0]
                 await self._listen(protocol)
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+            await self._address.pause(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(2 * pause_s, RECONNECT_PAUSES_S[1])
             self.reconnects += 1
 
@@ -156,10 +158,19 @@ class LiveConnection:
 
     async def _connect(self) -> _Protocol:
         login = self._address.login
-        return await self._address.open(lambda: _Protocol(self, self._listener, login))
+        protocol = await self._address.open(lambda: _Protocol(self, self._listener))
+        commands = [login] if login else []
+        if self._address.has_role:
+            commands.append([b"ROLE"])
+        protocol.greet([*commands, [b"PING"]])  # PING is answered only after a valid login
+        return protocol
+
+    def admit(self, protocol: _Protocol, role: list[Any]) -> None:
+        """Take the reply of ROLE. Raises OSError: the server is not the master."""
+        self._address.admit(protocol, role)
 
 
-class _Protocol(asyncio.Protocol):
+class _Protocol(Socket):
     """One socket: sends commands and passes the replies on.
 
     Attributes:
@@ -168,10 +179,9 @@ class _Protocol(asyncio.Protocol):
         reason: why the socket was closed, for the log.
     """
 
-    def __init__(self, owner: LiveConnection, listener: Listener, login: list[bytes]) -> None:
+    def __init__(self, owner: LiveConnection, listener: Listener) -> None:
         self._owner = owner
         self._listener = listener
-        self._login = login
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._commands: list[tuple[bytes, bytes]] = []
@@ -183,11 +193,12 @@ class _Protocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast and no isinstance check: uvloop's transports do not derive from asyncio's.
-        transport = cast(asyncio.Transport, transport)
-        self._transport = transport
-        if self._login:
-            transport.write(encode(self._login))
-        transport.write(encode([b"PING"]))  # answered only after a valid login
+        self._transport = cast(asyncio.Transport, transport)
+
+    def greet(self, commands: list[list[bytes]]) -> None:
+        """Send the first commands."""
+        if self._transport is not None:
+            self._transport.write(b"".join(map(encode, commands)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.reason = self.reason or str(exc or "closed")
@@ -258,13 +269,18 @@ class _Protocol(asyncio.Protocol):
             self._fail(f"not RESP: {exc}")
 
     def _take(self, reply: Any) -> None:
-        if isinstance(reply, list) and len(reply) == 3:
+        if isinstance(reply, list) and reply and reply[0] in ROLES:
+            try:
+                self._owner.admit(self, reply)
+            except OSError as exc:
+                self._fail(str(exc))
+        elif isinstance(reply, list) and len(reply) == 3:
             kind, channel, _ = reply
             if kind == b"subscribe":
                 self._listener.subscribed(channel)
         elif isinstance(reply, hiredis.ReplyError):
             self._fail(str(reply))
-        elif reply == b"PONG" and not self.ready.done():
+        elif reply == b"PONG" and not self.reason and not self.ready.done():
             self.ready.set_result(None)
 
     def _fail(self, reason: str) -> None:

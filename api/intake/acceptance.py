@@ -1,8 +1,8 @@
 """Accepts prompts for one API node, and counts them.
 
 The steps of an acceptance in Redis are shared/queue/accept.py's. This module adds what a node does
-around them: it lets the hub listen before the log exists, and it keeps the metrics. It knows no
-request and no dialect.
+around them: it lets the hub listen before the log exists, checks that the server has not changed
+meanwhile, and keeps the metrics. It knows no request and no dialect.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Protocol
 from prometheus_client import Counter, Histogram
 
 from api.deadline import answer_deadline
+from shared.errors import Unavailable
 from shared.log.ids import new_generation_id
 from shared.log.records import Meta
 from shared.queue.accept import Accepted, Acceptor, NewGeneration, queued_meta
@@ -73,7 +74,7 @@ class Acceptance:
         try:
             with self._accept_seconds.time():
                 async with answer_deadline():
-                    accepted = await self._acceptor.accept(new, generation_id)
+                    accepted = await self._accept(new, generation_id)
         except BaseException:
             if expecting is not None:
                 expecting.cancel()
@@ -81,4 +82,24 @@ class Acceptance:
             raise
         if accepted.is_new:
             self._accepted.labels(new.priority).inc()
+        return accepted
+
+    async def _accept(self, new: NewGeneration, generation_id: str) -> Accepted:
+        """Accept a prompt, and make sure that the server which took it is still the one in use.
+
+        The steps of an acceptance may begin at a master that is left before they end, for example
+        because Sentinel has promoted a replica. Then the generation may exist at the old master
+        only, and no answer may say that it was accepted.
+
+        Raises:
+            Unavailable: the generation is not at the new master.
+        """
+        store = self._acceptor.store
+        pipeline = store.scripts.pipeline
+        losses = pipeline.losses
+        accepted = await self._acceptor.accept(new, generation_id)
+        while losses != pipeline.losses:
+            losses = pipeline.losses
+            if await store.meta(accepted.generation_id) is None:
+                raise Unavailable("the connection was lost while the prompt was being accepted")
         return accepted

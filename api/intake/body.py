@@ -1,10 +1,11 @@
-"""Request bodies: read within bounds, decoded strictly, checked member by member.
+"""Request bodies: decoded strictly, checked member by member.
 
 Invariant: whatever the bytes are, the result is a `NewGeneration` or a `RequestError` with a 4xx
 status. 400 means that the body is not JSON as api/intake/strict_json.py accepts it; 422 means that
-a member is wrong. Parsing is pure; only `read_body` awaits. This module reads the members that all
-dialects share (model, session, metadata, priority, on_disconnect). A dialect makes a `Request` of
-the other members, and passes both to `new_generation`.
+a member is wrong. Parsing is pure; api/intake/arriving_body.py reads the bytes, and
+api/intake/large_body.py does the work on large ones in steps. This module reads the members that
+all dialects share (model, session, metadata, priority, on_disconnect). A dialect makes a `Request`
+of the other members, and passes both to `new_generation`.
 Source: docs/protocol.md, "HTTP".
 """
 
@@ -14,15 +15,13 @@ import asyncio
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
-from starlette.datastructures import Headers
-from starlette.types import Receive
 
 from api.errors import request_error
-from api.intake.content_coding import check_coding, decode_body
 from api.intake.part_urls import check_urls
 from api.intake.schedule_members import is_scheduled
 from api.intake.strict_json import decode_json
@@ -33,8 +32,8 @@ from shared.errors import RequestError
 from shared.later.webhooks import Webhook
 from shared.log.request import Request, encode_dialect, encode_request, shown_prompt
 from shared.queue.accept import NewGeneration
+from shared.text.large import LongTexts, joined
 
-BODY_S = 30.0  # for a body to be complete; a slower body is answered 408
 SESSION_CHARACTERS_MAX = 128
 METADATA_BYTES_MAX = 16 * 1024
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -52,55 +51,6 @@ PRIORITIES = ("interactive", "batch")
 RESERVED_PARAMS = ("model", "messages", "prompt", "stream", "stream_options")
 
 _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
-
-
-async def read_body(
-    headers: Headers, receive: Receive, *, bytes_max: int, is_any_type: bool = False
-) -> bytes:
-    """Return a request body of type application/json, of at most `bytes_max` bytes.
-
-    A body whose Content-Length is too large is refused before it is read. A body with
-    Content-Encoding is decoded, and `bytes_max` bounds the bytes before and after.
-
-    Args:
-        is_any_type: accept any content type.
-
-    Raises:
-        RequestError: 415 for another content type or none, or an unknown Content-Encoding; 400 not
-            of its Content-Encoding; 413 too large; 408 not complete after
-            `BODY_S`, or the client disconnected.
-    """
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not is_any_type:
-        raise request_error("unsupported_media_type", "send content-type: application/json")
-    coding = check_coding(",".join(headers.getlist("content-encoding")))
-    announced = headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced[:20]) > bytes_max:
-        raise _too_large(bytes_max)
-    try:
-        async with asyncio.timeout(BODY_S):
-            raw = await _receive_all(receive, bytes_max)
-    except TimeoutError:
-        raise request_error(
-            "request_timeout", f"the body was not complete after {BODY_S:.0f} seconds"
-        ) from None
-    body = decode_body(raw, coding, bytes_max=bytes_max)
-    if len(body) > bytes_max:
-        raise _too_large(bytes_max)
-    return body
-
-
-async def _receive_all(receive: Receive, bytes_max: int) -> bytes:
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise request_error("request_timeout", "the client left before its body was complete")
-        body += message.get("body", b"")
-        if len(body) > bytes_max:
-            raise _too_large(bytes_max)
-        if not message.get("more_body", False):
-            return bytes(body)
 
 
 def parse_new_generation(
@@ -121,11 +71,29 @@ def parse_new_generation(
         RequestError: 400 not JSON, or a bad key; 404 `model_not_found`; 413 too large; 422 for a
             wrong member.
     """
+    return check_native(
+        raw, owner=owner, models=models, settings=settings, idempotency_key=idempotency_key
+    ).encoded()
+
+
+def check_native(
+    raw: bytes | Mapping[str, Any],
+    *,
+    owner: str,
+    models: Mapping[str, Model],
+    settings: Settings,
+    idempotency_key: str = "",
+) -> CheckedMembers:
+    """Do what `parse_new_generation` does, without encoding the request.
+
+    Raises:
+        RequestError: as `parse_new_generation`.
+    """
     body = read_object(raw, bytes_max=settings.body_bytes_max)
     if is_scheduled(body):
         raise invalid_request("run_at and cron are for POST /v1/generations and /v1/batches")
     request = Request(messages=_messages(body), params=check_params(body))
-    return new_generation(
+    return check_members(
         body, request, owner=owner, models=models, settings=settings,
         idempotency_key=idempotency_key, webhook=read_webhook(body, settings),
     )  # fmt: skip
@@ -139,7 +107,7 @@ def read_object(raw: bytes | Mapping[str, Any], *, bytes_max: int) -> dict[str, 
     """
     if isinstance(raw, bytes):
         if len(raw) > bytes_max:
-            raise _too_large(bytes_max)
+            raise too_large(bytes_max)
         raw = decode_json(raw)
     if not isinstance(raw, Mapping):
         raise invalid_request("the body must be an object")
@@ -169,6 +137,28 @@ def new_generation(
     Raises:
         RequestError: 400 a bad key; 404 `model_not_found`; 422 for a wrong member.
     """
+    return check_members(
+        body, request, owner=owner, models=models, settings=settings,
+        idempotency_key=idempotency_key, grace_s=grace_s, webhook=webhook,
+    ).encoded()  # fmt: skip
+
+
+def check_members(
+    body: Mapping[str, Any],
+    request: Request,
+    *,
+    owner: str,
+    models: Mapping[str, Model],
+    settings: Settings,
+    idempotency_key: str = "",
+    grace_s: float | None = None,
+    webhook: Webhook | None = None,
+) -> CheckedMembers:
+    """Do what `new_generation` does, without encoding the request.
+
+    Raises:
+        RequestError: as `new_generation`.
+    """
     check_urls(request, settings)
     model, session, metadata = _model(body, models), _session(body), _metadata(body)
     priority = _priority(body)
@@ -177,22 +167,67 @@ def new_generation(
         request = msgspec.structs.replace(request, params=params)
     if "on_disconnect" in body:
         grace_s = _grace_s(body["on_disconnect"])
-    meaning = [model, request, session, metadata, priority, grace_s]
-    return NewGeneration(
+    new = NewGeneration(
         owner=owner,
         model=model,
-        request=encode_request(request),
+        request=b"",
         session=session,
         metadata=metadata,
         priority=priority,
         grace_s=grace_s,
         idempotency_key=check_idempotency_key(idempotency_key) if idempotency_key else "",
-        # Without a webhook the digest stays equal to the digest of versions before webhooks.
-        body_digest=_digest(meaning if webhook is None else [*meaning, webhook]),
         webhook=webhook,
         prompt=shown_prompt(request),
         dialect=encode_dialect(request),
     )
+    return CheckedMembers(new, request)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedMembers:
+    """A prompt whose members have been checked, and whose request is not encoded yet.
+
+    Attributes:
+        new: without `request` and `body_digest`.
+    """
+
+    new: NewGeneration
+    request: Request
+
+    def encoded(self) -> NewGeneration:
+        return replace(
+            self.new,
+            request=encode_request(self.request),
+            body_digest=hashlib.sha256(self._meaning(self.request)).hexdigest(),
+        )
+
+    async def encoded_in_steps(self) -> NewGeneration:
+        """Return the same as `encoded`. The event loop runs between the steps."""
+        texts, request = LongTexts(), self.request
+        marked = Request(
+            messages=await texts.taken(request.messages),
+            params=await texts.taken(request.params),
+            dialect=await texts.taken(request.dialect),
+        )
+        raw = await joined(texts.parts(encode_request(marked)))
+        meaning = texts.parts(self._meaning(marked))
+        digest = await asyncio.to_thread(_digest_of, meaning)
+        return replace(self.new, request=raw, body_digest=digest)
+
+    def _meaning(self, request: Request) -> bytes:
+        """Encode the parsed values, so that the order of members and white space do not matter."""
+        new = self.new
+        meaning = [new.model, request, new.session, new.metadata, new.priority, new.grace_s]
+        # Without a webhook the digest stays equal to the digest of versions before webhooks.
+        return _encode_canonical(meaning if new.webhook is None else [*meaning, new.webhook])
+
+
+def _digest_of(parts: Iterable[bytes]) -> str:
+    """Hash parts one after the other. The hash releases the interpreter while it runs."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def check_idempotency_key(key: str) -> str:
@@ -206,11 +241,6 @@ def check_idempotency_key(key: str) -> str:
             "idempotency_key_invalid", "Idempotency-Key: 1 to 255 visible ASCII characters"
         )
     return key
-
-
-def _digest(parts: list[Any]) -> str:
-    """Hash the parsed values, so that the order of members and white space do not matter."""
-    return hashlib.sha256(_encode_canonical(parts)).hexdigest()
 
 
 def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -357,5 +387,6 @@ def invalid_request(message: str) -> RequestError:
     return request_error("invalid_request", message)
 
 
-def _too_large(bytes_max: int) -> RequestError:
+def too_large(bytes_max: int) -> RequestError:
+    """Return the 413 error for a body of more than `bytes_max` bytes."""
     return request_error("body_too_large", f"the body is larger than {bytes_max} bytes")

@@ -24,11 +24,27 @@ MEMBERS = ("run_at", "cron", "timezone")
 RUN_AT_S_MAX = 4_102_444_799  # the last second before 2100
 CRON_CHARACTERS_MAX = 100
 ZONE_CHARACTERS_MAX = 64
+# Of a scheduled request. An owner may have a hundred schedules, which Redis keeps for months.
+SCHEDULE_BYTES_MAX = 1_048_576
 
 
 def is_scheduled(body: Mapping[str, Any]) -> bool:
     """Return whether a body sets a time; a member that is null counts as absent."""
     return any(body.get(name) is not None for name in MEMBERS)
+
+
+def check_schedule_size(size: int) -> None:
+    """Refuse a scheduled request of more than `SCHEDULE_BYTES_MAX` bytes.
+
+    Raises:
+        RequestError: 413 `body_too_large`.
+    """
+    if size > SCHEDULE_BYTES_MAX:
+        raise request_error(
+            "body_too_large",
+            f"a request with run_at or cron has at most {SCHEDULE_BYTES_MAX} bytes: this one has "
+            f"{size}; give large pictures as URLs",
+        )
 
 
 def read_timing(body: Mapping[str, Any], now_s: float) -> Timing:

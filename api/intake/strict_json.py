@@ -45,15 +45,18 @@ _LONE_SURROGATE = re.compile(
 )
 
 
-def decode_json(raw: bytes | str) -> Any:
+def decode_json(raw: bytes | str, *, bare: bytes | None = None) -> Any:
     """Decode JSON within the limits of this module.
+
+    Args:
+        bare: the text without its strings, if its values have been counted already.
 
     Raises:
         RequestError: 400 `invalid_json`; 422 if the text is JSON, but a string has a lone
             surrogate, which UTF-8 cannot encode.
     """
     raw = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
-    bare = check_values(raw)
+    bare = check_values(raw) if bare is None else bare
     try:
         value = msgspec.json.decode(raw)
     except RecursionError:
@@ -80,11 +83,27 @@ def check_values(raw: bytes | str) -> bytes:
     """
     raw = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
     bare = without_strings(raw)
-    if bare is None or count_values(bare) > VALUES_MAX:
-        raise request_error(
-            "invalid_json", f"more than {VALUES_MAX} values: send fewer, or send data as one string"
-        )
+    if bare is None:
+        raise too_many_values()
+    check_bare(bare)
     return bare
+
+
+def check_bare(bare: bytes) -> None:
+    """Check the number of values in a text without strings.
+
+    Raises:
+        RequestError: 400 `invalid_json`, more than `VALUES_MAX`.
+    """
+    if count_values(bare) > VALUES_MAX:
+        raise too_many_values()
+
+
+def too_many_values() -> RequestError:
+    """Return the 400 error for JSON with more than `VALUES_MAX` values."""
+    return request_error(
+        "invalid_json", f"more than {VALUES_MAX} values: send fewer, or send data as one string"
+    )
 
 
 def mend_surrogates(raw: bytes) -> bytes | None:

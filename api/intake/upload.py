@@ -21,6 +21,7 @@ from starlette.types import Receive
 from api.edge.transfer_limit import Turn
 from api.errors import request_error
 from api.intake.body import invalid_request
+from api.intake.content_coding import BodyDecoder
 from shared.errors import RequestError, TooLarge
 
 # Bytes of a body outside the file. There the parser runs Python code for every byte.
@@ -238,15 +239,21 @@ def open_form(headers: Headers, *, bytes_max: int) -> MultipartForm:
     return MultipartForm(boundary)
 
 
-async def file_pieces(form: MultipartForm, receive: Receive, turn: Turn) -> AsyncIterator[bytes]:
+async def file_pieces(
+    form: MultipartForm, receive: Receive, turn: Turn, decoder: BodyDecoder
+) -> AsyncIterator[bytes]:
     """Yield the file's bytes as they arrive. If it ends without an error, the form is complete.
 
     The caller has to limit the size. All bytes of the body, also those of fields, count as progress
     for `turn`, which refuses a client that is too slow.
 
+    Args:
+        decoder: undoes the Content-Encoding of the body. A piece of the body may stand for many
+            pieces of the file, so the caller has its limit between any two of them.
+
     Raises:
-        RequestError: 400 or 422, as `MultipartForm`; 408, the body arrives too slowly, or the
-            client disconnected.
+        RequestError: 400 or 422, as `MultipartForm` and `BodyDecoder`; 408, the body arrives too
+            slowly, or the client disconnected.
     """
     received, has_more = 0, True
     turn.moved = lambda: received
@@ -258,8 +265,10 @@ async def file_pieces(form: MultipartForm, receive: Receive, turn: Turn) -> Asyn
         body = message.get("body", b"")
         received += len(body)
         has_more = message.get("more_body", False)
-        for piece in form.feed(body):
-            yield piece
+        for decoded in decoder.feed(body):
+            for piece in form.feed(decoded):
+                yield piece
+    decoder.finish()
     form.finish()
 
 

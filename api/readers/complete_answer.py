@@ -13,7 +13,7 @@ from collections.abc import Callable
 from starlette.responses import Response
 from starlette.types import Receive
 
-from api.errors import ErrorShape, request_error, unavailable
+from api.errors import ErrorShape, unavailable
 from api.hub.contracts import ReadingOutcome
 from api.hub.encoded import ENCODE_ENTRIES_MAX
 from api.hub.hub import Hub
@@ -21,7 +21,7 @@ from api.hub.relay import Relay
 from api.readers.disconnect import DisconnectWatcher
 from api.readers.log_waiter import Waiter
 from api.response import error_response
-from shared.errors import Draining, Expired, RequestError, Unavailable
+from shared.errors import RequestError, Unavailable
 from shared.log.ids import START, EventId
 from shared.log.records import Meta
 from shared.text.large import FOLD_BYTES_MAX
@@ -48,11 +48,11 @@ async def read_complete_log(hub: Hub, meta: Meta, receive: Receive, add: AddEntr
             hub.admit(waiter, "whole")
             try:
                 await waiter.until(lambda: relay.is_over)
-                _check_not_broken_off(waiter)
+                waiter.check_not_broken_off()
                 while relay.feed.base:  # the beginning was trimmed: read it again
                     relay.refill_soon()
                     await waiter.changed()
-                    _check_not_broken_off(waiter)
+                    waiter.check_not_broken_off()
             finally:
                 departure.close()
                 hub.dismiss(waiter)
@@ -94,15 +94,3 @@ async def _hand_over(relay: Relay, add: AddEntry) -> None:
         step_bytes += len(raw)
     if relay.unlogged_end is not None:
         add(START, relay.unlogged_end)
-
-
-def _check_not_broken_off(waiter: Waiter) -> None:
-    match waiter.outcome:
-        case None:
-            return
-        case ReadingOutcome.LEFT:
-            raise request_error("request_timeout", "the client left before its answer was complete")
-        case ReadingOutcome.DRAINED:
-            raise Draining()
-        case _:
-            raise Expired()

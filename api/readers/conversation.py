@@ -1,7 +1,7 @@
-"""One WebSocket conversation: handshake, reading loop, limits and close.
+"""One WebSocket conversation after its handshake: reading loop, limits and close.
 
-A dialect derives from `Conversation` and defines what its frames mean. The handshake checks the
-credentials; api/edge/gate.py has refused foreign origins before. After the handshake a wrong frame
+A dialect derives from `Conversation` and defines what its frames mean;
+api/readers/socket_endpoint.py makes the handshake. A wrong frame
 is answered with an error frame of the dialect, and the socket stays open. Reading and sending are
 independent: a ping is answered while an answer streams. While a client does not read its replies,
 no further frame is read from it. Invariant: the close code says whether the client should connect
@@ -16,24 +16,29 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, ClassVar, TypeVar
 
-import msgspec
-from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from api.access import EVERY_FRAME
 from api.deadline import answer_deadline
+from api.edge.admission import check_scope
 from api.errors import CODES, request_error, unavailable
+from api.hub.contracts import ReadingOutcome
+from api.intake.large_json import STEPPED_BYTES, decode_large
 from api.intake.strict_json import decode_json
 from api.node import Node
-from api.readers.conversation_handover import ConversationHandover
 from api.readers.disconnect import DisconnectWatcher
-from api.readers.lookup import find_generation, read_query
+from api.readers.expiry import SocketExpiry
+from api.readers.lookup import find_generation
 from api.readers.websocket_reader import Subscription
-from api.readers.websocket_sender import IDLE, NO_CLOSE_FRAME, Socket
-from api.transport.extensions import HANDOVER, TRANSPORT, WIRE
-from shared.errors import Draining, RequestError, Unavailable
+from api.readers.websocket_sender import IDLE, NO_CLOSE_FRAME, TOKEN_EXPIRED, Socket
+from api.transport.extensions import LARGE_MESSAGE, TRANSPORT, WIRE
+from api.transport.large_messages import LargeMessage
+from shared.config.credentials import READ, Identity
+from shared.errors import RequestError, Unavailable
 from shared.log.fold import FrameFold
 from shared.log.ids import START, EventId
 from shared.log.records import Meta
+from shared.log.visibility import is_visible
 
 logger = logging.getLogger(__name__)
 
@@ -47,74 +52,6 @@ T = TypeVar("T")
 
 Frame = dict[str, Any]
 Command = Callable[[Any, Frame], Awaitable[None]]  # the conversation, the client's frame
-# Node, owner, scope, send.
-ConversationFactory = Callable[[Node, str, Scope, Send], "Conversation"]
-
-
-class SocketEndpoint:
-    """The ASGI application of one WebSocket route.
-
-    Args:
-        path: the path of the route, for the log.
-        converse: makes the conversation of one socket. An error that it raises refuses the
-            handshake.
-        subprotocol: chosen if the client offers it.
-        is_refusal_readable: answers a browser's bad credentials with an accepted socket, an error
-            frame and a final close code, because a browser cannot read the status of a handshake.
-            Only for clients that know final close codes.
-    """
-
-    def __init__(
-        self,
-        node: Node,
-        path: str,
-        converse: ConversationFactory,
-        *,
-        subprotocol: str | None = None,
-        is_refusal_readable: bool = False,
-    ) -> None:
-        self.node = node
-        self.path = path
-        self.converse = converse
-        self.subprotocol = subprotocol
-        self.is_refusal_readable = is_refusal_readable
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one socket until its end, or until it is handed over to the server.
-
-        Raises:
-            RequestError: the handshake is refused: draining, bad credentials, or a bad query.
-        """
-        assert (await receive())["type"] == "websocket.connect"
-        headers, authenticator = Headers(scope=scope), self.node.authenticator
-        if self.node.hub.is_draining:
-            raise Draining()
-        try:
-            owner = authenticator.owner(headers, read_query(scope))
-        except RequestError as exc:
-            if "origin" not in headers or not self.is_refusal_readable:
-                raise
-            await self.node.slowing.hold_back(scope)
-            await self._refuse_browser(scope, send, exc)
-            return
-        conversation = self.converse(self.node, owner, scope, send)
-        await self._accept(scope, send)
-        hand_over = scope.get("extensions", {}).get(HANDOVER)
-        if hand_over is None or conversation.has_background_work:
-            await conversation.hold(receive)
-        else:
-            ConversationHandover(conversation, self.path, hand_over)
-
-    async def _accept(self, scope: Scope, send: Send) -> None:
-        chosen = self.subprotocol if self.subprotocol in scope.get("subprotocols", ()) else None
-        await send({"type": "websocket.accept", "subprotocol": chosen})
-
-    async def _refuse_browser(self, scope: Scope, send: Send, error: RequestError) -> None:
-        await self._accept(scope, send)
-        frame = msgspec.json.encode(error_frame(error)).decode()
-        await send({"type": "websocket.send", "text": frame})
-        code = CODES[error.code].close or 4501
-        await send({"type": "websocket.close", "code": code, "reason": error.code})
 
 
 class Conversation(ABC):
@@ -125,16 +62,22 @@ class Conversation(ABC):
 
     Attributes:
         commands: by the frame's member `type`.
+        scopes: the row of api/access.py: the scope that each kind of frame needs.
+        identity: who asks.
         frame_bytes: length of the frame that is being served.
+        large: this frame, if it is large; its memory is released after it was served.
     """
 
     commands: ClassVar[Mapping[str, Command]] = {}
+    scopes: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, node: Node, owner: str, scope: Scope, send: Send) -> None:
+    def __init__(self, node: Node, identity: Identity, scope: Scope, send: Send) -> None:
         self.node = node
         self.hub = node.hub
-        self.owner = owner
+        self.identity = identity
+        self._expiry: SocketExpiry | None = None
         self.frame_bytes = 0
+        self.large: LargeMessage | None = None
         self._send = send
         self._transport = scope.get("extensions", {}).get(TRANSPORT)
         self.socket = Socket(
@@ -169,6 +112,9 @@ class Conversation(ABC):
             frame: any JSON value; None if the client's text is not JSON.
         """
 
+    def warn_of_expiry(self, error: RequestError) -> None:  # noqa: B027 - most dialects cannot
+        """Tell the client that its credentials expire soon; by default nothing is sent."""
+
     def handle_binary(self) -> None:
         """Refuse a binary frame: the default closes the socket."""
         self.socket.close(UNSUPPORTED_DATA)
@@ -182,6 +128,27 @@ class Conversation(ABC):
         return type(self).background_work is not Conversation.background_work
 
     # What a dialect may use
+
+    @property
+    def owner(self) -> str:
+        return self.identity.owner
+
+    def renew(self, identity: Identity) -> None:
+        """Go on with other credentials of the same owner.
+
+        Readings that these credentials do not allow end.
+
+        Raises:
+            RequestError: 403, they are of another owner.
+        """
+        if identity.owner != self.owner:
+            raise request_error("forbidden", "the token of an auth frame must be the same owner's")
+        self._unwatch_expiry()
+        self.identity = identity
+        self._watch_expiry()
+        for key, subscription in list(self.socket.subscriptions.items()):
+            if not (identity.may(READ) and is_visible(subscription.relay.meta, identity)):
+                self.socket.unsubscribe(key)
 
     async def step(self, work: Callable[[], T]) -> T:
         """Do work whose cost grows with the frame that is being served; see LargeWork.step."""
@@ -204,7 +171,7 @@ class Conversation(ABC):
     async def find(self, generation_id: str) -> Meta:
         """Return the generation if this socket's owner may see it; raises as `find_generation`."""
         return await find_generation(
-            self.hub, self.node.store, self.owner, generation_id, is_reader=True
+            self.hub, self.node.store, self.identity, generation_id, is_reader=True
         )
 
     def check_subscription_limit(self) -> None:
@@ -235,9 +202,35 @@ class Conversation(ABC):
         hub = self.hub
         hub.admit(self.socket, "websocket")
         hub.heartbeats.put(self.socket, hub.now() + hub.settings.heartbeat_s)
+        self._watch_expiry()
+
+    def _watch_expiry(self) -> None:
+        if self._expiry is None and self.identity.expires_at is not None:
+            self._expiry = SocketExpiry(self._warn, self._expire)
+        if self._expiry is not None:
+            self._expiry.set(self.identity)
+        if self.identity.share is not None:
+            self.node.share_watch.add(self.identity.share.id, self.socket)
+
+    def _unwatch_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self.identity.share is not None:
+            self.node.share_watch.remove(self.identity.share.id, self.socket)
+
+    def _warn(self) -> None:
+        text = "the token expires soon: send an auth frame with a new one"
+        self.warn_of_expiry(request_error("token_expired", text))
+
+    def _expire(self) -> None:
+        if self.socket.is_blocked:  # the close frame would wait behind the write
+            self.socket.break_off(ReadingOutcome.EXPIRED)
+        else:
+            self.socket.close(TOKEN_EXPIRED)
 
     def leave(self) -> None:
         """Release all subscriptions and leave the hub."""
+        self._unwatch_expiry()
         self.socket.stop()
         self.hub.dismiss(self.socket)
 
@@ -287,25 +280,63 @@ class Conversation(ABC):
         if message.get("bytes") is not None:
             self.handle_binary()
             return False
-        await self._take(message)
+        large = self.large = message.pop(LARGE_MESSAGE, None)
+        try:
+            await self._take(message, large)
+        finally:
+            if self.large is not None:
+                self.large.memory.release()
         await self.socket.await_room()
         return True
 
-    async def _take(self, message: Message) -> None:
+    def keep_memory(self, on_given_up: Callable[[], None]) -> Callable[[], None]:
+        """Take over the memory of the frame that is being served; return how to release it.
+
+        For a dialect that serves the frame after `do` has returned.
+
+        Args:
+            on_given_up: called when the node needs the memory for another frame. The dialect must
+                then forget the frame, and answer `bodies_full` in its turn.
+        """
+        large, self.large = self.large, None
+        if large is None:
+            return lambda: None
+        large.memory.lend(on_given_up)
+        return large.memory.release
+
+    async def _take(self, message: Message, large: LargeMessage | None) -> None:
         """Serve one text frame; an error becomes an error frame."""
         frame: Any = None
         try:
             text = message.get("text") or ""
-            self.frame_bytes = len(text)
-            frame = await self.step(lambda: decode_json(text))
-            if not isinstance(frame, dict):
-                raise request_error("invalid_request", "a frame is a JSON object")
-            async with answer_deadline():
-                await self.do(frame)
+            self.frame_bytes = len(text) if large is None else large.received
+            if large is not None and large.refusal is not None:
+                raise large.refusal
+            async with self.node.bodies.turn(self.frame_bytes):
+                frame = await self._decode(text, large)
+                if not isinstance(frame, dict):
+                    raise request_error("invalid_request", "a frame is a JSON object")
+                self._check_scope(frame)
+                async with answer_deadline():
+                    await self.do(frame)
         except Unavailable:
             self.fail(frame, unavailable())
         except RequestError as exc:
             self.fail(frame, exc)
+
+    async def _decode(self, text: str, large: LargeMessage | None) -> Any:
+        if large is None:
+            return await self.step(lambda: decode_json(text))
+        raw, large.content = large.content, bytearray()
+        if len(raw) > STEPPED_BYTES:
+            return await decode_large(raw)
+        return await self.step(lambda: decode_json(bytes(raw)))
+
+    def _check_scope(self, frame: Frame) -> None:
+        """Raise RequestError 403 if the credentials lack the scope that the frame needs."""
+        needed = self.scopes.get(str(frame.get("type")), self.scopes.get(EVERY_FRAME))
+        if needed is not None:
+            check_scope(self.identity, needed)
 
     def fail(self, frame: Any, error: RequestError) -> None:
         """Send an error frame; close the socket if the client should use another node."""

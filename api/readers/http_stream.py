@@ -21,6 +21,7 @@ from api.hub.contracts import ReadingOutcome
 from api.hub.hub import Hub
 from api.hub.relay import Relay
 from api.readers.disconnect import DisconnectWatcher
+from api.readers.expiry import break_off_at_expiry
 from api.readers.http_reader import Subscriber
 from api.transport.extensions import HANDOVER, TRANSPORT, WIRE, break_off
 from api.transport.http_handover import HandedOver
@@ -81,7 +82,7 @@ async def stream(
             beginning = Beginning(head=relay.encoded_log(dialect).opening)
         else:
             beginning = await begin(relay)
-        own = () if beginning.is_empty else stream_headers(dialect)
+        own = () if beginning.is_empty else stream_headers(dialect, hub.settings.heartbeat_s)
         head = {
             "type": "http.response.start",
             "status": 204 if beginning.is_empty else 200,
@@ -103,7 +104,7 @@ async def stream(
 class DetachedAnswer:
     """An answer whose handler has returned. It ends the response and releases the relay, once."""
 
-    __slots__ = ("_answer", "_hub", "_relay", "_subscriber")
+    __slots__ = ("_answer", "_expiry", "_hub", "_relay", "_subscriber")
 
     def __init__(
         self, hub: Hub, relay: Relay, scope: Scope, dialect: Dialect, beginning: Beginning
@@ -113,8 +114,11 @@ class DetachedAnswer:
         self._subscriber = _subscribe(hub, relay, scope, None, self._over, dialect, beginning)
         relay.holds += 1  # the handler releases its own hold when it returns
         self._answer: HandedOver = scope["extensions"][HANDOVER](self._subscriber)
+        self._expiry = break_off_at_expiry(scope, self._subscriber)
 
     def _over(self, outcome: ReadingOutcome) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
         _dismiss(self._hub, self._relay, self._subscriber)
         self._hub.release(self._relay)
         if outcome is ReadingOutcome.ENDED:
@@ -141,9 +145,12 @@ async def _read(
 
     subscriber = _subscribe(hub, relay, scope, send, on_over, dialect, beginning)
     departure = DisconnectWatcher(receive, subscriber.left)
+    expiry = break_off_at_expiry(scope, subscriber)
     try:
         return await over
     finally:
+        if expiry is not None:
+            expiry.cancel()
         subscriber.left()
         departure.close()
         _dismiss(hub, relay, subscriber)
@@ -198,11 +205,21 @@ async def finish(scope: Scope, receive: Receive, send: Send, outcome: ReadingOut
         await DisconnectWatcher.wait(receive)
 
 
-def stream_headers(dialect: Dialect) -> list[tuple[bytes, bytes]]:
-    """Return the headers of a stream: no proxy may store, buffer or change the body."""
+def stream_headers(dialect: Dialect, heartbeat_s: float) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a stream: no proxy may store, buffer or change the body.
+
+    Args:
+        heartbeat_s: the longest silence of the stream, s; a client finds a dead connection by it.
+    """
     return [
         (b"content-type", dialect.content_type),
         (b"cache-control", b"no-store, no-transform"),
         (b"x-accel-buffering", b"no"),
+        (b"x-heartbeat-s", heartbeat_header(heartbeat_s)),
         *dialect.headers,
     ]
+
+
+def heartbeat_header(heartbeat_s: float) -> bytes:
+    """Return the value of `X-Heartbeat-S`: decimal seconds, `15` or `0.5`."""
+    return b"%.12g" % heartbeat_s

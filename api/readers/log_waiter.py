@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from api.errors import request_error
 from api.hub.contracts import ReadingOutcome
 from api.hub.position import Position
 from api.hub.relay import Relay
+from shared.errors import Draining, Expired
 from shared.log.ids import START
 
 
@@ -55,6 +57,25 @@ class Waiter:
         while self.outcome is None and not condition():
             self._woken.clear()
             await self._woken.wait()
+
+    def check_not_broken_off(self) -> None:
+        """Raise if the hub broke the waiter off.
+
+        Raises:
+            RequestError: `draining`: this node stops. `expired`: the log expired meanwhile.
+                `request_timeout`: the client disconnected.
+        """
+        match self.outcome:
+            case None:
+                return
+            case ReadingOutcome.LEFT:
+                raise request_error(
+                    "request_timeout", "the client left before its answer was complete"
+                )
+            case ReadingOutcome.DRAINED:
+                raise Draining()
+            case _:
+                raise Expired()
 
     async def changed(self) -> None:
         """Return at the next change of the log, or once `outcome` is set."""

@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from api.hub.hub import Hub
 from api.hub.meta_lookup import ReadMeta
+from shared.config.credentials import Identity
 from shared.errors import NotFound, Unavailable
 from shared.log.ids import START, EventId, is_generation_id, parse_cursor
 from shared.log.records import Meta
@@ -33,13 +34,13 @@ META_READ_S = 2.0
 async def find_generation(
     hub: Hub,
     store: Store,
-    owner: str,
+    viewer: str | Identity,
     generation_id: str,
     cursor: EventId = START,
     *,
     is_reader: bool = False,
 ) -> Meta:
-    """Return the meta of a generation that `owner` may see.
+    """Return the meta of a generation that `viewer` may see.
 
     The meta comes from Redis. It comes from the node's own copy while Redis is down, and also when
     Redis has lost a generation that is not sealed yet.
@@ -49,39 +50,42 @@ async def find_generation(
     a 404 would make the client give up.
 
     Args:
+        viewer: who asks; or an owner, who sees the own generations and no others.
         cursor: the last event that the client has seen; `START`: none.
         is_reader: the caller will read the log, and the log corrects a meta that is a moment old.
             So all such callers that arrive together share one read of Redis.
 
     Raises:
-        NotFound: the id is malformed, the generation is absent or sealed, or it belongs to another
-            owner.
+        NotFound: the id is malformed, the generation is absent or sealed, or the viewer may not see
+            it.
         Unavailable: Redis did not answer within `META_READ_S`, and this node has no copy.
     """
     if not is_generation_id(generation_id):
         raise NotFound()
     read = hub.look_up_meta if is_reader else store.meta
-    meta = await _read_visible(hub, read, owner, generation_id)
+    meta = await _read_visible(hub, read, viewer, generation_id)
     clock = asyncio.get_running_loop().time
     deadline_s = clock() + RESTORE_WAIT_S
     while meta is None and cursor != START and clock() < deadline_s:
         await asyncio.sleep(REREAD_INTERVAL_S)
-        meta = await _read_visible(hub, read, owner, generation_id)
+        meta = await _read_visible(hub, read, viewer, generation_id)
     if meta is None:
         raise NotFound()
     return meta
 
 
-async def _read_visible(hub: Hub, read: ReadMeta, owner: str, generation_id: str) -> Meta | None:
-    """Return meta from Redis or from this node; None: there is none that `owner` may see."""
+async def _read_visible(
+    hub: Hub, read: ReadMeta, viewer: str | Identity, generation_id: str
+) -> Meta | None:
+    """Return meta from Redis or from this node; None: there is none that `viewer` may see."""
     try:
         async with asyncio.timeout(META_READ_S):
             meta = await read(generation_id) or hub.find_unfinished_meta(generation_id)
     except (Unavailable, TimeoutError) as exc:
         meta = hub.find_held_meta(generation_id)
-        if not is_visible(meta, owner):
+        if not is_visible(meta, viewer):
             raise Unavailable("Redis did not answer in time") from exc
-    return meta if is_visible(meta, owner) else None
+    return meta if is_visible(meta, viewer) else None
 
 
 def read_query(scope: Scope) -> dict[str, str]:

@@ -31,12 +31,14 @@ REPLIES_MAX = 64  # with more unsent replies, no frame is read until half of the
 TOO_SLOW = 4008
 RESTARTING = 1012
 IDLE = 4000
+TOKEN_EXPIRED = 4001
 NO_CLOSE_FRAME = 0  # not a code: the connection is broken, or will be aborted
 
 CLOSE_CODES = {
     ReadingOutcome.CUT: TOO_SLOW,
     ReadingOutcome.DRAINED: RESTARTING,
     ReadingOutcome.ROTATED: RESTARTING,
+    ReadingOutcome.EXPIRED: TOKEN_EXPIRED,
 }
 
 
@@ -264,6 +266,8 @@ class Socket:
         """
         if self.done.done():
             return None
+        if self.wire is not None and self.wire.is_receiving:
+            self.active_at = now
         if not self.subscriptions and now - self.active_at >= self._idle_s:
             self.close(IDLE)
             return None

@@ -16,16 +16,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.deadline import answer_deadline
 from api.dialects.native.events import respond_with_events
+from api.intake.arriving_body import read_body
 from api.intake.batch_members import batch_object, digest_of, find_input, read_new_batch
-from api.intake.body import check_idempotency_key, invalid_request, read_body, read_object
+from api.intake.body import check_idempotency_key, invalid_request
+from api.intake.large_body import read_members
 from api.intake.paging import read_limit, read_number
-from api.intake.schedule_members import is_scheduled, without_timing
+from api.intake.schedule_members import check_schedule_size, is_scheduled, without_timing
 from api.node import Node
 from api.resources.schedules import ScheduleRoutes
 from api.response import json_response
 from shared.batches.input import fetch
 from shared.batches.lease import InFlightLine
 from shared.batches.record import OUTPUT_BYTES_MAX, Batch, Batches, NewBatch
+from shared.config.credentials import SCHEDULES
 from shared.errors import Expired
 from shared.files.store import FileRecord
 from shared.later.schedules import PREFIX, marked
@@ -50,8 +53,15 @@ class BatchRoutes:
         self.node.refuse_while_draining()
         key = _key(request)
         bytes_max = self.node.settings.body_bytes_max
-        raw = await read_body(request.headers, request.receive, bytes_max=bytes_max)
-        body = await self.node.large.step(len(raw), lambda: read_object(raw, bytes_max=bytes_max))
+        async with self.node.bodies.body() as hold:
+            raw = await read_body(request.headers, request.receive, bytes_max=bytes_max, hold=hold)
+            async with self.node.bodies.turn(len(raw)):
+                body = await read_members(self.node.large, raw, bytes_max=bytes_max)
+        if is_scheduled(body):
+            check_schedule_size(len(raw))
+            self.node.require(request, SCHEDULES)
+        async with answer_deadline():
+            await self.node.note_planner(request)
         if is_scheduled(body):
             return await self._schedule(body, owner, key)
         new = self._read(body, owner)
@@ -121,7 +131,7 @@ class BatchRoutes:
         async def stream(scope: Scope, receive: Receive, send: Send) -> None:
             await respond_with_events(
                 scope, receive, send,
-                hub=self.node.hub, store=self.node.store, owner=owner, generation_id=batch_id,
+                hub=self.node.hub, store=self.node.store, viewer=owner, generation_id=batch_id,
                 find_other=find,
             )  # fmt: skip
 
@@ -156,6 +166,7 @@ class BatchRoutes:
             if not await self.batches.dead_letters(batch.id, 0, 1):
                 raise invalid_request("no line of this batch has failed")
             record = await find_input(self.node.files, batch.input_file_id, owner)
+            await self.node.note_planner(request)
             new_id = new_batch_id()
             if key:
                 new_id = await self.batches.reserve(owner, key, f"redrive {batch.id}", new_id)

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.deadline import answer_deadline
 from api.errors import RETRY_AFTER_S, request_error
 from api.intake.body import invalid_request
+from api.intake.content_coding import BodyDecoder, check_coding
 from api.intake.upload import (
     FORM_BYTES_MAX,
     PURPOSES,
@@ -58,6 +59,7 @@ class FileRoutes:
         owner = self.node.owner(request)
         self.node.refuse_while_draining()
         form = open_form(request.headers, bytes_max=self.node.settings.file_bytes_max)
+        coding = check_coding(",".join(request.headers.getlist("content-encoding")))
         async with (
             answer_deadline()
         ):  # refuse before the body is read if no record could be written
@@ -68,7 +70,7 @@ class FileRoutes:
             with translating_store_errors():
                 room = await self.files.room(owner, announced)
         async with self.node.uploads.turn(owner) as turn:
-            pieces = room.within(file_pieces(form, request.receive, turn))
+            pieces = room.within(file_pieces(form, request.receive, turn, BodyDecoder(coding)))
             record = await self._store(form, owner, pieces)
         return json_response(file_object(record))
 

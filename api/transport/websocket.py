@@ -26,7 +26,7 @@ from api.transport.connection_limit import NO_LIMIT, ConnectionLimit, too_many_c
 from api.transport.extensions import HANDOVER, TRANSPORT, WIRE
 from api.transport.peer import FORWARDED
 from api.transport.refusal import encode_refusal, invalid_http
-from api.transport.websocket_bounds import BoundedWebSocketProtocol
+from api.transport.websocket_large import LargeMessageProtocol
 from api.transport.wire import Backpressure
 from shared.errors import Draining
 
@@ -66,8 +66,13 @@ class WebSocketWire(Backpressure):
     def beat(self) -> None:
         self._protocol.beat()
 
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a large message is arriving, which is no idle socket."""
+        return self._protocol.is_receiving
 
-class WebSocketProtocol(BoundedWebSocketProtocol):
+
+class WebSocketProtocol(LargeMessageProtocol):
     """One WebSocket connection, from its handshake to its end."""
 
     __slots__ = (
@@ -107,6 +112,8 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
         return True
 
     def _is_between_frames(self) -> bool:
+        if not self.is_between_frames:
+            return False
         # The innermost generator of websockets' parser has this name between two frames. If an
         # upgrade renames the generator, each pong is parsed, and the result is the same.
         generator: Any = self.conn.parser
@@ -179,13 +186,14 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
         super().handle_parser_exception()
 
     def send_receive_event_to_app(self) -> None:
-        if self.curr_msg_data_type == "text" and not self.close_sent:
+        is_large = self._sieve is not None and self._sieve.message is not None
+        if self.curr_msg_data_type == "text" and not (is_large or self.close_sent):
             data = b"".join(self.frames)
             try:
                 data.decode()
             except UnicodeDecodeError:
                 self.frames = []
-                self._fail(1007, "text frames are UTF-8")
+                self.fail(1007, "text frames are UTF-8")
                 return
             self.frames = [data]
         super().send_receive_event_to_app()
@@ -259,8 +267,9 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
         """Send a ping, once in each heartbeat; close with 4008 if the last ping got no pong."""
         if self.close_sent or self.transport.is_closing():
             return
-        if self._awaits_pong and not self._is_excused():
-            self._fail(CODES["too_slow"].close, "no pong in two heartbeats")
+        has_progress = self.has_progress()
+        if self._awaits_pong and not (has_progress or self._is_excused()):
+            self.fail(CODES["too_slow"].close, "no pong in two heartbeats")
             return
         self._awaits_pong = True
         self.transport.write(PING)
@@ -294,10 +303,6 @@ class WebSocketProtocol(BoundedWebSocketProtocol):
         if self._is_between_frames():
             self.conn.parser = Protocol.parse(self.conn)
             next(self.conn.parser)
-
-    def _fail(self, code: int, reason: str) -> None:
-        self.conn.send_close(code, reason)
-        self.hang_up(code, reason)
 
 
 def _xor(mask: bytes, data: bytes) -> bytes:

@@ -81,12 +81,17 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         if self._drops_input:
             return
-        if self.handshake_initiated and (self._unparsed or len(data) > SLICE_BYTES):
+        if self.handshake_initiated and (self._unparsed or len(data) > self.slice_bytes):
             self._unparsed += data
             self.transport.pause_reading()
             self._schedule_slice()
         else:
             self.parse_slice(data)
+
+    @property
+    def slice_bytes(self) -> int:
+        """Return how many bytes of a read are parsed at a time."""
+        return SLICE_BYTES
 
     def parse_slice(self, data: bytes) -> None:
         """Parse one slice."""
@@ -112,7 +117,8 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         # uvicorn pauses reading until the application has taken the messages.
         if self.read_paused or self.transport.is_closing():
             return
-        data, self._unparsed = self._unparsed[:SLICE_BYTES], self._unparsed[SLICE_BYTES:]
+        size = self.slice_bytes
+        data, self._unparsed = self._unparsed[:size], self._unparsed[size:]
         if data:
             self.parse_slice(data)
         if self._unparsed:

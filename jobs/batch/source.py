@@ -169,7 +169,8 @@ class Slice:
         record = await self.parts.files.get(batch.input_file_id, batch.owner)
         if record is None:
             raise NotFound("file")
-        self._course = BatchRun(self.parts, self.lease, batch, record)
+        is_held = not await self.parts.owners.is_known(batch.owner)
+        self._course = BatchRun(self.parts, self.lease, batch, record, is_held=is_held)
         await self._course.resume()
         return self._course
 
@@ -230,7 +231,7 @@ def build_batches(redis: Client, store: Store, settings: Settings, owners: Owner
             acceptor=Acceptor(redis, store, settings),
             batches=Batches(redis, settings),
             files=FileStore(redis, settings),
-            models=load_models(settings.models),
+            models=load_models(settings.models, settings.models_skip),
             owners=owners,
         )
     )

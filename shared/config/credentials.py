@@ -1,4 +1,4 @@
-"""The API keys of a deployment: the owner of each key, and its scopes.
+"""Who asks, and what that identity may do; the API keys of a deployment, and the owner of each key.
 
 API nodes use them to identify the owner of a request (api/edge/auth.py). The jobs role uses them to
 decide whose work may start (jobs/owners.py). Both read the same variable. Invariant: no error and
@@ -8,41 +8,102 @@ no log line shows a key.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from shared.errors import ConfigurationError
 
 VARIABLE = "TAILRACE_API_KEYS"
 ANONYMOUS = "anonymous"  # the only owner of a deployment without keys
 EVERYBODY = "*"  # all owners, in an operator's listing; no owner may have this name
-ADMIN = "admin"
-SCOPES = frozenset({ADMIN})
+GENERATE, READ, BATCH, SCHEDULES = "generate", "read", "batch", "schedules"
+ADMIN = "admin"  # also everything that the four scopes above allow
+ACT = "act"  # of keys only: name the user for whom the request asks
+LEEWAY_S = 30.0  # the clocks of issuer and node may differ by this much
+ORDINARY = frozenset({GENERATE, READ, BATCH, SCHEDULES})
+SCOPES = (ADMIN, GENERATE, READ, BATCH, SCHEDULES, ACT)
 KEY_CHARACTERS_MIN = 16  # a shorter key works, but causes a warning: it can be guessed
 OWNERS_SHOWN = 10  # names in one message
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What the token of a share may read: one of the two, the other is empty."""
+
+    id: str
+    generation: str
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
-    """The owner of a request, and what the key allows beyond the owner's own work."""
+    """The owner of a request, and what the credentials allow.
+
+    Attributes:
+        owner: whose work the request starts and sees.
+        scopes: of `SCOPES`, as the credentials name them; ask `may`.
+        sessions: names of sessions, or beginnings of names with a `*` at the end: their
+            generations may be read and written whoever owns them.
+        expires_at: Unix seconds; None: the credentials do not expire.
+        limits: the claim `limits` of a token, unchecked.
+        is_keyless: a token named the owner, or a trusted key on behalf of the owner, so the list
+            of keys does not have the owner.
+        share: a token of `owner` that may only read this; None: it is no share.
+    """
 
     owner: str
-    scopes: frozenset[str] = frozenset()
+    scopes: frozenset[str] = ORDINARY
+    sessions: tuple[str, ...] = ()
+    expires_at: float | None = None
+    limits: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    is_keyless: bool = False
+    share: Share | None = None
 
     @property
     def is_operator(self) -> bool:
-        """Whether the key may read the metrics, the workers and the work of all owners."""
+        """Whether it may read the metrics, the workers and the work of all owners."""
         return ADMIN in self.scopes
+
+    def covers(self, session: str) -> bool:
+        """Whether the credentials allow the session, whoever owns its generations."""
+        return bool(session) and any(
+            session.startswith(name[:-1]) if name.endswith("*") else session == name
+            for name in self.sessions
+        )
+
+    def sees(self, generation_id: str, owner: str, session: str) -> bool:
+        """Whether a generation of `owner` in `session` ("": in none) may be read and written."""
+        if self.share is not None and self.share.generation:
+            return generation_id == self.share.generation
+        if self.share is not None and session != self.share.session:
+            return False
+        return owner == self.owner or self.covers(session)
+
+    def ends_at(self, now: float) -> float | None:
+        """Return when connections that begin at `now` must end, Unix s; None: never.
+
+        They end when the credentials expire. Within the leeway after that time they end with the
+        leeway, so that a client whose token is accepted is not broken off at once.
+        """
+        if self.expires_at is None or now < self.expires_at:
+            return self.expires_at
+        return self.expires_at + LEEWAY_S
+
+    def may(self, scope: str) -> bool:
+        """Whether the credentials have `scope`; `admin` has all others but `act`."""
+        return scope in self.scopes or (ADMIN in self.scopes and scope in ORDINARY)
 
 
 # Without keys every client may do everything, also what needs an operator's key otherwise.
-NOBODY_IN_PARTICULAR = Identity(ANONYMOUS, SCOPES)
+NOBODY_IN_PARTICULAR = Identity(ANONYMOUS, frozenset({ADMIN}))
 
 
 def read_keys(value: str) -> dict[str, Identity]:
     """Parse `key:owner` entries, separated by commas or lines.
 
-    A third field holds scopes, separated by spaces: `key:owner:admin`. Empty lines and lines that
+    A third field holds scopes, separated by spaces: `key:owner:generate read`. Without it a key has
+    the `ORDINARY` scopes, and so has a key whose only scope is `act`. Empty lines and lines that
     start with `#` are skipped.
 
     Args:
@@ -103,12 +164,15 @@ def _read_entries(line: str, found: dict[str, Identity]) -> None:
         key, owner, *scopes = parts
         if owner == EVERYBODY:
             raise ConfigurationError(f"{VARIABLE}: no owner may be called {EVERYBODY}")
-        identity = Identity(owner, frozenset(" ".join(scopes).split()))
-        if not identity.scopes <= SCOPES:
-            known = ", ".join(sorted(SCOPES))
+        named_scopes = frozenset(" ".join(scopes).split())
+        if not named_scopes <= frozenset(SCOPES):
+            known = ", ".join(SCOPES)
             raise ConfigurationError(
                 f"{VARIABLE}: unknown scope in the third field of an entry; known: {known}"
             )
+        identity = Identity(
+            owner, named_scopes if named_scopes - {ACT} else named_scopes | ORDINARY
+        )
         if found.get(key, identity) != identity:
             raise ConfigurationError(f"{VARIABLE}: one key has two owners, or differing scopes")
         found[key] = identity

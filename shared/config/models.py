@@ -18,9 +18,11 @@ from shared.config.model_request import REQUEST_MEMBERS, RequestRules, parse_rul
 from shared.errors import ConfigurationError
 
 BACKENDS = ("demo", "openai")
-ON_TAKEOVER = ("continue", "restart", "fail")
+ON_TAKEOVER = ("auto", "continue", "restart", "fail")
 # How a request asks an openai backend to continue a partial answer; the servers differ.
-CONTINUE_STYLES = ("continue_final_message", "trailing", "prefix")
+CONTINUE_STYLES = ("continue_final_message", "prefix", "trailing")
+# A variable of the environment in a header or the URL of a proxy: ${NAME}.
+ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
 
 
@@ -34,9 +36,10 @@ class Model:
         base_url: of an openai backend, up to and with `/v1`.
         model: the name at the backend; empty: the same as `name`.
         api_key_env: the environment variable that holds the key.
-        on_takeover: `continue` (send the partial answer as a prefix), `restart` (reset) or `fail`.
-        continue_style: `continue_final_message` (vLLM, SGLang), `trailing` (llama.cpp, Ollama: a
-            last assistant message is continued) or `prefix` (DeepSeek, Mistral).
+        on_takeover: `auto` (continue in a form that was seen to hold, else restart), `continue`
+            (send the partial answer as a prefix), `restart` (reset) or `fail`.
+        continue_style: `continue_final_message` (vLLM, SGLang, llama.cpp), `prefix` (DeepSeek,
+            Mistral) or `trailing` (a last assistant message is continued). `auto` prefers it.
         rules: how requests to an openai backend differ from the usual ones.
         connection: how to connect to an openai backend.
         options: further members, for the demo backend: seed, tokens_per_s, fail_at, …
@@ -47,7 +50,7 @@ class Model:
     base_url: str = ""
     model: str = ""
     api_key_env: str = ""
-    on_takeover: str = "restart"
+    on_takeover: str = "auto"
     continue_style: str = "continue_final_message"
     rules: RequestRules = RequestRules()
     connection: Connection = Connection()
@@ -57,14 +60,22 @@ class Model:
     def upstream_name(self) -> str:
         return self.model or self.name
 
+    @property
+    def may_continue(self) -> bool:
+        """Whether a new attempt may continue the partial answer of an earlier one."""
+        return self.on_takeover in ("auto", "continue")
+
 
 # The members of a table that are attributes of `Model` under the same name.
 STRINGS = frozenset(f.name for f in fields(Model)) - {"name", "rules", "connection", "options"}
 DEMO = Model(name="demo", backend="demo", on_takeover="continue")
 
 
-def load_models(path: str) -> dict[str, Model]:
+def load_models(path: str, skipped: str = "") -> dict[str, Model]:
     """Read the models file; without a path, return the built-in demo. The first is the default.
+
+    Args:
+        skipped: names of models of the file to leave out, comma-separated.
 
     Raises:
         ConfigurationError: no such file, no TOML, an unknown member, or a value not allowed.
@@ -78,7 +89,20 @@ def load_models(path: str) -> dict[str, Model]:
     except (ValueError, RecursionError) as exc:
         # tomllib's error is a ValueError. A number of 5,000 digits raises a plain ValueError.
         raise ConfigurationError(f"{path} is not TOML: {exc}") from exc
-    return parse_models(tables, path)
+    models = parse_models(tables, path)
+    left_out = set(skipped.split(","))
+    kept = {name: model for name, model in models.items() if name not in left_out}
+    if not kept:
+        raise ConfigurationError(f"TAILRACE_MODELS_SKIP leaves out every model of {path}")
+    return kept
+
+
+def missing_variables(model: Model, environ: Mapping[str, str]) -> list[str]:
+    """Return the environment variables that the model's table names and that have no value."""
+    values = (*model.rules.headers.values(), model.connection.proxy)
+    named = [name for value in values for name in ENVIRONMENT.findall(value)]
+    names = [model.api_key_env, *named] if model.api_key_env else named
+    return [name for name in dict.fromkeys(names) if not environ.get(name, "").strip()]
 
 
 def parse_models(tables: Mapping[str, Any], path: str) -> dict[str, Model]:

@@ -1,4 +1,8 @@
-"""Reads a Redis URL: the address, the login, the database and the options behind `?`. Pure.
+"""Reads a Redis URL: the addresses, the login, the database and the options behind `?`. Pure.
+
+    redis://host:6379/0   rediss://host:6379/0   unix:///run/redis.sock?db=0
+    redis+sentinel://s1:26379,s2:26379/service/0   rediss+sentinel://…
+    redis+cluster://h1:6379,h2:6379                rediss+cluster://…
 
 Every connection is made from the same reading: redis-py's, arq's and our own. Invariant: an option
 either works on all of them or is refused here, in one line without a secret. redis-py would pass
@@ -8,42 +12,66 @@ Source: `parse_url` and the connection classes of redis.asyncio.connection in re
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from shared.config.redis_hosts import HostPort, split_hosts
+from shared.config.redis_login import RedisLogin
+from shared.config.redis_options import read_options
 from shared.errors import ConfigurationError
 
 SCHEMES = ("redis", "rediss", "unix")
+SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
+CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 PORT = 6379
+SENTINEL_PORT = 26379
 DATABASE_MAX = 2**31 - 1  # Redis reads the number as an int
+_SERVICE = re.compile(r"[A-Za-z0-9._-]{1,128}")  # the characters that sentinels allow
+NO_CLUSTER = (
+    "redis+cluster:// cannot be used yet: name a server with cluster-enabled no, "
+    "as redis:// or redis+sentinel://"
+)
 QUOTE = "in a user name or password write / as %2F, # as %23, ? as %3F, @ as %40 and : as %3A"
 
-_WORDS = {
-    **dict.fromkeys(("1", "t", "true", "y", "yes", "on"), True),
-    **dict.fromkeys(("0", "f", "false", "n", "no", "off"), False),
-}
-_CERT_REQS = ("required", "optional", "none")
-_TLS_VERSIONS = {"tlsv1.2": ssl.TLSVersion.TLSv1_2, "tlsv1.3": ssl.TLSVersion.TLSv1_3}
+_LOGIN_NAMES = RedisLogin._fields
+_SENTINEL_LOGIN_NAMES = tuple(f"sentinel_{name}" for name in _LOGIN_NAMES)
+
+
+class Sentinels(NamedTuple):
+    """The sentinels that know the master of a service.
+
+    Attributes:
+        login: for the sentinels themselves; by default they have none.
+    """
+
+    hosts: tuple[HostPort, ...]
+    service: str
+    login: RedisLogin
 
 
 class RedisUrl(NamedTuple):
     """One Redis URL.
 
     Attributes:
+        host, port: empty and 0 where sentinels or a cluster name the server.
         path: of a unix socket; empty: the address is host and port.
+        login: for the server.
         options: redis-py's arguments for one connection, except address, login and database.
+        sentinels: None: the URL names the server itself.
+        cluster: nodes of the cluster; empty: the URL names no cluster.
     """
 
     is_tls: bool
     host: str
     port: int
     path: str
-    username: str
-    password: str
+    login: RedisLogin
     database: int
     options: Mapping[str, Any]
+    sentinels: Sentinels | None = None
+    cluster: tuple[HostPort, ...] = ()
 
     @property
     def tls_options(self) -> dict[str, Any]:
@@ -61,12 +89,27 @@ def read_redis_url(text: str, variable: str) -> RedisUrl:
             the URL that may be a password.
     """
     try:
-        return _read(text)
+        url = parse_redis_url(text)
+        if url.cluster:
+            raise ValueError(NO_CLUSTER)
     except ValueError as exc:
         raise ConfigurationError(f"{variable}: {exc}") from None
+    return url
 
 
-def _read(text: str) -> RedisUrl:
+def parse_redis_url(text: str) -> RedisUrl:
+    """Read a URL, also one that names a cluster.
+
+    Raises:
+        ValueError: the URL is malformed; the message holds no part of it that may be a password.
+    """
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme.lower() in (*SENTINEL_SCHEMES, *CLUSTER_SCHEMES):
+        return _read_hosts(scheme.lower(), rest)
+    return _read_server(text)
+
+
+def _read_server(text: str) -> RedisUrl:
     try:
         url = urlsplit(text)
         port, query = url.port, parse_qs(url.query, keep_blank_values=True)
@@ -78,134 +121,95 @@ def _read(text: str) -> RedisUrl:
     if port == 0:
         raise ValueError("the port must be from 1 to 65535")
     given = {name: unquote(values[0]).strip() for name, values in query.items()}
-    database = _database(given.pop("db", ""), url)
+    path = "" if url.scheme == "unix" else url.path.strip("/")
+    database = _database(given.pop("db", ""), path, "redis://host:6379/0")
+    login = _login(unquote(url.username or ""), unquote(url.password or ""), given)
     return RedisUrl(
         is_tls=url.scheme == "rediss",
         host="" if url.scheme == "unix" else unquote(url.hostname or "localhost"),
         port=port or PORT,
         path=unquote(url.path) if url.scheme == "unix" else "",
-        username=unquote(url.username or "") or given.pop("username", ""),
-        password=unquote(url.password or "") or given.pop("password", ""),
+        login=login,
         database=database,
-        options=_options(given, url.scheme),
+        options=read_options(given, url.scheme, _LOGIN_NAMES),
     )
 
 
+def _read_hosts(scheme: str, rest: str) -> RedisUrl:
+    """Read what follows `://` in a URL of sentinels or of a cluster."""
+    if "#" in rest:
+        raise ValueError(f"a # ends a URL; {QUOTE}")
+    is_sentinel = scheme in SENTINEL_SCHEMES
+    try:
+        parts = split_hosts(rest, SENTINEL_PORT if is_sentinel else PORT)
+        query = parse_qs(parts.query, keep_blank_values=True)
+    except ValueError as exc:
+        what = f"the list of hosts cannot be read: {exc}"
+        raise ValueError(f"{what}; write {scheme}://host:port,host:port; {QUOTE}") from None
+    given = {name: unquote(values[0]).strip() for name, values in query.items()}
+    service, path = "", parts.path.strip("/")
+    if is_sentinel:
+        service, _, path = path.partition("/")
+        service = _service(unquote(service), scheme)
+    login_names = (*_LOGIN_NAMES, *_SENTINEL_LOGIN_NAMES) if is_sentinel else _LOGIN_NAMES
+    login = _login(parts.username, parts.password, given)
+    sentinel_login = _login("", "", given, "sentinel_") if is_sentinel else RedisLogin()
+    database = _database(given.pop("db", ""), path, f"{scheme}://host:26379/service/0")
+    if database and not is_sentinel:
+        raise ValueError(f"a cluster has only database 0, and the URL names {database}")
+    return RedisUrl(
+        is_tls=scheme.startswith("rediss"),
+        host="",
+        port=0,
+        path="",
+        login=login,
+        database=database,
+        options=read_options(given, scheme, login_names),
+        sentinels=Sentinels(parts.hosts, service, sentinel_login) if is_sentinel else None,
+        cluster=() if is_sentinel else parts.hosts,
+    )
+
+
+def _service(text: str, scheme: str) -> str:
+    """Check the name that the sentinels have for the master and its replicas."""
+    if not text:
+        raise ValueError(f"the service is missing, as in {scheme}://host:26379/service/0")
+    if not _SERVICE.fullmatch(text):
+        # Not quoted: a / in a password makes the rest of the password look like the service.
+        raise ValueError(f"the service may hold letters, digits, dots, - and _ only; {QUOTE}")
+    return text
+
+
+def _login(username: str, password: str, given: dict[str, str], prefix: str = "") -> RedisLogin:
+    """Take the login out of the options; the part before @ wins, as in redis-py."""
+    named = {name: given.pop(prefix + name, None) for name in RedisLogin._fields}
+    for name, value in named.items():
+        if name.endswith("_file") and value == "":
+            raise ValueError(f"{prefix}{name} is empty")
+    login = RedisLogin(
+        username or named["username"] or "",
+        password or named["password"] or "",
+        named["username_file"] or "",
+        named["password_file"] or "",
+    )
+    for name in ("username", "password"):
+        if getattr(login, name) and getattr(login, f"{name}_file"):
+            raise ValueError(f"the URL has a {prefix}{name} and {prefix}{name}_file: give one")
+    return login
+
+
 def _check_scheme(url: SplitResult) -> None:
-    if url.scheme in ("redis+cluster", "redis+sentinel"):
-        raise ValueError(f"{url.scheme}:// is not built yet; use redis://, rediss:// or unix://")
     if url.scheme not in SCHEMES:
-        raise ValueError("must start with redis://, rediss:// or unix://")
+        raise ValueError(
+            "must start with redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://"
+        )
     if url.scheme == "unix" and not url.path:
         raise ValueError("unix:// needs the path of a socket, such as unix:///run/redis.sock")
 
 
-def _database(given: str, url: SplitResult) -> int:
+def _database(given: str, path: str, example: str) -> int:
     """Return the number of the database. redis-py would take 0 for a path that is no number."""
-    path = "" if url.scheme == "unix" else url.path.strip("/")
     text = given or unquote(path) or "0"
     if not (text.isascii() and text.isdigit() and int(text[:11]) <= DATABASE_MAX):
-        raise ValueError(f"the database must be a number, as in redis://host:6379/0; {QUOTE}")
+        raise ValueError(f"the database must be a number, as in {example}; {QUOTE}")
     return int(text)
-
-
-def _options(given: Mapping[str, str], scheme: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in given.items():
-        if name in ("username", "password"):
-            continue  # the part before @ wins, as in redis-py
-        if name in _FIXED:
-            _check_fixed(name, value)
-        elif name in _SET_BY_US:
-            raise ValueError(f"Tailrace sets {name} itself: remove this option")
-        elif name not in _READERS:
-            known = ", ".join(sorted(["db", *_READERS]))
-            raise ValueError(f"{name[:40]!r} is not an option of the URL; these are: {known}")
-        elif name.startswith("ssl_") and scheme != "rediss":
-            raise ValueError(f"{name} is for rediss://, and this URL has no TLS")
-        elif name == "socket_keepalive" and scheme == "unix":
-            raise ValueError(f"{name} is for redis:// and rediss://: a unix socket has none")
-        else:
-            found[name] = _READERS[name](name, value)
-    _check_tls(found)
-    return found
-
-
-def _check_fixed(name: str, value: str) -> None:
-    if value.lower() not in _FIXED[name]:
-        needed = _FIXED[name][0]
-        raise ValueError(f"Tailrace needs {name}={needed}: remove this option")
-
-
-def _check_tls(options: Mapping[str, Any]) -> None:
-    if ("ssl_certfile" in options) != ("ssl_keyfile" in options):
-        raise ValueError("ssl_certfile and ssl_keyfile belong together: give both")
-    if options.get("ssl_check_hostname") and options.get("ssl_cert_reqs") == "none":
-        raise ValueError("ssl_check_hostname needs ssl_cert_reqs=required")
-
-
-def _text(name: str, value: str) -> str:
-    if not value:
-        raise ValueError(f"{name} is empty")
-    return value
-
-
-def _word(name: str, value: str) -> str:
-    if not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError(f"{name} must be one ASCII word")  # CLIENT SETNAME refuses others
-    return _text(name, value)
-
-
-def _bool(name: str, value: str) -> bool:
-    if value.lower() not in _WORDS:
-        raise ValueError(f"{name} must be true or false")
-    return _WORDS[value.lower()]
-
-
-def _seconds(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) <= 6):
-        raise ValueError(f"{name} must be a whole number of seconds")
-    return int(value)
-
-
-def _cert_reqs(name: str, value: str) -> str:
-    word = value.lower().removeprefix("cert_")  # CERT_NONE is how other clients write it
-    if word not in _CERT_REQS:
-        raise ValueError(f"{name} must be one of {', '.join(_CERT_REQS)}")
-    return word
-
-
-def _tls_version(name: str, value: str) -> ssl.TLSVersion:
-    if value.lower() not in _TLS_VERSIONS:
-        raise ValueError(f"{name} must be TLSv1.2 or TLSv1.3")
-    return _TLS_VERSIONS[value.lower()]
-
-
-_READERS: dict[str, Callable[[str, str], Any]] = {
-    "client_name": _word,
-    "health_check_interval": _seconds,
-    "socket_keepalive": _bool,
-    "ssl_ca_certs": _text,
-    "ssl_ca_data": _text,
-    "ssl_cert_reqs": _cert_reqs,
-    "ssl_certfile": _text,
-    "ssl_check_hostname": _bool,
-    "ssl_ciphers": _text,
-    "ssl_keyfile": _text,
-    "ssl_min_version": _tls_version,
-}
-# Redundant, but harmless, with the value that Tailrace uses anyway.
-_FIXED = {
-    "protocol": ("2",),
-    "decode_responses": ("false", "0", "f", "n", "no", "off"),
-    "encoding": ("utf-8", "utf8"),
-    "encoding_errors": ("strict",),
-    "retry_on_timeout": ("false", "0", "f", "n", "no", "off"),
-}
-# With another value a promise about times, memory or repeats would break, or these are objects.
-_SET_BY_US = (
-    "connection_class", "credential_provider", "encoder_class", "event_dispatcher", "lib_name",
-    "lib_version", "max_connections", "parser_class", "redis_connect_func", "retry",
-    "retry_on_error", "socket_connect_timeout", "socket_keepalive_options", "socket_read_size",
-    "socket_timeout", "socket_type", "timeout",
-)  # fmt: skip

@@ -21,8 +21,12 @@ from shared.errors import ConfigurationError
 
 PREFIX = "TAILRACE_"
 
+# Answers that a model server may break off without a counted failure. More would let a prompt that
+# makes its server crash restart the server again and again.
+UPSTREAM_BREAKS_MAX = 2
+
 # Every other number must be above 0.
-MAY_BE_ZERO = ("grace_s", "address_connections_max")
+MAY_BE_ZERO = ("grace_s", "address_connections_max", "head_wait_s")
 QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
 
 # Kubernetes gives every container variables for each Service of its namespace. Those of a Service
@@ -46,8 +50,6 @@ SERVICE_VARIABLES = tuple(
 # docs/protocol.md names these, but they are not built yet. An operator may rely on such a setting,
 # so it is an error and not ignored.
 NOT_YET = {
-    "JWT_SECRET": "JWTs",
-    "JWT_JWKS": "JWTs",
     "OWNER_ACTIVE_MAX": "owner limits",
     "OWNER_CONNECTIONS_MAX": "owner limits",
 }
@@ -65,11 +67,17 @@ class Settings:
     host: str = "127.0.0.1"  # where an API node listens
     port: int = 8000
     models: str = ""  # path of the models file; empty: the built-in demo
+    models_skip: str = ""  # names of models of the file that are not served, comma-separated
     jobs_redis_url: str = ""  # where arq keeps its queue; empty: the database after ours
     data_dir: str = ".tailrace"  # directory of the private server
     files_url: str = ""  # where files are stored; empty: the directory `files` of data_dir
     auth: str = ""  # "off": listen beyond loopback without credentials
     api_keys: str = ""  # `key:owner` or `key:owner:scopes`, comma-separated, or a file of them
+    jwt_secret: str = ""  # checks tokens that are signed with HS256, HS384 or HS512
+    jwt_secret_previous: str = ""  # the secret before it, still accepted while clients change
+    jwt_jwks: str = ""  # URL or file of the public keys that check tokens signed otherwise
+    jwt_audience: str = ""  # the audience that a token must name
+    jwt_issuer: str = ""  # the issuer that a token must name
     hosts: str = ""  # host names that a node without credentials serves, comma-separated
     trusted_proxies: str = ""  # whose X-Forwarded-For counts: networks, comma-separated
     address_connections_max: int = 0  # connections of one address to one API node; 0: no bound
@@ -90,6 +98,9 @@ class Settings:
 
     retention_s: float = 3_600.0  # a log is kept this long after its end
     heartbeat_s: float = 15.0  # time without output before a `: ping`
+    head_wait_s: float = (
+        10.0  # OpenAI's streams hold their head back this long for the first content
+    )
     connection_age_s: float = 3_600.0  # a node cuts an older reader, which resumes on any node
     drain_s: float = 20.0  # time for a stopping process to finish its work
     keep_alive_s: float = 75.0  # an idle HTTP connection of a node is closed after this
@@ -97,7 +108,8 @@ class Settings:
 
     subscriber_bytes_max: int = 1_048_576  # unsent bytes at which a slow reader is cut
     hub_bytes_max: int = 268_435_456  # encoded logs in the memory of a node
-    body_bytes_max: int = 1_048_576  # one request body
+    body_bytes_max: int = 33_554_432  # one request body, one WebSocket message
+    bodies_bytes_max: int = 268_435_456  # bodies that one node holds until they are accepted
     file_bytes_max: int = 209_715_200  # one uploaded file
     owner_file_bytes_max: int = 2_147_483_648  # all files of one owner
     owner_files_max: int = 10_000  # number of files of one owner
@@ -108,6 +120,7 @@ class Settings:
     ws_idle_s: float = 300.0  # a socket idle for this long is closed
 
     upstream_connect_s: float = 10.0  # limits on one backend request
+    upstream_outage_s: float = 60.0  # a prompt waits this long for a backend that is away
     upstream_first_token_s: float = 300.0
     upstream_idle_s: float = 60.0
     upstream_total_s: float = 3_600.0
@@ -133,6 +146,11 @@ class Settings:
             )
         if not 0 <= self.port <= 65_535:
             raise ConfigurationError(f"{PREFIX}PORT must be from 0 to 65535, got {self.port}")
+        if self.bodies_bytes_max < self.body_bytes_max:
+            raise ConfigurationError(
+                f"{PREFIX}BODIES_BYTES_MAX ({self.bodies_bytes_max}) must be at least "
+                f"{PREFIX}BODY_BYTES_MAX ({self.body_bytes_max}): raise it, or lower the other"
+            )
         self._check_choices()
         read_hosts(self.part_urls)
 
@@ -163,9 +181,15 @@ class Settings:
             return False
 
     @property
+    def has_tokens(self) -> bool:
+        """Whether clients may come with JSON web tokens."""
+        return bool(self.jwt_secret or self.jwt_jwks)
+
+    @property
     def generation_s_max(self) -> float:
         """The longest time from the acceptance of a generation to its end, s."""
-        return self.queue_wait_s + self.attempts_max * self.upstream_total_s
+        attempts_max = self.attempts_max + UPSTREAM_BREAKS_MAX
+        return self.queue_wait_s + attempts_max * (self.upstream_total_s + self.upstream_outage_s)
 
     def named_redis_url(self) -> str:
         """Return the URL of the Redis server.
@@ -206,6 +230,12 @@ class Settings:
                     f"{name}: {environ[name]!r} is not {cast.__name__}"
                 ) from exc
         return cls(**values)
+
+
+def is_given(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether the environment has a value for the setting `name`."""
+    variable = PREFIX + name.upper()
+    return variable in environ and variable not in service_variables(environ)
 
 
 def service_variables(environ: Mapping[str, str]) -> list[str]:

@@ -147,6 +147,11 @@ def encode(event: Event) -> bytes:
     return _encoder.encode(event)
 
 
+def encode_counts(counts: Counts) -> bytes:
+    """Return the JSON of the member `usage` of an `end`."""
+    return _encoder.encode(counts)
+
+
 def decode(raw: bytes) -> AnyEvent:
     """Decode an entry.
 

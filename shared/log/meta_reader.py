@@ -13,10 +13,12 @@ from dataclasses import replace
 
 from shared.log.records import META_FIELDS, Meta, parse_meta
 from shared.log.request import shown_fields
+from shared.log.request_pieces import PIECES, fetch
 from shared.redis import keys
 from shared.redis.client import Client, translated
+from shared.redis.pipeline import ClientPipeline
 
-REQUESTS_AT_ONCE = 8  # each up to a megabyte, which bounds Redis's output buffer
+REQUESTS_AT_ONCE = 8  # each up to half a megabyte, which bounds Redis's output buffer
 
 
 class MetaReader:
@@ -79,8 +81,23 @@ class MetaReader:
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             for generation_id in ids:
-                pipeline.hget(keys.meta(generation_id), "request")
-            return [request or b"" for request in await pipeline.execute()]
+                pipeline.hmget(keys.meta(generation_id), ["request", PIECES])
+            replies = await pipeline.execute()
+        requests = []
+        for generation_id, (request, count) in zip(ids, replies, strict=True):
+            if count is not None:
+                request = await fetch(ClientPipeline(self.redis), generation_id, int(count))
+            requests.append(request or b"")
+        return requests
+
+    async def statuses(self, ids: Sequence[str]) -> list[str | None]:
+        """Return the status of many generations in one round trip; None: absent."""
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id in ids:
+                pipeline.hget(keys.meta(generation_id), "status")
+            replies = await pipeline.execute()
+        return [None if status is None else status.decode() for status in replies]
 
 
 def _present(reply: Sequence[bytes | None]) -> dict[bytes, bytes]:

@@ -46,10 +46,10 @@ class GenerationBytes(NamedTuple):
     request: int
 
 
-def request_bytes(*parts: bytes | str) -> int:
+def request_bytes(*parts: bytes | bytearray | str) -> int:
     """Return the bytes of a new generation, given the large fields of its meta."""
     return GENERATION_BYTES + sum(
-        len(part) if isinstance(part, bytes) else len(part.encode()) for part in parts
+        len(part.encode()) if isinstance(part, str) else len(part) for part in parts
     )
 
 

@@ -45,7 +45,9 @@ class Meta:
     failures: int
     grace_s: float | None  # None: the generation continues without readers
     metadata: bytes  # a JSON object
-    request: bytes  # JSON of shared.log.request.Request; b"": not read (MetaReader.with_request)
+    request: (
+        bytes | bytearray
+    )  # JSON of shared.log.request.Request; b"": not read (MetaReader.with_request)
     end: bytes  # JSON of the End event; b"" while unfinished
     ended_at_ms: int
     prompt: str = ""  # the part of the request that a listing shows

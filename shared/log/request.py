@@ -74,7 +74,7 @@ def _text_of(content: Any) -> str:
         return content
     parts = content if isinstance(content, list) else []
     return "\n".join(
-        part["text"]
+        part["text"][:PROMPT_CHARACTERS_MAX]  # the whole text may have megabytes
         for part in parts
         if isinstance(part, dict) and isinstance(part.get("text"), str)
     )

@@ -13,7 +13,7 @@ from typing import Any
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log import owner_bytes
-from shared.log.events import End, encode
+from shared.log.events import Counts, End, encode, encode_counts
 from shared.log.ids import START, EventId, parse_event_id
 from shared.log.meta_reader import MetaReader
 from shared.log.records import (
@@ -33,6 +33,7 @@ from shared.log.records import (
     parse_top,
     parse_writing,
 )
+from shared.log.request_pieces import PIECES, fetch
 from shared.redis import keys
 from shared.redis.client import Client, clock_ms, translated
 from shared.redis.pipeline import Call, Pipeline
@@ -67,15 +68,6 @@ class Store(MetaReader):
             )
         return [(parse_event_id(entry_id), fields[b"e"]) for entry_id, fields in found]
 
-    async def statuses(self, ids: Sequence[str]) -> list[str | None]:
-        """Return the status of many generations in one round trip; None: absent."""
-        with translated():
-            pipeline = self.redis.pipeline(transaction=False)
-            for generation_id in ids:
-                pipeline.hget(keys.meta(generation_id), "status")
-            replies = await pipeline.execute()
-        return [None if status is None else _text(status) for status in replies]
-
     async def first_pages(self, ids: Sequence[str], count: int) -> list[list[Entry]]:
         """Return the first `count` entries of many logs in one round trip."""
         with translated():
@@ -95,6 +87,7 @@ class Store(MetaReader):
             for generation_id in ids:
                 pipeline.pexpire(keys.log(generation_id), kept_ms)
                 pipeline.pexpire(keys.meta(generation_id), 2 * kept_ms)
+                pipeline.pexpire(keys.request(generation_id), 2 * kept_ms)
             await pipeline.execute()
 
     async def tops(self, ids: Sequence[str]) -> list[Top]:
@@ -199,6 +192,8 @@ class Store(MetaReader):
             case b"absent":
                 return Absent()
         fields = dict(zip(reply[5::2], reply[6::2], strict=True))
+        if count := int(fields.pop(PIECES, 0)):
+            fields[b"request"] = await fetch(self.scripts.pipeline, generation_id, count)
         start = (EventId(int(reply[1]), int(reply[2])), reply[4])
         return Begun(start, int(reply[3]), fields, parse_meta(generation_id, fields))
 
@@ -237,17 +232,21 @@ class Store(MetaReader):
         return _writing(reply)
 
     async def renew_many(
-        self, holders: Sequence[tuple[str, str, int, bool]]
+        self,
+        holders: Sequence[tuple[str, str, int, bool]],
+        usages: Mapping[str, Counts] | None = None,
     ) -> list[Writing | Unavailable]:
         """Extend the leases of many holders in one round trip.
 
         Args:
             holders: id, token, attempt, and whether the generation has a grace.
+            usages: by id, for the `end` of those whose grace is over.
         """
+        found = {name: encode_counts(usage) for name, usage in (usages or {}).items()}
         calls: list[Call] = [
             (
                 (_with_readers if has_grace else _keys)(generation_id),
-                [token, attempt, self.lease_ms, self.retention_ms],
+                [token, attempt, self.lease_ms, self.retention_ms, found.get(generation_id, b"")],
             )
             for generation_id, token, attempt, has_grace in holders
         ]
@@ -317,6 +316,10 @@ class Store(MetaReader):
         reply = await self._run("delete", generation_id, [self.retention_ms])
         if reply[0] != b"sealed":
             return False
+        with translated():
+            # No key of the script: most generations have no pieces, and a script that names an
+            # absent key has to wait while a cluster moves its slot.
+            await self.redis.unlink(keys.request(generation_id))
         if reply[1]:
             call = owner_bytes.deleted(reply[1].decode(), generation_id, self.retention_ms)
             await self.scripts.run(owner_bytes.SCRIPT, *call)
@@ -384,7 +387,3 @@ def _writing(reply: Any) -> Writing:
     outcome = parse_writing(reply)
     assert not isinstance(outcome, Unavailable)  # `_run` has raised it
     return outcome
-
-
-def _text(raw: Any) -> str:
-    return bytes(raw).decode()

@@ -6,6 +6,7 @@
     4  meta is created, if absent: this is the moment of acceptance
     5  the indexes of session and owner are written
 
+A large request is written in pieces before step 3 (shared/log/request_pieces.py).
 Before step 2, `OwnerRoom` decides whether the owner may store this prompt; step 4 also records its
 bytes. Each step may be repeated. A client that got no response repeats the request with its key,
 and gets the generation that exists.
@@ -29,6 +30,7 @@ from shared.log import owner_bytes
 from shared.log.ids import new_generation_id
 from shared.log.owner_bytes import GenerationBytes, OwnerRoom, request_bytes
 from shared.log.records import Meta
+from shared.log.request_pieces import PIECES, Pieces, kept_ms, piece_count
 from shared.log.store import Store
 from shared.queue.idempotency import reserve
 from shared.queue.lanes import encode_entry, put_back
@@ -47,7 +49,7 @@ class NewGeneration:
     """A validated prompt.
 
     Attributes:
-        request: JSON of shared.log.request.Request.
+        request: JSON of shared.log.request.Request; a bytearray where it is too large to be copied.
         metadata: a JSON object of the client.
         grace_s: no reader for this long cancels it; None: it continues without readers.
         idempotency_key: of the client; may be empty.
@@ -59,7 +61,7 @@ class NewGeneration:
 
     owner: str
     model: str
-    request: bytes
+    request: bytes | bytearray
     session: str = ""
     metadata: bytes = b"{}"
     priority: str = "interactive"
@@ -118,6 +120,7 @@ class Acceptor:
         if not is_repeat and self._is_far_from_full(new):
             async with self._owner_room(new):
                 await self._register(generation_id, new)
+                await self._deposit(generation_id, new)
                 meta = await self._enter(generation_id, new)
             await self._index(generation_id, new, meta.created_at_ms)
             return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta)
@@ -142,6 +145,7 @@ class Acceptor:
                 return Accepted(generation_id, False, meta.created_at_ms, meta.status)
         async with self._owner_room(new):
             await self._register(generation_id, new)
+            await self._deposit(generation_id, new)
             await self._enqueue(generation_id, new)
             (is_new, status, created_at_ms), total = await self.store.create_charged(
                 generation_id, self._fields(new), self._charge(generation_id, new),
@@ -172,6 +176,8 @@ class Acceptor:
                 pipeline.exists(keys.meta(generation_id))
             known = await pipeline.execute()
         absent = [line for line, is_there in zip(lines, known, strict=True) if not is_there]
+        for generation_id, new in absent:
+            await self._deposit(generation_id, new)
         entries = [self._entry(generation_id, new, "") for generation_id, new in absent]
         await self.store.scripts.run_all([("enqueue", entry) for entry in entries])
         fields = [(generation_id, self._fields(new)) for generation_id, new in absent]
@@ -259,6 +265,12 @@ class Acceptor:
                 self.redis, generation_id, "generation", new.webhook, about, owner=new.owner
             )
 
+    async def _deposit(self, generation_id: str, new: NewGeneration) -> None:
+        """Write a large request, which is no field of meta. Raises Unavailable."""
+        if piece_count(new.request):
+            kept = kept_ms(self.settings, new.wait_s)
+            await Pieces(generation_id, new.request, kept).deposit(self.store.scripts.pipeline)
+
     async def _enqueue(self, generation_id: str, new: NewGeneration) -> None:
         if len(self._partitions.tags) > 1:
             # Only the sum decides, and the script knows one partition. Prompts that other nodes
@@ -299,10 +311,13 @@ class Acceptor:
             "session": new.session,
             "model": new.model,
             "priority": new.priority,
-            "request": new.request,
             "metadata": new.metadata,
             "prompt": new.prompt,
         }
+        if count := piece_count(new.request):
+            fields[PIECES.decode()] = str(count)
+        else:
+            fields["request"] = bytes(new.request)
         if new.dialect:
             fields["dialect"] = new.dialect
         if new.grace_s is not None:
@@ -320,6 +335,8 @@ class Acceptor:
         names = [keys.owner(new.owner)]
         if new.session:
             names.append(keys.session(new.owner, new.session))
+            if self.settings.has_tokens:  # whose claim may name sessions of other owners
+                names.append(keys.session_of_all(new.session))
         kept_ms = self._idempotency_ms() + round(self.settings.retention_s * 1000)
         commands: list[Command] = []
         for name in names:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.errors import Expired
-from shared.log.events import End
+import msgspec
+
+from shared.errors import Expired, Unavailable
+from shared.log.events import Counts, End, decode_known
 from shared.log.ids import EventId
+from shared.log.log_reader import read_log
 from shared.log.records import Ended, Meta
+from shared.log.request import decode_request
 from shared.log.store import Store
+from shared.log.tally import Tally, count_prompt
 from shared.queue.lanes import forget
 from shared.queue.partitions import partitions_of
 from shared.redis import keys
@@ -27,7 +32,8 @@ async def cancel(store: Store, generation_id: str) -> Meta | None:
         Expired: the generation ended so long ago that its log is gone.
         Unavailable: Redis did not answer in time; repeating it is safe.
     """
-    outcome = await store.close(generation_id, CANCELLED)
+    usage = await _usage_so_far(store, generation_id)
+    outcome = await store.close(generation_id, End("cancelled", "cancelled", usage=usage))
     if isinstance(outcome, EventId):
         # Only for speed: without this message the next append or renewal stops the worker.
         await store.publish(keys.CANCEL, generation_id.encode())
@@ -38,6 +44,27 @@ async def cancel(store: Store, generation_id: str) -> Meta | None:
         if top.id is None:
             raise Expired
     return meta
+
+
+async def _usage_so_far(store: Store, generation_id: str) -> Counts | None:
+    """Count the tokens of an answer that is cancelled now; None: it has none, or has ended.
+
+    The worker cannot write them, because the cancel takes effect at once. Tokens that the worker
+    appends between this count and the end are not counted.
+    """
+    tally = Tally()
+    try:
+        await read_log(store, generation_id, lambda _, raw: tally.add(decode_known(raw)))
+        if not tally.completion_tokens:
+            return None
+        prompt_tokens = 0
+        if tally.usage is None:
+            meta = await store.meta(generation_id)
+            meta = await store.with_request(meta) if meta is not None else None
+            prompt_tokens = count_prompt(decode_request(meta.request)) if meta is not None else 0
+    except (Unavailable, msgspec.MsgspecError):
+        return None  # a cancel does not fail for want of its counts
+    return tally.counts(prompt_tokens)
 
 
 async def cancel_many(store: Store, ids: Sequence[str]) -> None:

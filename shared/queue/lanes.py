@@ -20,6 +20,7 @@ from redis.exceptions import NoScriptError
 from shared.errors import Unavailable
 from shared.later.webhooks import end_generation
 from shared.log.owner_bytes import SCRIPT, over
+from shared.log.request_pieces import PIECES
 from shared.log.store import Store
 from shared.queue.partitions import Partitions, partitions_of
 from shared.redis import keys
@@ -33,13 +34,15 @@ ENTRY_VERSION = 1
 LATER_PER_SWEEP = 200  # postponed entries that one sweep puts back on `resume`
 
 
-class LaneEntry(msgspec.Struct, frozen=True):
+class LaneEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """The content of a queue entry. `v` lets old and new workers share a queue."""
 
     v: int
     id: str
     priority: str
     model: str
+    away_since_ms: int = 0  # since then its model server does not answer, Redis's clock; 0: unknown
+    breaks: int = 0  # how often the server broke off this answer without a counted failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +335,7 @@ def _acknowledge_commands(delivery: Delivery) -> list[Command]:
 def _forget_commands(generation_id: str, tag: str) -> list[Command]:
     """Return the commands of `forget`. The reply of the first one goes to `_follow_up`."""
     return [
-        ("HMGET", keys.meta(generation_id), "idem", "webhook", "owner", "wait"),
+        ("HMGET", keys.meta(generation_id), "idem", "webhook", "owner", "wait", PIECES),
         ("ZREM", keys.running(tag), generation_id),
         *(("ZREM", keys.waiting(priority, tag), generation_id) for priority in keys.PRIORITIES),
     ]
@@ -344,13 +347,16 @@ async def _follow_up(
     if isinstance(found, Exception):
         raise Unavailable(f"Redis refuses: {found}") from found
     redis = scripts.redis
-    idempotency, webhook, owner, wait = found
+    idempotency, webhook, owner, wait, pieces = found
     if owner and not wait and not is_charged:  # only lines of a batch have `wait`: not counted
         await scripts.run(SCRIPT, *over(owner.decode(), generation_id, retention_ms))
     if idempotency:
         with translated():
             # 1 s before meta expires: a key must never name an absent generation.
             await redis.pexpire(idempotency, max(1, 2 * retention_ms - 1000))
+    if pieces:
+        with translated():
+            await redis.pexpire(keys.request(generation_id), 2 * retention_ms)
     if webhook and await end_generation(redis, generation_id):
         await wake_jobs(redis)
 

@@ -78,14 +78,16 @@ async def waiting_by_tag(store: Store, priority: str) -> dict[str, int]:
 
 
 async def session_ids(
-    redis: Client, owner: str, session: str, limit: int, *, before_ms: int | None = None
+    redis: Client, owner: str | None, session: str, limit: int, *, before_ms: int | None = None
 ) -> list[str]:
     """Return up to `limit` ids of a session, newest first.
 
     Args:
+        owner: whose session; None: sessions of all owners (indexed where tokens are accepted).
         before_ms: only generations created before this time, Redis's clock; None: all.
     """
-    return await _newest(redis, keys.session(owner, session), limit, before_ms)
+    key = keys.session_of_all(session) if owner is None else keys.session(owner, session)
+    return await _newest(redis, key, limit, before_ms)
 
 
 async def owner_ids(

@@ -8,7 +8,6 @@ command is safe to repeat.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -19,10 +18,14 @@ from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
 from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 
+from shared.config.redis_login import LoginFileError, RedisLogin
 from shared.config.redis_url import RedisUrl, read_redis_url
 from shared.config.settings import Settings
-from shared.errors import ConfigurationError, Unavailable
+from shared.errors import Unavailable
+from shared.redis.sentinel.follower import Follower, MasterLost, follower_of
+from shared.redis.wire import tls_context
 
 Client = Redis
 Command = Sequence[bytes | str | int]
@@ -39,6 +42,7 @@ REFUSING_WORDS = (
     "OOM",
     "LOADING",
     "READONLY",
+    "UNBLOCKED",  # a blocking read on a master that became a replica
     "MASTERDOWN",
     "CLUSTERDOWN",
     "TRYAGAIN",
@@ -55,17 +59,18 @@ REDIS_ANSWER_S = (
 )
 
 
-def connect(settings: Settings, *, answer_s: float = REDIS_ANSWER_S) -> Client:
+def connect(settings: Settings, *, url: str = "", answer_s: float = REDIS_ANSWER_S) -> Client:
     """Return a client, which connects at its first command.
 
     Args:
+        url: empty: that of the settings.
         answer_s: the longest wait for one reply, s.
 
     Raises:
         ConfigurationError: the settings have no URL, or a file that it names cannot be used.
     """
-    url = read_redis_url(settings.named_redis_url(), "TAILRACE_REDIS_URL")
-    return Redis.from_pool(open_pool(url, answer_s=answer_s))
+    address = read_redis_url(url or settings.named_redis_url(), "TAILRACE_REDIS_URL")
+    return Redis.from_pool(open_pool(address, answer_s=answer_s))
 
 
 def open_pool(url: RedisUrl, *, answer_s: float = REDIS_ANSWER_S) -> ConnectionPool:
@@ -75,16 +80,18 @@ def open_pool(url: RedisUrl, *, answer_s: float = REDIS_ANSWER_S) -> ConnectionP
         ConfigurationError: a file or a name for TLS cannot be used.
     """
     tls_context(url)  # redis-py would try the files at the first command, and again at each one
+    url.login.check()
+    if url.sentinels is not None:
+        url.sentinels.login.check()
     kind: Any = SSLConnection if url.is_tls else Connection
     address: dict[str, Any] = {"host": url.host, "port": url.port}
     if url.path:
         kind, address = UnixDomainSocketConnection, {"path": url.path}
     pool: ConnectionPool = ConnectionPool(
-        connection_class=kind,
+        connection_class=_following(kind, url) if url.sentinels is not None else kind,
         **address,
         db=url.database,
-        username=url.username or None,
-        password=url.password or None,
+        credential_provider=_Credentials(url.login) if any(url.login) else None,
         **url.options,
         protocol=2,
         decode_responses=False,
@@ -98,22 +105,68 @@ def open_pool(url: RedisUrl, *, answer_s: float = REDIS_ANSWER_S) -> ConnectionP
     return pool
 
 
-def tls_context(url: RedisUrl) -> ssl.SSLContext | None:
-    """Return the TLS context that redis-py makes of this URL, so that all trust the same.
+def _following(connection_class: Any, url: RedisUrl) -> Any:
+    """Return a class of connections to the master that the sentinels name."""
 
-    Raises:
-        ConfigurationError: a file, a certificate or a cipher in the URL cannot be used.
-    """
-    if not url.is_tls:
-        return None
-    try:
-        context: ssl.SSLContext = SSLConnection(**url.tls_options).ssl_context.get()
-    except (OSError, ValueError, exceptions.RedisError) as exc:  # SSLError is an OSError
-        names = ", ".join(sorted(url.tls_options))
-        raise ConfigurationError(
-            f"the options {names} of the Redis URL cannot be used: {exc}"
-        ) from exc
-    return context
+    class Following(connection_class):  # type: ignore[misc]
+        """redis-py's connection, with the rules of `RedisAddress` (shared/redis/address.py)."""
+
+        sentinel_url = url
+
+        @property
+        def _follower(self) -> Follower:
+            return follower_of(url)
+
+        async def _connect(self) -> None:
+            self.host, self.port = await self._follower.find()
+            with self._follower.attempt() as attempt:
+                async with attempt:
+                    await super()._connect()
+
+        async def on_connect(self) -> None:
+            try:
+                self._follower.track(self, (self.host, self.port))
+                await super().on_connect()
+                await self.send_command("ROLE", check_health=False)
+                self._follower.admit(self, await self.read_response())
+            except MasterLost as exc:
+                raise exceptions.ConnectionError(str(exc)) from exc
+
+        async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await super().read_response(*args, **kwargs)
+            except exceptions.ResponseError as exc:
+                if is_read_only(exc):
+                    self._follower.distrust()
+                    self.abort()
+                raise
+
+        def abort(self) -> None:
+            if self._writer is not None:
+                self._writer.transport.abort()
+
+    return Following
+
+
+def client_follower(redis: Client) -> Follower | None:
+    """Return what follows the master of this client; None: its URL names the server itself."""
+    url = getattr(redis.connection_pool.connection_class, "sentinel_url", None)
+    return None if url is None else follower_of(url)
+
+
+class _Credentials(CredentialProvider):
+    """Gives redis-py the login for each new connection."""
+
+    def __init__(self, login: RedisLogin) -> None:
+        self._login = login
+
+    async def get_credentials_async(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Return what follows AUTH; empty: send no AUTH."""
+        try:
+            words = self._login.words()
+        except LoginFileError as exc:
+            raise exceptions.ConnectionError(str(exc)) from exc
+        return tuple(word.decode() for word in words[1:])
 
 
 def make_cancellable(pool: ConnectionPool) -> None:
@@ -184,6 +237,13 @@ def translated() -> Iterator[None]:
         if is_refusal(exc):
             raise Unavailable(f"Redis refuses: {exc}") from exc
         raise
+
+
+def is_read_only(exc: Any) -> bool:
+    """Whether an error reply means that the server is a replica now, also from inside a script."""
+    return isinstance(exc, exceptions.ReadOnlyError) or str(exc).startswith(
+        ("READONLY", "UNBLOCKED")
+    )
 
 
 def is_refusal(exc: Any) -> bool:

@@ -9,6 +9,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
 
     tr:{<id>}:log        stream   entry id = <attempt>-<seq>, field `e` = the event's JSON
     tr:{<id>}:meta       hash     status, owner, request, attempt, token, lease, …
+    tr:{<id>}:request    hash     number -> piece of a large request
     tr:{<id>}:live       channel  appended entries
     tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms; expires
     tr:{q}:<lane>        stream   queue entries; lanes resume, interactive, batch
@@ -21,7 +22,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q<n>}:…          the same in partition n, where there are several; then none in {q}
     tr:partitions        string   number of partitions of the queue
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
-    tr:session:<digest>  zset     id -> created, ms
+    tr:session:<digest>  zset     of one owner, or of all (with tokens): id -> created, ms
     tr:owner:<digest>    zset     id -> created, ms
     tr:{owner:<d>}:bytes hash     id -> bytes of its log and request; and their total
     tr:{owner:<d>}:until zset     id -> when its log expires, ms
@@ -51,9 +52,13 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{<batch>}:flight  hash     line in flight -> offset, length, try
     tr:{<batch>}:parts   list     names of objects with results
     tr:{<batch>}:dead    list     failed lines, JSON
+    tr:{jobs}:token-owners    zset  <digest of an owner> -> when a token last named the owner, s
     tr:{jobs}:batches    zset     unfinished batches: id -> created, ms
     tr:batches:<digest>  zset     of an owner: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
+    tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
+    tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
+    tr:shares:<digest>   zset     of an owner: id -> expires, s
     tr:probe:<node>      channel  a node's probe of its own live connection
 """
 
@@ -66,6 +71,7 @@ LANES = ("resume", "interactive", "batch")
 PRIORITIES = ("interactive", "batch")
 FIELD = b"e"  # the one field of every entry, in logs and lanes
 WORKERS = "tr:workers"
+CONTINUATIONS = "tr:continuations"
 CANCEL = "tr:{q}:cancel"
 PARTITIONS = "tr:partitions"
 QUEUE = "q"  # the hash tag of the queue, if it has one partition
@@ -76,8 +82,14 @@ SCHEDULES_UNFINISHED = "tr:{jobs}:unfinished:"
 HOOKS_WAITING = "tr:{jobs}:hooks:waiting"
 HOOKS_HOSTS = "tr:{jobs}:hooks:hosts"
 HOOKS_OWNERS = "tr:{jobs}:hooks:owners"
+TOKEN_OWNERS = "tr:{jobs}:token-owners"
 BATCHES_ACTIVE = "tr:{jobs}:batches"
 FILES_EXPIRY = "tr:files:expiry"
+
+
+def request(generation_id: str) -> str:
+    """Return the key of the pieces of a request. No script touches it."""
+    return f"tr:{{{generation_id}}}:request"
 
 
 def log(generation_id: str) -> str:
@@ -123,6 +135,14 @@ def requeued(generation_id: str, tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:requeued:{generation_id}"
 
 
+def share(share_id: str) -> str:
+    return f"tr:{{share:{share_id}}}"
+
+
+def shares_of(owner: str) -> str:
+    return f"tr:shares:{_digest(owner)}"
+
+
 def probe(node: str) -> str:
     return f"tr:probe:{node}"
 
@@ -133,6 +153,11 @@ def idempotency(owner: str, key: str) -> str:
 
 def session(owner: str, name: str) -> str:
     return f"tr:session:{_digest(owner, name)}"
+
+
+def session_of_all(name: str) -> str:
+    """Return the index of a session's generations, whoever owns them; no owner has no name."""
+    return session("", name)
 
 
 def chat_runs(owner: str, chat: str) -> str:

@@ -24,7 +24,15 @@ Call = tuple[Sequence[str], Sequence[Any]]  # the keys and the arguments of one 
 
 
 class Pipeline(Protocol):
-    """Sends calls in one round trip; replies in order, error replies among them."""
+    """Sends calls in one round trip; replies in order, error replies among them.
+
+    Attributes:
+        losses: how often an open connection was lost or dropped. If the number is the same before
+            and after several exchanges, they all ran on one connection, so on one server.
+    """
+
+    @property
+    def losses(self) -> int: ...
 
     async def evaluate(self, calls: Sequence[tuple[str, Call]]) -> list[Any]:
         """Run scripts: (SHA-1 digest, call) each, as EVALSHA does.
@@ -45,6 +53,8 @@ class Pipeline(Protocol):
 
 class ClientPipeline:
     """A `Pipeline` through redis-py: each exchange takes a connection of the client's pool."""
+
+    losses = 0  # not counted: each exchange may take another connection of the pool
 
     def __init__(self, redis: Client) -> None:
         self._redis = redis

@@ -11,65 +11,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, cast
 
 import hiredis
 from redis._parsers import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
-from shared.config.redis_url import read_redis_url
 from shared.errors import Unavailable
-from shared.redis.client import REDIS_CONNECT_S, Command, tls_context
+from shared.redis.address import RedisAddress, Socket
+from shared.redis.client import REDIS_CONNECT_S, Command, is_read_only
 from shared.redis.pipeline import Call
-
-P = TypeVar("P", bound=asyncio.Protocol)
-
-
-class RedisAddress:
-    """The address in a Redis URL: redis://, rediss:// or unix://."""
-
-    def __init__(self, url: str) -> None:
-        self._url = read_redis_url(url, "TAILRACE_REDIS_URL")
-        self._tls = tls_context(self._url)
-
-    async def open(self, new_protocol: Callable[[], P]) -> P:
-        """Connect, and return the protocol of the new connection.
-
-        Raises:
-            OSError: no server listens there, or TLS failed.
-        """
-        loop, url = asyncio.get_running_loop(), self._url
-        if url.path:
-            _, protocol = await loop.create_unix_connection(new_protocol, url.path)
-        else:
-            connecting = loop.create_connection(new_protocol, url.host, url.port, ssl=self._tls)
-            _, protocol = await connecting
-        return protocol
-
-    @property
-    def login(self) -> list[bytes]:
-        """The words of the AUTH command to send first; empty: the URL has no user or password."""
-        user, password = self._url.username, self._url.password
-        if user:  # as redis-py: a user without a password has an empty one
-            return [b"AUTH", user.encode(), password.encode()]
-        return [b"AUTH", password.encode()] if password else []
-
-    @property
-    def database(self) -> int:
-        return self._url.database
-
-
-def encode(words: Iterable[bytes]) -> bytes:
-    """Return the bytes of one request."""
-    parts = list(words)
-    return b"*%d\r\n" % len(parts) + encode_words(parts)
-
-
-def encode_words(words: Iterable[bytes]) -> bytes:
-    """Return the words of a request without the leading word count."""
-    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+from shared.redis.wire import encode, encode_words
 
 
 def as_bytes(word: bytes | str | int) -> bytes:
@@ -106,14 +61,22 @@ class AutoPipeline:
 
     Args:
         answer_s: the longest time until the last reply of one exchange, s.
+
+    Attributes:
+        losses: how often an open connection was lost, or dropped because the master changed.
     """
 
     def __init__(self, url: str, *, answer_s: float) -> None:
         self._url = url
+        self.losses = 0
         self._answer_s = answer_s
         self._connecting = asyncio.Lock()
         self._is_closed = False
         self._connection: _Connection | None = None
+
+    @cached_property
+    def _address(self) -> RedisAddress:
+        return RedisAddress(self._url)
 
     async def evaluate(self, calls: Sequence[tuple[str, Call]]) -> list[Any]:
         """Run scripts. Raises Unavailable as `Pipeline.evaluate`."""
@@ -142,9 +105,17 @@ class AutoPipeline:
         except (OSError, hiredis.HiredisError) as exc:
             raise Unavailable(f"Redis cannot be reached: {exc}") from exc
         for reply in replies:
-            if isinstance(reply, RedisConnectionError):  # LOADING, or a failed authentication
-                raise Unavailable(f"Redis cannot be reached: {reply}") from reply
+            if isinstance(reply, RedisError):
+                self._check_refusal(reply)
         return replies
+
+    def _check_refusal(self, reply: RedisError) -> None:
+        """Raise Unavailable if the server takes no commands now; drop a demoted master."""
+        if is_read_only(reply):
+            self._address.distrust()
+            self._drop_connection()
+        if isinstance(reply, RedisConnectionError):  # LOADING, or a failed authentication
+            raise Unavailable(f"Redis cannot be reached: {reply}") from reply
 
     async def _connect(self) -> _Connection:
         async with self._connecting:
@@ -153,8 +124,8 @@ class AutoPipeline:
             if self._is_closed:
                 raise ConnectionAbortedError("closed")
             async with asyncio.timeout(REDIS_CONNECT_S):
-                address = RedisAddress(self._url)
-                connection = await address.open(lambda: _Connection(self._answer_s))
+                address = self._address
+                connection = await address.open(self._new_connection)
                 try:
                     await _log_in(connection, address)
                     if self._is_closed:
@@ -164,6 +135,12 @@ class AutoPipeline:
                     raise
             self._connection = connection
             return connection
+
+    def _new_connection(self) -> _Connection:
+        return _Connection(self._answer_s, self._note_loss)
+
+    def _note_loss(self) -> None:
+        self.losses += 1
 
     async def aclose(self) -> None:
         """Refuse further calls, and return when the connection is closed."""
@@ -180,13 +157,18 @@ class AutoPipeline:
 
 
 async def _log_in(connection: _Connection, address: RedisAddress) -> None:
-    requests = [encode(address.login)] if address.login else []
+    login = address.login
+    requests = [encode(login)] if login else []
     if address.database:
         requests.append(encode([b"SELECT", b"%d" % address.database]))
+    if address.has_role:
+        requests.append(encode([b"ROLE"]))
+    reply: Any = None
     for request in requests:
         (reply,) = await connection.exchange(request, 1)
         if isinstance(reply, Exception):
             raise OSError(str(reply))
+    address.admit(connection, reply)
 
 
 class _Exchange:
@@ -201,15 +183,16 @@ class _Exchange:
         self.done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(Socket):
     """One connection and its exchanges in flight, oldest first.
 
     One timer serves all exchanges: it fires when the oldest one can be overdue. A timeout for each
     exchange would cost as much as the exchange itself.
     """
 
-    def __init__(self, answer_s: float) -> None:
+    def __init__(self, answer_s: float, on_loss: Callable[[], None]) -> None:
         self._answer_s = answer_s
+        self._on_loss = on_loss
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.is_lost = False
@@ -248,7 +231,7 @@ class _Connection(asyncio.Protocol):
                 exchange.done.set_exception(exc)
 
     def abort(self) -> None:
-        self.is_lost = True
+        self._note_lost()
         if self._transport is not None:
             self._transport.abort()
 
@@ -256,8 +239,13 @@ class _Connection(asyncio.Protocol):
         # Not asserted: uvloop's transports are not instances of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
+    def _note_lost(self) -> None:
+        if not self.is_lost:
+            self.is_lost = True
+            self._on_loss()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self.is_lost = True
+        self._note_lost()
         self.lost.set()
         if self._timer is not None:
             self._timer.cancel()

@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 
 from shared.config.redis_url import RedisUrl, read_redis_url
 from shared.config.settings import Settings
-from shared.errors import ConfigurationError
-from shared.redis.client import Client, is_refusal, open_pool, translated
+from shared.errors import ConfigurationError, Unavailable
+from shared.redis.client import Client, client_follower, is_refusal, open_pool, translated
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,10 @@ CLUSTER_ERRORS = ("CROSSSLOT", "CLUSTERDOWN", "MOVED")  # the first words of its
 CLUSTER_MODE = (
     "this Redis runs in cluster mode, and Tailrace cannot use a cluster yet: "
     "name a server with cluster-enabled no"
+)
+SENTINEL_MODE = (
+    "this server is a sentinel: write redis+sentinel://host:port,host:port/service/0, "
+    "with all sentinels and the name that they have for the master"
 )
 RULES = "docs/operations.md, Redis, has the rules of a user with all rights"
 
@@ -99,22 +103,42 @@ async def check_connection(redis: Client) -> None:
         ConfigurationError: it does not; the message says what to change.
         Unavailable: Redis did not answer in time.
     """
+    await _check_sentinels(redis, "TAILRACE_REDIS_URL")
     with translated():
         if refusal := await _refusal_at_connecting(redis):
-            raise ConfigurationError(
-                f"TAILRACE_REDIS_URL: the server refuses its database or client_name: {refusal}"
-            )
+            what = "its database, client_name or ROLE"
+            raise ConfigurationError(f"TAILRACE_REDIS_URL: the server refuses {what}: {refusal}")
         await check_mode(redis)
 
 
+async def _check_sentinels(redis: Client, variable: str) -> None:
+    """Check that a sentinel of the URL knows the service. Do nothing if it names no sentinels.
+
+    Raises:
+        ConfigurationError: the ones that answer are no sentinels, or do not know the service.
+        Unavailable: none answered in time.
+    """
+    follower = client_follower(redis)
+    if follower is None:
+        return
+    views, faults = await follower.ask()
+    if views:
+        return
+    for fault in faults:
+        if fault.is_misconfigured:
+            advice = f"check the hosts and the service {follower.sentinels.service}"
+            raise ConfigurationError(f"{variable}: {fault}: {advice}")
+    raise Unavailable("; ".join(["no sentinel answers", *map(str, faults)]))
+
+
 async def check_mode(redis: Client) -> None:
-    """Check that the server is not in cluster mode, by a command on keys of two slots.
+    """Check that the server is no sentinel and not in cluster mode, by a command on two slots.
 
     A server in cluster mode runs no transaction on keys of different slots, which arq needs. With
     several nodes it would refuse scripts as well. INFO would tell, but a user may not have it.
 
     Raises:
-        ConfigurationError: the server is in cluster mode.
+        ConfigurationError: the server is a sentinel, or in cluster mode.
         redis.exceptions.RedisError: it did not answer.
     """
     try:
@@ -122,9 +146,16 @@ async def check_mode(redis: Client) -> None:
     except exceptions.NoPermissionError:
         pass  # in the list of missing rights
     except exceptions.ResponseError as exc:
+        if str(exc).startswith("unknown command") and await _is_sentinel(redis):
+            raise ConfigurationError(SENTINEL_MODE) from exc
         if not str(exc).startswith(CLUSTER_ERRORS):
             raise
         raise ConfigurationError(CLUSTER_MODE) from exc
+
+
+async def _is_sentinel(redis: Client) -> bool:
+    role: Any = await redis.execute_command("ROLE")  # type: ignore[no-untyped-call]
+    return bool(role[0] == b"sentinel")
 
 
 async def missing_rights(redis: Client) -> list[str]:
@@ -227,6 +258,7 @@ async def _refusal(url: RedisUrl) -> str:
     async with Redis.from_pool(open_pool(url)) as redis:
         with translated():
             try:
+                await _check_sentinels(redis, "its sentinels")
                 refusal = await _refusal_at_connecting(redis)
                 if not refusal:
                     await check_mode(redis)

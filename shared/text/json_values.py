@@ -8,6 +8,8 @@ meaning of the JSON. Source: RFC 8259.
 
 from __future__ import annotations
 
+import msgspec
+
 VALUES_MAX = 50_000  # in one document; a conversation of 5,000 messages has half as many
 EXPONENT_VALUES = 100  # a number with an exponent counts as so many values
 LONG_DIGITS = 19  # fewer digits always fit into 64 bits
@@ -15,6 +17,7 @@ LONG_DIGITS_VALUES = 20  # each `LONG_DIGITS` digits in a row count as so many v
 
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _SPACE = b" \t\r\n"
+_scan = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def without_strings(raw: bytes) -> bytes | None:
@@ -37,12 +40,17 @@ def count_values(bare: bytes) -> int:
     200 times as long as any other number; without an exponent it has as many digits. Long
     integers are checked one by one later (api/intake/strict_json.py).
     """
-    count = sum(map(bare.count, (b"[", b"{", b",", b":")))
+    count = count_brackets(bare)
     if count > VALUES_MAX:
         return count
     words = bare.replace(b"true", b"").replace(b"false", b"")
     exponents = words.count(b"e") + words.count(b"E")
     return count + EXPONENT_VALUES * exponents + LONG_DIGITS_VALUES * long_runs(bare)
+
+
+def count_brackets(bare: bytes) -> int:
+    """Count the bytes `[{,:`, one before each value."""
+    return sum(map(bare.count, (b"[", b"{", b",", b":")))
 
 
 def long_runs(bare: bytes) -> int:
@@ -54,3 +62,12 @@ def has_too_many_values(raw: bytes) -> bool:
     """Whether a JSON document has more than `VALUES_MAX` values."""
     bare = without_strings(raw)
     return bare is None or count_values(bare) > VALUES_MAX
+
+
+def is_json(raw: bytes) -> bool:
+    """Whether `raw` is one JSON document. Only checks the text, and builds no values."""
+    try:
+        _scan(raw)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from typing import NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 MASK = "***"
 KNOWN_MIN = 4  # characters; a shorter secret would match inside many words
@@ -70,11 +70,12 @@ _FORMS = (
         ),
         r"\1" + MASK,
     ),
-    _Form(("bearer",), re.compile(rf"(?i)(\bbearer(?:[ +]|%20)+){_VALUE}"), r"\1" + MASK),
+    # With a dot: the subprotocol of a WebSocket that has the credentials.
+    _Form(("bearer",), re.compile(rf"(?i)(\bbearer(?:[ +.]|%20)+){_VALUE}"), r"\1" + MASK),
     # The prefixes of the keys of many services; then a JSON web token.
     _Form(
-        ("k-", "k_", "xai", "whsec", "fw_"),
-        re.compile(r"\b(?:sk|pk|rk|gsk|xai|whsec|csk|fw)[-_][\w-]{6,}[\w/+=-]*"),
+        ("k-", "k_", "xai", "whsec", "fw_", "trs_"),
+        re.compile(r"\b(?:sk|pk|rk|gsk|xai|whsec|csk|fw|trs)[-_][\w-]{6,}[\w/+=-]*"),
         MASK,
     ),
     _Form(
@@ -104,12 +105,14 @@ def remember(*secrets: str) -> None:
 
 
 def remember_url(url: str) -> None:
-    """Remember the password in a URL, both percent-encoded and decoded."""
-    try:
-        password = urlsplit(url).password or ""
-    except ValueError:
-        return
-    remember(password, unquote(password))
+    """Remember the passwords before the host and in the query, percent-encoded and decoded."""
+    rest, _, query = url.partition("://")[2].partition("?")
+    login = rest.partition("/")[0].rpartition("@")[0]
+    options = [option.partition("=") for option in query.split("&")]
+    found = [login.partition(":")[2]]
+    found += [value for name, _, value in options if name.endswith("password")]
+    for password in found:
+        remember(password, unquote(password))
 
 
 def redact(text: str) -> str:

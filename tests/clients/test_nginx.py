@@ -83,7 +83,7 @@ async def test_a_killed_node_is_passed_over(outsider: Outsider, nodes: Cluster) 
     assert answer.headers["retry-after"] == "1"
 
 
-@pytest.mark.parametrize(("path", "size"), [("/v1/generations", 3_000_000), ("/v1/files", 2**29)])
+@pytest.mark.parametrize(("path", "size"), [("/v1/generations", 50_000_000), ("/v1/files", 2**29)])
 async def test_a_body_that_nginx_does_not_take_is_refused_in_the_apis_words(
     outsider: Outsider, path: str, size: int
 ) -> None:

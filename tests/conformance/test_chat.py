@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -117,7 +118,7 @@ async def test_an_unknown_model_is_404(client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         await client.chat.completions.create(model="no-such", messages=HELLO, stream=True)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
-    with pytest.raises(openai.UnprocessableEntityError):
+    with pytest.raises(openai.BadRequestError):
         await client.chat.completions.create(model="demo", messages=HELLO, n=2)
 
 
@@ -137,9 +138,9 @@ async def test_an_unknown_model_is_404(client: openai.AsyncOpenAI) -> None:
         {"messages": [{"role": "user", "content": "\ud800"}]},
     ],
 )
-async def test_a_body_that_says_something_wrong_is_422(api: Outsider, body: Any) -> None:
+async def test_a_body_that_says_something_wrong_is_400(api: Outsider, body: Any) -> None:
     answer = await api.call("POST", CHAT, body=body)
-    assert answer.status == 422
+    assert answer.status == 400
     openai_error(answer.json(), "invalid_request")
 
 
@@ -282,6 +283,19 @@ async def test_who_hangs_up_cancels(api: Outsider, client: openai.AsyncOpenAI) -
     heard = await listen(stream, chunks=3)
 
     assert (await api.ended(heard.id))["status"] == "cancelled"
+
+
+async def test_who_hangs_up_before_the_head_cancels(api: Outsider) -> None:
+    """The head waits for the first content, which this model has only after a minute."""
+    session = f"s-{uuid.uuid4()}"
+    body = {"messages": HELLO, "stream": True, "session": session, "on_disconnect": "cancel"}
+    body |= {"demo": {"tokens": 3, "first_token_s": 60}}
+    asking = asyncio.ensure_future(api.call("POST", CHAT, body=body))
+    generation_id = await api.first_of(session)
+    assert not asking.done()
+    asking.cancel()
+
+    assert (await api.ended(generation_id))["status"] == "cancelled"
 
 
 async def test_who_hangs_up_while_another_reads_does_not(

@@ -54,7 +54,7 @@ async def test_a_file_says_how_long_it_is_wanted(client: openai.AsyncOpenAI) -> 
     assert made.expires_at == made.created_at + 3_600
 
     for wrong in ({"seconds": 3_599}, {"seconds": 2_592_001}, {"anchor": "now"}):
-        with pytest.raises(openai.UnprocessableEntityError):
+        with pytest.raises(openai.BadRequestError):
             await client.files.create(
                 file=LINES, purpose="batch", expires_after={**wanted, **wrong}
             )
@@ -80,7 +80,7 @@ async def test_the_sdk_walks_through_all_pages(client: openai.AsyncOpenAI) -> No
 async def test_a_listing_that_cannot_be_made_is_refused(client: openai.AsyncOpenAI) -> None:
     refused: list[Any] = [{"limit": 0}, {"limit": 10_001}, {"limit": "x"}, {"order": "up"}]
     for query in [*refused, {"purpose": "none"}]:
-        with pytest.raises(openai.UnprocessableEntityError):
+        with pytest.raises(openai.BadRequestError):
             await client.files.list(extra_query=query)
     with pytest.raises(openai.NotFoundError):
         await client.files.list(after="file-none")

@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.demo import demo_body
 from tests.support.outsider import Outsider, hear, hear_until, tell
-from tests.support.raw_wire import exchange, frame, handshake, raw_socket_close_code
+from tests.support.raw_wire import exchange, frame, handshake, large_frame, raw_socket_close_code
 
 PATH = "/lobe/ws"
 
@@ -232,7 +232,7 @@ async def test_binary_is_an_error_and_then_1003(api: Outsider):
 
 @pytest.mark.parametrize(
     ("sent", "code"),
-    [(frame(b"\xff\xfe"), 1007), (frame(b'"' + b"x" * 1_100_000 + b'"'), 1009)],
+    [(frame(b"\xff\xfe"), 1007), (large_frame(b"", announced=2**40), 1009)],
     ids=["utf-8", "large"],
 )
 async def test_what_breaks_the_protocol_closes_with_its_code(api: Outsider, sent, code):

@@ -12,6 +12,7 @@ from tests.support.demo import demo_body
 from tests.support.outsider import Outsider
 
 SHORT = demo_body(3, 0)
+BODY_BYTES_MAX = 33_554_432  # the default
 JSON = {"Content-Type": "application/json"}
 
 
@@ -170,7 +171,7 @@ async def test_json_with_parameters_or_capitals_is_json(api: Outsider, content_t
 
 
 async def test_a_body_that_is_too_large_is_413(api: Outsider):
-    answer = await api.post({"prompt": "x" * 1_048_577})
+    answer = await api.post({"prompt": "x" * BODY_BYTES_MAX})
 
     assert answer.status == 413
     assert answer.error_code
@@ -179,8 +180,8 @@ async def test_a_body_that_is_too_large_is_413(api: Outsider):
 async def test_a_body_without_length_that_is_too_large_is_413(api: Outsider):
     async def pieces():
         yield b'{"prompt":"'
-        for _ in range(20):
-            yield b"x" * 65_536
+        for _ in range(BODY_BYTES_MAX // 1_048_576):
+            yield b"x" * 1_048_576
         yield b'"}'
 
     answer = await api.post(raw=pieces(), headers=JSON)

@@ -13,7 +13,7 @@ from tests.support.deliveries import Delivery, Reading, fold_text
 from tests.support.demo import demo_body
 from tests.support.history import check_against_log, check_reading
 from tests.support.outsider import Outsider, hear, hear_until, tell
-from tests.support.raw_wire import exchange, frame, handshake, raw_socket_close_code
+from tests.support.raw_wire import exchange, frame, handshake, large_frame, raw_socket_close_code
 
 SHORT = demo_body(8, 0)
 LONG = demo_body(10_000, 20)
@@ -270,7 +270,7 @@ async def test_the_101st_subscription_is_an_error(api: Outsider):
         (frame(b'{"type":"ping"}', reserved=4), 1002),
         (frame(b'{"type":"ping"}', reserved=1), 1002),
         (frame(b"x", opcode=3), 1002),
-        (frame(b'"' + b"x" * 1_100_000 + b'"'), 1009),
+        (large_frame(b"", announced=2**40), 1009),
     ],
     ids=["binary", "utf-8", "unmasked", "rsv1", "rsv3", "opcode", "large"],
 )

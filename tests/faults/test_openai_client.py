@@ -170,11 +170,20 @@ async def test_one_failure_of_the_upstream_is_hidden_from_the_client(
     assert heard.cursor.startswith("2-")
 
 
+async def failure(client: openai.AsyncOpenAI, **asked: Any) -> openai.APIError:
+    """The failure of a stream: an HTTP status, or after `TAILRACE_HEAD_WAIT_S` an error in it."""
+    try:
+        heard = await listen(await client.chat.completions.create(**asked, stream=True))
+    except openai.APIStatusError as exc:
+        return exc
+    assert heard.error is not None
+    return heard.error
+
+
 async def test_an_upstream_that_always_fails_is_an_error(client: openai.AsyncOpenAI) -> None:
     body = {"upstream": {"tokens": 20, "fault": "eof", "fault_at": 0, "fault_requests": 0}}
     asked: Any = {"model": "restart", "messages": HELLO, "extra_body": body}
-    heard = await listen(await client.chat.completions.create(**asked, stream=True))
-    assert heard.error is not None and heard.error.code == "attempts_exhausted"
+    assert (await failure(client, **asked)).code == "attempts_exhausted"
     with pytest.raises(openai.InternalServerError) as caught:
         await client.chat.completions.create(**asked)
     assert caught.value.code == "attempts_exhausted"
@@ -185,8 +194,7 @@ async def test_a_refusal_of_the_upstream_reaches_the_client_with_its_reason(
 ) -> None:
     body = {"upstream": {"fault": "status", "status": 400, "fault_requests": 0}}
     asked: Any = {"model": "restart", "messages": HELLO, "extra_body": body}
-    heard = await listen(await client.chat.completions.create(**asked, stream=True))
-    assert heard.error is not None and heard.error.code == "upstream_refused"
+    assert (await failure(client, **asked)).code == "upstream_refused"
     with pytest.raises(openai.APIStatusError) as caught:
         await client.chat.completions.create(**asked)
     assert caught.value.code == "upstream_refused"

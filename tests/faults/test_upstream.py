@@ -44,7 +44,11 @@ async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
         TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart", "fail")
     )
     models += NOWHERE.format(port=free_port())
-    settings = {"upstream_idle_s": "1", "upstream_line_bytes_max": "1048576"}
+    settings = {
+        "upstream_idle_s": "1",
+        "upstream_line_bytes_max": "1048576",
+        "upstream_outage_s": "4",
+    }
     cluster = Cluster(api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings)
     async with cluster:
         yield cluster

@@ -16,6 +16,7 @@ import pytest
 from tests.support.outsider import Outsider
 from tests.support.raw_wire import exchange, raw_connection
 
+BODY_BYTES_MAX = 33_554_432  # the default
 PROMPT = b'{"prompt":"x","session":"%b","params":{"demo":{"tokens":0}}}'
 
 
@@ -167,7 +168,7 @@ BODIES = {
     "too many halves of pairs": (b'{"prompt":"' + b"\\ud800" * 170_000 + b'"}', 400),
     "backslashes": (b'{"prompt":"' + b"\\" * 1_000_001, 400),
     "spaces": (b" " * 1_040_000 + b'{"prompt":"x"}', 202),
-    "a byte too much": (b'{"prompt":"' + b"x" * 1_048_564 + b'"}', 413),
+    "a byte too much": (b'{"prompt":"' + b"x" * (BODY_BYTES_MAX - 12) + b'"}', 413),
 }
 
 

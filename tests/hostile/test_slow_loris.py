@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-import api.intake.body
+import api.intake.arriving_body
 from api.transport.http import HttpProtocol
 from shared.config.settings import Settings
 from tests.support.footprint import descriptors
@@ -91,7 +91,7 @@ async def served(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Served]:
     monkeypatch.setattr(HttpProtocol, "head_s", HEAD_S)
-    monkeypatch.setattr(api.intake.body, "BODY_S", BODY_S)
+    monkeypatch.setattr(api.intake.arriving_body, "BODY_S", BODY_S)
     settings = Settings(redis_url=redis_server.url, heartbeat_s=HEARTBEAT_S)
     async with serve_here(settings) as served:
         yield served

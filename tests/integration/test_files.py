@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ from tests.support.wait import until
 
 FILE_MAX = 60 * MB
 LARGE = 57 * MB
+GZIP = {"Content-Encoding": "gzip"}
 GROWTH_MAX = 12 * MB  # a few parts on their way, and what the allocator keeps
 SMALL = 5_000
 FILES = "/v1/files"
@@ -115,6 +117,42 @@ async def test_a_too_large_upload_is_refused_by_its_length_and_while_it_arrives(
     assert lying(cluster.directory / "files") == before
 
 
+async def test_an_upload_with_content_encoding_is_stored_decoded(ann: Outsider) -> None:
+    data = b'{"custom_id": "a"}' * 20_000
+    encoded = gzip.compress(form(data))
+
+    made = await ann.call("POST", FILES, raw=encoded, headers=MULTIPART | GZIP)
+
+    assert made.status == 200, made.body
+    assert (await ann.get(f"{FILES}/{made.json()['id']}/content")).body == data
+    assert (await ann.call("DELETE", f"{FILES}/{made.json()['id']}")).status == 200
+
+
+async def test_an_encoded_upload_is_bounded_by_its_decoded_bytes(
+    cluster: Cluster, ann: Outsider
+) -> None:
+    before = lying(cluster.directory / "files")
+    bomb = gzip.compress(form(b"x" * (FILE_MAX + 1)), 1)
+
+    refused = [
+        await ann.call("POST", FILES, raw=raw, headers=MULTIPART | {"Content-Encoding": coding})
+        for raw, coding in (
+            (bomb, "gzip"),
+            (gzip.compress(form(b"x"))[:-9], "gzip"),
+            (form(b"x"), "gzip"),
+            (form(b"x"), "br"),
+        )
+    ]
+
+    assert [(each.status, openai_code(each.body)) for each in refused] == [
+        (413, "body_too_large"),
+        (400, "invalid_http"),
+        (400, "invalid_http"),
+        (415, "unsupported_media_type"),
+    ]
+    assert lying(cluster.directory / "files") == before
+
+
 async def test_another_owners_file_cannot_be_listed_read_or_deleted(
     ann: Outsider, bob: Outsider
 ) -> None:
@@ -161,22 +199,23 @@ async def test_expect_100_continue_is_answered(ann: Outsider) -> None:
 
 
 PART = b'--b0undary\r\nContent-Disposition: form-data; name="x"\r\n\r\n\r\n'
+NO_FORM, WRONG_PART = "invalid_multipart", "invalid_request"
 HOSTILE = {
-    "nothing": (b"", 400),
-    "no form": (b"hello" * 1_000, 400),
-    "no end": (HEAD + b"x" * SMALL, 400),
-    "line ends for ever": (b"\r\n" * 100_000, 400),
-    "a header for ever": (b"--b0undary\r\nA: " + b"x" * 100_000, 400),
-    "headers for ever": (b"--b0undary\r\n" + b"A: x\r\n" * 10_000, 400),
-    "parts for ever": (PART * 9_999, 400),
-    "a purpose for ever": (HEAD.partition(b"batch")[0] + b"x" * 100_000 + TAIL, 422),
-    "another purpose": (form(b"x").replace(b"batch", b"theft"), 422),
-    "two files": (HEAD + b"x\r\n" + HEAD.partition(b"batch\r\n")[2] + b"x" + TAIL, 422),
-    "an empty file": (form(b""), 422),
-    "a NUL for a name": (form(b"x").replace(b"a.jsonl", b"\0"), 200),
-    "a path for a name": (form(b"x").replace(b"a.jsonl", b"../../../tmp/x"), 200),
-    "half a character": (form(b"x").replace(b"a.jsonl", b"\xe2\x82"), 200),
-    "a long name": (form(b"x").replace(b"a.jsonl", b"n" * 3_000), 200),
+    "nothing": (b"", NO_FORM),
+    "no form": (b"hello" * 1_000, NO_FORM),
+    "no end": (HEAD + b"x" * SMALL, NO_FORM),
+    "line ends for ever": (b"\r\n" * 100_000, NO_FORM),
+    "a header for ever": (b"--b0undary\r\nA: " + b"x" * 100_000, NO_FORM),
+    "headers for ever": (b"--b0undary\r\n" + b"A: x\r\n" * 10_000, NO_FORM),
+    "parts for ever": (PART * 9_999, NO_FORM),
+    "a purpose for ever": (HEAD.partition(b"batch")[0] + b"x" * 100_000 + TAIL, WRONG_PART),
+    "another purpose": (form(b"x").replace(b"batch", b"theft"), WRONG_PART),
+    "two files": (HEAD + b"x\r\n" + HEAD.partition(b"batch\r\n")[2] + b"x" + TAIL, WRONG_PART),
+    "an empty file": (form(b""), WRONG_PART),
+    "a NUL for a name": (form(b"x").replace(b"a.jsonl", b"\0"), ""),
+    "a path for a name": (form(b"x").replace(b"a.jsonl", b"../../../tmp/x"), ""),
+    "half a character": (form(b"x").replace(b"a.jsonl", b"\xe2\x82"), ""),
+    "a long name": (form(b"x").replace(b"a.jsonl", b"n" * 3_000), ""),
 }  # fmt: skip
 
 
@@ -184,19 +223,18 @@ HOSTILE = {
 async def test_a_malformed_upload_is_refused_with_a_message(
     cluster: Cluster, ann: Outsider, what: str
 ) -> None:
-    raw, status = HOSTILE[what]
+    raw, code = HOSTILE[what]
     before = lying(cluster.directory / "files")
 
     answer = await ann.call("POST", FILES, raw=raw, headers=MULTIPART)
 
-    assert answer.status == status, answer.body
-    if status == 200:
+    assert answer.status == (400 if code else 200), answer.body
+    if not code:
         assert "/" not in answer.json()["filename"]
         read = await ann.get(f"{FILES}/{answer.json()['id']}/content")
         assert (read.status, read.body) == (200, b"x")
     else:
-        code = openai_code(answer.body)
-        assert code == ("invalid_multipart" if status == 400 else "invalid_request")
+        assert openai_code(answer.body) == code
         assert lying(cluster.directory / "files") == before
     assert '"level": "error"' not in cluster.api[0].output.read_text()
     assert "multipart" not in cluster.api[0].output.read_text()

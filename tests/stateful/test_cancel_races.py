@@ -27,7 +27,7 @@ from shared.redis import keys
 from tests.support.full_speed import full_speed
 from tests.support.stage import DEADLINE_S, Stage
 from tests.support.wait import until
-from workers import run as run_module
+from workers import failed_attempt
 from workers.backends.contract import BackendItem, Finish
 
 RACES = 1_000
@@ -41,12 +41,13 @@ class RacingBackend:
     """Streams the words of its number at its own pace, and sometimes fails once."""
 
     can_continue = True
+    counts_whole = True
 
     def __init__(self) -> None:
         self.open = 0
 
     async def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str
     ) -> AsyncGenerator[list[BackendItem], None]:
         number = int(request.messages[0]["content"])
         rng = Random(f"{number} {len(prefix)}")
@@ -57,7 +58,7 @@ class RacingBackend:
                     continue
                 for _ in range(rng.randrange(8)):
                     await asyncio.sleep(0)
-                yield [Token(word)]
+                yield [Token(upto[max(len(prefix), len(upto) - len(word)) :])]
                 if not prefix and rng.random() < 0.1:
                     raise BackendError("upstream_error", "as it was told to")
             yield [Usage(1, 2, 3), Finish("stop")]
@@ -112,7 +113,7 @@ async def audit(stage: Stage, generation_id: str, whole: str) -> str:
 async def test_every_cancelled_answer_has_one_end_and_no_remains(
     redis_server, real_redis, monkeypatch
 ):
-    monkeypatch.setattr(run_module, "RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr(failed_attempt, "RETRY_PAUSE_S", 0.01)
     backend, ends = RacingBackend(), Counter[str]()
     with full_speed():
         await run_races(redis_server.url, backend, ends)

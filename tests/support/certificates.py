@@ -10,6 +10,23 @@ from pathlib import Path
 HAS_OPENSSL = shutil.which("openssl") is not None
 _EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 
+_SIGNING = """
+[ca]
+default_ca = this
+[this]
+database = {folder}/{name}.index
+new_certs_dir = {folder}
+rand_serial = yes
+default_md = sha256
+policy = any
+x509_extensions = host
+[any]
+commonName = supplied
+[host]
+subjectAltName = DNS:{name}
+basicConstraints = CA:FALSE
+"""
+
 
 class Authority:
     """Signs certificates. Each is a pair of files in `folder`: NAME.pem and NAME.key.
@@ -35,6 +52,24 @@ class Authority:
             *("-addext", f"subjectAltName=DNS:{name}", "-addext", "basicConstraints=CA:FALSE"),
             *("-CA", self.ca_file, "-CAkey", str(self.folder / f"{self._name}.key")),
             *("-keyout", key, "-out", certificate),
+        )
+        return certificate, key
+
+    def sign_for_years(self, name: str, first: int, last: int) -> tuple[str, str]:
+        """Make a certificate for a host name that is valid from one year to another."""
+        certificate, key = str(self.folder / f"{name}.pem"), str(self.folder / f"{name}.key")
+        request, settings = self.folder / f"{name}.csr", self.folder / f"{name}.cnf"
+        (self.folder / f"{name}.index").write_text("")
+        settings.write_text(_SIGNING.format(folder=self.folder, name=name))
+        _openssl(
+            *("req", *_EC, "-new", "-noenc", "-subj", f"/CN={name}", "-keyout", key),
+            *("-out", str(request)),
+        )
+        # Only `openssl ca` takes dates in the past.
+        _openssl(
+            *("ca", "-batch", "-config", str(settings), "-in", str(request), "-out", certificate),
+            *("-startdate", f"{first}0101000000Z", "-enddate", f"{last}0101000000Z"),
+            *("-cert", self.ca_file, "-keyfile", str(self.folder / f"{self._name}.key")),
         )
         return certificate, key
 

@@ -38,7 +38,7 @@ class NewerBackend(DemoBackend):
     """The demo model, with citations where they are asked for."""
 
     async def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str = ""
     ) -> AsyncGenerator[list[BackendItem], None]:
         is_citing, said = "cite" in str(request.messages), 0
         async for items in super().stream(request, prefix=prefix, seed=seed):

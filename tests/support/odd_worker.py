@@ -51,7 +51,7 @@ class OddBackend(DemoBackend):
     """The demo model, with a fault."""
 
     async def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str = ""
     ) -> AsyncGenerator[list[BackendItem], None]:
         seen, prompt = 0, str(request.messages)
         has_blocked = "block" not in prompt

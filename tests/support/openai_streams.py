@@ -311,7 +311,7 @@ BAD_JSON = Recorded(
 HTML = Recorded(
     b"<html><body>502 Bad Gateway</body></html>\n",
     [],
-    "the backend's answer broke off without a finish_reason",
+    "the backend answered with an HTML page: 502 Bad Gateway",
 )
 
 ALL = {

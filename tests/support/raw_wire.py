@@ -106,6 +106,19 @@ def frame(
     return first + length + mask + masked
 
 
+def large_frame(
+    payload: bytes, *, opcode: int = 1, fin: bool = True, announced: int | None = None
+) -> bytes:
+    """A frame with a mask of zeros, built at once however long it is.
+
+    Args:
+        announced: the length in its head, if it is not the length of the payload.
+    """
+    first = bytes([(0x80 if fin else 0) | opcode, 0xFF])
+    length = struct.pack("!Q", len(payload) if announced is None else announced)
+    return first + length + bytes(4) + payload
+
+
 async def raw_socket_close_code(
     url: str, sent: bytes, headers: Mapping[str, str], path: str = "/v1/ws"
 ) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import LiveFrame
+from shared.errors import Refusal
 from shared.log.event_bytes import LOST, RESET
 from shared.log.events import (
     Counts,
@@ -37,6 +38,13 @@ from tests.support.bench import make_meta
 CREATED_AT_MS = 1_735_689_600_123
 STOP = End("completed", "stop", usage=Counts(5, 3, 8))
 CANCELLED = End("cancelled", "cancelled")
+REFUSAL = Refusal(
+    "This model's maximum context length is 8192 tokens.",
+    status=400,
+    code="context_length_exceeded",
+    type="invalid_request_error",
+    param="messages",
+)
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,12 @@ LOGS = {
             1,
             Token("One, "),
             End("failed", "error", error=Failure("upstream_error", "the upstream broke", True)),
+        )
+    ),
+    "refused": Log(
+        attempt(
+            1,
+            End("failed", "error", error=Failure("upstream_refused", "400", False, REFUSAL)),
         )
     ),
     "empty": Log(attempt(1, End("completed", "stop"))),

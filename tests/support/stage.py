@@ -37,21 +37,27 @@ DEADLINE_S = 10.0
 class ScriptedBackend:
     """Plays, and remembers how it was called."""
 
+    counts_whole = False
+
     def __init__(self, *plays: Play, can_continue: bool = True) -> None:
         self.plays = plays
         self.can_continue = can_continue
         self.prefixes: list[str] = []  # of each attempt
         self.seeds: list[str] = []
+        self.forms: list[str] = []
+        self.requests: list[Request] = []
         self.lists = 0  # that the worker has taken
         self.open = 0
         self.open_most = 0
 
     async def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str
     ) -> AsyncGenerator[list[BackendItem], None]:
         play = self.plays[min(len(self.prefixes), len(self.plays) - 1)]
         self.prefixes.append(prefix)
         self.seeds.append(seed)
+        self.forms.append(form)
+        self.requests.append(request)
         self.open += 1
         self.open_most = max(self.open_most, self.open)
         try:
@@ -78,7 +84,7 @@ class Stage:
         given = {"lease_s": 0.6, "queue_partitions": self.queue_partitions} | settings
         self.settings = Settings(redis_url=url, **given)
         self.models = {"m": Model(name="m", on_takeover=on_takeover)}
-        self.backend = ScriptedBackend(*plays, can_continue=on_takeover == "continue")
+        self.backend = ScriptedBackend(*plays, can_continue=self.models["m"].may_continue)
         self.backends = {"m": self.backend}
         self.redis: Redis = connect(self.settings)
         self.store = Store(self.redis, self.settings)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from api.edge.auth import Authenticator
 from api.node import Node
-from api.readers.conversation import SocketEndpoint
+from api.readers.socket_endpoint import SocketEndpoint
 from shared.errors import RequestError
 from shared.queue.accept import Accepted, NewGeneration
 from tests.support.bench import Bench, Client, settle
@@ -50,15 +50,25 @@ class KeyedAcceptor:
 class Talk:
     """One socket under way; `endpoint` is its application."""
 
-    def __init__(self, endpoint: SocketEndpoint, *, query: str = "", **headers: str) -> None:
+    def __init__(
+        self,
+        endpoint: SocketEndpoint,
+        *,
+        query: str = "",
+        subprotocols: Sequence[str] = (),
+        **headers: str,
+    ) -> None:
         self.client = Client({"type": "websocket.connect"})
         self.endpoint = endpoint
         scope = {
             "type": "websocket",
             "path": endpoint.path,
             "query_string": query.encode(),
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-            "subprotocols": [],
+            "headers": [
+                (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
+            ],
+            "client": ("127.0.0.1", 1),
+            "subprotocols": list(subprotocols),
             "extensions": {"tailrace.transport": self.client},
         }
         self.task = asyncio.create_task(

@@ -66,7 +66,7 @@ class Upstream:
     Attributes:
         raw: every request is answered with these bytes, in these pieces, instead of a script's.
         keep_open: with `raw`: the body is not ended.
-        refusal: every request is answered 401 with this body.
+        refusal, refusal_status: every request is answered with this body and status (401).
         tls: the context of a server that speaks TLS only.
         redirect: every request is answered 307 to this address.
         hang_up_next: the next request is read and its connection closed without a word.
@@ -83,7 +83,7 @@ class Upstream:
         self.calls: list[Call] = []
         self.raw = raw
         self.keep_open = False
-        self.refusal = b""
+        self.refusal, self.refusal_status = b"", 401
         self.redirect = ""
         self.hang_up_next = self.hang_up_on_reuse = False
         self.port = port
@@ -98,13 +98,21 @@ class Upstream:
         return f"http://127.0.0.1:{self.port}/v1"
 
     async def __aenter__(self) -> Upstream:
+        await self.go_up()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.go_down()
+
+    async def go_up(self) -> None:
+        """Listen; after `go_down` on the same port."""
         self._server = await asyncio.start_server(
             self._connected, "127.0.0.1", self.port, ssl=self.tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
-        return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def go_down(self) -> None:
+        """Reset every connection and refuse new ones, as a server that was killed."""
         self._server.close()
         for writer in self._tasks.values():
             writer.transport.abort()  # a handler sees its client go and ends by itself
@@ -163,7 +171,7 @@ class Upstream:
 
     async def _answer(self, call: Call, out: _Body) -> bool:
         if self.refusal:
-            return await out.whole(401, self.refusal)
+            return await out.whole(self.refusal_status, self.refusal)
         if self.redirect:
             return await out.whole(307, b"", f"Location: {self.redirect}")
         if self.raw is not None:
@@ -174,7 +182,12 @@ class Upstream:
         if is_faulty and script.fault == "status":
             told = [f"Retry-After: {script.retry_after}"] if script.retry_after else []
             return await out.whole(script.status, error_body("as told"), *told)
-        start = position(prompt_of(call.body["messages"]), prefix_of(call.body), script)
+        prefix = prefix_of(call.body)
+        if prefix and script.continuation == "refuses":
+            return await out.whole(422, error_body("what is continue_final_message?"))
+        if script.continuation == "begins anew":
+            prefix = ""
+        start = position(prompt_of(call.body["messages"]), prefix, script)
         if start < 0:
             return await out.whole(400, error_body("not my words", kind="invalid_request_error"))
         if script.is_json:

@@ -25,6 +25,7 @@ WORDS = (
     "\nline ",
     " 水",
 )
+Continuation = Literal["goes on", "echoes", "begins anew", "refuses"]
 Kind = Literal["", "status", "error", "error_field", "eof", "cut", "stall", "garbage", "huge_line"]
 
 
@@ -40,7 +41,11 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         fault_at: it comes before this token, counted from the answer's start.
         cut_at_byte: with `cut`: after so many bytes of the body instead.
         fault_requests: so many requests for this prompt meet it, the later ones do not; 0: all do.
+        continuation: what a partial answer does: the server goes on behind it, repeats it in its
+            first chunk and goes on, begins the answer anew, or refuses with 422.
     """
+
+    continuation: Continuation = "goes on"
 
     tokens: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 20
     reasoning: int = 0
@@ -78,7 +83,15 @@ class Cut(msgspec.Struct, frozen=True):
 
 Step = bytes | Pause | Cut
 
-PRESETS: dict[str, Script] = {"slow": Script(tokens=100, delay_s=0.02)}
+PRESETS: dict[str, Script] = {
+    "slow": Script(tokens=100, delay_s=0.02),
+    "goes-on": Script(tokens=60),
+    "echoes": Script(tokens=60, continuation="echoes"),
+    "begins-anew": Script(tokens=60, continuation="begins anew"),
+    "refuses": Script(tokens=60, continuation="refuses"),
+    "only-thinks": Script(tokens=0, reasoning=9),
+    "broken": Script(fault="status", fault_requests=0),
+}
 
 
 def script_of(body: dict[str, Any]) -> Script:
@@ -144,6 +157,9 @@ def steps(body: dict[str, Any], script: Script, start: int, *, is_faulty: bool) 
     finish = script.finish_reason if stop == script.tokens else "length"
     yield Pause(script.first_delay_s)
     yield _chunk({"role": "assistant", "content": ""})
+    if script.continuation == "echoes" and (prefix := prefix_of(body)):
+        yield _chunk({"content": prefix + token(prompt, start)})
+        start += 1
     for number in range(script.reasoning if start == 0 else 0):
         yield _chunk({"reasoning": f" thought{number}"})
     fault_at = max(script.fault_at, start) if is_faulty and script.fault else -1

@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from cli.main import build_parser
+from cli.sentinel_findings import FAILOVER_S
+from shared.config.redis_url import parse_redis_url
 from shared.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +48,24 @@ def directive(nginx: str, name: str) -> str:
 
 def test_the_parts_are_all_there(services: dict[str, Any]) -> None:
     assert set(services) == {"redis", *APIS, *WORKERS, "jobs", "nginx"}
+
+
+def test_one_service_builds_the_image_and_no_service_pulls_it(services: dict[str, Any]) -> None:
+    own = {name: service for name, service in services.items() if service["image"] == "tailrace"}
+    builders = [name for name, service in own.items() if "build" in service]
+
+    assert set(own) == {*APIS, *WORKERS, "jobs"} and len(builders) == 1
+    assert all(own[name]["pull_policy"] == "never" for name in own.keys() - set(builders))
+
+
+@pytest.mark.parametrize("name", [*APIS, *WORKERS, "jobs"])
+def test_a_relative_name_of_the_models_file_is_no_name_of_a_volume(
+    name: str, services: dict[str, Any]
+) -> None:
+    (models,) = (mount for mount in services[name]["volumes"] if isinstance(mount, dict))
+
+    assert models["type"] == "bind" and models["source"] == "${MODELS_FILE:-/dev/null}"
+    assert models["read_only"] and not models["bind"]["create_host_path"]
 
 
 @pytest.mark.parametrize("name", [*APIS, *WORKERS, "jobs"])
@@ -250,3 +270,68 @@ def test_what_ci_runs_can_be_run() -> None:
 
     assert os.access(path, os.X_OK)
     assert "make check" in path.read_text()
+
+
+# compose.sentinel.yaml
+
+SENTINELS = ("sentinel-1", "sentinel-2", "sentinel-3")
+
+
+@pytest.fixture(scope="module")
+def with_sentinel() -> dict[str, Any]:
+    loaded = yaml.safe_load((ROOT / "compose.sentinel.yaml").read_text())
+    return dict(loaded["services"])
+
+
+def test_the_sentinel_file_adds_a_replica_and_sentinels(
+    services: dict[str, Any], with_sentinel: dict[str, Any]
+) -> None:
+    assert set(with_sentinel) == set(services) - {"nginx"} | {"redis-replica", *SENTINELS}
+
+
+@pytest.mark.parametrize("name", [*APIS, *WORKERS, "jobs"])
+def test_a_role_asks_every_sentinel(name: str, with_sentinel: dict[str, Any]) -> None:
+    settings = Settings.from_env(with_sentinel[name]["environment"])
+    sentinels = parse_redis_url(settings.redis_url).sentinels
+
+    assert sentinels is not None
+    assert sentinels.hosts == tuple((host, 26379) for host in SENTINELS)
+    assert all(f" {sentinels.service} " in script_of(with_sentinel[host]) for host in SENTINELS)
+
+
+def test_a_failover_is_shorter_than_the_outage_that_workers_survive(
+    with_sentinel: dict[str, Any],
+) -> None:
+    found = re.search(r"down-after-milliseconds \S+ (\d+)", script_of(with_sentinel["sentinel-1"]))
+
+    assert found
+    assert int(found[1]) / 1000 + FAILOVER_S < Settings().redis_outage_s
+
+
+def test_the_replica_has_the_masters_settings_and_keeps_them_when_it_is_promoted(
+    services: dict[str, Any], with_sentinel: dict[str, Any]
+) -> None:
+    alone = services["redis"]["command"]
+    master, replica = (with_sentinel[name] for name in ("redis", "redis-replica"))
+
+    assert master["command"] == [*alone, "--replica-announce-ip", "redis"]
+    expected = [*alone, "--replica-announce-ip", "redis-replica", "--replicaof", "redis 6379"]
+    assert replica["command"] == expected
+    for member in ("image", "user", "read_only", "cap_drop", "security_opt", "mem_limit"):
+        assert replica[member] == services["redis"][member]
+
+
+@pytest.mark.parametrize("name", SENTINELS)
+def test_a_sentinel_can_do_no_more_than_it_must_and_keeps_its_file(
+    name: str, services: dict[str, Any], with_sentinel: dict[str, Any]
+) -> None:
+    sentinel = with_sentinel[name]
+
+    for member in ("image", "user", "read_only", "cap_drop", "security_opt", "restart"):
+        assert sentinel[member] == services["redis"][member]
+    assert sentinel["volumes"] == [f"{name}:/data"]
+    assert "dir /data" in script_of(sentinel)
+
+
+def script_of(service: dict[str, Any]) -> str:
+    return str(service["command"][-1])

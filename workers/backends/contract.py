@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from shared.errors import MESSAGE_CHARACTERS_MAX, BackendError
 from shared.log.events import AnyEvent, FinishReason
 from shared.log.request import Request
+from shared.text.redaction import redact
 
 # Members of `params` that make the answer structured output.
 STRUCTURED = (
@@ -40,18 +42,38 @@ class Finish(NamedTuple):
 BackendItem = AnyEvent | Finish
 
 
+class SetUpFault(BackendError):
+    """A failure that no client can mend, but the operator: a key, a URL, a certificate, a server.
+
+    Attributes:
+        advice: for the operator, with what to do. Only logs and the doctor may show it, because it
+            may name hosts, ports and files.
+    """
+
+    def __init__(
+        self, code: str, message: str, advice: str, *, retryable: bool, is_outage: bool = False
+    ) -> None:
+        super().__init__(code, message, retryable=retryable, is_outage=is_outage)
+        self.advice = redact(advice)[:MESSAGE_CHARACTERS_MAX]
+
+
 class Backend(Protocol):
     """One model that a worker can stream from.
 
     Attributes:
         can_continue: whether `stream` accepts a prefix of plain answer text.
+        counts_whole: `Usage` and `max_tokens` of a continuation are of the whole answer. Servers
+            count what they generate in one request.
     """
 
     @property
     def can_continue(self) -> bool: ...
 
+    @property
+    def counts_whole(self) -> bool: ...
+
     def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str
     ) -> AsyncGenerator[list[BackendItem], None]:
         """Yield the events of each read of the upstream, in order.
 
@@ -61,6 +83,7 @@ class Backend(Protocol):
 
         Args:
             prefix: the answer text so far; only given if `can_continue`.
+            form: how a request asks this server to continue `prefix`, of `CONTINUE_STYLES`.
             seed: the generation's id; the same seed gives the same answer if the backend can.
 
         Raises:

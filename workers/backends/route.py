@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 
 from shared.config.model_connection import DIRECT
 from shared.config.model_request import is_header_value
-from shared.config.models import Model
+from shared.config.models import ENVIRONMENT, Model
 from shared.errors import ConfigurationError
 from shared.text.redaction import remember
 from workers.backends.http.proxy import Proxy, parse_proxy, proxy_of
 from workers.backends.http.tls import TlsFileInvalid, TlsFiles, client_context
 
-VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -76,7 +75,7 @@ def expand(text: str, where: str, environ: Mapping[str, str]) -> str:
         remember(found)
         return found
 
-    return VARIABLE.sub(value, text)
+    return ENVIRONMENT.sub(value, text)
 
 
 def _header_value(text: str, where: str, environ: Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from api.dialects.failure import GENERATION_FAILED, STREAM_RESET
+from api.dialects.failure import GENERATION_FAILED, STREAM_RESET, shown
 from api.dialects.openai_errors import failure_aside
 from api.errors import ErrorBody
 from shared.errors import RequestError
@@ -113,7 +113,7 @@ class ChunkBuilder:
     def failed(self, failure: Failure) -> list[bytes]:
         """Return the last chunks of an answer that failed."""
         return [
-            _encode_chunk("error", errorText=failure.message),
+            _encode_chunk("error", errorText=shown(failure).message),
             _encode_chunk("finish", finishReason="error"),
         ]
 

@@ -32,6 +32,7 @@ from api.node import Node
 from api.readers.chunk_number import Place, fold_all, locate
 from api.readers.http_stream import Begin, Beginning, stream
 from api.readers.lookup import find_generation
+from shared.config.credentials import Identity
 from shared.errors import NotFound, RequestError
 from shared.log.ids import START, EventId, is_generation_id
 from shared.log.records import Meta
@@ -60,11 +61,11 @@ class AiSdkRoutes:
                 await self.chats.add(parsed.chat, meta, parsed.stops)
         return self._stream(meta)
 
-    async def _add_stops(self, parsed: AiSdkRequest, owner: str) -> AiSdkRequest:
+    async def _add_stops(self, parsed: AiSdkRequest, identity: Identity) -> AiSdkRequest:
         if not parsed.chat:
             return parsed
         async with answer_deadline():
-            return replace(parsed, stops=await self.chats.stops(owner, parsed.chat))
+            return replace(parsed, stops=await self.chats.stops(identity.owner, parsed.chat))
 
     async def stream(self, request: HttpRequest) -> ASGIApp:
         """GET /ai-sdk/chat/{name}/stream.
@@ -72,19 +73,19 @@ class AiSdkRoutes:
         With `startIndex`: a run from that chunk on. Without: the chat's running answer from its
         start; 204 where the chat has none.
         """
-        owner, name = self.node.owner(request), read_path_name(request)
+        identity, name = self.node.identity(request), read_path_name(request)
         index = request.query_params.get(START_INDEX)
         if index is not None:
             number, since_s = parse_start_index(index), asyncio.get_running_loop().time()
-            meta = await self._find_run(owner, name, number)
+            meta = await self._find_run(identity, name, number)
             return self._stream(meta, begin_at_chunk(self.node.hub, number, since_s))
         async with answer_deadline():
-            running = await self.chats.running(owner, name)
+            running = await self.chats.running(identity.owner, name)
         if running is None:
             return Response(status_code=204)
         return self._stream(running, begin_replay(self.node.hub))
 
-    async def _find_run(self, owner: str, name: str, number: int) -> Meta:
+    async def _find_run(self, identity: Identity, name: str, number: int) -> Meta:
         """Return the run with the id `name`, else the chat's running run, else its newest run."""
         # Clients make up names for chats. Such a name may look like an id except for the prefix.
         is_run = name.startswith(RUN_PREFIX) and is_generation_id(name)
@@ -92,11 +93,12 @@ class AiSdkRoutes:
             if is_run:
                 # A client that has counted chunks has seen the run: wait if Redis has just lost it.
                 cursor = EventId(1, 1) if number else START
-                return await find_generation(self.node.hub, self.node.store, owner, name, cursor)
+                hub, store = self.node.hub, self.node.store
+                return await find_generation(hub, store, identity, name, cursor)
         except NotFound:
             pass
         async with answer_deadline():
-            metas = await self.chats.runs(owner, name)
+            metas = await self.chats.runs(identity.owner, name)
         if not metas:
             raise NotFound("run")
         return next((meta for meta in metas if not meta.is_ended), metas[0])

@@ -13,13 +13,16 @@ from typing import Any, ClassVar
 
 from starlette.types import Scope, Send
 
+from api.access import FRAMES
 from api.dialects.ai_sdk.fold import AiSdkFrameFold
 from api.dialects.ai_sdk.request import parse_ai_sdk
 from api.dialects.prompt import accept_members
 from api.errors import request_error
-from api.intake.body import read_object
+from api.intake.body import check_idempotency_key, read_object
 from api.node import Node
-from api.readers.conversation import SUBSCRIPTIONS_MAX, Command, Conversation, Frame, SocketEndpoint
+from api.readers.conversation import SUBSCRIPTIONS_MAX, Command, Conversation, Frame
+from api.readers.socket_endpoint import SocketEndpoint
+from shared.config.credentials import Identity
 from shared.errors import Draining, RequestError
 from shared.log.records import Meta
 from shared.queue.chats import Chats
@@ -38,8 +41,8 @@ def ai_sdk_socket(node: Node) -> SocketEndpoint:
 class AiSdkConversation(Conversation):
     """The AI SDK's protocol. A subscription has its `requestId` as its key."""
 
-    def __init__(self, node: Node, owner: str, scope: Scope, send: Send) -> None:
-        super().__init__(node, owner, scope, send)
+    def __init__(self, node: Node, identity: Identity, scope: Scope, send: Send) -> None:
+        super().__init__(node, identity, scope, send)
         self.chats = Chats(node.redis, node.store, node.settings)
         # By `requestId`: the generation's id. Kept for a while after the end of the answer.
         self._runs: dict[str, str] = {}
@@ -97,6 +100,7 @@ class AiSdkConversation(Conversation):
         if generation_id is not None:
             await cancel(self.node.store, generation_id)
 
+    scopes = FRAMES[PATH]
     commands: ClassVar[Mapping[str, Command]] = {
         "send": _send_messages,
         "resume": _resume,
@@ -123,8 +127,12 @@ def _read_object_member(frame: Frame, name: str) -> dict[str, Any]:
 
 
 def _read_idempotency_key(frame: Frame) -> str:
-    """Return the key in the frame's `headers`; empty: there is none."""
+    """Return the key in the frame's `headers`; empty: there is none.
+
+    Raises:
+        RequestError: 400, as for the header Idempotency-Key of an HTTP request.
+    """
     for name, value in _read_object_member(frame, "headers").items():
-        if name.lower() == IDEMPOTENCY_KEY and isinstance(value, str):
-            return value
+        if name.lower() == IDEMPOTENCY_KEY and value is not None:
+            return check_idempotency_key(value if isinstance(value, str) else "")
     return ""

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from api.dialects.failure import STREAM_RESET
-from api.dialects.openai_errors import error_object, failure_aside, failure_of
+from api.dialects.openai_errors import failure_aside, failure_object, failure_of
 from shared.log.event_bytes import plain_text
 from shared.log.events import (
     AnyEvent,
@@ -58,7 +58,8 @@ class ChatFold(ByteFold):
         self._usage_member = b',"usage":null' if includes_usage else b""
         self._includes_usage = includes_usage
         self._usage: Usage | Counts | None = None
-        self._has_role = False
+        self._has_begun = False
+        self._role = b""  # the chunk with the role, until the first chunk that follows it
         self._has_content = False
 
     def add(self, event_id: EventId, raw: bytes) -> bytes:
@@ -73,9 +74,10 @@ class ChatFold(ByteFold):
 
     def _add(self, event_id: EventId, event: AnyEvent) -> bytes:
         match event:
-            case Start() if not self._has_role:
-                self._has_role = True
-                return self._delta(event_id, {"role": "assistant", "content": ""})
+            case Start() if not self._has_begun:
+                self._has_begun = True
+                # Sent with the next chunk: LobeChat shows an error only if the error comes first.
+                self._role = self._delta(event_id, {"role": "assistant", "content": ""})
             case Token():
                 self._has_content = True
                 return self._delta(event_id, _text_delta(event), event.extra)
@@ -109,7 +111,8 @@ class ChatFold(ByteFold):
         last = b'"choices":[],"usage":%b,"event_id":"%d-%d"}\n\n'
         counts = msgspec.json.encode(usage_object(usage))
         return (
-            b"%b%b%b}\n\n" % (self._head, finish, self._usage_member)
+            self._take_role()
+            + b"%b%b%b}\n\n" % (self._head, finish, self._usage_member)
             + self._head
             + last % (counts, *event_id)
             + DONE
@@ -122,7 +125,12 @@ class ChatFold(ByteFold):
 
     def _frame(self, event_id: EventId, choices: bytes) -> bytes:
         named = b',"event_id":"%d-%d"}\n\n' % event_id
-        return self._head + choices + self._usage_member + named
+        return self._take_role() + self._head + choices + self._usage_member + named
+
+    def _take_role(self) -> bytes:
+        """Return the chunk with the role, once. It has the event id of the `start`."""
+        role, self._role = self._role, b""
+        return role
 
     def aside(self, raw: bytes) -> bytes:
         return _error_chunk(failure_aside(raw))
@@ -239,5 +247,4 @@ def _call_members(function: dict[str, Any], extra: dict[str, Any] | None) -> dic
 
 
 def _error_chunk(failure: Failure) -> bytes:
-    error = error_object(failure.code, failure.message)
-    return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n" + DONE
+    return b"data: " + msgspec.json.encode({"error": failure_object(failure)}) + b"\n\n" + DONE

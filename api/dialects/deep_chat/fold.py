@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from api.dialects.failure import GENERATION_FAILED, STREAM_RESET
+from api.dialects.failure import GENERATION_FAILED, STREAM_RESET, shown
 from api.errors import ErrorBody
 from shared.errors import RequestError
 from shared.log.event_bytes import RESET, plain_text
@@ -116,7 +116,7 @@ class ResponseBuilder:
         if self.is_void or not (self.has_text or self._files or end.status == "failed"):
             responses.append(self._text_response(BLANK))
         if end.status == "failed":
-            responses.append({"error": (end.error or GENERATION_FAILED).message})
+            responses.append({"error": shown(end.error or GENERATION_FAILED).message})
         return responses
 
 

@@ -22,23 +22,25 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from api.errors import request_error
+from api.intake.arriving_body import Buffer
 from api.intake.body import invalid_request
+from api.intake.large_json import STEPPED_BYTES, decode_large
 from api.intake.strict_json import check_values, decode_json
 from shared.errors import RequestError
 
 FILES = "files"
 FILES_MAX = 16
 FIELDS_MAX = 1_000  # messages and additionalBodyProps
-FIELD_BYTES_MAX = 2**20
 PICTURE = re.compile(r"image/[a-z0-9.+-]{1,64}")
 _MESSAGE_NAME = re.compile(r"message([1-9][0-9]{0,5})", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 _OBJECT_MEMBERS = ("params", "metadata")
 # Bytes that are parsed before the loop gets a turn. The headers of parts cost the most.
 PIECE_BYTES = 16_384
+ENCODED_BYTES = 786_432  # of a picture in one step; a multiple of 3, so that the pieces join
 
 
-async def read_form(headers: Headers, raw: bytes) -> dict[str, Any]:
+async def read_form(headers: Headers, raw: Buffer) -> dict[str, Any]:
     """Return the members that the JSON body of the same request without files would have.
 
     Args:
@@ -57,13 +59,13 @@ async def read_form(headers: Headers, raw: bytes) -> dict[str, Any]:
             if name == FILES or not isinstance(value, str):
                 continue
             if match := _MESSAGE_NAME.fullmatch(name):
-                messages[int(match[1])] = decode_json(value)
+                messages[int(match[1])] = await _decode(value)
             else:
                 body[name] = read_text_member(name, value)
         body["messages"] = [messages[number] for number in sorted(messages)]
         pictures = [await _read_picture(upload) for upload in _uploads(form)]
         _attach_pictures(body["messages"], pictures)
-        return body
+        return {name: value for name, value in body.items() if value is not None}
     finally:
         await form.close()
 
@@ -84,7 +86,13 @@ def read_text_member(name: str, value: str) -> Any:
     return decode_json(value)
 
 
-async def _parse_form(headers: Headers, raw: bytes) -> FormData:
+async def _decode(value: str) -> Any:
+    if len(value) <= STEPPED_BYTES:
+        return decode_json(value)
+    return await decode_large(value.encode("utf-8", "surrogatepass"))
+
+
+async def _parse_form(headers: Headers, raw: Buffer) -> FormData:
     # The parser logs warnings about malformed bodies. Clients could fill our log with them.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     _, options = parse_options_header(headers.get("content-type"))
@@ -98,7 +106,7 @@ async def _parse_form(headers: Headers, raw: bytes) -> FormData:
 
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(raw), PIECE_BYTES):
-            yield raw[start : start + PIECE_BYTES]
+            yield bytes(raw[start : start + PIECE_BYTES])
             await asyncio.sleep(0)
 
     parser = MultiPartParser(
@@ -106,7 +114,7 @@ async def _parse_form(headers: Headers, raw: bytes) -> FormData:
         pieces(),  # type: ignore[arg-type]
         max_files=FILES_MAX,
         max_fields=FIELDS_MAX,
-        max_part_size=FIELD_BYTES_MAX,
+        max_part_size=len(raw),  # a message may repeat the pictures of the conversation
     )
     parser.spool_max_size = len(raw) + 1  # never a file on disk
     try:
@@ -149,8 +157,18 @@ async def _read_picture(upload: UploadFile) -> dict[str, str]:
         raise request_error(
             "unsupported_media_type", f"{name!r}: only pictures can be given to a model here"
         )
-    content = base64.b64encode(await upload.read()).decode()
+    content = await _in_base64(await upload.read())
     return {"type": "image", "src": f"data:{media_type};base64,{content}"}
+
+
+async def _in_base64(raw: bytes) -> str:
+    """Encode a file in steps: 32 MiB at once would block the event loop for 60 ms."""
+    pieces = []
+    for start in range(0, len(raw), ENCODED_BYTES):
+        pieces.append(base64.b64encode(raw[start : start + ENCODED_BYTES]).decode())
+        if len(raw) > ENCODED_BYTES:
+            await asyncio.sleep(0)
+    return "".join(pieces)
 
 
 def _attach_pictures(messages: list[Any], pictures: list[dict[str, str]]) -> None:

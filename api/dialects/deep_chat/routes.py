@@ -5,6 +5,7 @@ The bytes are api/dialects/deep_chat/fold.py's. Source: docs/protocol.md, "deep-
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.dialects.deep_chat.fold import DEEP_CHAT, CompleteAnswer, deep_chat_shape
 from api.dialects.deep_chat.form import read_form
 from api.dialects.deep_chat.request import parse_deep_chat
+from api.dialects.failure import client_refusal, shown
 from api.dialects.prompt import accept_post
 from api.intake.dialect_request import DialectRequest
 from api.intake.negotiation import names_event_stream
@@ -21,6 +23,7 @@ from api.readers.complete_answer import complete_log_or_error
 from api.readers.http_stream import stream
 from api.response import error_response, long_json_response
 from shared.errors import RequestError
+from shared.log.events import Failure
 from shared.log.records import Meta
 
 
@@ -44,8 +47,7 @@ class DeepChatRoutes:
         headers = {"x-generation-id": meta.generation_id}
         failure = answer.failure
         if failure is not None:
-            error = RequestError(502, failure.code, failure.message, retryable=failure.retryable)
-            return error_response(error, deep_chat_shape, headers)
+            return error_response(_failed(failure), deep_chat_shape, headers)
         return await long_json_response(answer.response, headers=headers)
 
     def _parse(self, body: dict[str, Any]) -> DialectRequest:
@@ -60,3 +62,9 @@ class DeepChatRoutes:
             )
 
         return answer
+
+
+def _failed(failure: Failure) -> RequestError:
+    refusal, told = client_refusal(failure), shown(failure)
+    status = (refusal and refusal.status) or HTTPStatus.BAD_GATEWAY
+    return RequestError(status, told.code, told.message, retryable=told.retryable)

@@ -9,11 +9,13 @@ reconnects at once. Source: docs/protocol.md, "deep-chat".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from starlette.types import Scope, Send
 
+from api.access import FRAMES
+from api.body_room import bodies_full
 from api.deadline import answer_deadline
 from api.dialects.deep_chat.fold import DeepChatFrameFold
 from api.dialects.deep_chat.request import parse_deep_chat
@@ -21,9 +23,12 @@ from api.dialects.prompt import accept_members
 from api.errors import CODES, request_error, unavailable
 from api.intake.body import invalid_request
 from api.node import Node
-from api.readers.conversation import Conversation, Frame, SocketEndpoint
+from api.readers.conversation import Conversation, Frame
 from api.readers.lookup import read_query
+from api.readers.socket_endpoint import SocketEndpoint
+from shared.config.credentials import Identity
 from shared.errors import Draining, RequestError, Unavailable
+from shared.log.records import Meta
 
 PATH = "/deep-chat/ws"
 STOP_KEY = "stop-key"
@@ -38,21 +43,53 @@ def deep_chat_socket(node: Node) -> SocketEndpoint:
     return SocketEndpoint(node, PATH, DeepChatConversation)
 
 
+class _Request:
+    """A request that waits for its turn.
+
+    Attributes:
+        size: bytes of the frame.
+        release: gives the memory of the frame back.
+    """
+
+    def __init__(self, frame: Frame, size: int) -> None:
+        self.size = size
+        self.release: Callable[[], None] = lambda: None
+        self._frame: Frame | None = frame
+
+    def give_up(self) -> None:
+        """Forget the frame, because the node needs its memory."""
+        self._frame = None
+
+    def take_body(self) -> Frame:
+        """Return the members without null, and keep no reference to them.
+
+        Raises:
+            RequestError: 503 `bodies_full`, the frame was given up.
+        """
+        frame, self._frame = self._frame, None
+        if frame is None:
+            raise bodies_full()
+        return {name: value for name, value in frame.items() if value is not None}
+
+
 class DeepChatConversation(Conversation):
     """Answers requests in the order in which they came; the stop key follows each answer."""
 
-    def __init__(self, node: Node, owner: str, scope: Scope, send: Send) -> None:
-        super().__init__(node, owner, scope, send)
+    scopes = FRAMES[PATH]
+
+    def __init__(self, node: Node, identity: Identity, scope: Scope, send: Send) -> None:
+        super().__init__(node, identity, scope, send)
         self._stop_key = read_stop_key(read_query(scope))
-        # A request with its size in bytes, or the error of a request.
-        self._waiting: asyncio.Queue[tuple[Frame, int] | RequestError] = asyncio.Queue()
+        self._waiting: asyncio.Queue[_Request | RequestError] = asyncio.Queue()
 
     async def do(self, frame: Frame) -> None:
         if self._waiting.qsize() >= WAITING_REQUESTS_MAX:
             raise request_error(
                 "rate_limited", f"at most {WAITING_REQUESTS_MAX} requests wait on a socket"
             )
-        self._waiting.put_nowait((frame, self.frame_bytes))
+        request = _Request(frame, self.frame_bytes)
+        request.release = self.keep_memory(request.give_up)
+        self._waiting.put_nowait(request)
 
     def send_error(self, frame: Any, error: RequestError) -> None:
         if self._waiting.qsize() >= WAITING_MAX:
@@ -68,29 +105,42 @@ class DeepChatConversation(Conversation):
         return [self._answer_in_turn()]
 
     async def _answer_in_turn(self) -> None:
-        while True:
-            turn = await self._waiting.get()
-            try:
-                if isinstance(turn, RequestError):
-                    raise turn
-                await self._answer(*turn)
-            except Unavailable:
-                self._send_error(unavailable())
-            except RequestError as exc:
-                self._send_error(exc)
+        try:
+            while True:
+                turn = await self._waiting.get()
+                try:
+                    if isinstance(turn, RequestError):
+                        raise turn
+                    await self._answer(turn)
+                except Unavailable:
+                    self._send_error(unavailable())
+                except RequestError as exc:
+                    self._send_error(exc)
+        finally:
+            while not self._waiting.empty():
+                turn = self._waiting.get_nowait()
+                if isinstance(turn, _Request):
+                    turn.release()
 
-    async def _answer(self, frame: Frame, size: int) -> None:
-        """Send the answer to one request of `size` bytes; return when it has ended."""
-        if self.hub.is_draining:
-            raise Draining()
-        body = {name: value for name, value in frame.items() if value is not None}
-        node, grace_s = self.node, self.node.settings.grace_s
-        parsed = await node.large.step(size, lambda: parse_deep_chat(body, grace_s=grace_s))
-        meta = await accept_members(node, self.owner, body, parsed, size=size)
+    async def _answer(self, request: _Request) -> None:
+        """Send the answer to one request; return when it has ended."""
+        try:
+            meta = await self._accept(request)
+        finally:
+            request.release()
         async with answer_deadline():
             fold = DeepChatFrameFold(meta, self._stop_key)
             subscription = await self.open("answer", meta, fold)
         await subscription.ended()
+
+    async def _accept(self, request: _Request) -> Meta:
+        if self.hub.is_draining:
+            raise Draining()
+        body, size = request.take_body(), request.size
+        node, grace_s = self.node, self.node.settings.grace_s
+        async with node.bodies.turn(size):
+            parsed = await node.large.step(size, lambda: parse_deep_chat(body, grace_s=grace_s))
+            return await accept_members(node, self.owner, body, parsed, size=size)
 
     def _send_error(self, error: RequestError) -> None:
         """Send an error and the stop key in place of an answer."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from api.dialects.failure import GENERATION_FAILED
+from api.dialects.failure import GENERATION_FAILED, shown
 from shared.log.event_bytes import plain_text
 from shared.log.events import (
     Counts,
@@ -117,7 +117,8 @@ class LobeFrameFold(FrameFold):
 
 def failure_frame(failure: Failure, message_id: str) -> dict[str, Any]:
     """Return the `error` frame of a message that failed."""
-    members = {"code": failure.code, "message": failure.message, "retryable": failure.retryable}
+    told = shown(failure)
+    members = {"code": told.code, "message": told.message, "retryable": told.retryable}
     return {"type": "error", "messageId": message_id, **members}
 
 

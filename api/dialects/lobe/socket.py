@@ -13,13 +13,16 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from api.access import FRAMES
 from api.dialects.lobe.fold import LobeFrameFold
 from api.dialects.prompt import find_accepted
 from api.errors import request_error
-from api.intake.body import parse_new_generation
+from api.intake.body import check_native
+from api.intake.large_body import generation_in_steps
 from api.node import Node
-from api.readers.conversation import Command, Conversation, Frame, SocketEndpoint, error_frame
+from api.readers.conversation import Command, Conversation, Frame, error_frame
 from api.readers.lookup import find_generation
+from api.readers.socket_endpoint import SocketEndpoint
 from shared.errors import Draining, NotFound, RequestError
 from shared.log.ids import START, EventId, new_generation_id, parse_cursor
 from shared.log.records import Meta
@@ -58,14 +61,16 @@ class LobeConversation(Conversation):
             raise Draining()
         if message_id not in self.socket.subscriptions:
             self.check_subscription_limit()
-        new = await self.step(
-            lambda: parse_new_generation(
+        new = await generation_in_steps(
+            self.node.large,
+            self.frame_bytes,
+            lambda: check_native(
                 {**body, "session": session} if session else body,
                 owner=self.owner,
                 models=self.node.models,
                 settings=self.node.settings,
                 idempotency_key=idempotency_key(message_id),
-            )
+            ),
         )
         accepted = await self.node.acceptance.accept(new, is_read=True)
         # A subscription that is open goes on: a new one would send its frames a second time.
@@ -101,8 +106,9 @@ class LobeConversation(Conversation):
         if generation_id is None and not message_id.startswith(GENERATION_PREFIX):
             raise NotFound("message")
         hub, store = self.hub, self.node.store
-        return await find_generation(hub, store, self.owner, generation_id or message_id, cursor)
+        return await find_generation(hub, store, self.identity, generation_id or message_id, cursor)
 
+    scopes = FRAMES[PATH]
     commands: ClassVar[Mapping[str, Command]] = {
         "startConversation": _start,
         "resume": _resume,

@@ -20,9 +20,11 @@ from api.hub.hub import Hub
 from api.hub.relay import Relay
 from api.intake.negotiation import choose_form
 from api.readers.disconnect import DisconnectWatcher
+from api.readers.expiry import wait_s_max
 from api.readers.http_stream import Beginning, stream, stream_headers
 from api.readers.lookup import find_generation, read_cursor, read_query
-from api.transport.extensions import break_off
+from api.transport.extensions import IDENTITY, break_off
+from shared.config.credentials import Identity
 from shared.errors import RequestError, Unavailable
 from shared.log.fold import Headers
 from shared.log.ids import START, EventId
@@ -42,15 +44,15 @@ async def respond_with_events(
     *,
     hub: Hub,
     store: Store,
-    owner: str,
+    viewer: str | Identity,
     generation_id: str,
     find_other: Callable[[], Awaitable[Meta]] | None = None,
 ) -> None:
-    """Answer GET (or HEAD) /v1/generations/{id}/events for `owner`.
+    """Answer GET (or HEAD) /v1/generations/{id}/events for `viewer`.
 
     Args:
         find_other: finds a log that does not belong to a generation (a batch has one), and checks
-            that the owner may read it.
+            that the viewer may read it.
 
     Raises:
         RequestError: the request was refused; nothing has been sent.
@@ -62,8 +64,9 @@ async def respond_with_events(
         if find_other is not None:
             meta = await find_other()
         else:
-            meta = await find_generation(hub, store, owner, generation_id, cursor, is_reader=True)
+            meta = await find_generation(hub, store, viewer, generation_id, cursor, is_reader=True)
         if transport == "long_poll":
+            wait_s = min(wait_s, wait_s_max(scope.get(IDENTITY)))
             reply = await long_poll(hub, meta, cursor, wait_s, receive=receive)
             await _send_json(scope, send, reply)
         else:
@@ -74,7 +77,7 @@ async def respond_with_events(
         error = unavailable() if isinstance(exc, Unavailable) else exc
         if error.status != 503 or transport != "sse" or cursor == START:
             raise error from exc
-        await _ask_to_reconnect(scope, receive, send)
+        await _ask_to_reconnect(hub, scope, receive, send)
 
 
 async def stream_events(
@@ -114,9 +117,9 @@ async def stream_events(
     )
 
 
-async def _ask_to_reconnect(scope: Scope, receive: Receive, send: Send) -> None:
+async def _ask_to_reconnect(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
     """Begin a stream and break it off. A browser's EventSource reconnects then, not after a 503."""
-    headers = stream_headers(SSE)
+    headers = stream_headers(SSE, hub.settings.heartbeat_s)
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if scope["method"] == "HEAD":
         await send({"type": "http.response.body", "body": b"", "more_body": False})

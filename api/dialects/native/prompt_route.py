@@ -11,16 +11,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.deadline import answer_deadline
 from api.dialects.native.events import stream_events
 from api.dialects.prompt import find_accepted
 from api.errors import request_error
-from api.intake.body import check_idempotency_key, parse_new_generation, read_body, read_object
+from api.intake.arriving_body import Buffer, read_body
+from api.intake.body import CheckedMembers, check_idempotency_key, check_native
+from api.intake.large_body import generation_in_steps, read_members
 from api.intake.negotiation import choose_form
-from api.intake.schedule_members import is_scheduled, without_timing
+from api.intake.schedule_members import check_schedule_size, is_scheduled, without_timing
 from api.node import Node
 from api.readers.lookup import read_cursor
 from api.response import json_response
+from shared.config.credentials import SCHEDULES
 from shared.later.schedules import PREFIX, marked
+from shared.log.records import Meta
 from shared.log.snapshot import events_url
 from shared.queue.accept import Accepted, NewGeneration
 
@@ -54,16 +59,19 @@ class PromptRoute:
         self.node.refuse_while_draining()
         form = choose_form(request.headers.get("accept"), "json")
         cursor = read_cursor(request.headers, request.query_params)
-        body, key, size = await self._read(request)
-        if is_scheduled(body):
-            if form != "json":
-                raise request_error("not_acceptable", "a schedule is answered in application/json")
-            return await self._schedule(owner, body, key, size)
-        new = await self._parse(body, owner, key, size)
-        accepted = await self.node.acceptance.accept(new, is_read=form != "json")
-        if form == "json":
-            return _accepted_response(accepted, new)
-        meta = await find_accepted(self.node, owner, accepted)
+        key = request.headers.get("idempotency-key")
+        if key is not None:
+            check_idempotency_key(key)
+        node = self.node
+        async with node.bodies.body() as hold:
+            raw = await read_body(
+                request.headers, request.receive,
+                bytes_max=node.settings.body_bytes_max, hold=hold,
+            )  # fmt: skip
+            async with node.bodies.turn(len(raw)):
+                meta = await self._take(request, raw, owner, key=key or "", form=form)
+        if isinstance(meta, Response):
+            return meta
         headers = [
             (b"location", f"/v1/generations/{meta.generation_id}".encode()),
             (b"x-generation-id", meta.generation_id.encode()),
@@ -77,28 +85,38 @@ class PromptRoute:
 
         return stream
 
-    async def _read(self, request: Request) -> tuple[dict[str, Any], str, int]:
-        """Return the members, the Idempotency-Key, and the size of the body in bytes."""
-        key = request.headers.get("idempotency-key")
-        if key is not None:
-            check_idempotency_key(key)
-        bytes_max = self.node.settings.body_bytes_max
-        raw = await read_body(request.headers, request.receive, bytes_max=bytes_max)
-        body = await self.node.large.step(len(raw), lambda: read_object(raw, bytes_max=bytes_max))
-        return body, key or "", len(raw)
+    async def _take(
+        self, request: Request, raw: Buffer, owner: str, *, key: str, form: str
+    ) -> Response | Meta:
+        """Accept a body, and return its generation, or the complete response if `form` is json."""
+        node = self.node
+        body = await read_members(node.large, raw, bytes_max=node.settings.body_bytes_max)
+        if is_scheduled(body):
+            if form != "json":
+                raise request_error("not_acceptable", "a schedule is answered in application/json")
+            node.require(request, SCHEDULES)
+            async with answer_deadline():
+                await node.note_planner(request)
+            return await self._schedule(owner, body, key, len(raw))
+        new = await self._parse(body, owner, key, len(raw))
+        accepted = await node.acceptance.accept(new, is_read=form != "json")
+        if form == "json":
+            return _accepted_response(accepted, new)
+        return await find_accepted(node, owner, accepted)
 
     async def _parse(self, body: dict[str, Any], owner: str, key: str, size: int) -> NewGeneration:
         node = self.node
 
-        def parse() -> NewGeneration:
-            return parse_new_generation(
+        def check() -> CheckedMembers:
+            return check_native(
                 body, owner=owner, models=node.models, settings=node.settings, idempotency_key=key
             )
 
-        return await node.large.step(size, parse)
+        return await generation_in_steps(node.large, size, check)
 
     async def _schedule(self, owner: str, body: dict[str, Any], key: str, size: int) -> Response:
         """Keep the request until it is due. A request that is invalid is refused now."""
+        check_schedule_size(size)
         request = without_timing(body)
         await self._parse(request, owner, "", size)
         # When it is due, the request is larger: its metadata then names the schedule.

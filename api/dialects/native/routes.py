@@ -28,12 +28,15 @@ class GenerationRoutes:
 
     async def snapshot(self, request: Request) -> ASGIApp:
         """GET /v1/generations/{id}."""
-        owner = self.node.owner(request)
+        identity = self.node.identity(request)
         async with answer_deadline():
-            meta = await self.node.meta(request.path_params["id"], owner)
-            async with self.node.heavy_reads.turn(owner):
+            meta = await self.node.meta(request.path_params["id"], identity)
+            async with self.node.heavy_reads.turn(identity.owner):
                 snapshot = await self._fold(meta)
-        return await long_json_response(snapshot.fields())
+        fields = snapshot.fields()
+        if identity.covers(meta.session):
+            fields["author"] = meta.owner
+        return await long_json_response(fields)
 
     async def _fold(self, meta: Meta) -> Snapshot:
         full_meta = await self.node.store.with_request(meta)
@@ -47,20 +50,21 @@ class GenerationRoutes:
 
     async def cancel(self, request: Request) -> ASGIApp:
         """POST /v1/generations/{id}/cancel."""
-        owner = self.node.owner(request)
+        identity = self.node.identity(request)
         async with answer_deadline():
-            before = await self.node.meta(request.path_params["id"], owner)
+            before = await self.node.meta(request.path_params["id"], identity)
             meta = await cancel(self.node.store, before.generation_id) or before
         return json_response({"id": meta.generation_id, "status": meta.status}, 202)
 
     async def events(self, request: Request) -> ASGIApp:
         """GET /v1/generations/{id}/events."""
-        owner, generation_id = self.node.owner(request), request.path_params["id"]
+        node, viewer = self.node, self.node.identity(request)
+        generation_id = request.path_params["id"]
 
         async def stream(scope: Scope, receive: Receive, send: Send) -> None:
             await respond_with_events(
                 scope, receive, send,
-                hub=self.node.hub, store=self.node.store, owner=owner, generation_id=generation_id,
+                hub=node.hub, store=node.store, viewer=viewer, generation_id=generation_id,
             )  # fmt: skip
 
         return stream

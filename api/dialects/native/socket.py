@@ -9,25 +9,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from api.access import FRAMES
 from api.dialects.native.fold import NativeFrameFold
 from api.dialects.prompt import find_accepted
-from api.errors import request_error
-from api.intake.body import check_idempotency_key, parse_new_generation
+from api.errors import CODES, request_error
+from api.intake.body import check_idempotency_key, check_native
+from api.intake.large_body import generation_in_steps
 from api.node import Node
-from api.readers.conversation import Command, Conversation, Frame, SocketEndpoint, error_frame
+from api.readers.conversation import Command, Conversation, Frame, error_frame
+from api.readers.first_frame import read_token
+from api.readers.socket_endpoint import SUBPROTOCOL, SocketEndpoint
 from shared.errors import Draining, RequestError
 from shared.log.ids import START, EventId, parse_cursor
 from shared.log.records import Meta
 from shared.queue.endings import cancel
 
 PATH = "/v1/ws"
-SUBPROTOCOL = "tailrace.v1"
 
 
 def native_socket(node: Node) -> SocketEndpoint:
     """Return the ASGI application of /v1/ws."""
     return SocketEndpoint(
-        node, PATH, NativeConversation, subprotocol=SUBPROTOCOL, is_refusal_readable=True
+        node,
+        PATH,
+        NativeConversation,
+        subprotocol=SUBPROTOCOL,
+        is_refusal_readable=True,
+        takes_auth_frame=True,
     )
 
 
@@ -51,14 +59,16 @@ class NativeConversation(Conversation):
         if self.hub.is_draining:
             raise Draining()
         self.check_subscription_limit()
-        new = await self.step(
-            lambda: parse_new_generation(
+        new = await generation_in_steps(
+            self.node.large,
+            self.frame_bytes,
+            lambda: check_native(
                 frame,
                 owner=self.owner,
                 models=self.node.models,
                 settings=self.node.settings,
                 idempotency_key=key or "",
-            )
+            ),
         )
         accepted = await self.node.acceptance.accept(new, is_read=True)
         names = {} if ref is None else {"ref": ref}
@@ -84,12 +94,32 @@ class NativeConversation(Conversation):
     async def _ping(self, frame: Frame) -> None:
         self.socket.say(type="pong")
 
+    async def _hello(self, frame: Frame) -> None:
+        self.socket.say(type="hello", heartbeat_s=self.hub.settings.heartbeat_s)
+
+    async def _auth(self, frame: Frame) -> None:
+        """Go on with a newer token. A bad one closes the socket, so that nobody guesses here."""
+        try:
+            identity = await self.node.authenticator.check(read_token(frame))
+        except RequestError as exc:
+            self.send_error(frame, exc)
+            if exc.status == 401:
+                self.socket.close(CODES[exc.code].close)
+            return
+        self.renew(identity)
+
+    def warn_of_expiry(self, error: RequestError) -> None:
+        self.send_error(None, error)
+
+    scopes = FRAMES[PATH]
     commands: ClassVar[Mapping[str, Command]] = {
+        "auth": _auth,
         "start": _start,
         "subscribe": _subscribe,
         "unsubscribe": _unsubscribe,
         "cancel": _cancel,
         "ping": _ping,
+        "hello": _hello,
     }
 
 

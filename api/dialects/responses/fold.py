@@ -20,10 +20,13 @@ from typing import Any
 
 import msgspec
 
-from api.dialects.failure import GENERATION_FAILED
+from api.dialects.failure import GENERATION_FAILED, shown
+from api.dialects.openai_errors import failure_object
 from api.dialects.responses.refusal import refusal_of
 from api.dialects.responses.response_object import (
     CALL,
+    CUSTOM_CALL,
+    CUSTOM_TOOLS,
     MESSAGE,
     REASONING,
     REFUSAL,
@@ -38,6 +41,7 @@ from shared.log.events import (
     Counts,
     End,
     Extra,
+    Failure,
     Reasoning,
     Reset,
     Start,
@@ -51,6 +55,7 @@ from shared.log.extra import ExtraSoFar, merge
 from shared.log.fold import ByteFold, Dialect
 from shared.log.ids import EventId
 from shared.log.records import Meta
+from shared.log.request import dialect_of
 
 _DELTAS = {
     MESSAGE: "response.output_text.delta",
@@ -58,6 +63,7 @@ _DELTAS = {
     REASONING: "response.reasoning_text.delta",
     SUMMARY_TEXT: "response.reasoning_summary_text.delta",
     CALL: "response.function_call_arguments.delta",
+    CUSTOM_CALL: "response.custom_tool_call_input.delta",
 }
 # By finish reason: why OpenAI calls a completed answer incomplete.
 _INCOMPLETE_REASONS = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -68,6 +74,7 @@ class ResponsesFold(ByteFold):
 
     def __init__(self, meta: Meta) -> None:
         self._head = response_head(meta)
+        self._custom = frozenset(dialect_of(meta).get(CUSTOM_TOOLS, ()))
         is_summarized = self._head["reasoning"]["summary"] is not None
         self._reasoning_kind = SUMMARY_TEXT if is_summarized else REASONING
         self._id_part = meta.generation_id.removeprefix("gen_")
@@ -87,7 +94,7 @@ class ResponsesFold(ByteFold):
         if self.end is not None:
             reason = _INCOMPLETE_REASONS.get(self.end.finish_reason)
             if self.end.status == "failed":
-                failure = self.end.error or GENERATION_FAILED
+                failure = shown(self.end.error or GENERATION_FAILED)
         return {
             **self._head,
             "status": self._status,
@@ -154,16 +161,19 @@ class ResponsesFold(ByteFold):
     def _call_frames(self, event: ToolCall) -> bytes:
         frames, item = self._close_text(), self._calls.get(event.index)
         if item is None:
-            item = self._new_item(CALL, event.call_id, event.name)
+            kind = CUSTOM_CALL if event.name in self._custom else CALL
+            item = self._new_item(kind, event.call_id, event.name)
             self._calls[event.index] = item
             frames += self._added_frames(item)
         if event.extra:
             item.extra = merge(item.extra, event.extra, joins_strings=False)
-        return (
-            frames + self._delta_frame(item, _json_string_inside(event.arguments))
-            if event.arguments
-            else frames
-        )
+        if not event.arguments:
+            return frames
+        piece = _json_string_inside(event.arguments)
+        if item.kind == CUSTOM_CALL:  # its input is known when its arguments are complete
+            item.pieces.append(piece)
+            return frames
+        return frames + self._delta_frame(item, piece)
 
     def _new_item(self, kind: str, call_id: str = "", name: str = "") -> OutputItem:
         item = OutputItem(kind, self._next_index, self._id_part, call_id, name)
@@ -174,7 +184,7 @@ class ResponsesFold(ByteFold):
     def _added_frames(self, item: OutputItem) -> bytes:
         added = {"output_index": item.index, "item": item.members(is_new=True)}
         frames = self._frame("response.output_item.added", added)
-        if item.kind != CALL:
+        if not item.is_call:
             frames += self._part_frame(item, "added")
         return frames
 
@@ -199,6 +209,8 @@ class ResponsesFold(ByteFold):
         if item.kind == CALL:
             members = {**_item_place(item), "name": item.name, "arguments": item.text}
             frames = self._frame(name, members)
+        elif item.kind == CUSTOM_CALL:
+            frames = self._custom_input_frames(item, name, status)
         else:
             content = "refusal" if item.kind == REFUSAL else "text"
             members = {**_item_place(item), content: item.text}
@@ -206,6 +218,12 @@ class ResponsesFold(ByteFold):
                 members["logprobs"] = []
             frames = self._frame(name, members) + self._part_frame(item, "done")
         return frames + self._item_done_frame(item, status)
+
+    def _custom_input_frames(self, item: OutputItem, name: str, status: str) -> bytes:
+        item.status = status
+        text, place = item.input, _item_place(item)
+        delta = self._frame(_DELTAS[CUSTOM_CALL], {**place, "delta": text}) if text else b""
+        return delta + self._frame(name, {**place, "input": text})
 
     def _part_frame(self, item: OutputItem, what: str) -> bytes:
         part = "reasoning_summary_part" if item.kind == SUMMARY_TEXT else "content_part"
@@ -233,14 +251,25 @@ class ResponsesFold(ByteFold):
         self.end, self._usage = end, end.usage or self._usage
         if end.status != "completed":
             frames, self._status = self._break_off(), end.status
-            name = (
-                "failed" if end.status == "failed" else "incomplete"
-            )  # OpenAI has no event `cancelled`
+            # OpenAI has no event `cancelled`.
+            name = "failed" if end.status == "failed" else "incomplete"
+            if end.status == "failed":
+                frames += self._error_frame(end.error or GENERATION_FAILED)
         else:
             is_incomplete = end.finish_reason in _INCOMPLETE_REASONS
             self._status = name = "incomplete" if is_incomplete else "completed"
             frames = b"".join(self._done_frames(item, name) for item in self._take_open())
         return frames + self._frame(f"response.{name}", {"response": self.response()})
+
+    def _error_frame(self, failure: Failure) -> bytes:
+        """Return the event `error`, which OpenAI sends before `response.failed`.
+
+        Many clients do not read `response.failed`. The SDKs raise if an event has the member
+        `error`; clients that read the event itself find its members also beside `error`.
+        """
+        error = failure_object(failure)
+        beside = {name: error[name] for name in ("code", "message", "param")}
+        return self._frame("error", {**beside, "error": error})
 
     def aside(self, raw: bytes) -> bytes | None:
         """Return the last event of a lost generation; None after a loss of the log's tail.
@@ -266,7 +295,7 @@ RESPONSES = Dialect("responses", ResponsesFold, is_numbered=True)
 def _item_place(item: OutputItem) -> dict[str, Any]:
     """Return the members that say to which item and part an event belongs."""
     place: dict[str, Any] = {"item_id": item.id, "output_index": item.index}
-    if item.kind == CALL:
+    if item.is_call:
         return place
     return {**place, "summary_index" if item.kind == SUMMARY_TEXT else "content_index": 0}
 

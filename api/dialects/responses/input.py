@@ -29,6 +29,9 @@ _UNREADABLE = frozenset(
     )
 )  # fmt: skip
 # Calls of tools that the client runs. In chat completions each is the call of a function.
+EXTRA_CONTENT = "extra_content"  # where Gemini's server puts the signature of a call
+_OWN_MEMBERS = ("id", "type", "function", "index")  # of a call in chat completions
+_OWN_OF_FUNCTION = ("name", "arguments")
 _CALLS: dict[str, str] = {  # by type: the member that holds the arguments
     "function_call": "arguments",
     "custom_tool_call": "input",
@@ -140,7 +143,23 @@ def _tool_call(where: str, kind: str, item: dict[str, Any]) -> dict[str, Any]:
     else:
         name, arguments = kind.removesuffix("_call"), _as_json(item.get(member) or {})
     function = {"name": name, "arguments": arguments}
-    return {"id": _read_call_id(where, item), "type": "function", "function": function}
+    call = {"id": _read_call_id(where, item), "type": "function", "function": function}
+    return _with_extra(call, item)
+
+
+def _with_extra(call: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+    """Add the members of a call that only the model server knows, as the output item had them.
+
+    Gemini, for example, refuses a conversation whose calls have lost their `thought_signature`.
+    """
+    extra = item.get("extra")
+    extra = dict(extra) if isinstance(extra, dict) else {}
+    if isinstance(item.get(EXTRA_CONTENT), dict):
+        extra.setdefault(EXTRA_CONTENT, item[EXTRA_CONTENT])
+    function = extra.pop("function", None)
+    if isinstance(function, dict):
+        call["function"] = function | call["function"]
+    return extra | call
 
 
 def _tool_output(where: str, item: dict[str, Any]) -> dict[str, Any]:
@@ -199,5 +218,15 @@ def items_of(messages: list[dict[str, Any]], id_part: str) -> list[dict[str, Any
         for call in message.get("tool_calls") or []:
             function = call.get("function") or {}
             members = {name: function.get(name, "") for name in ("name", "arguments")}
+            if extra := _extra_of(call):
+                members["extra"] = extra
             add("function_call", "fc", call_id=call.get("id", ""), **members)
     return items
+
+
+def _extra_of(call: dict[str, Any]) -> dict[str, Any]:
+    """Return the members that `_with_extra` has added to a call."""
+    extra = {name: value for name, value in call.items() if name not in _OWN_MEMBERS}
+    function = call.get("function") or {}
+    inner = {name: value for name, value in function.items() if name not in _OWN_OF_FUNCTION}
+    return extra | {"function": inner} if inner else extra

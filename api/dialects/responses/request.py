@@ -15,16 +15,18 @@ from typing import Any
 
 import msgspec
 
+from api.dialects.responses.custom_tools import CUSTOM_TOOL
 from api.dialects.responses.input import messages_of, references_of, resolve
 from api.dialects.responses.response_object import (
     BACKGROUND,
+    CUSTOM_TOOLS,
     INSTRUCTED,
     PREVIOUS,
     SUMMARY,
     TOOL_CHOICE,
     UNSTORED,
 )
-from api.dialects.responses.tools import chat_tools, choose_tools
+from api.dialects.responses.tools import chat_tools, choose_tools, names_of
 from api.intake.body import invalid_request, upstream_priority
 from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
@@ -168,8 +170,15 @@ def _tool_params(
 ) -> dict[str, Any]:
     choice = body.get("tool_choice")
     tools, chat_choice = choose_tools(chat_tools(body.get("tools", []), ignored), choice, ignored)
-    if isinstance(choice, dict) and choice["type"] == "allowed_tools":
+    is_changed = isinstance(choice, dict) and (
+        choice["type"] == "allowed_tools" or (choice["type"] == CUSTOM_TOOL and chat_choice)
+    )
+    if is_changed:
         dialect[TOOL_CHOICE] = choice
+    functions = names_of(body.get("tools"), "function")
+    custom = [name for name in names_of(body.get("tools"), CUSTOM_TOOL) if name not in functions]
+    if custom:
+        dialect[CUSTOM_TOOLS] = custom
     chosen = {} if chat_choice is None else {"tool_choice": chat_choice}
     return {"tools": tools, **chosen} if tools else chosen
 

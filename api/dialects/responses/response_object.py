@@ -8,10 +8,12 @@ Source: docs/protocol.md, "Responses".
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import msgspec
 
+from api.dialects.responses.custom_tools import CUSTOM_TOOL, input_of
 from shared.log.events import Counts, Usage
 from shared.log.records import Meta
 from shared.log.request import decode_request
@@ -22,14 +24,15 @@ UNSTORED = "unstored"
 INSTRUCTED = "instructed"  # the first message is `instructions`
 PREVIOUS = "previous_response_id"
 SUMMARY = "reasoning_summary"  # `reasoning.summary` of the request
+CUSTOM_TOOLS = "custom_tools"  # the names of custom tools, which the backend gets as functions
 TOOL_CHOICE = "tool_choice"  # of the request, where the backend gets another form
 
 # What an item holds. `SUMMARY_TEXT` is reasoning for a client that asked for a summary.
-MESSAGE, REFUSAL, REASONING, SUMMARY_TEXT, CALL = (
-    "message", "refusal", "reasoning", "summary_text", "function_call",
+MESSAGE, REFUSAL, REASONING, SUMMARY_TEXT, CALL, CUSTOM_CALL = (
+    "message", "refusal", "reasoning", "summary_text", "function_call", "custom_tool_call",
 )  # fmt: skip
 _TYPES = {REFUSAL: MESSAGE, SUMMARY_TEXT: REASONING}  # of the others the kind is the type
-_PREFIXES = {MESSAGE: "msg", REASONING: "rs", CALL: "fc"}  # of ids, by type
+_PREFIXES = {MESSAGE: "msg", REASONING: "rs", CALL: "fc", CUSTOM_CALL: "ctc"}  # of ids, by type
 _GENERATION, _RESPONSE = "gen_", "resp_"
 
 
@@ -49,7 +52,8 @@ class OutputItem:
     """One item of the output: a message, reasoning or a tool call.
 
     Attributes:
-        kind: what the item holds: `MESSAGE`, `REFUSAL`, `REASONING`, `SUMMARY_TEXT` or `CALL`.
+        kind: what the item holds: `MESSAGE`, `REFUSAL`, `REASONING`, `SUMMARY_TEXT`, `CALL` or
+            `CUSTOM_CALL`.
         type: the type of the item.
         index: in `output`; never used twice in one response.
         status: `in_progress`, `completed` or `incomplete`.
@@ -74,6 +78,16 @@ class OutputItem:
         return msgspec.Raw(b'"%b"' % b"".join(self.pieces))
 
     @property
+    def is_call(self) -> bool:
+        return self.kind in (CALL, CUSTOM_CALL)
+
+    @property
+    def input(self) -> str:
+        """The input of a custom tool; empty while its arguments are incomplete."""
+        arguments = msgspec.json.decode(self.text, type=str)
+        return input_of(arguments, is_complete=self.status == "completed")
+
+    @property
     def part(self) -> dict[str, Any]:
         """The only part of a message or of reasoning."""
         match self.kind:
@@ -92,9 +106,12 @@ class OutputItem:
             is_new: leave the content empty, for the event that adds the item.
         """
         head = {"id": self.id, "type": self.type, "status": self.status}
-        if self.kind == CALL:
-            arguments = msgspec.Raw(b'""') if is_new else self.text
-            call = {"call_id": self.call_id, "name": self.name, "arguments": arguments}
+        if self.is_call:
+            call: dict[str, Any] = {"call_id": self.call_id, "name": self.name}
+            if self.kind == CALL:
+                call["arguments"] = msgspec.Raw(b'""') if is_new else self.text
+            else:
+                call["input"] = "" if is_new else self.input
             return {**head, **call, **({"extra": self.extra} if self.extra else {})}
         content = [] if is_new else [self.part]
         if self.kind == SUMMARY_TEXT:
@@ -146,7 +163,10 @@ def response_head(meta: Meta) -> dict[str, Any]:
         "temperature": params.get("temperature", 1.0),
         "text": {"format": _text_format(params.get("response_format"))},
         "tool_choice": dialect.get(TOOL_CHOICE) or _tool_choice(params.get("tool_choice", "auto")),
-        "tools": [_tool_object(tool) for tool in _list_or_empty(params.get("tools"))],
+        "tools": [
+            _tool_object(tool, dialect.get(CUSTOM_TOOLS, ()))
+            for tool in _list_or_empty(params.get("tools"))
+        ],
         "top_logprobs": params.get("top_logprobs", 0),
         "top_p": params.get("top_p", 1.0),
         "truncation": "disabled",
@@ -194,10 +214,13 @@ def _tool_choice(chosen: Any) -> Any:
     return chosen
 
 
-def _tool_object(tool: Any) -> Any:
+def _tool_object(tool: Any, custom: Container[str]) -> Any:
     function = tool.get("function") if isinstance(tool, dict) else None
     if not isinstance(function, dict):
         return tool
+    if function.get("name") in custom:
+        texts = {name: function.get(name) for name in ("name", "description")}
+        return {"type": CUSTOM_TOOL, **texts, "format": {"type": "text"}}
     defaults = {"name": "", "description": None, "parameters": None, "strict": None}
     return {"type": "function", **defaults, **function}
 

@@ -17,7 +17,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.deadline import answer_deadline
-from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
+from api.dialects.held_stream import held_stream
+from api.dialects.openai_errors import GenerationFailed, failure_of, openai_shape
 from api.dialects.prompt import accept_post
 from api.dialects.responses.fold import RESPONSES, ResponsesFold
 from api.dialects.responses.ignored import IGNORED_HEADER, ignored_header
@@ -40,7 +41,9 @@ from api.readers.complete_answer import complete_log_or_error
 from api.readers.http_stream import Begin, Beginning, stream
 from api.readers.lookup import find_generation
 from api.response import error_response, json_response, long_json_response
+from shared.config.credentials import Identity
 from shared.errors import Expired, NotFound
+from shared.log.events import End, Failure
 from shared.log.ids import START, EventId
 from shared.log.log_reader import read_log
 from shared.log.records import Meta
@@ -69,6 +72,8 @@ class ResponsesRoutes:
             log.warning("left out parts of a request", extra={
                 "generation_id": meta.generation_id, "places": headers[IGNORED_HEADER],
             })  # fmt: skip
+        if parsed.is_stream and not parsed.is_background:
+            return held_stream(self.node.hub, meta, RESPONSES, headers, failure_of=_failure_of)
         if parsed.is_stream:
             raw = [(name.encode(), value.encode()) for name, value in headers.items()]
             return self._stream(meta, headers=raw)
@@ -82,16 +87,15 @@ class ResponsesRoutes:
         )
         if refusal is not None:
             return refusal
-        end = fold.end
-        failure = failure_of(end) if end is not None and end.status == "failed" else None
+        failure = None if fold.end is None else _failure_of(fold.end)
         if failure is not None:
-            return error_response(as_request_error(failure), openai_shape, headers)
+            return error_response(GenerationFailed(failure), openai_shape, headers)
         return await long_json_response(fold.response(), headers=headers)
 
     def _parse(self, body: dict[str, Any]) -> ResponseRequest:
         return parse_response(body, grace_s=self.node.settings.grace_s)
 
-    async def _complete(self, parsed: ResponseRequest, owner: str) -> ResponseRequest:
+    async def _complete(self, parsed: ResponseRequest, viewer: Identity) -> ResponseRequest:
         """Add what the request only names: items, and the conversation of the previous response.
 
         Raises:
@@ -101,22 +105,22 @@ class ResponsesRoutes:
         if parsed.references:
             async with answer_deadline():
                 found = await find_items(
-                    parsed.references, lambda response: self._items_of_ended(response, owner)
+                    parsed.references, lambda response: self._items_of_ended(response, viewer)
                 )
             parsed = parsed.with_items(found)
             self._check_size(parsed.request.messages)
-        return await self._add_conversation(parsed, owner)
+        return await self._add_conversation(parsed, viewer)
 
-    async def _items_of_ended(self, response: str, owner: str) -> list[dict[str, Any]]:
+    async def _items_of_ended(self, response: str, viewer: Identity) -> list[dict[str, Any]]:
         """Return the input items and the output items of a response that has ended.
 
         Raises:
-            NotFound: the owner has no such response, or it was not stored.
+            NotFound: the viewer sees no such response, or it was not stored.
             Expired: its log is past its retention.
             RequestError: it has not ended, or too many large reads are running.
             Unavailable: Redis did not answer.
         """
-        meta = await self._with_request(await self._find_stored(response, owner))
+        meta = await self._with_request(await self._find_stored(response, viewer))
         if not meta.is_ended:
             raise invalid_request("input: an item_reference to a response that has not ended yet")
         output = (await self._response(meta))["output"]
@@ -128,7 +132,7 @@ class ResponsesRoutes:
         if len(encoded) > self.node.settings.body_bytes_max or has_too_many_values(encoded):
             raise request_error("body_too_large", "the conversation has become too large")
 
-    async def _add_conversation(self, parsed: ResponseRequest, owner: str) -> ResponseRequest:
+    async def _add_conversation(self, parsed: ResponseRequest, viewer: Identity) -> ResponseRequest:
         """Put the conversation of the previous response before the input of the new one.
 
         Raises:
@@ -139,7 +143,7 @@ class ResponsesRoutes:
         if not parsed.previous:
             return parsed
         async with answer_deadline():
-            meta = await self._find_stored(parsed.previous, owner)
+            meta = await self._find_stored(parsed.previous, viewer)
             if not meta.is_ended:
                 raise invalid_request("previous_response_id: that response has not ended yet")
             meta = await self._with_request(meta)
@@ -156,7 +160,7 @@ class ResponsesRoutes:
 
     async def get(self, request: HttpRequest) -> ASGIApp:
         """GET /v1/responses/{id}: the object, or with `stream=true` the events."""
-        owner, response = self.node.owner(request), request.path_params["id"]
+        viewer, response = self.node.identity(request), request.path_params["id"]
         query = request.query_params
         is_stream = _read_flag("stream", query.get("stream", ""))
         after = query.get("starting_after", "")
@@ -165,10 +169,10 @@ class ResponsesRoutes:
         if not is_stream:
             async with answer_deadline():
                 return await long_json_response(
-                    await self._response(await self._find_stored(response, owner))
+                    await self._response(await self._find_stored(response, viewer))
                 )
         if not number:
-            return self._stream(await self._with_request(await self._find_stored(response, owner)))
+            return self._stream(await self._with_request(await self._find_stored(response, viewer)))
 
         async def begin(relay: Relay) -> Beginning:
             async with answer_deadline(since_s):
@@ -176,22 +180,22 @@ class ResponsesRoutes:
             return Beginning(place.cursor, head=place.head)
 
         # A client with a number has seen the response: wait if Redis has just lost it.
-        meta = await self._find_stored(response, owner, EventId(1, 1))
+        meta = await self._find_stored(response, viewer, EventId(1, 1))
         return self._stream(await self._with_request(meta), begin)
 
     async def cancel(self, request: HttpRequest) -> ASGIApp:
         """POST /v1/responses/{id}/cancel: stop the generation and keep its output so far."""
-        owner = self.node.owner(request)
+        viewer = self.node.identity(request)
         async with answer_deadline():
-            before = await self._find_stored(request.path_params["id"], owner)
+            before = await self._find_stored(request.path_params["id"], viewer)
             meta = await cancel(self.node.store, before.generation_id) or before
             return await long_json_response(await self._response(meta))
 
     async def delete(self, request: HttpRequest) -> ASGIApp:
         """DELETE /v1/responses/{id}: cancel the generation and delete it for every dialect."""
-        owner, store = self.node.owner(request), self.node.store
+        viewer, store = self.node.identity(request), self.node.store
         async with answer_deadline():
-            meta = await self._find_stored(request.path_params["id"], owner)
+            meta = await self._find_stored(request.path_params["id"], viewer)
             if not meta.is_ended:
                 await cancel(store, meta.generation_id)  # so that its readers get an end
             await store.delete(meta.generation_id)
@@ -200,14 +204,14 @@ class ResponsesRoutes:
 
     async def input_items(self, request: HttpRequest) -> ASGIApp:
         """GET /v1/responses/{id}/input_items."""
-        owner, query = self.node.owner(request), request.query_params
+        viewer, query = self.node.identity(request), request.query_params
         limit = read_limit(query, PAGE_ITEMS, PAGE_ITEMS_MAX)
         order = query.get("order") or "desc"
         if order not in ("asc", "desc"):
             raise invalid_request("order must be asc or desc")
         async with answer_deadline():
             meta = await self._with_request(
-                await self._find_stored(request.path_params["id"], owner)
+                await self._find_stored(request.path_params["id"], viewer)
             )
         items = _input_items(meta)
         if order == "desc":
@@ -216,7 +220,7 @@ class ResponsesRoutes:
 
     # Shared by the handlers
 
-    async def _find_stored(self, response: str, owner: str, cursor: EventId = START) -> Meta:
+    async def _find_stored(self, response: str, viewer: Identity, cursor: EventId = START) -> Meta:
         """Return the generation of a response that was stored, without its request.
 
         Args:
@@ -224,12 +228,12 @@ class ResponsesRoutes:
             cursor: other than `START`, wait a moment for a generation that Redis has lost.
 
         Raises:
-            NotFound: the owner has no such response, or it was not stored.
+            NotFound: the viewer sees no such response, or it was not stored.
             Unavailable: Redis did not answer.
         """
         hub, store = self.node.hub, self.node.store
         try:
-            meta = await find_generation(hub, store, owner, generation_id(response), cursor)
+            meta = await find_generation(hub, store, viewer, generation_id(response), cursor)
         except NotFound:
             raise NotFound("response") from None
         if UNSTORED in dialect_of(meta):
@@ -286,8 +290,13 @@ class _CompleteResponse:
         self._fold.add(event_id, raw)
 
     @property
-    def end(self) -> Any:
+    def end(self) -> End | None:
         return self._fold.end
+
+
+def _failure_of(end: End) -> Failure | None:
+    """Return why a generation failed. None: it did not; a cancelled response is no failure."""
+    return failure_of(end) if end.status == "failed" else None
 
 
 def _input_items(meta: Meta) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The tools of Responses as tools of chat completions. Pure.
 
-Backends of chat completions run functions only. Clients also send tools that OpenAI runs itself,
+Backends of chat completions run functions only. A custom tool becomes a function
+(api/dialects/responses/custom_tools.py). Clients also send tools that OpenAI runs itself,
 and types that are newer than this version. Such a tool is left out, and the answer names its place:
 the model can still answer with the other tools, and a refusal would stop the whole client.
 Source: docs/protocol.md, "Responses".
@@ -10,14 +11,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.dialects.responses.custom_tools import CUSTOM_TOOL, as_function
 from api.intake.body import invalid_request
 
 _TOOL_MEMBERS = ("name", "description", "parameters", "strict")
 _MODES = ("auto", "required")
+_NAMED = ("function", CUSTOM_TOOL)  # tools that a choice names
 
 
 def chat_tools(tools: Any, ignored: list[str]) -> list[dict[str, Any]]:
-    """Return the functions among `tools` in the form of chat completions.
+    """Return the functions and custom tools among `tools` as functions of chat completions.
 
     Args:
         ignored: gets the place of each tool that was left out, for example `tools[4]`.
@@ -28,10 +31,14 @@ def chat_tools(tools: Any, ignored: list[str]) -> list[dict[str, Any]]:
     if not isinstance(tools, list):
         raise invalid_request("tools must be an array")
     found = []
+    functions = names_of(tools, "function")
     for index, tool in enumerate(tools):
         where = f"tools[{index}]"
         if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
             raise invalid_request(f"{where} must be an object with a type")
+        if tool["type"] == CUSTOM_TOOL and tool.get("name") not in functions:
+            found.append(as_function(where, tool))
+            continue
         if tool["type"] != "function":
             ignored.append(where)
             continue
@@ -40,6 +47,15 @@ def chat_tools(tools: Any, ignored: list[str]) -> list[dict[str, Any]]:
         function = {name: tool[name] for name in _TOOL_MEMBERS if tool.get(name) is not None}
         found.append({"type": "function", "function": function})
     return found
+
+
+def names_of(tools: Any, kind: str) -> list[str]:
+    """Return the names of the tools of a type in a body; of a malformed list: none."""
+    return [
+        tool["name"]
+        for tool in (tools if isinstance(tools, list) else [])
+        if isinstance(tool, dict) and tool.get("type") == kind and isinstance(tool.get("name"), str)
+    ]
 
 
 def choose_tools(
@@ -62,10 +78,11 @@ def choose_tools(
         raise invalid_request("tool_choice must be a string or an object with a type")
     if choice["type"] == "allowed_tools":
         return _allowed(tools, choice, ignored)
-    name = choice.get("name")
-    if choice["type"] == "function" and not isinstance(name, str):
+    name, is_named = choice.get("name"), choice["type"] in _NAMED
+    if is_named and not isinstance(name, str):
         raise invalid_request("tool_choice.name must be a string")
-    if choice["type"] == "function" and tools:
+    is_there = choice["type"] == "function" or name in [tool["function"]["name"] for tool in tools]
+    if is_named and is_there and tools:
         return tools, {"type": "function", "function": {"name": name}}
     ignored.append("tool_choice")
     return tools, None
@@ -80,7 +97,7 @@ def _allowed(
         raise invalid_request(f"tool_choice.mode must be one of {', '.join(_MODES)}")
     if not isinstance(allowed, list) or not all(isinstance(tool, dict) for tool in allowed):
         raise invalid_request("tool_choice.tools must be an array of objects")
-    names = [tool.get("name") for tool in allowed if tool.get("type") == "function"]
+    names = [tool.get("name") for tool in allowed if tool.get("type") in _NAMED]
     left = [tool for tool in tools if tool["function"]["name"] in names]
     if mode == "required" and not left:
         ignored.append("tool_choice")

@@ -14,11 +14,13 @@ from api.pages.openapi import dialects as openapi_dialects
 from api.pages.openapi import files as openapi_files
 from api.pages.openapi import responses as openapi_responses
 from api.pages.openapi import schedules as openapi_schedules
+from api.pages.openapi import shares as openapi_shares
 from api.pages.openapi.schemas import (
     BEFORE,
     CURSOR_HEADER,
     CURSOR_QUERY,
     GENERATION_NAME,
+    HEARTBEAT,
     ID,
     LOCATION,
     OBJECT,
@@ -56,7 +58,11 @@ CREATE = operation(
     {
         "200": {
             "description": "The stream; or as JSON what a request with the same key has started.",
-            "headers": {"Location": LOCATION, "X-Generation-Id": GENERATION_NAME},
+            "headers": {
+                "Location": LOCATION,
+                "X-Generation-Id": GENERATION_NAME,
+                "X-Heartbeat-S": HEARTBEAT,
+            },
             "content": {**content(STARTED), **STREAMS},
         },
         "202": answer("The new generation or schedule.", STARTED, {"Location": LOCATION}),
@@ -86,6 +92,7 @@ EVENTS = operation(
     {
         "200": {
             "description": "The events; a `reset` with id `0-0` if the cursor is not in the log.",
+            "headers": {"X-Heartbeat-S": HEARTBEAT},
             "content": {**STREAMS, **content(ref("Poll"))},
         },
         "204": answer("The generation has ended, and the cursor is its last event."),
@@ -104,6 +111,17 @@ EVENTS = operation(
         {"type": "number", "minimum": 0, "maximum": 60},
     ),
 )  # fmt: skip
+
+SECURITY_SCHEMES: Json = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, a JSON web token, or the token of a share.",
+    },
+    "apiKey": {"type": "apiKey", "in": "header", "name": "api-key"},
+    "xApiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "query": {"type": "apiKey", "in": "query", "name": "access_token"},
+}
 
 PATHS: Json = {
     "/v1/generations": {
@@ -160,6 +178,7 @@ PATHS: Json = {
     **openapi_batches.PATHS,
     **openapi_files.PATHS,
     **openapi_schedules.PATHS,
+    **openapi_shares.PATHS,
     "/v1/workers": {
         "get": operation(
             "listWorkers",
@@ -255,11 +274,8 @@ DOCUMENT: Json = {
         | openapi_batches.SCHEMAS
         | openapi_files.SCHEMAS
         | openapi_schedules.SCHEMAS,
-        "securitySchemes": {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "query": {"type": "apiKey", "in": "query", "name": "access_token"},
-        },
+        "securitySchemes": SECURITY_SCHEMES,
     },
-    # `{}`: no credentials, if no keys are configured.
-    "security": [{}, {"bearer": []}, {"query": []}],
+    # `{}`: no credentials, if none are configured.
+    "security": [{}, *({name: []} for name in SECURITY_SCHEMES)],
 }

@@ -82,10 +82,15 @@ SCHEMAS: Json = {
                         record(
                             {"type": {"const": "function"}, "name": STRING}, {"parameters": OBJECT}
                         ),
-                        record({"type": {"enum": ["web_search", "custom", "namespace"]}}),
+                        record(
+                            {"type": {"const": "custom"}, "name": STRING},
+                            {"description": TEXT, "format": {"type": ["object", "null"]}},
+                        ),
+                        record({"type": {"enum": ["web_search", "namespace"]}}),
                     ]
                 },
-                "description": "A tool that is no function is left out: `X-Tailrace-Ignored`.",
+                "description": "A tool that is neither a function nor a custom tool is left out: "
+                "`X-Tailrace-Ignored`.",
             },
             "reasoning": {
                 "type": ["object", "null"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.dialects.openai_errors import openai_status
 from api.errors import CODES
 from api.intake.body import (
     GRACE_S_MAX,
@@ -59,9 +60,11 @@ def answer(description: str, schema: Json | None = None, headers: Json | None = 
 
 def errors(*codes: str, schema: str = "Error") -> Json:
     """Return one response for each status of these error codes; it names its codes."""
+    shown_status = openai_status if schema == "OpenAiError" else int
     by_status: dict[int, list[str]] = {}
     for code in codes:
-        by_status.setdefault(CODES[code].status, []).append(code)
+        status = CODES[code].status
+        by_status.setdefault(shown_status(status), []).append(code)
     return {
         str(status): {
             "description": "`" + "`, `".join(names) + "`",
@@ -93,6 +96,10 @@ GENERATION_NAME: Json = {
     "description": "The generation's id, if the answer is a stream.",
     "schema": STRING,
 }
+HEARTBEAT: Json = {
+    "description": "Of a stream: seconds after which a silent stream sends a heartbeat.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
 ID = parameter("id", "path", "The generation.", GENERATION)
 BEFORE = parameter(
     "before",
@@ -121,7 +128,19 @@ MESSAGE: Json = {
     ],
 }
 USAGE = record({"prompt_tokens": INTEGER, "completion_tokens": INTEGER, "total_tokens": INTEGER})
-FAILURE = record({"code": STRING, "message": STRING, "retryable": {"type": "boolean"}})
+ERROR_MEMBERS: Json = {"code": STRING, "message": STRING, "retryable": {"type": "boolean"}}
+REFUSAL = {
+    "description": "The model server's own error about this request, in OpenAI's members.",
+    **record(
+        {"message": STRING},
+        {
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "code": STRING,
+            "type": STRING,
+            "param": STRING,
+        },
+    ),
+}
 STATUS: Json = {"enum": ["queued", "running", "completed", "cancelled", "failed"]}
 SUMMARY: Json = {
     "id": STRING,
@@ -166,8 +185,9 @@ OPTIONS: Json = {
 }
 
 SCHEMAS: Json = {
-    "Error": record({"error": ref("Failure")}),
-    "Failure": FAILURE,
+    "Error": record({"error": record(ERROR_MEMBERS)}),
+    "Failure": record(ERROR_MEMBERS, {"upstream": ref("Refusal")}),
+    "Refusal": REFUSAL,
     "Usage": USAGE,
     "Message": MESSAGE,
     "Accepted": record(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.stage import Stage
-from workers import run as run_module
+from workers import failed_attempt
 
 
 @pytest.fixture
@@ -22,4 +22,4 @@ def queue_partitions(request, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(run_module, "RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr(failed_attempt, "RETRY_PAUSE_S", 0.01)

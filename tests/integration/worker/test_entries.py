@@ -17,12 +17,12 @@ from tests.support.plays import (
 )
 from tests.support.stage import DEADLINE_S, ScriptedBackend, Stage
 from tests.support.wait import until
-from workers import run as run_module
+from workers import begin as begin_module
 from workers import worker as worker_module
 
 
 async def test_an_entry_without_a_generation_is_dropped_after_a_while(url, monkeypatch):
-    monkeypatch.setattr(run_module, "ABSENT_ENTRY_DROP_S", 0.05)
+    monkeypatch.setattr(begin_module, "ABSENT_ENTRY_DROP_S", 0.05)
     async with Stage(url, says("a")) as stage:
         entry = encode_entry("gen_nobody0000", "interactive", "m")
         await stage.redis.xadd(keys.lane("interactive"), {"e": entry})

@@ -351,6 +351,23 @@ async def test_a_node_is_ready_when_every_check_holds(shell: Shell) -> None:
     assert all(response.json()["checks"].values())
 
 
+async def test_older_credentials_than_there_should_be_degrade_a_node_that_stays_ready(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text("alpha:alice")
+    shell = Shell(api_keys=str(path))
+    await shell.announce()
+    path.unlink()
+    await shell.node.authenticator.look_at_key_file()
+    response = await shell.client.get("/readyz")
+
+    body = response.json()
+    assert (response.status_code, body["status"]) == (200, "degraded")
+    assert body["degraded"] == ["api_keys"]
+    assert str(path) not in response.text
+
+
 def drain(shell: Shell) -> None:
     shell.node.is_draining = True
 

@@ -41,7 +41,15 @@ async def test_each_benchmark_runs_with_exact_texts(stage: Stage, name: str) -> 
 
 
 # These measure only Tailrace, with one row for each percentile or resource.
-NAMELESS = ("first_token", "append_to_socket", "redis_cost", "transports", "batch", "partitions")
+NAMELESS = (
+    "first_token",
+    "append_to_socket",
+    "redis_cost",
+    "transports",
+    "batch",
+    "partitions",
+    "credentials",
+)
 
 
 async def test_a_lost_token_fails_the_run(stage: Stage) -> None:

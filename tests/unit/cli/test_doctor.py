@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,10 @@ from shared.config.settings import Settings
 from shared.queue.partitions import agree
 from tests.support.certificates import HAS_OPENSSL, Authority
 from tests.support.forward_proxy import CREDENTIALS, ForwardProxy
+from tests.support.odd_ports import closed_port, plain_server
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.restricted_user import PASSWORD, USER, add_user, rules_of_the_documents
+from tests.support.tls_server import tls_server
 from tests.support.upstream import Upstream
 
 GB = 2**30
@@ -355,3 +359,52 @@ async def test_a_model_is_asked_on_the_way_that_a_worker_takes(tmp_path: Path) -
     assert "absent.pem: No such file" in findings[-1].text
     assert tunnel.asked == ["CONNECT model.test:443 HTTP/1.1"]
     assert forward.asked == ["GET http://model.test/v1/models?a=b HTTP/1.1"]
+
+
+@pytest.mark.skipif(not HAS_OPENSSL, reason="needs the openssl command")
+async def test_each_cause_of_an_unreachable_model_says_what_to_do(tmp_path: Path) -> None:
+    """The same sentences as in a worker's log, from the errors of another HTTP client."""
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*other.sign("localhost"))
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    old.load_cert_chain(*authority.sign_for_years("localhost", 2020, 2021))
+    answers = {
+        "alert": b"\x15\x03\x01\x00\x02\x02\x46",
+        "nothing": b"",
+        "redirect": b"HTTP/1.1 308 x\r\nlocation: https://a.example/\r\ncontent-length: 0\r\n\r\n",
+        "page": b"HTTP/1.1 400 x\r\ncontent-length: 48\r\n\r\n"
+        b"Client sent an HTTP request to an HTTPS server.\n",
+        "plain": b"HTTP/1.1 400 x\r\ncontent-length: 0\r\n\r\n",
+        "proxy": b"HTTP/1.1 407 x\r\ncontent-length: 0\r\n\r\n",
+    }
+    with ExitStack() as stack:
+        port = {name: stack.enter_context(plain_server(answers[name])) for name in answers}
+        unknown, expired = (stack.enter_context(tls_server(each)) for each in (context, old))
+        closed = stack.enter_context(closed_port())
+        proxy = f'proxy = "http://127.0.0.1:{port["proxy"]}"'
+        rows = {
+            f"http://127.0.0.1:{closed}/v1": f"no server listens at 127.0.0.1:{closed}",
+            f"http://localhost:{port['alert']}/v1": "speaks TLS: write https://",
+            f"http://localhost:{port['nothing']}/v1": "without an answer: look into its log",
+            f"http://localhost:{port['redirect']}/v1": "answers 308: set base_url to the address",
+            f"http://localhost:{port['page']}/v1": "answers 400: base_url says http:// and",
+            f"https://localhost:{port['plain']}/v1": "does not speak TLS: write http://",
+            f"https://localhost:{unknown}/v1": "name the authority in ca_file",
+            f"https://localhost:{expired}/v1": "has expired: renew it",
+            "http://model.invalid/v1": "model.invalid",
+            "http://model.test:99999/v1": "is no address of a server: correct base_url",
+            "https://model.test/v1": "put user and password into the proxy's URL",
+        }
+        path = tmp_path / "models.toml"
+        text = ""
+        for number, url in enumerate(rows):
+            files = 'ca_file = "ca.pem"' if "https://localhost" in url else ""
+            way = proxy if url == "https://model.test/v1" else 'proxy = "direct"'
+            text += f'[models.m{number}]\nbase_url = "{url}"\n{files}\n{way}\n'
+        path.write_text(text)
+        findings = await examine_models(Settings(models=str(path)), {})
+
+    assert [finding.level for finding in findings] == ["ok", *["FAIL"] * len(rows)], findings
+    for finding, said in zip(findings[1:], rows.values(), strict=True):
+        assert said in finding.text

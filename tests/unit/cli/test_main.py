@@ -7,6 +7,7 @@ import resource
 import pytest
 
 from cli import main as cli
+from cli.version import VERSION
 from shared.config.settings import Settings
 
 COMMANDS = ("up", "api", "worker", "jobs", "chat", "tail", "cancel", "ps", "batch", "doctor")
@@ -85,3 +86,11 @@ def test_the_open_file_limit_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.raise_file_limit()
 
     assert limits_set == [65_536, 4_096, 65_536]
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"tailrace {VERSION}\n"

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import logging
+import time
+from pathlib import Path
 
+import fakeredis
 import pytest
 
-from jobs.owners import LOG_APART_S, LOGGED_MAX, Owners
+from jobs.owners import LOG_APART_S, LOGGED_MAX, LOOK_EVERY_S, Owners
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
+from shared.later.token_owners import note_planner
 
 
 def test_with_keys_only_their_owners_are_known() -> None:
     owners = Owners.from_settings(Settings(api_keys="a:alice,b:alice,c:olga:admin"))
 
-    assert owners.is_known("alice") and owners.is_known("olga")
-    assert not owners.is_known("anonymous")
-    assert not owners.is_known("")
+    assert owners.is_named("alice") and owners.is_named("olga")
+    assert not owners.is_named("anonymous")
+    assert not owners.is_named("")
 
 
 def test_without_keys_only_anonymous_is_known() -> None:
     owners = Owners.from_settings(Settings())
 
-    assert owners.is_known("anonymous")
-    assert not owners.is_known("alice")
+    assert owners.is_named("anonymous")
+    assert not owners.is_named("alice")
 
 
 def test_malformed_keys_stop_the_start() -> None:
@@ -51,3 +55,40 @@ def test_the_number_of_remembered_owners_is_bounded() -> None:
         owners.log_batch_held(f"owner {number}", "batch_1")
 
     assert len(owners._logged_s) <= LOGGED_MAX
+
+
+async def test_an_owner_who_plans_with_tokens_is_known_while_tokens_are_accepted() -> None:
+    redis = fakeredis.FakeAsyncRedis()
+    await note_planner(redis, "tom", time.time())
+    with_tokens = Settings(api_keys="a:alice", jwt_secret="s" * 32)
+
+    assert await Owners.from_settings(with_tokens, redis).is_known("tom")
+    assert await Owners.from_settings(with_tokens, redis).is_known("alice")
+    assert not await Owners.from_settings(with_tokens, redis).is_known("bob")
+    assert not await Owners.from_settings(Settings(api_keys="a:alice"), redis).is_known("tom")
+    acting = Settings(api_keys="a:alice:act")
+    assert await Owners.from_settings(acting, redis).is_known("tom")
+
+
+async def test_with_tokens_and_no_keys_anonymous_is_unknown() -> None:
+    owners = Owners.from_settings(Settings(jwt_secret="s" * 32), fakeredis.FakeAsyncRedis())
+
+    assert not await owners.is_known("anonymous")
+
+
+def test_a_key_that_is_taken_from_the_file_takes_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("a:alice\nb:bob\n")
+    now_s = 0.0
+    owners = Owners.from_settings(Settings(api_keys=str(path)))
+    owners._clock = lambda: now_s
+    owners._looked_s = 0.0
+    new = tmp_path / "new"
+    new.write_text("b:bob\n")
+    new.replace(path)
+    assert owners.is_named("alice"), "the file is looked at once a second"
+
+    now_s = LOOK_EVERY_S
+
+    assert not owners.is_named("alice")
+    assert owners.is_named("bob")

@@ -88,7 +88,12 @@ class DemoAnswer:
     def _failure(self) -> BackendError:
         controls = self.controls
         message = f"the demo fails at token {controls.fail_at}, as it was told to"
-        return BackendError(controls.fail_code, message, retryable=controls.fail_retryable)
+        return BackendError(
+            controls.fail_code,
+            message,
+            retryable=controls.fail_retryable,
+            upstream=controls.fail_upstream,
+        )
 
 
 def expected_text(request: Request, seed: str, options: Mapping[str, Any] | None = None) -> str:
@@ -111,14 +116,16 @@ class DemoBackend:
         ConfigurationError: an option of the model is invalid.
     """
 
+    counts_whole = True
+
     def __init__(self, model: Model, *, clock: Clock | None = None, sleep: Sleep = asyncio.sleep):
-        self.can_continue = model.on_takeover == "continue"
+        self.can_continue = model.may_continue
         self._options = parse_options(model.options, f"models.{model.name}")
         self._clock = clock
         self._sleep = sleep
 
     async def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str = ""
     ) -> AsyncGenerator[list[BackendItem], None]:
         """See `Backend.stream`. The pieces before a failure are yielded first."""
         answer = DemoAnswer(request, seed, self._options)

@@ -8,6 +8,7 @@
     fail_at         fail after this many tokens of the answer
     fail_always     … and also at the start of every later attempt
     fail_code, fail_retryable
+    fail_upstream   the error of a model server: message, status, code, type, param
 
 A backend does not know which attempt it serves; it knows only the prefix. So `fail_at = k` fails an
 attempt whose prefix is shorter than k. A model with `on_takeover = "continue"` therefore fails once
@@ -24,7 +25,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from shared.errors import BackendError, ConfigurationError
+from shared.errors import BackendError, ConfigurationError, Refusal
 
 TOKENS_MAX = 200_000
 Count = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
@@ -44,6 +45,7 @@ class DemoControls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     fail_always: bool = False
     fail_code: Annotated[str, Meta(pattern="^[a-z_]{1,64}$")] = "upstream_error"
     fail_retryable: bool = True
+    fail_upstream: Refusal | None = None
     max_tokens: Positive | None = None  # from `params` itself, as for every other backend
 
     def fails_after(self, prefix_tokens: int) -> int | None:
@@ -98,4 +100,7 @@ def _convert(values: dict[str, Any]) -> DemoControls:
     controls = msgspec.convert(values, DemoControls)
     if not math.isfinite(controls.tokens_per_s):
         raise ValueError("tokens_per_s must be a number")
+    refusal = controls.fail_upstream
+    if refusal is not None and not 400 <= (refusal.status or 400) < 600:
+        raise ValueError("fail_upstream.status must be from 400 to 599")
     return controls

@@ -23,6 +23,7 @@ import httptools
 from workers.backends.http.inflate import CODINGS, InflateError, Inflater, coding_of
 
 UNREAD_BYTES_MAX = 131_072  # of the body; with more, the socket is paused: TCP slows the backend
+TLS_ALERT = b"\x15\x03"  # the first bytes of a TLS server that reads HTTP (RFC 8446, 5.1)
 NON_BODY_BYTES_MAX = 65_536  # of the head, and between two pieces of the body
 
 
@@ -36,6 +37,10 @@ class ExchangeError(OSError):
     def __init__(self, message: str, *, is_before_response: bool = False) -> None:
         super().__init__(message)
         self.is_before_response = is_before_response
+
+
+class AnswerIsTls(ExchangeError):
+    """The server speaks TLS, and this connection does not."""
 
 
 class Exchange(asyncio.Protocol):
@@ -191,20 +196,24 @@ class Exchange(asyncio.Protocol):
             self._wake()
         elif not self._is_complete:
             is_before = self._is_before_response
-            self._fail(ExchangeError("the connection was closed", is_before_response=is_before))
+            error = ExchangeError("the connection was closed", is_before_response=is_before)
+            error.__cause__ = exc  # TLS 1.3 refuses a client certificate only now
+            self._fail(error)
 
     def data_received(self, data: bytes) -> None:
         if self._parser is None or self._is_complete or self._error is not None:
             self._is_unusable = True  # bytes that belong to no request
             self.abort()
             return
-        self._is_before_response = False
+        is_first, self._is_before_response = self._is_before_response, False
         self._non_body_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._is_unusable = True
-            if not self._is_complete:
+            if is_first and data.startswith(TLS_ALERT):
+                self._fail(AnswerIsTls("the answer is TLS and not HTTP"))
+            elif not self._is_complete:
                 self._fail(ExchangeError(f"the answer is not HTTP: {type(exc).__name__}"))
         if self._non_body_bytes > NON_BODY_BYTES_MAX:
             self._fail(ExchangeError(f"headers of more than {NON_BODY_BYTES_MAX} bytes"))

@@ -166,6 +166,6 @@ async def _open_socket(host: str, port: int) -> socket.socket:
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as exc:
-        raise OSError("no such host") from exc
+        raise socket.gaierror(socket.EAI_NONAME, "no such host") from exc
     # If the addresses of one family do not answer, this costs only the delay.
     return await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_DELAY_S, interleave=1)

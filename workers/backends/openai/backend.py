@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from ssl import SSLError
 
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import BackendError
 from shared.log.request import Request
 from shared.text.redaction import remember_url
-from workers.backends.contract import BackendItem, Finish
-from workers.backends.http.exchange import Exchange, ExchangeError
+from workers.backends.contract import BackendItem, Finish, SetUpFault
+from workers.backends.http.cause import explain
+from workers.backends.http.exchange import AnswerIsTls, Exchange, ExchangeError
 from workers.backends.http.proxy import ProxyRefused, format_authority
 from workers.backends.http.upstream_http import AddressInvalid, UpstreamAddress, UpstreamHttp
 from workers.backends.limits import Limits
@@ -29,7 +32,10 @@ from workers.backends.openai.request import encode_body
 from workers.backends.route import Route
 
 REFUSAL_BYTES_MAX = 65_536  # of the body of an error response
+# 503: the server loads its model or is overloaded; 502: a gateway does not reach the server.
+OUTAGE_STATUSES = (502, 503)
 CONNECTIONS_TRIED_MAX = 3  # for one request, when the server closes idle connections
+ADVICE_EVERY_S = 60.0  # the same advice about a model is logged at most so often
 TAIL_S = 0.2  # wait for the end of the body after [DONE], so that the connection can be used again
 
 log = logging.getLogger(__name__)
@@ -43,8 +49,10 @@ class OpenAIBackend:
         route: how to reach the server.
     """
 
+    counts_whole = False
+
     def __init__(self, model: Model, settings: Settings, http: UpstreamHttp, route: Route) -> None:
-        self.can_continue = model.on_takeover == "continue"
+        self.can_continue = model.may_continue
         self._model = model
         self._settings = settings
         self._http = http
@@ -61,6 +69,7 @@ class OpenAIBackend:
         if route.proxy is not None:
             data = {"model": model.name, "proxy": format_authority(*route.proxy[:2])}
             log.info("model behind a proxy", extra=data)
+        self._advice, self._advise_again_s = "", 0.0  # the last one that was logged
         self._target: UpstreamAddress | None = None
         with suppress(AddressInvalid):  # then `stream` raises
             self._target = UpstreamAddress(
@@ -68,12 +77,12 @@ class OpenAIBackend:
             )
 
     async def stream(
-        self, request: Request, *, prefix: str, seed: str
+        self, request: Request, *, prefix: str, seed: str, form: str = ""
     ) -> AsyncGenerator[list[BackendItem], None]:
         """See `Backend.stream`. `seed` is not sent; it is part of ids that are made here."""
         if self._target is None:
-            raise BackendError("upstream_error", "the backend cannot be reached")
-        body = encode_body(self._model, request, prefix)
+            raise self._noted(_no_address(self._model.base_url))
+        body = encode_body(self._model, request, prefix, form)
         clock = asyncio.get_running_loop().time
         limits = Limits(self._settings, clock())
         reader = ChatReader(
@@ -81,17 +90,22 @@ class OpenAIBackend:
             body_bytes_max=self._settings.answer_bytes_max,
             seed=seed.removeprefix("gen_"),
         )
-        exchange = await self._open(self._target, body, limits)
+        try:
+            exchange = await self._open(self._target, body, limits)
+        except BackendError as error:
+            raise self._noted(error) from error.__cause__
         try:
             yield []
             while not reader.is_done:
                 items = await self._read(exchange, reader, limits)
+                if (running := reader.take_running_usage()) is not None:
+                    items.append(running)
                 if items:
                     yield items
                     limits.has_content = True
                 limits.read(clock(), is_finished=reader.has_finish_reason)
             if reader.failure is not None:
-                raise reader.failure
+                raise self._noted(reader.failure)
             await _read_tail(exchange, clock() + TAIL_S)
         finally:
             # Keeps the connection only if the body was read to its end.
@@ -99,6 +113,16 @@ class OpenAIBackend:
 
     async def aclose(self) -> None:
         await self._http.aclose()
+
+    def _noted(self, error: BackendError) -> BackendError:
+        """Tell the operator about a fault of the set-up; return the error."""
+        if isinstance(error, SetUpFault):
+            now_s = asyncio.get_running_loop().time()
+            if error.advice != self._advice or now_s >= self._advise_again_s:
+                self._advice, self._advise_again_s = error.advice, now_s + ADVICE_EVERY_S
+                data = {"model": self._model.name, "advice": error.advice}
+                log.warning("model server unusable", extra=data)
+        return error
 
     async def _open(self, target: UpstreamAddress, body: bytes, limits: Limits) -> Exchange:
         """Send the request and wait for the response head; return the exchange.
@@ -121,7 +145,12 @@ class OpenAIBackend:
             except ExchangeError as exc:
                 if is_reused and exc.is_before_response:
                     continue
-                raise BackendError("upstream_error", f"the backend did not answer: {exc}") from exc
+                advice = explain(exc, target.origin).for_operator
+                message = f"the backend did not answer: {exc}"
+                is_outage = exc.is_before_response and not isinstance(exc, AnswerIsTls)
+                raise SetUpFault(
+                    "upstream_error", message, advice, retryable=True, is_outage=is_outage
+                ) from exc
             if 200 <= exchange.status < 300:
                 return exchange
             raise await self._read_refusal(exchange, limits)
@@ -131,13 +160,19 @@ class OpenAIBackend:
         try:
             return await self._http.connect(target.origin, limits.deadline)
         except TimeoutError as exc:
-            is_over = asyncio.get_running_loop().time() >= limits.deadline
-            raise (limits.exceeded() if is_over else limits.no_connection()) from exc
-        except ProxyRefused as exc:
-            raise BackendError("upstream_error", f"the backend cannot be reached: {exc}") from exc
+            if asyncio.get_running_loop().time() >= limits.deadline:
+                raise limits.exceeded() from exc
+            failure, cause = limits.no_connection(), explain(exc, target.origin)
+            raise SetUpFault(
+                failure.code, failure.message, cause.for_operator, retryable=True, is_outage=True
+            ) from exc
         except OSError as exc:
-            # Clients see the message, so it names no host; the log has the cause.
-            raise BackendError("upstream_error", "the backend cannot be reached") from exc
+            cause = explain(exc, target.origin)
+            message = f"the backend cannot be reached: {cause.for_client}"
+            raise SetUpFault(
+                "upstream_error", message, cause.for_operator,
+                retryable=True, is_outage=_is_away(exc),
+            ) from exc  # fmt: skip
 
     async def _ask(self, exchange: Exchange, request: bytes, limits: Limits) -> None:
         try:
@@ -163,7 +198,10 @@ class OpenAIBackend:
         quoted = bytes(body[:REFUSAL_BYTES_MAX])
         headers = exchange.headers
         now_s = answered_at(headers.get("date"), time.time())
-        return refusal(exchange.status, quoted, retry_after=headers.get("retry-after"), now_s=now_s)
+        told = headers.get("retry-after")
+        error = refusal(exchange.status, quoted, retry_after=told, now_s=now_s)
+        error.is_outage = exchange.status in OUTAGE_STATUSES
+        return error
 
     async def _read(
         self, exchange: Exchange, reader: ChatReader, limits: Limits
@@ -179,12 +217,18 @@ class OpenAIBackend:
                 if isinstance(exc, TimeoutError):
                     raise limits.exceeded() from exc
                 message = "the connection to the backend broke in mid-answer"
-                raise BackendError("upstream_error", message) from exc
+                raise BackendError("upstream_error", message, is_outage=True) from exc
             data = b""
         items = reader.feed(data) if data else reader.feed_eof()
         if reader.is_done:
             _log_warnings(reader, items)
         return items
+
+
+def _no_address(base_url: str) -> SetUpFault:
+    advice = f"base_url {base_url!r} is no address of a server: correct the models file"
+    message = "the backend cannot be reached: its address is not valid"
+    return SetUpFault("upstream_error", message, advice, retryable=True)
 
 
 def _log_warnings(reader: ChatReader, items: list[BackendItem]) -> None:
@@ -201,3 +245,10 @@ async def _read_tail(exchange: Exchange, deadline: float) -> None:
             pass
     except OSError:
         pass  # the connection will be closed; the answer is complete
+
+
+def _is_away(exc: OSError) -> bool:
+    """Whether the server may come back by itself. A wrong name, TLS and a proxy's no do not."""
+    if isinstance(exc, socket.gaierror):
+        return exc.errno == socket.EAI_AGAIN
+    return not isinstance(exc, (SSLError, ProxyRefused))

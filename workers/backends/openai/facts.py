@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from shared.log.events import Extra, Reasoning, Token
 from shared.log.extra import merge_extra
+from workers.backends.contract import BackendItem
 
 
 class Facts:
@@ -49,3 +53,13 @@ def has_list(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(has_list, value.values()))
     return isinstance(value, list)
+
+
+def put_extra(items: list[BackendItem], begun: int, extra: dict[str, Any]) -> None:
+    """Put `extra` into the first text of `items` from `begun` on, or into an event of its own."""
+    for at in range(begun, len(items)):
+        item = items[at]
+        if isinstance(item, Token | Reasoning):
+            items[at] = msgspec.structs.replace(item, extra=extra)
+            return
+    items.append(Extra(extra))

@@ -9,7 +9,8 @@ Does no I/O, knows no clock, and does not know which server it reads. It accepts
     llama.cpp   a field named `error:`; usage in a chunk with choices
     OpenRouter  comments; finish_reason "error" beside an error object; usage after the finish
     Mistral     content as a list of parts; whole tool calls without an index
-    any         one JSON document because `stream` was ignored
+    any         one JSON document because `stream` was ignored; errors with the status 200: objects,
+                arrays, HTML pages, plain text (workers/backends/openai/error_body.py)
 
 `[DONE]` without a `finish_reason` is a failure. Servers write `[DONE]` in a `finally` block, also
 after a failed answer (vLLM and llama.cpp do), so it only means that nothing follows.
@@ -19,11 +20,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from shared.errors import BackendError
-from shared.log.events import Extra, Reasoning, Token
+from shared.log.events import Reasoning, Token, Usage
 from shared.log.extra import is_empty
+from shared.text.json_values import is_json
 from workers.backends.contract import BackendItem, Finish
 from workers.backends.openai.chunk import (
     CHOICE_MEMBERS,
@@ -37,7 +37,8 @@ from workers.backends.openai.chunk import (
 )
 from workers.backends.openai.chunk_template import ChunkTemplate, learn
 from workers.backends.openai.delta_texts import CONTENT, REASONING, take_content, take_text
-from workers.backends.openai.facts import Facts, has_list
+from workers.backends.openai.error_body import MESSAGE_MAX, is_error, is_error_array, read_error
+from workers.backends.openai.facts import Facts, has_list, put_extra
 from workers.backends.openai.failure import failure_of
 from workers.backends.openai.finish_reasons import Reason, more_telling, reason_of
 from workers.backends.openai.half_pairs import HalfPairs
@@ -48,8 +49,6 @@ from workers.backends.openai.tools import ToolCalls
 from workers.backends.openai.usage import UsageCounter
 
 TEMPLATES_MAX = 16  # learned per answer: then chunks that all differ are just decoded
-
-_scan = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class ChatReader:
@@ -74,11 +73,13 @@ class ChatReader:
         self._line_bytes_max = line_bytes_max
         self._body_bytes_max = body_bytes_max
         self._has_begun = False
-        self._body: bytearray | None = None  # set if the answer is one JSON document
+        self._body: bytearray | None = None  # set if the answer is one document
+        self._opening: bytearray | None = bytearray()  # until the first choice: may be an error
         self.warnings: set[str] = set()
         self._tools = ToolCalls(seed)
         self._reason: Reason | None = None
         self._usage = UsageCounter()
+        self._has_new_usage = False
         self._halves = HalfPairs()
         self._text, self._reasoning = TextSoFar(), TextSoFar()
         self._add_text = self._text.add  # for the hot path
@@ -86,6 +87,13 @@ class ChatReader:
         self._facts = Facts()
         self._template: ChunkTemplate | None = None
         self._templates_left = TEMPLATES_MAX
+
+    def take_running_usage(self) -> Usage | None:
+        """Return the counts of an unfinished answer, if the server has reported other ones."""
+        if self._reason is not None or not self._has_new_usage:
+            return None
+        self._has_new_usage = False
+        return self._usage.event()
 
     @property
     def has_finish_reason(self) -> bool:
@@ -119,7 +127,7 @@ class ChatReader:
             else:
                 self._read_unclosed(items)
             if not self.is_done:
-                self._end(items, "the backend's answer broke off without a finish_reason")
+                self._end(items, self._broke_off())
         except BackendError as failure:
             self._fail(failure)
         return items
@@ -134,8 +142,8 @@ class ChatReader:
             if not data:
                 return
             self._has_begun = True
-            # A line of an event stream never begins with a brace. Content types are less reliable.
-            self._body = bytearray() if data.startswith(b"{") else None
+            # A line of an event stream never begins so. Content types are less reliable.
+            self._body = bytearray() if data.startswith((b"{", b"[", b"<")) else None
         if self._body is not None:
             self._body += data
             if len(self._body) > self._body_bytes_max:
@@ -146,6 +154,8 @@ class ChatReader:
                     retryable=False,
                 )
             return
+        if self._opening is not None:
+            self._opening += data[: MESSAGE_MAX - len(self._opening)]
         for name, payload in self._lines.feed(data):
             self._take(name, payload, items)
             if self.is_done:
@@ -164,7 +174,7 @@ class ChatReader:
         After the finish reason an incomplete event is ignored.
         """
         for name, payload in self._lines.feed_eof():
-            if self._reason is None or _is_json(payload):
+            if self._reason is None or is_json(payload):
                 self._take(name, payload, items)
 
     def _take(self, name: bytes, payload: bytes, items: list[BackendItem]) -> None:
@@ -176,7 +186,7 @@ class ChatReader:
                 return
             if not payload:
                 return
-        if name == b"error":
+        if name == b"error" or payload.startswith(b"<") or is_error_array(payload):
             raise failure_of(payload)
         if self._template is not None:
             text = self._template.text_of(payload)
@@ -185,8 +195,10 @@ class ChatReader:
                 items.append(Token(text))
                 return
         chunk = read_chunk(payload, self.warnings)
-        if chunk.get("error") or chunk.get("object") == "error":
+        if is_error(chunk):
             raise failure_of(payload)
+        if chunk.get("choices"):
+            self._opening = None
         text = None if self._is_special else plain_text_of(chunk)
         if text is None:
             begun = len(items)
@@ -216,10 +228,10 @@ class ChatReader:
         return bool(self._halves or self._facts or self._reason)
 
     def _take_chunk(self, chunk: dict[str, Any], payload: bytes, items: list[BackendItem]) -> None:
-        self._usage.add(chunk.get("usage"))
+        self._add_usage(chunk.get("usage"))
         facts = unknown_members(chunk, CHUNK_MEMBERS, self.warnings)
         if isinstance(groq := facts.get("x_groq"), dict):
-            self._usage.add(groq.pop("usage", None))
+            self._add_usage(groq.pop("usage", None))
         self._note_facts("chunk", facts)
         for choice in as_list(chunk.get("choices"), "choices"):
             choice = as_object(choice, "a choice")
@@ -231,7 +243,7 @@ class ChatReader:
     def _take_choice(
         self, choice: dict[str, Any], payload: bytes, items: list[BackendItem]
     ) -> None:
-        self._usage.add(choice.get("usage"))
+        self._add_usage(choice.get("usage"))
         reason = reason_of(choice.get("finish_reason"))
         facts = unknown_members(choice, CHOICE_MEMBERS, self.warnings)
         is_closing = reason is not None or self._reason is not None
@@ -333,19 +345,17 @@ class ChatReader:
                 items += self._tools.read(fragment)
         self._has_calls = len(self._tools) > 0
 
+    def _add_usage(self, raw: Any) -> None:
+        if raw:
+            self._usage.add(raw)
+            self._has_new_usage = True
+
     def _note_facts(self, part: str, facts: dict[str, Any]) -> None:
         if facts and self._facts.add(part, facts):
             self._template = None  # its chunks may have the former value
 
     def _give_extra(self, items: list[BackendItem], begun: int, extra: dict[str, Any]) -> None:
-        """Put `extra` and the facts that wait into the first text after `begun`, or alone."""
-        extra = {**self._facts.take(), **extra}
-        for at in range(begun, len(items)):
-            item = items[at]
-            if isinstance(item, Token | Reasoning):
-                items[at] = msgspec.structs.replace(item, extra=extra)
-                return
-        items.append(Extra(extra))
+        put_extra(items, begun, {**self._facts.take(), **extra})
 
     def _end(self, items: list[BackendItem], message: str) -> None:
         """Add usage and `Finish`. Without a finish reason, raise BackendError with `message`."""
@@ -363,6 +373,15 @@ class ChatReader:
         items.append(self._finish(self._reason))
         self.is_done = True
 
+    def _broke_off(self) -> str:
+        """Return why an answer is not complete; quote a body without any part of an answer."""
+        if self._opening is None:
+            return "the backend's answer broke off without a finish_reason"
+        body = bytes(self._opening if self._body is None else self._body)
+        if not body:
+            return "the backend's answer is empty"
+        return f"the backend's answer has no choices: {read_error(body).message}"
+
     def _finish(self, reason: Reason) -> Finish:
         assert reason.outcome != "failed"
         is_stop = reason.outcome == "stop" and len(self._tools) > 0
@@ -372,11 +391,3 @@ class ChatReader:
         if reason.word != outcome and not self._facts.has("choice", name):
             self._facts.add("choice", {name: reason.word})
         return Finish(outcome, "" if reason.is_known else reason.word, self._facts.take() or None)
-
-
-def _is_json(payload: bytes) -> bool:
-    try:
-        _scan(payload)
-    except (ValueError, RecursionError):
-        return False
-    return True

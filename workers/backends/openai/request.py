@@ -18,16 +18,12 @@ from workers.backends.openai.messages import with_content
 RESERVED = ("model", "messages", "stream", "n")
 
 
-def encode_body(model: Model, request: Request, prefix: str) -> bytes:
+def encode_body(model: Model, request: Request, prefix: str, form: str = "") -> bytes:
     """Return the JSON to send.
 
-    With a prefix, `max_tokens` stays unchanged. The number of server tokens in the prefix is not
-    known, and a guess that is too high would end the answer with `length` too early. So a continued
-    answer may be longer than `max_tokens`, by at most the prefix.
-
     Args:
-        prefix: the answer so far, which the server shall continue in the model's
-            `continue_style`; empty: no partial answer.
+        prefix: the answer so far, which the server shall continue; empty: no partial answer.
+        form: of `CONTINUE_STYLES`; empty: the model's `continue_style`.
     """
     body = {key: value for key, value in request.params.items() if key not in RESERVED}
     body["model"] = model.upstream_name
@@ -38,7 +34,7 @@ def encode_body(model: Model, request: Request, prefix: str) -> bytes:
         "include_usage": True
     }
     if prefix:
-        _continue(body, model.continue_style, prefix)
+        _continue(body, form or model.continue_style, prefix)
     return msgspec.json.encode(model.rules.apply(body))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from starlette.datastructures import Headers, QueryParams
 
@@ -9,6 +11,7 @@ from api.edge.auth import Authenticator, read_origins
 from shared.config.credentials import Identity
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, RequestError
+from tests.support.tokens import SECRET, hmac_token, signed_token
 
 KEYS = "alpha-key:alice, beta-key:bob"
 
@@ -163,3 +166,86 @@ def test_owners_of_short_keys_are_listed() -> None:
 def test_a_malformed_origin_stops_the_start(value: str) -> None:
     with pytest.raises(ConfigurationError):
         read_origins(value)
+
+
+async def test_keys_and_tokens_are_accepted_side_by_side() -> None:
+    both = Authenticator.from_settings(Settings(api_keys=KEYS, jwt_secret=SECRET))
+
+    assert both.is_configured
+    assert owner(both, "Bearer alpha-key") == "alice"
+    assert owner(both, f"Bearer {hmac_token(sub='tom')}") == "tom"
+    assert owner(both, query=f"access_token={hmac_token(sub='tom')}") == "tom"
+    assert owner(both, f"Bearer {hmac_token(sub='bob')}") == "bob", "an owner may have both"
+
+
+@pytest.mark.parametrize(
+    "token", [hmac_token("x" * 32), hmac_token(exp=1), hmac_token(sub="*"), "a.b.c"], ids=range(4)
+)
+async def test_a_refused_token_is_401_and_is_not_quoted(token: str) -> None:
+    both = Authenticator.from_settings(Settings(api_keys=KEYS, jwt_secret=SECRET))
+
+    for find in (both.identify, both.authenticate):
+        with pytest.raises(RequestError) as caught:
+            found = find(Headers({"authorization": f"Bearer {token}"}), {})
+            await found if not isinstance(found, Identity) else None
+        assert (caught.value.status, caught.value.code) == (401, "unauthorized")
+        assert token not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"jwt_secret": SECRET, "auth": "off"},
+        {"jwt_audience": "tailrace"},
+        {"jwt_issuer": "https://issuer.example"},
+        {"jwt_secret_previous": SECRET},
+        {"jwt_secret": "-----BEGIN PUBLIC KEY-----"},
+        {"jwt_secret": "ssh-rsa AAAA"},
+        {"jwt_secret": '{"keys": []}'},
+        {"jwt_jwks": "/nowhere/keys.json"},
+    ],
+    ids=lambda settings: " ".join(settings),
+)
+def test_settings_of_tokens_that_contradict_each_other_stop_the_start(
+    settings: dict[str, str],
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Authenticator.from_settings(Settings(**settings))
+
+    assert SECRET not in str(caught.value)
+
+
+def test_a_node_with_tokens_alone_may_listen_beyond_loopback() -> None:
+    node = Authenticator.from_settings(Settings(host="0.0.0.0", jwt_secret=SECRET))
+
+    assert node.is_configured and node.accepts_host("any.example", "10.0.0.1")
+
+
+async def test_without_any_public_key_a_token_is_503_and_not_401() -> None:
+    """The issuer is away: the token may be good, and the client should come again."""
+    node = Authenticator.from_settings(Settings(jwt_jwks="http://127.0.0.1:1/keys"))
+
+    with pytest.raises(RequestError) as caught:
+        await node.authenticate(Headers({"authorization": f"Bearer {signed_token('ES256')}"}), {})
+
+    assert (caught.value.status, caught.value.code) == (503, "unavailable")
+    assert list(node.problems) == ["token_keys"]
+
+
+async def test_a_key_of_a_changed_file_works_and_a_removed_one_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("alpha-key:alice")
+    node = Authenticator.from_settings(Settings(api_keys=str(path)))
+    (tmp_path / "new").write_text("beta-key:bob")
+    (tmp_path / "new").replace(path)
+
+    await node.look_at_key_file()
+
+    assert owner(node, "Bearer beta-key") == "bob"
+    with pytest.raises(RequestError):
+        owner(node, "Bearer alpha-key")
+
+    path.unlink()
+    await node.look_at_key_file()
+    assert owner(node, "Bearer beta-key") == "bob"
+    assert list(node.problems) == ["api_keys"]

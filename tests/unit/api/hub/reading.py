@@ -68,6 +68,6 @@ async def get(bench: Bench, client: Client, **scope: Any) -> None:
         client.send,  # type: ignore[arg-type]
         hub=bench.hub,
         store=bench.log,  # type: ignore[arg-type]
-        owner="anonymous",
+        viewer="anonymous",
         generation_id=GENERATION,
     )

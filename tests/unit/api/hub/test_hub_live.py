@@ -56,6 +56,7 @@ async def test_every_byte_of_the_sse_form(bench: Bench) -> None:
         b"content-type": b"text/event-stream; charset=utf-8",
         b"cache-control": b"no-store, no-transform",
         b"x-accel-buffering": b"no",
+        b"x-heartbeat-s": b"15",
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,10 +33,26 @@ class FakeHub:
         self.calls.append(("cancel_expected", generation_id))
 
 
+class FakeStore:
+    """Has lost its connection `losses` times, and finds the generation if `is_there`."""
+
+    def __init__(self) -> None:
+        self.losses = 0
+        self.is_there = True
+        self.reads = 0
+        self.scripts = SimpleNamespace(pipeline=self)
+
+    async def meta(self, generation_id: str) -> object | None:
+        self.reads += 1
+        return object() if self.is_there else None
+
+
 class FakeAcceptor:
     """Accepts every prompt after `turns` turns of the loop, or raises `error`."""
 
     def __init__(self, *, turns: int = 3, error: Exception | None = None, is_new: bool = True):
+        self.store = FakeStore()
+        self.on_accept: Callable[[], None] = lambda: None
         self.turns = turns
         self.error = error
         self.is_new = is_new
@@ -45,6 +62,7 @@ class FakeAcceptor:
         self.ids.append(generation_id)
         for _ in range(self.turns):
             await asyncio.sleep(0)
+        self.on_accept()
         if self.error is not None:
             raise self.error
         return Accepted(generation_id, self.is_new, 1, "queued")
@@ -99,3 +117,31 @@ async def test_a_repeat_is_not_counted() -> None:
     await acceptance.accept(WITH_KEY, is_read=True)
 
     assert count() == 0
+
+
+async def test_a_prompt_that_only_a_former_master_has_is_not_said_to_be_accepted() -> None:
+    acceptor = FakeAcceptor()
+    acceptance, hub, count = build(acceptor)
+
+    def switch() -> None:
+        acceptor.store.losses += 1
+        acceptor.store.is_there = False
+
+    acceptor.on_accept = switch
+    with pytest.raises(Unavailable):
+        await acceptance.accept(PROMPT, is_read=True)
+
+    assert hub.calls[-1] == ("cancel_expected", acceptor.ids[0])
+    assert count() == 0
+
+
+async def test_a_prompt_that_the_new_master_has_is_accepted() -> None:
+    acceptor = FakeAcceptor()
+    acceptance, _, count = build(acceptor)
+    acceptor.on_accept = lambda: setattr(acceptor.store, "losses", 1)
+
+    await acceptance.accept(PROMPT, is_read=True)
+    await acceptance.accept(PROMPT, is_read=True)
+
+    assert acceptor.store.reads == 1, "only where the connection was lost meanwhile"
+    assert count() == 2

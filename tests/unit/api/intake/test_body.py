@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +14,10 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 from starlette.types import Message
 
-from api.intake import body as body_module
-from api.intake.body import parse_new_generation, read_body
+from api.body_room import BodyRoom
+from api.intake import arriving_body
+from api.intake.arriving_body import read_body
+from api.intake.body import parse_new_generation
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import RequestError
@@ -107,7 +111,7 @@ async def test_reading_stops_when_a_body_grows_too_large(announced: str) -> None
 
 
 async def test_a_slow_body_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body_module, "BODY_S", 0.0)
+    monkeypatch.setattr(arriving_body, "BODY_S", 0.0)
 
     async def receive() -> Message:
         import anyio
@@ -119,6 +123,41 @@ async def test_a_slow_body_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
         await read_body(headers(), receive, bytes_max=9)
 
     assert caught.value.status == 408
+
+
+async def test_a_body_that_is_given_up_is_503_and_its_bytes_are_free() -> None:
+    room = BodyRoom(4 * 2**20, 4 * 2**20)
+    is_waiting = asyncio.Event()
+
+    async def receive() -> Message:
+        if room.used:
+            is_waiting.set()
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": b"x" * 3 * 2**20, "more_body": True}
+
+    async with room.body() as hold:
+        reading = asyncio.create_task(read_body(headers(), receive, bytes_max=4 * 2**20, hold=hold))
+        await is_waiting.wait()
+        hold.give_up()
+        with pytest.raises(RequestError) as caught:
+            await reading
+
+    assert (caught.value.status, caught.value.code) == (503, "bodies_full")
+    assert room.used == 0
+
+
+async def test_the_bytes_of_an_encoded_body_count_decoded() -> None:
+    room = BodyRoom(2**20, 2**20)
+    client = Client(gzip.compress(b'"' + b"x" * 2**21 + b'"'))
+
+    with pytest.raises(RequestError) as caught:
+        async with room.body() as hold:
+            await read_body(
+                headers(content_encoding="gzip"), client.receive, bytes_max=2**23, hold=hold
+            )
+
+    assert caught.value.code == "bodies_full"
+    assert room.used == 0
 
 
 # Members

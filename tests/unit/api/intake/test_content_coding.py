@@ -9,7 +9,7 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.types import Message
 
-from api.intake.body import read_body
+from api.intake.arriving_body import read_body
 from shared.errors import RequestError
 
 BODY = b'{"prompt":"' + b"x" * 500 + b'"}'

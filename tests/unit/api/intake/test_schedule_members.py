@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.intake.body import parse_new_generation
-from api.intake.schedule_members import RUN_AT_S_MAX, is_scheduled, read_timing, without_timing
+from api.intake.schedule_members import (
+    RUN_AT_S_MAX,
+    SCHEDULE_BYTES_MAX,
+    check_schedule_size,
+    is_scheduled,
+    read_timing,
+    without_timing,
+)
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import RequestError
@@ -178,3 +185,11 @@ def test_any_value_gives_a_timing_or_422(run_at: Any, cron: Any, timezone: Any) 
         read(run_at=run_at, cron=cron, timezone=timezone)
     except RequestError as exc:
         assert exc.status == 422
+
+
+def test_a_scheduled_request_has_at_most_a_megabyte() -> None:
+    check_schedule_size(SCHEDULE_BYTES_MAX)
+    with pytest.raises(RequestError) as caught:
+        check_schedule_size(SCHEDULE_BYTES_MAX + 1)
+
+    assert (caught.value.status, caught.value.code) == (413, "body_too_large")

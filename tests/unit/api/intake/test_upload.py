@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from api.edge.transfer_limit import Turn
+from api.intake.content_coding import BodyDecoder
 from api.intake.upload import (
     FIELD_BYTES_MAX,
     FORM_BYTES_MAX,
@@ -162,7 +163,9 @@ async def test_an_endless_body_is_refused() -> None:
         return messages.pop()
 
     with pytest.raises(RequestError) as caught:
-        async for _ in file_pieces(MultipartForm(BOUNDARY), receive, Turn(lambda: False)):
+        async for _ in file_pieces(
+            MultipartForm(BOUNDARY), receive, Turn(lambda: False), BodyDecoder("")
+        ):
             pass
     assert caught.value.status == 400
 

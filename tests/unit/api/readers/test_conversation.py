@@ -13,8 +13,9 @@ from starlette.types import Scope, Send
 from api.edge.auth import Authenticator
 from api.errors import request_error
 from api.node import Node
-from api.readers.conversation import Conversation, Frame, SocketEndpoint
+from api.readers.conversation import Conversation, Frame
 from api.readers.lookup import read_query
+from api.readers.socket_endpoint import SocketEndpoint
 from shared.config.credentials import Identity
 from shared.errors import Draining, RequestError
 from shared.log.events import Progress, Reset, Start, ToolCall

@@ -17,7 +17,8 @@ from starlette.types import Receive, Scope, Send
 
 from api.dialects.native.socket import NativeConversation
 from api.edge.error_boundary import ErrorBoundary
-from api.readers.conversation import Frame, SocketEndpoint
+from api.readers.conversation import Frame
+from api.readers.socket_endpoint import SocketEndpoint
 from api.transport.websocket import PING as PING_FRAME
 from api.transport.websocket import WebSocketProtocol
 from shared.log.events import Start

@@ -251,8 +251,9 @@ async def test_an_unparsable_handshake_is_closed_without_a_traceback(
         (frame(1, b"x", is_masked=False), 1002),
         (frame(0x41, b"x"), 1002),
         (frame(3, b"x"), 1002),
-        (frame(1, b"x" * 1001), 1009),
-        (frame(1, b"x" * 600, fin=False) + frame(0, b"x" * 600), 1009),
+        (frame(1, b"x" * 8001), 1009),
+        (frame(1, b"x" * 600, fin=False) + frame(0, b"x" * 600, fin=False) * 14, 1009),
+        (frame(1, b"\xff" + b"x" * 900, fin=False) + frame(0, b"x"), 1007),
     ],
 )
 async def test_an_invalid_frame_closes_with_its_code(

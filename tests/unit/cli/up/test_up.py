@@ -9,13 +9,16 @@ import pytest
 
 from cli.up.up import (
     child_environ,
+    choose_ports,
     free_ports,
     greeting,
     redis_address,
     role_children,
     role_command,
+    skip_unset_models,
     up,
 )
+from shared.config.models import load_models
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 
@@ -45,6 +48,27 @@ def test_any_port_in_use_of_several_is_an_error() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigurationError, match="is taken"):
             free_ports(HOST, port - 1, 2)
+
+
+def test_the_next_free_ports_are_taken_when_nobody_named_a_port(capfd) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = Settings(host=HOST, port=port)
+
+        chosen = choose_ports(settings, 2, is_named=False)
+
+        assert chosen[0] > port and chosen[1] == chosen[0] + 1
+        assert f"port {port} is taken" in capfd.readouterr().err
+        with pytest.raises(ConfigurationError, match='make up ARGS="--port 8010"'):
+            choose_ports(settings, 2, is_named=True)
+
+
+def test_free_ports_are_chosen_without_a_word(capfd) -> None:
+    with socket.create_server((HOST, 0)) as probe:
+        port = probe.getsockname()[1]
+
+    assert choose_ports(Settings(host=HOST, port=port), 1, is_named=False) == [port]
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("host", ["203.0.113.9", "no.such.host.invalid"])
@@ -124,7 +148,54 @@ def test_the_greeting_has_a_url_that_can_be_opened(host: str, url: str) -> None:
         ("unix:///tmp/s?db=0", "-s /tmp/s"),
         ("redis://host:1/2", "-u redis://host:1/2"),
         ("rediss://me:SECRET@host/0?x=SECRET", "-u rediss://host/0"),
+        (
+            "redis+sentinel://me:secret@s1:1,s2:2/mine/3",
+            "-u redis://$(redis-cli -h s1 -p 1 SENTINEL GET-MASTER-ADDR-BY-NAME mine"
+            " | paste -sd:)/3",
+        ),
     ],
 )
 def test_a_password_is_not_shown(url: str, option: str) -> None:
     assert redis_address(url) == option
+
+
+FILE = """
+[models.demo]
+backend = "demo"
+[models.keyed]
+base_url = "https://a.test/v1"
+api_key_env = "A_KEY"
+[models.header]
+base_url = "https://a.test/v1"
+headers = {api-key = "${B_KEY}"}
+proxy = "http://u:${C_KEY}@p.test:1"
+"""
+
+
+def test_models_whose_keys_are_not_set_are_left_out(tmp_path: Path, monkeypatch, capfd) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(FILE)
+    monkeypatch.setenv("C_KEY", "x")
+    settings = skip_unset_models(Settings(models=str(path)))
+
+    assert list(load_models(settings.models, settings.models_skip)) == ["demo"]
+    said = capfd.readouterr().err
+    assert "the model keyed is left out: set A_KEY" in said
+    assert "the model header is left out: set B_KEY\n" in said
+    assert child_environ(settings, "text")["TAILRACE_MODELS_SKIP"] == "keyed,header"
+
+
+def test_models_whose_keys_are_set_are_served(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(FILE)
+    for name in ("A_KEY", "B_KEY", "C_KEY"):
+        monkeypatch.setenv(name, "x")
+
+    assert skip_unset_models(Settings(models=str(path))).models_skip == ""
+
+
+def test_a_file_without_a_usable_model_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text('[models.keyed]\nbase_url = "https://a.test/v1"\napi_key_env = "A_KEY"\n')
+    with pytest.raises(ConfigurationError, match="each model needs a variable that is not set"):
+        skip_unset_models(Settings(models=str(path)))

@@ -69,7 +69,7 @@ def test_a_line_cannot_set_priority_or_session() -> None:
         ({"messages": []}, CHAT, "invalid_request"),
         ([], CHAT, "invalid_request"),
         (None, CHAT, "invalid_request"),
-        ({"messages": HELLO, "x": [[[[[]]]]] * 1_000_000}, CHAT, "body_too_large"),
+        ({"messages": HELLO, "x": "x" * 33_554_432}, CHAT, "body_too_large"),
         ({"input": "on", "previous_response_id": "resp_1"}, RESPONSES, "invalid_request"),
         (
             {"input": [{"type": "item_reference", "id": "msg_1_0"}]},

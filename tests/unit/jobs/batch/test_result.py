@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from api.errors import request_error
@@ -20,12 +21,15 @@ from jobs.batch.result import (
 from shared.log.events import Counts, End, Failure, Start, Token, Usage, encode
 from shared.log.ids import EventId
 from shared.log.records import Meta, parse_meta
+from tests.support.recorded import REFUSAL
 
 FIELDS = {
     b"status": b"completed", b"owner": b"me", b"model": b"m", b"created": b"5000",
     b"request": b'{"messages":[{"role":"user","content":"tell me"}]}',
 }  # fmt: skip
 CHAT, RESPONSES, NATIVE = "/v1/chat/completions", "/v1/responses", "/v1/generations"
+REFUSED = {"code": "upstream_refused", "message": "400", "retryable": False}
+UPSTREAM = msgspec.to_builtins(REFUSAL)
 DONE = End("completed", "stop", usage=Counts(1, 2, 3))
 
 
@@ -100,16 +104,41 @@ def test_a_cancelled_line_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "members"),
-    [(CHAT, {"message", "type", "param", "code"}), (NATIVE, {"code", "message", "retryable"})],
+    ("endpoint", "status", "members"),
+    [
+        (CHAT, 400, {"message", "type", "param", "code"}),
+        (NATIVE, 422, {"code", "message", "retryable"}),
+    ],
 )
-def test_a_refusal_has_the_endpoints_shape(endpoint: str, members: set[str]) -> None:
+def test_a_refusal_has_the_endpoints_shape(endpoint: str, status: int, members: set[str]) -> None:
     result = refused(source(endpoint), request_error("invalid_request", "no such thing"))
 
     row = json.loads(result.raw)
-    assert row["response"]["status_code"] == 422
+    assert row["response"]["status_code"] == status
     assert row["response"]["body"]["error"].keys() == members
     assert not result.is_good
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        (CHAT, {name: value for name, value in UPSTREAM.items() if name != "status"}),
+        (NATIVE, {**REFUSED, "upstream": UPSTREAM}),
+    ],
+)
+def test_a_line_that_the_model_server_refused_has_the_servers_error(
+    endpoint: str, body: dict[str, Any]
+) -> None:
+    failure = msgspec.convert({**REFUSED, "upstream": UPSTREAM}, Failure)
+    end = End("failed", "error", error=failure)
+
+    result, _ = answered(source(endpoint), meta(status=b"failed"), log(end))
+
+    row = json.loads(result.raw)
+    assert row["response"]["status_code"] == 400
+    assert row["response"]["body"]["error"] == body
+    assert row["error"] == {"code": UPSTREAM["code"], "message": UPSTREAM["message"]}
+    assert (result.code, result.status) == (UPSTREAM["code"], "failed")
 
 
 def test_a_line_that_was_never_done_has_no_response() -> None:

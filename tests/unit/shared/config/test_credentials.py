@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.config.credentials import Identity, named, read_keys, short_keys
+from shared.config.credentials import SCOPES, Identity, named, read_keys, short_keys
 from shared.errors import ConfigurationError
 
 OPERATOR = frozenset({"admin"})
@@ -75,3 +75,21 @@ def test_short_keys_are_found_by_their_owners() -> None:
 def test_a_message_names_ten_owners_at_most() -> None:
     assert named(["b", "a", "b"]) == "a, b"
     assert named([f"o{n:02}" for n in range(12)]).endswith("o09 and 2 more")
+
+
+@pytest.mark.parametrize(
+    ("entry", "may"),
+    [
+        ("k:o", {"generate", "read", "batch", "schedules"}),
+        ("k:o:read", {"read"}),
+        ("k:o:generate read", {"generate", "read"}),
+        ("k:o:admin", {"generate", "read", "batch", "schedules", "admin"}),
+        ("k:o:act", {"generate", "read", "batch", "schedules", "act"}),
+        ("k:o:act read", {"act", "read"}),
+        ("k:o:act admin", {"generate", "read", "batch", "schedules", "admin", "act"}),
+    ],
+)
+def test_the_third_field_names_everything_that_a_key_may(entry: str, may: set[str]) -> None:
+    (identity,) = read_keys(entry).values()
+
+    assert {scope for scope in SCOPES if identity.may(scope)} == may

@@ -75,7 +75,7 @@ def test_all_members(tmp_path: Path) -> None:
 def test_the_defaults(tmp_path: Path) -> None:
     model = load(tmp_path, '[models.a]\nbase_url = "https://x/v1"')["a"]
 
-    assert (model.backend, model.on_takeover) == ("openai", "restart")
+    assert (model.backend, model.on_takeover) == ("openai", "auto")
     assert model.continue_style == "continue_final_message"
     assert model.api_key_env == ""
     assert model.upstream_name == "a"
@@ -118,7 +118,7 @@ def test_malformed_names(tmp_path: Path, name: str) -> None:
         ("[models.a]\nbase_url = 8001", "models.a.base_url: must be a string"),
         (
             '[models.a]\nbackend = "demo"\non_takeover = "retry"',
-            "models.a.on_takeover: must be one of continue, restart, fail",
+            "models.a.on_takeover: must be one of auto, continue, restart, fail",
         ),
         (
             '[models.a]\nbackend = "demo"\ncontinue_style = "magic"',
@@ -207,7 +207,7 @@ TABLE = st.fixed_dictionaries(
         "base_url": URLS | VALUES,
         "model": VALUES,
         "api_key_env": st.sampled_from(["KEY", "", "NONE"]) | VALUES,
-        "on_takeover": st.sampled_from(["continue", "restart", "fail"]) | VALUES,
+        "on_takeover": st.sampled_from(["auto", "continue", "restart", "fail"]) | VALUES,
         "continue_style": st.sampled_from(["prefix", "trailing"]) | VALUES,
         "omit": VALUES,
         "rename": VALUES,

@@ -10,11 +10,13 @@ import pytest
 from redis.asyncio import Connection, ConnectionPool, SSLConnection
 from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS, AbstractConnection
 
-from shared.config import redis_url
-from shared.config.redis_url import RedisUrl, read_redis_url
+from shared.config import redis_options
+from shared.config.redis_login import RedisLogin
+from shared.config.redis_url import RedisUrl, parse_redis_url, read_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
-from shared.redis.client import open_pool, tls_context
+from shared.redis.client import open_pool
+from shared.redis.wire import tls_context
 
 VARIABLE = "TAILRACE_REDIS_URL"
 
@@ -34,11 +36,16 @@ def read(text: str) -> RedisUrl:
         ("redis://[::1]:7/0", {"host": "::1", "port": 7}),
         ("rediss://h", {"is_tls": True}),
         ("unix:///run/s?db=4", {"path": "/run/s", "database": 4, "host": ""}),
-        ("unix://me:pw@/run/s", {"path": "/run/s", "username": "me", "password": "pw"}),
-        ("redis://me:p%23%2F%40@h", {"username": "me", "password": "p#/@"}),
-        ("redis://:pw@h", {"username": "", "password": "pw"}),
-        ("redis://h?username=me&password=pw", {"username": "me", "password": "pw"}),
-        ("redis://me:pw@h?password=other", {"password": "pw"}),
+        ("unix://me:pw@/run/s", {"path": "/run/s", "login": RedisLogin("me", "pw")}),
+        ("redis://me:p%23%2F%40@h", {"login": RedisLogin("me", "p#/@")}),
+        ("redis://:pw@h", {"login": RedisLogin("", "pw")}),
+        ("redis://h?username=me&password=pw", {"login": RedisLogin("me", "pw")}),
+        ("redis://me:pw@h?password=other", {"login": RedisLogin("me", "pw")}),
+        ("redis://me@h?password_file=/run/p", {"login": RedisLogin("me", "", "", "/run/p")}),
+        (
+            "redis://h?username_file=/run/u&password_file=/run/p",
+            {"login": RedisLogin("", "", "/run/u", "/run/p")},
+        ),
         ("redis://h?protocol=2&decode_responses=False&encoding=utf-8", {"options": {}}),
         ("redis://h?client_name=tailrace", {"options": {"client_name": "tailrace"}}),
         ("redis://h?health_check_interval=30", {"options": {"health_check_interval": 30}}),
@@ -56,8 +63,75 @@ def test_what_a_url_says(text: str, members: dict[str, Any]) -> None:
     found = read(text)
 
     assert {name: getattr(found, name) for name in members} == members
-    open_pool(found).make_connection()  # redis-py takes every option
-    tls_context(found)
+    if not found.login.password_file:
+        open_pool(found).make_connection()  # redis-py takes every option
+        tls_context(found)
+
+
+NONE = RedisLogin()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentinels", "members"),
+    [
+        (
+            "redis+sentinel://s1:1,s2:2/mine/3",
+            ((("s1", 1), ("s2", 2)), "mine", NONE),
+            {"database": 3, "is_tls": False, "login": NONE, "host": "", "port": 0, "cluster": ()},
+        ),
+        ("redis+sentinel://s1/mine", ((("s1", 26379),), "mine", NONE), {"database": 0}),
+        ("REDIS+SENTINEL://s1/my.db_1-a/", ((("s1", 26379),), "my.db_1-a", NONE), {}),
+        ("redis+sentinel://s1/mine?db=4", ((("s1", 26379),), "mine", NONE), {"database": 4}),
+        (
+            "redis+sentinel://[::1]:7,[2001:db8::2],10.0.0.3:9/mine",
+            ((("::1", 7), ("2001:db8::2", 26379), ("10.0.0.3", 9)), "mine", NONE),
+            {},
+        ),
+        ("redis+sentinel://[fe80::1%25eth0]/m", ((("fe80::1%eth0", 26379),), "m", NONE), {}),
+        (
+            "rediss+sentinel://me:p%40%2F%2C@s1/mine?ssl_ca_certs=/ca&client_name=tr",
+            ((("s1", 26379),), "mine", NONE),
+            {
+                "is_tls": True,
+                "login": RedisLogin("me", "p@/,"),
+                "options": {"ssl_ca_certs": "/ca", "client_name": "tr"},
+            },
+        ),
+        (
+            "redis+sentinel://me:pw@s1/mine?sentinel_username=us&sentinel_password=p2",
+            ((("s1", 26379),), "mine", RedisLogin("us", "p2")),
+            {"login": RedisLogin("me", "pw")},
+        ),
+        (
+            "redis+sentinel://s1/mine?password_file=/p&sentinel_password_file=/q",
+            ((("s1", 26379),), "mine", RedisLogin("", "", "", "/q")),
+            {"login": RedisLogin("", "", "", "/p")},
+        ),
+    ],
+)
+def test_what_a_sentinel_url_says(text: str, sentinels: Any, members: dict[str, Any]) -> None:
+    found = parse_redis_url(text)
+
+    assert found.sentinels == sentinels
+    assert {name: getattr(found, name) for name in members} == members
+
+
+@pytest.mark.parametrize(
+    ("text", "members"),
+    [
+        ("redis+cluster://h1", {"cluster": (("h1", 6379),), "is_tls": False, "sentinels": None}),
+        ("redis+cluster://h1:1,[::1]:2/", {"cluster": (("h1", 1), ("::1", 2)), "database": 0}),
+        ("redis+cluster://h1/0", {"database": 0}),
+        (
+            "rediss+cluster://me:pw@h1,h2?ssl_cert_reqs=none",
+            {"is_tls": True, "login": RedisLogin("me", "pw"), "options": {"ssl_cert_reqs": "none"}},
+        ),
+    ],
+)
+def test_what_a_cluster_url_says(text: str, members: dict[str, Any]) -> None:
+    found = parse_redis_url(text)
+
+    assert {name: getattr(found, name) for name in members} == members
 
 
 @pytest.mark.parametrize(
@@ -65,7 +139,41 @@ def test_what_a_url_says(text: str, members: dict[str, Any]) -> None:
     [
         ("localhost:6379", "must start with"),
         ("http://h", "must start with"),
-        ("redis+cluster://h", "not built yet"),
+        ("redis+cluster://h", "redis+cluster:// cannot be used yet"),
+        ("rediss+cluster://h", "redis+cluster:// cannot be used yet"),
+        ("redis+cluster://h/1", "a cluster has only database 0"),
+        ("redis+cluster://", "the list of hosts cannot be read"),
+        ("redis+cluster://h1,,h2", "the list of hosts cannot be read"),
+        ("redis+cluster://h1:0", "from 1 to 65535"),
+        ("redis+sentinel://s1", "the service is missing"),
+        ("redis+sentinel://s1/", "the service is missing"),
+        ("redis+sentinel://s1/0?db=x", "database must be a number"),
+        ("redis+sentinel:///mine", "the list of hosts cannot be read"),
+        ("redis+sentinel://s1:port/mine", "the list of hosts cannot be read"),
+        ("redis+sentinel://s1:99999/mine", "from 1 to 65535"),
+        ("redis+sentinel://s1:/mine", "from 1 to 65535"),
+        ("redis+sentinel://s1,s1/mine", "a host is named twice"),
+        ("redis+sentinel://s1:26379,s1/mine", "a host is named twice"),
+        ("redis+sentinel://::1/mine", "the list of hosts cannot be read"),
+        ("redis+sentinel://[::g]/mine", "the list of hosts cannot be read"),
+        ("redis+sentinel://[::1/mine", "the list of hosts cannot be read"),
+        ("redis+sentinel://s 1/mine", "the list of hosts cannot be read"),
+        ("redis+sentinel://" + ",".join(f"s{n}" for n in range(33)) + "/m", "name at most 32"),
+        ("redis+sentinel://s1/my%20db", "the service may hold"),
+        ("redis+sentinel://s1/mine/prod", "database must be a number"),
+        ("redis+sentinel://s1/mine/1/2", "database must be a number"),
+        ("redis+sentinel://:secret/x@s1/mine", "write / as %2F"),
+        ("redis+sentinel://me:12/secret@s1/0", "write / as %2F"),
+        ("redis+sentinel://:secret#x@s1/mine", "# as %23"),
+        ("redis+sentinel://:secret?x@s1/mine", "write / as %2F"),
+        ("redis+sentinel://s1/mine?ssl_cert_reqs=none", "is for rediss+sentinel://"),
+        ("redis+sentinel://s1/mine?sentinel_password_file=", "sentinel_password_file is empty"),
+        ("redis+sentinel://s1/mine?sentinel_port=1", "sentinel_username_file, socket_keepalive"),
+        ("redis+cluster://h?sentinel_password=secret", "is not an option"),
+        ("redis://h?sentinel_password=secret", "is not an option"),
+        ("redis://h?password_file=", "password_file is empty"),
+        ("redis://:secret@h?password_file=/p", "give one"),
+        ("redis://h?username=me&username_file=/p", "give one"),
         ("unix://", "needs the path"),
         ("redis://[::1", "host or the port is malformed"),
         ("redis://h:port", "host or the port is malformed"),
@@ -132,6 +240,6 @@ def test_each_option_of_redis_py_is_decided() -> None:
     known: set[str] = set(URL_QUERY_ARGUMENT_PARSERS)
     for kind in (AbstractConnection, Connection, SSLConnection, ConnectionPool):
         known |= set(inspect.signature(kind.__init__).parameters)
-    decided = {*redis_url._READERS, *redis_url._FIXED, *redis_url._SET_BY_US}
+    decided = {*redis_options._READERS, *redis_options._FIXED, *redis_options._SET_BY_US}
 
     assert known - taken - {"connection_kwargs"} == decided

@@ -52,8 +52,8 @@ def test_a_variable_sets_its_field(name: str, text: str, field: str, value: obje
         ("TAILRACE_LOG_LEVEL", "loud", "must be one of"),
         ("TAILRACE_AUTH", "no", "must be one of"),
         ("TAILRACE_REDIS_URL", "localhost:6379", "must start with"),
-        ("TAILRACE_REDIS_URL", "redis+cluster://a", "not built yet"),
-        ("TAILRACE_REDIS_URL", "redis+sentinel://a", "not built yet"),
+        ("TAILRACE_REDIS_URL", "redis+cluster://a", "cannot be used yet"),
+        ("TAILRACE_REDIS_URL", "redis+sentinel://a", "the service is missing"),
     ],
 )
 def test_a_bad_variable_is_named_with_what_is_wrong(name: str, text: str, hint: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
 from shared.errors import Unavailable
-from shared.redis.resp import AutoPipeline, RedisAddress
+from shared.redis.address import RedisAddress
+from shared.redis.resp import AutoPipeline
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from tests.support.wait import until

@@ -60,6 +60,7 @@ def test_a_short_secret_is_not_found_in_other_words() -> None:
         "authorization: Bearer SECRET",
         "Authorization: Basic SECRET",
         "{'authorization': 'bearer SECRET'}",
+        "sec-websocket-protocol: tailrace.v1, bearer.SECRET",
         "(b'authorization', b'Bearer SECRET')",
         "?access_token=Bearer%20SECRET",
         "x-api-key: SECRET",
@@ -116,6 +117,13 @@ def test_a_url_gives_its_password_in_both_spellings() -> None:
     remember_url("redis://:p%40ssw%2Frd-of-mine@host/0")
 
     assert redact("AUTH p@ssw/rd-of-mine, p%40ssw%2Frd-of-mine") == f"AUTH {MASK}, {MASK}"
+
+
+def test_a_url_of_several_hosts_gives_the_passwords_of_the_server_and_of_the_sentinels() -> None:
+    remember_url("redis+sentinel://me:pass-one@[::1]:1,b:2/service/0?sentinel_password=pass%2Dtwo")
+
+    assert redact("AUTH pass-one, AUTH pass-two") == f"AUTH {MASK}, AUTH {MASK}"
+    assert redact("[::1]:1,b:2/service") == "[::1]:1,b:2/service"
 
 
 def test_an_error_of_a_backend_is_redacted_before_it_is_cut() -> None:

@@ -188,6 +188,8 @@ async def test_many_requests_share_a_socket(stage: Stage) -> None:
         ({**SEND, "headers": "none"}, "r1", "invalid_request"),
         ({**SEND, "body": {"model": "nothing"}}, "r1", "model_not_found"),
         ({**SEND, "headers": {"Idempotency-Key": "a b"}}, "r1", "idempotency_key_invalid"),
+        ({**SEND, "headers": {"Idempotency-Key": ""}}, "r1", "idempotency_key_invalid"),
+        ({**SEND, "headers": {"idempotency-key": 7}}, "r1", "idempotency_key_invalid"),
         ({**RESUME, "id": None}, "r2", "invalid_request"),
         ({"type": "abort"}, "", "invalid_request"),
     ],

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.dialects.chat.fold import CHAT, DONE, INCLUDE_USAGE, ChatFold, completion_object
-from api.dialects.openai_errors import as_request_error, failure_of, openai_shape
+from api.dialects.openai_errors import GenerationFailed, failure_of, openai_shape
 from shared.errors import RequestError
 from shared.log.events import (
     Counts,
@@ -150,7 +150,7 @@ def test_a_failure_has_its_status_and_tells_sdks_whether_to_retry(
 ) -> None:
     failure = failure_of(end)
     assert failure is not None
-    error = as_request_error(failure)
+    error = GenerationFailed(failure)
     assert error.status == status
     assert ((b"x-should-retry", b"false") in openai_shape(error).headers) == (not may_retry)
 
@@ -158,3 +158,9 @@ def test_a_failure_has_its_status_and_tells_sdks_whether_to_retry(
 def test_a_status_that_sdks_do_not_retry_has_no_retry_header() -> None:
     error = RequestError(422, "invalid_request", "x")
     assert openai_shape(error).headers == []
+
+
+def test_a_422_is_a_400_for_clients_of_openai() -> None:
+    body = openai_shape(RequestError(422, "idempotency_mismatch", "x"))
+    assert body.status == 400
+    assert json.loads(body.body)["error"]["type"] == "invalid_request_error"

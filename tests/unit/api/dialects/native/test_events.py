@@ -81,7 +81,7 @@ async def ask(
         client.send,  # type: ignore[arg-type]
         hub=bench.hub,
         store=bench.log,  # type: ignore[arg-type]
-        owner=owner,
+        viewer=owner,
         generation_id=generation_id,
     )
     return client

@@ -263,6 +263,13 @@ async def test_a_wrong_frame_gets_an_error_frame_and_the_socket_stays_open(
     assert talk.take() == [{"type": "pong"}]
 
 
+async def test_a_hello_as_the_first_frame_is_answered_with_the_heartbeat(talk: Talk) -> None:
+    await talk.say({"type": "hello"})
+    await talk.say({"type": "ping"})
+
+    assert talk.take() == [{"type": "hello", "heartbeat_s": 15.0}, {"type": "pong"}]
+
+
 async def test_an_error_has_the_ref_or_id_of_its_frame(talk: Talk) -> None:
     await talk.say({"type": "start", "ref": "r7", "prompt": ""})
     assert talk.take()[0]["ref"] == "r7"
@@ -403,7 +410,7 @@ async def test_a_socket_without_the_subprotocol_is_accepted(bench: Bench) -> Non
 
 
 async def test_bad_credentials_are_refused_at_the_handshake(bench: Bench) -> None:
-    talk = Talk(bench, keys="yes")
+    talk = Talk(bench, keys="yes", headers={"authorization": "Bearer wrong"})
     with pytest.raises(RequestError) as caught:
         await talk.task
     assert caught.value.status == 401

@@ -77,6 +77,7 @@ class Reader:
         self.items: dict[int, dict[str, Any]] = {}
         self.texts: dict[int, str] = {}
         self.done: set[int] = set()
+        self.error: dict[str, Any] | None = None
         self.final: dict[str, Any] | None = None
 
     def take(self, event: dict[str, Any]) -> None:
@@ -85,6 +86,10 @@ class Reader:
         if "response" in event:
             if kind in TERMINAL:
                 self.final = event["response"]
+            return
+        assert self.error is None  # only the response follows
+        if kind == "error":
+            self.error = event["error"]
             return
         if kind == "response.output_item.added":
             assert index == len(self.items)
@@ -122,6 +127,8 @@ def test_every_sequence_follows_the_protocol_and_ends_with_the_answer(
     assert reader.done == set(reader.items)
     final = reader.final
     assert final is not None
+    failure = reader.error and {name: reader.error[name] for name in ("code", "message")}
+    assert failure == final["error"]
     texts = {"message": "", "reasoning": ""}
     for item in final["output"]:
         assert item in reader.items.values()
@@ -195,7 +202,8 @@ def test_the_failure_of_a_lost_log_does_not_change_the_fold() -> None:
     assert last is not None and last == fold.aside(LOST)
     events = events_of(sent + last)
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
-    assert events[-1]["type"] == "response.failed"
+    assert [event["type"] for event in events[-2:]] == ["error", "response.failed"]
+    assert events[-2]["code"] == events[-2]["error"]["code"] == "lost"
     assert events[-1]["response"]["error"]["code"] == "lost"
     assert fold.given == before and fold.response()["status"] == "in_progress"
 

@@ -45,12 +45,12 @@ def parsed(**members: Any) -> Any:
 def test_tools_that_no_backend_runs_are_left_out_and_named() -> None:
     read = parsed(tools=CODEX_TOOLS, tool_choice="auto", client_metadata={"thread_id": "t"})
 
-    assert read.request.params == {
-        "tools": [chat_function("exec_command"), chat_function("write_stdin")],
-        "tool_choice": "auto",
-    }
-    assert read.ignored == ("tools[2]", "tools[3]", "tools[4]")
-    assert ignored_header(read.ignored) == {"x-tailrace-ignored": "tools[2], tools[3], tools[4]"}
+    *functions, custom = read.request.params.pop("tools")
+    assert functions == [chat_function("exec_command"), chat_function("write_stdin")]
+    assert custom["function"]["name"] == "apply_patch"
+    assert read.request.params == {"tool_choice": "auto"}
+    assert read.ignored == ("tools[2]", "tools[4]")
+    assert ignored_header(read.ignored) == {"x-tailrace-ignored": "tools[2], tools[4]"}
 
 
 def test_a_search_toggle_alone_leaves_a_request_without_tools() -> None:

@@ -262,6 +262,8 @@ async def test_an_answer_shorter_than_fail_at_fails_too() -> None:
         {"demo": {"tokens": 200_001}},
         {"demo": {"tokens_per_s": "fast"}},
         {"demo": {"fail_code": "No Code"}},
+        {"demo": {"fail_upstream": {"status": 400}}},
+        {"demo": {"fail_upstream": {"message": "m", "status": 200}}},
         {"demo": {"max_tokens": 0}},
         {"max_tokens": 0},
         {"max_tokens": "9"},

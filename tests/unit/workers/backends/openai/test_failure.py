@@ -6,13 +6,8 @@ from email.utils import formatdate
 
 import pytest
 
-from workers.backends.openai.failure import (
-    MESSAGE_MAX,
-    answered_at,
-    describe,
-    parse_retry_after,
-    refusal,
-)
+from workers.backends.openai.error_body import MESSAGE_MAX, read_error
+from workers.backends.openai.failure import answered_at, parse_retry_after, refusal
 
 NOW_S = 1_750_000_000.0
 
@@ -57,9 +52,9 @@ def test_a_date_in_retry_after_uses_the_servers_clock() -> None:
         (b'{"error":"no"}', "no"),
         (b'{"object":"error","message":"no","code":400}', "no"),
         (b'{"detail":"no"}', "no"),
-        (b'{"detail":[{"loc":["body"],"msg":"no"}]}', '[{"loc":["body"],"msg":"no"}]'),
+        (b'{"detail":[{"loc":["body"],"msg":"no"}]}', "no"),
         (b'{"error":{"code":5}}', '{"code":5}'),
-        (b"<html>\n  Bad   Gateway</html>", "<html> Bad Gateway</html>"),
+        (b"<html>\n  Bad   Gateway</html>", "an HTML page: Bad Gateway"),
         (b"", "no message"),
         (b"null", "no message"),
         (b"\xff\xfe", "\ufffd\ufffd"),
@@ -67,12 +62,12 @@ def test_a_date_in_retry_after_uses_the_servers_clock() -> None:
     ],
 )
 def test_messages(body: bytes, message: str) -> None:
-    assert describe(body)[0] == message
+    assert read_error(body).message == message
 
 
 def test_long_messages_are_cut() -> None:
-    assert len(describe(b"x" * 10_000)[0]) == MESSAGE_MAX
-    assert len(describe(b'{"error":"' + b"x" * 10_000 + b'"}')[0]) == MESSAGE_MAX
+    assert len(read_error(b"x" * 10_000).message) == MESSAGE_MAX
+    assert len(read_error(b'{"error":"' + b"x" * 10_000 + b'"}').message) == MESSAGE_MAX
 
 
 def test_retry_after_is_kept_only_for_retryable_errors() -> None:

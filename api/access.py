@@ -1,0 +1,100 @@
+"""Which scope a request needs: one table of all routes, and one of all frames of sockets.
+
+A route without a row here stops the start of a node (api/app.py), so a new route cannot be open by
+mistake. Some requests need more than their row says, because only their body shows it: a start with
+`run_at` or `cron` also needs `schedules`. Source: docs/protocol.md, "Scopes".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared.config.credentials import ADMIN, BATCH, GENERATE, READ, SCHEDULES
+
+PUBLIC = "public"  # needs no credentials
+ANY = "any"  # needs good credentials, whatever their scopes
+
+# Path -> method -> what it needs. HEAD needs what GET needs.
+ROUTES: Mapping[str, Mapping[str, str]] = {
+    "/v1/generations": {"GET": READ, "POST": GENERATE},
+    "/v1/generations/{id}": {"GET": READ},
+    "/v1/generations/{id}/cancel": {"POST": GENERATE},
+    "/v1/generations/{id}/events": {"GET": READ},
+    "/v1/sessions/{session:path}": {"GET": READ},
+    "/v1/models": {"GET": ANY},
+    "/v1/models/{model:path}": {"GET": ANY},
+    "/models": {"GET": ANY},
+    "/models/{model:path}": {"GET": ANY},
+    "/v1/files": {"GET": BATCH, "POST": BATCH},
+    "/v1/files/{id}": {"GET": BATCH, "DELETE": BATCH},
+    "/v1/files/{id}/content": {"GET": BATCH},
+    "/v1/schedules": {"GET": SCHEDULES},
+    "/v1/schedules/{id}": {"GET": SCHEDULES, "DELETE": SCHEDULES},
+    "/v1/batches": {"GET": BATCH, "POST": BATCH},
+    "/v1/batches/{id}": {"GET": BATCH},
+    "/v1/batches/{id}/cancel": {"POST": BATCH},
+    "/v1/batches/{id}/redrive": {"POST": BATCH},
+    "/v1/batches/{id}/dead_letters": {"GET": BATCH},
+    "/v1/batches/{id}/events": {"GET": BATCH},
+    "/v1/share": {"POST": GENERATE},
+    "/v1/share/{id}": {"DELETE": GENERATE},
+    "/v1/workers": {"GET": ADMIN},
+    "/metrics": {"GET": ADMIN},
+    "/livez": {"GET": PUBLIC},
+    "/readyz": {"GET": PUBLIC},
+    "/openapi.json": {"GET": PUBLIC},
+    "/docs": {"GET": PUBLIC},
+    "/": {"GET": PUBLIC},
+    "/page/{name}": {"GET": PUBLIC},
+    "/v1/chat/completions": {"POST": GENERATE},
+    "/chat/completions": {"POST": GENERATE},
+    "/v1/responses": {"POST": GENERATE},
+    "/v1/responses/{id}": {"GET": READ, "DELETE": GENERATE},
+    "/v1/responses/{id}/cancel": {"POST": GENERATE},
+    "/v1/responses/{id}/input_items": {"GET": READ},
+    "/ai-sdk/chat": {"POST": GENERATE},
+    "/ai-sdk/chat/{name}/stream": {"GET": READ},
+    "/ai-sdk/chat/{name}/stop": {"POST": GENERATE},
+    "/deep-chat": {"POST": GENERATE},
+    # A plain GET of a socket's path is always refused.
+    "/v1/ws": {"GET": PUBLIC},
+    "/ai-sdk/ws": {"GET": PUBLIC},
+    "/deep-chat/ws": {"GET": PUBLIC},
+    "/lobe/ws": {"GET": PUBLIC},
+}
+
+# What the token of a share may do, beside the public routes. Everywhere else it is refused.
+SHARED = frozenset(
+    {
+        ("/v1/generations/{id}", "GET"),
+        ("/v1/generations/{id}/events", "GET"),
+        ("/v1/sessions/{session:path}", "GET"),
+        ("/v1/responses/{id}", "GET"),
+        ("/v1/responses/{id}/input_items", "GET"),
+        ("/v1/ws", "GET"),
+    }
+)
+
+EVERY_FRAME = ""  # stands for every frame of a socket
+
+# Path of a socket -> kind of a frame -> what it needs.
+# The handshake needs good credentials.
+FRAMES: Mapping[str, Mapping[str, str]] = {
+    "/v1/ws": {
+        "start": GENERATE,
+        "subscribe": READ,
+        "unsubscribe": ANY,
+        "cancel": GENERATE,
+        "ping": ANY,
+        "auth": ANY,
+        "hello": ANY,
+    },
+    "/ai-sdk/ws": {"send": GENERATE, "resume": READ, "abort": GENERATE},
+    "/deep-chat/ws": {EVERY_FRAME: GENERATE},
+    "/lobe/ws": {
+        "startConversation": GENERATE,
+        "resume": READ,
+        "cancel": GENERATE,
+        "ping": ANY,
+    },
+}

@@ -1,0 +1,37 @@
+/** The one error of this package. `retryable` says whether the same call may succeed later. */
+
+export interface ErrorFacts {
+  retryable: boolean
+  /** The HTTP status, when a server has answered. */
+  status?: number
+  /** Seconds to wait, when the server has named them. */
+  retryAfterS?: number
+  cause?: unknown
+}
+
+/**
+ * `code` is a code of docs/protocol.md, or one of this package: `connection` (no answer, or no answer
+ * of a Tailrace node), `stalled`, `gave_up`, `aborted`, `no_websocket`, `usage`, `reset`.
+ */
+export class TailraceError extends Error {
+  readonly code: string
+  readonly retryable: boolean
+  readonly status?: number
+  readonly retryAfterS?: number
+
+  constructor(code: string, message: string, facts: ErrorFacts) {
+    super(message, facts.cause === undefined ? undefined : { cause: facts.cause })
+    this.name = 'TailraceError'
+    this.code = code
+    this.retryable = facts.retryable
+    this.status = facts.status
+    this.retryAfterS = facts.retryAfterS
+  }
+}
+
+/** A broken connection: the client comes back with its cursor. */
+export const broken = (message: string, cause?: unknown): TailraceError =>
+  new TailraceError('connection', message, { retryable: true, cause })
+
+export const asError = (error: unknown): TailraceError =>
+  error instanceof TailraceError ? error : broken(`The connection broke: ${String(error)}`, error)

@@ -1,0 +1,99 @@
+/** One HTTP request to a node: credentials, a limit on the wait, and errors that say what to do. */
+
+import type { Environment } from './environment.js'
+import { TailraceError, asError, broken } from './errors.js'
+
+export interface Asked {
+  method?: string
+  accept: string
+  body?: unknown
+  headers?: Record<string, string>
+  signal?: AbortSignal
+  /** Added to the limit on the wait for the head, ms: the server holds a long poll. */
+  extraMs?: number
+}
+
+/** Returns the answer when its head is there: a 2xx of the type asked for, or 204.
+ *
+ * Throws TailraceError. An answer that no Tailrace node gave (HTML of a proxy or of a captive portal)
+ * says nothing about the request, so it is retryable.
+ */
+export async function request(env: Environment, path: string, asked: Asked): Promise<Response> {
+  for (;;) {
+    const token = await env.credentials.token()
+    const response = await fetchHead(env, path, asked, token ?? undefined)
+    const type = response.headers.get('content-type') ?? ''
+    if (response.status === 204 || (response.ok && type.includes(asked.accept))) {
+      env.credentials.accepted()
+      return response
+    }
+    const error = response.ok
+      ? broken(`No Tailrace node answered: the answer is ${type || 'without a type'}, not ${asked.accept}.`)
+      : await refusal(response)
+    if (response.body) void response.body.cancel().catch(() => {})
+    if (error.code !== 'unauthorized' || !(await env.credentials.refused(token))) throw error
+  }
+}
+
+export async function requestJson<T>(env: Environment, path: string, asked: Omit<Asked, 'accept'> = {}): Promise<T> {
+  // The caller's signal may live long, so nothing of this request stays on it.
+  const own = new AbortController()
+  const abort = () => own.abort(asked.signal?.reason)
+  asked.signal?.addEventListener('abort', abort)
+  if (asked.signal?.aborted) abort()
+  let text: string
+  try {
+    const response = await request(env, path, { accept: 'application/json', ...asked, signal: own.signal })
+    text = await response.text()
+  } catch (cause) {
+    throw asError(cause)
+  } finally {
+    asked.signal?.removeEventListener('abort', abort)
+  }
+  try {
+    return JSON.parse(text) as T
+  } catch (cause) {
+    throw broken('The answer broke off: it is not complete JSON.', cause)
+  }
+}
+
+async function fetchHead(env: Environment, path: string, asked: Asked, token?: string): Promise<Response> {
+  const headers: Record<string, string> = { accept: asked.accept, ...asked.headers }
+  if (token) headers.authorization = `Bearer ${token}`
+  if (asked.body !== undefined) headers['content-type'] = 'application/json'
+  const limit = new AbortController()
+  const abort = () => limit.abort(asked.signal?.reason)
+  if (asked.signal?.aborted) abort()
+  // The listener stays: the signal also ends the body.
+  asked.signal?.addEventListener('abort', abort, { once: true })
+  const late = broken(`No answer within ${env.openMs + (asked.extraMs ?? 0)} ms.`)
+  const timer = env.clock.setTimeout(() => limit.abort(late), env.openMs + (asked.extraMs ?? 0))
+  try {
+    return await env.fetch(env.url + path, {
+      method: asked.method ?? (asked.body === undefined ? 'GET' : 'POST'),
+      headers,
+      body: asked.body === undefined ? undefined : JSON.stringify(asked.body),
+      cache: 'no-store',
+      signal: limit.signal,
+    })
+  } catch (cause) {
+    throw limit.signal.aborted ? asError(limit.signal.reason) : asError(cause)
+  } finally {
+    env.clock.clearTimeout(timer)
+  }
+}
+
+async function refusal(response: Response): Promise<TailraceError> {
+  const { status } = response
+  const retryAfterS = Number(response.headers.get('retry-after')) || undefined
+  try {
+    const { error } = JSON.parse(await response.text())
+    if (typeof error.code === 'string' && typeof error.retryable === 'boolean') {
+      return new TailraceError(error.code, String(error.message), { retryable: error.retryable, status, retryAfterS })
+    }
+  } catch {
+    // not the answer of a node
+  }
+  const message = `No Tailrace node answered: status ${status}.`
+  return new TailraceError('connection', message, { retryable: true, status, retryAfterS })
+}

@@ -1,0 +1,353 @@
+"""AsyncTailrace: starts generations and attaches to them; AsyncAnswer: one generation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakSet
+
+import httpx2
+
+from tailrace_client.async_http import AsyncHttp
+from tailrace_client.async_socket import AsyncSockets
+from tailrace_client.credentials import Credentials, TokenSource
+from tailrace_client.errors import TailraceError, broken, reset_error
+from tailrace_client.events import Event, ResetEvent
+from tailrace_client.options import GIVE_UP_S, OPEN_TIMEOUT_S, client_options, shared_options
+from tailrace_client.pace import BackOff
+from tailrace_client.reading import Reading, Result, result_of
+from tailrace_client.request import ReadRequest
+from tailrace_client.wire import check_cursor, generation_path, new_key, start_body
+
+PROBE_S = 4.0  # a stream silent for so long: one poll asks whether a proxy holds its events back
+PROBE_MAX_S = 60.0
+OnReset = Callable[[ResetEvent], object]
+
+
+class AsyncTailrace:
+    """A client of one server. Use as an async context manager, or call `aclose`.
+
+    Args:
+        url: of the server, with or without `/v1`.
+        token: an API key, or a function, async or not, that returns one; the client calls it again
+            after a refusal.
+        transport: `auto` (WebSocket, else a stream over HTTP, else long poll), `websocket`, `sse`,
+            `ndjson` or `poll`.
+        http: a client of httpx2 to use for HTTP; the caller closes it.
+        open_timeout_s: the longest wait for the head of an answer.
+        give_up_s: give up after so long without any connection.
+        random: returns a number from 0 to below 1, for the jitter.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: TokenSource = None,
+        transport: str = "auto",
+        *,
+        http: httpx2.AsyncClient | None = None,
+        open_timeout_s: float = OPEN_TIMEOUT_S,
+        give_up_s: float = GIVE_UP_S,
+        random: Callable[[], float] | None = None,
+    ) -> None:
+        self._shared = shared_options(
+            url, transport, open_timeout_s=open_timeout_s, give_up_s=give_up_s, random=random
+        )
+        credentials = Credentials(token)
+        self._owned = None if http else httpx2.AsyncClient(**client_options(self._shared))
+        self._http = AsyncHttp(self._shared, credentials, http or self._client())
+        self._sockets = AsyncSockets(self._shared, credentials, self._http)
+        self._answers: WeakSet[AsyncAnswer] = WeakSet()
+
+    def _client(self) -> httpx2.AsyncClient:
+        assert self._owned is not None
+        return self._owned
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections. Generations go on."""
+        for answer in list(self._answers):
+            await answer.aclose()
+        await self._sockets.close()
+        if self._owned is not None:
+            await self._owned.aclose()
+
+    async def generate(
+        self,
+        *,
+        prompt: str | None = None,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        model: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        session: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        priority: str | None = None,
+        on_disconnect: str | float | None = None,
+        webhook: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> AsyncAnswer:
+        """Start a generation. Returns when it is accepted; a retry never starts a second one.
+
+        Args:
+            idempotency_key: two calls with the same key are one generation. Default: a random key.
+
+        Raises:
+            TailraceError: `retryable` says whether the same call may succeed later.
+        """
+        body = start_body(
+            {
+                "prompt": prompt,
+                "messages": messages,
+                "model": model,
+                "params": params,
+                "session": session,
+                "metadata": metadata,
+                "priority": priority,
+                "on_disconnect": on_disconnect,
+                "webhook": webhook,
+            }
+        )
+        headers = {"idempotency-key": idempotency_key or new_key()}
+        accepted = await self._call("POST", "/v1/generations", body=body, headers=headers)
+        return self.attach(str(accepted["id"]))
+
+    def attach(self, id: str, cursor: str | None = None) -> AsyncAnswer:
+        """Read a generation from its start, or after an event id that another reader has seen.
+
+        Raises:
+            TailraceError: `cursor_invalid`.
+        """
+        answer = AsyncAnswer(self, id, check_cursor(cursor))
+        self._answers.add(answer)
+        return answer
+
+    async def cancel(self, id: str) -> dict[str, Any]:
+        """End a generation. May be repeated."""
+        answer: dict[str, Any] = await self._call("POST", f"{generation_path(id)}/cancel")
+        return answer
+
+    async def snapshot(self, id: str) -> dict[str, Any]:
+        """Return the current state of a generation, with its text so far."""
+        answer: dict[str, Any] = await self._call("GET", generation_path(id))
+        return answer
+
+    async def _call(self, method: str, path: str, **told: Any) -> Any:
+        """Repeat a request until a node has answered it. Only for requests that may be repeated."""
+        back_off, now = BackOff(self._shared.random), self._shared.now
+        while True:
+            try:
+                return await self._http.json(method, path, **told)
+            except TailraceError as exc:
+                if not exc.retryable:
+                    raise
+                pause_s = back_off.next(now(), exc.retry_after_s)
+                if back_off.outage_s(now()) > self._shared.give_up_s:
+                    raise
+            await asyncio.sleep(pause_s)
+
+    async def _follow(self, id: str, reading: Reading) -> AsyncGenerator[Event]:
+        """Yield the new events to the end, over as many connections as that takes."""
+        shared = self._shared
+        back_off = BackOff(shared.random)
+        while not reading.is_done:
+            name = shared.picker.pick(shared.now())
+            asked = ReadRequest(id, generation_path(id), reading, reading.cursor)
+            has_lived = False
+            try:
+                async with contextlib.aclosing(self._probed(name, asked)) as items:
+                    async for item in items:
+                        has_lived = True
+                        back_off.alive()
+                        if item is not None and reading.accept(item):
+                            back_off.progress()
+                            yield item
+                            if reading.is_done:
+                                return
+                error = broken("the connection ended before the answer")
+            except TailraceError as exc:
+                error = exc
+            if reading.is_done:
+                return
+            is_blocked = shared.is_auto and error.code == "upgrade_required"
+            if not error.retryable and not is_blocked:
+                raise error
+            if not has_lived or error.code == "held_back":
+                shared.picker.leave(name, shared.now())
+            if error.code == "held_back" or is_blocked:
+                continue
+            pause_s = back_off.next(shared.now(), error.retry_after_s)
+            if back_off.outage_s(shared.now()) > shared.give_up_s:
+                message = f"no connection for {shared.give_up_s:g} s; the last error: {error}"
+                raise TailraceError("gave_up", message, retryable=True) from error
+            await asyncio.sleep(pause_s)
+
+    def _read(self, name: str, asked: ReadRequest) -> AsyncIterator[Event | None]:
+        if name == "websocket":
+            return self._sockets.read(asked)
+        if name == "poll":
+            return self._http.read_polls(asked)
+        return self._http.read(name, asked)
+
+    async def _probed(self, name: str, asked: ReadRequest) -> AsyncGenerator[Event | None]:
+        """Read; while a stream has no events, ask by polls whether a proxy holds them back.
+
+        Raises:
+            TailraceError: `held_back`, another transport has what this one does not deliver.
+        """
+        is_probing = self._shared.is_auto and name != "poll"
+        probe_s = PROBE_S
+        items = self._read(name, asked)
+        task: asyncio.Task[Event | None] | None = None
+        try:
+            while True:
+                task = task or asyncio.ensure_future(anext(items))
+                if is_probing:
+                    await asyncio.wait({task}, timeout=probe_s)
+                    if not task.done():
+                        probe_s = min(probe_s * 2, PROBE_MAX_S)
+                        if await self._is_held_back(asked) and not task.done():
+                            raise TailraceError(
+                                "held_back", "a proxy holds the stream back", retryable=True
+                            )
+                        continue
+                try:
+                    item = await task
+                except StopAsyncIteration:
+                    return
+                task = None
+                is_probing = is_probing and item is None
+                yield item
+        finally:
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, TailraceError):
+                    await task
+            await items.aclose()  # type: ignore[attr-defined]
+
+    async def _is_held_back(self, asked: ReadRequest) -> bool:
+        try:
+            events, _, is_done = await self._http.poll(asked, asked.cursor, 0)
+        except TailraceError:
+            return False  # the limits on silence decide about this connection
+        return bool(events) or is_done
+
+
+class AsyncAnswer:
+    """One generation, as its reader holds it. Iterate over its events once, or take the result.
+
+    Attributes:
+        id: the generation's id: `client.attach(id)` reads it anywhere.
+    """
+
+    def __init__(self, client: AsyncTailrace, id: str, cursor: str) -> None:
+        self.id = id
+        self._client = client
+        self._reading = Reading(cursor)
+        self._delivered = cursor
+        self._has_iterated = False
+        self._queue: deque[Event] = deque()
+        self._pulling = asyncio.Lock()
+        self._source: AsyncGenerator[Event] | None = None
+        self._result: Result | None = None
+
+    @property
+    def cursor(self) -> str:
+        """The id of the last event that the consumer got; `0-0` before the first one."""
+        return self._delivered if self._has_iterated else self._reading.cursor
+
+    @property
+    def text_so_far(self) -> str:
+        """The text, as far as this reader has read it."""
+        return "".join(self._reading.text)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        """Events in order, each once; the last one is `end`. To stop iterating does not cancel."""
+        return self
+
+    async def __anext__(self) -> Event:
+        self._has_iterated = True
+        while not self._queue:
+            if self._reading.is_done:
+                raise StopAsyncIteration
+            async with self._pulling:
+                if not self._queue and not self._reading.is_done:
+                    await self._pull()
+        event = self._queue.popleft()
+        self._delivered = event.id
+        return event
+
+    async def text(self, *, on_reset: OnReset | None = None) -> AsyncGenerator[str]:
+        """Yield the pieces of the text.
+
+        Args:
+            on_reset: called when the text begins anew: drop what was shown.
+
+        Raises:
+            TailraceError: `reset`, the text began anew and there is no `on_reset`.
+        """
+        has_text = False
+        async for event in self:
+            if event.type == "token":
+                has_text = True
+                yield event.text
+            elif event.type == "reset":
+                if on_reset is not None:
+                    on_reset(event)
+                elif has_text:
+                    raise reset_error()
+
+    async def result(self) -> Result:
+        """Return the whole answer at its end.
+
+        A generation that failed has the status `failed` and its `error`; this is no exception.
+
+        Raises:
+            TailraceError: the answer cannot be read.
+        """
+        while not self._reading.is_done:
+            async with self._pulling:
+                if not self._reading.is_done:
+                    await self._pull()
+        if self._result is None:
+            result = self._reading.result(self.id)
+            self._result = result or result_of(await self._client.snapshot(self.id))
+        self._queue.clear()
+        self._delivered = self._reading.cursor
+        return self._result
+
+    async def cancel(self) -> dict[str, Any]:
+        """End the generation, on any node. The text so far stays. May be repeated."""
+        return await self._client.cancel(self.id)
+
+    async def aclose(self) -> None:
+        """Close the connection. The generation goes on, and so can this answer."""
+        source, self._source = self._source, None
+        if source is not None:
+            await source.aclose()
+
+    async def _pull(self) -> None:
+        """Read until there is one more event, or the end."""
+        if self._source is None:
+            self._source = self._client._follow(self.id, self._reading)
+        try:
+            self._queue.append(await anext(self._source))
+        except StopAsyncIteration:
+            self._source = None
+        except BaseException:
+            # After an error or a cancellation the next call opens another connection.
+            self._source = None
+            raise

@@ -1,0 +1,137 @@
+"""Requests and streams over HTTP, async: credentials, limits, errors that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+
+from tailrace_client.credentials import Credentials, bearer
+from tailrace_client.errors import broken
+from tailrace_client.events import Event
+from tailrace_client.options import Shared
+from tailrace_client.request import ReadRequest, timeouts
+from tailrace_client.wire import (
+    ACCEPT,
+    JSON_TYPE,
+    NdjsonEvents,
+    SseEvents,
+    cursor_headers,
+    foreign,
+    parse_json,
+    read_poll,
+    refusal,
+)
+
+
+class AsyncHttp:
+    """The HTTP side of one client."""
+
+    def __init__(
+        self, shared: Shared, credentials: Credentials, client: httpx2.AsyncClient
+    ) -> None:
+        self._shared = shared
+        self._credentials = credentials
+        self._client = client
+
+    async def json(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        held_s: float = 0.0,
+    ) -> Any:
+        """Return the JSON of one request.
+
+        Args:
+            held_s: how long the server may hold the answer.
+
+        Raises:
+            TailraceError.
+        """
+        told: dict[str, Any] = {"headers": {"accept": JSON_TYPE, **(headers or {})}}
+        if body is not None:
+            told["json"] = body
+        async with self._open(method, path, JSON_TYPE, held_s=held_s, **told) as response:
+            try:
+                return parse_json(await response.aread())
+            except httpx2.HTTPError as exc:
+                raise broken(f"the answer broke off: {exc!r}") from exc
+
+    async def read(self, name: str, asked: ReadRequest) -> AsyncIterator[Event | None]:
+        """Yield the events of a stream (`sse` or `ndjson`), and None for other signs of life."""
+        accept = ACCEPT[name]
+        parser = SseEvents() if name == "sse" else NdjsonEvents()
+        headers = {"accept": accept, **cursor_headers(asked.cursor)}
+        async with self._open("GET", f"{asked.path}/events", accept, headers=headers) as response:
+            if response.status_code == 204:
+                asked.reading.is_over = True
+                return
+            self._shared.heartbeat.announced(response.headers.get("x-heartbeat-s"))
+            response.request.extensions["timeout"]["read"] = self._shared.heartbeat.silence_max_s
+            yield None
+            try:
+                async for data in response.aiter_bytes():
+                    yield None
+                    for event in parser.feed(data):
+                        yield event
+            except httpx2.HTTPError as exc:
+                raise broken(f"the stream broke off: {exc!r}") from exc
+
+    async def poll(
+        self, asked: ReadRequest, cursor: str, wait_s: float
+    ) -> tuple[list[Event], str, bool]:
+        """Poll once. `wait_s` 0 answers at once."""
+        path = f"{asked.path}/events?wait={wait_s:g}"
+        headers = cursor_headers(cursor)
+        return read_poll(await self.json("GET", path, headers=headers, held_s=wait_s))
+
+    async def read_polls(self, asked: ReadRequest) -> AsyncIterator[Event | None]:
+        """Yield the events of one long poll after the other."""
+        cursor, is_done = asked.cursor, False
+        while not is_done:
+            wait_s = self._shared.heartbeat.poll_wait_s
+            events, cursor, is_done = await self.poll(asked, cursor, wait_s)
+            yield None
+            for event in events:
+                yield event
+        if not asked.reading.is_done:
+            asked.reading.is_over = True
+
+    @asynccontextmanager
+    async def _open(
+        self, method: str, path: str, wanted: str, *, held_s: float = 0.0, **told: Any
+    ) -> AsyncIterator[httpx2.Response]:
+        """Open an answer of success and of the wanted type, or of 204."""
+        while True:
+            token = await self._credentials.token_async()
+            told["headers"] = {**told["headers"], **bearer(token)}
+            request = self._client.build_request(
+                method, self._shared.base + path, timeout=timeouts(self._shared, held_s), **told
+            )
+            try:
+                response = await self._client.send(request, stream=True, follow_redirects=False)
+            except httpx2.HTTPError as exc:
+                raise broken(f"no answer: {exc!r}") from exc
+            try:
+                content_type = response.headers.get("content-type", "")
+                is_success = response.is_success and wanted in content_type
+                if response.status_code == 204 or is_success:
+                    self._credentials.accepted()
+                    yield response
+                    return
+                if response.is_success:
+                    raise foreign(content_type, wanted)
+                try:
+                    said = await response.aread()
+                except httpx2.HTTPError:
+                    said = b""
+                error = refusal(response.status_code, said, response.headers.get("retry-after"))
+                if error.code != "unauthorized" or not self._credentials.refused(token):
+                    raise error
+            finally:
+                await response.aclose()

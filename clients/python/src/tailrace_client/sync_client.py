@@ -1,0 +1,283 @@
+"""Tailrace, the client without an event loop, and Answer; the twins of those in async_client.py."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakSet
+
+import httpx2
+
+from tailrace_client.credentials import Credentials, SyncTokenSource
+from tailrace_client.errors import TailraceError, broken, reset_error
+from tailrace_client.events import Event, ResetEvent
+from tailrace_client.options import GIVE_UP_S, OPEN_TIMEOUT_S, client_options, shared_options
+from tailrace_client.pace import BackOff
+from tailrace_client.reading import Reading, Result, result_of
+from tailrace_client.request import ReadRequest
+from tailrace_client.sync_http import Http
+from tailrace_client.sync_socket import Sockets
+from tailrace_client.wire import check_cursor, generation_path, new_key, start_body
+
+PROBE_S = 4.0  # a stream silent for so long: one poll asks whether a proxy holds its events back
+
+
+class Tailrace:
+    """A client of one server, for one thread. Use as a context manager, or call `close`.
+
+    The arguments are those of AsyncTailrace; a token function is not async here.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: SyncTokenSource = None,
+        transport: str = "auto",
+        *,
+        http: httpx2.Client | None = None,
+        open_timeout_s: float = OPEN_TIMEOUT_S,
+        give_up_s: float = GIVE_UP_S,
+        random: Callable[[], float] | None = None,
+    ) -> None:
+        self._shared = shared_options(
+            url, transport, open_timeout_s=open_timeout_s, give_up_s=give_up_s, random=random
+        )
+        credentials = Credentials(token)
+        client = http or httpx2.Client(**client_options(self._shared))
+        self._owned = None if http else client
+        self._http = Http(self._shared, credentials, client)
+        self._sockets = Sockets(self._shared, credentials, self._http)
+        self._answers: WeakSet[Answer] = WeakSet()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections. Generations go on."""
+        for answer in list(self._answers):
+            answer.close()
+        if self._owned is not None:
+            self._owned.close()
+
+    def generate(
+        self,
+        *,
+        prompt: str | None = None,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        model: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        session: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        priority: str | None = None,
+        on_disconnect: str | float | None = None,
+        webhook: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Answer:
+        """Start a generation. Returns when it is accepted; a retry never starts a second one."""
+        body = start_body(
+            {
+                "prompt": prompt,
+                "messages": messages,
+                "model": model,
+                "params": params,
+                "session": session,
+                "metadata": metadata,
+                "priority": priority,
+                "on_disconnect": on_disconnect,
+                "webhook": webhook,
+            }
+        )
+        headers = {"idempotency-key": idempotency_key or new_key()}
+        accepted = self._call("POST", "/v1/generations", body=body, headers=headers)
+        return self.attach(str(accepted["id"]))
+
+    def attach(self, id: str, cursor: str | None = None) -> Answer:
+        """Read a generation from its start, or after an event id that another reader has seen."""
+        answer = Answer(self, id, check_cursor(cursor))
+        self._answers.add(answer)
+        return answer
+
+    def cancel(self, id: str) -> dict[str, Any]:
+        """End a generation. May be repeated."""
+        answer: dict[str, Any] = self._call("POST", f"{generation_path(id)}/cancel")
+        return answer
+
+    def snapshot(self, id: str) -> dict[str, Any]:
+        """Return the current state of a generation, with its text so far."""
+        answer: dict[str, Any] = self._call("GET", generation_path(id))
+        return answer
+
+    def _call(self, method: str, path: str, **told: Any) -> Any:
+        """Repeat a request until a node has answered it. Only for requests that may be repeated."""
+        back_off, now = BackOff(self._shared.random), self._shared.now
+        while True:
+            try:
+                return self._http.json(method, path, **told)
+            except TailraceError as exc:
+                if not exc.retryable:
+                    raise
+                pause_s = back_off.next(now(), exc.retry_after_s)
+                if back_off.outage_s(now()) > self._shared.give_up_s:
+                    raise
+            time.sleep(pause_s)
+
+    def _follow(self, id: str, reading: Reading) -> Generator[Event]:
+        """Yield the new events to the end, over as many connections as that takes."""
+        shared = self._shared
+        back_off = BackOff(shared.random)
+        probe_s: float | None = PROBE_S if shared.is_auto else None
+        while not reading.is_done:
+            name = shared.picker.pick(shared.now())
+            asked = ReadRequest(id, generation_path(id), reading, reading.cursor)
+            has_lived = False
+            try:
+                with closing(self._read(name, asked, probe_s)) as items:
+                    for item in items:
+                        has_lived = True
+                        back_off.alive()
+                        if item is not None and reading.accept(item):
+                            back_off.progress()
+                            probe_s = None  # this network does not hold events back
+                            yield item
+                            if reading.is_done:
+                                return
+                error = broken("the connection ended before the answer")
+            except TailraceError as exc:
+                error = exc
+            if reading.is_done:
+                return
+            is_blocked = shared.is_auto and error.code == "upgrade_required"
+            if error.code == "silent":
+                probe_s = probe_s and probe_s * 2
+                is_blocked = self._is_held_back(asked)
+            elif not error.retryable and not is_blocked:
+                raise error
+            if not has_lived or is_blocked:
+                shared.picker.leave(name, shared.now())
+            if is_blocked:
+                continue
+            pause_s = back_off.next(shared.now(), error.retry_after_s)
+            if back_off.outage_s(shared.now()) > shared.give_up_s:
+                message = f"no connection for {shared.give_up_s:g} s; the last error: {error}"
+                raise TailraceError("gave_up", message, retryable=True) from error
+            time.sleep(pause_s)
+
+    def _read(
+        self, name: str, asked: ReadRequest, probe_s: float | None
+    ) -> Generator[Event | None]:
+        if name == "websocket":
+            yield from self._sockets.read(asked)
+        elif name == "poll":
+            yield from self._http.read_polls(asked)
+        else:
+            # Without a second thread a silent stream is left for one poll, and opened again.
+            is_probing = probe_s is not None and probe_s < self._shared.heartbeat.silence_max_s
+            yield from self._http.read(name, asked, silence_s=probe_s if is_probing else None)
+
+    def _is_held_back(self, asked: ReadRequest) -> bool:
+        try:
+            events, _, is_done = self._http.poll(asked, asked.cursor, 0)
+        except TailraceError:
+            return False
+        return bool(events) or is_done
+
+
+class Answer:
+    """One generation, as its reader holds it. Iterate over its events once, or take the result.
+
+    Attributes:
+        id: the generation's id: `client.attach(id)` reads it anywhere.
+    """
+
+    def __init__(self, client: Tailrace, id: str, cursor: str) -> None:
+        self.id = id
+        self._client = client
+        self._reading = Reading(cursor)
+        self._delivered = cursor
+        self._has_iterated = False
+        self._queue: deque[Event] = deque()
+        self._source: Generator[Event] | None = None
+        self._result: Result | None = None
+
+    @property
+    def cursor(self) -> str:
+        """The id of the last event that the consumer got; `0-0` before the first one."""
+        return self._delivered if self._has_iterated else self._reading.cursor
+
+    @property
+    def text_so_far(self) -> str:
+        """The text, as far as this reader has read it."""
+        return "".join(self._reading.text)
+
+    def __iter__(self) -> Iterator[Event]:
+        """Events in order, each once; the last one is `end`. To stop iterating does not cancel."""
+        return self
+
+    def __next__(self) -> Event:
+        self._has_iterated = True
+        while not self._queue:
+            if self._reading.is_done:
+                raise StopIteration
+            self._pull()
+        event = self._queue.popleft()
+        self._delivered = event.id
+        return event
+
+    def text(self, *, on_reset: Callable[[ResetEvent], object] | None = None) -> Generator[str]:
+        """Yield the pieces of the text; see AsyncAnswer.text."""
+        has_text = False
+        for event in self:
+            if event.type == "token":
+                has_text = True
+                yield event.text
+            elif event.type == "reset":
+                if on_reset is not None:
+                    on_reset(event)
+                elif has_text:
+                    raise reset_error()
+
+    def result(self) -> Result:
+        """Return the whole answer at its end; see AsyncAnswer.result."""
+        while not self._reading.is_done:
+            self._pull()
+        if self._result is None:
+            result = self._reading.result(self.id)
+            self._result = result or result_of(self._client.snapshot(self.id))
+        self._queue.clear()
+        self._delivered = self._reading.cursor
+        return self._result
+
+    def cancel(self) -> dict[str, Any]:
+        """End the generation, on any node. The text so far stays. May be repeated."""
+        return self._client.cancel(self.id)
+
+    def close(self) -> None:
+        """Close the connection. The generation goes on, and so can this answer."""
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+    def _pull(self) -> None:
+        """Read until there is one more event, or the end."""
+        if self._source is None:
+            self._source = self._client._follow(self.id, self._reading)
+        try:
+            self._queue.append(next(self._source))
+        except StopIteration:
+            self._source = None
+        except BaseException:
+            # After an error the next call opens another connection.
+            self._source = None
+            raise

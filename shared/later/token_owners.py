@@ -1,0 +1,83 @@
+"""Remembers which owners plan work with tokens, so that the jobs role may start that work.
+
+A key names its owner for as long as it stands in the file of keys. A token names its owner only
+when a request brings it, and planned work starts without a request; the same holds for an owner for
+whom a trusted key asks. So a node notes the owner of a
+token that plans work, and notes again that the owner still comes with good tokens. The work of an
+owner who has brought none for `KNOWN_S` is held, as that of an owner whose key was taken away.
+
+    tr:{jobs}:token-owners  zset  <digest of the owner> -> when a token last named the owner, Unix s
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from shared.redis import keys
+from shared.redis.client import Client, translated
+
+KNOWN_S = 30 * 86_400.0
+RENEW_S = 3_600.0  # an owner who comes more often is noted once in this time
+OWNERS_MAX = 10_000  # whose renewals a node remembers, and in one command
+
+
+async def note_planner(redis: Client, owner: str, now_s: float) -> None:
+    """Note that an owner plans work with a token.
+
+    Raises:
+        Unavailable: Redis did not answer in time.
+    """
+    with translated():
+        await redis.zadd(keys.TOKEN_OWNERS, {keys.digest_of(owner): now_s})
+        await redis.zremrangebyscore(keys.TOKEN_OWNERS, "-inf", now_s - KNOWN_S)
+
+
+async def renew_planners(redis: Client, owners: Collection[str], now_s: float) -> None:
+    """Note that owners still come with good tokens; those who plan nothing stay unknown.
+
+    Raises:
+        Unavailable: Redis did not answer in time.
+    """
+    if owners:
+        with translated():
+            found = {keys.digest_of(owner): now_s for owner in owners}
+            await redis.zadd(keys.TOKEN_OWNERS, found, xx=True)
+
+
+async def is_planner(redis: Client, owner: str, now_s: float) -> bool:
+    """Whether the owner plans work with tokens, and brought one within `KNOWN_S`.
+
+    Raises:
+        Unavailable: Redis did not answer in time.
+    """
+    with translated():
+        seen_s = await redis.zscore(keys.TOKEN_OWNERS, keys.digest_of(owner))
+    return seen_s is not None and now_s - float(seen_s) < KNOWN_S
+
+
+class SeenOwners:
+    """The owners whom tokens have named at this node, until they are noted. Pure.
+
+    At most `OWNERS_MAX` owners wait, and as many are remembered; beyond that an owner may be noted
+    more often than once in `RENEW_S`, or an hour later.
+    """
+
+    def __init__(self) -> None:
+        self._noted_s: dict[str, float] = {}
+        self._waiting: set[str] = set()
+
+    def add(self, owner: str, now_s: float) -> None:
+        """A good token has named the owner."""
+        noted_s = self._noted_s.get(owner)
+        if noted_s is not None and now_s - noted_s < RENEW_S:
+            return
+        if len(self._waiting) < OWNERS_MAX:
+            if len(self._noted_s) >= OWNERS_MAX:
+                self._noted_s.clear()
+            self._noted_s[owner] = now_s
+            self._waiting.add(owner)
+
+    def take(self) -> set[str]:
+        """Return the owners who are to be noted, and forget them."""
+        taken, self._waiting = self._waiting, set()
+        return taken

@@ -1,0 +1,147 @@
+"""Counts the tokens of an answer over all its attempts. Pure.
+
+A model server reports the tokens of one request, so after a takeover its report lacks what earlier
+attempts generated, and its prompt holds the answer so far. The `usage` events of a log count the
+whole answer since the last `reset`: the prompt of the first attempt, and the completions of all.
+
+What no server has reported is counted here, from the pieces and the characters in the log, and is
+marked: `"estimated": true` in `extra`. A `reset` makes everything before it void, also its tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shared.log.events import AnyEvent, Counts, Reasoning, Reset, Token, ToolCall, Usage
+from shared.log.request import Request
+
+ESTIMATED = "estimated"
+# Tokens of English text have 4 to 5 characters. Of an answer rather fewer tokens are counted than
+# there were: a count that is too high would end a continued answer before its `max_tokens`.
+PROMPT_CHARS_PER_TOKEN = 4
+ANSWER_CHARS_PER_TOKEN = 6
+
+
+class Tally:
+    """The tokens of one answer so far.
+
+    Attributes:
+        usage: the newest counts of the whole answer; None: no server has reported any.
+    """
+
+    usage: Usage | None
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self.usage = None
+        self._pieces = self._chars = 0  # after `usage`
+        self._before: tuple[Usage | None, int] = (None, 0)  # when the attempt began
+
+    def add(self, event: AnyEvent | None) -> None:
+        """Add an event of the log, or one that is about to be written to it."""
+        match event:
+            case Token(text) | Reasoning(text) | ToolCall(arguments=text):
+                self._pieces += bool(text)
+                self._chars += len(text)
+            case Usage():
+                self.usage, self._pieces, self._chars = event, 0, 0
+            case Reset():
+                self._forget()
+
+    def begin_attempt(self) -> None:
+        """Note that what follows is of a new request to the server."""
+        self._before = self.usage, self.completion_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        """The tokens of the answer so far, reported or counted."""
+        reported = self.usage.completion_tokens if self.usage is not None else 0
+        return reported + self._counted
+
+    @property
+    def _counted(self) -> int:
+        return max(self._pieces, self._chars // ANSWER_CHARS_PER_TOKEN)
+
+    def whole(self, reported: Usage) -> Usage:
+        """Return the counts of the whole answer after a server's report of this attempt."""
+        before, given = self._before
+        if not given:
+            return reported
+        is_estimated = before is None or before.completion_tokens != given or is_marked(before)
+        if before is None:
+            prompt = max(reported.prompt_tokens - given, 0)
+        else:
+            prompt = before.prompt_tokens
+            if is_estimated and not is_marked(before) and reported.prompt_tokens > prompt:
+                # The server has counted the answer so far as a part of its prompt.
+                given, is_estimated = reported.prompt_tokens - prompt, False
+        completion = given + reported.completion_tokens
+        extra = _marked(reported.extra) if is_estimated else reported.extra
+        return Usage(prompt, completion, prompt + completion, extra)
+
+    def counts(self, prompt_tokens: int) -> Counts:
+        """Return the counts so far, for an answer that no server's report ends.
+
+        Args:
+            prompt_tokens: of the request, counted; used if no server has reported them.
+        """
+        usage = self.usage
+        prompt = usage.prompt_tokens if usage is not None else prompt_tokens
+        completion = self.completion_tokens
+        if usage is not None and completion == usage.completion_tokens:
+            return as_counts(usage)
+        extra = _marked(usage.extra if usage is not None else None)
+        return Counts(prompt, completion, prompt + completion, extra)
+
+
+def as_counts(usage: Usage) -> Counts:
+    """Return the member `usage` of an `end`."""
+    return Counts(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, usage.extra)
+
+
+def is_marked(usage: Usage | Counts) -> bool:
+    """Whether a part of these counts was counted here."""
+    return bool(usage.extra and usage.extra.get(ESTIMATED) is True)
+
+
+def count_prompt(request: Request) -> int:
+    """Count the tokens of a request, from the characters of its texts."""
+    chars = 0
+    for message in request.messages:
+        content = message.get("content")
+        if isinstance(content, str):
+            chars += len(content)
+        elif content:
+            parts = [p.get("text") for p in content if isinstance(p, dict)]
+            chars += sum(len(text) for text in parts if isinstance(text, str))
+    return -(-chars // PROMPT_CHARS_PER_TOKEN)
+
+
+# Members of `params` that bound the length of an answer. The models file renames them later.
+LIMITS = ("max_tokens", "max_completion_tokens", "min_tokens")
+
+
+def rest_of(request: Request, given: int) -> Request | None:
+    """Return the request for the rest of an answer; None: nothing may follow.
+
+    Args:
+        given: the tokens of the answer so far.
+    """
+    rest = {
+        name: max(value - given, 0)
+        for name in LIMITS
+        if type(value := request.params.get(name)) is int and value > 0
+    }
+    if any(rest.get(name) == 0 for name in LIMITS[:2]):
+        return None
+    if not rest:
+        return request
+    return msgspec.structs.replace(request, params={**request.params, **rest})
+
+
+def _marked(extra: dict[str, Any] | None) -> dict[str, Any]:
+    return {**(extra or {}), ESTIMATED: True}

@@ -1,0 +1,66 @@
+// The package `tailrace`, told by lines of JSON on stdin what to do; it says what came of it.
+import { createInterface } from 'node:readline'
+import { WebSocket } from 'ws'
+import { Tailrace } from '../../clients/js/dist/index.js'
+
+const say = (said) => process.stdout.write(JSON.stringify(said) + '\n')
+
+const clientOf = ({ url, transport, jitter, options, hasWebSocket = true }) =>
+  new Tailrace({
+    url,
+    token: process.env.API_KEY || null,
+    transport,
+    ...(hasWebSocket ? { WebSocket } : {}),
+    ...(jitter === undefined ? {} : { random: () => jitter }),
+    ...options,
+  })
+
+const told = ({ name, code, message, retryable, status }) => ({ name, code, message, retryable, status })
+
+/** One reading: generate or attach, iterate, take the result. */
+async function read(client, { body, id, cursor, upto, cancelAt }) {
+  const events = []
+  let answer
+  try {
+    answer = id ? client.attach(id, cursor) : await client.generate(body)
+    for await (const event of answer) {
+      events.push(event)
+      if (events.length === cancelAt) await answer.cancel()
+      if (events.length === upto) break
+    }
+    const left = answer.cursor
+    const result = await answer.result()
+    return { id: answer.id, events, left, result, cursor: answer.cursor }
+  } catch (error) {
+    return { id: answer?.id, events, error: told(error) }
+  }
+}
+
+const ops = {
+  /** Several readings at once, each with a client of its own. */
+  each: async ({ runs }) =>
+    Promise.all(
+      runs.map(async (run) => {
+        const client = clientOf(run)
+        const outcome = await read(client, run)
+        client.close()
+        return outcome
+      }),
+    ),
+  /** Several readings at once, with one client. */
+  shared: async ({ client: asked, runs }) => {
+    const client = clientOf(asked)
+    const outcomes = await Promise.all(runs.map((run) => read(client, run)))
+    client.close()
+    return outcomes
+  },
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { op, ...rest } = JSON.parse(line)
+  try {
+    say({ value: await ops[op](rest) })
+  } catch (error) {
+    say({ error: told(error) })
+  }
+}

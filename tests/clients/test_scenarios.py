@@ -1,0 +1,141 @@
+"""Our own clients through every row of clients/scenarios.json, on every transport."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.support.client import Client
+from tests.support.demo import demo_body
+from tests.support.processes import Cluster
+from tests.support.scenario_proxy import Faults, ScenarioProxy
+from tests.support.scenarios import (
+    LANGUAGES,
+    ClientProgram,
+    Scenario,
+    command_program,
+    problems_of,
+    program_of,
+    rows,
+)
+from tests.support.wait import until
+
+ROWS = rows()
+TOGETHER = 60  # readings at once, each behind a proxy of its own
+JITTER = 0.02  # the pauses of these clients are short
+SHORT = demo_body(4, 0)
+
+
+@pytest.fixture(scope="module")
+async def shared_nodes() -> AsyncIterator[Cluster]:
+    async with Cluster(api=2, workers=2, settings={"heartbeat_s": "1"}) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def nodes(shared_nodes: Cluster) -> AsyncIterator[Cluster]:
+    await shared_nodes.heal()
+    yield shared_nodes
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With --client, the program that it names takes the place of our own clients."""
+    if "program" in metafunc.fixturenames:
+        command = metafunc.config.getoption("client")
+        languages = [command] if command else LANGUAGES
+        metafunc.parametrize("program", languages, indirect=True)
+
+
+@pytest.fixture
+async def program(request: pytest.FixtureRequest) -> AsyncIterator[ClientProgram]:
+    is_own = request.param in LANGUAGES
+    made = program_of if is_own else command_program
+    async with made(request.param) as program:
+        yield program
+
+
+@pytest.mark.parametrize("name", ROWS)
+async def test_each_scenario_ends_with_the_exact_answer_within_its_bounds(
+    nodes: Cluster, program: ClientProgram, name: str
+) -> None:
+    assert await Scenario(ROWS[name], nodes, program).run() == []
+
+
+def slices(count: int) -> Iterator[range]:
+    """Yield the positions 1 to `count` in slices of `TOGETHER`."""
+    for first in range(1, count + 1, TOGETHER):
+        yield range(first, min(first + TOGETHER, count + 1))
+
+
+async def cut_at(
+    positions: range, nodes: Cluster, program: ClientProgram, run: dict[str, Any]
+) -> list[str]:
+    """Read once for each position, with the first connection cut there; return the problems."""
+    ports = [role.port for role in nodes.api]
+    async with AsyncExitStack() as stack:
+        proxies = [
+            await stack.enter_async_context(ScenarioProxy(ports, Faults(cut_bytes=n, cuts=1)))
+            for n in positions
+        ]
+        runs = [{**run, "url": proxy.url, "jitter": JITTER} for proxy in proxies]
+        outcomes = await program.ask("each", runs=runs)
+    return [
+        f"cut at byte {n}: {problem}"
+        for n, outcome in zip(positions, outcomes, strict=True)
+        for problem in problems_of(outcome, SHORT)
+    ]
+
+
+@pytest.mark.parametrize("transport", ["websocket", "sse", "ndjson", "poll"])
+async def test_a_cut_at_each_byte_of_an_answer_loses_nothing(
+    nodes: Cluster, program: ClientProgram, transport: str
+) -> None:
+    async with Client(nodes.urls) as client:
+        generation_id = (await client.start(SHORT))["id"]
+
+        async def has_ended() -> bool:
+            return bool((await client.snapshot(generation_id))["status"] == "completed")
+
+        await until(has_ended, 10, "the end")
+    run = {"transport": transport, "id": generation_id}
+    async with ScenarioProxy([role.port for role in nodes.api]) as proxy:
+        (outcome,) = await program.ask("each", runs=[{**run, "url": proxy.url}])
+        assert problems_of(outcome, SHORT) == []
+        count = proxy.down_bytes
+
+    problems = [p for each in slices(count) for p in await cut_at(each, nodes, program, run)]
+
+    assert count > 400
+    assert problems == []
+
+
+async def test_a_start_whose_reply_is_cut_at_each_byte_is_one_generation(
+    nodes: Cluster, program: ClientProgram
+) -> None:
+    """The reply of a POST has about 420 bytes, and the stream follows on the same connection."""
+    count = 450
+    body = {**SHORT, "session": "cut"}
+    run = {"transport": "ndjson", "body": body}
+
+    problems = [p for each in slices(count) for p in await cut_at(each, nodes, program, run)]
+
+    assert problems == []
+    assert await generations_of(nodes, body["session"]) == count
+
+
+async def generations_of(nodes: Cluster, session: str) -> int:
+    """Count the generations of a session, over all pages."""
+    found, before = 0, ""
+    async with aiohttp.ClientSession() as http:
+        while True:
+            url = f"{nodes.urls[0]}/v1/sessions/{session}?before={before}".removesuffix("?before=")
+            async with http.get(url) as answer:
+                page = await answer.json()
+            found += len(page["generations"])
+            if not page["next_before"]:
+                return found
+            before = page["next_before"]

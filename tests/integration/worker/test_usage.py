@@ -1,0 +1,172 @@
+"""Usage and `max_tokens` after a takeover, and the usage of cancelled answers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from shared.errors import BackendError
+from shared.log.events import Counts, Token, Usage, decode
+from shared.log.request import Request
+from shared.queue.endings import cancel
+from tests.support.plays import says_and_waits
+from tests.support.stage import DEADLINE_S, Stage
+from tests.support.wait import until
+from workers.backends.contract import Finish
+
+MARK = {"estimated": True}
+# A token of six characters counts as one, also if the worker has joined several in one event.
+TOKENS = [" river"] * 6
+PROMPT = "Which rivers do you know?"  # 25 characters count as 7 tokens
+
+
+def request(**params) -> bytes:
+    return msgspec.json.encode(Request([{"role": "user", "content": PROMPT}], params))
+
+
+def plays(*items, error: str = ""):
+    """A play of these lists; with `error` it breaks then, else it finishes."""
+
+    async def play(prefix):
+        for item in items:
+            yield [item]
+        if error:
+            raise fails_with(error)
+        yield [Finish("stop")]
+
+    return play
+
+
+def fails_with(code: str) -> Exception:
+
+    return BackendError(code, "it broke")
+
+
+async def ended(stage: Stage, **params):
+    await stage.start()
+    generation_id = await stage.ask(request=request(**params))
+    return decode((await stage.ended(generation_id)).end), generation_id
+
+
+async def test_usage_is_of_all_attempts_and_the_first_prompt(url):
+    first = plays(*map(Token, TOKENS), error="upstream_error")
+    second = plays(Token("g"), Usage(16, 1, 17))
+    async with Stage(url, first, second) as stage:
+        end, generation_id = await ended(stage)
+
+        assert end.usage == Counts(10, 7, 17, MARK)
+        usage = next(e for e in await stage.events(generation_id) if isinstance(e, Usage))
+        assert (usage.prompt_tokens, usage.completion_tokens) == (10, 7)
+
+
+async def test_usage_after_a_reset_is_of_the_new_answer_only(url):
+    first = plays(Token("abcdef"), error="upstream_error")
+    second = plays(Token("g"), Usage(10, 1, 11))
+    async with Stage(url, first, second, on_takeover="restart") as stage:
+        end, _ = await ended(stage)
+
+        assert end.usage == Counts(10, 1, 11)
+
+
+async def test_a_server_that_reports_no_usage_gives_none(url):
+    first = plays(Token("a"), error="upstream_error")
+    async with Stage(url, first, plays(Token("b"))) as stage:
+        end, _ = await ended(stage)
+
+        assert end.usage is None
+
+
+async def test_a_continuation_may_use_what_is_left_of_max_tokens(url):
+    first = plays(*map(Token, TOKENS), error="upstream_error")
+    async with Stage(url, first, plays(Token("g"))) as stage:
+        await ended(stage, max_tokens=10)
+
+        assert [r.params["max_tokens"] for r in stage.backend.requests] == [10, 4]
+
+
+async def test_an_answer_that_begins_again_may_use_all_of_max_tokens(url):
+    first = plays(*map(Token, TOKENS), error="upstream_error")
+    async with Stage(url, first, plays(Token("g")), on_takeover="restart") as stage:
+        await ended(stage, max_tokens=10)
+
+        assert [r.params["max_tokens"] for r in stage.backend.requests] == [10, 10]
+
+
+async def test_an_answer_with_nothing_left_ends_with_length_and_asks_no_server(url):
+    first = plays(*map(Token, TOKENS), error="upstream_error")
+    async with Stage(url, first) as stage:
+        end, _ = await ended(stage, max_completion_tokens=6)
+
+        assert (end.status, end.finish_reason) == ("completed", "length")
+        assert end.usage == Counts(7, 6, 13, MARK)
+        assert len(stage.backend.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("reported", "usage"),
+    [(None, Counts(7, 3, 10, MARK)), (Usage(5, 3, 8), Counts(5, 3, 8))],
+    ids=["counted", "reported while streaming"],
+)
+async def test_a_cancelled_answer_has_usage(url, reported, usage):
+    gate = asyncio.Event()
+
+    async def play(prefix):
+        yield [Token(" river")]
+        yield [Token(" river")]
+        yield [Token(" river"), *([reported] if reported else [])]
+        await gate.wait()
+        yield [Finish("stop")]
+
+    async with Stage(url, play) as stage:
+        await stage.start()
+        generation_id = await stage.ask(request=request())
+        await stage.has_said(generation_id, " river" * 3)
+        if reported:
+
+            async def is_reported():
+                return any(isinstance(e, Usage) for e in await stage.events(generation_id))
+
+            await until(is_reported, DEADLINE_S)
+
+        meta = await cancel(stage.store, generation_id)
+
+        assert decode(meta.end).usage == usage
+
+
+async def test_an_answer_that_is_cancelled_because_its_readers_left_has_usage(url):
+    gate = asyncio.Event()
+    async with Stage(url, says_and_waits(gate, "a"), lease_s=0.3) as stage:
+        await stage.start()
+        generation_id = await stage.ask(request=request(), grace_s=0.01)
+        await stage.has_said(generation_id, "a")
+        await stage.store.attach_readers(generation_id, "node")
+        await stage.store.detach_readers(generation_id, "node")
+
+        meta = await stage.ended(generation_id)
+
+        end = decode(meta.end)
+        assert (end.status, end.usage) == ("cancelled", Counts(7, 1, 8, MARK))
+
+
+async def test_a_prompt_that_is_cancelled_in_the_queue_has_no_usage(url):
+    async with Stage(url) as stage:
+        generation_id = await stage.ask(request=request())
+
+        meta = await cancel(stage.store, generation_id)
+
+        assert decode(meta.end).usage is None
+
+
+async def test_running_counts_are_not_written_for_every_token(url):
+    pieces = [item for n in range(1, 200) for item in (Token("a"), Usage(5, n, 5 + n))]
+    async with Stage(url, plays(*pieces)) as stage:
+        end, generation_id = await ended(stage)
+
+        events = await stage.events(generation_id)
+        assert end.usage == Counts(5, 199, 204)
+        usages = [event for event in events if isinstance(event, Usage)]
+        assert usages[0].completion_tokens == 1
+        assert usages[-1].completion_tokens == 199
+        assert len(usages) < 20

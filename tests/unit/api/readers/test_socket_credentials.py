@@ -1,0 +1,271 @@
+"""Credentials of sockets: the subprotocol, the first frame, scopes, expiry and renewal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from api.access import EVERY_FRAME, FRAMES
+from api.dialects.ai_sdk.socket import AiSdkConversation, ai_sdk_socket
+from api.dialects.deep_chat.socket import DeepChatConversation
+from api.dialects.lobe.socket import LobeConversation, lobe_socket
+from api.dialects.native.socket import NativeConversation, native_socket
+from api.edge.auth import Authenticator
+from api.edge.waiting_places import OF_ADDRESS_MAX
+from api.node import Node
+from api.readers import expiry, first_frame
+from shared.config.settings import Settings
+from shared.errors import RequestError
+from tests.support.bench import END, GENERATION, Bench, settle
+from tests.support.talk import KeyedAcceptor, Talk
+from tests.support.tokens import SECRET, hmac_token
+from tests.support.wait import until
+
+KEY = "key-of-alice-0123456789"
+ACCEPTED = {"type": "websocket.accept", "subprotocol": "tailrace.v1"}
+START = {"type": "start", "ref": "r", "prompt": "Hi"}
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with Bench() as bench:
+        yield bench
+
+
+@pytest.fixture
+def node(bench: Bench) -> Node:
+    settings = Settings(api_keys=f"{KEY}:alice", jwt_secret=SECRET)
+    authenticator = Authenticator.from_settings(settings)
+    return bench.node(acceptor=KeyedAcceptor(bench), authenticator=authenticator)
+
+
+@pytest.fixture
+async def talks(node: Node) -> AsyncIterator[Any]:
+    """Open native sockets; they are left at the end."""
+    opened: list[Talk] = []
+
+    async def talk(first: Any = None, **parts: Any) -> Talk:
+        opened.append(Talk(native_socket(node), **parts))
+        await settle()
+        if first is not None:
+            await opened[-1].say(first)
+        return opened[-1]
+
+    yield talk
+    for each in opened:
+        await each.leave()
+
+
+async def works(talk: Talk) -> bool:
+    await talk.say({"type": "ping"})
+    return talk.take() == [{"type": "pong"}]
+
+
+async def closed(talk: Talk) -> int | None:
+    await until(lambda: talk.close_code is not None, 5, "the close of the socket")
+    return talk.close_code
+
+
+@pytest.mark.parametrize("credential", [KEY, hmac_token()], ids=["key", "token"])
+async def test_a_subprotocol_brings_credentials_and_the_answer_names_another(
+    talks: Any, credential: str
+) -> None:
+    talk = await talks(subprotocols=[f"bearer.{credential}", "tailrace.v1"])
+
+    assert talk.client.messages[0] == ACCEPTED
+    assert await works(talk)
+
+
+async def test_a_socket_of_another_dialect_answers_a_token_with_the_same_subprotocol(
+    node: Node,
+) -> None:
+    talk = Talk(lobe_socket(node), subprotocols=["tailrace.v1", f"bearer.{KEY}"])
+    await settle()
+
+    assert talk.client.messages[0] == ACCEPTED
+    await talk.leave()
+
+
+async def test_a_wrong_subprotocol_is_refused_at_the_handshake(node: Node) -> None:
+    talk = Talk(native_socket(node), subprotocols=["tailrace.v1", "bearer.wrong"])
+
+    with pytest.raises(RequestError) as caught:
+        await talk.task
+    assert caught.value.status == 401
+
+
+@pytest.mark.parametrize("credential", [KEY, hmac_token()], ids=["key", "token"])
+async def test_the_first_frame_brings_credentials(talks: Any, node: Node, credential: str) -> None:
+    talk = await talks(subprotocols=["tailrace.v1"])
+    assert talk.client.messages == [ACCEPTED]
+    assert len(node.waiting_places) == 1
+
+    await talk.say({"type": "auth", "token": credential})
+
+    assert await works(talk)
+    assert len(node.waiting_places) == 0
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        START,
+        {"type": "ping"},
+        {"type": "auth"},
+        {"type": "auth", "token": ""},
+        {"type": "auth", "token": 7},
+        {"type": "auth", "token": "wrong"},
+        {"type": "auth", "token": hmac_token(exp=1)},
+        {"type": "auth", "token": "x" * 20_000},
+        [],
+        "no json",
+        "",
+    ],
+    ids=range(11),
+)
+async def test_any_other_first_frame_closes_the_socket_for_good(
+    talks: Any, node: Node, frame: Any
+) -> None:
+    talk = await talks(frame)
+
+    assert await closed(talk) == 4501
+    (error,) = talk.take()
+    assert error["type"] == "error" and error["code"] in ("unauthorized", "invalid_json")
+    assert len(node.waiting_places) == 0
+    assert node.acceptor.seen == []  # type: ignore[attr-defined]
+
+
+async def test_a_socket_that_says_nothing_is_closed(
+    talks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_frame, "FRAME_S", 0.01)
+    talk = await talks()
+
+    assert await closed(talk) == 4501
+
+
+async def test_one_address_has_few_sockets_that_wait(talks: Any) -> None:
+    for _ in range(OF_ADDRESS_MAX):
+        await talks()
+    talk = await talks()
+    assert await closed(talk) == 4503
+    assert talk.take()[0]["code"] == "forbidden"
+
+    with_key = await talks(authorization=f"Bearer {KEY}")
+
+    assert await works(with_key), "a client with credentials needs no such place"
+
+
+async def test_a_client_that_leaves_gives_its_place_back(talks: Any, node: Node) -> None:
+    talk = await talks()
+    await talk.leave()
+
+    assert len(node.waiting_places) == 0
+
+
+async def test_a_token_that_expires_soon_is_warned_of_and_then_the_socket_is_closed(
+    talks: Any, bench: Bench
+) -> None:
+    token = hmac_token(exp=time.time() + 0.3)
+    talk = await talks({"type": "auth", "token": token})
+    await until(lambda: any("text" in m for m in talk.client.messages), 5, "the warning")
+
+    (warning,) = talk.take()
+    assert (warning["type"], warning["code"]) == ("error", "token_expired")
+    assert talk.close_code is None
+    assert await closed(talk) == 4001
+
+
+async def test_a_new_token_keeps_the_socket_open(
+    talks: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "WARNING_S", 0.0)
+    first = hmac_token(exp=time.time() + 0.2)
+    talk = await talks({"type": "auth", "token": first})
+    short = await talks({"type": "auth", "token": first})
+
+    await talk.say({"type": "auth", "token": hmac_token()})
+    assert await closed(short) == 4001
+
+    assert await works(talk)
+
+
+async def test_a_token_of_another_owner_changes_nothing(talks: Any) -> None:
+    talk = await talks(authorization=f"Bearer {KEY}")
+
+    await talk.say({"type": "auth", "token": hmac_token(sub="bob")})
+
+    assert talk.take()[0]["code"] == "forbidden"
+    await talk.say(START)
+    assert talk.endpoint.node.acceptor.seen[0].owner == "alice"
+
+
+async def test_a_wrong_token_on_an_open_socket_closes_it(talks: Any) -> None:
+    talk = await talks(authorization=f"Bearer {KEY}")
+
+    await talk.say({"type": "auth", "token": "a guess"})
+
+    assert await closed(talk) == 4501
+
+
+async def test_a_new_token_without_the_scope_ends_the_readings(talks: Any, bench: Bench) -> None:
+    talk = await talks(authorization=f"Bearer {KEY}")
+    bench.log.create(GENERATION, owner="alice")
+    await talk.say({"type": "subscribe", "id": GENERATION})
+    bench.log.tokens("a")
+    await settle()
+    talk.take()
+
+    await talk.say({"type": "auth", "token": hmac_token(scope="generate")})
+    bench.log.tokens("b")
+    bench.log.append(END)
+    await settle()
+
+    assert talk.take() == []
+
+
+FRAME_OF = {
+    "start": START,
+    "send": {"type": "send", "requestId": "r", "id": "c", "messages": []},
+    "startConversation": {"type": "startConversation", "prompt": "Hi", "sessionId": "s"},
+}
+ENDPOINTS = {"/v1/ws": native_socket, "/ai-sdk/ws": ai_sdk_socket, "/lobe/ws": lobe_socket}
+KINDS = [
+    (path, kind, needed)
+    for path, row in FRAMES.items()
+    for kind, needed in row.items()
+    if kind != EVERY_FRAME and needed != "any"
+]
+
+
+@pytest.mark.parametrize(("path", "kind", "needed"), KINDS)
+async def test_a_frame_needs_its_scope(node: Node, path: str, kind: str, needed: str) -> None:
+    others = " ".join({"generate", "read", "batch", "schedules"} - {needed})
+    token = hmac_token(scope=others)
+    talk = Talk(ENDPOINTS[path](node), authorization=f"Bearer {token}")
+    await settle()
+
+    await talk.say(FRAME_OF.get(kind, {"type": kind, "id": "gen_00000000"}))
+
+    (error,) = talk.take()
+    assert needed in str(error) and "forbidden" in str(error)
+    await talk.leave()
+
+
+@pytest.mark.parametrize(
+    ("path", "conversation"),
+    [
+        ("/v1/ws", NativeConversation),
+        ("/ai-sdk/ws", AiSdkConversation),
+        ("/lobe/ws", LobeConversation),
+        ("/deep-chat/ws", DeepChatConversation),
+    ],
+)
+def test_the_table_has_exactly_the_frames_of_a_dialect(path: str, conversation: Any) -> None:
+    kinds = set(conversation.commands) or {EVERY_FRAME}
+
+    assert set(FRAMES[path]) == kinds
+    assert conversation.scopes == FRAMES[path]

@@ -1,0 +1,78 @@
+"""Begins an attempt: asks Redis for the generation until there is a clear answer."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+from shared.errors import Unavailable
+from shared.log.records import Absent, Begun, Ended, Held
+from shared.queue.lanes import LaneEntry
+from workers.parts import Takeover, WorkerParts
+
+# A worker often reads the entry before the node has created meta: begin again after this pause,
+# which doubles up to the maximum.
+BEGIN_PAUSE_S = 0.0005
+BEGIN_PAUSE_MAX_S = 0.5
+ABSENT_ENTRY_DROP_S = 10.0  # a generation absent for so long was never accepted: drop the entry
+
+Outcome = Begun | Held | Ended | Absent
+
+
+async def become_holder(
+    parts: WorkerParts,
+    ticket: LaneEntry,
+    *,
+    survives_worker: bool,
+    is_claimed: bool,
+    is_stopped: Callable[[], bool],
+) -> Outcome | None:
+    """Try to become the holder of a generation.
+
+    Args:
+        survives_worker: False: a generation whose worker died ends.
+        is_claimed: the entry is not new, so an absent generation does not come any more.
+        is_stopped: whether the run was told to stop.
+
+    Returns:
+        the answer of begin. `Absent`: the generation was never accepted. None: stopped before.
+
+    Raises:
+        Unavailable: Redis has been away for too long.
+    """
+    token, takeover = secrets.token_hex(12), parts.takeover()
+    give_up_s = parts.clock() + ABSENT_ENTRY_DROP_S
+    pause_s = BEGIN_PAUSE_S
+    while True:
+        outcome = await _try_begin(parts, ticket, token, takeover, survives_worker=survives_worker)
+        if isinstance(outcome, Begun | Ended | Held):
+            return outcome
+        is_final = is_claimed or parts.clock() > give_up_s
+        if isinstance(outcome, Absent) and is_final:
+            return outcome
+        if is_stopped():
+            return None
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, BEGIN_PAUSE_MAX_S)
+
+
+async def _try_begin(
+    parts: WorkerParts, ticket: LaneEntry, token: str, takeover: Takeover, *, survives_worker: bool
+) -> Outcome | None:
+    """Call begin once; None: Redis did not answer, but the outage is still short."""
+    try:
+        return await parts.store.begin(
+            ticket.id,
+            token,
+            parts.worker,
+            quiet_until_ms=takeover.quiet_until_ms,
+            forgive_until_ms=takeover.forgive_until_ms,
+            survives_worker=survives_worker,
+        )
+    except Unavailable:
+        # Begin may have happened. Repeated with the same token it gives the same attempt.
+        away_s = parts.clock() - parts.appender.last_ok_s
+        if away_s > parts.settings.redis_outage_s:
+            raise
+        return None

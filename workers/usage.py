@@ -1,0 +1,75 @@
+"""The usage of one answer as a worker writes it: whole counts, and not more often than needed.
+
+Servers that report running counts do so in every chunk. The log gets the first report, so that the
+prompt's tokens are known whatever happens to this worker, then one per `USAGE_EVERY_S`, and the
+last. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from shared.log.events import AnyEvent, Counts, Usage, decode_known
+from shared.log.records import Entry
+from shared.log.request import Request
+from shared.log.tally import Tally, count_prompt
+
+USAGE_EVERY_S = 1.0
+
+
+class AnswerUsage:
+    """The tokens of one answer, in one attempt.
+
+    Args:
+        log: the entries of earlier attempts.
+        counts_whole: the backend's counts are of the whole answer, also when it continues.
+
+    Attributes:
+        given: the tokens of the answer before this attempt, reported or counted.
+    """
+
+    def __init__(self, log: Sequence[Entry], request: Request, *, counts_whole: bool) -> None:
+        self._tally = Tally()
+        for _, raw in log:
+            self._tally.add(decode_known(raw))
+        self._tally.begin_attempt()
+        self.given = self._tally.completion_tokens
+        self._request = request
+        self._counts_whole = counts_whole
+        self._waiting: Usage | None = None  # reported, and not written
+        self._written_s = -math.inf
+        self._has_begun = False
+
+    def note(self, event: AnyEvent, now_s: float) -> AnyEvent | None:
+        """Return the event to write; None: a running count that is not written now."""
+        self._has_begun = True
+        if not isinstance(event, Usage):
+            self._tally.add(event)
+            return event
+        whole = event if self._counts_whole else self._tally.whole(event)
+        if whole == self._tally.usage and self._waiting is None:
+            return None
+        self._tally.add(whole)
+        self._waiting = whole
+        if now_s - self._written_s < USAGE_EVERY_S:
+            return None
+        self._written_s = now_s
+        return self.take_last()
+
+    def take_last(self) -> Usage | None:
+        """Return the counts that are not written yet, to be written before an end or a release."""
+        waiting, self._waiting = self._waiting, None
+        return waiting
+
+    def at_end(self) -> Counts | None:
+        """Return the counts for an end of this worker; None: the server reports none."""
+        if self._tally.usage is None and (self._has_begun or not self.given):
+            return None
+        return self._tally.counts(count_prompt(self._request))
+
+    def at_cancel(self) -> Counts | None:
+        """Return the counts so far for a cancel; None: the answer has no token."""
+        if not self._tally.completion_tokens:
+            return None
+        return self._tally.counts(count_prompt(self._request))
