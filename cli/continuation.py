@@ -13,6 +13,7 @@ continues would be misjudged.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -27,6 +28,7 @@ from shared.log.request import Request
 from shared.queue.continuations import HOLDING, Outcome, Verdict, store_verdict
 from shared.redis.client import clock_ms, connect
 from workers.backends import Backend, build_backends
+from workers.backends.contract import SetUpFault
 
 PROMPT = "Which fruits do you know? Begin with one sentence, then list five, one on each line."
 ANSWER_TOKENS = 32
@@ -95,6 +97,7 @@ def doctor_continuation(settings: Settings, name: str) -> list[Finding]:
     model = models[name]
     if model.backend == "demo":
         return [Finding("ok", "continue", f"{name}: the demo model always continues")]
+    logging.getLogger("workers").addHandler(logging.NullHandler())  # the findings say it
     return asyncio.run(examine_continuation(settings, model, os.environ))
 
 
@@ -114,6 +117,8 @@ async def examine_continuation(
         forms = await try_forms(backend)
     except (BackendError, TrialImpossible, TimeoutError) as exc:
         why = str(exc) or f"no answer within {ANSWER_S:.0f} s"
+        if isinstance(exc, SetUpFault):
+            why = f"{why}: {exc.advice}"
         return [Finding("FAIL", "continue", f"{model.name}: {why}: nothing was stored")]
     finally:
         await backend.aclose()

@@ -49,7 +49,7 @@ def postpone(
         now_ms: Redis's clock.
         limit_s: the longest outage.
     """
-    if not error.is_outage:
+    if not error.is_outage or not error.retryable:
         return None
     breaks, since_ms = ticket.breaks, ticket.away_since_ms or now_ms
     if has_answered:

@@ -25,11 +25,15 @@ from shared.errors import RequestError
 LINGER_S = 2.0
 
 
-def encode_refusal(error: RequestError) -> bytes:
-    """Return a complete HTTP/1.1 response with `error` and `connection: close`."""
+def encode_refusal(error: RequestError, *headers: tuple[bytes, bytes]) -> bytes:
+    """Return a complete HTTP/1.1 response with `error` and `connection: close`.
+
+    Args:
+        headers: sent beside those of the error.
+    """
     shaped = native_shape(error)
     lines = [b"HTTP/1.1 %d %b" % (error.status, HTTPStatus(error.status).phrase.encode())]
-    lines += [name + b": " + value for name, value in error_headers(error, shaped)]
+    lines += [name + b": " + value for name, value in [*error_headers(error, shaped), *headers]]
     return b"\r\n".join([*lines, b"connection: close", b"", shaped.body])
 
 

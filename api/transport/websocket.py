@@ -34,6 +34,7 @@ from shared.errors import Draining
 # No request keeps the application busy for longer.
 PONG_EXCUSE_S = 10.0
 PING = b"\x89\x04" + os.urandom(4)  # a complete frame with a random payload
+VERSION_HEADER = (b"sec-websocket-version", b"13")  # of a refused handshake (RFC 6455, 4.4)
 PONG_HEAD, PONG_BYTES = b"\x8a\x84", 10  # the masked pong frame that answers `PING`
 
 
@@ -145,13 +146,18 @@ class WebSocketProtocol(LargeMessageProtocol):
         if not self._acquire_address(event):
             self.refuse(too_many_connections())
             return
+        # uvicorn would send the answer of websockets: text, and a status for each kind of mistake.
+        if self.conn.accept(event).status_code != 101:
+            reason = str(self.conn.handshake_exc)[:200]
+            refusal = invalid_http(f"this is no handshake of a WebSocket: {reason}")
+            self.refuse_with(encode_refusal(refusal, VERSION_HEADER))
+            return
         super().handle_connect(event)
-        if self.response.status_code == 101:
-            # uvicorn has created the application's task, but the task has not started yet.
-            extensions = cast(dict[str, Any], self.scope["extensions"])
-            extensions[TRANSPORT] = self.transport
-            extensions[HANDOVER] = self.hand_over
-            self.wire = extensions[WIRE] = WebSocketWire(self)
+        # uvicorn has created the application's task, but the task has not started yet.
+        extensions = cast(dict[str, Any], self.scope["extensions"])
+        extensions[TRANSPORT] = self.transport
+        extensions[HANDOVER] = self.hand_over
+        self.wire = extensions[WIRE] = WebSocketWire(self)
 
     def _acquire_address(self, event: Request) -> bool:
         """Count the socket for the address that a trusted proxy names; False: at its limit."""

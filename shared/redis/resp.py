@@ -27,10 +27,12 @@ from shared.redis.pipeline import Call
 from shared.redis.wire import encode, encode_words
 
 
-def as_bytes(word: bytes | str | int) -> bytes:
+def as_bytes(word: bytes | bytearray | str | int) -> bytes:
     """Return a word as Redis receives it: numbers in decimal, text in UTF-8."""
     if type(word) is bytes:
         return word
+    if isinstance(word, bytearray):
+        return bytes(word)
     return b"%d" % word if type(word) is int else str(word).encode()
 
 
@@ -40,7 +42,7 @@ def encode_call(digest: str, call: Call) -> bytes:
     parts = [b"*%d\r\n" % (3 + len(keys) + len(args)), _encode_head(digest, tuple(keys))]
     for word in args:
         if type(word) is not bytes:
-            word = b"%d" % word if type(word) is int else str(word).encode()
+            word = as_bytes(word)
         parts.append(b"$%d\r\n%b\r\n" % (len(word), word))
     return b"".join(parts)
 

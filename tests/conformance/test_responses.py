@@ -165,6 +165,27 @@ async def test_items_that_are_only_named_are_found_on_another_node(
             await client.responses.create(model="demo", input=[*lost, output])
 
 
+async def test_a_custom_tool_is_called_with_free_text(client: openai.AsyncOpenAI) -> None:
+    tools: Any = [{"type": "custom", "name": "apply_patch", "description": "Edits files."}]
+    asked: Any = {"model": "demo", "tools": tools}
+    asked["extra_body"] = told(3, tool_call="apply_patch")
+
+    async with client.responses.stream(input="Edit.", **asked) as stream:
+        events = [event async for event in stream]
+        first = await stream.get_final_response()
+    (call,) = [item for item in first.output if item.type == "custom_tool_call"]
+    deltas = [
+        event.delta for event in events if event.type == "response.custom_tool_call_input.delta"
+    ]
+    result: Any = {"type": "custom_tool_call_output", "call_id": call.call_id, "output": "done"}
+    second = await client.responses.create(
+        previous_response_id=first.id, input=[result], model="demo", extra_body=told(3)
+    )
+
+    assert call.name == "apply_patch" and call.input == "".join(deltas) != ""
+    assert second.status == "completed"
+
+
 async def test_tools_that_no_backend_runs_are_named_in_a_header(
     client: openai.AsyncOpenAI,
 ) -> None:

@@ -47,7 +47,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 async def cluster(upstream: Upstream) -> AsyncIterator[Cluster]:
     with closed_port() as port:
         models = MODELS.format(url=upstream.base_url, port=port)
-        settings = {"attempts_max": "2"}
+        settings = {"attempts_max": "2", "upstream_outage_s": "1"}
         async with Cluster(api=1, workers=1, models=models, settings=settings) as cluster:
             yield cluster
 
@@ -94,6 +94,19 @@ async def test_a_refusal_reaches_the_client_with_its_status_and_code_after_one_a
     assert error["upstream"] == expected
     assert (error["code"], error["retryable"]) == ("upstream_refused", False)
     assert len(upstream.calls) == calls + 1
+
+
+async def test_a_client_of_openais_api_gets_the_code_by_which_it_shortens_its_history(
+    cluster: Cluster, upstream: Upstream
+) -> None:
+    upstream.refusal, upstream.refusal_status = json.dumps(VLLM).encode(), 400
+    body = {"model": "refusing", "messages": [{"role": "user", "content": "x"}]}
+    async with Outsider(cluster.urls[0]) as api:
+        answer = await api.call("POST", "/v1/chat/completions", body=body)
+
+    error = answer.json()["error"]
+    assert (answer.status, error["code"]) == (400, "context_length_exceeded")
+    assert (error["message"], error["param"]) == (VLLM["message"], "input_tokens")
 
 
 async def test_a_key_that_the_server_refuses_is_for_the_operator_only(

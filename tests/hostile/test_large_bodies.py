@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 from collections.abc import AsyncIterator
 from functools import partial
@@ -66,6 +67,10 @@ async def is_empty(api: Outsider) -> bool:
     return await held_bytes(api) == 0
 
 
+async def holds_more_than(api: Outsider, count: int) -> bool:
+    return await held_bytes(api) > count
+
+
 async def is_full(api: Outsider) -> bool:
     return await held_bytes(api) == 3 * (len(PART) - 65_536)
 
@@ -119,6 +124,22 @@ async def test_frames_that_do_not_end_take_the_budget_and_no_more(
     assert 0 < held <= BODIES_BYTES_MAX
     assert grown < GROWTH_MAX
     await until(partial(is_empty, api), 20, "sockets that are gone hold nothing")
+
+
+async def test_a_deep_chat_socket_holds_frames_that_wait_and_gives_them_back(
+    tight: Cluster, api: Outsider
+) -> None:
+    messages = [{"role": "user", "text": "x" * 1_500_000}]
+    slow = {"demo": {"tokens": 100_000, "tokens_per_s": 20}}
+    first, second = ({"messages": messages, "params": params} for params in (slow, {}))
+    async with api.socket(path="/deep-chat/ws", subprotocols=None) as ws:
+        await ws.send(json.dumps(first))
+        await ws.recv()
+        assert await held_bytes(api) == 0  # the first is accepted
+        await ws.send(json.dumps(second))
+        await until(partial(holds_more_than, api, 1_400_000), 20, "the second waits")
+
+    await until(partial(is_empty, api), 20, "a socket that is gone holds nothing")
 
 
 async def test_a_hundred_sockets_with_large_frames_are_answered_and_live(

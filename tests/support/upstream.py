@@ -98,6 +98,8 @@ class Upstream:
         return f"http://127.0.0.1:{self.port}/v1"
 
     async def __aenter__(self) -> Upstream:
+        if self.tls is not None:
+            _expect_failed_handshakes(asyncio.get_running_loop())
         await self.go_up()
         return self
 
@@ -296,6 +298,24 @@ class _Body:
     def _check(self) -> None:
         if self._gone.done():
             raise ConnectionResetError("the client has gone")
+
+
+def _expect_failed_handshakes(loop: asyncio.AbstractEventLoop) -> None:
+    """Keep a client that does not trust this server from failing the test.
+
+    In debug mode asyncio reports a failed handshake of a server to the loop's exception handler.
+    """
+    others = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if context["message"] == "Error on transport creation for incoming connection":
+            return
+        if others is None:
+            loop.default_exception_handler(context)
+        else:
+            others(loop, context)
+
+    loop.set_exception_handler(handle)
 
 
 async def _read_request(

@@ -50,6 +50,7 @@ from shared.log.records import Meta
 from shared.log.request import decode_request, dialect_of
 from shared.queue.endings import cancel
 from shared.text.json_values import has_too_many_values
+from shared.text.large import LongTexts
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class ResponsesRoutes:
                     parsed.references, lambda response: self._items_of_ended(response, viewer)
                 )
             parsed = parsed.with_items(found)
-            self._check_size(parsed.request.messages)
+            await self._check_size(parsed.request.messages)
         return await self._add_conversation(parsed, viewer)
 
     async def _items_of_ended(self, response: str, viewer: Identity) -> list[dict[str, Any]]:
@@ -127,9 +128,11 @@ class ResponsesRoutes:
         found: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(output))
         return _input_items(meta) + found
 
-    def _check_size(self, messages: list[dict[str, Any]]) -> None:
-        encoded = msgspec.json.encode(messages)
-        if len(encoded) > self.node.settings.body_bytes_max or has_too_many_values(encoded):
+    async def _check_size(self, messages: list[dict[str, Any]]) -> None:
+        texts = LongTexts()
+        encoded = msgspec.json.encode(await texts.taken(messages))
+        size = sum(map(len, texts.parts(encoded)))
+        if size > self.node.settings.body_bytes_max or has_too_many_values(encoded):
             raise request_error("body_too_large", "the conversation has become too large")
 
     async def _add_conversation(self, parsed: ResponseRequest, viewer: Identity) -> ResponseRequest:
@@ -155,7 +158,7 @@ class ResponsesRoutes:
         own = parsed.request
         place = 1 if INSTRUCTED in own.dialect else 0
         messages = [*own.messages[:place], *earlier, *own.messages[place:]]
-        self._check_size(messages)
+        await self._check_size(messages)
         return replace(parsed, request=msgspec.structs.replace(own, messages=messages))
 
     async def get(self, request: HttpRequest) -> ASGIApp:

@@ -71,7 +71,7 @@ CREATE = operation(
             "invalid_json", "cursor_invalid", "idempotency_key_invalid", "model_not_found",
             "not_acceptable", "request_timeout", "expired", "body_too_large",
             "unsupported_media_type", "invalid_request", "idempotency_mismatch",
-            "too_many_schedules", "owner_full", "draining", "queue_full", *SHARED,
+            "too_many_schedules", "owner_full", "draining", "queue_full", "bodies_full", *SHARED,
         ),
     },
     parameter(

@@ -76,6 +76,7 @@ def test_a_body_that_arrives_slowly_is_given_up_for_another() -> None:
     assert not given_up
     assert not is_refused(room.hold(), 2 * MIB, PATIENCE_S + 0.1)
     assert given_up == [0]
+    assert room.used == 10 * MIB - UNCOUNTED_BYTES
     assert is_refused(holds[0], 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from cli.continuation import (
     examine_continuation,
     find_cuts,
     judge_form,
+    try_forms,
 )
 from cli.finding import Finding
 from cli.up.private_server import running_url
 from shared.config.models import CONTINUE_STYLES, Model
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
+from shared.log.events import Token
 from shared.queue.continuations import read_verdicts
 from shared.redis.client import connect
 from tests.support.redis_server import RedisServer, free_port
@@ -65,9 +68,39 @@ def test_an_answer_is_cut_before_a_space_and_before_the_end_of_a_line():
     assert all(len(answer[:cut]) >= len("".join(pieces[:PREFIX_PIECES_MIN])) for cut in cuts)
 
 
-@pytest.mark.parametrize("pieces", [[], ["one"], ["a", "b", "c", "d"], ["a ", "b ", "c ", "d "]])
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [],
+        ["one"],
+        ["a", "b", "c", "d"],
+        ["a ", "b ", "c ", "d "],
+        ["a ", "b ", " c ", " d", "e", "f"],
+    ],
+)
 def test_an_answer_without_a_border_before_white_space_is_not_cut(pieces):
     assert find_cuts(pieces) == []
+
+
+class TwoFaced:
+    """A backend that continues before a space, and does not before the end of a line."""
+
+    can_continue, counts_whole = True, False
+
+    async def stream(self, request, *, prefix, seed, form):
+        rest = ANSWER[len(prefix) :]
+        said = "Sure! Here are more." if rest.startswith("\n") else rest
+        limit = request.params["max_tokens"]
+        yield [Token(piece) for piece in re.findall(r"\s*\S+", said)[:limit]]
+
+    async def aclose(self):
+        """Nothing is held."""
+
+
+async def test_a_form_holds_only_if_it_holds_at_every_cut():
+    outcomes = await try_forms(TwoFaced())
+
+    assert set(outcomes.values()) == {"other"}
 
 
 @pytest.fixture(scope="module")

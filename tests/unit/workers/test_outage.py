@@ -22,6 +22,13 @@ def test_another_failure_is_no_outage():
     assert waits(error=BackendError("upstream_error", "500")) is None
 
 
+def test_a_server_that_says_never_is_not_waited_for():
+    """A 503 that names an exhausted quota."""
+    final = BackendError("upstream_refused", "503: quota", retryable=False, is_outage=True)
+
+    assert waits(error=final) is None
+
+
 def test_the_pauses_grow_and_end_at_the_limit():
     ticket, now_ms, pauses = TICKET, NOW_MS, []
     while len(pauses) < 100 and (found := waits(ticket, now_ms=now_ms)) is not None:

@@ -200,7 +200,7 @@ class OpenAIBackend:
         now_s = answered_at(headers.get("date"), time.time())
         told = headers.get("retry-after")
         error = refusal(exchange.status, quoted, retry_after=told, now_s=now_s)
-        error.is_outage = exchange.status in OUTAGE_STATUSES
+        error.is_outage = error.retryable and exchange.status in OUTAGE_STATUSES
         return error
 
     async def _read(

@@ -37,11 +37,12 @@ from workers.backends.openai.chunk import (
 )
 from workers.backends.openai.chunk_template import ChunkTemplate, learn
 from workers.backends.openai.delta_texts import CONTENT, REASONING, take_content, take_text
-from workers.backends.openai.error_body import MESSAGE_MAX, is_error, is_error_array, read_error
+from workers.backends.openai.error_body import is_error, is_error_array
 from workers.backends.openai.facts import Facts, has_list, put_extra
 from workers.backends.openai.failure import failure_of
 from workers.backends.openai.finish_reasons import Reason, more_telling, reason_of
 from workers.backends.openai.half_pairs import HalfPairs
+from workers.backends.openai.opening import Opening
 from workers.backends.openai.sse_lines import SseLines
 from workers.backends.openai.summary import TextSoFar
 from workers.backends.openai.tool_fragments import read_fragment
@@ -71,10 +72,7 @@ class ChatReader:
         self.failure: BackendError | None = None
         self._lines = SseLines(line_bytes_max)
         self._line_bytes_max = line_bytes_max
-        self._body_bytes_max = body_bytes_max
-        self._has_begun = False
-        self._body: bytearray | None = None  # set if the answer is one document
-        self._opening: bytearray | None = bytearray()  # until the first choice: may be an error
+        self._opening = Opening(body_bytes_max)
         self.warnings: set[str] = set()
         self._tools = ToolCalls(seed)
         self._reason: Reason | None = None
@@ -122,12 +120,12 @@ class ChatReader:
         if self.is_done:
             return items
         try:
-            if self._body is not None:
-                self._take(b"", bytes(self._body), items)
+            if (document := self._opening.document) is not None:
+                self._take(b"", document, items)
             else:
                 self._read_unclosed(items)
             if not self.is_done:
-                self._end(items, self._broke_off())
+                self._end(items, self._opening.describe_end())
         except BackendError as failure:
             self._fail(failure)
         return items
@@ -137,25 +135,9 @@ class ChatReader:
         self.is_done = True
 
     def _feed(self, data: bytes, items: list[BackendItem]) -> None:
-        if not self._has_begun:
-            data = data.lstrip()  # some servers send white space before the answer starts
-            if not data:
-                return
-            self._has_begun = True
-            # A line of an event stream never begins so. Content types are less reliable.
-            self._body = bytearray() if data.startswith((b"{", b"[", b"<")) else None
-        if self._body is not None:
-            self._body += data
-            if len(self._body) > self._body_bytes_max:
-                raise BackendError(
-                    "answer_too_large",
-                    f"the answer is longer than {self._body_bytes_max} bytes;"
-                    " TAILRACE_ANSWER_BYTES_MAX of the worker sets this limit",
-                    retryable=False,
-                )
+        data = self._opening.trim(data)
+        if self._opening.keep(data):
             return
-        if self._opening is not None:
-            self._opening += data[: MESSAGE_MAX - len(self._opening)]
         for name, payload in self._lines.feed(data):
             self._take(name, payload, items)
             if self.is_done:
@@ -198,7 +180,7 @@ class ChatReader:
         if is_error(chunk):
             raise failure_of(payload)
         if chunk.get("choices"):
-            self._opening = None
+            self._opening.note_choice()
         text = None if self._is_special else plain_text_of(chunk)
         if text is None:
             begun = len(items)
@@ -372,15 +354,6 @@ class ChatReader:
             items.append(usage)
         items.append(self._finish(self._reason))
         self.is_done = True
-
-    def _broke_off(self) -> str:
-        """Return why an answer is not complete; quote a body without any part of an answer."""
-        if self._opening is None:
-            return "the backend's answer broke off without a finish_reason"
-        body = bytes(self._opening if self._body is None else self._body)
-        if not body:
-            return "the backend's answer is empty"
-        return f"the backend's answer has no choices: {read_error(body).message}"
 
     def _finish(self, reason: Reason) -> Finish:
         assert reason.outcome != "failed"

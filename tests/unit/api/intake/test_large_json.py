@@ -98,6 +98,22 @@ async def test_a_large_document_with_too_many_values_is_refused(raw: bytes) -> N
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
 
 
+def scanned(raw: bytes, slice_bytes: int) -> tuple[list[tuple[int, int]], bytes]:
+    scan = Scan(raw, slice_bytes)
+    list(scan.steps())
+    scan.check()
+    return scan.long_strings, scan.bare
+
+
+@given(JSON, st.integers(1, 40))
+def test_the_slices_of_a_scan_do_not_matter(value: Any, slice_bytes: int) -> None:
+    raw = json.dumps([value, 'ends with \\ and "']).encode()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shrink(monkeypatch)
+
+        assert scanned(raw, slice_bytes) == scanned(raw, len(raw))
+
+
 async def test_half_a_surrogate_pair_in_a_long_string_is_422(small_steps: None) -> None:
     with pytest.raises(RequestError) as caught:
         await decode_large(b'["' + b"a" * 60 + b'\\ud83d"]')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -230,6 +231,25 @@ async def test_an_invalid_handshake_is_refused(
 
         assert int(line.split()[1]) in status
         assert not [r for r in caplog.records if r.exc_info]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("sec-websocket-version", "8"), ("sec-websocket-version", None),
+     ("sec-websocket-key", "short"), ("sec-websocket-key", None)],
+    ids=["version", "no version", "key", "no key"],
+)  # fmt: skip
+async def test_a_refused_handshake_has_an_error_body_and_names_the_version(
+    port: int, change: tuple[str, str | None]
+) -> None:
+    async with connected(port) as peer:
+        peer.say(handshake(change))
+        head, _, body = (await peer.rest()).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nsec-websocket-version: 13" in head
+    error = json.loads(body)["error"]
+    assert (error["code"], error["retryable"]) == ("invalid_http", False)
 
 
 @pytest.mark.parametrize("line", ["GET /ws\x7f HTTP/1.1", "GET /\xff HTTP/1.1"])

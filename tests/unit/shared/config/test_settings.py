@@ -129,3 +129,16 @@ def test_every_number_has_a_unit_or_is_a_count() -> None:
     for field in dataclasses.fields(Settings):
         if field.type in ("int", "float") and field.name != "port":
             assert field.name.endswith(units), field.name
+
+
+def test_the_longest_generation_has_all_attempts_and_all_outages() -> None:
+    settings = Settings(queue_wait_s=100, attempts_max=3, upstream_total_s=10, upstream_outage_s=1)
+
+    # Two answers that break off do not count as failures.
+    assert settings.generation_s_max == 100 + (3 + 2) * (10 + 1)
+
+
+def test_a_node_must_have_room_for_one_body() -> None:
+    Settings(body_bytes_max=1_000, bodies_bytes_max=1_000)
+    with pytest.raises(ConfigurationError, match="TAILRACE_BODIES_BYTES_MAX"):
+        Settings(body_bytes_max=1_001, bodies_bytes_max=1_000)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from shared.config.models import Model
 from shared.config.settings import Settings
-from shared.errors import BackendError
+from shared.errors import BackendError, Refusal
 from shared.log.events import Reasoning, Token, ToolCall, Usage
 from shared.log.request import Request
 from tests.support.openai_streams import ALL
@@ -225,6 +225,15 @@ async def test_statuses(upstream: Upstream, status: int, code: str, retryable: b
     assert (error.upstream is not None) is (code == "upstream_refused" and not is_set_up)
     assert error.retry_after_s == (7.0 if retryable else None)
     assert len(upstream.calls) == 1
+
+
+async def test_a_503_that_refuses_the_prompt_is_no_outage(upstream: Upstream) -> None:
+    upstream.refusal_status = 503
+    upstream.refusal = b'{"error":{"message":"full","code":"context_length_exceeded"}}'
+    error = await failure(backend_for(upstream.base_url), request())
+
+    assert (error.retryable, error.is_outage) == (False, False)
+    assert error.upstream == Refusal("full", 400, "context_length_exceeded")
 
 
 async def test_the_key_is_not_sent_to_a_redirect_target(upstream: Upstream) -> None:
