@@ -15,6 +15,8 @@ from cli.sentinel_findings import examine_sentinels
 from cli.up.private_server import VERSION_MIN, parse_version
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
+from shared.queue.partitions import check as check_partitions
+from shared.redis import keys
 from shared.redis.client import Client, connect, translated
 from shared.redis.server_check import RULES, check_connection, find_jobs_url, missing_rights
 
@@ -34,6 +36,8 @@ async def examine_redis(settings: Settings) -> list[Finding]:
         with translated():
             findings = await _examine_configuration(client)
             rights = judge_rights(await missing_rights(client))
+            if not any(finding.level == "FAIL" for finding in rights):
+                rights.append(await _examine_partitions(client, settings))
             return [*sentinels, *findings, *rights, await _examine_queue(settings)]
     except Unavailable as exc:
         advice = "check that Redis runs and that TAILRACE_REDIS_URL is right"
@@ -67,6 +71,20 @@ async def _examine_queue(settings: Settings) -> Finding:
     if is_shared:
         text += f", with all other data: there is no database {url.database + 1} for this user"
     return Finding("ok", "redis", text)
+
+
+async def _examine_partitions(client: Client, settings: Settings) -> Finding:
+    """Compare the number of partitions with that of this Redis, and with the slots of a worker."""
+    try:
+        await check_partitions(client, settings)
+    except ConfigurationError as exc:
+        return Finding("FAIL", "redis", str(exc))
+    count, slots = settings.queue_partitions, settings.worker_slots
+    if count > 1 and slots < count * len(keys.LANES):
+        advice = f"set TAILRACE_WORKER_SLOTS to {count * len(keys.LANES)} or more"
+        text = f"a worker of {slots} slots cannot wait on {count} partitions of the queue at once"
+        return Finding("warn", "redis", f"{text}: {advice}")
+    return Finding("ok", "redis", f"partitions of the queue: {count}")
 
 
 async def _pubsub_limit(client: Client) -> str:

@@ -9,14 +9,16 @@ import asyncio.constants
 import os
 import traceback
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import fakeredis
 import hypothesis
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from shared.redis import server_check
+from shared.redis import keys, server_check
 from tests.support.redis_server import RedisServer
 from tests.support.script_monitor import ScriptMonitor
 
@@ -96,11 +98,13 @@ async def real_redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
     await client.flushall()
     await client.script_flush()
     yield client
+    with suppress(RedisError):  # the number of partitions would bind the roles of the next test
+        await client.delete(keys.PARTITIONS)
     await client.aclose()
 
 
 @pytest.fixture(autouse=CLUSTER_MODE)
-def cluster_mode(
+def checks_of_cluster_mode(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ScriptMonitor | None]:
     """With TEST_REDIS_MODE=cluster: roles in this process accept a server in cluster mode, and a

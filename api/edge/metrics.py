@@ -29,7 +29,7 @@ from api.body_room import BodyRoom
 from api.hub.statistics import HubStatistics
 from shared.errors import FilesUnavailable, Unavailable
 from shared.files.objects import ObjectStore
-from shared.queue.overview import depths_of
+from shared.queue.overview import depths_of, oldest_waiting_s
 from shared.queue.partitions import Partitions
 from shared.queue.presence import Presence, workers_seen
 from shared.redis.client import Client
@@ -80,6 +80,12 @@ class Metrics:
             "tailrace_queue_depth",
             "Generations in the whole system: waiting by priority, running, waiting for a retry.",
             ["state"],
+            registry=self.registry,
+        )
+        self.queue_oldest_seconds = Gauge(
+            "tailrace_queue_oldest_seconds",
+            "How long the generation that waits longest for a worker has waited.",
+            ["priority"],
             registry=self.registry,
         )
         self.jobs_ahead = Gauge(
@@ -142,11 +148,13 @@ class Metrics:
     async def update_from_redis(self, redis: Client, partitions: Partitions) -> None:
         """Update the metrics from Redis; without an answer in `SCRAPE_S` they stay empty."""
         self.queue_depth.clear()
+        self.queue_oldest_seconds.clear()
         self.jobs_ahead.clear()
         self.presences, self.jobs_done = [], {}
         try:
             async with asyncio.timeout(SCRAPE_S):
                 depths = await depths_of(redis, partitions)
+                ages_s = await oldest_waiting_s(redis, partitions)
                 self.presences = await workers_seen(redis)
                 self.jobs_done, ahead = await read_counts(redis)
         except (Unavailable, TimeoutError):
@@ -155,6 +163,8 @@ class Metrics:
         self.redis_up.set(1)
         for state, depth in depths.items():
             self.queue_depth.labels(state).set(depth)
+        for priority, age_s in ages_s.items():
+            self.queue_oldest_seconds.labels(priority).set(age_s)
         for what, number in ahead.items():
             self.jobs_ahead.labels(what).set(number)
 

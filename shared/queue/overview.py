@@ -46,6 +46,26 @@ async def depths_of(redis: Client, partitions: Partitions) -> dict[str, int]:
     return depths
 
 
+async def oldest_waiting_s(redis: Client, partitions: Partitions) -> dict[str, float]:
+    """Return how long the generation that waits longest has waited, s, by priority; 0: none waits.
+
+    A generation that is to be tried again later waits from that time on.
+    """
+    with translated():
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.time()
+        for priority in keys.PRIORITIES:
+            for tag in partitions.tags:
+                pipeline.zrange(keys.waiting(priority, tag), 0, 0, withscores=True)
+        (seconds, micros), *firsts = await pipeline.execute()
+    now_ms, each = seconds * 1000 + micros // 1000, len(partitions.tags)
+    ages_s: dict[str, float] = {}
+    for n, priority in enumerate(keys.PRIORITIES):
+        since_ms = [first[0][1] for first in firsts[n * each : (n + 1) * each] if first]
+        ages_s[priority] = max(0.0, now_ms - min(since_ms, default=now_ms)) / 1000
+    return ages_s
+
+
 async def waiting_by_tag(store: Store, priority: str) -> dict[str, int]:
     """Return the number of waiting generations in each partition, by its tag."""
     tags = partitions_of(store.settings).tags

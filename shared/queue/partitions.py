@@ -58,20 +58,29 @@ async def agree(redis: Client, settings: Settings) -> None:
     """Check that the number of partitions is that of this Redis, and record the first one.
 
     Raises:
+        ConfigurationError: as `check`.
+        Unavailable: Redis did not answer in time.
+    """
+    await check(redis, settings)
+    if await record(redis, settings.queue_partitions) != settings.queue_partitions:
+        await check(redis, settings)  # another role was a moment earlier
+
+
+async def check(redis: Client, settings: Settings) -> None:
+    """As `agree`, without recording the number.
+
+    Raises:
         ConfigurationError: other roles use another number, or generations of a version without a
             record still wait or run.
         Unavailable: Redis did not answer in time.
     """
-    count = settings.queue_partitions
-    known = await _recorded(redis)
+    count, known = settings.queue_partitions, await _recorded(redis)
     if known is None and count > 1 and (left := await _unpartitioned(redis)):
         raise ConfigurationError(
-            f"TAILRACE_QUEUE_PARTITIONS is {count}, and {left} generations are in the queue "
-            f"of one partition: set 1 until they have ended; {RULES}"
+            f"TAILRACE_QUEUE_PARTITIONS is {count}, and the queue of one partition still holds "
+            f"{left} generations: set 1 until they have ended; {RULES}"
         )
-    if known is None:
-        known = await record(redis, count)
-    if known != count:
+    if known not in (None, count):
         raise ConfigurationError(
             f"TAILRACE_QUEUE_PARTITIONS is {count}, and the other roles on this Redis use {known}: "
             f"set the same number for all roles; {RULES}"

@@ -7,8 +7,13 @@ from redis.asyncio import Redis
 
 from shared.config.settings import Settings
 from shared.queue.partitions import agree
-from tests.support.processes import run_role
+from shared.redis import keys
+from tests.support.outsider import Outsider
+from tests.support.processes import Cluster, run_role
 from tests.support.redis_server import RedisServer
+from tests.support.wait import until
+
+DEADLINE_S = 20.0
 
 
 @pytest.mark.parametrize("role", ["api", "worker", "jobs"])
@@ -26,3 +31,21 @@ async def test_a_role_with_another_number_of_partitions_ends_with_one_line(
     assert code == 2
     (line,) = said.splitlines()
     assert "TAILRACE_QUEUE_PARTITIONS is 8, and the other roles on this Redis use 1" in line
+
+
+async def test_a_node_that_was_there_before_redis_is_not_ready_and_says_why() -> None:
+    server = RedisServer(tcp=True, aof="always")
+    with server:
+        with server.client() as client:
+            client.set(keys.PARTITIONS, "8")
+        server.stop()
+        cluster = Cluster(api=1, workers=0, server=server, is_waiting_for_workers=False)
+        async with cluster, Outsider(cluster.urls[0]) as outsider:
+
+            async def says_why() -> bool:
+                answer = (await outsider.get("/readyz")).json()
+                says = "other roles on this Redis use 8" in " ".join(answer.get("problems", []))
+                return says and answer["checks"]["server"] is False
+
+            server.start()
+            await until(says_why, DEADLINE_S, "the problem")

@@ -444,6 +444,7 @@ async def test_metrics_are_labelled_with_routes_and_not_with_paths(shell: Shell)
         'http_requests_total{method="other",route="none",status="404"} 1.0',
         'generations_accepted_total{priority="interactive"} 1.0',
         'queue_depth{state="interactive"} 1.0',
+        'queue_oldest_seconds{priority="batch"} 0.0',
         'worker_running{worker="w1"} 7.0',
         'worker_total{what="generations",worker="w1"} 3.0',
         "redis_up 1.0",
@@ -461,6 +462,7 @@ async def test_metrics_are_served_while_redis_is_away(shell: Shell) -> None:
 
     assert "tailrace_redis_up 0.0" in text
     assert "tailrace_queue_depth{" not in text
+    assert "tailrace_queue_oldest_seconds{" not in text
 
 
 # Routes and the OpenAPI document

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from cli import doctor, redis_findings
 from cli.doctor import examine_models
@@ -15,6 +16,7 @@ from cli.finding import Finding
 from cli.redis_findings import examine_redis
 from shared.config.models import Model
 from shared.config.settings import Settings
+from shared.queue.partitions import agree
 from tests.support.certificates import HAS_OPENSSL, Authority
 from tests.support.forward_proxy import CREDENTIALS, ForwardProxy
 from tests.support.issuer import serve_keys
@@ -160,7 +162,26 @@ async def test_a_real_server(redis_server: RedisServer) -> None:
     findings = await examine_redis(Settings(redis_url=redis_server.url))
 
     # Test servers have no append-only file and no maxmemory.
-    assert levels(findings) == ["ok", "ok", "warn", "warn", "ok", "ok", "ok"]
+    assert levels(findings) == ["ok", "ok", "warn", "warn", "ok", "ok", "ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "level", "hint"),
+    [
+        ({"queue_partitions": 4}, "ok", "partitions of the queue: 4"),
+        ({"queue_partitions": 8}, "FAIL", "set the same number"),
+        ({"queue_partitions": 4, "worker_slots": 11}, "warn", "WORKER_SLOTS to 12"),
+    ],
+)
+async def test_the_number_of_partitions_is_compared(
+    redis_server: RedisServer, real_redis: Redis, settings: dict[str, int], level: str, hint: str
+) -> None:
+    url = redis_server.url
+    await agree(real_redis, Settings(redis_url=url, queue_partitions=4))
+
+    findings = await examine_redis(Settings(redis_url=url, **settings))
+
+    assert any(found.level == level and hint in found.text for found in findings), findings
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ import pytest
 
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, RequestError
+from shared.queue import partitions
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import cancel, cancel_many
 from shared.queue.janitor import Janitor
 from shared.queue.lanes import NEVER_BEGAN_S, Queue, encode_entry, put_back
-from shared.queue.overview import queue_depths, running_of
+from shared.queue.overview import oldest_waiting_s, queue_depths, running_of
 from shared.queue.partitions import Partitions, agree, partitions_of, record
 from shared.redis import keys
 from tests.support.generation import create, store_on
@@ -186,6 +187,19 @@ async def test_depths_and_running_ids_are_those_of_all_partitions(queue, store):
     assert await running_of(store, ids) == ids[:3]
 
 
+async def test_the_oldest_of_all_partitions_counts(redis, store):
+    assert await oldest_waiting_s(redis, PARTITIONS) == {"interactive": 0.0, "batch": 0.0}
+    now_ms = await store.now_ms()
+    for tag, age_s in zip(PARTITIONS.tags, (5, 3_600, 60, -30), strict=True):
+        await redis.zadd(keys.waiting("interactive", tag), {tag: now_ms - 1000 * age_s})
+    await redis.zadd(keys.waiting("batch", "q3"), {"later": now_ms + 600_000})
+
+    ages_s = await oldest_waiting_s(redis, PARTITIONS)
+
+    assert 3_600 <= ages_s["interactive"] < 3_700
+    assert ages_s["batch"] == 0, "to be tried again later"
+
+
 async def test_cancelled_generations_leave_the_indexes_of_their_partitions(queue, store):
     ids = [id_in(tag) for tag in PARTITIONS.tags]
     for generation_id in ids:
@@ -235,10 +249,23 @@ async def test_an_older_queue_that_is_not_empty_keeps_one_partition(redis):
     """A version without a record filled it."""
     await redis.zadd(keys.waiting("interactive"), {"gen_old": 1})
 
-    with pytest.raises(ConfigurationError, match="1 generations are in the queue of one partition"):
+    with pytest.raises(ConfigurationError, match="still holds 1 generations"):
         await agree(redis, with_partitions(8))
 
     await agree(redis, with_partitions(1))
+
+
+async def test_of_two_first_roles_one_is_refused(redis, monkeypatch):
+    """Both saw no record; the other role was faster."""
+    await record(redis, 4)
+    seen = [None, 4]
+
+    async def recorded(client):
+        return seen.pop(0) if len(seen) > 1 else 4
+
+    monkeypatch.setattr(partitions, "_recorded", recorded)
+    with pytest.raises(ConfigurationError, match="use 4"):
+        await agree(redis, with_partitions(8))
 
 
 async def test_an_empty_older_queue_may_be_divided(redis):
