@@ -39,7 +39,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     modules = project / "node_modules"
     modules.mkdir()
     npm.built()
-    (archive,) = npm.run(
+    options = ["--silent", "--ignore-scripts", "--pack-destination", str(project)]
+    (archive,) = npm.run(npm.PACKAGE, "pack", *options).split()
         npm.PACKAGE, "pack", "--silent", "--pack-destination", str(project)
     ).split()
     with tarfile.open(project / archive) as tar:
