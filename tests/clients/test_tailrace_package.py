@@ -41,8 +41,6 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     npm.built()
     options = ["--silent", "--ignore-scripts", "--pack-destination", str(project)]
     (archive,) = npm.run(npm.PACKAGE, "pack", *options).split()
-        npm.PACKAGE, "pack", "--silent", "--pack-destination", str(project)
-    ).split()
     with tarfile.open(project / archive) as tar:
         tar.extractall(modules, filter="data")
     (modules / "package").rename(modules / "tailrace")
