@@ -19,6 +19,8 @@ from tests.support.wait import until
 PROMPT = "tell me"
 CUTS = Faults(cut_bytes=3_000, cuts=4)
 OUTAGE = Faults(answers=[502, 503])
+STALL = Faults(stall_bytes=4_000, stalls=1)
+FAULTS = {"cuts": CUTS, "a proxy that refuses": OUTAGE, "a stall": STALL}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def demo_params(tokens: int, per_s: float) -> dict[str, Any]:
     return demo
 
 
-@pytest.mark.parametrize("faults", [CUTS, OUTAGE], ids=["cuts", "a proxy that refuses"])
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 async def test_a_chat_completion_of_the_openai_sdk_does_not_notice_the_network(
     nodes: Cluster, program: NodeProgram, faults: Faults
 ) -> None:
@@ -65,7 +67,7 @@ async def test_a_chat_completion_of_the_openai_sdk_does_not_notice_the_network(
     assert said["finishes"] == ["stop"]
 
 
-@pytest.mark.parametrize("faults", [CUTS, OUTAGE], ids=["cuts", "a proxy that refuses"])
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 async def test_use_chat_does_not_notice_the_network(
     nodes: Cluster, program: NodeProgram, faults: Faults
 ) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from shared.redis import keys
+from tests.support.client import Client
 from tests.support.demo import demo_body, expected_text
 from tests.support.processes import Cluster
 from tests.support.scenario_proxy import ScenarioProxy
 from tests.support.scenarios import LANGUAGES, ClientProgram, problems_of, program_of
+from tests.support.upstream import expected_text as upstream_text
+from tests.support.upstream import script_of
+from tests.support.wait import until
 
 TRANSPORTS = ["websocket", "sse", "ndjson", "poll", "auto"]
 KEY = "k-contract-0123456789abcdef"
@@ -140,3 +146,35 @@ async def test_auto_without_a_websocket_goes_on_with_the_stream(nodes: Cluster) 
         (outcome,) = (await each(program, nodes, ["auto"], body=BODY, hasWebSocket=False)).values()
 
     assert problems_of(outcome, BODY) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_an_answer_that_begins_anew_shows_a_reset_and_has_the_right_text(
+    cluster: Cluster, language: str
+) -> None:
+    """Its worker is killed, and the model cannot continue the text."""
+    script = {"tokens": 60, "delay_s": 0.033}
+    body = {"model": "restart", "prompt": "tell me", "params": {"upstream": script}}
+    text = upstream_text("tell me", script_of({"messages": [], "upstream": script}))
+    async with program_of(language) as program, Client(cluster.urls) as client:
+        generation_id = (await client.start(body))["id"]
+
+        async def has_text() -> bool:
+            return len((await client.snapshot(generation_id))["text"]) > 20
+
+        async def break_off() -> None:
+            await until(has_text, 10, "a part of the text")
+            async with cluster.redis() as redis:
+                name = (await redis.hget(keys.meta(generation_id), "worker")).decode()
+            next(role for role in cluster.workers if role.ready_name == name).kill()
+
+        async with asyncio.TaskGroup() as group:
+            outcomes = group.create_task(each(program, cluster, id=generation_id))
+            group.create_task(break_off())
+
+    for name, outcome in outcomes.result().items():
+        types = [event["type"] for event in outcome.get("events", [])]
+        assert types.count("reset") == 1, (name, outcome)
+        rest = outcome["events"][types.index("reset") :]
+        assert "".join(event.get("text", "") for event in rest) == text, name
+        assert outcome["result"]["text"] == text, name

@@ -58,7 +58,7 @@ def installed(directory: Path = CLIENTS) -> Path:
     with (directory / ".installing").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _versions(directory / "package-lock.json") != _versions(modules / ".package-lock.json"):
-            _npm(directory, "ci", "--no-audit", "--no-fund", "--loglevel=error")
+            run(directory, "ci", "--no-audit", "--no-fund", "--loglevel=error")
     return modules
 
 
@@ -72,11 +72,16 @@ def built() -> Path:
     installed(PACKAGE)
     with (PACKAGE / ".installing").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _npm(PACKAGE, "run", "build")
+        run(PACKAGE, "run", "build")
     return PACKAGE / "dist"
 
 
-def _npm(directory: Path, *argv: str) -> str:
+def run(directory: Path, *argv: str) -> str:
+    """Run npm in a directory; return what it wrote.
+
+    Raises:
+        AssertionError: it failed.
+    """
     done = subprocess.run(
         [tool("npm"), *argv],
         cwd=directory,
@@ -107,7 +112,7 @@ def run_package_tests() -> str:
         AssertionError: a test failed.
     """
     installed(PACKAGE)
-    return _npm(PACKAGE, "test")
+    return run(PACKAGE, "test")
 
 
 @cache

@@ -59,6 +59,8 @@ export interface GenerateOptions {
   signal?: AbortSignal
 }
 
+/** A server that has no room for a request is asked again for so long, ms. */
+const FULL_MS = 30_000
 const NAMES: TransportName[] = ['websocket', 'sse', 'ndjson', 'poll']
 
 export class Tailrace {
@@ -192,7 +194,8 @@ export class Tailrace {
         const { clock } = this.env
         if (signal?.aborted || !error.retryable) throw error
         const pause = backOff.next(clock.now(), error.retryAfterS)
-        if (backOff.outageMs(clock.now()) > this.giveUpMs) throw error
+        const isFull = error.status === 429 || error.code === 'queue_full'
+        if (backOff.outageMs(clock.now()) > (isFull ? Math.min(FULL_MS, this.giveUpMs) : this.giveUpMs)) throw error
         await this.waker.sleep(pause, signal)
       }
     }

@@ -40,6 +40,7 @@ export interface Followed {
 export async function follow(followed: Followed): Promise<void> {
   const { env, picker, reading, signal } = followed
   const backOff = new BackOff(env.random)
+  let isExplained = false
   while (!reading.isDone) {
     signal.throwIfAborted()
     const connection = new Connection(followed, backOff, picker.pick(env.clock.now()))
@@ -48,7 +49,9 @@ export async function follow(followed: Followed): Promise<void> {
     signal.throwIfAborted()
     if (!error.retryable) throw error
     if (!connection.hasLived) {
-      if (!followed.isAuto && connection.name === 'websocket') await explain(followed)
+      // Once: in an outage this request would double the tries.
+      if (!followed.isAuto && connection.name === 'websocket' && !isExplained) await explain(followed)
+      isExplained = true
       picker.leave(connection.name, env.clock.now())
     }
     if (connection.isHeldBack) continue

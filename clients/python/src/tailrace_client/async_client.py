@@ -155,7 +155,7 @@ class AsyncTailrace:
                 if not exc.retryable:
                     raise
                 pause_s = back_off.next(now(), exc.retry_after_s)
-                if back_off.outage_s(now()) > self._shared.give_up_s:
+                if back_off.outage_s(now()) > self._shared.patience_s(exc):
                     raise
             await asyncio.sleep(pause_s)
 

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tailrace_client.errors import usage
+from tailrace_client.errors import TailraceError, usage
 from tailrace_client.pace import AUTO, NAMES, Heartbeat, Picker
 from tailrace_client.wire import base_of
 
 OPEN_TIMEOUT_S = 8.0
 GIVE_UP_S = 600.0
+FULL_S = 30.0  # a server that has no room for a request is asked again for so long
 
 
 @dataclass(slots=True)
@@ -35,6 +36,11 @@ class Shared:
     give_up_s: float
     random: Callable[[], float]
     now: Callable[[], float]
+
+    def patience_s(self, error: TailraceError) -> float:
+        """Return for how long a request that met this error is repeated."""
+        is_full = error.status == 429 or error.code == "queue_full"
+        return min(FULL_S, self.give_up_s) if is_full else self.give_up_s
 
 
 def shared_options(

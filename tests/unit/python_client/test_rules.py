@@ -1,0 +1,218 @@
+"""The rules of the Python client without I/O: cursor, repeats, pauses, transports, bytes."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from tailrace_client.credentials import Credentials
+from tailrace_client.errors import TailraceError
+from tailrace_client.events import TokenEvent, order, read_event
+from tailrace_client.options import FULL_S, shared_options
+from tailrace_client.pace import AUTO, LEFT_FOR_S, BackOff, Heartbeat, Picker
+from tailrace_client.reading import Reading
+from tailrace_client.wire import (
+    NdjsonEvents,
+    SseEvents,
+    base_of,
+    close_error,
+    frame_event,
+    is_at_end,
+    read_poll,
+    refusal,
+)
+
+
+def event(event_id: str, kind: str = "token", **members: Any) -> Any:
+    found = read_event({"type": kind, **members}, event_id)
+    assert found is not None
+    return found
+
+
+def test_ids_are_ordered_as_pairs_of_integers() -> None:
+    assert order("1-9") < order("1-10") < order("2-1")
+
+
+def test_an_event_that_comes_again_changes_nothing() -> None:
+    reading = Reading()
+    assert reading.accept(event("1-2", text="a"))
+    assert not reading.accept(event("1-2", text="a"))
+    assert not reading.accept(event("1-1", text="z"))
+    assert reading.accept(event("2-3", text="b"))
+    assert "".join(reading.text) == "ab"
+
+
+def test_after_a_reset_with_the_id_0_0_the_ids_begin_again() -> None:
+    reading = Reading("1-40")
+    assert reading.accept(event("0-0", "reset", reason="log_rewritten"))
+    assert reading.is_whole
+    assert reading.accept(event("1-2", text="a"))
+
+
+def test_the_end_with_the_id_0_0_of_a_lost_generation_is_an_end() -> None:
+    reading = Reading()
+    reading.accept(event("1-2", text="a"))
+    assert reading.accept(event("0-0", "end", status="failed", finish_reason="error"))
+    assert reading.is_done
+    result = reading.result("gen_a")
+    assert result is not None and (result.status, result.text) == ("failed", "a")
+
+
+def test_an_attach_at_a_cursor_has_no_whole_text_of_its_own() -> None:
+    reading = Reading("1-2")
+    reading.accept(event("1-3", "end", status="completed"))
+    assert reading.is_done and reading.result("gen_a") is None
+
+
+def test_pieces_of_parallel_tool_calls_are_joined_by_id_and_index() -> None:
+    reading = Reading()
+    for n, members in enumerate(
+        [
+            {"index": 0, "call_id": "a", "name": "f", "arguments": "{"},
+            {"index": 1, "call_id": "b", "name": "g", "arguments": "["},
+            {"index": 0, "arguments": "}"},
+            {"index": 1, "arguments": "]"},
+        ],
+        1,
+    ):
+        reading.accept(event(f"1-{n}", "tool_call", **members))
+    reading.accept(event("1-9", "end", status="completed"))
+    result = reading.result("gen_a")
+    assert result is not None
+    assert [call["arguments"] for call in result.tool_calls] == ["{}", "[]"]
+
+
+def test_the_ceiling_of_the_pauses_falls_back_only_after_an_event() -> None:
+    back_off = BackOff(lambda: 1.0)
+    assert [back_off.next(0) for _ in range(4)] == [0.75, 1.5, 3.0, 5.0]
+    back_off.alive()
+    assert back_off.next(0) == 5.0
+    back_off.progress()
+    assert back_off.next(0) == 0.75
+
+
+def test_an_outage_of_four_seconds_sees_two_to_twenty_tries() -> None:
+    source = random.Random(1)
+    for _ in range(500):
+        back_off, now, tries = BackOff(source.random), 0.0, 0
+        while now < 4:
+            now += back_off.next(now)
+            tries += 1
+        assert 2 <= tries <= 20
+        assert now <= 12
+
+
+def test_the_pause_that_the_server_asks_for_is_limited() -> None:
+    back_off = BackOff(lambda: 0.0)
+    assert [back_off.next(0, 3), back_off.next(0, 1e9)] == [3.0, 60.0]
+
+
+@pytest.mark.parametrize("odd", ["", "soon", "0", "-1", "nan", None])
+def test_a_heartbeat_that_makes_no_sense_is_ignored(odd: object) -> None:
+    heartbeat = Heartbeat()
+    heartbeat.announced(odd)
+    assert heartbeat.seconds == 15
+    heartbeat.announced("2")
+    assert heartbeat.silence_max_s == 5
+
+
+def test_a_blocked_transport_is_left_and_tried_again_when_all_have_failed() -> None:
+    picker = Picker(AUTO)
+    seen = []
+    for now in range(4):
+        seen.append(picker.pick(now))
+        picker.leave(seen[-1], now)
+    assert seen == ["websocket", "sse", "poll", "websocket"]
+    assert picker.pick(3 + LEFT_FOR_S) == "websocket"
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1_000])
+def test_streams_are_read_in_pieces_of_any_size(size: int) -> None:
+    sse = (
+        'retry: 9\nid: 1-1\nevent: token\ndata: {"text":"é\\u2028"}\n\n: ping\n'
+        "id: 1-2\nevent: token\r\ndata: {}\r\n\r\n"
+    )
+    ndjson = (
+        '{"id":"1-1","type":"token","text":"é\\u2028"}\n\n{"id":"1-2","type":"token"}\n{"id":"1-'
+    )
+    for parser, body in ((SseEvents(), sse.encode()), (NdjsonEvents(), ndjson.encode())):
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        found = [each for piece in pieces for each in parser.feed(piece)]
+        assert [(each.id, each.text) for each in found if isinstance(each, TokenEvent)] == [
+            ("1-1", "é\u2028"),
+            ("1-2", ""),
+        ]
+
+
+def test_a_line_that_is_not_json_breaks_the_connection() -> None:
+    with pytest.raises(TailraceError) as caught:
+        list(NdjsonEvents().feed(b"<html>\n"))
+    assert caught.value.retryable
+
+
+def test_a_refusal_of_a_node_says_whether_to_retry_and_html_is_retryable() -> None:
+    said = {"error": {"code": "model_not_found", "message": "no", "retryable": False}}
+    known = refusal(404, json.dumps(said).encode(), None)
+    assert (known.code, known.retryable, known.status) == ("model_not_found", False, 404)
+    for body in (b"<html>", b"{}", b"[]", b'{"error": "no"}', b""):
+        html = refusal(404, body, "soon")
+        assert (html.code, html.retryable, html.retry_after_s) == ("connection", True, 0)
+
+
+@pytest.mark.parametrize(
+    "polled", [None, [], {}, {"events": []}, {"events": {}, "last_event_id": "1-1"}]
+)
+def test_an_answer_that_is_no_poll_breaks_the_connection(polled: object) -> None:
+    with pytest.raises(TailraceError) as caught:
+        read_poll(polled)
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    "code, retryable",
+    [(1006, True), (None, True), (1012, True), (4000, True), (4008, True), (4501, False),
+     (4503, False), (1009, False)],
+)  # fmt: skip
+def test_close_codes_are_decided_by_range(code: int | None, retryable: bool) -> None:
+    assert close_error(code).retryable is retryable
+
+
+def test_a_frame_has_the_generation_as_id_and_the_event_as_event_id() -> None:
+    found = frame_event({"type": "token", "id": "gen_a", "event_id": "1-2", "text": "a"})
+    assert found is not None and found.id == "1-2"
+    assert frame_event({"type": "pong"}) is None
+
+
+def test_only_an_ended_generation_with_this_last_event_is_at_its_end() -> None:
+    ended = {"status": "completed", "last_event_id": "1-9"}
+    assert is_at_end(ended, "1-9")
+    assert not is_at_end(ended, "1-8")
+    assert not is_at_end({**ended, "status": "running"}, "1-9")
+
+
+def test_a_token_function_is_asked_again_once() -> None:
+    tokens = iter(["old", "new"])
+    credentials = Credentials(lambda: next(tokens))
+    assert credentials.token() == credentials.token() == "old"
+    assert credentials.refused("old")
+    assert credentials.token() == "new"
+    assert credentials.refused("old"), "another request has asked already"
+    assert not credentials.refused("new")
+
+
+def test_a_full_server_is_asked_for_a_short_time_only() -> None:
+    shared = shared_options("http://node", "auto")
+    full = TailraceError("owner_full", "", retryable=True, status=429)
+    away = TailraceError("unavailable", "", retryable=True, status=503)
+    assert (shared.patience_s(full), shared.patience_s(away)) == (FULL_S, 600)
+
+
+def test_addresses_are_read_with_and_without_v1() -> None:
+    assert base_of("http://node:8000/v1/") == base_of("http://node:8000") == "http://node:8000"
+    with pytest.raises(TailraceError):
+        base_of("node:8000")
+    with pytest.raises(TailraceError):
+        shared_options("http://node", "pigeon")
