@@ -54,13 +54,15 @@ async def _usage_so_far(store: Store, generation_id: str) -> Counts | None:
     """
     tally = Tally()
     try:
+        meta = await store.meta(generation_id)
+        if meta is None or meta.is_ended:  # a repeated cancel reads no log
+            return None
         await read_log(store, generation_id, lambda _, raw: tally.add(decode_known(raw)))
         if not tally.completion_tokens:
             return None
         prompt_tokens = 0
         if tally.usage is None:
-            meta = await store.meta(generation_id)
-            meta = await store.with_request(meta) if meta is not None else None
+            meta = await store.with_request(meta)
             prompt_tokens = count_prompt(decode_request(meta.request)) if meta is not None else 0
     except (Unavailable, msgspec.MsgspecError):
         return None  # a cancel does not fail for want of its counts

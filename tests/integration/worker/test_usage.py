@@ -170,3 +170,17 @@ async def test_running_counts_are_not_written_for_every_token(url):
         assert usages[0].completion_tokens == 1
         assert usages[-1].completion_tokens == 199
         assert len(usages) < 20
+
+
+async def test_a_repeated_cancel_reads_no_log(url, monkeypatch):
+    async with Stage(url, plays(*map(Token, TOKENS))) as stage:
+        _, generation_id = await ended(stage)
+
+        async def read(*_):
+            raise AssertionError("the log of an ended answer may be 16 MiB long")
+
+        monkeypatch.setattr(stage.store, "page", read)
+
+        meta = await cancel(stage.store, generation_id)
+
+        assert meta is not None and meta.status == "completed"
