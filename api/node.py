@@ -199,6 +199,17 @@ class Node:
             with contextlib.suppress(Unavailable):
                 await renew_planners(self.redis, self.seen_owners.take(), time.time())
 
+    async def meta_to_end(self, generation_id: str, identity: Identity) -> Meta:
+        """Return a generation that `identity` may end: for an operator that of any owner.
+
+        Raises:
+            NotFound, Unavailable: as `meta`.
+        """
+        if not identity.is_operator or not is_generation_id(generation_id):
+            return await self.meta(generation_id, identity)
+        meta = await self.store.meta(generation_id)
+        return await self.meta(generation_id, identity if meta is None else meta.owner)
+
     async def meta(self, generation_id: str, viewer: str | Identity) -> Meta:
         """Return a generation that `viewer` may see.
 

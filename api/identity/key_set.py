@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
@@ -93,7 +94,7 @@ def _read_key(row: Any) -> PublicKey | None:
         return None
     kind, kid, own = row.get("kty"), row.get("kid", ""), row.get("alg")
     curve = None if kind == "RSA" else row.get("crv")
-    if not isinstance(kind, str) or not isinstance(kid, str) or not isinstance(curve or "", str):
+    if not isinstance(kind, str) or not isinstance(kid, str) or not isinstance(curve, str | None):
         return None
     algorithms = _ALGORITHMS.get((kind, curve), ())
     if own is not None:
@@ -103,12 +104,13 @@ def _read_key(row: Any) -> PublicKey | None:
     public = {name: value for name, value in row.items() if name not in _PRIVATE_MEMBERS}
     try:
         key = PyJWK(public, algorithms[0]).key
-    except (PyJWTError, ValueError, TypeError, KeyError, AttributeError):
+    except (PyJWTError, UnsupportedAlgorithm, ArithmeticError, *_BAD_MEMBERS):
         return None
     if kind == "RSA" and key.key_size < RSA_BITS_MIN:
         return None
     return PublicKey(kid, algorithms, key)
 
 
+_BAD_MEMBERS = (ValueError, TypeError, LookupError, AttributeError)  # PyJWT lets these pass
 # Of RSA, EC and OKP keys. A private half in the set is not needed, and must not stay in memory.
 _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})

@@ -107,6 +107,9 @@ class KeySource:
             self.problem = _described(exc)
             if self.problem != before:
                 logger.warning("token keys not refreshed", extra={"reason": self.problem})
+        except Exception:  # boundary: whatever an issuer sends, the node goes on with its keys
+            self.problem = "a defect in the reading of the key set; the log of the node has it"
+            logger.exception("token keys not read")
         else:
             self._version = version
             if before:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWS
 from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import PyJWTError
@@ -124,7 +125,7 @@ class TokenVerifier:
         for key in self._candidates(algorithm, kid):
             try:
                 found = self._signatures.decode_complete(token, key, algorithms=[algorithm])
-            except (PyJWTError, ValueError, TypeError, RecursionError):
+            except (PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, RecursionError):
                 continue
             payload: bytes = found["payload"]
             return payload

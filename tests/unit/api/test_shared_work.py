@@ -58,8 +58,20 @@ async def test_a_member_reads_and_writes_what_others_started(
 
     if "events" not in rest:
         assert await status(shell, method, path, member("bob", "room-*")) in (200, 202)
-    for stranger in (member("bob"), member("bob", "room-8"), member("bob", "room"), OPERATOR):
+    for stranger in (member("bob"), member("bob", "room-8"), member("bob", "room")):
         assert await status(shell, method, path, stranger) == 404
+
+
+async def test_an_operator_ends_anybodys_generation_and_reads_none(shell: Shell) -> None:
+    hers = await start(shell, member("ann"), "s")
+    path = f"/v1/generations/{hers}"
+
+    assert await status(shell, "GET", path, OPERATOR) == 404
+    assert await status(shell, "POST", f"{path}/cancel", OPERATOR) == 202
+    ended = (await shell.client.get(path, headers=member("ann"))).json()
+    assert ended["status"] == "cancelled"
+    absent = "/v1/generations/gen_00000000000000000000000000/cancel"
+    assert await status(shell, "POST", absent, OPERATOR) == 404
 
 
 async def test_the_snapshot_of_a_shared_generation_names_its_author(shell: Shell) -> None:

@@ -149,6 +149,21 @@ async def test_a_cancelled_refresh_lets_the_waiting_requests_go_on(
     assert (issuer.asked, watch.sets) == (1, [])
 
 
+async def test_a_defect_in_the_reading_does_not_end_the_node(
+    issuer: Issuer, watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(text: bytes) -> KeySet:
+        raise ZeroDivisionError
+
+    await watch.after(0)
+    issuer.body = key_set("two")
+    monkeypatch.setattr(key_source_module, "read_key_set", fail)
+    await watch.after(REFRESH_S)
+
+    assert watch.source.problem and watch.sets == [["one"]]
+    assert [line.message for line in caplog.records] == ["token keys not read"]
+
+
 async def test_a_slow_issuer_is_given_up_and_a_stop_does_not_wait_for_it(
     issuer: Issuer, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
