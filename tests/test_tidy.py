@@ -30,6 +30,8 @@ UNOWNED_TASK = re.compile(r"\b(asyncio|loop)\.(create_task|ensure_future|gather)
 PUT_OFF = re.compile(rf"\b({'|'.join(['TO' + 'DO', 'FIX' + 'ME', 'XX' + 'X', 'HA' + 'CK'])})\b")
 
 MODULES = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
+# A package for applications: no role imports it, and it imports nothing of ours.
+CLIENT = sorted((ROOT / "clients" / "python" / "src").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
@@ -69,10 +71,17 @@ def test_imports_go_one_way() -> None:
     assert not wrong
 
 
+def test_the_client_and_the_roles_do_not_import_each_other() -> None:
+    wrong = [place(path) for path in CLIENT if imported_packages(path)]
+    wrong += [place(path) for path in MODULES if "tailrace_client" in path.read_text()]
+
+    assert CLIENT and not wrong
+
+
 def test_every_module_has_a_docstring() -> None:
     silent = [
         place(path)
-        for path in MODULES
+        for path in [*MODULES, *CLIENT]
         if path.read_text().strip() and not ast.get_docstring(parsed(path))
     ]
 
@@ -80,7 +89,11 @@ def test_every_module_has_a_docstring() -> None:
 
 
 def test_modules_stay_small() -> None:
-    large = [place(path) for path in MODULES if path.read_text().count("\n") > MODULE_LINES_MAX]
+    large = [
+        place(path)
+        for path in [*MODULES, *CLIENT]
+        if path.read_text().count("\n") > MODULE_LINES_MAX
+    ]
 
     assert not large
 
@@ -88,7 +101,7 @@ def test_modules_stay_small() -> None:
 def test_functions_stay_small() -> None:
     large = [
         f"{place(path, node.lineno)} {node.name}"
-        for path in MODULES
+        for path in [*MODULES, *CLIENT]
         for node in nodes(path, ast.FunctionDef, ast.AsyncFunctionDef)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES_MAX

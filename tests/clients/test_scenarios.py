@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -118,7 +119,7 @@ async def test_a_start_whose_reply_is_cut_at_each_byte_is_one_generation(
 ) -> None:
     """The reply of a POST has about 420 bytes, and the stream follows on the same connection."""
     count = 450
-    body = {**SHORT, "session": "cut"}
+    body = {**SHORT, "session": f"cut-{uuid.uuid4()}"}
     run = {"transport": "ndjson", "body": body}
 
     problems = [p for each in slices(count) for p in await cut_at(each, nodes, program, run)]

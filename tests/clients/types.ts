@@ -6,6 +6,7 @@ import { Tailrace, TailraceError, perFrame, type Result, type TailraceEvent } fr
 import { TailraceChatTransport } from 'tailrace/ai-sdk'
 import { deepChatHandler } from 'tailrace/deep-chat'
 import { resumingFetch } from 'tailrace/openai'
+import { shareAmongTabs } from 'tailrace/tabs'
 import { useGeneration } from 'tailrace/react'
 
 const client = new Tailrace({ url: 'http://node', token: async () => 'key', transport: 'auto', storage: localStorage })
@@ -34,4 +35,5 @@ export const chat = () => useChat({ id: 'c', transport })
 export const abstract = AbstractChat
 export const openai = new OpenAI({ apiKey: 'none', fetch: resumingFetch() })
 export const handler = deepChatHandler(client)
+export const shared = new Tailrace({ url: 'http://node', transport: shareAmongTabs('me', () => client) })
 export const hook = () => useGeneration(client).text satisfies string

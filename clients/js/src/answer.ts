@@ -68,7 +68,7 @@ export class Answer implements AsyncIterable<TailraceEvent> {
   /** Events in order, each once, the last one is `end`. To stop iterating does not cancel. */
   async *[Symbol.asyncIterator](): AsyncGenerator<TailraceEvent, void, undefined> {
     if (this.isIterated) {
-      throw new TailraceError('usage', 'This answer is being iterated already: attach again.', { retryable: false })
+      throw new TailraceError('usage', 'This answer is iterated already: attach again.', { retryable: false })
     }
     this.isIterated = this.hasIterated = true
     this.hold()
@@ -101,7 +101,7 @@ export class Answer implements AsyncIterable<TailraceEvent> {
       } else if (event.type === 'reset') {
         if (onReset) onReset(event)
         else if (hasText) {
-          const message = 'The answer begins anew, and a part of it was shown: pass onReset, or read the events.'
+          const message = 'The answer begins anew: pass onReset, or read the events.'
           throw new TailraceError('reset', message, { retryable: true })
         }
       }
@@ -178,13 +178,13 @@ export class Answer implements AsyncIterable<TailraceEvent> {
     if (this.consumers) return
     const { reader } = this
     this.reader = undefined
-    reader?.abort(new TailraceError('aborted', 'Nobody reads this answer.', { retryable: true }))
+    reader?.abort(new TailraceError('aborted', 'aborted', { retryable: true }))
   }
 
   private async read(): Promise<void> {
     const reader = (this.reader = new AbortController())
     const abort = () =>
-      reader.abort(new TailraceError('aborted', 'The signal has aborted the reading.', { retryable: true }))
+      reader.abort(new TailraceError('aborted', 'aborted', { retryable: true }))
     this.signal?.addEventListener('abort', abort, { once: true })
     if (this.signal?.aborted) abort()
     this.failure = undefined

@@ -27,7 +27,7 @@ export interface TailraceOptions {
   /** An API key, or a function that returns one; it is called again after a refusal. */
   token?: TokenSource
   /** Default `auto`: WebSocket, else a stream over HTTP, else long poll. */
-  transport?: 'auto' | TransportName
+  transport?: 'auto' | TransportName | Transport
   fetch?: typeof fetch
   WebSocket?: SocketConstructor
   clock?: Clock
@@ -88,10 +88,12 @@ export class Tailrace {
     this.waker = new Waker(clock)
     this.giveUpMs = options.giveUpMs ?? 600_000
     this.journal = options.storage && new Journal(options.storage, clock)
-    const name = options.transport ?? 'auto'
+    const given = options.transport ?? 'auto'
+    const name = typeof given === 'string' ? given : given.name
+    if (typeof given !== 'string') this.transports.set(given.name, given)
     this.isAuto = name === 'auto'
     if (name !== 'auto' && !NAMES.includes(name)) {
-      const message = `transport must be auto, ${NAMES.join(', ')}, got ${JSON.stringify(name)}`
+      const message = `transport must be auto, ${NAMES.join(', ')}`
       throw new TailraceError('usage', message, { retryable: false })
     }
     const names = name !== 'auto' ? [name] : AUTO.filter((each) => each !== 'websocket' || this.env.WebSocket)

@@ -34,4 +34,5 @@ export const broken = (message: string, cause?: unknown): TailraceError =>
   new TailraceError('connection', message, { retryable: true, cause })
 
 export const asError = (error: unknown): TailraceError =>
-  error instanceof TailraceError ? error : broken(`The connection broke: ${String(error)}`, error)
+  // Another entry of the package has a class of its own with this name.
+  (error as Error)?.name === 'TailraceError' ? (error as TailraceError) : broken(`The connection broke: ${String(error)}`, error)

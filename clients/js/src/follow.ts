@@ -161,7 +161,7 @@ class Connection {
       if (!isNew || this.hasEvents) return
       this.isHeldBack = true
       picker.leave(this.name, env.clock.now())
-      this.stop('held_back', 'A proxy holds the stream back.')
+      this.stop('held_back', 'held back')
     } catch {
       // the watchdog decides about this connection
     }

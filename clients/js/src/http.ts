@@ -28,7 +28,7 @@ export async function request(env: Environment, path: string, asked: Asked): Pro
       return response
     }
     const error = response.ok
-      ? broken(`No Tailrace node answered: the answer is ${type || 'without a type'}, not ${asked.accept}.`)
+      ? broken(`No Tailrace node answered: ${type} is not ${asked.accept}.`)
       : await refusal(response)
     if (response.body) void response.body.cancel().catch(() => {})
     if (error.code !== 'unauthorized' || !(await env.credentials.refused(token))) throw error
@@ -53,7 +53,7 @@ export async function requestJson<T>(env: Environment, path: string, asked: Omit
   try {
     return JSON.parse(text) as T
   } catch (cause) {
-    throw broken('The answer broke off: it is not complete JSON.', cause)
+    throw broken('The answer is not complete JSON.', cause)
   }
 }
 

@@ -5,6 +5,7 @@ import { BackOff } from '../.build/backoff.js'
 import { compareIds, readEvent } from '../.build/events.js'
 import { AUTO, LEFT_FOR_MS, Picker } from '../.build/picker.js'
 import { Reading } from '../.build/reading.js'
+import { rest } from '../.build/tabs.js'
 import { Watchdog } from '../.build/watchdog.js'
 
 const token = (id, text) => ({ type: 'token', id, text })
@@ -150,4 +151,14 @@ test('a blocked transport is left, and the first one is tried again when all hav
   assert.equal(picker.pick(3), 'websocket')
   picker.leave('websocket', 3)
   assert.equal(picker.pick(3 + LEFT_FOR_MS), 'websocket')
+})
+
+test('a tab at an event of a log joins it, and a tab between two events does not', () => {
+  const events = [token('1-1', 'a'), token('1-4', 'bcd'), token('1-5', 'e')]
+  const log = { origin: '0-0', events }
+  assert.deepEqual(rest(log, '0-0'), events)
+  assert.deepEqual(rest(log, '1-4'), events.slice(2))
+  assert.deepEqual(rest(log, '1-5'), [])
+  // 1-4 stands for three tokens: a tab that has seen 1-2 would get one of them twice.
+  assert.equal(rest(log, '1-2'), undefined)
 })

@@ -44,7 +44,7 @@ export async function poll(env: Environment, asked: ReadRequest, cursor: string,
   const path = eventsPath(asked, cursor, `wait=${waitS}`)
   const polled = await requestJson<Polled>(env, path, { signal: asked.signal, extraMs: waitS * 1000 })
   if (!Array.isArray(polled?.events) || !isEventId(polled.last_event_id)) {
-    throw broken('No Tailrace node answered: the answer is not a poll.')
+    throw broken('No Tailrace node answered.')
   }
   return polled
 }

@@ -20,7 +20,7 @@ export class StreamTransport implements Transport {
     const response = await request(this.env, eventsPath(asked, asked.cursor), { accept, signal })
     if (response.status === 204) return asked.over()
     if (!response.body?.getReader) {
-      throw new TailraceError('connection', 'This fetch cannot stream a body.', { retryable: true })
+      throw new TailraceError('connection', 'No stream of a body here.', { retryable: true })
     }
     asked.alive(response.headers.get('x-heartbeat-s') ?? undefined)
     await readLines(response.body, asked, this.name === 'sse' ? sseLines(asked) : ndjsonLines(asked))
@@ -42,7 +42,7 @@ async function readLines(body: ReadableStream<Uint8Array>, asked: ReadRequest, t
       asked.alive()
       const lines = (rest + decoder.decode(value, { stream: true })).split('\n')
       rest = lines.pop()!
-      if (rest.length > LINE_MAX) throw broken('A line of the stream is too long.')
+      if (rest.length > LINE_MAX) throw broken('A line is too long.')
       for (const line of lines) take(line.endsWith('\r') ? line.slice(0, -1) : line)
     }
   } catch (cause) {
@@ -56,7 +56,7 @@ function parse(text: string): Record<string, unknown> {
   try {
     return JSON.parse(text)
   } catch (cause) {
-    throw broken('A line of the stream is not JSON.', cause)
+    throw broken('A line is not JSON.', cause)
   }
 }
 

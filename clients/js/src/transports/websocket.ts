@@ -49,7 +49,7 @@ export class WebSocketTransport implements Transport {
   }
 
   close(): void {
-    for (const each of this.sockets) each.close(broken('The client was closed.'))
+    for (const each of this.sockets) each.close(broken('closed'))
   }
 }
 
