@@ -121,7 +121,7 @@ async def test_an_answer_arrives(sdk: Sdk, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", REPLAYING)
-async def test_it_is_cut_and_resumes_on_the_other_node(sdk: Sdk, kind: str) -> None:
+async def test_a_cut_answer_resumes_on_the_other_node(sdk: Sdk, kind: str) -> None:
     await sdk.open(kind)
     said = await sdk.send("continue", characters=50)
     assert said["status"] == "streaming"
@@ -150,7 +150,7 @@ async def test_another_tab_finds_the_running_answer(sdk: Sdk, kind: str) -> None
     assert (said["status"], len(said["messages"])) == ("ready", 1)  # nothing runs any more
 
 
-async def test_workflow_goes_on_by_itself_from_the_very_chunk(sdk: Sdk) -> None:
+async def test_the_workflow_transport_resumes_by_itself_at_the_next_chunk(sdk: Sdk) -> None:
     await sdk.open("workflow")
     await sdk.send("continue", characters=50)
     await sdk.cut()
@@ -182,7 +182,7 @@ async def test_workflow_reads_a_run_from_any_chunk(sdk: Sdk) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_its_worker_is_killed_and_the_model_continues(sdk: Sdk, kind: str) -> None:
+async def test_the_model_continues_after_its_worker_is_killed(sdk: Sdk, kind: str) -> None:
     await sdk.open(kind)
     said = await sdk.send("continue", characters=50)
     (await holder(sdk.cluster, answer_of(said)["id"])).kill()
@@ -191,7 +191,7 @@ async def test_its_worker_is_killed_and_the_model_continues(sdk: Sdk, kind: str)
 
 
 @pytest.mark.parametrize("kind", KNOW_RESET_STEP)
-async def test_its_worker_is_killed_and_the_answer_begins_anew(sdk: Sdk, kind: str) -> None:
+async def test_the_answer_begins_anew_after_its_worker_is_killed(sdk: Sdk, kind: str) -> None:
     await sdk.open(kind)
     said = await sdk.send("restart", characters=50, resetStep=True)
     (await holder(sdk.cluster, answer_of(said)["id"])).kill()
@@ -239,7 +239,9 @@ async def test_a_stop_from_the_other_node(sdk: Sdk, api: Outsider, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", ["default", "workflow"])
-async def test_hanging_up_is_no_stop_over_http(sdk: Sdk, api: Outsider, kind: str) -> None:
+async def test_a_client_that_hangs_up_over_http_does_not_stop_the_answer(
+    sdk: Sdk, api: Outsider, kind: str
+) -> None:
     await sdk.open(kind)
     run = answer_of(await sdk.send("continue", characters=50))["id"]
     await sdk.ask("stop", name="one")
@@ -248,7 +250,9 @@ async def test_hanging_up_is_no_stop_over_http(sdk: Sdk, api: Outsider, kind: st
 
 
 @pytest.mark.parametrize("is_resumed", [False, True])
-async def test_a_stop_over_the_websocket_is_one(sdk: Sdk, api: Outsider, is_resumed: bool) -> None:
+async def test_a_stop_over_the_websocket_stops_the_answer(
+    sdk: Sdk, api: Outsider, is_resumed: bool
+) -> None:
     await sdk.open("websocket")
     run = answer_of(await sdk.send("continue", ENDLESS, characters=50))["id"]
     name = "one"

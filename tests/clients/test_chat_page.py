@@ -53,14 +53,18 @@ async def talks(page: Page) -> None:
 
 
 @pytest.mark.parametrize("name", FRAGMENTS)
-async def test_an_address_that_names_no_session(browser: Browser, url: str, name: str) -> None:
+async def test_an_address_without_a_session_gets_a_new_session(
+    browser: Browser, url: str, name: str
+) -> None:
     page = await browser.open(f"{url}/#{FRAGMENTS[name]}")
 
     await talks(page)
     await page.close()
 
 
-async def test_an_address_that_changes_to_one_that_names_none(browser: Browser, url: str) -> None:
+async def test_an_address_that_loses_its_session_gets_a_new_session(
+    browser: Browser, url: str
+) -> None:
     page = await browser.open(f"{url}/#mine")
     await page.evaluate("location.hash = '%'")
     await page.evaluate("location.hash = '%ff'")
@@ -70,7 +74,9 @@ async def test_an_address_that_changes_to_one_that_names_none(browser: Browser, 
 
 
 @pytest.mark.parametrize("first", [REFUSING, FULL, ODD], ids=["refused", "full", "odd"])
-async def test_a_browser_that_keeps_nothing_right(browser: Browser, url: str, first: str) -> None:
+async def test_the_page_works_in_a_browser_without_storage(
+    browser: Browser, url: str, first: str
+) -> None:
     """The key that was given is remembered for this tab all the same."""
     page = await browser.open(url + "/", first=first)
 

@@ -168,7 +168,7 @@ async def test_an_error_keeps_the_text_and_the_next_answer_is_its_own(
 
 
 @WAYS
-async def test_what_is_refused_is_told_in_words(
+async def test_a_refusal_is_shown_as_a_sentence(
     cluster: Cluster, open_chat: OpenChat, way: Any
 ) -> None:
     page = await open_chat(way(cluster.urls[0]), model="no-such-model")

@@ -148,7 +148,7 @@ async def test_openai_chat_completions(way: Way, openai: NodeProgram) -> None:
     assert (await way.api.ended(chunks[0]["id"]))["status"] == "cancelled"
 
 
-async def test_openai_responses_are_cut_and_gone_on_with_elsewhere(
+async def test_openai_responses_are_cut_and_resume_on_the_other_node(
     way: Way, openai: NodeProgram
 ) -> None:
     body = {"model": "demo", "input": "tell me", "stream": True, "background": True, **told(PACED)}
@@ -242,7 +242,9 @@ async def test_ai_sdk_is_told_of_a_failure(way: Way, ai_sdk: NodeProgram, kind: 
 # In a browser
 
 
-async def test_event_source_goes_on_elsewhere_and_is_stopped_by_204(way: Way, page: Page) -> None:
+async def test_event_source_continues_on_the_other_node_and_204_stops_it(
+    way: Way, page: Page
+) -> None:
     generation_id = await way.api.start(demo_body(*PACED))
     query = f"?access_token={quote(way.api.key)}" if way.api.key else ""
     events = f"/v1/generations/{generation_id}/events{query}"

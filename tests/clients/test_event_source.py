@@ -67,7 +67,7 @@ async def check(page: Page, api: Outsider, generation_id: str, node: str = "") -
     assert (seen["text"], seen["ended"]) == (TEXT, 1)
 
 
-async def test_it_comes_back_by_itself_at_another_node_and_is_stopped_by_204(
+async def test_event_source_reconnects_to_another_node_and_204_stops_it(
     cluster: Cluster, api: Outsider, page: Page
 ) -> None:
     """One address for both nodes, as behind a load balancer; the first is killed."""
@@ -87,7 +87,7 @@ async def test_it_comes_back_by_itself_at_another_node_and_is_stopped_by_204(
     assert await page.evaluate("seen.opened") == 2
 
 
-async def test_a_page_goes_on_at_the_other_node_with_its_own_cursor(
+async def test_a_page_resumes_at_the_other_node_with_its_own_cursor(
     cluster: Cluster, api: Outsider, page: Page
 ) -> None:
     generation_id = await api.start(BODY)
@@ -144,7 +144,7 @@ async def test_event_source_long_poll_and_ndjson_share_one_cursor(
     await check(page, api, generation_id)
 
 
-async def test_what_a_page_may_read_of_an_answer(cluster: Cluster, page: Page) -> None:
+async def test_a_page_may_read_the_documented_headers(cluster: Cluster, page: Page) -> None:
     """A preflight, and the headers that are exposed."""
     read = await page.evaluate(
         f"""

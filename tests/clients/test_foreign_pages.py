@@ -92,7 +92,9 @@ async def test_a_website_reads_nothing_and_listens_to_nothing(
         assert await website.evaluate(f"listen('{url}')") == "refused"
 
 
-async def test_a_website_whose_name_leads_here_gets_nothing(node: Outsider, lured: Browser) -> None:
+async def test_a_website_whose_name_resolves_to_this_node_gets_nothing(
+    node: Outsider, lured: Browser
+) -> None:
     """To the browser the node is that website's own server."""
     own = node.url.replace("127.0.0.1", REBOUND)
     page = await lured.open(f"{own}/", first=TOOLS)
@@ -108,7 +110,7 @@ async def test_a_website_whose_name_leads_here_gets_nothing(node: Outsider, lure
     assert await prompts(node) == ["a secret of mine"]
 
 
-async def test_the_nodes_own_page_does_all_of_this(node: Outsider, lured: Browser) -> None:
+async def test_the_nodes_own_page_may_do_all_of_this(node: Outsider, lured: Browser) -> None:
     """So that the tests above look for something that a page can do."""
     page = await lured.open(f"{node.url}/docs", first=TOOLS)
 

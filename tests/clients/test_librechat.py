@@ -37,7 +37,7 @@ def documented() -> str:
         ("        default: [demo]\n", ["endpoints.custom.0.models.default"]),
     ],
 )
-def test_librechat_accepts_the_documented_settings_and_no_fewer(
+def test_librechat_accepts_the_documented_settings_and_needs_each_of_them(
     line: str, found: list[str]
 ) -> None:
     assert line in documented()

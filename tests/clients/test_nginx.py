@@ -55,7 +55,9 @@ def said(answer: Answer) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("kind", BODY)
-async def test_upgrades_with_a_body_take_no_node_away(outsider: Outsider, kind: str) -> None:
+async def test_upgrades_with_a_body_take_no_node_out_of_service(
+    outsider: Outsider, kind: str
+) -> None:
     """An upgrade that nginx takes for a node's failure would ban both nodes for everybody."""
     headers, body = BODY[kind]
     attack = handshake(outsider.url, {**headers, "Connection": "upgrade"}) + body
@@ -71,7 +73,7 @@ async def test_upgrades_with_a_body_take_no_node_away(outsider: Outsider, kind: 
     assert set(refusals) == {b"HTTP/1.1 400"}
 
 
-async def test_a_killed_node_is_passed_over(outsider: Outsider, nodes: Cluster) -> None:
+async def test_nginx_passes_over_a_killed_node(outsider: Outsider, nodes: Cluster) -> None:
     nodes.api[0].kill()
 
     statuses = [(await outsider.get("/v1/models")).status for _ in range(REQUESTS)]
@@ -84,7 +86,7 @@ async def test_a_killed_node_is_passed_over(outsider: Outsider, nodes: Cluster) 
 
 
 @pytest.mark.parametrize(("path", "size"), [("/v1/generations", 50_000_000), ("/v1/files", 2**29)])
-async def test_a_body_that_nginx_does_not_take_is_refused_in_the_apis_words(
+async def test_a_body_above_the_limit_of_nginx_gets_the_error_of_the_api(
     outsider: Outsider, path: str, size: int
 ) -> None:
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
@@ -115,7 +117,7 @@ async def test_a_body_that_nginx_does_not_take_is_refused_in_the_apis_words(
         (b"GET / HTTP/3.0\r\nHost: localhost\r\n\r\n", 400, "invalid_http"),
     ],
 )
-async def test_what_nginx_refuses_by_itself_is_json(
+async def test_refusals_of_nginx_itself_are_json(
     nginx: Nginx, request_bytes: bytes, status: int, code: str
 ) -> None:
     error = refused(await exchange(nginx.url, request_bytes, within_s=3), status)
@@ -123,7 +125,7 @@ async def test_what_nginx_refuses_by_itself_is_json(
     assert (error["code"], error["retryable"]) == (code, False)
 
 
-async def test_one_address_has_so_many_requests_at_once(outsider: Outsider) -> None:
+async def test_nginx_bounds_the_requests_of_one_address(outsider: Outsider) -> None:
     half = b"POST /v1/generations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
     async with contextlib.AsyncExitStack() as open_ones:
         for _ in range(CONNECTIONS_MAX):

@@ -54,7 +54,7 @@ async def holder(cluster: Cluster, response_id: str) -> Role:
 
 
 @pytest.mark.parametrize("model", ["continue", "restart"])
-async def test_it_is_cut_and_goes_on_on_the_other_node_although_its_worker_died(
+async def test_a_cut_stream_continues_on_the_other_node_after_its_worker_died(
     cluster: Cluster, program: NodeProgram, model: str
 ) -> None:
     here, there = cluster.urls
@@ -79,7 +79,7 @@ async def test_it_is_cut_and_goes_on_on_the_other_node_although_its_worker_died(
     assert (whole["status"], whole["output_text"]) == ("completed", TEXT)
 
 
-async def test_the_helper_that_creates_takes_a_restart(
+async def test_the_create_helper_survives_a_restart_of_the_answer(
     cluster: Cluster, program: NodeProgram
 ) -> None:
     body = asked("restart")
@@ -111,7 +111,7 @@ async def test_a_cancel_works_from_the_other_node(cluster: Cluster, program: Nod
     assert found["final"]["output_text"] == text
 
 
-async def test_what_is_deleted_is_gone(cluster: Cluster, program: NodeProgram) -> None:
+async def test_a_deleted_response_is_gone(cluster: Cluster, program: NodeProgram) -> None:
     here, there = cluster.urls
     body = asked("restart", stream=False, script={"tokens": 3})
     made = value_of(await program.ask("call", url=here, name="create", args=[body]))
@@ -124,7 +124,7 @@ async def test_what_is_deleted_is_gone(cluster: Cluster, program: NodeProgram) -
     assert (gone["error"]["status"], gone["error"]["code"]) == (404, "not_found")
 
 
-async def test_an_upstream_that_always_fails_is_told(
+async def test_the_client_is_told_of_a_model_server_that_always_fails(
     cluster: Cluster, program: NodeProgram
 ) -> None:
     script = {"tokens": 20, "fault": "eof", "fault_at": 5, "fault_requests": 0}
@@ -133,7 +133,7 @@ async def test_an_upstream_that_always_fails_is_told(
     assert (found["error"]["kind"], found["error"]["code"]) == ("APIError", "attempts_exhausted")
 
 
-async def test_a_page_of_another_origin_asks_by_itself(
+async def test_a_page_of_another_origin_uses_the_sdk_directly(
     cluster: Cluster, browser: Browser, pages: PageServer
 ) -> None:
     """Preflights with all the headers that the SDK sends, and those of ours that it may read."""

@@ -96,7 +96,7 @@ async def test_an_answer_is_shown(cluster: Cluster, open_page: OpenPage) -> None
     assert shown == {"status": "ready", "asked": [PROMPT], "answers": [TEXT], "error": None}
 
 
-async def test_a_page_that_is_loaded_anew_shows_the_running_answer_from_the_other_node(
+async def test_a_reloaded_page_shows_the_running_answer_from_the_other_node(
     cluster: Cluster, open_page: OpenPage
 ) -> None:
     chat = new_chat()
@@ -121,7 +121,7 @@ async def test_a_killed_worker_leaves_the_exact_text(
     assert (shown["status"], shown["answers"]) == ("ready", [TEXT])
 
 
-async def test_a_stop_at_the_other_node_is_for_good(
+async def test_a_stop_at_the_other_node_is_final(
     cluster: Cluster, api: Outsider, open_page: OpenPage
 ) -> None:
     chat = new_chat()

@@ -87,7 +87,7 @@ async def begun(api: Outsider, chat: str, **kwargs: Any) -> str:
 # Over HTTP
 
 
-async def test_an_answer_is_chunks_and_a_finish(api: Outsider) -> None:
+async def test_an_answer_has_chunks_and_a_finish(api: Outsider) -> None:
     answer = await post(api, asking(new_chat(), **told(20)))
 
     found = chunks(answer)
@@ -119,7 +119,9 @@ async def test_reasoning_and_tool_calls_have_parts_of_their_own(api: Outsider) -
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain;charset=UTF-8", "application/json"])
-async def test_a_body_is_json_whatever_its_type_says(api: Outsider, content_type: str) -> None:
+async def test_a_body_is_read_as_json_with_any_content_type(
+    api: Outsider, content_type: str
+) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
     raw = json.dumps({"messages": asking("")["messages"], **told(3)}).encode()
     assert chunks(await api.call("POST", CHAT, raw=raw, headers=headers))
@@ -136,7 +138,7 @@ async def test_the_same_key_reads_the_same_answer(api: Outsider) -> None:
 
 
 @pytest.mark.parametrize(("retryable", "controls"), [(False, {}), (True, {"reasoning_tokens": 2})])
-async def test_a_failure_is_an_error_and_a_finish(
+async def test_a_failure_is_an_error_part_and_a_finish(
     api: Outsider, retryable: bool, controls: dict[str, Any]
 ) -> None:
     failing = told(5, fail_at=2, fail_retryable=retryable, fail_code="upstream_error", **controls)
@@ -195,7 +197,7 @@ async def test_every_index_gives_the_same_chunks_on_every_node(api: Outsider) ->
             assert found.headers[TAIL] == str(tail)
 
 
-async def test_a_run_is_gone_on_with_elsewhere_from_the_very_chunk(api: Outsider) -> None:
+async def test_a_run_resumes_on_another_node_at_the_next_chunk(api: Outsider) -> None:
     chat = new_chat()
     seen: list[dict[str, Any]] = []
     async with api.opened("POST", CHAT, body=asking(chat, **told(60, 40))) as response:
@@ -212,7 +214,7 @@ async def test_a_run_is_gone_on_with_elsewhere_from_the_very_chunk(api: Outsider
 
 
 @pytest.mark.parametrize("name", [UNKNOWN, "no-such-chat", "AbCdEfGhIj123456", "x/y"])
-async def test_an_unknown_run_is_404_in_words(api: Outsider, name: str) -> None:
+async def test_an_unknown_run_is_404_with_a_sentence(api: Outsider, name: str) -> None:
     answer = await api.get(path_of(name) + "?startIndex=0")
     assert answer.status == 404
     assert answer.headers["content-type"].startswith("text/plain")
@@ -220,7 +222,7 @@ async def test_an_unknown_run_is_404_in_words(api: Outsider, name: str) -> None:
 
 
 @pytest.mark.parametrize("index", ["", "x", "1.5", "1e3", "0x1", "9" * 30, "%00", "٣"])
-async def test_an_index_that_is_none_is_400(api: Outsider, index: str) -> None:
+async def test_an_index_that_is_no_number_is_400(api: Outsider, index: str) -> None:
     assert (await api.get(path_of(UNKNOWN) + f"?startIndex={quote(index)}")).status == 400
 
 
@@ -249,7 +251,7 @@ async def test_head_ends_at_once(api: Outsider) -> None:
     ],
     ids=str,
 )
-async def test_what_is_wrong_is_told_in_words(api: Outsider, body: Any, status: int) -> None:
+async def test_a_wrong_request_gets_a_sentence(api: Outsider, body: Any, status: int) -> None:
     answer = await post(api, body)
     assert answer.status == status
     assert answer.headers["content-type"].startswith("text/plain")
@@ -292,7 +294,9 @@ async def test_a_socket_gives_the_chunks_of_http(api: Outsider) -> None:
     assert found == chunks(await api.get(path_of(run) + "?startIndex=0", node=api.other_url))
 
 
-async def test_a_lost_socket_stops_nothing_and_an_abort_elsewhere_does(api: Outsider) -> None:
+async def test_a_lost_socket_stops_nothing_and_an_abort_on_another_node_stops_the_answer(
+    api: Outsider,
+) -> None:
     chat = new_chat()
     async with socket(api) as one, socket(api) as lost, socket(api, api.other_url) as other:
         await tell(lost, **sending(chat, body=told(10_000, 20)))
@@ -339,7 +343,9 @@ async def test_many_requests_share_a_socket(api: Outsider) -> None:
     ],
     ids=lambda text: text[:60],
 )  # fmt: skip
-async def test_what_is_wrong_is_an_error_and_the_socket_lives(api: Outsider, text: str) -> None:
+async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(
+    api: Outsider, text: str
+) -> None:
     async with socket(api) as ws:
         await ws.send(text)
         error = await hear(ws)
@@ -349,7 +355,7 @@ async def test_what_is_wrong_is_an_error_and_the_socket_lives(api: Outsider, tex
         assert await hear(ws) == {"type": "no-active", "requestId": "alive"}
 
 
-async def test_a_strange_origin_is_refused_at_the_handshake(api: Outsider) -> None:
+async def test_a_foreign_origin_is_refused_at_the_handshake(api: Outsider) -> None:
     headers = api.credentials | {"Origin": "https://evil.example"}
     received = await exchange(api.url, handshake(api.url, headers, path=SOCKET), within_s=3)
     assert received.split(b" ")[1] == b"403"

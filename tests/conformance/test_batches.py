@@ -81,7 +81,9 @@ async def test_a_batch_from_upload_to_output(client: openai.AsyncOpenAI) -> None
     assert output.purpose == "batch_output"
 
 
-async def test_an_answer_is_what_the_endpoint_itself_says(client: openai.AsyncOpenAI) -> None:
+async def test_a_line_of_the_output_has_the_answer_of_its_endpoint(
+    client: openai.AsyncOpenAI,
+) -> None:
     """The row of a line, and the same request asked directly: the same members."""
     direct = await client.chat.completions.create(
         model="demo", messages=[{"role": "user", "content": "tell me"}], extra_body=DEMO
@@ -94,7 +96,7 @@ async def test_an_answer_is_what_the_endpoint_itself_says(client: openai.AsyncOp
     assert row["response"]["request_id"] == row["response"]["body"]["id"]
 
 
-async def test_responses_as_endpoint(client: openai.AsyncOpenAI) -> None:
+async def test_a_batch_may_use_the_responses_endpoint(client: openai.AsyncOpenAI) -> None:
     url = "/v1/responses"
     lines = [line(f"r{n}", {"input": f"tell me {n}", "instructions": "Be brief.", **DEMO}, url)
              for n in range(5)]  # fmt: skip
@@ -108,7 +110,7 @@ async def test_responses_as_endpoint(client: openai.AsyncOpenAI) -> None:
         assert response.usage is not None
 
 
-async def test_the_native_form_as_endpoint(client: openai.AsyncOpenAI) -> None:
+async def test_a_batch_may_use_the_native_endpoint(client: openai.AsyncOpenAI) -> None:
     url = "/v1/generations"
     lines = [line(f"n{n}", {"prompt": f"tell me {n}", "params": DEMO}, url) for n in range(5)]
     batch = await ended(client, (await submit(client, encoded(lines), endpoint=url)).id)
@@ -135,7 +137,7 @@ async def test_a_line_is_a_generation_that_can_be_read(
     assert snapshot.json()["text"] == text_of(row)
 
 
-async def test_counts_are_live(client: openai.AsyncOpenAI) -> None:
+async def test_the_counts_of_a_running_batch_rise(client: openai.AsyncOpenAI) -> None:
     lines = encoded(demo_line(n, tokens=10, per_s=20) for n in range(300))
     batch = await submit(client, lines)
     seen = set()
@@ -171,7 +173,7 @@ WRONG_LINES: dict[str, list[bytes]] = {
 @pytest.mark.parametrize(
     ("raw", "code"), [(raw, code) for code, raws in WRONG_LINES.items() for raw in raws]
 )
-async def test_a_wrong_line_is_named_and_nothing_runs(
+async def test_a_wrong_line_is_named_and_no_line_runs(
     client: openai.AsyncOpenAI, raw: bytes, code: str
 ) -> None:
     raw = raw.replace(b"URL", CHAT.encode())
@@ -192,7 +194,7 @@ async def test_a_file_of_blank_lines_is_empty(client: openai.AsyncOpenAI) -> Non
     assert await errors_of(client, b"\n\r\n  \n") == [("empty_file", None)]
 
 
-async def test_line_ends_of_any_kind(client: openai.AsyncOpenAI) -> None:
+async def test_every_kind_of_line_end_is_accepted(client: openai.AsyncOpenAI) -> None:
     raws = encoded(demo_line(n) for n in range(3)).splitlines()
     content = raws[0] + b"\r\n\r\n" + raws[1] + b"\n" + raws[2]  # none at the end
 
@@ -202,7 +204,7 @@ async def test_line_ends_of_any_kind(client: openai.AsyncOpenAI) -> None:
     assert batch.request_counts.completed == batch.request_counts.total == 3
 
 
-async def test_what_the_api_would_refuse_goes_to_the_error_file(
+async def test_a_line_that_the_api_would_refuse_goes_to_the_error_file(
     client: openai.AsyncOpenAI,
 ) -> None:
     lines = [
@@ -239,7 +241,7 @@ async def test_what_the_api_would_refuse_goes_to_the_error_file(
 # Asking for one
 
 
-async def test_what_cannot_be_a_batch_is_refused(client: openai.AsyncOpenAI) -> None:
+async def test_a_request_that_cannot_become_a_batch_is_refused(client: openai.AsyncOpenAI) -> None:
     file = await client.files.create(file=("in.jsonl", encoded([demo_line(0)])), purpose="batch")
     other = await client.files.create(file=("in.txt", b"text"), purpose="user_data")
     good: Any = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h"}
@@ -260,7 +262,7 @@ async def test_what_cannot_be_a_batch_is_refused(client: openai.AsyncOpenAI) -> 
         assert said.value.body["message"]  # type: ignore[index]
 
 
-async def test_one_that_is_not_there_is_404(api: Outsider, client: openai.AsyncOpenAI) -> None:
+async def test_an_unknown_batch_is_404(api: Outsider, client: openai.AsyncOpenAI) -> None:
     for call in (client.batches.retrieve, client.batches.cancel):
         with pytest.raises(openai.NotFoundError):
             await call("batch_00000000000000000000000000")
@@ -292,7 +294,7 @@ async def test_an_idempotency_key_makes_one_batch(client: openai.AsyncOpenAI) ->
     assert said.value.code == "idempotency_mismatch"
 
 
-async def test_lists_page_through_all_of_them(client: openai.AsyncOpenAI) -> None:
+async def test_the_pages_of_a_listing_show_every_batch(client: openai.AsyncOpenAI) -> None:
     made = [(await submit(client, encoded([demo_line(n)]))).id for n in range(5)]
 
     first = await client.batches.list(limit=2)
@@ -306,7 +308,9 @@ async def test_lists_page_through_all_of_them(client: openai.AsyncOpenAI) -> Non
         await client.batches.list(after="batch_00000000000000000000000000")
 
 
-async def test_the_output_expires_when_it_was_told_to(client: openai.AsyncOpenAI) -> None:
+async def test_the_output_expires_at_the_time_that_the_request_set(
+    client: openai.AsyncOpenAI,
+) -> None:
     expires: Any = {"anchor": "created_at", "seconds": 7_200}
     made = await submit(client, encoded([demo_line(0)]), output_expires_after=expires)
     batch = await ended(client, made.id)
@@ -321,7 +325,7 @@ async def test_the_output_expires_when_it_was_told_to(client: openai.AsyncOpenAI
 # Events
 
 
-async def test_events_tell_of_every_line_and_of_the_end(
+async def test_the_events_show_every_line_and_the_end(
     api: Outsider, client: openai.AsyncOpenAI
 ) -> None:
     batch = await submit(client, encoded(demo_line(n) for n in range(20)))
@@ -346,7 +350,7 @@ async def test_events_tell_of_every_line_and_of_the_end(
     assert events[-1].type == "end" and events[-1].fields["status"] == "completed"
 
 
-async def test_events_go_on_after_a_cursor_at_another_node(
+async def test_the_events_continue_after_a_cursor_on_another_node(
     api: Outsider, client: openai.AsyncOpenAI
 ) -> None:
     batch = await submit(client, encoded(demo_line(n) for n in range(10)))
@@ -368,7 +372,7 @@ async def test_events_go_on_after_a_cursor_at_another_node(
 # Failures
 
 
-async def test_redrive_makes_a_batch_of_what_failed(client: openai.AsyncOpenAI) -> None:
+async def test_redrive_makes_a_batch_of_the_failed_lines(client: openai.AsyncOpenAI) -> None:
     lines = [demo_line(0), chat_line(1, model="no such model"), line("c2", {"messages": []})]
     batch = await submit(client, encoded(lines), metadata={"a": "b"})
     await ended(client, batch.id)
@@ -385,7 +389,7 @@ async def test_redrive_makes_a_batch_of_what_failed(client: openai.AsyncOpenAI) 
     assert by_id(await rows(client, again.error_file_id)).keys() == {"c1", "c2"}
 
 
-async def test_there_is_nothing_to_redrive_of_what_went_well(client: openai.AsyncOpenAI) -> None:
+async def test_a_batch_without_failed_lines_cannot_be_redriven(client: openai.AsyncOpenAI) -> None:
     batch = await submit(client, encoded([demo_line(0)]))
     await ended(client, batch.id)
 
@@ -396,7 +400,7 @@ async def test_there_is_nothing_to_redrive_of_what_went_well(client: openai.Asyn
 # Owners, and time
 
 
-async def test_a_batch_is_its_owners_alone_and_its_events_run_out(own_cluster: Any) -> None:
+async def test_only_its_owner_sees_a_batch_and_its_events_expire(own_cluster: Any) -> None:
     settings = {"api_keys": "key-of-alice-12345:alice,key-of-bob-1234567:bob", "retention_s": "1"}
     async with own_cluster(api=1, workers=1, jobs=1, settings=settings) as cluster:
         url = cluster.urls[0]

@@ -35,7 +35,7 @@ async def native_text(api: Outsider, generation_id: str) -> str:
 
 
 @pytest.mark.parametrize("prefix", ["/v1", ""])
-async def test_a_stream_is_the_answer(api: Outsider, prefix: str) -> None:
+async def test_a_stream_has_the_whole_answer(api: Outsider, prefix: str) -> None:
     async with sdk(api.url + prefix, api.key) as client:
         response = await client.chat.completions.with_raw_response.create(
             model="demo", messages=HELLO, stream=True, extra_body=told(30)
@@ -53,7 +53,9 @@ async def test_a_stream_is_the_answer(api: Outsider, prefix: str) -> None:
     assert len({chunk.created for chunk in heard.chunks}) == 1
 
 
-async def test_the_usage_comes_last_when_asked(client: openai.AsyncOpenAI) -> None:
+async def test_the_usage_comes_last_when_the_request_asks_for_it(
+    client: openai.AsyncOpenAI,
+) -> None:
     stream = await client.chat.completions.create(
         model="demo", messages=HELLO, stream=True, extra_body=told(5),
         stream_options={"include_usage": True},
@@ -65,7 +67,9 @@ async def test_the_usage_comes_last_when_asked(client: openai.AsyncOpenAI) -> No
     assert all(chunk.usage is None for chunk in others)
 
 
-async def test_a_whole_answer_is_the_same_text(api: Outsider, client: openai.AsyncOpenAI) -> None:
+async def test_an_answer_in_one_piece_has_the_same_text(
+    api: Outsider, client: openai.AsyncOpenAI
+) -> None:
     answer = await client.chat.completions.create(model="demo", messages=HELLO, extra_body=told(30))
 
     assert answer.object == "chat.completion"
@@ -83,7 +87,7 @@ async def test_params_reach_the_backend(client: openai.AsyncOpenAI) -> None:
     assert answer.choices[0].finish_reason == "length"
 
 
-async def test_a_tool_call_is_put_together_by_the_sdk(client: openai.AsyncOpenAI) -> None:
+async def test_the_sdk_assembles_a_tool_call(client: openai.AsyncOpenAI) -> None:
     tool: Any = {"type": "function", "function": {"name": "weather", "parameters": {}}}
     asked: Any = {"model": "demo", "messages": HELLO, "tools": [tool]}
     asked["extra_body"] = told(3, tool_call="weather", seed=7)
@@ -98,7 +102,7 @@ async def test_a_tool_call_is_put_together_by_the_sdk(client: openai.AsyncOpenAI
         assert isinstance(json.loads(call.function.arguments), dict)
 
 
-async def test_reasoning_stands_apart(api: Outsider, client: openai.AsyncOpenAI) -> None:
+async def test_reasoning_is_a_member_of_its_own(api: Outsider, client: openai.AsyncOpenAI) -> None:
     asked: Any = {"model": "demo", "messages": HELLO, "extra_body": told(3, reasoning_tokens=5)}
     heard = await listen(await client.chat.completions.create(**asked, stream=True))
     whole = await client.chat.completions.create(**asked)
@@ -169,13 +173,13 @@ def openai_error(body: Any, code: str) -> None:
     assert body["error"]["message"] and body["error"]["type"]
 
 
-async def test_a_wrong_base_url_is_told_so(api: Outsider) -> None:
+async def test_a_wrong_base_url_gets_an_error_that_names_the_right_one(api: Outsider) -> None:
     answer = await api.call("POST", "/v1/v1/chat/completions", body={"messages": HELLO})
     assert answer.status == 404
     assert "/v1" in answer.json()["error"]["message"]
 
 
-async def test_what_is_left_out_or_null_or_unknown_is_no_error(api: Outsider) -> None:
+async def test_absent_null_and_unknown_members_are_no_error(api: Outsider) -> None:
     body = {"messages": HELLO, "model": None, "stop": None, "made_up": {"a": 1}, **told(3)}
     answer = await api.call("POST", CHAT, body=body)
     assert answer.status == 200
@@ -188,7 +192,9 @@ async def test_what_is_left_out_or_null_or_unknown_is_no_error(api: Outsider) ->
 BROKEN = {"fail_at": 3, "fail_always": True, "fail_retryable": False}
 
 
-async def test_a_backend_that_fails_in_mid_answer(client: openai.AsyncOpenAI) -> None:
+async def test_a_stream_whose_backend_fails_in_mid_answer_ends_with_an_error(
+    client: openai.AsyncOpenAI,
+) -> None:
     stream = await client.chat.completions.create(
         model="demo", messages=HELLO, stream=True, extra_body=told(9, **BROKEN)
     )
@@ -210,7 +216,9 @@ async def test_the_body_of_a_failed_stream_is_finished(api: Outsider) -> None:
     )
 
 
-async def test_a_whole_answer_whose_backend_fails(client: openai.AsyncOpenAI) -> None:
+async def test_an_answer_in_one_piece_whose_backend_fails_is_an_error_response(
+    client: openai.AsyncOpenAI,
+) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
         await client.chat.completions.create(
             model="demo", messages=HELLO, extra_body=told(9, **BROKEN)
@@ -222,7 +230,7 @@ async def test_a_whole_answer_whose_backend_fails(client: openai.AsyncOpenAI) ->
     assert headers["x-should-retry"] == "false"  # each try of the SDK's would be another generation
 
 
-async def test_a_cancel_ends_a_stream_and_a_whole_answer(
+async def test_a_cancel_ends_a_stream_and_an_answer_in_one_piece(
     api: Outsider, client: openai.AsyncOpenAI
 ) -> None:
     stream = await client.chat.completions.create(
@@ -259,7 +267,7 @@ async def running_in(api: Outsider, session: str) -> str:
 # Coming and going
 
 
-async def test_who_is_cut_off_reads_on_natively_at_the_other_node(
+async def test_a_reader_that_is_cut_off_resumes_natively_at_the_other_node(
     api: Outsider, client: openai.AsyncOpenAI
 ) -> None:
     stream = await client.chat.completions.create(
@@ -275,7 +283,9 @@ async def test_who_is_cut_off_reads_on_natively_at_the_other_node(
     assert heard.text + text == snapshot["text"]
 
 
-async def test_who_hangs_up_cancels(api: Outsider, client: openai.AsyncOpenAI) -> None:
+async def test_a_client_that_hangs_up_cancels_its_answer(
+    api: Outsider, client: openai.AsyncOpenAI
+) -> None:
     stream = await client.chat.completions.create(
         model="demo", messages=HELLO, stream=True,
         extra_body={**told(10_000, 20), "on_disconnect": 0.2},
@@ -298,7 +308,7 @@ async def test_who_hangs_up_before_the_head_cancels(api: Outsider) -> None:
     assert (await api.ended(generation_id))["status"] == "cancelled"
 
 
-async def test_who_hangs_up_while_another_reads_does_not(
+async def test_a_client_that_hangs_up_while_another_client_reads_cancels_nothing(
     api: Outsider, client: openai.AsyncOpenAI
 ) -> None:
     stream = await client.chat.completions.create(
@@ -314,7 +324,7 @@ async def test_who_hangs_up_while_another_reads_does_not(
     assert (await api.ended(first.id))["status"] == "completed"
 
 
-async def test_a_hung_up_whole_answer_is_cancelled(
+async def test_an_answer_in_one_piece_is_cancelled_when_its_client_hangs_up(
     api: Outsider, client: openai.AsyncOpenAI
 ) -> None:
     session = "s-hung-up-whole"

@@ -65,7 +65,7 @@ def shown(found: list[dict[str, Any]]) -> str:
 # Over HTTP
 
 
-async def test_a_stream_is_the_answer(api: Outsider) -> None:
+async def test_a_stream_has_the_whole_answer(api: Outsider) -> None:
     answer = await post(api, asking(20), **SSE)
 
     found = responses(answer)
@@ -76,7 +76,9 @@ async def test_a_stream_is_the_answer(api: Outsider) -> None:
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", "application/json"])
-async def test_without_the_accept_it_is_one_response(api: Outsider, accept: str) -> None:
+async def test_a_request_without_the_accept_header_gets_one_response(
+    api: Outsider, accept: str
+) -> None:
     answer = await post(api, asking(20), **({"Accept": accept} if accept else {}))
 
     assert answer.headers["content-type"].startswith("application/json")
@@ -84,7 +86,7 @@ async def test_without_the_accept_it_is_one_response(api: Outsider, accept: str)
     assert answer.json() == {"text": snapshot["text"]}
 
 
-async def test_a_failure_keeps_the_text_and_is_a_sentence(api: Outsider) -> None:
+async def test_a_failure_keeps_the_text_and_is_told_in_a_sentence(api: Outsider) -> None:
     failing = asking(5, fail_at=2, fail_retryable=False)
     *texts, error = responses(await post(api, failing, **SSE))
     assert texts and set(error) == {"error"} and isinstance(error["error"], str)
@@ -103,7 +105,7 @@ async def test_an_answer_that_begins_anew_overwrites(api: Outsider) -> None:
 
 
 @pytest.mark.parametrize("headers", [SSE, {}])
-async def test_cancelled_from_another_node_it_ends_with_what_there_was(
+async def test_a_cancel_from_another_node_ends_the_answer_with_its_text_so_far(
     api: Outsider, headers: dict[str, str]
 ) -> None:
     session = new_session()
@@ -119,7 +121,9 @@ async def test_cancelled_from_another_node_it_ends_with_what_there_was(
     assert (ended["status"], ended["text"]) == ("cancelled", text)
 
 
-async def test_who_hangs_up_is_waited_for_and_then_it_is_cancelled(api: Outsider) -> None:
+async def test_an_answer_is_cancelled_when_its_reader_stays_away_for_the_grace_time(
+    api: Outsider,
+) -> None:
     body = {**asking(10_000, 20), "on_disconnect": 0.2}
     async with api.opened("POST", CHAT, body=body, headers=SSE) as response:
         generation_id = response.headers["x-generation-id"]
@@ -144,7 +148,7 @@ async def test_who_hangs_up_is_waited_for_and_then_it_is_cancelled(api: Outsider
     ],
     ids=str,
 )
-async def test_what_is_wrong_is_a_sentence(
+async def test_a_wrong_request_is_told_in_a_sentence(
     api: Outsider, headers: dict[str, str], body: Any, status: int
 ) -> None:
     answer = await post(api, body, **headers)
@@ -172,7 +176,7 @@ def form(**parts: tuple[str, str] | str) -> dict[str, Any]:
     return {"raw": (body + "--b--\r\n").encode(), "headers": headers}
 
 
-async def test_a_form_with_a_picture_is_a_message_with_one(api: Outsider) -> None:
+async def test_a_form_with_a_picture_is_a_message_with_that_picture(api: Outsider) -> None:
     said, params = json.dumps({"role": "user", "text": "What?"}), json.dumps(asking()["params"])
     told = {"message1": said, "model": "demo", "params": params}
     answer = await api.call("POST", CHAT, **form(files=("image/png", "abc"), **told))
@@ -216,7 +220,7 @@ async def heard(ws: ClientConnection, key: str = KEY) -> list[dict[str, Any]]:
     return found[:-1]
 
 
-async def test_answers_come_in_turn_and_are_closed_by_the_key(api: Outsider) -> None:
+async def test_answers_come_in_turn_and_the_stop_key_closes_each(api: Outsider) -> None:
     sessions = [new_session() for _ in range(3)]
     async with socket(api, "a key ü") as ws:
         for session in sessions:
@@ -227,7 +231,7 @@ async def test_answers_come_in_turn_and_are_closed_by_the_key(api: Outsider) -> 
         assert shown(answer) == ended["text"] != ""
 
 
-async def test_no_piece_of_an_answer_is_taken_for_the_key(api: Outsider) -> None:
+async def test_no_piece_of_an_answer_looks_like_the_stop_key(api: Outsider) -> None:
     """Each piece of a fixed answer in turn is the key."""
     body = asking(12, 200, seed=7)
     async with socket(api) as ws:
@@ -240,7 +244,7 @@ async def test_no_piece_of_an_answer_is_taken_for_the_key(api: Outsider) -> None
             assert shown(await heard(ws, key)) == whole, key
 
 
-async def test_an_error_is_closed_by_the_key_too_and_the_next_answer_comes(api: Outsider) -> None:
+async def test_the_stop_key_follows_an_error_and_the_next_answer_comes(api: Outsider) -> None:
     async with socket(api) as ws:
         await tell(ws, asking(5, fail_at=2, fail_retryable=False))
         *texts, error = await heard(ws)
@@ -252,7 +256,7 @@ async def test_an_error_is_closed_by_the_key_too_and_the_next_answer_comes(api: 
         assert shown(await heard(ws))
 
 
-async def test_cancelled_from_another_node_it_is_closed_by_the_key(api: Outsider) -> None:
+async def test_the_stop_key_follows_a_cancel_from_another_node(api: Outsider) -> None:
     session = new_session()
     async with socket(api) as ws:
         await tell(ws, {**asking(10_000, 20), "session": session})
@@ -277,7 +281,9 @@ async def test_cancelled_from_another_node_it_is_closed_by_the_key(api: Outsider
     ],
     ids=lambda text: text[:40],
 )
-async def test_what_is_wrong_is_an_error_and_the_socket_lives(api: Outsider, text: str) -> None:
+async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(
+    api: Outsider, text: str
+) -> None:
     async with socket(api) as ws:
         await ws.send(text)
         (error,) = await heard(ws)
@@ -286,7 +292,7 @@ async def test_what_is_wrong_is_an_error_and_the_socket_lives(api: Outsider, tex
         assert shown(await heard(ws))
 
 
-async def test_binary_is_an_error_and_then_1003(api: Outsider) -> None:
+async def test_a_binary_frame_gets_an_error_and_close_code_1003(api: Outsider) -> None:
     async with socket(api) as ws:
         await ws.send(b"\x00\x01")
         (error,) = await heard(ws)
@@ -300,13 +306,13 @@ async def test_binary_is_an_error_and_then_1003(api: Outsider) -> None:
     [(frame(b"\xff\xfe"), 1007), (large_frame(b"", announced=2**40), 1009)],
     ids=["utf-8", "large"],
 )
-async def test_what_breaks_the_protocol_closes_with_its_code(
+async def test_a_protocol_violation_closes_the_socket_with_its_code(
     api: Outsider, sent: bytes, code: int
 ) -> None:
     assert await raw_socket_close_code(api.url, sent, api.credentials, path=SOCKET) == code
 
 
-async def test_a_strange_origin_is_refused_at_the_handshake(api: Outsider) -> None:
+async def test_a_foreign_origin_is_refused_at_the_handshake(api: Outsider) -> None:
     """Never accepted and closed: the component would come back at once, for ever."""
     headers = api.credentials | {"Origin": "https://evil.example"}
     received = await exchange(api.url, handshake(api.url, headers, path=SOCKET), within_s=3)

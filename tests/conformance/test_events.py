@@ -66,7 +66,7 @@ async def test_the_accept_header_chooses_the_transport(api, ended, accept, conte
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/png", "text/plain", "application/xml"])
-async def test_what_cannot_be_served_is_406(api, ended, accept):
+async def test_an_accept_header_that_cannot_be_served_is_406(api, ended, accept):
     answer = await api.events(ended[0], accept=accept)
 
     assert answer.status == 406
@@ -85,7 +85,7 @@ async def test_the_headers_of_a_stream(api, ended, accept):
 
 @pytest.mark.parametrize("accept", [SSE, NDJSON])
 @pytest.mark.parametrize("how", ["header", "query"])
-async def test_every_event_id_is_a_cursor_also_one_that_a_join_swallowed(api, ended, accept, how):
+async def test_every_event_id_is_a_cursor_even_inside_a_joined_event(api, ended, accept, how):
     generation_id, log = ended
 
     for entry, node in zip(log[:-1], itertools.cycle([api.url, api.other_url]), strict=False):
@@ -116,7 +116,7 @@ async def test_0_0_means_from_the_start(api, ended, accept):
 
 
 @pytest.mark.parametrize("accept", [SSE, NDJSON])
-async def test_at_the_end_of_an_ended_one_is_204(api, ended, accept):
+async def test_a_cursor_at_the_end_of_an_ended_generation_is_204(api, ended, accept):
     generation_id, log = ended
 
     answer = await api.events(generation_id, log[-1].event_id, accept)
@@ -124,7 +124,7 @@ async def test_at_the_end_of_an_ended_one_is_204(api, ended, accept):
     assert (answer.status, answer.body) == (204, b"")
 
 
-async def test_at_the_end_of_an_ended_one_a_long_poll_is_done(api, ended):
+async def test_a_long_poll_at_the_end_of_an_ended_generation_is_done(api, ended):
     generation_id, log = ended
 
     answer = await api.poll(generation_id, log[-1].event_id, wait="30")
@@ -286,7 +286,7 @@ async def test_the_data_of_an_sse_event_is_the_event_without_id_and_type(api, en
             assert set(event.fields) == {"text"}
 
 
-async def test_a_long_poll_gives_at_once_what_there_is(api):
+async def test_a_long_poll_returns_existing_events_at_once(api):
     generation_id = await api.start(LONG)
     await api.running(generation_id)
     begun = time.monotonic()
@@ -301,7 +301,7 @@ async def test_a_long_poll_gives_at_once_what_there_is(api):
     assert body["done"] is False
 
 
-async def test_a_long_poll_waits_for_what_is_new(api):
+async def test_a_long_poll_waits_for_a_new_event(api):
     generation_id = await api.start(demo_body(10_000, 4))
     await api.running(generation_id)
     top = (await api.log(generation_id))[-1].event_id
@@ -335,7 +335,7 @@ async def test_a_wait_that_is_no_number_from_0_to_60_is_400(api, ended, wait):
 
 
 @pytest.mark.parametrize("wait", ["0", "0.5", "60", "1"])
-async def test_a_wait_from_0_to_60_is_taken(api, ended, wait):
+async def test_a_wait_from_0_to_60_is_accepted(api, ended, wait):
     assert (await api.poll(ended[0], wait=wait)).status == 200
 
 

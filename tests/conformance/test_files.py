@@ -29,7 +29,7 @@ async def other(api: Outsider) -> AsyncIterator[openai.AsyncOpenAI]:
         yield client
 
 
-async def test_a_file_is_kept_and_read_on_any_node(
+async def test_a_file_is_kept_and_can_be_read_on_any_node(
     client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     data = os.urandom(300_000)
@@ -48,7 +48,7 @@ async def test_a_file_is_kept_and_read_on_any_node(
         assert (caught.value.code, caught.value.type) == ("not_found", "invalid_request_error")
 
 
-async def test_a_file_says_how_long_it_is_wanted(client: openai.AsyncOpenAI) -> None:
+async def test_a_file_expires_at_the_time_that_its_upload_set(client: openai.AsyncOpenAI) -> None:
     wanted: Any = {"anchor": "created_at", "seconds": 3_600}
     made = await client.files.create(file=LINES, purpose="user_data", expires_after=wanted)
     assert made.expires_at == made.created_at + 3_600
@@ -77,7 +77,7 @@ async def test_the_sdk_walks_through_all_pages(client: openai.AsyncOpenAI) -> No
     assert page.has_more and [file.purpose for file in page.data] == ["evals", "evals"]
 
 
-async def test_a_listing_that_cannot_be_made_is_refused(client: openai.AsyncOpenAI) -> None:
+async def test_a_listing_with_wrong_parameters_is_refused(client: openai.AsyncOpenAI) -> None:
     refused: list[Any] = [{"limit": 0}, {"limit": 10_001}, {"limit": "x"}, {"order": "up"}]
     for query in [*refused, {"purpose": "none"}]:
         with pytest.raises(openai.BadRequestError):
@@ -86,7 +86,7 @@ async def test_a_listing_that_cannot_be_made_is_refused(client: openai.AsyncOpen
         await client.files.list(after="file-none")
 
 
-async def test_a_download_goes_on_from_a_byte(api: Outsider, client: openai.AsyncOpenAI) -> None:
+async def test_a_download_continues_from_a_byte(api: Outsider, client: openai.AsyncOpenAI) -> None:
     made = await client.files.create(file=('"a";\\b\r\n.txt', LINES), purpose="batch")
     path = f"/v1/files/{made.id}/content"
     whole = await api.get(path)

@@ -143,7 +143,7 @@ async def test_cancel_from_another_node_ends_it_as_cancelled(api: Outsider):
     assert snapshot["text"] == fold_text(log) != "", "what was generated stays"
 
 
-async def test_cancel_may_be_repeated_and_leaves_an_ended_one_alone(api: Outsider):
+async def test_cancel_may_be_repeated_and_does_not_change_an_ended_generation(api: Outsider):
     generation_id = await api.finished(SHORT)
     before = await api.ended(generation_id)
 

@@ -57,7 +57,7 @@ async def olga(cluster):
 
 
 @pytest.mark.parametrize("method, path", PROTECTED)
-async def test_without_credentials_it_is_401(api, method, path):
+async def test_a_request_without_credentials_is_401(api, method, path):
     answer = await api.call(method, path, anonymous=True)
 
     assert (answer.status, answer.error_code) == (401, "unauthorized")
@@ -73,11 +73,11 @@ async def test_bad_credentials_are_401(api, header):
     assert answer.status == 401
 
 
-async def test_a_bearer_key_is_taken(api):
+async def test_a_bearer_key_is_accepted(api):
     assert (await api.get("/v1/models")).status == 200
 
 
-async def test_a_key_in_the_query_is_taken_and_no_log_shows_it(api, cluster):
+async def test_a_key_in_the_query_is_accepted_and_no_log_shows_the_key(api, cluster):
     generation_id = await api.finished(SHORT)
     path = f"/v1/generations/{generation_id}/events?access_token={ALICE}"
 
@@ -93,12 +93,12 @@ async def test_a_bad_key_in_the_query_is_401(api):
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/", "/docs"])
-async def test_these_are_open(api, path):
+async def test_open_routes_need_no_key(api, path):
     assert (await api.get(path, anonymous=True)).status == 200
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/v1/workers"])
-async def test_an_operators_key_opens_what_an_ordinary_one_does_not(api, olga, path):
+async def test_an_operators_key_opens_routes_that_refuse_an_ordinary_key(api, olga, path):
     refused = await api.get(path)
 
     assert (refused.status, refused.error_code) == (403, "forbidden")
@@ -113,7 +113,7 @@ async def test_an_operator_may_list_the_work_of_others(api, olga, path):
         assert (await api.get(f"{path}?owner={owner}")).status == status
 
 
-async def test_an_operator_ends_anybodys_schedule(api, olga):
+async def test_an_operator_may_end_the_schedule_of_any_owner(api, olga):
     planned = (await api.post(SHORT | {"cron": "0 8 * * *"})).json()
     listed = (await olga.get("/v1/schedules?owner=alice")).json()["schedules"]
 
@@ -169,7 +169,7 @@ async def test_a_socket_without_credentials_is_refused_at_the_handshake(api):
     assert refused.value.response.status_code == 401
 
 
-async def test_a_browsers_socket_without_credentials_is_told_why_and_closed_4501(api):
+async def test_a_browsers_socket_without_credentials_gets_an_error_and_close_code_4501(api):
     headers = {"Authorization": "", "Origin": ORIGIN}
 
     async with api.socket(additional_headers=headers) as socket:
@@ -181,7 +181,7 @@ async def test_a_browsers_socket_without_credentials_is_told_why_and_closed_4501
     assert closed.value.rcvd.code == 4501
 
 
-async def test_a_socket_takes_its_key_in_the_query(api):
+async def test_a_socket_accepts_a_key_in_the_query(api):
     headers = {"Authorization": "", "Origin": ORIGIN}
 
     async with api.socket(query=f"?access_token={ALICE}", additional_headers=headers) as socket:
@@ -244,7 +244,7 @@ async def test_a_share_reads_one_generation_until_it_is_deleted(api, cluster):
         assert (await guest.events(shown)).status == 401
 
 
-async def test_a_refused_origin_is_403_whatever_the_key(api):
+async def test_a_refused_origin_is_403_with_any_key(api):
     with pytest.raises(websockets.InvalidStatus) as refused:
         async with api.socket(additional_headers={"Origin": "https://evil.example"}):
             pass
@@ -261,7 +261,7 @@ async def test_an_allowed_origin_may_read(api):
         assert name in exposed
 
 
-async def test_an_error_can_be_read_by_an_allowed_origin_too(api):
+async def test_an_allowed_origin_may_read_an_error(api):
     answer = await api.get("/v1/models", anonymous=True, headers={"Origin": ORIGIN})
 
     assert answer.status == 401
@@ -316,7 +316,7 @@ async def test_another_origin_may_not_read(api):
     assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-async def test_listening_beyond_loopback_needs_credentials_or_saying_so(cluster):
+async def test_listening_beyond_loopback_needs_credentials_or_an_explicit_setting(cluster):
     settings = dict(cluster.api[0].settings, TAILRACE_HOST="0.0.0.0", TAILRACE_PORT="0")
     del settings["TAILRACE_API_KEYS"]
 

@@ -23,7 +23,7 @@ QUICK = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s
 RUN_S = 300.0  # it takes a minute or two on a busy machine
 
 
-async def test_a_node_does_what_its_document_says(own_cluster, tmp_path: Path):
+async def test_a_node_behaves_as_its_openapi_document_says(own_cluster, tmp_path: Path):
     async with own_cluster(api=1, workers=1, models=QUICK) as cluster:
         node = cluster.api[0]
         pid = node.pid

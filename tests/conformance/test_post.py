@@ -71,7 +71,7 @@ async def test_model_left_out_is_the_first_of_the_models(api: Outsider):
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/*"])
-async def test_without_a_stream_asked_for_the_answer_is_202(api: Outsider, accept):
+async def test_a_request_that_asks_for_no_stream_gets_202(api: Outsider, accept):
     answer = await api.post(SHORT, headers={"Accept": accept} if accept else {})
 
     assert answer.status == 202
@@ -84,7 +84,9 @@ async def test_without_a_stream_asked_for_the_answer_is_202(api: Outsider, accep
         ("application/x-ndjson", "application/x-ndjson"),
     ],
 )
-async def test_a_stream_asked_for_is_the_answer_itself(api: Outsider, accept, content_type):
+async def test_a_request_that_asks_for_a_stream_gets_the_stream_as_its_response(
+    api: Outsider, accept, content_type
+):
     answer = await api.post(SHORT, headers={"Accept": accept})
 
     assert answer.status == 200
@@ -137,7 +139,7 @@ async def test_the_same_key_with_another_body_is_422(api: Outsider):
     assert (answer.status, answer.error_code) == (422, "idempotency_mismatch")
 
 
-async def test_a_key_of_255_characters_is_taken(api: Outsider):
+async def test_a_key_of_255_characters_is_accepted(api: Outsider):
     key = (uuid.uuid4().hex + "!~" * 200)[:255]
 
     assert (await api.post(SHORT, headers={"Idempotency-Key": key})).status == 202
@@ -216,7 +218,7 @@ async def test_a_body_without_length_that_is_too_large_is_413(api: Outsider):
     ],
     ids=lambda raw: repr(raw[:24]) + str(len(raw)),
 )
-async def test_what_is_no_json_as_we_accept_it_is_400(api: Outsider, raw):
+async def test_a_body_that_is_not_strict_json_is_400(api: Outsider, raw):
     answer = await api.post(raw=raw, headers=JSON)
 
     assert answer.status == 400
@@ -291,7 +293,7 @@ async def test_json_that_is_no_object_is_a_4xx(api: Outsider, raw):
     ],
     ids=lambda extra: json.dumps(extra)[:60],
 )
-async def test_every_documented_field_is_taken(api: Outsider, extra):
+async def test_every_documented_field_is_accepted(api: Outsider, extra):
     assert (await api.post(SHORT | extra)).status == 202
 
 

@@ -48,7 +48,9 @@ async def background(client: openai.AsyncOpenAI, tokens: int, per_s: float, **as
 # In the foreground
 
 
-async def test_a_stream_is_the_answer(api: Outsider, client: openai.AsyncOpenAI) -> None:
+async def test_a_streamed_response_has_the_whole_answer(
+    api: Outsider, client: openai.AsyncOpenAI
+) -> None:
     raw = await client.responses.with_raw_response.create(
         model="demo", input="tell me", stream=True, instructions="Be brief.",
         metadata={"a": "b"}, extra_body=told(30),
@@ -65,7 +67,7 @@ async def test_a_stream_is_the_answer(api: Outsider, client: openai.AsyncOpenAI)
     assert [message["role"] for message in snapshot["messages"]] == ["system", "user"]
 
 
-async def test_a_whole_answer_is_the_same_object(client: openai.AsyncOpenAI) -> None:
+async def test_a_response_in_one_piece_is_the_same_object(client: openai.AsyncOpenAI) -> None:
     answer = await client.responses.create(model="demo", input="tell me", extra_body=told(30))
     again = await client.responses.retrieve(answer.id)
 
@@ -73,7 +75,7 @@ async def test_a_whole_answer_is_the_same_object(client: openai.AsyncOpenAI) -> 
     assert answer == again
 
 
-async def test_a_limit_makes_it_incomplete(client: openai.AsyncOpenAI) -> None:
+async def test_a_token_limit_makes_a_response_incomplete(client: openai.AsyncOpenAI) -> None:
     answer = await client.responses.create(
         model="demo", input="tell me", max_output_tokens=3, extra_body=told(30)
     )
@@ -81,7 +83,9 @@ async def test_a_limit_makes_it_incomplete(client: openai.AsyncOpenAI) -> None:
     assert answer.incomplete_details.reason == "max_output_tokens"
 
 
-async def test_a_tool_is_called_and_its_output_answered(client: openai.AsyncOpenAI) -> None:
+async def test_a_tool_is_called_and_the_model_answers_its_output(
+    client: openai.AsyncOpenAI,
+) -> None:
     asked: Any = {"model": "demo", "tools": [WEATHER], "tool_choice": "auto"}
     asked["extra_body"] = told(3, tool_call="weather", reasoning_tokens=4)
     async with client.responses.stream(input="tell me", **asked) as stream:
@@ -103,7 +107,9 @@ async def test_a_tool_is_called_and_its_output_answered(client: openai.AsyncOpen
     assert (found.call_id, found.arguments) == (call.call_id, call.arguments)
 
 
-async def test_a_model_of_the_clients_own_is_parsed(client: openai.AsyncOpenAI) -> None:
+async def test_the_sdk_parses_an_answer_into_the_clients_own_type(
+    client: openai.AsyncOpenAI,
+) -> None:
     """The form reaches the backend; the demo's answer is no JSON, and the SDK says so."""
 
     class Answer(BaseModel):
@@ -115,7 +121,7 @@ async def test_a_model_of_the_clients_own_is_parsed(client: openai.AsyncOpenAI) 
         )
 
 
-async def test_a_conversation_goes_on_from_a_stored_response(
+async def test_a_conversation_continues_from_a_stored_response(
     api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     first = await client.responses.create(
@@ -141,7 +147,7 @@ async def test_a_conversation_goes_on_from_a_stored_response(
         )
 
 
-async def test_items_that_are_only_named_are_found_on_another_node(
+async def test_referenced_items_are_found_on_another_node(
     api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     """The AI SDK names its earlier items like this from the second turn on."""
@@ -197,7 +203,7 @@ async def test_tools_that_no_backend_runs_are_named_in_a_header(
         assert raw.headers["x-tailrace-ignored"] == "tools[1], tools[2]"
 
 
-async def test_a_summary_of_the_reasoning_is_sent_where_asked_for(
+async def test_a_reasoning_summary_is_sent_when_the_request_asks_for_one(
     client: openai.AsyncOpenAI,
 ) -> None:
     async with client.responses.stream(
@@ -215,7 +221,7 @@ async def test_a_summary_of_the_reasoning_is_sent_where_asked_for(
     assert final.reasoning is not None and final.reasoning.summary == "auto"
 
 
-async def test_what_is_not_stored_is_there_for_its_own_request_only(
+async def test_a_response_that_is_not_stored_exists_for_its_own_request_only(
     api: Outsider, client: openai.AsyncOpenAI
 ) -> None:
     answer = await client.responses.create(
@@ -232,7 +238,7 @@ async def test_what_is_not_stored_is_there_for_its_own_request_only(
 # In the background
 
 
-async def test_it_is_gone_on_with_on_another_node_without_a_seam(
+async def test_a_streamed_response_resumes_on_another_node_without_a_seam(
     api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     heard = await hear(await background(client, 60, 100, stream=True), upto=12)
@@ -254,7 +260,7 @@ async def test_it_is_gone_on_with_on_another_node_without_a_seam(
         assert (await hear(rest)).events == heard.events[after + 1 :]
 
 
-async def test_the_helper_goes_on_after_a_number(
+async def test_the_stream_helper_resumes_after_a_sequence_number(
     client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     heard = await hear(await background(client, 40, 100, stream=True), upto=8)
@@ -266,7 +272,7 @@ async def test_the_helper_goes_on_after_a_number(
     assert final.output_text == (await client.responses.retrieve(heard.id)).output_text
 
 
-async def test_it_is_answered_at_once_and_looked_at_until_it_is_done(
+async def test_a_background_response_is_accepted_at_once_and_polled_until_its_end(
     client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     started = await background(client, 30, 60)
@@ -280,7 +286,7 @@ async def test_it_is_answered_at_once_and_looked_at_until_it_is_done(
     assert done.status == "completed" and done.output_text
 
 
-async def test_a_cancel_works_from_any_node_and_keeps_what_there_is(
+async def test_a_cancel_works_from_any_node_and_keeps_the_text_so_far(
     client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     stream = await background(client, 2_000, 50, stream=True)
@@ -298,12 +304,12 @@ async def test_a_cancel_works_from_any_node_and_keeps_what_there_is(
     assert await client.responses.retrieve(heard.id) == cancelled
 
 
-async def test_a_cancel_of_what_is_over_leaves_it(client: openai.AsyncOpenAI) -> None:
+async def test_a_cancel_does_not_change_an_ended_response(client: openai.AsyncOpenAI) -> None:
     answer = await client.responses.create(model="demo", input="tell me", extra_body=told(3))
     assert await client.responses.cancel(answer.id) == answer
 
 
-async def test_what_is_deleted_is_gone_everywhere(
+async def test_a_deleted_response_is_gone_on_every_node(
     api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     answer = await client.responses.create(model="demo", input="tell me", extra_body=told(3))
@@ -321,7 +327,7 @@ async def test_what_is_deleted_is_gone_everywhere(
         assert gone.status == 404
 
 
-async def test_a_deletion_of_what_runs_stops_it(
+async def test_the_deletion_of_a_running_response_stops_its_answer(
     api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     heard = await hear(await background(client, 2_000, 50, stream=True), upto=8)
@@ -359,7 +365,9 @@ async def test_input_items_come_in_pages(client: openai.AsyncOpenAI) -> None:
         {},
     ],
 )
-async def test_a_body_that_cannot_be_served_says_why(api: Outsider, asked: dict[str, Any]) -> None:
+async def test_a_body_that_cannot_be_served_gets_an_error_with_the_reason(
+    api: Outsider, asked: dict[str, Any]
+) -> None:
     reply = await api.call("POST", "/v1/responses", body={"model": "demo", **asked})
     assert reply.status == 400
     error = reply.json()["error"]
@@ -380,13 +388,13 @@ async def test_a_body_that_cannot_be_served_says_why(api: Outsider, asked: dict[
         ("resp_00000000000000000000000000/input_items?limit=0", 400),
     ],
 )
-async def test_errors_look_as_openais(api: Outsider, path: str, status: int) -> None:
+async def test_errors_have_the_shape_of_openai(api: Outsider, path: str, status: int) -> None:
     reply = await api.get(f"/v1/responses/{path}")
     assert reply.status == status
     assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
 
 
-async def test_a_number_that_was_never_given_is_a_stream_reset(
+async def test_a_sequence_number_that_no_server_sent_is_a_stream_reset(
     api: Outsider, client: openai.AsyncOpenAI
 ) -> None:
     answer = await client.responses.create(model="demo", input="tell me", extra_body=told(3))
@@ -395,7 +403,7 @@ async def test_a_number_that_was_never_given_is_a_stream_reset(
     assert caught.value.code == "stream_reset"
 
 
-async def test_what_was_started_natively_is_a_response_too(
+async def test_a_native_generation_can_be_read_as_a_response(
     api: Outsider, client: openai.AsyncOpenAI
 ) -> None:
     body = {"prompt": "tell me", "params": told(20), "model": "demo"}

@@ -19,7 +19,7 @@ async def found(api: Outsider, schedule_id: str) -> Any:
     return (await api.get(f"/v1/schedules/{schedule_id}")).json()
 
 
-async def test_what_is_due_is_started_once_with_its_session_and_metadata(api: Outsider) -> None:
+async def test_due_work_is_started_once_with_its_session_and_metadata(api: Outsider) -> None:
     session = f"later-{time.time_ns()}"
     body = {"prompt": "tell me", "session": session, "metadata": {"a": 1}, "run_at": time.time()}
     answer = await api.post(body)
@@ -42,7 +42,7 @@ async def test_what_is_due_is_started_once_with_its_session_and_metadata(api: Ou
     assert [one["id"] for one in listed["generations"]] == [now["last_id"]]
 
 
-async def test_a_cron_is_listed_and_deleted(api: Outsider) -> None:
+async def test_a_cron_schedule_is_listed_and_deleted(api: Outsider) -> None:
     schedule = (await api.post(CRON)).json()
     listed = (await api.get("/v1/schedules")).json()
     assert schedule["id"] in [one["id"] for one in listed["schedules"]]
@@ -73,7 +73,7 @@ async def test_a_cron_is_listed_and_deleted(api: Outsider) -> None:
         {"webhook": {"url": "https://example.com", "secret": "short"}},
     ],
 )
-async def test_what_could_not_run_is_refused_at_once(
+async def test_a_schedule_that_could_never_run_is_refused_at_once(
     api: Outsider, members: dict[str, Any]
 ) -> None:
     answer = await api.post({**CRON, **members})
@@ -87,7 +87,7 @@ async def test_an_unknown_model_is_refused_at_once(api: Outsider) -> None:
     assert (answer.status, answer.error_code) == (404, "model_not_found")
 
 
-async def test_a_webhook_is_shown_to_nobody(api: Outsider) -> None:
+async def test_no_listing_shows_the_webhook_of_a_schedule(api: Outsider) -> None:
     hook = {"url": "https://receiver.invalid/a-private-path", "secret": SECRET}
     made = await api.post({"prompt": "tell me", "webhook": hook})
     shown = await api.get(f"/v1/generations/{made.json()['id']}")

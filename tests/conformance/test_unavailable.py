@@ -17,7 +17,7 @@ LONG = demo_body(10_000, 20)
 SSE, NDJSON, POLL = "text/event-stream", "application/x-ndjson", "application/json"
 
 
-async def test_past_its_retention_a_generation_is_410_everywhere_and_later_404(own_cluster):
+async def test_a_generation_past_its_retention_is_410_everywhere_and_later_404(own_cluster):
     async with own_cluster(api=2, workers=1, settings={"retention_s": "2"}) as cluster:
         async with Outsider(*cluster.urls) as api:
             generation_id = await api.finished(SHORT)
@@ -47,7 +47,7 @@ async def _is(status, wanted: int) -> bool:
     return await status() == wanted
 
 
-async def test_with_redis_away_every_answer_says_so(own_cluster):
+async def test_every_route_answers_503_while_redis_is_away(own_cluster):
     async with own_cluster(api=1, workers=1) as cluster, Outsider(cluster.urls[0]) as api:
         generation_id = await api.finished(SHORT)
         top = (await api.log(generation_id))[-1].event_id
@@ -144,7 +144,7 @@ async def test_with_redis_frozen_every_dialect_answers_within_5_s(own_cluster):
         await until(lambda: _is_ready(api), 15, "readyz after the thaw")
 
 
-async def test_a_drained_node_refuses_lets_go_on_and_breaks_off(own_cluster):
+async def test_a_draining_node_refuses_new_work_and_breaks_off_readers_that_resume(own_cluster):
     """Readiness fails first; nothing ends as if it were complete; the exit code is 0."""
     async with own_cluster(api=2, workers=1, settings={"drain_s": "3"}) as cluster:
         async with Outsider(*cluster.urls) as api:
@@ -201,7 +201,7 @@ async def test_a_draining_node_fails_readiness_and_says_draining(own_cluster):
             assert await cluster.api[0].ended(10) == 0
 
 
-async def test_a_whole_answer_that_a_drain_cuts_short_names_its_generation(own_cluster):
+async def test_an_answer_in_one_piece_that_a_drain_cuts_names_its_generation(own_cluster):
     """It goes on, and is read natively at the other node."""
     messages, demo = [{"role": "user", "content": "hi"}], LONG["params"]
     asked = {

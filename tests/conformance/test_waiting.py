@@ -37,7 +37,7 @@ async def queued(api):
     await api.call("POST", f"/v1/generations/{generation_id}/cancel")
 
 
-async def test_the_snapshot_of_a_queued_one(api, queued):
+async def test_the_snapshot_of_a_queued_generation(api, queued):
     snapshot = (await api.get(f"/v1/generations/{queued}", node=api.other_url)).json()
 
     assert snapshot["status"] == "queued"

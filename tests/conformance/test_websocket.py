@@ -65,7 +65,7 @@ async def test_one_socket_carries_many_generations(api: Outsider):
         assert check_reading(Reading("ws", events(frames, generation_id))) == []
 
 
-async def test_subscribe_replays_then_says_caught_up_once_then_goes_on(api: Outsider):
+async def test_subscribe_sends_old_events_then_one_caught_up_then_new_events(api: Outsider):
     generation_id = await api.start(demo_body(60, 40))
     await api.running(generation_id)
 
@@ -97,7 +97,7 @@ async def test_subscribe_resumes_after_every_cursor(api: Outsider):
         assert check_against_log(reading, log) == []
 
 
-async def test_subscribe_at_the_end_of_an_ended_one_is_caught_up(api: Outsider):
+async def test_subscribe_at_the_end_of_an_ended_generation_is_caught_up(api: Outsider):
     generation_id = await api.finished(SHORT)
     top = (await api.log(generation_id))[-1].event_id
 
@@ -197,7 +197,7 @@ async def test_a_lost_socket_does_not_cancel(api: Outsider):
     ],
     ids=lambda text: text[:40],
 )
-async def test_a_bad_frame_is_an_error_and_the_socket_lives(api: Outsider, text):
+async def test_a_bad_frame_gets_an_error_and_the_socket_stays_open(api: Outsider, text):
     async with api.socket() as socket:
         await socket.send(text)
         error = await hear(socket)
@@ -208,7 +208,7 @@ async def test_a_bad_frame_is_an_error_and_the_socket_lives(api: Outsider, text)
 
 
 @pytest.mark.parametrize("cursor", ["abc", "1", "1-0", "0-1", "1-1-1", "12345678901234567890-1"])
-async def test_a_malformed_cursor_is_an_error_and_the_socket_lives(api: Outsider, cursor):
+async def test_a_malformed_cursor_gets_an_error_and_the_socket_stays_open(api: Outsider, cursor):
     generation_id = await api.start(SHORT)
     async with api.socket() as socket:
         await tell(socket, type="subscribe", id=generation_id, last_event_id=cursor)
@@ -220,7 +220,7 @@ async def test_a_malformed_cursor_is_an_error_and_the_socket_lives(api: Outsider
 
 
 @pytest.mark.parametrize("cursor", [1, None, [], {}, 1.5, True])
-async def test_a_cursor_of_another_type_never_kills_the_socket(api: Outsider, cursor):
+async def test_a_cursor_of_another_type_does_not_close_the_socket(api: Outsider, cursor):
     generation_id = await api.finished(SHORT)
     async with api.socket() as socket:
         await tell(socket, type="subscribe", id=generation_id, last_event_id=cursor)
@@ -230,7 +230,7 @@ async def test_a_cursor_of_another_type_never_kills_the_socket(api: Outsider, cu
         assert await is_alive(socket)
 
 
-async def test_errors_name_what_they_are_about(api: Outsider):
+async def test_errors_name_the_generation_or_request_that_they_concern(api: Outsider):
     async with api.socket() as socket:
         await tell(socket, type="start", ref="r7", prompt="x", model="no-such-model")
         unknown_model = await hear(socket)
@@ -274,7 +274,7 @@ async def test_the_101st_subscription_is_an_error(api: Outsider):
     ],
     ids=["binary", "utf-8", "unmasked", "rsv1", "rsv3", "opcode", "large"],
 )
-async def test_what_breaks_the_protocol_closes_with_its_code(api: Outsider, sent, code):
+async def test_a_protocol_violation_closes_the_socket_with_its_code(api: Outsider, sent, code):
     assert await raw_socket_close_code(api.url, sent, api.credentials) == code
 
 
@@ -299,7 +299,7 @@ async def test_a_bad_handshake_is_refused(api: Outsider, changes, statuses):
     assert status in statuses, received
 
 
-async def test_the_nodes_own_origin_is_taken(api: Outsider):
+async def test_the_nodes_own_origin_is_accepted(api: Outsider):
     async with api.socket(additional_headers={"Origin": api.url}) as socket:
         assert await is_alive(socket)
 
@@ -336,7 +336,7 @@ async def test_plain_http_at_the_sockets_path_is_400(api: Outsider):
     assert answer.status in (400, 426)
 
 
-async def test_websockets_own_client_can_talk_to_it_without_options(api: Outsider):
+async def test_the_client_of_the_websockets_library_works_without_options(api: Outsider):
     url = api.url.replace("http", "ws", 1) + "/v1/ws"
     async with websockets.connect(
         url, subprotocols=["tailrace.v1"], proxy=None, additional_headers=api.credentials

@@ -46,7 +46,7 @@ def test_there_are_unsafe_routes() -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
-async def test_a_stranger_is_refused(api: Outsider, method: str, path: str) -> None:
+async def test_a_foreign_origin_is_refused(api: Outsider, method: str, path: str) -> None:
     for who, headers in STRANGERS.items():
         for more in ({}, TEXT):
             answer = await api.call(method, path, headers={**headers, **more}, raw=b"{}")
@@ -55,7 +55,7 @@ async def test_a_stranger_is_refused(api: Outsider, method: str, path: str) -> N
             assert b"TAILRACE_CORS_ORIGINS" in answer.body, "in whatever shape, the same words"
 
 
-async def test_methods_and_paths_that_do_not_exist_are_no_way_around(api: Outsider) -> None:
+async def test_unknown_methods_and_paths_do_not_bypass_the_refusal(api: Outsider) -> None:
     for who, headers in STRANGERS.items():
         for method in ("PUT", "PATCH", "PURGE"):
             for path in ("/v1/generations", "/nowhere"):
@@ -63,7 +63,7 @@ async def test_methods_and_paths_that_do_not_exist_are_no_way_around(api: Outsid
 
 
 @pytest.mark.parametrize("path", SOCKETS)
-async def test_a_stranger_opens_no_socket(api: Outsider, path: str) -> None:
+async def test_a_foreign_origin_opens_no_socket(api: Outsider, path: str) -> None:
     for who, headers in STRANGERS.items():
         with pytest.raises(websockets.InvalidStatus) as refused:
             async with api.socket(path=path, additional_headers=headers):
@@ -73,7 +73,7 @@ async def test_a_stranger_opens_no_socket(api: Outsider, path: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
-async def test_own_pages_and_programs_come_through(api: Outsider, method: str, path: str) -> None:
+async def test_own_pages_and_programs_are_served(api: Outsider, method: str, path: str) -> None:
     for headers in (
         {},
         {"Origin": api.url},
@@ -85,7 +85,7 @@ async def test_own_pages_and_programs_come_through(api: Outsider, method: str, p
         assert answer.status not in (403, 500), answer.body
 
 
-async def test_what_a_stranger_sends_starts_nothing(api: Outsider) -> None:
+async def test_a_request_of_a_foreign_origin_starts_nothing(api: Outsider) -> None:
     session = uuid.uuid4().hex
     prompt = f'{{"session":"{session}","prompt":"x","params":{{"demo":{{"tokens":1}}}}}}'.encode()
     chat = (
@@ -100,7 +100,7 @@ async def test_what_a_stranger_sends_starts_nothing(api: Outsider) -> None:
     assert (await api.get(f"/v1/sessions/{session}")).json()["generations"] == []
 
 
-async def test_a_stranger_ends_nothing(api: Outsider) -> None:
+async def test_a_foreign_origin_ends_nothing(api: Outsider) -> None:
     body = {"prompt": "x", "params": {"demo": {"tokens": 100_000, "tokens_per_s": 5}}}
     generation_id = await api.start(body)
     path = f"/v1/generations/{generation_id}/cancel"
@@ -113,7 +113,7 @@ async def test_a_stranger_ends_nothing(api: Outsider) -> None:
         await api.call("POST", path)
 
 
-async def test_a_stranger_is_refused_before_its_body_is_read(api: Outsider) -> None:
+async def test_a_foreign_origin_is_refused_before_its_body_is_read(api: Outsider) -> None:
     """Nothing of it is ever sent, and the answer comes all the same."""
     host = api.url.partition("://")[2]
     head = (
@@ -137,7 +137,7 @@ async def listing(own_cluster: type[Cluster]) -> AsyncIterator[Outsider]:
 
 
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
-async def test_a_listed_origin_comes_through(listing: Outsider, method: str, path: str) -> None:
+async def test_a_listed_origin_is_served(listing: Outsider, method: str, path: str) -> None:
     for headers in ({"Origin": LISTED}, {"Origin": LISTED, "Sec-Fetch-Site": "cross-site"}):
         answer = await listing.call(method, path, headers=headers)
 
@@ -148,7 +148,9 @@ async def test_a_listed_origin_comes_through(listing: Outsider, method: str, pat
 
 
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
-async def test_a_list_lets_nobody_else_in(listing: Outsider, method: str, path: str) -> None:
+async def test_a_list_of_origins_admits_no_other_origin(
+    listing: Outsider, method: str, path: str
+) -> None:
     for who, headers in STRANGERS.items():
         answer = await listing.call(method, path, headers=headers)
 

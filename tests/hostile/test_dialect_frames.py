@@ -92,7 +92,9 @@ DEEP_CHAT = said([], messages=CHAT)
 
 @MAY_FIND
 @given(said=LOBE)
-async def test_lobe(api: Outsider, ended: str, said: list[Said]) -> None:
+async def test_the_lobe_socket_survives_hostile_frames(
+    api: Outsider, ended: str, said: list[Said]
+) -> None:
     mark = {"type": "cancel", "messageId": MARK}
 
     answers, code = await talk(
@@ -106,7 +108,9 @@ async def test_lobe(api: Outsider, ended: str, said: list[Said]) -> None:
 
 @MAY_FIND
 @given(said=AI_SDK)
-async def test_the_ai_sdk(api: Outsider, ended: str, said: list[Said]) -> None:
+async def test_the_ai_sdk_socket_survives_hostile_frames(
+    api: Outsider, ended: str, said: list[Said]
+) -> None:
     mark = {"type": "resume", "requestId": MARK, "id": MARK}
 
     answers, code = await talk(
@@ -120,7 +124,9 @@ async def test_the_ai_sdk(api: Outsider, ended: str, said: list[Said]) -> None:
 
 @MAY_FIND
 @given(said=DEEP_CHAT)
-async def test_deep_chat(api: Outsider, ended: str, said: list[Said]) -> None:
+async def test_the_deep_chat_socket_survives_hostile_frames(
+    api: Outsider, ended: str, said: list[Said]
+) -> None:
     """Each request has one key after its answer, whatever the request."""
     requests = sum(bool(one.text) for one in said) + 1
 

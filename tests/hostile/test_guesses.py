@@ -77,7 +77,7 @@ async def test_repeated_guesses_of_one_address_are_slowed(
     assert await slow > SLOWED_S
 
 
-async def test_a_crowd_of_guesses_does_not_hold_up_who_has_a_key(outsider: Outsider) -> None:
+async def test_many_guesses_do_not_delay_a_client_with_a_good_key(outsider: Outsider) -> None:
     host = "203.0.113.9"
     async with asyncio.TaskGroup() as group:
         guesses = [group.create_task(guessed(outsider, "http", host)) for _ in range(300)]

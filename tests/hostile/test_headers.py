@@ -106,7 +106,7 @@ async def test_any_bytes_in_accept_choose_or_are_406(
 
 @MAY_FIND
 @given(key=HEADER)
-async def test_any_bytes_in_an_idempotency_key_are_taken_or_refused(
+async def test_any_bytes_in_an_idempotency_key_are_accepted_or_refused(
     api: Outsider, key: bytes
 ) -> None:
     body = b'{"prompt":"x","params":{"demo":{"tokens":0}}}'
@@ -122,7 +122,7 @@ async def test_any_bytes_in_an_idempotency_key_are_taken_or_refused(
     rest=st.sampled_from(["", "/events", "/cancel"]),
     collection=st.sampled_from(["generations", "sessions"]),
 )
-async def test_any_bytes_in_a_path_are_somebodys_or_404(
+async def test_any_bytes_in_a_path_name_a_generation_or_are_404(
     api: Outsider, name: bytes, rest: str, collection: str
 ) -> None:
     path = f"/v1/{collection}/{quote_from_bytes(name, safe='')}{rest}"

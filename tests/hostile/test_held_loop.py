@@ -46,7 +46,9 @@ async def test_a_body_that_takes_long_to_decode_is_refused_before_decoding(
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_it_is_refused_by_every_dialect(node: Role, api: Outsider, path: str) -> None:
+async def test_every_dialect_refuses_a_body_that_takes_long_to_decode(
+    node: Role, api: Outsider, path: str
+) -> None:
     raw = b"{" + MEMBERS + ITEMS * 340_000 + b"1]}"
     before = cpu_s(node.pid)
     for _ in range(TIMES):
@@ -56,7 +58,9 @@ async def test_it_is_refused_by_every_dialect(node: Role, api: Outsider, path: s
 
 
 @pytest.mark.parametrize("path", SOCKETS)
-async def test_it_is_refused_on_every_socket(node: Role, api: Outsider, path: str) -> None:
+async def test_every_socket_refuses_a_frame_that_takes_long_to_decode(
+    node: Role, api: Outsider, path: str
+) -> None:
     begin = SOCKETS[path]
     text = (begin + "[]," * 340_000 + "1" + "]}}").encode()
     before = cpu_s(node.pid)
@@ -69,7 +73,7 @@ async def test_it_is_refused_on_every_socket(node: Role, api: Outsider, path: st
     assert (cpu_s(node.pid) - before) / TIMES < CPU_S_MAX
 
 
-async def test_a_form_is_one_document(node: Role, api: Outsider) -> None:
+async def test_a_form_counts_as_one_document(node: Role, api: Outsider) -> None:
     """A thousand parts of a form may have a value in each, and all of them together too many."""
     head = '--x\r\nContent-Disposition: form-data; name="message%d"\r\n\r\n'
     part = '{"text":"x","a":[' + "[]," * 20_000 + "1]}\r\n"
@@ -85,7 +89,7 @@ async def test_a_form_is_one_document(node: Role, api: Outsider) -> None:
 
 
 @pytest.mark.parametrize("name", HEAVIEST)
-async def test_the_heaviest_that_is_accepted_costs_little(
+async def test_the_heaviest_accepted_body_costs_little_time(
     node: Role, cluster: Cluster, api: Outsider, name: str
 ) -> None:
     worker = cluster.workers[0]

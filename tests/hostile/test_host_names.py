@@ -62,7 +62,7 @@ async def test_a_handshake_needs_one_valid_host(api: Outsider, host: str, path: 
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-async def test_a_foreign_name_is_answered_nothing(node: Role, method: str) -> None:
+async def test_a_request_for_a_foreign_name_is_refused(node: Role, method: str) -> None:
     for path in PATHS:
         sent = request(f"{REBOUND}:{node.port}", method=method, path=path)
         assert await status(node.url, sent) == 403, path
@@ -81,18 +81,18 @@ async def test_a_foreign_name_opens_no_socket(node: Role, path: str) -> None:
     ["localhost.rebind.example", "127.0.0.1.rebind.example", "0x7f.1", "127.1", "2130706433",
      "0177.0.0.1", "127.0.0.1.", "[::2]", "192.0.2.1"],
 )  # fmt: skip
-async def test_what_only_looks_like_this_machine_is_foreign(node: Role, name: str) -> None:
+async def test_a_name_that_only_resembles_a_loopback_name_is_foreign(node: Role, name: str) -> None:
     assert await status(node.url, request(name)) == 403
 
 
 @pytest.mark.parametrize(
     "name", ["localhost", "LOCALHOST.:1", "app.localhost", "127.0.0.1", "127.9.9.9:80", "[::1]:80"]
 )
-async def test_loopback_names_are_answered(node: Role, name: str) -> None:
+async def test_loopback_names_are_served(node: Role, name: str) -> None:
     assert await status(node.url, request(name)) == 200
 
 
-async def test_an_old_client_needs_no_host(node: Role) -> None:
+async def test_a_client_of_http_1_0_needs_no_host(node: Role) -> None:
     assert await status(node.url, request(version="1.0")) == 200
 
 
@@ -121,7 +121,9 @@ async def wide(own_cluster: type[Cluster]) -> AsyncIterator[Cluster]:
         (REBOUND, 403),
     ],
 )
-async def test_the_operator_lists_names(wide: Cluster, name: str, expected: int) -> None:
+async def test_names_in_the_operators_list_are_served(
+    wide: Cluster, name: str, expected: int
+) -> None:
     assert await status(wide.urls[0], request(name)) == expected
     socket = handshake(wide.urls[0], {"Host": name})
     assert await status(wide.urls[0], socket) == (101 if expected == 200 else 403)

@@ -52,7 +52,7 @@ async def mallory(full: Cluster) -> AsyncIterator[Outsider]:
 
 
 @pytest.mark.parametrize("path", ["/v1/generations", "/v1/sessions/s"])
-async def test_many_who_list_megabytes_at_once_cost_neither_memory_nor_time(
+async def test_many_listings_of_megabytes_at_once_cost_little_memory_and_time(
     full: Cluster, mallory: Outsider, path: str
 ):
     redis = full.redis()

@@ -101,7 +101,7 @@ def test_other_users_cannot_read_the_files_of_up(
     assert stat.S_IMODE(data.stat().st_mode) == 0o755  # its owner's to close
 
 
-def test_the_doctor_says_what_is_open(tmp_path: Path) -> None:
+def test_the_doctor_names_files_that_other_users_can_read(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir(mode=0o755)
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TAILRACE_DATA_DIR": str(data)}

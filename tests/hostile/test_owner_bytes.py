@@ -70,7 +70,7 @@ async def counted(cluster: Cluster, owner: str) -> int:
         return int(await redis.hget(keys.owner_bytes(owner), "total") or 0)
 
 
-async def test_an_owner_who_is_full_is_told_so_everywhere_and_may_go_on_once_he_deletes(
+async def test_an_owner_at_the_limit_gets_an_error_everywhere_until_a_deletion(
     keeping: Cluster,
 ):
     async with clients(keeping) as (mallory, alice):
@@ -119,7 +119,7 @@ def in_dialect(path: str) -> dict[str, Any]:
     return {"messages": [{"id": "1", "role": "user", "parts": parts}]}
 
 
-async def test_a_repeat_of_what_was_accepted_is_found_by_an_owner_who_is_full(keeping: Cluster):
+async def test_an_owner_at_the_limit_may_repeat_an_accepted_request(keeping: Cluster):
     async with clients(keeping) as (mallory, _):
         headers = {"Idempotency-Key": "k"}
         small = {"prompt": "x", "params": {"demo": {"tokens": 1}}}
@@ -131,7 +131,7 @@ async def test_a_repeat_of_what_was_accepted_is_found_by_an_owner_who_is_full(ke
     assert (again.status, again.json()["id"]) == (200, first.json()["id"])
 
 
-async def test_an_owner_who_is_full_may_go_on_once_his_answers_have_expired(forgetting: Cluster):
+async def test_an_owner_at_the_limit_may_continue_when_answers_have_expired(forgetting: Cluster):
     async with clients(forgetting) as (mallory, _):
         ids, _ = await fill(mallory)
         assert ids

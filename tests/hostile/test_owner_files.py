@@ -67,7 +67,7 @@ def refused(answer: Answer, status: int, code: str) -> bool:
 
 
 @pytest.mark.parametrize("is_announced", [True, False])
-async def test_an_owner_keeps_so_many_bytes_and_others_are_not_concerned(
+async def test_the_byte_limit_of_an_owner_does_not_affect_other_owners(
     ann: Outsider, bob: Outsider, tmp_path: Path, is_announced: bool
 ) -> None:
     first = await put(ann, 600 * KB)
@@ -80,7 +80,7 @@ async def test_an_owner_keeps_so_many_bytes_and_others_are_not_concerned(
     assert (await put(ann, 600 * KB, is_announced=is_announced)).status == 200
 
 
-async def test_an_owner_keeps_so_many_files(ann: Outsider, bob: Outsider) -> None:
+async def test_an_owner_keeps_a_limited_number_of_files(ann: Outsider, bob: Outsider) -> None:
     for _ in range(FILES_MAX):
         assert (await put(ann, 10)).status == 200
     answer = await put(ann, 10)
@@ -101,7 +101,7 @@ async def test_uploads_at_once_do_not_pass_the_bound(ann: Outsider, tmp_path: Pa
     assert len(lying(tmp_path / "files")) == 3
 
 
-async def test_what_a_batch_writes_is_kept_and_counts(served: Served, ann: Outsider) -> None:
+async def test_the_output_of_a_batch_is_kept_and_counts(served: Served, ann: Outsider) -> None:
     output = pieces(b"x" * 2 * BYTES_MAX)
     await served.node.files.create("ann", "out", "batch_output", output, bytes_max=2**40)
 
@@ -109,7 +109,7 @@ async def test_what_a_batch_writes_is_kept_and_counts(served: Served, ann: Outsi
     assert refused(await put(ann, 10), 413, "owner_files_full")
 
 
-async def test_a_disk_that_is_nearly_full_takes_no_upload(
+async def test_a_nearly_full_disk_accepts_no_upload(
     served: Served, ann: Outsider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = (await put(ann, 10)).json()["id"]
@@ -135,7 +135,7 @@ async def test_a_disk_that_is_nearly_full_takes_no_upload(
     assert len(lying(tmp_path / "files")) == 3
 
 
-async def test_a_disk_that_fills_while_an_upload_comes_ends_it(
+async def test_an_upload_ends_when_the_disk_fills(
     served: Served, ann: Outsider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.files.upload_room.DISK_CHECK_BYTES", 100 * KB)

@@ -101,7 +101,7 @@ async def node_api(served: Served) -> AsyncIterator[Outsider]:
 
 
 @pytest.mark.parametrize("name", BODIES)
-async def test_no_dialect_hands_on_a_url_that_is_not_listed(node_api: Outsider, name: str) -> None:
+async def test_no_dialect_passes_on_a_url_that_is_not_listed(node_api: Outsider, name: str) -> None:
     path, body, where = BODIES[name]
 
     answer = await node_api.call("POST", path, body=body(INSIDE))
@@ -119,7 +119,7 @@ async def test_a_listed_url_reaches_the_model(node_api: Outsider, url: str) -> N
     assert (await node_api.post(body)).status == 202
 
 
-async def test_a_socket_holds_urls_against_the_list_too(node_api: Outsider) -> None:
+async def test_a_socket_checks_urls_against_the_list(node_api: Outsider) -> None:
     async with node_api.socket() as socket:
         await tell(socket, type="start", ref="r", messages=said(image(INSIDE)))
         error = await hear(socket)
@@ -127,7 +127,9 @@ async def test_a_socket_holds_urls_against_the_list_too(node_api: Outsider) -> N
     assert error["type"] == "error" and "messages[2].content[1]" in json.dumps(error)
 
 
-async def test_a_schedule_is_refused_when_it_is_made(node_api: Outsider) -> None:
+async def test_a_schedule_with_an_unlisted_url_is_refused_at_its_creation(
+    node_api: Outsider,
+) -> None:
     body = {"messages": said(image(INSIDE)), "cron": "0 0 1 1 *"}
 
     assert (await node_api.post(body)).status == 422

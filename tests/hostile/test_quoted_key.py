@@ -90,7 +90,7 @@ async def shown(cluster: Cluster, model: str = "quotes") -> str:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-async def test_a_stream_that_quotes_the_key(
+async def test_a_stream_that_quotes_the_key_reaches_nobody_unmasked(
     quoting: Cluster, upstream: Upstream, name: str
 ) -> None:
     upstream.raw, upstream.refusal = [STREAMS[name]], b""
@@ -101,7 +101,7 @@ async def test_a_stream_that_quotes_the_key(
 
 
 @pytest.mark.parametrize("body", [json.dumps(error(SAID)), SAID, "x " * 240 + SAID])
-async def test_a_refusal_that_quotes_the_key(
+async def test_a_refusal_that_quotes_the_key_reaches_nobody_unmasked(
     quoting: Cluster, upstream: Upstream, body: str
 ) -> None:
     upstream.refusal = body.encode()
@@ -112,7 +112,7 @@ async def test_a_refusal_that_quotes_the_key(
     assert "Zq7Rr" not in said
 
 
-async def test_a_refusal_that_quotes_the_credentials_of_a_url(
+async def test_a_refusal_that_quotes_credentials_of_a_url_reaches_nobody_unmasked(
     quoting: Cluster, upstream: Upstream
 ) -> None:
     encoded = "bWU6cHctT2YtVGhlLVVybC05OQ=="  # me:… in base64, as it was sent

@@ -97,7 +97,7 @@ async def test_a_hidden_request_is_not_served(api: Outsider, shape: str) -> None
     assert page["generations"] == []
 
 
-async def test_a_second_request_in_its_own_right_is_served(api: Outsider) -> None:
+async def test_a_pipelined_second_request_is_served(api: Outsider) -> None:
     """So that the tests above look for something that can be found."""
     await exchange(api.url, outer(line=GET) + hidden(api, b"in its own right"), within_s=0.5)
 
@@ -173,7 +173,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-async def test_a_hostile_body_has_its_answer(api: Outsider, name: str) -> None:
+async def test_a_hostile_body_gets_an_answer(api: Outsider, name: str) -> None:
     raw, status = BODIES[name]
 
     answer = await api.post(raw=raw, headers={"Content-Type": "application/json"})

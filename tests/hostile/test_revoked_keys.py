@@ -63,7 +63,7 @@ async def rows(outsider: Outsider, path: str, member: str) -> dict[str, dict[str
     return {one["id"]: one for one in answer.json()[member]}
 
 
-async def test_what_a_revoked_key_had_planned_is_held_and_ended_by_an_operator(
+async def test_the_planned_work_of_a_revoked_key_is_held_and_an_operator_may_end_the_work(
     cluster: Cluster,
 ) -> None:
     schedule_id, batch_id = await plan(cluster, ALICE)
@@ -119,7 +119,7 @@ async def test_what_a_revoked_key_had_planned_is_held_and_ended_by_an_operator(
         ("GET", "/v1/batches?owner=olga", 403),
     ],
 )
-async def test_an_ordinary_key_does_not_see_what_is_an_operators(
+async def test_an_ordinary_key_does_not_see_the_listings_of_operators(
     cluster: Cluster, method: str, path: str, status: int
 ) -> None:
     async with as_owner(cluster, BOB) as bob, as_owner(cluster, OLGA) as olga:
@@ -128,7 +128,7 @@ async def test_an_ordinary_key_does_not_see_what_is_an_operators(
         assert (await olga.call(method, path)).status == 200
 
 
-async def test_an_ordinary_key_ends_nothing_of_anothers(cluster: Cluster) -> None:
+async def test_an_ordinary_key_cannot_end_the_work_of_another_owner(cluster: Cluster) -> None:
     async with as_owner(cluster, OLGA) as olga, as_owner(cluster, BOB) as bob:
         hers = (await olga.post({**PROMPT, "cron": "0 8 * * *"})).json()["id"]
 
@@ -136,7 +136,7 @@ async def test_an_ordinary_key_ends_nothing_of_anothers(cluster: Cluster) -> Non
         assert (await olga.call("DELETE", f"/v1/schedules/{hers}")).status == 200
 
 
-async def test_a_short_key_is_warned_of_without_being_shown(cluster: Cluster) -> None:
+async def test_a_warning_about_a_short_key_does_not_show_the_key(cluster: Cluster) -> None:
     said = cluster.api[0].output.read_text()
 
     assert '"event": "api keys short", ' in said

@@ -135,7 +135,7 @@ async def all_answered(url: str, requests: dict[str, bytes]) -> None:
     assert silent == {}
 
 
-async def test_every_body_behind_every_upgrade(node: Role) -> None:
+async def test_every_body_behind_every_upgrade_gets_an_answer(node: Role) -> None:
     requests = {
         f"{how}, body {body}": head(changes | headers) + sent
         for how, changes in CHANGES.items()
@@ -145,7 +145,7 @@ async def test_every_body_behind_every_upgrade(node: Role) -> None:
     await all_answered(node.url, requests)
 
 
-async def test_every_method_at_every_path_with_and_without_an_upgrade(node: Role) -> None:
+async def test_every_method_at_every_path_gets_an_answer(node: Role) -> None:
     requests = {
         f"{method} {path} HTTP/{version} {how} body {body}": head(
             CHANGES[how] | BODIES[body][0], line=f"{method} {path} HTTP/{version}"
@@ -177,7 +177,7 @@ LINES = {
 
 
 @pytest.mark.parametrize("how", ["right", "no upgrade", "h2c"])
-async def test_every_odd_line_and_too_many_headers(node: Role, how: str) -> None:
+async def test_odd_lines_and_too_many_headers_get_an_answer(node: Role, how: str) -> None:
     requests = {name: head(CHANGES[how], line=line) for name, line in LINES.items()}
     requests["101 headers"] = head(CHANGES[how], more=101)
     requests["a header without a name"] = b"GET / HTTP/1.1\r\n: x\r\n\r\n"
@@ -198,7 +198,9 @@ async def test_a_refused_handshake_says_why_in_json(node: Role) -> None:
 
 
 @pytest.mark.parametrize("body", ["length", "chunks"])
-async def test_handshakes_with_a_body_take_nothing_from_others(api: Outsider, body: str) -> None:
+async def test_handshakes_with_a_body_do_not_affect_other_requests(
+    api: Outsider, body: str
+) -> None:
     """At a deployment, the balancer must not take its nodes for broken."""
     headers, sent = BODIES[body]
     for _ in range(30):
@@ -245,7 +247,7 @@ async def status_lines(url: str, data: bytes, count: int) -> list[bytes]:
     return found[:count]
 
 
-async def test_a_refusal_reaches_a_peer_that_goes_on_sending(node: Role) -> None:
+async def test_a_refusal_reaches_a_peer_that_keeps_sending(node: Role) -> None:
     """To close with something unread resets a connection, and the peer may never see the answer."""
     headers, _ = BODIES["length"]
     async with asyncio.timeout(ANSWER_S), raw_connection(node.url) as (reader, writer):

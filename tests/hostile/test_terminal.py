@@ -75,7 +75,7 @@ async def test_an_answer_cannot_drive_the_terminal(talking: Cluster, upstream: U
     assert "\\x9b2J" in shown.decode()
 
 
-async def test_into_a_pipe_an_answer_passes_as_it_is(talking: Cluster, upstream: Upstream) -> None:
+async def test_an_answer_passes_unchanged_into_a_pipe(talking: Cluster, upstream: Upstream) -> None:
     upstream.raw = [said(EVIL)]
 
     shown, piped = await on_terminal(
@@ -188,7 +188,7 @@ REFUSED = ["chat x", "ps", "batch ls", "bench --prompts 1"]
     ("command", "status"),
     [*((command, 200) for command in COMMANDS), *((command, 418) for command in REFUSED)],
 )
-async def test_no_command_prints_what_a_terminal_obeys(
+async def test_no_command_prints_control_sequences(
     command: str, status: int, tmp_path: Any
 ) -> None:
     (tmp_path / "lines").write_text('{"url": "/v1/generations"}\n')

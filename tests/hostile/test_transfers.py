@@ -82,7 +82,7 @@ async def dripped(wire: Wire, piece: bytes) -> bytes:
     [(HEAD, b"x"), (HEAD[: HEAD.index(b"batch")], b"b"), (b"", b"")],
     ids=["file", "field", "nothing"],
 )
-async def test_uploads_that_drip_lock_nobody_out_and_are_ended(
+async def test_slow_uploads_are_ended_and_lock_nobody_out(
     served: Served, bob: Outsider, tmp_path: Path, begun: bytes, piece: bytes
 ) -> None:
     async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
@@ -108,7 +108,7 @@ async def test_uploads_that_drip_lock_nobody_out_and_are_ended(
     assert len(lying(tmp_path / "files")) == 1
 
 
-async def test_downloads_that_are_not_read_lock_nobody_out_and_are_broken_off(
+async def test_unread_downloads_are_broken_off_and_lock_nobody_out(
     served: Served, bob: Outsider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The line is the same for any number of turns; 260 stopped readers would only be slower.
@@ -152,7 +152,7 @@ async def length_of(reader: asyncio.StreamReader) -> int:
     return count
 
 
-async def test_too_many_at_once_have_an_error_of_their_own(
+async def test_too_many_transfers_at_once_get_an_error_of_their_own(
     served: Served, bob: Outsider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.edge.transfer_limit.TURN_WAIT_S", 0.2)

@@ -62,7 +62,7 @@ async def ask(outsider: Outsider, url: str) -> str:
     return await outsider.start({**body, "webhook": {"url": url, "secret": SECRET}})
 
 
-async def test_many_hosts_that_hang_delay_nobody_else(pair: Cluster) -> None:
+async def test_many_hosts_that_hang_do_not_delay_other_hosts(pair: Cluster) -> None:
     """Neither another owner nor, where they have answered before, the same owner's receivers."""
     async with (
         Hanging() as hanging,
