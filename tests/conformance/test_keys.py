@@ -257,7 +257,7 @@ async def test_an_allowed_origin_may_read(api):
 
     assert answer.headers["Access-Control-Allow-Origin"] in (ORIGIN, "*")
     exposed = answer.headers["Access-Control-Expose-Headers"].lower()
-    for name in ("location", "x-generation-id", "retry-after"):
+    for name in ("location", "x-generation-id", "x-heartbeat-s", "retry-after"):
         assert name in exposed
 
 

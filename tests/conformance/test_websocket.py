@@ -39,6 +39,22 @@ async def test_the_subprotocol_is_chosen(api: Outsider):
         assert socket.subprotocol == "tailrace.v1"
 
 
+async def test_the_answer_to_hello_is_the_first_frame_and_has_the_heartbeat(api: Outsider):
+    async with api.socket() as socket:
+        await tell(socket, type="hello")
+        await tell(socket, type="start", ref="r1", **SHORT)
+        first = await hear(socket)
+
+    assert first.keys() == {"type", "heartbeat_s"} and first["type"] == "hello"
+    assert first["heartbeat_s"] > 0
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
+async def test_a_stream_announces_its_heartbeat(api: Outsider, accept: str):
+    answer = await api.post(SHORT, headers={"Accept": accept})
+    assert float(answer.headers["X-Heartbeat-S"]) > 0
+
+
 async def test_start_is_accepted_and_its_events_follow_to_the_end(api: Outsider):
     async with api.socket() as socket:
         await tell(socket, type="start", ref="r1", **SHORT)
