@@ -234,7 +234,7 @@ async def test_over_a_socket_an_error_keeps_the_text_and_has_a_key(api: Outsider
         failed, answered = await hear_answer(ws), await hear_answer(ws)
 
     (error,) = failed
-    assert "400" in error["error"]
+    assert "as told" in error["error"]
     assert TEXT.startswith(shown_text(answered))
 
 

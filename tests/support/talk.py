@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from api.edge.auth import Authenticator
@@ -17,11 +18,17 @@ from tests.support.bench import Bench, Client, settle
 ANYBODY = Authenticator({}, ())
 
 
+def steady_store() -> Any:
+    """Return a store for `Acceptance`, whose connection is never lost."""
+    return SimpleNamespace(scripts=SimpleNamespace(pipeline=SimpleNamespace(losses=0)))
+
+
 class KeyedAcceptor:
     """Accepts prompts on a bench; the same key finds the same generation, as the real one."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
+        self.store = steady_store()
         self.error: Exception | None = None
         self.seen: list[NewGeneration] = []
         self.known: dict[tuple[str, str], tuple[str, str]] = {}

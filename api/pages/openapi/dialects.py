@@ -36,8 +36,8 @@ IDEMPOTENCY_KEY = parameter(
 )
 EVENT_STREAM: Json = content(
     {
-        "type": "string",
-        "description": "Server-sent events with one JSON object each; last `[DONE]`.",
+        "description": "One server-sent event; `data` is a JSON object, and `[DONE]` at last.",
+        **record({"data": STRING}, {"event": STRING, "id": STRING, "retry": INTEGER}),
     },
     "text/event-stream",
 )

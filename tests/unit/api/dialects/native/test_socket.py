@@ -16,6 +16,7 @@ from shared.errors import RequestError, Unavailable
 from shared.log.events import Start
 from shared.queue.accept import Accepted, NewGeneration
 from tests.support.bench import END, GENERATION, Bench, Client, settle
+from tests.support.talk import steady_store
 
 OTHER = "gen_other00000"
 
@@ -33,6 +34,7 @@ class FakeAcceptor:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
+        self.store = steady_store()
         self.error: Exception | None = None
         self.seen: list[NewGeneration] = []
 
