@@ -44,7 +44,7 @@ class AsyncSockets:
         self._credentials = credentials
         self._http = http
         self._channels: list[_Channel] = []
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[_Channel] | None = None
 
     async def read(self, asked: ReadRequest) -> AsyncIterator[Event | None]:
         """Yield the events of one subscription, and None for other signs of life."""
@@ -74,18 +74,27 @@ class AsyncSockets:
             await channel.unsubscribe(asked)
 
     async def close(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
         for channel in self._channels:
             await channel.close()
 
     async def _channel(self, generation_id: str) -> _Channel:
-        async with self._opening:
+        while True:
             self._channels = [each for each in self._channels if not each.is_closed]
             for each in self._channels:
                 if each.takes(generation_id):
                     return each
-            channel = await self._open()
-            self._channels.append(channel)
-            return channel
+            if self._opening is None:
+                self._opening = asyncio.create_task(self._open())
+                self._opening.add_done_callback(self._opened)
+            # All waiting readers share one try and its error. A cancelled reader does not end it.
+            await asyncio.shield(self._opening)
+
+    def _opened(self, task: asyncio.Task[_Channel]) -> None:
+        self._opening = None
+        if not task.cancelled() and task.exception() is None:
+            self._channels.append(task.result())
 
     async def _open(self) -> _Channel:
         token = await self._credentials.token_async()
