@@ -44,7 +44,7 @@ class AsyncSockets:
         self._credentials = credentials
         self._http = http
         self._channels: list[_Channel] = []
-        self._opening: asyncio.Task[_Channel] | None = None
+        self._opening: asyncio.Task[None] | None = None
 
     async def read(self, asked: ReadRequest) -> AsyncIterator[Event | None]:
         """Yield the events of one subscription, and None for other signs of life."""
@@ -86,15 +86,17 @@ class AsyncSockets:
                 if each.takes(generation_id):
                     return each
             if self._opening is None:
-                self._opening = asyncio.create_task(self._open())
-                self._opening.add_done_callback(self._opened)
+                self._opening = asyncio.create_task(self._open_one())
+                self._opening.add_done_callback(_seen)
             # All waiting readers share one try and its error. A cancelled reader does not end it.
             await asyncio.shield(self._opening)
 
-    def _opened(self, task: asyncio.Task[_Channel]) -> None:
-        self._opening = None
-        if not task.cancelled() and task.exception() is None:
-            self._channels.append(task.result())
+    async def _open_one(self) -> None:
+        """Open a socket. A reader never finds this task done: it would loop without a pause."""
+        try:
+            self._channels.append(await self._open())
+        finally:
+            self._opening = None
 
     async def _open(self) -> _Channel:
         token = await self._credentials.token_async()
@@ -119,6 +121,12 @@ class AsyncSockets:
         except (OSError, TimeoutError, WebSocketException) as exc:
             raise broken(f"no WebSocket: {exc!r}") from exc
         return _Channel(self._shared, self._credentials, connection, token)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Look at the error of a try for which no reader waits any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 class _Channel:
