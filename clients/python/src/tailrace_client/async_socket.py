@@ -94,7 +94,9 @@ class AsyncSockets:
     async def _open_one(self) -> None:
         """Open a socket. A reader never finds this task done: it would loop without a pause."""
         try:
-            self._channels.append(await self._open())
+            channel = await self._open()
+            # After the wait: the readers put another list in the place of this one meanwhile.
+            self._channels.append(channel)
         finally:
             self._opening = None
 
