@@ -73,7 +73,6 @@ async function fetchHead(env: Environment, path: string, asked: Asked, token?: s
       method: asked.method ?? (asked.body === undefined ? 'GET' : 'POST'),
       headers,
       body: asked.body === undefined ? undefined : JSON.stringify(asked.body),
-      cache: 'no-store',
       signal: limit.signal,
     })
   } catch (cause) {

@@ -44,7 +44,7 @@ class AsyncSockets:
         self._credentials = credentials
         self._http = http
         self._channels: list[_Channel] = []
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
 
     async def read(self, asked: ReadRequest) -> AsyncIterator[Event | None]:
         """Yield the events of one subscription, and None for other signs of life."""
@@ -74,18 +74,31 @@ class AsyncSockets:
             await channel.unsubscribe(asked)
 
     async def close(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
         for channel in self._channels:
             await channel.close()
 
     async def _channel(self, generation_id: str) -> _Channel:
-        async with self._opening:
+        while True:
             self._channels = [each for each in self._channels if not each.is_closed]
             for each in self._channels:
                 if each.takes(generation_id):
                     return each
+            if self._opening is None:
+                self._opening = asyncio.create_task(self._open_one())
+                self._opening.add_done_callback(_seen)
+            # All waiting readers share one try and its error. A cancelled reader does not end it.
+            await asyncio.shield(self._opening)
+
+    async def _open_one(self) -> None:
+        """Open a socket. A reader never finds this task done: it would loop without a pause."""
+        try:
             channel = await self._open()
+            # After the wait: the readers put another list in the place of this one meanwhile.
             self._channels.append(channel)
-            return channel
+        finally:
+            self._opening = None
 
     async def _open(self) -> _Channel:
         token = await self._credentials.token_async()
@@ -110,6 +123,12 @@ class AsyncSockets:
         except (OSError, TimeoutError, WebSocketException) as exc:
             raise broken(f"no WebSocket: {exc!r}") from exc
         return _Channel(self._shared, self._credentials, connection, token)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Look at the error of a try for which no reader waits any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 class _Channel:
