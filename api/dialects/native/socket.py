@@ -106,7 +106,9 @@ class NativeConversation(Conversation):
             if exc.status == 401:
                 self.socket.close(CODES[exc.code].close)
             return
-        self.renew(identity)
+        for generation_id in self.renew(identity):
+            error = request_error("forbidden", "the new token does not allow this reading")
+            self.send_error({"id": generation_id}, error)
 
     def warn_of_expiry(self, error: RequestError) -> None:
         self.send_error(None, error)
