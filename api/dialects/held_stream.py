@@ -14,6 +14,7 @@ from api.dialects.openai_errors import GenerationFailed, openai_shape
 from api.errors import unavailable
 from api.hub.hub import Hub
 from api.hub.relay import Relay
+from api.readers.expiry import seconds_left_of
 from api.readers.head_hold import wait_for_content
 from api.readers.http_stream import Beginning, stream
 from api.response import error_response
@@ -44,8 +45,9 @@ def held_stream(
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         async def begin(relay: Relay) -> Beginning:
             raw = await wait_for_content(
-                hub, relay, receive, is_content=is_content, label=dialect.name
-            )
+                hub, relay, receive, is_content=is_content, label=dialect.name,
+                left_s=seconds_left_of(scope),
+            )  # fmt: skip
             end = None if raw is None else decode_known(raw)
             failure = failure_of(end) if isinstance(end, End) else None
             if failure is not None:

@@ -6,6 +6,8 @@ credentials are checked once for each request. Knows no route: the caller says w
 
 from __future__ import annotations
 
+import time
+
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
@@ -13,7 +15,7 @@ from starlette.types import Scope
 from api.access import ANY, PUBLIC
 from api.edge.auth import Authenticator
 from api.errors import request_error
-from api.transport.extensions import IDENTITY
+from api.transport.extensions import CHECKED_AT, IDENTITY
 from shared.config.credentials import ADMIN, Identity
 
 OPERATORS_ONLY = "this needs an operator's key: key:owner:admin in TAILRACE_API_KEYS"
@@ -63,4 +65,5 @@ async def admit(
     check_share(identity, is_shared=is_shared)
     check_scope(identity, needed)
     scope[IDENTITY] = identity
+    scope[CHECKED_AT] = time.time()
     return identity

@@ -116,10 +116,14 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    """Return the scopes of the claim; words of other systems in it are ignored."""
-    value = claims.get("scope")
-    if value is None:
+    """Return the scopes of the claim; words of other systems in it are ignored.
+
+    Only a token without the claim has all ordinary scopes. A null may come from an issuer that
+    wanted to give none, so it is refused like any other claim of a wrong type.
+    """
+    if "scope" not in claims:
         return ORDINARY
+    value = claims["scope"]
     if not isinstance(value, str):
         raise TokenRefused("its claim scope must be a string, with spaces between the scopes")
     return frozenset(value.split(" ")) & (ORDINARY | {ADMIN})

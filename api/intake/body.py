@@ -160,7 +160,7 @@ def check_members(
         RequestError: as `new_generation`.
     """
     check_urls(request, settings)
-    model, session, metadata = _model(body, models), _session(body), _metadata(body)
+    model, session, metadata = _model(body, models), read_session(body), _metadata(body)
     priority = _priority(body)
     if (rules := models[model].rules).forward:
         params = rules.forwarded(body, request.params)
@@ -323,7 +323,7 @@ def _model(body: Mapping[str, Any], models: Mapping[str, Model]) -> str:
     return name
 
 
-def _session(body: Mapping[str, Any]) -> str:
+def read_session(body: Mapping[str, Any]) -> str:
     """Accept any text as a name, except control characters: logs and URLs must not hold them."""
     session = body.get("session", "")
     if not isinstance(session, str):

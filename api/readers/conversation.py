@@ -133,10 +133,11 @@ class Conversation(ABC):
     def owner(self) -> str:
         return self.identity.owner
 
-    def renew(self, identity: Identity) -> None:
+    def renew(self, identity: Identity) -> list[str]:
         """Go on with other credentials of the same owner.
 
-        Readings that these credentials do not allow end.
+        Returns:
+            The keys of the readings that these credentials do not allow. They have ended.
 
         Raises:
             RequestError: 403, they are of another owner.
@@ -146,9 +147,14 @@ class Conversation(ABC):
         self._unwatch_expiry()
         self.identity = identity
         self._watch_expiry()
-        for key, subscription in list(self.socket.subscriptions.items()):
-            if not (identity.may(READ) and is_visible(subscription.relay.meta, identity)):
-                self.socket.unsubscribe(key)
+        ended = [
+            key
+            for key, subscription in self.socket.subscriptions.items()
+            if not (identity.may(READ) and is_visible(subscription.relay.meta, identity))
+        ]
+        for key in ended:
+            self.socket.unsubscribe(key)
+        return ended
 
     async def step(self, work: Callable[[], T]) -> T:
         """Do work whose cost grows with the frame that is being served; see LargeWork.step."""

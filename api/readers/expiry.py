@@ -15,7 +15,7 @@ from typing import NamedTuple
 from starlette.types import Scope
 
 from api.hub.contracts import Connection, ReadingOutcome
-from api.transport.extensions import IDENTITY, SHARE_WATCH
+from api.transport.extensions import CHECKED_AT, IDENTITY, SHARE_WATCH
 from shared.config.credentials import Identity
 
 SHARE_WAIT_S = 1.0  # a long poll with a share waits so long at most
@@ -26,6 +26,18 @@ def seconds_left(identity: Identity | None) -> float | None:
     """Return how long connections that begin now may last, s; None: without an end."""
     now = time.time()
     ends_at = None if identity is None else identity.ends_at(now)
+    return None if ends_at is None else max(0.0, ends_at - now)
+
+
+def seconds_left_of(scope: Scope) -> float | None:
+    """Return how long the answer to a request may last from now on, s; None: without an end.
+
+    The leeway is for a token that has expired when the request comes, not for one that expires
+    while the answer waits for its beginning. So the time of the check counts, and not the present.
+    """
+    identity: Identity | None = scope.get(IDENTITY)
+    now = time.time()
+    ends_at = None if identity is None else identity.ends_at(scope.get(CHECKED_AT, now))
     return None if ends_at is None else max(0.0, ends_at - now)
 
 
@@ -53,7 +65,7 @@ def break_off_at_expiry(scope: Scope, connection: Connection) -> Leash | None:
         None: the credentials do not expire.
     """
     identity: Identity | None = scope.get(IDENTITY)
-    left_s = seconds_left(identity)
+    left_s = seconds_left_of(scope)
     if identity is None or left_s is None:
         return None
     loop = asyncio.get_running_loop()

@@ -23,12 +23,20 @@ from api.readers.log_waiter import Waiter
 
 
 async def wait_for_content(
-    hub: Hub, relay: Relay, receive: Receive, *, is_content: Callable[[bytes], bool], label: str
+    hub: Hub,
+    relay: Relay,
+    receive: Receive,
+    *,
+    is_content: Callable[[bytes], bool],
+    label: str,
+    left_s: float | None = None,
 ) -> bytes | None:
-    """Wait until the log has content, has ended, or `head_wait_s` is over.
+    """Wait until the log has content, has ended, or `head_wait_s` or `left_s` is over.
 
     Args:
         relay: held by the caller.
+        left_s: until the credentials of the request expire; None: they do not expire. The stream
+            that begins then is broken off at once, as every stream is.
         receive: the ASGI `receive` of the request; it reports a disconnect.
         is_content: whether an entry, in JSON, shows the client a part of the answer.
         label: of the metrics: the connection counts as a reader of this transport.
@@ -40,6 +48,8 @@ async def wait_for_content(
         RequestError: as `Waiter.check_not_broken_off`.
     """
     wait_s = hub.settings.head_wait_s
+    if left_s is not None:
+        wait_s = min(wait_s, left_s)
     if not wait_s:
         return None
     opening = _Opening(relay, is_content)

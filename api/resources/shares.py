@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from api.deadline import answer_deadline
 from api.intake.arriving_body import read_body
-from api.intake.body import SESSION_CHARACTERS_MAX, invalid_request, read_object
+from api.intake.body import invalid_request, read_object, read_session
 from api.node import Node
 from api.response import json_response
 from shared.errors import NotFound
@@ -61,14 +61,7 @@ def _read_subject(body: dict[str, Any]) -> tuple[str, str]:
         raise invalid_request("give either generation or session")
     if not isinstance(body[given[0]], str) or not body[given[0]]:
         raise invalid_request(f"{given[0]} must be a string that is not empty")
-    generation, session = body.get("generation", ""), body.get("session", "")
-    if len(session) > SESSION_CHARACTERS_MAX:
-        raise invalid_request(f"session: at most {SESSION_CHARACTERS_MAX} characters")
-    try:
-        session.encode()
-    except UnicodeEncodeError:
-        raise invalid_request("session must be valid Unicode") from None
-    return generation, session
+    return body.get("generation", ""), read_session(body)
 
 
 def _read_ttl_s(value: Any) -> int:

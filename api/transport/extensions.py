@@ -16,6 +16,8 @@ HANDOVER = "tailrace.handover"
 LARGE_MESSAGE = "tailrace.large_message"
 # Not of the server: who asks, as api/edge/admission.py has found.
 IDENTITY = "tailrace.identity"
+# Not of the server: when the credentials were checked, Unix s.
+CHECKED_AT = "tailrace.checked_at"
 # Not of the server: breaks off the connections of a deleted share; only with the token of a share.
 SHARE_WATCH = "tailrace.share_watch"
 

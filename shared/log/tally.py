@@ -73,7 +73,9 @@ class Tally:
             return reported
         is_estimated = before is None or before.completion_tokens != given or is_marked(before)
         if before is None:
-            prompt = max(reported.prompt_tokens - given, 0)
+            # The prompt of a continuation holds the answer so far, unless the server says less.
+            prompt = reported.prompt_tokens - given
+            prompt = prompt if prompt > 0 else reported.prompt_tokens
         else:
             prompt = before.prompt_tokens
             if is_estimated and not is_marked(before) and reported.prompt_tokens > prompt:

@@ -99,7 +99,10 @@ class NativeConversation(Conversation):
 
     async def _auth(self, frame: Frame) -> None:
         """Go on with a newer token. A bad one closes the socket, so that nobody guesses here."""
-        self.renew(await self.node.authenticator.check(read_token(frame)))
+        identity = await self.node.authenticator.check(read_token(frame))
+        for generation_id in self.renew(identity):
+            error = request_error("forbidden", "the new token does not allow this reading")
+            self.send_error({"id": generation_id}, error)
 
     def warn_of_expiry(self, error: RequestError) -> None:
         self.send_error(None, error)

@@ -137,6 +137,7 @@ async def test_a_share_ends_with_its_time(shell: Shell) -> None:
         {"generation": 7},
         {"session": ["s"]},
         {"session": "x" * 129},
+        {"session": "a\nb"},
         {"session": "s", "ttl_s": 0},
         {"session": "s", "ttl_s": -1},
         {"session": "s", "ttl_s": True},

@@ -17,7 +17,6 @@ from __future__ import annotations
 from email.utils import parsedate_to_datetime
 
 from shared.errors import BackendError, Refusal, for_clients
-from shared.text.redaction import redact
 from workers.backends.contract import SetUpFault
 from workers.backends.openai.error_body import ErrorBody, read_error
 from workers.backends.openai.error_meaning import (
@@ -154,7 +153,7 @@ def _refused(
 def _bounded(name: str | None) -> str | None:
     if name is None:
         return None
-    printable = "".join(character for character in redact(name) if character.isprintable())
+    printable = "".join(character for character in for_clients(name) if character.isprintable())
     return printable[:NAME_CHARACTERS_MAX] or None
 
 

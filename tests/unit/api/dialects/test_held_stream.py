@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,8 @@ from api.dialects.responses.fold import RESPONSES
 from api.dialects.responses.routes import _failure_of as responses_failure_of
 from api.hub.contracts import ReadingOutcome
 from api.readers.head_hold import _Opening
+from api.transport.extensions import CHECKED_AT, IDENTITY
+from shared.config.credentials import Identity
 from shared.log.event_bytes import LOST
 from shared.log.events import (
     Data,
@@ -53,12 +56,13 @@ class Reading:
         bench: Bench,
         dialect: Dialect = CHAT,
         failure_of: Callable[[End], Failure | None] = failure_of,
+        **credentials: Any,
     ) -> None:
         self.client = Client()
         self.client.incoming.get_nowait()  # the request body, which the route has read before
         meta, headers = bench.log.known[GENERATION], {"x-generation-id": GENERATION}
         answer = held_stream(bench.hub, meta, dialect, headers, failure_of=failure_of)
-        scope: Any = make_scope(self.client, method="POST")
+        scope: Any = make_scope(self.client, method="POST") | credentials
         self.task = asyncio.ensure_future(
             answer(scope, self.client.receive, self.client.send)  # type: ignore[arg-type]
         )
@@ -212,6 +216,17 @@ async def test_a_drain_answers_a_waiting_client_at_once(bench: Bench) -> None:
 
     assert (client.status, json.loads(client.body)["error"]["code"]) == (503, "draining")
     assert client.headers[b"retry-after"] and client.headers[b"x-generation-id"]
+
+
+async def test_a_wait_ends_with_the_token_and_no_leeway_begins(bench: Bench) -> None:
+    identity = Identity("alice", expires_at=time.time() - 1)  # and it was good at the check
+    reading = Reading(bench, **{IDENTITY: identity, CHECKED_AT: time.time() - 2})
+
+    client = await reading.ended()
+
+    assert client.status == 200
+    assert client.was_aborted and not client.is_finished
+    assert not bench.hub.connections
 
 
 async def test_a_generation_that_is_lost_during_the_wait_is_500(bench: Bench) -> None:

@@ -44,6 +44,12 @@ def test_the_claim_scope_names_everything_that_a_token_may(scope: str, may: set[
     assert {each for each in (*ORDINARY, "admin", "act") if found.may(each)} == may
 
 
+@pytest.mark.parametrize("scope", [None, ["read"], 1, {}], ids=str)
+def test_a_scope_that_is_no_string_is_never_taken_for_no_scope(scope: Any) -> None:
+    with pytest.raises(TokenRefused):
+        identity(scope=scope)
+
+
 def test_limits_and_sessions_are_kept() -> None:
     found = identity(limits={"active": 3}, sessions=["room-*", "desk"])
 

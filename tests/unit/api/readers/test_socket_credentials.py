@@ -225,7 +225,8 @@ async def test_a_new_token_without_the_scope_ends_the_readings(talks: Any, bench
     bench.log.append(END)
     await settle()
 
-    assert talk.take() == []
+    (frame,) = talk.take()
+    assert (frame["type"], frame["id"], frame["code"]) == ("error", GENERATION, "forbidden")
 
 
 async def test_a_socket_whose_key_was_taken_away_starts_nothing_and_is_closed(

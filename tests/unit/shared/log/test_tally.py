@@ -43,6 +43,13 @@ def test_tokens_that_no_server_has_reported_are_counted_and_marked():
     assert tally.whole(Usage(69, 6, 75)) == Usage(46, 29, 75, MARK)
 
 
+def test_a_prompt_that_does_not_hold_the_answer_so_far_is_taken_as_it_is():
+    tally = tally_of(*words(23))
+    tally.begin_attempt()
+
+    assert tally.whole(Usage(7, 6, 13)) == Usage(7, 29, 36, MARK)
+
+
 def test_the_second_prompt_tells_the_tokens_if_the_first_prompt_is_known():
     """A running count, and then a worker that dies: 23 tokens, of which the log shows 10 pieces."""
     tally = tally_of(Usage(46, 1, 47), *words(10))

@@ -355,6 +355,16 @@ def test_credentials_in_every_part_of_a_refusal_are_removed_and_the_parts_are_bo
         assert name is not None and name.isprintable() and len(name) <= NAME_CHARACTERS_MAX
 
 
+def test_no_part_of_a_refusal_names_an_address_of_the_operators_network() -> None:
+    said = {"message": "no gpu3.local", "code": "vllm.prod.svc.cluster.local",
+            "type": "http://10.1.2.3/t", "param": "10.1.2.3:80"}  # fmt: skip
+    upstream = refused(400, {"error": said}).upstream
+
+    assert upstream is not None
+    parts = (upstream.message, upstream.code, upstream.type, upstream.param)
+    assert parts == ("no ***", "***", "http://***/t", "***")
+
+
 @pytest.mark.parametrize(
     "odd",
     [
