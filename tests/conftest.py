@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared.redis import keys, server_check
+from shared.text import redaction
 from tests.support.redis_server import RedisServer
 from tests.support.script_monitor import ScriptMonitor
 
@@ -74,6 +75,14 @@ def _rank(item: pytest.Item) -> int:
     path = item.path.relative_to(TESTS).as_posix()
     ranks = (rank for rank, prefix in enumerate(LONG_FIRST) if path.startswith(prefix))
     return next(ranks, len(LONG_FIRST))
+
+
+@pytest.fixture(autouse=True)
+def own_secrets() -> Iterator[None]:
+    """Forget the secrets that a test has made known: they would mask words of later tests."""
+    known, pattern = set(redaction._known), redaction._known_pattern
+    yield
+    redaction._known, redaction._known_pattern = known, pattern
 
 
 @pytest.fixture(scope="session")
