@@ -56,6 +56,7 @@ class ClusterPipeline:
         self._source_of = source_of
         self._map = SlotMap()
         self._reading = asyncio.Lock()
+        self._told: HostPort | None = None  # the server that told the map last
         self._nodes: dict[HostPort, AutoPipeline] = {}
         self._lost_before = 0  # losses of nodes that are gone
 
@@ -83,6 +84,8 @@ class ClusterPipeline:
         calls = Redirects(slots, self._map, deadline_s=loop.time() + self._answer_s)
         if not self._map.version:
             await self._read_map(0)
+        elif self._map.is_doubtful(slots):
+            await self._try_to_read_map(self._map.version)
         while not calls.is_done:
             version = self._map.version
             due = calls.due(loop.time())
@@ -114,7 +117,7 @@ class ClusterPipeline:
         try:
             replies = await self._node(target.address).run(requests)
         except NeverSent as exc:
-            self._map.note_lost()
+            self._map.note_lost(target.address)
             await self._try_to_read_map(version)
             calls.never_sent(indices, target, _lost(target, exc))
         except Unavailable as exc:
@@ -145,23 +148,30 @@ class ClusterPipeline:
             Unavailable: no server answered.
         """
         async with self._reading:
-            if self._map.version > version and not self._map.is_stale:
+            if self._map.version > version:
                 return
             reasons = []
-            known = [*self._map.masters, *self._url.cluster]
-            for address in list(dict.fromkeys(known))[:NODES_ASKED_MAX]:
+            for address in self._nodes_to_ask():
                 try:
                     async with asyncio.timeout(MAP_READ_S):
                         (reply,) = await self._node(address).run([["CLUSTER", "SLOTS"]])
                     if isinstance(reply, ResponseError):
                         raise ValueError(str(reply))
                     self._map.read(reply, address)
+                    self._told = address
                 except (Unavailable, TimeoutError, ValueError) as exc:
                     reasons.append(f"{named_host(*address)}: {exc or 'no answer in time'}")
                 else:
                     await self._drop_former()
                     return
             raise Unavailable("; ".join(["no node of the cluster tells its slots", *reasons]))
+
+    def _nodes_to_ask(self) -> list[HostPort]:
+        """Return whom to ask for the map: first the server that told it last, lost ones last."""
+        known = [self._told, *self._map.masters, *self._url.cluster]
+        found = [address for address in dict.fromkeys(known) if address is not None]
+        found.sort(key=lambda address: address in self._map.lost)
+        return found[:NODES_ASKED_MAX]
 
     async def _drop_former(self) -> None:
         """Close the connections to servers that have no slot any more."""

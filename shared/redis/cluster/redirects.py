@@ -118,7 +118,7 @@ class Redirects:
             call.to = Target(address, is_asking=word == "ASK")
         elif word in WAITING:
             if word != "TRYAGAIN":
-                self._map.note_lost()
+                self._map.note_refusal()
             call.at_s = now + min(PAUSES_S[0] * 2**call.pauses, PAUSES_S[1])
             call.pauses += 1
             is_over = is_over or call.at_s >= self._deadline_s
@@ -131,7 +131,7 @@ class Redirects:
 
     def lose(self, indices: Sequence[int], target: Target, error: Exception) -> None:
         """Take note that the replies of these calls are lost: each may have run."""
-        self._map.note_lost()
+        self._map.note_lost(target.address)
         for index in indices:
             self._finish(self._calls[index], error)
 

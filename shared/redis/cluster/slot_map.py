@@ -8,6 +8,7 @@ version need not read again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from shared.config.redis_hosts import HostPort
@@ -20,11 +21,13 @@ class SlotMap:
     Attributes:
         version: rises with each reading of the whole map; 0: it was never read.
         is_stale: a server has contradicted the map since it was read.
+        lost: masters that could not be reached since then; others may have their slots.
     """
 
     def __init__(self) -> None:
         self.version = 0
         self.is_stale = True
+        self.lost: set[HostPort] = set()
         self._masters: list[HostPort | None] = [None] * SLOTS
 
     @property
@@ -66,6 +69,7 @@ class SlotMap:
         self._masters = masters
         self.version += 1
         self.is_stale = False
+        self.lost.clear()
 
     def note_moved(self, slot: int, master: HostPort) -> None:
         """Record a server's word that `master` has the slot now."""
@@ -73,6 +77,16 @@ class SlotMap:
             self._masters[slot] = master
             self.is_stale = True
 
-    def note_lost(self) -> None:
-        """Record that a master could not be reached: another one may have its slots."""
+    def note_refusal(self) -> None:
+        """Record that a server said that the cluster, or its own shard, is not whole."""
         self.is_stale = True
+
+    def note_lost(self, master: HostPort) -> None:
+        """Record that a master could not be reached."""
+        self.lost.add(master)
+
+    def is_doubtful(self, slots: Iterable[int | None]) -> bool:
+        """Whether the map was never read, or one of these slots had a master that was lost."""
+        if not self.version:
+            return True
+        return bool(self.lost) and any(self.master_of(slot) in self.lost for slot in slots)

@@ -221,7 +221,18 @@ def test_a_lost_reply_is_never_sent_again_and_spoils_no_other() -> None:
     calls.take(1, Target(C), b"ok", 0.0)
 
     assert calls.is_done and calls.replies == [lost, b"ok"]
-    assert slot_map.is_stale
+    assert slot_map.is_doubtful([1]) and not slot_map.is_doubtful([10_000])
+
+
+def test_a_map_that_was_read_again_is_not_doubtful() -> None:
+    slot_map = SlotMap()
+    assert slot_map.is_doubtful([1]), "it was never read"
+    slot_map = three()
+    slot_map.note_lost(A)
+    assert slot_map.is_doubtful([1])
+    slot_map.read([[0, SLOTS - 1, [b"10.0.0.2", 7002]]], B)
+
+    assert not slot_map.is_doubtful([1])
 
 
 def test_a_call_that_was_never_sent_goes_to_the_promoted_replica() -> None:
