@@ -87,14 +87,14 @@ class AutoPipeline:
 
     async def evaluate(self, calls: Sequence[tuple[str, Call]]) -> list[Any]:
         """Run scripts. Raises Unavailable as `Pipeline.evaluate`."""
-        return await self._exchange(b"".join([encode_call(*call) for call in calls]), len(calls))
+        return await self.exchange(b"".join([encode_call(*call) for call in calls]), len(calls))
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands. Raises Unavailable as `Pipeline.run`."""
         requests = b"".join([encode(map(as_bytes, command)) for command in commands])
-        return await self._exchange(requests, len(commands))
+        return await self.exchange(requests, len(commands))
 
-    async def _exchange(self, requests: bytes, count: int) -> list[Any]:
+    async def exchange(self, requests: bytes, count: int) -> list[Any]:
         """Send encoded requests in one write, and return their `count` replies.
 
         Raises:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
@@ -25,11 +26,20 @@ from shared.redis.cluster.redirects import Redirects, Target
 from shared.redis.cluster.slot_map import SlotMap
 from shared.redis.cluster.slots import command_slot, keys_slot
 from shared.redis.pipeline import Call
-from shared.redis.resp import AutoPipeline, NeverSent
+from shared.redis.resp import AutoPipeline, NeverSent, as_bytes, encode_call
+from shared.redis.wire import encode
 
 MAP_READ_S = 1.0  # for one server to answer CLUSTER SLOTS
 NODES_ASKED_MAX = 4  # servers that are asked for the map in one reading
-ASKING = ["ASKING"]
+ASKING = encode([b"ASKING"])
+
+
+class _Batch(NamedTuple):
+    """The calls of one exchange: their state, their bytes, and the digests of scripts."""
+
+    calls: Redirects
+    requests: list[bytes]
+    digests: list[str]
 
 
 class ClusterPipeline:
@@ -70,52 +80,60 @@ class ClusterPipeline:
 
     async def evaluate(self, calls: Sequence[tuple[str, Call]]) -> list[Any]:
         """Run scripts, each at the master of its keys. Raises Unavailable: no map can be read."""
-        commands: list[Command] = [
-            ["EVALSHA", digest, len(keys), *keys, *args] for digest, (keys, args) in calls
-        ]
-        return await self._exchange(commands, [keys_slot(keys) for _, (keys, _) in calls])
+        requests = [encode_call(digest, call) for digest, call in calls]
+        slots = [_call_slot(tuple(keys)) for _, (keys, _) in calls]
+        return await self._exchange(requests, slots, [digest for digest, _ in calls])
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands, each at the master of its key. Raises Unavailable: no map can be read."""
-        return await self._exchange(commands, [command_slot(command) for command in commands])
+        requests = [encode(map(as_bytes, command)) for command in commands]
+        digests = [str(command[1]) if command[0] == "EVALSHA" else "" for command in commands]
+        return await self._exchange(requests, list(map(command_slot, commands)), digests)
 
-    async def _exchange(self, commands: Sequence[Command], slots: list[int | None]) -> list[Any]:
+    async def _exchange(
+        self, requests: list[bytes], slots: list[int | None], digests: list[str]
+    ) -> list[Any]:
         loop = asyncio.get_running_loop()
-        calls = Redirects(slots, self._map, deadline_s=loop.time() + self._answer_s)
         if not self._map.version:
             await self._read_map(0)
         elif self._map.is_doubtful(slots):
             await self._try_to_read_map(self._map.version)
+        calls = Redirects(slots, self._map, deadline_s=loop.time() + self._answer_s)
+        batch = _Batch(calls, requests, digests)
         while not calls.is_done:
             version = self._map.version
             due = calls.due(loop.time())
-            async with asyncio.TaskGroup() as group:
-                for target, indices in due.items():
-                    group.create_task(self._send(calls, target, indices, commands))
+            if len(due) == 1:  # a task costs more than the call
+                ((target, indices),) = due.items()
+                await self._send(batch, target, indices)
+            elif due:
+                async with asyncio.TaskGroup() as group:
+                    for target, indices in due.items():
+                        group.create_task(self._send(batch, target, indices))
             if self._map.is_stale and not calls.is_done:
                 await self._try_to_read_map(version)
-            if pause_s := calls.pause_s(loop.time()):
+            if not calls.is_done and (pause_s := calls.pause_s(loop.time())):
                 await asyncio.sleep(pause_s)
         if self._map.is_stale:
             await self._try_to_read_map(self._map.version)
         return calls.replies
 
-    async def _send(
-        self, calls: Redirects, target: Target, indices: list[int], commands: Sequence[Command]
-    ) -> None:
-        """Send calls to one server in one write, and give their replies to `calls`."""
-        requests: list[Command] = []
+    async def _send(self, batch: _Batch, target: Target, indices: list[int]) -> None:
+        """Send calls to one server in one write, and give their replies to the batch's calls."""
+        calls = batch.calls
+        requests: list[bytes] = []
         places: list[int] = []  # of the calls' own replies
         for index in indices:
-            if calls.needs_script(index) and (source := self._source_of(str(commands[index][1]))):
-                requests.append(["SCRIPT", "LOAD", source])
+            if calls.needs_script(index) and (source := self._source_of(batch.digests[index])):
+                requests.append(encode([b"SCRIPT", b"LOAD", source]))
             if target.is_asking:  # holds for the next command of the connection only
                 requests.append(ASKING)
             places.append(len(requests))
-            requests.append(commands[index])
+            requests.append(batch.requests[index])
         version = self._map.version
         try:
-            replies = await self._node(target.address).run(requests)
+            node = self._node(target.address)
+            replies = await node.exchange(b"".join(requests), len(requests))
         except NeverSent as exc:
             self._map.note_lost(target.address)
             await self._try_to_read_map(version)
@@ -185,6 +203,12 @@ class ClusterPipeline:
         """Close all connections."""
         for node in self._nodes.values():
             await node.aclose()
+
+
+@lru_cache(maxsize=4_096)
+def _call_slot(keys: tuple[str, ...]) -> int | None:
+    """Return the slot of keys, which repeat in every append of a generation."""
+    return keys_slot(keys)
 
 
 def _lost(target: Target, exc: Unavailable) -> RedisConnectionError:

@@ -108,6 +108,9 @@ class Redirects:
     def take(self, index: int, target: Target, reply: Any, now: float) -> None:
         """Take the reply of a call that was sent to `target`."""
         call = self._calls[index]
+        if not isinstance(reply, exceptions.RedisError):  # nearly always
+            call.reply, call.is_done, call.needs_script = reply, True, False
+            return
         call.reply, call.to, call.needs_script = reply, None, False
         word, _, rest = _text(reply).partition(" ")
         is_over = call.sendings >= SENDINGS_MAX or now >= self._deadline_s
