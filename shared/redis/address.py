@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from shared.config.redis_url import read_redis_url
+from shared.config.redis_url import RedisUrl, read_redis_url
 from shared.redis.sentinel.follower import Follower, follower_of
 from shared.redis.wire import tls_context
 
@@ -27,10 +27,14 @@ S = TypeVar("S", bound=Socket)
 
 
 class RedisAddress:
-    """The server in a Redis URL, or the master that its sentinels name."""
+    """The server in a Redis URL, or the master that its sentinels name.
 
-    def __init__(self, url: str) -> None:
-        self._url = read_redis_url(url, "TAILRACE_REDIS_URL")
+    Args:
+        url: as text, or read already.
+    """
+
+    def __init__(self, url: str | RedisUrl) -> None:
+        self._url = read_redis_url(url, "TAILRACE_REDIS_URL") if isinstance(url, str) else url
         self._tls = tls_context(self._url)
 
     @property

@@ -20,6 +20,7 @@ from redis._parsers import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from shared.config.redis_url import RedisUrl
 from shared.errors import Unavailable
 from shared.redis.address import RedisAddress, Socket
 from shared.redis.client import REDIS_CONNECT_S, Command, is_read_only
@@ -53,6 +54,10 @@ def _encode_head(digest: str, keys: tuple[str, ...]) -> bytes:
     return encode_words([b"EVALSHA", digest.encode(), b"%d" % len(keys), *map(str.encode, keys)])
 
 
+class NeverSent(Unavailable):
+    """There was no connection, so that nothing of the exchange has run."""
+
+
 class AutoPipeline:
     """A `Pipeline` (shared/redis/pipeline.py) that packs the calls of all tasks onto one socket.
 
@@ -68,7 +73,7 @@ class AutoPipeline:
         losses: how often an open connection was lost, or dropped because the master changed.
     """
 
-    def __init__(self, url: str, *, answer_s: float) -> None:
+    def __init__(self, url: str | RedisUrl, *, answer_s: float) -> None:
         self._url = url
         self.losses = 0
         self._answer_s = answer_s
@@ -82,14 +87,14 @@ class AutoPipeline:
 
     async def evaluate(self, calls: Sequence[tuple[str, Call]]) -> list[Any]:
         """Run scripts. Raises Unavailable as `Pipeline.evaluate`."""
-        return await self._exchange(b"".join([encode_call(*call) for call in calls]), len(calls))
+        return await self.exchange(b"".join([encode_call(*call) for call in calls]), len(calls))
 
     async def run(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands. Raises Unavailable as `Pipeline.run`."""
         requests = b"".join([encode(map(as_bytes, command)) for command in commands])
-        return await self._exchange(requests, len(commands))
+        return await self.exchange(requests, len(commands))
 
-    async def _exchange(self, requests: bytes, count: int) -> list[Any]:
+    async def exchange(self, requests: bytes, count: int) -> list[Any]:
         """Send encoded requests in one write, and return their `count` replies.
 
         Raises:
@@ -98,8 +103,7 @@ class AutoPipeline:
         try:
             connection = self._connection
             if connection is None or connection.is_lost:
-                async with asyncio.timeout(self._answer_s):
-                    connection = await self._connect()
+                connection = await self._connect_in_time()
             replies = await connection.exchange(requests, count)
         except TimeoutError as exc:
             self._drop_connection()
@@ -118,6 +122,14 @@ class AutoPipeline:
             self._drop_connection()
         if isinstance(reply, RedisConnectionError):  # LOADING, or a failed authentication
             raise Unavailable(f"Redis cannot be reached: {reply}") from reply
+
+    async def _connect_in_time(self) -> _Connection:
+        try:
+            async with asyncio.timeout(self._answer_s):
+                return await self._connect()
+        except (OSError, hiredis.HiredisError) as exc:  # TimeoutError is an OSError
+            reason = str(exc) or "no answer in time"
+            raise NeverSent(f"Redis cannot be reached: {reason}") from exc
 
     async def _connect(self) -> _Connection:
         async with self._connecting:

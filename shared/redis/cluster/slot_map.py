@@ -1,0 +1,92 @@
+"""Which master has which slot, as far as this process knows. Pure.
+
+The map is wrong now and then: a slot moves, a replica is promoted. A server that is asked wrongly
+answers with the right address, which `note_moved` records at once. The whole map is then read anew,
+once for all that met the same mistake: each reading raises `version`, and whoever saw an older
+version need not read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from shared.config.redis_hosts import HostPort
+from shared.redis.cluster.slots import SLOTS
+
+
+class SlotMap:
+    """The map of one cluster.
+
+    Attributes:
+        version: rises with each reading of the whole map; 0: it was never read.
+        is_stale: a server has contradicted the map since it was read.
+        lost: masters that could not be reached since then; others may have their slots.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.is_stale = True
+        self.lost: set[HostPort] = set()
+        self._masters: list[HostPort | None] = [None] * SLOTS
+
+    @property
+    def masters(self) -> list[HostPort]:
+        """Every master that has a slot, in a stable order."""
+        return sorted({master for master in self._masters if master is not None})
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each slot has a master."""
+        return None not in self._masters
+
+    def master_of(self, slot: int | None) -> HostPort | None:
+        """Return the master of a slot, or any master for None; None: it is not known."""
+        if slot is not None:
+            return self._masters[slot]
+        return next(iter(self.masters), None)
+
+    def read(self, reply: Any, asked: HostPort) -> None:
+        """Take the reply of CLUSTER SLOTS.
+
+            [[first slot, last slot, [host, port, id, …], [replica …] …] …]
+
+        Args:
+            asked: the server that answered. An empty host in the reply means this server's.
+
+        Raises:
+            ValueError: the reply has another form; the map is as before.
+        """
+        masters: list[HostPort | None] = [None] * SLOTS
+        try:
+            for first, last, (host, port, *_), *_ in reply:
+                name = host.decode() if host else asked[0]
+                if not 0 <= first <= last < SLOTS:
+                    raise ValueError("slots beyond the last one")
+                masters[first : last + 1] = [(name, int(port))] * (last - first + 1)
+        except (TypeError, AttributeError, ValueError) as exc:
+            raise ValueError(f"CLUSTER SLOTS has another form: {exc}") from exc
+        self._masters = masters
+        self.version += 1
+        self.is_stale = False
+        self.lost.clear()
+
+    def note_moved(self, slot: int, master: HostPort) -> None:
+        """Record a server's word that `master` has the slot now."""
+        if self._masters[slot] != master:
+            self._masters[slot] = master
+            self.is_stale = True
+
+    def note_refusal(self) -> None:
+        """Record that a server said that the cluster, or its own shard, is not whole."""
+        self.is_stale = True
+
+    def note_lost(self, master: HostPort) -> None:
+        """Record that a master could not be reached."""
+        self.lost.add(master)
+
+    def is_doubtful(self, slots: Iterable[int | None]) -> bool:
+        """Whether the map was never read, or one of these slots had a master that was lost."""
+        if not self.version:
+            return True
+        return bool(self.lost) and any(self.master_of(slot) in self.lost for slot in slots)

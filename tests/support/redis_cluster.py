@@ -1,0 +1,111 @@
+"""A real cluster of three masters, with replicas on demand; slots can be moved step by step."""
+
+from __future__ import annotations
+
+import redis
+
+from tests.support.redis_server import RedisServer, free_ports
+from tests.support.wait import until
+
+NODE_TIMEOUT_MS = 1_000
+SLOTS = 16_384
+READY_S = 30.0
+
+
+class RedisCluster:
+    """Use as an async context manager.
+
+    Attributes:
+        servers: the masters, then one replica of each if `replicas`.
+    """
+
+    def __init__(self, *, masters: int = 3, replicas: bool = False) -> None:
+        options = {
+            "cluster-enabled": "yes",
+            "cluster-node-timeout": str(NODE_TIMEOUT_MS),
+            "cluster-require-full-coverage": "no",
+            "cluster-replica-validity-factor": "0",
+        }
+        self.masters = masters
+        self.servers: list[RedisServer] = []
+        for _ in range(masters * (2 if replicas else 1)):
+            server = RedisServer(tcp=True, options=dict(options))
+            # By default the bus has the port 10,000 higher, which may be beyond the last one.
+            server.options["cluster-port"] = str(free_ports(1))
+            self.servers.append(server)
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+        return f"redis+cluster://{hosts}"
+
+    async def __aenter__(self) -> RedisCluster:
+        try:
+            for server in self.servers:
+                server.start()
+            await self._join()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+
+    async def _join(self) -> None:
+        first = self.servers[0]
+        for n, server in enumerate(self.servers):
+            with server.client() as client:
+                if n < self.masters:
+                    begin, end = n * SLOTS // self.masters, (n + 1) * SLOTS // self.masters - 1
+                    client.execute_command("CLUSTER", "ADDSLOTSRANGE", begin, end)
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
+                if n:
+                    bus = first.options["cluster-port"]
+                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", first.port, bus)
+        await until(lambda: self._all(f"cluster_known_nodes:{len(self.servers)}"), READY_S)
+        for n, server in enumerate(self.servers[self.masters :]):
+            with server.client() as client:
+                client.execute_command("CLUSTER", "REPLICATE", self.id_of(self.servers[n]))
+        await until(lambda: self._all("cluster_state:ok"), READY_S, "a cluster that is well")
+
+    def _all(self, line: str) -> bool:
+        def has(server: RedisServer) -> bool:
+            with server.client() as client:
+                raw = client.execute_command("CLUSTER", "INFO")
+            if isinstance(raw, dict):  # redis-py has parsed it
+                name, _, value = line.partition(":")
+                return bool(raw.get(name) == value)
+            return line in raw.decode().splitlines()
+
+        return all(has(server) for server in self.servers)
+
+    def id_of(self, server: RedisServer) -> str:
+        with server.client() as client:
+            return str(client.execute_command("CLUSTER", "MYID").decode())
+
+    def begin_move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
+        """Mark a slot as moving; its keys stay where they are."""
+        with target.client() as client:
+            client.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
+        with source.client() as client:
+            client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
+
+    def move_keys(self, keys: list[str], source: RedisServer, target: RedisServer) -> None:
+        with source.client() as client:
+            client.execute_command(
+                *("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
+            )
+
+    def end_move(self, slot: int, target: RedisServer) -> None:
+        """Give the slot to `target`; it tells the others within a second."""
+        for server in self.servers[: self.masters]:
+            try:
+                with server.client() as client:
+                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
+            except redis.ResponseError:
+                pass  # a replica of another master
