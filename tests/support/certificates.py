@@ -1,31 +1,18 @@
-"""An authority of our own and what it has signed, made by the `openssl` command."""
+"""An authority of our own and the certificates that it has signed."""
 
 from __future__ import annotations
 
-import shutil
 import ssl
-import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-HAS_OPENSSL = shutil.which("openssl") is not None
-_EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-_SIGNING = """
-[ca]
-default_ca = this
-[this]
-database = {folder}/{name}.index
-new_certs_dir = {folder}
-rand_serial = yes
-default_md = sha256
-policy = any
-x509_extensions = host
-[any]
-commonName = supplied
-[host]
-subjectAltName = DNS:{name}
-basicConstraints = CA:FALSE
-"""
+_DAY = timedelta(days=1)
+_NO_PASSWORD = serialization.NoEncryption()
 
 
 class Authority:
@@ -37,41 +24,24 @@ class Authority:
 
     def __init__(self, folder: Path, name: str = "ca") -> None:
         self.folder = folder
-        self._name = name
-        self.ca_file = str(folder / f"{name}.pem")
-        _openssl(
-            *("req", "-x509", *_EC, "-noenc", "-days", "2", "-subj", f"/CN={name}"),
-            *("-keyout", str(folder / f"{name}.key"), "-out", self.ca_file),
+        self._name = _name(name)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.now(UTC)
+        certificate = (
+            self._builder(self._key, name, now - _DAY, now + _DAY)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
         )
+        self.ca_file, _ = self._write(name, certificate, self._key)
 
     def sign(self, name: str) -> tuple[str, str]:
         """Make a certificate for a host name or a client; return the paths of it and its key."""
-        certificate, key = str(self.folder / f"{name}.pem"), str(self.folder / f"{name}.key")
-        _openssl(
-            *("req", "-x509", *_EC, "-noenc", "-days", "2", "-subj", f"/CN={name}"),
-            *("-addext", f"subjectAltName=DNS:{name}", "-addext", "basicConstraints=CA:FALSE"),
-            *("-CA", self.ca_file, "-CAkey", str(self.folder / f"{self._name}.key")),
-            *("-keyout", key, "-out", certificate),
-        )
-        return certificate, key
+        now = datetime.now(UTC)
+        return self._sign(name, now - _DAY, now + _DAY)
 
     def sign_for_years(self, name: str, first: int, last: int) -> tuple[str, str]:
         """Make a certificate for a host name that is valid from one year to another."""
-        certificate, key = str(self.folder / f"{name}.pem"), str(self.folder / f"{name}.key")
-        request, settings = self.folder / f"{name}.csr", self.folder / f"{name}.cnf"
-        (self.folder / f"{name}.index").write_text("")
-        settings.write_text(_SIGNING.format(folder=self.folder, name=name))
-        _openssl(
-            *("req", *_EC, "-new", "-noenc", "-subj", f"/CN={name}", "-keyout", key),
-            *("-out", str(request)),
-        )
-        # Only `openssl ca` takes dates in the past.
-        _openssl(
-            *("ca", "-batch", "-config", str(settings), "-in", str(request), "-out", certificate),
-            *("-startdate", f"{first}0101000000Z", "-enddate", f"{last}0101000000Z"),
-            *("-cert", self.ca_file, "-keyfile", str(self.folder / f"{self._name}.key")),
-        )
-        return certificate, key
+        return self._sign(name, datetime(first, 1, 1, tzinfo=UTC), datetime(last, 1, 1, tzinfo=UTC))
 
     def server_context(self, name: str, *, needs_client: bool = False) -> ssl.SSLContext:
         """Return the context of a server, which accepts only clients that this authority signed."""
@@ -82,12 +52,61 @@ class Authority:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
+    def _sign(self, name: str, since: datetime, until: datetime) -> tuple[str, str]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            self._builder(key, name, since, until)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        return self._write(name, certificate, key)
+
+    def _builder(
+        self, key: ec.EllipticCurvePrivateKey, name: str, since: datetime, until: datetime
+    ) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(_name(name))
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(since)
+            .not_valid_after(until)
+            # Python 3.13 and newer verify strictly, and demand these two.
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+        )
+
+    def _write(
+        self, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
+    ) -> tuple[str, str]:
+        paths = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        paths[1].write_bytes(_pem(key, _NO_PASSWORD))
+        return str(paths[0]), str(paths[1])
+
 
 def encrypt_key(key: str, target: Path) -> str:
     """Write a key with a password; return its path."""
-    _openssl("pkey", "-in", key, "-aes256", "-passout", "pass:secret", "-out", str(target))
+    loaded = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+    assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+    target.write_bytes(_pem(loaded, serialization.BestAvailableEncryption(b"secret")))
     return str(target)
 
 
-def _openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=30)
+def _pem(
+    key: ec.EllipticCurvePrivateKey, encryption: serialization.KeySerializationEncryption
+) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+    )
+
+
+def _name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

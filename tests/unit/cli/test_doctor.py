@@ -17,7 +17,7 @@ from cli.redis_findings import examine_redis
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.queue.partitions import agree
-from tests.support.certificates import HAS_OPENSSL, Authority
+from tests.support.certificates import Authority
 from tests.support.forward_proxy import CREDENTIALS, ForwardProxy
 from tests.support.issuer import serve_keys
 from tests.support.odd_ports import closed_port, plain_server
@@ -351,7 +351,6 @@ def test_a_key_file_that_others_can_read_gives_a_warning(tmp_path: Path) -> None
     assert doctor.examine_access(Settings(api_keys=str(path))) == []
 
 
-@pytest.mark.skipif(not HAS_OPENSSL, reason="needs the openssl command")
 async def test_a_model_is_asked_on_the_way_that_a_worker_takes(tmp_path: Path) -> None:
     """Through the proxy, with its authority, a client certificate and headers; or by http://."""
     authority = Authority(tmp_path)
@@ -381,7 +380,6 @@ async def test_a_model_is_asked_on_the_way_that_a_worker_takes(tmp_path: Path) -
     assert forward.asked == ["GET http://model.test/v1/models?a=b HTTP/1.1"]
 
 
-@pytest.mark.skipif(not HAS_OPENSSL, reason="needs the openssl command")
 async def test_each_cause_of_an_unreachable_model_says_what_to_do(tmp_path: Path) -> None:
     """The same sentences as in a worker's log, from the errors of another HTTP client."""
     authority, other = Authority(tmp_path), Authority(tmp_path, "other")

@@ -17,7 +17,7 @@ from shared.config.settings import Settings
 from shared.errors import BackendError, ConfigurationError
 from shared.log.events import Token
 from shared.log.request import Request
-from tests.support.certificates import HAS_OPENSSL, Authority, encrypt_key
+from tests.support.certificates import Authority, encrypt_key
 from tests.support.forward_proxy import CREDENTIALS, ForwardProxy
 from tests.support.upstream import Upstream, expected_text
 from workers.backends import build_backends
@@ -26,7 +26,6 @@ from workers.backends.route import find_route
 
 DEADLINE_S = 10.0  # far more than any of these tests needs
 HOST = "model.test"  # no DNS server knows it: only the proxy leads there
-needs_openssl = pytest.mark.skipif(not HAS_OPENSSL, reason="needs the openssl command")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,6 @@ def join_files(target: Path, *paths: str) -> str:
 # Proxies
 
 
-@needs_openssl
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "member"])
 async def test_https_goes_through_a_tunnel_of_the_proxy(
     authority: Authority, variable: str
@@ -95,7 +93,6 @@ async def test_https_goes_through_a_tunnel_of_the_proxy(
         assert upstream.calls[0].headers["host"] == HOST
 
 
-@needs_openssl
 def test_the_tunnel_works_on_the_event_loop_of_a_worker(authority: Authority) -> None:
     async def run() -> str:
         async with (
@@ -161,7 +158,6 @@ async def test_a_proxy_that_wants_credentials() -> None:
 # TLS
 
 
-@needs_openssl
 async def test_a_client_certificate_is_shown_to_a_server_that_requires_one(
     authority: Authority, tmp_path: Path
 ) -> None:
@@ -178,7 +174,6 @@ async def test_a_client_certificate_is_shown_to_a_server_that_requires_one(
         assert await refusal(model(url, **known))
 
 
-@needs_openssl
 async def test_only_the_named_authority_is_trusted(authority: Authority, tmp_path: Path) -> None:
     other = Authority(tmp_path, "other")
     async with (
@@ -192,7 +187,6 @@ async def test_only_the_named_authority_is_trusted(authority: Authority, tmp_pat
         assert not upstream.calls
 
 
-@needs_openssl
 def test_a_renewed_file_is_read_without_a_restart(authority: Authority, tmp_path: Path) -> None:
     other = Authority(tmp_path, "other")
     path = tmp_path / "trusted.pem"
@@ -207,7 +201,6 @@ def test_a_renewed_file_is_read_without_a_restart(authority: Authority, tmp_path
     assert client_context(files) is not before
 
 
-@needs_openssl
 def test_files_that_cannot_be_used_stop_the_worker(authority: Authority, tmp_path: Path) -> None:
     certificate, key = authority.sign("client")
     other_key = authority.sign("other")[1]

@@ -22,7 +22,7 @@ from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import BackendError
 from shared.log.request import Request
-from tests.support.certificates import HAS_OPENSSL, Authority
+from tests.support.certificates import Authority
 from tests.support.odd_ports import closed_port, plain_server
 from tests.support.tls_server import tls_server
 from workers.backends import build_backends
@@ -71,8 +71,6 @@ class Shelf:
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
-    if not HAS_OPENSSL:
-        pytest.skip("needs the openssl command")
     shelf = Shelf(tmp_path_factory.mktemp("certificates"))
     with shelf.stack:
         yield shelf
