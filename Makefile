@@ -61,7 +61,8 @@ conform: $(STAMP) ## Run `clients` and the contract's tests at a deployment: BAS
 
 conform-client: $(STAMP) ## Hold a client in any language to clients/scenarios.json: CMD="./my-client --json"
 	@test -n "$(CMD)" || { echo 'say which client: make conform-client CMD="./my-client --json"' >&2; exit 2; }
-	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients/test_scenarios.py -W default::ResourceWarning --client "$(CMD)" $(ARGS)
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients/test_scenarios.py -W default::ResourceWarning --every-byte \
+		--client "$(CMD)" $(ARGS)
 
 hostile: $(STAMP) ## Run the attacks on own nodes, or at a deployment: BASE_URL=… OTHER_URL=… KEY=…
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/hostile $(if $(BASE_URL),$(DEPLOYMENT)) $(ARGS)

@@ -50,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--base-url", default="", help="conformance: test the node at this URL")
     group.addoption("--other-url", default="", help="conformance: a second node on the same Redis")
     group.addoption("--client", default="", help="scenarios: the command of a client program")
+    group.addoption("--every-byte", action="store_true", help="scenarios: cut at every byte")
     group.addoption("--golden-update", action="store_true", help="write tests/golden anew")
     group.addoption("--key", default="", help="conformance: the API key, when the nodes want one")
 
