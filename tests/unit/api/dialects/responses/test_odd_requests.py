@@ -46,11 +46,12 @@ def test_tools_that_no_backend_runs_are_left_out_and_named() -> None:
     read = parsed(tools=CODEX_TOOLS, tool_choice="auto", client_metadata={"thread_id": "t"})
 
     *functions, custom = read.request.params.pop("tools")
-    assert functions == [chat_function("exec_command"), chat_function("write_stdin")]
+    found = ["exec_command", "write_stdin", "multi_agent_v1__spawn_agent"]
+    assert functions == [chat_function(name) for name in found]
     assert custom["function"]["name"] == "apply_patch"
     assert read.request.params == {"tool_choice": "auto"}
-    assert read.ignored == ("tools[2]", "tools[4]")
-    assert ignored_header(read.ignored) == {"x-tailrace-ignored": "tools[2], tools[4]"}
+    assert read.ignored == ("tools[4]",)
+    assert ignored_header(read.ignored) == {"x-tailrace-ignored": "tools[4]"}
 
 
 def test_a_search_toggle_alone_leaves_a_request_without_tools() -> None:
