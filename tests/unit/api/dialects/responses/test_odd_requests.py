@@ -187,6 +187,22 @@ def test_texts_pictures_audio_and_files_keep_their_order() -> None:
     assert items_of(messages, "x")[0]["content"][-1] == {"type": "input_file", "file_url": url}
 
 
+@pytest.mark.parametrize(
+    ("kind", "instead"), [("input_image", "image_url"), ("input_file", "file_data")]
+)
+def test_a_part_that_names_an_upload_is_refused_with_the_member_to_use(
+    kind: str, instead: str
+) -> None:
+    content = [{"type": kind, "file_id": "file-1", "image_url": None}]
+    with pytest.raises(RequestError) as caught:
+        messages_of([{"role": "user", "content": content}])
+
+    assert str(caught.value) == (
+        "input[0].content[0].file_id: the model cannot get an uploaded file; "
+        f"send the content as a data URL in {instead}"
+    )
+
+
 def test_the_url_of_a_file_is_checked_against_the_allowed_hosts() -> None:
     part = {"type": "input_file", "file_url": "http://169.254.169.254/latest"}
     read = parsed(input=[{"role": "user", "content": [part]}])
