@@ -195,7 +195,7 @@ async def test_a_custom_tool_is_called_with_free_text(client: openai.AsyncOpenAI
 async def test_tools_that_no_backend_runs_are_named_in_a_header(
     client: openai.AsyncOpenAI,
 ) -> None:
-    tools: Any = [WEATHER, {"type": "web_search"}, {"type": "namespace", "name": "n", "tools": []}]
+    tools: Any = [WEATHER, {"type": "web_search"}, {"type": "image_generation"}]
     for is_stream in (False, True):
         raw = await client.responses.with_raw_response.create(
             model="demo", input="tell me", tools=tools, stream=is_stream, extra_body=told(3)

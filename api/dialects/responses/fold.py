@@ -28,6 +28,7 @@ from api.dialects.responses.response_object import (
     CUSTOM_CALL,
     CUSTOM_TOOLS,
     MESSAGE,
+    NAMESPACED,
     REASONING,
     REFUSAL,
     SUMMARY_TEXT,
@@ -75,6 +76,7 @@ class ResponsesFold(ByteFold):
     def __init__(self, meta: Meta) -> None:
         self._head = response_head(meta)
         self._custom = frozenset(dialect_of(meta).get(CUSTOM_TOOLS, ()))
+        self._namespaced = dialect_of(meta).get(NAMESPACED, {})
         is_summarized = self._head["reasoning"]["summary"] is not None
         self._reasoning_kind = SUMMARY_TEXT if is_summarized else REASONING
         self._id_part = meta.generation_id.removeprefix("gen_")
@@ -162,7 +164,9 @@ class ResponsesFold(ByteFold):
         frames, item = self._close_text(), self._calls.get(event.index)
         if item is None:
             kind = CUSTOM_CALL if event.name in self._custom else CALL
-            item = self._new_item(kind, event.call_id, event.name)
+            group, name = self._namespaced.get(event.name, ("", event.name))
+            item = self._new_item(kind, event.call_id, name)
+            item.namespace = group
             self._calls[event.index] = item
             frames += self._added_frames(item)
         if event.extra:

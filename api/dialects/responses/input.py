@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from api.dialects.responses.parts import parts_back, read_parts
+from api.dialects.responses.tool_groups import ADDITIONAL_TOOLS, chat_name
 from api.intake.body import check_messages, invalid_request
 
 REFERENCE = "item_reference"
@@ -24,7 +25,7 @@ _UNREADABLE = frozenset(
         "web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call",
         "computer_call", "computer_call_output", "mcp_list_tools", "mcp_call",
         "mcp_approval_request", "mcp_approval_response", "tool_search_call", "tool_search_output",
-        "additional_tools", "compaction", "compaction_summary", "compaction_trigger",
+        "compaction", "compaction_summary", "compaction_trigger",
         "context_compaction", "ghost_snapshot",
     )
 )  # fmt: skip
@@ -108,7 +109,7 @@ def _add_item(messages: list[dict[str, Any]], where: str, item: dict[str, Any]) 
         return False
     elif kind == REFERENCE:
         raise invalid_request(f"{where}: an item_reference must name an item by its id")
-    elif kind != "reasoning":
+    elif kind not in ("reasoning", ADDITIONAL_TOOLS):  # tools are read with the other tools
         raise invalid_request(f"{where}.type: {kind[:80]!r} is not supported here")
     return True
 
@@ -136,9 +137,9 @@ def _read_message(where: str, item: dict[str, Any]) -> dict[str, Any] | None:
 def _tool_call(where: str, kind: str, item: dict[str, Any]) -> dict[str, Any]:
     member = _CALLS[kind]
     if kind == "function_call":
-        name, arguments = _read_text(where, item, "name"), _read_text(where, item, member)
+        name, arguments = _read_name(where, item), _read_text(where, item, member)
     elif kind == "custom_tool_call":
-        name = _read_text(where, item, "name")
+        name = _read_name(where, item)
         arguments = _as_json({member: _read_text(where, item, member)})
     else:
         name, arguments = kind.removesuffix("_call"), _as_json(item.get(member) or {})
@@ -186,6 +187,11 @@ def _read_text(where: str, item: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise invalid_request(f"{where}.{name} must be a string")
     return value
+
+
+def _read_name(where: str, item: dict[str, Any]) -> str:
+    _read_text(where, item, "name")
+    return str(chat_name(item))
 
 
 def _as_json(value: Any) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 from api.intake.body import invalid_request
 
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+# By type of a part whose content an upload can hold: the member for the content itself.
+_INSTEAD_OF_IDS = {"input_image": "image_url", "input_file": "file_data"}
 _WEB_SCHEMES = ("http://", "https://")
 
 
@@ -53,6 +55,9 @@ def _read_part(where: str, part: Any) -> dict[str, Any]:
         return _file_part(where, part, "file_url")
     if kind == "input_audio" and isinstance(part.get("input_audio"), dict):
         return {"type": "input_audio", "input_audio": part["input_audio"]}
+    if kind in _INSTEAD_OF_IDS and part.get("file_id") is not None:
+        hint = f"send the content as a data URL in {_INSTEAD_OF_IDS[kind]}"
+        raise invalid_request(f"{where}.file_id: the model cannot get an uploaded file; {hint}")
     raise invalid_request(f"{where}: a part {str(kind)[:80]!r} like this is not supported here")
 
 

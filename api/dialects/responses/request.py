@@ -21,11 +21,13 @@ from api.dialects.responses.response_object import (
     BACKGROUND,
     CUSTOM_TOOLS,
     INSTRUCTED,
+    NAMESPACED,
     PREVIOUS,
     SUMMARY,
     TOOL_CHOICE,
     UNSTORED,
 )
+from api.dialects.responses.tool_groups import placed_tools
 from api.dialects.responses.tools import chat_tools, choose_tools, names_of
 from api.intake.body import invalid_request, upstream_priority
 from api.intake.dialect_request import DialectRequest
@@ -169,16 +171,19 @@ def _tool_params(
     body: dict[str, Any], dialect: dict[str, Any], ignored: list[str]
 ) -> dict[str, Any]:
     choice = body.get("tool_choice")
-    tools, chat_choice = choose_tools(chat_tools(body.get("tools", []), ignored), choice, ignored)
+    given = placed_tools(body, ignored)
+    tools, chat_choice = choose_tools(chat_tools(given, ignored), choice, ignored)
     is_changed = isinstance(choice, dict) and (
         choice["type"] == "allowed_tools" or (choice["type"] == CUSTOM_TOOL and chat_choice)
     )
     if is_changed:
         dialect[TOOL_CHOICE] = choice
-    functions = names_of(body.get("tools"), "function")
-    custom = [name for name in names_of(body.get("tools"), CUSTOM_TOOL) if name not in functions]
+    functions = names_of(given, "function")
+    custom = [name for name in names_of(given, CUSTOM_TOOL) if name not in functions]
     if custom:
         dialect[CUSTOM_TOOLS] = custom
+    if origins := {placed.tool["name"]: placed.origin for placed in given if placed.origin}:
+        dialect[NAMESPACED] = origins
     chosen = {} if chat_choice is None else {"tool_choice": chat_choice}
     return {"tools": tools, **chosen} if tools else chosen
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from api.dialects.responses.custom_tools import CUSTOM_TOOL, input_of
+from api.dialects.responses.tool_groups import NAMESPACE
 from shared.log.events import Counts, Usage
 from shared.log.records import Meta
 from shared.log.request import decode_request
@@ -25,6 +26,7 @@ INSTRUCTED = "instructed"  # the first message is `instructions`
 PREVIOUS = "previous_response_id"
 SUMMARY = "reasoning_summary"  # `reasoning.summary` of the request
 CUSTOM_TOOLS = "custom_tools"  # the names of custom tools, which the backend gets as functions
+NAMESPACED = "namespaced"  # by name at the backend: the group of a tool and its name there
 TOOL_CHOICE = "tool_choice"  # of the request, where the backend gets another form
 
 # What an item holds. `SUMMARY_TEXT` is reasoning for a client that asked for a summary.
@@ -68,6 +70,7 @@ class OutputItem:
         self.id = f"{_PREFIXES[self.type]}_{id_part}_{index}"
         self.call_id = call_id or f"call_{id_part}_{index}"
         self.name = name
+        self.namespace = ""  # the group of the called tool; empty: none
         self.status = "in_progress"
         self.pieces: list[bytes] = []
         self.extra: dict[str, Any] = {}  # of a tool call
@@ -108,6 +111,8 @@ class OutputItem:
         head = {"id": self.id, "type": self.type, "status": self.status}
         if self.is_call:
             call: dict[str, Any] = {"call_id": self.call_id, "name": self.name}
+            if self.namespace:
+                call[NAMESPACE] = self.namespace
             if self.kind == CALL:
                 call["arguments"] = msgspec.Raw(b'""') if is_new else self.text
             else:

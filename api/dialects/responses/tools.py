@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.dialects.responses.custom_tools import CUSTOM_TOOL, as_function
+from api.dialects.responses.tool_groups import PlacedTool, chat_name
 from api.intake.body import invalid_request
 
 _TOOL_MEMBERS = ("name", "description", "parameters", "strict")
@@ -19,23 +20,19 @@ _MODES = ("auto", "required")
 _NAMED = ("function", CUSTOM_TOOL)  # tools that a choice names
 
 
-def chat_tools(tools: Any, ignored: list[str]) -> list[dict[str, Any]]:
+def chat_tools(tools: list[PlacedTool], ignored: list[str]) -> list[dict[str, Any]]:
     """Return the functions and custom tools among `tools` as functions of chat completions.
 
     Args:
         ignored: gets the place of each tool that was left out, for example `tools[4]`.
 
     Raises:
-        RequestError: 422, not an array of objects, or a function without a name.
+        RequestError: 422, a function or a custom tool without a name.
     """
-    if not isinstance(tools, list):
-        raise invalid_request("tools must be an array")
     found = []
     functions = names_of(tools, "function")
-    for index, tool in enumerate(tools):
-        where = f"tools[{index}]"
-        if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
-            raise invalid_request(f"{where} must be an object with a type")
+    for placed in tools:
+        where, tool = placed.where, placed.tool
         if tool["type"] == CUSTOM_TOOL and tool.get("name") not in functions:
             found.append(as_function(where, tool))
             continue
@@ -49,13 +46,10 @@ def chat_tools(tools: Any, ignored: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def names_of(tools: Any, kind: str) -> list[str]:
-    """Return the names of the tools of a type in a body; of a malformed list: none."""
-    return [
-        tool["name"]
-        for tool in (tools if isinstance(tools, list) else [])
-        if isinstance(tool, dict) and tool.get("type") == kind and isinstance(tool.get("name"), str)
-    ]
+def names_of(tools: list[PlacedTool], kind: str) -> list[str]:
+    """Return the names of the tools of a type; a tool without a name is left out."""
+    found = [placed.tool.get("name") for placed in tools if placed.tool["type"] == kind]
+    return [name for name in found if isinstance(name, str)]
 
 
 def choose_tools(
@@ -78,7 +72,7 @@ def choose_tools(
         raise invalid_request("tool_choice must be a string or an object with a type")
     if choice["type"] == "allowed_tools":
         return _allowed(tools, choice, ignored)
-    name, is_named = choice.get("name"), choice["type"] in _NAMED
+    name, is_named = chat_name(choice), choice["type"] in _NAMED
     if is_named and not isinstance(name, str):
         raise invalid_request("tool_choice.name must be a string")
     is_there = choice["type"] == "function" or name in [tool["function"]["name"] for tool in tools]
@@ -97,7 +91,7 @@ def _allowed(
         raise invalid_request(f"tool_choice.mode must be one of {', '.join(_MODES)}")
     if not isinstance(allowed, list) or not all(isinstance(tool, dict) for tool in allowed):
         raise invalid_request("tool_choice.tools must be an array of objects")
-    names = [tool.get("name") for tool in allowed if tool.get("type") in _NAMED]
+    names = [chat_name(tool) for tool in allowed if tool.get("type") in _NAMED]
     left = [tool for tool in tools if tool["function"]["name"] in names]
     if mode == "required" and not left:
         ignored.append("tool_choice")

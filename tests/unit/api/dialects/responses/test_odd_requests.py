@@ -46,11 +46,12 @@ def test_tools_that_no_backend_runs_are_left_out_and_named() -> None:
     read = parsed(tools=CODEX_TOOLS, tool_choice="auto", client_metadata={"thread_id": "t"})
 
     *functions, custom = read.request.params.pop("tools")
-    assert functions == [chat_function("exec_command"), chat_function("write_stdin")]
+    found = ["exec_command", "write_stdin", "multi_agent_v1__spawn_agent"]
+    assert functions == [chat_function(name) for name in found]
     assert custom["function"]["name"] == "apply_patch"
     assert read.request.params == {"tool_choice": "auto"}
-    assert read.ignored == ("tools[2]", "tools[4]")
-    assert ignored_header(read.ignored) == {"x-tailrace-ignored": "tools[2], tools[4]"}
+    assert read.ignored == ("tools[4]",)
+    assert ignored_header(read.ignored) == {"x-tailrace-ignored": "tools[4]"}
 
 
 def test_a_search_toggle_alone_leaves_a_request_without_tools() -> None:
@@ -184,6 +185,22 @@ def test_texts_pictures_audio_and_files_keep_their_order() -> None:
     ]
     assert messages_of(items_of(messages, "x")) == messages
     assert items_of(messages, "x")[0]["content"][-1] == {"type": "input_file", "file_url": url}
+
+
+@pytest.mark.parametrize(
+    ("kind", "instead"), [("input_image", "image_url"), ("input_file", "file_data")]
+)
+def test_a_part_that_names_an_upload_is_refused_with_the_member_to_use(
+    kind: str, instead: str
+) -> None:
+    content = [{"type": kind, "file_id": "file-1", "image_url": None}]
+    with pytest.raises(RequestError) as caught:
+        messages_of([{"role": "user", "content": content}])
+
+    assert str(caught.value) == (
+        "input[0].content[0].file_id: the model cannot get an uploaded file; "
+        f"send the content as a data URL in {instead}"
+    )
 
 
 def test_the_url_of_a_file_is_checked_against_the_allowed_hosts() -> None:
