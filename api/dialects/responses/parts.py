@@ -55,7 +55,7 @@ def _read_part(where: str, part: Any) -> dict[str, Any]:
         return _file_part(where, part, "file_url")
     if kind == "input_audio" and isinstance(part.get("input_audio"), dict):
         return {"type": "input_audio", "input_audio": part["input_audio"]}
-    if kind in _INSTEAD_OF_IDS and part.get("file_id") is not None:
+    if isinstance(kind, str) and kind in _INSTEAD_OF_IDS and part.get("file_id") is not None:
         hint = f"send the content as a data URL in {_INSTEAD_OF_IDS[kind]}"
         raise invalid_request(f"{where}.file_id: the model cannot get an uploaded file; {hint}")
     raise invalid_request(f"{where}: a part {str(kind)[:80]!r} like this is not supported here")

@@ -160,6 +160,7 @@ PROMPT: Json = {"type": "string", "minLength": 1}
 MESSAGES: Json = {"type": "array", "minItems": 1, "items": ref("Message")}
 NULL: Json = {"type": "null"}
 # `null` means the same as absent.
+SESSION_PATTERN = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"  # no control characters
 OPTIONS: Json = {
     "model": {"type": ["string", "null"], "description": "Default: the first of the models file."},
     "params": {
@@ -171,7 +172,7 @@ OPTIONS: Json = {
     "session": {
         "type": ["string", "null"],
         "maxLength": SESSION_CHARACTERS_MAX,
-        "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+        "pattern": SESSION_PATTERN,
     },
     "metadata": {"type": ["object", "null"], "description": "At most 16 KiB."},
     "priority": {"enum": [*PRIORITIES, None]},

@@ -6,6 +6,7 @@ from api.intake.body import SESSION_CHARACTERS_MAX
 from api.pages.openapi.schemas import (
     ID,
     INTEGER,
+    SESSION_PATTERN,
     SHARED,
     STRING,
     Json,
@@ -18,15 +19,18 @@ from shared.later.shares import TTL_S_MAX
 
 NULL: Json = {"type": "null"}  # the same as absent
 TTL_S: Json = {"anyOf": [{"type": "number", "minimum": 1, "maximum": TTL_S_MAX}, NULL]}
+SESSION: Json = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": SESSION_CHARACTERS_MAX,
+    "pattern": SESSION_PATTERN,
+}
 NEW_SHARE: Json = {
     "oneOf": [
         record(
             {"generation": {"type": "string", "minLength": 1}}, {"session": NULL, "ttl_s": TTL_S}
         ),
-        record(
-            {"session": {"type": "string", "minLength": 1, "maxLength": SESSION_CHARACTERS_MAX}},
-            {"generation": NULL, "ttl_s": TTL_S},
-        ),
+        record({"session": SESSION}, {"generation": NULL, "ttl_s": TTL_S}),
     ]
 }
 

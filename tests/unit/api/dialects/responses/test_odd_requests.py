@@ -290,3 +290,10 @@ def test_a_response_with_a_summary_has_it_in_the_item() -> None:
     assert ResponsesFold(recorded_meta(read.request)).response()["reasoning"] == {
         "effort": "low", "summary": "concise",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [{}, [], None, 1, True, {"a": 1}], ids=repr)
+def test_a_part_whose_type_is_no_string_is_refused(kind: object) -> None:
+    body = {"model": "m", "input": [{"role": "user", "content": [{"type": kind, "text": "x"}]}]}
+    with pytest.raises(RequestError, match=r"input\[0\].content\[0\]"):
+        parse_response(body, grace_s=10.0)
