@@ -5,7 +5,7 @@ status. 400 means that the body is not JSON as api/intake/strict_json.py accepts
 a member is wrong. Parsing is pure; api/intake/arriving_body.py reads the bytes, and
 api/intake/large_body.py does the work on large ones in steps. This module reads the members that
 all dialects share (model, session, metadata, priority, on_disconnect). A dialect makes a `Request`
-of the other members, and passes both to `new_generation`.
+of the other members, and passes both to `check_members`.
 Source: docs/protocol.md, "HTTP".
 """
 
@@ -115,34 +115,6 @@ def read_object(raw: bytes | Mapping[str, Any], *, bytes_max: int) -> dict[str, 
     return {name: value for name, value in raw.items() if value is not None}
 
 
-def new_generation(
-    body: Mapping[str, Any],
-    request: Request,
-    *,
-    owner: str,
-    models: Mapping[str, Model],
-    settings: Settings,
-    idempotency_key: str = "",
-    grace_s: float | None = None,
-    webhook: Webhook | None = None,
-) -> NewGeneration:
-    """Read the members that all dialects share, and join them with the dialect's `request`.
-
-    Args:
-        body: as `read_object` returns it; unknown members are ignored.
-        models: by name; the first one is the default.
-        grace_s: used if the body has no `on_disconnect`: seconds that the generation goes on
-            without readers; None: without limit.
-
-    Raises:
-        RequestError: 400 a bad key; 404 `model_not_found`; 422 for a wrong member.
-    """
-    return check_members(
-        body, request, owner=owner, models=models, settings=settings,
-        idempotency_key=idempotency_key, grace_s=grace_s, webhook=webhook,
-    ).encoded()  # fmt: skip
-
-
 def check_members(
     body: Mapping[str, Any],
     request: Request,
@@ -154,10 +126,16 @@ def check_members(
     grace_s: float | None = None,
     webhook: Webhook | None = None,
 ) -> CheckedMembers:
-    """Do what `new_generation` does, without encoding the request.
+    """Read the members that all dialects share, and join them with the dialect's `request`.
+
+    Args:
+        body: as `read_object` returns it; unknown members are ignored.
+        models: by name; the first one is the default.
+        grace_s: used if the body has no `on_disconnect`: seconds that the generation goes on
+            without readers; None: without limit.
 
     Raises:
-        RequestError: as `new_generation`.
+        RequestError: 400 a bad key; 404 `model_not_found`; 422 for a wrong member.
     """
     check_urls(request, settings)
     model, session, metadata = _model(body, models), read_session(body), _metadata(body)

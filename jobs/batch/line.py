@@ -8,7 +8,7 @@ from typing import Any
 
 from api.dialects.chat.request import parse_chat
 from api.dialects.responses.request import parse_response
-from api.intake.body import invalid_request, new_generation, parse_new_generation, read_object
+from api.intake.body import check_members, invalid_request, parse_new_generation, read_object
 from api.intake.dialect_request import DialectRequest
 from jobs.batch.check import decode_line
 from shared.config.models import Model
@@ -62,13 +62,13 @@ def _read_body(body: dict[str, Any], terms: Terms) -> NewGeneration:
             body, owner=terms.owner, models=terms.models, settings=terms.settings
         )
     dialect_request = _read_dialect(body, terms.endpoint)
-    return new_generation(
+    return check_members(
         body,
         dialect_request.request,
         owner=terms.owner,
         models=terms.models,
         settings=terms.settings,
-    )
+    ).encoded()
 
 
 def _read_dialect(body: dict[str, Any], endpoint: str) -> DialectRequest:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.intake.body import new_generation
+from api.intake.body import check_members
 from shared.config.models import Model, load_models
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
@@ -101,13 +101,13 @@ def test_members_of_ours_are_forwarded(tmp_path: Path, lines: str, params: dict[
     }
     own = {"top_p": 0.5} if "top_p" in params else {}
 
-    new = new_generation(
+    new = check_members(
         members,
         Request(MESSAGES, own),
         owner="o",
         models={"m": model},
         settings=Settings(),
-    )
+    ).encoded()
 
     assert decode_request(new.request).params == params
     assert new.metadata == b'{"k":"v"}', "it stays ours as well"
