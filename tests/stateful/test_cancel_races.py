@@ -135,7 +135,7 @@ async def run_races(url: str, backend: RacingBackend, ends: Counter[str]) -> Non
             if start % KILL_EVERY == KILL_EVERY - AT_ONCE:
                 # On a busy machine the races may all be over before anybody looks.
                 await until(
-                    lambda: backend.open or all(each.done() for each in races),
+                    lambda races=races: backend.open or all(each.done() for each in races),
                     DEADLINE_S, "somebody streams, or no race is left",
                 )  # fmt: skip
                 await stage.kill("victim")
