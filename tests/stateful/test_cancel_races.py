@@ -27,8 +27,8 @@ from shared.redis import keys
 from tests.support.full_speed import full_speed
 from tests.support.stage import DEADLINE_S, Stage
 from tests.support.wait import until
-from workers import failed_attempt
 from workers.backends.contract import BackendItem, Finish
+from workers.failures import failed_attempt
 
 RACES = 1_000
 AT_ONCE = 25

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.stage import Stage
-from workers import failed_attempt
+from workers.failures import failed_attempt
 
 
 @pytest.fixture

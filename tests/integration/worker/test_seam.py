@@ -14,9 +14,9 @@ from shared.queue.endings import cancel
 from tests.support.plays import fails, says
 from tests.support.stage import DEADLINE_S, Stage
 from tests.support.wait import until
-from workers import answer as answer_module
-from workers import verdicts
 from workers.backends.contract import Finish
+from workers.takeover import answer as answer_module
+from workers.takeover import verdicts
 
 ANSWER = "Rivers carry water from the hills to the sea. They are old."
 SO_FAR = ANSWER[:45] + " "

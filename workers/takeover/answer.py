@@ -17,9 +17,9 @@ from shared.errors import BackendError
 from shared.log.events import Reset
 from shared.log.request import Request
 from workers.backends.contract import Backend, BackendItem, Finish
-from workers.continuation import AttemptPlan
-from workers.seam import HELD_S, Seam
-from workers.verdicts import Form
+from workers.takeover.continuation import AttemptPlan
+from workers.takeover.seam import HELD_S, Seam
+from workers.takeover.verdicts import Form
 
 log = logging.getLogger(__name__)
 
