@@ -3,7 +3,7 @@
 The verdicts stand in one hash, which workers read from time to time. A verdict belongs to a server,
 its model and the rules that change its requests, not to the name in the models file: another server
 under the same name has to be tried anew. A verdict does not expire, because the guard at the seam
-(workers/seam.py) notices a server that has changed.
+(workers/takeover/seam.py) notices a server that has changed.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Protocol
 from shared.errors import Unavailable
 from shared.log.records import Append, Moved, Writing
 from shared.log.store import Store
-from workers.outbox import Outbox, RestoreBatch
+from workers.writing.outbox import Outbox, RestoreBatch
 
 GATHER_S = 0.004
 PACE_S = 0.01

@@ -8,7 +8,7 @@ from shared.config.kinds.openai import CONTINUE_STYLES
 from shared.config.model_request import RequestRules
 from shared.config.models import Model
 from shared.queue.continuations import Verdict, field_of
-from workers.verdicts import NO_FORM, Form, choose_form
+from workers.takeover.verdicts import NO_FORM, Form, choose_form
 
 CFM, PREFIX, TRAILING = CONTINUE_STYLES
 

@@ -1,6 +1,6 @@
 """Decides what follows a failed attempt: it waits for its server, it is tried again, or it ends.
 
-Pure. A failure counts unless it is an outage of the model server (workers/outage.py).
+Pure. A failure counts unless it is an outage of the model server (workers/failures/outage.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from shared.log.events import Counts, End
 from shared.log.records import Begun, failed
 from shared.queue.lanes import LaneEntry
 from workers.backends.retry_after import retry_pause_s
-from workers.outage import Postponed, postpone
+from workers.failures.outage import Postponed, postpone
 
 RETRY_PAUSE_S = 0.5  # before the second attempt; doubles with each failure
 RETRY_PAUSE_MAX_S = 30.0

@@ -7,7 +7,7 @@ import pytest
 from shared.config.settings import UPSTREAM_BREAKS_MAX
 from shared.errors import BackendError
 from shared.queue.lanes import LaneEntry, decode_entry, encode_entry
-from workers.outage import OUTAGE_PAUSE_MAX_S, OUTAGE_PAUSE_MIN_S, postpone
+from workers.failures.outage import OUTAGE_PAUSE_MAX_S, OUTAGE_PAUSE_MIN_S, postpone
 
 TICKET = LaneEntry(1, "gen_0123456789", "interactive", "m")
 AWAY = BackendError("upstream_error", "cannot be reached", is_outage=True)

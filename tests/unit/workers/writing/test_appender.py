@@ -9,9 +9,9 @@ from shared.errors import Unavailable
 from shared.log.events import End, Start, Token, decode, encode
 from shared.log.ids import START, EventId
 from shared.log.records import Append, Ended, Fenced, Lost, Ok
-from workers import appender as module
-from workers.appender import Appender
-from workers.outbox import Outbox
+from workers.writing import appender as module
+from workers.writing.appender import Appender
+from workers.writing.outbox import Outbox
 
 AWAY = Unavailable("no answer")
 DEADLINE_S = 5.0

@@ -19,7 +19,7 @@ from shared.log.events import (
 )
 from shared.log.ids import EventId
 from shared.log.request import Request
-from workers.continuation import AttemptPlan, plan_attempt
+from workers.takeover.continuation import AttemptPlan, plan_attempt
 
 REQUEST = Request([{"role": "user", "content": "hello"}])
 CONTINUES = Model(name="m", backend="demo", on_takeover="continue")

@@ -6,7 +6,7 @@ import pytest
 
 from shared.log.events import Extra, Reasoning, Token, ToolCall, Usage
 from workers.backends.contract import Finish
-from workers.seam import (
+from workers.takeover.seam import (
     ANEW_CHARS,
     ANEW_CHARS_VERIFIED,
     HELD_CHARS_MAX,

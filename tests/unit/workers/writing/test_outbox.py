@@ -26,7 +26,7 @@ from shared.log.events import (
 )
 from shared.log.ids import START, EventId
 from shared.log.records import Append, Behind, Ended, Fenced, Lost, Moved, Ok
-from workers.outbox import (
+from workers.writing.outbox import (
     BATCH_BYTES_MAX,
     BATCH_ENTRIES_MAX,
     RESTORE_ENTRIES_MAX,
