@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 
 RUNNING_NOTE_DELAY_S = 0.02  # a shorter answer is never noted as running
 UNSENT_BYTES_MAX = 1_048_576  # with more unsent, Redis is slower than the backend: stop reading it
-ENDED_ELSEWHERE = "ended elsewhere"  # cancelled, or deleted
 
 StopReason = Literal["drain", "outage", "not holder"]
 
@@ -153,7 +152,7 @@ class Run:
             else:
                 ending = await self._give_back(error)
             self._log_ending(begun, ending)
-            if ending == ENDED_ELSEWHERE or (self._end and self._end.status == "failed"):
+            if ending == "ended elsewhere" or (self._end and self._end.status == "failed"):
                 await stop_upstream(self._backend, self.outbox.log)
         except Unavailable as exc:
             # Nothing is lost: the lease runs out, and a worker that reaches Redis claims the entry.
@@ -211,8 +210,8 @@ class Run:
             in the outbox, as the end.
         """
         self.request = request = decode_request(begun.meta.request)
-        whole = self._backend.counts_whole
-        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=whole)
+        counts_whole = self._backend.counts_whole
+        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=counts_whole)
         self._meter = OwnerMeter(self.parts.store, begun)
         error: BackendError | None = None
         try:
@@ -249,11 +248,10 @@ class Run:
         Raises:
             BackendError: the attempt has failed.
         """
-        backend = self._backend
         asked = Asked(
-            backend=backend,
+            backend=self._backend,
             request=request,
-            rest=rest_of(request, 0 if backend.counts_whole else self._usage.given),
+            rest=rest_of(request, 0 if self._backend.counts_whole else self._usage.given),
             plan=self._plan(request),
             form=self.parts.verdicts.form_of(self.model),
             seed=self.id,
@@ -345,7 +343,7 @@ class Run:
         self._count_loss()
         if self.outbox.stopped == "ended":
             await self._leave()
-            return ENDED_ELSEWHERE
+            return "ended elsewhere"
         if self.outbox.stopped is not None or self._stop == "outage":
             return self.outbox.stopped or "outage"
         return await self._release(error)
@@ -389,10 +387,9 @@ class Run:
     async def _leave(self) -> None:
         """Take an ended generation off the queue and out of the indexes. May be repeated."""
         charge = self._meter.final_call(self.outbox.log_bytes) if self._meter else None
+        retention_ms = self.parts.store.retention_ms
         try:
-            await self.parts.queue.leave(
-                self.delivery, self.id, self.parts.store.retention_ms, charge
-            )
+            await self.parts.queue.leave(self.delivery, self.id, retention_ms, charge)
         except Unavailable:
             pass  # the worker that claims the entry finds the end, and does this again
 
