@@ -66,6 +66,7 @@ class ResponsesWire:
             line_bytes_max=self._settings.upstream_line_bytes_max,
             body_bytes_max=self._settings.answer_bytes_max,
             seed=seed,
+            may_resume=True,
         )
 
     def refusal(
@@ -193,7 +194,8 @@ class ResponsesBackend(PostingBackend):
                     return
                 if items:
                     yield items
-                    limits.has_content = True
+                    # The name of the answer is no token.
+                    limits.has_content = reader.has_content
                 limits.read(clock(), is_finished=reader.has_finish_reason)
         finally:
             self._http.release(self._usable_target().origin, exchange)
