@@ -172,6 +172,10 @@ class ResponsesBackend(PostingBackend):
                 return
             resumes = 0 if reader.sequence > seen else resumes + 1
             seen = reader.sequence
+            if resumes >= RESUMES_MAX and reader.is_cut:
+                reader.is_over = True  # a cancelled response has no last event
+                message = "the backend ended the answer without a last event"
+                raise BackendError("upstream_error", message)
             if resumes >= RESUMES_MAX:
                 message = "the connection to the backend broke in mid-answer"
                 raise BackendError("upstream_error", message, is_outage=True)
