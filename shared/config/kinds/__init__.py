@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from shared.config.kinds.completions import COMPLETIONS
 from shared.config.kinds.demo import DEMO
 from shared.config.kinds.ollama import OLLAMA
 from shared.config.kinds.openai import OPENAI
@@ -17,6 +18,7 @@ KINDS: Mapping[str, KindSpec] = {
     spec.name: spec
     for spec in (
         OPENAI,
+        COMPLETIONS,
         OLLAMA,
         DEMO,
     )

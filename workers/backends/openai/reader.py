@@ -172,7 +172,7 @@ class ChatReader:
                 self._add_text(text)
                 items.append(Token(text))
                 return
-        chunk = read_chunk(payload, self.warnings)
+        chunk = self._decode(payload)
         if is_error(chunk):
             raise failure_of(payload)
         if chunk.get("choices"):
@@ -187,7 +187,13 @@ class ChatReader:
             items.append(Token(text))
         if text and self._templates_left:
             self._templates_left -= 1
-            self._template = learn(payload, text)
+            self._template = self._learn(payload, text)
+
+    def _decode(self, payload: bytes) -> dict[str, Any]:
+        return read_chunk(payload, self.warnings)
+
+    def _learn(self, payload: bytes, text: str) -> ChunkTemplate | None:
+        return learn(payload, text)
 
     def _repeats_facts(self, chunk: dict[str, Any], items: list[BackendItem]) -> str | None:
         """Return the text of a chunk that said nothing else but facts that were known before."""
