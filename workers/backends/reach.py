@@ -1,4 +1,4 @@
-"""Says why the server of a model cannot be reached: a sentence for clients, one for the operator."""
+"""Says why a server cannot be reached: one sentence for clients, one for the operator."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from shared.config.kinds.demo import DEMO
 from shared.config.kinds.ollama import OLLAMA
 from shared.config.kinds.openai import OPENAI
 from shared.config.kinds.spec import KindSpec
+from shared.config.kinds.websocket import WEBSOCKET
 
 KINDS: Mapping[str, KindSpec] = {
     spec.name: spec
@@ -20,6 +21,7 @@ KINDS: Mapping[str, KindSpec] = {
         OPENAI,
         COMPLETIONS,
         OLLAMA,
+        WEBSOCKET,
         DEMO,
     )
 }  # fmt: skip
