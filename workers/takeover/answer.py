@@ -47,12 +47,20 @@ class Asked:
     late: Callable[[Items], None]
 
 
-async def read_answer(asked: Asked) -> AsyncGenerator[Items, None]:
+def read_answer(asked: Asked) -> AsyncGenerator[Items, None]:
     """Yield what belongs to the log, in order; the lists are those of `Backend.stream`.
 
     Raises:
         BackendError: the attempt has failed. Items yielded before remain valid.
     """
+    if asked.plan.prefix or asked.plan.needs_reset:
+        return _read_after_others(asked)
+    # The usual case, without a second generator between the backend and the log.
+    return asked.backend.stream(asked.request, prefix="", seed=asked.seed, form="")
+
+
+async def _read_after_others(asked: Asked) -> AsyncGenerator[Items, None]:
+    """Yield the continuation of earlier attempts, or `Reset` and the answer from the beginning."""
     needs_reset = asked.plan.needs_reset
     if asked.plan.prefix and asked.rest is None:
         yield [Finish("length")]

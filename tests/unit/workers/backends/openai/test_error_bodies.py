@@ -366,7 +366,7 @@ def test_no_part_of_a_refusal_names_an_address_of_the_operators_network() -> Non
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "faulty",
     [
         [],
         {},
@@ -379,14 +379,14 @@ def test_no_part_of_a_refusal_names_an_address_of_the_operators_network() -> Non
         {"error": {"error": {"error": {"error": 1}}}},
     ],
 )
-def test_odd_values_in_any_member_are_an_error_of_some_kind(odd: Any) -> None:
+def test_odd_values_in_any_member_are_an_error_of_some_kind(faulty: Any) -> None:
     members = ("message", "code", "type", "param", "metadata", "details", "innererror", "error")
     for name in members:
-        for body in ({"error": {name: odd, "message2": 1}}, {name: odd}, [{name: odd}]):
+        for body in ({"error": {name: faulty, "message2": 1}}, {name: faulty}, [{name: faulty}]):
             assert isinstance(refused(400, body), BackendError)
             assert isinstance(failure_of(encoded(body)), BackendError)
             assert is_error(body) in (True, False) if isinstance(body, dict) else True
-    assert isinstance(refused(400, odd), BackendError)
+    assert isinstance(refused(400, faulty), BackendError)
 
 
 def test_an_error_in_an_error_is_read_to_a_bounded_depth() -> None:

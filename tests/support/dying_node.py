@@ -1,4 +1,4 @@
-"""A node that dies while it accepts a prompt: `python -m tests.support.odd_node api`.
+"""A node that dies while it accepts a prompt: `python -m tests.support.dying_node api`.
 
 The prompt says where: after the idempotency key is taken, after the queue entry is added, or after
 the generation is created, in each case before anybody is told. A death is SIGKILL. Everything else
@@ -12,12 +12,12 @@ import sys
 import api.server
 from shared.config.settings import Settings
 from shared.queue.accept import Acceptor, NewGeneration
-from tests.support.odd_worker import die
+from tests.support.faulty_worker import die
 
 DEATHS = ("die after the key", "die after the entry", "die after the creation")
 
 
-class OddAcceptor(Acceptor):
+class DyingAcceptor(Acceptor):
     """Takes a step, and dies before the next one."""
 
     async def _reserve(self, new: NewGeneration, generation_id: str) -> tuple[str, bool]:
@@ -39,5 +39,5 @@ class OddAcceptor(Acceptor):
 
 
 if __name__ == "__main__":
-    api.server.Acceptor = OddAcceptor  # type: ignore[misc]
+    api.server.Acceptor = DyingAcceptor  # type: ignore[misc]
     sys.exit(api.server.serve(Settings.from_env()))

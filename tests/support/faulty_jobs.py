@@ -20,13 +20,13 @@ import jobs.webhooks
 from jobs import role
 from shared.config.settings import Settings
 from shared.later.schedules import Firing, Schedule, Schedules
-from tests.support.odd_worker import die
+from tests.support.faulty_worker import die
 
 LEASE_S = 3.0
 PAUSES_S = (0.5,) * 7
 
 
-class OddSchedules(Schedules):
+class FaultySchedules(Schedules):
     """The schedules of a process that dies between two steps."""
 
     async def begin(self, schedule: Schedule, due_ms: int) -> Firing:
@@ -52,7 +52,7 @@ class OddSchedules(Schedules):
 
 if __name__ == "__main__":
     told: Any = role
-    told.Schedules = OddSchedules
+    told.Schedules = FaultySchedules
     jobs.webhooks.LEASE_S = LEASE_S
     jobs.webhooks.PAUSES_S = PAUSES_S
     sys.exit(role.serve(Settings.from_env()))

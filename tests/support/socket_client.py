@@ -1,4 +1,4 @@
-"""A client on the bench that talks to a WebSocket endpoint: says frames, takes frames."""
+"""A client without a network that sends frames to a WebSocket endpoint and takes its frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from api.node import Node
 from api.readers.socket_endpoint import SocketEndpoint
 from shared.errors import RequestError
 from shared.queue.accept import Accepted, NewGeneration
-from tests.support.bench import Bench, Client, settle
+from tests.support.hub_harness import Client, HubHarness, settle
 
 ANYBODY = Authenticator({}, ())
 
@@ -24,10 +24,10 @@ def steady_store() -> Any:
 
 
 class KeyedAcceptor:
-    """Accepts prompts on a bench; the same key finds the same generation, as the real one."""
+    """Accepts prompts on the harness; the same key finds the same generation, as the real one."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
+    def __init__(self, hub_harness: HubHarness) -> None:
+        self.hub_harness = hub_harness
         self.store = steady_store()
         self.error: Exception | None = None
         self.seen: list[NewGeneration] = []
@@ -43,9 +43,11 @@ class KeyedAcceptor:
             if digest != new.body_digest:
                 raise RequestError(422, "idempotency_mismatch", "another request had this key")
             return Accepted(generation_id, False, 1, "queued")
-        generation_id = f"gen_{len(self.bench.log.known):010}"
+        generation_id = f"gen_{len(self.hub_harness.log.known):010}"
         self.known[name] = (generation_id, new.body_digest)
-        self.bench.log.create(generation_id, owner=new.owner, grace_s=new.grace_s, status="queued")
+        self.hub_harness.log.create(
+            generation_id, owner=new.owner, grace_s=new.grace_s, status="queued"
+        )
         return Accepted(generation_id, True, 1, "queued")
 
     async def find(self, owner: str, idempotency_key: str) -> str | None:
@@ -54,7 +56,7 @@ class KeyedAcceptor:
         return self.known.get((owner, idempotency_key), (None, ""))[0]
 
 
-class Talk:
+class SocketClient:
     """One socket under way; `endpoint` is its application."""
 
     def __init__(
@@ -109,18 +111,20 @@ class Talk:
             await self.task
 
 
-class SocketStage:
-    """A bench with an acceptor and its open sockets; leaves them at the end.
+class SocketHarness:
+    """The hub harness with an acceptor and its open sockets; closes the sockets at the end.
 
     Args:
         endpoint_of: makes the application of a dialect's socket on a node.
     """
 
-    def __init__(self, bench: Bench, endpoint_of: Callable[[Node], SocketEndpoint]) -> None:
-        self.bench = bench
-        self.log = bench.log
-        self.acceptor = KeyedAcceptor(bench)
-        self.talks: list[Talk] = []
+    def __init__(
+        self, hub_harness: HubHarness, endpoint_of: Callable[[Node], SocketEndpoint]
+    ) -> None:
+        self.hub_harness = hub_harness
+        self.log = hub_harness.log
+        self.acceptor = KeyedAcceptor(hub_harness)
+        self.talks: list[SocketClient] = []
         self.cancelled: list[str] = []
         self.log.cancel = self._cancel  # type: ignore[attr-defined]
         self._endpoint_of = endpoint_of
@@ -128,13 +132,13 @@ class SocketStage:
     async def _cancel(self, generation_id: str) -> None:
         self.cancelled.append(generation_id)
 
-    async def talk(self, *, query: str = "", **parts: Any) -> Talk:
+    async def socket_client(self, *, query: str = "", **parts: Any) -> SocketClient:
         """Open a socket on a node of its own; `parts` replace those of the node."""
-        node = self.bench.node(acceptor=self.acceptor, **parts)
-        self.talks.append(Talk(self._endpoint_of(node), query=query))
+        node = self.hub_harness.node(acceptor=self.acceptor, **parts)
+        self.talks.append(SocketClient(self._endpoint_of(node), query=query))
         await settle()
         return self.talks[-1]
 
     async def leave(self) -> None:
-        for talk in self.talks:
-            await talk.leave()
+        for socket_client in self.talks:
+            await socket_client.leave()

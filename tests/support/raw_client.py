@@ -71,7 +71,7 @@ def from_flat(event: dict[str, Any]) -> Delivery:
     return Delivery(event_id, kind, fields)
 
 
-class Outsider:
+class RawClient:
     """A client of one deployment. Use as an async context manager.
 
     Args:
@@ -85,7 +85,7 @@ class Outsider:
         self.key = key
         self._http: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> Outsider:
+    async def __aenter__(self) -> RawClient:
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             skip_auto_headers=AUTOMATIC,
@@ -246,7 +246,7 @@ class Outsider:
             yield response
 
     def socket(self, node: str = "", *, path: str = "/v1/ws", **kwargs: Any) -> connect:
-        """Open a WebSocket; use as `async with outsider.socket() as socket`."""
+        """Open a WebSocket; use as `async with raw_client.socket() as socket`."""
         url = (node or self.url).replace("http", "ws", 1) + path + kwargs.pop("query", "")
         headers = {**self.credentials, **kwargs.pop("additional_headers", {})}
         options: dict[str, Any] = {

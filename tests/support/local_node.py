@@ -1,4 +1,4 @@
-"""A whole API node in this process, on a loopback port, against a real Redis; and a hand as worker.
+"""A whole API node in this process, on a loopback port, against a real Redis; and a worker by hand.
 
 For tests that need real sockets and the hub's inside at once. Roles as processes: processes.py.
 """
@@ -28,7 +28,7 @@ from shared.redis.client import connect
 from tests.support.wait import until
 
 
-class Served:
+class LocalNode:
     """One node that listens."""
 
     def __init__(self, node: Node, port: int) -> None:
@@ -39,7 +39,7 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serve_here(settings: Settings, name: str = "n1") -> AsyncIterator[Served]:
+async def serve_here(settings: Settings, name: str = "n1") -> AsyncIterator[LocalNode]:
     """Run a node until the block ends."""
     redis = connect(settings)
     store = Store(redis, settings)
@@ -64,7 +64,7 @@ async def serve_here(settings: Settings, name: str = "n1") -> AsyncIterator[Serv
             await server.is_listening.wait()
             await until(lambda: hub.is_live, 10, "the live connection")
             try:
-                yield Served(node, listener.getsockname()[1])
+                yield LocalNode(node, listener.getsockname()[1])
             finally:
                 node.is_draining = True
                 await hub.drain(0)
@@ -73,7 +73,7 @@ async def serve_here(settings: Settings, name: str = "n1") -> AsyncIterator[Serv
     listener.close()
 
 
-class Hand:
+class ManualWorker:
     """A worker's pen: one generation, begun and appended to when the test says so."""
 
     def __init__(self, store: Store, generation_id: str, begun: Begun, token: str) -> None:
@@ -83,7 +83,7 @@ class Hand:
         self.attempt, self.seq = begun.start[0]
 
     @classmethod
-    async def take(cls, store: Store, *, token: str = "t1", **fields: Any) -> Hand:
+    async def take(cls, store: Store, *, token: str = "t1", **fields: Any) -> ManualWorker:
         """Create a generation and begin it."""
         generation_id = new_generation_id()
         known = {

@@ -1,4 +1,4 @@
-"""Roles of a version that does not exist yet: `python -m tests.support.newer worker` (or `api`).
+"""Roles of a version to come: `python -m tests.support.newer_version worker` (or `api`).
 
 It writes queue entries of version 2 and reads those of version 1, too; where the prompt asks for
 citations, its demo model puts events into the log that today's readers do not know. All the rest is

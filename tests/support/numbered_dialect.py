@@ -23,7 +23,7 @@ def kind_of(raw: bytes) -> bytes:
     return raw.split(b'"')[3]
 
 
-class ToyFold(ByteFold):
+class NumberedFold(ByteFold):
     def __init__(self, meta: Meta) -> None:
         pass
 
@@ -48,10 +48,10 @@ class ToyFold(ByteFold):
         return RESET_WORDS if kind_of(raw) == b"reset" else DONE
 
 
-TOY = Dialect("toy", ToyFold, is_numbered=True)
+TOY = Dialect("toy", NumberedFold, is_numbered=True)
 
 
-class ToyFrames(FrameFold):
+class NumberedFrames(FrameFold):
     """The same on a socket: a frame for each chunk, named by the client."""
 
     def __init__(self, name: str) -> None:

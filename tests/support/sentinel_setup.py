@@ -19,9 +19,9 @@ import redis.asyncio
 from shared.redis import keys
 from tests.support.client import RETRY_S
 from tests.support.demo import demo_body
+from tests.support.fault_run import FaultRun
 from tests.support.processes import Cluster
 from tests.support.redis_server import RedisServer
-from tests.support.scene import Scene
 from tests.support.sentinels import SentinelSet
 from tests.support.wait import until
 
@@ -30,12 +30,12 @@ SHORT = demo_body(3, 100)
 
 
 @dataclass
-class Stand:
+class SentinelSetup:
     """Roles over sentinels, and a record of every prompt."""
 
     sentinels: SentinelSet
     cluster: Cluster
-    scene: Scene
+    fault_run: FaultRun
     old: RedisServer  # the master that is to be left
     new: RedisServer  # its replica
     accepted: list[tuple[float, str]] = field(default_factory=list)  # when answered 202; the id
@@ -153,7 +153,7 @@ async def is_completed(client: Any, meta: str) -> bool:
 
 
 @asynccontextmanager
-async def standing(*, jobs: int = 0) -> AsyncIterator[Stand]:
+async def standing(*, jobs: int = 0) -> AsyncIterator[SentinelSetup]:
     """Roles at work over three sentinels, a master and a replica; prompts keep coming."""
     async with SentinelSet() as sentinels:
         server, url = sentinels.servers[0], sentinels.url
@@ -161,12 +161,16 @@ async def standing(*, jobs: int = 0) -> AsyncIterator[Stand]:
             api=2, workers=2, jobs=jobs, lease_s=LEASE_S, server=server, redis_url=url
         )
         timeout = aiohttp.ClientTimeout(total=10)
-        async with cluster, Scene(cluster) as scene, aiohttp.ClientSession(timeout=timeout) as http:
-            stand = Stand(sentinels, cluster, scene, *sentinels.servers)
+        async with (
+            cluster,
+            FaultRun(cluster) as fault_run,
+            aiohttp.ClientSession(timeout=timeout) as http,
+        ):
+            setup = SentinelSetup(sentinels, cluster, fault_run, *sentinels.servers)
             async with asyncio.TaskGroup() as group:
-                ears = [group.create_task(stand.hear(part.port)) for part in sentinels.sentinels]
-                senders = [group.create_task(stand.prompt(http, node)) for node in cluster.urls]
-                await until(lambda: len(stand.accepted) >= 10, 20, "prompts before the switch")
-                yield stand
+                ears = [group.create_task(setup.hear(part.port)) for part in sentinels.sentinels]
+                senders = [group.create_task(setup.prompt(http, node)) for node in cluster.urls]
+                await until(lambda: len(setup.accepted) >= 10, 20, "prompts before the switch")
+                yield setup
                 for task in [*ears, *senders]:
                     task.cancel()

@@ -6,45 +6,47 @@ import asyncio
 
 from shared.redis import keys
 from tests.support.demo import demo_body
-from tests.support.scene import Scene
+from tests.support.fault_run import FaultRun
 from tests.support.wait import until, until_sync
 
 
-async def test_a_worker_whose_loop_stands_still_beyond_its_lease_is_fenced(scene: Scene):
+async def test_a_worker_whose_loop_stands_still_beyond_its_lease_is_fenced(fault_run: FaultRun):
     """Its sockets answer, its kernel acknowledges, and it renews nothing: another one goes on."""
-    cluster = scene.cluster
-    odd = cluster.add_worker(module="tests.support.odd_worker")
+    cluster = fault_run.cluster
+    faulty = cluster.add_worker(module="tests.support.faulty_worker")
     try:
-        await odd.ready()
+        await faulty.ready()
         for worker in cluster.workers[:2]:
-            worker.freeze()  # so that the odd one gets it
+            worker.freeze()  # so that the faulty worker gets it
         prompt = demo_body(5_000, 50, prompt="block the loop")
-        answer = await scene.start(prompt, is_cut_short=True)
-        await scene.read_to(answer, 5)
-        assert await scene.holder(answer) is odd
+        answer = await fault_run.start(prompt, is_cut_short=True)
+        await fault_run.read_to(answer, 5)
+        assert await fault_run.holder(answer) is faulty
         for worker in cluster.workers[:2]:
             worker.thaw()
-        await until(lambda: "lease lost" in odd.stderr(), 20, "it wakes up and is fenced")
-        await scene.read_on(answer, 10)
-        await scene.cancel(answer)
+        await until(lambda: "lease lost" in faulty.stderr(), 20, "it wakes up and is fenced")
+        await fault_run.read_on(answer, 10)
+        await fault_run.cancel(answer)
 
-        await scene.finish(bound_s=30)
+        await fault_run.finish(bound_s=30)
 
         starts = [entry.event_id for entry in answer.record.log if entry.type == "start"]
         assert len(starts) == 2, "taken over once, and the blocked one wrote nothing more"
-        assert odd.is_running
+        assert faulty.is_running
     finally:
-        odd.kill()
-        cluster.workers.remove(odd)
+        faulty.kill()
+        cluster.workers.remove(faulty)
 
 
-async def test_redis_cuts_a_node_that_does_not_read_and_the_node_repairs_itself(scene: Scene):
+async def test_redis_cuts_a_node_that_does_not_read_and_the_node_repairs_itself(
+    fault_run: FaultRun,
+):
     """The pub/sub output buffer runs over while the node is frozen; nothing may be missing."""
-    answer = await scene.start(demo_body(150, 60))
-    await scene.read_to(answer, 10)
-    node = scene.cluster.api[0]
+    answer = await fault_run.start(demo_body(150, 60))
+    await fault_run.read_to(answer, 10)
+    node = fault_run.cluster.api[0]
 
-    with scene.cluster.server.client() as client:
+    with fault_run.cluster.server.client() as client:
         client.config_set("client-output-buffer-limit", "pubsub 256kb 128kb 1")
         node.freeze()
         try:
@@ -53,7 +55,7 @@ async def test_redis_cuts_a_node_that_does_not_read_and_the_node_repairs_itself(
             client.config_set("client-output-buffer-limit", "pubsub 32mb 8mb 60")
             node.thaw()
 
-    await scene.finish(bound_s=40)
+    await fault_run.finish(bound_s=40)
 
 
 def overrun(client, channel: str) -> None:

@@ -119,7 +119,7 @@ class MeasuredRun:
 
 
 @dataclass(slots=True)
-class Stage:
+class Setup:
     """All processes of a benchmark.
 
     Attributes:
@@ -170,7 +170,7 @@ class Stage:
             "model": self.upstream.pid,
         }
 
-    async def play(
+    async def measured_run(
         self,
         node: Role,
         answers: Sequence[Answer],
@@ -268,16 +268,16 @@ def address(node: Role) -> tuple[str, int]:
 @asynccontextmanager
 async def open_stage(
     *, is_quick: bool, repeats: int = 1, patience_s: float = 0.0
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[Setup]:
     """Start all processes; stop all of them on exit."""
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(UpstreamProcess())
         load = await stack.enter_async_context(Load())
         bare = await stack.enter_async_context(BareProcess())
         system = await stack.enter_async_context(System(upstream.base_url))
-        stage = Stage(is_quick, repeats, load, bare, upstream, system, patience_s)
+        setup = Setup(is_quick, repeats, load, bare, upstream, system, patience_s)
         if is_quick:
-            stage.shared_node = await stack.enter_async_context(system.node())
+            setup.shared_node = await stack.enter_async_context(system.node())
             app = Naive(system.server.url, ping_s=1)
-            stage.shared_app = await stack.enter_async_context(app)
-        yield stage
+            setup.shared_app = await stack.enter_async_context(app)
+        yield setup

@@ -1,10 +1,10 @@
-"""A scene for a fault: generations with careful readers on a cluster, and the audit afterwards.
+"""One run of a fault test: generations with careful readers on a cluster, then the audit.
 
-    async with Scene(cluster) as scene:
-        answer = await scene.start(demo_body(100, 40))
-        await scene.read_to(answer, 20)
-        (await scene.holder(answer)).kill()
-        await scene.finish()          # waits for every reader, then audits
+    async with FaultRun(cluster) as fault_run:
+        answer = await fault_run.start(demo_body(100, 40))
+        await fault_run.read_to(answer, 20)
+        (await fault_run.holder(answer)).kill()
+        await fault_run.finish()          # waits for every reader, then audits
 
 Every generation is read by two readers that start at different nodes and change node and
 transport; the audit adds the log and the snapshots and asks the history checker.
@@ -30,8 +30,8 @@ DEADLINE_S = 30.0
 
 
 @dataclass(slots=True)
-class Playing:
-    """One generation of a scene."""
+class WatchedGeneration:
+    """One generation of a run, with its readers."""
 
     record: Record
     readers: list[CarefulReader] = field(default_factory=list)
@@ -47,17 +47,17 @@ class Playing:
         return self.record.readings
 
 
-class Scene:
+class FaultRun:
     """Use as an async context manager; `finish` before it ends, or nothing is proved."""
 
     def __init__(self, cluster: Cluster, *, deadline_s: float = DEADLINE_S) -> None:
         self.cluster = cluster
         self.history = History()
-        self.playing: list[Playing] = []
+        self.playing: list[WatchedGeneration] = []
         self._deadline_s = deadline_s
         self._client = Client(cluster.urls)
 
-    async def __aenter__(self) -> Scene:
+    async def __aenter__(self) -> FaultRun:
         await self._client.__aenter__()
         return self
 
@@ -79,7 +79,7 @@ class Scene:
         text: str | None = None,
         node: str = "",
         is_cut_short: bool = False,
-    ) -> Playing:
+    ) -> WatchedGeneration:
         """Have a prompt accepted and set careful readers on it.
 
         Args:
@@ -94,7 +94,9 @@ class Scene:
         if text is None and has_text:
             text = expected_text(body, generation_id)
         known = None if is_cut_short else text
-        playing = Playing(self.history.accepted(generation_id, at=begun, expected_text=known))
+        playing = WatchedGeneration(
+            self.history.accepted(generation_id, at=begun, expected_text=known)
+        )
         playing.whole = text if is_cut_short and text else ""
         self.playing.append(playing)
         for n in range(readers):
@@ -109,7 +111,7 @@ class Scene:
             playing.tasks.append(asyncio.create_task(run))
         return playing
 
-    async def read_to(self, playing: Playing, events: int) -> None:
+    async def read_to(self, playing: WatchedGeneration, events: int) -> None:
         """Return once the readers have been given so many events, each."""
         await until(
             lambda: all(len(reading.deliveries) >= events for reading in playing.readings),
@@ -117,7 +119,7 @@ class Scene:
             f"{events} events of {playing.id} to every reader\n{self.cluster.report()}",
         )
 
-    async def read_on(self, playing: Playing, events: int) -> bool:
+    async def read_on(self, playing: WatchedGeneration, events: int) -> bool:
         """Return once the readers have been given so many more, each; False: they have the end.
 
         For faults that make events fewer: what a worker could not write for a while is joined.
@@ -142,7 +144,7 @@ class Scene:
             f"{events} events to {reading.reader}\n{self.cluster.report()}",
         )
 
-    async def holder(self, playing: Playing) -> Role:
+    async def holder(self, playing: WatchedGeneration) -> Role:
         """The worker process that holds a generation now."""
         redis = self.cluster.redis()
         try:
@@ -153,7 +155,7 @@ class Scene:
             await redis.aclose()
         return next(role for role in self.cluster.workers if role.ready_name == str(name, "ascii"))
 
-    async def cancel(self, playing: Playing, *, node: str = "") -> None:
+    async def cancel(self, playing: WatchedGeneration, *, node: str = "") -> None:
         await self._client.cancel(playing.id, node=node)
 
     async def finish(self, *, bound_s: float = DEADLINE_S, is_lossless: bool = True) -> None:

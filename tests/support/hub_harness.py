@@ -215,7 +215,7 @@ class Clock:
         return self.s
 
 
-class Bench:
+class HubHarness:
     """A hub with everything around it. Use `async with`."""
 
     def __init__(self, **settings: Any) -> None:
@@ -235,7 +235,7 @@ class Bench:
         self.live = self.log.live = FakeLive(listener)
         return self.live
 
-    async def __aenter__(self) -> Bench:
+    async def __aenter__(self) -> HubHarness:
         await self.hub.__aenter__()
         await settle()
         return self
@@ -244,7 +244,7 @@ class Bench:
         await self.hub.__aexit__(*exc)
 
     def node(self, **parts: Any) -> Node:
-        """A node around this hub, with stand-ins for what a test does not ask."""
+        """A node around this hub, with fakes for the parts that a test does not use."""
         known: Any = {
             "name": "n1",
             "settings": self.settings,

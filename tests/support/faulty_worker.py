@@ -1,4 +1,4 @@
-"""A worker that misbehaves where its prompt says so: `python -m tests.support.odd_worker worker`.
+"""A worker that fails where its prompt says so: `python -m tests.support.faulty_worker worker`.
 
     block             the event loop of the whole process stands still once, beyond any lease here
     poison            the process dies with the third token, whoever runs it
@@ -47,7 +47,7 @@ DEATHS = (
 )
 
 
-class OddBackend(DemoBackend):
+class FaultyBackend(DemoBackend):
     """The demo model, with a fault."""
 
     async def stream(
@@ -65,7 +65,7 @@ class OddBackend(DemoBackend):
                 time.sleep(BLOCK_S)  # noqa: ASYNC251  the fault itself
 
 
-class OddStore(Store):
+class DyingStore(Store):
     """The store of a process that dies between two calls, or between a call and its answer."""
 
     deaths: dict[str, str] = {}  # by generation; empty: none
@@ -123,10 +123,10 @@ def die() -> None:
 def build(
     models: Mapping[str, Model], settings: Settings, environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    return {name: OddBackend(model) for name, model in models.items()}
+    return {name: FaultyBackend(model) for name, model in models.items()}
 
 
 if __name__ == "__main__":
     role.build_backends = build  # type: ignore[assignment]
-    workers.worker.Store = OddStore  # type: ignore[misc]
+    workers.worker.Store = DyingStore  # type: ignore[misc]
     sys.exit(role.serve(Settings.from_env()))

@@ -1,10 +1,11 @@
-"""Workers in this process on a real server, with backends that play what a test wrote.
+"""Workers in this process on a real server, with backends that follow the script of a test.
 
-    async with Stage(url, play) as stage:
-        worker = await stage.start("one")
-        generation_id = await stage.ask()
+    async with WorkerHarness(url, script) as harness:
+        worker = await harness.start("one")
+        generation_id = await harness.ask()
 
-A play is an async generator function of (prefix); each attempt plays the next one, the last again.
+A script is an async generator function of (prefix). Each attempt follows the next script; after the
+last script, each attempt follows the last one again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tests.support.wait import until
 from workers.backends.contract import BackendItem
 from workers.worker import Worker
 
-Play = Callable[[str], AsyncGenerator[list[BackendItem], None]]
+BackendScript = Callable[[str], AsyncGenerator[list[BackendItem], None]]
 DEADLINE_S = 10.0
 
 
@@ -39,8 +40,8 @@ class ScriptedBackend:
 
     counts_whole = False
 
-    def __init__(self, *plays: Play, can_continue: bool = True) -> None:
-        self.plays = plays
+    def __init__(self, *backend_scripts: BackendScript, can_continue: bool = True) -> None:
+        self.backend_scripts = backend_scripts
         self.can_continue = can_continue
         self.prefixes: list[str] = []  # of each attempt
         self.seeds: list[str] = []
@@ -53,7 +54,9 @@ class ScriptedBackend:
     async def stream(
         self, request: Request, *, prefix: str, seed: str, form: str
     ) -> AsyncGenerator[list[BackendItem], None]:
-        play = self.plays[min(len(self.prefixes), len(self.plays) - 1)]
+        backend_script = self.backend_scripts[
+            min(len(self.prefixes), len(self.backend_scripts) - 1)
+        ]
         self.prefixes.append(prefix)
         self.seeds.append(seed)
         self.forms.append(form)
@@ -61,7 +64,7 @@ class ScriptedBackend:
         self.open += 1
         self.open_most = max(self.open_most, self.open)
         try:
-            async for items in play(prefix):
+            async for items in backend_script(prefix):
                 self.lists += 1
                 yield items
         finally:
@@ -71,20 +74,26 @@ class ScriptedBackend:
         """Nothing is held."""
 
 
-class Stage:
+class WorkerHarness:
     """A server's URL, backends by model, and the workers that were started.
 
     Attributes:
-        queue_partitions: of every stage that is given no other number.
+        queue_partitions: of every harness that is given no other number.
     """
 
     queue_partitions = 1
 
-    def __init__(self, url: str, *plays: Play, on_takeover: str = "continue", **settings: Any):
+    def __init__(
+        self,
+        url: str,
+        *backend_scripts: BackendScript,
+        on_takeover: str = "continue",
+        **settings: Any,
+    ):
         given = {"lease_s": 0.6, "queue_partitions": self.queue_partitions} | settings
         self.settings = Settings(redis_url=url, **given)
         self.models = {"m": Model(name="m", on_takeover=on_takeover)}
-        self.backend = ScriptedBackend(*plays, can_continue=self.models["m"].may_continue)
+        self.backend = ScriptedBackend(*backend_scripts, can_continue=self.models["m"].may_continue)
         self.backends = {"m": self.backend}
         self.redis: Redis = connect(self.settings)
         self.store = Store(self.redis, self.settings)
@@ -93,7 +102,7 @@ class Stage:
         self._group = asyncio.TaskGroup()
         self._clients = AsyncExitStack()
 
-    async def __aenter__(self) -> Stage:
+    async def __aenter__(self) -> WorkerHarness:
         await self._group.__aenter__()
         return self
 
