@@ -1,4 +1,4 @@
-"""A cluster whose jobs processes have short pauses and can die (faulty_jobs.py), and its requests."""
+"""A cluster whose jobs processes have short pauses and can die (faulty_jobs.py)."""
 
 from __future__ import annotations
 
