@@ -40,7 +40,7 @@ from shared.redis import keys
 from shared.redis.client import Client
 from shared.redis.connections import connect
 from tests.support.redis_server import RedisServer
-from workers.outbox import RESTORE_WITHIN_S, Outbox, RestoreBatch
+from workers.writing.outbox import RESTORE_WITHIN_S, Outbox, RestoreBatch
 
 GENERATION = "gen_machine0"
 WORKERS = ("A", "B")
