@@ -42,8 +42,8 @@ from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
 from shared.queue.partitions import agree
-from shared.redis.client import REDIS_ANSWER_S, connect
-from shared.redis.resp import AutoPipeline
+from shared.redis.client import REDIS_ANSWER_S
+from shared.redis.connections import connect, open_pipeline
 from shared.redis.sentinel.watch import watch_masters
 from shared.redis.server_check import check_server
 
@@ -115,7 +115,7 @@ async def run(settings: Settings, listener: socket.socket) -> int:
     with contextlib.suppress(Unavailable):
         await check_server(redis)
         await agree(redis, settings)
-    pipeline = AutoPipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
+    pipeline = open_pipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
     store = Store(redis, settings, pipeline)
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     async with (

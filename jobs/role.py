@@ -39,7 +39,8 @@ from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
 from shared.queue.partitions import agree
 from shared.redis import keys
-from shared.redis.client import Client, connect, translated
+from shared.redis.client import Client, translated
+from shared.redis.connections import connect
 from shared.redis.sentinel.watch import watch_masters
 from shared.redis.server_check import check_server, find_jobs_url
 

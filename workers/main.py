@@ -15,7 +15,7 @@ from shared.config.logs import configure
 from shared.config.models import load_models
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
-from shared.redis.client import connect
+from shared.redis.connections import connect
 from shared.redis.sentinel.watch import watch_masters
 from workers.backends import build_backends
 from workers.worker import Worker

@@ -37,7 +37,8 @@ from shared.log.records import Append, Begun, Entry
 from shared.log.store import Store
 from shared.queue.endings import cancel
 from shared.redis import keys
-from shared.redis.client import Client, connect
+from shared.redis.client import Client
+from shared.redis.connections import connect
 from tests.support.redis_server import RedisServer
 from workers.writing.outbox import RESTORE_WITHIN_S, Outbox, RestoreBatch
 

@@ -12,7 +12,8 @@ import pytest
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
 from shared.redis import server_check
-from shared.redis.client import connect, translated
+from shared.redis.client import translated
+from shared.redis.connections import connect
 from shared.redis.scripts import FOLDER
 from shared.redis.server_check import check_server, find_jobs_url, missing_rights
 from tests.support.redis_server import RedisServer, free_port
