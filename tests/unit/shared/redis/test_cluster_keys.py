@@ -46,7 +46,7 @@ PARTS = {"append_fast", "batch_prelude", "grace", "prelude"}  # they are parts o
 SOURCES = sorted(FOLDER.glob("*.lua"))
 NAMES = {path.stem for path in SOURCES} - PARTS | set(FILES)
 CALL = re.compile(r"\bcall\(\s*'(\w+)'\s*(?:,\s*([^,)]+))?(?:,\s*([^,)]+))?")
-KEYLESS = {"TIME", "INFO", "PUBLISH"}
+KEYLESS = {"CLUSTER", "TIME", "INFO", "PUBLISH"}
 BATCH = "batch_00000000000000000000000001"
 HOOK = Webhook("https://example.com/hook", "whsec_" + base64.b64encode(b"k" * 24).decode())
 
