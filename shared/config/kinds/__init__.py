@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from shared.config.kinds.completions import COMPLETIONS
 from shared.config.kinds.demo import DEMO
+from shared.config.kinds.ollama import OLLAMA
 from shared.config.kinds.openai import OPENAI
 from shared.config.kinds.spec import KindSpec
 
@@ -16,6 +18,8 @@ KINDS: Mapping[str, KindSpec] = {
     spec.name: spec
     for spec in (
         OPENAI,
+        COMPLETIONS,
+        OLLAMA,
         DEMO,
     )
 }  # fmt: skip

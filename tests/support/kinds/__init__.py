@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from tests.support.kinds.completions import COMPLETIONS
 from tests.support.kinds.kind import TriedKind
+from tests.support.kinds.ollama import OLLAMA
 from tests.support.kinds.openai import OPENAI
 
 TRIED: dict[str, TriedKind] = {
     kind.name: kind
     for kind in (
         OPENAI,
+        COMPLETIONS,
+        OLLAMA,
     )
 }  # fmt: skip
