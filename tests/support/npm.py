@@ -143,7 +143,7 @@ def bundle(name: str) -> str:
 
 @cache
 def front_ends() -> Path:
-    """Return the program front-ends.mjs with the parts of LobeChat, LobeHub and LibreChat that it uses.
+    """Return the program front-ends.mjs with its parts of LobeChat, LobeHub and LibreChat.
 
     Raises:
         AssertionError: npm could not fetch them, or esbuild could not make the program.

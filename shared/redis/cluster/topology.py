@@ -20,6 +20,7 @@ from shared.config.redis_hosts import HostPort, named_host
 from shared.config.redis_login import RedisLogin
 from shared.config.redis_url import RedisUrl
 from shared.errors import Unavailable
+from shared.redis.cluster.shard_states import ShardStates
 from shared.redis.cluster.slot_map import SlotMap
 from shared.redis.resp import AutoPipeline
 
@@ -43,6 +44,7 @@ class Topology:
 
     Attributes:
         slot_map: the map as this process knows it.
+        states: which masters answer; watch.py keeps it.
         sources: the text of each script, by its digest. A server that lacks one gets it again.
     """
 
@@ -50,6 +52,7 @@ class Topology:
         assert url.cluster
         self.url = url
         self.slot_map = SlotMap()
+        self.states = ShardStates()
         self.sources: dict[str, bytes] = {}
         self._reading = asyncio.Lock()
         self._told: HostPort | None = None  # the server that told the map last
