@@ -185,8 +185,6 @@ class ClusterPipeline:
             count += widths[index]
         version = self.slot_map.version
         try:
-            if not self.topology.may_send(target.address):
-                raise NeverSent("the server did not answer a moment ago")
             replies = await self._node(target.address).exchange(b"".join(requests), count)
         except NeverSent as exc:
             states.note_error(target.address)
@@ -194,7 +192,7 @@ class ClusterPipeline:
             await self.topology.try_to_read(version)
             calls.never_sent(indices, target, _lost(target, exc))
         except Unavailable as exc:
-            self.topology.note_lost(target.address)
+            self.slot_map.note_lost(target.address)
             states.note_error(target.address)
             calls.lose(indices, target, _lost(target, exc))
         else:
