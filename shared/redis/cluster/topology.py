@@ -1,4 +1,4 @@
-"""What all connections of a process know about one cluster: the slot map and the scripts.
+"""The knowledge that all connections of a process share about one cluster: the slot map and the scripts.
 
 Which master has a slot is a fact of the surroundings, so all connections of a process share one
 map. Hence there is one topology for each event loop and cluster, which `topology_of` returns. The
