@@ -109,7 +109,7 @@ DEMANDS = tuple(Demand(n, f) for f in (1, 100) for n in (1_000, 50_000, 1_000_00
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The machines that a deployment needs. Cores are fully busy cores. None: a constant is missing."""
+    """The machines of a deployment. Cores are fully busy cores. None: a constant is missing."""
 
     node_cores: float | None
     worker_cores: float | None

@@ -1,4 +1,4 @@
-"""The checks that a role makes on its Redis at start: version, policy, mode, rights, and a place for arq.
+"""The checks of a role on its Redis at start: version, policy, mode, rights, a place for arq.
 
 Invariant: nothing is changed. A right is asked for by queueing a command in a transaction that is
 never executed, because Redis checks rights at the moment of queueing.

@@ -1,4 +1,4 @@
-"""The knowledge that all connections of a process share about one cluster: the slot map and the scripts.
+"""The slot map and the scripts of one cluster, shared by all connections of a process.
 
 Which master has a slot is a fact of the surroundings, so all connections of a process share one
 map. Hence there is one topology for each event loop and cluster, which `topology_of` returns. The
