@@ -107,31 +107,37 @@ class PostingBackend:
         }
         replaced = {name.lower() for name in route.headers}
         headers = {name: usual[name] for name in usual if name.lower() not in replaced}
-        headers |= route.headers
+        self._headers = {**headers, **route.headers}
+        self._route = route
         self._reach.note_proxy(route)
         self._target: UpstreamAddress | None = None
         with suppress(AddressInvalid):  # then `stream` raises
-            self._target = UpstreamAddress(
-                model.base_url,
-                wire.path,
-                headers,
-                query=wire.query,
-                tls=route.tls,
-                proxy=route.proxy,
-            )
+            self._target = self._address(wire.path, query=wire.query)
+
+    def _address(self, path: str, *, method: str = "POST", query: str = "") -> UpstreamAddress:
+        """Return an address of the model's server, behind the path of `base_url`."""
+        route = self._route
+        return UpstreamAddress(
+            self._model.base_url,
+            path,
+            self._headers,
+            method=method,
+            query=query,
+            tls=route.tls,
+            proxy=route.proxy,
+        )
 
     async def stream(
         self, request: Request, *, prefix: str, seed: str, form: str = ""
     ) -> AsyncGenerator[list[BackendItem], None]:
         """See `Backend.stream`. `seed` is not sent; it is part of ids that are made here."""
-        if self._target is None:
-            raise self._reach.noted(self._reach.no_address())
+        target = self._usable_target()
         body = self._wire.encode(request, prefix, form)
         clock = asyncio.get_running_loop().time
         limits = Limits(self._settings, clock())
         reader = self._wire.reader(seed.removeprefix("gen_"))
         try:
-            exchange = await self._open(self._target, body, limits)
+            exchange = await self._open(target, body, limits)
         except BackendError as error:
             raise self._reach.noted(error) from error.__cause__
         try:
@@ -149,7 +155,17 @@ class PostingBackend:
             await _read_tail(exchange, clock() + TAIL_S)
         finally:
             # Keeps the connection only if the body was read to its end.
-            self._http.release(self._target.origin, exchange)
+            self._http.release(target.origin, exchange)
+
+    def _usable_target(self) -> UpstreamAddress:
+        """Return the address of requests.
+
+        Raises:
+            BackendError: `base_url` is no address.
+        """
+        if self._target is None:
+            raise self._reach.noted(self._reach.no_address())
+        return self._target
 
     async def aclose(self) -> None:
         await self._http.aclose()
