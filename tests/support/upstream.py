@@ -119,6 +119,7 @@ class Upstream:
         raw: every request is answered with these bytes, in these pieces, instead of a script's.
         keep_open: with `raw`: the body is not ended.
         refusal, refusal_status: every request is answered with this body and status (401).
+        path: of the base URL.
         tls: the context of a server that speaks TLS only.
         redirect: every request is answered 307 to this address.
         hang_up_next: the next request is read and its connection closed without a word.
@@ -132,7 +133,9 @@ class Upstream:
         raw: list[bytes] | None = None,
         tls: ssl.SSLContext | None = None,
         wire: ServerWire | None = None,
+        path: str = "/v1",
     ) -> None:
+        self.path = path
         self.wire = wire or ChatWire()
         self.calls: list[Call] = []
         self.raw = raw
@@ -149,7 +152,7 @@ class Upstream:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://127.0.0.1:{self.port}{self.path}"
 
     async def __aenter__(self) -> Upstream:
         if self.tls is not None:
