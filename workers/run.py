@@ -382,10 +382,11 @@ class Run:
 
     async def _leave(self) -> None:
         """Take an ended generation off the queue and out of the indexes. May be repeated."""
-        charge = self._meter.final_call(self.outbox.log_bytes) if self._meter else None
+        meter = self._meter
+        records = meter.final_records(self.outbox.log_bytes, self._usage.spent) if meter else []
         try:
             await self.parts.queue.leave(
-                self.delivery, self.id, self.parts.store.retention_ms, charge
+                self.delivery, self.id, self.parts.store.retention_ms, records
             )
         except Unavailable:
             pass  # the worker that claims the entry finds the end, and does this again
