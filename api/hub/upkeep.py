@@ -151,7 +151,7 @@ class Upkeep:
 
     def _probe(self, now: float) -> None:
         hub = self._hub
-        if hub.live.is_connected:
+        if hub.live.is_connected and hub.live.has_probe:
             if hub.probe.expire(now):
                 logger.warning("live connection deaf")
                 hub.live.drop()
