@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from shared.config.limits import NO_LIMITS, OwnerLimits
 from shared.config.settings import Settings
 from shared.errors import RequestError, Unavailable
 from shared.later.webhooks import Webhook, encode_webhook, register
@@ -32,6 +33,8 @@ from shared.log.owner_bytes import GenerationBytes, OwnerRoom, request_bytes
 from shared.log.records import Meta
 from shared.log.request_pieces import PIECES, Pieces, kept_ms, piece_count
 from shared.log.store import Store
+from shared.queue.allowance import ADMIT, MARK, Allowance, line_admission
+from shared.queue.allowances import Allowances
 from shared.queue.idempotency import reserve
 from shared.queue.lanes import encode_entry, put_back
 from shared.queue.overview import waiting_by_tag
@@ -57,6 +60,8 @@ class NewGeneration:
         webhook: to be delivered at its end.
         wait_s: the longest wait for a worker, s; None: `Settings.queue_wait_s`.
         prompt, dialect: the parts of `request` that meta stores as fields of their own.
+        tokens: as `estimated_tokens`; counted against `limits`.
+        limits: of the owner, as the node knows them.
     """
 
     owner: str
@@ -72,6 +77,8 @@ class NewGeneration:
     wait_s: float | None = None
     prompt: str = ""
     dialect: bytes = b""
+    tokens: int = 0
+    limits: OwnerLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ class Accepted:
         is_new: False: an earlier request with the same key or id created it.
         created_at_ms: Redis's clock, ms since 1970.
         meta: given where this call has created it and no read is needed.
+        allowance: what the owner has left; None: without limits, or nothing was counted.
     """
 
     generation_id: str
@@ -89,6 +97,7 @@ class Accepted:
     created_at_ms: int
     status: str
     meta: Meta | None = None
+    allowance: Allowance | None = None
 
 
 class Acceptor:
@@ -102,6 +111,7 @@ class Acceptor:
         # The number of waiting generations by priority and partition, as last returned.
         self._waiting: dict[str, dict[str, int]] = {name: {} for name in keys.PRIORITIES}
         self._room = OwnerRoom(settings.owner_bytes_max)
+        self._allowances = Allowances(store)
 
     async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
         """Accept a prompt, or find the generation of the same idempotency key.
@@ -110,7 +120,8 @@ class Acceptor:
             generation_id: a new id, if the caller needs it beforehand; the key may name another.
 
         Raises:
-            RequestError: 422 `idempotency_mismatch`; 429 `owner_full`; 503 `queue_full`.
+            RequestError: 422 `idempotency_mismatch`; 429 `owner_full`, or `OverLimit`; 503
+                `queue_full`.
             Unavailable: Redis did not answer in time; the prompt may have been accepted. A repeat
                 with an idempotency key is always safe.
         """
@@ -118,12 +129,12 @@ class Acceptor:
         if new.idempotency_key:
             generation_id, is_repeat = await self._reserve(new, generation_id)
         if not is_repeat and self._is_far_from_full(new):
-            async with self._owner_room(new):
+            async with self._owner_room(new), self._allowances.admit(generation_id, new) as left:
                 await self._register(generation_id, new)
                 await self._deposit(generation_id, new)
                 meta = await self._enter(generation_id, new)
             await self._index(generation_id, new, meta.created_at_ms)
-            return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta)
+            return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta, left)
         return await self.accept_as(generation_id, new, is_repeat=is_repeat)
 
     async def accept_as(
@@ -135,7 +146,7 @@ class Acceptor:
             is_repeat: the prompt may have been accepted before, and lost by Redis.
 
         Raises:
-            RequestError: 429 `owner_full`, 503 `queue_full`.
+            RequestError: 429 `owner_full`, or `OverLimit`; 503 `queue_full`.
             Unavailable: Redis did not answer in time; safe to repeat with `is_repeat`.
         """
         if is_repeat:
@@ -143,7 +154,7 @@ class Acceptor:
             if meta is not None:
                 await self._index(generation_id, new, meta.created_at_ms)
                 return Accepted(generation_id, False, meta.created_at_ms, meta.status)
-        async with self._owner_room(new):
+        async with self._owner_room(new), self._allowances.admit(generation_id, new) as left:
             await self._register(generation_id, new)
             await self._deposit(generation_id, new)
             await self._enqueue(generation_id, new)
@@ -153,7 +164,7 @@ class Acceptor:
             )  # fmt: skip
             self._room.hear(new.owner, total, self._now_s())
         await self._index(generation_id, new, created_at_ms)
-        return Accepted(generation_id, is_new, created_at_ms, status)
+        return Accepted(generation_id, is_new, created_at_ms, status, allowance=left)
 
     async def accept_lines(
         self, lines: Sequence[tuple[str, NewGeneration]], *, is_repeat: bool
@@ -178,8 +189,13 @@ class Acceptor:
         absent = [line for line, is_there in zip(lines, known, strict=True) if not is_there]
         for generation_id, new in absent:
             await self._deposit(generation_id, new)
+        counts = [
+            (ADMIT, line_admission(new.owner, generation_id, new.wait_s or 0.0))
+            for generation_id, new in absent
+            if new.limits.tokens_per_day
+        ]
         entries = [self._entry(generation_id, new, "") for generation_id, new in absent]
-        await self.store.scripts.run_all([("enqueue", entry) for entry in entries])
+        await self.store.scripts.run_all([*counts, *(("enqueue", entry) for entry in entries)])
         fields = [(generation_id, self._fields(new)) for generation_id, new in absent]
         await self.store.create_many(fields, may_be_lost=is_repeat)
 
@@ -326,6 +342,8 @@ class Acceptor:
             fields["wait"] = str(round(new.wait_s * 1000))
         if new.idempotency_key:
             fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
+        if new.limits.has_prompt_limit:
+            fields[MARK] = "1"
         if new.webhook is not None:
             # Also in meta: a worker that restores a lost generation restores its webhook, too.
             fields["webhook"] = encode_webhook(new.webhook)
