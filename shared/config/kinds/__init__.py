@@ -16,6 +16,7 @@ from shared.config.kinds.ollama import OLLAMA
 from shared.config.kinds.openai import OPENAI
 from shared.config.kinds.responses import RESPONSES
 from shared.config.kinds.spec import KindSpec
+from shared.config.kinds.websocket import WEBSOCKET
 
 KINDS: Mapping[str, KindSpec] = {
     spec.name: spec
@@ -23,6 +24,7 @@ KINDS: Mapping[str, KindSpec] = {
         OPENAI,
         COMPLETIONS,
         OLLAMA,
+        WEBSOCKET,
         RESPONSES,
         ANTHROPIC,
         GEMINI,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.support.kinds.websocket import WEBSOCKET
+
 from tests.support.kinds.completions import COMPLETIONS
 from tests.support.kinds.kind import TriedKind
 from tests.support.kinds.ollama import OLLAMA
@@ -13,5 +15,6 @@ TRIED: dict[str, TriedKind] = {
         OPENAI,
         COMPLETIONS,
         OLLAMA,
+        WEBSOCKET,
     )
 }  # fmt: skip

@@ -99,7 +99,7 @@ class ResponsesBackend(PostingBackend):
         try:
             exchange = await self._ask_for(target, request, limits)
         except BackendError as error:
-            raise self._noted(error) from error.__cause__
+            raise self._reach.noted(error) from error.__cause__
         async with aclosing(self._follow(exchange, reader, limits)) as lists:
             async for items in lists:
                 yield items
@@ -118,7 +118,7 @@ class ResponsesBackend(PostingBackend):
         except BackendError as error:
             if reader.is_over or error.code == "upstream_refused":
                 raise AnswerGone(error.code, error.message) from error
-            raise self._noted(error) from error.__cause__
+            raise self._reach.noted(error) from error.__cause__
 
     async def cancel(self, upstream_id: str) -> None:
         """See `BackgroundBackend.cancel`."""
@@ -166,7 +166,7 @@ class ResponsesBackend(PostingBackend):
                 async for items in lists:
                     yield items
             if reader.failure is not None:
-                raise self._noted(reader.failure)
+                raise self._reach.noted(reader.failure)
             if reader.is_done:
                 return
             resumes = 0 if reader.sequence > seen else resumes + 1
