@@ -144,11 +144,12 @@ class PostingBackend:
             yield []
             while not reader.is_done:
                 items = await self._read(exchange, reader, limits)
+                has_content = bool(items)  # counts are no token
                 if (running := reader.take_running_usage()) is not None:
                     items.append(running)
                 if items:
                     yield items
-                    limits.has_content = True
+                    limits.has_content = limits.has_content or has_content
                 limits.read(clock(), is_finished=reader.has_finish_reason)
             if reader.failure is not None:
                 raise self._reach.noted(reader.failure)
