@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from api.hub.relay import Relay
+from shared.errors import Unavailable
 from shared.log.store import Store
 
 RENEW_S = 3.0  # age of a report at which it is renewed
@@ -62,13 +63,24 @@ class GraceReporter:
     async def renew(self, relays: Iterable[Relay]) -> None:
         """Renew the reports that are due.
 
+        A report that cannot be written does not hold up the others, which may have other shards.
+
         Raises:
-            Unavailable: Redis did not answer in time.
+            Unavailable: Redis did not answer in time for one of them.
         """
         due_at = self._clock() - RENEW_S + RENEW_EARLY_S
+        away: Unavailable | None = None
         for relay in list(relays):
             if relay.is_attached and not relay.is_over and relay.attached_at <= due_at:
-                async with relay.grace_lock:
-                    if relay.is_attached and relay.holds:
-                        relay.attached_at = self._clock()
-                        await self._store.attach_readers(relay.generation_id, self._node)
+                try:
+                    await self._renew(relay)
+                except Unavailable as exc:
+                    away = exc
+        if away is not None:
+            raise away
+
+    async def _renew(self, relay: Relay) -> None:
+        async with relay.grace_lock:
+            if relay.is_attached and relay.holds:
+                relay.attached_at = self._clock()
+                await self._store.attach_readers(relay.generation_id, self._node)

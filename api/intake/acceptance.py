@@ -14,7 +14,6 @@ from prometheus_client import Counter, Histogram
 
 from api.deadline import answer_deadline
 from shared.errors import Unavailable
-from shared.log.ids import new_generation_id
 from shared.log.records import Meta
 from shared.queue.accept import Accepted, Acceptor, NewGeneration, queued_meta
 
@@ -65,7 +64,7 @@ class Acceptance:
             Unavailable: Redis did not answer in time. The prompt may have been accepted; with an
                 idempotency key it is safe to repeat.
         """
-        generation_id = new_generation_id()
+        generation_id = self._acceptor.draw_id()
         expecting: asyncio.Handle | None = None
         if is_read and not new.idempotency_key:
             meta = queued_meta(generation_id, new, 0)

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from api.edge.metrics import Metrics
 from api.intake.acceptance import Acceptance
 from shared.errors import Unavailable
+from shared.log.ids import new_generation_id
 from shared.log.records import Meta
 from shared.queue.accept import Accepted, NewGeneration
 
@@ -57,6 +58,9 @@ class FakeAcceptor:
         self.error = error
         self.is_new = is_new
         self.ids: list[str] = []
+
+    def draw_id(self) -> str:
+        return new_generation_id()
 
     async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
         self.ids.append(generation_id)
