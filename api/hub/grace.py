@@ -63,24 +63,20 @@ class GraceReporter:
     async def renew(self, relays: Iterable[Relay]) -> None:
         """Renew the reports that are due.
 
-        A report that cannot be written does not hold up the others, which may have other shards.
-
         Raises:
-            Unavailable: Redis did not answer in time for one of them.
+            Unavailable: Redis did not answer in time about one of them; the others are renewed, as
+                far as it answers: on a cluster they may be on other servers.
         """
+        failure: Unavailable | None = None
         due_at = self._clock() - RENEW_S + RENEW_EARLY_S
-        away: Unavailable | None = None
         for relay in list(relays):
             if relay.is_attached and not relay.is_over and relay.attached_at <= due_at:
-                try:
-                    await self._renew(relay)
-                except Unavailable as exc:
-                    away = exc
-        if away is not None:
-            raise away
-
-    async def _renew(self, relay: Relay) -> None:
-        async with relay.grace_lock:
-            if relay.is_attached and relay.holds:
-                relay.attached_at = self._clock()
-                await self._store.attach_readers(relay.generation_id, self._node)
+                async with relay.grace_lock:
+                    if relay.is_attached and relay.holds:
+                        relay.attached_at = self._clock()
+                        try:
+                            await self._store.attach_readers(relay.generation_id, self._node)
+                        except Unavailable as exc:
+                            failure = exc
+        if failure is not None:
+            raise failure

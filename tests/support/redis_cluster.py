@@ -81,7 +81,11 @@ class RedisCluster:
         for n, server in enumerate(self.servers[self.masters :]):
             with server.client() as client:
                 client.execute_command("CLUSTER", "REPLICATE", self.id_of(self.servers[n]))
-        await until(lambda: self._all("cluster_state:ok"), READY_S, "a cluster that is well")
+        await until(self.is_well, READY_S, "a cluster that is well")
+
+    def is_well(self) -> bool:
+        """Whether each server says so."""
+        return self._all("cluster_state:ok")
 
     def _all(self, line: str) -> bool:
         def has(server: RedisServer) -> bool:

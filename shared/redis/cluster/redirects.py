@@ -27,6 +27,7 @@ from shared.config.redis_hosts import HostPort
 from shared.redis.cluster.slot_map import SlotMap
 
 SENDINGS_MAX = 16  # of one call
+PATIENCE_S = 0.1  # for calls that have to wait while the others of their exchange are done
 PAUSES_S = (
     0.02,
     0.2,
@@ -72,6 +73,7 @@ class Redirects:
         self._map = slot_map
         self._deadline_s = deadline_s
         self.lost: set[int] = set()
+        self._patience_until_s: float | None = None
 
     @property
     def is_done(self) -> bool:
@@ -128,13 +130,25 @@ class Redirects:
                 self._map.note_refusal()
             call.at_s = now + min(PAUSES_S[0] * 2**call.pauses, PAUSES_S[1])
             call.pauses += 1
-            is_over = is_over or call.at_s >= self._deadline_s
+            is_over = is_over or call.at_s >= self._waiting_until_s(now)
         elif isinstance(reply, exceptions.NoScriptError):
             call.to, call.needs_script = target, True
         else:
             is_over = True
         if is_over:
             self._finish(call, reply)
+
+    def _waiting_until_s(self, now: float) -> float:
+        """Return until when calls that were refused for now are sent again, loop time.
+
+        A call alone waits until the deadline. Calls beside others wait `PATIENCE_S` from the first
+        refusal on, because the caller gets no reply before the last one.
+        """
+        if len(self._calls) == 1:
+            return self._deadline_s
+        if self._patience_until_s is None:
+            self._patience_until_s = now + PATIENCE_S
+        return min(self._deadline_s, self._patience_until_s)
 
     def lose(self, indices: Sequence[int], target: Target, error: Exception) -> None:
         """Take note that the replies of these calls are lost: each may have run."""

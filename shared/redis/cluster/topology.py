@@ -24,9 +24,11 @@ from shared.redis.cluster.shard_states import ShardStates
 from shared.redis.cluster.slot_map import SlotMap
 from shared.redis.resp import AutoPipeline
 
-MAP_READ_S = 0.7  # for one server to connect and answer CLUSTER SLOTS
-NODES_ASKED_MAX = 4  # servers that are asked for the map in one reading
+SERVER_READ_S = 0.5  # for one server to connect and answer CLUSTER SLOTS
+MAP_READ_S = 1.0  # for all servers that are asked in one reading
+NODES_ASKED_MAX = 4  # in one reading
 READ_PAUSE_S = 0.1  # between two readings
+TRY_PAUSE_S = 0.5  # between two exchanges with a server that did not answer the last one
 SINGLE = "cluster support disabled"  # what CLUSTER answers on a server without cluster mode
 
 
@@ -55,6 +57,26 @@ class Topology:
         self._reading = asyncio.Lock()
         self._told: HostPort | None = None  # the server that told the map last
         self._read_at_s = float("-inf")
+        self._try_at_s: dict[HostPort, float] = {}
+
+    def may_send(self, address: HostPort) -> bool:
+        """Whether a server should be sent calls. One that was lost gets one try in `TRY_PAUSE_S`.
+
+        A frozen server answers nothing until the time limit of an exchange. Without this rule each
+        exchange that concerns several servers would wait that long again.
+        """
+        if address not in self.slot_map.avoided:
+            return True
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._try_at_s.get(address, now_s):
+            return False
+        self._try_at_s[address] = now_s + TRY_PAUSE_S
+        return True
+
+    def note_lost(self, address: HostPort) -> None:
+        """Record that a server did not answer an exchange."""
+        self.slot_map.note_lost(address)
+        self._try_at_s[address] = asyncio.get_running_loop().time() + TRY_PAUSE_S
 
     def url_of(self, address: HostPort) -> RedisUrl:
         """Return the URL of one server: its address, with the login and TLS of the cluster."""
@@ -87,9 +109,13 @@ class Topology:
         async with self._reading:
             if self.slot_map.version > version:
                 return
-            reasons, are_single = [], True
+            reasons: list[str] = []
+            are_single = True
+            end_s = asyncio.get_running_loop().time() + MAP_READ_S
             try:
                 for address in self._nodes_to_ask():
+                    if reasons and asyncio.get_running_loop().time() > end_s:
+                        break
                     try:
                         await self._ask(address)
                     except (Unavailable, TimeoutError, ValueError) as exc:
@@ -109,8 +135,8 @@ class Topology:
         Raises:
             Unavailable, TimeoutError, ValueError: the server does not tell a map.
         """
-        async with aclosing(AutoPipeline(self.url_of(address), answer_s=MAP_READ_S)) as server:
-            async with asyncio.timeout(MAP_READ_S):
+        async with aclosing(AutoPipeline(self.url_of(address), answer_s=SERVER_READ_S)) as server:
+            async with asyncio.timeout(SERVER_READ_S):
                 (reply,) = await server.run([["CLUSTER", "SLOTS"]])
         if isinstance(reply, ResponseError):
             raise ValueError(str(reply))

@@ -98,7 +98,7 @@ class Scripts:
         """
         replies = await self.run_mixed(calls)
         for reply in replies:
-            if isinstance(reply, ResponseError):
+            if isinstance(reply, Exception):  # of a cluster also a lost connection
                 raise Unavailable(f"Redis refuses: {reply}") from reply
         return replies
 
