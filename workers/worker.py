@@ -41,7 +41,7 @@ from workers.renewal import Renewal
 from workers.run import Run
 from workers.slots import places_to_wait_on, rounds
 from workers.takeover.verdicts import Verdicts
-from workers.writing.appender import Appender
+from workers.writing.sharded_appender import open_appender
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Worker:
         self.store = Store(redis, settings, self._calls)
         self.queue = Queue(redis, name, self._calls, self._blocking_reads, partitions=partitions)
         self._arrivals = Arrivals(self.queue, own, lambda work: self._tasks.create_task(work))
-        self.appender = Appender(self.store, time.monotonic)
+        self.appender = open_appender(self.store, self._calls)
         self.counters = dict.fromkeys(COUNTERS, 0.0)
         self.verdicts = Verdicts(redis, models)
         self.parts = WorkerParts(

@@ -23,7 +23,7 @@ from shared.queue.leaving import forget as forget  # what callers of the queue i
 from shared.queue.leaving import wake_jobs as wake_jobs
 from shared.queue.partitions import Partitions, partitions_of
 from shared.redis import keys
-from shared.redis.client import Client, Command, translated
+from shared.redis.client import Client, Command, is_partial, raise_unless_partial, translated
 from shared.redis.pipeline import Call, ClientPipeline, Pipeline
 from shared.redis.scripts import Scripts
 
@@ -183,7 +183,8 @@ class Queue:
         found: list[Delivery] = []
         for (tag, lanes), reply in zip(places, replies, strict=True):
             if isinstance(reply, Exception):
-                await self._mend_group(reply)
+                if not is_partial(reply, replies):
+                    await self._mend_group(reply)
                 continue
             names = {keys.lane(lane, tag).encode(): lane for lane in lanes}
             found += [
@@ -217,9 +218,11 @@ class Queue:
                 )
                 for tag in tags
             ]  # fmt: skip
-            for tag, reply in zip(tags, await self.pipeline.run(claims), strict=True):
+            replies = await self.pipeline.run(claims)
+            for tag, reply in zip(tags, replies, strict=True):
                 if isinstance(reply, Exception):
-                    await self._mend_group(reply)
+                    if not is_partial(reply, replies):
+                        await self._mend_group(reply)
                     del cursors[tag]
                     continue
                 cursors[tag], entries = reply[0], reply[1]
@@ -307,7 +310,7 @@ class Queue:
             ("later", ([keys.later(tag), keys.lane("resume", tag)], [LATER_PER_SWEEP]))
             for tag in self.partitions.tags
         ]
-        await self.scripts.run_all(calls)
+        raise_unless_partial(await self.scripts.run_mixed(calls))
 
 
 def _content(fields: Any) -> bytes:

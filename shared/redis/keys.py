@@ -16,6 +16,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
     tr:{q}:running       zset     id -> when a worker last reported it, ms
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
+    tr:{q}:unlisted      zset     id that no index names yet -> created, ms; on a cluster only
     tr:{q}:janitor       string   lock of one pass
     tr:{q}:requeued:<id> string   guard: the id was requeued recently
     tr:{q}:cancel        channel  ids of cancelled generations, of all partitions
@@ -129,6 +130,10 @@ def running(tag: str = QUEUE) -> str:
 
 def later(tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:later"
+
+
+def unlisted(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:unlisted"
 
 
 def janitor(tag: str = QUEUE) -> str:
