@@ -39,8 +39,9 @@ from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
 from shared.queue.partitions import agree
 from shared.redis import keys
-from shared.redis.client import Client, connect, translated
-from shared.redis.sentinel.watch import watch_masters
+from shared.redis.client import Client, translated
+from shared.redis.connections import connect
+from shared.redis.following import follow_redis
 from shared.redis.server_check import check_server, find_jobs_url
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ async def _serve(settings: Settings) -> int:
         sys.stderr.write("tailrace jobs ready\n")
         sys.stderr.flush()
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(watch_masters(settings))
+            watching = tasks.create_task(follow_redis(settings))
             await work(worker, redis, sources, stopping, settings.drain_s)
             watching.cancel()
     await redis.aclose()

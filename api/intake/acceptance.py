@@ -20,7 +20,7 @@ from shared.queue.accept import Accepted, Acceptor, NewGeneration, queued_meta
 
 
 class LogListener(Protocol):
-    """What an acceptance needs of the hub."""
+    """The calls that an acceptance makes on the hub."""
 
     def expect_creation(self, meta: Meta) -> None:
         """Listen to a generation that this node is about to create."""

@@ -1,4 +1,4 @@
-"""What `tailrace doctor --continuation` saw: which form makes a server continue an answer.
+"""The findings of `tailrace doctor --continuation`: which form makes a server continue an answer.
 
 The verdicts stand in one hash, which workers read from time to time. A verdict belongs to a server,
 its model and the rules that change its requests, not to the name in the models file: another server
@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from shared.config.models import CONTINUE_STYLES, Model
+from shared.config.models import Model
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
@@ -24,7 +24,7 @@ HOLDING: tuple[Outcome, ...] = ("continues", "echoes")
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What was seen of one model at one server.
+    """The finding about one model at one server.
 
     Attributes:
         model: the model's name at the server.
@@ -41,7 +41,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
         A form in which the server echoes is the last choice.
         """
-        forms = (preferred, *CONTINUE_STYLES)
+        forms = (preferred, *self.forms)
         held = (form for outcome in HOLDING for form in forms if self.forms.get(form) == outcome)
         return next(held, "")
 

@@ -116,7 +116,7 @@ class Janitor:
         A role with another number does not start, but a Redis without data does not know the number
         of the roles that run already.
         """
-        own = self.settings.queue_partitions
+        own = self.settings.partition_count
         if (recorded := await record(self.redis, own)) != own:
             log.error("queue partitions differ", extra={"own": own, "recorded": recorded})
 

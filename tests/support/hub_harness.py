@@ -168,6 +168,8 @@ class FakeLog:
 class FakeLive:
     """A live connection that does what the test says."""
 
+    has_probe = True
+
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
         self.channels: set[bytes] = set()

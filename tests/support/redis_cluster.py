@@ -17,14 +17,24 @@ class RedisCluster:
 
     Attributes:
         servers: the masters, then one replica of each if `replicas`.
+
+    Args:
+        options: further configuration of each server, as on the command line.
     """
 
-    def __init__(self, *, masters: int = 3, replicas: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        masters: int = 3,
+        replicas: bool = False,
+        options: dict[str, str] | None = None,
+    ) -> None:
         options = {
             "cluster-enabled": "yes",
             "cluster-node-timeout": str(NODE_TIMEOUT_MS),
             "cluster-require-full-coverage": "no",
             "cluster-replica-validity-factor": "0",
+            **(options or {}),
         }
         self.masters = masters
         self.servers: list[RedisServer] = []
@@ -71,7 +81,11 @@ class RedisCluster:
         for n, server in enumerate(self.servers[self.masters :]):
             with server.client() as client:
                 client.execute_command("CLUSTER", "REPLICATE", self.id_of(self.servers[n]))
-        await until(lambda: self._all("cluster_state:ok"), READY_S, "a cluster that is well")
+        await until(self.is_well, READY_S, "a cluster that is well")
+
+    def is_well(self) -> bool:
+        """Whether each server says so."""
+        return self._all("cluster_state:ok")
 
     def _all(self, line: str) -> bool:
         def has(server: RedisServer) -> bool:

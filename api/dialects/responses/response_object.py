@@ -29,7 +29,7 @@ CUSTOM_TOOLS = "custom_tools"  # the names of custom tools, which the backend ge
 NAMESPACED = "namespaced"  # by name at the backend: the group of a tool and its name there
 TOOL_CHOICE = "tool_choice"  # of the request, where the backend gets another form
 
-# What an item holds. `SUMMARY_TEXT` is reasoning for a client that asked for a summary.
+# The texts of an item. `SUMMARY_TEXT` is reasoning for a client that asked for a summary.
 MESSAGE, REFUSAL, REASONING, SUMMARY_TEXT, CALL, CUSTOM_CALL = (
     "message", "refusal", "reasoning", "summary_text", "function_call", "custom_tool_call",
 )  # fmt: skip

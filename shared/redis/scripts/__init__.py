@@ -47,7 +47,8 @@ def source_of(name: str, *, has_flags: bool, is_sharded: bool) -> str:
 
     Args:
         has_flags: the server understands `#!lua flags=`.
-        is_sharded: publish to the servers of one slot, not to every server of the cluster.
+        is_sharded: publish to the servers of one slot, not to every server of the cluster, and let
+            the history follow slots that move.
     """
     parts = [FILES.get(name, name)]
     if name == "append":
@@ -61,6 +62,7 @@ def source_of(name: str, *, has_flags: bool, is_sharded: bool) -> str:
     body = "".join((FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     if is_sharded:
         body = body.replace("'PUBLISH'", "'SPUBLISH'")
+        body = body.replace("IS_SHARDED = false", "IS_SHARDED = true")
     if name in ALLOW_OOM and has_flags:
         return "#!lua flags=allow-oom\n" + body
     return f"-- {name}\n" + body
@@ -96,7 +98,7 @@ class Scripts:
         """
         replies = await self.run_mixed(calls)
         for reply in replies:
-            if isinstance(reply, ResponseError):
+            if isinstance(reply, Exception):  # of a cluster also a lost connection
                 raise Unavailable(f"Redis refuses: {reply}") from reply
         return replies
 

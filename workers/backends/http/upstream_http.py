@@ -50,6 +50,8 @@ class UpstreamAddress:
         url: http or https; a user and password in it become a Basic authorization.
         subpath: appended to the path of the URL.
         headers: sent with every request.
+        method: of each request.
+        query: appended to the query of the URL, without `?`.
         tls: the files of the connection.
         proxy: the proxy on the way; None: none.
 
@@ -63,6 +65,8 @@ class UpstreamAddress:
         subpath: str,
         headers: Mapping[str, str],
         *,
+        method: str = "POST",
+        query: str = "",
         tls: TlsFiles = TlsFiles(),  # noqa: B008
         proxy: Proxy | None = None,
     ) -> None:
@@ -76,13 +80,14 @@ class UpstreamAddress:
             raise AddressInvalid(url)
         self.origin = Origin(name, port, parts.scheme == "https", tls, proxy)
         path = quote(parts.path.rstrip("/") + subpath, safe=_PATH_SAFE) or "/"
-        query = f"?{quote(parts.query, safe=_PATH_SAFE + '?')}" if parts.query else ""
+        whole = "&".join(filter(None, (parts.query, query)))
+        query = f"?{quote(whole, safe=_PATH_SAFE + '?')}" if whole else ""
         authority = f"[{name}]" if ":" in name else name
         if port != _PORTS[parts.scheme]:
             authority += f":{port}"
         # A proxy for http:// reads the server from the request line (RFC 9112, 3.2.2).
         is_forwarded = proxy is not None and not self.origin.is_tls
-        line_start = f"POST http://{authority}" if is_forwarded else "POST "
+        line_start = f"{method} http://{authority}" if is_forwarded else f"{method} "
         lines = [f"{line_start}{path}{query} HTTP/1.1", f"Host: {authority}"]
         if is_forwarded and proxy is not None and proxy.authorization:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
@@ -96,7 +101,7 @@ class UpstreamAddress:
         self._head = "\r\n".join([*lines, "Content-Length: "]).encode()
 
     def request(self, body: bytes) -> bytes:
-        """Return the bytes of a POST with this body."""
+        """Return the bytes of a request with this body."""
         return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
 
 

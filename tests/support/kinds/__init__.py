@@ -1,0 +1,17 @@
+"""The kinds that the common suite of backends tries: one line for each."""
+
+from __future__ import annotations
+
+from tests.support.kinds.completions import COMPLETIONS
+from tests.support.kinds.kind import TriedKind
+from tests.support.kinds.ollama import OLLAMA
+from tests.support.kinds.openai import OPENAI
+
+TRIED: dict[str, TriedKind] = {
+    kind.name: kind
+    for kind in (
+        OPENAI,
+        COMPLETIONS,
+        OLLAMA,
+    )
+}  # fmt: skip
