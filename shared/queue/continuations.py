@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from shared.config.models import CONTINUE_STYLES, Model
+from shared.config.models import Model
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
@@ -41,7 +41,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
         A form in which the server echoes is the last choice.
         """
-        forms = (preferred, *CONTINUE_STYLES)
+        forms = (preferred, *self.forms)
         held = (form for outcome in HOLDING for form in forms if self.forms.get(form) == outcome)
         return next(held, "")
 

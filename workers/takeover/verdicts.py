@@ -26,7 +26,7 @@ class Form(NamedTuple):
     """How a request asks for a continuation.
 
     Attributes:
-        name: one of `CONTINUE_STYLES`; empty: the answer starts again instead.
+        name: one of the styles of the model's kind; empty: the answer starts again instead.
         is_verified: the server was seen to continue an answer in this form.
         is_echoing: the server was seen to repeat the answer so far first.
     """
@@ -40,10 +40,10 @@ NO_FORM = Form("", False)
 
 
 def choose_form(model: Model, verdict: Verdict | None) -> Form:
-    """Return how a model continues an answer. The demo model always continues."""
+    """Return how a model continues an answer. Some kinds always continue."""
     if not model.may_continue:
         return NO_FORM
-    if model.backend == "demo":
+    if model.kind.continues_always:
         return Form(model.continue_style, True)
     if model.on_takeover == "continue":
         name = model.continue_style
@@ -58,7 +58,7 @@ class Verdicts:
 
     def __init__(self, redis: Client, models: Mapping[str, Model]) -> None:
         self._redis = redis
-        self._models = [model for model in models.values() if model.backend != "demo"]
+        self._models = [model for model in models.values() if not model.kind.continues_always]
         self._found: dict[str, Verdict] = {}
 
     def form_of(self, model: Model) -> Form:

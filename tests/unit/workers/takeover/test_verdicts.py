@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from shared.config.kinds.openai import CONTINUE_STYLES
 from shared.config.model_request import RequestRules
-from shared.config.models import CONTINUE_STYLES, Model
+from shared.config.models import Model
 from shared.queue.continuations import Verdict, field_of
 from workers.takeover.verdicts import NO_FORM, Form, choose_form
 

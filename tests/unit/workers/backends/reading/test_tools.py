@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from shared.log.events import ToolCall
-from workers.backends.openai.half_pairs import HalfPairs
 from workers.backends.openai.tool_fragments import read_fragment
-from workers.backends.openai.tools import Fragment, ToolCalls
+from workers.backends.reading.half_pairs import HalfPairs
+from workers.backends.reading.tools import Fragment, ToolCalls
 
 
 def read(*deltas: dict[str, Any]) -> list[ToolCall]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from workers.backends.openai.error_body import ErrorBody
+from workers.backends.reading.error_body import ErrorBody
 
 # too_long: prompt and answer do not fit into the model's context.
 # policy: the vendor does not answer such a request, for its content or its country.

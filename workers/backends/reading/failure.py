@@ -18,8 +18,8 @@ from email.utils import parsedate_to_datetime
 
 from shared.errors import BackendError, Refusal, for_clients
 from workers.backends.contract import SetUpFault
-from workers.backends.openai.error_body import ErrorBody, read_error
-from workers.backends.openai.error_meaning import (
+from workers.backends.reading.error_body import ErrorBody, read_error
+from workers.backends.reading.error_meaning import (
     Meaning,
     meaning_of,
     says_key,

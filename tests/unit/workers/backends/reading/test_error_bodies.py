@@ -10,8 +10,8 @@ import pytest
 from shared.errors import BackendError, Refusal
 from shared.text.redaction import remember
 from workers.backends.contract import SetUpFault
-from workers.backends.openai.error_body import is_error, read_error
-from workers.backends.openai.failure import NAME_CHARACTERS_MAX, failure_of, refusal
+from workers.backends.reading.error_body import is_error, read_error
+from workers.backends.reading.failure import NAME_CHARACTERS_MAX, failure_of, refusal
 
 TOO_LONG = "context_length_exceeded"
 VLLM_TOO_LONG = (

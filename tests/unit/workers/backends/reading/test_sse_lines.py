@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.backends.openai.sse_lines import SseLines
+from workers.backends.reading.sse_lines import SseLines
 
 
 def read(*pieces: bytes, line_bytes_max: int = 100) -> tuple[list[tuple[bytes, bytes]], bool]:

@@ -14,7 +14,7 @@
     proxies              an HTML page, or plain text
 
 Invariant: any bytes give an `ErrorBody`; its parts are bounded, and none is redacted yet. Does not
-decide what an error means: workers/backends/openai/error_meaning.py does.
+decide what an error means: workers/backends/reading/error_meaning.py does.
 """
 
 from __future__ import annotations

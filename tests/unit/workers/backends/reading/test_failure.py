@@ -6,8 +6,8 @@ from email.utils import formatdate
 
 import pytest
 
-from workers.backends.openai.error_body import MESSAGE_MAX, read_error
-from workers.backends.openai.failure import answered_at, parse_retry_after, refusal
+from workers.backends.reading.error_body import MESSAGE_MAX, read_error
+from workers.backends.reading.failure import answered_at, parse_retry_after, refusal
 
 NOW_S = 1_750_000_000.0
 
