@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from shared.config.kinds.demo import DEMO
+from shared.config.kinds.local import LOCAL
 from shared.config.kinds.openai import OPENAI
 from shared.config.kinds.spec import KindSpec
 
@@ -16,6 +17,7 @@ KINDS: Mapping[str, KindSpec] = {
     spec.name: spec
     for spec in (
         OPENAI,
+        LOCAL,
         DEMO,
     )
 }  # fmt: skip
