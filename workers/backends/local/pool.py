@@ -156,12 +156,11 @@ class EnginePool:
         try:
             is_usable = process.is_idle or await process.break_off()
         finally:
+            self._turns.release()
             if is_usable:
                 self._idle.append(process)
             else:
-                process.kill()
-                self._all.discard(process)
-            self._turns.release()
+                await self._remove(process)
 
     async def aclose(self) -> None:
         """End the processes. May be repeated."""
@@ -190,10 +189,14 @@ class EnginePool:
                 message = f"the local model cannot be loaded: {line['failed']}"
                 raise BackendError("upstream_error", message, retryable=False)
         except BaseException:
-            started.kill()
-            self._all.discard(started)
+            await self._remove(started)
             raise
         return started
+
+    async def _remove(self, process: EngineProcess) -> None:
+        process.kill()
+        await process.end()
+        self._all.discard(process)
 
 
 def _environment() -> dict[str, str]:
