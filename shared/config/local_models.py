@@ -35,9 +35,11 @@ def find_file(name: str, file: str) -> tuple[str, str]:
     """Return the path of a model's file, and what is missing: one of them is empty.
 
     Args:
-        name: of the model, if `file` is empty: one of `PACKAGED`.
+        name: of the model, if `file` is empty.
         file: an absolute path.
     """
+    if not file and name not in PACKAGED:
+        return "", f"name a `file`, or a `model` of {', '.join(sorted(PACKAGED))}"
     if find_spec(ENGINE) is None:
         return "", f"this installation cannot compute answers itself: {INSTALL}"
     if file:

@@ -12,7 +12,7 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import Any, TypeVar
 
-from shared.config.local_models import PACKAGED, find_file
+from shared.config.local_models import find_file
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import BackendError, ConfigurationError, Refusal
@@ -55,15 +55,9 @@ class LocalBackend:
         self.can_continue = model.may_continue
         self._settings = settings
         options = model.options
-        where = f"models.{model.name}"
-        named = options.get("file", "")
-        if not named and model.upstream_name not in PACKAGED:
-            raise ConfigurationError(
-                f"{where}: name a `file`, or a `model` of {', '.join(sorted(PACKAGED))}"
-            )
-        file, missing = find_file(model.upstream_name, named)
+        file, missing = find_file(model.upstream_name, options.get("file", ""))
         if missing:
-            raise ConfigurationError(f"{where}: {missing}")
+            raise ConfigurationError(f"models.{model.name}: {missing}")
         self._system = options.get("system", "")
         self.pool = EnginePool(
             {
