@@ -117,7 +117,9 @@ class Node:
         self.acceptance = Acceptance(
             self.acceptor,
             self.hub,
+            limits_of=self.limits_of,
             accepted=self.metrics.accepted,
+            refused=self.metrics.limit_refusals,
             accept_seconds=self.metrics.accept_seconds,
         )
         self.bodies = BodyRoom(self.settings.bodies_bytes_max, self.settings.body_bytes_max)

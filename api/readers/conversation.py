@@ -361,7 +361,9 @@ class Conversation(ABC):
 
 def error_frame(error: RequestError, **names: str) -> Frame:
     """Return the native error frame; `names` are further members that name the failed request."""
-    described = {"code": error.code, "message": error.message, "retryable": error.retryable}
+    described: Frame = {"code": error.code, "message": error.message, "retryable": error.retryable}
+    if error.retry_after_s is not None:
+        described["retry_after_s"] = error.retry_after_s
     return {"type": "error", **names, **described}
 
 
