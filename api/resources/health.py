@@ -26,7 +26,7 @@ from shared.queue.partitions import agree, partitions_of
 from shared.queue.presence import Presence, workers_seen
 from shared.redis.client import Client, client_follower, translated
 from shared.redis.server_check import check_server
-from shared.redis.shards import is_partial
+from shared.redis.shards import is_partial, shard_count
 from shared.text.redaction import redact
 
 READY_CHECK_S = 2.0  # for Redis to answer /readyz; after it the condition `redis` fails
@@ -55,6 +55,10 @@ class HealthRoutes:
         degraded = sorted(self.node.authenticator.problems)
         if self.node.limits.problem:
             degraded.append("limits")
+        if (shards := shard_count(self.node.redis)) is not None:
+            content["shards"] = {"all": shards.shards, "answering": shards.serving}
+            if shards.serving < shards.shards:
+                degraded.append("shards")
         if degraded:
             content["degraded"] = degraded
             content["status"] = "degraded" if is_ready else content["status"]
