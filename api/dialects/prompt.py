@@ -25,7 +25,7 @@ from api.intake.dialect_request import DialectRequest, DialectRequestT
 from api.intake.large_body import generation_in_steps, read_members
 from api.node import Node
 from api.readers.lookup import find_generation
-from api.transport.extensions import ALLOWANCE
+from api.transport.extensions import ALLOWANCE, GENERATION_ID
 from shared.config.credentials import Identity
 from shared.log.records import Meta
 from shared.queue.accept import Accepted
@@ -83,6 +83,7 @@ async def accept_post(
                 size=size, idempotency_key=key or "", needs_request=needs_request,
                 note=note_allowance(request),
             )  # fmt: skip
+            request.scope[GENERATION_ID] = meta.generation_id
             return meta, parsed
 
 

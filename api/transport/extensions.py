@@ -23,6 +23,9 @@ SHARE_WATCH = "tailrace.share_watch"
 # Not of the server: what the owner of a prompt has left of the owner's limits.
 ALLOWANCE = "tailrace.allowance"
 
+# Not of the server: the generation that a request has started, for an answer that is cut off.
+GENERATION_ID = "tailrace.generation_id"
+
 
 def break_off(scope: Scope) -> None:
     """Abort the connection of a response that cannot be finished.
