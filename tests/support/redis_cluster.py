@@ -21,7 +21,7 @@ class RedisCluster:
         servers: the masters, then one replica of each if `replicas`.
     """
 
-    def __init__(self, *, masters: int = 3, replicas: bool = False) -> None:
+    def __init__(self, *, masters: int = 3, replicas: bool = False, aof: str = "") -> None:
         options = {
             "cluster-enabled": "yes",
             "cluster-node-timeout": str(NODE_TIMEOUT_MS),
@@ -31,7 +31,7 @@ class RedisCluster:
         self.masters = masters
         self.servers: list[RedisServer] = []
         for _ in range(masters * (2 if replicas else 1)):
-            server = RedisServer(tcp=True, options=dict(options))
+            server = RedisServer(tcp=True, aof=aof, options=dict(options))
             # By default the bus has the port 10,000 higher, which may be beyond the last one.
             server.options["cluster-port"] = str(free_ports(1))
             self.servers.append(server)
