@@ -44,7 +44,7 @@ from shared.queue.janitor import Janitor
 from shared.queue.partitions import agree
 from shared.redis.client import REDIS_ANSWER_S
 from shared.redis.connections import connect, open_pipeline
-from shared.redis.sentinel.watch import watch_masters
+from shared.redis.following import follow_redis
 from shared.redis.server_check import check_server
 
 logger = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         limiting = group.create_task(node.limits.run(), name="limits")
         watching_shares = group.create_task(node.share_watch.run(), name="shares")
         noting = group.create_task(node.renew_planners(), name="planners")
-        following = group.create_task(watch_masters(node.settings), name="sentinels")
+        following = group.create_task(follow_redis(node.settings), name="redis")
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
         print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201

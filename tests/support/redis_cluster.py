@@ -19,14 +19,25 @@ class RedisCluster:
 
     Attributes:
         servers: the masters, then one replica of each if `replicas`.
+
+    Args:
+        options: further configuration of each server, as on the command line.
     """
 
-    def __init__(self, *, masters: int = 3, replicas: bool = False, aof: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        masters: int = 3,
+        replicas: bool = False,
+        aof: str = "",
+        options: dict[str, str] | None = None,
+    ) -> None:
         options = {
             "cluster-enabled": "yes",
             "cluster-node-timeout": str(NODE_TIMEOUT_MS),
             "cluster-require-full-coverage": "no",
             "cluster-replica-validity-factor": "0",
+            **(options or {}),
         }
         self.masters = masters
         self.servers: list[RedisServer] = []

@@ -31,6 +31,7 @@ from shared.config.redis_url import RedisUrl
 from shared.errors import Unavailable
 from shared.redis.client import Client, Command, open_pool, translated
 from shared.redis.cluster.pipeline import ClusterPipeline
+from shared.redis.cluster.topology import Topology
 
 BLOCKING_WITH_SECONDS = frozenset({"BLPOP", "BRPOP", "BZPOPMIN", "BZPOPMAX"})  # the last word
 NODE_BITS = 10  # of a cursor of SCAN: the number of the master
@@ -60,6 +61,10 @@ class ClusterClient(Redis):
         blocking, self._blocking = self._blocking, []
         for pipeline in (self._pipeline, *(each for _, each in blocking)):
             await pipeline.aclose()
+
+    @property
+    def topology(self) -> Topology:
+        return self._pipeline.topology
 
     async def masters(self) -> list[RedisUrl]:
         """Return the URL of each master, in a stable order.

@@ -32,6 +32,7 @@ from shared.redis.resp import AutoPipeline, NeverSent, as_bytes, encode_call
 from shared.redis.wire import encode
 
 ASKING = encode([b"ASKING"])
+AWAY = "the shard does not answer"
 MULTI, EXEC = encode([b"MULTI"]), encode([b"EXEC"])
 
 
@@ -73,10 +74,18 @@ class ClusterPipeline:
         self._nodes: dict[HostPort, AutoPipeline] = {}
         self._nodes_of_changes = 0  # `SlotMap.changes` when `_nodes` was last compared
         self._lost_before = 0  # losses of nodes that are gone
+        self._forget_away: Callable[[], None] = lambda: None
 
     @cached_property
     def topology(self) -> Topology:
-        return topology_of(self._url)  # needs the running loop
+        topology = topology_of(self._url)  # needs the running loop
+        self._forget_away = topology.states.on_away(self._drop)
+        return topology
+
+    def _drop(self, address: HostPort) -> None:
+        """Let the calls in flight fail: this master does not answer."""
+        if (node := self._nodes.get(address)) is not None:
+            node.drop()
 
     @property
     def slot_map(self) -> SlotMap:
@@ -161,7 +170,10 @@ class ClusterPipeline:
 
     async def _send(self, batch: _Batch, target: Target, indices: list[int]) -> None:
         """Send calls to one server in one write, and give their replies to the batch's calls."""
-        calls, widths = batch.calls, batch.widths
+        calls, widths, states = batch.calls, batch.widths, self.topology.states
+        if states.is_away(target.address):
+            calls.lose(indices, target, _lost(target, Unavailable(AWAY)))
+            return
         requests: list[bytes] = []
         places: list[int] = []  # of the first reply of each call
         count = 0
@@ -177,15 +189,15 @@ class ClusterPipeline:
             count += widths[index]
         version = self.slot_map.version
         try:
-            if not self.topology.may_send(target.address):
-                raise NeverSent("the server did not answer a moment ago")
             replies = await self._node(target.address).exchange(b"".join(requests), count)
         except NeverSent as exc:
+            states.note_error(target.address)
             self.slot_map.note_lost(target.address)
             await self.topology.try_to_read(version)
             calls.never_sent(indices, target, _lost(target, exc))
         except Unavailable as exc:
-            self.topology.note_lost(target.address)
+            self.slot_map.note_lost(target.address)
+            states.note_error(target.address)
             calls.lose(indices, target, _lost(target, exc))
         else:
             self.slot_map.note_answer(target.address)
@@ -213,6 +225,8 @@ class ClusterPipeline:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        self._forget_away()
+        self._forget_away = lambda: None
         for node in self._nodes.values():
             await node.aclose()
 
