@@ -37,7 +37,9 @@ class RedisMasters:
         if _idle and not self._has_replicas:
             self.cluster = _idle.pop()
         else:
-            self.cluster = await RedisCluster(replicas=self._has_replicas).__aenter__()
+            self.cluster = await RedisCluster(
+                replicas=self._has_replicas, aof="everysec"
+            ).__aenter__()
         return self
 
     @property
@@ -58,7 +60,7 @@ class RedisMasters:
         return ClusterClient(read_redis_url(self.url, "the cluster"), answer_s=5.0)
 
     def kill(self) -> None:
-        """Kill all masters: what they held is gone."""
+        """Kill all masters."""
         self._is_down = True
         for server in self.cluster.servers:
             server.kill()
