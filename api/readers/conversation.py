@@ -234,12 +234,15 @@ class Conversation(ABC):
             self._expiry.set(self.identity)
         if self.identity.share is not None:
             self.node.share_watch.add(self.identity.share.id, self.socket)
+        if self.node.authenticator.may_take_away(self.identity):
+            self.node.key_watch.add(self.identity, self.socket)
 
     def _unwatch_expiry(self) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
         if self.identity.share is not None:
             self.node.share_watch.remove(self.identity.share.id, self.socket)
+        self.node.key_watch.remove(self.identity, self.socket)
 
     def _warn(self) -> None:
         text = "the token expires soon: send an auth frame with a new one"
