@@ -223,7 +223,7 @@ class Node:
         """Note once a minute, until cancelled, which owners without a key still come."""
         while True:
             await asyncio.sleep(RENEW_PLANNERS_S)
-            # What is not noted because Redis is away is noted an hour later.
+            # An owner who is not noted because Redis is away is noted an hour later.
             with contextlib.suppress(Unavailable):
                 await renew_planners(self.redis, self.seen_owners.take(), time.time())
 

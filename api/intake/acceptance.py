@@ -18,14 +18,13 @@ from api.deadline import answer_deadline
 from shared.config.credentials import Identity
 from shared.config.limits import NO_LIMITS, OwnerLimits
 from shared.errors import Unavailable
-from shared.log.ids import new_generation_id
 from shared.log.records import Meta
 from shared.queue.accept import Accepted, Acceptor, NewGeneration, queued_meta
 from shared.queue.allowance import Allowance, OverLimit
 
 
 class LogListener(Protocol):
-    """What an acceptance needs of the hub."""
+    """The calls that an acceptance makes on the hub."""
 
     def expect_creation(self, meta: Meta) -> None:
         """Listen to a generation that this node is about to create."""
@@ -85,7 +84,7 @@ class Acceptance:
             Unavailable: Redis did not answer in time. The prompt may have been accepted; with an
                 idempotency key it is safe to repeat.
         """
-        generation_id = new_generation_id()
+        generation_id = self._acceptor.draw_id()
         if (limits := self._limits_of(identity)) != NO_LIMITS:
             new = replace(new, limits=limits)
         expecting: asyncio.Handle | None = None

@@ -91,7 +91,7 @@ class Conversation(ABC):
             wire=scope.get("extensions", {}).get(WIRE),
         )
 
-    # What a dialect defines
+    # Defined by a dialect
 
     async def do(self, frame: Frame) -> None:
         """Serve one frame; the default calls the entry of `commands` for its `type`.
@@ -129,7 +129,7 @@ class Conversation(ABC):
     def has_background_work(self) -> bool:
         return type(self).background_work is not Conversation.background_work
 
-    # What a dialect may use
+    # For use by a dialect
 
     @property
     def owner(self) -> str:

@@ -25,10 +25,9 @@ import msgspec
 
 from shared.config.limits import NO_LIMITS, OwnerLimits
 from shared.config.settings import Settings
-from shared.errors import RequestError, Unavailable
+from shared.errors import RequestError
 from shared.later.webhooks import Webhook, encode_webhook, register
 from shared.log import owner_bytes
-from shared.log.ids import new_generation_id
 from shared.log.owner_bytes import GenerationBytes, OwnerRoom, request_bytes
 from shared.log.records import Meta
 from shared.log.request_pieces import PIECES, Pieces, kept_ms, piece_count
@@ -36,12 +35,15 @@ from shared.log.store import Store
 from shared.queue.allowance import ADMIT, MARK, Allowance, line_admission
 from shared.queue.allowances import Allowances
 from shared.queue.idempotency import reserve
-from shared.queue.lanes import encode_entry, put_back
+from shared.queue.listing import Listed, Listing
 from shared.queue.overview import waiting_by_tag
 from shared.queue.partitions import partitions_of
+from shared.queue.placement import draw_id
+from shared.queue.turns import Weigh, entering, weigh_all_alike
 from shared.redis import keys
-from shared.redis.client import Client, Command, translated
+from shared.redis.client import Client, translated
 from shared.redis.pipeline import Call
+from shared.redis.shards import serves
 
 QUEUE_FULL_RETRY_S = 1  # the Retry-After of `queue_full`
 FAR_FROM_FULL = 100  # entries that all nodes may add between two checks of the queue's length
@@ -101,17 +103,29 @@ class Accepted:
 
 
 class Acceptor:
-    """Accepts prompts on one Redis."""
+    """Accepts prompts on one Redis.
 
-    def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
+    Args:
+        weigh: returns the weight of an owner among those whose prompts wait.
+    """
+
+    def __init__(
+        self, redis: Client, store: Store, settings: Settings, weigh: Weigh = weigh_all_alike
+    ) -> None:
         self.redis = redis
         self.store = store
         self.settings = settings
+        self._weigh = weigh
         self._partitions = partitions_of(settings)
         # The number of waiting generations by priority and partition, as last returned.
         self._waiting: dict[str, dict[str, int]] = {name: {} for name in keys.PRIORITIES}
         self._room = OwnerRoom(settings.owner_bytes_max)
         self._allowances = Allowances(store)
+        self._listing = Listing(redis, store, settings)
+
+    def draw_id(self) -> str:
+        """Return a new id, on shards of Redis that answer."""
+        return draw_id(self.redis, self._partitions)
 
     async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
         """Accept a prompt, or find the generation of the same idempotency key.
@@ -125,7 +139,7 @@ class Acceptor:
             Unavailable: Redis did not answer in time; the prompt may have been accepted. A repeat
                 with an idempotency key is always safe.
         """
-        generation_id, is_repeat = generation_id or new_generation_id(), False
+        generation_id, is_repeat = generation_id or self.draw_id(), False
         if new.idempotency_key:
             generation_id, is_repeat = await self._reserve(new, generation_id)
         if not is_repeat and self._is_far_from_full(new):
@@ -162,7 +176,7 @@ class Acceptor:
                 generation_id, self._fields(new), self._charge(generation_id, new),
                 may_be_lost=is_repeat,
             )  # fmt: skip
-            self._room.hear(new.owner, total, self._now_s())
+            self._hear_bytes(new, total)
         await self._index(generation_id, new, created_at_ms)
         return Accepted(generation_id, is_new, created_at_ms, status, allowance=left)
 
@@ -239,10 +253,11 @@ class Acceptor:
         waiting, created_at_ms, total = await self.store.enqueue_and_create(
             generation_id, entry, self._fields(new), self._charge(generation_id, new)
         )
-        self._room.hear(new.owner, total, self._now_s())
+        self._hear_bytes(new, total)
         self._hear_waiting(generation_id, new, waiting or room)
         if not waiting:  # other nodes have filled the queue: one entry more is within the bound
-            await put_back(self.store, generation_id, new.priority, new.model, lane=new.priority)
+            again = self._entry(generation_id, new, "")
+            await self.store.scripts.run("enqueue", *again)
         return queued_meta(generation_id, new, created_at_ms)
 
     @asynccontextmanager
@@ -254,6 +269,9 @@ class Acceptor:
             Unavailable: Redis did not answer in time.
         """
         owner, size, room = new.owner, _size(new), self._room
+        if not self._knows_bytes(owner):
+            yield
+            return
         if not room.has(owner, size) and room.is_old(owner, self._now_s()):
             call = owner_bytes.total(owner)
             total = int(await self.store.scripts.run(owner_bytes.SCRIPT, *call))
@@ -263,7 +281,21 @@ class Acceptor:
         with room.coming(owner, size):
             yield
 
-    def _charge(self, generation_id: str, new: NewGeneration) -> Call:
+    def _knows_bytes(self, owner: str) -> bool:
+        """Whether the shard of the owner's record answers. Without it nothing is counted."""
+        return serves(self.redis, keys.owner_bytes(owner))
+
+    def _hear_bytes(self, new: NewGeneration, total: int | None) -> None:
+        if total is not None:
+            self._room.hear(new.owner, total, self._now_s())
+
+    def _charge(self, generation_id: str, new: NewGeneration) -> Call | None:
+        """Return the call that records the prompt's bytes; None: its shard is away.
+
+        The worker records the whole size of the generation later.
+        """
+        if not self._knows_bytes(new.owner):
+            return None
         kept = GenerationBytes(new.owner, generation_id, 0, _size(new))
         return owner_bytes.unfinished(kept, self.settings)
 
@@ -316,10 +348,15 @@ class Acceptor:
 
     def _entry(self, generation_id: str, new: NewGeneration, waiting_max: int | str) -> Call:
         """Return the `enqueue` call of a generation; `waiting_max`: "" for no bound."""
-        tag = self._partitions.of(generation_id)
-        entry = encode_entry(generation_id, new.priority, new.model)
-        names = [keys.lane(new.priority, tag), keys.waiting(new.priority, tag)]
-        return names, [generation_id, entry, waiting_max]
+        names, entry, rest = entering(
+            generation_id,
+            owner=new.owner,
+            priority=new.priority,
+            model=new.model,
+            tag=self._partitions.of(generation_id),
+            weight=self._weigh(new.owner),
+        )
+        return names, [generation_id, entry, waiting_max, *rest]
 
     def _fields(self, new: NewGeneration) -> dict[str, str | bytes]:
         fields: dict[str, str | bytes] = {
@@ -350,23 +387,7 @@ class Acceptor:
         return fields
 
     async def _index(self, generation_id: str, new: NewGeneration, created_at_ms: int) -> None:
-        names = [keys.owner(new.owner)]
-        if new.session:
-            names.append(keys.session(new.owner, new.session))
-            if self.settings.has_tokens:  # whose claim may name sessions of other owners
-                names.append(keys.session_of_all(new.session))
-        kept_ms = self._idempotency_ms() + round(self.settings.retention_s * 1000)
-        commands: list[Command] = []
-        for name in names:
-            commands += [
-                ("ZADD", name, created_at_ms, generation_id),
-                ("ZREMRANGEBYSCORE", name, "-inf", created_at_ms - kept_ms),
-                ("PEXPIRE", name, kept_ms),
-            ]
-        replies = await self.store.scripts.pipeline.run(commands)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise Unavailable(f"Redis refuses: {reply}") from reply
+        await self._listing.add(Listed(generation_id, new.owner, new.session, created_at_ms))
 
 
 def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> Meta:

@@ -19,9 +19,14 @@ from tests.support.wait import until_sync
 
 
 class RedisMasters:
-    """Give it to `Cluster` (tests/support/processes.py) as its server; `open` it first."""
+    """Give it to `Cluster` (tests/support/processes.py) as its server; `open` it first.
 
-    def __init__(self) -> None:
+    Args:
+        replicas: one of each master; it is promoted when its master is lost.
+    """
+
+    def __init__(self, *, replicas: bool = False) -> None:
+        self._has_replicas = replicas
         self._jobs = RedisServer(tcp=True)
         self.cluster: RedisCluster
         self._is_down = False
@@ -29,7 +34,10 @@ class RedisMasters:
     async def open(self) -> RedisMasters:
         """Take a cluster that is empty, or form one."""
         self._jobs.start()
-        self.cluster = _idle.pop() if _idle else await RedisCluster().__aenter__()
+        if _idle and not self._has_replicas:
+            self.cluster = _idle.pop()
+        else:
+            self.cluster = await RedisCluster(replicas=self._has_replicas).__aenter__()
         return self
 
     @property
@@ -74,6 +82,9 @@ class RedisMasters:
     def close(self) -> None:
         """Keep the cluster for the next deployment, if it is whole."""
         self._jobs.close()
+        if self._has_replicas:  # others may be masters now
+            self.cluster.close()
+            return
         try:
             for server in self.cluster.servers:
                 with server.client() as client:

@@ -31,7 +31,7 @@ Items = list[BackendItem]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one attempt asks its backend.
+    """The request of one attempt to its backend.
 
     Attributes:
         request: as the client sent it.

@@ -25,7 +25,7 @@ from shared.errors import Unavailable
 from shared.redis.client import Command
 from shared.redis.cluster.redirects import Redirects, Target
 from shared.redis.cluster.slot_map import SlotMap
-from shared.redis.cluster.slots import command_slot, keys_slot
+from shared.redis.cluster.slots import command_slot, key_slot, keys_slot
 from shared.redis.cluster.topology import Topology, topology_of
 from shared.redis.pipeline import Call
 from shared.redis.resp import AutoPipeline, NeverSent, as_bytes, encode_call
@@ -90,6 +90,10 @@ class ClusterPipeline:
     @property
     def slot_map(self) -> SlotMap:
         return self.topology.slot_map
+
+    def place_of(self, key: str) -> HostPort | None:
+        """Return the master of a key; None: it is not known."""
+        return self.slot_map.master_of(key_slot(key.encode()))
 
     @property
     def losses(self) -> int:
@@ -185,8 +189,6 @@ class ClusterPipeline:
             count += widths[index]
         version = self.slot_map.version
         try:
-            if not self.topology.may_send(target.address):
-                raise NeverSent("the server did not answer a moment ago")
             replies = await self._node(target.address).exchange(b"".join(requests), count)
         except NeverSent as exc:
             states.note_error(target.address)
@@ -194,7 +196,7 @@ class ClusterPipeline:
             await self.topology.try_to_read(version)
             calls.never_sent(indices, target, _lost(target, exc))
         except Unavailable as exc:
-            self.topology.note_lost(target.address)
+            self.slot_map.note_lost(target.address)
             states.note_error(target.address)
             calls.lose(indices, target, _lost(target, exc))
         else:

@@ -24,7 +24,7 @@ from shared.redis.pipeline import ClientPipeline, Pipeline
 FOLDER = Path(__file__).parent
 WITH_GRACE = ("attach", "begin", "renew")
 WITHOUT_PRELUDE = (
-    "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
+    "advance", "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
     "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
     "files_add", "files_remove", "files_sum", "hook_hosts", "hook_wait",
     "owner_bytes", "owner_charge", "limit_admit", "limit_settle", "limit_place",
@@ -80,7 +80,7 @@ class Scripts:
     def __init__(self, redis: Client, pipeline: Pipeline | None = None) -> None:
         self.redis = redis
         self.pipeline: Pipeline = pipeline or ClientPipeline(redis)
-        self._is_sharded = bool(getattr(redis, "is_sharded", False))
+        self.is_sharded = bool(getattr(redis, "is_sharded", False))
         self._has_flags: bool | None = None  # whether the server understands `#!lua flags=`
         self._digests: dict[str, str] = {}
 
@@ -152,7 +152,7 @@ class Scripts:
         return digest
 
     def _source(self, name: str) -> str:
-        return source_of(name, has_flags=bool(self._has_flags), is_sharded=self._is_sharded)
+        return source_of(name, has_flags=bool(self._has_flags), is_sharded=self.is_sharded)
 
     async def _knows_flags(self) -> bool:
         """Ask by trying: the version numbers of Redis's relatives do not tell."""

@@ -15,6 +15,7 @@ from api.intake.acceptance import Acceptance
 from shared.config.credentials import Identity
 from shared.config.limits import OwnerLimits
 from shared.errors import Unavailable
+from shared.log.ids import new_generation_id
 from shared.log.records import Meta
 from shared.queue.accept import Accepted, NewGeneration
 
@@ -60,6 +61,9 @@ class FakeAcceptor:
         self.error = error
         self.is_new = is_new
         self.ids: list[str] = []
+
+    def draw_id(self) -> str:
+        return new_generation_id()
 
     async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
         self.ids.append(generation_id)
