@@ -25,6 +25,7 @@ from api.intake.dialect_request import DialectRequest, DialectRequestT
 from api.intake.large_body import generation_in_steps, read_members
 from api.node import Node
 from api.readers.lookup import find_generation
+from api.readers.place import take_place
 from api.transport.extensions import ALLOWANCE, GENERATION_ID
 from shared.config.credentials import Identity
 from shared.log.records import Meta
@@ -78,6 +79,8 @@ async def accept_post(
             parsed = await node.large.step(size, lambda: parse(members))
             if complete is not None:
                 parsed = await complete(parsed, identity)
+            if parsed.is_answered_from_log:
+                await take_place(request.scope)
             meta = await accept_members(
                 node, identity, members, parsed,
                 size=size, idempotency_key=key or "", needs_request=needs_request,
