@@ -25,7 +25,7 @@ from typing import Any
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import Pipeline, PubSub
 from redis.client import EMPTY_RESPONSE
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from shared.config.redis_url import RedisUrl
 from shared.errors import Unavailable
@@ -130,7 +130,7 @@ class ClusterClient(Redis):
         for (args, options), reply in zip(commands, await run(words), strict=True):
             try:
                 replies.append(self._parsed(args[0], reply, options))
-            except (ResponseError, OSError, ConnectionError) as exc:
+            except (RedisError, OSError) as exc:
                 replies.append(exc)
         return replies
 
