@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from shared.config.credentials import ANONYMOUS
 from shared.queue.partitions import Partitions
 from shared.redis import keys
 from tests.support.demo import demo_body
@@ -24,7 +25,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 
 PARTITIONS = Partitions(8, is_even=True)
-OWNER = ""  # without keys
+OWNER = ANONYMOUS  # there are no keys
 PROMPTS = 12
 DEADLINE_S = 60.0
 
@@ -72,12 +73,20 @@ async def post(url: str, body: dict[str, Any], **headers: str) -> tuple[int, dic
         return response.status, await response.json(), response.headers
 
 
+LOST_KEYS = {
+    "session": keys.session(OWNER, "of-session"),
+    "owner": keys.owner(OWNER),
+    "bytes": keys.owner_bytes(OWNER),
+    "workers": keys.WORKERS,
+}
+
+
+@pytest.mark.parametrize("what", LOST_KEYS)
 async def test_prompts_go_to_shards_that_answer_and_are_listed_when_the_others_are_back(
-    deployment: tuple[RedisCluster, Cluster],
+    deployment: tuple[RedisCluster, Cluster], what: str
 ) -> None:
     shards, cluster = deployment
-    session = "the-session"
-    index = keys.session(OWNER, session)
+    session, index = f"of-{what}", LOST_KEYS[what]
     async with FaultRun(cluster, deadline_s=DEADLINE_S) as fault_run:
         async with frozen(shards, cluster, index) as victim:
             accepted = []
