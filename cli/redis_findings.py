@@ -1,4 +1,4 @@
-"""What the doctor finds out about the server at TAILRACE_REDIS_URL.
+"""The doctor's checks of the server at TAILRACE_REDIS_URL.
 
 The `judge_…` functions are pure. Invariant: nothing is changed.
 """

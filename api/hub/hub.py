@@ -337,7 +337,7 @@ class Hub:
         """Whether the live connection is up and has received its latest probe."""
         return self.live.is_connected and (self.probe.is_heard or not self.live.has_probe)
 
-    # What sinks and readers use
+    # For sinks and readers
 
     def wake(self, sink: Sink) -> None:
         """Give `sink` a turn soon."""

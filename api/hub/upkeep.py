@@ -1,4 +1,4 @@
-"""What the hub does because time has passed: one timer for all readers and all relays.
+"""The hub's work that is due by time: one timer for all readers and all relays.
 
     each tick, 0.25 s     cut slow readers
                           wake readers whose place waits for time

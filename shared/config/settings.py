@@ -59,13 +59,7 @@ SERVICE_VARIABLES = tuple(
 
 # docs/protocol.md names these, but they are not built yet. An operator may rely on such a setting,
 # so it is an error and not ignored.
-NOT_YET = {
-    "OWNER_ACTIVE_MAX": "owner limits",
-    "OWNER_CONNECTIONS_MAX": "owner limits",
-    "OWNER_PROMPTS_PER_MIN": "owner limits",
-    "OWNER_TOKENS_PER_MIN": "owner limits",
-    "OWNER_TOKENS_PER_DAY": "owner limits",
-}
+NOT_YET = {"OWNER_CONNECTIONS_MAX": "owner limits"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

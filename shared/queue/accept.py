@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from shared.config.limits import NO_LIMITS, OwnerLimits
 from shared.config.settings import Settings
 from shared.errors import RequestError
 from shared.later.webhooks import Webhook, encode_webhook, register
@@ -31,12 +32,14 @@ from shared.log.owner_bytes import GenerationBytes, OwnerRoom, request_bytes
 from shared.log.records import Meta
 from shared.log.request_pieces import PIECES, Pieces, kept_ms, piece_count
 from shared.log.store import Store
+from shared.queue.allowance import ADMIT, MARK, Allowance, line_admission
+from shared.queue.allowances import Allowances
 from shared.queue.idempotency import reserve
-from shared.queue.lanes import encode_entry, put_back
 from shared.queue.listing import Listed, Listing
 from shared.queue.overview import waiting_by_tag
 from shared.queue.partitions import partitions_of
 from shared.queue.placement import draw_id
+from shared.queue.turns import Weigh, entering, weigh_all_alike
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.pipeline import Call
@@ -59,6 +62,8 @@ class NewGeneration:
         webhook: to be delivered at its end.
         wait_s: the longest wait for a worker, s; None: `Settings.queue_wait_s`.
         prompt, dialect: the parts of `request` that meta stores as fields of their own.
+        tokens: as `estimated_tokens`; counted against `limits`.
+        limits: of the owner, as the node knows them.
     """
 
     owner: str
@@ -74,6 +79,8 @@ class NewGeneration:
     wait_s: float | None = None
     prompt: str = ""
     dialect: bytes = b""
+    tokens: int = 0
+    limits: OwnerLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,7 @@ class Accepted:
         is_new: False: an earlier request with the same key or id created it.
         created_at_ms: Redis's clock, ms since 1970.
         meta: given where this call has created it and no read is needed.
+        allowance: what the owner has left; None: without limits, or nothing was counted.
     """
 
     generation_id: str
@@ -91,19 +99,28 @@ class Accepted:
     created_at_ms: int
     status: str
     meta: Meta | None = None
+    allowance: Allowance | None = None
 
 
 class Acceptor:
-    """Accepts prompts on one Redis."""
+    """Accepts prompts on one Redis.
 
-    def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
+    Args:
+        weigh: returns the weight of an owner among those whose prompts wait.
+    """
+
+    def __init__(
+        self, redis: Client, store: Store, settings: Settings, weigh: Weigh = weigh_all_alike
+    ) -> None:
         self.redis = redis
         self.store = store
         self.settings = settings
+        self._weigh = weigh
         self._partitions = partitions_of(settings)
         # The number of waiting generations by priority and partition, as last returned.
         self._waiting: dict[str, dict[str, int]] = {name: {} for name in keys.PRIORITIES}
         self._room = OwnerRoom(settings.owner_bytes_max)
+        self._allowances = Allowances(store)
         self._listing = Listing(redis, store, settings)
 
     def draw_id(self) -> str:
@@ -117,7 +134,8 @@ class Acceptor:
             generation_id: a new id, if the caller needs it beforehand; the key may name another.
 
         Raises:
-            RequestError: 422 `idempotency_mismatch`; 429 `owner_full`; 503 `queue_full`.
+            RequestError: 422 `idempotency_mismatch`; 429 `owner_full`, or `OverLimit`; 503
+                `queue_full`.
             Unavailable: Redis did not answer in time; the prompt may have been accepted. A repeat
                 with an idempotency key is always safe.
         """
@@ -125,12 +143,12 @@ class Acceptor:
         if new.idempotency_key:
             generation_id, is_repeat = await self._reserve(new, generation_id)
         if not is_repeat and self._is_far_from_full(new):
-            async with self._owner_room(new):
+            async with self._owner_room(new), self._allowances.admit(generation_id, new) as left:
                 await self._register(generation_id, new)
                 await self._deposit(generation_id, new)
                 meta = await self._enter(generation_id, new)
             await self._index(generation_id, new, meta.created_at_ms)
-            return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta)
+            return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta, left)
         return await self.accept_as(generation_id, new, is_repeat=is_repeat)
 
     async def accept_as(
@@ -142,7 +160,7 @@ class Acceptor:
             is_repeat: the prompt may have been accepted before, and lost by Redis.
 
         Raises:
-            RequestError: 429 `owner_full`, 503 `queue_full`.
+            RequestError: 429 `owner_full`, or `OverLimit`; 503 `queue_full`.
             Unavailable: Redis did not answer in time; safe to repeat with `is_repeat`.
         """
         if is_repeat:
@@ -150,7 +168,7 @@ class Acceptor:
             if meta is not None:
                 await self._index(generation_id, new, meta.created_at_ms)
                 return Accepted(generation_id, False, meta.created_at_ms, meta.status)
-        async with self._owner_room(new):
+        async with self._owner_room(new), self._allowances.admit(generation_id, new) as left:
             await self._register(generation_id, new)
             await self._deposit(generation_id, new)
             await self._enqueue(generation_id, new)
@@ -160,7 +178,7 @@ class Acceptor:
             )  # fmt: skip
             self._hear_bytes(new, total)
         await self._index(generation_id, new, created_at_ms)
-        return Accepted(generation_id, is_new, created_at_ms, status)
+        return Accepted(generation_id, is_new, created_at_ms, status, allowance=left)
 
     async def accept_lines(
         self, lines: Sequence[tuple[str, NewGeneration]], *, is_repeat: bool
@@ -185,8 +203,13 @@ class Acceptor:
         absent = [line for line, is_there in zip(lines, known, strict=True) if not is_there]
         for generation_id, new in absent:
             await self._deposit(generation_id, new)
+        counts = [
+            (ADMIT, line_admission(new.owner, generation_id, new.wait_s or 0.0))
+            for generation_id, new in absent
+            if new.limits.tokens_per_day
+        ]
         entries = [self._entry(generation_id, new, "") for generation_id, new in absent]
-        await self.store.scripts.run_all([("enqueue", entry) for entry in entries])
+        await self.store.scripts.run_all([*counts, *(("enqueue", entry) for entry in entries)])
         fields = [(generation_id, self._fields(new)) for generation_id, new in absent]
         await self.store.create_many(fields, may_be_lost=is_repeat)
 
@@ -233,7 +256,8 @@ class Acceptor:
         self._hear_bytes(new, total)
         self._hear_waiting(generation_id, new, waiting or room)
         if not waiting:  # other nodes have filled the queue: one entry more is within the bound
-            await put_back(self.store, generation_id, new.priority, new.model, lane=new.priority)
+            again = self._entry(generation_id, new, "")
+            await self.store.scripts.run("enqueue", *again)
         return queued_meta(generation_id, new, created_at_ms)
 
     @asynccontextmanager
@@ -324,10 +348,15 @@ class Acceptor:
 
     def _entry(self, generation_id: str, new: NewGeneration, waiting_max: int | str) -> Call:
         """Return the `enqueue` call of a generation; `waiting_max`: "" for no bound."""
-        tag = self._partitions.of(generation_id)
-        entry = encode_entry(generation_id, new.priority, new.model)
-        names = [keys.lane(new.priority, tag), keys.waiting(new.priority, tag)]
-        return names, [generation_id, entry, waiting_max]
+        names, entry, rest = entering(
+            generation_id,
+            owner=new.owner,
+            priority=new.priority,
+            model=new.model,
+            tag=self._partitions.of(generation_id),
+            weight=self._weigh(new.owner),
+        )
+        return names, [generation_id, entry, waiting_max, *rest]
 
     def _fields(self, new: NewGeneration) -> dict[str, str | bytes]:
         fields: dict[str, str | bytes] = {
@@ -350,6 +379,8 @@ class Acceptor:
             fields["wait"] = str(round(new.wait_s * 1000))
         if new.idempotency_key:
             fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
+        if new.limits.has_prompt_limit:
+            fields[MARK] = "1"
         if new.webhook is not None:
             # Also in meta: a worker that restores a lost generation restores its webhook, too.
             fields["webhook"] = encode_webhook(new.webhook)

@@ -1,4 +1,4 @@
-"""What a role asks of its Redis at start: version, policy, mode, rights, and a place for arq.
+"""The checks of a role on its Redis at start: version, policy, mode, rights, a place for arq.
 
 Invariant: nothing is changed. A right is asked for by queueing a command in a transaction that is
 never executed, because Redis checks rights at the moment of queueing.
@@ -42,9 +42,11 @@ COMMANDS = (
     "SUBSCRIBE tr:probe", "TIME", "UNSUBSCRIBE tr:probe", "XACK tr:probe g 0-1",
     "XADD tr:probe * f v", "XAUTOCLAIM tr:probe g c 1 0-0", "XCLAIM tr:probe g c 1 0-1",
     "XDEL tr:probe 0-1", "XGROUP|CREATE tr:probe g 0", "XGROUP|DELCONSUMER tr:probe g c",
-    "XINFO|CONSUMERS tr:probe g", "XLEN tr:probe", "XPENDING tr:probe g", "XRANGE tr:probe - +",
+    "XINFO|CONSUMERS tr:probe g", "XINFO|GROUPS tr:probe", "XLEN tr:probe",
+    "XPENDING tr:probe g", "XRANGE tr:probe - +",
     "XREADGROUP GROUP g c STREAMS tr:probe >", "XREVRANGE tr:probe + -", "ZADD tr:probe 1 m",
-    "ZCARD tr:probe", "ZINCRBY tr:probe 1 m", "ZRANDMEMBER tr:probe", "ZRANGE tr:probe 0 1",
+    "ZCARD tr:probe", "ZINCRBY tr:probe 1 m", "ZPOPMIN tr:probe", "ZRANDMEMBER tr:probe",
+    "ZRANGE tr:probe 0 1",
     "ZRANGEBYSCORE tr:probe 0 1", "ZRANK tr:probe m", "ZREM tr:probe m",
     "ZREMRANGEBYSCORE tr:probe 0 1", "ZREVRANGE tr:probe 0 1", "ZREVRANGEBYSCORE tr:probe 1 0",
     "ZREVRANK tr:probe m", "ZSCAN tr:probe 0", "ZSCORE tr:probe m",

@@ -31,7 +31,7 @@ from tests.stateful.test_write_protocol import (
 )
 from tests.support.redis_cluster import RedisCluster
 from tests.support.wait import until_sync
-from workers.outbox import Outbox
+from workers.writing.outbox import Outbox
 
 SLOT = key_slot(keys.meta(GENERATION).encode())
 CONFIG = Settings(redis_url="redis://test", lease_s=EXPIRED_AT_ONCE_S, attempts_max=1_000_000)

@@ -202,8 +202,6 @@ class ClusterPipeline:
             count += widths[index]
         version = self.slot_map.version
         try:
-            if not self.topology.may_send(target.address):
-                raise NeverSent("the server did not answer a moment ago")
             replies = await self._node(target.address).exchange(b"".join(requests), count)
         except NeverSent as exc:
             states.note_error(target.address)
@@ -211,8 +209,8 @@ class ClusterPipeline:
             await self.topology.try_to_read(version)
             calls.never_sent(indices, target, _lost(target, exc))
         except Unavailable as exc:
+            self.slot_map.note_lost(target.address)
             states.note_error(target.address)
-            self.topology.note_lost(target.address)
             calls.lose(indices, target, _lost(target, exc))
         else:
             self.slot_map.note_answer(target.address)

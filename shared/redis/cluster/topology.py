@@ -1,4 +1,4 @@
-"""What all connections of a process know about one cluster: the slot map and the scripts.
+"""The slot map and the scripts of one cluster, shared by all connections of a process.
 
 Which master has a slot is a fact of the surroundings, so all connections of a process share one
 map. Hence there is one topology for each event loop and cluster, which `topology_of` returns. The
@@ -28,7 +28,6 @@ SERVER_READ_S = 0.5  # for one server to connect and answer CLUSTER SLOTS
 MAP_READ_S = 1.0  # for all servers that are asked in one reading
 NODES_ASKED_MAX = 4  # in one reading
 READ_PAUSE_S = 0.1  # between two readings
-TRY_PAUSE_S = 0.5  # between two exchanges with a server that did not answer the last one
 SINGLE = "cluster support disabled"  # what CLUSTER answers on a server without cluster mode
 
 
@@ -57,26 +56,6 @@ class Topology:
         self._reading = asyncio.Lock()
         self._told: HostPort | None = None  # the server that told the map last
         self._read_at_s = float("-inf")
-        self._try_at_s: dict[HostPort, float] = {}
-
-    def may_send(self, address: HostPort) -> bool:
-        """Whether a server should be sent calls. One that was lost gets one try in `TRY_PAUSE_S`.
-
-        A frozen server answers nothing until the time limit of an exchange. Without this rule each
-        exchange that concerns several servers would wait that long again.
-        """
-        if address not in self.slot_map.avoided:
-            return True
-        now_s = asyncio.get_running_loop().time()
-        if now_s < self._try_at_s.get(address, now_s):
-            return False
-        self._try_at_s[address] = now_s + TRY_PAUSE_S
-        return True
-
-    def note_lost(self, address: HostPort) -> None:
-        """Record that a server did not answer an exchange."""
-        self.slot_map.note_lost(address)
-        self._try_at_s[address] = asyncio.get_running_loop().time() + TRY_PAUSE_S
 
     def url_of(self, address: HostPort) -> RedisUrl:
         """Return the URL of one server: its address, with the login and TLS of the cluster."""
