@@ -69,6 +69,7 @@ class Settings:
     host: str = "127.0.0.1"  # where an API node listens
     port: int = 8000
     models: str = ""  # path of the models file; empty: the built-in demo
+    models_discover: str = ""  # "off": `up` does not look for model servers of this machine
     models_skip: str = ""  # names of models of the file that are not served, comma-separated
     jobs_redis_url: str = ""  # where arq keeps its queue; empty: the database after ours
     data_dir: str = ".tailrace"  # directory of the private server
@@ -167,6 +168,7 @@ class Settings:
         for name, allowed in (
             ("log", ("", "text", "json")),
             ("auth", ("", "off")),
+            ("models_discover", ("", "off")),
             ("webhook_private", ("", "allow")),
             ("log_level", ("debug", "info", "warning", "error")),
         ):
