@@ -32,7 +32,7 @@ from shared.queue.partitions import agree, partitions_of
 from shared.queue.presence import Presence, withdraw
 from shared.redis import keys, server_check
 from shared.redis.client import REDIS_ANSWER_S, Client
-from shared.redis.resp import AutoPipeline
+from shared.redis.connections import open_pipeline
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
@@ -41,7 +41,7 @@ from workers.renewal import Renewal
 from workers.run import Run
 from workers.slots import places_to_wait_on, rounds
 from workers.takeover.verdicts import Verdicts
-from workers.writing.appender import Appender
+from workers.writing.sharded_appender import open_appender
 
 log = logging.getLogger(__name__)
 
@@ -75,16 +75,16 @@ class Worker:
         self.redis = redis
         self.settings = settings
         # A blocking read delays every call behind it, so it has a connection of its own.
-        self._calls = AutoPipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
+        self._calls = open_pipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
         partitions = partitions_of(settings)
         own = own_partitions(partitions.tags, name)
         self._blocking_reads = {
-            tag: AutoPipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0) for tag in own
+            tag: open_pipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0) for tag in own
         }
         self.store = Store(redis, settings, self._calls)
         self.queue = Queue(redis, name, self._calls, self._blocking_reads, partitions=partitions)
         self._arrivals = Arrivals(self.queue, own, lambda work: self._tasks.create_task(work))
-        self.appender = Appender(self.store, time.monotonic)
+        self.appender = open_appender(self.store, self._calls)
         self.counters = dict.fromkeys(COUNTERS, 0.0)
         self.verdicts = Verdicts(redis, models)
         self.parts = WorkerParts(

@@ -20,6 +20,7 @@ from shared.log.ids import EventId
 from shared.log.records import RESTORE_WITHIN_S, Top, failed
 from shared.log.store import Store
 from shared.queue.lanes import NEVER_BEGAN_S, forget, requeue
+from shared.queue.listing import Listing
 from shared.queue.partitions import partitions_of, record
 from shared.queue.presence import workers_seen
 from shared.redis import keys
@@ -41,6 +42,7 @@ class Janitor:
         self.store = store
         self.settings = settings
         self.partitions = partitions_of(settings)
+        self._listing = Listing(redis, store, settings)
 
     async def run(self) -> None:
         """Make passes until cancelled."""
@@ -87,6 +89,7 @@ class Janitor:
         found += await self._sweep_index(
             keys.running(tag), "interactive", now_ms, 2 * self.settings.lease_s
         )
+        found["generations_listed"] += await self._listing.catch_up(tag, now_ms)
         if tag == self.partitions.tags[0]:
             found["workers_forgotten"] = await self._drop_gone_workers(now_ms)
             await self._compare_partitions()
@@ -98,7 +101,7 @@ class Janitor:
         A role with another number does not start, but a Redis without data does not know the number
         of the roles that run already.
         """
-        own = self.settings.queue_partitions
+        own = self.settings.partition_count
         if (recorded := await record(self.redis, own)) != own:
             log.error("queue partitions differ", extra={"own": own, "recorded": recorded})
 
@@ -115,9 +118,11 @@ class Janitor:
                 withscores=True,
             )
         ids = [member.decode() for member, _ in members]
-        tops = await self.store.tops(ids) if ids else []
+        tops = await self.store.known_tops(ids) if ids else []
         found: Counter[str] = Counter()
         for generation_id, (_, since_ms), top in zip(ids, members, tops, strict=True):
+            if top is None:
+                continue  # its shard is away; the next pass finds it
             finding = await self._mend(index, priority, generation_id, int(since_ms), top)
             if finding:
                 found[finding] += 1

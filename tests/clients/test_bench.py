@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bench.support.deployment import open_stage
+
 from bench import fan_out, reconnect
 from bench.support import resumable
-from bench.support.deployment import open_stage
 
 
 async def test_resumable_stream_delivers_the_exact_text() -> None:

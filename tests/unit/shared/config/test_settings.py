@@ -52,7 +52,7 @@ def test_a_variable_sets_its_field(name: str, text: str, field: str, value: obje
         ("TAILRACE_LOG_LEVEL", "loud", "must be one of"),
         ("TAILRACE_AUTH", "no", "must be one of"),
         ("TAILRACE_REDIS_URL", "localhost:6379", "must start with"),
-        ("TAILRACE_REDIS_URL", "redis+cluster://a", "cannot be used yet"),
+        ("TAILRACE_JOBS_REDIS_URL", "redis+cluster://a", "arq cannot use a cluster"),
         ("TAILRACE_REDIS_URL", "redis+sentinel://a", "the service is missing"),
     ],
 )
@@ -125,10 +125,10 @@ def test_loopback_is_recognised(host: str, is_loopback: bool) -> None:
 
 
 def test_every_number_has_a_unit_or_is_a_count() -> None:
-    units = ("_s", "_bytes_max", "_bytes_min", "_max", "_slots", "_partitions")
+    units = ("_s", "_bytes_max", "_bytes_min", "_max", "_slots", "_partitions", "_per_min")
     for field in dataclasses.fields(Settings):
         if field.type in ("int", "float") and field.name != "port":
-            assert field.name.endswith(units), field.name
+            assert field.name.endswith((*units, "_per_day")), field.name
 
 
 def test_the_longest_generation_has_all_attempts_and_all_outages() -> None:

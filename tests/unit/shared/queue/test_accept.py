@@ -15,7 +15,7 @@ from shared.queue.endings import CANCELLED, cancel
 from shared.queue.lanes import LaneEntry, Queue
 from shared.queue.overview import owner_ids, queue_depths, session_ids
 from shared.redis import keys
-from shared.redis.client import connect
+from shared.redis.connections import connect
 from tests.support.generation import Holder, store_on
 
 NEW = NewGeneration(
