@@ -27,7 +27,7 @@ from workers.backends.contract import Backend, BackendItem, Finish
 from workers.backends.reading.answer_reader import AnswerReader
 
 DEADLINE_S = 10.0  # far more than any of these tests needs
-WITHOUT_SERVER = ("demo",)
+WITHOUT_SERVER = ("demo", "local")
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 )
