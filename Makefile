@@ -28,7 +28,7 @@ PARALLEL_CLIENTS := $(if $(ARGS),,-n 2 --dist loadfile --no-loadscope-reorder)
 PLOTS := .venv/plots/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local up test clients clients-js conform conform-client hostile test-redis test-cluster-keys soak bench plots check style types format lock clean
+.PHONY: help setup local up test clients clients-js conform conform-client hostile test-redis test-cluster-keys soak bench plots check style types format proto lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -95,6 +95,9 @@ types: $(STAMP) ## Check types
 format: $(STAMP) ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+proto: $(STAMP) ## Compile the files of proto/ for Python, after a change of one of them
+	proto/compile.sh $(BIN)/python
 
 # requirements.lock is for development, deploy/requirements.lock for the image, deploy/checkout.lock for
 # `make up`, deploy/local.lock for `make local`, and bench/requirements.lock for the plots. Each covers every platform and every Python from 3.11 on.
