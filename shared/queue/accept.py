@@ -35,11 +35,11 @@ from shared.log.store import Store
 from shared.queue.allowance import ADMIT, MARK, Allowance, line_admission
 from shared.queue.allowances import Allowances
 from shared.queue.idempotency import reserve
-from shared.queue.lanes import encode_entry, put_back
 from shared.queue.listing import Listed, Listing
 from shared.queue.overview import waiting_by_tag
 from shared.queue.partitions import partitions_of
 from shared.queue.placement import draw_id
+from shared.queue.turns import Weigh, entering, weigh_all_alike
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.pipeline import Call
@@ -103,12 +103,19 @@ class Accepted:
 
 
 class Acceptor:
-    """Accepts prompts on one Redis."""
+    """Accepts prompts on one Redis.
 
-    def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
+    Args:
+        weigh: returns the weight of an owner among those whose prompts wait.
+    """
+
+    def __init__(
+        self, redis: Client, store: Store, settings: Settings, weigh: Weigh = weigh_all_alike
+    ) -> None:
         self.redis = redis
         self.store = store
         self.settings = settings
+        self._weigh = weigh
         self._partitions = partitions_of(settings)
         # The number of waiting generations by priority and partition, as last returned.
         self._waiting: dict[str, dict[str, int]] = {name: {} for name in keys.PRIORITIES}
@@ -249,7 +256,8 @@ class Acceptor:
         self._hear_bytes(new, total)
         self._hear_waiting(generation_id, new, waiting or room)
         if not waiting:  # other nodes have filled the queue: one entry more is within the bound
-            await put_back(self.store, generation_id, new.priority, new.model, lane=new.priority)
+            again = self._entry(generation_id, new, "")
+            await self.store.scripts.run("enqueue", *again)
         return queued_meta(generation_id, new, created_at_ms)
 
     @asynccontextmanager
@@ -340,10 +348,15 @@ class Acceptor:
 
     def _entry(self, generation_id: str, new: NewGeneration, waiting_max: int | str) -> Call:
         """Return the `enqueue` call of a generation; `waiting_max`: "" for no bound."""
-        tag = self._partitions.of(generation_id)
-        entry = encode_entry(generation_id, new.priority, new.model)
-        names = [keys.lane(new.priority, tag), keys.waiting(new.priority, tag)]
-        return names, [generation_id, entry, waiting_max]
+        names, entry, rest = entering(
+            generation_id,
+            owner=new.owner,
+            priority=new.priority,
+            model=new.model,
+            tag=self._partitions.of(generation_id),
+            weight=self._weigh(new.owner),
+        )
+        return names, [generation_id, entry, waiting_max, *rest]
 
     def _fields(self, new: NewGeneration) -> dict[str, str | bytes]:
         fields: dict[str, str | bytes] = {

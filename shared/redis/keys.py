@@ -13,6 +13,8 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{<id>}:live       channel  appended entries
     tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms; expires
     tr:{q}:<lane>        stream   queue entries; lanes resume, interactive, batch
+    tr:{q}:turns:<lane>  hash     <digest of an owner> -> last entry of its turn, and its weight
+    tr:{q}:line:<lane>:<d> zset   of an owner: queue entry -> when it was added, µs
     tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
     tr:{q}:running       zset     id -> when a worker last reported it, ms
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
@@ -21,6 +23,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:requeued:<id> string   guard: the id was requeued recently
     tr:{q}:cancel        channel  ids of cancelled generations, of all partitions
     tr:{q<n>}:…          the same in partition n, where there are several; then none in {q}
+    tr:{q<n>.<m>}:…      the same on a cluster
     tr:partitions        string   number of partitions of the queue
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
     tr:session:<digest>  zset     of one owner, or of all (with tokens): id -> created, ms
@@ -118,6 +121,14 @@ def readers(generation_id: str) -> str:
 
 def lane(name: str, tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:{name}"
+
+
+def turns(lane: str, tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:turns:{lane}"
+
+
+def line(lane: str, owner_digest: str, tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:line:{lane}:{owner_digest}"
 
 
 def waiting(priority: str, tag: str = QUEUE) -> str:

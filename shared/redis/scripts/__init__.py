@@ -24,7 +24,7 @@ from shared.redis.pipeline import ClientPipeline, Pipeline
 FOLDER = Path(__file__).parent
 WITH_GRACE = ("attach", "begin", "renew")
 WITHOUT_PRELUDE = (
-    "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
+    "advance", "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
     "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
     "files_add", "files_remove", "files_sum", "hook_hosts", "hook_wait",
     "owner_bytes", "owner_charge", "limit_admit", "limit_settle", "limit_place",

@@ -34,6 +34,7 @@ from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.allowance import ADMIT, SETTLE, admission, line_admission, settlement
 from shared.queue.endings import CANCELLED
 from shared.queue.lanes import Queue, put_back
+from shared.queue.turns import advance
 from shared.redis import keys
 from shared.redis.client import Command
 from shared.redis.pipeline import ClientPipeline
@@ -222,6 +223,10 @@ async def live_a_generation(redis: Redis) -> None:
 async def take_the_queue(redis: Redis) -> None:
     store, queue = Store(redis, SETTINGS), Queue(redis, "w-1")
     await queue.ensure_groups()
+    acceptor = Acceptor(redis, store, SETTINGS)
+    for _ in range(2):
+        await acceptor.accept(NewGeneration("alice", "demo", b'{"messages":[]}'))
+    assert await advance(queue.scripts, await queue.read("interactive", 9)) == 1
     await put_back(store, ID, "interactive", "demo")
     (delivery,) = await queue.read("resume", 1)
     assert delivery.ticket is not None
