@@ -222,6 +222,7 @@ def test_models_whose_keys_are_not_set_are_left_out(tmp_path: Path, monkeypatch,
     assert "the model keyed is left out: set A_KEY" in said
     assert "the model header is left out: set B_KEY\n" in said
     assert child_environ(settings, "text")["TAILRACE_MODELS_SKIP"] == "keyed,header"
+    assert child_environ(settings, "text")["TAILRACE_MODELS"] == str(path)
 
 
 def test_models_whose_keys_are_set_are_served(tmp_path: Path, monkeypatch) -> None:
@@ -231,6 +232,22 @@ def test_models_whose_keys_are_set_are_served(tmp_path: Path, monkeypatch) -> No
         monkeypatch.setenv(name, "x")
 
     assert skip_unset_models(Settings(models=str(path))).models_skip == ""
+
+
+def test_a_model_that_is_not_installed_is_left_out(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setattr("shared.config.kinds.spec.find_spec", lambda name: None)
+    path = tmp_path / "models.toml"
+    path.write_text('[models.smollm2]\nbackend = "local"\n\n[models.demo]\nbackend = "demo"\n')
+    settings = skip_unset_models(Settings(models=str(path)))
+
+    assert list(load_models(settings.models, settings.models_skip)) == ["demo"]
+    assert "the model smollm2 is left out" in capfd.readouterr().err
+
+
+def test_the_model_of_the_command_line_has_to_be_installed(monkeypatch) -> None:
+    monkeypatch.setattr("shared.config.kinds.spec.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match="run `make local`"):
+        skip_unset_models(Settings(models="smollm2"))
 
 
 def test_a_file_without_a_usable_model_is_an_error(tmp_path: Path) -> None:
