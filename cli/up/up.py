@@ -121,7 +121,7 @@ def skip_unset_models(settings: Settings) -> Settings:
     Raises:
         ConfigurationError: the models file is invalid, or no model is left.
     """
-    models = load_models(settings.models, settings.models_skip)
+    models = load_models(settings.models, settings.models_skip).tables
     unset = {name: missing_variables(model, os.environ) for name, model in models.items()}
     without = [name for name, variables in unset.items() if variables]
     for name in without:
