@@ -21,27 +21,23 @@ from shared.config.models import Model, can_serve
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.store import Store
-from shared.queue.lanes import (
-    Delivery,
-    LaneEntry,
-    Queue,
-    batch_slots_max,
-    put_back,
-)
+from shared.queue.lanes import Delivery, LaneEntry, Queue, batch_slots_max, put_back
 from shared.queue.partitions import agree, partitions_of
 from shared.queue.presence import Presence, withdraw
+from shared.queue.turns import advance
 from shared.redis import keys, server_check
 from shared.redis.client import REDIS_ANSWER_S, Client
 from shared.redis.connections import open_pipeline
+from shared.redis.shards import is_partial
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
 from workers.parts import COUNTERS, Takeover, WorkerParts
 from workers.renewal import Renewal
 from workers.run import Run
-from workers.slots import places_to_wait_on, rounds
+from workers.slots import free_slots, places_to_wait_on, rounds
 from workers.takeover.verdicts import Verdicts
-from workers.writing.appender import Appender
+from workers.writing.sharded_appender import open_appender
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +80,7 @@ class Worker:
         self.store = Store(redis, settings, self._calls)
         self.queue = Queue(redis, name, self._calls, self._blocking_reads, partitions=partitions)
         self._arrivals = Arrivals(self.queue, own, lambda work: self._tasks.create_task(work))
-        self.appender = Appender(self.store, time.monotonic)
+        self.appender = open_appender(self.store, self._calls)
         self.counters = dict.fromkeys(COUNTERS, 0.0)
         self.verdicts = Verdicts(redis, models)
         self.parts = WorkerParts(
@@ -191,11 +187,13 @@ class Worker:
     async def _pause_away(self, exc: Unavailable) -> None:
         if not self._is_away:
             log.warning("redis away", extra={"reason": str(exc)})
-        self._is_away = True
+        self._note_away()
         await asyncio.sleep(REDIS_RETRY_PAUSE_S * random.uniform(0.5, 1.5))
 
     def _note_away(self) -> None:
-        self._is_away = True
+        # Of a cluster with some shards away, each generation waits by the rule of its own shard.
+        if not is_partial(self.redis):
+            self._is_away = True
 
     def _presence(self, now_ms: int) -> Presence:
         counters = self.counters | {
@@ -224,7 +222,7 @@ class Worker:
                 await self._pause_away(exc)
         for delivery in await self._arrivals.close():
             with suppress(Unavailable):  # another worker claims it when its lease is over
-                await self._start(delivery)
+                await self._start_all([delivery])
 
     def _load(self) -> tuple[int, int, int]:
         """Return (slots, running entries, running batch entries)."""
@@ -241,11 +239,20 @@ class Worker:
         """Start entries of the first lane that has any; return whether there were any."""
         for lane, count in rounds(*self._reserved_load()):
             deliveries = await self.queue.read(lane, count)
-            for delivery in deliveries:
-                await self._start(delivery)
             if deliveries:
+                await self._start_all(deliveries)
                 return True
         return False
+
+    async def _start_all(self, deliveries: Sequence[Delivery]) -> bool:
+        """Start entries that were read; return whether their owners had more to put on the lanes.
+
+        The runs begin before the owners go on to their next turns, so that no turn delays them.
+        """
+        for delivery in deliveries:
+            await self._start(delivery)
+        await asyncio.sleep(0)
+        return await advance(self.queue.scripts, deliveries, free_slots(*self._load())) > 0
 
     async def _wait(self) -> bool:
         """Wait for the next entry and start it; return whether the lanes are probably empty.
@@ -263,11 +270,8 @@ class Worker:
         arrivals.open(places, self._wait_ms(places))
         is_every_lane = arrivals.covers_all
         deliveries, has_waited = await arrivals.next()
-        for delivery in deliveries:
-            await self._start(delivery)
-        if deliveries:
-            await asyncio.sleep(0)  # let these runs begin before the next read
-        return is_every_lane and has_waited
+        has_more = await self._start_all(deliveries)
+        return is_every_lane and has_waited and not has_more
 
     def _wait_ms(self, places: Mapping[str, Sequence[str]]) -> int:
         partitions = self.queue.partitions.tags
@@ -344,7 +348,7 @@ class Worker:
             try:
                 await self._sweep_once()
             except Unavailable:
-                self._is_away = True
+                self._note_away()
 
     async def _sweep_once(self) -> None:
         sent_s = time.monotonic()
@@ -366,8 +370,7 @@ class Worker:
             slots, running, batch = self._load()
             free = slots - running if lane != "batch" else min(slots - running, slots - batch)
             if free > 0:
-                for delivery in await self.queue.claim(lane, self.store.lease_ms, free):
-                    await self._start(delivery)
+                await self._start_all(await self.queue.claim(lane, self.store.lease_ms, free))
 
     # Cancels and drain
 

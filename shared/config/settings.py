@@ -57,17 +57,6 @@ SERVICE_VARIABLES = tuple(
 )
 
 
-# docs/protocol.md names these, but they are not built yet. An operator may rely on such a setting,
-# so it is an error and not ignored.
-NOT_YET = {
-    "OWNER_ACTIVE_MAX": "owner limits",
-    "OWNER_CONNECTIONS_MAX": "owner limits",
-    "OWNER_PROMPTS_PER_MIN": "owner limits",
-    "OWNER_TOKENS_PER_MIN": "owner limits",
-    "OWNER_TOKENS_PER_DAY": "owner limits",
-}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings of one process.
@@ -252,8 +241,6 @@ class Settings:
         values: dict[str, Any] = {}
         ignored = service_variables(environ)
         for name in sorted(n for n in environ if n.startswith(PREFIX) and n not in ignored):
-            if later := NOT_YET.get(name.removeprefix(PREFIX)):
-                raise ConfigurationError(f"{name}: {later} are not built yet; unset it")
             if name not in types:
                 raise ConfigurationError(f"{name} is not a setting; docs/operations.md lists them")
             key, cast = types[name]

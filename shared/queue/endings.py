@@ -16,6 +16,7 @@ from shared.log.store import Store
 from shared.log.tally import Tally, count_prompt
 from shared.queue.lanes import forget
 from shared.queue.partitions import partitions_of
+from shared.queue.turns import leave_line
 from shared.redis import keys
 from shared.redis.client import translated
 
@@ -39,6 +40,8 @@ async def cancel(store: Store, generation_id: str) -> Meta | None:
         await store.publish(keys.CANCEL, generation_id.encode())
         await forget(store, generation_id)
     meta = await store.meta(generation_id)
+    if isinstance(outcome, EventId) and outcome.seq == 1 and meta is not None:  # it never began
+        await leave_line(store, [generation_id], meta.priority)
     if isinstance(outcome, Ended) and meta is not None and meta.is_ended:
         (top,) = await store.tops([generation_id])
         if top.id is None:
@@ -70,7 +73,7 @@ async def _usage_so_far(store: Store, generation_id: str) -> Counts | None:
 
 
 async def cancel_many(store: Store, ids: Sequence[str]) -> None:
-    """Cancel many generations in two round trips; ended ones do not change.
+    """Cancel many lines of batches in four round trips; ended ones do not change.
 
     Raises:
         Unavailable: Redis did not answer in time; repeating it is safe.
@@ -85,3 +88,4 @@ async def cancel_many(store: Store, ids: Sequence[str]) -> None:
                 tag = partitions.of(generation_id)
                 pipeline.zrem(keys.waiting(priority, tag), generation_id)
         await pipeline.execute()
+    await leave_line(store, ids, "batch")

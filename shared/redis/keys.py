@@ -13,19 +13,27 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{<id>}:live       channel  appended entries
     tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms; expires
     tr:{q}:<lane>        stream   queue entries; lanes resume, interactive, batch
+    tr:{q}:turns:<lane>  hash     <digest of an owner> -> last entry of its turn, and its weight
+    tr:{q}:line:<lane>:<d> zset   of an owner: queue entry -> when it was added, µs
     tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
     tr:{q}:running       zset     id -> when a worker last reported it, ms
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
+    tr:{q}:unlisted      zset     id that no index names yet -> created, ms; on a cluster only
     tr:{q}:janitor       string   lock of one pass
     tr:{q}:requeued:<id> string   guard: the id was requeued recently
     tr:{q}:cancel        channel  ids of cancelled generations, of all partitions
     tr:{q<n>}:…          the same in partition n, where there are several; then none in {q}
+    tr:{q<n>.<m>}:…      the same on a cluster
     tr:partitions        string   number of partitions of the queue
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
     tr:session:<digest>  zset     of one owner, or of all (with tokens): id -> created, ms
     tr:owner:<digest>    zset     id -> created, ms
     tr:{owner:<d>}:bytes hash     id -> bytes of its log and request; and their total
     tr:{owner:<d>}:until zset     id -> when its log expires, ms
+    tr:{owner:<d>}:limits  hash   what the owner uses of the owner's limits; id -> its tokens
+    tr:{owner:<d>}:active  zset   id -> until when it counts at most, ms
+    tr:{owner:<d>}:places  hash   node -> number of its readers, and until when they count, ms
+    tr:{owner:<d>}:told    hash   reader -> how often it was told that there are too many
     tr:{chat:<d>}:runs   zset     id -> created, ms; <d> = digest of owner and chat
     tr:{chat:<d>}:stops  string   number of stops
     tr:{jobs}:wake       list     wakes a jobs process
@@ -117,6 +125,14 @@ def lane(name: str, tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:{name}"
 
 
+def turns(lane: str, tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:turns:{lane}"
+
+
+def line(lane: str, owner_digest: str, tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:line:{lane}:{owner_digest}"
+
+
 def waiting(priority: str, tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:waiting:{priority}"
 
@@ -127,6 +143,10 @@ def running(tag: str = QUEUE) -> str:
 
 def later(tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:later"
+
+
+def unlisted(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:unlisted"
 
 
 def janitor(tag: str = QUEUE) -> str:
@@ -286,6 +306,22 @@ def owner_bytes(name: str) -> str:
 
 def owner_until(name: str) -> str:
     return f"tr:{{owner:{_digest(name)}}}:until"
+
+
+def owner_limits(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:limits"
+
+
+def owner_active(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:active"
+
+
+def owner_places(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:places"
+
+
+def owner_told(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:told"
 
 
 def _digest(*parts: str) -> str:

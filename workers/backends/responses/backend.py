@@ -66,6 +66,7 @@ class ResponsesWire:
             line_bytes_max=self._settings.upstream_line_bytes_max,
             body_bytes_max=self._settings.answer_bytes_max,
             seed=seed,
+            may_resume=True,
         )
 
     def refusal(
@@ -171,6 +172,10 @@ class ResponsesBackend(PostingBackend):
                 return
             resumes = 0 if reader.sequence > seen else resumes + 1
             seen = reader.sequence
+            if resumes >= RESUMES_MAX and reader.is_cut:
+                reader.is_over = True  # a cancelled response has no last event
+                message = "the backend ended the answer without a last event"
+                raise BackendError("upstream_error", message)
             if resumes >= RESUMES_MAX:
                 message = "the connection to the backend broke in mid-answer"
                 raise BackendError("upstream_error", message, is_outage=True)
@@ -193,7 +198,8 @@ class ResponsesBackend(PostingBackend):
                     return
                 if items:
                     yield items
-                    limits.has_content = True
+                    # The name of the answer is no token.
+                    limits.has_content = reader.has_content
                 limits.read(clock(), is_finished=reader.has_finish_reason)
         finally:
             self._http.release(self._usable_target().origin, exchange)

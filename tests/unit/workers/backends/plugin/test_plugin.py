@@ -130,8 +130,11 @@ async def test_lone_halves_of_characters_do_no_harm() -> None:
         (Token("a", {"b": object()}), "a Token with a wrong value"),
         (Finish("soon"), "a finish reason that is none of stop"),  # type: ignore[arg-type]
     ],
-    ids=str,
-)
+    ids=[
+        "number", "None", "bytes", "dict", "Start", "End", "text that is a number",
+        "extra with an object", "unknown finish reason",
+    ],
+)  # fmt: skip
 async def test_rubbish_fails_its_answer_and_says_so(
     piece: Any, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
