@@ -65,6 +65,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:batches:<digest>  zset     of an owner: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
     tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
+    tr:model-lists       hash     <digest of a table> -> names of its server's models, JSON
     tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
     tr:shares:<digest>   zset     of an owner: id -> expires, s
     tr:probe:<node>      channel  a node's probe of its own live connection
@@ -80,6 +81,7 @@ PRIORITIES = ("interactive", "batch")
 FIELD = b"e"  # the one field of every entry, in logs and lanes
 WORKERS = "tr:workers"
 CONTINUATIONS = "tr:continuations"
+MODEL_LISTS = "tr:model-lists"
 CANCEL = "tr:{q}:cancel"
 PARTITIONS = "tr:partitions"
 QUEUE = "q"  # the hash tag of the queue, if it has one partition

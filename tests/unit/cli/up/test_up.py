@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cli.up.discovery import FoundServer
+from cli.up.found_models import find_models
 from cli.up.up import (
     child_environ,
     choose_ports,
-    find_models,
     free_ports,
     greeting,
     redis_address,
@@ -99,20 +99,21 @@ def serve_ollama(monkeypatch: pytest.MonkeyPatch, *models: str) -> None:
     async def found() -> list[FoundServer]:
         return [FoundServer("Ollama", "ollama", "http://localhost:11434", models)] if models else []
 
-    monkeypatch.setattr("cli.up.up.find_servers", found)
+    monkeypatch.setattr("cli.up.found_models.find_servers", found)
 
 
 def test_found_models_are_served_behind_the_demo(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve_ollama(monkeypatch, "qwen3:8b", "demo")
-    settings = find_models(Settings(data_dir=str(tmp_path / "data")))
+    said: list[str] = []
+    settings = find_models(Settings(data_dir=str(tmp_path / "data")), said.append)
 
     models = load_models(settings.models)
     assert [model.backend for model in models.values()] == ["demo", "ollama", "ollama"]
     assert list(models) == ["demo", "qwen3:8b", "demo-2"]
     assert child_environ(settings, "text")["TAILRACE_MODELS"] == settings.models
-    assert "found Ollama at http://localhost:11434: qwen3:8b, demo" in capfd.readouterr().err
+    assert said == ["tailrace up: found Ollama at http://localhost:11434: qwen3:8b, demo"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_nothing_is_written_where_nothing_is_looked_for_or_found(
     serve_ollama(monkeypatch, *models)
     given = Settings(data_dir=str(tmp_path / "data"), **settings)
 
-    assert find_models(given) == given
+    assert find_models(given, print) == given
     assert not (tmp_path / "data").exists()
 
 
