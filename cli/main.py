@@ -70,7 +70,13 @@ def run(args: argparse.Namespace) -> int:
         Authenticator.from_settings(settings)  # report an error once, and not from every node
         os.umask(UMASK)
         is_port_named = args.port is not None or is_given("port", os.environ)
-        return up(settings, api=args.api, workers=args.workers, is_port_named=is_port_named)
+        return up(
+            settings,
+            api=args.api,
+            workers=args.workers,
+            has_cluster=args.cluster,
+            is_port_named=is_port_named,
+        )
     if args.command == "doctor":
         from cli.doctor import doctor
 
@@ -158,6 +164,9 @@ def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     up = commands.add_parser("up", help=what, description=what)
     up.add_argument("--api", type=int, default=1, metavar="N", help="API nodes (1)")
     up.add_argument("--workers", type=int, default=1, metavar="N", help="workers (1)")
+    up.add_argument(
+        "--cluster", action="store_true", help="three masters of a Redis Cluster, to try it out"
+    )
     _add_address(up, "port of the first API node; the others get the next ports (8000)")
     what = "a model that this machine computes, without a server and a key"
     up.add_argument("--model", dest="models", choices=["smollm2"], help=what)

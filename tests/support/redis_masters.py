@@ -28,7 +28,7 @@ class RedisMasters:
 
     def __init__(self, *, replicas: bool = False, cluster: RedisCluster | None = None) -> None:
         self._is_reusable = not replicas and cluster is None  # with replicas others become masters
-        self._new_cluster = cluster or RedisCluster(replicas=replicas)
+        self._new_cluster = cluster or RedisCluster(replicas=replicas, aof="everysec")
         self._jobs = RedisServer(tcp=True)
         self.cluster: RedisCluster
         self._is_down = False
@@ -60,7 +60,7 @@ class RedisMasters:
         return ClusterClient(read_redis_url(self.url, "the cluster"), answer_s=5.0)
 
     def kill(self) -> None:
-        """Kill all masters: what they held is gone."""
+        """Kill all masters."""
         self._is_down = True
         for server in self.cluster.servers:
             server.kill()
