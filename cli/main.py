@@ -85,6 +85,10 @@ def run(args: argparse.Namespace) -> int:
         from cli.client.bench import bench
 
         return bench(settings, args)
+    if args.command == "models":
+        from cli.models import discover
+
+        return discover(args.output)
     if args.command == "batch":
         from cli.client.batch import batch
 
@@ -151,6 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_processes(commands)
     _add_terminal(commands)
     _add_batch(commands)
+    _add_models(commands)
     doctor = "check Python, Redis, the models and the limits of this machine"
     examine = commands.add_parser("doctor", help=doctor, description=doctor)
     what = "try whether this model's server continues partial answers, and tell the workers"
@@ -213,6 +218,16 @@ def _add_terminal(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
     for command in (chat, tail, cancel, ps):
         _add_server(command)
+
+
+def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "find model servers on this machine"
+    models = commands.add_parser("models", help=what, description=what)
+    actions = models.add_subparsers(dest="action", required=True, metavar="ACTION")
+    what = "ask the usual ports of this machine, and print a models file"
+    discover = actions.add_parser("discover", help=what, description=what)
+    what = "write a new file instead of printing"
+    discover.add_argument("-o", "--output", default="", metavar="FILE", help=what)
 
 
 def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -10,7 +10,7 @@ from shared.errors import Unavailable
 from shared.log.records import Absent, Begun, Ended, Held
 from shared.queue.lanes import LaneEntry
 from workers.parts import Takeover, WorkerParts
-from workers.takeover.shard import is_shard_away, takeover_on_shard
+from workers.shard_takeover import is_shard_away, takeover_on_shard
 
 # A worker often reads the entry before the node has created meta: begin again after this pause,
 # which doubles up to the maximum.

@@ -63,6 +63,7 @@ class Up:
             "TAILRACE_DATA_DIR": str(self.data),
             "TAILRACE_PORT": str(port or self.port),
             "TAILRACE_DRAIN_S": "0.2",
+            "TAILRACE_MODELS_DISCOVER": "off",  # this machine may have model servers
             **{f"TAILRACE_{name.upper()}": value for name, value in settings.items()},
         }
         argv = [sys.executable, "-P", str(STAND_IN), "up", *flags]
@@ -365,6 +366,7 @@ def test_a_named_redis_is_used_and_left_alone(up: Up) -> None:
     url = "redis://user:secret@127.0.0.1:1/0"
     environ = {"STAND_IN": str(up.notes), "PYTHONPATH": str(ROOT), "TAILRACE_REDIS_URL": url}
     environ |= {"TAILRACE_PORT": str(up.port), "PATH": os.environ["PATH"]}
+    environ |= {"TAILRACE_MODELS_DISCOVER": "off"}
     argv = [sys.executable, "-P", str(STAND_IN), "up"]
     up.process = spawn(argv, env=environ, output=up.output, cwd=up.folder)
     up.ready()
