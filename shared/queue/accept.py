@@ -35,9 +35,10 @@ from shared.log.store import Store
 from shared.queue.idempotency import reserve
 from shared.queue.overview import waiting_by_tag
 from shared.queue.partitions import partitions_of
+from shared.queue.time_limits import TimeLimits, due_commands, limit_fields, note_due
 from shared.queue.turns import Weigh, entering, weigh_all_alike
 from shared.redis import keys
-from shared.redis.client import Client, Command, translated
+from shared.redis.client import Client, translated
 from shared.redis.pipeline import Call
 
 QUEUE_FULL_RETRY_S = 1  # the Retry-After of `queue_full`
@@ -56,6 +57,7 @@ class NewGeneration:
         body_digest: of the meaning of the request; the same key with another digest is refused.
         webhook: to be delivered at its end.
         wait_s: the longest wait for a worker, s; None: `Settings.queue_wait_s`.
+        limits: the time limits of the request.
         prompt, dialect: the parts of `request` that meta stores as fields of their own.
     """
 
@@ -70,6 +72,7 @@ class NewGeneration:
     body_digest: str = ""
     webhook: Webhook | None = None
     wait_s: float | None = None
+    limits: TimeLimits = TimeLimits()
     prompt: str = ""
     dialect: bytes = b""
 
@@ -189,6 +192,8 @@ class Acceptor:
         await self.store.scripts.run_all([("enqueue", entry) for entry in entries])
         fields = [(generation_id, self._fields(new)) for generation_id, new in absent]
         await self.store.create_many(fields, may_be_lost=is_repeat)
+        limits = [(generation_id, new.limits) for generation_id, new in absent]
+        await note_due(self.store, limits)
 
     async def find(self, owner: str, idempotency_key: str) -> str | None:
         """Return the id that an idempotency key names; None: the key is unused.
@@ -337,6 +342,7 @@ class Acceptor:
             fields["grace"] = str(round(new.grace_s * 1000))
         if new.wait_s is not None:
             fields["wait"] = str(round(new.wait_s * 1000))
+        fields |= limit_fields(new.limits)
         if new.idempotency_key:
             fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
         if new.webhook is not None:
@@ -351,7 +357,7 @@ class Acceptor:
             if self.settings.has_tokens:  # whose claim may name sessions of other owners
                 names.append(keys.session_of_all(new.session))
         kept_ms = self._idempotency_ms() + round(self.settings.retention_s * 1000)
-        commands: list[Command] = []
+        commands = due_commands(generation_id, new.limits, created_at_ms, self._partitions)
         for name in names:
             commands += [
                 ("ZADD", name, created_at_ms, generation_id),

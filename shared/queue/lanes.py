@@ -217,13 +217,14 @@ class Queue:
         """
         acknowledging = _acknowledge_commands(delivery)
         charging = [await self.scripts.command(SCRIPT, charge)] if charge is not None else []
-        forgetting = _forget_commands(generation_id, self.partitions.of(generation_id))
+        tag = self.partitions.of(generation_id)
+        forgetting = _forget_commands(generation_id, tag)
         replies = await self.pipeline.run([*acknowledging, *forgetting, *charging])
         if charge is not None and isinstance(replies[-1], NoScriptError):
             await self.scripts.run(SCRIPT, *charge)
         await _follow_up(
             self.scripts, generation_id, retention_ms, replies[len(acknowledging)],
-            is_charged=charge is not None,
+            tag=tag, is_charged=charge is not None,
         )  # fmt: skip
 
     # Beside the lanes
@@ -273,7 +274,7 @@ async def forget(store: Store, generation_id: str) -> None:
     """
     scripts, tag = Scripts(store.redis), partitions_of(store.settings).of(generation_id)
     found, *_ = await scripts.pipeline.run(_forget_commands(generation_id, tag))
-    await _follow_up(scripts, generation_id, store.retention_ms, found, is_charged=False)
+    await _follow_up(scripts, generation_id, store.retention_ms, found, tag=tag, is_charged=False)
 
 
 def _content(fields: Any) -> bytes:
@@ -284,6 +285,10 @@ def _content(fields: Any) -> bytes:
     return content
 
 
+# Fields of meta that decide what else an end leaves behind.
+_LEFT = (b"idem", b"webhook", b"owner", b"wait", PIECES, b"queue_wait", b"deadline")
+
+
 def _acknowledge_commands(delivery: Delivery) -> list[Command]:
     stream = delivery.stream
     return [("XACK", stream, keys.GROUP, delivery.entry_id), ("XDEL", stream, delivery.entry_id)]
@@ -292,19 +297,25 @@ def _acknowledge_commands(delivery: Delivery) -> list[Command]:
 def _forget_commands(generation_id: str, tag: str) -> list[Command]:
     """Return the commands of `forget`. The reply of the first one goes to `_follow_up`."""
     return [
-        ("HMGET", keys.meta(generation_id), "idem", "webhook", "owner", "wait", PIECES),
+        ("HMGET", keys.meta(generation_id), *_LEFT),
         ("ZREM", keys.running(tag), generation_id),
         *(("ZREM", keys.waiting(priority, tag), generation_id) for priority in keys.PRIORITIES),
     ]
 
 
 async def _follow_up(
-    scripts: Scripts, generation_id: str, retention_ms: int, found: Any, *, is_charged: bool
+    scripts: Scripts,
+    generation_id: str,
+    retention_ms: int,
+    found: Any,
+    *,
+    tag: str,
+    is_charged: bool,
 ) -> None:
     if isinstance(found, Exception):
         raise Unavailable(f"Redis refuses: {found}") from found
     redis = scripts.redis
-    idempotency, webhook, owner, wait, pieces = found
+    idempotency, webhook, owner, wait, pieces, *time_limits = found
     if owner and not wait and not is_charged:  # only lines of a batch have `wait`: not counted
         await scripts.run(SCRIPT, *over(owner.decode(), generation_id, retention_ms))
     if idempotency:
@@ -314,6 +325,9 @@ async def _follow_up(
     if pieces:
         with translated():
             await redis.pexpire(keys.request(generation_id), 2 * retention_ms)
+    if any(time_limits):
+        with translated():
+            await redis.zrem(keys.due(tag), generation_id)
     if webhook and await end_generation(redis, generation_id):
         await wake_jobs(redis)
 

@@ -32,6 +32,7 @@ from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import CANCELLED
 from shared.queue.lanes import Queue, put_back
+from shared.queue.time_limits import end_hopeless
 from shared.queue.turns import advance
 from shared.redis import keys
 from shared.redis.client import Command
@@ -43,7 +44,13 @@ from tests.support.script_monitor import ScriptMonitor
 from tests.support.wait import until
 
 SETTINGS = Settings(redis_url="redis://test")
-PARTS = {"append_fast", "batch_prelude", "grace", "prelude"}  # they are parts of other scripts
+PARTS = {
+    "append_fast",
+    "batch_prelude",
+    "grace",
+    "prelude",
+    "time_limits",
+}  # they are parts of other scripts
 SOURCES = sorted(FOLDER.glob("*.lua"))
 NAMES = {path.stem for path in SOURCES} - PARTS | set(FILES)
 CALL = re.compile(r"\bcall\(\s*'(\w+)'\s*(?:,\s*([^,)]+))?(?:,\s*([^,)]+))?")
@@ -218,6 +225,7 @@ async def take_the_queue(redis: Redis) -> None:
     for _ in range(2):
         await acceptor.accept(NewGeneration("alice", "demo", b'{"messages":[]}'))
     assert await advance(queue.scripts, await queue.read("interactive", 9)) == 1
+    await end_hopeless(store, [ID])
     await put_back(store, ID, "interactive", "demo")
     (delivery,) = await queue.read("resume", 1)
     assert delivery.ticket is not None
