@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 
 from starlette.routing import Route, Router, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import ROUTES, SHARED
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
@@ -28,6 +28,7 @@ from api.edge.admission import admit
 from api.edge.cors import Cors
 from api.edge.error_boundary import ErrorBoundary
 from api.edge.gate import Gate
+from api.edge.limit_headers import add_limit_headers
 from api.edge.method_dispatch import Resource
 from api.edge.path_forms import PathForms
 from api.edge.switch_guard import SwitchGuard
@@ -41,7 +42,7 @@ from api.resources.health import HealthRoutes
 from api.resources.listings import ListingRoutes
 from api.resources.schedules import ScheduleRoutes
 from api.resources.shares import ShareRoutes
-from api.transport.extensions import SHARE_WATCH
+from api.transport.extensions import KEY_WATCH, READER_PLACE, SHARE_WATCH
 from shared.errors import NotFound
 from shared.redis.client import client_follower
 
@@ -73,8 +74,13 @@ def create_app(node: Node) -> ASGIApp:
     gate: ASGIApp = Gate(router, node.authenticator)
     if (follower := client_follower(node.redis)) is not None:
         gate = SwitchGuard(gate, follower)
-    count, hold_back = node.metrics.count_answer, node.slowing.hold_back
-    app: ASGIApp = ErrorBoundary(gate, count, SHAPES, hold_back=hold_back)
+    hold_back, count = node.slowing.hold_back, node.metrics.count_answer
+
+    def on_answer(scope: Scope, message: Message) -> None:
+        add_limit_headers(scope, message)
+        count(scope, message)
+
+    app: ASGIApp = ErrorBoundary(gate, on_answer, SHAPES, hold_back=hold_back)
     origins = node.authenticator.origins
     return Cors(app, origins) if origins else app
 
@@ -104,6 +110,10 @@ def guard(node: Node, route: Route) -> None:
         identity = await admit(node.authenticator, scope, scope_needed, is_shared=is_shared)
         if identity is not None and identity.share is not None:
             scope[SHARE_WATCH] = node.share_watch
+        if identity is not None and node.authenticator.may_take_away(identity):
+            scope[KEY_WATCH] = node.key_watch
+        if identity is not None and (place := node.place_of(identity)) is not None:
+            scope[READER_PLACE] = place
         if identity is not None and identity.is_keyless:
             node.seen_owners.add(identity.owner, time.monotonic())
 

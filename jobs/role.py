@@ -89,11 +89,11 @@ async def _serve(settings: Settings) -> int:
     store = Store(redis, settings)
     models = load_models(settings.models, settings.models_skip)
     batches, files = Batches(redis, settings), FileStore(redis, settings)
+    owners = Owners.from_settings(settings, redis)
     kinds = {
-        "generation": generations(Acceptor(redis, store, settings), models, settings),
+        "generation": generations(Acceptor(redis, store, settings), models, settings, owners),
         "batch": scheduled_batches(batches, files, settings),
     }
-    owners = Owners.from_settings(settings, redis)
     sources: list[Source] = [
         Webhooks(redis, settings, {"batch": batch_end(batches)}),
         Firings(store, Schedules(redis, settings.schedules_max), kinds, owners),

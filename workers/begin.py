@@ -10,6 +10,7 @@ from shared.errors import Unavailable
 from shared.log.records import Absent, Begun, Ended, Held
 from shared.queue.lanes import LaneEntry
 from workers.parts import Takeover, WorkerParts
+from workers.shard_takeover import is_shard_away, takeover_on_shard
 
 # A worker often reads the entry before the node has created meta: begin again after this pause,
 # which doubles up to the maximum.
@@ -39,16 +40,19 @@ async def become_holder(
         the answer of begin. `Absent`: the generation was never accepted. None: stopped before.
 
     Raises:
-        Unavailable: Redis has been away for too long.
+        Unavailable: Redis has been away for too long, or the shard of the generation is away. Then
+            the slot is free for the generations of other shards.
     """
-    token, takeover = secrets.token_hex(12), parts.takeover()
-    give_up_s = parts.clock() + ABSENT_ENTRY_DROP_S
+    token, takeover = secrets.token_hex(12), await takeover_on_shard(parts, ticket.id)
+    began_s = parts.clock()
     pause_s = BEGIN_PAUSE_S
     while True:
-        outcome = await _try_begin(parts, ticket, token, takeover, survives_worker=survives_worker)
+        outcome = await _try_begin(
+            parts, ticket, token, takeover, began_s, survives_worker=survives_worker
+        )
         if isinstance(outcome, Begun | Ended | Held):
             return outcome
-        is_final = is_claimed or parts.clock() > give_up_s
+        is_final = is_claimed or parts.clock() > began_s + ABSENT_ENTRY_DROP_S
         if isinstance(outcome, Absent) and is_final:
             return outcome
         if is_stopped():
@@ -58,7 +62,13 @@ async def become_holder(
 
 
 async def _try_begin(
-    parts: WorkerParts, ticket: LaneEntry, token: str, takeover: Takeover, *, survives_worker: bool
+    parts: WorkerParts,
+    ticket: LaneEntry,
+    token: str,
+    takeover: Takeover,
+    began_s: float,
+    *,
+    survives_worker: bool,
 ) -> Outcome | None:
     """Call begin once; None: Redis did not answer, but the outage is still short."""
     try:
@@ -72,7 +82,7 @@ async def _try_begin(
         )
     except Unavailable:
         # Begin may have happened. Repeated with the same token it gives the same attempt.
-        away_s = parts.clock() - parts.appender.last_ok_s
-        if away_s > parts.settings.redis_outage_s:
+        away_s = parts.clock() - max(began_s, parts.appender.last_ok_of(ticket.id))
+        if away_s > parts.settings.redis_outage_s or is_shard_away(parts, ticket.id):
             raise
         return None

@@ -386,10 +386,10 @@ class Run:
 
     async def _leave(self) -> None:
         """Take an ended generation off the queue and out of the indexes. May be repeated."""
-        charge = self._meter.final_call(self.outbox.log_bytes) if self._meter else None
-        retention_ms = self.parts.store.retention_ms
+        meter, retention_ms = self._meter, self.parts.store.retention_ms
+        records = meter.final_records(self.outbox.log_bytes, self._usage.spent) if meter else []
         try:
-            await self.parts.queue.leave(self.delivery, self.id, retention_ms, charge)
+            await self.parts.queue.leave(self.delivery, self.id, retention_ms, records)
         except Unavailable:
             pass  # the worker that claims the entry finds the end, and does this again
 

@@ -28,6 +28,7 @@ from shared.queue.turns import advance
 from shared.redis import keys, server_check
 from shared.redis.client import REDIS_ANSWER_S, Client
 from shared.redis.connections import open_pipeline
+from shared.redis.shards import is_partial
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
@@ -36,7 +37,7 @@ from workers.renewal import Renewal
 from workers.run import Run
 from workers.slots import free_slots, places_to_wait_on, rounds
 from workers.takeover.verdicts import Verdicts
-from workers.writing.appender import Appender
+from workers.writing.sharded_appender import open_appender
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Worker:
         self.store = Store(redis, settings, self._calls)
         self.queue = Queue(redis, name, self._calls, self._blocking_reads, partitions=partitions)
         self._arrivals = Arrivals(self.queue, own, lambda work: self._tasks.create_task(work))
-        self.appender = Appender(self.store, time.monotonic)
+        self.appender = open_appender(self.store, self._calls)
         self.counters = dict.fromkeys(COUNTERS, 0.0)
         self.verdicts = Verdicts(redis, models)
         self.parts = WorkerParts(
@@ -186,11 +187,13 @@ class Worker:
     async def _pause_away(self, exc: Unavailable) -> None:
         if not self._is_away:
             log.warning("redis away", extra={"reason": str(exc)})
-        self._is_away = True
+        self._note_away()
         await asyncio.sleep(REDIS_RETRY_PAUSE_S * random.uniform(0.5, 1.5))
 
     def _note_away(self) -> None:
-        self._is_away = True
+        # Of a cluster with some shards away, each generation waits by the rule of its own shard.
+        if not is_partial(self.redis):
+            self._is_away = True
 
     def _presence(self, now_ms: int) -> Presence:
         counters = self.counters | {
@@ -345,7 +348,7 @@ class Worker:
             try:
                 await self._sweep_once()
             except Unavailable:
-                self._is_away = True
+                self._note_away()
 
     async def _sweep_once(self) -> None:
         sent_s = time.monotonic()

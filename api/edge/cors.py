@@ -17,14 +17,18 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from api.edge.limit_headers import EXPOSED
+
 # Always allowed; a preflight's own headers come behind them.
 ALLOWED_HEADERS = ("authorization", "content-type", "last-event-id", "idempotency-key")
 EXPOSED_HEADERS = (
     "Location",
     "X-Generation-Id",
     "X-Heartbeat-S",
+    "X-Request-Id",
     "X-Tailrace-Ignored",
     "Retry-After",
+    *EXPOSED,
     "x-workflow-run-id",
     "x-workflow-stream-tail-index",
 )

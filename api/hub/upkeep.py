@@ -242,8 +242,10 @@ class Upkeep:
         ]
         for start in range(0, len(silent), TOPS_MAX):
             batch = silent[start : start + TOPS_MAX]
-            tops = await self._hub.store.tops([relay.generation_id for relay in batch])
+            tops = await self._hub.store.known_tops([relay.generation_id for relay in batch])
             for relay, top in zip(batch, tops, strict=True):
+                if top is None:
+                    continue  # its shard is away
                 decision = relay.recheck.decide(top, relay.feed.top, self._hub.now())
                 await self._act(relay, decision)
 

@@ -20,6 +20,7 @@ from shared.log.ids import EventId
 from shared.log.records import RESTORE_WITHIN_S, Top
 from shared.log.store import Store
 from shared.queue.lanes import NEVER_BEGAN_S, forget, requeue
+from shared.queue.listing import Listing
 from shared.queue.partitions import partitions_of, record
 from shared.queue.presence import workers_seen
 from shared.queue.time_limits import end_due, end_waiting, timed_out
@@ -58,6 +59,7 @@ class Janitor:
         self.store = store
         self.settings = settings
         self.partitions = partitions_of(settings)
+        self._listing = Listing(redis, store, settings)
 
     async def run(self) -> None:
         """Make passes until cancelled."""
@@ -105,6 +107,7 @@ class Janitor:
         found += await self._sweep_index(
             keys.running(tag), "interactive", now_ms, 2 * self.settings.lease_s
         )
+        found["generations_listed"] += await self._listing.catch_up(tag, now_ms)
         await repair(self.store, tag)
         if tag == self.partitions.tags[0]:
             found["workers_forgotten"] = await self._drop_gone_workers(now_ms)
@@ -135,11 +138,14 @@ class Janitor:
             )
         ids = [member.decode() for member, _ in members]
         found = await end_waiting(self.store, ids)
-        tops = await self.store.tops(ids) if ids else []
-        lost = [name for name, top in zip(ids, tops, strict=True) if self._is_lost(top)]
+        tops = await self.store.known_tops(ids) if ids else []
+        # A generation whose shard is away has no top here; the next pass finds it.
+        known = [(name, top) for name, top in zip(ids, tops, strict=True) if top is not None]
+        lost = [name for name, top in known if self._is_lost(top)]
         queued = await in_line(self.store, lost, priority)
-        for generation_id, (_, since_ms), top in zip(ids, members, tops, strict=True):
-            place = Place(index, priority, int(since_ms), has_entry=generation_id in queued)
+        since = {name: int(since_ms) for name, (_, since_ms) in zip(ids, members, strict=True)}
+        for generation_id, top in known:
+            place = Place(index, priority, since[generation_id], has_entry=generation_id in queued)
             finding = await self._mend(generation_id, place, top)
             if finding:
                 found[finding] += 1

@@ -17,19 +17,18 @@ from typing import Any
 import msgspec
 from redis.exceptions import NoScriptError
 
-from shared.errors import Unavailable
-from shared.later.webhooks import end_generation
-from shared.log.owner_bytes import SCRIPT, over
-from shared.log.request_pieces import PIECES
 from shared.log.store import Store
 from shared.queue.entries import Delivery as Delivery
 from shared.queue.entries import LaneEntry as LaneEntry
 from shared.queue.entries import decode_entry as decode_entry
 from shared.queue.entries import encode_entry as encode_entry
+from shared.queue.leaving import follow_up, forget_commands
+from shared.queue.leaving import forget as forget  # what callers of the queue import it for
+from shared.queue.leaving import wake_jobs as wake_jobs
 from shared.queue.partitions import Partitions, partitions_of
 from shared.queue.turns import in_line
 from shared.redis import keys
-from shared.redis.client import Client, Command, translated
+from shared.redis.client import Client, Command, is_partial, raise_unless_partial, translated
 from shared.redis.pipeline import Call, ClientPipeline, Pipeline
 from shared.redis.scripts import Scripts
 
@@ -141,7 +140,8 @@ class Queue:
         found: list[Delivery] = []
         for (tag, lanes), reply in zip(places, replies, strict=True):
             if isinstance(reply, Exception):
-                await self._mend_group(reply)
+                if not is_partial(reply, replies):
+                    await self._mend_group(reply)
                 continue
             names = {keys.lane(lane, tag).encode(): lane for lane in lanes}
             found += [
@@ -175,9 +175,11 @@ class Queue:
                 )
                 for tag in tags
             ]  # fmt: skip
-            for tag, reply in zip(tags, await self.pipeline.run(claims), strict=True):
+            replies = await self.pipeline.run(claims)
+            for tag, reply in zip(tags, replies, strict=True):
                 if isinstance(reply, Exception):
-                    await self._mend_group(reply)
+                    if not is_partial(reply, replies):
+                        await self._mend_group(reply)
                     del cursors[tag]
                     continue
                 cursors[tag], entries = reply[0], reply[1]
@@ -208,23 +210,25 @@ class Queue:
         delivery: Delivery,
         generation_id: str,
         retention_ms: int,
-        charge: Call | None = None,
+        records: Sequence[tuple[str, Call]] = (),
     ) -> None:
         """Acknowledge the entry of an ended generation and `forget` it, in one round trip.
 
         Args:
-            charge: the call that records its bytes (shared/log/owner_bytes.py); None: not known.
+            records: calls of scripts that record what the owner keeps and uses; a record without
+                a call here is written in a further round trip, from the end in meta.
         """
         acknowledging = _acknowledge_commands(delivery)
-        charging = [await self.scripts.command(SCRIPT, charge)] if charge is not None else []
+        recording = [await self.scripts.command(name, call) for name, call in records]
         tag = self.partitions.of(generation_id)
-        forgetting = _forget_commands(generation_id, tag)
-        replies = await self.pipeline.run([*acknowledging, *forgetting, *charging])
-        if charge is not None and isinstance(replies[-1], NoScriptError):
-            await self.scripts.run(SCRIPT, *charge)
-        await _follow_up(
+        forgetting = forget_commands(generation_id, tag)
+        replies = await self.pipeline.run([*acknowledging, *forgetting, *recording])
+        for record, reply in zip(records, replies[len(replies) - len(records) :], strict=True):
+            if isinstance(reply, NoScriptError):
+                await self.scripts.run(record[0], *record[1])
+        await follow_up(
             self.scripts, generation_id, retention_ms, replies[len(acknowledging)],
-            tag=tag, is_charged=charge is not None,
+            tag=tag, recorded={name for name, _ in records},
         )  # fmt: skip
 
     # Beside the lanes
@@ -264,17 +268,7 @@ class Queue:
             ("later", ([keys.later(tag), keys.lane("resume", tag)], [LATER_PER_SWEEP]))
             for tag in self.partitions.tags
         ]
-        await self.scripts.run_all(calls)
-
-
-async def forget(store: Store, generation_id: str) -> None:
-    """Remove an ended generation from the indexes, and note its webhook as due.
-
-    Its idempotency key then expires with its meta.
-    """
-    scripts, tag = Scripts(store.redis), partitions_of(store.settings).of(generation_id)
-    found, *_ = await scripts.pipeline.run(_forget_commands(generation_id, tag))
-    await _follow_up(scripts, generation_id, store.retention_ms, found, tag=tag, is_charged=False)
+        raise_unless_partial(await self.scripts.run_mixed(calls))
 
 
 def _content(fields: Any) -> bytes:
@@ -285,60 +279,9 @@ def _content(fields: Any) -> bytes:
     return content
 
 
-# Fields of meta that decide what else an end leaves behind.
-_LEFT = (b"idem", b"webhook", b"owner", b"wait", PIECES, b"queue_wait", b"deadline")
-
-
 def _acknowledge_commands(delivery: Delivery) -> list[Command]:
     stream = delivery.stream
     return [("XACK", stream, keys.GROUP, delivery.entry_id), ("XDEL", stream, delivery.entry_id)]
-
-
-def _forget_commands(generation_id: str, tag: str) -> list[Command]:
-    """Return the commands of `forget`. The reply of the first one goes to `_follow_up`."""
-    return [
-        ("HMGET", keys.meta(generation_id), *_LEFT),
-        ("ZREM", keys.running(tag), generation_id),
-        *(("ZREM", keys.waiting(priority, tag), generation_id) for priority in keys.PRIORITIES),
-    ]
-
-
-async def _follow_up(
-    scripts: Scripts,
-    generation_id: str,
-    retention_ms: int,
-    found: Any,
-    *,
-    tag: str,
-    is_charged: bool,
-) -> None:
-    if isinstance(found, Exception):
-        raise Unavailable(f"Redis refuses: {found}") from found
-    redis = scripts.redis
-    idempotency, webhook, owner, wait, pieces, *time_limits = found
-    if owner and not wait and not is_charged:  # only lines of a batch have `wait`: not counted
-        await scripts.run(SCRIPT, *over(owner.decode(), generation_id, retention_ms))
-    if idempotency:
-        with translated():
-            # 1 s before meta expires: a key must never name an absent generation.
-            await redis.pexpire(idempotency, max(1, 2 * retention_ms - 1000))
-    if pieces:
-        with translated():
-            await redis.pexpire(keys.request(generation_id), 2 * retention_ms)
-    if any(time_limits):
-        with translated():
-            await redis.zrem(keys.due(tag), generation_id)
-    if webhook and await end_generation(redis, generation_id):
-        await wake_jobs(redis)
-
-
-async def wake_jobs(redis: Client) -> None:
-    """Wake one jobs process. Each also looks for due work once a second."""
-    with translated():
-        pipeline = redis.pipeline(transaction=False)
-        pipeline.lpush(keys.JOBS_WAKE, b"1")
-        pipeline.ltrim(keys.JOBS_WAKE, 0, 0)
-        await pipeline.execute()
 
 
 async def requeue(store: Store, generation_id: str, priority: str) -> None:

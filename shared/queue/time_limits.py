@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from shared.log.events import Counts, End
 from shared.log.records import failed
 from shared.log.store import Store
-from shared.queue.lanes import forget
-from shared.queue.partitions import Partitions, partitions_of
+from shared.queue.leaving import forget
+from shared.queue.partitions import partitions_of
 from shared.queue.turns import leave_line
 from shared.redis import keys
-from shared.redis.client import Command, translated
+from shared.redis.client import Command, raise_unless_partial, translated
 from shared.redis.pipeline import Call
 
 TIME_LIMIT_S_MAX = 604_800.0  # a longer time limit counts as this: seven days
@@ -70,27 +70,28 @@ def limit_fields(limits: TimeLimits) -> dict[str, str | bytes]:
     return {name: str(_ms(limit_s)) for name, limit_s in given.items() if limit_s is not None}
 
 
-def due_commands(
-    generation_id: str, limits: TimeLimits, since_ms: int, partitions: Partitions
-) -> list[Command]:
-    """Return the commands that put a prompt with a time limit into the index `due`.
+async def note_due(
+    store: Store, limited: Sequence[tuple[str, TimeLimits]], since_ms: int | None = None
+) -> None:
+    """Put prompts with a time limit into the index `due`; nothing is sent for those without.
 
     Args:
-        since_ms: when the prompt was created, Redis's clock.
+        since_ms: when they were created, Redis's clock; None: just now.
     """
-    given = [limit for limit in (limits.queue_wait_s, limits.deadline_s) if limit is not None]
-    if not given:
-        return []
-    name = keys.due(partitions.of(generation_id))
-    return [("ZADD", name, since_ms + _ms(min(given)), generation_id)]
-
-
-async def note_due(store: Store, limited: Sequence[tuple[str, TimeLimits]]) -> None:
-    """Put prompts that were created just now into the index `due`."""
-    if any(limits != TimeLimits() for _, limits in limited):
-        now_ms, partitions = await store.now_ms(), partitions_of(store.settings)
-        commands = [due_commands(*pair, now_ms, partitions) for pair in limited]
-        await store.scripts.pipeline.run([command for some in commands for command in some])
+    shortest = {
+        generation_id: min(given)
+        for generation_id, limits in limited
+        if (given := [s for s in (limits.queue_wait_s, limits.deadline_s) if s is not None])
+    }
+    if not shortest:
+        return
+    since_ms = await store.now_ms() if since_ms is None else since_ms
+    partitions = partitions_of(store.settings)
+    commands: list[Command] = [
+        ("ZADD", keys.due(partitions.of(name)), since_ms + _ms(limit_s), name)
+        for name, limit_s in shortest.items()
+    ]
+    await store.scripts.pipeline.run(commands)
 
 
 async def end_due(store: Store, tag: str, now_ms: int) -> Counter[str]:
@@ -112,8 +113,12 @@ async def end_waiting(store: Store, ids: Sequence[str]) -> Counter[str]:
         pipeline = store.redis.pipeline(transaction=False)
         for generation_id in ids:
             pipeline.hmget(keys.meta(generation_id), ["grace", "queue_wait", "deadline"])
-        found = await pipeline.execute() if ids else []
-    limited = [name for name, fields in zip(ids, found, strict=True) if any(fields)]
+        found = await pipeline.execute(raise_on_error=not store.scripts.is_sharded) if ids else []
+    limited = [
+        name
+        for name, fields in zip(ids, found, strict=True)
+        if not isinstance(fields, Exception) and any(fields)
+    ]
     return await end_hopeless(store, limited)
 
 
@@ -131,7 +136,7 @@ async def end_hopeless(store: Store, ids: Sequence[str]) -> Counter[str]:
             name = keys.due(partitions.of(generation_id))
             if outcome == "later" and detail != "0":
                 pipeline.zadd(name, {generation_id: int(detail)})
-            else:
+            elif outcome != "away":
                 pipeline.zrem(name, generation_id)
             if outcome == "ok":
                 ended[generation_id] = detail
@@ -152,8 +157,13 @@ async def _lapse(store: Store, ids: Sequence[str]) -> list[tuple[str, str]]:
     for name in ids:
         touched = (keys.meta(name), keys.log(name), keys.readers(name))
         calls.append(("lapse", (touched, [store.retention_ms, _ms(HOLDER_LATE_S)])))
-    replies = await store.scripts.run_all(calls)
-    return [(reply[0].decode(), b"".join(reply[1:]).decode()) for reply in replies]
+    replies = await store.scripts.run_mixed(calls)
+    raise_unless_partial(replies)
+    return [
+        ("away", "") if isinstance(reply, Exception)  # a server of a cluster
+        else (reply[0].decode(), b"".join(reply[1:]).decode())
+        for reply in replies
+    ]  # fmt: skip
 
 
 def _ms(seconds: float) -> int:

@@ -248,3 +248,20 @@ def is_refusal(exc: Any) -> bool:
         return True
     # An error from inside a script keeps its text, but not always its type.
     return str(exc).startswith(REFUSING_WORDS) or "used memory > 'maxmemory'" in str(exc)
+
+
+def is_partial(refusal: Exception, replies: Iterable[Any]) -> bool:
+    """Whether a server of a cluster is away, and others have answered the calls beside this one.
+
+    Args:
+        refusal: one of the replies.
+        replies: of calls on several servers.
+    """
+    return is_refusal(refusal) and not all(isinstance(reply, Exception) for reply in replies)
+
+
+def raise_unless_partial(replies: Sequence[Any]) -> None:
+    """Raise Unavailable if an error among the replies is not `is_partial`."""
+    for reply in replies:
+        if isinstance(reply, Exception) and not is_partial(reply, replies):
+            raise Unavailable(f"Redis refuses: {reply}") from reply

@@ -19,16 +19,22 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:running       zset     id -> when a worker last reported it, ms
     tr:{q}:due           zset     id -> when a time limit of its request may end it, ms
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
+    tr:{q}:unlisted      zset     id that no index names yet -> created, ms; on a cluster only
     tr:{q}:janitor       string   lock of one pass
     tr:{q}:requeued:<id> string   guard: the id was requeued recently
     tr:{q}:cancel        channel  ids of cancelled generations, of all partitions
     tr:{q<n>}:…          the same in partition n, where there are several; then none in {q}
+    tr:{q<n>.<m>}:…      the same on a cluster
     tr:partitions        string   number of partitions of the queue
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
     tr:session:<digest>  zset     of one owner, or of all (with tokens): id -> created, ms
     tr:owner:<digest>    zset     id -> created, ms
     tr:{owner:<d>}:bytes hash     id -> bytes of its log and request; and their total
     tr:{owner:<d>}:until zset     id -> when its log expires, ms
+    tr:{owner:<d>}:limits  hash   what the owner uses of the owner's limits; id -> its tokens
+    tr:{owner:<d>}:active  zset   id -> until when it counts at most, ms
+    tr:{owner:<d>}:places  hash   node -> number of its readers, and until when they count, ms
+    tr:{owner:<d>}:told    hash   reader -> how often it was told that there are too many
     tr:{chat:<d>}:runs   zset     id -> created, ms; <d> = digest of owner and chat
     tr:{chat:<d>}:stops  string   number of stops
     tr:{jobs}:wake       list     wakes a jobs process
@@ -140,6 +146,10 @@ def due(tag: str = QUEUE) -> str:
 
 def later(tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:later"
+
+
+def unlisted(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:unlisted"
 
 
 def janitor(tag: str = QUEUE) -> str:
@@ -299,6 +309,22 @@ def owner_bytes(name: str) -> str:
 
 def owner_until(name: str) -> str:
     return f"tr:{{owner:{_digest(name)}}}:until"
+
+
+def owner_limits(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:limits"
+
+
+def owner_active(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:active"
+
+
+def owner_places(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:places"
+
+
+def owner_told(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:told"
 
 
 def _digest(*parts: str) -> str:

@@ -124,6 +124,9 @@ class FakeLog:
             await self.pages_held.wait()
         return found
 
+    async def known_tops(self, ids: Sequence[str]) -> list[Top]:
+        return await self.tops(ids)
+
     async def tops(self, ids: Sequence[str]) -> list[Top]:
         await self._call("tops", ",".join(ids))
         return [self._top(generation_id) for generation_id in ids]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import redis
 
+from shared.redis.cluster.slot_map import SlotMap
+from shared.redis.cluster.slots import key_slot
 from tests.support.redis_server import RedisServer, free_ports
 from tests.support.wait import until
 
@@ -27,6 +29,7 @@ class RedisCluster:
         *,
         masters: int = 3,
         replicas: bool = False,
+        aof: str = "",
         options: dict[str, str] | None = None,
     ) -> None:
         options = {
@@ -39,7 +42,7 @@ class RedisCluster:
         self.masters = masters
         self.servers: list[RedisServer] = []
         for _ in range(masters * (2 if replicas else 1)):
-            server = RedisServer(tcp=True, options=dict(options))
+            server = RedisServer(tcp=True, aof=aof, options=dict(options))
             # By default the bus has the port 10,000 higher, which may be beyond the last one.
             server.options["cluster-port"] = str(free_ports(1))
             self.servers.append(server)
@@ -117,9 +120,35 @@ class RedisCluster:
 
     def end_move(self, slot: int, target: RedisServer) -> None:
         """Give the slot to `target`; it tells the others within a second."""
-        for server in self.servers[: self.masters]:
+        name = self.id_of(target)
+        for server in [target, *self.servers]:
             try:
                 with server.client() as client:
-                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
-            except redis.ResponseError:
-                pass  # a replica of another master
+                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", name)
+            except redis.RedisError:
+                pass  # a replica, or a server that is away
+
+    def owner(self, key: str) -> RedisServer:
+        """Return the master of a key, as the first server that answers sees it."""
+        slot_map = SlotMap()
+        for server in self.servers:
+            if server.process is None or server.is_frozen:
+                continue
+            with server.client() as client:
+                slot_map.read(client.execute_command("CLUSTER", "SLOTS"), ("127.0.0.1", 0))
+            master = slot_map.master_of(key_slot(key.encode()))
+            if master is not None:
+                return next(server for server in self.servers if server.port == master[1])
+        raise AssertionError("no server answers")
+
+    def move(self, key: str, target: RedisServer) -> None:
+        """Move the slot of a key with all its keys, as `redis-cli --cluster reshard` does."""
+        slot, source = key_slot(key.encode()), self.owner(key)
+        self.begin_move(slot, source, target)
+        self.move_all_keys(slot, source, target)
+        self.end_move(slot, target)
+
+    def move_all_keys(self, slot: int, source: RedisServer, target: RedisServer) -> None:
+        with source.client() as client:
+            while found := client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                self.move_keys([name.decode() for name in found], source, target)

@@ -19,9 +19,16 @@ from tests.support.wait import until_sync
 
 
 class RedisMasters:
-    """Give it to `Cluster` (tests/support/processes.py) as its server; `open` it first."""
+    """Give it to `Cluster` (tests/support/processes.py) as its server; `open` it first.
 
-    def __init__(self) -> None:
+    Args:
+        replicas: one of each master; it is promoted when its master is lost.
+        cluster: one with options of its own, for this deployment only; not started yet.
+    """
+
+    def __init__(self, *, replicas: bool = False, cluster: RedisCluster | None = None) -> None:
+        self._is_reusable = not replicas and cluster is None  # with replicas others become masters
+        self._new_cluster = cluster or RedisCluster(replicas=replicas, aof="everysec")
         self._jobs = RedisServer(tcp=True)
         self.cluster: RedisCluster
         self._is_down = False
@@ -29,7 +36,10 @@ class RedisMasters:
     async def open(self) -> RedisMasters:
         """Take a cluster that is empty, or form one."""
         self._jobs.start()
-        self.cluster = _idle.pop() if _idle else await RedisCluster().__aenter__()
+        if _idle and self._is_reusable:
+            self.cluster = _idle.pop()
+        else:
+            self.cluster = await self._new_cluster.__aenter__()
         return self
 
     @property
@@ -50,7 +60,7 @@ class RedisMasters:
         return ClusterClient(read_redis_url(self.url, "the cluster"), answer_s=5.0)
 
     def kill(self) -> None:
-        """Kill all masters: what they held is gone."""
+        """Kill all masters."""
         self._is_down = True
         for server in self.cluster.servers:
             server.kill()
@@ -74,6 +84,9 @@ class RedisMasters:
     def close(self) -> None:
         """Keep the cluster for the next deployment, if it is whole."""
         self._jobs.close()
+        if not self._is_reusable:
+            self.cluster.close()
+            return
         try:
             for server in self.cluster.servers:
                 with server.client() as client:

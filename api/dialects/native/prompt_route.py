@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.deadline import answer_deadline
 from api.dialects.native.events import stream_events
-from api.dialects.prompt import find_accepted
+from api.dialects.prompt import find_accepted, note_allowance
 from api.errors import request_error
 from api.intake.arriving_body import Buffer, read_body
 from api.intake.body import CheckedMembers, check_idempotency_key, check_native
@@ -23,6 +23,7 @@ from api.intake.schedule_members import check_schedule_size, is_scheduled, witho
 from api.intake.time_limit_members import with_timeout_header
 from api.node import Node
 from api.readers.lookup import read_cursor
+from api.readers.place import take_place
 from api.response import json_response
 from shared.config.credentials import SCHEDULES
 from shared.later.schedules import PREFIX, marked
@@ -101,7 +102,11 @@ class PromptRoute:
                 await node.note_planner(request)
             return await self._schedule(owner, body, key, len(raw))
         new = await self._parse(body, owner, key, len(raw))
-        accepted = await node.acceptance.accept(new, is_read=form != "json")
+        if form != "json":
+            await take_place(request.scope)
+        accepted = await node.acceptance.accept(
+            new, node.identity(request), is_read=form != "json", note=note_allowance(request)
+        )
         if form == "json":
             return _accepted_response(accepted, new)
         return await find_accepted(node, owner, accepted)

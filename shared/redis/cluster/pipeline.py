@@ -25,7 +25,7 @@ from shared.errors import Unavailable
 from shared.redis.client import Command
 from shared.redis.cluster.redirects import Redirects, Target
 from shared.redis.cluster.slot_map import SlotMap
-from shared.redis.cluster.slots import command_slot, keys_slot
+from shared.redis.cluster.slots import command_slot, key_slot, keys_slot
 from shared.redis.cluster.topology import Topology, topology_of
 from shared.redis.pipeline import Call
 from shared.redis.resp import AutoPipeline, NeverSent, as_bytes, encode_call
@@ -91,6 +91,10 @@ class ClusterPipeline:
     def slot_map(self) -> SlotMap:
         return self.topology.slot_map
 
+    def place_of(self, key: str) -> HostPort | None:
+        """Return the master of a key; None: it is not known."""
+        return self.slot_map.master_of(key_slot(key.encode()))
+
     @property
     def losses(self) -> int:
         return self._lost_before + sum(node.losses for node in self._nodes.values())
@@ -109,6 +113,19 @@ class ClusterPipeline:
         requests = [encode(map(as_bytes, command)) for command in commands]
         digests = [str(command[1]) if command[0] == "EVALSHA" else "" for command in commands]
         return await self._exchange(requests, list(map(command_slot, commands)), digests)
+
+    async def run_at(self, address: HostPort, command: Command) -> Any:
+        """Run a command without a key at one master, and return its reply.
+
+        Raises:
+            Unavailable: this master did not answer, or refused.
+        """
+        if self.topology.states.is_away(address):
+            raise Unavailable(AWAY)
+        (reply,) = await self._node(address).run([command])
+        if isinstance(reply, Exception):
+            raise Unavailable(f"Redis refuses: {reply}") from reply
+        return reply
 
     async def transact(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands on keys of one slot as one transaction, and return their replies.

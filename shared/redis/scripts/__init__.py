@@ -28,12 +28,12 @@ WITHOUT_PRELUDE = (
     "advance", "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
     "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
     "files_add", "files_remove", "files_sum", "hook_hosts", "hook_wait",
-    "owner_bytes", "owner_charge",
+    "owner_bytes", "owner_charge", "limit_admit", "limit_settle", "limit_place",
 )  # fmt: skip
 # These free memory or keep a promise, so they must run when memory is full (server 7.0 or newer).
 ALLOW_OOM = (
     "finish", "close", "lapse", "seal", "delete", "renew", "release", "attach",
-    "batch_cancel", "batch_move", "files_remove", "owner_bytes",
+    "batch_cancel", "batch_move", "files_remove", "owner_bytes", "limit_settle", "limit_place",
 )  # fmt: skip
 # Two names for one file, because the flag allow-oom belongs to a name:
 # `finish` is an append that ends with the `end` event, and may run when memory is full.
@@ -53,6 +53,8 @@ def source_of(name: str, *, has_flags: bool, is_sharded: bool) -> str:
     parts = [FILES.get(name, name)]
     if name == "append":
         parts = ["append_fast", "prelude", "append"]
+    elif name in ("limit_admit", "limit_settle"):
+        parts = ["limit_prelude", name]
     elif name not in WITHOUT_PRELUDE:
         if name.startswith("batch_"):
             parts.insert(0, "batch_prelude")
@@ -80,7 +82,7 @@ class Scripts:
     def __init__(self, redis: Client, pipeline: Pipeline | None = None) -> None:
         self.redis = redis
         self.pipeline: Pipeline = pipeline or ClientPipeline(redis)
-        self._is_sharded = bool(getattr(redis, "is_sharded", False))
+        self.is_sharded = bool(getattr(redis, "is_sharded", False))
         self._has_flags: bool | None = None  # whether the server understands `#!lua flags=`
         self._digests: dict[str, str] = {}
 
@@ -152,7 +154,7 @@ class Scripts:
         return digest
 
     def _source(self, name: str) -> str:
-        return source_of(name, has_flags=bool(self._has_flags), is_sharded=self._is_sharded)
+        return source_of(name, has_flags=bool(self._has_flags), is_sharded=self.is_sharded)
 
     async def _knows_flags(self) -> bool:
         """Ask by trying: the version numbers of Redis's relatives do not tell."""

@@ -28,7 +28,7 @@ async def leave_s(harness, generation_id, left_s):
 async def test_an_answer_ends_at_its_deadline_and_keeps_its_text_and_its_counts(url):
     async with WorkerHarness(url, says_and_waits(asyncio.Event(), "so far")) as harness:
         await harness.start()
-        generation_id = await harness.ask(limits=TimeLimits(deadline_s=2.0))
+        generation_id = await harness.ask(time_limits=TimeLimits(deadline_s=2.0))
 
         end = await end_of(harness, generation_id)
 
@@ -42,7 +42,7 @@ async def test_an_answer_ends_at_its_deadline_and_keeps_its_text_and_its_counts(
 async def test_an_answer_within_its_deadline_is_complete(url):
     async with WorkerHarness(url, says("all")) as harness:
         await harness.start()
-        generation_id = await harness.ask(limits=TimeLimits(LONG_S, LONG_S))
+        generation_id = await harness.ask(time_limits=TimeLimits(LONG_S, LONG_S))
 
         assert (await end_of(harness, generation_id)).status == "completed"
         await until_nothing_is_queued(harness)
@@ -53,7 +53,7 @@ async def test_the_worker_that_takes_over_keeps_the_deadline(url):
     script = says_and_waits(asyncio.Event(), "a")
     async with WorkerHarness(url, script) as harness:
         await harness.start("one")
-        generation_id = await harness.ask(limits=TimeLimits(deadline_s=LONG_S))
+        generation_id = await harness.ask(time_limits=TimeLimits(deadline_s=LONG_S))
         await harness.has_said(generation_id, "a")
         await harness.kill("one")
         worker = await harness.start("two")
@@ -71,7 +71,7 @@ async def test_the_worker_that_takes_over_keeps_the_deadline(url):
 async def test_no_worker_takes_over_after_the_deadline(url):
     async with WorkerHarness(url, says_and_waits(asyncio.Event(), "a")) as harness:
         await harness.start("one")
-        generation_id = await harness.ask(limits=TimeLimits(deadline_s=LONG_S))
+        generation_id = await harness.ask(time_limits=TimeLimits(deadline_s=LONG_S))
         await harness.has_said(generation_id, "a")
         await harness.kill("one")
         await leave_s(harness, generation_id, -1)
@@ -86,7 +86,7 @@ async def test_a_prompt_that_waits_for_another_attempt_ends_at_its_deadline(url)
     async with WorkerHarness(url, fails(), attempts_max=1_000_000) as harness:
         janitor = Janitor(harness.redis, harness.store, harness.settings)
         await harness.start()
-        generation_id = await harness.ask(limits=TimeLimits(deadline_s=LONG_S))
+        generation_id = await harness.ask(time_limits=TimeLimits(deadline_s=LONG_S))
         await until(lambda: len(harness.backend.seeds) > 2, DEADLINE_S, "some attempts")
         await leave_s(harness, generation_id, -1)
         await harness.redis.zadd(keys.due(), {generation_id: 1})
@@ -101,7 +101,7 @@ async def test_the_deadline_of_a_prompt_does_not_end_others(url):
     async with WorkerHarness(url, says_and_waits(gate, "a")) as harness:
         await harness.start()
         other = await harness.ask()
-        late = await harness.ask(limits=TimeLimits(deadline_s=0.3))
+        late = await harness.ask(time_limits=TimeLimits(deadline_s=0.3))
         assert (await end_of(harness, late)).error.code == "deadline_exceeded"
         gate.set()
 

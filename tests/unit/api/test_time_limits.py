@@ -187,7 +187,7 @@ def line_of(body):
 
 
 def test_a_line_of_a_batch_may_have_a_deadline():
-    assert line_of({"prompt": "Hi", "deadline_s": 5}).new.limits == TimeLimits(None, 5.0)
+    assert line_of({"prompt": "Hi", "deadline_s": 5}).new.time_limits == TimeLimits(None, 5.0)
 
 
 def test_a_line_of_a_batch_waits_as_long_as_its_batch():

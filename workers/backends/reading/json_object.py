@@ -14,8 +14,11 @@ from shared.text.json_values import VALUES_MAX, has_too_many_values
 CHECKED_BYTES_MIN = 4_096  # shorter data cannot have too many values
 
 
-def read_object(data: bytes) -> dict[str, Any]:
+def read_object(data: bytes, *, keeps_halves: bool = False) -> dict[str, Any]:
     """Return the object, with values that every JSON decoder can read (shared/log/extra.py).
+
+    Args:
+        keeps_halves: the caller joins lone halves of characters (`HalfPairs`) and cleans the rest.
 
     Raises:
         BackendError: the data is no JSON object, or has too many values.
@@ -26,7 +29,7 @@ def read_object(data: bytes) -> dict[str, Any]:
         if len(data) > CHECKED_BYTES_MIN and has_too_many_values(data):
             message = f"the backend sent a line of more than {VALUES_MAX} values"
             raise BackendError("upstream_error", message, retryable=False)
-        value = _decode(data)
+        value = _decode(data, keeps_halves=keeps_halves)
     except (ValueError, RecursionError) as exc:  # msgspec's errors are ValueErrors
         raise BackendError("upstream_error", f"the backend sent broken data: {exc}") from exc
     if not isinstance(value, dict):
@@ -34,9 +37,10 @@ def read_object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def _decode(data: bytes) -> Any:
+def _decode(data: bytes, *, keeps_halves: bool) -> Any:
     try:
         return msgspec.json.decode(data)
     except ValueError:
         # Python's decoder is slower, but also reads NaN, Infinity and lone halves of pairs.
-        return clean(json.loads(data.decode()))[0]
+        value = json.loads(data.decode())
+        return value if keeps_halves else clean(value)[0]

@@ -66,6 +66,7 @@ class ResponsesWire:
             line_bytes_max=self._settings.upstream_line_bytes_max,
             body_bytes_max=self._settings.answer_bytes_max,
             seed=seed,
+            may_resume=True,
         )
 
     def refusal(
@@ -99,7 +100,7 @@ class ResponsesBackend(PostingBackend):
         try:
             exchange = await self._ask_for(target, request, limits)
         except BackendError as error:
-            raise self._noted(error) from error.__cause__
+            raise self._reach.noted(error) from error.__cause__
         async with aclosing(self._follow(exchange, reader, limits)) as lists:
             async for items in lists:
                 yield items
@@ -118,7 +119,7 @@ class ResponsesBackend(PostingBackend):
         except BackendError as error:
             if reader.is_over or error.code == "upstream_refused":
                 raise AnswerGone(error.code, error.message) from error
-            raise self._noted(error) from error.__cause__
+            raise self._reach.noted(error) from error.__cause__
 
     async def cancel(self, upstream_id: str) -> None:
         """See `BackgroundBackend.cancel`."""
@@ -166,11 +167,15 @@ class ResponsesBackend(PostingBackend):
                 async for items in lists:
                     yield items
             if reader.failure is not None:
-                raise self._noted(reader.failure)
+                raise self._reach.noted(reader.failure)
             if reader.is_done:
                 return
             resumes = 0 if reader.sequence > seen else resumes + 1
             seen = reader.sequence
+            if resumes >= RESUMES_MAX and reader.is_cut:
+                reader.is_over = True  # a cancelled response has no last event
+                message = "the backend ended the answer without a last event"
+                raise BackendError("upstream_error", message)
             if resumes >= RESUMES_MAX:
                 message = "the connection to the backend broke in mid-answer"
                 raise BackendError("upstream_error", message, is_outage=True)
@@ -193,7 +198,8 @@ class ResponsesBackend(PostingBackend):
                     return
                 if items:
                     yield items
-                    limits.has_content = True
+                    # The name of the answer is no token.
+                    limits.has_content = reader.has_content
                 limits.read(clock(), is_finished=reader.has_finish_reason)
         finally:
             self._http.release(self._usable_target().origin, exchange)

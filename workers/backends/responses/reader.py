@@ -82,6 +82,10 @@ class _Call:
 class ResponsesReader(EventReader):
     """Parses one answer.
 
+    Args:
+        may_resume: the caller can give the rest over another connection: then the end of a body
+            before the end of the response is no failure, but `is_cut`.
+
     Attributes:
         response_id: of the response at the server; empty: not known yet.
         is_background: the server goes on with the response after a disconnect.
@@ -90,11 +94,14 @@ class ResponsesReader(EventReader):
         sequence: the number of the last event that was read; -1: none.
     """
 
-    def __init__(self, *, line_bytes_max: int, body_bytes_max: int, seed: str = "") -> None:
+    def __init__(
+        self, *, line_bytes_max: int, body_bytes_max: int, seed: str = "", may_resume: bool = False
+    ) -> None:
         super().__init__(line_bytes_max=line_bytes_max, body_bytes_max=body_bytes_max, seed=seed)
         self.response_id = ""
         self.is_background = self.is_over = self.is_cut = self._is_named = False
         self.sequence = -1
+        self._may_resume = may_resume
         self._usage = UsageCounter()
         self._open: dict[Any, _Call] = {}  # by output index
         self._places: dict[Any, Place] = {}  # of reasoning items
@@ -103,9 +110,14 @@ class ResponsesReader(EventReader):
     @property
     def can_resume(self) -> bool:
         """Whether another connection can give what is missing."""
-        return bool(self.is_background and self.response_id and self.sequence >= 0) and not (
-            self.is_over or self.is_done
-        )
+        return bool(
+            self._may_resume and self.is_background and self.response_id and self.sequence >= 0
+        ) and not (self.is_over or self.is_done)
+
+    @property
+    def has_content(self) -> bool:
+        """Whether a part of the answer has come."""
+        return self._opening.has_choice
 
     def resume(self) -> None:
         """Forget the line that a broken connection has cut: another connection sends it again."""

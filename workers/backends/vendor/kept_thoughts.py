@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-DETAILS = "reasoning_details"
+from shared.log.extra import REASONING_DETAILS
+
 ANTHROPIC, GEMINI, RESPONSES = "anthropic-claude-v1", "google-gemini-v1", "openai-responses-v1"
 SIGNED, ENCRYPTED = "reasoning.text", "reasoning.encrypted"
 
@@ -40,7 +41,7 @@ def detail(form: str, place: Place, **members: Any) -> dict[str, Any]:
     found = {**members, "format": form}
     if any(place):
         found["after"] = place._asdict()
-    return {DETAILS: [found]}
+    return {REASONING_DETAILS: [found]}
 
 
 def kept_of(message: Mapping[str, Any], form: str) -> list[Kept]:
@@ -48,7 +49,7 @@ def kept_of(message: Mapping[str, Any], form: str) -> list[Kept]:
 
     Members of another form than a reader has written are no blocks: clients may change them.
     """
-    details = message.get(DETAILS)
+    details = message.get(REASONING_DETAILS)
     return [
         Kept(_place_of(entry.get("after")), entry)
         for entry in (details if isinstance(details, list) else ())

@@ -40,7 +40,9 @@ class Bench:
     async def ask(self, queue_wait_s=None, deadline_s=None, **changes):
         limits = TimeLimits(queue_wait_s, deadline_s)
         given = {"owner": "a", "model": "demo", "request": b'{"messages":[]}'} | changes
-        return (await self.acceptor.accept(NewGeneration(**given, limits=limits))).generation_id
+        return (
+            await self.acceptor.accept(NewGeneration(**given, time_limits=limits))
+        ).generation_id
 
     async def pass_s(self, generation_id, seconds):
         """Make a generation, its wait and its lease so much older."""
@@ -235,7 +237,7 @@ async def test_an_ended_prompt_costs_its_owner_no_turn(bench):
 async def test_lines_of_a_batch_have_deadlines(bench):
     new = NewGeneration(
         "a", "demo", b'{"messages":[]}', priority="batch", wait_s=LONG_S,
-        limits=TimeLimits(deadline_s=5),
+        time_limits=TimeLimits(deadline_s=5),
     )  # fmt: skip
     await bench.acceptor.accept_lines([("gen_line00000000", new)], is_repeat=False)
     assert await bench.due() == 1

@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 from jobs.webhook_due import DueHooks
 from shared.batches.lease import BatchLease, Commit, InFlightLine, log_store
 from shared.batches.record import Batches, NewBatch
+from shared.config.limits import OwnerLimits
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.files.owner_files import Counted, OwnerFiles
@@ -30,6 +31,7 @@ from shared.log.ids import EventId
 from shared.log.records import Begun
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
+from shared.queue.allowance import ADMIT, SETTLE, admission, line_admission, settlement
 from shared.queue.endings import CANCELLED
 from shared.queue.lanes import Queue, put_back
 from shared.queue.time_limits import end_hopeless
@@ -48,6 +50,7 @@ PARTS = {
     "append_fast",
     "batch_prelude",
     "grace",
+    "limit_prelude",
     "prelude",
     "time_limits",
 }  # they are parts of other scripts
@@ -112,6 +115,7 @@ async def test_every_script_stays_in_one_slot_and_touches_only_declared_keys(
         await deliver_webhooks(sharded)
         await fire_schedules(sharded)
         await count_files(sharded)
+        await count_an_owner(sharded)
         assert monitor.violations() == []
 
     run = {name for name in NAMES if digest_of(name) in monitor.touched}
@@ -283,3 +287,15 @@ async def count_files(redis: Redis) -> None:
     await files.add("alice", Counted("file-1", 10, 1), is_bounded=True)
     assert (await files.kept("alice")).files == 0, "it has expired"
     await files.remove("file-1", keys.digest_of("alice"))
+
+
+async def count_an_owner(redis: Redis) -> None:
+    scripts, limits = Scripts(redis), OwnerLimits(active_max=1, tokens_per_min=10)
+    for name in (ID, "gen_second00"):
+        await scripts.run(ADMIT, *admission("alice", name, 5, limits, SETTINGS))
+    await scripts.run(ADMIT, *line_admission("alice", "gen_third000", 60.0))
+    assert await scripts.run(SETTLE, *settlement("alice", ID, 7)) == 1
+    assert await scripts.run(SETTLE, *settlement("alice", "gen_third000", 7)) == 1
+    for number, max_ in ((1, 1), (2, 1), (0, 0)):
+        names = [keys.owner_places("alice"), keys.owner_told("alice")]
+        await scripts.run("limit_place", names, ["node", number, 1_000, max_, "reader", 1_000])

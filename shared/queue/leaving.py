@@ -1,0 +1,86 @@
+"""What follows the end of a generation: it leaves the indexes, and what it used is recorded.
+
+Every step may be repeated, and is repeated if the process that did it dies: the entry of the queue
+stays until then. So a webhook is due, and an owner's records are complete, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any
+
+from shared.errors import Unavailable
+from shared.later.webhooks import end_generation
+from shared.log.owner_bytes import SCRIPT, over
+from shared.log.request_pieces import PIECES
+from shared.log.store import Store
+from shared.queue.allowance import MARK, SETTLE, settlement, tokens_of
+from shared.queue.partitions import partitions_of
+from shared.redis import keys
+from shared.redis.client import Client, Command, translated
+from shared.redis.pipeline import Call
+from shared.redis.scripts import Scripts
+
+# Fields of meta that say what an end leaves behind.
+_LEFT = ("idem", "webhook", "owner", "wait", PIECES, MARK, "end", "queue_wait", "deadline")
+
+
+async def forget(store: Store, generation_id: str) -> None:
+    """Remove an ended generation from the indexes, and note its webhook as due.
+
+    Its idempotency key then expires with its meta.
+    """
+    scripts, tag = Scripts(store.redis), partitions_of(store.settings).of(generation_id)
+    found, *_ = await scripts.pipeline.run(forget_commands(generation_id, tag))
+    await follow_up(scripts, generation_id, store.retention_ms, found, tag=tag)
+
+
+def forget_commands(generation_id: str, tag: str) -> list[Command]:
+    """Return the commands of `forget`. The reply of the first one goes to `follow_up`."""
+    return [
+        ("HMGET", keys.meta(generation_id), *_LEFT),
+        ("ZREM", keys.running(tag), generation_id),
+        *(("ZREM", keys.waiting(priority, tag), generation_id) for priority in keys.PRIORITIES),
+    ]
+
+
+async def follow_up(
+    scripts: Scripts,
+    generation_id: str,
+    retention_ms: int,
+    found: Any,
+    *,
+    tag: str,
+    recorded: Container[str] = (),
+) -> None:
+    if isinstance(found, Exception):
+        raise Unavailable(f"Redis refuses: {found}") from found
+    redis = scripts.redis
+    idempotency, webhook, owner, wait, pieces, is_limited, end, *time_limits = found
+    records: list[tuple[str, Call]] = []
+    if owner and not wait:  # only lines of a batch have `wait`: their bytes are not counted
+        records.append((SCRIPT, over(owner.decode(), generation_id, retention_ms)))
+    if owner and is_limited:
+        records.append((SETTLE, settlement(owner.decode(), generation_id, tokens_of(end))))
+    await scripts.run_all([record for record in records if record[0] not in recorded])
+    if idempotency:
+        with translated():
+            # 1 s before meta expires: a key must never name an absent generation.
+            await redis.pexpire(idempotency, max(1, 2 * retention_ms - 1000))
+    if pieces:
+        with translated():
+            await redis.pexpire(keys.request(generation_id), 2 * retention_ms)
+    if any(time_limits):
+        with translated():
+            await redis.zrem(keys.due(tag), generation_id)
+    if webhook and await end_generation(redis, generation_id):
+        await wake_jobs(redis)
+
+
+async def wake_jobs(redis: Client) -> None:
+    """Wake one jobs process. Each also looks for due work once a second."""
+    with translated():
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.lpush(keys.JOBS_WAKE, b"1")
+        pipeline.ltrim(keys.JOBS_WAKE, 0, 0)
+        await pipeline.execute()
