@@ -38,6 +38,7 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/v1/batches/{id}/events": {"GET": BATCH},
     "/v1/share": {"POST": GENERATE},
     "/v1/share/{id}": {"DELETE": GENERATE},
+    "/v1/usage": {"GET": READ},
     "/v1/workers": {"GET": ADMIN},
     "/metrics": {"GET": ADMIN},
     "/livez": {"GET": PUBLIC},

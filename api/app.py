@@ -41,6 +41,7 @@ from api.resources.health import HealthRoutes
 from api.resources.listings import ListingRoutes
 from api.resources.schedules import ScheduleRoutes
 from api.resources.shares import ShareRoutes
+from api.resources.usage import UsageRoutes
 from api.transport.extensions import SHARE_WATCH
 from shared.errors import NotFound
 from shared.redis.client import client_follower
@@ -114,7 +115,7 @@ def unguarded_routes(node: Node) -> list[Route]:
     """Return the routes of the dialects, the resources, the probes and the pages."""
     listings, schedules, batches = ListingRoutes(node), ScheduleRoutes(node), BatchRoutes(node)
     files, health, pages = FileRoutes(node), HealthRoutes(node), PageRoutes()
-    shares = ShareRoutes(node)
+    shares, usage = ShareRoutes(node), UsageRoutes(node)
     prompt = PromptRoute(node, schedules.create)
     return [
         *(route for dialect in DIALECTS for route in dialect.http_routes(node)),
@@ -138,6 +139,7 @@ def unguarded_routes(node: Node) -> list[Route]:
         http_route("/v1/batches/{id}/events", GET=batches.events),
         http_route("/v1/share", POST=shares.create),
         http_route("/v1/share/{id}", DELETE=shares.delete),
+        http_route("/v1/usage", GET=usage.get),
         http_route("/v1/workers", GET=listings.workers),
         http_route("/livez", GET=health.live),
         http_route("/readyz", GET=health.ready),

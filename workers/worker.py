@@ -82,7 +82,14 @@ class Worker:
             tag: AutoPipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0) for tag in own
         }
         self.store = Store(redis, settings, self._calls)
-        self.queue = Queue(redis, name, self._calls, self._blocking_reads, partitions=partitions)
+        self.queue = Queue(
+            redis,
+            name,
+            self._calls,
+            self._blocking_reads,
+            partitions=partitions,
+            counts_usage=bool(settings.usage_days),
+        )
         self._arrivals = Arrivals(self.queue, own, lambda work: self._tasks.create_task(work))
         self.appender = Appender(self.store, time.monotonic)
         self.counters = dict.fromkeys(COUNTERS, 0.0)

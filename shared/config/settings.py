@@ -26,7 +26,7 @@ PREFIX = "TAILRACE_"
 UPSTREAM_BREAKS_MAX = 2
 
 # Every other number must be above 0.
-MAY_BE_ZERO = ("grace_s", "address_connections_max", "head_wait_s")
+MAY_BE_ZERO = ("grace_s", "address_connections_max", "head_wait_s", "usage_days")
 QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
 
 # Kubernetes gives every container variables for each Service of its namespace. Those of a Service
@@ -116,6 +116,8 @@ class Settings:
     files_free_bytes_min: int = 1_073_741_824  # with less free disk space uploads are refused
     answer_bytes_max: int = 16_777_216  # one answer
     owner_bytes_max: int = 268_435_456  # all prompts and logs of one owner in Redis
+    usage_days: int = 400  # the usage of each day is kept this long; 0: usage is not counted
+    usage_owners_max: int = 100_000  # owners whose usage an operator can list
     redis_bytes_max: int = 1_073_741_824  # memory of the private server of `up`
     ws_idle_s: float = 300.0  # a socket idle for this long is closed
 

@@ -1,9 +1,10 @@
 """The janitor of the queue: it requeues forgotten generations and makes every generation end.
 
 A pass reads the indexes of waiting and running generations. It requeues lost ones, ends those that
-have waited too long, and removes ended ones from the indexes. Every step may be repeated and may
-race with any other step. All API nodes and jobs processes run it; a short lock in Redis for each
-partition lets one of them make each pass.
+have waited too long, and removes ended ones from the indexes. Then it counts the usage of ended
+ones (shared/usage/settlement.py). Every step may be repeated and may race with any other step. All
+API nodes and jobs processes run it; a short lock in Redis for each partition lets one of them make
+each pass.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from shared.queue.presence import workers_seen
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.counts import count
+from shared.usage.settlement import Settlement
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class Janitor:
         self.store = store
         self.settings = settings
         self.partitions = partitions_of(settings)
+        self.settlement = Settlement(redis, store, settings)
 
     async def run(self) -> None:
         """Make passes until cancelled."""
@@ -87,6 +90,8 @@ class Janitor:
         found += await self._sweep_index(
             keys.running(tag), "interactive", now_ms, 2 * self.settings.lease_s
         )
+        if self.settings.usage_days:
+            await self.settlement.look(tag)
         if tag == self.partitions.tags[0]:
             found["workers_forgotten"] = await self._drop_gone_workers(now_ms)
             await self._compare_partitions()

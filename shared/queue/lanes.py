@@ -97,6 +97,7 @@ class Queue:
         blocking_pipelines: by the tag of a partition, each carries blocking reads of this partition
             and nothing else: a call behind a blocking read would wait for it. Without one:
             redis-py's pool, where a blocking read has its own connection.
+        counts_usage: note ended generations, so that their usage is counted.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Queue:
         blocking_pipelines: Mapping[str, Pipeline] | None = None,
         *,
         partitions: Partitions | None = None,
+        counts_usage: bool = True,
     ) -> None:
         self.redis = redis
         self.worker = worker
@@ -114,6 +116,7 @@ class Queue:
         self.pipeline = self.scripts.pipeline
         self.blocking_pipelines = dict(blocking_pipelines or {})
         self.partitions = partitions or Partitions()
+        self._counts_usage = counts_usage
         self._turn = 0  # the partition whose turn it is to be read first
 
     async def ensure_groups(self) -> None:
@@ -258,16 +261,21 @@ class Queue:
         Args:
             charge: the call that records its bytes (shared/log/owner_bytes.py); None: not known.
         """
-        acknowledging = _acknowledge_commands(delivery)
-        charging = [await self.scripts.command(SCRIPT, charge)] if charge is not None else []
+        calls: list[tuple[str, Call]] = [] if charge is None else [(SCRIPT, charge)]
         forgetting = _forget_commands(generation_id, self.partitions.of(generation_id))
-        replies = await self.pipeline.run([*acknowledging, *forgetting, *charging])
-        if charge is not None and isinstance(replies[-1], NoScriptError):
-            await self.scripts.run(SCRIPT, *charge)
+        if self._counts_usage:
+            forgetting = forgetting[:1]
+            calls.append(_leave_call(generation_id, self.partitions.of(generation_id)))
+        scripts = [await self.scripts.command(*call) for call in calls]
+        # The entry is acknowledged last: without its acknowledgement all of this is repeated.
+        commands = [*forgetting, *scripts, *_acknowledge_commands(delivery)]
+        replies = await self.pipeline.run(commands)
+        for call, reply in zip(calls, replies[len(forgetting) :], strict=False):
+            if isinstance(reply, NoScriptError):
+                await self.scripts.run(call[0], *call[1])
         await _follow_up(
-            self.scripts, generation_id, retention_ms, replies[len(acknowledging)],
-            is_charged=charge is not None,
-        )  # fmt: skip
+            self.scripts, generation_id, retention_ms, replies[0], is_charged=charge is not None
+        )
 
     # Beside the lanes
 
@@ -315,7 +323,11 @@ async def forget(store: Store, generation_id: str) -> None:
     Its idempotency key then expires with its meta.
     """
     scripts, tag = Scripts(store.redis), partitions_of(store.settings).of(generation_id)
-    found, *_ = await scripts.pipeline.run(_forget_commands(generation_id, tag))
+    commands = _forget_commands(generation_id, tag)
+    if store.settings.usage_days:
+        commands = commands[:1]
+        await scripts.run("leave", *_leave_call(generation_id, tag)[1])
+    found, *_ = await scripts.pipeline.run(commands)
     await _follow_up(scripts, generation_id, store.retention_ms, found, is_charged=False)
 
 
@@ -339,6 +351,26 @@ def _forget_commands(generation_id: str, tag: str) -> list[Command]:
         ("ZREM", keys.running(tag), generation_id),
         *(("ZREM", keys.waiting(priority, tag), generation_id) for priority in keys.PRIORITIES),
     ]
+
+
+def _leave_call(generation_id: str, tag: str) -> tuple[str, Call]:
+    """Return the script that does what the rest of `_forget_commands` does, and notes the usage."""
+    indexes = [keys.running(tag), *(keys.waiting(priority, tag) for priority in keys.PRIORITIES)]
+    return "leave", ([*indexes, keys.unsettled(tag)], [generation_id])
+
+
+async def leave_many(store: Store, ids: Sequence[str]) -> None:
+    """Remove ended generations from the indexes, without a look at their webhooks."""
+    partitions = partitions_of(store.settings)
+    if store.settings.usage_days:
+        await store.scripts.run_all([_leave_call(each, partitions.of(each)) for each in ids])
+        return
+    with translated():
+        pipeline = store.redis.pipeline(transaction=False)
+        for generation_id in ids:
+            for priority in keys.PRIORITIES:
+                pipeline.zrem(keys.waiting(priority, partitions.of(generation_id)), generation_id)
+        await pipeline.execute()
 
 
 async def _follow_up(

@@ -15,6 +15,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:<lane>        stream   queue entries; lanes resume, interactive, batch
     tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
     tr:{q}:running       zset     id -> when a worker last reported it, ms
+    tr:{q}:unsettled     zset     ended generation whose usage is to be counted -> since, µs
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
     tr:{q}:janitor       string   lock of one pass
     tr:{q}:requeued:<id> string   guard: the id was requeued recently
@@ -26,6 +27,10 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:owner:<digest>    zset     id -> created, ms
     tr:{owner:<d>}:bytes hash     id -> bytes of its log and request; and their total
     tr:{owner:<d>}:until zset     id -> when its log expires, ms
+    tr:{usage:<d>}:<month>        hash    of an owner: day and model -> usage
+    tr:{usage:<d>}:counted:<day>  hash    id -> what of its usage is in these sums; expires
+    tr:{usage:<d>}:forgotten      string  when the owner was forgotten, ms; expires
+    tr:usage-owners      zset     owner -> when their usage was last counted, ms
     tr:{chat:<d>}:runs   zset     id -> created, ms; <d> = digest of owner and chat
     tr:{chat:<d>}:stops  string   number of stops
     tr:{jobs}:wake       list     wakes a jobs process
@@ -72,6 +77,7 @@ PRIORITIES = ("interactive", "batch")
 FIELD = b"e"  # the one field of every entry, in logs and lanes
 WORKERS = "tr:workers"
 CONTINUATIONS = "tr:continuations"
+USAGE_OWNERS = "tr:usage-owners"
 CANCEL = "tr:{q}:cancel"
 PARTITIONS = "tr:partitions"
 QUEUE = "q"  # the hash tag of the queue, if it has one partition
@@ -125,6 +131,10 @@ def running(tag: str = QUEUE) -> str:
 
 def later(tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:later"
+
+
+def unsettled(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:unsettled"
 
 
 def janitor(tag: str = QUEUE) -> str:
@@ -284,6 +294,18 @@ def owner_bytes(name: str) -> str:
 
 def owner_until(name: str) -> str:
     return f"tr:{{owner:{_digest(name)}}}:until"
+
+
+def usage_month(owner: str, month: str) -> str:
+    return f"tr:{{usage:{_digest(owner)}}}:{month}"
+
+
+def usage_counted(owner: str, day: str) -> str:
+    return f"tr:{{usage:{_digest(owner)}}}:counted:{day}"
+
+
+def usage_forgotten(owner: str) -> str:
+    return f"tr:{{usage:{_digest(owner)}}}:forgotten"
 
 
 def _digest(*parts: str) -> str:

@@ -15,6 +15,7 @@ from api.pages.openapi import files as openapi_files
 from api.pages.openapi import responses as openapi_responses
 from api.pages.openapi import schedules as openapi_schedules
 from api.pages.openapi import shares as openapi_shares
+from api.pages.openapi import usage as openapi_usage
 from api.pages.openapi.schemas import (
     BEFORE,
     CURSOR_HEADER,
@@ -179,6 +180,7 @@ PATHS: Json = {
     **openapi_files.PATHS,
     **openapi_schedules.PATHS,
     **openapi_shares.PATHS,
+    **openapi_usage.PATHS,
     "/v1/workers": {
         "get": operation(
             "listWorkers",
