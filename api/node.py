@@ -35,6 +35,8 @@ from api.intake.acceptance import Acceptance
 from api.transport.extensions import IDENTITY
 from api.transport.peer import TrustedProxies
 from shared.config.credentials import EVERYBODY, Identity
+from shared.config.limits import OwnerLimits
+from shared.config.limits_file import LimitsFile
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import Draining, NotFound, Unavailable
@@ -69,6 +71,7 @@ class Node:
         peers: finds the address of a client behind trusted proxies.
         slowing: delays answers to wrong credentials.
         shares: tokens that read one generation or session.
+        limits: how much each owner may use.
         share_watch: breaks off the connections of deleted shares.
         waiting_places: bounds the sockets that wait for their credentials.
         seen_owners: owners without a key who have asked; `renew_planners` notes them.
@@ -98,6 +101,7 @@ class Node:
     waiting_places: WaitingPlaces = field(default_factory=WaitingPlaces)
     seen_owners: SeenOwners = field(default_factory=SeenOwners)
     acceptance: Acceptance = field(init=False)
+    limits: LimitsFile = field(init=False)
     shares: Shares = field(init=False)
     share_watch: ShareWatch = field(init=False)
     peers: TrustedProxies = field(init=False)
@@ -107,8 +111,9 @@ class Node:
         """Build the parts that follow from other parts.
 
         Raises:
-            ConfigurationError: the trusted proxies cannot be read.
+            ConfigurationError: the trusted proxies or the limits cannot be read.
         """
+        self.limits = LimitsFile(self.settings)
         self.acceptance = Acceptance(
             self.acceptor,
             self.hub,
@@ -141,6 +146,10 @@ class Node:
         """
         found: Identity | None = request.scope.get(IDENTITY)
         return found or self.authenticator.identify(request.headers, request.query_params)
+
+    def limits_of(self, identity: Identity) -> OwnerLimits:
+        """Return how much the owner of a request may use."""
+        return self.limits.limits.of(identity.owner, identity.groups, identity.limits)
 
     def listed_owner(self, request: Request) -> tuple[str, bool]:
         """Return the owner whose work a listing shows, and whether its rows name their owners.

@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from bench.support import cpu, nchan, resumable
-from bench.support.stage import open_stage
+from bench.support.setup import open_stage
 from bench.support.table import Row, show, spread
 
 BENCHES = (
@@ -113,8 +113,8 @@ async def run(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
         try:
             async with open_stage(
                 is_quick=args.quick, repeats=args.repeat, patience_s=args.patience
-            ) as stage:
-                rows += [replace(row, bench=name) for row in await bench(name).run(stage)]
+            ) as setup:
+                rows += [replace(row, bench=name) for row in await bench(name).run(setup)]
         except Exception:  # run the other benchmarks anyway
             traceback.print_exc()
             failed.append(name)
@@ -123,7 +123,7 @@ async def run(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
             keep(args.json, rows, is_quick=args.quick)
         took_s = time.monotonic() - began
         others = (cpu.busy_s() - busy - (cpu.ours_s() - ours)) / took_s
-        windows = f", in windows {spread(stage.others)}" if stage.others else ""
+        windows = f", in windows {spread(setup.others)}" if setup.others else ""
         say(f"{name}: {took_s:.0f} s; cores busy with others: {others:.2f}{windows}")
     return rows, failed
 

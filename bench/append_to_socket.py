@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.support.answer import new_answers
-from bench.support.stage import Stage
+from bench.support.setup import Setup
 from bench.support.table import Comparison, Row, percentile
 
 GOALS_MS = {"p50": 5.0, "p99": 25.0}
@@ -31,23 +31,25 @@ FULL = Size(100, 50, 8.0, 1.5)
 QUICK = Size(5, 50, 0.1, 0.1)
 
 
-async def run(stage: Stage) -> list[Row]:
+async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
-    size = QUICK if stage.is_quick else FULL
+    size = QUICK if setup.is_quick else FULL
     comparison = Comparison(
         f"{size.streams * size.per_s:,} tokens/s, {size.streams} generations with 1 reader each:"
         " from the model's write to the reader's read",
         "ms",
         goals=GOALS_MS,
     )
-    for _ in stage.rounds():
-        async with stage.node() as node:
-            tokens = stage.tokens(size.per_s, size.window_s)
+    for _ in setup.rounds():
+        async with setup.node() as node:
+            tokens = setup.tokens(size.per_s, size.window_s)
             answers = new_answers(
                 size.streams, tokens=tokens, per_s=size.per_s, first_s=size.first_s
             )
-            play = await stage.play(node, answers, kind="sse", readers=1, window_s=size.window_s)
-            latencies = play.latencies_ms()
+            measured_run = await setup.measured_run(
+                node, answers, kind="sse", readers=1, window_s=size.window_s
+            )
+            latencies = measured_run.latencies_ms()
             for name, share in SHARES.items():
-                comparison.add(name, percentile(latencies, share), joined=play.joined)
+                comparison.add(name, percentile(latencies, share), joined=measured_run.joined)
     return comparison.rows()

@@ -18,7 +18,7 @@ from typing import Any
 import openai
 
 from bench.support.cpu import cpu_s, peak_bytes
-from bench.support.stage import Stage
+from bench.support.setup import Setup
 from bench.support.table import MS, US, Comparison, Row, percentile
 from tests.support.batch import demo_line, encoded, ended, submit
 from tests.support.processes import Cluster
@@ -49,9 +49,9 @@ FULL = Size(10_000, 10_000, 200)
 QUICK = Size(200, 500, 5)
 
 
-async def run(stage: Stage) -> list[Row]:
+async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
-    size = QUICK if stage.is_quick else FULL
+    size = QUICK if setup.is_quick else FULL
     work = f"a batch of {size.lines:,} lines, demo model, one worker, one jobs role"
     comparisons = {
         "rate": Comparison(f"{work}: rate", "lines/s"),
@@ -60,12 +60,12 @@ async def run(stage: Stage) -> list[Row]:
         "p50": Comparison("first token of a POST that streams: p50", "ms", ALONE, {BESIDE: 2.0}),
         "p99": Comparison("first token of a POST that streams: p99", "ms", ALONE, {BESIDE: 3.0}),
     }
-    for _ in stage.rounds():
+    for _ in setup.rounds():
         async with Cluster(api=1, workers=1, jobs=1, lease_s=3) as cluster:
             async with sdk(f"{cluster.urls[0]}/v1") as client:
-                await stage.quiet()
+                await setup.quiet()
                 await _done(cluster, client, size, comparisons)
-                await stage.quiet()
+                await setup.quiet()
                 for who, waits in ((ALONE, 0), (BESIDE, size.waiting)):
                     async with _batch_of(client, waits):
                         took = [await _first_token_ms(client) for _ in range(size.requests)]

@@ -16,7 +16,7 @@ from bench.support.cpu import cpu_s
 from bench.support.load import ENDS, get, get_events
 from bench.support.nchan import END, Nchan, why_missing
 from bench.support.nchan import WHO as NCHAN
-from bench.support.stage import Stage, address, joined
+from bench.support.setup import Setup, address, joined
 from bench.support.table import Comparison, Row
 from bench.support.wire import ReaderResult
 from bench.support.writer import Writer
@@ -40,20 +40,20 @@ FULL = Size(500, 2_000, 2.5)
 QUICK = Size(10, 200, 0.15)
 
 
-async def run(stage: Stage) -> list[Row]:
+async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
-    size = QUICK if stage.is_quick else FULL
+    size = QUICK if setup.is_quick else FULL
     work = f"burst of {size.tokens:,} tokens to {size.readers} readers"
     rate = Comparison(
         f"{work}: tokens delivered per CPU second of the node", "/s", NCHAN, {OURS: GOAL}, True
     )
     took = Comparison(f"{work}: until the last reader has all of it", "s")
-    for _ in stage.rounds():
+    for _ in setup.rounds():
         if not why_missing():
-            await _nchan(stage, size, rate, took)
-        await _bare(stage, size, rate, took)
-        await _ours(stage, size, rate, took)
-        await _with_worker(stage, size, rate, took)
+            await _nchan(setup, size, rate, took)
+        await _bare(setup, size, rate, took)
+        await _ours(setup, size, rate, took)
+        await _with_worker(setup, size, rate, took)
     return [*rate.rows(), *took.rows()]
 
 
@@ -61,7 +61,7 @@ async def run(stage: Stage) -> list[Row]:
 class _Run:
     """One run, from the first token until all readers have the end; measures one process."""
 
-    stage: Stage
+    setup: Setup
     who: str
     pid: int
     rate: Comparison
@@ -77,10 +77,10 @@ class _Run:
 
     async def end(self, *, is_joined: bool = False) -> None:
         """Wait until all readers have the end; add the results."""
-        await self.stage.load.over(120)
+        await self.setup.load.over(120)
         spent_s = cpu_s(self.pid) - self.spent_s
         pieces = self.answer.pieces()
-        readings: list[ReaderResult] = await self.stage.load.report(
+        readings: list[ReaderResult] = await self.setup.load.report(
             "sse", [pieces], [0] * self.readers
         )
         together = joined(readings) if is_joined else 0.0
@@ -88,60 +88,60 @@ class _Run:
         self.took.add(self.who, max(r.times[-1] for r in readings) - self.began_s)
 
 
-async def _bare(stage: Stage, size: Size, rate: Comparison, took: Comparison) -> None:
-    await stage.quiet()
+async def _bare(setup: Setup, size: Size, rate: Comparison, took: Comparison) -> None:
+    await setup.quiet()
     (answer,) = new_answers(1, tokens=size.tokens)
     requests = [get(f"/{n}") for n in range(size.readers)]
-    await stage.load.open(stage.bare.address, requests, end=LAST_CHUNK)
-    await stage.bare.call("accept", size.readers)
-    await stage.load.opened()
-    run = _Run(stage, BARE, stage.bare.pid, rate, took, answer, size.readers)
+    await setup.load.open(setup.bare.address, requests, end=LAST_CHUNK)
+    await setup.bare.call("accept", size.readers)
+    await setup.load.opened()
+    run = _Run(setup, BARE, setup.bare.pid, rate, took, answer, size.readers)
     frames = frames_of("sse", answer.pieces())
     run.begin()
-    await stage.bare.call("fan_out", frames, 0.0)
+    await setup.bare.call("fan_out", frames, 0.0)
     await run.end()
-    await stage.bare.call("close")
+    await setup.bare.call("close")
 
 
-async def _ours(stage: Stage, size: Size, rate: Comparison, took: Comparison) -> None:
-    await stage.quiet()
+async def _ours(setup: Setup, size: Size, rate: Comparison, took: Comparison) -> None:
+    await setup.quiet()
     (answer,) = new_answers(1, tokens=size.tokens)
-    async with stage.node() as node, Writer(stage.system.server.url) as writer:
+    async with setup.node() as node, Writer(setup.system.server.url) as writer:
         holder = await writer.begin()
         requests = [get_events("sse", holder.generation_id)] * size.readers
-        await stage.load.open(address(node), requests, end=ENDS["sse"])
-        await stage.load.opened()
-        run = _Run(stage, OURS, node.pid, rate, took, answer, size.readers)
+        await setup.load.open(address(node), requests, end=ENDS["sse"])
+        await setup.load.opened()
+        run = _Run(setup, OURS, node.pid, rate, took, answer, size.readers)
         run.begin()
         await writer.say(holder, answer.pieces())
         await writer.end(holder, tokens_before=size.tokens)
         await run.end(is_joined=True)
 
 
-async def _with_worker(stage: Stage, size: Size, rate: Comparison, took: Comparison) -> None:
-    await stage.quiet()
+async def _with_worker(setup: Setup, size: Size, rate: Comparison, took: Comparison) -> None:
+    await setup.quiet()
     (answer,) = new_answers(1, tokens=size.tokens, first_s=size.first_s)
-    async with stage.node() as node:
-        (generation_id,) = await stage.system.start(node, [answer])
+    async with setup.node() as node:
+        (generation_id,) = await setup.system.start(node, [answer])
         requests = [get_events("sse", generation_id)] * size.readers
-        await stage.load.open(address(node), requests, end=ENDS["sse"])
-        await stage.load.opened()
-        run = _Run(stage, WITH_WORKER, node.pid, rate, took, answer, size.readers)
+        await setup.load.open(address(node), requests, end=ENDS["sse"])
+        await setup.load.opened()
+        run = _Run(setup, WITH_WORKER, node.pid, rate, took, answer, size.readers)
         run.begin()
-        await stage.load.over(120)
-        run.began_s = (await stage.upstream.times([answer]))[0][0]
+        await setup.load.over(120)
+        run.began_s = (await setup.upstream.times([answer]))[0][0]
         await run.end(is_joined=True)
 
 
-async def _nchan(stage: Stage, size: Size, rate: Comparison, took: Comparison) -> None:
-    await stage.quiet()
+async def _nchan(setup: Setup, size: Size, rate: Comparison, took: Comparison) -> None:
+    await setup.quiet()
     (answer,) = new_answers(1, tokens=size.tokens)
-    async with Nchan(stage.system.server.port) as nchan:
+    async with Nchan(setup.system.server.port) as nchan:
         channel = f"burst{answer.number}"
         requests = [get(f"/read/{channel}")] * size.readers
-        await stage.load.open(nchan.address, requests, end=END)
-        await stage.load.opened()
-        run = _Run(stage, NCHAN, nchan.pid, rate, took, answer, size.readers)
+        await setup.load.open(nchan.address, requests, end=END)
+        await setup.load.opened()
+        run = _Run(setup, NCHAN, nchan.pid, rate, took, answer, size.readers)
         run.begin()
         for piece in answer.pieces():
             await nchan.say(channel, b'{"text":"%b"}' % piece.encode())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from api.edge.admission import admit
 from api.edge.auth import Authenticator
-from bench.support.stage import Stage
+from bench.support.setup import Setup
 from bench.support.table import US, Comparison, Row
 from shared.config.settings import Settings
 from tests.support.tokens import SECRET, hmac_token, jwk, signed_token
@@ -27,13 +27,13 @@ CALLS, CALLS_QUICK = 2_000, 20
 GOAL_US = 150.0
 
 
-async def run(stage: Stage) -> list[Row]:
+async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
-    calls = CALLS_QUICK if stage.is_quick else CALLS
+    calls = CALLS_QUICK if setup.is_quick else CALLS
     work = "credentials of one request: added to its first token"
     times = Comparison(work, "µs", STATIC, is_goal_ratio=False)
     authenticator = _authenticator()
-    for _ in stage.rounds():
+    for _ in setup.rounds():
         for who, credentials in _kinds(calls).items():
             times.goals[who] = GOAL_US
             times.add(who, await _median_us(authenticator, credentials))

@@ -15,7 +15,7 @@ from bench.support.cpu import rss_bytes
 from bench.support.load import get_events
 from bench.support.nchan import WHO as NCHAN
 from bench.support.nchan import why_missing
-from bench.support.stage import Stage, WindowMissed, address
+from bench.support.setup import Setup, WindowMissed, address
 from bench.support.table import Comparison, Row, percentile
 from bench.support.writer import Writer
 
@@ -54,19 +54,19 @@ QUICK = Size((2,), (100,), (0, 5), streams=5, window_s=0.1, first_s=0.1)
 Points = dict[int, Comparison]
 
 
-async def run(stage: Stage) -> list[Row]:
+async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
-    size = QUICK if stage.is_quick else FULL
+    size = QUICK if setup.is_quick else FULL
     cpu = {n: _cpu_at(n) for n in size.readers}
     delay = {rate: _delay_at(rate, size.streams) for rate in size.rates}
     memory = {n: _memory_at(n) for n in size.idle}
-    for _ in stage.rounds():
+    for _ in setup.rounds():
         for n, comparison in cpu.items():
-            await _cpu(stage, size, n, comparison)
+            await _cpu(setup, size, n, comparison)
         for rate, comparison in delay.items():
-            await _delay(stage, size, rate, comparison)
+            await _delay(setup, size, rate, comparison)
         for kind in ("sse", "ws"):
-            await _memory(stage, kind, memory)
+            await _memory(setup, kind, memory)
     return [
         row for points in (cpu, delay, memory) for each in points.values() for row in each.rows()
     ]
@@ -89,42 +89,49 @@ def _memory_at(readers: int) -> Comparison:
     )
 
 
-async def _cpu(stage: Stage, size: Size, readers: int, comparison: Comparison) -> None:
+async def _cpu(setup: Setup, size: Size, readers: int, comparison: Comparison) -> None:
     """Measure one point of each compared system."""
     point = fan_out.Size(readers, FAN_OUT_PER_S, size.window_s, size.first_s)
     try:
-        comparison.add(fan_out.BASE, await fan_out.bare(stage, "sse", point))
-        async with stage.node() as node:
-            await fan_out.ours(stage, node, "sse", point, comparison, Comparison("", "ms"))
+        comparison.add(fan_out.BASE, await fan_out.bare(setup, "sse", point))
+        async with setup.node() as node:
+            await fan_out.ours(setup, node, "sse", point, comparison, Comparison("", "ms"))
         if not why_missing():
-            comparison.add(NCHAN, await fan_out.by_nchan(stage, point))
+            comparison.add(NCHAN, await fan_out.by_nchan(setup, point))
     except WindowMissed as exc:  # measure the other points anyway
         print(f"{comparison.work}: {exc}", file=sys.stderr)
 
 
-async def _delay(stage: Stage, size: Size, rate: int, comparison: Comparison) -> None:
+async def _delay(setup: Setup, size: Size, rate: int, comparison: Comparison) -> None:
     """Measure one point: all generations together produce `rate` tokens per second."""
     per_s = rate / size.streams
-    tokens = stage.tokens(per_s, size.window_s)
+    tokens = setup.tokens(per_s, size.window_s)
     answers = new_answers(size.streams, tokens=tokens, per_s=per_s, first_s=size.first_s)
-    async with stage.node() as node:
-        play = await stage.play(node, answers, kind="sse", readers=1, window_s=size.window_s)
-    latencies = play.latencies_ms()
+    async with setup.node() as node:
+        measured_run = await setup.measured_run(
+            node, answers, kind="sse", readers=1, window_s=size.window_s
+        )
+    latencies = measured_run.latencies_ms()
     for name, share in SHARES.items():
-        comparison.add(f"Tailrace, SSE, {name}", percentile(latencies, share), joined=play.joined)
+        comparison.add(
+            f"Tailrace, SSE, {name}", percentile(latencies, share), joined=measured_run.joined
+        )
 
 
-async def _memory(stage: Stage, kind: str, points: Points) -> None:
+async def _memory(setup: Setup, kind: str, points: Points) -> None:
     """Measure all points on one fresh node, with more and more readers of a silent generation."""
-    is_fresh = not stage.is_quick
-    async with Writer(stage.system.server.url) as writer, stage.node(is_fresh=is_fresh) as node:
+    is_fresh = not setup.is_quick
+    async with (
+        Writer(setup.system.server.url) as writer,
+        setup.node(is_fresh=is_fresh) as node,
+    ):
         holder = await writer.begin()
         request = get_events(kind, holder.generation_id)
-        await idle.warm(stage, address(node), request, max(1, max(points) // 20))
+        await idle.warm(setup, address(node), request, max(1, max(points) // 20))
         before = 0
         for readers, comparison in points.items():
-            await idle.connect(stage, address(node), request, readers - before)
+            await idle.connect(setup, address(node), request, readers - before)
             comparison.add(fan_out.OURS[kind], rss_bytes(node.pid) / MB)
             before = readers
-        await stage.load.close()
+        await setup.load.close()
         await writer.end(holder, tokens_before=0)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from bench.support.answer import Answer, new_answers
 from bench.support.load import ENDS, Address, post
-from bench.support.stage import Stage, address
+from bench.support.setup import Setup, address
 from bench.support.table import MS, Comparison, Row, percentile
 from tests.support.processes import Role
 
@@ -44,9 +44,9 @@ FULL = Size(400, 100, 20, 2.0)
 QUICK = Size(5, 5, 20, 0.1)
 
 
-async def run(stage: Stage) -> list[Row]:
+async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
-    size = QUICK if stage.is_quick else FULL
+    size = QUICK if setup.is_quick else FULL
     works = {
         "unloaded": "first token of a POST that streams",
         "loaded": f"the same beside {size.streams} generations at {size.per_s} tokens/s",
@@ -58,13 +58,13 @@ async def run(stage: Stage) -> list[Row]:
         for name, work in works.items()
         for share in (50, 99)
     }
-    for _ in stage.rounds():
-        async with stage.node() as node:
-            await stage.quiet()
-            _add(comparisons, "unloaded", await _compare(stage, node, size))
-            await stage.quiet()
-            async with _streams(stage, node, size):
-                _add(comparisons, "loaded", await _compare(stage, node, size))
+    for _ in setup.rounds():
+        async with setup.node() as node:
+            await setup.quiet()
+            _add(comparisons, "unloaded", await _compare(setup, node, size))
+            await setup.quiet()
+            async with _streams(setup, node, size):
+                _add(comparisons, "loaded", await _compare(setup, node, size))
     return [row for comparison in comparisons.values() for row in comparison.rows()]
 
 
@@ -78,10 +78,10 @@ def _add(
         comparisons[name, share].add(OURS, percentile(through, share / 100) - alone)
 
 
-async def _compare(stage: Stage, node: Role, size: Size) -> tuple[list[float], list[float]]:
+async def _compare(setup: Setup, node: Role, size: Size) -> tuple[list[float], list[float]]:
     """Return milliseconds to the first token: direct requests, requests through Tailrace."""
     direct, through = [], []
-    async with connected(("127.0.0.1", stage.upstream.port)) as model:
+    async with connected(("127.0.0.1", setup.upstream.port)) as model:
         async with connected(address(node)) as ours:
             for _ in range(size.requests):
                 answer, again = new_answers(2, tokens=2)
@@ -89,7 +89,7 @@ async def _compare(stage: Stage, node: Role, size: Size) -> tuple[list[float], l
                 direct.append(await first_token_ms(*model, raw, answer))
                 raw = post("/v1/generations", again.body()).first
                 through.append(await first_token_ms(*ours, raw, again))
-                await stage.upstream.times([answer, again])
+                await setup.upstream.times([answer, again])
     return direct, through
 
 
@@ -128,17 +128,17 @@ async def connected(
 
 
 @asynccontextmanager
-async def _streams(stage: Stage, node: Role, size: Size) -> AsyncIterator[None]:
+async def _streams(setup: Setup, node: Role, size: Size) -> AsyncIterator[None]:
     """Keep other answers streaming until the context ends; then cancel them."""
     answers = new_answers(size.streams, tokens=100_000, per_s=size.per_s, first_s=0.05)
     requests = [post("/v1/generations", answer.body()) for answer in answers]
-    await stage.load.open(address(node), requests, end=ENDS["sse"])
-    await stage.load.opened()
-    await asyncio.sleep(stage.settle_s)
+    await setup.load.open(address(node), requests, end=ENDS["sse"])
+    await setup.load.opened()
+    await asyncio.sleep(setup.settle_s)
     try:
         yield
     finally:
-        await stage.system.cancel_all(node)
-        await stage.load.over()
-        await stage.load.close()
-        await stage.upstream.times(answers)
+        await setup.system.cancel_all(node)
+        await setup.load.over()
+        await setup.load.close()
+        await setup.upstream.times(answers)

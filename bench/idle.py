@@ -20,7 +20,7 @@ from bench.support.load import ACCEPT, Address, get, get_events
 from bench.support.load_process import ReaderRequest
 from bench.support.nchan import WHO as NCHAN
 from bench.support.nchan import Nchan, why_missing
-from bench.support.stage import Stage, WindowMissed, address
+from bench.support.setup import Setup, WindowMissed, address
 from bench.support.table import US, Comparison, Row
 from bench.support.writer import Writer
 from tests.support.generation import Holder
@@ -58,7 +58,7 @@ QUICK = Size(20, 2, 0.1, 0.3)
 class _Idle:
     """The measurement of one server after the other."""
 
-    stage: Stage
+    setup: Setup
     size: Size
     memory: Comparison
     beats: Comparison
@@ -71,19 +71,19 @@ class _Idle:
         Raises:
             WindowMissed: no heartbeat came within the window.
         """
-        load, size = self.stage.load, self.size
-        await self.stage.quiet()
-        await warm(self.stage, server, request, size.warm)
-        alone = await self.stage.watch(
-            {who: pid}, time.monotonic() + self.stage.settle_s, size.window_s / 2
+        load, size = self.setup.load, self.size
+        await self.setup.quiet()
+        await warm(self.setup, server, request, size.warm)
+        alone = await self.setup.watch(
+            {who: pid}, time.monotonic() + self.setup.settle_s, size.window_s / 2
         )
         before = rss_bytes(pid)
-        await connect(self.stage, server, request, size.readers)
+        await connect(self.setup, server, request, size.readers)
         self.memory.add(who, (rss_bytes(pid) - before) / 1_000 / size.readers)
         heard: Callable[[], int | Awaitable[int]] = partial(self._heard, beat)
         await until(heard, 10 * size.beat_s + 10, f"{who}: a heartbeat")
-        seen = 0 if self.stage.is_quick else await load.count(beat)
-        window = await self.stage.watch({who: pid}, 0.0, size.window_s)
+        seen = 0 if self.setup.is_quick else await load.count(beat)
+        window = await self.setup.watch({who: pid}, 0.0, size.window_s)
         count = await load.count(beat) - seen
         await load.close()
         if not count:
@@ -92,27 +92,27 @@ class _Idle:
         self.beats.add(who, US * (window.cpu_s[who] - idle_s) / count)
 
     async def _heard(self, beat: bytes) -> int:
-        return await self.stage.load.count(beat)
+        return await self.setup.load.count(beat)
 
 
-async def run(stage: Stage) -> list[Row]:
+async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
-    size = QUICK if stage.is_quick else FULL
+    size = QUICK if setup.is_quick else FULL
     work = f"{size.readers:,} idle readers"
     memory_goals = dict.fromkeys(OURS.values(), MEMORY_KB_MAX)
     beat_goals = dict.fromkeys(OURS.values(), BEAT_US_MAX)
     idle = _Idle(
-        stage,
+        setup,
         size,
         Comparison(f"{work}: memory of the node for each", "kB", goals=memory_goals),
         Comparison(f"{work}: CPU of the node per heartbeat", "µs", goals=beat_goals),
     )
-    for n in stage.rounds():
+    for n in setup.rounds():
         await _ours(idle)
-        if stage.is_quick:
+        if setup.is_quick:
             break
         if not why_missing():
-            async with Nchan(stage.system.server.port, ping_s=math.ceil(size.beat_s)) as nchan:
+            async with Nchan(setup.system.server.port, ping_s=math.ceil(size.beat_s)) as nchan:
                 request = get("/read/idle")
                 await idle.measure(NCHAN, nchan.pid, nchan.address, request, beat=NCHAN_BEAT)
         if n == 0:
@@ -121,10 +121,10 @@ async def run(stage: Stage) -> list[Row]:
 
 
 async def _ours(idle: _Idle) -> None:
-    system = idle.stage.system
+    system = idle.setup.system
     async with Writer(system.server.url) as writer:
         holder = await writer.begin()
-        kinds = {"sse": OURS["sse"]} if idle.stage.is_quick else OURS
+        kinds = {"sse": OURS["sse"]} if idle.setup.is_quick else OURS
         for kind, who in kinds.items():
             async with system.node(heartbeat_s=str(idle.size.beat_s)) as node:
                 request = get_events(kind, holder.generation_id)
@@ -133,10 +133,10 @@ async def _ours(idle: _Idle) -> None:
 
 
 async def _naive(idle: _Idle) -> None:
-    system = idle.stage.system
+    system = idle.setup.system
     async with (
         Writer(system.server.url) as writer,
-        idle.stage.naive(math.ceil(idle.size.beat_s)) as app,
+        idle.setup.naive(math.ceil(idle.size.beat_s)) as app,
     ):
         holder = await writer.begin()
         request = get_events("sse", holder.generation_id)
@@ -144,7 +144,7 @@ async def _naive(idle: _Idle) -> None:
         await writer.end(holder, tokens_before=0)
 
 
-async def memory_kb(stage: Stage, node: Role, kind: str, holder: Holder, readers: int) -> float:
+async def memory_kb(setup: Setup, node: Role, kind: str, holder: Holder, readers: int) -> float:
     """Return the memory of a node per idle reader, kB; the readers are disconnected afterwards."""
     request = get_events(kind, holder.generation_id)
     if kind == "poll":  # a poll after the last event waits
@@ -152,23 +152,23 @@ async def memory_kb(stage: Stage, node: Role, kind: str, holder: Holder, readers
             f"/v1/generations/{holder.generation_id}/events?wait=60&last_event_id=1-1",
             accept=ACCEPT["poll"],
         )
-    await warm(stage, address(node), request, readers // 10)
+    await warm(setup, address(node), request, readers // 10)
     before = rss_bytes(node.pid)
-    await connect(stage, address(node), request, readers)
+    await connect(setup, address(node), request, readers)
     grown = rss_bytes(node.pid) - before
-    await stage.load.close()
+    await setup.load.close()
     return grown / 1_000 / readers
 
 
-async def warm(stage: Stage, server: Address, request: ReaderRequest, readers: int) -> None:
+async def warm(setup: Setup, server: Address, request: ReaderRequest, readers: int) -> None:
     """Connect a few readers and disconnect them, so that one-time allocations are not counted."""
-    await connect(stage, server, request, readers)
-    await stage.load.close()
+    await connect(setup, server, request, readers)
+    await setup.load.close()
 
 
-async def connect(stage: Stage, server: Address, request: ReaderRequest, readers: int) -> None:
+async def connect(setup: Setup, server: Address, request: ReaderRequest, readers: int) -> None:
     """Connect idle readers and wait until the memory of the requests is free again."""
-    await stage.load.open(server, [request] * readers, end=b"never")
+    await setup.load.open(server, [request] * readers, end=b"never")
     if b"wait=60" not in request.first:
-        await stage.load.opened()
-    await asyncio.sleep(stage.settle_s)  # the memory of the requests is freed
+        await setup.load.opened()
+    await asyncio.sleep(setup.settle_s)  # the memory of the requests is freed

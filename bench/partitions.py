@@ -14,7 +14,7 @@ from bench.first_token import connected, first_token_ms
 from bench.support.answer import new_answers
 from bench.support.cpu import cpu_s
 from bench.support.load import post
-from bench.support.stage import Stage, address
+from bench.support.setup import Setup, address
 from bench.support.system import System
 from bench.support.table import US, Comparison, Row, percentile
 
@@ -39,17 +39,17 @@ FULL = Size(400, 20, 5.0)
 QUICK = Size(5, 1, 0.1)
 
 
-async def run(stage: Stage) -> list[Row]:
+async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
-    size, base = QUICK if stage.is_quick else FULL, _who(COUNTS[0])
+    size, base = QUICK if setup.is_quick else FULL, _who(COUNTS[0])
     first = Comparison("first token of a POST, idle worker: p50", "ms", base=base)
     prompt = Comparison("Redis: CPU of one prompt of two tokens", "µs", base=base)
     idle = Comparison("Redis: CPU beside an idle worker and node, each second", "µs", base=base)
-    for _ in stage.rounds():
+    for _ in setup.rounds():
         for count in COUNTS:
-            await stage.quiet()
-            async with System(stage.upstream.base_url, queue_partitions=str(count)) as system:
-                idle_us, prompt_us, took_ms = await _measure(stage, system, size)
+            await setup.quiet()
+            async with System(setup.upstream.base_url, queue_partitions=str(count)) as system:
+                idle_us, prompt_us, took_ms = await _measure(setup, system, size)
             first.add(_who(count), percentile(took_ms, 0.5))
             prompt.add(_who(count), prompt_us)
             idle.add(_who(count), idle_us)
@@ -60,7 +60,7 @@ def _who(count: int) -> str:
     return f"{count} partitions" if count > 1 else "1 partition"
 
 
-async def _measure(stage: Stage, system: System, size: Size) -> tuple[float, float, list[float]]:
+async def _measure(setup: Setup, system: System, size: Size) -> tuple[float, float, list[float]]:
     """Return µs per idle second, µs per prompt, and milliseconds to each first token."""
     async with system.node() as node, connected(address(node)) as (reader, writer):
         answers = new_answers(size.warm + size.prompts, tokens=2)
@@ -73,7 +73,7 @@ async def _measure(stage: Stage, system: System, size: Size) -> tuple[float, flo
             raw = post("/v1/generations", answer.body()).first
             took_ms.append(await first_token_ms(reader, writer, raw, answer))
         busy_s, lasted_s = cpu_s(system.redis_pid) - used_s, time.monotonic() - began_s
-        await stage.upstream.times(answers)
+        await setup.upstream.times(answers)
         used_s = cpu_s(system.redis_pid)
         await asyncio.sleep(size.idle_s)
         idle_share = (cpu_s(system.redis_pid) - used_s) / size.idle_s

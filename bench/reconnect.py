@@ -16,7 +16,7 @@ from bench.support.bare import LAST_CHUNK, frames_of
 from bench.support.load import Address, get, get_events
 from bench.support.load_process import ReaderRequest
 from bench.support.resumable import WHO, Resumable, unless_lost, why_missing
-from bench.support.stage import Stage, address
+from bench.support.setup import Setup, address
 from bench.support.system import System
 from bench.support.table import Comparison, Row, percentile
 from bench.support.writer import Writer
@@ -46,9 +46,9 @@ FULL = Size(1_000, 3_000)
 QUICK = Size(5, 200)
 
 
-async def run(stage: Stage) -> list[Row]:
+async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
-    size = QUICK if stage.is_quick else FULL
+    size = QUICK if setup.is_quick else FULL
     fewer = replace(size, readers=max(1, size.readers // 10))  # with all readers it takes minutes
     work = f"{size.readers:,} readers come back at once, {size.tokens:,} tokens behind"
     times = {
@@ -56,23 +56,27 @@ async def run(stage: Stage) -> list[Row]:
         "p99": Comparison(f"{work}: p99", "s", BARE, {OURS: P99_S_MAX}, is_goal_ratio=False),
     }
     reads = Comparison(f"{work}: reads of Redis", "reads", goals={OURS: READS_MAX})
-    for n in stage.rounds():
-        _add(times, BARE, await _bare(stage, size))
-        async with Writer(stage.system.server.url) as writer:
+    for n in setup.rounds():
+        _add(times, BARE, await _bare(setup, size))
+        async with Writer(setup.system.server.url) as writer:
             (answer,) = new_answers(1, tokens=size.tokens)
             holder = await writer.begin()
             await writer.say(holder, answer.pieces())
-            before = _reads(stage.system)
-            async with stage.node(is_fresh=not stage.is_quick) as node:
-                _add(times, OURS, await _come_back(stage, size, holder, answer, address(node)))
-            reads.add(OURS, _reads(stage.system) - before)
+            before = _reads(setup.system)
+            async with setup.node(is_fresh=not setup.is_quick) as node:
+                _add(times, OURS, await _come_back(setup, size, holder, answer, address(node)))
+            reads.add(OURS, _reads(setup.system) - before)
             if n == 0:
-                before = _reads(stage.system)
-                async with stage.naive() as app:
-                    _add(times, NAIVE, await _come_back(stage, fewer, holder, answer, app.address))
-                reads.add(NAIVE, _reads(stage.system) - before)
+                before = _reads(setup.system)
+                async with setup.naive() as app:
+                    _add(
+                        times,
+                        NAIVE,
+                        await _come_back(setup, fewer, holder, answer, app.address),
+                    )
+                reads.add(NAIVE, _reads(setup.system) - before)
                 if not why_missing():
-                    seen = await unless_lost(stage, by_resumable(stage, fewer))
+                    seen = await unless_lost(setup, by_resumable(setup, fewer))
                     _add(times, RESUMABLE, seen or [])
             await writer.end(holder, tokens_before=size.tokens)
     return [row for comparison in (*times.values(), reads) for row in comparison.rows()]
@@ -85,47 +89,51 @@ def _add(times: dict[str, Comparison], who: str, seen: list[float]) -> None:
 
 
 async def _come_back(
-    stage: Stage, size: Size, holder: Holder, answer: Answer, server: Address
+    setup: Setup, size: Size, holder: Holder, answer: Answer, server: Address
 ) -> list[float]:
     """Return the seconds until each reader had the last token."""
     pieces = answer.pieces()
     request = get_events("sse", holder.generation_id)
-    return await _pour(stage, size, server, [request] * size.readers, pieces)
+    return await _pour(setup, size, server, [request] * size.readers, pieces)
 
 
 async def _pour(
-    stage: Stage, size: Size, server: Address, requests: list[ReaderRequest], pieces: list[str]
+    setup: Setup,
+    size: Size,
+    server: Address,
+    requests: list[ReaderRequest],
+    pieces: list[str],
 ) -> list[float]:
     """Connect all readers at once; return the seconds until each had the last token."""
-    await stage.quiet()
-    began_s = await stage.load.open(server, requests, end=f'{pieces[-1]}"}}'.encode())
-    await stage.load.over(120)
-    readings = await stage.load.report("sse", [pieces], [0] * size.readers)
+    await setup.quiet()
+    began_s = await setup.load.open(server, requests, end=f'{pieces[-1]}"}}'.encode())
+    await setup.load.over(120)
+    readings = await setup.load.report("sse", [pieces], [0] * size.readers)
     return [reading.times[-1] - began_s for reading in readings]
 
 
-async def by_resumable(stage: Stage, size: Size) -> list[float]:
+async def by_resumable(setup: Setup, size: Size) -> list[float]:
     """Measure resumable-stream. Its producer still runs and has the whole answer in memory."""
     (answer,) = new_answers(1, tokens=size.tokens)
     pieces, name = answer.pieces(), f"back{answer.number}"
-    async with Resumable(stage.system.server.url) as app:
+    async with Resumable(setup.system.server.url) as app:
         await app.say(name, pieces, stays=True)
         requests = [get(f"/read/{name}")] * size.readers
         single = replace(size, readers=1)
         # When one reader has everything, the producer has sent everything.
-        await _pour(stage, single, app.address, requests[:1], pieces)
-        return await _pour(stage, size, app.address, requests, pieces)
+        await _pour(setup, single, app.address, requests[:1], pieces)
+        return await _pour(setup, size, app.address, requests, pieces)
 
 
-async def _bare(stage: Stage, size: Size) -> list[float]:
+async def _bare(setup: Setup, size: Size) -> list[float]:
     (answer,) = new_answers(1, tokens=size.tokens)
     pieces = answer.pieces()
     body = b"".join(frames_of("sse", pieces)) + LAST_CHUNK
     async with asyncio.TaskGroup() as group:
-        group.create_task(stage.bare.call("serve", body, size.readers))
+        group.create_task(setup.bare.call("serve", body, size.readers))
         requests = [get(f"/{n}") for n in range(size.readers)]
-        seen = await _pour(stage, size, stage.bare.address, requests, pieces)
-    await stage.bare.call("close")
+        seen = await _pour(setup, size, setup.bare.address, requests, pieces)
+    await setup.bare.call("close")
     return seen
 
 

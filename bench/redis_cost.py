@@ -14,7 +14,7 @@ from typing import Any
 from redis import Redis
 
 from bench.support.answer import Answer, new_answers
-from bench.support.stage import Stage
+from bench.support.setup import Setup
 from bench.support.table import Comparison, Row
 from shared.redis import keys
 from tests.support.processes import Role
@@ -36,19 +36,19 @@ FULL = (Size(50, 200, 6.0, 2.0), Size(200, 50, 6.0, 2.0))
 QUICK = (Size(5, 50, 0.15, 0.1),)
 
 
-async def run(stage: Stage) -> list[Row]:
+async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
-    comparisons = {size: Comparison(_work(size), "", goals=GOALS) for size in _sizes(stage)}
-    for _ in stage.rounds():
-        async with stage.node() as node:
+    comparisons = {size: Comparison(_work(size), "", goals=GOALS) for size in _sizes(setup)}
+    for _ in setup.rounds():
+        async with setup.node() as node:
             for size, comparison in comparisons.items():
-                await _cost(stage, node, size, comparison)
-                await _sent(stage, node, size, comparison)
+                await _cost(setup, node, size, comparison)
+                await _sent(setup, node, size, comparison)
     return [row for comparison in comparisons.values() for row in comparison.rows()]
 
 
-def _sizes(stage: Stage) -> tuple[Size, ...]:
-    return QUICK if stage.is_quick else FULL
+def _sizes(setup: Setup) -> tuple[Size, ...]:
+    return QUICK if setup.is_quick else FULL
 
 
 def _work(size: Size) -> str:
@@ -56,10 +56,10 @@ def _work(size: Size) -> str:
     return f"Redis at {size.streams * size.per_s:,} tokens/s, {shape}: per token"
 
 
-async def _cost(stage: Stage, node: Role, size: Size, comparison: Comparison) -> None:
-    redis = stage.system.redis
-    answers = _answers(stage, size, size.window_s)
-    play = await stage.play(
+async def _cost(setup: Setup, node: Role, size: Size, comparison: Comparison) -> None:
+    redis = setup.system.redis
+    answers = _answers(setup, size, size.window_s)
+    measured_run = await setup.measured_run(
         node,
         answers,
         kind="sse",
@@ -67,13 +67,13 @@ async def _cost(stage: Stage, node: Role, size: Size, comparison: Comparison) ->
         window_s=size.window_s,
         probe=lambda: _counters(redis),
     )
-    seen, tokens = play.window.seen, sum(answer.tokens for answer in answers)
-    comparison.add("its CPU, µs", play.us_per_token("redis"), joined=play.joined)
-    comparison.add("its CPU in scripts, µs", seen["usec"] / play.tokens)
-    comparison.add("commands run, inside scripts too", seen["run"] / play.tokens)
+    seen, tokens = measured_run.window.seen, sum(answer.tokens for answer in answers)
+    comparison.add("its CPU, µs", measured_run.us_per_token("redis"), joined=measured_run.joined)
+    comparison.add("its CPU in scripts, µs", seen["usec"] / measured_run.tokens)
+    comparison.add("commands run, inside scripts too", seen["run"] / measured_run.tokens)
     usages: Any = [
         redis.memory_usage(keys.log(generation_id), samples=0)
-        for generation_id in stage.system.newest(size.streams)
+        for generation_id in setup.system.newest(size.streams)
     ]
     comparison.add("bytes kept in the log", sum(usages) / tokens)
 
@@ -84,19 +84,19 @@ def _counters(redis: Redis) -> dict[str, float]:
     return {"run": float(sum(row["calls"] for row in stats.values())), "usec": sum(scripts)}
 
 
-async def _sent(stage: Stage, node: Role, size: Size, comparison: Comparison) -> None:
+async def _sent(setup: Setup, node: Role, size: Size, comparison: Comparison) -> None:
     """Count the commands of clients, in a separate run: MONITOR itself costs CPU."""
     window_s = size.window_s / 3
-    async with Monitor(stage.system.server.port) as monitor:
-        play = await stage.play(
+    async with Monitor(setup.system.server.port) as monitor:
+        measured_run = await setup.measured_run(
             node,
-            _answers(stage, size, window_s),
+            _answers(setup, size, window_s),
             kind="sse",
             readers=1,
             window_s=window_s,
             probe=lambda: {"sent": float(monitor.sent)},
         )
-    comparison.add("commands sent to it", play.window.seen["sent"] / play.tokens)
+    comparison.add("commands sent to it", measured_run.window.seen["sent"] / measured_run.tokens)
 
 
 class Monitor:
@@ -125,6 +125,6 @@ class Monitor:
             self.sent += data.count(b"\n") - data.count(b" lua] ")
 
 
-def _answers(stage: Stage, size: Size, window_s: float) -> list[Answer]:
-    tokens = stage.tokens(size.per_s, window_s)
+def _answers(setup: Setup, size: Size, window_s: float) -> list[Answer]:
+    tokens = setup.tokens(size.per_s, window_s)
     return new_answers(size.streams, tokens=tokens, per_s=size.per_s, first_s=size.first_s)

@@ -19,7 +19,7 @@ import aiohttp
 
 from bench.support.load import ENDS, get_events
 from bench.support.load_process import ReaderRequest
-from bench.support.stage import Stage, address, open_stage
+from bench.support.setup import Setup, address, open_stage
 from bench.support.table import MS, Comparison, Row, percentile, show
 from bench.support.writer import Writer
 from tests.support.generation import Holder
@@ -54,21 +54,21 @@ FULL = Size(50, 5, 60_000, 500, 50, 150)
 QUICK = Size(5, 1, 1_000, 20, 100, 5)
 
 
-async def run(stage: Stage) -> list[Row]:
+async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
-    size = QUICK if stage.is_quick else FULL
+    size = QUICK if setup.is_quick else FULL
     work = f"{size.readers} readers of one log at {size.per_s:g} tokens/s, {size.stopped} more stop"
     comparisons = {
         name: Comparison(f"{work}: {name}", "ms", ALONE, {BESIDE: GOAL}) for name in SHARES
     }
     cuts = Comparison(f"{work}: readers cut", "")
-    for n in stage.rounds():
-        async with stage.node() as node, Writer(stage.system.server.url) as writer:
+    for n in setup.rounds():
+        async with setup.node() as node, Writer(setup.system.server.url) as writer:
             # The order alternates, because the second run has a warmer node.
             for who in (ALONE, BESIDE) if n % 2 == 0 else (BESIDE, ALONE):
                 before = await cuts_of(node)
                 stopped = size.stopped if who == BESIDE else 0
-                delays_ms = await _delays_ms(stage, node, writer, size, stopped)
+                delays_ms = await _delays_ms(setup, node, writer, size, stopped)
                 for name, share in SHARES.items():
                     comparisons[name].add(who, percentile(delays_ms, share))
                 cuts.add(who, await cuts_of(node) - before)
@@ -76,23 +76,23 @@ async def run(stage: Stage) -> list[Row]:
 
 
 async def _delays_ms(
-    stage: Stage, node: Role, writer: Writer, size: Size, stopped: int
+    setup: Setup, node: Role, writer: Writer, size: Size, stopped: int
 ) -> list[float]:
     """Return the delays from the append of each token to each reader's read."""
     holder = await writer.begin()
     history = [f" past {n:06}" for n in range(size.history)]
     await writer.say(holder, history)
     last = f"{holder.attempt}-{holder.seq + size.history}"
-    await stage.quiet()
+    await setup.quiet()
     pieces = [f" now {n:06}" for n in range(size.tokens)]
     follow = _after(get_events("sse", holder.generation_id), last)
     async with _stopped(node, holder.generation_id, stopped):
-        await stage.load.open(address(node), [follow] * size.readers, end=ENDS["sse"])
-        await stage.load.opened()
+        await setup.load.open(address(node), [follow] * size.readers, end=ENDS["sse"])
+        await setup.load.opened()
         appended_at = await _say_slowly(writer, holder, pieces, size)
         await writer.end(holder, tokens_before=size.history + size.tokens)
-        await stage.load.over()
-    readings = await stage.load.report("sse", [pieces], [0] * size.readers)
+        await setup.load.over()
+    readings = await setup.load.report("sse", [pieces], [0] * size.readers)
     return [
         (reading.times[n] - appended_at[n]) * MS
         for reading in readings
@@ -144,8 +144,8 @@ async def cuts_of(node: Role) -> float:
 
 async def main() -> None:
     """Run this benchmark alone: `python -m bench.stalled_reader`."""
-    async with open_stage(is_quick=False, repeats=5, patience_s=8.0) as stage:
-        print(show(await run(stage)))
+    async with open_stage(is_quick=False, repeats=5, patience_s=8.0) as setup:
+        print(show(await run(setup)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bench import idle
 from bench.support.answer import new_answers
 from bench.support.load import KINDS
-from bench.support.stage import Stage
+from bench.support.setup import Setup
 from bench.support.table import Comparison, Row, percentile
 from bench.support.writer import Writer
 from tests.support.processes import Role
@@ -36,9 +36,9 @@ FULL = Size(100, 500, 20, 6.0, 1.0)
 QUICK = Size(5, 20, 50, 0.1, 0.1)
 
 
-async def run(stage: Stage) -> list[Row]:
+async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
-    size = QUICK if stage.is_quick else FULL
+    size = QUICK if setup.is_quick else FULL
     work = f"1 generation at {size.per_s} tokens/s, {size.readers} readers of each transport"
     comparisons = {
         "cpu": Comparison(f"{work}: CPU of the node per token", "µs", BASE),
@@ -47,30 +47,32 @@ async def run(stage: Stage) -> list[Row]:
         "late": Comparison(f"{work}: from the model's write to the reader, p50", "ms", BASE),
         "memory": Comparison(f"{size.idle} idle readers: memory of the node for each", "kB", BASE),
     }
-    for _ in stage.rounds():
+    for _ in setup.rounds():
         for kind in KINDS:
-            async with stage.node() as node:
-                await _memory(stage, node, kind, size, comparisons["memory"])
-                await _stream(stage, node, kind, size, comparisons)
+            async with setup.node() as node:
+                await _memory(setup, node, kind, size, comparisons["memory"])
+                await _stream(setup, node, kind, size, comparisons)
     return [row for comparison in comparisons.values() for row in comparison.rows()]
 
 
-async def _memory(stage: Stage, node: Role, kind: str, size: Size, comparison: Comparison) -> None:
+async def _memory(setup: Setup, node: Role, kind: str, size: Size, comparison: Comparison) -> None:
     """Measure memory first on this node, so that one-time allocations for readers are included."""
-    async with Writer(stage.system.server.url) as writer:
+    async with Writer(setup.system.server.url) as writer:
         holder = await writer.begin()
-        comparison.add(NAMES[kind], await idle.memory_kb(stage, node, kind, holder, size.idle))
+        comparison.add(NAMES[kind], await idle.memory_kb(setup, node, kind, holder, size.idle))
         await writer.end(holder, tokens_before=0)
 
 
 async def _stream(
-    stage: Stage, node: Role, kind: str, size: Size, comparisons: dict[str, Comparison]
+    setup: Setup, node: Role, kind: str, size: Size, comparisons: dict[str, Comparison]
 ) -> None:
-    tokens = stage.tokens(size.per_s, size.window_s)
+    tokens = setup.tokens(size.per_s, size.window_s)
     answers = new_answers(1, tokens=tokens, per_s=size.per_s, first_s=size.first_s)
-    play = await stage.play(node, answers, kind=kind, readers=size.readers, window_s=size.window_s)
+    measured_run = await setup.measured_run(
+        node, answers, kind=kind, readers=size.readers, window_s=size.window_s
+    )
     who, count = NAMES[kind], tokens * size.readers
-    comparisons["cpu"].add(who, play.us_per_token("api"), joined=play.joined)
-    comparisons["down"].add(who, sum(r.wire_bytes for r in play.readings) / count)
-    comparisons["up"].add(who, sum(r.sent_bytes for r in play.readings) / count)
-    comparisons["late"].add(who, percentile(play.latencies_ms(), 0.5))
+    comparisons["cpu"].add(who, measured_run.us_per_token("api"), joined=measured_run.joined)
+    comparisons["down"].add(who, sum(r.wire_bytes for r in measured_run.readings) / count)
+    comparisons["up"].add(who, sum(r.sent_bytes for r in measured_run.readings) / count)
+    comparisons["late"].add(who, percentile(measured_run.latencies_ms(), 0.5))

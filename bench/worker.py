@@ -14,7 +14,7 @@ from bench import many_streams
 from bench.support.answer import Answer, new_answers
 from bench.support.cpu import cpu_s
 from bench.support.load import ENDS, get_events
-from bench.support.stage import Stage, address
+from bench.support.setup import Setup, address
 from bench.support.table import Comparison, Row
 from tests.support.processes import Role
 
@@ -42,10 +42,10 @@ FULL = Flood(500, 600, 200, 3.0)
 QUICK = Flood(5, 100, 1_000, 0.1)
 
 
-async def run(stage: Stage) -> list[Row]:
+async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
-    size = many_streams.QUICK if stage.is_quick else many_streams.FULL
-    flood = QUICK if stage.is_quick else FULL
+    size = many_streams.QUICK if setup.is_quick else many_streams.FULL
+    flood = QUICK if setup.is_quick else FULL
     paced = Comparison(
         f"worker, {size.streams} answers at {size.per_s} tokens/s: CPU per token to Redis",
         "µs/token",
@@ -58,42 +58,44 @@ async def run(stage: Stage) -> list[Row]:
         goals={"per core": PER_CORE_MIN},
         is_more_better=True,
     )
-    for _ in stage.rounds():
-        paced.add(BASE, await many_streams.bare(stage, size))
-        async with stage.node() as node:
-            await _paced(stage, node, size, paced)
-            await _flooded(stage, node, flood, maximum)
+    for _ in setup.rounds():
+        paced.add(BASE, await many_streams.bare(setup, size))
+        async with setup.node() as node:
+            await _paced(setup, node, size, paced)
+            await _flooded(setup, node, flood, maximum)
     return [*paced.rows(), *maximum.rows()]
 
 
-async def _paced(stage: Stage, node: Role, size: many_streams.Size, comparison: Comparison) -> None:
-    answers = many_streams.answers_of(stage, size)
-    play = await stage.play(node, answers, kind="sse", readers=1, window_s=size.window_s)
-    comparison.add(OURS, play.us_per_token("worker"), joined=play.joined)
+async def _paced(setup: Setup, node: Role, size: many_streams.Size, comparison: Comparison) -> None:
+    answers = many_streams.answers_of(setup, size)
+    measured_run = await setup.measured_run(
+        node, answers, kind="sse", readers=1, window_s=size.window_s
+    )
+    comparison.add(OURS, measured_run.us_per_token("worker"), joined=measured_run.joined)
 
 
-async def _flooded(stage: Stage, node: Role, flood: Flood, comparison: Comparison) -> None:
+async def _flooded(setup: Setup, node: Role, flood: Flood, comparison: Comparison) -> None:
     """Run the flood without readers: the worker has a core of its own."""
-    stage.pin_measured(stage.system.worker.pid)
+    setup.pin_measured(setup.system.worker.pid)
     answers = new_answers(
         flood.streams, tokens=flood.tokens, per_s=flood.per_s, first_s=flood.first_s
     )
-    await stage.quiet()
-    began_s, spent = time.monotonic(), cpu_s(stage.system.worker.pid)
-    ids = await stage.system.start(node, answers)
-    await stage.system.all_ended(120)
+    await setup.quiet()
+    began_s, spent = time.monotonic(), cpu_s(setup.system.worker.pid)
+    ids = await setup.system.start(node, answers)
+    await setup.system.all_ended(120)
     took_s = time.monotonic() - began_s - flood.first_s
-    spent = cpu_s(stage.system.worker.pid) - spent
-    stage.system.unpin()
-    await _check(stage, node, ids, answers)
+    spent = cpu_s(setup.system.worker.pid) - spent
+    setup.system.unpin()
+    await _check(setup, node, ids, answers)
     tokens = flood.streams * flood.tokens
     comparison.add("per core", tokens / spent)
     comparison.add("reached, with what was left of the machine", tokens / took_s)
 
 
-async def _check(stage: Stage, node: Role, ids: list[str], answers: list[Answer]) -> None:
+async def _check(setup: Setup, node: Role, ids: list[str], answers: list[Answer]) -> None:
     requests = [get_events("sse", generation_id) for generation_id in ids]
-    await stage.load.open(address(node), requests, end=ENDS["sse"])
-    await stage.load.over()
-    await stage.load.report("sse", [answer.pieces() for answer in answers])
-    await stage.upstream.times(answers)
+    await setup.load.open(address(node), requests, end=ENDS["sse"])
+    await setup.load.over()
+    await setup.load.report("sse", [answer.pieces() for answer in answers])
+    await setup.upstream.times(answers)

@@ -2,8 +2,8 @@
 
 Asks for a short answer at temperature 0, cuts it in two places, and asks the server in each form
 to continue. A join that has the text of the uncut answer proves that the form holds. The result is
-stored in Redis, where workers read it (shared/queue/continuations.py). Seven requests of at most 32
-tokens. `find_cuts` and `judge_form` are pure.
+stored in Redis, where workers read it (shared/queue/continuations.py). One request of 32 tokens,
+and two of 8 for each form. `find_cuts` and `judge_form` are pure.
 
 The cuts are between pieces of the server, before white space: there the model's tokens of both
 parts are those of the whole. Elsewhere the same text may consist of other tokens, and a server that
@@ -20,7 +20,7 @@ from contextlib import aclosing
 
 from cli.finding import Finding
 from cli.up.private_server import running_url
-from shared.config.models import CONTINUE_STYLES, Model, load_models
+from shared.config.models import Model, load_models
 from shared.config.settings import Settings
 from shared.errors import BackendError, ConfigurationError, Unavailable
 from shared.log.events import Token
@@ -95,8 +95,12 @@ def doctor_continuation(settings: Settings, name: str) -> list[Finding]:
             f"no model {name!r} in the models file: it has {', '.join(models)}"
         )
     model = models[name]
-    if model.backend == "demo":
-        return [Finding("ok", "continue", f"{name}: the demo model always continues")]
+    if model.kind.continues_always:
+        text = f"{name}: models of the kind {model.backend} always continue"
+        return [Finding("ok", "continue", text)]
+    if not model.kind.styles:
+        text = f"{name}: models of the kind {model.backend} cannot continue: answers begin again"
+        return [Finding("warn", "continue", text)]
     logging.getLogger("workers").addHandler(logging.NullHandler())  # the findings say it
     return asyncio.run(examine_continuation(settings, model, os.environ))
 
@@ -114,7 +118,7 @@ async def examine_continuation(
     """
     backend = build_backends({model.name: model}, settings, environ)[model.name]
     try:
-        forms = await try_forms(backend)
+        forms = await try_forms(backend, model.kind.styles)
     except (BackendError, TrialImpossible, TimeoutError) as exc:
         why = str(exc) or f"no answer within {ANSWER_S:.0f} s"
         if isinstance(exc, SetUpFault):
@@ -129,7 +133,7 @@ async def examine_continuation(
     return [*findings, await _store(settings, model, forms)]
 
 
-async def try_forms(backend: Backend) -> dict[str, Outcome]:
+async def try_forms(backend: Backend, styles: Sequence[str]) -> dict[str, Outcome]:
     """Return how the server answers each form.
 
     Raises:
@@ -144,7 +148,7 @@ async def try_forms(backend: Backend) -> dict[str, Outcome]:
     if not cuts:
         raise TrialImpossible(f"the answer has no place to cut: {answer[:80]!r}")
     outcomes: dict[str, Outcome] = {}
-    for form in CONTINUE_STYLES:
+    for form in styles:
         for cut in cuts:
             outcome = await _try_form(backend, form, answer, cut)
             if outcomes.get(form, "continues") in HOLDING:

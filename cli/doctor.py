@@ -45,7 +45,7 @@ from workers.backends.http.exchange import AnswerIsTls, ExchangeError
 from workers.backends.http.proxy import ProxyRefused, format_authority
 from workers.backends.http.tls import client_context
 from workers.backends.http.upstream_http import UpstreamAddress
-from workers.backends.openai.failure import refusal
+from workers.backends.reading.failure import refusal
 from workers.backends.route import Route, find_route
 
 PYTHON_MIN = (3, 11)
@@ -296,7 +296,7 @@ async def examine_models(settings: Settings, environ: Mapping[str, str]) -> list
         checks = [
             group.create_task(_examine_model(http, model, environ))
             for model in models.values()
-            if model.backend == "openai"
+            if model.kind.models_path
         ]
     summary = Finding("ok", "models", f"{', '.join(models)} ({source})")
     return [summary, *(task.result() for task in checks)]
@@ -313,7 +313,7 @@ async def _examine_model(
     is_tls = model.base_url.startswith("https:")
     try:
         base = urlsplit(model.base_url)  # its query belongs behind the whole path
-        url = urlunsplit(base._replace(path=f"{base.path.rstrip('/')}/models"))
+        url = urlunsplit(base._replace(path=f"{base.path.rstrip('/')}{model.kind.models_path}"))
         origin = UpstreamAddress(model.base_url, "", {}, tls=route.tls, proxy=route.proxy).origin
     except ValueError:  # also AddressInvalid
         return Finding("FAIL", "model", f"{where} is no address of a server: correct base_url")

@@ -11,9 +11,9 @@ from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.log.store import Store
 from shared.queue.lanes import Queue
-from workers.appender import Appender
 from workers.backends import Backend
-from workers.verdicts import Verdicts
+from workers.takeover.verdicts import Verdicts
+from workers.writing.appender import Appender
 
 # A worker's metrics, in the order of docs/operations.md.
 COUNTERS = (

@@ -28,19 +28,19 @@ from shared.log.records import Absent, Begun, Ended, Held, Released
 from shared.log.request import Request, decode_request
 from shared.log.tally import rest_of
 from shared.queue.lanes import Delivery, LaneEntry, put_back
-from workers.answer import Asked, read_answer
 from workers.backends import BackendItem, Finish
 from workers.begin import become_holder
-from workers.continuation import AttemptPlan, plan_attempt
-from workers.earlier_entries import read_earlier_entries
-from workers.failed_attempt import FailedAttempt
-from workers.outage import Postponed
-from workers.outbox import Outbox
-from workers.owner_meter import OwnerMeter
+from workers.failures.failed_attempt import FailedAttempt
+from workers.failures.outage import Postponed
 from workers.parts import WorkerParts
 from workers.running_note import RunningNote
+from workers.takeover.answer import Asked, read_answer
+from workers.takeover.continuation import AttemptPlan, plan_attempt
+from workers.takeover.earlier_entries import read_earlier_entries
 from workers.timeline import AttemptTimeline
-from workers.usage import AnswerUsage
+from workers.writing.outbox import Outbox
+from workers.writing.owner_meter import OwnerMeter
+from workers.writing.usage import AnswerUsage
 
 log = logging.getLogger(__name__)
 

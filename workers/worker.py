@@ -33,7 +33,6 @@ from shared.queue.presence import Presence, withdraw
 from shared.redis import keys, server_check
 from shared.redis.client import REDIS_ANSWER_S, Client
 from shared.redis.resp import AutoPipeline
-from workers.appender import Appender
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
@@ -41,7 +40,8 @@ from workers.parts import COUNTERS, Takeover, WorkerParts
 from workers.renewal import Renewal
 from workers.run import Run
 from workers.slots import places_to_wait_on, rounds
-from workers.verdicts import Verdicts
+from workers.takeover.verdicts import Verdicts
+from workers.writing.appender import Appender
 
 log = logging.getLogger(__name__)
 
@@ -83,13 +83,9 @@ class Worker:
         }
         self.store = Store(redis, settings, self._calls)
         self.queue = Queue(
-            redis,
-            name,
-            self._calls,
-            self._blocking_reads,
-            partitions=partitions,
-            counts_usage=bool(settings.usage_days),
-        )
+            redis, name, self._calls, self._blocking_reads,
+            partitions=partitions, counts_usage=bool(settings.usage_days),
+        )  # fmt: skip
         self._arrivals = Arrivals(self.queue, own, lambda work: self._tasks.create_task(work))
         self.appender = Appender(self.store, time.monotonic)
         self.counters = dict.fromkeys(COUNTERS, 0.0)

@@ -15,12 +15,14 @@ from typing import Any
 import msgspec
 
 from shared.config.credentials import ADMIN, LEEWAY_S, ORDINARY, Identity
+from shared.config.limits import claim_problem
 from shared.config.owner_names import owner_name_problem
 
 TIME_MAX = 253_402_300_800  # the year 10000: a later time is a mistake, for instance milliseconds
 SESSIONS_MAX = 100  # names in the claim `sessions`
 SESSION_CHARACTERS_MAX = 128  # as of a session's name
 LIMITS_MAX = 32  # members of the claim `limits`
+GROUPS_MAX = 1_000  # names in the claim `groups`
 
 
 class TokenRefused(Exception):
@@ -61,6 +63,7 @@ class ClaimRules:
             sessions=_sessions(claims),
             expires_at=expires_at,
             limits=_limits(claims),
+            groups=_groups(claims),
             is_keyless=True,
         )
 
@@ -148,7 +151,19 @@ def _limits(claims: Mapping[str, Any]) -> Mapping[str, Any]:
         return {}
     if not isinstance(value, dict) or len(value) > LIMITS_MAX:
         raise TokenRefused(f"its claim limits must be an object of at most {LIMITS_MAX} members")
+    if problem := claim_problem(value):
+        raise TokenRefused(f"its claim limits: {problem}")
     return value
+
+
+def _groups(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the claim; only those of limits.toml mean something here."""
+    value = claims.get("groups")
+    if value is None:
+        return ()
+    if not _is_list_of_texts(value) or len(value) > GROUPS_MAX:
+        raise TokenRefused(f"its claim groups must be a list of at most {GROUPS_MAX} strings")
+    return tuple(value)
 
 
 def _is_list_of_texts(value: Any) -> bool:

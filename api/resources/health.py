@@ -51,7 +51,10 @@ class HealthRoutes:
         checks = await self.checks()
         is_ready = all(checks.values())
         content: dict[str, Any] = {"status": "ready" if is_ready else "not ready", "checks": checks}
-        if degraded := sorted(self.node.authenticator.problems):
+        degraded = sorted(self.node.authenticator.problems)
+        if self.node.limits.problem:
+            degraded.append("limits")
+        if degraded:
             content["degraded"] = degraded
             content["status"] = "degraded" if is_ready else content["status"]
         if self._problem:

@@ -21,7 +21,7 @@ from typing import TypeVar
 import aiohttp
 
 from bench.support.load import InexactText
-from bench.support.stage import Stage, WindowMissed
+from bench.support.setup import Setup, WindowMissed
 from tests.support.redis_server import free_port
 from tests.support.spawn import kill_group, spawn
 from tests.support.wait import DeadlineMissed, until
@@ -90,7 +90,7 @@ class Resumable:
         self._directory.cleanup()
 
 
-async def unless_lost(stage: Stage, run: Awaitable[T]) -> T | None:
+async def unless_lost(setup: Setup, run: Awaitable[T]) -> T | None:
     """Return the result of a run; None if readers did not get everything.
 
     resumable-stream disconnects a reader that waited for a second. Then a message is printed, and
@@ -100,7 +100,7 @@ async def unless_lost(stage: Stage, run: Awaitable[T]) -> T | None:
         return await run
     except (InexactText, WindowMissed, DeadlineMissed) as exc:
         print(f"{WHO} is left out: {exc}", file=sys.stderr)
-        await stage.load.close()
+        await setup.load.close()
         return None
 
 

@@ -46,7 +46,8 @@ class Identity:
         sessions: names of sessions, or beginnings of names with a `*` at the end: their
             generations may be read and written whoever owns them.
         expires_at: Unix seconds; None: the credentials do not expire.
-        limits: the claim `limits` of a token, unchecked.
+        limits: the claim `limits` of a token; `Limits.of` reads it.
+        groups: the claim `groups` of a token: names of groups, some of which limits.toml may have.
         is_keyless: a token named the owner, or a trusted key on behalf of the owner, so the list
             of keys does not have the owner.
         share: a token of `owner` that may only read this; None: it is no share.
@@ -57,6 +58,7 @@ class Identity:
     sessions: tuple[str, ...] = ()
     expires_at: float | None = None
     limits: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    groups: tuple[str, ...] = ()
     is_keyless: bool = False
     share: Share | None = None
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.config.kinds.spec import SCHEMES
 from shared.errors import ConfigurationError
 
 FILES = ("ca_file", "client_cert", "client_key")
@@ -40,6 +41,7 @@ def parse_connection(table: Mapping[str, Any], where: str, folder: Path) -> Conn
     """Check the members of a model's table that this module reads.
 
     Args:
+        table: its `base_url` has a scheme of `SCHEMES`.
         where: the place of the table, for messages.
         folder: of the models file; relative paths begin there.
 
@@ -51,8 +53,9 @@ def parse_connection(table: Mapping[str, Any], where: str, folder: Path) -> Conn
         if not isinstance(value, str) or not value or not value.isprintable():
             raise ConfigurationError(f"{where}.{name}: must be a string, and not empty")
         if name in FILES:
-            if not str(table.get("base_url", "")).startswith("https://"):
-                raise ConfigurationError(f"{where}.{name}: needs a base_url with https://")
+            scheme = str(table.get("base_url", "")).partition("://")[0]
+            if not SCHEMES[scheme].is_tls:
+                raise ConfigurationError(f"{where}.{name}: needs a base_url with {scheme}s://")
             given[name] = str(folder / value)
     if "client_key" in given and "client_cert" not in given:
         raise ConfigurationError(f"{where}.client_key: needs client_cert, its certificate")

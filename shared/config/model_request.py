@@ -74,11 +74,12 @@ class RequestRules:
 REQUEST_MEMBERS = ("omit", "rename", "set", "forward", "headers")
 
 
-def parse_rules(table: Mapping[str, Any], where: str) -> RequestRules:
+def parse_rules(table: Mapping[str, Any], where: str, key_header: str) -> RequestRules:
     """Check the members of a model's table that this module reads.
 
     Args:
         where: the place of the table, for messages.
+        key_header: the header that gets the key of `api_key_env`.
 
     Raises:
         ConfigurationError: a value that is not allowed.
@@ -100,7 +101,7 @@ def parse_rules(table: Mapping[str, Any], where: str) -> RequestRules:
         if name in NEVER_SET:
             raise ConfigurationError(f"{where}.set.{name}: cannot be set: {NEVER_SET[name]}")
         _check_json(value, f"{where}.set.{name}")
-    _check_headers(rules.headers, table, where)
+    _check_headers(rules.headers, where, key_header if table.get("api_key_env") else "")
     return rules
 
 
@@ -140,7 +141,7 @@ def _strings(value: Any, where: str) -> dict[str, str]:
     return table
 
 
-def _check_headers(headers: Mapping[str, str], table: Mapping[str, Any], where: str) -> None:
+def _check_headers(headers: Mapping[str, str], where: str, key_header: str) -> None:
     seen = set()
     for name, value in headers.items():
         place = f"{where}.headers: {name!r}"
@@ -148,7 +149,7 @@ def _check_headers(headers: Mapping[str, str], table: Mapping[str, Any], where: 
             raise ConfigurationError(f"{place} is not the name of a header")
         if name.lower() in NEVER_HEADERS:
             raise ConfigurationError(f"{place} cannot be set: Tailrace writes it itself")
-        if name.lower() == "authorization" and table.get("api_key_env"):
+        if name.lower() == key_header.lower():
             raise ConfigurationError(f"{place} and `api_key_env`: choose one")
         if name.lower() in seen:
             raise ConfigurationError(f"{place} is there twice")

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from shared.config.kinds import KINDS
+from shared.config.kinds.spec import KindSpec
 from shared.config.model_connection import CONNECTION_MEMBERS, Connection, parse_connection
 from shared.config.model_request import REQUEST_MEMBERS, RequestRules, parse_rules
 from shared.errors import ConfigurationError
 
-BACKENDS = ("demo", "openai")
+DEFAULT_BACKEND = "openai"
 ON_TAKEOVER = ("auto", "continue", "restart", "fail")
-# How a request asks an openai backend to continue a partial answer; the servers differ.
-CONTINUE_STYLES = ("continue_final_message", "prefix", "trailing")
 # A variable of the environment in a header or the URL of a proxy: ${NAME}.
 ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
@@ -32,29 +32,36 @@ class Model:
 
     Attributes:
         name: the name that clients use.
-        backend: `demo` or `openai`.
-        base_url: of an openai backend, up to and with `/v1`.
+        backend: a kind of `KINDS`.
+        base_url: of the server, in the form that the kind has.
         model: the name at the backend; empty: the same as `name`.
         api_key_env: the environment variable that holds the key.
         on_takeover: `auto` (continue in a form that was seen to hold, else restart), `continue`
             (send the partial answer as a prefix), `restart` (reset) or `fail`.
-        continue_style: `continue_final_message` (vLLM, SGLang, llama.cpp), `prefix` (DeepSeek,
-            Mistral) or `trailing` (a last assistant message is continued). `auto` prefers it.
-        rules: how requests to an openai backend differ from the usual ones.
-        connection: how to connect to an openai backend.
-        options: further members, for the demo backend: seed, tokens_per_s, fail_at, …
+        continue_style: one of the kind's `styles`; `auto` prefers it. Empty: the first of them.
+        rules: how requests to the server differ from the usual ones.
+        connection: how to connect to the server.
+        options: the members of this kind alone; for the demo: seed, tokens_per_s, fail_at, …
     """
 
     name: str
-    backend: str = "openai"
+    backend: str = DEFAULT_BACKEND
     base_url: str = ""
     model: str = ""
     api_key_env: str = ""
     on_takeover: str = "auto"
-    continue_style: str = "continue_final_message"
+    continue_style: str = ""
     rules: RequestRules = RequestRules()
     connection: Connection = Connection()
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.continue_style and self.kind.styles:
+            object.__setattr__(self, "continue_style", self.kind.styles[0])  # the class is frozen
+
+    @property
+    def kind(self) -> KindSpec:
+        return KINDS[self.backend]
 
     @property
     def upstream_name(self) -> str:
@@ -63,7 +70,7 @@ class Model:
     @property
     def may_continue(self) -> bool:
         """Whether a new attempt may continue the partial answer of an earlier one."""
-        return self.on_takeover in ("auto", "continue")
+        return bool(self.kind.styles) and self.on_takeover in ("auto", "continue")
 
 
 # The members of a table that are attributes of `Model` under the same name.
@@ -135,21 +142,30 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
     for key, value in values.items():
         if not isinstance(value, str):
             raise ConfigurationError(f"{where}.{key}: must be a string")
+    backend = values.get("backend", DEFAULT_BACKEND)
+    if (kind := KINDS.get(backend)) is None:
+        raise ConfigurationError(f"{where}.backend: must be one of {', '.join(sorted(KINDS))}")
     model = Model(name=name, options=options, **values)
     for key, value, allowed in (
-        ("backend", model.backend, BACKENDS),
         ("on_takeover", model.on_takeover, ON_TAKEOVER),
-        ("continue_style", model.continue_style, CONTINUE_STYLES),
+        ("continue_style", model.continue_style, kind.styles or ("",)),
     ):
         if value not in allowed:
             raise ConfigurationError(f"{where}.{key}: must be one of {', '.join(allowed)}")
-    if model.backend == "openai":
-        if not model.base_url.startswith(("http://", "https://")):
-            raise ConfigurationError(f"{where}.base_url: must start with http:// or https://")
-        unknown = sorted(set(options) - {*REQUEST_MEMBERS, *CONNECTION_MEMBERS})
-        if unknown:
-            raise ConfigurationError(f"{where}: unknown member {unknown[0]!r}")
-        rules = parse_rules(table, where)
-        connection = parse_connection(table, where, Path(path).parent)
-        model = replace(model, rules=rules, connection=connection, options={})
-    return model
+    if kind.has_server:
+        model = _with_server(model, kind, table, where, Path(path).parent)
+    return replace(model, options=kind.check_members(model.options, where))
+
+
+def _with_server(
+    model: Model, kind: KindSpec, table: Mapping[str, Any], where: str, folder: Path
+) -> Model:
+    """Return the model with what its table says about its server and the requests to it."""
+    schemes = [f"{scheme}://" for scheme in kind.schemes]
+    if not model.base_url.startswith(tuple(schemes)):
+        raise ConfigurationError(f"{where}.base_url: must start with {' or '.join(schemes)}")
+    members = {*CONNECTION_MEMBERS, *(REQUEST_MEMBERS if kind.has_rules else ())}
+    rules = parse_rules(table, where, kind.header) if kind.has_rules else RequestRules()
+    options = {key: value for key, value in model.options.items() if key not in members}
+    connection = parse_connection(table, where, folder)
+    return replace(model, rules=rules, connection=connection, options=options)

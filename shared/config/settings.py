@@ -26,7 +26,11 @@ PREFIX = "TAILRACE_"
 UPSTREAM_BREAKS_MAX = 2
 
 # Every other number must be above 0.
-MAY_BE_ZERO = ("grace_s", "address_connections_max", "head_wait_s", "usage_days")
+MAY_BE_ZERO = (
+    "grace_s", "address_connections_max", "head_wait_s",
+    "owner_active_max", "owner_connections_max", "owner_prompts_per_min", "owner_tokens_per_min",
+    "owner_tokens_per_day", "usage_days",
+)  # fmt: skip
 QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
 
 # Kubernetes gives every container variables for each Service of its namespace. Those of a Service
@@ -47,11 +51,15 @@ SERVICE_VARIABLES = tuple(
     )
 )
 
+
 # docs/protocol.md names these, but they are not built yet. An operator may rely on such a setting,
 # so it is an error and not ignored.
 NOT_YET = {
     "OWNER_ACTIVE_MAX": "owner limits",
     "OWNER_CONNECTIONS_MAX": "owner limits",
+    "OWNER_PROMPTS_PER_MIN": "owner limits",
+    "OWNER_TOKENS_PER_MIN": "owner limits",
+    "OWNER_TOKENS_PER_DAY": "owner limits",
 }
 
 
@@ -78,6 +86,12 @@ class Settings:
     jwt_jwks: str = ""  # URL or file of the public keys that check tokens signed otherwise
     jwt_audience: str = ""  # the audience that a token must name
     jwt_issuer: str = ""  # the issuer that a token must name
+    limits: str = ""  # path of limits.toml: other limits of some owners
+    owner_active_max: int = 0  # generations of one owner that wait or run; 0: no limit
+    owner_connections_max: int = 0  # open readers of one owner; 0: no limit
+    owner_prompts_per_min: int = 0  # of one owner; 0: no limit
+    owner_tokens_per_min: int = 0  # of one owner; 0: no limit
+    owner_tokens_per_day: int = 0  # of one owner, in UTC; 0: no limit
     hosts: str = ""  # host names that a node without credentials serves, comma-separated
     trusted_proxies: str = ""  # whose X-Forwarded-For counts: networks, comma-separated
     address_connections_max: int = 0  # connections of one address to one API node; 0: no bound

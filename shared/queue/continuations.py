@@ -3,7 +3,7 @@
 The verdicts stand in one hash, which workers read from time to time. A verdict belongs to a server,
 its model and the rules that change its requests, not to the name in the models file: another server
 under the same name has to be tried anew. A verdict does not expire, because the guard at the seam
-(workers/seam.py) notices a server that has changed.
+(workers/takeover/seam.py) notices a server that has changed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from shared.config.models import CONTINUE_STYLES, Model
+from shared.config.models import Model
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
@@ -41,7 +41,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
         A form in which the server echoes is the last choice.
         """
-        forms = (preferred, *CONTINUE_STYLES)
+        forms = (preferred, *self.forms)
         held = (form for outcome in HOLDING for form in forms if self.forms.get(form) == outcome)
         return next(held, "")
 

@@ -9,7 +9,7 @@ from shared.log.events import Counts, End
 from shared.log.ids import EventId
 from shared.log.records import Ended, Meta
 from shared.log.store import Store
-from shared.queue.lanes import forget, leave_many
+from shared.queue.leaving import forget, leave_many
 from shared.redis import keys
 from shared.redis.client import translated
 from shared.usage.counting import count_log

@@ -20,7 +20,8 @@ from shared.log.events import End
 from shared.log.ids import EventId
 from shared.log.records import RESTORE_WITHIN_S, Top, failed
 from shared.log.store import Store
-from shared.queue.lanes import NEVER_BEGAN_S, forget, requeue
+from shared.queue.lanes import NEVER_BEGAN_S, requeue
+from shared.queue.leaving import forget
 from shared.queue.partitions import partitions_of, record
 from shared.queue.presence import workers_seen
 from shared.redis import keys

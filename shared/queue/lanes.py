@@ -17,11 +17,9 @@ from typing import Any
 import msgspec
 from redis.exceptions import NoScriptError
 
-from shared.errors import Unavailable
-from shared.later.webhooks import end_generation
-from shared.log.owner_bytes import SCRIPT, over
-from shared.log.request_pieces import PIECES
+from shared.log.owner_bytes import SCRIPT
 from shared.log.store import Store
+from shared.queue.leaving import follow_up, forget_commands, leave_call
 from shared.queue.partitions import Partitions, partitions_of
 from shared.redis import keys
 from shared.redis.client import Client, Command, translated
@@ -262,10 +260,10 @@ class Queue:
             charge: the call that records its bytes (shared/log/owner_bytes.py); None: not known.
         """
         calls: list[tuple[str, Call]] = [] if charge is None else [(SCRIPT, charge)]
-        forgetting = _forget_commands(generation_id, self.partitions.of(generation_id))
+        forgetting = forget_commands(generation_id, self.partitions.of(generation_id))
         if self._counts_usage:
             forgetting = forgetting[:1]
-            calls.append(_leave_call(generation_id, self.partitions.of(generation_id)))
+            calls.append(leave_call(generation_id, self.partitions.of(generation_id)))
         scripts = [await self.scripts.command(*call) for call in calls]
         # The entry is acknowledged last: without its acknowledgement all of this is repeated.
         commands = [*forgetting, *scripts, *_acknowledge_commands(delivery)]
@@ -273,7 +271,7 @@ class Queue:
         for call, reply in zip(calls, replies[len(forgetting) :], strict=False):
             if isinstance(reply, NoScriptError):
                 await self.scripts.run(call[0], *call[1])
-        await _follow_up(
+        await follow_up(
             self.scripts, generation_id, retention_ms, replies[0], is_charged=charge is not None
         )
 
@@ -317,20 +315,6 @@ class Queue:
         await self.scripts.run_all(calls)
 
 
-async def forget(store: Store, generation_id: str) -> None:
-    """Remove an ended generation from the indexes, and note its webhook as due.
-
-    Its idempotency key then expires with its meta.
-    """
-    scripts, tag = Scripts(store.redis), partitions_of(store.settings).of(generation_id)
-    commands = _forget_commands(generation_id, tag)
-    if store.settings.usage_days:
-        commands = commands[:1]
-        await scripts.run("leave", *_leave_call(generation_id, tag)[1])
-    found, *_ = await scripts.pipeline.run(commands)
-    await _follow_up(scripts, generation_id, store.retention_ms, found, is_charged=False)
-
-
 def _content(fields: Any) -> bytes:
     """Return the content of an entry. redis-py returns its fields as a mapping, RESP2 as a list."""
     if not isinstance(fields, Mapping):
@@ -342,64 +326,6 @@ def _content(fields: Any) -> bytes:
 def _acknowledge_commands(delivery: Delivery) -> list[Command]:
     stream = delivery.stream
     return [("XACK", stream, keys.GROUP, delivery.entry_id), ("XDEL", stream, delivery.entry_id)]
-
-
-def _forget_commands(generation_id: str, tag: str) -> list[Command]:
-    """Return the commands of `forget`. The reply of the first one goes to `_follow_up`."""
-    return [
-        ("HMGET", keys.meta(generation_id), "idem", "webhook", "owner", "wait", PIECES),
-        ("ZREM", keys.running(tag), generation_id),
-        *(("ZREM", keys.waiting(priority, tag), generation_id) for priority in keys.PRIORITIES),
-    ]
-
-
-def _leave_call(generation_id: str, tag: str) -> tuple[str, Call]:
-    """Return the script that does what the rest of `_forget_commands` does, and notes the usage."""
-    indexes = [keys.running(tag), *(keys.waiting(priority, tag) for priority in keys.PRIORITIES)]
-    return "leave", ([*indexes, keys.unsettled(tag)], [generation_id])
-
-
-async def leave_many(store: Store, ids: Sequence[str]) -> None:
-    """Remove ended generations from the indexes, without a look at their webhooks."""
-    partitions = partitions_of(store.settings)
-    if store.settings.usage_days:
-        await store.scripts.run_all([_leave_call(each, partitions.of(each)) for each in ids])
-        return
-    with translated():
-        pipeline = store.redis.pipeline(transaction=False)
-        for generation_id in ids:
-            for priority in keys.PRIORITIES:
-                pipeline.zrem(keys.waiting(priority, partitions.of(generation_id)), generation_id)
-        await pipeline.execute()
-
-
-async def _follow_up(
-    scripts: Scripts, generation_id: str, retention_ms: int, found: Any, *, is_charged: bool
-) -> None:
-    if isinstance(found, Exception):
-        raise Unavailable(f"Redis refuses: {found}") from found
-    redis = scripts.redis
-    idempotency, webhook, owner, wait, pieces = found
-    if owner and not wait and not is_charged:  # only lines of a batch have `wait`: not counted
-        await scripts.run(SCRIPT, *over(owner.decode(), generation_id, retention_ms))
-    if idempotency:
-        with translated():
-            # 1 s before meta expires: a key must never name an absent generation.
-            await redis.pexpire(idempotency, max(1, 2 * retention_ms - 1000))
-    if pieces:
-        with translated():
-            await redis.pexpire(keys.request(generation_id), 2 * retention_ms)
-    if webhook and await end_generation(redis, generation_id):
-        await wake_jobs(redis)
-
-
-async def wake_jobs(redis: Client) -> None:
-    """Wake one jobs process. Each also looks for due work once a second."""
-    with translated():
-        pipeline = redis.pipeline(transaction=False)
-        pipeline.lpush(keys.JOBS_WAKE, b"1")
-        pipeline.ltrim(keys.JOBS_WAKE, 0, 0)
-        await pipeline.execute()
 
 
 async def requeue(store: Store, generation_id: str, priority: str) -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from shared.redis import keys
 from tests.support.node_program import NodeProgram
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster, Role
 from tests.support.proxy import Proxy
+from tests.support.raw_client import RawClient
 from tests.support.upstream import expected_text, script_of
 from tests.support.wait import until
 
@@ -77,9 +77,9 @@ async def sdk(cluster: Cluster, program: NodeProgram) -> AsyncIterator[Sdk]:
 
 
 @pytest.fixture
-async def api(cluster: Cluster) -> AsyncIterator[Outsider]:
-    async with Outsider(*cluster.urls) as outsider:
-        yield outsider
+async def api(cluster: Cluster) -> AsyncIterator[RawClient]:
+    async with RawClient(*cluster.urls) as raw_client:
+        yield raw_client
 
 
 def answer_of(said: dict[str, Any]) -> dict[str, Any]:
@@ -223,7 +223,7 @@ async def test_an_upstream_that_always_fails_is_an_error(sdk: Sdk, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", REPLAYING)
-async def test_a_stop_from_the_other_node(sdk: Sdk, api: Outsider, kind: str) -> None:
+async def test_a_stop_from_the_other_node(sdk: Sdk, api: RawClient, kind: str) -> None:
     await sdk.open(kind)
     run = answer_of(await sdk.send("continue", ENDLESS, characters=50))["id"]
     for _ in range(2):
@@ -240,7 +240,7 @@ async def test_a_stop_from_the_other_node(sdk: Sdk, api: Outsider, kind: str) ->
 
 @pytest.mark.parametrize("kind", ["default", "workflow"])
 async def test_a_client_that_hangs_up_over_http_does_not_stop_the_answer(
-    sdk: Sdk, api: Outsider, kind: str
+    sdk: Sdk, api: RawClient, kind: str
 ) -> None:
     await sdk.open(kind)
     run = answer_of(await sdk.send("continue", characters=50))["id"]
@@ -251,7 +251,7 @@ async def test_a_client_that_hangs_up_over_http_does_not_stop_the_answer(
 
 @pytest.mark.parametrize("is_resumed", [False, True])
 async def test_a_stop_over_the_websocket_stops_the_answer(
-    sdk: Sdk, api: Outsider, is_resumed: bool
+    sdk: Sdk, api: RawClient, is_resumed: bool
 ) -> None:
     await sdk.open("websocket")
     run = answer_of(await sdk.send("continue", ENDLESS, characters=50))["id"]
@@ -265,7 +265,7 @@ async def test_a_stop_over_the_websocket_stops_the_answer(
     assert (await api.ended(run))["status"] == "cancelled"
 
 
-async def test_no_resume_undoes_a_stop(sdk: Sdk, api: Outsider) -> None:
+async def test_no_resume_undoes_a_stop(sdk: Sdk, api: RawClient) -> None:
     """Tabs that resume while another one stops: each sees the end, and none brings it back."""
     for round_ in range(5):
         chat = f"race-{round_}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from bench.support.deployment import open_stage
+
 from bench import fan_out, reconnect
 from bench.support import resumable
-from bench.support.stage import open_stage
 
 
 async def test_resumable_stream_delivers_the_exact_text() -> None:
     assert resumable.install() == ""
 
-    async with open_stage(is_quick=True) as stage:  # a text that is not exact raises
-        assert await fan_out.by_resumable(stage, fan_out.QUICK) > 0
-        assert len(await reconnect.by_resumable(stage, reconnect.QUICK)) == reconnect.QUICK.readers
+    async with open_stage(is_quick=True) as harness:  # a text that is not exact raises
+        assert await fan_out.by_resumable(harness, fan_out.QUICK) > 0
+        assert (
+            len(await reconnect.by_resumable(harness, reconnect.QUICK)) == reconnect.QUICK.readers
+        )

@@ -12,9 +12,9 @@ import pytest
 
 from shared.redis import keys
 from tests.support.browser import Browser, Page, PageServer
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
 from tests.support.proxy import Proxy
+from tests.support.raw_client import RawClient
 from tests.support.upstream import Upstream, expected_text, script_of
 from tests.support.wait import until
 
@@ -52,9 +52,9 @@ OpenChat = Callable[..., Awaitable[Page]]
 
 
 @pytest.fixture
-async def api(cluster: Cluster) -> AsyncIterator[Outsider]:
-    async with Outsider(*cluster.urls) as outsider:
-        yield outsider
+async def api(cluster: Cluster) -> AsyncIterator[RawClient]:
+    async with RawClient(*cluster.urls) as raw_client:
+        yield raw_client
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def asking(model: str, session: str, **script: Any) -> dict[str, Any]:
     return {"model": model, "session": session, "params": params}
 
 
-async def generation_of(api: Outsider, session: str, node: str = "") -> str:
+async def generation_of(api: RawClient, session: str, node: str = "") -> str:
     async def listed() -> Any:
         return (await api.get(f"/v1/sessions/{session}", node=node)).json()["generations"]
 
@@ -96,7 +96,7 @@ async def generation_of(api: Outsider, session: str, node: str = "") -> str:
     return str(found[0]["id"])
 
 
-async def kill_holder(cluster: Cluster, api: Outsider, session: str) -> None:
+async def kill_holder(cluster: Cluster, api: RawClient, session: str) -> None:
     generation_id = await generation_of(api, session)
     async with cluster.redis() as redis:
         name: Any = await until(
@@ -120,7 +120,7 @@ WAYS = pytest.mark.parametrize("way", [over_http, over_socket])
 @WAYS
 @pytest.mark.parametrize("model", ["continue", "restart"])
 async def test_a_killed_worker_leaves_the_exact_text(
-    cluster: Cluster, api: Outsider, open_chat: OpenChat, way: Any, model: str
+    cluster: Cluster, api: RawClient, open_chat: OpenChat, way: Any, model: str
 ) -> None:
     session = f"bw-{way.__name__}-{model}"
     page = await open_chat(way(cluster.urls[0]), **asking(model, session))
@@ -178,7 +178,7 @@ async def test_a_refusal_is_shown_as_a_sentence(
 
 
 async def test_the_stop_button_stops_the_upstream(
-    cluster: Cluster, api: Outsider, upstream: Upstream, open_chat: OpenChat
+    cluster: Cluster, api: RawClient, upstream: Upstream, open_chat: OpenChat
 ) -> None:
     before = len(upstream.calls)
     page = await open_chat(over_http(cluster.urls[0]), **asking("continue", "b-stop", tokens=9_999))
@@ -193,7 +193,7 @@ async def test_the_stop_button_stops_the_upstream(
 
 
 async def test_over_http_a_killed_node_is_an_error_and_keeps_the_text(
-    cluster: Cluster, api: Outsider, open_chat: OpenChat
+    cluster: Cluster, api: RawClient, open_chat: OpenChat
 ) -> None:
     page = await open_chat(over_http(cluster.urls[0]), **asking("continue", "b-node"))
     await page.type(PROMPT)
@@ -238,7 +238,7 @@ async def test_the_key_in_an_answer_does_not_end_it(cluster: Cluster, open_chat:
 
 @pytest.mark.parametrize("is_stream", [True, False])
 async def test_a_picture_goes_to_the_model_and_another_file_is_refused(
-    cluster: Cluster, api: Outsider, upstream: Upstream, open_chat: OpenChat, is_stream: bool
+    cluster: Cluster, api: RawClient, upstream: Upstream, open_chat: OpenChat, is_stream: bool
 ) -> None:
     """As a form, which the component makes of it, and of all else a string."""
     params = json.dumps({"upstream": {**SCRIPT, "delay_s": 0}})

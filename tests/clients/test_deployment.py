@@ -19,9 +19,9 @@ from tests.support.browser import Browser, Page
 from tests.support.demo import demo_body
 from tests.support.node_program import NodeProgram
 from tests.support.npm import installed
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
 from tests.support.proxy import Proxy
+from tests.support.raw_client import RawClient
 
 KINDS = ["default", "workflow", "websocket"]
 ENDLESS, PACED, SHORT = (10_000, 25.0), (50, 25.0), (12, 0.0)
@@ -45,7 +45,7 @@ CHAT = """
 class Way:
     """The way to the deployment: one address that leads to its first node, then to its other."""
 
-    def __init__(self, proxy: Proxy, api: Outsider) -> None:
+    def __init__(self, proxy: Proxy, api: RawClient) -> None:
         self.proxy = proxy
         self.api = api
         self.url = f"http://127.0.0.1:{proxy.port}"
@@ -82,7 +82,7 @@ async def way(request: pytest.FixtureRequest, own: Cluster | None, key: str) -> 
         urls = own.urls
     else:
         urls = [request.config.getoption(name) for name in ("--base-url", "--other-url")]
-    async with Outsider(urls[0], urls[1], key) as api, Proxy("", 0) as proxy:
+    async with RawClient(urls[0], urls[1], key) as api, Proxy("", 0) as proxy:
         yield Way(proxy, api)
 
 

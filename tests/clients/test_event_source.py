@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.support.browser import Browser, Page, PageServer
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
 from tests.support.proxy import Proxy
+from tests.support.raw_client import RawClient
 from tests.support.upstream import expected_text, script_of
 
 PROMPT = "tell me"
@@ -37,9 +37,9 @@ window.watch = (url) => {
 
 
 @pytest.fixture
-async def api(cluster: Cluster) -> AsyncIterator[Outsider]:
-    async with Outsider(*cluster.urls) as outsider:
-        yield outsider
+async def api(cluster: Cluster) -> AsyncIterator[RawClient]:
+    async with RawClient(*cluster.urls) as raw_client:
+        yield raw_client
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def events_url(base: str, generation_id: str) -> str:
     return f"{base}/v1/generations/{generation_id}/events"
 
 
-async def check(page: Page, api: Outsider, generation_id: str, node: str = "") -> None:
+async def check(page: Page, api: RawClient, generation_id: str, node: str = "") -> None:
     """The page has the whole log, each entry once and in order."""
     seen: dict[str, Any] = await page.evaluate("seen")
     log = [event.event_id for event in (await api.events(generation_id, node=node)).events]
@@ -68,7 +68,7 @@ async def check(page: Page, api: Outsider, generation_id: str, node: str = "") -
 
 
 async def test_event_source_reconnects_to_another_node_and_204_stops_it(
-    cluster: Cluster, api: Outsider, page: Page
+    cluster: Cluster, api: RawClient, page: Page
 ) -> None:
     """One address for both nodes, as behind a load balancer; the first is killed."""
     generation_id = await api.start(BODY)
@@ -88,7 +88,7 @@ async def test_event_source_reconnects_to_another_node_and_204_stops_it(
 
 
 async def test_a_page_resumes_at_the_other_node_with_its_own_cursor(
-    cluster: Cluster, api: Outsider, page: Page
+    cluster: Cluster, api: RawClient, page: Page
 ) -> None:
     generation_id = await api.start(BODY)
     other = events_url(cluster.urls[1], generation_id)
@@ -109,7 +109,7 @@ async def test_a_page_resumes_at_the_other_node_with_its_own_cursor(
 
 
 async def test_event_source_long_poll_and_ndjson_share_one_cursor(
-    cluster: Cluster, api: Outsider, page: Page
+    cluster: Cluster, api: RawClient, page: Page
 ) -> None:
     generation_id = await api.start(BODY)
     one, other = (events_url(url, generation_id) for url in cluster.urls)
@@ -162,7 +162,7 @@ async def test_a_page_may_read_the_documented_headers(cluster: Cluster, page: Pa
 
 
 async def test_a_page_of_another_origin_reads_nothing(
-    cluster: Cluster, api: Outsider, browser: Browser, pages: PageServer
+    cluster: Cluster, api: RawClient, browser: Browser, pages: PageServer
 ) -> None:
     generation_id = await api.start(BODY)
     stranger = await browser.open(pages.origin.replace("127.0.0.1", "localhost") + "/")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.browser import Browser, Page, PageServer
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 
 EVIL, REBOUND = "evil.test", "rebind.test"
 HERE = f"--host-resolver-rules=MAP {EVIL} 127.0.0.1, MAP {REBOUND} 127.0.0.1"
@@ -41,10 +41,10 @@ window.form = () => {
 
 
 @pytest.fixture(scope="module")
-async def node() -> AsyncIterator[Outsider]:
-    async with Cluster(api=1, workers=1) as cluster, Outsider(cluster.urls[0]) as outsider:
-        await outsider.start({"prompt": "a secret of mine"})
-        yield outsider
+async def node() -> AsyncIterator[RawClient]:
+    async with Cluster(api=1, workers=1) as cluster, RawClient(cluster.urls[0]) as raw_client:
+        await raw_client.start({"prompt": "a secret of mine"})
+        yield raw_client
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,11 @@ async def website(lured: Browser) -> AsyncIterator[Page]:
         await page.close()
 
 
-async def prompts(node: Outsider) -> list[Any]:
+async def prompts(node: RawClient) -> list[Any]:
     return [one["prompt"] for one in (await node.get("/v1/generations")).json()["generations"]]
 
 
-async def test_a_website_starts_nothing_and_uploads_nothing(node: Outsider, website: Page) -> None:
+async def test_a_website_starts_nothing_and_uploads_nothing(node: RawClient, website: Page) -> None:
     bodies = {
         "/ai-sdk/chat": f"{CHAT!r}, 'text/plain'",
         "/v1/generations": f"{PROMPT!r}, 'text/plain'",
@@ -84,7 +84,7 @@ async def test_a_website_starts_nothing_and_uploads_nothing(node: Outsider, webs
 
 
 async def test_a_website_reads_nothing_and_listens_to_nothing(
-    node: Outsider, website: Page
+    node: RawClient, website: Page
 ) -> None:
     assert await website.evaluate(f"read('{node.url}/v1/generations')") == "refused"
     for path in SOCKETS:
@@ -93,7 +93,7 @@ async def test_a_website_reads_nothing_and_listens_to_nothing(
 
 
 async def test_a_website_whose_name_resolves_to_this_node_gets_nothing(
-    node: Outsider, lured: Browser
+    node: RawClient, lured: Browser
 ) -> None:
     """To the browser the node is that website's own server."""
     own = node.url.replace("127.0.0.1", REBOUND)
@@ -110,7 +110,7 @@ async def test_a_website_whose_name_resolves_to_this_node_gets_nothing(
     assert await prompts(node) == ["a secret of mine"]
 
 
-async def test_the_nodes_own_page_may_do_all_of_this(node: Outsider, lured: Browser) -> None:
+async def test_the_nodes_own_page_may_do_all_of_this(node: RawClient, lured: Browser) -> None:
     """So that the tests above look for something that a page can do."""
     page = await lured.open(f"{node.url}/docs", first=TOOLS)
 

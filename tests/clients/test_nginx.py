@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.nginx import Nginx
-from tests.support.outsider import Answer, Outsider
 from tests.support.processes import Cluster
+from tests.support.raw_client import Answer, RawClient
 from tests.support.raw_wire import exchange, handshake, raw_connection
 
 REQUESTS = 98
@@ -41,9 +41,9 @@ async def nginx(nodes: Cluster) -> AsyncIterator[Nginx]:
 
 
 @pytest.fixture
-async def outsider(nginx: Nginx) -> AsyncIterator[Outsider]:
-    async with Outsider(nginx.url) as outsider:
-        yield outsider
+async def raw_client(nginx: Nginx) -> AsyncIterator[RawClient]:
+    async with RawClient(nginx.url) as raw_client:
+        yield raw_client
 
 
 def said(answer: Answer) -> dict[str, object]:
@@ -56,42 +56,42 @@ def said(answer: Answer) -> dict[str, object]:
 
 @pytest.mark.parametrize("kind", BODY)
 async def test_upgrades_with_a_body_take_no_node_out_of_service(
-    outsider: Outsider, kind: str
+    raw_client: RawClient, kind: str
 ) -> None:
     """An upgrade that nginx takes for a node's failure would ban both nodes for everybody."""
     headers, body = BODY[kind]
-    attack = handshake(outsider.url, {**headers, "Connection": "upgrade"}) + body
+    attack = handshake(raw_client.url, {**headers, "Connection": "upgrade"}) + body
     refusals, statuses = [], []
 
     for _ in range(REQUESTS // EACH):
-        async with raw_connection(outsider.url) as (reader, writer):
+        async with raw_connection(raw_client.url) as (reader, writer):
             writer.write(attack)
             refusals.append((await reader.readline())[:12])
-        statuses += [(await outsider.get("/livez")).status for _ in range(EACH)]
+        statuses += [(await raw_client.get("/livez")).status for _ in range(EACH)]
 
     assert statuses.count(200) == len(statuses), f"{statuses.count(200)} of {len(statuses)}"
     assert set(refusals) == {b"HTTP/1.1 400"}
 
 
-async def test_nginx_passes_over_a_killed_node(outsider: Outsider, nodes: Cluster) -> None:
+async def test_nginx_passes_over_a_killed_node(raw_client: RawClient, nodes: Cluster) -> None:
     nodes.api[0].kill()
 
-    statuses = [(await outsider.get("/v1/models")).status for _ in range(REQUESTS)]
+    statuses = [(await raw_client.get("/v1/models")).status for _ in range(REQUESTS)]
 
     assert set(statuses) == {200}
     nodes.api[1].kill()
-    answer = await outsider.get("/v1/models")
+    answer = await raw_client.get("/v1/models")
     assert (answer.status, said(answer)["code"]) == (503, "unavailable")
     assert answer.headers["retry-after"] == "1"
 
 
 @pytest.mark.parametrize(("path", "size"), [("/v1/generations", 50_000_000), ("/v1/files", 2**29)])
 async def test_a_body_above_the_limit_of_nginx_gets_the_error_of_the_api(
-    outsider: Outsider, path: str, size: int
+    raw_client: RawClient, path: str, size: int
 ) -> None:
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
 
-    error = refused(await exchange(outsider.url, head + b"{", within_s=3), 413)
+    error = refused(await exchange(raw_client.url, head + b"{", within_s=3), 413)
 
     assert error["code"] == "body_too_large"
 
@@ -125,15 +125,15 @@ async def test_refusals_of_nginx_itself_are_json(
     assert (error["code"], error["retryable"]) == (code, False)
 
 
-async def test_nginx_bounds_the_requests_of_one_address(outsider: Outsider) -> None:
+async def test_nginx_bounds_the_requests_of_one_address(raw_client: RawClient) -> None:
     half = b"POST /v1/generations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
     async with contextlib.AsyncExitStack() as open_ones:
         for _ in range(CONNECTIONS_MAX):
-            _, writer = await open_ones.enter_async_context(raw_connection(outsider.url))
+            _, writer = await open_ones.enter_async_context(raw_connection(raw_client.url))
             writer.write(half)
             await writer.drain()
 
-        answer = await outsider.get("/livez")
+        answer = await raw_client.get("/livez")
 
         assert (answer.status, said(answer)["code"]) == (429, "rate_limited")
         assert answer.headers["retry-after"] == "1"
@@ -149,9 +149,9 @@ async def test_a_client_cannot_choose_the_address_that_nodes_are_told() -> None:
 
     async with await asyncio.start_server(node, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with Nginx([port, port]) as nginx, Outsider(nginx.url) as outsider:
+        async with Nginx([port, port]) as nginx, RawClient(nginx.url) as raw_client:
             for path in ("/livez", "/v1/files"):
-                await outsider.get(path, headers={"X-Forwarded-For": "203.0.113.7"})
+                await raw_client.get(path, headers={"X-Forwarded-For": "203.0.113.7"})
 
     for head in heads:
         assert head.lower().count(b"x-forwarded-for") == 1

@@ -13,8 +13,8 @@ import pytest
 from shared.redis import keys
 from tests.support.browser import Browser, Page, PageServer
 from tests.support.npm import bundle
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 from tests.support.upstream import expected_text, script_of
 from tests.support.wait import until
 
@@ -36,9 +36,9 @@ OpenPage = Callable[..., Awaitable[Page]]
 
 
 @pytest.fixture
-async def api(cluster: Cluster) -> AsyncIterator[Outsider]:
-    async with Outsider(*cluster.urls) as outsider:
-        yield outsider
+async def api(cluster: Cluster) -> AsyncIterator[RawClient]:
+    async with RawClient(*cluster.urls) as raw_client:
+        yield raw_client
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def new_chat() -> str:
     return f"react/{uuid.uuid4()}"
 
 
-async def run_of(api: Outsider, chat: str) -> str:
+async def run_of(api: RawClient, chat: str) -> str:
     async def listed() -> Any:
         return (await api.get(f"/v1/sessions/{quote(chat)}")).json()["generations"]
 
@@ -109,7 +109,7 @@ async def test_a_reloaded_page_shows_the_running_answer_from_the_other_node(
 
 @pytest.mark.parametrize("model", ["continue", "restart"])
 async def test_a_killed_worker_leaves_the_exact_text(
-    cluster: Cluster, api: Outsider, open_page: OpenPage, model: str
+    cluster: Cluster, api: RawClient, open_page: OpenPage, model: str
 ) -> None:
     chat = new_chat()
     page = await open_page(cluster.urls[0], chat, **asking(model))
@@ -122,7 +122,7 @@ async def test_a_killed_worker_leaves_the_exact_text(
 
 
 async def test_a_stop_at_the_other_node_is_final(
-    cluster: Cluster, api: Outsider, open_page: OpenPage
+    cluster: Cluster, api: RawClient, open_page: OpenPage
 ) -> None:
     chat = new_chat()
     page = await open_page(cluster.urls[0], chat, **asking("continue", tokens=9_999))

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 
 OwnCluster = Callable[..., contextlib.AbstractAsyncContextManager[Cluster]]
 
@@ -35,9 +35,9 @@ async def deployment(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str,
 
 
 @pytest.fixture
-async def api(deployment: tuple[str, str, str]) -> AsyncIterator[Outsider]:
-    async with Outsider(*deployment) as outsider:
-        yield outsider
+async def api(deployment: tuple[str, str, str]) -> AsyncIterator[RawClient]:
+    async with RawClient(*deployment) as raw_client:
+        yield raw_client
 
 
 @pytest.fixture(scope="session")

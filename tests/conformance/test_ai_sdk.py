@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.demo import demo_body
-from tests.support.outsider import Answer, Outsider, hear, hear_until, tell
+from tests.support.raw_client import Answer, RawClient, hear, hear_until, tell
 from tests.support.raw_wire import exchange, handshake
 
 CHAT, SOCKET = "/ai-sdk/chat", "/ai-sdk/ws"
@@ -43,7 +43,7 @@ def path_of(name: str, what: str = "stream") -> str:
     return f"{CHAT}/{quote(name, safe='')}/{what}"
 
 
-async def post(api: Outsider, body: dict[str, Any], **kwargs: Any) -> Answer:
+async def post(api: RawClient, body: dict[str, Any], **kwargs: Any) -> Answer:
     return await api.call("POST", CHAT, body=body, **kwargs)
 
 
@@ -76,7 +76,7 @@ def kinds(found: list[dict[str, Any]]) -> list[str]:
     return [kind for at, kind in enumerate(types) if not at or kind != types[at - 1]]
 
 
-async def begun(api: Outsider, chat: str, **kwargs: Any) -> str:
+async def begun(api: RawClient, chat: str, **kwargs: Any) -> str:
     """Start an endless answer in a chat, hang up, and return its run."""
     async with api.opened("POST", CHAT, body=asking(chat, **told(10_000, 20)), **kwargs) as head:
         run: str = head.headers[RUN]
@@ -87,7 +87,7 @@ async def begun(api: Outsider, chat: str, **kwargs: Any) -> str:
 # Over HTTP
 
 
-async def test_an_answer_has_chunks_and_a_finish(api: Outsider) -> None:
+async def test_an_answer_has_chunks_and_a_finish(api: RawClient) -> None:
     answer = await post(api, asking(new_chat(), **told(20)))
 
     found = chunks(answer)
@@ -101,7 +101,7 @@ async def test_an_answer_has_chunks_and_a_finish(api: Outsider) -> None:
     assert text_of(found) == (await api.ended(run))["text"]
 
 
-async def test_reasoning_and_tool_calls_have_parts_of_their_own(api: Outsider) -> None:
+async def test_reasoning_and_tool_calls_have_parts_of_their_own(api: RawClient) -> None:
     body = asking(new_chat(), **told(3, reasoning_tokens=3, tool_call="weather"))
     found = chunks(await post(api, body))
 
@@ -120,14 +120,14 @@ async def test_reasoning_and_tool_calls_have_parts_of_their_own(api: Outsider) -
 
 @pytest.mark.parametrize("content_type", ["", "text/plain;charset=UTF-8", "application/json"])
 async def test_a_body_is_read_as_json_with_any_content_type(
-    api: Outsider, content_type: str
+    api: RawClient, content_type: str
 ) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
     raw = json.dumps({"messages": asking("")["messages"], **told(3)}).encode()
     assert chunks(await api.call("POST", CHAT, raw=raw, headers=headers))
 
 
-async def test_the_same_key_reads_the_same_answer(api: Outsider) -> None:
+async def test_the_same_key_reads_the_same_answer(api: RawClient) -> None:
     body, headers = asking(new_chat(), **told(5)), {"Idempotency-Key": str(uuid.uuid4())}
     first, again = [
         await post(api, body, headers=headers, node=node) for node in (api.url, api.other_url)
@@ -139,7 +139,7 @@ async def test_the_same_key_reads_the_same_answer(api: Outsider) -> None:
 
 @pytest.mark.parametrize(("retryable", "controls"), [(False, {}), (True, {"reasoning_tokens": 2})])
 async def test_a_failure_is_an_error_part_and_a_finish(
-    api: Outsider, retryable: bool, controls: dict[str, Any]
+    api: RawClient, retryable: bool, controls: dict[str, Any]
 ) -> None:
     failing = told(5, fail_at=2, fail_retryable=retryable, fail_code="upstream_error", **controls)
     found = chunks(await post(api, asking(new_chat(), **failing)))
@@ -151,7 +151,7 @@ async def test_a_failure_is_an_error_part_and_a_finish(
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_chats_running_answer_is_replayed_and_stopped_on_any_node(
-    api: Outsider, name: str
+    api: RawClient, name: str
 ) -> None:
     chat = new_chat(name)
     assert (await api.get(path_of(chat))).status == 204
@@ -176,7 +176,7 @@ async def test_a_chats_running_answer_is_replayed_and_stopped_on_any_node(
     assert (ended["status"], ended["text"]) == ("cancelled", text_of(found))
 
 
-async def test_a_client_that_hangs_up_stops_nothing(api: Outsider) -> None:
+async def test_a_client_that_hangs_up_stops_nothing(api: RawClient) -> None:
     async with api.opened("POST", CHAT, body=asking(new_chat(), **told(40, 20))) as response:
         run = response.headers[RUN]
         await response.content.readuntil(b"\n\n")
@@ -186,7 +186,7 @@ async def test_a_client_that_hangs_up_stops_nothing(api: Outsider) -> None:
 # Counted
 
 
-async def test_every_index_gives_the_same_chunks_on_every_node(api: Outsider) -> None:
+async def test_every_index_gives_the_same_chunks_on_every_node(api: RawClient) -> None:
     answer = await post(api, asking(new_chat(), **told(6)))
     whole, run = chunks(answer), answer.headers[RUN]
     tail = len(whole) - 1
@@ -197,7 +197,7 @@ async def test_every_index_gives_the_same_chunks_on_every_node(api: Outsider) ->
             assert found.headers[TAIL] == str(tail)
 
 
-async def test_a_run_resumes_on_another_node_at_the_next_chunk(api: Outsider) -> None:
+async def test_a_run_resumes_on_another_node_at_the_next_chunk(api: RawClient) -> None:
     chat = new_chat()
     seen: list[dict[str, Any]] = []
     async with api.opened("POST", CHAT, body=asking(chat, **told(60, 40))) as response:
@@ -214,7 +214,7 @@ async def test_a_run_resumes_on_another_node_at_the_next_chunk(api: Outsider) ->
 
 
 @pytest.mark.parametrize("name", [UNKNOWN, "no-such-chat", "AbCdEfGhIj123456", "x/y"])
-async def test_an_unknown_run_is_404_with_a_sentence(api: Outsider, name: str) -> None:
+async def test_an_unknown_run_is_404_with_a_sentence(api: RawClient, name: str) -> None:
     answer = await api.get(path_of(name) + "?startIndex=0")
     assert answer.status == 404
     assert answer.headers["content-type"].startswith("text/plain")
@@ -222,11 +222,11 @@ async def test_an_unknown_run_is_404_with_a_sentence(api: Outsider, name: str) -
 
 
 @pytest.mark.parametrize("index", ["", "x", "1.5", "1e3", "0x1", "9" * 30, "%00", "٣"])
-async def test_an_index_that_is_no_number_is_400(api: Outsider, index: str) -> None:
+async def test_an_index_that_is_no_number_is_400(api: RawClient, index: str) -> None:
     assert (await api.get(path_of(UNKNOWN) + f"?startIndex={quote(index)}")).status == 400
 
 
-async def test_head_ends_at_once(api: Outsider) -> None:
+async def test_head_ends_at_once(api: RawClient) -> None:
     chat = new_chat()
     run = await begun(api, chat)
     for path in (path_of(chat), path_of(run) + "?startIndex=0"):
@@ -251,7 +251,7 @@ async def test_head_ends_at_once(api: Outsider) -> None:
     ],
     ids=str,
 )
-async def test_a_wrong_request_gets_a_sentence(api: Outsider, body: Any, status: int) -> None:
+async def test_a_wrong_request_gets_a_sentence(api: RawClient, body: Any, status: int) -> None:
     answer = await post(api, body)
     assert answer.status == status
     assert answer.headers["content-type"].startswith("text/plain")
@@ -261,7 +261,7 @@ async def test_a_wrong_request_gets_a_sentence(api: Outsider, body: Any, status:
 # On the socket
 
 
-def socket(api: Outsider, node: str = "") -> connect:
+def socket(api: RawClient, node: str = "") -> connect:
     return api.socket(node, path=SOCKET, subprotocols=None)
 
 
@@ -282,7 +282,7 @@ async def heard(ws: ClientConnection, request: str) -> list[dict[str, Any]]:
     return found
 
 
-async def test_a_socket_gives_the_chunks_of_http(api: Outsider) -> None:
+async def test_a_socket_gives_the_chunks_of_http(api: RawClient) -> None:
     chat = new_chat()
     async with socket(api) as ws:
         await tell(ws, **sending(chat))
@@ -295,7 +295,7 @@ async def test_a_socket_gives_the_chunks_of_http(api: Outsider) -> None:
 
 
 async def test_a_lost_socket_stops_nothing_and_an_abort_on_another_node_stops_the_answer(
-    api: Outsider,
+    api: RawClient,
 ) -> None:
     chat = new_chat()
     async with socket(api) as one, socket(api) as lost, socket(api, api.other_url) as other:
@@ -315,7 +315,7 @@ async def test_a_lost_socket_stops_nothing_and_an_abort_on_another_node_stops_th
     assert (await api.ended(found[0]["messageId"]))["status"] == "cancelled"
 
 
-async def test_many_requests_share_a_socket(api: Outsider) -> None:
+async def test_many_requests_share_a_socket(api: RawClient) -> None:
     frames: list[dict[str, Any]] = []
     async with socket(api) as ws:
         for name in "abc":
@@ -344,7 +344,7 @@ async def test_many_requests_share_a_socket(api: Outsider) -> None:
     ids=lambda text: text[:60],
 )  # fmt: skip
 async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(
-    api: Outsider, text: str
+    api: RawClient, text: str
 ) -> None:
     async with socket(api) as ws:
         await ws.send(text)
@@ -355,7 +355,7 @@ async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(
         assert await hear(ws) == {"type": "no-active", "requestId": "alive"}
 
 
-async def test_a_foreign_origin_is_refused_at_the_handshake(api: Outsider) -> None:
+async def test_a_foreign_origin_is_refused_at_the_handshake(api: RawClient) -> None:
     headers = api.credentials | {"Origin": "https://evil.example"}
     received = await exchange(api.url, handshake(api.url, headers, path=SOCKET), within_s=3)
     assert received.split(b" ")[1] == b"403"

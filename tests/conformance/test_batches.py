@@ -21,7 +21,7 @@ from tests.support.batch import (
     submit,
     text_of,
 )
-from tests.support.outsider import Outsider
+from tests.support.raw_client import RawClient
 from tests.support.sdk import sdk
 from tests.support.wait import until
 
@@ -29,7 +29,7 @@ DEMO = {"demo": {"tokens": 5, "tokens_per_s": 0, "first_token_s": 0}}
 
 
 @pytest.fixture
-async def client(api: Outsider) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client(api: RawClient) -> AsyncIterator[openai.AsyncOpenAI]:
     async with sdk(f"{api.url}/v1", api.key) as client:
         yield client
 
@@ -124,7 +124,7 @@ async def test_a_batch_may_use_the_native_endpoint(client: openai.AsyncOpenAI) -
 
 
 async def test_a_line_is_a_generation_that_can_be_read(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     batch = await submit(client, encoded([demo_line(1, tokens=40, per_s=20)]))
     reading = await api.get(f"/v1/batches/{batch.id}/events?wait=0")
@@ -262,7 +262,7 @@ async def test_a_request_that_cannot_become_a_batch_is_refused(client: openai.As
         assert said.value.body["message"]  # type: ignore[index]
 
 
-async def test_an_unknown_batch_is_404(api: Outsider, client: openai.AsyncOpenAI) -> None:
+async def test_an_unknown_batch_is_404(api: RawClient, client: openai.AsyncOpenAI) -> None:
     for call in (client.batches.retrieve, client.batches.cancel):
         with pytest.raises(openai.NotFoundError):
             await call("batch_00000000000000000000000000")
@@ -271,7 +271,7 @@ async def test_an_unknown_batch_is_404(api: Outsider, client: openai.AsyncOpenAI
         assert answer.status == 404
 
 
-async def test_a_batch_is_no_generation(api: Outsider, client: openai.AsyncOpenAI) -> None:
+async def test_a_batch_is_no_generation(api: RawClient, client: openai.AsyncOpenAI) -> None:
     batch = await submit(client, encoded([demo_line(0)]))
 
     for path in ("", "/events"):
@@ -326,7 +326,7 @@ async def test_the_output_expires_at_the_time_that_the_request_set(
 
 
 async def test_the_events_show_every_line_and_the_end(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     batch = await submit(client, encoded(demo_line(n) for n in range(20)))
     await ended(client, batch.id)
@@ -351,7 +351,7 @@ async def test_the_events_show_every_line_and_the_end(
 
 
 async def test_the_events_continue_after_a_cursor_on_another_node(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     batch = await submit(client, encoded(demo_line(n) for n in range(10)))
     await ended(client, batch.id)
@@ -419,16 +419,16 @@ async def test_only_its_owner_sees_a_batch_and_its_events_expire(own_cluster: An
                 assert batch.output_file_id is not None
                 with pytest.raises(openai.NotFoundError):
                     await bob.files.content(batch.output_file_id)
-        async with Outsider(url, key="key-of-alice-12345") as outsider:
+        async with RawClient(url, key="key-of-alice-12345") as raw_client:
             events = f"/v1/batches/{made.id}/events"
 
             async def status() -> int:
-                return (await outsider.get(events)).status
+                return (await raw_client.get(events)).status
 
             async def is_over() -> bool:
                 return await status() == 410
 
             await until(is_over, 15, "events past their retention")
-            assert (await outsider.get(f"/v1/batches/{made.id}")).json()["status"] == "completed"
-            async with Outsider(url, key="key-of-bob-1234567") as other:
+            assert (await raw_client.get(f"/v1/batches/{made.id}")).json()["status"] == "completed"
+            async with RawClient(url, key="key-of-bob-1234567") as other:
                 assert (await other.get(events)).status == 404

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.support.outsider import Outsider
+from tests.support.raw_client import RawClient
 from tests.support.sdk import HELLO, listen, sdk
 from tests.support.wait import until
 
@@ -24,18 +24,18 @@ def told(tokens: int, per_s: float = 0, **controls: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def client(api: Outsider) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client(api: RawClient) -> AsyncIterator[openai.AsyncOpenAI]:
     async with sdk(f"{api.url}/v1", api.key) as client:
         yield client
 
 
-async def native_text(api: Outsider, generation_id: str) -> str:
+async def native_text(api: RawClient, generation_id: str) -> str:
     text: str = (await api.ended(generation_id))["text"]
     return text
 
 
 @pytest.mark.parametrize("prefix", ["/v1", ""])
-async def test_a_stream_has_the_whole_answer(api: Outsider, prefix: str) -> None:
+async def test_a_stream_has_the_whole_answer(api: RawClient, prefix: str) -> None:
     async with sdk(api.url + prefix, api.key) as client:
         response = await client.chat.completions.with_raw_response.create(
             model="demo", messages=HELLO, stream=True, extra_body=told(30)
@@ -68,7 +68,7 @@ async def test_the_usage_comes_last_when_the_request_asks_for_it(
 
 
 async def test_an_answer_in_one_piece_has_the_same_text(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     answer = await client.chat.completions.create(model="demo", messages=HELLO, extra_body=told(30))
 
@@ -102,7 +102,7 @@ async def test_the_sdk_assembles_a_tool_call(client: openai.AsyncOpenAI) -> None
         assert isinstance(json.loads(call.function.arguments), dict)
 
 
-async def test_reasoning_is_a_member_of_its_own(api: Outsider, client: openai.AsyncOpenAI) -> None:
+async def test_reasoning_is_a_member_of_its_own(api: RawClient, client: openai.AsyncOpenAI) -> None:
     asked: Any = {"model": "demo", "messages": HELLO, "extra_body": told(3, reasoning_tokens=5)}
     heard = await listen(await client.chat.completions.create(**asked, stream=True))
     whole = await client.chat.completions.create(**asked)
@@ -142,7 +142,7 @@ async def test_an_unknown_model_is_404(client: openai.AsyncOpenAI) -> None:
         {"messages": [{"role": "user", "content": "\ud800"}]},
     ],
 )
-async def test_a_body_that_says_something_wrong_is_400(api: Outsider, body: Any) -> None:
+async def test_a_body_that_says_something_wrong_is_400(api: RawClient, body: Any) -> None:
     answer = await api.call("POST", CHAT, body=body)
     assert answer.status == 400
     openai_error(answer.json(), "invalid_request")
@@ -159,7 +159,7 @@ async def test_a_body_that_says_something_wrong_is_400(api: Outsider, body: Any)
     ],
 )
 async def test_every_error_has_openais_shape(
-    api: Outsider, method: str, path: str, raw: bytes, status: int, code: str
+    api: RawClient, method: str, path: str, raw: bytes, status: int, code: str
 ) -> None:
     answer = await api.call(method, path, raw=raw, headers={"Content-Type": "application/json"})
     assert answer.status == status
@@ -173,13 +173,13 @@ def openai_error(body: Any, code: str) -> None:
     assert body["error"]["message"] and body["error"]["type"]
 
 
-async def test_a_wrong_base_url_gets_an_error_that_names_the_right_one(api: Outsider) -> None:
+async def test_a_wrong_base_url_gets_an_error_that_names_the_right_one(api: RawClient) -> None:
     answer = await api.call("POST", "/v1/v1/chat/completions", body={"messages": HELLO})
     assert answer.status == 404
     assert "/v1" in answer.json()["error"]["message"]
 
 
-async def test_absent_null_and_unknown_members_are_no_error(api: Outsider) -> None:
+async def test_absent_null_and_unknown_members_are_no_error(api: RawClient) -> None:
     body = {"messages": HELLO, "model": None, "stop": None, "made_up": {"a": 1}, **told(3)}
     answer = await api.call("POST", CHAT, body=body)
     assert answer.status == 200
@@ -205,7 +205,7 @@ async def test_a_stream_whose_backend_fails_in_mid_answer_ends_with_an_error(
     assert heard.finish_reasons == []
 
 
-async def test_the_body_of_a_failed_stream_is_finished(api: Outsider) -> None:
+async def test_the_body_of_a_failed_stream_is_finished(api: RawClient) -> None:
     body = {"messages": HELLO, "stream": True, **told(9, **BROKEN)}
     answer = await api.call("POST", CHAT, body=body)
 
@@ -231,7 +231,7 @@ async def test_an_answer_in_one_piece_whose_backend_fails_is_an_error_response(
 
 
 async def test_a_cancel_ends_a_stream_and_an_answer_in_one_piece(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     stream = await client.chat.completions.create(
         model="demo", messages=HELLO, stream=True, extra_body=told(10_000, 20)
@@ -255,7 +255,7 @@ async def test_a_cancel_ends_a_stream_and_an_answer_in_one_piece(
     assert caught.value.code == "cancelled"
 
 
-async def running_in(api: Outsider, session: str) -> str:
+async def running_in(api: RawClient, session: str) -> str:
     async def active() -> Any:
         return (await api.get(f"/v1/sessions/{session}")).json()["active"]
 
@@ -268,7 +268,7 @@ async def running_in(api: Outsider, session: str) -> str:
 
 
 async def test_a_reader_that_is_cut_off_resumes_natively_at_the_other_node(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     stream = await client.chat.completions.create(
         model="demo", messages=HELLO, stream=True, extra_body=told(60, 60)
@@ -284,7 +284,7 @@ async def test_a_reader_that_is_cut_off_resumes_natively_at_the_other_node(
 
 
 async def test_a_client_that_hangs_up_cancels_its_answer(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     stream = await client.chat.completions.create(
         model="demo", messages=HELLO, stream=True,
@@ -295,7 +295,7 @@ async def test_a_client_that_hangs_up_cancels_its_answer(
     assert (await api.ended(heard.id))["status"] == "cancelled"
 
 
-async def test_who_hangs_up_before_the_head_cancels(api: Outsider) -> None:
+async def test_who_hangs_up_before_the_head_cancels(api: RawClient) -> None:
     """The head waits for the first content, which this model has only after a minute."""
     session = f"s-{uuid.uuid4()}"
     body = {"messages": HELLO, "stream": True, "session": session, "on_disconnect": "cancel"}
@@ -309,7 +309,7 @@ async def test_who_hangs_up_before_the_head_cancels(api: Outsider) -> None:
 
 
 async def test_a_client_that_hangs_up_while_another_client_reads_cancels_nothing(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     stream = await client.chat.completions.create(
         model="demo", messages=HELLO, stream=True,
@@ -325,7 +325,7 @@ async def test_a_client_that_hangs_up_while_another_client_reads_cancels_nothing
 
 
 async def test_an_answer_in_one_piece_is_cancelled_when_its_client_hangs_up(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     session = "s-hung-up-whole"
     body = {**told(10_000, 20), "on_disconnect": 0.2, "session": session}
@@ -339,7 +339,7 @@ async def test_an_answer_in_one_piece_is_cancelled_when_its_client_hangs_up(
 
 
 async def test_the_same_key_reads_the_same_answer_on_any_node(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     asked: Any = {"model": "demo", "messages": HELLO, "extra_body": told(30, 60)}
     asked["extra_headers"] = {"Idempotency-Key": f"chat-{id(client)}"}
@@ -360,7 +360,7 @@ async def test_the_same_key_reads_the_same_answer_on_any_node(
 
 
 @pytest.mark.parametrize("prefix", ["/v1", ""])
-async def test_the_models_are_listed_and_found(api: Outsider, prefix: str) -> None:
+async def test_the_models_are_listed_and_found(api: RawClient, prefix: str) -> None:
     async with sdk(api.url + prefix, api.key) as client:
         models = [model async for model in client.models.list()]
         assert "demo" in [model.id for model in models]

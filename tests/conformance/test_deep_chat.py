@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.demo import demo_body
-from tests.support.outsider import ANSWER_S, Answer, Outsider
+from tests.support.raw_client import ANSWER_S, Answer, RawClient
 from tests.support.raw_wire import exchange, frame, handshake, large_frame, raw_socket_close_code
 
 CHAT, SOCKET, KEY = "/deep-chat", "/deep-chat/ws", "stop-key"
@@ -31,11 +31,11 @@ def new_session() -> str:
     return f"s-{uuid.uuid4()}"
 
 
-async def post(api: Outsider, body: Any, **headers: str) -> Answer:
+async def post(api: RawClient, body: Any, **headers: str) -> Answer:
     return await api.call("POST", CHAT, body=body, headers=headers)
 
 
-async def newest(api: Outsider, session: str) -> dict[str, Any]:
+async def newest(api: RawClient, session: str) -> dict[str, Any]:
     listed = await api.get(f"/v1/sessions/{session}", node=api.other_url)
     found: dict[str, Any] = listed.json()["generations"][0]
     return found
@@ -65,7 +65,7 @@ def shown(found: list[dict[str, Any]]) -> str:
 # Over HTTP
 
 
-async def test_a_stream_has_the_whole_answer(api: Outsider) -> None:
+async def test_a_stream_has_the_whole_answer(api: RawClient) -> None:
     answer = await post(api, asking(20), **SSE)
 
     found = responses(answer)
@@ -77,7 +77,7 @@ async def test_a_stream_has_the_whole_answer(api: Outsider) -> None:
 
 @pytest.mark.parametrize("accept", ["", "*/*", "application/json"])
 async def test_a_request_without_the_accept_header_gets_one_response(
-    api: Outsider, accept: str
+    api: RawClient, accept: str
 ) -> None:
     answer = await post(api, asking(20), **({"Accept": accept} if accept else {}))
 
@@ -86,7 +86,7 @@ async def test_a_request_without_the_accept_header_gets_one_response(
     assert answer.json() == {"text": snapshot["text"]}
 
 
-async def test_a_failure_keeps_the_text_and_is_told_in_a_sentence(api: Outsider) -> None:
+async def test_a_failure_keeps_the_text_and_is_told_in_a_sentence(api: RawClient) -> None:
     failing = asking(5, fail_at=2, fail_retryable=False)
     *texts, error = responses(await post(api, failing, **SSE))
     assert texts and set(error) == {"error"} and isinstance(error["error"], str)
@@ -96,7 +96,7 @@ async def test_a_failure_keeps_the_text_and_is_told_in_a_sentence(api: Outsider)
     assert isinstance(whole.json()["error"], str)
 
 
-async def test_an_answer_that_begins_anew_overwrites(api: Outsider) -> None:
+async def test_an_answer_that_begins_anew_overwrites(api: RawClient) -> None:
     """No attempt goes on from a thought: what is shown in the end is the last one's text."""
     answer = await post(api, asking(5, fail_at=2, reasoning_tokens=2), **SSE)
     found = responses(answer)
@@ -106,7 +106,7 @@ async def test_an_answer_that_begins_anew_overwrites(api: Outsider) -> None:
 
 @pytest.mark.parametrize("headers", [SSE, {}])
 async def test_a_cancel_from_another_node_ends_the_answer_with_its_text_so_far(
-    api: Outsider, headers: dict[str, str]
+    api: RawClient, headers: dict[str, str]
 ) -> None:
     session = new_session()
     body = {**asking(10_000, 20), "session": session}
@@ -122,7 +122,7 @@ async def test_a_cancel_from_another_node_ends_the_answer_with_its_text_so_far(
 
 
 async def test_an_answer_is_cancelled_when_its_reader_stays_away_for_the_grace_time(
-    api: Outsider,
+    api: RawClient,
 ) -> None:
     body = {**asking(10_000, 20), "on_disconnect": 0.2}
     async with api.opened("POST", CHAT, body=body, headers=SSE) as response:
@@ -149,7 +149,7 @@ async def test_an_answer_is_cancelled_when_its_reader_stays_away_for_the_grace_t
     ids=str,
 )
 async def test_a_wrong_request_is_told_in_a_sentence(
-    api: Outsider, headers: dict[str, str], body: Any, status: int
+    api: RawClient, headers: dict[str, str], body: Any, status: int
 ) -> None:
     answer = await post(api, body, **headers)
     assert answer.status == status
@@ -157,7 +157,7 @@ async def test_a_wrong_request_is_told_in_a_sentence(
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded"])
-async def test_another_content_type_is_415(api: Outsider, content_type: str) -> None:
+async def test_another_content_type_is_415(api: RawClient, content_type: str) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
     answer = await api.call("POST", CHAT, raw=b"x=1", headers=headers)
     assert answer.status == 415
@@ -176,7 +176,7 @@ def form(**parts: tuple[str, str] | str) -> dict[str, Any]:
     return {"raw": (body + "--b--\r\n").encode(), "headers": headers}
 
 
-async def test_a_form_with_a_picture_is_a_message_with_that_picture(api: Outsider) -> None:
+async def test_a_form_with_a_picture_is_a_message_with_that_picture(api: RawClient) -> None:
     said, params = json.dumps({"role": "user", "text": "What?"}), json.dumps(asking()["params"])
     told = {"message1": said, "model": "demo", "params": params}
     answer = await api.call("POST", CHAT, **form(files=("image/png", "abc"), **told))
@@ -199,7 +199,7 @@ async def test_a_form_with_a_picture_is_a_message_with_that_picture(api: Outside
 # On the socket
 
 
-def socket(api: Outsider, key: str = "", node: str = "") -> connect:
+def socket(api: RawClient, key: str = "", node: str = "") -> connect:
     query = f"?stop_key={quote(key)}" if key else ""
     return api.socket(node, path=SOCKET, query=query, subprotocols=None)
 
@@ -220,7 +220,7 @@ async def heard(ws: ClientConnection, key: str = KEY) -> list[dict[str, Any]]:
     return found[:-1]
 
 
-async def test_answers_come_in_turn_and_the_stop_key_closes_each(api: Outsider) -> None:
+async def test_answers_come_in_turn_and_the_stop_key_closes_each(api: RawClient) -> None:
     sessions = [new_session() for _ in range(3)]
     async with socket(api, "a key ü") as ws:
         for session in sessions:
@@ -231,7 +231,7 @@ async def test_answers_come_in_turn_and_the_stop_key_closes_each(api: Outsider) 
         assert shown(answer) == ended["text"] != ""
 
 
-async def test_no_piece_of_an_answer_looks_like_the_stop_key(api: Outsider) -> None:
+async def test_no_piece_of_an_answer_looks_like_the_stop_key(api: RawClient) -> None:
     """Each piece of a fixed answer in turn is the key."""
     body = asking(12, 200, seed=7)
     async with socket(api) as ws:
@@ -244,7 +244,7 @@ async def test_no_piece_of_an_answer_looks_like_the_stop_key(api: Outsider) -> N
             assert shown(await heard(ws, key)) == whole, key
 
 
-async def test_the_stop_key_follows_an_error_and_the_next_answer_comes(api: Outsider) -> None:
+async def test_the_stop_key_follows_an_error_and_the_next_answer_comes(api: RawClient) -> None:
     async with socket(api) as ws:
         await tell(ws, asking(5, fail_at=2, fail_retryable=False))
         *texts, error = await heard(ws)
@@ -256,7 +256,7 @@ async def test_the_stop_key_follows_an_error_and_the_next_answer_comes(api: Outs
         assert shown(await heard(ws))
 
 
-async def test_the_stop_key_follows_a_cancel_from_another_node(api: Outsider) -> None:
+async def test_the_stop_key_follows_a_cancel_from_another_node(api: RawClient) -> None:
     session = new_session()
     async with socket(api) as ws:
         await tell(ws, {**asking(10_000, 20), "session": session})
@@ -282,7 +282,7 @@ async def test_the_stop_key_follows_a_cancel_from_another_node(api: Outsider) ->
     ids=lambda text: text[:40],
 )
 async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(
-    api: Outsider, text: str
+    api: RawClient, text: str
 ) -> None:
     async with socket(api) as ws:
         await ws.send(text)
@@ -292,7 +292,7 @@ async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(
         assert shown(await heard(ws))
 
 
-async def test_a_binary_frame_gets_an_error_and_close_code_1003(api: Outsider) -> None:
+async def test_a_binary_frame_gets_an_error_and_close_code_1003(api: RawClient) -> None:
     async with socket(api) as ws:
         await ws.send(b"\x00\x01")
         (error,) = await heard(ws)
@@ -307,12 +307,12 @@ async def test_a_binary_frame_gets_an_error_and_close_code_1003(api: Outsider) -
     ids=["utf-8", "large"],
 )
 async def test_a_protocol_violation_closes_the_socket_with_its_code(
-    api: Outsider, sent: bytes, code: int
+    api: RawClient, sent: bytes, code: int
 ) -> None:
     assert await raw_socket_close_code(api.url, sent, api.credentials, path=SOCKET) == code
 
 
-async def test_a_foreign_origin_is_refused_at_the_handshake(api: Outsider) -> None:
+async def test_a_foreign_origin_is_refused_at_the_handshake(api: RawClient) -> None:
     """Never accepted and closed: the component would come back at once, for ever."""
     headers = api.credentials | {"Origin": "https://evil.example"}
     received = await exchange(api.url, handshake(api.url, headers, path=SOCKET), within_s=3)

@@ -12,7 +12,7 @@ import pytest
 from tests.support.deliveries import Reading, fold_text
 from tests.support.demo import demo_body
 from tests.support.history import check_against_log, check_reading
-from tests.support.outsider import Answer, Outsider, from_flat
+from tests.support.raw_client import Answer, RawClient, from_flat
 from tests.support.raw_wire import raw_connection
 from tests.support.sse import SseParser
 
@@ -30,7 +30,7 @@ FOREIGN = ["1-9999", "2-2", "9-3", "9223372036854775807-1", "1-99999999999999999
 @pytest.fixture(scope="module")
 async def ended(deployment: tuple[str, str, str]) -> tuple[str, list]:
     """A finished generation and its log."""
-    async with Outsider(*deployment) as api:
+    async with RawClient(*deployment) as api:
         generation_id = await api.finished(SHORT)
         return generation_id, await api.log(generation_id)
 

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.support.outsider import Outsider
+from tests.support.raw_client import RawClient
 from tests.support.sdk import sdk
 
 LINES = b'{"custom_id":"1"}\n{"custom_id":"2"}\n'
@@ -17,13 +17,13 @@ FILE_MAX = 209_715_200
 
 
 @pytest.fixture
-async def client(api: Outsider) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client(api: RawClient) -> AsyncIterator[openai.AsyncOpenAI]:
     async with sdk(f"{api.url}/v1", api.key) as client:
         yield client
 
 
 @pytest.fixture
-async def other(api: Outsider) -> AsyncIterator[openai.AsyncOpenAI]:
+async def other(api: RawClient) -> AsyncIterator[openai.AsyncOpenAI]:
     """The same owner at another node."""
     async with sdk(f"{api.other_url}/v1", api.key) as client:
         yield client
@@ -86,7 +86,7 @@ async def test_a_listing_with_wrong_parameters_is_refused(client: openai.AsyncOp
         await client.files.list(after="file-none")
 
 
-async def test_a_download_continues_from_a_byte(api: Outsider, client: openai.AsyncOpenAI) -> None:
+async def test_a_download_continues_from_a_byte(api: RawClient, client: openai.AsyncOpenAI) -> None:
     made = await client.files.create(file=('"a";\\b\r\n.txt', LINES), purpose="batch")
     path = f"/v1/files/{made.id}/content"
     whole = await api.get(path)

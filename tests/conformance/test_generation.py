@@ -9,7 +9,7 @@ import pytest
 from tests.support.deliveries import fold_text
 from tests.support.demo import demo_body
 from tests.support.history import check_log
-from tests.support.outsider import Outsider
+from tests.support.raw_client import RawClient
 
 SHORT = demo_body(5, 0)
 LONG = demo_body(10_000, 20)
@@ -26,7 +26,7 @@ NO_IDS = [
 ]
 
 
-async def test_the_snapshot_has_the_documented_fields(api: Outsider):
+async def test_the_snapshot_has_the_documented_fields(api: RawClient):
     generation_id = await api.finished(SHORT | {"session": "s-snap"})
 
     snapshot = (await api.get(f"/v1/generations/{generation_id}")).json()
@@ -46,7 +46,7 @@ async def test_the_snapshot_has_the_documented_fields(api: Outsider):
     assert set(snapshot["usage"]) >= {"prompt_tokens", "completion_tokens", "total_tokens"}
 
 
-async def test_the_snapshot_is_the_fold_of_the_log_on_every_node(api: Outsider):
+async def test_the_snapshot_is_the_fold_of_the_log_on_every_node(api: RawClient):
     generation_id = await api.finished(SHORT)
     log = await api.log(generation_id)
 
@@ -56,7 +56,7 @@ async def test_the_snapshot_is_the_fold_of_the_log_on_every_node(api: Outsider):
         assert snapshot["last_event_id"] == log[-1].event_id
 
 
-async def test_the_snapshot_of_a_running_one_has_the_text_so_far(api: Outsider):
+async def test_the_snapshot_of_a_running_one_has_the_text_so_far(api: RawClient):
     generation_id = await api.start(LONG)
     await api.running(generation_id)
 
@@ -68,7 +68,7 @@ async def test_the_snapshot_of_a_running_one_has_the_text_so_far(api: Outsider):
     await api.call("POST", f"/v1/generations/{generation_id}/cancel")
 
 
-async def test_a_log_is_whole_and_begins_and_ends_as_documented(api: Outsider):
+async def test_a_log_is_whole_and_begins_and_ends_as_documented(api: RawClient):
     generation_id = await api.finished(SHORT)
 
     log = await api.log(generation_id)
@@ -80,7 +80,7 @@ async def test_a_log_is_whole_and_begins_and_ends_as_documented(api: Outsider):
     assert [event.type for event in log].count("usage") == 1
 
 
-async def test_reasoning_is_apart_from_the_answer(api: Outsider):
+async def test_reasoning_is_apart_from_the_answer(api: RawClient):
     generation_id = await api.finished(demo_body(3, 0, reasoning_tokens=4))
 
     log = await api.log(generation_id)
@@ -91,7 +91,7 @@ async def test_reasoning_is_apart_from_the_answer(api: Outsider):
     assert snapshot["text"] == fold_text(log)
 
 
-async def test_a_tool_call_comes_as_string_deltas(api: Outsider):
+async def test_a_tool_call_comes_as_string_deltas(api: RawClient):
     generation_id = await api.finished(demo_body(2, 0, tool_call="search"))
 
     log = await api.log(generation_id)
@@ -103,7 +103,7 @@ async def test_a_tool_call_comes_as_string_deltas(api: Outsider):
     assert log[-1].fields["finish_reason"] == "tool_calls"
 
 
-async def test_a_failed_one_ends_with_its_error(api: Outsider):
+async def test_a_failed_one_ends_with_its_error(api: RawClient):
     generation_id = await api.finished(demo_body(5, 0, fail_at=2, fail_retryable=False))
 
     log = await api.log(generation_id)
@@ -119,7 +119,7 @@ async def test_a_failed_one_ends_with_its_error(api: Outsider):
 @pytest.mark.parametrize(
     "method, rest", [("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("HEAD", "/events")]
 )
-async def test_no_such_generation_is_404(api: Outsider, name, method, rest):
+async def test_no_such_generation_is_404(api: RawClient, name, method, rest):
     answer = await api.call(method, f"/v1/generations/{name}{rest}")
 
     assert answer.status == 404
@@ -127,7 +127,7 @@ async def test_no_such_generation_is_404(api: Outsider, name, method, rest):
         assert answer.error_code == "not_found"
 
 
-async def test_cancel_from_another_node_ends_it_as_cancelled(api: Outsider):
+async def test_cancel_from_another_node_ends_it_as_cancelled(api: RawClient):
     generation_id = await api.start(LONG)
     await api.running(generation_id)
 
@@ -143,7 +143,7 @@ async def test_cancel_from_another_node_ends_it_as_cancelled(api: Outsider):
     assert snapshot["text"] == fold_text(log) != "", "what was generated stays"
 
 
-async def test_cancel_may_be_repeated_and_does_not_change_an_ended_generation(api: Outsider):
+async def test_cancel_may_be_repeated_and_does_not_change_an_ended_generation(api: RawClient):
     generation_id = await api.finished(SHORT)
     before = await api.ended(generation_id)
 
@@ -154,7 +154,7 @@ async def test_cancel_may_be_repeated_and_does_not_change_an_ended_generation(ap
     assert await api.ended(generation_id) == before
 
 
-async def test_an_open_stream_gets_the_cancel(api: Outsider):
+async def test_an_open_stream_gets_the_cancel(api: RawClient):
     generation_id = await api.start(LONG)
     await api.running(generation_id)
 
@@ -168,7 +168,7 @@ async def test_an_open_stream_gets_the_cancel(api: Outsider):
 @pytest.mark.parametrize(
     "method, rest", [("PUT", ""), ("PATCH", ""), ("POST", "/events"), ("GET", "/cancel")]
 )
-async def test_other_methods_are_405(api: Outsider, method, rest):
+async def test_other_methods_are_405(api: RawClient, method, rest):
     generation_id = await api.start(SHORT)
 
     answer = await api.call(method, f"/v1/generations/{generation_id}{rest}")

@@ -8,8 +8,8 @@ import pytest
 import websockets
 
 from tests.support.demo import demo_body
-from tests.support.outsider import Outsider, hear, tell
 from tests.support.processes import run_role
+from tests.support.raw_client import RawClient, hear, tell
 
 SHORT = demo_body(2, 0)
 ALICE, BOB = "key-of-alice-1234567890", "key-of-bob-1234567890"
@@ -40,20 +40,20 @@ async def cluster(own_cluster):
 
 @pytest.fixture
 async def api(cluster):
-    async with Outsider(cluster.urls[0], key=ALICE) as outsider:
-        yield outsider
+    async with RawClient(cluster.urls[0], key=ALICE) as raw_client:
+        yield raw_client
 
 
 @pytest.fixture
 async def bob(cluster):
-    async with Outsider(cluster.urls[0], key=BOB) as outsider:
-        yield outsider
+    async with RawClient(cluster.urls[0], key=BOB) as raw_client:
+        yield raw_client
 
 
 @pytest.fixture
 async def olga(cluster):
-    async with Outsider(cluster.urls[0], key=OLGA) as outsider:
-        yield outsider
+    async with RawClient(cluster.urls[0], key=OLGA) as raw_client:
+        yield raw_client
 
 
 @pytest.mark.parametrize("method, path", PROTECTED)
@@ -200,7 +200,7 @@ async def test_a_key_is_taken_in_every_header(api, name):
 
 
 async def test_a_socket_takes_its_key_as_a_subprotocol_and_answers_with_another(cluster):
-    async with Outsider(cluster.urls[0]) as stranger:
+    async with RawClient(cluster.urls[0]) as stranger:
         offered = [f"bearer.{ALICE}", "tailrace.v1"]
         async with stranger.socket(subprotocols=offered) as socket:
             assert socket.subprotocol == "tailrace.v1"
@@ -209,7 +209,7 @@ async def test_a_socket_takes_its_key_as_a_subprotocol_and_answers_with_another(
 
 
 async def test_a_socket_without_credentials_brings_them_in_its_first_frame(cluster):
-    async with Outsider(cluster.urls[0]) as stranger, stranger.socket() as socket:
+    async with RawClient(cluster.urls[0]) as stranger, stranger.socket() as socket:
         await tell(socket, type="auth", token=ALICE)
         await tell(socket, type="start", ref="r", **SHORT)
         accepted = await hear(socket)
@@ -223,7 +223,7 @@ async def test_a_socket_without_credentials_brings_them_in_its_first_frame(clust
     ids=["start", "wrong", "empty"],
 )
 async def test_any_other_first_frame_is_4501(cluster, frame):
-    async with Outsider(cluster.urls[0]) as stranger, stranger.socket() as socket:
+    async with RawClient(cluster.urls[0]) as stranger, stranger.socket() as socket:
         await tell(socket, **frame)
         error = await hear(socket)
         with pytest.raises(websockets.ConnectionClosed) as closed:
@@ -236,7 +236,7 @@ async def test_any_other_first_frame_is_4501(cluster, frame):
 async def test_a_share_reads_one_generation_until_it_is_deleted(api, cluster):
     shown, other = await api.finished(SHORT), await api.finished(SHORT)
     made = (await api.call("POST", "/v1/share", body={"generation": shown, "ttl_s": 60})).json()
-    async with Outsider(cluster.urls[0], key=made["token"]) as guest:
+    async with RawClient(cluster.urls[0], key=made["token"]) as guest:
         assert (await guest.events(shown)).events[-1].type == "end"
         assert (await guest.get(f"/v1/generations/{other}")).status == 404
         assert (await guest.post(SHORT)).status == 403

@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from tests.support.demo import demo_body
-from tests.support.outsider import Outsider, hear, hear_until, tell
+from tests.support.raw_client import RawClient, hear, hear_until, tell
 from tests.support.raw_wire import large_frame
 
 BODY_BYTES_MAX = 33_554_432
@@ -40,7 +40,7 @@ SOCKETS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def socket(api: Outsider, path: str) -> Any:
+def socket(api: RawClient, path: str) -> Any:
     return api.socket(path=path, subprotocols=None)
 
 
@@ -62,21 +62,21 @@ async def heard_until(ws: ClientConnection, mark: str) -> list[str]:
     ids=["native", "chat", "ai-sdk", "deep-chat"],
 )
 async def test_a_request_with_a_large_picture_is_answered(
-    api: Outsider, path: str, body: dict[str, Any]
+    api: RawClient, path: str, body: dict[str, Any]
 ) -> None:
     answer = await api.call("POST", path, body=body)
 
     assert answer.status in (200, 202) and not answer.is_broken, answer.body[:300]
 
 
-async def test_a_large_request_comes_back_unchanged(api: Outsider) -> None:
+async def test_a_large_request_comes_back_unchanged(api: RawClient) -> None:
     created = (await api.post(NATIVE)).json()["id"]
 
     assert (await api.ended(created))["messages"] == MESSAGES
 
 
 @pytest.mark.parametrize("path", SOCKETS)
-async def test_a_large_picture_on_a_socket_is_answered(api: Outsider, path: str) -> None:
+async def test_a_large_picture_on_a_socket_is_answered(api: RawClient, path: str) -> None:
     frame, mark = SOCKETS[path]
     text = json.dumps(frame)
     async with socket(api, path) as ws:
@@ -88,7 +88,7 @@ async def test_a_large_picture_on_a_socket_is_answered(api: Outsider, path: str)
 
 @pytest.mark.parametrize("path", SOCKETS)
 async def test_a_too_large_frame_is_an_error_and_the_next_one_is_answered(
-    api: Outsider, path: str
+    api: RawClient, path: str
 ) -> None:
     frame, mark = SOCKETS[path]
     # Built before the socket opens: this client answers no ping meanwhile.
@@ -106,7 +106,7 @@ async def test_a_too_large_frame_is_an_error_and_the_next_one_is_answered(
     assert len(answered) > 1 and '"error"' not in answered[0]
 
 
-async def test_answers_go_on_while_too_large_frames_are_refused(api: Outsider) -> None:
+async def test_answers_go_on_while_too_large_frames_are_refused(api: RawClient) -> None:
     part = b"x" * 9_000_000
     message = large_frame(part, fin=False) + large_frame(part, opcode=0, fin=False) * 2
     message += large_frame(part, opcode=0)  # one message in four fragments

@@ -11,13 +11,13 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.demo import demo_body
-from tests.support.outsider import Outsider, hear, hear_until, tell
+from tests.support.raw_client import RawClient, hear, hear_until, tell
 from tests.support.raw_wire import exchange, frame, handshake, large_frame, raw_socket_close_code
 
 PATH = "/lobe/ws"
 
 
-def socket(api: Outsider, node: str = "") -> connect:
+def socket(api: RawClient, node: str = "") -> connect:
     return api.socket(node, path=PATH, subprotocols=None)
 
 
@@ -45,7 +45,7 @@ def check(frames: list[dict[str, Any]], message_id: str) -> None:
     assert frames[-1]["type"] == "end"
 
 
-async def test_a_conversation_has_tokens_and_then_one_end(api: Outsider):
+async def test_a_conversation_has_tokens_and_then_one_end(api: RawClient):
     start = conversation()
     async with socket(api) as ws:
         await tell(ws, **start)
@@ -59,7 +59,7 @@ async def test_a_conversation_has_tokens_and_then_one_end(api: Outsider):
     assert frames[-1]["usage"]["completion_tokens"] == 8
 
 
-async def test_a_prompt_and_a_session_are_enough(api: Outsider):
+async def test_a_prompt_and_a_session_are_enough(api: RawClient):
     async with socket(api) as ws:
         await tell(ws, type="startConversation", prompt="Hi", sessionId="s1")
         frames = await hear_until(ws, "end")
@@ -67,7 +67,7 @@ async def test_a_prompt_and_a_session_are_enough(api: Outsider):
     check(frames, frames[0]["messageId"])
 
 
-async def test_one_socket_carries_many_messages(api: Outsider):
+async def test_one_socket_carries_many_messages(api: RawClient):
     starts = [conversation(10, 100) for _ in range(3)]
     frames: list[dict[str, Any]] = []
     async with socket(api) as ws:
@@ -81,7 +81,7 @@ async def test_one_socket_carries_many_messages(api: Outsider):
         check([f for f in frames if f["messageId"] == named], named)
 
 
-async def test_a_second_start_reads_the_same_message_on_any_node(api: Outsider):
+async def test_a_second_start_reads_the_same_message_on_any_node(api: RawClient):
     start = conversation(20, 40)
     async with socket(api) as one, socket(api, api.other_url) as other:
         await tell(one, **start)
@@ -102,7 +102,7 @@ async def test_a_second_start_reads_the_same_message_on_any_node(api: Outsider):
     assert (refused["type"], refused["code"]) == ("error", "idempotency_mismatch")
 
 
-async def test_resume_continues_after_every_cursor_on_any_node(api: Outsider):
+async def test_resume_continues_after_every_cursor_on_any_node(api: RawClient):
     start = conversation()
     async with socket(api) as ws:
         await tell(ws, **start)
@@ -119,7 +119,7 @@ async def test_resume_continues_after_every_cursor_on_any_node(api: Outsider):
         check([*frames[: place + 1], *rest], start["messageId"])
 
 
-async def test_resume_of_a_running_message_says_when_the_reader_has_caught_up(api: Outsider):
+async def test_resume_of_a_running_message_says_when_the_reader_has_caught_up(api: RawClient):
     start = conversation(60, 40)
     async with socket(api) as one, socket(api, api.other_url) as other:
         await tell(one, **start)
@@ -134,7 +134,7 @@ async def test_resume_of_a_running_message_says_when_the_reader_has_caught_up(ap
     check(first + [f for f in frames if f not in marks], start["messageId"])
 
 
-async def test_resume_from_a_foreign_cursor_is_a_gap(api: Outsider):
+async def test_resume_from_a_foreign_cursor_is_a_gap(api: RawClient):
     start = conversation()
     async with socket(api) as ws:
         await tell(ws, **start)
@@ -148,7 +148,7 @@ async def test_resume_from_a_foreign_cursor_is_a_gap(api: Outsider):
     assert [f["type"] for f in again].count("end") == 1
 
 
-async def test_cancel_from_another_node_ends_it_as_cancelled(api: Outsider):
+async def test_cancel_from_another_node_ends_it_as_cancelled(api: RawClient):
     start = conversation(10_000, 20)
     async with socket(api) as one, socket(api, api.other_url) as other:
         await tell(one, **start)
@@ -161,7 +161,7 @@ async def test_cancel_from_another_node_ends_it_as_cancelled(api: Outsider):
     assert frames[-1]["status"] == "cancelled"
 
 
-async def test_a_failure_of_the_model_server_is_an_error_and_then_the_end(api: Outsider):
+async def test_a_failure_of_the_model_server_is_an_error_and_then_the_end(api: RawClient):
     start = conversation(params={"demo": {"tokens": 5, "fail_at": 2, "fail_retryable": False}})
     async with socket(api) as ws:
         await tell(ws, **start)
@@ -173,7 +173,7 @@ async def test_a_failure_of_the_model_server_is_an_error_and_then_the_end(api: O
     assert frames[-1]["status"] == "failed"
 
 
-async def test_a_lost_socket_does_not_cancel(api: Outsider):
+async def test_a_lost_socket_does_not_cancel(api: RawClient):
     start = conversation(20, 40)
     async with socket(api) as ws:
         await tell(ws, **start)
@@ -211,7 +211,7 @@ async def test_a_lost_socket_does_not_cancel(api: Outsider):
     ],
     ids=lambda text: text[:60],
 )
-async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(api: Outsider, text: str):
+async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(api: RawClient, text: str):
     async with socket(api) as ws:
         await ws.send(text)
         error = await hear(ws)
@@ -221,7 +221,7 @@ async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(api: Outsid
         assert await is_alive(ws)
 
 
-async def test_a_binary_frame_gets_an_error_and_close_code_1003(api: Outsider):
+async def test_a_binary_frame_gets_an_error_and_close_code_1003(api: RawClient):
     async with socket(api) as ws:
         await ws.send(b"\x00\x01")
         assert (await hear(ws))["type"] == "error"
@@ -235,18 +235,18 @@ async def test_a_binary_frame_gets_an_error_and_close_code_1003(api: Outsider):
     [(frame(b"\xff\xfe"), 1007), (large_frame(b"", announced=2**40), 1009)],
     ids=["utf-8", "large"],
 )
-async def test_a_protocol_violation_closes_the_socket_with_its_code(api: Outsider, sent, code):
+async def test_a_protocol_violation_closes_the_socket_with_its_code(api: RawClient, sent, code):
     assert await raw_socket_close_code(api.url, sent, api.credentials, path=PATH) == code
 
 
-async def test_a_foreign_origin_is_refused_at_the_handshake(api: Outsider):
+async def test_a_foreign_origin_is_refused_at_the_handshake(api: RawClient):
     headers = api.credentials | {"Origin": "https://evil.example"}
     received = await exchange(api.url, handshake(api.url, headers, path=PATH), within_s=3)
 
     assert received.split(b" ")[1] == b"403"
 
 
-async def test_a_message_is_a_generation_of_its_session(api: Outsider):
+async def test_a_message_is_a_generation_of_its_session(api: RawClient):
     session = f"s-{uuid.uuid4()}"
     start = conversation(sessionId=session)
     async with socket(api) as ws:

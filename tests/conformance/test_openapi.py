@@ -15,8 +15,8 @@ import os
 import sys
 from pathlib import Path
 
-from tests.support.outsider import Outsider
 from tests.support.processes import ROOT
+from tests.support.raw_client import RawClient
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 QUICK = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s = 0\n'
@@ -27,7 +27,7 @@ async def test_a_node_behaves_as_its_openapi_document_says(own_cluster, tmp_path
     async with own_cluster(api=1, workers=1, models=QUICK) as cluster:
         node = cluster.api[0]
         pid = node.pid
-        async with Outsider(node.url) as api:
+        async with RawClient(node.url) as api:
             paths = (await api.get("/openapi.json")).json()["paths"]
         # All but the GET by which it reads the document.
         count = sum(len(methods) for methods in paths.values()) - 1

@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from tests.support.demo import demo_body
-from tests.support.outsider import Outsider
+from tests.support.raw_client import RawClient
 
 SHORT = demo_body(3, 0)
 BODY_BYTES_MAX = 33_554_432  # the default
@@ -22,7 +22,7 @@ def nested(depth: int) -> str:
     return f'{{"prompt":"x","metadata":{{"a":{inner}}}}}'
 
 
-async def test_accepted_is_202_with_location_and_the_documented_body(api: Outsider):
+async def test_accepted_is_202_with_location_and_the_documented_body(api: RawClient):
     answer = await api.post(SHORT | {"session": "s-post"})
 
     assert answer.status == 202
@@ -35,7 +35,7 @@ async def test_accepted_is_202_with_location_and_the_documented_body(api: Outsid
     assert answer.headers["Content-Type"].startswith("application/json")
 
 
-async def test_location_and_events_url_can_be_followed(api: Outsider):
+async def test_location_and_events_url_can_be_followed(api: RawClient):
     answer = await api.post(SHORT)
     await api.ended(answer.json()["id"])
 
@@ -44,7 +44,7 @@ async def test_location_and_events_url_can_be_followed(api: Outsider):
         assert (await api.get(path)).status == 200
 
 
-async def test_ids_are_url_safe_and_never_given_twice(api: Outsider):
+async def test_ids_are_url_safe_and_never_given_twice(api: RawClient):
     ids = [await api.start(SHORT) for _ in range(5)]
 
     assert len(set(ids)) == 5
@@ -53,7 +53,7 @@ async def test_ids_are_url_safe_and_never_given_twice(api: Outsider):
         assert generation_id.isascii()
 
 
-async def test_messages_instead_of_a_prompt(api: Outsider):
+async def test_messages_instead_of_a_prompt(api: RawClient):
     messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
 
     generation_id = await api.finished({"messages": messages, "params": SHORT["params"]})
@@ -61,7 +61,7 @@ async def test_messages_instead_of_a_prompt(api: Outsider):
     assert (await api.ended(generation_id))["status"] == "completed"
 
 
-async def test_model_left_out_is_the_first_of_the_models(api: Outsider):
+async def test_model_left_out_is_the_first_of_the_models(api: RawClient):
     first = (await api.get("/v1/models")).json()
     names = [m["id"] for m in first["data"]]
 
@@ -71,7 +71,7 @@ async def test_model_left_out_is_the_first_of_the_models(api: Outsider):
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/*"])
-async def test_a_request_that_asks_for_no_stream_gets_202(api: Outsider, accept):
+async def test_a_request_that_asks_for_no_stream_gets_202(api: RawClient, accept):
     answer = await api.post(SHORT, headers={"Accept": accept} if accept else {})
 
     assert answer.status == 202
@@ -85,7 +85,7 @@ async def test_a_request_that_asks_for_no_stream_gets_202(api: Outsider, accept)
     ],
 )
 async def test_a_request_that_asks_for_a_stream_gets_the_stream_as_its_response(
-    api: Outsider, accept, content_type
+    api: RawClient, accept, content_type
 ):
     answer = await api.post(SHORT, headers={"Accept": accept})
 
@@ -100,14 +100,14 @@ async def test_a_request_that_asks_for_a_stream_gets_the_stream_as_its_response(
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/png", "application/xml"])
-async def test_an_accept_that_cannot_be_served_is_406(api: Outsider, accept):
+async def test_an_accept_that_cannot_be_served_is_406(api: RawClient, accept):
     answer = await api.post(SHORT, headers={"Accept": accept})
 
     assert answer.status == 406
     assert answer.error_code
 
 
-async def test_a_repeat_under_the_same_key_is_200_and_the_same_generation(api: Outsider):
+async def test_a_repeat_under_the_same_key_is_200_and_the_same_generation(api: RawClient):
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     first = await api.post(SHORT, headers=headers)
 
@@ -119,7 +119,7 @@ async def test_a_repeat_under_the_same_key_is_200_and_the_same_generation(api: O
     assert again.headers["Location"] == first.headers["Location"]
 
 
-async def test_a_repeat_may_ask_for_the_stream(api: Outsider):
+async def test_a_repeat_may_ask_for_the_stream(api: RawClient):
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     generation_id = await api.finished(SHORT, headers=headers)
 
@@ -130,7 +130,7 @@ async def test_a_repeat_may_ask_for_the_stream(api: Outsider):
     assert answer.events[-1].type == "end"
 
 
-async def test_the_same_key_with_another_body_is_422(api: Outsider):
+async def test_the_same_key_with_another_body_is_422(api: RawClient):
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     await api.post(SHORT, headers=headers)
 
@@ -139,14 +139,14 @@ async def test_the_same_key_with_another_body_is_422(api: Outsider):
     assert (answer.status, answer.error_code) == (422, "idempotency_mismatch")
 
 
-async def test_a_key_of_255_characters_is_accepted(api: Outsider):
+async def test_a_key_of_255_characters_is_accepted(api: RawClient):
     key = (uuid.uuid4().hex + "!~" * 200)[:255]
 
     assert (await api.post(SHORT, headers={"Idempotency-Key": key})).status == 202
 
 
 @pytest.mark.parametrize("key", ["k" * 256, "with space", "é"])
-async def test_a_key_that_is_not_255_visible_characters_is_a_4xx(api: Outsider, key):
+async def test_a_key_that_is_not_255_visible_characters_is_a_4xx(api: RawClient, key):
     answer = await api.post(SHORT, headers={"Idempotency-Key": key})
 
     assert answer.status in (400, 422)
@@ -156,7 +156,7 @@ async def test_a_key_that_is_not_255_visible_characters_is_a_4xx(api: Outsider, 
 @pytest.mark.parametrize(
     "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx"]
 )
-async def test_another_content_type_or_none_is_415(api: Outsider, content_type):
+async def test_another_content_type_or_none_is_415(api: RawClient, content_type):
     headers = {"Content-Type": content_type} if content_type else {}
 
     answer = await api.post(raw=json.dumps(SHORT).encode(), headers=headers)
@@ -166,20 +166,20 @@ async def test_another_content_type_or_none_is_415(api: Outsider, content_type):
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON"])
-async def test_json_with_parameters_or_capitals_is_json(api: Outsider, content_type):
+async def test_json_with_parameters_or_capitals_is_json(api: RawClient, content_type):
     headers = {"Content-Type": content_type}
 
     assert (await api.post(raw=json.dumps(SHORT).encode(), headers=headers)).status == 202
 
 
-async def test_a_body_that_is_too_large_is_413(api: Outsider):
+async def test_a_body_that_is_too_large_is_413(api: RawClient):
     answer = await api.post({"prompt": "x" * BODY_BYTES_MAX})
 
     assert answer.status == 413
     assert answer.error_code
 
 
-async def test_a_body_without_length_that_is_too_large_is_413(api: Outsider):
+async def test_a_body_without_length_that_is_too_large_is_413(api: RawClient):
     async def pieces():
         yield b'{"prompt":"'
         for _ in range(BODY_BYTES_MAX // 1_048_576):
@@ -218,14 +218,14 @@ async def test_a_body_without_length_that_is_too_large_is_413(api: Outsider):
     ],
     ids=lambda raw: repr(raw[:24]) + str(len(raw)),
 )
-async def test_a_body_that_is_not_strict_json_is_400(api: Outsider, raw):
+async def test_a_body_that_is_not_strict_json_is_400(api: RawClient, raw):
     answer = await api.post(raw=raw, headers=JSON)
 
     assert answer.status == 400
     assert answer.error_code
 
 
-async def test_json_32_deep_is_accepted(api: Outsider):
+async def test_json_32_deep_is_accepted(api: RawClient):
     assert (await api.post(raw=nested(128).encode(), headers=JSON)).status == 202
 
 
@@ -264,7 +264,7 @@ async def test_json_32_deep_is_accepted(api: Outsider):
     ],
     ids=lambda body: json.dumps(body)[:60],
 )
-async def test_wrong_fields_are_422(api: Outsider, body):
+async def test_wrong_fields_are_422(api: RawClient, body):
     answer = await api.post(body)
 
     assert answer.status == 422, answer.body
@@ -272,7 +272,7 @@ async def test_wrong_fields_are_422(api: Outsider, body):
 
 
 @pytest.mark.parametrize("raw", [b"[]", b'"x"', b"1", b"null", b"true"])
-async def test_json_that_is_no_object_is_a_4xx(api: Outsider, raw):
+async def test_json_that_is_no_object_is_a_4xx(api: RawClient, raw):
     answer = await api.post(raw=raw, headers=JSON)
 
     assert answer.status in (400, 422)
@@ -293,19 +293,19 @@ async def test_json_that_is_no_object_is_a_4xx(api: Outsider, raw):
     ],
     ids=lambda extra: json.dumps(extra)[:60],
 )
-async def test_every_documented_field_is_accepted(api: Outsider, extra):
+async def test_every_documented_field_is_accepted(api: RawClient, extra):
     assert (await api.post(SHORT | extra)).status == 202
 
 
 @pytest.mark.parametrize("model", ["no-such-model", "", "x" * 5_000, "../demo", "démo"])
-async def test_an_unknown_model_is_404(api: Outsider, model):
+async def test_an_unknown_model_is_404(api: RawClient, model):
     answer = await api.post(SHORT | {"model": model})
 
     assert (answer.status, answer.error_code) == (404, "model_not_found")
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
-async def test_other_methods_are_405(api: Outsider, method):
+async def test_other_methods_are_405(api: RawClient, method):
     answer = await api.call(method, "/v1/generations")
 
     assert answer.status == 405
@@ -313,7 +313,7 @@ async def test_other_methods_are_405(api: Outsider, method):
     assert "POST" in answer.headers["Allow"]
 
 
-async def test_params_reach_the_backend(api: Outsider):
+async def test_params_reach_the_backend(api: RawClient):
     generation_id = await api.finished(demo_body(50, 0) | {"params": {"max_tokens": 2}})
 
     snapshot = await api.ended(generation_id)

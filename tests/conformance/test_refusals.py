@@ -13,8 +13,8 @@ import openai
 import pytest
 
 from tests.support.demo import demo_body
-from tests.support.outsider import Outsider, hear_until, tell
-from tests.support.responses import Told, hear
+from tests.support.raw_client import RawClient, hear_until, tell
+from tests.support.responses import ResponseEvents, hear
 from tests.support.sdk import HELLO, listen, sdk
 
 SENTENCE = "This model's maximum context length is 8192 tokens."
@@ -46,7 +46,7 @@ def told(at: int = 0, refusal: dict[str, Any] = REFUSAL) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def client(api: Outsider) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client(api: RawClient) -> AsyncIterator[openai.AsyncOpenAI]:
     async with sdk(f"{api.url}/v1", api.key) as client:
         yield client
 
@@ -69,7 +69,7 @@ async def test_a_chat_completion_is_refused_as_the_server_refused(
     assert error.response.headers["x-generation-id"]
 
 
-async def test_an_exhausted_quota_is_429_and_is_not_repeated(api: Outsider) -> None:
+async def test_an_exhausted_quota_is_429_and_is_not_repeated(api: RawClient) -> None:
     async with sdk(f"{api.url}/v1", api.key, retries=2) as client:
         with pytest.raises(openai.RateLimitError) as caught:
             await client.chat.completions.create(
@@ -105,7 +105,7 @@ async def test_a_response_is_refused_as_the_server_refused(client: openai.AsyncO
     background = await client.responses.create(
         model="demo", input="tell me", background=True, stream=True, extra_body=told()
     )
-    events = Told()
+    events = ResponseEvents()
     with pytest.raises(openai.APIError) as shown:
         await hear(background, told=events)
     assert (shown.value.code, shown.value.param) == ("context_length_exceeded", "messages")
@@ -114,7 +114,7 @@ async def test_a_response_is_refused_as_the_server_refused(client: openai.AsyncO
     assert (stored.error.code, stored.error.message) == ("context_length_exceeded", SENTENCE)
 
 
-async def test_the_native_end_has_the_refusal(api: Outsider) -> None:
+async def test_the_native_end_has_the_refusal(api: RawClient) -> None:
     body = demo_body(5, 0)
     body["params"]["demo"] = refusing()
     generation_id = await api.finished(body)
@@ -127,7 +127,7 @@ async def test_the_native_end_has_the_refusal(api: Outsider) -> None:
     assert log[-1].fields["error"] == snapshot["error"]
 
 
-async def test_people_of_a_chat_page_read_the_servers_sentence(api: Outsider) -> None:
+async def test_people_of_a_chat_page_read_the_servers_sentence(api: RawClient) -> None:
     messages = [{"role": "user", "text": "tell me"}]
     body = {"model": "demo", "messages": messages, "params": told()}
 
@@ -137,7 +137,7 @@ async def test_people_of_a_chat_page_read_the_servers_sentence(api: Outsider) ->
     assert whole.headers["x-generation-id"]
 
 
-async def test_a_socket_of_lobe_has_the_servers_code(api: Outsider) -> None:
+async def test_a_socket_of_lobe_has_the_servers_code(api: RawClient) -> None:
     start = {"prompt": "tell me", "sessionId": "s", "messageId": f"m-{uuid.uuid4()}"}
     async with api.socket(path="/lobe/ws", subprotocols=None) as socket:
         await tell(socket, type="startConversation", model="demo", params=told(), **start)

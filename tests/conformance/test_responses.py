@@ -10,8 +10,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.support.outsider import Outsider
-from tests.support.responses import Told, hear
+from tests.support.raw_client import RawClient
+from tests.support.responses import ResponseEvents, hear
 from tests.support.sdk import sdk
 from tests.support.wait import until
 
@@ -28,13 +28,13 @@ def native(response_id: str) -> str:
 
 
 @pytest.fixture
-async def client(api: Outsider) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client(api: RawClient) -> AsyncIterator[openai.AsyncOpenAI]:
     async with sdk(f"{api.url}/v1", api.key) as client:
         yield client
 
 
 @pytest.fixture
-async def other(api: Outsider) -> AsyncIterator[openai.AsyncOpenAI]:
+async def other(api: RawClient) -> AsyncIterator[openai.AsyncOpenAI]:
     async with sdk(f"{api.other_url}/v1", api.key) as client:
         yield client
 
@@ -49,7 +49,7 @@ async def background(client: openai.AsyncOpenAI, tokens: int, per_s: float, **as
 
 
 async def test_a_streamed_response_has_the_whole_answer(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     raw = await client.responses.with_raw_response.create(
         model="demo", input="tell me", stream=True, instructions="Be brief.",
@@ -122,7 +122,7 @@ async def test_the_sdk_parses_an_answer_into_the_clients_own_type(
 
 
 async def test_a_conversation_continues_from_a_stored_response(
-    api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     first = await client.responses.create(
         model="demo", input="one", instructions="Be brief.", extra_body=told(3)
@@ -148,7 +148,7 @@ async def test_a_conversation_continues_from_a_stored_response(
 
 
 async def test_referenced_items_are_found_on_another_node(
-    api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     """The AI SDK names its earlier items like this from the second turn on."""
     asked: Any = {"model": "demo", "tools": [WEATHER]}
@@ -222,7 +222,7 @@ async def test_a_reasoning_summary_is_sent_when_the_request_asks_for_one(
 
 
 async def test_a_response_that_is_not_stored_exists_for_its_own_request_only(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     answer = await client.responses.create(
         model="demo", input="tell me", store=False, extra_body=told(3)
@@ -239,7 +239,7 @@ async def test_a_response_that_is_not_stored_exists_for_its_own_request_only(
 
 
 async def test_a_streamed_response_resumes_on_another_node_without_a_seam(
-    api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     heard = await hear(await background(client, 60, 100, stream=True), upto=12)
     assert heard.numbers == list(range(13))
@@ -310,7 +310,7 @@ async def test_a_cancel_does_not_change_an_ended_response(client: openai.AsyncOp
 
 
 async def test_a_deleted_response_is_gone_on_every_node(
-    api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     answer = await client.responses.create(model="demo", input="tell me", extra_body=told(3))
     await other.responses.delete(answer.id)
@@ -328,7 +328,7 @@ async def test_a_deleted_response_is_gone_on_every_node(
 
 
 async def test_the_deletion_of_a_running_response_stops_its_answer(
-    api: Outsider, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     heard = await hear(await background(client, 2_000, 50, stream=True), upto=8)
     reply = await api.call("DELETE", f"/v1/responses/{heard.id}", node=api.other_url)
@@ -366,7 +366,7 @@ async def test_input_items_come_in_pages(client: openai.AsyncOpenAI) -> None:
     ],
 )
 async def test_a_body_that_cannot_be_served_gets_an_error_with_the_reason(
-    api: Outsider, asked: dict[str, Any]
+    api: RawClient, asked: dict[str, Any]
 ) -> None:
     reply = await api.call("POST", "/v1/responses", body={"model": "demo", **asked})
     assert reply.status == 400
@@ -388,14 +388,14 @@ async def test_a_body_that_cannot_be_served_gets_an_error_with_the_reason(
         ("resp_00000000000000000000000000/input_items?limit=0", 400),
     ],
 )
-async def test_errors_have_the_shape_of_openai(api: Outsider, path: str, status: int) -> None:
+async def test_errors_have_the_shape_of_openai(api: RawClient, path: str, status: int) -> None:
     reply = await api.get(f"/v1/responses/{path}")
     assert reply.status == status
     assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
 
 
 async def test_a_sequence_number_that_no_server_sent_is_a_stream_reset(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     answer = await client.responses.create(model="demo", input="tell me", extra_body=told(3))
     with pytest.raises(openai.ConflictError) as caught:
@@ -404,11 +404,11 @@ async def test_a_sequence_number_that_no_server_sent_is_a_stream_reset(
 
 
 async def test_a_native_generation_can_be_read_as_a_response(
-    api: Outsider, client: openai.AsyncOpenAI
+    api: RawClient, client: openai.AsyncOpenAI
 ) -> None:
     body = {"prompt": "tell me", "params": told(20), "model": "demo"}
     generation_id = await api.finished(body)
-    found = Told()
+    found = ResponseEvents()
     named = generation_id.replace("gen_", "resp_")
     found = await hear(await client.responses.retrieve(named, stream=True))
     found.check()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.outsider import Outsider
+from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
 DEADLINE_S = 30.0
@@ -15,11 +15,11 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 CRON = {"prompt": "tell me", "cron": "0 8 1 1 *", "timezone": "Europe/Berlin"}
 
 
-async def found(api: Outsider, schedule_id: str) -> Any:
+async def found(api: RawClient, schedule_id: str) -> Any:
     return (await api.get(f"/v1/schedules/{schedule_id}")).json()
 
 
-async def test_due_work_is_started_once_with_its_session_and_metadata(api: Outsider) -> None:
+async def test_due_work_is_started_once_with_its_session_and_metadata(api: RawClient) -> None:
     session = f"later-{time.time_ns()}"
     body = {"prompt": "tell me", "session": session, "metadata": {"a": 1}, "run_at": time.time()}
     answer = await api.post(body)
@@ -42,7 +42,7 @@ async def test_due_work_is_started_once_with_its_session_and_metadata(api: Outsi
     assert [one["id"] for one in listed["generations"]] == [now["last_id"]]
 
 
-async def test_a_cron_schedule_is_listed_and_deleted(api: Outsider) -> None:
+async def test_a_cron_schedule_is_listed_and_deleted(api: RawClient) -> None:
     schedule = (await api.post(CRON)).json()
     listed = (await api.get("/v1/schedules")).json()
     assert schedule["id"] in [one["id"] for one in listed["schedules"]]
@@ -74,20 +74,20 @@ async def test_a_cron_schedule_is_listed_and_deleted(api: Outsider) -> None:
     ],
 )
 async def test_a_schedule_that_could_never_run_is_refused_at_once(
-    api: Outsider, members: dict[str, Any]
+    api: RawClient, members: dict[str, Any]
 ) -> None:
     answer = await api.post({**CRON, **members})
 
     assert (answer.status, answer.error_code) == (422, "invalid_request")
 
 
-async def test_an_unknown_model_is_refused_at_once(api: Outsider) -> None:
+async def test_an_unknown_model_is_refused_at_once(api: RawClient) -> None:
     answer = await api.post({**CRON, "model": "nobody"})
 
     assert (answer.status, answer.error_code) == (404, "model_not_found")
 
 
-async def test_no_listing_shows_the_webhook_of_a_schedule(api: Outsider) -> None:
+async def test_no_listing_shows_the_webhook_of_a_schedule(api: RawClient) -> None:
     hook = {"url": "https://receiver.invalid/a-private-path", "secret": SECRET}
     made = await api.post({"prompt": "tell me", "webhook": hook})
     shown = await api.get(f"/v1/generations/{made.json()['id']}")

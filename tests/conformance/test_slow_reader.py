@@ -11,7 +11,7 @@ import pytest
 from tests.support.deliveries import Reading
 from tests.support.demo import demo_body
 from tests.support.history import check_against_log, check_reading
-from tests.support.outsider import Outsider
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import dechunk, frame, handshake, stopped_connection
 from tests.support.sse import SseParser
 from tests.support.wait import until
@@ -30,22 +30,22 @@ async def cluster(own_cluster):
 
 @pytest.fixture
 async def api(cluster):
-    async with Outsider(*cluster.urls) as outsider:
-        yield outsider
+    async with RawClient(*cluster.urls) as raw_client:
+        yield raw_client
 
 
-def slow_request(api: Outsider, generation_id: str) -> bytes:
+def slow_request(api: RawClient, generation_id: str) -> bytes:
     path = f"/v1/generations/{generation_id}/events"
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
 
 
-async def cuts(api: Outsider) -> float:
+async def cuts(api: RawClient) -> float:
     """How many readers the node has cut so far."""
     lines = (await api.get("/metrics")).body.decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("tailrace_hub_cuts"))
 
 
-async def cut_off(api: Outsider, before: float) -> None:
+async def cut_off(api: RawClient, before: float) -> None:
     async def is_cut() -> bool:
         return await cuts(api) > before
 
@@ -62,7 +62,7 @@ async def read_rest(reader: asyncio.StreamReader) -> bytes:
     return received
 
 
-async def test_a_stopped_sse_reader_is_cut_and_resumes_and_the_others_read_on(api: Outsider):
+async def test_a_stopped_sse_reader_is_cut_and_resumes_and_the_others_read_on(api: RawClient):
     generation_id = await api.start(FLOOD)
     before_cut = await cuts(api)
     async with stopped_connection(api.url) as (reader, writer):
@@ -84,7 +84,7 @@ async def test_a_stopped_sse_reader_is_cut_and_resumes_and_the_others_read_on(ap
     assert reading.text == Reading("log", log).text
 
 
-async def test_a_stopped_socket_is_cut_with_4008_or_broken_off(api: Outsider):
+async def test_a_stopped_socket_is_cut_with_4008_or_broken_off(api: RawClient):
     generation_id = await api.start(FLOOD)
     before_cut = await cuts(api)
     async with stopped_connection(api.url) as (reader, writer):
@@ -98,7 +98,7 @@ async def test_a_stopped_socket_is_cut_with_4008_or_broken_off(api: Outsider):
     assert b'"type":"end"' not in received.replace(b" ", b"")
 
 
-async def test_a_late_joiner_that_reads_is_not_slow(api: Outsider):
+async def test_a_late_joiner_that_reads_is_not_slow(api: RawClient):
     """Far more than the limit lies before it, and it takes all of it."""
     generation_id = await api.start(FLOOD)
     await api.ended(generation_id, deadline_s=30)

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from tests.support.demo import demo_body
-from tests.support.outsider import Outsider, hear, hear_until, tell
+from tests.support.raw_client import RawClient, hear, hear_until, tell
 from tests.support.wait import until
 
 SHORT = demo_body(3, 0)
@@ -19,7 +19,7 @@ SSE, NDJSON, POLL = "text/event-stream", "application/x-ndjson", "application/js
 
 async def test_a_generation_past_its_retention_is_410_everywhere_and_later_404(own_cluster):
     async with own_cluster(api=2, workers=1, settings={"retention_s": "2"}) as cluster:
-        async with Outsider(*cluster.urls) as api:
+        async with RawClient(*cluster.urls) as api:
             generation_id = await api.finished(SHORT)
             path = f"/v1/generations/{generation_id}"
             top = (await api.log(generation_id))[-1].event_id
@@ -48,7 +48,7 @@ async def _is(status, wanted: int) -> bool:
 
 
 async def test_every_route_answers_503_while_redis_is_away(own_cluster):
-    async with own_cluster(api=1, workers=1) as cluster, Outsider(cluster.urls[0]) as api:
+    async with own_cluster(api=1, workers=1) as cluster, RawClient(cluster.urls[0]) as api:
         generation_id = await api.finished(SHORT)
         top = (await api.log(generation_id))[-1].event_id
         cluster.server.kill()
@@ -83,12 +83,12 @@ async def test_every_route_answers_503_while_redis_is_away(own_cluster):
         assert (await api.post(SHORT)).status == 202
 
 
-async def _is_ready(api: Outsider) -> bool:
+async def _is_ready(api: RawClient) -> bool:
     return (await api.get("/readyz")).status == 200
 
 
 async def test_with_redis_frozen_a_post_is_503_within_5_s(own_cluster):
-    async with own_cluster(api=1, workers=1) as cluster, Outsider(cluster.urls[0]) as api:
+    async with own_cluster(api=1, workers=1) as cluster, RawClient(cluster.urls[0]) as api:
         cluster.server.freeze()
         try:
             begun = time.monotonic()
@@ -105,7 +105,7 @@ async def test_with_redis_frozen_a_post_is_503_within_5_s(own_cluster):
 async def test_with_redis_frozen_every_dialect_answers_within_5_s(own_cluster):
     """Many at once: a node has to connect anew for each of them."""
     messages = [{"role": "user", "content": "hi"}]
-    async with own_cluster(api=1, workers=1) as cluster, Outsider(cluster.urls[0]) as api:
+    async with own_cluster(api=1, workers=1) as cluster, RawClient(cluster.urls[0]) as api:
         generation_id = await api.finished(SHORT)
         run, response_id = generation_id, generation_id.replace("gen_", "resp_")
         lost = "aaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -147,7 +147,7 @@ async def test_with_redis_frozen_every_dialect_answers_within_5_s(own_cluster):
 async def test_a_draining_node_refuses_new_work_and_breaks_off_readers_that_resume(own_cluster):
     """Readiness fails first; nothing ends as if it were complete; the exit code is 0."""
     async with own_cluster(api=2, workers=1, settings={"drain_s": "3"}) as cluster:
-        async with Outsider(*cluster.urls) as api:
+        async with RawClient(*cluster.urls) as api:
             generation_id = await api.start(LONG)
             await api.running(generation_id)
             sse = asyncio.create_task(api.events(generation_id))
@@ -182,7 +182,7 @@ async def test_a_draining_node_refuses_new_work_and_breaks_off_readers_that_resu
 
 async def test_a_draining_node_fails_readiness_and_says_draining(own_cluster):
     async with own_cluster(api=1, workers=1, settings={"drain_s": "4"}) as cluster:
-        async with Outsider(cluster.urls[0]) as api:
+        async with RawClient(cluster.urls[0]) as api:
             generation_id = await api.start(LONG)
             await api.running(generation_id)
             async with api.stream(generation_id) as reading:
@@ -210,7 +210,7 @@ async def test_an_answer_in_one_piece_that_a_drain_cuts_names_its_generation(own
         "/deep-chat": {"messages": [{"text": "hi"}], "params": demo},
     }
     async with own_cluster(api=2, workers=1, settings={"drain_s": "1"}) as cluster:
-        async with Outsider(*cluster.urls) as api:
+        async with RawClient(*cluster.urls) as api:
             waiting = [
                 asyncio.ensure_future(
                     api.call("POST", path, body={**body, "session": "w", "on_disconnect": 30})

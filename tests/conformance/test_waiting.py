@@ -10,7 +10,7 @@ import pytest
 import websockets
 
 from tests.support.history import RESUME_CODES
-from tests.support.outsider import Outsider, from_flat, hear, hear_until, tell
+from tests.support.raw_client import RawClient, from_flat, hear, hear_until, tell
 from tests.support.raw_wire import frame, handshake, raw_connection
 
 PROMPT = {"prompt": "nobody will answer"}
@@ -26,8 +26,8 @@ async def workerless(own_cluster):
 
 @pytest.fixture
 async def api(workerless):
-    async with Outsider(*workerless.urls) as outsider:
-        yield outsider
+    async with RawClient(*workerless.urls) as raw_client:
+        yield raw_client
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import websockets
 from tests.support.deliveries import Delivery, Reading, fold_text
 from tests.support.demo import demo_body
 from tests.support.history import check_against_log, check_reading
-from tests.support.outsider import Outsider, hear, hear_until, tell
+from tests.support.raw_client import RawClient, hear, hear_until, tell
 from tests.support.raw_wire import exchange, frame, handshake, large_frame, raw_socket_close_code
 
 SHORT = demo_body(8, 0)
@@ -34,12 +34,12 @@ async def is_alive(socket) -> bool:
     return (await hear_until(socket, "pong"))[-1] == {"type": "pong"}
 
 
-async def test_the_subprotocol_is_chosen(api: Outsider):
+async def test_the_subprotocol_is_chosen(api: RawClient):
     async with api.socket() as socket:
         assert socket.subprotocol == "tailrace.v1"
 
 
-async def test_the_answer_to_hello_is_the_first_frame_and_has_the_heartbeat(api: Outsider):
+async def test_the_answer_to_hello_is_the_first_frame_and_has_the_heartbeat(api: RawClient):
     async with api.socket() as socket:
         await tell(socket, type="hello")
         await tell(socket, type="start", ref="r1", **SHORT)
@@ -50,12 +50,12 @@ async def test_the_answer_to_hello_is_the_first_frame_and_has_the_heartbeat(api:
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
-async def test_a_stream_announces_its_heartbeat(api: Outsider, accept: str):
+async def test_a_stream_announces_its_heartbeat(api: RawClient, accept: str):
     answer = await api.post(SHORT, headers={"Accept": accept})
     assert float(answer.headers["X-Heartbeat-S"]) > 0
 
 
-async def test_start_is_accepted_and_its_events_follow_to_the_end(api: Outsider):
+async def test_start_is_accepted_and_its_events_follow_to_the_end(api: RawClient):
     async with api.socket() as socket:
         await tell(socket, type="start", ref="r1", **SHORT)
         frames = await hear_until(socket, "end")
@@ -67,7 +67,7 @@ async def test_start_is_accepted_and_its_events_follow_to_the_end(api: Outsider)
     assert check_against_log(reading, await api.log(accepted["id"])) == []
 
 
-async def test_one_socket_carries_many_generations(api: Outsider):
+async def test_one_socket_carries_many_generations(api: RawClient):
     async with api.socket() as socket:
         for ref in ("a", "b", "c"):
             await tell(socket, type="start", ref=ref, **demo_body(10, 100))
@@ -81,7 +81,7 @@ async def test_one_socket_carries_many_generations(api: Outsider):
         assert check_reading(Reading("ws", events(frames, generation_id))) == []
 
 
-async def test_subscribe_sends_old_events_then_one_caught_up_then_new_events(api: Outsider):
+async def test_subscribe_sends_old_events_then_one_caught_up_then_new_events(api: RawClient):
     generation_id = await api.start(demo_body(60, 40))
     await api.running(generation_id)
 
@@ -99,7 +99,7 @@ async def test_subscribe_sends_old_events_then_one_caught_up_then_new_events(api
     assert check_against_log(reading, await api.log(generation_id)) == []
 
 
-async def test_subscribe_resumes_after_every_cursor(api: Outsider):
+async def test_subscribe_resumes_after_every_cursor(api: RawClient):
     generation_id = await api.finished(SHORT)
     log = await api.log(generation_id)
 
@@ -113,7 +113,7 @@ async def test_subscribe_resumes_after_every_cursor(api: Outsider):
         assert check_against_log(reading, log) == []
 
 
-async def test_subscribe_at_the_end_of_an_ended_generation_is_caught_up(api: Outsider):
+async def test_subscribe_at_the_end_of_an_ended_generation_is_caught_up(api: RawClient):
     generation_id = await api.finished(SHORT)
     top = (await api.log(generation_id))[-1].event_id
 
@@ -124,7 +124,7 @@ async def test_subscribe_at_the_end_of_an_ended_generation_is_caught_up(api: Out
         assert await is_alive(socket)
 
 
-async def test_subscribe_with_a_foreign_cursor_gets_a_reset(api: Outsider):
+async def test_subscribe_with_a_foreign_cursor_gets_a_reset(api: RawClient):
     generation_id = await api.finished(SHORT)
 
     async with api.socket() as socket:
@@ -136,7 +136,7 @@ async def test_subscribe_with_a_foreign_cursor_gets_a_reset(api: Outsider):
     assert fold_text(got) == fold_text(await api.log(generation_id))
 
 
-async def test_unsubscribe_stops_the_events_and_leaves_the_generation_running(api: Outsider):
+async def test_unsubscribe_stops_the_events_and_leaves_the_generation_running(api: RawClient):
     generation_id = await api.start(LONG)
     async with api.socket() as socket:
         await tell(socket, type="subscribe", id=generation_id)
@@ -159,7 +159,7 @@ async def test_unsubscribe_stops_the_events_and_leaves_the_generation_running(ap
     await api.call("POST", f"/v1/generations/{generation_id}/cancel")
 
 
-async def test_cancel_ends_the_stream_as_cancelled(api: Outsider):
+async def test_cancel_ends_the_stream_as_cancelled(api: RawClient):
     async with api.socket() as socket:
         await tell(socket, type="start", ref="r1", **LONG)
         frames = await hear_until(socket, "token")
@@ -169,12 +169,12 @@ async def test_cancel_ends_the_stream_as_cancelled(api: Outsider):
     assert end["status"] == "cancelled"
 
 
-async def test_ping_is_answered(api: Outsider):
+async def test_ping_is_answered(api: RawClient):
     async with api.socket() as socket:
         assert await is_alive(socket)
 
 
-async def test_a_lost_socket_does_not_cancel(api: Outsider):
+async def test_a_lost_socket_does_not_cancel(api: RawClient):
     async with api.socket() as socket:
         await tell(socket, type="start", ref="r1", **demo_body(20, 40))
         generation_id = (await hear_until(socket, "token"))[0]["id"]
@@ -213,7 +213,7 @@ async def test_a_lost_socket_does_not_cancel(api: Outsider):
     ],
     ids=lambda text: text[:40],
 )
-async def test_a_bad_frame_gets_an_error_and_the_socket_stays_open(api: Outsider, text):
+async def test_a_bad_frame_gets_an_error_and_the_socket_stays_open(api: RawClient, text):
     async with api.socket() as socket:
         await socket.send(text)
         error = await hear(socket)
@@ -224,7 +224,7 @@ async def test_a_bad_frame_gets_an_error_and_the_socket_stays_open(api: Outsider
 
 
 @pytest.mark.parametrize("cursor", ["abc", "1", "1-0", "0-1", "1-1-1", "12345678901234567890-1"])
-async def test_a_malformed_cursor_gets_an_error_and_the_socket_stays_open(api: Outsider, cursor):
+async def test_a_malformed_cursor_gets_an_error_and_the_socket_stays_open(api: RawClient, cursor):
     generation_id = await api.start(SHORT)
     async with api.socket() as socket:
         await tell(socket, type="subscribe", id=generation_id, last_event_id=cursor)
@@ -236,7 +236,7 @@ async def test_a_malformed_cursor_gets_an_error_and_the_socket_stays_open(api: O
 
 
 @pytest.mark.parametrize("cursor", [1, None, [], {}, 1.5, True])
-async def test_a_cursor_of_another_type_does_not_close_the_socket(api: Outsider, cursor):
+async def test_a_cursor_of_another_type_does_not_close_the_socket(api: RawClient, cursor):
     generation_id = await api.finished(SHORT)
     async with api.socket() as socket:
         await tell(socket, type="subscribe", id=generation_id, last_event_id=cursor)
@@ -246,7 +246,7 @@ async def test_a_cursor_of_another_type_does_not_close_the_socket(api: Outsider,
         assert await is_alive(socket)
 
 
-async def test_errors_name_the_generation_or_request_that_they_concern(api: Outsider):
+async def test_errors_name_the_generation_or_request_that_they_concern(api: RawClient):
     async with api.socket() as socket:
         await tell(socket, type="start", ref="r7", prompt="x", model="no-such-model")
         unknown_model = await hear(socket)
@@ -261,7 +261,7 @@ async def test_errors_name_the_generation_or_request_that_they_concern(api: Outs
         assert await is_alive(socket)
 
 
-async def test_the_101st_subscription_is_an_error(api: Outsider):
+async def test_the_101st_subscription_is_an_error(api: RawClient):
     ids = [await api.start(demo_body(10_000, 0.2)) for _ in range(101)]
     try:
         async with api.socket() as socket:
@@ -290,7 +290,7 @@ async def test_the_101st_subscription_is_an_error(api: Outsider):
     ],
     ids=["binary", "utf-8", "unmasked", "rsv1", "rsv3", "opcode", "large"],
 )
-async def test_a_protocol_violation_closes_the_socket_with_its_code(api: Outsider, sent, code):
+async def test_a_protocol_violation_closes_the_socket_with_its_code(api: RawClient, sent, code):
     assert await raw_socket_close_code(api.url, sent, api.credentials) == code
 
 
@@ -308,19 +308,19 @@ async def test_a_protocol_violation_closes_the_socket_with_its_code(api: Outside
     ],
     ids=lambda value: json.dumps(value),
 )
-async def test_a_bad_handshake_is_refused(api: Outsider, changes, statuses):
+async def test_a_bad_handshake_is_refused(api: RawClient, changes, statuses):
     received = await exchange(api.url, handshake(api.url, api.credentials | changes), within_s=3)
 
     status = int(received.split(b" ")[1])
     assert status in statuses, received
 
 
-async def test_the_nodes_own_origin_is_accepted(api: Outsider):
+async def test_the_nodes_own_origin_is_accepted(api: RawClient):
     async with api.socket(additional_headers={"Origin": api.url}) as socket:
         assert await is_alive(socket)
 
 
-async def test_deflate_is_not_negotiated_unless_it_is_turned_on(api: Outsider):
+async def test_deflate_is_not_negotiated_unless_it_is_turned_on(api: RawClient):
     offer = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
 
     received = await exchange(api.url, handshake(api.url, api.credentials | offer), within_s=1)
@@ -329,7 +329,7 @@ async def test_deflate_is_not_negotiated_unless_it_is_turned_on(api: Outsider):
     assert b"sec-websocket-extensions" not in received.lower()
 
 
-async def test_an_orderly_close_is_answered(api: Outsider):
+async def test_an_orderly_close_is_answered(api: RawClient):
     socket = await api.socket()
 
     await socket.close()
@@ -337,7 +337,7 @@ async def test_an_orderly_close_is_answered(api: Outsider):
     assert socket.close_code == 1000
 
 
-async def test_many_frames_at_once_are_all_answered(api: Outsider):
+async def test_many_frames_at_once_are_all_answered(api: RawClient):
     async with api.socket() as socket:
         for _ in range(500):
             await tell(socket, type="ping")
@@ -346,13 +346,13 @@ async def test_many_frames_at_once_are_all_answered(api: Outsider):
                 assert await hear(socket) == {"type": "pong"}
 
 
-async def test_plain_http_at_the_sockets_path_is_400(api: Outsider):
+async def test_plain_http_at_the_sockets_path_is_400(api: RawClient):
     answer = await api.get("/v1/ws")
 
     assert answer.status in (400, 426)
 
 
-async def test_the_client_of_the_websockets_library_works_without_options(api: Outsider):
+async def test_the_client_of_the_websockets_library_works_without_options(api: RawClient):
     url = api.url.replace("http", "ws", 1) + "/v1/ws"
     async with websockets.connect(
         url, subprotocols=["tailrace.v1"], proxy=None, additional_headers=api.credentials

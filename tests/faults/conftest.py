@@ -7,9 +7,9 @@ from signal import SIGKILL
 
 import pytest
 
+from tests.support.fault_run import FaultRun
 from tests.support.processes import Cluster
 from tests.support.redis_server import RedisServer
-from tests.support.scene import Scene
 
 LEASE_S = 0.8
 
@@ -39,9 +39,9 @@ async def cluster(shared_cluster: Cluster) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def scene(cluster: Cluster) -> AsyncIterator[Scene]:
-    async with Scene(cluster) as scene:
-        yield scene
+async def fault_run(cluster: Cluster) -> AsyncIterator[FaultRun]:
+    async with FaultRun(cluster) as fault_run:
+        yield fault_run
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import pytest
 
 from tests.support.client import Client
 from tests.support.demo import demo_body
-from tests.support.odd_node import DEATHS
-from tests.support.outsider import Outsider
+from tests.support.dying_node import DEATHS
 from tests.support.processes import Cluster
 from tests.support.proxy import Proxy
+from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
 ROUNDS = 12
@@ -28,20 +28,20 @@ ROUNDS = 12
 async def shared() -> AsyncIterator[tuple[Cluster, Proxy]]:
     """A node that may die, one whose Redis is behind a proxy, and an ordinary one."""
     cluster = Cluster(api=3, workers=1, lease_s=0.8)
-    cluster.api[0].module = "tests.support.odd_node"
+    cluster.api[0].module = "tests.support.dying_node"
     async with Proxy("127.0.0.1", cluster.server.port) as proxy:
         cluster.api[1].settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
         async with cluster:
             yield cluster, proxy
 
 
-async def session_of(outsider: Outsider, name: str) -> list[dict[str, Any]]:
+async def session_of(raw_client: RawClient, name: str) -> list[dict[str, Any]]:
     """Its generations, each with its log's types, once all have ended."""
-    listing = (await outsider.get(f"/v1/sessions/{name}")).json()["generations"]
+    listing = (await raw_client.get(f"/v1/sessions/{name}")).json()["generations"]
     found = []
     for generation in listing:
-        await outsider.ended(generation["id"])
-        types = [event.type for event in await outsider.log(generation["id"])]
+        await raw_client.ended(generation["id"])
+        types = [event.type for event in await raw_client.log(generation["id"])]
         found.append({"id": generation["id"], "types": types})
     return found
 
@@ -55,16 +55,16 @@ async def test_a_prompt_repeated_after_a_node_died_between_two_steps_is_the_same
     name = f"session-{secrets.token_hex(4)}"
     body = demo_body(5, 0, prompt=death) | {"session": name}
     headers = {"Idempotency-Key": secrets.token_hex(8)}
-    async with Outsider(cluster.urls[2]) as outsider:
+    async with RawClient(cluster.urls[2]) as raw_client:
         with pytest.raises((aiohttp.ClientError, OSError)):
-            await outsider.post(body, headers=headers, node=cluster.urls[0])
+            await raw_client.post(body, headers=headers, node=cluster.urls[0])
         await until(lambda: not cluster.api[0].is_running, 5, "the node is dead")
 
         repeats = [
-            await outsider.post(body, headers=headers, node=cluster.urls[n]) for n in (1, 2, 1)
+            await raw_client.post(body, headers=headers, node=cluster.urls[n]) for n in (1, 2, 1)
         ]
         ids = {answer.json()["id"] for answer in repeats}
-        (only,) = await session_of(outsider, name)
+        (only,) = await session_of(raw_client, name)
 
     statuses = [answer.status for answer in repeats]
     assert statuses == [200 if death == DEATHS[2] else 202, 200, 200]
@@ -77,7 +77,7 @@ async def test_a_lost_reply_of_redis_makes_no_second_generation(shared):
     cluster, proxy = shared
     await cluster.heal()
     name = f"session-{secrets.token_hex(4)}"
-    async with Outsider(cluster.urls[2]) as outsider, Client(cluster.urls[1:]) as client:
+    async with RawClient(cluster.urls[2]) as raw_client, Client(cluster.urls[1:]) as client:
         before = proxy.cuts
         ids = []
         for n in range(ROUNDS):
@@ -85,7 +85,7 @@ async def test_a_lost_reply_of_redis_makes_no_second_generation(shared):
             proxy.cut_after(1 + 3 * n, "down")
             body = demo_body(3, 0, prompt=f"round {n}") | {"session": name}
             ids.append((await client.start(body))["id"])
-        found = await session_of(outsider, name)
+        found = await session_of(raw_client, name)
 
     assert proxy.cuts > before + ROUNDS / 2
     assert {each["id"] for each in found} == set(ids)

@@ -18,9 +18,9 @@ import pytest
 from shared.redis import keys
 from tests.support.deliveries import Closed
 from tests.support.demo import demo_body
-from tests.support.outsider import Outsider
+from tests.support.fault_run import FaultRun
 from tests.support.processes import Cluster, Role
-from tests.support.scene import Scene
+from tests.support.raw_client import RawClient
 from tests.support.spawn import signal_group
 from tests.support.wait import until
 
@@ -57,21 +57,24 @@ def has_jumped(role: Role, before: int) -> bool:
 
 
 async def test_a_clock_set_forward_and_back_by_an_hour_changes_no_answer(cluster: Cluster):
-    async with Scene(cluster) as scene, Outsider(cluster.urls[0], cluster.urls[1]) as outsider:
-        answer = await scene.start(
+    async with (
+        FaultRun(cluster) as fault_run,
+        RawClient(cluster.urls[0], cluster.urls[1]) as raw_client,
+    ):
+        answer = await fault_run.start(
             demo_body(5_000, 60), transports=("sse",), hop_after=0, is_cut_short=True
         )
         for numbers, offset_s in (([FORTH], 3_600), ([BACK, BACK], -3_600), ([FORTH], 0)):
-            await scene.read_on(answer, 20)
+            await fault_run.read_on(answer, 20)
             await set_clocks(cluster, numbers, offset_s)
             # Everything else goes on as well: readiness, a whole new answer, an old one.
-            assert (await outsider.get("/readyz")).status == 200
-            finished = await outsider.finished(demo_body(3, 0))
+            assert (await raw_client.get("/readyz")).status == 200
+            finished = await raw_client.finished(demo_body(3, 0))
             for node in cluster.urls:
-                assert (await outsider.events(finished, node=node)).events[-1].type == "end"
-        await scene.read_on(answer, 20)
-        await scene.cancel(answer)
-        await scene.finish(bound_s=30)
+                assert (await raw_client.events(finished, node=node)).events[-1].type == "end"
+        await fault_run.read_on(answer, 20)
+        await fault_run.cancel(answer)
+        await fault_run.finish(bound_s=30)
 
         assert [entry.type for entry in answer.record.log].count("start") == 1
         for reading in answer.readings:

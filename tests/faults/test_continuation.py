@@ -9,8 +9,8 @@ import pytest
 
 from shared.config.models import Model
 from shared.queue.continuations import Verdict, store_verdict
+from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.processes import Cluster
-from tests.support.scene import Playing, Scene
 from tests.support.upstream import Script, Upstream, expected_text, script_of
 from tests.support.wait import until
 
@@ -44,22 +44,22 @@ async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def scene(shared: Cluster) -> AsyncIterator[Scene]:
+async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
     await shared.heal()
-    async with Scene(shared) as scene:
-        yield scene
+    async with FaultRun(shared) as fault_run:
+        yield fault_run
 
 
-async def begin(scene: Scene, model: str, prompt: str, **script: Any) -> Playing:
+async def begin(fault_run: FaultRun, model: str, prompt: str, **script: Any) -> WatchedGeneration:
     """Start an answer of 60 tokens at 30 a second."""
     told = {"tokens": 60, "delay_s": 0.033, **script}
     body = {"model": model, "prompt": prompt, "params": {"upstream": told}}
-    return await scene.start(
+    return await fault_run.start(
         body, text=expected_text(prompt, script_of({"messages": [], "upstream": told}))
     )
 
 
-def events(answer: Playing, kind: str) -> int:
+def events(answer: WatchedGeneration, kind: str) -> int:
     assert answer.record.log is not None
     return [entry.type for entry in answer.record.log].count(kind)
 
@@ -69,30 +69,30 @@ def events(answer: Playing, kind: str) -> int:
     [("goes on", 0), ("echoes", 0), ("begins anew", 1), ("refuses", 1)],
 )
 async def test_a_killed_workers_answer_is_whole_however_its_server_continues(
-    scene: Scene, continuation: str, resets: int
+    fault_run: FaultRun, continuation: str, resets: int
 ):
     told = {"tokens": 90, "continuation": continuation}
-    answer = await begin(scene, "continue", f"it {continuation}", **told)
+    answer = await begin(fault_run, "continue", f"it {continuation}", **told)
     # Longer than what a new answer of this pace repeats while the guard may hold it back: a
     # repetition that is whole by then is dropped, and needs no reset.
-    await scene.read_to(answer, 45)
+    await fault_run.read_to(answer, 45)
 
-    (await scene.holder(answer)).kill()
+    (await fault_run.holder(answer)).kill()
 
-    await scene.finish(bound_s=20, is_lossless=resets == 0)
+    await fault_run.finish(bound_s=20, is_lossless=resets == 0)
     assert answer.record.snapshot["status"] == "completed"
     assert events(answer, "reset") == resets
 
 
-async def test_usage_and_max_tokens_are_of_the_whole_answer_after_a_kill(scene: Scene):
+async def test_usage_and_max_tokens_are_of_the_whole_answer_after_a_kill(fault_run: FaultRun):
     told = {"tokens": 90, "delay_s": 0.033}
     body = {"model": "continue", "prompt": "p", "params": {"upstream": told, "max_tokens": 60}}
-    answer = await scene.start(body, has_text=False)
-    await scene.read_to(answer, 30)
+    answer = await fault_run.start(body, has_text=False)
+    await fault_run.read_to(answer, 30)
 
-    (await scene.holder(answer)).kill()
+    (await fault_run.holder(answer)).kill()
 
-    await scene.finish(bound_s=20)
+    await fault_run.finish(bound_s=20)
     end = answer.record.log[-1].fields
     assert end["finish_reason"] == "length"
     text = answer.record.snapshot["text"]
@@ -108,70 +108,72 @@ async def test_usage_and_max_tokens_are_of_the_whole_answer_after_a_kill(scene: 
 
 @pytest.mark.parametrize(("model", "resets"), [("tried", 0), ("untried", 1)])
 async def test_auto_continues_where_the_form_was_seen_to_hold(
-    scene: Scene, upstream: Upstream, model: str, resets: int
+    fault_run: FaultRun, upstream: Upstream, model: str, resets: int
 ):
-    redis = scene.cluster.redis()
+    redis = fault_run.cluster.redis()
     table = Model(name="tried", base_url=upstream.base_url)
     verdict = Verdict(model="tried", forms={"trailing": "continues"}, at_ms=1)
     await store_verdict(redis, table, verdict)
     await redis.aclose()
-    answer = await begin(scene, model, f"{model} by the doctor")
-    await scene.read_to(answer, 15)
-    worker = await scene.holder(answer)
+    answer = await begin(fault_run, model, f"{model} by the doctor")
+    await fault_run.read_to(answer, 15)
+    worker = await fault_run.holder(answer)
     # Workers read verdicts at their start: the one that takes over has read this one.
-    other = next(role for role in scene.cluster.workers if role is not worker)
+    other = next(role for role in fault_run.cluster.workers if role is not worker)
     other.kill()
-    await scene.cluster.heal()
+    await fault_run.cluster.heal()
 
     worker.kill()
 
-    await scene.finish(bound_s=20, is_lossless=resets == 0)
+    await fault_run.finish(bound_s=20, is_lossless=resets == 0)
     assert answer.record.snapshot["status"] == "completed"
     assert events(answer, "reset") == resets
     if not resets:
         assert "continue_final_message" not in upstream.calls[-1].body, "the form is `trailing`"
 
 
-async def starts(scene: Scene, answer: Playing) -> int:
-    return [entry.type for entry in await scene._dump(answer.id)].count("start")
+async def starts(fault_run: FaultRun, answer: WatchedGeneration) -> int:
+    return [entry.type for entry in await fault_run._dump(answer.id)].count("start")
 
 
-async def test_answers_survive_a_restart_of_their_server(scene: Scene, upstream: Upstream):
+async def test_answers_survive_a_restart_of_their_server(fault_run: FaultRun, upstream: Upstream):
     """Those that were under way continue or begin again, and new ones wait."""
-    answers = [await begin(scene, name, f"{name} over it") for name in ("continue", "restart")]
+    answers = [await begin(fault_run, name, f"{name} over it") for name in ("continue", "restart")]
     for answer in answers:
-        await scene.read_to(answer, 15)
+        await fault_run.read_to(answer, 15)
 
     await upstream.go_down()
-    new = await begin(scene, "continue", "asked while it was away")
+    new = await begin(fault_run, "continue", "asked while it was away")
     for answer in (*answers, new):
 
-        async def is_tried_again(answer: Playing = answer) -> bool:
-            return await starts(scene, answer) >= 4
+        async def is_tried_again(answer: WatchedGeneration = answer) -> bool:
+            return await starts(fault_run, answer) >= 4
 
         await until(is_tried_again, 20, "more tries than `attempts_max`")
     await upstream.go_up()
 
-    await scene.finish(bound_s=28, is_lossless=False)
+    await fault_run.finish(bound_s=28, is_lossless=False)
     for answer in (*answers, new):
         assert answer.record.snapshot["status"] == "completed"
     assert [events(answer, "reset") for answer in (*answers, new)] == [0, 1, 0]
 
 
-async def test_a_server_that_loads_its_model_is_waited_for(scene: Scene):
+async def test_a_server_that_loads_its_model_is_waited_for(fault_run: FaultRun):
     told = {"fault": "status", "status": 503, "fault_requests": 4}
-    answer = await begin(scene, "continue", "still loading", **told)
+    answer = await begin(fault_run, "continue", "still loading", **told)
 
-    await scene.finish(bound_s=25)
+    await fault_run.finish(bound_s=25)
     assert answer.record.snapshot["status"] == "completed"
     assert events(answer, "start") == 5
 
 
-async def test_a_server_that_breaks_each_answer_off_ends_it_after_a_few_attempts(scene: Scene):
+async def test_a_server_that_breaks_each_answer_off_ends_it_after_a_few_attempts(
+    fault_run: FaultRun,
+):
     told = {"tokens": 20, "fault": "cut", "fault_at": 5, "fault_requests": 0}
     body = {"model": "continue", "prompt": "my server dies", "params": {"upstream": told}}
-    answer = await scene.start(body, has_text=False)
+    answer = await fault_run.start(body, has_text=False)
 
-    await scene.finish(bound_s=25)
+    await fault_run.finish(bound_s=25)
     assert answer.record.log[-1].fields["error"]["code"] == "attempts_exhausted"
     assert events(answer, "start") == 4  # two that do not count, and `attempts_max`

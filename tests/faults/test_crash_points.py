@@ -1,7 +1,7 @@
 """Workers that die at a named point of an answer, and a prompt that kills whoever runs it.
 
-The points are exact: tests/support/odd_worker.py kills itself between two calls. Row 1 of the fault
-table is each of them; row 12 is the poison.
+The points are exact: tests/support/faulty_worker.py kills itself between two calls. They are row 1
+of the fault table; the prompt that kills is row 12.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import pytest
 
 from shared.redis import keys
 from tests.support.demo import demo_body
-from tests.support.odd_worker import CRASH_AT, DEATHS
+from tests.support.fault_run import FaultRun, WatchedGeneration
+from tests.support.faulty_worker import CRASH_AT, DEATHS
 from tests.support.processes import Cluster, Role
-from tests.support.scene import Playing, Scene
 from tests.support.wait import until
 
 LEASE_S = 0.8
@@ -26,24 +26,24 @@ TOKENS = 40
 async def shared() -> AsyncIterator[Cluster]:
     cluster = Cluster(api=2, workers=2, lease_s=LEASE_S)
     for worker in cluster.workers:
-        worker.module = "tests.support.odd_worker"
+        worker.module = "tests.support.faulty_worker"
     async with cluster:
         yield cluster
 
 
 @pytest.fixture
-async def scene(shared: Cluster) -> AsyncIterator[Scene]:
+async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
     await shared.heal()
-    async with Scene(shared) as scene:
-        yield scene
+    async with FaultRun(shared) as fault_run:
+        yield fault_run
 
 
-async def the_dead(scene: Scene) -> Role:
+async def the_dead(fault_run: FaultRun) -> Role:
     """The worker that has killed itself, as soon as it has."""
     return await until(
-        lambda: next((role for role in scene.cluster.workers if not role.is_running), None),
+        lambda: next((role for role in fault_run.cluster.workers if not role.is_running), None),
         10,
-        f"a worker dies\n{scene.cluster.report()}",
+        f"a worker dies\n{fault_run.cluster.report()}",
     )
 
 
@@ -65,23 +65,25 @@ async def nothing_is_left(cluster: Cluster) -> None:
         await redis.aclose()
 
 
-def types_of(answer: Playing) -> list[str]:
+def types_of(answer: WatchedGeneration) -> list[str]:
     return [entry.type for entry in answer.record.log or []]
 
 
-def first_of_the_second_attempt(answer: Playing) -> float:
+def first_of_the_second_attempt(answer: WatchedGeneration) -> float:
     later = [d.at for d in answer.readings[0].deliveries if not d.event_id.startswith("1-")]
     return later[0]
 
 
 @pytest.mark.parametrize("death", DEATHS)
-async def test_a_worker_that_dies_at_this_point_leaves_the_exact_text(scene: Scene, figure, death):
-    answer = await scene.start(demo_body(TOKENS, 100, prompt=death))
-    await the_dead(scene)
+async def test_a_worker_that_dies_at_this_point_leaves_the_exact_text(
+    fault_run: FaultRun, figure, death
+):
+    answer = await fault_run.start(demo_body(TOKENS, 100, prompt=death))
+    await the_dead(fault_run)
     died_at = time.monotonic()
 
-    await scene.finish(bound_s=20)
-    await nothing_is_left(scene.cluster)
+    await fault_run.finish(bound_s=20)
+    await nothing_is_left(fault_run.cluster)
 
     assert answer.record.snapshot["status"] == "completed"
     types = types_of(answer)
@@ -102,16 +104,16 @@ async def test_a_worker_that_dies_at_this_point_leaves_the_exact_text(scene: Sce
         assert took_s < LEASE_S * 4 / 3 + 4, "far too late, even for a busy machine"
 
 
-async def test_a_prompt_that_kills_workers_is_ended_and_other_workers_survive(scene: Scene):
+async def test_a_prompt_that_kills_workers_is_ended_and_other_workers_survive(fault_run: FaultRun):
     """It kills each worker that runs it, three times; then it is over, and others are served."""
-    poison = await scene.start(demo_body(60, 60, prompt="poison"), has_text=False)
+    poison = await fault_run.start(demo_body(60, 60, prompt="poison"), has_text=False)
     for _ in range(3):
-        await the_dead(scene)
-        await scene.cluster.heal()
-    after = [await scene.start(demo_body(10, 0), readers=1) for _ in range(4)]
+        await the_dead(fault_run)
+        await fault_run.cluster.heal()
+    after = [await fault_run.start(demo_body(10, 0), readers=1) for _ in range(4)]
 
-    await scene.finish(bound_s=30)
-    await nothing_is_left(scene.cluster)
+    await fault_run.finish(bound_s=30)
+    await nothing_is_left(fault_run.cluster)
 
     error = poison.record.log[-1].fields["error"]
     assert (error["code"], error["retryable"]) == ("attempts_exhausted", False)

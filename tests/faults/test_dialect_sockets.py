@@ -13,8 +13,8 @@ import pytest
 import websockets
 
 from shared.redis import keys
-from tests.support.outsider import Outsider, hear, hear_until, tell
 from tests.support.processes import Cluster, Role
+from tests.support.raw_client import RawClient, hear, hear_until, tell
 from tests.support.sse import SseParser
 from tests.support.upstream import Upstream, expected_text, script_of
 from tests.support.wait import until
@@ -55,9 +55,9 @@ async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def api(cluster: Cluster) -> AsyncIterator[Outsider]:
-    async with Outsider(*cluster.urls) as outsider:
-        yield outsider
+async def api(cluster: Cluster) -> AsyncIterator[RawClient]:
+    async with RawClient(*cluster.urls) as raw_client:
+        yield raw_client
 
 
 def lobe(model: str, name: str, **script: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def deep_chat(model: str, session: str, **script: Any) -> dict[str, Any]:
     return {"messages": messages, "model": model, "session": session, "params": params}
 
 
-async def newest(api: Outsider, session: str, node: str = "") -> dict[str, Any]:
+async def newest(api: RawClient, session: str, node: str = "") -> dict[str, Any]:
     """The generation of a session, once there is one."""
 
     async def listed() -> Any:
@@ -83,7 +83,7 @@ async def newest(api: Outsider, session: str, node: str = "") -> dict[str, Any]:
     return dict(found[0])
 
 
-async def kill_holder(cluster: Cluster, api: Outsider, session: str) -> None:
+async def kill_holder(cluster: Cluster, api: RawClient, session: str) -> None:
     generation_id = (await newest(api, session))["id"]
     async with cluster.redis() as redis:
         name: Any = await until(
@@ -116,7 +116,7 @@ def shown_text(responses: list[dict[str, Any]]) -> str:
 
 @pytest.mark.parametrize("model", ["continue", "restart"])
 async def test_a_killed_worker_leaves_the_exact_text(
-    cluster: Cluster, api: Outsider, model: str
+    cluster: Cluster, api: RawClient, model: str
 ) -> None:
     async with api.socket(path=LOBE, **WS) as ws:
         await tell(ws, **lobe(model, f"l-worker-{model}"))
@@ -130,7 +130,7 @@ async def test_a_killed_worker_leaves_the_exact_text(
 
 
 async def test_readers_of_a_killed_node_resume_on_the_other_node(
-    cluster: Cluster, api: Outsider
+    cluster: Cluster, api: RawClient
 ) -> None:
     async with api.socket(path=LOBE, **WS) as ws:
         await tell(ws, **lobe("continue", "l-node"))
@@ -150,7 +150,7 @@ async def test_readers_of_a_killed_node_resume_on_the_other_node(
 
 
 async def test_an_unanswered_start_is_repeated_on_the_other_node(
-    cluster: Cluster, api: Outsider
+    cluster: Cluster, api: RawClient
 ) -> None:
     start = lobe("continue", "l-repeat")
     async with api.socket(path=LOBE, **WS) as ws:
@@ -167,7 +167,7 @@ async def test_an_unanswered_start_is_repeated_on_the_other_node(
 
 
 async def test_cancel_on_the_other_node_reaches_the_upstream(
-    upstream: Upstream, api: Outsider
+    upstream: Upstream, api: RawClient
 ) -> None:
     before = len(upstream.calls)
     async with api.socket(path=LOBE, **WS) as ws:
@@ -181,7 +181,7 @@ async def test_cancel_on_the_other_node_reaches_the_upstream(
     await asyncio.wait_for(upstream.calls[before].left.wait(), 10)
 
 
-async def test_an_upstream_that_always_fails_is_an_error_and_an_end(api: Outsider) -> None:
+async def test_an_upstream_that_always_fails_is_an_error_and_an_end(api: RawClient) -> None:
     fault = {"fault": "eof", "fault_at": 5, "fault_requests": 0, "delay_s": 0}
     async with api.socket(path=LOBE, **WS) as ws:
         await tell(ws, **lobe("restart", "l-fail", **fault))
@@ -210,7 +210,7 @@ async def hear_answer(ws: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("model", ["continue", "restart"])
 async def test_over_a_socket_a_killed_worker_leaves_the_exact_text(
-    cluster: Cluster, api: Outsider, model: str
+    cluster: Cluster, api: RawClient, model: str
 ) -> None:
     session = f"d-worker-{model}"
     async with api.socket(path=DEEP_CHAT, **WS) as ws:
@@ -226,7 +226,7 @@ async def test_over_a_socket_a_killed_worker_leaves_the_exact_text(
     assert TEXT.startswith(shown_text(second)) and shown_text(second)
 
 
-async def test_over_a_socket_an_error_keeps_the_text_and_has_a_key(api: Outsider) -> None:
+async def test_over_a_socket_an_error_keeps_the_text_and_has_a_key(api: RawClient) -> None:
     fault = {"fault": "status", "status": 400, "fault_requests": 0}
     async with api.socket(path=DEEP_CHAT, **WS) as ws:
         await tell(ws, **deep_chat("continue", "d-fail", **fault))
@@ -265,7 +265,7 @@ async def posted(url: str, body: dict[str, Any]) -> AsyncIterator[Posted]:
 
 @pytest.mark.parametrize("model", ["continue", "restart"])
 async def test_over_http_a_killed_worker_leaves_the_exact_text(
-    cluster: Cluster, api: Outsider, model: str
+    cluster: Cluster, api: RawClient, model: str
 ) -> None:
     name = f"h-worker-{model}"
     async with posted(cluster.urls[0], deep_chat(model, name)) as answer:
@@ -278,7 +278,7 @@ async def test_over_http_a_killed_worker_leaves_the_exact_text(
 
 
 async def test_over_http_a_killed_node_is_no_end_and_the_rest_is_read_natively(
-    cluster: Cluster, api: Outsider
+    cluster: Cluster, api: RawClient
 ) -> None:
     async with posted(cluster.urls[0], deep_chat("continue", "h-node")) as answer:
         generation_id = answer.response.headers["X-Generation-Id"]
@@ -292,7 +292,7 @@ async def test_over_http_a_killed_node_is_no_end_and_the_rest_is_read_natively(
 
 
 async def test_hanging_up_stops_the_upstream_after_the_grace(
-    upstream: Upstream, cluster: Cluster, api: Outsider
+    upstream: Upstream, cluster: Cluster, api: RawClient
 ) -> None:
     before = len(upstream.calls)
     body = deep_chat("continue", "h-stop", tokens=10_000) | {"on_disconnect": 0.2}
@@ -304,7 +304,7 @@ async def test_hanging_up_stops_the_upstream_after_the_grace(
     assert (await api.ended((await newest(api, "h-stop"))["id"]))["status"] == "cancelled"
 
 
-async def test_a_whole_answer_that_fails_is_a_plain_error(api: Outsider) -> None:
+async def test_a_whole_answer_that_fails_is_a_plain_error(api: RawClient) -> None:
     body = deep_chat("restart", "h-fail", fault="eof", fault_requests=0, delay_s=0)
     answer = await api.call("POST", "/deep-chat", body=body)
     whole = await api.call("POST", "/deep-chat", body=deep_chat("restart", "h-whole", delay_s=0))

@@ -14,8 +14,8 @@ import pytest
 
 from shared.redis import keys
 from tests.support.demo import demo_body
+from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.processes import Cluster
-from tests.support.scene import Playing, Scene
 from tests.support.wait import until
 
 LEASE_S = 0.8
@@ -29,48 +29,48 @@ async def shared() -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def scene(shared: Cluster) -> AsyncIterator[Scene]:
+async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
     await shared.heal()
-    async with Scene(shared) as scene:
-        yield scene
+    async with FaultRun(shared) as fault_run:
+        yield fault_run
 
 
-async def read_to_the_end(scene: Scene, answer: Playing) -> None:
+async def read_to_the_end(fault_run: FaultRun, answer: WatchedGeneration) -> None:
     """Audit what the readers saw: the log itself is kept too shortly here to look at it."""
     await asyncio.gather(*answer.tasks)
-    problems = scene.history.check(bound_s=15)
-    assert not problems, "\n".join([*problems, scene.cluster.report()])
+    problems = fault_run.history.check(bound_s=15)
+    assert not problems, "\n".join([*problems, fault_run.cluster.report()])
 
 
-async def test_a_prompt_that_no_worker_takes_in_time_ends(scene: Scene):
-    worker = scene.cluster.workers[0]
+async def test_a_prompt_that_no_worker_takes_in_time_ends(fault_run: FaultRun):
+    worker = fault_run.cluster.workers[0]
     worker.freeze()
 
-    answer = await scene.start(demo_body(5, 0), has_text=False)
-    await read_to_the_end(scene, answer)
+    answer = await fault_run.start(demo_body(5, 0), has_text=False)
+    await read_to_the_end(fault_run, answer)
 
     for reading in answer.readings:
         error = reading.end.fields["error"]
         assert (error["code"], error["retryable"]) == ("queue_timeout", True)
         assert [d.type for d in reading.deliveries] == ["end"]
     worker.thaw()
-    next_one = await scene.start(demo_body(5, 0))
-    await read_to_the_end(scene, next_one)
+    next_one = await fault_run.start(demo_body(5, 0))
+    await read_to_the_end(fault_run, next_one)
     assert next_one.readings[0].end.fields["status"] == "completed"
     said = worker.stderr()
     assert next_one.id in said and answer.id not in said, "what has timed out is run by nobody"
 
 
-async def test_a_worker_that_wakes_after_the_log_expired_restores_nothing(scene: Scene):
+async def test_a_worker_that_wakes_after_the_log_expired_restores_nothing(fault_run: FaultRun):
     """It is well within the time in which it may restore what Redis has lost: this is not lost."""
-    await scene.cluster.add_worker().ready()
-    answer = await scene.start(demo_body(60, 60))
-    await scene.read_to(answer, 10)
-    zombie = await scene.holder(answer)
+    await fault_run.cluster.add_worker().ready()
+    answer = await fault_run.start(demo_body(60, 60))
+    await fault_run.read_to(answer, 10)
+    zombie = await fault_run.holder(answer)
 
     zombie.freeze()
-    await read_to_the_end(scene, answer)
-    async with aclosing(scene.cluster.redis()) as redis:
+    await read_to_the_end(fault_run, answer)
+    async with aclosing(fault_run.cluster.redis()) as redis:
 
         async def is_forgotten() -> bool:
             return not await redis.exists(keys.meta(answer.id), keys.log(answer.id))

@@ -13,7 +13,7 @@ import pytest
 
 from shared.redis import keys
 from tests.support.demo import demo_body
-from tests.support.scene import Scene
+from tests.support.fault_run import FaultRun
 
 RUBBISH = [
     b"",
@@ -52,37 +52,37 @@ async def frames_of(redis, generation_id: str, count: int) -> list[bytes]:
     raise AssertionError("the channel fell silent")
 
 
-async def test_repeated_and_reordered_frames_change_nothing(scene: Scene, meddler):
-    answer = await scene.start(demo_body(160, 60))
+async def test_repeated_and_reordered_frames_change_nothing(fault_run: FaultRun, meddler):
+    answer = await fault_run.start(demo_body(160, 60))
     channel = keys.live(answer.id)
     for _ in range(4):
         frames = await frames_of(meddler, answer.id, 8)
         for frame in [*frames, *reversed(frames), frames[0]]:
             await meddler.publish(channel, frame)
 
-    await scene.finish(bound_s=25)
+    await fault_run.finish(bound_s=25)
 
 
-async def test_malformed_frames_change_nothing(scene: Scene, meddler):
-    answer = await scene.start(demo_body(160, 60))
+async def test_malformed_frames_change_nothing(fault_run: FaultRun, meddler):
+    answer = await fault_run.start(demo_body(160, 60))
     for n in range(6):
-        await scene.read_to(answer, 5 + 10 * n)
+        await fault_run.read_to(answer, 5 + 10 * n)
         for frame in RUBBISH:
             await meddler.publish(keys.live(answer.id), frame)
 
-    await scene.finish(bound_s=25)
+    await fault_run.finish(bound_s=25)
 
 
 async def test_an_answer_whose_frames_are_never_published_is_read_from_the_log(
-    scene: Scene, meddler
+    fault_run: FaultRun, meddler
 ):
     """Tail loss at its worst: nodes find by themselves what nobody told them.
 
     Entries are written past the script, as a lost publish would leave them.
     """
-    for worker in scene.cluster.workers:
+    for worker in fault_run.cluster.workers:
         worker.freeze()
-    answer = await scene.start(demo_body(1, 0), has_text=False)
+    answer = await fault_run.start(demo_body(1, 0), has_text=False)
     log, meta = keys.log(answer.id), keys.meta(answer.id)
     for n, event in enumerate(
         [
@@ -96,5 +96,5 @@ async def test_an_answer_whose_frames_are_never_published_is_read_from_the_log(
     end = b'{"type":"end","status":"completed","finish_reason":"stop"}'
     await meddler.hset(meta, mapping={"status": "completed", "attempt": "1", "end": end})
 
-    await scene.finish(bound_s=10)
+    await fault_run.finish(bound_s=10)
     assert answer.readings[0].text == "unheard"

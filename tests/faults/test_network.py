@@ -19,9 +19,9 @@ from shared.redis import keys
 from shared.redis.client import REDIS_ANSWER_S
 from tests.support.client import Client
 from tests.support.demo import demo_body
+from tests.support.fault_run import FaultRun
 from tests.support.processes import Cluster, Role
 from tests.support.proxy import Proxy
-from tests.support.scene import Scene
 from tests.support.upstream import Upstream, script_of
 from tests.support.upstream import expected_text as upstream_text
 from tests.support.wait import until
@@ -54,15 +54,15 @@ async def proxied() -> AsyncIterator[tuple[Cluster, Proxy, Role]]:
 async def test_a_workers_connection_is_cut_inside_a_request_and_inside_a_reply(proxied):
     """Twelve cuts at odd places in both directions while answers stream: none shows."""
     cluster, proxy, _ = proxied
-    async with Scene(cluster) as scene:
-        answers = [await scene.start(demo_body(160, 60)) for _ in range(3)]
+    async with FaultRun(cluster) as fault_run:
+        answers = [await fault_run.start(demo_body(160, 60)) for _ in range(3)]
         for n in range(12):
-            if not await scene.read_on(answers[0], 8):
+            if not await fault_run.read_on(answers[0], 8):
                 break
             cuts = proxy.cuts
             proxy.cut_after(1 + 97 * n % 500, "up" if n % 2 else "down")
             await until(lambda: proxy.cuts > cuts, 5, "a cut")  # noqa: B023 - awaited at once
-        await scene.finish(bound_s=30)
+        await fault_run.finish(bound_s=30)
 
         assert all(a.record.snapshot["status"] == "completed" for a in answers)
 
@@ -70,15 +70,15 @@ async def test_a_workers_connection_is_cut_inside_a_request_and_inside_a_reply(p
 async def test_an_append_whose_reply_is_lost_is_not_repeated(proxied):
     """It happened, and nobody was told: the resend is skipped entry by entry."""
     cluster, proxy, _ = proxied
-    async with Scene(cluster) as scene:
-        answer = await scene.start(demo_body(120, 40))
+    async with FaultRun(cluster) as fault_run:
+        answer = await fault_run.start(demo_body(120, 40))
         for _ in range(6):
-            if not await scene.read_on(answer, 12):
+            if not await fault_run.read_on(answer, 12):
                 break
             cuts = proxy.cuts
             proxy.lose_replies()
             await until(lambda: proxy.cuts > cuts, 5, "a lost reply")  # noqa: B023 - awaited at once
-        await scene.finish(bound_s=30)
+        await fault_run.finish(bound_s=30)
 
         assert answer.record.snapshot["status"] == "completed"
 
@@ -87,10 +87,10 @@ async def test_an_outage_for_all_workers_costs_no_attempt(proxied):
     """All leases lapse, and whoever comes back first must not take the others' answers for lost."""
     cluster, proxy, _ = proxied
     await cluster.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0").ready()
-    async with Scene(cluster) as scene, aclosing(cluster.redis()) as redis:
-        answers = [await scene.start(demo_body(120, 60)) for _ in range(6)]
+    async with FaultRun(cluster) as fault_run, aclosing(cluster.redis()) as redis:
+        answers = [await fault_run.start(demo_body(120, 60)) for _ in range(6)]
         for answer in answers:
-            await scene.read_to(answer, 15)
+            await fault_run.read_to(answer, 15)
 
         async def are_lapsed() -> bool:
             seconds, micros = await redis.time()
@@ -100,7 +100,7 @@ async def test_an_outage_for_all_workers_costs_no_attempt(proxied):
         await proxy.refuse()
         await until(are_lapsed, 5, "all leases have lapsed")
         proxy.flow()
-        await scene.finish(bound_s=30)
+        await fault_run.finish(bound_s=30)
 
         failures = [await redis.hget(keys.meta(answer.id), "failures") for answer in answers]
     assert failures == [b"0"] * len(answers)
@@ -117,7 +117,7 @@ async def test_a_worker_in_a_black_hole_stops_its_backend_and_is_replaced():
         async with (
             cluster,
             Proxy("127.0.0.1", cluster.server.port) as proxy,
-            Scene(cluster) as scene,
+            FaultRun(cluster) as fault_run,
         ):
             lonely = cluster.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
             await lonely.ready()
@@ -125,8 +125,8 @@ async def test_a_worker_in_a_black_hole_stops_its_backend_and_is_replaced():
             told = {"tokens": 60, "delay_s": 0.02, "fault": "stall", "fault_at": 20}
             body = {"model": "upstream", "prompt": "go on", "params": {"upstream": told}}
             text = upstream_text("go on", script_of({"messages": [], "upstream": told}))
-            answer = await scene.start(body, text=text)
-            await scene.read_to(answer, 10)
+            answer = await fault_run.start(body, text=text)
+            await fault_run.read_to(answer, 10)
             (call,) = upstream.calls
             other = cluster.add_worker()
 
@@ -137,7 +137,7 @@ async def test_a_worker_in_a_black_hole_stops_its_backend_and_is_replaced():
             stopped_s = time.monotonic() - stalled_at
             await other.ready()
             proxy.flow()
-            await scene.finish(bound_s=30)
+            await fault_run.finish(bound_s=30)
 
             assert lonely.is_running and other.is_running
     assert answer.record.snapshot["status"] == "completed"
@@ -148,38 +148,38 @@ async def test_a_worker_in_a_black_hole_stops_its_backend_and_is_replaced():
 async def test_a_node_in_a_black_hole_repairs_itself_afterwards():
     """Its readers wait, hear heartbeats, and miss nothing when the network is back."""
     async with Cluster(api=2, workers=1, lease_s=LEASE_S) as cluster:
-        async with Proxy("127.0.0.1", cluster.server.port) as proxy, Scene(cluster) as scene:
+        async with Proxy("127.0.0.1", cluster.server.port) as proxy, FaultRun(cluster) as fault_run:
             node = cluster.api[0]
             node.kill()
             node.settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
             await cluster.heal()
-            answer = await scene.start(demo_body(160, 60), transports=("sse",), hop_after=0)
-            await scene.read_to(answer, 15)
+            answer = await fault_run.start(demo_body(160, 60), transports=("sse",), hop_after=0)
+            await fault_run.read_to(answer, 15)
 
             proxy.stall()
             other = answer.readings[1]
-            await scene.read_to_one(other, len(other.deliveries) + 60)
+            await fault_run.read_to_one(other, len(other.deliveries) + 60)
             proxy.flow()
 
-            await scene.finish(bound_s=30)
+            await fault_run.finish(bound_s=30)
 
 
 async def test_a_nodes_connections_cut_while_readers_read():
     async with Cluster(api=2, workers=1, lease_s=LEASE_S) as cluster:
-        async with Proxy("127.0.0.1", cluster.server.port) as proxy, Scene(cluster) as scene:
+        async with Proxy("127.0.0.1", cluster.server.port) as proxy, FaultRun(cluster) as fault_run:
             node = cluster.api[0]
             node.kill()
             node.settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
             await cluster.heal()
-            answers = [await scene.start(demo_body(160, 60)) for _ in range(3)]
+            answers = [await fault_run.start(demo_body(160, 60)) for _ in range(3)]
             for n in range(10):
-                if not await scene.read_on(answers[0], 10):
+                if not await fault_run.read_on(answers[0], 10):
                     break
                 cuts = proxy.cuts
                 proxy.cut_after(1 + 211 * n % 700, "down")
                 await until(lambda: proxy.cuts > cuts, 5, "a cut")  # noqa: B023 - awaited at once
 
-            await scene.finish(bound_s=30)
+            await fault_run.finish(bound_s=30)
 
 
 async def test_a_post_whose_answer_is_lost_is_the_same_generation_when_repeated():
@@ -215,10 +215,10 @@ async def test_a_reader_behind_a_proxy_that_cuts_reads_exactly():
     async with Cluster(api=1, workers=1, lease_s=LEASE_S) as cluster:
         async with Proxy("127.0.0.1", cluster.api[0].port) as proxy:
             cluster.urls_seen = [f"http://127.0.0.1:{proxy.port}"]
-            async with Scene(cluster) as scene:
-                await scene.start(demo_body(200, 60), hop_after=0)
+            async with FaultRun(cluster) as fault_run:
+                await fault_run.start(demo_body(200, 60), hop_after=0)
                 cutting = asyncio.create_task(_cut_now_and_then(proxy))
-                await scene.finish(bound_s=40)
+                await fault_run.finish(bound_s=40)
                 cutting.cancel()
 
     assert proxy.cuts > 10

@@ -8,67 +8,67 @@ import pytest
 
 from tests.support.deliveries import Closed, Opened
 from tests.support.demo import demo_body
+from tests.support.fault_run import FaultRun
 from tests.support.reader import TRANSPORTS
-from tests.support.scene import Scene
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_readers_of_a_killed_node_resume_at_the_other_node(scene: Scene, transport):
-    answer = await scene.start(demo_body(100, 60), transports=(transport,), hop_after=0)
-    await scene.read_to(answer, 15)
+async def test_readers_of_a_killed_node_resume_at_the_other_node(fault_run: FaultRun, transport):
+    answer = await fault_run.start(demo_body(100, 60), transports=(transport,), hop_after=0)
+    await fault_run.read_to(answer, 15)
 
-    scene.cluster.api[0].kill()
+    fault_run.cluster.api[0].kill()
 
-    await scene.finish(bound_s=20)
+    await fault_run.finish(bound_s=20)
     nodes = {s.node for r in answer.readings for s in r.steps if isinstance(s, Opened)}
-    assert nodes == set(scene.cluster.urls)
+    assert nodes == set(fault_run.cluster.urls)
 
 
-async def test_a_node_killed_again_and_again_loses_nothing(scene: Scene):
-    answer = await scene.start(demo_body(200, 60))
+async def test_a_node_killed_again_and_again_loses_nothing(fault_run: FaultRun):
+    answer = await fault_run.start(demo_body(200, 60))
     for round_number in range(3):
-        await scene.read_on(answer, 20)
-        scene.cluster.api[round_number % 2].kill()
-        await scene.cluster.heal()
+        await fault_run.read_on(answer, 20)
+        fault_run.cluster.api[round_number % 2].kill()
+        await fault_run.cluster.heal()
 
-    await scene.finish(bound_s=30)
+    await fault_run.finish(bound_s=30)
 
 
-async def test_a_frozen_node_costs_only_its_own_readers(scene: Scene):
+async def test_a_frozen_node_costs_only_its_own_readers(fault_run: FaultRun):
     """SIGSTOP, then SIGCONT: what it missed meanwhile it repairs by itself."""
-    answer = await scene.start(demo_body(100, 60), transports=("sse",), hop_after=0)
-    await scene.read_to(answer, 10)
-    frozen = scene.cluster.api[0]
+    answer = await fault_run.start(demo_body(100, 60), transports=("sse",), hop_after=0)
+    await fault_run.read_to(answer, 10)
+    frozen = fault_run.cluster.api[0]
 
     frozen.freeze()
     begun, other = time.monotonic(), answer.readings[1]
-    await scene.read_to_one(other, len(other.deliveries) + 40)
+    await fault_run.read_to_one(other, len(other.deliveries) + 40)
     assert time.monotonic() - begun < 5
     frozen.thaw()
 
-    await scene.finish(bound_s=20)
+    await fault_run.finish(bound_s=20)
 
 
-async def test_a_drained_node_breaks_off_and_exits_0(scene: Scene):
-    answer = await scene.start(demo_body(250, 60), hop_after=0)
-    await scene.read_to(answer, 15)
-    node = scene.cluster.api[0]
+async def test_a_drained_node_breaks_off_and_exits_0(fault_run: FaultRun):
+    answer = await fault_run.start(demo_body(250, 60), hop_after=0)
+    await fault_run.read_to(answer, 15)
+    node = fault_run.cluster.api[0]
 
     node.terminate()
     code = await node.ended(8)
 
-    await scene.finish(bound_s=25)
+    await fault_run.finish(bound_s=25)
     assert code == 0
     hows = {s.how for r in answer.readings for s in r.steps if isinstance(s, Closed)}
     assert hows & {"broken", "code 1012"}
 
 
-async def test_cancel_at_the_other_node_reaches_readers_and_worker(scene: Scene):
-    answer = await scene.start(demo_body(10_000, 30), has_text=False)
-    await scene.read_to(answer, 10)
+async def test_cancel_at_the_other_node_reaches_readers_and_worker(fault_run: FaultRun):
+    answer = await fault_run.start(demo_body(10_000, 30), has_text=False)
+    await fault_run.read_to(answer, 10)
 
-    await scene.cancel(answer, node=scene.cluster.urls[1])
+    await fault_run.cancel(answer, node=fault_run.cluster.urls[1])
 
-    await scene.finish(bound_s=10)
+    await fault_run.finish(bound_s=10)
     assert answer.record.snapshot["status"] == "cancelled"
     assert answer.record.log[-1].fields["status"] == "cancelled"

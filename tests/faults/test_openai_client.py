@@ -15,8 +15,8 @@ import pytest
 
 from shared.redis import keys
 from tests.support.client import Client
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster, Role
+from tests.support.raw_client import RawClient
 from tests.support.sdk import HELLO, Heard, listen, sdk
 from tests.support.upstream import Upstream, expected_text, script_of
 from tests.support.wait import until
@@ -121,7 +121,7 @@ async def test_an_answer_that_is_not_streamed_has_the_exact_text_after_a_restart
     asking = asyncio.ensure_future(
         client.chat.completions.create(model="restart", messages=HELLO, extra_body=body)
     )
-    async with Outsider(cluster.urls[1]) as other:
+    async with RawClient(cluster.urls[1]) as other:
 
         async def active() -> Any:
             return (await other.get("/v1/sessions/s-whole")).json()["active"]
@@ -143,7 +143,7 @@ async def test_a_killed_node_breaks_the_stream_off_and_the_rest_is_read_natively
     # The SDK lets the error of its HTTP library through.
     with pytest.raises((openai.APIError, httpx2.HTTPError)):
         await stream_rest(stream, heard)
-    async with Outsider(cluster.urls[1]) as other:
+    async with RawClient(cluster.urls[1]) as other:
         rest = await other.events(heard.id, heard.cursor)
         snapshot = await other.ended(heard.id)
 
@@ -211,7 +211,7 @@ async def test_a_retry_of_the_sdk_gets_the_same_answer_by_its_idempotency_key(
     asked["extra_headers"] = headers
     async with sdk(f"{cluster.urls[0]}/v1") as client, Client(cluster.urls) as native:
         asking = asyncio.ensure_future(client.chat.completions.create(**asked))
-        async with Outsider(cluster.urls[1]) as other:
+        async with RawClient(cluster.urls[1]) as other:
 
             async def active() -> Any:
                 return (await other.get("/v1/sessions/s-retry")).json()["active"]

@@ -17,7 +17,7 @@ import pytest
 
 from shared.redis import keys
 from tests.support.processes import Cluster, Role
-from tests.support.responses import Told, hear
+from tests.support.responses import ResponseEvents, hear
 from tests.support.sdk import sdk
 from tests.support.upstream import Upstream, expected_text, script_of
 from tests.support.wait import until
@@ -69,13 +69,13 @@ async def other(cluster: Cluster) -> AsyncIterator[openai.AsyncOpenAI]:
 
 async def begin(
     client: openai.AsyncOpenAI, model: str, prompt: str = PROMPT, **script: Any
-) -> tuple[Any, Told]:
+) -> tuple[Any, ResponseEvents]:
     """Start one in the background; returns its stream after the twelfth event, and what it said."""
     stream = await client.responses.create(
         model=model, input=prompt, background=True, stream=True,
         extra_body={"upstream": {**SCRIPT, **script}},
     )  # fmt: skip
-    told = Told()
+    told = ResponseEvents()
     async for event in stream:
         told.events.append(event)
         if event.sequence_number == 11:
@@ -242,7 +242,7 @@ async def test_an_upstream_that_always_fails_ends_with_its_reason(
 ) -> None:
     body = {"upstream": {"tokens": 20, **script}}
     asked: Any = {"model": "restart", "input": f"fail with {code}", "extra_body": body}
-    told = Told()
+    told = ResponseEvents()
     stream = await client.responses.create(**asked, stream=True, background=True)
     with pytest.raises(openai.APIError) as said:
         await hear(stream, told=told)

@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.demo import demo_body
+from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.processes import Cluster, Role
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
-from tests.support.scene import Playing, Scene
 from tests.support.wait import until
 
 LEASE_S = 0.8
@@ -40,20 +40,20 @@ async def test_entries_missing_on_a_promoted_replica_are_restored_or_reset(serve
     async with Proxy("127.0.0.1", master.port) as front:
         url = f"redis://127.0.0.1:{front.port}/0"
         cluster = Cluster(api=2, workers=2, lease_s=LEASE_S, server=master, redis_url=url)
-        async with cluster, Scene(cluster) as scene:
-            answers: list[Playing] = []
+        async with cluster, FaultRun(cluster) as fault_run:
+            answers: list[WatchedGeneration] = []
             holders: dict[str, Role] = {}
             while len(answers) < 4 or len(set(holders.values())) < 2:
-                answers.append(await scene.start(LONG, is_cut_short=True))
-                holders[answers[-1].id] = await scene.holder(answers[-1])
+                answers.append(await fault_run.start(LONG, is_cut_short=True))
+                holders[answers[-1].id] = await fault_run.holder(answers[-1])
             for answer in answers:
-                await scene.read_to(answer, 8)
+                await fault_run.read_to(answer, 8)
             await asyncio.to_thread(replica.wait_replicated)
             link.stall()  # from here on the replica hears nothing
-            late = await scene.start(LONG, is_cut_short=True)
+            late = await fault_run.start(LONG, is_cut_short=True)
             for answer in [*answers, late]:
-                await scene.read_on(answer, 10)
-            holders[late.id] = await scene.holder(late)
+                await fault_run.read_on(answer, 10)
+            holders[late.id] = await fault_run.holder(late)
             (victim,) = (role for role in cluster.workers if role is not holders[late.id])
 
             victim.kill()
@@ -66,9 +66,9 @@ async def test_entries_missing_on_a_promoted_replica_are_restored_or_reset(serve
             told = [reading for answer in orphans for reading in answer.readings]
             await until(lambda: all(r.resets for r in told), 30, "those who had seen more are told")
             for answer in [*answers, late]:
-                await scene.read_on(answer, 10)
-                await scene.cancel(answer)
-            await scene.finish(bound_s=40, is_lossless=False)
+                await fault_run.read_on(answer, 10)
+                await fault_run.cancel(answer)
+            await fault_run.finish(bound_s=40, is_lossless=False)
 
     assert orphans
     for answer in [*answers, late]:
@@ -80,5 +80,5 @@ async def test_entries_missing_on_a_promoted_replica_are_restored_or_reset(serve
             assert not any(reading.resets for reading in answer.readings)
 
 
-def attempts_of(answer: Playing) -> list[int]:
+def attempts_of(answer: WatchedGeneration) -> list[int]:
     return [entry.fields["attempt"] for entry in answer.record.log if entry.type == "start"]

@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.deliveries import Reading
+from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.full_speed import full_speed
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 from tests.support.reader import TRANSPORTS, CarefulReader
-from tests.support.scene import Playing, Scene
 from tests.support.upstream import Upstream, expected_text, script_of
 from tests.support.wait import until
 
@@ -43,35 +43,37 @@ async def shared() -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def scene(shared: Cluster) -> AsyncIterator[Scene]:
-    async with Scene(shared) as scene:
-        yield scene
+async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
+    async with FaultRun(shared) as fault_run:
+        yield fault_run
 
 
-async def begin(scene: Scene, prompt: str, *, readers: int, **script: float) -> Playing:
+async def begin(
+    fault_run: FaultRun, prompt: str, *, readers: int, **script: float
+) -> WatchedGeneration:
     body = {"model": "upstream", "prompt": prompt, "params": {"upstream": script}}
     text = expected_text(prompt, script_of({"messages": [], "upstream": script}))
-    return await scene.start(body, text=text, transports=("sse",), hop_after=0, readers=readers)
+    return await fault_run.start(body, text=text, transports=("sse",), hop_after=0, readers=readers)
 
 
-async def test_stalled_readers_do_not_slow_the_worker_or_other_readers(scene: Scene, figure):
+async def test_stalled_readers_do_not_slow_the_worker_or_other_readers(fault_run: FaultRun, figure):
     """They take no byte after their request, from the first event to the last and longer."""
     answer = await begin(
-        scene, "much", readers=2, tokens=CHUNKS * TOKENS_PER_CHUNK, per_chunk=TOKENS_PER_CHUNK,
+        fault_run, "much", readers=2, tokens=CHUNKS * TOKENS_PER_CHUNK, per_chunk=TOKENS_PER_CHUNK,
         delay_s=PAUSE_S,
     )  # fmt: skip
-    dead = [dead_reader(url, answer.id) for url in scene.cluster.urls for _ in range(DEAD)]
+    dead = [dead_reader(url, answer.id) for url in fault_run.cluster.urls for _ in range(DEAD)]
     await asyncio.gather(*answer.tasks)
-    async with Outsider(*scene.cluster.urls) as outsider:
-        stuck = [await subscribers(outsider, node) for node in scene.cluster.urls]
+    async with RawClient(*fault_run.cluster.urls) as raw_client:
+        stuck = [await subscribers(raw_client, node) for node in fault_run.cluster.urls]
         for each in dead:
             each.close()
-        for node in scene.cluster.urls:
-            await until(partial(has_none, outsider, node), 10, "the dead are forgotten")
+        for node in fault_run.cluster.urls:
+            await until(partial(has_none, raw_client, node), 10, "the dead are forgotten")
 
-    await scene.finish(bound_s=20)
+    await fault_run.finish(bound_s=20)
     assert stuck == [DEAD, DEAD], "each of them was still owed something"
-    (took_s,) = [story["took_s"] for story in stories(scene, answer.id)]
+    (took_s,) = [story["took_s"] for story in stories(fault_run, answer.id)]
     figure(
         f"an answer beside {2 * DEAD} dead readers",
         f"{took_s:.2f} s at its worker; the model takes {CHUNKS * PAUSE_S:.2f} s",
@@ -93,46 +95,46 @@ def dead_reader(url: str, generation_id: str) -> socket.socket:
     return sock
 
 
-async def subscribers(outsider: Outsider, node: str) -> int:
-    metrics = (await outsider.get("/metrics", node=node)).body.decode()
+async def subscribers(raw_client: RawClient, node: str) -> int:
+    metrics = (await raw_client.get("/metrics", node=node)).body.decode()
     return sum(
         int(float(n)) for n in re.findall(r"^tailrace_subscribers{.*} (\S+)$", metrics, re.M)
     )
 
 
-async def has_none(outsider: Outsider, node: str) -> bool:
-    return await subscribers(outsider, node) == 0
+async def has_none(raw_client: RawClient, node: str) -> bool:
+    return await subscribers(raw_client, node) == 0
 
 
-def stories(scene: Scene, generation_id: str) -> list[dict[str, float]]:
+def stories(fault_run: FaultRun, generation_id: str) -> list[dict[str, float]]:
     """What the workers' logs say of its attempts."""
-    lines = [ln for w in scene.cluster.workers for ln in w.output.read_text().splitlines()]
+    lines = [ln for w in fault_run.cluster.workers for ln in w.output.read_text().splitlines()]
     return [json.loads(ln) for ln in lines if "generation left" in ln and generation_id in ln]
 
 
-async def test_a_reader_may_join_at_every_position(scene: Scene):
+async def test_a_reader_may_join_at_every_position(fault_run: FaultRun):
     """With each event that one reader is given another one comes: from the start, or from there."""
     with full_speed():
-        answer = await begin(scene, "join me", readers=1, tokens=90, delay_s=0.015)
+        answer = await begin(fault_run, "join me", readers=1, tokens=90, delay_s=0.015)
         (first,) = answer.readings
         joined = 0
         while first.end is None:
-            await scene.read_to_one(first, joined + 1)
+            await fault_run.read_to_one(first, joined + 1)
             for position in range(joined, len(first.deliveries)):
-                join(scene, answer, position)
+                join(fault_run, answer, position)
             joined = len(first.deliveries)
 
-        await scene.finish(bound_s=30)
+        await fault_run.finish(bound_s=30)
     assert joined > 40
 
 
-def join(scene: Scene, answer: Playing, position: int) -> None:
+def join(fault_run: FaultRun, answer: WatchedGeneration, position: int) -> None:
     """One more reader of this answer; every second one has what the first has had up to here."""
     reading = Reading(f"joined at {position}")
     if position % 2:
         reading.steps += answer.readings[0].deliveries[: position + 1]
     transport = TRANSPORTS[position // 2 % len(TRANSPORTS)]
-    nodes = scene.cluster.urls[:: 1 if position % 3 else -1]
+    nodes = fault_run.cluster.urls[:: 1 if position % 3 else -1]
     reader = CarefulReader(reading, nodes, transports=(transport,))
     answer.record.readings.append(reading)
     answer.readers.append(reader)

@@ -14,41 +14,41 @@ import pytest
 
 from shared.redis import keys
 from tests.support.demo import demo_body
-from tests.support.outsider import Outsider
+from tests.support.fault_run import FaultRun
+from tests.support.raw_client import RawClient
 from tests.support.redis_server import RedisServer
-from tests.support.scene import Scene
 from tests.support.wait import until
 
 
-async def test_redis_killed_and_back_with_its_aof(scene: Scene):
+async def test_redis_killed_and_back_with_its_aof(fault_run: FaultRun):
     """AOF everysec loses about a second; the worker writes it again. Nothing is lost to readers."""
-    answers = [await scene.start(demo_body(150, 60)) for _ in range(3)]
+    answers = [await fault_run.start(demo_body(150, 60)) for _ in range(3)]
     for answer in answers:
-        await scene.read_to(answer, 20)
+        await fault_run.read_to(answer, 20)
 
-    scene.cluster.server.restart()
+    fault_run.cluster.server.restart()
 
-    await scene.finish(bound_s=30, is_lossless=False)
+    await fault_run.finish(bound_s=30, is_lossless=False)
     assert all(a.record.snapshot["status"] == "completed" for a in answers)
 
 
-async def test_redis_back_without_its_last_second_and_the_worker_gone(scene: Scene):
+async def test_redis_back_without_its_last_second_and_the_worker_gone(fault_run: FaultRun):
     """As when a machine loses power: nobody has the tail, and readers had already seen it."""
-    answer = await scene.start(demo_body(5_000, 60), is_cut_short=True)
-    server = scene.cluster.server
-    await scene.read_to(answer, 15)
+    answer = await fault_run.start(demo_body(5_000, 60), is_cut_short=True)
+    server = fault_run.cluster.server
+    await fault_run.read_to(answer, 15)
     kept_bytes = aof_of(server).stat().st_size
-    await scene.read_on(answer, 30)
+    await fault_run.read_on(answer, 30)
 
-    (await scene.holder(answer)).kill()
+    (await fault_run.holder(answer)).kill()
     server.kill()
     os.truncate(aof_of(server), kept_bytes)
     server.start()
     await until(lambda: all(r.resets for r in answer.readings), 20, "each reader is told")
-    await scene.read_on(answer, 30)
-    await scene.cancel(answer)
+    await fault_run.read_on(answer, 30)
+    await fault_run.cancel(answer)
 
-    await scene.finish(bound_s=40, is_lossless=False)
+    await fault_run.finish(bound_s=40, is_lossless=False)
     first, last = answer.record.log[0].event_id, answer.record.log[-1].event_id
     assert first == "1-1", "what was kept stays"
     assert int(last.split("-")[0]) > 10**12, "a number that cannot have been given out and lost"
@@ -59,59 +59,59 @@ def aof_of(server: RedisServer) -> Path:
     return max((server.directory / "appendonlydir").glob("*.incr.aof"))
 
 
-async def test_a_worker_restores_the_whole_log_after_redis_came_back_empty(scene: Scene):
-    answers = [await scene.start(demo_body(150, 60)) for _ in range(3)]
+async def test_a_worker_restores_the_whole_log_after_redis_came_back_empty(fault_run: FaultRun):
+    answers = [await fault_run.start(demo_body(150, 60)) for _ in range(3)]
     for answer in answers:
-        await scene.read_to(answer, 20)
+        await fault_run.read_to(answer, 20)
 
-    scene.cluster.server.kill()
-    scene.cluster.server.erase()
-    scene.cluster.server.start()
+    fault_run.cluster.server.kill()
+    fault_run.cluster.server.erase()
+    fault_run.cluster.server.start()
 
-    await scene.finish(bound_s=30, is_lossless=False)
+    await fault_run.finish(bound_s=30, is_lossless=False)
     assert all(a.record.snapshot["status"] == "completed" for a in answers)
 
 
-async def test_a_worker_restores_the_log_after_flushall(scene: Scene):
-    answer = await scene.start(demo_body(150, 60))
-    await scene.read_to(answer, 20)
+async def test_a_worker_restores_the_log_after_flushall(fault_run: FaultRun):
+    answer = await fault_run.start(demo_body(150, 60))
+    await fault_run.read_to(answer, 20)
 
-    with scene.cluster.server.client() as client:
+    with fault_run.cluster.server.client() as client:
         client.flushall()
         client.script_flush()
 
-    await scene.finish(bound_s=30, is_lossless=False)
+    await fault_run.finish(bound_s=30, is_lossless=False)
     assert answer.record.snapshot["status"] == "completed"
 
 
-async def test_a_reader_that_joins_before_the_restore_waits_for_the_log(scene: Scene):
+async def test_a_reader_that_joins_before_the_restore_waits_for_the_log(fault_run: FaultRun):
     """Absent is not gone: its worker holds it and writes it again. A 404 would be final."""
-    answer = await scene.start(demo_body(150, 60), transports=("sse",), hop_after=0)
-    await scene.read_to(answer, 15)
-    worker = await scene.holder(answer)
+    answer = await fault_run.start(demo_body(150, 60), transports=("sse",), hop_after=0)
+    await fault_run.read_to(answer, 15)
+    worker = await fault_run.holder(answer)
 
     worker.freeze()
-    with scene.cluster.server.client() as client:
+    with fault_run.cluster.server.client() as client:
         client.flushall()
-    async with Outsider(*scene.cluster.urls) as outsider:
-        for node in scene.cluster.urls:
-            async with outsider.stream(answer.id, "1-10", node=node) as response:
+    async with RawClient(*fault_run.cluster.urls) as raw_client:
+        for node in fault_run.cluster.urls:
+            async with raw_client.stream(answer.id, "1-10", node=node) as response:
                 assert response.status == 200
     worker.thaw()
 
-    await scene.finish(bound_s=30, is_lossless=False)
+    await fault_run.finish(bound_s=30, is_lossless=False)
     assert answer.record.snapshot["status"] == "completed"
 
 
 @pytest.mark.parametrize("kind", ["pubsub", "normal"])
-async def test_answers_are_exact_after_redis_has_closed_all_connections(scene: Scene, kind):
-    answer = await scene.start(demo_body(150, 60))
-    with scene.cluster.server.client() as client:
+async def test_answers_are_exact_after_redis_has_closed_all_connections(fault_run: FaultRun, kind):
+    answer = await fault_run.start(demo_body(150, 60))
+    with fault_run.cluster.server.client() as client:
         for _ in range(3):
-            await scene.read_on(answer, 20)
+            await fault_run.read_on(answer, 20)
             client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
-    await scene.finish(bound_s=25)
+    await fault_run.finish(bound_s=25)
 
 
 def pause_everything(server: RedisServer) -> None:
@@ -140,120 +140,120 @@ def stop(server: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("stand_still", [pause_everything, pause_writes, sleep, stop])
-async def test_redis_stands_still_for_longer_than_every_lease(scene: Scene, stand_still):
+async def test_redis_stands_still_for_longer_than_every_lease(fault_run: FaultRun, stand_still):
     """Nobody could renew, so nobody has failed: no answer changes hands, none spends an attempt."""
-    answers = [await scene.start(demo_body(120, 60)) for _ in range(4)]
+    answers = [await fault_run.start(demo_body(120, 60)) for _ in range(4)]
     for answer in answers:
-        await scene.read_to(answer, 15)
+        await fault_run.read_to(answer, 15)
 
-    await asyncio.to_thread(stand_still, scene.cluster.server)
+    await asyncio.to_thread(stand_still, fault_run.cluster.server)
 
-    await scene.finish(bound_s=30)
-    async with aclosing(scene.cluster.redis()) as redis:
+    await fault_run.finish(bound_s=30)
+    async with aclosing(fault_run.cluster.redis()) as redis:
         for answer in answers:
             assert answer.record.snapshot["status"] == "completed"
             assert [entry.type for entry in answer.record.log].count("start") == 1
             assert await redis.hget(keys.meta(answer.id), "failures") == b"0"
 
 
-async def test_a_full_redis_refuses_prompts_and_running_answers_survive(scene: Scene):
+async def test_a_full_redis_refuses_prompts_and_running_answers_survive(fault_run: FaultRun):
     """noeviction: writes fail until there is room again; nobody dies, nothing is torn."""
-    answer = await scene.start(demo_body(200, 60))
-    await scene.read_to(answer, 15)
-    async with Outsider(*scene.cluster.urls) as outsider:
-        with scene.cluster.server.client() as client:
+    answer = await fault_run.start(demo_body(200, 60))
+    await fault_run.read_to(answer, 15)
+    async with RawClient(*fault_run.cluster.urls) as raw_client:
+        with fault_run.cluster.server.client() as client:
             client.config_set("maxmemory", "1")
             try:
                 begun = time.monotonic()
-                refused = await outsider.post(demo_body(5, 0))
+                refused = await raw_client.post(demo_body(5, 0))
                 elapsed = time.monotonic() - begun
             finally:
                 client.config_set("maxmemory", "0")
     assert refused.status == 503
     assert elapsed < 5
 
-    await scene.finish(bound_s=30)
+    await fault_run.finish(bound_s=30)
     assert answer.record.snapshot["status"] == "completed"
 
 
-async def test_redis_stopped_and_continued(scene: Scene):
+async def test_redis_stopped_and_continued(fault_run: FaultRun):
     """SIGSTOP: connections stay open and nothing answers, for longer than lease and time-outs."""
-    answer = await scene.start(demo_body(120, 60))
-    await scene.read_to(answer, 15)
+    answer = await fault_run.start(demo_body(120, 60))
+    await fault_run.read_to(answer, 15)
 
-    scene.cluster.server.freeze()
-    async with Outsider(*scene.cluster.urls) as outsider:
-        posts = [outsider.post(demo_body(5, 0), node=url) for url in scene.cluster.urls]
+    fault_run.cluster.server.freeze()
+    async with RawClient(*fault_run.cluster.urls) as raw_client:
+        posts = [raw_client.post(demo_body(5, 0), node=url) for url in fault_run.cluster.urls]
         assert [refused.status for refused in await asyncio.gather(*posts)] == [503, 503]
-    scene.cluster.server.thaw()
+    fault_run.cluster.server.thaw()
 
-    await scene.finish(bound_s=40, is_lossless=False)
+    await fault_run.finish(bound_s=40, is_lossless=False)
     assert answer.record.snapshot["status"] == "completed"
 
 
-async def test_new_prompts_are_served_after_an_outage(scene: Scene):
-    scene.cluster.server.restart()
+async def test_new_prompts_are_served_after_an_outage(fault_run: FaultRun):
+    fault_run.cluster.server.restart()
 
-    answer = await scene.start(demo_body(20, 40))
+    answer = await fault_run.start(demo_body(20, 40))
 
-    await scene.finish(bound_s=25, is_lossless=False)
+    await fault_run.finish(bound_s=25, is_lossless=False)
     assert answer.record.snapshot["status"] == "completed"
 
 
-async def test_readyz_names_what_is_wrong(scene: Scene):
+async def test_readyz_names_what_is_wrong(fault_run: FaultRun):
     """Redis may refuse just the subscription, and workers may be there and do nothing."""
-    with scene.cluster.server.client() as client:
-        async with Outsider(*scene.cluster.urls) as outsider:
+    with fault_run.cluster.server.client() as client:
+        async with RawClient(*fault_run.cluster.urls) as raw_client:
             try:
                 client.execute_command("ACL", "SETUSER", "default", "-subscribe")
                 client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-                await until(partial(fails, outsider, {"live_connection"}), 10, "deaf nodes")
+                await until(partial(fails, raw_client, {"live_connection"}), 10, "deaf nodes")
                 # The logs are read all the same, once a second.
-                answer = await scene.start(demo_body(40, 40))
-                await scene.finish(bound_s=15)
-                for worker in scene.cluster.workers:
+                answer = await fault_run.start(demo_body(40, 40))
+                await fault_run.finish(bound_s=15)
+                for worker in fault_run.cluster.workers:
                     worker.freeze()
                 wrong = {"live_connection", "worker"}
-                await until(partial(fails, outsider, wrong), 10, "idle workers")
+                await until(partial(fails, raw_client, wrong), 10, "idle workers")
             finally:
                 client.execute_command("ACL", "SETUSER", "default", "+subscribe")
-                for worker in scene.cluster.workers:
+                for worker in fault_run.cluster.workers:
                     worker.thaw()
-            await until(partial(fails, outsider, set()), 10, "all is well again")
+            await until(partial(fails, raw_client, set()), 10, "all is well again")
     assert answer.record.snapshot["status"] == "completed"
 
 
-async def fails(outsider: Outsider, names: set[str]) -> bool:
+async def fails(raw_client: RawClient, names: set[str]) -> bool:
     """Whether exactly these checks fail, at both nodes."""
-    for node in (outsider.url, outsider.other_url):
-        answer = await outsider.get("/readyz", node=node)
+    for node in (raw_client.url, raw_client.other_url):
+        answer = await raw_client.get("/readyz", node=node)
         assert answer.status == (503 if names else 200), answer.body
         failed = {name for name, is_fine in answer.json()["checks"].items() if not is_fine}
         assert failed == names
     return True
 
 
-async def readers_of(outsider: Outsider) -> bool:
+async def readers_of(raw_client: RawClient) -> bool:
     """Whether two readers are attached, on whichever nodes: a queued answer shows them nothing."""
     seen = 0.0
-    for node in (outsider.url, outsider.other_url):
-        metrics = (await outsider.get("/metrics", node=node)).body.decode()
+    for node in (raw_client.url, raw_client.other_url):
+        metrics = (await raw_client.get("/metrics", node=node)).body.decode()
         found = re.findall(r"^tailrace_subscribers{.*} (\S+)$", metrics, re.MULTILINE)
         seen += sum(float(number) for number in found)
     return seen == 2
 
 
-async def test_a_generation_that_redis_lost_in_the_queue_ends_for_its_readers(scene: Scene):
+async def test_a_generation_that_redis_lost_in_the_queue_ends_for_its_readers(fault_run: FaultRun):
     """Nobody holds it, so nobody can write it again: never silent, `end` failed `lost`."""
-    for worker in scene.cluster.workers:
+    for worker in fault_run.cluster.workers:
         worker.freeze()
-    answer = await scene.start(demo_body(20, 40), has_text=False)
-    async with Outsider(*scene.cluster.urls) as outsider:
-        await until(partial(readers_of, outsider), 10, "both readers attached")
+    answer = await fault_run.start(demo_body(20, 40), has_text=False)
+    async with RawClient(*fault_run.cluster.urls) as raw_client:
+        await until(partial(readers_of, raw_client), 10, "both readers attached")
 
-    with scene.cluster.server.client() as client:
+    with fault_run.cluster.server.client() as client:
         client.flushall()
-    for worker in scene.cluster.workers:
+    for worker in fault_run.cluster.workers:
         worker.thaw()
 
     await until(lambda: all(r.end is not None for r in answer.readings), 30, "end for everybody")

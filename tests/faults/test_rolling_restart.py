@@ -17,10 +17,10 @@ import websockets
 
 from shared.redis import keys
 from tests.support.demo import demo_body
+from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.full_speed import full_speed
-from tests.support.outsider import Outsider, hear, tell
 from tests.support.processes import Cluster
-from tests.support.scene import Playing, Scene
+from tests.support.raw_client import RawClient, hear, tell
 
 LEASE_S = 3.0  # none lapses here; a hand-over that failed would cost one
 DRAIN_S = 3.0
@@ -36,29 +36,29 @@ async def shared() -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def scene(shared: Cluster) -> AsyncIterator[Scene]:
+async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
     await shared.heal()
-    async with Scene(shared) as scene:
-        yield scene
+    async with FaultRun(shared) as fault_run:
+        yield fault_run
 
 
-async def test_a_rolling_restart_of_the_workers_leaves_exact_texts(scene: Scene, figure):
+async def test_a_rolling_restart_of_the_workers_leaves_exact_texts(fault_run: FaultRun, figure):
     """Each answer changes hands once or more; three attempts are allowed, and none is spent."""
     body = demo_body(5_000, 50)
-    answers = [await scene.start(body, readers=1, is_cut_short=True) for _ in range(8)]
+    answers = [await fault_run.start(body, readers=1, is_cut_short=True) for _ in range(8)]
     for answer in answers:
-        await scene.read_to(answer, 5)
+        await fault_run.read_to(answer, 5)
     began_at = time.monotonic()
 
-    for worker in scene.cluster.workers:
+    for worker in fault_run.cluster.workers:
         worker.terminate()
         assert await worker.ended(10) == 0
         await worker.start().ready()
     took_s = time.monotonic() - began_at
-    failures = await failures_of(answers, scene.cluster)
+    failures = await failures_of(answers, fault_run.cluster)
     for answer in answers:
-        await scene.cancel(answer)
-    await scene.finish(bound_s=30)
+        await fault_run.cancel(answer)
+    await fault_run.finish(bound_s=30)
 
     assert failures == [0] * len(answers)
     starts = [sum(e.type == "start" for e in answer.record.log) for answer in answers]
@@ -73,20 +73,20 @@ async def test_a_rolling_restart_of_the_workers_leaves_exact_texts(scene: Scene,
     assert max(gaps) < LEASE_S / 2
 
 
-async def failures_of(answers: list[Playing], cluster: Cluster) -> list[int]:
+async def failures_of(answers: list[WatchedGeneration], cluster: Cluster) -> list[int]:
     async with aclosing(cluster.redis()) as redis:
         return [int(await redis.hget(keys.meta(answer.id), "failures")) for answer in answers]
 
 
-async def test_a_draining_node_spreads_the_closes_of_its_readers(scene: Scene, figure):
+async def test_a_draining_node_spreads_the_closes_of_its_readers(fault_run: FaultRun, figure):
     """Readiness fails while nearly all are still here; nobody is left with a clean early end."""
-    answer = await scene.start(demo_body(1_000, 5), hop_after=0, is_cut_short=True)
-    await scene.read_to(answer, 2)
+    answer = await fault_run.start(demo_body(1_000, 5), hop_after=0, is_cut_short=True)
+    await fault_run.read_to(answer, 2)
     with full_speed():
-        broken, polls, told_at = await stop_a_node_with_readers(scene, answer.id)
+        broken, polls, told_at = await stop_a_node_with_readers(fault_run, answer.id)
         took_s = time.monotonic() - told_at
-    await scene.cancel(answer, node=scene.cluster.urls[1])
-    await scene.finish(bound_s=30)
+    await fault_run.cancel(answer, node=fault_run.cluster.urls[1])
+    await fault_run.finish(bound_s=30)
 
     moments = sorted(broken.values())
     assert len(moments) == READERS + SOCKETS, "each of them was broken off"
@@ -107,34 +107,34 @@ async def test_a_draining_node_spreads_the_closes_of_its_readers(scene: Scene, f
 
 
 async def stop_a_node_with_readers(
-    scene: Scene, generation_id: str
+    fault_run: FaultRun, generation_id: str
 ) -> tuple[dict[int, float], list[tuple[float, bool]], float]:
     """Return when each reader was broken off, what /readyz said, and when SIGTERM was sent."""
-    node = scene.cluster.api[0]
+    node = fault_run.cluster.api[0]
     broken: dict[int, float] = {}
-    async with Outsider(*scene.cluster.urls) as outsider, asyncio.TaskGroup() as group:
+    async with RawClient(*fault_run.cluster.urls) as raw_client, asyncio.TaskGroup() as group:
         opened = [asyncio.Event() for _ in range(READERS + SOCKETS)]
         for n in range(READERS):
-            group.create_task(read_until_broken(outsider, generation_id, n, opened[n], broken))
+            group.create_task(read_until_broken(raw_client, generation_id, n, opened[n], broken))
         for n in range(READERS, READERS + SOCKETS):
-            group.create_task(hear_until_closed(outsider, generation_id, n, opened[n], broken))
+            group.create_task(hear_until_closed(raw_client, generation_id, n, opened[n], broken))
         for each in opened:
             await each.wait()
 
-        polling = group.create_task(poll_readiness(outsider))
+        polling = group.create_task(poll_readiness(raw_client))
         node.terminate()
         told_at = time.monotonic()
         assert await node.ended(DRAIN_S + 8) == 0
     return broken, polling.result(), told_at
 
 
-async def poll_readiness(outsider: Outsider) -> list[tuple[float, bool]]:
+async def poll_readiness(raw_client: RawClient) -> list[tuple[float, bool]]:
     """Ask for as long as somebody answers: when each question was sent, and whether it is ready."""
     polls: list[tuple[float, bool]] = []
     while True:
         sent_at = time.monotonic()
         try:
-            answer = await outsider.get("/readyz")
+            answer = await raw_client.get("/readyz")
         except aiohttp.ClientError:
             return polls
         is_ready = answer.status == 200
@@ -144,9 +144,13 @@ async def poll_readiness(outsider: Outsider) -> list[tuple[float, bool]]:
 
 
 async def read_until_broken(
-    outsider: Outsider, generation_id: str, n: int, opened: asyncio.Event, broken: dict[int, float]
+    raw_client: RawClient,
+    generation_id: str,
+    n: int,
+    opened: asyncio.Event,
+    broken: dict[int, float],
 ) -> None:
-    async with outsider.stream(generation_id) as response:
+    async with raw_client.stream(generation_id) as response:
         await response.content.readany()
         opened.set()
         with pytest.raises((aiohttp.ClientPayloadError, ConnectionResetError)):
@@ -156,9 +160,13 @@ async def read_until_broken(
 
 
 async def hear_until_closed(
-    outsider: Outsider, generation_id: str, n: int, opened: asyncio.Event, broken: dict[int, float]
+    raw_client: RawClient,
+    generation_id: str,
+    n: int,
+    opened: asyncio.Event,
+    broken: dict[int, float],
 ) -> None:
-    async with outsider.socket() as socket:
+    async with raw_client.socket() as socket:
         await tell(socket, type="subscribe", id=generation_id)
         await hear(socket)
         opened.set()

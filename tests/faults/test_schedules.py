@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from jobs.arq_worker import QUEUE
 from shared.redis import keys
 from tests.support.batch import CHAT, demo_line, encoded, ended
-from tests.support.jobs import DEADLINE_S, call, fired, first_dead, made, odd_cluster, plan
+from tests.support.jobs import DEADLINE_S, call, faulty_cluster, fired, first_dead, made, plan
 from tests.support.processes import Cluster
 from tests.support.sdk import sdk
 from tests.support.wait import until
@@ -21,7 +21,7 @@ from tests.support.wait import until
 
 @pytest.fixture(scope="module")
 async def shared() -> AsyncIterator[Cluster]:
-    async with odd_cluster() as cluster:
+    async with faulty_cluster() as cluster:
         yield cluster
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.support.demo import demo_body
 from tests.support.jobs import call, fired, plan
 from tests.support.processes import Cluster
-from tests.support.sentinel_stand import standing
+from tests.support.sentinel_setup import standing
 from tests.support.wait import until
 
 LONG = demo_body(5_000, 50)
@@ -24,43 +24,43 @@ FIRST = "first 202 after +switch-master"
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 async def test_readers_see_one_text_when_the_master_is_lost_and_comes_back(fault, figure):
-    async with standing() as stand:
-        answers = [await stand.scene.start(LONG, is_cut_short=True) for _ in range(4)]
+    async with standing() as setup:
+        answers = [await setup.fault_run.start(LONG, is_cut_short=True) for _ in range(4)]
         for answer in answers:
-            await stand.scene.read_to(answer, 8)
+            await setup.fault_run.read_to(answer, 8)
 
-        await stand.lose_master(fault)
-        await stand.goes_on()
-        figure(FIRST, f"{stand.first_s:.2f} s")
-        stand.bring_back(fault)
-        await stand.demoted()
+        await setup.lose_master(fault)
+        await setup.goes_on()
+        figure(FIRST, f"{setup.first_s:.2f} s")
+        setup.bring_back(fault)
+        await setup.demoted()
 
         for answer in answers:
-            await stand.scene.read_on(answer, 8)
-            await stand.scene.cancel(answer)
-        await stand.check_prompts()
-        await stand.scene.finish(bound_s=40)
+            await setup.fault_run.read_on(answer, 8)
+            await setup.fault_run.cancel(answer)
+        await setup.check_prompts()
+        await setup.fault_run.finish(bound_s=40)
 
 
 async def test_a_planned_failover_loses_no_prompt_that_was_accepted_after_it(figure):
     """The old master lives, and takes writes as a master for some seconds more."""
-    async with standing(jobs=1) as stand:
-        answer = await stand.scene.start(LONG, is_cut_short=True)
-        await stand.scene.read_to(answer, 8)
-        await asyncio.to_thread(stand.new.wait_replicated)
+    async with standing(jobs=1) as setup:
+        answer = await setup.fault_run.start(LONG, is_cut_short=True)
+        await setup.fault_run.read_to(answer, 8)
+        await asyncio.to_thread(setup.new.wait_replicated)
 
-        await stand.lose_master("told to go")
-        await stand.goes_on()
-        figure(FIRST, f"{stand.first_s:.2f} s")
-        await stand.demoted()
+        await setup.lose_master("told to go")
+        await setup.goes_on()
+        figure(FIRST, f"{setup.first_s:.2f} s")
+        await setup.demoted()
 
         numbers = {"sentinels": 3, "heard": 3, "replicas": 1}
-        await until(lambda: says(stand.cluster, numbers), 20, "/readyz with the old master again")
-        await fired(stand.cluster, await plan(stand.cluster, "after the switch", run_at=1))
-        await stand.scene.read_on(answer, 8)
-        await stand.scene.cancel(answer)
-        await stand.check_prompts()
-        await stand.scene.finish(bound_s=40)
+        await until(lambda: says(setup.cluster, numbers), 20, "/readyz with the old master again")
+        await fired(setup.cluster, await plan(setup.cluster, "after the switch", run_at=1))
+        await setup.fault_run.read_on(answer, 8)
+        await setup.fault_run.cancel(answer)
+        await setup.check_prompts()
+        await setup.fault_run.finish(bound_s=40)
 
 
 async def says(cluster: Cluster, numbers: dict[str, int]) -> bool:

@@ -14,9 +14,9 @@ import pytest
 
 from tests.support.deliveries import Closed, Opened, Reading
 from tests.support.demo import demo_body
+from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.processes import Cluster
 from tests.support.reader import TRANSPORTS, CarefulReader
-from tests.support.scene import Playing, Scene
 from tests.support.wait import until
 
 DEADLINE_S = 30.0
@@ -39,12 +39,12 @@ async def shared_cluster() -> AsyncIterator[Cluster]:
         yield cluster
 
 
-async def watch(scene: Scene, body: dict[str, Any], **known: Any) -> Playing:
+async def watch(fault_run: FaultRun, body: dict[str, Any], **known: Any) -> WatchedGeneration:
     """Start an answer and read it over each transport by itself, from the first node on."""
-    playing = await scene.start(body, readers=0, **known)
+    playing = await fault_run.start(body, readers=0, **known)
     for transport in TRANSPORTS:
         reading = Reading(transport)
-        reader = CarefulReader(reading, scene.cluster.urls, transports=(transport,))
+        reader = CarefulReader(reading, fault_run.cluster.urls, transports=(transport,))
         playing.record.readings.append(reading)
         playing.readers.append(reader)
         run = reader.run(playing.id, deadline_s=DEADLINE_S)
@@ -52,7 +52,7 @@ async def watch(scene: Scene, body: dict[str, Any], **known: Any) -> Playing:
     return playing
 
 
-def hows(playing: Playing) -> dict[str, list[str]]:
+def hows(playing: WatchedGeneration) -> dict[str, list[str]]:
     """How each transport's connections stopped, in order."""
     return {
         reading.reader: [step.how for step in reading.steps if isinstance(step, Closed)]
@@ -60,54 +60,54 @@ def hows(playing: Playing) -> dict[str, list[str]]:
     }
 
 
-def first_hows(playing: Playing) -> dict[str, str]:
+def first_hows(playing: WatchedGeneration) -> dict[str, str]:
     return {transport: stops[0] for transport, stops in hows(playing).items()}
 
 
-def is_once(playing: Playing, how: Mapping[str, str]) -> bool:
+def is_once(playing: WatchedGeneration, how: Mapping[str, str]) -> bool:
     """Whether every transport had one connection, and it stopped so."""
     return hows(playing) == {transport: [one] for transport, one in how.items()}
 
 
-def statuses(playing: Playing) -> set[str]:
+def statuses(playing: WatchedGeneration) -> set[str]:
     return {reading.end.fields["status"] for reading in playing.readings if reading.end}
 
 
 # It ends
 
 
-async def test_stream_stops_because_the_answer_completed(scene: Scene):
-    answer = await watch(scene, demo_body(30, 60))
-    await scene.finish()
+async def test_stream_stops_because_the_answer_completed(fault_run: FaultRun):
+    answer = await watch(fault_run, demo_body(30, 60))
+    await fault_run.finish()
     assert is_once(answer, AS_ENDED), hows(answer)
     assert statuses(answer) == {"completed"}
 
 
-async def test_stream_stops_because_of_a_cancel(scene: Scene):
-    answer = await watch(scene, demo_body(10_000, 30), has_text=False)
-    await scene.read_to(answer, 10)
-    await scene.cancel(answer, node=scene.cluster.urls[1])
-    await scene.finish()
+async def test_stream_stops_because_of_a_cancel(fault_run: FaultRun):
+    answer = await watch(fault_run, demo_body(10_000, 30), has_text=False)
+    await fault_run.read_to(answer, 10)
+    await fault_run.cancel(answer, node=fault_run.cluster.urls[1])
+    await fault_run.finish()
     assert is_once(answer, AS_ENDED), hows(answer)
     assert statuses(answer) == {"cancelled"}
 
 
-async def test_stream_stops_because_the_answer_failed(scene: Scene):
+async def test_stream_stops_because_the_answer_failed(fault_run: FaultRun):
     body = demo_body(60, 60, model="fails", fail_at=20)
-    answer = await watch(scene, body, has_text=False)
-    await scene.finish()
+    answer = await watch(fault_run, body, has_text=False)
+    await fault_run.finish()
     assert is_once(answer, AS_ENDED), hows(answer)
     assert statuses(answer) == {"failed"}
 
 
 @pytest.mark.parametrize("transport", ["sse", "ndjson", "longpoll"])
-async def test_stream_after_the_end_is_empty(scene: Scene, transport: str):
+async def test_stream_after_the_end_is_empty(fault_run: FaultRun, transport: str):
     """A socket says `caught_up`: tests/conformance/test_websocket.py."""
-    answer = await scene.start(demo_body(5, 0), transports=(transport,), hop_after=0)
-    await scene.finish()
+    answer = await fault_run.start(demo_body(5, 0), transports=(transport,), hop_after=0)
+    await fault_run.finish()
     reading = Reading("after the end")
     reading.steps.append(answer.readings[0].deliveries[-1])
-    after = CarefulReader(reading, scene.cluster.urls, transports=(transport,))
+    after = CarefulReader(reading, fault_run.cluster.urls, transports=(transport,))
     await after.run(answer.id, deadline_s=DEADLINE_S)
     expected = "clean" if transport == "longpoll" else "status 204"
     assert [step.how for step in reading.steps if isinstance(step, Closed)] == [expected]
@@ -118,22 +118,22 @@ async def test_stream_after_the_end_is_empty(scene: Scene, transport: str):
 
 
 @pytest.mark.parametrize("way", ["dies", "drains"])
-async def test_stream_continues_when_the_worker_dies_or_drains(scene: Scene, way: str):
-    answer = await watch(scene, demo_body(120, 60))
-    await scene.read_to(answer, 20)
-    holder = await scene.holder(answer)
+async def test_stream_continues_when_the_worker_dies_or_drains(fault_run: FaultRun, way: str):
+    answer = await watch(fault_run, demo_body(120, 60))
+    await fault_run.read_to(answer, 20)
+    holder = await fault_run.holder(answer)
     if way == "dies":
         holder.kill()
     else:
         holder.terminate()
-    await scene.finish()
+    await fault_run.finish()
     assert is_once(answer, AS_ENDED), hows(answer)
     assert all(has_start_of_another_attempt(reading) for reading in answer.readings)
 
 
-async def test_stream_continues_when_the_backend_fails_once(scene: Scene):
-    answer = await watch(scene, demo_body(60, 60, fail_at=20))
-    await scene.finish()
+async def test_stream_continues_when_the_backend_fails_once(fault_run: FaultRun):
+    answer = await watch(fault_run, demo_body(60, 60, fail_at=20))
+    await fault_run.finish()
     assert is_once(answer, AS_ENDED), hows(answer)
     assert statuses(answer) == {"completed"}
     assert all(has_start_of_another_attempt(reading) for reading in answer.readings)
@@ -143,13 +143,13 @@ def has_start_of_another_attempt(reading: Reading) -> bool:
     return sum(delivery.type == "start" for delivery in reading.deliveries) == 2
 
 
-async def test_stream_continues_after_a_short_absence_of_redis(scene: Scene):
+async def test_stream_continues_after_a_short_absence_of_redis(fault_run: FaultRun):
     """Who reads already stays; a long poll may be told to ask again."""
-    answer = await watch(scene, demo_body(150, 60))
-    await scene.read_to(answer, 20)
-    with scene.cluster.server.client() as onlooker:
+    answer = await watch(fault_run, demo_body(150, 60))
+    await fault_run.read_to(answer, 20)
+    with fault_run.cluster.server.client() as onlooker:
         onlooker.execute_command("CLIENT", "PAUSE", "1500", "ALL")  # ends by itself
-    await scene.finish(is_lossless=False)
+    await fault_run.finish(is_lossless=False)
     stops = hows(answer)
     assert set(stops.pop("longpoll")) <= {"clean", "status 503"}
     assert all(stops[name] == [AS_ENDED[name]] for name in stops), stops
@@ -158,21 +158,21 @@ async def test_stream_continues_after_a_short_absence_of_redis(scene: Scene):
 # The reader is broken off, visibly, and comes back
 
 
-async def test_stream_breaks_off_when_the_node_dies(scene: Scene):
-    answer = await watch(scene, demo_body(120, 60))
-    await scene.read_to(answer, 20)
-    scene.cluster.api[0].kill()
-    await scene.finish()
+async def test_stream_breaks_off_when_the_node_dies(fault_run: FaultRun):
+    answer = await watch(fault_run, demo_body(120, 60))
+    await fault_run.read_to(answer, 20)
+    fault_run.cluster.api[0].kill()
+    await fault_run.finish()
     stops = first_hows(answer)
     assert stops.pop("longpoll") in ("broken", "refused"), "it waited, or was between two polls"
     assert stops == {"sse": "broken", "ndjson": "broken", "ws": "code 1006"}
 
 
-async def test_stream_breaks_off_when_the_node_drains(scene: Scene):
-    answer = await watch(scene, demo_body(300, 60))
-    await scene.read_to(answer, 20)
-    scene.cluster.api[0].terminate()
-    await scene.finish()
+async def test_stream_breaks_off_when_the_node_drains(fault_run: FaultRun):
+    answer = await watch(fault_run, demo_body(300, 60))
+    await fault_run.read_to(answer, 20)
+    fault_run.cluster.api[0].terminate()
+    await fault_run.finish()
     stops = first_hows(answer)
     # The poll that waits is answered; the next one is refused with 503, or there is nobody.
     assert stops.pop("longpoll") in ("status 503", "refused", "broken")
@@ -181,9 +181,12 @@ async def test_stream_breaks_off_when_the_node_drains(scene: Scene):
 
 async def test_stream_breaks_off_at_the_connections_maximum_age():
     settings = {"connection_age_s": "2", "heartbeat_s": "0.5"}
-    async with Cluster(api=2, workers=1, settings=settings) as cluster, Scene(cluster) as scene:
-        answer = await watch(scene, demo_body(250, 60))
-        await scene.finish()
+    async with (
+        Cluster(api=2, workers=1, settings=settings) as cluster,
+        FaultRun(cluster) as fault_run,
+    ):
+        answer = await watch(fault_run, demo_body(250, 60))
+        await fault_run.finish()
         stops = first_hows(answer)
         assert stops == {
             "sse": "broken",
@@ -198,16 +201,16 @@ async def test_stream_breaks_off_at_the_connections_maximum_age():
 # What Redis has lost
 
 
-async def test_stream_ends_as_lost_when_redis_lost_the_generation(scene: Scene):
+async def test_stream_ends_as_lost_when_redis_lost_the_generation(fault_run: FaultRun):
     """Its worker died with it: nobody can write it again, and everybody is told so."""
-    answer = await watch(scene, demo_body(10_000, 60), has_text=False)
-    await scene.read_to(answer, 20)
-    for worker in scene.cluster.workers:
+    answer = await watch(fault_run, demo_body(10_000, 60), has_text=False)
+    await fault_run.read_to(answer, 20)
+    for worker in fault_run.cluster.workers:
         worker.kill()
-    with scene.cluster.server.client() as client:
+    with fault_run.cluster.server.client() as client:
         client.flushall()
     await asyncio.gather(*answer.tasks)
-    scene.playing.remove(answer)
+    fault_run.playing.remove(answer)
     assert is_once(answer, AS_ENDED), hows(answer)
     for reading in answer.readings:
         end = reading.end
@@ -215,13 +218,13 @@ async def test_stream_ends_as_lost_when_redis_lost_the_generation(scene: Scene):
         assert end.fields["error"]["code"] == "lost"
 
 
-async def test_stream_is_reset_when_redis_lost_entries_that_were_read(scene: Scene):
-    answer = await watch(scene, demo_body(150, 60))
-    await scene.read_to(answer, 20)
-    scene.cluster.server.kill()
-    scene.cluster.server.erase()
-    scene.cluster.server.start()
-    await scene.finish(is_lossless=False)
+async def test_stream_is_reset_when_redis_lost_entries_that_were_read(fault_run: FaultRun):
+    answer = await watch(fault_run, demo_body(150, 60))
+    await fault_run.read_to(answer, 20)
+    fault_run.cluster.server.kill()
+    fault_run.cluster.server.erase()
+    fault_run.cluster.server.start()
+    await fault_run.finish(is_lossless=False)
     stops = hows(answer)
     assert set(stops.pop("longpoll")) <= {"clean", "status 503"}
     assert all(stops[name] == [AS_ENDED[name]] for name in stops), stops
@@ -229,15 +232,15 @@ async def test_stream_is_reset_when_redis_lost_entries_that_were_read(scene: Sce
 
 async def test_stream_is_refused_with_410_after_the_log_expired():
     async with Cluster(api=1, workers=1, settings={"retention_s": "1"}) as cluster:
-        async with Scene(cluster) as scene:
-            answer = await scene.start(demo_body(5, 0), readers=1)
+        async with FaultRun(cluster) as fault_run:
+            answer = await fault_run.start(demo_body(5, 0), readers=1)
             await asyncio.gather(*answer.tasks)
             redis = cluster.redis()
             try:
                 await until(lambda: log_is_gone(redis, answer.id), DEADLINE_S, "expiry")
             finally:
                 await redis.aclose()
-            scene.playing.clear()
+            fault_run.playing.clear()
             late = {transport: Reading(transport) for transport in TRANSPORTS}
             for transport, reading in late.items():
                 reader = CarefulReader(reading, cluster.urls, transports=(transport,))

@@ -1,7 +1,8 @@
 """Two versions side by side, as in every rolling upgrade, and the way back.
 
-Row 20 of the fault table. tests/support/newer.py is a version that writes queue entries and events
-which today's does not know: the entries are left for those who do, the events are passed on.
+Row 20 of the fault table. tests/support/newer_version.py writes queue entries and events that
+today's version does not know. Today's workers leave these entries to the newer workers, and today's
+nodes pass the events on.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from functools import partial
 import pytest
 
 from tests.support.demo import demo_body
+from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.processes import Cluster
-from tests.support.scene import Playing, Scene
 from tests.support.wait import until
 
 LEASE_S = 0.6
-NEWER = "tests.support.newer"
+NEWER = "tests.support.newer_version"
 CITING = "cite your sources"
 
 
@@ -31,23 +32,25 @@ async def shared() -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def scene(shared: Cluster) -> AsyncIterator[Scene]:
+async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
     await shared.heal()
-    async with Scene(shared, deadline_s=40) as scene:
-        yield scene
+    async with FaultRun(shared, deadline_s=40) as fault_run:
+        yield fault_run
 
 
-def types_of(answer: Playing) -> list[str]:
+def types_of(answer: WatchedGeneration) -> list[str]:
     return [entry.type for entry in answer.record.log or []]
 
 
-async def test_old_and_new_share_a_queue_and_each_others_logs(scene: Scene):
-    old, new = scene.cluster.urls
+async def test_old_and_new_share_a_queue_and_each_others_logs(fault_run: FaultRun):
+    old, new = fault_run.cluster.urls
     bodies = [demo_body(30, 60, prompt=prompt) for prompt in ("plain", CITING)]
-    by_old = [await scene.start(body, node=old) for body in bodies * 2]
-    by_new = [await scene.start(body, node=new) for body in bodies]
+    by_old = [await fault_run.start(body, node=old) for body in bodies * 2]
+    by_new = [await fault_run.start(body, node=new) for body in bodies]
 
-    await scene.finish(bound_s=40)  # who cannot read an entry may claim it several times in a row
+    await fault_run.finish(
+        bound_s=40
+    )  # who cannot read an entry may claim it several times in a row
 
     for answer in [*by_old, *by_new]:
         assert answer.record.snapshot["status"] == "completed"
@@ -58,27 +61,29 @@ async def test_old_and_new_share_a_queue_and_each_others_logs(scene: Scene):
         assert [d.fields for d in reading.deliveries if d.type == "citation"] == citations
 
 
-async def test_after_a_rollback_the_old_version_finishes_what_the_new_one_began(scene: Scene):
+async def test_after_a_rollback_the_old_version_finishes_what_the_new_one_began(
+    fault_run: FaultRun,
+):
     """Their entries are of the new version: the janitor adds some that the old one can read."""
-    old, new = scene.cluster.workers
+    old, new = fault_run.cluster.workers
     old.freeze()
     bodies = [demo_body(5_000, 60, prompt=prompt) for prompt in ("plain", CITING)]
-    newer_node = scene.cluster.urls[1]
-    answers = [await scene.start(b, node=newer_node, is_cut_short=True) for b in bodies]
+    newer_node = fault_run.cluster.urls[1]
+    answers = [await fault_run.start(b, node=newer_node, is_cut_short=True) for b in bodies]
     for answer in answers:
-        await scene.read_to(answer, 12)
-        assert await scene.holder(answer) is new
+        await fault_run.read_to(answer, 12)
+        assert await fault_run.holder(answer) is new
 
     new.kill()
-    scene.cluster.api[1].kill()
+    fault_run.cluster.api[1].kill()
     old.thaw()
     plain, citing = answers
     for answer in answers:
         await until(partial(has_second_attempt, answer), 30, "the old version goes on")
-        await scene.read_on(answer, 10)
-        await scene.cancel(answer)
+        await fault_run.read_on(answer, 10)
+        await fault_run.cancel(answer)
 
-    await scene.finish(bound_s=40, is_lossless=False)
+    await fault_run.finish(bound_s=40, is_lossless=False)
     for answer in answers:
         assert types_of(answer).count("start") == 2
     assert "reset" not in types_of(plain)
@@ -86,7 +91,7 @@ async def test_after_a_rollback_the_old_version_finishes_what_the_new_one_began(
     assert types_of(citing).count("reset") == 1
 
 
-def has_second_attempt(answer: Playing) -> bool:
+def has_second_attempt(answer: WatchedGeneration) -> bool:
     return all(
         any(delivery.event_id.startswith("2-") for delivery in reading.deliveries)
         for reading in answer.readings

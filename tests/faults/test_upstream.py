@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.processes import Cluster
 from tests.support.redis_server import free_port
-from tests.support.scene import Playing, Scene
 from tests.support.upstream import Upstream, expected_text, script_of
 from tests.support.wait import until
 
@@ -55,59 +55,59 @@ async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def scene(shared: Cluster) -> AsyncIterator[Scene]:
+async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
     await shared.heal()
-    async with Scene(shared) as scene:
-        yield scene
+    async with FaultRun(shared) as fault_run:
+        yield fault_run
 
 
-async def begin(scene: Scene, model: str, prompt: str, **script) -> Playing:
+async def begin(fault_run: FaultRun, model: str, prompt: str, **script) -> WatchedGeneration:
     """Start an answer of 60 tokens at 30 a second."""
     told = {"tokens": 60, "delay_s": 0.033, **script}
     body = {"model": model, "prompt": prompt, "params": {"upstream": told}}
     text = expected_text(prompt, script_of({"messages": [], "upstream": told}))
-    return await scene.start(body, text=text)
+    return await fault_run.start(body, text=text)
 
 
 async def test_continue_sends_the_partial_answer_back_and_readers_see_no_seam(
-    scene: Scene, upstream: Upstream
+    fault_run: FaultRun, upstream: Upstream
 ):
-    answer = await begin(scene, "continue", "go on where it stopped")
-    await scene.read_to(answer, 15)
+    answer = await begin(fault_run, "continue", "go on where it stopped")
+    await fault_run.read_to(answer, 15)
 
-    (await scene.holder(answer)).kill()
+    (await fault_run.holder(answer)).kill()
 
-    await scene.finish(bound_s=20)
+    await fault_run.finish(bound_s=20)
     assert answer.record.snapshot["status"] == "completed"
     last = upstream.calls[-1].body["messages"][-1]
     assert last["role"] == "assistant"
     assert answer.record.snapshot["text"].startswith(last["content"]) and last["content"]
 
 
-async def test_restart_resets_and_the_text_is_whole(scene: Scene):
-    answer = await begin(scene, "restart", "begin again")
-    await scene.read_to(answer, 15)
+async def test_restart_resets_and_the_text_is_whole(fault_run: FaultRun):
+    answer = await begin(fault_run, "restart", "begin again")
+    await fault_run.read_to(answer, 15)
 
-    (await scene.holder(answer)).kill()
+    (await fault_run.holder(answer)).kill()
 
-    await scene.finish(bound_s=20, is_lossless=False)
+    await fault_run.finish(bound_s=20, is_lossless=False)
     assert answer.record.snapshot["status"] == "completed"
     assert [entry.type for entry in answer.record.log].count("reset") == 1
     assert all(reading.resets == 1 for reading in answer.readings)
 
 
-async def test_fail_ends_with_worker_lost(scene: Scene):
+async def test_fail_ends_with_worker_lost(fault_run: FaultRun):
     body = {
         "model": "fail",
         "prompt": "do not go on",
         "params": {"upstream": {"tokens": 60, "delay_s": 0.033}},
     }
-    answer = await scene.start(body, has_text=False)
-    await scene.read_to(answer, 15)
+    answer = await fault_run.start(body, has_text=False)
+    await fault_run.read_to(answer, 15)
 
-    (await scene.holder(answer)).kill()
+    (await fault_run.holder(answer)).kill()
 
-    await scene.finish(bound_s=20)
+    await fault_run.finish(bound_s=20)
     error = answer.record.log[-1].fields["error"]
     assert (error["code"], error["retryable"]) == ("worker_lost", True)
 
@@ -125,13 +125,13 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-async def test_failing_upstreams_are_retried_and_the_texts_are_exact(scene: Scene):
+async def test_failing_upstreams_are_retried_and_the_texts_are_exact(fault_run: FaultRun):
     """All of them at once, one worker's other answers among them."""
     answers = {}
     for prompt, fault in FAULTS.items():
-        answers[prompt] = await begin(scene, "continue", prompt, **fault, fault_requests=1)
+        answers[prompt] = await begin(fault_run, "continue", prompt, **fault, fault_requests=1)
 
-    await scene.finish(bound_s=25)
+    await fault_run.finish(bound_s=25)
     for prompt, answer in answers.items():
         assert answer.record.snapshot["status"] == "completed", prompt
         assert [entry.type for entry in answer.record.log].count("start") == 2, prompt
@@ -146,41 +146,45 @@ async def test_failing_upstreams_are_retried_and_the_texts_are_exact(scene: Scen
     ],
     ids=["always breaks off", "refuses the connection", "sends an endless line"],
 )
-async def test_an_upstream_that_always_fails_ends_the_answer(scene: Scene, model, told, code):
+async def test_an_upstream_that_always_fails_ends_the_answer(
+    fault_run: FaultRun, model, told, code
+):
     params = {"upstream": told | {"fault_requests": 0}} if told else {}
     body = {"model": model, "prompt": "never ends well", "params": params}
-    answer = await scene.start(body, has_text=False)
+    answer = await fault_run.start(body, has_text=False)
 
-    await scene.finish(bound_s=28, is_lossless=False)
+    await fault_run.finish(bound_s=28, is_lossless=False)
     error = answer.record.log[-1].fields["error"]
     assert answer.record.snapshot["status"] == "failed"
     assert error["code"] == code
 
 
-async def test_cancel_closes_the_connection_to_the_upstream(scene: Scene, upstream: Upstream):
+async def test_cancel_closes_the_connection_to_the_upstream(
+    fault_run: FaultRun, upstream: Upstream
+):
     told = {"tokens": 1_000, "delay_s": 0.033}
     body = {"model": "continue", "prompt": "stop me", "params": {"upstream": told}}
-    answer = await scene.start(body, has_text=False)
-    await scene.read_to(answer, 5)
+    answer = await fault_run.start(body, has_text=False)
+    await fault_run.read_to(answer, 5)
     call = upstream.calls[-1]
 
-    await scene.cancel(answer, node=scene.cluster.urls[1])
+    await fault_run.cancel(answer, node=fault_run.cluster.urls[1])
 
     await until(call.left.is_set, 5, "the upstream's client has left")
-    await scene.finish(bound_s=10)
+    await fault_run.finish(bound_s=10)
     assert answer.record.snapshot["status"] == "cancelled"
 
 
 async def test_a_drained_worker_closes_its_upstream_call_and_the_next_worker_continues(
-    scene: Scene, upstream: Upstream
+    fault_run: FaultRun, upstream: Upstream
 ):
-    answer = await begin(scene, "continue", "drain me")
-    await scene.read_to(answer, 10)
-    worker, call = await scene.holder(answer), upstream.calls[-1]
+    answer = await begin(fault_run, "continue", "drain me")
+    await fault_run.read_to(answer, 10)
+    worker, call = await fault_run.holder(answer), upstream.calls[-1]
 
     worker.terminate()
 
     assert await worker.ended(10) == 0
     await until(call.left.is_set, 5, "the first call is closed")
-    await scene.finish(bound_s=20)
+    await fault_run.finish(bound_s=20)
     assert answer.record.snapshot["status"] == "completed"

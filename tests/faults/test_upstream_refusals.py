@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.odd_ports import closed_port
-from tests.support.outsider import Outsider
+from tests.support.faulty_ports import closed_port
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 from tests.support.upstream import Upstream
 
 MODELS = """
@@ -54,7 +54,7 @@ async def cluster(upstream: Upstream) -> AsyncIterator[Cluster]:
 
 async def error_of(cluster: Cluster, model: str) -> dict[str, Any]:
     """Let the model answer; return the error of the end, which is the same everywhere."""
-    async with Outsider(cluster.urls[0]) as api:
+    async with RawClient(cluster.urls[0]) as api:
         generation_id = await api.start({"prompt": "x", "model": model})
         await api.ended(generation_id)
         snapshot = (await api.get(f"/v1/generations/{generation_id}")).json()
@@ -101,7 +101,7 @@ async def test_a_client_of_openais_api_gets_the_code_by_which_it_shortens_its_hi
 ) -> None:
     upstream.refusal, upstream.refusal_status = json.dumps(VLLM).encode(), 400
     body = {"model": "refusing", "messages": [{"role": "user", "content": "x"}]}
-    async with Outsider(cluster.urls[0]) as api:
+    async with RawClient(cluster.urls[0]) as api:
         answer = await api.call("POST", "/v1/chat/completions", body=body)
 
     error = answer.json()["error"]

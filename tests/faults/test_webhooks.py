@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from shared.redis import keys
 from tests.support.batch import demo_line, encoded, submit
 from tests.support.demo import demo_body
-from tests.support.jobs import DEADLINE_S, ask, call, odd_cluster
+from tests.support.jobs import DEADLINE_S, ask, call, faulty_cluster
 from tests.support.processes import Cluster
 from tests.support.receiver import SECRET, Receiver
 from tests.support.sdk import sdk
@@ -19,7 +19,7 @@ from tests.support.wait import until
 
 @pytest.fixture(scope="module")
 async def shared() -> AsyncIterator[Cluster]:
-    async with odd_cluster() as cluster:
+    async with faulty_cluster() as cluster:
         yield cluster
 
 
@@ -132,12 +132,12 @@ async def test_an_end_whose_worker_died_before_it_notified_anybody_is_delivered(
     cluster: Cluster, receiver: Receiver
 ) -> None:
     """The end stands, and its worker could not say so any more."""
-    odd = cluster.add_worker("tests.support.odd_worker")
-    await odd.ready()
+    faulty = cluster.add_worker("tests.support.faulty_worker")
+    await faulty.ready()
     cluster.workers[0].kill()
     generation_id = await ask(cluster, receiver.url, prompt="die after the end")
-    assert await odd.ended(DEADLINE_S) == -9
-    cluster.workers.remove(odd)
+    assert await faulty.ended(DEADLINE_S) == -9
+    cluster.workers.remove(faulty)
     await cluster.heal()
     await heard(receiver)
 

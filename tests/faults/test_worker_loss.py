@@ -14,7 +14,7 @@ import pytest
 
 from shared.redis import keys
 from tests.support.demo import demo_body
-from tests.support.scene import Scene, gap_around
+from tests.support.fault_run import FaultRun, gap_around
 from tests.support.wait import until
 
 LEASE_S = 0.8
@@ -22,16 +22,18 @@ TOKENS = 80
 
 
 @pytest.mark.parametrize("events", [1, 25, TOKENS - 2], ids=["start", "middle", "near the end"])
-async def test_a_killed_worker_is_replaced_and_the_text_is_exact(scene: Scene, figure, events):
-    answer = await scene.start(demo_body(TOKENS, 40))
-    await scene.read_to(answer, min(events, 3))
+async def test_a_killed_worker_is_replaced_and_the_text_is_exact(
+    fault_run: FaultRun, figure, events
+):
+    answer = await fault_run.start(demo_body(TOKENS, 40))
+    await fault_run.read_to(answer, min(events, 3))
     await until(lambda: len(answer.readings[0].deliveries) >= events, 20, f"{events} events")
-    worker = await scene.holder(answer)
+    worker = await fault_run.holder(answer)
 
     worker.kill()
     killed_at = time.monotonic()
 
-    await scene.finish(bound_s=20)
+    await fault_run.finish(bound_s=20)
     if answer.record.log[-1].event_id.startswith("1-"):
         assert events > 25, "the worker died in the middle and nobody took over"
         return
@@ -46,42 +48,42 @@ def gap_after_takeover(reading, moment: float) -> float:
     return first - moment
 
 
-async def test_a_worker_killed_before_it_begins_costs_no_attempt(scene: Scene):
+async def test_a_worker_killed_before_it_begins_costs_no_attempt(fault_run: FaultRun):
     """Frozen before the prompt comes, killed after: whoever is left begins it."""
-    frozen = scene.cluster.workers[0]
+    frozen = fault_run.cluster.workers[0]
     frozen.freeze()
-    answers = [await scene.start(demo_body(10, 40)) for _ in range(4)]
+    answers = [await fault_run.start(demo_body(10, 40)) for _ in range(4)]
     frozen.kill()
 
-    await scene.finish(bound_s=20)
+    await fault_run.finish(bound_s=20)
 
     assert {a.record.log[-1].event_id.split("-")[0] for a in answers} == {"1"}
 
 
-async def test_all_answers_of_a_killed_worker_are_continued(scene: Scene):
-    answers = [await scene.start(demo_body(60, 30), readers=1) for _ in range(12)]
+async def test_all_answers_of_a_killed_worker_are_continued(fault_run: FaultRun):
+    answers = [await fault_run.start(demo_body(60, 30), readers=1) for _ in range(12)]
     for answer in answers:
-        await scene.read_to(answer, 5)
-    worker = await scene.holder(answers[0])
+        await fault_run.read_to(answer, 5)
+    worker = await fault_run.holder(answers[0])
 
     worker.kill()
 
-    await scene.finish(bound_s=25)
+    await fault_run.finish(bound_s=25)
     taken_over = [a for a in answers if not a.record.log[-1].event_id.startswith("1-")]
     assert taken_over
 
 
-async def test_a_worker_frozen_beyond_its_lease_is_fenced_when_it_wakes(scene: Scene):
-    answer = await scene.start(demo_body(TOKENS, 30))
-    await scene.read_to(answer, 10)
-    zombie = await scene.holder(answer)
+async def test_a_worker_frozen_beyond_its_lease_is_fenced_when_it_wakes(fault_run: FaultRun):
+    answer = await fault_run.start(demo_body(TOKENS, 30))
+    await fault_run.read_to(answer, 10)
+    zombie = await fault_run.holder(answer)
 
     zombie.freeze()
     await until(lambda: has_later_attempt(answer.readings[0]), 15, "takeover")
-    other = await scene.holder(answer)
+    other = await fault_run.holder(answer)
     zombie.thaw()
 
-    await scene.finish(bound_s=25)
+    await fault_run.finish(bound_s=25)
     assert other is not zombie
     log = answer.record.log
     assert [entry.type for entry in log].count("start") == 2
@@ -92,31 +94,31 @@ def has_later_attempt(reading) -> bool:
     return any(not d.event_id.startswith("1-") for d in reading.deliveries)
 
 
-async def test_a_fenced_worker_that_woke_up_serves_new_prompts(scene: Scene):
+async def test_a_fenced_worker_that_woke_up_serves_new_prompts(fault_run: FaultRun):
     """Both workers: one frozen and woken, then left alone with the work."""
-    first, second = scene.cluster.workers
+    first, second = fault_run.cluster.workers
     first.freeze()
-    answer = await scene.start(demo_body(10, 40))
-    await scene.read_to(answer, 5)
+    answer = await fault_run.start(demo_body(10, 40))
+    await fault_run.read_to(answer, 5)
     first.thaw()
     second.kill()
 
-    answers = [await scene.start(demo_body(10, 40)) for _ in range(2)]
+    answers = [await fault_run.start(demo_body(10, 40)) for _ in range(2)]
 
-    await scene.finish(bound_s=25)
+    await fault_run.finish(bound_s=25)
     assert all(a.record.snapshot["status"] == "completed" for a in answers)
 
 
-async def test_a_drained_worker_hands_over_without_a_gap(scene: Scene, figure):
-    answer = await scene.start(demo_body(120, 40))
-    await scene.read_to(answer, 15)
-    worker = await scene.holder(answer)
+async def test_a_drained_worker_hands_over_without_a_gap(fault_run: FaultRun, figure):
+    answer = await fault_run.start(demo_body(120, 40))
+    await fault_run.read_to(answer, 15)
+    worker = await fault_run.holder(answer)
 
     worker.terminate()
     told_at = time.monotonic()
     code = await worker.ended(10)
 
-    await scene.finish(bound_s=20)
+    await fault_run.finish(bound_s=20)
     assert code == 0
     gap = answer.readings[0].longest_gap_s(after=told_at - 0.2)
     figure("longest gap of a drain", f"{gap * 1000:.0f} ms")
@@ -124,15 +126,15 @@ async def test_a_drained_worker_hands_over_without_a_gap(scene: Scene, figure):
     assert [entry.type for entry in answer.record.log].count("start") == 2
 
 
-async def test_a_prompt_whose_worker_always_dies_ends_as_failed(scene: Scene):
+async def test_a_prompt_whose_worker_always_dies_ends_as_failed(fault_run: FaultRun):
     """It must not go round for ever: three failures end it, and what was said stays."""
-    answer = await scene.start(demo_body(10_000, 20), has_text=False)
+    answer = await fault_run.start(demo_body(10_000, 20), has_text=False)
     for attempt in range(1, 4):
         await until(partial(is_said_in, answer.readings[0], attempt), 20, f"attempt {attempt}")
-        (await scene.holder(answer)).kill()
-        await scene.cluster.heal()
+        (await fault_run.holder(answer)).kill()
+        await fault_run.cluster.heal()
 
-    await scene.finish(bound_s=40)
+    await fault_run.finish(bound_s=40)
     end = answer.record.log[-1]
     assert (end.fields["status"], end.fields["error"]["code"]) == ("failed", "attempts_exhausted")
 
@@ -144,13 +146,13 @@ def is_said_in(reading, attempt: int) -> bool:
     )
 
 
-async def test_no_entry_stays_pending_after_the_last_answer(scene: Scene):
+async def test_no_entry_stays_pending_after_the_last_answer(fault_run: FaultRun):
     """After kills and drains the queues, the waiting sets and the pending lists are empty."""
-    answers = [await scene.start(demo_body(20, 40), readers=1) for _ in range(4)]
-    await scene.read_to(answers[0], 5)
-    (await scene.holder(answers[0])).kill()
-    await scene.finish(bound_s=25)
-    redis = scene.cluster.redis()
+    answers = [await fault_run.start(demo_body(20, 40), readers=1) for _ in range(4)]
+    await fault_run.read_to(answers[0], 5)
+    (await fault_run.holder(answers[0])).kill()
+    await fault_run.finish(bound_s=25)
+    redis = fault_run.cluster.redis()
 
     async def is_empty() -> bool:
         for lane in keys.LANES:
@@ -165,14 +167,14 @@ async def test_no_entry_stays_pending_after_the_last_answer(scene: Scene):
         await redis.aclose()
 
 
-async def test_readers_come_and_go_while_workers_do(scene: Scene):
+async def test_readers_come_and_go_while_workers_do(fault_run: FaultRun):
     """Kills in a row under load, all transports, hopping readers."""
-    answers = [await scene.start(demo_body(150, 50)) for _ in range(5)]
+    answers = [await fault_run.start(demo_body(150, 50)) for _ in range(5)]
     for _ in range(2):
         for answer in answers:
-            await scene.read_on(answer, 10)
-        (await scene.holder(answers[0])).kill()
-        await scene.cluster.heal()
+            await fault_run.read_on(answer, 10)
+        (await fault_run.holder(answers[0])).kill()
+        await fault_run.cluster.heal()
 
-    await asyncio.wait_for(scene.finish(bound_s=40), 60)
+    await asyncio.wait_for(fault_run.finish(bound_s=40), 60)
     assert gap_around(answers[0].readings[0], 0) >= 0

@@ -18,8 +18,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from tests.support.footprint import connections, descriptors
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster, Role
+from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
 QUICK = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s = 0\n'
@@ -103,7 +103,7 @@ async def node(cluster: Cluster | None) -> AsyncIterator[Role | None]:
 
 
 @pytest.fixture
-async def api(node: Role | None, request: pytest.FixtureRequest) -> AsyncIterator[Outsider]:
+async def api(node: Role | None, request: pytest.FixtureRequest) -> AsyncIterator[RawClient]:
     """A client of the node under attack: ours, or the one that `--base-url` names."""
     option = request.config.getoption
     target = (
@@ -111,11 +111,11 @@ async def api(node: Role | None, request: pytest.FixtureRequest) -> AsyncIterato
         if node
         else (option("--base-url"), option("--other-url"), option("--key"))
     )
-    async with Outsider(*target) as outsider:
-        yield outsider
+    async with RawClient(*target) as raw_client:
+        yield raw_client
 
 
 @pytest.fixture
-async def ended(api: Outsider) -> str:
+async def ended(api: RawClient) -> str:
     """A generation that has ended, with a handful of events."""
     return await api.finished({"prompt": "x", "params": {"demo": {"tokens": 6}}})

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from tests.support.demo import demo_body
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 from tests.support.tokens import SECRET, hmac_token, jwk, signed_token
 from tests.support.wait import until
 
@@ -34,7 +34,7 @@ async def test_changed_files_of_keys_need_no_restart_and_broken_ones_change_noth
     public.write_text(key_set("one"))
     settings = {"api_keys": str(keys), "jwt_jwks": str(public), "log": "json"}
     async with own_cluster(api=1, workers=1, jobs=1, settings=settings) as cluster:
-        async with Outsider(cluster.urls[0]) as api:
+        async with RawClient(cluster.urls[0]) as api:
 
             async def status(credential: str) -> int:
                 headers = {"Authorization": f"Bearer {credential}"}
@@ -86,7 +86,7 @@ async def test_work_planned_with_a_token_or_for_a_user_starts_without_a_key_of_t
 ) -> None:
     settings = {"api_keys": f"{ALICE}:backend:act", "jwt_secret": SECRET}
     async with own_cluster(api=1, workers=1, jobs=1, settings=settings) as cluster:
-        async with Outsider(cluster.urls[0]) as api:
+        async with RawClient(cluster.urls[0]) as api:
             tom = {"Authorization": f"Bearer {hmac_token(sub='tom')}"}
             ann = {"Authorization": f"Bearer {ALICE}", "X-On-Behalf-Of": "ann"}
             for headers in (tom, ann):

@@ -16,8 +16,8 @@ import pytest
 import websockets
 
 from api.app import http_routes, socket_routes
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import exchange
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
@@ -46,7 +46,7 @@ def test_there_are_unsafe_routes() -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
-async def test_a_foreign_origin_is_refused(api: Outsider, method: str, path: str) -> None:
+async def test_a_foreign_origin_is_refused(api: RawClient, method: str, path: str) -> None:
     for who, headers in STRANGERS.items():
         for more in ({}, TEXT):
             answer = await api.call(method, path, headers={**headers, **more}, raw=b"{}")
@@ -55,7 +55,7 @@ async def test_a_foreign_origin_is_refused(api: Outsider, method: str, path: str
             assert b"TAILRACE_CORS_ORIGINS" in answer.body, "in whatever shape, the same words"
 
 
-async def test_unknown_methods_and_paths_do_not_bypass_the_refusal(api: Outsider) -> None:
+async def test_unknown_methods_and_paths_do_not_bypass_the_refusal(api: RawClient) -> None:
     for who, headers in STRANGERS.items():
         for method in ("PUT", "PATCH", "PURGE"):
             for path in ("/v1/generations", "/nowhere"):
@@ -63,7 +63,7 @@ async def test_unknown_methods_and_paths_do_not_bypass_the_refusal(api: Outsider
 
 
 @pytest.mark.parametrize("path", SOCKETS)
-async def test_a_foreign_origin_opens_no_socket(api: Outsider, path: str) -> None:
+async def test_a_foreign_origin_opens_no_socket(api: RawClient, path: str) -> None:
     for who, headers in STRANGERS.items():
         with pytest.raises(websockets.InvalidStatus) as refused:
             async with api.socket(path=path, additional_headers=headers):
@@ -73,7 +73,7 @@ async def test_a_foreign_origin_opens_no_socket(api: Outsider, path: str) -> Non
 
 
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
-async def test_own_pages_and_programs_are_served(api: Outsider, method: str, path: str) -> None:
+async def test_own_pages_and_programs_are_served(api: RawClient, method: str, path: str) -> None:
     for headers in (
         {},
         {"Origin": api.url},
@@ -85,7 +85,7 @@ async def test_own_pages_and_programs_are_served(api: Outsider, method: str, pat
         assert answer.status not in (403, 500), answer.body
 
 
-async def test_a_request_of_a_foreign_origin_starts_nothing(api: Outsider) -> None:
+async def test_a_request_of_a_foreign_origin_starts_nothing(api: RawClient) -> None:
     session = uuid.uuid4().hex
     prompt = f'{{"session":"{session}","prompt":"x","params":{{"demo":{{"tokens":1}}}}}}'.encode()
     chat = (
@@ -100,7 +100,7 @@ async def test_a_request_of_a_foreign_origin_starts_nothing(api: Outsider) -> No
     assert (await api.get(f"/v1/sessions/{session}")).json()["generations"] == []
 
 
-async def test_a_foreign_origin_ends_nothing(api: Outsider) -> None:
+async def test_a_foreign_origin_ends_nothing(api: RawClient) -> None:
     body = {"prompt": "x", "params": {"demo": {"tokens": 100_000, "tokens_per_s": 5}}}
     generation_id = await api.start(body)
     path = f"/v1/generations/{generation_id}/cancel"
@@ -113,7 +113,7 @@ async def test_a_foreign_origin_ends_nothing(api: Outsider) -> None:
         await api.call("POST", path)
 
 
-async def test_a_foreign_origin_is_refused_before_its_body_is_read(api: Outsider) -> None:
+async def test_a_foreign_origin_is_refused_before_its_body_is_read(api: RawClient) -> None:
     """Nothing of it is ever sent, and the answer comes all the same."""
     host = api.url.partition("://")[2]
     head = (
@@ -128,16 +128,16 @@ async def test_a_foreign_origin_is_refused_before_its_body_is_read(api: Outsider
 
 
 @pytest.fixture(scope="module")
-async def listing(own_cluster: type[Cluster]) -> AsyncIterator[Outsider]:
+async def listing(own_cluster: type[Cluster]) -> AsyncIterator[RawClient]:
     async with (
         own_cluster(api=1, workers=1, settings={"cors_origins": LISTED}) as cluster,
-        Outsider(cluster.urls[0]) as outsider,
+        RawClient(cluster.urls[0]) as raw_client,
     ):
-        yield outsider
+        yield raw_client
 
 
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
-async def test_a_listed_origin_is_served(listing: Outsider, method: str, path: str) -> None:
+async def test_a_listed_origin_is_served(listing: RawClient, method: str, path: str) -> None:
     for headers in ({"Origin": LISTED}, {"Origin": LISTED, "Sec-Fetch-Site": "cross-site"}):
         answer = await listing.call(method, path, headers=headers)
 
@@ -149,7 +149,7 @@ async def test_a_listed_origin_is_served(listing: Outsider, method: str, path: s
 
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
 async def test_a_list_of_origins_admits_no_other_origin(
-    listing: Outsider, method: str, path: str
+    listing: RawClient, method: str, path: str
 ) -> None:
     for who, headers in STRANGERS.items():
         answer = await listing.call(method, path, headers=headers)
@@ -159,7 +159,7 @@ async def test_a_list_of_origins_admits_no_other_origin(
 
 
 @pytest.mark.parametrize("path", SOCKETS)
-async def test_a_listed_origin_opens_sockets(listing: Outsider, path: str) -> None:
+async def test_a_listed_origin_opens_sockets(listing: RawClient, path: str) -> None:
     headers = {"Origin": LISTED, "Sec-Fetch-Site": "cross-site"}
     async with listing.socket(path=path, additional_headers=headers):
         pass

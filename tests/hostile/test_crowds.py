@@ -14,8 +14,8 @@ import pytest
 
 from tests.hostile.conftest import QUICK, OwnCluster
 from tests.support.few_files import FILES
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import exchange, handshake, raw_connection
 from tests.support.wait import until
 
@@ -36,9 +36,9 @@ async def crowded(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def outsider(crowded: Cluster) -> AsyncIterator[Outsider]:
-    async with Outsider(crowded.api[0].url, key=KEY) as outsider:
-        yield outsider
+async def raw_client(crowded: Cluster) -> AsyncIterator[RawClient]:
+    async with RawClient(crowded.api[0].url, key=KEY) as raw_client:
+        yield raw_client
 
 
 @contextlib.asynccontextmanager
@@ -66,43 +66,43 @@ STARTS = {
 
 
 @pytest.mark.parametrize("start", STARTS)
-async def test_idle_connections_lock_nobody_out(outsider: Outsider, start: str) -> None:
-    async with flooded(outsider.url, STARTS[start]):
+async def test_idle_connections_lock_nobody_out(raw_client: RawClient, start: str) -> None:
+    async with flooded(raw_client.url, STARTS[start]):
         for _ in range(10):
-            async with Outsider(outsider.url, key=KEY) as newcomer, asyncio.timeout(ANSWER_S):
+            async with RawClient(raw_client.url, key=KEY) as newcomer, asyncio.timeout(ANSWER_S):
                 assert (await newcomer.get("/v1/models")).status == 200
 
 
-async def test_a_stream_and_a_socket_outlive_a_flood(outsider: Outsider) -> None:
-    generation_id = await outsider.start(SLOW)
-    async with outsider.stream(generation_id) as stream, outsider.socket() as socket:
+async def test_a_stream_and_a_socket_outlive_a_flood(raw_client: RawClient) -> None:
+    generation_id = await raw_client.start(SLOW)
+    async with raw_client.stream(generation_id) as stream, raw_client.socket() as socket:
         for start in STARTS.values():
-            async with flooded(outsider.url, start, FILES):
+            async with flooded(raw_client.url, start, FILES):
                 async with asyncio.timeout(ANSWER_S):
                     assert await stream.content.readany()
                 await socket.ping()
         await socket.send('{"type":"ping"}')
         async with asyncio.timeout(ANSWER_S):
             assert json.loads(await socket.recv())["type"] == "pong"
-    await outsider.call("POST", f"/v1/generations/{generation_id}/cancel")
+    await raw_client.call("POST", f"/v1/generations/{generation_id}/cancel")
 
 
-async def test_the_log_has_one_line(outsider: Outsider, crowded: Cluster) -> None:
-    async with flooded(outsider.url, b""):
-        assert (await outsider.get("/livez")).status == 200
+async def test_the_log_has_one_line(raw_client: RawClient, crowded: Cluster) -> None:
+    async with flooded(raw_client.url, b""):
+        assert (await raw_client.get("/livez")).status == 200
 
     lines = list(events(crowded.api[0].output.read_text(), "connections full"))
     assert len(lines) == 1, "one a minute, whatever happens"
     assert lines[0]["level"] == "warning"
 
 
-async def test_a_connection_above_the_bound_is_refused_with_an_error(outsider: Outsider) -> None:
+async def test_a_connection_above_the_bound_is_refused_with_an_error(raw_client: RawClient) -> None:
     bearer = {"Authorization": f"Bearer {KEY}"}
-    async with flooded(outsider.url, handshake("http://x", bearer), FILES):
+    async with flooded(raw_client.url, handshake("http://x", bearer), FILES):
 
         async def refused() -> bytes:
             received = await exchange(
-                outsider.url, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                raw_client.url, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
             )
             return received if received.startswith(b"HTTP/1.1 503 ") else b""
 
@@ -135,29 +135,29 @@ async def test_requests_of_one_address_behind_a_proxy_are_bounded(
 ) -> None:
     attacker = {"X-Forwarded-For": "198.51.100.7, 203.0.113.7"}
     victim = {"X-Forwarded-For": "203.0.113.7, 198.51.100.7"}
-    async with Outsider(bounded.api[0].url) as outsider:
-        generation_id = await outsider.start(SLOW)
+    async with RawClient(bounded.api[0].url) as raw_client:
+        generation_id = await raw_client.start(SLOW)
         path = f"/v1/generations/{generation_id}/events"
         async with contextlib.AsyncExitStack() as opened:
             for _ in range(MAX):
                 if kind == "streams":
-                    what = outsider.opened("GET", path, headers=attacker)
+                    what = raw_client.opened("GET", path, headers=attacker)
                     assert (await opened.enter_async_context(what)).status == 200
                 else:
-                    socket = outsider.socket(additional_headers=attacker)
+                    socket = raw_client.socket(additional_headers=attacker)
                     await opened.enter_async_context(socket)
 
             for probe in ("/livez", path):
-                answer = await outsider.get(probe, headers=attacker)
+                answer = await raw_client.get(probe, headers=attacker)
                 assert (answer.status, answer.error_code) == (429, "rate_limited")
                 assert answer.headers["retry-after"] == "1"
-            upgrade = handshake(outsider.url, attacker)
-            assert (await exchange(outsider.url, upgrade)).startswith(b"HTTP/1.1 429 ")
-            assert (await outsider.get("/livez", headers=victim)).status == 200
-            assert (await outsider.get("/livez")).status == 200  # the proxy's own
+            upgrade = handshake(raw_client.url, attacker)
+            assert (await exchange(raw_client.url, upgrade)).startswith(b"HTTP/1.1 429 ")
+            assert (await raw_client.get("/livez", headers=victim)).status == 200
+            assert (await raw_client.get("/livez")).status == 200  # the proxy's own
 
         async def is_served() -> bool:
-            return (await outsider.get("/livez", headers=attacker)).status == 200
+            return (await raw_client.get("/livez", headers=attacker)).status == 200
 
         await until(is_served, 5, "who has left counts no more")
-        await outsider.call("POST", f"/v1/generations/{generation_id}/cancel")
+        await raw_client.call("POST", f"/v1/generations/{generation_id}/cancel")

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.frames import ENDED, JSON, Said, converse, harmless
-from tests.support.outsider import Outsider
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import frame
 
 MARK = "mark-of-the-end"
@@ -93,11 +93,11 @@ DEEP_CHAT = said([], messages=CHAT)
 @MAY_FIND
 @given(said=LOBE)
 async def test_the_lobe_socket_survives_hostile_frames(
-    api: Outsider, ended: str, said: list[Said]
+    api: RawClient, ended: str, said: list[Said]
 ) -> None:
     mark = {"type": "cancel", "messageId": MARK}
 
-    answers, code = await talk(
+    answers, code = await socket_client(
         api, "/lobe/ws", said, ended, mark, lambda a: a[-1].get("messageId") == MARK
     )
 
@@ -109,11 +109,11 @@ async def test_the_lobe_socket_survives_hostile_frames(
 @MAY_FIND
 @given(said=AI_SDK)
 async def test_the_ai_sdk_socket_survives_hostile_frames(
-    api: Outsider, ended: str, said: list[Said]
+    api: RawClient, ended: str, said: list[Said]
 ) -> None:
     mark = {"type": "resume", "requestId": MARK, "id": MARK}
 
-    answers, code = await talk(
+    answers, code = await socket_client(
         api, "/ai-sdk/ws", said, ended, mark, lambda a: a[-1].get("requestId") == MARK
     )
 
@@ -125,12 +125,12 @@ async def test_the_ai_sdk_socket_survives_hostile_frames(
 @MAY_FIND
 @given(said=DEEP_CHAT)
 async def test_the_deep_chat_socket_survives_hostile_frames(
-    api: Outsider, ended: str, said: list[Said]
+    api: RawClient, ended: str, said: list[Said]
 ) -> None:
     """Each request has one key after its answer, whatever the request."""
     requests = sum(bool(one.text) for one in said) + 1
 
-    answers, code = await talk(
+    answers, code = await socket_client(
         api,
         f"/deep-chat/ws?stop_key={MARK}",
         said,
@@ -142,8 +142,8 @@ async def test_the_deep_chat_socket_survives_hostile_frames(
     assert code == 0, (code, answers)
 
 
-async def talk(
-    api: Outsider, path: str, said: list[Said], ended: str, mark: Any, is_over: Any
+async def socket_client(
+    api: RawClient, path: str, said: list[Said], ended: str, mark: Any, is_over: Any
 ) -> tuple[list[dict[str, Any]], int]:
     raw = [*(one.wire(ended) for one in said), frame(json.dumps(mark).encode())]
     return await converse(api.url, raw, is_over, path, api.credentials)

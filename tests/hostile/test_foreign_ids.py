@@ -13,14 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from tests.hostile.conftest import QUICK, OwnCluster
-from tests.support.outsider import Outsider, hear, tell
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient, hear, tell
 
 KEYS = "a-key-of-the-attackers:mallory,a-key-of-somebody-else:alice"
 ABSENT = "gen_0000000000000000000000abcd"
 NEAR_S = 0.5
 
-Ask = Callable[[Outsider, str], Awaitable[object]]
+Ask = Callable[[RawClient, str], Awaitable[object]]
 
 
 @pytest.fixture(scope="module")
@@ -30,51 +30,51 @@ async def two_owners(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
         yield cluster
 
 
-async def native(asker: Outsider, named: str, accept: str = "text/event-stream") -> object:
+async def native(asker: RawClient, named: str, accept: str = "text/event-stream") -> object:
     return (await asker.events(named, "1-1", accept)).status
 
 
-async def lines(asker: Outsider, named: str) -> object:
+async def lines(asker: RawClient, named: str) -> object:
     return await native(asker, named, "application/x-ndjson")
 
 
-async def poll(asker: Outsider, named: str) -> object:
+async def poll(asker: RawClient, named: str) -> object:
     return (await asker.poll(named, "1-1")).status
 
 
-async def response(asker: Outsider, named: str) -> object:
+async def response(asker: RawClient, named: str) -> object:
     path = f"/v1/responses/{named.replace('gen_', 'resp_')}?stream=true&starting_after=1"
     return (await asker.get(path)).status
 
 
-async def chunks(asker: Outsider, named: str) -> object:
+async def chunks(asker: RawClient, named: str) -> object:
     return (await asker.get(f"/ai-sdk/chat/{named}/stream?startIndex=1")).status
 
 
-async def lobe(asker: Outsider, named: str) -> object:
+async def lobe(asker: RawClient, named: str) -> object:
     async with asker.socket(path="/lobe/ws", subprotocols=None) as socket:
         await tell(socket, type="resume", messageId=named, lastEventId="1-1")
         return (await hear(socket))["code"]
 
 
-async def subscription(asker: Outsider, named: str) -> object:
+async def subscription(asker: RawClient, named: str) -> object:
     async with asker.socket() as socket:
         await tell(socket, type="subscribe", id=named, last_event_id="1-1")
         return (await hear(socket))["code"]
 
 
-async def snapshot(asker: Outsider, named: str) -> object:
+async def snapshot(asker: RawClient, named: str) -> object:
     return (await asker.get(f"/v1/generations/{named}")).status
 
 
-async def cancel(asker: Outsider, named: str) -> object:
+async def cancel(asker: RawClient, named: str) -> object:
     return (await asker.call("POST", f"/v1/generations/{named}/cancel")).status
 
 
 ROUTES = [native, lines, poll, response, chunks, lobe, subscription, snapshot, cancel]
 
 
-async def timed(ask: Ask, asker: Outsider, named: str) -> tuple[object, float]:
+async def timed(ask: Ask, asker: RawClient, named: str) -> tuple[object, float]:
     began_s = time.monotonic()
     return await ask(asker, named), time.monotonic() - began_s
 
@@ -85,8 +85,8 @@ async def test_a_foreign_id_gets_the_answer_and_the_delay_of_an_absent_id(
 ):
     url = two_owners.urls[0]
     async with (
-        Outsider(url, key="a-key-of-somebody-else") as alice,
-        Outsider(url, key="a-key-of-the-attackers") as mallory,
+        RawClient(url, key="a-key-of-somebody-else") as alice,
+        RawClient(url, key="a-key-of-the-attackers") as mallory,
     ):
         body = {"prompt": "x", "params": {"demo": {"tokens": 3}}}
         foreign = await alice.finished(body)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.frames import BINARY, CLOSE, ENDED, JSON, PING, Said, converse, harmless
-from tests.support.outsider import Outsider
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import frame, handshake, large_frame, raw_connection
 
 MARK = "mark-of-the-end"
@@ -82,8 +82,8 @@ BROKEN = st.one_of(
 ).map(Said)
 
 
-async def talk(
-    api: Outsider, said: list[Said], ended: str = ""
+async def socket_client(
+    api: RawClient, said: list[Said], ended: str = ""
 ) -> tuple[list[dict[str, Any]], int]:
     """Say it all, then the mark; return the answers and the close code, 0 where it lives."""
     mark = frame(json.dumps({"type": "subscribe", "id": MARK}).encode())
@@ -107,9 +107,9 @@ def check(answer: dict[str, Any]) -> None:
 @MAY_FIND
 @given(said=st.lists(harmless(COMMANDS), min_size=1, max_size=8))
 async def test_an_invalid_message_is_answered_and_the_socket_stays_open(
-    api: Outsider, ended: str, said: list[Said]
+    api: RawClient, ended: str, said: list[Said]
 ) -> None:
-    answers, code = await talk(api, said, ended)
+    answers, code = await socket_client(api, said, ended)
 
     assert code == 0, (code, answers)
 
@@ -117,22 +117,22 @@ async def test_an_invalid_message_is_answered_and_the_socket_stays_open(
 @MAY_FIND
 @given(before=st.lists(harmless(COMMANDS), max_size=4), broken=BROKEN, after=st.binary(max_size=60))
 async def test_a_protocol_violation_closes_the_socket_with_its_code(
-    api: Outsider, before: list[Said], broken: Said, after: bytes
+    api: RawClient, before: list[Said], broken: Said, after: bytes
 ) -> None:
-    _, code = await talk(api, [*before, broken, Said(after)])
+    _, code = await socket_client(api, [*before, broken, Said(after)])
 
     assert code in VIOLATIONS, code
 
 
 @MAY_FIND
 @given(raw=st.binary(min_size=1, max_size=300))
-async def test_any_bytes_are_answered_or_closed(api: Outsider, raw: bytes) -> None:
+async def test_any_bytes_are_answered_or_closed(api: RawClient, raw: bytes) -> None:
     """Also half a frame: then the rest is waited for, and the next connection is served."""
     async with raw_connection(api.url) as (_, writer):
         writer.write(handshake(api.url, api.credentials) + raw)
         writer.write_eof()
 
-    assert (await talk(api, []))[1] == 0
+    assert (await socket_client(api, []))[1] == 0
 
 
 @MAY_FIND
@@ -142,22 +142,24 @@ async def test_any_bytes_are_answered_or_closed(api: Outsider, raw: bytes) -> No
     reason=st.text(max_size=20),
 )
 async def test_a_close_frame_is_answered_whatever_came_before(
-    api: Outsider, said: list[Said], code: int, reason: str
+    api: RawClient, said: list[Said], code: int, reason: str
 ) -> None:
     bye = struct.pack("!H", code) + reason.encode("utf-8", "replace")
 
-    _, answered = await talk(api, [*said, Said(frame(bye, opcode=CLOSE))])
+    _, answered = await socket_client(api, [*said, Said(frame(bye, opcode=CLOSE))])
 
     assert answered == code
 
 
 async def test_a_message_one_byte_above_the_bound_is_refused_and_the_socket_lives(
-    api: Outsider,
+    api: RawClient,
 ) -> None:
     text = b'{"type":"' + b"x" * (BODY_BYTES_MAX - 11) + b'"}'
     assert len(text) == BODY_BYTES_MAX
 
-    answers, code = await talk(api, [Said(large_frame(text)), Said(large_frame(text + b" "))])
+    answers, code = await socket_client(
+        api, [Said(large_frame(text)), Said(large_frame(text + b" "))]
+    )
 
     assert [answer["code"] for answer in answers] == [
         "invalid_request", "body_too_large", "not_found",

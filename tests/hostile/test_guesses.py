@@ -11,7 +11,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.hostile.conftest import QUICK, OwnCluster
-from tests.support.outsider import Outsider
+from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
 KEY = "a-key-of-sixteen-characters"
@@ -30,27 +30,27 @@ async def guarded(own_cluster: OwnCluster) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def outsider(guarded: str) -> AsyncIterator[Outsider]:
-    async with Outsider(guarded, key=KEY) as outsider:
-        yield outsider
+async def raw_client(guarded: str) -> AsyncIterator[RawClient]:
+    async with RawClient(guarded, key=KEY) as raw_client:
+        yield raw_client
 
 
-async def guessed(outsider: Outsider, kind: str, host: str) -> float:
+async def guessed(raw_client: RawClient, kind: str, host: str) -> float:
     """Ask with a bad key from `host`; return how long the refusal took, s."""
     headers = {**BAD, "X-Forwarded-For": host}
     began = time.monotonic()
     if kind == "http":
-        answer = await outsider.get("/v1/models", headers=headers)
+        answer = await raw_client.get("/v1/models", headers=headers)
         assert (answer.status, answer.error_code) == (401, "unauthorized")
     elif kind == "handshake":
         with pytest.raises(InvalidStatus) as refused:
-            async with outsider.socket(additional_headers=headers):
+            async with raw_client.socket(additional_headers=headers):
                 pass
         assert refused.value.response.status_code == 401
     else:
         # A browser cannot read the status: it is let in and told.
-        own = {"Origin": outsider.url}
-        async with outsider.socket(additional_headers=headers | own) as socket:
+        own = {"Origin": raw_client.url}
+        async with raw_client.socket(additional_headers=headers | own) as socket:
             assert json.loads(await socket.recv())["code"] == "unauthorized"
     return time.monotonic() - began
 
@@ -60,28 +60,28 @@ async def guessed(outsider: Outsider, kind: str, host: str) -> float:
     [("http", "203.0.113.1"), ("handshake", "203.0.113.2"), ("browser", "203.0.113.3")],
 )
 async def test_repeated_guesses_of_one_address_are_slowed(
-    outsider: Outsider, kind: str, host: str
+    raw_client: RawClient, kind: str, host: str
 ) -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(ENOUGH):
-            group.create_task(guessed(outsider, kind, host))
+            group.create_task(guessed(raw_client, kind, host))
 
-    slow = asyncio.ensure_future(guessed(outsider, kind, host))
+    slow = asyncio.ensure_future(guessed(raw_client, kind, host))
     # Meanwhile the same address is served where its key is good, and another one as before.
     good = {"X-Forwarded-For": host}
     async with asyncio.timeout(SLOWED_S):
-        assert (await outsider.get("/v1/models", headers=good)).status == 200
-        async with outsider.socket(additional_headers=good):
+        assert (await raw_client.get("/v1/models", headers=good)).status == 200
+        async with raw_client.socket(additional_headers=good):
             pass
-        await guessed(outsider, kind, f"{host}0")
+        await guessed(raw_client, kind, f"{host}0")
     assert await slow > SLOWED_S
 
 
-async def test_many_guesses_do_not_delay_a_client_with_a_good_key(outsider: Outsider) -> None:
+async def test_many_guesses_do_not_delay_a_client_with_a_good_key(raw_client: RawClient) -> None:
     host = "203.0.113.9"
     async with asyncio.TaskGroup() as group:
-        guesses = [group.create_task(guessed(outsider, "http", host)) for _ in range(300)]
+        guesses = [group.create_task(guessed(raw_client, "http", host)) for _ in range(300)]
         await until(lambda: any(task.done() for task in guesses), 10, "a first refusal")
         async with asyncio.timeout(ANSWER_S):
-            answer = await outsider.get("/v1/models", headers={"X-Forwarded-For": host})
+            answer = await raw_client.get("/v1/models", headers={"X-Forwarded-For": host})
         assert answer.status == 200

@@ -13,7 +13,7 @@ from urllib.parse import quote_from_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.outsider import Outsider, hear, tell
+from tests.support.raw_client import RawClient, hear, tell
 from tests.support.raw_wire import raw_connection
 
 MAY_FIND = settings(
@@ -54,7 +54,7 @@ def percent(text: str) -> str:
 @MAY_FIND
 @given(cursor=CURSORS)
 async def test_a_cursor_means_the_same_over_every_transport(
-    api: Outsider, ended: str, cursor: str
+    api: RawClient, ended: str, cursor: str
 ) -> None:
     path = f"/v1/generations/{ended}/events?last_event_id={percent(cursor)}"
     stream = await api.get(path, headers={"Accept": "application/x-ndjson"})
@@ -80,7 +80,7 @@ HEADER = st.binary(max_size=40).map(lambda raw: raw.translate(None, b"\r\n\0"))
 @MAY_FIND
 @given(cursor=HEADER | CURSORS.map(lambda text: text.encode("utf-8", "ignore")))
 async def test_any_bytes_in_last_event_id_are_a_cursor_or_refused(
-    api: Outsider, ended: str, cursor: bytes
+    api: RawClient, ended: str, cursor: bytes
 ) -> None:
     cursor = cursor.translate(None, b"\r\n\0")
     status = await ask(api, f"/v1/generations/{ended}/events", b"Last-Event-ID: " + cursor)
@@ -96,7 +96,7 @@ async def test_any_bytes_in_last_event_id_are_a_cursor_or_refused(
 @MAY_FIND
 @given(accept=HEADER, wants=st.sampled_from(sorted(SERVED)))
 async def test_any_bytes_in_accept_choose_or_are_406(
-    api: Outsider, ended: str, accept: bytes, wants: str
+    api: RawClient, ended: str, accept: bytes, wants: str
 ) -> None:
     path = f"/v1/generations/{ended}/events"
 
@@ -107,7 +107,7 @@ async def test_any_bytes_in_accept_choose_or_are_406(
 @MAY_FIND
 @given(key=HEADER)
 async def test_any_bytes_in_an_idempotency_key_are_accepted_or_refused(
-    api: Outsider, key: bytes
+    api: RawClient, key: bytes
 ) -> None:
     body = b'{"prompt":"x","params":{"demo":{"tokens":0}}}'
     status = await ask(api, "/v1/generations", b"Idempotency-Key: " + key, body)
@@ -123,7 +123,7 @@ async def test_any_bytes_in_an_idempotency_key_are_accepted_or_refused(
     collection=st.sampled_from(["generations", "sessions"]),
 )
 async def test_any_bytes_in_a_path_name_a_generation_or_are_404(
-    api: Outsider, name: bytes, rest: str, collection: str
+    api: RawClient, name: bytes, rest: str, collection: str
 ) -> None:
     path = f"/v1/{collection}/{quote_from_bytes(name, safe='')}{rest}"
     answer = await api.call("POST" if rest == "/cancel" else "GET", path)
@@ -135,7 +135,7 @@ async def test_any_bytes_in_a_path_name_a_generation_or_are_404(
         assert answer.error_code in ("not_found", "method_not_allowed")
 
 
-async def ask(api: Outsider, path: str, header: bytes, body: bytes = b"") -> int:
+async def ask(api: RawClient, path: str, header: bytes, body: bytes = b"") -> int:
     """Send one request with `header` as it is; return the status."""
     method = b"POST" if body else b"GET"
     head = [

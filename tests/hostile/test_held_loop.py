@@ -14,8 +14,8 @@ import pytest
 from tests.support.footprint import cpu_s
 from tests.support.frames import converse
 from tests.support.large_bodies import HEAVIEST, REFUSED
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster, Role
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import frame
 
 TIMES = 4  # each body
@@ -35,7 +35,7 @@ SOCKETS = {
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_a_body_that_takes_long_to_decode_is_refused_before_decoding(
-    node: Role, api: Outsider, name: str
+    node: Role, api: RawClient, name: str
 ) -> None:
     before = cpu_s(node.pid)
     for _ in range(TIMES):
@@ -47,7 +47,7 @@ async def test_a_body_that_takes_long_to_decode_is_refused_before_decoding(
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_every_dialect_refuses_a_body_that_takes_long_to_decode(
-    node: Role, api: Outsider, path: str
+    node: Role, api: RawClient, path: str
 ) -> None:
     raw = b"{" + MEMBERS + ITEMS * 340_000 + b"1]}"
     before = cpu_s(node.pid)
@@ -59,7 +59,7 @@ async def test_every_dialect_refuses_a_body_that_takes_long_to_decode(
 
 @pytest.mark.parametrize("path", SOCKETS)
 async def test_every_socket_refuses_a_frame_that_takes_long_to_decode(
-    node: Role, api: Outsider, path: str
+    node: Role, api: RawClient, path: str
 ) -> None:
     begin = SOCKETS[path]
     text = (begin + "[]," * 340_000 + "1" + "]}}").encode()
@@ -73,7 +73,7 @@ async def test_every_socket_refuses_a_frame_that_takes_long_to_decode(
     assert (cpu_s(node.pid) - before) / TIMES < CPU_S_MAX
 
 
-async def test_a_form_counts_as_one_document(node: Role, api: Outsider) -> None:
+async def test_a_form_counts_as_one_document(node: Role, api: RawClient) -> None:
     """A thousand parts of a form may have a value in each, and all of them together too many."""
     head = '--x\r\nContent-Disposition: form-data; name="message%d"\r\n\r\n'
     part = '{"text":"x","a":[' + "[]," * 20_000 + "1]}\r\n"
@@ -90,7 +90,7 @@ async def test_a_form_counts_as_one_document(node: Role, api: Outsider) -> None:
 
 @pytest.mark.parametrize("name", HEAVIEST)
 async def test_the_heaviest_accepted_body_costs_little_time(
-    node: Role, cluster: Cluster, api: Outsider, name: str
+    node: Role, cluster: Cluster, api: RawClient, name: str
 ) -> None:
     worker = cluster.workers[0]
     before = cpu_s(node.pid), cpu_s(worker.pid)

@@ -11,8 +11,8 @@ import pytest
 import websockets
 
 from tests.support.demo import demo_body
-from tests.support.outsider import Answer, Outsider, tell
 from tests.support.processes import Cluster
+from tests.support.raw_client import Answer, RawClient, tell
 from tests.support.tokens import SECRET, hmac_token
 
 ALICE, OLGA = "key-of-alice-0123456789", "key-of-olga-0123456789"
@@ -31,7 +31,7 @@ async def cluster(own_cluster: type[Cluster]) -> AsyncIterator[Cluster]:
         yield cluster
 
 
-async def call_everywhere(api: Outsider, credential: str) -> list[Answer]:
+async def call_everywhere(api: RawClient, credential: str) -> list[Answer]:
     """Bring a credential in each place of a request, to routes that serve, refuse and fail."""
     places = [
         {"Authorization": f"Bearer {credential}"},
@@ -61,7 +61,7 @@ async def call_everywhere(api: Outsider, credential: str) -> list[Answer]:
     return list(await asyncio.gather(*calls))  # at once, because refusals are delayed
 
 
-async def open_everywhere(api: Outsider, credential: str) -> list[str]:
+async def open_everywhere(api: RawClient, credential: str) -> list[str]:
     """Bring a credential in each place of a socket; return all that is heard."""
     options = [
         {"subprotocols": ["tailrace.v1", f"bearer.{credential}"]},
@@ -75,7 +75,7 @@ async def open_everywhere(api: Outsider, credential: str) -> list[str]:
     return list(await asyncio.gather(*sockets))
 
 
-async def open_one(api: Outsider, credential: str, path: str, options: dict[str, Any]) -> str:
+async def open_one(api: RawClient, credential: str, path: str, options: dict[str, Any]) -> str:
     """Open a socket, send the credential in two frames, and return all that is heard."""
     heard = ""
     try:
@@ -103,11 +103,11 @@ async def test_credentials_are_in_no_answer_no_log_no_metric_and_no_command_line
 ) -> None:
     good = [ALICE, hmac_token(sub="alice")]
     bad = [hmac_token("y" * 32), hmac_token(exp=1), "wrong-key-0123456789"]
-    async with Outsider(cluster.urls[0], key=OLGA) as olga:
+    async with RawClient(cluster.urls[0], key=OLGA) as olga:
         shown = await olga.finished(demo_body(2, 0))
         share = (await olga.call("POST", "/v1/share", body={"generation": shown})).json()
         answers, heard = [], []
-        async with Outsider(cluster.urls[0]) as api:
+        async with RawClient(cluster.urls[0]) as api:
             for credential in (*good, *bad, share["token"], share["token"] + "x"):
                 answers += await call_everywhere(api, credential)
                 heard += await open_everywhere(api, credential)

@@ -13,8 +13,8 @@ from unittest.mock import MagicMock
 import pytest
 
 from api.app import http_routes, socket_routes
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster, Role
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import exchange, handshake
 
 REBOUND = "rebind.example"
@@ -35,28 +35,28 @@ async def status(url: str, sent: bytes) -> int:
 
 
 @pytest.fixture
-def host(api: Outsider) -> str:
+def host(api: RawClient) -> str:
     """The name by which the node under attack is asked."""
     return api.url.partition("://")[2]
 
 
-async def test_a_request_without_a_host_is_refused(api: Outsider) -> None:
+async def test_a_request_without_a_host_is_refused(api: RawClient) -> None:
     assert await status(api.url, request()) == 400
     assert await status(api.url, request(method="POST", path="/v1/generations")) == 400
 
 
-async def test_a_request_with_two_hosts_is_refused(api: Outsider, host: str) -> None:
+async def test_a_request_with_two_hosts_is_refused(api: RawClient, host: str) -> None:
     for hosts in ((host, host), (host, REBOUND), (REBOUND, host)):
         assert await status(api.url, request(*hosts)) == 400
 
 
 @pytest.mark.parametrize("bad", ["", "a b", "me@localhost", "localhost/x", "[::1", "localhost:x"])
-async def test_a_request_with_an_invalid_host_is_refused(api: Outsider, bad: str) -> None:
+async def test_a_request_with_an_invalid_host_is_refused(api: RawClient, bad: str) -> None:
     assert await status(api.url, request(bad)) == 400
 
 
 @pytest.mark.parametrize("path", SOCKETS)
-async def test_a_handshake_needs_one_valid_host(api: Outsider, host: str, path: str) -> None:
+async def test_a_handshake_needs_one_valid_host(api: RawClient, host: str, path: str) -> None:
     for changes in ({"Host": None}, {"host": host}, {"Host": "me@localhost"}):
         assert await status(api.url, handshake(api.url, changes, path=path)) == 400
 

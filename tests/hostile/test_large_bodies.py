@@ -14,8 +14,8 @@ import pytest
 
 from tests.hostile.conftest import QUICK, OwnCluster
 from tests.support.footprint import MB, rss_bytes
-from tests.support.outsider import Outsider, hear
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient, hear
 from tests.support.raw_wire import handshake, large_frame, raw_connection
 from tests.support.wait import until
 
@@ -42,20 +42,20 @@ async def tight(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
         "heartbeat_s": "15",
     }
     async with own_cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
-        async with Outsider(cluster.urls[0]) as api:
+        async with RawClient(cluster.urls[0]) as api:
             await api.post(SMALL)  # loads what is loaded late
             await api.post(LARGE)
         yield cluster
 
 
 @pytest.fixture
-async def api(tight: Cluster) -> AsyncIterator[Outsider]:
-    async with Outsider(tight.urls[0]) as api:
+async def api(tight: Cluster) -> AsyncIterator[RawClient]:
+    async with RawClient(tight.urls[0]) as api:
         await until(partial(is_empty, api), 20, "the room is empty")
         yield api
 
 
-async def held_bytes(api: Outsider) -> int:
+async def held_bytes(api: RawClient) -> int:
     found = re.search(
         r"^tailrace_bodies_bytes (\S+)$", (await api.get("/metrics")).body.decode(), re.M
     )
@@ -63,15 +63,15 @@ async def held_bytes(api: Outsider) -> int:
     return int(float(found[1]))
 
 
-async def is_empty(api: Outsider) -> bool:
+async def is_empty(api: RawClient) -> bool:
     return await held_bytes(api) == 0
 
 
-async def holds_more_than(api: Outsider, count: int) -> bool:
+async def holds_more_than(api: RawClient, count: int) -> bool:
     return await held_bytes(api) > count
 
 
-async def is_full(api: Outsider) -> bool:
+async def is_full(api: RawClient) -> bool:
     return await held_bytes(api) == 3 * (len(PART) - 65_536)
 
 
@@ -84,7 +84,7 @@ async def begin_body(url: str, stack: contextlib.AsyncExitStack) -> None:
 
 
 async def test_bodies_that_do_not_end_take_the_budget_and_no_more(
-    tight: Cluster, api: Outsider
+    tight: Cluster, api: RawClient
 ) -> None:
     pid = tight.api[0].pid
     before = rss_bytes(pid)
@@ -106,7 +106,7 @@ async def test_bodies_that_do_not_end_take_the_budget_and_no_more(
 
 
 async def test_frames_that_do_not_end_take_the_budget_and_no_more(
-    tight: Cluster, api: Outsider
+    tight: Cluster, api: RawClient
 ) -> None:
     pid = tight.api[0].pid
     before = rss_bytes(pid)
@@ -127,7 +127,7 @@ async def test_frames_that_do_not_end_take_the_budget_and_no_more(
 
 
 async def test_a_deep_chat_socket_holds_frames_that_wait_and_gives_them_back(
-    tight: Cluster, api: Outsider
+    tight: Cluster, api: RawClient
 ) -> None:
     messages = [{"role": "user", "text": "x" * 1_500_000}]
     slow = {"demo": {"tokens": 100_000, "tokens_per_s": 20}}
@@ -143,7 +143,7 @@ async def test_a_deep_chat_socket_holds_frames_that_wait_and_gives_them_back(
 
 
 async def test_a_hundred_sockets_with_large_frames_are_answered_and_live(
-    tight: Cluster, api: Outsider
+    tight: Cluster, api: RawClient
 ) -> None:
     """Three kinds of frames: too large, without room, and accepted."""
     pid = tight.api[0].pid

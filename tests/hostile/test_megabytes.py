@@ -10,8 +10,8 @@ from functools import partial
 import pytest
 
 from tests.hostile.conftest import QUICK, OwnCluster
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
 PROMPTS, PROMPT_BYTES = 100, 1_000_000
@@ -28,7 +28,7 @@ async def full(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
     settings = {"api_keys": KEYS}
     async with (
         own_cluster(api=1, workers=1, models=SLOW, settings=settings) as cluster,
-        Outsider(cluster.urls[0], key="a-key-of-the-attackers") as mallory,
+        RawClient(cluster.urls[0], key="a-key-of-the-attackers") as mallory,
     ):
         # A part that the demo model does not look at: it would take a while over a megabyte.
         parts = [{"type": "text", "text": "x" * 5_000}, {"type": "y", "y": "y" * PROMPT_BYTES}]
@@ -40,23 +40,23 @@ async def full(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
         yield cluster
 
 
-async def is_idle(owner: Outsider) -> bool:
+async def is_idle(owner: RawClient) -> bool:
     answer = await owner.get("/v1/generations?active=1")
     return answer.status == 200 and not answer.json()["active"]
 
 
 @pytest.fixture
-async def mallory(full: Cluster) -> AsyncIterator[Outsider]:
-    async with Outsider(full.urls[0], key="a-key-of-the-attackers") as mallory:
+async def mallory(full: Cluster) -> AsyncIterator[RawClient]:
+    async with RawClient(full.urls[0], key="a-key-of-the-attackers") as mallory:
         yield mallory
 
 
 @pytest.mark.parametrize("path", ["/v1/generations", "/v1/sessions/s"])
 async def test_many_listings_of_megabytes_at_once_cost_little_memory_and_time(
-    full: Cluster, mallory: Outsider, path: str
+    full: Cluster, mallory: RawClient, path: str
 ):
     redis = full.redis()
-    async with Outsider(full.urls[0], key="a-key-of-somebody-else") as alice, redis:
+    async with RawClient(full.urls[0], key="a-key-of-somebody-else") as alice, redis:
         body = {"prompt": "x", "model": "slow", "params": {"demo": {"tokens": 50}}}
         watched = await alice.start(body)
         watching = asyncio.create_task(longest_gap(alice, watched))
@@ -73,7 +73,7 @@ async def test_many_listings_of_megabytes_at_once_cost_little_memory_and_time(
         assert await watching < GAP_S_MAX
 
 
-async def longest_gap(reader: Outsider, generation_id: str) -> float:
+async def longest_gap(reader: RawClient, generation_id: str) -> float:
     """Read a stream to its end; how long it was silent at most, s."""
     gap_s, last_s = 0.0, 0.0
     async with reader.stream(generation_id) as response:
@@ -84,7 +84,7 @@ async def longest_gap(reader: Outsider, generation_id: str) -> float:
     return gap_s
 
 
-async def test_polls_and_cancels_of_a_megabyte_read_none_of_it(full: Cluster, mallory: Outsider):
+async def test_polls_and_cancels_of_a_megabyte_read_none_of_it(full: Cluster, mallory: RawClient):
     """All that looks at one generation without showing its request."""
     (found,) = (await mallory.get("/v1/generations")).json()["generations"][:1]
     redis = full.redis()
@@ -101,7 +101,7 @@ async def test_polls_and_cancels_of_a_megabyte_read_none_of_it(full: Cluster, ma
         assert sent < PROMPT_BYTES
 
 
-async def test_snapshots_of_megabytes_take_turns(full: Cluster, mallory: Outsider):
+async def test_snapshots_of_megabytes_take_turns(full: Cluster, mallory: RawClient):
     listed = (await mallory.get("/v1/generations")).json()["generations"][:READERS]
     redis = full.redis()
     async with redis:

@@ -15,8 +15,8 @@ import struct
 from collections.abc import Awaitable, Callable
 
 from tests.support.footprint import MB, rss_bytes
-from tests.support.outsider import Outsider
 from tests.support.processes import Role
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import frame, handshake, raw_connection, stopped_connection
 from tests.support.wait import until
 
@@ -32,7 +32,7 @@ RUNNING = {"prompt": "x", "params": {"demo": {"tokens": 10_000, "tokens_per_s": 
 class Crowd:
     """All who mean ill, each with its own way; a round is everybody once."""
 
-    def __init__(self, api: Outsider, running: str) -> None:
+    def __init__(self, api: RawClient, running: str) -> None:
         self.api = api
         self.running = running
         self.random = random.Random(1)
@@ -171,7 +171,7 @@ class Crowd:
                     await writer.drain()
 
 
-async def test_a_node_under_fire_keeps_its_size(node: Role, api: Outsider) -> None:
+async def test_a_node_under_fire_keeps_its_size(node: Role, api: RawClient) -> None:
     running = await api.start(RUNNING)
     crowd = Crowd(api, running)
     for _ in range(WARM_UP):
@@ -190,7 +190,7 @@ async def test_a_node_under_fire_keeps_its_size(node: Role, api: Outsider) -> No
     await api.call("POST", f"/v1/generations/{running}/cancel")
 
 
-async def at_rest(api: Outsider) -> None:
+async def at_rest(api: RawClient) -> None:
     """Return once nobody reads any more, as the node itself says."""
 
     async def is_at_rest() -> bool:

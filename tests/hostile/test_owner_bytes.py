@@ -11,8 +11,8 @@ import pytest
 
 from shared.redis import keys
 from tests.hostile.conftest import QUICK, OwnCluster
-from tests.support.outsider import Answer, Outsider, hear, tell
 from tests.support.processes import Cluster
+from tests.support.raw_client import Answer, RawClient, hear, tell
 from tests.support.wait import until
 
 BOUND = 3_000_000
@@ -30,11 +30,11 @@ def prompt(**members: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def clients(cluster: Cluster) -> AsyncIterator[tuple[Outsider, Outsider]]:
+async def clients(cluster: Cluster) -> AsyncIterator[tuple[RawClient, RawClient]]:
     url = cluster.urls[0]
     async with (
-        Outsider(url, key="a-key-of-the-attackers") as mallory,
-        Outsider(url, key="a-key-of-somebody-else") as alice,
+        RawClient(url, key="a-key-of-the-attackers") as mallory,
+        RawClient(url, key="a-key-of-somebody-else") as alice,
     ):
         yield mallory, alice
 
@@ -54,7 +54,7 @@ async def forgetting(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
         yield cluster
 
 
-async def fill(owner: Outsider) -> tuple[list[str], Answer]:
+async def fill(owner: RawClient) -> tuple[list[str], Answer]:
     """Ask until no more is taken; the ids of what was, and the refusal."""
     ids: list[str] = []
     while (answer := await owner.post(prompt())).status == 202:

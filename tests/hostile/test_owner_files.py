@@ -13,10 +13,10 @@ import pytest
 
 from shared.config.settings import Settings
 from shared.files.objects import ObjectStore
-from tests.support.outsider import Answer, Outsider
+from tests.support.local_node import LocalNode, serve_here
 from tests.support.pieces import pieces
+from tests.support.raw_client import Answer, RawClient
 from tests.support.redis_server import RedisServer
-from tests.support.served import Served, serve_here
 from tests.support.uploads import MULTIPART, form, lying, stream_form
 from tests.support.wait import until
 
@@ -28,9 +28,9 @@ KEYS = {"ann": "a-key-that-is-anns", "bob": "a-key-that-is-bobs"}
 
 
 @pytest.fixture
-async def served(
+async def local_node(
     redis_server: RedisServer, real_redis: Any, tmp_path: Path
-) -> AsyncIterator[Served]:
+) -> AsyncIterator[LocalNode]:
     settings = Settings(
         redis_url=redis_server.url,
         files_url=str(tmp_path / "files"),
@@ -39,23 +39,23 @@ async def served(
         owner_files_max=FILES_MAX,
         files_free_bytes_min=FREE_MIN,
     )
-    async with serve_here(settings) as served:
-        yield served
+    async with serve_here(settings) as local_node:
+        yield local_node
 
 
 @pytest.fixture
-async def ann(served: Served) -> AsyncIterator[Outsider]:
-    async with Outsider(served.url, key=KEYS["ann"]) as outsider:
-        yield outsider
+async def ann(local_node: LocalNode) -> AsyncIterator[RawClient]:
+    async with RawClient(local_node.url, key=KEYS["ann"]) as raw_client:
+        yield raw_client
 
 
 @pytest.fixture
-async def bob(served: Served) -> AsyncIterator[Outsider]:
-    async with Outsider(served.url, key=KEYS["bob"]) as outsider:
-        yield outsider
+async def bob(local_node: LocalNode) -> AsyncIterator[RawClient]:
+    async with RawClient(local_node.url, key=KEYS["bob"]) as raw_client:
+        yield raw_client
 
 
-async def put(api: Outsider, size: int, *, is_announced: bool = True) -> Answer:
+async def put(api: RawClient, size: int, *, is_announced: bool = True) -> Answer:
     raw = form(b"x" * size) if is_announced else stream_form(size)
     return await api.call("POST", FILES, raw=raw, headers=MULTIPART)
 
@@ -68,7 +68,7 @@ def refused(answer: Answer, status: int, code: str) -> bool:
 
 @pytest.mark.parametrize("is_announced", [True, False])
 async def test_the_byte_limit_of_an_owner_does_not_affect_other_owners(
-    ann: Outsider, bob: Outsider, tmp_path: Path, is_announced: bool
+    ann: RawClient, bob: RawClient, tmp_path: Path, is_announced: bool
 ) -> None:
     first = await put(ann, 600 * KB)
     assert refused(await put(ann, 600 * KB, is_announced=is_announced), 413, "owner_files_full")
@@ -80,7 +80,7 @@ async def test_the_byte_limit_of_an_owner_does_not_affect_other_owners(
     assert (await put(ann, 600 * KB, is_announced=is_announced)).status == 200
 
 
-async def test_an_owner_keeps_a_limited_number_of_files(ann: Outsider, bob: Outsider) -> None:
+async def test_an_owner_keeps_a_limited_number_of_files(ann: RawClient, bob: RawClient) -> None:
     for _ in range(FILES_MAX):
         assert (await put(ann, 10)).status == 200
     answer = await put(ann, 10)
@@ -90,7 +90,7 @@ async def test_an_owner_keeps_a_limited_number_of_files(ann: Outsider, bob: Outs
     assert (await put(bob, 10)).status == 200
 
 
-async def test_uploads_at_once_do_not_pass_the_bound(ann: Outsider, tmp_path: Path) -> None:
+async def test_uploads_at_once_do_not_pass_the_bound(ann: RawClient, tmp_path: Path) -> None:
     async with asyncio.TaskGroup() as tasks:
         asked = [tasks.create_task(put(ann, 300 * KB)) for _ in range(10)]
     statuses = sorted(task.result().status for task in asked)
@@ -101,16 +101,18 @@ async def test_uploads_at_once_do_not_pass_the_bound(ann: Outsider, tmp_path: Pa
     assert len(lying(tmp_path / "files")) == 3
 
 
-async def test_the_output_of_a_batch_is_kept_and_counts(served: Served, ann: Outsider) -> None:
+async def test_the_output_of_a_batch_is_kept_and_counts(
+    local_node: LocalNode, ann: RawClient
+) -> None:
     output = pieces(b"x" * 2 * BYTES_MAX)
-    await served.node.files.create("ann", "out", "batch_output", output, bytes_max=2**40)
+    await local_node.node.files.create("ann", "out", "batch_output", output, bytes_max=2**40)
 
     assert len((await ann.get(FILES)).json()["data"]) == 1
     assert refused(await put(ann, 10), 413, "owner_files_full")
 
 
 async def test_a_nearly_full_disk_accepts_no_upload(
-    served: Served, ann: Outsider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_node: LocalNode, ann: RawClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = (await put(ann, 10)).json()["id"]
     free = FREE_MIN + 500 * KB
@@ -127,16 +129,16 @@ async def test_a_nearly_full_disk_accepts_no_upload(
     free = FREE_MIN - 1
     assert refused(await put(ann, 10), 503, "storage_full")
     assert (await ann.get(f"{FILES}/{kept}/content")).body == b"x" * 10
-    await served.node.files.create("ann", "o", "batch_output", pieces(b"x"), bytes_max=2**40)
-    await served.node.metrics.update_free_bytes(served.node.files.objects)
-    text = served.node.metrics.render().decode()
+    await local_node.node.files.create("ann", "o", "batch_output", pieces(b"x"), bytes_max=2**40)
+    await local_node.node.metrics.update_free_bytes(local_node.node.files.objects)
+    text = local_node.node.metrics.render().decode()
     (shown,) = re.findall(r"^tailrace_files_free_bytes (\S+)$", text, re.M)
     assert float(shown) == free
     assert len(lying(tmp_path / "files")) == 3
 
 
 async def test_an_upload_ends_when_the_disk_fills(
-    served: Served, ann: Outsider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_node: LocalNode, ann: RawClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.files.upload_room.DISK_CHECK_BYTES", 100 * KB)
     looks: list[int] = []
@@ -152,7 +154,7 @@ async def test_an_upload_ends_when_the_disk_fills(
 
 
 async def test_an_upload_whose_client_hangs_up_is_not_counted(
-    served: Served, ann: Outsider, tmp_path: Path
+    local_node: LocalNode, ann: RawClient, tmp_path: Path
 ) -> None:
     async def half() -> AsyncIterator[bytes]:
         yield form(b"x" * 900 * KB)[: 700 * KB]

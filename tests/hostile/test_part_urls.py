@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from shared.config.settings import Settings
-from tests.support.outsider import Outsider, hear, tell
+from tests.support.local_node import LocalNode, serve_here
+from tests.support.raw_client import RawClient, hear, tell
 from tests.support.redis_server import RedisServer
-from tests.support.served import Served, serve_here
 
 LISTED = "https://images.example.org/a.png"
 INSIDE = "http://169.254.169.254/latest/meta-data"
@@ -88,20 +88,22 @@ BODIES: dict[str, tuple[str, Any, str]] = {
 
 
 @pytest.fixture(scope="module")
-async def served(redis_server: RedisServer) -> AsyncIterator[Served]:
+async def local_node(redis_server: RedisServer) -> AsyncIterator[LocalNode]:
     settings = Settings(redis_url=redis_server.url, part_urls="images.example.org,*.cdn.example")
-    async with serve_here(settings) as served:
-        yield served
+    async with serve_here(settings) as local_node:
+        yield local_node
 
 
 @pytest.fixture
-async def node_api(served: Served) -> AsyncIterator[Outsider]:
-    async with Outsider(served.url) as outsider:
-        yield outsider
+async def node_api(local_node: LocalNode) -> AsyncIterator[RawClient]:
+    async with RawClient(local_node.url) as raw_client:
+        yield raw_client
 
 
 @pytest.mark.parametrize("name", BODIES)
-async def test_no_dialect_passes_on_a_url_that_is_not_listed(node_api: Outsider, name: str) -> None:
+async def test_no_dialect_passes_on_a_url_that_is_not_listed(
+    node_api: RawClient, name: str
+) -> None:
     path, body, where = BODIES[name]
 
     answer = await node_api.call("POST", path, body=body(INSIDE))
@@ -113,13 +115,13 @@ async def test_no_dialect_passes_on_a_url_that_is_not_listed(node_api: Outsider,
 
 
 @pytest.mark.parametrize("url", [LISTED, PIXEL, "http://a.b.cdn.example:8080/x?y=z"])
-async def test_a_listed_url_reaches_the_model(node_api: Outsider, url: str) -> None:
+async def test_a_listed_url_reaches_the_model(node_api: RawClient, url: str) -> None:
     body = {"messages": said(image(url)), "params": {"logo": url, "stop": ["http://"]}}
 
     assert (await node_api.post(body)).status == 202
 
 
-async def test_a_socket_checks_urls_against_the_list(node_api: Outsider) -> None:
+async def test_a_socket_checks_urls_against_the_list(node_api: RawClient) -> None:
     async with node_api.socket() as socket:
         await tell(socket, type="start", ref="r", messages=said(image(INSIDE)))
         error = await hear(socket)
@@ -128,7 +130,7 @@ async def test_a_socket_checks_urls_against_the_list(node_api: Outsider) -> None
 
 
 async def test_a_schedule_with_an_unlisted_url_is_refused_at_its_creation(
-    node_api: Outsider,
+    node_api: RawClient,
 ) -> None:
     body = {"messages": said(image(INSIDE)), "cron": "0 0 1 1 *"}
 

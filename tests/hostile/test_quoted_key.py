@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.hostile.conftest import OwnCluster
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 from tests.support.upstream import Upstream
 
 KEY = "Zq7Rr-4cT.of-no-known-form_8812"  # nothing but that it is known gives it away
@@ -72,7 +72,7 @@ async def quoting(own_cluster: OwnCluster, upstream: Upstream) -> AsyncIterator[
 
 async def shown(cluster: Cluster, model: str = "quotes") -> str:
     """Let the model answer, and return all that clients and the logs are shown of it."""
-    async with Outsider(cluster.urls[0]) as api:
+    async with RawClient(cluster.urls[0]) as api:
         body = {"prompt": "x", "model": model}
         generation_id = await api.start(body)
         await api.ended(generation_id)

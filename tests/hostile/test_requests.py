@@ -13,14 +13,14 @@ import re
 
 import pytest
 
-from tests.support.outsider import Outsider
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import exchange, raw_connection
 
 BODY_BYTES_MAX = 33_554_432  # the default
 PROMPT = b'{"prompt":"x","session":"%b","params":{"demo":{"tokens":0}}}'
 
 
-def hidden(api: Outsider, session: bytes) -> bytes:
+def hidden(api: RawClient, session: bytes) -> bytes:
     """A prompt that would be accepted, with the credentials that it needs."""
     body = PROMPT % session
     lines = [
@@ -84,7 +84,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_a_hidden_request_is_not_served(api: Outsider, shape: str) -> None:
+async def test_a_hidden_request_is_not_served(api: RawClient, shape: str) -> None:
     session = f"smuggled {shape}"
     second = hidden(api, session.encode())
     first = SHAPES[shape].replace(b"SIZE", b"%d" % len(second)).replace(b"HEX", b"%x" % len(second))
@@ -97,7 +97,7 @@ async def test_a_hidden_request_is_not_served(api: Outsider, shape: str) -> None
     assert page["generations"] == []
 
 
-async def test_a_pipelined_second_request_is_served(api: Outsider) -> None:
+async def test_a_pipelined_second_request_is_served(api: RawClient) -> None:
     """So that the tests above look for something that can be found."""
     await exchange(api.url, outer(line=GET) + hidden(api, b"in its own right"), within_s=0.5)
 
@@ -116,7 +116,7 @@ KEPT = b"\r\nupgrade: h2c\r\n"
 @pytest.mark.parametrize("asks", [(), (b"Connection: Upgrade", b"Upgrade: h2c")])
 @pytest.mark.parametrize("cut", [0, 2], ids=["at once", "in two"])
 async def test_a_body_that_reads_like_a_header_is_kept(
-    api: Outsider, asks: tuple[bytes, ...], cut: int
+    api: RawClient, asks: tuple[bytes, ...], cut: int
 ) -> None:
     said = outer(
         b"Content-Type: multipart/form-data; boundary=b",
@@ -173,7 +173,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-async def test_a_hostile_body_gets_an_answer(api: Outsider, name: str) -> None:
+async def test_a_hostile_body_gets_an_answer(api: RawClient, name: str) -> None:
     raw, status = BODIES[name]
 
     answer = await api.post(raw=raw, headers={"Content-Type": "application/json"})
@@ -183,7 +183,7 @@ async def test_a_hostile_body_gets_an_answer(api: Outsider, name: str) -> None:
         await api.ended(answer.json()["id"])
 
 
-async def test_announced_bodies_without_end_are_refused_at_once(api: Outsider) -> None:
+async def test_announced_bodies_without_end_are_refused_at_once(api: RawClient) -> None:
     head = outer(
         b"Content-Type: application/json",
         b"Content-Length: 999999999999999",

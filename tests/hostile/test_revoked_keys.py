@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.batch import demo_line, encoded
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
 ALICE, BOB, OLGA = "key-of-alice-0123456789", "bobs-short-key", "key-of-olga-0123456789"
@@ -32,14 +32,14 @@ async def cluster(own_cluster: type[Cluster]) -> AsyncIterator[Cluster]:
         yield cluster
 
 
-def as_owner(cluster: Cluster, key: str) -> Outsider:
-    return Outsider(cluster.urls[0], key=key)
+def as_owner(cluster: Cluster, key: str) -> RawClient:
+    return RawClient(cluster.urls[0], key=key)
 
 
 async def plan(cluster: Cluster, key: str) -> tuple[str, str]:
     """Plan a prompt for long ago, and a batch; both are due at once."""
-    async with as_owner(cluster, key) as outsider:
-        planned = (await outsider.post({**PROMPT, "run_at": LONG_AGO})).json()
+    async with as_owner(cluster, key) as raw_client:
+        planned = (await raw_client.post({**PROMPT, "run_at": LONG_AGO})).json()
         form = (
             b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
             b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
@@ -47,18 +47,18 @@ async def plan(cluster: Cluster, key: str) -> tuple[str, str]:
             + b"\r\n--b--\r\n"
         )
         kind = {"content-type": "multipart/form-data; boundary=b"}
-        file = await outsider.call("POST", "/v1/files", raw=form, headers=kind)
+        file = await raw_client.call("POST", "/v1/files", raw=form, headers=kind)
         body = {
             "input_file_id": file.json()["id"],
             "endpoint": "/v1/chat/completions",
             "completion_window": "24h",
         }
-        batch = await outsider.call("POST", "/v1/batches", body=body)
+        batch = await raw_client.call("POST", "/v1/batches", body=body)
         return planned["id"], batch.json()["id"]
 
 
-async def rows(outsider: Outsider, path: str, member: str) -> dict[str, dict[str, Any]]:
-    answer = await outsider.get(path)
+async def rows(raw_client: RawClient, path: str, member: str) -> dict[str, dict[str, Any]]:
+    answer = await raw_client.get(path)
     assert answer.status == 200, answer.body
     return {one["id"]: one for one in answer.json()[member]}
 

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.outsider import Outsider
 from tests.support.processes import Role
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import exchange, handshake, raw_connection
 
 ANSWER_S = 8.0
@@ -199,7 +199,7 @@ async def test_a_refused_handshake_says_why_in_json(node: Role) -> None:
 
 @pytest.mark.parametrize("body", ["length", "chunks"])
 async def test_handshakes_with_a_body_do_not_affect_other_requests(
-    api: Outsider, body: str
+    api: RawClient, body: str
 ) -> None:
     """At a deployment, the balancer must not take its nodes for broken."""
     headers, sent = BODIES[body]

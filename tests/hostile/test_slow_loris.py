@@ -18,10 +18,10 @@ import api.intake.arriving_body
 from api.transport.http import HttpProtocol
 from shared.config.settings import Settings
 from tests.support.footprint import descriptors
-from tests.support.outsider import Outsider
+from tests.support.local_node import LocalNode, ManualWorker, serve_here
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import frame, handshake, raw_connection
 from tests.support.redis_server import RedisServer
-from tests.support.served import Hand, Served, serve_here
 from tests.support.wait import until
 
 HEAD_S, BODY_S, HEARTBEAT_S = 1.0, 1.5, 0.5
@@ -87,14 +87,14 @@ PEERS: dict[str, Peer] = {
 
 
 @pytest.fixture
-async def served(
+async def local_node(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Served]:
+) -> AsyncIterator[LocalNode]:
     monkeypatch.setattr(HttpProtocol, "head_s", HEAD_S)
     monkeypatch.setattr(api.intake.arriving_body, "BODY_S", BODY_S)
     settings = Settings(redis_url=redis_server.url, heartbeat_s=HEARTBEAT_S)
-    async with serve_here(settings) as served:
-        yield served
+    async with serve_here(settings) as local_node:
+        yield local_node
 
 
 async def held(url: str, peer: Peer) -> float:
@@ -113,23 +113,25 @@ async def held(url: str, peer: Peer) -> float:
         return time.monotonic() - began
 
 
-async def test_slow_and_silent_clients_are_closed_and_others_are_served(served: Served) -> None:
-    async with Outsider(served.url) as outsider:
-        assert (await outsider.get("/livez")).status == 200
+async def test_slow_and_silent_clients_are_closed_and_others_are_served(
+    local_node: LocalNode,
+) -> None:
+    async with RawClient(local_node.url) as raw_client:
+        assert (await raw_client.get("/livez")).status == 200
         tasks, files = len(asyncio.all_tasks()), descriptors(os.getpid())
-        hand = await Hand.take(served.node.store)
+        manual_worker = await ManualWorker.take(local_node.node.store)
 
         async with asyncio.TaskGroup() as group:
             crowd = {
-                name: [group.create_task(held(served.url, peer)) for _ in range(OF_EACH)]
+                name: [group.create_task(held(local_node.url, peer)) for _ in range(OF_EACH)]
                 for name, peer in PEERS.items()
             }
-            async with outsider.stream(hand.generation_id) as response:
+            async with raw_client.stream(manual_worker.generation_id) as response:
                 assert response.status == 200
                 waiting = {task for tasks in crowd.values() for task in tasks}
                 while waiting:
                     async with asyncio.timeout(LATE_S):
-                        assert (await outsider.get("/livez")).status == 200
+                        assert (await raw_client.get("/livez")).status == 200
                     _, waiting = await asyncio.wait(waiting, timeout=DRIP_S)
 
         for name, (_, _, limit_s) in PEERS.items():

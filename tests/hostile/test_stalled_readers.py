@@ -16,8 +16,8 @@ from tests.support.deliveries import Delivery, Reading
 from tests.support.demo import demo_body
 from tests.support.footprint import MB, rss_bytes
 from tests.support.history import check_reading
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster, Role
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import dechunk, stopped_connection
 from tests.support.sse import SseParser
 from tests.support.wait import until
@@ -35,7 +35,7 @@ async def cluster() -> AsyncIterator[Cluster]:
         yield cluster
 
 
-async def test_stalled_readers_are_cut_and_others_are_served(node: Role, api: Outsider) -> None:
+async def test_stalled_readers_are_cut_and_others_are_served(node: Role, api: RawClient) -> None:
     sizes = []
     for _ in range(ROUNDS):
         generation_id = await api.start(FLOOD)
@@ -65,12 +65,12 @@ async def test_stalled_readers_are_cut_and_others_are_served(node: Role, api: Ou
     assert sizes[-1] - sizes[0] < GROWTH_MAX, [round(size / MB) for size in sizes]
 
 
-async def cuts(api: Outsider) -> float:
+async def cuts(api: RawClient) -> float:
     lines = (await api.get("/metrics")).body.decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("tailrace_hub_cuts"))
 
 
-async def all_cut(api: Outsider, count: float) -> None:
+async def all_cut(api: RawClient, count: float) -> None:
     async def are_cut() -> bool:
         return await cuts(api) >= count
 

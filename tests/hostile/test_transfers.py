@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from shared.config.settings import Settings
-from tests.support.outsider import Outsider
+from tests.support.local_node import LocalNode, serve_here
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import raw_connection, stopped_connection
 from tests.support.redis_server import RedisServer
-from tests.support.served import Served, serve_here
 from tests.support.uploads import HEAD, MULTIPART, form, lying, stream_form
 from tests.support.wait import until
 
@@ -33,12 +33,12 @@ Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.fixture(params=["keys", "anonymous"])
-async def served(
+async def local_node(
     request: pytest.FixtureRequest,
     redis_server: RedisServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[Served]:
+) -> AsyncIterator[LocalNode]:
     for name in ("RATE_WINDOW_S", "CONTENDED_RATE_WINDOW_S"):
         monkeypatch.setattr(f"api.edge.transfer_rate.{name}", WINDOW_S)
     monkeypatch.setattr("api.edge.transfer_limit.RATE_CHECK_S", 0.1)
@@ -48,14 +48,14 @@ async def served(
         files_url=str(tmp_path / "files"),
         api_keys=",".join(f"{key}:{owner}" for owner, key in KEYS.items()) if is_keyed else "",
     )
-    async with serve_here(settings) as served:
-        yield served
+    async with serve_here(settings) as local_node:
+        yield local_node
 
 
 @pytest.fixture
-async def bob(served: Served) -> AsyncIterator[Outsider]:
-    async with Outsider(served.url, key=KEYS["bob"]) as outsider:
-        yield outsider
+async def bob(local_node: LocalNode) -> AsyncIterator[RawClient]:
+    async with RawClient(local_node.url, key=KEYS["bob"]) as raw_client:
+        yield raw_client
 
 
 def head_of_upload(owner: str) -> bytes:
@@ -83,11 +83,11 @@ async def dripped(wire: Wire, piece: bytes) -> bytes:
     ids=["file", "field", "nothing"],
 )
 async def test_slow_uploads_are_ended_and_lock_nobody_out(
-    served: Served, bob: Outsider, tmp_path: Path, begun: bytes, piece: bytes
+    local_node: LocalNode, bob: RawClient, tmp_path: Path, begun: bytes, piece: bytes
 ) -> None:
     async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
         wires: list[Wire] = [
-            await stack.enter_async_context(raw_connection(served.url)) for _ in range(DRIPPING)
+            await stack.enter_async_context(raw_connection(local_node.url)) for _ in range(DRIPPING)
         ]
         for _, writer in wires:
             writer.write(head_of_upload("ann") + begun)
@@ -109,16 +109,19 @@ async def test_slow_uploads_are_ended_and_lock_nobody_out(
 
 
 async def test_unread_downloads_are_broken_off_and_lock_nobody_out(
-    served: Served, bob: Outsider, monkeypatch: pytest.MonkeyPatch
+    local_node: LocalNode, bob: RawClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The line is the same for any number of turns; 260 stopped readers would only be slower.
-    monkeypatch.setattr(served.node.downloads._queue, "turns_max", 8)
+    monkeypatch.setattr(local_node.node.downloads._queue, "turns_max", 8)
     monkeypatch.setattr(
-        served.node.downloads._queue,
+        local_node.node.downloads._queue,
         "owner_max",
-        4 if served.node.authenticator.is_configured else 8,
+        4 if local_node.node.authenticator.is_configured else 8,
     )
-    async with Outsider(served.url, key=KEYS["ann"]) as ann, contextlib.AsyncExitStack() as stack:
+    async with (
+        RawClient(local_node.url, key=KEYS["ann"]) as ann,
+        contextlib.AsyncExitStack() as stack,
+    ):
         made = await ann.call("POST", FILES, raw=stream_form(20 * MB), headers=MULTIPART)
         mine = await bob.call("POST", FILES, raw=form(b"x" * MB), headers=MULTIPART)
         asked = (
@@ -126,7 +129,7 @@ async def test_unread_downloads_are_broken_off_and_lock_nobody_out(
             f"Authorization: Bearer {KEYS['ann']}\r\n\r\n"
         ).encode()
         wires: list[Wire] = [
-            await stack.enter_async_context(stopped_connection(served.url)) for _ in range(10)
+            await stack.enter_async_context(stopped_connection(local_node.url)) for _ in range(10)
         ]
         for _, writer in wires:
             writer.write(asked)
@@ -136,7 +139,7 @@ async def test_unread_downloads_are_broken_off_and_lock_nobody_out(
         answer = await bob.get(f"{FILES}/{mine.json()['id']}/content")
         assert (answer.status, len(answer.body)) == (200, MB)
         assert time.monotonic() - begun_s < SOON_S
-        turns = served.node.downloads
+        turns = local_node.node.downloads
         await until(lambda: not turns._running, OVER_S, "every download is over")
         for reader, _ in wires:
             assert await length_of(reader) < 20 * MB
@@ -153,16 +156,16 @@ async def length_of(reader: asyncio.StreamReader) -> int:
 
 
 async def test_too_many_transfers_at_once_get_an_error_of_their_own(
-    served: Served, bob: Outsider, monkeypatch: pytest.MonkeyPatch
+    local_node: LocalNode, bob: RawClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.edge.transfer_limit.TURN_WAIT_S", 0.2)
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(DRIPPING):
-            wire = await stack.enter_async_context(raw_connection(served.url))
+            wire = await stack.enter_async_context(raw_connection(local_node.url))
             wire[1].write(head_of_upload("bob") + HEAD)
         # Without credentials everybody is one owner, who may have every turn of the node.
-        most = 4 if served.node.authenticator.is_configured else DRIPPING - 1
-        await until(lambda: len(served.node.uploads._running) == most, 5, "the turns are taken")
+        most = 4 if local_node.node.authenticator.is_configured else DRIPPING - 1
+        await until(lambda: len(local_node.node.uploads._running) == most, 5, "the turns are taken")
         answer = await bob.call("POST", FILES, raw=form(b"x"), headers=MULTIPART)
 
     error = answer.json()["error"]

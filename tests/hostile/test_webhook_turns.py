@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.hostile.conftest import QUICK, OwnCluster
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 from tests.support.receiver import SECRET, Receiver
 from tests.support.wait import until
 
@@ -56,10 +56,10 @@ async def pair(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
         yield cluster
 
 
-async def ask(outsider: Outsider, url: str) -> str:
+async def ask(raw_client: RawClient, url: str) -> str:
     """Start an answer that is over at once, and whose end is told to `url`."""
     body = {"prompt": "x", "params": {"demo": {"tokens": 2}}}
-    return await outsider.start({**body, "webhook": {"url": url, "secret": SECRET}})
+    return await raw_client.start({**body, "webhook": {"url": url, "secret": SECRET}})
 
 
 async def test_many_hosts_that_hang_do_not_delay_other_hosts(pair: Cluster) -> None:
@@ -68,8 +68,8 @@ async def test_many_hosts_that_hang_do_not_delay_other_hosts(pair: Cluster) -> N
         Hanging() as hanging,
         Receiver() as anns,
         Receiver() as bobs,
-        Outsider(pair.urls[0], key=KEYS["ann"]) as ann,
-        Outsider(pair.urls[0], key=KEYS["bob"]) as bob,
+        RawClient(pair.urls[0], key=KEYS["ann"]) as ann,
+        RawClient(pair.urls[0], key=KEYS["bob"]) as bob,
     ):
         await ask(ann, anns.url)
         await until(lambda: anns.calls, 20, "ann's first webhook")
@@ -81,9 +81,9 @@ async def test_many_hosts_that_hang_do_not_delay_other_hosts(pair: Cluster) -> N
         assert max(took.values()) < SOON_S, took
 
 
-async def told_after_s(outsider: Outsider, receiver: Receiver) -> float:
+async def told_after_s(raw_client: RawClient, receiver: Receiver) -> float:
     """How long one more event takes to its receiver."""
     before, begun_s = len(receiver.calls), time.monotonic()
-    await ask(outsider, receiver.url)
+    await ask(raw_client, receiver.url)
     await until(lambda: len(receiver.calls) > before, 60, "the webhook")
     return time.monotonic() - begun_s

@@ -27,8 +27,8 @@ from shared.log.events import Token
 from shared.log.ids import new_batch_id
 from shared.redis import keys
 from tests.support.batch import by_id, encoded, line
-from tests.support.stage import DEADLINE_S, Stage
 from tests.support.wait import until
+from tests.support.worker_harness import DEADLINE_S, WorkerHarness
 from workers.backends.contract import Finish
 
 OWNER = "alice"
@@ -43,18 +43,20 @@ async def says(prefix):
 class Desk:
     """A jobs process's batches, and the answers of one owner."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, harness: WorkerHarness) -> None:
+        self.harness = harness
         self.stopping = asyncio.Event()
-        self.batches = Batches(stage.redis, stage.settings)
+        self.batches = Batches(harness.redis, harness.settings)
         self.source = self.another()
 
     def another(self, owner: str = OWNER) -> BatchSource:
         """One more process's, which knows this owner."""
         owners = Owners({owner})
-        source = build_batches(self.stage.redis, self.stage.store, self.stage.settings, owners)
+        source = build_batches(
+            self.harness.redis, self.harness.store, self.harness.settings, owners
+        )
         source.parts.models.clear()  # type: ignore[attr-defined]
-        source.parts.models.update(self.stage.models)  # type: ignore[attr-defined]
+        source.parts.models.update(self.harness.models)  # type: ignore[attr-defined]
         return source
 
     @property
@@ -84,7 +86,7 @@ class Desk:
         async with asyncio.timeout(DEADLINE_S * 6):
             while not (batch := await self.batches.get(batch_id, OWNER)).is_final:
                 await self.slice(batch_id)
-                await self.stage.redis.hset(keys.meta(batch_id), "lease", "0")
+                await self.harness.redis.hset(keys.meta(batch_id), "lease", "0")
         return batch
 
     async def rows(self, file_id: str) -> dict[str, dict]:
@@ -95,15 +97,17 @@ class Desk:
         return by_id([json.loads(raw) for raw in content.splitlines()])
 
     async def starts(self, batch_id: str) -> int:
-        entries = await self.stage.redis.xrange(keys.log(batch_id))
+        entries = await self.harness.redis.xrange(keys.log(batch_id))
         return sum(b'"type":"start"' in fields[b"e"] for _, fields in entries)
 
 
 @pytest.fixture
 async def desk(redis_server, real_redis, tmp_path):
-    async with Stage(redis_server.url, says, data_dir=str(tmp_path), lease_s=2.0) as stage:
-        await stage.start()
-        yield Desk(stage)
+    async with WorkerHarness(
+        redis_server.url, says, data_dir=str(tmp_path), lease_s=2.0
+    ) as harness:
+        await harness.start()
+        yield Desk(harness)
 
 
 @contextlib.contextmanager
@@ -144,7 +148,7 @@ async def test_a_batch_continues_over_many_slices(desk, monkeypatch):
     assert (batch.status, batch.completed) == ("completed", 200)
     assert (await desk.rows(batch.output_file_id)).keys() == names(200)
     assert await desk.starts(batch_id) > 2
-    assert len(desk.stage.backend.seeds) == 200, "each line was asked once"
+    assert len(desk.harness.backend.seeds) == 200, "each line was asked once"
 
 
 async def test_a_second_slice_beside_the_first_leaves_at_once(desk):
@@ -152,7 +156,7 @@ async def test_a_second_slice_beside_the_first_leaves_at_once(desk):
     other = desk.another()
     async with asyncio.TaskGroup() as tasks:
         first = tasks.create_task(desk.slice(batch_id))
-        await until(lambda: desk.stage.backend.seeds, DEADLINE_S, "a line that runs")
+        await until(lambda: desk.harness.backend.seeds, DEADLINE_S, "a line that runs")
 
         await desk.slice(batch_id, other)
 
@@ -164,7 +168,7 @@ async def test_a_stopped_slice_keeps_the_finished_lines(desk):
     batch_id = await desk.submit(400)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(desk.slice(batch_id))
-        await until(lambda: len(desk.stage.backend.seeds) > 100, DEADLINE_S, "some lines")
+        await until(lambda: len(desk.harness.backend.seeds) > 100, DEADLINE_S, "some lines")
         desk.stopping.set()
     stopped = await desk.batches.get(batch_id, OWNER)
     desk.stopping.clear()
@@ -172,12 +176,12 @@ async def test_a_stopped_slice_keeps_the_finished_lines(desk):
     assert stopped.status == "in_progress" and 0 < stopped.completed < 400
     batch = await desk.run(batch_id)
     assert (await desk.rows(batch.output_file_id)).keys() == names(400)
-    assert len(desk.stage.backend.seeds) == 400
+    assert len(desk.harness.backend.seeds) == 400
 
 
 async def test_only_a_batch_without_a_lease_is_due(desk):
     batch_id = await desk.submit(1)
-    await desk.stage.redis.zadd(keys.BATCHES_ACTIVE, {"batch_never_created": 1})
+    await desk.harness.redis.zadd(keys.BATCHES_ACTIVE, {"batch_never_created": 1})
     assert [job.args for job in await desk.source.due()] == [(batch_id,)]
 
     lease = await BatchLease.begin(desk.source.parts.log_store, batch_id, "somebody")
@@ -188,7 +192,7 @@ async def test_only_a_batch_without_a_lease_is_due(desk):
 
     await desk.run(batch_id)
     assert await desk.source.due() == []
-    assert await desk.stage.redis.zcard(keys.BATCHES_ACTIVE) == 0
+    assert await desk.harness.redis.zcard(keys.BATCHES_ACTIVE) == 0
 
 
 # Of an owner that no key names any more
@@ -202,13 +206,13 @@ async def test_a_held_batch_starts_no_line_until_its_owner_is_known_again(desk):
 
     held = await desk.batches.get(batch_id, OWNER)
     assert (held.status, held.line, held.completed) == ("in_progress", 0, 0)
-    assert desk.stage.backend.seeds == []
+    assert desk.harness.backend.seeds == []
     assert await strict.due() == [], "it is left alone for a while"
     assert [job.args for job in await desk.source.due()] == [(batch_id,)]
 
     batch = await desk.run(batch_id)
     assert (batch.status, batch.completed) == ("completed", 20)
-    assert len(desk.stage.backend.seeds) == 20
+    assert len(desk.harness.backend.seeds) == 20
 
 
 async def test_lines_in_flight_of_a_held_batch_end_and_are_counted(desk, monkeypatch):
@@ -239,10 +243,10 @@ async def test_lines_in_flight_of_a_held_batch_end_and_are_counted(desk, monkeyp
 
     held = await desk.batches.get(batch_id, OWNER)
     assert (held.status, held.line, held.completed) == ("in_progress", 6, 4)
-    assert len(desk.stage.backend.seeds) == 4
+    assert len(desk.harness.backend.seeds) == 4
     batch = await desk.run(batch_id)
     assert (batch.completed, batch.failed) == (10, 0)
-    assert len(desk.stage.backend.seeds) == 10, "each line was asked once"
+    assert len(desk.harness.backend.seeds) == 10, "each line was asked once"
 
 
 async def test_a_held_batch_without_open_lines_is_completed(desk, monkeypatch):
@@ -260,7 +264,7 @@ async def test_a_held_batch_without_open_lines_is_completed(desk, monkeypatch):
         await desk.slice(batch_id)
     left = await desk.batches.get(batch_id, OWNER)
     assert (left.status, left.completed) == ("in_progress", 3)
-    await desk.stage.redis.hset(keys.meta(batch_id), "lease", "0")
+    await desk.harness.redis.hset(keys.meta(batch_id), "lease", "0")
 
     await desk.slice(batch_id, desk.another("somebody else"))
     assert (await desk.batches.get(batch_id, OWNER)).status == "completed"
@@ -282,19 +286,19 @@ async def test_a_held_batch_expires_when_its_window_is_over(desk):
     batch_id = await desk.submit(5)
     strict = desk.another("somebody else")
     await desk.slice(batch_id, strict)
-    await desk.stage.redis.hset(keys.batch(batch_id), "expires", "1")
+    await desk.harness.redis.hset(keys.batch(batch_id), "expires", "1")
 
     assert [job.args for job in await strict.due()] == [(batch_id,)]
     await desk.slice(batch_id, strict)
     batch = await desk.batches.get(batch_id, OWNER)
     assert (batch.status, batch.failed) == ("expired", 5)
-    assert desk.stage.backend.seeds == []
+    assert desk.harness.backend.seeds == []
 
 
 async def test_held_batches_take_no_place_from_others(desk, monkeypatch):
     monkeypatch.setattr(source_module, "ACTIVE_MAX", 1)
     first, second = await desk.submit(1), await desk.submit(1)
-    await desk.stage.redis.zadd(keys.BATCHES_ACTIVE, {first: 1, second: 2})
+    await desk.harness.redis.zadd(keys.BATCHES_ACTIVE, {first: 1, second: 2})
     strict = desk.another("somebody else")
     assert [job.args for job in await strict.due()] == [(first,)]
     await desk.slice(first, strict)
@@ -314,7 +318,7 @@ async def test_the_next_slice_repeats_a_failed_step(desk, name, before):
 
     assert (batch.status, batch.completed, batch.failed) == ("completed", 30, 0)
     assert (await desk.rows(batch.output_file_id)).keys() == names(30)
-    assert len(desk.stage.backend.seeds) == 30
+    assert len(desk.harness.backend.seeds) == 30
 
 
 async def test_a_crash_between_the_files_and_the_last_status(desk):
@@ -344,7 +348,7 @@ async def test_a_completed_batch_leaves_only_its_files(desk):
     batch = await desk.run(batch_id)
 
     left = [found.name async for found in desk.files.list_objects(parts_prefix(batch_id))]
-    found = {key.decode() async for key in desk.stage.redis.scan_iter(f"tr:{{{batch_id}}}:*")}
+    found = {key.decode() async for key in desk.harness.redis.scan_iter(f"tr:{{{batch_id}}}:*")}
 
     assert left == []
     assert found == {keys.batch(batch_id), keys.meta(batch_id), keys.log(batch_id)}
@@ -375,7 +379,7 @@ async def test_a_batch_has_exact_results_after_redis_went_back(desk, monkeypatch
     async def committing(self, said):
         await commit(self, said)
         commits.append(said.name)
-        redis = desk.stage.redis
+        redis = desk.harness.redis
         if len(commits) == after_calls:
             names = [key async for key in redis.scan_iter(f"tr:{{{batch_id}}}:*")]
             kept.update({name: await redis.dump(name) for name in names})
@@ -393,7 +397,7 @@ async def test_a_batch_has_exact_results_after_redis_went_back(desk, monkeypatch
     assert len(commits) > after_calls + 1, "it went back"
     assert (batch.status, batch.completed, batch.failed) == ("completed", 600, 0)
     assert (await desk.rows(batch.output_file_id)).keys() == names(600)
-    assert len(set(desk.stage.backend.seeds)) == 600, "nothing was asked under another id"
+    assert len(set(desk.harness.backend.seeds)) == 600, "nothing was asked under another id"
 
 
 # Cancelled at odd moments
@@ -416,7 +420,7 @@ async def test_a_batch_can_be_cancelled_during_validation(desk, monkeypatch):
 
     assert (batch.status, batch.total) == ("cancelled", 0)
     assert len(pieces) < 6, "it was not read on"
-    assert desk.stage.backend.seeds == []
+    assert desk.harness.backend.seeds == []
 
 
 async def test_a_batch_can_be_cancelled_while_its_files_are_written(desk, monkeypatch):
@@ -479,18 +483,18 @@ async def test_results_missing_from_the_store_are_reported(desk, monkeypatch):
 async def test_a_line_whose_generation_is_gone_is_started_again(desk):
     """Sealed by a node, or deleted: what it had was never committed."""
     batch_id = await desk.submit(3)
-    await desk.stage.kill()
+    await desk.harness.kill()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(desk.slice(batch_id))
         pending = keys.waiting("batch")
 
         async def waiting():
-            return len(await desk.stage.redis.zrange(pending, 0, -1)) == 3
+            return len(await desk.harness.redis.zrange(pending, 0, -1)) == 3
 
         await until(waiting, DEADLINE_S, "lines that wait")
-        (gone, *_) = await desk.stage.redis.zrange(pending, 0, -1)
-        await desk.stage.store.delete(gone.decode())
-        await desk.stage.start()
+        (gone, *_) = await desk.harness.redis.zrange(pending, 0, -1)
+        await desk.harness.store.delete(gone.decode())
+        await desk.harness.start()
     batch = await desk.run(batch_id)
 
     rows = await desk.rows(batch.output_file_id)
@@ -515,16 +519,16 @@ async def test_a_batch_retries_a_line_of_a_model_that_workers_do_not_retry(
         raise BackendError("upstream_error", "it broke")
         yield
 
-    async with Stage(
+    async with WorkerHarness(
         redis_server.url, fails, fails, says, on_takeover="fail", data_dir=str(tmp_path)
-    ) as stage:
-        await stage.start()
-        desk = Desk(stage)
+    ) as harness:
+        await harness.start()
+        desk = Desk(harness)
         batch = await desk.run(await desk.submit(1))
 
         assert (batch.completed, batch.failed) == (1, 0)
-        assert len(stage.backend.seeds) == 3
-        assert len(set(stage.backend.seeds)) == 3, "each try is a generation of its own"
+        assert len(harness.backend.seeds) == 3
+        assert len(set(harness.backend.seeds)) == 3, "each try is a generation of its own"
 
 
 # Size
@@ -551,7 +555,7 @@ async def test_few_lines_are_in_flight_however_many_there_are(desk):
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(desk.run(batch_id))
         while not task.done():
-            most = max(most, await desk.stage.redis.zcard(keys.waiting("batch")))
+            most = max(most, await desk.harness.redis.zcard(keys.waiting("batch")))
             await asyncio.sleep(0)
     assert 0 < most <= 150, "twice what one worker runs"
     assert task.result().completed == 800

@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 from shared.config.settings import Settings
 from shared.log.events import End, Token
 from tests.support.issuer import Issuer, key_set, serve_keys
+from tests.support.local_node import LocalNode, ManualWorker, serve_here
 from tests.support.redis_server import RedisServer
-from tests.support.served import Hand, Served, serve_here
 from tests.support.tokens import SECRET, hmac_token, signed_token
 from tests.support.wait import until
 
@@ -32,9 +32,9 @@ async def redis_url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
-async def node(redis_url: str) -> AsyncIterator[Served]:
-    async with serve_here(Settings(redis_url=redis_url, jwt_secret=SECRET)) as served:
-        yield served
+async def node(redis_url: str) -> AsyncIterator[LocalNode]:
+    async with serve_here(Settings(redis_url=redis_url, jwt_secret=SECRET)) as local_node:
+        yield local_node
 
 
 @pytest.fixture
@@ -57,12 +57,12 @@ def bearer(token: str) -> dict[str, str]:
     ],
 )
 async def test_a_stream_is_broken_off_when_its_token_expires_and_resumes_with_another(
-    node: Served, web: aiohttp.ClientSession, path: str, accept: str
+    node: LocalNode, web: aiohttp.ClientSession, path: str, accept: str
 ) -> None:
-    hand = await Hand.take(node.node.store, owner="alice")
-    await hand.append(Token("Hi"))
-    response = hand.generation_id.replace("gen_", "resp_")
-    url = node.url + path.format(hand.generation_id, response=response)
+    manual_worker = await ManualWorker.take(node.node.store, owner="alice")
+    await manual_worker.append(Token("Hi"))
+    response = manual_worker.generation_id.replace("gen_", "resp_")
+    url = node.url + path.format(manual_worker.generation_id, response=response)
     exp = time.time() + LIFE_S
 
     async with web.get(url, headers=bearer(hmac_token(exp=exp)) | {"accept": accept}) as answer:
@@ -72,16 +72,18 @@ async def test_a_stream_is_broken_off_when_its_token_expires_and_resumes_with_an
     assert time.time() >= exp
     await until(lambda: not node.hub.connections, 5, "the end of the reading")
 
-    await hand.append(END)
+    await manual_worker.append(END)
     async with web.get(url, headers=bearer(hmac_token()) | {"accept": accept}) as answer:
         assert b"Hi" in await answer.read()
 
 
 async def test_a_long_poll_ends_when_its_token_expires(
-    node: Served, web: aiohttp.ClientSession
+    node: LocalNode, web: aiohttp.ClientSession
 ) -> None:
-    hand = await Hand.take(node.node.store, owner="alice")
-    url = f"{node.url}/v1/generations/{hand.generation_id}/events?wait=30&last_event_id=1-1"
+    manual_worker = await ManualWorker.take(node.node.store, owner="alice")
+    url = (
+        f"{node.url}/v1/generations/{manual_worker.generation_id}/events?wait=30&last_event_id=1-1"
+    )
     exp = time.time() + LIFE_S
 
     async with web.get(url, headers=bearer(hmac_token(exp=exp))) as answer:
@@ -90,11 +92,11 @@ async def test_a_long_poll_ends_when_its_token_expires(
 
 
 async def test_a_stream_of_an_answer_that_ends_in_time_leaves_no_timer(
-    node: Served, web: aiohttp.ClientSession
+    node: LocalNode, web: aiohttp.ClientSession
 ) -> None:
-    hand = await Hand.take(node.node.store, owner="alice")
-    await hand.append(END)
-    url = f"{node.url}/v1/generations/{hand.generation_id}/events"
+    manual_worker = await ManualWorker.take(node.node.store, owner="alice")
+    await manual_worker.append(END)
+    url = f"{node.url}/v1/generations/{manual_worker.generation_id}/events"
 
     async with web.get(url, headers=bearer(hmac_token(exp=time.time() + LIFE_S))) as answer:
         assert b"end" in await answer.read()
@@ -105,14 +107,14 @@ async def test_a_stream_of_an_answer_that_ends_in_time_leaves_no_timer(
 
 
 async def test_within_the_leeway_after_its_end_a_token_still_opens_a_stream(
-    node: Served, web: aiohttp.ClientSession
+    node: LocalNode, web: aiohttp.ClientSession
 ) -> None:
-    hand = await Hand.take(node.node.store, owner="alice")
-    url = f"{node.url}/v1/generations/{hand.generation_id}/events"
+    manual_worker = await ManualWorker.take(node.node.store, owner="alice")
+    url = f"{node.url}/v1/generations/{manual_worker.generation_id}/events"
 
     async with web.get(url, headers=bearer(hmac_token(exp=time.time() - 5))) as answer:
         assert answer.status == 200
-        await hand.append(END)
+        await manual_worker.append(END)
         assert b"end" in await answer.read()
 
 
@@ -123,20 +125,20 @@ async def issuer() -> AsyncIterator[Issuer]:
 
 
 @pytest.fixture
-async def relying(redis_url: str, issuer: Issuer) -> AsyncIterator[Served]:
+async def relying(redis_url: str, issuer: Issuer) -> AsyncIterator[LocalNode]:
     """A node that checks tokens with the issuer's keys; it also has an API key."""
     settings = Settings(redis_url=redis_url, jwt_jwks=issuer.url, api_keys="some-api-key:alice")
-    async with serve_here(settings) as served:
-        yield served
+    async with serve_here(settings) as local_node:
+        yield local_node
 
 
-async def status(web: aiohttp.ClientSession, node: Served, credential: str) -> int:
+async def status(web: aiohttp.ClientSession, node: LocalNode, credential: str) -> int:
     async with web.get(f"{node.url}/v1/models", headers=bearer(credential)) as answer:
         return answer.status
 
 
 async def test_a_new_key_of_the_issuer_is_found_by_its_first_token(
-    relying: Served, web: aiohttp.ClientSession, issuer: Issuer
+    relying: LocalNode, web: aiohttp.ClientSession, issuer: Issuer
 ) -> None:
     assert await status(web, relying, signed_token("ES256", kid="one")) == 200
     assert await status(web, relying, signed_token("ES256", kid="two")) == 401
@@ -152,7 +154,7 @@ async def test_a_new_key_of_the_issuer_is_found_by_its_first_token(
 
 
 async def test_a_slow_issuer_delays_only_the_request_that_needs_it(
-    relying: Served, web: aiohttp.ClientSession, issuer: Issuer
+    relying: LocalNode, web: aiohttp.ClientSession, issuer: Issuer
 ) -> None:
     issuer.held = asyncio.Event()
     waiting = asyncio.create_task(status(web, relying, signed_token("ES256", kid="one")))
@@ -167,7 +169,7 @@ async def test_a_slow_issuer_delays_only_the_request_that_needs_it(
 
 
 async def test_a_dead_issuer_takes_no_key_away_and_the_node_is_ready_but_degraded(
-    relying: Served, web: aiohttp.ClientSession, issuer: Issuer
+    relying: LocalNode, web: aiohttp.ClientSession, issuer: Issuer
 ) -> None:
     token = signed_token("ES256", kid="one")
     assert await status(web, relying, token) == 200
@@ -191,7 +193,7 @@ ALICE = bearer("key-of-alice-0123456789")
 
 
 @pytest.fixture
-async def pair(redis_url: str) -> AsyncIterator[tuple[Served, Served]]:
+async def pair(redis_url: str) -> AsyncIterator[tuple[LocalNode, LocalNode]]:
     """Two nodes of one deployment, which watch the shares of their connections."""
     settings = Settings(redis_url=redis_url, **KEYS)
     async with serve_here(settings, "n1") as one, serve_here(settings, "n2") as two:
@@ -204,15 +206,15 @@ async def pair(redis_url: str) -> AsyncIterator[tuple[Served, Served]]:
 
 @pytest.mark.parametrize("subject", ["generation", "session"])
 async def test_a_deleted_share_breaks_off_streams_and_sockets_on_every_node(
-    pair: tuple[Served, Served], web: aiohttp.ClientSession, subject: str
+    pair: tuple[LocalNode, LocalNode], web: aiohttp.ClientSession, subject: str
 ) -> None:
     one, two = pair
-    hand = await Hand.take(one.node.store, owner="alice", session="s")
-    await hand.append(Token("Hi"))
-    body = {subject: hand.generation_id if subject == "generation" else "s", "ttl_s": 600}
+    manual_worker = await ManualWorker.take(one.node.store, owner="alice", session="s")
+    await manual_worker.append(Token("Hi"))
+    body = {subject: manual_worker.generation_id if subject == "generation" else "s", "ttl_s": 600}
     async with web.post(f"{one.url}/v1/share", json=body, headers=ALICE) as answer:
         made = await answer.json()
-    token, path = bearer(made["token"]), f"/v1/generations/{hand.generation_id}/events"
+    token, path = bearer(made["token"]), f"/v1/generations/{manual_worker.generation_id}/events"
 
     async with contextlib.AsyncExitStack() as stack:
         streams = [
@@ -222,7 +224,7 @@ async def test_a_deleted_share_breaks_off_streams_and_sockets_on_every_node(
         socket = await stack.enter_async_context(
             web.ws_connect(f"{two.url}/v1/ws", protocols=["tailrace.v1", f"bearer.{made['token']}"])
         )
-        await socket.send_json({"type": "subscribe", "id": hand.generation_id})
+        await socket.send_json({"type": "subscribe", "id": manual_worker.generation_id})
         assert (await socket.receive_json())["type"] == "start"
         for stream in streams:
             assert stream.status == 200
@@ -249,18 +251,18 @@ async def test_a_deleted_share_breaks_off_streams_and_sockets_on_every_node(
 
 
 async def test_connections_of_a_share_that_end_by_themselves_are_watched_no_more(
-    pair: tuple[Served, Served], web: aiohttp.ClientSession
+    pair: tuple[LocalNode, LocalNode], web: aiohttp.ClientSession
 ) -> None:
     one, _ = pair
-    hand = await Hand.take(one.node.store, owner="alice")
-    body = {"generation": hand.generation_id}
+    manual_worker = await ManualWorker.take(one.node.store, owner="alice")
+    body = {"generation": manual_worker.generation_id}
     async with web.post(f"{one.url}/v1/share", json=body, headers=ALICE) as answer:
         token = bearer((await answer.json())["token"])
-    path = f"/v1/generations/{hand.generation_id}/events"
+    path = f"/v1/generations/{manual_worker.generation_id}/events"
 
     async with web.get(one.url + path, headers=token) as stream:
         assert len(one.node.share_watch) == 1
-        await hand.append(END)
+        await manual_worker.append(END)
         assert b"end" in await stream.read()
 
     assert len(one.node.share_watch) == 0

@@ -17,11 +17,11 @@ from api.edge import transfer_rate
 from shared.config.settings import Settings
 from shared.files.objects import ObjectStore
 from tests.support.footprint import MB, connections, rss_bytes
-from tests.support.outsider import Outsider
+from tests.support.local_node import LocalNode, serve_here
 from tests.support.processes import Cluster, run_role
+from tests.support.raw_client import RawClient
 from tests.support.raw_wire import raw_connection, stopped_connection
 from tests.support.redis_server import RedisServer
-from tests.support.served import Served, serve_here
 from tests.support.uploads import HEAD, MULTIPART, TAIL, form, lying, stream_form
 from tests.support.wait import until
 
@@ -63,25 +63,25 @@ async def cluster() -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def ann(cluster: Cluster) -> AsyncIterator[Outsider]:
-    async with Outsider(cluster.urls[0], key="key-a") as outsider:
-        yield outsider
+async def ann(cluster: Cluster) -> AsyncIterator[RawClient]:
+    async with RawClient(cluster.urls[0], key="key-a") as raw_client:
+        yield raw_client
 
 
 @pytest.fixture
-async def bob(cluster: Cluster) -> AsyncIterator[Outsider]:
-    async with Outsider(cluster.urls[0], key="key-b") as outsider:
-        yield outsider
+async def bob(cluster: Cluster) -> AsyncIterator[RawClient]:
+    async with RawClient(cluster.urls[0], key="key-b") as raw_client:
+        yield raw_client
 
 
-async def upload_small(api: Outsider) -> str:
+async def upload_small(api: RawClient) -> str:
     answer = await api.call("POST", FILES, raw=form(b"x" * 10), headers=MULTIPART)
     assert answer.status == 200, answer.body
     return str(answer.json()["id"])
 
 
 async def test_a_large_file_is_streamed_and_never_whole_in_memory(
-    cluster: Cluster, ann: Outsider
+    cluster: Cluster, ann: RawClient
 ) -> None:
     await upload_small(ann)
     pid, before = cluster.api[0].pid, rss_bytes(cluster.api[0].pid)
@@ -105,7 +105,7 @@ async def test_a_large_file_is_streamed_and_never_whole_in_memory(
 
 
 async def test_a_too_large_upload_is_refused_by_its_length_and_while_it_arrives(
-    cluster: Cluster, ann: Outsider
+    cluster: Cluster, ann: RawClient
 ) -> None:
     before = lying(cluster.directory / "files")
     size = FILE_MAX + 1_000_000
@@ -117,7 +117,7 @@ async def test_a_too_large_upload_is_refused_by_its_length_and_while_it_arrives(
     assert lying(cluster.directory / "files") == before
 
 
-async def test_an_upload_with_content_encoding_is_stored_decoded(ann: Outsider) -> None:
+async def test_an_upload_with_content_encoding_is_stored_decoded(ann: RawClient) -> None:
     data = b'{"custom_id": "a"}' * 20_000
     encoded = gzip.compress(form(data))
 
@@ -129,7 +129,7 @@ async def test_an_upload_with_content_encoding_is_stored_decoded(ann: Outsider) 
 
 
 async def test_an_encoded_upload_is_bounded_by_its_decoded_bytes(
-    cluster: Cluster, ann: Outsider
+    cluster: Cluster, ann: RawClient
 ) -> None:
     before = lying(cluster.directory / "files")
     bomb = gzip.compress(form(b"x" * (FILE_MAX + 1)), 1)
@@ -154,7 +154,7 @@ async def test_an_encoded_upload_is_bounded_by_its_decoded_bytes(
 
 
 async def test_another_owners_file_cannot_be_listed_read_or_deleted(
-    ann: Outsider, bob: Outsider
+    ann: RawClient, bob: RawClient
 ) -> None:
     file_id = await upload_small(ann)
 
@@ -169,7 +169,7 @@ async def test_another_owners_file_cannot_be_listed_read_or_deleted(
 
 
 async def test_an_upload_whose_client_hangs_up_leaves_no_object(
-    cluster: Cluster, ann: Outsider
+    cluster: Cluster, ann: RawClient
 ) -> None:
     directory = cluster.directory / "files"
     before, listed = lying(directory), (await ann.get(FILES)).json()["data"]
@@ -187,7 +187,7 @@ async def test_an_upload_whose_client_hangs_up_leaves_no_object(
     assert (await ann.get(FILES)).json()["data"] == listed
 
 
-async def test_expect_100_continue_is_answered(ann: Outsider) -> None:
+async def test_expect_100_continue_is_answered(ann: RawClient) -> None:
     raw = form(b"x" * SMALL)
     async with raw_connection(ann.url) as (reader, writer):
         length = f"Content-Length: {len(raw)}"
@@ -221,7 +221,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("what", HOSTILE)
 async def test_a_malformed_upload_is_refused_with_a_message(
-    cluster: Cluster, ann: Outsider, what: str
+    cluster: Cluster, ann: RawClient, what: str
 ) -> None:
     raw, code = HOSTILE[what]
     before = lying(cluster.directory / "files")
@@ -241,21 +241,21 @@ async def test_a_malformed_upload_is_refused_with_a_message(
 
 
 @pytest.fixture
-async def served(redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Served]:
+async def local_node(redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[LocalNode]:
     settings = Settings(redis_url=redis_server.url, files_url=str(tmp_path / "files"))
-    async with serve_here(settings) as served:
-        yield served
+    async with serve_here(settings) as local_node:
+        yield local_node
 
 
 @pytest.fixture
-async def api(served: Served) -> AsyncIterator[Outsider]:
-    async with Outsider(served.url) as outsider:
-        yield outsider
+async def api(local_node: LocalNode) -> AsyncIterator[RawClient]:
+    async with RawClient(local_node.url) as raw_client:
+        yield raw_client
 
 
-async def test_a_draining_node_takes_no_upload(served: Served, api: Outsider) -> None:
+async def test_a_draining_node_takes_no_upload(local_node: LocalNode, api: RawClient) -> None:
     file_id = await upload_small(api)
-    served.node.is_draining = True
+    local_node.node.is_draining = True
 
     answer = await api.call("POST", FILES, raw=form(b"x"), headers=MULTIPART)
     assert (answer.status, openai_code(answer.body)) == (503, "draining")
@@ -288,7 +288,7 @@ async def test_a_draining_node_waits_for_an_upload_until_the_drain_time() -> Non
 async def test_a_draining_node_breaks_a_download_off_after_the_drain_time() -> None:
     async with Cluster(api=1, workers=0, is_waiting_for_workers=False) as cluster:
         node = cluster.api[0]
-        async with Outsider(node.url) as api:
+        async with RawClient(node.url) as api:
             made = await api.call("POST", FILES, raw=stream_form(20 * MB), headers=MULTIPART)
         async with stopped_connection(node.url) as (reader, writer):
             path = f"{FILES}/{made.json()['id']}/content"
@@ -301,7 +301,7 @@ async def test_a_draining_node_breaks_a_download_off_after_the_drain_time() -> N
 
 
 async def test_an_unreachable_object_store_is_503(
-    served: Served, api: Outsider, tmp_path: Path
+    local_node: LocalNode, api: RawClient, tmp_path: Path
 ) -> None:
     file_id = await upload_small(api)
     os.rename(tmp_path / "files", tmp_path / "away")
@@ -321,30 +321,30 @@ async def test_an_unreachable_object_store_is_503(
 
 
 async def test_a_silent_upload_is_ended(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local_node: LocalNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer_rate, "RATE_WINDOW_S", 0.2)
     monkeypatch.setattr(turns, "RATE_CHECK_S", 0.05)
     raw = head("Content-Length: 5000") + HEAD + b"x" * 100
 
-    assert await status_of(served.url, raw) == 408
+    assert await status_of(local_node.url, raw) == 408
     assert lying(tmp_path / "files") == []
 
 
-async def test_uploads_at_once_are_bounded(served: Served) -> None:
+async def test_uploads_at_once_are_bounded(local_node: LocalNode) -> None:
     """The others wait, and are taken when one has ended."""
     async with asyncio.TaskGroup() as tasks:
-        made = [tasks.create_task(upload_one(served.url)) for _ in range(40)]
+        made = [tasks.create_task(upload_one(local_node.url)) for _ in range(40)]
     assert len({task.result() for task in made}) == 40
 
 
 async def upload_one(url: str) -> Any:
-    async with Outsider(url) as api:
+    async with RawClient(url) as api:
         return await upload_small(api)
 
 
 async def test_a_client_that_leaves_a_download_stops_the_reading_of_the_object(
-    served: Served, api: Outsider, monkeypatch: pytest.MonkeyPatch
+    local_node: LocalNode, api: RawClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = await api.call("POST", FILES, raw=stream_form(20 * MB), headers=MULTIPART)
     given, read = [0], ObjectStore.read
@@ -359,7 +359,7 @@ async def test_a_client_that_leaves_a_download_stops_the_reading_of_the_object(
 
     ended = asyncio.Event()
     monkeypatch.setattr(ObjectStore, "read", counted)
-    async with stopped_connection(served.url) as (reader, writer):
+    async with stopped_connection(local_node.url) as (reader, writer):
         path = f"{FILES}/{made.json()['id']}/content"
         writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
@@ -370,7 +370,7 @@ async def test_a_client_that_leaves_a_download_stops_the_reading_of_the_object(
 
 
 async def test_a_download_that_cannot_be_finished_is_broken_off(
-    served: Served, api: Outsider, tmp_path: Path
+    local_node: LocalNode, api: RawClient, tmp_path: Path
 ) -> None:
     made = await api.call("POST", FILES, raw=stream_form(3 * MB), headers=MULTIPART)
     path = tmp_path / "files" / "files" / made.json()["id"]
@@ -394,7 +394,7 @@ async def test_an_unusable_file_location_is_reported_at_start(
     assert len(said.splitlines()) == 1 and "TAILRACE_FILES_URL" in said
 
 
-async def test_without_redis_an_upload_is_refused(cluster: Cluster, ann: Outsider) -> None:
+async def test_without_redis_an_upload_is_refused(cluster: Cluster, ann: RawClient) -> None:
     """Last in this file: the server is started again, and all connections are new."""
     before = lying(cluster.directory / "files")
     assert cluster.server is not None

@@ -18,8 +18,8 @@ from shared.redis.client import connect
 from tests.support.batch import demo_line, encoded, ended, submit
 from tests.support.demo import demo_body
 from tests.support.jobs import DEADLINE_S, ask, call, fired
-from tests.support.outsider import Outsider
 from tests.support.processes import Cluster, run_role
+from tests.support.raw_client import RawClient
 from tests.support.receiver import Receiver
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.restricted_user import PASSWORD, USER, add_user, rules_of_the_documents
@@ -98,10 +98,10 @@ async def test_a_node_that_was_there_first_is_not_ready_and_says_why() -> None:
     options = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
     server = RedisServer(tcp=True, options=options)
     cluster = Cluster(api=1, workers=0, server=server, is_waiting_for_workers=False)
-    async with cluster, Outsider(cluster.urls[0]) as outsider:
+    async with cluster, RawClient(cluster.urls[0]) as raw_client:
 
         async def says_why() -> bool:
-            answer = (await outsider.get("/readyz")).json()
+            answer = (await raw_client.get("/readyz")).json()
             return answer["checks"]["server"] is False and "cluster mode" in answer["problems"][0]
 
         with server:
@@ -159,13 +159,13 @@ async def test_without_a_place_for_files_only_uploads_fail(redis_server: RedisSe
     """As in a read-only container of a user without a home directory."""
     settings = {"data_dir": "/dev/null"}
     cluster = Cluster(api=1, workers=1, jobs=1, server=redis_server, settings=settings)
-    async with cluster, Outsider(cluster.urls[0]) as outsider:
+    async with cluster, RawClient(cluster.urls[0]) as raw_client:
         client = openai.AsyncOpenAI(base_url=f"{cluster.urls[0]}/v1", api_key="x", max_retries=0)
         async with client:
             with pytest.raises(openai.InternalServerError) as error:
                 await client.files.create(file=("a.jsonl", b"{}"), purpose="batch")
             assert error.value.status_code == 503
         assert "TAILRACE_FILES_URL" in cluster.api[0].stderr(), "the log says what to set"
-        assert (await outsider.get("/v1/files")).status == 200
+        assert (await raw_client.get("/v1/files")).status == 200
         status, _ = await call(cluster, "POST", "/v1/generations", json=demo_body(3, 100))
         assert status == 202

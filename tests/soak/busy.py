@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.support.demo import demo_body
+from tests.support.fault_run import FaultRun
 from tests.support.processes import Cluster
-from tests.support.scene import Scene
 
 TOKENS, TOKENS_PER_S = 400, 50.0
 DEADLINE_S = 120.0
@@ -42,13 +42,13 @@ def busy_cores(count: int) -> Iterator[None]:
 
 async def one_round(cluster: Cluster, answers: int) -> tuple[int, float]:
     """Stream so many answers at once; returns the takeovers and the longest gap, s."""
-    async with Scene(cluster, deadline_s=DEADLINE_S) as scene:
+    async with FaultRun(cluster, deadline_s=DEADLINE_S) as fault_run:
         for _ in range(answers):
-            await scene.start(demo_body(TOKENS, TOKENS_PER_S), readers=1, hop_after=0)
-        await scene.finish(bound_s=DEADLINE_S)
-        logs = [playing.record.log or [] for playing in scene.playing]
+            await fault_run.start(demo_body(TOKENS, TOKENS_PER_S), readers=1, hop_after=0)
+        await fault_run.finish(bound_s=DEADLINE_S)
+        logs = [playing.record.log or [] for playing in fault_run.playing]
         starts = sum(entry.type == "start" for log in logs for entry in log)
-        gaps = [r.longest_gap_s() for playing in scene.playing for r in playing.readings]
+        gaps = [r.longest_gap_s() for playing in fault_run.playing for r in playing.readings]
         return starts - answers, max(gaps)
 
 

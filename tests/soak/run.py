@@ -25,10 +25,10 @@ from tests.soak.schedule import LOSSY, Fault, schedule
 from tests.support.client import Client, NoAnswer
 from tests.support.deliveries import Record
 from tests.support.demo import demo_body
+from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.history import check_record
 from tests.support.processes import Cluster, Role
 from tests.support.proxy import Proxy
-from tests.support.scene import Playing, Scene
 
 LEASE_S = 0.8
 ANSWERS_AT_ONCE = 6
@@ -43,9 +43,9 @@ COLUMNS = {"lost": ("gap", "no end", "text of", "not in the log"), "repeated": (
 class Soak:
     """One run."""
 
-    def __init__(self, cluster: Cluster, scene: Scene, proxy: Proxy, seed: int) -> None:
+    def __init__(self, cluster: Cluster, fault_run: FaultRun, proxy: Proxy, seed: int) -> None:
         self.cluster = cluster
-        self.scene = scene
+        self.fault_run = fault_run
         self.proxy = proxy
         self.rng = random.Random(f"answers {seed}")
         self.faults: Counter[str] = Counter()
@@ -70,7 +70,7 @@ class Soak:
         tokens, per_s = self.rng.randint(20, 160), self.rng.choice((20, 40, 80))
         hop_after = self.rng.randint(3, 12)
         try:
-            playing = await self.scene.start(demo_body(tokens, per_s), hop_after=hop_after)
+            playing = await self.fault_run.start(demo_body(tokens, per_s), hop_after=hop_after)
             await asyncio.gather(*playing.tasks)
             await self._audit(playing)
         except NoAnswer as exc:
@@ -80,9 +80,9 @@ class Soak:
         finally:
             room.release()
 
-    async def _audit(self, playing: Playing) -> None:
+    async def _audit(self, playing: WatchedGeneration) -> None:
         record = playing.record
-        self.scene.playing.remove(playing)
+        self.fault_run.playing.remove(playing)
         ends = [r.end for r in record.readings if r.end is not None]
         statuses = {e.fields.get("status") for e in ends}
         codes = {(e.fields.get("error") or {}).get("code") or e.fields.get("status") for e in ends}
@@ -106,7 +106,7 @@ class Soak:
         async with asyncio.timeout(SETTLE_S):
             while True:
                 try:
-                    record.log = await self.scene._dump(record.generation_id)
+                    record.log = await self.fault_run._dump(record.generation_id)
                     break
                 except (redis.RedisError, OSError):
                     await asyncio.sleep(0.1)
@@ -118,7 +118,7 @@ class Soak:
                 raise
             record.log = record.snapshot = None  # an end that Redis has lost since
 
-    def _count(self, playing: Playing, is_lost: bool) -> None:
+    def _count(self, playing: WatchedGeneration, is_lost: bool) -> None:
         readings = playing.record.readings
         self.counts["generations"] += 1
         self.counts["gone with redis"] += is_lost
@@ -213,10 +213,10 @@ class Soak:
             await client.aclose()
 
     async def _cancel(self, what: str, fault: Fault) -> None:
-        if self.scene.playing:
-            playing = self.scene.playing[fault.target % len(self.scene.playing)]
+        if self.fault_run.playing:
+            playing = self.fault_run.playing[fault.target % len(self.fault_run.playing)]
             try:
-                await self.scene.cancel(playing)
+                await self.fault_run.cancel(playing)
             except NoAnswer:
                 return  # gone with Redis, or nobody to ask
 
@@ -245,8 +245,8 @@ async def soak(seed: int, seconds: float) -> int:
             cluster.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
             cluster.add_worker()
             await cluster.ready(cluster.workers)
-            async with Scene(cluster, deadline_s=BOUND_S) as scene:
-                run = Soak(cluster, scene, proxy, seed)
+            async with FaultRun(cluster, deadline_s=BOUND_S) as fault_run:
+                run = Soak(cluster, fault_run, proxy, seed)
                 async with asyncio.TaskGroup() as parts:
                     parts.create_task(run.keep_asking(time.monotonic() + seconds))
                     parts.create_task(run.inflict(seed, seconds))

@@ -16,42 +16,42 @@ import asyncio
 import random
 
 from tests.support.demo import demo_body
-from tests.support.sentinel_stand import Stand, standing
+from tests.support.sentinel_setup import SentinelSetup, standing
 
 FAULTS = ("killed", "frozen", "told to go")
 LONG = demo_body(5_000, 50)
 
 
-async def play_round(stand: Stand, fault: str) -> tuple[int, float]:
+async def play_round(setup: SentinelSetup, fault: str) -> tuple[int, float]:
     """One switch; returns the prompts accepted after it, and the time to the first of them, s."""
-    answers = [await stand.scene.start(LONG, is_cut_short=True) for _ in range(3)]
+    answers = [await setup.fault_run.start(LONG, is_cut_short=True) for _ in range(3)]
     for answer in answers:
-        await stand.scene.read_to(answer, 8)
-    await stand.lose_master(fault)
-    await stand.goes_on()
-    first_s = stand.first_s
-    stand.bring_back(fault)
-    await stand.demoted()
+        await setup.fault_run.read_to(answer, 8)
+    await setup.lose_master(fault)
+    await setup.goes_on()
+    first_s = setup.first_s
+    setup.bring_back(fault)
+    await setup.demoted()
     for answer in answers:
-        await stand.scene.read_on(answer, 6)
-        await stand.scene.cancel(answer)
-    await stand.check_prompts()
-    late = len(stand.accepted_after)
-    await stand.change_places()
+        await setup.fault_run.read_on(answer, 6)
+        await setup.fault_run.cancel(answer)
+    await setup.check_prompts()
+    late = len(setup.accepted_after)
+    await setup.change_places()
     return late, first_s
 
 
 async def measure(rounds: int, seed: int) -> None:
     rng = random.Random(seed)
     late, longest_s = 0, 0.0
-    async with standing(jobs=1) as stand:
+    async with standing(jobs=1) as setup:
         for number in range(rounds):
             fault = rng.choice(FAULTS)
-            prompts, first_s = await play_round(stand, fault)
+            prompts, first_s = await play_round(setup, fault)
             late, longest_s = late + prompts, max(longest_s, first_s)
             print(f"{number} {fault}: {prompts} prompts, the first after {first_s:.3f} s")
-        await stand.scene.finish(bound_s=20.0 * rounds)
-        readings = [reading for playing in stand.scene.playing for reading in playing.readings]
+        await setup.fault_run.finish(bound_s=20.0 * rounds)
+        readings = [reading for playing in setup.fault_run.playing for reading in playing.readings]
     print(
         f"switches={rounds} seed={seed} accepted_after={late} lost=0 "
         f"longest_to_first_s={longest_s:.3f} readers={len(readings)} "

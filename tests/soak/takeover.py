@@ -18,29 +18,29 @@ import sys
 import time
 
 from tests.support.demo import demo_body
+from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.processes import Cluster
-from tests.support.scene import Playing, Scene
 from tests.support.wait import until
 
 
 async def kill_once(cluster: Cluster, rng: random.Random, lease_s: float) -> float:
     """One answer, one kill; returns the seconds to the next attempt's first event."""
-    async with Scene(cluster) as scene:
-        playing = await scene.start(demo_body(240, 100), readers=1)
-        await scene.read_to(playing, 2)
+    async with FaultRun(cluster) as fault_run:
+        playing = await fault_run.start(demo_body(240, 100), readers=1)
+        await fault_run.read_to(playing, 2)
         await asyncio.sleep(rng.uniform(0, lease_s))
-        holder = await scene.holder(playing)
+        holder = await fault_run.holder(playing)
         holder.kill()
         killed_at = time.monotonic()
         holder.start()
         await until(lambda: taken_over_at(playing) > 0, 20 * lease_s, "takeover")
         took_s = taken_over_at(playing) - killed_at
-        await scene.finish()
+        await fault_run.finish()
         await holder.ready()
         return took_s
 
 
-def taken_over_at(playing: Playing) -> float:
+def taken_over_at(playing: WatchedGeneration) -> float:
     (reading,) = playing.readings
     moments = [d.at for d in reading.deliveries if not d.event_id.startswith("1-")]
     return moments[0] if moments else 0.0

@@ -25,10 +25,10 @@ from shared.queue.janitor import Janitor
 from shared.queue.overview import queue_depths
 from shared.redis import keys
 from tests.support.full_speed import full_speed
-from tests.support.stage import DEADLINE_S, Stage
 from tests.support.wait import until
-from workers import failed_attempt
+from tests.support.worker_harness import DEADLINE_S, WorkerHarness
 from workers.backends.contract import BackendItem, Finish
+from workers.failures import failed_attempt
 
 RACES = 1_000
 AT_ONCE = 25
@@ -73,34 +73,34 @@ def words(number: int) -> list[str]:
     return [f"{number}.{n} " for n in range(Random(f"words {number}").randrange(6))]
 
 
-async def race(stage: Stage, number: int) -> str:
+async def race(harness: WorkerHarness, number: int) -> str:
     """Run one generation and its cancels, and return its end."""
     rng = Random(f"race {number}")
     request = json.dumps({"messages": [{"role": "user", "content": str(number)}]}).encode()
-    generation_id = await stage.ask(request=request)
+    generation_id = await harness.ask(request=request)
 
     async def cancel_once() -> None:
         moment_s = rng.choice((0.0, rng.uniform(0.0, LATEST_S)))
         await asyncio.sleep(moment_s)  # the schedule itself: no condition to wait for
-        meta = await cancel(stage.store, generation_id)
+        meta = await cancel(harness.store, generation_id)
         assert meta is not None and meta.is_ended, "after a cancel it is over"
 
     cancels = rng.choice((0, 1, 1, 1, 2, 2))
     await asyncio.gather(*(cancel_once() for _ in range(cancels)))
 
     async def is_over() -> bool:
-        meta = await stage.store.meta(generation_id)
+        meta = await harness.store.meta(generation_id)
         return meta is not None and meta.is_ended
 
     if not cancels:
         await until(is_over, LATEST_END_S, f"the end of {generation_id}")
-    return await audit(stage, generation_id, "".join(words(number)))
+    return await audit(harness, generation_id, "".join(words(number)))
 
 
-async def audit(stage: Stage, generation_id: str, whole: str) -> str:
-    meta = await stage.store.meta(generation_id)
+async def audit(harness: WorkerHarness, generation_id: str, whole: str) -> str:
+    meta = await harness.store.meta(generation_id)
     assert meta is not None
-    log = await stage.store.page(generation_id, START, 100)
+    log = await harness.store.page(generation_id, START, 100)
     assert [event_id.seq for event_id, _ in log] == list(range(1, len(log) + 1))
     events = [json.loads(raw) for _, raw in log]
     assert [event["type"] for event in events].count("end") == 1
@@ -123,14 +123,15 @@ async def test_every_cancelled_answer_has_one_end_and_no_remains(
 
 
 async def run_races(url: str, backend: RacingBackend, ends: Counter[str]) -> None:
-    async with Stage(url, lease_s=0.3) as stage:
-        stage.backends = {"m": backend}  # type: ignore[dict-item]
-        await stage.start("keeper")
+    async with WorkerHarness(url, lease_s=0.3) as harness:
+        harness.backends = {"m": backend}  # type: ignore[dict-item]
+        await harness.start("keeper")
         for start in range(0, RACES, AT_ONCE):
             if start % KILL_EVERY == 0:
-                await stage.start("victim")
+                await harness.start("victim")
             races = [
-                asyncio.create_task(race(stage, number)) for number in range(start, start + AT_ONCE)
+                asyncio.create_task(race(harness, number))
+                for number in range(start, start + AT_ONCE)
             ]
             if start % KILL_EVERY == KILL_EVERY - AT_ONCE:
                 # On a busy machine the races may all be over before anybody looks.
@@ -138,22 +139,22 @@ async def run_races(url: str, backend: RacingBackend, ends: Counter[str]) -> Non
                     lambda races=races: backend.open or all(each.done() for each in races),
                     DEADLINE_S, "somebody streams, or no race is left",
                 )  # fmt: skip
-                await stage.kill("victim")
+                await harness.kill("victim")
             ends.update(await asyncio.gather(*races))
 
         async def nothing_is_left() -> bool:
-            lanes = [await stage.redis.xlen(keys.lane(lane)) for lane in keys.LANES]
-            depths = await queue_depths(stage.store)
+            lanes = [await harness.redis.xlen(keys.lane(lane)) for lane in keys.LANES]
+            depths = await queue_depths(harness.store)
             # The janitor removes late index entries.
             assert not any((*lanes, depths["later"], backend.open)), (lanes, depths)
             return True
 
         await until(nothing_is_left, LATEST_END_S, "empty queues and backends")
-        hurried = replace(stage.settings, queue_wait_s=0.01, lease_s=0.01)
-        janitor = Janitor(stage.redis, stage.store, hurried)
+        hurried = replace(harness.settings, queue_wait_s=0.01, lease_s=0.01)
+        janitor = Janitor(harness.redis, harness.store, hurried)
 
         async def nothing_is_listed() -> bool:
             await janitor.sweep()
-            return not any((await queue_depths(stage.store)).values())
+            return not any((await queue_depths(harness.store)).values())
 
         await until(nothing_is_listed, DEADLINE_S, "empty indexes")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from api.dialects.native.events import stream_events
 from shared.log.ids import START, EventId
-from tests.support.bench import END, GENERATION, Bench, Client, make_scope, settle
+from tests.support.hub_harness import END, GENERATION, Client, HubHarness, make_scope, settle
 
 OPERATIONS = st.one_of(
     st.tuples(st.just("append"), st.integers(1, 3)),
@@ -35,8 +35,8 @@ OPERATIONS = st.one_of(
 class Reader:
     """A reader that resumes with its cursor until it has the end."""
 
-    def __init__(self, bench: Bench, cursor: EventId) -> None:
-        self.bench = bench
+    def __init__(self, hub_harness: HubHarness, cursor: EventId) -> None:
+        self.hub_harness = hub_harness
         self.cursor = cursor
         self.began = cursor
         self.events: list[dict[str, Any]] = []
@@ -48,11 +48,11 @@ class Reader:
         self.client = Client()
         self.task = asyncio.create_task(
             stream_events(
-                self.bench.hub,
+                self.hub_harness.hub,
                 make_scope(self.client),
                 self.client.receive,
                 self.client.send,  # type: ignore[arg-type]
-                meta=self.bench.log.known[GENERATION],
+                meta=self.hub_harness.log.known[GENERATION],
                 cursor=self.cursor,
                 transport="ndjson",
             )
@@ -77,11 +77,11 @@ class Reader:
             self.open()
 
 
-async def play(operations: list[tuple[str, Any]], hub_bytes_max: int) -> None:
-    async with Bench(hub_bytes_max=hub_bytes_max) as bench:
-        log = bench.log
+async def backend_script(operations: list[tuple[str, Any]], hub_bytes_max: int) -> None:
+    async with HubHarness(hub_bytes_max=hub_bytes_max) as hub_harness:
+        log = hub_harness.log
         log.create()
-        readers = [Reader(bench, START)]
+        readers = [Reader(hub_harness, START)]
         given: dict[str, bytes] = {}
         number = 0
         for name, count in operations:
@@ -95,7 +95,7 @@ async def play(operations: list[tuple[str, Any]], hub_bytes_max: int) -> None:
             elif name == "lose_and_heal" and here:
                 tail = here[-count:]
                 del here[-count:]
-                await bench.pass_time(1.25)
+                await hub_harness.pass_time(1.25)
                 here.extend(tail)
                 log.say(b"top %b" % str(here[-1][0]).encode())
             elif name in ("deafen", "hear"):
@@ -103,11 +103,11 @@ async def play(operations: list[tuple[str, Any]], hub_bytes_max: int) -> None:
             elif name in ("away", "back"):
                 log.is_away = name == "away"
             elif name == "cut_live":
-                bench.live.lose()
-                bench.live.reconnect()
+                hub_harness.live.lose()
+                hub_harness.live.reconnect()
             elif name == "join" and len(readers) < 6:
                 cursor = here[count % len(here)][0] if here and count else START
-                readers.append(Reader(bench, cursor))
+                readers.append(Reader(hub_harness, cursor))
             elif name == "block":
                 readers[count % len(readers)].client.block()
             elif name == "unblock":
@@ -115,21 +115,21 @@ async def play(operations: list[tuple[str, Any]], hub_bytes_max: int) -> None:
             elif name == "come_back":
                 await readers[count % len(readers)].come_back()
             elif name == "pass_time":
-                await bench.pass_time(count)
+                await hub_harness.pass_time(count)
             await settle(5)
-        await finish(bench, readers)
+        await finish(hub_harness, readers)
         for reader in readers:
             check(reader, log.logs[GENERATION], given)
 
 
-async def finish(bench: Bench, readers: list[Reader]) -> None:
+async def finish(hub_harness: HubHarness, readers: list[Reader]) -> None:
     """End all faults, write the `end`, and let every reader read up to it."""
-    bench.log.is_away = bench.log.is_deaf = False
-    bench.log.append(END)
+    hub_harness.log.is_away = hub_harness.log.is_deaf = False
+    hub_harness.log.append(END)
     for reader in readers:
         reader.client.unblock()
     for _ in range(40):
-        await bench.pass_time(1.0)
+        await hub_harness.pass_time(1.0)
         for reader in readers:
             if reader.task is not None and reader.task.done() and not reader.client.is_finished:
                 await reader.come_back()
@@ -165,4 +165,4 @@ def check(reader: Reader, log: list[Any], given: dict[str, bytes]) -> None:
 async def test_every_reader_gets_the_log_under_any_order_of_events(
     operations: list[tuple[str, Any]], hub_bytes_max: int
 ) -> None:
-    await play(operations, hub_bytes_max)
+    await backend_script(operations, hub_bytes_max)

@@ -39,7 +39,7 @@ from shared.queue.endings import cancel
 from shared.redis import keys
 from shared.redis.client import Client, connect
 from tests.support.redis_server import RedisServer
-from workers.outbox import RESTORE_WITHIN_S, Outbox, RestoreBatch
+from workers.writing.outbox import RESTORE_WITHIN_S, Outbox, RestoreBatch
 
 GENERATION = "gen_machine0"
 WORKERS = ("A", "B")

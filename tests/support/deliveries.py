@@ -1,7 +1,7 @@
 """What a reader was given: the words in which readings are recorded.
 
 Plain data and the two folds over it, the text and the cursor. Pure. Does not import the system
-under test: it reads the wire's own words, as an outsider.
+under test: it reads the wire's own words.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ async def lose_tail(store: Store, keep: int, generation_id: str = ID) -> None:
 
 @dataclass
 class Holder:
-    """One worker's hand on a generation: the token and attempt that it calls with."""
+    """One worker as the holder of a generation: the token and the attempt of its calls."""
 
     store: Store
     begun: Begun

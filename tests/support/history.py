@@ -13,7 +13,7 @@ invariants for the faults, the soak and the benchmarks:
     7 it ends      every accepted generation, within a bound
 
 Pure: no I/O and no clock. Times are given by whoever records. Does not import the system under
-test: it reads the wire's own words, as an outsider.
+test: it reads the wire's own words.
 Source: docs/protocol.md, "Events" and "Guarantees".
 """
 

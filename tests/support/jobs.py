@@ -15,11 +15,11 @@ from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 
 DEADLINE_S = 30.0
-ODD = "tests.support.odd_jobs"
+ODD = "tests.support.faulty_jobs"
 
 
 @contextlib.asynccontextmanager
-async def odd_cluster(*, jobs: int = 2) -> AsyncIterator[Cluster]:
+async def faulty_cluster(*, jobs: int = 2) -> AsyncIterator[Cluster]:
     """One node, one worker, and jobs processes; on a server that keeps its file."""
     with RedisServer(aof="everysec", tcp=True) as server:
         settings = {"webhook_private": "allow"}

@@ -33,7 +33,7 @@ from shared.log.fold import Dialect, FrameFold
 from shared.log.ids import EventId
 from shared.log.records import Meta
 from shared.log.request import Request, encode_request
-from tests.support.bench import make_meta
+from tests.support.hub_harness import make_meta
 
 CREATED_AT_MS = 1_735_689_600_123
 STOP = End("completed", "stop", usage=Counts(5, 3, 8))

@@ -12,7 +12,7 @@ TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
 
 @dataclass
-class Told:
+class ResponseEvents:
     """The events of one response, perhaps put together from several connections."""
 
     events: list[ResponseStreamEvent] = field(default_factory=list)
@@ -69,10 +69,12 @@ class Told:
 
 
 async def hear(
-    stream: openai.AsyncStream[ResponseStreamEvent], upto: int = -1, told: Told | None = None
-) -> Told:
+    stream: openai.AsyncStream[ResponseStreamEvent],
+    upto: int = -1,
+    told: ResponseEvents | None = None,
+) -> ResponseEvents:
     """Hear a stream to its end, or up to a number, and then hang up."""
-    told = told or Told()
+    told = told or ResponseEvents()
     async for event in stream:
         told.events.append(event)
         if event.sequence_number == upto:

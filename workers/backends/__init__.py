@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from shared.config.models import Model
 from shared.config.settings import Settings
 from workers.backends.contract import Backend, BackendItem, Finish, is_plain
-from workers.backends.demo.backend import DemoBackend
 from workers.backends.http.upstream_http import UpstreamHttp
-from workers.backends.openai.backend import OpenAIBackend
-from workers.backends.route import find_route
+from workers.backends.kinds import builder_of
 
 __all__ = ["Backend", "Finish", "BackendItem", "build_backends", "is_plain"]
 
@@ -26,15 +24,10 @@ def build_backends(
 
     Raises:
         ConfigurationError: such a variable is missing or invalid, a certificate cannot be used, or
-            a demo model has an invalid option.
+            a member of a model is invalid.
     """
     http = UpstreamHttp(settings)
-    return {name: _build(model, settings, http, environ) for name, model in models.items()}
-
-
-def _build(
-    model: Model, settings: Settings, http: UpstreamHttp, environ: Mapping[str, str]
-) -> Backend:
-    if model.backend == "demo":
-        return DemoBackend(model)
-    return OpenAIBackend(model, settings, http, find_route(model, environ))
+    return {
+        name: builder_of(model.backend)(model, settings, http, environ)
+        for name, model in models.items()
+    }

@@ -83,7 +83,7 @@ class Backend(Protocol):
 
         Args:
             prefix: the answer text so far; only given if `can_continue`.
-            form: how a request asks this server to continue `prefix`, of `CONTINUE_STYLES`.
+            form: how a request asks this server to continue `prefix`, one of the kind's `styles`.
             seed: the generation's id; the same seed gives the same answer if the backend can.
 
         Raises:

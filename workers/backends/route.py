@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from shared.config.kinds.spec import SCHEMES
 from shared.config.model_connection import DIRECT
 from shared.config.model_request import is_header_value
 from shared.config.models import ENVIRONMENT, Model
@@ -20,16 +21,14 @@ from shared.text.redaction import remember
 from workers.backends.http.proxy import Proxy, parse_proxy, proxy_of
 from workers.backends.http.tls import TlsFileInvalid, TlsFiles, client_context
 
-_PORTS = {"http": 80, "https": 443}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """How to reach a model's server.
 
     Attributes:
-        headers: in addition to the usual ones, with `Authorization` if the model has a key.
-        tls: the files of the connection; used for https:// only.
+        headers: in addition to the usual ones, with the key if the model has one.
+        tls: the files of the connection; used for schemes with TLS only.
         proxy: None: connect directly.
     """
 
@@ -51,7 +50,7 @@ def find_route(model: Model, environ: Mapping[str, str]) -> Route:
         for name, value in model.rules.headers.items()
     }
     if key := _read_key(model, environ):
-        headers["Authorization"] = f"Bearer {key}"
+        headers[model.kind.header] = f"{model.kind.header_prefix}{key}"
     connection = model.connection
     tls = TlsFiles(connection.ca_file, connection.client_cert, connection.client_key)
     try:
@@ -97,10 +96,11 @@ def _find_proxy(model: Model, environ: Mapping[str, str]) -> Proxy | None:
         return parse_proxy(expand(given, where, environ), where)
     try:
         parts = urlsplit(model.base_url)
-        host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+        scheme = SCHEMES[parts.scheme]
+        host, port = parts.hostname or "", parts.port or scheme.port
     except (ValueError, KeyError):
         return None  # the backend says that the URL is no address
-    found = proxy_of(host, port, is_tls=parts.scheme == "https", environ=environ)
+    found = proxy_of(host, port, is_tls=scheme.is_tls, environ=environ)
     return parse_proxy(found[1], found[0]) if found else None
 
 

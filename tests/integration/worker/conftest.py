@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.stage import Stage
-from workers import failed_attempt
+from tests.support.worker_harness import WorkerHarness
+from workers.failures import failed_attempt
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def url(redis_server, real_redis):
 @pytest.fixture(params=[1, 4])
 def queue_partitions(request, monkeypatch):
     """The same test with the queue in one part and in four."""
-    monkeypatch.setattr(Stage, "queue_partitions", request.param)
+    monkeypatch.setattr(WorkerHarness, "queue_partitions", request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,12 @@ import pytest
 
 from shared.log.events import Counts, Token, Usage, decode
 from shared.queue.lanes import Queue
-from tests.support.plays import (
+from tests.support.backend_scripts import (
     breaks_off,
     says,
     until_nothing_is_queued,
 )
-from tests.support.stage import DEADLINE_S, Stage
+from tests.support.worker_harness import DEADLINE_S, WorkerHarness
 from workers import run as run_module
 from workers.backends.contract import Finish
 
@@ -19,19 +19,19 @@ pytestmark = pytest.mark.usefixtures("queue_partitions")
 
 
 async def test_a_completed_answer_has_its_full_text_and_leaves_empty_queues(url):
-    async def play(prefix):
+    async def backend_script(prefix):
         yield []
         for text in ("Hel", "lo ", "wörld"):
             yield [Token(text)]
         yield [Usage(3, 4, 7), Finish("length")]
 
-    async with Stage(url, play) as stage:
-        await stage.start()
-        generation_id = await stage.ask(session="chat")
-        meta = await stage.ended(generation_id)
+    async with WorkerHarness(url, backend_script) as harness:
+        await harness.start()
+        generation_id = await harness.ask(session="chat")
+        meta = await harness.ended(generation_id)
 
-        events = await stage.events(generation_id)
-        assert await stage.text(generation_id) == "Hello wörld"
+        events = await harness.events(generation_id)
+        assert await harness.text(generation_id) == "Hello wörld"
         kinds = [type(event).__name__ for event in events if not isinstance(event, Token)]
         assert kinds == ["Start", "Usage", "End"]
         end = decode(meta.end)
@@ -42,9 +42,9 @@ async def test_a_completed_answer_has_its_full_text_and_leaves_empty_queues(url)
             None,
         )
         assert (meta.attempt, meta.failures) == (1, 0)
-        assert (stage.backend.prefixes, stage.backend.seeds) == ([""], [generation_id])
-        await until_nothing_is_queued(stage)
-        assert stage.backend.open == 0
+        assert (harness.backend.prefixes, harness.backend.seeds) == ([""], [generation_id])
+        await until_nothing_is_queued(harness)
+        assert harness.backend.open == 0
 
 
 async def test_an_answer_that_ends_at_once_is_never_noted_as_running(url, monkeypatch):
@@ -55,18 +55,18 @@ async def test_an_answer_that_ends_at_once_is_never_noted_as_running(url, monkey
 
     monkeypatch.setattr(Queue, "note_begun", note)
     monkeypatch.setattr(run_module, "RUNNING_NOTE_DELAY_S", DEADLINE_S)
-    async with Stage(url, says("a")) as stage:
-        await stage.start()
-        await stage.ended(await stage.ask())
-        await until_nothing_is_queued(stage)
+    async with WorkerHarness(url, says("a")) as harness:
+        await harness.start()
+        await harness.ended(await harness.ask())
+        await until_nothing_is_queued(harness)
 
         assert not noted
 
 
 async def test_a_failed_attempt_is_noted_as_running_before_its_retry_is_scheduled(url, monkeypatch):
     monkeypatch.setattr(run_module, "RUNNING_NOTE_DELAY_S", DEADLINE_S)
-    async with Stage(url, breaks_off("a"), says("b")) as stage:
-        worker = await stage.start()
+    async with WorkerHarness(url, breaks_off("a"), says("b")) as harness:
+        worker = await harness.start()
         steps = []
         for name in ("note_begun", "try_later"):
             step = getattr(worker.queue, name)
@@ -76,26 +76,26 @@ async def test_a_failed_attempt_is_noted_as_running_before_its_retry_is_schedule
                 await step(*args)
 
             monkeypatch.setattr(worker.queue, name, told)
-        await stage.ended(await stage.ask())
+        await harness.ended(await harness.ask())
 
         assert steps == ["note_begun", "try_later"]
 
 
 async def test_thirty_concurrent_answers_all_have_their_full_text(url):
     texts = [f"piece {n} " for n in range(20)]
-    async with Stage(url, says(*texts)) as stage:
-        await stage.start()
-        ids = [await stage.ask() for _ in range(30)]
+    async with WorkerHarness(url, says(*texts)) as harness:
+        await harness.start()
+        ids = [await harness.ask() for _ in range(30)]
         for generation_id in ids:
-            await stage.ended(generation_id)
+            await harness.ended(generation_id)
 
-            assert await stage.text(generation_id) == "".join(texts)
-        await until_nothing_is_queued(stage)
+            assert await harness.text(generation_id) == "".join(texts)
+        await until_nothing_is_queued(harness)
 
 
 async def test_a_worker_that_starts_later_runs_the_waiting_prompts(url):
-    async with Stage(url, says("a")) as stage:
-        ids = [await stage.ask(), await stage.ask(priority="batch")]
-        await stage.start()
+    async with WorkerHarness(url, says("a")) as harness:
+        ids = [await harness.ask(), await harness.ask(priority="batch")]
+        await harness.start()
         for generation_id in ids:
-            await stage.ended(generation_id)
+            await harness.ended(generation_id)

@@ -9,69 +9,69 @@ from shared.queue.lanes import encode_entry, put_back
 from shared.queue.presence import workers_seen
 from shared.redis import keys
 from shared.redis.client import REDIS_ANSWER_S
-from tests.support.plays import (
+from tests.support.backend_scripts import (
     fails,
     says,
     says_and_waits,
     until_nothing_is_queued,
 )
-from tests.support.stage import DEADLINE_S, ScriptedBackend, Stage
 from tests.support.wait import until
+from tests.support.worker_harness import DEADLINE_S, ScriptedBackend, WorkerHarness
 from workers import begin as begin_module
 from workers import worker as worker_module
 
 
 async def test_an_entry_without_a_generation_is_dropped_after_a_while(url, monkeypatch):
     monkeypatch.setattr(begin_module, "ABSENT_ENTRY_DROP_S", 0.05)
-    async with Stage(url, says("a")) as stage:
+    async with WorkerHarness(url, says("a")) as harness:
         entry = encode_entry("gen_nobody0000", "interactive", "m")
-        await stage.redis.xadd(keys.lane("interactive"), {"e": entry})
-        await stage.start()
+        await harness.redis.xadd(keys.lane("interactive"), {"e": entry})
+        await harness.start()
 
-        await until_nothing_is_queued(stage)
+        await until_nothing_is_queued(harness)
 
-        assert stage.backend.seeds == []
+        assert harness.backend.seeds == []
 
 
 async def test_an_entry_read_before_its_meta_exists_is_looked_at_again(url):
-    async with Stage(url, says("a")) as stage:
-        worker = await stage.start()
+    async with WorkerHarness(url, says("a")) as harness:
+        worker = await harness.start()
         entry = encode_entry("gen_early00000", "interactive", "m")
-        await stage.redis.xadd(keys.lane("interactive"), {"e": entry})
+        await harness.redis.xadd(keys.lane("interactive"), {"e": entry})
         await until(lambda: worker.runs, DEADLINE_S, "the entry is taken")
 
         fields = {"owner": "o", "model": "m", "request": b'{"messages":[]}'}
-        await stage.store.create("gen_early00000", fields, may_be_lost=False)
+        await harness.store.create("gen_early00000", fields, may_be_lost=False)
 
-        await stage.ended("gen_early00000")
+        await harness.ended("gen_early00000")
 
 
 async def test_duplicate_entries_run_a_generation_once(url):
     gate = asyncio.Event()
-    async with Stage(url, says_and_waits(gate, "a", "b"), worker_slots=9) as stage:
-        await stage.start("one")
-        await stage.start("two")
-        generation_id = await stage.ask()
-        await stage.has_said(generation_id, "a")
+    async with WorkerHarness(url, says_and_waits(gate, "a", "b"), worker_slots=9) as harness:
+        await harness.start("one")
+        await harness.start("two")
+        generation_id = await harness.ask()
+        await harness.has_said(generation_id, "a")
         for _ in range(4):
-            await put_back(stage.store, generation_id, "interactive", "m")
+            await put_back(harness.store, generation_id, "interactive", "m")
 
         async def looked_at():
-            return await stage.redis.xlen(keys.lane("resume")) == 0
+            return await harness.redis.xlen(keys.lane("resume")) == 0
 
         await until(looked_at, DEADLINE_S, "the duplicates are gone")
         gate.set()
-        await stage.ended(generation_id)
+        await harness.ended(generation_id)
 
-        assert len(stage.backend.seeds) == 1
-        assert await stage.said(generation_id) == ["start", "a", "b", "end"]
-        await until_nothing_is_queued(stage)
+        assert len(harness.backend.seeds) == 1
+        assert await harness.said(generation_id) == ["start", "a", "b", "end"]
+        await until_nothing_is_queued(harness)
 
 
 async def test_an_entry_read_again_before_its_last_run_has_ended_is_kept(url, monkeypatch):
     """It was to be tried again, and the run that gave it back has not been answered yet."""
-    async with Stage(url, fails("Hel"), says("lo")) as stage:
-        worker = await stage.start()
+    async with WorkerHarness(url, fails("Hel"), says("lo")) as harness:
+        worker = await harness.start()
         gate, is_leaving = asyncio.Event(), asyncio.Event()
         acknowledge = worker.queue.acknowledge
 
@@ -82,48 +82,52 @@ async def test_an_entry_read_again_before_its_last_run_has_ended_is_kept(url, mo
             await acknowledge(delivery)
 
         monkeypatch.setattr(worker.queue, "acknowledge", slow)
-        generation_id = await stage.ask()
+        generation_id = await harness.ask()
         await is_leaving.wait()
 
         async def is_read_again():
-            pending = await stage.redis.xpending(keys.lane("resume"), keys.GROUP)
-            read = (await stage.redis.xinfo_groups(keys.lane("resume")))[0]["entries-read"]
+            pending = await harness.redis.xpending(keys.lane("resume"), keys.GROUP)
+            read = (await harness.redis.xinfo_groups(keys.lane("resume")))[0]["entries-read"]
             return read or pending["pending"]
 
         await until(is_read_again, DEADLINE_S, "the entry is back and has been read")
         gate.set()
-        await stage.ended(generation_id)
+        await harness.ended(generation_id)
 
-        assert await stage.text(generation_id) == "Hello"
-        await until_nothing_is_queued(stage)
+        assert await harness.text(generation_id) == "Hello"
+        await until_nothing_is_queued(harness)
 
 
 async def test_a_worker_leaves_entries_of_models_that_it_does_not_have(url):
     mine, theirs = ScriptedBackend(says("mine")), ScriptedBackend(says("theirs"))
-    async with Stage(url, says("a"), lease_s=0.3) as stage:
-        await stage.start("one", models={"m": Model(name="m")}, backends={"m": mine})
-        generation_id = await stage.ask(model="n")
-        await until(lambda: stage.redis.xpending(keys.lane("interactive"), keys.GROUP), DEADLINE_S)
-        await stage.start("two", models={"n": Model(name="n")}, backends={"n": theirs})
-        await stage.ended(generation_id)
+    async with WorkerHarness(url, says("a"), lease_s=0.3) as harness:
+        await harness.start("one", models={"m": Model(name="m")}, backends={"m": mine})
+        generation_id = await harness.ask(model="n")
+        await until(
+            lambda: harness.redis.xpending(keys.lane("interactive"), keys.GROUP), DEADLINE_S
+        )
+        await harness.start("two", models={"n": Model(name="n")}, backends={"n": theirs})
+        await harness.ended(generation_id)
 
-        assert await stage.text(generation_id) == "theirs"
+        assert await harness.text(generation_id) == "theirs"
         assert mine.seeds == []
 
 
 async def test_a_worker_publishes_its_presence_and_its_running_generations(url):
     gate = asyncio.Event()
-    async with Stage(url, says_and_waits(gate, "a"), worker_slots=7, lease_s=0.3) as stage:
-        await stage.start("one")
-        generation_id = await stage.ask()
-        await stage.has_said(generation_id, "a")
+    async with WorkerHarness(
+        url, says_and_waits(gate, "a"), worker_slots=7, lease_s=0.3
+    ) as harness:
+        await harness.start("one")
+        generation_id = await harness.ask()
+        await harness.has_said(generation_id, "a")
 
         async def seen():
-            return [p for p in await workers_seen(stage.redis) if p.running]
+            return [p for p in await workers_seen(harness.redis) if p.running]
 
         (presence,) = await until(seen, DEADLINE_S, "its presence")
         assert (presence.worker, presence.slots, presence.draining) == ("one", 7, False)
-        assert await stage.redis.zrange(keys.running(), 0, -1) == [generation_id.encode()]
+        assert await harness.redis.zrange(keys.running(), 0, -1) == [generation_id.encode()]
 
 
 def test_a_blocked_read_ends_before_its_connection_would_time_out():

@@ -38,14 +38,14 @@ async def shell() -> AsyncIterator[Shell]:
 
 
 def test_the_table_has_exactly_the_routes_and_methods_of_a_node() -> None:
-    served = {
+    local_node = {
         (route.path, method)
         for route in unguarded_routes(Shell().node)
         for method in route.endpoint.methods
         if method != "HEAD"
     }
 
-    assert served == {(path, method) for path, method, _ in CELLS}
+    assert local_node == {(path, method) for path, method, _ in CELLS}
 
 
 def test_a_route_without_a_row_stops_the_start() -> None:

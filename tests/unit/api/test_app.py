@@ -27,7 +27,7 @@ from api.pages.openapi.document import DOCUMENT
 from api.pages.pages import DIRECTORY
 from shared.log.events import End, Token
 from shared.redis import keys
-from tests.support.served import Hand
+from tests.support.local_node import ManualWorker
 from tests.support.shell import ALICE, BOB, OPERATOR, Shell
 
 DONE = End(status="completed", finish_reason="stop")
@@ -139,41 +139,41 @@ async def test_a_wrong_header_is_refused_with_its_status(
 
 
 async def test_a_snapshot_has_the_text_so_far(shell: Shell) -> None:
-    hand = await Hand.take(shell.store, owner="alice")
-    await hand.append(Token("Hel"), Token("lo"))
-    body = (await shell.get(f"/v1/generations/{hand.generation_id}")).json()
+    manual_worker = await ManualWorker.take(shell.store, owner="alice")
+    await manual_worker.append(Token("Hel"), Token("lo"))
+    body = (await shell.get(f"/v1/generations/{manual_worker.generation_id}")).json()
 
     assert (body["status"], body["text"]) == ("running", "Hello")
-    assert body["last_event_id"] == f"{hand.attempt}-3"
-    assert body["attempt"] == hand.attempt
+    assert body["last_event_id"] == f"{manual_worker.attempt}-3"
+    assert body["attempt"] == manual_worker.attempt
 
 
 async def test_a_long_log_is_read_in_pages(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.log.log_reader.PAGE_ENTRIES", 3)
     for count in range(1, 9):
-        hand = await Hand.take(shell.store, owner="alice", token=f"t{count}")
-        await hand.append(*(Token(str(number)) for number in range(count)))
-        body = (await shell.get(f"/v1/generations/{hand.generation_id}")).json()
+        manual_worker = await ManualWorker.take(shell.store, owner="alice", token=f"t{count}")
+        await manual_worker.append(*(Token(str(number)) for number in range(count)))
+        body = (await shell.get(f"/v1/generations/{manual_worker.generation_id}")).json()
 
         assert body["text"] == "".join(map(str, range(count)))
 
 
 async def test_an_expired_log_is_410(shell: Shell) -> None:
-    hand = await Hand.take(shell.store, owner="alice")
-    await hand.append(DONE)
-    await shell.redis.delete(keys.log(hand.generation_id))
-    response = await shell.get(f"/v1/generations/{hand.generation_id}")
+    manual_worker = await ManualWorker.take(shell.store, owner="alice")
+    await manual_worker.append(DONE)
+    await shell.redis.delete(keys.log(manual_worker.generation_id))
+    response = await shell.get(f"/v1/generations/{manual_worker.generation_id}")
 
     assert (response.status_code, code(response)) == (410, "expired")
 
 
 async def test_a_sealed_generation_is_404(shell: Shell) -> None:
-    hand = await Hand.take(shell.store, owner="alice")
+    manual_worker = await ManualWorker.take(shell.store, owner="alice")
     await shell.redis.flushall()
-    await shell.store.seal(hand.generation_id)
+    await shell.store.seal(manual_worker.generation_id)
 
     for path in ("", "/events"):
-        response = await shell.get(f"/v1/generations/{hand.generation_id}{path}")
+        response = await shell.get(f"/v1/generations/{manual_worker.generation_id}{path}")
         assert (response.status_code, code(response)) == (404, "not_found")
 
 
@@ -190,9 +190,9 @@ async def test_cancelling_is_final_and_may_be_repeated(shell: Shell) -> None:
 
 
 async def test_cancelling_an_ended_generation_changes_nothing(shell: Shell) -> None:
-    hand = await Hand.take(shell.store, owner="alice")
-    await hand.append(Token("x"), DONE)
-    path = f"/v1/generations/{hand.generation_id}"
+    manual_worker = await ManualWorker.take(shell.store, owner="alice")
+    await manual_worker.append(Token("x"), DONE)
+    path = f"/v1/generations/{manual_worker.generation_id}"
     response = await shell.client.post(path + "/cancel", headers=ALICE)
 
     assert (response.status_code, response.json()["status"]) == (202, "completed")

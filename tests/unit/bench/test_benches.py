@@ -17,20 +17,20 @@ from bench.sizing import CONSTANTS
 from bench.support.answer import new_answers
 from bench.support.bare import LAST_CHUNK, frames_of
 from bench.support.load import ENDS, InexactText, get, get_events
-from bench.support.stage import Stage, address, open_stage
+from bench.support.setup import Setup, address, open_stage
 from bench.support.writer import Writer
 
 
 @pytest.fixture(scope="module")
-async def stage(anyio_backend: str) -> AsyncIterator[Stage]:
+async def setup(anyio_backend: str) -> AsyncIterator[Setup]:
     """One stage for all tests: its start takes longer than most benchmarks."""
-    async with open_stage(is_quick=True) as stage:
-        yield stage
+    async with open_stage(is_quick=True) as setup:
+        yield setup
 
 
 @pytest.mark.parametrize("name", KNOWN)
-async def test_each_benchmark_runs_with_exact_texts(stage: Stage, name: str) -> None:
-    rows = await importlib.import_module(f"bench.{name}").run(stage)
+async def test_each_benchmark_runs_with_exact_texts(setup: Setup, name: str) -> None:
+    rows = await importlib.import_module(f"bench.{name}").run(setup)
 
     assert any(row.who.startswith("Tailrace") for row in rows) or name in NAMELESS
     assert all(row.values for row in rows)
@@ -52,33 +52,33 @@ NAMELESS = (
 )
 
 
-async def test_a_lost_token_fails_the_run(stage: Stage) -> None:
+async def test_a_lost_token_fails_the_run(setup: Setup) -> None:
     (answer,) = new_answers(1, tokens=20)
     frames = frames_of("sse", answer.pieces())
     body = b"".join(frames[:7] + frames[8:]) + LAST_CHUNK
-    await stage.load.open(stage.bare.address, [get("/0")], end=LAST_CHUNK)
-    await stage.bare.call("serve", body, 1)
-    await stage.load.over()
+    await setup.load.open(setup.bare.address, [get("/0")], end=LAST_CHUNK)
+    await setup.bare.call("serve", body, 1)
+    await setup.load.over()
 
     with pytest.raises(InexactText, match="1 of 1 texts are not exact"):
-        await stage.load.report("sse", [answer.pieces()], [0])
-    await stage.load.close()
-    await stage.bare.call("close")
+        await setup.load.report("sse", [answer.pieces()], [0])
+    await setup.load.close()
+    await setup.bare.call("close")
 
 
 @pytest.mark.parametrize("kind", ["sse", "ndjson", "ws"])
-async def test_the_bare_loop_sends_the_same_frames_as_a_node(stage: Stage, kind: str) -> None:
+async def test_the_bare_loop_sends_the_same_frames_as_a_node(setup: Setup, kind: str) -> None:
     pieces = [" alpha", ' "δ"']  # too few to be joined
-    async with stage.node() as node, Writer(stage.system.server.url) as writer:
+    async with setup.node() as node, Writer(setup.system.server.url) as writer:
         holder = await writer.begin()
         await writer.say(holder, pieces)
         await writer.end(holder, tokens_before=len(pieces))
         request = get_events(kind, holder.generation_id)
-        await stage.load.open(address(node), [request], end=ENDS[kind])
-        await stage.load.over()
+        await setup.load.open(address(node), [request], end=ENDS[kind])
+        await setup.load.over()
         for frame in frames_of(kind, pieces, holder.generation_id):
             # One write of the node is one chunk, so the chunk headers can differ.
             data = frame if kind == "ws" else frame.partition(b"\r\n")[2][:-2]
 
-            assert await stage.load.count(data) == 1
-        await stage.load.close()
+            assert await setup.load.count(data) == 1
+        await setup.load.close()

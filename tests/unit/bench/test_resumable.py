@@ -30,15 +30,15 @@ async def run(result: float | Exception) -> float:
 async def test_a_run_that_loses_readers_is_omitted_and_disconnects_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stage: Any = SimpleNamespace(load=Load())
+    harness: Any = SimpleNamespace(load=Load())
 
-    assert await resumable.unless_lost(stage, run(2.5)) == 2.5
-    assert stage.load.closed == 0
-    assert await resumable.unless_lost(stage, run(InexactText("3 of 9 texts"))) is None
-    assert stage.load.closed == 1
+    assert await resumable.unless_lost(harness, run(2.5)) == 2.5
+    assert harness.load.closed == 0
+    assert await resumable.unless_lost(harness, run(InexactText("3 of 9 texts"))) is None
+    assert harness.load.closed == 1
     assert "left out: 3 of 9 texts" in capsys.readouterr().err
     with pytest.raises(OSError):
-        await resumable.unless_lost(stage, run(OSError("something else")))
+        await resumable.unless_lost(harness, run(OSError("something else")))
 
 
 def test_without_node_the_message_says_what_is_needed(

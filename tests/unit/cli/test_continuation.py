@@ -19,7 +19,8 @@ from cli.continuation import (
 )
 from cli.finding import Finding
 from cli.up.private_server import running_url
-from shared.config.models import CONTINUE_STYLES, Model
+from shared.config.kinds.openai import CONTINUE_STYLES
+from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.log.events import Token
@@ -98,7 +99,7 @@ class TwoFaced:
 
 
 async def test_a_form_holds_only_if_it_holds_at_every_cut():
-    outcomes = await try_forms(TwoFaced())
+    outcomes = await try_forms(TwoFaced(), CONTINUE_STYLES)
 
     assert set(outcomes.values()) == {"other"}
 

@@ -18,9 +18,9 @@ from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.queue.partitions import agree
 from tests.support.certificates import Authority
+from tests.support.faulty_ports import closed_port, plain_server
 from tests.support.forward_proxy import CREDENTIALS, ForwardProxy
 from tests.support.issuer import serve_keys
-from tests.support.odd_ports import closed_port, plain_server
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.restricted_user import PASSWORD, USER, add_user, rules_of_the_documents
 from tests.support.tls_server import tls_server

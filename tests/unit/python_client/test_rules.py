@@ -110,10 +110,10 @@ def test_the_pause_that_the_server_asks_for_is_limited() -> None:
     assert [back_off.next(0, 3), back_off.next(0, 1e9)] == [3.0, 60.0]
 
 
-@pytest.mark.parametrize("odd", ["", "soon", "0", "-1", "nan", None])
-def test_a_heartbeat_that_makes_no_sense_is_ignored(odd: object) -> None:
+@pytest.mark.parametrize("faulty", ["", "soon", "0", "-1", "nan", None])
+def test_a_heartbeat_that_makes_no_sense_is_ignored(faulty: object) -> None:
     heartbeat = Heartbeat()
-    heartbeat.announced(odd)
+    heartbeat.announced(faulty)
     assert heartbeat.seconds == 15
     heartbeat.announced("2")
     assert heartbeat.silence_max_s == 5

@@ -8,8 +8,8 @@ from shared.config.models import Model
 from shared.log.events import AnyEvent, Extra, Token, decode, encode
 from shared.log.ids import EventId
 from shared.log.request import Request
-from workers.continuation import plan_attempt
-from workers.outbox import Outbox
+from workers.takeover.continuation import plan_attempt
+from workers.writing.outbox import Outbox
 
 FACT = {"chunk": {"system_fingerprint": "p"}}
 PICTURES = {"delta": {"images": [1]}}

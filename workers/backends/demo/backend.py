@@ -17,12 +17,14 @@ from typing import Any
 import msgspec
 
 from shared.config.models import Model
+from shared.config.settings import Settings
 from shared.errors import BackendError
 from shared.log.events import FinishReason, Reasoning, Token, ToolCall, Usage
 from shared.log.request import Request
-from workers.backends.contract import BackendItem, Finish
+from workers.backends.contract import Backend, BackendItem, Finish
 from workers.backends.demo import text as demo_text
 from workers.backends.demo.controls import DemoControls, apply_params, parse_options
+from workers.backends.http.upstream_http import UpstreamHttp
 
 BATCH_MAX = 4  # pieces in one list when several are due
 FIRST_TOKEN_S = 0.3  # default pause before the first token
@@ -149,6 +151,13 @@ class DemoBackend:
 
     async def aclose(self) -> None:
         """Do nothing: the demo has no connections."""
+
+
+def build(
+    model: Model, settings: Settings, http: UpstreamHttp, environ: Mapping[str, str]
+) -> Backend:
+    """Build the backend of a model: see workers/backends/kinds.py."""
+    return DemoBackend(model)
 
 
 class _PieceSchedule:

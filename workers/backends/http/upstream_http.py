@@ -50,6 +50,7 @@ class UpstreamAddress:
         url: http or https; a user and password in it become a Basic authorization.
         subpath: appended to the path of the URL.
         headers: sent with every request.
+        query: appended to the query of the URL, without `?`.
         tls: the files of the connection.
         proxy: the proxy on the way; None: none.
 
@@ -63,6 +64,7 @@ class UpstreamAddress:
         subpath: str,
         headers: Mapping[str, str],
         *,
+        query: str = "",
         tls: TlsFiles = TlsFiles(),  # noqa: B008
         proxy: Proxy | None = None,
     ) -> None:
@@ -76,7 +78,8 @@ class UpstreamAddress:
             raise AddressInvalid(url)
         self.origin = Origin(name, port, parts.scheme == "https", tls, proxy)
         path = quote(parts.path.rstrip("/") + subpath, safe=_PATH_SAFE) or "/"
-        query = f"?{quote(parts.query, safe=_PATH_SAFE + '?')}" if parts.query else ""
+        whole = "&".join(filter(None, (parts.query, query)))
+        query = f"?{quote(whole, safe=_PATH_SAFE + '?')}" if whole else ""
         authority = f"[{name}]" if ":" in name else name
         if port != _PORTS[parts.scheme]:
             authority += f":{port}"

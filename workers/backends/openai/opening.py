@@ -7,7 +7,7 @@ text. If no part of an answer comes, the failure quotes the bytes that are kept 
 from __future__ import annotations
 
 from shared.errors import BackendError
-from workers.backends.openai.error_body import MESSAGE_MAX, read_error
+from workers.backends.reading.error_body import MESSAGE_MAX, read_error
 
 # A line of an event stream never begins so. Content types are less reliable.
 _DOCUMENT = (b"{", b"[", b"<")

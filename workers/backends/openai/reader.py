@@ -10,7 +10,7 @@ Does no I/O, knows no clock, and does not know which server it reads. It accepts
     OpenRouter  comments; finish_reason "error" beside an error object; usage after the finish
     Mistral     content as a list of parts; whole tool calls without an index
     any         one JSON document because `stream` was ignored; errors with the status 200: objects,
-                arrays, HTML pages, plain text (workers/backends/openai/error_body.py)
+                arrays, HTML pages, plain text (workers/backends/reading/error_body.py)
 
 `[DONE]` without a `finish_reason` is a failure. Servers write `[DONE]` in a `finally` block, also
 after a failed answer (vLLM and llama.cpp do), so it only means that nothing follows.
@@ -37,17 +37,17 @@ from workers.backends.openai.chunk import (
 )
 from workers.backends.openai.chunk_template import ChunkTemplate, learn
 from workers.backends.openai.delta_texts import CONTENT, REASONING, take_content, take_text
-from workers.backends.openai.error_body import is_error, is_error_array
-from workers.backends.openai.facts import Facts, has_list, put_extra
-from workers.backends.openai.failure import failure_of
-from workers.backends.openai.finish_reasons import Reason, more_telling, reason_of
-from workers.backends.openai.half_pairs import HalfPairs
 from workers.backends.openai.opening import Opening
-from workers.backends.openai.sse_lines import SseLines
 from workers.backends.openai.summary import TextSoFar
 from workers.backends.openai.tool_fragments import read_fragment
-from workers.backends.openai.tools import ToolCalls
-from workers.backends.openai.usage import UsageCounter
+from workers.backends.reading.error_body import is_error, is_error_array
+from workers.backends.reading.facts import Facts, has_list, put_extra
+from workers.backends.reading.failure import failure_of
+from workers.backends.reading.finish_reasons import Reason, more_telling, reason_of
+from workers.backends.reading.half_pairs import HalfPairs
+from workers.backends.reading.sse_lines import SseLines
+from workers.backends.reading.tools import ToolCalls
+from workers.backends.reading.usage import UsageCounter
 
 TEMPLATES_MAX = 16  # learned per answer: then chunks that all differ are just decoded
 

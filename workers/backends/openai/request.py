@@ -23,7 +23,7 @@ def encode_body(model: Model, request: Request, prefix: str, form: str = "") -> 
 
     Args:
         prefix: the answer so far, which the server shall continue; empty: no partial answer.
-        form: of `CONTINUE_STYLES`; empty: the model's `continue_style`.
+        form: one of the styles of the kind; empty: the model's `continue_style`.
     """
     body = {key: value for key, value in request.params.items() if key not in RESERVED}
     body["model"] = model.upstream_name

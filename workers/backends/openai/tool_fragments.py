@@ -13,8 +13,8 @@ from workers.backends.openai.chunk import (
     as_object,
     unknown_members,
 )
-from workers.backends.openai.half_pairs import HalfPairs
-from workers.backends.openai.tools import Fragment
+from workers.backends.reading.half_pairs import HalfPairs
+from workers.backends.reading.tools import Fragment
 
 INDEX_MAX = 2**31  # of a tool call; a greater number is none
 

@@ -37,7 +37,7 @@ from shared.log.events import (
     encode,
 )
 from shared.log.fold import Dialect
-from tests.support.bench import END, GENERATION, Bench, Client, make_scope, settle
+from tests.support.hub_harness import END, GENERATION, Client, HubHarness, make_scope, settle
 from tests.support.recorded import REFUSAL, recorded_meta
 from tests.support.wait import until
 
@@ -53,15 +53,15 @@ class Reading:
 
     def __init__(
         self,
-        bench: Bench,
+        hub_harness: HubHarness,
         dialect: Dialect = CHAT,
         failure_of: Callable[[End], Failure | None] = failure_of,
         **credentials: Any,
     ) -> None:
         self.client = Client()
         self.client.incoming.get_nowait()  # the request body, which the route has read before
-        meta, headers = bench.log.known[GENERATION], {"x-generation-id": GENERATION}
-        answer = held_stream(bench.hub, meta, dialect, headers, failure_of=failure_of)
+        meta, headers = hub_harness.log.known[GENERATION], {"x-generation-id": GENERATION}
+        answer = held_stream(hub_harness.hub, meta, dialect, headers, failure_of=failure_of)
         scope: Any = make_scope(self.client, method="POST") | credentials
         self.task = asyncio.ensure_future(
             answer(scope, self.client.receive, self.client.send)  # type: ignore[arg-type]
@@ -74,10 +74,10 @@ class Reading:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with Bench(head_wait_s=FOR_EVER_S) as bench:
-        bench.log.create(grace_s=5.0, request=REQUEST)
-        yield bench
+async def hub_harness() -> AsyncIterator[HubHarness]:
+    async with HubHarness(head_wait_s=FOR_EVER_S) as hub_harness:
+        hub_harness.log.create(grace_s=5.0, request=REQUEST)
+        yield hub_harness
 
 
 def chunks(body: bytes) -> list[dict[str, Any]]:
@@ -96,23 +96,25 @@ def chunks(body: bytes) -> list[dict[str, Any]]:
     ],
     ids=["token", "token with extra", "reasoning", "tool call", "delta of another kind"],
 )
-async def test_nothing_is_sent_before_the_first_content(bench: Bench, content: Event) -> None:
-    reading = Reading(bench)
-    bench.log.append(START)
+async def test_nothing_is_sent_before_the_first_content(
+    hub_harness: HubHarness, content: Event
+) -> None:
+    reading = Reading(hub_harness)
+    hub_harness.log.append(START)
     await settle()
-    bench.log.append(Progress("search", 1, 2, 50.0), Data("d", 1), Reset("restarted"))
-    bench.log.append(Start(2, "demo"), Usage(1, 0, 1), Extra({"chunk": {"provider": "p"}}))
+    hub_harness.log.append(Progress("search", 1, 2, 50.0), Data("d", 1), Reset("restarted"))
+    hub_harness.log.append(Start(2, "demo"), Usage(1, 0, 1), Extra({"chunk": {"provider": "p"}}))
     await settle()
     assert reading.client.messages == []
 
-    bench.log.append(content)
+    hub_harness.log.append(content)
     await settle()
     assert reading.client.status == 200
     assert chunks(reading.client.body)[0]["choices"][0]["delta"]["role"] == "assistant"
-    bench.log.append(END)
+    hub_harness.log.append(END)
 
     assert (await reading.ended()).is_finished
-    assert bench.log.count("attach") == 1
+    assert hub_harness.log.count("attach") == 1
 
 
 @pytest.mark.parametrize(
@@ -125,56 +127,58 @@ async def test_nothing_is_sent_before_the_first_content(bench: Bench, content: E
     ids=["refused", "broken", "cancelled"],
 )
 async def test_a_failure_before_the_first_content_is_an_http_status(
-    bench: Bench, end: End, status: int, code: str
+    hub_harness: HubHarness, end: End, status: int, code: str
 ) -> None:
-    reading = Reading(bench)
-    bench.log.append(START)
+    reading = Reading(hub_harness)
+    hub_harness.log.append(START)
     await settle()
-    bench.log.append(end)
+    hub_harness.log.append(end)
     client = await reading.ended()
-    late = await Reading(bench).ended()
+    late = await Reading(hub_harness).ended()
 
     for found in (client, late):
         assert (found.status, json.loads(found.body)["error"]["code"]) == (status, code)
         assert found.headers[b"x-generation-id"] == GENERATION.encode()
-    assert not bench.hub.connections
+    assert not hub_harness.hub.connections
 
 
-async def test_a_cancelled_response_is_no_failure(bench: Bench) -> None:
-    bench.log.append(START, End("cancelled", "cancelled"))
+async def test_a_cancelled_response_is_no_failure(hub_harness: HubHarness) -> None:
+    hub_harness.log.append(START, End("cancelled", "cancelled"))
 
-    client = await Reading(bench, RESPONSES, responses_failure_of).ended()
+    client = await Reading(hub_harness, RESPONSES, responses_failure_of).ended()
 
     assert client.status == 200
     assert b"event: response.incomplete" in client.body
 
 
-async def test_a_failure_after_content_is_an_error_in_the_stream(bench: Bench) -> None:
-    bench.log.append(START, Token("a"), REFUSED)
+async def test_a_failure_after_content_is_an_error_in_the_stream(hub_harness: HubHarness) -> None:
+    hub_harness.log.append(START, Token("a"), REFUSED)
 
-    client = await Reading(bench).ended()
+    client = await Reading(hub_harness).ended()
 
     assert client.status == 200
     assert chunks(client.body)[-1]["error"]["code"] == "context_length_exceeded"
 
 
-async def test_an_answer_that_completes_without_content_is_a_stream(bench: Bench) -> None:
-    bench.log.append(START, END)
+async def test_an_answer_that_completes_without_content_is_a_stream(
+    hub_harness: HubHarness,
+) -> None:
+    hub_harness.log.append(START, END)
 
-    client = await Reading(bench).ended()
+    client = await Reading(hub_harness).ended()
 
     assert client.status == 200
     assert chunks(client.body)[-1]["choices"][0]["finish_reason"] == "stop"
 
 
 async def test_after_the_bound_the_stream_begins_and_an_error_is_its_first_chunk() -> None:
-    async with Bench(head_wait_s=0.001) as bench:
-        bench.log.create(request=REQUEST)
-        reading = Reading(bench)
-        bench.log.append(START)
+    async with HubHarness(head_wait_s=0.001) as hub_harness:
+        hub_harness.log.create(request=REQUEST)
+        reading = Reading(hub_harness)
+        hub_harness.log.append(START)
         await until(lambda: reading.client.status, 5, "the head")
         assert reading.client.status == 200
-        bench.log.append(REFUSED)
+        hub_harness.log.append(REFUSED)
         client = await reading.ended()
 
     assert [chunk["error"]["code"] for chunk in chunks(client.body)] == ["context_length_exceeded"]
@@ -182,32 +186,34 @@ async def test_after_the_bound_the_stream_begins_and_an_error_is_its_first_chunk
 
 
 async def test_without_a_bound_the_head_leaves_at_once() -> None:
-    async with Bench(head_wait_s=0) as bench:
-        bench.log.create(request=REQUEST)
-        reading = Reading(bench)
+    async with HubHarness(head_wait_s=0) as hub_harness:
+        hub_harness.log.create(request=REQUEST)
+        reading = Reading(hub_harness)
         await settle()
         assert reading.client.status == 200
-        bench.log.append(END)
+        hub_harness.log.append(END)
         await reading.ended()
 
 
-async def test_a_client_that_leaves_during_the_wait_starts_the_grace(bench: Bench) -> None:
-    reading = Reading(bench)
+async def test_a_client_that_leaves_during_the_wait_starts_the_grace(
+    hub_harness: HubHarness,
+) -> None:
+    reading = Reading(hub_harness)
     await settle()
-    assert bench.hub.statistics().connections == {"chat": 1}
+    assert hub_harness.hub.statistics().connections == {"chat": 1}
     reading.client.leave()
     await reading.ended()
     await settle()
 
     assert reading.client.status != 200
-    assert bench.log.count("detach") == 1
-    assert not bench.hub.connections
+    assert hub_harness.log.count("detach") == 1
+    assert not hub_harness.hub.connections
 
 
-async def test_a_drain_answers_a_waiting_client_at_once(bench: Bench) -> None:
-    reading = Reading(bench)
+async def test_a_drain_answers_a_waiting_client_at_once(hub_harness: HubHarness) -> None:
+    reading = Reading(hub_harness)
     await settle()
-    (waiting,) = bench.hub.connections
+    (waiting,) = hub_harness.hub.connections
     waiting.break_off(ReadingOutcome.ROTATED)  # the age of a connection: the client cannot resume
     await settle()
     assert reading.client.messages == []
@@ -218,21 +224,21 @@ async def test_a_drain_answers_a_waiting_client_at_once(bench: Bench) -> None:
     assert client.headers[b"retry-after"] and client.headers[b"x-generation-id"]
 
 
-async def test_a_wait_ends_with_the_token_and_no_leeway_begins(bench: Bench) -> None:
+async def test_a_wait_ends_with_the_token_and_no_leeway_begins(hub_harness: HubHarness) -> None:
     identity = Identity("alice", expires_at=time.time() - 1)  # and it was good at the check
-    reading = Reading(bench, **{IDENTITY: identity, CHECKED_AT: time.time() - 2})
+    reading = Reading(hub_harness, **{IDENTITY: identity, CHECKED_AT: time.time() - 2})
 
     client = await reading.ended()
 
     assert client.status == 200
     assert client.was_aborted and not client.is_finished
-    assert not bench.hub.connections
+    assert not hub_harness.hub.connections
 
 
-async def test_a_generation_that_is_lost_during_the_wait_is_500(bench: Bench) -> None:
-    reading = Reading(bench)
+async def test_a_generation_that_is_lost_during_the_wait_is_500(hub_harness: HubHarness) -> None:
+    reading = Reading(hub_harness)
     await settle()
-    bench.hub.relays[GENERATION].end_unlogged(LOST)
+    hub_harness.hub.relays[GENERATION].end_unlogged(LOST)
     client = await reading.ended()
 
     assert (client.status, json.loads(client.body)["error"]["code"]) == (500, "lost")

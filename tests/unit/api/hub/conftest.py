@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.bench import Bench
+from tests.support.hub_harness import HubHarness
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +16,6 @@ def requeue_through_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with Bench() as bench:
-        yield bench
+async def hub_harness() -> AsyncIterator[HubHarness]:
+    async with HubHarness() as hub_harness:
+        yield hub_harness

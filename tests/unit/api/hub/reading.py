@@ -8,14 +8,14 @@ from typing import Any
 
 from api.dialects.native.events import respond_with_events, stream_events
 from shared.log.ids import START, EventId
-from tests.support.bench import GENERATION, Bench, Client, make_scope, settle
+from tests.support.hub_harness import GENERATION, Client, HubHarness, make_scope, settle
 
 
 class Reading:
     """A request whose response is being read."""
 
-    def __init__(self, bench: Bench, client: Client, task: asyncio.Task[None]) -> None:
-        self.bench, self.client, self.task = bench, client, task
+    def __init__(self, hub_harness: HubHarness, client: Client, task: asyncio.Task[None]) -> None:
+        self.hub_harness, self.client, self.task = hub_harness, client, task
 
     @property
     def frames(self) -> list[tuple[str, str]]:
@@ -33,15 +33,15 @@ def parse_sse(body: bytes) -> list[tuple[str, str]]:
 
 
 async def read(
-    bench: Bench, cursor: EventId = START, *, transport: str = "sse", **scope: Any
+    hub_harness: HubHarness, cursor: EventId = START, *, transport: str = "sse", **scope: Any
 ) -> Reading:
     """Start a request for the events after `cursor`, and let it join."""
     client = Client()
-    meta = await bench.log.meta(GENERATION)
+    meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
     task = asyncio.create_task(
         stream_events(
-            bench.hub,
+            hub_harness.hub,
             make_scope(client, **scope),
             client.receive,
             client.send,  # type: ignore[arg-type]
@@ -51,7 +51,7 @@ async def read(
         )
     )
     await settle()
-    return Reading(bench, client, task)
+    return Reading(hub_harness, client, task)
 
 
 async def stop(reading: Reading) -> None:
@@ -60,14 +60,14 @@ async def stop(reading: Reading) -> None:
     await reading.task
 
 
-async def get(bench: Bench, client: Client, **scope: Any) -> None:
+async def get(hub_harness: HubHarness, client: Client, **scope: Any) -> None:
     """Serve a whole request, from the look-up of its generation on."""
     await respond_with_events(
         make_scope(client, **scope),
         client.receive,
         client.send,  # type: ignore[arg-type]
-        hub=bench.hub,
-        store=bench.log,  # type: ignore[arg-type]
+        hub=hub_harness.hub,
+        store=hub_harness.log,  # type: ignore[arg-type]
         viewer="anonymous",
         generation_id=GENERATION,
     )

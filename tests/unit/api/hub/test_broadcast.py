@@ -15,7 +15,7 @@ from api.hub.frame import LiveFrame
 from api.hub.pump import Pump
 from shared.log.events import End, Token, encode
 from shared.log.ids import EventId
-from tests.support.bench import make_meta
+from tests.support.hub_harness import make_meta
 
 
 class Timer:
@@ -77,7 +77,7 @@ class RecordingFollower:
         return b"".join(self.received)
 
 
-class Scene:
+class FaultRun:
     """A log, its broadcast group, and followers that have all of the log."""
 
     def __init__(self, readers: int, entries: int = 20) -> None:
@@ -100,57 +100,57 @@ class Scene:
 
 
 def test_all_followers_get_a_broadcast_as_one_chunk_and_one_object() -> None:
-    scene = Scene(ROW_MAX + 5)
-    scene.publish(Token("new"))
+    fault_run = FaultRun(ROW_MAX + 5)
+    fault_run.publish(Token("new"))
     frame = b'id: 1-21\nevent: token\ndata: {"text":"new"}\n\n'
-    assert {reader.body for reader in scene.readers} == {b"%x\r\n%b\r\n" % (len(frame), frame)}
-    assert len({id(reader.received[0]) for reader in scene.readers}) == 1
-    assert scene.host.counters.events_delivered == ROW_MAX + 5
+    assert {reader.body for reader in fault_run.readers} == {b"%x\r\n%b\r\n" % (len(frame), frame)}
+    assert len({id(reader.received[0]) for reader in fault_run.readers}) == 1
+    assert fault_run.host.counters.events_delivered == ROW_MAX + 5
 
 
 def test_a_write_that_raises_does_not_stop_the_writes_to_other_followers() -> None:
-    scene = Scene(3)
+    fault_run = FaultRun(3)
 
     def gone(data: bytes) -> None:
         raise RuntimeError("the handler is closed")
 
-    lost = scene.readers[0]
+    lost = fault_run.readers[0]
     row = lost.row
     assert row is not None
     row.remove(lost)
     lost.write = gone  # type: ignore[assignment]
-    scene.group.admit(lost, row.seq, scene.host.now())
+    fault_run.group.admit(lost, row.seq, fault_run.host.now())
     # Admit the other followers again, so that their writes come after the one that raises.
-    for reader in scene.readers[1:]:
+    for reader in fault_run.readers[1:]:
         row.remove(reader)
-        scene.group.admit(reader, row.seq, scene.host.now())
-    scene.publish(Token("new"))
-    scene.publish(Token("newer"))
+        fault_run.group.admit(reader, row.seq, fault_run.host.now())
+    fault_run.publish(Token("new"))
+    fault_run.publish(Token("newer"))
 
-    assert [reader.body.count(b"new") for reader in scene.readers] == [0, 2, 2]
+    assert [reader.body.count(b"new") for reader in fault_run.readers] == [0, 2, 2]
 
 
 def test_a_row_has_at_most_row_max_followers() -> None:
-    scene = Scene(3 * ROW_MAX + 1)
-    assert [len(row.members) for row in scene.group.rows] == [ROW_MAX] * 3 + [1]
+    fault_run = FaultRun(3 * ROW_MAX + 1)
+    assert [len(row.members) for row in fault_run.group.rows] == [ROW_MAX] * 3 + [1]
 
 
 def test_a_follower_that_steps_out_gets_the_seq_of_its_row() -> None:
-    scene = Scene(3)
-    scene.publish(Token("a"), Token("b"))
-    leaver = scene.readers[1]
+    fault_run = FaultRun(3)
+    fault_run.publish(Token("a"), Token("b"))
+    leaver = fault_run.readers[1]
     assert leaver.row is not None
     leaver.row.remove(leaver)
-    scene.publish(Token("c"))
+    fault_run.publish(Token("c"))
     assert leaver.stepped_out_at == 22
     assert b'"c"' not in leaver.body
-    assert b'"c"' in scene.readers[0].body
+    assert b'"c"' in fault_run.readers[0].body
 
 
 def test_a_follower_that_a_write_removes_has_been_given_that_broadcast() -> None:
     """A connection may pause within a broadcast: no event is lost, and none comes twice."""
-    scene = Scene(3)
-    stopped = scene.readers[0]
+    fault_run = FaultRun(3)
+    stopped = fault_run.readers[0]
 
     def write(data: bytes) -> None:
         stopped.received.append(data)
@@ -158,62 +158,62 @@ def test_a_follower_that_a_write_removes_has_been_given_that_broadcast() -> None
         stopped.row.remove(stopped)
 
     stopped.write = write
-    scene.publish(Token("a"))
-    scene.publish(Token("b"))
+    fault_run.publish(Token("a"))
+    fault_run.publish(Token("b"))
     assert stopped.stepped_out_at == 21
     assert stopped.body.count(b"id: ") == 1
-    assert [reader.body.count(b"id: ") for reader in scene.readers[1:]] == [2, 2]
+    assert [reader.body.count(b"id: ") for reader in fault_run.readers[1:]] == [2, 2]
 
 
 def test_after_the_end_all_followers_step_out_with_the_whole_log() -> None:
-    scene = Scene(2)
-    scene.publish(Token("a"), End("completed", "stop"))
-    assert [reader.stepped_out_at for reader in scene.readers] == [22, 22]
-    assert scene.group.rows == []
+    fault_run = FaultRun(2)
+    fault_run.publish(Token("a"), End("completed", "stop"))
+    assert [reader.stepped_out_at for reader in fault_run.readers] == [22, 22]
+    assert fault_run.group.rows == []
 
 
 def test_disband_removes_all_followers_and_cancels_the_window() -> None:
-    scene = Scene(1_000)
-    scene.publish(Token("a"))
-    scene.publish(Token("b"))
-    assert scene.host.timers
-    scene.group.disband()
-    assert {reader.stepped_out_at for reader in scene.readers} == {21}
-    assert all(timer.is_cancelled for timer in scene.host.timers)
+    fault_run = FaultRun(1_000)
+    fault_run.publish(Token("a"))
+    fault_run.publish(Token("b"))
+    assert fault_run.host.timers
+    fault_run.group.disband()
+    assert {reader.stepped_out_at for reader in fault_run.readers} == {21}
+    assert all(timer.is_cancelled for timer in fault_run.host.timers)
 
 
 def test_with_few_followers_each_broadcast_leaves_at_once() -> None:
-    scene = Scene(20)
+    fault_run = FaultRun(20)
     for _ in range(5):
-        scene.publish(Token("a"))
-    assert all(len(reader.received) == 5 for reader in scene.readers)
+        fault_run.publish(Token("a"))
+    assert all(len(reader.received) == 5 for reader in fault_run.readers)
 
 
 def test_with_many_followers_broadcasts_keep_a_distance_and_lose_no_event() -> None:
-    scene = Scene(1_000)
-    scene.publish(Token("at once"))
-    assert len(scene.readers[0].received) == 1, "the first event after a pause leaves at once"
-    scene.host.pass_time(0.01)
-    scene.publish(Token("b"))
-    scene.host.pass_time(0.01)
-    scene.publish(Token("c"))
-    assert len(scene.readers[0].received) == 1
-    scene.host.pass_time(WINDOW_S_MAX)
-    assert len(scene.readers[0].received) == 2
-    assert all(b'"b"' in reader.body and b'"c"' in reader.body for reader in scene.readers)
+    fault_run = FaultRun(1_000)
+    fault_run.publish(Token("at once"))
+    assert len(fault_run.readers[0].received) == 1, "the first event after a pause leaves at once"
+    fault_run.host.pass_time(0.01)
+    fault_run.publish(Token("b"))
+    fault_run.host.pass_time(0.01)
+    fault_run.publish(Token("c"))
+    assert len(fault_run.readers[0].received) == 1
+    fault_run.host.pass_time(WINDOW_S_MAX)
+    assert len(fault_run.readers[0].received) == 2
+    assert all(b'"b"' in reader.body and b'"c"' in reader.body for reader in fault_run.readers)
 
 
 def test_the_end_leaves_before_the_window_is_over() -> None:
-    scene = Scene(1_000)
-    scene.publish(Token("a"))
-    scene.publish(Token("b"))
-    assert len(scene.readers[0].received) == 1
-    scene.publish(End("completed", "stop"))
-    assert b'"b"' in scene.readers[0].body and b"event: end" in scene.readers[0].body
+    fault_run = FaultRun(1_000)
+    fault_run.publish(Token("a"))
+    fault_run.publish(Token("b"))
+    assert len(fault_run.readers[0].received) == 1
+    fault_run.publish(End("completed", "stop"))
+    assert b'"b"' in fault_run.readers[0].body and b"event: end" in fault_run.readers[0].body
 
 
 def test_the_first_events_of_an_answer_leave_at_once() -> None:
-    scene = Scene(1_000, entries=0)
+    fault_run = FaultRun(1_000, entries=0)
     for n in range(5):
-        scene.publish(Token(f"t{n}"))
-        assert len(scene.readers[-1].received) == n + 1
+        fault_run.publish(Token(f"t{n}"))
+        assert len(fault_run.readers[-1].received) == n + 1

@@ -20,7 +20,7 @@ from shared.log.events import Token, encode
 from shared.log.fold import Dialect
 from shared.log.ids import EventId
 from shared.text.large import FOLD_BYTES_MAX
-from tests.support.bench import make_meta
+from tests.support.hub_harness import make_meta
 
 
 def feed_of(*texts: str) -> Feed:

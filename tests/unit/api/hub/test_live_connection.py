@@ -14,7 +14,7 @@ from api.hub.live_connection import LiveConnection
 from tests.support.wait import until
 
 DEADLINE_S = 5.0
-Talk = Callable[["Peer"], Awaitable[None]]
+SocketClient = Callable[["Peer"], Awaitable[None]]
 
 
 class Peer:
@@ -58,9 +58,9 @@ def short_reconnect_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.asynccontextmanager
 async def connected(
-    *talks: Talk, login: str = ""
+    *talks: SocketClient, login: str = ""
 ) -> AsyncIterator[tuple[LiveConnection, RecordingListener, list[Peer]]]:
-    """Run a connection to a server; the nth talk serves the nth accepted socket."""
+    """Run a connection to a server; the nth function serves the nth accepted socket."""
     peers: list[Peer] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -94,14 +94,14 @@ def confirmation(channel: bytes) -> bytes:
 
 
 async def test_subscribes_of_one_loop_iteration_leave_as_one_command_in_order() -> None:
-    async def talk(peer: Peer) -> None:
+    async def socket_client(peer: Peer) -> None:
         await greet(peer)
         await peer.expect(b"SUBSCRIBE", b"a", b"b")
         peer.say(confirmation(b"a") + b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$2\r\nhi\r\n")
         await peer.expect(b"SUBSCRIBE", b"c")
         await peer.expect(b"UNSUBSCRIBE", b"a")
 
-    async with connected(talk) as (connection, listener, _):
+    async with connected(socket_client) as (connection, listener, _):
         connection.subscribe(b"a")
         connection.subscribe(b"b")
         await until(lambda: len(listener.notes) == 2, DEADLINE_S)
@@ -116,7 +116,7 @@ async def test_an_unsubscribe_leaves_with_the_next_subscribe_or_after_its_delay(
 ) -> None:
     monkeypatch.setattr(live, "UNSUBSCRIBE_DELAY_S", DEADLINE_S * 10 if has_next_subscribe else 0.0)
 
-    async def talk(peer: Peer) -> None:
+    async def socket_client(peer: Peer) -> None:
         await greet(peer)
         await peer.expect(b"SUBSCRIBE", b"a")
         peer.say(confirmation(b"a"))
@@ -125,7 +125,7 @@ async def test_an_unsubscribe_leaves_with_the_next_subscribe_or_after_its_delay(
             await peer.expect(b"SUBSCRIBE", b"b")
         peer.say(confirmation(b"b"))
 
-    async with connected(talk) as (connection, listener, _):
+    async with connected(socket_client) as (connection, listener, _):
         connection.subscribe(b"a")
         await until(lambda: listener.notes == [(b"subscribed", b"a")], DEADLINE_S)
         connection.unsubscribe(b"a")
@@ -138,12 +138,12 @@ async def test_an_unsubscribe_leaves_with_the_next_subscribe_or_after_its_delay(
 
 
 async def test_after_a_loss_all_channels_are_subscribed_and_confirmed_again() -> None:
-    async def talk(peer: Peer) -> None:
+    async def socket_client(peer: Peer) -> None:
         await greet(peer)
         await peer.expect(b"SUBSCRIBE", b"a")
         peer.say(confirmation(b"a"))
 
-    async with connected(talk) as (connection, listener, peers):
+    async with connected(socket_client) as (connection, listener, peers):
         connection.subscribe(b"a")
         await until(lambda: listener.notes == [(b"subscribed", b"a")], DEADLINE_S)
         peers[0].writer.transport.abort()
@@ -167,12 +167,12 @@ async def test_a_refused_connection_is_opened_again(answer: bytes) -> None:
 
 
 async def test_the_login_is_the_first_command() -> None:
-    async def talk(peer: Peer) -> None:
+    async def socket_client(peer: Peer) -> None:
         await peer.expect(b"AUTH", b"ann", b"p@ss")
         peer.say(b"+OK\r\n")
         await greet(peer)
 
-    async with connected(talk, login="ann:p%40ss@") as (connection, _, _peers):
+    async with connected(socket_client, login="ann:p%40ss@") as (connection, _, _peers):
         await until(lambda: connection.is_connected, DEADLINE_S)
 
 

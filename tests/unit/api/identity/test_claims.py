@@ -51,9 +51,11 @@ def test_a_scope_that_is_no_string_is_never_taken_for_no_scope(scope: Any) -> No
 
 
 def test_limits_and_sessions_are_kept() -> None:
-    found = identity(limits={"active": 3}, sessions=["room-*", "desk"])
+    limits = {"active_max": 3, "of_another_system": "7"}
+    found = identity(limits=limits, sessions=["room-*", "desk"], groups=["paid"])
 
-    assert found.limits == {"active": 3}
+    assert found.limits == limits
+    assert found.groups == ("paid",)
     assert found.sessions == ("room-*", "desk")
 
 
@@ -146,6 +148,11 @@ def test_the_issuer_must_be_the_one_of_the_settings() -> None:
         {"sessions": [7]},
         {"sessions": ["a"] * 101},
         {"limits": [1]},
+        {"limits": {"active_max": "3"}},
+        {"limits": {"weight": 0}},
+        {"groups": "paid"},
+        {"groups": [7]},
+        {"groups": ["a"] * 1_001},
         {"limits": {str(n): n for n in range(33)}},
     ],
     ids=lambda claims: str(claims)[:40],

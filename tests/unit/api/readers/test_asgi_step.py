@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.readers.asgi_step import Step
-from tests.support.bench import settle
+from tests.support.hub_harness import settle
 
 
 class Ends(list[tuple[Any, BaseException | None]]):

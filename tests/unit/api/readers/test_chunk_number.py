@@ -16,31 +16,31 @@ from api.readers.chunk_number import Place, fold_all, locate
 from shared.errors import RequestError, Unavailable
 from shared.log.events import Event, Progress, Reset, Start, Token, ToolCall, encode
 from shared.log.ids import START, EventId
-from tests.support.bench import END, GENERATION, Bench, make_meta, settle
-from tests.support.toy import TOY
+from tests.support.hub_harness import END, GENERATION, HubHarness, make_meta, settle
+from tests.support.numbered_dialect import TOY
 
 AFTER_A_LOSS = 1_795_255_095_694
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with Bench() as bench:
-        bench.log.create()
-        bench.log.append(Start(1, "demo"))  # chunks 2 and 3
-        bench.log.tokens("a", "b", "c")  # 4, 5, 6
-        yield bench
+async def hub_harness() -> AsyncIterator[HubHarness]:
+    async with HubHarness() as hub_harness:
+        hub_harness.log.create()
+        hub_harness.log.append(Start(1, "demo"))  # chunks 2 and 3
+        hub_harness.log.tokens("a", "b", "c")  # 4, 5, 6
+        yield hub_harness
 
 
-async def place_of(bench: Bench, number: int) -> Place:
-    meta = await bench.log.meta(GENERATION)
+async def place_of(hub_harness: HubHarness, number: int) -> Place:
+    meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
-    async with bench.hub.reading(meta) as relay:
-        return await locate(bench.hub, relay, TOY, number)
+    async with hub_harness.hub.reading(meta) as relay:
+        return await locate(hub_harness.hub, relay, TOY, number)
 
 
-async def refusal(bench: Bench, number: int) -> str:
+async def refusal(hub_harness: HubHarness, number: int) -> str:
     with pytest.raises(RequestError) as caught:
-        await place_of(bench, number)
+        await place_of(hub_harness, number)
     return caught.value.code
 
 
@@ -74,130 +74,142 @@ def test_a_placed_number_gives_exactly_the_chunks_from_it_on(
     assert numbers(whole) == list(range(log.chunks))
 
 
-async def test_a_chunk_of_the_opening_is_placed_without_redis(bench: Bench) -> None:
-    meta = await bench.log.meta(GENERATION)
+async def test_a_chunk_of_the_opening_is_placed_without_redis(hub_harness: HubHarness) -> None:
+    meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
-    bench.log.is_away = True
-    async with bench.hub.reading(meta) as relay:
-        place = await locate(bench.hub, relay, TOY, 1)
+    hub_harness.log.is_away = True
+    async with hub_harness.hub.reading(meta) as relay:
+        place = await locate(hub_harness.hub, relay, TOY, 1)
 
     assert place == Place(START, b'data: {"n":1,"at":"opening","part":1}\n\n')
 
 
-async def test_the_number_after_the_opening_is_placed_at_the_start(bench: Bench) -> None:
-    meta = await bench.log.meta(GENERATION)
+async def test_the_number_after_the_opening_is_placed_at_the_start(hub_harness: HubHarness) -> None:
+    meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
-    async with bench.hub.reading(meta) as relay:
-        await fold_all(bench.hub, relay, TOY)
+    async with hub_harness.hub.reading(meta) as relay:
+        await fold_all(hub_harness.hub, relay, TOY)
 
-        assert await locate(bench.hub, relay, TOY, 2) == Place(START, b"")
-
-
-async def test_a_number_is_placed_as_an_entry_and_the_rest_of_its_bytes(bench: Bench) -> None:
-    assert await place_of(bench, 3) == (EventId(1, 1), b'data: {"n":3,"at":"1-1","part":1}\n\n')
-    assert await place_of(bench, 6) == (EventId(1, 4), b'data: {"n":6,"at":"1-4","part":0}\n\n')
+        assert await locate(hub_harness.hub, relay, TOY, 2) == Place(START, b"")
 
 
-async def test_the_next_number_is_placed_after_the_last_entry(bench: Bench) -> None:
-    assert await place_of(bench, 7) == Place(EventId(1, 4), b"")
+async def test_a_number_is_placed_as_an_entry_and_the_rest_of_its_bytes(
+    hub_harness: HubHarness,
+) -> None:
+    assert await place_of(hub_harness, 3) == (
+        EventId(1, 1),
+        b'data: {"n":3,"at":"1-1","part":1}\n\n',
+    )
+    assert await place_of(hub_harness, 6) == (
+        EventId(1, 4),
+        b'data: {"n":6,"at":"1-4","part":0}\n\n',
+    )
 
 
-async def test_a_number_beyond_the_log_waits_for_the_missing_tail(bench: Bench) -> None:
-    waiting = asyncio.ensure_future(place_of(bench, 9))
+async def test_the_next_number_is_placed_after_the_last_entry(hub_harness: HubHarness) -> None:
+    assert await place_of(hub_harness, 7) == Place(EventId(1, 4), b"")
+
+
+async def test_a_number_beyond_the_log_waits_for_the_missing_tail(hub_harness: HubHarness) -> None:
+    waiting = asyncio.ensure_future(place_of(hub_harness, 9))
     await settle()
     assert not waiting.done()
-    bench.log.tokens("d", "e", "f")
+    hub_harness.log.tokens("d", "e", "f")
 
     assert await waiting == (EventId(1, 7), b'data: {"n":9,"at":"1-7","part":0}\n\n')
 
 
 async def test_a_tail_that_does_not_come_back_is_a_stream_reset(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    hub_harness: HubHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.readers.chunk_number.CURSOR_WAIT_S", 0.01)
-    assert await refusal(bench, 9) == "stream_reset"
+    assert await refusal(hub_harness, 9) == "stream_reset"
 
 
 @pytest.mark.parametrize("last", [[END], [Reset("takeover"), Token("A")]], ids=["end", "over"])
 async def test_a_number_beyond_an_ended_log_is_refused_at_once(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, last: list[Event]
+    hub_harness: HubHarness, monkeypatch: pytest.MonkeyPatch, last: list[Event]
 ) -> None:
     monkeypatch.setattr("api.readers.chunk_number.CURSOR_WAIT_S", 60.0)
-    bench.log.append(*last)  # chunk 7
+    hub_harness.log.append(*last)  # chunk 7
     async with asyncio.timeout(5):
-        assert await place_of(bench, 8) == Place(EventId(1, 5), b"")
-        assert await refusal(bench, 9) == "stream_reset"
+        assert await place_of(hub_harness, 8) == Place(EventId(1, 5), b"")
+        assert await refusal(hub_harness, 9) == "stream_reset"
 
 
-async def test_a_takeover_without_a_loss_keeps_the_numbers(bench: Bench) -> None:
-    bench.log.attempt = 2
-    bench.log.append(Start(2, "demo"))
-    bench.log.tokens("d")  # 9
-    assert (await place_of(bench, 9)).cursor == EventId(2, 6)
+async def test_a_takeover_without_a_loss_keeps_the_numbers(hub_harness: HubHarness) -> None:
+    hub_harness.log.attempt = 2
+    hub_harness.log.append(Start(2, "demo"))
+    hub_harness.log.tokens("d")  # 9
+    assert (await place_of(hub_harness, 9)).cursor == EventId(2, 6)
 
 
-async def test_after_a_loss_only_numbers_before_the_jump_are_placed(bench: Bench) -> None:
+async def test_after_a_loss_only_numbers_before_the_jump_are_placed(
+    hub_harness: HubHarness,
+) -> None:
     """After the jump the node cannot tell which of two texts the client has counted."""
-    bench.log.roll_back(1)
-    bench.log.attempt = AFTER_A_LOSS
-    bench.log.append(Start(AFTER_A_LOSS, "demo"))  # 6 and 7, where "c" was
-    bench.log.tokens("C")
+    hub_harness.log.roll_back(1)
+    hub_harness.log.attempt = AFTER_A_LOSS
+    hub_harness.log.append(Start(AFTER_A_LOSS, "demo"))  # 6 and 7, where "c" was
+    hub_harness.log.tokens("C")
 
-    assert (await place_of(bench, 5)).cursor == EventId(1, 3)
-    assert await place_of(bench, 6) == (
+    assert (await place_of(hub_harness, 5)).cursor == EventId(1, 3)
+    assert await place_of(hub_harness, 6) == (
         EventId(AFTER_A_LOSS, 4),
         b'data: {"n":6,"at":"%d-4","part":0}\n\ndata: {"n":7,"at":"%d-4","part":1}\n\n'
         % (AFTER_A_LOSS, AFTER_A_LOSS),
     )
-    assert await refusal(bench, 7) == "stream_reset"
+    assert await refusal(hub_harness, 7) == "stream_reset"
 
 
-async def test_only_the_opening_is_placed_when_the_first_attempt_jumps(bench: Bench) -> None:
-    bench.log.lose()
-    bench.log.attempt = AFTER_A_LOSS
-    bench.log.create()
-    bench.log.append(Start(AFTER_A_LOSS, "demo"))
-    assert await place_of(bench, 2) == Place(START, b"")
-    assert await refusal(bench, 3) == "stream_reset"
+async def test_only_the_opening_is_placed_when_the_first_attempt_jumps(
+    hub_harness: HubHarness,
+) -> None:
+    hub_harness.log.lose()
+    hub_harness.log.attempt = AFTER_A_LOSS
+    hub_harness.log.create()
+    hub_harness.log.append(Start(AFTER_A_LOSS, "demo"))
+    assert await place_of(hub_harness, 2) == Place(START, b"")
+    assert await refusal(hub_harness, 3) == "stream_reset"
 
 
-async def test_the_copy_is_compared_with_the_log_first(bench: Bench) -> None:
-    meta = await bench.log.meta(GENERATION)
+async def test_the_copy_is_compared_with_the_log_first(hub_harness: HubHarness) -> None:
+    meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
-    async with bench.hub.reading(meta) as relay:
-        assert (await fold_all(bench.hub, relay, TOY)).chunks == 7
-        bench.log.is_deaf = True
-        bench.log.roll_back(1)
-        bench.log.attempt = AFTER_A_LOSS
-        bench.log.append(Start(AFTER_A_LOSS, "demo"))
-        bench.log.tokens("C")
+    async with hub_harness.hub.reading(meta) as relay:
+        assert (await fold_all(hub_harness.hub, relay, TOY)).chunks == 7
+        hub_harness.log.is_deaf = True
+        hub_harness.log.roll_back(1)
+        hub_harness.log.attempt = AFTER_A_LOSS
+        hub_harness.log.append(Start(AFTER_A_LOSS, "demo"))
+        hub_harness.log.tokens("C")
 
-        assert await refusal(bench, 7) == "stream_reset"
+        assert await refusal(hub_harness, 7) == "stream_reset"
 
 
-async def test_trimmed_entries_are_read_again(bench: Bench) -> None:
-    meta = await bench.log.meta(GENERATION)
+async def test_trimmed_entries_are_read_again(hub_harness: HubHarness) -> None:
+    meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
-    async with bench.hub.reading(meta) as relay:
-        log = await fold_all(bench.hub, relay, TOY)
+    async with hub_harness.hub.reading(meta) as relay:
+        log = await fold_all(hub_harness.hub, relay, TOY)
         relay.trim()
         assert relay.feed.base == 3 and log.base == 4
 
-        assert (await place_of(bench, 3)).head == b'data: {"n":3,"at":"1-1","part":1}\n\n'
+        assert (await place_of(hub_harness, 3)).head == b'data: {"n":3,"at":"1-1","part":1}\n\n'
 
 
 async def test_a_log_that_cannot_be_read_in_time_is_unavailable(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    hub_harness: HubHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.readers.chunk_number.ENDED_LOG_READ_S", 0.01)
-    meta = await bench.log.meta(GENERATION)
+    meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
-    bench.log.is_away = True
-    async with bench.hub.reading(meta) as relay:
+    hub_harness.log.is_away = True
+    async with hub_harness.hub.reading(meta) as relay:
         with pytest.raises(Unavailable):
-            await locate(bench.hub, relay, TOY, 4)
+            await locate(hub_harness.hub, relay, TOY, 4)
 
 
-async def test_a_long_log_is_folded_step_by_step(bench: Bench) -> None:
-    bench.log.tokens(*("x" for _ in range(2_500)))
-    assert (await place_of(bench, 2_506)).cursor == EventId(1, 2_504)
+async def test_a_long_log_is_folded_step_by_step(hub_harness: HubHarness) -> None:
+    hub_harness.log.tokens(*("x" for _ in range(2_500)))
+    assert (await place_of(hub_harness, 2_506)).cursor == EventId(1, 2_504)

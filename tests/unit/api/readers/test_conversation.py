@@ -19,11 +19,11 @@ from api.readers.socket_endpoint import SocketEndpoint
 from shared.config.credentials import Identity
 from shared.errors import Draining, RequestError
 from shared.log.events import Progress, Reset, Start, ToolCall
-from tests.support.bench import END, GENERATION, Bench, Client, settle
-from tests.support.toy import ToyFrames
+from tests.support.hub_harness import END, GENERATION, Client, HubHarness, settle
+from tests.support.numbered_dialect import NumberedFrames
 
 
-class ToyConversation(Conversation):
+class NumberedConversation(Conversation):
     """`{"read":"name"}` opens the generation under that name; one errand runs beside it."""
 
     def __init__(self, node: Node, owner: str, scope: Scope, send: Send) -> None:
@@ -37,7 +37,7 @@ class ToyConversation(Conversation):
         if "close" in frame:
             raise Draining()
         name = frame["read"]
-        subscription = await self.open(name, await self.find(GENERATION), ToyFrames(name))
+        subscription = await self.open(name, await self.find(GENERATION), NumberedFrames(name))
         if frame.get("wait"):
             await subscription.ended()
             self.socket.say(ended=name)
@@ -60,13 +60,13 @@ class ToyConversation(Conversation):
             self.ended.append("errand")
 
 
-class Talk:
-    """One client of the toy endpoint; `frames` leaves out the errand's first frame."""
+class SocketClient:
+    """One client of the numbered dialect; `frames` leaves out the errand's first frame."""
 
-    def __init__(self, bench: Bench, query: str = "", **parts: Any) -> None:
+    def __init__(self, hub_harness: HubHarness, query: str = "", **parts: Any) -> None:
         self.client = Client({"type": "websocket.connect"})
-        self.conversations: list[ToyConversation] = []
-        self.endpoint = SocketEndpoint(bench.node(**parts), "/toy", self._converse)
+        self.conversations: list[NumberedConversation] = []
+        self.endpoint = SocketEndpoint(hub_harness.node(**parts), "/toy", self._converse)
         scope = {
             "type": "websocket",
             "path": "/toy",
@@ -78,8 +78,8 @@ class Talk:
             self.endpoint(scope, self.client.receive, self.client.send)  # type: ignore[arg-type]
         )
 
-    def _converse(self, *args: Any) -> ToyConversation:
-        self.conversations.append(ToyConversation(*args))
+    def _converse(self, *args: Any) -> NumberedConversation:
+        self.conversations.append(NumberedConversation(*args))
         return self.conversations[-1]
 
     async def say(self, **frame: Any) -> None:
@@ -100,117 +100,133 @@ ANYBODY = Authenticator({}, ("*",))
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with Bench() as bench:
-        bench.log.create()
-        yield bench
+async def hub_harness() -> AsyncIterator[HubHarness]:
+    async with HubHarness() as hub_harness:
+        hub_harness.log.create()
+        yield hub_harness
 
 
 @pytest.fixture
-async def talk(bench: Bench) -> AsyncIterator[Talk]:
-    talk = Talk(bench, authenticator=ANYBODY)
+async def socket_client(hub_harness: HubHarness) -> AsyncIterator[SocketClient]:
+    socket_client = SocketClient(hub_harness, authenticator=ANYBODY)
     await settle()
-    yield talk
-    talk.client.leave("websocket")
-    await talk.task
-    assert talk.conversations[0].ended == ["errand"]
-    assert not bench.hub.connections
+    yield socket_client
+    socket_client.client.leave("websocket")
+    await socket_client.task
+    assert socket_client.conversations[0].ended == ["errand"]
+    assert not hub_harness.hub.connections
 
 
 def frames_of(name: str, *values: Any) -> list[dict[str, Any]]:
     return [{name: value} for value in values]
 
 
-async def test_an_entry_may_be_no_frame_one_frame_or_several(bench: Bench, talk: Talk) -> None:
-    bench.log.append(Start(1, "demo"), Progress("x", 1, 2, 50.0))
-    await talk.say(read="r1")
-    bench.log.tokens("a")
-    bench.log.append(ToolCall(0), Progress("x", 2, 2, 100.0), END)
+async def test_an_entry_may_be_no_frame_one_frame_or_several(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.append(Start(1, "demo"), Progress("x", 1, 2, 50.0))
+    await socket_client.say(read="r1")
+    hub_harness.log.tokens("a")
+    hub_harness.log.append(ToolCall(0), Progress("x", 2, 2, 100.0), END)
     await settle()
 
-    assert talk.frames == frames_of("r1", 0, 1, "caught", "up", 2, 3, 4, 5, 6)
-    assert not talk.conversations[0].socket.subscriptions
+    assert socket_client.frames == frames_of("r1", 0, 1, "caught", "up", 2, 3, 4, 5, 6)
+    assert not socket_client.conversations[0].socket.subscriptions
 
 
-async def test_tokens_are_not_joined_if_the_fold_counts_frames(bench: Bench, talk: Talk) -> None:
-    bench.log.tokens(*"abcdefgh")
-    await talk.say(read="r1")
+async def test_tokens_are_not_joined_if_the_fold_counts_frames(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.tokens(*"abcdefgh")
+    await socket_client.say(read="r1")
 
-    assert talk.frames == frames_of("r1", *range(8), "caught", "up")
+    assert socket_client.frames == frames_of("r1", *range(8), "caught", "up")
 
 
-async def test_one_generation_may_be_open_under_several_names(bench: Bench, talk: Talk) -> None:
-    await talk.say(read="r1")
-    bench.log.tokens("a")
-    await talk.say(read="r2")
-    bench.log.append(END)
+async def test_one_generation_may_be_open_under_several_names(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    await socket_client.say(read="r1")
+    hub_harness.log.tokens("a")
+    await socket_client.say(read="r2")
+    hub_harness.log.append(END)
     await settle()
 
-    assert [f for f in talk.frames if "r1" in f] == frames_of("r1", "caught", "up", 0, 1)
-    assert [f for f in talk.frames if "r2" in f] == frames_of("r2", 0, "caught", "up", 1)
+    assert [f for f in socket_client.frames if "r1" in f] == frames_of("r1", "caught", "up", 0, 1)
+    assert [f for f in socket_client.frames if "r2" in f] == frames_of("r2", 0, "caught", "up", 1)
 
 
-async def test_a_dialect_may_end_before_its_log(bench: Bench, talk: Talk) -> None:
-    bench.log.append(Start(1, "demo"), Reset("takeover"))
-    bench.log.tokens("on")
-    await talk.say(read="r1", wait=True)
+async def test_a_dialect_may_end_before_its_log(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.append(Start(1, "demo"), Reset("takeover"))
+    hub_harness.log.tokens("on")
+    await socket_client.say(read="r1", wait=True)
     await settle()
 
-    assert talk.frames == [*frames_of("r1", 0, 1, 2), {"ended": "r1"}]
+    assert socket_client.frames == [*frames_of("r1", 0, 1, 2), {"ended": "r1"}]
 
 
-async def test_a_fold_that_cannot_restart_ends_after_a_reset(bench: Bench, talk: Talk) -> None:
-    bench.log.tokens("a", "b")
-    await talk.say(read="r1")
-    bench.log.roll_back(1)
-    bench.log.tokens("B", "c")
+async def test_a_fold_that_cannot_restart_ends_after_a_reset(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.tokens("a", "b")
+    await socket_client.say(read="r1")
+    hub_harness.log.roll_back(1)
+    hub_harness.log.tokens("B", "c")
     await settle()
 
-    assert talk.frames[-1] == {"r1": "reset"}
-    assert not talk.conversations[0].socket.subscriptions
+    assert socket_client.frames[-1] == {"r1": "reset"}
+    assert not socket_client.conversations[0].socket.subscriptions
 
 
 async def test_an_event_without_a_frame_in_the_dialect_is_sent_as_expired(
-    bench: Bench, talk: Talk
+    hub_harness: HubHarness, socket_client: SocketClient
 ) -> None:
-    await talk.say(read="r1")
-    bench.hub.relays[GENERATION].end_unlogged(b'{"type":"end"}')
+    await socket_client.say(read="r1")
+    hub_harness.hub.relays[GENERATION].end_unlogged(b'{"type":"end"}')
     await settle()
-    assert talk.frames[-1] == {"r1": "expired"}
-    assert not talk.conversations[0].socket.subscriptions
+    assert socket_client.frames[-1] == {"r1": "expired"}
+    assert not socket_client.conversations[0].socket.subscriptions
 
 
-async def test_an_expired_log_is_sent_as_the_dialects_frame(bench: Bench, talk: Talk) -> None:
-    await talk.say(read="r1")
-    bench.hub.relays[GENERATION].declare_expired()
+async def test_an_expired_log_is_sent_as_the_dialects_frame(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    await socket_client.say(read="r1")
+    hub_harness.hub.relays[GENERATION].declare_expired()
     await settle()
-    assert talk.frames[-1] == {"r1": "expired"}
+    assert socket_client.frames[-1] == {"r1": "expired"}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "1", '{"a":NaN}'])
-async def test_a_wrong_frame_is_answered_with_the_dialects_error(talk: Talk, text: str) -> None:
-    talk.client.incoming.put_nowait({"type": "websocket.receive", "text": text})
+async def test_a_wrong_frame_is_answered_with_the_dialects_error(
+    socket_client: SocketClient, text: str
+) -> None:
+    socket_client.client.incoming.put_nowait({"type": "websocket.receive", "text": text})
     await settle()
-    assert talk.frames[0]["wrong"] in ("invalid_json", "invalid_request")
-    assert talk.code is None
+    assert socket_client.frames[0]["wrong"] in ("invalid_json", "invalid_request")
+    assert socket_client.code is None
 
 
-async def test_a_dialect_may_answer_a_binary_frame_before_the_close(bench: Bench) -> None:
-    talk = Talk(bench, authenticator=ANYBODY)
+async def test_a_dialect_may_answer_a_binary_frame_before_the_close(
+    hub_harness: HubHarness,
+) -> None:
+    socket_client = SocketClient(hub_harness, authenticator=ANYBODY)
     await settle()
-    talk.client.incoming.put_nowait({"type": "websocket.receive", "bytes": b"x"})
-    await talk.task
-    assert talk.frames == [{"wrong": "binary"}]
-    assert talk.code == 1003
+    socket_client.client.incoming.put_nowait({"type": "websocket.receive", "bytes": b"x"})
+    await socket_client.task
+    assert socket_client.frames == [{"wrong": "binary"}]
+    assert socket_client.code == 1003
 
 
-async def test_a_draining_node_sends_an_error_and_closes(bench: Bench) -> None:
-    talk = Talk(bench, authenticator=ANYBODY)
+async def test_a_draining_node_sends_an_error_and_closes(hub_harness: HubHarness) -> None:
+    socket_client = SocketClient(hub_harness, authenticator=ANYBODY)
     await settle()
-    await talk.say(close=True)
-    await talk.task
-    assert talk.frames[0]["wrong"] == "draining"
-    assert talk.code == 1012
+    await socket_client.say(close=True)
+    await socket_client.task
+    assert socket_client.frames[0]["wrong"] == "draining"
+    assert socket_client.code == 1012
 
 
 @pytest.mark.parametrize(
@@ -221,11 +237,11 @@ async def test_a_draining_node_sends_an_error_and_closes(bench: Bench) -> None:
     ],
 )
 async def test_bad_queries_and_credentials_are_refused_at_the_handshake(
-    bench: Bench, query: str, authenticator: Authenticator, code: str
+    hub_harness: HubHarness, query: str, authenticator: Authenticator, code: str
 ) -> None:
     """Also for a browser: this endpoint does not set `is_refusal_readable`."""
-    talk = Talk(bench, query, authenticator=authenticator)
+    socket_client = SocketClient(hub_harness, query, authenticator=authenticator)
     with pytest.raises(RequestError) as caught:
-        await talk.task
+        await socket_client.task
     assert caught.value.code == code
-    assert not talk.client.messages
+    assert not socket_client.client.messages

@@ -22,7 +22,7 @@ from api.readers.socket_endpoint import SocketEndpoint
 from api.transport.websocket import PING as PING_FRAME
 from api.transport.websocket import WebSocketProtocol
 from shared.log.events import Start
-from tests.support.bench import END, GENERATION, Bench, settle
+from tests.support.hub_harness import END, GENERATION, HubHarness, settle
 from tests.support.protocol_server import Peer, Quick, connected, frame, handshake, serving
 from tests.support.raw_wire import read_frame
 from tests.support.wait import until
@@ -32,7 +32,7 @@ PING = b'{"type":"ping"}'
 PONG = {"type": "pong"}
 
 
-class Odd(NativeConversation):
+class FaultyConversation(NativeConversation):
     """The native protocol with two more commands: `fail` raises, `hold` waits for the test."""
 
     held: asyncio.Event
@@ -45,19 +45,19 @@ class Odd(NativeConversation):
             try:
                 await self.held.wait()
             except asyncio.CancelledError:
-                Odd.cancelled += 1
+                FaultyConversation.cancelled += 1
                 raise
         await super().do(frame)
 
 
 class App:
-    def __init__(self, bench: Bench, *, hands_over: bool) -> None:
-        self.bench = bench
+    def __init__(self, hub_harness: HubHarness, *, hands_over: bool) -> None:
+        self.hub_harness = hub_harness
         self.hands_over = hands_over
         self.returned = 0
         self.protocols: list[weakref.ref[WebSocketProtocol]] = []
-        self.app = ErrorBoundary(SocketEndpoint(bench.node(), "/ws", Odd))
-        Odd.held, Odd.cancelled = asyncio.Event(), 0
+        self.app = ErrorBoundary(SocketEndpoint(hub_harness.node(), "/ws", FaultyConversation))
+        FaultyConversation.held, FaultyConversation.cancelled = asyncio.Event(), 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self.hands_over:
@@ -73,17 +73,17 @@ class App:
 
     @property
     def is_empty(self) -> bool:
-        hub = self.bench.hub
+        hub = self.hub_harness.hub
         is_held = any(relay.holds or relay.readers for relay in hub.relays.values())
         return not hub.connections and not len(hub.heartbeats) and not is_held
 
 
 @asynccontextmanager
 async def talking(*, hands_over: bool = True, **settings: Any) -> AsyncIterator[tuple[App, int]]:
-    async with Bench(**settings) as bench:
-        bench.log.create()
-        bench.log.append(Start(1, "demo"))
-        app = App(bench, hands_over=hands_over)
+    async with HubHarness(**settings) as hub_harness:
+        hub_harness.log.create()
+        hub_harness.log.append(Start(1, "demo"))
+        app = App(hub_harness, hands_over=hands_over)
 
         class Watched(WebSocketProtocol):
             def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -96,9 +96,9 @@ async def talking(*, hands_over: bool = True, **settings: Any) -> AsyncIterator[
 
 
 @pytest.fixture(params=[True, False], ids=["handed over", "with its handler"])
-async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[App, int]]:
-    async with talking(hands_over=request.param) as served:
-        yield served
+async def local_node(request: pytest.FixtureRequest) -> AsyncIterator[tuple[App, int]]:
+    async with talking(hands_over=request.param) as local_node:
+        yield local_node
 
 
 async def opened(peer: Peer) -> Peer:
@@ -133,24 +133,24 @@ async def test_the_handler_returns_and_the_conversation_goes_on() -> None:
         assert not [task for task in asyncio.all_tasks() if "Unattended" in repr(task)]
 
 
-async def test_frames_are_answered_in_their_order(served: tuple[App, int]) -> None:
-    app, port = served
+async def test_frames_are_answered_in_their_order(local_node: tuple[App, int]) -> None:
+    app, port = local_node
     async with connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, PING) + frame(1, b"no JSON") + frame(1, PING) + frame(1, SUBSCRIBE))
         types = [(await next_frame(peer))["type"] for _ in range(5)]
         assert types == ["pong", "error", "pong", "start", "caught_up"]
-        app.bench.log.tokens("on")
+        app.hub_harness.log.tokens("on")
         assert (await next_frame(peer))["text"] == "on"
         peer.say(frame(1, PING))
         assert await next_frame(peer) == PONG
-        app.bench.log.append(END)
+        app.hub_harness.log.append(END)
 
         assert (await next_frame(peer))["type"] == "end"
 
 
-async def test_a_close_frame_is_answered(served: tuple[App, int]) -> None:
-    app, port = served
+async def test_a_close_frame_is_answered(local_node: tuple[App, int]) -> None:
+    app, port = local_node
     async with connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, SUBSCRIBE))
@@ -163,8 +163,8 @@ async def test_a_close_frame_is_answered(served: tuple[App, int]) -> None:
         await until(lambda: app.is_empty, 5)
 
 
-async def test_a_peer_that_leaves_is_forgotten(served: tuple[App, int]) -> None:
-    app, port = served
+async def test_a_peer_that_leaves_is_forgotten(local_node: tuple[App, int]) -> None:
+    app, port = local_node
     async with connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, SUBSCRIBE))
@@ -172,13 +172,13 @@ async def test_a_peer_that_leaves_is_forgotten(served: tuple[App, int]) -> None:
     await until(lambda: app.is_empty, 5)
 
 
-async def test_a_drain_closes_the_socket_with_1012(served: tuple[App, int]) -> None:
-    app, port = served
+async def test_a_drain_closes_the_socket_with_1012(local_node: tuple[App, int]) -> None:
+    app, port = local_node
     async with connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, PING))
         await next_frame(peer)
-        drain = asyncio.ensure_future(app.bench.hub.drain(0))
+        drain = asyncio.ensure_future(app.hub_harness.hub.drain(0))
 
         assert await next_frame(peer) == {"closed": 1012}
         await drain
@@ -186,9 +186,9 @@ async def test_a_drain_closes_the_socket_with_1012(served: tuple[App, int]) -> N
 
 
 async def test_no_frame_is_read_after_a_binary_frame(
-    served: tuple[App, int], caplog: pytest.LogCaptureFixture
+    local_node: tuple[App, int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    _, port = served
+    _, port = local_node
     async with connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, PING) + frame(2, b"x") + frame(1, b'{"type":"fail"}'))
@@ -199,9 +199,9 @@ async def test_no_frame_is_read_after_a_binary_frame(
 
 
 async def test_an_unexpected_exception_closes_the_socket_and_is_logged(
-    served: tuple[App, int], caplog: pytest.LogCaptureFixture
+    local_node: tuple[App, int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    _, port = served
+    _, port = local_node
     async with connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, b'{"type":"fail"}') + frame(1, PING))
@@ -211,30 +211,30 @@ async def test_an_unexpected_exception_closes_the_socket_and_is_logged(
     assert [r.getMessage() for r in errors] == ["request failed"]
 
 
-async def test_an_idle_socket_is_closed(served: tuple[App, int]) -> None:
-    app, port = served
+async def test_an_idle_socket_is_closed(local_node: tuple[App, int]) -> None:
+    app, port = local_node
     async with connected(port) as peer:
         await opened(peer)
-        await until(lambda: app.bench.hub.connections, 5)
+        await until(lambda: app.hub_harness.hub.connections, 5)
         # A large step of the clock makes all heartbeats due in one tick.
-        app.bench.clock.s += app.bench.settings.ws_idle_s + 1
-        app.bench.hub._upkeep.tick(app.bench.clock.s)
+        app.hub_harness.clock.s += app.hub_harness.settings.ws_idle_s + 1
+        app.hub_harness.hub._upkeep.tick(app.hub_harness.clock.s)
 
         assert await next_frame(peer) == {"closed": 4000}
 
 
-async def test_a_socket_is_pinged_once_a_heartbeat(served: tuple[App, int]) -> None:
-    app, port = served
-    heartbeat_s = app.bench.settings.heartbeat_s
+async def test_a_socket_is_pinged_once_a_heartbeat(local_node: tuple[App, int]) -> None:
+    app, port = local_node
+    heartbeat_s = app.hub_harness.settings.heartbeat_s
     async with connected(port) as peer:
         await opened(peer)
-        await until(lambda: app.bench.hub.connections, 5)
+        await until(lambda: app.hub_harness.hub.connections, 5)
         for _ in range(3):
-            await app.bench.pass_time(heartbeat_s + 0.5)
+            await app.hub_harness.pass_time(heartbeat_s + 0.5)
             assert await peer.reader.readexactly(len(PING_FRAME)) == PING_FRAME
             peer.say(frame(10, PING_FRAME[2:]))
             await until(lambda: not app.protocol._awaits_pong, 5)
-        await app.bench.pass_time(2 * heartbeat_s + 1)
+        await app.hub_harness.pass_time(2 * heartbeat_s + 1)
 
         assert await peer.reader.readexactly(len(PING_FRAME)) == PING_FRAME
         assert await next_frame(peer) == {"closed": 4008}
@@ -246,31 +246,33 @@ async def test_a_short_idle_time_does_not_make_pings_early() -> None:
         peer.say(frame(1, SUBSCRIBE))
         await next_frame(peer)
         await next_frame(peer)
-        await app.bench.pass_time(19)  # from second 10 on, `beat` is called every 2 s
+        await app.hub_harness.pass_time(19)  # from second 10 on, `beat` is called every 2 s
         peer.say(frame(1, PING))
 
         assert await peer.reader.readexactly(len(PING_FRAME)) == PING_FRAME
         assert await next_frame(peer) == PONG
 
 
-async def test_a_running_command_is_cancelled_when_the_socket_ends(served: tuple[App, int]) -> None:
-    app, port = served
+async def test_a_running_command_is_cancelled_when_the_socket_ends(
+    local_node: tuple[App, int],
+) -> None:
+    app, port = local_node
     async with connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, PING) + frame(1, b'{"type":"hold"}') + frame(1, PING))
         await next_frame(peer)
         await settle()
-        await app.bench.hub.drain(0)
+        await app.hub_harness.hub.drain(0)
 
         assert await next_frame(peer) == {"closed": 1012}
-    assert Odd.cancelled == 1
+    assert FaultyConversation.cancelled == 1
 
 
 async def test_a_closing_hub_breaks_the_socket_off() -> None:
     async with talking() as (app, port), connected(port) as peer:
         await opened(peer)
         await until(lambda: app.returned, 5)
-        await app.bench.hub.__aexit__()
+        await app.hub_harness.hub.__aexit__()
 
         assert await peer.rest() == b""
         assert app.is_empty
@@ -297,12 +299,12 @@ async def test_the_hub_keeps_a_reference_to_a_running_command() -> None:
     async with talking() as (app, port), connected(port) as peer:
         await opened(peer)
         peer.say(frame(1, b'{"type":"hold"}'))
-        await until(lambda: app.bench.hub._errands, 5, "the hub has the reading task")
+        await until(lambda: app.hub_harness.hub._errands, 5, "the hub has the reading task")
         gc.collect()
-        Odd.held.set()
+        FaultyConversation.held.set()
 
         assert (await next_frame(peer))["type"] == "error"  # the native protocol has no `hold`
-        await until(lambda: not app.bench.hub._errands, 5)
+        await until(lambda: not app.hub_harness.hub._errands, 5)
 
 
 async def test_an_exception_while_closing_is_logged(

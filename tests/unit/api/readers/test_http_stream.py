@@ -13,10 +13,10 @@ from api.readers.chunk_number import locate
 from api.readers.http_stream import Beginning, stream
 from shared.log.events import Progress, Reset, Start
 from shared.log.fold import Dialect
-from tests.support.bench import END, GENERATION, Bench, Client, make_scope, settle
-from tests.support.toy import DONE, RESET_WORDS, TOY, ToyFold
+from tests.support.hub_harness import END, GENERATION, Client, HubHarness, make_scope, settle
+from tests.support.numbered_dialect import DONE, RESET_WORDS, TOY, NumberedFold
 
-OPENING = ToyFold.opening(ToyFold(None))  # type: ignore[arg-type]
+OPENING = NumberedFold.opening(NumberedFold(None))  # type: ignore[arg-type]
 
 
 class Wire:
@@ -34,9 +34,9 @@ class Wire:
 
 
 class Reading:
-    """One reader of the toy dialect."""
+    """One reader of the numbered dialect."""
 
-    def __init__(self, bench: Bench, *, dialect: Dialect = TOY, **more: Any) -> None:
+    def __init__(self, hub_harness: HubHarness, *, dialect: Dialect = TOY, **more: Any) -> None:
         self.client = Client()
         self.wire = more.pop("wire", None)
         scope = make_scope(self.client)
@@ -44,8 +44,8 @@ class Reading:
             scope["extensions"]["tailrace.wire"] = self.wire
         self.task = asyncio.ensure_future(
             stream(
-                bench.hub, scope, self.client.receive, self.client.send,  # type: ignore[arg-type]
-                meta=bench.log.known[GENERATION], dialect=dialect, **more,
+                hub_harness.hub, scope, self.client.receive, self.client.send,  # type: ignore[arg-type]
+                meta=hub_harness.log.known[GENERATION], dialect=dialect, **more,
             )
         )  # fmt: skip
 
@@ -60,52 +60,52 @@ class Reading:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with Bench() as bench:
-        bench.log.create()
-        yield bench
+async def hub_harness() -> AsyncIterator[HubHarness]:
+    async with HubHarness() as hub_harness:
+        hub_harness.log.create()
+        yield hub_harness
 
 
-async def test_the_opening_leaves_before_the_first_entry(bench: Bench) -> None:
-    reading = Reading(bench, headers=[(b"x-generation-id", b"g")])
+async def test_the_opening_leaves_before_the_first_entry(hub_harness: HubHarness) -> None:
+    reading = Reading(hub_harness, headers=[(b"x-generation-id", b"g")])
     await settle()
     assert reading.body == OPENING
     assert reading.client.headers[b"x-generation-id"] == b"g"
-    bench.log.append(END)
+    hub_harness.log.append(END)
 
     assert await reading.ended() == OPENING + b'data: {"n":2,"at":"1-1","part":0}\n\n' + DONE
     assert reading.client.is_finished
 
 
-async def test_a_dialect_may_end_before_its_log(bench: Bench) -> None:
-    reading = Reading(bench)
+async def test_a_dialect_may_end_before_its_log(hub_harness: HubHarness) -> None:
+    reading = Reading(hub_harness)
     await settle()
-    bench.log.append(Start(1, "demo"), Reset("takeover"))
-    bench.log.tokens("and", "on")
+    hub_harness.log.append(Start(1, "demo"), Reset("takeover"))
+    hub_harness.log.tokens("and", "on")
     body = await reading.ended()
 
     assert body.endswith(b'{"n":4,"at":"1-2","part":0}\n\n' + DONE)
     assert reading.client.is_finished
     # A reader that joins later, before or after the log's end, gets the same bytes.
-    assert await Reading(bench).ended() == body
-    bench.log.append(END)
-    assert await Reading(bench).ended() == body
+    assert await Reading(hub_harness).ended() == body
+    hub_harness.log.append(END)
+    assert await Reading(hub_harness).ended() == body
 
 
 @pytest.mark.parametrize("is_last_entry", [True, False])
 async def test_readers_in_a_row_are_finished_when_the_dialect_ends(
-    bench: Bench, is_last_entry: bool
+    hub_harness: HubHarness, is_last_entry: bool
 ) -> None:
     wires = [Wire() for _ in range(3)]
-    readings = [Reading(bench, wire=wire) for wire in wires]
-    bench.log.append(Start(1, "demo"))
+    readings = [Reading(hub_harness, wire=wire) for wire in wires]
+    hub_harness.log.append(Start(1, "demo"))
     await settle()
-    bench.log.append(Progress("silent", 1, 2, 50.0))
+    hub_harness.log.append(Progress("silent", 1, 2, 50.0))
     await settle()
     if is_last_entry:
-        bench.log.append(Reset("takeover"))
+        hub_harness.log.append(Reset("takeover"))
     else:
-        bench.log.append(Reset("takeover"), Start(2, "demo"))
+        hub_harness.log.append(Reset("takeover"), Start(2, "demo"))
     for reading, wire in zip(readings, wires, strict=True):
         await reading.ended()
 
@@ -118,30 +118,30 @@ async def test_readers_in_a_row_are_finished_when_the_dialect_ends(
 
 @pytest.mark.parametrize("has_wire", [True, False])
 async def test_a_dialect_that_cannot_restart_finishes_after_a_reset(
-    bench: Bench, has_wire: bool
+    hub_harness: HubHarness, has_wire: bool
 ) -> None:
-    bench.log.append(Start(1, "demo"))
-    bench.log.tokens("a", "b")
+    hub_harness.log.append(Start(1, "demo"))
+    hub_harness.log.tokens("a", "b")
     wire = Wire() if has_wire else None
-    reading = Reading(bench, wire=wire)
+    reading = Reading(hub_harness, wire=wire)
     await settle()
-    bench.log.roll_back(1)
-    bench.log.append(Start(2, "demo"))
-    bench.log.tokens("B", "c")
+    hub_harness.log.roll_back(1)
+    hub_harness.log.append(Start(2, "demo"))
+    hub_harness.log.tokens("B", "c")
     body = await reading.ended() + (b"".join(wire.got) if wire else b"")
 
     assert RESET_WORDS in body
     assert not body.partition(RESET_WORDS)[2].strip(b"\r\n")
     assert reading.client.is_finished
-    assert bench.hub.counters.resets == 1
+    assert hub_harness.hub.counters.resets == 1
 
 
-async def test_last_words_wait_while_the_socket_takes_nothing(bench: Bench) -> None:
-    bench.log.append(Start(1, "demo"))
-    reading = Reading(bench)
+async def test_last_words_wait_while_the_socket_takes_nothing(hub_harness: HubHarness) -> None:
+    hub_harness.log.append(Start(1, "demo"))
+    reading = Reading(hub_harness)
     await settle()
     reading.client.block()
-    relay = bench.hub.relays[GENERATION]
+    relay = hub_harness.hub.relays[GENERATION]
     relay.end_unlogged(b'{"type":"end","status":"failed","finish_reason":"error"}')
     await settle()
     assert not reading.task.done()
@@ -152,14 +152,14 @@ async def test_last_words_wait_while_the_socket_takes_nothing(bench: Bench) -> N
     assert reading.client.is_finished
 
 
-async def test_an_event_without_bytes_in_the_dialect_breaks_off(bench: Bench) -> None:
-    class Mute(ToyFold):
+async def test_an_event_without_bytes_in_the_dialect_breaks_off(hub_harness: HubHarness) -> None:
+    class Mute(NumberedFold):
         def aside(self, raw: bytes) -> bytes:
             return None  # type: ignore[return-value]
 
-    reading = Reading(bench, dialect=Dialect("mute", Mute))
+    reading = Reading(hub_harness, dialect=Dialect("mute", Mute))
     await settle()
-    bench.hub.relays[GENERATION].end_unlogged(b'{"type":"end"}')
+    hub_harness.hub.relays[GENERATION].end_unlogged(b'{"type":"end"}')
     await reading.ended()
 
     assert reading.client.was_aborted
@@ -167,35 +167,35 @@ async def test_an_event_without_bytes_in_the_dialect_breaks_off(bench: Bench) ->
 
 
 async def test_an_empty_aside_writes_no_chunk_and_the_body_is_finished(
-    bench: Bench,
+    hub_harness: HubHarness,
 ) -> None:
     """An empty chunk would end the body, and the server would end it a second time."""
 
-    class Silent(ToyFold):
+    class Silent(NumberedFold):
         def aside(self, raw: bytes) -> bytes:
             return b""
 
     wire = Wire()
-    reading = Reading(bench, dialect=Dialect("silent", Silent), wire=wire)
+    reading = Reading(hub_harness, dialect=Dialect("silent", Silent), wire=wire)
     await settle()
-    bench.hub.relays[GENERATION].end_unlogged(b'{"type":"end"}')
+    hub_harness.hub.relays[GENERATION].end_unlogged(b'{"type":"end"}')
     await reading.ended()
 
     assert wire.got == []
     assert reading.client.is_finished
 
 
-async def test_a_stream_may_begin_at_a_chunk_number(bench: Bench) -> None:
-    bench.log.append(Start(1, "demo"))
+async def test_a_stream_may_begin_at_a_chunk_number(hub_harness: HubHarness) -> None:
+    hub_harness.log.append(Start(1, "demo"))
 
     async def begin(relay: Relay) -> Beginning:
-        place = await locate(bench.hub, relay, TOY, 3)
+        place = await locate(hub_harness.hub, relay, TOY, 3)
         return Beginning(place.cursor, head=place.head, headers=[(b"x-tail", b"3")])
 
-    reading = Reading(bench, begin=begin)
+    reading = Reading(hub_harness, begin=begin)
     await settle()
-    bench.log.tokens("a")
-    bench.log.append(END)
+    hub_harness.log.tokens("a")
+    hub_harness.log.append(END)
 
     assert await reading.ended() == b"".join(
         [
@@ -208,10 +208,10 @@ async def test_a_stream_may_begin_at_a_chunk_number(bench: Bench) -> None:
     assert reading.client.headers[b"x-tail"] == b"3"
 
 
-async def test_the_metrics_label_is_the_dialects_name(bench: Bench) -> None:
-    reading = Reading(bench)
+async def test_the_metrics_label_is_the_dialects_name(hub_harness: HubHarness) -> None:
+    reading = Reading(hub_harness)
     await settle()
-    assert bench.hub.statistics().connections == {"toy": 1}
+    assert hub_harness.hub.statistics().connections == {"toy": 1}
     reading.client.leave()
     await reading.ended()
-    assert bench.hub.statistics().connections == {}
+    assert hub_harness.hub.statistics().connections == {}

@@ -20,8 +20,8 @@ from api.node import Node
 from api.readers import expiry, first_frame
 from shared.config.settings import Settings
 from shared.errors import RequestError
-from tests.support.bench import END, GENERATION, Bench, settle
-from tests.support.talk import KeyedAcceptor, Talk
+from tests.support.hub_harness import END, GENERATION, HubHarness, settle
+from tests.support.socket_client import KeyedAcceptor, SocketClient
 from tests.support.tokens import SECRET, hmac_token
 from tests.support.wait import until
 
@@ -31,82 +31,82 @@ START = {"type": "start", "ref": "r", "prompt": "Hi"}
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with Bench() as bench:
-        yield bench
+async def hub_harness() -> AsyncIterator[HubHarness]:
+    async with HubHarness() as hub_harness:
+        yield hub_harness
 
 
 @pytest.fixture
-def node(bench: Bench) -> Node:
+def node(hub_harness: HubHarness) -> Node:
     settings = Settings(api_keys=f"{KEY}:alice", jwt_secret=SECRET)
     authenticator = Authenticator.from_settings(settings)
-    return bench.node(acceptor=KeyedAcceptor(bench), authenticator=authenticator)
+    return hub_harness.node(acceptor=KeyedAcceptor(hub_harness), authenticator=authenticator)
 
 
 @pytest.fixture
 async def talks(node: Node) -> AsyncIterator[Any]:
     """Open native sockets; they are left at the end."""
-    opened: list[Talk] = []
+    opened: list[SocketClient] = []
 
-    async def talk(first: Any = None, **parts: Any) -> Talk:
-        opened.append(Talk(native_socket(node), **parts))
+    async def socket_client(first: Any = None, **parts: Any) -> SocketClient:
+        opened.append(SocketClient(native_socket(node), **parts))
         await settle()
         if first is not None:
             await opened[-1].say(first)
         return opened[-1]
 
-    yield talk
+    yield socket_client
     for each in opened:
         await each.leave()
 
 
-async def works(talk: Talk) -> bool:
-    await talk.say({"type": "ping"})
-    return talk.take() == [{"type": "pong"}]
+async def works(socket_client: SocketClient) -> bool:
+    await socket_client.say({"type": "ping"})
+    return socket_client.take() == [{"type": "pong"}]
 
 
-async def closed(talk: Talk) -> int | None:
-    await until(lambda: talk.close_code is not None, 5, "the close of the socket")
-    return talk.close_code
+async def closed(socket_client: SocketClient) -> int | None:
+    await until(lambda: socket_client.close_code is not None, 5, "the close of the socket")
+    return socket_client.close_code
 
 
 @pytest.mark.parametrize("credential", [KEY, hmac_token()], ids=["key", "token"])
 async def test_a_subprotocol_brings_credentials_and_the_answer_names_another(
     talks: Any, credential: str
 ) -> None:
-    talk = await talks(subprotocols=[f"bearer.{credential}", "tailrace.v1"])
+    socket_client = await talks(subprotocols=[f"bearer.{credential}", "tailrace.v1"])
 
-    assert talk.client.messages[0] == ACCEPTED
-    assert await works(talk)
+    assert socket_client.client.messages[0] == ACCEPTED
+    assert await works(socket_client)
 
 
 async def test_a_socket_of_another_dialect_answers_a_token_with_the_same_subprotocol(
     node: Node,
 ) -> None:
-    talk = Talk(lobe_socket(node), subprotocols=["tailrace.v1", f"bearer.{KEY}"])
+    socket_client = SocketClient(lobe_socket(node), subprotocols=["tailrace.v1", f"bearer.{KEY}"])
     await settle()
 
-    assert talk.client.messages[0] == ACCEPTED
-    await talk.leave()
+    assert socket_client.client.messages[0] == ACCEPTED
+    await socket_client.leave()
 
 
 async def test_a_wrong_subprotocol_is_refused_at_the_handshake(node: Node) -> None:
-    talk = Talk(native_socket(node), subprotocols=["tailrace.v1", "bearer.wrong"])
+    socket_client = SocketClient(native_socket(node), subprotocols=["tailrace.v1", "bearer.wrong"])
 
     with pytest.raises(RequestError) as caught:
-        await talk.task
+        await socket_client.task
     assert caught.value.status == 401
 
 
 @pytest.mark.parametrize("credential", [KEY, hmac_token()], ids=["key", "token"])
 async def test_the_first_frame_brings_credentials(talks: Any, node: Node, credential: str) -> None:
-    talk = await talks(subprotocols=["tailrace.v1"])
-    assert talk.client.messages == [ACCEPTED]
+    socket_client = await talks(subprotocols=["tailrace.v1"])
+    assert socket_client.client.messages == [ACCEPTED]
     assert len(node.waiting_places) == 1
 
-    await talk.say({"type": "auth", "token": credential})
+    await socket_client.say({"type": "auth", "token": credential})
 
-    assert await works(talk)
+    assert await works(socket_client)
     assert len(node.waiting_places) == 0
 
 
@@ -130,10 +130,10 @@ async def test_the_first_frame_brings_credentials(talks: Any, node: Node, creden
 async def test_any_other_first_frame_closes_the_socket_for_good(
     talks: Any, node: Node, frame: Any
 ) -> None:
-    talk = await talks(frame)
+    socket_client = await talks(frame)
 
-    assert await closed(talk) == 4501
-    (error,) = talk.take()
+    assert await closed(socket_client) == 4501
+    (error,) = socket_client.take()
     assert error["type"] == "error" and error["code"] in ("unauthorized", "invalid_json")
     assert len(node.waiting_places) == 0
     assert node.acceptor.seen == []  # type: ignore[attr-defined]
@@ -143,17 +143,17 @@ async def test_a_socket_that_says_nothing_is_closed(
     talks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(first_frame, "FRAME_S", 0.01)
-    talk = await talks()
+    socket_client = await talks()
 
-    assert await closed(talk) == 4501
+    assert await closed(socket_client) == 4501
 
 
 async def test_one_address_has_few_sockets_that_wait(talks: Any) -> None:
     for _ in range(OF_ADDRESS_MAX):
         await talks()
-    talk = await talks()
-    assert await closed(talk) == 4503
-    assert talk.take()[0]["code"] == "forbidden"
+    socket_client = await talks()
+    assert await closed(socket_client) == 4503
+    assert socket_client.take()[0]["code"] == "forbidden"
 
     with_key = await talks(authorization=f"Bearer {KEY}")
 
@@ -161,82 +161,84 @@ async def test_one_address_has_few_sockets_that_wait(talks: Any) -> None:
 
 
 async def test_a_client_that_leaves_gives_its_place_back(talks: Any, node: Node) -> None:
-    talk = await talks()
-    await talk.leave()
+    socket_client = await talks()
+    await socket_client.leave()
 
     assert len(node.waiting_places) == 0
 
 
 async def test_a_token_that_expires_soon_is_warned_of_and_then_the_socket_is_closed(
-    talks: Any, bench: Bench
+    talks: Any, hub_harness: HubHarness
 ) -> None:
     token = hmac_token(exp=time.time() + 0.3)
-    talk = await talks({"type": "auth", "token": token})
-    await until(lambda: any("text" in m for m in talk.client.messages), 5, "the warning")
+    socket_client = await talks({"type": "auth", "token": token})
+    await until(lambda: any("text" in m for m in socket_client.client.messages), 5, "the warning")
 
-    (warning,) = talk.take()
+    (warning,) = socket_client.take()
     assert (warning["type"], warning["code"]) == ("error", "token_expired")
-    assert talk.close_code is None
-    assert await closed(talk) == 4001
+    assert socket_client.close_code is None
+    assert await closed(socket_client) == 4001
 
 
 async def test_a_new_token_keeps_the_socket_open(
-    talks: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    talks: Any, hub_harness: HubHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "WARNING_S", 0.0)
     first = hmac_token(exp=time.time() + 0.2)
-    talk = await talks({"type": "auth", "token": first})
+    socket_client = await talks({"type": "auth", "token": first})
     short = await talks({"type": "auth", "token": first})
 
-    await talk.say({"type": "auth", "token": hmac_token()})
+    await socket_client.say({"type": "auth", "token": hmac_token()})
     assert await closed(short) == 4001
 
-    assert await works(talk)
+    assert await works(socket_client)
 
 
 async def test_a_token_of_another_owner_changes_nothing(talks: Any) -> None:
-    talk = await talks(authorization=f"Bearer {KEY}")
+    socket_client = await talks(authorization=f"Bearer {KEY}")
 
-    await talk.say({"type": "auth", "token": hmac_token(sub="bob")})
+    await socket_client.say({"type": "auth", "token": hmac_token(sub="bob")})
 
-    assert talk.take()[0]["code"] == "forbidden"
-    await talk.say(START)
-    assert talk.endpoint.node.acceptor.seen[0].owner == "alice"
+    assert socket_client.take()[0]["code"] == "forbidden"
+    await socket_client.say(START)
+    assert socket_client.endpoint.node.acceptor.seen[0].owner == "alice"
 
 
 async def test_a_wrong_token_on_an_open_socket_closes_it(talks: Any) -> None:
-    talk = await talks(authorization=f"Bearer {KEY}")
+    socket_client = await talks(authorization=f"Bearer {KEY}")
 
-    await talk.say({"type": "auth", "token": "a guess"})
+    await socket_client.say({"type": "auth", "token": "a guess"})
 
-    assert await closed(talk) == 4501
+    assert await closed(socket_client) == 4501
 
 
-async def test_a_new_token_without_the_scope_ends_the_readings(talks: Any, bench: Bench) -> None:
-    talk = await talks(authorization=f"Bearer {KEY}")
-    bench.log.create(GENERATION, owner="alice")
-    await talk.say({"type": "subscribe", "id": GENERATION})
-    bench.log.tokens("a")
+async def test_a_new_token_without_the_scope_ends_the_readings(
+    talks: Any, hub_harness: HubHarness
+) -> None:
+    socket_client = await talks(authorization=f"Bearer {KEY}")
+    hub_harness.log.create(GENERATION, owner="alice")
+    await socket_client.say({"type": "subscribe", "id": GENERATION})
+    hub_harness.log.tokens("a")
     await settle()
-    talk.take()
+    socket_client.take()
 
-    await talk.say({"type": "auth", "token": hmac_token(scope="generate")})
-    bench.log.tokens("b")
-    bench.log.append(END)
+    await socket_client.say({"type": "auth", "token": hmac_token(scope="generate")})
+    hub_harness.log.tokens("b")
+    hub_harness.log.append(END)
     await settle()
 
-    (frame,) = talk.take()
+    (frame,) = socket_client.take()
     assert (frame["type"], frame["id"], frame["code"]) == ("error", GENERATION, "forbidden")
 
 
 async def test_a_socket_whose_key_was_taken_away_starts_nothing_and_is_closed(
-    bench: Bench, tmp_path: Path
+    hub_harness: HubHarness, tmp_path: Path
 ) -> None:
     path = tmp_path / "keys"
     path.write_text(f"{KEY}:alice")
     authenticator = Authenticator.from_settings(Settings(api_keys=str(path)))
-    node = bench.node(acceptor=KeyedAcceptor(bench), authenticator=authenticator)
-    talk = Talk(native_socket(node), authorization=f"Bearer {KEY}")
+    node = hub_harness.node(acceptor=KeyedAcceptor(hub_harness), authenticator=authenticator)
+    socket_client = SocketClient(native_socket(node), authorization=f"Bearer {KEY}")
     await settle()
 
     async def use_keys(text: str) -> None:
@@ -245,12 +247,12 @@ async def test_a_socket_whose_key_was_taken_away_starts_nothing_and_is_closed(
         await authenticator.look_at_key_file()
 
     await use_keys("another-key-0123456789:alice")
-    assert await works(talk), "the owner has another key"
+    assert await works(socket_client), "the owner has another key"
     await use_keys("another-key-0123456789:bob")
-    await talk.say(START)
+    await socket_client.say(START)
 
-    assert talk.take()[0]["code"] == "unauthorized"
-    assert await closed(talk) == 4501
+    assert socket_client.take()[0]["code"] == "unauthorized"
+    assert await closed(socket_client) == 4501
     assert node.acceptor.seen == []  # type: ignore[attr-defined]
 
 
@@ -272,14 +274,14 @@ KINDS = [
 async def test_a_frame_needs_its_scope(node: Node, path: str, kind: str, needed: str) -> None:
     others = " ".join({"generate", "read", "batch", "schedules"} - {needed})
     token = hmac_token(scope=others)
-    talk = Talk(ENDPOINTS[path](node), authorization=f"Bearer {token}")
+    socket_client = SocketClient(ENDPOINTS[path](node), authorization=f"Bearer {token}")
     await settle()
 
-    await talk.say(FRAME_OF.get(kind, {"type": kind, "id": "gen_00000000"}))
+    await socket_client.say(FRAME_OF.get(kind, {"type": kind, "id": "gen_00000000"}))
 
-    (error,) = talk.take()
+    (error,) = socket_client.take()
     assert needed in str(error) and "forbidden" in str(error)
-    await talk.leave()
+    await socket_client.leave()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 import api.transport.http_bounds
 from api.transport.http_bounds import HEAD_BYTES_MAX, HEADERS_MAX, PIECE_BYTES, PIPELINED_MAX
-from tests.support.bench import settle
+from tests.support.hub_harness import settle
 from tests.support.protocol_server import Echo, connected, serving
 from tests.support.raw_wire import stopped_connection
 from tests.support.wait import until

@@ -16,7 +16,7 @@ from api.dialects.native.fold import NDJSON
 from api.hub.relay import Relay
 from api.readers.http_stream import Beginning, stream
 from shared.log.events import Start
-from tests.support.bench import END, GENERATION, Bench, settle
+from tests.support.hub_harness import END, GENERATION, HubHarness, settle
 from tests.support.protocol_server import Peer, Quick, connected, handshake, serving
 from tests.support.raw_wire import dechunk, stopped_connection
 from tests.support.wait import until
@@ -29,8 +29,8 @@ ENDED = b"\r\n0\r\n\r\n"
 class App:
     """Streams one generation, with or without the handover; answers other paths at once."""
 
-    def __init__(self, bench: Bench, *, hands_over: bool = True) -> None:
-        self.bench = bench
+    def __init__(self, hub_harness: HubHarness, *, hands_over: bool = True) -> None:
+        self.hub_harness = hub_harness
         self.hands_over = hands_over
         self.requests = 0
         self.returned = 0
@@ -52,8 +52,8 @@ class App:
             scope["extensions"].pop("tailrace.handover", None)  # none in HTTP/1.0
         self.transport = scope["extensions"]["tailrace.transport"]
         await stream(
-            self.bench.hub, scope, receive, send,
-            meta=self.bench.log.known[GENERATION], dialect=NDJSON, begin=self._begin,
+            self.hub_harness.hub, scope, receive, send,
+            meta=self.hub_harness.log.known[GENERATION], dialect=NDJSON, begin=self._begin,
         )  # fmt: skip
         self.returned += 1
 
@@ -66,7 +66,7 @@ class App:
     @property
     def is_empty(self) -> bool:
         """Whether the hub has no reader."""
-        hub = self.bench.hub
+        hub = self.hub_harness.hub
         relay = hub.relays[GENERATION]
         left = [
             hub.connections,
@@ -82,10 +82,10 @@ class App:
 async def streaming(
     *, hands_over: bool = True, protocol: type[Quick] = Quick, **settings: Any
 ) -> AsyncIterator[tuple[App, int]]:
-    async with Bench(**settings) as bench:
-        bench.log.create()
-        bench.log.append(Start(1, "demo"))
-        app = App(bench, hands_over=hands_over)
+    async with HubHarness(**settings) as hub_harness:
+        hub_harness.log.create()
+        hub_harness.log.append(Start(1, "demo"))
+        app = App(hub_harness, hands_over=hands_over)
         async with serving(app, protocol) as port:
             yield app, port
         if app.requests:
@@ -93,9 +93,9 @@ async def streaming(
 
 
 @pytest.fixture
-async def served() -> AsyncIterator[tuple[App, int]]:
-    async with streaming() as served:
-        yield served
+async def local_node() -> AsyncIterator[tuple[App, int]]:
+    async with streaming() as local_node:
+        yield local_node
 
 
 async def begin(app: App, peer: Peer, request: bytes = GET) -> bytes:
@@ -104,15 +104,15 @@ async def begin(app: App, peer: Peer, request: bytes = GET) -> bytes:
     return await peer.until(b'"demo"}\n\r\n')
 
 
-async def test_the_handler_returns_while_the_response_goes_on(served: tuple[App, int]) -> None:
-    app, port = served
+async def test_the_handler_returns_while_the_response_goes_on(local_node: tuple[App, int]) -> None:
+    app, port = local_node
     async with connected(port) as peer:
         head = await begin(app, peer)
         await until(lambda: app.returned, 5)
         assert not app.is_empty
-        app.bench.log.tokens("on")
+        app.hub_harness.log.tokens("on")
         await peer.until(b'"on"}\n\r\n')
-        app.bench.log.append(END)
+        app.hub_harness.log.append(END)
 
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b'"end"' in await peer.until(ENDED)
@@ -124,8 +124,10 @@ async def test_the_handler_returns_while_the_response_goes_on(served: tuple[App,
         assert b'"end"' in await peer.until(ENDED)
 
 
-async def test_after_the_handover_no_object_of_the_request_is_kept(served: tuple[App, int]) -> None:
-    app, port = served
+async def test_after_the_handover_no_object_of_the_request_is_kept(
+    local_node: tuple[App, int],
+) -> None:
+    app, port = local_node
     async with connected(port) as peer:
         await begin(app, peer)
         await until(lambda: app.returned, 5)
@@ -162,8 +164,8 @@ async def test_a_closed_connection_is_freed_without_the_garbage_collector(
             gc.enable()
 
 
-async def test_the_reader_of_a_disconnected_peer_is_removed(served: tuple[App, int]) -> None:
-    app, port = served
+async def test_the_reader_of_a_disconnected_peer_is_removed(local_node: tuple[App, int]) -> None:
+    app, port = local_node
     async with connected(port) as peer:
         await begin(app, peer)
         await until(lambda: app.returned, 5)
@@ -171,9 +173,9 @@ async def test_the_reader_of_a_disconnected_peer_is_removed(served: tuple[App, i
 
 
 async def test_the_reader_of_a_peer_that_disconnects_before_the_handover_is_removed(
-    served: tuple[App, int],
+    local_node: tuple[App, int],
 ) -> None:
-    app, port = served
+    app, port = local_node
     app.held = asyncio.Event()
     async with connected(port) as peer:
         peer.say(GET)
@@ -185,9 +187,9 @@ async def test_the_reader_of_a_peer_that_disconnects_before_the_handover_is_remo
 
 
 async def test_the_reader_of_a_peer_that_disconnects_after_an_unread_body_is_removed(
-    served: tuple[App, int],
+    local_node: tuple[App, int],
 ) -> None:
-    app, port = served
+    app, port = local_node
     app.held = asyncio.Event()
     async with connected(port) as peer:
         peer.say(GET[:-2] + b"content-length: 300000\r\n\r\n" + b"x" * 300_000)
@@ -205,15 +207,17 @@ async def test_a_websocket_handshake_during_an_answer_is_refused(hands_over: boo
             await settle()
             peer.say(handshake())
             await settle()
-            app.bench.log.append(END)
+            app.hub_harness.log.append(END)
             answer, refusal = (await peer.rest()).split(ENDED)
 
             assert b'"end"' in answer and refusal.startswith(b"HTTP/1.1 400 ")
             await until(lambda: app.is_empty, 5)
 
 
-async def test_a_peer_that_closes_its_side_counts_as_disconnected(served: tuple[App, int]) -> None:
-    app, port = served
+async def test_a_peer_that_closes_its_side_counts_as_disconnected(
+    local_node: tuple[App, int],
+) -> None:
+    app, port = local_node
     async with connected(port) as peer:
         await begin(app, peer)
         peer.writer.write_eof()
@@ -223,11 +227,11 @@ async def test_a_peer_that_closes_its_side_counts_as_disconnected(served: tuple[
         await until(lambda: app.is_empty, 5)
 
 
-async def test_draining_aborts_the_connection(served: tuple[App, int]) -> None:
-    app, port = served
+async def test_draining_aborts_the_connection(local_node: tuple[App, int]) -> None:
+    app, port = local_node
     async with connected(port) as peer:
         await begin(app, peer)
-        await app.bench.hub.drain(0)
+        await app.hub_harness.hub.drain(0)
 
         assert await peer.rest() == b""
         assert app.is_empty
@@ -239,16 +243,16 @@ async def test_a_reader_that_takes_nothing_is_cut() -> None:
             writer.write(GET)
             await reader.readuntil(b"\r\n\r\n")
             for _ in range(400):
-                app.bench.log.tokens("x" * 10_000)
+                app.hub_harness.log.tokens("x" * 10_000)
                 await settle(2)
-                if app.bench.hub.blocked_sinks:
+                if app.hub_harness.hub.blocked_sinks:
                     break
-            assert app.bench.hub.blocked_sinks
-            app.bench.log.tokens("x" * 100_000)
+            assert app.hub_harness.hub.blocked_sinks
+            app.hub_harness.log.tokens("x" * 100_000)
 
             async def is_cut() -> bool:
-                await app.bench.pass_time(2)  # at first the kernel may take some more bytes
-                return app.bench.hub.counters.cuts == 1
+                await app.hub_harness.pass_time(2)  # at first the kernel may take some more bytes
+                return app.hub_harness.hub.counters.cuts == 1
 
             await until(is_cut, 5)
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
@@ -257,15 +261,15 @@ async def test_a_reader_that_takes_nothing_is_cut() -> None:
         await until(lambda: app.is_empty, 5)
 
 
-async def test_an_end_with_a_full_write_buffer_comes_last(served: tuple[App, int]) -> None:
+async def test_an_end_with_a_full_write_buffer_comes_last(local_node: tuple[App, int]) -> None:
     """A slow peer gets all events, a finished body, and the answer to its next request."""
-    app, port = served
+    app, port = local_node
     async with stopped_connection(f"http://127.0.0.1:{port}") as (reader, writer):
         writer.write(GET + NEXT)
         await until(lambda: app.returned, 5)
-        app.bench.log.tokens("x" * 3_000_000)
-        await until(lambda: app.bench.hub.blocked_sinks, 5)
-        app.bench.log.append(END)
+        app.hub_harness.log.tokens("x" * 3_000_000)
+        await until(lambda: app.hub_harness.hub.blocked_sinks, 5)
+        app.hub_harness.log.append(END)
         await settle()
         received = bytearray()
         async with asyncio.timeout(20):
@@ -277,26 +281,28 @@ async def test_an_end_with_a_full_write_buffer_comes_last(served: tuple[App, int
     assert received.count(ENDED) == 1
 
 
-async def test_a_stopping_server_finishes_the_response_and_closes(served: tuple[App, int]) -> None:
-    app, port = served
+async def test_a_stopping_server_finishes_the_response_and_closes(
+    local_node: tuple[App, int],
+) -> None:
+    app, port = local_node
     async with connected(port) as peer:
         await begin(app, peer)
         await until(lambda: app.returned, 5)
         app.transport.get_protocol().shutdown()
-        app.bench.log.append(END)
+        app.hub_harness.log.append(END)
 
         assert (await peer.rest()).endswith(ENDED)
 
 
 async def test_the_rest_of_a_body_has_a_deadline_after_the_response(
-    served: tuple[App, int],
+    local_node: tuple[App, int],
 ) -> None:
-    app, port = served
+    app, port = local_node
     async with connected(port) as peer:
         await begin(app, peer, GET[:-2] + b"content-length: 9\r\n\r\n123")
         await asyncio.sleep(2 * Quick.head_s)  # a stream has no deadline: the silence is the test
         peer.say(b"456")
-        app.bench.log.append(END)
+        app.hub_harness.log.append(END)
         await peer.until(ENDED)
 
         assert await peer.rest() == b""
@@ -306,11 +312,11 @@ Step = bytes | Callable[[App], None]
 
 
 def tokens(*texts: str) -> Step:
-    return lambda app: app.bench.log.tokens(*texts) and None
+    return lambda app: app.hub_harness.log.tokens(*texts) and None
 
 
 def end(app: App) -> None:
-    app.bench.log.append(END)
+    app.hub_harness.log.append(END)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from api.transport.lazy_sync import LazyEvent, SingleConsumerQueue
-from tests.support.bench import settle
+from tests.support.hub_harness import settle
 
 
 async def test_set_releases_all_waiting_tasks() -> None:

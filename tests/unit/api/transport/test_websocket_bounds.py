@@ -11,7 +11,7 @@ import api.transport.websocket
 import api.transport.websocket_bounds
 from api.transport.websocket import PING, WebSocketProtocol
 from api.transport.websocket_bounds import SLICE_BYTES
-from tests.support.bench import settle
+from tests.support.hub_harness import settle
 from tests.support.protocol_server import Echo, Peer, connected, frame, handshake, serving
 from tests.support.raw_wire import stopped_connection
 from tests.support.wait import until

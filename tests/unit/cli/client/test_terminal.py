@@ -89,7 +89,7 @@ def test_columns_are_as_wide_as_their_cells() -> None:
 
 
 @asynccontextmanager
-async def served(**handlers: Handler) -> AsyncIterator[str]:
+async def local_node(**handlers: Handler) -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_post("/v1/generations", handlers.get("create", accept))
     for name, path in (
@@ -158,7 +158,7 @@ LOG = (START, token("a", "1-2"), token("b", "1-3"), token("c", "1-4"), DONE)
 
 async def test_a_stream_is_resumed_with_its_cursor() -> None:
     log, troubles = Log(*LOG, break_after=2), list[str]()
-    async with served(events=log.answer) as url, Client(url) as client:
+    async with local_node(events=log.answer) as url, Client(url) as client:
         found = [event async for event in client.follow("gen_12345678", on_trouble=troubles.append)]
 
     assert found == list(LOG)
@@ -167,7 +167,7 @@ async def test_a_stream_is_resumed_with_its_cursor() -> None:
 
 
 async def test_a_stream_after_the_end_is_empty() -> None:
-    async with served(events=Log(*LOG, break_after=9).answer) as url, Client(url) as client:
+    async with local_node(events=Log(*LOG, break_after=9).answer) as url, Client(url) as client:
         assert [event async for event in client.follow("gen_12345678", "1-9")] == []
 
 
@@ -182,7 +182,7 @@ async def test_a_reset_clears_the_cursor() -> None:
         await response.write(json.dumps(event).encode() + b"\n")
         return response
 
-    async with served(events=events) as url, Client(url) as client:
+    async with local_node(events=events) as url, Client(url) as client:
         found = [event["type"] async for event in client.follow("gen_12345678", "7-7")]
 
     assert found == ["reset", "end"]
@@ -191,7 +191,7 @@ async def test_a_reset_clears_the_cursor() -> None:
 
 @pytest.mark.parametrize(("status", "code"), [(404, "not_found"), (410, "expired")])
 async def test_a_final_refusal_is_not_repeated(status: int, code: str) -> None:
-    async with served(events=refusing(status, code)) as url, Client(url) as client:
+    async with local_node(events=refusing(status, code)) as url, Client(url) as client:
         with pytest.raises(RequestRefused) as caught:
             await anext(client.follow("gen_12345678"))
 
@@ -200,7 +200,7 @@ async def test_a_final_refusal_is_not_repeated(status: int, code: str) -> None:
 
 async def test_the_client_gives_up_after_its_patience() -> None:
     busy = refusing(503, "unavailable", is_retryable=True)
-    async with served(events=busy) as url, Client(url, patience_s=0.02) as client:
+    async with local_node(events=busy) as url, Client(url, patience_s=0.02) as client:
         with pytest.raises(ServerUnreachable, match="gave up"):
             await anext(client.follow("gen_12345678"))
 
@@ -214,14 +214,14 @@ async def test_a_prompt_is_repeated_with_one_key() -> None:
             return await refusing(503, "draining", is_retryable=True)(request)
         return await accept(request)
 
-    async with served(create=create) as url, Client(url) as client:
+    async with local_node(create=create) as url, Client(url) as client:
         await client.create({"prompt": "x"}, "k")
 
     assert keys == ["k", "k", "k"]
 
 
 async def test_chat_prints_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    async with served(events=Log(*LOG, break_after=9).answer) as url, Client(url) as client:
+    async with local_node(events=Log(*LOG, break_after=9).answer) as url, Client(url) as client:
         assert await _chat(client, {"prompt": "x"}) == 0
 
     assert capsys.readouterr().out == "abc\n"
@@ -239,7 +239,7 @@ async def test_ps_shows_no_control_characters(capsys: pytest.CaptureFixture[str]
         worker = {"id": "w", "slots": 9, "running": 1, "draining": False, "seen_s": 0.4}
         return web.json_response({"workers": [worker], "queue": {"interactive": 2}})
 
-    async with served(generations=generations, workers=workers) as url, Client(url) as client:
+    async with local_node(generations=generations, workers=workers) as url, Client(url) as client:
         assert await _ps(client, "") == 0
 
     out = capsys.readouterr().out
@@ -272,7 +272,7 @@ async def test_a_key_that_is_no_operators_lists_no_workers(
         return web.json_response({"generations": []})
 
     handlers = {"generations": none, "workers": refusing(403, "forbidden")}
-    async with served(**handlers) as url, Client(url) as client:
+    async with local_node(**handlers) as url, Client(url) as client:
         assert await _ps(client, "") == 0
 
     output = capsys.readouterr().out

@@ -169,7 +169,8 @@ def test_the_page_describes_every_member() -> None:
 
 
 def test_the_example_as_it_is_shows_every_style() -> None:
-    styles = {model.continue_style for model in load_models(str(EXAMPLE)).values()}
+    models = load_models(str(EXAMPLE)).values()
+    styles = {model.continue_style for model in models if model.backend == "openai"}
     assert styles == {"continue_final_message", "trailing", "prefix"}
 
 

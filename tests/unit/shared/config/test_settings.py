@@ -125,10 +125,10 @@ def test_loopback_is_recognised(host: str, is_loopback: bool) -> None:
 
 
 def test_every_number_has_a_unit_or_is_a_count() -> None:
-    units = ("_s", "_bytes_max", "_bytes_min", "_max", "_slots", "_partitions")
+    units = ("_s", "_bytes_max", "_bytes_min", "_max", "_slots", "_partitions", "_per_min", "_days")
     for field in dataclasses.fields(Settings):
         if field.type in ("int", "float") and field.name != "port":
-            assert field.name.endswith(units), field.name
+            assert field.name.endswith((*units, "_per_day")), field.name
 
 
 def test_the_longest_generation_has_all_attempts_and_all_outages() -> None:

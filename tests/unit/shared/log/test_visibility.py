@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from shared.log.visibility import is_visible
-from tests.support.bench import make_meta
+from tests.support.hub_harness import make_meta
 
 META = make_meta(owner="ann")
 

@@ -13,7 +13,8 @@ from shared.log.events import Counts, End, Usage, encode
 from shared.log.request import Request, encode_request
 from shared.queue.endings import cancel, cancel_many
 from shared.queue.janitor import Janitor
-from shared.queue.lanes import Delivery, LaneEntry, Queue, forget
+from shared.queue.lanes import Delivery, LaneEntry, Queue
+from shared.queue.leaving import forget
 from shared.redis import keys
 from shared.usage.ledger import day_of
 from shared.usage.settlement import Settlement

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from shared.config.kinds import KINDS
 from shared.config.models import DEMO, Model
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from workers.backends import build_backends
+from workers.backends.kinds import builder_of
 
 UP = Model(name="up", base_url="http://x/v1", api_key_env="UP_KEY", on_takeover="continue")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_a_function_that_builds_its_backends(kind: str) -> None:
+    assert callable(builder_of(kind))
 
 
 def test_one_backend_for_each_model() -> None:

@@ -26,7 +26,7 @@ from shared.errors import NotFound, RequestError
 from shared.log.events import Data, End, Progress, Reasoning, Reset, Start, Token, ToolCall, encode
 from shared.log.ids import EventId
 from shared.log.request import Request, encode_request
-from tests.support.bench import GENERATION, Bench, Client, make_meta, make_scope, settle
+from tests.support.hub_harness import GENERATION, Client, HubHarness, make_meta, make_scope, settle
 
 REQUEST = encode_request(Request([{"role": "user", "content": "Hi"}]))
 STOP = End("completed", "stop")
@@ -37,33 +37,35 @@ TAIL = b"x-workflow-stream-tail-index"
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with Bench() as bench:
-        bench.log.create(request=REQUEST)
-        bench.log.append(Start(1, "demo"))  # after the opening, 0: chunk 1
-        bench.log.tokens("a", "b", "c")  # 2 and 3, 4, 5
-        yield bench
+async def hub_harness() -> AsyncIterator[HubHarness]:
+    async with HubHarness() as hub_harness:
+        hub_harness.log.create(request=REQUEST)
+        hub_harness.log.append(Start(1, "demo"))  # after the opening, 0: chunk 1
+        hub_harness.log.tokens("a", "b", "c")  # 2 and 3, 4, 5
+        yield hub_harness
 
 
-def end(bench: Bench) -> None:
-    bench.log.append(STOP)  # 6, 7, 8
+def end(hub_harness: HubHarness) -> None:
+    hub_harness.log.append(STOP)  # 6, 7, 8
 
 
-async def read(bench: Bench, number: int, during: Callable[[Bench], None] | None = None) -> Client:
+async def read(
+    hub_harness: HubHarness, number: int, during: Callable[[HubHarness], None] | None = None
+) -> Client:
     """Read from chunk `number` on; call `during` once the place of the chunk was found."""
     client = Client()
-    meta = await bench.log.meta(GENERATION)
+    meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
-    found = begin_at_chunk(bench.hub, number)
+    found = begin_at_chunk(hub_harness.hub, number)
 
     async def begin(relay: Relay) -> Beginning:
         beginning = await found(relay)
         if during is not None:
-            during(bench)
+            during(hub_harness)
         return beginning
 
     await stream(
-        bench.hub, make_scope(client), client.receive, client.send,  # type: ignore[arg-type]
+        hub_harness.hub, make_scope(client), client.receive, client.send,  # type: ignore[arg-type]
         meta=meta, dialect=AI_SDK, begin=begin,
     )  # fmt: skip
     return client
@@ -77,20 +79,20 @@ def chunks(client: Client) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("number", [*range(12), *range(-12, 0), 10**14, -(10**14)])
-async def test_an_ended_run_is_read_from_any_chunk(bench: Bench, number: int) -> None:
-    end(bench)
-    whole = chunks(await read(bench, 0))
+async def test_an_ended_run_is_read_from_any_chunk(hub_harness: HubHarness, number: int) -> None:
+    end(hub_harness)
+    whole = chunks(await read(hub_harness, 0))
     assert len(whole) == 9
-    client = await read(bench, number)
+    client = await read(hub_harness, number)
 
     assert chunks(client) == (whole[number:] or whole[-1:])
     assert client.headers[TAIL] == b"8"
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 5, 6, -2])
-async def test_a_running_run_is_read_up_to_its_end(bench: Bench, number: int) -> None:
-    client = await read(bench, number, during=end)
-    whole = chunks(await read(bench, 0))
+async def test_a_running_run_is_read_up_to_its_end(hub_harness: HubHarness, number: int) -> None:
+    client = await read(hub_harness, number, during=end)
+    whole = chunks(await read(hub_harness, 0))
 
     assert client.headers[TAIL] == b"5"
     assert chunks(client) == whole[number if number >= 0 else 6 + number :]
@@ -98,25 +100,25 @@ async def test_a_running_run_is_read_up_to_its_end(bench: Bench, number: int) ->
 
 @pytest.mark.parametrize("number", [6, 9, 20])
 async def test_an_end_that_arrives_during_the_search_leaves_no_empty_answer(
-    bench: Bench, number: int
+    hub_harness: HubHarness, number: int
 ) -> None:
     """The reader has all chunks, or counts beyond them, when the end arrives."""
-    meta = await bench.log.meta(GENERATION)
+    meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
-    async with bench.hub.reading(meta) as relay:
+    async with hub_harness.hub.reading(meta) as relay:
         await settle()
         log = relay.encoded_log(AI_SDK)
-        page, has_ended = bench.log.page, False
+        page, has_ended = hub_harness.log.page, False
 
         async def page_and_end(*args: Any) -> Any:
             nonlocal has_ended
             if not has_ended and log.chunks == 6:
                 has_ended = True
-                end(bench)
+                end(hub_harness)
             return await page(*args)
 
-        bench.log.page = page_and_end  # type: ignore[assignment, method-assign]
-        beginning = await begin_at_chunk(bench.hub, number)(relay)
+        hub_harness.log.page = page_and_end  # type: ignore[assignment, method-assign]
+        beginning = await begin_at_chunk(hub_harness.hub, number)(relay)
         seq_left = relay.feed.count - beginning.cursor.seq
 
     assert has_ended and log.is_finished
@@ -124,19 +126,19 @@ async def test_an_end_that_arrives_during_the_search_leaves_no_empty_answer(
 
 
 async def test_after_a_loss_later_numbers_are_refused_and_negative_ones_are_not(
-    bench: Bench,
+    hub_harness: HubHarness,
 ) -> None:
-    bench.log.attempt = AFTER_A_LOSS
-    bench.log.append(Start(AFTER_A_LOSS, "demo"))  # gives no chunk
-    bench.log.tokens("d")  # 6
-    end(bench)  # 7, 8, 9
+    hub_harness.log.attempt = AFTER_A_LOSS
+    hub_harness.log.append(Start(AFTER_A_LOSS, "demo"))  # gives no chunk
+    hub_harness.log.tokens("d")  # 6
+    end(hub_harness)  # 7, 8, 9
     for number in (7, 9, 20):
         with pytest.raises(RequestError) as caught:
-            await read(bench, number)
+            await read(hub_harness, number)
         assert caught.value.code == "stream_reset"
-    whole = chunks(await read(bench, 0))
-    assert chunks(await read(bench, 3)) == whole[3:]
-    assert chunks(await read(bench, -2)) == whole[-2:]  # this client has counted nothing
+    whole = chunks(await read(hub_harness, 0))
+    assert chunks(await read(hub_harness, 3)) == whole[3:]
+    assert chunks(await read(hub_harness, -2)) == whole[-2:]  # this client has counted nothing
 
 
 @pytest.mark.parametrize("text", ["", " 1", "1.0", "x", "--1", "1e3", "٣", "9" * 16])
@@ -190,24 +192,26 @@ def test_a_name_that_is_not_utf8_is_not_found() -> None:
 # Replays, for a client that does not count chunks
 
 
-async def test_a_replay_has_the_text_so_far_in_one_delta_and_then_each_token(bench: Bench) -> None:
+async def test_a_replay_has_the_text_so_far_in_one_delta_and_then_each_token(
+    hub_harness: HubHarness,
+) -> None:
     client = Client()
-    meta = await bench.log.meta(GENERATION)
+    meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
     reading = asyncio.ensure_future(stream(
-        bench.hub, make_scope(client), client.receive, client.send,  # type: ignore[arg-type]
-        meta=meta, dialect=AI_SDK, begin=begin_replay(bench.hub),
+        hub_harness.hub, make_scope(client), client.receive, client.send,  # type: ignore[arg-type]
+        meta=meta, dialect=AI_SDK, begin=begin_replay(hub_harness.hub),
     ))  # fmt: skip
     await settle()
-    bench.log.tokens("d", "e")
+    hub_harness.log.tokens("d", "e")
     await settle()
-    end(bench)
+    end(hub_harness)
     await reading
 
     found = chunks(client)
     deltas = [chunk["delta"] for chunk in found if chunk["type"] == "text-delta"]
     assert deltas[0] == "abc" and "".join(deltas) == "abcde"
-    whole = chunks(await read(bench, 0))
+    whole = chunks(await read(hub_harness, 0))
     others = [chunk for chunk in whole if chunk["type"] != "text-delta"]
     assert [chunk for chunk in found if chunk["type"] != "text-delta"] == others
 

@@ -99,8 +99,8 @@ def test_a_numeric_priority_is_the_backends(priority: float) -> None:
 
 def test_tools_and_choices_of_any_type_go_to_the_backend() -> None:
     """The form is the backend's own, so the backend may know what Tailrace does not."""
-    odd = {
+    faulty = {
         "tools": [{"type": "custom", "custom": {"name": "c"}}, {"type": "web_search"}],
         "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}},
     }
-    assert decode_request(accepted(**odd).request).params == odd
+    assert decode_request(accepted(**faulty).request).params == faulty

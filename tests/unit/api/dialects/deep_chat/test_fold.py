@@ -10,7 +10,7 @@ import pytest
 from api.dialects.deep_chat.fold import CompleteAnswer, DeepChatFold, DeepChatFrameFold
 from shared.log.events import End, Failure, File, Progress, Reset, Start, Token, encode
 from shared.log.ids import EventId
-from tests.support.bench import END, make_meta
+from tests.support.hub_harness import END, make_meta
 
 STOP = {"text": "stop-key"}
 BROKE = End("failed", "error", error=Failure("upstream_error", "it broke", True))

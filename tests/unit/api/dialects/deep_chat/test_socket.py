@@ -11,8 +11,8 @@ from api.edge.auth import Authenticator
 from shared.config.credentials import Identity
 from shared.errors import RequestError, Unavailable
 from shared.log.events import End, Failure, Start
-from tests.support.bench import END, Bench, settle
-from tests.support.talk import ANYBODY, SocketStage
+from tests.support.hub_harness import END, HubHarness, settle
+from tests.support.socket_client import ANYBODY, SocketHarness
 
 HELLO = {"messages": [{"role": "user", "text": "Hi"}]}
 STOP = {"text": "stop-key"}
@@ -28,144 +28,144 @@ def test_an_invalid_stop_key_is_refused(key: str) -> None:
 
 
 @pytest.fixture
-async def stage() -> AsyncIterator[SocketStage]:
-    async with Bench() as bench:
-        stage = SocketStage(bench, deep_chat_socket)
-        yield stage
-        await stage.leave()
+async def harness() -> AsyncIterator[SocketHarness]:
+    async with HubHarness() as hub_harness:
+        harness = SocketHarness(hub_harness, deep_chat_socket)
+        yield harness
+        await harness.leave()
 
 
-async def test_an_answer_is_texts_and_the_stop_key(stage: SocketStage) -> None:
-    talk = await stage.talk(query="stop_key=%2Fover%2F")
-    await talk.say({**HELLO, "session": "s1"})
-    stage.log.append(Start(1, "demo"))
-    stage.log.tokens("Hel")
+async def test_an_answer_is_texts_and_the_stop_key(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client(query="stop_key=%2Fover%2F")
+    await socket_client.say({**HELLO, "session": "s1"})
+    harness.log.append(Start(1, "demo"))
+    harness.log.tokens("Hel")
     await settle()
-    stage.log.tokens("lo", "/over/")
-    stage.log.append(END)
+    harness.log.tokens("lo", "/over/")
+    harness.log.append(END)
     await settle()
 
-    assert talk.take() == [
+    assert socket_client.take() == [
         {"text": "Hel"}, {"text": "lo"}, {"text": "/"}, {"text": "over/"}, {"text": "/over/"},
     ]  # fmt: skip
-    (new,) = stage.acceptor.seen
+    (new,) = harness.acceptor.seen
     assert (new.session, new.grace_s) == ("s1", 5.0)
 
 
-async def test_a_request_during_an_answer_waits_for_its_turn(stage: SocketStage) -> None:
-    talk = await stage.talk()
+async def test_a_request_during_an_answer_waits_for_its_turn(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
     for _ in range(2):
-        await talk.say(HELLO)
-    stage.log.tokens("a")
+        await socket_client.say(HELLO)
+    harness.log.tokens("a")
     await settle()
-    assert talk.take() == [{"text": "a"}]
-    assert len(stage.acceptor.seen) == 1
+    assert socket_client.take() == [{"text": "a"}]
+    assert len(harness.acceptor.seen) == 1
 
-    stage.log.append(END)
+    harness.log.append(END)
     await settle()
-    stage.log.tokens("b", generation_id=SECOND)
-    stage.log.append(BROKE, generation_id=SECOND)
+    harness.log.tokens("b", generation_id=SECOND)
+    harness.log.append(BROKE, generation_id=SECOND)
     await settle()
-    assert talk.take() == [STOP, {"text": "b"}, {"error": "it broke"}, STOP]
+    assert socket_client.take() == [STOP, {"text": "b"}, {"error": "it broke"}, STOP]
 
 
 async def test_the_error_of_a_wrong_frame_comes_in_its_turn_with_a_stop_key(
-    stage: SocketStage,
+    harness: SocketHarness,
 ) -> None:
-    talk = await stage.talk()
-    await talk.say(HELLO)
+    socket_client = await harness.socket_client()
+    await socket_client.say(HELLO)
     for wrong in ("{", "[1]", {"messages": []}, {**HELLO, "model": "none"}):
-        await talk.say(wrong)
-    assert talk.take() == []
-    stage.log.append(END)
+        await socket_client.say(wrong)
+    assert socket_client.take() == []
+    harness.log.append(END)
     await settle()
 
-    frames = talk.take()
+    frames = socket_client.take()
     assert frames[:2] == [{"text": " "}, STOP]
     assert frames[3::2] == [STOP] * 4
     assert all(isinstance(frame["error"], str) for frame in frames[2::2]) and len(frames) == 10
-    await talk.say(HELLO)
-    assert len(stage.acceptor.seen) == 2
+    await socket_client.say(HELLO)
+    assert len(harness.acceptor.seen) == 2
 
 
-async def test_a_request_beyond_the_bound_is_refused(stage: SocketStage) -> None:
-    talk = await stage.talk()
+async def test_a_request_beyond_the_bound_is_refused(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
     for _ in range(18):
-        await talk.say(HELLO)
+        await socket_client.say(HELLO)
     for n in range(17):
-        stage.log.append(END, generation_id=f"gen_{n:010}")
+        harness.log.append(END, generation_id=f"gen_{n:010}")
         await settle(80)
-    assert [f["error"] for f in talk.take() if "error" in f] == [
+    assert [f["error"] for f in socket_client.take() if "error" in f] == [
         "at most 16 requests wait on a socket"
     ]
-    assert len(stage.acceptor.seen) == 17
+    assert len(harness.acceptor.seen) == 17
 
 
-async def test_a_flood_of_requests_closes_the_socket(stage: SocketStage) -> None:
-    talk = await stage.talk()
+async def test_a_flood_of_requests_closes_the_socket(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
     for _ in range(90):
-        await talk.say(HELLO)
-    await talk.task
-    assert talk.close_code == 1008
+        await socket_client.say(HELLO)
+    await socket_client.task
+    assert socket_client.close_code == 1008
 
 
-async def test_a_rewritten_log_overwrites_the_text(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    await talk.say(HELLO)
-    stage.log.tokens("One, ", "two, ", "three")
+async def test_a_rewritten_log_overwrites_the_text(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say(HELLO)
+    harness.log.tokens("One, ", "two, ", "three")
     await settle()
-    stage.log.roll_back(2)
-    stage.log.tokens("deux, ")
-    stage.log.append(END)
-    await stage.bench.pass_time(5)
-    frames = talk.take()
+    harness.log.roll_back(2)
+    harness.log.tokens("deux, ")
+    harness.log.append(END)
+    await harness.hub_harness.pass_time(5)
+    frames = socket_client.take()
     assert frames[3]["overwrite"] is True
     assert "".join(f["text"] for f in frames[3:-1]) == "One, deux, "
     assert frames[-1] == STOP
 
 
-async def test_a_lost_answer_is_an_error_and_a_stop_key(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    await talk.say(HELLO)
-    stage.log.tokens("a")
+async def test_a_lost_answer_is_an_error_and_a_stop_key(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say(HELLO)
+    harness.log.tokens("a")
     await settle()
-    talk.take()
-    stage.log.lose(FIRST)
-    await stage.bench.pass_time(13)
-    error, stop = talk.take()
+    socket_client.take()
+    harness.log.lose(FIRST)
+    await harness.hub_harness.pass_time(13)
+    error, stop = socket_client.take()
     assert "lost" in error["error"]
     assert stop == STOP
 
 
 async def test_with_redis_away_a_request_gets_an_error_and_the_socket_stays_open(
-    stage: SocketStage,
+    harness: SocketHarness,
 ) -> None:
-    talk = await stage.talk()
-    stage.acceptor.error = Unavailable("away")
-    await talk.say(HELLO)
-    error, stop = talk.take()
+    socket_client = await harness.socket_client()
+    harness.acceptor.error = Unavailable("away")
+    await socket_client.say(HELLO)
+    error, stop = socket_client.take()
     assert "repeating" in error["error"] and stop == STOP
-    stage.acceptor.error = None
-    await talk.say(HELLO)
-    stage.log.append(END)
+    harness.acceptor.error = None
+    await socket_client.say(HELLO)
+    harness.log.append(END)
     await settle()
-    assert talk.take() == [{"text": " "}, STOP]
+    assert socket_client.take() == [{"text": " "}, STOP]
 
 
-async def test_a_draining_node_sends_an_error_and_closes(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    stage.bench.hub.is_draining = True
-    await talk.say(HELLO)
-    await talk.task
-    assert [next(iter(frame)) for frame in talk.take()] == ["error", "text"]
-    assert talk.close_code == 1012
+async def test_a_draining_node_sends_an_error_and_closes(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    harness.hub_harness.hub.is_draining = True
+    await socket_client.say(HELLO)
+    await socket_client.task
+    assert [next(iter(frame)) for frame in socket_client.take()] == ["error", "text"]
+    assert socket_client.close_code == 1012
 
 
-async def test_a_binary_frame_closes_with_1003(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    await talk.say_bytes(b"\x00")
-    await talk.task
-    assert talk.close_code == 1003
+async def test_a_binary_frame_closes_with_1003(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say_bytes(b"\x00")
+    await socket_client.task
+    assert socket_client.close_code == 1003
 
 
 @pytest.mark.parametrize(
@@ -173,11 +173,11 @@ async def test_a_binary_frame_closes_with_1003(stage: SocketStage) -> None:
     [("", Authenticator({"k": Identity("ann")}, ()), 401), ("stop_key=x", ANYBODY, 422)],
 )
 async def test_a_socket_is_refused_only_at_the_handshake(
-    stage: SocketStage, query: str, authenticator: Authenticator, status: int
+    harness: SocketHarness, query: str, authenticator: Authenticator, status: int
 ) -> None:
     """The component would reconnect at once, for ever, after an accepted socket closes."""
-    talk = await stage.talk(query=query, authenticator=authenticator)
+    socket_client = await harness.socket_client(query=query, authenticator=authenticator)
     with pytest.raises(RequestError) as caught:
-        await talk.task
+        await socket_client.task
     assert caught.value.status == status
-    assert talk.client.messages == []
+    assert socket_client.client.messages == []

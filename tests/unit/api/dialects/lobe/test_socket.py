@@ -12,8 +12,8 @@ from api.edge.auth import Authenticator
 from shared.config.credentials import Identity
 from shared.errors import RequestError, Unavailable
 from shared.log.events import Counts, End, Failure, Progress, Reset, Start, Token, Usage
-from tests.support.bench import END, Bench, settle
-from tests.support.talk import SocketStage
+from tests.support.hub_harness import END, HubHarness, settle
+from tests.support.socket_client import SocketHarness
 
 START = {"type": "startConversation", "prompt": "Hi", "sessionId": "s1", "messageId": "m1"}
 FIRST = "gen_0000000000"
@@ -27,27 +27,27 @@ def cancel_through_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def stage() -> AsyncIterator[SocketStage]:
-    async with Bench() as bench:
-        stage = SocketStage(bench, lobe_socket)
-        yield stage
-        await stage.leave()
+async def harness() -> AsyncIterator[SocketHarness]:
+    async with HubHarness() as hub_harness:
+        harness = SocketHarness(hub_harness, lobe_socket)
+        yield harness
+        await harness.leave()
 
 
 def token(content: str, at: str, message_id: str = "m1") -> dict[str, Any]:
     return {"type": "token", "content": content, "messageId": message_id, "id": at}
 
 
-async def test_a_conversation_gets_tokens_progress_and_one_end(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    await talk.say(START)
-    assert talk.take() == []
-    stage.log.append(Start(1, "demo"), Progress("pdf_parsing", 3, 50, 6.0))
-    stage.log.tokens('Grüße "you"\n', "b")
-    stage.log.append(End("completed", "stop", usage=Counts(1, 2, 3)))
+async def test_a_conversation_gets_tokens_progress_and_one_end(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say(START)
+    assert socket_client.take() == []
+    harness.log.append(Start(1, "demo"), Progress("pdf_parsing", 3, 50, 6.0))
+    harness.log.tokens('Grüße "you"\n', "b")
+    harness.log.append(End("completed", "stop", usage=Counts(1, 2, 3)))
     await settle()
 
-    assert talk.take() == [
+    assert socket_client.take() == [
         {
             "type": "progress", "messageId": "m1", "id": "1-2",
             "stage": "pdf_parsing", "current": 3, "total": 50, "percentage": 6.0,
@@ -59,29 +59,29 @@ async def test_a_conversation_gets_tokens_progress_and_one_end(stage: SocketStag
             "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
         },
     ]  # fmt: skip
-    (new,) = stage.acceptor.seen
+    (new,) = harness.acceptor.seen
     assert (new.session, new.model, new.grace_s) == ("s1", "demo", None)
-    assert stage.bench.hub.relays[FIRST].holds == 0
+    assert harness.hub_harness.hub.relays[FIRST].holds == 0
 
 
-async def test_a_message_without_an_id_gets_an_id(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    await talk.say({"type": "startConversation", "prompt": "Hi", "sessionId": "s1"})
-    stage.log.tokens("a")
+async def test_a_message_without_an_id_gets_an_id(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say({"type": "startConversation", "prompt": "Hi", "sessionId": "s1"})
+    harness.log.tokens("a")
     await settle()
-    (frame,) = talk.take()
+    (frame,) = socket_client.take()
     assert frame["messageId"].startswith("msg_")
 
-    other = await stage.talk()
+    other = await harness.socket_client()
     await other.say({"type": "resume", "messageId": frame["messageId"]})
     assert [f["type"] for f in other.take()] == ["token", "resume_complete"]
 
 
-async def test_starting_again_reads_the_same_message(stage: SocketStage) -> None:
-    first, other = await stage.talk(), await stage.talk()
+async def test_starting_again_reads_the_same_message(harness: SocketHarness) -> None:
+    first, other = await harness.socket_client(), await harness.socket_client()
     await first.say(START)
-    stage.log.tokens("a")
-    stage.log.append(END)
+    harness.log.tokens("a")
+    harness.log.append(END)
     await settle()
     seen = first.take()
     await first.say(START)
@@ -89,51 +89,51 @@ async def test_starting_again_reads_the_same_message(stage: SocketStage) -> None
 
     assert first.take() == other.take() == seen
     assert [f["type"] for f in seen] == ["token", "end"]
-    assert list(stage.log.known) == [FIRST]
+    assert list(harness.log.known) == [FIRST]
 
 
 async def test_starting_a_message_that_this_socket_reads_repeats_nothing(
-    stage: SocketStage,
+    harness: SocketHarness,
 ) -> None:
-    talk = await stage.talk()
-    await talk.say(START)
-    stage.log.tokens("a")
-    await talk.say(START)
-    stage.log.append(END)
+    socket_client = await harness.socket_client()
+    await socket_client.say(START)
+    harness.log.tokens("a")
+    await socket_client.say(START)
+    harness.log.append(END)
     await settle()
-    assert [f["type"] for f in talk.take()] == ["token", "end"]
+    assert [f["type"] for f in socket_client.take()] == ["token", "end"]
 
 
-async def test_another_prompt_with_the_same_message_id_is_refused(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    await talk.say(START)
-    await talk.say({**START, "prompt": "Ho"})
-    (error,) = talk.take()
+async def test_another_prompt_with_the_same_message_id_is_refused(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say(START)
+    await socket_client.say({**START, "prompt": "Ho"})
+    (error,) = socket_client.take()
     assert (error["code"], error["messageId"]) == ("idempotency_mismatch", "m1")
 
 
-async def test_a_message_belongs_to_its_owner(stage: SocketStage) -> None:
+async def test_a_message_belongs_to_its_owner(harness: SocketHarness) -> None:
     keys = Authenticator({"k1": Identity("ann"), "k2": Identity("bob")}, ())
-    ann = await stage.talk(authenticator=keys, query="access_token=k1")
-    bob = await stage.talk(authenticator=keys, query="access_token=k2")
+    ann = await harness.socket_client(authenticator=keys, query="access_token=k1")
+    bob = await harness.socket_client(authenticator=keys, query="access_token=k2")
     await ann.say(START)
     for kind in ("resume", "cancel"):
         await bob.say({"type": kind, "messageId": "m1"})
     assert [f["code"] for f in bob.take()] == ["not_found", "not_found"]
     await bob.say({**START, "prompt": "of bob"})
-    assert [meta.owner for meta in stage.log.known.values()] == ["ann", "bob"]
-    assert stage.cancelled == []
+    assert [meta.owner for meta in harness.log.known.values()] == ["ann", "bob"]
+    assert harness.cancelled == []
 
 
 async def test_resume_sends_the_rest_then_resume_complete_then_new_tokens(
-    stage: SocketStage,
+    harness: SocketHarness,
 ) -> None:
-    talk, other = await stage.talk(), await stage.talk()
-    await talk.say(START)
-    ids = stage.log.tokens("a", "b", '"c"')
+    socket_client, other = await harness.socket_client(), await harness.socket_client()
+    await socket_client.say(START)
+    ids = harness.log.tokens("a", "b", '"c"')
     await other.say({"type": "resume", "messageId": "m1", "lastEventId": str(ids[0])})
-    stage.log.tokens("d")
-    stage.log.append(END)
+    harness.log.tokens("d")
+    harness.log.append(END)
     await settle()
 
     frames = other.take()
@@ -146,43 +146,43 @@ async def test_resume_sends_the_rest_then_resume_complete_then_new_tokens(
     assert [f["type"] for f in frames[4:]] == ["end"]
 
 
-async def test_resume_of_a_queued_message_has_the_status_queued(stage: SocketStage) -> None:
-    talk, other = await stage.talk(), await stage.talk()
-    await talk.say(START)
+async def test_resume_of_a_queued_message_has_the_status_queued(harness: SocketHarness) -> None:
+    socket_client, other = await harness.socket_client(), await harness.socket_client()
+    await socket_client.say(START)
     await other.say({"type": "resume", "messageId": "m1"})
     assert [(f["type"], f["status"]) for f in other.take()] == [("resume_complete", "queued")]
 
 
 async def test_resume_of_an_ended_message_has_the_end_before_resume_complete(
-    stage: SocketStage,
+    harness: SocketHarness,
 ) -> None:
-    talk = await stage.talk()
-    await talk.say(START)
-    stage.log.tokens("a")
-    stage.log.append(END)
+    socket_client = await harness.socket_client()
+    await socket_client.say(START)
+    harness.log.tokens("a")
+    harness.log.append(END)
     await settle()
-    talk.take()
+    socket_client.take()
 
-    await talk.say({"type": "resume", "messageId": "m1", "lastEventId": "1-1"})
-    assert [f["type"] for f in talk.take()] == ["end", "resume_complete"]
-    await talk.say({"type": "resume", "messageId": "m1", "lastEventId": "1-2"})
-    assert talk.take() == [
+    await socket_client.say({"type": "resume", "messageId": "m1", "lastEventId": "1-1"})
+    assert [f["type"] for f in socket_client.take()] == ["end", "resume_complete"]
+    await socket_client.say({"type": "resume", "messageId": "m1", "lastEventId": "1-2"})
+    assert socket_client.take() == [
         {"type": "resume_complete", "messageId": "m1", "status": "completed", "gap": False}
     ]
 
 
 async def test_resume_with_a_cursor_that_is_not_in_the_log_reports_a_gap(
-    stage: SocketStage,
+    harness: SocketHarness,
 ) -> None:
-    talk = await stage.talk()
-    await talk.say(START)
-    stage.log.tokens("a")
-    stage.log.append(END)
+    socket_client = await harness.socket_client()
+    await socket_client.say(START)
+    harness.log.tokens("a")
+    harness.log.append(END)
     await settle()
-    talk.take()
-    await talk.say({"type": "resume", "messageId": "m1", "lastEventId": "3-7"})
+    socket_client.take()
+    await socket_client.say({"type": "resume", "messageId": "m1", "lastEventId": "3-7"})
 
-    frames = talk.take()
+    frames = socket_client.take()
     assert frames[0] == {
         "type": "reset", "messageId": "m1", "id": "0-0", "reason": "log_rewritten",
     }  # fmt: skip
@@ -190,30 +190,30 @@ async def test_resume_with_a_cursor_that_is_not_in_the_log_reports_a_gap(
     assert frames[-1]["gap"] is True
 
 
-async def test_a_native_generation_is_read_by_its_generation_id(stage: SocketStage) -> None:
-    stage.log.create("gen_native0000")
-    stage.log.append(Token("a"), generation_id="gen_native0000")
-    talk = await stage.talk()
-    await talk.say({"type": "resume", "messageId": "gen_native0000"})
-    assert talk.take()[0] == token("a", "1-1", "gen_native0000")
+async def test_a_native_generation_is_read_by_its_generation_id(harness: SocketHarness) -> None:
+    harness.log.create("gen_native0000")
+    harness.log.append(Token("a"), generation_id="gen_native0000")
+    socket_client = await harness.socket_client()
+    await socket_client.say({"type": "resume", "messageId": "gen_native0000"})
+    assert socket_client.take()[0] == token("a", "1-1", "gen_native0000")
 
 
-async def test_a_reset_is_sent_and_clears_the_usage(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    await talk.say(START)
-    stage.log.append(Start(1, "demo"), Usage(1, 2, 3), Reset("takeover"), END)
+async def test_a_reset_is_sent_and_clears_the_usage(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say(START)
+    harness.log.append(Start(1, "demo"), Usage(1, 2, 3), Reset("takeover"), END)
     await settle()
-    frames = talk.take()
+    frames = socket_client.take()
     assert frames[0] == {"type": "reset", "messageId": "m1", "id": "1-3", "reason": "takeover"}
     assert frames[1]["usage"] is None
 
 
-async def test_a_failure_gets_an_error_and_then_the_end(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    await talk.say(START)
-    stage.log.append(End("failed", "error", error=Failure("upstream_error", "it broke", True)))
+async def test_a_failure_gets_an_error_and_then_the_end(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say(START)
+    harness.log.append(End("failed", "error", error=Failure("upstream_error", "it broke", True)))
     await settle()
-    assert talk.take() == [
+    assert socket_client.take() == [
         {
             "type": "error", "messageId": "m1",
             "code": "upstream_error", "message": "it broke", "retryable": True,
@@ -222,43 +222,43 @@ async def test_a_failure_gets_an_error_and_then_the_end(stage: SocketStage) -> N
     ]  # fmt: skip
 
 
-async def test_cancel_names_its_message(stage: SocketStage) -> None:
-    talk, other = await stage.talk(), await stage.talk()
-    await talk.say(START)
+async def test_cancel_names_its_message(harness: SocketHarness) -> None:
+    socket_client, other = await harness.socket_client(), await harness.socket_client()
+    await socket_client.say(START)
     await other.say({"type": "cancel", "messageId": "m1"})
-    assert stage.cancelled == [FIRST]
-    stage.log.append(End("cancelled", "cancelled"))
+    assert harness.cancelled == [FIRST]
+    harness.log.append(End("cancelled", "cancelled"))
     await settle()
-    assert [(f["type"], f["status"]) for f in talk.take()] == [("end", "cancelled")]
+    assert [(f["type"], f["status"]) for f in socket_client.take()] == [("end", "cancelled")]
     assert other.take() == []
 
 
 async def test_messages_on_one_socket_take_turns_and_a_pong_overtakes_them(
-    stage: SocketStage,
+    harness: SocketHarness,
 ) -> None:
-    talk = await stage.talk()
+    socket_client = await harness.socket_client()
     for n in range(2):
-        await talk.say({**START, "messageId": f"m{n}"})
-    talk.client.block()
-    for generation_id in list(stage.log.known) * 2:
-        stage.log.tokens("x", generation_id=generation_id)
-    await talk.say({"type": "ping"})
-    talk.client.unblock()
+        await socket_client.say({**START, "messageId": f"m{n}"})
+    socket_client.client.block()
+    for generation_id in list(harness.log.known) * 2:
+        harness.log.tokens("x", generation_id=generation_id)
+    await socket_client.say({"type": "ping"})
+    socket_client.client.unblock()
     await settle()
-    frames = talk.take()
+    frames = socket_client.take()
     assert [f["type"] for f in frames] == ["token", "pong", "token", "token", "token"]
     assert [f["messageId"] for f in frames if "id" in f] == ["m0", "m1", "m0", "m1"]
 
 
-async def test_a_lost_generation_gets_one_error_and_one_end(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    await talk.say(START)
-    stage.log.tokens("a")
+async def test_a_lost_generation_gets_one_error_and_one_end(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say(START)
+    harness.log.tokens("a")
     await settle()
-    talk.take()
-    stage.log.lose(FIRST)
-    await stage.bench.pass_time(13)
-    error, end = talk.take()
+    socket_client.take()
+    harness.log.lose(FIRST)
+    await harness.hub_harness.pass_time(13)
+    error, end = socket_client.take()
     assert (error["type"], error["code"]) == ("error", "lost")
     assert (end["type"], end["id"], end["status"]) == ("end", "0-0", "failed")
 
@@ -293,61 +293,67 @@ async def test_a_lost_generation_gets_one_error_and_one_end(stage: SocketStage) 
     ],
 )
 async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(
-    stage: SocketStage, frame: str, code: str
+    harness: SocketHarness, frame: str, code: str
 ) -> None:
-    talk = await stage.talk()
-    await talk.say(START)
-    await talk.say(frame)
-    (error,) = talk.take()
+    socket_client = await harness.socket_client()
+    await socket_client.say(START)
+    await socket_client.say(frame)
+    (error,) = socket_client.take()
     assert (error["type"], error["code"], error["retryable"]) == ("error", code, False)
-    await talk.say({"type": "ping"})
-    assert talk.take() == [{"type": "pong"}]
+    await socket_client.say({"type": "ping"})
+    assert socket_client.take() == [{"type": "pong"}]
 
 
-async def test_a_binary_frame_gets_an_error_and_closes_with_1003(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    await talk.say_bytes(b"\x00")
-    await talk.task
-    assert [f["code"] for f in talk.take()] == ["invalid_request"]
-    assert talk.close_code == 1003
+async def test_a_binary_frame_gets_an_error_and_closes_with_1003(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say_bytes(b"\x00")
+    await socket_client.task
+    assert [f["code"] for f in socket_client.take()] == ["invalid_request"]
+    assert socket_client.close_code == 1003
 
 
-async def test_an_idle_socket_is_closed(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    await stage.bench.pass_time(301)
-    await talk.task
-    assert talk.close_code == 4000
+async def test_an_idle_socket_is_closed(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await harness.hub_harness.pass_time(301)
+    await socket_client.task
+    assert socket_client.close_code == 4000
 
 
-async def test_the_hundred_and_first_message_is_refused(stage: SocketStage) -> None:
-    talk = await stage.talk()
+async def test_the_hundred_and_first_message_is_refused(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
     for n in range(101):
-        await talk.say({**START, "messageId": f"m{n}"})
-    assert [(f["messageId"], f["code"]) for f in talk.take()] == [("m100", "rate_limited")]
-    assert len(stage.acceptor.seen) == 100
+        await socket_client.say({**START, "messageId": f"m{n}"})
+    assert [(f["messageId"], f["code"]) for f in socket_client.take()] == [("m100", "rate_limited")]
+    assert len(harness.acceptor.seen) == 100
 
 
-async def test_a_draining_node_accepts_no_prompts(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    stage.bench.hub.is_draining = True
-    await talk.say(START)
-    await talk.task
-    assert [f["code"] for f in talk.take()] == ["draining"]
-    assert talk.close_code == 1012
+async def test_a_draining_node_accepts_no_prompts(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    harness.hub_harness.hub.is_draining = True
+    await socket_client.say(START)
+    await socket_client.task
+    assert [f["code"] for f in socket_client.take()] == ["draining"]
+    assert socket_client.close_code == 1012
 
 
-async def test_with_redis_away_a_resume_gets_unavailable(stage: SocketStage) -> None:
-    talk = await stage.talk()
-    await talk.say(START)
-    stage.acceptor.error = Unavailable("away")
-    await talk.say({"type": "resume", "messageId": "m1"})
-    (error,) = talk.take()
-    assert (error["code"], error["retryable"], talk.close_code) == ("unavailable", True, None)
+async def test_with_redis_away_a_resume_gets_unavailable(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say(START)
+    harness.acceptor.error = Unavailable("away")
+    await socket_client.say({"type": "resume", "messageId": "m1"})
+    (error,) = socket_client.take()
+    assert (error["code"], error["retryable"], socket_client.close_code) == (
+        "unavailable",
+        True,
+        None,
+    )
 
 
-async def test_bad_credentials_are_refused_at_the_handshake(stage: SocketStage) -> None:
-    talk = await stage.talk(authenticator=Authenticator({"k1": Identity("ann")}, ()))
+async def test_bad_credentials_are_refused_at_the_handshake(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client(
+        authenticator=Authenticator({"k1": Identity("ann")}, ())
+    )
     with pytest.raises(RequestError) as caught:
-        await talk.task
+        await socket_client.task
     assert caught.value.status == 401
-    assert talk.client.messages == []
+    assert socket_client.client.messages == []

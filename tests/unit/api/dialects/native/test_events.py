@@ -12,13 +12,13 @@ from api.readers.lookup import read_cursor, read_query
 from shared.errors import CursorInvalid, NotFound, RequestError
 from shared.log.ids import START, EventId
 from shared.log.records import Meta
-from tests.support.bench import END, GENERATION, Bench, Client, make_scope
+from tests.support.hub_harness import END, GENERATION, Client, HubHarness, make_scope
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with Bench() as bench:
-        yield bench
+async def hub_harness() -> AsyncIterator[HubHarness]:
+    async with HubHarness() as hub_harness:
+        yield hub_harness
 
 
 @pytest.mark.parametrize(
@@ -72,86 +72,94 @@ def test_any_bytes_can_be_read_as_a_query() -> None:
 
 
 async def ask(
-    bench: Bench, *, owner: str = "anonymous", generation_id: str = GENERATION, **scope: object
+    hub_harness: HubHarness,
+    *,
+    owner: str = "anonymous",
+    generation_id: str = GENERATION,
+    **scope: object,
 ) -> Client:
     client = Client()
     await respond_with_events(
         make_scope(client, **scope),  # type: ignore[arg-type]
         client.receive,
         client.send,  # type: ignore[arg-type]
-        hub=bench.hub,
-        store=bench.log,  # type: ignore[arg-type]
+        hub=hub_harness.hub,
+        store=hub_harness.log,  # type: ignore[arg-type]
         viewer=owner,
         generation_id=generation_id,
     )
     return client
 
 
-async def test_an_unknown_generation_and_one_of_another_owner_are_404(bench: Bench) -> None:
+async def test_an_unknown_generation_and_one_of_another_owner_are_404(
+    hub_harness: HubHarness,
+) -> None:
     with pytest.raises(NotFound):
-        await ask(bench)
-    bench.log.create()
+        await ask(hub_harness)
+    hub_harness.log.create()
     with pytest.raises(NotFound):
-        await ask(bench, owner="bob")
+        await ask(hub_harness, owner="bob")
 
 
 async def test_a_reader_with_a_cursor_waits_for_a_generation_that_redis_has_lost(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    hub_harness: HubHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its worker is about to restore it. After a 404 the reader would not come back."""
     looks = 0
-    meta = bench.log.meta
+    meta = hub_harness.log.meta
 
     async def comes_back(generation_id: str) -> Meta | None:
         nonlocal looks
         looks += 1
         if looks == 3:
-            bench.log.create()
-            bench.log.append(END)
+            hub_harness.log.create()
+            hub_harness.log.append(END)
         return await meta(generation_id)
 
-    monkeypatch.setattr(bench.log, "meta", comes_back)
+    monkeypatch.setattr(hub_harness.log, "meta", comes_back)
     monkeypatch.setattr("api.readers.lookup.REREAD_INTERVAL_S", 0.0)
-    client = await ask(bench, query="last_event_id=1-1&wait=0")
+    client = await ask(hub_harness, query="last_event_id=1-1&wait=0")
 
     assert looks == 3
     assert client.body.endswith(b'"done":true}')
 
 
 async def test_a_reader_with_a_cursor_gets_404_after_the_waiting_time(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    hub_harness: HubHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.readers.lookup.RESTORE_WAIT_S", 0.0)
     with pytest.raises(NotFound):
-        await ask(bench, query="last_event_id=1-1&wait=0")
+        await ask(hub_harness, query="last_event_id=1-1&wait=0")
 
 
-async def test_while_redis_is_away_other_owners_cannot_detect_a_generation(bench: Bench) -> None:
+async def test_while_redis_is_away_other_owners_cannot_detect_a_generation(
+    hub_harness: HubHarness,
+) -> None:
     """An unknown generation is answered 503, so one of another owner is answered 503 too."""
-    meta = bench.log.create()
-    async with bench.hub.reading(meta):
-        bench.log.is_away = True
+    meta = hub_harness.log.create()
+    async with hub_harness.hub.reading(meta):
+        hub_harness.log.is_away = True
         answers = []
         for generation_id in (GENERATION, "gen_nobody0000"):
             with pytest.raises(RequestError) as refused:
-                await ask(bench, owner="bob", generation_id=generation_id)
+                await ask(hub_harness, owner="bob", generation_id=generation_id)
             answers.append((refused.value.status, refused.value.message))
         assert answers[0] == answers[1] and answers[0][0] == 503
 
 
-async def test_accept_json_is_a_long_poll_that_does_not_wait(bench: Bench) -> None:
-    bench.log.create()
-    bench.log.append(END)
-    client = await ask(bench, headers={"Accept": "application/json"})
+async def test_accept_json_is_a_long_poll_that_does_not_wait(hub_harness: HubHarness) -> None:
+    hub_harness.log.create()
+    hub_harness.log.append(END)
+    client = await ask(hub_harness, headers={"Accept": "application/json"})
     assert client.headers[b"content-type"] == b"application/json"
     assert client.headers[b"content-length"] == b"%d" % len(client.body)
     assert client.body.endswith(b'"last_event_id":"1-1","done":true}')
 
 
-async def test_a_head_of_a_long_poll_has_no_body(bench: Bench) -> None:
-    bench.log.create()
-    bench.log.append(END)
-    client = await ask(bench, method="HEAD", query="wait=0")
+async def test_a_head_of_a_long_poll_has_no_body(hub_harness: HubHarness) -> None:
+    hub_harness.log.create()
+    hub_harness.log.append(END)
+    client = await ask(hub_harness, method="HEAD", query="wait=0")
     assert (client.status, client.body) == (200, b"")
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from api.dialects.native.fold import NativeFrameFold, NdjsonFold, SseFold, as_one_line
 from shared.log.events import Data, Reset, Token, encode
 from shared.log.ids import EventId
-from tests.support.bench import GENERATION, make_meta
+from tests.support.hub_harness import GENERATION, make_meta
 
 ID = EventId(3, 42)
 META = make_meta()

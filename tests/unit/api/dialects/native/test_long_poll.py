@@ -12,24 +12,26 @@ import pytest
 from api.dialects.native.long_poll import long_poll, parse_wait
 from shared.errors import RequestError
 from shared.log.ids import START, EventId
-from tests.support.bench import END, GENERATION, Bench, Client, settle
+from tests.support.hub_harness import END, GENERATION, Client, HubHarness, settle
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with Bench() as bench:
-        yield bench
+async def hub_harness() -> AsyncIterator[HubHarness]:
+    async with HubHarness() as hub_harness:
+        yield hub_harness
 
 
-async def poll(bench: Bench, cursor: EventId = START, wait_s: float = 0, **more: Any) -> Any:
-    meta = bench.log.known[GENERATION]
-    return json.loads(await long_poll(bench.hub, meta, cursor, wait_s, **more))
+async def poll(
+    hub_harness: HubHarness, cursor: EventId = START, wait_s: float = 0, **more: Any
+) -> Any:
+    meta = hub_harness.log.known[GENERATION]
+    return json.loads(await long_poll(hub_harness.hub, meta, cursor, wait_s, **more))
 
 
-async def test_events_that_exist_are_returned_at_once(bench: Bench) -> None:
-    bench.log.create()
-    bench.log.tokens("a", "b")
-    assert await poll(bench, wait_s=60) == {
+async def test_events_that_exist_are_returned_at_once(hub_harness: HubHarness) -> None:
+    hub_harness.log.create()
+    hub_harness.log.tokens("a", "b")
+    assert await poll(hub_harness, wait_s=60) == {
         "events": [
             {"id": "1-1", "type": "token", "text": "a"},
             {"id": "1-2", "type": "token", "text": "b"},
@@ -39,86 +41,92 @@ async def test_events_that_exist_are_returned_at_once(bench: Bench) -> None:
     }
 
 
-async def test_without_new_events_the_reply_is_empty_and_keeps_the_cursor(bench: Bench) -> None:
-    bench.log.create()
-    bench.log.tokens("a")
-    assert await poll(bench, EventId(1, 1)) == {
+async def test_without_new_events_the_reply_is_empty_and_keeps_the_cursor(
+    hub_harness: HubHarness,
+) -> None:
+    hub_harness.log.create()
+    hub_harness.log.tokens("a")
+    assert await poll(hub_harness, EventId(1, 1)) == {
         "events": [], "last_event_id": "1-1", "done": False,
     }  # fmt: skip
 
 
-async def test_a_poll_waits_for_the_next_event(bench: Bench) -> None:
-    bench.log.create()
-    polling = asyncio.create_task(poll(bench, wait_s=60))
+async def test_a_poll_waits_for_the_next_event(hub_harness: HubHarness) -> None:
+    hub_harness.log.create()
+    polling = asyncio.create_task(poll(hub_harness, wait_s=60))
     await settle()
-    assert bench.hub.statistics().connections == {"long_poll": 1}
-    bench.log.tokens("a")
+    assert hub_harness.hub.statistics().connections == {"long_poll": 1}
+    hub_harness.log.tokens("a")
     assert (await polling)["last_event_id"] == "1-1"
-    assert bench.hub.statistics().connections == {}
+    assert hub_harness.hub.statistics().connections == {}
 
 
-async def test_done_is_true_with_the_end_and_after_the_end(bench: Bench) -> None:
-    bench.log.create()
-    bench.log.tokens("a")
-    bench.log.append(END)
-    first = await poll(bench)
+async def test_done_is_true_with_the_end_and_after_the_end(hub_harness: HubHarness) -> None:
+    hub_harness.log.create()
+    hub_harness.log.tokens("a")
+    hub_harness.log.append(END)
+    first = await poll(hub_harness)
     assert ([e["type"] for e in first["events"]], first["done"]) == (["token", "end"], True)
-    assert await poll(bench, EventId(1, 2), 60) == {
+    assert await poll(hub_harness, EventId(1, 2), 60) == {
         "events": [], "last_event_id": "1-2", "done": True,
     }  # fmt: skip
 
 
-async def test_a_reply_is_bounded_and_the_next_poll_continues_after_it(bench: Bench) -> None:
-    bench.log.create()
-    bench.log.tokens(*("x" * 400_000 for _ in range(4)))
-    bench.log.append(END)
+async def test_a_reply_is_bounded_and_the_next_poll_continues_after_it(
+    hub_harness: HubHarness,
+) -> None:
+    hub_harness.log.create()
+    hub_harness.log.tokens(*("x" * 400_000 for _ in range(4)))
+    hub_harness.log.append(END)
     cursor, sizes, done = START, [], False
     while not done:
-        reply = await poll(bench, cursor)
+        reply = await poll(hub_harness, cursor)
         sizes.append(len(reply["events"]))
         cursor = EventId(*map(int, reply["last_event_id"].split("-")))
         done = reply["done"]
     assert sizes == [2, 3]
 
 
-async def test_a_cursor_that_never_existed_gets_a_reset_and_the_whole_log(bench: Bench) -> None:
-    bench.log.create()
-    bench.log.tokens("a")
-    polling = asyncio.create_task(poll(bench, EventId(4, 4), 60))
+async def test_a_cursor_that_never_existed_gets_a_reset_and_the_whole_log(
+    hub_harness: HubHarness,
+) -> None:
+    hub_harness.log.create()
+    hub_harness.log.tokens("a")
+    polling = asyncio.create_task(poll(hub_harness, EventId(4, 4), 60))
     await settle()
-    await bench.pass_time(2.5)
+    await hub_harness.pass_time(2.5)
     reply = await polling
     assert [e["id"] for e in reply["events"]] == ["0-0", "1-1"]
     assert reply["last_event_id"] == "1-1"
 
 
-async def test_a_lost_generation_is_reported_and_done(bench: Bench) -> None:
-    bench.log.create()
-    polling = asyncio.create_task(poll(bench, wait_s=60))
+async def test_a_lost_generation_is_reported_and_done(hub_harness: HubHarness) -> None:
+    hub_harness.log.create()
+    polling = asyncio.create_task(poll(hub_harness, wait_s=60))
     await settle()
-    bench.log.lose()
-    await bench.pass_time(13)
+    hub_harness.log.lose()
+    await hub_harness.pass_time(13)
     reply = await polling
     assert [e["error"]["code"] for e in reply["events"]] == ["lost"]
     assert reply["done"]
 
 
-async def test_a_drain_answers_waiting_polls(bench: Bench) -> None:
-    bench.log.create()
-    polling = asyncio.create_task(poll(bench, wait_s=60))
+async def test_a_drain_answers_waiting_polls(hub_harness: HubHarness) -> None:
+    hub_harness.log.create()
+    polling = asyncio.create_task(poll(hub_harness, wait_s=60))
     await settle()
-    await bench.hub.drain(0)
+    await hub_harness.hub.drain(0)
     assert await polling == {"events": [], "last_event_id": "0-0", "done": False}
 
 
-async def test_a_client_that_disconnects_releases_the_relay(bench: Bench) -> None:
-    bench.log.create()
+async def test_a_client_that_disconnects_releases_the_relay(hub_harness: HubHarness) -> None:
+    hub_harness.log.create()
     client = Client()
-    polling = asyncio.create_task(poll(bench, wait_s=60, receive=client.receive))
+    polling = asyncio.create_task(poll(hub_harness, wait_s=60, receive=client.receive))
     await settle()
     client.leave()
     await polling
-    assert bench.hub.relays[GENERATION].holds == 0
+    assert hub_harness.hub.relays[GENERATION].holds == 0
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from shared.config.credentials import Identity
 from shared.errors import RequestError, Unavailable
 from shared.log.events import Start
 from shared.queue.accept import Accepted, NewGeneration
-from tests.support.bench import END, GENERATION, Bench, Client, settle
-from tests.support.talk import steady_store
+from tests.support.hub_harness import END, GENERATION, Client, HubHarness, settle
+from tests.support.socket_client import steady_store
 
 OTHER = "gen_other00000"
 
@@ -32,8 +32,8 @@ def cancel_through_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
 class FakeAcceptor:
     """Accepts every prompt under one id, or raises `error`."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
+    def __init__(self, hub_harness: HubHarness) -> None:
+        self.hub_harness = hub_harness
         self.store = steady_store()
         self.error: Exception | None = None
         self.seen: list[NewGeneration] = []
@@ -42,20 +42,22 @@ class FakeAcceptor:
         if self.error is not None:
             raise self.error
         self.seen.append(new)
-        self.bench.log.create(owner=new.owner)
+        self.hub_harness.log.create(owner=new.owner)
         return Accepted(GENERATION, True, 1, "queued")
 
 
-class Talk:
+class SocketClient:
     """One open socket."""
 
-    def __init__(self, bench: Bench, *, keys: str = "", **scope: Any) -> None:
-        self.bench = bench
+    def __init__(self, hub_harness: HubHarness, *, keys: str = "", **scope: Any) -> None:
+        self.hub_harness = hub_harness
         self.client = Client({"type": "websocket.connect"})
-        self.acceptor = FakeAcceptor(bench)
+        self.acceptor = FakeAcceptor(hub_harness)
         authenticator = Authenticator({"k1": Identity("ann")} if keys else {}, ())
-        endpoint = native_socket(bench.node(acceptor=self.acceptor, authenticator=authenticator))
-        bench.log.cancel = self._cancel  # type: ignore[attr-defined]
+        endpoint = native_socket(
+            hub_harness.node(acceptor=self.acceptor, authenticator=authenticator)
+        )
+        hub_harness.log.cancel = self._cancel  # type: ignore[attr-defined]
         self.cancelled: list[str] = []
         self.task = asyncio.create_task(
             endpoint(_scope(self.client, **scope), self.client.receive, self.client.send)  # type: ignore[arg-type]
@@ -100,29 +102,31 @@ def _scope(client: Client, **scope: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with Bench() as bench:
-        yield bench
+async def hub_harness() -> AsyncIterator[HubHarness]:
+    async with HubHarness() as hub_harness:
+        yield hub_harness
 
 
 @pytest.fixture
-async def talk(bench: Bench) -> AsyncIterator[Talk]:
-    talk = Talk(bench)
+async def socket_client(hub_harness: HubHarness) -> AsyncIterator[SocketClient]:
+    socket_client = SocketClient(hub_harness)
     await settle()
-    yield talk
-    if not talk.task.done():
-        await talk.leave()
+    yield socket_client
+    if not socket_client.task.done():
+        await socket_client.leave()
 
 
-async def test_a_prompt_is_accepted_and_its_events_follow(bench: Bench, talk: Talk) -> None:
-    await talk.say({"type": "start", "ref": "r1", "prompt": "Hi"})
-    bench.log.append(Start(attempt=1, model="demo"))
-    bench.log.tokens("Hel")
+async def test_a_prompt_is_accepted_and_its_events_follow(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    await socket_client.say({"type": "start", "ref": "r1", "prompt": "Hi"})
+    hub_harness.log.append(Start(attempt=1, model="demo"))
+    hub_harness.log.tokens("Hel")
     await settle()
-    bench.log.append(END)
+    hub_harness.log.append(END)
     await settle()
 
-    assert talk.take() == [
+    assert socket_client.take() == [
         {"type": "accepted", "ref": "r1", "id": GENERATION},
         {"type": "caught_up", "id": GENERATION},
         {"type": "start", "id": GENERATION, "event_id": "1-1", "attempt": 1, "model": "demo"},
@@ -132,43 +136,50 @@ async def test_a_prompt_is_accepted_and_its_events_follow(bench: Bench, talk: Ta
             "status": "completed", "finish_reason": "stop",
         },
     ]  # fmt: skip
-    assert talk.client.messages[0] == {"type": "websocket.accept", "subprotocol": "tailrace.v1"}
-    assert bench.hub.relays[GENERATION].holds == 0
+    assert socket_client.client.messages[0] == {
+        "type": "websocket.accept",
+        "subprotocol": "tailrace.v1",
+    }
+    assert hub_harness.hub.relays[GENERATION].holds == 0
 
 
-async def test_a_replay_joins_tokens_and_ends_with_caught_up(bench: Bench, talk: Talk) -> None:
-    bench.log.create()
-    bench.log.append(Start(attempt=1, model="demo"))
-    ids = bench.log.tokens(*"abcdefgh", '"', "i")
-    await talk.say({"type": "subscribe", "id": GENERATION, "last_event_id": str(ids[1])})
-    bench.log.tokens("k")
+async def test_a_replay_joins_tokens_and_ends_with_caught_up(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.create()
+    hub_harness.log.append(Start(attempt=1, model="demo"))
+    ids = hub_harness.log.tokens(*"abcdefgh", '"', "i")
+    await socket_client.say({"type": "subscribe", "id": GENERATION, "last_event_id": str(ids[1])})
+    hub_harness.log.tokens("k")
     await settle()
 
-    frames = talk.take()
+    frames = socket_client.take()
     assert [f["type"] for f in frames] == ["token", "caught_up", "token"]
     assert [f.get("event_id") for f in frames] == ["1-11", None, "1-12"]
     assert "".join(f.get("text", "") for f in frames) == 'cdefgh"ik'
 
 
 async def test_the_replay_of_an_ended_generation_ends_with_caught_up(
-    bench: Bench, talk: Talk
+    hub_harness: HubHarness, socket_client: SocketClient
 ) -> None:
-    bench.log.create()
-    bench.log.tokens("a")
-    bench.log.append(END)
-    await talk.say({"type": "subscribe", "id": GENERATION})
-    assert [f["type"] for f in talk.take()] == ["token", "end", "caught_up"]
+    hub_harness.log.create()
+    hub_harness.log.tokens("a")
+    hub_harness.log.append(END)
+    await socket_client.say({"type": "subscribe", "id": GENERATION})
+    assert [f["type"] for f in socket_client.take()] == ["token", "end", "caught_up"]
 
-    await talk.say({"type": "subscribe", "id": GENERATION, "last_event_id": "1-2"})
-    assert [f["type"] for f in talk.take()] == ["caught_up"]
+    await socket_client.say({"type": "subscribe", "id": GENERATION, "last_event_id": "1-2"})
+    assert [f["type"] for f in socket_client.take()] == ["caught_up"]
 
 
-async def test_a_cursor_that_is_not_in_the_log_gets_a_reset(bench: Bench, talk: Talk) -> None:
-    bench.log.create()
-    bench.log.tokens("a")
-    bench.log.append(END)
-    await talk.say({"type": "subscribe", "id": GENERATION, "last_event_id": "3-3"})
-    frames = talk.take()
+async def test_a_cursor_that_is_not_in_the_log_gets_a_reset(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.create()
+    hub_harness.log.tokens("a")
+    hub_harness.log.append(END)
+    await socket_client.say({"type": "subscribe", "id": GENERATION, "last_event_id": "3-3"})
+    frames = socket_client.take()
     assert frames[0] == {
         "type": "reset", "id": GENERATION, "event_id": "0-0", "reason": "log_rewritten",
     }  # fmt: skip
@@ -176,57 +187,61 @@ async def test_a_cursor_that_is_not_in_the_log_gets_a_reset(bench: Bench, talk: 
 
 
 async def test_two_generations_take_turns_and_a_pong_overtakes_both(
-    bench: Bench, talk: Talk
+    hub_harness: HubHarness, socket_client: SocketClient
 ) -> None:
     for name in (GENERATION, OTHER):
-        bench.log.create(name)
-        await talk.say({"type": "subscribe", "id": name})
-    talk.take()
-    talk.client.block()
+        hub_harness.log.create(name)
+        await socket_client.say({"type": "subscribe", "id": name})
+    socket_client.take()
+    socket_client.client.block()
     for n in range(3):
         for name in (GENERATION, OTHER):
-            bench.log.tokens(f"{n}", generation_id=name)
-    await talk.say({"type": "ping"})
-    talk.client.unblock()
+            hub_harness.log.tokens(f"{n}", generation_id=name)
+    await socket_client.say({"type": "ping"})
+    socket_client.client.unblock()
     await settle()
 
-    frames = talk.take()
+    frames = socket_client.take()
     assert [f["type"] for f in frames] == ["token", "pong"] + ["token"] * 5
     assert [f["id"] for f in frames if "id" in f] == [GENERATION, OTHER] * 3
 
 
 async def test_unsubscribing_stops_the_events_and_releases_the_relay(
-    bench: Bench, talk: Talk
+    hub_harness: HubHarness, socket_client: SocketClient
 ) -> None:
-    bench.log.create()
-    await talk.say({"type": "subscribe", "id": GENERATION})
-    await talk.say({"type": "unsubscribe", "id": GENERATION})
-    await talk.say({"type": "unsubscribe", "id": "gen_never_there"})
-    talk.take()
-    bench.log.tokens("a")
+    hub_harness.log.create()
+    await socket_client.say({"type": "subscribe", "id": GENERATION})
+    await socket_client.say({"type": "unsubscribe", "id": GENERATION})
+    await socket_client.say({"type": "unsubscribe", "id": "gen_never_there"})
+    socket_client.take()
+    hub_harness.log.tokens("a")
     await settle()
-    assert talk.take() == []
-    assert bench.hub.relays[GENERATION].holds == 0
+    assert socket_client.take() == []
+    assert hub_harness.hub.relays[GENERATION].holds == 0
 
 
-async def test_subscribing_again_starts_again_from_the_cursor(bench: Bench, talk: Talk) -> None:
-    bench.log.create()
-    bench.log.tokens("a")
-    await talk.say({"type": "subscribe", "id": GENERATION})
-    talk.take()
-    await talk.say({"type": "subscribe", "id": GENERATION})
-    assert [f["type"] for f in talk.take()] == ["token", "caught_up"]
-    bench.log.tokens("b")
+async def test_subscribing_again_starts_again_from_the_cursor(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.create()
+    hub_harness.log.tokens("a")
+    await socket_client.say({"type": "subscribe", "id": GENERATION})
+    socket_client.take()
+    await socket_client.say({"type": "subscribe", "id": GENERATION})
+    assert [f["type"] for f in socket_client.take()] == ["token", "caught_up"]
+    hub_harness.log.tokens("b")
     await settle()
-    assert [f["event_id"] for f in talk.take()] == ["1-2"]
-    assert bench.hub.relays[GENERATION].holds == 1
+    assert [f["event_id"] for f in socket_client.take()] == ["1-2"]
+    assert hub_harness.hub.relays[GENERATION].holds == 1
 
 
-async def test_cancel_reaches_the_store(bench: Bench, talk: Talk) -> None:
-    bench.log.create()
-    await talk.say({"type": "cancel", "id": GENERATION})
-    assert talk.cancelled == [GENERATION]
-    assert talk.take() == []
+async def test_cancel_reaches_the_store(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.create()
+    await socket_client.say({"type": "cancel", "id": GENERATION})
+    assert socket_client.cancelled == [GENERATION]
+    assert socket_client.take() == []
 
 
 @pytest.mark.parametrize(
@@ -254,208 +269,230 @@ async def test_cancel_reaches_the_store(bench: Bench, talk: Talk) -> None:
     ],
 )
 async def test_a_wrong_frame_gets_an_error_frame_and_the_socket_stays_open(
-    bench: Bench, talk: Talk, frame: str, code: str
+    hub_harness: HubHarness, socket_client: SocketClient, frame: str, code: str
 ) -> None:
-    bench.log.create()
-    await talk.say(frame)
-    frames = talk.take()
+    hub_harness.log.create()
+    await socket_client.say(frame)
+    frames = socket_client.take()
     assert [(f["type"], f["code"], f["retryable"]) for f in frames] == [("error", code, False)]
 
-    await talk.say({"type": "ping"})
-    assert talk.take() == [{"type": "pong"}]
+    await socket_client.say({"type": "ping"})
+    assert socket_client.take() == [{"type": "pong"}]
 
 
-async def test_a_hello_as_the_first_frame_is_answered_with_the_heartbeat(talk: Talk) -> None:
-    await talk.say({"type": "hello"})
-    await talk.say({"type": "ping"})
+async def test_a_hello_as_the_first_frame_is_answered_with_the_heartbeat(
+    socket_client: SocketClient,
+) -> None:
+    await socket_client.say({"type": "hello"})
+    await socket_client.say({"type": "ping"})
 
-    assert talk.take() == [{"type": "hello", "heartbeat_s": 15.0}, {"type": "pong"}]
-
-
-async def test_an_error_has_the_ref_or_id_of_its_frame(talk: Talk) -> None:
-    await talk.say({"type": "start", "ref": "r7", "prompt": ""})
-    assert talk.take()[0]["ref"] == "r7"
-    await talk.say({"type": "cancel", "id": "gen_unknown000"})
-    assert talk.take()[0]["id"] == "gen_unknown000"
+    assert socket_client.take() == [{"type": "hello", "heartbeat_s": 15.0}, {"type": "pong"}]
 
 
-async def test_a_generation_of_another_owner_is_not_found(bench: Bench, talk: Talk) -> None:
-    bench.log.create(owner="bob")
+async def test_an_error_has_the_ref_or_id_of_its_frame(socket_client: SocketClient) -> None:
+    await socket_client.say({"type": "start", "ref": "r7", "prompt": ""})
+    assert socket_client.take()[0]["ref"] == "r7"
+    await socket_client.say({"type": "cancel", "id": "gen_unknown000"})
+    assert socket_client.take()[0]["id"] == "gen_unknown000"
+
+
+async def test_a_generation_of_another_owner_is_not_found(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.create(owner="bob")
     for kind in ("subscribe", "cancel"):
-        await talk.say({"type": kind, "id": GENERATION})
-        assert talk.take()[0]["code"] == "not_found"
-    assert talk.cancelled == []
+        await socket_client.say({"type": kind, "id": GENERATION})
+        assert socket_client.take()[0]["code"] == "not_found"
+    assert socket_client.cancelled == []
 
 
-async def test_the_hundred_and_first_subscription_is_refused(bench: Bench, talk: Talk) -> None:
+async def test_the_hundred_and_first_subscription_is_refused(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
     for n in range(101):
         name = f"gen_{n:010}"
-        bench.log.create(name)
-        await talk.say({"type": "subscribe", "id": name})
-    errors = [f for f in talk.take() if f["type"] == "error"]
+        hub_harness.log.create(name)
+        await socket_client.say({"type": "subscribe", "id": name})
+    errors = [f for f in socket_client.take() if f["type"] == "error"]
     assert [(e["id"], e["code"]) for e in errors] == [("gen_0000000100", "rate_limited")]
 
 
-async def test_binary_closes_with_1003(talk: Talk) -> None:
-    talk.client.incoming.put_nowait({"type": "websocket.receive", "bytes": b"\x00"})
-    await talk.task
-    assert talk.close_code == 1003
+async def test_binary_closes_with_1003(socket_client: SocketClient) -> None:
+    socket_client.client.incoming.put_nowait({"type": "websocket.receive", "bytes": b"\x00"})
+    await socket_client.task
+    assert socket_client.close_code == 1003
 
 
-async def test_an_idle_socket_is_closed_with_4000(bench: Bench, talk: Talk) -> None:
-    await bench.pass_time(200)
-    await talk.say({"type": "ping"})
-    await bench.pass_time(200)
-    assert talk.close_code is None
-    await bench.pass_time(120)
-    await talk.task
-    assert talk.close_code == 4000
+async def test_an_idle_socket_is_closed_with_4000(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    await hub_harness.pass_time(200)
+    await socket_client.say({"type": "ping"})
+    await hub_harness.pass_time(200)
+    assert socket_client.close_code is None
+    await hub_harness.pass_time(120)
+    await socket_client.task
+    assert socket_client.close_code == 4000
 
 
-async def test_a_socket_with_an_open_generation_is_not_idle(bench: Bench, talk: Talk) -> None:
-    bench.log.create()
-    await talk.say({"type": "subscribe", "id": GENERATION})
-    await bench.pass_time(400)
-    assert talk.close_code is None
+async def test_a_socket_with_an_open_generation_is_not_idle(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.create()
+    await socket_client.say({"type": "subscribe", "id": GENERATION})
+    await hub_harness.pass_time(400)
+    assert socket_client.close_code is None
 
 
-async def test_a_drain_closes_with_1012(bench: Bench, talk: Talk) -> None:
-    bench.log.create()
-    await talk.say({"type": "subscribe", "id": GENERATION})
-    await bench.hub.drain(0)
-    await talk.task
-    assert talk.close_code == 1012
-    assert bench.hub.statistics().connections == {}
-    assert bench.hub.relays[GENERATION].holds == 0
+async def test_a_drain_closes_with_1012(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.create()
+    await socket_client.say({"type": "subscribe", "id": GENERATION})
+    await hub_harness.hub.drain(0)
+    await socket_client.task
+    assert socket_client.close_code == 1012
+    assert hub_harness.hub.statistics().connections == {}
+    assert hub_harness.hub.relays[GENERATION].holds == 0
 
 
-async def test_a_socket_is_closed_after_its_maximum_age_with_1012(bench: Bench, talk: Talk) -> None:
-    bench.log.create()
-    await talk.say({"type": "subscribe", "id": GENERATION})
-    await bench.pass_time(3_700, step_s=20)
-    assert talk.close_code == 1012
-    assert bench.hub.statistics().rotations == 1
+async def test_a_socket_is_closed_after_its_maximum_age_with_1012(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.create()
+    await socket_client.say({"type": "subscribe", "id": GENERATION})
+    await hub_harness.pass_time(3_700, step_s=20)
+    assert socket_client.close_code == 1012
+    assert hub_harness.hub.statistics().rotations == 1
 
 
 async def test_with_redis_away_a_socket_without_subscriptions_is_closed_with_1013(
-    bench: Bench, talk: Talk
+    hub_harness: HubHarness, socket_client: SocketClient
 ) -> None:
-    bench.log.create()
-    bench.log.is_away = True
-    await talk.say({"type": "subscribe", "id": GENERATION})
-    await talk.task
-    assert talk.take()[0]["code"] == "unavailable"
-    assert talk.close_code == 1013
+    hub_harness.log.create()
+    hub_harness.log.is_away = True
+    await socket_client.say({"type": "subscribe", "id": GENERATION})
+    await socket_client.task
+    assert socket_client.take()[0]["code"] == "unavailable"
+    assert socket_client.close_code == 1013
 
 
 async def test_with_redis_away_a_socket_with_subscriptions_stays_open(
-    bench: Bench, talk: Talk
+    hub_harness: HubHarness, socket_client: SocketClient
 ) -> None:
-    bench.log.create()
-    await talk.say({"type": "subscribe", "id": GENERATION})
-    talk.take()
-    talk.acceptor.error = Unavailable("away")
-    await talk.say({"type": "start", "ref": "r", "prompt": "x"})
-    assert [(f["code"], f["retryable"], f["ref"]) for f in talk.take()] == [
+    hub_harness.log.create()
+    await socket_client.say({"type": "subscribe", "id": GENERATION})
+    socket_client.take()
+    socket_client.acceptor.error = Unavailable("away")
+    await socket_client.say({"type": "start", "ref": "r", "prompt": "x"})
+    assert [(f["code"], f["retryable"], f["ref"]) for f in socket_client.take()] == [
         ("unavailable", True, "r")
     ]
-    bench.log.tokens("a")
+    hub_harness.log.tokens("a")
     await settle()
-    assert [f["type"] for f in talk.take()] == ["token"]
+    assert [f["type"] for f in socket_client.take()] == ["token"]
 
 
-async def test_a_client_that_stops_reading_is_cut(bench: Bench, talk: Talk) -> None:
-    bench.log.create()
-    await talk.say({"type": "subscribe", "id": GENERATION})
-    talk.client.block()
+async def test_a_client_that_stops_reading_is_cut(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.create()
+    await socket_client.say({"type": "subscribe", "id": GENERATION})
+    socket_client.client.block()
     for _ in range(3):
-        bench.log.tokens("x" * 700_000)
+        hub_harness.log.tokens("x" * 700_000)
         await settle()
-    await bench.pass_time(1.5)
-    talk.client.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
-    await talk.task
-    assert talk.client.was_aborted
-    assert bench.hub.statistics().cuts == 1
+    await hub_harness.pass_time(1.5)
+    socket_client.client.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+    await socket_client.task
+    assert socket_client.client.was_aborted
+    assert hub_harness.hub.statistics().cuts == 1
 
 
-async def test_a_client_that_does_not_read_is_not_read_from(talk: Talk) -> None:
-    talk.client.block()
+async def test_a_client_that_does_not_read_is_not_read_from(socket_client: SocketClient) -> None:
+    socket_client.client.block()
     for _ in range(300):
-        talk.client.incoming.put_nowait({"type": "websocket.receive", "text": '{"type":"ping"}'})
+        socket_client.client.incoming.put_nowait(
+            {"type": "websocket.receive", "text": '{"type":"ping"}'}
+        )
     await settle(2_000)
-    assert talk.client.incoming.qsize() > 200
+    assert socket_client.client.incoming.qsize() > 200
 
-    talk.client.unblock()
+    socket_client.client.unblock()
     await settle(6_000)
-    assert len(talk.take()) == 300
+    assert len(socket_client.take()) == 300
 
 
-async def test_a_lost_generation_ends_with_the_event_id_0_0(bench: Bench, talk: Talk) -> None:
-    bench.log.create()
-    bench.log.tokens("a")
-    await talk.say({"type": "subscribe", "id": GENERATION})
-    bench.log.lose()
-    await bench.pass_time(13)
-    last = talk.take()[-1]
+async def test_a_lost_generation_ends_with_the_event_id_0_0(
+    hub_harness: HubHarness, socket_client: SocketClient
+) -> None:
+    hub_harness.log.create()
+    hub_harness.log.tokens("a")
+    await socket_client.say({"type": "subscribe", "id": GENERATION})
+    hub_harness.log.lose()
+    await hub_harness.pass_time(13)
+    last = socket_client.take()[-1]
     assert (last["type"], last["event_id"], last["error"]["code"]) == ("end", "0-0", "lost")
-    assert bench.hub.relays == {}
+    assert hub_harness.hub.relays == {}
 
 
 # The handshake
 
 
-async def test_a_socket_without_the_subprotocol_is_accepted(bench: Bench) -> None:
-    talk = Talk(bench, subprotocols=["other"])
+async def test_a_socket_without_the_subprotocol_is_accepted(hub_harness: HubHarness) -> None:
+    socket_client = SocketClient(hub_harness, subprotocols=["other"])
     await settle()
-    assert talk.client.messages == [{"type": "websocket.accept", "subprotocol": None}]
-    await talk.leave()
+    assert socket_client.client.messages == [{"type": "websocket.accept", "subprotocol": None}]
+    await socket_client.leave()
 
 
-async def test_bad_credentials_are_refused_at_the_handshake(bench: Bench) -> None:
-    talk = Talk(bench, keys="yes", headers={"authorization": "Bearer wrong"})
+async def test_bad_credentials_are_refused_at_the_handshake(hub_harness: HubHarness) -> None:
+    socket_client = SocketClient(hub_harness, keys="yes", headers={"authorization": "Bearer wrong"})
     with pytest.raises(RequestError) as caught:
-        await talk.task
+        await socket_client.task
     assert caught.value.status == 401
-    assert talk.client.messages == []
+    assert socket_client.client.messages == []
 
 
-async def test_a_browser_gets_the_error_after_the_handshake(bench: Bench) -> None:
+async def test_a_browser_gets_the_error_after_the_handshake(hub_harness: HubHarness) -> None:
     headers = {"origin": "http://here", "host": "here"}
-    talk = Talk(bench, keys="yes", headers=headers, query="access_token=wrong")
-    await talk.task
-    assert talk.client.messages[0]["type"] == "websocket.accept"
-    assert talk.take()[0]["code"] == "unauthorized"
-    assert talk.close_code == 4501
+    socket_client = SocketClient(
+        hub_harness, keys="yes", headers=headers, query="access_token=wrong"
+    )
+    await socket_client.task
+    assert socket_client.client.messages[0]["type"] == "websocket.accept"
+    assert socket_client.take()[0]["code"] == "unauthorized"
+    assert socket_client.close_code == 4501
 
 
-async def test_a_key_in_the_query_is_accepted(bench: Bench) -> None:
-    talk = Talk(bench, keys="yes", query="access_token=k1")
+async def test_a_key_in_the_query_is_accepted(hub_harness: HubHarness) -> None:
+    socket_client = SocketClient(hub_harness, keys="yes", query="access_token=k1")
     await settle()
-    await talk.say({"type": "start", "prompt": "x"})
-    assert talk.acceptor.seen[0].owner == "ann"
-    await talk.leave()
+    await socket_client.say({"type": "start", "prompt": "x"})
+    assert socket_client.acceptor.seen[0].owner == "ann"
+    await socket_client.leave()
 
 
-async def test_a_draining_node_accepts_no_sockets(bench: Bench) -> None:
-    bench.hub.is_draining = True
+async def test_a_draining_node_accepts_no_sockets(hub_harness: HubHarness) -> None:
+    hub_harness.hub.is_draining = True
     with pytest.raises(RequestError) as caught:
-        await Talk(bench).task
+        await SocketClient(hub_harness).task
     assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
 
 
 async def test_a_new_subscription_reads_again_what_the_node_has_dropped() -> None:
-    async with Bench(hub_bytes_max=2_000) as bench:
-        talk = Talk(bench)
+    async with HubHarness(hub_bytes_max=2_000) as hub_harness:
+        socket_client = SocketClient(hub_harness)
         await settle()
-        bench.log.create()
-        await talk.say({"type": "subscribe", "id": GENERATION})
+        hub_harness.log.create()
+        await socket_client.say({"type": "subscribe", "id": GENERATION})
         for n in range(30):
-            bench.log.tokens(f"{n} " + "x" * 100)
+            hub_harness.log.tokens(f"{n} " + "x" * 100)
         await settle(100)
-        text = "".join(f.get("text", "") for f in talk.take())
-        await bench.pass_time(1.25)
-        assert bench.hub.relays[GENERATION].feed.base > 0
-        await talk.say({"type": "subscribe", "id": GENERATION})
+        text = "".join(f.get("text", "") for f in socket_client.take())
+        await hub_harness.pass_time(1.25)
+        assert hub_harness.hub.relays[GENERATION].feed.base > 0
+        await socket_client.say({"type": "subscribe", "id": GENERATION})
         await settle(100)
-        assert "".join(f.get("text", "") for f in talk.take()) == text
-        await talk.leave()
+        assert "".join(f.get("text", "") for f in socket_client.take()) == text
+        await socket_client.leave()

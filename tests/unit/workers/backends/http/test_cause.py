@@ -23,7 +23,7 @@ from shared.config.settings import Settings
 from shared.errors import BackendError
 from shared.log.request import Request
 from tests.support.certificates import Authority
-from tests.support.odd_ports import closed_port, plain_server
+from tests.support.faulty_ports import closed_port, plain_server
 from tests.support.tls_server import tls_server
 from workers.backends import build_backends
 from workers.backends.contract import SetUpFault

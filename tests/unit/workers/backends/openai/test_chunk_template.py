@@ -38,7 +38,7 @@ def test_the_template_returns_the_text():
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "faulty",
     [
         CHUNK % rb"a\n",
         CHUNK % rb"\u00e9",
@@ -53,9 +53,9 @@ def test_the_template_returns_the_text():
         b"",
     ],
 )
-def test_a_chunk_that_differs_must_be_decoded(odd):
-    assert template().text_of(odd) is None
-    assert template().text_of_event(odd) is None
+def test_a_chunk_that_differs_must_be_decoded(faulty):
+    assert template().text_of(faulty) is None
+    assert template().text_of_event(faulty) is None
 
 
 def test_two_events_in_one_read_are_not_matched():

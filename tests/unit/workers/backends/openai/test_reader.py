@@ -285,9 +285,9 @@ def test_odd_usage_does_not_end_an_answer(usage: object) -> None:
 
 
 def test_optional_members_of_an_odd_form_are_kept_but_not_read() -> None:
-    odd = {"reasoning": {"x": 1}, "audio": 5}
-    assert read(chunk({"content": "a", "refusal": [], **odd}, "stop"))[0] == [
-        Token("a", {"delta": odd}),
+    faulty = {"reasoning": {"x": 1}, "audio": 5}
+    assert read(chunk({"content": "a", "refusal": [], **faulty}, "stop"))[0] == [
+        Token("a", {"delta": faulty}),
         Finish("stop"),
     ]
     parts = [5, {"type": "text", "text": 7}, {"thinking": True}, {"thinking": ["x"]}]

@@ -1,0 +1,21 @@
+"""The kinds of backends: one line for each.
+
+A new kind is a module here with its `KindSpec`, a line in this table, and the folder
+`workers/backends/<name>/`, in which backend.py has a function `build` (workers/backends/kinds.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared.config.kinds.demo import DEMO
+from shared.config.kinds.openai import OPENAI
+from shared.config.kinds.spec import KindSpec
+
+KINDS: Mapping[str, KindSpec] = {
+    spec.name: spec
+    for spec in (
+        OPENAI,
+        DEMO,
+    )
+}  # fmt: skip

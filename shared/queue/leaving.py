@@ -1,0 +1,97 @@
+"""How ended generations leave the queue: its indexes, and what follows an end.
+
+An ended generation leaves the indexes of waiting and running ones, and enters the index of those
+whose usage is to be counted (shared/usage/settlement.py). Its bytes, its idempotency key and its
+webhook follow. Every step may be repeated.
+
+Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from shared.errors import Unavailable
+from shared.later.webhooks import end_generation
+from shared.log.owner_bytes import SCRIPT, over
+from shared.log.request_pieces import PIECES
+from shared.log.store import Store
+from shared.queue.partitions import partitions_of
+from shared.redis import keys
+from shared.redis.client import Client, Command, translated
+from shared.redis.pipeline import Call
+from shared.redis.scripts import Scripts
+
+
+async def forget(store: Store, generation_id: str) -> None:
+    """Remove an ended generation from the indexes, and note its webhook as due.
+
+    Its idempotency key then expires with its meta.
+    """
+    scripts, tag = Scripts(store.redis), partitions_of(store.settings).of(generation_id)
+    commands = forget_commands(generation_id, tag)
+    if store.settings.usage_days:
+        commands = commands[:1]
+        await scripts.run("leave", *leave_call(generation_id, tag)[1])
+    found, *_ = await scripts.pipeline.run(commands)
+    await follow_up(scripts, generation_id, store.retention_ms, found, is_charged=False)
+
+
+def forget_commands(generation_id: str, tag: str) -> list[Command]:
+    """Return the commands of `forget`. The reply of the first one goes to `follow_up`."""
+    return [
+        ("HMGET", keys.meta(generation_id), "idem", "webhook", "owner", "wait", PIECES),
+        ("ZREM", keys.running(tag), generation_id),
+        *(("ZREM", keys.waiting(priority, tag), generation_id) for priority in keys.PRIORITIES),
+    ]
+
+
+def leave_call(generation_id: str, tag: str) -> tuple[str, Call]:
+    """Return the script that does what the rest of `forget_commands` does, and notes the usage."""
+    indexes = [keys.running(tag), *(keys.waiting(priority, tag) for priority in keys.PRIORITIES)]
+    return "leave", ([*indexes, keys.unsettled(tag)], [generation_id])
+
+
+async def leave_many(store: Store, ids: Sequence[str]) -> None:
+    """Remove ended generations from the indexes, without a look at their webhooks."""
+    partitions = partitions_of(store.settings)
+    if store.settings.usage_days:
+        await store.scripts.run_all([leave_call(each, partitions.of(each)) for each in ids])
+        return
+    with translated():
+        pipeline = store.redis.pipeline(transaction=False)
+        for generation_id in ids:
+            for priority in keys.PRIORITIES:
+                pipeline.zrem(keys.waiting(priority, partitions.of(generation_id)), generation_id)
+        await pipeline.execute()
+
+
+async def follow_up(
+    scripts: Scripts, generation_id: str, retention_ms: int, found: Any, *, is_charged: bool
+) -> None:
+    """Do what the fields of meta, the reply to the first of `forget_commands`, ask for."""
+    if isinstance(found, Exception):
+        raise Unavailable(f"Redis refuses: {found}") from found
+    redis = scripts.redis
+    idempotency, webhook, owner, wait, pieces = found
+    if owner and not wait and not is_charged:  # only lines of a batch have `wait`: not counted
+        await scripts.run(SCRIPT, *over(owner.decode(), generation_id, retention_ms))
+    if idempotency:
+        with translated():
+            # 1 s before meta expires: a key must never name an absent generation.
+            await redis.pexpire(idempotency, max(1, 2 * retention_ms - 1000))
+    if pieces:
+        with translated():
+            await redis.pexpire(keys.request(generation_id), 2 * retention_ms)
+    if webhook and await end_generation(redis, generation_id):
+        await wake_jobs(redis)
+
+
+async def wake_jobs(redis: Client) -> None:
+    """Wake one jobs process. Each also looks for due work once a second."""
+    with translated():
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.lpush(keys.JOBS_WAKE, b"1")
+        pipeline.ltrim(keys.JOBS_WAKE, 0, 0)
+        await pipeline.execute()

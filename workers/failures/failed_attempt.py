@@ -1,0 +1,79 @@
+"""Decides what follows a failed attempt: it waits for its server, it is tried again, or it ends.
+
+Pure. A failure counts unless it is an outage of the model server (workers/failures/outage.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.config.models import Model
+from shared.config.settings import Settings
+from shared.errors import BackendError
+from shared.log.events import Counts, End
+from shared.log.records import Begun, failed
+from shared.queue.lanes import LaneEntry
+from workers.backends.retry_after import retry_pause_s
+from workers.failures.outage import Postponed, postpone
+
+RETRY_PAUSE_S = 0.5  # before the second attempt; doubles with each failure
+RETRY_PAUSE_MAX_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """One attempt that failed with `error`."""
+
+    settings: Settings
+    model: Model
+    ticket: LaneEntry
+    begun: Begun
+    error: BackendError
+
+    def wait_for_server(self, *, has_answered: bool, now_ms: int) -> Postponed | None:
+        """Return how the generation waits for a server that is away; None: the failure counts.
+
+        Args:
+            has_answered: the server had accepted the request.
+            now_ms: Redis's clock.
+        """
+        if self.model.on_takeover == "fail":
+            return None
+        own_ms = self.begun.fields.get(b"wait")  # lines of a batch have a time of their own
+        return postpone(
+            self.ticket,
+            self.error,
+            has_answered=has_answered,
+            now_ms=now_ms,
+            limit_s=int(own_ms) / 1000 if own_ms else self.settings.upstream_outage_s,
+        )
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no other attempt follows; only for a failure that counts."""
+        is_last = self.begun.failures + 1 >= self.settings.attempts_max
+        return is_last or not self.error.retryable or self.model.on_takeover == "fail"
+
+    def end(self, usage: Counts | None) -> End:
+        """Return the end of a generation whose last attempt this was."""
+        error, failures = self.error, self.begun.failures + 1
+        code, message, retryable = error.code, error.message, error.retryable
+        if retryable and self.model.on_takeover != "fail":
+            message = f"given up after {failures} failures; the last: {code}: {message}"
+            code = "attempts_exhausted"
+        return failed(code, message, retryable=retryable, usage=usage, upstream=error.upstream)
+
+    def try_again(self, failures: int) -> Postponed:
+        """Return how the generation waits after a failure that counts.
+
+        Args:
+            failures: the attempts that have failed, with this one.
+        """
+        pause_s = retry_pause_s(
+            min(RETRY_PAUSE_S * 2 ** (failures - 1), RETRY_PAUSE_MAX_S),
+            self.error.retry_after_s,
+            failures=failures,
+            is_batch=self.ticket.priority == "batch",
+            wait_s_max=self.settings.queue_wait_s,
+        )
+        return Postponed(self.ticket, pause_s)

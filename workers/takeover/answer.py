@@ -1,0 +1,125 @@
+"""Reads one attempt's answer from the backend: a continuation under guard, or from the beginning.
+
+A continuation that the server refuses, or that begins the answer anew, is asked again from the
+beginning, once, in the same attempt. `reset` comes only when the server has accepted that request:
+while the server is away, readers keep the text that they have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from shared.errors import BackendError
+from shared.log.events import Reset
+from shared.log.request import Request
+from workers.backends.contract import Backend, BackendItem, Finish
+from workers.takeover.continuation import AttemptPlan
+from workers.takeover.seam import HELD_S, Seam
+from workers.takeover.verdicts import Form
+
+log = logging.getLogger(__name__)
+
+Items = list[BackendItem]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one attempt asks its backend.
+
+    Attributes:
+        request: as the client sent it.
+        rest: the request for what is missing behind the prefix, which may allow fewer tokens; None:
+            the answer so far has all tokens that the client allows.
+        seed: the generation's id.
+        late: takes the items that were held back at the seam for too long.
+    """
+
+    backend: Backend
+    request: Request
+    rest: Request | None
+    plan: AttemptPlan
+    form: Form
+    seed: str
+    late: Callable[[Items], None]
+
+
+def read_answer(asked: Asked) -> AsyncGenerator[Items, None]:
+    """Yield what belongs to the log, in order; the lists are those of `Backend.stream`.
+
+    Raises:
+        BackendError: the attempt has failed. Items yielded before remain valid.
+    """
+    if asked.plan.prefix or asked.plan.needs_reset:
+        return _read_after_others(asked)
+    # The usual case, without a second generator between the backend and the log.
+    return asked.backend.stream(asked.request, prefix="", seed=asked.seed, form="")
+
+
+async def _read_after_others(asked: Asked) -> AsyncGenerator[Items, None]:
+    """Yield the continuation of earlier attempts, or `Reset` and the answer from the beginning."""
+    needs_reset = asked.plan.needs_reset
+    if asked.plan.prefix and asked.rest is None:
+        yield [Finish("length")]
+        return
+    if asked.plan.prefix:
+        is_whole = False
+        async with aclosing(_continue(asked)) as continued:
+            async for items in continued:
+                if items is None:
+                    break
+                yield items
+            else:
+                is_whole = True
+        if is_whole:
+            return
+        needs_reset = True
+    stream = asked.backend.stream(asked.request, prefix="", seed=asked.seed, form="")
+    async with aclosing(stream):
+        async for items in stream:
+            yield [Reset("restarted"), *items] if needs_reset else items
+            needs_reset = False
+
+
+async def _continue(asked: Asked) -> AsyncGenerator[Items | None, None]:
+    """Yield the continuation; the last list is None if the answer has to start again."""
+    plan, form, rest = asked.plan, asked.form, asked.rest
+    assert rest is not None
+    text = plan.prefix + plan.space
+    seam = Seam(text, is_verified=form.is_verified, is_echoing=form.is_echoing)
+    clock = asyncio.get_running_loop().time
+    data = {"generation_id": asked.seed, "form": form.name}
+    stream = asked.backend.stream(rest, prefix=plan.prefix, seed=asked.seed, form=form.name)
+    has_begun = False
+    timer: asyncio.TimerHandle | None = None
+    try:
+        async with aclosing(stream):
+            async for items in stream:
+                has_begun = has_begun or bool(items)
+                passed = seam.feed(items, clock())
+                if seam.has_begun_anew:
+                    log.warning("continuation began anew", extra=data)
+                    yield None
+                    return
+                if timer is None and seam.held_since_s is not None:
+                    timer = _release_later(seam, asked.late)
+                yield passed  # also an empty list: it says that the server has answered
+    except BackendError as exc:
+        if has_begun or exc.code != "upstream_refused" or exc.retryable:
+            raise
+        log.warning("continuation refused", extra=data | {"reason": exc.message})
+        yield None
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+def _release_later(seam: Seam, late: Callable[[Items], None]) -> asyncio.TimerHandle:
+    def release() -> None:
+        if items := seam.release():
+            late(items)
+
+    return asyncio.get_running_loop().call_later(HELD_S, release)

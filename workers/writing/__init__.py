@@ -1,0 +1,1 @@
+"""The way of an answer into its log: event ids, shared pipelines, counts."""
