@@ -17,10 +17,11 @@ ANY = "any"  # needs good credentials, whatever their scopes
 # Path -> method -> what it needs. HEAD needs what GET needs.
 ROUTES: Mapping[str, Mapping[str, str]] = {
     "/v1/generations": {"GET": READ, "POST": GENERATE},
-    "/v1/generations/{id}": {"GET": READ},
+    "/v1/generations/{id}": {"GET": READ, "DELETE": GENERATE},
     "/v1/generations/{id}/cancel": {"POST": GENERATE},
     "/v1/generations/{id}/events": {"GET": READ},
-    "/v1/sessions/{session:path}": {"GET": READ},
+    "/v1/sessions/{session:path}": {"GET": READ, "DELETE": GENERATE},
+    "/v1/owners/{owner:path}": {"DELETE": ADMIN},
     "/v1/models": {"GET": ANY},
     "/v1/models/{model:path}": {"GET": ANY},
     "/models": {"GET": ANY},

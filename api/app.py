@@ -36,6 +36,7 @@ from api.node import Node
 from api.pages.pages import PageRoutes
 from api.readers.socket_endpoint import SocketEndpoint
 from api.resources.batches import BatchRoutes
+from api.resources.deletions import DeletionRoutes
 from api.resources.files import FileRoutes
 from api.resources.health import HealthRoutes
 from api.resources.listings import ListingRoutes
@@ -115,13 +116,14 @@ def unguarded_routes(node: Node) -> list[Route]:
     """Return the routes of the dialects, the resources, the probes and the pages."""
     listings, schedules, batches = ListingRoutes(node), ScheduleRoutes(node), BatchRoutes(node)
     files, health, pages = FileRoutes(node), HealthRoutes(node), PageRoutes()
-    shares, usage = ShareRoutes(node), UsageRoutes(node)
+    shares, usage, deletions = ShareRoutes(node), UsageRoutes(node), DeletionRoutes(node)
     prompt = PromptRoute(node, schedules.create)
     return [
         *(route for dialect in DIALECTS for route in dialect.http_routes(node)),
         *(http_route(socket.path, GET=upgrade_required) for socket in sockets(node)),
         http_route("/v1/generations", GET=listings.generations, POST=prompt.create),
-        http_route("/v1/sessions/{session:path}", GET=listings.session),
+        http_route("/v1/sessions/{session:path}", GET=listings.session, DELETE=deletions.session),
+        http_route("/v1/owners/{owner:path}", DELETE=deletions.owner),
         http_route("/v1/models", GET=listings.models),
         http_route("/v1/models/{model:path}", GET=listings.model),
         http_route("/models", GET=listings.models),

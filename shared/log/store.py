@@ -310,20 +310,26 @@ class Store(MetaReader):
     async def delete(self, generation_id: str) -> bool:
         """Replace a generation by a seal; False: the generation is absent.
 
-        The next write stops its holder. Readers get no `end` from this: cancel the generation first
-        if they should.
+        The next write stops its holder, and every node drops its copy. Indexes and other records
+        still name the generation: shared/erasure/generations.py does the rest.
         """
-        reply = await self._run("delete", generation_id, [self.retention_ms])
+        reply = await self._run("delete", generation_id, [self.retention_ms, generation_id])
         if reply[0] != b"sealed":
             return False
         with translated():
             # No key of the script: most generations have no pieces, and a script that names an
             # absent key has to wait while a cluster moves its slot.
             await self.redis.unlink(keys.request(generation_id))
+            await self.redis.unlink(keys.readers(generation_id))
         if reply[1]:
             call = owner_bytes.deleted(reply[1].decode(), generation_id, self.retention_ms)
             await self.scripts.run(owner_bytes.SCRIPT, *call)
         return True
+
+    async def was_deleted(self, generation_id: str) -> bool:
+        """Whether a sealed generation was deleted, and not lost."""
+        with translated():
+            return bool(await self.redis.hexists(keys.meta(generation_id), "deleted"))  # type: ignore[misc]
 
     async def attach_readers(self, generation_id: str, node: str) -> bool:
         """Record that `node` has readers, to be repeated every 3 s; False: it has ended."""

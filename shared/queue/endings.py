@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shared.errors import Expired, Unavailable
-from shared.log.events import Counts, End
+from shared.log.events import Counts, End, Failure
 from shared.log.ids import EventId
 from shared.log.records import Ended, Meta
 from shared.log.store import Store
@@ -17,8 +17,11 @@ from shared.usage.counting import count_log
 CANCELLED = End(status="cancelled", finish_reason="cancelled")
 
 
-async def cancel(store: Store, generation_id: str) -> Meta | None:
+async def cancel(store: Store, generation_id: str, *, error: Failure | None = None) -> Meta | None:
     """End a generation as cancelled, unless it has ended, and notify its worker.
+
+    Args:
+        error: why, for its readers; None: its owner cancelled it.
 
     Returns:
         the meta after the cancel; None: the generation is absent.
@@ -28,7 +31,8 @@ async def cancel(store: Store, generation_id: str) -> Meta | None:
         Unavailable: Redis did not answer in time; repeating it is safe.
     """
     usage = await _usage_so_far(store, generation_id)
-    outcome = await store.close(generation_id, End("cancelled", "cancelled", usage=usage))
+    end = End("cancelled", "cancelled", usage=usage, error=error)
+    outcome = await store.close(generation_id, end)
     if isinstance(outcome, EventId):
         # Only for speed: without this message the next append or renewal stops the worker.
         await store.publish(keys.CANCEL, generation_id.encode())

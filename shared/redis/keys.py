@@ -21,6 +21,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:requeued:<id> string   guard: the id was requeued recently
     tr:{q}:cancel        channel  ids of cancelled generations, of all partitions
     tr:{q<n>}:…          the same in partition n, where there are several; then none in {q}
+    tr:deleted           channel  ids of deleted generations, for all nodes
     tr:partitions        string   number of partitions of the queue
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
     tr:session:<digest>  zset     of one owner, or of all (with tokens): id -> created, ms
@@ -79,12 +80,15 @@ WORKERS = "tr:workers"
 CONTINUATIONS = "tr:continuations"
 USAGE_OWNERS = "tr:usage-owners"
 CANCEL = "tr:{q}:cancel"
+DELETED = "tr:deleted"
 PARTITIONS = "tr:partitions"
 QUEUE = "q"  # the hash tag of the queue, if it has one partition
 JOBS_WAKE = "tr:{jobs}:wake"
 JOBS_COUNTS = "tr:{jobs}:counts"
 SCHEDULES = "tr:{jobs}:schedules"
 SCHEDULES_UNFINISHED = "tr:{jobs}:unfinished:"
+SCHEDULE_KEYS = "tr:{jobs}:schedule-key:"
+IDEMPOTENCY = "tr:idem:"
 HOOKS_WAITING = "tr:{jobs}:hooks:waiting"
 HOOKS_HOSTS = "tr:{jobs}:hooks:hosts"
 HOOKS_OWNERS = "tr:{jobs}:hooks:owners"
@@ -158,7 +162,7 @@ def probe(node: str) -> str:
 
 
 def idempotency(owner: str, key: str) -> str:
-    return f"tr:idem:{_digest(owner, key)}"
+    return IDEMPOTENCY + _digest(owner, key)
 
 
 def session(owner: str, name: str) -> str:
@@ -242,7 +246,7 @@ def schedules_unfinished(owner: str) -> str:
 
 
 def schedule_key(owner: str, key: str) -> str:
-    return f"tr:{{jobs}}:schedule-key:{_digest(owner, key)}"
+    return SCHEDULE_KEYS + _digest(owner, key)
 
 
 def hook(subject_id: str) -> str:
