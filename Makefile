@@ -22,6 +22,8 @@ ARGS ?=
 # Much of a test is waiting, so there are more processes than cores. A file stays in one process,
 # which has a Redis and nodes of its own. tests/conftest.py puts the long files first.
 PARALLEL := $(if $(ARGS),,-n 4 --dist loadfile --no-loadscope-reorder)
+# A browser and the clients' programs need a core, and some tests have time limits of a client.
+PARALLEL_CLIENTS := $(if $(ARGS),,-n 2 --dist loadfile --no-loadscope-reorder)
 PLOTS := .venv/plots/.set-up
 
 .DEFAULT_GOAL := help
@@ -40,7 +42,7 @@ test: $(STAMP) ## Run the tests, without tests/clients; ARGS="tests/unit -k curs
 
 # These tests kill peers at any moment. A socket that a helper still holds is a warning, not a failure.
 clients: $(STAMP) ## Test with JavaScript clients, a browser and nginx: needs Node.js 20, Chromium, nginx
-	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients -W default::ResourceWarning $(ARGS)
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients -W default::ResourceWarning $(PARALLEL_CLIENTS) $(ARGS)
 
 clients-js: clients/js/node_modules/.package-lock.json ## Build clients/js, the npm package: types, sizes, dist
 	cd clients/js && npm run --silent build

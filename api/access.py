@@ -65,7 +65,7 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/lobe/ws": {"GET": PUBLIC},
 }
 
-# What the token of a share may do, beside the public routes. Everywhere else it is refused.
+# The routes that the token of a share may use, beside the public ones; all others refuse it.
 SHARED = frozenset(
     {
         ("/v1/generations/{id}", "GET"),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 
 from starlette.routing import Route, Router, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import ROUTES, SHARED
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
@@ -28,6 +28,7 @@ from api.edge.admission import admit
 from api.edge.cors import Cors
 from api.edge.error_boundary import ErrorBoundary
 from api.edge.gate import Gate
+from api.edge.limit_headers import add_limit_headers
 from api.edge.method_dispatch import Resource
 from api.edge.path_forms import PathForms
 from api.edge.switch_guard import SwitchGuard
@@ -75,8 +76,13 @@ def create_app(node: Node) -> ASGIApp:
     gate: ASGIApp = Gate(router, node.authenticator)
     if (follower := client_follower(node.redis)) is not None:
         gate = SwitchGuard(gate, follower)
-    count, hold_back = node.metrics.count_answer, node.slowing.hold_back
-    app: ASGIApp = ErrorBoundary(gate, count, SHAPES, hold_back=hold_back)
+    hold_back, count = node.slowing.hold_back, node.metrics.count_answer
+
+    def on_answer(scope: Scope, message: Message) -> None:
+        add_limit_headers(scope, message)
+        count(scope, message)
+
+    app: ASGIApp = ErrorBoundary(gate, on_answer, SHAPES, hold_back=hold_back)
     origins = node.authenticator.origins
     return Cors(app, origins) if origins else app
 

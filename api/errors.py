@@ -62,6 +62,8 @@ CODES: dict[str, ErrorCode] = {
     "rate_limited": ErrorCode(429, is_retryable=True),
     "too_many_transfers": ErrorCode(429, is_retryable=True),
     "owner_full": ErrorCode(429, is_retryable=True),
+    "too_many_active": ErrorCode(429, is_retryable=True),
+    "quota_exhausted": ErrorCode(429),
     "head_too_large": ErrorCode(431),
     "internal": ErrorCode(500, close=1011),
     "transfer_encoding_unsupported": ErrorCode(501),

@@ -117,7 +117,9 @@ class Node:
         self.acceptance = Acceptance(
             self.acceptor,
             self.hub,
+            limits_of=self.limits_of,
             accepted=self.metrics.accepted,
+            refused=self.metrics.limit_refusals,
             accept_seconds=self.metrics.accept_seconds,
         )
         self.bodies = BodyRoom(self.settings.bodies_bytes_max, self.settings.body_bytes_max)
@@ -204,7 +206,7 @@ class Node:
         """Note once a minute, until cancelled, which owners without a key still come."""
         while True:
             await asyncio.sleep(RENEW_PLANNERS_S)
-            # What is not noted because Redis is away is noted an hour later.
+            # An owner who is not noted because Redis is away is noted an hour later.
             with contextlib.suppress(Unavailable):
                 await renew_planners(self.redis, self.seen_owners.take(), time.time())
 

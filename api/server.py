@@ -42,9 +42,9 @@ from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
 from shared.queue.partitions import agree
-from shared.redis.client import REDIS_ANSWER_S, connect
-from shared.redis.resp import AutoPipeline
-from shared.redis.sentinel.watch import watch_masters
+from shared.redis.client import REDIS_ANSWER_S
+from shared.redis.connections import connect, open_pipeline
+from shared.redis.following import follow_redis
 from shared.redis.server_check import check_server
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ async def run(settings: Settings, listener: socket.socket) -> int:
     with contextlib.suppress(Unavailable):
         await check_server(redis)
         await agree(redis, settings)
-    pipeline = AutoPipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
+    pipeline = open_pipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
     store = Store(redis, settings, pipeline)
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     async with (
@@ -155,7 +155,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         limiting = group.create_task(node.limits.run(), name="limits")
         watching_shares = group.create_task(node.share_watch.run(), name="shares")
         noting = group.create_task(node.renew_planners(), name="planners")
-        following = group.create_task(watch_masters(node.settings), name="sentinels")
+        following = group.create_task(follow_redis(node.settings), name="redis")
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
         print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201

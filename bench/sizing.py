@@ -82,7 +82,7 @@ CONSTANTS = (
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a deployment must serve.
+    """The load that a deployment must serve.
 
     Attributes:
         readers: at the same time.
@@ -109,7 +109,7 @@ DEMANDS = tuple(Demand(n, f) for f in (1, 100) for n in (1_000, 50_000, 1_000_00
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a deployment needs. Cores are fully busy cores. None: a constant is missing."""
+    """The machines of a deployment. Cores are fully busy cores. None: a constant is missing."""
 
     node_cores: float | None
     worker_cores: float | None

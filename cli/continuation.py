@@ -26,7 +26,8 @@ from shared.errors import BackendError, ConfigurationError, Unavailable
 from shared.log.events import Token
 from shared.log.request import Request
 from shared.queue.continuations import HOLDING, Outcome, Verdict, store_verdict
-from shared.redis.client import clock_ms, connect
+from shared.redis.client import clock_ms
+from shared.redis.connections import connect
 from workers.backends import Backend, build_backends
 from workers.backends.contract import SetUpFault
 

@@ -168,6 +168,8 @@ def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     up.add_argument("--api", type=int, default=1, metavar="N", help="API nodes (1)")
     up.add_argument("--workers", type=int, default=1, metavar="N", help="workers (1)")
     _add_address(up, "port of the first API node; the others get the next ports (8000)")
+    what = "a model that this machine computes, without a server and a key"
+    up.add_argument("--model", dest="models", choices=["smollm2"], help=what)
 
     for role, what in (
         ("api", "run one API node"),

@@ -1,4 +1,4 @@
-"""What the doctor finds out about the server at TAILRACE_REDIS_URL.
+"""The doctor's checks of the server at TAILRACE_REDIS_URL.
 
 The `judge_…` functions are pure. Invariant: nothing is changed.
 """
@@ -17,7 +17,8 @@ from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
 from shared.queue.partitions import check as check_partitions
 from shared.redis import keys
-from shared.redis.client import Client, connect, translated
+from shared.redis.client import Client, translated
+from shared.redis.connections import connect
 from shared.redis.server_check import RULES, check_connection, find_jobs_url, missing_rights
 
 PUBSUB_BYTES_MIN = 33_554_432  # Redis's own default
@@ -79,7 +80,7 @@ async def _examine_partitions(client: Client, settings: Settings) -> Finding:
         await check_partitions(client, settings)
     except ConfigurationError as exc:
         return Finding("FAIL", "redis", str(exc))
-    count, slots = settings.queue_partitions, settings.worker_slots
+    count, slots = settings.partition_count, settings.worker_slots
     if count > 1 and slots < count * len(keys.LANES):
         advice = f"set TAILRACE_WORKER_SLOTS to {count * len(keys.LANES)} or more"
         text = f"a worker of {slots} slots cannot wait on {count} partitions of the queue at once"

@@ -1,4 +1,4 @@
-"""What the doctor finds out about the sentinels in TAILRACE_REDIS_URL.
+"""The doctor's checks of the sentinels in TAILRACE_REDIS_URL.
 
 The sentinels decide how long a failover takes, and a worker gives its backends up after
 `TAILRACE_REDIS_OUTAGE_S`. So the two have to fit.

@@ -7,6 +7,9 @@ keys and tokens the only owner is `anonymous`, as on a node without credentials.
 without the credentials' settings starts nothing for named owners, and logs this. Held work is kept,
 and continues when credentials name its owner again.
 
+It also knows the limits of owners, from the file that the nodes read; a token's claims are not
+known any more. A batch asks no lines while the tokens of its owner's day are used up.
+
 This module only decides; jobs/schedules.py and jobs/batch hold their work.
 """
 
@@ -18,8 +21,11 @@ from collections.abc import Callable, Iterable
 
 from shared.config.credentials import ACT, ANONYMOUS
 from shared.config.key_file import KeyFile
+from shared.config.limits import NO_LIMITS, OwnerLimits
+from shared.config.limits_file import LimitsFile
 from shared.config.settings import Settings
 from shared.later.token_owners import is_planner
+from shared.queue.allowance import used_today
 from shared.redis.client import Client
 
 log = logging.getLogger(__name__)
@@ -31,7 +37,7 @@ LOGGED_MAX = 1_000  # owners whose last log line is remembered
 
 
 class Owners:
-    """The owners whom credentials name.
+    """The owners whom credentials name, and their limits.
 
     Args:
         names: the owners of keys.
@@ -49,6 +55,7 @@ class Owners:
         self._clock = clock
         self._redis = redis
         self._key_file: KeyFile | None = None
+        self._limits_file: LimitsFile | None = None
         self._has_tokens = False
         self._looked_s = clock()
         self._logged_s: dict[tuple[str, str], float] = {}
@@ -58,7 +65,7 @@ class Owners:
         """Read the owners from the API keys.
 
         Raises:
-            ConfigurationError: the keys are malformed.
+            ConfigurationError: the keys or the limits are malformed.
         """
         key_file = KeyFile(settings.api_keys)
         has_tokens = settings.has_tokens
@@ -67,12 +74,29 @@ class Owners:
             names = {ANONYMOUS}
         owners = cls(names, redis=redis)
         owners._key_file, owners._has_tokens = key_file, has_tokens
+        owners._limits_file = LimitsFile(settings)
         return owners
 
     def is_named(self, owner: str) -> bool:
         """Whether a key names this owner."""
-        self._look_at_key_file()
+        self._look_at_files()
         return owner in self._names
+
+    def limits_of(self, owner: str) -> OwnerLimits:
+        """Return the limits of an owner."""
+        self._look_at_files()
+        return NO_LIMITS if self._limits_file is None else self._limits_file.limits.of(owner)
+
+    async def has_tokens_left(self, owner: str) -> bool:
+        """Whether lines of the owner's batches may be asked today.
+
+        Raises:
+            Unavailable: Redis did not answer in time.
+        """
+        limits = self.limits_of(owner)
+        if self._redis is None or not limits.tokens_per_day:
+            return True
+        return await used_today(self._redis, owner) < limits.tokens_per_day
 
     async def is_known(self, owner: str) -> bool:
         """Whether a key names this owner, or the owner plans work with tokens.
@@ -90,12 +114,18 @@ class Owners:
         identities = self._key_file.identities.values() if self._key_file else ()
         return self._has_tokens or any(ACT in identity.scopes for identity in identities)
 
-    def _look_at_key_file(self) -> None:
-        key_file, now_s = self._key_file, self._clock()
-        if key_file is None or now_s - self._looked_s < LOOK_EVERY_S:
+    def _look_at_files(self) -> None:
+        now_s = self._clock()
+        if now_s - self._looked_s < LOOK_EVERY_S:
             return
         self._looked_s = now_s
-        if not key_file.look():
+        if self._limits_file is not None:
+            self._limits_file.look_and_log()
+        self._look_at_key_file()
+
+    def _look_at_key_file(self) -> None:
+        key_file = self._key_file
+        if key_file is None or not key_file.look():
             return
         if key_file.problem:
             log.error("api keys not read again", extra={"reason": key_file.problem})

@@ -39,8 +39,9 @@ from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
 from shared.queue.partitions import agree
 from shared.redis import keys
-from shared.redis.client import Client, connect, translated
-from shared.redis.sentinel.watch import watch_masters
+from shared.redis.client import Client, translated
+from shared.redis.connections import connect
+from shared.redis.following import follow_redis
 from shared.redis.server_check import check_server, find_jobs_url
 
 log = logging.getLogger(__name__)
@@ -88,11 +89,11 @@ async def _serve(settings: Settings) -> int:
     store = Store(redis, settings)
     models = load_models(settings.models, settings.models_skip)
     batches, files = Batches(redis, settings), FileStore(redis, settings)
+    owners = Owners.from_settings(settings, redis)
     kinds = {
-        "generation": generations(Acceptor(redis, store, settings), models, settings),
+        "generation": generations(Acceptor(redis, store, settings), models, settings, owners),
         "batch": scheduled_batches(batches, files, settings),
     }
-    owners = Owners.from_settings(settings, redis)
     sources: list[Source] = [
         Webhooks(redis, settings, {"batch": batch_end(batches)}),
         Firings(store, Schedules(redis, settings.schedules_max), kinds, owners),
@@ -108,7 +109,7 @@ async def _serve(settings: Settings) -> int:
         sys.stderr.write("tailrace jobs ready\n")
         sys.stderr.flush()
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(watch_masters(settings))
+            watching = tasks.create_task(follow_redis(settings))
             await work(worker, redis, sources, stopping, settings.drain_s)
             watching.cancel()
     await redis.aclose()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from arq.worker import Function, func
@@ -22,6 +23,7 @@ from shared.errors import RequestError, Unavailable
 from shared.later.schedules import Schedule, Schedules
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
+from shared.queue.allowance import OverLimit
 from shared.redis.counts import count
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 DUE_MAX = 100  # schedules of one poll
 FIRING_S_MAX = 20.0  # one firing
 RETRY_S = 5.0  # after a temporary refusal, for example a full queue
+RETRY_S_MAX = 600.0  # of an owner over a limit: an operator may raise the limit meanwhile
 FIRING_LATE_S = 60.0  # a firing this long after its due time counts as late
 
 Fields = dict[str, str | int]
@@ -103,8 +106,9 @@ class Firings:
     ) -> None:
         """Retry a temporary refusal later; otherwise end the firing, and record the error."""
         data = {"schedule": schedule.id, "code": error.code}
-        if error.retryable:
-            await self.schedules.postpone(schedule.id, now_ms + round(RETRY_S * 1000))
+        if error.retryable or isinstance(error, OverLimit):
+            pause_s = max(RETRY_S, min(error.retry_after_s or 0, RETRY_S_MAX))
+            await self.schedules.postpone(schedule.id, now_ms + round(pause_s * 1000))
         else:
             fields: Fields = {
                 "last": now_ms,
@@ -116,13 +120,16 @@ class Firings:
         log.warning("schedule refused", extra=data)
 
 
-def generations(acceptor: Acceptor, models: Mapping[str, Model], settings: Settings) -> Create:
+def generations(
+    acceptor: Acceptor, models: Mapping[str, Model], settings: Settings, owners: Owners
+) -> Create:
     """Return the `Create` of generations."""
 
     async def create(schedule: Schedule, due_ms: int, is_repeat: bool) -> str:
         new = parse_new_generation(
             schedule.request(), owner=schedule.owner, models=models, settings=settings
         )
+        new = replace(new, limits=owners.limits_of(schedule.owner))
         generation_id = schedule.made_id("gen_", due_ms)
         await acceptor.accept_as(generation_id, new, is_repeat=is_repeat)
         return generation_id

@@ -42,13 +42,15 @@ async def become_holder(
         Unavailable: Redis has been away for too long.
     """
     token, takeover = secrets.token_hex(12), parts.takeover()
-    give_up_s = parts.clock() + ABSENT_ENTRY_DROP_S
+    began_s = parts.clock()
     pause_s = BEGIN_PAUSE_S
     while True:
-        outcome = await _try_begin(parts, ticket, token, takeover, survives_worker=survives_worker)
+        outcome = await _try_begin(
+            parts, ticket, token, takeover, began_s, survives_worker=survives_worker
+        )
         if isinstance(outcome, Begun | Ended | Held):
             return outcome
-        is_final = is_claimed or parts.clock() > give_up_s
+        is_final = is_claimed or parts.clock() > began_s + ABSENT_ENTRY_DROP_S
         if isinstance(outcome, Absent) and is_final:
             return outcome
         if is_stopped():
@@ -58,7 +60,13 @@ async def become_holder(
 
 
 async def _try_begin(
-    parts: WorkerParts, ticket: LaneEntry, token: str, takeover: Takeover, *, survives_worker: bool
+    parts: WorkerParts,
+    ticket: LaneEntry,
+    token: str,
+    takeover: Takeover,
+    began_s: float,
+    *,
+    survives_worker: bool,
 ) -> Outcome | None:
     """Call begin once; None: Redis did not answer, but the outage is still short."""
     try:
@@ -72,7 +80,7 @@ async def _try_begin(
         )
     except Unavailable:
         # Begin may have happened. Repeated with the same token it gives the same attempt.
-        away_s = parts.clock() - parts.appender.last_ok_s
+        away_s = parts.clock() - max(began_s, parts.appender.last_ok_of(ticket.id))
         if away_s > parts.settings.redis_outage_s:
             raise
         return None

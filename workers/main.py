@@ -15,8 +15,8 @@ from shared.config.logs import configure
 from shared.config.models import load_models
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
-from shared.redis.client import connect
-from shared.redis.sentinel.watch import watch_masters
+from shared.redis.connections import connect
+from shared.redis.following import follow_redis
 from workers.backends import build_backends
 from workers.worker import Worker
 
@@ -56,7 +56,7 @@ async def _serve(settings: Settings) -> int:
         async with asyncio.TaskGroup() as tasks:
             announcing = tasks.create_task(_announce(ready, name))
             serving = tasks.create_task(worker.serve(ready))
-            watching = tasks.create_task(watch_masters(settings))
+            watching = tasks.create_task(follow_redis(settings))
             _on_signals(worker, serving)
             serving.add_done_callback(lambda _: [announcing.cancel(), watching.cancel()])
     except* ConfigurationError as group:

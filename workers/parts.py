@@ -14,6 +14,7 @@ from shared.queue.lanes import Queue
 from workers.backends import Backend
 from workers.takeover.verdicts import Verdicts
 from workers.writing.appender import Appender
+from workers.writing.sharded_appender import ShardedAppender
 
 # A worker's metrics, in the order of docs/operations.md.
 COUNTERS = (
@@ -57,7 +58,7 @@ class WorkerParts:
     settings: Settings
     store: Store
     queue: Queue
-    appender: Appender
+    appender: Appender | ShardedAppender
     models: Mapping[str, Model]
     backends: Mapping[str, Backend]
     verdicts: Verdicts

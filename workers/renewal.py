@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
+from typing import Any
 
 from shared.errors import Unavailable
 from shared.log.records import Ok
@@ -41,26 +42,62 @@ class Renewal:
         self.runs = runs
         self._presence = presence
         self._on_away = on_away
+        self._under_way: set[Hashable] = set()
+        self._held: set[str] = set()  # in the last report
+        self._group: asyncio.TaskGroup
 
     async def run(self) -> None:
         """Renew until cancelled."""
-        while True:
-            try:
-                await self._renew()
-            except Unavailable as exc:
-                log.warning("renewal failed", extra={"reason": str(exc)})
-                self._on_away()
-                self._stop_if_cut_off()
-            await asyncio.sleep(self.parts.settings.lease_s / 3)
+        async with asyncio.TaskGroup() as self._group:
+            while True:
+                for place, runs in self._held_by_place().items():
+                    self._start(("leases", place), self._renew(runs))
+                self._start("report", self._report())
+                await asyncio.sleep(self.parts.settings.lease_s / 3)
 
-    async def _renew(self) -> None:
+    def _held_by_place(self) -> dict[Hashable, list[Run]]:
+        """Return the holding runs by the server of their generation.
+
+        Each server has a round of its own: leases must not lapse because another one is silent.
+        """
+        found: dict[Hashable, list[Run]] = {}
+        for run in self.runs.values():
+            if run.is_holding:
+                found.setdefault(self.parts.appender.place_of(run.id), []).append(run)
+        return found
+
+    def _start(self, name: Hashable, work: Coroutine[Any, Any, None]) -> None:
+        """Start a round, unless its last one has not returned yet."""
+        if name in self._under_way:
+            work.close()
+            return
+        self._under_way.add(name)
+        task = self._group.create_task(self._guard(work))
+        task.add_done_callback(lambda _: self._under_way.discard(name))
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Unavailable as exc:
+            log.warning("renewal failed", extra={"reason": str(exc)})
+            self._on_away()
+
+    async def _renew(self, holding: list[Run]) -> None:
+        """Renew the leases of runs whose generations are on one server.
+
+        Raises:
+            Unavailable: it did not answer in time.
+        """
         store, queue, appender = self.parts.store, self.parts.queue, self.parts.appender
-        holding = [run for run in self.runs.values() if run.is_holding]
         sent_at_s = time.monotonic()
-        outcomes = await store.renew_many(
-            [(run.id, run.outbox.token, run.outbox.attempt, _has_grace(run)) for run in holding],
-            {run.id: usage for run in holding if (usage := run.usage_if_cancelled())},
-        )
+        try:
+            outcomes = await store.renew_many(
+                [_holder(run) for run in holding],
+                {run.id: usage for run in holding if (usage := run.usage_if_cancelled())},
+            )
+        except Unavailable:
+            self._stop_if_cut_off(holding)
+            raise
         now_s = time.monotonic()
         renewed: dict[str, list[bytes]] = {}
         for run, outcome in zip(holding, outcomes, strict=True):
@@ -69,21 +106,37 @@ class Renewal:
             appender.offer(run)  # after a loss the appender restores
             if isinstance(outcome, Ok):
                 renewed.setdefault(run.delivery.stream, []).append(run.delivery.entry_id)
+        if all(isinstance(outcome, Unavailable) for outcome in outcomes):
+            self._stop_if_cut_off(holding)
+        else:
+            appender.note_ok(holding[0].id, sent_at_s)
         if renewed:
             await queue.renew(renewed)
-        now_ms = await store.now_ms()
-        appender.last_ok_s = max(appender.last_ok_s, sent_at_s)
-        await queue.note_running([run.id for run in holding if run.is_holding], now_ms)
-        await announce(store.redis, self._presence(now_ms))
 
-    def _stop_if_cut_off(self) -> None:
-        """Stop all runs if Redis has been away for longer than `redis_outage_s`."""
-        away_s = time.monotonic() - self.parts.appender.last_ok_s
-        if away_s > self.parts.settings.redis_outage_s and self.runs:
+    async def _report(self) -> None:
+        """Write which generations run here, and the presence of the worker.
+
+        Raises:
+            Unavailable: Redis did not answer in time; of a cluster, the server of a record.
+        """
+        # Only runs of the last round, too: no note may follow the end of an answer that just began.
+        holding = [run for run in self.runs.values() if run.is_holding]
+        now_ms = await self.parts.store.now_ms()
+        held, self._held = self._held, {run.id for run in holding}
+        await self.parts.queue.note_running(
+            [run.id for run in holding if run.is_holding and run.id in held], now_ms
+        )
+        await announce(self.parts.store.redis, self._presence(now_ms))
+
+    def _stop_if_cut_off(self, holding: list[Run]) -> None:
+        """Stop these runs if their server has been away for longer than `redis_outage_s`."""
+        away_s = time.monotonic() - self.parts.appender.last_ok_of(holding[0].id)
+        if away_s > self.parts.settings.redis_outage_s:
             log.error("redis away for too long", extra={"away_s": round(away_s, 1)})
-            for run in self.runs.values():
+            for run in holding:
                 run.stop("outage")
 
 
-def _has_grace(run: Run) -> bool:
-    return run.begun is not None and run.begun.meta.grace_s is not None
+def _holder(run: Run) -> tuple[str, str, int, bool]:
+    has_grace = run.begun is not None and run.begun.meta.grace_s is not None
+    return run.id, run.outbox.token, run.outbox.attempt, has_grace

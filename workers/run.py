@@ -28,15 +28,16 @@ from shared.log.records import Absent, Begun, Ended, Held, Released
 from shared.log.request import Request, decode_request
 from shared.log.tally import rest_of
 from shared.queue.lanes import Delivery, LaneEntry, put_back
-from workers.backends import BackendItem, Finish
+from workers.backends import Backend, BackendItem, Finish
 from workers.begin import become_holder
 from workers.failures.failed_attempt import FailedAttempt
 from workers.failures.outage import Postponed
 from workers.parts import WorkerParts
 from workers.running_note import RunningNote
 from workers.takeover.answer import Asked, read_answer
-from workers.takeover.continuation import AttemptPlan, plan_attempt
+from workers.takeover.continuation import AttemptPlan, plan_for
 from workers.takeover.earlier_entries import read_earlier_entries
+from workers.takeover.upstream_stop import stop_upstream, stop_upstream_of_ended
 from workers.timeline import AttemptTimeline
 from workers.writing.outbox import Outbox
 from workers.writing.owner_meter import OwnerMeter
@@ -92,6 +93,10 @@ class Run:
         return self.parts.models[self.ticket.model]
 
     @property
+    def _backend(self) -> Backend:
+        return self.parts.backends[self.model.name]
+
+    @property
     def outbox(self) -> Outbox:
         assert self._outbox is not None
         return self._outbox
@@ -104,7 +109,7 @@ class Run:
         """Whether another worker could continue without a `reset`."""
         if self._outbox is None or self.request is None:
             return self.begun is None
-        return not self._plan(self.request).needs_reset
+        return self._plan(self.request).can_hand_over
 
     def usage_if_cancelled(self) -> Counts | None:
         """Return the counts so far, for a grace that ends at a renewal; None: nothing to say."""
@@ -147,6 +152,8 @@ class Run:
             else:
                 ending = await self._give_back(error)
             self._log_ending(begun, ending)
+            if ending == "ended elsewhere" or (self._end and self._end.status == "failed"):
+                await stop_upstream(self._backend, self.outbox.log)
         except Unavailable as exc:
             # Nothing is lost: the lease runs out, and a worker that reaches Redis claims the entry.
             log.warning("run abandoned", extra={"generation_id": self.id, "reason": str(exc)})
@@ -166,6 +173,7 @@ class Run:
                 return begun
             case Ended():
                 await self._leave()
+                await stop_upstream_of_ended(self._backend, self.parts.store, self.id)
             case Held(wait_ms):
                 # Never acknowledge here. If this process stood still after its read, another
                 # worker may have claimed this very entry and hold the generation through it.
@@ -202,7 +210,7 @@ class Run:
             in the outbox, as the end.
         """
         self.request = request = decode_request(begun.meta.request)
-        counts_whole = self.parts.backends[self.model.name].counts_whole
+        counts_whole = self._backend.counts_whole
         self._usage = AnswerUsage(self.outbox.log, request, counts_whole=counts_whole)
         self._meter = OwnerMeter(self.parts.store, begun)
         error: BackendError | None = None
@@ -240,15 +248,15 @@ class Run:
         Raises:
             BackendError: the attempt has failed.
         """
-        backend = self.parts.backends[self.model.name]
         asked = Asked(
-            backend=backend,
+            backend=self._backend,
             request=request,
-            rest=rest_of(request, 0 if backend.counts_whole else self._usage.given),
+            rest=rest_of(request, 0 if self._backend.counts_whole else self._usage.given),
             plan=self._plan(request),
             form=self.parts.verdicts.form_of(self.model),
             seed=self.id,
             late=self._push_late,
+            log=self.outbox.log,
         )
         try:
             async with asyncio.timeout(None) as self._stop_scope:
@@ -273,12 +281,8 @@ class Run:
             self._stop_scope = None
 
     def _plan(self, request: Request) -> AttemptPlan:
-        backend, form = (
-            self.parts.backends[self.model.name],
-            self.parts.verdicts.form_of(self.model),
-        )
-        can_continue = backend.can_continue and bool(form.name)
-        return plan_attempt(self.outbox.log, request, self.model, can_continue=can_continue)
+        form = self.parts.verdicts.form_of(self.model)
+        return plan_for(self._backend, form, self.outbox.log, request=request, model=self.model)
 
     def _push_late(self, items: Sequence[BackendItem]) -> None:
         """Push what the seam held back; too long an answer is noticed at the next push."""
@@ -382,11 +386,10 @@ class Run:
 
     async def _leave(self) -> None:
         """Take an ended generation off the queue and out of the indexes. May be repeated."""
-        charge = self._meter.final_call(self.outbox.log_bytes) if self._meter else None
+        meter, retention_ms = self._meter, self.parts.store.retention_ms
+        records = meter.final_records(self.outbox.log_bytes, self._usage.spent) if meter else []
         try:
-            await self.parts.queue.leave(
-                self.delivery, self.id, self.parts.store.retention_ms, charge
-            )
+            await self.parts.queue.leave(self.delivery, self.id, retention_ms, records)
         except Unavailable:
             pass  # the worker that claims the entry finds the end, and does this again
 

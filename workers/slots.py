@@ -12,7 +12,14 @@ from collections.abc import Iterator, Sequence
 
 from shared.queue.lanes import batch_slots_max
 
-__all__ = ["batch_slots_max", "places_to_wait_on", "rounds"]
+__all__ = ["batch_slots_max", "free_slots", "places_to_wait_on", "rounds"]
+
+
+def free_slots(slots: int, running: int, running_batch: int) -> dict[str, int]:
+    """Return how many more entries of each lane may start; 0 or more."""
+    free = max(0, slots - running)
+    batch = max(0, min(free, batch_slots_max(slots) - running_batch))
+    return {"resume": free, "interactive": free, "batch": batch}
 
 
 def rounds(slots: int, running: int, running_batch: int) -> Iterator[tuple[str, int]]:

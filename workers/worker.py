@@ -21,27 +21,22 @@ from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.store import Store
-from shared.queue.lanes import (
-    Delivery,
-    LaneEntry,
-    Queue,
-    batch_slots_max,
-    put_back,
-)
+from shared.queue.lanes import Delivery, LaneEntry, Queue, batch_slots_max, put_back
 from shared.queue.partitions import agree, partitions_of
 from shared.queue.presence import Presence, withdraw
+from shared.queue.turns import advance
 from shared.redis import keys, server_check
 from shared.redis.client import REDIS_ANSWER_S, Client
-from shared.redis.resp import AutoPipeline
+from shared.redis.connections import open_pipeline
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
 from workers.parts import COUNTERS, Takeover, WorkerParts
 from workers.renewal import Renewal
 from workers.run import Run
-from workers.slots import places_to_wait_on, rounds
+from workers.slots import free_slots, places_to_wait_on, rounds
 from workers.takeover.verdicts import Verdicts
-from workers.writing.appender import Appender
+from workers.writing.sharded_appender import open_appender
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +70,11 @@ class Worker:
         self.redis = redis
         self.settings = settings
         # A blocking read delays every call behind it, so it has a connection of its own.
-        self._calls = AutoPipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
+        self._calls = open_pipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
         partitions = partitions_of(settings)
         own = own_partitions(partitions.tags, name)
         self._blocking_reads = {
-            tag: AutoPipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0) for tag in own
+            tag: open_pipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0) for tag in own
         }
         self.store = Store(redis, settings, self._calls)
         self.queue = Queue(
@@ -87,7 +82,7 @@ class Worker:
             partitions=partitions, counts_usage=bool(settings.usage_days),
         )  # fmt: skip
         self._arrivals = Arrivals(self.queue, own, lambda work: self._tasks.create_task(work))
-        self.appender = Appender(self.store, time.monotonic)
+        self.appender = open_appender(self.store, self._calls)
         self.counters = dict.fromkeys(COUNTERS, 0.0)
         self.verdicts = Verdicts(redis, models)
         self.parts = WorkerParts(
@@ -227,7 +222,7 @@ class Worker:
                 await self._pause_away(exc)
         for delivery in await self._arrivals.close():
             with suppress(Unavailable):  # another worker claims it when its lease is over
-                await self._start(delivery)
+                await self._start_all([delivery])
 
     def _load(self) -> tuple[int, int, int]:
         """Return (slots, running entries, running batch entries)."""
@@ -244,11 +239,20 @@ class Worker:
         """Start entries of the first lane that has any; return whether there were any."""
         for lane, count in rounds(*self._reserved_load()):
             deliveries = await self.queue.read(lane, count)
-            for delivery in deliveries:
-                await self._start(delivery)
             if deliveries:
+                await self._start_all(deliveries)
                 return True
         return False
+
+    async def _start_all(self, deliveries: Sequence[Delivery]) -> bool:
+        """Start entries that were read; return whether their owners had more to put on the lanes.
+
+        The runs begin before the owners go on to their next turns, so that no turn delays them.
+        """
+        for delivery in deliveries:
+            await self._start(delivery)
+        await asyncio.sleep(0)
+        return await advance(self.queue.scripts, deliveries, free_slots(*self._load())) > 0
 
     async def _wait(self) -> bool:
         """Wait for the next entry and start it; return whether the lanes are probably empty.
@@ -266,11 +270,8 @@ class Worker:
         arrivals.open(places, self._wait_ms(places))
         is_every_lane = arrivals.covers_all
         deliveries, has_waited = await arrivals.next()
-        for delivery in deliveries:
-            await self._start(delivery)
-        if deliveries:
-            await asyncio.sleep(0)  # let these runs begin before the next read
-        return is_every_lane and has_waited
+        has_more = await self._start_all(deliveries)
+        return is_every_lane and has_waited and not has_more
 
     def _wait_ms(self, places: Mapping[str, Sequence[str]]) -> int:
         partitions = self.queue.partitions.tags
@@ -369,8 +370,7 @@ class Worker:
             slots, running, batch = self._load()
             free = slots - running if lane != "batch" else min(slots - running, slots - batch)
             if free > 0:
-                for delivery in await self.queue.claim(lane, self.store.lease_ms, free):
-                    await self._start(delivery)
+                await self._start_all(await self.queue.claim(lane, self.store.lease_ms, free))
 
     # Cancels and drain
 

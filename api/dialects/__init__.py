@@ -1,1 +1,1 @@
-"""What clients speak. A dialect reads its requests, and folds the log into its own bytes."""
+"""The protocols of clients. A dialect reads requests, and folds the log into bytes of its own."""

@@ -1,4 +1,4 @@
-"""What a dialect adds to the application of a node: routes, a socket, the shape of its errors.
+"""The parts that a dialect adds to the application of a node: routes, a socket, an error shape.
 
 Each dialect folder has a module `endpoints.py` with one `DialectEndpoints`; api/app.py lists these.
 """

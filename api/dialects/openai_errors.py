@@ -71,6 +71,8 @@ def error_object(
 ) -> dict[str, Any]:
     """Return the members of `error`."""
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    if code == "quota_exhausted":  # as OpenAI names the end of a quota; SDKs do not wait for it
+        kind = "insufficient_quota"
     return {"message": message, "type": kind, "param": param, "code": code}
 
 

@@ -10,6 +10,7 @@ answer. Knows no dialect: each dialect brings a function that reads the members.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,9 +25,11 @@ from api.intake.dialect_request import DialectRequest, DialectRequestT
 from api.intake.large_body import generation_in_steps, read_members
 from api.node import Node
 from api.readers.lookup import find_generation
+from api.transport.extensions import ALLOWANCE
 from shared.config.credentials import Identity
 from shared.log.records import Meta
 from shared.queue.accept import Accepted
+from shared.queue.allowance import Allowance
 
 
 async def accept_post(
@@ -76,21 +79,23 @@ async def accept_post(
             if complete is not None:
                 parsed = await complete(parsed, identity)
             meta = await accept_members(
-                node, identity.owner, members, parsed,
+                node, identity, members, parsed,
                 size=size, idempotency_key=key or "", needs_request=needs_request,
+                note=note_allowance(request),
             )  # fmt: skip
             return meta, parsed
 
 
 async def accept_members(
     node: Node,
-    owner: str,
+    identity: Identity,
     members: Mapping[str, Any],
     parsed: DialectRequest,
     *,
     size: int,
     idempotency_key: str = "",
     needs_request: bool = False,
+    note: Callable[[Allowance], None] | None = None,
 ) -> Meta:
     """Accept a prompt whose members a dialect has read; return the generation.
 
@@ -100,6 +105,7 @@ async def accept_members(
         parsed: what the dialect has read from them.
         size: bytes of the body or frame; the work on large ones is done one at a time.
         needs_request: put the request into the returned meta.
+        note: as of `Acceptance.accept`.
 
     Raises:
         RequestError: the prompt was refused.
@@ -111,15 +117,16 @@ async def accept_members(
         lambda: check_members(
             members,
             parsed.request,
-            owner=owner,
+            owner=identity.owner,
             models=node.models,
             settings=node.settings,
             idempotency_key=idempotency_key,
             grace_s=parsed.grace_s,
         ),
     )
-    accepted = await node.acceptance.accept(new, is_read=parsed.is_answered_from_log)
-    meta = await find_accepted(node, owner, accepted, is_read=parsed.is_answered_from_log)
+    is_read = parsed.is_answered_from_log
+    accepted = await node.acceptance.accept(new, identity, is_read=is_read, note=note)
+    meta = await find_accepted(node, identity.owner, accepted, is_read=is_read)
     # A repeat with another request was refused, so the request need not be read from Redis.
     return replace(meta, request=new.request) if needs_request else meta
 
@@ -142,6 +149,11 @@ async def find_accepted(
         return await find_generation(
             node.hub, node.store, owner, accepted.generation_id, is_reader=is_read
         )
+
+
+def note_allowance(request: HttpRequest) -> Callable[[Allowance], None]:
+    """Return a function that keeps what an owner has left, for the headers of the answer."""
+    return functools.partial(request.scope.__setitem__, ALLOWANCE)
 
 
 def _is_form(headers: Headers) -> bool:

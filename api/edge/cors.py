@@ -17,6 +17,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from api.edge.limit_headers import EXPOSED
+
 # Always allowed; a preflight's own headers come behind them.
 ALLOWED_HEADERS = ("authorization", "content-type", "last-event-id", "idempotency-key")
 EXPOSED_HEADERS = (
@@ -25,6 +27,7 @@ EXPOSED_HEADERS = (
     "X-Heartbeat-S",
     "X-Tailrace-Ignored",
     "Retry-After",
+    *EXPOSED,
     "x-workflow-run-id",
     "x-workflow-stream-tail-index",
 )

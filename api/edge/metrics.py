@@ -50,6 +50,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.limit_refusals = _limit_refusals(self.registry)
         self.requests = Counter(
             "tailrace_http_requests_total",
             "Answers begun, by route and status.",
@@ -171,6 +172,15 @@ class Metrics:
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _limit_refusals(registry: CollectorRegistry) -> Counter:
+    return Counter(
+        "tailrace_limit_refusals_total",
+        "Prompts and readers that this node refused for a limit of their owner.",
+        ["code"],
+        registry=registry,
+    )
 
 
 # A field of HubStatistics and its help text. Counters start at 0 with the process.

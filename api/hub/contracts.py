@@ -125,7 +125,7 @@ class HeartbeatConnection(Connection, Protocol):
 
 
 class ConnectionRecord(NamedTuple):
-    """What the hub notes about one open connection."""
+    """The hub's record of one open connection."""
 
     transport: str  # label of the metrics: "sse", "ndjson", …
     rotate_at: float  # loop time, s, from which the hub breaks the connection off

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from api.hub.relay import Relay
+from shared.errors import Unavailable
 from shared.log.store import Store
 
 RENEW_S = 3.0  # age of a report at which it is renewed
@@ -63,12 +64,19 @@ class GraceReporter:
         """Renew the reports that are due.
 
         Raises:
-            Unavailable: Redis did not answer in time.
+            Unavailable: Redis did not answer in time about one of them; the others are renewed, as
+                far as it answers: on a cluster they may be on other servers.
         """
+        failure: Unavailable | None = None
         due_at = self._clock() - RENEW_S + RENEW_EARLY_S
         for relay in list(relays):
             if relay.is_attached and not relay.is_over and relay.attached_at <= due_at:
                 async with relay.grace_lock:
                     if relay.is_attached and relay.holds:
                         relay.attached_at = self._clock()
-                        await self._store.attach_readers(relay.generation_id, self._node)
+                        try:
+                            await self._store.attach_readers(relay.generation_id, self._node)
+                        except Unavailable as exc:
+                            failure = exc
+        if failure is not None:
+            raise failure

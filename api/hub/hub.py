@@ -35,7 +35,8 @@ from api.hub.drain import break_off_all
 from api.hub.erasure import DELETED_CHANNEL, Erasure
 from api.hub.feed import FeedState
 from api.hub.grace import GraceReporter
-from api.hub.live_connection import Listener, LiveConnection, LiveSource, OpenConnection
+from api.hub.live_connection import LiveSource, OpenConnection
+from api.hub.live_source import open_live_source
 from api.hub.meta_lookup import MetaLookup
 from api.hub.outdated import is_outdated
 from api.hub.probe import Probe
@@ -73,7 +74,7 @@ class Hub:
         settings: Settings,
         *,
         node: str,
-        open_connection: OpenConnection = LiveConnection,
+        open_connection: OpenConnection = open_live_source,
         clock: Callable[[], float] | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -94,8 +95,7 @@ class Hub:
         self.repairs_closed = 0  # repairs of relays that are closed
         self._channels: dict[bytes, Relay] = {}
         self._probe_channel = keys.probe(node).encode()
-        listener: Listener = self
-        self.live: LiveSource = open_connection(settings.redis_url, listener)
+        self.live: LiveSource = open_connection(settings.redis_url, self)
         self.grace = GraceReporter(store, node, lambda: self.now())
         self.erasure = Erasure(self)
         self._upkeep = Upkeep(self)
@@ -332,9 +332,9 @@ class Hub:
     @property
     def is_live(self) -> bool:
         """Whether the live connection is up and has received its latest probe."""
-        return self.live.is_connected and self.probe.is_heard
+        return self.live.is_connected and (self.probe.is_heard or not self.live.has_probe)
 
-    # What sinks and readers use
+    # For sinks and readers
 
     def wake(self, sink: Sink) -> None:
         """Give `sink` a turn soon."""

@@ -9,6 +9,9 @@ what was published before has to be read from the log.
               ▲                                                                    │
               └───────────── pause 0.05 s, doubled up to 5 s, with jitter ◀────────┘
 
+A server of a cluster gets SSUBSCRIBE, SUNSUBSCRIBE and `smessage` instead (`Dialect`), with one
+channel in each command, because channels of two slots in one command are refused.
+
 Invariant: `data_received` never waits. Knows channels and bytes, not generations.
 Source: redis.io/docs/reference/protocol-spec (RESP2), redis.io/docs/interact/pubsub.
 """
@@ -19,10 +22,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import hiredis
 
+from shared.config.redis_url import RedisUrl
 from shared.redis.address import RedisAddress, Socket
 from shared.redis.wire import encode
 
@@ -51,8 +55,41 @@ class Listener(Protocol):
         ...
 
 
+class Dialect(NamedTuple):
+    """The words of plain or of sharded channels.
+
+    Attributes:
+        channels_max: of one command.
+    """
+
+    subscribe: bytes
+    unsubscribe: bytes
+    message: bytes
+    channels_max: int
+
+    @property
+    def subscribed(self) -> bytes:
+        """The first word of a confirmation."""
+        return self.subscribe.lower()
+
+    @property
+    def unsubscribed(self) -> bytes:
+        """The first word of the notice that a channel is subscribed no more."""
+        return self.unsubscribe.lower()
+
+
+PLAIN = Dialect(b"SUBSCRIBE", b"UNSUBSCRIBE", b"message", BATCH_CHANNELS)
+SHARDED = Dialect(b"SSUBSCRIBE", b"SUNSUBSCRIBE", b"smessage", 1)
+
+
 class LiveSource(Protocol):
-    """The part of a live connection that the hub uses; tests replace it."""
+    """The part of a live connection that the hub uses; tests replace it.
+
+    Attributes:
+        has_probe: the hub has to probe the connection; else it notices itself that it is deaf.
+    """
+
+    has_probe: bool
 
     @property
     def is_connected(self) -> bool: ...
@@ -79,15 +116,28 @@ class LiveConnection:
     Args:
         url: a Redis URL, as shared/config/redis_url.py reads it.
         listener: receives messages and state, on the event loop.
+        dialect: `SHARDED` for a server of a cluster.
+        pause_s_max: the longest pause before a reconnect, s.
 
     Attributes:
         reconnects: attempts to connect after the first one.
         bytes_received: total of all sockets, bytes.
     """
 
-    def __init__(self, url: str, listener: Listener) -> None:
+    has_probe = True
+
+    def __init__(
+        self,
+        url: str | RedisUrl,
+        listener: Listener,
+        *,
+        dialect: Dialect = PLAIN,
+        pause_s_max: float = RECONNECT_PAUSES_S[1],
+    ) -> None:
         self._address = RedisAddress(url)
         self._listener = listener
+        self._pause_s_max = pause_s_max
+        self.dialect = dialect
         self._channels: set[bytes] = set()
         self._protocol: _Protocol | None = None
         self.reconnects = 0
@@ -101,13 +151,13 @@ class LiveConnection:
         """Receive the messages of `channel`, also after reconnects, until `unsubscribe`."""
         self._channels.add(channel)
         if self._protocol is not None:
-            self._protocol.command(b"SUBSCRIBE", channel)
+            self._protocol.command(self.dialect.subscribe, channel)
 
     def unsubscribe(self, channel: bytes) -> None:
         """Receive no more messages of `channel`; takes effect within about 20 ms."""
         self._channels.discard(channel)
         if self._protocol is not None:
-            self._protocol.command(b"UNSUBSCRIBE", channel)
+            self._protocol.command(self.dialect.unsubscribe, channel)
 
     def drop(self) -> None:
         """Close the connection; `run` opens another one."""
@@ -126,7 +176,7 @@ class LiveConnection:
                 pause_s = RECONNECT_PAUSES_S[0]
                 await self._listen(protocol)
             await self._address.pause(pause_s * random.uniform(0.5, 1.5))
-            pause_s = min(2 * pause_s, RECONNECT_PAUSES_S[1])
+            pause_s = min(2 * pause_s, self._pause_s_max)
             self.reconnects += 1
 
     async def _listen(self, protocol: _Protocol) -> None:
@@ -164,6 +214,18 @@ class LiveConnection:
             commands.append([b"ROLE"])
         protocol.greet([*commands, [b"PING"]])  # PING is answered only after a valid login
         return protocol
+
+    def note_unsubscribed(self, channel: bytes) -> None:
+        """Take the notice that a channel is subscribed no more."""
+
+    def takes_refusal(self, reason: str) -> bool:
+        """Whether the connection goes on after an error reply; False: it is closed."""
+        return False
+
+    def ping(self) -> None:
+        """Send a PING, whose reply counts in `bytes_received`."""
+        if self._protocol is not None:
+            self._protocol.greet([[b"PING"]])
 
     def admit(self, protocol: _Protocol, role: list[Any]) -> None:
         """Take the reply of ROLE. Raises OSError: the server is not the master."""
@@ -223,7 +285,7 @@ class _Protocol(Socket):
         `UNSUBSCRIBE_DELAY_S`.
         """
         loop = asyncio.get_running_loop()
-        if name == b"UNSUBSCRIBE":
+        if name == self._owner.dialect.unsubscribe:
             if self._delayed_flush is None:
                 self._delayed_flush = loop.call_later(UNSUBSCRIBE_DELAY_S, self._flush)
         elif not self._is_flush_scheduled:
@@ -233,7 +295,7 @@ class _Protocol(Socket):
 
     def subscribe_many(self, channels: list[bytes]) -> None:
         for channel in channels:
-            self.command(b"SUBSCRIBE", channel)
+            self.command(self._owner.dialect.subscribe, channel)
 
     def _flush(self) -> None:
         commands, self._commands = self._commands, []
@@ -245,7 +307,7 @@ class _Protocol(Socket):
             return
         request: list[bytes] = []
         for name, channel in commands:
-            if request and (request[0] != name or len(request) > BATCH_CHANNELS):
+            if request and (request[0] != name or len(request) > self._owner.dialect.channels_max):
                 self._transport.write(encode(request))
                 request = []
             request = request or [name]
@@ -260,8 +322,9 @@ class _Protocol(Socket):
         try:
             self._reader.feed(data)
             gets, message = self._reader.gets, self._listener.message
+            kind = self._owner.dialect.message
             while (reply := gets()) is not False:
-                if type(reply) is list and reply[0] == b"message":
+                if type(reply) is list and reply[0] == kind:
                     message(reply[1], reply[2])
                 else:
                     self._take(reply)
@@ -276,10 +339,13 @@ class _Protocol(Socket):
                 self._fail(str(exc))
         elif isinstance(reply, list) and len(reply) == 3:
             kind, channel, _ = reply
-            if kind == b"subscribe":
+            if kind == self._owner.dialect.subscribed:
                 self._listener.subscribed(channel)
+            elif kind == self._owner.dialect.unsubscribed:
+                self._owner.note_unsubscribed(channel)
         elif isinstance(reply, hiredis.ReplyError):
-            self._fail(str(reply))
+            if not (self.ready.done() and self._owner.takes_refusal(str(reply))):
+                self._fail(str(reply))
         elif reply == b"PONG" and not self.reason and not self.ready.done():
             self.ready.set_result(None)
 

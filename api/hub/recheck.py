@@ -29,7 +29,7 @@ REQUEUE_PAUSE_S = 30.0  # between two requeues of one generation by this node
 
 
 class RecheckDecision(enum.Enum):
-    """What the node does."""
+    """The calls that the recheck makes on the node."""
 
     NOTHING = "nothing"
     REPAIR = "repair"  # read the log from the copy's top

@@ -1,4 +1,4 @@
-"""What the hub does because time has passed: one timer for all readers and all relays.
+"""The hub's work that is due by time: one timer for all readers and all relays.
 
     each tick, 0.25 s     cut slow readers
                           wake readers whose place waits for time
@@ -154,7 +154,7 @@ class Upkeep:
 
     def _probe(self, now: float) -> None:
         hub = self._hub
-        if hub.live.is_connected:
+        if hub.live.is_connected and hub.live.has_probe:
             if hub.probe.expire(now):
                 logger.warning("live connection deaf")
                 hub.live.drop()
@@ -245,8 +245,10 @@ class Upkeep:
         ]
         for start in range(0, len(silent), TOPS_MAX):
             batch = silent[start : start + TOPS_MAX]
-            tops = await self._hub.store.tops([relay.generation_id for relay in batch])
+            tops = await self._hub.store.known_tops([relay.generation_id for relay in batch])
             for relay, top in zip(batch, tops, strict=True):
+                if top is None:
+                    continue  # its shard is away
                 decision = relay.recheck.decide(top, relay.feed.top, self._hub.now())
                 await self._act(relay, decision)
 

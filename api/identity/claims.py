@@ -31,7 +31,7 @@ class TokenRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClaimRules:
-    """What this deployment demands of a token.
+    """The rules of this deployment for a token.
 
     Attributes:
         audience: one of the token's audiences; "": the token must name none.

@@ -8,19 +8,23 @@ meanwhile, and keeps the metrics. It knows no request and no dialect.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from prometheus_client import Counter, Histogram
 
 from api.deadline import answer_deadline
+from shared.config.credentials import Identity
+from shared.config.limits import NO_LIMITS, OwnerLimits
 from shared.errors import Unavailable
-from shared.log.ids import new_generation_id
 from shared.log.records import Meta
 from shared.queue.accept import Accepted, Acceptor, NewGeneration, queued_meta
+from shared.queue.allowance import Allowance, OverLimit
 
 
 class LogListener(Protocol):
-    """What an acceptance needs of the hub."""
+    """The calls that an acceptance makes on the hub."""
 
     def expect_creation(self, meta: Meta) -> None:
         """Listen to a generation that this node is about to create."""
@@ -35,7 +39,9 @@ class Acceptance:
     Args:
         acceptor: writes the prompt to Redis.
         listener: the node's hub.
+        limits_of: returns the limits of who asks.
         accepted: counts new prompts by priority; repeats are not counted.
+        refused: counts prompts beyond a limit of their owner, by code.
         accept_seconds: takes the duration of each acceptance, failed ones included.
     """
 
@@ -44,18 +50,31 @@ class Acceptance:
         acceptor: Acceptor,
         listener: LogListener,
         *,
+        limits_of: Callable[[Identity], OwnerLimits],
         accepted: Counter,
+        refused: Counter,
         accept_seconds: Histogram,
     ) -> None:
         self._acceptor = acceptor
         self._listener = listener
+        self._limits_of = limits_of
         self._accepted = accepted
+        self._refused = refused
         self._accept_seconds = accept_seconds
 
-    async def accept(self, new: NewGeneration, *, is_read: bool) -> Accepted:
+    async def accept(
+        self,
+        new: NewGeneration,
+        identity: Identity,
+        *,
+        is_read: bool,
+        note: Callable[[Allowance], None] | None = None,
+    ) -> Accepted:
         """Accept a prompt, or find the generation that the same idempotency key has created.
 
         Args:
+            identity: who asks; the owner of `new`.
+            note: called with what the owner has left, if the owner has limits, also on a refusal.
             is_read: this request is answered from the log. Without an idempotency key the
                 generation is certainly new, so the hub listens to it before its log exists. Then
                 the first entry reaches the reader without a read of the log.
@@ -65,7 +84,9 @@ class Acceptance:
             Unavailable: Redis did not answer in time. The prompt may have been accepted; with an
                 idempotency key it is safe to repeat.
         """
-        generation_id = new_generation_id()
+        generation_id = self._acceptor.draw_id()
+        if (limits := self._limits_of(identity)) != NO_LIMITS:
+            new = replace(new, limits=limits)
         expecting: asyncio.Handle | None = None
         if is_read and not new.idempotency_key:
             meta = queued_meta(generation_id, new, 0)
@@ -75,11 +96,17 @@ class Acceptance:
             with self._accept_seconds.time():
                 async with answer_deadline():
                     accepted = await self._accept(new, generation_id)
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, OverLimit):
+                self._refused.labels(exc.code).inc()
+                if note is not None:
+                    note(exc.allowance)
             if expecting is not None:
                 expecting.cancel()
                 self._listener.cancel_expected(generation_id)
             raise
+        if note is not None and accepted.allowance is not None:
+            note(accepted.allowance)
         if accepted.is_new:
             self._accepted.labels(new.priority).inc()
         return accepted

@@ -32,6 +32,7 @@ from shared.errors import RequestError
 from shared.later.webhooks import Webhook
 from shared.log.request import Request, encode_dialect, encode_request, shown_prompt
 from shared.queue.accept import NewGeneration
+from shared.queue.allowance import estimated_tokens
 from shared.text.large import LongTexts, joined
 
 SESSION_CHARACTERS_MAX = 128
@@ -156,6 +157,7 @@ def check_members(
         idempotency_key=check_idempotency_key(idempotency_key) if idempotency_key else "",
         webhook=webhook,
         prompt=shown_prompt(request),
+        tokens=estimated_tokens(request),
         dialect=encode_dialect(request),
     )
     return CheckedMembers(new, request)

@@ -41,7 +41,7 @@ REPLACED_AT_ONCE = 5_000  # containers in one step
 ESCAPE_BYTES = 6  # of the longest escape, \u00e9
 
 _SPACE = b" \t\r\n"
-# What follows a string that is a value. A name is followed by a colon and stays in the skeleton.
+# The bytes that may follow a string value. A name has a colon behind it and stays in the skeleton.
 _VALUE_END = re.compile(rb"[ \t\r\n]{0,1000}[,\]}]")
 
 

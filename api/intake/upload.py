@@ -160,7 +160,7 @@ class MultipartForm:
     def _value(self, name: str) -> str:
         return self._values.get(name, b"").decode("utf-8", "replace")
 
-    # What the parser calls
+    # Called by the parser
 
     def _begin_part(self) -> None:
         self._parts += 1

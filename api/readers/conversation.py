@@ -89,7 +89,7 @@ class Conversation(ABC):
             wire=scope.get("extensions", {}).get(WIRE),
         )
 
-    # What a dialect defines
+    # Defined by a dialect
 
     async def do(self, frame: Frame) -> None:
         """Serve one frame; the default calls the entry of `commands` for its `type`.
@@ -127,7 +127,7 @@ class Conversation(ABC):
     def has_background_work(self) -> bool:
         return type(self).background_work is not Conversation.background_work
 
-    # What a dialect may use
+    # For use by a dialect
 
     @property
     def owner(self) -> str:
@@ -361,7 +361,9 @@ class Conversation(ABC):
 
 def error_frame(error: RequestError, **names: str) -> Frame:
     """Return the native error frame; `names` are further members that name the failed request."""
-    described = {"code": error.code, "message": error.message, "retryable": error.retryable}
+    described: Frame = {"code": error.code, "message": error.message, "retryable": error.retryable}
+    if error.retry_after_s is not None:
+        described["retry_after_s"] = error.retry_after_s
     return {"type": "error", **names, **described}
 
 

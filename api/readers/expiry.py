@@ -53,7 +53,7 @@ def wait_s_max(identity: Identity | None) -> float:
 
 
 class Leash(NamedTuple):
-    """What ends a stream from outside; its owner calls `cancel` at the stream's end."""
+    """Ends a stream from outside; its owner calls `cancel` at the stream's end."""
 
     cancel: Callable[[], None]
 

@@ -117,7 +117,7 @@ class Socket:
     def send_through(self, send: Send) -> None:
         self._send = send
 
-    # What the conversation calls
+    # Called by the conversation
 
     def say(self, **frame: Any) -> None:
         """Send a reply: a JSON frame that leaves before the events that wait."""

@@ -20,6 +20,8 @@ IDENTITY = "tailrace.identity"
 CHECKED_AT = "tailrace.checked_at"
 # Not of the server: breaks off the connections of a deleted share; only with the token of a share.
 SHARE_WATCH = "tailrace.share_watch"
+# Not of the server: what the owner of a prompt has left of the owner's limits.
+ALLOWANCE = "tailrace.allowance"
 
 
 def break_off(scope: Scope) -> None:

@@ -42,7 +42,7 @@ class BrokenMessage(Exception):
 
 
 class Grower(Protocol):
-    """What a large message needs of the node's memory (api/body_room.py)."""
+    """The part of the node's memory (api/body_room.py) that large messages use."""
 
     def grow(self, count: int) -> None:
         """Take `count` bytes. Raises RequestError without room."""

@@ -27,7 +27,7 @@ LAST_ID = re.compile(rb'"last_event_id":"([0-9-]+)"')
 
 
 class ReaderRequest(NamedTuple):
-    """What a reader sends.
+    """The requests that a reader sends.
 
     Attributes:
         first: at once.

@@ -45,7 +45,7 @@ VOID = "\N{REPLACEMENT CHARACTER}"  # replaces a reset: a text that contains it 
 
 @dataclass(frozen=True, slots=True)
 class ReaderResult:
-    """What one reader got.
+    """The bytes that one reader got.
 
     Attributes:
         times: when each token had arrived, in order; shorter than the answer if tokens are missing.

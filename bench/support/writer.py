@@ -15,7 +15,7 @@ from shared.log.events import End, Token, encode
 from shared.log.ids import new_generation_id
 from shared.log.records import Ok
 from shared.log.store import Store
-from shared.redis.client import connect
+from shared.redis.connections import connect
 from tests.support.generation import FIELDS, Holder
 
 BATCH = 64  # entries in one call, as in a worker

@@ -27,7 +27,8 @@ from cli.up.keeper import Child
 from cli.up.privacy import open_directories
 from cli.up.private_server import PrivateServer, private_server
 from cli.up.supervisor import Supervisor
-from shared.config.models import load_models, missing_variables
+from shared.config.local_models import find_file
+from shared.config.models import BUILT_IN, Model, load_models, missing_variables
 from shared.config.redis_url import SENTINEL_SCHEMES, parse_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
@@ -89,7 +90,7 @@ def up(
 
 
 def skip_unset_models(settings: Settings) -> Settings:
-    """Leave out the models whose keys the environment does not have, and say so.
+    """Leave out the models that cannot run with this environment and installation, and say so.
 
     Only `up` does this: there one environment serves all roles, and the others must not start with
     a part of their models.
@@ -98,14 +99,24 @@ def skip_unset_models(settings: Settings) -> Settings:
         ConfigurationError: the models file is invalid, or no model is left.
     """
     models = load_models(settings.models, settings.models_skip)
-    unset = {name: missing_variables(model, os.environ) for name, model in models.items()}
-    without = [name for name, variables in unset.items() if variables]
-    for name in without:
-        write_lines(f"tailrace up: the model {name} is left out: set {', '.join(unset[name])}")
-    if len(without) == len(models):
-        raise ConfigurationError(f"{settings.models}: each model needs a variable that is not set")
-    skipped = ",".join(filter(None, [settings.models_skip, *without]))
+    missing = {name: said for name, model in models.items() if (said := missing_for(model))}
+    if settings.models in missing and settings.models in BUILT_IN:
+        raise ConfigurationError(missing[settings.models])
+    for name, said in missing.items():
+        write_lines(f"tailrace up: the model {name} is left out: {said}")
+    if len(missing) == len(models):
+        raise ConfigurationError(f"{settings.models}: no model is left that can run")
+    skipped = ",".join(filter(None, [settings.models_skip, *missing]))
     return dataclasses.replace(settings, models_skip=skipped)
+
+
+def missing_for(model: Model) -> str:
+    """Return what a model needs and does not have, with what to do; empty: it can run."""
+    if variables := missing_variables(model, os.environ):
+        return f"set {', '.join(variables)}"
+    if model.backend == "local":
+        return find_file(model.upstream_name, model.options.get("file", ""))[1]
+    return ""
 
 
 def check_count(name: str, count: int) -> None:
@@ -271,6 +282,7 @@ def child_environ(settings: Settings, log: str) -> dict[str, str]:
         # An absolute path, so that all roles use the same directory.
         "TAILRACE_DATA_DIR": str(Path(settings.data_dir).resolve()),
         "TAILRACE_LOG": log,
+        "TAILRACE_MODELS": settings.models,
         "TAILRACE_MODELS_SKIP": settings.models_skip,
     }
 

@@ -56,7 +56,8 @@ class BatchRun:
     """The run of one batch by one holder.
 
     Args:
-        is_held: no credentials name the owner any more, so no line is asked.
+        is_held: no credentials name the owner any more, or the tokens of the owner's day are used
+            up, so no line is asked.
     """
 
     def __init__(
@@ -75,7 +76,10 @@ class BatchRun:
         self.is_held = is_held
         self.flight = Flight()
         self.gathering = Gathering(batch.total, batch.completed + batch.failed)
-        self.terms = Terms(batch.id, batch.owner, batch.endpoint, parts.models, parts.settings)
+        self.terms = Terms(
+            batch.id, batch.owner, batch.endpoint, parts.models, parts.settings,
+            parts.owners.limits_of(batch.owner).of_lines,
+        )  # fmt: skip
         bytes_max = line_bytes_max(parts.settings)
         self._cursor = batch.line
         self._lines = lines_of(

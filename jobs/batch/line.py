@@ -11,6 +11,7 @@ from api.dialects.responses.request import parse_response
 from api.intake.body import check_members, invalid_request, parse_new_generation, read_object
 from api.intake.dialect_request import DialectRequest
 from jobs.batch.check import decode_line
+from shared.config.limits import NO_LIMITS, OwnerLimits
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import RequestError
@@ -36,6 +37,7 @@ class Terms:
     endpoint: str
     models: Mapping[str, Model]
     settings: Settings
+    limits: OwnerLimits = NO_LIMITS
 
 
 def read_query(raw: bytes, terms: Terms, wait_s: float) -> Query:
@@ -51,8 +53,9 @@ def read_query(raw: bytes, terms: Terms, wait_s: float) -> Query:
     except RequestError as exc:
         return Query(line.custom_id, error=exc)
     new = replace(
-        new, session=terms.batch_id, priority="batch", grace_s=None, wait_s=wait_s, webhook=None
-    )
+        new, session=terms.batch_id, priority="batch", grace_s=None, wait_s=wait_s, webhook=None,
+        limits=terms.limits,
+    )  # fmt: skip
     return Query(line.custom_id, new)
 
 

@@ -169,8 +169,9 @@ class Slice:
         record = await self.parts.files.get(batch.input_file_id, batch.owner)
         if record is None:
             raise NotFound("file")
-        is_held = not await self.parts.owners.is_known(batch.owner)
-        self._course = BatchRun(self.parts, self.lease, batch, record, is_held=is_held)
+        owners = self.parts.owners
+        may_ask = await owners.is_known(batch.owner) and await owners.has_tokens_left(batch.owner)
+        self._course = BatchRun(self.parts, self.lease, batch, record, is_held=not may_ask)
         await self._course.resume()
         return self._course
 

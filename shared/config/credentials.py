@@ -29,7 +29,7 @@ OWNERS_SHOWN = 10  # names in one message
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What the token of a share may read: one of the two, the other is empty."""
+    """The one thing that the token of a share may read: one of the two, the other is empty."""
 
     id: str
     generation: str

@@ -50,6 +50,11 @@ class OwnerLimits:
     tokens_per_day: int = 0
 
     @property
+    def of_lines(self) -> OwnerLimits:
+        """What of it holds for the lines of the owner's batches."""
+        return OwnerLimits(self.weight, tokens_per_day=self.tokens_per_day)
+
+    @property
     def has_prompt_limit(self) -> bool:
         """Whether a prompt of this owner may be refused for its limits."""
         return bool(

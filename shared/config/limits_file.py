@@ -64,12 +64,19 @@ class LimitsFile:
         """Keep the limits up to date until cancelled."""
         while self._path:
             await asyncio.sleep(LOOK_EVERY_S)
-            if not await asyncio.to_thread(self.look):
-                continue
-            if self.problem:
-                logger.error("limits not read again", extra={"reason": self.problem})
-            else:
-                logger.info("limits read again", extra={"owners": len(self.limits.owners)})
+            if await asyncio.to_thread(self.look):
+                self._log()
+
+    def look_and_log(self) -> None:
+        """Do what `look` does, and log a change."""
+        if self.look():
+            self._log()
+
+    def _log(self) -> None:
+        if self.problem:
+            logger.error("limits not read again", extra={"reason": self.problem})
+        else:
+            logger.info("limits read again", extra={"owners": len(self.limits.owners)})
 
     def _read(self) -> Limits:
         try:

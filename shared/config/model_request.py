@@ -23,7 +23,7 @@ NEVER_SET = {
     "model": "use the member `model` of the table",
     "n": "one generation is one answer",
 }
-# What the dialects translate; a copy of the client's form would contradict the translation.
+# Members that the dialects translate; a copy of the client's form would contradict the translation.
 NEVER_FORWARDED = (
     *("model", "messages", "stream", "stream_options", "n"),
     *("input", "prompt", "params", "instructions", "tools", "tool_choice"),

@@ -76,19 +76,31 @@ class Model:
 # The members of a table that are attributes of `Model` under the same name.
 STRINGS = frozenset(f.name for f in fields(Model)) - {"name", "rules", "connection", "options"}
 DEMO = Model(name="demo", backend="demo", on_takeover="continue")
+SMOLLM2 = Model(
+    name="smollm2",
+    backend="local",
+    # The model was trained with this sentence.
+    options={"system": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"},
+)
+# What TAILRACE_MODELS may name in the place of a file.
+BUILT_IN: Mapping[str, Mapping[str, Model]] = {
+    "": {DEMO.name: DEMO},
+    SMOLLM2.name: {SMOLLM2.name: SMOLLM2, DEMO.name: DEMO},
+}
 
 
 def load_models(path: str, skipped: str = "") -> dict[str, Model]:
-    """Read the models file; without a path, return the built-in demo. The first is the default.
+    """Read the models file, or return models that are built in. The first is the default.
 
     Args:
+        path: of the file, or a name of `BUILT_IN`.
         skipped: names of models of the file to leave out, comma-separated.
 
     Raises:
         ConfigurationError: no such file, no TOML, an unknown member, or a value not allowed.
     """
-    if not path:
-        return {DEMO.name: DEMO}
+    if path in BUILT_IN:
+        return dict(BUILT_IN[path])
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as exc:

@@ -29,10 +29,6 @@ PORT = 6379
 SENTINEL_PORT = 26379
 DATABASE_MAX = 2**31 - 1  # Redis reads the number as an int
 _SERVICE = re.compile(r"[A-Za-z0-9._-]{1,128}")  # the characters that sentinels allow
-NO_CLUSTER = (
-    "redis+cluster:// cannot be used yet: name a server with cluster-enabled no, "
-    "as redis:// or redis+sentinel://"
-)
 QUOTE = "in a user name or password write / as %2F, # as %23, ? as %3F, @ as %40 and : as %3A"
 
 _LOGIN_NAMES = RedisLogin._fields
@@ -90,11 +86,14 @@ def read_redis_url(text: str, variable: str) -> RedisUrl:
     """
     try:
         url = parse_redis_url(text)
-        if url.cluster:
-            raise ValueError(NO_CLUSTER)
     except ValueError as exc:
         raise ConfigurationError(f"{variable}: {exc}") from None
     return url
+
+
+def is_cluster_url(text: str) -> bool:
+    """Whether a URL names a cluster, whatever else may be wrong with it."""
+    return text.partition("://")[0].lower() in CLUSTER_SCHEMES
 
 
 def parse_redis_url(text: str) -> RedisUrl:
@@ -201,7 +200,8 @@ def _login(username: str, password: str, given: dict[str, str], prefix: str = ""
 def _check_scheme(url: SplitResult) -> None:
     if url.scheme not in SCHEMES:
         raise ValueError(
-            "must start with redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://"
+            "must start with redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, "
+            "redis+cluster:// or rediss+cluster://"
         )
     if url.scheme == "unix" and not url.path:
         raise ValueError("unix:// needs the path of a socket, such as unix:///run/redis.sock")

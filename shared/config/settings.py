@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from shared.config.redis_url import read_redis_url
+from shared.config.redis_url import is_cluster_url, read_redis_url
 from shared.config.url_hosts import read_hosts
 from shared.errors import ConfigurationError
 
@@ -25,13 +25,18 @@ PREFIX = "TAILRACE_"
 # makes its server crash restart the server again and again.
 UPSTREAM_BREAKS_MAX = 2
 
+NO_CLUSTER_FOR_ARQ = (
+    "arq cannot use a cluster: name a single server, as redis:// or redis+sentinel://"
+)
+
 # Every other number must be above 0.
 MAY_BE_ZERO = (
-    "grace_s", "address_connections_max", "head_wait_s",
+    "grace_s", "address_connections_max", "head_wait_s", "queue_partitions",
     "owner_active_max", "owner_connections_max", "owner_prompts_per_min", "owner_tokens_per_min",
     "owner_tokens_per_day", "usage_days",
 )  # fmt: skip
 QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
+CLUSTER_PARTITIONS = 8  # of the queue on a cluster, if the setting is 0
 
 # Kubernetes gives every container variables for each Service of its namespace. Those of a Service
 # `tailrace` or `tailrace-api` begin as our settings do, and TAILRACE_PORT is the name of a setting.
@@ -54,13 +59,7 @@ SERVICE_VARIABLES = tuple(
 
 # docs/protocol.md names these, but they are not built yet. An operator may rely on such a setting,
 # so it is an error and not ignored.
-NOT_YET = {
-    "OWNER_ACTIVE_MAX": "owner limits",
-    "OWNER_CONNECTIONS_MAX": "owner limits",
-    "OWNER_PROMPTS_PER_MIN": "owner limits",
-    "OWNER_TOKENS_PER_MIN": "owner limits",
-    "OWNER_TOKENS_PER_DAY": "owner limits",
-}
+NOT_YET = {"OWNER_CONNECTIONS_MAX": "owner limits"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +107,8 @@ class Settings:
     queue_wait_s: float = 600.0  # a generation waits this long for a worker
     schedules_max: int = 100  # unfinished schedules of one owner
     queue_max: int = 10_000  # waiting generations per priority before `queue_full`
-    queue_partitions: int = 1  # of the queue; the same number for all roles on one Redis
+    # of the queue; the same number for all roles on one Redis. 0: 1, and 8 with a cluster
+    queue_partitions: int = 0
 
     retention_s: float = 3_600.0  # a log is kept this long after its end
     heartbeat_s: float = 15.0  # time without output before a `: ping`
@@ -184,7 +184,9 @@ class Settings:
             raise ConfigurationError(f"{PREFIX}URL must start with http:// or https://")
         for name in ("redis_url", "jobs_redis_url"):
             if url := getattr(self, name):
-                read_redis_url(url, f"{PREFIX}{name.upper()}")
+                read = read_redis_url(url, f"{PREFIX}{name.upper()}")
+                if read.cluster and name == "jobs_redis_url":
+                    raise ConfigurationError(f"{PREFIX}JOBS_REDIS_URL: {NO_CLUSTER_FOR_ARQ}")
 
     @property
     def is_loopback(self) -> bool:
@@ -206,6 +208,16 @@ class Settings:
         """The longest time from the acceptance of a generation to its end, s."""
         attempts_max = self.attempts_max + UPSTREAM_BREAKS_MAX
         return self.queue_wait_s + attempts_max * (self.upstream_total_s + self.upstream_outage_s)
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the Redis of all data is a cluster."""
+        return is_cluster_url(self.redis_url)
+
+    @property
+    def partition_count(self) -> int:
+        """The number of partitions of the queue."""
+        return self.queue_partitions or (CLUSTER_PARTITIONS if self.is_cluster else 1)
 
     def named_redis_url(self) -> str:
         """Return the URL of the Redis server.

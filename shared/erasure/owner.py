@@ -30,6 +30,7 @@ from shared.later.webhooks import drop
 from shared.log.ids import is_batch_id
 from shared.log.store import Store
 from shared.queue.overview import owner_ids
+from shared.queue.partitions import partitions_of
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.usage.ledger import Ledger
@@ -218,18 +219,23 @@ class OwnerEraser:
             usage = int(
                 await self.ledger.forget(owner, round(self.settings.generation_s_max * 1000))
             )
+        digest = keys.digest_of(owner)
         names = [
             keys.owner(owner), keys.batches(owner), keys.shares_of(owner), keys.files(owner),
             keys.schedules_of(owner), keys.schedules_unfinished(owner),
-            keys.hooks_hosts(keys.digest_of(owner)),
+            keys.hooks_hosts(digest),
             *(keys.hooks_clock(owner, kind) for kind in ("generation", "batch")),
         ]  # fmt: skip
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             for name in names:
                 pipeline.unlink(name)
-            pipeline.zrem(keys.HOOKS_OWNERS, keys.digest_of(owner))
-            pipeline.zrem(keys.TOKEN_OWNERS, keys.digest_of(owner))
+            for tag in partitions_of(self.settings).tags:
+                for lane in keys.PRIORITIES:  # the turns of the owner (shared/queue/turns.py)
+                    pipeline.unlink(keys.line(lane, digest, tag))
+                    pipeline.hdel(keys.turns(lane, tag), digest)
+            pipeline.zrem(keys.HOOKS_OWNERS, digest)
+            pipeline.zrem(keys.TOKEN_OWNERS, digest)
             await pipeline.execute()
         return Counter(usage=usage)
 

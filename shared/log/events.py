@@ -102,6 +102,12 @@ class Usage(Event, frozen=True, tag="usage"):
     extra: dict[str, Any] | None = None
 
 
+class Upstream(Event, frozen=True, tag="upstream"):
+    """The model server makes this answer under `id`, also while no worker is connected."""
+
+    id: str
+
+
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     """The reason of a failed generation.
 
@@ -135,7 +141,18 @@ class End(Event, frozen=True, tag="end"):
 
 
 AnyEvent = (
-    Start | Token | Reasoning | Extra | ToolCall | Progress | File | Data | Reset | Usage | End
+    Start
+    | Token
+    | Reasoning
+    | Extra
+    | ToolCall
+    | Progress
+    | File
+    | Data
+    | Reset
+    | Usage
+    | Upstream
+    | End
 )
 
 _encoder = msgspec.json.Encoder()

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from shared.log.records import META_FIELDS, Meta, parse_meta
+from shared.log.records import META_FIELDS, Meta, Top, parse_meta, parse_top
 from shared.log.request import shown_fields
 from shared.log.request_pieces import PIECES, fetch
 from shared.redis import keys
@@ -98,6 +98,26 @@ class MetaReader:
                 pipeline.hget(keys.meta(generation_id), "status")
             replies = await pipeline.execute()
         return [None if status is None else status.decode() for status in replies]
+
+    async def tops(self, ids: Sequence[str]) -> list[Top]:
+        """Return the newest state of many generations in one round trip."""
+        return await self._tops(ids, raise_on_error=True)  # type: ignore[return-value]
+
+    async def known_tops(self, ids: Sequence[str]) -> list[Top | None]:
+        """As `tops`, with None for generations on shards of a cluster that do not answer."""
+        return await self._tops(ids, raise_on_error=not getattr(self.redis, "is_sharded", False))
+
+    async def _tops(self, ids: Sequence[str], *, raise_on_error: bool) -> list[Top | None]:
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            pipeline.time()
+            for generation_id in ids:
+                pipeline.hmget(keys.meta(generation_id), ["status", "lease", "waiting"])
+                pipeline.xrevrange(keys.log(generation_id), count=1)
+            now, *replies = await pipeline.execute(raise_on_error=raise_on_error)
+            if isinstance(now, Exception):
+                raise now
+        return [parse_top(*pair, now) for pair in zip(replies[::2], replies[1::2], strict=True)]
 
 
 def _present(reply: Sequence[bytes | None]) -> dict[bytes, bytes]:

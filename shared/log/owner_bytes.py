@@ -16,15 +16,16 @@ asking Redis.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from shared.config.settings import Settings
-from shared.errors import RequestError
+from shared.errors import RequestError, Unavailable
 from shared.redis import keys
 from shared.redis.pipeline import Call
+from shared.redis.scripts import Scripts
 
 GENERATION_BYTES = 2_048  # Redis's overhead of one generation: hash, stream, indexes
 OWNERS_MAX = 10_000  # whose sums a process remembers; the next prompt returns any other sum
@@ -75,6 +76,29 @@ def over(owner: str, generation_id: str, retention_ms: int) -> Call:
 def deleted(owner: str, generation_id: str, retention_ms: int) -> Call:
     """Return the call that removes a generation; later records of it do not count."""
     return _call(GenerationBytes(owner, generation_id, 0, 0), _DELETED, 2 * retention_ms, 0)
+
+
+async def run_charged(
+    scripts: Scripts, calls: Sequence[tuple[str, Call]], charge: Call | None
+) -> tuple[list[Any], int | None]:
+    """Run calls and a charge in one round trip.
+
+    On a cluster the charge alone may be refused, because the owner's record has a shard of its own.
+
+    Returns:
+        the replies, and the bytes of all generations of the owner; None: not known.
+
+    Raises:
+        Unavailable: Redis did not answer in time, or refused; some calls may have run.
+    """
+    charges = [] if charge is None else [(CHARGE, charge)]
+    replies = await scripts.run_mixed([*calls, *charges])
+    needed = replies[: len(calls)] if scripts.is_sharded else replies
+    for reply in needed:
+        if isinstance(reply, Exception):
+            raise Unavailable(f"Redis refuses: {reply}") from reply
+    totals = [int(reply) for reply in replies[len(calls) :] if not isinstance(reply, Exception)]
+    return replies[: len(calls)], totals[0] if totals else None
 
 
 def total(owner: str) -> Call:

@@ -219,15 +219,24 @@ def parse_meta(generation_id: str, fields: Mapping[bytes, bytes]) -> Meta:
     )
 
 
-def parse_top(meta: Sequence[bytes | None], log: Sequence[Any], now_ms: int) -> Top:
-    """Decode the status, lease and waiting time of a meta, and the newest entry of its log."""
+def parse_top(meta: Any, log: Any, now: tuple[int, int]) -> Top | None:
+    """Decode the status, lease and waiting time of a meta, and the newest entry of its log.
+
+    Args:
+        now: the reply of TIME: s and µs since 1970.
+
+    Returns:
+        None: the server refused one of the two.
+    """
+    if isinstance(meta, Exception) or isinstance(log, Exception):
+        return None
     status, lease, waiting = meta
     return Top(
         status=status.decode() if status else None,
         id=parse_event_id(log[0][0]) if log else None,
         lease_ms=int(lease or 0),
         waiting_since_ms=int(waiting or 0),
-        now_ms=now_ms,
+        now_ms=now[0] * 1000 + now[1] // 1000,
     )
 
 

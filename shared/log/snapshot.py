@@ -102,7 +102,7 @@ class Snapshot:
 
     @property
     def extra(self) -> dict[str, Any]:
-        """What the model server sent beyond the other members: see shared/log/extra.py."""
+        """The members of the model server that no other member shows: see shared/log/extra.py."""
         return self._extra.value
 
     @property

@@ -27,10 +27,8 @@ from shared.log.records import (
     Lost,
     Moved,
     Released,
-    Top,
     Writing,
     parse_meta,
-    parse_top,
     parse_writing,
 )
 from shared.log.request_pieces import PIECES, fetch
@@ -90,18 +88,6 @@ class Store(MetaReader):
                 pipeline.pexpire(keys.request(generation_id), 2 * kept_ms)
             await pipeline.execute()
 
-    async def tops(self, ids: Sequence[str]) -> list[Top]:
-        """Return the newest state of many generations in one round trip."""
-        with translated():
-            pipeline = self.redis.pipeline(transaction=False)
-            pipeline.time()
-            for generation_id in ids:
-                pipeline.hmget(keys.meta(generation_id), ["status", "lease", "waiting"])
-                pipeline.xrevrange(keys.log(generation_id), count=1)
-            now, *replies = await pipeline.execute()
-        now_ms = now[0] * 1000 + now[1] // 1000
-        return [parse_top(replies[i], replies[i + 1], now_ms) for i in range(0, len(replies), 2)]
-
     async def now_ms(self) -> int:
         """Return Redis's clock, ms since 1970."""
         return await clock_ms(self.redis)
@@ -126,23 +112,31 @@ class Store(MetaReader):
         self,
         generation_id: str,
         fields: Mapping[str, str | bytes],
-        charge: Call,
+        charge: Call | None,
         *,
         may_be_lost: bool,
-    ) -> tuple[tuple[bool, str, int], int]:
+    ) -> tuple[tuple[bool, str, int], int | None]:
         """Create a generation and record its bytes, in one round trip.
 
+        Args:
+            charge: None: record no bytes.
+
         Returns:
-            what `create` returns, and the bytes of all generations of the owner.
+            what `create` returns, and the bytes of all generations of the owner; None: not known.
         """
         create = _create(generation_id, fields, may_be_lost=may_be_lost)
-        calls = [("create", create), (owner_bytes.CHARGE, charge)]
-        created, total = await self.scripts.run_all(calls)
-        return _created(created), int(total)
+        (created,), total = await owner_bytes.run_charged(
+            self.scripts, [("create", create)], charge
+        )
+        return _created(created), total
 
     async def enqueue_and_create(
-        self, generation_id: str, entry: Call, fields: Mapping[str, str | bytes], charge: Call
-    ) -> tuple[int, int, int]:
+        self,
+        generation_id: str,
+        entry: Call,
+        fields: Mapping[str, str | bytes],
+        charge: Call | None,
+    ) -> tuple[int, int, int | None]:
         """Put a new id on its lane, create it, and record its bytes, in one round trip.
 
         Returns:
@@ -150,9 +144,9 @@ class Store(MetaReader):
             was created, ms since 1970, and the bytes of all generations of the owner.
         """
         create = _create(generation_id, fields, may_be_lost=False)
-        calls = [("enqueue", entry), ("create", create), (owner_bytes.CHARGE, charge)]
-        waiting, created, total = await self.scripts.run_all(calls)
-        return int(waiting), int(created[1]), int(total)
+        calls = [("enqueue", entry), ("create", create)]
+        (waiting, created), total = await owner_bytes.run_charged(self.scripts, calls, charge)
+        return int(waiting), int(created[1]), total
 
     async def create_many(
         self, new: Sequence[tuple[str, Mapping[str, str | bytes]]], *, may_be_lost: bool

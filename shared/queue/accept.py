@@ -23,22 +23,27 @@ from dataclasses import dataclass
 
 import msgspec
 
+from shared.config.limits import NO_LIMITS, OwnerLimits
 from shared.config.settings import Settings
-from shared.errors import RequestError, Unavailable
+from shared.errors import RequestError
 from shared.later.webhooks import Webhook, encode_webhook, register
 from shared.log import owner_bytes
-from shared.log.ids import new_generation_id
 from shared.log.owner_bytes import GenerationBytes, OwnerRoom, request_bytes
 from shared.log.records import Meta
 from shared.log.request_pieces import PIECES, Pieces, kept_ms, piece_count
 from shared.log.store import Store
+from shared.queue.allowance import ADMIT, MARK, Allowance, line_admission
+from shared.queue.allowances import Allowances
 from shared.queue.idempotency import reserve
-from shared.queue.lanes import encode_entry, put_back
+from shared.queue.listing import Listed, Listing
 from shared.queue.overview import waiting_by_tag
 from shared.queue.partitions import partitions_of
+from shared.queue.placement import draw_id
+from shared.queue.turns import Weigh, entering, weigh_all_alike
 from shared.redis import keys
-from shared.redis.client import Client, Command, translated
+from shared.redis.client import Client, translated
 from shared.redis.pipeline import Call
+from shared.redis.shards import serves
 
 QUEUE_FULL_RETRY_S = 1  # the Retry-After of `queue_full`
 FAR_FROM_FULL = 100  # entries that all nodes may add between two checks of the queue's length
@@ -57,6 +62,8 @@ class NewGeneration:
         webhook: to be delivered at its end.
         wait_s: the longest wait for a worker, s; None: `Settings.queue_wait_s`.
         prompt, dialect: the parts of `request` that meta stores as fields of their own.
+        tokens: as `estimated_tokens`; counted against `limits`.
+        limits: of the owner, as the node knows them.
     """
 
     owner: str
@@ -72,6 +79,8 @@ class NewGeneration:
     wait_s: float | None = None
     prompt: str = ""
     dialect: bytes = b""
+    tokens: int = 0
+    limits: OwnerLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,7 @@ class Accepted:
         is_new: False: an earlier request with the same key or id created it.
         created_at_ms: Redis's clock, ms since 1970.
         meta: given where this call has created it and no read is needed.
+        allowance: what the owner has left; None: without limits, or nothing was counted.
     """
 
     generation_id: str
@@ -89,19 +99,33 @@ class Accepted:
     created_at_ms: int
     status: str
     meta: Meta | None = None
+    allowance: Allowance | None = None
 
 
 class Acceptor:
-    """Accepts prompts on one Redis."""
+    """Accepts prompts on one Redis.
 
-    def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
+    Args:
+        weigh: returns the weight of an owner among those whose prompts wait.
+    """
+
+    def __init__(
+        self, redis: Client, store: Store, settings: Settings, weigh: Weigh = weigh_all_alike
+    ) -> None:
         self.redis = redis
         self.store = store
         self.settings = settings
+        self._weigh = weigh
         self._partitions = partitions_of(settings)
         # The number of waiting generations by priority and partition, as last returned.
         self._waiting: dict[str, dict[str, int]] = {name: {} for name in keys.PRIORITIES}
         self._room = OwnerRoom(settings.owner_bytes_max)
+        self._allowances = Allowances(store)
+        self._listing = Listing(redis, store, settings)
+
+    def draw_id(self) -> str:
+        """Return a new id, on shards of Redis that answer."""
+        return draw_id(self.redis, self._partitions)
 
     async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
         """Accept a prompt, or find the generation of the same idempotency key.
@@ -110,20 +134,21 @@ class Acceptor:
             generation_id: a new id, if the caller needs it beforehand; the key may name another.
 
         Raises:
-            RequestError: 422 `idempotency_mismatch`; 429 `owner_full`; 503 `queue_full`.
+            RequestError: 422 `idempotency_mismatch`; 429 `owner_full`, or `OverLimit`; 503
+                `queue_full`.
             Unavailable: Redis did not answer in time; the prompt may have been accepted. A repeat
                 with an idempotency key is always safe.
         """
-        generation_id, is_repeat = generation_id or new_generation_id(), False
+        generation_id, is_repeat = generation_id or self.draw_id(), False
         if new.idempotency_key:
             generation_id, is_repeat = await self._reserve(new, generation_id)
         if not is_repeat and self._is_far_from_full(new):
-            async with self._owner_room(new):
+            async with self._owner_room(new), self._allowances.admit(generation_id, new) as left:
                 await self._register(generation_id, new)
                 await self._deposit(generation_id, new)
                 meta = await self._enter(generation_id, new)
             await self._index(generation_id, new, meta.created_at_ms)
-            return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta)
+            return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta, left)
         return await self.accept_as(generation_id, new, is_repeat=is_repeat)
 
     async def accept_as(
@@ -135,7 +160,7 @@ class Acceptor:
             is_repeat: the prompt may have been accepted before, and lost by Redis.
 
         Raises:
-            RequestError: 429 `owner_full`, 503 `queue_full`.
+            RequestError: 429 `owner_full`, or `OverLimit`; 503 `queue_full`.
             Unavailable: Redis did not answer in time; safe to repeat with `is_repeat`.
         """
         if is_repeat:
@@ -143,7 +168,7 @@ class Acceptor:
             if meta is not None:
                 await self._index(generation_id, new, meta.created_at_ms)
                 return Accepted(generation_id, False, meta.created_at_ms, meta.status)
-        async with self._owner_room(new):
+        async with self._owner_room(new), self._allowances.admit(generation_id, new) as left:
             await self._register(generation_id, new)
             await self._deposit(generation_id, new)
             await self._enqueue(generation_id, new)
@@ -151,9 +176,9 @@ class Acceptor:
                 generation_id, self._fields(new), self._charge(generation_id, new),
                 may_be_lost=is_repeat,
             )  # fmt: skip
-            self._room.hear(new.owner, total, self._now_s())
+            self._hear_bytes(new, total)
         await self._index(generation_id, new, created_at_ms)
-        return Accepted(generation_id, is_new, created_at_ms, status)
+        return Accepted(generation_id, is_new, created_at_ms, status, allowance=left)
 
     async def accept_lines(
         self, lines: Sequence[tuple[str, NewGeneration]], *, is_repeat: bool
@@ -178,8 +203,13 @@ class Acceptor:
         absent = [line for line, is_there in zip(lines, known, strict=True) if not is_there]
         for generation_id, new in absent:
             await self._deposit(generation_id, new)
+        counts = [
+            (ADMIT, line_admission(new.owner, generation_id, new.wait_s or 0.0))
+            for generation_id, new in absent
+            if new.limits.tokens_per_day
+        ]
         entries = [self._entry(generation_id, new, "") for generation_id, new in absent]
-        await self.store.scripts.run_all([("enqueue", entry) for entry in entries])
+        await self.store.scripts.run_all([*counts, *(("enqueue", entry) for entry in entries)])
         fields = [(generation_id, self._fields(new)) for generation_id, new in absent]
         await self.store.create_many(fields, may_be_lost=is_repeat)
 
@@ -223,10 +253,11 @@ class Acceptor:
         waiting, created_at_ms, total = await self.store.enqueue_and_create(
             generation_id, entry, self._fields(new), self._charge(generation_id, new)
         )
-        self._room.hear(new.owner, total, self._now_s())
+        self._hear_bytes(new, total)
         self._hear_waiting(generation_id, new, waiting or room)
         if not waiting:  # other nodes have filled the queue: one entry more is within the bound
-            await put_back(self.store, generation_id, new.priority, new.model, lane=new.priority)
+            again = self._entry(generation_id, new, "")
+            await self.store.scripts.run("enqueue", *again)
         return queued_meta(generation_id, new, created_at_ms)
 
     @asynccontextmanager
@@ -238,6 +269,9 @@ class Acceptor:
             Unavailable: Redis did not answer in time.
         """
         owner, size, room = new.owner, _size(new), self._room
+        if not self._knows_bytes(owner):
+            yield
+            return
         if not room.has(owner, size) and room.is_old(owner, self._now_s()):
             call = owner_bytes.total(owner)
             total = int(await self.store.scripts.run(owner_bytes.SCRIPT, *call))
@@ -247,7 +281,21 @@ class Acceptor:
         with room.coming(owner, size):
             yield
 
-    def _charge(self, generation_id: str, new: NewGeneration) -> Call:
+    def _knows_bytes(self, owner: str) -> bool:
+        """Whether the shard of the owner's record answers. Without it nothing is counted."""
+        return serves(self.redis, keys.owner_bytes(owner))
+
+    def _hear_bytes(self, new: NewGeneration, total: int | None) -> None:
+        if total is not None:
+            self._room.hear(new.owner, total, self._now_s())
+
+    def _charge(self, generation_id: str, new: NewGeneration) -> Call | None:
+        """Return the call that records the prompt's bytes; None: its shard is away.
+
+        The worker records the whole size of the generation later.
+        """
+        if not self._knows_bytes(new.owner):
+            return None
         kept = GenerationBytes(new.owner, generation_id, 0, _size(new))
         return owner_bytes.unfinished(kept, self.settings)
 
@@ -300,10 +348,15 @@ class Acceptor:
 
     def _entry(self, generation_id: str, new: NewGeneration, waiting_max: int | str) -> Call:
         """Return the `enqueue` call of a generation; `waiting_max`: "" for no bound."""
-        tag = self._partitions.of(generation_id)
-        entry = encode_entry(generation_id, new.priority, new.model)
-        names = [keys.lane(new.priority, tag), keys.waiting(new.priority, tag)]
-        return names, [generation_id, entry, waiting_max]
+        names, entry, rest = entering(
+            generation_id,
+            owner=new.owner,
+            priority=new.priority,
+            model=new.model,
+            tag=self._partitions.of(generation_id),
+            weight=self._weigh(new.owner),
+        )
+        return names, [generation_id, entry, waiting_max, *rest]
 
     def _fields(self, new: NewGeneration) -> dict[str, str | bytes]:
         fields: dict[str, str | bytes] = {
@@ -326,29 +379,15 @@ class Acceptor:
             fields["wait"] = str(round(new.wait_s * 1000))
         if new.idempotency_key:
             fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
+        if new.limits.has_prompt_limit:
+            fields[MARK] = "1"
         if new.webhook is not None:
             # Also in meta: a worker that restores a lost generation restores its webhook, too.
             fields["webhook"] = encode_webhook(new.webhook)
         return fields
 
     async def _index(self, generation_id: str, new: NewGeneration, created_at_ms: int) -> None:
-        names = [keys.owner(new.owner)]
-        if new.session:
-            names.append(keys.session(new.owner, new.session))
-            if self.settings.has_tokens:  # whose claim may name sessions of other owners
-                names.append(keys.session_of_all(new.session))
-        kept_ms = self._idempotency_ms() + round(self.settings.retention_s * 1000)
-        commands: list[Command] = []
-        for name in names:
-            commands += [
-                ("ZADD", name, created_at_ms, generation_id),
-                ("ZREMRANGEBYSCORE", name, "-inf", created_at_ms - kept_ms),
-                ("PEXPIRE", name, kept_ms),
-            ]
-        replies = await self.store.scripts.pipeline.run(commands)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise Unavailable(f"Redis refuses: {reply}") from reply
+        await self._listing.add(Listed(generation_id, new.owner, new.session, created_at_ms))
 
 
 def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> Meta:

@@ -1,4 +1,4 @@
-"""What `tailrace doctor --continuation` saw: which form makes a server continue an answer.
+"""The findings of `tailrace doctor --continuation`: which form makes a server continue an answer.
 
 The verdicts stand in one hash, which workers read from time to time. A verdict belongs to a server,
 its model and the rules that change its requests, not to the name in the models file: another server
@@ -24,7 +24,7 @@ HOLDING: tuple[Outcome, ...] = ("continues", "echoes")
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What was seen of one model at one server.
+    """The finding about one model at one server.
 
     Attributes:
         model: the model's name at the server.

@@ -10,6 +10,7 @@ from shared.log.ids import EventId
 from shared.log.records import Ended, Meta
 from shared.log.store import Store
 from shared.queue.leaving import forget, leave_many
+from shared.queue.turns import leave_line
 from shared.redis import keys
 from shared.redis.client import translated
 from shared.usage.counting import count_log
@@ -38,6 +39,8 @@ async def cancel(store: Store, generation_id: str, *, error: Failure | None = No
         await store.publish(keys.CANCEL, generation_id.encode())
         await forget(store, generation_id)
     meta = await store.meta(generation_id)
+    if isinstance(outcome, EventId) and outcome.seq == 1 and meta is not None:  # it never began
+        await leave_line(store, [generation_id], meta.priority)
     if isinstance(outcome, Ended) and meta is not None and meta.is_ended:
         (top,) = await store.tops([generation_id])
         if top.id is None:
@@ -61,7 +64,7 @@ async def _usage_so_far(store: Store, generation_id: str) -> Counts | None:
 
 
 async def cancel_many(store: Store, ids: Sequence[str]) -> None:
-    """Cancel many generations in three round trips; ended ones do not change.
+    """Cancel many lines of batches in four round trips; ended ones do not change.
 
     Raises:
         Unavailable: Redis did not answer in time; repeating it is safe.
@@ -73,3 +76,4 @@ async def cancel_many(store: Store, ids: Sequence[str]) -> None:
             pipeline.publish(keys.CANCEL, generation_id)
         await pipeline.execute()
     await leave_many(store, ids)
+    await leave_line(store, ids, "batch")

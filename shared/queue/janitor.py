@@ -13,6 +13,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
+from dataclasses import dataclass
 
 from shared.config.settings import Settings
 from shared.errors import Unavailable
@@ -22,8 +23,10 @@ from shared.log.records import RESTORE_WITHIN_S, Top, failed
 from shared.log.store import Store
 from shared.queue.lanes import NEVER_BEGAN_S, requeue
 from shared.queue.leaving import forget
+from shared.queue.listing import Listing
 from shared.queue.partitions import partitions_of, record
 from shared.queue.presence import workers_seen
+from shared.queue.turns import in_line, leave_line, repair
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.counts import count
@@ -36,6 +39,21 @@ MEMBERS_PER_PASS = 1_000  # of each index, the oldest first
 WORKER_GONE_S = 3_600.0  # the presence of a silent worker is deleted after this
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a pass found a generation.
+
+    Attributes:
+        since_ms: its score in the index.
+        has_entry: its entry waits in the line of its owner, so it is not lost.
+    """
+
+    index: str
+    priority: str
+    since_ms: int
+    has_entry: bool
+
+
 class Janitor:
     """The passes that this process makes."""
 
@@ -45,6 +63,7 @@ class Janitor:
         self.settings = settings
         self.partitions = partitions_of(settings)
         self.settlement = Settlement(redis, store, settings)
+        self._listing = Listing(redis, store, settings)
 
     async def run(self) -> None:
         """Make passes until cancelled."""
@@ -93,6 +112,8 @@ class Janitor:
         )
         if self.settings.usage_days:
             await self.settlement.look(tag)
+        found["generations_listed"] += await self._listing.catch_up(tag, now_ms)
+        await repair(self.store, tag)
         if tag == self.partitions.tags[0]:
             found["workers_forgotten"] = await self._drop_gone_workers(now_ms)
             await self._compare_partitions()
@@ -104,7 +125,7 @@ class Janitor:
         A role with another number does not start, but a Redis without data does not know the number
         of the roles that run already.
         """
-        own = self.settings.queue_partitions
+        own = self.settings.partition_count
         if (recorded := await record(self.redis, own)) != own:
             log.error("queue partitions differ", extra={"own": own, "recorded": recorded})
 
@@ -121,42 +142,47 @@ class Janitor:
                 withscores=True,
             )
         ids = [member.decode() for member, _ in members]
-        tops = await self.store.tops(ids) if ids else []
+        tops = await self.store.known_tops(ids) if ids else []
+        # A generation whose shard is away has no top here; the next pass finds it.
+        known = [(name, top) for name, top in zip(ids, tops, strict=True) if top is not None]
+        lost = [name for name, top in known if self._is_lost(top)]
+        queued = await in_line(self.store, lost, priority)
         found: Counter[str] = Counter()
-        for generation_id, (_, since_ms), top in zip(ids, members, tops, strict=True):
-            finding = await self._mend(index, priority, generation_id, int(since_ms), top)
+        since = {name: int(since_ms) for name, (_, since_ms) in zip(ids, members, strict=True)}
+        for generation_id, top in known:
+            place = Place(index, priority, since[generation_id], has_entry=generation_id in queued)
+            finding = await self._mend(generation_id, place, top)
             if finding:
                 found[finding] += 1
         return found
 
-    async def _mend(
-        self, index: str, priority: str, generation_id: str, since_ms: int, top: Top
-    ) -> str:
+    async def _mend(self, generation_id: str, place: Place, top: Top) -> str:
         """Mend one index member. Return the name of the counter; empty: nothing to mend."""
-        age_s = (top.now_ms - since_ms) / 1000
+        age_s = (top.now_ms - place.since_ms) / 1000
         if top.status is None:
             # Redis lost it, or the prompt was never accepted. A living worker may restore it.
             if age_s <= RESTORE_WITHIN_S:
                 return ""
             with translated():
-                await self.redis.zrem(index, generation_id)
+                await self.redis.zrem(place.index, generation_id)
             return "queue_entries_dropped"
         if top.status not in ("queued", "running"):
             await forget(self.store, generation_id)
             return "queue_entries_dropped"
-        idle_s = (top.now_ms - max(top.lease_ms, top.waiting_since_ms)) / 1000
-        if idle_s > self.settings.queue_wait_s and await self._time_out(generation_id):
+        if _idle_s(top) > self.settings.queue_wait_s and await self._time_out(generation_id):
+            await leave_line(self.store, [generation_id], place.priority)
             return "queue_timeouts"
-        if self._is_lost(top, idle_s):
-            await requeue(self.store, generation_id, priority)
+        if self._is_lost(top) and not place.has_entry:
+            await requeue(self.store, generation_id, place.priority)
             return "generations_put_back"
         return ""
 
-    def _is_lost(self, top: Top, idle_s: float) -> bool:
+    def _is_lost(self, top: Top) -> bool:
         """Whether a worker should hold it by now. A wrong True only costs a queue entry."""
-        if top.waiting_since_ms:
-            return idle_s > NEVER_BEGAN_S
-        return idle_s > 2 * self.settings.lease_s
+        if top.status not in ("queued", "running"):
+            return False
+        idle_s = _idle_s(top)
+        return idle_s > (NEVER_BEGAN_S if top.waiting_since_ms else 2 * self.settings.lease_s)
 
     async def _time_out(self, generation_id: str) -> bool:
         with translated():
@@ -176,6 +202,11 @@ class Janitor:
                 with translated():
                     dropped += await self.redis.hdel(keys.WORKERS, presence.worker)  # type: ignore[misc]
         return dropped
+
+
+def _idle_s(top: Top) -> float:
+    """Return how long no worker has held a generation, s."""
+    return (top.now_ms - max(top.lease_ms, top.waiting_since_ms)) / 1000
 
 
 def timed_out(wait_s: float) -> End:

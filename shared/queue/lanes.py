@@ -10,80 +10,36 @@ Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from redis.exceptions import NoScriptError
 
-from shared.log.owner_bytes import SCRIPT
 from shared.log.store import Store
+from shared.queue.entries import Delivery as Delivery
+from shared.queue.entries import LaneEntry as LaneEntry
+from shared.queue.entries import decode_entry as decode_entry
+from shared.queue.entries import encode_entry as encode_entry
 from shared.queue.leaving import follow_up, forget_commands, leave_call
+from shared.queue.leaving import forget as forget  # what callers of the queue import it for
+from shared.queue.leaving import wake_jobs as wake_jobs
 from shared.queue.partitions import Partitions, partitions_of
+from shared.queue.turns import in_line
 from shared.redis import keys
-from shared.redis.client import Client, Command, translated
+from shared.redis.client import Client, Command, is_partial, raise_unless_partial, translated
 from shared.redis.pipeline import Call, ClientPipeline, Pipeline
 from shared.redis.scripts import Scripts
 
 NEVER_BEGAN_S = 30.0  # a generation that waits this long without a begin may have lost its entry
 REQUEUE_APART_S = 10.0  # all processes together requeue a generation at most once in this time
-ENTRY_VERSION = 1
 LATER_PER_SWEEP = 200  # postponed entries that one sweep puts back on `resume`
-
-
-class LaneEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The content of a queue entry. `v` lets old and new workers share a queue."""
-
-    v: int
-    id: str
-    priority: str
-    model: str
-    away_since_ms: int = 0  # since then its model server does not answer, Redis's clock; 0: unknown
-    breaks: int = 0  # how often the server broke off this answer without a counted failure
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A queue entry that a worker received.
-
-    Attributes:
-        ticket: the content; None: this version cannot read it, leave it for other workers.
-        is_claimed: taken over from a silent consumer, not read as a new entry.
-        tag: of its partition.
-    """
-
-    lane: str
-    entry_id: bytes
-    ticket: LaneEntry | None
-    is_claimed: bool = False
-    tag: str = keys.QUEUE
-
-    @property
-    def stream(self) -> str:
-        return keys.lane(self.lane, self.tag)
-
-
-_tickets = msgspec.json.Decoder(LaneEntry)
 
 
 def batch_slots_max(slots: int) -> int:
     """Return how many of a worker's slots may run lines of batches: three quarters, at least 1."""
     return max(1, slots * 3 // 4)
-
-
-def encode_entry(generation_id: str, priority: str, model: str) -> bytes:
-    """Return the content of a queue entry in this version."""
-    return msgspec.json.encode(LaneEntry(ENTRY_VERSION, generation_id, priority, model))
-
-
-def decode_entry(raw: bytes) -> LaneEntry | None:
-    """Decode the content of an entry; None: another version or form."""
-    try:
-        ticket = _tickets.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    return ticket if ticket.v == ENTRY_VERSION else None
 
 
 class Queue:
@@ -115,7 +71,9 @@ class Queue:
         self.blocking_pipelines = dict(blocking_pipelines or {})
         self.partitions = partitions or Partitions()
         self._counts_usage = counts_usage
-        self._turn = 0  # the partition whose turn it is to be read first
+        # By lane: the partition that is read first. One number for all lanes would go on by the
+        # number of lanes that are read in a round, and so pass over some partitions.
+        self._first = Counter[str]()
 
     async def ensure_groups(self) -> None:
         """Create the lanes and their group at 0, so that earlier entries are delivered, too."""
@@ -135,7 +93,7 @@ class Queue:
         with the next one.
         """
         found: list[Delivery] = []
-        tags = self._in_turn()
+        tags = self._in_turn(lane)
         if count < len(tags):
             tags = await self._not_empty(lane, tags)
         while tags and len(found) < count:
@@ -156,10 +114,10 @@ class Queue:
         pipeline = self.blocking_pipelines.get(tag) or ClientPipeline(self.redis)
         return await self._read(pipeline, [(tag, lanes)], 1, ("BLOCK", wait_ms))
 
-    def _in_turn(self) -> list[str]:
+    def _in_turn(self, what: str) -> list[str]:
         tags = self.partitions.tags
-        self._turn = (self._turn + 1) % len(tags)
-        return [*tags[self._turn :], *tags[: self._turn]]
+        self._first[what] = first = (self._first[what] + 1) % len(tags)
+        return [*tags[first:], *tags[:first]]
 
     async def _not_empty(self, lane: str, tags: Sequence[str]) -> list[str]:
         """Return the partitions whose lane has entries; workers may have read all of them."""
@@ -185,7 +143,8 @@ class Queue:
         found: list[Delivery] = []
         for (tag, lanes), reply in zip(places, replies, strict=True):
             if isinstance(reply, Exception):
-                await self._mend_group(reply)
+                if not is_partial(reply, replies):
+                    await self._mend_group(reply)
                 continue
             names = {keys.lane(lane, tag).encode(): lane for lane in lanes}
             found += [
@@ -208,7 +167,7 @@ class Queue:
         Walks the whole lane in each partition until `count` entries are found.
         """
         found: list[Delivery] = []
-        cursors: dict[str, Any] = dict.fromkeys(self._in_turn(), "0-0")
+        cursors: dict[str, Any] = dict.fromkeys(self._in_turn(f"claim {lane}"), "0-0")
         while cursors and len(found) < count:
             tags = list(cursors)[: count - len(found)]
             share = (count - len(found)) // len(tags)
@@ -219,9 +178,11 @@ class Queue:
                 )
                 for tag in tags
             ]  # fmt: skip
-            for tag, reply in zip(tags, await self.pipeline.run(claims), strict=True):
+            replies = await self.pipeline.run(claims)
+            for tag, reply in zip(tags, replies, strict=True):
                 if isinstance(reply, Exception):
-                    await self._mend_group(reply)
+                    if not is_partial(reply, replies):
+                        await self._mend_group(reply)
                     del cursors[tag]
                     continue
                 cursors[tag], entries = reply[0], reply[1]
@@ -252,28 +213,28 @@ class Queue:
         delivery: Delivery,
         generation_id: str,
         retention_ms: int,
-        charge: Call | None = None,
+        records: Sequence[tuple[str, Call]] = (),
     ) -> None:
         """Acknowledge the entry of an ended generation and `forget` it, in one round trip.
 
         Args:
-            charge: the call that records its bytes (shared/log/owner_bytes.py); None: not known.
+            records: calls of scripts that record what the owner keeps and uses; a record without
+                a call here is written in a further round trip, from the end in meta.
         """
-        calls: list[tuple[str, Call]] = [] if charge is None else [(SCRIPT, charge)]
-        forgetting = forget_commands(generation_id, self.partitions.of(generation_id))
+        acknowledging = _acknowledge_commands(delivery)
+        tag = self.partitions.of(generation_id)
+        forgetting = forget_commands(generation_id, tag)
         if self._counts_usage:
-            forgetting = forgetting[:1]
-            calls.append(leave_call(generation_id, self.partitions.of(generation_id)))
-        scripts = [await self.scripts.command(*call) for call in calls]
-        # The entry is acknowledged last: without its acknowledgement all of this is repeated.
-        commands = [*forgetting, *scripts, *_acknowledge_commands(delivery)]
-        replies = await self.pipeline.run(commands)
-        for call, reply in zip(calls, replies[len(forgetting) :], strict=False):
+            forgetting, records = forgetting[:1], [*records, leave_call(generation_id, tag)]
+        recording = [await self.scripts.command(name, call) for name, call in records]
+        replies = await self.pipeline.run([*acknowledging, *forgetting, *recording])
+        for record, reply in zip(records, replies[len(replies) - len(records) :], strict=True):
             if isinstance(reply, NoScriptError):
-                await self.scripts.run(call[0], *call[1])
+                await self.scripts.run(record[0], *record[1])
         await follow_up(
-            self.scripts, generation_id, retention_ms, replies[0], is_charged=charge is not None
-        )
+            self.scripts, generation_id, retention_ms, replies[len(acknowledging)],
+            recorded={name for name, _ in records},
+        )  # fmt: skip
 
     # Beside the lanes
 
@@ -312,7 +273,7 @@ class Queue:
             ("later", ([keys.later(tag), keys.lane("resume", tag)], [LATER_PER_SWEEP]))
             for tag in self.partitions.tags
         ]
-        await self.scripts.run_all(calls)
+        raise_unless_partial(await self.scripts.run_mixed(calls))
 
 
 def _content(fields: Any) -> bytes:
@@ -334,6 +295,8 @@ async def requeue(store: Store, generation_id: str, priority: str) -> None:
     All processes together requeue a generation at most once in `REQUEUE_APART_S`, so that unread
     entries do not accumulate.
     """
+    if await in_line(store, [generation_id], priority):
+        return  # it has its entry, and its owner is not on turn
     guard = keys.requeued(generation_id, partitions_of(store.settings).of(generation_id))
     with translated():
         if not await store.redis.set(guard, b"1", nx=True, px=round(REQUEUE_APART_S * 1000)):

@@ -1,15 +1,12 @@
-"""How ended generations leave the queue: its indexes, and what follows an end.
+"""What follows the end of a generation: it leaves the indexes, and what it used is recorded.
 
-An ended generation leaves the indexes of waiting and running ones, and enters the index of those
-whose usage is to be counted (shared/usage/settlement.py). Its bytes, its idempotency key and its
-webhook follow. Every step may be repeated.
-
-Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
+Every step may be repeated, and is repeated if the process that did it dies: the entry of the queue
+stays until then. So a webhook is due, and an owner's records are complete, once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from shared.errors import Unavailable
@@ -17,6 +14,7 @@ from shared.later.webhooks import end_generation
 from shared.log.owner_bytes import SCRIPT, over
 from shared.log.request_pieces import PIECES
 from shared.log.store import Store
+from shared.queue.allowance import MARK, SETTLE, settlement, tokens_of
 from shared.queue.partitions import partitions_of
 from shared.redis import keys
 from shared.redis.client import Client, Command, translated
@@ -33,28 +31,41 @@ async def forget(store: Store, generation_id: str) -> None:
     commands = forget_commands(generation_id, tag)
     if store.settings.usage_days:
         commands = commands[:1]
-        await scripts.run("leave", *leave_call(generation_id, tag)[1])
+        await scripts.run_all([leave_call(generation_id, tag)])
     found, *_ = await scripts.pipeline.run(commands)
-    await follow_up(scripts, generation_id, store.retention_ms, found, is_charged=False)
+    await follow_up(scripts, generation_id, store.retention_ms, found)
 
 
 def forget_commands(generation_id: str, tag: str) -> list[Command]:
     """Return the commands of `forget`. The reply of the first one goes to `follow_up`."""
     return [
-        ("HMGET", keys.meta(generation_id), "idem", "webhook", "owner", "wait", PIECES),
+        (
+            "HMGET",
+            keys.meta(generation_id),
+            "idem",
+            "webhook",
+            "owner",
+            "wait",
+            PIECES,
+            MARK,
+            "end",
+        ),
         ("ZREM", keys.running(tag), generation_id),
         *(("ZREM", keys.waiting(priority, tag), generation_id) for priority in keys.PRIORITIES),
     ]
 
 
 def leave_call(generation_id: str, tag: str) -> tuple[str, Call]:
-    """Return the script that does what the rest of `forget_commands` does, and notes the usage."""
+    """Return the script that does what the rest of `forget_commands` does, and notes the usage.
+
+    The usage is then counted by the janitor (shared/usage/settlement.py).
+    """
     indexes = [keys.running(tag), *(keys.waiting(priority, tag) for priority in keys.PRIORITIES)]
     return "leave", ([*indexes, keys.unsettled(tag)], [generation_id])
 
 
 async def leave_many(store: Store, ids: Sequence[str]) -> None:
-    """Remove ended generations from the indexes, without a look at their webhooks."""
+    """Remove ended generations from the indexes, without what else follows an end."""
     partitions = partitions_of(store.settings)
     if store.settings.usage_days:
         await store.scripts.run_all([leave_call(each, partitions.of(each)) for each in ids])
@@ -68,15 +79,23 @@ async def leave_many(store: Store, ids: Sequence[str]) -> None:
 
 
 async def follow_up(
-    scripts: Scripts, generation_id: str, retention_ms: int, found: Any, *, is_charged: bool
+    scripts: Scripts,
+    generation_id: str,
+    retention_ms: int,
+    found: Any,
+    *,
+    recorded: Container[str] = (),
 ) -> None:
-    """Do what the fields of meta, the reply to the first of `forget_commands`, ask for."""
     if isinstance(found, Exception):
         raise Unavailable(f"Redis refuses: {found}") from found
     redis = scripts.redis
-    idempotency, webhook, owner, wait, pieces = found
-    if owner and not wait and not is_charged:  # only lines of a batch have `wait`: not counted
-        await scripts.run(SCRIPT, *over(owner.decode(), generation_id, retention_ms))
+    idempotency, webhook, owner, wait, pieces, is_limited, end = found
+    records: list[tuple[str, Call]] = []
+    if owner and not wait:  # only lines of a batch have `wait`: their bytes are not counted
+        records.append((SCRIPT, over(owner.decode(), generation_id, retention_ms)))
+    if owner and is_limited:
+        records.append((SETTLE, settlement(owner.decode(), generation_id, tokens_of(end))))
+    await scripts.run_all([record for record in records if record[0] not in recorded])
     if idempotency:
         with translated():
             # 1 s before meta expires: a key must never name an absent generation.

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle
+from typing import Any
 
+from redis.asyncio.client import Pipeline
+
+from shared.errors import Unavailable
 from shared.log.store import Store
 from shared.queue.partitions import Partitions, partitions_of
 from shared.redis import keys
-from shared.redis.client import Client, translated
+from shared.redis.client import Client, is_refusal, translated
 
 
 async def running_of(store: Store, ids: Sequence[str]) -> list[str]:
@@ -25,6 +29,21 @@ async def running_of(store: Store, ids: Sequence[str]) -> list[str]:
     return [name for name, score in zip(ids, scores, strict=True) if score is not None]
 
 
+async def _answers(pipeline: Pipeline) -> list[Any]:
+    """Return the replies, with None for those of partitions that are away.
+
+    Raises:
+        Unavailable: no partition answered.
+    """
+    with translated():
+        replies = await pipeline.execute(raise_on_error=False)
+        errors = [reply for reply in replies if isinstance(reply, Exception)]
+        for error in errors:
+            if len(errors) == len(replies) or not is_refusal(error):
+                raise error
+    return [None if isinstance(reply, Exception) else reply for reply in replies]
+
+
 async def queue_depths(store: Store) -> dict[str, int]:
     """Return the number of waiting (by priority), running and postponed generations."""
     return await depths_of(store.redis, partitions_of(store.settings))
@@ -33,16 +52,14 @@ async def queue_depths(store: Store) -> dict[str, int]:
 async def depths_of(redis: Client, partitions: Partitions) -> dict[str, int]:
     """As `queue_depths`, for a caller without a store."""
     depths = dict.fromkeys((*keys.PRIORITIES, "running", "later"), 0)
-    with translated():
-        pipeline = redis.pipeline(transaction=False)
-        for tag in partitions.tags:
-            for priority in keys.PRIORITIES:
-                pipeline.zcard(keys.waiting(priority, tag))
-            pipeline.zcard(keys.running(tag))
-            pipeline.zcard(keys.later(tag))
-        counts = await pipeline.execute()
-    for name, number in zip(cycle(list(depths)), counts, strict=False):
-        depths[name] += number
+    pipeline = redis.pipeline(transaction=False)
+    for tag in partitions.tags:
+        for priority in keys.PRIORITIES:
+            pipeline.zcard(keys.waiting(priority, tag))
+        pipeline.zcard(keys.running(tag))
+        pipeline.zcard(keys.later(tag))
+    for name, number in zip(cycle(list(depths)), await _answers(pipeline), strict=False):
+        depths[name] += number or 0
     return depths
 
 
@@ -51,13 +68,15 @@ async def oldest_waiting_s(redis: Client, partitions: Partitions) -> dict[str, f
 
     A generation that is to be tried again later waits from that time on.
     """
-    with translated():
-        pipeline = redis.pipeline(transaction=False)
-        pipeline.time()
-        for priority in keys.PRIORITIES:
-            for tag in partitions.tags:
-                pipeline.zrange(keys.waiting(priority, tag), 0, 0, withscores=True)
-        (seconds, micros), *firsts = await pipeline.execute()
+    pipeline = redis.pipeline(transaction=False)
+    pipeline.time()
+    for priority in keys.PRIORITIES:
+        for tag in partitions.tags:
+            pipeline.zrange(keys.waiting(priority, tag), 0, 0, withscores=True)
+    clock, *firsts = await _answers(pipeline)
+    if clock is None:
+        raise Unavailable("no server tells the time")
+    (seconds, micros) = clock
     now_ms, each = seconds * 1000 + micros // 1000, len(partitions.tags)
     ages_s: dict[str, float] = {}
     for n, priority in enumerate(keys.PRIORITIES):
@@ -67,14 +86,15 @@ async def oldest_waiting_s(redis: Client, partitions: Partitions) -> dict[str, f
 
 
 async def waiting_by_tag(store: Store, priority: str) -> dict[str, int]:
-    """Return the number of waiting generations in each partition, by its tag."""
+    """Return the number of waiting generations in each partition, by its tag.
+
+    A partition that is away counts as empty.
+    """
     tags = partitions_of(store.settings).tags
-    with translated():
-        pipeline = store.redis.pipeline(transaction=False)
-        for tag in tags:
-            pipeline.zcard(keys.waiting(priority, tag))
-        counts = await pipeline.execute()
-    return dict(zip(tags, counts, strict=True))
+    pipeline = store.redis.pipeline(transaction=False)
+    for tag in tags:
+        pipeline.zcard(keys.waiting(priority, tag))
+    return {tag: number or 0 for tag, number in zip(tags, await _answers(pipeline), strict=True)}
 
 
 async def session_ids(

@@ -46,7 +46,7 @@ class Partitions:
 
 def partitions_of(settings: Settings) -> Partitions:
     """Return the partitions that the settings name."""
-    return _partitions(settings.queue_partitions)
+    return _partitions(settings.partition_count)
 
 
 @cache
@@ -62,7 +62,7 @@ async def agree(redis: Client, settings: Settings) -> None:
         Unavailable: Redis did not answer in time.
     """
     await check(redis, settings)
-    if await record(redis, settings.queue_partitions) != settings.queue_partitions:
+    if await record(redis, settings.partition_count) != settings.partition_count:
         await check(redis, settings)  # another role was a moment earlier
 
 
@@ -74,7 +74,7 @@ async def check(redis: Client, settings: Settings) -> None:
             record still wait or run.
         Unavailable: Redis did not answer in time.
     """
-    count, known = settings.queue_partitions, await _recorded(redis)
+    count, known = settings.partition_count, await _recorded(redis)
     if known is None and count > 1 and (left := await _unpartitioned(redis)):
         raise ConfigurationError(
             f"TAILRACE_QUEUE_PARTITIONS is {count}, and the queue of one partition still holds "

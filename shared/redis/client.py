@@ -21,8 +21,7 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
 from shared.config.redis_login import LoginFileError, RedisLogin
-from shared.config.redis_url import RedisUrl, read_redis_url
-from shared.config.settings import Settings
+from shared.config.redis_url import RedisUrl
 from shared.errors import Unavailable
 from shared.redis.sentinel.follower import Follower, MasterLost, follower_of
 from shared.redis.wire import tls_context
@@ -46,6 +45,8 @@ REFUSING_WORDS = (
     "MASTERDOWN",
     "CLUSTERDOWN",
     "TRYAGAIN",
+    "MOVED",  # a slot that has moved again and again
+    "ASK ",
     "MISCONF",
     "NOREPLICAS",
     "BUSY",
@@ -59,30 +60,13 @@ REDIS_ANSWER_S = (
 )
 
 
-def connect(settings: Settings, *, url: str = "", answer_s: float = REDIS_ANSWER_S) -> Client:
-    """Return a client, which connects at its first command.
-
-    Args:
-        url: empty: that of the settings.
-        answer_s: the longest wait for one reply, s.
-
-    Raises:
-        ConfigurationError: the settings have no URL, or a file that it names cannot be used.
-    """
-    address = read_redis_url(url or settings.named_redis_url(), "TAILRACE_REDIS_URL")
-    return Redis.from_pool(open_pool(address, answer_s=answer_s))
-
-
 def open_pool(url: RedisUrl, *, answer_s: float = REDIS_ANSWER_S) -> ConnectionPool:
     """Return a pool of redis-py's connections, which pass on every cancellation.
 
     Raises:
         ConfigurationError: a file or a name for TLS cannot be used.
     """
-    tls_context(url)  # redis-py would try the files at the first command, and again at each one
-    url.login.check()
-    if url.sentinels is not None:
-        url.sentinels.login.check()
+    check_files(url)
     kind: Any = SSLConnection if url.is_tls else Connection
     address: dict[str, Any] = {"host": url.host, "port": url.port}
     if url.path:
@@ -103,6 +87,18 @@ def open_pool(url: RedisUrl, *, answer_s: float = REDIS_ANSWER_S) -> ConnectionP
     )
     make_cancellable(pool)
     return pool
+
+
+def check_files(url: RedisUrl) -> None:
+    """Check what the URL names for TLS and logins: redis-py would try it at each command.
+
+    Raises:
+        ConfigurationError: a file or a name cannot be used.
+    """
+    tls_context(url)
+    url.login.check()
+    if url.sentinels is not None:
+        url.sentinels.login.check()
 
 
 def _following(connection_class: Any, url: RedisUrl) -> Any:
@@ -252,3 +248,20 @@ def is_refusal(exc: Any) -> bool:
         return True
     # An error from inside a script keeps its text, but not always its type.
     return str(exc).startswith(REFUSING_WORDS) or "used memory > 'maxmemory'" in str(exc)
+
+
+def is_partial(refusal: Exception, replies: Iterable[Any]) -> bool:
+    """Whether a server of a cluster is away, and others have answered the calls beside this one.
+
+    Args:
+        refusal: one of the replies.
+        replies: of calls on several servers.
+    """
+    return is_refusal(refusal) and not all(isinstance(reply, Exception) for reply in replies)
+
+
+def raise_unless_partial(replies: Sequence[Any]) -> None:
+    """Raise Unavailable if an error among the replies is not `is_partial`."""
+    for reply in replies:
+        if isinstance(reply, Exception) and not is_partial(reply, replies):
+            raise Unavailable(f"Redis refuses: {reply}") from reply

@@ -13,10 +13,13 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{<id>}:live       channel  appended entries
     tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms; expires
     tr:{q}:<lane>        stream   queue entries; lanes resume, interactive, batch
+    tr:{q}:turns:<lane>  hash     <digest of an owner> -> last entry of its turn, and its weight
+    tr:{q}:line:<lane>:<d> zset   of an owner: queue entry -> when it was added, µs
     tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
     tr:{q}:running       zset     id -> when a worker last reported it, ms
     tr:{q}:unsettled     zset     ended generation whose usage is to be counted -> since, µs
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
+    tr:{q}:unlisted      zset     id that no index names yet -> created, ms; on a cluster only
     tr:{q}:janitor       string   lock of one pass
     tr:{q}:requeued:<id> string   guard: the id was requeued recently
     tr:{q}:cancel        channel  ids of cancelled generations, of all partitions
@@ -32,6 +35,10 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{usage:<d>}:counted:<day>  hash    id -> what of its usage is in these sums; expires
     tr:{usage:<d>}:forgotten      string  when the owner was forgotten, ms; expires
     tr:usage-owners      zset     owner -> when their usage was last counted, ms
+    tr:{owner:<d>}:limits  hash   what the owner uses of the owner's limits; id -> its tokens
+    tr:{owner:<d>}:active  zset   id -> until when it counts at most, ms
+    tr:{owner:<d>}:places  hash   node -> number of its readers, and until when they count, ms
+    tr:{owner:<d>}:told    hash   reader -> how often it was told that there are too many
     tr:{chat:<d>}:runs   zset     id -> created, ms; <d> = digest of owner and chat
     tr:{chat:<d>}:stops  string   number of stops
     tr:{jobs}:wake       list     wakes a jobs process
@@ -125,6 +132,14 @@ def lane(name: str, tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:{name}"
 
 
+def turns(lane: str, tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:turns:{lane}"
+
+
+def line(lane: str, owner_digest: str, tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:line:{lane}:{owner_digest}"
+
+
 def waiting(priority: str, tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:waiting:{priority}"
 
@@ -139,6 +154,10 @@ def later(tag: str = QUEUE) -> str:
 
 def unsettled(tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:unsettled"
+
+
+def unlisted(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:unlisted"
 
 
 def janitor(tag: str = QUEUE) -> str:
@@ -310,6 +329,22 @@ def usage_counted(owner: str, day: str) -> str:
 
 def usage_forgotten(owner: str) -> str:
     return f"tr:{{usage:{_digest(owner)}}}:forgotten"
+
+
+def owner_limits(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:limits"
+
+
+def owner_active(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:active"
+
+
+def owner_places(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:places"
+
+
+def owner_told(name: str) -> str:
+    return f"tr:{{owner:{_digest(name)}}}:told"
 
 
 def _digest(*parts: str) -> str:

@@ -164,6 +164,10 @@ class AutoPipeline:
         if connection is not None:
             await connection.lost.wait()
 
+    def drop(self) -> None:
+        """Close the connection: calls in flight fail, and the next call opens a new one."""
+        self._drop_connection()
+
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:

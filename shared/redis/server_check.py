@@ -1,4 +1,4 @@
-"""What a role asks of its Redis at start: version, policy, mode, rights, and a place for arq.
+"""The checks of a role on its Redis at start: version, policy, mode, rights, a place for arq.
 
 Invariant: nothing is changed. A right is asked for by queueing a command in a transaction that is
 never executed, because Redis checks rights at the moment of queueing.
@@ -17,6 +17,8 @@ from shared.config.redis_url import RedisUrl, read_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
 from shared.redis.client import Client, client_follower, is_refusal, open_pool, translated
+from shared.redis.cluster.client import ClusterClient, cluster_of
+from shared.redis.cluster.topology import NoCluster
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +42,11 @@ COMMANDS = (
     "SUBSCRIBE tr:probe", "TIME", "UNSUBSCRIBE tr:probe", "XACK tr:probe g 0-1",
     "XADD tr:probe * f v", "XAUTOCLAIM tr:probe g c 1 0-0", "XCLAIM tr:probe g c 1 0-1",
     "XDEL tr:probe 0-1", "XGROUP|CREATE tr:probe g 0", "XGROUP|DELCONSUMER tr:probe g c",
-    "XINFO|CONSUMERS tr:probe g", "XLEN tr:probe", "XPENDING tr:probe g", "XRANGE tr:probe - +",
+    "XINFO|CONSUMERS tr:probe g", "XINFO|GROUPS tr:probe", "XLEN tr:probe",
+    "XPENDING tr:probe g", "XRANGE tr:probe - +",
     "XREADGROUP GROUP g c STREAMS tr:probe >", "XREVRANGE tr:probe + -", "ZADD tr:probe 1 m",
-    "ZCARD tr:probe", "ZINCRBY tr:probe 1 m", "ZRANDMEMBER tr:probe", "ZRANGE tr:probe 0 1",
+    "ZCARD tr:probe", "ZINCRBY tr:probe 1 m", "ZPOPMIN tr:probe", "ZRANDMEMBER tr:probe",
+    "ZRANGE tr:probe 0 1",
     "ZRANGEBYSCORE tr:probe 0 1", "ZRANK tr:probe m", "ZREM tr:probe m",
     "ZREMRANGEBYSCORE tr:probe 0 1", "ZREVRANGE tr:probe 0 1", "ZREVRANGEBYSCORE tr:probe 1 0",
     "ZREVRANK tr:probe m", "ZSCAN tr:probe 0", "ZSCORE tr:probe m",
@@ -54,8 +58,15 @@ OPTIONAL = ("INFO", "SELECT", "CONFIG|GET")
 KEYS_OF_TWO_SLOTS = ("tr:probe", "arq:probe")
 CLUSTER_ERRORS = ("CROSSSLOT", "CLUSTERDOWN", "MOVED")  # the first words of its refusals
 CLUSTER_MODE = (
-    "this Redis runs in cluster mode, and Tailrace cannot use a cluster yet: "
-    "name a server with cluster-enabled no"
+    "this Redis runs in cluster mode: write redis+cluster://host:port,host:port, with some of its "
+    "nodes"
+)
+NO_CLUSTER_MODE = (
+    "TAILRACE_REDIS_URL names a cluster, and these servers run without cluster mode: write redis://"
+)
+NO_JOBS_URL = (
+    "TAILRACE_JOBS_REDIS_URL is not set: arq cannot use the cluster of TAILRACE_REDIS_URL, so name "
+    "a single server for the jobs role"
 )
 SENTINEL_MODE = (
     "this server is a sentinel: write redis+sentinel://host:port,host:port/service/0, "
@@ -70,11 +81,44 @@ async def check_server(redis: Client) -> None:
     Eviction removes single keys, so a generation would lose a part of its state. A server that does
     not report its policy or its version passes, with a warning if INFO is refused.
 
+    Of a cluster each master that answers is checked.
+
     Raises:
         ConfigurationError: the server cannot be used; the message says what to change.
         Unavailable: Redis did not answer in time.
     """
+    if (cluster := cluster_of(redis)) is not None:
+        await _check_cluster(cluster)
+        return
     await check_connection(redis)
+    await _check_one(redis)
+
+
+async def _check_cluster(cluster: ClusterClient) -> None:
+    """Check each master that answers.
+
+    Raises:
+        ConfigurationError, Unavailable: as `check_server`.
+    """
+    try:
+        masters = await cluster.masters()
+    except NoCluster as exc:
+        raise ConfigurationError(NO_CLUSTER_MODE) from exc
+    away = []
+    for url in masters:
+        async with Redis.from_pool(open_pool(url)) as master:
+            try:
+                await _check_refusal(master)
+                await _check_one(master)
+            except Unavailable as exc:
+                log.warning("redis not checked", extra={"reason": str(exc)})
+                away.append(exc)
+    if away and len(away) == len(masters):
+        raise away[0]
+
+
+async def _check_one(redis: Client) -> None:
+    """Check rights, version and eviction of one server. Raises as `check_server`."""
     with translated():
         try:
             info: dict[str, Any] = await redis.info("everything")
@@ -104,11 +148,16 @@ async def check_connection(redis: Client) -> None:
         Unavailable: Redis did not answer in time.
     """
     await _check_sentinels(redis, "TAILRACE_REDIS_URL")
+    await _check_refusal(redis)
+    with translated():
+        await check_mode(redis)
+
+
+async def _check_refusal(redis: Client) -> None:
     with translated():
         if refusal := await _refusal_at_connecting(redis):
             what = "its database, client_name or ROLE"
             raise ConfigurationError(f"TAILRACE_REDIS_URL: the server refuses {what}: {refusal}")
-        await check_mode(redis)
 
 
 async def _check_sentinels(redis: Client, variable: str) -> None:
@@ -240,7 +289,8 @@ async def find_jobs_url(settings: Settings) -> tuple[RedisUrl, bool]:
     if that database does not exist or may not be used, the database of TAILRACE_REDIS_URL itself.
 
     Raises:
-        ConfigurationError: the place that TAILRACE_JOBS_REDIS_URL names cannot be used.
+        ConfigurationError: the place that TAILRACE_JOBS_REDIS_URL names cannot be used, or is not
+            named although all other data is on a cluster.
         Unavailable: Redis did not answer in time.
     """
     if settings.jobs_redis_url:
@@ -248,6 +298,8 @@ async def find_jobs_url(settings: Settings) -> tuple[RedisUrl, bool]:
         if why := await _refusal(url):
             raise ConfigurationError(f"TAILRACE_JOBS_REDIS_URL: {why}")
         return url, False
+    if settings.is_cluster:
+        raise ConfigurationError(NO_JOBS_URL)
     url = read_redis_url(settings.named_redis_url(), "TAILRACE_REDIS_URL")
     following = url._replace(database=url.database + 1)
     return (url, True) if await _refusal(following) else (following, False)

@@ -34,6 +34,15 @@ const commands = {
   async click({ page, selector }) {
     await pages.get(page).page.locator(selector).click();
   },
+  async press({ page, key }) {
+    await pages.get(page).page.keyboard.press(key);
+  },
+  async screenshot({ page, path }) {
+    await pages.get(page).page.screenshot({ path });
+  },
+  async reload({ page }) {
+    await pages.get(page).page.reload();
+  },
   async errors({ page }) {
     return pages.get(page).seen;
   },

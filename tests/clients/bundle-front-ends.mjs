@@ -1,6 +1,7 @@
-// Bundles front-ends.mjs: `node bundle-front-ends.mjs <LobeChat> <LibreChat's agents> <output>`.
+// Bundles front-ends.mjs:
+// `node bundle-front-ends.mjs <LobeChat> <LobeHub> <LibreChat's agents> <output>`.
 //
-// Both packages are unpacked without their dependencies, which take more than a gigabyte. The
+// The packages are unpacked without their dependencies, which take more than a gigabyte. The
 // packages that speak to a model server are installed here. A stub stands for every other package:
 // the code under test loads it and does not use it.
 import { dirname } from 'node:path';
@@ -8,11 +9,12 @@ import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
 const here = dirname(fileURLToPath(import.meta.url));
-const [lobe, librechat, outfile] = process.argv.slice(2);
+const [lobechat, lobehub, librechat, outfile] = process.argv.slice(2);
 
 // Where a package that `importer` names is found, and under which name.
 function place(path, importer, resolveDir) {
-  if (importer.startsWith(lobe)) {
+  const lobe = [lobechat, lobehub].find((root) => importer.startsWith(root));
+  if (lobe) {
     const own = /^(?:@lobechat\/([^/]+)|(model-bank))(.*)$/.exec(path);
     if (own) return [`./${own[1] ?? own[2]}/src${own[3]}`, `${lobe}/packages`];
     return [path.replace(/^openai(?=\/|$)/, 'openai4'), here];
@@ -37,8 +39,8 @@ module.exports = stub;`;
 const frontEnds = {
   name: 'front ends',
   setup({ onResolve, onLoad, resolve }) {
-    onResolve({ filter: /^lobechat$/ }, () => ({
-      path: `${lobe}/packages/model-runtime/src/providers/openai/index.ts`,
+    onResolve({ filter: /^lobe(chat|hub)$/ }, ({ path }) => ({
+      path: `${path === 'lobehub' ? lobehub : lobechat}/packages/model-runtime/src/providers/openai/index.ts`,
     }));
     onResolve({ filter: /^librechat$/ }, () => ({
       path: `${librechat}/dist/esm/llm/openai/index.mjs`,

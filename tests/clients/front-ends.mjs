@@ -1,9 +1,10 @@
-// The parts of LobeChat and of LibreChat that speak to a model server, and LangChain, told by lines
+// The parts of LobeChat, LobeHub and LibreChat that speak to a model server, and LangChain, told by lines
 // of JSON on stdin what to ask. bundle-front-ends.mjs makes one program of them.
 import { createInterface } from 'node:readline';
 import { ChatOpenAI } from '@langchain/openai';
 import { ChatOpenAI as LibreChatOpenAI } from 'librechat';
 import { LobeOpenAI } from 'lobechat';
+import { LobeOpenAI as LobeHubOpenAI } from 'lobehub';
 
 const apiKey = process.env.API_KEY || 'none';
 console.error = () => {}; // LobeChat repeats each error there
@@ -11,9 +12,9 @@ console.error = () => {}; // LobeChat repeats each error there
 const messages = [{ role: 'user', content: 'tell me' }];
 const shown = ({ name, status, code, type, message }) => ({ name, status, code, type, message });
 
-// LobeChat answers its own page with server-sent events: text, error, and others.
-async function lobechat({ url, body }) {
-  const runtime = new LobeOpenAI({ apiKey, baseURL: `${url}/v1` });
+// LobeChat and LobeHub answer their own pages with server-sent events: text, error, and others.
+async function lobe(Client, { url, body, lists }) {
+  const runtime = new Client({ apiKey, baseURL: `${url}/v1` });
   let answer;
   try {
     answer = await runtime.chat({ model: 'demo', messages, temperature: 1, ...body });
@@ -21,6 +22,7 @@ async function lobechat({ url, body }) {
     return { refusal };
   }
   const said = { text: '' };
+  if (lists) said.kinds = [];
   let events = '';
   try {
     for await (const piece of answer.body.pipeThrough(new TextDecoderStream())) events += piece;
@@ -28,6 +30,8 @@ async function lobechat({ url, body }) {
     said.broken = message;
   }
   for (const [, kind, data] of events.matchAll(/^event: (.*)\ndata: (.*)$/gm)) {
+    if (lists && JSON.parse(data) && said.kinds.at(-1) !== kind) said.kinds.push(kind);
+    if (kind === 'usage') said.usage = JSON.parse(data);
     if (kind === 'text') said.text += JSON.parse(data) ?? '';
     if (kind === 'error') said.error = JSON.parse(data);
   }
@@ -59,7 +63,8 @@ async function langchain(Client, { url, body, isResponses, isStream }) {
 }
 
 const ops = {
-  lobechat,
+  lobechat: (told) => lobe(LobeOpenAI, told),
+  lobehub: (told) => lobe(LobeHubOpenAI, told),
   langchain: (told) => langchain(ChatOpenAI, told),
   librechat: (told) => langchain(LibreChatOpenAI, told),
 };

@@ -1,4 +1,4 @@
-"""LobeChat's runtime, LibreChat's model client and LangChain: how they show what went wrong.
+"""LobeChat's and LobeHub's runtimes, LibreChat's model client, LangChain: how they show failures.
 
 Their code comes from the packages that these products publish. The versions are those that
 docs/clients.md names.
@@ -6,14 +6,18 @@ docs/clients.md names.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from shared.redis import keys
 from tests.support.node_program import NodeProgram
 from tests.support.npm import front_ends
-from tests.support.processes import Cluster
+from tests.support.processes import Cluster, Role
+from tests.support.raw_client import RawClient
+from tests.support.wait import until
 
 SENTENCE = "This model's maximum context length is 8192 tokens."
 TOO_LONG = {
@@ -34,11 +38,31 @@ WAYS = pytest.mark.parametrize(
     ids=["chat", "chat, streamed", "responses", "responses, streamed"],
 )
 
+LOBE = pytest.mark.parametrize("product", ["lobechat", "lobehub"])
+
 
 def refusing(refusal: dict[str, Any] = TOO_LONG, at: int = 0) -> dict[str, Any]:
     """What the demo model is to do: refuse after `at` tokens."""
     told = {"fail_at": at, "fail_always": True, "fail_retryable": False, "fail_upstream": refusal}
     return {"demo": {"tokens": 9, "tokens_per_s": 0, "fail_code": "upstream_refused", **told}}
+
+
+async def writer_of(cluster: Cluster, session: str) -> Role:
+    """Return the worker that writes the answer of a session, once the answer has some text."""
+    async with RawClient(*cluster.urls) as api:
+
+        async def has_text() -> str:
+            active = (await api.get(f"/v1/sessions/{session}", node=api.other_url)).json()["active"]
+            if not active:
+                return ""
+            snapshot = (await api.get(f"/v1/generations/{active[0]}", node=api.other_url)).json()
+            return active[0] if len(snapshot["text"]) > 40 else ""
+
+        generation_id = await until(has_text, 20, "the answer has some text")
+    redis = cluster.redis()
+    name = str(await redis.hget(keys.meta(generation_id), "worker"), "ascii")
+    await redis.aclose()
+    return next(role for role in cluster.workers if role.ready_name == name)
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +71,17 @@ async def program() -> AsyncIterator[NodeProgram]:
         yield program
 
 
+@LOBE
 @WAYS
 @pytest.mark.parametrize(
     ("refusal", "kind"),
     [(TOO_LONG, "ExceededContextWindow"), (NO_CREDIT, "InsufficientQuota")],
     ids=["too long", "no credit"],
 )
-async def test_lobechat_knows_the_refusal_by_its_code(
+async def test_lobe_knows_the_refusal_by_its_code(
     cluster: Cluster,
     program: NodeProgram,
+    product: str,
     is_responses: bool,
     is_stream: bool,
     refusal: dict[str, Any],
@@ -63,7 +89,7 @@ async def test_lobechat_knows_the_refusal_by_its_code(
 ) -> None:
     mode = {"apiMode": "responses"} if is_responses else {}
     body = {**refusing(refusal), "stream": is_stream, **mode}
-    said = await program.ask("lobechat", url=cluster.urls[0], body=body)
+    said = await program.ask(product, url=cluster.urls[0], body=body)
 
     assert said["refusal"]["error"]["message"] == refusal["message"]
     if is_responses:  # LobeChat throws the SDK's error here, and shows its sentence
@@ -75,15 +101,18 @@ async def test_lobechat_knows_the_refusal_by_its_code(
         assert said["refusal"]["errorType"] == kind
 
 
+@LOBE
 @pytest.mark.parametrize("mode", [{}, {"apiMode": "responses"}], ids=["chat", "responses"])
-async def test_lobechat_shows_a_failure_in_mid_stream_beside_the_text(
-    cluster: Cluster, program: NodeProgram, mode: dict[str, str]
+async def test_lobe_shows_a_failure_in_mid_stream_beside_the_text(
+    cluster: Cluster, program: NodeProgram, product: str, mode: dict[str, str]
 ) -> None:
     body = {**refusing(at=3), "stream": True, **mode}
-    said = await program.ask("lobechat", url=cluster.urls[0], body=body)
+    said = await program.ask(product, url=cluster.urls[0], body=body)
 
     assert said["text"]
-    assert SENTENCE in said["broken"]
+    # LobeChat breaks its page's stream; LobeHub sends its page an `error` event.
+    shown = said["broken"] if product == "lobechat" else said["error"]["message"]
+    assert SENTENCE in shown
 
 
 async def test_lobechat_shows_a_refusal_that_comes_after_the_head(program: NodeProgram) -> None:
@@ -140,3 +169,58 @@ async def test_langchain_does_not_repeat_a_bad_body(
 
     assert (said["requests"], said["error"]["status"]) == (1, 400)
     assert said["error"]["code"] == "invalid_request"
+
+
+@LOBE
+@pytest.mark.parametrize("mode", [{}, {"apiMode": "responses"}], ids=["chat", "responses"])
+async def test_lobe_does_not_notice_that_a_worker_was_killed(
+    program: NodeProgram, product: str, mode: dict[str, str]
+) -> None:
+    settings = {"lease_s": "1"}
+    async with Cluster(api=2, workers=2, settings=settings) as cluster:
+        demo = {"tokens": 80, "tokens_per_s": 40, "seed": 5, "first_token_s": 0.0}
+        body = {"stream": True, "demo": demo, "session": "killed", **mode}
+        whole = await program.ask(product, url=cluster.urls[1], body=body)
+        asked = asyncio.ensure_future(program.ask(product, url=cluster.urls[0], body=body))
+        writer = await writer_of(cluster, "killed")
+        writer.kill()
+        said = await asked
+
+    assert said == whole
+    assert set(whole) == {"text"}
+
+
+@LOBE
+async def test_lobe_shows_that_its_node_was_killed(program: NodeProgram, product: str) -> None:
+    async with Cluster(api=2, workers=1) as cluster:
+        demo = {"tokens": 400, "tokens_per_s": 40, "first_token_s": 0.0}
+        body = {"stream": True, "demo": demo, "session": "gone"}
+        asked = asyncio.ensure_future(program.ask(product, url=cluster.urls[0], body=body))
+        await writer_of(cluster, "gone")
+        cluster.api[0].kill()
+        said = await asked
+
+    assert "broken" in said or "error" in said
+
+
+@LOBE
+@pytest.mark.parametrize("mode", [{}, {"apiMode": "responses"}], ids=["chat", "responses"])
+async def test_lobe_reads_reasoning_text_a_tool_call_and_the_usage(
+    cluster: Cluster, program: NodeProgram, product: str, mode: dict[str, str]
+) -> None:
+    function = {"name": "weather", "parameters": {"type": "object", "properties": {}}}
+    demo = {"tokens": 6, "tokens_per_s": 0, "reasoning_tokens": 4, "tool_call": "weather"}
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    content = [{"type": "text", "text": "what is this?"}, picture]
+    body = {
+        "stream": True, "demo": demo, "tools": [{"type": "function", "function": function}],
+        "messages": [{"role": "user", "content": content}], **mode,
+    }  # fmt: skip
+    if mode:
+        body["reasoning"] = {"effort": "low", "summary": "auto"}
+    said = await program.ask(product, url=cluster.urls[0], body=body, lists=True)
+
+    assert [kind for kind in said["kinds"] if kind in ("reasoning", "text", "tool_calls")] == [
+        "reasoning", "text", "tool_calls"
+    ]  # fmt: skip
+    assert said["usage"]["totalOutputTokens"] > 0

@@ -8,7 +8,7 @@ from signal import SIGKILL
 import pytest
 
 from tests.support.fault_run import FaultRun
-from tests.support.processes import Cluster
+from tests.support.processes import MASTERS_MODE, Cluster
 from tests.support.redis_server import RedisServer
 
 LEASE_S = 0.8
@@ -22,6 +22,10 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 @pytest.fixture(scope="module")
 async def shared_cluster() -> AsyncIterator[Cluster]:
+    if MASTERS_MODE:
+        async with Cluster(api=2, workers=2, jobs=True, lease_s=LEASE_S) as cluster:
+            yield cluster
+        return
     debug = {"enable-debug-command": "yes"}  # DEBUG SLEEP
     with RedisServer(aof="everysec", tcp=True, options=debug) as server:
         async with Cluster(api=2, workers=2, jobs=True, lease_s=LEASE_S, server=server) as cluster:

@@ -21,7 +21,7 @@ from shared.log.events import End, Token, encode
 from shared.log.ids import EventId
 from shared.log.records import Append, Begun, Ended, Entry, Fenced, Held, Lost, Ok
 from shared.log.store import Store
-from shared.redis.client import connect
+from shared.redis.connections import connect
 from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 

@@ -22,9 +22,11 @@ from jobs.batch.source import BatchSource, build_batches
 from jobs.owners import Owners
 from shared.batches.lease import BatchLease
 from shared.batches.record import Batch, Batches, NewBatch, parts_prefix
+from shared.config.limits import OwnerLimits
 from shared.errors import BackendError, Unavailable
 from shared.log.events import Token
 from shared.log.ids import new_batch_id
+from shared.queue.allowance import used_today
 from shared.redis import keys
 from tests.support.batch import by_id, encoded, line
 from tests.support.wait import until
@@ -559,3 +561,27 @@ async def test_few_lines_are_in_flight_however_many_there_are(desk):
             await asyncio.sleep(0)
     assert 0 < most <= 150, "twice what one worker runs"
     assert task.result().completed == 800
+
+
+async def test_lines_count_in_the_day_of_their_owner_and_a_batch_waits_when_it_is_used_up(desk):
+    owners, redis = desk.source.parts.owners, desk.harness.redis
+    owners._redis = redis
+    owners.limits_of = lambda owner: OwnerLimits(tokens_per_day=10)
+    first, second = await desk.submit(5), await desk.submit(5)
+
+    batch = await desk.run(first)
+    assert batch.completed == 5
+
+    await until(lambda: all_settled(redis), DEADLINE_S, "the settlement of every line")
+    assert await used_today(redis, OWNER) >= 10
+    await desk.slice(second)
+    await redis.hset(keys.meta(second), "lease", "0")
+    await desk.slice(second)
+    assert (await desk.batches.get(second, OWNER)).completed == 0, "it waits"
+
+    await redis.hincrby(keys.owner_limits(OWNER), "day", -1)
+    assert (await desk.run(second)).completed == 5
+
+
+async def all_settled(redis):
+    return await redis.zcard(keys.owner_active(OWNER)) == 0

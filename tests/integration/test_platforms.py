@@ -14,7 +14,7 @@ import pytest
 from jobs.janitor import Rounds
 from shared.config.settings import Settings
 from shared.files.store import FileStore
-from shared.redis.client import connect
+from shared.redis.connections import connect
 from tests.support.batch import demo_line, encoded, ended, submit
 from tests.support.demo import demo_body
 from tests.support.jobs import DEADLINE_S, ask, call, fired

@@ -23,7 +23,7 @@ from tests.support.spawn import kill_group, spawn
 from tests.support.wait import DeadlineMissed, until_sync
 
 ROOT = Path(__file__).resolve().parents[2]
-STAND_IN = ROOT / "tests" / "support" / "stand_in.py"
+STAND_IN = ROOT / "tests" / "support" / "fake_roles.py"
 SOON_S = 30.0  # Python starts slowly on a busy machine
 
 

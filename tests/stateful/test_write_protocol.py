@@ -37,7 +37,8 @@ from shared.log.records import Append, Begun, Entry
 from shared.log.store import Store
 from shared.queue.endings import cancel
 from shared.redis import keys
-from shared.redis.client import Client, connect
+from shared.redis.client import Client
+from shared.redis.connections import connect
 from tests.support.redis_server import RedisServer
 from workers.writing.outbox import RESTORE_WITHIN_S, Outbox, RestoreBatch
 
@@ -76,12 +77,8 @@ class WriteProtocol(RuleBasedStateMachine):
     def create(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.loop.set_debug(False)  # the checks of debug mode double the time of these small calls
-        config = Settings(
-            redis_url=self.server.url, lease_s=EXPIRED_AT_ONCE_S, attempts_max=1_000_000
-        )
-        self.redis: Client = connect(config)
-        self.store = Store(self.redis, config)
-        self.run(self.redis.flushall())
+        self.redis: Client
+        self.connect()
         fields = {"model": "demo", "request": "{}", "owner": "o", "priority": "interactive"}
         self.run(self.store.create(GENERATION, fields, may_be_lost=False))
         self.writers = {name: Writer(name) for name in WORKERS}
@@ -90,6 +87,15 @@ class WriteProtocol(RuleBasedStateMachine):
         self.seen: dict[EventId, bytes] = {}
         self.makers: dict[EventId, str] = {}
         self.look()
+
+    def connect(self) -> None:
+        """Open `redis` and `store` on an empty server."""
+        config = Settings(
+            redis_url=self.server.url, lease_s=EXPIRED_AT_ONCE_S, attempts_max=1_000_000
+        )
+        self.redis = connect(config)
+        self.store = Store(self.redis, config)
+        self.run(self.redis.flushall())
 
     def run(self, awaitable: Any) -> Any:
         return self.loop.run_until_complete(awaitable)

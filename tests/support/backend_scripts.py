@@ -68,7 +68,12 @@ async def until_nothing_is_queued(harness: WorkerHarness) -> None:
     async def is_empty() -> bool:
         tags = partitions_of(harness.settings).tags
         names = [keys.lane(lane, tag) for tag in tags for lane in keys.LANES]
-        lanes = [await harness.redis.xlen(name) for name in names]
-        return not any(lanes) and not any((await queue_depths(harness.store)).values())
+        left = [await harness.redis.xlen(name) for name in names]
+        left += [
+            await harness.redis.hlen(keys.turns(lane, tag))
+            for tag in tags
+            for lane in keys.PRIORITIES
+        ]
+        return not any(left) and not any((await queue_depths(harness.store)).values())
 
     await until(is_empty, DEADLINE_S, "empty queues and indexes")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -124,6 +125,17 @@ class Page:
 
     async def click(self, selector: str) -> None:
         await self._browser.ask("click", page=self._name, selector=selector)
+
+    async def press(self, key: str) -> None:
+        """Press a key, by the name that Playwright gives the key."""
+        await self._browser.ask("press", page=self._name, key=key)
+
+    async def reload(self) -> None:
+        await self._browser.ask("reload", page=self._name)
+
+    async def screenshot(self, path: Path) -> None:
+        """Write a picture of the visible part of the page, as PNG."""
+        await self._browser.ask("screenshot", page=self._name, path=str(path))
 
     async def errors(self) -> list[str]:
         """What the page threw and nobody caught."""

@@ -1,6 +1,6 @@
 """Stand-ins for the roles, so that the supervisor can be tested without them.
 
-`stand_in.py up …` is `tailrace up` with these as its roles, `stand_in.py api …` is one of them.
+`fake_roles.py up …` is `tailrace up` with these as its roles, `fake_roles.py api …` is one of them.
 A role notes what happens to it in files of the directory STAND_IN: `<role>.<pid>` while it lives.
 STAND_IN_WORKER says how a worker behaves: "" (drains at once), "stubborn" (ignores SIGTERM),
 "refuses" (exit code 2) or "slow" (drains when the file `drain` appears).

@@ -136,6 +136,9 @@ class FakeLog:
             await self.pages_held.wait()
         return found
 
+    async def known_tops(self, ids: Sequence[str]) -> list[Top]:
+        return await self.tops(ids)
+
     async def tops(self, ids: Sequence[str]) -> list[Top]:
         await self._call("tops", ",".join(ids))
         return [self._top(generation_id) for generation_id in ids]
@@ -187,6 +190,8 @@ class FakeLog:
 
 class FakeLive:
     """A live connection that does what the test says."""
+
+    has_probe = True
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener

@@ -1,4 +1,4 @@
-"""A cluster whose jobs processes are in a hurry and can die (odd_jobs.py), and what it is asked."""
+"""A cluster whose jobs processes have short pauses and can die (faulty_jobs.py)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from shared.log.ids import new_generation_id
 from shared.log.records import Append, Begun, Ok
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
-from shared.redis.client import connect
+from shared.redis.connections import connect
 from tests.support.wait import until
 
 

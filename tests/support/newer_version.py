@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+import shared.queue.entries
 import shared.queue.lanes
 from cli.main import main
 from shared.config.models import Model
@@ -64,7 +65,7 @@ def build(
 
 
 if __name__ == "__main__":
-    shared.queue.lanes.ENTRY_VERSION = VERSION
+    shared.queue.entries.ENTRY_VERSION = VERSION
     shared.queue.lanes.decode_entry = decode_entry
     role.build_backends = build  # type: ignore[assignment]
     sys.exit(main())

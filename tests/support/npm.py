@@ -26,6 +26,11 @@ LOBECHAT = (
     "Uil/m4srhejYYgMh7LmOn087GbESdhYO50T669Kuzawp7l5uZg/VeF2Mje4Xi73oKO37hcJY1EtwSIr6ilTYzg==",
     ("package/packages/",),
 )
+LOBEHUB = (
+    "@lobehub/lobehub@2.1.26",
+    "v6fRqss8S7Biv0EENFYOtdik7R4hVURCsjSZ6YFeyQ66nUMM2eKVGe4gC1OVV6s0xalVzjcgxpBCpmb1sEjd2g==",
+    ("package/packages/", "package/package.json"),
+)
 LIBRECHAT = (
     "@librechat/agents@3.9.2",
     "QrCGLdJLZQBprBvS7gNfrNEqykwt0B157A2tMGJflmzdBQa8/TQ0yLydQo3NcA7TtFZJeJNmCo0hsZj4UJbjmw==",
@@ -138,13 +143,13 @@ def bundle(name: str) -> str:
 
 @cache
 def front_ends() -> Path:
-    """Return the program front-ends.mjs with the parts of LobeChat and LibreChat that it uses.
+    """Return the program front-ends.mjs with its parts of LobeChat, LobeHub and LibreChat.
 
     Raises:
         AssertionError: npm could not fetch them, or esbuild could not make the program.
     """
     program = installed() / ".packed" / "front-ends.mjs"
-    sources = [_unpacked(*LOBECHAT), _unpacked(*LIBRECHAT)]
+    sources = [_unpacked(*LOBECHAT), _unpacked(*LOBEHUB), _unpacked(*LIBRECHAT)]
     done = subprocess.run(
         [tool("node"), "bundle-front-ends.mjs", *sources, program],
         cwd=CLIENTS,

@@ -17,11 +17,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import redis.asyncio
 
 from tests.support.client import Client
 from tests.support.fork_server import ForkServer
+from tests.support.redis_masters import RedisMasters
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.spawn import Process, kill_group, signal_group, spawn
 from tests.support.wait import until
@@ -29,6 +31,7 @@ from tests.support.wait import until
 ROOT = Path(__file__).resolve().parents[2]
 FORKED_MODULE = "cli.main"
 FORK_SERVER = ForkServer()  # one for each test process
+MASTERS_MODE = os.environ.get("TEST_REDIS_MODE") == "masters"
 READY_S = 30.0  # Python starts slowly on a busy machine
 
 
@@ -157,7 +160,8 @@ class Cluster:
         redis_url: what the roles are given, when a proxy stands before the server.
         models: the text of a models file.
         is_waiting_for_workers: False where there are none: then no node will be ready.
-        server: a server of the caller's, which the caller closes; else one with AOF everysec.
+        server: a server of the caller's, which the caller closes; else one with AOF everysec, or
+            three masters with TEST_REDIS_MODE=masters.
     """
 
     def __init__(
@@ -168,19 +172,19 @@ class Cluster:
         jobs: int = 0,
         lease_s: float = 0.8,
         settings: Mapping[str, str] | None = None,
-        server: RedisServer | None = None,
+        server: RedisServer | RedisMasters | None = None,
         redis_url: str = "",
         models: str = "",
         is_waiting_for_workers: bool = True,
     ) -> None:
-        self._owned_server = None if server else RedisServer(aof="everysec", tcp=True)
-        self.server = server or self._owned_server
-        assert self.server is not None
+        self._owned_server = None if server else _new_server()
+        self.server: Any = server or self._owned_server  # the tests that break it say which one
         self.lease_s = lease_s
         self._is_waiting = is_waiting_for_workers
         self.directory = Path(tempfile.mkdtemp(prefix="trc-"))
+        self._redis_url = redis_url
+        self._urls: dict[str, str] = {}  # of Redis, when its server has started
         self._settings = {
-            "redis_url": redis_url or self.server.url,
             "lease_s": str(lease_s),
             "heartbeat_s": "1",
             "drain_s": "3",
@@ -207,8 +211,11 @@ class Cluster:
 
     async def __aenter__(self) -> Cluster:
         try:
-            if self._owned_server is not None:
+            if isinstance(self._owned_server, RedisMasters):
+                await self._owned_server.open()
+            elif self._owned_server is not None:
                 self._owned_server.start()
+            self._name_redis()
             for role in self.roles:
                 role.start()
             await self.ready()
@@ -219,6 +226,15 @@ class Cluster:
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+
+    def _name_redis(self) -> None:
+        """Tell the roles where Redis is: the ports of a cluster are known when it has started."""
+        found = {"TAILRACE_REDIS_URL": self._redis_url or self.server.url}
+        if isinstance(self.server, RedisMasters):
+            found["TAILRACE_JOBS_REDIS_URL"] = self.server.jobs_url
+        self._urls = found
+        for role in self.roles:
+            role.settings = {**found, **role.settings}
 
     async def ready(self, roles: Sequence[Role] = ()) -> None:
         """Return once all roles are ready, and the nodes answer /readyz with 200."""
@@ -236,7 +252,6 @@ class Cluster:
 
     async def heal(self) -> None:
         """Start again what is not running, thaw what is frozen, and wait for all of it."""
-        assert self.server is not None
         if self.server.process is None:
             self.server.start()
         started = []
@@ -255,7 +270,8 @@ class Cluster:
 
     def redis(self) -> redis.asyncio.Redis:
         """A client of the server itself, past any proxy; the caller closes it."""
-        assert self.server is not None
+        if isinstance(self.server, RedisMasters):
+            return self.server.redis()
         client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(self.server.url, protocol=2)
         return client
 
@@ -274,7 +290,11 @@ class Cluster:
     def _role(self, name: str, **settings: str) -> Role:
         merged = {**self._settings, **settings}
         variables = {f"TAILRACE_{key.upper()}": value for key, value in merged.items()}
-        return Role(name, variables, self.directory)
+        return Role(name, {**self._urls, **variables}, self.directory)
+
+
+def _new_server() -> RedisServer | RedisMasters:
+    return RedisMasters() if MASTERS_MODE else RedisServer(aof="everysec", tcp=True)
 
 
 def _environment(settings: Mapping[str, str]) -> dict[str, str]:

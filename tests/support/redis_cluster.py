@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import redis
 
+from shared.redis.cluster.slot_map import SlotMap
+from shared.redis.cluster.slots import key_slot
 from tests.support.redis_server import RedisServer, free_ports
 from tests.support.wait import until
 
@@ -17,14 +19,24 @@ class RedisCluster:
 
     Attributes:
         servers: the masters, then one replica of each if `replicas`.
+
+    Args:
+        options: further configuration of each server, as on the command line.
     """
 
-    def __init__(self, *, masters: int = 3, replicas: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        masters: int = 3,
+        replicas: bool = False,
+        options: dict[str, str] | None = None,
+    ) -> None:
         options = {
             "cluster-enabled": "yes",
             "cluster-node-timeout": str(NODE_TIMEOUT_MS),
             "cluster-require-full-coverage": "no",
             "cluster-replica-validity-factor": "0",
+            **(options or {}),
         }
         self.masters = masters
         self.servers: list[RedisServer] = []
@@ -71,7 +83,11 @@ class RedisCluster:
         for n, server in enumerate(self.servers[self.masters :]):
             with server.client() as client:
                 client.execute_command("CLUSTER", "REPLICATE", self.id_of(self.servers[n]))
-        await until(lambda: self._all("cluster_state:ok"), READY_S, "a cluster that is well")
+        await until(self.is_well, READY_S, "a cluster that is well")
+
+    def is_well(self) -> bool:
+        """Whether each server says so."""
+        return self._all("cluster_state:ok")
 
     def _all(self, line: str) -> bool:
         def has(server: RedisServer) -> bool:
@@ -103,9 +119,35 @@ class RedisCluster:
 
     def end_move(self, slot: int, target: RedisServer) -> None:
         """Give the slot to `target`; it tells the others within a second."""
-        for server in self.servers[: self.masters]:
+        name = self.id_of(target)
+        for server in [target, *self.servers]:
             try:
                 with server.client() as client:
-                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
-            except redis.ResponseError:
-                pass  # a replica of another master
+                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", name)
+            except redis.RedisError:
+                pass  # a replica, or a server that is away
+
+    def owner(self, key: str) -> RedisServer:
+        """Return the master of a key, as the first server that answers sees it."""
+        slot_map = SlotMap()
+        for server in self.servers:
+            if server.process is None or server.is_frozen:
+                continue
+            with server.client() as client:
+                slot_map.read(client.execute_command("CLUSTER", "SLOTS"), ("127.0.0.1", 0))
+            master = slot_map.master_of(key_slot(key.encode()))
+            if master is not None:
+                return next(server for server in self.servers if server.port == master[1])
+        raise AssertionError("no server answers")
+
+    def move(self, key: str, target: RedisServer) -> None:
+        """Move the slot of a key with all its keys, as `redis-cli --cluster reshard` does."""
+        slot, source = key_slot(key.encode()), self.owner(key)
+        self.begin_move(slot, source, target)
+        self.move_all_keys(slot, source, target)
+        self.end_move(slot, target)
+
+    def move_all_keys(self, slot: int, source: RedisServer, target: RedisServer) -> None:
+        with source.client() as client:
+            while found := client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                self.move_keys([name.decode() for name in found], source, target)

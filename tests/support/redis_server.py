@@ -96,6 +96,7 @@ class RedisServer:
         if is_cluster:
             self.options |= {"cluster-enabled": "yes", "cluster-port": str(free_port())}
         self.process: subprocess.Popen[bytes] | None = None
+        self.is_frozen = False
 
     @property
     def socket_path(self) -> Path:
@@ -150,7 +151,7 @@ class RedisServer:
         """SIGKILL."""
         if self.process is not None:
             kill_group(self.process)
-            self.process = None
+            self.process, self.is_frozen = None, False
 
     def restart(self) -> None:
         """`kill -9` and start again on the same directory and address."""
@@ -160,10 +161,12 @@ class RedisServer:
     def freeze(self) -> None:
         """SIGSTOP: connections stay open, nothing answers."""
         assert self.process is not None
+        self.is_frozen = True
         signal_group(self.process, signal.SIGSTOP)
 
     def thaw(self) -> None:
         assert self.process is not None
+        self.is_frozen = False
         signal_group(self.process, signal.SIGCONT)
 
     def promote(self) -> None:

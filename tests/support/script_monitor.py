@@ -16,7 +16,7 @@ from redis.connection import parse_url
 
 from tests.support.redis_server import RedisServer
 
-KEYLESS = {"TIME", "INFO", "PUBLISH", "SPUBLISH"}
+KEYLESS = {"CLUSTER", "TIME", "INFO", "PUBLISH", "SPUBLISH"}
 SUBCOMMANDS = {"XGROUP", "XINFO"}
 ALL_KEYS = {"DEL", "UNLINK", "EXISTS"}
 WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')

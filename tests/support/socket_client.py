@@ -12,6 +12,7 @@ from api.edge.auth import Authenticator
 from api.node import Node
 from api.readers.socket_endpoint import SocketEndpoint
 from shared.errors import RequestError
+from shared.log.ids import new_generation_id
 from shared.queue.accept import Accepted, NewGeneration
 from tests.support.hub_harness import Client, HubHarness, settle
 
@@ -32,6 +33,9 @@ class KeyedAcceptor:
         self.error: Exception | None = None
         self.seen: list[NewGeneration] = []
         self.known: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def draw_id(self) -> str:
+        return new_generation_id()
 
     async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
         if self.error is not None:

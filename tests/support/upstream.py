@@ -1,4 +1,6 @@
-"""A model server for tests: speaks the OpenAI stream from a script, byte by byte if told to.
+"""A model server for tests: streams an answer from a script, byte by byte if told to.
+
+It speaks OpenAI's chat completions, or the wire that it is given (`ServerWire`).
 
 In this process: `async with Upstream() as upstream:` and `upstream.base_url`; `upstream.calls` has
 every request, and when its client went away. As a process of its own:
@@ -14,8 +16,9 @@ import contextlib
 import ssl
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -24,6 +27,7 @@ from tests.support.upstream_script import (
     Cut,
     Pause,
     Script,
+    Step,
     document,
     error_body,
     expected_text,
@@ -43,7 +47,7 @@ JSON = "application/json"
 
 @dataclass(slots=True)
 class Call:
-    """One request to chat completions.
+    """One request for an answer.
 
     Attributes:
         connection: which connection it came over, from 1.
@@ -60,6 +64,54 @@ class Call:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+class ServerWire(Protocol):
+    """How a family of servers reads requests and writes answers over HTTP. Pure."""
+
+    content_type: str
+
+    def is_answer(self, line: str) -> bool:
+        """Whether a request with this request line asks for an answer."""
+        ...
+
+    def script_of(self, body: dict[str, Any]) -> Script: ...
+
+    def prompt_of(self, body: dict[str, Any]) -> str:
+        """Return the last text of the user."""
+        ...
+
+    def prefix_of(self, body: dict[str, Any]) -> str:
+        """Return the partial answer that the client wants continued."""
+        ...
+
+    def steps(
+        self, body: dict[str, Any], script: Script, start: int, *, is_faulty: bool
+    ) -> Iterator[Step]:
+        """Give what is written to the client, from token `start` on."""
+        ...
+
+    def error(self, message: str, kind: str = "server_error") -> bytes:
+        """Return the body of an error response."""
+        ...
+
+
+class ChatWire:
+    """OpenAI's chat completions."""
+
+    content_type = EVENT_STREAM
+    script_of = staticmethod(script_of)
+    prefix_of = staticmethod(prefix_of)
+    steps = staticmethod(steps)
+
+    def is_answer(self, line: str) -> bool:
+        return "/chat/completions" in line
+
+    def prompt_of(self, body: dict[str, Any]) -> str:
+        return prompt_of(body["messages"])
+
+    def error(self, message: str, kind: str = "server_error") -> bytes:
+        return error_body(message, kind=kind)
+
+
 class Upstream:
     """The server.
 
@@ -67,6 +119,7 @@ class Upstream:
         raw: every request is answered with these bytes, in these pieces, instead of a script's.
         keep_open: with `raw`: the body is not ended.
         refusal, refusal_status: every request is answered with this body and status (401).
+        path: of the base URL.
         tls: the context of a server that speaks TLS only.
         redirect: every request is answered 307 to this address.
         hang_up_next: the next request is read and its connection closed without a word.
@@ -79,7 +132,11 @@ class Upstream:
         port: int = 0,
         raw: list[bytes] | None = None,
         tls: ssl.SSLContext | None = None,
+        wire: ServerWire | None = None,
+        path: str = "/v1",
     ) -> None:
+        self.path = path
+        self.wire = wire or ChatWire()
         self.calls: list[Call] = []
         self.raw = raw
         self.keep_open = False
@@ -95,7 +152,7 @@ class Upstream:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://127.0.0.1:{self.port}{self.path}"
 
     async def __aenter__(self) -> Upstream:
         if self.tls is not None:
@@ -149,7 +206,7 @@ class Upstream:
             return False
         self._used.add(connection)
         line, headers, raw_body = request
-        if "/chat/completions" not in line:
+        if not self.wire.is_answer(line):
             content = self._records() if "/calls" in line else b'{"object":"list","data":[]}'
             writer.write(_head(200, JSON, f"Content-Length: {len(content)}") + content)
             await writer.drain()
@@ -178,27 +235,28 @@ class Upstream:
             return await out.whole(307, b"", f"Location: {self.redirect}")
         if self.raw is not None:
             return await self._answer_raw(self.raw, out)
-        script = script_of(call.body)
+        wire = self.wire
+        script = wire.script_of(call.body)
         is_faulty = self._meets_fault(call, script)
         await out.pause(script.head_delay_s)
         if is_faulty and script.fault == "status":
             told = [f"Retry-After: {script.retry_after}"] if script.retry_after else []
-            return await out.whole(script.status, error_body("as told"), *told)
-        prefix = prefix_of(call.body)
+            return await out.whole(script.status, wire.error("as told"), *told)
+        prefix = wire.prefix_of(call.body)
         if prefix and script.continuation == "refuses":
-            return await out.whole(422, error_body("what is continue_final_message?"))
+            return await out.whole(422, wire.error("what is continue_final_message?"))
         if script.continuation == "begins anew":
             prefix = ""
-        start = position(prompt_of(call.body["messages"]), prefix, script)
+        start = position(wire.prompt_of(call.body), prefix, script)
         if start < 0:
-            return await out.whole(400, error_body("not my words", kind="invalid_request_error"))
+            return await out.whole(400, wire.error("not my words", "invalid_request_error"))
         if script.is_json:
             return await out.whole(200, document(call.body, script, start))
-        await out.begin(EVENT_STREAM)
+        await out.begin(wire.content_type)
         out.write_bytes = script.write_bytes
         out.cut_at_byte = script.cut_at_byte if is_faulty and script.fault == "cut" else 0
         is_at_token = is_faulty and not out.cut_at_byte
-        for step in steps(call.body, script, start, is_faulty=is_at_token):
+        for step in wire.steps(call.body, script, start, is_faulty=is_at_token):
             match step:
                 case Pause(seconds):
                     await out.pause(seconds)
@@ -211,7 +269,7 @@ class Upstream:
         return await out.end()
 
     async def _answer_raw(self, pieces: list[bytes], out: _Body) -> bool:
-        await out.begin(EVENT_STREAM)
+        await out.begin(self.wire.content_type)
         for piece in pieces:
             await out.write(piece)
         if self.keep_open:
@@ -221,7 +279,7 @@ class Upstream:
     def _meets_fault(self, call: Call, script: Script) -> bool:
         if not script.fault:
             return False
-        prompt = prompt_of(call.body["messages"])
+        prompt = self.wire.prompt_of(call.body)
         self._faults[prompt] += 1
         return not script.fault_requests or self._faults[prompt] <= script.fault_requests
 
@@ -229,8 +287,8 @@ class Upstream:
         return msgspec.json.encode(
             [
                 {
-                    "prompt": prompt_of(call.body["messages"]),
-                    "prefix": prefix_of(call.body),
+                    "prompt": self.wire.prompt_of(call.body),
+                    "prefix": self.wire.prefix_of(call.body),
                     "body": call.body,
                     "written": call.written,
                     "left": call.left.is_set(),

@@ -26,7 +26,7 @@ from shared.log.records import Meta
 from shared.log.request import Request
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
-from shared.redis.client import connect
+from shared.redis.connections import connect
 from tests.support.wait import until
 from workers.backends.contract import BackendItem
 from workers.worker import Worker

@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from ssl import SSLError
 from typing import Protocol
 
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import BackendError
 from shared.log.request import Request
-from shared.text.redaction import remember_url
 from workers.backends.contract import BackendItem, Finish, SetUpFault
 from workers.backends.http.cause import explain
 from workers.backends.http.exchange import AnswerIsTls, Exchange, ExchangeError
-from workers.backends.http.proxy import ProxyRefused, format_authority
 from workers.backends.http.upstream_http import AddressInvalid, UpstreamAddress, UpstreamHttp
 from workers.backends.limits import Limits
+from workers.backends.reach import Reach
 from workers.backends.reading.answer_reader import AnswerReader
 from workers.backends.reading.failure import answered_at
 from workers.backends.route import Route
@@ -35,7 +32,6 @@ REFUSAL_BYTES_MAX = 65_536  # of the body of an error response
 # 503: the server loads its model or is overloaded; 502: a gateway does not reach the server.
 OUTAGE_STATUSES = (502, 503)
 CONNECTIONS_TRIED_MAX = 3  # for one request, when the server closes idle connections
-ADVICE_EVERY_S = 60.0  # the same advice about a model is logged at most so often
 TAIL_S = 0.2  # wait for the end of the body after [DONE], so that the connection can be used again
 
 log = logging.getLogger(__name__)
@@ -101,7 +97,7 @@ class PostingBackend:
         self._settings = settings
         self._http = http
         self._wire = wire
-        remember_url(model.base_url)  # servers quote it in error messages
+        self._reach = Reach(model)
         usual = {
             "Accept": wire.accept,
             "Accept-Encoding": "identity",  # a compressing proxy would hold tokens back
@@ -111,65 +107,69 @@ class PostingBackend:
         }
         replaced = {name.lower() for name in route.headers}
         headers = {name: usual[name] for name in usual if name.lower() not in replaced}
-        headers |= route.headers
-        if route.proxy is not None:
-            data = {"model": model.name, "proxy": format_authority(*route.proxy[:2])}
-            log.info("model behind a proxy", extra=data)
-        self._advice, self._advise_again_s = "", 0.0  # the last one that was logged
+        self._headers = {**headers, **route.headers}
+        self._route = route
+        self._reach.note_proxy(route)
         self._target: UpstreamAddress | None = None
         with suppress(AddressInvalid):  # then `stream` raises
-            self._target = UpstreamAddress(
-                model.base_url,
-                wire.path,
-                headers,
-                query=wire.query,
-                tls=route.tls,
-                proxy=route.proxy,
-            )
+            self._target = self._address(wire.path, query=wire.query)
+
+    def _address(self, path: str, *, method: str = "POST", query: str = "") -> UpstreamAddress:
+        """Return an address of the model's server, behind the path of `base_url`."""
+        route = self._route
+        return UpstreamAddress(
+            self._model.base_url,
+            path,
+            self._headers,
+            method=method,
+            query=query,
+            tls=route.tls,
+            proxy=route.proxy,
+        )
 
     async def stream(
         self, request: Request, *, prefix: str, seed: str, form: str = ""
     ) -> AsyncGenerator[list[BackendItem], None]:
         """See `Backend.stream`. `seed` is not sent; it is part of ids that are made here."""
-        if self._target is None:
-            raise self._noted(_no_address(self._model.base_url))
+        target = self._usable_target()
         body = self._wire.encode(request, prefix, form)
         clock = asyncio.get_running_loop().time
         limits = Limits(self._settings, clock())
         reader = self._wire.reader(seed.removeprefix("gen_"))
         try:
-            exchange = await self._open(self._target, body, limits)
+            exchange = await self._open(target, body, limits)
         except BackendError as error:
-            raise self._noted(error) from error.__cause__
+            raise self._reach.noted(error) from error.__cause__
         try:
             yield []
             while not reader.is_done:
                 items = await self._read(exchange, reader, limits)
+                has_content = bool(items)  # counts are no token
                 if (running := reader.take_running_usage()) is not None:
                     items.append(running)
                 if items:
                     yield items
-                    limits.has_content = True
+                    limits.has_content = limits.has_content or has_content
                 limits.read(clock(), is_finished=reader.has_finish_reason)
             if reader.failure is not None:
-                raise self._noted(reader.failure)
+                raise self._reach.noted(reader.failure)
             await _read_tail(exchange, clock() + TAIL_S)
         finally:
             # Keeps the connection only if the body was read to its end.
-            self._http.release(self._target.origin, exchange)
+            self._http.release(target.origin, exchange)
+
+    def _usable_target(self) -> UpstreamAddress:
+        """Return the address of requests.
+
+        Raises:
+            BackendError: `base_url` is no address.
+        """
+        if self._target is None:
+            raise self._reach.noted(self._reach.no_address())
+        return self._target
 
     async def aclose(self) -> None:
         await self._http.aclose()
-
-    def _noted(self, error: BackendError) -> BackendError:
-        """Tell the operator about a fault of the set-up; return the error."""
-        if isinstance(error, SetUpFault):
-            now_s = asyncio.get_running_loop().time()
-            if error.advice != self._advice or now_s >= self._advise_again_s:
-                self._advice, self._advise_again_s = error.advice, now_s + ADVICE_EVERY_S
-                data = {"model": self._model.name, "advice": error.advice}
-                log.warning("model server unusable", extra=data)
-        return error
 
     async def _open(self, target: UpstreamAddress, body: bytes, limits: Limits) -> Exchange:
         """Send the request and wait for the response head; return the exchange.
@@ -186,7 +186,8 @@ class PostingBackend:
             exchange = self._http.idle(target.origin) if tries_left else None
             is_reused = exchange is not None
             if exchange is None:
-                exchange = await self._connect(target, limits)
+                connecting = self._http.connect(target.origin, limits.deadline)
+                exchange = await self._reach.connected(connecting, target.origin, limits)
             try:
                 await self._ask(exchange, request, limits)
             except ExchangeError as exc:
@@ -202,24 +203,6 @@ class PostingBackend:
                 return exchange
             raise await self._read_refusal(exchange, limits)
         raise AssertionError("the last try returns or raises")
-
-    async def _connect(self, target: UpstreamAddress, limits: Limits) -> Exchange:
-        try:
-            return await self._http.connect(target.origin, limits.deadline)
-        except TimeoutError as exc:
-            if asyncio.get_running_loop().time() >= limits.deadline:
-                raise limits.exceeded() from exc
-            failure, cause = limits.no_connection(), explain(exc, target.origin)
-            raise SetUpFault(
-                failure.code, failure.message, cause.for_operator, retryable=True, is_outage=True
-            ) from exc
-        except OSError as exc:
-            cause = explain(exc, target.origin)
-            message = f"the backend cannot be reached: {cause.for_client}"
-            raise SetUpFault(
-                "upstream_error", message, cause.for_operator,
-                retryable=True, is_outage=_is_away(exc),
-            ) from exc  # fmt: skip
 
     async def _ask(self, exchange: Exchange, request: bytes, limits: Limits) -> None:
         try:
@@ -272,12 +255,6 @@ class PostingBackend:
         return items
 
 
-def _no_address(base_url: str) -> SetUpFault:
-    advice = f"base_url {base_url!r} is no address of a server: correct the models file"
-    message = "the backend cannot be reached: its address is not valid"
-    return SetUpFault("upstream_error", message, advice, retryable=True)
-
-
 def _log_warnings(reader: AnswerReader, items: list[BackendItem]) -> None:
     if items and isinstance(items[-1], Finish) and (reason := items[-1].unknown_reason):
         log.warning("finish reason unknown", extra={"finish_reason": reason})
@@ -292,10 +269,3 @@ async def _read_tail(exchange: Exchange, deadline: float) -> None:
             pass
     except OSError:
         pass  # the connection will be closed; the answer is complete
-
-
-def _is_away(exc: OSError) -> bool:
-    """Whether the server may come back by itself. A wrong name, TLS and a proxy's no do not."""
-    if isinstance(exc, socket.gaierror):
-        return exc.errno == socket.EAI_AGAIN
-    return not isinstance(exc, (SSLError, ProxyRefused))

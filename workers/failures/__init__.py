@@ -1,1 +1,1 @@
-"""What follows a failed attempt."""
+"""Decides what follows a failed attempt."""

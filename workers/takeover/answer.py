@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from shared.errors import BackendError
 from shared.log.events import Reset
+from shared.log.records import Entry
 from shared.log.request import Request
+from workers.backends.background import AnswerGone, BackgroundBackend
 from workers.backends.contract import Backend, BackendItem, Finish
 from workers.takeover.continuation import AttemptPlan
+from workers.takeover.repetition import Repetition
 from workers.takeover.seam import HELD_S, Seam
 from workers.takeover.verdicts import Form
 
@@ -28,13 +31,14 @@ Items = list[BackendItem]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one attempt asks its backend.
+    """The request of one attempt to its backend.
 
     Attributes:
         request: as the client sent it.
         rest: the request for what is missing behind the prefix, which may allow fewer tokens; None:
             the answer so far has all tokens that the client allows.
         seed: the generation's id.
+        log: the entries of the earlier attempts.
         late: takes the items that were held back at the seam for too long.
     """
 
@@ -45,6 +49,7 @@ class Asked:
     form: Form
     seed: str
     late: Callable[[Items], None]
+    log: Sequence[Entry] = ()
 
 
 def read_answer(asked: Asked) -> AsyncGenerator[Items, None]:
@@ -53,7 +58,7 @@ def read_answer(asked: Asked) -> AsyncGenerator[Items, None]:
     Raises:
         BackendError: the attempt has failed. Items yielded before remain valid.
     """
-    if asked.plan.prefix or asked.plan.needs_reset:
+    if asked.plan.prefix or asked.plan.needs_reset or asked.plan.upstream_id:
         return _read_after_others(asked)
     # The usual case, without a second generator between the backend and the log.
     return asked.backend.stream(asked.request, prefix="", seed=asked.seed, form="")
@@ -65,9 +70,10 @@ async def _read_after_others(asked: Asked) -> AsyncGenerator[Items, None]:
     if asked.plan.prefix and asked.rest is None:
         yield [Finish("length")]
         return
-    if asked.plan.prefix:
+    if asked.plan.prefix or asked.plan.upstream_id:
         is_whole = False
-        async with aclosing(_continue(asked)) as continued:
+        follow = _attach if asked.plan.upstream_id else _continue
+        async with aclosing(follow(asked)) as continued:
             async for items in continued:
                 if items is None:
                     break
@@ -82,6 +88,24 @@ async def _read_after_others(asked: Asked) -> AsyncGenerator[Items, None]:
         async for items in stream:
             yield [Reset("restarted"), *items] if needs_reset else items
             needs_reset = False
+
+
+async def _attach(asked: Asked) -> AsyncGenerator[Items | None, None]:
+    """Yield what the log lacks of an answer that the server makes in the background.
+
+    The last list is None if the server cannot give this answer.
+    """
+    backend, upstream_id = asked.backend, asked.plan.upstream_id
+    assert isinstance(backend, BackgroundBackend)
+    repetition = Repetition(asked.log)
+    try:
+        async with aclosing(backend.attach(upstream_id, seed=asked.seed)) as stream:
+            async for items in stream:
+                yield repetition.rest_of(items)
+    except AnswerGone as exc:
+        data = {"generation_id": asked.seed, "reason": exc.message}
+        log.warning("answer gone at the model server", extra=data)
+        yield None
 
 
 async def _continue(asked: Asked) -> AsyncGenerator[Items | None, None]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 from shared.errors import Unavailable
@@ -24,6 +24,7 @@ GATHER_S = 0.004
 PACE_S = 0.01
 APPEND_RETRY_PAUSE_MIN_S = 0.02
 APPEND_RETRY_PAUSE_MAX_S = 0.5
+REFUSED_PAUSE_S = 0.1  # before a call goes again that was refused while others were answered
 
 
 class Writer(Protocol):
@@ -40,6 +41,7 @@ class Appender:
 
     Args:
         clock: seconds, monotonic.
+        offer: takes a writer that has to be sent again; None: this appender.
 
     Attributes:
         last_ok_s: when Redis last answered a call.
@@ -47,17 +49,35 @@ class Appender:
         calls: number of append pipelines, for the metrics.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float],
+        offer: Callable[[Writer], None] | None = None,
+    ) -> None:
         self.store = store
         self.clock = clock
         self.last_ok_s = clock()
         self.entries = 0
         self.calls = 0
+        self._offer_again = offer or self.offer
         self._ready: dict[int, Writer] = {}  # by identity, in order of arrival
         self._unpaced: set[int] = set()  # keys of `_ready` that need not wait for `PACE_S`
         self._wake = asyncio.Event()
         self._urgent = asyncio.Event()
         self._sent_s = clock() - GATHER_S
+
+    def place_of(self, generation_id: str) -> Hashable:
+        """Return the server of a generation: here there is one."""
+        return None
+
+    def last_ok_of(self, generation_id: str) -> float:
+        """Return when the server of a generation last answered a call, s."""
+        return self.last_ok_s
+
+    def note_ok(self, generation_id: str, at_s: float) -> None:
+        """Record that the server of a generation has answered a call that was sent at `at_s`."""
+        self.last_ok_s = max(self.last_ok_s, at_s)
 
     def offer(self, writer: Writer, *, is_urgent: bool = False) -> None:
         """Note that `writer` may have something to send.
@@ -84,11 +104,22 @@ class Appender:
             self._sent_s = self.clock()
             if not steps:
                 continue
-            if await self._exchange(steps):
+            refused = await self._exchange(steps)
+            if len(refused) < len(steps):
                 pause_s = APPEND_RETRY_PAUSE_MIN_S
+                if refused:  # such as a generation whose slot is moving: the others go on
+                    asyncio.get_running_loop().call_later(REFUSED_PAUSE_S, self._repeat, refused)
             else:
+                self._repeat(refused)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
                 pause_s = min(pause_s * 2, APPEND_RETRY_PAUSE_MAX_S)
+
+    def _repeat(self, refused: list[Writer]) -> None:
+        for writer in refused:
+            if not writer.outbox.is_settled:
+                self._offer_again(writer)
+                if writer.outbox.has_backlog:
+                    self._unpaced.add(id(writer))
 
     async def _gather(self) -> None:
         """Wait until `GATHER_S` after the last pipeline, or until an entry is urgent."""
@@ -116,19 +147,21 @@ class Appender:
                 steps.append((writer, step))
         return steps
 
-    async def _exchange(self, steps: list[tuple[Writer, Append | RestoreBatch]]) -> bool:
-        """Make the calls; return whether Redis answered all of them."""
+    async def _exchange(self, steps: list[tuple[Writer, Append | RestoreBatch]]) -> list[Writer]:
+        """Make the calls; return the writers whose call Redis did not answer."""
         appends = [(writer, step) for writer, step in steps if isinstance(step, Append)]
-        is_answered = True
+        refused = []
         if appends:
             outcomes = await self._append([step for _, step in appends])
             for (writer, step), outcome in zip(appends, outcomes, strict=True):
                 self.entries += len(step.entries)
-                is_answered &= self._settle(writer, outcome)
+                if not self._settle(writer, outcome):
+                    refused.append(writer)
         restores = [(writer, step) for writer, step in steps if isinstance(step, RestoreBatch)]
         for writer, restore in restores:
-            is_answered &= self._settle(writer, await self._restore(writer.outbox, restore))
-        return is_answered
+            if not self._settle(writer, await self._restore(writer.outbox, restore)):
+                refused.append(writer)
+        return refused
 
     async def _append(self, batches: list[Append]) -> list[Writing | Unavailable]:
         self.calls += 1
@@ -155,11 +188,11 @@ class Appender:
         now_s = self.clock()
         writer.outbox.apply_outcome(outcome, now_s)
         writer.on_answer()
+        if isinstance(outcome, Unavailable):
+            return False
         if not writer.outbox.is_settled:
             self.offer(writer)
             if writer.outbox.has_backlog:
                 self._unpaced.add(id(writer))
-        if isinstance(outcome, Unavailable):
-            return False
         self.last_ok_s = now_s
         return True

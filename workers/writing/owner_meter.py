@@ -1,18 +1,23 @@
-"""Counts the stored bytes of one running generation against its owner.
+"""Counts the stored bytes of one running generation against its owner, and the tokens at its end.
 
 A long answer is counted at each `STEP_BYTES` of growth, before more is read from the backend. A
-short answer is counted once, in the call that takes it off the queue. If the owner is far past the
+short answer is counted once, in the call that takes it off the queue. The same call settles the
+tokens, if the owner has limits (shared/queue/allowance.py). If the owner is far past the
 limit, a growing answer ends with an error.
 Knows no queue and no backend.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from shared.errors import BackendError, Unavailable
 from shared.log import owner_bytes
+from shared.log.events import Counts
 from shared.log.owner_bytes import ENDED_AT, SCRIPT, GenerationBytes, request_bytes
 from shared.log.records import Begun
 from shared.log.store import Store
+from shared.queue.allowance import MARK, SETTLE, settlement
 from shared.redis.scripts import Call
 
 # Growth of a log between two counts: each running answer may have this many uncounted bytes.
@@ -27,6 +32,7 @@ class OwnerMeter:
         self._store = store
         self._meta = begun.meta
         self._is_counted = b"wait" not in fields  # lines of a batch have this field
+        self._is_limited = MARK.encode() in fields
         self._request = request_bytes(
             *(fields.get(name, b"") for name in (b"request", b"metadata", b"prompt"))
         )
@@ -55,11 +61,24 @@ class OwnerMeter:
                 retryable=False,
             )
 
-    def final_call(self, log_bytes: int) -> Call | None:
-        """Return the call that counts the ended log; None: this generation is not counted."""
-        if not self._is_counted:
-            return None
-        return owner_bytes.ended(self._kept(log_bytes), self._store.retention_ms)
+    def final_records(
+        self, log_bytes: int, spent: Callable[[], Counts | None]
+    ) -> list[tuple[str, Call]]:
+        """Return the calls that record what the ended generation keeps and has used.
+
+        Args:
+            spent: returns the tokens of the answer so far; None: it took none.
+        """
+        found: list[tuple[str, Call]] = []
+        if self._is_counted:
+            kept = self._kept(log_bytes)
+            found.append((SCRIPT, owner_bytes.ended(kept, self._store.retention_ms)))
+        if self._is_limited:
+            usage = spent()
+            tokens = 0 if usage is None else usage.prompt_tokens + usage.completion_tokens
+            call = settlement(self._meta.owner, self._meta.generation_id, tokens)
+            found.append((SETTLE, call))
+        return found
 
     def _kept(self, log_bytes: int) -> GenerationBytes:
         return GenerationBytes(self._meta.owner, self._meta.generation_id, log_bytes, self._request)

@@ -73,3 +73,7 @@ class AnswerUsage:
         if not self._tally.completion_tokens:
             return None
         return self._tally.counts(count_prompt(self._request))
+
+    def spent(self) -> Counts | None:
+        """Return the tokens of the answer so far, reported or counted; None: it took none."""
+        return self.at_cancel() or self.at_end()

@@ -66,7 +66,7 @@ class AiSdkConversation(Conversation):
         parsed = await self.step(lambda: parse_ai_sdk(body))
         stops = await self.chats.stops(self.owner, parsed.chat) if parsed.chat else 0
         meta = await accept_members(
-            self.node, self.owner, body, parsed,
+            self.node, self.identity, body, parsed,
             size=self.frame_bytes, idempotency_key=_read_idempotency_key(frame),
         )  # fmt: skip
         if parsed.chat:

@@ -186,7 +186,7 @@ def _head_members(meta: Meta, kind: str) -> dict[str, Any]:
     return {"id": meta.generation_id, "object": kind, "created": created, "model": meta.model}
 
 
-# What a backend's members never replace.
+# Members that the members of a backend never replace.
 _OURS = {
     "chunk": ("id", "object", "created", "model", "choices", "usage", "event_id"),
     "choice": ("index", "delta", "message"),

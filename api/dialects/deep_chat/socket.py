@@ -140,7 +140,7 @@ class DeepChatConversation(Conversation):
         node, grace_s = self.node, self.node.settings.grace_s
         async with node.bodies.turn(size):
             parsed = await node.large.step(size, lambda: parse_deep_chat(body, grace_s=grace_s))
-            return await accept_members(node, self.owner, body, parsed, size=size)
+            return await accept_members(node, self.identity, body, parsed, size=size)
 
     def _send_error(self, error: RequestError) -> None:
         """Send an error and the stop key in place of an answer."""

@@ -72,7 +72,7 @@ class LobeConversation(Conversation):
                 idempotency_key=idempotency_key(message_id),
             ),
         )
-        accepted = await self.node.acceptance.accept(new, is_read=True)
+        accepted = await self.node.acceptance.accept(new, self.identity, is_read=True)
         # A subscription that is open goes on: a new one would send its frames a second time.
         if message_id not in self.socket.subscriptions:
             meta = await find_accepted(self.node, self.owner, accepted)

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.deadline import answer_deadline
 from api.dialects.native.events import stream_events
-from api.dialects.prompt import find_accepted
+from api.dialects.prompt import find_accepted, note_allowance
 from api.errors import request_error
 from api.intake.arriving_body import Buffer, read_body
 from api.intake.body import CheckedMembers, check_idempotency_key, check_native
@@ -99,7 +99,9 @@ class PromptRoute:
                 await node.note_planner(request)
             return await self._schedule(owner, body, key, len(raw))
         new = await self._parse(body, owner, key, len(raw))
-        accepted = await node.acceptance.accept(new, is_read=form != "json")
+        accepted = await node.acceptance.accept(
+            new, node.identity(request), is_read=form != "json", note=note_allowance(request)
+        )
         if form == "json":
             return _accepted_response(accepted, new)
         return await find_accepted(node, owner, accepted)

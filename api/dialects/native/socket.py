@@ -70,7 +70,7 @@ class NativeConversation(Conversation):
                 idempotency_key=key or "",
             ),
         )
-        accepted = await self.node.acceptance.accept(new, is_read=True)
+        accepted = await self.node.acceptance.accept(new, self.identity, is_read=True)
         names = {} if ref is None else {"ref": ref}
         self.socket.say(type="accepted", **names, id=accepted.generation_id)
         await self._open_subscription(await find_accepted(self.node, self.owner, accepted), START)

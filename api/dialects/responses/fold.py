@@ -22,6 +22,7 @@ import msgspec
 
 from api.dialects.failure import GENERATION_FAILED, shown
 from api.dialects.openai_errors import failure_object
+from api.dialects.responses.kept_reasoning import take_kept
 from api.dialects.responses.refusal import refusal_of
 from api.dialects.responses.response_object import (
     CALL,
@@ -127,8 +128,14 @@ class ResponsesFold(ByteFold):
         return frames if event is None else frames + self._add(event)
 
     def _add(self, event: AnyEvent) -> bytes:
+        frames = b""
         if isinstance(event, Token | Reasoning | Extra | End) and event.extra:
-            self._extra.add(event.extra)
+            kept, rest = take_kept(event.extra)
+            self._extra.add(rest)
+            frames = self._keep(kept) if kept else b""
+        return frames + self._add_content(event)
+
+    def _add_content(self, event: AnyEvent) -> bytes:
         match event:
             case Start() if self._status == "queued":
                 self._status = "in_progress"
@@ -160,6 +167,17 @@ class ResponsesFold(ByteFold):
             frames += self._added_frames(item)
         return frames + self._delta_frame(item, text)
 
+    def _keep(self, details: list[Any]) -> bytes:
+        """Put details into the reasoning that they end, or into an item of their own."""
+        frames, item = b"", self._open_text
+        if item is None or item.kind != self._reasoning_kind:
+            frames = self._close_text()
+            item = self._open_text = self._new_item(self._reasoning_kind)
+            item.kept = details
+            frames += self._added_frames(item)
+        item.kept = details
+        return frames + self._close_text()
+
     def _call_frames(self, event: ToolCall) -> bytes:
         frames, item = self._close_text(), self._calls.get(event.index)
         if item is None:
@@ -188,7 +206,7 @@ class ResponsesFold(ByteFold):
     def _added_frames(self, item: OutputItem) -> bytes:
         added = {"output_index": item.index, "item": item.members(is_new=True)}
         frames = self._frame("response.output_item.added", added)
-        if not item.is_call:
+        if not (item.is_call or item.is_bare):
             frames += self._part_frame(item, "added")
         return frames
 
@@ -215,6 +233,8 @@ class ResponsesFold(ByteFold):
             frames = self._frame(name, members)
         elif item.kind == CUSTOM_CALL:
             frames = self._custom_input_frames(item, name, status)
+        elif item.is_bare:
+            frames = b""
         else:
             content = "refusal" if item.kind == REFUSAL else "text"
             members = {**_item_place(item), content: item.text}

@@ -2,8 +2,9 @@
 
 Pure. An item of an unknown type is refused by name and not left out: an answer that ignores half of
 the question is worse than an error. Items that only OpenAI can read are left out, and the answer
-names their places. The reasoning of earlier turns is left out, because chat completions have no
-place for it. Source: docs/protocol.md, "Responses".
+names their places. Of the reasoning of earlier turns only what the model wants back is kept
+(kept_reasoning.py), because chat completions have no place for the rest.
+Source: docs/protocol.md, "Responses".
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from api.dialects.responses.kept_reasoning import details_in, is_only_kept, keep_in
 from api.dialects.responses.parts import parts_back, read_parts
 from api.dialects.responses.tool_groups import ADDITIONAL_TOOLS, chat_name
 from api.intake.body import check_messages, invalid_request
@@ -94,8 +96,14 @@ def _add_item(messages: list[dict[str, Any]], where: str, item: dict[str, Any]) 
         raise invalid_request(f"{where}.type must be a string")
     if kind == "message":
         message = _read_message(where, item)
-        if message is not None:
+        if message is None:
+            return True
+        if message["role"] == "assistant" and messages and is_only_kept(messages[-1]):
+            messages[-1]["content"] = message["content"]
+        else:
             messages.append(message)
+    elif kind == "reasoning":
+        keep_in(messages, details_in(item))
     elif kind in _CALLS:
         call = _tool_call(where, kind, item)
         if messages and messages[-1]["role"] == "assistant":
@@ -109,7 +117,7 @@ def _add_item(messages: list[dict[str, Any]], where: str, item: dict[str, Any]) 
         return False
     elif kind == REFERENCE:
         raise invalid_request(f"{where}: an item_reference must name an item by its id")
-    elif kind not in ("reasoning", ADDITIONAL_TOOLS):  # tools are read with the other tools
+    elif kind != ADDITIONAL_TOOLS:  # its tools are read with the other tools
         raise invalid_request(f"{where}.type: {kind[:80]!r} is not supported here")
     return True
 

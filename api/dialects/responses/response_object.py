@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from api.dialects.responses.custom_tools import CUSTOM_TOOL, input_of
+from api.dialects.responses.kept_reasoning import encrypted_content
 from api.dialects.responses.tool_groups import NAMESPACE
 from shared.log.events import Counts, Usage
 from shared.log.records import Meta
@@ -29,7 +30,7 @@ CUSTOM_TOOLS = "custom_tools"  # the names of custom tools, which the backend ge
 NAMESPACED = "namespaced"  # by name at the backend: the group of a tool and its name there
 TOOL_CHOICE = "tool_choice"  # of the request, where the backend gets another form
 
-# What an item holds. `SUMMARY_TEXT` is reasoning for a client that asked for a summary.
+# The texts of an item. `SUMMARY_TEXT` is reasoning for a client that asked for a summary.
 MESSAGE, REFUSAL, REASONING, SUMMARY_TEXT, CALL, CUSTOM_CALL = (
     "message", "refusal", "reasoning", "summary_text", "function_call", "custom_tool_call",
 )  # fmt: skip
@@ -74,6 +75,7 @@ class OutputItem:
         self.status = "in_progress"
         self.pieces: list[bytes] = []
         self.extra: dict[str, Any] = {}  # of a tool call
+        self.kept: list[Any] = []  # of reasoning: what the model wants back
 
     @property
     def text(self) -> msgspec.Raw:
@@ -83,6 +85,11 @@ class OutputItem:
     @property
     def is_call(self) -> bool:
         return self.kind in (CALL, CUSTOM_CALL)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether this is reasoning without a text, which has no part."""
+        return bool(self.kept) and not self.pieces
 
     @property
     def input(self) -> str:
@@ -118,11 +125,12 @@ class OutputItem:
             else:
                 call["input"] = "" if is_new else self.input
             return {**head, **call, **({"extra": self.extra} if self.extra else {})}
-        content = [] if is_new else [self.part]
-        if self.kind == SUMMARY_TEXT:
-            return {**head, "summary": content, "content": []}
-        if self.kind == REASONING:
-            return {**head, "summary": [], "content": content}
+        content = [] if is_new or self.is_bare else [self.part]
+        if self.type == REASONING:
+            kept = {"encrypted_content": encrypted_content(self.kept)} if self.kept else {}
+            if self.kind == SUMMARY_TEXT:
+                return {**head, "summary": content, "content": [], **kept}
+            return {**head, "summary": [], "content": content, **kept}
         return {**head, "role": "assistant", "content": content}
 
 

@@ -44,7 +44,8 @@ EVENT_STREAM: Json = content(
 BAD_BODY = (
     "invalid_json", "idempotency_key_invalid", "model_not_found", "request_timeout", "expired",
     "body_too_large", "unsupported_media_type", "invalid_request", "idempotency_mismatch",
-    "owner_full", "draining", "queue_full", "bodies_full",
+    "owner_full", "too_many_active", "rate_limited", "quota_exhausted", "draining", "queue_full",
+    "bodies_full",
 )  # fmt: skip
 
 OPENAI_ERROR = record(

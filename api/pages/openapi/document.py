@@ -73,7 +73,8 @@ CREATE = operation(
             "invalid_json", "cursor_invalid", "idempotency_key_invalid", "model_not_found",
             "not_acceptable", "request_timeout", "expired", "body_too_large",
             "unsupported_media_type", "invalid_request", "idempotency_mismatch",
-            "too_many_schedules", "owner_full", "draining", "queue_full", "bodies_full", *SHARED,
+            "too_many_schedules", "owner_full", "too_many_active", "rate_limited",
+            "quota_exhausted", "draining", "queue_full", "bodies_full", *SHARED,
         ),
     },
     parameter(

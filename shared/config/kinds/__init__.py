@@ -8,14 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from shared.config.kinds.anthropic import ANTHROPIC
+from shared.config.kinds.completions import COMPLETIONS
 from shared.config.kinds.demo import DEMO
+from shared.config.kinds.gemini import GEMINI
+from shared.config.kinds.local import LOCAL
+from shared.config.kinds.ollama import OLLAMA
 from shared.config.kinds.openai import OPENAI
+from shared.config.kinds.responses import RESPONSES
 from shared.config.kinds.spec import KindSpec
+from shared.config.kinds.websocket import WEBSOCKET
 
 KINDS: Mapping[str, KindSpec] = {
     spec.name: spec
     for spec in (
         OPENAI,
+        COMPLETIONS,
+        OLLAMA,
+        WEBSOCKET,
+        RESPONSES,
+        ANTHROPIC,
+        GEMINI,
+        LOCAL,
         DEMO,
     )
 }  # fmt: skip

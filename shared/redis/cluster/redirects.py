@@ -27,6 +27,7 @@ from shared.config.redis_hosts import HostPort
 from shared.redis.cluster.slot_map import SlotMap
 
 SENDINGS_MAX = 16  # of one call
+PATIENCE_S = 0.1  # for calls that have to wait while the others of their exchange are done
 PAUSES_S = (
     0.02,
     0.2,
@@ -60,6 +61,9 @@ class Redirects:
     Args:
         slots: of the calls; None: any master may run the call.
         deadline_s: after this time nothing is sent again, loop time.
+
+    Attributes:
+        lost: the calls that no server has answered, by index.
     """
 
     def __init__(
@@ -68,6 +72,8 @@ class Redirects:
         self._calls = [_Pending(slot) for slot in slots]
         self._map = slot_map
         self._deadline_s = deadline_s
+        self.lost: set[int] = set()
+        self._patience_until_s: float | None = None
 
     @property
     def is_done(self) -> bool:
@@ -94,7 +100,7 @@ class Redirects:
             master = self._map.master_of(call.slot)
             target = call.to or (None if master is None else Target(master))
             if target is None:
-                self._finish(call, exceptions.ConnectionError(ABSENT))
+                self._lose(index, exceptions.ConnectionError(ABSENT))
                 continue
             call.sendings += 1
             found.setdefault(target, []).append(index)
@@ -115,7 +121,7 @@ class Redirects:
         word, _, rest = _text(reply).partition(" ")
         is_over = call.sendings >= SENDINGS_MAX or now >= self._deadline_s
         if word in ("MOVED", "ASK"):
-            slot, address = _redirection(rest, target)
+            slot, address = read_redirection(rest, target.address)
             if word == "MOVED":
                 self._map.note_moved(slot, address)
             call.to = Target(address, is_asking=word == "ASK")
@@ -124,7 +130,7 @@ class Redirects:
                 self._map.note_refusal()
             call.at_s = now + min(PAUSES_S[0] * 2**call.pauses, PAUSES_S[1])
             call.pauses += 1
-            is_over = is_over or call.at_s >= self._deadline_s
+            is_over = is_over or call.at_s >= self._waiting_until_s(now)
         elif isinstance(reply, exceptions.NoScriptError):
             call.to, call.needs_script = target, True
         else:
@@ -132,11 +138,23 @@ class Redirects:
         if is_over:
             self._finish(call, reply)
 
+    def _waiting_until_s(self, now: float) -> float:
+        """Return until when calls that were refused for now are sent again, loop time.
+
+        A call alone waits until the deadline. Calls beside others wait `PATIENCE_S` from the first
+        refusal on, because the caller gets no reply before the last one.
+        """
+        if len(self._calls) == 1:
+            return self._deadline_s
+        if self._patience_until_s is None:
+            self._patience_until_s = now + PATIENCE_S
+        return min(self._deadline_s, self._patience_until_s)
+
     def lose(self, indices: Sequence[int], target: Target, error: Exception) -> None:
         """Take note that the replies of these calls are lost: each may have run."""
         self._map.note_lost(target.address)
         for index in indices:
-            self._finish(self._calls[index], error)
+            self._lose(index, error)
 
     def never_sent(self, indices: Sequence[int], target: Target, error: Exception) -> None:
         """Take note that no connection could be made. Call this after the map was read again."""
@@ -144,9 +162,13 @@ class Redirects:
             call = self._calls[index]
             call.to = None
             if self._map.master_of(call.slot) in (None, target.address):
-                self._finish(call, error)
+                self._lose(index, error)
             elif call.sendings >= SENDINGS_MAX:
-                self._finish(call, error)
+                self._lose(index, error)
+
+    def _lose(self, index: int, error: Exception) -> None:
+        self.lost.add(index)
+        self._finish(self._calls[index], error)
 
     def _finish(self, call: _Pending, reply: Any) -> None:
         call.reply, call.is_done = reply, True
@@ -157,8 +179,8 @@ def _text(reply: Any) -> str:
     return str(reply) if isinstance(reply, exceptions.ResponseError) else ""
 
 
-def _redirection(rest: str, target: Target) -> tuple[int, HostPort]:
-    """Read `slot host:port`. Without a host it is that of the server that answered."""
+def read_redirection(rest: str, asked: HostPort) -> tuple[int, HostPort]:
+    """Read `slot host:port`. Without a host it is that of `asked`, the server that answered."""
     slot, _, place = rest.partition(" ")
     host, _, port = place.rpartition(":")
-    return int(slot), (host or target.address[0], int(port))
+    return int(slot), (host or asked[0], int(port))

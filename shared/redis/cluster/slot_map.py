@@ -20,20 +20,28 @@ class SlotMap:
 
     Attributes:
         version: rises with each reading of the whole map; 0: it was never read.
+        changes: rises whenever a slot gets another master.
         is_stale: a server has contradicted the map since it was read.
         lost: masters that could not be reached since then; others may have their slots.
+        avoided: servers that could not be reached and have not answered since.
     """
 
     def __init__(self) -> None:
         self.version = 0
+        self.changes = 0
         self.is_stale = True
         self.lost: set[HostPort] = set()
+        self.avoided: set[HostPort] = set()
         self._masters: list[HostPort | None] = [None] * SLOTS
+        self._sorted: tuple[int, list[HostPort]] = (0, [])  # as of this number of changes
 
     @property
     def masters(self) -> list[HostPort]:
         """Every master that has a slot, in a stable order."""
-        return sorted({master for master in self._masters if master is not None})
+        if self._sorted[0] != self.changes:
+            found = sorted({master for master in self._masters if master is not None})
+            self._sorted = self.changes, found
+        return self._sorted[1]
 
     @property
     def is_whole(self) -> bool:
@@ -44,7 +52,8 @@ class SlotMap:
         """Return the master of a slot, or any master for None; None: it is not known."""
         if slot is not None:
             return self._masters[slot]
-        return next(iter(self.masters), None)
+        masters = sorted(self.masters, key=lambda each: each in self.avoided)
+        return next(iter(masters), None)
 
     def read(self, reply: Any, asked: HostPort) -> None:
         """Take the reply of CLUSTER SLOTS.
@@ -66,6 +75,8 @@ class SlotMap:
                 masters[first : last + 1] = [(name, int(port))] * (last - first + 1)
         except (TypeError, AttributeError, ValueError) as exc:
             raise ValueError(f"CLUSTER SLOTS has another form: {exc}") from exc
+        if masters != self._masters:
+            self.changes += 1
         self._masters = masters
         self.version += 1
         self.is_stale = False
@@ -75,6 +86,7 @@ class SlotMap:
         """Record a server's word that `master` has the slot now."""
         if self._masters[slot] != master:
             self._masters[slot] = master
+            self.changes += 1
             self.is_stale = True
 
     def note_refusal(self) -> None:
@@ -84,6 +96,11 @@ class SlotMap:
     def note_lost(self, master: HostPort) -> None:
         """Record that a master could not be reached."""
         self.lost.add(master)
+        self.avoided.add(master)
+
+    def note_answer(self, server: HostPort) -> None:
+        """Record that a server has answered."""
+        self.avoided.discard(server)
 
     def is_doubtful(self, slots: Iterable[int | None]) -> bool:
         """Whether the map was never read, or one of these slots had a master that was lost."""

@@ -12,8 +12,12 @@ from shared.redis.client import Command
 
 SLOTS = 16_384
 # Commands without a key: any master may run them.
-KEYLESS = frozenset({"CLIENT", "CLUSTER", "CONFIG", "ECHO", "INFO", "PING", "SCRIPT", "TIME"})
+KEYLESS = frozenset(
+    {"CLIENT", "CLUSTER", "CONFIG", "ECHO", "INFO", "PING", "PUBLISH", "SCRIPT", "TIME"}
+)
 COUNTED = frozenset({"EVAL", "EVALSHA"})  # NAME script numkeys key …
+# NAME subcommand key …
+SECOND = frozenset({"MEMORY", "OBJECT", "XGROUP", "XINFO"})
 AFTER_STREAMS = frozenset({"XREAD", "XREADGROUP"})  # … STREAMS key …
 
 
@@ -49,13 +53,18 @@ def command_slot(command: Command) -> int | None:
     Raises:
         CrossSlot: its keys have several slots.
     """
-    words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
-    name = words[0].decode().upper()
+    name = _word(command[0]).decode().upper()
     if name in KEYLESS:
         return None
     if name in COUNTED:
-        return keys_slot(words[3 : 3 + int(words[2])])
+        return keys_slot([_word(word) for word in command[3 : 3 + int(command[2])]])
     if name in AFTER_STREAMS:
+        words = [_word(word) for word in command]
         at = next(i for i, word in enumerate(words) if word.upper() == b"STREAMS") + 1
         return keys_slot(words[at : at + (len(words) - at) // 2])
-    return keys_slot(words[1:2])
+    at = 2 if name in SECOND else 1
+    return keys_slot([_word(word) for word in command[at : at + 1]])
+
+
+def _word(word: bytes | str | int) -> bytes:
+    return word if isinstance(word, bytes) else str(word).encode()

@@ -24,16 +24,17 @@ from shared.redis.pipeline import ClientPipeline, Pipeline
 FOLDER = Path(__file__).parent
 WITH_GRACE = ("attach", "begin", "renew")
 WITHOUT_PRELUDE = (
-    "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
+    "advance", "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
     "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
     "files_add", "files_remove", "files_sum", "hook_hosts", "hook_wait",
-    "owner_bytes", "owner_charge", "leave", "usage_settle", "usage_done",
+    "owner_bytes", "owner_charge", "limit_admit", "limit_settle", "limit_place",
+    "leave", "usage_settle", "usage_done",
 )  # fmt: skip
 # These free memory or keep a promise, so they must run when memory is full (server 7.0 or newer).
 ALLOW_OOM = (
     "finish", "close", "seal", "delete", "renew", "release", "attach", "batch_cancel", "batch_move",
     "files_remove",
-    "owner_bytes", "leave", "usage_settle", "usage_done",
+    "owner_bytes", "limit_settle", "limit_place", "leave", "usage_settle", "usage_done",
 )  # fmt: skip
 # Two names for one file, because the flag allow-oom belongs to a name:
 # `finish` is an append that ends with the `end` event, and may run when memory is full.
@@ -47,11 +48,14 @@ def source_of(name: str, *, has_flags: bool, is_sharded: bool) -> str:
 
     Args:
         has_flags: the server understands `#!lua flags=`.
-        is_sharded: publish to the servers of one slot, not to every server of the cluster.
+        is_sharded: publish to the servers of one slot, not to every server of the cluster, and let
+            the history follow slots that move.
     """
     parts = [FILES.get(name, name)]
     if name == "append":
         parts = ["append_fast", "prelude", "append"]
+    elif name in ("limit_admit", "limit_settle"):
+        parts = ["limit_prelude", name]
     elif name not in WITHOUT_PRELUDE:
         if name.startswith("batch_"):
             parts.insert(0, "batch_prelude")
@@ -61,6 +65,7 @@ def source_of(name: str, *, has_flags: bool, is_sharded: bool) -> str:
     body = "".join((FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     if is_sharded:
         body = body.replace("'PUBLISH'", "'SPUBLISH'")
+        body = body.replace("IS_SHARDED = false", "IS_SHARDED = true")
     if name in ALLOW_OOM and has_flags:
         return "#!lua flags=allow-oom\n" + body
     return f"-- {name}\n" + body
@@ -76,7 +81,7 @@ class Scripts:
     def __init__(self, redis: Client, pipeline: Pipeline | None = None) -> None:
         self.redis = redis
         self.pipeline: Pipeline = pipeline or ClientPipeline(redis)
-        self._is_sharded = bool(getattr(redis, "is_sharded", False))
+        self.is_sharded = bool(getattr(redis, "is_sharded", False))
         self._has_flags: bool | None = None  # whether the server understands `#!lua flags=`
         self._digests: dict[str, str] = {}
 
@@ -96,7 +101,7 @@ class Scripts:
         """
         replies = await self.run_mixed(calls)
         for reply in replies:
-            if isinstance(reply, ResponseError):
+            if isinstance(reply, Exception):  # of a cluster also a lost connection
                 raise Unavailable(f"Redis refuses: {reply}") from reply
         return replies
 
@@ -148,7 +153,7 @@ class Scripts:
         return digest
 
     def _source(self, name: str) -> str:
-        return source_of(name, has_flags=bool(self._has_flags), is_sharded=self._is_sharded)
+        return source_of(name, has_flags=bool(self._has_flags), is_sharded=self.is_sharded)
 
     async def _knows_flags(self) -> bool:
         """Ask by trying: the version numbers of Redis's relatives do not tell."""

@@ -23,10 +23,20 @@ local function top()
 end
 
 -- Returns the id of Redis's own history, which changes when Redis may have lost data; nil: unknown.
+-- In a cluster each shard has its own history, so it also changes when the slot moves. Then the
+-- shard's epoch is a part of it: the epoch rises when a slot comes. Without the epoch, a slot that
+-- left and came back would find the history that its generation remembers, although the shard that
+-- had the slot meanwhile may have lost an attempt.
+-- The loader writes true here for a cluster.
+local IS_SHARDED = false
 local function history()
   local ok, info = pcall(redis.call, 'INFO', 'replication')
   if not ok or type(info) ~= 'string' then return nil end
-  return string.match(info, 'master_replid:(%w+)')
+  local replid = string.match(info, 'master_replid:(%w+)')
+  if not IS_SHARDED or not replid then return replid end
+  ok, info = pcall(redis.call, 'CLUSTER', 'INFO')
+  if not ok or type(info) ~= 'string' then return replid end
+  return replid .. ':' .. (string.match(info, 'cluster_my_epoch:(%d+)') or '')
 end
 
 local function is_active(status)

@@ -26,7 +26,7 @@ EPOCH_WAIT_S = 5.0  # after so long with lower epochs only, the sentinels were s
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one sentinel says about the service.
+    """The record of one sentinel about the service.
 
     Attributes:
         sentinel: the one that said it.

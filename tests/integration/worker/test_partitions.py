@@ -52,7 +52,7 @@ async def test_lanes_are_read_in_one_order_over_all_partitions(url):
     async with WorkerHarness(url, says("a"), queue_partitions=COUNT, worker_slots=1) as harness:
         batch = [await ask_in(harness, tag, priority="batch") for tag in ("q0", "q1")]
         people = [await ask_in(harness, tag, 1) for tag in ("q1", "q2", "q3")]
-        resumed = await ask_in(harness, "q3", 2)
+        resumed = await ask_in(harness, "q3", 2, owner="bob")
         stream = keys.lane("interactive", "q3")
         ((entry_id, fields),) = await harness.redis.xrevrange(stream, count=1)
         await harness.redis.xadd(keys.lane("resume", "q3"), fields)
@@ -124,7 +124,7 @@ async def test_an_entry_that_arrives_when_no_slot_is_free_goes_back(url):
         second = await ask_in(harness, "q1")
         (delivery,) = await worker.queue.read("interactive", 1)
 
-        await worker._start(delivery)
+        await worker._start_all([delivery])
 
         assert list(worker.runs) == [first]
         assert await harness.redis.xlen(keys.lane("resume", "q1")) == 1

@@ -25,7 +25,7 @@ from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.log.events import Token
 from shared.queue.continuations import read_verdicts
-from shared.redis.client import connect
+from shared.redis.connections import connect
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.upstream import Upstream
 

@@ -13,6 +13,9 @@ from jobs.owners import LOG_APART_S, LOGGED_MAX, LOOK_EVERY_S, Owners
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.later.token_owners import note_planner
+from shared.queue.allowance import ADMIT, SETTLE, line_admission, settlement
+from shared.redis import keys
+from shared.redis.scripts import Scripts
 
 
 def test_with_keys_only_their_owners_are_known() -> None:
@@ -92,3 +95,26 @@ def test_a_key_that_is_taken_from_the_file_takes_its_owner(tmp_path: Path) -> No
 
     assert not owners.is_named("alice")
     assert owners.is_named("bob")
+
+
+async def test_the_lines_of_an_owner_may_run_until_the_tokens_of_the_day_are_used_up(
+    tmp_path: Path,
+) -> None:
+    redis = fakeredis.FakeAsyncRedis()
+    scripts = Scripts(redis)
+    path = tmp_path / "limits.toml"
+    path.write_text("[owners.alice]\ntokens_per_day = 100\nactive_max = 1\n")
+    settings = Settings(api_keys="a:alice,b:bob", limits=str(path))
+    owners = Owners.from_settings(settings, redis)
+    assert await owners.has_tokens_left("alice")
+
+    for owner in ("alice", "bob"):
+        await scripts.run(ADMIT, *line_admission(owner, "gen_1", 60.0))
+        await scripts.run(SETTLE, *settlement(owner, "gen_1", 100))
+
+    assert not await owners.has_tokens_left("alice")
+    assert await owners.has_tokens_left("bob"), "without a limit"
+    assert owners.limits_of("alice").of_lines.active_max == 0
+    key = keys.owner_limits("alice")
+    await redis.hincrby(key, "day", -1)
+    assert await owners.has_tokens_left("alice"), "those of yesterday"

@@ -10,6 +10,7 @@ import pytest
 from jobs import schedules as module
 from jobs.owners import HOLD_S, Owners
 from jobs.schedules import Firings, generations
+from shared.config.limits import OwnerLimits
 from shared.config.models import Model
 from shared.errors import RequestError, Unavailable
 from shared.later.schedules import Schedule, Schedules, Timing
@@ -38,7 +39,7 @@ def schedules(redis):
 def create(store):
     models = {"demo": Model(name="demo"), "other": Model(name="other")}
     acceptor = Acceptor(store.redis, store, store.settings)
-    return generations(acceptor, models, store.settings)
+    return generations(acceptor, models, store.settings, KNOWN)
 
 
 @pytest.fixture
@@ -290,6 +291,27 @@ async def test_a_full_queue_postpones_the_firing(firings, schedules, store):
     await schedules.postpone(one.id, 1)
     await turn(firings)
     assert (await schedules.get(one.id)).last_id == one.made_id("gen_", 1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"), [("active_max", "too_many_active"), ("tokens_per_day", "quota_exhausted")]
+)
+async def test_a_schedule_of_an_owner_over_a_limit_waits_for_room(
+    schedules, store, caplog, limit, code
+):
+    known = Owners({"alice"})
+    known.limits_of = lambda owner: OwnerLimits(**{limit: 1})
+    acceptor = Acceptor(store.redis, store, store.settings)
+    create = generations(acceptor, {"demo": Model(name="demo")}, store.settings, known)
+    firings = Firings(store, schedules, {"generation": create}, known)
+    one, other = [await plan(schedules, due_ms=1, number=number) for number in (1, 2)]
+
+    await turn(firings)
+
+    assert (await schedules.get(one.id)).last_id
+    assert (await schedules.get(other.id)).next_ms == 1, "it stays due"
+    assert await firings.due() == []
+    assert code in caplog.text or caplog.records[-1].code == code
 
 
 async def test_without_redis_a_schedule_stays_due(firings, schedules):

@@ -12,7 +12,7 @@ from shared.log.store import Store
 from shared.queue.endings import CANCELLED, cancel
 from shared.queue.lanes import put_back
 from shared.redis import keys
-from shared.redis.client import connect
+from shared.redis.connections import connect
 from tests.support.generation import (
     END,
     ID,

@@ -15,12 +15,12 @@ Knows no pool, no URL and no models. Source: RFC 9112.
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import cast
 
 import httptools
 
 from workers.backends.http.inflate import CODINGS, InflateError, Inflater, coding_of
+from workers.backends.http.waiting import WaitingProtocol
 
 UNREAD_BYTES_MAX = 131_072  # of the body; with more, the socket is paused: TCP slows the backend
 TLS_ALERT = b"\x15\x03"  # the first bytes of a TLS server that reads HTTP (RFC 8446, 5.1)
@@ -43,12 +43,8 @@ class AnswerIsTls(ExchangeError):
     """The server speaks TLS, and this connection does not."""
 
 
-class Exchange(asyncio.Protocol):
+class Exchange(WaitingProtocol):
     """A connection. Call `send`, then `head`, then `read` until b"", then `finish`.
-
-    Each wait has a deadline on the loop's clock. All waits of a response share one timer: it is not
-    moved when the deadline moves later, and is set again when it fires too early. A new timer for
-    each token would cost as much as reading the token.
 
     Attributes:
         status: of the response; set when `head` returns.
@@ -62,11 +58,9 @@ class Exchange(asyncio.Protocol):
         self.headers: dict[str, str] = {}
         self.is_lost = False
         self.idle_timer: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
+        super().__init__()
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -75,13 +69,12 @@ class Exchange(asyncio.Protocol):
         self._has_head = self._is_complete = self._keeps_alive = False
         self._is_unusable = False  # for another exchange
         self._is_before_response = True
-        self._error: Exception | None = None
+        self._error = None
         self._non_body_bytes = 0  # since the last piece of the body
         self._pieces: list[bytes] = []  # of the body, not read yet
         self._size = 0  # of `_pieces`
         self._is_paused = False
         self._inflater: Inflater | None = None
-        self._deadline = math.inf  # of the current wait
 
     # For the backend
 
@@ -145,42 +138,10 @@ class Exchange(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # Waiting
-
-    async def _wait(self, deadline: float) -> None:
-        if self._error is not None:
-            raise self._error
-        self._deadline = deadline
-        if self._timer is None or self._timer.when() > deadline:
-            self._stop_timer()
-            self._timer = self._loop.call_at(deadline, self._on_timer)
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter, self._deadline = None, math.inf
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        if self._loop.time() >= self._deadline:
-            self._fail(TimeoutError())
-        elif self._deadline < math.inf:
-            self._timer = self._loop.call_at(self._deadline, self._on_timer)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _fail(self, error: Exception) -> None:
-        """Make the next wait raise `error`. Bytes that have arrived can still be read first."""
-        self._error = self._error or error
+        """See `WaitingProtocol`; the connection cannot be used again."""
         self._is_unusable = True
-        self._wake()
+        super()._fail(error)
 
     # Callbacks of the transport
 

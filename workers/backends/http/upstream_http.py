@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from aiohappyeyeballs import start_connection
@@ -26,6 +26,7 @@ from workers.backends.http.tls import TlsFiles, client_context
 IDLE_S = 4.0  # uvicorn, and so vLLM, closes idle connections after 5 s: close them before
 NEXT_ADDRESS_DELAY_S = 0.25  # RFC 8305, "Connection Attempt Delay"
 _PORTS = {"http": 80, "https": 443}
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 _PATH_SAFE = "/:@!$&'()*+,;=~%-._"
 
 
@@ -50,6 +51,7 @@ class UpstreamAddress:
         url: http or https; a user and password in it become a Basic authorization.
         subpath: appended to the path of the URL.
         headers: sent with every request.
+        method: of each request.
         query: appended to the query of the URL, without `?`.
         tls: the files of the connection.
         proxy: the proxy on the way; None: none.
@@ -64,6 +66,7 @@ class UpstreamAddress:
         subpath: str,
         headers: Mapping[str, str],
         *,
+        method: str = "POST",
         query: str = "",
         tls: TlsFiles = TlsFiles(),  # noqa: B008
         proxy: Proxy | None = None,
@@ -85,7 +88,7 @@ class UpstreamAddress:
             authority += f":{port}"
         # A proxy for http:// reads the server from the request line (RFC 9112, 3.2.2).
         is_forwarded = proxy is not None and not self.origin.is_tls
-        line_start = f"POST http://{authority}" if is_forwarded else "POST "
+        line_start = f"{method} http://{authority}" if is_forwarded else f"{method} "
         lines = [f"{line_start}{path}{query} HTTP/1.1", f"Host: {authority}"]
         if is_forwarded and proxy is not None and proxy.authorization:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
@@ -99,7 +102,7 @@ class UpstreamAddress:
         self._head = "\r\n".join([*lines, "Content-Length: "]).encode()
 
     def request(self, body: bytes) -> bytes:
-        """Return the bytes of a POST with this body."""
+        """Return the bytes of a request with this body."""
         return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
 
 
@@ -125,7 +128,16 @@ class UpstreamHttp:
         return None
 
     async def connect(self, origin: Origin, deadline: float) -> Exchange:
-        """Open a connection.
+        """Open a connection for requests over HTTP; raises as `connect_as`."""
+        return await self.connect_as(Exchange, origin, deadline, is_tunnelled=origin.is_tls)
+
+    async def connect_as(
+        self, protocol: Callable[[], P], origin: Origin, deadline: float, *, is_tunnelled: bool
+    ) -> P:
+        """Open a connection that `protocol` reads.
+
+        Args:
+            is_tunnelled: a proxy only passes bytes on. Otherwise it reads the requests itself.
 
         Raises:
             OSError: no server answers there, TLS failed, or the proxy refused.
@@ -136,14 +148,14 @@ class UpstreamHttp:
         async with asyncio.timeout_at(min(deadline, loop.time() + self._connect_s)):
             sock = await _open_socket(*(proxy[:2] if proxy else (origin.host, origin.port)))
             try:
-                if proxy is not None and origin.is_tls:
+                if proxy is not None and is_tunnelled:
                     await open_tunnel(sock, origin.host, origin.port, proxy)
                 tls = client_context(origin.tls) if origin.is_tls else None
             except BaseException:
                 sock.close()
                 raise
             name = origin.host if origin.is_tls else None
-            made = await loop.create_connection(Exchange, sock=sock, ssl=tls, server_hostname=name)
+            made = await loop.create_connection(protocol, sock=sock, ssl=tls, server_hostname=name)
         return made[1]
 
     def release(self, origin: Origin, exchange: Exchange) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 
-_CONTENT = re.compile(rb'"content" ?: ?"')
 _NOT_PLAIN = re.compile(rb'[\x00-\x1f"\\]').search
 _DATA, _EVENT_END = b"data: ", b"\n\n"
 
@@ -34,10 +33,15 @@ class ChunkTemplate:
         return _between(data, self._event_prefix, self._event_suffix)
 
 
-def learn(payload: bytes, text: str) -> ChunkTemplate | None:
-    """Return the template of a chunk that holds only `text`; None: no template can be made."""
-    found = _CONTENT.search(payload)
-    if found is None or payload.count(b'"content"') != 1:
+def learn(payload: bytes, text: str, member: bytes = b"content") -> ChunkTemplate | None:
+    """Return the template of a chunk that holds only `text`; None: no template can be made.
+
+    Args:
+        member: that holds the text.
+    """
+    name = b'"%b"' % member
+    found = re.search(name + rb' ?: ?"', payload)
+    if found is None or payload.count(name) != 1:
         return None
     begin = found.end()
     end = payload.find(b'"', begin)

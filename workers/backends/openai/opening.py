@@ -26,6 +26,11 @@ class Opening:
         self._has_begun = self._is_document = self._has_choice = False
 
     @property
+    def has_choice(self) -> bool:
+        """Whether a part of an answer has come."""
+        return self._has_choice
+
+    @property
     def document(self) -> bytes | None:
         """The bytes of the document; None: the answer is a stream."""
         return bytes(self._kept) if self._is_document else None

@@ -46,6 +46,7 @@ from workers.backends.reading.failure import failure_of
 from workers.backends.reading.finish_reasons import Reason, more_telling, reason_of
 from workers.backends.reading.half_pairs import HalfPairs
 from workers.backends.reading.sse_lines import SseLines
+from workers.backends.reading.too_long import line_too_long
 from workers.backends.reading.tools import ToolCalls
 from workers.backends.reading.usage import UsageCounter
 
@@ -143,12 +144,7 @@ class ChatReader:
             if self.is_done:
                 return
         if self._lines.is_too_long:
-            raise BackendError(
-                "upstream_error",
-                f"the backend sent a line of more than {self._line_bytes_max} bytes;"
-                " TAILRACE_UPSTREAM_LINE_BYTES_MAX of the worker sets this limit",
-                retryable=False,  # the server would send the same line again
-            )
+            raise line_too_long(self._line_bytes_max)
 
     def _read_unclosed(self, items: list[BackendItem]) -> None:
         """Parse the last event, which no blank line closed.
@@ -176,7 +172,7 @@ class ChatReader:
                 self._add_text(text)
                 items.append(Token(text))
                 return
-        chunk = read_chunk(payload, self.warnings)
+        chunk = self._decode(payload)
         if is_error(chunk):
             raise failure_of(payload)
         if chunk.get("choices"):
@@ -191,7 +187,13 @@ class ChatReader:
             items.append(Token(text))
         if text and self._templates_left:
             self._templates_left -= 1
-            self._template = learn(payload, text)
+            self._template = self._learn(payload, text)
+
+    def _decode(self, payload: bytes) -> dict[str, Any]:
+        return read_chunk(payload, self.warnings)
+
+    def _learn(self, payload: bytes, text: str) -> ChunkTemplate | None:
+        return learn(payload, text)
 
     def _repeats_facts(self, chunk: dict[str, Any], items: list[BackendItem]) -> str | None:
         """Return the text of a chunk that said nothing else but facts that were known before."""

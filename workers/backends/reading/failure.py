@@ -15,6 +15,7 @@ server's own refusal of its request (`BackendError.upstream`):
 from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 
 from shared.errors import BackendError, Refusal, for_clients
 from workers.backends.contract import SetUpFault
@@ -42,31 +43,51 @@ PLAIN_HTTP = (  # nginx; Go; Apache
 )
 
 
-def failure_of(payload: bytes) -> BackendError:
+class Address(NamedTuple):
+    """What is said about `base_url` when it leads to another place than the kind's interface.
+
+    Attributes:
+        interface: what the kind asks for.
+        rule: how the path of `base_url` has to be.
+    """
+
+    interface: str
+    rule: str
+
+
+CHAT = Address("chat completions", "most servers want it to end with /v1")
+
+
+def failure_of(payload: bytes, address: Address = CHAT) -> BackendError:
     """Return the error in the data of an error event, or in a body that should be a stream."""
     error = read_error(payload)
     if error.form == "page":
-        return page_failure(error)
+        return page_failure(error, address)
     meaning = _meaning(error, error.status)
     if meaning is None and error.status is None:
         return BackendError("upstream_error", error.message)
-    if (fault := _set_up_fault(error, error.status, meaning)) is not None:
+    if (fault := _set_up_fault(error, error.status, meaning, address)) is not None:
         return fault
     if error.status is None or _is_final(error.status, meaning):
         return _refused(error, error.status, meaning, error.message)
     return BackendError("upstream_error", error.message)
 
 
-def page_failure(error: ErrorBody) -> BackendError:
+def page_failure(error: ErrorBody, address: Address = CHAT) -> BackendError:
     """Return the failure for an HTML page in the place of an answer."""
-    advice = (
-        f"base_url leads to {error.message}: check its host, and whether its path ends with /v1"
-    )
+    advice = f"base_url leads to {error.message}: check its host and its path; {address.rule}"
     message = f"the backend answered with {error.message}"
     return SetUpFault("upstream_error", message, advice, retryable=True)
 
 
-def refusal(status: int, body: bytes, *, retry_after: str | None, now_s: float) -> BackendError:
+def refusal(
+    status: int,
+    body: bytes,
+    *,
+    retry_after: str | None,
+    now_s: float,
+    address: Address = CHAT,
+) -> BackendError:
     """Return the error for a response whose status is not 2xx.
 
     Args:
@@ -76,7 +97,7 @@ def refusal(status: int, body: bytes, *, retry_after: str | None, now_s: float) 
     error = read_error(body)
     meaning = _meaning(error, status)
     message = f"the backend answered {status}: {error.message}"
-    if (fault := _set_up_fault(error, status, meaning)) is not None:
+    if (fault := _set_up_fault(error, status, meaning, address)) is not None:
         return fault
     if _is_final(status, meaning):
         return _refused(error, status, meaning, message)
@@ -158,7 +179,7 @@ def _bounded(name: str | None) -> str | None:
 
 
 def _set_up_fault(
-    error: ErrorBody, status: int | None, meaning: Meaning | None
+    error: ErrorBody, status: int | None, meaning: Meaning | None, address: Address
 ) -> SetUpFault | None:
     """Return the failure if the operator has to mend something; None: the error is another one."""
     if meaning in FINAL_DESPITE_STATUS:
@@ -174,8 +195,8 @@ def _set_up_fault(
         what = "it does not accept the credentials of this system"
         advice = "check api_key_env and headers of the model"
     elif status == 405 or (status == 404 and _is_of_no_model(error)):
-        what = "it has no chat completions at this address"
-        advice = "check the path of base_url; most servers want it to end with /v1"
+        what = f"it has no {address.interface} at this address"
+        advice = f"check the path of base_url; {address.rule}"
     else:
         return None
     quoted = f"{advice}. The server's answer: {error.message}"

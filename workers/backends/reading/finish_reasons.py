@@ -31,7 +31,7 @@ _WORDS: dict[Outcome, tuple[str, ...]] = {
     "content_filter": (
         "content_filter", "content_filtered", "content_filtering", "safety", "recitation",
         "blocklist", "blocked", "prohibited_content", "spii", "language", "image_safety",
-        "image_prohibited_content", "image_recitation", "refusal", "sensitive",
+        "image_prohibited_content", "image_recitation", "model_armor", "refusal", "sensitive",
         "guardrail_intervened", "guardrails", "moderation", "policy_violation", "error_toxic",
     ),
     # The server gave the answer up, or the answer is not usable.
@@ -42,6 +42,7 @@ _WORDS: dict[Outcome, tuple[str, ...]] = {
         "insufficient_system_resource", "malformed_function_call", "malformed_tool_call",
         "malformed_response", "malformed_model_output", "malformed_tool_use", "invalid_tool_call",
         "unexpected_tool_call", "too_many_tool_calls", "missing_thought_signature", "no_image",
+        "image_other",
     ),
 }  # fmt: skip
 _BY_WORD = {word: outcome for outcome, words in _WORDS.items() for word in words}

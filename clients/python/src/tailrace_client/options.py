@@ -1,4 +1,4 @@
-"""What a client is told once, and checks once."""
+"""The options of a client, checked once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL_S = 30.0  # a server that has no room for a request is asked again for so l
 
 @dataclass(slots=True)
 class Shared:
-    """What all answers of one client share.
+    """The options that all answers of one client share.
 
     Attributes:
         open_s: the longest wait for the head of an answer, or for an open socket.

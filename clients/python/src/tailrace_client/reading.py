@@ -1,4 +1,4 @@
-"""What a reader has seen of one generation: the cursor, the text, the end. Without I/O.
+"""The state of a reader of one generation: the cursor, the text, the end. Without I/O.
 
 Invariant: each event is accepted once and in order, whatever connections deliver; only a `reset`
 with the id `0-0` lets ids fall. The end is an event, or the server's word that the cursor is the

@@ -12,10 +12,14 @@ from prometheus_client import CollectorRegistry
 
 from api.edge.metrics import Metrics
 from api.intake.acceptance import Acceptance
+from shared.config.credentials import Identity
+from shared.config.limits import OwnerLimits
 from shared.errors import Unavailable
+from shared.log.ids import new_generation_id
 from shared.log.records import Meta
 from shared.queue.accept import Accepted, NewGeneration
 
+WHO = Identity("ann")
 PROMPT = NewGeneration(owner="ann", model="demo", request=b"{}")
 WITH_KEY = NewGeneration(owner="ann", model="demo", request=b"{}", idempotency_key="k")
 
@@ -58,6 +62,9 @@ class FakeAcceptor:
         self.is_new = is_new
         self.ids: list[str] = []
 
+    def draw_id(self) -> str:
+        return new_generation_id()
+
     async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
         self.ids.append(generation_id)
         for _ in range(self.turns):
@@ -72,7 +79,12 @@ def build(acceptor: Any) -> tuple[Acceptance, FakeHub, Callable[[], float]]:
     """Return an acceptance, its hub, and a function that returns the number of counted prompts."""
     hub, metrics = FakeHub(), Metrics()
     acceptance = Acceptance(
-        acceptor, hub, accepted=metrics.accepted, accept_seconds=metrics.accept_seconds
+        acceptor,
+        hub,
+        limits_of=lambda identity: OwnerLimits(),
+        accepted=metrics.accepted,
+        refused=metrics.limit_refusals,
+        accept_seconds=metrics.accept_seconds,
     )
     registry: CollectorRegistry = metrics.registry
     name, labels = "tailrace_generations_accepted_total", {"priority": "interactive"}
@@ -82,7 +94,7 @@ def build(acceptor: Any) -> tuple[Acceptance, FakeHub, Callable[[], float]]:
 async def test_the_hub_expects_a_generation_that_is_read_at_once() -> None:
     acceptor = FakeAcceptor()
     acceptance, hub, count = build(acceptor)
-    accepted = await acceptance.accept(PROMPT, is_read=True)
+    accepted = await acceptance.accept(PROMPT, WHO, is_read=True)
 
     assert hub.calls == [("expect_creation", accepted.generation_id)]
     assert acceptor.ids == [accepted.generation_id]
@@ -94,7 +106,7 @@ async def test_the_hub_expects_no_generation_that_is_not_read_or_may_be_a_repeat
     new: NewGeneration, is_read: bool
 ) -> None:
     acceptance, hub, _ = build(FakeAcceptor())
-    await acceptance.accept(new, is_read=is_read)
+    await acceptance.accept(new, WHO, is_read=is_read)
 
     assert hub.calls == []
 
@@ -105,7 +117,7 @@ async def test_after_a_failure_the_hub_expects_the_generation_no_more(turns: int
     acceptor = FakeAcceptor(turns=turns, error=Unavailable("away"))
     acceptance, hub, count = build(acceptor)
     with pytest.raises(Unavailable):
-        await acceptance.accept(PROMPT, is_read=True)
+        await acceptance.accept(PROMPT, WHO, is_read=True)
     await asyncio.sleep(0)
 
     assert hub.calls[-1] == ("cancel_expected", acceptor.ids[0])
@@ -114,7 +126,7 @@ async def test_after_a_failure_the_hub_expects_the_generation_no_more(turns: int
 
 async def test_a_repeat_is_not_counted() -> None:
     acceptance, _, count = build(FakeAcceptor(is_new=False))
-    await acceptance.accept(WITH_KEY, is_read=True)
+    await acceptance.accept(WITH_KEY, WHO, is_read=True)
 
     assert count() == 0
 
@@ -129,7 +141,7 @@ async def test_a_prompt_that_only_a_former_master_has_is_not_said_to_be_accepted
 
     acceptor.on_accept = switch
     with pytest.raises(Unavailable):
-        await acceptance.accept(PROMPT, is_read=True)
+        await acceptance.accept(PROMPT, WHO, is_read=True)
 
     assert hub.calls[-1] == ("cancel_expected", acceptor.ids[0])
     assert count() == 0
@@ -140,8 +152,8 @@ async def test_a_prompt_that_the_new_master_has_is_accepted() -> None:
     acceptance, _, count = build(acceptor)
     acceptor.on_accept = lambda: setattr(acceptor.store, "losses", 1)
 
-    await acceptance.accept(PROMPT, is_read=True)
-    await acceptance.accept(PROMPT, is_read=True)
+    await acceptance.accept(PROMPT, WHO, is_read=True)
+    await acceptance.accept(PROMPT, WHO, is_read=True)
 
     assert acceptor.store.reads == 1, "only where the connection was lost meanwhile"
     assert count() == 2

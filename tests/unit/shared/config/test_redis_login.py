@@ -10,7 +10,7 @@ import pytest
 from shared.config.redis_login import FILE_BYTES_MAX, LoginFileError, RedisLogin
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
-from shared.redis.client import connect
+from shared.redis.connections import connect
 from shared.redis.resp import AutoPipeline
 from shared.text.redaction import MASK, redact
 from tests.support.redis_server import RedisServer

@@ -139,8 +139,6 @@ def test_what_a_cluster_url_says(text: str, members: dict[str, Any]) -> None:
     [
         ("localhost:6379", "must start with"),
         ("http://h", "must start with"),
-        ("redis+cluster://h", "redis+cluster:// cannot be used yet"),
-        ("rediss+cluster://h", "redis+cluster:// cannot be used yet"),
         ("redis+cluster://h/1", "a cluster has only database 0"),
         ("redis+cluster://", "the list of hosts cannot be read"),
         ("redis+cluster://h1,,h2", "the list of hosts cannot be read"),

@@ -52,7 +52,7 @@ def test_a_variable_sets_its_field(name: str, text: str, field: str, value: obje
         ("TAILRACE_LOG_LEVEL", "loud", "must be one of"),
         ("TAILRACE_AUTH", "no", "must be one of"),
         ("TAILRACE_REDIS_URL", "localhost:6379", "must start with"),
-        ("TAILRACE_REDIS_URL", "redis+cluster://a", "cannot be used yet"),
+        ("TAILRACE_JOBS_REDIS_URL", "redis+cluster://a", "arq cannot use a cluster"),
         ("TAILRACE_REDIS_URL", "redis+sentinel://a", "the service is missing"),
     ],
 )

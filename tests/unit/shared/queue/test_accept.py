@@ -14,8 +14,9 @@ from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import CANCELLED, cancel
 from shared.queue.lanes import LaneEntry, Queue
 from shared.queue.overview import owner_ids, queue_depths, session_ids
+from shared.queue.turns import advance
 from shared.redis import keys
-from shared.redis.client import connect
+from shared.redis.connections import connect
 from tests.support.generation import Holder, store_on
 
 NEW = NewGeneration(
@@ -41,9 +42,13 @@ def acceptor(redis):
 
 
 async def tickets(redis, lane="interactive"):
-    queue = Queue(redis, "worker")
+    """Read all entries of a lane, also those that wait in the lines of their owners."""
+    queue, found = Queue(redis, "worker"), []
     await queue.ensure_groups()
-    return [delivery.ticket for delivery in await queue.read(lane, 99)]
+    while deliveries := await queue.read(lane, 99):
+        found += [delivery.ticket for delivery in deliveries]
+        await advance(queue.scripts, deliveries)
+    return found
 
 
 async def test_acceptance_in_one_round_trip_gives_the_same_generation(acceptor, redis):
@@ -88,7 +93,7 @@ async def test_an_accepted_prompt_has_an_entry_and_meta(acceptor):
     )
     assert meta.grace_s is None
     assert await tickets(acceptor.redis) == [
-        LaneEntry(1, accepted.generation_id, "interactive", "demo")
+        LaneEntry(1, accepted.generation_id, "interactive", "demo", owner=keys.digest_of("alice"))
     ]
     assert (await queue_depths(acceptor.store))["interactive"] == 1
 

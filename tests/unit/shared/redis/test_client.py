@@ -9,7 +9,8 @@ from redis import exceptions
 
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
-from shared.redis.client import connect, is_refusal, translated
+from shared.redis.client import is_refusal, translated
+from shared.redis.connections import connect
 
 
 @pytest.mark.parametrize("steps", range(0, 40))

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from jobs.webhook_due import DueHooks
 from shared.batches.lease import BatchLease, Commit, InFlightLine, log_store
 from shared.batches.record import Batches, NewBatch
+from shared.config.limits import OwnerLimits
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.files.owner_files import Counted, OwnerFiles
@@ -31,8 +31,10 @@ from shared.log.ids import EventId
 from shared.log.records import Begun
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
+from shared.queue.allowance import ADMIT, SETTLE, admission, line_admission, settlement
 from shared.queue.endings import CANCELLED
 from shared.queue.lanes import Queue, put_back
+from shared.queue.turns import advance
 from shared.redis import keys
 from shared.redis.client import Command
 from shared.redis.pipeline import ClientPipeline
@@ -46,11 +48,17 @@ from tests.support.script_monitor import ScriptMonitor
 from tests.support.wait import until
 
 SETTINGS = Settings(redis_url="redis://test")
-PARTS = {"append_fast", "batch_prelude", "grace", "prelude"}  # they are parts of other scripts
+PARTS = {
+    "append_fast",
+    "batch_prelude",
+    "grace",
+    "limit_prelude",
+    "prelude",
+}  # they are parts of other scripts
 SOURCES = sorted(FOLDER.glob("*.lua"))
 NAMES = {path.stem for path in SOURCES} - PARTS | set(FILES)
 CALL = re.compile(r"\bcall\(\s*'(\w+)'\s*(?:,\s*([^,)]+))?(?:,\s*([^,)]+))?")
-KEYLESS = {"TIME", "INFO", "PUBLISH"}
+KEYLESS = {"CLUSTER", "TIME", "INFO", "PUBLISH"}
 BATCH = "batch_00000000000000000000000001"
 HOOK = Webhook("https://example.com/hook", "whsec_" + base64.b64encode(b"k" * 24).decode())
 
@@ -108,6 +116,7 @@ async def test_every_script_stays_in_one_slot_and_touches_only_declared_keys(
         await deliver_webhooks(sharded)
         await fire_schedules(sharded)
         await count_files(sharded)
+        await count_an_owner(sharded)
         assert monitor.violations() == []
 
     run = {name for name in NAMES if digest_of(name) in monitor.touched}
@@ -142,7 +151,7 @@ async def test_a_generation_is_created_while_its_slot_migrates_and_begins_afterw
         store = Store(target, SETTINGS, AskingPipeline(target))
         slot = await move_slot_of(ID, cluster, newcomer)
 
-        with pytest.raises(ResponseError, match="^ASK "):
+        with pytest.raises(Unavailable, match="ASK "):
             await create(Store(sharded, SETTINGS))
         await create(store)
 
@@ -217,6 +226,10 @@ async def live_a_generation(redis: Redis) -> None:
 async def take_the_queue(redis: Redis) -> None:
     store, queue = Store(redis, SETTINGS), Queue(redis, "w-1")
     await queue.ensure_groups()
+    acceptor = Acceptor(redis, store, SETTINGS)
+    for _ in range(2):
+        await acceptor.accept(NewGeneration("alice", "demo", b'{"messages":[]}'))
+    assert await advance(queue.scripts, await queue.read("interactive", 9)) == 1
     await put_back(store, ID, "interactive", "demo")
     (delivery,) = await queue.read("resume", 1)
     assert delivery.ticket is not None
@@ -277,3 +290,15 @@ async def count_files(redis: Redis) -> None:
     await files.add("alice", Counted("file-1", 10, 1), is_bounded=True)
     assert (await files.kept("alice")).files == 0, "it has expired"
     await files.remove("file-1", keys.digest_of("alice"))
+
+
+async def count_an_owner(redis: Redis) -> None:
+    scripts, limits = Scripts(redis), OwnerLimits(active_max=1, tokens_per_min=10)
+    for name in (ID, "gen_second00"):
+        await scripts.run(ADMIT, *admission("alice", name, 5, limits, SETTINGS))
+    await scripts.run(ADMIT, *line_admission("alice", "gen_third000", 60.0))
+    assert await scripts.run(SETTLE, *settlement("alice", ID, 7)) == 1
+    assert await scripts.run(SETTLE, *settlement("alice", "gen_third000", 7)) == 1
+    for number, max_ in ((1, 1), (2, 1), (0, 0)):
+        names = [keys.owner_places("alice"), keys.owner_told("alice")]
+        await scripts.run("limit_place", names, ["node", number, 1_000, max_, "reader", 1_000])

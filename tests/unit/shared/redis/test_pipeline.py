@@ -7,7 +7,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.redis.client import connect
+from shared.redis.connections import connect
 from shared.redis.pipeline import ClientPipeline
 from shared.redis.resp import AutoPipeline
 

@@ -14,7 +14,8 @@ import pytest
 from api.hub.live_connection import LiveConnection
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
-from shared.redis.client import client_follower, connect, translated
+from shared.redis.client import client_follower, translated
+from shared.redis.connections import connect
 from shared.redis.resp import AutoPipeline
 from shared.redis.sentinel import follower
 from shared.redis.sentinel.watch import watch_masters

@@ -14,6 +14,7 @@ from api.edge.auth import Authenticator
 from shared.config.credentials import Identity
 from shared.errors import RequestError, Unavailable
 from shared.log.events import Start
+from shared.log.ids import new_generation_id
 from shared.queue.accept import Accepted, NewGeneration
 from tests.support.hub_harness import END, GENERATION, Client, HubHarness, settle
 from tests.support.socket_client import steady_store
@@ -37,6 +38,9 @@ class FakeAcceptor:
         self.store = steady_store()
         self.error: Exception | None = None
         self.seen: list[NewGeneration] = []
+
+    def draw_id(self) -> str:
+        return new_generation_id()
 
     async def accept(self, new: NewGeneration, generation_id: str = "") -> Accepted:
         if self.error is not None:

@@ -1,0 +1,16 @@
+"""The kind `anthropic`: servers with Anthropic's Messages."""
+
+from __future__ import annotations
+
+from shared.config.kinds.spec import HTTP, KindSpec
+
+# A last turn of the assistant is continued; newer models refuse it.
+ANTHROPIC = KindSpec(
+    name="anthropic",
+    schemes=HTTP,
+    has_rules=True,
+    header="x-api-key",
+    header_prefix="",
+    styles=("trailing",),
+    models_path="/models",
+)

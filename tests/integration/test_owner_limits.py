@@ -1,0 +1,236 @@
+"""The limits of an owner on nodes with real sockets and a real Redis, in every dialect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from redis.asyncio import Redis
+
+from shared.config.settings import Settings
+from shared.queue.endings import cancel
+from tests.support.local_node import LocalNode, serve_here
+from tests.support.redis_server import RedisServer
+from tests.support.tokens import SECRET, hmac_token
+
+MESSAGES = [{"role": "user", "content": "x" * 40}]
+PARTS = [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "x"}]}]
+# Path -> the body of a prompt that is not answered from the log, so that no worker is needed.
+PROMPTS: dict[str, dict[str, Any]] = {
+    "/v1/generations": {"messages": MESSAGES},
+    "/v1/chat/completions": {"messages": MESSAGES},
+    "/chat/completions": {"messages": MESSAGES, "stream": True},
+    "/v1/responses": {"input": "x", "background": True},
+    "/ai-sdk/chat": {"messages": PARTS},
+    "/deep-chat": {"messages": [{"role": "user", "text": "x"}]},
+}
+# Owner -> what limits.toml gives, and the code of the second prompt's refusal.
+OWNERS = {
+    "active": ("active_max = 1", "too_many_active"),
+    "prompts": ("prompts_per_min = 1", "rate_limited"),
+    "tokens": ("tokens_per_min = 10", "rate_limited"),
+    "day": ("tokens_per_day = 10", "quota_exhausted"),
+}
+LIMITS = "\n".join(f"[owners.{name}]\n{row}" for name, (row, _) in OWNERS.items())
+
+
+@pytest.fixture
+async def redis_url(redis_server: RedisServer) -> str:
+    client = Redis.from_url(redis_server.url, protocol=2)
+    await client.flushall()
+    await client.aclose()
+    return redis_server.url
+
+
+@pytest.fixture
+async def node(redis_url: str, tmp_path: Path) -> AsyncIterator[LocalNode]:
+    path = tmp_path / "limits.toml"
+    path.write_text(LIMITS)
+    settings = Settings(redis_url=redis_url, jwt_secret=SECRET, limits=str(path))
+    async with serve_here(settings) as local_node:
+        yield local_node
+
+
+@pytest.fixture
+async def web() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session:
+        yield session
+
+
+def who(owner: str, **claims: Any) -> dict[str, str]:
+    return {"authorization": f"Bearer {hmac_token(sub=owner, **claims)}"}
+
+
+async def start(
+    node: LocalNode, web: aiohttp.ClientSession, owner: str, **claims: Any
+) -> tuple[int, dict[str, str], Any]:
+    """Start a generation that no worker begins; return status, headers and body."""
+    url, body = f"{node.url}/v1/generations", {"prompt": "x", "params": {"max_tokens": 20}}
+    async with web.post(url, json=body, headers=who(owner, **claims)) as answer:
+        return answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.json()
+
+
+def code_of(path: str, text: str) -> str:
+    """The code in the dialect's own error shape."""
+    if path.startswith("/ai-sdk"):
+        return text.rpartition("(")[2].rstrip(")")
+    body = json.loads(text)["error"]
+    if path == "/deep-chat":
+        assert isinstance(body, str) and len(body) > 20
+        return ""
+    return str(body["code"])
+
+
+@pytest.mark.parametrize("path", PROMPTS)
+@pytest.mark.parametrize("owner", OWNERS)
+async def test_a_prompt_over_a_limit_is_refused_in_the_shape_of_each_dialect(
+    node: LocalNode, web: aiohttp.ClientSession, owner: str, path: str
+) -> None:
+    assert (await start(node, web, owner))[0] == 202
+
+    async with web.post(node.url + path, json=PROMPTS[path], headers=who(owner)) as answer:
+        text, headers = await answer.text(), answer.headers
+
+    assert answer.status == 429, text
+    assert code_of(path, text) in (OWNERS[owner][1], "")
+    assert int(headers["Retry-After"]) >= 1
+    if owner != "active":
+        name = owner
+        assert f'"{name}";r=0;t=' in headers["RateLimit"]
+        assert f'"{name}";q=' in headers["RateLimit-Policy"]
+    if "chat/completions" in path or "responses" in path:
+        kind = "insufficient_quota" if owner == "day" else "rate_limit_error"
+        assert json.loads(text)["error"]["type"] == kind
+        assert headers.get("x-should-retry") == ("false" if owner == "day" else None)
+
+
+async def test_a_good_answer_says_what_is_left(node: LocalNode, web: aiohttp.ClientSession) -> None:
+    limits = {"prompts_per_min": 10, "tokens_per_min": 1_000, "tokens_per_day": 5_000}
+
+    status, headers, _ = await start(node, web, "alice", limits=limits)
+
+    assert status == 202
+    assert headers["ratelimit"].startswith('"prompts";r=9;t=6, "tokens";r=979;t=')
+    assert headers["ratelimit-policy"].endswith('"day";q=5000;w=86400;qu="tokens"')
+    assert headers["x-ratelimit-remaining-requests"] == "9"
+    assert headers["x-ratelimit-remaining-tokens"] == "979"
+    assert headers["x-ratelimit-limit-tokens"] == "1000"
+
+
+async def test_without_limits_no_header_and_no_record_of_the_owner(
+    node: LocalNode, web: aiohttp.ClientSession
+) -> None:
+    status, headers, _ = await start(node, web, "nobody")
+
+    assert status == 202
+    assert not [name for name in headers if "ratelimit" in name]
+    assert not await node.node.redis.keys("tr:{owner:*}:limits")
+
+
+@pytest.mark.parametrize(
+    ("path", "frame"),
+    [
+        ("/v1/ws", {"type": "start", "prompt": "x", "ref": "r"}),
+        ("/lobe/ws", {"type": "startConversation", "prompt": "x", "sessionId": "s"}),
+        ("/ai-sdk/ws", {"type": "send", "requestId": "r", "id": "c", "messages": PARTS}),
+        ("/deep-chat/ws", {"messages": [{"role": "user", "text": "x"}]}),
+    ],
+)
+async def test_a_socket_gets_the_refusal_as_an_error_and_lives(
+    node: LocalNode, web: aiohttp.ClientSession, path: str, frame: dict[str, Any]
+) -> None:
+    await start(node, web, "prompts")
+
+    async with web.ws_connect(node.url + path, headers=who("prompts")) as socket:
+        for _ in range(2):
+            await socket.send_json(frame)
+            said = await socket.receive_json()
+            if path in ("/v1/ws", "/lobe/ws"):
+                assert (said["type"], said["code"]) == ("error", "rate_limited")
+                assert 1 <= said["retry_after_s"] <= 60 and said["retryable"]
+            elif path == "/ai-sdk/ws":
+                assert (said["type"], said["requestId"]) == ("error", "r")
+                assert "rate_limited" in said["errorText"]
+            else:
+                assert "1 prompts a minute" in said["error"]
+                assert (await socket.receive_json())["text"] == "stop-key"
+
+
+async def test_a_repeat_under_a_key_consumes_nothing_and_is_never_refused(
+    node: LocalNode, web: aiohttp.ClientSession
+) -> None:
+    url, headers = f"{node.url}/v1/generations", who("active") | {"idempotency-key": "k"}
+    ids = set()
+    for status in (202, 200, 200):
+        async with web.post(url, json={"prompt": "x"}, headers=headers) as answer:
+            assert answer.status == status
+            ids.add((await answer.json())["id"])
+
+    assert len(ids) == 1
+
+
+async def test_a_cancel_frees_the_place_and_the_tokens(
+    node: LocalNode, web: aiohttp.ClientSession
+) -> None:
+    limits = {"active_max": 1, "tokens_per_min": 1_000}
+    _, _, body = await start(node, web, "alice", limits=limits)
+    assert (await start(node, web, "alice", limits=limits))[0] == 429
+
+    await cancel(node.node.store, body["id"])
+
+    status, headers, _ = await start(node, web, "alice", limits=limits)
+    assert status == 202
+    assert headers["x-ratelimit-remaining-tokens"] == "979"
+
+
+async def test_a_count_without_a_generation_gives_its_place_back(
+    node: LocalNode, web: aiohttp.ClientSession
+) -> None:
+    """As after the death of a node between the count and the creation."""
+    _, _, body = await start(node, web, "active")
+    redis = node.node.redis
+    (key,) = await redis.keys("tr:{owner:*}:active")
+    await redis.zincrby(key, -11_000, body["id"])
+    assert (await start(node, web, "active"))[0] == 429, "it exists, and waits"
+
+    await redis.delete(f"tr:{{{body['id']}}}:meta")
+
+    assert (await start(node, web, "active"))[0] == 202
+
+
+async def test_two_nodes_share_one_count(redis_url: str, web: aiohttp.ClientSession) -> None:
+    settings = Settings(redis_url=redis_url, jwt_secret=SECRET, owner_active_max=2)
+    async with serve_here(settings, "n1") as one, serve_here(settings, "n2") as two:
+        statuses = [(await start(each, web, "alice"))[0] for each in (one, two, one, two)]
+
+    assert statuses == [202, 202, 429, 429]
+
+
+async def test_a_refusal_for_want_of_room_in_the_queue_consumes_nothing(
+    redis_url: str, web: aiohttp.ClientSession
+) -> None:
+    settings = Settings(
+        redis_url=redis_url, jwt_secret=SECRET, owner_prompts_per_min=5, queue_max=1
+    )
+    async with serve_here(settings) as node:
+        assert (await start(node, web, "alice"))[0] == 202
+        for _ in range(3):
+            assert (await start(node, web, "alice"))[2]["error"]["code"] == "queue_full"
+        await node.node.redis.delete("tr:{q}:waiting:interactive", "tr:{q}:interactive")
+
+        status, headers, _ = await start(node, web, "alice")
+
+    assert (status, headers["x-ratelimit-remaining-requests"]) == (202, "3")
+
+
+async def test_refusals_are_counted_by_code(node: LocalNode, web: aiohttp.ClientSession) -> None:
+    for _ in range(3):
+        await start(node, web, "active")
+
+    assert 'tailrace_limit_refusals_total{code="too_many_active"} 2.0' in (
+        node.node.metrics.render().decode()
+    )

@@ -1,0 +1,49 @@
+"""Gemini's token counts as OpenAI counts them. Pure.
+
+Gemini counts thoughts beside the candidates; OpenAI's `completion_tokens` are both. Each event has
+the counts so far, and the last value of each member counts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workers.backends.reading.usage import UsageCounter
+
+_PROMPT, _TOOL_PROMPT = "promptTokenCount", "toolUsePromptTokenCount"
+_ANSWER, _THOUGHTS = "candidatesTokenCount", "thoughtsTokenCount"
+_CACHED, _TOTAL = "cachedContentTokenCount", "totalTokenCount"
+_COUNTED = (_PROMPT, _TOOL_PROMPT, _ANSWER, _THOUGHTS, _CACHED, _TOTAL)
+
+
+class GeminiUsage(UsageCounter):
+    """The counts of one answer so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._raw: dict[str, Any] = {}
+
+    def add(self, raw: Any) -> None:
+        """Add one `usageMetadata`; a value of another form is skipped."""
+        if not isinstance(raw, dict):
+            return
+        self._raw |= {name: value for name, value in raw.items() if value is not None}
+        count = {name: _count(self._raw.get(name)) for name in _COUNTED}
+        details: dict[str, Any] = {}
+        if cached := count[_CACHED]:
+            details["prompt_tokens_details"] = {"cached_tokens": cached}
+        if thoughts := count[_THOUGHTS]:
+            details["completion_tokens_details"] = {"reasoning_tokens": thoughts}
+        others = {name: value for name, value in self._raw.items() if name not in _COUNTED}
+        super().add(
+            {
+                "prompt_tokens": count[_PROMPT] + count[_TOOL_PROMPT],
+                "completion_tokens": count[_ANSWER] + count[_THOUGHTS],
+                **details,
+                **others,
+            }
+        )
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value > 0 else 0

@@ -1,0 +1,255 @@
+"""What the readers of the vendors' event streams share: lines, failures, and the end of an answer.
+
+Invariant: `Finish` comes only after a finish reason, once and last. The first error in the stream
+ends it; events after it are ignored. The result does not depend on how the bytes are cut.
+Does no I/O, knows no clock and no vendor: a subclass reads the events of one wire.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from shared.errors import BackendError
+from shared.log.events import Reasoning, Token, Usage
+from shared.log.extra import clean
+from shared.text.json_values import VALUES_MAX, has_too_many_values, is_json
+from workers.backends.contract import BackendItem, Finish
+from workers.backends.openai.opening import Opening
+from workers.backends.reading.error_body import is_error_array
+from workers.backends.reading.facts import Facts, put_extra
+from workers.backends.reading.failure import failure_of
+from workers.backends.reading.finish_reasons import Reason, more_telling, reason_of
+from workers.backends.reading.half_pairs import HalfPairs
+from workers.backends.reading.sse_lines import SseLines
+
+CHECKED_BYTES_MIN = 4_096  # a smaller event cannot have too many values
+TEXT, THOUGHT = "text", "thought"
+
+
+class EventReader:
+    """Parses one answer. A subclass defines `_take`, and `_take_document` if it can read one.
+
+    Args:
+        line_bytes_max: longest line of the stream, bytes.
+        body_bytes_max: longest answer that comes as one JSON document, bytes.
+        seed: part of the ids of tool calls that the server gives no id.
+
+    Attributes:
+        is_done: nothing more is parsed: `Finish` was returned, or `failure` is set.
+        failure: raise it after the events returned so far have been passed on.
+        warnings: names of what was repaired or left out.
+    """
+
+    def __init__(self, *, line_bytes_max: int, body_bytes_max: int, seed: str = "") -> None:
+        self.is_done = False
+        self.failure: BackendError | None = None
+        self.warnings: set[str] = set()
+        self._seed = seed
+        self._lines = SseLines(line_bytes_max)
+        self._line_bytes_max = line_bytes_max
+        self._opening = Opening(body_bytes_max)
+        self._reason: Reason | None = None
+        self._halves = HalfPairs()
+        self._facts = Facts()
+        self._calls = 0  # tool calls that have begun
+        self._text_chars = 0
+        self._has_new_usage = False
+
+    @property
+    def has_finish_reason(self) -> bool:
+        """Whether the answer is complete; only usage or the end of the body may follow."""
+        return self._reason is not None
+
+    def feed(self, data: bytes) -> list[BackendItem]:
+        """Return the events that `data` completes, in order."""
+        items: list[BackendItem] = []
+        if self.is_done:
+            return items
+        try:
+            data = self._opening.trim(data)
+            if not self._opening.keep(data):
+                self._feed_lines(data, items)
+        except BackendError as failure:
+            self._fail(failure)
+        return items
+
+    def feed_eof(self) -> list[BackendItem]:
+        """Handle the end of the body: return the last events with `Finish`, or set `failure`."""
+        items: list[BackendItem] = []
+        if self.is_done:
+            return items
+        try:
+            if (document := self._opening.document) is not None:
+                self._take_document(document, items)
+            else:
+                # No blank line has closed the last event. After the finish reason an incomplete
+                # event is ignored.
+                for name, payload in self._lines.feed_eof():
+                    if self._reason is None or is_json(payload):
+                        self._take_payload(name, payload, items)
+            if not self.is_done:
+                self._end(items)
+        except BackendError as failure:
+            self._fail(failure)
+        return items
+
+    def take_running_usage(self) -> Usage | None:
+        """Return the counts of an unfinished answer, if the server has reported other ones."""
+        if self._reason is not None or not self._has_new_usage:
+            return None
+        self._has_new_usage = False
+        return self._usage_event()
+
+    # For subclasses
+
+    def _take(self, name: bytes, event: bytes, items: list[BackendItem]) -> None:
+        """Turn the data of one event into items."""
+        raise NotImplementedError
+
+    def _take_document(self, document: bytes, items: list[BackendItem]) -> None:
+        """Read a body that is one JSON document or a page."""
+        raise failure_of(document)
+
+    def _usage_event(self) -> Usage | None:
+        return None
+
+    def _is_too_large(self, name: bytes, payload: bytes) -> bool:
+        """Whether decoding this event would block the other runs of this worker for too long."""
+        return len(payload) > CHECKED_BYTES_MIN and has_too_many_values(payload)
+
+    def _say(self, text: Any, items: list[BackendItem]) -> None:
+        """Add a piece of the answer."""
+        if isinstance(text, str) and (whole := self._halves.join(TEXT, text)):
+            self._text_chars += len(whole)
+            self._opening.note_choice()
+            self._push(Token(whole), items)
+
+    def _think(self, text: Any, items: list[BackendItem]) -> None:
+        """Add a piece of the reasoning."""
+        if isinstance(text, str) and (whole := self._halves.join(THOUGHT, text)):
+            self._opening.note_choice()
+            self._push(Reasoning(whole), items)
+
+    def _push(self, item: Token | Reasoning, items: list[BackendItem]) -> None:
+        items.append(item)
+        if self._facts:
+            put_extra(items, len(items) - 1, self._facts.take())
+
+    def _give_extra(self, members: dict[str, Any], items: list[BackendItem]) -> None:
+        """Add members of a delta that have no event."""
+        self._opening.note_choice()
+        put_extra(items, len(items), {**self._facts.take(), "delta": self._cleaned(members)})
+
+    def _note(self, part: str, facts: dict[str, Any]) -> None:
+        """Keep facts about the answer for the next event."""
+        if facts:
+            self._facts.add(part, self._cleaned(facts))
+
+    def _cleaned(self, value: Any) -> Any:
+        cleaned, is_changed = clean(value)
+        if is_changed:
+            self.warnings.add("odd_value")
+        return cleaned
+
+    def _conclude(self, word: Any) -> None:
+        """Note a finish reason in the server's word; a word that says nothing is ignored."""
+        reason = reason_of(word)
+        if reason is None:
+            return
+        self._opening.note_choice()
+        if reason.outcome == "failed":
+            message = f"the backend gave up: finish_reason {reason.word!r}"
+            raise BackendError("upstream_error", message)
+        self._reason = more_telling(self._reason, reason)
+
+    def _end(self, items: list[BackendItem]) -> None:
+        """Add what waits, usage and `Finish`.
+
+        Raises:
+            BackendError: the answer has no finish reason, so it broke off.
+        """
+        if self._reason is None:
+            raise BackendError("upstream_error", self._opening.describe_end())
+        for place, kind in ((THOUGHT, Reasoning), (TEXT, Token)):
+            if text := self._halves.release(place):
+                items.append(kind(text))
+        if self._halves.has_lone:
+            self.warnings.add("lone_surrogate")
+        if (usage := self._usage_event()) is not None:
+            items.append(usage)
+        items.append(self._finish(self._reason))
+        self.is_done = True
+
+    def _finish(self, reason: Reason) -> Finish:
+        assert reason.outcome != "failed"
+        is_stop = reason.outcome == "stop" and self._calls > 0
+        outcome = "tool_calls" if is_stop else reason.outcome
+        # Clients get a word that nobody knows as it came.
+        name = "native_finish_reason" if reason.is_known or is_stop else "finish_reason"
+        if reason.word != outcome and not self._facts.has("choice", name):
+            self._facts.add("choice", {name: reason.word})
+        return Finish(outcome, "" if reason.is_known else reason.word, self._facts.take() or None)
+
+    # Lines
+
+    def _fail(self, failure: BackendError) -> None:
+        self.failure = failure
+        self.is_done = True
+
+    def _feed_lines(self, data: bytes, items: list[BackendItem]) -> None:
+        for name, payload in self._lines.feed(data):
+            self._take_payload(name, payload, items)
+            if self.is_done:
+                return
+        if self._lines.is_too_long:
+            raise BackendError(
+                "upstream_error",
+                f"the backend sent a line of more than {self._line_bytes_max} bytes;"
+                " TAILRACE_UPSTREAM_LINE_BYTES_MAX of the worker sets this limit",
+                retryable=False,  # the server would send the same line again
+            )
+
+    def _take_payload(self, name: bytes, payload: bytes, items: list[BackendItem]) -> None:
+        if not payload.startswith(b"{"):
+            payload = payload.strip()
+            if not payload or payload == b"[DONE]":  # gateways add it
+                return
+            if payload.startswith(b"<") or is_error_array(payload):
+                raise failure_of(payload)
+        if self._is_too_large(name, payload):
+            message = f"the backend sent an event of more than {VALUES_MAX} values"
+            raise BackendError("upstream_error", message, retryable=False)
+        try:
+            if not payload.isascii():
+                payload.decode()  # a clear error, and lone halves are escapes, never bytes
+            self._take(name, payload, items)
+        except (ValueError, RecursionError) as exc:  # msgspec's errors are ValueErrors
+            message = f"the backend sent broken data: {exc}"
+            raise BackendError("upstream_error", message) from exc
+
+
+_decode = msgspec.json.decode
+
+
+def decode_event(payload: bytes) -> dict[str, Any]:
+    """Return the object in the data of an event.
+
+    Raises:
+        ValueError: the data is no JSON object.
+    """
+    try:
+        event = _decode(payload)
+    except ValueError:
+        # Python's decoder is slower, but also reads NaN, Infinity and lone halves of pairs.
+        event = json.loads(payload)
+    if not isinstance(event, dict):
+        raise ValueError("the event is no object")
+    return event
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """Return `value` if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,38 @@
+"""Tells a model server that nobody waits for an answer which it makes in the background.
+
+Other servers notice the end of the connection. A generation that was cancelled while no worker ran
+it is noticed by the worker that reads its queue entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.errors import Unavailable
+from shared.log.events import End, decode_known
+from shared.log.log_reader import read_log
+from shared.log.records import Entry
+from shared.log.store import Store
+from workers.backends.background import BackgroundBackend
+from workers.backends.contract import Backend
+from workers.takeover.continuation import upstream_of
+
+
+async def stop_upstream(backend: Backend, log: Sequence[Entry]) -> None:
+    """Stop the server's work on the answer in `log`, if it makes the answer in the background."""
+    if isinstance(backend, BackgroundBackend) and (upstream_id := upstream_of(log)):
+        await backend.cancel(upstream_id)
+
+
+async def stop_upstream_of_ended(backend: Backend, store: Store, generation_id: str) -> None:
+    """Stop the server's work on an answer whose generation has ended, unless it is complete."""
+    if not isinstance(backend, BackgroundBackend):
+        return
+    log: list[Entry] = []
+    try:
+        await read_log(store, generation_id, lambda *entry: log.append(entry))
+    except Unavailable:
+        return  # the server ends the answer by itself, later
+    end = decode_known(log[-1][1]) if log else None
+    if isinstance(end, End) and end.status != "completed":
+        await stop_upstream(backend, log)
