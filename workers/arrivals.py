@@ -19,6 +19,7 @@ from typing import Any
 from shared.errors import Unavailable
 from shared.queue.lanes import Delivery, Queue
 from shared.redis import keys
+from shared.redis.shards import is_partial, serves
 
 CONNECTIONS_MAX = 16  # partitions that one worker waits on; it looks at the others now and then
 NO_WAIT_S = 0.002  # a blocking read that returns faster found an entry that was already waiting
@@ -76,9 +77,15 @@ class Arrivals:
         return self.reserved[0] == streams
 
     def unread(self) -> list[str]:
-        """Return the partitions without an open read. They take turns in the first place."""
+        """Return the partitions without an open read. They take turns in the first place.
+
+        Of a cluster with some shards away, only the partitions on the others.
+        """
         self.tags.append(self.tags.pop(0))
-        return [tag for tag in self.tags if tag not in self._reads]
+        unread = [tag for tag in self.tags if tag not in self._reads]
+        if is_partial(self.queue.redis):
+            return [tag for tag in unread if serves(self.queue.redis, keys.running(tag))]
+        return unread
 
     def open(self, places: Mapping[str, Sequence[str]], wait_ms: int) -> None:
         """Open a read of at most `wait_ms` ms on each place: the tag of a partition, its lanes."""
@@ -92,7 +99,8 @@ class Arrivals:
         A read that returned at once found a lane that may hold more entries.
 
         Raises:
-            Unavailable: Redis did not answer. One outage is reported once, not for each read.
+            Unavailable: Redis did not answer. One outage is reported once, not for each read. Of a
+                cluster with some shards away, none is reported.
         """
         await asyncio.wait(
             [read.task for read in self._reads.values()], return_when=asyncio.FIRST_COMPLETED
@@ -102,7 +110,7 @@ class Arrivals:
             del self._reads[tag]
             result = read.task.result()
             if isinstance(result, Unavailable):
-                if read.opened_s > self._failed_s:
+                if read.opened_s > self._failed_s and not is_partial(self.queue.redis):
                     failure = result
                 continue
             found += result

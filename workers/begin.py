@@ -10,6 +10,7 @@ from shared.errors import Unavailable
 from shared.log.records import Absent, Begun, Ended, Held
 from shared.queue.lanes import LaneEntry
 from workers.parts import Takeover, WorkerParts
+from workers.takeover.shard import is_shard_away, takeover_on_shard
 
 # A worker often reads the entry before the node has created meta: begin again after this pause,
 # which doubles up to the maximum.
@@ -39,9 +40,10 @@ async def become_holder(
         the answer of begin. `Absent`: the generation was never accepted. None: stopped before.
 
     Raises:
-        Unavailable: Redis has been away for too long.
+        Unavailable: Redis has been away for too long, or the shard of the generation is away. Then
+            the slot is free for the generations of other shards.
     """
-    token, takeover = secrets.token_hex(12), parts.takeover()
+    token, takeover = secrets.token_hex(12), await takeover_on_shard(parts, ticket.id)
     began_s = parts.clock()
     pause_s = BEGIN_PAUSE_S
     while True:
@@ -81,6 +83,6 @@ async def _try_begin(
     except Unavailable:
         # Begin may have happened. Repeated with the same token it gives the same attempt.
         away_s = parts.clock() - max(began_s, parts.appender.last_ok_of(ticket.id))
-        if away_s > parts.settings.redis_outage_s:
+        if away_s > parts.settings.redis_outage_s or is_shard_away(parts, ticket.id):
             raise
         return None

@@ -28,6 +28,7 @@ from shared.queue.turns import advance
 from shared.redis import keys, server_check
 from shared.redis.client import REDIS_ANSWER_S, Client
 from shared.redis.connections import open_pipeline
+from shared.redis.shards import is_partial
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
@@ -189,11 +190,13 @@ class Worker:
     async def _pause_away(self, exc: Unavailable) -> None:
         if not self._is_away:
             log.warning("redis away", extra={"reason": str(exc)})
-        self._is_away = True
+        self._note_away()
         await asyncio.sleep(REDIS_RETRY_PAUSE_S * random.uniform(0.5, 1.5))
 
     def _note_away(self) -> None:
-        self._is_away = True
+        # Of a cluster with some shards away, each generation waits by the rule of its own shard.
+        if not is_partial(self.redis):
+            self._is_away = True
 
     def _presence(self, now_ms: int) -> Presence:
         counters = self.counters | {
@@ -348,7 +351,7 @@ class Worker:
             try:
                 await self._sweep_once()
             except Unavailable:
-                self._is_away = True
+                self._note_away()
 
     async def _sweep_once(self) -> None:
         sent_s = time.monotonic()

@@ -26,6 +26,7 @@ from shared.queue.partitions import agree, partitions_of
 from shared.queue.presence import Presence, workers_seen
 from shared.redis.client import Client, client_follower, translated
 from shared.redis.server_check import check_server
+from shared.redis.shards import is_partial, shard_count
 from shared.text.redaction import redact
 
 READY_CHECK_S = 2.0  # for Redis to answer /readyz; after it the condition `redis` fails
@@ -54,6 +55,10 @@ class HealthRoutes:
         degraded = sorted(self.node.authenticator.problems)
         if self.node.limits.problem:
             degraded.append("limits")
+        if (shards := shard_count(self.node.redis)) is not None:
+            content["shards"] = {"all": shards.shards, "answering": shards.serving}
+            if shards.serving < shards.shards:
+                degraded.append("shards")
         if degraded:
             content["degraded"] = degraded
             content["status"] = "degraded" if is_ready else content["status"]
@@ -74,15 +79,21 @@ class HealthRoutes:
         return Response(self.node.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     async def checks(self) -> dict[str, bool]:
-        """Return each condition of readiness by name; the node is ready if all are True."""
+        """Return each condition of readiness by name; the node is ready if all are True.
+
+        Of a cluster one shard that answers is enough. If the reports of the workers are on a shard
+        that is away, some worker is taken to be there.
+        """
         workers = await self._workers()
+        is_hidden = workers is None and is_partial(self.node.redis)
         age_ms_max = SILENT_LEASES_MAX * self.node.settings.lease_s * 1000
         return {
             "not_draining": not self.node.is_draining,
-            "redis": workers is not None,
+            "redis": workers is not None or is_hidden,
             "server": await self._is_server_usable(),
             "live_connection": self.node.hub.is_live,
-            "worker": any(
+            "worker": is_hidden
+            or any(
                 age_ms <= age_ms_max and not presence.draining for presence, age_ms in workers or []
             ),
         }

@@ -38,7 +38,7 @@ from shared.usage.ledger import Ledger
 STEP_S = 2.0  # after this time a step ends, and the next one goes on
 PAGE = 100
 SCAN_COUNT = 1_000
-_STEP = re.compile(r"(schedules|batches|generations|files|shares)|walk-([0-9]{1,20})", re.ASCII)
+_STEP = re.compile(r"(schedules|batches|generations|files|shares)|walk-([0-9]{1,30})", re.ASCII)
 _NAMED = ("schedules", "batches", "generations", "files", "shares")
 _RECORD = re.compile(rb"tr:\{([A-Za-z0-9_-]{8,64})\}:(?:meta|batch)", re.ASCII)
 

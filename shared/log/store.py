@@ -307,9 +307,17 @@ class Store(MetaReader):
         The next write stops its holder, and every node drops its copy. Indexes and other records
         still name the generation: shared/erasure/generations.py does the rest.
         """
-        reply = await self._run("delete", generation_id, [self.retention_ms, generation_id])
+        # On a cluster the channel has a slot of its own, so the script cannot publish there. Nodes
+        # are told before as well: the caller may die just after the script.
+        is_sharded = self.scripts.is_sharded
+        if is_sharded:
+            await self._tell_shard(generation_id)
+        told = "" if is_sharded else generation_id
+        reply = await self._run("delete", generation_id, [self.retention_ms, told])
         if reply[0] != b"sealed":
             return False
+        if is_sharded:
+            await self._tell_shard(generation_id)
         with translated():
             # No key of the script: most generations have no pieces, and a script that names an
             # absent key has to wait while a cluster moves its slot.
@@ -319,6 +327,11 @@ class Store(MetaReader):
             call = owner_bytes.deleted(reply[1].decode(), generation_id, self.retention_ms)
             await self.scripts.run(owner_bytes.SCRIPT, *call)
         return True
+
+    async def _tell_shard(self, generation_id: str) -> None:
+        with translated():
+            command: Any = self.redis.execute_command
+            await command("SPUBLISH", keys.DELETED, generation_id)
 
     async def was_deleted(self, generation_id: str) -> bool:
         """Whether a sealed generation was deleted, and not lost."""

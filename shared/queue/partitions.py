@@ -4,10 +4,15 @@ The id of a generation decides its partition, so every process finds it without 
 partition the tag is `{q}`, as in versions without partitions; with more the tags are `{q0}`, `{q1}`
 and so on. A process with another number would read and write other keys: its prompts would wait for
 ever. So the number stands in Redis, and a role with another number does not start.
+
+On a cluster the tags are `{q0.25}`, `{q1.53}` and so on. The number after the point is chosen so
+that the slots of the tags lie at even distances. Then masters with equal ranges of slots have
+equal numbers of partitions, or one more: of `{q0}` to `{q7}`, three masters have 2, 2 and 4.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from functools import cache
 from zlib import crc32
@@ -16,20 +21,28 @@ from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.redis import keys
 from shared.redis.client import Client, translated
+from shared.redis.cluster.slots import SLOTS, key_slot
 
+EVEN_SHARE = 32  # the slot of an even tag is at most 1/32 of a part away from its middle
 RULES = 'docs/operations.md, "Partitions of the queue", says how to change the number'
 
 
 class Partitions:
     """The partitions of one deployment.
 
+    Args:
+        is_even: spread the slots of the tags evenly, for a cluster.
+
     Attributes:
         tags: the hash tag of each, without braces.
     """
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, count: int = 1, *, is_even: bool = False) -> None:
         assert count > 0
-        self.tags = (keys.QUEUE,) if count == 1 else tuple(f"q{n}" for n in range(count))
+        self.tags: tuple[str, ...] = (keys.QUEUE,)
+        if count > 1:
+            tag_of = _even_tag if is_even else _plain_tag
+            self.tags = tuple(tag_of(n, count) for n in range(count))
 
     def of(self, generation_id: str) -> str:
         """Return the tag of a generation's partition. Every version must return the same."""
@@ -46,12 +59,27 @@ class Partitions:
 
 def partitions_of(settings: Settings) -> Partitions:
     """Return the partitions that the settings name."""
-    return _partitions(settings.partition_count)
+    return _partitions(settings.partition_count, settings.is_cluster)
 
 
 @cache
-def _partitions(count: int) -> Partitions:
-    return Partitions(count)
+def _partitions(count: int, is_even: bool) -> Partitions:
+    return Partitions(count, is_even=is_even)
+
+
+def _plain_tag(n: int, count: int) -> str:
+    return f"q{n}"
+
+
+def _even_tag(n: int, count: int) -> str:
+    """Return a tag whose slot lies near the middle of part `n` of `count` equal parts.
+
+    Every version must return the same.
+    """
+    middle = (2 * n + 1) * SLOTS // (2 * count)
+    tags = (f"q{n}.{number}" for number in itertools.count())
+    away_max = SLOTS // (EVEN_SHARE * count)
+    return next(tag for tag in tags if abs(key_slot(tag.encode()) - middle) <= away_max)
 
 
 async def agree(redis: Client, settings: Settings) -> None:

@@ -37,6 +37,20 @@ def serves(redis: Client, *names: str) -> bool:
     return True
 
 
+def is_partial(redis: Client) -> bool:
+    """Whether some shards of a cluster do not answer, and others do."""
+    if (cluster := cluster_of(redis)) is None:
+        return False
+    topology = cluster.topology
+    masters = topology.slot_map.masters
+    silent = [
+        master
+        for master in masters
+        if topology.states.is_away(master) or master in topology.slot_map.avoided
+    ]
+    return 0 < len(silent) < len(masters)
+
+
 def shard_of(redis: Client, name: str) -> HostPort | None:
     """Return the master that has this key; None: a single server, or it is not known."""
     if (cluster := cluster_of(redis)) is None:

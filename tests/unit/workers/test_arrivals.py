@@ -19,6 +19,7 @@ class FakeQueue:
 
     def __init__(self, count: int) -> None:
         self.partitions = Partitions(count)
+        self.redis = None
         self.replies: dict[str, asyncio.Future[list[Delivery]]] = {}
         self.now_s = 100.0
 

@@ -16,6 +16,7 @@ from shared.queue.lanes import NEVER_BEGAN_S, Queue, encode_entry, put_back
 from shared.queue.overview import oldest_waiting_s, queue_depths, running_of
 from shared.queue.partitions import Partitions, agree, partitions_of, record
 from shared.redis import keys
+from shared.redis.cluster.slots import SLOTS, key_slot
 from tests.support.generation import create, store_on
 
 COUNT = 4
@@ -292,3 +293,33 @@ def test_the_number_of_partitions_is_bounded():
     assert len(partitions_of(with_partitions(64)).tags) == 64
     with pytest.raises(ConfigurationError, match="QUEUE_PARTITIONS must be at most 64, got 65"):
         dataclasses.replace(with_partitions(1), queue_partitions=65)
+
+
+def masters_of(tags, masters):
+    """How many of the tags lie on each master of a cluster with equal ranges of slots."""
+    counts = [0] * masters
+    for tag in tags:
+        counts[key_slot(tag.encode()) * masters // SLOTS] += 1
+    return counts
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8, 16, 64])
+def test_on_a_cluster_each_master_has_the_same_number_of_partitions_or_one_more(count):
+    tags = Partitions(count, is_even=True).tags
+
+    for masters in range(1, count + 1):
+        counts = masters_of(tags, masters)
+        assert max(counts) - min(counts) <= 1, f"{masters} masters: {counts}"
+    assert len(set(tags)) == count
+
+
+def test_the_tags_of_a_cluster_never_change():
+    """Another version of a role would read other keys."""
+    assert Partitions(8, is_even=True).tags == (
+        "q0.25", "q1.53", "q2.44", "q3.2", "q4.136", "q5.101", "q6.24", "q7.113"
+    )  # fmt: skip
+    assert Partitions(1, is_even=True).tags == ("q",)
+    plain = Settings(redis_url="redis://h", queue_partitions=8)
+    assert partitions_of(plain).tags[7] == "q7"
+    cluster = Settings(redis_url="redis+cluster://h:1")
+    assert partitions_of(cluster).tags[7] == "q7.113"

@@ -12,7 +12,7 @@ from shared.queue.endings import cancel, cancel_many
 from shared.queue.janitor import Janitor
 from shared.queue.lanes import NEVER_BEGAN_S, Queue, requeue
 from shared.queue.overview import queue_depths
-from shared.queue.partitions import Partitions
+from shared.queue.partitions import partitions_of
 from shared.queue.turns import WEIGHT_MAX, advance, repair
 from shared.redis import keys
 from tests.support.generation import store_on
@@ -38,7 +38,7 @@ class Bench:
     def __init__(self, redis, **settings):
         self.redis = redis
         self.store = store_on(redis, **settings)
-        self.partitions = Partitions(self.store.settings.queue_partitions)
+        self.partitions = partitions_of(self.store.settings)
         self.acceptor = Acceptor(
             redis, self.store, self.store.settings, lambda owner: WEIGHTS.get(owner, 1)
         )
