@@ -33,7 +33,7 @@ NO_CLUSTER_FOR_ARQ = (
 MAY_BE_ZERO = (
     "grace_s", "address_connections_max", "head_wait_s", "queue_partitions",
     "owner_active_max", "owner_connections_max", "owner_prompts_per_min", "owner_tokens_per_min",
-    "owner_tokens_per_day", "usage_days",
+    "owner_tokens_per_day", "usage_days", "cancel_usage_s",
 )  # fmt: skip
 QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
 CLUSTER_PARTITIONS = 8  # of the queue on a cluster, if the setting is 0
@@ -139,6 +139,7 @@ class Settings:
     upstream_outage_s: float = 60.0  # a prompt waits this long for a backend that is away
     upstream_first_token_s: float = 300.0
     upstream_idle_s: float = 60.0
+    cancel_usage_s: float = 0.5  # a cancelled answer is read on for so long, for its usage
     upstream_total_s: float = 3_600.0
     upstream_line_bytes_max: int = 16_777_216
 

@@ -333,11 +333,6 @@ class Store(MetaReader):
             command: Any = self.redis.execute_command
             await command("SPUBLISH", keys.DELETED, generation_id)
 
-    async def was_deleted(self, generation_id: str) -> bool:
-        """Whether a sealed generation was deleted, and not lost."""
-        with translated():
-            return bool(await self.redis.hexists(keys.meta(generation_id), "deleted"))  # type: ignore[misc]
-
     async def attach_readers(self, generation_id: str, node: str) -> bool:
         """Record that `node` has readers, to be repeated every 3 s; False: it has ended."""
         reply = await self.scripts.run("attach", _readers(generation_id), [node, 0])

@@ -34,7 +34,7 @@ WITHOUT_PRELUDE = (
 ALLOW_OOM = (
     "finish", "close", "seal", "delete", "renew", "release", "attach", "batch_cancel", "batch_move",
     "files_remove",
-    "owner_bytes", "limit_settle", "limit_place", "leave", "usage_settle", "usage_done",
+    "owner_bytes", "limit_settle", "limit_place", "leave", "usage_settle", "usage_done", "spend",
 )  # fmt: skip
 # Two names for one file, because the flag allow-oom belongs to a name:
 # `finish` is an append that ends with the `end` event, and may run when memory is full.

@@ -239,6 +239,7 @@ async def take_the_queue(redis: Redis) -> None:
     await queue.wait(list(keys.LANES), 1)
     await queue.claim("resume", 0, 10)
     await queue.leave(delivery, ID, 1_000)
+    await store.scripts.run("spend", [keys.meta(ID)], [1, "{}"])
     await Settlement(redis, store, SETTINGS).look(keys.QUEUE)
     fact = Fact("alice", ID, await store.now_ms(), await store.now_ms(), "demo", Figures(1))
     await Ledger(redis, SETTINGS).settle([fact])
