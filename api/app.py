@@ -44,7 +44,7 @@ from api.resources.listings import ListingRoutes
 from api.resources.schedules import ScheduleRoutes
 from api.resources.shares import ShareRoutes
 from api.resources.usage import UsageRoutes
-from api.transport.extensions import SHARE_WATCH
+from api.transport.extensions import KEY_WATCH, READER_PLACE, SHARE_WATCH
 from shared.errors import NotFound
 from shared.redis.client import client_follower
 
@@ -112,6 +112,10 @@ def guard(node: Node, route: Route) -> None:
         identity = await admit(node.authenticator, scope, scope_needed, is_shared=is_shared)
         if identity is not None and identity.share is not None:
             scope[SHARE_WATCH] = node.share_watch
+        if identity is not None and node.authenticator.may_take_away(identity):
+            scope[KEY_WATCH] = node.key_watch
+        if identity is not None and (place := node.place_of(identity)) is not None:
+            scope[READER_PLACE] = place
         if identity is not None and identity.is_keyless:
             node.seen_owners.add(identity.owner, time.monotonic())
 

@@ -17,6 +17,9 @@ from shared.errors import RequestError
 
 RETRY_AFTER_S = 1  # `Retry-After` of errors that end soon: Redis is away, or the node is draining
 
+# Of `too_many_connections`. After two such pauses the places of a node that died are free again.
+CONNECTIONS_RETRY_AFTER_S = 5
+
 
 class ErrorCode(NamedTuple):
     """How clients see one error code.
@@ -63,6 +66,7 @@ CODES: dict[str, ErrorCode] = {
     "too_many_transfers": ErrorCode(429, is_retryable=True),
     "owner_full": ErrorCode(429, is_retryable=True),
     "too_many_active": ErrorCode(429, is_retryable=True),
+    "too_many_connections": ErrorCode(429, close=4029, is_retryable=True),
     "quota_exhausted": ErrorCode(429),
     "head_too_large": ErrorCode(431),
     "internal": ErrorCode(500, close=1011),
@@ -174,6 +178,25 @@ class MethodNotAllowed(RequestError):
     def __init__(self, methods: Iterable[str]) -> None:
         self.allow = ", ".join(sorted(methods))
         super().__init__(405, "method_not_allowed", f"use one of: {self.allow}")
+
+
+class TooManyConnections(RequestError):
+    """429: the owner has as many open readers as the operator allows.
+
+    Attributes:
+        told: how often this reader was refused lately, this time included; 0: not counted.
+    """
+
+    def __init__(self, most: int, told: int) -> None:
+        row = CODES["too_many_connections"]
+        super().__init__(
+            row.status,
+            "too_many_connections",
+            f"{most} readers of this owner are open, and no more may be: close one first",
+            retryable=row.is_retryable,
+            retry_after_s=CONNECTIONS_RETRY_AFTER_S,
+        )
+        self.told = told
 
 
 def _encodable(text: str) -> str:

@@ -18,7 +18,9 @@ from api.body_room import BodyRoom
 from api.edge.admission import OPERATORS_ONLY, check_scope
 from api.edge.auth import Authenticator
 from api.edge.heavy_reads import HeavyReadLimit
+from api.edge.key_watch import KeyWatch
 from api.edge.metrics import Metrics
+from api.edge.reader_places import ReaderPlace, ReaderPlaces
 from api.edge.share_watch import ShareWatch
 from api.edge.slowing import FailureDelay
 from api.edge.transfer_limit import (
@@ -73,6 +75,8 @@ class Node:
         shares: tokens that read one generation or session.
         limits: how much each owner may use.
         share_watch: breaks off the connections of deleted shares.
+        key_watch: breaks off the connections of keys that their file has no longer.
+        places: counts the open readers of owners with a limit.
         waiting_places: bounds the sockets that wait for their credentials.
         seen_owners: owners without a key who have asked; `renew_planners` notes them.
     """
@@ -104,6 +108,8 @@ class Node:
     limits: LimitsFile = field(init=False)
     shares: Shares = field(init=False)
     share_watch: ShareWatch = field(init=False)
+    key_watch: KeyWatch = field(init=False)
+    places: ReaderPlaces = field(init=False)
     peers: TrustedProxies = field(init=False)
     slowing: FailureDelay = field(init=False)
 
@@ -126,11 +132,17 @@ class Node:
         self.metrics.watch_bodies(self.bodies)
         self.shares = self.authenticator.shares = Shares(self.redis)
         self.share_watch = ShareWatch(self.shares)
+        self.key_watch = KeyWatch()
+        self.authenticator.on_keys_changed = self._end_removed_keys
+        self.places = ReaderPlaces(self.name, self.store, self.metrics.limit_refusals)
         self.peers = TrustedProxies.read(self.settings.trusted_proxies)
         self.slowing = FailureDelay(self.peers)
         if not self.authenticator.is_configured:  # all clients are one owner: no bound per owner
             self.uploads.share_freely()
             self.downloads.share_freely()
+
+    def _end_removed_keys(self) -> None:
+        self.key_watch.end(self.authenticator.is_taken_away)
 
     def owner(self, request: Request) -> str:
         """Return the owner whose credentials the request carries.
@@ -152,6 +164,11 @@ class Node:
     def limits_of(self, identity: Identity) -> OwnerLimits:
         """Return how much the owner of a request may use."""
         return self.limits.limits.of(identity.owner, identity.groups, identity.limits)
+
+    def place_of(self, identity: Identity) -> ReaderPlace | None:
+        """Return a place for a connection that reads; None: the owner has no limit."""
+        most = self.limits_of(identity).connections_max
+        return ReaderPlace(self.places, identity.owner, most) if most else None
 
     def listed_owner(self, request: Request) -> tuple[str, bool]:
         """Return the owner whose work a listing shows, and whether its rows name their owners.

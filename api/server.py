@@ -153,6 +153,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         keeping = group.create_task(janitor.run(), name="janitor")
         identifying = group.create_task(node.authenticator.run(), name="credentials")
         limiting = group.create_task(node.limits.run(), name="limits")
+        counting = group.create_task(node.places.run(), name="readers")
         watching_shares = group.create_task(node.share_watch.run(), name="shares")
         noting = group.create_task(node.renew_planners(), name="planners")
         following = group.create_task(follow_redis(node.settings), name="redis")
@@ -168,12 +169,15 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
             await node.hub.drain(drain_s - plain_s)
         server.should_exit = True
         await serving
+        with contextlib.suppress(Unavailable):
+            await node.places.write()
         watching.cancel()
         keeping.cancel()
         identifying.cancel()
         noting.cancel()
         limiting.cancel()
         watching_shares.cancel()
+        counting.cancel()
         following.cancel()
     logger.info("api stopped")
 

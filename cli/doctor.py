@@ -22,6 +22,7 @@ from api.edge.auth import Authenticator
 from api.transport.peer import TrustedProxies
 from cli.continuation import doctor_continuation
 from cli.finding import Finding
+from cli.models import examine_found
 from cli.redis_findings import examine_redis
 from cli.up.privacy import is_open_file, open_directories
 from cli.up.private_server import find_server, server_version
@@ -98,6 +99,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Findin
         *examine_space(settings),
         *examine_privacy(settings),
         *(await examine_models(settings, environ)),
+        *(await examine_found(settings)),
     ]
 
 

@@ -70,7 +70,13 @@ def run(args: argparse.Namespace) -> int:
         Authenticator.from_settings(settings)  # report an error once, and not from every node
         os.umask(UMASK)
         is_port_named = args.port is not None or is_given("port", os.environ)
-        return up(settings, api=args.api, workers=args.workers, is_port_named=is_port_named)
+        return up(
+            settings,
+            api=args.api,
+            workers=args.workers,
+            has_cluster=args.cluster,
+            is_port_named=is_port_named,
+        )
     if args.command == "doctor":
         from cli.doctor import doctor
 
@@ -79,6 +85,10 @@ def run(args: argparse.Namespace) -> int:
         from cli.client.bench import bench
 
         return bench(settings, args)
+    if args.command == "models":
+        from cli.models import discover
+
+        return discover(args.output)
     if args.command == "batch":
         from cli.client.batch import batch
 
@@ -154,6 +164,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_terminal(commands)
     _add_accounts(commands)
     _add_batch(commands)
+    _add_models(commands)
     doctor = "check Python, Redis, the models and the limits of this machine"
     examine = commands.add_parser("doctor", help=doctor, description=doctor)
     what = "try whether this model's server continues partial answers, and tell the workers"
@@ -167,6 +178,9 @@ def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     up = commands.add_parser("up", help=what, description=what)
     up.add_argument("--api", type=int, default=1, metavar="N", help="API nodes (1)")
     up.add_argument("--workers", type=int, default=1, metavar="N", help="workers (1)")
+    up.add_argument(
+        "--cluster", action="store_true", help="three masters of a Redis Cluster, to try it out"
+    )
     _add_address(up, "port of the first API node; the others get the next ports (8000)")
     what = "a model that this machine computes, without a server and a key"
     up.add_argument("--model", dest="models", choices=["smollm2"], help=what)
@@ -234,6 +248,16 @@ def _add_accounts(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     forget.add_argument("--yes", action="store_true", help="do not ask")
     for command in (usage, forget):
         _add_server(command)
+
+
+def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "find model servers on this machine"
+    models = commands.add_parser("models", help=what, description=what)
+    actions = models.add_subparsers(dest="action", required=True, metavar="ACTION")
+    what = "ask the usual ports of this machine, and print a models file"
+    discover = actions.add_parser("discover", help=what, description=what)
+    what = "write a new file instead of printing"
+    discover.add_argument("-o", "--output", default="", metavar="FILE", help=what)
 
 
 def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

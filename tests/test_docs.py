@@ -26,7 +26,7 @@ from api.errors import CODES
 from api.hub.statistics import HubStatistics
 from api.pages.openapi.document import DOCUMENT
 from cli.main import build_parser
-from shared.config.settings import NOT_YET, PREFIX, Settings
+from shared.config.settings import PREFIX, Settings
 from shared.errors import TailraceError
 from shared.log import events
 from shared.queue.presence import Presence
@@ -115,12 +115,6 @@ def test_every_variable_named_is_a_setting() -> None:
     }
 
     assert not wrong
-
-
-def test_every_setting_of_a_later_version_is_named() -> None:
-    missing = [name for name in NOT_YET if f"`{name}`" not in page("docs/protocol.md")]
-
-    assert not missing
 
 
 # The interface

@@ -10,8 +10,8 @@ from shared.errors import Unavailable
 from shared.log.records import Absent, Begun, Ended, Held
 from shared.queue.lanes import LaneEntry
 from workers.parts import Takeover, WorkerParts
+from workers.shard_takeover import is_shard_away, takeover_on_shard
 from workers.takeover.earlier_entries import read_earlier_entries
-from workers.takeover.shard import is_shard_away, takeover_on_shard
 from workers.writing.outbox import Outbox
 
 # A worker often reads the entry before the node has created meta: begin again after this pause,

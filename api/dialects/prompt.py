@@ -25,7 +25,8 @@ from api.intake.dialect_request import DialectRequest, DialectRequestT
 from api.intake.large_body import generation_in_steps, read_members
 from api.node import Node
 from api.readers.lookup import find_generation
-from api.transport.extensions import ALLOWANCE
+from api.readers.place import take_place
+from api.transport.extensions import ALLOWANCE, GENERATION_ID
 from shared.config.credentials import Identity
 from shared.log.records import Meta
 from shared.queue.accept import Accepted
@@ -78,11 +79,14 @@ async def accept_post(
             parsed = await node.large.step(size, lambda: parse(members))
             if complete is not None:
                 parsed = await complete(parsed, identity)
+            if parsed.is_answered_from_log:
+                await take_place(request.scope)
             meta = await accept_members(
                 node, identity, members, parsed,
                 size=size, idempotency_key=key or "", needs_request=needs_request,
                 note=note_allowance(request),
             )  # fmt: skip
+            request.scope[GENERATION_ID] = meta.generation_id
             return meta, parsed
 
 

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -57,6 +57,7 @@ class Authenticator:
     Attributes:
         owners_of_short_keys: owners with a key below 16 characters, for a warning.
         shares: checks tokens of shares; None: they are not accepted. The node sets it.
+        on_keys_changed: called after the keys of a changed file are in use. The node sets it.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Authenticator:
         self.tokens = tokens
         self.shares: Shares | None = None
         self._hosts = hosts or HostAllowlist()
+        self.on_keys_changed: Callable[[], None] = lambda: None
         self._key_file: KeyFile | None = None
         self._use(identities)
 
@@ -118,11 +120,18 @@ class Authenticator:
         """Whether the key of an identity was removed from the file of keys since it was found.
 
         Another key with the same owner and scopes stands for it, so a person who gets a new key
-        keeps the sockets that were opened with the old one. Tokens, shares and users for whom a key
-        asks are not found here.
+        keeps the connections that were opened with the old one. Tokens and shares are not found
+        here. For a user for whom a key asks, that key counts.
         """
-        is_of_key = not identity.is_keyless and identity.share is None
-        return is_of_key and self.is_configured and identity not in self._valid
+        key = identity.by or identity
+        is_of_key = not key.is_keyless and key.share is None
+        return is_of_key and self.is_configured and key not in self._valid
+
+    def may_take_away(self, identity: Identity) -> bool:
+        """Whether the key of an identity stands in a file, and may be removed from the file."""
+        key = identity.by or identity
+        is_of_key = not key.is_keyless and key.share is None
+        return is_of_key and self._key_file is not None and self._key_file.is_file
 
     async def run(self) -> None:
         """Keep the keys up to date until cancelled."""
@@ -146,6 +155,7 @@ class Authenticator:
             logger.error("api keys not read again", extra={"reason": key_file.problem})
             return
         self._use(key_file.identities)
+        self.on_keys_changed()
         logger.info("api keys read again", extra={"keys": len(key_file.identities)})
         if owners := self.owners_of_short_keys:
             logger.warning("api keys short", extra={"keys": len(owners), "owners": named(owners)})

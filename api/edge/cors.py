@@ -25,6 +25,7 @@ EXPOSED_HEADERS = (
     "Location",
     "X-Generation-Id",
     "X-Heartbeat-S",
+    "X-Request-Id",
     "X-Tailrace-Ignored",
     "Retry-After",
     *EXPOSED,

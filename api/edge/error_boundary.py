@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.edge.request_id import request_id, with_ids
 from api.errors import (
     CODES,
     ErrorShape,
@@ -65,6 +66,7 @@ class ErrorBoundary:
                 has_begun = True
                 if self.on_answer is not None:
                     self.on_answer(scope, message)
+                message = with_ids(scope, message)
             await send(message)
 
         try:
@@ -77,8 +79,12 @@ class ErrorBoundary:
         except Unavailable:
             error = unavailable()
         except Exception:
-            logger.exception("request failed", extra={"path": scope.get("path", "")})
-            error = request_error("internal", "a defect of this server; its log has the details")
+            name = request_id(scope).decode()
+            logger.exception(
+                "request failed", extra={"path": scope.get("path", ""), "request_id": name}
+            )
+            text = f"a defect of this server; its log has the details of request {name}"
+            error = request_error("internal", text)
         except asyncio.CancelledError:
             # The node stops, and its drain time is over. uvicorn would answer 500.
             if not has_begun and scope["type"] == "http":

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import MethodNotAllowed
+from api.transport.extensions import READER_PLACE
 
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 Admit = Callable[[Scope, str], Awaitable[None]]  # the request, its method
@@ -46,5 +47,9 @@ class Resource:
             raise MethodNotAllowed(self.methods)
         if self.admit is not None:
             await self.admit(scope, scope["method"])
-        response = await handler(Request(scope, receive, send))
-        await response(scope, receive, send)
+        try:
+            response = await handler(Request(scope, receive, send))
+            await response(scope, receive, send)
+        finally:
+            if READER_PLACE in scope:
+                scope[READER_PLACE].close()

@@ -24,6 +24,7 @@ class ReadingOutcome(enum.Enum):
     CUT = "cut"  # the client was too slow
     DRAINED = "drained"  # this node stops
     EXPIRED = "expired"  # the credentials of the client have expired
+    REVOKED = "revoked"  # the key of the client was removed
     ROTATED = "rotated"  # the connection has reached its age; the client may reconnect elsewhere
     LOST = "lost"  # the log has expired, or the dialect cannot express how the log goes on
     FAILED = "failed"  # a write raised an exception

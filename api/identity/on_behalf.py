@@ -41,4 +41,4 @@ def act_for(identity: Identity, headers: Sequence[str]) -> Identity:
     if problem := owner_name_problem(user):
         raise request_error("invalid_request", f"X-On-Behalf-Of: the name {problem}")
     scopes = ORDINARY if ADMIN in identity.scopes else identity.scopes - {ACT}
-    return replace(identity, owner=user, scopes=scopes, is_keyless=True)
+    return replace(identity, owner=user, scopes=scopes, is_keyless=True, by=identity)

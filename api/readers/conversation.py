@@ -29,6 +29,7 @@ from api.node import Node
 from api.readers.disconnect import DisconnectWatcher
 from api.readers.expiry import SocketExpiry
 from api.readers.lookup import find_generation
+from api.readers.place import Place
 from api.readers.websocket_reader import Subscription
 from api.readers.websocket_sender import IDLE, NO_CLOSE_FRAME, TOKEN_EXPIRED, Socket
 from api.transport.extensions import LARGE_MESSAGE, TRANSPORT, WIRE
@@ -76,6 +77,7 @@ class Conversation(ABC):
         self.hub = node.hub
         self.identity = identity
         self._expiry: SocketExpiry | None = None
+        self._place: Place | None = None
         self.frame_bytes = 0
         self.large: LargeMessage | None = None
         self._send = send
@@ -189,6 +191,21 @@ class Conversation(ABC):
 
     # The socket's life
 
+    async def take_place(self) -> None:
+        """Count this socket as an open reader of its owner, until `give_back_place`.
+
+        Raises:
+            TooManyConnections: all places of the owner are taken.
+        """
+        self._place = self.node.place_of(self.identity)
+        if self._place is not None:
+            await self._place.take()
+
+    def give_back_place(self) -> None:
+        """Give the place back; may be repeated."""
+        if self._place is not None:
+            self._place.give_back()
+
     async def hold(self, receive: Receive) -> None:
         """Read and send until the client or this node closes the socket, then close it."""
         self.enter()
@@ -217,12 +234,15 @@ class Conversation(ABC):
             self._expiry.set(self.identity)
         if self.identity.share is not None:
             self.node.share_watch.add(self.identity.share.id, self.socket)
+        if self.node.authenticator.may_take_away(self.identity):
+            self.node.key_watch.add(self.identity, self.socket)
 
     def _unwatch_expiry(self) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
         if self.identity.share is not None:
             self.node.share_watch.remove(self.identity.share.id, self.socket)
+        self.node.key_watch.remove(self.identity, self.socket)
 
     def _warn(self) -> None:
         text = "the token expires soon: send an auth frame with a new one"
@@ -237,6 +257,7 @@ class Conversation(ABC):
     def leave(self) -> None:
         """Release all subscriptions and leave the hub."""
         self._unwatch_expiry()
+        self.give_back_place()
         self.socket.stop()
         self.hub.dismiss(self.socket)
 

@@ -1,4 +1,4 @@
-"""Ends connections when the credentials with which they were opened expire.
+"""Ends connections when the credentials with which they were opened expire or are taken away.
 
 One timer of the loop for each connection whose credentials expire, and no task. The timer keeps the
 connection alive, so its owner cancels the timer at the connection's end.
@@ -7,6 +7,7 @@ connection alive, so its owner cancels the timer at the connection's end.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from starlette.types import Scope
 
 from api.hub.contracts import Connection, ReadingOutcome
-from api.transport.extensions import CHECKED_AT, IDENTITY, SHARE_WATCH
+from api.transport.extensions import CHECKED_AT, IDENTITY, KEY_WATCH, SHARE_WATCH
 from shared.config.credentials import Identity
 
 SHARE_WAIT_S = 1.0  # a long poll with a share waits so long at most
@@ -59,12 +60,16 @@ class Leash(NamedTuple):
 
 
 def break_off_at_expiry(scope: Scope, connection: Connection) -> Leash | None:
-    """Break `connection` off when the credentials of its request expire, or its share is deleted.
+    """Break `connection` off when the credentials of its request expire or are taken away.
 
     Returns:
-        None: the credentials do not expire.
+        None: the credentials do not end while the node runs.
     """
     identity: Identity | None = scope.get(IDENTITY)
+    if identity is not None and KEY_WATCH in scope:
+        key_watch = scope[KEY_WATCH]
+        key_watch.add(identity, connection)
+        return Leash(functools.partial(key_watch.remove, identity, connection))
     left_s = seconds_left_of(scope)
     if identity is None or left_s is None:
         return None

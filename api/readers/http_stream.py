@@ -23,7 +23,8 @@ from api.hub.relay import Relay
 from api.readers.disconnect import DisconnectWatcher
 from api.readers.expiry import break_off_at_expiry
 from api.readers.http_reader import Subscriber
-from api.transport.extensions import HANDOVER, TRANSPORT, WIRE, break_off
+from api.readers.place import Place, take_place
+from api.transport.extensions import HANDOVER, READER_PLACE, TRANSPORT, WIRE, break_off
 from api.transport.http_handover import HandedOver
 from shared.log.fold import Dialect, Headers
 from shared.log.ids import START, EventId
@@ -75,8 +76,10 @@ async def stream(
             opening, and then every entry.
 
     Raises:
-        RequestError, Unavailable: as `Hub.reading` and `begin`, before anything was sent.
+        RequestError, Unavailable: as `take_place`, `Hub.reading` and `begin`, before anything was
+            sent.
     """
+    place = await take_place(scope)
     async with hub.reading(meta) as relay:
         if begin is None:
             beginning = Beginning(head=relay.encoded_log(dialect).opening)
@@ -96,6 +99,8 @@ async def stream(
             await send({"type": "http.response.body", "body": beginning.head, "more_body": True})
         if HANDOVER in scope.get("extensions", {}):
             DetachedAnswer(hub, relay, scope, dialect, beginning)
+            if place is not None:
+                place.keep()
             return
         outcome = await _read(hub, relay, scope, receive, send, dialect, beginning)
     await finish(scope, receive, send, outcome)
@@ -104,13 +109,14 @@ async def stream(
 class DetachedAnswer:
     """An answer whose handler has returned. It ends the response and releases the relay, once."""
 
-    __slots__ = ("_answer", "_expiry", "_hub", "_relay", "_subscriber")
+    __slots__ = ("_answer", "_expiry", "_hub", "_place", "_relay", "_subscriber")
 
     def __init__(
         self, hub: Hub, relay: Relay, scope: Scope, dialect: Dialect, beginning: Beginning
     ) -> None:
         self._hub = hub
         self._relay = relay
+        self._place: Place | None = scope.get(READER_PLACE)
         self._subscriber = _subscribe(hub, relay, scope, None, self._over, dialect, beginning)
         relay.holds += 1  # the handler releases its own hold when it returns
         self._answer: HandedOver = scope["extensions"][HANDOVER](self._subscriber)
@@ -119,6 +125,8 @@ class DetachedAnswer:
     def _over(self, outcome: ReadingOutcome) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
+        if self._place is not None:
+            self._place.give_back()
         _dismiss(self._hub, self._relay, self._subscriber)
         self._hub.release(self._relay)
         if outcome is ReadingOutcome.ENDED:

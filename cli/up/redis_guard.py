@@ -50,6 +50,8 @@ def guard_argv(server: PrivateServer, *, leave_s: float) -> tuple[str, ...]:
         *("--binary", server.binary, "--data-dir", server.data_dir),
         *("--socket", server.socket_path, "--lock-fd", str(server.lock_fd)),
         *("--bytes-max", str(server.bytes_max)),
+        *(("--cluster-ports", *map(str, server.cluster_ports)) if server.cluster_ports else ()),
+        *(("--password-file", server.password_file) if server.password_file else ()),
         *("--leave-s", str(leave_s)),
     )
 
@@ -60,6 +62,7 @@ class Guard:
     def __init__(self, server: PrivateServer, *, leave_s: float) -> None:
         self._server = server
         self._leave_s = leave_s
+        self._password = Path(server.password_file).read_text() if server.password_file else ""
         self._was_ready = False
         self._socket: tuple[int, int] | None = None  # the identity of the server's socket file
 
@@ -84,12 +87,23 @@ class Guard:
         with open(Path(self._server.data_dir, LOG_NAME), "wb", opener=open_private) as log:
             return subprocess.Popen(
                 server_argv(self._server),
-                stdin=subprocess.DEVNULL,
+                stdin=self._configuration(),
                 stdout=log,
                 stderr=log,
                 pass_fds=(self._server.lock_fd,),
                 umask=UMASK,  # its append-only file holds all prompts
             )
+
+    def _configuration(self) -> int:
+        """Return a file descriptor with what must not stand on a command line: the password."""
+        reading, writing = os.pipe()
+        if self._password:
+            os.write(writing, f"requirepass {self._password}\n".encode())
+        os.close(writing)
+        return reading
+
+    def _ask(self, command: str) -> str:
+        return send_inline_command(self._server.socket_path, command, password=self._password)
 
     def _watch(self, process: subprocess.Popen[bytes], wake: int) -> int | None:
         """Wait until the guard shall end, and return the exit code; None: the socket was removed.
@@ -118,7 +132,7 @@ class Guard:
         """Note and print that the server answers, if it does."""
         # The identity is read first: if the socket is removed after the answer, the guard sees it.
         found = _identity(self._server.socket_path)
-        if found and send_inline_command(self._server.socket_path, "PING").startswith("+PONG"):
+        if found and self._ask("PING").startswith("+PONG"):
             self._socket, self._was_ready = found, True
             _print(f"{READY_LINE}: {self._server.url}")
 
@@ -126,7 +140,7 @@ class Guard:
         """Wait until all clients have disconnected, at most `leave_s` seconds."""
         deadline = time.monotonic() + self._leave_s
         while time.monotonic() < deadline and process.poll() is None:
-            answer = send_inline_command(self._server.socket_path, "INFO clients")
+            answer = self._ask("INFO clients")
             if "\nconnected_clients:1\r" in answer:  # only this connection
                 return
             time.sleep(CLIENTS_POLL_S)
@@ -170,11 +184,14 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def send_inline_command(socket_path: str, command: str) -> str:
+def send_inline_command(socket_path: str, command: str, *, password: str = "") -> str:
     """Send one inline command; return the first read of the reply, "" if there is none."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1.0)
         connection.connect(socket_path)
+        if password:
+            connection.sendall(f"AUTH {password}\r\n".encode())
+            connection.recv(64)
         connection.sendall(command.encode() + b"\r\n")
         return connection.recv(65_536).decode(errors="replace")
     return ""
@@ -203,6 +220,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lock-fd", type=int, required=True)
     parser.add_argument("--bytes-max", type=int, required=True)
     parser.add_argument("--leave-s", type=float, required=True)
+    parser.add_argument("--cluster-ports", type=int, nargs=2)
+    parser.add_argument("--password-file", default="")
     args = parser.parse_args(argv)
     server = PrivateServer(
         binary=args.binary,
@@ -210,6 +229,8 @@ def main(argv: list[str] | None = None) -> int:
         socket_path=args.socket,
         lock_fd=args.lock_fd,
         bytes_max=args.bytes_max,
+        cluster_ports=tuple(args.cluster_ports) if args.cluster_ports else None,
+        password_file=args.password_file,
     )
     return Guard(server, leave_s=args.leave_s).run()
 

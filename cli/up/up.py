@@ -23,17 +23,22 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from cli.up import redis_guard
+from cli.up.discovery import find_servers, write_models
 from cli.up.keeper import Child
 from cli.up.privacy import open_directories
+from cli.up.private_cluster import private_masters
 from cli.up.private_server import PrivateServer, private_server
 from cli.up.supervisor import Supervisor
 from shared.config.local_models import find_file
-from shared.config.models import BUILT_IN, Model, load_models, missing_variables
+from shared.config.models import BUILT_IN, DEMO, Model, load_models, missing_variables
 from shared.config.redis_url import SENTINEL_SCHEMES, parse_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.text.plain_text import plain_line
 
+FOUND_MODELS = "found-models.toml"  # in the data directory; written anew at each start
+FOUND_HEAD = "# `tailrace up` writes this file at each start without TAILRACE_MODELS.\n\n"
+MODELS_SHOWN = 8  # of each server that was found
 PORTS_TRIED = 20  # ranges of ports that `up` tries when nobody named a port
 PER_ROLE_MAX = 64  # processes of one role; more on one machine do not help
 KILL_MARGIN_S = 5.0  # after the drain time of a role, before SIGKILL
@@ -59,12 +64,14 @@ def up(
     *,
     api: int = 1,
     workers: int = 1,
+    has_cluster: bool = False,
     is_port_named: bool = True,
     command: Command = role_command,
 ) -> int:
     """Run all roles until SIGINT or SIGTERM; return the exit code.
 
     Args:
+        has_cluster: start three masters of a private cluster, and the private server for arq only.
         is_port_named: a flag or a variable names the port. Otherwise the nodes take the next free
             ports when the usual ones are in use.
 
@@ -73,10 +80,14 @@ def up(
     """
     check_count("--api", api)
     check_count("--workers", workers)
-    settings = skip_unset_models(settings)
+    settings = skip_unset_models(find_models(settings))
     ports = choose_ports(settings, api, is_named=is_port_named)
+    if has_cluster and settings.redis_url:
+        raise ConfigurationError(
+            "--cluster starts servers of its own: leave the flag out, or unset TAILRACE_REDIS_URL"
+        )
     with contextlib.ExitStack() as stack:
-        server = None
+        server, masters = None, list[PrivateServer]()
         if not settings.redis_url:
             server = stack.enter_context(
                 private_server(settings.data_dir, settings.redis_bytes_max)
@@ -84,9 +95,38 @@ def up(
         write_lines(*(f"tailrace up: {line}" for line in open_directories(settings)))
         if server is not None:
             settings = dataclasses.replace(settings, redis_url=server.url)
+        if server is not None and has_cluster:
+            masters, url = private_masters(server)
+            jobs_url = settings.jobs_redis_url or server.url
+            settings = dataclasses.replace(settings, redis_url=url, jobs_redis_url=jobs_url)
         roles = role_children(settings, ports, workers, command)
-        stages = [[guard_child(server, settings)], roles] if server else [roles]
+        guards = [guard_child(server, settings)] if server else []
+        guards += [
+            guard_child(master, settings, f"master {number}")
+            for number, master in enumerate(masters, 1)
+        ]
+        stages = [guards, roles] if guards else [roles]
         return asyncio.run(supervise(settings, stages, "up", partial(greeting, settings, ports)))
+
+
+def find_models(settings: Settings) -> Settings:
+    """Without a models file, look for model servers of this machine and write a file for them.
+
+    The demo stays the first model, so the default does not depend on what else runs here.
+    """
+    if settings.models or settings.models_discover == "off":
+        return settings
+    servers = asyncio.run(find_servers())
+    if not servers:
+        return settings
+    path = Path(settings.data_dir).resolve() / FOUND_MODELS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = write_models(servers, taken=[DEMO.name])
+    path.write_text(f'{FOUND_HEAD}[models.{DEMO.name}]\nbackend = "demo"\n\n{found}')
+    for server in servers:
+        names = f"{server.title} at {server.base_url}: {', '.join(server.models[:MODELS_SHOWN])}"
+        write_lines(f"tailrace up: found {plain_line(names)}")
+    return dataclasses.replace(settings, models=str(path))
 
 
 def skip_unset_models(settings: Settings) -> Settings:
@@ -154,10 +194,10 @@ def role_children(
     ]
 
 
-def guard_child(server: PrivateServer, settings: Settings) -> Child:
-    """Describe the guard of the private server. It is never hurried, because Redis must save."""
+def guard_child(server: PrivateServer, settings: Settings, name: str = "redis") -> Child:
+    """Describe the guard of a private server. It is never hurried, because Redis must save."""
     return Child(
-        name="redis",
+        name=name,
         argv=redis_guard.guard_argv(server, leave_s=settings.drain_s + KILL_MARGIN_S),
         ready=redis_guard.READY_LINE,
         kill_after_s=redis_guard.SERVER_KILL_AFTER_S + KILL_MARGIN_S,
@@ -279,6 +319,7 @@ def child_environ(settings: Settings, log: str) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "TAILRACE_REDIS_URL": settings.redis_url,
+        "TAILRACE_JOBS_REDIS_URL": settings.jobs_redis_url,
         # An absolute path, so that all roles use the same directory.
         "TAILRACE_DATA_DIR": str(Path(settings.data_dir).resolve()),
         "TAILRACE_LOG": log,
@@ -315,6 +356,10 @@ def url_of(host: str, port: int) -> str:
 
 def redis_address(url: str) -> str:
     """Return the option of redis-cli for a server, without user and password."""
+    if (read := parse_redis_url(url)).cluster:
+        host, port = read.cluster[0]
+        secret = f"-a $(cat {read.login.password_file}) " if read.login.password_file else ""
+        return f"{secret}-c -h {host} -p {port}"
     parts = urlsplit(url)
     if parts.scheme in SENTINEL_SCHEMES and (read := parse_redis_url(url)).sentinels:
         (host, port), service = read.sentinels.hosts[0], read.sentinels.service

@@ -51,6 +51,7 @@ class Identity:
         is_keyless: a token named the owner, or a trusted key on behalf of the owner, so the list
             of keys does not have the owner.
         share: a token of `owner` that may only read this; None: it is no share.
+        by: whose key names `owner` as the user for whom it asks; None: no key does.
     """
 
     owner: str
@@ -61,6 +62,7 @@ class Identity:
     groups: tuple[str, ...] = ()
     is_keyless: bool = False
     share: Share | None = None
+    by: Identity | None = None
 
     @property
     def is_operator(self) -> bool:

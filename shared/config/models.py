@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from shared.config.kinds import KINDS
+from shared.config.kinds import kind_names, kind_of
 from shared.config.kinds.spec import KindSpec
 from shared.config.model_connection import CONNECTION_MEMBERS, Connection, parse_connection
 from shared.config.model_request import REQUEST_MEMBERS, RequestRules, parse_rules
@@ -32,7 +32,7 @@ class Model:
 
     Attributes:
         name: the name that clients use.
-        backend: a kind of `KINDS`.
+        backend: a kind of `KINDS`, or a plug-in.
         base_url: of the server, in the form that the kind has.
         model: the name at the backend; empty: the same as `name`.
         api_key_env: the environment variable that holds the key.
@@ -61,7 +61,9 @@ class Model:
 
     @property
     def kind(self) -> KindSpec:
-        return KINDS[self.backend]
+        kind = kind_of(self.backend)
+        assert kind is not None, self.backend  # `parse_models` has checked the name
+        return kind
 
     @property
     def upstream_name(self) -> str:
@@ -155,8 +157,11 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
         if not isinstance(value, str):
             raise ConfigurationError(f"{where}.{key}: must be a string")
     backend = values.get("backend", DEFAULT_BACKEND)
-    if (kind := KINDS.get(backend)) is None:
-        raise ConfigurationError(f"{where}.backend: must be one of {', '.join(sorted(KINDS))}")
+    if (kind := kind_of(backend)) is None:
+        names = ", ".join(kind_names())
+        raise ConfigurationError(
+            f"{where}.backend: must be one of {names}, or a class as package.module:Class"
+        )
     model = Model(name=name, options=options, **values)
     for key, value, allowed in (
         ("on_takeover", model.on_takeover, ON_TAKEOVER),

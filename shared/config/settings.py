@@ -57,11 +57,6 @@ SERVICE_VARIABLES = tuple(
 )
 
 
-# docs/protocol.md names these, but they are not built yet. An operator may rely on such a setting,
-# so it is an error and not ignored.
-NOT_YET = {"OWNER_CONNECTIONS_MAX": "owner limits"}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings of one process.
@@ -74,6 +69,7 @@ class Settings:
     host: str = "127.0.0.1"  # where an API node listens
     port: int = 8000
     models: str = ""  # path of the models file; empty: the built-in demo
+    models_discover: str = ""  # "off": `up` does not look for model servers of this machine
     models_skip: str = ""  # names of models of the file that are not served, comma-separated
     jobs_redis_url: str = ""  # where arq keeps its queue; empty: the database after ours
     data_dir: str = ".tailrace"  # directory of the private server
@@ -175,6 +171,7 @@ class Settings:
         for name, allowed in (
             ("log", ("", "text", "json")),
             ("auth", ("", "off")),
+            ("models_discover", ("", "off")),
             ("webhook_private", ("", "allow")),
             ("log_level", ("debug", "info", "warning", "error")),
         ):
@@ -247,8 +244,6 @@ class Settings:
         values: dict[str, Any] = {}
         ignored = service_variables(environ)
         for name in sorted(n for n in environ if n.startswith(PREFIX) and n not in ignored):
-            if later := NOT_YET.get(name.removeprefix(PREFIX)):
-                raise ConfigurationError(f"{name}: {later} are not built yet; unset it")
             if name not in types:
                 raise ConfigurationError(f"{name} is not a setting; docs/operations.md lists them")
             key, cast = types[name]

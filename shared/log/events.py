@@ -103,9 +103,9 @@ class Usage(Event, frozen=True, tag="usage"):
 
 
 class Upstream(Event, frozen=True, tag="upstream"):
-    """The model server makes this answer under `id`, also while no worker is connected."""
+    """The model server makes this answer under this id, also while no worker is connected."""
 
-    id: str
+    upstream_id: str
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):

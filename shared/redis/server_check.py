@@ -7,7 +7,7 @@ never executed, because Redis checks rights at the moment of queueing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis import exceptions
@@ -50,6 +50,11 @@ COMMANDS = (
     "ZRANGEBYSCORE tr:probe 0 1", "ZRANK tr:probe m", "ZREM tr:probe m",
     "ZREMRANGEBYSCORE tr:probe 0 1", "ZREVRANGE tr:probe 0 1", "ZREVRANGEBYSCORE tr:probe 1 0",
     "ZREVRANK tr:probe m", "ZSCAN tr:probe 0", "ZSCORE tr:probe m",
+)  # fmt: skip
+# What is needed on a cluster beside the others; docs/operations.md, "Cluster", has the same list.
+CLUSTER_COMMANDS = (
+    "ASKING", "CLUSTER|INFO", "CLUSTER|SLOTS", "SPUBLISH tr:probe m", "SSUBSCRIBE tr:probe",
+    "SUNSUBSCRIBE tr:probe",
 )  # fmt: skip
 # Without these a role works. It cannot check the server, all data is in database 0, and `doctor`
 # cannot judge the pub/sub buffers.
@@ -109,7 +114,7 @@ async def _check_cluster(cluster: ClusterClient) -> None:
         async with Redis.from_pool(open_pool(url)) as master:
             try:
                 await _check_refusal(master)
-                await _check_one(master)
+                await _check_one(master, COMMANDS + CLUSTER_COMMANDS)
             except Unavailable as exc:
                 log.warning("redis not checked", extra={"reason": str(exc)})
                 away.append(exc)
@@ -117,7 +122,7 @@ async def _check_cluster(cluster: ClusterClient) -> None:
         raise away[0]
 
 
-async def _check_one(redis: Client) -> None:
+async def _check_one(redis: Client, commands: Sequence[str] = COMMANDS) -> None:
     """Check rights, version and eviction of one server. Raises as `check_server`."""
     with translated():
         try:
@@ -127,7 +132,7 @@ async def _check_one(redis: Client) -> None:
                 raise
             log.warning("redis not checked", extra={"reason": f"INFO is refused: {exc}"})
             info = {}
-    if missing := await missing_rights(redis):
+    if missing := await missing_rights(redis, commands):
         raise ConfigurationError(f"{_lacks(missing)}: {RULES}")
     policy = str(info.get("maxmemory_policy", EVICTION_POLICY))
     if policy != EVICTION_POLICY:
@@ -207,8 +212,11 @@ async def _is_sentinel(redis: Client) -> bool:
     return bool(role[0] == b"sentinel")
 
 
-async def missing_rights(redis: Client) -> list[str]:
+async def missing_rights(redis: Client, commands: Sequence[str] = COMMANDS) -> list[str]:
     """Return what the user of this client may not do: commands, `keys` or `channels`.
+
+    Args:
+        commands: those to ask for.
 
     Raises:
         Unavailable: Redis did not answer in time.
@@ -218,7 +226,7 @@ async def missing_rights(redis: Client) -> list[str]:
         try:
             refused = await _ask(connection, TRANSACTION)
             if not refused and await _begin(connection):
-                refused = await _ask(connection, COMMANDS)
+                refused = await _ask(connection, commands)
         finally:
             # The transaction ends with its connection.
             await connection.disconnect(nowait=True)

@@ -256,8 +256,7 @@ async def test_a_batch_continues_after_arq_has_lost_its_database(
     """What is to be done stands in our own keys."""
     async with running(cluster) as run:
         await run.until_done(30)
-        async with contextlib.aclosing(cluster.redis()) as redis:
-            await redis.execute_command("SELECT", 1)
+        async with contextlib.aclosing(cluster.jobs_redis()) as redis:
             assert await redis.dbsize()
             await redis.flushdb()
         (await run.holder()).kill()

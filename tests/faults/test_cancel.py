@@ -61,7 +61,8 @@ async def test_an_answer_that_waits_for_its_next_attempt_is_cancelled(fault_run:
     async with aclosing(fault_run.cluster.redis()) as redis:
 
         async def is_waiting() -> bool:
-            return await redis.zcard(keys.later())
+            tags = fault_run.cluster.partitions.tags
+            return sum([await redis.zcard(keys.later(tag)) for tag in tags])
 
         await until(is_waiting, 10, "the pause after a failed attempt")
         for worker in fault_run.cluster.workers:

@@ -52,12 +52,15 @@ async def nothing_is_left(cluster: Cluster) -> None:
     redis = cluster.redis()
 
     async def is_empty() -> bool:
-        for lane in keys.LANES:
-            pending = await redis.xpending(keys.lane(lane), keys.GROUP)
-            if pending["pending"] or await redis.xlen(keys.lane(lane)):
+        for tag in cluster.partitions.tags:
+            for lane in keys.LANES:
+                pending = await redis.xpending(keys.lane(lane, tag), keys.GROUP)
+                if pending["pending"] or await redis.xlen(keys.lane(lane, tag)):
+                    return False
+            waiting = [await redis.zcard(keys.waiting(p, tag)) for p in keys.PRIORITIES]
+            if any(waiting) or await redis.zcard(keys.running(tag)):
                 return False
-        waiting = [await redis.zcard(keys.waiting(p)) for p in keys.PRIORITIES]
-        return not any(waiting) and not await redis.zcard(keys.running())
+        return True
 
     try:
         await until(is_empty, 10, "empty queues")

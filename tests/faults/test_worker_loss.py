@@ -155,11 +155,14 @@ async def test_no_entry_stays_pending_after_the_last_answer(fault_run: FaultRun)
     redis = fault_run.cluster.redis()
 
     async def is_empty() -> bool:
-        for lane in keys.LANES:
-            if await redis.xlen(keys.lane(lane)):
+        for tag in fault_run.cluster.partitions.tags:
+            for lane in keys.LANES:
+                if await redis.xlen(keys.lane(lane, tag)):
+                    return False
+            waiting = [await redis.zcard(keys.waiting(p, tag)) for p in keys.PRIORITIES]
+            if any(waiting) or await redis.zcard(keys.running(tag)):
                 return False
-        waiting = [await redis.zcard(keys.waiting(p)) for p in keys.PRIORITIES]
-        return not any(waiting) and not await redis.zcard(keys.running())
+        return True
 
     try:
         await until(is_empty, 15, "empty queues")

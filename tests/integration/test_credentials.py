@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -266,3 +267,65 @@ async def test_connections_of_a_share_that_end_by_themselves_are_watched_no_more
         assert b"end" in await stream.read()
 
     assert len(one.node.share_watch) == 0
+
+
+OLD, NEW, ACTING = "old-key-of-alice-0123", "new-key-of-alice-0123", "key-of-the-backend-01"
+
+
+def write_keys(path: Path, *entries: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text("\n".join(["key-of-nobody-0123456:nobody", *entries]))
+    new.replace(path)
+
+
+@pytest.mark.parametrize(
+    ("headers", "entry"),
+    [
+        (bearer(OLD), f"{OLD}:alice"),
+        (bearer(ACTING) | {"x-on-behalf-of": "alice"}, f"{ACTING}:backend:act"),
+    ],
+    ids=["key", "user of a key"],
+)
+async def test_a_key_that_leaves_the_file_ends_its_open_streams_and_sockets(
+    redis_url: str,
+    web: aiohttp.ClientSession,
+    tmp_path: Path,
+    headers: dict[str, str],
+    entry: str,
+) -> None:
+    path = tmp_path / "keys"
+    write_keys(path, entry, f"{NEW}:alice:read")
+    async with serve_here(Settings(redis_url=redis_url, api_keys=str(path))) as node:
+        worker = await ManualWorker.take(node.node.store, owner="alice")
+        await worker.append(Token("Hi"))
+        url = f"{node.url}/v1/generations/{worker.generation_id}/events"
+        async with (
+            web.get(url, headers=headers) as stream,
+            web.get(url, headers=bearer(NEW)) as other,
+            web.ws_connect(f"{node.url}/v1/ws", headers=headers) as socket,
+        ):
+            write_keys(path, f"{NEW}:alice:read")
+            await node.node.authenticator.look_at_key_file()
+
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await asyncio.wait_for(stream.read(), 5)
+            assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
+            assert socket.close_code == 4501
+            await worker.append(END)
+            assert b"end" in await other.read(), "another key of the owner reads on"
+        assert not node.node.key_watch
+
+
+async def test_a_key_with_the_same_rights_stands_for_a_removed_one(
+    redis_url: str, web: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys"
+    write_keys(path, f"{OLD}:alice")
+    async with serve_here(Settings(redis_url=redis_url, api_keys=str(path))) as node:
+        worker = await ManualWorker.take(node.node.store, owner="alice")
+        url = f"{node.url}/v1/generations/{worker.generation_id}/events"
+        async with web.get(url, headers=bearer(OLD)) as stream:
+            write_keys(path, f"{NEW}:alice")
+            await node.node.authenticator.look_at_key_file()
+            await worker.append(END)
+            assert b"end" in await stream.read()

@@ -5,6 +5,7 @@ Every test ends with nothing left: no process, no socket, no temporary file.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,8 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from cli.up.redis_guard import send_inline_command
+from shared.redis.cluster.slots import SLOTS, key_slot
 from tests.support.redis_server import find_binary, free_port, free_ports
 from tests.support.spawn import kill_group, spawn
 from tests.support.wait import DeadlineMissed, until_sync
@@ -60,6 +63,7 @@ class Up:
             "TAILRACE_DATA_DIR": str(self.data),
             "TAILRACE_PORT": str(port or self.port),
             "TAILRACE_DRAIN_S": "0.2",
+            "TAILRACE_MODELS_DISCOVER": "off",  # this machine may have model servers
             **{f"TAILRACE_{name.upper()}": value for name, value in settings.items()},
         }
         argv = [sys.executable, "-P", str(STAND_IN), "up", *flags]
@@ -187,6 +191,56 @@ def test_a_killed_worker_is_started_again(up: Up) -> None:
     assert "worker 1 was killed by SIGKILL; again in" in up.text()
 
 
+def masters_of(up: Up) -> list[redis.Redis]:
+    folder = up.data / "cluster"
+    password = (folder / "password").read_text()
+    ports = [port for port, _ in json.loads((folder / "ports.json").read_text())]
+    return [redis.Redis(port=port, password=password, socket_timeout=5) for port in ports]
+
+
+def is_well(master: redis.Redis) -> bool:
+    try:
+        return bool(master.cluster("info")["cluster_state"] == "ok")
+    except redis.RedisError:
+        return False
+
+
+def test_up_with_a_cluster_starts_three_masters_that_keep_their_data(up: Up) -> None:
+    up.start("--cluster").ready()
+    masters = masters_of(up)
+    for master in masters:
+        until_sync(lambda one=master: is_well(one), SOON_S, "a master that is well")
+        assert master.cluster("info")["cluster_known_nodes"] == "3"
+        up.seen.add(master.info("server")["process_id"])
+    for number, master in enumerate(masters):
+        assert master.set(key_of(number), "1")
+    killed = masters[1].info("server")["process_id"]
+    os.kill(killed, signal.SIGKILL)
+    until_sync(lambda: is_well(masters[1]), SOON_S, "the killed master again")
+    up.interrupt()
+    assert up.wait() == 0
+    assert up.nothing_is_left()
+
+    up.start("--cluster").ready()
+    for master in masters:
+        until_sync(lambda one=master: is_well(one), SOON_S, "a master that is well")
+        up.seen.add(master.info("server")["process_id"])
+    assert [master.get(key_of(number)) for number, master in enumerate(masters)] == [b"1"] * 3
+
+
+def key_of(number: int) -> str:
+    """Return a key that the master of this number has."""
+    names = (f"kept:{n}" for n in range(1_000))
+    return next(name for name in names if key_slot(name.encode()) * 3 // SLOTS == number)
+
+
+def test_a_cluster_beside_a_named_redis_is_refused(up: Up) -> None:
+    up.start("--cluster", redis_url="redis://127.0.0.1:1/0")
+
+    assert up.wait() == 2
+    assert "unset TAILRACE_REDIS_URL" in up.text()
+
+
 def test_a_killed_redis_comes_back_on_the_same_socket_with_its_data(up: Up) -> None:
     up.start().ready()
     path, before = up.socket_path, up.redis_pid()
@@ -312,6 +366,7 @@ def test_a_named_redis_is_used_and_left_alone(up: Up) -> None:
     url = "redis://user:secret@127.0.0.1:1/0"
     environ = {"STAND_IN": str(up.notes), "PYTHONPATH": str(ROOT), "TAILRACE_REDIS_URL": url}
     environ |= {"TAILRACE_PORT": str(up.port), "PATH": os.environ["PATH"]}
+    environ |= {"TAILRACE_MODELS_DISCOVER": "off"}
     argv = [sys.executable, "-P", str(STAND_IN), "up"]
     up.process = spawn(argv, env=environ, output=up.output, cwd=up.folder)
     up.ready()

@@ -16,12 +16,13 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import redis
 
-from tests.soak.schedule import LOSSY, Fault, schedule
+from shared.errors import Unavailable
+from tests.soak.schedule import KINDS, LOSSY, Fault, schedule
 from tests.support.client import Client, NoAnswer
 from tests.support.deliveries import Record
 from tests.support.demo import demo_body
@@ -43,7 +44,9 @@ COLUMNS = {"lost": ("gap", "no end", "text of", "not in the log"), "repeated": (
 class Soak:
     """One run."""
 
-    def __init__(self, cluster: Cluster, fault_run: FaultRun, proxy: Proxy, seed: int) -> None:
+    def __init__(
+        self, cluster: Cluster, fault_run: FaultRun, proxy: Proxy | None, seed: int
+    ) -> None:
         self.cluster = cluster
         self.fault_run = fault_run
         self.proxy = proxy
@@ -108,7 +111,7 @@ class Soak:
                 try:
                     record.log = await self.fault_run._dump(record.generation_id)
                     break
-                except (redis.RedisError, OSError):
+                except (redis.RedisError, OSError, Unavailable):
                     await asyncio.sleep(0.1)
         try:
             async with Client(self.cluster.urls) as client:
@@ -130,10 +133,10 @@ class Soak:
 
     # Faults
 
-    async def inflict(self, seed: int, seconds: float) -> None:
+    async def inflict(self, seed: int, seconds: float, kinds: Mapping[str, int]) -> None:
         begun = time.monotonic()
         async with asyncio.TaskGroup() as under_way:
-            for fault in schedule(seed, seconds, LEASE_S):
+            for fault in schedule(seed, seconds, LEASE_S, kinds):
                 await asyncio.sleep(max(0.0, begun + fault.at_s - time.monotonic()))
                 under_way.create_task(self._inflict(fault))
 
@@ -155,6 +158,7 @@ class Soak:
             "worker": self._hit_worker,
             "node": self._hit_node,
             "redis": self._hit_redis,
+            "shard": self._hit_shard,
             "cut": self._cut,
             "cancel": self._cancel,
         }
@@ -195,11 +199,14 @@ class Soak:
             await asyncio.sleep(fault.lasts_s / 2)
             await asyncio.to_thread(server.start)
 
+    async def _hit_shard(self, what: str, fault: Fault) -> None:
+        raise NotImplementedError("only a cluster has shards: tests/soak/cluster.py")
+
     async def _cut(self, what: str, fault: Fault) -> None:
-        if what == "through proxy":
+        if self.proxy is not None and what == "through proxy":
             await self.proxy.cut()
             return
-        if what == "replies":
+        if self.proxy is not None and what == "replies":
             self.proxy.lose_replies()  # the next one: the call has happened, its caller cannot know
             return
         kind = "pubsub" if what.startswith("live") else "normal"
@@ -207,7 +214,7 @@ class Soak:
         try:
             async with asyncio.timeout(3):
                 await client.execute_command("CLIENT", "KILL", "TYPE", kind)
-        except (redis.RedisError, OSError, TimeoutError):
+        except (redis.RedisError, OSError, TimeoutError, Unavailable):
             pass  # it is away: that is cut enough
         finally:
             await client.aclose()
@@ -246,23 +253,33 @@ async def soak(seed: int, seconds: float) -> int:
             cluster.add_worker()
             await cluster.ready(cluster.workers)
             async with FaultRun(cluster, deadline_s=BOUND_S) as fault_run:
-                run = Soak(cluster, fault_run, proxy, seed)
-                async with asyncio.TaskGroup() as parts:
-                    parts.create_task(run.keep_asking(time.monotonic() + seconds))
-                    parts.create_task(run.inflict(seed, seconds))
-                print(run.line())
-                if run.problems:
-                    print("\n".join(run.problems[:40]))
-                    print(cluster.report())
-                return 1 if run.problems else 0
+                return await play(Soak(cluster, fault_run, proxy, seed), seed, seconds, KINDS)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+async def play(run: Soak, seed: int, seconds: float, kinds: Mapping[str, int]) -> int:
+    """Ask and inflict for so many seconds, print the figures, and return the exit code."""
+    async with asyncio.TaskGroup() as parts:
+        parts.create_task(run.keep_asking(time.monotonic() + seconds))
+        parts.create_task(run.inflict(seed, seconds, kinds))
+    print(run.line())
+    if run.problems:
+        print("\n".join(run.problems[:40]))
+        print(run.cluster.report())
+    return 1 if run.problems else 0
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """Read the command line, and print the seed."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     args = parser.parse_args()
     print(f"seed {args.seed}, {args.seconds:g} s", flush=True)
+    return args
+
+
+def main() -> None:
+    args = arguments(__doc__ or "")
     sys.exit(asyncio.run(soak(args.seed, args.seconds)))
 
 

@@ -7,7 +7,7 @@ another fault has just taken away is up to the run; the schedule is the same.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 # Kind and weight. `redis restart` loses up to a second (AOF everysec), the others lose nothing.
@@ -25,7 +25,7 @@ KINDS = {
     "cut replies": 2,
     "cancel": 3,
 }
-LOSSY = frozenset({"redis restart"})
+LOSSY = frozenset({"redis restart", "shard kill", "shard freeze"})
 PAUSE_S = (0.8, 3.0)
 
 
@@ -36,13 +36,15 @@ class Fault(NamedTuple):
     lasts_s: float  # until it is undone, in leases for what leases decide
 
 
-def schedule(seed: int, seconds: float, lease_s: float) -> Iterator[Fault]:
+def schedule(
+    seed: int, seconds: float, lease_s: float, kinds: Mapping[str, int] = KINDS
+) -> Iterator[Fault]:
     """Yield the faults of one run in order."""
     rng = random.Random(seed)
     at_s = 1.0
     while True:
         at_s += rng.uniform(*PAUSE_S)
-        kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
+        kind = rng.choices(list(kinds), list(kinds.values()))[0]
         target = rng.randrange(1_000)
         lasts_s = rng.uniform(0.3, 3.0) * lease_s
         if at_s >= seconds:

@@ -32,7 +32,8 @@ from shared.queue.entries import Delivery, decode_entry
 from shared.queue.lanes import Queue
 from shared.queue.turns import REPAIR_ENTRIES, advance, entering, leave_line, repair
 from shared.redis import keys
-from shared.redis.client import Client, connect
+from shared.redis.client import Client
+from shared.redis.connections import connect
 from tests.support.generation import create
 from tests.support.redis_server import RedisServer
 

@@ -36,11 +36,18 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--api", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--cluster", action="store_true")
     args = parser.parse_args()
     if args.role != "up":
         return role(args)
     try:
-        return up(Settings.from_env(), api=args.api, workers=args.workers, command=command)
+        return up(
+            Settings.from_env(),
+            api=args.api,
+            workers=args.workers,
+            has_cluster=args.cluster,
+            command=command,
+        )
     except ConfigurationError as exc:
         sys.stderr.write(f"{exc}\n")
         return 2

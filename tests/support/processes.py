@@ -21,6 +21,8 @@ from typing import Any
 
 import redis.asyncio
 
+from shared.config.settings import Settings
+from shared.queue.partitions import Partitions, partitions_of
 from tests.support.client import Client
 from tests.support.fork_server import ForkServer
 from tests.support.redis_masters import RedisMasters
@@ -274,6 +276,17 @@ class Cluster:
             return self.server.redis()
         client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(self.server.url, protocol=2)
         return client
+
+    @property
+    def partitions(self) -> Partitions:
+        """The partitions of the queue."""
+        return partitions_of(Settings(redis_url=self._urls["TAILRACE_REDIS_URL"]))
+
+    def jobs_redis(self) -> redis.asyncio.Redis:
+        """A client of arq's database; the caller closes it."""
+        if isinstance(self.server, RedisMasters):
+            return redis.asyncio.Redis.from_url(self.server.jobs_url, protocol=2)
+        return redis.asyncio.Redis.from_url(self.server.url, protocol=2, db=1)
 
     def report(self) -> str:
         """The ends of all roles' stderr."""

@@ -29,6 +29,7 @@ class RedisCluster:
         *,
         masters: int = 3,
         replicas: bool = False,
+        aof: str = "",
         options: dict[str, str] | None = None,
     ) -> None:
         options = {
@@ -41,7 +42,7 @@ class RedisCluster:
         self.masters = masters
         self.servers: list[RedisServer] = []
         for _ in range(masters * (2 if replicas else 1)):
-            server = RedisServer(tcp=True, options=dict(options))
+            server = RedisServer(tcp=True, aof=aof, options=dict(options))
             # By default the bus has the port 10,000 higher, which may be beyond the last one.
             server.options["cluster-port"] = str(free_ports(1))
             self.servers.append(server)

@@ -23,10 +23,12 @@ class RedisMasters:
 
     Args:
         replicas: one of each master; it is promoted when its master is lost.
+        cluster: one with options of its own, for this deployment only; not started yet.
     """
 
-    def __init__(self, *, replicas: bool = False) -> None:
-        self._has_replicas = replicas
+    def __init__(self, *, replicas: bool = False, cluster: RedisCluster | None = None) -> None:
+        self._is_reusable = not replicas and cluster is None  # with replicas others become masters
+        self._new_cluster = cluster or RedisCluster(replicas=replicas, aof="everysec")
         self._jobs = RedisServer(tcp=True)
         self.cluster: RedisCluster
         self._is_down = False
@@ -34,10 +36,10 @@ class RedisMasters:
     async def open(self) -> RedisMasters:
         """Take a cluster that is empty, or form one."""
         self._jobs.start()
-        if _idle and not self._has_replicas:
+        if _idle and self._is_reusable:
             self.cluster = _idle.pop()
         else:
-            self.cluster = await RedisCluster(replicas=self._has_replicas).__aenter__()
+            self.cluster = await self._new_cluster.__aenter__()
         return self
 
     @property
@@ -58,7 +60,7 @@ class RedisMasters:
         return ClusterClient(read_redis_url(self.url, "the cluster"), answer_s=5.0)
 
     def kill(self) -> None:
-        """Kill all masters: what they held is gone."""
+        """Kill all masters."""
         self._is_down = True
         for server in self.cluster.servers:
             server.kill()
@@ -82,7 +84,7 @@ class RedisMasters:
     def close(self) -> None:
         """Keep the cluster for the next deployment, if it is whole."""
         self._jobs.close()
-        if self._has_replicas:  # others may be masters now
+        if not self._is_reusable:
             self.cluster.close()
             return
         try:

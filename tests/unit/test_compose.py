@@ -333,5 +333,55 @@ def test_a_sentinel_can_do_no_more_than_it_must_and_keeps_its_file(
     assert "dir /data" in script_of(sentinel)
 
 
+# compose.cluster.yaml
+
+SERVERS = tuple(f"redis-{number}" for number in range(1, 7))
+
+
+@pytest.fixture(scope="module")
+def with_cluster() -> dict[str, Any]:
+    loaded = yaml.safe_load((ROOT / "compose.cluster.yaml").read_text())
+    return dict(loaded["services"])
+
+
+def test_the_cluster_file_adds_six_servers_and_what_joins_them(
+    services: dict[str, Any], with_cluster: dict[str, Any]
+) -> None:
+    added = {*SERVERS, "redis-cluster"}
+
+    assert set(with_cluster) == set(services) - {"nginx", "redis"} | added
+    assert set(with_cluster["redis-cluster"]["depends_on"]) == set(SERVERS)
+    assert all(f" {name}" in script_of(with_cluster["redis-cluster"]) for name in SERVERS)
+    assert "--cluster-replicas 1" in script_of(with_cluster["redis-cluster"])
+
+
+@pytest.mark.parametrize("name", [*APIS, *WORKERS, "jobs"])
+def test_a_role_knows_the_servers_of_the_cluster_and_the_one_for_arq(
+    name: str, with_cluster: dict[str, Any]
+) -> None:
+    settings = Settings.from_env(with_cluster[name]["environment"])
+
+    assert parse_redis_url(settings.redis_url).cluster == tuple((host, 6379) for host in SERVERS)
+    assert parse_redis_url(settings.jobs_redis_url).host == "redis"
+    assert "redis-cluster" in with_cluster[name]["depends_on"]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_of_the_cluster_keeps_its_data_and_can_do_no_more_than_it_must(
+    name: str, services: dict[str, Any], with_cluster: dict[str, Any]
+) -> None:
+    server, script = with_cluster[name], script_of(with_cluster[name])
+
+    for member in ("image", "user", "read_only", "cap_drop", "security_opt", "restart"):
+        assert server[member] == services["redis"][member]
+    assert server["mem_limit"] == services["redis"]["mem_limit"]
+    assert server["volumes"] == [f"{name}:/data"] and "--dir /data" in script
+    assert server["hostname"] == name and "hostname" in script
+    for option in ("appendonly yes", "maxmemory-policy noeviction", "require-full-coverage no"):
+        assert option in script
+    timeout = re.search(r"cluster-node-timeout (\d+)", script)
+    assert timeout and 2 * int(timeout[1]) / 1000 < Settings().redis_outage_s
+
+
 def script_of(service: dict[str, Any]) -> str:
     return str(service["command"][-1])

@@ -28,6 +28,6 @@ def build_backends(
     """
     http = UpstreamHttp(settings)
     return {
-        name: builder_of(model.backend)(model, settings, http, environ)
+        name: builder_of(model.kind.name)(model, settings, http, environ)
         for name, model in models.items()
     }

@@ -29,8 +29,9 @@ from workers.backends.reading.failure import answered_at
 from workers.backends.route import Route
 
 REFUSAL_BYTES_MAX = 65_536  # of the body of an error response
-# 503: the server loads its model or is overloaded; 502: a gateway does not reach the server.
-OUTAGE_STATUSES = (502, 503)
+# 503: the server loads its model or is overloaded; 502: a gateway does not reach the server; 529:
+# Anthropic is overloaded.
+OUTAGE_STATUSES = (502, 503, 529)
 CONNECTIONS_TRIED_MAX = 3  # for one request, when the server closes idle connections
 TAIL_S = 0.2  # wait for the end of the body after [DONE], so that the connection can be used again
 

@@ -7,15 +7,17 @@ table.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Awaitable, Callable, Mapping
 
+import msgspec
 from starlette.datastructures import Headers as RequestHeaders
 from starlette.types import Receive, Scope, Send
 
 from api.dialects.native.fold import NDJSON, SSE
 from api.dialects.native.long_poll import long_poll, parse_wait
-from api.errors import unavailable
+from api.errors import TooManyConnections, unavailable
 from api.hub.hub import Hub
 from api.hub.relay import Relay
 from api.intake.negotiation import choose_form
@@ -23,6 +25,7 @@ from api.readers.disconnect import DisconnectWatcher
 from api.readers.expiry import wait_s_max
 from api.readers.http_stream import Beginning, stream, stream_headers
 from api.readers.lookup import find_generation, read_cursor, read_query
+from api.readers.place import take_place
 from api.transport.extensions import IDENTITY, break_off
 from shared.config.credentials import Identity
 from shared.errors import RequestError, Unavailable
@@ -35,6 +38,9 @@ DIALECTS = {"sse": SSE, "ndjson": NDJSON}
 # The delay before an EventSource reconnects. It is random, so that the readers of a node that died
 # do not all reconnect in the same second.
 RETRY_MS = (500, 1_500)
+# An EventSource over its owner's limit of readers is told so, and comes back; the refusal with this
+# number has a status, which ends it for good.
+TOLD_AT_MOST = 3
 
 
 async def respond_with_events(
@@ -67,12 +73,20 @@ async def respond_with_events(
             meta = await find_generation(hub, store, viewer, generation_id, cursor, is_reader=True)
         if transport == "long_poll":
             wait_s = min(wait_s, wait_s_max(scope.get(IDENTITY)))
+            if wait_s:
+                await take_place(scope)
             reply = await long_poll(hub, meta, cursor, wait_s, receive=receive)
             await _send_json(scope, send, reply)
         else:
+            is_source = transport == "sse" and _is_event_source(headers)
+            await take_place(scope, _name_of_reader(scope, generation_id) if is_source else "")
             await stream_events(
                 hub, scope, receive, send, meta=meta, cursor=cursor, transport=transport
             )
+    except TooManyConnections as exc:
+        if not 0 < exc.told < TOLD_AT_MOST:
+            raise
+        await _ask_to_reconnect(hub, scope, receive, send, _told(exc))
     except (RequestError, Unavailable) as exc:
         error = unavailable() if isinstance(exc, Unavailable) else exc
         if error.status != 503 or transport != "sse" or cursor == START:
@@ -117,16 +131,45 @@ async def stream_events(
     )
 
 
-async def _ask_to_reconnect(hub: Hub, scope: Scope, receive: Receive, send: Send) -> None:
-    """Begin a stream and break it off. A browser's EventSource reconnects then, not after a 503."""
+async def _ask_to_reconnect(
+    hub: Hub, scope: Scope, receive: Receive, send: Send, said: bytes = b""
+) -> None:
+    """Begin a stream and break it off. A browser's EventSource reconnects then, not after a 503.
+
+    Args:
+        said: a block that is sent before; by default only the delay of the reconnection.
+    """
     headers = stream_headers(SSE, hub.settings.heartbeat_s)
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if scope["method"] == "HEAD":
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return
-    await send({"type": "http.response.body", "body": retry_line() + b"\n", "more_body": True})
+    said = said or retry_line() + b"\n"
+    await send({"type": "http.response.body", "body": said, "more_body": True})
     break_off(scope)
     await DisconnectWatcher.wait(receive)
+
+
+def _is_event_source(headers: Mapping[str, str]) -> bool:
+    """Whether a browser asks, whose EventSource shows its page no status and no body of an error.
+
+    Any other client reads them.
+    """
+    return "sec-fetch-mode" in headers and "text/event-stream" in headers.get("accept", "")
+
+
+def _name_of_reader(scope: Scope, generation_id: str) -> str:
+    """Return a name for an EventSource that stays the same when it reconnects."""
+    client = scope.get("client")
+    named = f"{generation_id} {client[0] if client else ''}"
+    return hashlib.sha256(named.encode()).hexdigest()[:16]
+
+
+def _told(error: TooManyConnections) -> bytes:
+    """Return the block that tells an EventSource why it gets no events, and when to come back."""
+    members = {"code": error.code, "message": error.message, "retryable": error.retryable}
+    retry_ms = (error.retry_after_s or 0) * 1000
+    return b"retry: %d\nevent: error\ndata: %b\n\n" % (retry_ms, msgspec.json.encode(members))
 
 
 async def _send_json(scope: Scope, send: Send, body: bytes) -> None:

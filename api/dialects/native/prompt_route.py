@@ -22,6 +22,7 @@ from api.intake.negotiation import choose_form
 from api.intake.schedule_members import check_schedule_size, is_scheduled, without_timing
 from api.node import Node
 from api.readers.lookup import read_cursor
+from api.readers.place import take_place
 from api.response import json_response
 from shared.config.credentials import SCHEDULES
 from shared.later.schedules import PREFIX, marked
@@ -99,6 +100,8 @@ class PromptRoute:
                 await node.note_planner(request)
             return await self._schedule(owner, body, key, len(raw))
         new = await self._parse(body, owner, key, len(raw))
+        if form != "json":
+            await take_place(request.scope)
         accepted = await node.acceptance.accept(
             new, node.identity(request), is_read=form != "json", note=note_allowance(request)
         )

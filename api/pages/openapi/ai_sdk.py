@@ -99,7 +99,13 @@ PATHS: Json = {
                 | {"headers": {**ANSWER["headers"], "x-workflow-stream-tail-index": TAIL}},
                 "204": answer("No generation runs in this chat."),
                 **_text_errors(
-                    "cursor_invalid", "not_found", "stream_reset", "expired", "draining", *SHARED
+                    "cursor_invalid",
+                    "not_found",
+                    "stream_reset",
+                    "expired",
+                    "too_many_connections",
+                    "draining",
+                    *SHARED,
                 ),
             },
         }

@@ -219,7 +219,7 @@ PATHS: Json = {
                 "204": answer("The batch has ended, and the cursor is its last event."),
                 **errors(
                     "cursor_invalid", "wait_invalid", "not_found", "not_acceptable", "expired",
-                    "draining", *SHARED, schema="OpenAiError",
+                    "too_many_connections", "draining", *SHARED, schema="OpenAiError",
                 ),
             },
         },

@@ -44,8 +44,8 @@ EVENT_STREAM: Json = content(
 BAD_BODY = (
     "invalid_json", "idempotency_key_invalid", "model_not_found", "request_timeout", "expired",
     "body_too_large", "unsupported_media_type", "invalid_request", "idempotency_mismatch",
-    "owner_full", "too_many_active", "rate_limited", "quota_exhausted", "draining", "queue_full",
-    "bodies_full",
+    "owner_full", "too_many_active", "too_many_connections", "rate_limited", "quota_exhausted",
+    "draining", "queue_full", "bodies_full",
 )  # fmt: skip
 
 OPENAI_ERROR = record(
@@ -205,7 +205,7 @@ def socket(name: str, summary: str, schema: str, *parameters: Json) -> Json:
         "responses": {
             "101": answer("Switching protocols."),
             **errors("upgrade_required", "unauthorized", "forbidden", "invalid_request",
-                     schema=schema),
+                     "too_many_connections", schema=schema),
             "426": answer("The WebSocket version is not 13."),
         },
     }  # fmt: skip

@@ -73,8 +73,8 @@ CREATE = operation(
             "invalid_json", "cursor_invalid", "idempotency_key_invalid", "model_not_found",
             "not_acceptable", "request_timeout", "expired", "body_too_large",
             "unsupported_media_type", "invalid_request", "idempotency_mismatch",
-            "too_many_schedules", "owner_full", "too_many_active", "rate_limited",
-            "quota_exhausted", "draining", "queue_full", "bodies_full", *SHARED,
+            "too_many_schedules", "owner_full", "too_many_active", "too_many_connections",
+            "rate_limited", "quota_exhausted", "draining", "queue_full", "bodies_full", *SHARED,
         ),
     },
     parameter(
@@ -100,8 +100,8 @@ EVENTS = operation(
         },
         "204": answer("The generation has ended, and the cursor is its last event."),
         **errors(
-            "cursor_invalid", "wait_invalid", "not_found", "not_acceptable", "expired", "draining",
-            *SHARED,
+            "cursor_invalid", "wait_invalid", "not_found", "not_acceptable", "expired",
+            "too_many_connections", "draining", *SHARED,
         ),
     },
     ID,
@@ -208,7 +208,7 @@ PATHS: Json = {
             "WebSocket, subprotocol `tailrace.v1`: many generations over one connection.",
             {
                 "101": answer("Switching protocols."),
-                **errors("upgrade_required", "unauthorized", "forbidden"),
+                **errors("upgrade_required", "unauthorized", "forbidden", "too_many_connections"),
                 "426": answer("The WebSocket version is not 13."),
             },
         )

@@ -185,7 +185,8 @@ PATHS: Json = {
             "responses": {
                 "200": {"description": "The response.", "content": STREAM_OR_OBJECT},
                 **errors(
-                    *GONE, "invalid_request", "stream_reset", "draining", *SHARED,
+                    *GONE, "invalid_request", "stream_reset", "too_many_connections", "draining",
+                    *SHARED,
                     schema="OpenAiError",
                 ),
             },

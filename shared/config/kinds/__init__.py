@@ -15,6 +15,7 @@ from shared.config.kinds.gemini import GEMINI
 from shared.config.kinds.local import LOCAL
 from shared.config.kinds.ollama import OLLAMA
 from shared.config.kinds.openai import OPENAI
+from shared.config.kinds.plugin import PLUGIN, class_of, plugin_names
 from shared.config.kinds.responses import RESPONSES
 from shared.config.kinds.spec import KindSpec
 from shared.config.kinds.websocket import WEBSOCKET
@@ -33,3 +34,13 @@ KINDS: Mapping[str, KindSpec] = {
         DEMO,
     )
 }  # fmt: skip
+
+
+def kind_of(backend: str) -> KindSpec | None:
+    """Return the kind that the member `backend` names; None: no kind and no plug-in."""
+    return KINDS.get(backend) or (PLUGIN if class_of(backend) else None)
+
+
+def kind_names() -> list[str]:
+    """Return what the member `backend` can be, except for classes."""
+    return sorted({*KINDS, *plugin_names()})

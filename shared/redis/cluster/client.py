@@ -20,16 +20,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import Pipeline, PubSub
 from redis.client import EMPTY_RESPONSE
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from shared.config.redis_url import RedisUrl
 from shared.errors import Unavailable
-from shared.redis.client import Client, Command, open_pool, translated
+from shared.redis.client import Client, Command, open_pool
 from shared.redis.cluster.pipeline import ClusterPipeline
 from shared.redis.cluster.topology import Topology
 
@@ -130,7 +131,7 @@ class ClusterClient(Redis):
         for (args, options), reply in zip(commands, await run(words), strict=True):
             try:
                 replies.append(self._parsed(args[0], reply, options))
-            except (ResponseError, OSError, ConnectionError) as exc:
+            except (RedisError, OSError) as exc:
                 replies.append(exc)
         return replies
 
@@ -159,15 +160,26 @@ class ClusterClient(Redis):
     ) -> tuple[int, list[bytes]]:
         """Return the next cursor and keys. The cursor 0 begins; 0 in the result: all were seen.
 
-        If the masters change in between, keys may come twice or not at all.
+        A master that does not answer is passed over, so its keys do not come. If the masters change
+        in between, keys may come twice or not at all.
+
+        Raises:
+            Unavailable: no server of the cluster tells its slots.
         """
+        topology = self.topology
+        if not topology.slot_map.version:
+            await topology.read(0)
         number, cursor = cursor % NODES_MAX, cursor // NODES_MAX
-        masters = (await self.masters())[:NODES_MAX]
+        masters = topology.slot_map.masters[:NODES_MAX]
         if number >= len(masters):
             return 0, []
-        async with Redis.from_pool(open_pool(masters[number], answer_s=self._answer_s)) as node:
-            with translated():
-                cursor, names = await node.scan(cursor, match=match, count=count)
+        words: list[Any] = ["SCAN", cursor]
+        words += [] if match is None else ["MATCH", match]
+        words += [] if count is None else ["COUNT", count]
+        cursor, names = 0, []
+        with suppress(Unavailable):
+            found, names = await self._pipeline.run_at(masters[number], words)
+            cursor = int(found)
         if not cursor:
             number = (number + 1) % len(masters)
         return cursor * NODES_MAX + number, names

@@ -114,6 +114,19 @@ class ClusterPipeline:
         digests = [str(command[1]) if command[0] == "EVALSHA" else "" for command in commands]
         return await self._exchange(requests, list(map(command_slot, commands)), digests)
 
+    async def run_at(self, address: HostPort, command: Command) -> Any:
+        """Run a command without a key at one master, and return its reply.
+
+        Raises:
+            Unavailable: this master did not answer, or refused.
+        """
+        if self.topology.states.is_away(address):
+            raise Unavailable(AWAY)
+        (reply,) = await self._node(address).run([command])
+        if isinstance(reply, Exception):
+            raise Unavailable(f"Redis refuses: {reply}") from reply
+        return reply
+
     async def transact(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands on keys of one slot as one transaction, and return their replies.
 

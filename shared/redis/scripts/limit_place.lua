@@ -2,11 +2,11 @@
 -- KEYS[1] hash: node -> 'readers until', ms  [2] hash: reader -> how often it was told that there are too many
 -- ARGV[1] node  [2] its readers, with a new one  [3] ms until they count no longer
 --     [4] readers max of all nodes; 0: no limit  [5] '' or: who asks, to be told
---     [6] ms until what was told is forgotten
+--     [6] ms until what was told is forgotten; it is also forgotten when it is TOLD_OFTEN
 -- Returns {1, readers of the other nodes} | {0, the same, how often this reader was told}
 -- A call has the complete number, never a difference. So it may be repeated, and a node that dies
 -- loses its places with the time.
-local TOLD_MAX = 10000
+local TOLD_MAX, TOLD_OFTEN = 10000, 3
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local others, row = 0, redis.call('HGETALL', KEYS[1])
@@ -24,6 +24,7 @@ if max > 0 and others + own > max then
   if redis.call('HLEN', KEYS[2]) >= TOLD_MAX then redis.call('DEL', KEYS[2]) end
   local told = redis.call('HINCRBY', KEYS[2], ARGV[5], 1)
   redis.call('PEXPIRE', KEYS[2], ARGV[6])
+  if told >= TOLD_OFTEN then redis.call('HDEL', KEYS[2], ARGV[5]) end
   return {0, others, told}
 end
 if own == 0 then

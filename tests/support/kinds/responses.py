@@ -58,20 +58,21 @@ class ResponsesServerWire(PlannedWire):
 
     def read(self, body: dict[str, Any]) -> Said:
         prompt, has_result, is_refused = "", False, False
-        before: Event = {}
+        has_thought = False  # since the user's last words
         for item in body["input"]:
             kind = item.get("type", "message")
             if kind == "function_call":
-                # The vendor refuses reasoning without what follows it; the server of the tests
-                # also refuses a call that has lost the reasoning before it.
-                is_refused = is_refused or before.get("encrypted_content") != signature_of("rs")
+                # Stricter than the vendor, whose answer only gets worse.
+                is_refused = is_refused or not has_thought
+            elif kind == "reasoning":
+                has_thought = item["encrypted_content"] == signature_of("rs")
+                is_refused = is_refused or not has_thought
             elif kind == "function_call_output":
                 has_result = True
             elif item.get("role") == "user":
-                has_result = False
+                has_result = has_thought = False
                 content = item["content"]
                 prompt = content if isinstance(content, str) else content[0]["text"]
-            before = item
         return Said(prompt, "", has_result, is_refused and "reasoning" in body)
 
     def error(self, message: str, kind: str = "server_error") -> bytes:

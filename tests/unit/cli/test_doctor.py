@@ -274,7 +274,7 @@ async def test_the_model_servers_are_checked(tmp_path: Path) -> None:
 
 
 def test_a_fail_gives_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor.doctor(Settings(host="0.0.0.0")) == 1
+    assert doctor.doctor(Settings(host="0.0.0.0", models_discover="off")) == 1
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("ok    python")
@@ -282,7 +282,7 @@ def test_a_fail_gives_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_a_fail_the_exit_code_is_0() -> None:
-    assert doctor.doctor(Settings()) == 0
+    assert doctor.doctor(Settings(models_discover="off")) == 0
 
 
 # Files

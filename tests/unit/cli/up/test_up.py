@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from cli.up.discovery import FoundServer
 from cli.up.up import (
     child_environ,
     choose_ports,
+    find_models,
     free_ports,
     greeting,
     redis_address,
@@ -91,6 +93,43 @@ def test_counts_are_bounded(counts: dict[str, int]) -> None:
 def test_an_invalid_models_file_is_an_error_before_the_start() -> None:
     with pytest.raises(ConfigurationError, match="TAILRACE_MODELS"):
         up(Settings(models="/no/such/file"))
+
+
+def serve_ollama(monkeypatch: pytest.MonkeyPatch, *models: str) -> None:
+    async def found() -> list[FoundServer]:
+        return [FoundServer("Ollama", "ollama", "http://localhost:11434", models)] if models else []
+
+    monkeypatch.setattr("cli.up.up.find_servers", found)
+
+
+def test_found_models_are_served_behind_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    serve_ollama(monkeypatch, "qwen3:8b", "demo")
+    settings = find_models(Settings(data_dir=str(tmp_path / "data")))
+
+    models = load_models(settings.models)
+    assert [model.backend for model in models.values()] == ["demo", "ollama", "ollama"]
+    assert list(models) == ["demo", "qwen3:8b", "demo-2"]
+    assert child_environ(settings, "text")["TAILRACE_MODELS"] == settings.models
+    assert "found Ollama at http://localhost:11434: qwen3:8b, demo" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("models", "settings"),
+    [((), {}), (("m",), {"models_discover": "off"}), (("m",), {"models": "mine.toml"})],
+)
+def test_nothing_is_written_where_nothing_is_looked_for_or_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    models: tuple[str, ...],
+    settings: dict[str, str],
+) -> None:
+    serve_ollama(monkeypatch, *models)
+    given = Settings(data_dir=str(tmp_path / "data"), **settings)
+
+    assert find_models(given) == given
+    assert not (tmp_path / "data").exists()
 
 
 def test_each_role_gets_its_drain_time() -> None:

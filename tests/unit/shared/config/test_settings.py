@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from shared.config.settings import NOT_YET, Settings, service_variables
+from shared.config.settings import Settings, service_variables
 from shared.errors import ConfigurationError
 
 
@@ -98,12 +98,6 @@ def test_the_variables_of_kubernetes_services_are_ignored() -> None:
 def test_only_name_and_form_together_make_a_service_variable(name: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         Settings.from_env({name: text})
-
-
-@pytest.mark.parametrize("name", NOT_YET)
-def test_a_setting_that_is_not_built_yet_is_an_error(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="not built yet"):
-        Settings.from_env({f"TAILRACE_{name}": "1"})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,152 @@
+"""A shard without a replica is away: it costs its own generations, and nothing else.
+
+Three masters, one of them frozen. Its index of a session, and its partitions of the queue, are away
+with it. What was accepted meanwhile is listed when it is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from shared.config.credentials import ANONYMOUS
+from shared.queue.partitions import Partitions
+from shared.redis import keys
+from tests.support.demo import demo_body
+from tests.support.fault_run import FaultRun
+from tests.support.processes import Cluster
+from tests.support.redis_cluster import RedisCluster
+from tests.support.redis_masters import RedisMasters
+from tests.support.redis_server import RedisServer
+from tests.support.wait import until
+
+PARTITIONS = Partitions(8, is_even=True)
+OWNER = ANONYMOUS  # there are no keys
+PROMPTS = 12
+DEADLINE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+async def deployment() -> AsyncIterator[tuple[RedisCluster, Cluster]]:
+    # No master is replaced or taken for failed: the frozen one comes back as it was.
+    shards = RedisCluster(options={"cluster-node-timeout": "600000"})
+    masters = await RedisMasters(cluster=shards).open()
+    try:
+        async with Cluster(api=2, workers=2, lease_s=0.8, server=masters) as cluster:
+            yield shards, cluster
+    finally:
+        masters.close()
+
+
+@asynccontextmanager
+async def frozen(shards: RedisCluster, cluster: Cluster, key: str) -> AsyncIterator[RedisServer]:
+    """The master of `key` is frozen, and every node knows."""
+    victim = shards.owner(key)
+    victim.freeze()
+    try:
+        for role in cluster.api:
+            await until(lambda url=role.url: is_degraded(url), 20, "a node that knows")
+        yield victim
+    finally:
+        victim.thaw()
+
+
+async def readiness(url: str) -> tuple[int, dict[str, Any]]:
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/readyz") as response:
+        return response.status, await response.json()
+
+
+async def is_degraded(url: str) -> bool:
+    status, content = await readiness(url)
+    return status == 200 and content["status"] == "degraded"
+
+
+async def post(url: str, body: dict[str, Any], **headers: str) -> tuple[int, dict[str, Any], Any]:
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{url}/v1/generations", json=body, headers=headers) as response,
+    ):
+        return response.status, await response.json(), response.headers
+
+
+LOST_KEYS = {
+    "session": keys.session(OWNER, "of-session"),
+    "owner": keys.owner(OWNER),
+    "bytes": keys.owner_bytes(OWNER),
+    "workers": keys.WORKERS,
+}
+
+
+@pytest.mark.parametrize("what", LOST_KEYS)
+async def test_prompts_go_to_shards_that_answer_and_are_listed_when_the_others_are_back(
+    deployment: tuple[RedisCluster, Cluster], what: str
+) -> None:
+    shards, cluster = deployment
+    session, index = f"of-{what}", LOST_KEYS[what]
+    async with FaultRun(cluster, deadline_s=DEADLINE_S) as fault_run:
+        async with frozen(shards, cluster, index) as victim:
+            accepted = []
+            for n in range(PROMPTS):
+                body = demo_body(20, 50) | {"session": session}
+                status, content, _ = await post(cluster.api[n % 2].url, body)
+                assert status == 202, content
+                accepted.append(content["id"])
+            for generation_id in accepted:
+                queue = keys.running(PARTITIONS.of(generation_id))
+                assert shards.owner(keys.meta(generation_id)) is not victim
+                assert shards.owner(queue) is not victim
+            for generation_id in accepted:
+                await until(
+                    lambda name=generation_id: has_ended(cluster, name),
+                    DEADLINE_S,
+                    f"the end of {generation_id}\n{cluster.report()}",
+                )
+            status, content = await readiness(cluster.api[0].url)
+            assert (status, content["shards"]) == (200, {"all": 3, "answering": 2})
+            assert content["degraded"] == ["shards"]
+        await until(lambda: listed(cluster, session, accepted), DEADLINE_S, "a whole listing")
+        await until(lambda: is_ready(cluster), DEADLINE_S, "no shard is away")
+        await fault_run.finish()
+
+
+async def is_ready(cluster: Cluster) -> bool:
+    _, content = await readiness(cluster.api[0].url)
+    return bool(content["status"] == "ready")
+
+
+async def has_ended(cluster: Cluster, generation_id: str) -> bool:
+    url = f"{cluster.api[1].url}/v1/generations/{generation_id}"
+    async with aiohttp.ClientSession() as http, http.get(url) as response:
+        return response.status == 200 and (await response.json())["status"] == "completed"
+
+
+async def listed(cluster: Cluster, session: str, ids: list[str]) -> bool:
+    url = f"{cluster.api[0].url}/v1/sessions/{session}"
+    async with aiohttp.ClientSession() as http, http.get(url) as response:
+        if response.status != 200:
+            return False
+        content = await response.json()
+    return {each["id"] for each in content["generations"]} == set(ids)
+
+
+async def test_a_key_that_names_a_generation_on_a_lost_shard_is_answered_503_at_once(
+    deployment: tuple[RedisCluster, Cluster],
+) -> None:
+    shards, cluster = deployment
+    url, key, body = cluster.api[0].url, "again-and-again", demo_body(1, 0)
+    status, first, _ = await post(url, body, **{"Idempotency-Key": key})
+    assert status == 202
+    async with frozen(shards, cluster, keys.meta(first["id"])):
+        status, content, headers = await post(url, body, **{"Idempotency-Key": key})
+        assert (status, content["error"]["code"]) == (503, "unavailable"), content
+        assert int(headers["Retry-After"]) >= 1
+
+    async def repeated() -> bool:
+        status, content, _ = await post(url, body, **{"Idempotency-Key": key})
+        return status in (200, 202) and content["id"] == first["id"]
+
+    await until(repeated, DEADLINE_S, "the same generation again")
