@@ -41,6 +41,7 @@ from shared.files.store import FileStore
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
+from shared.queue.model_lists import follow_list
 from shared.queue.partitions import agree
 from shared.redis.client import REDIS_ANSWER_S
 from shared.redis.connections import connect, open_pipeline
@@ -159,6 +160,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         watching_shares = group.create_task(node.share_watch.run(), name="shares")
         noting = group.create_task(node.renew_planners(), name="planners")
         following = group.create_task(follow_redis(node.settings), name="redis")
+        learning = group.create_task(follow_list(node.redis, node.models), name="model list")
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
         print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201
@@ -174,6 +176,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         with contextlib.suppress(Unavailable):
             await node.places.write()
         watching.cancel()
+        learning.cancel()
         keeping.cancel()
         identifying.cancel()
         noting.cancel()

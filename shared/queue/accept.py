@@ -40,7 +40,8 @@ from shared.queue.new_generation import meta_fields, queued_meta, request_size
 from shared.queue.overview import waiting_by_tag
 from shared.queue.partitions import partitions_of
 from shared.queue.placement import draw_id
-from shared.queue.turns import Weigh, entering, weigh_all_alike
+from shared.queue.time_limits import note_due
+from shared.queue.turns import entering
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.pipeline import Call
@@ -51,19 +52,12 @@ FAR_FROM_FULL = 100  # entries that all nodes may add between two checks of the 
 
 
 class Acceptor:
-    """Accepts prompts on one Redis.
+    """Accepts prompts on one Redis."""
 
-    Args:
-        weigh: returns the weight of an owner among those whose prompts wait.
-    """
-
-    def __init__(
-        self, redis: Client, store: Store, settings: Settings, weigh: Weigh = weigh_all_alike
-    ) -> None:
+    def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
         self.redis = redis
         self.store = store
         self.settings = settings
-        self._weigh = weigh
         self._partitions = partitions_of(settings)
         # The number of waiting generations by priority and partition, as last returned.
         self._waiting: dict[str, dict[str, int]] = {name: {} for name in keys.PRIORITIES}
@@ -160,6 +154,8 @@ class Acceptor:
         await self.store.scripts.run_all([*counts, *(("enqueue", entry) for entry in entries)])
         fields = [(generation_id, meta_fields(new)) for generation_id, new in absent]
         await self.store.create_many(fields, may_be_lost=is_repeat)
+        limited = [(generation_id, new.time_limits) for generation_id, new in absent]
+        await note_due(self.store, limited)
 
     async def find(self, owner: str, idempotency_key: str) -> str | None:
         """Return the id that an idempotency key names; None: the key is unused.
@@ -302,9 +298,10 @@ class Acceptor:
             priority=new.priority,
             model=new.model,
             tag=self._partitions.of(generation_id),
-            weight=self._weigh(new.owner),
+            weight=new.limits.weight,
         )
         return names, [generation_id, entry, waiting_max, *rest]
 
     async def _index(self, generation_id: str, new: NewGeneration, created_at_ms: int) -> None:
+        await note_due(self.store, [(generation_id, new.time_limits)], created_at_ms)
         await self._listing.add(Listed(generation_id, new.owner, new.session, created_at_ms))

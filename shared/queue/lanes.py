@@ -220,14 +220,15 @@ class Queue:
         """
         acknowledging = _acknowledge_commands(delivery)
         recording = [await self.scripts.command(name, call) for name, call in records]
-        forgetting = forget_commands(generation_id, self.partitions.of(generation_id))
+        tag = self.partitions.of(generation_id)
+        forgetting = forget_commands(generation_id, tag)
         replies = await self.pipeline.run([*acknowledging, *forgetting, *recording])
         for record, reply in zip(records, replies[len(replies) - len(records) :], strict=True):
             if isinstance(reply, NoScriptError):
                 await self.scripts.run(record[0], *record[1])
         await follow_up(
             self.scripts, generation_id, retention_ms, replies[len(acknowledging)],
-            recorded={name for name, _ in records},
+            tag=tag, recorded={name for name, _ in records},
         )  # fmt: skip
 
     # Beside the lanes

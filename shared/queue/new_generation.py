@@ -10,6 +10,7 @@ from shared.log.owner_bytes import request_bytes
 from shared.log.records import Meta
 from shared.log.request_pieces import PIECES, piece_count
 from shared.queue.allowance import MARK, Allowance
+from shared.queue.time_limits import TimeLimits, limit_fields
 from shared.redis import keys
 
 
@@ -25,6 +26,7 @@ class NewGeneration:
         body_digest: of the meaning of the request; the same key with another digest is refused.
         webhook: to be delivered at its end.
         wait_s: the longest wait for a worker, s; None: `Settings.queue_wait_s`.
+        time_limits: of the request.
         prompt, dialect: the parts of `request` that meta stores as fields of their own.
         tokens: as `estimated_tokens`; counted against `limits`.
         limits: of the owner, as the node knows them.
@@ -41,6 +43,7 @@ class NewGeneration:
     body_digest: str = ""
     webhook: Webhook | None = None
     wait_s: float | None = None
+    time_limits: TimeLimits = TimeLimits()
     prompt: str = ""
     dialect: bytes = b""
     tokens: int = 0
@@ -86,6 +89,7 @@ def meta_fields(new: NewGeneration) -> dict[str, str | bytes]:
         fields["grace"] = str(round(new.grace_s * 1000))
     if new.wait_s is not None:
         fields["wait"] = str(round(new.wait_s * 1000))
+    fields |= limit_fields(new.time_limits)
     if new.idempotency_key:
         fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
     if new.limits.has_prompt_limit:
