@@ -27,7 +27,7 @@ from cli.redis_findings import examine_redis
 from cli.up.privacy import is_open_file, open_directories
 from cli.up.private_server import find_server, server_version
 from shared.config.credentials import KEY_CHARACTERS_MIN, named
-from shared.config.models import Model, load_models
+from shared.config.models import ANY, Model, load_models
 from shared.config.settings import Settings, service_variables
 from shared.errors import ConfigurationError, FilesUnavailable
 from shared.files.objects import (
@@ -156,6 +156,8 @@ def judge_answer(model: Model, status: int, names: Sequence[str] | None) -> Find
         return Finding("FAIL", "model", f"{where} answers {status}: check that server")
     if status != 200 or names is None:
         return Finding("warn", "model", f"{where} answers, but lists no models: try a prompt")
+    if model.name == ANY:
+        return Finding("ok", "model", f"{where} has {len(names)} models")
     if model.upstream_name not in names:
         listed = ", ".join(names[:5]) or "no model"
         text = f"{where} lists {listed} and not {model.upstream_name!r}"
@@ -289,7 +291,7 @@ def examine_space(settings: Settings) -> list[Finding]:
 async def examine_models(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
     """Check the models file and the server of each model."""
     try:
-        models = load_models(settings.models, settings.models_skip)
+        models = load_models(settings.models, settings.models_skip).tables
     except ConfigurationError as exc:
         return [Finding("FAIL", "models", str(exc))]
     source = settings.models or "built in, because TAILRACE_MODELS is not set"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from shared.errors import ConfigurationError
@@ -53,6 +54,8 @@ class KindSpec:
         members: further members of the table, each with its check.
         has_any_member: the backend checks further members itself (it is not loaded here).
         required: further members that the table must have.
+        needs: modules that not every installation has.
+        install: how to get them.
         models_path: where a server lists its models, behind `base_url`; empty: it has no list.
         models_query: of the URL of this list, so that the list is whole.
     """
@@ -70,10 +73,19 @@ class KindSpec:
     required: tuple[str, ...] = ()
     models_path: str = ""
     models_query: str = ""
+    needs: tuple[str, ...] = ()
+    install: str = ""
 
     @property
     def has_server(self) -> bool:
         return bool(self.schemes)
+
+    def missing(self) -> str:
+        """Return that modules are missing, with what to do; empty: all are there."""
+        if all(map(_is_installed, self.needs)):
+            return ""
+        names = " and ".join(self.needs)
+        return f"the backend {self.name} needs {names}, not installed here: {self.install}"
 
     def check_members(self, table: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the further members of a table, checked.
@@ -93,6 +105,13 @@ class KindSpec:
             if name not in self.members:
                 raise ConfigurationError(f"{where}: unknown member {name!r}")
         return {name: self.members[name](value, f"{where}.{name}") for name, value in table.items()}
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that the module is in
+        return False
 
 
 # Checks that several kinds use
