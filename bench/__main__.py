@@ -44,8 +44,8 @@ BENCHES = (
     "batch",
 )
 ALL = "all"
-# These run only if named: `curves` takes long, `partitions` measures a setting.
-BY_NAME = ("curves", "partitions")
+# These run only if named: `curves` takes long, `partitions` and `turns` measure settings.
+BY_NAME = ("curves", "partitions", "turns")
 KNOWN = BENCHES + BY_NAME
 REPEATS = 3
 PATIENCE_S = 8.0  # how long each run waits for a quiet machine
