@@ -47,6 +47,7 @@ from shared.redis.client import REDIS_ANSWER_S
 from shared.redis.connections import connect, open_pipeline
 from shared.redis.following import follow_redis
 from shared.redis.server_check import check_server
+from shared.redis.shards import shard_states
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ async def run(settings: Settings, listener: socket.socket) -> int:
             started_at=int(time.time()),
         )
         node.metrics.watch_hub(hub.statistics)
+        node.metrics.watch_shards(functools.partial(shard_states, redis))
         await serve_node(node, listener, stopping)
     return 0
 

@@ -317,7 +317,9 @@ async def _examine_model(
     is_tls = model.base_url.startswith("https:")
     try:
         base = urlsplit(model.base_url)  # its query belongs behind the whole path
-        url = urlunsplit(base._replace(path=f"{base.path.rstrip('/')}{model.kind.models_path}"))
+        path = f"{base.path.rstrip('/')}{model.kind.models_path}"
+        query = "&".join(filter(None, (base.query, model.kind.models_query)))
+        url = urlunsplit(base._replace(path=path, query=query))
         origin = UpstreamAddress(model.base_url, "", {}, tls=route.tls, proxy=route.proxy).origin
     except ValueError:  # also AddressInvalid
         return Finding("FAIL", "model", f"{where} is no address of a server: correct base_url")
@@ -365,11 +367,18 @@ def _way(route: Route, *, is_tls: bool) -> dict[str, Any]:
 
 
 async def _model_names(response: aiohttp.ClientResponse) -> list[str] | None:
-    """Read `{"data": [{"id": …}, …]}`; None if the body has another form or is too long."""
+    """Read the list of a server; None if it has another form, is too long, or has a next page.
+
+    The forms are `{"data": [{"id": …}, …]}`, and Gemini's `{"models": [{"name": "models/…"}, …]}`.
+    """
     if response.status != 200 or (response.content_length or 0) > MODELS_ANSWER_BYTES_MAX:
         return None
     try:
-        data = (await response.json(content_type=None))["data"]
-        return [str(entry["id"]) for entry in data]
-    except (ValueError, KeyError, TypeError):
+        body = await response.json(content_type=None)
+        if body.get("has_more") or body.get("nextPageToken"):
+            return None
+        if "models" in body:
+            return [str(entry["name"]).removeprefix("models/") for entry in body["models"]]
+        return [str(entry["id"]) for entry in body["data"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -83,6 +83,11 @@ class System:
         assert self.server.process is not None
         return self.server.process.pid
 
+    @property
+    def redis_pids(self) -> dict[str, int]:
+        """The processes of Redis, by a name that begins with `redis`."""
+        return {"redis": self.redis_pid}
+
     @asynccontextmanager
     async def node(self, **settings: str) -> AsyncIterator[Role]:
         """Yield a fresh API node with additional settings."""
@@ -96,13 +101,13 @@ class System:
     def pin(self, measured: Iterable[int]) -> None:
         """Give the measured processes their own core; the rest of the system shares the others."""
         chosen = {*measured}
-        pids = {self.redis_pid, *(role.pid for role in self._roles if role.is_running)}
+        pids = {*self.redis_pids.values(), *(role.pid for role in self._roles if role.is_running)}
         cpu.pin(chosen, cpu.MEASURED)
         cpu.pin(pids - chosen, cpu.OTHERS)
 
     def unpin(self) -> None:
         """Let all processes of the system run on all cores again."""
-        pids = {self.redis_pid, *(role.pid for role in self._roles if role.is_running)}
+        pids = {*self.redis_pids.values(), *(role.pid for role in self._roles if role.is_running)}
         cpu.pin(pids, cpu.CORES)
 
     async def start(self, node: Role, answers: Sequence[Answer]) -> list[str]:

@@ -131,6 +131,8 @@ def missing_for(model: Model) -> str:
     """Return what a model needs and does not have, with what to do; empty: it can run."""
     if variables := missing_variables(model, os.environ):
         return f"set {', '.join(variables)}"
+    if missing := model.kind.missing():
+        return missing
     if model.backend == "local":
         return find_file(model.upstream_name, model.options.get("file", ""))[1]
     return ""

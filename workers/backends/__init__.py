@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from shared.config.models import Model, ModelTable
 from shared.config.settings import Settings
+from shared.errors import ConfigurationError
 from workers.backends.contract import Backend, BackendItem, Finish, is_plain
 from workers.backends.http.upstream_http import UpstreamHttp
 from workers.backends.kinds import builder_of
@@ -24,8 +25,11 @@ def build_backends(
 
     Raises:
         ConfigurationError: such a variable is missing or invalid, a certificate cannot be used, or
-            a member of a model is invalid.
+            a member of a model is invalid, or a package is missing that its kind needs.
     """
+    for name, model in models.items():
+        if missing := model.kind.missing():
+            raise ConfigurationError(f"models.{name}: {missing}")
     http = UpstreamHttp(settings)
 
     def build(model: Model) -> Backend:

@@ -187,7 +187,7 @@ def test_the_greeting_has_a_url_that_can_be_opened(host: str, url: str) -> None:
         ("unix:///tmp/s", "-s /tmp/s"),
         ("unix:///tmp/s?db=0", "-s /tmp/s"),
         ("redis://host:1/2", "-u redis://host:1/2"),
-        ("rediss://me:SECRET@host/0?x=SECRET", "-u rediss://host/0"),
+        ("rediss://me:SECRET@host/0?password=SECRET", "-u rediss://host/0"),
         (
             "redis+sentinel://me:secret@s1:1,s2:2/mine/3",
             "-u redis://$(redis-cli -h s1 -p 1 SENTINEL GET-MASTER-ADDR-BY-NAME mine"
@@ -223,6 +223,7 @@ def test_models_whose_keys_are_not_set_are_left_out(tmp_path: Path, monkeypatch,
     assert "the model keyed is left out: set A_KEY" in said
     assert "the model header is left out: set B_KEY\n" in said
     assert child_environ(settings, "text")["TAILRACE_MODELS_SKIP"] == "keyed,header"
+    assert child_environ(settings, "text")["TAILRACE_MODELS"] == str(path)
 
 
 def test_models_whose_keys_are_set_are_served(tmp_path: Path, monkeypatch) -> None:
@@ -232,6 +233,22 @@ def test_models_whose_keys_are_set_are_served(tmp_path: Path, monkeypatch) -> No
         monkeypatch.setenv(name, "x")
 
     assert skip_unset_models(Settings(models=str(path))).models_skip == ""
+
+
+def test_a_model_that_is_not_installed_is_left_out(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setattr("shared.config.kinds.spec.find_spec", lambda name: None)
+    path = tmp_path / "models.toml"
+    path.write_text('[models.smollm2]\nbackend = "local"\n\n[models.demo]\nbackend = "demo"\n')
+    settings = skip_unset_models(Settings(models=str(path)))
+
+    assert list(load_models(settings.models, settings.models_skip)) == ["demo"]
+    assert "the model smollm2 is left out" in capfd.readouterr().err
+
+
+def test_the_model_of_the_command_line_has_to_be_installed(monkeypatch) -> None:
+    monkeypatch.setattr("shared.config.kinds.spec.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match="run `make local`"):
+        skip_unset_models(Settings(models="smollm2"))
 
 
 def test_a_file_without_a_usable_model_is_an_error(tmp_path: Path) -> None:
