@@ -73,14 +73,21 @@ class Queue:
         self._first = Counter[str]()
 
     async def ensure_groups(self) -> None:
-        """Create the lanes and their group at 0, so that earlier entries are delivered, too."""
+        """Create the lanes and their group at 0, so that earlier entries are delivered, too.
+
+        Passes over partitions of a cluster that are away: a read creates their groups later.
+        """
         streams = [keys.lane(lane, tag) for tag in self.partitions.tags for lane in keys.LANES]
         create: list[Command] = [
             ("XGROUP", "CREATE", stream, keys.GROUP, "0", "MKSTREAM") for stream in streams
         ]
         with translated():
-            for reply in await self.pipeline.run(create):
-                if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
+            replies = [
+                None if str(reply).startswith("BUSYGROUP") else reply
+                for reply in await self.pipeline.run(create)
+            ]
+            for reply in replies:
+                if isinstance(reply, Exception) and not is_partial(reply, replies):
                     raise reply
 
     async def read(self, lane: str, count: int) -> list[Delivery]:
