@@ -22,7 +22,7 @@ from shared.errors import ConfigurationError, Unavailable
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.cluster.slots import SLOTS, key_slot
-from shared.redis.shards import is_partial
+from shared.redis.shards import is_partly_away
 
 EVEN_SHARE = 32  # the slot of an even tag is at most 1/32 of a part away from its middle
 RULES = 'docs/operations.md, "Partitions of the queue", says how to change the number'
@@ -96,7 +96,7 @@ async def agree(redis: Client, settings: Settings) -> None:
     try:
         await _agree(redis, settings)
     except Unavailable:
-        if not is_partial(redis):
+        if not is_partly_away(redis):
             raise
 
 
