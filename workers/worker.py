@@ -78,7 +78,9 @@ class Worker:
             tag: open_pipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0) for tag in own
         }
         self.store = Store(redis, settings, self._calls)
-        self.queue = Queue(redis, name, self._calls, self._blocking_reads, partitions=partitions)
+        parts = (redis, name, self._calls, self._blocking_reads)
+        counts_usage = bool(settings.usage_days)
+        self.queue = Queue(*parts, partitions=partitions, counts_usage=counts_usage)
         self._arrivals = Arrivals(self.queue, own, lambda work: self._tasks.create_task(work))
         self.appender = open_appender(self.store, self._calls)
         self.counters = dict.fromkeys(COUNTERS, 0.0)

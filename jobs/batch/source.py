@@ -36,7 +36,7 @@ from shared.log.records import ENDED, Top
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.endings import cancel_many
-from shared.queue.lanes import wake_jobs
+from shared.queue.leaving import wake_jobs
 from shared.redis.client import Client
 
 log = logging.getLogger(__name__)
