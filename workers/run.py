@@ -29,7 +29,7 @@ from shared.log.request import Request, decode_request
 from shared.log.tally import rest_of
 from shared.queue.lanes import Delivery, LaneEntry, put_back
 from workers.backends import Backend, BackendItem, Finish
-from workers.begin import become_holder
+from workers.begin import become_holder, open_outbox
 from workers.deadline import Deadline
 from workers.failures.failed_attempt import FailedAttempt
 from workers.failures.outage import Postponed
@@ -37,7 +37,6 @@ from workers.parts import WorkerParts
 from workers.running_note import RunningNote
 from workers.takeover.answer import Asked, read_answer
 from workers.takeover.continuation import AttemptPlan, plan_for
-from workers.takeover.earlier_entries import read_earlier_entries
 from workers.takeover.upstream_stop import stop_upstream, stop_upstream_of_ended
 from workers.timeline import AttemptTimeline
 from workers.writing.outbox import Outbox
@@ -124,7 +123,11 @@ class Run:
             self._stop = reason
         self._progress.set()
         if is_first and self._stop_scope is not None:
-            self._stop_scope.reschedule(asyncio.get_running_loop().time())
+            at_s = asyncio.get_running_loop().time()
+            if self._outbox is not None and self._outbox.stopped == "ended":
+                # Cancelled: the server may be about to report what the answer took.
+                at_s += 0.0 if self._usage.is_reported else self.parts.settings.cancel_usage_s
+            self._stop_scope.reschedule(at_s)
 
     def on_answer(self) -> None:
         """React to a change of the outbox: wake the run, and stop where writing has stopped."""
@@ -181,19 +184,8 @@ class Run:
 
     async def _open_outbox(self, begun: Begun) -> RunningNote:
         """Prepare to write: read the earlier entries, make the outbox, start the running note."""
-        now_s = self.parts.clock()
-        self._timeline = AttemptTimeline(began_s=now_s)
-        self._outbox = Outbox(
-            self.id,
-            begun.fields[b"token"].decode(),
-            found=await read_earlier_entries(self.parts.store, self.id, begun.start[0]),
-            start=begun.start,
-            fields=begun.fields,
-            now_s=now_s,
-            lease_every_s=self.parts.settings.lease_s / 4,
-            # Meta is kept for twice the retention after an end.
-            restore_within_s=2 * self.parts.settings.retention_s,
-        )
+        self._timeline = AttemptTimeline(began_s=self.parts.clock())
+        self._outbox = await open_outbox(self.parts, self.id, begun)
         return RunningNote(self.parts, self.ticket, begun.meta.created_at_ms)
 
     # Stream
@@ -265,6 +257,10 @@ class Run:
                 async with aclosing(read_answer(asked)) as stream:
                     async for items in stream:
                         self._timeline.note_connected(self.parts.clock())
+                        if self.outbox.stopped == "ended" and self._end is None:
+                            if self._usage.read_on(items):  # cancelled: nothing is written
+                                return
+                            continue
                         if not items and self.outbox.is_settled:
                             continue
                         is_first = self._timeline.first_token_s is None
@@ -389,6 +385,8 @@ class Run:
         meter, retention_ms = self._meter, self.parts.store.retention_ms
         records = meter.final_records(self.outbox.log_bytes, self._usage.spent) if meter else []
         try:
+            if meter is not None:
+                await meter.note_spent(self.outbox.attempt, self._end, self._usage.spent())
             await self.parts.queue.leave(self.delivery, self.id, retention_ms, records)
         except Unavailable:
             pass  # the worker that claims the entry finds the end, and does this again

@@ -21,7 +21,7 @@ import msgspec
 from api.dialects.failure import GENERATION_FAILED, STREAM_RESET, client_refusal, shown
 from api.errors import ErrorBody
 from shared.errors import RequestError
-from shared.log.event_bytes import LOST
+from shared.log.event_bytes import DELETED, LOST
 from shared.log.events import End, Failure, decode
 
 CANCELLED = Failure("cancelled", "the generation was cancelled", False)
@@ -104,11 +104,12 @@ def failure_aside(raw: bytes) -> Failure:
     """Return the failure that a client is told for an event that is in no log.
 
     Args:
-        raw: the event as `Fold.aside` is given it: a `reset`, or the `end` of a lost generation.
-            A client of a dialect without `reset` cannot begin again, so for it both are failures.
+        raw: the event as `Fold.aside` is given it: a `reset`, or the `end` of a lost or deleted
+            generation. A client of a dialect without `reset` cannot begin again, so for it all of
+            them are failures.
     """
-    if raw != LOST:
+    if raw not in (LOST, DELETED):
         return STREAM_RESET
     end = decode(raw)
     assert isinstance(end, End)
-    return failure_of(end) or GENERATION_FAILED
+    return end.error or GENERATION_FAILED

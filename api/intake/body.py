@@ -27,7 +27,7 @@ from api.intake.schedule_members import is_scheduled
 from api.intake.strict_json import decode_json
 from api.intake.time_limit_members import read_time_limits
 from api.intake.webhook_members import read_webhook
-from shared.config.models import Model
+from shared.config.models import ANY, Model
 from shared.config.settings import Settings
 from shared.errors import RequestError
 from shared.later.webhooks import Webhook
@@ -300,7 +300,7 @@ def check_params(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model(body: Mapping[str, Any], models: Mapping[str, Model]) -> str:
-    name = body.get("model", next(iter(models)))
+    name = body.get("model", next(iter(models), ANY))  # a server's list may not be here yet
     if not isinstance(name, str):
         raise invalid_request("model must be a string")
     if name not in models:

@@ -26,7 +26,7 @@ from shared.config.settings import Settings
 from shared.errors import RequestError
 from shared.later.webhooks import register
 from shared.log import owner_bytes
-from shared.log.owner_bytes import GenerationBytes, OwnerRoom, request_bytes
+from shared.log.owner_bytes import GenerationBytes, OwnerRoom
 from shared.log.records import Meta
 from shared.log.request_pieces import Pieces, kept_ms, piece_count
 from shared.log.store import Store
@@ -36,8 +36,7 @@ from shared.queue.idempotency import reserve
 from shared.queue.listing import Listed, Listing
 from shared.queue.new_generation import Accepted as Accepted
 from shared.queue.new_generation import NewGeneration as NewGeneration
-from shared.queue.new_generation import fields_of
-from shared.queue.new_generation import queued_meta as queued_meta
+from shared.queue.new_generation import meta_fields, queued_meta, request_size
 from shared.queue.overview import waiting_by_tag
 from shared.queue.partitions import partitions_of
 from shared.queue.placement import draw_id
@@ -116,7 +115,7 @@ class Acceptor:
             await self._deposit(generation_id, new)
             await self._enqueue(generation_id, new)
             (is_new, status, created_at_ms), total = await self.store.create_charged(
-                generation_id, fields_of(new), self._charge(generation_id, new),
+                generation_id, meta_fields(new), self._charge(generation_id, new),
                 may_be_lost=is_repeat,
             )  # fmt: skip
             self._hear_bytes(new, total)
@@ -153,7 +152,7 @@ class Acceptor:
         ]
         entries = [self._entry(generation_id, new, "") for generation_id, new in absent]
         await self.store.scripts.run_all([*counts, *(("enqueue", entry) for entry in entries)])
-        fields = [(generation_id, fields_of(new)) for generation_id, new in absent]
+        fields = [(generation_id, meta_fields(new)) for generation_id, new in absent]
         await self.store.create_many(fields, may_be_lost=is_repeat)
         limited = [(generation_id, new.time_limits) for generation_id, new in absent]
         await note_due(self.store, limited)
@@ -196,7 +195,7 @@ class Acceptor:
         room = self._room_in_partition(generation_id, new)
         entry = self._entry(generation_id, new, room)
         waiting, created_at_ms, total = await self.store.enqueue_and_create(
-            generation_id, entry, fields_of(new), self._charge(generation_id, new)
+            generation_id, entry, meta_fields(new), self._charge(generation_id, new)
         )
         self._hear_bytes(new, total)
         self._hear_waiting(generation_id, new, waiting or room)
@@ -213,7 +212,7 @@ class Acceptor:
             RequestError: 429 `owner_full`.
             Unavailable: Redis did not answer in time.
         """
-        owner, size, room = new.owner, _size(new), self._room
+        owner, size, room = new.owner, request_size(new), self._room
         if not self._knows_bytes(owner):
             yield
             return
@@ -241,7 +240,7 @@ class Acceptor:
         """
         if not self._knows_bytes(new.owner):
             return None
-        kept = GenerationBytes(new.owner, generation_id, 0, _size(new))
+        kept = GenerationBytes(new.owner, generation_id, 0, request_size(new))
         return owner_bytes.unfinished(kept, self.settings)
 
     def _now_s(self) -> float:
@@ -306,7 +305,3 @@ class Acceptor:
     async def _index(self, generation_id: str, new: NewGeneration, created_at_ms: int) -> None:
         await note_due(self.store, [(generation_id, new.time_limits)], created_at_ms)
         await self._listing.add(Listed(generation_id, new.owner, new.session, created_at_ms))
-
-
-def _size(new: NewGeneration) -> int:
-    return request_bytes(new.request, new.metadata, new.prompt)

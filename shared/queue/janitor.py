@@ -1,9 +1,10 @@
 """The janitor of the queue: it requeues forgotten generations and makes every generation end.
 
 A pass reads the indexes of waiting and running generations. It requeues lost ones, ends those that
-have waited too long, and removes ended ones from the indexes. Every step may be repeated and may
-race with any other step. All API nodes and jobs processes run it; a short lock in Redis for each
-partition lets one of them make each pass.
+have waited too long, and removes ended ones from the indexes. Then it counts the usage of ended
+ones (shared/usage/settlement.py). Every step may be repeated and may race with any other step. All
+API nodes and jobs processes run it; a short lock in Redis for each partition lets one of them make
+each pass.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from shared.errors import Unavailable
 from shared.log.ids import EventId
 from shared.log.records import RESTORE_WITHIN_S, Top
 from shared.log.store import Store
-from shared.queue.lanes import NEVER_BEGAN_S, forget, requeue
+from shared.queue.lanes import NEVER_BEGAN_S, requeue
+from shared.queue.leaving import forget
 from shared.queue.listing import Listing
 from shared.queue.partitions import partitions_of, record
 from shared.queue.presence import workers_seen
@@ -28,6 +30,7 @@ from shared.queue.turns import in_line, leave_line, repair
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.counts import count
+from shared.usage.settlement import Settlement
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ class Janitor:
         self.store = store
         self.settings = settings
         self.partitions = partitions_of(settings)
+        self.settlement = Settlement(redis, store, settings)
         self._listing = Listing(redis, store, settings)
 
     async def run(self) -> None:
@@ -107,6 +111,8 @@ class Janitor:
         found += await self._sweep_index(
             keys.running(tag), "interactive", now_ms, 2 * self.settings.lease_s
         )
+        if self.settings.usage_days:
+            await self.settlement.look(tag)
         found["generations_listed"] += await self._listing.catch_up(tag, now_ms)
         await repair(self.store, tag)
         if tag == self.partitions.tags[0]:

@@ -6,7 +6,7 @@ stays until then. So a webhook is due, and an owner's records are complete, once
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any
 
 from shared.errors import Unavailable
@@ -31,7 +31,11 @@ async def forget(store: Store, generation_id: str) -> None:
     Its idempotency key then expires with its meta.
     """
     scripts, tag = Scripts(store.redis), partitions_of(store.settings).of(generation_id)
-    found, *_ = await scripts.pipeline.run(forget_commands(generation_id, tag))
+    commands = forget_commands(generation_id, tag)
+    if store.settings.usage_days:
+        commands = commands[:1]
+        await scripts.run_all([leave_call(generation_id, tag)])
+    found, *_ = await scripts.pipeline.run(commands)
     await follow_up(scripts, generation_id, store.retention_ms, found, tag=tag)
 
 
@@ -42,6 +46,29 @@ def forget_commands(generation_id: str, tag: str) -> list[Command]:
         ("ZREM", keys.running(tag), generation_id),
         *(("ZREM", keys.waiting(priority, tag), generation_id) for priority in keys.PRIORITIES),
     ]
+
+
+def leave_call(generation_id: str, tag: str) -> tuple[str, Call]:
+    """Return the script that does what the rest of `forget_commands` does, and notes the usage.
+
+    The usage is then counted by the janitor (shared/usage/settlement.py).
+    """
+    indexes = [keys.running(tag), *(keys.waiting(priority, tag) for priority in keys.PRIORITIES)]
+    return "leave", ([*indexes, keys.unsettled(tag)], [generation_id])
+
+
+async def leave_many(store: Store, ids: Sequence[str]) -> None:
+    """Remove ended generations from the indexes, without what else follows an end."""
+    partitions = partitions_of(store.settings)
+    if store.settings.usage_days:
+        await store.scripts.run_all([leave_call(each, partitions.of(each)) for each in ids])
+        return
+    with translated():
+        pipeline = store.redis.pipeline(transaction=False)
+        for generation_id in ids:
+            for priority in keys.PRIORITIES:
+                pipeline.zrem(keys.waiting(priority, partitions.of(generation_id)), generation_id)
+        await pipeline.execute()
 
 
 async def follow_up(

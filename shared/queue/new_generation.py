@@ -1,4 +1,4 @@
-"""A validated prompt, what its acceptance returns, and the fields of its meta. Data only."""
+"""A validated prompt, and what it becomes: the fields of its meta, and the answer to its client."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from shared.config.limits import NO_LIMITS, OwnerLimits
 from shared.later.webhooks import Webhook, encode_webhook
+from shared.log.owner_bytes import request_bytes
 from shared.log.records import Meta
 from shared.log.request_pieces import PIECES, piece_count
 from shared.queue.allowance import MARK, Allowance
@@ -68,8 +69,8 @@ class Accepted:
     allowance: Allowance | None = None
 
 
-def fields_of(new: NewGeneration) -> dict[str, str | bytes]:
-    """Return the fields of meta for a prompt."""
+def meta_fields(new: NewGeneration) -> dict[str, str | bytes]:
+    """Return the fields of meta that a prompt decides."""
     fields: dict[str, str | bytes] = {
         "owner": new.owner,
         "session": new.session,
@@ -121,3 +122,8 @@ def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> M
         prompt=new.prompt,
         dialect=new.dialect,
     )
+
+
+def request_size(new: NewGeneration) -> int:
+    """Return the bytes that a prompt takes of what its owner may keep."""
+    return request_bytes(new.request, new.metadata, new.prompt)

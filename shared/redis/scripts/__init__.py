@@ -29,11 +29,13 @@ WITHOUT_PRELUDE = (
     "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
     "files_add", "files_remove", "files_sum", "hook_hosts", "hook_wait",
     "owner_bytes", "owner_charge", "limit_admit", "limit_settle", "limit_place",
+    "leave", "usage_settle", "usage_done",
 )  # fmt: skip
 # These free memory or keep a promise, so they must run when memory is full (server 7.0 or newer).
 ALLOW_OOM = (
     "finish", "close", "lapse", "seal", "delete", "renew", "release", "attach",
-    "batch_cancel", "batch_move", "files_remove", "owner_bytes", "limit_settle", "limit_place",
+    "batch_cancel", "batch_move", "files_remove",
+    "owner_bytes", "limit_settle", "limit_place", "leave", "usage_settle", "usage_done", "spend",
 )  # fmt: skip
 # Two names for one file, because the flag allow-oom belongs to a name:
 # `finish` is an append that ends with the `end` event, and may run when memory is full.

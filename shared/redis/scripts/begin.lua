@@ -48,13 +48,15 @@ if failures >= tonumber(ARGV[6]) then
   return fail('attempts_exhausted', 'given up after ' .. decimal(failures) .. ' failures; the last: the worker was lost', 'false')
 end
 
+local held = held_ms(math.min(now, lease))
 local top_attempt, top_seq, top_id = top()
 local attempt = decimal(next_attempt(known, top_attempt, seen, current, now))
 local seq = decimal(top_seq + 1)
 local json = '{"type":"start","attempt":' .. attempt .. ',"model":' .. cjson.encode(f[8]) .. '}'
 redis.call('HSET', KEYS[1], 'status', 'running', 'attempt', attempt, 'token', ARGV[1],
   'lease', decimal(now + tonumber(ARGV[2])), 'hist', next_history(seen, current),
-  'failures', decimal(failures), 'start', seq, 'worker', ARGV[3])
+  'failures', decimal(failures), 'start', seq, 'worker', ARGV[3],
+  'held_ms', decimal(held), 'held', decimal(now))
 redis.call('HDEL', KEYS[1], 'waiting')
 redis.call('XADD', KEYS[2], attempt .. '-' .. seq, 'e', json)
 publish(top_id .. '\n' .. attempt .. '-' .. seq .. ' ' .. json)

@@ -48,6 +48,7 @@ NAMELESS = (
     "transports",
     "batch",
     "partitions",
+    "cluster",
     "turns",
     "credentials",
 )

@@ -40,6 +40,9 @@ from shared.redis import keys
 from shared.redis.client import Command
 from shared.redis.pipeline import ClientPipeline
 from shared.redis.scripts import FILES, FOLDER, Scripts, source_of
+from shared.usage.figures import Figures
+from shared.usage.ledger import Fact, Ledger
+from shared.usage.settlement import Settlement
 from tests.support.generation import ID, Holder, create, lose, token
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.script_monitor import ScriptMonitor
@@ -239,6 +242,10 @@ async def take_the_queue(redis: Redis) -> None:
     await queue.wait(list(keys.LANES), 1)
     await queue.claim("resume", 0, 10)
     await queue.leave(delivery, ID, 1_000)
+    await store.scripts.run("spend", [keys.meta(ID)], [1, "{}"])
+    await Settlement(redis, store, SETTINGS).look(keys.QUEUE)
+    fact = Fact("alice", ID, await store.now_ms(), await store.now_ms(), "demo", Figures(1))
+    await Ledger(redis, SETTINGS).settle([fact])
     await queue.scripts.run("consumer_drop", [keys.lane("resume")], [keys.GROUP, "w-1", 0])
 
 
