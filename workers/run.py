@@ -30,6 +30,7 @@ from shared.log.tally import rest_of
 from shared.queue.lanes import Delivery, LaneEntry, put_back
 from workers.backends import Backend, BackendItem, Finish
 from workers.begin import become_holder, open_outbox
+from workers.deadline import Deadline
 from workers.failures.failed_attempt import FailedAttempt
 from workers.failures.outage import Postponed
 from workers.parts import WorkerParts
@@ -44,10 +45,9 @@ from workers.writing.usage import AnswerUsage
 
 log = logging.getLogger(__name__)
 
-RUNNING_NOTE_DELAY_S = 0.02  # a shorter answer is never noted as running
 UNSENT_BYTES_MAX = 1_048_576  # with more unsent, Redis is slower than the backend: stop reading it
 
-StopReason = Literal["drain", "outage", "not holder"]
+StopReason = Literal["drain", "outage", "not holder", "deadline"]
 
 
 @dataclass(slots=True)
@@ -166,12 +166,9 @@ class Run:
     async def _begin(self) -> Begun | None:
         """Become the holder. None: this worker cannot, and the run has nothing left to do."""
         match await become_holder(
-            self.parts,
-            self.ticket,
-            survives_worker=self.model.on_takeover != "fail",
-            is_claimed=self.delivery.is_claimed,
-            is_stopped=lambda: self._stop is not None,
-        ):
+            self.parts, self.ticket, survives_worker=self.model.on_takeover != "fail",
+            is_claimed=self.delivery.is_claimed, is_stopped=lambda: self._stop is not None,
+        ):  # fmt: skip
             case Begun() as begun:
                 return begun
             case Ended():
@@ -189,8 +186,7 @@ class Run:
         """Prepare to write: read the earlier entries, make the outbox, start the running note."""
         self._timeline = AttemptTimeline(began_s=self.parts.clock())
         self._outbox = await open_outbox(self.parts, self.id, begun)
-        created_at_ms = begun.meta.created_at_ms
-        return RunningNote(self.parts, self.ticket, created_at_ms, delay_s=RUNNING_NOTE_DELAY_S)
+        return RunningNote(self.parts, self.ticket, begun.meta.created_at_ms)
 
     # Stream
 
@@ -205,13 +201,17 @@ class Run:
         counts_whole = self._backend.counts_whole
         self._usage = AnswerUsage(self.outbox.log, request, counts_whole=counts_whole)
         self._meter = OwnerMeter(self.parts.store, begun)
+        deadline = Deadline(self.parts, begun, self._timeline.began_s)
         error: BackendError | None = None
         try:
-            await self._read_backend(request, self._meter)
+            with deadline.watch(lambda: self.stop("deadline")):
+                await self._read_backend(request, self._meter)
             if self._end is None and self._stop is None:
                 error = BackendError("upstream_error", "the backend stopped in mid-answer")
         except BackendError as exc:
             error = exc
+        if self._end is None and self._stop == "deadline":
+            self._push_end(deadline.end(self._usage.at_cancel()))
         # After `Finish` a failure of the backend changes nothing: the answer is complete.
         if self._end is None and error is not None:
             await self._judge(self._failed(begun, error))

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from shared.config import logs
-from shared.config.models import Model
+from shared.config.models import Model, can_serve
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.store import Store
@@ -284,7 +284,7 @@ class Worker:
 
     async def _start(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
-        if ticket is None or ticket.model not in self.parts.models:
+        if ticket is None or not can_serve(self.parts.models, ticket.model):
             # Written by a newer version, or for a model of other workers: they will claim it.
             log.warning("entry left for others", extra={"entry": str(delivery.entry_id)})
             return

@@ -28,7 +28,10 @@ CANCELLED = Failure("cancelled", "the generation was cancelled", False)
 _STATUSES_REPEATED_BY_SDKS = (408, 409, 429)  # and 5xx
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # By failure code. Other failures have the status of a broken gateway.
-_FAILURE_STATUSES = {"cancelled": 409, "upstream_timeout": 504, "queue_timeout": 503, "lost": 500}
+_FAILURE_STATUSES = {
+    "cancelled": 409, "upstream_timeout": 504, "deadline_exceeded": 504, "queue_timeout": 503,
+    "lost": 500,
+}  # fmt: skip
 _BAD_GATEWAY = 502
 
 

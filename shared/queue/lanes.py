@@ -233,7 +233,7 @@ class Queue:
                 await self.scripts.run(record[0], *record[1])
         await follow_up(
             self.scripts, generation_id, retention_ms, replies[len(acknowledging)],
-            recorded={name for name, _ in records},
+            tag=tag, recorded={name for name, _ in records},
         )  # fmt: skip
 
     # Beside the lanes

@@ -21,6 +21,9 @@ from shared.redis.client import Client, Command, translated
 from shared.redis.pipeline import Call
 from shared.redis.scripts import Scripts
 
+# Fields of meta that say what an end leaves behind.
+_LEFT = ("idem", "webhook", "owner", "wait", PIECES, MARK, "end", "queue_wait", "deadline")
+
 
 async def forget(store: Store, generation_id: str) -> None:
     """Remove an ended generation from the indexes, and note its webhook as due.
@@ -33,23 +36,13 @@ async def forget(store: Store, generation_id: str) -> None:
         commands = commands[:1]
         await scripts.run_all([leave_call(generation_id, tag)])
     found, *_ = await scripts.pipeline.run(commands)
-    await follow_up(scripts, generation_id, store.retention_ms, found)
+    await follow_up(scripts, generation_id, store.retention_ms, found, tag=tag)
 
 
 def forget_commands(generation_id: str, tag: str) -> list[Command]:
     """Return the commands of `forget`. The reply of the first one goes to `follow_up`."""
     return [
-        (
-            "HMGET",
-            keys.meta(generation_id),
-            "idem",
-            "webhook",
-            "owner",
-            "wait",
-            PIECES,
-            MARK,
-            "end",
-        ),
+        ("HMGET", keys.meta(generation_id), *_LEFT),
         ("ZREM", keys.running(tag), generation_id),
         *(("ZREM", keys.waiting(priority, tag), generation_id) for priority in keys.PRIORITIES),
     ]
@@ -84,12 +77,13 @@ async def follow_up(
     retention_ms: int,
     found: Any,
     *,
+    tag: str,
     recorded: Container[str] = (),
 ) -> None:
     if isinstance(found, Exception):
         raise Unavailable(f"Redis refuses: {found}") from found
     redis = scripts.redis
-    idempotency, webhook, owner, wait, pieces, is_limited, end = found
+    idempotency, webhook, owner, wait, pieces, is_limited, end, *time_limits = found
     records: list[tuple[str, Call]] = []
     if owner and not wait:  # only lines of a batch have `wait`: their bytes are not counted
         records.append((SCRIPT, over(owner.decode(), generation_id, retention_ms)))
@@ -103,6 +97,9 @@ async def follow_up(
     if pieces:
         with translated():
             await redis.pexpire(keys.request(generation_id), 2 * retention_ms)
+    if any(time_limits):
+        with translated():
+            await redis.zrem(keys.due(tag), generation_id)
     if webhook and await end_generation(redis, generation_id):
         await wake_jobs(redis)
 

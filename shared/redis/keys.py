@@ -17,6 +17,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:line:<lane>:<d> zset   of an owner: queue entry -> when it was added, µs
     tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
     tr:{q}:running       zset     id -> when a worker last reported it, ms
+    tr:{q}:due           zset     id -> when a time limit of its request may end it, ms
     tr:{q}:unsettled     zset     ended generation whose usage is to be counted -> since, µs
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
     tr:{q}:unlisted      zset     id that no index names yet -> created, ms; on a cluster only
@@ -71,6 +72,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:batches:<digest>  zset     of an owner: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
     tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
+    tr:model-lists       hash     <digest of a table> -> names of its server's models, JSON
     tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
     tr:shares:<digest>   zset     of an owner: id -> expires, s
     tr:probe:<node>      channel  a node's probe of its own live connection
@@ -86,6 +88,7 @@ PRIORITIES = ("interactive", "batch")
 FIELD = b"e"  # the one field of every entry, in logs and lanes
 WORKERS = "tr:workers"
 CONTINUATIONS = "tr:continuations"
+MODEL_LISTS = "tr:model-lists"
 USAGE_OWNERS = "tr:usage-owners"
 CANCEL = "tr:{q}:cancel"
 DELETED = "tr:deleted"
@@ -147,6 +150,10 @@ def waiting(priority: str, tag: str = QUEUE) -> str:
 
 def running(tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:running"
+
+
+def due(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:due"
 
 
 def later(tag: str = QUEUE) -> str:

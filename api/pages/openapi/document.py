@@ -31,6 +31,7 @@ from api.pages.openapi.schemas import (
     STATUS,
     STREAMS,
     STRING,
+    TIMEOUT_HEADER,
     Json,
     answer,
     content,
@@ -85,6 +86,7 @@ CREATE = operation(
     ),
     CURSOR_HEADER,
     CURSOR_QUERY,
+    TIMEOUT_HEADER,
     requestBody={"required": True, "content": content(ref("NewGeneration"))},
 )  # fmt: skip
 

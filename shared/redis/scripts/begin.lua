@@ -6,7 +6,8 @@
 -- Returns {'ok', attempt, seq of start, failures, start's JSON, fields…} | {'held', ms to wait} | {'ended'} | {'absent'}
 -- A repeat with the same token returns the same attempt.
 local f = redis.call('HMGET', KEYS[1],
-  'status', 'attempt', 'token', 'lease', 'hist', 'failures', 'grace', 'model', 'start')
+  'status', 'attempt', 'token', 'lease', 'hist', 'failures', 'grace', 'model', 'start',
+  'created', 'deadline', 'queue_wait', 'waiting')
 local status, known, token, seen = f[1], f[2], f[3], f[5]
 if not status then return {'absent'} end
 if not is_active(status) then return {'ended'} end
@@ -35,10 +36,11 @@ if f[7] and f[7] ~= '' and grace_is_over(tonumber(f[7]), now) then
   return {'ended'}
 end
 local function fail(code, message, retryable)
-  close('failed', '{"type":"end","status":"failed","finish_reason":"error","error":{"code":"' .. code
-    .. '","message":"' .. message .. '","retryable":' .. retryable .. '}}', known, seen, now, retention_ms)
+  close('failed', failed_json(code, message, retryable), known, seen, now, retention_ms)
   return {'ended'}
 end
+local code, message, retryable = overdue(f[10], f[11], f[12], f[13], now)
+if code then return fail(code, message, retryable) end
 if lapsed and ARGV[8] == '1' then
   return fail('worker_lost', 'the worker was lost and this model cannot go on: ask again', 'true')
 end

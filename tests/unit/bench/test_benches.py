@@ -48,6 +48,8 @@ NAMELESS = (
     "transports",
     "batch",
     "partitions",
+    "cluster",
+    "turns",
     "credentials",
 )
 

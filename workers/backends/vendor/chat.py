@@ -29,6 +29,7 @@ CHAT_ONLY = frozenset(
         "add_generation_prompt", "priority", "min_tokens",
     )
 )  # fmt: skip
+_NAMES = {"image/jpg": "image/jpeg"}  # vendors refuse the first
 _DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
 
 
@@ -157,7 +158,8 @@ def inline_of(url: str, where: str) -> Inline | None:
     data = url[match.end() :]
     if ";base64" not in match[2].lower():
         raise unsendable(where, "must hold base64: send data:<type>;base64,<data>")
-    return Inline(match[1].strip().lower() or "text/plain", data)
+    media_type = match[1].strip().lower() or "text/plain"
+    return Inline(_NAMES.get(media_type, media_type), data)
 
 
 def decoded(inline: Inline, where: str) -> str:

@@ -34,6 +34,7 @@ from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.allowance import ADMIT, SETTLE, admission, line_admission, settlement
 from shared.queue.endings import CANCELLED
 from shared.queue.lanes import Queue, put_back
+from shared.queue.time_limits import end_hopeless
 from shared.queue.turns import advance
 from shared.redis import keys
 from shared.redis.client import Command
@@ -54,6 +55,7 @@ PARTS = {
     "grace",
     "limit_prelude",
     "prelude",
+    "time_limits",
 }  # they are parts of other scripts
 SOURCES = sorted(FOLDER.glob("*.lua"))
 NAMES = {path.stem for path in SOURCES} - PARTS | set(FILES)
@@ -230,6 +232,7 @@ async def take_the_queue(redis: Redis) -> None:
     for _ in range(2):
         await acceptor.accept(NewGeneration("alice", "demo", b'{"messages":[]}'))
     assert await advance(queue.scripts, await queue.read("interactive", 9)) == 1
+    await end_hopeless(store, [ID])
     await put_back(store, ID, "interactive", "demo")
     (delivery,) = await queue.read("resume", 1)
     assert delivery.ticket is not None
