@@ -136,17 +136,24 @@ class Store(MetaReader):
         entry: Call,
         fields: Mapping[str, str | bytes],
         charge: Call | None,
-    ) -> tuple[int, int, int | None]:
+        count: tuple[str, Call] | None = None,
+    ) -> tuple[int, int, int | None, Any]:
         """Put a new id on its lane, create it, and record its bytes, in one round trip.
+
+        Args:
+            count: a script and its call, for the owner's limits, that run before the others.
 
         Returns:
             the reply of `enqueue` (0: the lane is full and has no entry of it), when the generation
-            was created, ms since 1970, and the bytes of all generations of the owner.
+            was created, ms since 1970, the bytes of all generations of the owner, and the reply of
+            `count`, which may be a refusal (None: there is no `count`).
         """
         create = _create(generation_id, fields, may_be_lost=False)
-        calls = [("enqueue", entry), ("create", create)]
-        (waiting, created), total = await owner_bytes.run_charged(self.scripts, calls, charge)
-        return int(waiting), int(created[1]), total
+        counts = [] if count is None else [count]
+        calls = [*counts, ("enqueue", entry), ("create", create)]
+        replies, total = await owner_bytes.run_charged(self.scripts, calls, charge)
+        *counted, waiting, created = replies
+        return int(waiting), int(created[1]), total, counted[0] if counted else None
 
     async def create_many(
         self, new: Sequence[tuple[str, Mapping[str, str | bytes]]], *, may_be_lost: bool

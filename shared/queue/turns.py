@@ -15,7 +15,7 @@ Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -32,14 +32,6 @@ from shared.redis.scripts import Scripts
 WEIGHT_MAX = 100  # entries of one turn
 LOST_TURN_S = 10.0  # a turn that is so old must have its entry on the lane
 REPAIR_ENTRIES = 16  # that the janitor moves for workers which do not advance
-
-# Returns how many entries an owner may have in one turn, given its name.
-Weigh = Callable[[str], int]
-
-
-def weigh_all_alike(owner: str) -> int:
-    """Return the weight 1."""
-    return 1
 
 
 def entering(

@@ -234,3 +234,12 @@ async def test_refusals_are_counted_by_code(node: LocalNode, web: aiohttp.Client
     assert 'tailrace_limit_refusals_total{code="too_many_active"} 2.0' in (
         node.node.metrics.render().decode()
     )
+
+
+async def test_the_weight_of_an_owner_goes_into_the_turn_of_a_prompt(
+    node: LocalNode, web: aiohttp.ClientSession
+) -> None:
+    await start(node, web, "alice", limits={"weight": 7})
+
+    (turn,) = (await node.node.redis.hgetall("tr:{q}:turns:interactive")).values()
+    assert turn.split()[-1] == b"7"
