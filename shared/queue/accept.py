@@ -24,22 +24,23 @@ import msgspec
 
 from shared.config.settings import Settings
 from shared.errors import RequestError
-from shared.later.webhooks import encode_webhook, register
+from shared.later.webhooks import register
 from shared.log import owner_bytes
-from shared.log.owner_bytes import GenerationBytes, OwnerRoom, request_bytes
+from shared.log.owner_bytes import GenerationBytes, OwnerRoom
 from shared.log.records import Meta
-from shared.log.request_pieces import PIECES, Pieces, kept_ms, piece_count
+from shared.log.request_pieces import Pieces, kept_ms, piece_count
 from shared.log.store import Store
-from shared.queue.allowance import ADMIT, MARK, line_admission
+from shared.queue.allowance import ADMIT, line_admission
 from shared.queue.allowances import Allowances, Count
 from shared.queue.idempotency import reserve
 from shared.queue.listing import Listed, Listing
-from shared.queue.new_generation import Accepted as Accepted  # what callers import it for
+from shared.queue.new_generation import Accepted as Accepted
 from shared.queue.new_generation import NewGeneration as NewGeneration
-from shared.queue.new_generation import queued_meta as queued_meta
+from shared.queue.new_generation import meta_fields, queued_meta, request_size
 from shared.queue.overview import waiting_by_tag
 from shared.queue.partitions import partitions_of
 from shared.queue.placement import draw_id
+from shared.queue.time_limits import note_due
 from shared.queue.turns import entering
 from shared.redis import keys
 from shared.redis.client import Client, translated
@@ -115,7 +116,7 @@ class Acceptor:
             await self._deposit(generation_id, new)
             await self._enqueue(generation_id, new)
             (is_new, status, created_at_ms), total = await self.store.create_charged(
-                generation_id, self._fields(new), self._charge(generation_id, new),
+                generation_id, meta_fields(new), self._charge(generation_id, new),
                 may_be_lost=is_repeat,
             )  # fmt: skip
             self._hear_bytes(new, total)
@@ -152,8 +153,10 @@ class Acceptor:
         ]
         entries = [self._entry(generation_id, new, "") for generation_id, new in absent]
         await self.store.scripts.run_all([*counts, *(("enqueue", entry) for entry in entries)])
-        fields = [(generation_id, self._fields(new)) for generation_id, new in absent]
+        fields = [(generation_id, meta_fields(new)) for generation_id, new in absent]
         await self.store.create_many(fields, may_be_lost=is_repeat)
+        limited = [(generation_id, new.time_limits) for generation_id, new in absent]
+        await note_due(self.store, limited)
 
     async def find(self, owner: str, idempotency_key: str) -> str | None:
         """Return the id that an idempotency key names; None: the key is unused.
@@ -193,7 +196,7 @@ class Acceptor:
         room = self._room_in_partition(generation_id, new)
         entry = self._entry(generation_id, new, room)
         waiting, created_at_ms, total, counted = await self.store.enqueue_and_create(
-            generation_id, entry, self._fields(new), self._charge(generation_id, new), count.riding
+            generation_id, entry, meta_fields(new), self._charge(generation_id, new), count.riding
         )
         self._hear_bytes(new, total)
         self._hear_waiting(generation_id, new, waiting or room)
@@ -212,7 +215,7 @@ class Acceptor:
             RequestError: 429 `owner_full`.
             Unavailable: Redis did not answer in time.
         """
-        owner, size, room = new.owner, _size(new), self._room
+        owner, size, room = new.owner, request_size(new), self._room
         if not self._knows_bytes(owner):
             yield
             return
@@ -240,7 +243,7 @@ class Acceptor:
         """
         if not self._knows_bytes(new.owner):
             return None
-        kept = GenerationBytes(new.owner, generation_id, 0, _size(new))
+        kept = GenerationBytes(new.owner, generation_id, 0, request_size(new))
         return owner_bytes.unfinished(kept, self.settings)
 
     def _now_s(self) -> float:
@@ -302,37 +305,6 @@ class Acceptor:
         )
         return names, [generation_id, entry, waiting_max, *rest]
 
-    def _fields(self, new: NewGeneration) -> dict[str, str | bytes]:
-        fields: dict[str, str | bytes] = {
-            "owner": new.owner,
-            "session": new.session,
-            "model": new.model,
-            "priority": new.priority,
-            "metadata": new.metadata,
-            "prompt": new.prompt,
-        }
-        if count := piece_count(new.request):
-            fields[PIECES.decode()] = str(count)
-        else:
-            fields["request"] = bytes(new.request)
-        if new.dialect:
-            fields["dialect"] = new.dialect
-        if new.grace_s is not None:
-            fields["grace"] = str(round(new.grace_s * 1000))
-        if new.wait_s is not None:
-            fields["wait"] = str(round(new.wait_s * 1000))
-        if new.idempotency_key:
-            fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
-        if new.limits.has_prompt_limit:
-            fields[MARK] = "1"
-        if new.webhook is not None:
-            # Also in meta: a worker that restores a lost generation restores its webhook, too.
-            fields["webhook"] = encode_webhook(new.webhook)
-        return fields
-
     async def _index(self, generation_id: str, new: NewGeneration, created_at_ms: int) -> None:
+        await note_due(self.store, [(generation_id, new.time_limits)], created_at_ms)
         await self._listing.add(Listed(generation_id, new.owner, new.session, created_at_ms))
-
-
-def _size(new: NewGeneration) -> int:
-    return request_bytes(new.request, new.metadata, new.prompt)

@@ -22,7 +22,7 @@ from shared.queue.entries import Delivery as Delivery
 from shared.queue.entries import LaneEntry as LaneEntry
 from shared.queue.entries import decode_entry as decode_entry
 from shared.queue.entries import encode_entry as encode_entry
-from shared.queue.leaving import follow_up, forget_commands
+from shared.queue.leaving import follow_up, forget_commands, leave_call
 from shared.queue.leaving import forget as forget  # what callers of the queue import it for
 from shared.queue.leaving import wake_jobs as wake_jobs
 from shared.queue.partitions import Partitions, partitions_of
@@ -51,6 +51,7 @@ class Queue:
         blocking_pipelines: by the tag of a partition, each carries blocking reads of this partition
             and nothing else: a call behind a blocking read would wait for it. Without one:
             redis-py's pool, where a blocking read has its own connection.
+        counts_usage: note ended generations, so that their usage is counted.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Queue:
         blocking_pipelines: Mapping[str, Pipeline] | None = None,
         *,
         partitions: Partitions | None = None,
+        counts_usage: bool = True,
     ) -> None:
         self.redis = redis
         self.worker = worker
@@ -68,6 +70,7 @@ class Queue:
         self.pipeline = self.scripts.pipeline
         self.blocking_pipelines = dict(blocking_pipelines or {})
         self.partitions = partitions or Partitions()
+        self._counts_usage = counts_usage
         # By lane: the partition that is read first. One number for all lanes would go on by the
         # number of lanes that are read in a round, and so pass over some partitions.
         self._first = Counter[str]()
@@ -219,15 +222,18 @@ class Queue:
                 a call here is written in a further round trip, from the end in meta.
         """
         acknowledging = _acknowledge_commands(delivery)
+        tag = self.partitions.of(generation_id)
+        forgetting = forget_commands(generation_id, tag)
+        if self._counts_usage:
+            forgetting, records = forgetting[:1], [*records, leave_call(generation_id, tag)]
         recording = [await self.scripts.command(name, call) for name, call in records]
-        forgetting = forget_commands(generation_id, self.partitions.of(generation_id))
         replies = await self.pipeline.run([*acknowledging, *forgetting, *recording])
         for record, reply in zip(records, replies[len(replies) - len(records) :], strict=True):
             if isinstance(reply, NoScriptError):
                 await self.scripts.run(record[0], *record[1])
         await follow_up(
             self.scripts, generation_id, retention_ms, replies[len(acknowledging)],
-            recorded={name for name, _ in records},
+            tag=tag, recorded={name for name, _ in records},
         )  # fmt: skip
 
     # Beside the lanes

@@ -1,13 +1,17 @@
-"""A validated prompt before its acceptance, and the generation that it has become. Pure."""
+"""A validated prompt, and what it becomes: the fields of its meta, and the answer to its client."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from shared.config.limits import NO_LIMITS, OwnerLimits
-from shared.later.webhooks import Webhook
+from shared.later.webhooks import Webhook, encode_webhook
+from shared.log.owner_bytes import request_bytes
 from shared.log.records import Meta
-from shared.queue.allowance import Allowance
+from shared.log.request_pieces import PIECES, piece_count
+from shared.queue.allowance import MARK, Allowance
+from shared.queue.time_limits import TimeLimits, limit_fields
+from shared.redis import keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class NewGeneration:
         body_digest: of the meaning of the request; the same key with another digest is refused.
         webhook: to be delivered at its end.
         wait_s: the longest wait for a worker, s; None: `Settings.queue_wait_s`.
+        time_limits: of the request.
         prompt, dialect: the parts of `request` that meta stores as fields of their own.
         tokens: as `estimated_tokens`; counted against `limits`.
         limits: of the owner, as the node knows them.
@@ -38,6 +43,7 @@ class NewGeneration:
     body_digest: str = ""
     webhook: Webhook | None = None
     wait_s: float | None = None
+    time_limits: TimeLimits = TimeLimits()
     prompt: str = ""
     dialect: bytes = b""
     tokens: int = 0
@@ -63,6 +69,37 @@ class Accepted:
     allowance: Allowance | None = None
 
 
+def meta_fields(new: NewGeneration) -> dict[str, str | bytes]:
+    """Return the fields of meta that a prompt decides."""
+    fields: dict[str, str | bytes] = {
+        "owner": new.owner,
+        "session": new.session,
+        "model": new.model,
+        "priority": new.priority,
+        "metadata": new.metadata,
+        "prompt": new.prompt,
+    }
+    if count := piece_count(new.request):
+        fields[PIECES.decode()] = str(count)
+    else:
+        fields["request"] = bytes(new.request)
+    if new.dialect:
+        fields["dialect"] = new.dialect
+    if new.grace_s is not None:
+        fields["grace"] = str(round(new.grace_s * 1000))
+    if new.wait_s is not None:
+        fields["wait"] = str(round(new.wait_s * 1000))
+    fields |= limit_fields(new.time_limits)
+    if new.idempotency_key:
+        fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
+    if new.limits.has_prompt_limit:
+        fields[MARK] = "1"
+    if new.webhook is not None:
+        # Also in meta: a worker that restores a lost generation restores its webhook, too.
+        fields["webhook"] = encode_webhook(new.webhook)
+    return fields
+
+
 def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> Meta:
     """Return the meta that a read would find just after the creation of a generation."""
     return Meta(
@@ -85,3 +122,8 @@ def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> M
         prompt=new.prompt,
         dialect=new.dialect,
     )
+
+
+def request_size(new: NewGeneration) -> int:
+    """Return the bytes that a prompt takes of what its owner may keep."""
+    return request_bytes(new.request, new.metadata, new.prompt)

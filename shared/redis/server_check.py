@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio import Redis
+from redis.asyncio import Redis, SSLConnection
 
+from shared.config.redis_hosts import named_host
 from shared.config.redis_url import RedisUrl, read_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
@@ -62,10 +63,7 @@ OPTIONAL = ("INFO", "SELECT", "CONFIG|GET")
 
 KEYS_OF_TWO_SLOTS = ("tr:probe", "arq:probe")
 CLUSTER_ERRORS = ("CROSSSLOT", "CLUSTERDOWN", "MOVED")  # the first words of its refusals
-CLUSTER_MODE = (
-    "this Redis runs in cluster mode: write redis+cluster://host:port,host:port, with some of its "
-    "nodes"
-)
+CLUSTER_MODE = "this Redis runs in cluster mode: write {url}, with some more of its nodes"
 NO_CLUSTER_MODE = (
     "TAILRACE_REDIS_URL names a cluster, and these servers run without cluster mode: write redis://"
 )
@@ -204,7 +202,15 @@ async def check_mode(redis: Client) -> None:
             raise ConfigurationError(SENTINEL_MODE) from exc
         if not str(exc).startswith(CLUSTER_ERRORS):
             raise
-        raise ConfigurationError(CLUSTER_MODE) from exc
+        raise ConfigurationError(CLUSTER_MODE.format(url=_cluster_url(redis))) from exc
+
+
+def _cluster_url(redis: Client) -> str:
+    """Return the URL of the cluster to which the server of a client belongs, without a login."""
+    address = redis.connection_pool.connection_kwargs
+    is_tls = issubclass(redis.connection_pool.connection_class, SSLConnection)
+    place = named_host(address["host"], address["port"]) if "host" in address else "host:port"
+    return f"{'rediss' if is_tls else 'redis'}+cluster://{place}"
 
 
 async def _is_sentinel(redis: Client) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from cli.up.private_server import running_url
 from cli.up.redis_guard import send_inline_command
 from shared.redis.cluster.slots import SLOTS, key_slot
 from tests.support.redis_server import find_binary, free_port, free_ports
@@ -214,12 +215,14 @@ def test_up_with_a_cluster_starts_three_masters_that_keep_their_data(up: Up) -> 
         up.seen.add(master.info("server")["process_id"])
     for number, master in enumerate(masters):
         assert master.set(key_of(number), "1")
+    assert running_url(str(up.data)).startswith("redis+cluster://127.0.0.1:")
     killed = masters[1].info("server")["process_id"]
     os.kill(killed, signal.SIGKILL)
     until_sync(lambda: is_well(masters[1]), SOON_S, "the killed master again")
     up.interrupt()
     assert up.wait() == 0
     assert up.nothing_is_left()
+    assert running_url(str(up.data)) == ""
 
     up.start("--cluster").ready()
     for master in masters:

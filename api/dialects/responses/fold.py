@@ -37,7 +37,7 @@ from api.dialects.responses.response_object import (
     response_head,
     usage_object,
 )
-from shared.log.event_bytes import LOST, plain_text
+from shared.log.event_bytes import DELETED, LOST, plain_text
 from shared.log.events import (
     AnyEvent,
     Counts,
@@ -296,12 +296,12 @@ class ResponsesFold(ByteFold):
         return self._frame("error", {**beside, "error": error})
 
     def aside(self, raw: bytes) -> bytes | None:
-        """Return the last event of a lost generation; None after a loss of the log's tail.
+        """Return the last event of a lost or deleted generation; None: the log lost its tail.
 
         After such a loss the connection is broken off. The client then asks for the next number,
         and the answer says whether it may go on.
         """
-        if raw != LOST:
+        if raw not in (LOST, DELETED):
             return None
         end = decode(raw)
         assert isinstance(end, End)

@@ -12,6 +12,7 @@ from shared.config.kinds.anthropic import ANTHROPIC
 from shared.config.kinds.completions import COMPLETIONS
 from shared.config.kinds.demo import DEMO
 from shared.config.kinds.gemini import GEMINI
+from shared.config.kinds.grpc import GRPC
 from shared.config.kinds.local import LOCAL
 from shared.config.kinds.ollama import OLLAMA
 from shared.config.kinds.openai import OPENAI
@@ -30,6 +31,7 @@ KINDS: Mapping[str, KindSpec] = {
         RESPONSES,
         ANTHROPIC,
         GEMINI,
+        GRPC,
         LOCAL,
         DEMO,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.config.kinds.spec import KindSpec, count, text
+from shared.config.local_models import INSTALL
 from shared.errors import ConfigurationError
 
 
@@ -19,6 +20,8 @@ def _file(value: Any, where: str) -> str:
 LOCAL = KindSpec(
     name="local",
     styles=("exact",),
+    needs=("cyllama",),
+    install=INSTALL,
     continues_always=True,
     members={
         "file": _file,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from shared.errors import ConfigurationError
@@ -46,13 +47,17 @@ class KindSpec:
         has_rules: the members of shared/config/model_request.py are allowed.
         header: the header that gets the key of `api_key_env`.
         header_prefix: stands in the header before the key.
+        headers: of each request; `headers` of the models file win.
         styles: the forms in which a request can ask to continue an answer, the usual one first;
             empty: the kind cannot continue.
         continues_always: the first form holds at every server, and needs no trial.
         members: further members of the table, each with its check.
         has_any_member: the backend checks further members itself (it is not loaded here).
         required: further members that the table must have.
+        needs: modules that not every installation has.
+        install: how to get them.
         models_path: where a server lists its models, behind `base_url`; empty: it has no list.
+        models_query: of the URL of this list, so that the list is whole.
     """
 
     name: str
@@ -60,16 +65,27 @@ class KindSpec:
     has_rules: bool = False
     header: str = "Authorization"
     header_prefix: str = "Bearer "
+    headers: Mapping[str, str] = field(default_factory=dict)
     styles: tuple[str, ...] = ()
     continues_always: bool = False
     members: Mapping[str, Check] = field(default_factory=dict)
     has_any_member: bool = False
     required: tuple[str, ...] = ()
     models_path: str = ""
+    models_query: str = ""
+    needs: tuple[str, ...] = ()
+    install: str = ""
 
     @property
     def has_server(self) -> bool:
         return bool(self.schemes)
+
+    def missing(self) -> str:
+        """Return that modules are missing, with what to do; empty: all are there."""
+        if all(map(_is_installed, self.needs)):
+            return ""
+        names = " and ".join(self.needs)
+        return f"the backend {self.name} needs {names}, not installed here: {self.install}"
 
     def check_members(self, table: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the further members of a table, checked.
@@ -89,6 +105,13 @@ class KindSpec:
             if name not in self.members:
                 raise ConfigurationError(f"{where}: unknown member {name!r}")
         return {name: self.members[name](value, f"{where}.{name}") for name, value in table.items()}
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that the module is in
+        return False
 
 
 # Checks that several kinds use

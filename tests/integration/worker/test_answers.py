@@ -12,7 +12,7 @@ from tests.support.backend_scripts import (
     until_nothing_is_queued,
 )
 from tests.support.worker_harness import DEADLINE_S, WorkerHarness
-from workers import run as run_module
+from workers import running_note
 from workers.backends.contract import Finish
 
 pytestmark = pytest.mark.usefixtures("queue_partitions")
@@ -54,7 +54,7 @@ async def test_an_answer_that_ends_at_once_is_never_noted_as_running(url, monkey
         noted.append(ticket.id)
 
     monkeypatch.setattr(Queue, "note_begun", note)
-    monkeypatch.setattr(run_module, "RUNNING_NOTE_DELAY_S", DEADLINE_S)
+    monkeypatch.setattr(running_note, "RUNNING_NOTE_DELAY_S", DEADLINE_S)
     async with WorkerHarness(url, says("a")) as harness:
         await harness.start()
         await harness.ended(await harness.ask())
@@ -64,7 +64,7 @@ async def test_an_answer_that_ends_at_once_is_never_noted_as_running(url, monkey
 
 
 async def test_a_failed_attempt_is_noted_as_running_before_its_retry_is_scheduled(url, monkeypatch):
-    monkeypatch.setattr(run_module, "RUNNING_NOTE_DELAY_S", DEADLINE_S)
+    monkeypatch.setattr(running_note, "RUNNING_NOTE_DELAY_S", DEADLINE_S)
     async with WorkerHarness(url, breaks_off("a"), says("b")) as harness:
         worker = await harness.start()
         steps = []

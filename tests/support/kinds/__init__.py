@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.support.kinds.anthropic import ANTHROPIC
 from tests.support.kinds.completions import COMPLETIONS
 from tests.support.kinds.gemini import GEMINI
+from tests.support.kinds.grpc import GRPC, KSERVE
 from tests.support.kinds.kind import TriedKind
 from tests.support.kinds.ollama import OLLAMA
 from tests.support.kinds.openai import OPENAI
@@ -12,7 +13,7 @@ from tests.support.kinds.responses import RESPONSES
 from tests.support.kinds.websocket import WEBSOCKET
 
 TRIED: dict[str, TriedKind] = {
-    kind.name: kind
+    kind.title: kind
     for kind in (
         OPENAI,
         RESPONSES,
@@ -21,5 +22,7 @@ TRIED: dict[str, TriedKind] = {
         COMPLETIONS,
         OLLAMA,
         WEBSOCKET,
+        GRPC,
+        KSERVE,
     )
 }  # fmt: skip

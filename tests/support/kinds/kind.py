@@ -50,6 +50,7 @@ class TriedKind:
 
     Attributes:
         name: the value of `backend`.
+        variant: of several wires of one kind.
         serve: starts a server on a free port.
         members: of `Model`, beside `backend` and `base_url`.
         can: what the kind can do.
@@ -67,3 +68,8 @@ class TriedKind:
     pictures: Callable[[dict[str, Any]], list[tuple[str, str]]] = lambda body: []
     reader: Callable[[Settings], AnswerReader] | None = None
     streams: Mapping[str, Recorded] = field(default_factory=dict)
+    variant: str = ""
+
+    @property
+    def title(self) -> str:
+        return " ".join(filter(None, (self.name, self.variant)))

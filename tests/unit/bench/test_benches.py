@@ -48,7 +48,9 @@ NAMELESS = (
     "transports",
     "batch",
     "partitions",
+    "cluster",
     "credentials",
+    "limits",
 )
 
 

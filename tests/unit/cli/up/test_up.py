@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cli.up.discovery import FoundServer
+from cli.up.found_models import find_models
 from cli.up.up import (
     child_environ,
     choose_ports,
-    find_models,
     free_ports,
     greeting,
     redis_address,
@@ -99,20 +99,21 @@ def serve_ollama(monkeypatch: pytest.MonkeyPatch, *models: str) -> None:
     async def found() -> list[FoundServer]:
         return [FoundServer("Ollama", "ollama", "http://localhost:11434", models)] if models else []
 
-    monkeypatch.setattr("cli.up.up.find_servers", found)
+    monkeypatch.setattr("cli.up.found_models.find_servers", found)
 
 
 def test_found_models_are_served_behind_the_demo(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve_ollama(monkeypatch, "qwen3:8b", "demo")
-    settings = find_models(Settings(data_dir=str(tmp_path / "data")))
+    said: list[str] = []
+    settings = find_models(Settings(data_dir=str(tmp_path / "data")), said.append)
 
     models = load_models(settings.models)
     assert [model.backend for model in models.values()] == ["demo", "ollama", "ollama"]
     assert list(models) == ["demo", "qwen3:8b", "demo-2"]
     assert child_environ(settings, "text")["TAILRACE_MODELS"] == settings.models
-    assert "found Ollama at http://localhost:11434: qwen3:8b, demo" in capfd.readouterr().err
+    assert said == ["tailrace up: found Ollama at http://localhost:11434: qwen3:8b, demo"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_nothing_is_written_where_nothing_is_looked_for_or_found(
     serve_ollama(monkeypatch, *models)
     given = Settings(data_dir=str(tmp_path / "data"), **settings)
 
-    assert find_models(given) == given
+    assert find_models(given, print) == given
     assert not (tmp_path / "data").exists()
 
 
@@ -186,7 +187,7 @@ def test_the_greeting_has_a_url_that_can_be_opened(host: str, url: str) -> None:
         ("unix:///tmp/s", "-s /tmp/s"),
         ("unix:///tmp/s?db=0", "-s /tmp/s"),
         ("redis://host:1/2", "-u redis://host:1/2"),
-        ("rediss://me:SECRET@host/0?x=SECRET", "-u rediss://host/0"),
+        ("rediss://me:SECRET@host/0?password=SECRET", "-u rediss://host/0"),
         (
             "redis+sentinel://me:secret@s1:1,s2:2/mine/3",
             "-u redis://$(redis-cli -h s1 -p 1 SENTINEL GET-MASTER-ADDR-BY-NAME mine"
@@ -222,6 +223,7 @@ def test_models_whose_keys_are_not_set_are_left_out(tmp_path: Path, monkeypatch,
     assert "the model keyed is left out: set A_KEY" in said
     assert "the model header is left out: set B_KEY\n" in said
     assert child_environ(settings, "text")["TAILRACE_MODELS_SKIP"] == "keyed,header"
+    assert child_environ(settings, "text")["TAILRACE_MODELS"] == str(path)
 
 
 def test_models_whose_keys_are_set_are_served(tmp_path: Path, monkeypatch) -> None:
@@ -233,8 +235,24 @@ def test_models_whose_keys_are_set_are_served(tmp_path: Path, monkeypatch) -> No
     assert skip_unset_models(Settings(models=str(path))).models_skip == ""
 
 
+def test_a_model_that_is_not_installed_is_left_out(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setattr("shared.config.kinds.spec.find_spec", lambda name: None)
+    path = tmp_path / "models.toml"
+    path.write_text('[models.smollm2]\nbackend = "local"\n\n[models.demo]\nbackend = "demo"\n')
+    settings = skip_unset_models(Settings(models=str(path)))
+
+    assert list(load_models(settings.models, settings.models_skip)) == ["demo"]
+    assert "the model smollm2 is left out" in capfd.readouterr().err
+
+
+def test_the_model_of_the_command_line_has_to_be_installed(monkeypatch) -> None:
+    monkeypatch.setattr("shared.config.kinds.spec.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match="run `make local`"):
+        skip_unset_models(Settings(models="smollm2"))
+
+
 def test_a_file_without_a_usable_model_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "models.toml"
     path.write_text('[models.keyed]\nbase_url = "https://a.test/v1"\napi_key_env = "A_KEY"\n')
-    with pytest.raises(ConfigurationError, match="each model needs a variable that is not set"):
+    with pytest.raises(ConfigurationError, match="no model is left that can run"):
         skip_unset_models(Settings(models=str(path)))

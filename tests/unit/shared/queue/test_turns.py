@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from shared.config.credentials import ANONYMOUS
-from shared.config.limits import OwnerLimits
+from shared.config.limits import WEIGHT_MAX, OwnerLimits
 from shared.queue import turns
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import cancel, cancel_many
@@ -14,7 +14,7 @@ from shared.queue.janitor import Janitor
 from shared.queue.lanes import NEVER_BEGAN_S, Queue, requeue
 from shared.queue.overview import queue_depths
 from shared.queue.partitions import partitions_of
-from shared.queue.turns import WEIGHT_MAX, advance, repair
+from shared.queue.turns import advance, repair
 from shared.redis import keys
 from tests.support.generation import store_on
 

@@ -19,6 +19,7 @@ from shared.errors import BackendError, ConfigurationError
 from shared.log.events import Token, Usage
 from shared.log.request import Request
 from tests.support.wait import until
+from workers.backends import build_backends
 from workers.backends.contract import BackendItem, Finish
 from workers.backends.local.backend import LocalBackend
 
@@ -246,11 +247,11 @@ async def test_a_process_ends_when_its_worker_has_died(file: Path) -> None:
 def test_without_the_engine_one_line_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("shared.config.local_models.find_spec", lambda name: None)
-    model = parse_models({"models": {"smollm2": {"backend": "local"}}}, "models.toml")["smollm2"]
+    monkeypatch.setattr("shared.config.kinds.spec.find_spec", lambda name: None)
+    models = parse_models({"models": {"smollm2": {"backend": "local"}}}, "models.toml")
 
     with pytest.raises(ConfigurationError, match=r"models\.smollm2: .*run `make local`") as info:
-        LocalBackend(model, Settings())
+        build_backends(models, Settings(), {})
     assert "\n" not in str(info.value)
 
 
