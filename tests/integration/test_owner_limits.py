@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
+from api.access import GENERATE, ROUTES
 from shared.config.settings import Settings
 from shared.queue.endings import cancel
 from tests.support.local_node import LocalNode, serve_here
@@ -83,6 +84,17 @@ def code_of(path: str, text: str) -> str:
         assert isinstance(body, str) and len(body) > 20
         return ""
     return str(body["code"])
+
+
+def test_every_route_that_starts_a_prompt_is_tried() -> None:
+    others = ("/v1/share", "/cancel", "/stop", "/redrive")
+    starting = {
+        path
+        for path, row in ROUTES.items()
+        if row.get("POST") == GENERATE and not path.endswith(others)
+    }
+
+    assert starting == set(PROMPTS)
 
 
 @pytest.mark.parametrize("path", PROMPTS)
