@@ -47,6 +47,8 @@ class Known:
 
     Attributes:
         holder: the last worker that began it.
+        cut: the attempt that was the last one before the end.
+        has_left: a process has taken the ended generation off the queue.
         took: what it took, as far as its end or its last worker says; None: it goes on.
     """
 
@@ -58,6 +60,7 @@ class Known:
     usage: Counts | None = None
     took: Figures | None = None
     cut: int | None = None
+    has_left: bool = False
 
 
 @dataclass
@@ -96,7 +99,7 @@ class UsageMachine(RuleBasedStateMachine):
     async def finish(self) -> None:
         """The janitor finds what was not taken off the queue, and looks until nothing is left."""
         for known in self.known:
-            if known.took is not None:
+            if known.took is not None and not known.has_left:
                 await forget(self.store, known.name)
         await self.settlement.look(keys.QUEUE)
         assert await self.redis.zcard(keys.unsettled()) == 0
@@ -175,6 +178,7 @@ class UsageMachine(RuleBasedStateMachine):
                 self.run(cancel(self.store, known.name))
             known.took = self.of_log(known)
             known.cut = known.holder.attempt if known.holder else 0
+            known.has_left = True
 
     def of_log(self, known: Known) -> Figures:
         """What the log says: the last report, and the tokens after it, counted."""
@@ -202,6 +206,7 @@ class UsageMachine(RuleBasedStateMachine):
     @rule(known=generations)
     def leave_queue(self, known: Known) -> None:
         self.run(forget(self.store, known.name))
+        known.has_left = known.took is not None
 
     # Looks
 
