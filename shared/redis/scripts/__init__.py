@@ -22,6 +22,7 @@ from shared.redis.pipeline import Call as Call  # what callers of `Scripts` impo
 from shared.redis.pipeline import ClientPipeline, Pipeline
 
 FOLDER = Path(__file__).parent
+NOT_RUN = "TRYAGAIN"  # the slot of the keys is moving, and nothing has happened
 WITH_GRACE = ("attach", "begin", "lapse", "renew")
 WITH_TIME_LIMITS = ("begin", "lapse")
 WITHOUT_PRELUDE = (
@@ -103,6 +104,11 @@ class Scripts:
             Unavailable: as `run`; some of the calls may have run.
         """
         replies = await self.run_mixed(calls)
+        if len(calls) > 1:
+            for i, reply in enumerate(replies):
+                if isinstance(reply, ResponseError) and str(reply).startswith(NOT_RUN):
+                    # Beside others a call waits only a moment for its slot, alone it waits longer.
+                    (replies[i],) = await self.run_mixed([calls[i]])
         for reply in replies:
             if isinstance(reply, Exception):  # of a cluster also a lost connection
                 raise Unavailable(f"Redis refuses: {reply}") from reply
