@@ -50,7 +50,7 @@ class Size:
     beside: int
 
 
-FULL = Size(400, 20, 2_000, 8, 0.02, 20)
+FULL = Size(400, 20, 2_000, 8, 0.02, 5)
 QUICK = Size(5, 1, 20, 2, 0.01, 2)
 
 
