@@ -26,7 +26,7 @@ from shared.queue.listing import Listing
 from shared.queue.partitions import partitions_of, record
 from shared.queue.presence import workers_seen
 from shared.queue.time_limits import end_due, end_waiting, timed_out
-from shared.queue.turns import in_line, leave_line, repair
+from shared.queue.turns import Turn, in_line, leave_line, repair
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.counts import count
@@ -63,6 +63,7 @@ class Janitor:
         self.store = store
         self.settings = settings
         self.partitions = partitions_of(settings)
+        self._stuck: dict[str, set[Turn]] = {tag: set() for tag in self.partitions.tags}
         self.settlement = Settlement(redis, store, settings)
         self._listing = Listing(redis, store, settings)
 
@@ -113,7 +114,7 @@ class Janitor:
             keys.running(tag), "interactive", now_ms, 2 * self.settings.lease_s
         )
         found["generations_listed"] += await self._listing.catch_up(tag, now_ms)
-        await repair(self.store, tag)
+        self._stuck[tag] = await repair(self.store, tag, self._stuck[tag])
         if self.settings.usage_days:
             await self.settlement.look(tag)
         if tag == self.partitions.tags[0]:
