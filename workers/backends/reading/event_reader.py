@@ -92,6 +92,7 @@ class EventReader:
             return items
         try:
             if (document := self._opening.document) is not None:
+                self._check_size(b"", document)
                 self._take_document(document, items)
             else:
                 # No blank line has closed the last event. After the finish reason an incomplete
@@ -234,6 +235,11 @@ class EventReader:
                 retryable=False,  # the server would send the same line again
             )
 
+    def _check_size(self, name: bytes, payload: bytes) -> None:
+        if self._is_too_large(name, payload):
+            message = f"the backend sent an event of more than {VALUES_MAX} values"
+            raise BackendError("upstream_error", message, retryable=False)
+
     def _take_payload(self, name: bytes, payload: bytes, items: list[BackendItem]) -> None:
         if not payload.startswith(b"{"):
             payload = payload.strip()
@@ -241,9 +247,7 @@ class EventReader:
                 return
             if payload.startswith(b"<") or is_error_array(payload):
                 raise failure_of(payload)
-        if self._is_too_large(name, payload):
-            message = f"the backend sent an event of more than {VALUES_MAX} values"
-            raise BackendError("upstream_error", message, retryable=False)
+        self._check_size(name, payload)
         try:
             if not payload.isascii():
                 payload.decode()  # a clear error, and lone halves are escapes, never bytes
