@@ -95,7 +95,7 @@ bench: $(STAMP) ## Measure, beside a bare loop, nchan and a naive app; ARGS="fan
 plots: $(PLOTS) ## Draw docs/plots and write the tables of the page; ARGS="FILE…", written by bench --json
 	@.venv/plots/bin/python -m bench.plot $(ARGS)
 
-check: style types test ## Run everything that must pass before a commit
+check: style types test test-cluster ## Run everything that must pass before a commit
 
 style: $(STAMP) ## Check format and style
 	$(BIN)/ruff format --check .

@@ -17,10 +17,11 @@ ANY = "any"  # needs good credentials, whatever their scopes
 # Path -> method -> what it needs. HEAD needs what GET needs.
 ROUTES: Mapping[str, Mapping[str, str]] = {
     "/v1/generations": {"GET": READ, "POST": GENERATE},
-    "/v1/generations/{id}": {"GET": READ},
+    "/v1/generations/{id}": {"GET": READ, "DELETE": GENERATE},
     "/v1/generations/{id}/cancel": {"POST": GENERATE},
     "/v1/generations/{id}/events": {"GET": READ},
-    "/v1/sessions/{session:path}": {"GET": READ},
+    "/v1/sessions/{session:path}": {"GET": READ, "DELETE": GENERATE},
+    "/v1/owners/{owner:path}": {"DELETE": ADMIN},
     "/v1/models": {"GET": ANY},
     "/v1/models/{model:path}": {"GET": ANY},
     "/models": {"GET": ANY},
@@ -38,6 +39,7 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/v1/batches/{id}/events": {"GET": BATCH},
     "/v1/share": {"POST": GENERATE},
     "/v1/share/{id}": {"DELETE": GENERATE},
+    "/v1/usage": {"GET": READ},
     "/v1/workers": {"GET": ADMIN},
     "/metrics": {"GET": ADMIN},
     "/livez": {"GET": PUBLIC},
@@ -72,6 +74,9 @@ SHARED = frozenset(
         ("/v1/responses/{id}", "GET"),
         ("/v1/responses/{id}/input_items", "GET"),
         ("/v1/ws", "GET"),
+        ("/ai-sdk/chat/{name}/stream", "GET"),
+        ("/ai-sdk/ws", "GET"),
+        ("/lobe/ws", "GET"),
     }
 )
 

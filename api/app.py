@@ -37,11 +37,13 @@ from api.node import Node
 from api.pages.pages import PageRoutes
 from api.readers.socket_endpoint import SocketEndpoint
 from api.resources.batches import BatchRoutes
+from api.resources.deletions import DeletionRoutes
 from api.resources.files import FileRoutes
 from api.resources.health import HealthRoutes
 from api.resources.listings import ListingRoutes
 from api.resources.schedules import ScheduleRoutes
 from api.resources.shares import ShareRoutes
+from api.resources.usage import UsageRoutes
 from api.transport.extensions import KEY_WATCH, READER_PLACE, SHARE_WATCH
 from shared.errors import NotFound
 from shared.redis.client import client_follower
@@ -124,13 +126,14 @@ def unguarded_routes(node: Node) -> list[Route]:
     """Return the routes of the dialects, the resources, the probes and the pages."""
     listings, schedules, batches = ListingRoutes(node), ScheduleRoutes(node), BatchRoutes(node)
     files, health, pages = FileRoutes(node), HealthRoutes(node), PageRoutes()
-    shares = ShareRoutes(node)
+    shares, usage, deletions = ShareRoutes(node), UsageRoutes(node), DeletionRoutes(node)
     prompt = PromptRoute(node, schedules.create)
     return [
         *(route for dialect in DIALECTS for route in dialect.http_routes(node)),
         *(http_route(socket.path, GET=upgrade_required) for socket in sockets(node)),
         http_route("/v1/generations", GET=listings.generations, POST=prompt.create),
-        http_route("/v1/sessions/{session:path}", GET=listings.session),
+        http_route("/v1/sessions/{session:path}", GET=listings.session, DELETE=deletions.session),
+        http_route("/v1/owners/{owner:path}", DELETE=deletions.owner),
         http_route("/v1/models", GET=listings.models),
         http_route("/v1/models/{model:path}", GET=listings.model),
         http_route("/models", GET=listings.models),
@@ -148,6 +151,7 @@ def unguarded_routes(node: Node) -> list[Route]:
         http_route("/v1/batches/{id}/events", GET=batches.events),
         http_route("/v1/share", POST=shares.create),
         http_route("/v1/share/{id}", DELETE=shares.delete),
+        http_route("/v1/usage", GET=usage.get),
         http_route("/v1/workers", GET=listings.workers),
         http_route("/livez", GET=health.live),
         http_route("/readyz", GET=health.ready),

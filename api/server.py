@@ -41,11 +41,13 @@ from shared.files.store import FileStore
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
+from shared.queue.model_lists import follow_list
 from shared.queue.partitions import agree
 from shared.redis.client import REDIS_ANSWER_S
 from shared.redis.connections import connect, open_pipeline
 from shared.redis.following import follow_redis
 from shared.redis.server_check import check_server
+from shared.redis.shards import shard_states
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +139,7 @@ async def run(settings: Settings, listener: socket.socket) -> int:
             started_at=int(time.time()),
         )
         node.metrics.watch_hub(hub.statistics)
+        node.metrics.watch_shards(functools.partial(shard_states, redis))
         await serve_node(node, listener, stopping)
     return 0
 
@@ -157,6 +160,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         watching_shares = group.create_task(node.share_watch.run(), name="shares")
         noting = group.create_task(node.renew_planners(), name="planners")
         following = group.create_task(follow_redis(node.settings), name="redis")
+        learning = group.create_task(follow_list(node.redis, node.models), name="model list")
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
         print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201
@@ -172,6 +176,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         with contextlib.suppress(Unavailable):
             await node.places.write()
         watching.cancel()
+        learning.cancel()
         keeping.cancel()
         identifying.cancel()
         noting.cancel()

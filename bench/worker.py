@@ -2,18 +2,19 @@
 
 First at a pace below its limit: many answers, with one chunk and one write of the model for each
 token. Then above its limit: how many tokens per second one core carries. Real readers read the logs
-back and check the texts.
+back and check the texts. At last the paced run with each kind of backend, beside `openai`.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import many_streams
-from bench.support.answer import Answer, new_answers
+from bench.support.answer import MODEL, Answer, new_answers
 from bench.support.cpu import cpu_s
 from bench.support.load import ENDS, get_events
+from bench.support.model_wires import OPENAI, WIRES, ModelWire
 from bench.support.setup import Setup, address
 from bench.support.table import Comparison, Row
 from tests.support.processes import Role
@@ -22,6 +23,7 @@ BASE = many_streams.BASE
 OURS = "Tailrace's worker"
 GOAL = 6.0
 PER_CORE_MIN = 25_000.0
+KIND_GOAL = 1.5  # times the cost of the kind `openai`
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,20 @@ async def run(setup: Setup) -> list[Row]:
         goals={"per core": PER_CORE_MIN},
         is_more_better=True,
     )
+    kinds = Comparison(
+        f"worker, {size.streams} answers at {size.per_s} tokens/s: CPU per token, by kind",
+        "µs/token",
+        OPENAI.backend,
+        {wire.backend: KIND_GOAL for wire in WIRES if wire is not OPENAI},
+    )
     for _ in setup.rounds():
         paced.add(BASE, await many_streams.bare(setup, size))
         async with setup.node() as node:
             await _paced(setup, node, size, paced)
             await _flooded(setup, node, flood, maximum)
-    return [*paced.rows(), *maximum.rows()]
+            for wire in WIRES:
+                await _kind(setup, node, size, kinds, wire)
+    return [*paced.rows(), *maximum.rows(), *kinds.rows()]
 
 
 async def _paced(setup: Setup, node: Role, size: many_streams.Size, comparison: Comparison) -> None:
@@ -72,6 +82,19 @@ async def _paced(setup: Setup, node: Role, size: many_streams.Size, comparison: 
         node, answers, kind="sse", readers=1, window_s=size.window_s
     )
     comparison.add(OURS, measured_run.us_per_token("worker"), joined=measured_run.joined)
+
+
+async def _kind(
+    setup: Setup, node: Role, size: many_streams.Size, comparison: Comparison, wire: ModelWire
+) -> None:
+    """Run answers of one kind of backend."""
+    model = MODEL if wire is OPENAI else wire.backend
+    answers = [replace(answer, model=model) for answer in many_streams.answers_of(setup, size)]
+    measured_run = await setup.measured_run(
+        node, answers, kind="sse", readers=1, window_s=size.window_s
+    )
+    used = measured_run.us_per_token("worker")
+    comparison.add(wire.backend, used, joined=measured_run.joined)
 
 
 async def _flooded(setup: Setup, node: Role, flood: Flood, comparison: Comparison) -> None:

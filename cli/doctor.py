@@ -22,11 +22,12 @@ from api.edge.auth import Authenticator
 from api.transport.peer import TrustedProxies
 from cli.continuation import doctor_continuation
 from cli.finding import Finding
+from cli.models import examine_found
 from cli.redis_findings import examine_redis
 from cli.up.privacy import is_open_file, open_directories
 from cli.up.private_server import find_server, server_version
 from shared.config.credentials import KEY_CHARACTERS_MIN, named
-from shared.config.models import Model, load_models
+from shared.config.models import ANY, Model, load_models
 from shared.config.settings import Settings, service_variables
 from shared.errors import ConfigurationError, FilesUnavailable
 from shared.files.objects import (
@@ -98,6 +99,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Findin
         *examine_space(settings),
         *examine_privacy(settings),
         *(await examine_models(settings, environ)),
+        *(await examine_found(settings)),
     ]
 
 
@@ -154,6 +156,8 @@ def judge_answer(model: Model, status: int, names: Sequence[str] | None) -> Find
         return Finding("FAIL", "model", f"{where} answers {status}: check that server")
     if status != 200 or names is None:
         return Finding("warn", "model", f"{where} answers, but lists no models: try a prompt")
+    if model.name == ANY:
+        return Finding("ok", "model", f"{where} has {len(names)} models")
     if model.upstream_name not in names:
         listed = ", ".join(names[:5]) or "no model"
         text = f"{where} lists {listed} and not {model.upstream_name!r}"
@@ -287,7 +291,7 @@ def examine_space(settings: Settings) -> list[Finding]:
 async def examine_models(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
     """Check the models file and the server of each model."""
     try:
-        models = load_models(settings.models, settings.models_skip)
+        models = load_models(settings.models, settings.models_skip).tables
     except ConfigurationError as exc:
         return [Finding("FAIL", "models", str(exc))]
     source = settings.models or "built in, because TAILRACE_MODELS is not set"
@@ -313,7 +317,9 @@ async def _examine_model(
     is_tls = model.base_url.startswith("https:")
     try:
         base = urlsplit(model.base_url)  # its query belongs behind the whole path
-        url = urlunsplit(base._replace(path=f"{base.path.rstrip('/')}{model.kind.models_path}"))
+        path = f"{base.path.rstrip('/')}{model.kind.models_path}"
+        query = "&".join(filter(None, (base.query, model.kind.models_query)))
+        url = urlunsplit(base._replace(path=path, query=query))
         origin = UpstreamAddress(model.base_url, "", {}, tls=route.tls, proxy=route.proxy).origin
     except ValueError:  # also AddressInvalid
         return Finding("FAIL", "model", f"{where} is no address of a server: correct base_url")
@@ -361,11 +367,18 @@ def _way(route: Route, *, is_tls: bool) -> dict[str, Any]:
 
 
 async def _model_names(response: aiohttp.ClientResponse) -> list[str] | None:
-    """Read `{"data": [{"id": …}, …]}`; None if the body has another form or is too long."""
+    """Read the list of a server; None if it has another form, is too long, or has a next page.
+
+    The forms are `{"data": [{"id": …}, …]}`, and Gemini's `{"models": [{"name": "models/…"}, …]}`.
+    """
     if response.status != 200 or (response.content_length or 0) > MODELS_ANSWER_BYTES_MAX:
         return None
     try:
-        data = (await response.json(content_type=None))["data"]
-        return [str(entry["id"]) for entry in data]
-    except (ValueError, KeyError, TypeError):
+        body = await response.json(content_type=None)
+        if body.get("has_more") or body.get("nextPageToken"):
+            return None
+        if "models" in body:
+            return [str(entry["name"]).removeprefix("models/") for entry in body["models"]]
+        return [str(entry["id"]) for entry in body["data"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -85,10 +85,22 @@ def run(args: argparse.Namespace) -> int:
         from cli.client.bench import bench
 
         return bench(settings, args)
+    if args.command == "models":
+        from cli.models import discover
+
+        return discover(args.output)
     if args.command == "batch":
         from cli.client.batch import batch
 
         return batch(settings, args)
+    if args.command in ("usage", "forget"):
+        from cli.client import accounts
+
+        return (
+            accounts.usage(settings, args)
+            if args.command == "usage"
+            else accounts.forget(settings, args)
+        )
     from cli.client import terminal
 
     command: Callable[[Settings, argparse.Namespace], int] = getattr(terminal, args.command)
@@ -150,7 +162,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_processes(commands)
     _add_terminal(commands)
+    _add_accounts(commands)
     _add_batch(commands)
+    _add_models(commands)
     doctor = "check Python, Redis, the models and the limits of this machine"
     examine = commands.add_parser("doctor", help=doctor, description=doctor)
     what = "try whether this model's server continues partial answers, and tell the workers"
@@ -213,6 +227,37 @@ def _add_terminal(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
     for command in (chat, tail, cancel, ps):
         _add_server(command)
+
+
+def _add_accounts(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "print the usage of an owner by model and day"
+    usage = commands.add_parser("usage", help=what, description=what)
+    usage.add_argument("--from", dest="first", default="", metavar="DAY", help="first day, UTC")
+    usage.add_argument("--to", dest="last", default="", metavar="DAY", help="last day (today)")
+    by = "tell the rows apart by these, with commas: owner, model, day (all three)"
+    usage.add_argument("--by", default="", metavar="NAMES", help=by)
+    usage.add_argument("--owner", default="", help="for operators: another owner, or '*' for all")
+    form = usage.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the rows as JSON")
+    form.add_argument("--csv", action="store_true", help="print the rows as CSV")
+
+    what = "delete everything of an owner: for operators"
+    forget = commands.add_parser("forget", help=what, description=what)
+    forget.add_argument("owner", metavar="OWNER", help="the owner's name")
+    forget.add_argument("--keep-usage", action="store_true", help="leave the sums of usage")
+    forget.add_argument("--yes", action="store_true", help="do not ask")
+    for command in (usage, forget):
+        _add_server(command)
+
+
+def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "find model servers on this machine"
+    models = commands.add_parser("models", help=what, description=what)
+    actions = models.add_subparsers(dest="action", required=True, metavar="ACTION")
+    what = "ask the usual ports of this machine, and print a models file"
+    discover = actions.add_parser("discover", help=what, description=what)
+    what = "write a new file instead of printing"
+    discover.add_argument("-o", "--output", default="", metavar="FILE", help=what)
 
 
 def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

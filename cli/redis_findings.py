@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.exceptions import NoPermissionError, ResponseError
 
+from cli.cluster_findings import ask_masters, judge_cluster
 from cli.finding import Finding
 from cli.sentinel_findings import examine_sentinels
 from cli.up.private_server import VERSION_MIN, parse_version
@@ -18,6 +19,7 @@ from shared.errors import ConfigurationError, Unavailable
 from shared.queue.partitions import check as check_partitions
 from shared.redis import keys
 from shared.redis.client import Client, translated
+from shared.redis.cluster.client import ClusterClient, cluster_of
 from shared.redis.connections import connect
 from shared.redis.server_check import RULES, check_connection, find_jobs_url, missing_rights
 
@@ -32,6 +34,8 @@ async def examine_redis(settings: Settings) -> list[Finding]:
     except ConfigurationError as exc:
         return [Finding("FAIL", "redis", str(exc))]
     try:
+        if (cluster := cluster_of(client)) is not None:
+            return await _examine_cluster(cluster, settings)
         await check_connection(client)
         sentinels = await examine_sentinels(client, settings.redis_outage_s)
         with translated():
@@ -50,6 +54,28 @@ async def examine_redis(settings: Settings) -> list[Finding]:
         return [Finding("FAIL", "redis", f"the server refuses: {exc}: {advice}")]
     finally:
         await client.aclose()
+
+
+async def _examine_cluster(cluster: ClusterClient, settings: Settings) -> list[Finding]:
+    """Check a cluster, and each of its masters as a single server is checked."""
+    reports = await ask_masters(cluster)
+    slots_without = cluster.topology.slot_map.slots_without
+    findings = judge_cluster(reports, slots_without, settings.redis_outage_s)
+    judged = [
+        (report, finding)
+        for report in reports
+        if report.info
+        for finding in judge_server(report.info)
+    ]
+    findings += [
+        Finding(finding.level, finding.subject, f"{report.name}: {finding.text}")
+        for report, finding in judged
+        if finding.level != "ok"
+    ]
+    if judged and all(finding.level == "ok" for _, finding in judged):
+        findings.append(Finding("ok", "redis", f"each master: {reports[0].version}, well set"))
+    partitions = await _examine_partitions(cluster, settings)
+    return [*findings, partitions, await _examine_queue(settings)]
 
 
 async def _examine_configuration(client: Client) -> list[Finding]:

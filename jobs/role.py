@@ -37,6 +37,7 @@ from shared.later.schedules import Schedules
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.janitor import Janitor
+from shared.queue.model_lists import follow_list
 from shared.queue.partitions import agree
 from shared.redis import keys
 from shared.redis.client import Client, translated
@@ -97,7 +98,7 @@ async def _serve(settings: Settings) -> int:
     sources: list[Source] = [
         Webhooks(redis, settings, {"batch": batch_end(batches)}),
         Firings(store, Schedules(redis, settings.schedules_max), kinds, owners),
-        build_batches(redis, store, settings, owners),
+        build_batches(redis, store, settings, owners, models=models),
     ]
     functions = [function for source in sources for function in source.functions]
     url = await _reach(store, stopping)
@@ -110,8 +111,10 @@ async def _serve(settings: Settings) -> int:
         sys.stderr.flush()
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(follow_redis(settings))
+            learning = tasks.create_task(follow_list(redis, models))
             await work(worker, redis, sources, stopping, settings.drain_s)
             watching.cancel()
+            learning.cancel()
     await redis.aclose()
     return 0
 

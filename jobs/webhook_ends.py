@@ -1,6 +1,6 @@
 """Checks waiting webhooks for subjects whose end was not noted.
 
-The code that ends a generation also notes its webhook as due (`forget` in shared/queue/lanes.py),
+The code that ends a generation also notes its webhook as due (`forget` in shared/queue/leaving.py),
 unless the process dies in between. The ends of other subjects are found only here. A webhook whose
 subject was never accepted is dropped; a subject that existed and is absent is reported as lost.
 The checks of one owner are spaced (`OWNER_CHECKS_PER_S` in shared/later/webhooks.py), so that an

@@ -30,6 +30,7 @@ from shared.config.settings import PREFIX, Settings
 from shared.errors import TailraceError
 from shared.log import events
 from shared.queue.presence import Presence
+from shared.redis.cluster.shard_states import ShardState
 from shared.redis.counts import COUNTERS
 from tests.support.processes import Cluster
 from tests.support.sse import SseParser
@@ -212,6 +213,7 @@ def metrics() -> Metrics:
     statistics = HubStatistics(**{**counts, "connections": {"sse": 1}, "is_live": True})
     metrics.watch_hub(lambda: statistics)
     metrics.watch_bodies(BodyRoom(1, 1))
+    metrics.watch_shards(lambda: {("h", 1): ShardState()})
     metrics.presences = [Presence("w", 0, 1, 0, False, {"pieces": 0.0})]
     return metrics
 

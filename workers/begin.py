@@ -11,6 +11,8 @@ from shared.log.records import Absent, Begun, Ended, Held
 from shared.queue.lanes import LaneEntry
 from workers.parts import Takeover, WorkerParts
 from workers.shard_takeover import is_shard_away, takeover_on_shard
+from workers.takeover.earlier_entries import read_earlier_entries
+from workers.writing.outbox import Outbox
 
 # A worker often reads the entry before the node has created meta: begin again after this pause,
 # which doubles up to the maximum.
@@ -86,3 +88,22 @@ async def _try_begin(
         if away_s > parts.settings.redis_outage_s or is_shard_away(parts, ticket.id):
             raise
         return None
+
+
+async def open_outbox(parts: WorkerParts, generation_id: str, begun: Begun) -> Outbox:
+    """Return the outbox of a new attempt, with the entries of the earlier ones.
+
+    Raises:
+        Unavailable: Redis did not answer in time.
+    """
+    return Outbox(
+        generation_id,
+        begun.fields[b"token"].decode(),
+        found=await read_earlier_entries(parts.store, generation_id, begun.start[0]),
+        start=begun.start,
+        fields=begun.fields,
+        now_s=parts.clock(),
+        lease_every_s=parts.settings.lease_s / 4,
+        # Meta is kept for twice the retention after an end.
+        restore_within_s=2 * parts.settings.retention_s,
+    )

@@ -18,6 +18,7 @@ from shared.errors import ConfigurationError
 from shared.redis.connections import connect
 from shared.redis.following import follow_redis
 from workers.backends import build_backends
+from workers.model_list import ModelList
 from workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ async def _serve(settings: Settings) -> int:
     redis = connect(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     worker = Worker(redis, settings, name=name, models=models, backends=backends)
+    lists = ModelList(redis, models, settings, os.environ) if models.pattern else None
     ready = asyncio.Event()
     settle()
     try:
@@ -57,8 +59,11 @@ async def _serve(settings: Settings) -> int:
             announcing = tasks.create_task(_announce(ready, name))
             serving = tasks.create_task(worker.serve(ready))
             watching = tasks.create_task(follow_redis(settings))
+            own = [announcing, watching]
+            if lists is not None:
+                own.append(tasks.create_task(lists.follow()))
             _on_signals(worker, serving)
-            serving.add_done_callback(lambda _: [announcing.cancel(), watching.cancel()])
+            serving.add_done_callback(lambda _: [task.cancel() for task in own])
     except* ConfigurationError as group:
         raise group.exceptions[0] from None
     finally:

@@ -29,14 +29,14 @@ from shared.log.request import Request, decode_request
 from shared.log.tally import rest_of
 from shared.queue.lanes import Delivery, LaneEntry, put_back
 from workers.backends import Backend, BackendItem, Finish
-from workers.begin import become_holder
+from workers.begin import become_holder, open_outbox
+from workers.deadline import Deadline
 from workers.failures.failed_attempt import FailedAttempt
 from workers.failures.outage import Postponed
 from workers.parts import WorkerParts
 from workers.running_note import RunningNote
 from workers.takeover.answer import Asked, read_answer
 from workers.takeover.continuation import AttemptPlan, plan_for
-from workers.takeover.earlier_entries import read_earlier_entries
 from workers.takeover.upstream_stop import stop_upstream, stop_upstream_of_ended
 from workers.timeline import AttemptTimeline
 from workers.writing.outbox import Outbox
@@ -45,10 +45,9 @@ from workers.writing.usage import AnswerUsage
 
 log = logging.getLogger(__name__)
 
-RUNNING_NOTE_DELAY_S = 0.02  # a shorter answer is never noted as running
 UNSENT_BYTES_MAX = 1_048_576  # with more unsent, Redis is slower than the backend: stop reading it
 
-StopReason = Literal["drain", "outage", "not holder"]
+StopReason = Literal["drain", "outage", "not holder", "deadline"]
 
 
 @dataclass(slots=True)
@@ -124,7 +123,11 @@ class Run:
             self._stop = reason
         self._progress.set()
         if is_first and self._stop_scope is not None:
-            self._stop_scope.reschedule(asyncio.get_running_loop().time())
+            at_s = asyncio.get_running_loop().time()
+            if self._outbox is not None and self._outbox.stopped == "ended":
+                # Cancelled: the server may be about to report what the answer took.
+                at_s += 0.0 if self._usage.is_reported else self.parts.settings.cancel_usage_s
+            self._stop_scope.reschedule(at_s)
 
     def on_answer(self) -> None:
         """React to a change of the outbox: wake the run, and stop where writing has stopped."""
@@ -163,12 +166,9 @@ class Run:
     async def _begin(self) -> Begun | None:
         """Become the holder. None: this worker cannot, and the run has nothing left to do."""
         match await become_holder(
-            self.parts,
-            self.ticket,
-            survives_worker=self.model.on_takeover != "fail",
-            is_claimed=self.delivery.is_claimed,
-            is_stopped=lambda: self._stop is not None,
-        ):
+            self.parts, self.ticket, survives_worker=self.model.on_takeover != "fail",
+            is_claimed=self.delivery.is_claimed, is_stopped=lambda: self._stop is not None,
+        ):  # fmt: skip
             case Begun() as begun:
                 return begun
             case Ended():
@@ -184,21 +184,9 @@ class Run:
 
     async def _open_outbox(self, begun: Begun) -> RunningNote:
         """Prepare to write: read the earlier entries, make the outbox, start the running note."""
-        now_s = self.parts.clock()
-        self._timeline = AttemptTimeline(began_s=now_s)
-        self._outbox = Outbox(
-            self.id,
-            begun.fields[b"token"].decode(),
-            found=await read_earlier_entries(self.parts.store, self.id, begun.start[0]),
-            start=begun.start,
-            fields=begun.fields,
-            now_s=now_s,
-            lease_every_s=self.parts.settings.lease_s / 4,
-            # Meta is kept for twice the retention after an end.
-            restore_within_s=2 * self.parts.settings.retention_s,
-        )
-        created_at_ms = begun.meta.created_at_ms
-        return RunningNote(self.parts, self.ticket, created_at_ms, delay_s=RUNNING_NOTE_DELAY_S)
+        self._timeline = AttemptTimeline(began_s=self.parts.clock())
+        self._outbox = await open_outbox(self.parts, self.id, begun)
+        return RunningNote(self.parts, self.ticket, begun.meta.created_at_ms)
 
     # Stream
 
@@ -213,13 +201,17 @@ class Run:
         counts_whole = self._backend.counts_whole
         self._usage = AnswerUsage(self.outbox.log, request, counts_whole=counts_whole)
         self._meter = OwnerMeter(self.parts.store, begun)
+        deadline = Deadline(self.parts, begun, self._timeline.began_s)
         error: BackendError | None = None
         try:
-            await self._read_backend(request, self._meter)
+            with deadline.watch(lambda: self.stop("deadline")):
+                await self._read_backend(request, self._meter)
             if self._end is None and self._stop is None:
                 error = BackendError("upstream_error", "the backend stopped in mid-answer")
         except BackendError as exc:
             error = exc
+        if self._end is None and self._stop == "deadline":
+            self._push_end(deadline.end(self._usage.at_cancel()))
         # After `Finish` a failure of the backend changes nothing: the answer is complete.
         if self._end is None and error is not None:
             await self._judge(self._failed(begun, error))
@@ -265,6 +257,10 @@ class Run:
                 async with aclosing(read_answer(asked)) as stream:
                     async for items in stream:
                         self._timeline.note_connected(self.parts.clock())
+                        if self.outbox.stopped == "ended" and self._end is None:
+                            if self._usage.read_on(items):  # cancelled: nothing is written
+                                return
+                            continue
                         if not items and self.outbox.is_settled:
                             continue
                         is_first = self._timeline.first_token_s is None
@@ -389,6 +385,8 @@ class Run:
         meter, retention_ms = self._meter, self.parts.store.retention_ms
         records = meter.final_records(self.outbox.log_bytes, self._usage.spent) if meter else []
         try:
+            if meter is not None:
+                await meter.note_spent(self.outbox.attempt, self._end, self._usage.spent())
             await self.parts.queue.leave(self.delivery, self.id, retention_ms, records)
         except Unavailable:
             pass  # the worker that claims the entry finds the end, and does this again

@@ -13,23 +13,22 @@ from shared.errors import Unavailable
 from shared.queue.lanes import LaneEntry
 from workers.parts import WorkerParts
 
+RUNNING_NOTE_DELAY_S = 0.02  # a shorter answer is never noted as running
+
 
 class RunningNote:
     """The note for one begun generation. Creating the object starts the delay.
 
     Args:
         created_at_ms: when the generation was accepted, Redis's clock.
-        delay_s: how long after the begin the note is written.
     """
 
-    def __init__(
-        self, parts: WorkerParts, ticket: LaneEntry, created_at_ms: int, *, delay_s: float
-    ) -> None:
+    def __init__(self, parts: WorkerParts, ticket: LaneEntry, created_at_ms: int) -> None:
         self._queue = parts.queue
         self._ticket = ticket
         self._created_at_ms = created_at_ms
         self._is_started = False
-        self._task = parts.spawn(self._write_after(delay_s))
+        self._task = parts.spawn(self._write_after(RUNNING_NOTE_DELAY_S))
 
     async def settle(self, *, has_ended: bool) -> None:
         """Make sure that no later write can add the generation to the indexes.

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from shared.config import logs
-from shared.config.models import Model
+from shared.config.models import Model, can_serve
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.store import Store
@@ -28,7 +28,7 @@ from shared.queue.turns import advance
 from shared.redis import keys, server_check
 from shared.redis.client import REDIS_ANSWER_S, Client
 from shared.redis.connections import open_pipeline
-from shared.redis.shards import is_partial
+from shared.redis.shards import is_partly_away
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
@@ -78,7 +78,9 @@ class Worker:
             tag: open_pipeline(settings.redis_url, answer_s=BLOCK_MS / 1000 + 2.0) for tag in own
         }
         self.store = Store(redis, settings, self._calls)
-        self.queue = Queue(redis, name, self._calls, self._blocking_reads, partitions=partitions)
+        parts = (redis, name, self._calls, self._blocking_reads)
+        counts_usage = bool(settings.usage_days)
+        self.queue = Queue(*parts, partitions=partitions, counts_usage=counts_usage)
         self._arrivals = Arrivals(self.queue, own, lambda work: self._tasks.create_task(work))
         self.appender = open_appender(self.store, self._calls)
         self.counters = dict.fromkeys(COUNTERS, 0.0)
@@ -192,7 +194,7 @@ class Worker:
 
     def _note_away(self) -> None:
         # Of a cluster with some shards away, each generation waits by the rule of its own shard.
-        if not is_partial(self.redis):
+        if not is_partly_away(self.redis):
             self._is_away = True
 
     def _presence(self, now_ms: int) -> Presence:
@@ -282,7 +284,7 @@ class Worker:
 
     async def _start(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
-        if ticket is None or ticket.model not in self.parts.models:
+        if ticket is None or not can_serve(self.parts.models, ticket.model):
             # Written by a newer version, or for a model of other workers: they will claim it.
             log.warning("entry left for others", extra={"entry": str(delivery.entry_id)})
             return

@@ -21,14 +21,17 @@ import msgspec
 from api.dialects.failure import GENERATION_FAILED, STREAM_RESET, client_refusal, shown
 from api.errors import ErrorBody
 from shared.errors import RequestError
-from shared.log.event_bytes import LOST
+from shared.log.event_bytes import DELETED, LOST
 from shared.log.events import End, Failure, decode
 
 CANCELLED = Failure("cancelled", "the generation was cancelled", False)
 _STATUSES_REPEATED_BY_SDKS = (408, 409, 429)  # and 5xx
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 # By failure code. Other failures have the status of a broken gateway.
-_FAILURE_STATUSES = {"cancelled": 409, "upstream_timeout": 504, "queue_timeout": 503, "lost": 500}
+_FAILURE_STATUSES = {
+    "cancelled": 409, "upstream_timeout": 504, "deadline_exceeded": 504, "queue_timeout": 503,
+    "lost": 500,
+}  # fmt: skip
 _BAD_GATEWAY = 502
 
 
@@ -101,11 +104,12 @@ def failure_aside(raw: bytes) -> Failure:
     """Return the failure that a client is told for an event that is in no log.
 
     Args:
-        raw: the event as `Fold.aside` is given it: a `reset`, or the `end` of a lost generation.
-            A client of a dialect without `reset` cannot begin again, so for it both are failures.
+        raw: the event as `Fold.aside` is given it: a `reset`, or the `end` of a lost or deleted
+            generation. A client of a dialect without `reset` cannot begin again, so for it all of
+            them are failures.
     """
-    if raw != LOST:
+    if raw not in (LOST, DELETED):
         return STREAM_RESET
     end = decode(raw)
     assert isinstance(end, End)
-    return failure_of(end) or GENERATION_FAILED
+    return end.error or GENERATION_FAILED

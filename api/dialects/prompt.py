@@ -23,6 +23,7 @@ from api.intake.arriving_body import Buffer, read_body
 from api.intake.body import check_idempotency_key, check_members
 from api.intake.dialect_request import DialectRequest, DialectRequestT
 from api.intake.large_body import generation_in_steps, read_members
+from api.intake.time_limit_members import with_timeout_header
 from api.node import Node
 from api.readers.lookup import find_generation
 from api.readers.place import take_place
@@ -76,6 +77,7 @@ async def accept_post(
                 members = await read_form(request.headers, raw)
             else:
                 members = await read_members(node.large, raw, bytes_max=bytes_max)
+            members = with_timeout_header(members, request.headers)
             parsed = await node.large.step(size, lambda: parse(members))
             if complete is not None:
                 parsed = await complete(parsed, identity)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 from prometheus_client import (
@@ -27,13 +27,16 @@ from starlette.types import Message, Scope
 
 from api.body_room import BodyRoom
 from api.hub.statistics import HubStatistics
+from shared.config.redis_hosts import HostPort, named_host
 from shared.errors import FilesUnavailable, Unavailable
 from shared.files.objects import ObjectStore
 from shared.queue.overview import depths_of, oldest_waiting_s
 from shared.queue.partitions import Partitions
 from shared.queue.presence import Presence, workers_seen
 from shared.redis.client import Client
+from shared.redis.cluster.shard_states import ShardState
 from shared.redis.counts import read_counts
+from shared.redis.shards import is_partly_away
 
 SCRAPE_S = 1.0  # for one source of a scrape: Redis, or the disk
 LAG_INTERVAL_S = 0.5  # between two measurements of the event loop's lag
@@ -128,6 +131,10 @@ class Metrics:
         """Add the hub's counters to the registry."""
         self.registry.register(HubCollector(statistics))
 
+    def watch_shards(self, states: Callable[[], Mapping[HostPort, ShardState]]) -> None:
+        """Add the state of each master of a cluster to the registry."""
+        self.registry.register(ShardCollector(states))
+
     def watch_bodies(self, room: BodyRoom) -> None:
         """Add the memory for bodies to the registry."""
         used = Gauge(
@@ -152,22 +159,26 @@ class Metrics:
         self.queue_oldest_seconds.clear()
         self.jobs_ahead.clear()
         self.presences, self.jobs_done = [], {}
+        self.redis_up.set(0)
         try:
             async with asyncio.timeout(SCRAPE_S):
-                depths = await depths_of(redis, partitions)
-                ages_s = await oldest_waiting_s(redis, partitions)
+                await self._update_queue(redis, partitions)
+                self.redis_up.set(1)
                 self.presences = await workers_seen(redis)
                 self.jobs_done, ahead = await read_counts(redis)
         except (Unavailable, TimeoutError):
-            self.redis_up.set(0)
+            self.redis_up.set(float(is_partly_away(redis)))
             return
-        self.redis_up.set(1)
+        for what, number in ahead.items():
+            self.jobs_ahead.labels(what).set(number)
+
+    async def _update_queue(self, redis: Client, partitions: Partitions) -> None:
+        depths = await depths_of(redis, partitions)
+        ages_s = await oldest_waiting_s(redis, partitions)
         for state, depth in depths.items():
             self.queue_depth.labels(state).set(depth)
         for priority, age_s in ages_s.items():
             self.queue_oldest_seconds.labels(priority).set(age_s)
-        for what, number in ahead.items():
-            self.jobs_ahead.labels(what).set(number)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -221,6 +232,36 @@ class HubCollector(Collector):
             )
         for name, help_text in HUB_COUNTERS:
             yield CounterMetricFamily(f"tailrace_hub_{name}", help_text, getattr(statistics, name))
+
+
+class ShardCollector(Collector):
+    """The masters of a cluster as this node sees them, read at each scrape; none: no lines."""
+
+    def __init__(self, states: Callable[[], Mapping[HostPort, ShardState]]) -> None:
+        self._states = states
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily(
+            "tailrace_redis_shard_up", "Whether this master answers.", labels=["shard"]
+        )
+        ping = GaugeMetricFamily(
+            "tailrace_redis_shard_ping_seconds",
+            "How long this master took to answer the last PING.",
+            labels=["shard"],
+        )
+        errors = CounterMetricFamily(
+            "tailrace_redis_shard_errors",
+            "Exchanges with this master that got no answer.",
+            labels=["shard"],
+        )
+        states = self._states()
+        for address, state in states.items():
+            name = named_host(*address)
+            up.add_metric([name], float(not state.is_away))
+            ping.add_metric([name], state.ping_s)
+            errors.add_metric([name], state.errors)
+        if states:
+            yield from (up, ping, errors)
 
 
 class BodyCollector(Collector):

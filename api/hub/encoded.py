@@ -155,6 +155,16 @@ class EncodedLog:
         self._ends = array("Q", [end - cut for end in self._ends[seq - self.base :]])
         self.base = seq
 
+    def erase(self) -> None:
+        """Drop all bytes, because the feed was emptied for good. The fold stays, for `aside`."""
+        self._epoch = self._feed.epoch
+        self.opening = self._newest = b""
+        self.base = self.count = 0
+        self._bytes = bytearray()
+        self._ends = array("Q", [0])
+        self._given = array("Q", [0])
+        self._last_slice = ((-1, -1, -1), b"", -1)
+
     def backlog_bytes(self, seq: int) -> int:
         """Return about how many bytes follow entry `seq`.
 

@@ -182,7 +182,7 @@ class Feed:
         if self.is_ended:
             return False
         if self._contradicts(request, entries):
-            self._drop()
+            self.drop()
             return True
         for event_id, raw in entries:
             if event_id.seq > self.count:
@@ -217,13 +217,15 @@ class Feed:
         if is_current and not self.is_ended:
             self.state = FeedState.LIVE
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Empty the copy, because the log was rewritten or deleted. `former_ids` has its ids."""
         self.former_ids = self.ids
         self.ids = IdIndex()
         self._plain_prefix = b""
         self.base = 0
         self.raws = []
         self.bytes_kept = 0
+        self._buffer, self._buffer_bytes = [], 0
         self.epoch += 1
         self.state = FeedState.REPAIRING
         self._stale_at = max(self._stale_at, self._requests)

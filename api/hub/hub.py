@@ -32,11 +32,13 @@ from api.hub.contracts import (
     ReadingOutcome,
 )
 from api.hub.drain import break_off_all
+from api.hub.erasure import DELETED_CHANNEL, Erasure
 from api.hub.feed import FeedState
 from api.hub.grace import GraceReporter
 from api.hub.live_connection import LiveSource, OpenConnection
 from api.hub.live_source import open_live_source
 from api.hub.meta_lookup import MetaLookup
+from api.hub.outdated import is_outdated
 from api.hub.probe import Probe
 from api.hub.pump import Pump, Sink
 from api.hub.relay import Relay
@@ -51,7 +53,6 @@ from shared.redis import keys
 
 logger = logging.getLogger(__name__)
 
-META_LAG_S = 2.0  # a meta without an end may be this much older than the end received live
 ENDED_LOG_READ_S = 4.0  # for reading an ended log; then the answer is 503
 AGE_SHARE = (0.8, 1.0)  # of `connection_age_s`, drawn for each connection
 EXIT_S = 3.0  # for the errands that run at exit: mostly detaching readers
@@ -96,6 +97,7 @@ class Hub:
         self._probe_channel = keys.probe(node).encode()
         self.live: LiveSource = open_connection(settings.redis_url, self)
         self.grace = GraceReporter(store, node, lambda: self.now())
+        self.erasure = Erasure(self)
         self._upkeep = Upkeep(self)
         self._meta_lookup = MetaLookup(lambda generation_id: self.store.meta(generation_id))
         self._group = asyncio.TaskGroup()
@@ -111,6 +113,7 @@ class Hub:
         self._pump = Pump(self.now, loop.call_soon)
         self.wake_row = self._pump.wake_row
         self.live.subscribe(self._probe_channel)
+        self.live.subscribe(DELETED_CHANNEL)
         self._loops = [
             self._group.create_task(self.live.run(), name="live connection"),
             self._group.create_task(self._upkeep.run(), name="upkeep"),
@@ -241,7 +244,10 @@ class Hub:
 
     def _find(self, meta: Meta) -> Relay:
         relay = self.relays.get(meta.generation_id)
-        if relay is not None and self._is_outdated(relay, meta):
+        retention_ms = round(self.settings.retention_s * 1000)
+        if relay is not None and is_outdated(
+            relay, meta, now=self.now(), wall_ms=self.wall_ms(), retention_ms=retention_ms
+        ):
             self.close(relay)
             relay = None
         if relay is None:
@@ -252,19 +258,6 @@ class Hub:
         relay.update_meta(meta)
         relay.prepare_read()
         return relay
-
-    def _is_outdated(self, relay: Relay, meta: Meta) -> bool:
-        """Whether the copy is of a log that is expired, lost, or replaced by another one."""
-        if relay.is_expired or relay.unlogged_end is not None:
-            return True
-        if not relay.feed.is_ended:
-            return False
-        retention_ms = round(self.settings.retention_s * 1000)
-        if not meta.is_ended:
-            # Either the end was written after the read of meta, or Redis has lost the end.
-            return self.now() - relay.heard_at > META_LAG_S
-        has_expired = self.wall_ms() > meta.ended_at_ms + retention_ms
-        return has_expired or relay.feed.raws[-1] != meta.end
 
     def _open(self, meta: Meta) -> Relay:
         relay = Relay(meta, self.store, spawn=self.spawn, host=self, lease_s=self.settings.lease_s)
@@ -317,6 +310,8 @@ class Hub:
     def subscribed(self, channel: bytes) -> None:
         if channel == self._probe_channel:
             self.probe.restart(self.now())
+        elif channel == DELETED_CHANNEL:
+            self.spawn(self.erasure.look())
         elif relay := self._channels.get(channel):
             relay.confirm()
 
@@ -328,6 +323,8 @@ class Hub:
                 self.stop_listening(relay)
         elif channel == self._probe_channel:
             self.probe.receive(payload, self.now())
+        elif channel == DELETED_CHANNEL:
+            self.erasure.take(payload)
 
     def disconnected(self) -> None:
         self.probe.restart(self.now())

@@ -35,6 +35,7 @@ from api.hub.contracts import Reader, ReadingOutcome
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import FrameInvalid, TopNotice, parse_frame
+from api.hub.page_size import page_entries
 from api.hub.recheck import Recheck
 from api.hub.token_runs import TokenRuns
 from shared.errors import Unavailable
@@ -45,10 +46,6 @@ from shared.log.store import Store
 
 logger = logging.getLogger(__name__)
 
-PAGE_ENTRIES_MAX = 1_000
-PAGE_ENTRIES_MIN = 8
-PAGE_ENTRIES_FIRST = 256  # of the first page, when the size of the entries is unknown
-PAGE_BYTES = 262_144  # a page has about this size, as far as the entries read so far show
 READ_RETRY_S = (0.05, 2.0)  # first and longest pause after a failed read; jitter comes on top
 REFILL_RETRY_S = 0.25  # pause after a failed read of trimmed entries
 EXPECTED_READ_S = 0.05  # an expected log of which nothing was received this long is read after all
@@ -211,6 +208,14 @@ class Relay:
 
     # Memory
 
+    def drop_copy(self) -> None:
+        """Free all that is kept of the log for good: the generation was deleted."""
+        self.feed.drop()
+        self._convert_positions()
+        self.token_runs.clear()
+        for log in self._logs.values():
+            log.erase()
+
     def trim(self) -> None:
         """Free the entries that all readers have been given; `refill_soon` reads them again."""
         feed = self.feed
@@ -242,7 +247,7 @@ class Relay:
         try:
             while len(head) < feed.base and epoch == feed.epoch:
                 start = head[-1][0] if head else START
-                page = await self._store.page(self.generation_id, start, self._page_entries())
+                page = await self._store.page(self.generation_id, start, page_entries(self.feed))
                 if head and (not page or page[0][0] != start):
                     break
                 head += page[1:] if head else page
@@ -358,7 +363,7 @@ class Relay:
             Unavailable: Redis did not answer in time.
         """
         feed = self.feed
-        request = feed.request_page(self._page_entries())
+        request = feed.request_page(page_entries(self.feed))
         try:
             page = await self._store.page(self.generation_id, request.start, request.count)
             is_present = bool(page) or await self._is_present()
@@ -366,12 +371,13 @@ class Relay:
             feed.abandon_page(request)
             raise
         self.heard_at = self._clock()
-        if not is_present:
+        if not is_present or self.unlogged_end is not None:
             # The worker may restore the log with the same ids: keep the copy for now.
             feed.abandon_page(request)
             return None
         was_dropped = feed.offer_page(request, page)
         if was_dropped:
+            logger.warning("log rewritten", extra={"generation_id": self.generation_id})
             self._convert_positions()
         self.note_change()
         return was_dropped
@@ -387,14 +393,6 @@ class Relay:
 
     def _convert_positions(self) -> None:
         """Convert each reader's place back to a cursor, after the feed was dropped."""
-        logger.warning("log rewritten", extra={"generation_id": self.generation_id})
-        now = self._clock()
         self.disband()
         for reader in self.readers:
-            reader.position.unplace(self.feed.former_ids, now)
-
-    def _page_entries(self) -> int:
-        if not self.feed.count:
-            return PAGE_ENTRIES_FIRST
-        fitting = PAGE_BYTES * len(self.feed.raws) // max(1, self.feed.bytes_kept)
-        return max(PAGE_ENTRIES_MIN, min(PAGE_ENTRIES_MAX, fitting))
+            reader.position.unplace(self.feed.former_ids, self._clock())

@@ -29,6 +29,7 @@ from api.hub.contracts import (
     Reader,
     ReadingOutcome,
 )
+from api.hub.erasure import Erasure
 from api.hub.grace import GraceReporter
 from api.hub.live_connection import LiveSource
 from api.hub.probe import Probe
@@ -63,6 +64,7 @@ class UpkeepHub(Protocol):
         probe: state of the probing of the live connection.
         live: the live connection.
         grace: reports to Redis which generations with a grace have readers here.
+        erasure: drops the copies of deleted generations.
         blocked_sinks: sinks whose write waits for the client.
         unplaced_readers: readers whose place may be decided by time; woken at the next tick.
         heartbeats: connections by the time of their next heartbeat.
@@ -79,6 +81,7 @@ class UpkeepHub(Protocol):
     probe: Probe
     live: LiveSource
     grace: GraceReporter
+    erasure: Erasure
     blocked_sinks: set[BlockableSink]
     unplaced_readers: list[Reader]
     heartbeats: TimerWheel[HeartbeatConnection]
@@ -262,7 +265,8 @@ class Upkeep:
                 if await self._hub.store.seal(relay.generation_id) == "sealed":
                     self._end_lost(relay)
             case RecheckDecision.LOST:
-                self._end_lost(relay)
+                if not await self._hub.erasure.erase_if_deleted(relay.generation_id):
+                    self._end_lost(relay)
             case RecheckDecision.EXPIRED:
                 relay.declare_expired()
             case RecheckDecision.REQUEUE:

@@ -19,8 +19,9 @@ from shared.config.credentials import Identity
 from shared.config.limits import NO_LIMITS, OwnerLimits
 from shared.errors import Unavailable
 from shared.log.records import Meta
-from shared.queue.accept import Accepted, Acceptor, NewGeneration, queued_meta
+from shared.queue.accept import Accepted, Acceptor, NewGeneration
 from shared.queue.allowance import Allowance, OverLimit
+from shared.queue.new_generation import queued_meta
 
 
 class LogListener(Protocol):

@@ -4,8 +4,8 @@ Invariant: whatever the bytes are, the result is a `NewGeneration` or a `Request
 status. 400 means that the body is not JSON as api/intake/strict_json.py accepts it; 422 means that
 a member is wrong. Parsing is pure; api/intake/arriving_body.py reads the bytes, and
 api/intake/large_body.py does the work on large ones in steps. This module reads the members that
-all dialects share (model, session, metadata, priority, on_disconnect). A dialect makes a `Request`
-of the other members, and passes both to `check_members`.
+all dialects share (model, session, metadata, priority, on_disconnect, and the time limits). A
+dialect makes a `Request` of the other members, and passes both to `check_members`.
 Source: docs/protocol.md, "HTTP".
 """
 
@@ -25,8 +25,9 @@ from api.errors import request_error
 from api.intake.part_urls import check_urls
 from api.intake.schedule_members import is_scheduled
 from api.intake.strict_json import decode_json
+from api.intake.time_limit_members import read_time_limits
 from api.intake.webhook_members import read_webhook
-from shared.config.models import Model
+from shared.config.models import ANY, Model
 from shared.config.settings import Settings
 from shared.errors import RequestError
 from shared.later.webhooks import Webhook
@@ -156,6 +157,7 @@ def check_members(
         grace_s=grace_s,
         idempotency_key=check_idempotency_key(idempotency_key) if idempotency_key else "",
         webhook=webhook,
+        time_limits=read_time_limits(body),
         prompt=shown_prompt(request),
         tokens=estimated_tokens(request),
         dialect=encode_dialect(request),
@@ -195,7 +197,10 @@ class CheckedMembers:
         return replace(self.new, request=raw, body_digest=digest)
 
     def _meaning(self, request: Request) -> bytes:
-        """Encode the parsed values, so that the order of members and white space do not matter."""
+        """Encode the parsed values, so that the order of members and white space do not matter.
+
+        Without the time limits: a client that repeats a request may have less time left.
+        """
         new = self.new
         meaning = [new.model, request, new.session, new.metadata, new.priority, new.grace_s]
         # Without a webhook the digest stays equal to the digest of versions before webhooks.
@@ -295,7 +300,7 @@ def check_params(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model(body: Mapping[str, Any], models: Mapping[str, Model]) -> str:
-    name = body.get("model", next(iter(models)))
+    name = body.get("model", next(iter(models), ANY))  # a server's list may not be here yet
     if not isinstance(name, str):
         raise invalid_request("model must be a string")
     if name not in models:

@@ -6,6 +6,7 @@ Pure: takes a header, returns a form or raises a `RequestError`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from api.errors import request_error
@@ -33,14 +34,29 @@ def choose_form(accept: str | None, default: AnswerForm) -> AnswerForm:
         return default
     if accept in MEDIA_TYPES:  # the usual case: one plain media type
         return MEDIA_TYPES[accept]
+    # The default stands first, because the first of equals wins.
+    offers = sorted(MEDIA_TYPES, key=lambda name: MEDIA_TYPES[name] != default)
+    return MEDIA_TYPES[choose_media_type(accept, offers)]
+
+
+def choose_media_type(accept: str | None, offers: Sequence[str]) -> str:
+    """Return the media type with the highest quality, by the rules of `choose_form`.
+
+    Args:
+        offers: the first one if the header is absent or empty.
+
+    Raises:
+        RequestError: 406, none of `offers` is acceptable.
+    """
+    if accept is None or not accept.strip():
+        return offers[0]
     ranges = [_read_range(part) for part in accept.split(",")]
-    order = [default, *(form for form in MEDIA_TYPES.values() if form != default)]
-    ranked = [_rank(form, ranges) for form in order]
-    # max() keeps the first of equals, and the default stands first.
-    best, form = max(zip(ranked, order, strict=True), key=lambda pair: pair[0])
+    ranked = [_rank(media_type, ranges) for media_type in offers]
+    # max() keeps the first of equals.
+    best, media_type = max(zip(ranked, offers, strict=True), key=lambda pair: pair[0])
     if best[0] <= 0:
-        raise request_error("not_acceptable", f"Accept one of: {', '.join(MEDIA_TYPES)}")
-    return form
+        raise request_error("not_acceptable", f"Accept one of: {', '.join(offers)}")
+    return media_type
 
 
 def names_event_stream(accept: str) -> bool:
@@ -49,9 +65,8 @@ def names_event_stream(accept: str) -> bool:
     return any(name == "text/event-stream" and quality > 0 for name, quality in ranges)
 
 
-def _rank(form: AnswerForm, ranges: list[tuple[str, float]]) -> tuple[float, int, int]:
-    """Return the sort key of a form: quality, specificity of the media range, its place."""
-    media_type = next(name for name, value in MEDIA_TYPES.items() if value == form)
+def _rank(media_type: str, ranges: list[tuple[str, float]]) -> tuple[float, int, int]:
+    """Return the sort key of a media type: quality, specificity of the media range, its place."""
     patterns = ("*/*", media_type.partition("/")[0] + "/*", media_type)
     rank = (0.0, 0, 0)
     specificity = -1

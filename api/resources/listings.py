@@ -20,13 +20,13 @@ from api.intake.body import SESSION_CHARACTERS_MAX, model_not_found
 from api.node import Node
 from api.resources.health import workers_with_age_ms
 from api.response import json_response
-from shared.config.credentials import Identity
+from shared.config.credentials import EVERYBODY, Identity
 from shared.config.models import Model
 from shared.errors import NotFound
 from shared.log.records import Meta
 from shared.log.snapshot import summary
 from shared.log.visibility import is_visible
-from shared.queue.overview import owner_ids, queue_depths, session_ids
+from shared.queue.overview import owner_ids, queue_depths, session_ids, unfinished_ids
 
 PAGE_GENERATIONS = 100
 _BEFORE = re.compile(r"[0-9]{1,15}", re.ASCII)
@@ -60,30 +60,53 @@ class ListingRoutes:
     async def generations(self, request: Request) -> ASGIApp:
         """GET /v1/generations: the owner's, of all sessions; with `active=1` only the unfinished.
 
-        `active=1` filters the page, so a page may then be empty although more pages follow.
+        `active=1` filters the page, so a page may then be empty although more pages follow. For
+        operators `owner` names another owner, or with `*` the unfinished ones of all owners.
         """
         identity, before_ms = self.node.identity(request), read_before_ms(request)
+        owner, names_owners = self.node.listed_owner(request)
         async with answer_deadline():
-            ids = await owner_ids(
-                self.node.redis, identity.owner, PAGE_GENERATIONS + 1, before_ms=before_ms
-            )
-            content = await self._page(ids, identity)
+            if owner == EVERYBODY:
+                async with self.node.heavy_reads.turn(identity.owner):
+                    ids = await unfinished_ids(
+                        self.node.store, PAGE_GENERATIONS + 1, before_ms=before_ms
+                    )
+            else:
+                ids = await owner_ids(
+                    self.node.redis, owner, PAGE_GENERATIONS + 1, before_ms=before_ms
+                )
+            content = await self._page(ids, identity, names_owners=names_owners)
         if request.query_params.get("active") in ("1", "true"):
             content["generations"] = [
                 item for item in content["generations"] if item["id"] in content["active"]
             ]
         return json_response(content)
 
-    async def _page(self, ids: Sequence[str], viewer: Identity) -> dict[str, Any]:
+    async def _page(
+        self, ids: Sequence[str], viewer: Identity, *, names_owners: bool = False
+    ) -> dict[str, Any]:
+        """Return a page.
+
+        Args:
+            names_owners: an operator asks for rows of named owners: also those that the operator
+                may not see, without what was said.
+        """
         # Usually small; about 3 MB with the longest prompts and metadata.
         async with self.node.heavy_reads.turn(viewer.owner):
             found = await self.node.store.metas(ids)
-        metas = [meta for meta in found if is_visible(meta, viewer)]
+        if names_owners:
+            metas = [meta for meta in found if meta is not None and is_visible(meta, meta.owner)]
+        else:
+            metas = [meta for meta in found if is_visible(meta, viewer)]
         page, next_before = cut_page(metas, PAGE_GENERATIONS)
         items = [{**summary(meta), "prompt": meta.prompt} for meta in page]
         for item, meta in zip(items, page, strict=True):
             if viewer.covers(meta.session):
                 item["author"] = meta.owner
+            if names_owners:
+                item["owner"] = meta.owner
+            if not is_visible(meta, viewer):
+                _hide_words(item)
         return {
             "generations": items,
             "active": [meta.generation_id for meta in page if not meta.is_ended],
@@ -132,6 +155,13 @@ class ListingRoutes:
             for presence, age_ms in sorted(seen, key=lambda pair: pair[0].worker)
         ]
         return json_response({"workers": workers, "queue": depths})
+
+
+def _hide_words(item: dict[str, Any]) -> None:
+    """Leave out what an owner's client said, and what a model server may have quoted of it."""
+    error = item["error"]
+    shown = None if error is None else {**error, "message": "", "upstream": None}
+    item |= {"prompt": None, "metadata": None, "session": None, "error": shown}
 
 
 def cut_page(metas: Sequence[Meta], limit: int) -> tuple[list[Meta], int | None]:

@@ -23,6 +23,7 @@ class Answer:
         per_s: tokens per second; 0: as fast as the connection takes them.
         first_s: pause before the first token.
         phase_s: added to `first_s`, so that many answers do not send at the same moments.
+        model: of the request.
     """
 
     number: int
@@ -30,6 +31,7 @@ class Answer:
     per_s: float = 0.0
     first_s: float = 0.0
     phase_s: float = 0.0
+    model: str = MODEL
 
     def token(self, index: int) -> str:
         """Return the text of one token."""
@@ -41,22 +43,20 @@ class Answer:
 
     def body(self) -> dict[str, Any]:
         """Return the native request for this answer."""
-        return {"model": MODEL, "prompt": json.dumps(asdict(self))}
+        return {"model": self.model, "prompt": json.dumps(asdict(self))}
 
     def chat_body(self) -> dict[str, Any]:
         """Return the request that the model server reads."""
         message = {"role": "user", "content": json.dumps(asdict(self))}
-        return {"model": MODEL, "stream": True, "messages": [message]}
-
-    @classmethod
-    def of(cls, chat_body: dict[str, Any]) -> Answer:
-        """Return the answer that a request to the model server asks for."""
-        return cls(**json.loads(chat_body["messages"][-1]["content"]))
+        return {"model": self.model, "stream": True, "messages": [message]}
 
 
 def new_answers(
-    count: int, *, tokens: int, per_s: float = 0.0, first_s: float = 0.0
+    count: int, *, tokens: int, per_s: float = 0.0, first_s: float = 0.0, model: str = MODEL
 ) -> list[Answer]:
     """Return answers with new numbers. Their starts are spread over the gap between two tokens."""
     gap_s = 1 / per_s if per_s else 0.0
-    return [Answer(next(_numbers), tokens, per_s, first_s, gap_s * n / count) for n in range(count)]
+    return [
+        Answer(next(_numbers), tokens, per_s, first_s, gap_s * n / count, model)
+        for n in range(count)
+    ]

@@ -166,7 +166,7 @@ class Setup:
         return {
             "api": node.pid,
             "worker": self.system.worker.pid,
-            "redis": self.system.redis_pid,
+            **self.system.redis_pids,
             "model": self.upstream.pid,
         }
 

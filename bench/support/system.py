@@ -12,20 +12,23 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from bench.support import cpu
 from bench.support.answer import MODEL, Answer
+from bench.support.model_wires import OPENAI, WIRES
 from shared.redis import keys
 from tests.support.processes import Role
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.wait import until
 
-MODELS = """
+# The first model is the default; the others are named by their kinds.
+MODEL_TABLE = """
 [models.{name}]
-backend = "openai"
-base_url = "{url}"
+backend = "{wire.backend}"
+base_url = "{wire.scheme}://127.0.0.1:{port}{wire.base}"
 on_takeover = "restart"
 """
 SETTINGS = {
@@ -47,7 +50,10 @@ class System:
         self.server = RedisServer(aof="everysec", tcp=True)
         self.directory = Path(tempfile.mkdtemp(prefix="trb-"))
         models = self.directory / "models.toml"
-        models.write_text(MODELS.format(name=MODEL, url=upstream_url))
+        names = {OPENAI: MODEL, **{wire: wire.backend for wire in WIRES if wire is not OPENAI}}
+        port = urlsplit(upstream_url).port
+        tables = [MODEL_TABLE.format(name=n, wire=wire, port=port) for wire, n in names.items()]
+        models.write_text("".join(tables))
         self._settings = {
             **SETTINGS,
             "owner_bytes_max": str(2**39),  # all generations have one owner here
@@ -77,6 +83,15 @@ class System:
         assert self.server.process is not None
         return self.server.process.pid
 
+    @property
+    def redis_url(self) -> str:
+        return self._settings["redis_url"]
+
+    @property
+    def redis_pids(self) -> dict[str, int]:
+        """The processes of Redis, by a name that begins with `redis`."""
+        return {"redis": self.redis_pid}
+
     @asynccontextmanager
     async def node(self, **settings: str) -> AsyncIterator[Role]:
         """Yield a fresh API node with additional settings."""
@@ -90,13 +105,13 @@ class System:
     def pin(self, measured: Iterable[int]) -> None:
         """Give the measured processes their own core; the rest of the system shares the others."""
         chosen = {*measured}
-        pids = {self.redis_pid, *(role.pid for role in self._roles if role.is_running)}
+        pids = {*self.redis_pids.values(), *(role.pid for role in self._roles if role.is_running)}
         cpu.pin(chosen, cpu.MEASURED)
         cpu.pin(pids - chosen, cpu.OTHERS)
 
     def unpin(self) -> None:
         """Let all processes of the system run on all cores again."""
-        pids = {self.redis_pid, *(role.pid for role in self._roles if role.is_running)}
+        pids = {*self.redis_pids.values(), *(role.pid for role in self._roles if role.is_running)}
         cpu.pin(pids, cpu.CORES)
 
     async def start(self, node: Role, answers: Sequence[Answer]) -> list[str]:

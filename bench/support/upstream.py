@@ -1,15 +1,14 @@
-"""The model server: a paced OpenAI stream, in a process that records when it wrote each token.
+"""The model server: paced streams of each kind, in a process that records when it wrote each token.
 
-One token is one SSE event, one HTTP chunk and one write, as vLLM sends them. If the server is late,
-or sends as fast as it can, several events leave in one write. A raw asyncio protocol, because the
-server must cost less than what reads it.
+One token is one event of the kind's wire, one HTTP chunk and one write, as vLLM sends them. If the
+server is late, or sends as fast as it can, several events leave in one write. A raw asyncio
+protocol, because the server must cost less than what reads it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-import json
 import math
 import multiprocessing
 import os
@@ -23,15 +22,13 @@ import uvloop
 
 from bench.support.answer import Answer
 from bench.support.cpu import CORES
+from bench.support.model_wires import OPENAI, accept_key, frame, prompt_json, unmasked, wire_of
 
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-OBJECT = (
-    b'data: {"id":"chatcmpl-%d","object":"chat.completion.chunk","created":1790000000,'
-    b'"model":"bench","choices":['
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n"
+UPGRADE = (
+    b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+    b"sec-websocket-accept: %b\r\n\r\n"
 )
-CHOICE = b'{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}]}\n\n'
-TOKEN = (b'{"index":0,"delta":{"content":"', b'"},"logprobs":null,"finish_reason":null}]}\n\n\r\n')
-USAGE = b'],"usage":{"prompt_tokens":1,"completion_tokens":%d,"total_tokens":%d}}\n\n'
 TICK_S = 0.001  # tokens due within this time are handled together, each with its own write
 BURST = 64  # tokens in one write if the answer has no pace
 
@@ -45,6 +42,8 @@ class AnswerStream(asyncio.Protocol):
         self.sent = 0
         self._input = b""
         self._can_write = True
+        self._is_socket = False
+        self._wire = OPENAI  # until the request names its path
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -54,24 +53,39 @@ class AnswerStream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._input += data
-        head, separator, body = self._input.partition(b"\r\n\r\n")
-        lowered = head.lower()
-        at = lowered.find(b"content-length:")
-        if not separator or at < 0:
+        if self._is_socket:
+            if message := unmasked(self._input):
+                self._input = b""
+                self._begin(Answer(**prompt_json(self._wire, message)))
             return
-        length = int(lowered[at + 15 :].partition(b"\r\n")[0])
+        head, separator, body = self._input.partition(b"\r\n\r\n")
+        if not separator:
+            return
+        lowered = head.lower()
+        self._wire = wire_of(head.partition(b"\r\n")[0])
+        if not self._wire.content_type:
+            at = lowered.find(b"sec-websocket-key:") + 18
+            key = head[at:].partition(b"\r\n")[0].strip()
+            self._is_socket, self._input = True, body
+            self.transport.write(UPGRADE % accept_key(key))
+            return
+        at = lowered.find(b"content-length:")
+        length = int(lowered[at + 15 :].partition(b"\r\n")[0]) if at > 0 else 0
         if len(body) >= length:
             self._input = body[length:]
-            self._begin(Answer.of(json.loads(body[:length])))
+            self._begin(Answer(**prompt_json(self._wire, body[:length])))
 
     def _begin(self, answer: Answer) -> None:
         self.answer, self.sent = answer, 0
         self.times = self.upstream.times[answer.number] = array("d")
-        self._object = OBJECT % answer.number
-        self._before, self._after = self._object + TOKEN[0], TOKEN[1]
-        self._around = len(self._before) + len(self._after) - 2  # of a chunk, without its text
-        role = self._object + CHOICE % (b'{"role":"assistant"}', b"null")
-        self.transport.write(HEAD + _chunk(role))
+        wire = self._wire
+        self._before, self._after = wire.around(answer.number)
+        self._around = len(self._before) + len(self._after)  # of an event, without its text
+        if not self._is_socket:
+            self._after += b"\r\n"  # ends the HTTP chunk
+            self.transport.write(HEAD % wire.content_type)
+        if first := wire.first(answer.number):
+            self.transport.write(_chunk(first))
         self.began_s = time.monotonic() + answer.first_s + answer.phase_s
         if answer.per_s or answer.first_s:
             self.upstream.schedule(self.began_s, self)
@@ -105,6 +119,9 @@ class AnswerStream(asyncio.Protocol):
         chunks: list[bytes] = []
         for n in range(self.sent, upto):
             text = answer.token(n).encode()
+            if self._is_socket:
+                chunks.append(frame(self._before + text + self._after))
+                continue
             size = b"%x\r\n" % (self._around + len(text))
             chunks += (size, self._before, text, self._after)
         self.times.extend([time.monotonic()] * (upto - self.sent))
@@ -113,10 +130,9 @@ class AnswerStream(asyncio.Protocol):
 
     def _end(self) -> None:
         assert self.answer is not None
-        count, self.answer = self.answer.tokens, None
-        stop = self._object + CHOICE % (b"{}", b'"stop"')
-        usage = self._object + USAGE % (count, count + 1)
-        self.transport.write(_chunk(stop + usage + b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        answer, self.answer = self.answer, None
+        last = self._wire.last(answer.number, answer.tokens)
+        self.transport.write(frame(last) if self._is_socket else _chunk(last) + b"0\r\n\r\n")
 
     def pause_writing(self) -> None:
         self._can_write = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import socket
 from collections.abc import Iterator, Sequence
@@ -62,7 +63,10 @@ def private_masters(jobs: PrivateServer) -> tuple[list[PrivateServer], str]:
             )
         )
     hosts = ",".join(f"127.0.0.1:{port}" for port, _ in ports)
-    return masters, f"redis+cluster://{hosts}?password_file={quote(str(folder / PASSWORD))}"
+    url = f"redis+cluster://{hosts}?password_file={quote(str(folder / PASSWORD))}"
+    os.truncate(jobs.lock_fd, 0)
+    os.write(jobs.lock_fd, url.encode())  # for `running_url`
+    return masters, url
 
 
 def _kept(path: Path, text: str) -> str:

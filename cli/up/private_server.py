@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.up.privacy import close_own
+from shared.config.redis_url import is_cluster_url, parse_redis_url
 from shared.errors import ConfigurationError
 
 NODE_TIMEOUT_MS = 2_000  # of the private cluster
@@ -142,10 +144,15 @@ def private_server(data_dir: str, bytes_max: int = 2**30) -> Iterator[PrivateSer
 
 
 def running_url(data_dir: str) -> str:
-    """Return the URL of the private server that uses this directory; empty: none runs."""
+    """Return the URL of the private server or cluster that uses this directory; empty: none."""
     try:
         url = Path(data_dir, "lock").read_text()
     except (OSError, UnicodeDecodeError):
+        return ""
+    if cluster := is_cluster_url(url) and parse_redis_url(url).cluster:
+        with contextlib.suppress(OSError):
+            socket.create_connection(cluster[0], timeout=1.0).close()
+            return url
         return ""
     return url if Path(url.removeprefix("unix://")).is_socket() else ""
 

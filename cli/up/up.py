@@ -23,6 +23,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from cli.up import redis_guard
+from cli.up.found_models import find_models
 from cli.up.keeper import Child
 from cli.up.privacy import open_directories
 from cli.up.private_cluster import private_masters
@@ -76,7 +77,7 @@ def up(
     """
     check_count("--api", api)
     check_count("--workers", workers)
-    settings = skip_unset_models(settings)
+    settings = skip_unset_models(find_models(settings, write_lines))
     ports = choose_ports(settings, api, is_named=is_port_named)
     if has_cluster and settings.redis_url:
         raise ConfigurationError(
@@ -114,7 +115,7 @@ def skip_unset_models(settings: Settings) -> Settings:
     Raises:
         ConfigurationError: the models file is invalid, or no model is left.
     """
-    models = load_models(settings.models, settings.models_skip)
+    models = load_models(settings.models, settings.models_skip).tables
     missing = {name: said for name, model in models.items() if (said := missing_for(model))}
     if settings.models in missing and settings.models in BUILT_IN:
         raise ConfigurationError(missing[settings.models])

@@ -49,6 +49,10 @@ def read_query(raw: bytes, terms: Terms, wait_s: float) -> Query:
     line = decode_line(raw)
     try:
         body = read_object(bytes(line.body), bytes_max=terms.settings.body_bytes_max)
+        if "queue_wait_s" in body:
+            raise invalid_request(
+                "queue_wait_s: the lines of a batch wait until its window ends; use deadline_s"
+            )
         new = _read_body(body, terms)
     except RequestError as exc:
         return Query(line.custom_id, error=exc)

@@ -12,7 +12,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -28,7 +28,7 @@ from jobs.owners import Owners
 from jobs.source import Job
 from shared.batches.lease import BatchLease, Commit, log_store
 from shared.batches.record import Batch, Batches
-from shared.config.models import load_models
+from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import LeaseLost, NotFound, Unavailable
 from shared.files.store import FileStore
@@ -36,7 +36,7 @@ from shared.log.records import ENDED, Top
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.endings import cancel_many
-from shared.queue.lanes import wake_jobs
+from shared.queue.leaving import wake_jobs
 from shared.redis.client import Client
 
 log = logging.getLogger(__name__)
@@ -216,11 +216,13 @@ async def _renew(lease: BatchLease, every_s: float) -> None:
             continue  # the slice meets the same error, and decides
 
 
-def build_batches(redis: Client, store: Store, settings: Settings, owners: Owners) -> BatchSource:
+def build_batches(
+    redis: Client, store: Store, settings: Settings, owners: Owners, *, models: Mapping[str, Model]
+) -> BatchSource:
     """Build the source of batches for this process.
 
     Raises:
-        ConfigurationError: the models file or TAILRACE_FILES_URL cannot be used.
+        ConfigurationError: TAILRACE_FILES_URL cannot be used.
     """
     return BatchSource(
         BatchParts(
@@ -232,7 +234,7 @@ def build_batches(redis: Client, store: Store, settings: Settings, owners: Owner
             acceptor=Acceptor(redis, store, settings),
             batches=Batches(redis, settings),
             files=FileStore(redis, settings),
-            models=load_models(settings.models, settings.models_skip),
+            models=models,
             owners=owners,
         )
     )

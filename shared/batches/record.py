@@ -21,7 +21,7 @@ from shared.later.webhooks import decode_webhook, register
 from shared.log.events import Counts
 from shared.log.ids import is_batch_id
 from shared.queue.idempotency import reserve
-from shared.queue.lanes import wake_jobs
+from shared.queue.leaving import wake_jobs
 from shared.redis import keys
 from shared.redis.client import Client, clock_ms, translated
 from shared.redis.scripts import Scripts

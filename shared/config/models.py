@@ -1,14 +1,16 @@
 """The models file: the name, the backend and the takeover behaviour of each model.
 
 API nodes list the models and refuse unknown names; workers build a backend from each. The file
-holds names of environment variables, never keys.
+holds names of environment variables, never keys. The table `[models."*"]` serves every model that
+its server lists: workers ask the server (workers/model_list.py), and all roles learn the names
+(shared/queue/model_lists.py).
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,12 @@ from shared.config.model_request import REQUEST_MEMBERS, RequestRules, parse_rul
 from shared.errors import ConfigurationError
 
 DEFAULT_BACKEND = "openai"
+ANY = "*"  # the name of the table for all models of a server
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
+LISTED_MAX = 1_000  # names of one list
 ON_TAKEOVER = ("auto", "continue", "restart", "fail")
 # A variable of the environment in a header or the URL of a proxy: ${NAME}.
 ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
-MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +95,51 @@ BUILT_IN: Mapping[str, Mapping[str, Model]] = {
 }
 
 
-def load_models(path: str, skipped: str = "") -> dict[str, Model]:
+class ModelTable(dict[str, Model]):
+    """The models that requests may name. The first one is the default.
+
+    Attributes:
+        pattern: the model of `[models."*"]`; None: there is none. Its name is `*`.
+    """
+
+    def __init__(self, models: Mapping[str, Model]) -> None:
+        super().__init__({name: model for name, model in models.items() if name != ANY})
+        self.pattern = models.get(ANY)
+        self._named = frozenset(self)
+
+    @property
+    def tables(self) -> dict[str, Model]:
+        """The models of the file, each with the name of its table."""
+        named = {name: model for name, model in self.items() if name in self._named}
+        return named if self.pattern is None else {**named, ANY: self.pattern}
+
+    def learn(self, names: Iterable[str]) -> None:
+        """Serve exactly these names of the server's list, besides the tables of the file.
+
+        A name that clients cannot use is left out, and so are those beyond `LISTED_MAX`.
+        """
+        if self.pattern is None:
+            return
+        usable = [name for name in names if MODEL_NAME.fullmatch(name)][:LISTED_MAX]
+        for name in self.keys() - self._named - set(usable):
+            del self[name]
+        for name in usable:
+            if name not in self:
+                self[name] = replace(self.pattern, name=name)
+
+    def __missing__(self, name: str) -> Model:
+        """Return the model of a name that the list had when its request was accepted."""
+        if self.pattern is None or MODEL_NAME.fullmatch(name) is None:
+            raise KeyError(name)
+        return replace(self.pattern, name=name)
+
+
+def can_serve(models: Mapping[str, Model], name: str) -> bool:
+    """Whether a worker with these models can run a request that an API node has accepted."""
+    return name in models or (isinstance(models, ModelTable) and models.pattern is not None)
+
+
+def load_models(path: str, skipped: str = "") -> ModelTable:
     """Read the models file, or return models that are built in. The first is the default.
 
     Args:
@@ -102,7 +150,7 @@ def load_models(path: str, skipped: str = "") -> dict[str, Model]:
         ConfigurationError: no such file, no TOML, an unknown member, or a value not allowed.
     """
     if path in BUILT_IN:
-        return dict(BUILT_IN[path])
+        return ModelTable(BUILT_IN[path])
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as exc:
@@ -110,12 +158,12 @@ def load_models(path: str, skipped: str = "") -> dict[str, Model]:
     except (ValueError, RecursionError) as exc:
         # tomllib's error is a ValueError. A number of 5,000 digits raises a plain ValueError.
         raise ConfigurationError(f"{path} is not TOML: {exc}") from exc
-    models = parse_models(tables, path)
+    models = parse_models(tables, path).tables
     left_out = set(skipped.split(","))
     kept = {name: model for name, model in models.items() if name not in left_out}
     if not kept:
         raise ConfigurationError(f"TAILRACE_MODELS_SKIP leaves out every model of {path}")
-    return kept
+    return ModelTable(kept)
 
 
 def missing_variables(model: Model, environ: Mapping[str, str]) -> list[str]:
@@ -126,7 +174,7 @@ def missing_variables(model: Model, environ: Mapping[str, str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if not environ.get(name, "").strip()]
 
 
-def parse_models(tables: Mapping[str, Any], path: str) -> dict[str, Model]:
+def parse_models(tables: Mapping[str, Any], path: str) -> ModelTable:
     """Check the decoded file and build its models.
 
     Raises:
@@ -140,12 +188,12 @@ def parse_models(tables: Mapping[str, Any], path: str) -> dict[str, Model]:
     models = tables.get("models")
     if not isinstance(models, dict) or not models:
         raise ConfigurationError(f"{path}: no [models.NAME] table")
-    return {name: _parse_model(name, table, path) for name, table in models.items()}
+    return ModelTable({name: _parse_model(name, table, path) for name, table in models.items()})
 
 
 def _parse_model(name: str, table: Any, path: str) -> Model:
     where = f"{path}: models.{name}"
-    if MODEL_NAME.fullmatch(name) is None:
+    if MODEL_NAME.fullmatch(name) is None and name != ANY:
         raise ConfigurationError(
             f"{path}: models.{name!r}: a name has letters, digits and ._:/@+- only, at most 128"
         )
@@ -169,6 +217,9 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
     ):
         if value not in allowed:
             raise ConfigurationError(f"{where}.{key}: must be one of {', '.join(allowed)}")
+    if name == ANY and (not kind.models_path or model.model):
+        why = "`model` is not allowed" if model.model else f"servers of {backend} list no models"
+        raise ConfigurationError(f"{where}: stands for every model of a server: {why}")
     if kind.has_server:
         model = _with_server(model, kind, table, where, Path(path).parent)
     return replace(model, options=kind.check_members(model.options, where))

@@ -33,7 +33,7 @@ NO_CLUSTER_FOR_ARQ = (
 MAY_BE_ZERO = (
     "grace_s", "address_connections_max", "head_wait_s", "queue_partitions",
     "owner_active_max", "owner_connections_max", "owner_prompts_per_min", "owner_tokens_per_min",
-    "owner_tokens_per_day",
+    "owner_tokens_per_day", "usage_days", "cancel_usage_s",
 )  # fmt: skip
 QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
 CLUSTER_PARTITIONS = 8  # of the queue on a cluster, if the setting is 0
@@ -69,6 +69,7 @@ class Settings:
     host: str = "127.0.0.1"  # where an API node listens
     port: int = 8000
     models: str = ""  # path of the models file; empty: the built-in demo
+    models_discover: str = ""  # "off": `up` does not look for model servers of this machine
     models_skip: str = ""  # names of models of the file that are not served, comma-separated
     jobs_redis_url: str = ""  # where arq keeps its queue; empty: the database after ours
     data_dir: str = ".tailrace"  # directory of the private server
@@ -125,6 +126,8 @@ class Settings:
     files_free_bytes_min: int = 1_073_741_824  # with less free disk space uploads are refused
     answer_bytes_max: int = 16_777_216  # one answer
     owner_bytes_max: int = 268_435_456  # all prompts and logs of one owner in Redis
+    usage_days: int = 400  # the usage of each day is kept this long; 0: usage is not counted
+    usage_owners_max: int = 100_000  # owners whose usage an operator can list
     redis_bytes_max: int = 1_073_741_824  # memory of the private server of `up`
     ws_idle_s: float = 300.0  # a socket idle for this long is closed
 
@@ -132,6 +135,7 @@ class Settings:
     upstream_outage_s: float = 60.0  # a prompt waits this long for a backend that is away
     upstream_first_token_s: float = 300.0
     upstream_idle_s: float = 60.0
+    cancel_usage_s: float = 0.5  # a cancelled answer is read on for so long, for its usage
     upstream_total_s: float = 3_600.0
     upstream_line_bytes_max: int = 16_777_216
 
@@ -167,6 +171,7 @@ class Settings:
         for name, allowed in (
             ("log", ("", "text", "json")),
             ("auth", ("", "off")),
+            ("models_discover", ("", "off")),
             ("webhook_private", ("", "allow")),
             ("log_level", ("debug", "info", "warning", "error")),
         ):

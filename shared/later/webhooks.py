@@ -233,6 +233,23 @@ async def read_record(redis: Client, subject_id: str) -> WebhookRecord | None:
     )
 
 
+async def drop(redis: Client, subject_id: str) -> bool:
+    """Delete a webhook, in whatever state; False: there was none. An attempt under way goes on.
+
+    Raises:
+        Unavailable: Redis did not answer in time.
+    """
+    with translated():
+        place = await redis.hget(keys.hook(subject_id), "place")  # type: ignore[misc]
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.delete(keys.hook(subject_id))
+        pipeline.zrem(keys.HOOKS_WAITING, subject_id)
+        if place:
+            pipeline.zrem(keys.hooks_due(place.decode()), subject_id)
+        was_there, *_ = await pipeline.execute()
+    return bool(was_there)
+
+
 def encode_event(event: WebhookEvent) -> bytes:
     """Return the body of a delivery."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -9,6 +9,11 @@ LOST = (
     b'{"type":"end","status":"failed","finish_reason":"error","error":{"code":"lost",'
     b'"message":"the log of this generation was lost: start a new one","retryable":true}}'
 )
+# The end of a generation that was deleted while it ran, and for readers that were still reading.
+DELETED = (
+    b'{"type":"end","status":"cancelled","finish_reason":"cancelled","error":{"code":"deleted",'
+    b'"message":"this generation was deleted","retryable":false}}'
+)
 
 # U+2028, U+2029 and U+0085. JSON leaves them as they are, but line readers that split at every line
 # end of Unicode (Python's `splitlines`, httpx's `iter_lines`) split at them.

@@ -90,6 +90,11 @@ class MetaReader:
             requests.append(request or b"")
         return requests
 
+    async def was_deleted(self, generation_id: str) -> bool:
+        """Whether a sealed generation was deleted, and not lost."""
+        with translated():
+            return bool(await self.redis.hexists(keys.meta(generation_id), "deleted"))  # type: ignore[misc]
+
     async def statuses(self, ids: Sequence[str]) -> list[str | None]:
         """Return the status of many generations in one round trip; None: absent."""
         with translated():

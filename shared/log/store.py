@@ -136,17 +136,19 @@ class Store(MetaReader):
         entry: Call,
         fields: Mapping[str, str | bytes],
         charge: Call | None,
-    ) -> tuple[int, int, int | None]:
+        count: tuple[str, Call] | None = None,
+    ) -> tuple[int, int, int | None, Any]:
         """Put a new id on its lane, create it, and record its bytes, in one round trip.
 
         Returns:
             the reply of `enqueue` (0: the lane is full and has no entry of it), when the generation
-            was created, ms since 1970, and the bytes of all generations of the owner.
+            was created, ms since 1970, the bytes of the owner, and the reply of `count`, a script
+            and its call.
         """
         create = _create(generation_id, fields, may_be_lost=False)
-        calls = [("enqueue", entry), ("create", create)]
-        (waiting, created), total = await owner_bytes.run_charged(self.scripts, calls, charge)
-        return int(waiting), int(created[1]), total
+        calls = [("enqueue", entry), ("create", create), *([count] if count else [])]
+        replies, total = await owner_bytes.run_charged(self.scripts, calls, charge)
+        return int(replies[0]), int(replies[1][1]), total, replies[2] if count else None
 
     async def create_many(
         self, new: Sequence[tuple[str, Mapping[str, str | bytes]]], *, may_be_lost: bool
@@ -304,20 +306,34 @@ class Store(MetaReader):
     async def delete(self, generation_id: str) -> bool:
         """Replace a generation by a seal; False: the generation is absent.
 
-        The next write stops its holder. Readers get no `end` from this: cancel the generation first
-        if they should.
+        The next write stops its holder, and every node drops its copy. Indexes and other records
+        still name the generation: shared/erasure/generations.py does the rest.
         """
-        reply = await self._run("delete", generation_id, [self.retention_ms])
+        # On a cluster the channel has a slot of its own, so the script cannot publish there. Nodes
+        # are told before as well: the caller may die just after the script.
+        is_sharded = self.scripts.is_sharded
+        if is_sharded:
+            await self._tell_shard(generation_id)
+        told = "" if is_sharded else generation_id
+        reply = await self._run("delete", generation_id, [self.retention_ms, told])
         if reply[0] != b"sealed":
             return False
+        if is_sharded:
+            await self._tell_shard(generation_id)
         with translated():
             # No key of the script: most generations have no pieces, and a script that names an
             # absent key has to wait while a cluster moves its slot.
             await self.redis.unlink(keys.request(generation_id))
+            await self.redis.unlink(keys.readers(generation_id))
         if reply[1]:
             call = owner_bytes.deleted(reply[1].decode(), generation_id, self.retention_ms)
             await self.scripts.run(owner_bytes.SCRIPT, *call)
         return True
+
+    async def _tell_shard(self, generation_id: str) -> None:
+        with translated():
+            command: Any = self.redis.execute_command
+            await command("SPUBLISH", keys.DELETED, generation_id)
 
     async def attach_readers(self, generation_id: str, node: str) -> bool:
         """Record that `node` has readers, to be repeated every 3 s; False: it has ended."""

@@ -19,27 +19,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import msgspec
 
-from shared.config.limits import NO_LIMITS, OwnerLimits
 from shared.config.settings import Settings
 from shared.errors import RequestError
-from shared.later.webhooks import Webhook, encode_webhook, register
+from shared.later.webhooks import register
 from shared.log import owner_bytes
-from shared.log.owner_bytes import GenerationBytes, OwnerRoom, request_bytes
+from shared.log.owner_bytes import GenerationBytes, OwnerRoom
 from shared.log.records import Meta
-from shared.log.request_pieces import PIECES, Pieces, kept_ms, piece_count
+from shared.log.request_pieces import Pieces, kept_ms, piece_count
 from shared.log.store import Store
-from shared.queue.allowance import ADMIT, MARK, Allowance, line_admission
-from shared.queue.allowances import Allowances
+from shared.queue.allowance import ADMIT, line_admission
+from shared.queue.allowances import Allowances, Count
 from shared.queue.idempotency import reserve
 from shared.queue.listing import Listed, Listing
+from shared.queue.new_generation import Accepted as Accepted
+from shared.queue.new_generation import NewGeneration as NewGeneration
+from shared.queue.new_generation import meta_fields, queued_meta, request_size
 from shared.queue.overview import waiting_by_tag
 from shared.queue.partitions import partitions_of
 from shared.queue.placement import draw_id
-from shared.queue.turns import Weigh, entering, weigh_all_alike
+from shared.queue.time_limits import note_due
+from shared.queue.turns import entering
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.pipeline import Call
@@ -49,73 +51,13 @@ QUEUE_FULL_RETRY_S = 1  # the Retry-After of `queue_full`
 FAR_FROM_FULL = 100  # entries that all nodes may add between two checks of the queue's length
 
 
-@dataclass(frozen=True, slots=True)
-class NewGeneration:
-    """A validated prompt.
-
-    Attributes:
-        request: JSON of shared.log.request.Request; a bytearray where it is too large to be copied.
-        metadata: a JSON object of the client.
-        grace_s: no reader for this long cancels it; None: it continues without readers.
-        idempotency_key: of the client; may be empty.
-        body_digest: of the meaning of the request; the same key with another digest is refused.
-        webhook: to be delivered at its end.
-        wait_s: the longest wait for a worker, s; None: `Settings.queue_wait_s`.
-        prompt, dialect: the parts of `request` that meta stores as fields of their own.
-        tokens: as `estimated_tokens`; counted against `limits`.
-        limits: of the owner, as the node knows them.
-    """
-
-    owner: str
-    model: str
-    request: bytes | bytearray
-    session: str = ""
-    metadata: bytes = b"{}"
-    priority: str = "interactive"
-    grace_s: float | None = None
-    idempotency_key: str = ""
-    body_digest: str = ""
-    webhook: Webhook | None = None
-    wait_s: float | None = None
-    prompt: str = ""
-    dialect: bytes = b""
-    tokens: int = 0
-    limits: OwnerLimits = NO_LIMITS
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The generation of an accepted prompt.
-
-    Attributes:
-        is_new: False: an earlier request with the same key or id created it.
-        created_at_ms: Redis's clock, ms since 1970.
-        meta: given where this call has created it and no read is needed.
-        allowance: what the owner has left; None: without limits, or nothing was counted.
-    """
-
-    generation_id: str
-    is_new: bool
-    created_at_ms: int
-    status: str
-    meta: Meta | None = None
-    allowance: Allowance | None = None
-
-
 class Acceptor:
-    """Accepts prompts on one Redis.
+    """Accepts prompts on one Redis."""
 
-    Args:
-        weigh: returns the weight of an owner among those whose prompts wait.
-    """
-
-    def __init__(
-        self, redis: Client, store: Store, settings: Settings, weigh: Weigh = weigh_all_alike
-    ) -> None:
+    def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
         self.redis = redis
         self.store = store
         self.settings = settings
-        self._weigh = weigh
         self._partitions = partitions_of(settings)
         # The number of waiting generations by priority and partition, as last returned.
         self._waiting: dict[str, dict[str, int]] = {name: {} for name in keys.PRIORITIES}
@@ -143,12 +85,13 @@ class Acceptor:
         if new.idempotency_key:
             generation_id, is_repeat = await self._reserve(new, generation_id)
         if not is_repeat and self._is_far_from_full(new):
-            async with self._owner_room(new), self._allowances.admit(generation_id, new) as left:
+            admitting = self._allowances.admit(generation_id, new, may_ride=True)
+            async with self._owner_room(new), admitting as count:
                 await self._register(generation_id, new)
                 await self._deposit(generation_id, new)
-                meta = await self._enter(generation_id, new)
+                meta = await self._enter(generation_id, new, count)
             await self._index(generation_id, new, meta.created_at_ms)
-            return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta, left)
+            return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta, count.left)
         return await self.accept_as(generation_id, new, is_repeat=is_repeat)
 
     async def accept_as(
@@ -168,17 +111,17 @@ class Acceptor:
             if meta is not None:
                 await self._index(generation_id, new, meta.created_at_ms)
                 return Accepted(generation_id, False, meta.created_at_ms, meta.status)
-        async with self._owner_room(new), self._allowances.admit(generation_id, new) as left:
+        async with self._owner_room(new), self._allowances.admit(generation_id, new) as count:
             await self._register(generation_id, new)
             await self._deposit(generation_id, new)
             await self._enqueue(generation_id, new)
             (is_new, status, created_at_ms), total = await self.store.create_charged(
-                generation_id, self._fields(new), self._charge(generation_id, new),
+                generation_id, meta_fields(new), self._charge(generation_id, new),
                 may_be_lost=is_repeat,
             )  # fmt: skip
             self._hear_bytes(new, total)
         await self._index(generation_id, new, created_at_ms)
-        return Accepted(generation_id, is_new, created_at_ms, status, allowance=left)
+        return Accepted(generation_id, is_new, created_at_ms, status, allowance=count.left)
 
     async def accept_lines(
         self, lines: Sequence[tuple[str, NewGeneration]], *, is_repeat: bool
@@ -210,8 +153,10 @@ class Acceptor:
         ]
         entries = [self._entry(generation_id, new, "") for generation_id, new in absent]
         await self.store.scripts.run_all([*counts, *(("enqueue", entry) for entry in entries)])
-        fields = [(generation_id, self._fields(new)) for generation_id, new in absent]
+        fields = [(generation_id, meta_fields(new)) for generation_id, new in absent]
         await self.store.create_many(fields, may_be_lost=is_repeat)
+        limited = [(generation_id, new.time_limits) for generation_id, new in absent]
+        await note_due(self.store, limited)
 
     async def find(self, owner: str, idempotency_key: str) -> str | None:
         """Return the id that an idempotency key names; None: the key is unused.
@@ -246,15 +191,17 @@ class Acceptor:
             return False
         return sum(seen.values()) + FAR_FROM_FULL * len(tags) <= self.settings.queue_max
 
-    async def _enter(self, generation_id: str, new: NewGeneration) -> Meta:
-        """Do steps 3 and 4 in one round trip. Raises Unavailable."""
+    async def _enter(self, generation_id: str, new: NewGeneration, count: Count) -> Meta:
+        """Do steps 3 and 4 in one round trip. Raises Unavailable and `OverLimit`."""
         room = self._room_in_partition(generation_id, new)
         entry = self._entry(generation_id, new, room)
-        waiting, created_at_ms, total = await self.store.enqueue_and_create(
-            generation_id, entry, self._fields(new), self._charge(generation_id, new)
+        waiting, created_at_ms, total, counted = await self.store.enqueue_and_create(
+            generation_id, entry, meta_fields(new), self._charge(generation_id, new), count.riding
         )
         self._hear_bytes(new, total)
         self._hear_waiting(generation_id, new, waiting or room)
+        if counted is not None:
+            count.hear(counted)
         if not waiting:  # other nodes have filled the queue: one entry more is within the bound
             again = self._entry(generation_id, new, "")
             await self.store.scripts.run("enqueue", *again)
@@ -268,7 +215,7 @@ class Acceptor:
             RequestError: 429 `owner_full`.
             Unavailable: Redis did not answer in time.
         """
-        owner, size, room = new.owner, _size(new), self._room
+        owner, size, room = new.owner, request_size(new), self._room
         if not self._knows_bytes(owner):
             yield
             return
@@ -296,7 +243,7 @@ class Acceptor:
         """
         if not self._knows_bytes(new.owner):
             return None
-        kept = GenerationBytes(new.owner, generation_id, 0, _size(new))
+        kept = GenerationBytes(new.owner, generation_id, 0, request_size(new))
         return owner_bytes.unfinished(kept, self.settings)
 
     def _now_s(self) -> float:
@@ -354,65 +301,10 @@ class Acceptor:
             priority=new.priority,
             model=new.model,
             tag=self._partitions.of(generation_id),
-            weight=self._weigh(new.owner),
+            weight=new.limits.weight,
         )
         return names, [generation_id, entry, waiting_max, *rest]
 
-    def _fields(self, new: NewGeneration) -> dict[str, str | bytes]:
-        fields: dict[str, str | bytes] = {
-            "owner": new.owner,
-            "session": new.session,
-            "model": new.model,
-            "priority": new.priority,
-            "metadata": new.metadata,
-            "prompt": new.prompt,
-        }
-        if count := piece_count(new.request):
-            fields[PIECES.decode()] = str(count)
-        else:
-            fields["request"] = bytes(new.request)
-        if new.dialect:
-            fields["dialect"] = new.dialect
-        if new.grace_s is not None:
-            fields["grace"] = str(round(new.grace_s * 1000))
-        if new.wait_s is not None:
-            fields["wait"] = str(round(new.wait_s * 1000))
-        if new.idempotency_key:
-            fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
-        if new.limits.has_prompt_limit:
-            fields[MARK] = "1"
-        if new.webhook is not None:
-            # Also in meta: a worker that restores a lost generation restores its webhook, too.
-            fields["webhook"] = encode_webhook(new.webhook)
-        return fields
-
     async def _index(self, generation_id: str, new: NewGeneration, created_at_ms: int) -> None:
+        await note_due(self.store, [(generation_id, new.time_limits)], created_at_ms)
         await self._listing.add(Listed(generation_id, new.owner, new.session, created_at_ms))
-
-
-def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> Meta:
-    """Return the meta that a read would find just after the creation of a generation."""
-    return Meta(
-        generation_id=generation_id,
-        status="queued",
-        owner=new.owner,
-        session=new.session,
-        model=new.model,
-        priority=new.priority,
-        created_at_ms=created_at_ms,
-        attempt=0,
-        lease_ms=0,
-        waiting_since_ms=created_at_ms,
-        failures=0,
-        grace_s=None if new.grace_s is None else round(new.grace_s * 1000) / 1000,
-        metadata=new.metadata,
-        request=b"",
-        end=b"",
-        ended_at_ms=0,
-        prompt=new.prompt,
-        dialect=new.dialect,
-    )
-
-
-def _size(new: NewGeneration) -> int:
-    return request_bytes(new.request, new.metadata, new.prompt)

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from shared.config.models import Model
+from shared.config.models import DEFAULT_BACKEND, Model
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
@@ -53,6 +53,8 @@ def field_of(model: Model) -> str:
     """Return the field of a model's verdict: the same in every process with the same table."""
     rules = model.rules
     parts = [model.base_url, model.upstream_name, rules.omit, rules.rename, rules.set]
+    if model.backend != DEFAULT_BACKEND:  # verdicts of this kind are older than the other kinds
+        parts.append(model.backend)
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:40]
 
 

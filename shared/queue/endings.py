@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from shared.errors import Expired, Unavailable
-from shared.log.events import Counts, End, decode_known
+from shared.log.events import Counts, End, Failure
 from shared.log.ids import EventId
-from shared.log.log_reader import read_log
 from shared.log.records import Ended, Meta
-from shared.log.request import decode_request
 from shared.log.store import Store
-from shared.log.tally import Tally, count_prompt
-from shared.queue.lanes import forget
-from shared.queue.partitions import partitions_of
+from shared.queue.leaving import forget, leave_many
 from shared.queue.turns import leave_line
 from shared.redis import keys
 from shared.redis.client import translated
+from shared.usage.counting import count_log
 
 CANCELLED = End(status="cancelled", finish_reason="cancelled")
 
 
-async def cancel(store: Store, generation_id: str) -> Meta | None:
+async def cancel(store: Store, generation_id: str, *, error: Failure | None = None) -> Meta | None:
     """End a generation as cancelled, unless it has ended, and notify its worker.
+
+    Args:
+        error: why, for its readers; None: its owner cancelled it.
 
     Returns:
         the meta after the cancel; None: the generation is absent.
@@ -34,7 +32,8 @@ async def cancel(store: Store, generation_id: str) -> Meta | None:
         Unavailable: Redis did not answer in time; repeating it is safe.
     """
     usage = await _usage_so_far(store, generation_id)
-    outcome = await store.close(generation_id, End("cancelled", "cancelled", usage=usage))
+    end = End("cancelled", "cancelled", usage=usage, error=error)
+    outcome = await store.close(generation_id, end)
     if isinstance(outcome, EventId):
         # Only for speed: without this message the next append or renewal stops the worker.
         await store.publish(keys.CANCEL, generation_id.encode())
@@ -55,21 +54,13 @@ async def _usage_so_far(store: Store, generation_id: str) -> Counts | None:
     The worker cannot write them, because the cancel takes effect at once. Tokens that the worker
     appends between this count and the end are not counted.
     """
-    tally = Tally()
     try:
         meta = await store.meta(generation_id)
         if meta is None or meta.is_ended:  # a repeated cancel reads no log
             return None
-        await read_log(store, generation_id, lambda _, raw: tally.add(decode_known(raw)))
-        if not tally.completion_tokens:
-            return None
-        prompt_tokens = 0
-        if tally.usage is None:
-            meta = await store.with_request(meta)
-            prompt_tokens = count_prompt(decode_request(meta.request)) if meta is not None else 0
-    except (Unavailable, msgspec.MsgspecError):
+        return await count_log(store, generation_id)
+    except Unavailable:
         return None  # a cancel does not fail for want of its counts
-    return tally.counts(prompt_tokens)
 
 
 async def cancel_many(store: Store, ids: Sequence[str]) -> None:
@@ -79,13 +70,10 @@ async def cancel_many(store: Store, ids: Sequence[str]) -> None:
         Unavailable: Redis did not answer in time; repeating it is safe.
     """
     await store.close_many(ids, CANCELLED)
-    partitions = partitions_of(store.settings)
     with translated():
         pipeline = store.redis.pipeline(transaction=False)
         for generation_id in ids:
             pipeline.publish(keys.CANCEL, generation_id)
-            for priority in keys.PRIORITIES:
-                tag = partitions.of(generation_id)
-                pipeline.zrem(keys.waiting(priority, tag), generation_id)
         await pipeline.execute()
+    await leave_many(store, ids)
     await leave_line(store, ids, "batch")

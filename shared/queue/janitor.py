@@ -1,9 +1,10 @@
 """The janitor of the queue: it requeues forgotten generations and makes every generation end.
 
 A pass reads the indexes of waiting and running generations. It requeues lost ones, ends those that
-have waited too long, and removes ended ones from the indexes. Every step may be repeated and may
-race with any other step. All API nodes and jobs processes run it; a short lock in Redis for each
-partition lets one of them make each pass.
+have waited too long, and removes ended ones from the indexes. Then it counts the usage of ended
+ones (shared/usage/settlement.py). Every step may be repeated and may race with any other step. All
+API nodes and jobs processes run it; a short lock in Redis for each partition lets one of them make
+each pass.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from dataclasses import dataclass
 
 from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.log.events import End
 from shared.log.ids import EventId
-from shared.log.records import RESTORE_WITHIN_S, Top, failed
+from shared.log.records import RESTORE_WITHIN_S, Top
 from shared.log.store import Store
-from shared.queue.lanes import NEVER_BEGAN_S, forget, requeue
+from shared.queue.lanes import NEVER_BEGAN_S, requeue
+from shared.queue.leaving import forget
 from shared.queue.listing import Listing
 from shared.queue.partitions import partitions_of, record
 from shared.queue.presence import workers_seen
+from shared.queue.time_limits import end_due, end_waiting, timed_out
 from shared.queue.turns import in_line, leave_line, repair
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.counts import count
+from shared.usage.settlement import Settlement
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ class Janitor:
         self.store = store
         self.settings = settings
         self.partitions = partitions_of(settings)
+        self.settlement = Settlement(redis, store, settings)
         self._listing = Listing(redis, store, settings)
 
     async def run(self) -> None:
@@ -98,6 +102,7 @@ class Janitor:
             if not await self.redis.set(keys.janitor(tag), b"1", nx=True, px=lock_ms):
                 return found
         now_ms = await self.store.now_ms()
+        found += await end_due(self.store, tag, now_ms)
         patience_s = min(self.settings.queue_wait_s, NEVER_BEGAN_S, RESTORE_WITHIN_S)
         for priority in keys.PRIORITIES:
             index = keys.waiting(priority, tag)
@@ -106,6 +111,8 @@ class Janitor:
         found += await self._sweep_index(
             keys.running(tag), "interactive", now_ms, 2 * self.settings.lease_s
         )
+        if self.settings.usage_days:
+            await self.settlement.look(tag)
         found["generations_listed"] += await self._listing.catch_up(tag, now_ms)
         await repair(self.store, tag)
         if tag == self.partitions.tags[0]:
@@ -136,12 +143,12 @@ class Janitor:
                 withscores=True,
             )
         ids = [member.decode() for member, _ in members]
+        found = await end_waiting(self.store, ids)
         tops = await self.store.known_tops(ids) if ids else []
         # A generation whose shard is away has no top here; the next pass finds it.
         known = [(name, top) for name, top in zip(ids, tops, strict=True) if top is not None]
         lost = [name for name, top in known if self._is_lost(top)]
         queued = await in_line(self.store, lost, priority)
-        found: Counter[str] = Counter()
         since = {name: int(since_ms) for name, (_, since_ms) in zip(ids, members, strict=True)}
         for generation_id, top in known:
             place = Place(index, priority, since[generation_id], has_entry=generation_id in queued)
@@ -201,10 +208,3 @@ class Janitor:
 def _idle_s(top: Top) -> float:
     """Return how long no worker has held a generation, s."""
     return (top.now_ms - max(top.lease_ms, top.waiting_since_ms)) / 1000
-
-
-def timed_out(wait_s: float) -> End:
-    """Return the `end` of a generation that no worker took within `wait_s`."""
-    return failed(
-        "queue_timeout", f"no worker took it within {wait_s:g} s: ask again", retryable=True
-    )

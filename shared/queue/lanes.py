@@ -22,7 +22,7 @@ from shared.queue.entries import Delivery as Delivery
 from shared.queue.entries import LaneEntry as LaneEntry
 from shared.queue.entries import decode_entry as decode_entry
 from shared.queue.entries import encode_entry as encode_entry
-from shared.queue.leaving import follow_up, forget_commands
+from shared.queue.leaving import follow_up, forget_commands, leave_call
 from shared.queue.leaving import forget as forget  # what callers of the queue import it for
 from shared.queue.leaving import wake_jobs as wake_jobs
 from shared.queue.partitions import Partitions, partitions_of
@@ -31,6 +31,7 @@ from shared.redis import keys
 from shared.redis.client import Client, Command, is_partial, raise_unless_partial, translated
 from shared.redis.pipeline import Call, ClientPipeline, Pipeline
 from shared.redis.scripts import Scripts
+from shared.redis.shards import is_partly_away, serves
 
 NEVER_BEGAN_S = 30.0  # a generation that waits this long without a begin may have lost its entry
 REQUEUE_APART_S = 10.0  # all processes together requeue a generation at most once in this time
@@ -51,6 +52,7 @@ class Queue:
         blocking_pipelines: by the tag of a partition, each carries blocking reads of this partition
             and nothing else: a call behind a blocking read would wait for it. Without one:
             redis-py's pool, where a blocking read has its own connection.
+        counts_usage: note ended generations, so that their usage is counted.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Queue:
         blocking_pipelines: Mapping[str, Pipeline] | None = None,
         *,
         partitions: Partitions | None = None,
+        counts_usage: bool = True,
     ) -> None:
         self.redis = redis
         self.worker = worker
@@ -68,19 +71,27 @@ class Queue:
         self.pipeline = self.scripts.pipeline
         self.blocking_pipelines = dict(blocking_pipelines or {})
         self.partitions = partitions or Partitions()
+        self._counts_usage = counts_usage
         # By lane: the partition that is read first. One number for all lanes would go on by the
         # number of lanes that are read in a round, and so pass over some partitions.
         self._first = Counter[str]()
 
     async def ensure_groups(self) -> None:
-        """Create the lanes and their group at 0, so that earlier entries are delivered, too."""
+        """Create the lanes and their group at 0, so that earlier entries are delivered, too.
+
+        Passes over partitions of a cluster that are away: a read creates their groups later.
+        """
         streams = [keys.lane(lane, tag) for tag in self.partitions.tags for lane in keys.LANES]
         create: list[Command] = [
             ("XGROUP", "CREATE", stream, keys.GROUP, "0", "MKSTREAM") for stream in streams
         ]
         with translated():
-            for reply in await self.pipeline.run(create):
-                if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
+            replies = [
+                None if str(reply).startswith("BUSYGROUP") else reply
+                for reply in await self.pipeline.run(create)
+            ]
+            for reply in replies:
+                if isinstance(reply, Exception) and not is_partial(reply, replies):
                     raise reply
 
     async def read(self, lane: str, count: int) -> list[Delivery]:
@@ -112,14 +123,21 @@ class Queue:
         return await self._read(pipeline, [(tag, lanes)], 1, ("BLOCK", wait_ms))
 
     def _in_turn(self, what: str) -> list[str]:
+        """Return the partitions; of a cluster with some shards away, those on the others."""
         tags = self.partitions.tags
         self._first[what] = first = (self._first[what] + 1) % len(tags)
-        return [*tags[first:], *tags[:first]]
+        tags = (*tags[first:], *tags[:first])
+        if not is_partly_away(self.redis):
+            return list(tags)
+        return [tag for tag in tags if serves(self.redis, keys.running(tag))] or list(tags)
 
     async def _not_empty(self, lane: str, tags: Sequence[str]) -> list[str]:
         """Return the partitions whose lane has entries; workers may have read all of them."""
         lengths = await self.pipeline.run([("XLEN", keys.lane(lane, tag)) for tag in tags])
-        return [tag for tag, length in zip(tags, lengths, strict=True) if length]
+        with translated():
+            return [
+                tag for tag, length in zip(tags, lengths, strict=True) if _checked(length, lengths)
+            ]
 
     async def _read(
         self,
@@ -219,15 +237,18 @@ class Queue:
                 a call here is written in a further round trip, from the end in meta.
         """
         acknowledging = _acknowledge_commands(delivery)
+        tag = self.partitions.of(generation_id)
+        forgetting = forget_commands(generation_id, tag)
+        if self._counts_usage:
+            forgetting, records = forgetting[:1], [*records, leave_call(generation_id, tag)]
         recording = [await self.scripts.command(name, call) for name, call in records]
-        forgetting = forget_commands(generation_id, self.partitions.of(generation_id))
         replies = await self.pipeline.run([*acknowledging, *forgetting, *recording])
         for record, reply in zip(records, replies[len(replies) - len(records) :], strict=True):
             if isinstance(reply, NoScriptError):
                 await self.scripts.run(record[0], *record[1])
         await follow_up(
             self.scripts, generation_id, retention_ms, replies[len(acknowledging)],
-            recorded={name for name, _ in records},
+            tag=tag, recorded={name for name, _ in records},
         )  # fmt: skip
 
     # Beside the lanes
@@ -276,6 +297,15 @@ def _content(fields: Any) -> bytes:
         fields = dict(zip(fields[::2], fields[1::2], strict=True))
     content: bytes = fields.get(keys.FIELD, b"")
     return content
+
+
+def _checked(reply: Any, replies: Sequence[Any]) -> Any:
+    """Return a reply; None for an error that `is_partial`. Raises any other error."""
+    if not isinstance(reply, Exception):
+        return reply
+    if not is_partial(reply, replies):
+        raise reply
+    return None
 
 
 def _acknowledge_commands(delivery: Delivery) -> list[Command]:

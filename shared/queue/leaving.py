@@ -6,7 +6,7 @@ stays until then. So a webhook is due, and an owner's records are complete, once
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any
 
 from shared.errors import Unavailable
@@ -21,6 +21,9 @@ from shared.redis.client import Client, Command, translated
 from shared.redis.pipeline import Call
 from shared.redis.scripts import Scripts
 
+# Fields of meta that say what an end leaves behind.
+_LEFT = ("idem", "webhook", "owner", "wait", PIECES, MARK, "end", "queue_wait", "deadline")
+
 
 async def forget(store: Store, generation_id: str) -> None:
     """Remove an ended generation from the indexes, and note its webhook as due.
@@ -28,27 +31,44 @@ async def forget(store: Store, generation_id: str) -> None:
     Its idempotency key then expires with its meta.
     """
     scripts, tag = Scripts(store.redis), partitions_of(store.settings).of(generation_id)
-    found, *_ = await scripts.pipeline.run(forget_commands(generation_id, tag))
-    await follow_up(scripts, generation_id, store.retention_ms, found)
+    commands = forget_commands(generation_id, tag)
+    if store.settings.usage_days:
+        commands = commands[:1]
+        await scripts.run_all([leave_call(generation_id, tag)])
+    found, *_ = await scripts.pipeline.run(commands)
+    await follow_up(scripts, generation_id, store.retention_ms, found, tag=tag)
 
 
 def forget_commands(generation_id: str, tag: str) -> list[Command]:
     """Return the commands of `forget`. The reply of the first one goes to `follow_up`."""
     return [
-        (
-            "HMGET",
-            keys.meta(generation_id),
-            "idem",
-            "webhook",
-            "owner",
-            "wait",
-            PIECES,
-            MARK,
-            "end",
-        ),
+        ("HMGET", keys.meta(generation_id), *_LEFT),
         ("ZREM", keys.running(tag), generation_id),
         *(("ZREM", keys.waiting(priority, tag), generation_id) for priority in keys.PRIORITIES),
     ]
+
+
+def leave_call(generation_id: str, tag: str) -> tuple[str, Call]:
+    """Return the script that does what the rest of `forget_commands` does, and notes the usage.
+
+    The usage is then counted by the janitor (shared/usage/settlement.py).
+    """
+    indexes = [keys.running(tag), *(keys.waiting(priority, tag) for priority in keys.PRIORITIES)]
+    return "leave", ([*indexes, keys.unsettled(tag)], [generation_id])
+
+
+async def leave_many(store: Store, ids: Sequence[str]) -> None:
+    """Remove ended generations from the indexes, without what else follows an end."""
+    partitions = partitions_of(store.settings)
+    if store.settings.usage_days:
+        await store.scripts.run_all([leave_call(each, partitions.of(each)) for each in ids])
+        return
+    with translated():
+        pipeline = store.redis.pipeline(transaction=False)
+        for generation_id in ids:
+            for priority in keys.PRIORITIES:
+                pipeline.zrem(keys.waiting(priority, partitions.of(generation_id)), generation_id)
+        await pipeline.execute()
 
 
 async def follow_up(
@@ -57,12 +77,13 @@ async def follow_up(
     retention_ms: int,
     found: Any,
     *,
+    tag: str,
     recorded: Container[str] = (),
 ) -> None:
     if isinstance(found, Exception):
         raise Unavailable(f"Redis refuses: {found}") from found
     redis = scripts.redis
-    idempotency, webhook, owner, wait, pieces, is_limited, end = found
+    idempotency, webhook, owner, wait, pieces, is_limited, end, *time_limits = found
     records: list[tuple[str, Call]] = []
     if owner and not wait:  # only lines of a batch have `wait`: their bytes are not counted
         records.append((SCRIPT, over(owner.decode(), generation_id, retention_ms)))
@@ -76,6 +97,9 @@ async def follow_up(
     if pieces:
         with translated():
             await redis.pexpire(keys.request(generation_id), 2 * retention_ms)
+    if any(time_limits):
+        with translated():
+            await redis.zrem(keys.due(tag), generation_id)
     if webhook and await end_generation(redis, generation_id):
         await wake_jobs(redis)
 

@@ -117,6 +117,31 @@ async def owner_ids(
     return await _newest(redis, keys.owner(owner), limit, before_ms)
 
 
+async def unfinished_ids(store: Store, limit: int, *, before_ms: int | None = None) -> list[str]:
+    """Return up to `limit` ids of unfinished generations of all owners, newest first.
+
+    Reads the whole indexes of the queue, which `Settings.queue_max` bounds, and when each
+    generation was created. An answer that is quicker than its note as running is not among them.
+    """
+    with translated():
+        pipeline = store.redis.pipeline(transaction=False)
+        for tag in partitions_of(store.settings).tags:
+            for index in (keys.running(tag), *(keys.waiting(p, tag) for p in keys.PRIORITIES)):
+                pipeline.zrange(index, 0, -1)
+        ids = {raw.decode() for found in await pipeline.execute() for raw in found}
+        pipeline = store.redis.pipeline(transaction=False)
+        for generation_id in ids:
+            pipeline.hmget(keys.meta(generation_id), ["created", "status"])
+        replies = await pipeline.execute() if ids else []
+    created = [
+        (int(created_ms), generation_id)
+        for generation_id, (created_ms, status) in zip(ids, replies, strict=True)
+        if status in (b"queued", b"running") and created_ms
+    ]
+    seen = [pair for pair in created if before_ms is None or pair[0] < before_ms]
+    return [generation_id for _, generation_id in sorted(seen, reverse=True)[:limit]]
+
+
 async def _newest(redis: Client, key: str, limit: int, before_ms: int | None) -> list[str]:
     highest = "+inf" if before_ms is None else f"({before_ms}"
     with translated():

@@ -15,31 +15,23 @@ Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from shared.config.credentials import ANONYMOUS
+from shared.config.limits import WEIGHT_MAX
 from shared.log.store import Store
 from shared.queue.entries import Delivery, encode_entry
 from shared.queue.partitions import partitions_of
 from shared.redis import keys
-from shared.redis.client import translated
+from shared.redis.client import raise_unless_partial, translated
 from shared.redis.pipeline import Call
 from shared.redis.scripts import Scripts
 
-WEIGHT_MAX = 100  # entries of one turn
 LOST_TURN_S = 10.0  # a turn that is so old must have its entry on the lane
 REPAIR_ENTRIES = 16  # that the janitor moves for workers which do not advance
-
-# Returns how many entries an owner may have in one turn, given its name.
-Weigh = Callable[[str], int]
-
-
-def weigh_all_alike(owner: str) -> int:
-    """Return the weight 1."""
-    return 1
 
 
 def entering(
@@ -79,7 +71,7 @@ async def advance(
         for (lane, tag, owner), delivery in last.items()
         if lane in keys.PRIORITIES
     ]
-    return sum(map(int, await scripts.run_all([("advance", call) for call in calls])))
+    return await _run(scripts, calls)
 
 
 async def in_line(store: Store, ids: Sequence[str], priority: str) -> set[str]:
@@ -95,8 +87,7 @@ async def in_line(store: Store, ids: Sequence[str], priority: str) -> set[str]:
         scores = await pipeline.execute() if places else []
     waiting = [name for name, score in zip(places, scores, strict=True) if score is not None]
     owners = {places[name][:2] for name in waiting}
-    calls = [("advance", _call(priority, tag, digest, ["", 0])) for tag, digest in owners]
-    await store.scripts.run_all(calls)
+    await _run(store.scripts, [_call(priority, tag, digest, ["", 0]) for tag, digest in owners])
     return set(waiting)
 
 
@@ -117,7 +108,7 @@ async def repair(store: Store, tag: str) -> int:
     Returns:
         how many entries were moved to the lanes of this partition.
     """
-    now_ms, calls = await store.now_ms(), list[tuple[str, Call]]()
+    now_ms, calls = await store.now_ms(), list[Call]()
     for lane in keys.PRIORITIES:
         turns = await _open_turns(store, lane, tag)
         delivered = await _last_delivered(store, lane, tag) if turns else (0, 0)
@@ -127,11 +118,18 @@ async def repair(store: Store, tag: str) -> int:
         ]  # fmt: skip
         lost = await _absent(store, lane, tag, old)
         calls += [
-            ("advance", _call(lane, tag, owner, [turn, REPAIR_ENTRIES]))
+            _call(lane, tag, owner, [turn, REPAIR_ENTRIES])
             for owner, turn in turns.items()
             if _id(turn) <= delivered or turn in lost
         ]
-    return sum(map(int, await store.scripts.run_all(calls)))
+    return await _run(store.scripts, calls)
+
+
+async def _run(scripts: Scripts, calls: Sequence[Call]) -> int:
+    """Advance, and return the number of moved entries; on a cluster, where the servers answer."""
+    replies = await scripts.run_mixed([("advance", call) for call in calls])
+    raise_unless_partial(replies)
+    return sum(reply for reply in replies if isinstance(reply, int))
 
 
 def _call(lane: str, tag: str, owner: str, args: list[Any]) -> Call:
@@ -148,9 +146,12 @@ async def _places(
         pipeline = store.redis.pipeline(transaction=False)
         for generation_id in ids:
             pipeline.hmget(keys.meta(generation_id), ["owner", "model"])
-        fields = await pipeline.execute() if ids else []
+        fields = await pipeline.execute(raise_on_error=not store.scripts.is_sharded) if ids else []
     found: dict[str, tuple[str, str, bytes]] = {}
-    for generation_id, (owner, model) in zip(ids, fields, strict=True):
+    for generation_id, found_fields in zip(ids, fields, strict=True):
+        if isinstance(found_fields, Exception):  # a server of a cluster is away
+            continue
+        owner, model = found_fields
         if owner and model and owner != ANONYMOUS.encode():
             digest = keys.digest_of(owner.decode("utf-8", "surrogatepass"))
             entry = encode_entry(generation_id, priority, model.decode(), digest)

@@ -14,11 +14,11 @@ COUNTERS = (
     "webhooks_delivered", "webhook_attempts_failed", "webhook_addresses_refused",
     "webhooks_given_up", "schedules_fired", "schedules_late", "schedules_refused",
     # findings of the janitors
-    "generations_put_back", "queue_timeouts", "queue_entries_dropped", "workers_forgotten",
-    "generations_listed",
-    "consumers_dropped", "index_entries_dropped", "files_expired", "files_orphaned",
-    "files_missing", "files_unfinished", "batch_parts_orphaned", "schedules_mended",
-    "webhooks_mended",
+    "generations_put_back", "queue_timeouts", "deadlines_exceeded", "waits_abandoned",
+    "queue_entries_dropped", "workers_forgotten", "generations_listed",
+    "consumers_dropped", "index_entries_dropped",
+    "files_expired", "files_orphaned", "files_missing", "files_unfinished", "batch_parts_orphaned",
+    "schedules_mended", "webhooks_mended",
 )  # fmt: skip
 INDEXES = {
     "webhooks": keys.HOOKS_WAITING,

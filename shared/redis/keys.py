@@ -17,6 +17,8 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:line:<lane>:<d> zset   of an owner: queue entry -> when it was added, µs
     tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
     tr:{q}:running       zset     id -> when a worker last reported it, ms
+    tr:{q}:due           zset     id -> when a time limit of its request may end it, ms
+    tr:{q}:unsettled     zset     ended generation whose usage is to be counted -> since, µs
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
     tr:{q}:unlisted      zset     id that no index names yet -> created, ms; on a cluster only
     tr:{q}:janitor       string   lock of one pass
@@ -24,12 +26,17 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:cancel        channel  ids of cancelled generations, of all partitions
     tr:{q<n>}:…          the same in partition n, where there are several; then none in {q}
     tr:{q<n>.<m>}:…      the same on a cluster
+    tr:deleted           channel  ids of deleted generations, for all nodes
     tr:partitions        string   number of partitions of the queue
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
     tr:session:<digest>  zset     of one owner, or of all (with tokens): id -> created, ms
     tr:owner:<digest>    zset     id -> created, ms
     tr:{owner:<d>}:bytes hash     id -> bytes of its log and request; and their total
     tr:{owner:<d>}:until zset     id -> when its log expires, ms
+    tr:{usage:<d>}:<month>        hash    of an owner: day and model -> usage
+    tr:{usage:<d>}:counted:<day>  hash    id -> what of its usage is in these sums; expires
+    tr:{usage:<d>}:forgotten      string  when the owner was forgotten, ms; expires
+    tr:usage-owners      zset     owner -> when their usage was last counted, ms
     tr:{owner:<d>}:limits  hash   what the owner uses of the owner's limits; id -> its tokens
     tr:{owner:<d>}:active  zset   id -> until when it counts at most, ms
     tr:{owner:<d>}:places  hash   node -> number of its readers, and until when they count, ms
@@ -65,6 +72,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:batches:<digest>  zset     of an owner: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
     tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
+    tr:model-lists       hash     <digest of a table> -> names of its server's models, JSON
     tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
     tr:shares:<digest>   zset     of an owner: id -> expires, s
     tr:probe:<node>      channel  a node's probe of its own live connection
@@ -80,13 +88,18 @@ PRIORITIES = ("interactive", "batch")
 FIELD = b"e"  # the one field of every entry, in logs and lanes
 WORKERS = "tr:workers"
 CONTINUATIONS = "tr:continuations"
+MODEL_LISTS = "tr:model-lists"
+USAGE_OWNERS = "tr:usage-owners"
 CANCEL = "tr:{q}:cancel"
+DELETED = "tr:deleted"
 PARTITIONS = "tr:partitions"
 QUEUE = "q"  # the hash tag of the queue, if it has one partition
 JOBS_WAKE = "tr:{jobs}:wake"
 JOBS_COUNTS = "tr:{jobs}:counts"
 SCHEDULES = "tr:{jobs}:schedules"
 SCHEDULES_UNFINISHED = "tr:{jobs}:unfinished:"
+SCHEDULE_KEYS = "tr:{jobs}:schedule-key:"
+IDEMPOTENCY = "tr:idem:"
 HOOKS_WAITING = "tr:{jobs}:hooks:waiting"
 HOOKS_HOSTS = "tr:{jobs}:hooks:hosts"
 HOOKS_OWNERS = "tr:{jobs}:hooks:owners"
@@ -139,8 +152,16 @@ def running(tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:running"
 
 
+def due(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:due"
+
+
 def later(tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:later"
+
+
+def unsettled(tag: str = QUEUE) -> str:
+    return f"tr:{{{tag}}}:unsettled"
 
 
 def unlisted(tag: str = QUEUE) -> str:
@@ -168,7 +189,7 @@ def probe(node: str) -> str:
 
 
 def idempotency(owner: str, key: str) -> str:
-    return f"tr:idem:{_digest(owner, key)}"
+    return IDEMPOTENCY + _digest(owner, key)
 
 
 def session(owner: str, name: str) -> str:
@@ -252,7 +273,7 @@ def schedules_unfinished(owner: str) -> str:
 
 
 def schedule_key(owner: str, key: str) -> str:
-    return f"tr:{{jobs}}:schedule-key:{_digest(owner, key)}"
+    return SCHEDULE_KEYS + _digest(owner, key)
 
 
 def hook(subject_id: str) -> str:
@@ -304,6 +325,18 @@ def owner_bytes(name: str) -> str:
 
 def owner_until(name: str) -> str:
     return f"tr:{{owner:{_digest(name)}}}:until"
+
+
+def usage_month(owner: str, month: str) -> str:
+    return f"tr:{{usage:{_digest(owner)}}}:{month}"
+
+
+def usage_counted(owner: str, day: str) -> str:
+    return f"tr:{{usage:{_digest(owner)}}}:counted:{day}"
+
+
+def usage_forgotten(owner: str) -> str:
+    return f"tr:{{usage:{_digest(owner)}}}:forgotten"
 
 
 def owner_limits(name: str) -> str:

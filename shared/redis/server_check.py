@@ -7,12 +7,13 @@ never executed, because Redis checks rights at the moment of queueing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio import Redis
+from redis.asyncio import Redis, SSLConnection
 
+from shared.config.redis_hosts import named_host
 from shared.config.redis_url import RedisUrl, read_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
@@ -51,16 +52,18 @@ COMMANDS = (
     "ZREMRANGEBYSCORE tr:probe 0 1", "ZREVRANGE tr:probe 0 1", "ZREVRANGEBYSCORE tr:probe 1 0",
     "ZREVRANK tr:probe m", "ZSCAN tr:probe 0", "ZSCORE tr:probe m",
 )  # fmt: skip
+# What is needed on a cluster beside the others; docs/operations.md, "Cluster", has the same list.
+CLUSTER_COMMANDS = (
+    "ASKING", "CLUSTER|INFO", "CLUSTER|SLOTS", "SPUBLISH tr:probe m", "SSUBSCRIBE tr:probe",
+    "SUNSUBSCRIBE tr:probe",
+)  # fmt: skip
 # Without these a role works. It cannot check the server, all data is in database 0, and `doctor`
 # cannot judge the pub/sub buffers.
 OPTIONAL = ("INFO", "SELECT", "CONFIG|GET")
 
 KEYS_OF_TWO_SLOTS = ("tr:probe", "arq:probe")
 CLUSTER_ERRORS = ("CROSSSLOT", "CLUSTERDOWN", "MOVED")  # the first words of its refusals
-CLUSTER_MODE = (
-    "this Redis runs in cluster mode: write redis+cluster://host:port,host:port, with some of its "
-    "nodes"
-)
+CLUSTER_MODE = "this Redis runs in cluster mode: write {url}, with some more of its nodes"
 NO_CLUSTER_MODE = (
     "TAILRACE_REDIS_URL names a cluster, and these servers run without cluster mode: write redis://"
 )
@@ -109,7 +112,7 @@ async def _check_cluster(cluster: ClusterClient) -> None:
         async with Redis.from_pool(open_pool(url)) as master:
             try:
                 await _check_refusal(master)
-                await _check_one(master)
+                await _check_one(master, COMMANDS + CLUSTER_COMMANDS)
             except Unavailable as exc:
                 log.warning("redis not checked", extra={"reason": str(exc)})
                 away.append(exc)
@@ -117,7 +120,7 @@ async def _check_cluster(cluster: ClusterClient) -> None:
         raise away[0]
 
 
-async def _check_one(redis: Client) -> None:
+async def _check_one(redis: Client, commands: Sequence[str] = COMMANDS) -> None:
     """Check rights, version and eviction of one server. Raises as `check_server`."""
     with translated():
         try:
@@ -127,7 +130,7 @@ async def _check_one(redis: Client) -> None:
                 raise
             log.warning("redis not checked", extra={"reason": f"INFO is refused: {exc}"})
             info = {}
-    if missing := await missing_rights(redis):
+    if missing := await missing_rights(redis, commands):
         raise ConfigurationError(f"{_lacks(missing)}: {RULES}")
     policy = str(info.get("maxmemory_policy", EVICTION_POLICY))
     if policy != EVICTION_POLICY:
@@ -199,7 +202,15 @@ async def check_mode(redis: Client) -> None:
             raise ConfigurationError(SENTINEL_MODE) from exc
         if not str(exc).startswith(CLUSTER_ERRORS):
             raise
-        raise ConfigurationError(CLUSTER_MODE) from exc
+        raise ConfigurationError(CLUSTER_MODE.format(url=_cluster_url(redis))) from exc
+
+
+def _cluster_url(redis: Client) -> str:
+    """Return the URL of the cluster to which the server of a client belongs, without a login."""
+    address = redis.connection_pool.connection_kwargs
+    is_tls = issubclass(redis.connection_pool.connection_class, SSLConnection)
+    place = named_host(address["host"], address["port"]) if "host" in address else "host:port"
+    return f"{'rediss' if is_tls else 'redis'}+cluster://{place}"
 
 
 async def _is_sentinel(redis: Client) -> bool:
@@ -207,8 +218,11 @@ async def _is_sentinel(redis: Client) -> bool:
     return bool(role[0] == b"sentinel")
 
 
-async def missing_rights(redis: Client) -> list[str]:
+async def missing_rights(redis: Client, commands: Sequence[str] = COMMANDS) -> list[str]:
     """Return what the user of this client may not do: commands, `keys` or `channels`.
+
+    Args:
+        commands: those to ask for.
 
     Raises:
         Unavailable: Redis did not answer in time.
@@ -218,7 +232,7 @@ async def missing_rights(redis: Client) -> list[str]:
         try:
             refused = await _ask(connection, TRANSACTION)
             if not refused and await _begin(connection):
-                refused = await _ask(connection, COMMANDS)
+                refused = await _ask(connection, commands)
         finally:
             # The transaction ends with its connection.
             await connection.disconnect(nowait=True)

@@ -37,7 +37,7 @@ def serves(redis: Client, *names: str) -> bool:
     return True
 
 
-def is_partial(redis: Client) -> bool:
+def is_partly_away(redis: Client) -> bool:
     """Whether some shards of a cluster do not answer, and others do."""
     if (cluster := cluster_of(redis)) is None:
         return False

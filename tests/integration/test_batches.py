@@ -54,12 +54,10 @@ class Desk:
     def another(self, owner: str = OWNER) -> BatchSource:
         """One more process's, which knows this owner."""
         owners = Owners({owner})
-        source = build_batches(
-            self.harness.redis, self.harness.store, self.harness.settings, owners
+        harness = self.harness
+        return build_batches(
+            harness.redis, harness.store, harness.settings, owners, models=harness.models
         )
-        source.parts.models.clear()  # type: ignore[attr-defined]
-        source.parts.models.update(self.harness.models)  # type: ignore[attr-defined]
-        return source
 
     @property
     def files(self):

@@ -23,7 +23,7 @@ from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.store import Store
 from shared.queue.janitor import Janitor
-from shared.queue.lanes import wake_jobs
+from shared.queue.leaving import wake_jobs
 from shared.redis import keys
 from tests.support.generation import ID, create
 from tests.support.wait import until

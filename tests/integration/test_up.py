@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from cli.up.private_server import running_url
 from cli.up.redis_guard import send_inline_command
 from shared.redis.cluster.slots import SLOTS, key_slot
 from tests.support.redis_server import find_binary, free_port, free_ports
@@ -63,6 +64,7 @@ class Up:
             "TAILRACE_DATA_DIR": str(self.data),
             "TAILRACE_PORT": str(port or self.port),
             "TAILRACE_DRAIN_S": "0.2",
+            "TAILRACE_MODELS_DISCOVER": "off",  # this machine may have model servers
             **{f"TAILRACE_{name.upper()}": value for name, value in settings.items()},
         }
         argv = [sys.executable, "-P", str(STAND_IN), "up", *flags]
@@ -213,12 +215,14 @@ def test_up_with_a_cluster_starts_three_masters_that_keep_their_data(up: Up) -> 
         up.seen.add(master.info("server")["process_id"])
     for number, master in enumerate(masters):
         assert master.set(key_of(number), "1")
+    assert running_url(str(up.data)).startswith("redis+cluster://127.0.0.1:")
     killed = masters[1].info("server")["process_id"]
     os.kill(killed, signal.SIGKILL)
     until_sync(lambda: is_well(masters[1]), SOON_S, "the killed master again")
     up.interrupt()
     assert up.wait() == 0
     assert up.nothing_is_left()
+    assert running_url(str(up.data)) == ""
 
     up.start("--cluster").ready()
     for master in masters:
@@ -365,6 +369,7 @@ def test_a_named_redis_is_used_and_left_alone(up: Up) -> None:
     url = "redis://user:secret@127.0.0.1:1/0"
     environ = {"STAND_IN": str(up.notes), "PYTHONPATH": str(ROOT), "TAILRACE_REDIS_URL": url}
     environ |= {"TAILRACE_PORT": str(up.port), "PATH": os.environ["PATH"]}
+    environ |= {"TAILRACE_MODELS_DISCOVER": "off"}
     argv = [sys.executable, "-P", str(STAND_IN), "up"]
     up.process = spawn(argv, env=environ, output=up.output, cwd=up.folder)
     up.ready()

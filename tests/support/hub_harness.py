@@ -50,12 +50,16 @@ def make_meta(generation_id: str = GENERATION, **changes: Any) -> Meta:
     return replace(meta, **changes)
 
 
+OF_EVERY_NODE = {b"tr:probe:n1", b"tr:deleted"}  # channels of a node without readers
+
+
 class FakeLog:
     """The store, as far as a hub asks it."""
 
     def __init__(self) -> None:
         self.logs: dict[str, list[Entry]] = {}
         self.known: dict[str, Meta] = {}
+        self.deleted: set[str] = set()
         self.live: FakeLive | None = None
         self.is_away = False
         self.is_deaf = False  # frames are published, and reach nobody
@@ -105,6 +109,14 @@ class FakeLog:
         self.logs.pop(generation_id, None)
         self.known.pop(generation_id, None)
 
+    def delete(self, generation_id: str = GENERATION, *, is_told: bool = True) -> None:
+        """Delete a generation, and tell the nodes."""
+        self.logs.pop(generation_id, None)
+        self.known[generation_id] = make_meta(generation_id, status="sealed", owner="")
+        self.deleted.add(generation_id)
+        if is_told and self.live is not None:
+            self.live.deliver(keys.DELETED.encode(), generation_id.encode())
+
     # What a hub asks
 
     async def _call(self, name: str, what: str = "") -> None:
@@ -147,6 +159,14 @@ class FakeLog:
             return self.known[generation_id].status
         self.create(generation_id, status="sealed")
         return "sealed"
+
+    async def statuses(self, ids: Sequence[str]) -> list[str | None]:
+        await self._call("statuses", ",".join(ids))
+        return [meta.status if (meta := self.known.get(each)) else None for each in ids]
+
+    async def was_deleted(self, generation_id: str) -> bool:
+        await self._call("was_deleted", generation_id)
+        return generation_id in self.deleted
 
     async def publish(self, channel: str, data: bytes) -> int:
         await self._call("publish", channel)

@@ -7,7 +7,7 @@ import redis
 from shared.redis.cluster.slot_map import SlotMap
 from shared.redis.cluster.slots import key_slot
 from tests.support.redis_server import RedisServer, free_ports
-from tests.support.wait import until
+from tests.support.wait import until, until_sync
 
 NODE_TIMEOUT_MS = 1_000
 SLOTS = 16_384
@@ -147,6 +147,18 @@ class RedisCluster:
         self.begin_move(slot, source, target)
         self.move_all_keys(slot, source, target)
         self.end_move(slot, target)
+
+    def move_atomically(self, key: str, target: RedisServer) -> bool:
+        """Have the server move the slot of a key; False: this server moves slots key by key."""
+        slot, source = key_slot(key.encode()), self.owner(key)
+        words = ("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", self.id_of(target))
+        with source.client() as client:
+            try:
+                client.execute_command(*words)
+            except redis.ResponseError:
+                return False
+        until_sync(lambda: self.owner(key) is target, READY_S, "the slot at its new master")
+        return True
 
     def move_all_keys(self, slot: int, source: RedisServer, target: RedisServer) -> None:
         with source.client() as client:

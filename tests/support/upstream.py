@@ -120,6 +120,7 @@ class Upstream:
         keep_open: with `raw`: the body is not ended.
         refusal, refusal_status: every request is answered with this body and status (401).
         path: of the base URL.
+        listed: the names of its models.
         tls: the context of a server that speaks TLS only.
         redirect: every request is answered 307 to this address.
         hang_up_next: the next request is read and its connection closed without a word.
@@ -138,6 +139,7 @@ class Upstream:
         self.path = path
         self.wire = wire or ChatWire()
         self.calls: list[Call] = []
+        self.listed: list[str] = []
         self.raw = raw
         self.keep_open = False
         self.refusal, self.refusal_status = b"", 401
@@ -207,7 +209,7 @@ class Upstream:
         self._used.add(connection)
         line, headers, raw_body = request
         if not self.wire.is_answer(line):
-            content = self._records() if "/calls" in line else b'{"object":"list","data":[]}'
+            content = self._records() if "/calls" in line else self._list()
             writer.write(_head(200, JSON, f"Content-Length: {len(content)}") + content)
             await writer.drain()
             return True
@@ -282,6 +284,10 @@ class Upstream:
         prompt = self.wire.prompt_of(call.body)
         self._faults[prompt] += 1
         return not script.fault_requests or self._faults[prompt] <= script.fault_requests
+
+    def _list(self) -> bytes:
+        data = [{"id": name, "object": "model"} for name in self.listed]
+        return msgspec.json.encode({"object": "list", "data": data})
 
     def _records(self) -> bytes:
         return msgspec.json.encode(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from shared.config.models import Model
+from shared.config.models import Model, ModelTable
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from workers.backends.contract import Backend, BackendItem, Finish, is_plain
@@ -31,7 +31,24 @@ def build_backends(
         if missing := model.kind.missing():
             raise ConfigurationError(f"models.{name}: {missing}")
     http = UpstreamHttp(settings)
-    return {
-        name: builder_of(model.kind.name)(model, settings, http, environ)
-        for name, model in models.items()
-    }
+
+    def build(model: Model) -> Backend:
+        return builder_of(model.kind.name)(model, settings, http, environ)
+
+    if not isinstance(models, ModelTable) or models.pattern is None:
+        return {name: build(model) for name, model in models.items()}
+    found = ListedBackends(lambda name: build(models[name]))
+    found.update((name, build(model)) for name, model in models.tables.items())
+    return found
+
+
+class ListedBackends(dict[str, Backend]):
+    """Backends by model name; those of a server's list are built when they are first asked for."""
+
+    def __init__(self, build: Callable[[str], Backend]) -> None:
+        super().__init__()
+        self._build = build
+
+    def __missing__(self, name: str) -> Backend:
+        self[name] = made = self._build(name)
+        return made

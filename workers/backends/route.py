@@ -27,7 +27,8 @@ class Route:
     """How to reach a model's server.
 
     Attributes:
-        headers: in addition to the usual ones, with the key if the model has one.
+        headers: in addition to the usual ones, with those of the kind, and the key if the model has
+            one.
         tls: the files of the connection; used for schemes with TLS only.
         proxy: None: connect directly.
     """
@@ -49,6 +50,8 @@ def find_route(model: Model, environ: Mapping[str, str]) -> Route:
         name: _header_value(value, f"{where}.headers: {name!r}", environ)
         for name, value in model.rules.headers.items()
     }
+    given = {name.lower() for name in headers}
+    headers |= {n: value for n, value in model.kind.headers.items() if n.lower() not in given}
     if key := _read_key(model, environ):
         headers[model.kind.header] = f"{model.kind.header_prefix}{key}"
     connection = model.connection

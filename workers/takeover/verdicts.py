@@ -58,8 +58,14 @@ class Verdicts:
 
     def __init__(self, redis: Client, models: Mapping[str, Model]) -> None:
         self._redis = redis
-        self._models = [model for model in models.values() if not model.kind.continues_always]
+        self._all_models = models
         self._found: dict[str, Verdict] = {}
+
+    @property
+    def _models(self) -> list[Model]:
+        """Those with verdicts. A server's list may have changed since."""
+        models = self._all_models.values()
+        return [model for model in models if not model.kind.continues_always]
 
     def form_of(self, model: Model) -> Form:
         return choose_form(model, self._found.get(model.name))

@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 from shared.errors import BackendError, Unavailable
 from shared.log import owner_bytes
-from shared.log.events import Counts
+from shared.log.events import Counts, End, encode_counts
 from shared.log.owner_bytes import ENDED_AT, SCRIPT, GenerationBytes, request_bytes
 from shared.log.records import Begun
 from shared.log.store import Store
 from shared.queue.allowance import MARK, SETTLE, settlement
+from shared.redis import keys
 from shared.redis.scripts import Call
 
 # Growth of a log between two counts: each running answer may have this many uncounted bytes.
@@ -60,6 +61,20 @@ class OwnerMeter:
                 f"{settings.owner_bytes_max} may be kept: delete some, or wait until they expire",
                 retryable=False,
             )
+
+    async def note_spent(self, attempt: int, end: End | None, spent: Counts | None) -> None:
+        """Note the tokens for the usage of the owner, where the end does not have them.
+
+        Args:
+            end: as this worker has written it; None: it was written elsewhere.
+
+        Raises:
+            Unavailable: Redis did not answer in time.
+        """
+        is_known = end is not None and end.usage is not None
+        if self._store.settings.usage_days and spent is not None and not is_known:
+            names = [keys.meta(self._meta.generation_id)]
+            await self._store.scripts.run("spend", names, [attempt, encode_counts(spent)])
 
     def final_records(
         self, log_bytes: int, spent: Callable[[], Counts | None]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
-from shared.log.events import AnyEvent, Counts, Usage, decode_known
+from shared.log.events import AnyEvent, Counts, Event, Usage, decode_known
 from shared.log.records import Entry
 from shared.log.request import Request
 from shared.log.tally import Tally, count_prompt
@@ -27,6 +28,7 @@ class AnswerUsage:
 
     Attributes:
         given: the tokens of the answer before this attempt, reported or counted.
+        is_reported: the server has reported counts in this attempt.
     """
 
     def __init__(self, log: Sequence[Entry], request: Request, *, counts_whole: bool) -> None:
@@ -40,6 +42,7 @@ class AnswerUsage:
         self._waiting: Usage | None = None  # reported, and not written
         self._written_s = -math.inf
         self._has_begun = False
+        self.is_reported = False
 
     def note(self, event: AnyEvent, now_s: float) -> AnyEvent | None:
         """Return the event to write; None: a running count that is not written now."""
@@ -47,6 +50,7 @@ class AnswerUsage:
         if not isinstance(event, Usage):
             self._tally.add(event)
             return event
+        self.is_reported = True
         whole = event if self._counts_whole else self._tally.whole(event)
         if whole == self._tally.usage and self._waiting is None:
             return None
@@ -56,6 +60,18 @@ class AnswerUsage:
             return None
         self._written_s = now_s
         return self.take_last()
+
+    def read_on(self, items: Sequence[object]) -> bool:
+        """Count items that come after a cancel, none of which is written.
+
+        Returns:
+            whether the server has reported its counts, or has said all.
+        """
+        for item in items:
+            if not isinstance(item, Event):
+                return True  # the backend's `Finish`
+            self.note(cast(AnyEvent, item), 0.0)
+        return self.is_reported
 
     def take_last(self) -> Usage | None:
         """Return the counts that are not written yet, to be written before an end or a release."""

@@ -14,7 +14,7 @@ from shared.log.request import Request
 _READ_HERE = frozenset(
     (
         "model", "messages", "stream", "stream_options", "n",
-        "session", "metadata", "priority", "on_disconnect",
+        "session", "metadata", "priority", "on_disconnect", "queue_wait_s", "deadline_s",
     )
 )  # fmt: skip
 

@@ -33,6 +33,7 @@ FILES_MAX = 16
 FIELDS_MAX = 1_000  # messages and additionalBodyProps
 PICTURE = re.compile(r"image/[a-z0-9.+-]{1,64}")
 _MESSAGE_NAME = re.compile(r"message([1-9][0-9]{0,5})", re.ASCII)
+_NUMBER_MEMBERS = ("on_disconnect", "queue_wait_s", "deadline_s")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 _OBJECT_MEMBERS = ("params", "metadata")
 # Bytes that are parsed before the loop gets a turn. The headers of parts cost the most.
@@ -77,7 +78,7 @@ def read_text_member(name: str, value: str) -> Any:
         RequestError: 400, invalid JSON; 422, the component has turned an object into text that is
             not JSON.
     """
-    if name == "on_disconnect" and _SECONDS.fullmatch(value):
+    if name in _NUMBER_MEMBERS and _SECONDS.fullmatch(value):
         return float(value)
     if name not in _OBJECT_MEMBERS:
         return value

@@ -18,7 +18,7 @@ def native_routes(node: Node) -> list[Route]:
     """
     generations = GenerationRoutes(node)
     return [
-        http_route("/v1/generations/{id}", GET=generations.snapshot),
+        http_route("/v1/generations/{id}", GET=generations.snapshot, DELETE=generations.delete),
         http_route("/v1/generations/{id}/cancel", POST=generations.cancel),
         http_route("/v1/generations/{id}/events", GET=generations.events),
     ]

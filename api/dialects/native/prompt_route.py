@@ -20,6 +20,7 @@ from api.intake.body import CheckedMembers, check_idempotency_key, check_native
 from api.intake.large_body import generation_in_steps, read_members
 from api.intake.negotiation import choose_form
 from api.intake.schedule_members import check_schedule_size, is_scheduled, without_timing
+from api.intake.time_limit_members import with_timeout_header
 from api.node import Node
 from api.readers.lookup import read_cursor
 from api.readers.place import take_place
@@ -92,6 +93,7 @@ class PromptRoute:
         """Accept a body, and return its generation, or the complete response if `form` is json."""
         node = self.node
         body = await read_members(node.large, raw, bytes_max=node.settings.body_bytes_max)
+        body = with_timeout_header(body, request.headers)
         if is_scheduled(body):
             if form != "json":
                 raise request_error("not_acceptable", "a schedule is answered in application/json")

@@ -12,6 +12,7 @@ from api.deadline import answer_deadline
 from api.dialects.native.events import respond_with_events
 from api.node import Node
 from api.response import json_response, long_json_response
+from shared.erasure.generations import GenerationEraser
 from shared.errors import Expired, NotFound
 from shared.log.ids import START
 from shared.log.log_reader import read_log
@@ -25,6 +26,7 @@ class GenerationRoutes:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.eraser = GenerationEraser(node.redis, node.store, node.settings)
 
     async def snapshot(self, request: Request) -> ASGIApp:
         """GET /v1/generations/{id}."""
@@ -55,6 +57,14 @@ class GenerationRoutes:
             before = await self.node.meta_to_end(request.path_params["id"], identity)
             meta = await cancel(self.node.store, before.generation_id) or before
         return json_response({"id": meta.generation_id, "status": meta.status}, 202)
+
+    async def delete(self, request: Request) -> ASGIApp:
+        """DELETE /v1/generations/{id}: gone for every reader and dialect, on every node."""
+        identity = self.node.identity(request)
+        async with answer_deadline():
+            meta = await self.node.meta_to_end(request.path_params["id"], identity)
+            await self.eraser.erase(meta)
+        return json_response({"id": meta.generation_id, "deleted": True})
 
     async def events(self, request: Request) -> ASGIApp:
         """GET /v1/generations/{id}/events."""

@@ -42,7 +42,7 @@ _NOT_PASSED_ON = frozenset(
         "include", "truncation", "max_tool_calls", "service_tier", "context_management",
         "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "safety_identifier",
         "moderation", "client_metadata",
-        "session", "metadata", "priority", "on_disconnect",
+        "session", "metadata", "priority", "on_disconnect", "queue_wait_s", "deadline_s",
         "messages", "n", "max_tokens", "max_completion_tokens", "response_format",
         "reasoning_effort",
     )

@@ -42,6 +42,7 @@ from api.readers.http_stream import Begin, Beginning, stream
 from api.readers.lookup import find_generation
 from api.response import error_response, json_response, long_json_response
 from shared.config.credentials import Identity
+from shared.erasure.generations import GenerationEraser
 from shared.errors import Expired, NotFound
 from shared.log.events import End, Failure
 from shared.log.ids import START, EventId
@@ -62,6 +63,7 @@ class ResponsesRoutes:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.eraser = GenerationEraser(node.redis, node.store, node.settings)
 
     async def create(self, request: HttpRequest) -> ASGIApp:
         """POST /v1/responses."""
@@ -196,12 +198,10 @@ class ResponsesRoutes:
 
     async def delete(self, request: HttpRequest) -> ASGIApp:
         """DELETE /v1/responses/{id}: cancel the generation and delete it for every dialect."""
-        viewer, store = self.node.identity(request), self.node.store
+        viewer = self.node.identity(request)
         async with answer_deadline():
             meta = await self._find_stored(request.path_params["id"], viewer)
-            if not meta.is_ended:
-                await cancel(store, meta.generation_id)  # so that its readers get an end
-            await store.delete(meta.generation_id)
+            await self.eraser.erase(meta)
         content = {"id": response_id(meta.generation_id), "object": "response", "deleted": True}
         return json_response(content)
 

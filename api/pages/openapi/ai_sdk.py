@@ -12,6 +12,7 @@ from api.pages.openapi.schemas import (
     OBJECT,
     SHARED,
     STRING,
+    TIMEOUT_HEADER,
     Json,
     answer,
     array,
@@ -79,7 +80,7 @@ PATHS: Json = {
         "post": {
             "operationId": "createAiSdkChat",
             "summary": "AI SDK: start a streamed answer in a chat. Any Content-Type may be sent.",
-            "parameters": [IDEMPOTENCY_KEY],
+            "parameters": [IDEMPOTENCY_KEY, TIMEOUT_HEADER],
             "requestBody": {"required": True, "content": content(ref("NewAiSdkChat"))},
             "responses": {
                 "200": ANSWER,

@@ -15,6 +15,7 @@ from api.pages.openapi.schemas import (
     OPTIONS,
     SHARED,
     STRING,
+    TIMEOUT_HEADER,
     Json,
     answer,
     array,
@@ -118,7 +119,7 @@ def chat_completions(name: str) -> Json:
     return {
         "operationId": name,
         "summary": "OpenAI's chat completions: a stream with `stream: true`, else one JSON object.",
-        "parameters": [IDEMPOTENCY_KEY],
+        "parameters": [IDEMPOTENCY_KEY, TIMEOUT_HEADER],
         "requestBody": {"required": True, "content": content(ref("NewChatCompletion"))},
         "responses": {
             "200": {
@@ -163,7 +164,7 @@ def model(name: str, schema: str) -> Json:
 DEEP_CHAT: Json = {
     "operationId": "createDeepChat",
     "summary": "deep-chat: a stream if Accept names text/event-stream, else one Response.",
-    "parameters": [IDEMPOTENCY_KEY],
+    "parameters": [IDEMPOTENCY_KEY, TIMEOUT_HEADER],
     "requestBody": {
         "required": True,
         "content": {

@@ -10,11 +10,13 @@ from typing import Any
 
 from api.pages.openapi import ai_sdk as openapi_ai_sdk
 from api.pages.openapi import batches as openapi_batches
+from api.pages.openapi import deletions as openapi_deletions
 from api.pages.openapi import dialects as openapi_dialects
 from api.pages.openapi import files as openapi_files
 from api.pages.openapi import responses as openapi_responses
 from api.pages.openapi import schedules as openapi_schedules
 from api.pages.openapi import shares as openapi_shares
+from api.pages.openapi import usage as openapi_usage
 from api.pages.openapi.schemas import (
     BEFORE,
     CURSOR_HEADER,
@@ -29,6 +31,7 @@ from api.pages.openapi.schemas import (
     STATUS,
     STREAMS,
     STRING,
+    TIMEOUT_HEADER,
     Json,
     answer,
     content,
@@ -83,6 +86,7 @@ CREATE = operation(
     ),
     CURSOR_HEADER,
     CURSOR_QUERY,
+    TIMEOUT_HEADER,
     requestBody={"required": True, "content": content(ref("NewGeneration"))},
 )  # fmt: skip
 
@@ -135,6 +139,7 @@ PATHS: Json = {
                 **errors("cursor_invalid", *SHARED),
             },
             parameter("active", "query", "`1`: only unfinished generations of the page.", STRING),
+            parameter("owner", "query", "For operators: an owner, or `*`.", STRING),
             BEFORE,
         ),
     },
@@ -147,7 +152,16 @@ PATHS: Json = {
                 **errors("not_found", "expired", *SHARED),
             },
             ID,
-        )
+        ),
+        "delete": operation(
+            "deleteGeneration",
+            "Delete a generation on every node. Its readers get an end.",
+            {
+                "200": answer("Deleted.", record({"id": STRING, "deleted": {"const": True}})),
+                **errors("not_found", *SHARED),
+            },
+            ID,
+        ),
     },
     "/v1/generations/{id}/cancel": {
         "post": operation(
@@ -171,8 +185,10 @@ PATHS: Json = {
             },
             parameter("session", "path", "The session's name, percent-encoded.", STRING),
             BEFORE,
-        )
+        ),
+        **openapi_deletions.SESSION,
     },
+    **openapi_deletions.PATHS,
     **openapi_ai_sdk.PATHS,
     **openapi_dialects.PATHS,
     **openapi_responses.PATHS,
@@ -180,6 +196,7 @@ PATHS: Json = {
     **openapi_files.PATHS,
     **openapi_schedules.PATHS,
     **openapi_shares.PATHS,
+    **openapi_usage.PATHS,
     "/v1/workers": {
         "get": operation(
             "listWorkers",

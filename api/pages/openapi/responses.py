@@ -12,6 +12,7 @@ from api.pages.openapi.schemas import (
     OBJECT,
     SHARED,
     STRING,
+    TIMEOUT_HEADER,
     Json,
     answer,
     array,
@@ -146,7 +147,7 @@ PATHS: Json = {
         "post": {
             "operationId": "createResponse",
             "summary": "OpenAI's Responses: as a stream, as one object, or in the background.",
-            "parameters": [IDEMPOTENCY_KEY],
+            "parameters": [IDEMPOTENCY_KEY, TIMEOUT_HEADER],
             "requestBody": {"required": True, "content": content(ref("NewResponse"))},
             "responses": {
                 "200": {

@@ -111,6 +111,12 @@ CURSOR_HEADER = parameter("Last-Event-ID", "header", "Read the events after this
 CURSOR_QUERY = parameter(
     "last_event_id", "query", "As Last-Event-ID, for clients that cannot set headers.", CURSOR
 )
+TIMEOUT_HEADER = parameter(
+    "X-Request-Timeout",
+    "header",
+    "Seconds, above 0; as the member deadline_s. The shorter one holds.",
+    {"type": "string", "pattern": r"^(?=.*[1-9])[0-9]{1,12}(\.[0-9]{1,12})?$"},
+)
 OWNER_QUERY = parameter(
     "owner", "query", "For operators: list this owner's instead; `*`: those of all owners.", STRING
 )
@@ -182,6 +188,16 @@ OPTIONS: Json = {
             {"enum": ["continue", "cancel", None]},
             {"type": "number", "minimum": 0, "maximum": GRACE_S_MAX},
         ],
+    },
+    "queue_wait_s": {
+        "description": "The longest wait for a worker; then the end has the code queue_timeout.",
+        "type": ["number", "null"],
+        "exclusiveMinimum": 0,
+    },
+    "deadline_s": {
+        "description": "From now to the end, which then has the code deadline_exceeded.",
+        "type": ["number", "null"],
+        "exclusiveMinimum": 0,
     },
 }
 

@@ -11,6 +11,8 @@ ANTHROPIC = KindSpec(
     has_rules=True,
     header="x-api-key",
     header_prefix="",
+    headers={"anthropic-version": "2023-06-01"},  # of the interface; the vendor demands it
     styles=("trailing",),
     models_path="/models",
+    models_query="limit=1000",
 )

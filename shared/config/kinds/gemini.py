@@ -12,4 +12,5 @@ GEMINI = KindSpec(
     header_prefix="",
     styles=("trailing",),
     models_path="/models",
+    models_query="pageSize=1000",
 )

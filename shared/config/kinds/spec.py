@@ -47,6 +47,7 @@ class KindSpec:
         has_rules: the members of shared/config/model_request.py are allowed.
         header: the header that gets the key of `api_key_env`.
         header_prefix: stands in the header before the key.
+        headers: of each request; `headers` of the models file win.
         styles: the forms in which a request can ask to continue an answer, the usual one first;
             empty: the kind cannot continue.
         continues_always: the first form holds at every server, and needs no trial.
@@ -56,6 +57,7 @@ class KindSpec:
         needs: modules that not every installation has.
         install: how to get them.
         models_path: where a server lists its models, behind `base_url`; empty: it has no list.
+        models_query: of the URL of this list, so that the list is whole.
     """
 
     name: str
@@ -63,12 +65,14 @@ class KindSpec:
     has_rules: bool = False
     header: str = "Authorization"
     header_prefix: str = "Bearer "
+    headers: Mapping[str, str] = field(default_factory=dict)
     styles: tuple[str, ...] = ()
     continues_always: bool = False
     members: Mapping[str, Check] = field(default_factory=dict)
     has_any_member: bool = False
     required: tuple[str, ...] = ()
     models_path: str = ""
+    models_query: str = ""
     needs: tuple[str, ...] = ()
     install: str = ""
 

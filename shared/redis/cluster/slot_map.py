@@ -48,6 +48,11 @@ class SlotMap:
         """Whether each slot has a master."""
         return None not in self._masters
 
+    @property
+    def slots_without(self) -> int:
+        """The number of slots that have no master."""
+        return self._masters.count(None)
+
     def master_of(self, slot: int | None) -> HostPort | None:
         """Return the master of a slot, or any master for None; None: it is not known."""
         if slot is not None:

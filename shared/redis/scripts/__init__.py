@@ -22,18 +22,20 @@ from shared.redis.pipeline import Call as Call  # what callers of `Scripts` impo
 from shared.redis.pipeline import ClientPipeline, Pipeline
 
 FOLDER = Path(__file__).parent
-WITH_GRACE = ("attach", "begin", "renew")
+WITH_GRACE = ("attach", "begin", "lapse", "renew")
+WITH_TIME_LIMITS = ("begin", "lapse")
 WITHOUT_PRELUDE = (
     "advance", "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
     "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
     "files_add", "files_remove", "files_sum", "hook_hosts", "hook_wait",
     "owner_bytes", "owner_charge", "limit_admit", "limit_settle", "limit_place",
+    "leave", "usage_settle", "usage_done",
 )  # fmt: skip
 # These free memory or keep a promise, so they must run when memory is full (server 7.0 or newer).
 ALLOW_OOM = (
-    "finish", "close", "seal", "delete", "renew", "release", "attach", "batch_cancel", "batch_move",
-    "files_remove",
-    "owner_bytes", "limit_settle", "limit_place",
+    "finish", "close", "lapse", "seal", "delete", "renew", "release", "attach",
+    "batch_cancel", "batch_move", "files_remove",
+    "owner_bytes", "limit_settle", "limit_place", "leave", "usage_settle", "usage_done", "spend",
 )  # fmt: skip
 # Two names for one file, because the flag allow-oom belongs to a name:
 # `finish` is an append that ends with the `end` event, and may run when memory is full.
@@ -60,6 +62,8 @@ def source_of(name: str, *, has_flags: bool, is_sharded: bool) -> str:
             parts.insert(0, "batch_prelude")
         if name in WITH_GRACE:
             parts.insert(0, "grace")
+        if name in WITH_TIME_LIMITS:
+            parts.insert(0, "time_limits")
         parts.insert(0, "prelude")
     body = "".join((FOLDER / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     if is_sharded:

@@ -16,7 +16,8 @@ for i = 8, #ARGV do
   if seq > top_seq then
     local id = ARGV[2] .. '-' .. decimal(seq)
     if i == #ARGV and ARGV[5] ~= '' then
-      write_end(id, top_id, ARGV[5], ARGV[i], now_ms(), tonumber(ARGV[6]))
+      local now = now_ms()
+      write_end(id, held_ms(now), ARGV[5], ARGV[i], now, tonumber(ARGV[6]))
     else
       redis.call('XADD', KEYS[2], id, 'e', ARGV[i])
     end

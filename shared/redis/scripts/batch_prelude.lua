@@ -18,19 +18,19 @@ end
 local function append_events(attempt, events, status, now, retention_ms)
   local _, top_seq, top_id = top()
   if #events == 0 then return top_id end
-  local frame, before_id = {top_id}, top_id
+  local frame, newest = {top_id}, top_id
   for i, event in ipairs(events) do
     local id = attempt .. '-' .. decimal(top_seq + i)
     if status and i == #events then
-      write_end(id, before_id, status, event, now, retention_ms)
+      write_end(id, 0, status, event, now, retention_ms)
     else
       redis.call('XADD', KEYS[2], id, 'e', event)
     end
     frame[#frame + 1] = id .. ' ' .. event
-    before_id = id
+    newest = id
   end
   publish(table.concat(frame, '\n'))
-  return before_id
+  return newest
 end
 
 local function extend_lease(now, lease_ms)

@@ -6,7 +6,8 @@
 -- Returns {'ok', attempt, seq of start, failures, start's JSON, fields…} | {'held', ms to wait} | {'ended'} | {'absent'}
 -- A repeat with the same token returns the same attempt.
 local f = redis.call('HMGET', KEYS[1],
-  'status', 'attempt', 'token', 'lease', 'hist', 'failures', 'grace', 'model', 'start')
+  'status', 'attempt', 'token', 'lease', 'hist', 'failures', 'grace', 'model', 'start',
+  'created', 'deadline', 'queue_wait', 'waiting')
 local status, known, token, seen = f[1], f[2], f[3], f[5]
 if not status then return {'absent'} end
 if not is_active(status) then return {'ended'} end
@@ -35,10 +36,11 @@ if f[7] and f[7] ~= '' and grace_is_over(tonumber(f[7]), now) then
   return {'ended'}
 end
 local function fail(code, message, retryable)
-  close('failed', '{"type":"end","status":"failed","finish_reason":"error","error":{"code":"' .. code
-    .. '","message":"' .. message .. '","retryable":' .. retryable .. '}}', known, seen, now, retention_ms)
+  close('failed', failed_json(code, message, retryable), known, seen, now, retention_ms)
   return {'ended'}
 end
+local code, message, retryable = overdue(f[10], f[11], f[12], f[13], now)
+if code then return fail(code, message, retryable) end
 if lapsed and ARGV[8] == '1' then
   return fail('worker_lost', 'the worker was lost and this model cannot go on: ask again', 'true')
 end
@@ -46,13 +48,15 @@ if failures >= tonumber(ARGV[6]) then
   return fail('attempts_exhausted', 'given up after ' .. decimal(failures) .. ' failures; the last: the worker was lost', 'false')
 end
 
+local held = held_ms(math.min(now, lease))
 local top_attempt, top_seq, top_id = top()
 local attempt = decimal(next_attempt(known, top_attempt, seen, current, now))
 local seq = decimal(top_seq + 1)
 local json = '{"type":"start","attempt":' .. attempt .. ',"model":' .. cjson.encode(f[8]) .. '}'
 redis.call('HSET', KEYS[1], 'status', 'running', 'attempt', attempt, 'token', ARGV[1],
   'lease', decimal(now + tonumber(ARGV[2])), 'hist', next_history(seen, current),
-  'failures', decimal(failures), 'start', seq, 'worker', ARGV[3])
+  'failures', decimal(failures), 'start', seq, 'worker', ARGV[3],
+  'held_ms', decimal(held), 'held', decimal(now))
 redis.call('HDEL', KEYS[1], 'waiting')
 redis.call('XADD', KEYS[2], attempt .. '-' .. seq, 'e', json)
 publish(top_id .. '\n' .. attempt .. '-' .. seq .. ' ' .. json)

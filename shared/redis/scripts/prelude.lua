@@ -74,12 +74,21 @@ local function publish(frame)
   redis.call('PUBLISH', string.sub(KEYS[1], 1, -5) .. 'live', frame)
 end
 
+-- Returns for how long workers have held the generation, ms, if its present holder stops at `at`.
+local function held_ms(at)
+  local f = redis.call('HMGET', KEYS[1], 'held_ms', 'held', 'token')
+  local sum = tonumber(f[1] or '0') or 0
+  local since = tonumber(f[2] or '')
+  if not since or not f[3] or f[3] == '' then return sum end
+  return sum + math.max(0, at - since)
+end
+
 -- Writes the end: the entry, the status and the expiry, in one step.
-local function write_end(id, before_id, status, json, now, retention_ms)
+local function write_end(id, held, status, json, now, retention_ms)
   redis.call('XADD', KEYS[2], id, 'e', json)
   redis.call('HSET', KEYS[1], 'status', status, 'token', '', 'end', json, 'ended', decimal(now),
-    'lease', '0')
-  redis.call('HDEL', KEYS[1], 'waiting')
+    'lease', '0', 'held_ms', decimal(held))
+  redis.call('HDEL', KEYS[1], 'waiting', 'held')
   redis.call('PEXPIRE', KEYS[2], retention_ms)
   redis.call('PEXPIRE', KEYS[1], retention_ms * 2)
 end
@@ -90,9 +99,13 @@ local function close(status, json, known, seen_history, now, retention_ms)
   local current = history()
   local attempt = next_attempt(known, top_attempt, seen_history, current, now)
   local id = decimal(attempt) .. '-' .. decimal(top_seq + 1)
-  redis.call('HSET', KEYS[1], 'attempt', decimal(attempt), 'token', '',
+  -- A holder that has lost its lease may be dead: it counts until then. `cut`: the last attempt of a
+  -- worker, which may still report what it took (spend.lua).
+  local lease = tonumber(redis.call('HGET', KEYS[1], 'lease') or '0')
+  local held = held_ms(math.min(now, lease))
+  redis.call('HSET', KEYS[1], 'attempt', decimal(attempt), 'token', '', 'cut', known or '0',
     'hist', next_history(seen_history, current))
-  write_end(id, top_id, status, json, now, retention_ms)
+  write_end(id, held, status, json, now, retention_ms)
   publish(top_id .. '\n' .. id .. ' ' .. json)
   return id
 end

@@ -5,5 +5,8 @@ local f = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt')
 local refused = refusal(f, ARGV[1], ARGV[2])
 if refused then return refused end
 local failures = redis.call('HINCRBY', KEYS[1], 'failures', ARGV[3])
-redis.call('HSET', KEYS[1], 'token', '', 'lease', '0', 'waiting', decimal(now_ms()))
+local now = now_ms()
+redis.call('HSET', KEYS[1], 'held_ms', decimal(held_ms(now)), 'token', '', 'lease', '0',
+  'waiting', decimal(now))
+redis.call('HDEL', KEYS[1], 'held')
 return {'ok', decimal(failures)}

@@ -68,7 +68,7 @@ async def client(cluster: Cluster) -> AsyncIterator[openai.AsyncOpenAI]:
 @pytest.mark.parametrize("is_streamed", [False, True])
 @pytest.mark.parametrize("vendor", VENDORS)
 async def test_chat_completions_with_a_tool(
-    client: openai.AsyncOpenAI, vendor: str, is_streamed: bool
+    client: openai.AsyncOpenAI, servers: dict[str, Upstream], vendor: str, is_streamed: bool
 ) -> None:
     asked: dict[str, Any] = {
         "model": f"gemini-3-{vendor}",
@@ -91,6 +91,8 @@ async def test_chat_completions_with_a_tool(
 
     assert answer.choices[0].message.content == TEXT
     assert answer.choices[0].finish_reason == "stop"
+    # Without the thoughts a worker would leave it out, because the vendor would refuse it.
+    assert ("thinking" in servers[vendor].calls[-1].body) is (vendor == "anthropic")
 
 
 async def streamed(
@@ -116,7 +118,7 @@ async def streamed(
 @pytest.mark.parametrize("is_named", [False, True], ids=["whole input", "previous response"])
 @pytest.mark.parametrize("vendor", VENDORS)
 async def test_responses_with_a_tool(
-    client: openai.AsyncOpenAI, vendor: str, is_named: bool
+    client: openai.AsyncOpenAI, servers: dict[str, Upstream], vendor: str, is_named: bool
 ) -> None:
     asked: dict[str, Any] = {
         "model": f"gemini-3-{vendor}",
@@ -140,6 +142,7 @@ async def test_responses_with_a_tool(
 
     assert second.output_text == TEXT
     assert second.status == "completed"
+    assert ("thinking" in servers[vendor].calls[-1].body) is (vendor == "anthropic")
 
 
 async def test_a_client_that_loses_the_thoughts_gets_an_answer_without_thinking(

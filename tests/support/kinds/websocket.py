@@ -58,6 +58,8 @@ class WebSocketServer:
                 telling = group.create_task(self._tell(connection, body))
                 # A client sends nothing while it waits: only the end of the connection comes.
                 group.create_task(_cancel_when_gone(connection, telling, call))
+        except* ConnectionClosed:
+            call.left.set()  # found by a write
         finally:
             call.ended.set()
 

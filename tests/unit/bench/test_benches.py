@@ -48,7 +48,10 @@ NAMELESS = (
     "transports",
     "batch",
     "partitions",
+    "cluster",
+    "turns",
     "credentials",
+    "limits",
 )
 
 

@@ -26,6 +26,7 @@ from shared.errors import ConfigurationError
 from shared.log.events import Token
 from shared.queue.continuations import read_verdicts
 from shared.redis.connections import connect
+from tests.support.kinds.ollama import OllamaServerWire
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.upstream import Upstream
 
@@ -138,6 +139,35 @@ async def test_each_form_gets_a_line_and_the_verdict_is_stored(
     await redis.aclose()
     assert stored.forms == dict.fromkeys(CONTINUE_STYLES, outcome)
     assert stored.at_ms > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [("goes-on", "continues"), ("begins-anew", "begins anew"), ("refuses", "refuses")],
+)
+async def test_an_ollama_is_tried_in_its_own_form(name: str, outcome: str):
+    async with Upstream(wire=OllamaServerWire(), path="") as server:
+        model = Model(name=name, backend="ollama", base_url=server.base_url)
+        findings = await examine_continuation(Settings(data_dir="/nowhere"), model, {})
+
+    level = "ok" if outcome == "continues" else "warn"
+    assert findings[:-1] == [Finding(level, "form", f"trailing: {outcome}")]
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ('backend = "completions"\nbase_url = "http://h/v1"', "always continue"),
+        ('backend = "demo"', "always continue"),
+        ('backend = "responses"\nbase_url = "http://h/v1"', "no form of continuation to try"),
+    ],
+)
+def test_a_kind_that_needs_no_trial_is_not_asked(tmp_path: Path, table: str, words: str):
+    path = tmp_path / "models.toml"
+    path.write_text(f"[models.m]\n{table}\n")
+    (finding,) = doctor_continuation(Settings(models=str(path)), "m")
+
+    assert finding.level == "ok" and words in finding.text
 
 
 async def test_a_model_that_continues_in_a_form_that_does_not_hold_is_warned_of(

@@ -273,8 +273,51 @@ async def test_the_model_servers_are_checked(tmp_path: Path) -> None:
     assert not any("the-key" in finding.text for finding in findings)
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "line", "header"),
+    [
+        (
+            "anthropic",
+            b'{"data": [{"type": "model", "id": "m"}], "has_more": false}',
+            b"GET /v1/models?limit=1000 HTTP/1.1",
+            b"anthropic-version: 2023-06-01",
+        ),
+        (
+            "gemini",
+            b'{"models": [{"name": "models/m"}]}',
+            b"GET /v1/models?pageSize=1000 HTTP/1.1",
+            b"x-goog-api-key: the-key",
+        ),
+        ("responses", b'{"data": [{"id": "m"}]}', b"GET /v1/models HTTP/1.1", b"Bearer the-key"),
+    ],
+)
+async def test_the_servers_of_vendors_are_checked(
+    tmp_path: Path, kind: str, body: bytes, line: bytes, header: bytes
+) -> None:
+    requests: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        path = tmp_path / "models.toml"
+        path.write_text(
+            f'[models.m]\nbackend = "{kind}"\nbase_url = "http://127.0.0.1:{port}/v1"\n'
+            'api_key_env = "A"\n'
+        )
+        findings = await examine_models(Settings(models=str(path)), {"A": "the-key"})
+
+    assert levels(findings) == ["ok", "ok"]
+    assert requests[0].startswith(line) and header in requests[0]
+
+
 def test_a_fail_gives_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor.doctor(Settings(host="0.0.0.0")) == 1
+    assert doctor.doctor(Settings(host="0.0.0.0", models_discover="off")) == 1
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("ok    python")
@@ -282,7 +325,7 @@ def test_a_fail_gives_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_a_fail_the_exit_code_is_0() -> None:
-    assert doctor.doctor(Settings()) == 0
+    assert doctor.doctor(Settings(models_discover="off")) == 0
 
 
 # Files

@@ -9,6 +9,9 @@ import pytest
 from shared.errors import Unavailable
 from shared.queue.lanes import Delivery
 from shared.queue.partitions import Partitions
+from shared.redis import keys
+from shared.redis.shards import serves
+from tests.support.known_shards import MASTERS, known_shards
 from workers.arrivals import CONNECTIONS_MAX, Arrivals, own_partitions
 
 LANES = ["interactive", "resume", "batch"]
@@ -120,3 +123,28 @@ def test_workers_share_out_more_partitions_than_one_can_wait_on():
     assert {tag for some in own for tag in some} == set(tags)
     assert own_partitions(tags, "worker-1") == own[1]
     assert own_partitions(tags[:16], "worker-1") == list(tags[:16])
+
+
+async def test_of_a_cluster_with_a_shard_away_only_the_other_partitions_are_waited_on():
+    queue = FakeQueue(2)
+    queue.partitions = Partitions(8, is_even=True)
+    queue.redis = known_shards(MASTERS[1])
+    async with asyncio.TaskGroup() as tasks:
+        arrivals = Arrivals(queue, queue.partitions.tags, tasks.create_task, lambda: queue.now_s)
+        served = {tag for tag in queue.partitions.tags if serves(queue.redis, keys.running(tag))}
+
+        assert set(arrivals.unread()) == served and 0 < len(served) < 8
+
+
+async def test_of_a_cluster_the_outage_of_one_partition_is_not_reported():
+    queue = FakeQueue(2)
+    queue.redis = known_shards(MASTERS[1])
+    async with asyncio.TaskGroup() as tasks:
+        arrivals = Arrivals(queue, queue.partitions.tags, tasks.create_task, lambda: queue.now_s)
+        arrivals.open({"q0": LANES, "q1": LANES}, 1_000)
+        await asyncio.sleep(0)
+        queue.replies["q1"].set_exception(Unavailable("away"))
+
+        assert await arrivals.next() == ([], True)
+        queue.replies["q0"].set_result([])
+        await arrivals.close()

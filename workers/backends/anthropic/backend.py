@@ -16,8 +16,6 @@ from workers.backends.posting import PostingBackend
 from workers.backends.reading.failure import refusal
 from workers.backends.route import find_route
 
-VERSION = "2023-06-01"  # of the API; `headers` of the models file may name another
-
 
 class MessagesWire:
     """Anthropic's Messages: see `Wire`."""
@@ -25,7 +23,7 @@ class MessagesWire:
     path = "/messages"
     query = ""
     accept = "text/event-stream"
-    headers: Mapping[str, str] = {"anthropic-version": VERSION}
+    headers: Mapping[str, str] = {}
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self._model = model

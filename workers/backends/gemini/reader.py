@@ -71,7 +71,7 @@ class GenerateContentReader(EventReader):
     def _take_response(self, response: dict[str, Any], items: list[BackendItem]) -> None:
         if usage := response.get("usageMetadata"):
             self._usage.add(usage)
-            self._has_new_usage = True
+            self._note_usage()
         self._note("chunk", _others(response, _RESPONSE_MEMBERS))
         candidates = response.get("candidates")
         for candidate in candidates if isinstance(candidates, list) else ():

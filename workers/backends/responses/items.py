@@ -59,8 +59,7 @@ def _assistant_items(message: Mapping[str, Any], where: str, calls: list[Call]) 
     wanted: list[dict[str, Any]] = [{"call": call} for call in calls]
     for piece in interleave(text, wanted, kept_of(message, RESPONSES)):
         if isinstance(piece, str):
-            content = [{"type": "output_text", "text": piece}]
-            items.append({"type": "message", "role": "assistant", "content": content})
+            items.append({"role": "assistant", "content": piece})
         elif isinstance(piece, Kept):
             items.append(_reasoning_item(piece.detail))
         else:

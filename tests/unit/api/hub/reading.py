@@ -33,10 +33,15 @@ def parse_sse(body: bytes) -> list[tuple[str, str]]:
 
 
 async def read(
-    hub_harness: HubHarness, cursor: EventId = START, *, transport: str = "sse", **scope: Any
+    hub_harness: HubHarness,
+    cursor: EventId = START,
+    *,
+    transport: str = "sse",
+    client: Client | None = None,
+    **scope: Any,
 ) -> Reading:
     """Start a request for the events after `cursor`, and let it join."""
-    client = Client()
+    client = client or Client()
     meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
     task = asyncio.create_task(

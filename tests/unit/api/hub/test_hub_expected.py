@@ -6,7 +6,7 @@ import pytest
 
 from api.hub import relay as relay_module
 from shared.log.events import Start
-from tests.support.hub_harness import END, GENERATION, HubHarness, make_meta, settle
+from tests.support.hub_harness import END, GENERATION, OF_EVERY_NODE, HubHarness, make_meta, settle
 from tests.unit.api.hub.reading import read, stop
 
 
@@ -28,7 +28,7 @@ async def test_an_expected_log_is_not_read_if_its_frames_arrive(hub_harness: Hub
 
     assert reading.ids == ["1-1", "1-2", "1-3"]
     assert hub_harness.log.count("page") == 0
-    assert hub_harness.live.channels == {b"tr:probe:n1"}
+    assert hub_harness.live.channels == OF_EVERY_NODE
 
 
 async def test_an_expected_log_is_not_read_after_a_late_confirmation_of_its_channel(
@@ -103,4 +103,4 @@ async def test_the_relay_of_a_generation_that_was_not_created_is_closed(
     hub_harness.hub.cancel_expected(GENERATION)
 
     assert not hub_harness.hub.relays
-    assert hub_harness.live.channels == {b"tr:probe:n1"}
+    assert hub_harness.live.channels == OF_EVERY_NODE

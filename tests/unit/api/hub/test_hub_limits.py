@@ -8,7 +8,7 @@ import re
 import pytest
 
 from shared.log.ids import EventId
-from tests.support.hub_harness import END, GENERATION, HubHarness, settle
+from tests.support.hub_harness import END, GENERATION, OF_EVERY_NODE, HubHarness, settle
 from tests.unit.api.hub.reading import read, stop
 
 # Slow readers
@@ -183,7 +183,7 @@ async def test_an_idle_copy_is_kept_for_a_quick_resume_and_then_closed(
 
     await hub_harness.pass_time(12)
     assert hub_harness.hub.relays == {}
-    assert hub_harness.live.channels == {b"tr:probe:n1"}
+    assert hub_harness.live.channels == OF_EVERY_NODE
 
 
 # Memory

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from shared.log.events import Start
 from shared.log.ids import START
-from tests.support.hub_harness import END, GENERATION, HubHarness, settle
+from tests.support.hub_harness import END, GENERATION, OF_EVERY_NODE, HubHarness, settle
 from tests.unit.api.hub.reading import read, stop
 
 # The bytes
@@ -34,7 +34,7 @@ async def test_a_live_answer_arrives_event_by_event_and_finishes_after_its_end(
     await reading.task
     assert reading.frames[-1] == ("1-4", "end")
     assert reading.client.is_finished
-    assert hub_harness.live.channels == {b"tr:probe:n1"}
+    assert hub_harness.live.channels == OF_EVERY_NODE
 
 
 async def test_every_byte_of_the_sse_form(hub_harness: HubHarness) -> None:

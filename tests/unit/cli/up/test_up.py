@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.up.discovery import FoundServer
+from cli.up.found_models import find_models
 from cli.up.up import (
     child_environ,
     choose_ports,
@@ -93,6 +95,44 @@ def test_an_invalid_models_file_is_an_error_before_the_start() -> None:
         up(Settings(models="/no/such/file"))
 
 
+def serve_ollama(monkeypatch: pytest.MonkeyPatch, *models: str) -> None:
+    async def found() -> list[FoundServer]:
+        return [FoundServer("Ollama", "ollama", "http://localhost:11434", models)] if models else []
+
+    monkeypatch.setattr("cli.up.found_models.find_servers", found)
+
+
+def test_found_models_are_served_behind_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_ollama(monkeypatch, "qwen3:8b", "demo")
+    said: list[str] = []
+    settings = find_models(Settings(data_dir=str(tmp_path / "data")), said.append)
+
+    models = load_models(settings.models)
+    assert [model.backend for model in models.values()] == ["demo", "ollama", "ollama"]
+    assert list(models) == ["demo", "qwen3:8b", "demo-2"]
+    assert child_environ(settings, "text")["TAILRACE_MODELS"] == settings.models
+    assert said == ["tailrace up: found Ollama at http://localhost:11434: qwen3:8b, demo"]
+
+
+@pytest.mark.parametrize(
+    ("models", "settings"),
+    [((), {}), (("m",), {"models_discover": "off"}), (("m",), {"models": "mine.toml"})],
+)
+def test_nothing_is_written_where_nothing_is_looked_for_or_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    models: tuple[str, ...],
+    settings: dict[str, str],
+) -> None:
+    serve_ollama(monkeypatch, *models)
+    given = Settings(data_dir=str(tmp_path / "data"), **settings)
+
+    assert find_models(given, print) == given
+    assert not (tmp_path / "data").exists()
+
+
 def test_each_role_gets_its_drain_time() -> None:
     settings = Settings(drain_s=3.0)
     children = role_children(settings, [8000, 8001], 2, role_command)
@@ -147,7 +187,7 @@ def test_the_greeting_has_a_url_that_can_be_opened(host: str, url: str) -> None:
         ("unix:///tmp/s", "-s /tmp/s"),
         ("unix:///tmp/s?db=0", "-s /tmp/s"),
         ("redis://host:1/2", "-u redis://host:1/2"),
-        ("rediss://me:SECRET@host/0?x=SECRET", "-u rediss://host/0"),
+        ("rediss://me:SECRET@host/0?password=SECRET", "-u rediss://host/0"),
         (
             "redis+sentinel://me:secret@s1:1,s2:2/mine/3",
             "-u redis://$(redis-cli -h s1 -p 1 SENTINEL GET-MASTER-ADDR-BY-NAME mine"

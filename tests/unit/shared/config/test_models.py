@@ -150,7 +150,7 @@ def test_the_example_is_valid() -> None:
     environ["AZURE_OPENAI_API_KEY"] = "k"
 
     assert next(iter(models)) == "demo"
-    assert list(build_backends(models, Settings(), environ)) == list(models)
+    assert list(build_backends(models, Settings(), environ)) == list(models.tables)
 
 
 @pytest.mark.parametrize("text", re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.S))

@@ -24,7 +24,7 @@ from shared.later.webhooks import (
 )
 from shared.log.records import failed
 from shared.queue.endings import CANCELLED, cancel
-from shared.queue.lanes import forget
+from shared.queue.leaving import forget
 from shared.redis import keys
 from tests.support.generation import ID, Holder, create, store_on
 

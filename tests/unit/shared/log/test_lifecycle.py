@@ -120,7 +120,7 @@ async def test_a_deletion_leaves_only_a_seal_that_expires(redis) -> None:
     assert await store.delete(ID)
 
     meta, log = await snapshot(store)
-    assert (meta, log) == ({b"status": b"sealed"}, [])
+    assert (meta, log) == ({b"status": b"sealed", b"deleted": b"1"}, [])
     assert 0 < await redis.pttl(keys.meta(ID)) <= 2 * store.retention_ms
 
 

@@ -12,7 +12,7 @@ from shared.log.records import Begun
 from shared.log.request_pieces import PIECE_BYTES, kept_ms, piece_count
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
-from shared.queue.lanes import forget
+from shared.queue.leaving import forget
 from shared.redis import keys
 
 LARGE = b'{"messages":"' + b"x" * (2 * PIECE_BYTES) + b'"}'

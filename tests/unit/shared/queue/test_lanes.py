@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from shared.queue.lanes import LaneEntry, Queue, decode_entry, encode_entry, forget, put_back
+from shared.queue.lanes import LaneEntry, Queue, decode_entry, encode_entry, put_back
+from shared.queue.leaving import forget
 from shared.queue.overview import owner_ids, queue_depths, session_ids
 from shared.queue.presence import Presence, announce, withdraw, workers_seen
 from shared.redis import keys

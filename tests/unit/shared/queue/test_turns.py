@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from shared.config.credentials import ANONYMOUS
+from shared.config.limits import WEIGHT_MAX, OwnerLimits
 from shared.queue import turns
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import cancel, cancel_many
@@ -13,7 +14,7 @@ from shared.queue.janitor import Janitor
 from shared.queue.lanes import NEVER_BEGAN_S, Queue, requeue
 from shared.queue.overview import queue_depths
 from shared.queue.partitions import partitions_of
-from shared.queue.turns import WEIGHT_MAX, advance, repair
+from shared.queue.turns import advance, repair
 from shared.redis import keys
 from tests.support.generation import store_on
 
@@ -39,9 +40,7 @@ class Bench:
         self.redis = redis
         self.store = store_on(redis, **settings)
         self.partitions = partitions_of(self.store.settings)
-        self.acceptor = Acceptor(
-            redis, self.store, self.store.settings, lambda owner: WEIGHTS.get(owner, 1)
-        )
+        self.acceptor = Acceptor(redis, self.store, self.store.settings)
         self.queue = self.worker("worker")
         self.names = {}
 
@@ -52,7 +51,10 @@ class Bench:
         """Accept prompts, which are called a1, a2, … for the owner `a`."""
         ids = []
         for _ in range(count):
-            new = NewGeneration(owner, "demo", b'{"messages":[]}', priority=priority, **changes)
+            limits = OwnerLimits(weight=WEIGHTS.get(owner, 1))
+            new = NewGeneration(
+                owner, "demo", b'{"messages":[]}', priority=priority, limits=limits, **changes
+            )
             accepted = await self.acceptor.accept(new)
             number = sum(name.startswith(owner) for name in self.names.values()) + 1
             self.names[accepted.generation_id] = f"{owner}{number}"

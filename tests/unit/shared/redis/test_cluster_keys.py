@@ -34,11 +34,15 @@ from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.allowance import ADMIT, SETTLE, admission, line_admission, settlement
 from shared.queue.endings import CANCELLED
 from shared.queue.lanes import Queue, put_back
+from shared.queue.time_limits import end_hopeless
 from shared.queue.turns import advance
 from shared.redis import keys
 from shared.redis.client import Command
 from shared.redis.pipeline import ClientPipeline
 from shared.redis.scripts import FILES, FOLDER, Scripts, source_of
+from shared.usage.figures import Figures
+from shared.usage.ledger import Fact, Ledger
+from shared.usage.settlement import Settlement
 from tests.support.generation import ID, Holder, create, lose, token
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.script_monitor import ScriptMonitor
@@ -51,6 +55,7 @@ PARTS = {
     "grace",
     "limit_prelude",
     "prelude",
+    "time_limits",
 }  # they are parts of other scripts
 SOURCES = sorted(FOLDER.glob("*.lua"))
 NAMES = {path.stem for path in SOURCES} - PARTS | set(FILES)
@@ -227,6 +232,7 @@ async def take_the_queue(redis: Redis) -> None:
     for _ in range(2):
         await acceptor.accept(NewGeneration("alice", "demo", b'{"messages":[]}'))
     assert await advance(queue.scripts, await queue.read("interactive", 9)) == 1
+    await end_hopeless(store, [ID])
     await put_back(store, ID, "interactive", "demo")
     (delivery,) = await queue.read("resume", 1)
     assert delivery.ticket is not None
@@ -236,6 +242,10 @@ async def take_the_queue(redis: Redis) -> None:
     await queue.wait(list(keys.LANES), 1)
     await queue.claim("resume", 0, 10)
     await queue.leave(delivery, ID, 1_000)
+    await store.scripts.run("spend", [keys.meta(ID)], [1, "{}"])
+    await Settlement(redis, store, SETTINGS).look(keys.QUEUE)
+    fact = Fact("alice", ID, await store.now_ms(), await store.now_ms(), "demo", Figures(1))
+    await Ledger(redis, SETTINGS).settle([fact])
     await queue.scripts.run("consumer_drop", [keys.lane("resume")], [keys.GROUP, "w-1", 0])
 
 
@@ -293,6 +303,6 @@ async def count_an_owner(redis: Redis) -> None:
     await scripts.run(ADMIT, *line_admission("alice", "gen_third000", 60.0))
     assert await scripts.run(SETTLE, *settlement("alice", ID, 7)) == 1
     assert await scripts.run(SETTLE, *settlement("alice", "gen_third000", 7)) == 1
-    for number, max_ in ((1, 1), (2, 1), (0, 0)):
+    for number in (1, 2, 0):
         names = [keys.owner_places("alice"), keys.owner_told("alice")]
-        await scripts.run("limit_place", names, ["node", number, 1_000, max_, "reader", 1_000])
+        await scripts.run("limit_place", names, ["node", number, 1_000, 1, 1, 0, "reader", 1_000])

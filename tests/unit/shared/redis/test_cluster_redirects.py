@@ -8,7 +8,13 @@ import pytest
 from redis import exceptions
 from redis.exceptions import ResponseError
 
-from shared.redis.cluster.redirects import PAUSES_S, SENDINGS_MAX, Redirects, Target
+from shared.redis.cluster.redirects import (
+    PATIENCE_S,
+    PAUSES_S,
+    SENDINGS_MAX,
+    Redirects,
+    Target,
+)
 from shared.redis.cluster.slot_map import SlotMap
 from shared.redis.cluster.slots import SLOTS, CrossSlot, command_slot, key_slot
 
@@ -39,6 +45,10 @@ def test_the_slot_of_a_key(key: bytes, slot: int) -> None:
     [
         (["XADD", "tr:{q}:batch", "*", "f", "v"], b"tr:{q}:batch"),
         (["get", b"foo"], b"foo"),
+        (["XGROUP", "CREATE", "{foo}lane", "g", "0"], b"foo"),
+        (["XINFO", "CONSUMERS", "{foo}lane", "g"], b"foo"),
+        (["PUBLISH", "channel", "message"], None),
+        (["SPUBLISH", "{foo}live", "message"], b"foo"),
         (["EVALSHA", "d" * 40, 2, "tr:{foo}:a", "tr:{foo}:b", "{other}"], b"foo"),
         (["XREADGROUP", "GROUP", "g", "c", "STREAMS", "{foo}a", "{foo}b", ">", ">"], b"foo"),
         (["EVALSHA", "d" * 40, 0, "foo"], None),
@@ -51,9 +61,14 @@ def test_the_slot_of_a_command(command: list[Any], key: bytes | None) -> None:
     assert command_slot(command) == (None if key is None else key_slot(key))
 
 
-def test_keys_of_two_slots_are_a_defect() -> None:
+@pytest.mark.parametrize(
+    "command",
+    [["EVALSHA", "d" * 40, 2, "{a}", "{b}"], ["DEL", "{a}", "{b}"], ["EXISTS", "{a}1", "{b}1"]],
+    ids=["script", "del", "exists"],
+)
+def test_keys_of_two_slots_are_a_defect(command: list[Any]) -> None:
     with pytest.raises(CrossSlot):
-        command_slot(["EVALSHA", "d" * 40, 2, "{a}", "{b}"])
+        command_slot(command)
 
 
 def three() -> SlotMap:
@@ -253,3 +268,27 @@ def test_a_slot_without_a_master_is_an_error_of_its_call_only() -> None:
 
     assert calls.due(0.0) == {Target(A): [0]}
     assert isinstance(calls.replies[1], exceptions.ConnectionError)
+
+
+def test_a_call_alone_waits_until_the_deadline_and_calls_beside_others_only_a_moment() -> None:
+    for slots, until_s in (((1,), 10.0), ((1, 2), PATIENCE_S)):
+        calls, _ = begin(*slots)
+        now, again = 0.0, ResponseError("TRYAGAIN")
+        while not calls.is_done and now < 60:
+            for target, indices in calls.due(now).items():
+                for index in indices:
+                    calls.take(index, target, again if index == 0 else b"ok", now)
+            now += calls.pause_s(now) or 0.01
+
+        assert calls.replies[0] is again
+        waits = min(until_s, sum(PAUSES_S[1] for _ in range(SENDINGS_MAX)))
+        assert waits / 4 < now <= waits + PAUSES_S[1]
+
+
+def test_calls_that_no_server_has_answered_are_named() -> None:
+    calls, _ = begin(1, 5_000)
+    calls.due(0.0)
+    calls.lose([0], Target(A), exceptions.ConnectionError("gone"))
+    calls.take(1, Target(B), b"ok", 0.0)
+
+    assert calls.is_done and calls.lost == {0}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from shared.redis.server_check import check_server, find_jobs_url
 from tests.support.certificates import Authority
 from tests.support.fake_sentinel import SERVICE, FakeSentinel, url_of
 from tests.support.redis_server import RedisServer, free_port
+from tests.support.tls_front import tls_front
 from tests.support.wait import until
 
 PING = [["PING"]]
@@ -244,34 +244,6 @@ async def test_arqs_queue_is_at_the_same_master_in_the_next_database(servers, se
     assert url.sentinels is not None
     named = dataclasses.replace(settings, jobs_redis_url=url_of(*sentinels).replace("/0", "/7"))
     assert (await find_jobs_url(named))[0].database == 7
-
-
-@asynccontextmanager
-async def tls_front(server: RedisServer, tls: ssl.SSLContext) -> AsyncIterator[int]:
-    """The port of a TLS listener before a server. The wheel's server has no TLS of its own."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", server.port)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(copy(reader, far_writer))
-                group.create_task(copy(far_reader, writer))
-        finally:
-            writer.transport.abort()
-            far_writer.transport.abort()
-
-    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        try:
-            while data := await source.read(65_536):
-                target.write(data)
-        except OSError:
-            pass
-        target.close()
-
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    yield listener.sockets[0].getsockname()[1]
-    listener.close()
-    await listener.wait_closed()
 
 
 class Ears:

@@ -19,6 +19,7 @@ from shared.log.events import (
     Counts,
     End,
     Event,
+    Extra,
     Failure,
     Reasoning,
     Reset,
@@ -39,6 +40,8 @@ PIECES = st.one_of(
     st.builds(Reasoning, st.text(max_size=8)),
     st.builds(ToolCall, st.integers(0, 2), arguments=st.text(max_size=8)),
     st.builds(Usage, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)),
+    st.just(Extra({"delta": {"reasoning_details": [{"type": "reasoning.encrypted"}]}})),
+    st.just(Reasoning("x", {"delta": {"reasoning_details": [{"type": "reasoning.text"}]}})),
     st.just(Reset("takeover")),
     st.just(Start(2, "demo")),
 )
@@ -68,6 +71,11 @@ def events_of(sent: bytes) -> list[dict[str, Any]]:
 
 def log_of(events: list[Event], end: End) -> Log:
     return Log([(1, Start(1, "demo")), *((1, event) for event in events), (1, end)])
+
+
+def content_of(item: dict[str, Any]) -> str:
+    """Return the text of an item; a thought that goes back may have no part."""
+    return "".join(part["text"] for part in item["content"])
 
 
 class Reader:
@@ -105,7 +113,7 @@ class Reader:
             assert event["text"] == self.texts[index]
         elif kind == "response.output_item.done":
             item = self.items[index] = event["item"]
-            text = item["arguments"] if "arguments" in item else item["content"][0]["text"]
+            text = item["arguments"] if "arguments" in item else content_of(item)
             assert text == self.texts[index]
             self.done.add(index)
 
@@ -133,7 +141,7 @@ def test_every_sequence_follows_the_protocol_and_ends_with_the_answer(
     for item in final["output"]:
         assert item in reader.items.values()
         if item["type"] in texts:
-            texts[item["type"]] += item["content"][0]["text"]
+            texts[item["type"]] += content_of(item)
     assert texts == {"message": snapshot.text, "reasoning": snapshot.reasoning}
     calls = sorted(i["arguments"] for i in final["output"] if i["type"] == "function_call")
     assert calls == sorted(call["arguments"] for call in snapshot.tool_calls)

@@ -1,0 +1,139 @@
+"""/v1/usage: what owners have used, as JSON or CSV. Source: docs/protocol.md, "Usage of owners"."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import date, timedelta
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from api.deadline import answer_deadline
+from api.intake.body import invalid_request
+from api.intake.negotiation import choose_media_type
+from api.node import Node
+from api.response import json_response
+from shared.config.credentials import EVERYBODY
+from shared.errors import NotFound
+from shared.usage.ledger import Ledger, day_of
+from shared.usage.report import COLUMNS, GROUPS, Report
+
+DAYS = 30  # without `from`
+OWNERS_MAX = 10_000  # in one answer
+OWNERS_AT_ONCE = 100  # in one round trip
+ROWS_MAX = 50_000  # of one answer
+JSON, CSV = "application/json", "text/csv"
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)  # not the other forms of ISO 8601
+# A spreadsheet takes a cell that begins so for a formula. Owners choose their names in part.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class UsageQuery(NamedTuple):
+    """The checked query: the first and the last day, and what tells the rows apart."""
+
+    first: date
+    last: date
+    groups: Sequence[str]
+
+
+class UsageRoutes:
+    """The handler of /v1/usage."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.ledger = Ledger(node.redis, node.settings, node.store.scripts)
+
+    async def get(self, request: Request) -> ASGIApp:
+        """GET /v1/usage: of the caller; for operators also of another owner, or of all."""
+        owner, _ = self.node.listed_owner(request)
+        identity = self.node.identity(request)
+        days = self.node.settings.usage_days
+        if not days:
+            raise NotFound("usage: it is not counted here, because TAILRACE_USAGE_DAYS is 0")
+        media_type = choose_media_type(request.headers.get("accept"), (JSON, CSV))
+        query = read_query(request.query_params, day_of(round(time.time() * 1000)), days)
+        async with answer_deadline(), self.node.heavy_reads.turn(identity.owner):
+            owners, next_after = [owner], None
+            if owner == EVERYBODY:
+                found = await self.ledger.owners(request.query_params.get("after", ""))
+                owners = found[:OWNERS_MAX]
+                next_after = owners[-1] if len(found) > OWNERS_MAX else None
+            report = await self._report(owners, query)
+        if media_type == CSV:
+            headers = {"cache-control": "no-store"}
+            if next_after is not None:
+                headers["x-next-after"] = next_after.encode("unicode_escape").decode()
+            return Response(as_csv(report.data()), 200, headers, media_type=CSV)
+        return json_response({"data": report.data(), "next_after": next_after})
+
+    async def _report(self, owners: Sequence[str], query: UsageQuery) -> Report:
+        report = Report(query.groups)
+        for start in range(0, len(owners), OWNERS_AT_ONCE):
+            some = owners[start : start + OWNERS_AT_ONCE]
+            found = await self.ledger.rows(some, query.first, query.last)
+            for owner, rows in zip(some, found, strict=True):
+                report.add(owner, rows)
+            if len(report) > ROWS_MAX:
+                raise invalid_request(
+                    f"the report has more than {ROWS_MAX} rows: choose fewer days, or group by less"
+                )
+        return report
+
+
+def read_query(query: Mapping[str, str], today: date, days_max: int) -> UsageQuery:
+    """Return the checked query.
+
+    Args:
+        today: the day of now, UTC.
+        days_max: for how many days usage is kept.
+
+    Raises:
+        RequestError: 422.
+    """
+    last = _read_day(query, "to") or today
+    first = _read_day(query, "from") or max(date.min + timedelta(DAYS), last) - timedelta(DAYS - 1)
+    if first > last:
+        raise invalid_request(f"from ({first}) must not be after to ({last})")
+    if (last - first).days >= days_max:
+        raise invalid_request(
+            f"from {first} to {last} are {(last - first).days + 1} days: ask for at most "
+            f"{days_max}, for which TAILRACE_USAGE_DAYS keeps the usage"
+        )
+    groups = query.get("group_by") or ",".join(GROUPS)
+    names = [name.strip() for name in groups.split(",")]
+    if not set(names) <= set(GROUPS):
+        raise invalid_request("group_by must be owner, model or day, or several with commas")
+    return UsageQuery(first, last, names)
+
+
+def _read_day(query: Mapping[str, str], name: str) -> date | None:
+    text = query.get(name)
+    if not text:
+        return None
+    if _DAY.fullmatch(text) is not None:
+        with suppress(ValueError):
+            return date.fromisoformat(text)
+    raise invalid_request(f"{name} must be a day, as 2026-01-31")
+
+
+def as_csv(data: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as RFC 4180 says, with a header."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(COLUMNS)
+    for row in data:
+        writer.writerow([_cell(row[name]) for name in COLUMNS])
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return "'" + value
+    return "" if value is None else value

@@ -1,0 +1,111 @@
+"""Counts the usage of generations that have ended: from their meta and log into the ledger.
+
+The script `leave` takes an ended generation out of the queue's indexes of waiting and running
+generations and puts it into the index `unsettled`, in one step. So an ended generation whose usage
+is not counted is always in one of these indexes, whichever process dies. A look reads what the
+generation took, counts it in the ledger, and only then removes it from the index. If the process
+dies in between, the next look repeats both; the ledger counts each generation once.
+
+The facts come from what the scripts on `{id}` have written with the end: its status, its `usage`,
+and for how long workers held the generation. If the end has no counts, they are counted from the
+log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from shared.config.settings import Settings
+from shared.log.events import Counts, End, decode_known
+from shared.log.records import ENDED
+from shared.log.store import Store
+from shared.redis import keys
+from shared.redis.client import Client, translated
+from shared.redis.scripts import Scripts
+from shared.usage.counting import count_log
+from shared.usage.figures import figures_of
+from shared.usage.ledger import Fact, Ledger
+
+PAGE = 200  # generations of one step
+PAGES_PER_LOOK = 25
+FIELDS = (
+    b"status", b"owner", b"model", b"created", b"ended", b"end", b"held_ms", b"spent", b"spent_at",
+)  # fmt: skip
+_counts = msgspec.json.Decoder(Counts)
+
+
+class Settlement:
+    """Counts ended generations on one Redis.
+
+    Every coroutine may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
+    """
+
+    def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
+        self.redis = redis
+        self.store = store
+        self.ledger = Ledger(redis, settings)
+        self._scripts = Scripts(redis)
+
+    async def look(self, tag: str) -> int:
+        """Count the unsettled generations of a partition, and return how many were counted.
+
+        Args:
+            tag: of the partition.
+        """
+        counted = 0
+        for _ in range(PAGES_PER_LOOK):
+            with translated():
+                found = await self.redis.zrange(keys.unsettled(tag), 0, PAGE - 1, withscores=True)
+            if not found:
+                break
+            counted += await self.settle([raw.decode() for raw, _ in found])
+            words: list[Any] = []
+            for raw, score in found:
+                words += [raw, f"{score:.0f}"]
+            await self._scripts.run("usage_done", [keys.unsettled(tag)], words)
+            if len(found) < PAGE:
+                break
+        return counted
+
+    async def settle(self, ids: Sequence[str]) -> int:
+        """Count those of `ids` that have ended, and return how many changed the sums.
+
+        One that goes on, or that is gone, is left out: it comes back with its end, or never.
+        """
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for generation_id in ids:
+                pipeline.hmget(keys.meta(generation_id), list(FIELDS))
+            replies = await pipeline.execute()
+        facts = []
+        for generation_id, reply in zip(ids, replies, strict=True):
+            fields = {name: raw or b"" for name, raw in zip(FIELDS, reply, strict=True)}
+            # The meta of a batch has no model: its lines are counted.
+            if fields[b"status"].decode() in ENDED and fields[b"model"]:
+                facts.append(await self._fact(generation_id, fields))
+        return await self.ledger.settle(facts)
+
+    async def _fact(self, generation_id: str, fields: Mapping[bytes, bytes]) -> Fact:
+        counts = await self._counts(generation_id, fields)
+        ended_ms, spent_ms = int(fields[b"ended"] or 0), int(fields[b"spent_at"] or 0)
+        return Fact(
+            owner=fields[b"owner"].decode(),
+            generation_id=generation_id,
+            written_ms=max(ended_ms, spent_ms),
+            created_ms=int(fields[b"created"] or 0),
+            model=fields[b"model"].decode(),
+            figures=figures_of(counts, int(fields[b"held_ms"] or 0)),
+        )
+
+    async def _counts(self, generation_id: str, fields: Mapping[bytes, bytes]) -> Counts | None:
+        """Return the counts of the worker after the end, those of the end, or those of the log."""
+        with suppress(msgspec.MsgspecError):  # absent, or of a newer version
+            return _counts.decode(fields[b"spent"])
+        end = decode_known(fields[b"end"])
+        if isinstance(end, End) and end.usage is not None:
+            return end.usage
+        return await count_log(self.store, generation_id)

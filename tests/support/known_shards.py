@@ -1,0 +1,27 @@
+"""A client of a cluster whose masters a test names, without any server: for decisions only."""
+
+from __future__ import annotations
+
+import asyncio
+
+from shared.config.redis_hosts import HostPort
+from shared.config.redis_url import parse_redis_url
+from shared.redis.cluster.client import ClusterClient
+from shared.redis.cluster.slots import SLOTS
+
+MASTERS: tuple[HostPort, ...] = (("a", 1), ("b", 1), ("c", 1))
+
+
+def known_shards(*away: HostPort) -> ClusterClient:
+    """Return a client of `MASTERS`, which have equal ranges of slots; some of them are away."""
+    client = ClusterClient(parse_redis_url("redis+cluster://a:1,b:1,c:1"), answer_s=1.0)
+    topology, count = client.topology, len(MASTERS)
+    ranges = [
+        [n * SLOTS // count, (n + 1) * SLOTS // count - 1, [host.encode(), port, b"id"]]
+        for n, (host, port) in enumerate(MASTERS)
+    ]
+    topology.slot_map.read(ranges, MASTERS[0])
+    topology.states.compare(MASTERS, asyncio.get_running_loop().time())
+    for address in away:
+        topology.states.note_away(address)
+    return client
