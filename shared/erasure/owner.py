@@ -33,7 +33,7 @@ from shared.queue.overview import owner_ids
 from shared.queue.partitions import partitions_of
 from shared.redis import keys
 from shared.redis.client import Client, translated
-from shared.redis.shards import is_partial
+from shared.redis.shards import is_partly_away
 from shared.usage.ledger import Ledger
 
 STEP_S = 2.0  # after this time a step ends, and the next one goes on
@@ -166,7 +166,7 @@ class OwnerEraser:
         while True:
             with translated():
                 cursor, names = await self.redis.scan(cursor, match="tr:*", count=SCAN_COUNT)
-            if is_partial(self.redis):  # of a cluster: the walk passes over silent shards
+            if is_partly_away(self.redis):  # of a cluster: the walk passes over silent shards
                 raise Unavailable("a shard of Redis does not answer, so the walk would miss keys")
             deleted += await self._look_at(owner, names)
             if cursor == 0:
