@@ -30,9 +30,10 @@ PARALLEL := $(if $(ARGS),,-n 4 --dist loadfile --no-loadscope-reorder)
 # A browser and the clients' programs need a core, and some tests have time limits of a client.
 PARALLEL_CLIENTS := $(if $(ARGS),,-n 2 --dist loadfile --no-loadscope-reorder)
 PLOTS := .venv/plots/.set-up
+MODELS_CACHE ?= $(HOME)/.cache/tailrace-models
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local up test clients clients-js conform conform-client hostile test-redis test-cluster-keys test-cluster soak bench plots check style types format proto lock clean
+.PHONY: help setup local up test clients clients-js conform conform-client hostile test-redis test-cluster-keys test-cluster soak models bench plots check style types format proto lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -56,6 +57,10 @@ clients-js: clients/js/node_modules/.package-lock.json ## Build clients/js, the 
 
 clients/js/node_modules/.package-lock.json: clients/js/package-lock.json
 	cd clients/js && npm ci --no-audit --no-fund --loglevel=error
+
+models: $(STAMP) $(LOCAL) ## Try real model servers with a real model; the first run builds them: 25 min
+	tests/models/install.sh $(BIN)/python $(MODELS_CACHE)
+	$(CLEAN_ENV) TEST_MODELS_CACHE=$(MODELS_CACHE) $(BIN)/python -m pytest tests/models -W default::ResourceWarning $(ARGS)
 
 test-redis: $(STAMP) ## Run the tests that need a server again, on Debian's redis-server
 	@test -n "$(TEST_REDIS_SERVER_DEBIAN)" || { echo "no redis-server on PATH: apt-get install redis-server" >&2; exit 2; }

@@ -45,8 +45,8 @@ BENCHES = (
     "batch",
 )
 ALL = "all"
-# These run only if named: `curves` takes long, the others measure other deployments.
-BY_NAME = ("curves", "partitions", "cluster")
+# These run only if named: `curves` takes long, the others measure other deployments or settings.
+BY_NAME = ("curves", "partitions", "cluster", "turns")
 KNOWN = BENCHES + BY_NAME
 REPEATS = 3
 PATIENCE_S = 8.0  # how long each run waits for a quiet machine

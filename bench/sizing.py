@@ -58,6 +58,14 @@ CONSTANTS = (
         "µs", US, "redis_cost", "of 50 each: per token", "its CPU, µs",
     ),
     Constant(
+        "r1", "Redis as one server, measured beside `r3`: CPU per token",
+        "µs", US, "cluster", "CPU of Redis per token", "one server",
+    ),
+    Constant(
+        "r3", "Redis as a cluster of three masters: CPU per token, of all masters",
+        "µs", US, "cluster", "CPU of Redis per token", "3 masters",
+    ),
+    Constant(
         "log", "Redis: memory per token that is kept",
         "bytes", 1.0, "redis_cost", "of 50 each: per token", "bytes kept in the log",
     ),
@@ -138,11 +146,27 @@ def need(demand: Demand, cost: Mapping[str, float]) -> Need:
     return Need(
         node_cores,
         _times(demand.tokens_per_s, cost.get("w")),
-        _times(demand.tokens_per_s, cost.get("r")),
+        redis_cores(demand.tokens_per_s, cost),
         tuple(_times(demand.tokens_per_s * kept_s, cost.get("log")) for kept_s in RETENTION_S),
         None if base is None or readers is None else base + readers,
         _times(8 * delivered, cost.get("net")),
     )
+
+
+def redis_cores(tokens_per_s: float, cost: Mapping[str, float]) -> float | None:
+    """Return the cores of Redis. More than one server carries is for a cluster, which costs more.
+
+    Without a measured cluster its tokens cost as much as those of one server.
+    """
+    single = _times(tokens_per_s, cost.get("r"))
+    if single is None or single <= LOAD:
+        return single
+    return single * (cluster_factor(cost) or 1.0)
+
+
+def cluster_factor(cost: Mapping[str, float]) -> float | None:
+    """Return what a token costs a cluster of three masters, times that of one server."""
+    return cost["r3"] / cost["r1"] if "r1" in cost and "r3" in cost else None
 
 
 def node_s(together: int, cost: Mapping[str, float]) -> float | None:
@@ -183,6 +207,7 @@ def carried_table(found: RunResults) -> str:
         ("node, readers of which 100 are together", node_s(100, cost)),
         ("worker, generations", cost.get("w")),
         ("Redis, generations", cost.get("r")),
+        ("a master of a Redis Cluster, generations", _times(cost.get("r"), cluster_factor(cost))),
     )
     head = ("one process", "tokens/s", f"at {PER_S:.0f} tokens/s each")
     lines = []
@@ -197,7 +222,8 @@ def examples_table(found: RunResults) -> str:
     """Return the table of what the `DEMANDS` need."""
     cost = constants(found)
     head = (
-        "readers", "together", "tokens/s made", "node processes", "worker processes", "Redis",
+        "readers", "together", "tokens/s made", "node processes", "worker processes",
+        "Redis masters",
         "Redis memory, 1 h", "Redis memory, 5 min", "nodes' memory", "network",
     )  # fmt: skip
     return table(head, [_example(demand, need(demand, cost)) for demand in DEMANDS], len(head))

@@ -6,7 +6,8 @@ with it. What was accepted meanwhile is listed when it is back.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,18 +23,20 @@ from tests.support.processes import Cluster
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_masters import RedisMasters
 from tests.support.redis_server import RedisServer
+from tests.support.shard_faults import longest_gap
 from tests.support.wait import until
 
 PARTITIONS = Partitions(8, is_even=True)
 OWNER = ANONYMOUS  # there are no keys
 PROMPTS = 12
 DEADLINE_S = 60.0
+SPARED_S = 2.0  # the longest wait of a reader whose shard is well
 
 
 @pytest.fixture(scope="module")
 async def deployment() -> AsyncIterator[tuple[RedisCluster, Cluster]]:
     # No master is replaced or taken for failed: the frozen one comes back as it was.
-    shards = RedisCluster(options={"cluster-node-timeout": "600000"})
+    shards = RedisCluster(aof="everysec", options={"cluster-node-timeout": "600000"})
     masters = await RedisMasters(cluster=shards).open()
     try:
         async with Cluster(api=2, workers=2, lease_s=0.8, server=masters) as cluster:
@@ -111,6 +114,58 @@ async def test_prompts_go_to_shards_that_answer_and_are_listed_when_the_others_a
         await until(lambda: listed(cluster, session, accepted), DEADLINE_S, "a whole listing")
         await until(lambda: is_ready(cluster), DEADLINE_S, "no shard is away")
         await fault_run.finish()
+
+
+async def test_a_killed_master_without_a_replica_costs_only_its_own_answers(
+    deployment: tuple[RedisCluster, Cluster], figure: Callable[[str, str], None]
+) -> None:
+    """It comes back from its append-only file, and its answers go on."""
+    shards, cluster = deployment
+    async with FaultRun(cluster, deadline_s=DEADLINE_S) as fault_run:
+        answers = [
+            await fault_run.start(demo_body(5_000, 50), is_cut_short=True) for _ in range(PROMPTS)
+        ]
+        for answer in answers:
+            await fault_run.read_to(answer, 8)
+        victim = shards.owner(keys.meta(answers[0].id))
+        lost = [each for each in answers if shards.owner(keys.meta(each.id)) is victim]
+        spared = [each for each in answers if each not in lost]
+        since = time.monotonic()
+        victim.kill()
+        for answer in spared:
+            await fault_run.read_on(answer, 100)
+        victim.start()
+        for answer in lost:
+            await fault_run.read_on(answer, 8)
+        for answer in answers:
+            await fault_run.cancel(answer)
+        figure(
+            "killed without a replica: longest gap of the others",
+            f"{longest_gap(spared, since):.2f} s",
+        )
+        assert longest_gap(spared, since) < SPARED_S
+        await fault_run.finish(bound_s=DEADLINE_S, is_lossless=False)
+        for answer in spared:
+            assert all(reading.resets == 0 for reading in answer.readings)
+
+
+async def test_a_role_starts_while_a_shard_is_away(
+    deployment: tuple[RedisCluster, Cluster],
+) -> None:
+    """The record of the number of partitions is away, and some of the partitions."""
+    shards, cluster = deployment
+    async with frozen(shards, cluster, keys.PARTITIONS):
+        worker, node = cluster.workers[1], cluster.api[1]
+        for role in (worker, node):
+            role.kill()
+            role.start()
+        await worker.ready()
+        await node.ready()
+        await until(lambda: is_degraded(node.url), 20, "a node that serves")
+        status, content, _ = await post(node.url, demo_body(3, 0))
+        assert status == 202
+        await until(lambda: has_ended(cluster, content["id"]), DEADLINE_S, "its end")
+    await until(lambda: is_ready(cluster), DEADLINE_S, "no shard is away")
 
 
 async def is_ready(cluster: Cluster) -> bool:

@@ -37,5 +37,5 @@ fi
 nice -n 15 cmake -S "$folder" -B "$folder/build" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=OFF $flags \
     -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF \
     -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF >&2
-nice -n 15 cmake --build "$folder/build" --target llama-server -j "${TAILRACE_BUILD_JOBS:-2}" >&2
+nice -n 15 cmake --build "$folder/build" --target llama-server -j "${BUILD_JOBS:-2}" >&2
 echo "$program"

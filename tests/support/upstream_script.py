@@ -162,6 +162,7 @@ def steps(body: dict[str, Any], script: Script, start: int, *, is_faulty: bool) 
         start += 1
     for number in range(script.reasoning if start == 0 else 0):
         yield _chunk({"reasoning": f" thought{number}"})
+    thought = script.reasoning if start == 0 else 0
     fault_at = max(script.fault_at, start) if is_faulty and script.fault else -1
     number = start
     while number < stop:
@@ -185,10 +186,10 @@ def steps(body: dict[str, Any], script: Script, start: int, *, is_faulty: bool) 
     if script.tool_call:
         yield from _tool_call()
         finish = "tool_calls"
-    with_finish = _usage(body, stop - start) if script.usage == "with_finish" else None
+    with_finish = _usage(body, stop - start + thought) if script.usage == "with_finish" else None
     yield _chunk({}, finish=finish, usage=with_finish)
     if script.usage == "last":
-        yield _frame({"choices": [], "usage": _usage(body, stop - start)})
+        yield _frame({"choices": [], "usage": _usage(body, stop - start + thought)})
     if script.done:
         yield b"data: [DONE]\n\n"
 

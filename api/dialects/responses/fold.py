@@ -22,7 +22,6 @@ import msgspec
 
 from api.dialects.failure import GENERATION_FAILED, shown
 from api.dialects.openai_errors import failure_object
-from api.dialects.responses.kept_reasoning import take_kept
 from api.dialects.responses.refusal import refusal_of
 from api.dialects.responses.response_object import (
     CALL,
@@ -53,7 +52,7 @@ from shared.log.events import (
     decode,
     decode_known,
 )
-from shared.log.extra import ExtraSoFar, merge
+from shared.log.extra import ExtraSoFar, merge, take_kept
 from shared.log.fold import ByteFold, Dialect
 from shared.log.ids import EventId
 from shared.log.records import Meta
@@ -128,12 +127,13 @@ class ResponsesFold(ByteFold):
         return frames if event is None else frames + self._add(event)
 
     def _add(self, event: AnyEvent) -> bytes:
-        frames = b""
+        kept: list[Any] = []
         if isinstance(event, Token | Reasoning | Extra | End) and event.extra:
             kept, rest = take_kept(event.extra)
             self._extra.add(rest)
-            frames = self._keep(kept) if kept else b""
-        return frames + self._add_content(event)
+        frames = self._add_content(event)
+        # With a text come the pieces of a thought that goes on (OpenRouter).
+        return frames + self._keep(kept, is_end=isinstance(event, Extra)) if kept else frames
 
     def _add_content(self, event: AnyEvent) -> bytes:
         match event:
@@ -167,16 +167,16 @@ class ResponsesFold(ByteFold):
             frames += self._added_frames(item)
         return frames + self._delta_frame(item, text)
 
-    def _keep(self, details: list[Any]) -> bytes:
-        """Put details into the reasoning that they end, or into an item of their own."""
-        frames, item = b"", self._open_text
-        if item is None or item.kind != self._reasoning_kind:
-            frames = self._close_text()
-            item = self._open_text = self._new_item(self._reasoning_kind)
-            item.kept = details
-            frames += self._added_frames(item)
-        item.kept = details
-        return frames + self._close_text()
+    def _keep(self, details: list[Any], *, is_end: bool) -> bytes:
+        """Put details into the open reasoning, which they may end, or into an item of their own."""
+        item = self._open_text
+        if item is not None and item.kind == self._reasoning_kind:
+            item.kept += details
+            return self._close_text() if is_end else b""
+        frames = self._close_text()
+        item = self._open_text = self._new_item(self._reasoning_kind)
+        item.kept += details
+        return frames + self._added_frames(item) + self._close_text()
 
     def _call_frames(self, event: ToolCall) -> bytes:
         frames, item = self._close_text(), self._calls.get(event.index)

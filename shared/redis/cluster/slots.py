@@ -20,6 +20,8 @@ COUNTED = frozenset({"EVAL", "EVALSHA"})  # NAME script numkeys key …
 SECOND = frozenset({"MEMORY", "OBJECT", "XGROUP", "XINFO"})
 AFTER_STREAMS = frozenset({"XREAD", "XREADGROUP"})  # … STREAMS key …
 
+ALL_KEYS = frozenset({"DEL", "EXISTS", "MGET", "TOUCH", "UNLINK"})  # every word but the name
+
 
 class CrossSlot(ValueError):
     """The keys of one call have several slots: a defect of the caller."""
@@ -62,6 +64,8 @@ def command_slot(command: Command) -> int | None:
         words = [_word(word) for word in command]
         at = next(i for i, word in enumerate(words) if word.upper() == b"STREAMS") + 1
         return keys_slot(words[at : at + (len(words) - at) // 2])
+    if name in ALL_KEYS:
+        return keys_slot([_word(word) for word in command[1:]])
     at = 2 if name in SECOND else 1
     return keys_slot([_word(word) for word in command[at : at + 1]])
 

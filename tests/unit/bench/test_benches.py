@@ -49,6 +49,7 @@ NAMELESS = (
     "batch",
     "partitions",
     "cluster",
+    "turns",
     "credentials",
     "limits",
 )

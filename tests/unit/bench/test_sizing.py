@@ -64,6 +64,15 @@ def test_more_readers_of_a_generation_cost_workers_and_redis_nothing() -> None:
     assert alone.redis_bytes == many.redis_bytes
 
 
+def test_more_than_one_redis_carries_costs_what_the_tokens_of_a_cluster_cost() -> None:
+    cost = constants(found(**FIGURES, r1=10.0, r3=12.0))
+    small, large = Demand(1_000, 1), Demand(50_000, 1)
+
+    assert need(small, cost).redis_cores == pytest.approx(0.1), "one server"
+    assert need(large, cost).redis_cores == pytest.approx(5.0 * 1.2), "masters of a cluster"
+    assert need(large, COST).redis_cores == pytest.approx(5.0), "no cluster was measured"
+
+
 @pytest.mark.parametrize(
     ("cores", "count"), [(0.01, 1), (0.6, 1), (0.61, 2), (6.0, 10), (None, None)]
 )
@@ -87,8 +96,11 @@ def test_what_one_process_carries() -> None:
         "| node, readers of which 100 are together | 58,824 | 2,941 |",
         "| worker, generations | 40,000 | 2,000 |",
         "| Redis, generations | 120,000 | 6,000 |",
+        "| a master of a Redis Cluster, generations | – | – |",
     ]
-    assert carried_table(RunResults()).count("| – | – |") == 4
+    with_cluster = found(**FIGURES, r1=10.0, r3=12.0)
+    assert "Cluster, generations | 100,000 | 5,000 |" in carried_table(with_cluster)
+    assert carried_table(RunResults()).count("| – | – |") == 5
 
 
 def test_an_example_covers_the_whole_deployment() -> None:

@@ -20,15 +20,17 @@ from typing import Any
 import msgspec
 
 from shared.errors import BackendError
-from shared.log.events import ToolCall, Usage
+from shared.log.events import Token, ToolCall, Usage
 from shared.log.extra import is_empty
 from workers.backends.anthropic.usage import AnthropicUsage
 from workers.backends.contract import BackendItem
+from workers.backends.openai.chunk_template import learn
 from workers.backends.reading.event_reader import EventReader, as_object, decode_event
 from workers.backends.reading.failure import failure_of
 from workers.backends.vendor.chat import object_in
 from workers.backends.vendor.kept_thoughts import ANTHROPIC, ENCRYPTED, SIGNED, Place, detail
 
+_LEAD = b"event: content_block_delta\ndata: "
 OVERLOADED = "overloaded_error"
 # What a paused turn lacks is the model's own: only the vendor can go on with it.
 _WORDS = {"pause_turn": "length"}
@@ -67,6 +69,7 @@ class MessagesReader(EventReader):
         match found.get("type") or name.decode("latin-1"):
             case "content_block_delta":
                 self._take_delta(found.get("index"), as_object(found.get("delta")), items)
+                self._learn(event, items)
             case "content_block_start":
                 block = as_object(found.get("content_block"))
                 self._open_block(found.get("index"), block, items)
@@ -84,6 +87,12 @@ class MessagesReader(EventReader):
                 raise failure_of(event)
             case _:
                 pass  # a ping, or an event that is newer than this reader
+
+    def _learn(self, event: bytes, items: list[BackendItem]) -> None:
+        """Remember the form of an event that says only a text, because most events do."""
+        last = items[-1] if items else None
+        if isinstance(last, Token) and last.extra is None and not (self._halves or self._facts):
+            self._template = learn(event, last.text, b"text", _LEAD)
 
     def _take_document(self, document: bytes, items: list[BackendItem]) -> None:
         """Read the whole message of a server that does not stream."""
@@ -106,7 +115,7 @@ class MessagesReader(EventReader):
     def _add_usage(self, usage: Any) -> None:
         if usage:
             self._usage.add(usage)
-            self._has_new_usage = True
+            self._note_usage()
 
     def _open_block(self, index: Any, content: dict[str, Any], items: list[BackendItem]) -> None:
         block = _Block(content, Place(self._text_chars, self._calls))

@@ -8,28 +8,33 @@ from __future__ import annotations
 
 from typing import Any
 
+from shared.log.events import Usage
 from workers.backends.reading.usage import UsageCounter
 
 _READ, _WRITTEN = "cache_read_input_tokens", "cache_creation_input_tokens"
 _COUNTED = ("input_tokens", "output_tokens", _READ, _WRITTEN, "output_tokens_details")
 
 
-class AnthropicUsage(UsageCounter):
+class AnthropicUsage:
     """The counts of one answer so far."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._raw: dict[str, Any] = {}
 
     def add(self, raw: Any) -> None:
         """Add the value of one `usage` member; a value of another form is skipped."""
-        if not isinstance(raw, dict):
-            return
-        self._raw |= {name: value for name, value in raw.items() if value is not None}
+        if isinstance(raw, dict):
+            self._raw |= {name: value for name, value in raw.items() if value is not None}
+
+    def event(self) -> Usage | None:
+        """Return the counts; None: the server has sent none."""
+        if not self._raw:
+            return None
         counts = {name: _count(self._raw.get(name)) for name in _COUNTED}
         thoughts = self._raw.get("output_tokens_details")
         others = {name: value for name, value in self._raw.items() if name not in _COUNTED}
-        super().add(
+        counter = UsageCounter()
+        counter.add(
             {
                 "prompt_tokens": counts["input_tokens"] + counts[_READ] + counts[_WRITTEN],
                 "completion_tokens": counts["output_tokens"],
@@ -44,6 +49,7 @@ class AnthropicUsage(UsageCounter):
                 **others,
             }
         )
+        return counter.event()
 
 
 def _count(value: Any) -> int:

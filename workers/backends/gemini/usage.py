@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from shared.log.events import Usage
 from workers.backends.reading.usage import UsageCounter
 
 _PROMPT, _TOOL_PROMPT = "promptTokenCount", "toolUsePromptTokenCount"
@@ -16,18 +17,21 @@ _CACHED, _TOTAL = "cachedContentTokenCount", "totalTokenCount"
 _COUNTED = (_PROMPT, _TOOL_PROMPT, _ANSWER, _THOUGHTS, _CACHED, _TOTAL)
 
 
-class GeminiUsage(UsageCounter):
+class GeminiUsage:
     """The counts of one answer so far."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._raw: dict[str, Any] = {}
 
     def add(self, raw: Any) -> None:
         """Add one `usageMetadata`; a value of another form is skipped."""
-        if not isinstance(raw, dict):
-            return
-        self._raw |= {name: value for name, value in raw.items() if value is not None}
+        if isinstance(raw, dict):
+            self._raw |= raw
+
+    def event(self) -> Usage | None:
+        """Return the counts; None: the server has sent none."""
+        if not self._raw:
+            return None
         count = {name: _count(self._raw.get(name)) for name in _COUNTED}
         details: dict[str, Any] = {}
         if cached := count[_CACHED]:
@@ -35,7 +39,8 @@ class GeminiUsage(UsageCounter):
         if thoughts := count[_THOUGHTS]:
             details["completion_tokens_details"] = {"reasoning_tokens": thoughts}
         others = {name: value for name, value in self._raw.items() if name not in _COUNTED}
-        super().add(
+        counter = UsageCounter()
+        counter.add(
             {
                 "prompt_tokens": count[_PROMPT] + count[_TOOL_PROMPT],
                 "completion_tokens": count[_ANSWER] + count[_THOUGHTS],
@@ -43,6 +48,7 @@ class GeminiUsage(UsageCounter):
                 **others,
             }
         )
+        return counter.event()
 
 
 def _count(value: Any) -> int:

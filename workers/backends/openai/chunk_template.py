@@ -16,28 +16,35 @@ _DATA, _EVENT_END = b"data: ", b"\n\n"
 
 
 class ChunkTemplate:
-    """The bytes around the text in the chunks of one answer."""
+    """The bytes around the text in the chunks of one answer.
+
+    Args:
+        lead: the bytes of an event before its chunk.
+    """
 
     __slots__ = ("_event_prefix", "_event_suffix", "_prefix", "_suffix")
 
-    def __init__(self, prefix: bytes, suffix: bytes) -> None:
+    def __init__(self, prefix: bytes, suffix: bytes, lead: bytes = _DATA) -> None:
         self._prefix, self._suffix = prefix, suffix
-        self._event_prefix, self._event_suffix = _DATA + prefix, suffix + _EVENT_END
+        self._event_prefix, self._event_suffix = lead + prefix, suffix + _EVENT_END
 
     def text_of(self, payload: bytes) -> str | None:
         """Return the text of a chunk; None: the chunk must be decoded."""
         return _between(payload, self._prefix, self._suffix)
 
     def text_of_event(self, data: bytes) -> str | None:
-        """Return the text of a chunk sent as `data: <chunk>` and a blank line; None: as above."""
+        """Return the text of a chunk sent as one event and a blank line; None: as above."""
         return _between(data, self._event_prefix, self._event_suffix)
 
 
-def learn(payload: bytes, text: str, member: bytes = b"content") -> ChunkTemplate | None:
+def learn(
+    payload: bytes, text: str, member: bytes = b"content", lead: bytes = _DATA
+) -> ChunkTemplate | None:
     """Return the template of a chunk that holds only `text`; None: no template can be made.
 
     Args:
         member: that holds the text.
+        lead: the bytes of an event before its chunk.
     """
     name = b'"%b"' % member
     found = re.search(name + rb' ?: ?"', payload)
@@ -45,7 +52,7 @@ def learn(payload: bytes, text: str, member: bytes = b"content") -> ChunkTemplat
         return None
     begin = found.end()
     end = payload.find(b'"', begin)
-    template = ChunkTemplate(payload[:begin], payload[end:])
+    template = ChunkTemplate(payload[:begin], payload[end:], lead)
     return template if template.text_of(payload) == text else None
 
 

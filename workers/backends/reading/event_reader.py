@@ -17,6 +17,7 @@ from shared.log.events import Reasoning, Token, Usage
 from shared.log.extra import clean
 from shared.text.json_values import VALUES_MAX, has_too_many_values, is_json
 from workers.backends.contract import BackendItem, Finish
+from workers.backends.openai.chunk_template import ChunkTemplate
 from workers.backends.openai.opening import Opening
 from workers.backends.reading.error_body import is_error_array
 from workers.backends.reading.facts import Facts, put_extra
@@ -25,6 +26,7 @@ from workers.backends.reading.finish_reasons import Reason, more_telling, reason
 from workers.backends.reading.half_pairs import HalfPairs
 from workers.backends.reading.sse_lines import SseLines
 
+USAGES_EVERY = 16  # Gemini reports counts in each event; to make an event of each is expensive
 CHECKED_BYTES_MIN = 4_096  # a smaller event cannot have too many values
 TEXT, THOUGHT = "text", "thought"
 
@@ -56,7 +58,8 @@ class EventReader:
         self._facts = Facts()
         self._calls = 0  # tool calls that have begun
         self._text_chars = 0
-        self._has_new_usage = False
+        self._new_usages = -1  # reports since the last running one; -1: there was none
+        self._template: ChunkTemplate | None = None  # of an event that says only a text
 
     @property
     def has_finish_reason(self) -> bool:
@@ -68,6 +71,11 @@ class EventReader:
         items: list[BackendItem] = []
         if self.is_done:
             return items
+        if self._template is not None and self._lines.is_between_events(len(data)):
+            text = self._template.text_of_event(data)
+            if text is not None:
+                self._add_plain(text, items)
+                return items
         try:
             data = self._opening.trim(data)
             if not self._opening.keep(data):
@@ -83,6 +91,7 @@ class EventReader:
             return items
         try:
             if (document := self._opening.document) is not None:
+                self._check_size(b"", document)
                 self._take_document(document, items)
             else:
                 # No blank line has closed the last event. After the finish reason an incomplete
@@ -97,11 +106,16 @@ class EventReader:
         return items
 
     def take_running_usage(self) -> Usage | None:
-        """Return the counts of an unfinished answer, if the server has reported other ones."""
-        if self._reason is not None or not self._has_new_usage:
+        """Return the counts of an unfinished answer, if the server has reported other ones.
+
+        The first report, which has the prompt, and each `USAGES_EVERY`th of the later ones.
+        """
+        if self._reason is not None or 0 <= self._new_usages < USAGES_EVERY:
             return None
-        self._has_new_usage = False
-        return self._usage_event()
+        usage = self._usage_event()
+        if usage is not None:
+            self._new_usages = 0
+        return usage
 
     # For subclasses
 
@@ -116,6 +130,11 @@ class EventReader:
     def _usage_event(self) -> Usage | None:
         return None
 
+    def _note_usage(self) -> None:
+        """Note that the server has reported counts."""
+        if self._new_usages >= 0:
+            self._new_usages += 1
+
     def _is_too_large(self, name: bytes, payload: bytes) -> bool:
         """Whether decoding this event would block the other runs of this worker for too long."""
         return len(payload) > CHECKED_BYTES_MIN and has_too_many_values(payload)
@@ -126,6 +145,8 @@ class EventReader:
             self._text_chars += len(whole)
             self._opening.note_choice()
             self._push(Token(whole), items)
+        if self._halves:
+            self._template = None  # the next text must meet the half that waits
 
     def _think(self, text: Any, items: list[BackendItem]) -> None:
         """Add a piece of the reasoning."""
@@ -146,6 +167,7 @@ class EventReader:
     def _note(self, part: str, facts: dict[str, Any]) -> None:
         """Keep facts about the answer for the next event."""
         if facts:
+            self._template = None  # the next event gets the facts
             self._facts.add(part, self._cleaned(facts))
 
     def _cleaned(self, value: Any) -> Any:
@@ -212,16 +234,28 @@ class EventReader:
                 retryable=False,  # the server would send the same line again
             )
 
+    def _check_size(self, name: bytes, payload: bytes) -> None:
+        if self._is_too_large(name, payload):
+            message = f"the backend sent an event of more than {VALUES_MAX} values"
+            raise BackendError("upstream_error", message, retryable=False)
+
+    def _add_plain(self, text: str, items: list[BackendItem]) -> None:
+        self._text_chars += len(text)
+        items.append(Token(text))
+
     def _take_payload(self, name: bytes, payload: bytes, items: list[BackendItem]) -> None:
+        if self._template is not None:
+            text = self._template.text_of(payload)
+            if text is not None:
+                self._add_plain(text, items)
+                return
         if not payload.startswith(b"{"):
             payload = payload.strip()
             if not payload or payload == b"[DONE]":  # gateways add it
                 return
             if payload.startswith(b"<") or is_error_array(payload):
                 raise failure_of(payload)
-        if self._is_too_large(name, payload):
-            message = f"the backend sent an event of more than {VALUES_MAX} values"
-            raise BackendError("upstream_error", message, retryable=False)
+        self._check_size(name, payload)
         try:
             if not payload.isascii():
                 payload.decode()  # a clear error, and lone halves are escapes, never bytes

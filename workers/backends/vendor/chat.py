@@ -29,6 +29,7 @@ CHAT_ONLY = frozenset(
         "add_generation_prompt", "priority", "min_tokens",
     )
 )  # fmt: skip
+_NAMES = {"image/jpg": "image/jpeg"}  # vendors refuse the first
 _DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
 
 
@@ -73,6 +74,8 @@ def parts_of(message: Mapping[str, Any], where: str) -> list[tuple[str, dict[str
     content = message.get("content")
     if isinstance(content, str):
         content = [{"type": "text", "text": content}] if content else []
+    if content is not None and not isinstance(content, list):
+        raise unsendable(f"{where}.content", "must be a text or a list of parts")
     parts = [
         (f"{where}.content[{number}]", {"type": "text", "text": part} if isinstance(part, str)
          else part if isinstance(part, dict) else {})
@@ -157,7 +160,8 @@ def inline_of(url: str, where: str) -> Inline | None:
     data = url[match.end() :]
     if ";base64" not in match[2].lower():
         raise unsendable(where, "must hold base64: send data:<type>;base64,<data>")
-    return Inline(match[1].strip().lower() or "text/plain", data)
+    media_type = match[1].strip().lower() or "text/plain"
+    return Inline(_NAMES.get(media_type, media_type), data)
 
 
 def decoded(inline: Inline, where: str) -> str:
@@ -210,7 +214,8 @@ def functions_of(params: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[
         functions.append({**function, **beside})
     choice = params.get("tool_choice")
     if isinstance(choice, dict) and isinstance(choice.get("allowed_tools"), dict):
-        allowed = [_name_of(tool) for tool in choice["allowed_tools"].get("tools") or ()]
+        given = choice["allowed_tools"].get("tools")
+        allowed = [_name_of(tool) for tool in given] if isinstance(given, list) else []
         functions = [function for function in functions if function["name"] in allowed]
     return functions, others
 

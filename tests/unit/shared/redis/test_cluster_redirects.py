@@ -61,9 +61,14 @@ def test_the_slot_of_a_command(command: list[Any], key: bytes | None) -> None:
     assert command_slot(command) == (None if key is None else key_slot(key))
 
 
-def test_keys_of_two_slots_are_a_defect() -> None:
+@pytest.mark.parametrize(
+    "command",
+    [["EVALSHA", "d" * 40, 2, "{a}", "{b}"], ["DEL", "{a}", "{b}"], ["EXISTS", "{a}1", "{b}1"]],
+    ids=["script", "del", "exists"],
+)
+def test_keys_of_two_slots_are_a_defect(command: list[Any]) -> None:
     with pytest.raises(CrossSlot):
-        command_slot(["EVALSHA", "d" * 40, 2, "{a}", "{b}"])
+        command_slot(command)
 
 
 def three() -> SlotMap:

@@ -41,6 +41,7 @@ PIECES = st.one_of(
     st.builds(ToolCall, st.integers(0, 2), arguments=st.text(max_size=8)),
     st.builds(Usage, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)),
     st.just(Extra({"delta": {"reasoning_details": [{"type": "reasoning.encrypted"}]}})),
+    st.just(Reasoning("x", {"delta": {"reasoning_details": [{"type": "reasoning.text"}]}})),
     st.just(Reset("takeover")),
     st.just(Start(2, "demo")),
 )

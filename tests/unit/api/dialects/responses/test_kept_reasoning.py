@@ -55,6 +55,19 @@ CASES: dict[str, tuple[list[AnyEvent], list[str], dict[str, Any]]] = {
         ["message", "reasoning"],
         {"content": "Yes", "reasoning_details": [SECOND]},
     ),
+    "a thought that is kept piece by piece": (
+        [
+            Reasoning("H", {"delta": {"reasoning_details": [{"text": "H"}]}}),
+            Reasoning("m.", {"delta": {"reasoning_details": [{"text": "m."}]}}),
+            kept({"signature": "c2ln"}),
+            Token("Yes"),
+        ],
+        ["reasoning", "message"],
+        {
+            "content": "Yes",
+            "reasoning_details": [{"text": "H"}, {"text": "m."}, {"signature": "c2ln"}],
+        },
+    ),
     "a thought that is not kept": (
         [Reasoning("Hm."), Token("Yes")],
         ["reasoning", "message"],

@@ -79,7 +79,8 @@ async def test_fragments_and_pings_between_them_are_one_message() -> None:
     async def answer(connection: ServerConnection) -> None:
         await connection.recv()
         await connection.send(['{"tok', 'en":"', 'hi"}'])
-        await connection.ping()
+        pong = await connection.ping()
+        await pong
         await connection.send('{"done":true}')
 
     async with serve(answer, "127.0.0.1", 0) as server:
@@ -103,6 +104,35 @@ async def test_a_proxy_passes_a_socket_without_tls_through_a_tunnel() -> None:
             assert await read("ws://model.test/", connection=connection) == HI
 
     assert proxy.asked == ["CONNECT model.test:80 HTTP/1.1"]
+
+
+async def test_messages_wait_at_the_server_while_the_worker_does_not_read() -> None:
+    count, sent = 2_000, 0
+    text = "x" * 10_000
+
+    async def answer(connection: ServerConnection) -> None:
+        nonlocal sent
+        await connection.recv()
+        for sent in range(1, count + 1):  # noqa: B007 - the test reads it
+            await connection.send(f'{{"token":"{text}"}}')
+        await connection.send('{"done":true}')
+
+    async with serve(answer, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        model = Model(name="m", backend="websocket", base_url=url)
+        backend = build_backends({"m": model}, Settings(), {})["m"]
+        items: list[BackendItem] = []
+        async with asyncio.timeout(DEADLINE_S):
+            async for batch in backend.stream(ASKED, prefix="", seed="s", form=""):
+                if not items and batch:
+                    before = -1
+                    while sent > before:  # until the buffers of the kernel are full
+                        before = sent
+                        await asyncio.sleep(0.02)  # silence itself is tested
+                    assert sent < count
+                items += batch
+
+    assert len(items) == count + 1
 
 
 @pytest.mark.parametrize(
