@@ -226,7 +226,8 @@ class OwnerEraser:
         names = [
             keys.owner(owner), keys.batches(owner), keys.shares_of(owner), keys.files(owner),
             keys.schedules_of(owner), keys.schedules_unfinished(owner),
-            keys.hooks_hosts(digest),
+            keys.hooks_hosts(digest), keys.owner_limits(owner), keys.owner_active(owner),
+            keys.owner_told(owner),
             *(keys.hooks_clock(owner, kind) for kind in ("generation", "batch")),
         ]  # fmt: skip
         with translated():
