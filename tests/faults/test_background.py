@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from shared.redis import keys
 from tests.support.background_server import BackgroundServer
 from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.processes import Cluster
@@ -88,6 +89,24 @@ async def test_an_answer_is_paid_for_once_when_its_worker_drains(
     await fault_run.finish(bound_s=DEADLINE_S)
     assert answer.record.snapshot["status"] == "completed"
     assert (len(upstream.made), upstream.cancels) == (1, [])
+
+
+async def test_an_answer_is_paid_for_once_when_redis_and_its_worker_are_lost(
+    fault_run: FaultRun, upstream: BackgroundServer
+) -> None:
+    """The worker writes the name of the answer again, as every other event."""
+    answer = await begin(fault_run)
+    holder = await fault_run.holder(answer)
+    redis = fault_run.cluster.redis()
+    await redis.flushall()
+    await until(lambda: redis.exists(keys.log(answer.id)), DEADLINE_S, "the log is written again")
+    await redis.aclose()
+
+    holder.kill()
+
+    await fault_run.finish(bound_s=DEADLINE_S, is_lossless=False)
+    assert answer.record.snapshot["status"] == "completed"
+    assert (len(upstream.made), len(upstream.reads)) == (1, 1)
 
 
 async def test_an_answer_that_the_server_has_lost_begins_again(

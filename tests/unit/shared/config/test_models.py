@@ -98,6 +98,24 @@ def test_names(tmp_path: Path, name: str) -> None:
     assert list(load(tmp_path, f'[models."{name}"]\nbackend = "demo"')) == [name]
 
 
+def test_a_name_of_built_in_models_stands_in_the_place_of_a_file() -> None:
+    models = load_models("smollm2")
+
+    assert list(models) == ["smollm2", "demo"]
+    assert models["smollm2"].kind.name == "local" and models["smollm2"].may_continue
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ('file = "model.gguf"', "models.a.file: must be the absolute path of a .gguf file"),
+        ("processes = 0", "models.a.processes: must be a whole number from 1 to 16"),
+    ],
+)
+def test_members_of_a_local_model_are_checked(tmp_path: Path, members: str, said: str) -> None:
+    assert said in refusal(tmp_path, f'[models.a]\nbackend = "local"\n{members}')
+
+
 @pytest.mark.parametrize("name", ["", "-a", "a b", "é", "x" * 129, "a\\n", ".hidden"])
 def test_malformed_names(tmp_path: Path, name: str) -> None:
     assert "a name has" in refusal(tmp_path, f'[models."{name}"]\nbackend = "demo"')
