@@ -184,7 +184,7 @@ class TooManyConnections(RequestError):
     """429: the owner has as many open readers as the operator allows.
 
     Attributes:
-        told: how often this reader was refused lately, this time included; 0: not counted.
+        told: the number of refusals of this reader within 30 s each, with this one; 0: not counted.
     """
 
     def __init__(self, most: int, told: int) -> None:

@@ -1,8 +1,8 @@
 """Notes in the queue's indexes that a generation runs, in the background.
 
-The note moves a generation from the waiting to the running ones. It is written a moment after the
-begin, because an answer that is already over by then needs none: leaving the queue removes the
-generation from both indexes. Nothing in the answer depends on the note.
+The note moves a generation from the index of waiting generations to that of running generations.
+The note is written a moment after the begin: an answer that is over by then needs no note, because
+the end removes the generation from both indexes. The answer itself does not depend on the note.
 """
 
 from __future__ import annotations

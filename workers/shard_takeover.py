@@ -1,8 +1,9 @@
-"""When a lapsed lease may be taken over on a shard of a cluster that has been away.
+"""Decides when a worker may take over a lapsed lease on a shard that has been away.
 
-On a cluster one shard may be away while this worker hears the others. A holder on that shard could
-not renew its lease. So after the shard is back, or another server has taken its slots, nobody takes
-over there for one lease: a living holder may restore first. The other shards are not concerned.
+On a cluster one shard may be away while the other shards answer this worker. Workers that hold
+generations on the shard that is away cannot renew their leases. So after the shard is back, or
+another server has taken its slots, no worker takes over there for the time of one lease, and living
+holders restore their logs first. The rule does not affect the other shards.
 """
 
 from __future__ import annotations

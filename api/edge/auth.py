@@ -1,7 +1,7 @@
 """Maps credentials to an identity, and decides which origins and host names a node accepts.
 
 A key is never compared byte by byte: its SHA-256 is looked up in a dictionary, so the time of the
-answer does not show how many bytes of a guess are right. What is no key may be a token
+answer does not show how many bytes of a guess are right. Credentials that are no key may be a token
 (api/identity). Without configured credentials every client is the owner `anonymous`, and the node
 listens on loopback only, unless the operator sets `TAILRACE_AUTH=off`. Source: docs/protocol.md,
 "Credentials".

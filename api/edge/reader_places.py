@@ -7,8 +7,9 @@ back within that time. The script refuses a reader if the numbers of all nodes e
 next readers need not wait for an answer; near the limit there are none ahead.
 
 Invariant: a call has this node's complete number, never a difference. So a call may be lost or
-repeated, and the next one is right again. Without Redis a reader is let in and counted later: a
-node goes on serving what it has a copy of. Owners without a limit cost no call.
+repeated, and the next call corrects the number. Without Redis a reader is let in and counted
+later, because a node can still serve the logs of which it has copies. Owners without a limit cost
+no call.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from shared.redis.pipeline import Call
 SCRIPT = "limit_place"
 RENEW_S = 2.5
 LIFE_MS = 8_000
-TOLD_MS = 30_000  # an EventSource that was told comes back within a part of this
+TOLD_MS = 30_000  # a refused EventSource comes back sooner than this; refusals count until then
 OWNERS_PER_CALL = 500
 AHEAD_MAX, AHEAD_SHARE = 8, 16  # places ahead of a node: at most 8, and a sixteenth of the limit
 
 
 @dataclass(slots=True)
 class _OwnerPlaces:
-    """What one node has of one owner.
+    """The places and readers of one owner on one node.
 
     Attributes:
         readers: those that are open or being let in.

@@ -2,8 +2,8 @@
 
 SUBSCRIBE runs on a socket of its own. redis-py's pub/sub is not used, because it reconnects without
 a notice and so loses messages unnoticed. Here each confirmation of a SUBSCRIBE is reported to the
-listener, the first one and each one after a reconnect. Both mean: messages arrive from now on, and
-what was published before has to be read from the log.
+listener, the first confirmation and each one after a reconnect. Each means: messages arrive from
+now on, and events that were published before have to be read from the log.
 
     run(): connect ──▶ AUTH, PING ──PONG──▶ SUBSCRIBE all channels ──▶ listen ──▶ lost
               ▲                                                                    │

@@ -18,7 +18,7 @@ DEAF_LOOKS = 10
 
 
 class Owner(Protocol):
-    """What a shard reports to; api/hub/sharded_live.py says what each call does."""
+    """Receives the reports of a shard; api/hub/sharded_live.py says what each call does."""
 
     def subscribed(self, channel: bytes, address: HostPort) -> None: ...
 

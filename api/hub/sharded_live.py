@@ -4,15 +4,15 @@ A sharded channel lives at the master of its slot. So the channels of a node are
 `LiveConnection` for each master, by the slot map that all connections of the process share. A
 channel follows its slot:
 
-    sunsubscribe from the server   its slot has left: subscribe again there, which is refused with
-                                   MOVED; the refusal names the new master
-    the map has another master     subscribe there
+    sunsubscribe from the server   the slot has moved: subscribe at the same server again, which
+                                   refuses with MOVED; the refusal names the new master
+    the map has another master     subscribe at the other master
     the connection is lost, or     read the map, until the slot has a master that answers
-    deaf
+    delivers nothing
 
-Each confirmation at the new place is a `subscribed` to the listener, which then reads what was
-published in between. The listener hears nothing of the loss of one connection: only the channels
-of that master are concerned, and each of them gets its `subscribed`.
+Each confirmation at the new master is a `subscribed` to the listener, which then reads the events
+that were published in between. The listener gets no report of the loss of one connection: only the
+channels of that master lose messages, and each of these channels gets its `subscribed`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Deletes what was said: a generation, a session, everything of an owner.
+"""The routes that delete: a generation, a session, all data of an owner.
 
 Source: docs/protocol.md, "Deleting".
 """
@@ -29,7 +29,7 @@ class DeletionRoutes:
         self.owners = OwnerEraser(node.redis, node.store, node.files, node.settings)
 
     async def session(self, request: Request) -> ASGIApp:
-        """DELETE /v1/sessions/{session}: the caller's generations in it; for operators another's.
+        """DELETE /v1/sessions/{session}: one owner's generations in it; operators name the owner.
 
         Also with a token whose claim covers the session, other owners' generations stay.
         """

@@ -61,7 +61,7 @@ class ListingRoutes:
         """GET /v1/generations: the owner's, of all sessions; with `active=1` only the unfinished.
 
         `active=1` filters the page, so a page may then be empty although more pages follow. For
-        operators `owner` names another owner, or with `*` the unfinished ones of all owners.
+        operators `owner` names another owner, or with `*` the unfinished generations of all owners.
         """
         identity, before_ms = self.node.identity(request), read_before_ms(request)
         owner, names_owners = self.node.listed_owner(request)
@@ -88,8 +88,8 @@ class ListingRoutes:
         """Return a page.
 
         Args:
-            names_owners: an operator asks for rows of named owners: also those that the operator
-                may not see, without what was said.
+            names_owners: an operator lists named owners. Rows that the operator may not see are
+                in the page, too, but without prompts and answers.
         """
         # Usually small; about 3 MB with the longest prompts and metadata.
         async with self.node.heavy_reads.turn(viewer.owner):
@@ -158,7 +158,7 @@ class ListingRoutes:
 
 
 def _hide_words(item: dict[str, Any]) -> None:
-    """Leave out what an owner's client said, and what a model server may have quoted of it."""
+    """Leave out the client's texts, and error messages in which a model server may quote them."""
     error = item["error"]
     shown = None if error is None else {**error, "message": "", "upstream": None}
     item |= {"prompt": None, "metadata": None, "session": None, "error": shown}

@@ -1,4 +1,4 @@
-"""/v1/usage: what owners have used, as JSON or CSV. Source: docs/protocol.md, "Usage of owners"."""
+"""/v1/usage: the usage of owners, as JSON or CSV. Source: docs/protocol.md, "Usage of owners"."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class UsageQuery(NamedTuple):
-    """The checked query: the first and the last day, and what tells the rows apart."""
+    """The checked query: the first and the last day, and the members that divide the rows."""
 
     first: date
     last: date
@@ -51,7 +51,7 @@ class UsageRoutes:
         self.ledger = Ledger(node.redis, node.settings, node.store.scripts)
 
     async def get(self, request: Request) -> ASGIApp:
-        """GET /v1/usage: of the caller; for operators of all owners, or of the one they name."""
+        """GET /v1/usage: of the caller; for operators of all owners, or of a named owner."""
         owner, is_named = self.node.listed_owner(request)
         identity = self.node.identity(request)
         if identity.is_operator and not is_named:

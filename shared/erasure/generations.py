@@ -1,13 +1,13 @@
 """Deletes a generation wherever it is: in Redis, in the memory of nodes, and in its worker.
 
     1  an unfinished generation is cancelled: its readers get an end, and its worker stops
-    2  its usage is counted, because nothing is left to count it from afterwards
+    2  its usage is counted, because the later steps delete the log and the counts
     3  its webhook is dropped
     4  it is sealed; the same script tells every node to drop its copy
     5  the indexes of its owner and its session forget it
 
 Every step may be repeated. If the process dies before step 4, the generation is still there, and
-the client repeats its request. After step 4 nobody can read it; the indexes skip it and expire.
+the client repeats its request. After step 4 no client can read it; indexes skip it and expire.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Forgets an owner: deletes everything that Redis and the file store hold of them.
+"""Forgets an owner: deletes all data of the owner in Redis and in the file store.
 
 The work is done in steps, each within a few seconds, so that a request can do one step and name the
 next. The first steps follow the indexes of the owner: schedules and batches come first, because
 they start generations. The last steps walk through all keys and look at the owner that each record
-names. So they also find what no index names: lines of batches, and the remains of crashes. A step
-may be repeated, and everything that is gone is skipped.
+names. So these steps also find records that no index names: lines of batches, and the remains of
+crashes. A step may be repeated; records that are gone are skipped.
 
-What is started while the steps run may be found or not. So a caller repeats the whole walk until it
-finds nothing.
+The steps may miss a generation that starts while they run. So a caller repeats all steps until they
+find nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from shared.redis.client import Client, translated
 from shared.redis.shards import is_partly_away
 from shared.usage.ledger import Ledger
 
-STEP_S = 2.0  # after this time a step ends, and the next one goes on
+STEP_S = 2.0  # after this time a step ends, and the next step continues the work
 PAGE = 100
 SCAN_COUNT = 1_000
 _STEP = re.compile(r"(schedules|batches|generations|files|shares)|walk-([0-9]{1,30})", re.ASCII)
@@ -45,7 +45,7 @@ _RECORD = re.compile(rb"tr:\{([A-Za-z0-9_-]{8,64})\}:(?:meta|batch)", re.ASCII)
 
 
 class Step(NamedTuple):
-    """What a step has deleted, by kind, and the next step; empty: it was the last one."""
+    """Numbers of deleted records by kind, and the next step; empty: there is no further step."""
 
     deleted: Counter[str]
     next: str
@@ -176,7 +176,7 @@ class OwnerEraser:
                 return Step(deleted, f"walk-{cursor}")
 
     async def _look_at(self, owner: str, names: Sequence[bytes]) -> Counter[str]:
-        """Delete those of these records that name the owner, and keys that name what is deleted."""
+        """Delete the records of the owner among `names`, and keys that refer to deleted records."""
         deleted: Counter[str] = Counter()
         records = [name for name in names if _kind_of(name)]
         with translated():
@@ -216,7 +216,7 @@ class OwnerEraser:
         return 1
 
     async def _forget_name(self, owner: str, *, keeps_usage: bool) -> Counter[str]:
-        """Delete the keys that stand for the owner alone."""
+        """Delete the keys whose name has only the digest of the owner."""
         usage = 0
         if not keeps_usage:
             usage = int(

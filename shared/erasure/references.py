@@ -1,8 +1,8 @@
-"""Drops keys that name what was deleted: idempotency keys, and entries of the indexes of chats.
+"""Drops references to deleted records: idempotency keys, and entries of the indexes of chats.
 
-These keys carry digests, so nothing leads from an owner to them. They are found in a walk through
-all keys, by the ids that they hold. The idempotency key of a generation is not among them, because
-meta names it, and it goes with the generation.
+The names of these keys are digests, so they cannot be computed from the name of an owner. A walk
+through all keys finds them by the ids in their values. The idempotency key of a generation is not
+among them: meta names this key, and the key is deleted with the generation.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from shared.redis import keys
 from shared.redis.client import Client, translated
 
 CHATS, RUNS, STOPS = "tr:{chat:", ":runs", ":stops"
-RUNS_READ = 1_000  # of one chat, the newest; older ones expire
+RUNS_READ = 1_000  # the newest runs of one chat; older runs expire
 
 
 async def drop_references(redis: Client, store: Store, names: Sequence[str]) -> None:
-    """Look at those of these keys that are references, and drop what they hold of the deleted.
+    """Drop the references to deleted records in those of the keys `names` that hold references.
 
     Raises:
         Unavailable: Redis did not answer in time.

@@ -11,7 +11,7 @@ PAGE = 100  # generations whose metas are read in one round trip
 
 
 async def erase_session(eraser: GenerationEraser, owner: str, session: str) -> int:
-    """Delete what the session has at this moment, and return the number of generations.
+    """Delete the generations that the session has at this moment, and return their number.
 
     Raises:
         Unavailable: Redis did not answer in time. A repeat deletes the rest.

@@ -1,14 +1,14 @@
-"""What an owner may still start, over all nodes: one record in Redis for each owner with limits.
+"""The record of an owner with limits, in Redis: how much the owner may still start, over all nodes.
 
 A node asks the record before it creates a generation (shared/redis/scripts/limit_admit.lua). The
 record then counts the generation, with tokens that are estimated: those of the prompt and the
-longest answer that the request allows. The end is settled once (limit_settle.lua): by the worker
-that takes the ended generation off the queue, or by whoever else does that. Then the tokens that
-the answer took count in place of the estimate.
+longest answer that the request allows. The end is settled once (limit_settle.lua), by the process
+that takes the ended generation off the queue, usually a worker. Then the real tokens of the answer
+replace the estimate.
 
 Invariant: an entry is added once and removed once, by the id of its generation. So every call may
 be repeated, and a repeated request, or two processes that settle the same end, count nothing
-twice. An entry that nobody settles expires. Source: docs/operations.md, "Limits of an owner".
+twice. An entry that no process settles expires. Source: docs/operations.md, "Limits of an owner".
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _CODES = {
 
 
 class Allowance(NamedTuple):
-    """What is left of an owner's limits, after a prompt or at its refusal.
+    """The rest of an owner's limits, after a prompt or at its refusal.
 
     Attributes:
-        prompts, tokens: what may be used at once; of the limits of a minute.
+        prompts, tokens: the rest of the limits per minute, which may be used at once.
         prompts_reset_s, tokens_reset_s: until all of it is back, s.
         day_tokens, day_reset_s: of the limit of a day, and until the day ends.
         active: generations that wait or run.

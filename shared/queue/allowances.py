@@ -1,14 +1,14 @@
 """Asks the record of an owner's limits whether a prompt may be accepted.
 
-What the record counts is in shared/queue/allowance.py. This module moves the calls, in one of two
-ways. As long as an owner has at least half of each limit, the count goes with the calls that create
-the generation, in their round trip. If Redis then refuses the count, the generation is taken back:
+shared/queue/allowance.py describes the record. This module sends the calls, in one of two ways. As
+long as an owner has at least half of each limit left, the count is in the same round trip as the
+calls that create the generation. If Redis then refuses the count, the generation is taken back:
 it is sealed, and a worker that has begun it stops. Near a limit, and for more than
 `RIDING_MAX` prompts at once, the record is asked before anything is created.
 
-If an owner has too many unfinished generations, this module also looks whether the longest counted
-ones really exist: a node may have died between the count and the creation, and Redis may have lost
-a generation.
+If an owner has too many unfinished generations, this module also checks whether the generations
+that have been counted for the longest time exist: a node may have died between the count and the
+creation, and Redis may have lost a generation.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The janitor of the queue: it requeues forgotten generations and makes every generation end.
 
-A pass reads the indexes of waiting and running generations. It requeues lost ones, ends those that
-have waited too long, and removes ended ones from the indexes. Then it counts the usage of ended
-ones (shared/usage/settlement.py). Every step may be repeated and may race with any other step. All
-API nodes and jobs processes run it; a short lock in Redis for each partition lets one of them make
-each pass.
+A pass reads the indexes of waiting and running generations. The pass requeues lost generations,
+ends generations that have waited too long, and removes ended generations from the indexes. Then it
+counts the usage of ended generations (shared/usage/settlement.py). Every step may be repeated and
+may race with any other step. All API nodes and jobs processes run the janitor; a short lock in
+Redis for each partition lets one process make each pass.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What follows the end of a generation: it leaves the indexes, and what it used is recorded.
+"""Removes an ended generation from the indexes, and records its usage.
 
-Every step may be repeated, and is repeated if the process that did it dies: the entry of the queue
-stays until then. So a webhook is due, and an owner's records are complete, once.
+Every step may be repeated. The entry of the queue stays until all steps are done, so if a process
+dies before that, another process repeats the steps. So a webhook becomes due once, and an owner's
+records count each generation once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from shared.redis.client import Client, Command, translated
 from shared.redis.pipeline import Call
 from shared.redis.scripts import Scripts
 
-# Fields of meta that say what an end leaves behind.
+# Fields of meta that decide which records and keys have to change at the end.
 _LEFT = ("idem", "webhook", "owner", "wait", PIECES, MARK, "end", "queue_wait", "deadline")
 
 
@@ -58,7 +59,7 @@ def leave_call(generation_id: str, tag: str) -> tuple[str, Call]:
 
 
 async def leave_many(store: Store, ids: Sequence[str]) -> None:
-    """Remove ended generations from the indexes, without what else follows an end."""
+    """Remove ended generations from the indexes, and do nothing else."""
     partitions = partitions_of(store.settings)
     if store.settings.usage_days:
         await store.scripts.run_all([leave_call(each, partitions.of(each)) for each in ids])

@@ -1,4 +1,4 @@
-"""A validated prompt, and what it becomes: the fields of its meta, and the answer to its client."""
+"""A validated prompt, the fields of meta that are made from it, and the answer to its client."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Accepted:
         is_new: False: an earlier request with the same key or id created it.
         created_at_ms: Redis's clock, ms since 1970.
         meta: given where this call has created it and no read is needed.
-        allowance: what the owner has left; None: without limits, or nothing was counted.
+        allowance: the rest of the owner's limits; None: no limits, or nothing was counted.
     """
 
     generation_id: str
@@ -125,5 +125,5 @@ def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> M
 
 
 def request_size(new: NewGeneration) -> int:
-    """Return the bytes that a prompt takes of what its owner may keep."""
+    """Return the bytes that a prompt counts against `TAILRACE_OWNER_BYTES_MAX` of its owner."""
     return request_bytes(new.request, new.metadata, new.prompt)

@@ -1,9 +1,10 @@
 """The time limits of requests: how long a prompt may wait for a worker, and its deadline.
 
 Both stand in meta, in ms: `queue_wait`, since the prompt last began to wait, and `deadline`, since
-the generation was created. So a takeover changes nothing, and all times are of Redis's clock. The
-worker that holds a generation ends it at its deadline (workers/deadline.py). Without a holder
-`begin` ends it, or the janitor, which finds it in the index `due` of its partition.
+the generation was created. So a takeover does not change the limits, and all times are of Redis's
+clock. The worker that holds a generation ends it at its deadline (workers/deadline.py). If no
+worker holds the generation, `begin` ends it, or the janitor, which finds the generation in the
+index `due` of its partition.
 
 Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
 """

@@ -6,10 +6,11 @@ wait in the line of the owner, a sorted set. The worker that takes the last entr
 the rotation, and a new owner waits behind one turn of each other owner. Entries on the lane are
 complete: a worker of a version without turns can run them, and the janitor advances for it.
 
-The owner of a deployment without credentials takes no turns: it would be the only one.
+A deployment without credentials has only one owner, `anonymous`, so there are no turns.
 
-Invariant: an owner with a line has an open turn, or a worker is about to advance, or the next pass
-of the janitor does it. Safety does not depend on turns, because `begin` decides.
+Invariant: an owner with a line has an open turn, or a worker is about to call `advance`, or the
+next pass of the janitor calls `advance`. Safety does not depend on turns, because `begin` decides
+which worker holds a generation.
 Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
 """
 

@@ -1,7 +1,7 @@
-"""Opens what a Redis URL names: one server, the master of Sentinel, or a cluster.
+"""Opens the client for a Redis URL: of one server, of the master of Sentinel, or of a cluster.
 
-The one place that chooses by URL. A role asks here for its client and its pipelines, and uses them
-without a branch.
+Only this module distinguishes the three cases. A role gets its client and its pipelines here, and
+uses them in the same way in all three.
 """
 
 from __future__ import annotations

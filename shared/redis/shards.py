@@ -1,6 +1,7 @@
 """Asks which shards of the Redis behind a client answer now.
 
-A single server is not asked: it counts as one that answers, and its calls say so themselves.
+A single server is not asked. It counts as one shard that answers; if it does not answer, its calls
+raise `Unavailable`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The figures of usage: what one generation, or many of them, took. Pure.
+"""The figures of usage: prompts, tokens and seconds of one generation or of many. Pure.
 
 Source of the counts: docs/protocol.md, "Usage of owners".
 """

@@ -1,9 +1,10 @@
 """The usage of each owner, model and day in Redis, where each generation counts exactly once.
 
-The ledger of an owner has sums, one hash for each month, and beside them a record of what is
-counted of each generation. One script on the owner's tag changes both. A fact about a generation
-replaces what the record has, so the script may be repeated. The record is kept for longer than the
-script accepts a fact, so a generation that the record has forgotten is not counted again.
+The ledger of an owner has two parts: sums, one hash for each month, and a record with the figures
+of each generation that are already in the sums. One script on the owner's tag changes both. A fact
+about a generation replaces the figures in the record, and the sums change by the difference. So the
+script may be repeated. A record lives for longer than the script accepts facts about its
+generation, so a generation whose record has expired is not counted again.
 
     tr:{usage:<d>}:<month>        hash    '<day> <model>' -> six figures
     tr:{usage:<d>}:counted:<day>  hash    id -> when the fact was written, six figures, model
@@ -34,7 +35,7 @@ MONTH_DAYS = 31
 
 
 class Fact(NamedTuple):
-    """What an ended generation took.
+    """The usage of one ended generation.
 
     Attributes:
         written_ms: when this was known, Redis's clock; of two facts the later one counts.
@@ -139,7 +140,7 @@ class Ledger:
     async def forget(self, owner: str, generation_ms: int) -> bool:
         """Delete the usage of an owner; return whether there was any.
 
-        What is known only now about generations of before is not counted any more.
+        Facts about generations of before this call that arrive later are not counted.
 
         Args:
             generation_ms: the longest time from the acceptance of a generation to its end.

@@ -21,7 +21,7 @@ class Report:
     """Sums of usage by some of owner, model and day.
 
     Args:
-        groups: of `GROUPS`: which members the rows of the report are told apart by.
+        groups: members of `GROUPS`. The report has one row for each combination of values.
     """
 
     def __init__(self, groups: Iterable[str]) -> None:

@@ -2,11 +2,12 @@
 
 The script `leave` takes an ended generation out of the queue's indexes of waiting and running
 generations and puts it into the index `unsettled`, in one step. So an ended generation whose usage
-is not counted is always in one of these indexes, whichever process dies. A look reads what the
-generation took, counts it in the ledger, and only then removes it from the index. If the process
-dies in between, the next look repeats both; the ledger counts each generation once.
+is not counted is always in one of these indexes, whichever process dies. A settlement reads the
+usage of the generation, counts it in the ledger, and only then removes the generation from the
+index. If the process dies in between, the next settlement repeats both steps; the ledger counts
+each generation once.
 
-The facts come from what the scripts on `{id}` have written with the end: its status, its `usage`,
+The facts are fields that the scripts on `{id}` have written with the end: its status, its `usage`,
 and for how long workers held the generation. If the end has no counts, they are counted from the
 log.
 """
@@ -74,7 +75,8 @@ class Settlement:
     async def settle(self, ids: Sequence[str]) -> int:
         """Count those of `ids` that have ended, and return how many changed the sums.
 
-        One that goes on, or that is gone, is left out: it comes back with its end, or never.
+        Generations that have not ended, or that are gone, are left out. The script `leave` puts
+        a generation into the index again when it ends.
         """
         with translated():
             pipeline = self.redis.pipeline(transaction=False)

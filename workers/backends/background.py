@@ -1,7 +1,8 @@
-"""What a backend can do whose server goes on with an answer while no worker is connected.
+"""The interface of backends whose server makes an answer also while no worker is connected.
 
 Such a backend yields `Upstream` as its first event. From then on the answer is paid for once: a
-worker that takes over reads it from its beginning, and writes only what the log lacks.
+worker that takes over reads the same answer from its beginning, and writes only the events that the
+log lacks.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Decides what follows a failed attempt."""
+"""Decides whether a generation is tried again, waits or ends after a failed attempt."""

@@ -1,4 +1,4 @@
-"""Decides what follows a failed attempt: it waits for its server, it is tried again, or it ends.
+"""Decides whether a generation waits, is tried again, or ends, after a failed attempt.
 
 Pure. A failure counts unless it is an outage of the model server (workers/failures/outage.py).
 """

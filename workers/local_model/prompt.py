@@ -1,8 +1,8 @@
 """Turns the messages of a request into pieces of a prompt. Pure.
 
 The model's chat template is applied to placeholders instead of the real texts. So the marks of the
-template become special tokens of the model, and the same marks in a text of a user stay text: a
-user cannot end the own turn and begin one of the system.
+template become special tokens of the model, and the same marks in a text of a user stay text. So a
+user cannot end the user's turn within a message and begin a turn of the system.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The bytes of each token of a model, and how a text that the model said is found again in tokens.
+"""The bytes of each token of a model, and the tokens of a text that the model has written.
 
 llama.cpp returns tokens as text and loses the bytes of half characters, so the bytes are computed
 from the names of the tokens. Pure: knows no model, only names.

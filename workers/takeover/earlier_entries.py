@@ -1,4 +1,4 @@
-"""Reads what earlier attempts wrote, for the holder that takes a generation over.
+"""Reads the entries of earlier attempts, for the holder that takes a generation over.
 
 The holder needs these entries twice: to decide where to continue, and to write them again if Redis
 loses them.

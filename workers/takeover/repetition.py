@@ -1,4 +1,4 @@
-"""Leaves out what the log has already, where a server gives an answer again from its beginning.
+"""Leaves out the events that the log has, where a server sends an answer again from its beginning.
 
 The server gives the same answer: the same texts, calls and extras in the same order. Only the
 borders between pieces may differ. The log holds a beginning of this answer, so each kind of content

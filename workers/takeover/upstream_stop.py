@@ -1,7 +1,8 @@
-"""Tells a model server that nobody waits for an answer which it makes in the background.
+"""Stops the answer that a model server makes in the background.
 
-Other servers notice the end of the connection. A generation that was cancelled while no worker ran
-it is noticed by the worker that reads its queue entry.
+Servers without a background mode notice the end of the connection, and stop by themselves. If a
+generation was cancelled while no worker ran it, the worker that reads its queue entry sends the
+stop.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The way of an answer into its log: event ids, shared pipelines, counts."""
+"""Writes answers into their logs: event ids, shared pipelines, counts."""

@@ -1,8 +1,8 @@
 """The write side of one attempt: gives ids and bytes to events, and decides what to send next.
 
 Keeps the whole log of the generation, including the entries of earlier attempts, because Redis may
-lose any of them. Decides which call comes next and what each outcome means. Does no I/O; the caller
-passes the time.
+lose any of them. Decides which call comes next and how each outcome changes the state. Does no
+I/O; the caller passes the time.
 
     push() ──▶ pending ──encode──▶ log ──take()──▶ Append ──answer()──▶ accepted
                                     ▲                         │ behind, lost

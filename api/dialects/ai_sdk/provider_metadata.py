@@ -1,6 +1,6 @@
 """What a model server wants back, in the `providerMetadata` of UI messages. Pure.
 
-Clients keep the metadata of a part and send it back with the message. Under our name they hold
+Clients keep the metadata of a part and send it back with the message. The member `tailrace` has
 
     {"reasoning_details": […]}    of a text, a thought or a call
     {"extra": {…}}                of a call: members that only the model server knows

@@ -2,8 +2,8 @@
 
 A backend gives such thoughts in `reasoning_details` (docs/protocol.md, "Thoughts that go back").
 Clients of Responses keep no members that they do not know, but they send a reasoning item back with
-its `encrypted_content`. So this text holds the details. The content of another server is not ours,
-and is left out.
+its `encrypted_content`. So `encrypted_content` holds the details. If a client sends the
+`encrypted_content` of another server, the details are left out.
 """
 
 from __future__ import annotations

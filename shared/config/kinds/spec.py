@@ -1,4 +1,4 @@
-"""What the table of a model of one kind may have in the models file: data, and no branches.
+"""Describes a kind: the members that its tables in the models file may have. Data, no branches.
 
 A kind is a way to get answers: the wire of a family of servers, or a source in the worker itself.
 Its code is the folder `workers/backends/<name>/`. API nodes read the same models file and must not
@@ -39,7 +39,7 @@ HTTP = ("http", "https")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindSpec:
-    """What a kind accepts in the models file, and how its servers continue an answer.
+    """The members of a kind in the models file, and how its servers continue an answer.
 
     Attributes:
         name: the value of `backend`, and the name of the folder in `workers/backends/`.

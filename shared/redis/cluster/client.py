@@ -1,9 +1,9 @@
 """A `Client` of a cluster: redis-py's methods, whose commands go to the masters by slot.
 
-redis-py has a cluster client of its own. It is not used, because it repeats commands by itself,
-which only the caller may decide, and because it would keep a second slot map. Here every command,
-pipeline and transaction goes through a `ClusterPipeline`; redis-py only builds the words of the
-commands and reads the replies.
+redis-py has a cluster client of its own. Tailrace does not use that client, because it repeats
+commands by itself, which only the caller may decide, and because it keeps a second slot map. Here
+every command, pipeline and transaction goes through a `ClusterPipeline`; redis-py only builds the
+words of the commands and reads the replies.
 
     command with a key        to the master of its slot
     pipeline                  one write to each master; replies in order
@@ -13,7 +13,7 @@ commands and reads the replies.
     PUBLISH, SUBSCRIBE        any master: the servers pass the message on. For rare messages only
     TIME, PING, INFO, EVAL without keys   any master that answers
 
-Invariant: the pool of redis-py has no connection, so nothing passes by the rules above.
+Invariant: the pool of redis-py has no connection, so every command follows the rules above.
 """
 
 from __future__ import annotations

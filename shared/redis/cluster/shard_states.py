@@ -15,7 +15,7 @@ from shared.config.redis_hosts import HostPort
 
 @dataclass(slots=True)
 class ShardState:
-    """What is known of one master.
+    """The state of one master, as this process knows it.
 
     Attributes:
         is_away: the last PING had no answer.

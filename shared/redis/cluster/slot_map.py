@@ -1,9 +1,9 @@
 """Which master has which slot, as far as this process knows. Pure.
 
-The map is wrong now and then: a slot moves, a replica is promoted. A server that is asked wrongly
-answers with the right address, which `note_moved` records at once. The whole map is then read anew,
-once for all that met the same mistake: each reading raises `version`, and whoever saw an older
-version need not read again.
+The map becomes wrong when a slot moves or a replica is promoted. If a call goes to a server that
+does not have the slot, the server answers with the right address, which `note_moved` records at
+once. Then the whole map is read again, once for all callers that met the same error: each reading
+raises `version`, and a caller that saw an older version need not read again.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The slot map and the scripts of one cluster, shared by all connections of a process.
 
-Which master has a slot is a fact of the surroundings, so all connections of a process share one
-map. Hence there is one topology for each event loop and cluster, which `topology_of` returns. The
-map is read again when a server has contradicted it or was lost: once for all callers that met the
-same mistake, and at most once per `READ_PAUSE_S`.
+The masters of slots are the same for all connections of a process, so these connections share one
+map. There is one topology for each event loop and cluster, which `topology_of` returns. The map is
+read again when a reply contradicts the map, or when a server is lost: once for all callers that met
+the same error, and at most once per `READ_PAUSE_S`.
 
-Invariant: no connection stays open here. A reading opens one and closes it.
+Invariant: no connection stays open here. Each reading opens a connection and closes it.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Topology:
         self._told = address
 
     def _nodes_to_ask(self) -> list[HostPort]:
-        """Return whom to ask: first the server that told the map last, unreachable ones last."""
+        """Return the servers to ask: the server of the last map first, unreachable servers last."""
         known = [self._told, *self.slot_map.masters, *self.url.cluster]
         found = [address for address in dict.fromkeys(known) if address is not None]
         found.sort(key=lambda address: address in self.slot_map.avoided)

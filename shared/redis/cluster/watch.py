@@ -1,8 +1,8 @@
 """Asks each master of a cluster again and again whether it answers.
 
-A master that stops without a word (frozen, cut off) leaves its connections open, and each call
-would wait for its whole time. The calls for other shards that left together with it would wait as
-long. So this watch sends a PING to each master every `PING_EVERY_S`. After `PING_ANSWER_S` without
+A master that is frozen or cut off leaves its connections open, and each call to it would wait for
+its whole time limit. Calls for other shards in the same pipeline would wait as long. So this watch
+sends a PING to each master every `PING_EVERY_S`. After `PING_ANSWER_S` without
 an answer the shard is away: its calls in flight fail, and further calls fail at once.
 While a shard is away the map is read again, until another server has its slots or it is back.
 """

@@ -81,10 +81,10 @@ def continue_turn(turns: list[Block], prefix: str) -> None:
 
 
 def lacks_thoughts(turns: Sequence[Block]) -> bool:
-    """Whether the turn that goes on behind tool results does not begin with its thoughts.
+    """Whether the turn that the server has to continue after tool results lacks its first thoughts.
 
-    The server refuses such a turn while `thinking` is `enabled`. Clients that keep only text and
-    calls send it.
+    The server refuses such a turn while `thinking` is `enabled`. Clients that keep only the text
+    and the calls of an answer send such turns.
     """
     begun: Block | None = None
     for turn in turns:

@@ -8,7 +8,7 @@
     error                 ends the answer; mostly `overloaded_error`
 
 A thinking block with its signature is kept whole for the next turn (vendor/kept_thoughts.py).
-Blocks that have no event of ours stand in `extra.delta.content_blocks`. Does no I/O and knows no
+Other blocks are in `extra.delta.content_blocks`. Does no I/O and knows no
 clock.
 Source: platform.claude.com, "Streaming messages".
 """
@@ -32,7 +32,7 @@ from workers.backends.vendor.kept_thoughts import ANTHROPIC, ENCRYPTED, SIGNED, 
 
 _LEAD = b"event: content_block_delta\ndata: "
 OVERLOADED = "overloaded_error"
-# What a paused turn lacks is the model's own: only the vendor can go on with it.
+# Only Anthropic can continue a paused turn, because the state of its tools is there.
 _WORDS = {"pause_turn": "length"}
 _MESSAGE_MEMBERS = frozenset(
     ("id", "type", "role", "model", "content", "usage", "stop_reason", "stop_sequence")

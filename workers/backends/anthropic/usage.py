@@ -1,7 +1,8 @@
 """Anthropic's token counts as OpenAI counts them. Pure.
 
-Anthropic's `input_tokens` leave out what the cache held or was given; OpenAI's `prompt_tokens` are
-all of them. The counts of a stream are cumulative, and the last value of each member counts.
+Anthropic's `input_tokens` do not count tokens that were read from the cache or written into it;
+OpenAI's `prompt_tokens` count all tokens of the prompt. The counts of a stream are cumulative, and
+the last value of each member counts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Gemini's token counts as OpenAI counts them. Pure.
 
-Gemini counts thoughts beside the candidates; OpenAI's `completion_tokens` are both. Each event has
-the counts so far, and the last value of each member counts.
+Gemini counts thoughts and candidates apart; OpenAI's `completion_tokens` are the sum of
+both. Each event has the counts so far, and the last value of each member counts.
 """
 
 from __future__ import annotations

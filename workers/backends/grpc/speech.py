@@ -1,4 +1,4 @@
-"""What a protocol over gRPC has to say: its call, its request, and a reader of its answers."""
+"""The interface of a protocol over gRPC: its call, its request, and a reader of its answers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The backend of the kind `local`: a model that processes of this worker compute.
 
 It checks the request and starts an answer at a process of the pool; `workers/local_model/` has the
-program of these processes. The prompt is made of the model's own template, and the answer so far
-stands behind it, so every partial answer can be continued.
+program of these processes. The prompt is made with the model's own template, and a partial answer
+is added at the end of the prompt, so every partial answer can be continued.
 """
 
 from __future__ import annotations

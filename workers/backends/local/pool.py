@@ -1,8 +1,9 @@
 """The processes that compute answers of one local model.
 
 Each process computes one answer at a time. A process starts when an answer needs one and none is
-idle, up to a number. It is used again for the next answer, and ends with the worker. Invariant: a
-process whose answer was broken off is idle again only after it has said so; otherwise it is killed.
+idle, up to `processes` of the models file. A process is used again for the next answer, and ends
+with the worker. Invariant: a process whose answer was broken off is used again only after it has
+confirmed the stop; otherwise it is killed.
 """
 
 from __future__ import annotations
@@ -93,8 +94,8 @@ class EngineProcess:
         await self._process.wait()
 
     def _write(self, line: dict[str, Any]) -> None:
-        # The transport keeps what a process that computes has not read. A prompt is bounded, and
-        # there is one for each process.
+        # While a process computes, it reads nothing, and the transport keeps the line. Lines are
+        # bounded, and each process has at most one prompt under way.
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(line).encode() + b"\n")
 

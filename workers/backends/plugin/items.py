@@ -1,4 +1,4 @@
-"""Checks what a plug-in yields. Pure."""
+"""Checks the objects that a plug-in yields. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs one answer of a plug-in in a thread of its own: a plug-in that blocks delays only it.
+"""Runs one answer of a plug-in in a thread of its own, so that a call that blocks delays no other.
 
 The pieces wait in a list until the worker's loop takes them. While `PIECES_MAX` pieces wait, the
 plug-in waits, too. A thread cannot be ended from outside: `stop` asks the plug-in, and `interrupt`
@@ -17,7 +17,7 @@ PIECES_MAX = 1_000  # that wait for the worker
 
 
 class Stopped(BaseException):
-    """Ends the code of a plug-in whose answer nobody wants any more."""
+    """Ends the code of a plug-in after its answer was stopped."""
 
 
 class AnswerThread:

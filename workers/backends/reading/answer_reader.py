@@ -1,4 +1,4 @@
-"""What `PostingBackend` needs of a reader: bytes of one answer in, events out."""
+"""The interface of readers that `PostingBackend` uses: bytes of one answer in, events out."""
 
 from __future__ import annotations
 

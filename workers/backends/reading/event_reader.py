@@ -1,4 +1,4 @@
-"""What the readers of the vendors' event streams share: lines, failures, and the end of an answer.
+"""The common part of the readers of vendors' event streams: lines, failures, the end of an answer.
 
 Invariant: `Finish` comes only after a finish reason, once and last. The first error in the stream
 ends it; events after it are ignored. The result does not depend on how the bytes are cut.

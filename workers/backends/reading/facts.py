@@ -1,7 +1,8 @@
 """Facts about an answer that stand in its chunks and choices: `system_fingerprint`, `logprobs`.
 
-A fact waits for the next event, so that it needs none of its own. A server repeats many facts in
-every chunk. The same value again says nothing new, unless it holds a list: lists are pieces. Pure.
+A fact waits for the next event, so that the fact needs no event of its own. A server repeats many
+facts in every chunk. A repeated value is left out, unless it has a list, because the items of lists
+are new pieces. Pure.
 """
 
 from __future__ import annotations

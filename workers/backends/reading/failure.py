@@ -44,7 +44,7 @@ PLAIN_HTTP = (  # nginx; Go; Apache
 
 
 class Address(NamedTuple):
-    """What is said about `base_url` when it leads to another place than the kind's interface.
+    """Texts for the error when `base_url` does not lead to the interface of the kind.
 
     Attributes:
         interface: what the kind asks for.

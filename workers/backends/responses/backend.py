@@ -1,8 +1,9 @@
 """The kind `responses`: servers with OpenAI's Responses, in background mode where they have it.
 
-In background mode the server goes on after a disconnect. So a broken connection costs nothing: the
-rest comes over another one, by `starting_after`. A worker that takes over reads the response again
-from its beginning (workers/takeover/repetition.py). And a cancel has to be told to the server.
+In background mode the server makes the answer to its end, also after a disconnect. So after a
+broken connection the worker reads the rest over another connection, by `starting_after`. A worker
+that takes over reads the response again from its beginning (workers/takeover/repetition.py). And
+after a cancel the worker has to send a request that stops the server.
 Source: developers.openai.com, "Background mode".
 """
 

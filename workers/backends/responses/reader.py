@@ -8,8 +8,8 @@
     response.completed, .incomplete, .failed          the end, with the counts; no `[DONE]`
     error                                             ends the answer
 
-Each event has a `sequence_number`. After a broken connection the rest comes over another one, and
-an event that has come before says nothing. Does no I/O and knows no clock.
+Each event has a `sequence_number`. After a broken connection the worker reads the rest over another
+connection; events that were read before are ignored. Does no I/O and knows no clock.
 Source: developers.openai.com, "Streaming events", "Background mode".
 """
 

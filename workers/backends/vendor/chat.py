@@ -1,7 +1,7 @@
 """Reads the messages and params of a chat, for requests that have another form. Pure.
 
-A request that a vendor's form cannot express is refused with its place, as the vendor would refuse
-it: an answer to half of a question is worse than an error.
+If a vendor's form cannot express a part of a request, the request is refused, and the error names
+the part. The alternative, to leave the part out, would give an answer to half of a question.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The thoughts that a vendor wants back: signed or encrypted blocks, in a form that clients return.
+"""Signed or encrypted thoughts that a vendor needs in the next turn, as clients return them.
 
 Some vendors refuse a conversation whose tool calls have lost the thoughts before them. A reader
 puts each such block into `extra.delta.reasoning_details`, as OpenRouter does, and a client sends
