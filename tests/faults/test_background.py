@@ -122,7 +122,7 @@ async def test_an_answer_that_the_server_has_lost_begins_again(
     assert len(upstream.made) == 2
 
 
-async def test_a_cancel_is_told_to_the_server(
+async def test_a_cancel_reaches_the_model_server(
     fault_run: FaultRun, upstream: BackgroundServer
 ) -> None:
     answer = await begin(fault_run, is_cut_short=True)
@@ -147,7 +147,7 @@ async def test_a_deadline_stops_the_server(fault_run: FaultRun, upstream: Backgr
     assert upstream.cancels == [upstream.made[0].id]
 
 
-async def test_a_cancel_without_a_worker_is_told_to_the_server_later(
+async def test_a_cancel_without_a_worker_reaches_the_model_server_later(
     fault_run: FaultRun, upstream: BackgroundServer
 ) -> None:
     answer = await begin(fault_run, is_cut_short=True)

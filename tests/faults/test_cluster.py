@@ -72,7 +72,9 @@ async def test_readers_follow_their_slots_from_master_to_master(how, figure):
         await faults.finish()
 
 
-async def test_readers_get_what_is_published_while_the_keys_have_moved_and_the_slot_has_not(figure):
+async def test_readers_get_events_that_are_published_while_only_the_keys_of_the_slot_have_moved(
+    figure,
+):
     """No server shows a subscriber that it misses messages then: the tail recheck finds them."""
     async with shard_faults() as faults:
         await faults.start()

@@ -17,7 +17,7 @@ from shared.redis import keys
 from tests.support.client import Client
 from tests.support.processes import Cluster, Role
 from tests.support.raw_client import RawClient
-from tests.support.sdk import HELLO, Heard, listen, sdk
+from tests.support.sdk import HELLO, StreamResult, listen, sdk
 from tests.support.upstream import Upstream, expected_text, script_of
 from tests.support.wait import until
 
@@ -66,7 +66,7 @@ async def begin(client: openai.AsyncOpenAI, model: str, prompt: str = PROMPT, **
         model=model, messages=[{"role": "user", "content": prompt}], stream=True,
         extra_body={"upstream": {**SCRIPT, **script}},
     )  # fmt: skip
-    heard = Heard()
+    heard = StreamResult()
     async for chunk in stream:
         heard.chunks.append(chunk)
         if len(heard.chunks) == 10:
@@ -74,9 +74,9 @@ async def begin(client: openai.AsyncOpenAI, model: str, prompt: str = PROMPT, **
     raise AssertionError(f"over after {len(heard.chunks)} chunks")
 
 
-async def rest_of(stream: Any, heard: Heard) -> Heard:
+async def rest_of(stream: Any, heard: StreamResult) -> StreamResult:
     rest = await listen(stream)
-    return Heard(heard.chunks + rest.chunks, rest.error)
+    return StreamResult(heard.chunks + rest.chunks, rest.error)
 
 
 async def holder(cluster: Cluster, generation_id: str) -> Role:
@@ -152,7 +152,7 @@ async def test_a_killed_node_breaks_the_stream_off_and_the_rest_is_read_natively
     assert snapshot["status"] == "completed"
 
 
-async def stream_rest(stream: Any, heard: Heard) -> None:
+async def stream_rest(stream: Any, heard: StreamResult) -> None:
     async for chunk in stream:
         heard.chunks.append(chunk)
 

@@ -87,7 +87,7 @@ async def test_a_crowd_of_prompts_never_has_more_active_generations_than_may_be(
         await until(is_settled, 20, "the end of every generation")
 
 
-async def test_a_crowd_of_prompts_takes_no_more_tokens_than_the_limit_and_what_comes_back(
+async def test_a_crowd_of_prompts_takes_no_more_tokens_than_the_limit_and_its_refill(
     cluster: Cluster, web: aiohttp.ClientSession
 ) -> None:
     """Each answer takes fewer tokens than its estimate, so settling lets further prompts in."""

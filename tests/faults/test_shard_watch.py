@@ -46,7 +46,7 @@ def key_on(client: Client, server: RedisServer) -> str:
     return next(name for name in names if slot_map.master_of(key_slot(name.encode())) == address)
 
 
-async def test_calls_beside_one_for_a_frozen_master_are_answered_in_time(
+async def test_calls_that_share_a_pipeline_with_a_call_for_a_frozen_master_are_answered_in_time(
     cluster: RedisCluster, redis: Client
 ) -> None:
     frozen, other = key_on(redis, cluster.servers[0]), key_on(redis, cluster.servers[1])

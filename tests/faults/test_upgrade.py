@@ -61,7 +61,7 @@ async def test_old_and_new_share_a_queue_and_each_others_logs(fault_run: FaultRu
         assert [d.fields for d in reading.deliveries if d.type == "citation"] == citations
 
 
-async def test_after_a_rollback_the_old_version_finishes_what_the_new_one_began(
+async def test_after_a_rollback_the_old_version_finishes_generations_of_the_new_version(
     fault_run: FaultRun,
 ):
     """Their entries are of the new version: the janitor adds some that the old one can read."""

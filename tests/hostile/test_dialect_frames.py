@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.frames import ENDED, JSON, Said, converse, harmless
+from tests.support.frames import ENDED, JSON, SentMessage, converse, harmless
 from tests.support.raw_client import RawClient
 from tests.support.raw_wire import frame
 
@@ -61,7 +61,9 @@ CHAT = (
 MORE = {"model": WORDS, "params": QUICK, "metadata": JSON, "session": WORDS, "on_disconnect": WORDS}
 
 
-def said(kinds: list[str], **members: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Said]]:
+def said(
+    kinds: list[str], **members: st.SearchStrategy[Any]
+) -> st.SearchStrategy[list[SentMessage]]:
     """Requests of these types with these members, some of them missing, some of any type."""
     optional = {**MORE, **members}
     if kinds:
@@ -93,7 +95,7 @@ DEEP_CHAT = said([], messages=CHAT)
 @MAY_FIND
 @given(said=LOBE)
 async def test_the_lobe_socket_survives_hostile_frames(
-    api: RawClient, ended: str, said: list[Said]
+    api: RawClient, ended: str, said: list[SentMessage]
 ) -> None:
     mark = {"type": "cancel", "messageId": MARK}
 
@@ -109,7 +111,7 @@ async def test_the_lobe_socket_survives_hostile_frames(
 @MAY_FIND
 @given(said=AI_SDK)
 async def test_the_ai_sdk_socket_survives_hostile_frames(
-    api: RawClient, ended: str, said: list[Said]
+    api: RawClient, ended: str, said: list[SentMessage]
 ) -> None:
     mark = {"type": "resume", "requestId": MARK, "id": MARK}
 
@@ -125,7 +127,7 @@ async def test_the_ai_sdk_socket_survives_hostile_frames(
 @MAY_FIND
 @given(said=DEEP_CHAT)
 async def test_the_deep_chat_socket_survives_hostile_frames(
-    api: RawClient, ended: str, said: list[Said]
+    api: RawClient, ended: str, said: list[SentMessage]
 ) -> None:
     """Each request has one key after its answer, whatever the request."""
     requests = sum(bool(one.text) for one in said) + 1
@@ -143,7 +145,7 @@ async def test_the_deep_chat_socket_survives_hostile_frames(
 
 
 async def socket_client(
-    api: RawClient, path: str, said: list[Said], ended: str, mark: Any, is_over: Any
+    api: RawClient, path: str, said: list[SentMessage], ended: str, mark: Any, is_over: Any
 ) -> tuple[list[dict[str, Any]], int]:
     raw = [*(one.wire(ended) for one in said), frame(json.dumps(mark).encode())]
     return await converse(api.url, raw, is_over, path, api.credentials)

@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.frames import BINARY, CLOSE, ENDED, JSON, PING, Said, converse, harmless
+from tests.support.frames import BINARY, CLOSE, ENDED, JSON, PING, SentMessage, converse, harmless
 from tests.support.raw_client import RawClient
 from tests.support.raw_wire import frame, handshake, large_frame, raw_connection
 
@@ -79,11 +79,11 @@ BROKEN = st.one_of(
     ),
     st.integers(3, 7).map(lambda opcode: frame(b"x", opcode=opcode)),
     st.integers(11, 15).map(lambda opcode: frame(b"x", opcode=opcode)),
-).map(Said)
+).map(SentMessage)
 
 
 async def socket_client(
-    api: RawClient, said: list[Said], ended: str = ""
+    api: RawClient, said: list[SentMessage], ended: str = ""
 ) -> tuple[list[dict[str, Any]], int]:
     """Say it all, then the mark; return the answers and the close code, 0 where it lives."""
     mark = frame(json.dumps({"type": "subscribe", "id": MARK}).encode())
@@ -107,7 +107,7 @@ def check(answer: dict[str, Any]) -> None:
 @MAY_FIND
 @given(said=st.lists(harmless(COMMANDS), min_size=1, max_size=8))
 async def test_an_invalid_message_is_answered_and_the_socket_stays_open(
-    api: RawClient, ended: str, said: list[Said]
+    api: RawClient, ended: str, said: list[SentMessage]
 ) -> None:
     answers, code = await socket_client(api, said, ended)
 
@@ -117,9 +117,9 @@ async def test_an_invalid_message_is_answered_and_the_socket_stays_open(
 @MAY_FIND
 @given(before=st.lists(harmless(COMMANDS), max_size=4), broken=BROKEN, after=st.binary(max_size=60))
 async def test_a_protocol_violation_closes_the_socket_with_its_code(
-    api: RawClient, before: list[Said], broken: Said, after: bytes
+    api: RawClient, before: list[SentMessage], broken: SentMessage, after: bytes
 ) -> None:
-    _, code = await socket_client(api, [*before, broken, Said(after)])
+    _, code = await socket_client(api, [*before, broken, SentMessage(after)])
 
     assert code in VIOLATIONS, code
 
@@ -142,11 +142,11 @@ async def test_any_bytes_are_answered_or_closed(api: RawClient, raw: bytes) -> N
     reason=st.text(max_size=20),
 )
 async def test_a_close_frame_is_answered_whatever_came_before(
-    api: RawClient, said: list[Said], code: int, reason: str
+    api: RawClient, said: list[SentMessage], code: int, reason: str
 ) -> None:
     bye = struct.pack("!H", code) + reason.encode("utf-8", "replace")
 
-    _, answered = await socket_client(api, [*said, Said(frame(bye, opcode=CLOSE))])
+    _, answered = await socket_client(api, [*said, SentMessage(frame(bye, opcode=CLOSE))])
 
     assert answered == code
 
@@ -158,7 +158,7 @@ async def test_a_message_one_byte_above_the_bound_is_refused_and_the_socket_live
     assert len(text) == BODY_BYTES_MAX
 
     answers, code = await socket_client(
-        api, [Said(large_frame(text)), Said(large_frame(text + b" "))]
+        api, [SentMessage(large_frame(text)), SentMessage(large_frame(text + b" "))]
     )
 
     assert [answer["code"] for answer in answers] == [

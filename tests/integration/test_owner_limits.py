@@ -120,7 +120,9 @@ async def test_a_prompt_over_a_limit_is_refused_in_the_shape_of_each_dialect(
         assert headers.get("x-should-retry") == ("false" if owner == "day" else None)
 
 
-async def test_a_good_answer_says_what_is_left(node: LocalNode, web: aiohttp.ClientSession) -> None:
+async def test_the_answer_to_an_accepted_prompt_names_the_rest_of_each_limit(
+    node: LocalNode, web: aiohttp.ClientSession
+) -> None:
     limits = {"prompts_per_min": 10, "tokens_per_min": 1_000, "tokens_per_day": 5_000}
 
     status, headers, _ = await start(node, web, "alice", limits=limits)

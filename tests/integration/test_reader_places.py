@@ -206,7 +206,7 @@ async def test_a_socket_whose_first_frame_brings_credentials_takes_a_place(
     await until(lambda: not node.node.places.count("alice"), 5, "the end of all")
 
 
-async def test_an_event_source_is_told_twice_and_refused_at_its_third_connect(
+async def test_an_event_source_gets_two_error_events_and_a_429_at_its_third_connect(
     node: LocalNode, web: aiohttp.ClientSession, worker: ManualWorker
 ) -> None:
     url = f"{node.url}/v1/generations/{worker.generation_id}/events"

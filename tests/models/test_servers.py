@@ -43,7 +43,7 @@ def name(request: pytest.FixtureRequest, cluster: Cluster, others: dict[str, Mod
     return str(request.param)
 
 
-class Asked:
+class StartedAnswer:
     """One generation. `text` is what it had when it was last looked at."""
 
     def __init__(self, cluster: Cluster, client: Client, found: dict[str, Any]) -> None:
@@ -83,13 +83,13 @@ class Asked:
         return [json.loads(line)["type"] for line in lines if line]
 
 
-async def start(cluster: Cluster, client: Client, model: str, **params: Any) -> Asked:
+async def start(cluster: Cluster, client: Client, model: str, **params: Any) -> StartedAnswer:
     body = {
         "model": model,
         "messages": [SYSTEM, {"role": "user", "content": params.pop("prompt", QUESTION)}],
         "params": {**GREEDY, **params},
     }
-    return Asked(cluster, client, await client.start(body))
+    return StartedAnswer(cluster, client, await client.start(body))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tests.support.responses_streams import response
 
 
 @dataclass(slots=True)
-class Made:
+class MadeResponse:
     """One response that the server makes.
 
     Attributes:
@@ -62,7 +62,7 @@ class BackgroundServer:
     """
 
     def __init__(self) -> None:
-        self.made: list[Made] = []
+        self.made: list[MadeResponse] = []
         self.reads: list[tuple[str, int]] = []
         self.cancels: list[str] = []
         self.is_forgetful = False
@@ -81,7 +81,7 @@ class BackgroundServer:
         if script.fault == "status":
             text = self._wire.error("as told").decode()
             raise web.HTTPBadRequest(text=text, content_type="application/json")
-        made = Made(f"resp_{next(self._ids)}", body)
+        made = MadeResponse(f"resp_{next(self._ids)}", body)
         self.made.append(made)
         made.task = asyncio.create_task(self._make(made))
         return await self._give(request, made, -1)
@@ -102,7 +102,7 @@ class BackgroundServer:
             await self._end(made, "cancelled")
         return web.json_response(response(made.status, id=made.id))
 
-    def _find(self, request: web.Request) -> Made:
+    def _find(self, request: web.Request) -> MadeResponse:
         found = next((made for made in self.made if made.id == request.match_info["id"]), None)
         if found is None or self.is_forgetful:
             message = f"Response with id '{request.match_info['id']}' not found."
@@ -111,7 +111,7 @@ class BackgroundServer:
             raise web.HTTPNotFound(text=text, content_type="application/json")
         return found
 
-    async def _make(self, made: Made) -> None:
+    async def _make(self, made: MadeResponse) -> None:
         """Make the response, whoever reads it."""
         script, prompt = self._wire.script_of(made.body), self._wire.prompt_of(made.body)
         is_connection = script.fault in ("cut", "eof")
@@ -139,17 +139,19 @@ class BackgroundServer:
                     await self._add(made, numbered(event, len(made.events)))
         await self._end(made, "completed")
 
-    async def _add(self, made: Made, event: bytes) -> None:
+    async def _add(self, made: MadeResponse, event: bytes) -> None:
         async with made.grown:
             made.events.append(event)
             made.grown.notify_all()
 
-    async def _end(self, made: Made, status: str) -> None:
+    async def _end(self, made: MadeResponse, status: str) -> None:
         async with made.grown:
             made.status = status
             made.grown.notify_all()
 
-    async def _give(self, request: web.Request, made: Made, after: int) -> web.StreamResponse:
+    async def _give(
+        self, request: web.Request, made: MadeResponse, after: int
+    ) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
         made.readers += 1

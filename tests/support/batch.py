@@ -1,4 +1,4 @@
-"""Batches as OpenAI's SDK drives them: an input of so many lines, and what came of each."""
+"""Batches as OpenAI's SDK drives them: an input of some lines, and their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader was given: the words in which readings are recorded.
+"""The records of a reader: the connections that it opened, and the events that it got.
 
 Plain data and the two folds over it, the text and the cursor. Pure. Does not import the system
 under test: it reads the wire's own words.
@@ -80,7 +80,7 @@ class Reading:
 
 @dataclass(slots=True)
 class Record:
-    """Everything known about one generation."""
+    """The readings of one generation, and the text that the test expects."""
 
     generation_id: str
     accepted_at: float = 0.0

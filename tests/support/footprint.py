@@ -1,4 +1,4 @@
-"""What a process holds and uses, seen from outside: memory, descriptors, time.
+"""Measures a process from outside: memory, descriptors, CPU time.
 
 Linux only, as `/proc` is. Does not import the system under test.
 """

@@ -1,4 +1,4 @@
-"""What may be said on a WebSocket, nearly right or quite wrong, for hypothesis; and saying it.
+"""WebSocket messages, nearly right or quite wrong, for hypothesis; and a client that sends them.
 
 Frames are built byte by byte. Does not import the system under test.
 """
@@ -26,8 +26,8 @@ Answer = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Said:
-    """What is sent: bytes as they are, or a text, in fragments with a ping between any two.
+class SentMessage:
+    """A message to send: bytes as they are, or a text, in fragments with a ping between any two.
 
     Attributes:
         text: `ENDED` in it stands for the id of a generation that is there.
@@ -91,14 +91,14 @@ PLACE = st.integers(0, 60)
 CONTROL = st.binary(max_size=125)
 
 
-def harmless(commands: st.SearchStrategy[str]) -> st.SearchStrategy[Said]:
+def harmless(commands: st.SearchStrategy[str]) -> st.SearchStrategy[SentMessage]:
     """What breaks no rule of RFC 6455: any text, whole or in fragments, pings and pongs."""
     texts = TEXTS | commands
     return st.one_of(
-        st.builds(Said, text=texts),
-        st.builds(Said, text=texts, cuts=st.tuples(PLACE, PLACE, PLACE)),
-        CONTROL.map(lambda data: Said(frame(data, opcode=PING))),
-        CONTROL.map(lambda data: Said(frame(data, opcode=PONG))),
+        st.builds(SentMessage, text=texts),
+        st.builds(SentMessage, text=texts, cuts=st.tuples(PLACE, PLACE, PLACE)),
+        CONTROL.map(lambda data: SentMessage(frame(data, opcode=PING))),
+        CONTROL.map(lambda data: SentMessage(frame(data, opcode=PONG))),
     )
 
 

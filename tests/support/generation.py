@@ -1,4 +1,4 @@
-"""One generation as its store tests need it: created, begun, brought into any state, looked at.
+"""A generation for tests of the store: creates it, begins it, brings it into any state, reads it.
 
 Reaches into Redis directly only where a test needs what no script offers: a lease that has run out,
 or a loss of data. Nothing here waits.

@@ -1,4 +1,4 @@
-"""The history checker: what readers were given, and whether that keeps the promises.
+"""The history checker: compares the events that readers got with the promises of docs/protocol.md.
 
 Readers record every connection, every event and every way a connection stopped. `History.check`
 answers with a list of violations, each a sentence; an empty list is the proof. One set of

@@ -1,4 +1,4 @@
-"""Plug-ins for tests with real workers: one that answers, and some that do what none should do."""
+"""Plug-ins for tests with real workers: a correct plug-in, and plug-ins with typical mistakes."""
 
 from __future__ import annotations
 

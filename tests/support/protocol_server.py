@@ -22,8 +22,8 @@ DEADLINE_S = 5.0
 LARGE_BYTES = 8_000_000  # more than the kernels keep for a peer that reads nothing
 
 
-class Quick(HttpProtocol):
-    """The same with a head timeout that a test can wait for."""
+class QuickHttpProtocol(HttpProtocol):
+    """`HttpProtocol` with a head timeout that a test can wait for."""
 
     head_s = 0.3
 
@@ -78,7 +78,7 @@ class Echo:
 @asynccontextmanager
 async def serving(
     app: Any,
-    protocol: type[HttpProtocol] = Quick,
+    protocol: type[HttpProtocol] = QuickHttpProtocol,
     socket_protocol: type[WebSocketProtocol] = WebSocketProtocol,
 ) -> AsyncIterator[int]:
     """Serve `app` on a free port."""

@@ -1,4 +1,4 @@
-"""What a stranger with only docs/protocol.md in hand needs to try a node: plain HTTP, plain frames.
+"""A client written from docs/protocol.md alone, for any node: plain HTTP and plain frames.
 
 Adds nothing of its own to a request: no Accept, no content type, unless the test says so.
 Does not import the system under test.

@@ -1,4 +1,4 @@
-"""Requests byte by byte: what no well-behaved client library would send.
+"""Requests byte by byte, which no well-behaved client library would send.
 
 WebSocket handshakes with a wrong header, frames that are unmasked or have reserved bits, half a
 request head. Does not import the system under test.

@@ -1,4 +1,4 @@
-"""A receiver of webhooks for tests: answers as told, and keeps what it was sent.
+"""A receiver of webhooks for tests: answers as the test says, and keeps the requests that it gets.
 
     async with Receiver() as receiver:
         receiver.answers = [500, 200]       # the last one again and again

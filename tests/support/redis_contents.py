@@ -1,4 +1,4 @@
-"""Everything that a Redis holds, as one text, for tests that look for what must not be there."""
+"""All keys and values of a Redis as one text, for tests that search it for words."""
 
 from __future__ import annotations
 

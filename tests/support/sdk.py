@@ -1,4 +1,4 @@
-"""OpenAI's own Python SDK, set up for a node: what it is given, and what it makes of a stream.
+"""OpenAI's own Python SDK, set up for a node, and the chunks that it reads from a stream.
 
 Tries nothing again by itself: each call of a test is one request.
 """
@@ -28,8 +28,8 @@ async def sdk(url: str, key: str = "", *, retries: int = 0) -> AsyncIterator[ope
 
 
 @dataclass
-class Heard:
-    """What came of one stream."""
+class StreamResult:
+    """The chunks of one stream, and the error that ended it, if any."""
 
     chunks: list[ChatCompletionChunk] = field(default_factory=list)
     error: openai.APIError | None = None
@@ -64,9 +64,9 @@ class Heard:
         return cursor
 
 
-async def listen(stream: openai.AsyncStream[ChatCompletionChunk], chunks: int = 0) -> Heard:
+async def listen(stream: openai.AsyncStream[ChatCompletionChunk], chunks: int = 0) -> StreamResult:
     """Hear a stream to its end, or so many chunks, and then hang up."""
-    heard = Heard()
+    heard = StreamResult()
     try:
         async for chunk in stream:
             heard.chunks.append(chunk)

@@ -1,4 +1,4 @@
-"""Roles over six real servers, answers on every master, and what each reader's longest wait was.
+"""Roles over six real servers, answers on every master, and the longest wait of each reader.
 
 async with shard_faults() as faults:
     answers = await faults.start()               # some on each master

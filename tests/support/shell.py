@@ -41,7 +41,7 @@ class StandInHub:
 
 
 class Shell:
-    """An application and what is behind it."""
+    """The application of a node with a fake Redis; answers requests without sockets."""
 
     def __init__(self, **changes: Any) -> None:
         self.server = fakeredis.FakeServer()

@@ -1,4 +1,4 @@
-"""Uploads by hand: a form's bytes, whole or as a stream, and what a directory holds of files.
+"""Uploads by hand: the bytes of a form, whole or as a stream, and the files in a directory.
 
 Does not import the system under test.
 """

@@ -1,4 +1,4 @@
-"""What the fixture upstream says to a request: a pure function that any test can call.
+"""Computes the answer of the fixture upstream to a request: a pure function that any test can call.
 
 A script is told in `params` as `{"upstream": {…}}` (it reaches the upstream because params are
 passed on), or as the prompt itself, a JSON object; otherwise by the model's name in `PRESETS`.

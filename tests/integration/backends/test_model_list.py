@@ -86,7 +86,7 @@ async def test_the_last_list_counts_while_the_server_is_away(
     assert await read_list(real_redis, models.pattern) == ["a", "b"]
 
 
-async def test_a_name_of_the_list_gets_a_backend_when_it_is_asked(upstream: Upstream) -> None:
+async def test_a_name_of_the_list_gets_a_backend_at_its_first_use(upstream: Upstream) -> None:
     models = table_of(upstream)
     backends = build_backends(models, Settings(), {})
 

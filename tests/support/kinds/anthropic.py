@@ -19,7 +19,7 @@ from tests.support.kinds.planned_wire import (
     Part,
     Pause,
     PlannedWire,
-    Said,
+    ReadRequest,
     Step,
     Text,
     Thought,
@@ -47,7 +47,7 @@ class MessagesServerWire(PlannedWire):
     def limit(self, body: dict[str, Any]) -> int | None:
         return int(body["max_tokens"])
 
-    def read(self, body: dict[str, Any]) -> Said:
+    def read(self, body: dict[str, Any]) -> ReadRequest:
         prompt, has_result, is_refused = "", False, False
         thinks = body.get("thinking", {}).get("type") == "enabled"
         for message in body["messages"]:
@@ -65,7 +65,7 @@ class MessagesServerWire(PlannedWire):
                     is_refused = is_refused or is_wrong
         last = body["messages"][-1]
         prefix = blocks_of(last)[-1]["text"] if last["role"] == "assistant" else ""
-        return Said(prompt, prefix, has_result, is_refused)
+        return ReadRequest(prompt, prefix, has_result, is_refused)
 
     def error(self, message: str, kind: str = "server_error") -> bytes:
         names = {"server_error": "api_error"}

@@ -19,7 +19,7 @@ from tests.support.kinds.planned_wire import (
     Part,
     Pause,
     PlannedWire,
-    Said,
+    ReadRequest,
     Step,
     Text,
     Thought,
@@ -43,7 +43,7 @@ class GenerateContentServerWire(PlannedWire):
         limit = body.get("generationConfig", {}).get("maxOutputTokens")
         return None if limit is None else int(limit)
 
-    def read(self, body: dict[str, Any]) -> Said:
+    def read(self, body: dict[str, Any]) -> ReadRequest:
         prompt, has_result, is_refused = "", False, False
         for content in body["contents"]:
             parts = content["parts"]
@@ -58,7 +58,7 @@ class GenerateContentServerWire(PlannedWire):
                 is_refused = True
         last = body["contents"][-1]
         prefix = last["parts"][-1].get("text", "") if last["role"] == "model" else ""
-        return Said(prompt, prefix, has_result, is_refused)
+        return ReadRequest(prompt, prefix, has_result, is_refused)
 
     def error(self, message: str, kind: str = "server_error") -> bytes:
         error = {"code": 500, "message": message, "status": "INTERNAL"}

@@ -36,7 +36,7 @@ GARBAGE = b"\x0a\x02\xff\xfe"  # a field of two bytes that are no UTF-8
 CHAT, TEXT = "/tailrace.backend.v1.Backend/Generate", "text_input"
 
 
-class Asked(NamedTuple):
+class GrpcRequest(NamedTuple):
     """A request: its body as the suite reads it, the script's prompt, the partial answer."""
 
     body: dict[str, Any]
@@ -56,8 +56,8 @@ class Wire(NamedTuple):
     service: str
     method: str
     is_two_way: bool
-    read: Callable[[bytes], Asked]
-    say: Callable[[Part, Asked], list[bytes]]
+    read: Callable[[bytes], GrpcRequest]
+    say: Callable[[Part, GrpcRequest], list[bytes]]
 
 
 class GrpcServer:
@@ -118,7 +118,9 @@ class GrpcServer:
         finally:
             call.ended.set()
 
-    async def _tell(self, asked: Asked, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+    async def _tell(
+        self, asked: GrpcRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[bytes]:
         prompt = asked.prompt
         script = script_of({"messages": [{"role": "user", "content": prompt}]})
         self._faults[prompt] += 1
@@ -144,7 +146,7 @@ class GrpcServer:
                         yield said
 
 
-def _read_own(message: bytes) -> Asked:
+def _read_own(message: bytes) -> GrpcRequest:
     read = own.GenerateRequest.FromString(message)
     messages = [json.loads(one.json) for one in read.messages]
     prefix = read.messages[-1].text if read.continue_last_message else ""
@@ -155,10 +157,10 @@ def _read_own(message: bytes) -> Asked:
     if read.stop:
         body["stop"] = list(read.stop)
     prompt = next(one.text for one in reversed(read.messages) if one.role == "user")
-    return Asked(body, prompt, prefix)
+    return GrpcRequest(body, prompt, prefix)
 
 
-def _say_own(part: Part, asked: Asked) -> list[bytes]:
+def _say_own(part: Part, asked: GrpcRequest) -> list[bytes]:
     match part:
         case Text(text):
             said = [own.GenerateResponse(text=text)]
@@ -184,7 +186,7 @@ def _say_own(part: Part, asked: Asked) -> list[bytes]:
     return [one.SerializeToString() for one in said]
 
 
-def _read_kserve(message: bytes) -> Asked:
+def _read_kserve(message: bytes) -> GrpcRequest:
     read = kserve.ModelInferRequest.FromString(message)
     assert read.parameters["triton_enable_empty_final_response"].bool_param
     raw = {
@@ -194,10 +196,10 @@ def _read_kserve(message: bytes) -> Asked:
     end = json.JSONDecoder().raw_decode(text)[1]
     body = json.loads(raw["sampling_parameters"][4:])
     body |= {"messages": [], "id": read.id, "stream": raw["stream"] == b"\x01"}
-    return Asked(body, text[:end], text[end:])
+    return GrpcRequest(body, text[:end], text[end:])
 
 
-def _say_kserve(part: Part, asked: Asked) -> list[bytes]:
+def _say_kserve(part: Part, asked: GrpcRequest) -> list[bytes]:
     response = kserve.ModelInferResponse(id=asked.body["id"], model_name="m")
     match part:
         case Text(text):

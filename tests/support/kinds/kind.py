@@ -1,4 +1,4 @@
-"""What the common suite needs to know about a kind of backend.
+"""Describes a kind of backend for the common suite.
 
 The suite is tests/integration/backends/test_every_kind.py. A kind plugs in with one `TriedKind` in
 tests/support/kinds/__init__.py: a server that speaks its real wire, and what stands where in a

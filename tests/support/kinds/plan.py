@@ -1,4 +1,4 @@
-"""What a scripted model server says, before a wire gives it a form. Pure.
+"""The answer of a scripted model server, before a wire encodes it. Pure.
 
 `steps` turns a `Script` into the parts of an answer; each kind's wire encodes these parts as its
 real servers do. Token i of an answer has i in its text (tests/support/upstream_script.py).

@@ -1,4 +1,4 @@
-"""What the scripted servers of the vendors share: a plan in, frames of one wire out. Pure."""
+"""The common part of the scripted servers of vendors: a plan in, frames of one wire out. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ HUGE = b"data: " + b"x" * 2**21
 CACHED = 2  # tokens of each prompt that a vendor's cache held
 
 
-class Said(NamedTuple):
-    """What a request says, in the words of every wire.
+class ReadRequest(NamedTuple):
+    """The parts of a request that a plan needs, in the same form for every wire.
 
     Attributes:
         prompt: the last text of the user.
@@ -37,7 +37,7 @@ class PlannedWire:
     content_type = "text/event-stream"
     path = ""
 
-    def read(self, body: dict[str, Any]) -> Said:
+    def read(self, body: dict[str, Any]) -> ReadRequest:
         raise NotImplementedError
 
     def limit(self, body: dict[str, Any]) -> int | None:
@@ -93,6 +93,6 @@ def frame(data: Any, name: str = "") -> bytes:
 
 
 __all__ = [
-    "CACHED", "HUGE", "Broken", "Cut", "Done", "Part", "Pause", "PlannedWire", "Said", "Step",
-    "Text", "Thought", "ToolUse", "frame", "signature_of",
+    "CACHED", "HUGE", "Broken", "Cut", "Done", "Part", "Pause", "PlannedWire", "ReadRequest",
+    "Step", "Text", "Thought", "ToolUse", "frame", "signature_of",
 ]  # fmt: skip

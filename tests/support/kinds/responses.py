@@ -23,7 +23,7 @@ from tests.support.kinds.planned_wire import (
     Part,
     Pause,
     PlannedWire,
-    Said,
+    ReadRequest,
     Step,
     Text,
     Thought,
@@ -56,7 +56,7 @@ class ResponsesServerWire(PlannedWire):
         limit = body.get("max_output_tokens")
         return None if limit is None else int(limit)
 
-    def read(self, body: dict[str, Any]) -> Said:
+    def read(self, body: dict[str, Any]) -> ReadRequest:
         prompt, has_result, is_refused = "", False, False
         has_thought = False  # since the user's last words
         for item in body["input"]:
@@ -73,7 +73,7 @@ class ResponsesServerWire(PlannedWire):
                 has_result = has_thought = False
                 content = item["content"]
                 prompt = content if isinstance(content, str) else content[0]["text"]
-        return Said(prompt, "", has_result, is_refused and "reasoning" in body)
+        return ReadRequest(prompt, "", has_result, is_refused and "reasoning" in body)
 
     def error(self, message: str, kind: str = "server_error") -> bytes:
         error = {"message": message, "type": kind, "code": None, "param": None}

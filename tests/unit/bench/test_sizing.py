@@ -64,7 +64,7 @@ def test_more_readers_of_a_generation_cost_workers_and_redis_nothing() -> None:
     assert alone.redis_bytes == many.redis_bytes
 
 
-def test_more_than_one_redis_carries_costs_what_the_tokens_of_a_cluster_cost() -> None:
+def test_a_load_above_one_redis_is_computed_with_the_cost_of_a_token_on_a_cluster() -> None:
     cost = constants(found(**FIGURES, r1=10.0, r3=12.0))
     small, large = Demand(1_000, 1), Demand(50_000, 1)
 

@@ -121,7 +121,7 @@ async def test_hosts_of_all_owners_are_counted(redis):
 # Looks at what waits for an end
 
 
-async def test_one_that_waits_for_very_many_ends_delays_no_other(redis):
+async def test_an_owner_with_many_waiting_webhooks_does_not_delay_other_owners(redis):
     hook = Webhook("https://a.example/x", SECRET)
     for number in range(4 * CHECKS_MAX):
         await register(redis, f"a{number}", "batch", hook, {}, owner=ANN)

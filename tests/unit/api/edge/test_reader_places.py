@@ -121,7 +121,7 @@ async def test_a_reader_that_gives_up_while_it_asks_keeps_no_place(nodes):
     assert one.count("alice") == 0
 
 
-async def test_a_reader_is_told_three_times_and_then_from_the_beginning(nodes):
+async def test_the_count_of_a_readers_refusals_begins_again_after_three(nodes):
     one, two, _ = nodes
     await one.take("alice", 1)
 

@@ -28,7 +28,7 @@ def test_the_id_of_the_client_is_taken(sent: bytes) -> None:
      [b"a", b"b"]],
     ids=["none", "empty", "a space", "not ASCII", "a control character", "too long", "two"],
 )  # fmt: skip
-def test_an_unfit_id_is_replaced_by_one_that_stays(sent: list[bytes]) -> None:
+def test_an_unfit_id_is_replaced_once_by_a_new_id(sent: list[bytes]) -> None:
     scope = scope_with(*sent)
 
     assert MADE.fullmatch(made := request_id(scope))

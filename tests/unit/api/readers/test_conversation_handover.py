@@ -23,7 +23,14 @@ from api.transport.websocket import PING as PING_FRAME
 from api.transport.websocket import WebSocketProtocol
 from shared.log.events import Start
 from tests.support.hub_harness import END, GENERATION, HubHarness, settle
-from tests.support.protocol_server import Peer, Quick, connected, frame, handshake, serving
+from tests.support.protocol_server import (
+    Peer,
+    QuickHttpProtocol,
+    connected,
+    frame,
+    handshake,
+    serving,
+)
 from tests.support.raw_wire import read_frame
 from tests.support.wait import until
 
@@ -90,7 +97,7 @@ async def talking(*, hands_over: bool = True, **settings: Any) -> AsyncIterator[
                 super().__init__(*args, **kwargs)
                 app.protocols.append(weakref.ref(self))
 
-        async with serving(app, Quick, Watched) as port:
+        async with serving(app, QuickHttpProtocol, Watched) as port:
             yield app, port
         await until(lambda: app.is_empty, 5, "the hub has no connection and no reader")
 

@@ -135,14 +135,14 @@ async def test_an_unknown_step_or_choice_is_refused(shell: Shell, query: str) ->
     assert (await delete(shell, f"/v1/owners/alice?{query}", OPERATOR))[0] == 422
 
 
-async def test_nobody_is_everybody(shell: Shell) -> None:
+async def test_an_owner_named_with_an_asterisk_cannot_be_forgotten(shell: Shell) -> None:
     assert (await delete(shell, "/v1/owners/*", OPERATOR))[0] == 404
 
 
 # Listings of operators
 
 
-async def test_an_operator_lists_the_generations_of_an_owner_without_what_was_said(
+async def test_an_operator_lists_the_generations_of_an_owner_without_prompts_and_answers(
     shell: Shell,
 ) -> None:
     name = await start(shell, "a marked prompt", "a marked session")

@@ -77,7 +77,9 @@ async def test_an_operator_who_names_no_owner_sees_all(shell: Shell) -> None:
     assert [row["owner"] for row in body["data"]] == ["alice", "bob"]
 
 
-async def test_what_tells_no_rows_apart_is_null_and_added_up(shell: Shell) -> None:
+async def test_members_that_are_not_in_group_by_are_null_and_their_rows_are_added_up(
+    shell: Shell,
+) -> None:
     await use(shell, "alice", "a", input=1)
     await use(shell, "alice", "b", input=2)
     await use(shell, "bob", "b", input=4)

@@ -14,7 +14,7 @@ from api.transport.extensions import HANDOVER, WIRE, break_off
 from api.transport.http import HttpProtocol
 from tests.support.protocol_server import (
     Echo,
-    Quick,
+    QuickHttpProtocol,
     close_code,
     connected,
     frame,
@@ -72,7 +72,7 @@ async def test_a_head_that_began_during_a_stream_does_not_end_it() -> None:
     async with serving(app) as port, connected(port) as peer:
         peer.say(b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET /slow HTTP/1.1\r\nhost: x\r\n\r\nGET")
         await peer.until(b"ok")
-        await asyncio.sleep(2 * Quick.head_s)  # the silence is what is tested
+        await asyncio.sleep(2 * QuickHttpProtocol.head_s)  # the silence is what is tested
         app.release.set()
 
         assert b" 200 " in await peer.until(b"ok")
@@ -83,9 +83,9 @@ async def test_an_idle_connection_and_a_slow_answer_have_no_deadline() -> None:
     async with serving(app) as port, connected(port) as peer:
         peer.say(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         await peer.until(b"ok")
-        await asyncio.sleep(2 * Quick.head_s)  # the silence is what is tested
+        await asyncio.sleep(2 * QuickHttpProtocol.head_s)  # the silence is what is tested
         peer.say(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
-        await asyncio.sleep(2 * Quick.head_s)  # a slow answer, too
+        await asyncio.sleep(2 * QuickHttpProtocol.head_s)  # a slow answer, too
         app.release.set()
 
         assert (await peer.until(b"ok")).startswith(b"HTTP/1.1 200")
@@ -104,7 +104,7 @@ async def test_a_body_that_completes_after_an_early_answer_keeps_the_connection(
         peer.say(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n1")
         await peer.until(b"ok")
         peer.say(b"23456789")
-        await asyncio.sleep(2 * Quick.head_s)  # the silence is what is tested
+        await asyncio.sleep(2 * QuickHttpProtocol.head_s)  # the silence is what is tested
         peer.say(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
 
         assert (await peer.until(b"ok")).startswith(b"HTTP/1.1 200")

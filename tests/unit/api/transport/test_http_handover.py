@@ -17,7 +17,7 @@ from api.hub.relay import Relay
 from api.readers.http_stream import Beginning, stream
 from shared.log.events import Start
 from tests.support.hub_harness import END, GENERATION, HubHarness, settle
-from tests.support.protocol_server import Peer, Quick, connected, handshake, serving
+from tests.support.protocol_server import Peer, QuickHttpProtocol, connected, handshake, serving
 from tests.support.raw_wire import dechunk, stopped_connection
 from tests.support.wait import until
 
@@ -80,7 +80,10 @@ class App:
 
 @contextlib.asynccontextmanager
 async def streaming(
-    *, hands_over: bool = True, protocol: type[Quick] = Quick, **settings: Any
+    *,
+    hands_over: bool = True,
+    protocol: type[QuickHttpProtocol] = QuickHttpProtocol,
+    **settings: Any,
 ) -> AsyncIterator[tuple[App, int]]:
     async with HubHarness(**settings) as hub_harness:
         hub_harness.log.create()
@@ -142,9 +145,9 @@ async def test_after_the_handover_no_object_of_the_request_is_kept(
 async def test_a_closed_connection_is_freed_without_the_garbage_collector(
     request_bytes: bytes,
 ) -> None:
-    protocols: list[weakref.ref[Quick]] = []
+    protocols: list[weakref.ref[QuickHttpProtocol]] = []
 
-    class Watched(Quick):
+    class Watched(QuickHttpProtocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             protocols.append(weakref.ref(self))
@@ -300,7 +303,8 @@ async def test_the_rest_of_a_body_has_a_deadline_after_the_response(
     app, port = local_node
     async with connected(port) as peer:
         await begin(app, peer, GET[:-2] + b"content-length: 9\r\n\r\n123")
-        await asyncio.sleep(2 * Quick.head_s)  # a stream has no deadline: the silence is the test
+        # A stream has no deadline for the rest of a body.
+        await asyncio.sleep(2 * QuickHttpProtocol.head_s)  # the silence is the test
         peer.say(b"456")
         app.hub_harness.log.append(END)
         await peer.until(ENDED)

@@ -138,7 +138,7 @@ ANSWERS: dict[str, tuple[bytes, Sequence[str]]] = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_whatever_a_port_answers_is_a_list_or_nothing(name: str) -> None:
+async def test_each_answer_of_a_port_gives_its_list_of_models_or_no_models(name: str) -> None:
     raw, expected = ANSWERS[name]
     async with server_of(raw) as port:
         found = await find_servers([Place(port, "/v1/models", read_openai)])
@@ -176,7 +176,7 @@ def test_the_command_prints_the_file_or_writes_a_new_one(
         discover(str(path))
 
 
-def test_the_command_fails_and_says_where_it_looked(
+def test_the_command_fails_and_names_the_ports_that_it_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def nothing() -> list[FoundServer]:

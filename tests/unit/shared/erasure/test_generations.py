@@ -151,7 +151,7 @@ async def test_a_repeat_with_the_key_of_a_deleted_generation_starts_nothing(desk
     assert meta is not None and meta.status == "sealed"
 
 
-async def test_the_key_is_forgotten_with_its_owner(desk, redis):
+async def test_the_idempotency_key_is_deleted_when_its_owner_is_forgotten(desk, redis):
     name = await desk.accept(key="k")
     await desk.erase(name, forgets_key=True)
 

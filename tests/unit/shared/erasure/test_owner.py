@@ -127,7 +127,7 @@ async def office(redis, tmp_path) -> AsyncIterator[Office]:
     yield Office(redis, tmp_path)
 
 
-async def test_nothing_names_the_owner_or_holds_what_was_said(office, redis):
+async def test_no_key_and_no_file_has_the_owners_name_or_text_afterwards(office, redis):
     await office.fill(OWNER, BATCH)
     before = await everything(redis)
     assert OWNER in before and TEXT in before and TEXT in office.objects()
@@ -144,7 +144,7 @@ async def test_nothing_names_the_owner_or_holds_what_was_said(office, redis):
     assert await office.forget() == ({}, 6), "a second walk finds nothing"
 
 
-async def test_what_is_left_of_an_owner_are_seals_and_digests_that_expire(office, redis):
+async def test_all_keys_that_remain_of_an_owner_expire(office, redis):
     await office.fill(OWNER, BATCH)
     await office.forget()
 
@@ -217,7 +217,7 @@ async def test_the_holder_of_a_deleted_batch_writes_nothing_more(office, redis):
     assert not await redis.exists(keys.batch(BATCH), keys.batch_flight(BATCH))
 
 
-async def test_what_begins_during_the_walk_is_found_by_the_next_one(office, redis):
+async def test_a_generation_that_starts_during_the_walk_is_deleted_by_the_next_walk(office, redis):
     await office.fill(OWNER, BATCH)
     await office.eraser.step(OWNER, "generations")
     await office.accept(OWNER)

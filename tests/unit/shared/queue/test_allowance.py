@@ -118,7 +118,7 @@ async def test_the_prompts_of_a_minute_come_back_evenly(record):
     assert [await record.code(name, prompts_per_min=2) for name in "de"] == ["", "rate_limited"]
 
 
-async def test_a_settled_answer_counts_what_it_took_once(record):
+async def test_a_settled_answer_counts_its_real_tokens_once(record):
     await record.admit("a", 900, tokens_per_min=1_000)
 
     assert await record.settle("a", 200) == 1

@@ -100,7 +100,7 @@ async def test_after_a_refusal_the_record_is_asked_before_anything_is_created(de
     assert desk.calls == [[ADMIT]]
 
 
-async def test_what_was_heard_long_ago_counts_as_unknown(desk, monkeypatch):
+async def test_an_old_reply_about_an_owners_limits_counts_as_unknown(desk, monkeypatch):
     await desk.use(2, active_max=2)
     with pytest.raises(OverLimit):
         await desk.ask(active_max=2)

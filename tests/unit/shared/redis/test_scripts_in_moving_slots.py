@@ -42,7 +42,7 @@ async def run_all(pipeline: Pipeline, count: int) -> list[Any]:
         await redis.aclose()
 
 
-async def test_the_refused_one_runs_again_alone_where_it_may_wait_longer() -> None:
+async def test_a_refused_call_runs_again_alone_where_it_may_wait_longer() -> None:
     pipeline = Pipeline([b"one", MOVING, b"three"], [b"two"])
 
     assert await run_all(pipeline, 3) == [b"one", b"two", b"three"]

@@ -113,7 +113,7 @@ def test_the_parts_become_one_turn() -> None:
 @pytest.mark.parametrize(
     "odd", [None, 5, {"tailrace": 1}, back(reasoning_details=1, extra=1), back(extra={"id": "z"})]
 )
-def test_odd_metadata_says_nothing(odd: Any) -> None:
+def test_metadata_of_another_form_is_ignored(odd: Any) -> None:
     tool = part(
         "tool-f", toolCallId="c", state="output-available", output="r", callProviderMetadata=odd
     )
