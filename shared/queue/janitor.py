@@ -111,10 +111,10 @@ class Janitor:
         found += await self._sweep_index(
             keys.running(tag), "interactive", now_ms, 2 * self.settings.lease_s
         )
-        if self.settings.usage_days:
-            await self.settlement.look(tag)
         found["generations_listed"] += await self._listing.catch_up(tag, now_ms)
         await repair(self.store, tag)
+        if self.settings.usage_days:
+            await self.settlement.look(tag)
         if tag == self.partitions.tags[0]:
             found["workers_forgotten"] = await self._drop_gone_workers(now_ms)
             await self._compare_partitions()
