@@ -28,6 +28,7 @@ from tests.support.generation import FIELDS, Holder
 from tests.support.wait import until
 
 ANSWER_S = 30.0
+IDLE_S = 1.5  # how long the CPU of idle servers is measured
 TOKEN = encode(Token(" word"))
 
 
@@ -36,11 +37,13 @@ class Appended:
     """What was measured.
 
     Attributes:
-        shares_us: the CPU of each server per token of all, µs.
+        shares_us: the CPU of each server per token of all, µs, without what it takes when idle.
+        idle_us: the CPU of all idle servers each second, µs.
         per_s: tokens per second.
     """
 
     shares_us: Sequence[float]
+    idle_us: float
     per_s: float
 
 
@@ -84,17 +87,32 @@ async def append_all(
         groups: dict[object, list[Holder]] = {}
         for holder in holders:
             groups.setdefault(shard_of(redis, keys.meta(holder.generation_id)), []).append(holder)
-        before = {name: cpu_s(pid) for name, pid in pids.items()}
+        await _append(store, holders, 1)  # the servers know the scripts now
+        before = _cpu(pids)
+        await asyncio.sleep(IDLE_S)
+        idle = [each / IDLE_S for each in _used(pids, before)]
+        before = _cpu(pids)
         began_s, seen = time.monotonic(), frames.count
         async with asyncio.TaskGroup() as tasks:
             for group in groups.values():
-                tasks.create_task(_append(store, group, rounds))
+                tasks.create_task(_append(store, group, rounds, after=1))
         tokens, took_s = rounds * at_once, time.monotonic() - began_s
         await until(lambda: frames.count - seen >= tokens, ANSWER_S, "every frame")
-        used = [cpu_s(pid) - before[name] for name, pid in pids.items()]
+        lasted_s = time.monotonic() - began_s
+        used = [
+            busy - share * lasted_s for busy, share in zip(_used(pids, before), idle, strict=True)
+        ]
         listening.cancel()
         await asyncio.wait([listening])
-    return Appended([US * each / tokens for each in used], tokens / took_s)
+    return Appended([US * each / tokens for each in used], US * sum(idle), tokens / took_s)
+
+
+def _cpu(pids: Mapping[str, int]) -> list[float]:
+    return [cpu_s(pid) for pid in pids.values()]
+
+
+def _used(pids: Mapping[str, int], before: Sequence[float]) -> list[float]:
+    return [now - then for now, then in zip(_cpu(pids), before, strict=True)]
 
 
 async def _begin(store: Store) -> Holder:
@@ -104,8 +122,8 @@ async def _begin(store: Store) -> Holder:
     return await Holder.begin(store, generation_id=generation_id)
 
 
-async def _append(store: Store, holders: Sequence[Holder], rounds: int) -> None:
-    for n in range(rounds):
+async def _append(store: Store, holders: Sequence[Holder], rounds: int, *, after: int = 0) -> None:
+    for n in range(after, after + rounds):
         outcomes = await store.append_many(
             [
                 Append(each.generation_id, "mine", each.attempt, each.seq + n, [TOKEN], None)

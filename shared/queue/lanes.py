@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from redis.exceptions import NoScriptError
 
 from shared.log.store import Store
 from shared.queue.entries import Delivery as Delivery
@@ -30,7 +29,7 @@ from shared.queue.turns import in_line
 from shared.redis import keys
 from shared.redis.client import Client, Command, is_partial, raise_unless_partial, translated
 from shared.redis.pipeline import Call, ClientPipeline, Pipeline
-from shared.redis.scripts import Scripts
+from shared.redis.scripts import Scripts, has_not_run
 from shared.redis.shards import is_partly_away, serves
 
 NEVER_BEGAN_S = 30.0  # a generation that waits this long without a begin may have lost its entry
@@ -244,7 +243,7 @@ class Queue:
         recording = [await self.scripts.command(name, call) for name, call in records]
         replies = await self.pipeline.run([*acknowledging, *forgetting, *recording])
         for record, reply in zip(records, replies[len(replies) - len(records) :], strict=True):
-            if isinstance(reply, NoScriptError):
+            if has_not_run(reply):
                 await self.scripts.run(record[0], *record[1])
         await follow_up(
             self.scripts, generation_id, retention_ms, replies[len(acknowledging)],

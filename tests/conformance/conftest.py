@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import pytest
 
@@ -30,7 +31,7 @@ async def deployment(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str,
     if base := option("--base-url"):
         yield base, option("--other-url") or base, option("--key")
         return
-    async with Cluster(api=2, workers=1, jobs=1, lease_s=3) as cluster:
+    async with Cluster(api=2, workers=1, jobs=1, lease_s=3, moves_slots=True) as cluster:
         yield cluster.urls[0], cluster.urls[1], ""
 
 
@@ -45,4 +46,4 @@ def own_cluster(request: pytest.FixtureRequest) -> OwnCluster:
     """Start a cluster: `async with own_cluster(workers=0, settings={…}) as cluster`."""
     if request.config.getoption("--base-url"):
         pytest.skip("needs a node with settings of its own; --base-url names a running one")
-    return Cluster
+    return partial(Cluster, moves_slots=True)

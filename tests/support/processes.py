@@ -161,6 +161,7 @@ class Cluster:
             `{"heartbeat_s": "0.5"}`.
         redis_url: what the roles are given, when a proxy stands before the server.
         models: the text of a models file.
+        moves_slots: with TEST_REDIS_MODE=masters, slots move from master to master all the time.
         is_waiting_for_workers: False where there are none: then no node will be ready.
         server: a server of the caller's, which the caller closes; else one with AOF everysec, or
             three masters with TEST_REDIS_MODE=masters.
@@ -178,8 +179,9 @@ class Cluster:
         redis_url: str = "",
         models: str = "",
         is_waiting_for_workers: bool = True,
+        moves_slots: bool = False,
     ) -> None:
-        self._owned_server = None if server else _new_server()
+        self._owned_server = None if server else _new_server(moves_slots)
         self.server: Any = server or self._owned_server  # the tests that break it say which one
         self.lease_s = lease_s
         self._is_waiting = is_waiting_for_workers
@@ -306,8 +308,12 @@ class Cluster:
         return Role(name, {**self._urls, **variables}, self.directory)
 
 
-def _new_server() -> RedisServer | RedisMasters:
-    return RedisMasters() if MASTERS_MODE else RedisServer(aof="everysec", tcp=True)
+def _new_server(moves_slots: bool) -> RedisServer | RedisMasters:
+    return (
+        RedisMasters(moves_slots=moves_slots)
+        if MASTERS_MODE
+        else RedisServer(aof="everysec", tcp=True)
+    )
 
 
 def _environment(settings: Mapping[str, str]) -> dict[str, str]:

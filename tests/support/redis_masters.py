@@ -7,6 +7,8 @@ cluster takes seconds to form, so one that is whole is emptied and used again.
 from __future__ import annotations
 
 import atexit
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import redis.asyncio
 from redis.exceptions import RedisError
@@ -15,6 +17,7 @@ from shared.config.redis_url import read_redis_url
 from shared.redis.cluster.client import ClusterClient
 from tests.support.redis_cluster import READY_S, RedisCluster
 from tests.support.redis_server import RedisServer
+from tests.support.slot_mover import SlotMover
 from tests.support.wait import until_sync
 
 
@@ -24,13 +27,22 @@ class RedisMasters:
     Args:
         replicas: one of each master; it is promoted when its master is lost.
         cluster: one with options of its own, for this deployment only; not started yet.
+        moves_slots: slots move from master to master all the time (tests/support/slot_mover.py).
     """
 
-    def __init__(self, *, replicas: bool = False, cluster: RedisCluster | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        replicas: bool = False,
+        cluster: RedisCluster | None = None,
+        moves_slots: bool = False,
+    ) -> None:
+        self._moves_slots = moves_slots
         self._is_reusable = not replicas and cluster is None  # with replicas others become masters
         self._new_cluster = cluster or RedisCluster(replicas=replicas, aof="everysec")
         self._jobs = RedisServer(tcp=True)
         self.cluster: RedisCluster
+        self._mover: SlotMover | None = None
         self._is_down = False
 
     async def open(self) -> RedisMasters:
@@ -40,7 +52,15 @@ class RedisMasters:
             self.cluster = _idle.pop()
         else:
             self.cluster = await self._new_cluster.__aenter__()
+        if self._moves_slots:
+            self._mover = SlotMover(self.cluster)
+            self._mover.start()
         return self
+
+    @contextmanager
+    def _while_nothing_moves(self) -> Iterator[None]:
+        with self._mover.lock if self._mover else nullcontext():
+            yield
 
     @property
     def url(self) -> str:
@@ -62,8 +82,9 @@ class RedisMasters:
     def kill(self) -> None:
         """Kill all masters."""
         self._is_down = True
-        for server in self.cluster.servers:
-            server.kill()
+        with self._while_nothing_moves():
+            for server in self.cluster.servers:
+                server.kill()
 
     def start(self) -> None:
         """Start the masters again; returns when they are a cluster."""
@@ -73,8 +94,9 @@ class RedisMasters:
         self._is_down = False
 
     def freeze(self) -> None:
-        for server in self.cluster.servers:
-            server.freeze()
+        with self._while_nothing_moves():
+            for server in self.cluster.servers:
+                server.freeze()
 
     def thaw(self) -> None:
         for server in self.cluster.servers:
@@ -84,6 +106,8 @@ class RedisMasters:
     def close(self) -> None:
         """Keep the cluster for the next deployment, if it is whole."""
         self._jobs.close()
+        if self._mover is not None:
+            self._mover.stop()
         if not self._is_reusable:
             self.cluster.close()
             return

@@ -22,6 +22,7 @@ from shared.redis.pipeline import Call as Call  # what callers of `Scripts` impo
 from shared.redis.pipeline import ClientPipeline, Pipeline
 
 FOLDER = Path(__file__).parent
+MOVING = "TRYAGAIN"  # the slot of the keys is moving
 WITH_GRACE = ("attach", "begin", "lapse", "renew")
 WITH_TIME_LIMITS = ("begin", "lapse")
 WITHOUT_PRELUDE = (
@@ -103,6 +104,11 @@ class Scripts:
             Unavailable: as `run`; some of the calls may have run.
         """
         replies = await self.run_mixed(calls)
+        if len(calls) > 1:
+            for i, reply in enumerate(replies):
+                if has_not_run(reply):
+                    # Beside others a call waits only a moment for its slot, alone it waits longer.
+                    (replies[i],) = await self.run_mixed([calls[i]])
         for reply in replies:
             if isinstance(reply, Exception):  # of a cluster also a lost connection
                 raise Unavailable(f"Redis refuses: {reply}") from reply
@@ -141,7 +147,7 @@ class Scripts:
     async def command(self, name: str, call: Call) -> Command:
         """Return a call as a plain command, to send it in one request with other commands.
 
-        If the server has forgotten the script, the reply is a NoScriptError: then `run` the call.
+        If `has_not_run` says so of its reply, `run` the call.
         """
         names, args = call
         return ["EVALSHA", await self._digest(name), len(names), *names, *args]
@@ -168,6 +174,13 @@ class Scripts:
                     raise
                 return False
             return True
+
+
+def has_not_run(reply: Any) -> bool:
+    """Whether a script did nothing because the server lacks it, or because its slot is moving."""
+    return isinstance(reply, NoScriptError) or (
+        isinstance(reply, ResponseError) and str(reply).startswith(MOVING)
+    )
 
 
 async def _reply_of(reply: Any) -> Any:

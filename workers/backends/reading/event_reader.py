@@ -74,8 +74,7 @@ class EventReader:
         if self._template is not None and self._lines.is_between_events(len(data)):
             text = self._template.text_of_event(data)
             if text is not None:
-                self._text_chars += len(text)
-                items.append(Token(text))
+                self._add_plain(text, items)
                 return items
         try:
             data = self._opening.trim(data)
@@ -240,7 +239,16 @@ class EventReader:
             message = f"the backend sent an event of more than {VALUES_MAX} values"
             raise BackendError("upstream_error", message, retryable=False)
 
+    def _add_plain(self, text: str, items: list[BackendItem]) -> None:
+        self._text_chars += len(text)
+        items.append(Token(text))
+
     def _take_payload(self, name: bytes, payload: bytes, items: list[BackendItem]) -> None:
+        if self._template is not None:
+            text = self._template.text_of(payload)
+            if text is not None:
+                self._add_plain(text, items)
+                return
         if not payload.startswith(b"{"):
             payload = payload.strip()
             if not payload or payload == b"[DONE]":  # gateways add it

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from redis.exceptions import ResponseError
 
-from shared.queue.lanes import LaneEntry, Queue, decode_entry, encode_entry, put_back
+from shared.log.owner_bytes import SCRIPT, GenerationBytes, ended
+from shared.queue.lanes import Delivery, LaneEntry, Queue, decode_entry, encode_entry, put_back
 from shared.queue.leaving import forget
 from shared.queue.overview import owner_ids, queue_depths, session_ids
 from shared.queue.presence import Presence, announce, withdraw, workers_seen
@@ -388,3 +390,23 @@ def test_clients_names_are_not_in_keys():
         keys.idempotency("a", "b c"),
     ):
         assert key.isascii() and key.isprintable() and "{" not in key and len(key) < 60
+
+
+async def test_a_record_that_a_moving_slot_refuses_is_written_in_a_further_round_trip(
+    queue, monkeypatch
+):
+    """The entry is gone then, so that nobody else would write the record."""
+    run, refusals = queue.pipeline.run, [ResponseError("TRYAGAIN Multiple keys request")]
+
+    async def refuse_once(commands):
+        if not refusals:
+            return await run(commands)
+        return [*await run(commands[:-1]), refusals.pop()]
+
+    monkeypatch.setattr(queue.pipeline, "run", refuse_once)
+    size = GenerationBytes("alice", TICKET.id, 5, 7)
+    delivery = Delivery("interactive", b"1-1", TICKET)
+
+    await queue.leave(delivery, TICKET.id, 10_000, [(SCRIPT, ended(size, 10_000))])
+
+    assert await queue.redis.hexists(keys.owner_bytes("alice"), TICKET.id)

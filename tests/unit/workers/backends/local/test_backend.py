@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -186,6 +187,15 @@ async def test_a_crash_of_the_native_code_ends_one_attempt_and_says_so(
     assert info.value.retryable
     assert isinstance((await answer(backend, "Hi"))[-1], Finish)
     assert backend.pool.pids != pids
+
+
+async def test_a_process_that_died_while_idle_costs_no_attempt(backend: LocalBackend) -> None:
+    await answer(backend, "Hi")
+    pid = backend.pool.pids[0]
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: backend.pool.ended == [pid], DEADLINE_S)
+
+    assert isinstance((await answer(backend, "Hi"))[-1], Finish)
 
 
 async def test_more_answers_than_processes_wait_for_their_turn(file: Path) -> None:
