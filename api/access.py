@@ -74,6 +74,9 @@ SHARED = frozenset(
         ("/v1/responses/{id}", "GET"),
         ("/v1/responses/{id}/input_items", "GET"),
         ("/v1/ws", "GET"),
+        ("/ai-sdk/chat/{name}/stream", "GET"),
+        ("/ai-sdk/ws", "GET"),
+        ("/lobe/ws", "GET"),
     }
 )
 

@@ -41,6 +41,7 @@ BENCHES = (
     "transports",
     "stalled_reader",
     "credentials",
+    "limits",
     "batch",
 )
 ALL = "all"

@@ -1,9 +1,16 @@
 """Measures what a Redis Cluster costs and carries, beside one server: Redis's CPU, the first token.
 
-The same generations pass through a real worker and node to one reader each, on one server and on
-clusters of one, two and three masters. This machine has too few cores to fill several masters at
-once. So the bench measures the CPU of each master per token of all, and computes from the busiest
-master how many tokens the cluster carries. The prompt of a first token finds an idle worker.
+Measured on one server and on clusters of one, two and three masters, in three ways:
+
+* The bench appends as a busy worker does, `AT_ONCE` generations in each call, one token each, as
+  fast as Redis takes them; a live connection receives every frame. Nothing joins tokens, and what
+  idle servers take is subtracted: this is the cost of a token, however busy the machine is. Once
+  each master gets as many appends as the one server, and once all of them together.
+* Generations pass through a real worker and node to one reader each.
+* Prompts find an idle worker, one after the other.
+
+This machine has too few cores to fill several masters at once. So the bench measures the CPU of
+each master per token of all, and computes from the busiest one how many tokens the cluster carries.
 """
 
 from __future__ import annotations
@@ -12,6 +19,7 @@ from dataclasses import dataclass, replace
 
 from bench.first_token import connected, first_token_ms
 from bench.support.answer import new_answers
+from bench.support.appends import Appended, append_all
 from bench.support.cluster_system import ClusterSystem
 from bench.support.load import post
 from bench.support.setup import MeasuredRun, Setup, address
@@ -24,6 +32,7 @@ from tests.support.processes import Role
 
 MASTERS = (0, 1, 2, 3)  # 0: one server, not in cluster mode
 BASE = "one server"
+AT_ONCE = 120  # appends in one round: what a worker gathers at 30,000 tokens/s
 COST_MAX = 1.15  # times the CPU of one server
 SPREAD_MAX = 1.2  # times the mean
 SHARE_PLANNED = 0.6  # of a core, as in bench/sizing.py
@@ -34,11 +43,13 @@ class Size:
     """The sizes of a run.
 
     Attributes:
+        rounds: of appends, `AT_ONCE` in each.
         per_s: tokens of each generation.
         prompts, warm: of the first tokens: those that count, and those before them.
         ids: whose spread over three masters is measured.
     """
 
+    rounds: int
     streams: int
     per_s: int
     window_s: float
@@ -48,19 +59,24 @@ class Size:
     ids: int
 
 
-FULL = Size(200, 50, 6.0, 2.0, 200, 20, 300)
-QUICK = Size(5, 50, 0.15, 0.1, 3, 1, 300)
+FULL = Size(200, 200, 50, 4.0, 2.0, 100, 10, 300)
+QUICK = Size(3, 5, 50, 0.15, 0.1, 3, 1, 300)
 
 
 async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
     size = QUICK if setup.is_quick else FULL
-    work = f"{size.streams} generations of {size.per_s} tokens/s each"
     goals = {_who(masters): COST_MAX for masters in MASTERS[1:]}
-    cost = Comparison(f"{work}: CPU of Redis per token", "µs", base=BASE, goals=goals)
+    each = f"{AT_ONCE} appends at a time on each master"
+    cost = Comparison(f"{each}: CPU of Redis per token", "µs", base=BASE, goals=goals)
+    fill = Comparison(f"{each}: busiest master 60 % of a core at", "tokens/s", base=BASE)
+    shared = f"{AT_ONCE} appends at a time on all masters together"
+    thin = Comparison(f"{shared}: CPU of Redis for each token", "µs", base=BASE)
+    idle = Comparison("idle: CPU of Redis each second", "µs", base=BASE)
+    work = f"{size.streams} generations of {size.per_s} tokens/s each"
+    redis = Comparison(f"{work}: CPU of Redis for each token", "µs", base=BASE)
     worker = Comparison(f"{work}: CPU of the worker per token", "µs", base=BASE)
     node = Comparison(f"{work}: CPU of the node per token", "µs", base=BASE)
-    fill = Comparison(f"{work}: busiest master 60 % of a core at", "tokens/s", base=BASE)
     first = Comparison("first token of a POST, idle worker: p50", "ms", base=BASE)
     spread = Comparison(
         f"{size.ids} ids on 3 masters: most on one / mean", "", goals={_who(3): SPREAD_MAX}
@@ -70,16 +86,21 @@ async def run(setup: Setup) -> list[Row]:
             await setup.quiet()
             async with _system(setup, masters) as system, system.node() as role:
                 own = replace(setup, system=system, shared_node=None)
+                full = await _appends(system, size, AT_ONCE * max(1, masters))
+                part = await _appends(system, size, AT_ONCE) if masters > 1 else full
                 took_ms = await _first_tokens(own, role, size)
                 measured = await _tokens(own, role, size)
-            shares = _shares_us(measured)
-            cost.add(_who(masters), sum(shares), joined=measured.joined)
+            cost.add(_who(masters), sum(full.shares_us))
+            fill.add(_who(masters), SHARE_PLANNED * US / max(full.shares_us))
+            thin.add(_who(masters), sum(part.shares_us))
+            idle.add(_who(masters), full.idle_us)
+            redis.add(_who(masters), sum(_shares_us(measured)), joined=measured.joined)
             worker.add(_who(masters), measured.us_per_token("worker"))
             node.add(_who(masters), measured.us_per_token("api"))
-            fill.add(_who(masters), SHARE_PLANNED * US / max(shares))
             first.add(_who(masters), percentile(took_ms, 0.5))
         spread.add(_who(3), most_of_mean([new_generation_id() for _ in range(size.ids)], 3))
-    return [row for each in (cost, worker, node, fill, first, spread) for row in each.rows()]
+    found = (cost, fill, thin, idle, redis, worker, node, first, spread)
+    return [row for comparison in found for row in comparison.rows()]
 
 
 def _who(masters: int) -> str:
@@ -91,6 +112,12 @@ def _who(masters: int) -> str:
 def _system(setup: Setup, masters: int) -> System:
     url = setup.upstream.base_url
     return ClusterSystem(url, masters) if masters else System(url)
+
+
+async def _appends(system: System, size: Size, at_once: int) -> Appended:
+    return await append_all(
+        system.redis_url, system.redis_pids, rounds=size.rounds, at_once=at_once
+    )
 
 
 async def _first_tokens(setup: Setup, node: Role, size: Size) -> list[float]:

@@ -50,7 +50,7 @@ class Size:
     beside: int
 
 
-FULL = Size(400, 20, 2_000, 8, 0.02, 20)
+FULL = Size(400, 20, 2_000, 8, 0.02, 5)
 QUICK = Size(5, 1, 20, 2, 0.01, 2)
 
 
@@ -119,12 +119,11 @@ async def _in_a_queue(system: System, node: Role, size: Size) -> float:
 async def _beside(system: System, node: Role, size: Size, waiting: int) -> float:
     """Return the median milliseconds to the first token, with so many prompts of another owner."""
     took_ms: list[float] = []
-    async with connected(address(node)) as (reader, writer):
-        for answer in new_answers(size.beside, tokens=2):
-            lasting = new_answers(size.slots + waiting, tokens=2, first_s=10 * size.each_s)
-            await _queue(node, lasting)
+    for answer in new_answers(size.beside, tokens=2):
+        await _queue(node, new_answers(size.slots + waiting, tokens=2, first_s=10 * size.each_s))
+        async with connected(address(node)) as (reader, writer):
             took_ms.append(await first_token_ms(reader, writer, _request(answer, BOB), answer))
-            await _drop_all(system, node)
+        await _drop_all(system, node)
     return percentile(took_ms, 0.5)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from shared.errors import Unavailable
 from shared.queue.lanes import Delivery, Queue
 from shared.redis import keys
-from shared.redis.shards import is_partial, serves
+from shared.redis.shards import is_partly_away, serves
 
 CONNECTIONS_MAX = 16  # partitions that one worker waits on; it looks at the others now and then
 NO_WAIT_S = 0.002  # a blocking read that returns faster found an entry that was already waiting
@@ -83,7 +83,7 @@ class Arrivals:
         """
         self.tags.append(self.tags.pop(0))
         unread = [tag for tag in self.tags if tag not in self._reads]
-        if is_partial(self.queue.redis):
+        if is_partly_away(self.queue.redis):
             return [tag for tag in unread if serves(self.queue.redis, keys.running(tag))]
         return unread
 
@@ -110,7 +110,7 @@ class Arrivals:
             del self._reads[tag]
             result = read.task.result()
             if isinstance(result, Unavailable):
-                if read.opened_s > self._failed_s and not is_partial(self.queue.redis):
+                if read.opened_s > self._failed_s and not is_partly_away(self.queue.redis):
                     failure = result
                 continue
             found += result

@@ -28,7 +28,7 @@ from shared.queue.turns import advance
 from shared.redis import keys, server_check
 from shared.redis.client import REDIS_ANSWER_S, Client
 from shared.redis.connections import open_pipeline
-from shared.redis.shards import is_partial
+from shared.redis.shards import is_partly_away
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
@@ -194,7 +194,7 @@ class Worker:
 
     def _note_away(self) -> None:
         # Of a cluster with some shards away, each generation waits by the rule of its own shard.
-        if not is_partial(self.redis):
+        if not is_partly_away(self.redis):
             self._is_away = True
 
     def _presence(self, now_ms: int) -> Presence:

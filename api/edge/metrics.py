@@ -36,7 +36,7 @@ from shared.queue.presence import Presence, workers_seen
 from shared.redis.client import Client
 from shared.redis.cluster.shard_states import ShardState
 from shared.redis.counts import read_counts
-from shared.redis.shards import is_partial
+from shared.redis.shards import is_partly_away
 
 SCRAPE_S = 1.0  # for one source of a scrape: Redis, or the disk
 LAG_INTERVAL_S = 0.5  # between two measurements of the event loop's lag
@@ -167,7 +167,7 @@ class Metrics:
                 self.presences = await workers_seen(redis)
                 self.jobs_done, ahead = await read_counts(redis)
         except (Unavailable, TimeoutError):
-            self.redis_up.set(float(is_partial(redis)))
+            self.redis_up.set(float(is_partly_away(redis)))
             return
         for what, number in ahead.items():
             self.jobs_ahead.labels(what).set(number)

@@ -1,9 +1,10 @@
 """The places of an owner's open readers, counted over all nodes.
 
-A node tells Redis how many readers of an owner it has: when one more comes, soon after one has
-left, and every `RENEW_S`. The number counts for `LIFE_MS`, so a node that dies gives its places
+A node tells Redis how many places of an owner it needs: when one more reader comes, soon after one
+has left, and every `RENEW_S`. The number counts for `LIFE_MS`, so a node that dies gives its places
 back within that time. The script refuses a reader if the numbers of all nodes exceed the limit
-(shared/redis/scripts/limit_place.lua).
+(shared/redis/scripts/limit_place.lua). Far from the limit it grants a few places ahead, so that the
+next readers need not wait for an answer; near the limit there are none ahead.
 
 Invariant: a call has this node's complete number, never a difference. So a call may be lost or
 repeated, and the next one is right again. Without Redis a reader is let in and counted later: a
@@ -14,6 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import Counter
 
@@ -28,6 +32,33 @@ RENEW_S = 2.5
 LIFE_MS = 8_000
 TOLD_MS = 30_000  # an EventSource that was told comes back within a part of this
 OWNERS_PER_CALL = 500
+AHEAD_MAX, AHEAD_SHARE = 8, 16  # places ahead of a node: at most 8, and a sixteenth of the limit
+
+
+@dataclass(slots=True)
+class _OwnerPlaces:
+    """What one node has of one owner.
+
+    Attributes:
+        readers: those that are open or being let in.
+        places: as Redis last granted; readers up to this number need no call.
+        ahead: how many of them were granted beyond the readers.
+        until_s: the places may be used until then, loop time.
+        most: the owner's limit, as the last reader brought it.
+    """
+
+    readers: int = 0
+    places: int = 0
+    ahead: int = 0
+    until_s: float = 0.0
+    most: int = 0
+
+    @property
+    def wanted_ahead(self) -> int:
+        return min(AHEAD_MAX, self.most // AHEAD_SHARE)
+
+    def has_place(self, now_s: float) -> bool:
+        return self.readers <= self.places and now_s < self.until_s
 
 
 class ReaderPlaces:
@@ -42,13 +73,13 @@ class ReaderPlaces:
         self._node = node
         self._store = store
         self._refused = refused
-        self._own: dict[str, int] = {}
+        self._owners: dict[str, _OwnerPlaces] = {}
         self._changed: set[str] = set()
         self._has_changed = asyncio.Event()
 
     def count(self, owner: str) -> int:
         """Return the number of this node's readers of an owner."""
-        return self._own.get(owner, 0)
+        return self._owners[owner].readers if owner in self._owners else 0
 
     async def take(self, owner: str, most: int, reader: str = "") -> None:
         """Count one more reader; `give_back` ends the count.
@@ -60,10 +91,14 @@ class ReaderPlaces:
         Raises:
             TooManyConnections: all places are taken.
         """
-        self._own[owner] = self.count(owner) + 1
+        own = self._owners.setdefault(owner, _OwnerPlaces())
+        own.readers, own.most = own.readers + 1, most
+        if own.has_place(_now_s()):
+            if own.places - own.readers < own.ahead // 2:
+                self._write_soon(owner)
+            return
         try:
-            names, args = self._call(owner)
-            reply = await self._store.scripts.run(SCRIPT, names, [*args[:3], most, reader, TOLD_MS])
+            reply = await self._call_one(owner, reader)
         except Unavailable:
             return  # the next renewal counts it
         except BaseException:
@@ -76,9 +111,11 @@ class ReaderPlaces:
 
     def give_back(self, owner: str) -> None:
         """Count one reader less, here at once and in Redis soon."""
-        self._own[owner] -= 1
-        self._changed.add(owner)
-        self._has_changed.set()
+        own = self._owners[owner]
+        own.readers -= 1
+        # With places ahead the limit is far, and no other node waits for this place.
+        if not own.ahead or own.places - own.readers > 2 * own.ahead:
+            self._write_soon(owner)
 
     async def run(self) -> None:
         """Keep the numbers in Redis up to date until cancelled."""
@@ -87,29 +124,73 @@ class ReaderPlaces:
                 async with asyncio.timeout(RENEW_S):
                     await self._has_changed.wait()
             except TimeoutError:
-                self._changed.update(self._own)
+                self._changed.update(self._owners)
             with contextlib.suppress(Unavailable):
                 await self.write()
 
-    async def write(self) -> None:
-        """Write the numbers that have changed.
+    async def write(self, *, everything: bool = False) -> None:
+        """Write the numbers that have changed, or all.
 
         Raises:
             Unavailable: Redis did not answer in time; the next renewal writes all of them.
         """
         self._has_changed.clear()
-        owners, self._changed = sorted(self._changed), set()
+        owners = sorted(self._owners if everything else self._changed)
+        self._changed = set()
         for start in range(0, len(owners), OWNERS_PER_CALL):
             some = owners[start : start + OWNERS_PER_CALL]
             calls = [self._call(owner) for owner in some]
-            for owner in some:
-                if not self._own.get(owner):
-                    self._own.pop(owner, None)
-            await self._store.scripts.run_many(SCRIPT, calls)
+            sent_s, readers = _now_s(), [self._freeze(owner) for owner in some]
+            replies = await self._store.scripts.run_many(SCRIPT, calls)
+            for owner, number, reply in zip(some, readers, replies, strict=True):
+                if not isinstance(reply, Exception):
+                    self._hear(owner, number, reply, sent_s)
 
-    def _call(self, owner: str) -> Call:
+    def _write_soon(self, owner: str) -> None:
+        self._changed.add(owner)
+        self._has_changed.set()
+
+    async def _call_one(self, owner: str, reader: str) -> Sequence[Any]:
+        sent_s, number = _now_s(), self._freeze(owner)
+        names, args = self._call(owner, reader, is_new=True)
+        reply: Sequence[Any] = await self._store.scripts.run(SCRIPT, names, args)
+        if reply[0]:
+            self._hear(owner, number, reply, sent_s)
+        return reply
+
+    def _freeze(self, owner: str) -> int:
+        """Let no further reader in without a call until the answer comes; return the readers.
+
+        The answer may take back places that were granted ahead.
+        """
+        if owner not in self._owners:
+            return 0
+        own = self._owners[owner]
+        own.places = min(own.places, own.readers)
+        return own.readers
+
+    def _hear(self, owner: str, readers: int, reply: Sequence[Any], sent_s: float) -> None:
+        """Take the places that Redis granted to `readers` readers."""
+        own = self._owners.get(owner)
+        if own is None:
+            return
+        own.places = int(reply[1])
+        own.ahead = own.places - readers
+        own.until_s = sent_s + LIFE_MS / 1000 / 2
+        if not own.readers and not own.places:
+            del self._owners[owner]
+
+    def _call(self, owner: str, reader: str = "", *, is_new: bool = False) -> Call:
+        own = self._owners.get(owner, _OwnerPlaces())
         names = keys.owner_places(owner), keys.owner_told(owner)
-        return names, [self._node, self.count(owner), LIFE_MS, 0, "", TOLD_MS]
+        return names, [
+            self._node, own.readers, LIFE_MS, own.most, int(is_new),
+            own.wanted_ahead if own.readers else 0, reader, TOLD_MS,
+        ]  # fmt: skip
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class ReaderPlace:

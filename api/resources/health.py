@@ -26,7 +26,7 @@ from shared.queue.partitions import agree, partitions_of
 from shared.queue.presence import Presence, workers_seen
 from shared.redis.client import Client, client_follower, translated
 from shared.redis.server_check import check_server
-from shared.redis.shards import is_partial, shard_count
+from shared.redis.shards import is_partly_away, shard_count
 from shared.text.redaction import redact
 
 READY_CHECK_S = 2.0  # for Redis to answer /readyz; after it the condition `redis` fails
@@ -85,7 +85,7 @@ class HealthRoutes:
         that is away, some worker is taken to be there.
         """
         workers = await self._workers()
-        is_hidden = workers is None and is_partial(self.node.redis)
+        is_hidden = workers is None and is_partly_away(self.node.redis)
         age_ms_max = SILENT_LEASES_MAX * self.node.settings.lease_s * 1000
         return {
             "not_draining": not self.node.is_draining,

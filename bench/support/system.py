@@ -84,6 +84,10 @@ class System:
         return self.server.process.pid
 
     @property
+    def redis_url(self) -> str:
+        return self._settings["redis_url"]
+
+    @property
     def redis_pids(self) -> dict[str, int]:
         """The processes of Redis, by a name that begins with `redis`."""
         return {"redis": self.redis_pid}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -25,7 +26,13 @@ from shared.config.models import MODEL_NAME
 HOST = "127.0.0.1"
 ANSWER_S = 1.0
 ANSWER_BYTES_MAX = 2_097_152
+CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,12})")
 MODELS_MAX = 200  # of one server
+# Whatever is not an answer with JSON: also an answer that ends early, or has no end of its head.
+NO_LIST = (
+    *(OSError, TimeoutError, ValueError, RecursionError),
+    *(asyncio.IncompleteReadError, asyncio.LimitOverrunError),
+)
 OURS = "tailrace"  # the owner of models in our own list
 SERVERS = {"vllm": "vLLM", "llamacpp": "llama.cpp", "sglang": "SGLang", "library": "Ollama"}
 
@@ -108,26 +115,29 @@ async def find_servers(places: Sequence[Place] = PLACES) -> list[FoundServer]:
 
 async def _ask(place: Place) -> FoundServer | None:
     answer = None
-    # Whatever is not an answer with JSON is no model server.
-    with suppress(OSError, TimeoutError, ValueError, RecursionError):
+    with suppress(*NO_LIST):
         async with asyncio.timeout(ANSWER_S):
             answer = json.loads(await _get(place))
     return place.read(answer, place.port) if answer is not None else None
 
 
 async def _get(place: Place) -> bytes:
-    """Return the body of a 200. HTTP/1.0: the body is in one piece and ends with the connection."""
+    """Return the body of a 200. HTTP/1.0 with `close`: most servers end the body by closing."""
     reader, writer = await asyncio.open_connection(HOST, place.port, limit=ANSWER_BYTES_MAX)
     with closing(writer):
-        head = f"GET {place.path} HTTP/1.0\r\nHost: localhost:{place.port}\r\nAccept: */*\r\n\r\n"
-        writer.write(head.encode())
-        raw = bytearray()
-        while len(raw) < ANSWER_BYTES_MAX and (piece := await reader.read(65_536)):
-            raw += piece
-    answer_head, _, body = bytes(raw).partition(b"\r\n\r\n")
-    if answer_head.split(b" ")[1:2] != [b"200"]:
-        raise ValueError("no list of models")
-    return _without_chunks(body) if b"chunked" in answer_head.lower() else body
+        lines = [f"GET {place.path} HTTP/1.0", f"Host: localhost:{place.port}"]
+        lines += ["Accept: */*", "Connection: close", "", ""]
+        writer.write("\r\n".join(lines).encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        if head.split(b" ")[1:2] != [b"200"]:
+            raise ValueError("no list of models")
+        length = CONTENT_LENGTH.search(head)
+        if length is not None:
+            return await reader.readexactly(min(int(length[1]), ANSWER_BYTES_MAX))
+        body = bytearray()
+        while len(body) < ANSWER_BYTES_MAX and (piece := await reader.read(65_536)):
+            body += piece
+    return _without_chunks(bytes(body)) if b"chunked" in head else bytes(body)
 
 
 def _without_chunks(body: bytes) -> bytes:

@@ -22,7 +22,7 @@ from shared.batches.record import Batches, batch_keys, parts_prefix
 from shared.config.settings import Settings
 from shared.erasure.generations import GenerationEraser
 from shared.erasure.references import drop_references
-from shared.errors import RequestError
+from shared.errors import RequestError, Unavailable
 from shared.files.store import FileStore
 from shared.later.schedules import Schedules
 from shared.later.shares import Shares
@@ -33,6 +33,7 @@ from shared.queue.overview import owner_ids
 from shared.queue.partitions import partitions_of
 from shared.redis import keys
 from shared.redis.client import Client, translated
+from shared.redis.shards import is_partly_away
 from shared.usage.ledger import Ledger
 
 STEP_S = 2.0  # after this time a step ends, and the next one goes on
@@ -165,6 +166,8 @@ class OwnerEraser:
         while True:
             with translated():
                 cursor, names = await self.redis.scan(cursor, match="tr:*", count=SCAN_COUNT)
+            if is_partly_away(self.redis):  # of a cluster: the walk passes over silent shards
+                raise Unavailable("a shard of Redis does not answer, so the walk would miss keys")
             deleted += await self._look_at(owner, names)
             if cursor == 0:
                 deleted += await self._forget_name(owner, keeps_usage=keeps_usage)
@@ -223,7 +226,8 @@ class OwnerEraser:
         names = [
             keys.owner(owner), keys.batches(owner), keys.shares_of(owner), keys.files(owner),
             keys.schedules_of(owner), keys.schedules_unfinished(owner),
-            keys.hooks_hosts(digest),
+            keys.hooks_hosts(digest), keys.owner_limits(owner), keys.owner_active(owner),
+            keys.owner_told(owner),
             *(keys.hooks_clock(owner, kind) for kind in ("generation", "batch")),
         ]  # fmt: skip
         with translated():

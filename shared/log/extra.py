@@ -155,6 +155,17 @@ def _finished(pieces: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def take_kept(extra: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Return the details in the `extra` of an event, and `extra` without them."""
+    delta = extra.get("delta")
+    details = delta.get(REASONING_DETAILS) if isinstance(delta, dict) else None
+    if not isinstance(delta, dict) or not isinstance(details, list):
+        return [], dict(extra)
+    others = {name: value for name, value in delta.items() if name != REASONING_DETAILS}
+    rest = {name: value for name, value in extra.items() if name != "delta"}
+    return details, {**rest, "delta": others} if others else rest
+
+
 def has_delta(extra: Mapping[str, Any] | None) -> bool:
     """Whether `extra` holds a piece of the answer, and not only facts about the answer."""
     return bool(extra and extra.get("delta"))

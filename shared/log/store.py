@@ -136,17 +136,19 @@ class Store(MetaReader):
         entry: Call,
         fields: Mapping[str, str | bytes],
         charge: Call | None,
-    ) -> tuple[int, int, int | None]:
+        count: tuple[str, Call] | None = None,
+    ) -> tuple[int, int, int | None, Any]:
         """Put a new id on its lane, create it, and record its bytes, in one round trip.
 
         Returns:
             the reply of `enqueue` (0: the lane is full and has no entry of it), when the generation
-            was created, ms since 1970, and the bytes of all generations of the owner.
+            was created, ms since 1970, the bytes of the owner, and the reply of `count`, a script
+            and its call.
         """
         create = _create(generation_id, fields, may_be_lost=False)
-        calls = [("enqueue", entry), ("create", create)]
-        (waiting, created), total = await owner_bytes.run_charged(self.scripts, calls, charge)
-        return int(waiting), int(created[1]), total
+        calls = [("enqueue", entry), ("create", create), *([count] if count else [])]
+        replies, total = await owner_bytes.run_charged(self.scripts, calls, charge)
+        return int(replies[0]), int(replies[1][1]), total, replies[2] if count else None
 
     async def create_many(
         self, new: Sequence[tuple[str, Mapping[str, str | bytes]]], *, may_be_lost: bool

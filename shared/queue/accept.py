@@ -31,7 +31,7 @@ from shared.log.records import Meta
 from shared.log.request_pieces import Pieces, kept_ms, piece_count
 from shared.log.store import Store
 from shared.queue.allowance import ADMIT, line_admission
-from shared.queue.allowances import Allowances
+from shared.queue.allowances import Allowances, Count
 from shared.queue.idempotency import reserve
 from shared.queue.listing import Listed, Listing
 from shared.queue.new_generation import Accepted as Accepted
@@ -85,12 +85,13 @@ class Acceptor:
         if new.idempotency_key:
             generation_id, is_repeat = await self._reserve(new, generation_id)
         if not is_repeat and self._is_far_from_full(new):
-            async with self._owner_room(new), self._allowances.admit(generation_id, new) as left:
+            admitting = self._allowances.admit(generation_id, new, may_ride=True)
+            async with self._owner_room(new), admitting as count:
                 await self._register(generation_id, new)
                 await self._deposit(generation_id, new)
-                meta = await self._enter(generation_id, new)
+                meta = await self._enter(generation_id, new, count)
             await self._index(generation_id, new, meta.created_at_ms)
-            return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta, left)
+            return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta, count.left)
         return await self.accept_as(generation_id, new, is_repeat=is_repeat)
 
     async def accept_as(
@@ -110,7 +111,7 @@ class Acceptor:
             if meta is not None:
                 await self._index(generation_id, new, meta.created_at_ms)
                 return Accepted(generation_id, False, meta.created_at_ms, meta.status)
-        async with self._owner_room(new), self._allowances.admit(generation_id, new) as left:
+        async with self._owner_room(new), self._allowances.admit(generation_id, new) as count:
             await self._register(generation_id, new)
             await self._deposit(generation_id, new)
             await self._enqueue(generation_id, new)
@@ -120,7 +121,7 @@ class Acceptor:
             )  # fmt: skip
             self._hear_bytes(new, total)
         await self._index(generation_id, new, created_at_ms)
-        return Accepted(generation_id, is_new, created_at_ms, status, allowance=left)
+        return Accepted(generation_id, is_new, created_at_ms, status, allowance=count.left)
 
     async def accept_lines(
         self, lines: Sequence[tuple[str, NewGeneration]], *, is_repeat: bool
@@ -190,15 +191,17 @@ class Acceptor:
             return False
         return sum(seen.values()) + FAR_FROM_FULL * len(tags) <= self.settings.queue_max
 
-    async def _enter(self, generation_id: str, new: NewGeneration) -> Meta:
-        """Do steps 3 and 4 in one round trip. Raises Unavailable."""
+    async def _enter(self, generation_id: str, new: NewGeneration, count: Count) -> Meta:
+        """Do steps 3 and 4 in one round trip. Raises Unavailable and `OverLimit`."""
         room = self._room_in_partition(generation_id, new)
         entry = self._entry(generation_id, new, room)
-        waiting, created_at_ms, total = await self.store.enqueue_and_create(
-            generation_id, entry, meta_fields(new), self._charge(generation_id, new)
+        waiting, created_at_ms, total, counted = await self.store.enqueue_and_create(
+            generation_id, entry, meta_fields(new), self._charge(generation_id, new), count.riding
         )
         self._hear_bytes(new, total)
         self._hear_waiting(generation_id, new, waiting or room)
+        if counted is not None:
+            count.hear(counted)
         if not waiting:  # other nodes have filled the queue: one entry more is within the bound
             again = self._entry(generation_id, new, "")
             await self.store.scripts.run("enqueue", *again)

@@ -51,6 +51,7 @@ class Allowance(NamedTuple):
         prompts, tokens: what may be used at once; of the limits of a minute.
         prompts_reset_s, tokens_reset_s: until all of it is back, s.
         day_tokens, day_reset_s: of the limit of a day, and until the day ends.
+        active: generations that wait or run.
     """
 
     limits: OwnerLimits
@@ -60,6 +61,18 @@ class Allowance(NamedTuple):
     tokens_reset_s: float
     day_tokens: int
     day_reset_s: float
+    active: int = 0
+
+    def has_half(self, coming: int) -> bool:
+        """Whether at least half of each limit is left, with `coming` further prompts counted."""
+        limits = self.limits
+        rows = (
+            (limits.active_max, limits.active_max - self.active),
+            (limits.prompts_per_min, self.prompts),
+            (limits.tokens_per_min, self.tokens),
+            (limits.tokens_per_day, self.day_tokens),
+        )
+        return all(2 * (left - coming) >= most for most, left in rows if most)
 
 
 class OverLimit(RequestError):
@@ -154,10 +167,10 @@ def read(reply: Sequence[Any], limits: OwnerLimits) -> Allowance:
     Raises:
         OverLimit: the prompt was refused.
     """
-    numbers = [int(value) for value in reply[1:8]]
+    numbers = [int(value) for value in reply[1:9]]
     allowance = Allowance(
         limits, numbers[1], numbers[2] / 1000, numbers[3], numbers[4] / 1000,
-        numbers[5], numbers[6] / 1000,
+        numbers[5], numbers[6] / 1000, numbers[7],
     )  # fmt: skip
     reason = reply[0].decode()
     if not reason:
@@ -168,7 +181,7 @@ def read(reply: Sequence[Any], limits: OwnerLimits) -> Allowance:
         retry_after_s=max(1, math.ceil(numbers[0] / 1000)),
         allowance=allowance,
     )
-    error.active = [value.decode() for value in reply[8:]]
+    error.active = [value.decode() for value in reply[9:]]
     raise error
 
 

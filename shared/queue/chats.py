@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shared.config.credentials import Identity
 from shared.config.settings import Settings
 from shared.log.records import Meta
 from shared.log.store import Store
@@ -77,17 +78,23 @@ class Chats:
             await self._drop_older(runs, ids)
         return len(unfinished)
 
-    async def running(self, owner: str, chat: str) -> Meta | None:
-        """Return the newest unfinished generation of a chat, or None."""
-        metas = await self.runs(owner, chat)
+    async def running(self, viewer: Identity, chat: str) -> Meta | None:
+        """Return the newest unfinished generation of a chat that `viewer` may see, or None."""
+        metas = await self.runs(viewer, chat)
         return next((meta for meta in metas if not meta.is_ended), None)
 
-    async def runs(self, owner: str, chat: str) -> list[Meta]:
-        """Return the meta of a chat's newest generations, newest first, at most `RUNS_MAX`."""
+    async def runs(self, viewer: Identity, chat: str) -> list[Meta]:
+        """Return the meta of a chat's newest generations, newest first, at most `RUNS_MAX`.
+
+        Args:
+            viewer: the owner of the chat; or who has a share of this owner, who sees only what the
+                share allows.
+        """
+        name = keys.chat_runs(viewer.owner, chat)
         with translated():
-            found = await self.redis.zrevrange(keys.chat_runs(owner, chat), 0, RUNS_MAX - 1)
+            found = await self.redis.zrevrange(name, 0, RUNS_MAX - 1)
         metas = await self.store.metas([member.decode() for member in found])
-        return [meta for meta in metas if is_visible(meta, owner)]
+        return [meta for meta in metas if is_visible(meta, viewer)]
 
     async def _all_ids(self, runs: str) -> list[str]:
         """Return every id that stays in an index during the call, in no order.

@@ -26,10 +26,11 @@ from shared.queue.listing import Listing
 from shared.queue.partitions import partitions_of, record
 from shared.queue.presence import workers_seen
 from shared.queue.time_limits import end_due, end_waiting, timed_out
-from shared.queue.turns import in_line, leave_line, repair
+from shared.queue.turns import Turn, in_line, leave_line, repair
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.counts import count
+from shared.redis.shards import is_partly_away
 from shared.usage.settlement import Settlement
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Janitor:
         self.store = store
         self.settings = settings
         self.partitions = partitions_of(settings)
+        self._stuck: dict[str, set[Turn]] = {tag: set() for tag in self.partitions.tags}
         self.settlement = Settlement(redis, store, settings)
         self._listing = Listing(redis, store, settings)
 
@@ -111,10 +113,10 @@ class Janitor:
         found += await self._sweep_index(
             keys.running(tag), "interactive", now_ms, 2 * self.settings.lease_s
         )
+        found["generations_listed"] += await self._listing.catch_up(tag, now_ms)
+        self._stuck[tag] = await repair(self.store, tag, self._stuck[tag])
         if self.settings.usage_days:
             await self.settlement.look(tag)
-        found["generations_listed"] += await self._listing.catch_up(tag, now_ms)
-        await repair(self.store, tag)
         if tag == self.partitions.tags[0]:
             found["workers_forgotten"] = await self._drop_gone_workers(now_ms)
             await self._compare_partitions()
@@ -152,7 +154,12 @@ class Janitor:
         since = {name: int(since_ms) for name, (_, since_ms) in zip(ids, members, strict=True)}
         for generation_id, top in known:
             place = Place(index, priority, since[generation_id], has_entry=generation_id in queued)
-            finding = await self._mend(generation_id, place, top)
+            try:
+                finding = await self._mend(generation_id, place, top)
+            except Unavailable:
+                if not is_partly_away(self.redis):
+                    raise
+                continue  # one of its records is on a shard that is away
             if finding:
                 found[finding] += 1
         return found

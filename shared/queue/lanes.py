@@ -30,6 +30,7 @@ from shared.redis import keys
 from shared.redis.client import Client, Command, is_partial, raise_unless_partial, translated
 from shared.redis.pipeline import Call, ClientPipeline, Pipeline
 from shared.redis.scripts import Scripts, has_not_run
+from shared.redis.shards import is_partly_away, serves
 
 NEVER_BEGAN_S = 30.0  # a generation that waits this long without a begin may have lost its entry
 REQUEUE_APART_S = 10.0  # all processes together requeue a generation at most once in this time
@@ -75,14 +76,21 @@ class Queue:
         self._first = Counter[str]()
 
     async def ensure_groups(self) -> None:
-        """Create the lanes and their group at 0, so that earlier entries are delivered, too."""
+        """Create the lanes and their group at 0, so that earlier entries are delivered, too.
+
+        Passes over partitions of a cluster that are away: a read creates their groups later.
+        """
         streams = [keys.lane(lane, tag) for tag in self.partitions.tags for lane in keys.LANES]
         create: list[Command] = [
             ("XGROUP", "CREATE", stream, keys.GROUP, "0", "MKSTREAM") for stream in streams
         ]
         with translated():
-            for reply in await self.pipeline.run(create):
-                if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
+            replies = [
+                None if str(reply).startswith("BUSYGROUP") else reply
+                for reply in await self.pipeline.run(create)
+            ]
+            for reply in replies:
+                if isinstance(reply, Exception) and not is_partial(reply, replies):
                     raise reply
 
     async def read(self, lane: str, count: int) -> list[Delivery]:
@@ -114,14 +122,21 @@ class Queue:
         return await self._read(pipeline, [(tag, lanes)], 1, ("BLOCK", wait_ms))
 
     def _in_turn(self, what: str) -> list[str]:
+        """Return the partitions; of a cluster with some shards away, those on the others."""
         tags = self.partitions.tags
         self._first[what] = first = (self._first[what] + 1) % len(tags)
-        return [*tags[first:], *tags[:first]]
+        tags = (*tags[first:], *tags[:first])
+        if not is_partly_away(self.redis):
+            return list(tags)
+        return [tag for tag in tags if serves(self.redis, keys.running(tag))] or list(tags)
 
     async def _not_empty(self, lane: str, tags: Sequence[str]) -> list[str]:
         """Return the partitions whose lane has entries; workers may have read all of them."""
         lengths = await self.pipeline.run([("XLEN", keys.lane(lane, tag)) for tag in tags])
-        return [tag for tag, length in zip(tags, lengths, strict=True) if length]
+        with translated():
+            return [
+                tag for tag, length in zip(tags, lengths, strict=True) if _checked(length, lengths)
+            ]
 
     async def _read(
         self,
@@ -281,6 +296,15 @@ def _content(fields: Any) -> bytes:
         fields = dict(zip(fields[::2], fields[1::2], strict=True))
     content: bytes = fields.get(keys.FIELD, b"")
     return content
+
+
+def _checked(reply: Any, replies: Sequence[Any]) -> Any:
+    """Return a reply; None for an error that `is_partial`. Raises any other error."""
+    if not isinstance(reply, Exception):
+        return reply
+    if not is_partial(reply, replies):
+        raise reply
+    return None
 
 
 def _acknowledge_commands(delivery: Delivery) -> list[Command]:

@@ -18,10 +18,11 @@ from functools import cache
 from zlib import crc32
 
 from shared.config.settings import Settings
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, Unavailable
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.cluster.slots import SLOTS, key_slot
+from shared.redis.shards import is_partly_away
 
 EVEN_SHARE = 32  # the slot of an even tag is at most 1/32 of a part away from its middle
 RULES = 'docs/operations.md, "Partitions of the queue", says how to change the number'
@@ -85,10 +86,21 @@ def _even_tag(n: int, count: int) -> str:
 async def agree(redis: Client, settings: Settings) -> None:
     """Check that the number of partitions is that of this Redis, and record the first one.
 
+    Of a cluster, the shard of the record may be away while others answer. Then nothing is checked:
+    a role must be able to start. The janitor compares the numbers again and again.
+
     Raises:
         ConfigurationError: as `check`.
         Unavailable: Redis did not answer in time.
     """
+    try:
+        await _agree(redis, settings)
+    except Unavailable:
+        if not is_partly_away(redis):
+            raise
+
+
+async def _agree(redis: Client, settings: Settings) -> None:
     await check(redis, settings)
     if await record(redis, settings.partition_count) != settings.partition_count:
         await check(redis, settings)  # another role was a moment earlier

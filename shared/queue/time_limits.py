@@ -51,7 +51,7 @@ class TimeLimits:
 def timed_out(wait_s: float) -> End:
     """Return the `end` of a generation that no worker took within `wait_s`."""
     return failed(
-        "queue_timeout", f"no worker took it within {wait_s:g} s: ask again", retryable=True
+        "queue_timeout", f"no worker took it within {wait_s:.15g} s: ask again", retryable=True
     )
 
 
@@ -60,7 +60,7 @@ def deadline_passed(deadline_s: float, usage: Counts | None) -> End:
 
     It is not retryable: a client that repeats the request would spend the same time again.
     """
-    message = f"not done within {deadline_s:g} s: ask again with more time"
+    message = f"not done within {deadline_s:.15g} s: ask again with more time"
     return failed("deadline_exceeded", message, retryable=False, usage=usage)
 
 

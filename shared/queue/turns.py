@@ -15,8 +15,8 @@ Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
@@ -32,6 +32,13 @@ from shared.redis.scripts import Scripts
 
 LOST_TURN_S = 10.0  # a turn that is so old must have its entry on the lane
 REPAIR_ENTRIES = 16  # that the janitor moves for workers which do not advance
+
+
+class Turn(NamedTuple):
+    """The open turn of an owner on a lane."""
+
+    lane: str
+    owner: str  # digest
 
 
 def entering(
@@ -67,7 +74,7 @@ async def advance(
         if delivery.ticket is not None and delivery.ticket.owner
     }
     calls = [
-        _call(lane, tag, owner, [delivery.entry_id, (free or {}).get(lane, 0)])
+        _call(lane, owner, tag, [delivery.entry_id, (free or {}).get(lane, 0)])
         for (lane, tag, owner), delivery in last.items()
         if lane in keys.PRIORITIES
     ]
@@ -87,7 +94,7 @@ async def in_line(store: Store, ids: Sequence[str], priority: str) -> set[str]:
         scores = await pipeline.execute() if places else []
     waiting = [name for name, score in zip(places, scores, strict=True) if score is not None]
     owners = {places[name][:2] for name in waiting}
-    await _run(store.scripts, [_call(priority, tag, digest, ["", 0]) for tag, digest in owners])
+    await _run(store.scripts, [_call(priority, digest, tag, ["", 0]) for tag, digest in owners])
     return set(waiting)
 
 
@@ -102,13 +109,18 @@ async def leave_line(store: Store, ids: Sequence[str], priority: str) -> None:
             await pipeline.execute()
 
 
-async def repair(store: Store, tag: str) -> int:
+async def repair(store: Store, tag: str, before: Collection[Turn] = ()) -> set[Turn]:
     """Advance where the worker that took a turn did not: it died, or its version has no turns.
 
+    Args:
+        before: what the last call of this process returned. An owner that is stuck again has
+            workers which do not advance, so it gets several entries; otherwise a worker may be
+            about to advance, and the owner gets one turn.
+
     Returns:
-        how many entries were moved to the lanes of this partition.
+        the owners whose turns were taken, with their lanes.
     """
-    now_ms, calls = await store.now_ms(), list[Call]()
+    now_ms, stuck = await store.now_ms(), dict[Turn, bytes]()
     for lane in keys.PRIORITIES:
         turns = await _open_turns(store, lane, tag)
         delivered = await _last_delivered(store, lane, tag) if turns else (0, 0)
@@ -117,12 +129,15 @@ async def repair(store: Store, tag: str) -> int:
             if _id(turn) > delivered and _id(turn)[0] < now_ms - LOST_TURN_S * 1000
         ]  # fmt: skip
         lost = await _absent(store, lane, tag, old)
-        calls += [
-            _call(lane, tag, owner, [turn, REPAIR_ENTRIES])
-            for owner, turn in turns.items()
-            if _id(turn) <= delivered or turn in lost
-        ]
-    return await _run(store.scripts, calls)
+        for owner, turn in turns.items():
+            if _id(turn) <= delivered or turn in lost:
+                stuck[Turn(lane, owner)] = turn
+    calls = [
+        _call(*place, tag, [entry_id, REPAIR_ENTRIES if place in before else 0])
+        for place, entry_id in stuck.items()
+    ]
+    await _run(store.scripts, calls)
+    return set(stuck)
 
 
 async def _run(scripts: Scripts, calls: Sequence[Call]) -> int:
@@ -132,7 +147,7 @@ async def _run(scripts: Scripts, calls: Sequence[Call]) -> int:
     return sum(reply for reply in replies if isinstance(reply, int))
 
 
-def _call(lane: str, tag: str, owner: str, args: list[Any]) -> Call:
+def _call(lane: str, owner: str, tag: str, args: list[Any]) -> Call:
     names = [keys.lane(lane, tag), keys.turns(lane, tag), keys.line(lane, owner, tag)]
     return names, [owner, *args]
 

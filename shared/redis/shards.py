@@ -13,6 +13,7 @@ from shared.redis.client import Client
 from shared.redis.cluster.client import cluster_of
 from shared.redis.cluster.shard_states import ShardState
 from shared.redis.cluster.slots import key_slot
+from shared.redis.cluster.topology import Topology
 
 
 class ShardCount(NamedTuple):
@@ -32,23 +33,24 @@ def serves(redis: Client, *names: str) -> bool:
         return True
     for name in names:
         master = slot_map.master_of(key_slot(name.encode()))
-        if master is None or topology.states.is_away(master) or master in slot_map.avoided:
+        if master is None or _is_silent(topology, master):
             return False
     return True
 
 
-def is_partial(redis: Client) -> bool:
+def is_partly_away(redis: Client) -> bool:
     """Whether some shards of a cluster do not answer, and others do."""
     if (cluster := cluster_of(redis)) is None:
         return False
     topology = cluster.topology
     masters = topology.slot_map.masters
-    silent = [
-        master
-        for master in masters
-        if topology.states.is_away(master) or master in topology.slot_map.avoided
-    ]
-    return 0 < len(silent) < len(masters)
+    silent = sum(_is_silent(topology, master) for master in masters)
+    return 0 < silent < len(masters)
+
+
+def _is_silent(topology: Topology, master: HostPort) -> bool:
+    """Whether a master is away, or a call to it was lost a moment ago and none answered since."""
+    return topology.states.is_away(master) or master in topology.slot_map.avoided
 
 
 def shard_of(redis: Client, name: str) -> HostPort | None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from shared.redis import keys
 from tests.support.background_server import BackgroundServer
 from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.processes import Cluster
@@ -90,6 +91,24 @@ async def test_an_answer_is_paid_for_once_when_its_worker_drains(
     assert (len(upstream.made), upstream.cancels) == (1, [])
 
 
+async def test_an_answer_is_paid_for_once_when_redis_and_its_worker_are_lost(
+    fault_run: FaultRun, upstream: BackgroundServer
+) -> None:
+    """The worker writes the name of the answer again, as every other event."""
+    answer = await begin(fault_run)
+    holder = await fault_run.holder(answer)
+    redis = fault_run.cluster.redis()
+    await redis.flushall()
+    await until(lambda: redis.exists(keys.log(answer.id)), DEADLINE_S, "the log is written again")
+    await redis.aclose()
+
+    holder.kill()
+
+    await fault_run.finish(bound_s=DEADLINE_S, is_lossless=False)
+    assert answer.record.snapshot["status"] == "completed"
+    assert (len(upstream.made), len(upstream.reads)) == (1, 1)
+
+
 async def test_an_answer_that_the_server_has_lost_begins_again(
     fault_run: FaultRun, upstream: BackgroundServer
 ) -> None:
@@ -114,6 +133,18 @@ async def test_a_cancel_is_told_to_the_server(
     await fault_run.finish(bound_s=DEADLINE_S)
     assert upstream.cancels == [upstream.made[0].id]
     assert upstream.made[0].status == "cancelled"
+
+
+async def test_a_deadline_stops_the_server(fault_run: FaultRun, upstream: BackgroundServer) -> None:
+    prompt = msgspec.json.encode({"tokens": 9_000, "delay_s": 0.033}).decode()
+    body = {"model": "gpt", "prompt": prompt, "deadline_s": 2}
+    answer = await fault_run.start(body, has_text=False)
+
+    await until(lambda: bool(upstream.cancels), DEADLINE_S, "the cancel at the server")
+
+    await fault_run.finish(bound_s=DEADLINE_S)
+    assert answer.record.snapshot["error"]["code"] == "deadline_exceeded"
+    assert upstream.cancels == [upstream.made[0].id]
 
 
 async def test_a_cancel_without_a_worker_is_told_to_the_server_later(

@@ -149,6 +149,25 @@ async def test_a_killed_master_without_a_replica_costs_only_its_own_answers(
             assert all(reading.resets == 0 for reading in answer.readings)
 
 
+async def test_a_role_starts_while_a_shard_is_away(
+    deployment: tuple[RedisCluster, Cluster],
+) -> None:
+    """The record of the number of partitions is away, and some of the partitions."""
+    shards, cluster = deployment
+    async with frozen(shards, cluster, keys.PARTITIONS):
+        worker, node = cluster.workers[1], cluster.api[1]
+        for role in (worker, node):
+            role.kill()
+            role.start()
+        await worker.ready()
+        await node.ready()
+        await until(lambda: is_degraded(node.url), 20, "a node that serves")
+        status, content, _ = await post(node.url, demo_body(3, 0))
+        assert status == 202
+        await until(lambda: has_ended(cluster, content["id"]), DEADLINE_S, "its end")
+    await until(lambda: is_ready(cluster), DEADLINE_S, "no shard is away")
+
+
 async def is_ready(cluster: Cluster) -> bool:
     _, content = await readiness(cluster.api[0].url)
     return bool(content["status"] == "ready")

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
+from api.access import GENERATE, ROUTES
 from shared.config.settings import Settings
 from shared.queue.endings import cancel
 from tests.support.local_node import LocalNode, serve_here
@@ -83,6 +84,17 @@ def code_of(path: str, text: str) -> str:
         assert isinstance(body, str) and len(body) > 20
         return ""
     return str(body["code"])
+
+
+def test_every_route_that_starts_a_prompt_is_tried() -> None:
+    others = ("/v1/share", "/cancel", "/stop", "/redrive")
+    starting = {
+        path
+        for path, row in ROUTES.items()
+        if row.get("POST") == GENERATE and not path.endswith(others)
+    }
+
+    assert starting == set(PROMPTS)
 
 
 @pytest.mark.parametrize("path", PROMPTS)
@@ -234,3 +246,12 @@ async def test_refusals_are_counted_by_code(node: LocalNode, web: aiohttp.Client
     assert 'tailrace_limit_refusals_total{code="too_many_active"} 2.0' in (
         node.node.metrics.render().decode()
     )
+
+
+async def test_the_weight_of_an_owner_goes_into_the_turn_of_a_prompt(
+    node: LocalNode, web: aiohttp.ClientSession
+) -> None:
+    await start(node, web, "alice", limits={"weight": 7})
+
+    (turn,) = (await node.node.redis.hgetall("tr:{q}:turns:interactive")).values()
+    assert turn.split()[-1] == b"7"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the model servers that tests/models tries, outside the tree: install.sh PYTHON CACHE.
-# The first run takes about 16 CPU minutes for llama.cpp and 300 MB for LiteLLM; the next ones nothing.
+# The first run takes about 16 CPU minutes for llama.cpp and 800 MB for LiteLLM; the next ones nothing.
 # A part that cannot be installed is left out of the tests, with a line.
 set -eu
 here=$(dirname "$0")

@@ -30,7 +30,7 @@ from shared.config.settings import Settings
 from shared.log.store import Store
 from shared.queue.entries import Delivery, decode_entry
 from shared.queue.lanes import Queue
-from shared.queue.turns import REPAIR_ENTRIES, advance, entering, leave_line, repair
+from shared.queue.turns import REPAIR_ENTRIES, Turn, advance, entering, leave_line, repair
 from shared.redis import keys
 from shared.redis.client import Client
 from shared.redis.connections import connect
@@ -60,6 +60,7 @@ class Turns(RuleBasedStateMachine):
         self.taken: list[str] = []  # in the order of the reads
         self.unsaid: list[Delivery] = []  # read by workers that have not gone on with the turns
         self.widest = 0  # entries of a turn that the last step may begin: free slots, the janitor
+        self.stuck: set[Turn] = set()  # as the janitor found them last
         self.unread: Counter[str] = Counter()  # entries of each owner on the lane, before the step
 
     def run(self, awaitable: Any) -> Any:
@@ -129,8 +130,8 @@ class Turns(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        self.widest = REPAIR_ENTRIES
-        self.run(repair(self.store, keys.QUEUE))
+        self.widest = REPAIR_ENTRIES if self.stuck else 0
+        self.stuck = self.run(repair(self.store, keys.QUEUE, self.stuck))
         self.unsaid.clear()
         owners = {
             owner.decode() for owner in self.run(self.redis.hgetall(keys.turns("interactive")))

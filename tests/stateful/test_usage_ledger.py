@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
+    consumes,
     invariant,
     rule,
     run_state_machine_as_test,
@@ -41,23 +42,29 @@ COUNTS = st.builds(
 )
 
 
+ENDS = ("completed", "cancelled", "cancelled with many")
+
+
 @dataclass
 class Known:
     """What the test knows of a generation.
 
     Attributes:
         holder: the last worker that began it.
+        cut: the attempt that was the last one before the end.
+        has_left: a process has taken the ended generation off the queue.
         took: what it took, as far as its end or its last worker says; None: it goes on.
     """
 
     name: str
     holder: Holder | None = None
-    is_held: bool = False
     seq: int = 0
+    spends: int = 0
     tokens: int = 0
     usage: Counts | None = None
     took: Figures | None = None
     cut: int | None = None
+    has_left: bool = False
 
 
 @dataclass
@@ -70,7 +77,8 @@ class Look:
 
 
 class UsageMachine(RuleBasedStateMachine):
-    generations = Bundle("generations")
+    running = Bundle("running")
+    ended = Bundle("ended")
     looks = Bundle("looks")
     url = ""
 
@@ -79,7 +87,7 @@ class UsageMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.redis = Redis.from_url(self.url, protocol=2)
         self.run(self.redis.flushall())
-        self.store = store_on(self.redis, retention_s=1_000)
+        self.store = store_on(self.redis, retention_s=1_000, attempts_max=1_000)
         self.settlement = Settlement(self.redis, self.store, self.store.settings)
         self.known: list[Known] = []
 
@@ -96,7 +104,7 @@ class UsageMachine(RuleBasedStateMachine):
     async def finish(self) -> None:
         """The janitor finds what was not taken off the queue, and looks until nothing is left."""
         for known in self.known:
-            if known.took is not None:
+            if known.took is not None and not known.has_left:
                 await forget(self.store, known.name)
         await self.settlement.look(keys.QUEUE)
         assert await self.redis.zcard(keys.unsettled()) == 0
@@ -114,67 +122,61 @@ class UsageMachine(RuleBasedStateMachine):
 
     # The life of generations
 
-    @rule(target=generations)
-    def accept(self) -> Known:
+    @rule(
+        target=running, tokens=st.integers(0, 3), report=st.none() | COUNTS, late=st.integers(0, 2)
+    )
+    def run_generation(self, tokens: int, report: Counts | None, late: int) -> Known:
+        """A worker begins it and says some tokens; the server reports counts, and says more."""
         known = Known(f"gen_{len(self.known):010}")
-        self.run(create(self.store, known.name))
         self.known.append(known)
+        self.run(create(self.store, known.name))
+        known.holder = self.run(Holder.begin(self.store, f"t-{known.name}", known.name))
+        known.seq = known.holder.seq
+        self.say(known, tokens)
+        if report is not None and report.completion_tokens:
+            raw = Usage(report.prompt_tokens, report.completion_tokens, report.total_tokens)
+            self.run(known.holder.append(encode(raw), after=known.seq))
+            known.seq, known.usage, known.tokens = known.seq + 1, report, 0
+            self.say(known, late)
         return known
 
-    @rule(known=generations)
-    def begin(self, known: Known) -> None:
-        if known.took is None and not known.is_held:
-            token_name = f"t{known.seq}-{known.name}"
-            known.holder = self.run(Holder.begin(self.store, token_name, known.name))
-            known.is_held, known.seq = True, known.holder.seq
-
-    @rule(known=generations, texts=st.integers(1, 3))
-    def say(self, known: Known, texts: int) -> None:
-        if known.is_held and known.took is None:
+    def say(self, known: Known, tokens: int) -> None:
+        if tokens:
             assert known.holder is not None
-            raws = [token(" river")] * texts
-            self.run(known.holder.append(*raws, after=known.seq))
-            known.seq, known.tokens = known.seq + texts, known.tokens + texts
+            self.run(known.holder.append(*[token(" river")] * tokens, after=known.seq))
+            known.seq, known.tokens = known.seq + tokens, known.tokens + tokens
 
-    @rule(known=generations, counts=COUNTS)
-    def report(self, known: Known, counts: Counts) -> None:
-        if known.is_held and known.took is None and counts.completion_tokens:
-            assert known.holder is not None
-            raw = encode(Usage(counts.prompt_tokens, counts.completion_tokens, counts.total_tokens))
-            self.run(known.holder.append(raw, after=known.seq))
-            known.seq, known.usage, known.tokens = known.seq + 1, counts, 0
+    @rule(known=running, is_released=st.booleans(), tokens=st.integers(0, 2))
+    def take_over(self, known: Known, is_released: bool, tokens: int) -> None:
+        """The worker drains, or dies and its lease runs out; another one goes on."""
+        assert known.holder is not None
+        if is_released:
+            self.run(known.holder.release())
+        else:
+            self.run(let_lapse(self.store, known.name))
+        name = f"t-{known.name}-{known.seq}"
+        known.holder = self.run(Holder.begin(self.store, name, known.name))
+        known.seq = known.holder.seq
+        self.say(known, tokens)
 
-    @rule(known=generations, is_released=st.booleans())
-    def leave_holder(self, known: Known, is_released: bool) -> None:
-        """The worker drains, or dies and its lease runs out."""
-        if known.is_held and known.took is None:
-            assert known.holder is not None
-            if is_released:
-                self.run(known.holder.release())
-            else:
-                self.run(let_lapse(self.store, known.name))
-            known.is_held = False
-
-    @rule(known=generations, has_usage=st.booleans())
-    def complete(self, known: Known, has_usage: bool) -> None:
-        if known.is_held and known.took is None:
-            assert known.holder is not None
-            usage = known.usage if has_usage and not known.tokens else None
+    @rule(target=ended, known=consumes(running), how=st.sampled_from(ENDS), leaves=st.booleans())
+    def end(self, known: Known, how: str, leaves: bool) -> Known:
+        """It ends; the process that ended it takes it off the queue, or dies before."""
+        assert known.holder is not None
+        if how == "completed":
+            usage = known.usage if not known.tokens else None
             raw = encode(End("completed", "stop", usage=usage))
             batch = known.holder.batch(raw, after=known.seq, status="completed")
             self.run(self.store.append_many([batch]))
-            known.took = self.of_log(known)
-            known.cut = known.holder.attempt
-
-    @rule(known=generations, is_line=st.booleans())
-    def cancel(self, known: Known, is_line: bool) -> None:
-        if known.took is None:
-            if is_line:
-                self.run(cancel_many(self.store, [known.name]))
-            else:
-                self.run(cancel(self.store, known.name))
-            known.took = self.of_log(known)
-            known.cut = known.holder.attempt if known.holder else 0
+        elif how == "cancelled":
+            self.run(cancel(self.store, known.name))
+        else:
+            self.run(cancel_many(self.store, [known.name]))
+        known.took, known.cut = self.of_log(known), known.holder.attempt
+        known.has_left = how != "completed"
+        if leaves:
+            self.leave_queue(known)
+        return known
 
     def of_log(self, known: Known) -> Figures:
         """What the log says: the last report, and the tokens after it, counted."""
@@ -186,27 +188,31 @@ class UsageMachine(RuleBasedStateMachine):
         extra = {"estimated": True}
         return figures_of(Counts(prompt, completion, prompt + completion, extra), 0)
 
-    @rule(known=generations, counts=COUNTS, is_last=st.booleans())
+    @rule(known=ended, counts=COUNTS, is_last=st.booleans())
     def spend(self, known: Known, counts: Counts, is_last: bool) -> None:
         """A worker has counted by itself: the last one, or one that was taken over before."""
-        if known.holder is None:
-            return
+        assert known.holder is not None
         attempt = known.holder.attempt if is_last else known.holder.attempt - 1
         args = [attempt, encode_counts(counts)]
         noted = self.run(self.store.scripts.run("spend", [keys.meta(known.name)], args))
-        assert noted == int(known.took is not None and attempt == known.cut)
+        assert noted == int(is_last)
         if noted:
+            # A worker notes its counts once; a later millisecond puts two notes in order.
+            self.run(self.store.redis.hincrby(keys.meta(known.name), "spent_at", known.spends))
+            known.spends += 1
             known.took = figures_of(counts, 0)
-            self.run(forget(self.store, known.name))
+            self.leave_queue(known)
 
-    @rule(known=generations)
+    @rule(known=ended)
     def leave_queue(self, known: Known) -> None:
         self.run(forget(self.store, known.name))
+        known.has_left = True
 
     # Looks
 
-    @rule(target=looks)
-    def read(self) -> Look:
+    @rule(target=looks, known=ended)
+    def read(self, known: Known) -> Look:
+        """A process reads what it would count; `known` only says that something has ended."""
         return self.run(self._read())
 
     async def _read(self) -> Look:
@@ -232,7 +238,9 @@ class UsageMachine(RuleBasedStateMachine):
 
     @rule(look=looks)
     def tell(self, look: Look) -> None:
-        if look.counted and look.scores:
+        if not look.counted:
+            self.count(look)
+        if look.scores:
             words: list[Any] = []
             for name, score in look.scores:
                 words += [name, f"{score:.0f}"]
@@ -251,5 +259,5 @@ def test_each_generation_counts_once_in_any_interleaving() -> None:
             url = server.url
 
         run_state_machine_as_test(
-            OnServer, settings=settings(max_examples=20, stateful_step_count=30, deadline=None)
+            OnServer, settings=settings(max_examples=25, stateful_step_count=25, deadline=None)
         )

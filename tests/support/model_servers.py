@@ -26,6 +26,10 @@ Record = Callable[[str, str, str], None]  # notes an outcome: check, model, word
 CACHE = Path(os.environ.get("TEST_MODELS_CACHE") or Path.home() / ".cache" / "tailrace-models")
 
 
+class ServerEnded(Exception):
+    """A server that should have become ready has ended; waiting on would not help."""
+
+
 class ModelServer:
     """A process that serves a model. Use with `async with`.
 
@@ -95,7 +99,8 @@ class ModelServer:
             return answer
 
     async def _is_healthy(self) -> bool:
-        assert self._process is not None and self._process.poll() is None, self.output.read_text()
+        if self._process is None or self._process.poll() is not None:
+            raise ServerEnded(self.output.read_text()[-4_000:])
         try:
             await self.get(self.health)
         except aiohttp.ClientError:
@@ -135,8 +140,13 @@ class LiteLlm(ModelServer):
         self._config = directory / "litellm.json"
         parameters = {"model": "openai/smollm2", "api_base": upstream, "api_key": "none"}
         models = [{"model_name": "smollm2", "litellm_params": parameters}]
-        settings = {"num_retries": 0, "telemetry": False}
-        self._config.write_text(json.dumps({"model_list": models, "litellm_settings": settings}))
+        config = {
+            "model_list": models,
+            "litellm_settings": {"num_retries": 0, "telemetry": False},
+            # It listens on this machine only.
+            "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},
+        }
+        self._config.write_text(json.dumps(config))
 
     def argv(self) -> list[str]:
         where = ("--host", "127.0.0.1", "--port", str(self.port))

@@ -9,8 +9,13 @@ from redis.asyncio import Redis
 
 async def everything(redis: Redis) -> str:
     """Return the names and values of all keys of a database, one line each."""
-    lines = [f"{name!r} {await _value(redis, name)!r}" async for name in redis.scan_iter("*")]
-    return "\n".join(lines)
+    names: dict[bytes, None] = {}
+    cursor = 0
+    while True:  # scan_iter begins with a string, which the client of a cluster does not take
+        cursor, page = await redis.scan(cursor, count=1_000)
+        names.update(dict.fromkeys(page))
+        if not cursor:
+            return "\n".join([f"{name!r} {await _value(redis, name)!r}" for name in names])
 
 
 async def _value(redis: Any, name: bytes) -> Any:

@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from api.dialects.ai_sdk.provider_metadata import metadata
 from api.dialects.failure import GENERATION_FAILED, STREAM_RESET, shown
 from api.dialects.openai_errors import failure_aside
 from api.errors import ErrorBody
@@ -32,6 +33,7 @@ from shared.log.events import (
     AnyEvent,
     Data,
     End,
+    Extra,
     Failure,
     File,
     Progress,
@@ -42,6 +44,7 @@ from shared.log.events import (
     ToolCall,
     decode_known,
 )
+from shared.log.extra import merge, take_kept
 from shared.log.fold import FRAME_END, ByteFold, Dialect, FrameFold
 from shared.log.ids import EventId
 from shared.log.records import Meta
@@ -71,6 +74,7 @@ class _OpenToolCall:
     call_id: str
     name: str
     arguments: list[str] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class ChunkBuilder:
@@ -93,6 +97,7 @@ class ChunkBuilder:
         self._part_id = b""
         self._parts = 0
         self._calls: dict[int, _OpenToolCall] = {}
+        self._kept: list[Any] = []  # what the model wants back, for the next part that ends
         self._has_step = False
         self._has_content = False
 
@@ -118,6 +123,11 @@ class ChunkBuilder:
         ]
 
     def _add(self, event: AnyEvent) -> list[bytes]:
+        if isinstance(event, Token | Reasoning | Extra) and event.extra:
+            kept, _ = take_kept(event.extra)
+            self._kept += kept
+            if kept and isinstance(event, Extra) and self._kind == "reasoning":
+                return self._close_part()  # the details end this thought
         match event:
             case Start() if not self._has_step:
                 self._has_step = True
@@ -166,9 +176,14 @@ class ChunkBuilder:
     def _close_part(self) -> list[bytes]:
         if not self._kind:
             return []
-        closed = b'{"type":"%b-end","id":"%b"}' % (self._kind.encode(), self._part_id)
+        part_id, kept = self._part_id.decode(), metadata(self._take_kept())
+        closed = _encode_chunk(f"{self._kind}-end", id=part_id, **kept)
         self._kind = ""
         return [closed]
+
+    def _take_kept(self) -> list[Any]:
+        kept, self._kept = self._kept, []
+        return kept
 
     def _complete_part(self, kind: str, members: dict[str, Any]) -> list[bytes]:
         """Return a part that is one chunk; an open text or reasoning stays open."""
@@ -185,6 +200,8 @@ class ChunkBuilder:
             chunks.append(
                 _encode_chunk("tool-input-start", toolCallId=call.call_id, toolName=call.name)
             )
+        if event.extra:
+            call.extra = merge(call.extra, event.extra, joins_strings=False)
         if event.arguments:
             call.arguments.append(event.arguments)
             members = {"toolCallId": call.call_id, "inputTextDelta": event.arguments}
@@ -192,7 +209,7 @@ class ChunkBuilder:
         return chunks
 
     def _reset(self) -> list[bytes]:
-        self._kind, self._calls, self._has_content = "", {}, False
+        self._kind, self._calls, self._has_content, self._kept = "", {}, False, []
         if self._knows_reset_step:
             return [_encode_chunk("reset-step")]
         self.is_over = self.is_finished = True
@@ -205,10 +222,12 @@ class ChunkBuilder:
             # Tool calls get no input chunk, so that the client does not execute them.
             finish = _encode_chunk("finish", finishReason="other")
             return [*self._close_part(), _encode_chunk("abort"), finish]
-        inputs = [_tool_input(self._calls[index]) for index in sorted(self._calls)]
+        closed = self._close_part()
+        calls = [self._calls[index] for index in sorted(self._calls)]
+        inputs = [_tool_input(call, self._take_kept()) for call in calls]
         step = [_encode_chunk("finish-step")] if self._has_step else []
         reason = _FINISH_REASONS.get(end.finish_reason, "other")
-        return [*self._close_part(), *inputs, *step, _encode_chunk("finish", finishReason=reason)]
+        return [*closed, *inputs, *step, _encode_chunk("finish", finishReason=reason)]
 
 
 class AiSdkFold(ByteFold):
@@ -320,8 +339,12 @@ def _sse_frames(chunks: list[bytes]) -> bytes:
     return b"".join(b"data: %b\n\n" % chunk for chunk in chunks)
 
 
-def _tool_input(call: _OpenToolCall) -> bytes:
-    """Return the chunk with the complete input of a call; an error chunk if it is not JSON."""
+def _tool_input(call: _OpenToolCall, kept: list[Any]) -> bytes:
+    """Return the chunk with the complete input of a call; an error chunk if it is not JSON.
+
+    Args:
+        kept: what the model wants back and no other part has.
+    """
     text = "".join(call.arguments)
     names = {"toolCallId": call.call_id, "toolName": call.name}
     try:
@@ -330,7 +353,8 @@ def _tool_input(call: _OpenToolCall) -> bytes:
     except (msgspec.MsgspecError, RecursionError):
         wrong = "the model's arguments are no JSON"
         return _encode_chunk("tool-input-error", **names, input=text, errorText=wrong)
-    return _encode_chunk("tool-input-available", **names, input=value)
+    back = metadata(kept, call.extra)
+    return _encode_chunk("tool-input-available", **names, input=value, **back)
 
 
 def _members_of(event: Progress) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Pure. A UI message has parts: text, files, reasoning, tool calls with their results, sources, and
 data of the application. A backend gets the parts that it can take: text, files, tool calls and
-results. The other parts are only for display. Chat messages pass unchanged.
+results, and the metadata that its server wants back. The other parts are only for display. Chat
+messages pass unchanged.
 Source: docs/protocol.md, "AI SDK".
 """
 
@@ -15,8 +16,10 @@ from typing import Any
 import msgspec
 
 from api.dialects.ai_sdk.fold import MESSAGE_ID, RESET_STEP
+from api.dialects.ai_sdk.provider_metadata import details_in, with_extra
 from api.intake.body import SESSION_CHARACTERS_MAX, check_messages, check_params, invalid_request
 from api.intake.dialect_request import DialectRequest
+from shared.log.extra import REASONING_DETAILS
 from shared.log.request import Request
 
 CHAT_CHARACTERS_MAX = 4_096
@@ -140,11 +143,14 @@ def _assistant_messages(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         text = "".join(part["text"] for part in step if part["type"] == "text")
         # A call without a result is left out: models refuse a history that has one.
         tools = [part for part in step if _is_tool(part) and part.get("state") in _OUTPUTS]
-        calls = [_tool_call(part) for part in tools]
+        calls = [with_extra(_tool_call(part), part) for part in tools]
+        details = details_in(step)
+        kept = {REASONING_DETAILS: details} if details else {}
         if calls:
-            messages.append({"role": "assistant", "content": text or None, "tool_calls": calls})
+            turn = {"role": "assistant", "content": text or None, "tool_calls": calls}
+            messages.append({**turn, **kept})
         elif text:
-            messages.append({"role": "assistant", "content": text})
+            messages.append({"role": "assistant", "content": text, **kept})
         messages += [
             {"role": "tool", "tool_call_id": part["toolCallId"], "content": _tool_output(part)}
             for part in tools

@@ -80,7 +80,7 @@ class AiSdkRoutes:
             meta = await self._find_run(identity, name, number)
             return self._stream(meta, begin_at_chunk(self.node.hub, number, since_s))
         async with answer_deadline():
-            running = await self.chats.running(identity.owner, name)
+            running = await self.chats.running(identity, name)
         if running is None:
             return Response(status_code=204)
         return self._stream(running, begin_replay(self.node.hub))
@@ -98,7 +98,7 @@ class AiSdkRoutes:
         except NotFound:
             pass
         async with answer_deadline():
-            metas = await self.chats.runs(identity.owner, name)
+            metas = await self.chats.runs(identity, name)
         if not metas:
             raise NotFound("run")
         return next((meta for meta in metas if not meta.is_ended), metas[0])

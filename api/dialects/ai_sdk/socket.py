@@ -80,7 +80,7 @@ class AiSdkConversation(Conversation):
             raise request_error("invalid_request", "id must be a chat's")
         if request_id not in self.socket.subscriptions:
             self.check_subscription_limit()
-        meta = await self.chats.running(self.owner, chat)
+        meta = await self.chats.running(self.identity, chat)
         if meta is None:
             self.socket.say(type="no-active", requestId=request_id)
         else:

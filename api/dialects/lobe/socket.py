@@ -105,8 +105,14 @@ class LobeConversation(Conversation):
         generation_id = await self.node.acceptor.find(self.owner, idempotency_key(message_id))
         if generation_id is None and not message_id.startswith(GENERATION_PREFIX):
             raise NotFound("message")
-        hub, store = self.hub, self.node.store
-        return await find_generation(hub, store, self.identity, generation_id or message_id, cursor)
+        named, hub, store = generation_id or message_id, self.hub, self.node.store
+        try:
+            return await find_generation(hub, store, self.identity, named, cursor)
+        except NotFound:
+            if self.identity.share is None:
+                raise
+            # As for an absent name: a share must not tell which messages its maker has.
+            raise NotFound("message") from None
 
     scopes = FRAMES[PATH]
     commands: ClassVar[Mapping[str, Command]] = {

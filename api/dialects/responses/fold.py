@@ -22,7 +22,6 @@ import msgspec
 
 from api.dialects.failure import GENERATION_FAILED, shown
 from api.dialects.openai_errors import failure_object
-from api.dialects.responses.kept_reasoning import take_kept
 from api.dialects.responses.refusal import refusal_of
 from api.dialects.responses.response_object import (
     CALL,
@@ -53,7 +52,7 @@ from shared.log.events import (
     decode,
     decode_known,
 )
-from shared.log.extra import ExtraSoFar, merge
+from shared.log.extra import ExtraSoFar, merge, take_kept
 from shared.log.fold import ByteFold, Dialect
 from shared.log.ids import EventId
 from shared.log.records import Meta

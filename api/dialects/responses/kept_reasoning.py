@@ -20,17 +20,6 @@ from shared.log.extra import REASONING_DETAILS
 _OURS = "tailrace-1:"  # in front of the base64 of a JSON array
 
 
-def take_kept(extra: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """Return the details in the `extra` of an event, and `extra` without them."""
-    delta = extra.get("delta")
-    details = delta.get(REASONING_DETAILS) if isinstance(delta, dict) else None
-    if not isinstance(delta, dict) or not isinstance(details, list):
-        return [], dict(extra)
-    others = {name: value for name, value in delta.items() if name != REASONING_DETAILS}
-    rest = {name: value for name, value in extra.items() if name != "delta"}
-    return details, {**rest, "delta": others} if others else rest
-
-
 def encrypted_content(details: list[Any]) -> str:
     """Return the details as the text of an item."""
     return _OURS + base64.b64encode(msgspec.json.encode(details)).decode()

@@ -52,6 +52,8 @@ export interface GenerateOptions {
   metadata?: Record<string, unknown>
   priority?: 'interactive' | 'batch'
   on_disconnect?: 'continue' | 'cancel' | number
+  queue_wait_s?: number
+  deadline_s?: number
   webhook?: { url: string; secret?: string }
   /** Two calls with the same key are one generation. Default: a random key, so that a retry is safe. */
   idempotencyKey?: string

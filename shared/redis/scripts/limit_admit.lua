@@ -3,8 +3,9 @@
 --     [3] tokens, estimated  [4] ms after which the generation counts no longer
 --     [5] generations max  [6] prompts a minute  [7] tokens a minute  [8] tokens a day; 0 each: no limit
 -- Returns {'' or the reason, ms to wait, prompts left, ms until all are back, tokens left, ms until all
---     are back, tokens left of the day, ms until it ends, id, …}. A refusal changes nothing. The ids, only with the
---     reason `active`, are those that have counted longest, and for at least SETTLED_MS.
+--     are back, tokens left of the day, ms until it ends, generations that count, id, …}. A refusal changes
+--     nothing. The ids, only with the reason `active`, are those that have counted longest, and for at
+--     least SETTLED_MS.
 local STALE_MAX, SHOWN_MAX, SETTLED_MS = 100, 20, 10000
 local active_max, prompts_max = tonumber(ARGV[5]), tonumber(ARGV[6])
 local tokens_max, day_max = tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -16,13 +17,14 @@ local f = redis.call('HMGET', KEYS[1], 'prompts', 'tokens', 'at', 'day', 'used',
 local prompts, tokens = level(f[1], f[3], prompts_max), level(f[2], f[3], tokens_max)
 local today = decimal(math.floor(now / DAY_MS))
 local used = f[4] == today and tonumber(f[5]) or 0
+local active = redis.call('ZCARD', KEYS[2]) - tonumber(f[6] or '0')
 local reason, wait_ms, shown = '', 0, {}
 
 if not f[7] then
   local is_prompt = ARGV[2] == 'prompt'
   if not is_prompt then
     reason = ''
-  elseif active_max > 0 and redis.call('ZCARD', KEYS[2]) - tonumber(f[6] or '0') >= active_max then
+  elseif active_max > 0 and active >= active_max then
     reason, wait_ms = 'active', 1000
     shown = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', decimal(now + ARGV[4] - SETTLED_MS),
       'LIMIT', 0, SHOWN_MAX)
@@ -37,6 +39,7 @@ if not f[7] then
     local spent = tonumber(ARGV[3])
     if is_prompt then
       prompts, tokens = prompts and prompts - 1, tokens and tokens - spent
+      active = active + 1
       put_levels(prompts, ARGV[6], tokens, ARGV[7])
     else
       redis.call('HINCRBY', KEYS[1], 'lines', 1)
@@ -63,4 +66,5 @@ local function reset(value, max)
   return decimal(value and (max - value) * MINUTE_MS / max or 0)
 end
 return {reason, decimal(math.ceil(wait_ms)), left(prompts), reset(prompts, prompts_max), left(tokens),
-  reset(tokens, tokens_max), left(day_max - used), decimal(DAY_MS - now % DAY_MS), unpack(shown)}
+  reset(tokens, tokens_max), left(day_max - used), decimal(DAY_MS - now % DAY_MS),
+  decimal(active), unpack(shown)}

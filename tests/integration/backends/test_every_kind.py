@@ -254,22 +254,24 @@ async def test_a_generator_that_is_closed_closes_the_upstream(
 
 
 LIMITS = {
-    "upstream_first_token_s": ({"fault": "stall", "fault_at": 0}, "gave no token within 0.1 s"),
-    "upstream_idle_s": ({"fault": "stall", "fault_at": 2}, "was silent for 0.1 s"),
-    "upstream_total_s": ({"tokens": 9_000, "delay_s": 0.01}, "took more than 0.1 s"),
+    "upstream_first_token_s": ({"fault": "stall", "fault_at": 0}, "gave no token within 0.3 s"),
+    "upstream_idle_s": ({"fault": "stall", "fault_at": 2}, "was silent for 0.3 s"),
+    "upstream_total_s": ({"tokens": 9_000, "delay_s": 0.01}, "took more than 0.3 s"),
 }
 
 
 @pytest.mark.parametrize("limit", LIMITS)
 async def test_each_limit_of_time(kind: TriedKind, server: KindServer, limit: str) -> None:
     script, message = LIMITS[limit]
-    backend = backend_of(kind, server.base_url, **{limit: 0.1})
+    backend = backend_of(kind, server.base_url, **{limit: 0.3})
     error = await failure_of(backend, asking(**script))
 
     assert (error.code, error.retryable) == ("upstream_timeout", True)
     assert message in error.message
+    # On a busy machine the time may be over before the request has reached the server.
     async with asyncio.timeout(DEADLINE_S):
-        await server.calls[0].left.wait()
+        for call in server.calls:
+            await call.left.wait()
 
 
 async def test_the_limit_of_a_line(kind: TriedKind, server: KindServer) -> None:

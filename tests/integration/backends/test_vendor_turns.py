@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import httpx2
 import msgspec
 import openai
 import pytest
@@ -160,3 +161,51 @@ async def test_a_client_that_loses_the_thoughts_gets_an_answer_without_thinking(
 
     assert answer.choices[0].message.content == TEXT
     assert "thinking" not in servers["anthropic"].calls[-1].body
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_ui_messages_of_the_ai_sdk_with_a_tool(
+    cluster: Cluster, servers: dict[str, Upstream], vendor: str
+) -> None:
+    body: dict[str, Any] = {
+        "model": f"gemini-3-{vendor}",
+        "params": {
+            "tools": [{"type": "function", "function": FUNCTION}],
+            "reasoning_effort": "high",
+            **THINKING[vendor],
+        },
+    }
+    question = {"role": "user", "parts": [{"type": "text", "text": PROMPT}]}
+    parts = await ui_parts(cluster, body | {"messages": [question]})
+    assert parts[-1]["input"] == {"query": "流"}
+    parts[-1] |= {"state": "output-available", "output": "found"}
+    said = {"id": "m", "role": "assistant", "parts": parts}
+
+    last = await ui_parts(cluster, body | {"messages": [question, said]})
+
+    assert [part["text"] for part in last if part["type"] == "text"] == [TEXT]
+    assert ("thinking" in servers[vendor].calls[-1].body) is (vendor == "anthropic")
+
+
+async def ui_parts(cluster: Cluster, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the parts of a UI message, as version 7 of the AI SDK makes them of the chunks."""
+    parts: list[dict[str, Any]] = []
+    async with httpx2.AsyncClient(base_url=cluster.urls[0], timeout=20) as http:
+        answer = await http.post("/ai-sdk/chat", json=body)
+    assert answer.status_code == 200, answer.text
+    for line in answer.text.split("\n\n"):
+        data = line.removeprefix("data: ")
+        chunk = msgspec.json.decode(data) if data.startswith("{") else {"type": ""}
+        kind, _, what = chunk["type"].rpartition("-")
+        match what:
+            case "start" if kind in ("text", "reasoning"):
+                parts.append({"type": kind, "text": ""})
+            case "delta" if kind in ("text", "reasoning"):
+                parts[-1]["text"] += chunk["delta"]
+            case "end" if "providerMetadata" in chunk:
+                parts[-1]["providerMetadata"] = chunk["providerMetadata"]
+            case "available":
+                part = {"type": f"tool-{chunk['toolName']}", "toolCallId": chunk["toolCallId"]}
+                back = {"callProviderMetadata": chunk.get("providerMetadata")}
+                parts.append({**part, "input": chunk["input"], **back})
+    return parts

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from shared.config.limits import OwnerLimits
 from shared.log.events import Counts, Token, Usage, decode
-from shared.queue.lanes import Queue
+from shared.queue.lanes import Queue, forget
+from shared.redis import keys
 from tests.support.backend_scripts import (
     breaks_off,
     says,
     until_nothing_is_queued,
 )
+from tests.support.wait import until
 from tests.support.worker_harness import DEADLINE_S, WorkerHarness
 from workers import running_note
 from workers.backends.contract import Finish
@@ -99,3 +102,37 @@ async def test_a_worker_that_starts_later_runs_the_waiting_prompts(url):
         await harness.start()
         for generation_id in ids:
             await harness.ended(generation_id)
+
+
+@pytest.mark.parametrize(
+    ("items", "tokens"),
+    [
+        ([Token("a"), Usage(30, 12, 42), Finish("stop")], 42),
+        ([Token("a"), Token("b"), Finish("stop")], 2),
+    ],
+    ids=["reported", "counted"],
+)
+async def test_the_tokens_of_an_ended_answer_are_settled_once(url, items, tokens):
+    async def backend_script(prefix):
+        yield items
+
+    limits = OwnerLimits(active_max=1, tokens_per_min=10_000, tokens_per_day=10_000)
+    async with WorkerHarness(url, backend_script) as harness:
+        await harness.start()
+        generation_id = await harness.ask(limits=limits, tokens=3_000)
+        owner = (await harness.ended(generation_id)).owner
+        record, active = keys.owner_limits(owner), keys.owner_active(owner)
+
+        async def is_settled():
+            return not await harness.redis.zcard(active)
+
+        await until(is_settled, DEADLINE_S, "the settlement")
+        # Another worker may find the entry of the ended generation, and leaves it once more.
+        await forget(harness.store, generation_id)
+
+        assert int(await harness.redis.hget(record, "used")) == tokens
+        again = harness.new(limits=limits, tokens=0)
+        left = (await harness.acceptor.accept(again)).allowance
+        # Some tokens of the minute may have come back meanwhile.
+        assert 10_000 - tokens <= left.tokens <= 10_000
+        assert left.day_tokens == 10_000 - tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from shared.config.models import Model, ModelTable
 from shared.log.records import Begun
 from shared.queue.lanes import Queue
 from shared.queue.overview import queue_depths
@@ -135,3 +136,15 @@ async def test_a_backend_is_not_read_while_too_many_bytes_are_unsent(url, monkey
         await harness.ended(generation_id)
 
         assert await harness.text(generation_id) == "".join(pieces)
+
+
+async def test_a_worker_with_a_table_for_all_models_runs_a_name_that_it_has_not_read(url):
+    """An API node may have read the server's list before this worker."""
+    async with WorkerHarness(url, says("a")) as harness:
+        generation_id = await harness.ask()  # for the model `m`
+        models = ModelTable({"*": Model(name="*")})
+        await harness.start(models=models)
+        end = await harness.ended(generation_id)
+
+    assert "m" not in models
+    assert end.status == "completed"

@@ -112,8 +112,8 @@ class GrpcServer:
         try:
             async for said in self._tell(asked, context):
                 yield said
-        except asyncio.CancelledError:
-            call.left.set()
+        except (asyncio.CancelledError, GeneratorExit):
+            call.left.set()  # GeneratorExit: the method around this one was cancelled
             raise
         finally:
             call.ended.set()

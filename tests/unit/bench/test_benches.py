@@ -51,6 +51,7 @@ NAMELESS = (
     "cluster",
     "turns",
     "credentials",
+    "limits",
 )
 
 

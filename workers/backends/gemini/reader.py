@@ -37,7 +37,8 @@ _RESPONSE_MEMBERS = frozenset(
     ("candidates", "usageMetadata", "modelVersion", "responseId", "promptFeedback", "createTime")
 )
 _CANDIDATE_MEMBERS = frozenset(("content", "finishReason", "index", "tokenCount"))
-_NOT_UNSPECIFIED = "BLOCKED_REASON_UNSPECIFIED"
+_PLAIN_PART = frozenset(("text", "thought", "thoughtSignature"))
+_NO_REASONS = (None, "", "BLOCKED_REASON_UNSPECIFIED")
 
 
 class GenerateContentReader(EventReader):
@@ -53,7 +54,7 @@ class GenerateContentReader(EventReader):
 
     def _take(self, name: bytes, event: bytes, items: list[BackendItem]) -> None:
         response = decode_event(event)
-        if is_error(response):
+        if response.get("error") or ("candidates" not in response and is_error(response)):
             raise failure_of(event)
         self._take_response(response, items)
 
@@ -78,9 +79,8 @@ class GenerateContentReader(EventReader):
             if isinstance(candidate, dict) and not candidate.get("index"):
                 # If a server gives several answers, only the first counts.
                 self._take_candidate(candidate, items)
-        feedback = as_object(response.get("promptFeedback"))
-        reason = feedback.get("blockReason")
-        if reason and reason != _NOT_UNSPECIFIED:
+        feedback = response.get("promptFeedback")
+        if feedback and (reason := as_object(feedback).get("blockReason")) not in _NO_REASONS:
             self._note("chunk", {"promptFeedback": feedback})
             self._note("choice", {"native_finish_reason": reason})
             self._conclude("content_filter")
@@ -111,8 +111,7 @@ class GenerateContentReader(EventReader):
             # The place is that of the part, whose text comes behind the signature.
             place = Place(self._text_chars, self._calls)
             self._give_extra(detail(GEMINI, place, type=ENCRYPTED, data=signature), items)
-        known = {"text", "thought", "thoughtSignature"}
-        if part.keys() <= known:
+        if part.keys() <= _PLAIN_PART:
             if part.get("thought") is True:
                 self._think(part.get("text"), items)
             else:
@@ -156,4 +155,6 @@ class GenerateContentReader(EventReader):
 
 
 def _others(members: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    if members.keys() <= known:  # the usual case
+        return {}
     return {n: v for n, v in members.items() if n not in known and not is_empty(v)}

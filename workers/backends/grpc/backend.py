@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
@@ -27,6 +27,7 @@ from workers.backends.grpc.kserve import KServeSpeech
 from workers.backends.grpc.own import OwnSpeech
 from workers.backends.grpc.speech import Speech
 from workers.backends.grpc.status import TOO_LONG, cause_of, failure_of_status
+from workers.backends.http.tls import TlsFileInvalid
 from workers.backends.http.upstream_http import Origin, UpstreamHttp
 from workers.backends.limits import Limits
 from workers.backends.reach import Reach
@@ -37,7 +38,6 @@ SPEECHES: Mapping[str, type[OwnSpeech] | type[KServeSpeech]] = {
     "tailrace": OwnSpeech,
     "kserve": KServeSpeech,
 }
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,6 @@ class GrpcBackend:
         self.can_continue = model.may_continue
         self._model = model
         self._settings = settings
-        self._route = route
         self._speech: Speech = SPEECHES[model.options.get("protocol", "tailrace")](model)
         self._reach = Reach(model)
         self._reach.note_proxy(route)
@@ -69,7 +68,7 @@ class GrpcBackend:
         reader = self._speech.reader(seed)
         clock = asyncio.get_running_loop().time
         limits = Limits(self._settings, clock())
-        shared = self._shared = self._shared or SharedChannel(self._origin, self._settings)
+        shared = await self._share(self._origin, limits)
         call = self._call(shared.channel, message)
         shared.begin()
         try:
@@ -95,6 +94,26 @@ class GrpcBackend:
         shared, self._shared = self._shared, None
         if shared is not None:
             await shared.retire()
+
+    async def _share(self, origin: Origin, limits: Limits) -> SharedChannel:
+        """Return the channel.
+
+        Raises:
+            BackendError: a certificate cannot be read any more.
+        """
+        try:
+            self._shared = self._shared or SharedChannel(origin, self._settings)
+        except OSError as exc:
+            error = TlsFileInvalid(f"{exc.filename}: {exc.strerror}")
+            raise await self._unreachable(error, origin, limits) from exc
+        return self._shared
+
+    async def _unreachable(self, cause: OSError, origin: Origin, limits: Limits) -> BackendError:
+        try:
+            await self._reach.connected(_raising(cause), origin, limits)
+        except BackendError as error:
+            return self._reach.noted(error)
+        raise AssertionError("no cause was given")
 
     def _call(self, channel: grpc.aio.Channel, message: bytes) -> Any:
         timeout_s = self._settings.upstream_total_s
@@ -125,7 +144,7 @@ class GrpcBackend:
         cause = cause_of(code.name, await call.details() or "")
         if cause is None:
             raise await self._failure(call, limits)
-        await self._reach.connected(_raising(cause), origin, limits)
+        raise await self._unreachable(cause, origin, limits)
 
     async def _read(self, call: Any, limits: Limits) -> bytes:
         """Wait for a message.

@@ -39,6 +39,10 @@ class EngineProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.returncode is not None
+
     async def read(self) -> dict[str, Any]:
         """Return the next line.
 
@@ -135,6 +139,11 @@ class EnginePool:
         """The processes that compute an answer."""
         return [process.pid for process in self._all if not process.is_idle]
 
+    @property
+    def ended(self) -> list[int]:
+        """The processes that have died, and were not removed yet."""
+        return [process.pid for process in self._all if process.has_ended]
+
     async def take(self) -> EngineProcess:
         """Wait for a turn; return an idle process, which has loaded the model.
 
@@ -143,8 +152,11 @@ class EnginePool:
         """
         await self._turns.acquire()
         try:
-            if self._idle:
-                return self._idle.pop()  # the one that was used last: its memory is in the caches
+            while self._idle:
+                process = self._idle.pop()  # the last one that was used: its memory is in caches
+                if not process.has_ended:
+                    return process
+                await self._remove(process)
             return await self._start()
         except BaseException:
             self._turns.release()

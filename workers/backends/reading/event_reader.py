@@ -74,8 +74,7 @@ class EventReader:
         if self._template is not None and self._lines.is_between_events(len(data)):
             text = self._template.text_of_event(data)
             if text is not None:
-                self._text_chars += len(text)
-                items.append(Token(text))
+                self._add_plain(text, items)
                 return items
         try:
             data = self._opening.trim(data)
@@ -92,6 +91,7 @@ class EventReader:
             return items
         try:
             if (document := self._opening.document) is not None:
+                self._check_size(b"", document)
                 self._take_document(document, items)
             else:
                 # No blank line has closed the last event. After the finish reason an incomplete
@@ -234,16 +234,28 @@ class EventReader:
                 retryable=False,  # the server would send the same line again
             )
 
+    def _check_size(self, name: bytes, payload: bytes) -> None:
+        if self._is_too_large(name, payload):
+            message = f"the backend sent an event of more than {VALUES_MAX} values"
+            raise BackendError("upstream_error", message, retryable=False)
+
+    def _add_plain(self, text: str, items: list[BackendItem]) -> None:
+        self._text_chars += len(text)
+        items.append(Token(text))
+
     def _take_payload(self, name: bytes, payload: bytes, items: list[BackendItem]) -> None:
+        if self._template is not None:
+            text = self._template.text_of(payload)
+            if text is not None:
+                self._add_plain(text, items)
+                return
         if not payload.startswith(b"{"):
             payload = payload.strip()
             if not payload or payload == b"[DONE]":  # gateways add it
                 return
             if payload.startswith(b"<") or is_error_array(payload):
                 raise failure_of(payload)
-        if self._is_too_large(name, payload):
-            message = f"the backend sent an event of more than {VALUES_MAX} values"
-            raise BackendError("upstream_error", message, retryable=False)
+        self._check_size(name, payload)
         try:
             if not payload.isascii():
                 payload.decode()  # a clear error, and lone halves are escapes, never bytes

@@ -131,6 +131,8 @@ class ResponsesBackend(PostingBackend):
                 exchange = await self._open(self._address(path), b"", limits)
                 self._http.release(target.origin, exchange)
         except (BackendError, TimeoutError) as exc:
+            if isinstance(exc, BackendError) and exc.upstream is not None:
+                return  # the response has ended already, or the server has it no more
             log.warning("cancel at the model server failed", extra=data | {"reason": str(exc)})
 
     def _begin(self, seed: str) -> tuple[UpstreamAddress, ResponsesReader, Limits]:
@@ -180,8 +182,19 @@ class ResponsesBackend(PostingBackend):
                 message = "the connection to the backend broke in mid-answer"
                 raise BackendError("upstream_error", message, is_outage=True)
             reader.resume()
+            exchange = await self._resumed(reader, limits)
+
+    async def _resumed(self, reader: ResponsesReader, limits: Limits) -> Exchange:
+        """Open a connection for the rest of a response."""
+        try:
             target = self._response(reader.response_id, reader.sequence)
-            exchange = await self._open(target, b"", limits)
+            return await self._open(target, b"", limits)
+        except BackendError as error:
+            if error.code != "upstream_refused":
+                raise
+            # The server has this response no more. It has not refused the client's request.
+            reader.is_over = True
+            raise BackendError("upstream_error", error.message) from error
 
     async def _read_body(
         self, exchange: Exchange, reader: ResponsesReader, limits: Limits
@@ -209,7 +222,9 @@ def _is_about_mode(error: BackendError) -> bool:
     refused = error.upstream
     if refused is None:
         return False
-    return refused.param in ("background", "store") or "background" in refused.message.lower()
+    message = refused.message.lower()
+    is_named = "'background'" in message or "background mode" in message
+    return refused.param in ("background", "store") or is_named
 
 
 def build(

@@ -115,7 +115,8 @@ def _tool(tool: Any) -> Any:
 def _choice(choice: Any, params: Mapping[str, Any]) -> Any:
     if isinstance(choice, dict) and isinstance(choice.get("allowed_tools"), dict):
         allowed = choice["allowed_tools"]
-        tools = [_named(tool) for tool in allowed.get("tools") or ()]
+        given = allowed.get("tools")
+        tools = [_named(tool) for tool in given] if isinstance(given, list) else []
         return {"type": "allowed_tools", "mode": allowed.get("mode", "auto"), "tools": tools}
     return _named(choice) if isinstance(choice, dict) else choice
 

@@ -74,6 +74,8 @@ def parts_of(message: Mapping[str, Any], where: str) -> list[tuple[str, dict[str
     content = message.get("content")
     if isinstance(content, str):
         content = [{"type": "text", "text": content}] if content else []
+    if content is not None and not isinstance(content, list):
+        raise unsendable(f"{where}.content", "must be a text or a list of parts")
     parts = [
         (f"{where}.content[{number}]", {"type": "text", "text": part} if isinstance(part, str)
          else part if isinstance(part, dict) else {})
@@ -212,7 +214,8 @@ def functions_of(params: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[
         functions.append({**function, **beside})
     choice = params.get("tool_choice")
     if isinstance(choice, dict) and isinstance(choice.get("allowed_tools"), dict):
-        allowed = [_name_of(tool) for tool in choice["allowed_tools"].get("tools") or ()]
+        given = choice["allowed_tools"].get("tools")
+        allowed = [_name_of(tool) for tool in given] if isinstance(given, list) else []
         functions = [function for function in functions if function["name"] in allowed]
     return functions, others
 

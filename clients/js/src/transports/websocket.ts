@@ -177,8 +177,9 @@ class Channel {
     this.wait(this.readers.size ? this.watchdog.heartbeatMs : LINGER_MS)
   }
 
-  private fail({ id, code, message, retryable }: any): void {
-    const error = new TailraceError(String(code), String(message), { retryable: retryable === true })
+  private fail({ id, code, message, retryable, retry_after_s }: any): void {
+    const retryAfterS = Number(retry_after_s) || undefined
+    const error = new TailraceError(String(code), String(message), { retryable: retryable === true, retryAfterS })
     if (id !== undefined) this.readers.get(id)?.stop(error)
     // A node that is older than `hello` answers it with this code.
     else if (code !== 'invalid_request') this.refusal = error
@@ -206,7 +207,8 @@ class Channel {
     const isRefused = code === 4501 || this.refusal?.code === 'unauthorized'
     const retryable = isRefused ? await this.env.credentials.refused(this.token) : !isFinal && !OUR_FAULT.includes(code)
     const name = isRefused ? 'unauthorized' : code === 4503 ? 'forbidden' : (this.refusal?.code ?? 'connection')
-    this.end(new TailraceError(name, this.refusal?.message ?? `The socket was closed with ${code}.`, { retryable }))
+    const { message = `The socket was closed with ${code}.`, retryAfterS } = this.refusal ?? {}
+    this.end(new TailraceError(name, message, { retryable, retryAfterS }))
   }
 
   private end(error: TailraceError): void {

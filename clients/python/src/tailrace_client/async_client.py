@@ -97,6 +97,8 @@ class AsyncTailrace:
         metadata: Mapping[str, Any] | None = None,
         priority: str | None = None,
         on_disconnect: str | float | None = None,
+        queue_wait_s: float | None = None,
+        deadline_s: float | None = None,
         webhook: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> AsyncAnswer:
@@ -118,6 +120,8 @@ class AsyncTailrace:
                 "metadata": metadata,
                 "priority": priority,
                 "on_disconnect": on_disconnect,
+                "queue_wait_s": queue_wait_s,
+                "deadline_s": deadline_s,
                 "webhook": webhook,
             }
         )

@@ -82,6 +82,8 @@ class Tailrace:
         metadata: Mapping[str, Any] | None = None,
         priority: str | None = None,
         on_disconnect: str | float | None = None,
+        queue_wait_s: float | None = None,
+        deadline_s: float | None = None,
         webhook: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Answer:
@@ -96,6 +98,8 @@ class Tailrace:
                 "metadata": metadata,
                 "priority": priority,
                 "on_disconnect": on_disconnect,
+                "queue_wait_s": queue_wait_s,
+                "deadline_s": deadline_s,
                 "webhook": webhook,
             }
         )

@@ -205,8 +205,13 @@ def frame_event(frame: Mapping[str, Any]) -> Event | None:
 
 
 def frame_error(frame: Mapping[str, Any]) -> TailraceError:
-    retryable = frame.get("retryable") is True
-    return TailraceError(str(frame.get("code")), str(frame.get("message")), retryable=retryable)
+    retryable, after = frame.get("retryable") is True, frame.get("retry_after_s")
+    return TailraceError(
+        str(frame.get("code")),
+        str(frame.get("message")),
+        retryable=retryable,
+        retry_after_s=float(after) if isinstance(after, int | float) else 0.0,
+    )
 
 
 def close_error(code: int | None) -> TailraceError:

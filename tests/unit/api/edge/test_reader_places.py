@@ -77,8 +77,7 @@ async def test_numbers_that_redis_lost_are_written_again(nodes, redis):
         await one.take("alice", 4)
     await redis.flushall()
 
-    one._changed.update(one._own)
-    await one.write()
+    await one.write(everything=True)
 
     assert await is_refused(two)
 
@@ -90,7 +89,7 @@ async def test_an_owner_without_readers_leaves_nothing_behind(nodes, redis):
     one.give_back("alice")
     await one.write()
 
-    assert not one._own
+    assert not one._owners
     assert not await redis.exists(keys.owner_places("alice"))
 
 
@@ -104,8 +103,7 @@ async def test_without_redis_readers_are_let_in_and_counted_later(nodes):
     one._store.scripts.run = away
     await one.take("alice", 1)
     one._store.scripts.run = run
-    one._changed.update(one._own)
-    await one.write()
+    await one.write(everything=True)
 
     assert await is_refused(two, most=1)
 
@@ -155,3 +153,73 @@ async def test_a_kept_place_outlives_the_handler(nodes):
 
     place.give_back()
     assert nodes[0].count("alice") == 0
+
+
+async def test_far_from_the_limit_readers_need_no_call_and_the_limit_holds(nodes):
+    one, two, _ = nodes
+    calls = []
+    run = one._store.scripts.run
+
+    async def noted(*call):
+        calls.append(call)
+        return await run(*call)
+
+    one._store.scripts.run = noted
+    for _ in range(10):
+        await one.take("alice", 160)
+    assert len(calls) == 2, "nine places at once, and then the tenth"
+
+    taken = 10
+    while not await is_refused(two, 160):
+        taken += 1
+    while not await is_refused(one, 160):
+        taken += 1
+
+    assert taken == 160
+
+
+async def test_places_ahead_are_given_up_near_the_limit(nodes, redis):
+    one, two, _ = nodes
+    await one.take("alice", 32)
+    assert (await redis.hget(keys.owner_places("alice"), "n0")).split()[0] == b"3"
+    for _ in range(29):
+        await two.take("alice", 32)
+    assert await is_refused(two, 32)
+
+    await one.write(everything=True)
+
+    assert not await is_refused(two, 32) and not await is_refused(two, 32)
+    assert await is_refused(two, 32)
+
+
+async def test_places_ahead_that_redis_may_have_forgotten_are_not_used(nodes, monkeypatch):
+    one, two, _ = nodes
+    await one.take("alice", 160)
+    one._owners["alice"].until_s = 0.0
+    await one._store.redis.flushall()
+    for _ in range(160):
+        await two.take("alice", 160)
+
+    assert await is_refused(one, 160)
+
+
+async def test_no_reader_takes_a_place_that_an_answer_under_way_takes_back(nodes):
+    one, two, _ = nodes
+    await one.take("alice", 32)
+    for _ in range(29):
+        await two.take("alice", 32)
+    many = one._store.scripts.run_many
+    refused = []
+
+    async def slow(*call):
+        replies = await many(*call)
+        for _ in range(2):  # another node takes the places that were taken back
+            await two.take("alice", 32)
+        refused.append(await is_refused(one, 32))
+        return replies
+
+    one._store.scripts.run_many = slow
+    await one.write(everything=True)
+
+    assert refused == [True]
+    assert one.count("alice") + two.count("alice") == 32

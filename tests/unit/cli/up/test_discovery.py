@@ -97,14 +97,17 @@ def test_the_file_can_be_read_and_names_every_model() -> None:
 
 
 @asynccontextmanager
-async def server_of(raw: bytes, *, is_silent: bool = False) -> AsyncIterator[int]:
+async def server_of(
+    raw: bytes, *, is_silent: bool = False, keeps_open: bool = False
+) -> AsyncIterator[int]:
     """Run a server that gives this answer; yields its port."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        if is_silent:
+        if not is_silent:
+            writer.write(raw)
+        if is_silent or keeps_open:
             await reader.read()  # until the client goes
-        writer.write(raw)
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
@@ -127,6 +130,8 @@ ANSWERS: dict[str, tuple[bytes, Sequence[str]]] = {
     "not found": (http(LIST, status=b"404 Not Found"), ()),
     "nothing": (b"", ()),
     "no HTTP": (b"\x00\x01\r\n\r\n", ()),
+    "a short body": (http(LIST, b"Content-Length: 9999\r\n"), ()),
+    "an endless head": (b"HTTP/1.1 200 OK\r\n" + b"x" * 3_000_000, ()),
     "deep": (http(b"[" * 100_000), ()),
     "bad chunks": (http(LIST, b"Transfer-Encoding: chunked\r\n"), ()),
 }
@@ -139,6 +144,14 @@ async def test_whatever_a_port_answers_is_a_list_or_nothing(name: str) -> None:
         found = await find_servers([Place(port, "/v1/models", read_openai)])
 
     assert [model for server in found for model in server.models] == list(expected)
+
+
+async def test_a_server_that_keeps_the_connection_open_is_read_by_its_length() -> None:
+    raw = http(LIST, b"Content-Length: %d\r\n" % len(LIST))
+    async with server_of(raw, keeps_open=True) as port:
+        (found,) = await find_servers([Place(port, "/v1/models", read_openai)])
+
+    assert found.models == ("m",)
 
 
 async def test_a_silent_port_costs_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:

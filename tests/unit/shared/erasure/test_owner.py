@@ -164,7 +164,8 @@ async def test_another_owner_keeps_everything(office, redis):
 
     left = await everything(redis)
     after = {line.split(" ")[0] for line in left.splitlines()}
-    assert before - after == set()
+    gone = {name[2:-1] for name in before - after}
+    assert gone <= OF_NOBODY  # the lock of the janitor expires by itself
     assert files in office.objects() or set(files.splitlines()) <= set(
         office.objects().splitlines()
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import fakeredis
 import pytest
 
+from shared.config.credentials import Identity
 from shared.config.settings import Settings
 from shared.log.records import Meta
 from shared.log.store import Store
@@ -44,7 +45,7 @@ class Place:
         return meta.generation_id
 
     async def running(self, owner: str = "alice", chat: str = CHAT) -> str | None:
-        meta = await self.chats.running(owner, chat)
+        meta = await self.chats.running(Identity(owner), chat)
         return meta.generation_id if meta else None
 
     async def status(self, generation_id: str) -> str:
@@ -67,7 +68,7 @@ async def test_running_returns_the_newest_unfinished_generation(place: Place) ->
     # Redis orders what was made in one millisecond by name.
     names = {first, await place.start()}
     assert await place.running() in names
-    assert {meta.generation_id for meta in await place.chats.runs("alice", CHAT)} == names
+    assert {meta.generation_id for meta in await place.chats.runs(Identity("alice"), CHAT)} == names
 
 
 async def test_running_ignores_ended_generations(place: Place) -> None:
@@ -76,7 +77,7 @@ async def test_running_ignores_ended_generations(place: Place) -> None:
     assert await place.running() == ids[0]
     await cancel(place.store, ids[0])
     assert await place.running() is None
-    assert len(await place.chats.runs("alice", CHAT)) == 2
+    assert len(await place.chats.runs(Identity("alice"), CHAT)) == 2
 
 
 async def test_a_chat_belongs_to_one_owner(place: Place) -> None:
@@ -141,7 +142,7 @@ async def test_after_a_stop_the_index_holds_the_newest_and_expires(place: Place)
     kept = await place.redis.keys("tr:{chat:*")
     assert len(kept) == 2
     assert await place.redis.zcard(keys.chat_runs("alice", CHAT)) == RUNS_MAX
-    assert len(await place.chats.runs("alice", CHAT)) == RUNS_MAX
+    assert len(await place.chats.runs(Identity("alice"), CHAT)) == RUNS_MAX
     assert all([await place.redis.pttl(key) > 0 for key in kept])
 
 

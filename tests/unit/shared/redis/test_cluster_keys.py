@@ -303,6 +303,6 @@ async def count_an_owner(redis: Redis) -> None:
     await scripts.run(ADMIT, *line_admission("alice", "gen_third000", 60.0))
     assert await scripts.run(SETTLE, *settlement("alice", ID, 7)) == 1
     assert await scripts.run(SETTLE, *settlement("alice", "gen_third000", 7)) == 1
-    for number, max_ in ((1, 1), (2, 1), (0, 0)):
+    for number in (1, 2, 0):
         names = [keys.owner_places("alice"), keys.owner_told("alice")]
-        await scripts.run("limit_place", names, ["node", number, 1_000, max_, "reader", 1_000])
+        await scripts.run("limit_place", names, ["node", number, 1_000, 1, 1, 0, "reader", 1_000])

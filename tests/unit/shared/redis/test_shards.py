@@ -9,7 +9,7 @@ from shared.queue import placement
 from shared.queue.partitions import Partitions
 from shared.queue.placement import draw_id, is_placed
 from shared.redis import keys
-from shared.redis.shards import back_since_s, is_partial, serves, shard_count, shard_of
+from shared.redis.shards import back_since_s, is_partly_away, serves, shard_count, shard_of
 from tests.support.known_shards import MASTERS, known_shards
 
 PARTITIONS = Partitions(8, is_even=True)
@@ -26,21 +26,21 @@ async def test_a_key_is_served_unless_its_shard_is_away():
 
     assert serves(client, key_on(client, A), key_on(client, C))
     assert not serves(client, key_on(client, A), key_on(client, B))
-    assert is_partial(client)
+    assert is_partly_away(client)
     assert shard_count(client) == (3, 2)
 
 
 async def test_a_single_server_always_counts_as_one_that_answers():
     client = Redis()
 
-    assert serves(client, "any") and not is_partial(client)
+    assert serves(client, "any") and not is_partly_away(client)
     assert shard_count(client) is None and shard_of(client, "any") is None
     assert back_since_s(client, "any") is None
 
 
 async def test_no_shard_is_partly_away_if_all_or_none_are():
-    assert not is_partial(known_shards())
-    assert not is_partial(known_shards(*MASTERS))
+    assert not is_partly_away(known_shards())
+    assert not is_partly_away(known_shards(*MASTERS))
 
 
 async def test_a_server_that_was_lost_a_moment_ago_serves_nothing_until_it_answers():
@@ -48,7 +48,7 @@ async def test_a_server_that_was_lost_a_moment_ago_serves_nothing_until_it_answe
     slot_map = client.topology.slot_map
 
     slot_map.note_lost(A)
-    assert not serves(client, key_on(client, A)) and is_partial(client)
+    assert not serves(client, key_on(client, A)) and is_partly_away(client)
 
     slot_map.note_answer(A)
     assert serves(client, key_on(client, A))

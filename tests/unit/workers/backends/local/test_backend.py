@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -23,6 +24,7 @@ from workers.backends import build_backends
 from workers.backends.contract import BackendItem, Finish
 from workers.backends.local.backend import LocalBackend
 
+DEADLINE_S = 20.0  # far more than any of these tests needs
 TOY = Path(__file__).parents[4] / "support" / "toy_engine"
 
 
@@ -61,7 +63,7 @@ async def answer(
     backend: LocalBackend, prompt: str, *, prefix: str = "", seed: str = "gen_a", **params: Any
 ) -> list[BackendItem]:
     stream = backend.stream(request(prompt, **params), prefix=prefix, seed=seed, form="exact")
-    async with aclosing(stream):
+    async with asyncio.timeout(DEADLINE_S), aclosing(stream):
         return [item async for items in stream for item in items]
 
 
@@ -75,6 +77,13 @@ async def test_an_answer_comes_in_pieces_with_its_counts_and_its_end(backend: Lo
     assert len([item for item in items if isinstance(item, Token)]) > 5
     prompt = len("user\nHi\nassistant\n") + 3
     assert items[-2:] == [Usage(prompt, 13, prompt + 13), Finish("stop")]
+
+
+async def test_marks_of_the_template_in_a_text_of_a_user_stay_text(backend: LocalBackend) -> None:
+    usage = (await answer(backend, "<|im_end|>"))[-2]
+
+    assert isinstance(usage, Usage)
+    assert usage.prompt_tokens == len("user\n<|im_end|>\nassistant\n") + 3
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
@@ -178,6 +187,15 @@ async def test_a_crash_of_the_native_code_ends_one_attempt_and_says_so(
     assert info.value.retryable
     assert isinstance((await answer(backend, "Hi"))[-1], Finish)
     assert backend.pool.pids != pids
+
+
+async def test_a_process_that_died_while_idle_costs_no_attempt(backend: LocalBackend) -> None:
+    await answer(backend, "Hi")
+    pid = backend.pool.pids[0]
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: backend.pool.ended == [pid], DEADLINE_S)
+
+    assert isinstance((await answer(backend, "Hi"))[-1], Finish)
 
 
 async def test_more_answers_than_processes_wait_for_their_turn(file: Path) -> None:

@@ -79,7 +79,8 @@ async def test_fragments_and_pings_between_them_are_one_message() -> None:
     async def answer(connection: ServerConnection) -> None:
         await connection.recv()
         await connection.send(['{"tok', 'en":"', 'hi"}'])
-        await connection.ping()
+        pong = await connection.ping()
+        await pong
         await connection.send('{"done":true}')
 
     async with serve(answer, "127.0.0.1", 0) as server:

@@ -1,0 +1,68 @@
+"""The usage of owners while every role is killed: each generation counts once."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+import aiohttp
+
+from shared.redis import keys
+from tests.support.demo import demo_body
+from tests.support.processes import Cluster
+from tests.support.wait import until
+
+DEADLINE_S = 40.0
+ANSWERS = 40
+
+
+async def test_every_answer_counts_once_while_all_roles_are_killed_in_turn(
+    cluster: Cluster,
+) -> None:
+    async with aiohttp.ClientSession() as client, aclosing(cluster.redis()) as redis:
+        before = await used(client, cluster)
+        ids = []
+        victims = [*cluster.workers, *cluster.api[1:], *cluster.jobs]
+        for number in range(ANSWERS):
+            ids.append(await start(client, cluster, 5 + number % 20))
+            if number % 10 == 7:
+                role = victims.pop(0)
+                role.kill()
+                role.start()
+                await role.ready()
+
+        async def is_settled() -> bool:
+            snapshots = await asyncio.gather(*(snapshot(client, cluster, each) for each in ids))
+            names = (keys.unsettled(), keys.running(), keys.waiting("interactive"))
+            waiting = [await redis.zcard(name) for name in names]
+            return all(each["status"] == "completed" for each in snapshots) and not any(waiting)
+
+        await until(is_settled, DEADLINE_S, f"all answers end\n{cluster.report()}")
+        snapshots = [await snapshot(client, cluster, each) for each in ids]
+        after = await used(client, cluster)
+
+        assert after["prompts"] - before["prompts"] == ANSWERS
+        for name, member in (("output", "completion"), ("input", "prompt")):
+            counted = after[f"{name}_tokens"] - before[f"{name}_tokens"]
+            assert counted == sum(each["usage"][f"{member}_tokens"] for each in snapshots)
+
+
+async def start(client: aiohttp.ClientSession, cluster: Cluster, tokens: int) -> str:
+    url = f"{cluster.urls[0]}/v1/generations"
+    async with client.post(url, json=demo_body(tokens, 60)) as response:
+        assert response.status == 202, await response.text()
+        return str((await response.json())["id"])
+
+
+async def snapshot(client: aiohttp.ClientSession, cluster: Cluster, generation_id: str) -> Any:
+    async with client.get(f"{cluster.urls[0]}/v1/generations/{generation_id}") as response:
+        return await response.json()
+
+
+async def used(client: aiohttp.ClientSession, cluster: Cluster) -> dict[str, float]:
+    """The sums of the owner so far."""
+    async with client.get(f"{cluster.urls[0]}/v1/usage?group_by=owner") as response:
+        rows = (await response.json())["data"]
+    names = ("prompts", "input_tokens", "output_tokens")
+    return {name: sum(row[name] for row in rows) for name in names}
