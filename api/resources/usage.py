@@ -51,9 +51,11 @@ class UsageRoutes:
         self.ledger = Ledger(node.redis, node.settings, node.store.scripts)
 
     async def get(self, request: Request) -> ASGIApp:
-        """GET /v1/usage: of the caller; for operators also of another owner, or of all."""
-        owner, _ = self.node.listed_owner(request)
+        """GET /v1/usage: of the caller; for operators of all owners, or of the one they name."""
+        owner, is_named = self.node.listed_owner(request)
         identity = self.node.identity(request)
+        if identity.is_operator and not is_named:
+            owner = EVERYBODY
         days = self.node.settings.usage_days
         if not days:
             raise NotFound("usage: it is not counted here, because TAILRACE_USAGE_DAYS is 0")

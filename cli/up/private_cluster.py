@@ -9,6 +9,7 @@ start, so they are a cluster at once. Their ports stay the same, because the lis
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -42,14 +43,15 @@ def private_masters(jobs: PrivateServer) -> tuple[list[PrivateServer], str]:
     binary = find_server(VERSION_MIN)
     folder = Path(jobs.data_dir, FOLDER)
     folder.mkdir(mode=0o700, exist_ok=True)
-    _kept(folder / PASSWORD, secrets.token_hex(16))
+    password = _kept(folder / PASSWORD, secrets.token_hex(16))
     ports: list[tuple[int, int]] = json.loads(_kept(folder / PORTS, json.dumps(_free_pairs())))
     masters = []
     for number, (port, bus) in enumerate(ports):
         data_dir = folder / str(number + 1)
         data_dir.mkdir(mode=0o700, exist_ok=True)
-        _kept(data_dir / "nodes.conf", _nodes(ports, number))
+        _kept(data_dir / "nodes.conf", _nodes(ports, number, password))
         _check_free(port, folder)
+        _check_free(bus, folder)
         socket_path = f"{Path(jobs.socket_path).parent}/master-{number + 1}.sock"
         masters.append(
             replace(
@@ -78,8 +80,11 @@ def _kept(path: Path, text: str) -> str:
     return text
 
 
-def _nodes(ports: Sequence[tuple[int, int]], own: int) -> str:
+def _nodes(ports: Sequence[tuple[int, int]], own: int, secret: str) -> str:
     """Return the list of nodes for the first start of one master.
+
+    The names of the nodes differ in each data directory. Two clusters with the same names would
+    become one if they ever met on a port.
 
     Source: the file that Redis 7 and Valkey write themselves (`cluster-config-file`).
     """
@@ -87,7 +92,8 @@ def _nodes(ports: Sequence[tuple[int, int]], own: int) -> str:
     for number, (port, bus) in enumerate(ports):
         first, after = number * SLOTS // MASTERS, (number + 1) * SLOTS // MASTERS
         flags = "myself,master" if number == own else "master"
-        name, epoch = f"{number + 1:x}" * 40, number + 1
+        name = hashlib.sha1(f"{secret} {number}".encode()).hexdigest()
+        epoch = number + 1
         head = f"{name} 127.0.0.1:{port}@{bus} {flags}"
         lines.append(f"{head} - 0 0 {epoch} connected {first}-{after - 1}")
     return "\n".join([*lines, f"vars currentEpoch {MASTERS} lastVoteEpoch 0", ""])

@@ -11,13 +11,14 @@ const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", .
 const pages = new Map();
 
 const commands = {
-  async open({ url, first }) {
+  async open({ url, first, within_s: seconds }) {
     const page = await browser.newPage();
     if (first) await page.addInitScript(first);
     const name = `p${pages.size + 1}`;
     const seen = [];
     page.on("pageerror", (error) => seen.push(String(error)));
     pages.set(name, { page, seen });
+    page.setDefaultTimeout(1000 * seconds);
     await page.goto(url);
     return name;
   },

@@ -265,6 +265,10 @@ def _alike(text: str, uncut: str) -> str:
     """Say how far two answers are equal."""
     if text == uncut:
         return "equal"
+    if text.startswith(uncut):
+        return f"equal, and {len(text) - len(uncut)} characters more"
+    if uncut.startswith(text):
+        return f"equal, {len(uncut) - len(text)} characters less"
     pairs = zip(text, uncut, strict=False)
-    count = next((at for at, (one, other) in enumerate(pairs) if one != other), 0)
-    return f"equal for {count or min(len(text), len(uncut))} characters"
+    count = next(at for at, (one, other) in enumerate(pairs) if one != other)
+    return f"equal for {count} of {len(uncut)} characters"

@@ -31,10 +31,12 @@ class Browser:
 
     Args:
         flags: of Chromium's command line.
+        within_s: the time limit of each request to the browser.
     """
 
-    def __init__(self, *flags: str) -> None:
+    def __init__(self, *flags: str, within_s: float = ANSWER_S) -> None:
         self._flags = flags
+        self._within_s = within_s
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._asked: dict[int, asyncio.Future[Any]] = {}
@@ -70,7 +72,7 @@ class Browser:
 
     async def open(self, url: str, *, first: str = "") -> Page:
         """Open a page; `first` is a script that runs before any of the page's own."""
-        return Page(self, await self.ask("open", url=url, first=first))
+        return Page(self, await self.ask("open", url=url, first=first, within_s=self._within_s))
 
     async def ask(self, name: str, **given: Any) -> Any:
         """Have the driver do something.
@@ -83,7 +85,7 @@ class Browser:
         self._asked[number] = answered = asyncio.get_running_loop().create_future()
         line = json.dumps({"id": number, "do": name, **given})
         self._process.stdin.write(line.encode() + b"\n")
-        return await asyncio.wait_for(answered, ANSWER_S)
+        return await asyncio.wait_for(answered, self._within_s)
 
     async def _read(self) -> None:
         assert self._process is not None and self._process.stdout is not None

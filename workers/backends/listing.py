@@ -34,6 +34,7 @@ async def ask_names(model: Model, http: UpstreamHttp, route: Route) -> list[str]
             model.kind.models_path,
             headers,
             method="GET",
+            query=model.kind.models_query,
             tls=route.tls,
             proxy=route.proxy,
         )

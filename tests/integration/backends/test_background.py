@@ -63,6 +63,11 @@ def text_of(items: list[BackendItem]) -> str:
     return "".join(item.text for item in items if isinstance(item, Token))
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the worker's messages; asyncio may say that a loaded machine is slow."""
+    return [record.message for record in caplog.records if record.name.startswith("workers")]
+
+
 async def test_the_name_of_the_answer_comes_first(
     server: BackgroundServer, backend: BackgroundBackend
 ) -> None:
@@ -127,7 +132,7 @@ async def test_a_cancel_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -
     await backend.cancel("resp_1")
     await backend.aclose()
 
-    assert [record.message for record in caplog.records] == ["cancel at the model server failed"]
+    assert logged(caplog) == ["cancel at the model server failed"]
 
 
 async def test_a_cancel_of_an_answer_that_is_over_is_no_failure(
@@ -135,7 +140,7 @@ async def test_a_cancel_of_an_answer_that_is_over_is_no_failure(
 ) -> None:
     await backend.cancel("resp_9")
 
-    assert not caplog.records
+    assert not logged(caplog)
 
 
 async def test_an_answer_that_is_lost_between_two_connections_can_be_asked_again(

@@ -16,7 +16,9 @@ from tests.support.processes import Cluster
 from tests.support.upstream import Upstream, expected_text
 from tests.support.wait import until
 from workers.backends import build_backends
-from workers.backends.listing import names_in
+from workers.backends.http.upstream_http import UpstreamHttp
+from workers.backends.listing import ask_names, names_in
+from workers.backends.route import find_route
 from workers.model_list import ModelList
 
 DEADLINE_S = 20.0
@@ -96,6 +98,36 @@ async def test_without_the_table_no_role_follows_a_list() -> None:
     nobody: Redis = None  # type: ignore[assignment]
     async with asyncio.timeout(DEADLINE_S):
         await follow_list(nobody, ModelTable({"m": Model(name="m")}))
+
+
+LISTS = {
+    "openai": ("/v1", "GET /v1/models HTTP/1.1", "authorization: bearer k"),
+    "completions": ("/v1", "GET /v1/models HTTP/1.1", "authorization: bearer k"),
+    "ollama": ("", "GET /v1/models HTTP/1.1", "authorization: bearer k"),
+    "anthropic": ("/v1", "GET /v1/models?limit=1000 HTTP/1.1", "x-api-key: k"),
+    "gemini": ("/v1beta", "GET /v1beta/models?pageSize=1000 HTTP/1.1", "x-goog-api-key: k"),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+async def test_each_kind_is_asked_in_its_own_way(kind: str) -> None:
+    base, line, header = LISTS[kind]
+    asked: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{"data":[{"id":"a"}]}')
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{base}"
+        model = Model(name="*", backend=kind, base_url=url, api_key_env="KEY")
+        http = UpstreamHttp(Settings())
+        names = await ask_names(model, http, find_route(model, {"KEY": "k"}))
+        await http.aclose()
+
+    assert names == ["a"]
+    assert asked[0].startswith(line) and header in asked[0].lower()
 
 
 @pytest.mark.parametrize(

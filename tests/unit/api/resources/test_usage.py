@@ -68,6 +68,15 @@ async def test_only_an_operator_sees_the_usage_of_others(shell: Shell, owner: st
     assert found == (["alice", "bob"] if owner == "*" else ["bob"])
 
 
+async def test_an_operator_who_names_no_owner_sees_all(shell: Shell) -> None:
+    await use(shell, "alice")
+    await use(shell, "bob")
+
+    body = await report(shell, **OPERATOR)
+
+    assert [row["owner"] for row in body["data"]] == ["alice", "bob"]
+
+
 async def test_what_tells_no_rows_apart_is_null_and_added_up(shell: Shell) -> None:
     await use(shell, "alice", "a", input=1)
     await use(shell, "alice", "b", input=2)

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shared.config.kinds import KINDS
 from shared.config.model_connection import CONNECTION_MEMBERS, Connection
 from shared.config.model_request import REQUEST_MEMBERS
-from shared.config.models import DEMO, STRINGS, Model, load_models
+from shared.config.models import DEMO, STRINGS, Model, ModelTable, load_models
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from workers.backends import build_backends
@@ -167,13 +168,29 @@ def test_the_example_is_valid() -> None:
     environ = {model.api_key_env: "k" for model in models.values() if model.api_key_env}
     environ["AZURE_OPENAI_API_KEY"] = "k"
 
+    # The kinds without a server need packages and files that not every machine has.
+    usable = {name: model for name, model in models.tables.items() if model.kind.has_server}
+    usable = {name: model for name, model in usable.items() if not model.kind.missing()}
+
     assert next(iter(models)) == "demo"
-    assert list(build_backends(models, Settings(), environ)) == list(models.tables)
+    assert list(build_backends(ModelTable(usable), Settings(), environ)) == list(usable)
 
 
-@pytest.mark.parametrize("text", re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.S))
-def test_the_examples_of_the_page_are_valid(tmp_path: Path, text: str) -> None:
-    for model in load(tmp_path, text).values():
+def test_the_example_shows_every_kind() -> None:
+    assert {model.backend for model in load_models(str(EXAMPLE)).tables.values()} == set(KINDS)
+
+
+EXAMPLES = [
+    text
+    for page in (PAGE, PAGE.with_name("backends.md"))
+    for text in re.findall(r"```toml\n(.*?)```", page.read_text(), re.S)
+    if text.startswith("[models")
+]
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_the_examples_of_the_pages_are_valid(tmp_path: Path, text: str) -> None:
+    for model in load(tmp_path, text).tables.values():
         environ = dict.fromkeys(re.findall(r"[A-Z_]+_(?:KEY|PASSWORD)", text), "k")
         without_files = replace(model, connection=Connection(proxy=model.connection.proxy))
         assert find_route(without_files, environ)
