@@ -135,6 +135,18 @@ async def test_a_cancel_is_told_to_the_server(
     assert upstream.made[0].status == "cancelled"
 
 
+async def test_a_deadline_stops_the_server(fault_run: FaultRun, upstream: BackgroundServer) -> None:
+    prompt = msgspec.json.encode({"tokens": 9_000, "delay_s": 0.033}).decode()
+    body = {"model": "gpt", "prompt": prompt, "deadline_s": 2}
+    answer = await fault_run.start(body, has_text=False)
+
+    await until(lambda: bool(upstream.cancels), DEADLINE_S, "the cancel at the server")
+
+    await fault_run.finish(bound_s=DEADLINE_S)
+    assert answer.record.snapshot["error"]["code"] == "deadline_exceeded"
+    assert upstream.cancels == [upstream.made[0].id]
+
+
 async def test_a_cancel_without_a_worker_is_told_to_the_server_later(
     fault_run: FaultRun, upstream: BackgroundServer
 ) -> None:

@@ -148,7 +148,9 @@ async def test_rubbish_fails_its_answer_and_says_so(
     assert items == [Token("good")]
     assert (caught.value.code, caught.value.retryable) == ("upstream_error", False)
     assert words in caught.value.message
-    assert [record.getMessage() for record in caplog.records] == ["plug-in failed"]
+    assert [record.getMessage() for record in caplog.records if record.name != "asyncio"] == [
+        "plug-in failed"
+    ]
 
 
 def raising(error: BaseException) -> Answer:
